@@ -1,0 +1,65 @@
+"""Where things are in the store: the only module that spells keys."""
+
+from __future__ import annotations
+
+CLUSTER = "/cluster"  # {"id", "epoch", "pool", "created_at"}
+STACKS = "/stacks/"
+RELEASES = "/releases/"
+PARTS = "/parts/"  # content-addressed: StackSpec JSON by hash
+TASKS = "/tasks/"
+NODES = "/nodes/"
+NETWORKS = "/networks/"
+BLOCKS = "/blocks/"
+RESTING = "/resting/"  # freed addresses, not to be given out yet
+VIPS = "/vips/"
+CONTENTS = "/contents/"  # sealed secret and config versions
+VOLUMES = "/volumes/"
+IDEMPOTENCY = "/idempotency/"
+
+
+def stack(name: str) -> str:
+    return f"{STACKS}{name}"
+
+
+def release(stack: str, number: int) -> str:
+    return f"{RELEASES}{stack}/{number:08d}"
+
+
+def part(digest: str) -> str:
+    return f"{PARTS}{digest}"
+
+
+def task(stack: str, task_id: str) -> str:
+    return f"{TASKS}{stack}/{task_id}"
+
+
+def node(node_id: str) -> str:
+    return f"{NODES}{node_id}"
+
+
+def network(network_id: str) -> str:
+    return f"{NETWORKS}{network_id}"
+
+
+def block(network_id: str, cidr: str) -> str:
+    return f"{BLOCKS}{network_id}/{cidr.replace('/', '_')}"
+
+
+def resting(network_id: str, address: str) -> str:
+    return f"{RESTING}{network_id}/{address}"
+
+
+def vip(network_id: str, stack: str, service: str) -> str:
+    return f"{VIPS}{network_id}/{stack}/{service}"
+
+
+def content(content_id: str) -> str:
+    return f"{CONTENTS}{content_id}"
+
+
+def volume(name: str) -> str:
+    return f"{VOLUMES}{name}"
+
+
+def idempotency(key: str) -> str:
+    return f"{IDEMPOTENCY}{key}"

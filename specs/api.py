@@ -1,0 +1,257 @@
+"""The controller's HTTP API: bodies both sides of the socket agree on.
+
+Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
+
+    GET    /v1/version                       Version
+    GET    /v1/openapi.json
+    GET    /v1/nodes                         {"nodes": [NodeRow]}
+    GET    /v1/nodes/{name}                  NodeRow + facts
+    POST   /v1/nodes                         AddNode -> NDJSON stream of Progress
+    PATCH  /v1/nodes/{name}                  {"labels": {k: v|null}, "availability": ...}
+    DELETE /v1/nodes/{name}?force=           NDJSON stream of Progress
+    GET    /v1/stacks                        {"stacks": [StackRow]}
+    GET    /v1/stacks/{stack}                StackRow + services
+    POST   /v1/stacks/{stack}/releases       Deploy -> ReleaseRow (idempotent by Deploy.key)
+    GET    /v1/stacks/{stack}/releases       {"releases": [ReleaseRow]}
+    GET    /v1/stacks/{stack}/progress?release=N     NDJSON stream of Progress, ends with the release
+    DELETE /v1/stacks/{stack}?volumes=0|1&timeout=S  StackRow; then watch .../progress
+    POST   /v1/stacks/{stack}/scale          {"services": {name: replicas}} -> StackRow
+    POST   /v1/stacks/{stack}/restart        {"services": [..], "timeout": s|null} -> {"tasks": [ids]}
+    POST   /v1/stacks/{stack}/stop           {"timeout": s|null} -> all tasks shut down, stack kept
+    GET    /v1/stacks/{stack}/tasks?all=     {"tasks": [TaskRow]}
+    GET    /v1/tasks/{id}                    Task (specs.task), whole
+    GET    /v1/tasks/{id}/exec               WebSocket, as specs.wire says
+    GET    /v1/stacks/{stack}/logs?service=&follow=&tail=&since=&timestamps=
+                                             NDJSON stream of StackLogLine, merged by time
+    GET    /v1/events?stack=                 NDJSON stream of Event
+
+Rows are shaped here, by the server: the CLI prints the dictionaries it reads and
+never imports these models.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, Literal
+
+from pydantic import Field
+
+from specs.base import Model
+from specs.stack import StackSpec
+
+
+class ReleaseState(StrEnum):
+    PENDING = "pending"  # images are being built and resolved
+    DEPLOYING = "deploying"
+    DEPLOYED = "deployed"
+    FAILED = "failed"
+    SUPERSEDED = "superseded"
+    ROLLED_BACK = "rolled_back"
+
+
+class Client(Model):
+    """Which machine the CLI runs on: its files can be used there as they are."""
+
+    hostname: str = ""
+    boot_id: str = ""
+
+
+class Deploy(Model):
+    """A wanted release, as the CLI sends it.
+
+    ``project`` is the canonical Compose mapping of ``corral config --format json``;
+    ``origins`` maps dotted paths to ``file:line:column`` so that the server's
+    refusals point into the user's files. ``contents`` holds the bytes (base64) of
+    secrets, configs and env-independent files by ``secrets.KEY`` / ``configs.KEY``.
+    """
+
+    key: str  # idempotency key: the same key never makes two releases
+    project: dict[str, Any]
+    origins: dict[str, str] = Field(default_factory=dict)
+    contents: dict[str, str] = Field(default_factory=dict)
+    client: Client = Client()
+    services: tuple[str, ...] = ()  # only these (with dependencies); empty = all
+    scale: dict[str, int] = Field(default_factory=dict)
+    build: Literal["missing", "always", "never"] = "missing"
+    pull: str | None = None
+    force_recreate: bool = False
+    remove_orphans: bool = False
+    deadline: float | None = None
+
+
+class Release(Model):
+    """The store's record of one release; the spec itself is content-addressed."""
+
+    stack: str
+    number: int
+    spec: str  # content hash of the StackSpec part
+    key: str = ""
+    state: ReleaseState = ReleaseState.PENDING
+    reason: str = ""
+    created_at: float = 0.0
+    finished_at: float | None = None
+    images: dict[str, str] = Field(default_factory=dict)  # service -> manifest digest
+    client: Client = Client()
+    build: Literal["missing", "always", "never"] = "missing"
+    pull: str | None = None
+    recreate: str = ""  # non-empty: mixed into every task hash, so everything is replaced
+    services: tuple[str, ...] = ()
+    remove_orphans: bool = False
+
+
+class Stack(Model):
+    """The store's record of one stack."""
+
+    name: str
+    desired: Literal["up", "stopped", "removed"] = "up"
+    release: int = 0  # the newest release
+    running: int = 0  # the newest release that was deployed
+    overrides: dict[str, int] = Field(default_factory=dict)  # service -> replicas set by scale
+    remove_volumes: bool = False
+    stop_timeout: float | None = None
+    spec: StackSpec | None = None  # never stored here; joined by readers
+
+
+class Problem(Model):
+    """specs.problems.Problem as JSON."""
+
+    message: str
+    code: str = "invalid"
+    path: str = ""
+    position: dict[str, Any] | None = None
+    hint: str = ""
+    severity: Literal["error", "warning"] = "error"
+
+
+class ApiProblem(Model):
+    """RFC 9457 problem details.
+
+    ``type`` is a stable slug (``not-found``, ``conflict``, ``invalid``,
+    ``unavailable``, ``bug``); ``hint`` says what to do next.
+    """
+
+    type: str
+    title: str
+    status: int
+    detail: str = ""
+    hint: str = ""
+    problems: tuple[Problem, ...] = ()
+
+
+class Version(Model):
+    version: str
+    api: int = 1
+    cluster: str = ""
+    epoch: int = 0
+
+
+class StackRow(Model):
+    name: str
+    status: str
+    release: int
+    services: int
+    tasks: str  # "7/7"
+    reason: str = ""
+
+
+class ReleaseRow(Model):
+    stack: str
+    number: int
+    state: ReleaseState
+    reason: str = ""
+    created_at: float = 0.0
+    warnings: tuple[Problem, ...] = ()
+
+
+class TaskRow(Model):
+    """One line of ``corral ps``."""
+
+    id: str
+    name: str
+    service: str
+    image: str
+    command: str = ""
+    node: str = ""
+    state: str
+    ready: bool = False
+    health: str = "none"
+    status: str = ""  # for people: "running 2 min (healthy)", "pending: no node has 8 GiB free"
+    exit_code: int | None = None
+    restarts: int = 0
+    created_at: float = 0.0
+    started_at: float | None = None
+    ports: tuple[str, ...] = ()  # "0.0.0.0:8080->80/tcp"
+    addresses: tuple[str, ...] = ()
+    release: int = 0
+
+
+class NodeRow(Model):
+    id: str
+    name: str
+    status: str  # ready | unknown | down
+    reason: str = ""
+    availability: str = "active"
+    address: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+    tasks: int = 0
+    cpus: float = 0.0
+    memory: int = 0
+    version: str = ""
+    warnings: tuple[str, ...] = ()
+
+
+class StackLogLine(Model):
+    task: str
+    name: str  # web-1
+    service: str
+    stream: Literal["stdout", "stderr"]
+    time: float
+    line: str
+
+
+class Progress(Model):
+    """One line of a progress stream.
+
+    ``kind`` release: the release moved (``state``, ``reason``); service: a summary
+    (``service``, ``message``, counts); task: one task moved; build: a line of build
+    output; step: one step of ``node add``/``rm``; end: the stream's last line, with
+    ``ok`` and, on failure, ``message``, ``hint``, ``log_tail``.
+    """
+
+    kind: Literal["release", "service", "task", "build", "step", "warning", "end"]
+    time: float = 0.0
+    stack: str = ""
+    service: str = ""
+    task: str = ""
+    name: str = ""
+    node: str = ""
+    state: str = ""
+    ready: bool = False
+    message: str = ""
+    hint: str = ""
+    running: int = 0
+    wanted: int = 0
+    ok: bool | None = None
+    exit_code: int | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+class Event(Model):
+    time: float
+    kind: str  # task.running, task.failed, node.down, release.deployed ...
+    stack: str = ""
+    service: str = ""
+    task: str = ""
+    node: str = ""
+    message: str = ""
+
+
+class AddNode(Model):
+    """``corral node add``: ``address`` user@host[:port]; ``host_key`` a SHA256:... fingerprint."""
+
+    address: str
+    name: str | None = None
+    identity: str | None = None  # path of a private key on the controller's machine
+    host_key: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    underlay: str | None = None

@@ -1,0 +1,58 @@
+"""A node: what the machine is, what it can do, and what people said about it."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from specs.base import Model
+
+
+class NodeFacts(Model):
+    """What an agent says of its machine in its hello; probed at start.
+
+    ``missing`` holds one sentence per kernel feature or tool that is not there.
+    ``listening`` are ports local processes hold, as ``"80/tcp"``.
+    """
+
+    hostname: str = ""
+    boot_id: str = ""
+    os: str = "linux"
+    arch: str = "amd64"
+    kernel: str = ""
+    cpus: float = 1.0
+    memory: int = 0
+    agent_version: str = ""
+    python: str = ""
+    runtime: str = ""  # e.g. "crun 1.8.1"
+    cgroups: Literal["v1", "v2", "hybrid"] = "v2"
+    missing: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    addresses: tuple[str, ...] = ()  # the machine's own IPv4 and IPv6 addresses
+    listening: tuple[str, ...] = ()
+    images: tuple[str, ...] = ()  # manifest digests complete on this node
+
+
+class Node(Model):
+    """The store's record of one node."""
+
+    id: str
+    name: str
+    address: str = ""  # user@host[:port], empty = the local agent socket
+    host_key: str = ""  # pinned, OpenSSH public key format
+    underlay: str = ""  # address other nodes reach it by (VXLAN, image blobs)
+    overlay: str = ""  # its own address inside the overlay
+    labels: dict[str, str] = Field(default_factory=dict)
+    availability: Literal["active", "pause", "drain"] = "active"
+    facts: NodeFacts = NodeFacts()
+    joined_at: float = 0.0
+    removing: bool = False
+
+
+class NodeCondition(Model):
+    """Observed, never stored: whether the controller hears from the node, and why not."""
+
+    status: Literal["ready", "unknown", "down"] = "unknown"
+    reason: str = "not heard from yet"
+    since: float = 0.0

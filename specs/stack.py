@@ -1,0 +1,316 @@
+"""The canonical desired state of one stack: what corral runs.
+
+``specs.compose`` turns files into the canonical Compose mapping (every key of
+the language); ``specs.compile`` turns that mapping into a :class:`StackSpec`,
+which holds exactly the keys corral honours. The store, the scheduler and the
+wire speak only these models.
+
+Units: bytes for sizes, seconds (float) for durations, cores (float) for CPUs.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Literal
+
+from pydantic import Field
+
+from specs.base import Model, content_hash
+
+
+class Condition(StrEnum):
+    """What ``depends_on`` waits for."""
+
+    STARTED = "service_started"
+    HEALTHY = "service_healthy"
+    COMPLETED = "service_completed_successfully"
+
+
+class Dependency(Model):
+    """One edge of ``depends_on``."""
+
+    condition: Condition = Condition.STARTED
+    restart: bool = False
+    required: bool = True
+
+
+class Healthcheck(Model):
+    """``test`` starts with CMD, CMD-SHELL or NONE; durations in seconds."""
+
+    test: tuple[str, ...] = ()  # empty: the image's test with these intervals
+    interval: float = 30.0
+    timeout: float = 30.0
+    retries: int = 3
+    start_period: float = 0.0
+    start_interval: float = 5.0
+
+    @property
+    def disabled(self) -> bool:
+        """Whether ``test: NONE`` or ``disable: true`` switched the image's check off."""
+        return self.test[:1] == ("NONE",)
+
+
+class RestartPolicy(Model):
+    """When a run that ended is followed by another.
+
+    ``condition`` none | on-failure | any. ``max_attempts`` None = unlimited,
+    counted over ``window`` seconds (0 = for ever). ``delay`` is the first
+    back-off step; it doubles to 60 s and is forgotten after 10 s alive.
+    """
+
+    condition: Literal["none", "on-failure", "any"] = "any"
+    delay: float = 0.1
+    max_attempts: int | None = None
+    window: float = 0.0
+
+
+class Limits(Model):
+    """Hard ceilings; None = unlimited."""
+
+    cpus: float | None = None
+    memory: int | None = None
+    pids: int | None = None
+
+
+class Reservations(Model):
+    """What the scheduler sets aside on the node."""
+
+    cpus: float = 0.0
+    memory: int = 0
+
+
+class Resources(Model):
+    limits: Limits = Limits()
+    reservations: Reservations = Reservations()
+
+
+class Mount(Model):
+    """A mount in the container.
+
+    ``source`` is the volume *key* in ``StackSpec.volumes`` for volume (None =
+    anonymous), an absolute path on the node for bind, unused for tmpfs.
+    """
+
+    type: Literal["volume", "bind", "tmpfs"]
+    target: str
+    source: str | None = None
+    read_only: bool = False
+    nocopy: bool = False
+    subpath: str = ""
+    create_host_path: bool = True
+    propagation: str = "rprivate"
+    tmpfs_size: int | None = None
+    tmpfs_mode: int | None = None
+
+
+class FileRef(Model):
+    """A secret or config mounted in the container.
+
+    ``source`` is the key in the stack; ``target`` an absolute path; ``uid`` and
+    ``gid`` None = the container's resolved user; ``mode`` None = 0400 for a
+    secret, 0444 for a config.
+    """
+
+    source: str
+    target: str
+    uid: int | None = None
+    gid: int | None = None
+    mode: int | None = None
+    content: str = ""  # id of the immutable content version, filled in by the controller
+
+
+class NetworkAttachment(Model):
+    """A service's membership of one network; ``network`` is the key in the stack."""
+
+    network: str
+    aliases: tuple[str, ...] = ()
+    ipv4_address: str | None = None
+    gw_priority: int = 0
+    priority: int = 0
+
+
+class Port(Model):
+    """One published (or merely exposed) container port.
+
+    ``published`` None = any free port. ``mode`` ingress: every node answers;
+    host: only the task's node. ``host_ip`` None = all addresses.
+    """
+
+    target: int
+    published: int | None = None
+    protocol: Literal["tcp", "udp", "sctp"] = "tcp"
+    host_ip: str | None = None
+    mode: Literal["ingress", "host"] = "ingress"
+
+
+class Ulimit(Model):
+    soft: int
+    hard: int
+
+
+class Device(Model):
+    source: str
+    target: str
+    permissions: str = "rwm"
+
+
+class LogConfig(Model):
+    driver: Literal["local", "json-file", "none"] = "local"
+    max_size: int = 10 * 1024 * 1024
+    max_files: int = 5
+
+
+class TaskSpec(Model):
+    """Everything a node must know to run one replica; immutable, hashed.
+
+    A different hash means a replacement; so nothing that may change in place
+    (replicas, placement, update settings) belongs here. ``image`` is a
+    reference; ``image_digest`` the manifest digest the release pinned.
+    ``command`` and ``entrypoint`` None = the image's; an empty tuple = explicitly none.
+    """
+
+    image: str
+    image_digest: str = ""
+    entrypoint: tuple[str, ...] | None = None
+    command: tuple[str, ...] | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
+    user: str | None = None
+    group_add: tuple[str, ...] = ()
+    working_dir: str | None = None
+    hostname: str | None = None
+    domainname: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    annotations: dict[str, str] = Field(default_factory=dict)
+    mounts: tuple[Mount, ...] = ()
+    secrets: tuple[FileRef, ...] = ()
+    configs: tuple[FileRef, ...] = ()
+    networks: tuple[NetworkAttachment, ...] = ()
+    network_mode: Literal["overlay", "none", "host"] = "overlay"
+    ports: tuple[Port, ...] = ()
+    expose: tuple[Port, ...] = ()
+    healthcheck: Healthcheck | None = None
+    restart: RestartPolicy = RestartPolicy()
+    resources: Resources = Resources()
+    stop_signal: str | None = None
+    stop_grace: float = 10.0
+    init: bool = False
+    tty: bool = False
+    stdin_open: bool = False
+    read_only: bool = False
+    privileged: bool = False
+    cap_add: tuple[str, ...] = ()
+    cap_drop: tuple[str, ...] = ()
+    security_opt: tuple[str, ...] = ()
+    devices: tuple[Device, ...] = ()
+    ulimits: dict[str, Ulimit] = Field(default_factory=dict)
+    sysctls: dict[str, str] = Field(default_factory=dict)
+    shm_size: int = 64 * 1024 * 1024
+    oom_score_adj: int | None = None
+    extra_hosts: tuple[tuple[str, str], ...] = ()  # (name, address)
+    dns: tuple[str, ...] = ()
+    dns_search: tuple[str, ...] = ()
+    dns_opt: tuple[str, ...] = ()
+    logging: LogConfig = LogConfig()
+    on_unhealthy: Literal["restart", "keep"] = "restart"
+
+
+class BuildSpec(Model):
+    """How to make a service's image with buildah; paths are absolute on the CLI's machine."""
+
+    context: str
+    dockerfile: str = "Dockerfile"  # absolute, or relative to the context
+    dockerfile_inline: str | None = None
+    args: dict[str, str] = Field(default_factory=dict)
+    target: str | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    tags: tuple[str, ...] = ()
+    no_cache: bool = False
+    pull: bool = False
+    network: str | None = None
+    extra_hosts: tuple[tuple[str, str], ...] = ()
+
+
+class Placement(Model):
+    constraints: tuple[str, ...] = ()  # Swarm's language: node.labels.x == y
+    preferences: tuple[str, ...] = ()  # spread over these, e.g. node.labels.zone
+    max_replicas_per_node: int = 0
+
+
+class UpdateConfig(Model):
+    """How tasks are replaced. ``parallelism`` 0 = all at once; durations in seconds."""
+
+    parallelism: int = 1
+    delay: float = 0.0
+    order: Literal["stop-first", "start-first"] = "stop-first"
+    failure_action: Literal["pause", "continue", "rollback"] = "pause"
+    monitor: float = 5.0
+    max_failure_ratio: float = 0.0
+
+
+class ServiceSpec(Model):
+    """One service: the template of its tasks, and how many, where, in which order."""
+
+    name: str
+    task: TaskSpec
+    build: BuildSpec | None = None
+    pull_policy: str = "missing"  # always | never | missing | build | daily | weekly | every_N
+    mode: Literal["replicated", "global"] = "replicated"
+    replicas: int = 1
+    container_name: str | None = None
+    depends_on: dict[str, Dependency] = Field(default_factory=dict)
+    placement: Placement = Placement()
+    update: UpdateConfig = UpdateConfig()
+    rollback: UpdateConfig = UpdateConfig()
+    endpoint_mode: Literal["vip", "dnsrr"] = "vip"
+    attach: bool = True
+
+    @property
+    def task_hash(self) -> str:
+        """Return the hash that decides whether a running task must be replaced."""
+        return content_hash(self.task)
+
+
+class NetworkSpec(Model):
+    """``name`` is the real name (STACK_KEY unless given); ``subnets`` in CIDR form."""
+
+    name: str
+    external: bool = False
+    internal: bool = False
+    attachable: bool = False
+    encrypted: bool = False
+    subnets: tuple[str, ...] = ()
+    mtu: int | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class VolumeSpec(Model):
+    name: str
+    external: bool = False
+    per_slot: bool = False
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class ContentSpec(Model):
+    """A secret or config; ``content`` is the id of its version, never the value."""
+
+    name: str
+    external: bool = False
+    content: str = ""
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class StackSpec(Model):
+    """One stack, complete. Keys of the mappings are the keys of the Compose file."""
+
+    name: str
+    services: dict[str, ServiceSpec] = Field(default_factory=dict)
+    networks: dict[str, NetworkSpec] = Field(default_factory=dict)
+    volumes: dict[str, VolumeSpec] = Field(default_factory=dict)
+    secrets: dict[str, ContentSpec] = Field(default_factory=dict)
+    configs: dict[str, ContentSpec] = Field(default_factory=dict)
+    deadline: float = 600.0  # x-corral.deadline: seconds without progress before a release fails
+
+
+def task_name(stack: str, service: ServiceSpec, slot: int) -> str:
+    """Return the container's name: ``container_name`` or Compose's STACK-SERVICE-SLOT."""
+    return service.container_name or f"{stack}-{service.name}-{slot}"

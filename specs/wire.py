@@ -1,0 +1,293 @@
+"""Controller <-> agent: every message, and the rules of their order.
+
+The controller always dials. Each instruction carries (cluster, epoch,
+generation), compared in that order: an agent pins the cluster id at its first
+instruction, refuses another cluster's and lower epochs, and answers with what
+it has seen, so that a controller which is behind stops and asks.
+
+What a node should hold is a set of keyed objects of a few kinds (``KINDS``).
+A full message replaces the whole set; an increment puts and removes objects on
+top of generation ``base``. The agent answers ``409`` when ``base`` is not what
+it has, and the controller then sends the full set. Repeating a message is
+harmless.
+
+HTTP on the agent's socket (JSON unless said otherwise)::
+
+    GET  /v1/hello                  -> Hello
+    PUT  /v1/instructions           Instructions -> Acknowledged | 409 Refused
+    GET  /v1/reports                -> NDJSON stream of Report: first a full one, then changes,
+                                       at least one line each HEARTBEAT seconds
+    GET  /v1/tasks/{id}/logs?follow=&tail=&since=   -> NDJSON stream of LogLine
+    GET  /v1/tasks/{id}/exec?...    -> WebSocket; see ExecRequest
+    POST /v1/images/resolve         ResolveImage -> ResolvedImage   (pulls by policy)
+    POST /v1/builds                 BuildImage -> NDJSON stream of BuildEvent
+    GET  /v1/images                 -> {"images": [ImageInfo]}
+    DELETE /v1/volumes/{name}       removes a named volume's data
+    POST /v1/leave                  node removal: everything corral made on the node goes
+
+Exec WebSocket: the first client message is the ExecRequest as text; then binary
+messages of one channel byte + data: client 0 stdin (empty = end), server 1 stdout,
+2 stderr; text messages are JSON: client {"resize": [rows, cols]}, {"signal": n};
+server {"exit": code} or {"error": "..."} last.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from pydantic import Field
+
+from specs.base import Model
+from specs.node import NodeFacts
+from specs.stack import BuildSpec, Port, TaskSpec
+from specs.task import Desired, TaskStatus
+
+PROTOCOL = 1
+HEARTBEAT = 3.0  # seconds between report lines at most
+
+KINDS = ("tasks", "networks", "services", "peers", "contents")
+
+
+class Stamp(Model):
+    """Who instructs: compared as (cluster equal, epoch, generation)."""
+
+    cluster: str
+    epoch: int
+    generation: int = 0
+
+
+class Hello(Model):
+    """An agent's self-introduction. ``stamp`` None = belongs to no cluster yet."""
+
+    protocol: int = PROTOCOL
+    node: str = ""  # node id once joined
+    stamp: Stamp | None = None
+    facts: NodeFacts = NodeFacts()
+
+
+class TaskNetwork(Model):
+    """A task's attachment: ``network`` is the network id; one address, /32 inside the container.
+
+    ``gateway`` marks the attachment that carries the default route; ``interface`` eth0...
+    in the order of priority then name.
+    """
+
+    network: str
+    address: str
+    aliases: tuple[str, ...] = ()
+    interface: str = "eth0"
+    gateway: bool = False
+
+
+class Assignment(Model):
+    """One task this node should hold."""
+
+    id: str
+    stack: str
+    service: str
+    slot: int
+    name: str
+    spec: TaskSpec
+    desired: Desired
+    restart: int = 0
+    local_restarts: int | None = None  # crashes in a row before the task fails; None = keep trying
+    networks: tuple[TaskNetwork, ...] = ()
+    host_ports: tuple[Port, ...] = ()  # mode: host ports of this task, published filled in
+    volumes: dict[str, str] = Field(default_factory=dict)  # volume key -> real volume name
+
+
+class Block(Model):
+    """Addresses of one network leased to one node."""
+
+    cidr: str
+    node: str
+
+
+class NetworkState(Model):
+    """A network as a node needs to know it."""
+
+    id: str
+    name: str  # real name, e.g. guestbook_back
+    stack: str
+    key: str  # key in the Compose file
+    pool: str  # CIDR of all its addresses
+    internal: bool = False
+    mtu: int | None = None
+    encrypted: bool = False
+    blocks: tuple[Block, ...] = ()
+
+
+class Endpoint(Model):
+    """One task of a service on one network. Only ``ready`` ones get traffic."""
+
+    task: str
+    name: str
+    node: str
+    address: str
+    ready: bool
+    aliases: tuple[str, ...] = ()
+    hostname: str = ""
+
+
+class ServiceEndpoints(Model):
+    """A service on one network, with everything VIP, DNS and published ports need.
+
+    Keyed ``STACK/SERVICE/NETWORK_ID``. ``ports`` are filled only on the gateway
+    network, where published traffic is delivered.
+    """
+
+    stack: str
+    service: str
+    network: str
+    vip: str | None = None
+    aliases: tuple[str, ...] = ()
+    endpoints: tuple[Endpoint, ...] = ()
+    ports: tuple[Port, ...] = ()
+
+
+class Peer(Model):
+    """Another node: where its VXLAN end is and which overlay address it has."""
+
+    node: str
+    name: str
+    underlay: str
+    overlay: str
+
+
+class NodeSelf(Model):
+    """The receiving node's own place in the cluster."""
+
+    node: str
+    name: str
+    underlay: str = ""
+    overlay: str = ""
+    cluster_pool: str = "10.210.0.0/16"  # the range all networks' pools are cut from
+
+
+class Content(Model):
+    """The bytes of one secret or config version (base64); secrets go to tmpfs only."""
+
+    id: str
+    data: str
+    secret: bool = False
+
+
+class Objects(Model):
+    """Keyed objects by kind. Contents are keyed by id, the others as their docstrings say."""
+
+    tasks: dict[str, Assignment] = Field(default_factory=dict)
+    networks: dict[str, NetworkState] = Field(default_factory=dict)
+    services: dict[str, ServiceEndpoints] = Field(default_factory=dict)
+    peers: dict[str, Peer] = Field(default_factory=dict)
+    contents: dict[str, Content] = Field(default_factory=dict)
+
+
+class Instructions(Model):
+    """What the node should hold from now on: the whole set, or changes to ``base``."""
+
+    stamp: Stamp
+    me: NodeSelf
+    base: int | None = None  # None = ``put`` is the full set
+    put: Objects = Objects()
+    remove: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # kind -> keys
+
+
+class Acknowledged(Model):
+    """The set is journalled and will be acted on; see Report.applied for "done"."""
+
+    generation: int
+
+
+class Refused(Model):
+    """Why instructions were not taken.
+
+    ``base``: send the full set; ``epoch``: a newer controller has spoken (``seen``);
+    ``cluster``: the node belongs to another cluster.
+    """
+
+    reason: Literal["base", "epoch", "cluster"]
+    message: str
+    seen: Stamp | None = None
+
+
+class Report(Model):
+    """One line of the report stream.
+
+    ``full`` lines carry every task the agent knows; others only what changed.
+    ``gone`` lists tasks of which nothing is left on the node. ``applied`` is the
+    newest generation whose *network* state (endpoints, DNS) is in the kernel:
+    the acknowledgement rollouts wait for.
+    """
+
+    applied: int = 0
+    full: bool = False
+    tasks: dict[str, TaskStatus] = Field(default_factory=dict)
+    gone: tuple[str, ...] = ()
+    facts: NodeFacts | None = None  # when changed
+    warnings: tuple[str, ...] = ()
+
+
+class LogLine(Model):
+    """``stream`` stdout | stderr; ``time`` seconds since the epoch; ``line`` without newline."""
+
+    time: float
+    stream: Literal["stdout", "stderr"]
+    line: str
+    run: int = 0
+
+
+class ExecRequest(Model):
+    command: tuple[str, ...]
+    tty: bool = False
+    stdin: bool = False
+    user: str | None = None
+    working_dir: str | None = None
+    environment: dict[str, str] = Field(default_factory=dict)
+    privileged: bool = False
+    rows: int = 24
+    columns: int = 80
+
+
+class ResolveImage(Model):
+    image: str
+    policy: Literal["always", "missing", "never"] = "missing"
+    platform: str | None = None
+
+
+class ResolvedImage(Model):
+    """``digest`` is the manifest digest every task of the release is pinned to."""
+
+    image: str
+    digest: str
+    size: int = 0
+    created: str = ""
+
+
+class BuildImage(Model):
+    """Build and store under ``tag``; the context is a path on the agent's machine."""
+
+    tag: str
+    build: BuildSpec
+
+
+class BuildEvent(Model):
+    """A line of build output, or the last message: ``digest`` or ``error``."""
+
+    line: str = ""
+    digest: str = ""
+    error: str = ""
+
+
+class ImageInfo(Model):
+    digest: str
+    names: tuple[str, ...] = ()
+    size: int = 0
+    created: str = ""
+
+
+def json_line(model: Model) -> bytes:
+    """Return one NDJSON line."""
+    return model.encode() + b"\n"
+
+
+JsonObject = dict[str, Any]
