@@ -13,10 +13,10 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/stacks/{stack}                StackRow + services
     POST   /v1/stacks/{stack}/releases       Deploy -> ReleaseRow (idempotent by Deploy.key)
     GET    /v1/stacks/{stack}/releases       {"releases": [ReleaseRow]}
-    GET    /v1/stacks/{stack}/progress?release=N     NDJSON stream of Progress, ends with the release
+    GET    /v1/stacks/{stack}/progress?release=N     NDJSON of Progress; ends with the release
     DELETE /v1/stacks/{stack}?volumes=0|1&timeout=S  StackRow; then watch .../progress
     POST   /v1/stacks/{stack}/scale          {"services": {name: replicas}} -> StackRow
-    POST   /v1/stacks/{stack}/restart        {"services": [..], "timeout": s|null} -> {"tasks": [ids]}
+    POST   /v1/stacks/{stack}/restart        {"services", "timeout": s or null} -> {"tasks": [ids]}
     POST   /v1/stacks/{stack}/stop           {"timeout": s|null} -> all tasks shut down, stack kept
     GET    /v1/stacks/{stack}/tasks?all=     {"tasks": [TaskRow]}
     GET    /v1/tasks/{id}                    Task (specs.task), whole
