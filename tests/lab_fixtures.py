@@ -78,7 +78,12 @@ def _checked(pool: LabPool, lab: Lab) -> Iterator[None]:
         left = [
             f"{name} {line}"
             for name, host in lab.hosts.items()
-            for line in leaks.settled(lambda host=host: leaks.of_host(host), before[name], kinds=leaks.ALL[:-1], allow=KEPT)
+            for line in leaks.settled(
+                lambda host=host: leaks.of_host(host),
+                before[name],
+                kinds=leaks.ALL[:-1],
+                allow=KEPT,
+            )
         ]
         for host in lab.hosts.values() if not left else ():
             host.run(["sh", "-c", EMPTY_STATE])

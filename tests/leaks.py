@@ -24,12 +24,23 @@ if TYPE_CHECKING:
 Snapshot = dict[str, list[str]]
 
 # Everything except what legitimately stays while a node is a member.
-RUNTIME = ("processes", "netns", "links", "addresses", "routes", "rules", "nft", "mounts", "cgroups", "sockets")
+RUNTIME = (
+    "processes",
+    "netns",
+    "links",
+    "addresses",
+    "routes",
+    "rules",
+    "nft",
+    "mounts",
+    "cgroups",
+    "sockets",
+)
 ALL = (*RUNTIME, "files", "sysctls")
 VOLATILE = ("/run", "/tmp", "/var/tmp", "/dev/shm", "/var/lib/corral")
 # Made by others' programs on first use, never removed by them, and empty.
 IGNORED_FILES = re.compile(
-    r"^(/run/crun|/run/runc|/run/lock|/run/netns|/run/sshd\.pid|/run/utmp|/run/containers"
+    r"^(/run/crun|/run/runc|/run/lock|/run/netns|/run/sshd\.pid|/run/utmp|/run/mount|/run/containers"
     r"|/root/\.(ssh/known_hosts|bash_history|cache|config|local)|/var/log|/var/cache|/run/sudo"
     r"|/etc/(passwd|group|shadow|gshadow|subuid|subgid)-)(/.*)?$|__pycache__"
 )
@@ -57,7 +68,13 @@ def processes() -> list[str]:
         if not entry.name.isdigit() or int(entry.name) in mine:
             continue
         try:
-            command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace").strip()
+            command = (
+                (entry / "cmdline")
+                .read_bytes()
+                .replace(b"\0", b" ")
+                .decode(errors="replace")
+                .strip()
+            )
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
         except OSError:
             continue
@@ -99,9 +116,16 @@ def addresses() -> list[str]:
 def routes() -> list[str]:
     lines = []
     for family in ("-4", "-6"):
-        lines += [f"{family} {line.strip()}" for line in _output("ip", family, "route", "show", "table", "all").splitlines()]
+        lines += [
+            f"{family} {line.strip()}"
+            for line in _output("ip", family, "route", "show", "table", "all").splitlines()
+        ]
     # Learned and expiring ones come and go without anybody's doing.
-    return [re.sub(r" (expires|hoplimit|pref) \S+", "", line) for line in lines if "proto ra" not in line]
+    return [
+        re.sub(r" (expires|hoplimit|pref) \S+", "", line)
+        for line in lines
+        if "proto ra" not in line
+    ]
 
 
 def rules() -> list[str]:
@@ -143,7 +167,9 @@ def sockets() -> list[str]:
         for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] in ("0A", "07"):  # listening; bound and unconnected
-                found.append(f"{name} port {int(fields[1].rpartition(':')[2], 16)} at {fields[1].rpartition(':')[0]}")
+                found.append(
+                    f"{name} port {int(fields[1].rpartition(':')[2], 16)} at {fields[1].rpartition(':')[0]}"
+                )
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         fields = line.split(maxsplit=7)
         if len(fields) == 8:
@@ -174,7 +200,11 @@ def _describe(path: Path, shown: str) -> str:
             return f"{shown} deleted"
         if not stat.S_ISREG(info.st_mode):
             return f"{shown} {stat.filemode(info.st_mode)}"
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()[:8] if info.st_size < 1 << 20 else info.st_size
+        digest = (
+            hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+            if info.st_size < 1 << 20
+            else info.st_size
+        )
         return f"{shown} {stat.S_IMODE(info.st_mode):o} {info.st_uid}:{info.st_gid} {digest}"
     except FileNotFoundError:
         return ""
@@ -213,9 +243,17 @@ def of_host(host: Any) -> Snapshot:
     program = str(Path(__file__).resolve())
     snapshot: Snapshot = json.loads(host.run([sys.executable, "-I", "-S", program]).stdout)
     upper = str(host.upper)
-    changed = [line for line in files([upper], strip=upper) if not line.startswith(("/var/lib/corral/", "/run/"))]
+    changed = [line for line in files([upper], strip=upper) if not _as_on_machine(line)]
     snapshot["files"] = sorted({*snapshot["files"], *changed})
     return snapshot
+
+
+def _as_on_machine(line: str) -> bool:
+    """Tell whether overlayfs only copied the file up, or the place is a mount's and walked elsewhere."""
+    shown = line.split(" ")[0]
+    return f"{shown}/".startswith(tuple(f"{root}/" for root in VOLATILE)) or line == _describe(
+        Path(shown), shown.rstrip("/")
+    )
 
 
 OURS = re.compile(r"corral(?!-lab)|^cr-|\bcr-vxlan\b|/conmon|/crun |agent\.dns|python -m agent")
@@ -223,7 +261,11 @@ OURS = re.compile(r"corral(?!-lab)|^cr-|\bcr-vxlan\b|/conmon|/crun |agent\.dns|p
 
 def of_machine() -> Snapshot:
     """Return what on the machine itself could be ours. Labs, which are found by name, do not count."""
-    snapshot = {kind: here_lines for kind, here_lines in here().items() if kind not in ("sysctls", "files", "netns")}
+    snapshot = {
+        kind: here_lines
+        for kind, here_lines in here().items()
+        if kind not in ("sysctls", "files", "netns")
+    }
     labs = re.compile(r"corral-lab")
     kept = {
         kind: [line for line in lines if OURS.search(line) and not labs.search(line)]
@@ -234,15 +276,21 @@ def of_machine() -> Snapshot:
     return kept
 
 
-def difference(before: Snapshot, after: Snapshot, kinds: Iterable[str] = ALL, allow: Iterable[str] = ()) -> list[str]:
+def difference(
+    before: Snapshot, after: Snapshot, kinds: Iterable[str] = ALL, allow: Iterable[str] = ()
+) -> list[str]:
     """Return what ``after`` has and ``before`` had not (+) or the reverse (-), one line each."""
     allowed = [re.compile(pattern) for pattern in allow]
     lines = []
     for kind in kinds:
         old, new = set(before.get(kind, ())), set(after.get(kind, ()))
-        changes = [("+", line) for line in sorted(new - old)] + [("-", line) for line in sorted(old - new)]
+        changes = [("+", line) for line in sorted(new - old)] + [
+            ("-", line) for line in sorted(old - new)
+        ]
         lines += [
-            f"{sign} {kind}: {line}" for sign, line in changes if not any(pattern.search(line) for pattern in allowed)
+            f"{sign} {kind}: {line}"
+            for sign, line in changes
+            if not any(pattern.search(line) for pattern in allowed)
         ]
     return lines
 

@@ -131,6 +131,15 @@ def freeze(path: str, *, frozen: bool) -> None:
                 v2.write_text("1" if frozen else "0")
 
 
+def frozen(path: str) -> bool:
+    """Tell whether ``freeze`` is in force."""
+    return any(
+        file.exists() and file.read_text().strip() in ("FROZEN", "1")
+        for directory in directories(path)
+        for file in (directory / "freezer.state", directory / "cgroup.freeze")
+    )
+
+
 def kill(path: str, *, timeout: float = 10.0) -> None:
     """End every process under ``path`` and wait until none is left."""
     deadline = time.monotonic() + timeout

@@ -164,6 +164,10 @@ def become_host(config: dict[str, Any]) -> NoReturn:
     name = config["hostname"].encode()
     check(libc.sethostname(name, len(name)), "sethostname")
     expect("network")
+    for name in ("all", "default", "eth0"):  # the bridge has no duplicates to look for
+        Path(f"/proc/sys/net/ipv6/conf/{name}/accept_dad").write_text("0")
+    for name in ("ipv4/ip_forward", "ipv6/conf/all/forwarding"):  # inherited from the machine
+        Path(f"/proc/sys/net/{name}").write_text("0")
     subprocess.run(["ip", "-batch", "-"], input=config["network"], text=True, check=True)
     signals = {signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP}
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)

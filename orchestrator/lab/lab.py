@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.lab import cgroups, faults
 from orchestrator.lab.host import Host, _run, remove_tree
 from orchestrator.lab.layout import (
+    CGROUP,
     DISKS,
     GATEWAY,
     NAME,
@@ -200,7 +201,7 @@ def names() -> list[str]:
         for p in parent.iterdir()
         if p.is_dir()
     }
-    for directory in cgroups.directories(cgroups.CGROUP):
+    for directory in cgroups.directories(CGROUP):
         found |= {p.name for p in directory.iterdir() if p.is_dir()}
     return sorted(n for n in found if NAME.fullmatch(n))
 
@@ -248,14 +249,15 @@ def _exists(layout: Layout) -> bool:
 def _clear(layout: Layout) -> None:
     """Remove all of a lab, whatever state it is in. Goes on after errors and raises them together."""
     errors: list[Exception] = []
-    for step in (
+    steps: tuple[Callable[[], None], ...] = (
         lambda: cgroups.kill(layout.cgroup()),
         lambda: cgroups.remove(layout.cgroup()),
         lambda: _unmount(layout.root),
         lambda: remove_tree(layout.root),
         lambda: remove_tree(layout.disks),
         cgroups.remove_if_empty,
-    ):
+    )
+    for step in steps:
         try:
             step()
         except (OSError, LabError, subprocess.SubprocessError) as error:
