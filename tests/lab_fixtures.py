@@ -1,14 +1,15 @@
 """Lab hosts for tests. ``tests/conftest.py`` makes these fixtures known to every test.
 
-``host``: one running lab host. ``lab``: three hosts (another number by indirect parametrisation) and a
-``client`` outside the cluster. Both are shared by the whole session, because a test then costs
-milliseconds, and both end each test with the leak check: what the test did not undo fails it, and the next test
-gets new hosts. State below /var/lib/corral is emptied in between, except the images.
-``fresh_lab``: a function that makes a lab for this test alone.
+``host``: one running lab host. ``lab``: three hosts (another number by indirect parametrisation)
+and a ``client`` outside the cluster. Both are shared by the whole session, because a test then
+costs milliseconds, and both end each test with the leak check: what the test did not undo fails
+it, and the next test gets new hosts. State below /var/lib/corral is emptied in between, except
+the images. ``fresh_lab``: a function that makes a lab for this test alone.
 
-In a host: ``host.run([...])``, ``host.popen([...])``, ``host.corral("up", "-d")``, ``host.write(path, text)``,
-``host.copy_in(directory, path)``; see orchestrator/lab/host.py. The checkout and its .venv are there, read-only, at
-the same paths; base images put below the checkout's ``.cache/`` are therefore visible in every host.
+In a host: ``host.run([...])``, ``host.popen([...])``, ``host.corral("up", "-d")``,
+``host.write(path, text)``, ``host.copy_in(directory, path)``; see orchestrator/lab/host.py. The
+checkout and its .venv are there, read-only, at the same paths; base images put below the
+checkout's ``.cache/`` are therefore visible in every host.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ if TYPE_CHECKING:
     from orchestrator.lab.host import Host
 
 # What a test may leave: state is kept over `down`, by design.
-KEPT = (r"files: /var/lib/corral/", r"^/var/lib/corral/")
-EMPTY_STATE = (
-    "find /var/lib/corral -mindepth 1 -maxdepth 1 ! -name agent -exec rm -rf {} + ;"
-    " [ ! -d /var/lib/corral/agent ] || find /var/lib/corral/agent -mindepth 1 -maxdepth 1 ! -name images -exec rm -rf {} +"
-)
+KEPT = (r"^files: /var/lib/corral/",)
+EMPTY_STATE = """
+cd /var/lib/corral && find . -mindepth 1 -maxdepth 1 ! -name agent -exec rm -rf {} +
+[ ! -d agent ] || find agent -mindepth 1 -maxdepth 1 ! -name images -exec rm -rf {} +
+"""
 
 
 class LabPool:

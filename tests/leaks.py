@@ -1,8 +1,9 @@
 """What exists on a machine, as comparable lines: the check that nothing is left behind.
 
-As a program (standard library only; run inside a lab host by ``of_host``) it prints the snapshot as JSON.
-As a module: ``of_host(host)`` and ``of_machine()`` take snapshots, ``difference`` compares two,
-``settled`` waits for a clean state, because ends of processes and namespaces take the kernel a moment.
+As a program (standard library only; run inside a lab host by ``of_host``) it prints the snapshot
+as JSON. As a module: ``of_host(host)`` and ``of_machine()`` take snapshots, ``difference``
+compares two, ``settled`` waits for a clean state, because ends of processes and namespaces take
+the kernel a moment.
 """
 
 from __future__ import annotations
@@ -100,7 +101,7 @@ def netns() -> list[str]:
 
 def links() -> list[str]:
     return [
-        f"{link['ifname']} {link.get('linkinfo', {}).get('info_kind', '')} mtu {link.get('mtu')}".strip()
+        f"{link['ifname']} {link.get('linkinfo', {}).get('info_kind', '-')} mtu {link.get('mtu')}"
         for link in json.loads(_output("ip", "-j", "-d", "link") or "[]")
     ]
 
@@ -167,9 +168,8 @@ def sockets() -> list[str]:
         for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
             fields = line.split()
             if fields[3] in ("0A", "07"):  # listening; bound and unconnected
-                found.append(
-                    f"{name} port {int(fields[1].rpartition(':')[2], 16)} at {fields[1].rpartition(':')[0]}"
-                )
+                address, _, port = fields[1].rpartition(":")
+                found.append(f"{name} port {int(port, 16)} at {address}")
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         fields = line.split(maxsplit=7)
         if len(fields) == 8:
@@ -227,19 +227,18 @@ def sysctls() -> list[str]:
 
 def here() -> Snapshot:
     """Return everything about the machine this runs on."""
-    collectors: dict[str, Callable[[], list[str]]] = {
-        "processes": processes, "netns": netns, "links": links, "addresses": addresses, "routes": routes,
-        "rules": rules, "nft": nft, "mounts": mounts, "cgroups": cgroups, "sockets": sockets, "files": files,
-        "sysctls": sysctls,
-    }  # fmt: skip
-    return {kind: sorted(collect()) for kind, collect in collectors.items()}
+    collectors: tuple[Callable[[], list[str]], ...] = (
+        processes, netns, links, addresses, routes, rules,
+        nft, mounts, cgroups, sockets, files, sysctls,
+    )  # fmt: skip
+    return {collect.__name__: sorted(collect()) for collect in collectors}
 
 
-# ---- used by tests --------------------------------------------------------------------------------
+# ---- used by tests ----------------------------------------------------------------------------
 
 
 def of_host(host: Any) -> Snapshot:
-    """Return everything about a lab host, with what its file system differs in from the machine's."""
+    """Return everything about a lab host, its changes to the machine's files included."""
     program = str(Path(__file__).resolve())
     snapshot: Snapshot = json.loads(host.run([sys.executable, "-I", "-S", program]).stdout)
     upper = str(host.upper)
@@ -249,8 +248,8 @@ def of_host(host: Any) -> Snapshot:
 
 
 def _as_on_machine(line: str) -> bool:
-    """Tell whether overlayfs only copied the file up, or the place is a mount's and walked elsewhere."""
-    shown = line.split(" ")[0]
+    """Tell whether overlayfs only copied the file up, or the place is walked elsewhere."""
+    shown = line.split(" ", maxsplit=1)[0]
     return f"{shown}/".startswith(tuple(f"{root}/" for root in VOLATILE)) or line == _describe(
         Path(shown), shown.rstrip("/")
     )
@@ -260,7 +259,7 @@ OURS = re.compile(r"corral(?!-lab)|^cr-|\bcr-vxlan\b|/conmon|/crun |agent\.dns|p
 
 
 def of_machine() -> Snapshot:
-    """Return what on the machine itself could be ours. Labs, which are found by name, do not count."""
+    """Return what on the machine itself could be ours; labs are found by name and do not count."""
     snapshot = {
         kind: here_lines
         for kind, here_lines in here().items()
@@ -290,7 +289,7 @@ def difference(
         lines += [
             f"{sign} {kind}: {line}"
             for sign, line in changes
-            if not any(pattern.search(line) for pattern in allowed)
+            if not any(pattern.search(f"{kind}: {line}") for pattern in allowed)
         ]
     return lines
 

@@ -1,8 +1,8 @@
 """Control groups of lab hosts, on v1, v2 and hybrid machines.
 
-A host's processes are all under ``corral-lab/LAB/HOST`` in every hierarchy. That is how a lab is taken down
-without any record: whoever is in there belongs to it. Called by ``lab.py`` and ``host.py``; never touches a
-group outside ``corral-lab``.
+A host's processes are all under ``corral-lab/LAB/HOST`` in every hierarchy. That is how a lab is
+taken down without any record: whoever is in there belongs to it. Called by ``lab.py`` and
+``host.py``; never touches a group outside ``corral-lab``.
 """
 
 from __future__ import annotations
@@ -102,7 +102,7 @@ def _fill_cpuset(group: Path) -> None:
 
 def directories(path: str) -> list[Path]:
     """Return where ``path`` exists."""
-    assert path.split("/")[0] == CGROUP, path
+    assert path.split("/", maxsplit=1)[0] == CGROUP, path
     return [d for h in hierarchies() if (d := h.mount / path).is_dir()]
 
 

@@ -85,9 +85,8 @@ def _up(name: str, nodes: int) -> None:
     for host in lab.hosts.values():
         print(f"  {host.name:8} {host.address.ipv4:14} {host.fingerprint}")
     which = "" if name == "lab" else f" --name {name}"
-    print(
-        f"Every host's root accepts {lab.layout.key}. Next: corral lab exec{which} n1 -- corral node ls"
-    )
+    print(f"Every host's root accepts {lab.layout.key}.")
+    print(f"Next: corral lab exec{which} n1 -- corral node add root@n2 --identity .ssh/id_ed25519")
 
 
 def _execute(name: str, host: str, command: list[str]) -> int:

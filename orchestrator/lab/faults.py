@@ -1,7 +1,8 @@
 """What the lab's bridge drops, as data and as an nft document (pure).
 
-The rules live in the bridge's own network namespace, so links keep their carrier, as with a broken switch
-upstream. Called by ``lab.py``; the whole table is replaced in one transaction at every change.
+The rules live in the bridge's own network namespace, so links keep their carrier, as with a
+broken switch upstream. Called by ``lab.py``; the whole table is replaced in one transaction at
+every change.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, order=True)
 class Drop:
-    """Frames from ``source`` to ``target`` are lost, all or ``percent`` of them; empty = any host."""
+    """``percent`` of the frames from ``source`` to ``target`` are lost; empty = any host."""
 
     source: str = ""
     target: str = ""

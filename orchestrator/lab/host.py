@@ -1,7 +1,8 @@
 """One lab host: made, entered, powered off and on.
 
-``lab.py`` makes hosts; tests and the CLI run commands in them through :meth:`Host.run`. What is on a host's
-disk (its root's changes, /var/lib/corral) outlives a power-off; everything else of it does not.
+``lab.py`` makes hosts; tests and the CLI run commands in them through :meth:`Host.run`. What is
+on a host's disk (its root's changes, /var/lib/corral) outlives a power-off; everything else of it
+does not.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import subprocess
 import sys
 import time
 import uuid
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -237,7 +239,7 @@ class Host:
         cgroups.remove(self.cgroup)
 
     def freeze(self, *, frozen: bool = True) -> None:
-        """Stop every process of the host at once (or let them go on); its kernel still answers ping."""
+        """Stop every process of the host at once, or let them go on; it still answers ping."""
         cgroups.freeze(self.cgroup, frozen=frozen)
 
     # ---- commands inside --------------------------------------------------------------------
@@ -252,8 +254,14 @@ class Host:
         leaf = cgroups.LEAF if any(h.whole for h in cgroups.hierarchies()) else ""
         groups = [str(d / leaf / "cgroup.procs") for d in cgroups.directories(self.cgroup)]
         join = "".join(f"echo $$ > {group}; " for group in groups)
-        settings = {"PATH": f"{PATH}:{Path(sys.prefix)}/bin", "HOME": "/root", "LANG": "C.UTF-8",
-                    "USER": "root", "TERM": os.environ.get("TERM", "dumb"), **(env or {})}  # fmt: skip
+        settings = {
+            "PATH": f"{PATH}:{Path(sys.prefix)}/bin",
+            "HOME": "/root",
+            "USER": "root",
+            "LANG": "C.UTF-8",
+            "TERM": os.environ.get("TERM", "dumb"),
+            **(env or {}),
+        }
         enter = ["nsenter", "-t", str(pid), "-m", "-u", "-i", "-n", "-p", "-C"]
         shell = ["/bin/sh", "-ec", f'{join}exec "$@"', "sh", *enter]
         return [
@@ -287,7 +295,7 @@ class Host:
         timeout: float = 30.0,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
-        """Run ``command`` inside and return its output; on timeout it and its children are killed."""
+        """Run ``command`` inside and return its output; kill it all at the timeout."""
         pipe = subprocess.PIPE
         with self.popen(
             command,
@@ -382,10 +390,8 @@ def kill_tree(pid: int) -> None:
             children += map(int, (task / "children").read_text().split())
     except OSError:
         pass
-    try:
+    with suppress(ProcessLookupError):
         os.kill(pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     for child in children:
         kill_tree(child)
 

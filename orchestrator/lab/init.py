@@ -1,11 +1,13 @@
 """The program that becomes a lab host: makes the namespaces, then is pid 1 in them.
 
-Started by ``host.py`` as a plain file under ``python -I -S``, with its configuration as the first line of JSON on
-stdin; it imports the standard library only. It talks with its starter over stdin and stdout, and ends by itself if the
-starter dies before the host stands (end of file on stdin), so a killed ``lab up`` leaves no half-made host that
-cannot be found: before the first "go" it has made nothing, after it is in the host's control group.
+Started by ``host.py`` as a plain file under ``python -I -S``, with its configuration as the first
+line of JSON on stdin; it imports the standard library only. It talks with its starter over stdin
+and stdout, and ends by itself if the starter dies before the host stands (end of file on stdin),
+so a killed ``lab up`` leaves no half-made host that cannot be found: before the first "go" it has
+made nothing, after it is in the host's control group.
 
-As pid 1 it starts sshd, reaps, and restarts sshd. It is not the agent and knows nothing of corral.
+As pid 1 it starts sshd, reaps, and restarts sshd. It is not the agent and knows nothing of
+corral.
 """
 
 from __future__ import annotations
@@ -32,9 +34,11 @@ PIVOT_ROOT = {"x86_64": 155, "aarch64": 41}
 DEVICES = {"null": (1, 3), "zero": (1, 5), "full": (1, 7), "random": (1, 8), "urandom": (1, 9),
            "tty": (5, 0), "fuse": (10, 229), "net/tun": (10, 200)}  # fmt: skip
 # What a host may change: settings the kernel keeps per network or IPC namespace.
-OWN_SYSCTLS = ("net", "fs/mqueue", "kernel/hostname", "kernel/domainname", "kernel/sem", "kernel/shmmax",
-               "kernel/shmall", "kernel/shmmni", "kernel/shm_rmid_forced", "kernel/msgmax", "kernel/msgmnb",
-               "kernel/msgmni")  # fmt: skip
+OWN_SYSCTLS = (
+    "net", "fs/mqueue", "kernel/hostname", "kernel/domainname", "kernel/sem", "kernel/shmmax",
+    "kernel/shmall", "kernel/shmmni", "kernel/shm_rmid_forced", "kernel/msgmax", "kernel/msgmnb",
+    "kernel/msgmni",
+)  # fmt: skip
 
 libc = ctypes.CDLL(None, use_errno=True)
 
@@ -139,9 +143,10 @@ def make_devices(dev: Path) -> None:
     )
     mount("tmpfs", dev / "shm", "tmpfs", NOSUID | NODEV, "mode=1777")
     mount("mqueue", dev / "mqueue", "mqueue", NOSUID | NODEV | NOEXEC)
-    for name, target in {"ptmx": "pts/ptmx", "fd": "/proc/self/fd", "stdin": "/proc/self/fd/0",
-                         "stdout": "/proc/self/fd/1", "stderr": "/proc/self/fd/2"}.items():  # fmt: skip
-        (dev / name).symlink_to(target)
+    (dev / "ptmx").symlink_to("pts/ptmx")
+    (dev / "fd").symlink_to("/proc/self/fd")
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        (dev / name).symlink_to(f"/proc/self/fd/{number}")
 
 
 def enter_root(root: Path) -> None:

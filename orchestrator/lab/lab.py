@@ -1,7 +1,7 @@
 """A whole lab: hosts, the bridge between them, faults; made, found again and taken down.
 
-Called by ``cli.py`` and by tests. ``down`` works from the name alone (see ``layout.py``), so it also clears
-what is left of a lab whose ``up`` was killed at any instant.
+Called by ``cli.py`` and by tests. ``down`` works from the name alone (see ``layout.py``), so it
+also clears what is left of a lab whose ``up`` was killed at any instant.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import os
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -247,7 +247,7 @@ def _exists(layout: Layout) -> bool:
 
 
 def _clear(layout: Layout) -> None:
-    """Remove all of a lab, whatever state it is in. Goes on after errors and raises them together."""
+    """Remove all of a lab, whatever state it is in; go on after errors."""
     errors: list[Exception] = []
     steps: tuple[Callable[[], None], ...] = (
         lambda: cgroups.kill(layout.cgroup()),
@@ -262,10 +262,8 @@ def _clear(layout: Layout) -> None:
             step()
         except (OSError, LabError, subprocess.SubprocessError) as error:
             errors.append(error)
-    try:
+    with suppress(OSError):
         DISKS.rmdir()
-    except OSError:
-        pass
     if errors:
         raise LabError(f"lab {layout.name} is not all gone: {'; '.join(map(str, errors))}")
 
@@ -296,7 +294,5 @@ def _locked(layout: Layout) -> Iterator[None]:
     finally:
         layout.lock.unlink(missing_ok=True)
         os.close(descriptor)
-        try:
+        with suppress(OSError):
             layout.lock.parent.rmdir()
-        except OSError:
-            pass

@@ -1,9 +1,10 @@
 """Where everything of a lab lives, as data.
 
-A lab named NAME has one tmpfs on ``BASE/NAME`` (records, host file systems, namespace files), one directory
-on the machine's disk ``DISKS/NAME`` (the hosts' /var/lib/corral: overlayfs cannot be stacked on the hosts'
-overlay root) and one control group ``corral-lab/NAME`` in every hierarchy. These three are found by name
-alone, so ``down`` needs no record of a lab whose making was interrupted.
+A lab named NAME has one tmpfs on ``BASE/NAME`` (records, host file systems, namespace files), one
+directory on the machine's disk ``DISKS/NAME`` (the hosts' /var/lib/corral: overlayfs cannot be
+stacked on the hosts' overlay root) and one control group ``corral-lab/NAME`` in every hierarchy.
+These three are found by name alone, so ``down`` needs no record of a lab whose making was
+interrupted.
 """
 
 from __future__ import annotations

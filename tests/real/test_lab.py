@@ -57,7 +57,8 @@ def test_a_host_cannot_change_the_machines_settings(host):
 def test_mounts_inside_a_host_propagate_as_on_a_machine(host):
     script = """
     mkdir -p /run/p && mount -t tmpfs p /run/p && mkdir /run/p/sub
-    unshare -m --propagation slave sh -c 'while [ ! -e /run/p/sub/seen ]; do sleep 0.02; done' & sleep 0.1
+    unshare -m --propagation slave sh -c 'while [ ! -e /run/p/sub/seen ]; do sleep 0.02; done' &
+    sleep 0.1
     mount -t tmpfs s /run/p/sub && touch /run/p/sub/seen && wait
     umount /run/p/sub && umount /run/p && rmdir /run/p
     """
@@ -65,7 +66,10 @@ def test_mounts_inside_a_host_propagate_as_on_a_machine(host):
 
 
 def test_overlayfs_works_on_the_hosts_disk(host):
-    script = "cd /var/lib/corral && mkdir -p t/l t/u t/w t/m && mount -t overlay o -o lowerdir=t/l,upperdir=t/u,workdir=t/w t/m && umount t/m && rm -r t"
+    script = """
+    cd /var/lib/corral && mkdir -p t/l t/u t/w t/m
+    mount -t overlay o -o lowerdir=t/l,upperdir=t/u,workdir=t/w t/m && umount t/m && rm -r t
+    """
     host.run(["sh", "-ec", script])
 
 
@@ -167,13 +171,15 @@ def test_the_leak_check_sees_each_kind(host):
     before = leaks.of_host(host)
     make = """
     setsid sleep 1000 >/dev/null 2>&1 & echo $! > /tmp/pid
-    ip link add cr-vxlan type bridge; ip address add 10.99.0.1/24 dev cr-vxlan; ip route add 10.98.0.0/24 dev lo
-    ip rule add fwmark 7 table 7; nft add table inet corral; nft add chain inet corral c
-    mkdir -p /run/corral; mount -t tmpfs t /run/corral; mkdir /sys/fs/cgroup/pids/corral; touch /opt/file
+    ip link add cr-vxlan type bridge; ip address add 10.99.0.1/24 dev cr-vxlan
+    ip route add 10.98.0.0/24 dev lo; ip rule add fwmark 7 table 7; nft add table inet corral; nft add chain inet corral c
+    mkdir -p /run/corral; mount -t tmpfs t /run/corral
+    mkdir /sys/fs/cgroup/pids/corral; touch /opt/file
     sysctl -qw net.ipv4.ip_forward=1
     """
     undo = """
-    kill $(cat /tmp/pid); rm /tmp/pid /opt/file; ip link del cr-vxlan; ip route del 10.98.0.0/24; ip rule del fwmark 7
+    kill $(cat /tmp/pid); rm /tmp/pid /opt/file
+    ip link del cr-vxlan; ip route del 10.98.0.0/24; ip rule del fwmark 7
     nft delete table inet corral; umount /run/corral; rmdir /run/corral /sys/fs/cgroup/pids/corral
     sysctl -qw net.ipv4.ip_forward=0
     """
