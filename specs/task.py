@@ -172,6 +172,7 @@ class Task(Model):
     desired: Desired = Desired.PREPARED
     restart: int = 0  # number of `corral restart` requests so far
     leaving: bool = False  # its endpoints are withdrawn; it is stopped once nodes acknowledged that
+    grace: float | None = None  # seconds between stop signal and kill, instead of the spec's
     attempt: int = 0  # how many tasks failed in this slot, one after the other, before this one
     pending_reason: str = ""  # while new or pending: what it waits for
     addresses: dict[str, str] = Field(default_factory=dict)  # network id -> IPv4
