@@ -301,8 +301,10 @@ class Rig:
         for fake in self.nodes.values():
             await fake.connect()
         await self.until(
-            lambda: all(c.status == "ready" for c in self.cluster.conditions.values())
-            and len(self.cluster.conditions) == self.count
+            lambda: (
+                all(c.status == "ready" for c in self.cluster.conditions.values())
+                and len(self.cluster.conditions) == self.count
+            )
         )
         return self
 

@@ -148,11 +148,11 @@ async def test_a_changed_service_is_replaced_one_by_one_and_stays_available():
         await rig.deployed()
         least = []
         rig.watchers.append(
-            lambda node, task, what: least.append(len(rig.ready("web")) if what == "stopping" else 9)
+            lambda node, task, what: least.append(
+                len(rig.ready("web")) if what == "stopping" else 9
+            )
         )
-        await rig.up(
-            project(web=replicas(3, healthcheck={"test": ["CMD", "true"]}, image="web:2"))
-        )
+        await rig.up(project(web=replicas(3, healthcheck={"test": ["CMD", "true"]}, image="web:2")))
         await rig.deployed()
         assert {t.spec_hash for t in rig.live("web")} == {rig.live("web")[0].spec_hash}
         assert all(t.release == 2 for t in rig.live("web"))
