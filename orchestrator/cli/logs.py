@@ -52,6 +52,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
         colour=session.colour and not args.no_color,
         prefix=not args.no_log_prefix,
         timestamps=args.timestamps,
+        names=_names(session, args.services),
     )
     stream = session.client.stream(
         "GET",
@@ -72,8 +73,27 @@ def run(args: argparse.Namespace, session: Session) -> int:
             text = json.dumps(line, ensure_ascii=False)
         else:
             text = painter.text(line)
-        # One write a line, so that lines of two processes on one terminal do not mix.
-        sys.stdout.write(text + "\n")
+        # Like Compose, a container's standard error stays standard error.
+        error = line.get("stream") == "stderr" and args.format != "json"
+        if error:
+            sys.stdout.flush()  # so that both keep their order on one terminal
+        (sys.stderr if error else sys.stdout).write(text + "\n")
         if args.follow:
             sys.stdout.flush()
     return 0
+
+
+def _names(session: Session, services: list[str]) -> list[str]:
+    """Return the containers' names, so that the first line is aligned already."""
+    rows = session.client.get(session.path("tasks"), all=True)["tasks"]
+    start = f"{session.stack()}-"
+    known = {row.get("service") for row in rows}
+    for name in services:
+        if name not in known:
+            shown = ", ".join(sorted(map(str, known))) or "none"
+            raise CliError(f"{name} has no containers", hint=f"services with tasks: {shown}")
+    return [
+        str(row.get("name", "")).removeprefix(start)
+        for row in rows
+        if not services or row.get("service") in services
+    ]
