@@ -13,7 +13,7 @@ from specs.kit import log
 
 def main() -> int:
     """Run the agent; return the process's exit code."""
-    log.configure("agent")
+    log.configure()
     try:
         asyncio.run(daemon.run(from_environment()))
     except (daemon.AlreadyRunning, RuntimeFailure, PermissionError) as error:

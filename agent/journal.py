@@ -88,7 +88,9 @@ def judge(seen: Stamp | None, instructions: Instructions) -> Refused | None:
     """Return why instructions are not taken, by the rules of ``specs.wire``; None = take them."""
     stamp, base = instructions.stamp, instructions.base
     if seen is None:
-        return None if base is None else Refused(reason="base", message="this node holds nothing yet")
+        return (
+            None if base is None else Refused(reason="base", message="this node holds nothing yet")
+        )
     if stamp.cluster != seen.cluster:
         return Refused(
             reason="cluster",
@@ -104,9 +106,7 @@ def judge(seen: Stamp | None, instructions: Instructions) -> Refused | None:
     if stamp.epoch > seen.epoch:
         if base is None:
             return None
-        return Refused(
-            reason="base", message="a new epoch begins with the full set", seen=seen
-        )
+        return Refused(reason="base", message="a new epoch begins with the full set", seen=seen)
     if stamp.generation < seen.generation:
         return Refused(
             reason="base",
@@ -169,9 +169,13 @@ class Journal:
         if good < len(data):
             os.truncate(self._set, good)
         self._size = good
-        return Held(held.stamp, held.me, held.objects.model_copy(
-            update={"contents": self._read_contents(held.objects.contents)}
-        ))
+        return Held(
+            held.stamp,
+            held.me,
+            held.objects.model_copy(
+                update={"contents": self._read_contents(held.objects.contents)}
+            ),
+        )
 
     def accept(self, instructions: Instructions, held: Held) -> None:
         """Make instructions durable; ``held`` is the set they lead to. Raises OSError."""
@@ -232,7 +236,10 @@ class Journal:
             except FileNotFoundError:
                 continue
             except (OSError, ValidationError) as error:
-                log.warning("a task record cannot be read", extra={"task": directory.name, "why": str(error)})
+                log.warning(
+                    "a task record cannot be read",
+                    extra={"task": directory.name, "why": str(error)},
+                )
                 continue
             found[record.id] = record
         return found

@@ -37,7 +37,7 @@ from agent.seams import Later, Refusal
 from specs.task import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from agent.journal import Journal
     from agent.preparation import Preparation
@@ -297,7 +297,9 @@ class Runner:
         number = SIGKILL
         if not step.kill:
             spec, image = self.record.assignment.spec, self.record.image
-            number = number_of(spec.stop_signal or (image.stop_signal if image else "") or "SIGTERM")
+            number = number_of(
+                spec.stop_signal or (image.stop_signal if image else "") or "SIGTERM"
+            )
         if step.why in ("shutdown", "restart"):
             self._stop_probing()
         self._save(lifecycle.stopping(self.record, step, self._now()))
@@ -343,5 +345,3 @@ def _words(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror or error}"
     return str(error)
-
-

@@ -139,7 +139,9 @@ class OciContainers:
         try:
             await exits.kill_cgroup(self.cgroup, task)
         except TimeoutError:
-            raise RuntimeFailure("a process of the task cannot be killed; the kernel holds it") from None
+            raise RuntimeFailure(
+                "a process of the task cannot be killed; the kernel holds it"
+            ) from None
         await self.runtime.delete(task)
         exits.remove_cgroup(self.cgroup, task)
         self._remove_run_files(task)

@@ -67,7 +67,11 @@ def cgroup_dirs(parent: str, task: str) -> list[Path]:
     tail = f"{parent}/{task}"
     places = [_CGROUPS / tail]
     with contextlib.suppress(OSError):
-        places += [Path(entry.path) / tail for entry in os.scandir(_CGROUPS) if entry.is_dir(follow_symlinks=False)]
+        places += [
+            Path(entry.path) / tail
+            for entry in os.scandir(_CGROUPS)
+            if entry.is_dir(follow_symlinks=False)
+        ]
     return [place for place in places if place.is_dir()]
 
 
