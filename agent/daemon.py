@@ -125,7 +125,7 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
             cgroup=config.cgroup,
         )
         version = await runtime.version()
-        journal = Journal(config.journal, config.tasks, config.run_dir / "contents")
+        journal = Journal(config.journal, config.tasks, config.run_dir)
         worker = Worker(
             journal=journal,
             network=effects.network,

@@ -128,7 +128,7 @@ class Worker:
         self.held = self._journal.load()
         records = self._journal.records()
         wall = self._parts.clock.wall()
-        for task, record in records.items():
+        for record in records.values():
             adopted = lifecycle.rebooted(record, self._boot, wall)
             if not record.erased:
                 self._begin(adopted)

@@ -7,12 +7,13 @@ for the real agent.
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
-import subprocess
 import sys
 
 from agent import daemon
 from agent.config import from_environment
+from agent.runtime.spawner import _libc
 from agent.runtime.spawner import _mount as mount
 from specs.kit import log
 from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes, make_root
@@ -30,14 +31,15 @@ class DiskImages(FakeImages):
             for name in ("upper", "work"):
                 (self.base / name / task).mkdir(parents=True, exist_ok=True)
             merged.mkdir(parents=True, exist_ok=True)
-            data = f"lowerdir={lower},upperdir={self.base}/upper/{task},workdir={self.base}/work/{task}"
+            upper, work = (self.base / name / task for name in ("upper", "work"))
+            data = f"lowerdir={lower},upperdir={upper},workdir={work}"
             mount("overlay", merged, "overlay", 0, data)
         return merged
 
     async def unmount(self, task):
         merged = self.root(task)
         if merged.is_mount():
-            subprocess.run(["umount", str(merged)], check=True)
+            assert _libc.umount2(os.fsencode(merged), 2) == 0
 
     async def discard(self, task):
         await self.unmount(task)
@@ -47,6 +49,7 @@ class DiskImages(FakeImages):
 
 def main() -> int:
     log.configure()
+    sys.setswitchinterval(0.001)
     config = from_environment()
     images = DiskImages(config.state_dir / "images")
     effects = daemon.Effects(images=images, volumes=FakeVolumes(), network=FakeNetwork())
