@@ -25,8 +25,11 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
@@ -155,7 +158,7 @@ def archive(kind: str) -> Path:
 
 async def provide(kinds: list[str], state_dir: Path, run_dir: Path) -> list[str]:
     """Import images into a store unless the same archive is there already; returns their names."""
-    from agent.images.store import ImageStore
+    from agent.images.store import ImageStore  # noqa: PLC0415 - not for --archive-only
 
     store = ImageStore(state_dir, run_dir)
     try:
@@ -163,10 +166,8 @@ async def provide(kinds: list[str], state_dir: Path, run_dir: Path) -> list[str]
         for kind in kinds:
             name, _, config, _ = RECIPES[kind]
             path = archive(kind)
-            labels = {"org.corral.base": path.stem}
-            full = {"config": dict(config) | {"Labels": labels}}
-            if not await store.has(name, labels):
-                digest = await store.add(name, path, full)
+            if not store.has(name, path.stem):
+                digest = await store.add(name, path, {"config": config}, path.stem)
                 print(f"base images: {name} {digest[7:19]}", file=sys.stderr)
             names.append(name)
         return names
