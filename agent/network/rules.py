@@ -275,7 +275,6 @@ def base(wanted: Wanted) -> str:
   chain marks_output {{
     type filter hook output priority mangle; policy accept;
     ct state new jump refusals
-    oifname {veths} icmp type redirect drop
   }}
   chain refusals {{
     ip daddr @vip_dead goto refuse

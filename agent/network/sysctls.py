@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-GLOBAL: Mapping[str, str] = {"net/ipv4/ip_forward": "1"}
+# "all" is OR-ed with each device's own value: 0 leaves other devices as they were and lets ours
+# be without redirects (they would eat the ICMP rate limit our refusals need).
+GLOBAL: Mapping[str, str] = {
+    "net/ipv4/ip_forward": "1",
+    "net/ipv4/conf/all/send_redirects": "0",
+}
 _PROC = Path("/proc/sys")
 
 
