@@ -168,7 +168,9 @@ def replica(run: Pass, task: Task, effective: Effective | None) -> Replica:
     status = run.node_status(task.node)
     record = run.cluster.nodes.get(task.node) if task.node is not None else None
     evicted = record is not None and (record.availability == "drain" or record.removing)
-    tied = bool(effective is not None and homes(run, effective, task.slot))
+    tied = effective is not None and (
+        effective.service.mode == "global" or bool(homes(run, effective, task.slot))
+    )
     gone = task.node is not None and record is None
     lived = run.now - mark.ready_since if mark.ready_since is not None else mark.lived
     return Replica(
