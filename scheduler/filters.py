@@ -165,7 +165,7 @@ def _port_holder(pending: Pending, load: Load) -> str:
     for port in pending.ports:
         name = f"{port.port}/{port.protocol}"
         if name in RESERVED_PORTS:
-            return f"port {name} is reserved for the node itself"
+            return f"port {name} reserved for the node itself"
         if own:
             continue  # held by the task that goes first
         if any(port.clashes(used) for used in load.ports):

@@ -70,6 +70,10 @@ class Addresses:
         """Keep a fixed address of a service from being given to others."""
         self._fixed[network].add(int(IPv4Address(address)))
 
+    def is_fixed(self, network: str, address: str) -> bool:
+        """Say whether a service asked for this very address."""
+        return int(IPv4Address(address)) in self._fixed[network]
+
     def held(self, network: str) -> set[int]:
         """Return every address of the network that somebody holds or that rests."""
         found = self._held.get(network)

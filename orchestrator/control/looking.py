@@ -124,5 +124,6 @@ def _reserve_fixed(run: Pass) -> None:
 def look_over(run: Pass, out: Outgoing) -> None:
     """Decide what belongs to no stack: addresses that rested, leases and contents unused."""
     run.wake = None
+    _reserve_fixed(run)
     networks.rest_over(run, out.interested(n for n, r in run.cluster.resting.items() if r))
     reaper.sweep(run)

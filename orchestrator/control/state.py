@@ -75,6 +75,7 @@ class Cluster:
         self.conditions: dict[str, NodeCondition] = {}
         self.by_stack: dict[str, dict[str, Task]] = defaultdict(dict)
         self.by_node: dict[str, dict[str, Task]] = defaultdict(dict)
+        self.unplaced: set[str] = set()  # tasks without a node
         self.by_network: dict[str, dict[str, str]] = defaultdict(dict)  # network: address -> task
         self.stack_releases: dict[str, dict[int, Release]] = defaultdict(dict)
         self._versions: dict[str, int] = {}
@@ -230,6 +231,7 @@ class Cluster:
         if old is not None:
             self.tasks.pop(old.id, None)
             self.by_stack[old.stack].pop(old.id, None)
+            self.unplaced.discard(old.id)
             if old.node is not None:
                 self.by_node[old.node].pop(old.id, None)
             for network, address in old.addresses.items():
@@ -240,6 +242,8 @@ class Cluster:
             self.by_stack[new.stack][new.id] = new
             if new.node is not None:
                 self.by_node[new.node][new.id] = new
+            else:
+                self.unplaced.add(new.id)
             for network, address in new.addresses.items():
                 self.by_network[network][address] = new.id
 
