@@ -162,7 +162,7 @@ class Network(Protocol):
         ...
 
     async def attach(self, assignment: Assignment) -> Attached:
-        """Make the task's namespace, veths, addresses, routes and resolver. Raises Refusal, Later."""
+        """Make namespace, veths, addresses, routes and resolver. Raises Refusal, Later."""
         ...
 
     async def detach(self, task: str) -> None:

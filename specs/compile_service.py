@@ -1,0 +1,439 @@
+"""One service of the canonical mapping -> ServiceSpec; called by :mod:`specs.compile`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+from specs.stack import (
+    BuildSpec,
+    Condition,
+    Dependency,
+    Device,
+    FileRef,
+    Healthcheck,
+    Limits,
+    LogConfig,
+    Mount,
+    NetworkAttachment,
+    Port,
+    Reservations,
+    Resources,
+    RestartPolicy,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
+from specs.values import (
+    cores,
+    exposed,
+    extra_hosts,
+    listed,
+    mapping,
+    number,
+    octal,
+    placement,
+    size_bytes,
+    text,
+    texts,
+    ulimits,
+    words,
+)
+
+if TYPE_CHECKING:
+    from specs.verdicts import Verdicts
+
+Json = dict[str, Any]
+
+
+class ServiceCompiler:
+    """Compiles the services of one stack."""
+
+    def __init__(self, stack: str, verdicts: Verdicts) -> None:
+        self.stack = stack
+        self.verdicts = verdicts
+
+    def service(self, name: str, raw: Json) -> ServiceSpec:
+        path = f"services.{name}"
+        deploy = mapping(raw.get("deploy"))
+        extension = mapping(raw.get("x-corral"))
+        self.verdicts.unknown_extensions(extension, f"{path}.x-corral", {"on_unhealthy"})
+        mode = deploy.get("mode") or "replicated"
+        if mode not in ("replicated", "global"):
+            self.verdicts.refuse(
+                f"{path}.deploy.mode",
+                f"mode {mode} is not available",
+                "use replicated with `restart: no` for one-off work",
+            )
+            mode = "replicated"
+        replicas = raw.get("scale")
+        if replicas is None:
+            replicas = deploy.get("replicas")
+        image = raw.get("image") or ""
+        build = self._build(path, raw.get("build"))
+        if not image and build is not None:
+            image = f"{self.stack}-{name}"
+        return ServiceSpec(
+            name=name,
+            task=self._task(path, raw, deploy, image, extension),
+            build=build,
+            pull_policy=raw.get("pull_policy") or "missing",
+            mode=mode,
+            replicas=1 if replicas is None else int(replicas),
+            container_name=raw.get("container_name"),
+            depends_on={
+                other: Dependency(
+                    condition=Condition(edge.get("condition", "service_started")),
+                    restart=bool(edge.get("restart", False)),
+                    required=bool(edge.get("required", True)),
+                )
+                for other, edge in mapping(raw.get("depends_on")).items()
+            },
+            placement=placement(mapping(deploy.get("placement"))),
+            update=self._update(
+                mapping(deploy.get("update_config")), f"{path}.deploy.update_config"
+            ),
+            rollback=self._update(
+                mapping(deploy.get("rollback_config")), f"{path}.deploy.rollback_config"
+            ),
+            endpoint_mode=deploy.get("endpoint_mode") or "vip",
+            attach=raw.get("attach") is not False,
+        )
+
+    def _task(self, path: str, raw: Json, deploy: Json, image: str, extension: Json) -> TaskSpec:
+        network_mode = self._network_mode(path, raw.get("network_mode"))
+        on_unhealthy = extension.get("on_unhealthy", "restart")
+        if on_unhealthy not in ("restart", "keep"):
+            self.verdicts.refuse(
+                f"{path}.x-corral.on_unhealthy", f"{on_unhealthy!r} is not known", "restart or keep"
+            )
+            on_unhealthy = "restart"
+        return TaskSpec(
+            image=image,
+            entrypoint=words(raw.get("entrypoint")),
+            command=words(raw.get("command")),
+            environment={
+                key: str(value)
+                for key, value in mapping(raw.get("environment")).items()
+                if value is not None
+            },
+            user=text(raw.get("user")),
+            group_add=tuple(str(group) for group in raw.get("group_add") or ()),
+            working_dir=raw.get("working_dir"),
+            hostname=raw.get("hostname"),
+            domainname=raw.get("domainname"),
+            labels=texts(raw.get("labels")),
+            annotations=texts(raw.get("annotations")),
+            mounts=self._mounts(path, raw),
+            secrets=self._files(raw, "secrets", "/run/secrets"),
+            configs=self._files(raw, "configs", "/"),
+            networks=self._attachments(raw) if network_mode == "overlay" else (),
+            network_mode=cast("Any", network_mode),
+            ports=self._ports(path, raw.get("ports") or []),
+            expose=exposed(raw.get("expose") or []),
+            healthcheck=self._healthcheck(path, raw.get("healthcheck")),
+            restart=self._restart(path, raw, deploy),
+            resources=self._resources(raw, deploy),
+            stop_signal=raw.get("stop_signal"),
+            stop_grace=self.verdicts.duration(
+                raw.get("stop_grace_period", 10), f"{path}.stop_grace_period"
+            ),
+            init=bool(raw.get("init")),
+            tty=bool(raw.get("tty")),
+            stdin_open=bool(raw.get("stdin_open")),
+            read_only=bool(raw.get("read_only")),
+            privileged=bool(raw.get("privileged")),
+            cap_add=tuple(raw.get("cap_add") or ()),
+            cap_drop=tuple(raw.get("cap_drop") or ()),
+            security_opt=self._security(path, raw.get("security_opt") or []),
+            devices=tuple(
+                Device(
+                    source=device["source"],
+                    target=device.get("target") or device["source"],
+                    permissions=device.get("permissions") or "rwm",
+                )
+                for device in raw.get("devices") or ()
+            ),
+            ulimits=ulimits(raw.get("ulimits")),
+            sysctls=texts(raw.get("sysctls")),
+            shm_size=size_bytes(raw.get("shm_size")) or 64 * 1024 * 1024,
+            oom_score_adj=raw.get("oom_score_adj"),
+            extra_hosts=extra_hosts(raw.get("extra_hosts")),
+            dns=tuple(listed(raw.get("dns"))),
+            dns_search=tuple(listed(raw.get("dns_search"))),
+            dns_opt=tuple(listed(raw.get("dns_opt"))),
+            logging=self._logging(path, mapping(raw.get("logging"))),
+            on_unhealthy=on_unhealthy,
+        )
+
+    def _network_mode(self, path: str, mode: str | None) -> str:
+        if mode in (None, "", "bridge", "default"):
+            return "overlay"
+        if mode in ("none", "host"):
+            return str(mode)
+        self.verdicts.refuse(
+            f"{path}.network_mode",
+            f"network_mode {mode} is not available",
+            "join the same network and talk by service name",
+        )
+        return "none"
+
+    def _security(self, path: str, options: list[str]) -> tuple[str, ...]:
+        kept = []
+        for index, option in enumerate(options):
+            word = option.replace(":", "=", 1)
+            name, _, value = word.partition("=")
+            if name == "no-new-privileges":
+                kept.append(f"no-new-privileges={value or 'true'}")
+            elif name == "seccomp" and value == "unconfined":
+                kept.append(word)
+            elif name in ("apparmor", "label", "systempaths"):
+                self.verdicts.warn(
+                    f"{path}.security_opt[{index}]", f"`{option}` is not honoured yet"
+                )
+            else:
+                self.verdicts.refuse(
+                    f"{path}.security_opt[{index}]",
+                    f"{option!r} is not available",
+                    "known: no-new-privileges, seccomp=unconfined",
+                )
+        return tuple(kept)
+
+    def _mounts(self, path: str, raw: Json) -> tuple[Mount, ...]:
+        mounts = []
+        for index, volume in enumerate(raw.get("volumes") or ()):
+            mount = self._mount(f"{path}.volumes[{index}]", volume)
+            if mount is not None:
+                mounts.append(mount)
+        for entry in listed(raw.get("tmpfs")):
+            target, _, options = entry.partition(":")
+            size = mode = None
+            for option in filter(None, options.split(",")):
+                key, _, value = option.partition("=")
+                size = size_bytes(value) if key == "size" else size
+                mode = int(value, 8) if key == "mode" and value.isdigit() else mode
+            mounts.append(Mount(type="tmpfs", target=target, tmpfs_size=size, tmpfs_mode=mode))
+        return tuple(mounts)
+
+    def _mount(self, path: str, volume: Json) -> Mount | None:
+        kind = volume.get("type")
+        if kind not in ("volume", "bind", "tmpfs"):
+            self.verdicts.refuse(f"{path}.type", f"mounts of type {kind} are not available")
+            return None
+        bind = mapping(volume.get("bind"))
+        named = mapping(volume.get("volume"))
+        tmpfs = mapping(volume.get("tmpfs"))
+        return Mount(
+            type=kind,
+            target=volume["target"],
+            source=volume.get("source") or None,
+            read_only=bool(volume.get("read_only")),
+            nocopy=bool(named.get("nocopy")),
+            subpath=named.get("subpath") or "",
+            create_host_path=bool(bind.get("create_host_path", False)) if bind else True,
+            propagation=bind.get("propagation") or "rprivate",
+            tmpfs_size=size_bytes(tmpfs.get("size")),
+            tmpfs_mode=octal(tmpfs.get("mode")),
+        )
+
+    def _files(self, raw: Json, kind: str, base: str) -> tuple[FileRef, ...]:
+        refs = []
+        for item in raw.get(kind) or ():
+            target = item.get("target") or item["source"]
+            if not target.startswith("/"):
+                target = f"{base.rstrip('/')}/{target}"
+            refs.append(
+                FileRef(
+                    source=item["source"],
+                    target=target,
+                    uid=number(item.get("uid")),
+                    gid=number(item.get("gid")),
+                    mode=octal(item.get("mode")),
+                )
+            )
+        return tuple(refs)
+
+    def _attachments(self, raw: Json) -> tuple[NetworkAttachment, ...]:
+        attachments = []
+        for key, value in mapping(raw.get("networks")).items():
+            options = mapping(value)
+            attachments.append(
+                NetworkAttachment(
+                    network=key,
+                    aliases=tuple(options.get("aliases") or ()),
+                    ipv4_address=options.get("ipv4_address"),
+                    gw_priority=int(options.get("gw_priority") or 0),
+                    priority=int(options.get("priority") or 0),
+                )
+            )
+        return tuple(sorted(attachments, key=lambda item: (-item.priority, item.network)))
+
+    def _ports(self, path: str, ports: list[Json]) -> tuple[Port, ...]:
+        result = []
+        for index, port in enumerate(ports):
+            published = port.get("published")
+            number: int | None = None
+            if published not in (None, "", 0, "0"):
+                if not str(published).isdigit():
+                    self.verdicts.refuse(
+                        f"{path}.ports[{index}]",
+                        f"a range of published ports ({published}) for one container port",
+                        "publish one port; every node answers on it for all replicas",
+                    )
+                    continue
+                number = int(published)
+            result.append(
+                Port(
+                    target=int(port["target"]),
+                    published=number,
+                    protocol=port.get("protocol") or "tcp",
+                    host_ip=port.get("host_ip") or None,
+                    mode="host" if port.get("mode") == "host" else "ingress",
+                )
+            )
+        return tuple(result)
+
+    def _healthcheck(self, path: str, raw: Any) -> Healthcheck | None:
+        if not raw:
+            return None
+        if raw.get("disable"):
+            return Healthcheck(test=("NONE",))
+        test = raw.get("test") or ()
+        if isinstance(test, str):
+            test = ("CMD-SHELL", test)
+
+        def seconds(key: str, default: float) -> float:
+            value = raw.get(key)
+            # Docker reads an explicit 0 as "the default", and so do users' files.
+            return self.verdicts.duration(value, f"{path}.healthcheck.{key}") or default
+
+        return Healthcheck(
+            test=tuple(test),
+            interval=seconds("interval", 30.0) if raw.get("interval") is not None else 30.0,
+            timeout=seconds("timeout", 30.0) if raw.get("timeout") is not None else 30.0,
+            retries=int(raw.get("retries") or 3),
+            start_period=seconds("start_period", 0.0) if raw.get("start_period") else 0.0,
+            start_interval=seconds("start_interval", 5.0) if raw.get("start_interval") else 5.0,
+        )
+
+    def _restart(self, path: str, raw: Json, deploy: Json) -> RestartPolicy:
+        policy = deploy.get("restart_policy")
+        if policy is not None:
+            policy = mapping(policy)
+            base = f"{path}.deploy.restart_policy"
+            return RestartPolicy(
+                condition=policy.get("condition") or "any",
+                delay=self.verdicts.duration(policy["delay"], f"{base}.delay")
+                if "delay" in policy
+                else 0.1,
+                max_attempts=policy.get("max_attempts"),
+                window=self.verdicts.duration(policy["window"], f"{base}.window")
+                if "window" in policy
+                else 0.0,
+            )
+        word, _, count = str(raw.get("restart") or "").partition(":")
+        match word:
+            case "no":
+                return RestartPolicy(condition="none")
+            case "on-failure":
+                return RestartPolicy(
+                    condition="on-failure", max_attempts=int(count) if count.isdigit() else None
+                )
+            case "always" | "unless-stopped":
+                return RestartPolicy(condition="any")
+            case "":
+                # As Compose: without `restart` a container that ends stays ended. A lost
+                # node's tasks are replaced all the same; that is not a restart.
+                return RestartPolicy(condition="none")
+            case _:
+                self.verdicts.refuse(
+                    f"{path}.restart",
+                    f"{raw.get('restart')!r} is not a restart policy",
+                    "no, always, on-failure[:N] or unless-stopped",
+                )
+                return RestartPolicy(condition="none")
+
+    def _resources(self, raw: Json, deploy: Json) -> Resources:
+        resources = mapping(deploy.get("resources"))
+        limits = mapping(resources.get("limits"))
+        reserved = mapping(resources.get("reservations"))
+        cpus = cores(limits.get("cpus")) or cores(raw.get("cpus"))
+        quota, period = raw.get("cpu_quota"), raw.get("cpu_period")
+        if cpus is None and quota:
+            cpus = float(quota) / float(period or 100_000)
+        pids = limits.get("pids") or raw.get("pids_limit")
+        return Resources(
+            limits=Limits(
+                cpus=cpus,
+                memory=size_bytes(limits.get("memory")) or size_bytes(raw.get("mem_limit")),
+                pids=int(pids) if pids and int(pids) > 0 else None,
+            ),
+            reservations=Reservations(
+                cpus=cores(reserved.get("cpus")) or 0.0,
+                memory=size_bytes(reserved.get("memory"))
+                or size_bytes(raw.get("mem_reservation"))
+                or 0,
+            ),
+        )
+
+    def _logging(self, path: str, raw: Json) -> LogConfig:
+        driver = raw.get("driver") or "local"
+        if driver not in ("local", "json-file", "none"):
+            self.verdicts.refuse(
+                f"{path}.logging.driver",
+                f"the log driver {driver} is not available",
+                "local, json-file or none",
+            )
+            driver = "local"
+        options = mapping(raw.get("options"))
+        for key in options:
+            if key not in ("max-size", "max-file", "mode", "compress"):
+                self.verdicts.warn(f"{path}.logging.options.{key}", f"`{key}` is not honoured yet")
+        files = str(options.get("max-file", 5))
+        return LogConfig(
+            driver=driver,
+            max_size=size_bytes(options.get("max-size")) or 10 * 1024 * 1024,
+            max_files=int(files) if files.isdigit() and int(files) > 0 else 5,
+        )
+
+    def _build(self, path: str, raw: Any) -> BuildSpec | None:
+        if not raw:
+            return None
+        context = str(raw.get("context") or ".")
+        if "://" in context or context.startswith("git@"):
+            self.verdicts.refuse(
+                f"{path}.build.context", "a remote build context is not available", "clone it first"
+            )
+        return BuildSpec(
+            context=context,
+            dockerfile=raw.get("dockerfile") or "Dockerfile",
+            dockerfile_inline=raw.get("dockerfile_inline"),
+            args={k: str(v) for k, v in mapping(raw.get("args")).items() if v is not None},
+            target=raw.get("target"),
+            labels=texts(raw.get("labels")),
+            tags=tuple(raw.get("tags") or ()),
+            no_cache=bool(raw.get("no_cache")),
+            pull=bool(raw.get("pull")),
+            network=raw.get("network"),
+            extra_hosts=extra_hosts(raw.get("extra_hosts")),
+        )
+
+    def _update(self, raw: Json, path: str) -> UpdateConfig:
+        default = UpdateConfig()
+        if raw.get("failure_action") == "rollback":
+            self.verdicts.warn(
+                f"{path}.failure_action",
+                "`rollback` is not honoured yet; a failing update pauses",
+            )
+        action = raw.get("failure_action")
+        return UpdateConfig(
+            parallelism=int(raw["parallelism"]) if raw.get("parallelism") is not None else 1,
+            delay=self.verdicts.duration(raw["delay"], f"{path}.delay")
+            if raw.get("delay")
+            else 0.0,
+            order=raw.get("order") or default.order,
+            failure_action="continue" if action == "continue" else "pause",
+            monitor=self.verdicts.duration(raw["monitor"], f"{path}.monitor")
+            if raw.get("monitor") is not None
+            else default.monitor,
+            max_failure_ratio=float(raw.get("max_failure_ratio") or 0.0),
+        )

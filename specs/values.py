@@ -1,0 +1,137 @@
+"""Reading values of the canonical Compose mapping: durations, sizes, modes, lists.
+
+The mapping has passed the language's own checks, so these are small and total.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import Any, cast
+
+from specs.stack import Placement, Port, Ulimit
+
+Json = dict[str, Any]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d|w)")
+_SECONDS = {
+    "ns": 1e-9,
+    "us": 1e-6,
+    "µs": 1e-6,
+    "ms": 1e-3,
+    "s": 1.0,
+    "m": 60.0,
+    "h": 3600.0,
+    "d": 86400.0,
+    "w": 604800.0,
+}
+
+
+def duration_seconds(value: Any) -> float | None:
+    """Return seconds of a duration (``1m30s``, ``500ms``, a number); None when it is not one."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    text = str(value).strip()
+    if text in ("0", "0.0"):
+        return 0.0
+    if not text or _DURATION.sub("", text):
+        return None
+    return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
+
+
+def size_bytes(value: Any) -> int | None:
+    """Return bytes of a canonical size (an integer, also as text, or with a k/m/g suffix)."""
+    if value in (None, "", 0, "0"):
+        return None
+    if isinstance(value, int):
+        return value
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(value).strip().lower())
+    if not found:
+        return None
+    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+
+
+def octal(value: Any) -> int | None:
+    """Return a file mode from canonical octal text (``"0440"``)."""
+    if value in (None, ""):
+        return None
+    return value if isinstance(value, int) else int(str(value).removeprefix("0o"), 8)
+
+
+def mapping(value: Any) -> Json:
+    return value if isinstance(value, dict) else {}
+
+
+def listed(value: Any) -> list[str]:
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else [str(item) for item in value]
+
+
+def text(value: Any) -> str | None:
+    return None if value in (None, "") else str(value)
+
+
+def texts(value: Any) -> dict[str, str]:
+    return {key: "" if item is None else str(item) for key, item in mapping(value).items()}
+
+
+def number(value: Any) -> int | None:
+    return None if value in (None, "") else int(value)
+
+
+def words(value: Any) -> tuple[str, ...] | None:
+    if value is None:
+        return None
+    return (value,) if isinstance(value, str) else tuple(str(word) for word in value)
+
+
+def cores(value: Any) -> float | None:
+    return float(value) if value not in (None, "", 0, "0") else None
+
+
+def exposed(values: list[Any]) -> tuple[Port, ...]:
+    ports: list[Port] = []
+    for value in values:
+        text, _, protocol = str(value).partition("/")
+        first, _, last = text.partition("-")
+        if not first.isdigit() or (last and not last.isdigit()):
+            continue
+        ports.extend(
+            Port(target=number, protocol=cast("Any", protocol or "tcp"))
+            for number in range(int(first), int(last or first) + 1)
+        )
+    return tuple(ports)
+
+
+def ulimits(raw: Any) -> dict[str, Ulimit]:
+    result = {}
+    for key, value in mapping(raw).items():
+        if isinstance(value, dict):
+            result[key] = Ulimit(soft=int(value["soft"]), hard=int(value["hard"]))
+        else:
+            result[key] = Ulimit(soft=int(value), hard=int(value))
+    return result
+
+
+def extra_hosts(raw: Any) -> tuple[tuple[str, str], ...]:
+    if isinstance(raw, list):
+        pairs = []
+        for item in raw:
+            name, separator, address = str(item).partition("=")
+            if not separator:
+                name, _, address = str(item).partition(":")
+            pairs.append((name, address.strip("[]")))
+        return tuple(pairs)
+    return tuple(
+        (name, address) for name, addresses in mapping(raw).items() for address in listed(addresses)
+    )
+
+
+def placement(raw: Json) -> Placement:
+    return Placement(
+        constraints=tuple(raw.get("constraints") or ()),
+        preferences=tuple(
+            str(item["spread"]) for item in raw.get("preferences") or () if item.get("spread")
+        ),
+        max_replicas_per_node=int(raw.get("max_replicas_per_node") or 0),
+    )

@@ -1,0 +1,141 @@
+"""From the canonical mapping to a stack: what is honoured, warned of, refused."""
+
+import pytest
+
+from specs.compile import compile_stack
+from specs.problems import SpecError
+from specs.stack import Condition
+from specs.support import SUPPORT, Verdict
+
+
+def stack(services, **top):
+    return compile_stack({"name": "shop", "services": services, **top}, {}, "shop")
+
+
+def refusals(services, **top):
+    with pytest.raises(SpecError) as caught:
+        stack(services, **top)
+    return {(p.path, p.code) for p in caught.value.problems if p.severity == "error"}
+
+
+def test_a_full_service_ends_in_the_spec():
+    spec, problems = stack(
+        {
+            "web": {
+                "image": "nginx",
+                "command": ["nginx", "-g", "daemon off;"],
+                "environment": {"A": "1", "UNSET": None},
+                "ports": [{"target": 80, "published": "8080", "protocol": "tcp"}],
+                "volumes": [{"type": "volume", "source": "data", "target": "/data"}],
+                "networks": {"front": None, "back": {"aliases": ["w"], "priority": 5}},
+                "depends_on": {"db": {"condition": "service_healthy", "required": True}},
+                "healthcheck": {"test": ["CMD", "true"], "interval": "1m30s", "retries": 2},
+                "deploy": {
+                    "replicas": 3,
+                    "resources": {
+                        "limits": {"cpus": "0.5", "memory": "268435456"},
+                        "reservations": {"memory": 134217728},
+                    },
+                    "restart_policy": {"condition": "on-failure", "delay": "2s"},
+                    "update_config": {"parallelism": 2, "order": "start-first"},
+                },
+                "secrets": [{"source": "key", "target": "/run/secrets/key"}],
+                "stop_grace_period": "20s",
+            },
+            "db": {"image": "redis"},
+        },
+        networks={"front": {"name": "shop_front"}, "back": {"internal": True}},
+        volumes={"data": {}},
+        secrets={"key": {"file": "/k"}},
+    )
+
+    web = spec.services["web"]
+    assert problems == []
+    assert web.replicas == 3
+    assert web.depends_on["db"].condition is Condition.HEALTHY
+    assert web.task.environment == {"A": "1"}
+    assert [a.network for a in web.task.networks] == ["back", "front"]
+    assert web.task.healthcheck.interval == 90.0
+    assert web.task.resources.limits.memory == 268435456
+    assert web.task.resources.limits.cpus == 0.5
+    assert web.task.restart.condition == "on-failure"
+    assert web.task.stop_grace == 20.0
+    assert web.update.order == "start-first"
+    assert spec.volumes["data"].name == "shop_data"
+    assert spec.networks["back"].internal
+
+
+@pytest.mark.parametrize(
+    ("value", "condition", "attempts"),
+    [
+        (None, "none", None),
+        ("no", "none", None),
+        ("always", "any", None),
+        ("unless-stopped", "any", None),
+        ("on-failure", "on-failure", None),
+        ("on-failure:3", "on-failure", 3),
+    ],
+)
+def test_restart_words(value, condition, attempts):
+    spec, _ = stack({"a": {"image": "x", "restart": value}})
+    policy = spec.services["a"].task.restart
+    assert (policy.condition, policy.max_attempts) == (condition, attempts)
+
+
+@pytest.mark.parametrize(
+    ("service", "path"),
+    [
+        ({"pid": "host"}, "services.a.pid"),
+        ({"volumes_from": ["b"]}, "services.a.volumes_from"),
+        ({"network_mode": "service:b"}, "services.a.network_mode"),
+        ({"logging": {"driver": "gelf"}}, "services.a.logging.driver"),
+        ({"deploy": {"mode": "global-job"}}, "services.a.deploy.mode"),
+        ({"gpus": [{"count": -1}]}, "services.a.gpus"),
+        ({"security_opt": ["foo"]}, "services.a.security_opt[0]"),
+        ({"x-corral": {"colour": "red"}}, "services.a.x-corral.colour"),
+    ],
+)
+def test_what_would_be_wrong_without_is_refused(service, path):
+    assert path in {p for p, _ in refusals({"a": {"image": "x", **service}})}
+
+
+def test_what_is_safe_without_is_a_warning_once():
+    _, problems = stack({"a": {"image": "x", "cpuset": "0", "blkio_config": {"weight": 10}}})
+    assert [(p.path, p.severity) for p in problems] == [
+        ("services.a.cpuset", "warning"),
+        ("services.a.blkio_config", "warning"),
+    ]
+
+
+def test_an_encrypted_network_is_never_a_plain_one():
+    found = refusals({}, networks={"n": {"driver_opts": {"encrypted": ""}}})
+    assert ("networks.n", "encrypted") in found
+
+
+def test_two_services_on_one_port_are_refused():
+    port = [{"target": 80, "published": "80", "protocol": "tcp"}]
+    found = refusals({"a": {"image": "x", "ports": port}, "b": {"image": "x", "ports": port}})
+    assert ("services.b.ports[0]", "port-clash") in found
+
+
+def test_problems_point_into_the_file():
+    with pytest.raises(SpecError) as caught:
+        compile_stack(
+            {"services": {"a": {"image": "x", "pid": "host"}}},
+            {"services.a": "compose.yaml:2:3"},
+            "shop",
+        )
+    assert str(caught.value.problems[0].position) == "compose.yaml:2:3"
+
+
+def test_every_refusal_in_the_table_says_what_to_do():
+    silent = [path for path, s in SUPPORT.items() if s.verdict is Verdict.REFUSED and not s.note]
+    assert silent == []
+
+
+def test_the_hash_moves_with_the_task_and_not_with_the_replicas():
+    one, _ = stack({"a": {"image": "x", "deploy": {"replicas": 1}}})
+    three, _ = stack({"a": {"image": "x", "deploy": {"replicas": 3}}})
+    other, _ = stack({"a": {"image": "x", "environment": {"A": "1"}, "deploy": {}}})
+    assert one.services["a"].task_hash == three.services["a"].task_hash
+    assert one.services["a"].task_hash != other.services["a"].task_hash
