@@ -20,16 +20,16 @@ if TYPE_CHECKING:
 
 def load(flags: argparse.Namespace, services: Sequence[str] = (), **options: Any) -> Project:
     """Return the project; warnings and problems are shown on stderr. Raises CliError."""
-    from specs import compose
+    import specs
 
     try:
-        project = compose.load(
+        project = specs.load(
             files=list(flags.file),
             project_name=flags.project_name,
             project_directory=flags.project_directory,
             profiles=list(flags.profile),
             env_files=list(flags.env_file),
-            all_resources=flags.all_resources,
+            prune=not flags.all_resources,
             services=list(services),
             **options,
         )
