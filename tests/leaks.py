@@ -1,0 +1,316 @@
+"""What exists on a machine, as comparable lines: the check that nothing is left behind.
+
+As a program (standard library only; run inside a lab host by ``of_host``) it prints the snapshot
+as JSON. As a module: ``of_host(host)`` and ``of_machine()`` take snapshots, ``difference``
+compares two, ``settled`` waits for a clean state, because ends of processes and namespaces take
+the kernel a moment.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import stat
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+Snapshot = dict[str, list[str]]
+
+# Everything except what legitimately stays while a node is a member.
+RUNTIME = (
+    "processes",
+    "netns",
+    "links",
+    "addresses",
+    "routes",
+    "rules",
+    "nft",
+    "mounts",
+    "cgroups",
+    "sockets",
+)
+ALL = (*RUNTIME, "files", "sysctls")
+VOLATILE = ("/run", "/tmp", "/var/tmp", "/dev/shm", "/var/lib/corral")
+# Made by others' programs on first use, never removed by them, and empty.
+IGNORED_FILES = re.compile(
+    r"^(/run/crun|/run/runc|/run/lock|/run/netns|/run/sshd\.pid|/run/utmp|/run/mount|/run/containers"
+    r"|/root/\.(ssh/known_hosts|bash_history|cache|config|local)|/var/log|/var/cache|/run/sudo"
+    r"|/etc/(passwd|group|shadow|gshadow|subuid|subgid)-)(/.*)?$|__pycache__"
+)
+IGNORED_PROCESSES = re.compile(r"^(sshd: |.*orchestrator/lab/init\.py )")
+SYSCTLS = ("net/ipv4", "net/ipv6", "net/netfilter", "net/bridge")
+
+
+def _output(*argv: str) -> str:
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    return done.stdout if done.returncode == 0 else f"{argv[0]} failed: {done.stderr.strip()}\n"
+
+
+def _ancestors() -> set[int]:
+    found, pid = set(), os.getpid()
+    while pid > 1:
+        found.add(pid)
+        pid = int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+    return found
+
+
+def processes() -> list[str]:
+    mine = _ancestors()
+    found = []
+    for entry in Path("/proc").iterdir():
+        if not entry.name.isdigit() or int(entry.name) in mine:
+            continue
+        try:
+            command = (
+                (entry / "cmdline")
+                .read_bytes()
+                .replace(b"\0", b" ")
+                .decode(errors="replace")
+                .strip()
+            )
+            fields = (entry / "stat").read_text().rpartition(")")[2].split()
+        except OSError:
+            continue
+        if not command and fields[1] in ("0", "2"):  # a kernel thread
+            continue
+        name = command or f"[{(entry / 'comm').read_text().strip()}] state {fields[0]}"
+        if not IGNORED_PROCESSES.match(name):
+            found.append(f"{entry.name}@{fields[19]} {name[:300]}")
+    return found
+
+
+def netns() -> list[str]:
+    """Return network namespaces that processes are in (mounted ones are among the mounts)."""
+    found = set()
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                found.add(os.readlink(entry / "ns/net"))
+            except OSError:
+                continue
+    return sorted(found)
+
+
+def links() -> list[str]:
+    return [
+        f"{link['ifname']} {link.get('linkinfo', {}).get('info_kind', '-')} mtu {link.get('mtu')}"
+        for link in json.loads(_output("ip", "-j", "-d", "link") or "[]")
+    ]
+
+
+def addresses() -> list[str]:
+    return [
+        f"{link['ifname']} {a.get('local')}/{a.get('prefixlen')}"
+        for link in json.loads(_output("ip", "-j", "address") or "[]")
+        for a in link.get("addr_info", [])
+    ]
+
+
+def routes() -> list[str]:
+    lines = []
+    for family in ("-4", "-6"):
+        lines += [
+            f"{family} {line.strip()}"
+            for line in _output("ip", family, "route", "show", "table", "all").splitlines()
+        ]
+    # Learned and expiring ones come and go without anybody's doing.
+    return [
+        re.sub(r" (expires|hoplimit|pref) \S+", "", line)
+        for line in lines
+        if "proto ra" not in line
+    ]
+
+
+def rules() -> list[str]:
+    return [f"{f} {line}" for f in ("-4", "-6") for line in _output("ip", f, "rule").splitlines()]
+
+
+def nft() -> list[str]:
+    """Return every table, chain, set, map and rule as one line each, without counters."""
+    found, where = [], []
+    for raw in _output("nft", "-s", "list", "ruleset").splitlines():
+        line = raw.strip()
+        if line.endswith("{"):
+            where.append(line.rstrip(" {"))
+            found.append(" / ".join(where))
+        elif line == "}":
+            where.pop()
+        elif line:
+            found.append(" / ".join([*where, line]))
+    return found
+
+
+def mounts() -> list[str]:
+    found = []
+    for line in Path("/proc/self/mountinfo").read_text().splitlines():
+        left, _, right = line.partition(" - ")
+        fields = left.split(" ")
+        kind, source, _ = right.split(" ", 2)
+        found.append(f"{fields[4]} {kind} {source} {fields[3]}")
+    return found
+
+
+def cgroups() -> list[str]:
+    return [str(Path(group)) for group, _, _ in os.walk("/sys/fs/cgroup")]
+
+
+def sockets() -> list[str]:
+    found = []
+    for name in ("tcp", "tcp6", "udp", "udp6"):
+        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
+            fields = line.split()
+            if fields[3] in ("0A", "07"):  # listening; bound and unconnected
+                address, _, port = fields[1].rpartition(":")
+                found.append(f"{name} port {int(port, 16)} at {address}")
+    for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
+        fields = line.split(maxsplit=7)
+        if len(fields) == 8:
+            found.append(f"unix {fields[7]}")
+    return sorted(set(found))
+
+
+def files(roots: Iterable[str] = VOLATILE, strip: str = "", prefix: str = "") -> list[str]:
+    """Return what is below ``roots``: path, kind, mode, owner, and a hash of small contents."""
+    found = []
+    for root in roots:
+        for directory, names, plain in os.walk(root):
+            names[:] = [n for n in names if not os.path.ismount(Path(directory, n))]
+            for name in (*names, *plain):
+                path = Path(directory, name)
+                shown = prefix + str(path).removeprefix(strip)
+                if not IGNORED_FILES.search(shown):
+                    found.append(_describe(path, shown))
+    return [line for line in found if line]
+
+
+def _describe(path: Path, shown: str) -> str:
+    try:
+        info = path.lstat()
+        if stat.S_ISDIR(info.st_mode):
+            return f"{shown}/ {stat.S_IMODE(info.st_mode):o}"
+        if stat.S_ISCHR(info.st_mode) and info.st_rdev == 0:
+            return f"{shown} deleted"
+        if not stat.S_ISREG(info.st_mode):
+            return f"{shown} {stat.filemode(info.st_mode)}"
+        digest = (
+            hashlib.sha256(path.read_bytes()).hexdigest()[:8]
+            if info.st_size < 1 << 20
+            else info.st_size
+        )
+        return f"{shown} {stat.S_IMODE(info.st_mode):o} {info.st_uid}:{info.st_gid} {digest}"
+    except FileNotFoundError:
+        return ""
+
+
+def sysctls() -> list[str]:
+    found = []
+    for part in SYSCTLS:
+        for directory, _, names in os.walk(Path("/proc/sys", part)):
+            for name in names:
+                path = Path(directory, name)
+                if "stable_secret" in name or "conntrack_count" in name:
+                    continue
+                try:
+                    found.append(f"{path.relative_to('/proc/sys')} = {path.read_text().strip()}")
+                except OSError:
+                    continue
+    return found
+
+
+def here() -> Snapshot:
+    """Return everything about the machine this runs on."""
+    collectors: tuple[Callable[[], list[str]], ...] = (
+        processes, netns, links, addresses, routes, rules,
+        nft, mounts, cgroups, sockets, files, sysctls,
+    )  # fmt: skip
+    return {collect.__name__: sorted(collect()) for collect in collectors}
+
+
+# ---- used by tests ----------------------------------------------------------------------------
+
+
+def of_host(host: Any) -> Snapshot:
+    """Return everything about a lab host, its changes to the machine's files included."""
+    program = str(Path(__file__).resolve())
+    snapshot: Snapshot = json.loads(host.run([sys.executable, "-I", "-S", program]).stdout)
+    upper = str(host.upper)
+    changed = [line for line in files([upper], strip=upper) if not _as_on_machine(line)]
+    snapshot["files"] = sorted({*snapshot["files"], *changed})
+    return snapshot
+
+
+def _as_on_machine(line: str) -> bool:
+    """Tell whether overlayfs only copied the file up, or the place is walked elsewhere."""
+    shown = line.split(" ", maxsplit=1)[0]
+    return f"{shown}/".startswith(tuple(f"{root}/" for root in VOLATILE)) or line == _describe(
+        Path(shown), shown.rstrip("/")
+    )
+
+
+OURS = re.compile(r"corral(?!-lab)|^cr-|\bcr-vxlan\b|/conmon|/crun |agent\.dns|python -m agent")
+
+
+def of_machine() -> Snapshot:
+    """Return what on the machine itself could be ours; labs are found by name and do not count."""
+    snapshot = {
+        kind: here_lines
+        for kind, here_lines in here().items()
+        if kind not in ("sysctls", "files", "netns")
+    }
+    labs = re.compile(r"corral-lab")
+    kept = {
+        kind: [line for line in lines if OURS.search(line) and not labs.search(line)]
+        for kind, lines in snapshot.items()
+        if kind != "processes"
+    }
+    kept["addresses"], kept["rules"] = snapshot["addresses"], snapshot["rules"]
+    return kept
+
+
+def difference(
+    before: Snapshot, after: Snapshot, kinds: Iterable[str] = ALL, allow: Iterable[str] = ()
+) -> list[str]:
+    """Return what ``after`` has and ``before`` had not (+) or the reverse (-), one line each."""
+    allowed = [re.compile(pattern) for pattern in allow]
+    lines = []
+    for kind in kinds:
+        old, new = set(before.get(kind, ())), set(after.get(kind, ()))
+        changes = [("+", line) for line in sorted(new - old)] + [
+            ("-", line) for line in sorted(old - new)
+        ]
+        lines += [
+            f"{sign} {kind}: {line}"
+            for sign, line in changes
+            if not any(pattern.search(f"{kind}: {line}") for pattern in allowed)
+        ]
+    return lines
+
+
+def settled(
+    take: Callable[[], Snapshot],
+    before: Snapshot,
+    *,
+    kinds: Iterable[str] = ALL,
+    allow: Iterable[str] = (),
+    timeout: float = 5.0,
+) -> list[str]:
+    """Return what differs from ``before`` after waiting up to ``timeout`` for nothing to differ."""
+    kinds, allow = tuple(kinds), tuple(allow)
+    deadline = time.monotonic() + timeout
+    while True:
+        left = difference(before, take(), kinds, allow)
+        if not left or time.monotonic() > deadline:
+            return left
+        time.sleep(0.1)
+
+
+if __name__ == "__main__":
+    json.dump(here(), sys.stdout)
