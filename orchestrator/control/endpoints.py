@@ -194,9 +194,7 @@ class Outgoing:
         if stored is None:
             return None
         data = self._sealer.open(base64.b64decode(stored.sealed))
-        found = Content(
-            id=content_id, data=base64.b64encode(data).decode(), secret=stored.secret
-        )
+        found = Content(id=content_id, data=base64.b64encode(data).decode(), secret=stored.secret)
         if not stored.secret:
             self._contents[content_id] = found  # secrets are opened anew, never kept open
         return found

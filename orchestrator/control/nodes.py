@@ -109,7 +109,9 @@ class NodeHealth:
             return "down", self._silence(pulse, silent), None
         if not pulse.connected or not pulse.reported:
             reason = pulse.reason or (
-                "connected, its first report is awaited" if pulse.connected else "not heard from yet"
+                "connected, its first report is awaited"
+                if pulse.connected
+                else "not heard from yet"
             )
             return "unknown", reason, pulse.heard + DOWN_AFTER
         if silent >= UNKNOWN_AFTER:

@@ -57,8 +57,8 @@ GOOD = [
     task("migrate-1", "complete", "migrate"),
     service("web", 0, 2),
     task("web-1", "assigned"),
-    task("web-1", "preparing", message="pulling busybox"),
-    task("web-1", "preparing", message="pulling busybox"),
+    task("web-1", "preparing", message="preparing: pulling busybox"),
+    task("web-1", "preparing", message="preparing: pulling busybox"),
     task("web-1", "starting"),
     task("web-1", "running"),
     service("web", 1, 2),
@@ -70,15 +70,16 @@ GOOD = [
 ]
 BAD = [
     {"kind": "release", "state": "deploying"},
-    service("web", 0, 2, "waiting for migrate"),
-    service("front", 0, 1, "waiting for web"),
-    task("migrate-1", "failed", "migrate", message="exited with code 1"),
+    service("web", 0, 2),
+    service("front", 0, 1),
+    task("web-1", "prepared", message="prepared: waiting for migrate"),
+    task("front-1", "pending", "front", message="pending: waiting for web"),
+    task("migrate-1", "failed", "migrate", message="failed: exit code 1"),
     {
         "kind": "end",
         "ok": False,
         "service": "migrate",
-        "name": "shop-migrate-1",
-        "node": "alpha",
+        "task": "t-migrate-1",
         "message": "migrate exited with code 1",
         "exit_code": 1,
         "log_tail": [f"line {i}" for i in range(12)],
@@ -91,7 +92,7 @@ def project(monkeypatch):
     """The loader is tested elsewhere: here it answers with a fixed project."""
     from orchestrator.cli import project
 
-    found = SimpleNamespace(name="shop", model=MODEL, origins={}, warnings=())
+    found = SimpleNamespace(name="shop", model=MODEL, origins={}, warnings=(), disabled={})
     monkeypatch.setattr(project, "load", lambda flags, services=(), **_: found)
     monkeypatch.setattr(project, "contents", lambda _project: {"secrets.key": "czNjcmV0"})
     return found
@@ -179,7 +180,13 @@ def test_a_failed_release_is_a_paragraph_and_exit_code_1(shop, project, corral):
 
 def test_a_failed_build_shows_the_end_of_its_output(shop, project, corral):
     build = [{"kind": "build", "service": "web", "message": f"STEP {i}\n"} for i in range(20)]
-    end = {"kind": "end", "ok": False, "service": "web", "message": "build failed", "hint": "fix it"}
+    end = {
+        "kind": "end",
+        "ok": False,
+        "service": "web",
+        "message": "build failed",
+        "hint": "fix it",
+    }
     shop.on("GET", "/v1/stacks/shop/progress", Lines([*build, end]))
     err = corral("-p", "shop", "up", "-d").err
     assert "    | STEP 10\n" in err
@@ -289,7 +296,7 @@ from types import SimpleNamespace
 from orchestrator.cli import project, main
 MODEL = {MODEL!r}
 project.load = lambda flags, services=(), **_: SimpleNamespace(
-    name="shop", model=MODEL, origins={{}}, warnings=())
+    name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}})
 project.contents = lambda _project: {{}}
 sys.exit(main.main(sys.argv[1:]))
 """
@@ -479,7 +486,9 @@ def test_the_live_tree_on_a_terminal(shop, project, world):
         os.close(master)
     text = seen.decode()
     assert os.waitstatus_to_exitcode(status) == 130
-    assert "\x1b[36mweb-1      | \x1b[0m" in text.replace("\x1b[36mweb-1      | \x1b[39m", "\x1b[36mweb-1      | \x1b[0m")
+    assert "\x1b[36mweb-1      | \x1b[0m" in text.replace(
+        "\x1b[36mweb-1      | \x1b[39m", "\x1b[36mweb-1      | \x1b[0m"
+    )
     assert "2/2" in text
     assert "✔" in text
     assert text.count("\x1b[?25l") <= text.count("\x1b[?25h")  # the cursor is visible again
@@ -506,5 +515,3 @@ def test_a_refused_release_shows_every_problem(shop, project, corral):
     assert done.code == 1
     assert "error: services.web: a\n" in done.err
     assert "warning: services.front: b\n  hint: c\n" in done.err
-
-
