@@ -262,10 +262,37 @@ def test_down_is_done_when_the_stack_is_gone_before_we_look(fake, corral):
 
 
 def test_scale(shop, corral):
+    counts = iter(range(4, 7))
+
+    def stack(_request):
+        have = next(counts)
+        web = {"name": "web", "replicas": 6, "tasks": 6, "ready": have}
+        return {"services": [web, {"name": "redis", "replicas": 0, "tasks": 0, "ready": 0}]}
+
+    rows = [{**row("web-1", "running"), "status": "running 3 s", "node": "alpha"}]
+    shop.on("GET", "/v1/stacks/shop/tasks", {"tasks": rows})
+    shop.on("GET", "/v1/stacks/shop", stack)
     shop.on("POST", "/v1/stacks/shop/scale", {"name": "shop"})
-    assert corral("-p", "shop", "scale", "web=6", "redis=0").code == 0
+    done = corral("-p", "shop", "scale", "web=6", "redis=0")
+    assert done.code == 0
+    assert done.err.startswith("web-1 on alpha: running\nshop: web 6/6, redis 0/0 (")
+    assert next(counts, None) is None
     assert shop.asked("POST", ".*/scale")[0].body == {"services": {"web": 6, "redis": 0}}
     assert corral("-p", "shop", "scale", "web").code == 2
+
+
+def test_scale_that_is_stuck_says_what_it_waits_for(shop, corral, monkeypatch):
+    from orchestrator.cli import scale
+
+    monkeypatch.setattr(scale, "STUCK", 0.2)
+    waiting = {**row("web-1", "pending"), "status": "pending: no node has 8 GiB free"}
+    web = {"name": "web", "replicas": 1, "tasks": 1, "ready": 0}
+    shop.on("GET", "/v1/stacks/shop/tasks", {"tasks": [waiting]})
+    shop.on("GET", "/v1/stacks/shop", {"services": [web]})
+    shop.on("POST", "/v1/stacks/shop/scale", {"name": "shop"})
+    done = corral("-p", "shop", "scale", "web=1")
+    assert done.code == 1
+    assert "no progress for 0 s: web (no node has 8 GiB free)" in done.err
 
 
 def test_stop_of_single_services_names_the_way(shop, corral):
