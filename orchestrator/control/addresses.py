@@ -126,11 +126,11 @@ class Addresses:
             found = _first_free(block, avoid)
             if found is not None:
                 return self._take(network, found)
-        block = self._new_block(network, pool, node)
-        if block is not None:
-            found = _first_free(block, avoid)
+        fresh = self._new_block(network, pool, node)
+        if fresh is not None:
+            found = _first_free(fresh, avoid)
             if found is not None:
-                self._lease(network, str(block), node)
+                self._lease(network, str(fresh), node)
                 return self._take(network, found)
         found = _first_free(pool, avoid)
         if found is None:

@@ -138,9 +138,16 @@ class Cluster:
             "ready": {key: self.ready[key] for key in mine},
         }
 
-    def push(self, hosts):
+    def netns(self, task):
+        node, _ = self.tasks[task]
+        return self.hosts[node].netns(task)
+
+    def address(self, task, place=0):
+        return self.tasks[task][1].networks[place].address
+
+    def push(self, hosts=None):
         """Apply on every host, attach what is not attached yet."""
-        for name, host in hosts.items():
+        for name, host in (hosts or self.hosts).items():
             if host.worker is None:
                 continue
             host.call("apply", state=self.state(name))
