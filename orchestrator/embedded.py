@@ -39,6 +39,7 @@ REFUSED = "code:3"  # a daemon's word for: it said why, and trying again will no
 HOPELESS = 3  # crashes in a row after which waiting longer is no use
 TAIL = 10
 GROUP = "corral"
+DAEMON_PYTHON = sys.executable  # the interpreter that has our packages
 
 # What a daemon may inherit from the shell that happened to start it.
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "PYTHONPATH", "XDG_RUNTIME_DIR", "DOCKER_CONFIG")
@@ -208,7 +209,7 @@ def supervisor_command(*, foreground: bool = False, names: tuple[str, ...] = ())
         *(["--foreground"] if foreground else []),
         sockets_dir(),
         str(log_dir()),
-        sys.executable,
+        DAEMON_PYTHON,
         *names,
     ]
 
