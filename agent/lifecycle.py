@@ -428,6 +428,12 @@ def erased(record: Record) -> Record:
     return record.having(erased=True, prepared=False, state=state)
 
 
+def adopted(record: Record) -> Record:
+    """Take over a record of this boot after the agent was restarted."""
+    # The signal may have been recorded and not sent, or sent and not recorded: send it again.
+    return record.having(stopping="", killed=False, stop_at=0.0)
+
+
 def rebooted(record: Record, boot: str, wall: float) -> Record:
     """The machine was restarted: no process, namespace or mount of the record exists."""
     if record.boot == boot:

@@ -71,7 +71,8 @@ class Preparation:
             cwd=bundle.working_dir(spec, image),
             targets=[mount.target for mount in mounts],
         )
-        attached = None if spec.network_mode == "host" else await self.network.attach(assignment)
+        attached = await self.network.attach(assignment)
+        own = spec.network_mode != "host"
         hostname = hostname_of(assignment)
         made = bundle.build(
             bundle.Inputs(
@@ -79,7 +80,7 @@ class Preparation:
                 image=image,
                 root=str(root),
                 user=user,
-                netns=None if attached is None else _place(attached.netns),
+                netns=_place(attached.netns) if own else None,
                 hostname=hostname,
                 etc=self._etc(task, hostname, attached),
                 mounts=mounts,
@@ -89,20 +90,16 @@ class Preparation:
         )
         self.containers.write(task, made.config)
 
-    def _etc(self, task: str, hostname: str, attached: Attached | None) -> dict[str, str]:
+    def _etc(self, task: str, hostname: str, attached: Attached) -> dict[str, str]:
         """Write the three files every container gets; return where they go."""
         folder = self.tasks / task / "etc"
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if attached is None:
-            texts = {"hostname": f"{hostname}\n"}
-            places = {"/etc/resolv.conf": "/etc/resolv.conf", "/etc/hosts": "/etc/hosts"}
-        else:
-            texts = {
-                "hostname": f"{hostname}\n",
-                "resolv.conf": attached.resolv_conf,
-                "hosts": attached.hosts,
-            }
-            places = {}
+        texts = {
+            "hostname": f"{hostname}\n",
+            "resolv.conf": attached.resolv_conf,
+            "hosts": attached.hosts,
+        }
+        places = {}
         for name, text in texts.items():
             path = folder / name
             # Written in place: a running container has the very file mounted.

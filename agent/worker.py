@@ -60,6 +60,7 @@ class Worker:
         boot: str,
         facts: NodeFacts,
         probe: Callable[[], NodeFacts],
+        warnings: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         self.facts = facts
         self.held = Held()
@@ -68,6 +69,7 @@ class Worker:
         self._network = network
         self._boot = boot
         self._probe = probe
+        self._more_warnings = warnings
         self.adopted = asyncio.Event()
         self._parts: Parts | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -129,14 +131,17 @@ class Worker:
         records = self._journal.records()
         wall = self._parts.clock.wall()
         for record in records.values():
-            adopted = lifecycle.rebooted(record, self._boot, wall)
+            adopted = lifecycle.adopted(lifecycle.rebooted(record, self._boot, wall))
             if not record.erased:
                 self._begin(adopted)
         for record_id, runner in self._runners.items():
             self._ready[record_id] = runner.record.ready
         known = set(self._runners)
-        with contextlib.suppress(Later):
+        try:
             await self._network.adopt(known)
+        except Exception as error:  # apply() repairs what it can; the agent must come up
+            log.exception("networks cannot be adopted")
+            self._network_error = str(error)
         await self._sweep(known)
         self._follow_set()
         self._dirty.set()
@@ -302,9 +307,10 @@ class Worker:
         return [*here, *self._gone]
 
     def _warnings(self) -> tuple[str, ...]:
+        more = tuple(self._more_warnings())
         if not self._network_error:
-            return ()
-        return (f"network state cannot be applied: {self._network_error}",)
+            return more
+        return (f"network state cannot be applied: {self._network_error}", *more)
 
     async def reports(self) -> AsyncIterator[Report]:
         """Yield a full report, then changes; at least one each HEARTBEAT seconds."""

@@ -4,6 +4,10 @@ conmon writes ``NUMBER.log`` of each run in k8s-file form. Rotation renames it t
 ``NUMBER.SEQUENCE.log`` and tells conmon to reopen by name, which loses no line;
 conmon's own size limit truncates and is only a backstop. The newest ``max_files``
 full files are kept, over all runs of the task.
+
+conmon counts every byte since its start and, at the limit, throws away the current
+file; the counter knows nothing of our rotations. So the limit is far away: it bounds
+the disk while no agent runs, and rarely costs lines when one does.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ if TYPE_CHECKING:
     from agent.runtime.inotify import Inotify
     from specs.stack import LogConfig
 
-BACKSTOP = 4  # conmon truncates at this many times the rotation size
+BACKSTOP = 100  # conmon truncates each time it has written this many times the rotation size
 FILES_MAX = 100  # of a task that crashes for ever with little output
 LOOK_AGAIN = 2.0  # seconds after which a follower looks without having been woken
 CHUNK = 256 * 1024
@@ -132,6 +136,11 @@ class Assembler:
             else:
                 self._partial[line.stream] = line
 
+    @property
+    def unfinished(self) -> int:
+        """Return how many lines have begun and not ended."""
+        return len(self._partial)
+
     def flush(self) -> Iterator[LogLine]:
         """Yield what was never finished: output without a newline at its end."""
         yield from self._partial.values()
@@ -225,13 +234,15 @@ class _Position:
         found = pieces(self._directory)
         if not found:
             return []
-        earlier = [p for p in found[:-1]]
+        earlier = found[:-1]
         newest = found[-1]
         self._enter(newest)
         lines: list[LogLine] = []
         while (more := self._read()) is not None:
             lines.extend(more)
             lines = lines[-count:] if count else []
+        # An unfinished line is shown when it is finished: it has its place in the count.
+        count = max(count - self._assembler.unfinished, 0)
         for piece in reversed(earlier):
             if len(lines) >= count:
                 break

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
     from specs.wire import Assignment, Content, NetworkState, NodeSelf, Peer, ServiceEndpoints
 
-APPLETS = ["sh", "ls", "cat", "echo", "sleep", "id", "ps", "kill", "true", "false", "env", "stat", "touch", "seq", "head", "dd", "yes", "printf", "test", "grep", "hostname", "mount", "mkdir", "rm", "nc", "tty", "stty", "wc"]
+_APPLETS = """
+sh ls cat echo sleep id ps kill true false env stat touch seq head dd yes printf test grep
+hostname mount mkdir rm nc tty stty wc
+"""
+APPLETS = tuple(_APPLETS.split())
 DIGEST = "sha256:" + "a" * 64
 
 
