@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from agent import facts
-from agent.config import Config
 from agent.journal import Journal
 from agent.preparation import Preparation
 from agent.record import Phase
@@ -42,6 +41,7 @@ from specs.wire import ExecRequest
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from agent.config import Config
     from agent.runner import Prober
     from agent.seams import Images, Network, Volumes
     from specs.kit.clock import Clock

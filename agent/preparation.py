@@ -7,7 +7,6 @@ first error: what could not be removed is tried again by the runner.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -15,15 +14,15 @@ from typing import TYPE_CHECKING
 from agent.record import SavedImage
 from agent.runtime import bundle, rootfs
 from agent.runtime.signals import number_of
-from agent.seams import Attached, ImageConfig
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from agent.record import Record
     from agent.runtime.containers import Containers
-    from agent.seams import Images, Network, Volumes
+    from agent.seams import Attached, ImageConfig, Images, Network, Volumes
     from specs.wire import Assignment, Content
 
 
@@ -38,7 +37,7 @@ class Preparation:
     tasks: Path  # per task, on disk
     host: bundle.Host
     contents: Callable[[], Mapping[str, Content]]
-    networks_known: Callable[[Assignment], Awaitable[None]]  # waits; raises Later
+    networks_known: Callable[[], Awaitable[None]]  # waits; raises Later
 
     async def prepare(
         self, record: Record, slots: asyncio.Semaphore, say: Callable[[str], None]
@@ -52,7 +51,7 @@ class Preparation:
         image = await self.images.ensure(spec.image, spec.image_digest)
         if spec.network_mode != "host":
             say("waiting for the node's network")
-            await self.networks_known(assignment)
+            await self.networks_known()
         say("making its root, mounts and network")
         async with slots:
             await self._make(assignment, image)

@@ -18,16 +18,16 @@ from agent import lifecycle
 from agent.journal import Held, Journal, judge, merge, safe_id
 from agent.runner import Parts, Runner
 from agent.seams import Later, Refusal
-from specs.node import NodeFacts
 from specs.task import Desired, TaskStatus
 from specs.wire import HEARTBEAT, Acknowledged, Instructions, NodeSelf, Refused, Report
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Callable, Mapping
 
     from agent.record import Record
     from agent.seams import Network
-    from specs.wire import Assignment, Content
+    from specs.node import NodeFacts
+    from specs.wire import Content
 
 log = logging.getLogger(__name__)
 
@@ -88,8 +88,8 @@ class Worker:
         """Return the secrets and configs sent to this node."""
         return self.held.objects.contents
 
-    async def networks_known(self, assignment: Assignment) -> None:
-        """Wait until the networks this task is attached to are set up on the node. Raises Later."""
+    async def networks_known(self) -> None:
+        """Wait until the networks of the newest instructions are set up. Raises Later."""
         wanted = self.held.stamp.generation if self.held.stamp else 0
         try:
             async with asyncio.timeout(NETWORK_DEADLINE):
@@ -312,7 +312,7 @@ class Worker:
             return more
         return (f"network state cannot be applied: {self._network_error}", *more)
 
-    async def reports(self) -> AsyncIterator[Report]:
+    async def reports(self) -> AsyncGenerator[Report, None]:
         """Yield a full report, then changes; at least one each HEARTBEAT seconds."""
         me = Subscriber()
         self._subscribers.add(me)

@@ -17,14 +17,14 @@ import contextlib
 import os
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from agent.runtime.conmon import reopen_log
 from specs.wire import LogLine
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
     from agent.runtime.inotify import Inotify
     from specs.stack import LogConfig
@@ -91,10 +91,11 @@ def prune(directory: Path, limits: LogConfig) -> None:
         if place == 0:
             continue  # the one being written
         with contextlib.suppress(FileNotFoundError):
-            room -= os.stat(piece.path).st_size
+            path = Path(piece.path)
+            room -= path.stat().st_size
             kept += 1
             if room < 0 or kept >= FILES_MAX:
-                os.unlink(piece.path)
+                path.unlink()
 
 
 def parse(line: bytes, run: int) -> tuple[LogLine, bool] | None:
@@ -164,7 +165,7 @@ def last_lines(directory: Path, count: int, since: float | None = None) -> list[
 def _lines_of(piece: Piece) -> list[LogLine]:
     assembler = Assembler(piece.run)
     try:
-        with open(piece.path, "rb") as file:
+        with Path(piece.path).open("rb") as file:
             data = file.read(64 << 20)
     except FileNotFoundError:
         return []
@@ -185,7 +186,7 @@ class Reader:
         since: float | None,
         follow: bool,
         over: Callable[[], bool],
-    ) -> AsyncIterator[LogLine]:
+    ) -> AsyncGenerator[LogLine, None]:
         """Yield lines; with ``follow`` until ``over`` says that no more can come."""
         position = _Position(self._directory)
         if tail is not None:
@@ -209,7 +210,7 @@ class Reader:
                         await changed.wait()
 
     @staticmethod
-    async def _drain(position: _Position, since: float | None) -> AsyncIterator[LogLine]:
+    async def _drain(position: _Position, since: float | None) -> AsyncGenerator[LogLine, None]:
         while True:
             lines = position.more()
             if lines is None:
@@ -282,7 +283,7 @@ class _Position:
         found = pieces(self._directory)
         for place, piece in enumerate(found):
             with contextlib.suppress(FileNotFoundError):
-                if os.stat(piece.path).st_ino == inode:
+                if Path(piece.path).stat().st_ino == inode:
                     return found[place + 1] if place + 1 < len(found) else None
         # Ours was pruned while we were behind: go on with the oldest there is.
         return found[0] if found else None

@@ -282,6 +282,6 @@ def _add(library: ctypes.CDLL, context: int, rule: dict[str, Any]) -> bool:
 
 @functools.lru_cache(maxsize=64)
 def compiled(capabilities: frozenset[str], arch: str) -> str | None:
-    """Return the program for crun's ``run.oci.seccomp_bpf_data``, base64; None = use the JSON form."""
+    """Return the program, base64, as crun's annotation takes it; None = use the JSON form."""
     code = program(profile(capabilities, arch))
     return base64.b64encode(code).decode() if code else None

@@ -146,7 +146,7 @@ class FakeVolumes:
 
 @dataclass
 class FakeNetwork:
-    """A network that is only remembered: every task gets a namespace of its own from the runtime."""
+    """A network that is only remembered; the runtime makes each task a namespace."""
 
     attached: set[str] = field(default_factory=set)
     applied: list[dict[str, bool]] = field(default_factory=list)

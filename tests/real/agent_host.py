@@ -38,9 +38,13 @@ from specs.wire import (
 REPO = Path(__file__).parents[2]
 
 
-def assignment(task: str, command: str = "exec sleep 1000", desired="running", **keys) -> Assignment:
+def assignment(
+    task: str, command: str = "exec sleep 1000", desired="running", **keys
+) -> Assignment:
     outer = {
-        name: keys.pop(name) for name in ("restart_count", "local_restarts", "grace") if name in keys
+        name: keys.pop(name)
+        for name in ("restart_count", "local_restarts", "grace")
+        if name in keys
     }
     if "restart_count" in outer:
         outer["restart"] = outer.pop("restart_count")
@@ -77,7 +81,7 @@ class AgentHost:
         self.seen: dict[str, TaskStatus] = {}
         self.gone: set[str] = set()
         self.client: aiohttp.ClientSession | None = None
-        self.log = open(self.base / "agent.log", "ab")
+        self.log = open(self.base / "agent.log", "ab")  # noqa: SIM115 - closed in stop()
 
     def inside(self, *argv: str) -> list[str]:
         return ["nsenter", "-t", str(self.holder.pid), "-m", "-n", "--", *argv]
