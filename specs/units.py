@@ -26,10 +26,14 @@ _MAX_INT64 = (1 << 63) - 1
 _DURATION_PART = re.compile(r"([0-9]*)(?:(\.)([0-9]*))?([^0-9.]*)")
 _INTEGER = re.compile(r"[+-]?[0-9]+\Z")
 _SIZE_UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
-_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
+_DIGITS = r"[0-9](?:_?[0-9])*"
+_FLOAT = re.compile(
+    rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?\Z"
+)
 _TRUE = frozenset({"true", "y", "yes", "on"})
 _FALSE = frozenset({"false", "n", "no", "off"})
 _OPERATORS = frozenset(";&|<>")
+_PLAIN_DIGITS = 6  # from 10**6 on, numbers are printed with an exponent
 
 
 def parse_duration(text: str) -> int:
@@ -135,7 +139,7 @@ def parse_float(text: str) -> float:
     """Return a decimal number; infinities and not-a-number make no sense in a model."""
     if not _FLOAT.match(text) or not text.isascii():
         raise ValueError(f"{text!r} is not a number")
-    value = float(text)
+    value = float(text)  # which takes the same underscores
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"{text!r} is too large a number")
     return value
@@ -165,30 +169,27 @@ def float32(value: float) -> float | int:
 
 
 def format_number(value: float) -> str:
-    """Return the text a number has when Compose turns it into a string (Go's ``%v``)."""
+    """Return the text a number has when Compose turns it into a string: 1e6 is ``1e+06``."""
     if isinstance(value, int):
         return str(value)
-    if value != value:  # noqa: PLR0124 - the definition of not-a-number, without importing math
-        return "NaN"
-    if value in (float("inf"), float("-inf")):
-        return "+Inf" if value > 0 else "-Inf"
-    mantissa, _, exponent = f"{value:e}".partition("e")
-    del mantissa
-    if value == 0:
-        return "-0" if str(value)[0] == "-" else "0"
-    shortest = repr(value)
-    digits, _, power = shortest.partition("e")
-    power_of_ten = int(power) if power else int(exponent)
-    if -4 <= power_of_ten < 21:
-        if power:
-            from decimal import Decimal  # noqa: PLC0415 - rare, and slow to import
-
-            digits = format(Decimal(shortest), "f")
-        return digits.removesuffix(".0")
-    if not power:  # Python writes 1e-05 .. with an exponent only below 1e-4, like Go
-        digits, _, _ = f"{value:e}".partition("e")
-    sign = "-" if power_of_ten < 0 else "+"
-    return f"{digits.removesuffix('.0')}e{sign}{abs(power_of_ten):02d}"
+    shown = repr(value)
+    sign, shown = ("-", shown[1:]) if shown[0] == "-" else ("", shown)
+    mantissa, _, power = shown.partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    if not whole.isdigit():
+        return {"inf": f"{sign or '+'}Inf"}.get(shown, "NaN")
+    digits = (whole + fraction).lstrip("0")
+    exponent = int(power or 0) + len(whole) - 1 - (len(whole + fraction) - len(digits))
+    digits = digits.rstrip("0")
+    if not digits:
+        return f"{sign}0"
+    if exponent < -4 or exponent >= _PLAIN_DIGITS:
+        rest = f".{digits[1:]}" if len(digits) > 1 else ""
+        return f"{sign}{digits[0]}{rest}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
+    if exponent < 0:
+        return f"{sign}0.{'0' * (-exponent - 1)}{digits}"
+    whole, rest = digits[: exponent + 1].ljust(exponent + 1, "0"), digits[exponent + 1 :]
+    return f"{sign}{whole}.{rest}" if rest else sign + whole
 
 
 def split_words(line: str) -> list[str]:

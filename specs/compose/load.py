@@ -219,7 +219,13 @@ class _Load:
         project.disabled.update(disabled)
         if prune:
             selection.prune(model)
-        folding = Folding(self._files, project.environment, self._findings, project.origin)
+        folding = Folding(
+            self._files,
+            project.working_dir,
+            project.environment,
+            self._findings,
+            project.origin,
+        )
         if self._resolve_environment:
             folding.environments(enabled)
         folding.labels(enabled)
