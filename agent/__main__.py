@@ -13,7 +13,9 @@ from specs.kit import log
 
 def main() -> int:
     """Run the agent; return the process's exit code."""
-    log.configure("agent")
+    log.configure()
+    # The spawner's thread must not wait 5 ms for the event loop to let go of the interpreter.
+    sys.setswitchinterval(0.001)
     try:
         asyncio.run(daemon.run(from_environment()))
     except (daemon.AlreadyRunning, RuntimeFailure, PermissionError) as error:

@@ -40,6 +40,9 @@ from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from agent.runner import Prober
     from agent.seams import Images, Network, Volumes
     from specs.kit.clock import Clock
 
@@ -88,9 +91,11 @@ async def run(config: Config, effects: Effects | None = None, clock: Clock | Non
 
 
 @contextlib.contextmanager
-def _only_one(config: Config) -> "Iterator[None]":
+def _only_one(config: Config) -> Iterator[None]:
     config.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-    lock = os.open(config.run_dir.parent / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(
+        config.run_dir.parent / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
     try:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -120,7 +125,7 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
             cgroup=config.cgroup,
         )
         version = await runtime.version()
-        journal = Journal(config.journal, config.tasks, config.run_dir / "contents")
+        journal = Journal(config.journal, config.tasks, config.run_dir)
         worker = Worker(
             journal=journal,
             network=effects.network,
@@ -179,7 +184,7 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
     log.info("the agent stopped; containers stay")
 
 
-def _prober(containers: OciContainers) -> "Prober":
+def _prober(containers: OciContainers) -> Prober:
     async def probe(task: str, command: tuple[str, ...], timeout: float) -> tuple[int, str]:
         return await execution.probe(containers, task, ExecRequest(command=command), timeout)
 
@@ -201,7 +206,9 @@ async def _rotate(worker: Worker, containers: OciContainers) -> None:
                         spec.logging,
                     )
                 except OSError as error:
-                    log.warning("a log cannot be rotated", extra={"task": record.id, "why": str(error)})
+                    log.warning(
+                        "a log cannot be rotated", extra={"task": record.id, "why": str(error)}
+                    )
 
 
 async def _leave(config: Config, worker: Worker) -> list[str]:

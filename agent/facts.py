@@ -125,7 +125,9 @@ def own_sockets() -> frozenset[str]:
     return frozenset(found)
 
 
-def listening(net: Path = Path("/proc/self/net"), own: frozenset[str] = frozenset()) -> tuple[str, ...]:
+def listening(
+    net: Path = Path("/proc/self/net"), own: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
     """Return ports that local processes other than ours hold, as ``80/tcp``."""
     found: set[tuple[int, str]] = set()
     for name, protocol, state in (
@@ -176,14 +178,16 @@ def probe(runtime: str, runtime_version: str) -> NodeFacts:
         missing.append("crun is missing: containers cannot be run; install Debian's crun package")
     elif runtime != "crun":
         warnings.append("crun is missing; runc is used, which starts containers three times slower")
-    numbers = [int(part) for part in runtime_version.split()[-1].split(".") if part.isdigit()]
+    numbers = [int(part) for part in runtime_version.rsplit(maxsplit=1)[-1].split(".") if part.isdigit()]
     if runtime == "crun" and numbers < [1, 28]:
         warnings.append(
             f"{runtime_version} is older than 1.28, which fixed CVE-2026-47766; "
             "images whose /dev is not a directory are refused instead"
         )
     if not any(os.access(path, os.X_OK) for path in _INITS):
-        warnings.append("no static init program: services with init: true are refused; install tini")
+        warnings.append(
+            "no static init program: services with init: true are refused; install tini"
+        )
     if cgroups_mode() == "hybrid":
         warnings.append("cgroups are hybrid: limits are set in the v1 hierarchies")
     if "CAP_SYS_RESOURCE" not in grantable_capabilities():

@@ -9,7 +9,10 @@ Files below the state directory::
 
     journal/set.log       line 1: the full set; then increments; each with a checksum
     journal/contents/ID   configs
-    tasks/ID/record.json  one task's Record
+    tasks/ID/record.json  one task's Record, as of its last move that a reboot must not undo
+
+and below the run directory (tmpfs) ``records/ID``: the Record as of now. Most writes
+are of this boot only (pids, phases) and cost no disk write; a SIGKILL loses none.
 
 Secrets are never written here: they are kept in ``secrets`` on a tmpfs, and after
 a reboot the controller sends them again.
@@ -88,7 +91,9 @@ def judge(seen: Stamp | None, instructions: Instructions) -> Refused | None:
     """Return why instructions are not taken, by the rules of ``specs.wire``; None = take them."""
     stamp, base = instructions.stamp, instructions.base
     if seen is None:
-        return None if base is None else Refused(reason="base", message="this node holds nothing yet")
+        return (
+            None if base is None else Refused(reason="base", message="this node holds nothing yet")
+        )
     if stamp.cluster != seen.cluster:
         return Refused(
             reason="cluster",
@@ -104,9 +109,7 @@ def judge(seen: Stamp | None, instructions: Instructions) -> Refused | None:
     if stamp.epoch > seen.epoch:
         if base is None:
             return None
-        return Refused(
-            reason="base", message="a new epoch begins with the full set", seen=seen
-        )
+        return Refused(reason="base", message="a new epoch begins with the full set", seen=seen)
     if stamp.generation < seen.generation:
         return Refused(
             reason="base",
@@ -141,13 +144,14 @@ def merge(held: Held, instructions: Instructions) -> Held:
 class Journal:
     """Reads everything at start; writes are synchronous and small, callers choose the thread."""
 
-    def __init__(self, journal: Path, tasks: Path, secrets: Path) -> None:
+    def __init__(self, journal: Path, tasks: Path, run: Path) -> None:
         self._set = journal / "set.log"
         self._configs = journal / "contents"
-        self._secrets = secrets
+        self._secrets = run / "contents"
         self._tasks = tasks
+        self._records = run / "records"
         self._size = 0
-        for directory in (journal, self._configs, tasks, secrets):
+        for directory in (journal, self._configs, tasks, self._secrets, self._records):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
     # The instruction set.
@@ -169,9 +173,13 @@ class Journal:
         if good < len(data):
             os.truncate(self._set, good)
         self._size = good
-        return Held(held.stamp, held.me, held.objects.model_copy(
-            update={"contents": self._read_contents(held.objects.contents)}
-        ))
+        return Held(
+            held.stamp,
+            held.me,
+            held.objects.model_copy(
+                update={"contents": self._read_contents(held.objects.contents)}
+            ),
+        )
 
     def accept(self, instructions: Instructions, held: Held) -> None:
         """Make instructions durable; ``held`` is the set they lead to. Raises OSError."""
@@ -224,27 +232,35 @@ class Journal:
     # Task records.
 
     def records(self) -> dict[str, Record]:
-        """Return every task record that can be read."""
-        found = {}
-        for directory in self._tasks.iterdir():
+        """Return every task record that can be read: this boot's, else the durable one."""
+        found: dict[str, Record] = {}
+        paths = [directory / "record.json" for directory in self._tasks.iterdir()]
+        for path in (*paths, *self._records.iterdir()):
             try:
-                record = Record.model_validate_json((directory / "record.json").read_bytes())
+                record = Record.model_validate_json(path.read_bytes())
             except FileNotFoundError:
                 continue
             except (OSError, ValidationError) as error:
-                log.warning("a task record cannot be read", extra={"task": directory.name, "why": str(error)})
+                log.warning("a task record cannot be read", extra={"at": str(path), "why": str(error)})
                 continue
             found[record.id] = record
         return found
 
     def strays(self, known: set[str]) -> set[str]:
         """Return ids of task directories without a record we know."""
-        return {path.name for path in self._tasks.iterdir()} - known
+        folders = (self._tasks, self._records)
+        return {path.name for folder in folders for path in folder.iterdir()} - known
 
-    def put(self, record: Record, *, durable: bool = False) -> None:
-        """Write one task's record. Raises OSError."""
-        path = self._tasks / record.id / "record.json"
-        write_file(path, record.model_dump_json(exclude_defaults=True).encode(), durable=durable)
+    def put(self, record: Record, *, durable: bool = False, disk: bool = False) -> None:
+        """Write one task's record; ``disk`` = it outlives a reboot, ``durable`` = for certain.
+
+        Raises OSError.
+        """
+        data = record.model_dump_json(exclude_defaults=True).encode()
+        if durable or disk:
+            path = self._tasks / record.id / "record.json"
+            write_file(path, data, durable=durable)
+        write_file(self._records / record.id, data, durable=False)
 
     def task_directory(self, task: str) -> Path:
         """Return the task's own directory."""
@@ -252,6 +268,7 @@ class Journal:
 
     def forget(self, task: str) -> None:
         """Delete the task's directory: record and logs."""
+        (self._records / task).unlink(missing_ok=True)
         shutil.rmtree(self._tasks / task, ignore_errors=True)
 
     def leave(self) -> None:

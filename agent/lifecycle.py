@@ -259,9 +259,7 @@ def refused(record: Record, reason: str) -> Record:
     )
 
 
-def launch_failed(
-    record: Record, reason: str, code: int | None, now: float, wall: float
-) -> Record:
+def launch_failed(record: Record, reason: str, code: int | None, now: float, wall: float) -> Record:
     """The run could not be started. ``code`` 126 or 127: never will (as in a shell)."""
     if code is None:
         record = ended(record, Exit(None, reason=reason), now, wall)
@@ -269,9 +267,7 @@ def launch_failed(
     run = _newest(record).model_copy(
         update={"finished_at": wall, "exit_code": code, "reason": reason}
     )
-    record = record.having(
-        phase=Phase.ENDED, process=None, monitor=None, runs=record.with_run(run)
-    )
+    record = record.having(phase=Phase.ENDED, process=None, monitor=None, runs=record.with_run(run))
     return refused(record, reason)
 
 
@@ -319,9 +315,7 @@ def started(record: Record, now: float, wall: float) -> Record:
 
 def undone(record: Record) -> Record:
     """A half-made run is gone as if it had never been begun."""
-    return record.having(
-        phase=Phase.NONE, process=None, monitor=None, runs=tuple(record.runs[:-1])
-    )
+    return record.having(phase=Phase.NONE, process=None, monitor=None, runs=tuple(record.runs[:-1]))
 
 
 def stopping(record: Record, step: Stop, now: float) -> Record:
@@ -380,9 +374,7 @@ def _by_policy(record: Record, seen: Exit, reason: str, now: float) -> Record:
     well = seen.code == 0 and record.stopping != "unhealthy"
     if policy.condition == "none" or (policy.condition == "on-failure" and well):
         return _final(record, reason, well=well)
-    attempts = tuple(
-        at for at in record.attempts if policy.window <= 0 or now - at < policy.window
-    )
+    attempts = tuple(at for at in record.attempts if policy.window <= 0 or now - at < policy.window)
     if policy.max_attempts is not None and len(attempts) >= policy.max_attempts:
         return _final(record, f"{reason}; restarted {len(attempts)} times, the limit", well=well)
     fresh_start = _long_enough(record, now)

@@ -79,7 +79,7 @@ class Preparation:
                 image=image,
                 root=str(root),
                 user=user,
-                netns=None if attached is None else str(attached.netns),
+                netns=None if attached is None else _place(attached.netns),
                 hostname=hostname,
                 etc=self._etc(task, hostname, attached),
                 mounts=mounts,
@@ -164,3 +164,8 @@ def hostname_of(assignment: Assignment) -> str:
         return assignment.spec.hostname[:64]
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", assignment.name).strip("-.")
     return name[:63] or assignment.id
+
+
+def _place(netns: Path) -> str:
+    """Return the namespace file; an empty path means a fresh namespace made by the runtime."""
+    return "" if str(netns) == "." else str(netns)

@@ -126,7 +126,11 @@ class Record(Model):
         if self.phase is Phase.RUNNING and self.stopping:
             return f"is being stopped ({self.stopping})"
         if self.phase is Phase.RUNNING:
-            return "waits for its first healthy check" if self.health is Health.STARTING else "unhealthy"
+            return (
+                "waits for its first healthy check"
+                if self.health is Health.STARTING
+                else "unhealthy"
+            )
         return self.reason or "not running"
 
     def status(self) -> TaskStatus:

@@ -37,7 +37,7 @@ from agent.seams import Later, Refusal
 from specs.task import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
 
     from agent.journal import Journal
     from agent.preparation import Preparation
@@ -49,6 +49,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SIGKILL = 9
+# States a reboot must not undo, and the first one, which says that effects exist.
+_ON_DISK = frozenset({TaskState.PREPARING, TaskState.RUNNING}) | FINAL
 TAIL = 10
 
 
@@ -297,7 +299,9 @@ class Runner:
         number = SIGKILL
         if not step.kill:
             spec, image = self.record.assignment.spec, self.record.image
-            number = number_of(spec.stop_signal or (image.stop_signal if image else "") or "SIGTERM")
+            number = number_of(
+                spec.stop_signal or (image.stop_signal if image else "") or "SIGTERM"
+            )
         if step.why in ("shutdown", "restart"):
             self._stop_probing()
         self._save(lifecycle.stopping(self.record, step, self._now()))
@@ -320,11 +324,17 @@ class Runner:
         return record
 
     def _save(self, record: Record) -> None:
-        final = record.state in FINAL and self.record.state not in FINAL
-        durable = final or record.restart_done != self.record.restart_done
-        self.record = record
+        old, self.record = self.record, record
+        removing = record.assignment.desired is Desired.REMOVED
+        final = record.state in FINAL and old.state not in FINAL
+        durable = not removing and (final or record.restart_done != old.restart_done)
+        moved = record.touched != old.touched or record.state != old.state
         try:
-            self._parts.journal.put(record, durable=durable)
+            self._parts.journal.put(
+                record,
+                durable=durable,
+                disk=moved and not removing and record.state in _ON_DISK,
+            )
         except OSError as error:
             # Full disk: what is in memory stays true; the next change is written again.
             log.warning("a record cannot be written", extra={"task": record.id, "why": str(error)})
@@ -343,5 +353,3 @@ def _words(error: BaseException) -> str:
     if isinstance(error, OSError):
         return f"{error.filename or 'a file'}: {error.strerror or error}"
     return str(error)
-
-

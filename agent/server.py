@@ -56,7 +56,9 @@ M = TypeVar("M", bound=BaseModel)
 class Fault(Exception):
     """An answer that is an error."""
 
-    def __init__(self, status: int, kind: str, title: str, detail: str = "", hint: str = "") -> None:
+    def __init__(
+        self, status: int, kind: str, title: str, detail: str = "", hint: str = ""
+    ) -> None:
         super().__init__(detail or title)
         self.problem = ApiProblem(type=kind, title=title, status=status, detail=detail, hint=hint)
 
@@ -81,7 +83,9 @@ async def problems(
         where = "; ".join(
             f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:10]
         )
-        problem = ApiProblem(type="invalid", title="The message is not valid", status=400, detail=where)
+        problem = ApiProblem(
+            type="invalid", title="The message is not valid", status=400, detail=where
+        )
     except Refusal as refusal:
         problem = ApiProblem(
             type="invalid", title="It cannot be done as asked", status=422, detail=str(refusal)
@@ -92,7 +96,9 @@ async def problems(
         )
     except OSError as error:
         problem = ApiProblem(
-            type="unavailable", title="The node could not do it", status=503,
+            type="unavailable",
+            title="The node could not do it",
+            status=503,
             detail=f"{error.filename or 'a file'}: {error.strerror or error}",
         )
     except web.HTTPException as error:
@@ -101,7 +107,10 @@ async def problems(
     except Exception:
         log.exception("a request failed", extra={"path": request.path})
         problem = ApiProblem(
-            type="bug", title="The agent failed", status=500, hint="see the agent's log; please report it"
+            type="bug",
+            title="The agent failed",
+            status=500,
+            hint="see the agent's log; please report it",
         )
     return problem_response(problem)
 
@@ -179,8 +188,10 @@ class Server:
 
         def over() -> bool:
             record = self._worker.record(task)
-            return record is None or record.erased or (
-                record.state in FINAL and record.phase in (Phase.NONE, Phase.ENDED)
+            return (
+                record is None
+                or record.erased
+                or (record.state in FINAL and record.phase in (Phase.NONE, Phase.ENDED))
             )
 
         response = await _ndjson(request)
@@ -275,8 +286,9 @@ async def _shuttle(websocket: web.WebSocketResponse, session: execution.Session)
     """Carry bytes between the client and the command until the command ends."""
 
     async def outward(fd: int, channel: int) -> None:
-        while data := await session.read(fd):
-            await websocket.send_bytes(bytes((channel,)) + data)
+        with contextlib.suppress(ConnectionError):
+            while data := await session.read(fd):
+                await websocket.send_bytes(bytes((channel,)) + data)
 
     async def inward() -> None:
         async for message in websocket:
@@ -285,34 +297,28 @@ async def _shuttle(websocket: web.WebSocketResponse, session: execution.Session)
             elif message.type is WSMsgType.TEXT:
                 _control(session, message.data)
 
-    client_left = False
-    try:
-        async with asyncio.TaskGroup() as group:
-            readers = [
-                group.create_task(outward(fd, channel)) for fd, channel in session.readers.items()
-            ]
-            waiter = group.create_task(session.wait())
-            reader = group.create_task(inward())
-            await asyncio.wait({waiter, reader}, return_when=asyncio.FIRST_COMPLETED)
-            client_left = not waiter.done()
-            if client_left:
-                # Gone: closing the terminal or stdin tells the command; it is not killed.
-                for one in (*readers, waiter):
-                    one.cancel()
-                return
+    async def finish() -> dict[str, object]:
+        try:
+            return {"exit": await session.wait()}
+        except RuntimeFailure as failure:
+            return {"error": str(failure), "exit": failure.code or 126}
+
+    async with asyncio.TaskGroup() as group:
+        readers = [
+            group.create_task(outward(fd, channel)) for fd, channel in session.readers.items()
+        ]
+        waiter = group.create_task(finish())
+        reader = group.create_task(inward())
+        await asyncio.wait({waiter, reader}, return_when=asyncio.FIRST_COMPLETED)
+        if waiter.done() and readers:
             # What was printed last is still in the pipes; a grandchild may hold them for ever.
-            if readers:
-                await asyncio.wait(readers, timeout=0.5)
-            for one in (*readers, reader):
-                one.cancel()
-    except* RuntimeFailure as group_error:
+            await asyncio.wait(readers, timeout=0.5)
+        # The client left before the end: closing its terminal or stdin tells the command.
+        for one in (*readers, waiter, reader):
+            one.cancel()
+    if not waiter.cancelled():
         with contextlib.suppress(ConnectionError):
-            await websocket.send_json({"error": str(group_error.exceptions[0]), "exit": 127})
-        return
-    except* ConnectionError:
-        return
-    with contextlib.suppress(ConnectionError):
-        await websocket.send_json({"exit": waiter.result()})
+            await websocket.send_json(waiter.result())
 
 
 def _control(session: execution.Session, text: str) -> None:
@@ -349,7 +355,7 @@ async def _ndjson(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def _number(request: web.Request, name: str, kind: type[int] | type[float]) -> float | int | None:
+def _number(request: web.Request, name: str, kind: type[int | float]) -> float | int | None:
     text = request.query.get(name, "")
     if text in ("", "all"):
         return None

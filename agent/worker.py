@@ -68,6 +68,7 @@ class Worker:
         self._network = network
         self._boot = boot
         self._probe = probe
+        self.adopted = asyncio.Event()
         self._parts: Parts | None = None
         self._group: asyncio.TaskGroup | None = None
         self._runners: dict[str, Runner] = {}
@@ -116,6 +117,7 @@ class Worker:
         async with asyncio.TaskGroup() as group:
             self._group = group
             await self._adopt()
+            self.adopted.set()
             group.create_task(self._keep_network(), name="network")
             group.create_task(self._keep_facts(), name="facts")
             await asyncio.Event().wait()
@@ -126,7 +128,7 @@ class Worker:
         self.held = self._journal.load()
         records = self._journal.records()
         wall = self._parts.clock.wall()
-        for task, record in records.items():
+        for record in records.values():
             adopted = lifecycle.rebooted(record, self._boot, wall)
             if not record.erased:
                 self._begin(adopted)
@@ -275,6 +277,10 @@ class Worker:
         """Return what is known of a task."""
         runner = self._runners.get(task)
         return runner.record if runner else None
+
+    def records(self) -> list[Record]:
+        """Return every task's record."""
+        return [runner.record for runner in self._runners.values()]
 
     def full_report(self) -> Report:
         """Return everything that is known."""

@@ -74,7 +74,9 @@ def parse(text: str) -> Constraint:
     """Parse one constraint. Raises ValueError with a sentence that says what is expected."""
     match = _FORM.match(text)
     if match is None or not match[3]:
-        message = f"constraint {text!r} is not of the form KEY == VALUE, KEY != VALUE or KEY in A, B"
+        message = (
+            f"constraint {text!r} is not of the form KEY == VALUE, KEY != VALUE or KEY in A, B"
+        )
         raise ValueError(message)
     key, operator, rest = match[1], match[2].strip(), match[3]
     check_key(key)

@@ -25,18 +25,24 @@ import subprocess
 import sys
 import tarfile
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+CHECKOUT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(CHECKOUT))
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SUITE = "bookworm"
-PACKAGES = ("python3-minimal", "libpython3-stdlib", "nginx-light", "redis-server")
+# usr-is-merged instead of usrmerge, which would bring all of perl with it
+PACKAGES = ("usr-is-merged", "python3-minimal", "libpython3-stdlib", "nginx", "redis-server")
 MMDEBSTRAP = (
     "mmdebstrap",
     "--quiet",
     "--variant=essential",
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
     f"--include={','.join(PACKAGES)}",
     '--aptopt=APT::Install-Recommends "false"',
     *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info")),
@@ -155,7 +161,7 @@ def archive(kind: str) -> Path:
 
 async def provide(kinds: list[str], state_dir: Path, run_dir: Path) -> list[str]:
     """Import images into a store unless the same archive is there already; returns their names."""
-    from agent.images.store import ImageStore
+    from agent.images.store import ImageStore  # noqa: PLC0415 - not for --archive-only
 
     store = ImageStore(state_dir, run_dir)
     try:
@@ -163,10 +169,8 @@ async def provide(kinds: list[str], state_dir: Path, run_dir: Path) -> list[str]
         for kind in kinds:
             name, _, config, _ = RECIPES[kind]
             path = archive(kind)
-            labels = {"org.corral.base": path.stem}
-            full = {"config": dict(config) | {"Labels": labels}}
-            if not await store.has(name, labels):
-                digest = await store.add(name, path, full)
+            if not store.has(name, path.stem):
+                digest = await store.add(name, path, {"config": config}, path.stem)
                 print(f"base images: {name} {digest[7:19]}", file=sys.stderr)
             names.append(name)
         return names
@@ -175,6 +179,9 @@ async def provide(kinds: list[str], state_dir: Path, run_dir: Path) -> list[str]
 
 
 def main() -> None:
+    own = CHECKOUT / ".venv" / "bin" / "python"
+    if sys.prefix == sys.base_prefix and own.exists():  # the store needs our dependencies
+        os.execv(own, [str(own), *sys.argv])  # noqa: S606 - no shell is the point
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     state = Path(os.environ.get("CORRAL_STATE_DIR", "/var/lib/corral")) / "agent"
     run = Path(os.environ.get("CORRAL_RUN_DIR", "/run/corral")) / "agent"

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def collect(
-    content: Content, layers: Layers, rootfs: RootFs, keep: Collection[str], named: bool
+    content: Content, layers: Layers, rootfs: RootFs, keep: Collection[str], *, named: bool
 ) -> tuple[str, ...]:
-    """Remove every image but those in ``keep``, in use or, unless ``named``, with a name. Blocks."""
+    """Remove every image but those in ``keep``, in use or (unless ``named``) named. Blocks."""
     with content.using(alone=True):
         refs = content.refs()
         kept = set(keep) | set(rootfs.tasks().values())

@@ -39,6 +39,7 @@ class Ref:
     name: str
     digest: str
     source: str
+    note: str = ""
 
 
 @dataclass(frozen=True, slots=True)

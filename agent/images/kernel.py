@@ -52,7 +52,7 @@ def _check(result: int, what: str) -> int:
 
 
 def mount(source: str, target: str, kind: str | None, flags: int = 0, data: str = "") -> None:
-    """Call mount(2)."""
+    """Mount something, or change a mount (mount(2))."""
     _check(
         _libc.mount(
             source.encode(),
@@ -66,12 +66,12 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0, data: str 
 
 
 def unmount(target: str, flags: int = UMOUNT_NOFOLLOW) -> None:
-    """Call umount2(2)."""
+    """Unmount what is mounted on top at ``target`` (umount2(2))."""
     _check(_libc.umount2(os.fsencode(target), flags), target)
 
 
 def unshare(flags: int) -> None:
-    """Call unshare(2) for the calling thread."""
+    """Take the calling thread out of shared namespaces or attributes (unshare(2))."""
     _check(_libc.unshare(flags), "unshare")
 
 
@@ -81,7 +81,7 @@ def syncfs(fd: int) -> None:
 
 
 def prctl(option: int, value: int = 0) -> None:
-    """Call prctl(2) with one argument."""
+    """Set an attribute of the calling process (prctl(2))."""
     _check(_libc.prctl(option, *(ctypes.c_ulong(v) for v in (value, 0, 0, 0))), f"prctl {option}")
 
 

@@ -63,7 +63,7 @@ class Layers:
 
     def __init__(self, content: Content, limits: Limits) -> None:
         self._content = content
-        self._limits = limits
+        self.limits = limits
         self._slots = asyncio.Semaphore(2)  # one jail per processor of a small machine
         self._boot = boot_id()
 
@@ -151,7 +151,7 @@ class Layers:
             home.rename(target)
 
     async def _child(self, files: Path, blob: Path) -> dict[str, object]:
-        limits = asdict(self._limits) | {"parent": os.getpid()}
+        limits = asdict(self.limits) | {"parent": os.getpid()}
         environment = {
             "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
             "PATH": os.defpath,
@@ -172,10 +172,10 @@ class Layers:
         finally:
             os.close(source)
         try:
-            async with asyncio.timeout(self._limits.seconds):
+            async with asyncio.timeout(self.limits.seconds):
                 out, err = await process.communicate()
         except TimeoutError:
-            raise Later(f"unpacking a layer took more than {self._limits.seconds} s") from None
+            raise Later(f"unpacking a layer took more than {self.limits.seconds} s") from None
         finally:
             if process.returncode is None:
                 process.kill()

@@ -28,16 +28,18 @@ OCI_CONFIG: Final = "application/vnd.oci.image.config.v1+json"
 OCI_LAYER: Final = "application/vnd.oci.image.layer.v1.tar"
 DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
 DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LAYER: Final = "application/vnd.docker.image.rootfs.diff.tar"
 
 _LAYER_TYPES: Final = {
     f"{base}{suffix}": suffix.lstrip("+.") or "tar"
     for base in (OCI_LAYER, "application/vnd.oci.image.layer.nondistributable.v1.tar")
     for suffix in ("", "+gzip", "+zstd")
 } | {
-    "application/vnd.docker.image.rootfs.diff.tar": "tar",
-    "application/vnd.docker.image.rootfs.diff.tar.gzip": "gzip",
-    "application/vnd.docker.image.rootfs.diff.tar.zstd": "zstd",
+    DOCKER_LAYER: "tar",
+    f"{DOCKER_LAYER}.gzip": "gzip",
+    f"{DOCKER_LAYER}.zstd": "zstd",
 }
+_PACKINGS: Final = {"tar": "", "gzip": ".gzip", "zstd": ".zstd"}
 _ARCHITECTURES: Final = {
     "x86_64": ("amd64", ""),
     "aarch64": ("arm64", "v8"),
@@ -54,6 +56,11 @@ class Blob:
     digest: str
     size: int
     media_type: str = ""
+
+
+def docker_type(media_type: str) -> str:
+    """Return Docker's name for a layer's media type: one manifest holds one family only."""
+    return DOCKER_LAYER + _PACKINGS[_LAYER_TYPES[media_type]]
 
 
 @dataclass(frozen=True, slots=True)

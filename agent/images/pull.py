@@ -1,9 +1,9 @@
 """Ask registries through skopeo: which digest a name has, and the blobs of an image.
 
 Called by the store. The registry's own words reach the user; what it says decides between
-Refusal (no such image, not allowed) and Later (unreachable, overloaded). Blobs land in a
-staging directory as they came; the store verifies them. Credentials are never arguments:
-skopeo reads the auth file that ``docker login`` writes.
+Refusal (no such image, not allowed) and Later (unreachable, overloaded). Only blobs that are
+missing are fetched, through agent.images.proxy; the store verifies them. Credentials are
+never arguments: skopeo reads the auth file that ``docker login`` writes.
 """
 
 from __future__ import annotations
@@ -11,23 +11,21 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import ipaddress
-import os
 import re
-import signal
 from typing import TYPE_CHECKING, Final
 
 from agent.images.manifest import MAX_MANIFEST
+from agent.images.proxy import Source, opened
 from agent.seams import Later, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+    from contextlib import AbstractAsyncContextManager
 
     from agent.images.reference import Reference
 
 ASK_SECONDS: Final = 30.0
-STALL_SECONDS: Final = 60.0  # without a new byte
-TOTAL_SECONDS: Final = 3600.0
+PROXY: Final = "experimental-image-proxy"
 
 _REFUSED: Final = (
     (r"manifest unknown|name unknown|repository name not known|not found|status 404", "not found"),
@@ -122,84 +120,32 @@ class Registry:
             raise Refusal(f"image {reference.familiar}: its manifest is larger than 4 MiB")
         return out
 
-    async def fetch(self, reference: Reference, digest: str, directory: Path) -> None:
-        """Fetch manifest and blobs of one platform's ``digest``; files there are not fetched.
-
-        Layout: ``manifest.json`` and one file per blob, named by its hex digest.
-        """
-        command = [
-            *("skopeo", "--insecure-policy", "copy", "--quiet", "--preserve-digests"),
-            *self._options(reference, "src-"),
+    def source(self, reference: Reference, digest: str) -> AbstractAsyncContextManager[Source]:
+        """Open one platform's image for fetching single blobs."""
+        return opened(
+            ["skopeo", "--insecure-policy", PROXY, *self._options(reference)],
             f"docker://{reference.at(digest)}",
-            f"dir:{directory}",
-        ]
-        try:
-            async with asyncio.timeout(TOTAL_SECONDS):
-                code, _, err = await run(command, self._environment, watch=directory)
-        except TimeoutError:
-            raise Later(f"pulling {reference.familiar} took over {TOTAL_SECONDS:.0f} s") from None
-        if code is None:
-            raise Later(
-                f"pulling {reference.familiar}: nothing came from {reference.host} "
-                f"for {STALL_SECONDS:.0f} s"
-            )
-        if code:
-            raise failure(reference.familiar, err.decode(errors="replace"))
-
-
-def _bytes_below(directory: Path) -> int:
-    total = 0
-    for path in directory.iterdir():
-        with contextlib.suppress(FileNotFoundError):  # renamed meanwhile
-            total += path.lstat().st_size
-    return total
+            self._environment,
+            lambda words: failure(reference.familiar, words),
+        )
 
 
 async def run(
-    command: list[str], environment: Mapping[str, str], *, watch: Path | None = None
+    command: list[str], environment: Mapping[str, str]
 ) -> tuple[int | None, bytes, bytes]:
-    """Run a tool that dies with us; code None when ``watch`` stopped growing.
-
-    The tool gets its own process group and the kernel's word that it will not outlive us.
-    """
+    """Run a tool that dies with us, and with the caller's patience."""
     process = await asyncio.create_subprocess_exec(
         *("setpriv", "--pdeathsig", "KILL", *command),
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
         env=dict(environment),
-        start_new_session=True,
     )
-    stalled = False
     try:
-        async with asyncio.TaskGroup() as group:
-            talk = group.create_task(process.communicate())
-            if watch is not None:
-                guard = group.create_task(_kill_when_stalled(process, watch))
-                out, err = await talk
-                stalled = guard.done()
-                guard.cancel()
-            else:
-                out, err = await talk
+        out, err = await process.communicate()
     finally:
         if process.returncode is None:
-            end_group(process.pid)
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
             await process.wait()
-    return (None if stalled else process.returncode), out, err
-
-
-async def _kill_when_stalled(process: asyncio.subprocess.Process, directory: Path) -> None:
-    size = -1
-    while True:
-        now = await asyncio.to_thread(_bytes_below, directory)
-        if now == size:
-            end_group(process.pid)
-            return
-        size = now
-        await asyncio.sleep(STALL_SECONDS)
-
-
-def end_group(pid: int) -> None:
-    """SIGKILL a process group started by :func:`run`; gone already is fine."""
-    with contextlib.suppress(ProcessLookupError):
-        os.killpg(pid, signal.SIGKILL)
+    return process.returncode, out, err

@@ -9,7 +9,6 @@ blobs, layers, record, name, so that a kill at any instant leaves nothing half m
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import hashlib
 import logging
@@ -47,11 +46,13 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
+    from agent.images.proxy import Source
     from specs.wire import BuildEvent, BuildImage, ResolveImage
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
+_EPOCH: Final = "1970-01-01T00:00:00Z"
 _PACKED: Final = {b"\x1f\x8b": "+gzip", b"\x28\xb5": "+zstd"}
 _ATTEMPTS: Final = 2  # a damaged blob is fetched once more before giving up
 
@@ -74,6 +75,7 @@ class ImageStore:
         self.registry = Registry(self.environment)
         self._threads = ThreadPoolExecutor(4, "images")
         self._locks: dict[str, asyncio.Lock] = {}
+        self._builder = Builder(self, run_dir)
         self._known: dict[str, ImageConfig] = {}
         self.content.clean_staging()
 
@@ -134,7 +136,7 @@ class ImageStore:
 
     def build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
         """Build with buildah; the last event has ``digest`` or ``error``."""
-        return Builder(self).build(request)
+        return self._builder.build(request)
 
     async def list(self) -> list[ImageInfo]:
         """Return the images that are complete on this node."""
@@ -158,12 +160,17 @@ class ImageStore:
         Kept are ``keep``, what a task's writable layer stands on and, unless ``named``,
         every image that has a name. Raises Later while images are being added.
         """
-        return await self._call(collect, self.content, self.layers, self.rootfs, keep, named)
+        return await self._call(collect, self.content, self.layers, self.rootfs, keep, named=named)
 
     # adding images
 
-    async def add(self, name: str, archive: Path, config: Mapping[str, object]) -> str:
-        """Make a one-layer image of a root file system's tar archive and name it."""
+    async def add(
+        self, name: str, archive: Path, config: Mapping[str, object], note: str = ""
+    ) -> str:
+        """Make a one-layer image of a root file system's tar archive and name it.
+
+        ``config`` holds fields of the OCI image config; ``note`` is kept with the name.
+        """
         reference = parse(name)
         with self.content.using(), self.content.stage() as stage:
             blob = stage / "blob"
@@ -175,18 +182,22 @@ class ImageStore:
             with self.content.blob(digest).open("rb") as file:
                 packed = _PACKED.get(file.read(2), "")
             layers = [{"mediaType": f"{OCI_LAYER}{packed}", "digest": digest, "size": size}]
-            full = dict(config) | {"rootfs": {"type": "layers", "diff_ids": [diff_id]}}
+            full = dict(config) | {
+                "rootfs": {"type": "layers", "diff_ids": [diff_id]},
+                # buildah counts layers by history and refuses to build on an image without.
+                # Without a time its layer cache never matches.
+                "created": _EPOCH,
+                "history": [{"created": _EPOCH, "created_by": "corral image import"}],
+            }
             manifest = self.content.put_blob(self._manifest(full, layers))
             await self._finish(manifest, manifest)
-            self.content.set_ref(Ref(reference.name, manifest, "imported"))
+            self.content.set_ref(Ref(reference.name, manifest, "imported", note))
         return manifest
 
-    async def has(self, name: str, labels: Mapping[str, str]) -> bool:
-        """Say whether a name stands for a complete image with these labels."""
-        digest = self._local(parse(name))
-        if not digest or not self._complete(digest):
-            return False
-        return labels.items() <= self._config(digest).labels.items()
+    def has(self, name: str, note: str) -> bool:
+        """Say whether ``name`` stands for the complete image that was added with ``note``."""
+        ref = self.content.ref(parse(name).name)
+        return ref is not None and ref.note == note and self._complete(ref.digest) is not None
 
     def _manifest(self, config: Mapping[str, object], layers: Sequence[object]) -> bytes:
         """Store an image config and return the manifest that joins it with ``layers``."""
@@ -205,15 +216,30 @@ class ImageStore:
             }
         )
 
-    async def adopt(self, directory: Path, name: str, source: str) -> str:
-        """Take over an image in skopeo's ``dir:`` layout and name it; returns its digest."""
-        manifest = (directory / "manifest.json").read_bytes()
-        digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
-        with self.content.using():
-            self.content.put_blob(manifest)
-            await self._finish(digest, digest, directory)
-            self.content.set_ref(Ref(parse(name).name, digest, source))
+    async def adopt(self, manifest: bytes, name: str, origin: str, source: Source) -> str:
+        """Take over an image whose blobs ``source`` has, and name it; returns its digest."""
+        with self.content.using(), self.content.stage() as stage:
+            digest = self.content.put_blob(manifest)
+            await self._finish(digest, digest, stage, source)
+            self.content.set_ref(Ref(parse(name).name, digest, origin))
         return digest
+
+    def name(self, name: str, digest: str, origin: str) -> None:
+        """Let a name stand for a complete image."""
+        self.content.set_ref(Ref(parse(name).name, digest, origin))
+
+    def packed(self) -> dict[str, Blob]:
+        """Return, by diffID, the blobs of layers as they came."""
+        found: dict[str, Blob] = {}
+        for record in self.content.records():
+            data = self.content.read_blob(record.manifest, MAX_MANIFEST)
+            parsed = parse_manifest(data) if data else None
+            if isinstance(parsed, Manifest) and len(parsed.layers) == len(record.diff_ids):
+                pairs = zip(record.diff_ids, parsed.layers, strict=True)
+                found |= {
+                    diff_id: blob for diff_id, blob in pairs if self.content.has_blob(blob.digest)
+                }
+        return found
 
     # inside
 
@@ -282,13 +308,22 @@ class ImageStore:
         if isinstance(parsed, Index):
             raise Refusal(f"image {reference.familiar}: an index inside an index is not supported")
         with self.content.stage() as stage:
-            wanted = {parsed.config.digest, *(layer.digest for layer in parsed.layers)}
-            missing = [item for item in wanted if not self.content.has_blob(item)]
-            if missing:
-                for item in wanted.difference(missing):  # skopeo fetches only what is not there
-                    (stage / item.removeprefix("sha256:")).hardlink_to(self.content.blob(item))
-                await self.registry.fetch(reference, own, stage)
-            await self._finish(digest, own, stage)
+            blobs = (parsed.config, *parsed.layers)
+            missing = [blob for blob in blobs if not self.content.has_blob(blob.digest)]
+            if not missing:
+                await self._finish(digest, own)
+                return
+            self._room(sum(blob.size for blob in missing))
+            async with self.registry.source(reference, own) as source:
+                await self._finish(digest, own, stage, source)
+
+    def _room(self, wanted: int) -> None:
+        """Refuse to start what cannot end: the packed blobs alone must fit."""
+        free = shutil.disk_usage(self.content.root).free
+        if wanted + self.layers.limits.floor > free:
+            raise Later(
+                f"the image needs {wanted >> 20} MiB; {self.content.root} has {free >> 20} MiB free"
+            )
 
     async def _manifest_bytes(self, reference: Reference, digest: str, given: bytes = b"") -> bytes:
         data = self.content.read_blob(digest, MAX_MANIFEST)
@@ -300,21 +335,23 @@ class ImageStore:
             self.content.put_blob(data)
         return data
 
-    async def _finish(self, digest: str, own: str, directory: Path | None = None) -> None:
+    async def _finish(
+        self, digest: str, own: str, stage: Path | None = None, source: Source | None = None
+    ) -> None:
         """Verify and unpack everything the manifest ``own`` names, then write the record.
 
-        Blobs come from ``directory`` (hex names) or are in the store already.
+        Blobs that the store does not have are fetched from ``source`` by way of ``stage``.
         """
         data = self.content.read_blob(own, MAX_MANIFEST)
         parsed = parse_manifest(data) if data else None
         if not isinstance(parsed, Manifest):
             raise DamagedBlob(own)
-        config = self._stored_config(parsed, own, directory)
+        config = await self._stored_config(parsed, own, stage, source)
         jobs = list(zip(parsed.layers, config.diff_ids, strict=True))
         try:
             async with asyncio.TaskGroup() as group:
                 for blob, diff_id in dict.fromkeys(jobs):
-                    group.create_task(self._layer(blob, diff_id, directory))
+                    group.create_task(self._layer(blob, diff_id, stage, source))
         except ExceptionGroup as errors:
             raise _first(errors) from None
         self.rootfs.check(config.diff_ids)
@@ -339,42 +376,48 @@ class ImageStore:
             # They stay usable during this boot and are unpacked again after the next.
             log.warning("layers could not be written to disk", extra={"error": str(error)})
 
-    def _stored_config(self, manifest: Manifest, own: str, directory: Path | None) -> Config:
+    async def _stored_config(
+        self, manifest: Manifest, own: str, stage: Path | None, source: Source | None
+    ) -> Config:
         blob = manifest.config
+        if blob.size > MAX_CONFIG:
+            raise Refusal(f"the image's config has {blob.size} bytes; the limit is {MAX_CONFIG}")
         data = self.content.read_blob(blob.digest, MAX_CONFIG)
-        if data is None and directory is not None:
-            with contextlib.suppress(FileNotFoundError):
-                path = directory / blob.digest.removeprefix("sha256:")
-                if path.stat().st_size > MAX_CONFIG:
-                    raise Refusal(f"the image's config is larger than {MAX_CONFIG} bytes")
-                data = path.read_bytes()
-                if f"sha256:{hashlib.sha256(data).hexdigest()}" != blob.digest:
-                    raise DamagedBlob(blob.digest)
-                self.content.put_blob(data)
+        if data is None and stage is not None and source is not None:
+            path = stage / "config"
+            await source.get(blob, path)
+            data = path.read_bytes()
+            if f"sha256:{hashlib.sha256(data).hexdigest()}" != blob.digest:
+                raise DamagedBlob(blob.digest)
+            config = parse_config(data, own, len(manifest.layers))  # refuse before keeping it
+            self.content.put_blob(data)
+            return config
         if data is None:
             raise DamagedBlob(blob.digest)
         return parse_config(data, own, len(manifest.layers))
 
-    async def _layer(self, blob: Blob, diff_id: str, directory: Path | None) -> None:
+    async def _layer(
+        self, blob: Blob, diff_id: str, stage: Path | None, source: Source | None
+    ) -> None:
         """Make one layer usable and its blob verified and stored, hashing each byte once."""
         stored = self.content.blob(blob.digest)
-        staged = directory / stored.name if directory else stored
-        fresh = staged.exists() and not stored.exists()
-        path = staged if fresh else stored
+        path = stored
+        if not stored.exists() and stage is not None and source is not None:
+            path = stage / stored.name
+            await source.get(blob, path)
         try:
-            if path.stat().st_size != blob.size:
-                raise DamagedBlob(blob.digest)
-            if not self.layers.done(diff_id):
+            sound = path.stat().st_size == blob.size
+            if sound and not self.layers.done(diff_id):
                 await self.layers.unpack(path, blob.digest, diff_id)
-            elif fresh and await self._call(hash_file, path) != blob.digest:
-                raise DamagedBlob(blob.digest)
-            if fresh:
-                self.content.adopt_blob(path, blob.digest)
-        except FileNotFoundError:
-            raise DamagedBlob(blob.digest) from None
-        except DamagedBlob:
+            elif sound and path is not stored:
+                sound = await self._call(hash_file, path) == blob.digest
+        except (FileNotFoundError, DamagedBlob):
+            sound = False
+        if not sound:
             path.unlink(missing_ok=True)
-            raise
+            raise DamagedBlob(blob.digest)
+        if path is not stored:
+            self.content.adopt_blob(path, blob.digest)
 
     async def _call(self, function: Callable[P, T], *arguments: P.args, **more: P.kwargs) -> T:
         call = functools.partial(function, *arguments, **more)

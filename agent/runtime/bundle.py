@@ -27,22 +27,12 @@ if TYPE_CHECKING:
 
 DEFAULT_CAPABILITIES: Final = frozenset(
     "CAP_" + name
-    for name in (
-        "CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP "
-        "NET_BIND_SERVICE SYS_CHROOT KILL AUDIT_WRITE"
-    ).split()
+    for name in ["CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"]
 )
 # In the kernel's order: the position is the capability's number.
 ALL_CAPABILITIES: Final = tuple(
     "CAP_" + name
-    for name in (
-        "CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP "
-        "LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER "
-        "SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE "
-        "SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP "
-        "MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON BPF "
-        "CHECKPOINT_RESTORE"
-    ).split()
+    for name in ["CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE"]
 )
 MASKED: Final = (
     *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys"),
@@ -59,8 +49,7 @@ _SYSCTL_IPC = re.compile(
     r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)$|fs\.mqueue\."
 )
 _RLIMITS: Final = frozenset(
-    "as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime "
-    "sigpending stack".split()
+    ["as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"]
 )
 # Default device rules: everything may be made, only these may be used.
 _DEVICE_RULES: Final[tuple[tuple[str, int | None, int | None], ...]] = (
@@ -203,7 +192,9 @@ def capabilities(spec: TaskSpec, host: Host, warnings: list[str]) -> frozenset[s
         wanted = frozenset() if "CAP_ALL" in drop else DEFAULT_CAPABILITIES & host.grantable
         lost = sorted(add - host.grantable)
         if lost:
-            raise Refusal(f"this node cannot grant {', '.join(lost)} (cap_add): it has it not itself")
+            raise Refusal(
+                f"this node cannot grant {', '.join(lost)} (cap_add): it has it not itself"
+            )
         wanted |= add
     return wanted - drop if "CAP_ALL" not in drop else wanted & add
 
@@ -298,7 +289,9 @@ def _rlimits(spec: TaskSpec, host: Host, warnings: list[str]) -> list[dict[str, 
     found = []
     for name, limit in sorted(spec.ulimits.items()):
         if name not in _RLIMITS:
-            raise Refusal(f"ulimit {name!r} does not exist; known are {', '.join(sorted(_RLIMITS))}")
+            raise Refusal(
+                f"ulimit {name!r} does not exist; known are {', '.join(sorted(_RLIMITS))}"
+            )
         infinity = 2**64 - 1
         soft = infinity if limit.soft < 0 else limit.soft
         hard = infinity if limit.hard < 0 else limit.hard

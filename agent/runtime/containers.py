@@ -7,7 +7,6 @@ config.json, conmon's pid and control files, the exit file.
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 import os
@@ -139,9 +138,11 @@ class OciContainers:
         try:
             await exits.kill_cgroup(self.cgroup, task)
         except TimeoutError:
-            raise RuntimeFailure("a process of the task cannot be killed; the kernel holds it") from None
-        await self.runtime.delete(task)
+            raise RuntimeFailure(
+                "a process of the task cannot be killed; the kernel holds it"
+            ) from None
         exits.remove_cgroup(self.cgroup, task)
+        await self.runtime.delete(task)
         self._remove_run_files(task)
 
     def _kill_monitor(self, task: str) -> None:
@@ -159,9 +160,13 @@ class OciContainers:
             path.unlink(missing_ok=True)
 
     async def erase(self, task: str) -> None:
-        if self.bundle(task).exists() or exits.cgroup_dirs(self.cgroup, task):
+        if (
+            (self.bundle(task) / "conmon.pid").exists()
+            or (self.runtime.root / task).exists()
+            or exits.cgroup_dirs(self.cgroup, task)
+        ):
             await self.clear(task)
-        await asyncio.to_thread(shutil.rmtree, self.bundle(task), True)  # noqa: FBT003 - its signature
+        shutil.rmtree(self.bundle(task), ignore_errors=True)
 
     def last_lines(self, task: str, count: int) -> list[str]:
         return [line.line for line in logs.last_lines(self.logs(task), count)]

@@ -24,7 +24,9 @@ TIMEOUT = 60.0
 def find_runtime() -> tuple[str, str]:
     """Return the path and the name of the runtime to use. Raises RuntimeFailure."""
     for name in ("crun", "runc"):
-        path = shutil.which(name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin")
+        path = shutil.which(
+            name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+        )
         if path:
             return path, name
     raise RuntimeFailure("neither crun nor runc is installed; install Debian's crun package")
@@ -48,12 +50,16 @@ class Runtime:
         await self._checked("start", container)
 
     async def delete(self, container: str) -> None:
-        """Delete a container, killing what is left of it; unknown ones are fine."""
-        if not (self.root / container).exists():
+        """Delete a container whose processes and cgroups are gone; unknown ones are fine."""
+        state = self.root / container
+        if not state.exists():
             return
-        done = await self.spawner.run(
-            self.argv("delete", "--force", container), timeout=TIMEOUT
-        )
+        if self.name == "crun":
+            # With processes and cgroups gone, crun's own delete only removes this directory.
+            # Doing it here saves the start of a program (7 ms) for every run that ends.
+            shutil.rmtree(state)
+            return
+        done = await self.spawner.run(self.argv("delete", "--force", container), timeout=TIMEOUT)
         if done.code != 0 and (self.root / container).exists():
             raise RuntimeFailure(f"{self.name} delete: {done.output.strip()}")
 

@@ -69,9 +69,7 @@ def describe(config: dict[str, Any], request: ExecRequest) -> dict[str, Any]:
         }
     if request.privileged:
         names = privileged_capabilities()
-        process["capabilities"] = {
-            kind: names for kind in ("bounding", "effective", "permitted")
-        }
+        process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
     return process
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import os
 import signal
 from pathlib import Path
@@ -62,13 +63,18 @@ def send(process: Process, number: int) -> bool:
     return True
 
 
+@functools.cache
+def _hierarchies() -> tuple[str, ...]:
+    """Return where cgroup directories can be; the mounts do not change while we run."""
+    with os.scandir(_CGROUPS) as entries:
+        below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return (str(_CGROUPS), *(path for path in below if os.path.ismount(path)))
+
+
 def cgroup_dirs(parent: str, task: str) -> list[Path]:
     """Return the task's cgroup directories, one per hierarchy that has it."""
-    tail = f"{parent}/{task}"
-    places = [_CGROUPS / tail]
-    with contextlib.suppress(OSError):
-        places += [Path(entry.path) / tail for entry in os.scandir(_CGROUPS) if entry.is_dir(follow_symlinks=False)]
-    return [place for place in places if place.is_dir()]
+    places = (os.path.join(top, parent, task) for top in _hierarchies())
+    return [Path(place) for place in places if os.path.isdir(place)]
 
 
 def _members(directory: Path) -> Iterator[int]:

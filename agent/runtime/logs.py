@@ -69,7 +69,10 @@ def rotate(directory: Path, bundle: Path, run: int, limits: LogConfig) -> bool:
         return reopen_log(bundle)
     if size < limits.max_size:
         return False
-    last = max((p.sequence for p in pieces(directory) if p.run == run and p.sequence != _CURRENT), default=0)
+    last = max(
+        (p.sequence for p in pieces(directory) if p.run == run and p.sequence != _CURRENT),
+        default=0,
+    )
     current.rename(directory / f"{run:06d}.{last + 1:06d}.log")
     reopen_log(bundle)
     prune(directory, limits)

@@ -77,9 +77,7 @@ class Addresses:
             cluster = self._draft.cluster
             found = {int(IPv4Address(a)) for a in cluster.by_network.get(network, ())}
             found |= {int(IPv4Address(a)) for a in cluster.resting.get(network, ())}
-            found |= {
-                int(IPv4Address(v.address)) for v in cluster.vips.get(network, {}).values()
-            }
+            found |= {int(IPv4Address(v.address)) for v in cluster.vips.get(network, {}).values()}
             for model in self._draft.writes.values():
                 given = getattr(model, "addresses", None)
                 if given and network in given:
@@ -121,16 +119,18 @@ class Addresses:
     def _give(self, network: Network, node: str) -> Given:
         pool = IPv4Network(network.pool)
         avoid = self.held(network.id) | self._fixed[network.id] | _unusable(pool)
-        mine = [IPv4Network(c) for c, lease in self.leases(network.id).items() if lease.node == node]
+        mine = [
+            IPv4Network(c) for c, lease in self.leases(network.id).items() if lease.node == node
+        ]
         for block in sorted(mine, key=lambda b: (-b.num_addresses, int(b.network_address))):
             found = _first_free(block, avoid)
             if found is not None:
                 return self._take(network, found)
-        block = self._new_block(network, pool, node)
-        if block is not None:
-            found = _first_free(block, avoid)
+        fresh = self._new_block(network, pool, node)
+        if fresh is not None:
+            found = _first_free(fresh, avoid)
             if found is not None:
-                self._lease(network, str(block), node)
+                self._lease(network, str(fresh), node)
                 return self._take(network, found)
         found = _first_free(pool, avoid)
         if found is None:

@@ -109,6 +109,8 @@ class Draft:
             )
             result = await store.txn(compares, writes)
             if not result.ok:
+                # The watch may bring the crossing change late; without it we would lose again.
+                await self.cluster.refresh(result.failed)
                 return False
             self.cluster.applied(result.revision, [(key, model) for key, _, model in chunk])
         return True

@@ -34,8 +34,12 @@ def ensure_networks(run: Pass, stack: str, spec: StackSpec) -> str:
 def _ensure(run: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
     found = find_network(run, stack, wanted)
     if wanted.external:
-        return "" if found is not None else (
-            f"external network {wanted.name} does not exist; deploy the stack that makes it first"
+        return (
+            ""
+            if found is not None
+            else (
+                f"external network {wanted.name} does not exist; deploy the stack that makes it first"
+            )
         )
     settings = {
         "internal": wanted.internal,
@@ -149,11 +153,7 @@ def retire_networks(run: Pass, stack: str, keep: set[str]) -> None:
 def rest_over(run: Pass, interested: dict[str, set[str]]) -> None:
     """Free addresses that rested and that every node concerned let go; then drop empty networks."""
     for network_id, resting in list(run.cluster.resting.items()):
-        nodes = [
-            n
-            for n in interested.get(network_id, ())
-            if run.node_status(n) == "ready"
-        ]
+        nodes = [n for n in interested.get(network_id, ()) if run.node_status(n) == "ready"]
         for address, record in list(resting.items()):
             until = run.observed.resting_since.get((network_id, address), run.now) + REST
             if run.now < until:

@@ -50,9 +50,7 @@ def _wait(run: Pass, task: Task, reason: str) -> None:
     status = task.status
     if status.state is not TaskState.PENDING or task.pending_reason != reason:
         status = status.model_copy(update={"state": TaskState.PENDING})
-        run.draft.put_task(
-            task.model_copy(update={"status": status, "pending_reason": reason})
-        )
+        run.draft.put_task(task.model_copy(update={"status": status, "pending_reason": reason}))
     elif run.draft.cluster.tasks.get(task.id) is not task:
         run.draft.put_task(task)
 

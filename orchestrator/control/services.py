@@ -113,7 +113,13 @@ def _plan_service(
     state.plan = reconcile(wanted, replicas, run.now)
     update = effective.service.rollback if target.rollback else effective.service.update
     state.moves = advance(
-        wanted, replicas, update, release=effective.release, gate=gate, now=run.now
+        wanted,
+        replicas,
+        update,
+        release=effective.release,
+        gate=gate,
+        updating=_updating(run, stack, name, target),
+        now=run.now,
     )
     run.look_again(state.plan.wake)
     run.look_again(state.moves.wake)
@@ -132,6 +138,16 @@ def _plan_service(
         if wanted.nodes.get(task.slot) and task.node is None:
             pinned[task.id] = wanted.nodes[task.slot]
     return state
+
+
+def _updating(run: Pass, stack: Stack, service: str, target: Target) -> bool:
+    """Say whether the service ran before this release: then there is something to lose."""
+    if target.rollback:
+        return True
+    running = run.cluster.releases.get((stack.name, stack.running))
+    spec = run.cluster.spec_of(running) if running is not None else None
+    older = stack.running < target.release.number
+    return older and spec is not None and service in spec.services
 
 
 def admitted(effective: Effective, replicas: list[Replica], target: Target) -> bool:

@@ -128,12 +128,19 @@ class Cluster:
         # count this; whoever asks which of *our* removals a node has seen must.
         self._advance(revision)
 
+    async def refresh(self, key: str) -> None:
+        """Read one key anew: somebody changed it and the watch has not told yet."""
+        entry = await self._store.get(key)
+        if entry is not None:
+            self._apply(key, entry.value, entry.version)
+        elif key in self._models:
+            self._apply(key, None, (await self._store.list(key)).revision)
+
     def _known(self, key: str) -> int:
         return max(self._versions.get(key, 0), self._deleted.get(key, 0))
 
     def _advance(self, revision: int) -> None:
-        if revision > self.revision:
-            self.revision = revision
+        self.revision = max(self.revision, revision)
         self._moved.set()
         self._moved = asyncio.Event()
 
