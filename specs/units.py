@@ -23,7 +23,7 @@ _NANO = {
     "w": 604_800_000_000_000,
 }
 _MAX_INT64 = (1 << 63) - 1
-_DURATION_PART = re.compile(r"([0-9]*)(?:(\.)([0-9]*))?([^0-9.]*)")
+_DURATION_PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
 _INTEGER = re.compile(r"[+-]?[0-9]+\Z")
 _SIZE_UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
 _DIGITS = r"[0-9](?:_?[0-9])*"
@@ -51,7 +51,8 @@ def parse_duration(text: str) -> int:
     total = 0
     while rest:
         found = _DURATION_PART.match(rest)
-        whole, dot, fraction, unit = found.groups("") if found else ("", "", "", "")
+        assert found is not None  # every part of the pattern is optional
+        whole, fraction, unit = found.groups("")
         if not whole and not fraction:
             raise ValueError(f"{text!r} is not a duration: write numbers with units, like 1m30s")
         if not unit:
@@ -66,8 +67,6 @@ def parse_duration(text: str) -> int:
             total += int(int(fraction[:18]) * (scale / 10 ** len(fraction[:18])))
         if total > _MAX_INT64:
             raise ValueError(f"the duration {text!r} is too long")
-        del dot
-        assert found is not None
         rest = rest[found.end() :]
     return -total if negative else total
 
@@ -198,58 +197,67 @@ def split_words(line: str) -> list[str]:
     What follows an unquoted ``;``, ``&``, ``|``, ``<`` or ``>`` is cut off, as
     Compose does; parentheses need quotes or a ``$`` in front.
     """
-    words: list[str] = []
-    word = ""
-    started = escaped = double = single = back = dollar = False
-    for char in line:
-        if escaped:
-            word += char
-            escaped, started = False, True
-            continue
-        if char == "\\":
-            if single:
-                word += char
+    return _Words().split(line)
+
+
+class _Words:
+    """The state of splitting one line. Backquotes may have quotes inside, the others not."""
+
+    def __init__(self) -> None:
+        self._words: list[str] = []
+        self._word = ""
+        self._started = False
+        self._escaped = False
+        self._quote = ""  # one of ' " (
+        self._back = False
+
+    def split(self, line: str) -> list[str]:
+        for char in line:
+            if self._escaped:
+                self._escaped = False
+                self._take(char)
+            elif char == "\\" and self._quote != "'":
+                self._escaped = True
+            elif char in " \t\r\n":
+                self._blank(char)
+            elif char in "'\"`()":
+                self._mark(char)
+            elif char in _OPERATORS and not (self._quote or self._back):
+                if char == ">" and self._word[:1].isdigit():
+                    self._started = False  # the 2 of 2> is no word
+                break
             else:
-                escaped = True
-            continue
-        if char in " \t\r\n":
-            if single or double or back or dollar:
-                word += char
-            elif started:
-                words.append(word)
-                word, started = "", False
-            continue
-        if char == "`":
-            if not (single or double or dollar):
-                back = not back
-        elif char == ")":
-            if not (single or double or back):
-                dollar = not dollar
-        elif char == "(":
-            if not (single or double or back):
-                if dollar or not word.endswith("$"):
-                    raise ValueError("a parenthesis in a command must be quoted")
-                dollar = True
-                word += "("
-                continue
-        elif char == '"':
-            if not (single or dollar):
-                started = started or double
-                double = not double
-                continue
-        elif char == "'":
-            if not (double or dollar):
-                started = started or single
-                single = not single
-                continue
-        elif char in _OPERATORS and not (single or double or back or dollar):
-            if char == ">" and word[:1].isdigit():
-                started = False
-            break
-        started = True
-        word += char
-    if started:
-        words.append(word)
-    if escaped or single or double or back or dollar:
-        raise ValueError("a quote, parenthesis or backslash in the command is not closed")
-    return words
+                self._take(char)
+        if self._escaped or self._quote or self._back:
+            raise ValueError("a quote, parenthesis or backslash in the command is not closed")
+        if self._started:
+            self._words.append(self._word)
+        return self._words
+
+    def _take(self, char: str) -> None:
+        self._word += char
+        self._started = True
+
+    def _blank(self, char: str) -> None:
+        if self._quote or self._back:
+            self._word += char
+        elif self._started:
+            self._words.append(self._word)
+            self._word, self._started = "", False
+
+    def _mark(self, char: str) -> None:
+        if char in "'\"" and self._quote in ("", char):
+            self._started = self._started or bool(self._quote)
+            self._quote = "" if self._quote else char
+        elif char == "(" and self._quote in ("", "(") and not self._back:
+            if self._quote or not self._word.endswith("$"):
+                raise ValueError("a parenthesis in a command must be quoted")
+            self._word += char
+            self._quote = "("
+        else:
+            if char == "`" and not self._quote:
+                self._back = not self._back
+            elif char == ")" and self._quote in ("", "(") and not self._back:
+                # closing what no $( opened starts one, as Compose has it
+                self._quote = "" if self._quote else "("
+            self._take(char)

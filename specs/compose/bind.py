@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _OCTAL = re.compile(r"[+-]?[0-7]+\Z")
 _OMIT: Any = object()
+_CONTAINERS = frozenset({"list", "object", "map"})
 
 
 def bind(tree: Map, name: str, findings: Findings, *, lenient: bool) -> dict[str, Any]:
@@ -84,17 +85,10 @@ class _Binder:
         return bound
 
     def value(self, value: Any, shape: Shape, path: str, mark: Mark | None) -> Any:
+        """Return the value as its type in the model; reports and leaves out what is none."""
         kind = shape.bind
-        if kind == "object":
-            if value is None and shape.keep == "set":
-                return None
-            if isinstance(value, Map) or value is None:
-                return self.object(value, shape, path)
-            return self._misfit("a mapping", value, path, mark)
-        if kind == "list":
-            return self._list(value, shape, path, mark)
-        if kind == "map":
-            return self._map(value, shape, path, mark)
+        if kind in _CONTAINERS:
+            return self._container(kind, value, shape, path, mark)
         if kind == "drop":
             return _OMIT
         try:
@@ -108,6 +102,20 @@ class _Binder:
             message = str(error) if isinstance(error, ValueError) else f"cannot be {printed(value)}"
             self._findings.error(message, code="bad-value", path=path, mark=mark)
             return _OMIT
+
+    def _container(self, kind: str, value: Any, shape: Shape, path: str, mark: Mark | None) -> Any:
+        if kind == "list":
+            if isinstance(value, Seq):
+                return self._list(value, shape, path)
+            return self._misfit("a list", value, path, mark)
+        if kind == "object":
+            if value is None and shape.keep == "set":
+                return None
+            if value is None or isinstance(value, Map):
+                return self.object(value, shape, path)
+        elif isinstance(value, Map):
+            return self._map(value, shape, path)
+        return self._misfit("a mapping", value, path, mark)
 
     def _item(self, item: Any, mark: Mark | None, path: str, index: int) -> Any:
         try:
@@ -124,9 +132,7 @@ class _Binder:
         self._findings.error(f"must be {wanted}", code="wrong-type", path=path, mark=mark)
         return _OMIT
 
-    def _list(self, value: Any, shape: Shape, path: str, mark: Mark | None) -> Any:
-        if not isinstance(value, Seq):
-            return self._misfit("a list", value, path, mark)
+    def _list(self, value: Seq, shape: Shape, path: str) -> list[Any]:
         items = shape.items
         assert items is not None
         bound = (
@@ -135,9 +141,7 @@ class _Binder:
         )
         return [item for item in bound if item is not _OMIT]
 
-    def _map(self, value: Any, shape: Shape, path: str, mark: Mark | None) -> Any:
-        if not isinstance(value, Map):
-            return self._misfit("a mapping", value, path, mark)
+    def _map(self, value: Map, shape: Shape, path: str) -> dict[str, Any]:
         made: dict[str, Any] = {}
         values = shape.values
         assert values is not None
@@ -264,12 +268,12 @@ def _hosts(value: Any) -> list[str]:
     else:
         for item in value:
             text = printed(item)
-            host, separator, addresses = text.partition("=")
+            host, separator, right = text.partition("=")
             if not separator:
-                host, separator, addresses = text.partition(":")
+                host, separator, right = text.partition(":")
             if not separator:
                 raise ValueError(f"{text!r} has no address: write host=address")
-            found.setdefault(host, []).extend(addresses.split(","))
+            found.setdefault(host, []).extend(right.split(","))
     lines = []
     for host, addresses in found.items():
         if not host or ":" in host or "=" in host:

@@ -204,9 +204,9 @@ class _Load:
         )
 
     def _finish(self, project: Project, services: Sequence[str], *, prune: bool) -> None:
+        from specs.compose import selection  # noqa: PLC0415
         from specs.compose.consistency import Consistency  # noqa: PLC0415 - one stage, one import
         from specs.compose.environment import Folding  # noqa: PLC0415
-        from specs.compose import selection  # noqa: PLC0415
 
         model = project.model
         if self._consistency:

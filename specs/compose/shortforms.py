@@ -99,9 +99,7 @@ class _Walk:
                 made.add(entry, mark)
                 continue
             try:
-                if type(entry) is not str and type(entry) is not int:
-                    raise ValueError(f"{entry!r} is not a port")  # noqa: TRY004 - told to the user below
-                for port in parse_port(str(entry)):
+                for port in parse_port(entry):
                     made.add(_marked(port, mark), mark)
             except ValueError as error:
                 if self._lenient and isinstance(entry, str):
@@ -368,8 +366,11 @@ def _is_path(source: str) -> bool:
     return len(source) > 1 and source[0].isalpha() and source[1] == ":"
 
 
-def parse_port(spec: str) -> list[dict[str, Any]]:
-    """Return the published ports a short port string means, one entry per container port."""
+def parse_port(written: Any) -> list[dict[str, Any]]:
+    """Return the published ports a short port means, one entry per container port."""
+    if type(written) is not str and type(written) is not int:
+        raise ValueError(f"{written!r} is not a port")
+    spec = str(written)
     parts = spec.split(":")
     container = parts[-1]
     host = parts[-2] if len(parts) > 1 else ""

@@ -75,7 +75,7 @@ class _Refused(Exception):
 def parse(text: bytes | str, file: str, findings: Findings) -> list[Document]:
     """Return the documents of one file; problems go to ``findings``."""
     import yaml  # noqa: PLC0415 - the CLI imports this module long before it needs YAML
-    from yaml.cyaml import CParser  # noqa: PLC0415
+    from yaml._yaml import CParser  # noqa: PLC0415 - yaml.cyaml only re-exports it
 
     documents: list[Document] = []
     try:
@@ -368,14 +368,15 @@ def resolve(text: str) -> Any:
         return text
     if text in _WORDS:
         return _WORDS[text]
+    return text if text[0] in "tTfFnN~" else _number_or_date(text)
+
+
+def _number_or_date(text: str) -> Any:
     if text[0] == ".":
         return _number(text, text) if _POINT.match(text) else text
-    if text[0] in "tTfFnN~":
-        return text
-    if len(text) > 7 and text[4] == "-":
-        moment = _timestamp(text)
-        if moment is not None:
-            return moment
+    moment = _timestamp(text) if len(text) > 7 and text[4] == "-" else None
+    if moment is not None:
+        return moment
     stripped = text.replace("_", "")
     if _INTEGER.match(stripped):
         value = _integer(stripped)

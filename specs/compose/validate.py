@@ -233,7 +233,7 @@ def _describe(value: Any, kind: str) -> str:
     return f"the number {value}"
 
 
-def _type_hint(value: Any, kind: str, shape: Shape, path: str) -> str:
+def _type_hint(value: Any, kind: str, shape: Shape, path: str) -> str:  # noqa: PLR0911 - a table of hints
     types = shape.types
     last = path.rpartition(".")[2]
     if kind in ("integer", "number", "boolean") and "string" in types:
