@@ -31,15 +31,18 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+CHECKOUT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(CHECKOUT))
 
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 SUITE = "bookworm"
-PACKAGES = ("python3-minimal", "libpython3-stdlib", "nginx-light", "redis-server")
+# usr-is-merged instead of usrmerge, which would bring all of perl with it
+PACKAGES = ("usr-is-merged", "python3-minimal", "libpython3-stdlib", "nginx", "redis-server")
 MMDEBSTRAP = (
     "mmdebstrap",
     "--quiet",
     "--variant=essential",
+    "--hook-dir=/usr/share/mmdebstrap/hooks/merged-usr",
     f"--include={','.join(PACKAGES)}",
     '--aptopt=APT::Install-Recommends "false"',
     *(f"--dpkgopt=path-exclude=/usr/share/{part}/*" for part in ("doc", "man", "locale", "info")),
@@ -176,6 +179,9 @@ async def provide(kinds: list[str], state_dir: Path, run_dir: Path) -> list[str]
 
 
 def main() -> None:
+    own = CHECKOUT / ".venv" / "bin" / "python"
+    if sys.prefix == sys.base_prefix and own.exists():  # the store needs our dependencies
+        os.execv(own, [str(own), *sys.argv])  # noqa: S606 - no shell is the point
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     state = Path(os.environ.get("CORRAL_STATE_DIR", "/var/lib/corral")) / "agent"
     run = Path(os.environ.get("CORRAL_RUN_DIR", "/run/corral")) / "agent"

@@ -82,6 +82,7 @@ class Server:
         self._cache: dict[tuple[str, bytes, int], bytes] = {}
         self._random = random.Random(os.urandom(16))
         self._counters = Counters()
+        self._snapshot = 0
         self._stopping = False
         self._watch(self.control, self._accept_control)
 
@@ -395,9 +396,13 @@ class Server:
                 return {"version": VERSION, "pid": os.getpid()}, []
             case "load":
                 with os.fdopen(fds[0], "rb") as file:
-                    self.zones = Zones.load(json.load(file))
+                    data = json.load(file)
+                if data.get("patch") and data["after"] != self._snapshot:
+                    return {"snapshot": self._snapshot}, []  # a change to what we do not have
+                self.zones.load(data)
+                self._snapshot = int(data["number"])
                 self._cache.clear()
-                return {"generation": self.zones.generation}, []
+                return {"snapshot": self._snapshot}, []
             case "hold":
                 self._hold(str(request["task"]), fds)
                 return {}, []

@@ -110,7 +110,7 @@ def _ifinfo(index: int = 0, flags: int = 0, change: int = 0) -> bytes:
 # --- links -----------------------------------------------------------------
 
 _IFLA_ADDRESS, _IFLA_IFNAME, _IFLA_MTU, _IFLA_LINKINFO, _IFLA_IFALIAS = 1, 3, 4, 18, 20
-_IFLA_AF_SPEC, _IFLA_NS_FD = 26, 28
+_IFLA_AF_SPEC, _IFLA_GROUP, _IFLA_NS_FD = 26, 27, 28
 # linux/ip.h: the position of each per-device sysctl in IFLA_INET_CONF
 CONF = {
     "forwarding": 1,
@@ -188,6 +188,18 @@ def delete_link(name: str) -> Message:
     """Remove a device; one that is gone already is fine."""
     body = _ifinfo() + attr(_IFLA_IFNAME, name)
     return Message(DELLINK, 0, body, f"remove {name}", (errno.ENODEV,))
+
+
+def doom(name: str, group: int) -> Message:
+    """Put a device into the group that :func:`delete_group` removes."""
+    body = _ifinfo() + attr(_IFLA_IFNAME, name) + attr(_IFLA_GROUP, group)
+    return Message(SETLINK, 0, body, f"group {name}", (errno.ENODEV,))
+
+
+def delete_group(group: int) -> Message:
+    """Remove all devices of a group at once: the kernel waits for its readers once, not per link."""
+    body = _ifinfo() + attr(_IFLA_GROUP, group)
+    return Message(DELLINK, 0, body, "remove links", (errno.ENODEV,))
 
 
 def parse_link(body: bytes) -> Link:

@@ -32,10 +32,11 @@ from agent.network import (
     records,
     sysctls,
 )
+from agent.network.endpoints import PerService
 from agent.network.plan import Wanted, host_plan, overlay_mtu, task_plan
 from agent.network.ports import PortSockets
 from agent.network.resolver import Resolver, ResolverDown
-from agent.network.rules import PortKey, port_targets, ruleset
+from agent.network.rules import port_key, port_targets, ruleset, service_part
 from agent.seams import Attached, Later, Refusal
 from specs.wire import NodeSelf
 
@@ -72,10 +73,15 @@ class NodeNetwork:
         self._ports = PortSockets()
         self._lock = asyncio.Lock()
         self._wanted = _NOTHING
+        self._doomed: dict[str, Path] = {}  # to be detached, taken by the network thread
+        self._undead: dict[str, OSError] = {}  # could not be
         self._extra: dict[str, Assignment] = {}  # attached before an apply() named them
         self._revision = 0
         self._enforced = -1
         self._rules: Ruleset | None = None
+        self._rule_parts = PerService(service_part)
+        self._name_parts = PerService(records.service_part)
+        self._unpublished: set[str] = set()  # services the resolver may have old names of
         self._snapshot: dict[str, Any] = {}
         self._mtu = 1450
         self._home = -1
@@ -96,7 +102,7 @@ class NodeNetwork:
 
     async def check_ports(self, ports: Iterable[Port]) -> list[str]:
         """Return a sentence for each published port that is taken on this node."""
-        keys = [_port_key(port) for port in ports if port.published is not None]
+        keys = [port_key(port) for port in ports if port.published is not None]
         return await self._in(self._nft, lambda: self._ports.check(keys))
 
     # --- agent.seams.Network ---
@@ -167,13 +173,14 @@ class NodeNetwork:
 
     async def _announce(self, assignment: Assignment) -> None:
         """Have filters in force before the first packet; refuse ports that cannot be had."""
-        if self._wanted.assignments.get(assignment.id) != assignment:
+        known = self._wanted.assignments.get(assignment.id)
+        if known is None or not _same_network(known, assignment):
             self._extra[assignment.id] = assignment
             await self._enforce_newest()
         elif self._enforced < self._revision or self._enforced < 0:
             await self._enforce_newest()
         for port in assignment.host_ports:
-            reason = self._ports.refused.get(_port_key(port))
+            reason = self._ports.refused.get(port_key(port))
             if reason:
                 raise Refusal(f"{assignment.name}: {reason}")
 
@@ -195,15 +202,20 @@ class NodeNetwork:
             raise Later(f"name resolution of this node is down: {error}") from error
 
     async def detach(self, task: str) -> None:
-        """Remove everything attach made."""
+        """Remove everything attach made; calls at the same time share the kernel's work."""
         self._extra.pop(task, None)
         await self._in(self._dns, lambda: self._resolver.drop([task]))
-        path = self._netns / task
+        self._doomed[task] = self._netns / task
 
         def work() -> None:
-            attaching.detach(task, path, host=self._kernel()[1])
+            doomed, self._doomed = self._doomed, {}
+            if doomed:  # an earlier call may have taken ours along
+                self._undead |= attaching.detach(doomed, host=self._kernel()[1])
 
         await self._in(self._net, work)
+        failed = self._undead.pop(task, None)
+        if failed is not None:
+            raise Later(f"the network of task {task} cannot be removed: {failed}") from failed
 
     async def adopt(self, tasks: set[str]) -> None:
         """Keep these tasks' objects and remove every other task's."""
@@ -212,8 +224,9 @@ class NodeNetwork:
             _, host = self._kernel()
             self._netns.mkdir(parents=True, exist_ok=True)
             there = {path.name for path in self._netns.iterdir()}
-            for task in there - tasks:
-                attaching.detach(task, self._netns / task, host=host)
+            gone = {task: self._netns / task for task in sorted(there - tasks)}
+            for task, error in attaching.detach(gone, host=host).items():
+                log.warning("namespace of task %s stays: %s", task, error)
             known = {names.task_prefix(task) for task in tasks}
             stray = [
                 name
@@ -248,7 +261,10 @@ class NodeNetwork:
             if self._enforced >= mine:
                 return  # a later call's state was put in force while we waited
             target = self._revision
-            await self._enforce(self._effective())
+            try:
+                await self._enforce(self._effective())
+            except (OSError, nft.NftFailed, ResolverDown) as error:
+                raise Later(f"the node's network cannot be brought up to date: {error}") from error
             self._enforced = target
 
     async def _enforce(self, wanted: Wanted) -> None:
@@ -277,8 +293,10 @@ class NodeNetwork:
         return converge.converge(plan, found, host)
 
     def _filter(self, wanted: Wanted) -> tuple[Ruleset | None, Ruleset]:
-        withheld = self._ports.hold(port_targets(wanted))
-        new = ruleset(wanted, withheld=withheld)
+        parts, _ = self._rule_parts.update(wanted)
+        targets = port_targets(wanted, parts)
+        withheld = self._ports.hold(targets)
+        new = ruleset(wanted, parts, targets, withheld=withheld)
         old = self._rules
         self._table.apply(new)
         self._rules = new
@@ -286,9 +304,12 @@ class NodeNetwork:
 
     def _publish_names(self, wanted: Wanted) -> None:
         upstreams = files.nameservers(_read(self._resolv_conf))
-        fresh = records.snapshot(wanted, upstreams, generation=0)
-        if fresh != self._snapshot:
-            self._resolver.load({**fresh, "generation": self._revision})
+        parts, changed = self._name_parts.update(wanted)
+        fresh = records.snapshot(wanted, parts, upstreams)
+        if changed or {**fresh, "services": 0} != {**self._snapshot, "services": 0}:
+            self._unpublished |= changed
+            self._resolver.publish(fresh, self._unpublished)
+            self._unpublished = set()
             self._snapshot = fresh
 
     # --- looking after it ---
@@ -300,13 +321,18 @@ class NodeNetwork:
             await asyncio.sleep(_RESOLVER_CHECK)
             since += _RESOLVER_CHECK
             try:
-                if self._snapshot and await self._in(self._dns, self._resolver.ensure):
-                    log.warning("the dns process had ended; started it again")
+                if self._snapshot:
+                    await self._in(self._dns, self._look_after_resolver)
                 if since >= _VERIFY:
                     since = 0.0
                     await self.verify()
             except (OSError, ResolverDown, nft.NftFailed) as error:
                 log.warning("network repair failed, will try again: %s", error)
+
+    def _look_after_resolver(self) -> None:
+        if self._resolver.ensure():
+            log.warning("the dns process had ended; started it again")
+        self._resolver.save()
 
     async def verify(self) -> list[str]:
         """Compare the kernel with the wanted state, put right what differs, and say what did."""
@@ -333,7 +359,7 @@ class NodeNetwork:
 
         def work() -> list[str]:
             home, host = self._kernel()
-            there = set(host.links())
+            there = converge.veths(converge.look(host))
             restored = []
             for task, assignment in wanted.assignments.items():
                 path = self._netns / task
@@ -356,8 +382,8 @@ class NodeNetwork:
 
             def work() -> None:
                 _, host = self._kernel()
-                for path in list(self._netns.iterdir()) if self._netns.exists() else []:
-                    attaching.detach(path.name, path, host=host)
+                there = list(self._netns.iterdir()) if self._netns.exists() else []
+                attaching.detach({path.name: path for path in there}, host=host)
                 found = converge.look(host)
                 plan = host_plan(_NOTHING, mtu=1500, present=frozenset())
                 converge.converge(plan, found, host)
@@ -380,13 +406,13 @@ class NodeNetwork:
         for executor in (self._net, self._nft, self._dns):
             executor.shutdown(wait=False)
 
-    async def _in(self, executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    @staticmethod
+    async def _in(executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
         return await asyncio.get_running_loop().run_in_executor(executor, work)
 
 
-def _port_key(port: Port) -> PortKey:
-    everywhere = port.host_ip in (None, "", "0.0.0.0")
-    return PortKey(port.protocol, port.published or 0, "" if everywhere else str(port.host_ip))
+def _same_network(one: Assignment, other: Assignment) -> bool:
+    return one.networks == other.networks and one.host_ports == other.host_ports
 
 
 def _read(path: Path) -> str:

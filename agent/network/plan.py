@@ -222,6 +222,8 @@ def host_plan(wanted: Wanted, *, mtu: int, present: frozenset[str]) -> HostPlan:
         neighbours.add(Neighbour(names.VXLAN, peer.overlay, mac))
         neighbours.add(Neighbour(names.VXLAN, peer.underlay, mac, fdb=True))
     for network in wanted.networks.values():
+        if network.encrypted:
+            continue  # never in the clear: its blackhole route is all it gets here
         for block in network.blocks:
             if block.node in by_node:
                 via = by_node[block.node].overlay

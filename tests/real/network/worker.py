@@ -19,10 +19,20 @@ MODELS = {
 }
 
 
+KNOWN = {}
+
+
 def state(data):
+    """Objects that did not change stay the same objects, as in the agent's own table."""
     found = {"me": NodeSelf.model_validate(data["me"]), "ready": data["ready"]}
     for key, model in MODELS.items():
-        found[key] = {k: model.model_validate(v) for k, v in data[key].items()}
+        found[key] = {}
+        for k, v in data[key].items():
+            raw, made = KNOWN.get((key, k), (None, None))
+            if raw != v:
+                made = model.model_validate(v)
+                KNOWN[key, k] = (v, made)
+            found[key][k] = made
     return found
 
 
