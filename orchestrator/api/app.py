@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUP = "corral"
-DRAIN = 2.0  # seconds open requests have at shutdown; streams never end by themselves
+DRAIN = 1.0  # seconds open requests have at shutdown; streams never end by themselves
 MAX_HEADERS = 16 * 1024
 
 
