@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import web
 
 from orchestrator.errors import RequestError
-from specs.api import Progress
+from specs.api import Progress, StackLogLine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from specs.base import Model
 
 log = logging.getLogger(__name__)
-M = TypeVar("M", bound="Model")
+T = TypeVar("T")
 
 PULSE = 10.0
 STUCK = 60.0
@@ -33,12 +33,12 @@ FIRST = 0.25  # seconds an error has to become a proper answer instead of a brok
 
 async def respond(
     request: web.Request,
-    source: AsyncIterator[Model],
+    source: AsyncIterator[Model] | AsyncIterator[list[StackLogLine]],
     *,
     detached: bool = False,
     patient: bool = False,
 ) -> web.StreamResponse:
-    """Send what ``source`` yields until it ends or the reader goes.
+    """Send what ``source`` yields, single or in batches, until it ends or the reader goes.
 
     ``detached``: the source is work that goes on when nobody reads any more.
     ``patient``: a reader that pauses (logs in a pager) is waited for without limit.
@@ -55,16 +55,22 @@ async def respond(
             if not done:
                 await lines.pulse()
                 continue
-            model = reading.result()
-            if model is None:
+            found = reading.result()
+            if found is None:
                 break
-            await lines.send(model)
+            await lines.send(*(found if isinstance(found, list) else (found,)))
             reading = _next(source)
     except RequestError as exc:
         if not lines.opened:
             raise
         # The words still reach the reader, as the end of what it was watching.
         await lines.send(Progress(kind="end", ok=False, message=exc.detail, hint=exc.hint))
+    except Exception:
+        if not lines.opened:
+            raise
+        # No second answer on this connection; a stream that breaks off is not taken for whole.
+        log.exception("stream failed", extra={"path": request.path})
+        lines.abort()
     finally:
         reading.cancel()
         await asyncio.wait({reading})
@@ -73,8 +79,8 @@ async def respond(
     return await lines.close()
 
 
-def _next(source: AsyncIterator[M]) -> asyncio.Task[M | None]:
-    async def step() -> M | None:
+def _next(source: AsyncIterator[T]) -> asyncio.Task[T | None]:
+    async def step() -> T | None:
         return await anext(source, None)
 
     return asyncio.create_task(step(), name="stream-next")
@@ -96,8 +102,8 @@ class _Lines:
         await self._response.prepare(self._request)
         self.opened = True
 
-    async def send(self, model: Model) -> None:
-        await self._write(model.model_dump_json().encode() + b"\n")
+    async def send(self, *models: Model) -> None:
+        await self._write(b"".join(m.model_dump_json().encode() + b"\n" for m in models))
 
     async def pulse(self) -> None:
         await self._write(b"\n")
@@ -109,9 +115,12 @@ class _Lines:
             async with asyncio.timeout(self._stuck):
                 await self._response.write(data)
         except (ConnectionError, TimeoutError):
-            self.connected = False
-            if self._request.transport is not None:
-                self._request.transport.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        self.connected = False
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
     async def close(self) -> web.StreamResponse:
         if self.connected:
