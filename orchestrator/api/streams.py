@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
+OPEN: web.AppKey[set[asyncio.Task[object]]] = web.AppKey("open_streams")
 
 PULSE = 10.0
 STUCK = 60.0
@@ -45,6 +46,9 @@ async def respond(
     """
     lines = _Lines(request, stuck=None if patient else STUCK)
     reading = _next(source)
+    task = asyncio.current_task()
+    assert task is not None
+    request.app[OPEN].add(task)
     try:
         await asyncio.wait({reading}, timeout=FIRST)
         if reading.done():
@@ -72,11 +76,19 @@ async def respond(
         log.exception("stream failed", extra={"path": request.path})
         lines.abort()
     finally:
+        request.app[OPEN].discard(task)
         reading.cancel()
         await asyncio.wait({reading})
         if (leave := getattr(source, "aclose", None)) is not None:
             await leave()
     return await lines.close()
+
+
+async def break_off(app: web.Application) -> None:
+    """Cut all streams at shutdown: their readers see it and come back to the next controller."""
+    streams = app[OPEN]
+    for task in list(streams):
+        task.cancel()
 
 
 def _next(source: AsyncIterator[T]) -> asyncio.Task[T | None]:
