@@ -5,7 +5,6 @@ control.py holds the writer's lock around every call and wakes the loop after it
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.control.dependencies import dependencies_of
@@ -21,7 +20,7 @@ from specs.task import Desired
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from orchestrator.control.state import Cluster
     from orchestrator.seams import Sealer

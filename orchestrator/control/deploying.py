@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
@@ -25,14 +24,15 @@ from specs.base import content_hash
 from specs.compile import compile_stack
 from specs.ids import new_id
 from specs.problems import Position, Problem, SpecError
-from specs.stack import ContentSpec, FileRef, Port, ServiceSpec, StackSpec
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterable
 
     from orchestrator.control.draft import Draft
     from orchestrator.control.state import Cluster
     from orchestrator.seams import Sealer
+    from specs.stack import ContentSpec, FileRef, Port, ServiceSpec, StackSpec
 
 FREE_PORTS = range(30000, 32768)  # published ports the file leaves to us
 LARGEST_CONTENT = MAX_VALUE // 2  # base64 twice and the record's own keys must fit a value

@@ -39,14 +39,14 @@ from orchestrator.control.records import (
 )
 from orchestrator.store import keys
 from orchestrator.store.base import Change, Compacted, Store
-from specs.api import Release, Stack
-from specs.node import Node, NodeCondition
-from specs.stack import StackSpec
-from specs.task import Task
 
 if TYPE_CHECKING:
+    from specs.api import Release, Stack
     from specs.base import Model
     from specs.kit.clock import Clock
+    from specs.node import Node, NodeCondition
+    from specs.stack import StackSpec
+    from specs.task import Task
 
 log = logging.getLogger(__name__)
 

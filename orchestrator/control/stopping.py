@@ -69,8 +69,10 @@ def advance(run: Pass, task: Task, interested: Mapping[str, set[str]]) -> None:
             (
                 "endpoint.late",
                 task.stack,
-                f"{task.name} is stopped although {names} did not confirm within "
-                f"{ACK_LIMIT:g} s that it gets no more traffic",
+                (
+                    f"{task.name} is stopped although {names} did not confirm within "
+                    f"{ACK_LIMIT:g} s that it gets no more traffic"
+                ),
             )
         )
     run.draft.put_task(task.model_copy(update={"desired": Desired.REMOVED}))

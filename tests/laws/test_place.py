@@ -122,7 +122,9 @@ def test_placing(described_nodes, described_groups, seed, random):
         if cpus[node_id]:
             assert node.use.cpus + cpus[node_id] <= node.cpus + 0.01, "law: CPUs not over-committed"
         if memory[node_id]:
-            assert node.use.memory + memory[node_id] <= node.memory, "law: memory not over-committed"
+            assert node.use.memory + memory[node_id] <= node.memory, (
+                "law: memory not over-committed"
+            )
         assert ports[node_id] <= 1, "law: a host port is taken once"
     assert all(len(where) == 1 for where in homes.values()), "law: a volume has one home"
 
