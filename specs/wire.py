@@ -241,6 +241,8 @@ class LogLine(Model):
 
 
 class ExecRequest(Model):
+    """``detach``: answer {"exit": 0} once the command has started, and leave it running."""
+
     command: tuple[str, ...]
     tty: bool = False
     stdin: bool = False
@@ -248,6 +250,7 @@ class ExecRequest(Model):
     working_dir: str | None = None
     environment: dict[str, str] = Field(default_factory=dict)
     privileged: bool = False
+    detach: bool = False
     rows: int = 24
     columns: int = 80
 
