@@ -33,7 +33,7 @@ class Wanted:
     """
 
     slots: Mapping[int, str]
-    restart: RestartPolicy = RestartPolicy()
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
     nodes: Mapping[int, str] = field(default_factory=dict)  # slot -> node, global mode
     exclusive: bool = False
 

@@ -1,5 +1,6 @@
 """Fixtures every test sees: lab hosts (tests/lab_fixtures.py) and Hypothesis' profiles."""
 
+import asyncio
 import os
 
 from hypothesis import HealthCheck, settings
@@ -7,6 +8,10 @@ from hypothesis import HealthCheck, settings
 from tests.lab_fixtures import fresh_lab, host, lab, lab_pool
 
 __all__ = ["fresh_lab", "host", "lab", "lab_pool"]
+
+# pytest-asyncio asks for the current event loop before it sets its own; asking makes one that
+# nobody closes, which shows up as a ResourceWarning in whatever test runs later.
+asyncio.set_event_loop(None)
 
 # A busy two-core machine is not a finding: no deadlines, no health check of speed. What lands is
 # judged by the same examples every time; the slow lane looks for new ones.

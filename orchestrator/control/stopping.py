@@ -79,7 +79,7 @@ def advance(run: Pass, task: Task, interested: Mapping[str, set[str]]) -> None:
 
 
 def trim(run: Pass, tasks: list[Task], *, wanted: bool) -> None:
-    """Let go of what ended in one slot, but the newest; of everything where the slot is unwanted."""
+    """Let go of what ended in one slot: all but the newest, all where it is unwanted."""
     ended = sorted(
         (t for t in tasks if t.state in FINAL and t.desired is not Desired.REMOVED),
         key=lambda t: (t.desired is not Desired.SHUTDOWN, t.created_at, t.id),

@@ -69,17 +69,17 @@ def cluster(described) -> ClusterView:
 def tasks(described) -> list[Pending]:
     found = []
     for number, group in enumerate(described):
-        group = dict(group)
-        for slot in range(1, group.pop("count") + 1):
-            found.append(
-                Pending(
-                    task=f"t{number}.{slot}",
-                    service=f"app/s{number}",
-                    spec_hash=f"h{number}",
-                    slot=slot,
-                    **group,
-                )
+        fields = dict(group)
+        found += [
+            Pending(
+                task=f"t{number}.{slot}",
+                service=f"app/s{number}",
+                spec_hash=f"h{number}",
+                slot=slot,
+                **fields,
             )
+            for slot in range(1, fields.pop("count") + 1)
+        ]
     return found
 
 
