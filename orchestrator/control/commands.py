@@ -8,8 +8,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.control.dependencies import dependencies_of
-from orchestrator.control.deploying import Making, make_release, scale_problem
+from orchestrator.control.deploying import make_release, scale_problem
 from orchestrator.control.draft import Draft
+from orchestrator.control.making import Making
 from orchestrator.control.records import STACKS, Idempotency
 from orchestrator.control.rows import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound
