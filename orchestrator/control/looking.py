@@ -6,7 +6,6 @@ them together, then what is left over: withdrawn tasks, resting addresses, histo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from orchestrator.control import networks, reaper, releases, removal, stopping
@@ -16,6 +15,8 @@ from specs.api import ReleaseState
 from specs.task import FINAL, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.control.context import Pass
     from orchestrator.control.endpoints import Outgoing
     from specs.api import Stack

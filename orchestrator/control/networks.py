@@ -38,7 +38,7 @@ def _ensure(run: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
             ""
             if found is not None
             else (
-                f"external network {wanted.name} does not exist; deploy the stack that makes it first"
+                f"external network {wanted.name} does not exist; deploy the stack that has it first"
             )
         )
     settings = {

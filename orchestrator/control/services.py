@@ -382,7 +382,7 @@ def _slots_as_they_are(run: Pass, tasks: list[Task]) -> dict[int, Effective]:
 
 
 def _failed_attempt(run: Pass, tasks: list[Task], create: Create, stack: Stack) -> bool:
-    """Say whether the slot holds only what a failed release left behind: that is kept to be seen."""
+    """Say whether the slot holds only what a failed release left: that is kept to be seen."""
     ended = [t for t in tasks if t.slot == create.slot and t.state in FINAL]
     if not ended:
         return False

@@ -69,17 +69,17 @@ def cluster(described) -> ClusterView:
 def tasks(described) -> list[Pending]:
     found = []
     for number, group in enumerate(described):
-        group = dict(group)
-        for slot in range(1, group.pop("count") + 1):
-            found.append(
-                Pending(
-                    task=f"t{number}.{slot}",
-                    service=f"app/s{number}",
-                    spec_hash=f"h{number}",
-                    slot=slot,
-                    **group,
-                )
+        fields = dict(group)
+        found += [
+            Pending(
+                task=f"t{number}.{slot}",
+                service=f"app/s{number}",
+                spec_hash=f"h{number}",
+                slot=slot,
+                **fields,
             )
+            for slot in range(1, fields.pop("count") + 1)
+        ]
     return found
 
 
@@ -122,7 +122,9 @@ def test_placing(described_nodes, described_groups, seed, random):
         if cpus[node_id]:
             assert node.use.cpus + cpus[node_id] <= node.cpus + 0.01, "law: CPUs not over-committed"
         if memory[node_id]:
-            assert node.use.memory + memory[node_id] <= node.memory, "law: memory not over-committed"
+            assert node.use.memory + memory[node_id] <= node.memory, (
+                "law: memory not over-committed"
+            )
         assert ports[node_id] <= 1, "law: a host port is taken once"
     assert all(len(where) == 1 for where in homes.values()), "law: a volume has one home"
 

@@ -71,8 +71,10 @@ def three(**more) -> ClusterView:
         (
             a_task(memory=8 * GIB),
             {},
-            "no node fits: of 3 nodes, 3 lack memory "
-            "(needs 8 GiB, most unreserved is 3 GiB on host3)",
+            (
+                "no node fits: of 3 nodes, 3 lack memory "
+                "(needs 8 GiB, most unreserved is 3 GiB on host3)"
+            ),
         ),
         (
             a_task(cpus=4),
@@ -84,7 +86,11 @@ def three(**more) -> ClusterView:
             {},
             "no node fits: of 3 nodes, 3 do not satisfy 'node.labels.gpu == yes'",
         ),
-        (a_task(), {"status": "down"}, "no node fits: of 3 nodes, 3 are down (host1, host2, host3)"),
+        (
+            a_task(),
+            {"status": "down"},
+            "no node fits: of 3 nodes, 3 are down (host1, host2, host3)",
+        ),
         (
             a_task(),
             {"availability": "drain"},
@@ -93,20 +99,26 @@ def three(**more) -> ClusterView:
         (
             a_task(ports=(HostPort(80, "tcp"),)),
             {"listening": frozenset({"80/tcp"})},
-            "no node fits: of 3 nodes, 3 have port 80/tcp held by a process of the host "
-            "(host1, host2, host3)",
+            (
+                "no node fits: of 3 nodes, 3 have port 80/tcp held by a process of the host "
+                "(host1, host2, host3)"
+            ),
         ),
         (
             a_task(ports=(HostPort(22, "tcp"),)),
             {},
-            "no node fits: of 3 nodes, 3 have port 22/tcp reserved for the node itself "
-            "(host1, host2, host3)",
+            (
+                "no node fits: of 3 nodes, 3 have port 22/tcp reserved for the node itself "
+                "(host1, host2, host3)"
+            ),
         ),
         (
             a_task(max_per_node=1),
             {"use": Use(services={"app/web": 1})},
-            "no node fits: of 3 nodes, 3 have max_replicas_per_node = 1 tasks of the service "
-            "already",
+            (
+                "no node fits: of 3 nodes, 3 have max_replicas_per_node = 1 tasks of the service "
+                "already"
+            ),
         ),
         (
             a_task(platform="linux/arm64"),

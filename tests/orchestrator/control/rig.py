@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.control.control import Control
 from orchestrator.control.state import Cluster
@@ -24,6 +23,9 @@ from specs.api import Client, Deploy
 from specs.node import Node, NodeFacts
 from specs.task import FINAL, Desired, Health, Run, Task, TaskState, TaskStatus
 from specs.wire import BuildEvent, Hello, Objects, Report, ResolvedImage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
 
 
 class LoopClock:
@@ -297,7 +299,7 @@ class Rig:
         self.watchers: list[Callable[[FakeNode, str, str], None]] = []
         self.deploys = 0
 
-    async def __aenter__(self) -> Rig:
+    async def __aenter__(self) -> Self:
         for number in range(1, self.count + 1):
             await self.add_node(number)
         self._outer = asyncio.TaskGroup()

@@ -107,9 +107,7 @@ async def test_an_unready_task_is_no_endpoint_until_it_is_ready():
 async def test_endpoints_of_a_dead_node_get_no_traffic():
     async with Rig(nodes=3) as rig:
         db = {"volumes": [{"type": "volume", "source": "d", "target": "/d"}]}
-        await rig.up(
-            project(db=db, web=replicas(3), top={"volumes": {"d": {"name": "app_d"}}})
-        )
+        await rig.up(project(db=db, web=replicas(3), top={"volumes": {"d": {"name": "app_d"}}}))
         await rig.deployed()
         dead = rig.live("db")[0].node
         await rig.nodes[dead].crash()
@@ -216,8 +214,11 @@ async def test_a_small_pool_is_used_up_by_single_addresses_and_says_so():
 
 async def test_overlapping_subnets_are_refused_by_name():
     async with Rig() as rig:
+
         def with_subnet(subnet, name):
-            return {"networks": {"default": {"name": name, "ipam": {"config": [{"subnet": subnet}]}}}}
+            return {
+                "networks": {"default": {"name": name, "ipam": {"config": [{"subnet": subnet}]}}}
+            }
 
         await rig.up(project(web={}, top=with_subnet("172.30.0.0/24", "one")))
         await rig.deployed()
@@ -272,9 +273,7 @@ async def test_a_global_service_runs_once_on_every_node_that_fits():
         assert {t.node for t in rig.live("all")} == {"n1", "n2", "n3"}
         assert {t.node for t in rig.live("some")} == {"n1", "n3"}
         assert len({t.name for t in rig.live("all")}) == 3
-        await rig.put_node(
-            rig.cluster.nodes["n3"].model_copy(update={"labels": {"disk": "ssd"}})
-        )
+        await rig.put_node(rig.cluster.nodes["n3"].model_copy(update={"labels": {"disk": "ssd"}}))
         await rig.until(lambda: {t.node for t in rig.tasks("some")} == {"n1"})
         await rig.nodes["n3"].crash()
         await asyncio.sleep(30)
@@ -330,5 +329,8 @@ async def test_volumes_bring_services_together_and_per_slot_ones_do_not():
         assert len({t.node for t in rig.live("a", "two")}) == 3
         assert {"two_data-1", "two_data-2", "two_data-3"} <= set(rig.cluster.volumes)
         assert {
-            v for f in rig.nodes.values() for t in f.wanted.tasks.values() for v in t.volumes.values()
+            v
+            for f in rig.nodes.values()
+            for t in f.wanted.tasks.values()
+            for v in t.volumes.values()
         } == {"app_data", "two_data-1", "two_data-2", "two_data-3"}
