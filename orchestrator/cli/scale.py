@@ -51,8 +51,9 @@ def run(args: argparse.Namespace, session: Session) -> int:
     finally:
         view.close()
     if not reached:
+        reasons = ", ".join(boards.waiting(board)) or "no reason given"
         raise CliError(
-            f"no progress for {STUCK:.0f} s: {', '.join(boards.waiting(board)) or 'no reason given'}",
+            f"no progress for {STUCK:.0f} s: {reasons}",
             hint=f"{command} ps; it goes on when that changes",
         )
     board.end = {"message": ", ".join(f"{name} {n}/{n}" for name, n in counts.items())}

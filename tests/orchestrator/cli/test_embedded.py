@@ -228,7 +228,7 @@ def test_stop_ends_a_controller_that_was_started_by_hand(machine, spawn_program)
         "import os, sys; os.execv(sys.argv[1], sys.argv[1:])",
         embedded.DAEMON_PYTHON, "-P", "-m", "orchestrator",
     )  # fmt: skip
-    wait_for(lambda: embedded.daemon_pids(), "the controller did not start")
+    wait_for(embedded.daemon_pids, "the controller did not start")
     # Reaped by a thread: a zombie child of ours would look alive to nobody but us.
     threading.Thread(target=process.wait, daemon=True).start()
     assert embedded.stop(Client()) == ["controller"]

@@ -77,12 +77,42 @@ def test_output_streams_input_and_exit_code(shop, spawn_program):
 
     shop.on("GET", "/v1/tasks/t-web-2/exec", lambda _r: Exec(talk))
     process = execute(
-        spawn_program, "-u", "nobody", "-w", "/tmp", "-e", "A=b=c", "web", "sh", "-c", "cat", stdin=-1
+        spawn_program,
+        "-u",
+        "nobody",
+        "-w",
+        "/tmp",
+        "-e",
+        "A=b=c",
+        "web",
+        "sh",
+        "-c",
+        "cat",
+        stdin=-1,
     )
     big = os.urandom(300_000)
     out, err = process.communicate(big, timeout=20)
     assert (process.returncode, err) == (42, b"to standard error")
     assert out == big
+
+
+def test_input_and_output_may_block_each_other(shop, spawn_program):
+    """Like `cat BIG | corral exec web cat > FILE` while nothing reads our input yet."""
+    size = 3_000_000
+
+    def talk(agent):
+        agent.read()
+        for _ in range(size // 60_000):  # more than all socket buffers, before reading anything
+            agent.send(b"\x01" + b"x" * 60_000)
+        while agent.read()[1] != b"\x00":
+            pass
+        agent.send({"exit": 0})
+        agent.read()
+
+    shop.on("GET", "/v1/tasks/t-redis-1/exec", lambda _r: Exec(talk))
+    process = execute(spawn_program, "redis", "cat", stdin=-1)
+    out, _ = process.communicate(b"y" * size, timeout=20)
+    assert (process.returncode, len(out)) == (0, size)
 
 
 def test_large_fragmented_output_with_pings_in_between(shop, spawn_program):
@@ -220,7 +250,7 @@ def test_choose_takes_the_first_that_runs_or_the_one_asked_for():
     rows = [row("web-10"), row("web-2"), row("web-1", "failed")]
     assert exec_command.choose(rows, "web", 0)["id"] == "t-web-2"
     assert exec_command.choose(rows, "web", 10)["id"] == "t-web-10"
-    with pytest.raises(CliError, match="replica 1 of web is not running: .*shop-web-1 failed"):
+    with pytest.raises(CliError, match=r"replica 1 of web is not running: .*shop-web-1 failed"):
         exec_command.choose(rows, "web", 1)
     with pytest.raises(CliError, match="no service 'db'"):
         exec_command.choose(rows, "db", 0)
