@@ -19,9 +19,10 @@ import re
 import secrets
 import stat
 import subprocess
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
 from agent.images import kernel
 from agent.images.content import remove_tree, sync_directory
@@ -62,8 +63,14 @@ class VolumeStore:
         self._subpaths.mkdir(parents=True, exist_ok=True, mode=0o711)
         self._files = SecretFs(run_dir)
         self._threads = ThreadPoolExecutor(4, "volumes")
-        self._locks: dict[Path, asyncio.Lock] = {}
+        self._locks: weakref.WeakValueDictionary[Path, asyncio.Lock] = weakref.WeakValueDictionary()
         self._clean()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """End the threads; volumes and mounts stay."""
@@ -106,7 +113,6 @@ class VolumeStore:
         path = self._named / _check_name(name)
         async with self._lock(path):
             await self._call(self._remove, path)
-        self._locks.pop(path, None)
 
     async def list(self) -> list[str]:
         """Return the names of the volumes that exist."""

@@ -48,12 +48,11 @@ ROUTES = Path("/proc/net/route")
 
 async def run(config: Config, *, embedded: bool) -> None:
     """Run the controller until SIGTERM. Raises RequestError or StoreError when it cannot start."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
     folders(config)
     with locked(config.folder / "lock"), locked(config.lock):
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         fresh = not config.database.exists()
         store = await SqliteStore.open(config.database)
         try:

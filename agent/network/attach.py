@@ -58,6 +58,8 @@ def _make_links(
     messages: list[netlink.Message] = []
     for link in plan.links:
         if link.name in present and link.host in there:
+            if not there[link.host].up:
+                messages.append(netlink.up(link.host))
             continue
         # Half a pair from an interrupted attach, or a pair into a namespace that is gone.
         messages.append(netlink.delete_link(link.host))

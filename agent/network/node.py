@@ -359,7 +359,7 @@ class NodeNetwork:
 
         def work() -> list[str]:
             home, host = self._kernel()
-            there = set(host.links())
+            there = converge.veths(converge.look(host))
             restored = []
             for task, assignment in wanted.assignments.items():
                 path = self._netns / task

@@ -293,7 +293,6 @@ def base(wanted: Wanted) -> str:
   chain refusals {{
     ip daddr @vip_dead goto refuse
     fib daddr type local ip daddr . meta l4proto . th dport @port_dead_ip goto refuse
-    fib daddr type local ip daddr . meta l4proto . th dport @ports_ip return
     fib daddr type local meta l4proto . th dport @port_dead goto refuse
   }}
   chain refuse {{

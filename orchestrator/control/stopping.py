@@ -34,7 +34,7 @@ def begin(
     if task.node not in run.cluster.nodes:
         run.draft.delete_task(task)  # its node left the cluster: nobody is there to ask
         return
-    if task.desired is Desired.REMOVED or (task.desired is final and not task.leaving):
+    if task.desired in (Desired.REMOVED, final):
         return
     if graceful and task.status.ready and task.addresses and task.state not in FINAL:
         if not task.leaving:

@@ -123,8 +123,9 @@ class Consistency:
         if mode.startswith("service:"):
             target = mode.removeprefix("service:")
             if target not in self._services:
+                state = "active" if target in self._disabled else "defined"
                 self._error(
-                    f"the service {target!r} is not {'active' if target in self._disabled else 'defined'}",
+                    f"the service {target!r} is not {state}",
                     f"{path}.network_mode",
                     self._suggest("services", target),
                     "undefined",

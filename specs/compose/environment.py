@@ -6,6 +6,7 @@ The last stage: only selected services' files are read. Strongest first:
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING, Any
 
 from specs.compose.envfile import EnvFile, EnvFileError, parse_raw
@@ -25,11 +26,13 @@ class Folding:
     def __init__(
         self,
         files: Files,
+        folder: str,
         environment: Environment,
         findings: Findings,
         where: Callable[[str], Position | None],
     ) -> None:
         self._files = files
+        self._folder = folder
         self._environment = environment
         self._findings = findings
         self._where = where
@@ -94,6 +97,7 @@ class Folding:
         *,
         required: bool = True,
     ) -> dict[str, str] | None:
+        path = posixpath.join(self._folder, path)  # relative only without path resolution
         try:
             text = self._files.read(path).decode("utf-8", "surrogateescape")
             if form == "raw":

@@ -204,9 +204,9 @@ class _Load:
         )
 
     def _finish(self, project: Project, services: Sequence[str], *, prune: bool) -> None:
+        from specs.compose import selection  # noqa: PLC0415
         from specs.compose.consistency import Consistency  # noqa: PLC0415 - one stage, one import
         from specs.compose.environment import Folding  # noqa: PLC0415
-        from specs.compose import selection  # noqa: PLC0415
 
         model = project.model
         if self._consistency:
@@ -219,7 +219,13 @@ class _Load:
         project.disabled.update(disabled)
         if prune:
             selection.prune(model)
-        folding = Folding(self._files, project.environment, self._findings, project.origin)
+        folding = Folding(
+            self._files,
+            project.working_dir,
+            project.environment,
+            self._findings,
+            project.origin,
+        )
         if self._resolve_environment:
             folding.environments(enabled)
         folding.labels(enabled)

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from specs import units
 from specs.compose.schema import PROJECT, SERVICE
-from specs.compose.shape import Shape
 from specs.compose.tree import Map, Mark, Seq, Timestamp, mark_of
 
 if TYPE_CHECKING:
     from specs.compose.findings import Findings
+    from specs.compose.shape import Shape
 
 _STARTED = {"condition": "service_started", "required": True}
 
@@ -44,15 +44,11 @@ class Merge:
                 return result
         if over is None:
             return base
-        if isinstance(base, Map):
-            if not isinstance(over, Map):
-                return self._conflict(base, over, path, mark)
+        if isinstance(base, Map) and isinstance(over, Map):
             return self._maps(base, over, shape, path)
-        if isinstance(base, Seq):
-            if not isinstance(over, Seq):
-                return self._conflict(base, over, path, mark)
+        if isinstance(base, Seq) and isinstance(over, Seq):
             return _joined(base, over)
-        return over
+        return self._conflict(base, over, path, mark) if isinstance(base, Map | Seq) else over
 
     def _conflict(self, base: Any, over: Any, path: str, mark: Mark | None) -> Any:
         was = "a mapping" if isinstance(base, Map) else "a list"

@@ -8,14 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from specs.compose.tree import Map, Mark, Seq, child, mark_of
-from specs.problems import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from specs.compose.interpolate import Use
     from specs.compose.variables import Environment
-    from specs.problems import Problem
+    from specs.problems import Position, Problem
 
 _STEP = re.compile(r"\[(\d+)\]")
 
@@ -46,7 +45,7 @@ class Project:
     tree: Map = field(repr=False)
     profiles: tuple[str, ...] = ()
     disabled: dict[str, Any] = field(default_factory=dict)  # services whose profile is not active
-    sources: Mapping[str, str] = field(default_factory=dict, repr=False)  # file -> its text
+    sources: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # file -> its text
 
     @cached_property
     def origins(self) -> dict[str, Position]:
@@ -115,7 +114,9 @@ def split_path(path: str, tree: Any) -> Iterator[str | int]:
 
 def _next_key(path: str, here: Any) -> str:
     if isinstance(here, dict):
-        fitting = [key for key in here if path == key or path.startswith((f"{key}.", f"{key}["))]
+        fitting: list[str] = [
+            key for key in here if path == key or path.startswith((f"{key}.", f"{key}["))
+        ]
         if fitting:
             return max(fitting, key=len)
     cut = re.search(r"[.\[]", path[1:])

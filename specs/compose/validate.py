@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specs import units
 from specs.compose.schema import PROJECT
 from specs.compose.tree import Map, Mark, Seq, child
 
@@ -127,7 +128,8 @@ class _Checker:
             if found is None:
                 if shape.extensible and key.startswith("x-"):
                     continue
-                found = shape.of_key(key)
+                if shape.names_allow(key):
+                    found = shape.values
             if found is not None:
                 if not self.fits(value[key], found, dotted, marks.get(key)):
                     del value[key]
@@ -169,6 +171,9 @@ class _Checker:
         for index, item in enumerate(value):
             key = identity(item)
             first = seen.setdefault(key, index)
+            if first == index and type(item) in (int, float):
+                # a number after a string of the same digits counts as the same
+                first = seen.get(units.format_number(item), index)
             if first != index:
                 self._findings.error(
                     f"the same item is already at [{first}]",
@@ -228,7 +233,7 @@ def _describe(value: Any, kind: str) -> str:
     return f"the number {value}"
 
 
-def _type_hint(value: Any, kind: str, shape: Shape, path: str) -> str:
+def _type_hint(value: Any, kind: str, shape: Shape, path: str) -> str:  # noqa: PLR0911 - a table of hints
     types = shape.types
     last = path.rpartition(".")[2]
     if kind in ("integer", "number", "boolean") and "string" in types:

@@ -70,12 +70,14 @@ class Server:
         self.name = name
 
         def make():
-            tcp = socket.socket()
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tcp.bind((address, port))
-            tcp.listen(64)
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            udp.bind((address, port))
+            with contextlib.ExitStack() as undo:
+                tcp = undo.enter_context(socket.socket())
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tcp.bind((address, port))
+                tcp.listen(64)
+                udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                udp.bind((address, port))
+                undo.pop_all()
             return tcp, udp
 
         self.tcp, self.udp = inside(namespace, make)
@@ -135,7 +137,7 @@ class Host:
         self.lab, self.name, self.address = lab, name, address
         self.dir = lab.dir / name
         (self.dir / "run").mkdir(parents=True)
-        (self.dir / "run" / "resolv.conf").write_text("nameserver 10.77.0.250\n")
+        (self.dir / "run" / "resolv.conf").write_text("nameserver 127.0.0.1\n")
         self.anchor = subprocess.Popen(
             ["unshare", "-n", "-m", "--propagation", "slave", "sleep", "infinity"]
         )
