@@ -36,6 +36,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Session) -> int:
     counts = deploy.scales(args.counts)
     board = boards.Board(session.stack(), "scale")
+    rows = session.client.get(session.path("tasks"), all=True)["tasks"]
+    for line in lines_of({}, [row for row in rows if row.get("service") in counts]):
+        board.apply(line)  # what is there already is no news
     session.client.request("POST", session.path("scale"), body={"services": counts})
     if args.detach:
         return 0
