@@ -202,6 +202,19 @@ def test_progress_survives_a_controller_that_goes_and_comes_back(shop, project, 
     assert done.err.count("migrate-1 on alpha: running\n") == 1
 
 
+def test_a_progress_stream_that_never_says_how_it_ended_is_a_fault(
+    shop, project, corral, monkeypatch
+):
+    from orchestrator.cli import watch
+
+    monkeypatch.setattr(watch, "RETRY", 0.001)
+    monkeypatch.setattr(watch, "HASTY", 5)
+    shop.on("GET", "/v1/stacks/shop/progress", Lines(GOOD[:3]))
+    done = corral("-p", "shop", "up", "-d")
+    assert done.code == 1
+    assert "ends again and again" in done.err
+
+
 def test_wait_timeout_names_what_is_missing(shop, project, corral):
     shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:3], Hold()]))
     done = corral("-p", "shop", "up", "--wait", "--wait-timeout", "0.3")

@@ -60,8 +60,9 @@ while True:
         else:
             body = {{"version": "0.1.0", "api": 1, "cluster": "c1", "epoch": 1}}
         data = json.dumps(body).encode()
+        code = 404 if "/progress" in request else 200
         try:
-            peer.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(data) + data)
+            peer.sendall(b"HTTP/1.1 %d X\\r\\nContent-Length: %d\\r\\n\\r\\n" % (code, len(data)) + data)
         except OSError:
             pass
 """
