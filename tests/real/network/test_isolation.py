@@ -112,7 +112,10 @@ def test_an_internal_network_has_no_way_out(cluster):
         assert ask(client, cluster.address("inner-too"))[0] == "inner-too"
         assert ask(client, cluster.stranger.address, timeout=SHORT) in NO_WAY
         # Not even with a route of its own making.
-        sh(client, *"ip route add default via 169.254.1.1 dev eth0 onlink".split())
+        sh(
+            client,
+            *["ip", "route", "add", "default", "via", "169.254.1.1", "dev", "eth0", "onlink"],
+        )
         assert ask(client, cluster.stranger.address, timeout=SHORT) in NO_WAY
         assert ask(client, NODES["n1"], 8000, timeout=SHORT) in NO_WAY
         assert outside.seen == 0
