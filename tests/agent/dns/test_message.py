@@ -1,5 +1,7 @@
 """The DNS codec against an independent one, and against nonsense."""
 
+import contextlib
+
 import dns.flags
 import dns.message
 import dns.name
@@ -60,10 +62,14 @@ def test_any_bytes_are_read_or_refused(data):
     try:
         query = message.parse_query(data)
     except message.Malformed as error:
-        refusal = message.refusal(data, message.FORMERR)
-        assert not error.answerable or refusal is not None
+        answerable, query = error.answerable, None
     else:
+        answerable = True
+
+    if query is not None:
         assert message.failure(query, message.SERVFAIL)
+    elif answerable:
+        assert message.refusal(data, message.FORMERR)
 
 
 @given(st.binary(max_size=60), NAME)
@@ -71,10 +77,8 @@ def test_flipped_bytes_of_a_real_query_do_no_harm(noise, name):
     wire = bytearray(dns.message.make_query(name, "A", use_edns=0).to_wire())
     for place, byte in enumerate(noise):
         wire[(place * 7 + byte) % len(wire)] ^= byte
-    try:
+    with contextlib.suppress(message.Malformed):
         message.parse_query(bytes(wire))
-    except message.Malformed:
-        pass
 
 
 @given(NAME)

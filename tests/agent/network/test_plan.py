@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.network import names, netlink
+from agent.network import messages, names
 from agent.network.objects import Address, Neighbour, Route, Rule
 from agent.network.plan import container_routes, host_plan, ingress_numbers, overlay_mtu, task_plan
 from specs.wire import Peer
@@ -141,24 +141,24 @@ def test_routes_survive_the_wire(address, bits, via, source, table):
     wanted_route = Route(
         str(IPv4Network((address, bits), strict=False)), "cr-e7", via, source, table
     )
-    message = netlink.route(wanted_route, 7, protocol=98)
+    message = messages.route(wanted_route, 7, protocol=98)
 
-    assert netlink.parse_route(message.body, INDEX) == (98, wanted_route)
+    assert messages.parse_route(message.body, INDEX) == (98, wanted_route)
 
 
 def test_blackholes_survive_the_wire():
     hole = Route("10.210.16.0/20", blackhole=True)
 
-    assert netlink.parse_route(netlink.route(hole, 0, protocol=98).body, INDEX) == (98, hole)
+    assert messages.parse_route(messages.route(hole, 0, protocol=98).body, INDEX) == (98, hole)
 
 
 @given(IP, st.booleans())
 def test_neighbours_survive_the_wire(address, fdb):
     entry = Neighbour("cr-e7", address, "02:63:0a:d2:00:02", fdb=fdb)
 
-    assert netlink.parse_neighbour(netlink.neighbour(entry, 7).body, INDEX) == entry
+    assert messages.parse_neighbour(messages.neighbour(entry, 7).body, INDEX) == entry
 
 
 def test_rules_survive_the_wire():
     for rule in (Rule(11002, 0x400000, 0x7FE00000, table=21002), Rule(1, 0, 0xFF, goto=9), Rule(9)):
-        assert netlink.parse_rule(netlink.rule(rule, protocol=98).body) == (98, rule)
+        assert messages.parse_rule(messages.rule(rule, protocol=98).body) == (98, rule)

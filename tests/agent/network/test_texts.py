@@ -15,7 +15,12 @@ from agent.network.rules import PortKey
 from tests.agent.network.test_rules import NODES, rules, shop, wanted
 from tests.real.network.states import Cluster, vip
 
-NODE = "# made by hand\nnameserver 192.0.2.53\nnameserver 192.0.2.54 # spare\nsearch example.com corp\n"
+NODE = """\
+# made by hand
+nameserver 192.0.2.53
+nameserver 192.0.2.54 # spare
+search example.com corp
+"""
 
 
 def task(**spec):

@@ -166,7 +166,7 @@ def mac_of_overlay(host):
 
 
 def test_loopback_is_not_reachable_from_outside(cluster):
-    """route_localnet is on for our devices: 127.0.0.0/8 from a container or a neighbour is dropped."""
+    """Although route_localnet is on for our devices."""
     n1 = cluster.hosts["n1"]
     daemon = Server(n1.ns, "daemon", port=3333, address="127.0.0.1")
     try:
