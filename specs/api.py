@@ -5,21 +5,21 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/version                       Version
     GET    /v1/openapi.json
     GET    /v1/nodes                         {"nodes": [NodeRow]}
-    GET    /v1/nodes/{name}                  NodeRow + facts
+    GET    /v1/nodes/{name}                  NodeDetail
     POST   /v1/nodes                         AddNode -> NDJSON stream of Progress
-    PATCH  /v1/nodes/{name}                  {"labels": {k: v|null}, "availability": ...}
+    PATCH  /v1/nodes/{name}                  PatchNode -> NodeRow
     DELETE /v1/nodes/{name}?force=           NDJSON stream of Progress
     GET    /v1/stacks                        {"stacks": [StackRow]}
-    GET    /v1/stacks/{stack}                StackRow + services
+    GET    /v1/stacks/{stack}                StackDetail
     POST   /v1/stacks/{stack}/releases       Deploy -> ReleaseRow (idempotent by Deploy.key)
     GET    /v1/stacks/{stack}/releases       {"releases": [ReleaseRow]}
     GET    /v1/stacks/{stack}/progress?release=N     NDJSON of Progress; ends with the release
     DELETE /v1/stacks/{stack}?volumes=0|1&timeout=S  StackRow; then watch .../progress
-    POST   /v1/stacks/{stack}/scale          {"services": {name: replicas}} -> StackRow
-    POST   /v1/stacks/{stack}/restart        {"services", "timeout": s or null} -> {"tasks": [ids]}
-    POST   /v1/stacks/{stack}/stop           {"timeout": s|null} -> all tasks shut down, stack kept
+    POST   /v1/stacks/{stack}/scale          Scale -> StackRow
+    POST   /v1/stacks/{stack}/restart        Restart -> {"tasks": [ids]}
+    POST   /v1/stacks/{stack}/stop           Stop -> StackRow; all tasks shut down, stack kept
     GET    /v1/stacks/{stack}/tasks?all=     {"tasks": [TaskRow]}
-    GET    /v1/tasks/{id}                    Task (specs.task), whole
+    GET    /v1/tasks/{id}                    Task (specs.task); {id} may be a live task's name
     GET    /v1/tasks/{id}/exec               WebSocket, as specs.wire says
     GET    /v1/stacks/{stack}/logs?service=&follow=&tail=&since=&timestamps=
                                              NDJSON stream of StackLogLine, merged by time
@@ -37,6 +37,7 @@ from typing import Any, Literal
 from pydantic import Field
 
 from specs.base import Model
+from specs.node import NodeFacts
 from specs.stack import StackSpec
 
 
@@ -198,6 +199,58 @@ class NodeRow(Model):
     memory: int = 0
     version: str = ""
     warnings: tuple[str, ...] = ()
+
+
+class ServiceRow(Model):
+    """One service of a stack, as it is wanted and as it is."""
+
+    name: str
+    image: str = ""
+    mode: str = "replicated"
+    replicas: int = 0  # wanted now, with what ``scale`` set
+    tasks: int = 0  # live ones
+    ready: int = 0  # ready, or complete where the service is meant to end
+    scaled: bool = False  # ``replicas`` comes from ``scale``, not from the file
+    ports: tuple[str, ...] = ()
+
+
+class StackDetail(Model):
+    """A StackRow whose ``services`` are rows instead of a number."""
+
+    name: str
+    status: str
+    release: int
+    running: int = 0  # the newest release that was deployed
+    tasks: str = ""
+    reason: str = ""
+    services: tuple[ServiceRow, ...] = ()
+
+
+class NodeDetail(NodeRow):
+    facts: NodeFacts = NodeFacts()
+    underlay: str = ""
+    overlay: str = ""
+    joined_at: float = 0.0
+
+
+class PatchNode(Model):
+    """``labels``: None removes one; ``availability`` None leaves it as it is."""
+
+    labels: dict[str, str | None] = Field(default_factory=dict)
+    availability: str | None = None
+
+
+class Scale(Model):
+    services: dict[str, int]
+
+
+class Restart(Model):
+    services: tuple[str, ...] = ()  # empty = all
+    timeout: float | None = None
+
+
+class Stop(Model):
+    timeout: float | None = None
 
 
 class StackLogLine(Model):

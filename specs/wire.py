@@ -25,6 +25,9 @@ HTTP on the agent's socket (JSON unless said otherwise)::
     DELETE /v1/volumes/{name}       removes a named volume's data
     POST /v1/leave                  node removal: everything corral made on the node goes
 
+Errors are problem+json (specs.api.ApiProblem): 422 = refused for good (the agent's
+Refusal), 503 = may work later (its Later), 404 = no such task.
+
 Exec WebSocket: the first client message is the ExecRequest as text; then binary
 messages of one channel byte + data: client 0 stdin (empty = end), server 1 stdout,
 2 stderr; text messages are JSON: client {"resize": [rows, cols]}, {"signal": n};
@@ -90,6 +93,7 @@ class Assignment(Model):
     spec: TaskSpec
     desired: Desired
     restart: int = 0
+    grace: float | None = None  # overrides spec.stop_grace, e.g. `down -t 0`
     local_restarts: int | None = None  # crashes in a row before the task fails; None = keep trying
     networks: tuple[TaskNetwork, ...] = ()
     host_ports: tuple[Port, ...] = ()  # mode: host ports of this task, published filled in
@@ -237,6 +241,8 @@ class LogLine(Model):
 
 
 class ExecRequest(Model):
+    """``detach``: answer {"exit": 0} once the command has started, and leave it running."""
+
     command: tuple[str, ...]
     tty: bool = False
     stdin: bool = False
@@ -244,6 +250,7 @@ class ExecRequest(Model):
     working_dir: str | None = None
     environment: dict[str, str] = Field(default_factory=dict)
     privileged: bool = False
+    detach: bool = False
     rows: int = 24
     columns: int = 80
 

@@ -7,15 +7,15 @@ does not.
 
 from __future__ import annotations
 
+import ctypes
 import json
 import os
 import shutil
 import signal
 import subprocess
 import sys
-import time
 import uuid
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,12 +23,13 @@ from orchestrator.lab import cgroups
 from orchestrator.lab.layout import GATEWAY, PREFIX6, Address, LabError, Layout
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
 INIT = Path(__file__).with_name("init.py")
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BOOT_TIMEOUT = 20.0
+CLONE_NEWNET = 0x40000000
 # The machine's root is one file system; these may be others, and a host needs them too.
 OTHER_LAYERS = ("/usr", "/etc", "/opt", "/var", "/home", "/srv", "/lib", "/bin", "/sbin")
 # Private to each host: the machine's own never show. Emptied by an opaque directory in the overlay.
@@ -328,6 +329,19 @@ class Host:
             [sys.executable, "-m", "orchestrator.cli.main", *arguments], **_with_path(options)
         )
 
+    @contextmanager
+    def network(self) -> Iterator[None]:
+        """Let sockets that this thread makes meanwhile be in the host's network."""
+        if self.pid is None:
+            raise LabError(f"{self.name} is off")
+        with Path("/proc/thread-self/ns/net").open() as home:
+            with Path(f"/proc/{self.pid}/ns/net").open() as inside:
+                _set_network(inside.fileno())
+            try:
+                yield
+            finally:
+                _set_network(home.fileno())
+
     def write(self, path: str, text: str | bytes, mode: int = 0o644) -> None:
         """Put a file into the running host, parents too."""
         data = text.encode() if isinstance(text, str) else text
@@ -346,6 +360,12 @@ class Host:
         )
         argv = self.argv(["sh", "-ec", 'mkdir -p "$1" && tar -C "$1" -xf -', "sh", target])
         subprocess.run(argv, input=archive.stdout, check=True, timeout=60)
+
+
+def _set_network(descriptor: int) -> None:
+    """Move this thread into a network namespace (os.setns needs Python 3.12)."""
+    if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
 
 
 def _with_path(options: dict[str, Any]) -> dict[str, Any]:
@@ -394,15 +414,6 @@ def kill_tree(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     for child in children:
         kill_tree(child)
-
-
-def wait_until(what: str, condition: Any, timeout: float = 10.0, every: float = 0.02) -> None:
-    """Wait for ``condition()``; fail with its name."""
-    deadline = time.monotonic() + timeout
-    while not condition():
-        if time.monotonic() > deadline:
-            raise LabError(f"{what}: not within {timeout:g} s")
-        time.sleep(every)
 
 
 def remove_tree(path: Path) -> None:

@@ -1,0 +1,199 @@
+"""The agent as one archive that needs nothing of a node but Python: no index, no pip, no compiler.
+
+Packed from what this controller itself runs: ``specs`` and ``agent``, the supervisor, and every
+installed distribution they import, exactly as installed here. Compiled parts make it fit nodes with
+the controller's Python minor version and architecture only; ``check.py`` refuses others in words.
+Used by ``join.py``; the archive is named by its content and kept in the controller's state folder.
+"""
+
+from __future__ import annotations
+
+import ast
+import gzip
+import hashlib
+import importlib.metadata
+import importlib.util
+import io
+import json
+import os
+import platform
+import re
+import sys
+import tarfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+PACKAGES = ("specs", "agent")
+_SKIPPED = ("__pycache__", ".pyc", ".pyi", ".pyx", ".pxd", ".c", ".h")
+_NAME = re.compile(r"^[A-Za-z0-9._-]+")
+
+
+class BundleFailed(Exception):
+    """The controller's own installation cannot be packed; message for people."""
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """An archive ready to be sent."""
+
+    name: str  # directory on the node: VERSION-HASH
+    archive: Path
+    digest: str  # sha256 of the archive
+    python: str  # "3.11"
+    arch: str
+    glibc: tuple[int, int] | None  # the least its compiled parts need; None = not glibc at all
+
+    def read(self) -> bytes:
+        return self.archive.read_bytes()
+
+
+def build(folder: Path, packages: Iterable[str | Path] = PACKAGES) -> Bundle:
+    """Return the bundle of this installation, from ``folder`` when it was packed before.
+
+    ``packages``: names, or directories that stand for the package of their name. Blocks: reads
+    some 30 MB, and compresses them the first time.
+    """
+    roots = [_root(package) for package in packages]
+    distributions = sorted(_needed(roots), key=lambda d: _canonical(d.name))
+    files = dict(_files(roots, distributions))
+    version = importlib.metadata.version("corral")
+    content = hashlib.sha256()
+    for name in sorted(files):
+        content.update(f"{name}\0{hashlib.sha256(files[name].read_bytes()).hexdigest()}\n".encode())
+    label = f"{version}-{content.hexdigest()[:12]}"
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    arch = platform.machine()
+    archive = folder / f"agent-{label}-py{python}-{arch}.tar.gz"
+    if not archive.exists():
+        manifest = {
+            "version": version, "python": python, "arch": arch,
+            "distributions": {d.name: d.version for d in distributions},
+        }  # fmt: skip
+        _pack(archive, files, json.dumps(manifest, indent=1, sort_keys=True).encode())
+    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    return Bundle(label, archive, digest, python, arch, _glibc(distributions))
+
+
+def _root(package: str | Path) -> Path:
+    if isinstance(package, Path):
+        return package
+    found = importlib.util.find_spec(package)
+    if found is None or not found.submodule_search_locations:
+        raise BundleFailed(f"this controller is installed without the package {package}")
+    return Path(found.submodule_search_locations[0])
+
+
+# ---- what is imported ---------------------------------------------------------------------------
+
+
+def imported(roots: Iterable[Path]) -> set[str]:
+    """Return the top-level modules that the packages' sources import, our own left out."""
+    own = {root.name for root in roots}
+    found: set[str] = set()
+    for root in roots:
+        for source in root.rglob("*.py"):
+            for node in ast.walk(ast.parse(source.read_bytes())):
+                if isinstance(node, ast.Import):
+                    found |= {alias.name.partition(".")[0] for alias in node.names}
+                elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                    # A namespace package (backports.x) is told apart by its second part only.
+                    found.add(node.module.partition(".")[0])
+    return found - own - set(sys.stdlib_module_names)
+
+
+def _needed(roots: list[Path]) -> list[importlib.metadata.Distribution]:
+    """Return the distributions of everything imported, with what they require in turn."""
+    providers = importlib.metadata.packages_distributions()
+    waiting = [name for module in imported(roots) for name in providers.get(module, ())]
+    found: dict[str, importlib.metadata.Distribution] = {}
+    while waiting:
+        name = _canonical(waiting.pop())
+        if name in found or name == "corral":
+            continue
+        try:
+            found[name] = importlib.metadata.distribution(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue  # required only on another Python or system
+        for requirement in found[name].requires or ():
+            matched = _NAME.match(requirement)
+            if matched and "extra ==" not in requirement:
+                waiting.append(matched.group())
+    return list(found.values())
+
+
+def _canonical(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def _files(
+    roots: list[Path], distributions: list[importlib.metadata.Distribution]
+) -> Iterator[tuple[str, Path]]:
+    """Yield every file of the bundle: its name in it, and where it is here."""
+    for root in roots:
+        for source in root.rglob("*"):
+            if source.is_file() and not _skipped(source):
+                yield f"{root.name}/{source.relative_to(root)}", source
+    supervisor = Path(__file__).parent.parent / "supervisor.py"
+    yield "supervisor.py", supervisor
+    for distribution in distributions:
+        if distribution.files is None:
+            raise BundleFailed(
+                f"{distribution.name} does not say which files it consists of: install corral with"
+                " pip into a virtual environment"
+            )
+        for file in distribution.files:
+            source = Path(str(file.locate()))
+            if ".." not in file.parts and not _skipped(source) and source.is_file():
+                yield str(file), source
+
+
+def _skipped(path: Path) -> bool:
+    return "__pycache__" in path.parts or path.name.endswith(_SKIPPED)
+
+
+def _glibc(distributions: Iterable[importlib.metadata.Distribution]) -> tuple[int, int] | None:
+    """Return the newest glibc any of the wheels was built for, from their tags (PEP 600)."""
+    if not platform.libc_ver()[0] == "glibc":
+        return None
+    needed = (2, 17)
+    for distribution in distributions:
+        versions = [
+            (int(major), int(minor))
+            for major, minor in re.findall(
+                r"manylinux_(\d+)_(\d+)", distribution.read_text("WHEEL") or ""
+            )
+        ]
+        # A wheel with several tags runs on the oldest of them.
+        needed = max(needed, min(versions, default=needed))
+    return needed
+
+
+# ---- the archive --------------------------------------------------------------------------------
+
+
+def _pack(archive: Path, files: dict[str, Path], manifest: bytes) -> None:
+    """Write the archive; equal content makes equal bytes."""
+    archive.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    temporary = archive.with_name(f".{archive.name}.{os.getpid()}")
+    with temporary.open("wb") as raw:
+        with (
+            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+            tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
+        ):
+            for name in sorted(files):
+                _add(tar, name, files[name].read_bytes())
+            # Last: its presence says that the directory is whole.
+            _add(tar, "bundle.json", manifest)
+        raw.flush()
+        os.fsync(raw.fileno())
+    temporary.rename(archive)
+
+
+def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
+    entry = tarfile.TarInfo(name)
+    entry.size, entry.mode = len(data), 0o644
+    tar.addfile(entry, io.BytesIO(data))

@@ -1,0 +1,97 @@
+#!/bin/sh
+# Takes off this machine what `corral node add` put on it, except named volumes (--purge: those too).
+# Run by the agent when the node leaves its cluster, by a failed `node add`, or by hand. It may be
+# run again at any time. What was here before corral stays: /opt/corral/made names what was made.
+PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
+export PATH
+cd / || exit 1
+OPT=/opt/corral STATE=/var/lib/corral RUN=/run/corral RC=/etc/rc.local
+purge=
+case "${1:-}" in
+  --detached) # the agent's own child: let it finish its answer first
+    shift
+    setsid "$0" --later "$@" </dev/null >/dev/null 2>&1 &
+    exit 0
+    ;;
+  --later)
+    shift
+    sleep 0.5
+    ;;
+esac
+[ "${1:-}" = --purge ] && purge=yes
+
+made() { grep -qx "$1" $OPT/made 2>/dev/null; }
+# The start time makes a pid name one process for ever: proc(5), field 22.
+started() { sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }
+end() {
+  pid=$1
+  birth=$(started "$pid")
+  [ -n "$birth" ] || return 0
+  kill -TERM "$pid" 2>/dev/null
+  tries=200
+  while [ "$(started "$pid")" = "$birth" ] && [ $tries -gt 0 ]; do
+    case "$(sed 's/.*) //' "/proc/$pid/stat" 2>/dev/null)" in Z*) return 0 ;; esac
+    sleep 0.1
+    tries=$((tries - 1))
+  done
+  [ "$(started "$pid")" = "$birth" ] && kill -KILL "$pid" 2>/dev/null
+  return 0
+}
+# Ours are the processes that were started with the environment of this installation.
+ours() {
+  for proc in /proc/[0-9]*; do
+    [ "${proc#/proc/}" = $$ ] && continue
+    tr '\0' '\n' <"$proc/environ" 2>/dev/null | grep -qx "PYTHONPATH=$OPT/.*" || continue
+    tr '\0' ' ' <"$proc/cmdline" 2>/dev/null | grep -Eq -- "$1" && echo "${proc#/proc/}"
+  done
+}
+
+if [ -e /etc/systemd/system/corral-agent.service ]; then
+  systemctl disable --now corral-agent.service
+  rm -f /etc/systemd/system/corral-agent.service
+  systemctl daemon-reload
+fi
+if read -r pid birth _ 2>/dev/null <$RUN/supervisor.pid && [ "$(started "$pid")" = "$birth" ]; then
+  end "$pid"
+fi
+for pid in $(ours '-m agent( |$)'); do end "$pid"; done
+for pid in $(ours '-m agent\.'); do end "$pid"; done
+
+if [ -e $RC ] && grep -q '# corral$' $RC; then
+  sed -i '/# corral$/d' $RC
+  made rc.local && rm -f $RC
+fi
+
+if made user; then
+  uid=$(id -u corral 2>/dev/null)
+  tries=50
+  while [ -n "$uid" ] && id -u corral >/dev/null 2>&1 && [ $tries -gt 0 ]; do
+    for proc in /proc/[0-9]*; do
+      owner=$(sed -n 's/^Uid:[[:space:]]*\([0-9]*\).*/\1/p' "$proc/status" 2>/dev/null)
+      [ "$owner" = "$uid" ] && kill -TERM "${proc#/proc/}" 2>/dev/null
+    done
+    userdel corral 2>/dev/null && break
+    sleep 0.1
+    tries=$((tries - 1))
+  done
+else
+  rm -f $STATE/ssh/.ssh/authorized_keys
+fi
+made group && groupdel corral 2>/dev/null
+
+if [ -d $STATE ]; then
+  # What is still mounted below would be emptied with the directory.
+  while read -r _ where _; do
+    case "$where" in $STATE/?*) umount -l "$where" ;; esac
+  done </proc/mounts
+  if [ -z "$purge" ] && [ -n "$(ls -A $STATE/agent/volumes 2>/dev/null)" ]; then
+    find $STATE -mindepth 1 -maxdepth 1 ! -name agent -exec rm -rf {} +
+    find $STATE/agent -mindepth 1 -maxdepth 1 ! -name volumes -exec rm -rf {} +
+  else
+    find $STATE -mindepth 1 -maxdepth 1 -exec rm -rf {} +
+    made state && rmdir $STATE 2>/dev/null
+  fi
+fi
+rm -rf $RUN
+rm -rf $OPT
+exit 0

@@ -1,0 +1,102 @@
+"""Make the request that `up` sends: the canonical mapping, positions, file contents.
+
+Reads secrets and configs on this machine, because only this machine has the
+files; the controller seals them. Values never appear in messages.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli.errors import USAGE, CliError
+from orchestrator.client import Unavailable, quote
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from orchestrator.client import Client
+
+PATIENCE = 60.0  # seconds to try to hand the release over while the controller is away
+
+
+def scales(words: list[str]) -> dict[str, int]:
+    """Return ``{"web": 3}`` for ``["web=3"]``. Raises CliError."""
+    found: dict[str, int] = {}
+    for word in words:
+        name, mark, count = word.partition("=")
+        if not mark or not name or not count.isdecimal():
+            raise CliError(f"{word!r} is not SERVICE=NUMBER", hint="write web=3", code=USAGE)
+        found[name] = int(count)
+    return found
+
+
+def known_services(model: Mapping[str, Any], names: Mapping[str, Any] | list[str]) -> None:
+    """Refuse names the file does not have."""
+    services = model.get("services") or {}
+    for name in names:
+        if name not in services:
+            known = ", ".join(sorted(services)) or "none"
+            raise CliError(f"no such service: {name}", hint=f"the file has: {known}")
+
+
+def client_identity() -> dict[str, str]:
+    """Return which machine this is: its relative binds and build contexts are real here."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - one line
+            boot = file.read().strip()
+    except OSError:
+        boot = ""
+    return {"hostname": socket.gethostname(), "boot_id": boot}
+
+
+def body(
+    args: argparse.Namespace,
+    *,
+    model: Mapping[str, Any],
+    origins: Mapping[str, str],
+    contents: Mapping[str, str],
+) -> dict[str, Any]:
+    """Return the Deploy body (specs.api.Deploy) for these arguments of `up`."""
+    scale = scales(args.scale)
+    known_services(model, args.services)
+    known_services(model, scale)
+    request: dict[str, Any] = {
+        "key": os.urandom(16).hex(),
+        "project": dict(model),
+        "origins": dict(origins),
+        "contents": dict(contents),
+        "client": client_identity(),
+        "services": list(args.services),
+        "scale": scale,
+        "build": "always" if args.build else "never" if args.no_build else "missing",
+        "pull": args.pull,
+        "force_recreate": args.force_recreate,
+        "remove_orphans": args.remove_orphans or _switch("COMPOSE_REMOVE_ORPHANS"),
+    }
+    if args.deadline is not None:
+        request["deadline"] = args.deadline
+    return request
+
+
+def _switch(name: str) -> bool:
+    return os.environ.get(name, "").lower() in ("1", "true", "t", "y", "yes")
+
+
+def send(client: Client, stack: str, request: Mapping[str, Any]) -> dict[str, Any]:
+    """Post the release; the key makes it safe to repeat while the controller restarts."""
+    until = time.monotonic() + PATIENCE
+    while True:
+        try:
+            row: dict[str, Any] = client.request(
+                "POST", f"/v1/stacks/{quote(stack)}/releases", body=request
+            )
+        except Unavailable:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.3)
+        else:
+            return row

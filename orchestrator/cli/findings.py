@@ -1,0 +1,49 @@
+"""Show what is wrong with the user's files, with the line and a caret.
+
+Called when the loader or the controller refuses or warns. Problems go to
+stderr, so that `corral config` stays usable in a pipe.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING, Any
+
+from specs.problems import Problem, problem_from_json, render
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+def source_line(problem: Problem) -> str | None:
+    """Return the line the problem points at, if the file can be read."""
+    if problem.position is None:
+        return None
+    try:
+        with open(problem.position.file, encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 - pathlib costs start-up time
+            for number, line in enumerate(lines, 1):
+                if number == problem.position.line:
+                    return line
+    except OSError:
+        return None
+    return None
+
+
+def show(problems: Iterable[Problem]) -> None:
+    """Print every problem to stderr."""
+    for problem in problems:
+        # A warning is one line; the caret is for what must be repaired.
+        line = source_line(problem) if problem.severity == "error" else None
+        print(render(problem, line), file=sys.stderr)
+
+
+def show_json(problems: Iterable[dict[str, Any]]) -> None:
+    """Print problems as the API carries them."""
+    show(_from_json(item) for item in problems)
+
+
+def _from_json(item: dict[str, Any]) -> Problem:
+    try:
+        return problem_from_json(item)
+    except (TypeError, AttributeError):
+        return Problem(message=str(item.get("message", item)))

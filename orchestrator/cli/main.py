@@ -1,0 +1,192 @@
+"""The `corral` command: global flags, then one command module, then an exit code.
+
+Only the parser, the client and the chosen command's own module are imported, so
+that commands which read are quick. Everything that goes wrong ends here as a
+message with what to do next; a traceback means a fault of ours.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import sys
+
+from orchestrator.cli import errors, registry
+from orchestrator.client import ClientError, Refused
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from typing import NoReturn
+
+SHORT_HELP = """\
+corral runs Compose files on one or many Linux machines.
+
+  corral up            start the stack of ./compose.yaml and follow its logs (-d: in the background)
+  corral ps            what runs where
+  corral logs -f       what it prints
+  corral scale web=3   more or fewer replicas
+  corral down          stop and remove it
+  corral node add user@host    use one more machine
+
+All commands: corral --help. One command: corral COMMAND --help.
+"""
+
+# Everywhere else flags may stand between a command's words.
+NOT_MIXED = registry.PASSED_ON | {"exec", "node"}
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse with one-line errors that end in the next command to type."""
+
+    def error(self, message: str) -> NoReturn:
+        raise errors.CliError(message, hint=f"{self.prog} --help", code=errors.USAGE)
+
+
+def _global_help() -> str:
+    width = max(len(name) for name in registry.COMMANDS)
+    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in registry.COMMANDS.items()]
+    return (
+        "commands:\n"
+        + "\n".join(lines)
+        + "\n\nenvironment: CORRAL_HOST, COMPOSE_FILE, "
+        + ("COMPOSE_PROJECT_NAME, COMPOSE_PROFILES, COMPOSE_ENV_FILES, NO_COLOR")
+    )
+
+
+def global_parser() -> Parser:
+    """Return the parser of the flags that stand before the command."""
+    parser = Parser(
+        prog="corral",
+        usage="corral [options] COMMAND [arguments]",
+        description="Run Compose files on one or many Linux machines.",
+        epilog=_global_help(),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = parser.add_argument
+    add("-f", "--file", action="append", default=[], help="Compose file (repeatable; - = stdin)")
+    add("-p", "--project-name", metavar="NAME", help="name of the stack")
+    add("--profile", action="append", default=[], help="profile to switch on (repeatable; * = all)")
+    add("--env-file", action="append", default=[], help="file of variables (repeatable)")
+    add("--project-directory", metavar="DIR", help="folder relative paths start from")
+    add("--all-resources", action="store_true", help="keep resources no active service uses")
+    add("-H", "--host", help="the controller: unix:///path (default: $CORRAL_HOST)")
+    add("-v", "--version", action="store_true", help="print the version")
+    add("words", nargs=argparse.PARSER, metavar="COMMAND", help=argparse.SUPPRESS)
+    return parser
+
+
+def nearest(word: str, known: Sequence[str]) -> str | None:
+    """Return the known word that was probably meant."""
+    import difflib  # only after a typing error
+
+    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+    return found[0] if found else None
+
+
+def _unknown(name: str) -> errors.CliError:
+    if name in registry.KNOWN_ELSEWHERE:
+        return errors.CliError(
+            f"corral has no command {name!r}", registry.KNOWN_ELSEWHERE[name], code=errors.USAGE
+        )
+    meant = nearest(name, list(registry.COMMANDS))
+    hint = f"did you mean `corral {meant}`?" if meant else "corral --help lists the commands"
+    return errors.CliError(f"corral has no command {name!r}", hint, code=errors.USAGE)
+
+
+def dispatch(argv: Sequence[str]) -> int:
+    """Parse, import the command, run it; return the exit code."""
+    if not argv:
+        print(SHORT_HELP, end="")
+        return 0
+    if argv[0] == "help":
+        argv = [*argv[1:2], "--help"]
+    parser = global_parser()
+    if argv[-1] in ("-v", "--version") and len(argv) == 1:
+        argv = ["version"]
+    flags = parser.parse_args(argv)
+    name, *rest = flags.words
+    if name not in registry.COMMANDS:
+        raise _unknown(name)
+    module: registry.Command = importlib.import_module(
+        f"orchestrator.cli.{registry.COMMANDS[name][0]}"
+    )
+    from orchestrator.cli.session import Session
+
+    session = Session(flags, argv=rest)
+    own = Parser(
+        prog=f"corral {name}",
+        description=_sentence(registry.COMMANDS[name][1]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    module.describe(own)
+    if name in registry.PASSED_ON and (name == "lab" or rest[:1] not in (["-h"], ["--help"])):
+        return module.run(argparse.Namespace(), session)
+    try:
+        args = own.parse_args(rest) if name in NOT_MIXED else own.parse_intermixed_args(rest)
+    except errors.CliError as exc:
+        raise _misplaced_global(exc, name, rest) from None
+    return module.run(args, session)
+
+
+def _sentence(text: str) -> str:
+    return text[:1].upper() + text[1:] + "."
+
+
+def _misplaced_global(exc: errors.CliError, name: str, rest: Sequence[str]) -> errors.CliError:
+    """Explain global flags written behind the command."""
+    for flag in ("-p", "--project-name", "-f", "--file", "--profile", "--env-file", "-H", "--host"):
+        unknown = f"unrecognized arguments: {flag}"
+        if str(exc).startswith(unknown) and flag in rest:
+            return errors.CliError(
+                f"{flag} stands before the command",
+                hint=f"corral {flag} ... {name}",
+                code=errors.USAGE,
+            )
+    return exc
+
+
+def _report(message: str, hint: str) -> None:
+    print(f"corral: {message}", file=sys.stderr)
+    if hint:
+        print(f"  hint: {hint}", file=sys.stderr)
+
+
+def _report_trouble(exc: ClientError | OSError) -> None:
+    if isinstance(exc, OSError):
+        where = f"{exc.filename}: " if exc.filename else ""
+        _report(f"{where}{exc.strerror or exc}", "")
+        return
+    if isinstance(exc, Refused) and exc.problems:
+        from orchestrator.cli.findings import show_json
+
+        show_json(exc.problems)
+    usual = "" if isinstance(exc, Refused) else "corral controller status"
+    _report(str(exc), exc.hint or usual)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit code."""
+    try:
+        code = dispatch(list(sys.argv[1:] if argv is None else argv))
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        return errors.INTERRUPTED
+    except BrokenPipeError:
+        # The reader (head, less) went away: no message, and none at interpreter exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        return errors.ERROR
+    except errors.CliError as exc:
+        _report(str(exc), exc.hint)
+        return exc.code
+    except (ClientError, OSError) as exc:
+        _report_trouble(exc)
+        return errors.ERROR
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

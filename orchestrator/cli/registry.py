@@ -1,0 +1,61 @@
+"""Which command lives in which module; the modules are imported after parsing.
+
+A command module has ``describe(parser)``, which adds its arguments, and
+``run(args, session) -> int``. Names with a space are subcommands of a group.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Protocol
+
+    from orchestrator.cli.session import Session
+
+    class Command(Protocol):
+        """What a command module offers."""
+
+        def describe(self, parser: argparse.ArgumentParser) -> None: ...
+
+        def run(self, args: argparse.Namespace, session: Session) -> int: ...
+
+
+# name -> (module in orchestrator.cli, one line of help); the order is the help's
+COMMANDS: dict[str, tuple[str, str]] = {
+    "up": ("up", "create and start a stack, or bring it to what its file says"),
+    "down": ("down", "stop and remove a stack"),
+    "ps": ("ps", "list the tasks of a stack"),
+    "logs": ("logs", "show what the containers print"),
+    "exec": ("exec", "run a command in a running container"),
+    "scale": ("scale", "change the number of replicas"),
+    "restart": ("restart", "restart containers"),
+    "stop": ("stop", "stop a stack and keep it"),
+    "ls": ("ls", "list stacks"),
+    "events": ("events", "follow what happens"),
+    "config": ("config", "check the file and print what it means"),
+    "node": ("node", "list, add, label and remove machines"),
+    "lab": ("lab", "make hosts on this machine to try things on"),
+    "controller": ("controller", "run, stop or inspect the controller"),
+    "agent": ("agent", "run this machine's agent"),
+    "supervise": ("supervise", "keep controller and agent running where there is no systemd"),
+    "version": ("version", "print versions"),
+}
+
+# Commands whose words are somebody else's to parse.
+PASSED_ON = frozenset({"controller", "agent", "lab"})
+
+# Commands people know from elsewhere, and what does their work here.
+KNOWN_ELSEWHERE = {
+    "start": "corral up starts what is stopped",
+    "rm": "corral down removes a stack; corral scale SERVICE=0 removes a service's containers",
+    "deploy": "corral up",
+    "list": "corral ls",
+    "top": "corral exec SERVICE ps",
+    "validate": "corral config -q",
+    "convert": "corral config",
+    "status": "corral ps",
+    "nodes": "corral node ls",
+    "stack": "corral up, corral ls, corral ps, corral down",
+    "service": "corral ps, corral scale, corral logs",
+}

@@ -1,0 +1,88 @@
+"""What every command gets: the global flags, the client, the stack's name.
+
+The name is found without reading YAML where that is possible: -p, then
+COMPOSE_PROJECT_NAME, then the cache in orchestrator.cli.names, and only then the
+file itself.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from orchestrator.cli.errors import CliError
+from orchestrator.client import Client
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Sequence
+    from typing import Any
+
+    from specs import Project
+
+_NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
+
+
+class Session:
+    """One run of the command line."""
+
+    def __init__(self, flags: argparse.Namespace, argv: Sequence[str] = ()) -> None:
+        self.flags = flags
+        self.argv = list(argv)  # the command's own words, unparsed
+        self._client: Client | None = None
+
+    @property
+    def client(self) -> Client:
+        """The controller's client; nothing is sent before the first request."""
+        if self._client is None:
+            self._client = Client(self.flags.host)
+        return self._client
+
+    @property
+    def colour(self) -> bool:
+        """Whether standard output may be coloured."""
+        return wants_colour(sys.stdout.isatty())
+
+    def stack(self) -> str:
+        """Return the stack the command is about. Raises CliError."""
+        given = self.flags.project_name or os.environ.get("COMPOSE_PROJECT_NAME")
+        if given:
+            source = "-p" if self.flags.project_name else "COMPOSE_PROJECT_NAME"
+            return checked_name(given, source)
+        from orchestrator.cli import names
+
+        found = names.lookup(self.flags)
+        return found or self.project().name
+
+    def project(self, services: Sequence[str] = ()) -> Project:
+        """Load the Compose files. Raises CliError with every problem already shown."""
+        from orchestrator.cli import project
+
+        return project.load(self.flags, services)
+
+    def path(self, *rest: str) -> str:
+        """Return the API path of the stack, or of something below it."""
+        from orchestrator.client import quote
+
+        return "/".join(["/v1/stacks", quote(self.stack()), *rest])
+
+
+def checked_name(name: str, source: str) -> str:
+    """Return ``name`` if it can be a stack's."""
+    if not name or name[0] in "_-" or not set(name) <= _NAME:
+        raise CliError(
+            f"{source} {name!r} cannot be the name of a stack",
+            hint="use lower-case letters, digits, - and _, beginning with a letter or digit",
+        )
+    return name
+
+
+def wants_colour(terminal: bool) -> bool:  # noqa: FBT001 - the question itself
+    """Say whether to colour: NO_COLOR and TERM=dumb say no."""
+    return terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def as_number(value: Any) -> float:
+    """Return a JSON number, or 0 where the server sent none."""
+    return float(value) if isinstance(value, int | float) else 0.0

@@ -1,0 +1,78 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from orchestrator.cli.main import main
+
+sys.path.insert(0, str(Path(__file__).parent))
+from fake import FakeController  # noqa: E402 - the folder is no package
+
+ROOT = Path(__file__).parents[3]
+
+
+@pytest.fixture(autouse=True)
+def clean_environment(tmp_path, monkeypatch):
+    for name in list(os.environ):
+        if name.startswith(("COMPOSE_", "CORRAL_")) or name in ("NO_COLOR", "TERM"):
+            monkeypatch.delenv(name)
+    run = tmp_path / "run"
+    run.mkdir()
+    monkeypatch.setenv("CORRAL_RUN_DIR", str(run))
+    monkeypatch.setenv("CORRAL_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    work = tmp_path / "shop"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    return SimpleNamespace(run=run, work=work, state=tmp_path / "state")
+
+
+@pytest.fixture
+def fake(clean_environment):
+    controller = FakeController(str(clean_environment.run / "controller.sock"))
+    yield controller
+    controller.close()
+
+
+@pytest.fixture
+def corral(capsys):
+    """Run the command line in this process; returns code, out, err."""
+
+    def run(*argv):
+        code = main([str(word) for word in argv])
+        captured = capsys.readouterr()
+        return SimpleNamespace(code=code, out=captured.out, err=captured.err)
+
+    return run
+
+
+@pytest.fixture
+def spawn_program():
+    """Run Python text in a process of its own, as `corral ARGUMENTS` would run."""
+    running = []
+
+    def start(program, *argv, **options):
+        options.setdefault("stdin", subprocess.DEVNULL)
+        options.setdefault("stdout", subprocess.PIPE)
+        options.setdefault("stderr", subprocess.PIPE)
+        process = subprocess.Popen(
+            [sys.executable, "-P", "-c", program, *argv],
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            **options,
+        )
+        running.append(process)
+        return process
+
+    yield start
+    for process in running:
+        if process.poll() is None:
+            process.kill()
+        process.wait(5)
+        for stream in (process.stdin, process.stdout, process.stderr):
+            if stream:
+                stream.close()

@@ -1,0 +1,455 @@
+"""The commands that read: golden outputs, filters, errors, and what they may import."""
+
+from __future__ import annotations
+
+import json
+import os
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+from fake import Lines, Problem
+
+from orchestrator.cli import names
+
+NOW = 1_800_000_000.0
+
+
+def row(name, service, **more):
+    return {
+        "id": f"t-{name}",
+        "name": f"shop-{name}",
+        "service": service,
+        "image": "corral/shop-web@sha256:" + "a" * 64,
+        "command": "python -m http.server --bind 0.0.0.0 8080",
+        "node": "alpha",
+        "state": "running",
+        "ready": True,
+        "health": "healthy",
+        "status": "running 2 minutes (healthy)",
+        "created_at": NOW - 180,
+        "started_at": NOW - 150,
+        "ports": ["0.0.0.0:8080->80/tcp"],
+        **more,
+    }
+
+
+ROWS = [
+    row("web-10", "web"),
+    row("web-2", "web", node="beta"),
+    row("migrate-1", "migrate", state="complete", status="complete (0)", ports=[], image="busybox"),
+    row("redis-1", "redis", ports=[], status="pending: no node has 8 GiB free", state="pending"),
+]
+
+
+@pytest.fixture(autouse=True)
+def fixed_time(monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: NOW)
+
+
+@pytest.fixture
+def shop(fake):
+    def tasks(request):
+        everything = request.query.get("all") == ["1"]
+        return {"tasks": [r for r in ROWS if everything or r["state"] != "complete"]}
+
+    fake.on("GET", "/v1/stacks/shop/tasks", tasks)
+    return fake
+
+
+def test_ps_is_a_table_sorted_like_people_count(shop, corral):
+    done = corral("-p", "shop", "ps")
+    lines = done.out.splitlines()
+    assert done.code == 0
+    assert lines[0].split() == "NAME IMAGE COMMAND SERVICE NODE CREATED STATUS PORTS".split()
+    assert [line.split()[0] for line in lines[1:]] == ["shop-redis-1", "shop-web-2", "shop-web-10"]
+    assert lines[3] == (
+        'shop-web-10    corral/shop-web@aaaaaaaaaaaa   "python -m http.serv…"   web       alpha   '
+        "3 minutes ago   running 2 minutes (healthy)       0.0.0.0:8080->80/tcp"
+    )
+
+
+def test_ps_all_asks_for_ended_tasks(shop, corral):
+    assert "shop-migrate-1" in corral("-p", "shop", "ps", "-a").out
+    assert shop.requests[-1].query["all"] == ["1"]
+
+
+@pytest.mark.parametrize(
+    ("argv", "expected"),
+    [
+        (["-q"], "t-redis-1\nt-web-2\nt-web-10\n"),
+        (["--services"], "redis\nweb\n"),
+        (["-q", "redis"], "t-redis-1\n"),
+        (["--status", "exited", "-q"], "t-migrate-1\n"),
+        (["--status=pending", "-q"], "t-redis-1\n"),
+    ],
+)
+def test_ps_selections(shop, corral, argv, expected):
+    assert corral("-p", "shop", "ps", *argv).out == expected
+
+
+def test_ps_json_is_the_servers_rows_one_a_line(shop, corral):
+    lines = corral("-p", "shop", "ps", "--format", "json").out.splitlines()
+    assert [json.loads(line) for line in lines] == [ROWS[3], ROWS[1], ROWS[0]]
+
+
+def test_ps_names_an_unknown_service_and_the_known_ones(shop, corral):
+    done = corral("-p", "shop", "ps", "wbe")
+    assert (done.code, done.out) == (1, "")
+    assert "no tasks of wbe" in done.err
+    assert "redis, web" in done.err
+
+
+def test_ps_makes_control_characters_harmless(fake, corral):
+    evil = row("web-1", "web", status="\x1b]0;gotcha\x07running")
+    fake.on("GET", "/v1/stacks/shop/tasks", {"tasks": [evil]})
+    assert "\x1b" not in corral("-p", "shop", "ps").out
+
+
+def test_ls(fake, corral):
+    fake.on(
+        "GET",
+        "/v1/stacks",
+        {
+            "stacks": [
+                {"name": "shop", "status": "deployed", "release": 3, "services": 4, "tasks": "6/6"},
+                {
+                    "name": "blog",
+                    "status": "failed",
+                    "release": 1,
+                    "services": 1,
+                    "tasks": "0/1",
+                    "reason": "web exited with code 1",
+                },
+            ]
+        },
+    )
+    assert corral("ls").out == (
+        "NAME   STATUS     RELEASE   SERVICES   TASKS   REASON\n"
+        "blog   failed     1         1          0/1     web exited with code 1\n"
+        "shop   deployed   3         4          6/6\n"
+    )
+    assert corral("ls", "-q").out == "blog\nshop\n"
+    assert json.loads(corral("ls", "--format=json").out.splitlines()[1])["release"] == 3
+
+
+LOG = [
+    {
+        "task": "t1",
+        "name": "web-1",
+        "service": "web",
+        "stream": "stdout",
+        "time": 10.5,
+        "line": "a",
+    },
+    {
+        "task": "t2",
+        "name": "redis-1",
+        "service": "redis",
+        "stream": "stdout",
+        "time": 11,
+        "line": "b",
+    },
+    {"task": "t1", "name": "web-1", "service": "web", "stream": "stderr", "time": 12, "line": "c"},
+]
+
+
+def test_logs_have_compose_s_prefix_and_keep_the_streams_apart(shop, corral):
+    fake = shop
+    fake.on("GET", "/v1/stacks/shop/logs", Lines(LOG))
+    done = corral("-p", "shop", "logs", "--tail", "5", "--since", "10m", "web", "redis")
+    assert done.out == "web-1    | a\nredis-1  | b\n"
+    assert done.err == "web-1    | c\n"
+    query = fake.requests[-1].query
+    assert query["tail"] == ["5"]
+    assert float(query["since"][0]) == NOW - 600
+    assert query["service"] == ["web", "redis"]
+    assert query["follow"] == ["0"]
+
+
+def test_logs_options(shop, corral):
+    fake = shop
+    fake.on("GET", "/v1/stacks/shop/logs", Lines(LOG))
+    assert corral("-p", "shop", "logs", "-t", "--no-log-prefix").out.startswith(
+        "1970-01-01T00:00:10.500000Z a\n"
+    )
+    assert corral("-p", "shop", "logs", "--until", "10.9").out == "web-1      | a\n"
+    assert corral("-p", "shop", "logs", "--tail", "x").code == 2
+    assert "neither a duration nor a time" in corral("-p", "shop", "logs", "--since", "soon").err
+
+
+def test_node_ls_says_why_a_node_is_not_ready(fake, corral):
+    nodes = [
+        {
+            "id": "n1",
+            "name": "alpha",
+            "status": "ready",
+            "availability": "active",
+            "labels": {"zone": "a"},
+            "tasks": 3,
+            "cpus": 2.0,
+            "memory": 4 * 1024**3,
+            "version": "0.1.0",
+        },
+        {
+            "id": "n2",
+            "name": "beta",
+            "address": "root@10.0.0.2",
+            "status": "down",
+            "reason": "no answer for 12 s",
+            "availability": "drain",
+        },
+    ]
+    fake.on("GET", "/v1/nodes", {"nodes": nodes})
+    assert corral("node", "ls").out == (
+        "NAME    ADDRESS         AVAILABILITY   TASKS   CPUS   MEMORY    VERSION   LABELS   STATUS\n"
+        "alpha   local           active         3       2      4.0 GiB   0.1.0     zone=a   ready\n"
+        "beta    root@10.0.0.2   drain          0       0      0 B                          down: no answer for 12 s\n"
+    )
+    assert corral("node", "ls", "-q", "--filter", "label=zone=a").out == "alpha\n"
+
+
+def test_node_label_and_availability_are_patches(fake, corral):
+    fake.on("PATCH", "/v1/nodes/alpha", {"name": "alpha", "labels": {"zone": "b"}})
+    assert corral("node", "label", "alpha", "zone=b", "old-").out == "alpha: zone=b\n"
+    assert fake.requests[-1].body == {"labels": {"zone": "b", "old": None}}
+    assert corral("node", "drain", "alpha").code == 0
+    assert fake.requests[-1].body == {"availability": "drain"}
+
+
+def test_node_add_prints_steps_once_and_the_failure_with_its_hint(fake, corral):
+    fake.on(
+        "POST",
+        "/v1/nodes",
+        Lines(
+            [
+                {"kind": "step", "message": "host key SHA256:x"},
+                {"kind": "end", "ok": False, "message": "no nft", "hint": "apt install nftables"},
+            ]
+        ),
+    )
+    done = corral("node", "add", "root@10.0.0.9", "--label", "a=b", "-i", "key")
+    assert done.code == 1
+    assert "  host key SHA256:x\n" in done.err
+    assert "no nft" in done.err
+    assert "apt install nftables" in done.err
+    body = fake.requests[-1].body
+    assert body["labels"] == {"a": "b"}
+    assert body["identity"] == str(Path.cwd() / "key")
+
+
+def test_events_as_text_and_json(fake, corral):
+    event = {"time": 5.0, "kind": "task.failed", "stack": "shop", "service": "web", "message": "x"}
+    fake.on("GET", "/v1/events", Lines([event]))
+    assert corral("-p", "shop", "events").out == (
+        "1970-01-01T00:00:05.000000Z task.failed shop/web x\n"
+    )
+    assert json.loads(corral("events", "--all", "--json").out) == event
+
+
+def test_version_without_a_controller_is_no_error(corral):
+    done = corral("version")
+    assert done.code == 0
+    assert "no controller answers" in done.out
+
+
+# Errors
+
+
+def test_no_controller_says_what_to_do(corral):
+    done = corral("-p", "shop", "ps")
+    assert done.code == 1
+    assert "no controller answers on" in done.err
+    assert "corral up" in done.err
+
+
+def test_a_problem_shows_file_line_and_caret(fake, corral, clean_environment):
+    (clean_environment.work / "compose.yaml").write_text("services:\n  web: {replcas: 3}\n")
+    problem = {
+        "message": "unknown key replcas",
+        "path": "services.web",
+        "position": {"file": "compose.yaml", "line": 2, "column": 9},
+        "hint": "did you mean replicas?",
+    }
+
+    def refuse(_request):
+        raise Problem(422, {"type": "invalid", "title": "Invalid", "problems": [problem]})
+
+    fake.on("GET", "/v1/stacks", refuse)
+    done = corral("ls")
+    assert done.code == 1
+    assert "compose.yaml:2:9: error: services.web: unknown key replcas" in done.err
+    assert "  |   web: {replcas: 3}\n  |         ^\n" in done.err
+    assert "did you mean replicas?" in done.err
+
+
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\n{{{", "not JSON"),
+        (b"HTTP/1.1 200 OK\r\nContent-Length: 300\r\n\r\n{}", "broke off"),
+        (b"SSH-2.0-OpenSSH\r\n\r\n", "does not speak HTTP"),
+        (b"", "without an answer"),
+        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", "broken length"),
+    ],
+)
+def test_a_strange_answer_is_a_message_not_a_traceback(fake, corral, answer, said):
+    fake.on("GET", "/v1/stacks", lambda _request: answer)
+    done = corral("ls")
+    assert done.code == 1
+    assert said in done.err
+
+
+def test_an_answer_that_never_comes_has_a_deadline(fake, monkeypatch):
+    from orchestrator.client import Client, Unavailable
+
+    fake.on("GET", "/v1/stacks", lambda _request: fake.closing.wait(5) or {})
+    with pytest.raises(Unavailable, match="in time"):
+        Client().request("GET", "/v1/stacks", timeout=0.1)
+
+
+def test_usage_errors(corral):
+    assert "did you mean `corral logs`?" in corral("lgos").err
+    assert corral("lgos").code == 2
+    assert "corral up starts what is stopped" in corral("start").err
+    done = corral("ps", "-p", "shop")
+    assert "-p stands before the command" in done.err
+    assert "corral up " in corral().out
+    assert "ssh:// is not supported yet" in corral("-H", "ssh://a@b", "ls").err
+    assert "cannot be the name of a stack" in corral("-p", "Shop", "ps").err
+
+
+# The stack's name
+
+
+class Flags:
+    file: list[str] = []
+    env_file: list[str] = []
+    project_directory = None
+    project_name = None
+
+
+def test_the_name_is_remembered_until_a_file_changes(clean_environment):
+    compose = clean_environment.work / "compose.yaml"
+    compose.write_text("services: {}\n")
+    assert names.lookup(Flags()) is None
+    names.remember(Flags(), "shop")
+    assert names.lookup(Flags()) == "shop"
+    time_ns = compose.stat().st_mtime_ns
+    os.utime(compose, ns=(time_ns, time_ns + 1))
+    assert names.lookup(Flags()) is None
+
+
+def test_a_new_file_nearer_by_or_a_new_env_file_makes_the_name_unknown(
+    clean_environment, monkeypatch
+):
+    (clean_environment.work / "compose.yaml").write_text("services: {}\n")
+    deep = clean_environment.work / "a" / "b"
+    deep.mkdir(parents=True)
+    monkeypatch.chdir(deep)
+    names.remember(Flags(), "shop")
+    assert names.lookup(Flags()) == "shop"
+    (clean_environment.work / ".env").write_text("COMPOSE_PROJECT_NAME=x\n")
+    assert names.lookup(Flags()) is None
+    names.remember(Flags(), "x")
+    (deep.parent / "docker-compose.yml").write_text("services: {}\n")
+    assert names.lookup(Flags()) is None
+
+
+def test_a_name_made_of_variables_is_not_remembered(clean_environment):
+    (clean_environment.work / "compose.yaml").write_text("name: ${STAGE}-shop\n")
+    names.remember(Flags(), "dev-shop")
+    assert names.lookup(Flags()) is None
+
+
+def test_a_broken_cache_is_ignored(clean_environment):
+    (clean_environment.work / "compose.yaml").write_text("services: {}\n")
+    for text in ("", "[]", '{"x": 1}', "\x00"):
+        Path(names.cache_file()).write_text(text)
+        assert names.lookup(Flags()) is None
+        names.remember(Flags(), "shop")
+        assert names.lookup(Flags()) == "shop"
+
+
+# Start-up
+
+FORBIDDEN = {
+    "aiohttp",
+    "asyncio",
+    "dataclasses",
+    "email",
+    "http",
+    "inspect",
+    "logging",
+    "networkx",
+    "pathlib",
+    "pydantic",
+    "rich",
+    "ssl",
+    "subprocess",
+    "typing",
+    "urllib",
+    "yaml",
+}
+PROGRAM = """
+import sys
+from orchestrator.cli.main import main
+before = None
+code = main(sys.argv[1:])
+print("MODULES", code, *sorted(sys.modules), file=sys.stderr)
+"""
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [["ps"], ["ps", "--format=json"], ["logs"], ["ls"], ["node", "ls"], ["events"]],
+    ids=" ".join,
+)
+def test_reading_loads_few_modules(shop, clean_environment, argv):
+    shop.on("GET", "/v1/stacks/shop/logs", Lines(LOG))
+    shop.on("GET", "/v1/stacks", {"stacks": []})
+    shop.on("GET", "/v1/nodes", {"nodes": []})
+    shop.on("GET", "/v1/events", Lines([]))
+    (clean_environment.work / "compose.yaml").write_text("services: {}\n")
+    names.remember(Flags(), "shop")
+    # -S keeps out what the environment's own start-up files import.
+    root = Path(__file__).parents[3]
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", PROGRAM, *argv],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=20,
+    )
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    _, code, *modules = next(
+        line for line in done.stderr.splitlines() if line.startswith("MODULES")
+    ).split()
+    assert code == "0", done.stderr
+    loaded = {name.partition(".")[0] for name in modules}
+    assert loaded & FORBIDDEN == set()
+    ours = {name for name in modules if name.startswith(("orchestrator.", "specs."))}
+    assert ours <= {
+        "orchestrator.cli",
+        "orchestrator.cli.errors",
+        "orchestrator.cli.events",
+        "orchestrator.cli.logs",
+        "orchestrator.cli.ls",
+        "orchestrator.cli.main",
+        "orchestrator.cli.names",
+        "orchestrator.cli.node",
+        "orchestrator.cli.output",
+        "orchestrator.cli.ps",
+        "orchestrator.cli.registry",
+        "orchestrator.cli.session",
+        "orchestrator.cli.table",
+        "orchestrator.cli.times",
+        "orchestrator.client",
+    }
+    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    assert cpu < 0.5  # the goal is 0.12; this only catches a new heavy import on a busy machine
