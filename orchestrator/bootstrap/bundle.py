@@ -157,7 +157,7 @@ def _skipped(path: Path) -> bool:
 
 def _glibc(distributions: Iterable[importlib.metadata.Distribution]) -> tuple[int, int] | None:
     """Return the newest glibc any of the wheels was built for, from their tags (PEP 600)."""
-    if not platform.libc_ver()[0] == "glibc":
+    if platform.libc_ver()[0] != "glibc":
         return None
     needed = (2, 17)
     for distribution in distributions:

@@ -171,7 +171,7 @@ def _choose_python(machine: Machine, expected: Expected) -> Python | None:
     fitting = [
         p
         for p in machine.pythons
-        if p.minor == expected.python and p.implementation == "CPython" and not p.lacks
+        if p.minor == expected.python and p.implementation == "cpython" and not p.lacks
     ]
     # The distribution's own before one that somebody built and may remove.
     return min(fitting, key=lambda p: not p.path.startswith("/usr/bin/"), default=None)

@@ -128,7 +128,7 @@ getent group {LOGIN} >/dev/null || {{ note group; groupadd --system {LOGIN}; }}
 id -u {LOGIN} >/dev/null 2>&1 || {{
   note user
   useradd --system --gid {LOGIN} --home-dir {HOME} --no-create-home --shell /bin/sh \\
-    --password '*' --comment 'corral: reaches the agent' {LOGIN}
+    --password '*' --comment 'corral reaches the agent' {LOGIN}
 }}
 """
 
@@ -146,7 +146,8 @@ if [ ! -e {plan.program}/bundle.json ]; then
 fi
 rm -f {OPT}/incoming.tar.gz
 ln -sfn {plan.bundle} {OPT}/current
-env -i PATH={PATH} PYTHONPATH={plan.program} {plan.python} -P -s -c 'import agent, specs.wire, aiohttp'
+ln -sfn {plan.python} {OPT}/python
+env -i PATH={PATH} PYTHONPATH={plan.program} {OPT}/python -P -s -c 'import agent, specs.wire'
 """
 
 
@@ -191,8 +192,10 @@ if [ ! -e $rc ]; then
 fi
 grep -v -e '# corral$' $rc > $rc.corral || true
 # Before a closing "exit 0", as distributions ship it.
-awk -v line="$(cat)" '/^exit 0/ && !done {{ print line; done = 1 }} {{ print }} END {{ if (!done) print line }}' \\
-  $rc.corral > $rc.new
+awk -v line="$(cat)" '
+  /^exit 0/ && !done {{ print line; done = 1 }}
+  {{ print }}
+  END {{ if (!done) print line }}' $rc.corral > $rc.new
 chmod 755 $rc.new
 mv $rc.new $rc
 rm -f $rc.corral

@@ -6,7 +6,7 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 cd / || exit 1
 OPT=/opt/corral STATE=/var/lib/corral RUN=/run/corral RC=/etc/rc.local
-purge=
+purge= later= tries=
 case "${1:-}" in
   --detached) # the agent's own child: let it finish its answer first
     shift
@@ -15,6 +15,7 @@ case "${1:-}" in
     ;;
   --later)
     shift
+    later=yes
     sleep 0.5
     ;;
 esac
@@ -45,6 +46,26 @@ ours() {
     tr '\0' ' ' <"$proc/cmdline" 2>/dev/null | grep -Eq -- "$1" && echo "${proc#/proc/}"
   done
 }
+
+# By hand, or before the machine is added again: the agent takes its containers away, then calls
+# this script itself.
+if [ -z "$later" ] && [ -S $RUN/agent.sock ] && [ -x $OPT/python ]; then
+  $OPT/python -I - <<'END' && tries=600
+import http.client, socket
+class Unix(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(150)
+        self.sock.connect("/run/corral/agent.sock")
+link = Unix("agent")
+link.request("POST", "/v1/leave")
+raise SystemExit(link.getresponse().status != 200)
+END
+  while [ "${tries:-0}" -gt 0 ] && [ -e $OPT ]; do
+    sleep 0.1
+    tries=$((tries - 1))
+  done
+fi
 
 if [ -e /etc/systemd/system/corral-agent.service ]; then
   systemctl disable --now corral-agent.service
