@@ -74,7 +74,7 @@ async def identify(address: SshAddress, expected: str | None) -> str:
             key = await _ask(address, kinds)
         except Unavailable as error:
             # sshd hangs up when it has no key of the kind; a dead machine answers no kind at all.
-            if isinstance(error.__cause__, asyncssh.DisconnectError):
+            if isinstance(error.__cause__, (asyncssh.DisconnectError, ConnectionError)):
                 lost = error
                 continue
             raise

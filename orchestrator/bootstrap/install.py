@@ -56,6 +56,11 @@ KEY_OPTIONS = (
 )
 
 
+def locked(script: str) -> str:
+    """Return the script so that no two of ours run at once on a machine."""
+    return LOCKED % script
+
+
 def authorized_key(public_key: str) -> str:
     """Return the line of authorized_keys that lets the controller reach the agent, only."""
     return f"{KEY_OPTIONS} {public_key.strip()}\n"
@@ -85,6 +90,16 @@ def steps(plan: Plan, archive: bytes) -> list[Step]:
         ),
         _start_systemd(plan) if plan.systemd else _start_supervised(plan),
     ]
+
+
+# A step whose SSH connection was lost goes on there: whatever comes next waits for it. Daemons
+# started inside must not hold the lock.
+LOCKED = """exec 9>>/run/corral-install.lock
+flock -w 60 9 || { echo "another corral node add or rm is at work here" >&2; exit 75; }
+(
+%s
+) 9>&-
+"""
 
 
 UNDO = Step("undoing what was done", f"[ ! -x {UNINSTALL} ] || {UNINSTALL}", timeout=90.0)

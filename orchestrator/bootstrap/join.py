@@ -314,7 +314,9 @@ class Bootstrap:
 
 
 async def _perform(remote: Remote, step: install.Step) -> None:
-    await remote.must(step.what, step.script, stdin=step.stdin, timeout=step.timeout)
+    await remote.must(
+        step.what, install.locked(step.script), stdin=step.stdin, timeout=step.timeout
+    )
 
 
 async def _reached_at(remote: Remote, machine: probe.Machine) -> str:

@@ -75,8 +75,9 @@ fi
 if read -r pid birth _ 2>/dev/null <$RUN/supervisor.pid && [ "$(started "$pid")" = "$birth" ]; then
   end "$pid"
 fi
-for pid in $(ours '-m agent( |$)'); do end "$pid"; done
-for pid in $(ours '-m agent\.'); do end "$pid"; done
+for kind in 'supervisor\.py' '-m agent( |$)' '-m agent\.'; do
+  for pid in $(ours "$kind"); do end "$pid"; done
+done
 
 if [ -e $RC ] && grep -q '# corral$' $RC; then
   sed -i '/# corral$/d' $RC
@@ -84,6 +85,8 @@ if [ -e $RC ] && grep -q '# corral$' $RC; then
 fi
 
 if made user; then
+  # userdel takes a group of the user's name along, also one that was here before.
+  made group || usermod -g "$(id -g nobody)" corral 2>/dev/null
   uid=$(id -u corral 2>/dev/null)
   tries=50
   while [ -n "$uid" ] && id -u corral >/dev/null 2>&1 && [ $tries -gt 0 ]; do
@@ -115,4 +118,5 @@ if [ -d $STATE ]; then
 fi
 rm -rf $RUN
 rm -rf $OPT
+rm -f /run/corral-install.lock
 exit 0
