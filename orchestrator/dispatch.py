@@ -19,7 +19,7 @@ import aiohttp
 from orchestrator import identity
 from orchestrator.agentclient import AgentClient
 from orchestrator.errors import NotFound, RequestError, Unavailable
-from orchestrator.session import Session, Superseded
+from orchestrator.session import SILENCE, Session, Superseded
 from specs.wire import Stamp
 
 if TYPE_CHECKING:
@@ -64,12 +64,14 @@ class Dispatcher:
         transport: Transport,
         clock: Clock,
         rng: random.Random,
+        silence: float = SILENCE,
     ) -> None:
         self._store = store
         self._cluster = cluster
         self._transport = transport
         self._clock = clock
         self._rng = rng
+        self._silence = silence
         self.identity = identity
         self.superseded = ""  # why this controller instructs nobody any more
         self._clients: dict[str, AgentClient] = {}
@@ -193,6 +195,7 @@ class Dispatcher:
                 cluster=self._cluster,
                 stamp=Stamp(cluster=self.identity.id, epoch=self.identity.epoch),
                 generation=self._generations.get(node.id, 0),
+                silence=self._silence,
             )
             hello = await session.open()
             await control.connected(node.id, hello)

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 COALESCE = 0.015  # seconds: changes that come together go out together
-SILENCE = 3 * HEARTBEAT
+SILENCE = 3 * HEARTBEAT  # seconds without a report after which a node counts as not heard
 
 
 class Superseded(Exception):
@@ -45,7 +45,7 @@ class Session:
         cluster: ClusterView,
         stamp: Stamp,
         generation: int,
-        silence: float = SILENCE,
+        silence: float,
     ) -> None:
         self._node = node
         self._client = client

@@ -1,0 +1,20 @@
+"""The vocabulary of corral. Importing it costs nothing: what is heavy comes when asked for."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from specs.compose.load import load as load
+    from specs.compose.project import Project as Project
+
+_LAZY = {"load": "specs.compose.load", "Project": "specs.compose.project"}
+
+
+def __getattr__(name: str) -> Any:
+    module = _LAZY.get(name)
+    if module is None:
+        raise AttributeError(f"module 'specs' has no attribute {name!r}")
+    from importlib import import_module  # noqa: PLC0415 - importing specs stays free
+
+    return getattr(import_module(module), name)

@@ -15,11 +15,11 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/stacks/{stack}/releases       {"releases": [ReleaseRow]}
     GET    /v1/stacks/{stack}/progress?release=N     NDJSON of Progress; ends with the release
     DELETE /v1/stacks/{stack}?volumes=0|1&timeout=S  StackRow; then watch .../progress
-    POST   /v1/stacks/{stack}/scale          {"services": {name: replicas}} -> StackRow
-    POST   /v1/stacks/{stack}/restart        {"services", "timeout": s or null} -> {"tasks": [ids]}
-    POST   /v1/stacks/{stack}/stop           {"timeout": s|null} -> all tasks shut down, stack kept
+    POST   /v1/stacks/{stack}/scale          Scale -> StackRow
+    POST   /v1/stacks/{stack}/restart        Restart -> {"tasks": [ids]}
+    POST   /v1/stacks/{stack}/stop           Stop -> StackRow; all tasks shut down, stack kept
     GET    /v1/stacks/{stack}/tasks?all=     {"tasks": [TaskRow]}
-    GET    /v1/tasks/{id}                    Task (specs.task), whole; {id} may be a live task's name
+    GET    /v1/tasks/{id}                    Task (specs.task); {id} may be a live task's name
     GET    /v1/tasks/{id}/exec               WebSocket, as specs.wire says
     GET    /v1/stacks/{stack}/logs?service=&follow=&tail=&since=&timestamps=
                                              NDJSON stream of StackLogLine, merged by time

@@ -94,6 +94,7 @@ class Mount(Model):
     type: Literal["volume", "bind", "tmpfs"]
     target: str
     source: str | None = None
+    relative: bool = False  # written as a relative path: real only on the CLI's machine
     read_only: bool = False
     nocopy: bool = False
     subpath: str = ""

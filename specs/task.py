@@ -171,6 +171,9 @@ class Task(Model):
     node: str | None = None
     desired: Desired = Desired.PREPARED
     restart: int = 0  # number of `corral restart` requests so far
+    leaving: bool = False  # its endpoints are withdrawn; it is stopped once nodes acknowledged that
+    grace: float | None = None  # seconds between stop signal and kill, instead of the spec's
+    attempt: int = 0  # how many tasks failed in this slot, one after the other, before this one
     pending_reason: str = ""  # while new or pending: what it waits for
     addresses: dict[str, str] = Field(default_factory=dict)  # network id -> IPv4
     host_ports: dict[str, int] = Field(default_factory=dict)  # "80/tcp" -> chosen published port
@@ -184,4 +187,5 @@ class Task(Model):
     @property
     def live(self) -> bool:
         """Whether it still counts as a replica: not final and not asked to go."""
-        return self.state not in FINAL and self.desired in (Desired.PREPARED, Desired.RUNNING)
+        wanted = self.desired in (Desired.PREPARED, Desired.RUNNING) and not self.leaving
+        return wanted and self.state not in FINAL

@@ -93,6 +93,7 @@ class Assignment(Model):
     spec: TaskSpec
     desired: Desired
     restart: int = 0
+    grace: float | None = None  # overrides spec.stop_grace, e.g. `down -t 0`
     local_restarts: int | None = None  # crashes in a row before the task fails; None = keep trying
     networks: tuple[TaskNetwork, ...] = ()
     host_ports: tuple[Port, ...] = ()  # mode: host ports of this task, published filled in

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import board as boards
 from orchestrator.cli import watch
-from orchestrator.client import ClientError, NotFound, Unavailable
+from orchestrator.client import ClientError, NotFound, Unavailable, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -35,7 +35,12 @@ class Exits:
         self._seen: dict[str, tuple[str, int]] = {}
         self.codes: dict[str, tuple[str, int]] = {}  # service -> (name, code) of its last exit
 
-    def look(self, rows: Iterable[Mapping[str, Any]], short: Callable[[str], str]) -> list[str]:
+    def look(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        short: Callable[[str], str],
+        code_of: Callable[[Mapping[str, Any]], int],
+    ) -> list[str]:
         """Return ``web-1 exited with code 1`` for what ended since the last look."""
         lines = []
         for row in rows:
@@ -45,7 +50,7 @@ class Exits:
             self._seen[row["id"]] = (state, restarts)
             if before == (state, restarts):
                 continue
-            name, code = short(str(row.get("name"))), int(row.get("exit_code") or 0)
+            name, code = short(str(row.get("name"))), code_of(row)
             # What had ended before we came is not news.
             ended = state in boards.ENDED and (before is None or before[0] not in boards.ENDED)
             again = before is not None and restarts > before[1]
@@ -75,7 +80,7 @@ class Attached:
         self._client = session.client
         self._board = board
         self._painter = painter
-        self._path = session.path()
+        self._path = f"/v1/stacks/{quote(stack)}"
         self._stack = stack
         self._release = release
         self._services = services
@@ -118,10 +123,10 @@ class Attached:
         self._read("progress", lambda: self._follow_progress(watcher))
 
     def _follow_progress(self, watcher: watch.Watcher) -> None:
-        if not watcher.run(lambda line: self._put("progress", dict(line))) and not (
+        if not watcher.run(lambda line: self._put("progress", (watcher, dict(line)))) and not (
             watcher.cancelled
         ):
-            self._put("progress", {"kind": "end", "ok": True})
+            self._put("progress", (watcher, {"kind": "end", "ok": True}))
 
     def _follow(self, path: str, query: Mapping[str, Any], kind: str) -> None:
         """Read a stream for as long as we are attached; reopen it when it breaks."""
@@ -215,7 +220,9 @@ class Attached:
 
     def _show(self, kind: str, value: Any) -> None:
         if kind == "progress":
-            self._tell(self._board.apply(value))
+            watcher, line = value
+            if watcher is self._watcher:  # else left over from what an interrupt ended
+                self._tell(self._board.apply(line))
         elif kind == "log":
             self._log(value)
         elif kind == "reopened":
@@ -259,12 +266,24 @@ class Attached:
             return []  # removed by somebody else: no container is left
         except Unavailable:
             return [{"state": "unknown"}]
-        lines = self._exits.look(rows, self._board.short)
+        lines = self._exits.look(rows, self._board.short, self._code_of)
         if lines:
             self._drain_now()
         for line in lines:
             self._out(line)
         return rows
+
+    def _code_of(self, row: Mapping[str, Any]) -> int:
+        """Return the exit code of the newest run that has ended."""
+        if row.get("exit_code") is not None:
+            return int(row["exit_code"])
+        try:
+            whole = self._client.get(f"/v1/tasks/{quote(str(row['id']))}")
+        except ClientError:
+            return 0
+        runs = (whole.get("status") or {}).get("runs") or ()
+        codes = [run.get("exit_code") for run in runs if run.get("finished_at") is not None]
+        return int(codes[-1] or 0) if codes else 0
 
     def _drain_now(self) -> None:
         """Let a container's last words come before its exit."""

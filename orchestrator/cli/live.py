@@ -96,8 +96,8 @@ class Tree:
             task
             for task in list(self._board.tasks.values())
             if task.service == service.name
-            and task.state not in ("complete", "shutdown")
-            and not (task.state == "running" and (task.ready or not task.message))
+            and task.state not in ("complete", "shutdown", "removed")
+            and not (task.state == "running" and task.ready)
         ]
 
     def _service(self, service: ServiceLine, spin: str, width: int) -> Text:

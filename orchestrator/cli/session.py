@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from specs.compose import Project
+    from specs import Project
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 

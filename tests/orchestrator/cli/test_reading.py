@@ -60,8 +60,6 @@ def shop(fake):
     return fake
 
 
-
-
 def test_ps_is_a_table_sorted_like_people_count(shop, corral):
     done = corral("-p", "shop", "ps")
     lines = done.out.splitlines()
@@ -69,7 +67,7 @@ def test_ps_is_a_table_sorted_like_people_count(shop, corral):
     assert lines[0].split() == "NAME IMAGE COMMAND SERVICE NODE CREATED STATUS PORTS".split()
     assert [line.split()[0] for line in lines[1:]] == ["shop-redis-1", "shop-web-2", "shop-web-10"]
     assert lines[3] == (
-        "shop-web-10    corral/shop-web@aaaaaaaaaaaa   \"python -m http.serv…\"   web       alpha   "
+        'shop-web-10    corral/shop-web@aaaaaaaaaaaa   "python -m http.serv…"   web       alpha   '
         "3 minutes ago   running 2 minutes (healthy)       0.0.0.0:8080->80/tcp"
     )
 
@@ -139,8 +137,22 @@ def test_ls(fake, corral):
 
 
 LOG = [
-    {"task": "t1", "name": "web-1", "service": "web", "stream": "stdout", "time": 10.5, "line": "a"},
-    {"task": "t2", "name": "redis-1", "service": "redis", "stream": "stdout", "time": 11, "line": "b"},
+    {
+        "task": "t1",
+        "name": "web-1",
+        "service": "web",
+        "stream": "stdout",
+        "time": 10.5,
+        "line": "a",
+    },
+    {
+        "task": "t2",
+        "name": "redis-1",
+        "service": "redis",
+        "stream": "stdout",
+        "time": 11,
+        "line": "b",
+    },
     {"task": "t1", "name": "web-1", "service": "web", "stream": "stderr", "time": 12, "line": "c"},
 ]
 

@@ -1,0 +1,247 @@
+"""The agent's composition root: build the parts, run them in one TaskGroup, stop in order.
+
+SIGTERM stops the daemon only; containers stay and the next start adopts them. The
+parts that other packages provide (images, volumes, network) are imported here and
+nowhere else, and only when the daemon starts.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import gc
+import logging
+import os
+import shutil
+import signal
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from agent import facts
+from agent.journal import Journal
+from agent.preparation import Preparation
+from agent.record import Phase
+from agent.runner import Parts
+from agent.runtime import exec as execution
+from agent.runtime import exits, logs
+from agent.runtime.containers import OciContainers
+from agent.runtime.crun import Runtime, find_runtime
+from agent.runtime.failure import RuntimeFailure
+from agent.runtime.inotify import Inotify
+from agent.runtime.spawner import Spawner, share, unshare
+from agent.server import Server, listen
+from agent.worker import Worker
+from specs.kit.clock import SystemClock
+from specs.kit.sdnotify import notify
+from specs.wire import ExecRequest
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Iterator
+
+    from agent.config import Config
+    from agent.runner import Prober
+    from agent.seams import Images, Network, Volumes
+    from specs.kit.clock import Clock
+
+log = logging.getLogger(__name__)
+
+SLOTS = 4  # containers made or taken away at once: more gains little on two cores
+ROTATE_EVERY = 0.25
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The parts of the node that other packages provide, and what they want of the daemon."""
+
+    images: Images
+    volumes: Volumes
+    network: Network
+    background: tuple[Callable[[], Awaitable[None]], ...] = ()  # run until cancelled
+    close: tuple[Callable[[], Awaitable[None] | None], ...] = ()
+    leave: Callable[[], Awaitable[None]] | None = None
+    warnings: Callable[[], tuple[str, ...]] = tuple
+
+
+def real_effects(config: Config) -> Effects:
+    """Return the real images, volumes and network of this node."""
+    from agent.images.store import ImageStore  # noqa: PLC0415 - heavy; tests bring their own
+    from agent.network.node import NodeNetwork  # noqa: PLC0415
+    from agent.volumes import VolumeStore  # noqa: PLC0415
+
+    images = ImageStore(config.state_dir, config.run_dir)
+    network = NodeNetwork(config.run_dir.parent, config.state_dir.parent)
+    return Effects(
+        images=images,
+        volumes=VolumeStore(config.state_dir, config.run_dir),
+        network=network,
+        background=(network.run,),
+        close=(images.close, network.close),
+        leave=network.leave,
+        warnings=lambda: network.warnings,
+    )
+
+
+class AlreadyRunning(Exception):
+    """Another agent holds this state directory."""
+
+
+async def run(config: Config, effects: Effects | None = None, clock: Clock | None = None) -> None:
+    """Run the agent until SIGTERM or SIGINT; containers outlive it."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    with _only_one(config):
+        for directory in (config.state_dir, config.run_dir):
+            share(directory)
+        await _serve(config, effects or real_effects(config), clock or SystemClock(), stop)
+
+
+@contextlib.contextmanager
+def _only_one(config: Config) -> Iterator[None]:
+    config.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    lock = os.open(
+        config.run_dir.parent / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
+    )
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyRunning(f"an agent is already running for {config.run_dir}") from None
+        yield
+    finally:
+        os.close(lock)
+
+
+async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.Event) -> None:
+    path, name = find_runtime()
+    conmon = facts.find_tool("conmon")
+    if conmon is None:
+        raise RuntimeFailure("conmon is missing; install Debian's conmon package")
+    async with contextlib.AsyncExitStack() as stack:
+        spawner = await stack.enter_async_context(Spawner())
+        for close in effects.close:
+            stack.push_async_callback(_close, close)
+        runtime = Runtime(path, name, config.run_dir / name, spawner)
+        containers = OciContainers(
+            runtime=runtime,
+            conmon=conmon,
+            bundles=config.bundles,
+            tasks=config.tasks,
+            cgroup=config.cgroup,
+        )
+        version = await runtime.version()
+        journal = Journal(config.journal, config.tasks, config.run_dir)
+        worker = Worker(
+            journal=journal,
+            network=effects.network,
+            boot=facts.boot_id(),
+            facts=facts.probe(name, version),
+            probe=lambda: facts.probe(name, version),
+            warnings=effects.warnings,
+        )
+        parts = Parts(
+            journal=journal,
+            preparation=Preparation(
+                images=effects.images,
+                volumes=effects.volumes,
+                network=effects.network,
+                containers=containers,
+                tasks=config.tasks,
+                host=facts.host(config, name),
+                contents=worker.contents,
+                networks_known=worker.networks_known,
+            ),
+            containers=containers,
+            prober=_prober(containers),
+            clock=clock,
+            slots=asyncio.Semaphore(SLOTS),
+            changed=worker.changed,
+        )
+        inotify = Inotify()
+        stack.callback(inotify.close)
+        server = Server(
+            worker=worker,
+            containers=containers,
+            images=effects.images,
+            volumes=effects.volumes,
+            inotify=inotify,
+            leave=lambda: _leave(config, worker, effects),
+        )
+        gc.freeze()  # what start-up made lives as long as we do: spare the collector
+        async with asyncio.TaskGroup() as group:
+            work = group.create_task(worker.run(parts), name="worker")
+            background = [
+                group.create_task(_rotate(worker, containers), name="log rotation"),
+                *(group.create_task(_forever(part), name="part") for part in effects.background),
+            ]
+            await worker.adopted.wait()
+            api = web.AppRunner(
+                server.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0
+            )
+            await api.setup()
+            try:
+                door = listen(config.socket, config.group)
+                await web.SockSite(api, door).start()
+                notify("READY=1")
+                log.info("the agent serves", extra={"socket": str(config.socket)})
+                await stop.wait()
+                notify("STOPPING=1")
+            finally:
+                await api.cleanup()
+                for task in (work, *background):
+                    task.cancel()
+    log.info("the agent stopped; containers stay")
+
+
+def _prober(containers: OciContainers) -> Prober:
+    async def probe(task: str, command: tuple[str, ...], timeout: float) -> tuple[int, str]:
+        return await execution.probe(containers, task, ExecRequest(command=command), timeout)
+
+    return probe
+
+
+async def _rotate(worker: Worker, containers: OciContainers) -> None:
+    """Rotate full logs: one look over all tasks (a stat each) every quarter of a second."""
+    while True:
+        await asyncio.sleep(ROTATE_EVERY)
+        for record in worker.records():
+            spec = record.assignment.spec
+            if record.phase is Phase.RUNNING and spec.logging.driver != "none":
+                try:
+                    logs.rotate(
+                        containers.logs(record.id),
+                        containers.bundle(record.id),
+                        record.number,
+                        spec.logging,
+                    )
+                except OSError as error:
+                    log.warning(
+                        "a log cannot be rotated", extra={"task": record.id, "why": str(error)}
+                    )
+
+
+async def _forever(part: Callable[[], Awaitable[None]]) -> None:
+    await part()
+
+
+async def _close(close: Callable[[], Awaitable[None] | None]) -> None:
+    waiting = close()
+    if waiting is not None:
+        await waiting
+
+
+async def _leave(config: Config, worker: Worker, effects: Effects) -> list[str]:
+    left = await worker.leave()
+    if not left:
+        if effects.leave is not None:
+            await effects.leave()
+        exits.remove_parent(config.cgroup)
+        await asyncio.to_thread(shutil.rmtree, config.tasks, True)  # noqa: FBT003 - its signature
+        config.tasks.mkdir(mode=0o700, parents=True)
+        for directory in (config.state_dir, config.run_dir):
+            unshare(directory)
+    return left

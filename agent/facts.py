@@ -1,0 +1,213 @@
+"""What this machine is and can do: probed at start, sent with the hello.
+
+Everything missing is said in a sentence with what to do about it. Only reads.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import os
+import platform
+import resource
+import shutil
+import socket
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from agent.runtime.bundle import ALL_CAPABILITIES, Host
+from agent.runtime.seccomp import machine
+from specs.node import NodeFacts
+
+if TYPE_CHECKING:
+    from agent.config import Config
+
+_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+_INITS = ("/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit")
+_TOOLS = {
+    "conmon": "containers cannot be run; install Debian's conmon package",
+    "nft": "networks cannot be made; install Debian's nftables package",
+    "skopeo": "images cannot be pulled; install Debian's skopeo package",
+    "buildah": "images cannot be built here; install Debian's buildah package",
+}
+_LISTEN, _UDP_UNCONNECTED = "0A", "07"
+
+Cgroups = Literal["v1", "v2", "hybrid"]
+
+
+def version() -> str:
+    """Return corral's version."""
+    from importlib.metadata import PackageNotFoundError  # noqa: PLC0415 - slow, once
+    from importlib.metadata import version as installed  # noqa: PLC0415
+
+    try:
+        return installed("corral")
+    except PackageNotFoundError:
+        return "0"
+
+
+def boot_id() -> str:
+    """Return this boot's id: pids and namespaces of another boot are gone."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def cgroups_mode() -> Cgroups:
+    """Return which cgroup hierarchies this machine has."""
+    mounts = _cgroup_mounts()
+    if "cgroup" not in mounts.values():
+        return "v2"
+    return "hybrid" if "cgroup2" in mounts.values() else "v1"
+
+
+def _cgroup_mounts() -> dict[str, str]:
+    found = {}
+    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="replace") as table:
+        for line in table:
+            left, _, right = line.partition(" - ")
+            kind = right.split(" ", 1)[0]
+            if kind in ("cgroup", "cgroup2"):
+                found[left.split(" ")[4]] = kind
+    return found
+
+
+def find_tool(name: str) -> str | None:
+    """Return the path of a program of the node."""
+    return shutil.which(name, path=_SEARCH)
+
+
+@functools.cache
+def grantable_capabilities() -> frozenset[str]:
+    """Return the capabilities this process may hand on: its bounding set."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith("CapBnd:"):
+            bits = int(line.split()[1], 16)
+            return frozenset(
+                name for number, name in enumerate(ALL_CAPABILITIES) if bits >> number & 1
+            )
+    return frozenset()
+
+
+def host(config: Config, runtime: str) -> Host:
+    """Return what a bundle needs to know of this node."""
+    grantable = grantable_capabilities()
+    limits = None if "CAP_SYS_RESOURCE" in grantable else _hard_limits()
+    return Host(
+        arch=machine(),
+        cgroups=cgroups_mode(),
+        grantable=grantable,
+        runtime=runtime,
+        init=next((path for path in _INITS if os.access(path, os.X_OK)), None),
+        rlimits=limits,
+        cgroup_parent=config.cgroup,
+    )
+
+
+def _hard_limits() -> dict[str, int]:
+    found = {}
+    for name in dir(resource):
+        if name.startswith("RLIMIT_"):
+            hard = resource.getrlimit(getattr(resource, name))[1]
+            if hard != resource.RLIM_INFINITY:
+                found[name.removeprefix("RLIMIT_").lower()] = hard
+    return found
+
+
+def own_sockets() -> frozenset[str]:
+    """Return inodes of the sockets this process holds (published ports it keeps for services)."""
+    found = set()
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            target = str(entry.readlink())
+        except OSError:
+            continue
+        if target.startswith("socket:["):
+            found.add(target[8:-1])
+    return frozenset(found)
+
+
+def listening(
+    net: Path = Path("/proc/self/net"), own: frozenset[str] = frozenset()
+) -> tuple[str, ...]:
+    """Return ports that local processes other than ours hold, as ``80/tcp``."""
+    found: set[tuple[int, str]] = set()
+    for name, protocol, state in (
+        ("tcp", "tcp", _LISTEN),
+        ("tcp6", "tcp", _LISTEN),
+        ("udp", "udp", _UDP_UNCONNECTED),
+        ("udp6", "udp", _UDP_UNCONNECTED),
+    ):
+        try:
+            lines = (net / name).read_text().splitlines()[1:]
+        except OSError:
+            continue
+        for line in lines:
+            words = line.split()
+            if len(words) > 9 and words[3] == state and words[9] not in own:
+                found.add((int(words[1].rpartition(":")[2], 16), protocol))
+    return tuple(f"{port}/{protocol}" for port, protocol in sorted(found))
+
+
+def addresses() -> tuple[str, ...]:
+    """Return the machine's own addresses, loopback aside."""
+    found = set()
+    try:
+        lines = Path("/proc/self/net/fib_trie").read_text().splitlines()
+        for before, line in itertools.pairwise(lines):
+            if "/32 host LOCAL" in line:
+                found.add(before.split()[-1])
+        for line in Path("/proc/self/net/if_inet6").read_text().splitlines():
+            raw = line.split()[0]
+            found.add(socket.inet_ntop(socket.AF_INET6, bytes.fromhex(raw)))
+    except OSError:
+        pass
+    return tuple(sorted(a for a in found if not a.startswith("127.") and a != "::1"))
+
+
+def _memory() -> int:
+    for line in Path("/proc/meminfo").read_text().splitlines():
+        if line.startswith("MemTotal:"):
+            return int(line.split()[1]) * 1024
+    return 0
+
+
+def probe(runtime: str, runtime_version: str) -> NodeFacts:
+    """Return what this machine is."""
+    missing = [f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not find_tool(tool)]
+    warnings = []
+    if not runtime:
+        missing.append("crun is missing: containers cannot be run; install Debian's crun package")
+    elif runtime != "crun":
+        warnings.append("crun is missing; runc is used, which starts containers three times slower")
+    numbers = [
+        int(part) for part in runtime_version.rsplit(maxsplit=1)[-1].split(".") if part.isdigit()
+    ]
+    if runtime == "crun" and numbers < [1, 28]:
+        warnings.append(
+            f"{runtime_version} is older than 1.28, which fixed CVE-2026-47766; "
+            "images whose /dev is not a directory are refused instead"
+        )
+    if not any(os.access(path, os.X_OK) for path in _INITS):
+        warnings.append(
+            "no static init program: services with init: true are refused; install tini"
+        )
+    if cgroups_mode() == "hybrid":
+        warnings.append("cgroups are hybrid: limits are set in the v1 hierarchies")
+    if "CAP_SYS_RESOURCE" not in grantable_capabilities():
+        warnings.append("no CAP_SYS_RESOURCE here: ulimits and oom_score_adj are clamped")
+    return NodeFacts(
+        hostname=socket.gethostname(),
+        boot_id=boot_id(),
+        arch=machine(),
+        kernel=platform.release(),
+        cpus=float(len(os.sched_getaffinity(0))),
+        memory=_memory(),
+        agent_version=version(),
+        python=".".join(map(str, sys.version_info[:3])),
+        runtime=runtime_version,
+        cgroups=cgroups_mode(),
+        missing=tuple(missing),
+        warnings=tuple(warnings),
+        addresses=addresses(),
+        listening=listening(own=own_sockets()),
+    )

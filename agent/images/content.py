@@ -1,0 +1,271 @@
+"""The image store's directory: blobs by digest, refs by name, records of complete images.
+
+Everything below ``images/`` is written to a private place first and renamed when whole, so
+that a kill or a power cut at any instant leaves only files that are complete or ignored.
+Small files that are trusted after a crash (refs, records) are fsynced; blobs are not: their
+name is their digest, and they are hashed again before use. Only this package writes here;
+several processes may (an import beside the agent).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import subprocess
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from agent.images.reference import DIGEST, check_digest
+from agent.seams import Later
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+log = logging.getLogger(__name__)
+_CHUNK: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Ref:
+    """What a name means on this node; ``source`` is pulled, built or imported."""
+
+    name: str
+    digest: str
+    source: str
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A complete image. ``digest`` is what it is pinned by, maybe an index's; ``manifest`` ours."""
+
+    digest: str
+    manifest: str
+    config: str
+    blobs: tuple[str, ...]  # compressed layers, base first
+    diff_ids: tuple[str, ...]
+    created: str
+    size: int  # unpacked bytes
+
+
+def boot_id() -> str:
+    """Return this boot's id (the lab mounts one per host over it)."""
+    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replace ``path`` with ``data``, durable when this returns."""
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    try:
+        with temporary.open("wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.rename(path)
+        sync_directory(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
+def sync_directory(path: Path) -> None:
+    """Make renames in ``path`` durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def hash_file(path: Path) -> str:
+    """Return the digest of a file's content."""
+    with path.open("rb", buffering=0) as file:
+        digest = hashlib.file_digest(file, "sha256")
+    return f"sha256:{digest.hexdigest()}"
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a directory that a container or an archive shaped; depth is no obstacle."""
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except (OSError, RecursionError):
+        # rm walks with relative names, so paths beyond PATH_MAX and any depth go too.
+        command = ["rm", "-rf", "--one-file-system", "--", str(path)]
+        subprocess.run(command, check=True, capture_output=True)
+
+
+class Content:
+    """Paths and atomic writes of one image store."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.blobs = root / "blobs" / "sha256"
+        self.layers = root / "layers"
+        self.short = root / "l"
+        self.writable = root / "writable"
+        self._refs = root / "refs"
+        self._records = root / "complete"
+        self._staging = root / "staging"
+        for path in (
+            root,
+            self.blobs,
+            self.layers,
+            self.short,
+            self.writable,
+            self._refs,
+            self._records,
+            self._staging,
+            root / "empty",
+        ):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+
+    def blob(self, digest: str) -> Path:
+        return self.blobs / check_digest(digest).removeprefix("sha256:")
+
+    def has_blob(self, digest: str) -> bool:
+        return self.blob(digest).exists()
+
+    def put_blob(self, data: bytes) -> str:
+        """Store bytes under their digest."""
+        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        path = self.blob(digest)
+        if not path.exists():
+            write_atomically(path, data)
+        return digest
+
+    def read_blob(self, digest: str, limit: int) -> bytes | None:
+        """Return a small blob after hashing it again; a damaged one is deleted."""
+        path = self.blob(digest)
+        try:
+            if path.stat().st_size > limit:
+                return None
+            data = path.read_bytes()
+        except FileNotFoundError:
+            return None
+        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+            log.warning("a damaged blob was deleted", extra={"digest": digest})
+            path.unlink(missing_ok=True)
+            return None
+        return data
+
+    def adopt_blob(self, path: Path, digest: str) -> None:
+        """Move a file whose digest the caller has verified into the store."""
+        path.chmod(0o600)
+        path.rename(self.blob(digest))
+
+    @contextlib.contextmanager
+    def stage(self) -> Iterator[Path]:
+        """Give a private directory on the store's file system; it is gone afterwards.
+
+        Its lock tells other processes that its owner lives, so that only leftovers of the
+        dead are cleaned.
+        """
+        path = self._staging / f"{os.getpid()}-{secrets.token_hex(6)}"
+        path.mkdir(mode=0o700)
+        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            yield path
+        finally:
+            remove_tree(path)
+            os.close(fd)
+
+    def clean_staging(self) -> None:
+        """Remove what dead processes left half done."""
+        for path in self._staging.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    remove_tree(path)
+                except BlockingIOError:
+                    continue  # its owner lives
+                finally:
+                    os.close(fd)
+
+    @contextlib.contextmanager
+    def using(self, *, alone: bool = False) -> Iterator[None]:
+        """Hold the store's lock: many may add at once, only one may collect garbage."""
+        fd = os.open(self.root / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            try:
+                fcntl.flock(fd, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Later(
+                    "images are being added or removed on this node right now; try again"
+                ) from None
+            yield
+        finally:
+            os.close(fd)
+
+    # refs
+
+    def _ref_path(self, name: str) -> Path:
+        return self._refs / f"{hashlib.sha256(name.encode()).hexdigest()[:40]}.json"
+
+    def ref(self, name: str) -> Ref | None:
+        """Return what the canonical ``name`` means here."""
+        return self._read_ref(self._ref_path(name))
+
+    @staticmethod
+    def _read_ref(path: Path) -> Ref | None:
+        try:
+            ref = Ref(**json.loads(path.read_bytes()))
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError):
+            log.warning("an unreadable image name was ignored", extra={"path": str(path)})
+            return None
+        return ref if DIGEST.fullmatch(ref.digest) else None
+
+    def set_ref(self, ref: Ref) -> None:
+        if self.ref(ref.name) != ref:
+            write_atomically(self._ref_path(ref.name), json.dumps(asdict(ref)).encode())
+
+    def remove_ref(self, name: str) -> None:
+        self._ref_path(name).unlink(missing_ok=True)
+
+    def refs(self) -> list[Ref]:
+        found = (self._read_ref(path) for path in self._refs.glob("*.json"))
+        return sorted((ref for ref in found if ref), key=lambda ref: ref.name)
+
+    # records of complete images
+
+    def _record_path(self, digest: str) -> Path:
+        return self._records / f"{check_digest(digest).removeprefix('sha256:')}.json"
+
+    def record(self, digest: str) -> Record | None:
+        """Return the record of a complete image; it says nothing about damage since."""
+        return self._read_record(self._record_path(digest))
+
+    @staticmethod
+    def _read_record(path: Path) -> Record | None:
+        try:
+            value: dict[str, Any] = json.loads(path.read_bytes())
+            value["blobs"], value["diff_ids"] = tuple(value["blobs"]), tuple(value["diff_ids"])
+            return Record(**value)
+        except FileNotFoundError:
+            return None
+        except (ValueError, TypeError, KeyError):
+            log.warning("an unreadable image record was ignored", extra={"path": str(path)})
+            return None
+
+    def set_record(self, record: Record) -> None:
+        if self.record(record.digest) != record:
+            write_atomically(self._record_path(record.digest), json.dumps(asdict(record)).encode())
+
+    def remove_record(self, digest: str) -> None:
+        self._record_path(digest).unlink(missing_ok=True)
+
+    def records(self) -> list[Record]:
+        found = (self._read_record(path) for path in sorted(self._records.glob("*.json")))
+        return [record for record in found if record]

@@ -1,0 +1,164 @@
+"""Root file systems of tasks: shared layers below, the task's own writable layer on top.
+
+Called by the store's mount, unmount and discard. All mounts go through one thread whose
+current directory is the store's root: overlayfs reads at most a page of options, and names
+like ``l/abcd`` keep 127 layers within it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Final
+
+from agent.images import kernel
+from agent.images.content import Content, remove_tree, write_atomically
+from agent.seams import Later, Refusal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from agent.images.layers import Layers
+
+_PAGE: Final = 4096
+# Directories the runtime mounts on first; a link here would lead its mounts elsewhere.
+_MUST_BE_REAL: Final = ("dev", "proc", "sys")
+
+
+class RootFs:
+    """Mounts the merged roots of one store below ``run_dir``."""
+
+    def __init__(self, content: Content, layers: Layers, run_dir: Path) -> None:
+        self._content = content
+        self._layers = layers
+        self._mounts = run_dir / "rootfs"
+        self._mounts.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self.thread = ThreadPoolExecutor(1, "mount", initializer=self._enter)
+
+    def _enter(self) -> None:
+        kernel.unshare(kernel.CLONE_FS)  # this thread's directory becomes its own
+        os.chdir(self._content.root)
+
+    def close(self) -> None:
+        self.thread.shutdown()
+
+    def chain(self, diff_ids: tuple[str, ...]) -> list[str]:
+        """Return the layers to mount, top first: no duplicates, nothing below an opaque root.
+
+        Overlayfs refuses the same directory twice, and a layer repeated further up hides
+        its lower twin wholly.
+        """
+        chain: list[str] = []
+        for diff_id in reversed(diff_ids):
+            if diff_id not in chain:
+                chain.append(diff_id)
+            done = self._layers.done(diff_id)
+            if done and done.opaque_root:
+                break
+        return chain
+
+    def check(self, diff_ids: tuple[str, ...]) -> None:
+        """Refuse an image in which a directory the runtime mounts on is something else."""
+        chain = self.chain(diff_ids)
+        for name in _MUST_BE_REAL:
+            for diff_id in chain:
+                try:
+                    mode = (self._layers.directory(diff_id) / name).lstat()
+                except FileNotFoundError:
+                    continue
+                if stat.S_ISDIR(mode.st_mode):
+                    break
+                if stat.S_ISCHR(mode.st_mode) and mode.st_rdev == 0:
+                    break  # a whiteout: absent
+                raise Refusal(f"the image's /{name} is not a directory; it will not be run")
+
+    def point(self, task: str) -> Path:
+        """Return where the root of a task is mounted."""
+        if not task or "/" in task or task.startswith("."):
+            raise Refusal(f"{task!r} is not a task id")
+        return self._mounts / task
+
+    def mounted(self, task: str) -> bool:
+        try:
+            return kernel.filesystem_type(str(self.point(task))) == kernel.OVERLAY_MAGIC
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            if error.errno == errno.ENOTCONN:
+                return False
+            raise
+
+    def mount(self, task: str, digest: str, diff_ids: tuple[str, ...]) -> Path:
+        """Mount, or find mounted, the merged root. Blocks; runs in ``thread``."""
+        point = self.point(task)
+        home = self._content.writable / task
+        mark = home / "image"
+        try:
+            known = mark.read_text()
+        except FileNotFoundError:
+            known = ""
+        try:
+            if known != digest:  # new, half made, half deleted, or of another image
+                self.discard(task)
+                for path in (home, home / "upper", home / "work"):
+                    path.mkdir(mode=0o700)
+                self._dress(home / "upper", diff_ids)
+                write_atomically(mark, digest.encode())
+            if self.mounted(task):
+                return point
+            point.mkdir(exist_ok=True, mode=0o700)
+            kernel.mount("corral", str(point), "overlay", 0, self._options(task, diff_ids))
+        except OSError as error:
+            raise Later(f"cannot mount the root of {task}: {error.strerror}") from error
+        return point
+
+    def _dress(self, upper: Path, diff_ids: tuple[str, ...]) -> None:
+        """Give the merged "/" the owner and mode of the image's: they come from the top."""
+        upper.chmod(0o755)
+        for diff_id in self.chain(diff_ids)[:1]:
+            top = self._layers.directory(diff_id).stat()
+            os.chown(upper, top.st_uid, top.st_gid)
+            upper.chmod(stat.S_IMODE(top.st_mode))
+
+    def _options(self, task: str, diff_ids: tuple[str, ...]) -> str:
+        chain = [self._layers.short_name(diff_id) for diff_id in self.chain(diff_ids)]
+        options = (
+            f"lowerdir={':'.join(chain or ['empty'])},upperdir=writable/{task}/upper,"
+            f"workdir=writable/{task}/work,index=off,metacopy=off,redirect_dir=nofollow"
+        )
+        if len(options) >= _PAGE:
+            raise Refusal(f"the image has too many layers to mount ({len(chain)})")
+        return options
+
+    def unmount(self, task: str) -> None:
+        """Unmount the root and remove its mount point. Blocks; runs in ``thread``."""
+        point = self.point(task)
+        while self.mounted(task):
+            try:
+                kernel.unmount(str(point))
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                # A file is still open somewhere: out of sight now, freed with its last user.
+                kernel.unmount(str(point), kernel.MNT_DETACH | kernel.UMOUNT_NOFOLLOW)
+        with contextlib.suppress(FileNotFoundError):
+            point.rmdir()
+
+    def discard(self, task: str) -> None:
+        """Unmount and delete the writable layer. Blocks; runs in ``thread``."""
+        self.unmount(task)
+        home = self._content.writable / task
+        # The mark goes first: a half deleted layer must never be mounted again.
+        (home / "image").unlink(missing_ok=True)
+        remove_tree(home)
+
+    def tasks(self) -> dict[str, str]:
+        """Return the digest each task's writable layer was made for."""
+        found = {}
+        for home in self._content.writable.iterdir():
+            with contextlib.suppress(FileNotFoundError):
+                found[home.name] = (home / "image").read_text()
+        return found

@@ -1,0 +1,167 @@
+"""Make and remove one task's namespace, links, routes and resolver sockets.
+
+Runs in the network thread, between two awaits of agent.network.node: nothing
+here waits for anything but the kernel. Every function may be repeated at any
+point of a previous, interrupted run.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from contextlib import suppress
+from typing import TYPE_CHECKING
+
+from agent.network import names, namespaces, netlink
+from agent.network.objects import Neighbour, Route
+from agent.network.plan import DEVICE_CONF, LinkPlan, TaskPlan, container_routes
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+
+def attach(plan: TaskPlan, path: Path, *, home: int, host: netlink.Netlink, source: str) -> None:
+    """Bring the task's namespace to ``plan``; ``source`` is the node's own overlay address."""
+    namespace = namespaces.open_kept(path)
+    fresh = namespace is None
+    if namespace is None:
+        namespace = namespaces.create(path, home)
+    try:
+        with namespaces.inside(namespace, home):
+            present = _prepare(fresh=fresh)
+        _make_links(plan, namespace, host, present=present, source=source)
+        if plan.links:
+            with namespaces.inside(namespace, home), netlink.Netlink() as inner:
+                _configure_inside(plan, inner)
+    finally:
+        os.close(namespace)
+
+
+def _prepare(*, fresh: bool) -> set[str]:
+    """Bring lo up, switch IPv6 off on what comes after it, and return the devices inside."""
+    if fresh:
+        # Before any link exists: eth0 must never get a link-local address (nothing filters it
+        # but our drop rule). lo keeps ::1, which many programs bind to.
+        with suppress(OSError), open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as file:
+            file.write("1")
+    with netlink.Netlink() as inner:
+        inner.run([netlink.up(index=1)])
+        return set() if fresh else set(inner.links())
+
+
+def _make_links(
+    plan: TaskPlan, namespace: int, host: netlink.Netlink, *, present: set[str], source: str
+) -> None:
+    there = host.links() if present else {}
+    messages: list[netlink.Message] = []
+    for link in plan.links:
+        if link.name in present and link.host in there:
+            if not there[link.host].up:
+                messages.append(netlink.up(link.host))
+            continue
+        # Half a pair from an interrupted attach, or a pair into a namespace that is gone.
+        messages.append(netlink.delete_link(link.host))
+        messages.append(_veth(link, namespace))
+        messages.append(netlink.configure(link.host, DEVICE_CONF, alias=_alias(plan, link)))
+        messages.append(netlink.up(link.host))
+    host.run(messages)
+    messages = []
+    for link in plan.links:
+        index = socket.if_nametoindex(link.host)
+        neighbour = Neighbour(link.host, link.address, link.mac)
+        route = Route(f"{link.address}/32", dev=link.host, source=source)
+        messages.append(netlink.neighbour(neighbour, index))
+        messages.append(netlink.route(route, index, protocol=names.PROTOCOL))
+    host.run(messages)
+
+
+def _veth(link: LinkPlan, namespace: int) -> netlink.Message:
+    return netlink.veth(
+        name=link.host,
+        mac=names.HOST_MAC,
+        mtu=link.mtu,
+        peer=link.name,
+        peer_mac=link.mac,
+        peer_ns=namespace,
+    )
+
+
+def _alias(plan: TaskPlan, link: LinkPlan) -> str:
+    return f"corral task {plan.task} network {link.network}"
+
+
+def _configure_inside(plan: TaskPlan, inner: netlink.Netlink) -> None:
+    index = {link.name: socket.if_nametoindex(link.name) for link in plan.links}
+    messages = []
+    for link in plan.links:
+        dev = index[link.name]
+        gateway = Neighbour(link.name, names.GATEWAY, names.HOST_MAC)
+        messages.append(netlink.up(index=dev))
+        messages.append(netlink.address(dev, f"{link.address}/32"))
+        messages.append(netlink.neighbour(gateway, dev))
+    for route in container_routes(plan):
+        messages.append(netlink.route(route, index[route.dev], protocol=0))
+    inner.run(messages)
+
+
+def resolver_sockets(path: Path, *, home: int) -> tuple[socket.socket, socket.socket] | None:
+    """Return (UDP, listening TCP) sockets on 127.0.0.11:53 of the namespace kept at ``path``.
+
+    None when something in there holds the port already.
+    """
+    namespace = namespaces.open_kept(path)
+    if namespace is None:
+        return None
+    udp = tcp = None
+    try:
+        with namespaces.inside(namespace, home):
+            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+            tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        # The sockets belong to the namespace they were made in, wherever we are by now.
+        udp.bind((names.RESOLVER, 53))
+        tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        tcp.bind((names.RESOLVER, 53))
+        tcp.listen(64)
+    except OSError as error:
+        for made in (udp, tcp):
+            if made is not None:
+                made.close()
+        if error.errno == errno.EADDRINUSE:
+            return None
+        raise
+    finally:
+        os.close(namespace)
+    return udp, tcp
+
+
+def keep_host(path: Path) -> None:
+    """Make ``path`` stand for the node's own namespace (network_mode: host)."""
+    descriptor = namespaces.open_kept(path)
+    if descriptor is not None:
+        os.close(descriptor)
+        return
+    path.touch(mode=0o444)
+    namespaces.keep(path)
+
+
+def detach(tasks: Mapping[str, Path], *, host: netlink.Netlink) -> dict[str, OSError]:
+    """Remove the tasks' links and forget their namespaces; return what went wrong by task.
+
+    All links go in one request: removing a device waits for every CPU to have
+    stopped looking at it (30 ms here), and that wait is shared.
+    """
+    prefixes = {names.task_prefix(task) for task in tasks}
+    width = len(names.VETH_PREFIX) + 7
+    mine = [name for _, name in socket.if_nameindex() if name[:width] in prefixes]
+    failed: dict[str, OSError] = {}
+    if mine:
+        host.run([netlink.doom(name, names.DOOMED_GROUP) for name in mine])
+        host.run([netlink.delete_group(names.DOOMED_GROUP)])
+    for task, path in tasks.items():
+        try:
+            namespaces.drop(path)
+        except OSError as error:
+            failed[task] = error
+    return failed

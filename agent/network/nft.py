@@ -1,0 +1,130 @@
+"""Bring our nftables table to the wanted ruleset, and notice when somebody changed it.
+
+One ``nft -f -`` is one kernel transaction: packets see the old rules or the
+new ones. After it, the kernel's ruleset generation tells for nothing whether
+anybody touched nftables since; only then our table is listed and compared.
+Called from the nft thread only, which never leaves the node's namespace.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import socket
+import struct
+import subprocess
+
+from agent.network import names
+from agent.network.rules import Ruleset, change, full
+
+log = logging.getLogger(__name__)
+
+_TIMEOUT = 30.0  # a full load of 1,000 services takes 0.3 s; a hung nft must not hang us
+_NETFILTER = 12
+_GETGEN = (10 << 8) | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
+
+
+class NftFailed(Exception):
+    """nft refused a transaction; nothing of it is in force. The message is nft's own."""
+
+
+def run(*arguments: str, script: str | None = None) -> str:
+    """Run nft and return what it printed."""
+    try:
+        done = subprocess.run(
+            ["nft", *arguments],
+            input=script,
+            capture_output=True,
+            text=True,
+            timeout=_TIMEOUT,
+            check=False,
+        )
+    except FileNotFoundError as error:
+        raise NftFailed(
+            "nft is not installed on this node; install the package nftables"
+        ) from error
+    except subprocess.TimeoutExpired as error:
+        raise NftFailed(f"nft did not finish within {_TIMEOUT:.0f} s") from error
+    if done.returncode != 0:
+        raise NftFailed(done.stderr.strip()[:2000] or f"nft ended with {done.returncode}")
+    return done.stdout
+
+
+def generation() -> int:
+    """Return the number the kernel raises at every nftables transaction of this namespace."""
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as link:
+        link.settimeout(5.0)
+        link.bind((0, 0))
+        link.send(struct.pack("=IHHII", 20, _GETGEN, 1, 1, 0) + b"\0\0\0\0")
+        data = link.recv(4096)
+    kind = struct.unpack_from("=H", data, 4)[0]
+    if kind != (10 << 8) | 15:
+        raise OSError("no nftables generation from the kernel")
+    # nfgenmsg (4 bytes), then NFTA_GEN_ID as the first attribute, big endian.
+    return int(struct.unpack_from("!I", data, 24)[0])
+
+
+class Table:
+    """Our table: what we put there last, and whether it is still that."""
+
+    def __init__(self) -> None:
+        self._applied: Ruleset | None = None
+        self._generation = -1
+        self._fingerprint = ""
+
+    def apply(self, wanted: Ruleset) -> bool:
+        """Bring the kernel to ``wanted``; return whether anything had to change."""
+        if self._applied is not None and not self.intact():
+            log.warning("our nftables table was changed by somebody else; restoring it")
+            self._applied = None
+        if self._applied is None:
+            self._load(full(wanted))
+        else:
+            script = change(self._applied, wanted)
+            if not script:
+                return False
+            try:
+                self._load(script)
+            except NftFailed as error:
+                # Only possible when the kernel is not what we think it is: start over.
+                log.warning("nftables change refused, replacing the table: %s", error)
+                self._load(full(wanted))
+        self._applied = wanted
+        return True
+
+    def _load(self, script: str) -> None:
+        self._applied = None
+        self._fingerprint = ""
+        run("-f", "-", script=script)
+        self._generation = generation()
+
+    def intact(self) -> bool:
+        """Say whether the table is as we left it; costs a listing only after foreign changes."""
+        now = generation()
+        if now == self._generation:
+            return True
+        try:
+            found = _fingerprint()
+        except NftFailed:
+            return False  # somebody removed the table
+        if found != self._fingerprint:
+            return False  # also when it was never taken: replacing is harmless
+        self._generation = now
+        return True
+
+    def remember(self) -> None:
+        """Take the fingerprint that later foreign changes are judged by (idle-time work)."""
+        if self._applied is not None and not self._fingerprint:
+            found = _fingerprint()
+            if generation() == self._generation:
+                self._fingerprint = found
+
+    @staticmethod
+    def remove() -> None:
+        """Take the whole table away."""
+        run("-f", "-", script=f"table inet {names.TABLE} {{}}\ndelete table inet {names.TABLE}\n")
+
+
+def _fingerprint() -> str:
+    listing = run("-s", "list", "table", "inet", names.TABLE)
+    return hashlib.sha256(listing.encode()).hexdigest()

@@ -1,0 +1,422 @@
+"""The node's network: composes plan, rules, kernel and resolver behind agent.seams.Network.
+
+Level-triggered: every apply() hands over the whole wanted state, the newest
+one wins, and what differs in the kernel is put right. Three threads do the
+blocking work: "cr-net" speaks netlink and is the only one that ever changes
+its namespace, "cr-nft" runs nft, "cr-dns" talks to the resolver process.
+run() keeps repairing between calls. Nothing here stops a container's traffic
+when the agent goes away.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from agent.network import attach as attaching
+from agent.network import (
+    conntrack,
+    converge,
+    files,
+    foreign,
+    names,
+    namespaces,
+    netlink,
+    nft,
+    records,
+    sysctls,
+)
+from agent.network.endpoints import PerService
+from agent.network.plan import Wanted, host_plan, overlay_mtu, task_plan
+from agent.network.ports import PortSockets
+from agent.network.resolver import Resolver, ResolverDown
+from agent.network.rules import port_key, port_targets, ruleset, service_part
+from agent.seams import Attached, Later, Refusal
+from specs.wire import NodeSelf
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from agent.network.rules import Ruleset
+    from specs.stack import Port
+    from specs.wire import Assignment, NetworkState, Peer, ServiceEndpoints
+
+log = logging.getLogger(__name__)
+
+T = TypeVar("T")
+
+_RESOLVER_CHECK = 0.5  # seconds between looks at the dns process
+_VERIFY = 5.0  # seconds between looks at the kernel
+_NOTHING = Wanted(NodeSelf(node="", name=""), {}, {}, {}, {}, {})
+
+
+class NodeNetwork:
+    """Implements agent.seams.Network on a real kernel."""
+
+    def __init__(
+        self, run_dir: Path, state_dir: Path, *, resolv_conf: Path = Path("/etc/resolv.conf")
+    ) -> None:
+        self._netns = run_dir / "agent" / "netns"
+        self._record = state_dir / "agent" / "network" / "sysctls.json"
+        self._resolv_conf = resolv_conf
+        self._net = ThreadPoolExecutor(1, thread_name_prefix="cr-net")
+        self._nft = ThreadPoolExecutor(1, thread_name_prefix="cr-nft")
+        self._dns = ThreadPoolExecutor(1, thread_name_prefix="cr-dns")
+        self._resolver = Resolver(run_dir / "agent" / "dns")
+        self._table = nft.Table()
+        self._ports = PortSockets()
+        self._lock = asyncio.Lock()
+        self._wanted = _NOTHING
+        self._doomed: dict[str, Path] = {}  # to be detached, taken by the network thread
+        self._undead: dict[str, OSError] = {}  # could not be
+        self._extra: dict[str, Assignment] = {}  # attached before an apply() named them
+        self._revision = 0
+        self._enforced = -1
+        self._rules: Ruleset | None = None
+        self._rule_parts = PerService(service_part)
+        self._name_parts = PerService(records.service_part)
+        self._unpublished: set[str] = set()  # services the resolver may have old names of
+        self._snapshot: dict[str, Any] = {}
+        self._mtu = 1450
+        self._home = -1
+        self._host: netlink.Netlink | None = None
+        self._foreign: tuple[str, ...] = ()
+
+    # --- what others may ask ---
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what people should know now: ports not to be had, foreign firewalls."""
+        return (*sorted(self._ports.refused.values()), *self._foreign)
+
+    @property
+    def held_ports(self) -> frozenset[str]:
+        """Return the ports we hold as "80/tcp", to be left out of the listening facts."""
+        return self._ports.held
+
+    async def check_ports(self, ports: Iterable[Port]) -> list[str]:
+        """Return a sentence for each published port that is taken on this node."""
+        keys = [port_key(port) for port in ports if port.published is not None]
+        return await self._in(self._nft, lambda: self._ports.check(keys))
+
+    # --- agent.seams.Network ---
+
+    async def apply(
+        self,
+        *,
+        me: NodeSelf,
+        networks: Mapping[str, NetworkState],
+        services: Mapping[str, ServiceEndpoints],
+        peers: Mapping[str, Peer],
+        assignments: Mapping[str, Assignment],
+        ready: Mapping[str, bool],
+    ) -> None:
+        """Bring kernel and resolver to this whole state; newer calls overtake waiting ones."""
+        self._wanted = Wanted(
+            me, dict(networks), dict(services), dict(peers), dict(assignments), dict(ready)
+        )
+        for task in assignments:
+            self._extra.pop(task, None)
+        await self._enforce_newest()
+
+    async def attach(self, assignment: Assignment) -> Attached:
+        """Make the task's namespace, links and resolver."""
+        path = self._netns / assignment.id
+        mode = assignment.spec.network_mode
+        await self._in(self._net, lambda: self._netns.mkdir(parents=True, exist_ok=True))
+        try:
+            if mode == "host":
+                await self._in(self._net, lambda: attaching.keep_host(path))
+            else:
+                await self._attach_own(assignment, path)
+        except OSError as error:
+            raise Later(f"the network of {assignment.name} cannot be made: {error}") from error
+        node = _read(self._resolv_conf)
+        gateway = self._wanted.me.underlay or self._wanted.gateway
+        return Attached(
+            netns=path,
+            resolv_conf=files.resolv_conf(assignment, node),
+            hosts=files.hosts(assignment, host_gateway=gateway),
+        )
+
+    async def _attach_own(self, assignment: Assignment, path: Path) -> None:
+        overlay = assignment.spec.network_mode == "overlay"
+        if not overlay:
+            assignment = assignment.model_copy(update={"networks": ()})
+        for place in assignment.networks:
+            network = self._wanted.networks.get(place.network)
+            if network is None:
+                raise Later(f"network {place.network} is not known to this node yet")
+            if network.encrypted:
+                raise Refusal(
+                    f"network {network.name} is encrypted, and this node cannot encrypt traffic "
+                    "(no WireGuard); use a network without `encrypted: true`"
+                )
+        if overlay:
+            await self._announce(assignment)
+        plan = task_plan(assignment, self._wanted.networks, mtu=self._mtu)
+        source = self._wanted.me.overlay if self._wanted.me.underlay else ""
+
+        def work() -> None:
+            home, host = self._kernel()
+            attaching.attach(plan, path, home=home, host=host, source=source)
+
+        await self._in(self._net, work)
+        if overlay:
+            await self._resolve(assignment.id, path)
+
+    async def _announce(self, assignment: Assignment) -> None:
+        """Have filters in force before the first packet; refuse ports that cannot be had."""
+        known = self._wanted.assignments.get(assignment.id)
+        if known is None or not _same_network(known, assignment):
+            self._extra[assignment.id] = assignment
+            await self._enforce_newest()
+        elif self._enforced < self._revision or self._enforced < 0:
+            await self._enforce_newest()
+        for port in assignment.host_ports:
+            reason = self._ports.refused.get(port_key(port))
+            if reason:
+                raise Refusal(f"{assignment.name}: {reason}")
+
+    async def _resolve(self, task: str, path: Path) -> None:
+        if self._resolver.holds(task):
+            return
+
+        def make() -> tuple[socket.socket, socket.socket] | None:
+            return attaching.resolver_sockets(path, home=self._kernel()[0])
+
+        sockets = await self._in(self._net, make)
+        try:
+            if sockets is not None:
+                pair = sockets
+                await self._in(self._dns, lambda: self._resolver.hold(task, pair))
+            else:  # a resolver from before our restart has them
+                await self._in(self._dns, lambda: self._resolver.adopt_one(task))
+        except ResolverDown as error:
+            raise Later(f"name resolution of this node is down: {error}") from error
+
+    async def detach(self, task: str) -> None:
+        """Remove everything attach made; calls at the same time share the kernel's work."""
+        self._extra.pop(task, None)
+        await self._in(self._dns, lambda: self._resolver.drop([task]))
+        self._doomed[task] = self._netns / task
+
+        def work() -> None:
+            doomed, self._doomed = self._doomed, {}
+            if doomed:  # an earlier call may have taken ours along
+                self._undead |= attaching.detach(doomed, host=self._kernel()[1])
+
+        await self._in(self._net, work)
+        failed = self._undead.pop(task, None)
+        if failed is not None:
+            raise Later(f"the network of task {task} cannot be removed: {failed}") from failed
+
+    async def adopt(self, tasks: set[str]) -> None:
+        """Keep these tasks' objects and remove every other task's."""
+
+        def work() -> set[str]:
+            _, host = self._kernel()
+            self._netns.mkdir(parents=True, exist_ok=True)
+            there = {path.name for path in self._netns.iterdir()}
+            gone = {task: self._netns / task for task in sorted(there - tasks)}
+            for task, error in attaching.detach(gone, host=host).items():
+                log.warning("namespace of task %s stays: %s", task, error)
+            known = {names.task_prefix(task) for task in tasks}
+            stray = [
+                name
+                for name in host.links()
+                if name.startswith(names.VETH_PREFIX)
+                and name[: len(names.VETH_PREFIX) + 7] not in known
+            ]
+            host.run([netlink.delete_link(name) for name in stray])
+            return there & tasks
+
+        kept = await self._in(self._net, work)
+        try:
+            held = await self._in(self._dns, lambda: self._resolver.adopt(tasks))
+        except ResolverDown as error:
+            log.warning("dns process: %s", error)
+            held = set()
+        for task in sorted(kept - held):
+            with suppress(OSError, Later):
+                await self._resolve(task, self._netns / task)
+
+    # --- enforcement ---
+
+    def _effective(self) -> Wanted:
+        if not self._extra:
+            return self._wanted
+        return replace(self._wanted, assignments={**self._wanted.assignments, **self._extra})
+
+    async def _enforce_newest(self) -> None:
+        self._revision += 1
+        mine = self._revision
+        async with self._lock:
+            if self._enforced >= mine:
+                return  # a later call's state was put in force while we waited
+            target = self._revision
+            try:
+                await self._enforce(self._effective())
+            except (OSError, nft.NftFailed, ResolverDown) as error:
+                raise Later(f"the node's network cannot be brought up to date: {error}") from error
+            self._enforced = target
+
+    async def _enforce(self, wanted: Wanted) -> None:
+        await self._in(self._net, lambda: self._converge(wanted))
+        old, new = await self._in(self._nft, lambda: self._filter(wanted))
+        stale = conntrack.stale(old, new)
+        if stale:
+            await self._in(self._nft, lambda: conntrack.delete(stale))
+        await self._in(self._dns, lambda: self._publish_names(wanted))
+
+    def _kernel(self) -> tuple[int, netlink.Netlink]:
+        """Return the node's namespace and a socket in it (network thread)."""
+        if self._host is None:
+            self._home = namespaces.open_current()
+            self._host = netlink.Netlink()
+        return self._home, self._host
+
+    def _converge(self, wanted: Wanted) -> list[str]:
+        _, host = self._kernel()
+        sysctls.ensure(self._record)
+        found = converge.look(host)
+        self._mtu = overlay_mtu(
+            wanted.me.underlay, converge.underlay_mtu(found, wanted.me.underlay)
+        )
+        plan = host_plan(wanted, mtu=self._mtu, present=converge.veths(found))
+        return converge.converge(plan, found, host)
+
+    def _filter(self, wanted: Wanted) -> tuple[Ruleset | None, Ruleset]:
+        parts, _ = self._rule_parts.update(wanted)
+        targets = port_targets(wanted, parts)
+        withheld = self._ports.hold(targets)
+        new = ruleset(wanted, parts, targets, withheld=withheld)
+        old = self._rules
+        self._table.apply(new)
+        self._rules = new
+        return old, new
+
+    def _publish_names(self, wanted: Wanted) -> None:
+        upstreams = files.nameservers(_read(self._resolv_conf))
+        parts, changed = self._name_parts.update(wanted)
+        fresh = records.snapshot(wanted, parts, upstreams)
+        if changed or {**fresh, "services": 0} != {**self._snapshot, "services": 0}:
+            self._unpublished |= changed
+            self._resolver.publish(fresh, self._unpublished)
+            self._unpublished = set()
+            self._snapshot = fresh
+
+    # --- looking after it ---
+
+    async def run(self) -> None:
+        """Repair what others break and restart the resolver, until cancelled."""
+        since = 0.0
+        while True:
+            await asyncio.sleep(_RESOLVER_CHECK)
+            since += _RESOLVER_CHECK
+            try:
+                if self._snapshot:
+                    await self._in(self._dns, self._look_after_resolver)
+                if since >= _VERIFY:
+                    since = 0.0
+                    await self.verify()
+            except (OSError, ResolverDown, nft.NftFailed) as error:
+                log.warning("network repair failed, will try again: %s", error)
+
+    def _look_after_resolver(self) -> None:
+        if self._resolver.ensure():
+            log.warning("the dns process had ended; started it again")
+        self._resolver.save()
+
+    async def verify(self) -> list[str]:
+        """Compare the kernel with the wanted state, put right what differs, and say what did."""
+        if self._enforced < 0:
+            return []
+        async with self._lock:
+            wanted = self._effective()
+            repaired = await self._restore_links(wanted)
+            repaired += await self._in(self._net, lambda: self._converge(wanted))
+            intact = await self._in(self._nft, self._table.intact)
+            if not intact:
+                await self._in(self._nft, lambda: self._filter(wanted))
+                repaired.append("nftables table corral")
+            await self._in(self._nft, self._table.remember)
+            self._foreign = await self._in(self._nft, lambda: foreign.findings(wanted))
+        if repaired:
+            log.warning("the network was changed from outside; restored: %s", ", ".join(repaired))
+        return repaired
+
+    async def _restore_links(self, wanted: Wanted) -> list[str]:
+        """Remake links of attached tasks that somebody deleted."""
+        mtu = self._mtu
+        source = wanted.me.overlay if wanted.me.underlay else ""
+
+        def work() -> list[str]:
+            home, host = self._kernel()
+            there = converge.veths(converge.look(host))
+            restored = []
+            for task, assignment in wanted.assignments.items():
+                path = self._netns / task
+                plan = task_plan(assignment, wanted.networks, mtu=mtu)
+                if all(link.host in there for link in plan.links) or not path.exists():
+                    continue
+                if assignment.spec.network_mode != "overlay":
+                    continue
+                attaching.attach(plan, path, home=home, host=host, source=source)
+                restored.append(f"links of {assignment.name}")
+            return restored
+
+        return await self._in(self._net, work)
+
+    async def leave(self) -> None:
+        """Remove everything of ours from the machine and restore its sysctls."""
+        async with self._lock:
+            self._wanted, self._extra, self._enforced = _NOTHING, {}, -1
+            self._rules, self._snapshot = None, {}
+
+            def work() -> None:
+                _, host = self._kernel()
+                there = list(self._netns.iterdir()) if self._netns.exists() else []
+                attaching.detach({path.name: path for path in there}, host=host)
+                found = converge.look(host)
+                plan = host_plan(_NOTHING, mtu=1500, present=frozenset())
+                converge.converge(plan, found, host)
+                stray = [n for n in found.links if n.startswith(names.VETH_PREFIX)]
+                host.run([netlink.delete_link(name) for name in stray])
+                sysctls.restore(self._record)
+
+            await self._in(self._dns, self._resolver.quit)
+            await self._in(self._net, work)
+            await self._in(self._nft, self._table.remove)
+            self._ports.close()
+            self._table = nft.Table()
+
+    async def close(self) -> None:
+        """Let go of threads and sockets; kernel state and resolver stay."""
+        await self._in(self._dns, self._resolver.close)
+        self._ports.close()
+        if self._host is not None:
+            self._host.close()
+        for executor in (self._net, self._nft, self._dns):
+            executor.shutdown(wait=False)
+
+    @staticmethod
+    async def _in(executor: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+        return await asyncio.get_running_loop().run_in_executor(executor, work)
+
+
+def _same_network(one: Assignment, other: Assignment) -> bool:
+    return one.networks == other.networks and one.host_ports == other.host_ports
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

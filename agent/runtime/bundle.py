@@ -1,0 +1,466 @@
+"""Write a task as an OCI runtime configuration (pure: values in, config.json out).
+
+``agent/runner.py`` collects what is needed (image, user, root, network, mounts) and
+hands it in; this module knows Docker's default security level and how the keys
+corral honours change it. It never looks at the node: what the node can do comes
+in as :class:`Host`. A key that cannot be honoured raises ``Refusal``.
+
+ociVersion is 1.0.2: crun 1.8 refuses newer ones.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Final
+
+from agent.runtime import seccomp
+from agent.seams import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from agent.seams import BoundMount, ImageConfig
+    from specs.stack import TaskSpec
+    from specs.wire import Assignment
+
+_DEFAULT = """
+CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE
+SYS_CHROOT KILL AUDIT_WRITE
+"""
+DEFAULT_CAPABILITIES: Final = frozenset("CAP_" + name for name in _DEFAULT.split())
+# In the kernel's order: the position is the capability's number.
+_ALL = """
+CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
+NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO
+SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG
+MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM
+BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
+"""
+ALL_CAPABILITIES: Final = tuple("CAP_" + name for name in _ALL.split())
+MASKED: Final = (
+    *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys"),
+    *("/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list"),
+    *("/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"),
+)
+READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
+PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+INIT: Final = "/dev/.corral-init"  # on the container's own tmpfs: nothing is made in its root
+PERIOD: Final = 100_000  # microseconds of CPU quota accounting, as Docker
+
+# Namespaced sysctls: those of the namespaces a container has for itself.
+_SYSCTL_IPC = re.compile(
+    r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)$|fs\.mqueue\."
+)
+_RLIMIT_NAMES = """
+as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack
+"""
+_RLIMITS: Final = frozenset(_RLIMIT_NAMES.split())
+# Default device rules: everything may be made, only these may be used.
+_DEVICE_RULES: Final[tuple[tuple[str, int | None, int | None], ...]] = (
+    *(("c", 1, minor) for minor in (3, 5, 7, 8, 9)),
+    *(("c", 5, minor) for minor in (0, 1, 2)),
+    ("c", 136, None),
+)
+
+
+@dataclass(frozen=True)
+class Host:
+    """What this node can do, as far as a bundle depends on it (agent/facts.py probes it)."""
+
+    arch: str = "amd64"
+    cgroups: str = "v2"
+    grantable: frozenset[str] = frozenset(ALL_CAPABILITIES)
+    runtime: str = "crun"
+    init: str | None = None  # a static init program
+    rlimits: Mapping[str, int] | None = None  # hard limits we cannot raise; None = no such bound
+    cgroup_parent: str = "corral"
+
+
+@dataclass(frozen=True)
+class User:
+    """Who the process is, resolved against the image's own files."""
+
+    uid: int = 0
+    gid: int = 0
+    groups: tuple[int, ...] = ()
+    home: str = "/"
+
+
+@dataclass(frozen=True)
+class NodeDevice:
+    """A device file of the node and where the container sees it."""
+
+    path: str
+    kind: str  # c | b
+    major: int
+    minor: int
+    mode: int = 0o666
+    uid: int = 0
+    gid: int = 0
+    access: str = "rwm"
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """Everything a bundle is made of."""
+
+    assignment: Assignment
+    image: ImageConfig
+    root: str
+    user: User
+    netns: str | None  # None = the node's own network
+    hostname: str
+    etc: Mapping[str, str]  # file in the container -> file on the node
+    mounts: Sequence[BoundMount] = ()
+    devices: Sequence[NodeDevice] = ()
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """``config`` is config.json; ``warnings`` say what was clamped, for people."""
+
+    config: dict[str, Any]
+    warnings: tuple[str, ...] = ()
+
+
+def build(inputs: Inputs, host: Host) -> Bundle:
+    """Return the task's OCI configuration. Raises Refusal."""
+    spec = inputs.assignment.spec
+    warnings: list[str] = []
+    options = _security(spec)
+    granted = capabilities(spec, host, warnings)
+    config: dict[str, Any] = {
+        "ociVersion": "1.0.2",
+        "hostname": inputs.hostname,
+        "root": {"path": inputs.root, "readonly": spec.read_only},
+        "process": _process(inputs, host, granted, options, warnings),
+        "mounts": _mounts(inputs, host),
+        "annotations": dict(spec.annotations),
+        "linux": _linux(inputs, host),
+    }
+    if spec.domainname:
+        config["annotations"]["org.corral.domainname"] = spec.domainname
+    if not spec.privileged and not options.unconfined:
+        _filter(config, granted, host)
+    return Bundle(config, tuple(warnings))
+
+
+@dataclass(frozen=True)
+class _Options:
+    no_new_privileges: bool = False
+    unconfined: bool = False
+
+
+def _security(spec: TaskSpec) -> _Options:
+    nnp = unconfined = False
+    for option in spec.security_opt:
+        name, _, value = option.replace("=", ":", 1).partition(":")
+        match name, value:
+            case "no-new-privileges", "" | "true":
+                nnp = True
+            case "no-new-privileges", "false":
+                nnp = False
+            case "seccomp", "unconfined":
+                unconfined = True
+            case "apparmor", "unconfined":
+                pass  # we set no AppArmor profile
+            case "label", "disable":
+                pass  # nor an SELinux label
+            case _:
+                raise Refusal(
+                    f"security_opt {option!r} is not supported; known are no-new-privileges, "
+                    "seccomp=unconfined, apparmor=unconfined and label=disable"
+                )
+    return _Options(nnp, unconfined)
+
+
+def _capability(name: str) -> str:
+    full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
+    if full not in ALL_CAPABILITIES and full != "CAP_ALL":
+        raise Refusal(f"capability {name!r} does not exist; see capabilities(7)")
+    return full
+
+
+def capabilities(spec: TaskSpec, host: Host, warnings: list[str]) -> frozenset[str]:
+    """Return the container's capabilities: Docker's 14 with cap_add and cap_drop applied."""
+    everything = frozenset(ALL_CAPABILITIES)
+    add = {_capability(name) for name in spec.cap_add}
+    drop = {_capability(name) for name in spec.cap_drop}
+    if spec.privileged or "CAP_ALL" in add:
+        wanted = everything
+        lost = sorted(wanted - drop - host.grantable)
+        if lost and "CAP_ALL" not in drop:
+            warnings.append(f"this node cannot grant {', '.join(lost)}")
+        wanted &= host.grantable
+    else:
+        wanted = frozenset() if "CAP_ALL" in drop else DEFAULT_CAPABILITIES & host.grantable
+        lost = sorted(add - host.grantable)
+        if lost:
+            raise Refusal(
+                f"this node cannot grant {', '.join(lost)} (cap_add): it has it not itself"
+            )
+        wanted |= add
+    return wanted - drop if "CAP_ALL" not in drop else wanted & add
+
+
+def command_line(spec: TaskSpec, image: ImageConfig) -> tuple[str, ...]:
+    """Return argv by Docker's rules: an own entrypoint also drops the image's command."""
+    if spec.entrypoint is None:
+        entry = image.entrypoint
+        command = image.command if spec.command is None else spec.command
+    else:
+        entry = spec.entrypoint
+        command = spec.command or ()
+    args = (*entry, *command)
+    if not args:
+        raise Refusal(
+            f"image {spec.image} has neither entrypoint nor command, and the service gives none; "
+            "set command:"
+        )
+    return args
+
+
+def environment(spec: TaskSpec, image: ImageConfig, user: User, hostname: str) -> list[str]:
+    """Return the environment: defaults, then the image's, then the service's."""
+    values = {"PATH": PATH, "HOSTNAME": hostname}
+    if spec.tty:
+        values["TERM"] = "xterm"
+    values.update(image.environment)
+    values.update(spec.environment)
+    values.setdefault("HOME", user.home)
+    return [f"{name}={value}" for name, value in values.items()]
+
+
+def _process(
+    inputs: Inputs,
+    host: Host,
+    granted: frozenset[str],
+    options: _Options,
+    warnings: list[str],
+) -> dict[str, Any]:
+    spec, user = inputs.assignment.spec, inputs.user
+    args = command_line(spec, inputs.image)
+    if spec.init:
+        if host.init is None:
+            raise Refusal(
+                "init: true needs a static init program on the node; install Debian's tini or "
+                "catatonit package"
+            )
+        args = (INIT, "--", *args)
+    names = sorted(granted)
+    # A process that is not root gets nothing by itself, but may regain through file capabilities.
+    effective = names if user.uid == 0 else []
+    process: dict[str, Any] = {
+        "terminal": spec.tty,
+        "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
+        "args": list(args),
+        "env": environment(spec, inputs.image, user, inputs.hostname),
+        "cwd": working_dir(spec, inputs.image),
+        "capabilities": {
+            "bounding": names,
+            "effective": effective,
+            "permitted": effective,
+            "inheritable": [],
+            "ambient": [],
+        },
+        "noNewPrivileges": options.no_new_privileges,
+    }
+    if spec.tty:
+        process["consoleSize"] = {"height": 24, "width": 80}
+    if spec.ulimits:
+        process["rlimits"] = _rlimits(spec, host, warnings)
+    if spec.oom_score_adj is not None:
+        process["oomScoreAdj"] = _oom_score(spec.oom_score_adj, host, warnings)
+    return process
+
+
+def working_dir(spec: TaskSpec, image: ImageConfig) -> str:
+    """Return the directory the command starts in."""
+    path = spec.working_dir or image.working_dir or "/"
+    if not path.startswith("/"):
+        raise Refusal(f"working_dir {path!r} is not an absolute path")
+    return path
+
+
+def _oom_score(wanted: int, host: Host, warnings: list[str]) -> int:
+    if wanted < 0 and "CAP_SYS_RESOURCE" not in host.grantable:
+        warnings.append(f"oom_score_adj {wanted} needs CAP_SYS_RESOURCE on this node; 0 is used")
+        return 0
+    return wanted
+
+
+def _rlimits(spec: TaskSpec, host: Host, warnings: list[str]) -> list[dict[str, Any]]:
+    found = []
+    for name, limit in sorted(spec.ulimits.items()):
+        if name not in _RLIMITS:
+            raise Refusal(
+                f"ulimit {name!r} does not exist; known are {', '.join(sorted(_RLIMITS))}"
+            )
+        infinity = 2**64 - 1
+        soft = infinity if limit.soft < 0 else limit.soft
+        hard = infinity if limit.hard < 0 else limit.hard
+        bound = None if host.rlimits is None else host.rlimits.get(name)
+        if bound is not None and hard > bound:
+            warnings.append(
+                f"ulimit {name}: {limit.hard} is more than this node may grant; {bound} is used"
+            )
+            hard, soft = bound, min(soft, bound)
+        found.append({"type": f"RLIMIT_{name.upper()}", "soft": soft, "hard": hard})
+    return found
+
+
+@lru_cache(maxsize=64)
+def _base_mounts(shm_size: int, privileged: bool) -> dict[str, dict[str, Any]]:  # noqa: FBT001 - a cache key
+    access = "rw" if privileged else "ro"
+    mounts = [
+        _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
+        # Always a tmpfs: an image whose /dev is a symlink must not lead the runtime elsewhere.
+        _mount("/dev", "tmpfs", "tmpfs", "nosuid", "strictatime", "mode=755", "size=65536k"),
+        _mount(
+            *("/dev/pts", "devpts", "devpts", "nosuid", "noexec", "newinstance"),
+            *("ptmxmode=0666", "mode=0620", "gid=5"),
+        ),
+        _mount("/sys", "sysfs", "sysfs", "nosuid", "noexec", "nodev", access),
+        _mount(
+            "/sys/fs/cgroup", "cgroup", "cgroup", "nosuid", "noexec", "nodev", "relatime", access
+        ),
+        _mount("/dev/mqueue", "mqueue", "mqueue", "nosuid", "noexec", "nodev"),
+        _mount(
+            *("/dev/shm", "tmpfs", "shm", "nosuid", "noexec", "nodev", "mode=1777"),
+            f"size={shm_size}",
+        ),
+    ]
+    return {mount["destination"]: mount for mount in mounts}
+
+
+def _mount(target: str, kind: str, source: str, *options: str) -> dict[str, Any]:
+    return {"destination": target, "type": kind, "source": source, "options": list(options)}
+
+
+def _mounts(inputs: Inputs, host: Host) -> list[dict[str, Any]]:
+    spec = inputs.assignment.spec
+    mounts = dict(_base_mounts(spec.shm_size, spec.privileged))
+    access = "ro" if spec.read_only else "rw"
+    for target, source in inputs.etc.items():
+        mounts[target] = _mount(target, "bind", source, "rbind", "rprivate", access)
+    for mount in inputs.mounts:
+        target = mount.target.rstrip("/") or "/"
+        if target in ("/", "/proc"):
+            raise Refusal(f"nothing can be mounted at {target} of a container")
+        # A later mount at the same place wins, and takes its place in the order: parents first.
+        mounts.pop(target, None)
+        mounts[target] = _mount(target, mount.type, mount.source, *mount.options)
+    if spec.init and host.init:
+        mounts[INIT] = _mount(INIT, "bind", host.init, "bind", "rprivate", "ro")
+    return list(mounts.values())
+
+
+def _linux(inputs: Inputs, host: Host) -> dict[str, Any]:
+    spec = inputs.assignment.spec
+    namespaces: list[dict[str, str]] = [
+        {"type": "pid"},
+        {"type": "ipc"},
+        {"type": "uts"},
+        {"type": "mount"},
+        {"type": "cgroup"},
+    ]
+    if inputs.netns is not None:
+        network = {"type": "network"}
+        if inputs.netns:
+            network["path"] = inputs.netns
+        namespaces.append(network)
+    linux: dict[str, Any] = {
+        "cgroupsPath": f"/{host.cgroup_parent}/{inputs.assignment.id}",
+        "namespaces": namespaces,
+        "resources": _resources(inputs),
+        "rootfsPropagation": "private",
+    }
+    if not spec.privileged:
+        linux["maskedPaths"] = list(MASKED)
+        linux["readonlyPaths"] = list(READ_ONLY)
+    if inputs.devices:
+        linux["devices"] = [
+            {
+                "path": device.path,
+                "type": device.kind,
+                "major": device.major,
+                "minor": device.minor,
+                "fileMode": device.mode,
+                "uid": device.uid,
+                "gid": device.gid,
+            }
+            for device in inputs.devices
+        ]
+    if spec.sysctls:
+        linux["sysctl"] = _sysctls(spec, own_network=inputs.netns is not None)
+    return linux
+
+
+def _sysctls(spec: TaskSpec, *, own_network: bool) -> dict[str, str]:
+    for name in spec.sysctls:
+        if name.startswith("net."):
+            if not own_network:
+                raise Refusal(f"sysctl {name} would change the node: the task uses its network")
+        elif not _SYSCTL_IPC.match(name):
+            raise Refusal(f"sysctl {name} is not a container's own: it would change the whole node")
+    return dict(spec.sysctls)
+
+
+def _resources(inputs: Inputs) -> dict[str, Any]:
+    spec = inputs.assignment.spec
+    limits = spec.resources.limits
+    resources: dict[str, Any] = {"devices": _device_rules(inputs)}
+    if limits.memory is not None:
+        resources["memory"] = {"limit": limits.memory}
+        if spec.resources.reservations.memory:
+            resources["memory"]["reservation"] = min(
+                spec.resources.reservations.memory, limits.memory
+            )
+    if limits.cpus:
+        resources["cpu"] = {"quota": max(int(limits.cpus * PERIOD), 1000), "period": PERIOD}
+    if limits.pids is not None and limits.pids > 0:
+        resources["pids"] = {"limit": limits.pids}
+    return resources
+
+
+def _device_rules(inputs: Inputs) -> list[dict[str, Any]]:
+    if inputs.assignment.spec.privileged:
+        return [{"allow": True, "access": "rwm"}]
+    rules: list[dict[str, Any]] = [
+        {"allow": False, "access": "rwm"},
+        {"allow": True, "type": "c", "access": "m"},
+        {"allow": True, "type": "b", "access": "m"},
+    ]
+    for kind, major, minor in _DEVICE_RULES:
+        rule: dict[str, Any] = {"allow": True, "type": kind, "major": major, "access": "rwm"}
+        if minor is not None:
+            rule["minor"] = minor
+        rules.append(rule)
+    rules.extend(
+        {
+            "allow": True,
+            "type": device.kind,
+            "major": device.major,
+            "minor": device.minor,
+            "access": device.access,
+        }
+        for device in inputs.devices
+    )
+    return rules
+
+
+def _filter(config: dict[str, Any], granted: frozenset[str], host: Host) -> None:
+    config["linux"]["seccomp"] = _profile(granted, host.arch)
+    if host.runtime == "crun":
+        program = seccomp.compiled(granted, host.arch)
+        if program is not None:
+            # crun takes the program instead of compiling the JSON form: 12 ms less for every start,
+            # 18 for every exec. The JSON form stays beside it for a runtime that knows no such key.
+            config["annotations"]["run.oci.seccomp_bpf_data"] = program
+
+
+@lru_cache(maxsize=64)
+def _profile(granted: frozenset[str], arch: str) -> dict[str, Any]:
+    return seccomp.profile(granted, arch)

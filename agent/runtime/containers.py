@@ -1,0 +1,181 @@
+"""Containers of tasks: the seam the runner uses, and the real one on conmon and crun.
+
+A task has at most one container at a time, named by the task id. Everything of a
+container that is meaningless after a reboot is in its bundle directory on tmpfs:
+config.json, conmon's pid and control files, the exit file.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from agent.runtime import conmon, exits, logs
+from agent.runtime.failure import RuntimeFailure
+
+if TYPE_CHECKING:
+    from agent.lifecycle import Exit
+    from agent.record import Process
+    from agent.runtime.crun import Runtime
+    from specs.stack import TaskSpec
+
+
+class Containers(Protocol):
+    """What the runner asks of the runtime. Every method may be repeated."""
+
+    def write(self, task: str, config: dict[str, Any]) -> None:
+        """Write the task's bundle."""
+        ...
+
+    async def create(self, task: str, run: int, spec: TaskSpec) -> tuple[Process, Process]:
+        """Create the container; the command does not run yet. Raises RuntimeFailure."""
+        ...
+
+    async def start(self, task: str) -> None:
+        """Let the command run. Raises RuntimeFailure."""
+        ...
+
+    async def state(self, task: str) -> str | None:
+        """Return created, running, stopped; None = the runtime knows no such container."""
+        ...
+
+    async def follow(self, task: str, process: Process, monitor: Process) -> Exit:
+        """Wait for the run's end."""
+        ...
+
+    def send(self, process: Process, number: int) -> bool:
+        """Send a signal; False when the process is gone."""
+        ...
+
+    async def clear(self, task: str) -> None:
+        """Delete the container and every process of it; the bundle stays. Raises RuntimeFailure."""
+        ...
+
+    async def erase(self, task: str) -> None:
+        """Delete everything, the bundle too. Raises RuntimeFailure."""
+        ...
+
+    def last_lines(self, task: str, count: int) -> list[str]:
+        """Return the end of the task's output."""
+        ...
+
+    def known(self) -> set[str]:
+        """Return ids of all tasks that left anything of the runtime's on this node."""
+        ...
+
+
+_RUN_FILES = ("pid", "conmon.pid", "oom", "exit", "ctl", "winsz", "attach")
+
+
+@dataclass(frozen=True)
+class OciContainers:
+    """Containers by conmon and an OCI runtime."""
+
+    runtime: Runtime
+    conmon: str
+    bundles: Path
+    tasks: Path
+    cgroup: str
+
+    def bundle(self, task: str) -> Path:
+        """Return the task's bundle directory."""
+        return self.bundles / task
+
+    def logs(self, task: str) -> Path:
+        """Return the directory of the task's logs."""
+        return self.tasks / task / "log"
+
+    def write(self, task: str, config: dict[str, Any]) -> None:
+        directory = self.bundle(task)
+        (directory / "exits").mkdir(mode=0o700, parents=True, exist_ok=True)
+        temporary = directory / ".config.json.new"
+        temporary.write_text(json.dumps(config))
+        temporary.rename(directory / "config.json")
+
+    def config(self, task: str) -> dict[str, Any]:
+        """Return the task's config.json. Raises RuntimeFailure."""
+        try:
+            config = json.loads((self.bundle(task) / "config.json").read_text())
+        except (OSError, ValueError) as error:
+            raise RuntimeFailure(f"the task's bundle cannot be read: {error}") from error
+        assert isinstance(config, dict)
+        return config
+
+    async def create(self, task: str, run: int, spec: TaskSpec) -> tuple[Process, Process]:
+        self._remove_run_files(task)
+        folder = self.logs(task)
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        request = conmon.Request(
+            container=task,
+            directory=self.bundle(task),
+            log=None if spec.logging.driver == "none" else logs.path_of(folder, run),
+            log_max=spec.logging.max_size * logs.BACKSTOP,
+            terminal=spec.tty,
+            stdin=spec.stdin_open,
+        )
+        return await conmon.create(self.conmon, self.runtime, request)
+
+    async def start(self, task: str) -> None:
+        await self.runtime.start(task)
+
+    async def state(self, task: str) -> str | None:
+        return await self.runtime.state(task)
+
+    async def follow(self, task: str, process: Process, monitor: Process) -> Exit:
+        return await exits.follow(process, monitor, self.bundle(task), (self.cgroup, task))
+
+    def send(self, process: Process, number: int) -> bool:
+        return exits.send(process, number)
+
+    async def clear(self, task: str) -> None:
+        self._kill_monitor(task)
+        try:
+            await exits.kill_cgroup(self.cgroup, task)
+        except TimeoutError:
+            raise RuntimeFailure(
+                "a process of the task cannot be killed; the kernel holds it"
+            ) from None
+        exits.remove_cgroup(self.cgroup, task)
+        await self.runtime.delete(task)
+        self._remove_run_files(task)
+
+    def _kill_monitor(self, task: str) -> None:
+        """Kill a conmon that outlived its run (or our attempt to make one)."""
+        with contextlib.suppress(OSError, ValueError):
+            pid = int((self.bundle(task) / "conmon.pid").read_text())
+            monitor = exits.identify(pid)
+            words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            if monitor is not None and b"--cid" in words and task.encode() in words:
+                exits.send(monitor, signal.SIGKILL)
+
+    def _remove_run_files(self, task: str) -> None:
+        directory = self.bundle(task)
+        for path in (*(directory / name for name in _RUN_FILES), directory / "exits" / task):
+            path.unlink(missing_ok=True)
+
+    async def erase(self, task: str) -> None:
+        if (
+            (self.bundle(task) / "conmon.pid").exists()
+            or (self.runtime.root / task).exists()
+            or exits.cgroup_dirs(self.cgroup, task)
+        ):
+            await self.clear(task)
+        shutil.rmtree(self.bundle(task), ignore_errors=True)
+
+    def last_lines(self, task: str, count: int) -> list[str]:
+        return [line.line for line in logs.last_lines(self.logs(task), count)]
+
+    def known(self) -> set[str]:
+        found: set[str] = set()
+        for folder in (self.bundles, self.runtime.root):
+            with contextlib.suppress(FileNotFoundError):
+                found.update(path.name for path in folder.iterdir())
+        for place in exits.cgroup_dirs(self.cgroup, ""):
+            found.update(entry.name for entry in os.scandir(place) if entry.is_dir())
+        return found

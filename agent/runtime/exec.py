@@ -1,0 +1,308 @@
+"""Run a further command inside a running container: `exec`, and health probes.
+
+The command is started by ``crun exec`` from a process description made of the
+task's own config.json, so that it gets the same user, capabilities, filter and
+environment. With a terminal the runtime hands us the pty's master over a socket;
+without one, pipes. A client that goes away takes the terminal (SIGHUP) or stdin
+with it; the command is not killed, as in Docker.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import json
+import os
+import signal
+import socket
+import struct
+import subprocess
+import tempfile
+import termios
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from agent.runtime import exits
+from agent.runtime.failure import RuntimeFailure, from_runtime
+from agent.runtime.rootfs import resolve_user
+from agent.runtime.spawner import ended, readable, writable
+
+if TYPE_CHECKING:
+    from agent.runtime.containers import OciContainers
+    from specs.wire import ExecRequest
+
+START_TIMEOUT = 30.0
+CHUNK = 32768
+STDOUT, STDERR = 1, 2
+
+
+def describe(config: dict[str, Any], request: ExecRequest) -> dict[str, Any]:
+    """Return the OCI process of an exec (pure but for looking up a user in the image)."""
+    process = dict(config["process"])
+    process.pop("rlimits", None)
+    env = list(process.get("env", []))
+    if request.tty:
+        env.append("TERM=xterm")
+    env += [f"{name}={value}" for name, value in request.environment.items()]
+    process.update(
+        terminal=request.tty,
+        args=list(request.command),
+        env=env,
+        cwd=request.working_dir or process.get("cwd") or "/",
+    )
+    process.pop("consoleSize", None)
+    if request.user:
+        user = resolve_user(Path(config["root"]["path"]), request.user)
+        process["user"] = {
+            "uid": user.uid,
+            "gid": user.gid,
+            "additionalGids": list(user.groups),
+        }
+        bounding = config["process"]["capabilities"]["bounding"]
+        allowed = bounding if user.uid == 0 else []
+        process["capabilities"] = {
+            **config["process"]["capabilities"],
+            "effective": allowed,
+            "permitted": allowed,
+        }
+    if request.privileged:
+        names = privileged_capabilities()
+        process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
+    return process
+
+
+def privileged_capabilities() -> list[str]:
+    """Return every capability this agent itself could hand on."""
+    from agent.facts import grantable_capabilities  # noqa: PLC0415 - facts imports runtime modules
+
+    return sorted(grantable_capabilities())
+
+
+@dataclass
+class Session:
+    """A command running inside a container. ``output`` yields (channel, bytes); then ``wait``."""
+
+    program: subprocess.Popen[bytes]
+    folder: Path
+    stdin: int = -1
+    master: int = -1
+    readers: dict[int, int] = field(default_factory=dict)  # fd -> channel
+
+    def resize(self, rows: int, columns: int) -> None:
+        """Tell the terminal its size."""
+        if self.master >= 0:
+            size = struct.pack("HHHH", rows & 0xFFFF, columns & 0xFFFF, 0, 0)
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
+
+    def signal(self, number: int) -> None:
+        """Send a signal to the command (not to the helper that waits for it)."""
+        with contextlib.suppress(OSError, ValueError):
+            process = exits.identify(int((self.folder / "pid").read_text()))
+            if process is not None and 0 < number < signal.NSIG:
+                exits.send(process, number)
+
+    async def write(self, data: bytes) -> None:
+        """Feed standard input; empty = end."""
+        fd = self.master if self.master >= 0 else self.stdin
+        if fd < 0:
+            return
+        if not data:
+            if self.master >= 0:
+                data = b"\x04"  # what a terminal calls the end of input
+            else:
+                os.close(self.stdin)
+                self.stdin = -1
+                return
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[os.write(fd, view) :]
+            except BlockingIOError:
+                await writable(fd)
+            except OSError:
+                return  # the command does not read any more
+
+    async def read(self, fd: int) -> bytes:
+        """Return the next output of one of ``readers``; empty = it ended."""
+        while True:
+            try:
+                return os.read(fd, CHUNK)
+            except BlockingIOError:
+                await readable(fd)
+            except OSError:
+                return b""  # EIO: the last process closed the terminal
+
+    async def wait(self, timeout: float | None = None) -> int:
+        """Return the exit code. Raises RuntimeFailure when the command could not be started."""
+        code = await ended(self.program, timeout)
+        with contextlib.suppress(OSError, ValueError):
+            text = (self.folder / "log").read_text().strip().splitlines()
+            if code != 0 and text:
+                raise from_runtime(str(json.loads(text[-1]).get("msg", "exec failed")))
+        return 128 - code if code < 0 else code
+
+    def close(self) -> None:
+        """Let go of terminal, pipes and files."""
+        for fd in {self.stdin, self.master, *self.readers}:
+            if fd >= 0:
+                with contextlib.suppress(OSError):
+                    os.close(fd)
+        self.stdin = self.master = -1
+        self.readers = {}
+        for name in ("process.json", "pid", "log", "console"):
+            (self.folder / name).unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            self.folder.rmdir()
+
+
+async def begin(containers: OciContainers, task: str, request: ExecRequest) -> Session:
+    """Start a command in the task's container. Raises RuntimeFailure, Refusal."""
+    if not request.command:
+        raise RuntimeFailure("exec needs a command")
+    process = describe(containers.config(task), request)
+    folder = Path(tempfile.mkdtemp(prefix="exec-", dir=containers.bundle(task)))
+    (folder / "process.json").write_text(json.dumps(process))
+    argv = [
+        *containers.runtime.argv(f"--log={folder / 'log'}", "--log-format=json"),
+        *("exec", "--process", str(folder / "process.json"), "--pid-file", str(folder / "pid")),
+    ]
+    try:
+        if request.tty:
+            return await _with_terminal(containers, task, request, argv, folder)
+        return await _with_pipes(containers, task, request, argv, folder)
+    except BaseException:
+        for path in folder.iterdir():
+            path.unlink(missing_ok=True)
+        folder.rmdir()
+        raise
+
+
+async def _with_pipes(
+    containers: OciContainers, task: str, request: ExecRequest, argv: list[str], folder: Path
+) -> Session:
+    theirs: list[int] = []
+    ours: list[int] = []
+
+    def pipe(*, write: bool) -> tuple[int, int]:
+        r, w = os.pipe2(os.O_CLOEXEC)
+        mine, yours = (w, r) if write else (r, w)
+        ours.append(mine)
+        theirs.append(yours)
+        os.set_blocking(mine, False)
+        return mine, yours
+
+    try:
+        stdin, child_in = pipe(write=True) if request.stdin else (-1, subprocess.DEVNULL)
+        out, child_out = pipe(write=False)
+        err, child_err = pipe(write=False)
+        program = await containers.runtime.spawner.spawn(
+            [*argv, task], stdin=child_in, stdout=child_out, stderr=child_err
+        )
+    except BaseException:
+        for fd in ours:
+            os.close(fd)
+        raise
+    finally:
+        for fd in theirs:
+            os.close(fd)
+    return Session(program, folder, stdin=stdin, readers={out: STDOUT, err: STDERR})
+
+
+async def _with_terminal(
+    containers: OciContainers, task: str, request: ExecRequest, argv: list[str], folder: Path
+) -> Session:
+    path = folder / "console"
+    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+    try:
+        here = os.open(folder, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            # A socket's path has 107 bytes: bind through the directory, wherever it is.
+            listener.bind(f"/proc/self/fd/{here}/console")
+        finally:
+            os.close(here)
+        listener.listen(1)
+        argv = [*argv, "--console-socket", str(path)]
+        if containers.runtime.name != "crun":
+            argv.append("--detach")  # runc hands the terminal over only so
+        program = await containers.runtime.spawner.spawn([*argv, task])
+        master = await _receive(listener, program)
+    finally:
+        listener.close()
+    session = Session(program, folder, master=master)
+    if master >= 0:
+        os.set_blocking(master, False)
+        session.readers = {master: STDOUT}
+        session.resize(request.rows, request.columns)
+    return session
+
+
+async def _receive(listener: socket.socket, program: subprocess.Popen[bytes]) -> int:
+    """Return the pty's master; -1 when the runtime ended without one (its log tells why)."""
+    pidfd = os.pidfd_open(program.pid)
+    try:
+        async with asyncio.timeout(START_TIMEOUT):
+            await _either(listener.fileno(), pidfd)
+            try:
+                connection, _ = listener.accept()
+            except BlockingIOError:
+                return -1
+            with connection:
+                connection.setblocking(False)  # noqa: FBT003 - its signature
+                await readable(connection.fileno())
+                _, fds, _, _ = socket.recv_fds(connection, 4096, 1)
+                return fds[0] if fds else -1
+    except TimeoutError:
+        program.kill()
+        program.wait(1.0)
+        raise RuntimeFailure(f"the terminal did not come within {START_TIMEOUT:g} s") from None
+    finally:
+        os.close(pidfd)
+
+
+async def _either(first: int, second: int) -> None:
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def seen() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    loop.add_reader(first, seen)
+    loop.add_reader(second, seen)
+    try:
+        await future
+    finally:
+        loop.remove_reader(first)
+        loop.remove_reader(second)
+
+
+async def probe(
+    containers: OciContainers, task: str, request: ExecRequest, timeout: float, keep: int = 4096
+) -> tuple[int, str]:
+    """Run a command for its exit code and the beginning of its output; killed at ``timeout``."""
+    session = await begin(containers, task, request)
+    said = bytearray()
+
+    async def collect(fd: int) -> None:
+        while data := await session.read(fd):
+            said.extend(data[: max(keep - len(said), 0)])
+
+    readers: list[asyncio.Task[None]] = []
+    try:
+        async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
+            readers = [group.create_task(collect(fd)) for fd in session.readers]
+            code = await session.wait()
+            # A grandchild may hold the pipes open for ever: what is there is enough.
+            await asyncio.wait(readers, timeout=0.1)
+            for reader in readers:
+                reader.cancel()
+        return code, said.decode(errors="replace")
+    except TimeoutError:
+        session.signal(signal.SIGKILL)
+        text = said.decode(errors="replace")
+        return -1, f"no answer within {timeout:g} s{': ' + text if text else ''}"
+    finally:
+        session.close()

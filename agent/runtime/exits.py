@@ -1,0 +1,187 @@
+"""See how runs end: by pidfd on the container and on conmon, and by conmon's exit file.
+
+A process is named by number and start time, so a later one with the same number is
+never watched or signalled. A container whose monitor is gone is killed: its output
+has nowhere to go and its exit code would be lost, so the truth is "unknown".
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.lifecycle import Exit
+from agent.record import Process
+from agent.runtime.spawner import readable
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+MONITOR_GRACE = 5.0  # how long conmon may take to write the exit file
+_CGROUPS = Path("/sys/fs/cgroup")
+
+
+def identify(pid: int) -> Process | None:
+    """Return the process with its start time; None when there is none."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text(errors="replace")
+    except OSError:
+        return None
+    # The command name may contain spaces and parentheses: count from the last one.
+    return Process(pid=pid, start=int(stat.rpartition(")")[2].split()[19]))
+
+
+def open_process(process: Process) -> int | None:
+    """Return a pidfd of exactly this process; None when it is gone."""
+    try:
+        pidfd = os.pidfd_open(process.pid)
+    except OSError:
+        return None
+    # Checked after opening: whatever has the number now is what the pidfd holds.
+    if identify(process.pid) != process:
+        os.close(pidfd)
+        return None
+    return pidfd
+
+
+def send(process: Process, number: int) -> bool:
+    """Send a signal to exactly this process; False when it is gone."""
+    pidfd = open_process(process)
+    if pidfd is None:
+        return False
+    try:
+        signal.pidfd_send_signal(pidfd, number)
+    except ProcessLookupError:
+        return False
+    finally:
+        os.close(pidfd)
+    return True
+
+
+@functools.cache
+def _hierarchies() -> tuple[str, ...]:
+    """Return where cgroup directories can be; the mounts do not change while we run."""
+    with os.scandir(_CGROUPS) as entries:
+        below = [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+    return (str(_CGROUPS), *(path for path in below if os.path.ismount(path)))
+
+
+def cgroup_dirs(parent: str, task: str) -> list[Path]:
+    """Return the task's cgroup directories, one per hierarchy that has it."""
+    places = (Path(top, parent, task) for top in _hierarchies())
+    return [place for place in places if place.is_dir()]
+
+
+def _members(directory: Path) -> Iterator[int]:
+    for folder, _, _ in os.walk(directory):
+        with contextlib.suppress(OSError):
+            text = Path(folder, "cgroup.procs").read_text()
+            yield from (int(line) for line in text.split())
+
+
+async def kill_cgroup(parent: str, task: str, timeout: float = 10.0) -> bool:
+    """Kill everything in the task's cgroup; True when nothing is left."""
+    async with asyncio.timeout(timeout):
+        while True:
+            alive = False
+            for directory in cgroup_dirs(parent, task):
+                with contextlib.suppress(OSError):
+                    (directory / "cgroup.kill").write_text("1")
+                for pid in _members(directory):
+                    # A pid just read from our own cgroup; it may be gone, it cannot be a stranger's
+                    # unless the number is used again within these microseconds.
+                    alive = True
+                    with contextlib.suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGKILL)
+            if not alive:
+                return True
+            await asyncio.sleep(0.01)
+
+
+def remove_cgroup(parent: str, task: str) -> None:
+    """Remove the task's cgroup directories; they must be empty of processes."""
+    for directory in cgroup_dirs(parent, task):
+        for folder, _, _ in os.walk(directory, topdown=False):
+            with contextlib.suppress(FileNotFoundError):
+                Path(folder).rmdir()
+
+
+def remove_parent(parent: str) -> None:
+    """Remove the cgroup all tasks live below, where it is empty."""
+    for directory in cgroup_dirs(parent, ""):
+        with contextlib.suppress(OSError):
+            directory.rmdir()
+
+
+async def follow(
+    process: Process, monitor: Process, directory: Path, cgroup: tuple[str, str]
+) -> Exit:
+    """Wait for the end of a run and tell how it ended.
+
+    ``directory`` is the bundle, where conmon leaves ``exits/ID`` and ``oom``.
+    """
+    container, conmon = open_process(process), open_process(monitor)
+    try:
+        if conmon is not None:
+            await _first(conmon, container)
+            if container is not None:
+                # conmon may be the first to be seen: both end within a moment.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(MONITOR_GRACE):
+                        await _until_told(conmon, directory, cgroup[1])
+        seen = _told(directory, cgroup[1])
+        if seen is not None:
+            return seen
+        if conmon is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(conmon, signal.SIGKILL)
+        if container is not None:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(container, signal.SIGKILL)
+            await readable(container)
+        await kill_cgroup(*cgroup)
+        return _told(directory, cgroup[1]) or Exit(
+            None, reason="its monitor (conmon) was lost, so the exit code is unknown"
+        )
+    finally:
+        for pidfd in (container, conmon):
+            if pidfd is not None:
+                os.close(pidfd)
+
+
+async def _first(*pidfds: int | None) -> None:
+    """Wait until one of these processes has ended."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def seen() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    watched = [fd for fd in pidfds if fd is not None]
+    for fd in watched:
+        loop.add_reader(fd, seen)
+    try:
+        await future
+    finally:
+        for fd in watched:
+            loop.remove_reader(fd)
+
+
+async def _until_told(conmon: int, directory: Path, task: str) -> None:
+    """Wait for conmon's end, or at least its word on the exit."""
+    if _told(directory, task) is None:
+        await readable(conmon)
+
+
+def _told(directory: Path, task: str) -> Exit | None:
+    try:
+        code = int((directory / "exits" / task).read_text())
+    except (OSError, ValueError):
+        return None
+    return Exit(code, oom=(directory / "oom").exists())

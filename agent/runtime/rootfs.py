@@ -1,0 +1,239 @@
+"""Look into a task's root file system without being led out of it.
+
+An image is hostile: any path in it may be a symlink to somewhere on the node. All
+lookups here resolve *inside* the root (openat2, RESOLVE_IN_ROOT) and never touch
+magic links. The container is not running when these are called.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import stat
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
+
+from agent.runtime.bundle import NodeDevice, User
+from agent.seams import Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from specs.stack import Device
+
+_SYS_OPENAT2 = 437  # the same on every architecture
+_RESOLVE_NO_MAGICLINKS = 0x02
+_RESOLVE_IN_ROOT = 0x10
+_FILE_MAX = 1 << 20
+_libc = ctypes.CDLL(None, use_errno=True)
+
+
+class _OpenHow(ctypes.Structure):
+    _fields_ = [
+        ("flags", ctypes.c_uint64),
+        ("mode", ctypes.c_uint64),
+        ("resolve", ctypes.c_uint64),
+    ]
+
+
+def open_inside(root: int, path: str, flags: int) -> int:
+    """Open ``path`` inside the directory ``root``; symlinks are followed within it."""
+    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
+    for _ in range(32):
+        fd: int = _libc.syscall(
+            _SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
+        )
+        if fd >= 0:
+            return fd
+        code = ctypes.get_errno()
+        if code != errno.EAGAIN:  # a rename raced with the lookup
+            raise OSError(code, os.strerror(code), path)
+    raise OSError(errno.EAGAIN, "the path keeps changing", path)
+
+
+def read_inside(root: int, path: str) -> str:
+    """Return a small text file; empty when it is not there or not a regular file."""
+    try:
+        fd = open_inside(root, path, os.O_RDONLY | os.O_NONBLOCK)
+    except OSError:
+        return ""
+    with os.fdopen(fd, "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return ""
+        return file.read(_FILE_MAX).decode(errors="replace")
+
+
+def check(root: Path, *, cwd: str, targets: Iterable[str]) -> str:
+    """Refuse a root the runtime could be led out of; return ``cwd`` as it resolves inside.
+
+    A missing working directory is made, as Docker does.
+    """
+    fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        for name in ("dev", "proc", "sys"):
+            try:
+                info = os.stat(name, dir_fd=fd, follow_symlinks=False)
+            except FileNotFoundError:
+                continue
+            if not stat.S_ISDIR(info.st_mode):
+                raise Refusal(f"the image's /{name} is not a directory; such an image is not run")
+        for target in targets:
+            _check_target(fd, target)
+        return _enter(fd, cwd)
+    finally:
+        os.close(fd)
+
+
+def _check_target(root: int, target: str) -> None:
+    """Refuse a mount target that resolves to /proc, /sys or through a file."""
+    place = _resolve(root, target)
+    if place is None:
+        return
+    first = PurePosixPath(place).parts[1:2]
+    asked = PurePosixPath(target).parts[1:2]
+    if first != asked and first in (("proc",), ("sys",), ("dev",)):
+        raise Refusal(f"mount target {target} leads to {place} through a symlink of the image")
+
+
+def _resolve(root: int, path: str) -> str | None:
+    """Return where ``path`` is inside the root; None when it does not exist."""
+    try:
+        fd = open_inside(root, path, os.O_PATH)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise Refusal(f"{path} in the image cannot be used: {error.strerror}") from None
+    try:
+        base = str(Path(f"/proc/self/fd/{root}").readlink())
+        place = str(Path(f"/proc/self/fd/{fd}").readlink())
+    finally:
+        os.close(fd)
+    return "/" + os.path.relpath(place, base) if place != base else "/"
+
+
+def _enter(root: int, cwd: str) -> str:
+    path = os.path.normpath("/" + cwd.lstrip("/"))
+    place = _resolve(root, path)
+    if place is None:
+        _make(root, path)
+        place = _resolve(root, path) or path
+    # /proc/self/fd/N as a working directory is how a container gets hold of the node's files.
+    if PurePosixPath(place).parts[1:2] == ("proc",) or path.startswith("/proc/"):
+        raise Refusal(f"working_dir {cwd} is inside /proc; that is not allowed")
+    return path
+
+
+def _make(root: int, path: str) -> None:
+    """Make the missing directories of ``path``, one by one, each inside the root."""
+    here = ""
+    for part in PurePosixPath(path).parts[1:]:
+        parent = open_inside(root, here or "/", os.O_PATH | os.O_DIRECTORY)
+        try:
+            os.mkdir(part, 0o755, dir_fd=parent)
+        except FileExistsError:
+            pass
+        except OSError as error:
+            raise Refusal(f"working_dir {path} cannot be made: {error.strerror}") from None
+        finally:
+            os.close(parent)
+        here = f"{here}/{part}"
+
+
+def resolve_user(root: Path, user: str, extra: Iterable[str] = ()) -> User:
+    """Resolve ``user[:group]`` and group_add against the image's passwd and group files."""
+    fd = os.open(root, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        passwd = _table(read_inside(fd, "etc/passwd"), 7)
+        group = _table(read_inside(fd, "etc/group"), 4)
+    finally:
+        os.close(fd)
+    return find_user(passwd, group, user, tuple(extra))
+
+
+def _table(text: str, width: int) -> list[list[str]]:
+    rows = [line.split(":") for line in text.splitlines() if line and not line.startswith("#")]
+    return [row for row in rows if len(row) >= width]
+
+
+def find_user(
+    passwd: list[list[str]], group: list[list[str]], user: str, extra: tuple[str, ...]
+) -> User:
+    """Apply Docker's rules: names must exist, numbers need not; group defaults to the user's."""
+    name, colon, wanted = (user or "0").partition(":")
+    row = next((r for r in passwd if r[0] == name), None) or next(
+        (r for r in passwd if r[2] == name), None
+    )
+    if row is not None:
+        uid, gid, home, login = _id(row[2], "user"), _id(row[3], "group"), row[5] or "/", row[0]
+    elif name.isdigit():
+        uid, gid, home, login = _id(name, "user"), 0, "/", ""
+    else:
+        raise Refusal(f"user {name!r} is not in the image's /etc/passwd")
+    groups: list[int] = []
+    if colon and wanted:
+        gid = _group(group, wanted)
+    elif login:
+        groups = [_id(r[2], "group") for r in group if login in r[3].split(",")]
+    groups += [_group(group, one) for one in extra]
+    unique = tuple(dict.fromkeys(g for g in groups if g != gid))
+    return User(uid, gid, unique, home)
+
+
+def _group(group: list[list[str]], wanted: str) -> int:
+    row = next((r for r in group if r[0] == wanted), None)
+    if row is not None:
+        return _id(row[2], "group")
+    if wanted.isdigit():
+        return _id(wanted, "group")
+    raise Refusal(f"group {wanted!r} is not in the image's /etc/group")
+
+
+def _id(text: str, what: str) -> int:
+    if not text.isdigit() or int(text) > 2**31 - 1:
+        raise Refusal(f"{what} id {text!r} is not a number from 0 to 2147483647")
+    return int(text)
+
+
+def node_devices(devices: Iterable[Device]) -> list[NodeDevice]:
+    """Return the node's device files a task asked for; a directory stands for all below it."""
+    found: list[NodeDevice] = []
+    for device in devices:
+        try:
+            info = Path(device.source).stat()
+        except OSError as error:
+            raise Refusal(f"device {device.source}: {error.strerror} on this node") from None
+        if stat.S_ISDIR(info.st_mode):
+            for folder, _, names in os.walk(device.source):
+                for name in sorted(names):
+                    path = str(Path(folder, name))
+                    below = os.path.relpath(path, device.source)
+                    one = _device(path, str(Path(device.target, below)), device.permissions)
+                    if one is not None:
+                        found.append(one)
+            continue
+        one = _device(device.source, device.target, device.permissions)
+        if one is None:
+            raise Refusal(f"device {device.source} is not a device file on this node")
+        found.append(one)
+    return found
+
+
+def _device(path: str, target: str, access: str) -> NodeDevice | None:
+    try:
+        info = Path(path).stat()
+    except OSError:
+        return None
+    kind = "c" if stat.S_ISCHR(info.st_mode) else "b" if stat.S_ISBLK(info.st_mode) else ""
+    if not kind:
+        return None
+    return NodeDevice(
+        path=target,
+        kind=kind,
+        major=os.major(info.st_rdev),
+        minor=os.minor(info.st_rdev),
+        mode=stat.S_IMODE(info.st_mode),
+        uid=info.st_uid,
+        gid=info.st_gid,
+        access=access,
+    )

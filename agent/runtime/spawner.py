@@ -1,0 +1,211 @@
+"""Start programs from one thread that has a mount namespace of its own.
+
+Everything that becomes or touches a container (conmon, crun, runc) is started from
+here. In that namespace the cgroup2 mount of a *hybrid* machine is covered: crun
+1.8 refuses hybrid cgroups but works when it sees the v1 hierarchies alone. Mounts
+the agent makes later must still arrive there, so the agent's directories are shared
+mounts (:func:`share`) and the thread's namespace is a slave of them.
+
+The thread also keeps the short block of fork and exec off the event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ctypes
+import os
+import select
+import subprocess
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
+
+from agent.runtime.failure import RuntimeFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from types import TracebackType
+
+UNIFIED = Path("/sys/fs/cgroup/unified")
+_CLONE_NEWNS = 0x00020000
+_MS_BIND, _MS_REC, _MS_SLAVE, _MS_SHARED = 0x1000, 0x4000, 1 << 19, 1 << 20
+_MNT_DETACH = 2
+_libc = ctypes.CDLL(None, use_errno=True)
+_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+def _mount(source: str, target: Path | str, kind: str, flags: int, data: str = "") -> None:
+    code = _libc.mount(
+        source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode()
+    )
+    if code != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), str(target))
+
+
+def is_mounted(path: Path) -> bool:
+    """Say whether ``path`` is a mount point (also of its own file system)."""
+    target = str(path)
+    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as table:
+        return any(line.split(" ", 5)[4] == target for line in table)
+
+
+def share(directory: Path) -> None:
+    """Make ``directory`` a shared mount of its own, so that mounts below it reach the spawner."""
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not is_mounted(directory):
+        _mount(str(directory), directory, "", _MS_BIND)
+    _mount("", directory, "", _MS_SHARED)
+
+
+def unshare(directory: Path) -> None:
+    """Undo :func:`share` (the node leaves)."""
+    while is_mounted(directory):
+        if _libc.umount2(os.fsencode(directory), _MNT_DETACH) != 0:
+            number = ctypes.get_errno()
+            raise OSError(number, os.strerror(number), str(directory))
+
+
+def _enter_own_namespace() -> None:
+    if _libc.unshare(_CLONE_NEWNS) != 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), "mount namespace of the spawner")
+    _mount("", "/", "", _MS_SLAVE | _MS_REC)
+    if is_mounted(UNIFIED):
+        # Covered, not only unmounted: crun makes plain directories there, which would stay behind.
+        _libc.umount2(os.fsencode(UNIFIED), _MNT_DETACH)
+        _mount("tmpfs", UNIFIED, "tmpfs", 0, "mode=0755,size=1m")
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A program that ended: exit code (negative = signal) and what it said."""
+
+    code: int
+    output: str
+
+
+class Spawner:
+    """Starts programs; use as an async context manager."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(
+            1, thread_name_prefix="spawner", initializer=_enter_own_namespace
+        )
+
+    async def __aenter__(self) -> Self:
+        await asyncio.get_running_loop().run_in_executor(self._thread, os.getpid)
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._thread.shutdown(wait=True, cancel_futures=True)
+
+    async def spawn(
+        self,
+        argv: Sequence[str],
+        *,
+        stdin: int = subprocess.DEVNULL,
+        stdout: int = subprocess.DEVNULL,
+        stderr: int = subprocess.DEVNULL,
+        pass_fds: Sequence[int] = (),
+        environment: Mapping[str, str] | None = None,
+    ) -> subprocess.Popen[bytes]:
+        """Start a program in a session of its own and return it."""
+
+        def start() -> subprocess.Popen[bytes]:
+            return subprocess.Popen(
+                argv,
+                stdin=stdin,
+                stdout=stdout,
+                stderr=stderr,
+                pass_fds=pass_fds,
+                env={"PATH": _SEARCH, **(environment or {})},
+                start_new_session=True,
+                cwd="/",
+            )
+
+        future = asyncio.get_running_loop().run_in_executor(self._thread, start)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            # The program may have been started although nobody waits for it: do not lose it.
+            future.add_done_callback(_put_away)
+            raise
+        except OSError as error:
+            raise RuntimeFailure(f"{argv[0]} cannot be started: {error.strerror}") from error
+
+    async def run(self, argv: Sequence[str], *, timeout: float) -> Finished:
+        """Run a program to its end; it is killed when it takes longer than ``timeout``."""
+        output = os.memfd_create("output", os.MFD_CLOEXEC)
+        try:
+            program = await self.spawn(argv, stdout=output, stderr=output)
+            try:
+                code = await ended(program, timeout)
+            except TimeoutError:
+                raise RuntimeFailure(f"{argv[0]} did not answer within {timeout:g} s") from None
+            said = os.pread(output, 1 << 20, 0).decode(errors="replace")
+            return Finished(code, said)
+        finally:
+            os.close(output)
+
+
+def _put_away(future: asyncio.Future[subprocess.Popen[bytes]]) -> None:
+    if not future.cancelled() and future.exception() is None:
+        program = future.result()
+        program.kill()
+        program.wait()
+
+
+async def readable(fd: int) -> None:
+    """Wait until ``fd`` can be read (a pidfd: until the process ended)."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def seen() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    loop.add_reader(fd, seen)
+    try:
+        await future
+    finally:
+        loop.remove_reader(fd)
+
+
+async def writable(fd: int) -> None:
+    """Wait until ``fd`` can be written."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[None] = loop.create_future()
+
+    def seen() -> None:
+        if not future.done():
+            future.set_result(None)
+
+    loop.add_writer(fd, seen)
+    try:
+        await future
+    finally:
+        loop.remove_writer(fd)
+
+
+async def ended(program: subprocess.Popen[bytes], timeout: float | None) -> int:
+    """Wait for a child of ours; killed and reaped when it takes too long or we are cancelled."""
+    if program.poll() is None:
+        pidfd = os.pidfd_open(program.pid)
+        try:
+            async with asyncio.timeout(timeout):
+                await readable(pidfd)
+        except BaseException:
+            program.kill()
+            select.select([pidfd], [], [], 1.0)
+            program.poll()
+            raise
+        finally:
+            os.close(pidfd)
+    return program.wait(1.0)

@@ -1,0 +1,390 @@
+"""The agent's HTTP API on its unix socket: what the controller dials (``specs/wire.py``).
+
+Instructions come in, reports go out, and logs, exec, images and builds pass through.
+Nothing is decided here. Every error is problem+json; bad input is never a traceback.
+The socket's file mode is the access control: root and the group, nobody else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import grp
+import json
+import logging
+import os
+import socket
+from typing import TYPE_CHECKING, TypeVar
+
+from aiohttp import WSMsgType, web
+from pydantic import BaseModel, ValidationError
+
+from agent.journal import safe_id
+from agent.record import Phase
+from agent.runtime import exec as execution
+from agent.runtime.failure import RuntimeFailure
+from agent.runtime.logs import Reader
+from agent.seams import Later, Refusal
+from specs.api import ApiProblem
+from specs.task import FINAL
+from specs.wire import (
+    BuildEvent,
+    BuildImage,
+    ExecRequest,
+    Hello,
+    Instructions,
+    Refused,
+    ResolveImage,
+    json_line,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from agent.runtime.containers import OciContainers
+    from agent.runtime.inotify import Inotify
+    from agent.seams import Images, Volumes
+    from agent.worker import Worker
+
+log = logging.getLogger(__name__)
+
+BODY_MAX = 64 << 20  # a full set with its configs and secrets
+M = TypeVar("M", bound=BaseModel)
+
+
+class Fault(Exception):
+    """An answer that is an error."""
+
+    def __init__(
+        self, status: int, kind: str, title: str, detail: str = "", hint: str = ""
+    ) -> None:
+        super().__init__(detail or title)
+        self.problem = ApiProblem(type=kind, title=title, status=status, detail=detail, hint=hint)
+
+
+def problem_response(problem: ApiProblem) -> web.Response:
+    """Return a problem as an HTTP answer."""
+    return web.Response(
+        status=problem.status, body=problem.encode(), content_type="application/problem+json"
+    )
+
+
+@web.middleware
+async def problems(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    """Turn every error into problem+json."""
+    try:
+        return await handler(request)
+    except Fault as fault:
+        return problem_response(fault.problem)
+    except ValidationError as error:
+        where = "; ".join(
+            f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:10]
+        )
+        problem = ApiProblem(
+            type="invalid", title="The message is not valid", status=400, detail=where
+        )
+    except Refusal as refusal:
+        problem = ApiProblem(
+            type="invalid", title="It cannot be done as asked", status=422, detail=str(refusal)
+        )
+    except (Later, RuntimeFailure) as error:
+        problem = ApiProblem(
+            type="unavailable", title="It did not work now", status=503, detail=str(error)
+        )
+    except OSError as error:
+        problem = ApiProblem(
+            type="unavailable",
+            title="The node could not do it",
+            status=503,
+            detail=f"{error.filename or 'a file'}: {error.strerror or error}",
+        )
+    except web.HTTPException as error:
+        kind = "not-found" if error.status == 404 else "invalid"
+        problem = ApiProblem(type=kind, title=error.reason, status=error.status)
+    except Exception:
+        log.exception("a request failed", extra={"path": request.path})
+        problem = ApiProblem(
+            type="bug",
+            title="The agent failed",
+            status=500,
+            hint="see the agent's log; please report it",
+        )
+    return problem_response(problem)
+
+
+class Server:
+    """The API of one agent."""
+
+    def __init__(
+        self,
+        *,
+        worker: Worker,
+        containers: OciContainers,
+        images: Images,
+        volumes: Volumes,
+        inotify: Inotify,
+        leave: Callable[[], Awaitable[list[str]]],
+    ) -> None:
+        self._worker = worker
+        self._containers = containers
+        self._images = images
+        self._volumes = volumes
+        self._inotify = inotify
+        self._leave = leave
+
+    def application(self) -> web.Application:
+        """Return the aiohttp application."""
+        app = web.Application(middlewares=[problems], client_max_size=BODY_MAX)
+        app.add_routes(
+            [
+                web.get("/v1/hello", self.hello),
+                web.put("/v1/instructions", self.instructions),
+                web.get("/v1/reports", self.reports),
+                web.get("/v1/tasks/{id}/logs", self.logs),
+                web.get("/v1/tasks/{id}/exec", self.exec),
+                web.post("/v1/images/resolve", self.resolve),
+                web.post("/v1/builds", self.build),
+                web.get("/v1/images", self.images),
+                web.delete("/v1/volumes/{name}", self.remove_volume),
+                web.post("/v1/leave", self.leave),
+            ]
+        )
+        return app
+
+    async def hello(self, _request: web.Request) -> web.Response:
+        held = self._worker.held
+        answer = Hello(
+            node=held.me.node if held.me else "", stamp=held.stamp, facts=self._worker.facts
+        )
+        return _json(answer)
+
+    async def instructions(self, request: web.Request) -> web.Response:
+        answer = await self._worker.accept(await _body(request, Instructions))
+        return _json(answer, status=409 if isinstance(answer, Refused) else 200)
+
+    async def reports(self, request: web.Request) -> web.StreamResponse:
+        response = await _ndjson(request)
+        with contextlib.suppress(ConnectionError):
+            async with contextlib.aclosing(self._worker.reports()) as reports:
+                async for report in reports:
+                    await response.write(json_line(report))
+        return response
+
+    async def logs(self, request: web.Request) -> web.StreamResponse:
+        task = self._task(request)
+        directory = self._containers.logs(task)
+        if self._worker.record(task) is None and not directory.exists():
+            raise _no_task(task)
+        tail = _number(request, "tail")
+        since = _number(request, "since")
+        follow = request.query.get("follow", "") in ("1", "true")
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+
+        def over() -> bool:
+            record = self._worker.record(task)
+            return (
+                record is None
+                or record.erased
+                or (record.state in FINAL and record.phase in (Phase.NONE, Phase.ENDED))
+            )
+
+        response = await _ndjson(request)
+        lines = Reader(directory, self._inotify).read(
+            tail=None if tail is None else int(tail), since=since, follow=follow, over=over
+        )
+        with contextlib.suppress(ConnectionError):
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    await response.write(json_line(line))
+                await response.write_eof()
+        return response
+
+    async def exec(self, request: web.Request) -> web.StreamResponse:
+        task = self._task(request)
+        record = self._worker.record(task)
+        if record is None:
+            raise _no_task(task)
+        if record.phase is not Phase.RUNNING:
+            raise Fault(
+                *(409, "conflict", "The task is not running"),
+                f"task {task} is {record.state}: {record.reason or 'no run'}",
+            )
+        websocket = web.WebSocketResponse(heartbeat=30.0, max_msg_size=4 << 20)
+        await websocket.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            await self._converse(websocket, task)
+        await websocket.close()
+        return websocket
+
+    async def _converse(self, websocket: web.WebSocketResponse, task: str) -> None:
+        try:
+            first = await websocket.receive(timeout=10.0)
+            if first.type is not WSMsgType.TEXT:
+                return
+            asked = ExecRequest.model_validate_json(first.data)
+            session = await execution.begin(self._containers, task, asked)
+        except (RuntimeFailure, Refusal, OSError) as error:
+            await websocket.send_json({"error": str(error)})
+            return
+        except (ValidationError, TimeoutError):
+            await websocket.send_json({"error": "the first message must be an ExecRequest"})
+            return
+        try:
+            await _shuttle(websocket, session)
+        finally:
+            session.close()
+
+    async def resolve(self, request: web.Request) -> web.Response:
+        return _json(await self._images.resolve(await _body(request, ResolveImage)))
+
+    async def build(self, request: web.Request) -> web.StreamResponse:
+        asked = await _body(request, BuildImage)
+        response = await _ndjson(request)
+        try:
+            async for event in self._images.build(asked):
+                await response.write(json_line(event))
+        except (Refusal, Later, OSError) as error:
+            await response.write(json_line(BuildEvent(error=str(error))))
+        return response
+
+    async def images(self, _request: web.Request) -> web.Response:
+        found = await self._images.list()
+        rows = [json.loads(one.encode()) for one in found]
+        return web.json_response({"images": rows})
+
+    async def remove_volume(self, request: web.Request) -> web.Response:
+        await self._volumes.remove(request.match_info["name"])
+        return web.json_response({})
+
+    async def leave(self, _request: web.Request) -> web.Response:
+        left = await self._leave()
+        if left:
+            raise Fault(
+                *(503, "unavailable", "The node could not be cleaned"),
+                f"these tasks would not go: {', '.join(left)}",
+                "ask again; the agent's log says what holds them",
+            )
+        return web.json_response({})
+
+    @staticmethod
+    def _task(request: web.Request) -> str:
+        task = request.match_info["id"]
+        if not safe_id(task):
+            raise _no_task(task)
+        return task
+
+
+async def _shuttle(websocket: web.WebSocketResponse, session: execution.Session) -> None:
+    """Carry bytes between the client and the command until the command ends."""
+
+    async def outward(fd: int, channel: int) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await session.read(fd):
+                await websocket.send_bytes(bytes((channel,)) + data)
+
+    async def inward() -> None:
+        async for message in websocket:
+            if message.type is WSMsgType.BINARY and message.data[:1] == b"\0":
+                await session.write(message.data[1:])
+            elif message.type is WSMsgType.TEXT:
+                _control(session, message.data)
+
+    async def finish() -> dict[str, object]:
+        try:
+            return {"exit": await session.wait()}
+        except RuntimeFailure as failure:
+            return {"error": str(failure), "exit": failure.code or 126}
+
+    async with asyncio.TaskGroup() as group:
+        readers = [
+            group.create_task(outward(fd, channel)) for fd, channel in session.readers.items()
+        ]
+        waiter = group.create_task(finish())
+        reader = group.create_task(inward())
+        await asyncio.wait({waiter, reader}, return_when=asyncio.FIRST_COMPLETED)
+        if waiter.done() and readers:
+            # What was printed last is still in the pipes; a grandchild may hold them for ever.
+            await asyncio.wait(readers, timeout=0.5)
+        # The client left before the end: closing its terminal or stdin tells the command.
+        for one in (*readers, waiter, reader):
+            one.cancel()
+    if not waiter.cancelled():
+        with contextlib.suppress(ConnectionError):
+            await websocket.send_json(waiter.result())
+
+
+def _control(session: execution.Session, text: str) -> None:
+    try:
+        message = json.loads(text)
+        if "resize" in message:
+            rows, columns = message["resize"]
+            session.resize(int(rows), int(columns))
+        elif "signal" in message:
+            session.signal(int(message["signal"]))
+    except (ValueError, TypeError, KeyError):
+        return  # a malformed control message is ignored, as an unknown one is
+
+
+def _no_task(task: str) -> Fault:
+    return Fault(404, "not-found", "No such task", f"task {task!r} is not on this node")
+
+
+def _json(model: BaseModel, status: int = 200) -> web.Response:
+    return web.Response(
+        status=status,
+        body=model.model_dump_json(exclude_defaults=True).encode(),
+        content_type="application/json",
+    )
+
+
+async def _body(request: web.Request, kind: type[M]) -> M:
+    return kind.model_validate_json(await request.read() or b"{}")
+
+
+async def _ndjson(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
+    await response.prepare(request)
+    return response
+
+
+def _number(request: web.Request, name: str) -> float | None:
+    text = request.query.get(name, "")
+    if text in ("", "all"):
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        raise Fault(400, "invalid", f"{name} is not a number", f"{name}={text!r}") from None
+    if not 0 <= value < 1e15:
+        raise Fault(400, "invalid", f"{name} is out of range", f"{name}={text!r}")
+    return value
+
+
+def listen(path: Path, group: str) -> socket.socket:
+    """Return a listening unix socket for root and ``group`` only.
+
+    It is bound under another name and renamed, so that clients never meet a closed door
+    while an agent is replaced.
+    """
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    mask = os.umask(0o177)
+    try:
+        here = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            server.bind(f"/proc/self/fd/{here}/{temporary.name}")
+        finally:
+            os.close(here)
+    finally:
+        os.umask(mask)
+    with contextlib.suppress(KeyError):  # no such group: root only
+        os.chown(temporary, 0, grp.getgrnam(group).gr_gid)
+    temporary.chmod(0o660)
+    server.listen(128)
+    temporary.rename(path)
+    return server

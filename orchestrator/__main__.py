@@ -1,0 +1,46 @@
+"""``python -m orchestrator``: what ``corral controller`` becomes."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import logging
+import os
+import sys
+
+from orchestrator import config
+from orchestrator.errors import RequestError
+from orchestrator.store.base import StoreError
+from specs.kit import log
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Run the controller; return the exit code."""
+    parser = argparse.ArgumentParser(prog="corral controller", description=__doc__)
+    parser.add_argument(
+        "--embedded",
+        action="store_true",
+        help="this machine's own agent becomes the first node",
+    )
+    parser.add_argument("--debug", action="store_true", help="log every detail")
+    arguments = parser.parse_args(argv)
+    log.configure(logging.DEBUG if arguments.debug else logging.INFO)
+    # Imported after the arguments are checked: --help should not cost half a second.
+    from orchestrator import controller  # noqa: PLC0415
+
+    os.umask(0o077)
+    try:
+        asyncio.run(
+            controller.run(config.from_environment(os.environ), embedded=arguments.embedded)
+        )
+    except* (RequestError, StoreError) as group:
+        for error in controller.leaves(group):
+            sys.stderr.write(f"corral controller: {controller.report(error)}\n")
+        return_code = controller.EXIT_REFUSED
+    else:
+        return_code = 0
+    return return_code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

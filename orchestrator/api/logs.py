@@ -1,0 +1,201 @@
+"""GET /v1/stacks/{stack}/logs: every task's lines from its node, merged by time.
+
+With follow, tasks that appear later join in, and a source whose agent restarts is
+taken up again after its last line, without gaps or doubles.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+from orchestrator.api import streams
+from orchestrator.api.logmerge import LogMerge
+from orchestrator.api.routes import flag, number
+from orchestrator.errors import NotFound, RequestError, Unavailable
+from orchestrator.seams import LogQuery
+from orchestrator.store import keys
+from orchestrator.store.base import Compacted
+from specs.api import StackLogLine
+from specs.task import TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from aiohttp import web
+
+    from orchestrator.api.routes import Parts
+    from specs.task import Task
+    from specs.wire import LogLine
+
+RETRY = 0.5  # seconds before a lost source is asked again
+GIVE_UP = 60.0  # seconds a source may be lost while following
+_NOT_YET = frozenset({TaskState.NEW, TaskState.PENDING, TaskState.ASSIGNED})
+
+
+async def logs(parts: Parts, request: web.Request, _: None) -> web.StreamResponse:
+    """Stream the logs; repeated ``service`` parameters narrow them down."""
+    stack = request.match_info["stack"]
+    if stack not in parts.cluster.stacks:
+        raise NotFound(f"there is no stack {stack}", hint="corral ls")
+    tail, follow = number(request, "tail"), flag(request, "follow")
+    query = LogQuery(
+        follow=follow, tail=int(tail) if tail is not None else None, since=number(request, "since")
+    )
+    wanted = StackLogs(parts, stack, frozenset(request.query.getall("service", ())), query)
+    return await streams.respond(request, wanted.lines(), patient=True)
+
+
+class StackLogs:
+    """The lines of one stack's tasks."""
+
+    def __init__(self, parts: Parts, stack: str, services: frozenset[str], query: LogQuery) -> None:
+        self._parts = parts
+        self._stack = stack
+        self._services = services
+        self._query = query
+        self._seen: set[str] = set()
+
+    async def lines(self) -> AsyncGenerator[StackLogLine, None]:
+        """Yield merged lines until they end or the reader leaves."""
+        # Owned by a task of their own: a generator must not hold a TaskGroup over a yield.
+        out: asyncio.Queue[StackLogLine | None] = asyncio.Queue(maxsize=64)
+        producer = asyncio.create_task(self._produce(out), name=f"logs-{self._stack}")
+        try:
+            while True:
+                line = await out.get()
+                if line is None:
+                    await producer
+                    return
+                yield line
+        finally:
+            producer.cancel()
+            await asyncio.wait({producer})
+
+    async def _produce(self, out: asyncio.Queue[StackLogLine | None]) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                merge = LogMerge(group, self._parts.clock, follow=self._query.follow)
+                self._add_tasks(merge)
+                if self._query.follow:
+                    group.create_task(self._follow_tasks(merge), name="logs-tasks")
+                async for line in merge.lines():
+                    await out.put(line)
+        finally:
+            # The reader is either waiting for this or cancelling us.
+            with contextlib.suppress(asyncio.CancelledError):
+                await out.put(None)
+
+    def _add_tasks(self, merge: LogMerge) -> None:
+        for task in list(self._parts.cluster.tasks.values()):
+            if (
+                task.stack == self._stack
+                and task.id not in self._seen
+                and task.node is not None
+                and task.state not in _NOT_YET
+                and (not self._services or task.service in self._services)
+            ):
+                self._seen.add(task.id)
+                merge.add(self._of_task(task), name=task.id)
+
+    async def _follow_tasks(self, merge: LogMerge) -> None:
+        """Add tasks as they appear; end when the stack is gone."""
+        cluster, prefix = self._parts.cluster, f"{keys.TASKS}{self._stack}/"
+        while self._stack in cluster.stacks:
+            try:
+                self._add_tasks(merge)
+                async for batch in self._parts.store.watch("/", cluster.revision):
+                    if any(c.key.startswith((prefix, keys.STACKS)) for c in batch.changes):
+                        await cluster.reached(batch.revision)
+                        self._add_tasks(merge)
+                        if self._stack not in cluster.stacks:
+                            break
+            except Compacted:
+                continue  # the mirror reads everything anew as well
+        merge.finish()
+
+    async def _of_task(self, task: Task) -> AsyncGenerator[StackLogLine, None]:
+        """Yield one task's lines; while following, over the restarts of its agent."""
+        query, place = self._query, _Place()
+        lost_at: float | None = None
+        while True:
+            try:
+                async for line in self._read(task, query):
+                    lost_at = None
+                    if place.is_new(line):
+                        yield _stack_line(task, line)
+                if not self._query.follow or self._ended(task):
+                    return
+            except NotFound:
+                return
+            except RequestError as exc:
+                now = self._parts.clock.monotonic()
+                lost_at = lost_at if lost_at is not None else now
+                if not self._query.follow or now - lost_at > GIVE_UP:
+                    yield _note(task, exc.detail, self._parts.clock.wall())
+                    return
+            await asyncio.sleep(RETRY)
+            if self._ended(task) and lost_at is None:
+                return
+            query = place.resume(self._query)
+
+    def _read(self, task: Task, query: LogQuery) -> AsyncIterator[LogLine]:
+        if task.node is None:
+            raise Unavailable("the task has no node")
+        return self._parts.agents.logs(task.node, task.id, query)
+
+    def _ended(self, task: Task) -> bool:
+        return task.id not in self._parts.cluster.tasks
+
+
+class _Place:
+    """How far one task's log was read: its last time, and how many lines had that time."""
+
+    def __init__(self) -> None:
+        self._time = float("-inf")
+        self._count = 0
+        self._skip = 0
+
+    def is_new(self, line: LogLine) -> bool:
+        """Say whether the line was not seen before the connection broke."""
+        if self._skip:
+            if line.time < self._time:
+                return False
+            if line.time == self._time:
+                self._skip -= 1
+                return False
+            self._skip = 0
+        self._count = self._count + 1 if line.time == self._time else 1
+        self._time = line.time
+        return True
+
+    def resume(self, query: LogQuery) -> LogQuery:
+        """Return the query that goes on from here; lines of the last moment come again."""
+        if self._count == 0:
+            return query
+        self._skip = self._count
+        return LogQuery(follow=query.follow, tail=None, since=self._time)
+
+
+def _stack_line(task: Task, line: LogLine) -> StackLogLine:
+    return StackLogLine(
+        task=task.id,
+        name=f"{task.service}-{task.slot}",
+        service=task.service,
+        stream=line.stream,
+        time=line.time,
+        line=line.line,
+    )
+
+
+def _note(task: Task, detail: str, now: float) -> StackLogLine:
+    """Return a line in the log's place, so that a reader knows that something is missing."""
+    return StackLogLine(
+        task=task.id,
+        name=f"{task.service}-{task.slot}",
+        service=task.service,
+        stream="stderr",
+        time=now,
+        line=f"corral: no log: {detail}",
+    )

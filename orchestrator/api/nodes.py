@@ -1,0 +1,47 @@
+"""Nodes over HTTP. Adding a machine by SSH is a part of its own that is handed in."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.api import rows, streams
+from orchestrator.api.answers import NodeRows
+from orchestrator.api.routes import flag
+from orchestrator.errors import Unavailable
+
+if TYPE_CHECKING:
+    from aiohttp import web
+
+    from orchestrator.api.routes import Parts
+    from specs.api import AddNode, NodeDetail, NodeRow, PatchNode
+
+
+async def nodes(parts: Parts, _request: web.Request, _: None) -> NodeRows:
+    found = [rows.node_row(parts.cluster, node) for node in parts.cluster.nodes.values()]
+    return NodeRows(nodes=tuple(sorted(found, key=lambda row: row.name)))
+
+
+async def node(parts: Parts, request: web.Request, _: None) -> NodeDetail:
+    return rows.node_detail(parts.cluster, parts.nodes.find(request.match_info["name"]))
+
+
+async def add(parts: Parts, request: web.Request, body: AddNode) -> web.StreamResponse:
+    if parts.add_node is None:
+        raise Unavailable(
+            "this controller cannot add machines: it was started without SSH",
+            hint="corral version shows what it can do",
+        )
+    return await streams.respond(request, parts.add_node(body), detached=True)
+
+
+async def patch(parts: Parts, request: web.Request, body: PatchNode) -> NodeRow:
+    changed = await parts.nodes.update(
+        request.match_info["name"], labels=body.labels, availability=body.availability
+    )
+    return rows.node_row(parts.cluster, changed)
+
+
+async def remove(parts: Parts, request: web.Request, _: None) -> web.StreamResponse:
+    found = parts.nodes.find(request.match_info["name"])
+    source = parts.nodes.remove(found.name, force=flag(request, "force"))
+    return await streams.respond(request, source, detached=True)

@@ -1,0 +1,131 @@
+"""What a path of the API is: one declaration serves the router and the OpenAPI document.
+
+Handlers get ``Parts`` (the controller's parts they may use), the request and the
+decoded body; they return a model, or write a stream themselves.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, TypeVar
+
+from pydantic import ValidationError
+
+from orchestrator.api.problems import BadRequest, of_validation
+from specs.api import ApiProblem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from aiohttp import web
+
+    from orchestrator.nodes import Nodes
+    from orchestrator.seams import Agents, ClusterView, Control
+    from orchestrator.store.base import Store
+    from specs.api import AddNode, Progress, Version
+    from specs.base import Model
+    from specs.kit.clock import Clock
+
+M = TypeVar("M", bound="Model")
+
+SMALL = 256 * 1024  # a body without file contents
+LARGE = 32 * 1024 * 1024  # a release with its secrets and configs
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What the handlers work with. ``version`` is asked anew each time: the epoch moves."""
+
+    store: Store
+    cluster: ClusterView
+    control: Control
+    agents: Agents
+    nodes: Nodes
+    clock: Clock
+    version: Callable[[], Version]
+    superseded: Callable[[], str] = lambda: ""  # why this controller must not change anything
+    add_node: Callable[[AddNode], AsyncIterator[Progress]] | None = None  # bootstrap over SSH
+
+
+@dataclass(frozen=True)
+class Query:
+    """One query parameter; flags are 0 or 1."""
+
+    name: str
+    type: Literal["string", "number", "integer", "flag"] = "string"
+    repeated: bool = False
+    text: str = ""
+
+
+@dataclass(frozen=True)
+class Route:
+    method: str
+    path: str
+    handler: Callable[..., Awaitable[Model | web.StreamResponse]]
+    summary: str
+    answer: type[Model] | None = None
+    stream: type[Model] | None = None  # NDJSON of these
+    body: type[Model] | None = None
+    limit: int = SMALL
+    query: tuple[Query, ...] = ()
+    websocket: bool = False
+
+    @property
+    def changes(self) -> bool:
+        """Whether the request changes anything; a superseded controller refuses these."""
+        return self.method != "GET"
+
+
+async def read_body(request: web.Request, route: Route) -> Model | None:
+    """Return the decoded body, never holding more than the route's limit."""
+    if route.body is None:
+        return None
+    declared = request.content_length
+    if declared is not None and declared > route.limit:
+        raise _too_large(route)
+    data = bytearray()
+    async for chunk in request.content.iter_any():
+        data += chunk
+        if len(data) > route.limit:
+            raise _too_large(route)
+    try:
+        return route.body.model_validate_json(bytes(data) or b"{}")
+    except ValidationError as exc:
+        raise BadRequest(of_validation(exc)) from None
+
+
+def flag(request: web.Request, name: str) -> bool:
+    return request.query.get(name, "").lower() in ("1", "true", "yes")
+
+
+def number(request: web.Request, name: str) -> float | None:
+    """Return a query parameter as a finite, non-negative number; None when it is not given."""
+    text = request.query.get(name)
+    if text is None or text == "":
+        return None
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise BadRequest(
+            ApiProblem(
+                type="invalid",
+                title="Invalid request",
+                status=422,
+                detail=f"{name}={text[:40]!r} is not a number from 0 on",
+            )
+        )
+    return value
+
+
+def _too_large(route: Route) -> BadRequest:
+    return BadRequest(
+        ApiProblem(
+            type="invalid",
+            title="Too large",
+            status=413,
+            detail=f"the request is larger than {route.limit // 1024} KiB",
+            hint="secrets and configs are meant for small files; use a volume or the image",
+        )
+    )

@@ -1,0 +1,56 @@
+"""Single tasks over HTTP: the record, and a shell in its container through its agent."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+from orchestrator.errors import Conflict, NotFound, RequestError
+from specs.task import FINAL
+
+if TYPE_CHECKING:
+    from orchestrator.api.routes import Parts
+    from specs.task import Task
+
+MAX_MESSAGE = 1024 * 1024
+
+
+def find(parts: Parts, request: web.Request) -> Task:
+    """Return the task of that id, or the live one of that name. Raises NotFound."""
+    wanted = request.match_info["id"]
+    if task := parts.cluster.tasks.get(wanted):
+        return task
+    for task in parts.cluster.tasks.values():
+        if task.name == wanted and task.state not in FINAL:
+            return task
+    raise NotFound(f"there is no task {wanted}", hint="corral ps shows the tasks of a stack")
+
+
+async def task(parts: Parts, request: web.Request, _: None) -> Task:
+    return find(parts, request)
+
+
+async def execute(parts: Parts, request: web.Request, _: None) -> web.StreamResponse:
+    """Join the client's WebSocket to the agent's (specs/wire.py says what goes through)."""
+    found = find(parts, request)
+    run = found.status.run
+    if found.node is None or found.state in FINAL or run is None or run.finished_at is not None:
+        raise Conflict(
+            f"{found.name} is not running ({found.state.value})",
+            hint="corral ps shows which tasks run",
+        )
+    websocket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE)
+    if not websocket.can_prepare(request).ok:
+        raise Conflict("exec is a WebSocket; this request is none")
+    await websocket.prepare(request)
+    try:
+        await parts.agents.exec(found.node, found.id, websocket)
+    except RequestError as exc:
+        with contextlib.suppress(ConnectionError):
+            await websocket.send_str(json.dumps({"error": exc.detail}))
+    with contextlib.suppress(ConnectionError):
+        await websocket.close()
+    return websocket

@@ -1,0 +1,152 @@
+"""What the control loops keep in the store besides the models of ``specs``.
+
+Only ``orchestrator.control`` writes these; ``records.KINDS`` is the one table of
+which prefix holds which model.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.store import keys
+from specs.api import Release, Stack
+from specs.base import Model
+from specs.node import Node
+from specs.stack import StackSpec
+from specs.task import Task
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+
+class ClusterRecord(Model):
+    """``/cluster``, written when the cluster is made (vault, controller start)."""
+
+    id: str = ""
+    epoch: int = 0
+    pool: str = "10.210.0.0/16"
+    created_at: float = 0.0
+
+
+class Network(Model):
+    """A network and its pool of addresses.
+
+    ``retired``: nobody wants it any more; its addresses rest before the pool is given
+    out again, and a stack that comes back takes it over.
+    """
+
+    id: str
+    name: str
+    stack: str
+    key: str
+    pool: str
+    subnets: tuple[str, ...] = ()  # as the file asked; a change makes another network
+    internal: bool = False
+    mtu: int | None = None
+    encrypted: bool = False
+    attachable: bool = False
+    retired: bool = False
+
+
+class Lease(Model):
+    """A block of a network's addresses that belongs to one node; ``node`` VIPS = service VIPs."""
+
+    network: str
+    cidr: str
+    node: str
+
+
+VIPS = "vips"  # Lease.node of blocks VIPs come from; no node id looks like this
+
+
+class Vip(Model):
+    network: str
+    stack: str
+    service: str
+    address: str
+
+
+class Resting(Model):
+    """A freed address; the record's revision is the removal every node must acknowledge."""
+
+    network: str
+    address: str
+
+
+class StoredContent(Model):
+    """One immutable version of a secret or config, sealed (base64)."""
+
+    id: str
+    name: str
+    stack: str
+    secret: bool
+    fingerprint: str
+    sealed: str
+    size: int = 0
+    created_at: float = 0.0
+
+
+class Volume(Model):
+    """A named volume; ``node`` is its home, decided by the first task placed."""
+
+    name: str
+    stack: str = ""
+    key: str = ""
+    node: str = ""
+    created_at: float = 0.0
+
+
+class Idempotency(Model):
+    """Which release a Deploy.key made."""
+
+    stack: str
+    number: int
+    at: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Kind:
+    """One family of records: where it lives and what key its record has."""
+
+    name: str
+    prefix: str
+    model: type[Model]
+    key_of: Callable[..., str]
+
+
+STACKS = Kind("stacks", keys.STACKS, Stack, lambda r: keys.stack(r.name))
+RELEASES = Kind("releases", keys.RELEASES, Release, lambda r: keys.release(r.stack, r.number))
+PARTS = Kind("parts", keys.PARTS, StackSpec, lambda _: "")  # keyed by hash, see Draft.part
+TASKS = Kind("tasks", keys.TASKS, Task, lambda r: keys.task(r.stack, r.id))
+NODES = Kind("nodes", keys.NODES, Node, lambda r: keys.node(r.id))
+NETWORKS = Kind("networks", keys.NETWORKS, Network, lambda r: keys.network(r.id))
+LEASES = Kind("leases", keys.BLOCKS, Lease, lambda r: keys.block(r.network, r.cidr))
+VIP = Kind("vips", keys.VIPS, Vip, lambda r: keys.vip(r.network, r.stack, r.service))
+RESTING = Kind("resting", keys.RESTING, Resting, lambda r: keys.resting(r.network, r.address))
+CONTENTS = Kind("contents", keys.CONTENTS, StoredContent, lambda r: keys.content(r.id))
+VOLUMES = Kind("volumes", keys.VOLUMES, Volume, lambda r: keys.volume(r.name))
+IDEMPOTENCY = Kind("idempotency", keys.IDEMPOTENCY, Idempotency, lambda _: "")
+
+KINDS = (
+    STACKS,
+    RELEASES,
+    PARTS,
+    TASKS,
+    NODES,
+    NETWORKS,
+    LEASES,
+    VIP,
+    RESTING,
+    CONTENTS,
+    VOLUMES,
+    IDEMPOTENCY,
+)
+
+
+def kind_of(key: str) -> Kind | None:
+    """Return the family a store key belongs to, or None for keys of other parts."""
+    for kind in KINDS:
+        if key.startswith(kind.prefix):
+            return kind
+    return None

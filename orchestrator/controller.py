@@ -1,0 +1,174 @@
+"""The controller process: builds the parts, runs them in one TaskGroup, ends them in order.
+
+Start: locks, store, cluster identity, vault, mirror, dispatcher, control loops, API.
+End (SIGTERM, SIGINT): the API stops taking requests, loops and sessions are
+cancelled, the store is closed last. Containers run on. Whatever cannot start says
+so in one sentence and exits with EXIT_REFUSED; nothing is half-started.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import importlib.metadata
+import logging
+import os
+import random
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from orchestrator import identity, vault
+from orchestrator.api import app
+from orchestrator.api.routes import Parts
+from orchestrator.control.control import Control
+from orchestrator.control.state import Cluster
+from orchestrator.dispatch import Dispatcher
+from orchestrator.errors import RequestError, Unavailable
+from orchestrator.local import join_local_agent
+from orchestrator.nodes import Nodes
+from orchestrator.store.sqlite import SqliteStore
+from orchestrator.transport.local import LocalTransport
+from specs.api import Version
+from specs.kit.clock import SystemClock
+from specs.kit.sdnotify import notify
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.config import Config
+    from orchestrator.store.base import Store
+
+log = logging.getLogger(__name__)
+
+EXIT_REFUSED = 3  # it said why; starting again without a change will not help
+ROUTES = Path("/proc/net/route")
+
+
+async def run(config: Config, *, embedded: bool) -> None:
+    """Run the controller until SIGTERM. Raises RequestError or StoreError when it cannot start."""
+    folders(config)
+    with locked(config.folder / "lock"), locked(config.lock):
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
+        fresh = not config.database.exists()
+        store = await SqliteStore.open(config.database)
+        try:
+            sealer = vault.load(config.key, fresh=fresh)
+            await compose(config, store, sealer, embedded=embedded, stopped=stopped)
+        finally:
+            await store.close()
+    log.info("stopped")
+
+
+async def compose(
+    config: Config,
+    store: Store,
+    sealer: vault.Vault,
+    *,
+    embedded: bool,
+    stopped: asyncio.Event,
+) -> None:
+    """Join the parts and run them until ``stopped``."""
+    clock, rng = SystemClock(), random.Random()  # noqa: S311 - ids and jitter, no secrets
+    found = await identity.load(store, clock=clock, rng=rng, routes=machine_routes())
+    cluster = await Cluster.open(store, clock)
+    transport = LocalTransport(config.agent_socket)
+    dispatcher = Dispatcher(
+        store=store, cluster=cluster, identity=found, transport=transport, clock=clock, rng=rng
+    )
+    control = Control(store, cluster, clock, rng, sealer, dispatcher)
+    nodes = Nodes(
+        store=store, cluster=cluster, agents=dispatcher, pool=found.pool, clock=clock, rng=rng
+    )
+    parts = Parts(
+        store=store,
+        cluster=cluster,
+        control=control,
+        agents=dispatcher,
+        nodes=nodes,
+        clock=clock,
+        version=lambda: Version(
+            version=importlib.metadata.version("corral"),
+            cluster=dispatcher.identity.id,
+            epoch=dispatcher.identity.epoch,
+        ),
+        superseded=lambda: dispatcher.superseded,
+    )
+    async with asyncio.TaskGroup() as group:
+        loops = [
+            group.create_task(cluster.follow(), name="mirror"),
+            group.create_task(control.run(), name="control"),
+            group.create_task(dispatcher.run(control), name="dispatcher"),
+        ]
+        if embedded:
+            loops.append(
+                group.create_task(
+                    join_local_agent(nodes, cluster, transport, clock, found), name="local-agent"
+                )
+            )
+        async with app.serve(app.make(parts), config.socket):
+            log.info("ready", extra={"cluster": found.id, "socket": str(config.socket)})
+            notify("READY=1")
+            await stopped.wait()
+            notify("STOPPING=1")
+        for loop in loops:
+            loop.cancel()
+
+
+def folders(config: Config) -> None:
+    """Make the folders, closed to everybody else where secrets lie."""
+    try:
+        config.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        config.folder.chmod(0o700)
+        if not config.run_dir.exists():
+            config.run_dir.mkdir(parents=True)
+            config.run_dir.chmod(0o755)  # the sockets in it say who may connect
+    except OSError as exc:
+        raise Unavailable(
+            f"{exc.filename}: {exc.strerror}", hint="the controller runs as root, or set CORRAL_*"
+        ) from exc
+
+
+@contextlib.contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock; its file names the holder. Raises Unavailable when another holds it."""
+    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            pid = os.pread(fd, 32, 0).decode(errors="replace").strip()
+            raise Unavailable(
+                f"another controller runs here (pid {pid or 'unknown'}, lock {path})",
+                hint="corral controller stop ends it",
+            ) from None
+        os.ftruncate(fd, 0)
+        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        yield
+    finally:
+        os.close(fd)  # and with it the lock; the file stays, or two could lock two files
+
+
+def machine_routes() -> list[str]:
+    """Return the networks this machine reaches, which the cluster's range must not overlap."""
+    try:
+        return identity.machine_routes(ROUTES.read_text())
+    except OSError:
+        return []
+
+
+def report(exc: BaseException) -> str:
+    """Return a start-up failure as one message for people."""
+    hint = exc.hint if isinstance(exc, RequestError) else ""
+    return f"{exc}\n  hint: {hint}" if hint else str(exc)
+
+
+def leaves(group: BaseExceptionGroup[BaseException]) -> list[BaseException]:
+    """Return the single errors in a tree of groups."""
+    found: list[BaseException] = []
+    for error in group.exceptions:
+        found.extend(leaves(error) if isinstance(error, BaseExceptionGroup) else [error])
+    return found

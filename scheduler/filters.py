@@ -1,0 +1,261 @@
+"""Hard rules: may this task run on this node, and if on none, why not.
+
+Each filter says whether it applies to a task at all, whether it admits a node,
+and explains a refusal in words that name counts and nodes. ``scheduler.place``
+asks them in the order of ``FILTERS`` and stops at a node's first refusal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from scheduler import constraints
+
+if TYPE_CHECKING:
+    from scheduler.view import Load, NodeView, Pending
+
+RESERVED_PORTS = frozenset({"22/tcp", "4789/udp"})  # sshd's and VXLAN's
+SHOWN = 3  # nodes named in a sentence before it says how many more
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """One hard rule.
+
+    ``fixed`` rules do not depend on what is being placed right now, so a node that
+    passed once need not be asked again.
+    """
+
+    name: str
+    applies: Callable[[Pending], bool]
+    admits: Callable[[Pending, Load], bool]
+    explain: Callable[[Pending, Sequence[Load]], str]
+    fixed: bool = True
+
+
+def named(nodes: Sequence[NodeView]) -> str:
+    """Return node names for a sentence: ``n1, n2, n3 and 4 more``."""
+    names = [node.name for node in nodes[:SHOWN]]
+    rest = len(nodes) - len(names)
+    return ", ".join(names) + (f" and {rest} more" if rest else "")
+
+
+def size(count: int) -> str:
+    """Return bytes for people."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:
+            return f"{value:.3g} {unit}"
+        value /= 1024
+    return f"{value:.3g} TiB"
+
+
+def _be(count: int, one: str, many: str) -> str:
+    return f"{count} {one if count == 1 else many}"
+
+
+def _views(loads: Sequence[Load]) -> list[NodeView]:
+    return [load.node for load in loads]
+
+
+# ready and active
+
+
+def _ready(_: Pending, load: Load) -> bool:
+    return load.node.status == "ready" and load.node.availability == "active"
+
+
+def _ready_why(_: Pending, loads: Sequence[Load]) -> str:
+    parts = []
+    for word in ("down", "unknown"):
+        hit = [load.node for load in loads if load.node.status == word]
+        if hit:
+            parts.append(f"{_be(len(hit), 'is', 'are')} {word} ({named(hit)})")
+    for word, text in (("pause", "paused"), ("drain", "draining")):
+        hit = [n for n in _views(loads) if n.status == "ready" and n.availability == word]
+        if hit:
+            parts.append(f"{_be(len(hit), 'is', 'are')} {text} ({named(hit)})")
+    return ", ".join(parts)
+
+
+# the node of a global service's task
+
+
+def _pinned(pending: Pending, load: Load) -> bool:
+    return load.node.id == pending.node
+
+
+def _pinned_why(_: Pending, loads: Sequence[Load]) -> str:
+    return f"{_be(len(loads), 'is', 'are')} not the node this task belongs to"
+
+
+# resources, by reservations
+
+
+def _spare(pending: Pending, load: Load) -> tuple[float, int]:
+    cpus, memory = pending.instead_use if pending.instead_of == load.node.id else (0.0, 0)
+    return load.node.cpus - load.cpus + cpus, load.node.memory - load.memory + memory
+
+
+def _fits(pending: Pending, load: Load) -> bool:
+    cpus, memory = _spare(pending, load)
+    # A thousandth of a core of slack: sums of decimal fractions are not exact.
+    return pending.cpus <= cpus + 0.001 and pending.memory <= memory
+
+
+def _fits_why(pending: Pending, loads: Sequence[Load]) -> str:
+    parts = []
+    spare = [(_spare(pending, load), load.node) for load in loads]
+    short = [(free[1], node) for free, node in spare if pending.memory > free[1]]
+    if short:
+        most, where = max(short, key=lambda pair: pair[0])
+        parts.append(
+            f"{_be(len(short), 'lacks', 'lack')} memory (needs {size(pending.memory)}, "
+            f"most unreserved is {size(max(0, most))} on {where.name})"
+        )
+    slow = [(free[0], node) for free, node in spare if pending.cpus > free[0] + 0.001]
+    if slow:
+        top, where = max(slow, key=lambda pair: pair[0])
+        parts.append(
+            f"{_be(len(slow), 'lacks', 'lack')} CPUs (needs {pending.cpus:g}, "
+            f"most unreserved is {max(0.0, top):.3g} on {where.name})"
+        )
+    return ", ".join(parts)
+
+
+# constraints
+
+
+def _constrained(pending: Pending, load: Load) -> bool:
+    return all(constraints.parse(text).admits(load.node) for text in pending.constraints)
+
+
+def _constrained_why(pending: Pending, loads: Sequence[Load]) -> str:
+    counts: dict[str, int] = {}
+    for load in loads:
+        broken = next(
+            text for text in pending.constraints if not constraints.parse(text).admits(load.node)
+        )
+        counts[broken] = counts.get(broken, 0) + 1
+    return ", ".join(
+        f"{_be(count, 'does', 'do')} not satisfy {text.strip()!r}" for text, count in counts.items()
+    )
+
+
+# platform
+
+
+def _platform(pending: Pending, load: Load) -> bool:
+    os, _, rest = pending.platform.partition("/")
+    arch = rest.partition("/")[0]
+    return os in ("", load.node.os) and arch in ("", load.node.arch)
+
+
+def _platform_why(pending: Pending, loads: Sequence[Load]) -> str:
+    return f"{_be(len(loads), 'is', 'are')} not {pending.platform}"
+
+
+# host ports
+
+
+def _port_holder(pending: Pending, load: Load) -> str:
+    own = load.node.id == pending.instead_of
+    for port in pending.ports:
+        name = f"{port.port}/{port.protocol}"
+        if name in RESERVED_PORTS:
+            return f"port {name} is reserved for the node itself"
+        if own:
+            continue  # held by the task that goes first
+        if any(port.clashes(used) for used in load.ports):
+            return f"port {name} taken by another task"
+        if name in load.node.listening:
+            return f"port {name} held by a process of the host"
+    return ""
+
+
+def _ports(pending: Pending, load: Load) -> bool:
+    return not _port_holder(pending, load)
+
+
+def _ports_why(pending: Pending, loads: Sequence[Load]) -> str:
+    reasons: dict[str, list[NodeView]] = {}
+    for load in loads:
+        reasons.setdefault(_port_holder(pending, load), []).append(load.node)
+    return ", ".join(
+        f"{_be(len(nodes), 'has', 'have')} {text} ({named(nodes)})"
+        for text, nodes in reasons.items()
+    )
+
+
+# max_replicas_per_node
+
+
+def _room(pending: Pending, load: Load) -> bool:
+    count = load.services.get(pending.service, 0)
+    if load.node.id == pending.instead_of:
+        count -= 1
+    return count < pending.max_per_node
+
+
+def _room_why(pending: Pending, loads: Sequence[Load]) -> str:
+    return (
+        f"{_be(len(loads), 'has', 'have')} max_replicas_per_node = {pending.max_per_node} "
+        "tasks of the service already"
+    )
+
+
+# homes: volumes and relative binds
+
+
+def _home(pending: Pending, load: Load) -> bool:
+    return all(home.node in (None, load.node.id) for home in pending.homes)
+
+
+def _home_why(pending: Pending, loads: Sequence[Load]) -> str:
+    counts: dict[str, int] = {}
+    for load in loads:
+        what = next(h.what for h in pending.homes if h.node not in (None, load.node.id))
+        counts[what] = counts.get(what, 0) + 1
+    return ", ".join(
+        f"{_be(count, 'does', 'do')} not have {what}" for what, count in counts.items()
+    )
+
+
+FILTERS: tuple[Filter, ...] = (
+    Filter("node", lambda p: p.node is not None, _pinned, _pinned_why),
+    Filter("home", lambda p: bool(p.homes), _home, _home_why),
+    Filter("ready", lambda _: True, _ready, _ready_why),
+    Filter("resources", lambda p: p.cpus > 0 or p.memory > 0, _fits, _fits_why, fixed=False),
+    Filter("constraints", lambda p: bool(p.constraints), _constrained, _constrained_why),
+    Filter("platform", lambda p: bool(p.platform), _platform, _platform_why),
+    Filter("ports", lambda p: bool(p.ports), _ports, _ports_why, fixed=False),
+    Filter("max-replicas", lambda p: p.max_per_node > 0, _room, _room_why, fixed=False),
+)
+
+
+def first_refusal(
+    pending: Pending, load: Load, filters: Sequence[Filter] = FILTERS
+) -> Filter | None:
+    """Return the first filter that refuses the node, or None when all admit it."""
+    for rule in filters:
+        if rule.applies(pending) and not rule.admits(pending, load):
+            return rule
+    return None
+
+
+def explain(pending: Pending, loads: Sequence[Load]) -> str:
+    """Return the sentence for a task no node admits: a count per reason, most frequent first."""
+    if not loads:
+        return "there is no node in the cluster"
+    refused: dict[str, tuple[Filter, list[Load]]] = {}
+    for load in loads:
+        rule = first_refusal(pending, load)
+        if rule is not None:
+            refused.setdefault(rule.name, (rule, []))[1].append(load)
+    ordered = sorted(refused.values(), key=lambda pair: -len(pair[1]))
+    # The node that would do but for one thing says more than those that could never do.
+    parts = [rule.explain(pending, hit) for rule, hit in ordered]
+    total = f"of {_be(len(loads), 'node', 'nodes')}"
+    return f"no node fits: {total}, " + "; ".join(parts)

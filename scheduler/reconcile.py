@@ -1,0 +1,147 @@
+"""Decide which tasks of one service should exist: how many, in which slots.
+
+Called on every pass by ``orchestrator.control.services``. What changes a running
+replica to a new spec is not decided here but in ``scheduler.rollout``: a slot
+whose replica merely has another spec counts as filled.
+
+Laws (tests/laws): a second look at the plan's own result plans nothing; creates
+only what is missing; never stops the last good copy of a wanted slot; the order
+of the input and the names of ids do not matter; ``now`` going back creates less,
+never stops more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from scheduler.replicas import Replica, best_first, by_slot
+from scheduler.restart import Verdict, verdict
+from specs.stack import RestartPolicy
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What a service should be.
+
+    ``slots`` maps each wanted slot to the spec hash it should have. A global
+    service has one slot per eligible node (``nodes``). ``exclusive``: two tasks of a
+    slot cannot exist at once (a fixed address, a port on the host).
+    """
+
+    slots: Mapping[int, str]
+    restart: RestartPolicy = RestartPolicy()
+    nodes: Mapping[int, str] = field(default_factory=dict)  # slot -> node, global mode
+    exclusive: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Create:
+    slot: int
+    spec_hash: str
+    node: str | None = None
+    attempt: int = 0
+    replaces: str | None = None  # the task whose place it takes, still there
+
+
+@dataclass(frozen=True, slots=True)
+class Stop:
+    task: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """``wake`` is the earliest time at which the plan may differ; None = only when told."""
+
+    create: tuple[Create, ...] = ()
+    stop: tuple[Stop, ...] = ()
+    keep: tuple[str, ...] = ()
+    gave_up: Mapping[int, str] = field(default_factory=dict)  # slot -> why it stays empty
+    wake: float | None = None
+
+
+@dataclass(slots=True)
+class _Draft:
+    create: list[Create] = field(default_factory=list)
+    stop: list[Stop] = field(default_factory=list)
+    keep: list[str] = field(default_factory=list)
+    gave_up: dict[int, str] = field(default_factory=dict)
+    wake: float | None = None
+
+
+def reconcile(wanted: Wanted, tasks: Iterable[Replica], now: float) -> Plan:
+    """Return what to create, stop and keep."""
+    out = _Draft()
+    slots = by_slot(tasks)
+    for slot, found in slots.items():
+        if slot not in wanted.slots:
+            out.stop += [Stop(t.id, "the service has fewer replicas") for t in found if t.live]
+    for slot in sorted(wanted.slots):
+        _slot(wanted, slot, slots.get(slot, []), now, out)
+    return Plan(tuple(out.create), tuple(out.stop), tuple(out.keep), out.gave_up, out.wake)
+
+
+def _slot(wanted: Wanted, slot: int, found: list[Replica], now: float, out: _Draft) -> None:
+    target = wanted.slots[slot]
+    live = [t for t in found if t.live]
+    current = best_first(t for t in live if t.spec_hash == target and not t.lost)
+    if current:
+        if not _surplus(current, live, target, out) and not wanted.exclusive:
+            out.create.append(_replacement(wanted, slot, target, current[0]))
+        return
+    outdated = best_first(t for t in live if t.spec_hash != target and not t.lost)
+    if outdated:
+        # scheduler.rollout replaces it; here only copies beyond the one are surplus.
+        out.keep.append(outdated[0].id)
+        out.stop += [Stop(t.id, "another copy serves this slot") for t in outdated[1:]]
+        return
+    out.keep += [t.id for t in live]  # lost ones: judged again when their node is back
+    if wanted.exclusive and any(not t.ended and t.going and not t.unheard for t in found):
+        return  # what it needs is still held; its end wakes us
+    judged = _after(wanted, found, target, now)
+    if judged.give_up:
+        out.gave_up[slot] = judged.give_up
+    elif judged.at > now:
+        out.wake = judged.at if out.wake is None else min(out.wake, judged.at)
+    else:
+        node = wanted.nodes.get(slot)
+        going = [t.id for t in found if not t.ended and not t.lost]
+        out.create.append(
+            Create(slot, target, node, judged.attempt, replaces=going[-1] if going else None)
+        )
+
+
+def _surplus(current: list[Replica], live: list[Replica], target: str, out: _Draft) -> bool:
+    """Keep the best copy, stop the others; say whether the one kept may stay where it is."""
+    staying = [t for t in current if not t.evicted]
+    leaving = [t for t in current if t.evicted]
+    best, *others = staying or leaving
+    out.keep.append(best.id)
+    out.stop += [Stop(t.id, "another copy serves this slot") for t in others]
+    if staying:
+        for task in leaving:
+            if best.ready:
+                out.stop.append(Stop(task.id, "it was moved to another node"))
+            else:
+                out.keep.append(task.id)  # it serves until its replacement does
+    for task in live:
+        if task.lost:
+            # Of an old spec it is of no use; of this one it is judged when its node is back.
+            if task.spec_hash != target and best.ready:
+                out.stop.append(Stop(task.id, "it was replaced"))
+            else:
+                out.keep.append(task.id)
+    return bool(staying)
+
+
+def _replacement(wanted: Wanted, slot: int, target: str, old: Replica) -> Create:
+    return Create(slot, target, wanted.nodes.get(slot), replaces=old.id)
+
+
+def _after(wanted: Wanted, found: list[Replica], target: str, now: float) -> Verdict:
+    """Return the verdict on the newest ended task of this spec, or "create now"."""
+    ended = [t for t in found if t.ended and t.spec_hash == target and not t.going]
+    if not ended:
+        return Verdict(at=now)
+    return verdict(wanted.restart, ended[-1], now)

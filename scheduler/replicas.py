@@ -1,0 +1,101 @@
+"""What reconcile, rollout and restart know of one service's tasks.
+
+``orchestrator.control.services`` makes these from the store's records and what
+it has observed. Times are seconds of the caller's monotonic clock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from specs.task import FINAL, Desired, TaskState
+
+
+@dataclass(frozen=True, slots=True)
+class Replica:
+    """One task of a service.
+
+    ``lost``: its node is down and it may run elsewhere. ``evicted``: it must leave its
+    node, which still works. ``unheard``: its node does not answer, so nothing it is
+    asked will happen now. ``ready_since`` and ``ended_at`` None = not so.
+    """
+
+    id: str
+    slot: int
+    spec_hash: str
+    node: str | None = None
+    release: int = 0
+    state: TaskState = TaskState.RUNNING
+    desired: Desired = Desired.RUNNING
+    ready: bool = False
+    leaving: bool = False
+    lost: bool = False
+    evicted: bool = False
+    unheard: bool = False
+    created_at: float = 0.0
+    ready_since: float | None = None
+    ended_at: float | None = None
+    was_ready: bool = False
+    has_run: bool = False  # a run was started at least once
+    lived: float = 0.0  # seconds it was ready in its last spell
+    restarts: int = 0
+    attempt: int = 0
+
+    @property
+    def live(self) -> bool:
+        """Whether it counts as a replica: not ended and not asked to go."""
+        return not self.ended and not self.going
+
+    @property
+    def ended(self) -> bool:
+        return self.state in FINAL
+
+    @property
+    def going(self) -> bool:
+        """Whether it was asked to go (and may still be there)."""
+        return self.leaving or self.desired in (Desired.SHUTDOWN, Desired.REMOVED)
+
+    @property
+    def started(self) -> bool:
+        """Whether it was told to run, not only to get ready for it."""
+        return self.desired is Desired.RUNNING
+
+    @property
+    def done(self) -> bool:
+        """Whether it ended as it should: a one-off that exited with 0."""
+        return self.state is TaskState.COMPLETE
+
+    @property
+    def broken(self) -> bool:
+        """Whether it ended as it should not."""
+        return self.state in (TaskState.FAILED, TaskState.REJECTED)
+
+    @property
+    def sound(self) -> bool:
+        """Whether it is a replica that can be counted on where it is."""
+        return self.live and not self.lost
+
+
+def by_slot(tasks: Iterable[Replica]) -> dict[int, list[Replica]]:
+    """Return tasks by slot, oldest first."""
+    slots: dict[int, list[Replica]] = {}
+    for task in sorted(tasks, key=lambda t: (t.slot, t.created_at, t.id)):
+        slots.setdefault(task.slot, []).append(task)
+    return slots
+
+
+def best_first(tasks: Iterable[Replica]) -> list[Replica]:
+    """Order copies of one slot: the first is kept, the others are surplus.
+
+    A ready one beats one that is not, one that was told to start beats one that was
+    not, one whose node answers beats one whose node does not, newer beats older. The
+    order does not depend on who came back when, so two passes never disagree.
+    """
+    return sorted(
+        sorted(tasks, key=lambda t: (t.created_at, t.id), reverse=True),
+        key=lambda t: (not t.ready, t.unheard, t.evicted, not t.started),
+    )
+
+
+Slots = Mapping[int, list[Replica]]

@@ -1,0 +1,65 @@
+"""When the controller replaces a task that ended, and when it gives up.
+
+The agent restarts crashed runs by itself; a task that reaches the controller as
+failed has used up its local restarts (or its policy allows none). The delay
+doubles from one second to a minute and starts anew after a replica stayed ready
+for ``HEALTHY_SPELL``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specs.task import TaskState
+
+if TYPE_CHECKING:
+    from scheduler.replicas import Replica
+    from specs.stack import RestartPolicy
+
+FIRST_DELAY = 1.0
+LONGEST_DELAY = 60.0
+HEALTHY_SPELL = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """``give_up`` non-empty: no replacement, and why; else replace at ``at``.
+
+    ``attempt`` is what the replacement carries.
+    """
+
+    at: float = 0.0
+    attempt: int = 0
+    give_up: str = ""
+
+
+def delay(attempt: int) -> float:
+    """Return the wait before replacement number ``attempt``: the first one is immediate."""
+    if attempt <= 1:
+        return 0.0
+    return float(min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempt - 2, 16)))
+
+
+def verdict(policy: RestartPolicy, last: Replica, now: float) -> Verdict:
+    """Say what follows ``last``, the newest task of a slot, which has ended."""
+    if last.state is TaskState.COMPLETE:
+        return Verdict(give_up="it completed")
+    if last.state is TaskState.SHUTDOWN and not last.going:
+        # Stopped by nobody's wish that is still on record, as after a node was cleaned.
+        return Verdict(at=now)
+    if last.state is TaskState.ORPHANED or last.going:
+        return Verdict(at=now)
+    healthy = last.lived >= HEALTHY_SPELL
+    attempt = 1 if healthy else last.attempt + 1
+    ended = min(now, last.ended_at if last.ended_at is not None else now)
+    if last.state is TaskState.REJECTED:
+        # Nothing ran, so no attempt is used up; but the same refusal is likely again.
+        return Verdict(at=ended + delay(attempt + 1), attempt=attempt)
+    if policy.condition == "none":
+        return Verdict(give_up="its restart policy is none")
+    if policy.max_attempts is not None:
+        within = not policy.window or last.lived < policy.window
+        if within and last.attempt + max(last.restarts, 0) >= policy.max_attempts:
+            return Verdict(give_up=f"it used up its {policy.max_attempts} restart attempts")
+    return Verdict(at=ended + delay(attempt), attempt=attempt)

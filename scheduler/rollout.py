@@ -1,0 +1,194 @@
+"""Replace a service's tasks by tasks of a new spec, a few at a time.
+
+A step machine without memory: every pass looks at the tasks as they are and
+returns the next moves, so a controller that starts in the middle goes on where
+the last one stopped. One slot goes through::
+
+    untouched -> staged (new task prepared) -> old withdrawn, acknowledged, stopped
+              -> new started -> ready -> done                            (stop-first)
+    untouched -> staged -> new started -> ready -> old withdrawn, stopped -> done
+                                                                        (start-first)
+
+Withdrawing endpoints and waiting for acknowledgements belongs to whoever performs
+a stop (``orchestrator.control.stopping``).
+
+Laws (tests/laws): never more than ``parallelism`` slots under way; with stop-first
+at least ``replicas - parallelism`` stay available while the new ones become ready;
+a paused rollout moves nothing; done means all current and ready.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Literal
+
+from scheduler.reconcile import Create, Stop, Wanted
+from scheduler.replicas import Replica, best_first, by_slot
+from specs.stack import UpdateConfig
+from specs.task import TaskState
+
+CRASHES = 3  # restarts of a new task that was never ready: it counts as failed
+
+
+@dataclass(frozen=True, slots=True)
+class Moves:
+    """What to do next; ``state`` is where the rollout stands."""
+
+    create: tuple[Create, ...] = ()
+    stop: tuple[Stop, ...] = ()
+    state: Literal["going", "done", "failed"] = "going"
+    reason: str = ""
+    updated: int = 0
+    total: int = 0
+    wake: float | None = None
+
+
+@dataclass(slots=True)
+class _Slot:
+    slot: int
+    target: str
+    old: list[Replica] = field(default_factory=list)  # live, another spec
+    going: list[Replica] = field(default_factory=list)  # asked to go, still there
+    new: Replica | None = None
+    broken: list[Replica] = field(default_factory=list)
+
+
+def advance(
+    wanted: Wanted,
+    tasks: Iterable[Replica],
+    update: UpdateConfig,
+    *,
+    release: int,
+    gate: bool,
+    updating: bool,
+    now: float,
+) -> Moves:
+    """Return the next moves of the rollout to ``wanted``.
+
+    ``release`` is the one being rolled out; ``updating`` says that the service was there
+    before it, so that failures are the update's and not a first start's.
+    ``gate`` False: dependencies are awaited; new tasks may be staged, nothing is stopped.
+    """
+    slots = _slots(wanted, tasks, release)
+    total = len(slots)
+    failed = [s for s in slots if updating and _failed(s, update, release)]
+    updated = sum(1 for s in slots if _settled(s))
+    if failed and len(failed) / total > update.max_failure_ratio:
+        reason = f"{len(failed)} of {total} updated tasks failed"
+        if update.failure_action != "continue":
+            return Moves(state="failed", reason=reason, updated=updated, total=total)
+    width = update.parallelism or total
+    wake: list[float] = []
+    busy = 0
+    for entry in slots:
+        under_way, until = _under_way(entry, update, release if updating else None, now)
+        busy += under_way
+        if until is not None:
+            wake.append(until)
+    create: list[Create] = []
+    stop: list[Stop] = []
+    # Slots that serve nobody go first: replacing them costs no availability.
+    for entry in sorted(slots, key=lambda s: (any(t.ready for t in s.old), s.slot)):
+        if entry.old and entry.new is None and busy < width:
+            busy += 1
+            _begin(wanted, entry, create, stop, gate=gate)
+        elif entry.old and entry.new is not None and gate:
+            stop += _swap(entry, update)
+    if create or stop or any(not _settled(s) or s.old for s in slots):
+        return Moves(
+            tuple(create), tuple(stop), "going", "", updated, total, min(wake, default=None)
+        )
+    end = _monitored(slots, update, release) if updating else None
+    if end is not None and end > now:
+        return Moves(state="going", updated=updated, total=total, wake=end)
+    return Moves(state="done", updated=updated, total=total)
+
+
+def _slots(wanted: Wanted, tasks: Iterable[Replica], release: int) -> list[_Slot]:
+    found = by_slot(tasks)
+    slots = []
+    for slot, target in sorted(wanted.slots.items()):
+        entry = _Slot(slot, target)
+        here = found.get(slot, [])
+        current = best_first(t for t in here if t.spec_hash == target and t.sound)
+        ended = [t for t in here if t.spec_hash == target and t.ended and not t.going]
+        entry.new = current[0] if current else (ended[-1] if ended and ended[-1].done else None)
+        entry.old = [t for t in here if t.spec_hash != target and t.sound]
+        entry.going = [t for t in here if t.going and not t.ended and not t.unheard]
+        entry.broken = [t for t in ended if t.broken and t.release == release]
+        slots.append(entry)
+    return slots
+
+
+def _settled(entry: _Slot) -> bool:
+    """Say whether the slot has a current task that serves (or a one-off that completed)."""
+    return entry.new is not None and (entry.new.done or entry.new.ready)
+
+
+def _failed(entry: _Slot, update: UpdateConfig, release: int) -> bool:
+    if entry.broken:
+        return True
+    new = entry.new
+    if new is None or new.ready or new.done or new.release != release:
+        return False
+    if not new.was_ready:
+        return new.restarts >= CRASHES
+    return new.restarts > 0 and new.lived < update.monitor
+
+
+def _under_way(
+    entry: _Slot, update: UpdateConfig, release: int | None, now: float
+) -> tuple[bool, float | None]:
+    """Say whether the slot takes one of the ``parallelism`` places, and until when if known."""
+    if entry.new is None:
+        # Untouched, or the old one is on its way out and the new one not yet made.
+        return not entry.old, None
+    if entry.old or not _settled(entry):
+        return True, None
+    if entry.new.ready_since is None or not update.delay or entry.new.release != release:
+        return False, None
+    until = entry.new.ready_since + update.delay
+    return now < until, until if now < until else None
+
+
+def _begin(
+    wanted: Wanted, entry: _Slot, create: list[Create], stop: list[Stop], *, gate: bool
+) -> None:
+    old = best_first(entry.old)[0]
+    if not wanted.exclusive:
+        create.append(
+            Create(entry.slot, entry.target, wanted.nodes.get(entry.slot), replaces=old.id)
+        )
+    elif gate:
+        # Both cannot exist: the old one goes, then reconcile finds the slot empty.
+        stop += [Stop(t.id, "it is being updated") for t in entry.old]
+
+
+def _swap(entry: _Slot, update: UpdateConfig) -> list[Stop]:
+    """Stop the old task when the new one is far enough."""
+    new = entry.new
+    if new is None:
+        return []
+    far = new.ready or new.done
+    if update.order == "stop-first":
+        far = far or new.state in (TaskState.PREPARED, TaskState.STARTING, TaskState.RUNNING)
+    serving = any(t.ready for t in entry.old)
+    if not far and not serving and new.state in (TaskState.PREPARED, TaskState.STARTING):
+        far = True  # nothing is lost by stopping what does not serve
+    return [Stop(t.id, "it is being updated") for t in entry.old] if far else []
+
+
+def _monitored(slots: list[_Slot], update: UpdateConfig, release: int) -> float | None:
+    """Return until when the last replaced tasks are watched before the rollout counts as done.
+
+    Only where somebody acts on what is seen: a plain update ends when all are ready.
+    """
+    if update.failure_action != "rollback":
+        return None
+    since = [
+        s.new.ready_since
+        for s in slots
+        if s.new is not None and s.new.release == release and s.new.ready_since is not None
+    ]
+    return max(since, default=0.0) + update.monitor if since else None

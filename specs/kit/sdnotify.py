@@ -1,0 +1,24 @@
+"""Tell systemd how a daemon is doing: sd_notify(3) without its library.
+
+Does nothing where there is no systemd, so daemons call it unconditionally.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+
+
+def notify(message: str) -> None:
+    """Send e.g. ``READY=1`` or ``STATUS=...`` to the service manager, if there is one."""
+    address = os.environ.get("NOTIFY_SOCKET")
+    if not address:
+        return
+    if address.startswith("@"):
+        address = "\0" + address[1:]
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
+    ):
+        sock.sendto(message.encode(), address)

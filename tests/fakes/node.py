@@ -1,0 +1,184 @@
+"""In-memory images, volumes and network of a node; and the simplest real ones.
+
+The fakes pass ``tests/agent/seams/contract.py``, as the real parts do. ``PlainImages``
+makes real root file systems of busybox for tests that run containers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from agent.seams import Attached, BoundMount, ImageConfig, Later, Refusal
+from specs.wire import BuildEvent, BuildImage, ImageInfo, ResolvedImage, ResolveImage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Mapping
+
+    from specs.wire import Assignment, Content, NetworkState, NodeSelf, Peer, ServiceEndpoints
+
+_APPLETS = """
+sh ls cat echo sleep id ps kill true false env stat touch seq head dd yes printf test grep
+hostname mount mkdir rm nc tty stty wc
+"""
+APPLETS = tuple(_APPLETS.split())
+DIGEST = "sha256:" + "a" * 64
+
+
+def make_root(root: Path) -> None:
+    """The directories every root has, and busybox where the machine has it."""
+    for name in ("bin", "dev", "proc", "sys", "etc", "tmp", "data"):
+        (root / name).mkdir(parents=True, exist_ok=True)
+    (root / "etc/passwd").write_text(
+        "root:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n"
+    )
+    (root / "etc/group").write_text("root:x:0:\napp:x:1000:\nwheel:x:10:app\n")
+    busybox = shutil.which("busybox")
+    if busybox and not (root / "bin/busybox").exists():
+        shutil.copy2(busybox, root / "bin/busybox")
+    for name in APPLETS:
+        link = root / "bin" / name
+        if not link.is_symlink():
+            link.symlink_to("busybox")
+
+
+@dataclass
+class FakeImages:
+    """Images that are always there; ``known`` maps names to digests, ``broken`` to errors."""
+
+    base: Path
+    known: dict[str, str] = field(default_factory=lambda: {"busybox": DIGEST})
+    config: ImageConfig = field(
+        default_factory=lambda: ImageConfig(digest=DIGEST, environment={"PATH": "/bin"})
+    )
+    broken: dict[str, Exception] = field(default_factory=dict)
+    delay: float = 0.0
+    mounted: set[str] = field(default_factory=set)
+    kept: set[str] = field(default_factory=set)
+
+    async def resolve(self, request: ResolveImage) -> ResolvedImage:
+        if request.image in self.broken:
+            raise self.broken[request.image]
+        if request.image not in self.known:
+            raise Refusal(f"image {request.image} does not exist")
+        return ResolvedImage(image=request.image, digest=self.known[request.image], size=1)
+
+    async def ensure(self, image: str, digest: str) -> ImageConfig:
+        if self.delay:
+            await asyncio.sleep(self.delay)
+        if image in self.broken:
+            raise self.broken[image]
+        if image not in self.known and digest not in self.known.values():
+            raise Refusal(f"image {image} does not exist")
+        return self.config
+
+    def root(self, task: str) -> Path:
+        return self.base / "roots" / task
+
+    async def mount(self, task: str, digest: str) -> Path:
+        root = self.root(task)
+        if task not in self.kept:
+            make_root(root)
+        self.mounted.add(task)
+        self.kept.add(task)
+        return root
+
+    async def unmount(self, task: str) -> None:
+        self.mounted.discard(task)
+
+    async def discard(self, task: str) -> None:
+        self.mounted.discard(task)
+        self.kept.discard(task)
+        shutil.rmtree(self.root(task), ignore_errors=True)
+
+    async def build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
+        yield BuildEvent(line=f"STEP 1: FROM {request.build.context}")
+        self.known[request.tag] = DIGEST
+        yield BuildEvent(digest=DIGEST)
+
+    async def list(self) -> list[ImageInfo]:
+        return [ImageInfo(digest=digest, names=(name,)) for name, digest in self.known.items()]
+
+
+@dataclass
+class FakeVolumes:
+    """Volumes that are only remembered; ``broken`` is raised by prepare."""
+
+    prepared: dict[str, str] = field(default_factory=dict)  # task -> what it was given
+    volumes: set[str] = field(default_factory=set)
+    broken: Exception | None = None
+
+    async def prepare(
+        self,
+        assignment: Assignment,
+        image: ImageConfig,
+        root: Path,
+        contents: Mapping[str, Content],
+        owner: tuple[int, int],
+    ) -> tuple[BoundMount, ...]:
+        if self.broken is not None:
+            raise self.broken
+        for reference in (*assignment.spec.secrets, *assignment.spec.configs):
+            if reference.content not in contents:
+                raise Later(f"waits for the controller to send {reference.source}")
+        self.prepared[assignment.id] = f"{owner[0]}:{owner[1]}"
+        self.volumes.update(assignment.volumes.values())
+        mounts = []
+        for mount in assignment.spec.mounts:
+            if mount.type == "tmpfs":
+                mounts.append(BoundMount("tmpfs", mount.target, "tmpfs", ("nosuid", "nodev")))
+            elif mount.type == "bind":
+                if not os.path.exists(mount.source or ""):
+                    raise Refusal(f"bind source {mount.source} does not exist on this node")
+                mounts.append(BoundMount(mount.source or "", mount.target))
+        return tuple(mounts)
+
+    async def release(self, task: str) -> None:
+        self.prepared.pop(task, None)
+
+    async def remove(self, name: str) -> None:
+        self.volumes.discard(name)
+
+
+@dataclass
+class FakeNetwork:
+    """A network that is only remembered; the runtime makes each task a namespace."""
+
+    attached: set[str] = field(default_factory=set)
+    applied: list[dict[str, bool]] = field(default_factory=list)
+    adopted: set[str] | None = None
+    broken: Exception | None = None
+    failures: int = 0
+
+    async def apply(
+        self,
+        *,
+        me: NodeSelf,
+        networks: Mapping[str, NetworkState],
+        services: Mapping[str, ServiceEndpoints],
+        peers: Mapping[str, Peer],
+        assignments: Mapping[str, Assignment],
+        ready: Mapping[str, bool],
+    ) -> None:
+        if self.failures:
+            self.failures -= 1
+            raise OSError(5, "nft failed")
+        self.applied.append(dict(ready))
+
+    async def attach(self, assignment: Assignment) -> Attached:
+        if self.broken is not None:
+            raise self.broken
+        self.attached.add(assignment.id)
+        # An empty path: the runtime makes a namespace that has a loopback only.
+        return Attached(Path(), "nameserver 127.0.0.11\n", "127.0.0.1 localhost\n")
+
+    async def detach(self, task: str) -> None:
+        self.attached.discard(task)
+
+    async def adopt(self, tasks: set[str]) -> None:
+        self.adopted = set(tasks)
+        self.attached &= tasks

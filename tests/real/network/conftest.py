@@ -1,0 +1,85 @@
+"""A cluster of three nodes and a stranger, and a single node, each gone without a trace after use."""
+
+import subprocess
+
+import pytest
+
+from tests.real.network.hosts import Lab
+from tests.real.network.states import Cluster, vip
+
+NODES = {"n1": "10.77.0.1", "n2": "10.77.0.2", "n3": "10.77.0.3"}
+STRANGER = "10.77.0.9"
+
+
+def remains(host):
+    """What a node has beyond a fresh machine."""
+    lines = []
+    for command in ("ip -br link", "ip -4 route show table all", "ip rule", "nft list tables"):
+        text = host.sh(*command.split())
+        lines += [f"{command}: {line}" for line in text.splitlines() if is_ours(line)]
+    mounts = subprocess.run(
+        ["nsenter", "-t", str(host.pid), "-m", "cat", "/proc/self/mountinfo"],
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    lines += [line for line in mounts.splitlines() if str(host.dir) in line]
+    lines += [f"process {pid}" for pid in processes_of(host)]
+    return lines
+
+
+def is_ours(line):
+    return "cr-" in line or "corral" in line or "proto 98" in line or "blackhole" in line
+
+
+def processes_of(host):
+    found = subprocess.run(["pgrep", "-f", f"agent.dns {host.dir}"], capture_output=True, text=True)
+    return found.stdout.split()
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Three nodes; on the first two a task of one network and one of two, and a client apart."""
+    lab = Lab()
+    try:
+        hosts = {name: lab.host(name, address) for name, address in NODES.items()}
+        stranger = lab.host("stranger", STRANGER, worker=False)
+        made = Cluster(NODES)
+        made.hosts, made.lab, made.stranger = hosts, lab, stranger
+        made.front = {}
+        for node in ("n1", "n2"):
+            made.task(f"one-{node}", node, ["net-a"], number=2)
+            made.task(f"two-{node}", node, ["net-a", "net-b"], number=3)
+            made.task(f"apart-{node}", node, ["net-b"], number=4)
+        for place, task in enumerate(("one-n1", "two-n1", "one-n2", "two-n2")):
+            front, port = vip("net-a", 2 + place), 8000 + place
+            ports = [{"target": 80, "published": port, "protocol": p} for p in ("tcp", "udp")]
+            made.service(task, "net-a", [task], vip=front, ports=ports)
+            made.front[task] = (front, port)
+        made.push(hosts)
+        for task in made.tasks:
+            lab.serve(made.netns(task), task)
+        yield made
+        for host in hosts.values():
+            host.call("leave")
+        left = {name: remains(host) for name, host in hosts.items()}
+        assert not any(left.values()), left
+    finally:
+        lab.close()
+
+
+@pytest.fixture
+def single():
+    """One node outside any overlay, nothing on it yet, and a stranger beside it."""
+    lab = Lab()
+    try:
+        host = lab.host("n1", NODES["n1"])
+        made = Cluster({"n1": NODES["n1"]}, overlay=False)
+        made.hosts, made.lab, made.host = {"n1": host}, lab, host
+        made.stranger = lab.host("stranger", STRANGER, worker=False)
+        yield made
+        if host.worker.poll() is None:
+            host.call("leave")
+            assert not remains(host)
+    finally:
+        lab.close()

@@ -1,0 +1,101 @@
+"""One node of the network tests: a NodeNetwork driven by JSON lines on stdin."""
+
+import asyncio
+import json
+import os
+import sys
+import time
+import traceback
+from pathlib import Path
+
+from agent.network.node import NodeNetwork
+from specs.wire import Assignment, NetworkState, NodeSelf, Peer, ServiceEndpoints
+
+MODELS = {
+    "networks": NetworkState,
+    "services": ServiceEndpoints,
+    "peers": Peer,
+    "assignments": Assignment,
+}
+
+
+KNOWN = {}
+
+
+def state(data):
+    """Objects that did not change stay the same objects, as in the agent's own table."""
+    found = {"me": NodeSelf.model_validate(data["me"]), "ready": data["ready"]}
+    for key, model in MODELS.items():
+        found[key] = {}
+        for k, v in data[key].items():
+            raw, made = KNOWN.get((key, k), (None, None))
+            if raw != v:
+                made = model.model_validate(v)
+                KNOWN[key, k] = (v, made)
+            found[key][k] = made
+    return found
+
+
+async def handle(network, request):
+    match request["op"]:
+        case "apply":
+            wanted = state(request["state"])
+            begun = time.perf_counter()
+            await network.apply(**wanted)
+            return {"seconds": time.perf_counter() - begun, "warnings": network.warnings}
+        case "attach":
+            begun = time.perf_counter()
+            for data in request["assignments"]:
+                found = await network.attach(Assignment.model_validate(data))
+            seconds = time.perf_counter() - begun
+            return {
+                "netns": str(found.netns),
+                "resolv_conf": found.resolv_conf,
+                "hosts": found.hosts,
+                "seconds": seconds,
+            }
+        case "detach":
+            begun = time.perf_counter()
+            async with asyncio.TaskGroup() as group:
+                for task in request["tasks"]:
+                    group.create_task(network.detach(task))
+            return {"seconds": time.perf_counter() - begun}
+        case "adopt":
+            await network.adopt(set(request["tasks"]))
+        case "verify":
+            return {"repaired": await network.verify()}
+        case "leave":
+            await network.leave()
+        case "check_ports":
+            from specs.stack import Port
+
+            ports = [Port.model_validate(port) for port in request["ports"]]
+            return {"found": await network.check_ports(ports)}
+        case "dns":
+            return await asyncio.to_thread(network._resolver.stats) | {
+                "pid": await asyncio.to_thread(lambda: network._resolver.pid)
+            }
+    return {}
+
+
+async def main():
+    run_dir, state_dir = Path(sys.argv[1]), Path(sys.argv[2])
+    network = NodeNetwork(run_dir, state_dir, resolv_conf=run_dir / "resolv.conf")
+    looking = asyncio.create_task(network.run())
+    loop = asyncio.get_running_loop()
+    print(json.dumps({"pid": os.getpid()}), flush=True)
+    while line := await loop.run_in_executor(None, sys.stdin.readline):
+        try:
+            answer = await handle(network, json.loads(line)) or {}
+        except Exception as error:
+            answer = {
+                "error": str(error),
+                "kind": type(error).__name__,
+                "trace": traceback.format_exc(),
+            }
+        print(json.dumps(answer), flush=True)
+    looking.cancel()
+    await network.close()
+
+
+asyncio.run(main())
