@@ -165,7 +165,9 @@ def follow(
     """Show the stream until its end; return whether it ended well (or its object is gone)."""
     view = make_view(board)
     try:
-        ended = Watcher(session, path, query or {}, limit=limit).run(lambda line: view.update(board.apply(line)))
+        ended = Watcher(session, path, query or {}, limit=limit).run(
+            lambda line: view.update(board.apply(line))
+        )
     finally:
         view.close()
     return not ended or bool(board.outcome)
