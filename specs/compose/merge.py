@@ -72,7 +72,9 @@ class Merge:
         for key, value in over.items():
             mark = over.marks.get(key)
             if key not in base:
-                base.put(key, value, mark)
+                # a mark without a value is what !reset or !override cut
+                cut = base.marks.get(key)
+                base.put(key, value, mark.over(cut, "!override") if mark is not None else None)
                 continue
             sub = shape.of_key(key) if shape is not None else None
             dotted = f"{path}.{key}" if path else key
