@@ -138,6 +138,16 @@ class Merge:
                 self._pool(
                     made, right, left, base.marks[index], over.marks[other], item_shape, path
                 )
+        kept = {item.get("subnet") for item in made}
+        for index, right in enumerate(base):
+            if right.get("subnet") not in kept:
+                self._findings.warn(
+                    f"the pool {right.get('subnet')} is dropped: the override does not name it",
+                    code="dropped-pool",
+                    path=path,
+                    mark=base.marks[index],
+                    hint="repeat it in the overriding file",
+                )
         return made
 
     def _pool(

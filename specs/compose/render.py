@@ -41,6 +41,10 @@ def _ordered(value: Any, shape: Shape | None, *, top: bool = False) -> Any:
         return [_ordered(item, items) for item in value]
     if not isinstance(value, dict):
         return value
+    if shape is not None and shape.bind == "ulimit":
+        return {
+            key: value.get(key, 0) for key in ("soft", "hard")
+        }  # zeros are left out of the model
     keys: Any = list(value)
     fields = shape.fields if shape is not None else None
     if fields and not top:
