@@ -225,6 +225,10 @@ def _add(args: argparse.Namespace, session: Session) -> int:
         body["identity"] = os.path.abspath(os.path.expanduser(args.identity))  # noqa: PTH100, PTH111 - pathlib costs start-up time
     wishes = {"name": args.name, "host_key": args.host_key, "underlay": args.underlay_addr}
     body |= {key: value for key, value in wishes.items() if value}
+    from orchestrator import embedded
+
+    # The second machine may be added before anything was deployed: this one starts the cluster.
+    embedded.ensure(session.client, say=lambda text: print(text, file=sys.stderr, flush=True))
     try:
         stream = session.client.stream("POST", "/v1/nodes", body=body, idle=SILENCE)
     except Refused as refused:
