@@ -20,6 +20,7 @@ from orchestrator import identity
 from orchestrator.agentclient import AgentClient
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.session import SILENCE, Session, Superseded
+from orchestrator.store.base import StoreError
 from specs.wire import Stamp
 
 if TYPE_CHECKING:
@@ -179,6 +180,9 @@ class Dispatcher:
                 await self._connect(node, control)
             except RequestError as exc:
                 self._lost(node, control, exc.detail)
+            except StoreError as exc:
+                # What it said could not be kept; a new session begins with its full report.
+                self._lost(node, control, str(exc))
             except Superseded:
                 raise
             except Exception as exc:
