@@ -25,7 +25,7 @@ from specs.wire import Stamp
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from aiohttp.web import WebSocketResponse
 
@@ -107,10 +107,10 @@ class Dispatcher:
     async def resolve_image(self, node: str, request: ResolveImage) -> ResolvedImage:
         return await self._client(node).resolve_image(request)
 
-    def build(self, node: str, request: BuildImage) -> AsyncIterator[BuildEvent]:
+    def build(self, node: str, request: BuildImage) -> AsyncGenerator[BuildEvent, None]:
         return self._client(node).build(request)
 
-    def logs(self, node: str, task: str, query: LogQuery) -> AsyncIterator[LogLine]:
+    def logs(self, node: str, task: str, query: LogQuery) -> AsyncGenerator[LogLine, None]:
         return self._client(node).logs(task, query)
 
     async def exec(self, node: str, task: str, websocket: WebSocketResponse) -> None:
