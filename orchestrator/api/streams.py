@@ -38,10 +38,12 @@ async def respond(
     *,
     detached: bool = False,
     patient: bool = False,
+    first: float = FIRST,
 ) -> web.StreamResponse:
     """Send what ``source`` yields, single or in batches, until it ends or the reader goes.
 
     ``detached``: the source is work that goes on when nobody reads any more.
+    ``first``: how long an error may take and still be a problem answer, not a broken stream.
     ``patient``: a reader that pauses (logs in a pager) is waited for without limit.
     """
     lines = _Lines(request, stuck=None if patient else STUCK)
@@ -50,7 +52,7 @@ async def respond(
     assert task is not None
     request.app[OPEN].add(task)
     try:
-        await asyncio.wait({reading}, timeout=FIRST)
+        await asyncio.wait({reading}, timeout=first)
         if reading.done():
             reading.result()  # an error at once is an answer of its own
         await lines.open()
