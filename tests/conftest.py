@@ -7,6 +7,10 @@ from hypothesis import HealthCheck, settings
 
 from tests.lab_fixtures import fresh_lab, host, lab, lab_pool
 
+# pytest-asyncio asks for the thread's loop before it makes its own, and Python 3.11 then makes
+# one that nobody closes; saying that there is none keeps that warning out of innocent tests.
+asyncio.set_event_loop(None)
+
 __all__ = ["fresh_lab", "host", "lab", "lab_pool"]
 
 # pytest-asyncio asks for the current event loop before it sets its own; asking makes one that
