@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXIT_REFUSED = 3  # it said why; starting again without a change will not help
+LONGEST_SOCKET = 103  # 108 with the terminator (unix(7)), and ".new" while it is made
 ROUTES = Path("/proc/net/route")
 
 
@@ -125,6 +126,11 @@ async def compose(
 
 def folders(config: Config) -> None:
     """Make the folders, closed to everybody else where secrets lie."""
+    if len(os.fsencode(config.socket)) > LONGEST_SOCKET:
+        raise Unavailable(
+            f"{config.socket} is too long for the path of a unix socket",
+            hint=f"CORRAL_RUN_DIR: at most {LONGEST_SOCKET - len('/controller.sock')} characters",
+        )
     try:
         config.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         config.folder.chmod(0o700)

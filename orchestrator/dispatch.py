@@ -20,11 +20,12 @@ from orchestrator import identity
 from orchestrator.agentclient import AgentClient
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.session import SILENCE, Session, Superseded
+from orchestrator.store.base import StoreError
 from specs.wire import Stamp
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from aiohttp.web import WebSocketResponse
 
@@ -106,10 +107,10 @@ class Dispatcher:
     async def resolve_image(self, node: str, request: ResolveImage) -> ResolvedImage:
         return await self._client(node).resolve_image(request)
 
-    def build(self, node: str, request: BuildImage) -> AsyncIterator[BuildEvent]:
+    def build(self, node: str, request: BuildImage) -> AsyncGenerator[BuildEvent, None]:
         return self._client(node).build(request)
 
-    def logs(self, node: str, task: str, query: LogQuery) -> AsyncIterator[LogLine]:
+    def logs(self, node: str, task: str, query: LogQuery) -> AsyncGenerator[LogLine, None]:
         return self._client(node).logs(task, query)
 
     async def exec(self, node: str, task: str, websocket: WebSocketResponse) -> None:
@@ -179,6 +180,9 @@ class Dispatcher:
                 await self._connect(node, control)
             except RequestError as exc:
                 self._lost(node, control, exc.detail)
+            except StoreError as exc:
+                # What it said could not be kept; a new session begins with its full report.
+                self._lost(node, control, str(exc))
             except Superseded:
                 raise
             except Exception as exc:

@@ -9,6 +9,7 @@ again), Superseded (a newer controller has spoken: stop everywhere).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn
@@ -151,11 +152,12 @@ class Session:
     async def _listen(self) -> None:
         warnings: tuple[str, ...] = ()
         try:
-            async for report in self._client.reports(silence=self._silence):
-                if says_something(report, warnings):
-                    await self._control.ingest(self._node.id, report)
-                warnings = report.warnings
-                self._apply(report.applied)
+            async with contextlib.aclosing(self._client.reports(silence=self._silence)) as reports:
+                async for report in reports:
+                    if says_something(report, warnings):
+                        await self._control.ingest(self._node.id, report)
+                    warnings = report.warnings
+                    self._apply(report.applied)
         except Unavailable as exc:
             if isinstance(exc.__cause__, TimeoutError):
                 raise Unavailable(
