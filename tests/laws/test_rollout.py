@@ -154,7 +154,9 @@ def test_an_update_keeps_its_promises_and_ends(replicas, update, exclusive, data
     assert len([t for t in sim.tasks.values() if t.live]) == replicas
 
 
-@given(st.integers(2, 6), st.integers(1, 2), st.sampled_from(["stop-first", "start-first"]), st.data())
+@given(
+    st.integers(2, 6), st.integers(1, 2), st.sampled_from(["stop-first", "start-first"]), st.data()
+)
 def test_a_failing_update_stops_where_it_is(replicas, parallelism, order, data):
     sim = Simulation(replicas, UpdateConfig(parallelism=parallelism, order=order))
     sim.broken = True
