@@ -4,7 +4,7 @@ The straight line enters the controller here: orchestrator.cli calls it, nothing
 else does. It speaks HTTP/1.1 by hand over a unix socket, because http.client and
 email cost more start-up time than everything else `corral ps` does together.
 It returns the server's JSON as dictionaries and never imports the models. Every
-wait has a deadline; only a stream that the user asked to follow may be silent.
+wait has a deadline; a stream that is followed lives by the server's pulse.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 REQUEST_TIMEOUT = 30.0  # seconds for a whole request and its answer
 CONNECT_TIMEOUT = 5.0
+PULSE_TIMEOUT = 60.0  # a living controller sends an empty line into a silent stream every 10 s
 MAX_HEAD = 64 * 1024
 MAX_LINE = 16 * 1024 * 1024
 
@@ -369,9 +370,9 @@ class Client:
         *,
         query: Mapping[str, Any] | None = None,
         body: Any = None,
-        idle: float | None = None,
+        idle: float = PULSE_TIMEOUT,
     ) -> Stream:
-        """Open an NDJSON stream; ``idle`` None = it may be silent for ever (follow)."""
+        """Open an NDJSON stream; ``idle`` seconds without even a pulse end it with Unavailable."""
         connection = self.connect()
         try:
             connection.deadline = time.monotonic() + self.timeout

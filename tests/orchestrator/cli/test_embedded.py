@@ -62,7 +62,8 @@ while True:
         data = json.dumps(body).encode()
         code = 404 if "/progress" in request else 200
         try:
-            peer.sendall(b"HTTP/1.1 %d X\\r\\nContent-Length: %d\\r\\n\\r\\n" % (code, len(data)) + data)
+            head = b"HTTP/1.1 %d X\\r\\nContent-Length: %d\\r\\n\\r\\n"
+            peer.sendall(head % (code, len(data)) + data)
         except OSError:
             pass
 """
