@@ -225,6 +225,10 @@ def _add(args: argparse.Namespace, session: Session) -> int:
         body["identity"] = os.path.abspath(os.path.expanduser(args.identity))  # noqa: PTH100, PTH111 - pathlib costs start-up time
     wishes = {"name": args.name, "host_key": args.host_key, "underlay": args.underlay_addr}
     body |= {key: value for key, value in wishes.items() if value}
+    from orchestrator import embedded
+
+    # The second machine may be added before anything was deployed: this one starts the cluster.
+    embedded.ensure(session.client, say=lambda text: print(text, file=sys.stderr, flush=True))
     what = f"add {args.address}"
     try:
         code, end = _steps(_open_add(session, body), what)
@@ -259,7 +263,8 @@ def _confirmed(end: dict[str, Any], fingerprint: str) -> bool:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         return False
     print(table.printable(str(end.get("message") or fingerprint)), file=sys.stderr)
-    print("Is this the machine's own key? [y/N] ", end="", file=sys.stderr, flush=True)
+    print("Nobody has confirmed yet that this is the machine you mean.", file=sys.stderr)
+    print("Is the fingerprint right? [yes/no] ", end="", file=sys.stderr, flush=True)
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 

@@ -263,7 +263,7 @@ def test_an_unknown_host_key_is_asked_about_only_where_somebody_can_answer(
     done = corral("node", "add", "root@x")
     assert done.code == 1
     assert done.err == f"corral: node add root@x failed: x shows\n  hint: {hint}\n"
-    assert len(fake.requests) == 1
+    assert len(fake.asked("POST", "/v1/nodes")) == 1
 
     from orchestrator.cli import node
 

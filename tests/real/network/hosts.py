@@ -39,8 +39,7 @@ def inside(namespace, work):
     def body():
         try:
             with open(namespace) as file:
-                if libc.setns(file.fileno(), 0x40000000) != 0:
-                    raise OSError(ctypes.get_errno(), f"setns {namespace}")
+                _enter(file.fileno())
             result.append((work(), None))
         except BaseException as error:
             result.append((None, error))
@@ -54,9 +53,17 @@ def inside(namespace, work):
     return value
 
 
+def _enter(descriptor):
+    if libc.setns(descriptor, 0x40000000) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
 def sh(namespace, *command, check=True):
     done = subprocess.run(
-        ["nsenter", f"--net={namespace}", *command], capture_output=True, text=True
+        ["nsenter", f"--net={namespace}", *command],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if check and done.returncode:
         raise AssertionError(f"{command}: {done.stderr}")
