@@ -33,6 +33,11 @@ class Wanted:
     ready: Mapping[str, bool]
 
     @property
+    def empty(self) -> bool:
+        """Say whether nothing at all is wanted: the node belongs to no cluster."""
+        return not (self.me.node or self.networks or self.services or self.assignments)
+
+    @property
     def gateway(self) -> str:
         """Return the address this node shows to containers where it must hide a source.
 

@@ -262,3 +262,11 @@ def test_other_network_modes(single, mode):
         assert single.host.attach_answer["resolv_conf"] == "nameserver 127.0.0.1\n"
     single.host.call("detach", tasks=["odd"])
     assert not Path(single.netns("odd")).exists()
+
+
+def test_a_machine_of_no_cluster_is_left_alone(single):
+    before = single.host.sh("sysctl", "net.ipv4.ip_forward"), remains(single.host)
+    nothing = {"networks": {}, "services": {}, "peers": {}, "assignments": {}, "ready": {}}
+    single.host.call("apply", state={"me": {"node": "", "name": ""}, **nothing})
+
+    assert (single.host.sh("sysctl", "net.ipv4.ip_forward"), remains(single.host)) == before
