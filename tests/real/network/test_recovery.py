@@ -119,6 +119,7 @@ def test_meddling_is_repaired(single, damage):
     two(single)
     host = single.host
     host.call("verify")
+    host.call("watch", on=False)
     if damage.startswith("LINK"):
         links = [line.split("@")[0] for line in host.sh("ip", "-br", "link").splitlines()]
         for link in links:
@@ -143,6 +144,7 @@ def test_repair_needs_no_call(single):
 
 def test_overlay_is_repaired(cluster):
     host = cluster.hosts["n1"]
+    host.call("watch", on=False)
     for damage in (
         "ip link delete cr-vxlan",
         "bridge fdb del 02:63:0a:d2:00:02 dev cr-vxlan dst 10.77.0.2",
