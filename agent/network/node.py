@@ -32,7 +32,8 @@ from agent.network import (
     sysctls,
 )
 from agent.network.endpoints import PerService
-from agent.network.plan import Wanted, host_plan, overlay_mtu, task_plan
+from agent.network.overlay import overlay_mtu
+from agent.network.plan import Wanted, host_plan, task_plan
 from agent.network.ports import PortSockets
 from agent.network.resolver import Resolver, ResolverDown
 from agent.network.rules import owned_elements, port_key, port_targets, ruleset, service_part
@@ -316,7 +317,15 @@ class NodeNetwork:
         old = self._rules
         self._table.apply(new)
         self._rules = new
+        if self._judged < 0:
+            self._judge(wanted)
         return old, new
+
+    def _judge(self, wanted: Wanted) -> None:
+        """Look at others' firewalls, if anything in nftables changed since the last look."""
+        if self._table.generation != self._judged:
+            self._foreign = foreign.look(wanted)
+            self._judged = self._table.generation
 
     def _publish_names(self, wanted: Wanted) -> None:
         upstreams = files.nameservers(_read(self._resolv_conf))
@@ -347,6 +356,8 @@ class NodeNetwork:
                     await self.verify()
             except (OSError, ResolverDown, nft.NftFailed) as error:
                 log.warning("network repair failed, will try again: %s", error)
+            except Exception:  # a fault of ours must not end the agent: containers need the rest
+                log.exception("network repair failed, will try again")
 
     def _look_after_resolver(self) -> None:
         if self._resolver.ensure():
@@ -372,9 +383,7 @@ class NodeNetwork:
         if not intact or self._ports.refused:
             self._filter(wanted)
         self._table.remember()
-        if self._table.generation != self._judged:
-            self._foreign = foreign.findings(wanted)
-            self._judged = self._table.generation
+        self._judge(wanted)
         return [] if intact else ["nftables table corral"]
 
     async def _restore_links(self, wanted: Wanted) -> list[str]:
@@ -419,8 +428,9 @@ class NodeNetwork:
             await self._in(self._dns, self._resolver.quit)
             await self._in(self._net, work)
             await self._in(self._nft, self._table.remove)
+            await self._in(self._nft, foreign.leave)
             self._ports.close()
-            self._table = nft.Table()
+            self._table, self._judged, self._foreign = nft.Table(), -1, ()
 
     async def close(self) -> None:
         """Let go of threads and sockets; kernel state and resolver stay."""

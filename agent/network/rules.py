@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from agent.network import names
 from agent.network.chains import base
-from agent.network.plan import holds_network, in_overlay, ingress_numbers, reachable_peers
+from agent.network.overlay import in_overlay, ingress_numbers, reachable_peers
+from agent.network.plan import holds_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
