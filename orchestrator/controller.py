@@ -16,10 +16,11 @@ import logging
 import os
 import random
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import identity, vault
+from orchestrator import ca, identity, vault
 from orchestrator.api import app
 from orchestrator.api.routes import Parts
 from orchestrator.control.control import Control
@@ -27,6 +28,7 @@ from orchestrator.control.state import Cluster
 from orchestrator.dispatch import Dispatcher
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.local import join_local_agent
+from orchestrator.machines import Machines
 from orchestrator.nodes import Nodes
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
@@ -75,9 +77,17 @@ async def compose(
     clock, rng = SystemClock(), random.Random()  # noqa: S311 - ids and jitter, no secrets
     found = await identity.load(store, clock=clock, rng=rng, routes=machine_routes())
     cluster = await Cluster.open(store, clock)
-    transport = LocalTransport(config.agent_socket)
+    authority = await ca.load(store, sealer, cluster=found.id, clock=clock)
+    local = LocalTransport(config.agent_socket)
+    transport = Machines(config=config, local=local, cluster=cluster, identity=found, clock=clock)
     dispatcher = Dispatcher(
-        store=store, cluster=cluster, identity=found, transport=transport, clock=clock, rng=rng
+        store=store,
+        cluster=cluster,
+        identity=found,
+        transport=transport,
+        clock=clock,
+        rng=rng,
+        authority=authority,
     )
     control = Control(store, cluster, clock, rng, sealer, dispatcher)
     nodes = Nodes(
@@ -96,6 +106,8 @@ async def compose(
             epoch=dispatcher.identity.epoch,
         ),
         superseded=lambda: dispatcher.superseded,
+        add_node=partial(transport.add_node, nodes),
+        remove_node=partial(transport.remove_node, nodes),
     )
     async with asyncio.TaskGroup() as group:
         loops = [
@@ -106,7 +118,7 @@ async def compose(
         if embedded:
             loops.append(
                 group.create_task(
-                    join_local_agent(nodes, cluster, transport, clock, found), name="local-agent"
+                    join_local_agent(nodes, cluster, local, clock, found), name="local-agent"
                 )
             )
         async with app.serve(app.make(parts), config.socket):

@@ -134,7 +134,10 @@ async def test_a_controller_killed_anywhere_goes_on(kill_at):
         rig.how["db"] = Behaviour(healthy=0.2)
         rig.how["web"] = Behaviour(healthy=0.2)
         rig.agents.delay = 0.02
-        services = {"db": dict(CHECK), "web": replicas(4, **CHECK, **after("service_healthy", "db"))}
+        services = {
+            "db": dict(CHECK),
+            "web": replicas(4, **CHECK, **after("service_healthy", "db")),
+        }
         await rig.up(project(**services))
         await asyncio.sleep(kill_at)
         await rig.restart_controller()
