@@ -15,6 +15,7 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -244,4 +245,16 @@ async def _leave(config: Config, worker: Worker, effects: Effects) -> list[str]:
         config.tasks.mkdir(mode=0o700, parents=True)
         for directory in (config.state_dir, config.run_dir):
             unshare(directory)
+        _uninstall(os.environ.get("CORRAL_UNINSTALL", ""))
     return left
+
+
+def _uninstall(program: str) -> None:
+    """Start the removal of corral itself where `node add` put it; it outlives this process."""
+    if program:
+        subprocess.Popen(
+            [program, "--detached"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )

@@ -64,10 +64,8 @@ class Refused(ClientError):
         self.detail = str(problem.get("detail", ""))
         self.problems: list[dict[str, Any]] = list(problem.get("problems") or ())
         title = str(problem.get("title") or f"the controller answered {status}")
-        detail = self.detail if self.detail and self.detail != title else ""
-        super().__init__(
-            f"{title}: {detail}" if detail else title, hint=str(problem.get("hint", ""))
-        )
+        # The detail is a whole sentence; the title only says of which kind it is.
+        super().__init__(self.detail or title, hint=str(problem.get("hint", "")))
 
 
 class NotFound(Refused):

@@ -16,6 +16,7 @@ import logging
 import os
 import random
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +28,7 @@ from orchestrator.control.state import Cluster
 from orchestrator.dispatch import Dispatcher
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.local import join_local_agent
+from orchestrator.machines import Machines
 from orchestrator.nodes import Nodes
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
@@ -48,12 +50,11 @@ ROUTES = Path("/proc/net/route")
 
 async def run(config: Config, *, embedded: bool) -> None:
     """Run the controller until SIGTERM. Raises RequestError or StoreError when it cannot start."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
     folders(config)
     with locked(config.folder / "lock"), locked(config.lock):
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         fresh = not config.database.exists()
         store = await SqliteStore.open(config.database)
         try:
@@ -76,7 +77,8 @@ async def compose(
     clock, rng = SystemClock(), random.Random()  # noqa: S311 - ids and jitter, no secrets
     found = await identity.load(store, clock=clock, rng=rng, routes=machine_routes())
     cluster = await Cluster.open(store, clock)
-    transport = LocalTransport(config.agent_socket)
+    local = LocalTransport(config.agent_socket)
+    transport = Machines(config=config, local=local, cluster=cluster, identity=found, clock=clock)
     dispatcher = Dispatcher(
         store=store, cluster=cluster, identity=found, transport=transport, clock=clock, rng=rng
     )
@@ -97,6 +99,8 @@ async def compose(
             epoch=dispatcher.identity.epoch,
         ),
         superseded=lambda: dispatcher.superseded,
+        add_node=partial(transport.add_node, nodes),
+        remove_node=partial(transport.remove_node, nodes),
     )
     async with asyncio.TaskGroup() as group:
         loops = [
@@ -107,7 +111,7 @@ async def compose(
         if embedded:
             loops.append(
                 group.create_task(
-                    join_local_agent(nodes, cluster, transport, clock, found), name="local-agent"
+                    join_local_agent(nodes, cluster, local, clock, found), name="local-agent"
                 )
             )
         async with app.serve(app.make(parts), config.socket):

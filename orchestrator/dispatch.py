@@ -80,9 +80,15 @@ class Dispatcher:
 
     async def run(self, control: Control) -> None:
         """Take the epoch, then keep a session with every node until cancelled."""
-        self.identity = await identity.take_epoch(
-            self._store, self.identity, await self._ask_epochs()
-        )
+        seen = await self._ask_epochs()
+        if any(epoch > self.identity.epoch for epoch in seen):
+            log.warning(
+                "agents have seen epoch %d, the store only knows %d: it was restored from a backup,"
+                " or another controller of this cluster ran",
+                max(seen),
+                self.identity.epoch,
+            )
+        self.identity = await identity.take_epoch(self._store, self.identity, seen)
         log.info("epoch taken", extra={"epoch": self.identity.epoch})
         try:
             async with asyncio.TaskGroup() as group:

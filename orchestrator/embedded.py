@@ -35,9 +35,11 @@ API_DEADLINE = 30.0  # seconds until the controller must answer
 NODE_DEADLINE = 60.0  # seconds until this machine's agent must be ready
 LOCK_DEADLINE = API_DEADLINE + NODE_DEADLINE + 10.0
 STOP_DEADLINE = 45.0
+REFUSED = "code:3"  # a daemon's word for: it said why, and trying again will not help
 HOPELESS = 3  # crashes in a row after which waiting longer is no use
 TAIL = 10
 GROUP = "corral"
+DAEMON_PYTHON = sys.executable  # the interpreter that has our packages
 
 # What a daemon may inherit from the shell that happened to start it.
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "PYTHONPATH", "XDG_RUNTIME_DIR", "DOCKER_CONFIG")
@@ -207,7 +209,7 @@ def supervisor_command(*, foreground: bool = False, names: tuple[str, ...] = ())
         *(["--foreground"] if foreground else []),
         sockets_dir(),
         str(log_dir()),
-        sys.executable,
+        DAEMON_PYTHON,
         *names,
     ]
 
@@ -280,7 +282,7 @@ def _node_ready(client: Client) -> tuple[bool, str]:
 
 def _give_up_if_hopeless(name: str) -> None:
     _, _, restarts, last = supervisor.read_status(sockets_dir()).get(name, (0, "", 0, ""))
-    if restarts >= HOPELESS:
+    if restarts >= HOPELESS or last == REFUSED:
         raise StartFailed(f"the {name} ends as soon as it starts ({last}){last_words(name)}")
 
 

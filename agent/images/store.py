@@ -14,8 +14,9 @@ import hashlib
 import logging
 import os
 import shutil
+import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
 from agent.images.build import Builder
 from agent.images.collect import collect
@@ -74,10 +75,16 @@ class ImageStore:
         self.environment = dict(os.environ if environment is None else environment)
         self.registry = Registry(self.environment)
         self._threads = ThreadPoolExecutor(4, "images")
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._builder = Builder(self, run_dir)
         self._known: dict[str, ImageConfig] = {}
         self.content.clean_staging()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """End the threads; mounts stay, they belong to tasks."""
@@ -296,8 +303,6 @@ class ImageStore:
                             f"image {reference.familiar}: {str(damage)[:19]} arrives damaged; "
                             "trying again later"
                         ) from None
-        if not lock.locked():
-            self._locks.pop(digest, None)
 
     async def _assemble(self, reference: Reference, digest: str, manifest: bytes) -> None:
         data = await self._manifest_bytes(reference, digest, manifest)

@@ -11,15 +11,18 @@ import errno
 import os
 import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.network import names, namespaces, netlink
+from agent.network import messages, names, namespaces, netlink
 from agent.network.objects import Neighbour, Route
 from agent.network.plan import DEVICE_CONF, LinkPlan, TaskPlan, container_routes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+# Resolved in the calling thread's network namespace.
+_DISABLE_IPV6 = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 
 
 def attach(plan: TaskPlan, path: Path, *, home: int, host: netlink.Netlink, source: str) -> None:
@@ -44,10 +47,10 @@ def _prepare(*, fresh: bool) -> set[str]:
     if fresh:
         # Before any link exists: eth0 must never get a link-local address (nothing filters it
         # but our drop rule). lo keeps ::1, which many programs bind to.
-        with suppress(OSError), open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as file:
-            file.write("1")
+        with suppress(OSError):  # a kernel without IPv6 has nothing to switch off
+            _DISABLE_IPV6.write_text("1")
     with netlink.Netlink() as inner:
-        inner.run([netlink.up(index=1)])
+        inner.run([messages.up(index=1)])
         return set() if fresh else set(inner.links())
 
 
@@ -55,28 +58,30 @@ def _make_links(
     plan: TaskPlan, namespace: int, host: netlink.Netlink, *, present: set[str], source: str
 ) -> None:
     there = host.links() if present else {}
-    messages: list[netlink.Message] = []
+    batch: list[messages.Message] = []
     for link in plan.links:
         if link.name in present and link.host in there:
+            if not there[link.host].up:
+                batch.append(messages.up(link.host))
             continue
         # Half a pair from an interrupted attach, or a pair into a namespace that is gone.
-        messages.append(netlink.delete_link(link.host))
-        messages.append(_veth(link, namespace))
-        messages.append(netlink.configure(link.host, DEVICE_CONF, alias=_alias(plan, link)))
-        messages.append(netlink.up(link.host))
-    host.run(messages)
-    messages = []
+        batch.append(messages.delete_link(link.host))
+        batch.append(_veth(link, namespace))
+        batch.append(messages.configure(link.host, DEVICE_CONF, alias=_alias(plan, link)))
+        batch.append(messages.up(link.host))
+    host.run(batch)
+    batch = []
     for link in plan.links:
         index = socket.if_nametoindex(link.host)
         neighbour = Neighbour(link.host, link.address, link.mac)
         route = Route(f"{link.address}/32", dev=link.host, source=source)
-        messages.append(netlink.neighbour(neighbour, index))
-        messages.append(netlink.route(route, index, protocol=names.PROTOCOL))
-    host.run(messages)
+        batch.append(messages.neighbour(neighbour, index))
+        batch.append(messages.route(route, index, protocol=names.PROTOCOL))
+    host.run(batch)
 
 
-def _veth(link: LinkPlan, namespace: int) -> netlink.Message:
-    return netlink.veth(
+def _veth(link: LinkPlan, namespace: int) -> messages.Message:
+    return messages.veth(
         name=link.host,
         mac=names.HOST_MAC,
         mtu=link.mtu,
@@ -92,16 +97,17 @@ def _alias(plan: TaskPlan, link: LinkPlan) -> str:
 
 def _configure_inside(plan: TaskPlan, inner: netlink.Netlink) -> None:
     index = {link.name: socket.if_nametoindex(link.name) for link in plan.links}
-    messages = []
+    batch = []
     for link in plan.links:
         dev = index[link.name]
         gateway = Neighbour(link.name, names.GATEWAY, names.HOST_MAC)
-        messages.append(netlink.up(index=dev))
-        messages.append(netlink.address(dev, f"{link.address}/32"))
-        messages.append(netlink.neighbour(gateway, dev))
-    for route in container_routes(plan):
-        messages.append(netlink.route(route, index[route.dev], protocol=0))
-    inner.run(messages)
+        batch.append(messages.up(index=dev))
+        batch.append(messages.address(dev, f"{link.address}/32"))
+        batch.append(messages.neighbour(gateway, dev))
+    batch += [
+        messages.route(route, index[route.dev], protocol=0) for route in container_routes(plan)
+    ]
+    inner.run(batch)
 
 
 def resolver_sockets(path: Path, *, home: int) -> tuple[socket.socket, socket.socket] | None:
@@ -155,8 +161,8 @@ def detach(tasks: Mapping[str, Path], *, host: netlink.Netlink) -> dict[str, OSE
     mine = [name for _, name in socket.if_nameindex() if name[:width] in prefixes]
     failed: dict[str, OSError] = {}
     if mine:
-        host.run([netlink.doom(name, names.DOOMED_GROUP) for name in mine])
-        host.run([netlink.delete_group(names.DOOMED_GROUP)])
+        host.run([messages.doom(name, names.DOOMED_GROUP) for name in mine])
+        host.run([messages.delete_group(names.DOOMED_GROUP)])
     for task, path in tasks.items():
         try:
             namespaces.drop(path)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import replace
@@ -25,6 +24,7 @@ from agent.network import (
     converge,
     files,
     foreign,
+    messages,
     names,
     namespaces,
     netlink,
@@ -41,6 +41,7 @@ from agent.seams import Attached, Later, Refusal
 from specs.wire import NodeSelf
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable, Mapping
 
     from agent.network.rules import Ruleset
@@ -87,13 +88,14 @@ class NodeNetwork:
         self._home = -1
         self._host: netlink.Netlink | None = None
         self._foreign: tuple[str, ...] = ()
+        self._judged = -1  # the ruleset generation ``_foreign`` was found at
 
     # --- what others may ask ---
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what people should know now: ports not to be had, foreign firewalls."""
-        return (*sorted(self._ports.refused.values()), *self._foreign)
+        return (*sorted(self._ports.warnings), *self._foreign)
 
     @property
     def held_ports(self) -> frozenset[str]:
@@ -234,7 +236,7 @@ class NodeNetwork:
                 if name.startswith(names.VETH_PREFIX)
                 and name[: len(names.VETH_PREFIX) + 7] not in known
             ]
-            host.run([netlink.delete_link(name) for name in stray])
+            host.run([messages.delete_link(name) for name in stray])
             return there & tasks
 
         kept = await self._in(self._net, work)
@@ -342,15 +344,21 @@ class NodeNetwork:
             wanted = self._effective()
             repaired = await self._restore_links(wanted)
             repaired += await self._in(self._net, lambda: self._converge(wanted))
-            intact = await self._in(self._nft, self._table.intact)
-            if not intact:
-                await self._in(self._nft, lambda: self._filter(wanted))
-                repaired.append("nftables table corral")
-            await self._in(self._nft, self._table.remember)
-            self._foreign = await self._in(self._nft, lambda: foreign.findings(wanted))
+            repaired += await self._in(self._nft, lambda: self._verify_filter(wanted))
         if repaired:
             log.warning("the network was changed from outside; restored: %s", ", ".join(repaired))
         return repaired
+
+    def _verify_filter(self, wanted: Wanted) -> list[str]:
+        intact = self._table.intact()
+        # A refused port is tried again: whoever had it may have ended.
+        if not intact or self._ports.refused:
+            self._filter(wanted)
+        self._table.remember()
+        if self._table.generation != self._judged:
+            self._foreign = foreign.findings(wanted)
+            self._judged = self._table.generation
+        return [] if intact else ["nftables table corral"]
 
     async def _restore_links(self, wanted: Wanted) -> list[str]:
         """Remake links of attached tasks that somebody deleted."""
@@ -359,7 +367,7 @@ class NodeNetwork:
 
         def work() -> list[str]:
             home, host = self._kernel()
-            there = set(host.links())
+            there = converge.veths(converge.look(host))
             restored = []
             for task, assignment in wanted.assignments.items():
                 path = self._netns / task
@@ -388,7 +396,7 @@ class NodeNetwork:
                 plan = host_plan(_NOTHING, mtu=1500, present=frozenset())
                 converge.converge(plan, found, host)
                 stray = [n for n in found.links if n.startswith(names.VETH_PREFIX)]
-                host.run([netlink.delete_link(name) for name in stray])
+                host.run([messages.delete_link(name) for name in stray])
                 sysctls.restore(self._record)
 
             await self._in(self._dns, self._resolver.quit)

@@ -159,7 +159,7 @@ def reachable_peers(wanted: Wanted) -> list[Peer]:
 
 
 def ingress_numbers(peers: Iterable[Peer]) -> dict[str, int]:
-    """Number the peers 1..1023 for the mark's ingress bits: overlay address -> number.
+    """Return a number 1..1023 for each peer's overlay address, for the mark's ingress bits.
 
     The low bits of the address, so that a number does not change while other nodes
     come and go (it lives in connections' marks); the next free one on a collision.

@@ -7,7 +7,6 @@ taken up again after its last line, without gaps or doubles.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from typing import TYPE_CHECKING
 
 from orchestrator.api import streams
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
     from specs.task import Task
     from specs.wire import LogLine
 
+BATCH = 128  # lines on their way to the reader at most
 RETRY = 0.5  # seconds before a lost source is asked again
 GIVE_UP = 60.0  # seconds a source may be lost while following
 _NOT_YET = frozenset({TaskState.NEW, TaskState.PENDING, TaskState.ASSIGNED})
@@ -57,18 +57,22 @@ class StackLogs:
         self._query = query
         self._seen: set[str] = set()
 
-    async def lines(self) -> AsyncGenerator[StackLogLine, None]:
-        """Yield merged lines until they end or the reader leaves."""
+    async def lines(self) -> AsyncGenerator[list[StackLogLine], None]:
+        """Yield merged lines, what is there in one go, until they end or the reader leaves."""
         # Owned by a task of their own: a generator must not hold a TaskGroup over a yield.
-        out: asyncio.Queue[StackLogLine | None] = asyncio.Queue(maxsize=64)
+        out: asyncio.Queue[StackLogLine | None] = asyncio.Queue(maxsize=BATCH)
         producer = asyncio.create_task(self._produce(out), name=f"logs-{self._stack}")
         try:
             while True:
-                line = await out.get()
-                if line is None:
+                found = [await out.get()]
+                while not out.empty():
+                    found.append(out.get_nowait())
+                lines = [line for line in found if line is not None]
+                if lines:
+                    yield lines
+                if found[-1] is None:
                     await producer
                     return
-                yield line
         finally:
             producer.cancel()
             await asyncio.wait({producer})
@@ -82,10 +86,12 @@ class StackLogs:
                     group.create_task(self._follow_tasks(merge), name="logs-tasks")
                 async for line in merge.lines():
                     await out.put(line)
-        finally:
-            # The reader is either waiting for this or cancelling us.
-            with contextlib.suppress(asyncio.CancelledError):
-                await out.put(None)
+        except asyncio.CancelledError:
+            raise  # the reader has left: nobody empties the queue any more
+        except BaseException:
+            await out.put(None)
+            raise
+        await out.put(None)
 
     def _add_tasks(self, merge: LogMerge) -> None:
         for task in list(self._parts.cluster.tasks.values()):

@@ -7,7 +7,7 @@ import sys
 
 from orchestrator.cli import table, times
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
-from orchestrator.client import quote
+from orchestrator.client import Refused, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -225,8 +225,27 @@ def _add(args: argparse.Namespace, session: Session) -> int:
         body["identity"] = os.path.abspath(os.path.expanduser(args.identity))  # noqa: PTH100, PTH111 - pathlib costs start-up time
     wishes = {"name": args.name, "host_key": args.host_key, "underlay": args.underlay_addr}
     body |= {key: value for key, value in wishes.items() if value}
-    stream = session.client.stream("POST", "/v1/nodes", body=body, idle=SILENCE)
+    try:
+        stream = session.client.stream("POST", "/v1/nodes", body=body, idle=SILENCE)
+    except Refused as refused:
+        if refused.type != "host-key-unknown" or not refused.problems:
+            raise
+        body["host_key"] = _confirmed(refused)
+        stream = session.client.stream("POST", "/v1/nodes", body=body, idle=SILENCE)
     return _steps(stream, f"add {args.address}")
+
+
+def _confirmed(refused: Refused) -> str:
+    """Return the fingerprint when the person at the terminal says that it is right."""
+    if not sys.stdin.isatty():
+        raise refused
+    fingerprint = str(refused.problems[0].get("message", ""))
+    print(f"{refused.detail}.", file=sys.stderr)
+    print("Nobody has confirmed yet that this is the machine you mean.", file=sys.stderr)
+    print("Is the fingerprint right? [yes/no] ", end="", file=sys.stderr, flush=True)
+    if sys.stdin.readline().strip().lower() not in ("yes", "y"):
+        raise CliError("nothing was sent to the machine", hint=refused.hint)
+    return fingerprint
 
 
 def _rm(args: argparse.Namespace, session: Session) -> int:

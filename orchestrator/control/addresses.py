@@ -11,7 +11,6 @@ one pass at a time, gives any out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
@@ -20,6 +19,8 @@ from orchestrator.control.records import LEASES, NETWORKS, VIP, VIPS, Lease, Net
 from orchestrator.store import keys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.control.draft import Draft
 
 NODE_RANGE = 20  # prefix length of the cluster range's first part: the nodes' own addresses
@@ -69,6 +70,10 @@ class Addresses:
     def reserve_fixed(self, network: str, address: str) -> None:
         """Keep a fixed address of a service from being given to others."""
         self._fixed[network].add(int(IPv4Address(address)))
+
+    def is_fixed(self, network: str, address: str) -> bool:
+        """Say whether a service asked for this very address."""
+        return int(IPv4Address(address)) in self._fixed[network]
 
     def held(self, network: str) -> set[int]:
         """Return every address of the network that somebody holds or that rests."""

@@ -46,24 +46,25 @@ def ago(seconds: float) -> str:
 
 def status_text(cluster: Cluster, task: Task, now: float, *, times: bool = True) -> str:
     """Return one phrase on how the task is: ``running 2 min (healthy)``."""
-    condition = cluster.conditions.get(task.node or "")
-    if task.state not in FINAL and condition is not None and condition.status != "ready":
-        node = cluster.nodes[task.node or ""].name
-        text = f"{condition.status}: node {node} {_node_words(condition)}"
-        tied = _tied(cluster, task)
-        return f"{text}; waits for it because {tied} is there" if tied else text
-    if task.state in (TaskState.NEW, TaskState.PENDING):
-        return f"pending: {task.pending_reason}" if task.pending_reason else "pending"
     if task.state in FINAL:
         return _ended_text(task, now, times=times)
+    condition = cluster.conditions.get(task.node or "")
+    if condition is not None and condition.status != "ready":
+        return _unheard_text(cluster, task, condition)
     if task.leaving or task.desired in (Desired.SHUTDOWN, Desired.REMOVED):
         return "stopping"
     if task.state is TaskState.RUNNING:
         return _running_text(task, now, times=times)
-    if task.state is TaskState.PREPARED and task.desired is Desired.PREPARED:
-        why = task.pending_reason or "waits for its dependencies"
-        return f"prepared: {why}"
-    return f"{task.state.value}: {task.status.reason}" if task.status.reason else task.state.value
+    word = "pending" if task.state is TaskState.NEW else task.state.value
+    reason = task.pending_reason or task.status.reason
+    return f"{word}: {reason}" if reason else word
+
+
+def _unheard_text(cluster: Cluster, task: Task, condition: NodeCondition) -> str:
+    node = cluster.nodes[task.node or ""].name
+    text = f"{condition.status}: node {node} {_node_words(condition)}"
+    tied = _tied(cluster, task)
+    return f"{text}; waits for it because {tied} is there" if tied else text
 
 
 def _node_words(condition: NodeCondition) -> str:

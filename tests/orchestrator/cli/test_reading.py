@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fake import Lines, Problem
 
-from orchestrator.cli import names
+from orchestrator.cli import names, ps
 
 NOW = 1_800_000_000.0
 
@@ -60,16 +60,14 @@ def shop(fake):
     return fake
 
 
-
-
 def test_ps_is_a_table_sorted_like_people_count(shop, corral):
     done = corral("-p", "shop", "ps")
     lines = done.out.splitlines()
     assert done.code == 0
-    assert lines[0].split() == "NAME IMAGE COMMAND SERVICE NODE CREATED STATUS PORTS".split()
+    assert lines[0].split() == list(ps.HEADERS)
     assert [line.split()[0] for line in lines[1:]] == ["shop-redis-1", "shop-web-2", "shop-web-10"]
     assert lines[3] == (
-        "shop-web-10    corral/shop-web@aaaaaaaaaaaa   \"python -m http.serv…\"   web       alpha   "
+        'shop-web-10    corral/shop-web@aaaaaaaaaaaa   "python -m http.serv…"   web       alpha   '
         "3 minutes ago   running 2 minutes (healthy)       0.0.0.0:8080->80/tcp"
     )
 
@@ -139,8 +137,22 @@ def test_ls(fake, corral):
 
 
 LOG = [
-    {"task": "t1", "name": "web-1", "service": "web", "stream": "stdout", "time": 10.5, "line": "a"},
-    {"task": "t2", "name": "redis-1", "service": "redis", "stream": "stdout", "time": 11, "line": "b"},
+    {
+        "task": "t1",
+        "name": "web-1",
+        "service": "web",
+        "stream": "stdout",
+        "time": 10.5,
+        "line": "a",
+    },
+    {
+        "task": "t2",
+        "name": "redis-1",
+        "service": "redis",
+        "stream": "stdout",
+        "time": 11,
+        "line": "b",
+    },
     {"task": "t1", "name": "web-1", "service": "web", "stream": "stderr", "time": 12, "line": "c"},
 ]
 
@@ -193,9 +205,11 @@ def test_node_ls_says_why_a_node_is_not_ready(fake, corral):
     ]
     fake.on("GET", "/v1/nodes", {"nodes": nodes})
     assert corral("node", "ls").out == (
-        "NAME    ADDRESS         AVAILABILITY   TASKS   CPUS   MEMORY    VERSION   LABELS   STATUS\n"
+        "NAME    ADDRESS         AVAILABILITY   TASKS   CPUS   MEMORY    VERSION   LABELS   "
+        "STATUS\n"
         "alpha   local           active         3       2      4.0 GiB   0.1.0     zone=a   ready\n"
-        "beta    root@10.0.0.2   drain          0       0      0 B                          down: no answer for 12 s\n"
+        "beta    root@10.0.0.2   drain          0       0      0 B                          "
+        "down: no answer for 12 s\n"
     )
     assert corral("node", "ls", "-q", "--filter", "label=zone=a").out == "alpha\n"
 
@@ -314,8 +328,8 @@ def test_usage_errors(corral):
 
 
 class Flags:
-    file: list[str] = []
-    env_file: list[str] = []
+    file: tuple[str, ...] = ()
+    env_file: tuple[str, ...] = ()
     project_directory = None
     project_name = None
 

@@ -1,4 +1,4 @@
-"""A cluster of three nodes and a stranger, and a single node, each gone without a trace after use."""
+"""A cluster of three nodes and a stranger, and a single node; each leaves no trace."""
 
 import subprocess
 
@@ -33,7 +33,8 @@ def is_ours(line):
 
 
 def processes_of(host):
-    found = subprocess.run(["pgrep", "-f", f"agent.dns {host.dir}"], capture_output=True, text=True)
+    pattern = f"agent.dns {host.dir}"
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
     return found.stdout.split()
 
 

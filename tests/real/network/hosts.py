@@ -39,8 +39,7 @@ def inside(namespace, work):
     def body():
         try:
             with open(namespace) as file:
-                if libc.setns(file.fileno(), 0x40000000) != 0:
-                    raise OSError(ctypes.get_errno(), f"setns {namespace}")
+                _enter(file.fileno())
             result.append((work(), None))
         except BaseException as error:
             result.append((None, error))
@@ -54,9 +53,17 @@ def inside(namespace, work):
     return value
 
 
+def _enter(descriptor):
+    if libc.setns(descriptor, 0x40000000) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
 def sh(namespace, *command, check=True):
     done = subprocess.run(
-        ["nsenter", f"--net={namespace}", *command], capture_output=True, text=True
+        ["nsenter", f"--net={namespace}", *command],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if check and done.returncode:
         raise AssertionError(f"{command}: {done.stderr}")
@@ -70,12 +77,14 @@ class Server:
         self.name = name
 
         def make():
-            tcp = socket.socket()
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tcp.bind((address, port))
-            tcp.listen(64)
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            udp.bind((address, port))
+            with contextlib.ExitStack() as undo:
+                tcp = undo.enter_context(socket.socket())
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tcp.bind((address, port))
+                tcp.listen(64)
+                udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                udp.bind((address, port))
+                undo.pop_all()
             return tcp, udp
 
         self.tcp, self.udp = inside(namespace, make)
@@ -135,7 +144,7 @@ class Host:
         self.lab, self.name, self.address = lab, name, address
         self.dir = lab.dir / name
         (self.dir / "run").mkdir(parents=True)
-        (self.dir / "run" / "resolv.conf").write_text("nameserver 10.77.0.250\n")
+        (self.dir / "run" / "resolv.conf").write_text("nameserver 127.0.0.1\n")
         self.anchor = subprocess.Popen(
             ["unshare", "-n", "-m", "--propagation", "slave", "sleep", "infinity"]
         )

@@ -36,7 +36,7 @@ def state(data):
     return found
 
 
-async def handle(network, request):
+async def handle(network, request):  # noqa: PLR0911 - a table of commands
     match request["op"]:
         case "apply":
             wanted = state(request["state"])
