@@ -22,7 +22,7 @@ from specs.task import Desired, TaskStatus
 from specs.wire import HEARTBEAT, Acknowledged, Instructions, NodeSelf, Refused, Report
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from agent.record import Record
     from agent.seams import Network
@@ -59,7 +59,7 @@ class Worker:
         network: Network,
         boot: str,
         facts: NodeFacts,
-        probe: Callable[[], NodeFacts],
+        probe: Callable[[], Awaitable[NodeFacts]],
         warnings: Callable[[], tuple[str, ...]] = tuple,
     ) -> None:
         self.facts = facts
@@ -269,7 +269,11 @@ class Worker:
     async def _keep_facts(self) -> NoReturn:
         while True:
             await asyncio.sleep(FACTS_EVERY)
-            facts = await asyncio.to_thread(self._probe)
+            try:
+                facts = await self._probe()
+            except Exception:  # the old facts stay; the next look may succeed
+                log.exception("the node cannot be probed")
+                continue
             if facts != self.facts:
                 self.facts = facts
                 for subscriber in self._subscribers:

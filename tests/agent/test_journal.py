@@ -42,7 +42,9 @@ def named(name, desired="running"):
 def test_full_then_increments_survive(tmp_path):
     one = journal(tmp_path)
     held = take(one, Held(), instructions(1, tasks={"a": named("a"), "b": named("b")}))
-    held = take(one, held, instructions(2, base=1, tasks={"c": named("c")}, remove={"tasks": ("a",)}))
+    held = take(
+        one, held, instructions(2, base=1, tasks={"c": named("c")}, remove={"tasks": ("a",)})
+    )
     again = journal(tmp_path).load()
     assert again.objects == held.objects
     assert sorted(again.objects.tasks) == ["b", "c"]
@@ -107,7 +109,9 @@ def test_who_may_instruct(seen, one, reason):
 def test_generations_never_go_back_and_repeats_change_nothing(generations):
     held = merge(Held(), instructions(0))
     for generation in generations:
-        one = instructions(generation, base=held.stamp.generation, tasks={f"t{generation}": named("x")})
+        one = instructions(
+            generation, base=held.stamp.generation, tasks={f"t{generation}": named("x")}
+        )
         if judge(held.stamp, one) is not None:
             continue
         after = merge(held, one)
@@ -155,6 +159,8 @@ def test_a_damaged_record_is_a_stray_not_a_crash(tmp_path):
     assert one.strays(set()) == {"t1"}
 
 
-@pytest.mark.parametrize("text", ["", ".", "..", "a/b", "../x", "-x", "a" * 200, "a\n", ".hidden", "a..b"])
+@pytest.mark.parametrize(
+    "text", ["", ".", "..", "a/b", "../x", "-x", "a" * 200, "a\n", ".hidden", "a..b"]
+)
 def test_ids_that_are_no_file_names(text):
     assert not safe_id(text)

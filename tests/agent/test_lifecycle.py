@@ -51,7 +51,9 @@ def running(assignment=None, now=0.0):
     """A record whose first run has just been started."""
     record = life.fresh(assignment or task(), "boot")
     record = life.prepared(life.preparing(record), IMAGE)
-    record = life.created(life.creating(record, 1), Process(pid=9, start=1), Process(pid=8, start=1))
+    record = life.created(
+        life.creating(record, 1), Process(pid=9, start=1), Process(pid=8, start=1)
+    )
     return life.started(record, now, WALL)
 
 
@@ -197,9 +199,14 @@ def test_no_grace_kills_at_once_and_the_assignment_overrides_the_spec():
 def test_removal_erases_whatever_the_state():
     for record in (
         life.fresh(task("removed"), "boot"),
-        wanting(life.prepared(life.preparing(life.fresh(task(), "boot")), IMAGE), desired=Desired.REMOVED),
-        wanting(life.settled(running().having(phase=Phase.NONE), Settle(TaskState.FAILED, "x")),
-                desired=Desired.REMOVED),
+        wanting(
+            life.prepared(life.preparing(life.fresh(task(), "boot")), IMAGE),
+            desired=Desired.REMOVED,
+        ),
+        wanting(
+            life.settled(running().having(phase=Phase.NONE), Settle(TaskState.FAILED, "x")),
+            desired=Desired.REMOVED,
+        ),
     ):
         assert life.next_step(record, 0.0) == Erase()
         gone = life.erased(record)
@@ -222,7 +229,9 @@ def test_restart_request_is_no_crash_and_has_no_backoff():
     assert record.state == "running"
     assert life.next_step(record, 5.1) == Launch(2)
     record = life.creating(record, 2)
-    record = life.started(life.created(record, Process(pid=9, start=1), Process(pid=8, start=1)), 5.2, WALL)
+    record = life.started(
+        life.created(record, Process(pid=9, start=1), Process(pid=8, start=1)), 5.2, WALL
+    )
     assert record.restart_done == 1
     assert record.crashes == 0
     assert life.next_step(record, 5.2) == Wait()
@@ -443,9 +452,13 @@ class World:
             case "exit" if record.phase is Phase.RUNNING:
                 self.set(life.ended(record, Exit(value), self.now, WALL))
             case "desired":
-                self.set(life.assigned(record, record.assignment.model_copy(update={"desired": value})))
+                self.set(
+                    life.assigned(record, record.assignment.model_copy(update={"desired": value}))
+                )
             case "restart":
-                self.set(life.assigned(record, record.assignment.model_copy(update={"restart": value})))
+                self.set(
+                    life.assigned(record, record.assignment.model_copy(update={"restart": value}))
+                )
             case "probe" if life.check_of(record) is not None:
                 self.set(life.probed(record, healthy=value, output="", counts=True, now=self.now))
             case "time":
@@ -461,9 +474,7 @@ class World:
 @settings(max_examples=300, deadline=None)
 @given(EVENTS, POLICIES, st.booleans(), st.sampled_from([None, 0, 2]))
 def test_laws_of_any_history(events, policy, checked, local):
-    world = World(
-        task(policy=policy, healthcheck=CHECK if checked else None, local_restarts=local)
-    )
+    world = World(task(policy=policy, healthcheck=CHECK if checked else None, local_restarts=local))
     for event, value in events:
         if event == "refuse":
             world.settle(refuse=value)

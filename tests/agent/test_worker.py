@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -22,6 +22,9 @@ from specs.wire import Instructions, NodeSelf, Objects, Refused, Stamp
 from tests.agent.test_lifecycle import task
 from tests.fakes.containers import FakeContainers
 from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 pytestmark = pytest.mark.looptime
 
@@ -52,14 +55,19 @@ class Node:
     async def start(self):
         journal = Journal(self.base / "journal", self.base / "tasks", self.base / "run")
         self.worker = worker = Worker(
-            journal=journal, network=self.network, boot="boot", facts=NodeFacts(), probe=NodeFacts
+            journal=journal, network=self.network, boot="boot", facts=NodeFacts(), probe=self.facts
         )
         self.parts = Parts(
             journal=journal,
             preparation=Preparation(
-                images=self.images, volumes=self.volumes, network=self.network,
-                containers=self.containers, tasks=self.base / "tasks", host=Host(runtime="runc"),
-                contents=worker.contents, networks_known=worker.networks_known,
+                images=self.images,
+                volumes=self.volumes,
+                network=self.network,
+                containers=self.containers,
+                tasks=self.base / "tasks",
+                host=Host(runtime="runc"),
+                contents=worker.contents,
+                networks_known=worker.networks_known,
             ),
             containers=self.containers,
             prober=self.probe,
@@ -69,6 +77,9 @@ class Node:
         )
         self.running = asyncio.get_running_loop().create_task(worker.run(self.parts))
         await worker.adopted.wait()
+
+    async def facts(self):
+        return NodeFacts()
 
     async def kill(self):
         self.running.cancel()

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from agent.lifecycle import Exit
 from agent.record import Process
-from agent.runtime.failure import RuntimeFailure
+
+if TYPE_CHECKING:
+    from agent.runtime.failure import RuntimeFailure
 
 
 @dataclass

@@ -27,13 +27,24 @@ GOLDEN = Path(__file__).parent / "golden" / "default.json"
 
 
 def build(spec=None, host=HOST, **keys):
-    options = {name: keys.pop(name) for name in ("mounts", "devices", "user", "netns") if name in keys}
+    options = {
+        name: keys.pop(name) for name in ("mounts", "devices", "user", "netns") if name in keys
+    }
     inputs = Inputs(
         assignment=Assignment(
-            id="t1", stack="s", service="web", slot=1, name="s-web-1",
-            spec=spec or TaskSpec(image="i", **keys), desired=Desired.RUNNING,
+            id="t1",
+            stack="s",
+            service="web",
+            slot=1,
+            name="s-web-1",
+            spec=spec or TaskSpec(image="i", **keys),
+            desired=Desired.RUNNING,
         ),
-        image=IMAGE, root="/root/t1", user=User(), netns="/run/netns/t1", hostname="s-web-1",
+        image=IMAGE,
+        root="/root/t1",
+        user=User(),
+        netns="/run/netns/t1",
+        hostname="s-web-1",
         etc={"/etc/hosts": "/state/t1/etc/hosts"},
     )
     return bundle.build(replace(inputs, **options), host)
@@ -75,9 +86,16 @@ def test_command_line(spec, args):
 def test_environment_order_and_defaults():
     env = dict(
         one.split("=", 1)
-        for one in build(environment={"MODE": "mine"}, user=User(home="/home/x")).config["process"]["env"]
+        for one in build(environment={"MODE": "mine"}, user=User(home="/home/x")).config["process"][
+            "env"
+        ]
     )
-    assert env == {"PATH": "/usr/bin:/bin", "HOSTNAME": "s-web-1", "MODE": "mine", "HOME": "/home/x"}
+    assert env == {
+        "PATH": "/usr/bin:/bin",
+        "HOSTNAME": "s-web-1",
+        "MODE": "mine",
+        "HOME": "/home/x",
+    }
     assert "TERM=xterm" in build(tty=True).config["process"]["env"]
 
 
@@ -117,7 +135,10 @@ def test_privileged():
 
 def test_dev_is_always_a_tmpfs_and_mounts_keep_their_order():
     mounts = build(
-        mounts=[BoundMount("/vol/a", "/data"), BoundMount("tmpfs", "/dev/shm", "tmpfs", ("size=1m",))]
+        mounts=[
+            BoundMount("/vol/a", "/data"),
+            BoundMount("tmpfs", "/dev/shm", "tmpfs", ("size=1m",)),
+        ]
     ).config["mounts"]
     places = [mount["destination"] for mount in mounts]
     assert next(m for m in mounts if m["destination"] == "/dev")["type"] == "tmpfs"
@@ -148,7 +169,8 @@ def test_network_namespaces():
 
 def test_what_the_node_cannot_grant_is_clamped_and_told():
     poor = replace(
-        HOST, grantable=frozenset(bundle.ALL_CAPABILITIES) - {"CAP_SYS_RESOURCE"},
+        HOST,
+        grantable=frozenset(bundle.ALL_CAPABILITIES) - {"CAP_SYS_RESOURCE"},
         rlimits={"nofile": 1024},
     )
     made = build(
@@ -156,7 +178,9 @@ def test_what_the_node_cannot_grant_is_clamped_and_told():
     )
     assert len(made.warnings) == 3
     assert made.config["process"]["oomScoreAdj"] == 0
-    assert made.config["process"]["rlimits"] == [{"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1024}]
+    assert made.config["process"]["rlimits"] == [
+        {"type": "RLIMIT_NOFILE", "soft": 1024, "hard": 1024}
+    ]
     with pytest.raises(Refusal, match="cannot grant CAP_SYS_RESOURCE"):
         build(host=poor, cap_add=("SYS_RESOURCE",))
 
@@ -166,7 +190,11 @@ def test_devices_are_made_and_allowed():
     linux = build(devices=[device]).config["linux"]
     assert linux["devices"][0]["path"] == "/dev/fuse"
     assert linux["resources"]["devices"][-1] == {
-        "allow": True, "type": "c", "major": 10, "minor": 229, "access": "rw",
+        "allow": True,
+        "type": "c",
+        "major": 10,
+        "minor": 229,
+        "access": "rw",
     }
 
 
@@ -201,8 +229,19 @@ def test_seccomp_verdicts():
     for name in ("read", "openat", "futex", "mseal", "chroot", "statx"):
         assert verdict(name) == {allow}, name
     for name in (
-        "unshare", "mount", "keyctl", "add_key", "io_uring_setup", "bpf", "userfaultfd",
-        "perf_event_open", "open_by_handle_at", "setns", "reboot", "init_module", "kexec_load",
+        "unshare",
+        "mount",
+        "keyctl",
+        "add_key",
+        "io_uring_setup",
+        "bpf",
+        "userfaultfd",
+        "perf_event_open",
+        "open_by_handle_at",
+        "setns",
+        "reboot",
+        "init_module",
+        "kexec_load",
     ):
         assert verdict(name) == {eperm}, name
     assert verdict("clone3") == {enosys}

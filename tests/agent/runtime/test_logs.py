@@ -28,8 +28,12 @@ def test_parse():
 
 
 @settings(deadline=None)
-@given(st.lists(st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=30)),
-       st.lists(st.integers(1, 50), min_size=1))
+@given(
+    st.lists(
+        st.text(st.characters(exclude_characters="\n\r", exclude_categories=["Cs"]), max_size=30)
+    ),
+    st.lists(st.integers(1, 50), min_size=1),
+)
 def test_any_chopping_gives_the_same_lines(texts, sizes):
     data = b"".join(raw(text) for text in texts)
     assembler, got, at, turn = logs.Assembler(1), [], 0, 0
@@ -42,12 +46,16 @@ def test_any_chopping_gives_the_same_lines(texts, sizes):
 
 def test_pieces_of_a_long_line_are_joined_per_stream():
     data = (
-        raw("one ", tag=b"P") + raw("err", stream=b"stderr") + raw("line", tag=b"P") + raw("", tag=b"F")
+        raw("one ", tag=b"P")
+        + raw("err", stream=b"stderr")
+        + raw("line", tag=b"P")
+        + raw("", tag=b"F")
         + raw("rest", tag=b"P")
     )
     assembler = logs.Assembler(1)
     assert [(x.stream, x.line) for x in assembler.feed(data)] == [
-        ("stderr", "err"), ("stdout", "one line"),
+        ("stderr", "err"),
+        ("stdout", "one line"),
     ]
     assert [x.line for x in assembler.flush()] == ["rest"]
 
