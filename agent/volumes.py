@@ -14,6 +14,7 @@ import contextlib
 import errno
 import functools
 import hashlib
+import logging
 import os
 import re
 import secrets
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
     from agent.seams import ImageConfig
     from specs.wire import Assignment, Content
 
+log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -77,9 +79,16 @@ class VolumeStore:
         self._threads.shutdown()
 
     def _clean(self) -> None:
+        """Remove volumes that were never finished or were being deleted."""
         for parent in (self._named, self._anonymous):
             for path in parent.glob(".new-*"):
-                remove_tree(path)
+                try:
+                    remove_tree(path)
+                except (OSError, subprocess.CalledProcessError) as error:
+                    log.warning(
+                        "a leftover cannot be removed",
+                        extra={"path": str(path), "error": str(error)},
+                    )
 
     # what the runner asks
 
@@ -345,12 +354,16 @@ def _fill(data: Path, root: Path, origin: str) -> bool:
         # cp -a never follows a link it meets, keeps owners, links, holes and attributes;
         # the start is our open directory, which no link can redirect.
         result = subprocess.run(
-            ["cp", "-a", "--reflink=auto", f"/proc/self/fd/{inside}/.", f"{data}/"],
+            [
+                # It must not go on writing when the agent is killed and cleans up anew.
+                *("setpriv", "--pdeathsig", "KILL", "cp", "-a", "--reflink=auto"),
+                *(f"/proc/self/fd/{inside}/.", f"{data}/"),
+            ],
             pass_fds=(inside,),
             capture_output=True,
             timeout=_COPY_SECONDS,
             check=False,
-            env={"PATH": os.defpath, "LC_ALL": "C"},
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
         )
     except subprocess.TimeoutExpired:
         raise Later(f"filling a volume took more than {_COPY_SECONDS} s") from None

@@ -313,7 +313,7 @@ def _text(line: bytes) -> str:
 
 def _failure(tag: str, step: str, words: str) -> str:
     """Say which step failed and what buildah said, once."""
-    reason = re.sub(r"^[Ee]rror: (building at STEP \"(?:[^\"\\]|\\.)*\": )?", "", words)
+    reason = re.sub(r"^[Ee]rror: (building at STEP \".*\": )?", "", words)
     reason = (
         reason.partition(" &imagebuilder.Step")[0].removeprefix("while running runtime: ")
         or "buildah ended without a word"

@@ -31,8 +31,9 @@ GONE = frozenset({"complete", "failed"})
 class Exits:
     """Finds containers that ended between two task lists. Pure."""
 
-    def __init__(self) -> None:
+    def __init__(self, release: int) -> None:
         self._seen: dict[str, tuple[str, int]] = {}
+        self._release = release
         self.codes: dict[str, tuple[str, int]] = {}  # service -> (name, code) of its last exit
 
     def look(
@@ -56,7 +57,9 @@ class Exits:
             again = before is not None and restarts > before[1]
             if not ended and not again:
                 continue
-            if before is None and not row.get("started_at"):
+            if before is None and int(row.get("release") or 0) < self._release:
+                continue  # it had ended before this release
+            if not row.get("started_at"):
                 continue
             self.codes[str(row.get("service"))] = (name, code)
             lines.append(f"{name} exited with code {code}" + ("" if ended else " (restarting)"))
@@ -89,9 +92,10 @@ class Attached:
         self._over = threading.Event()
         self._last_line: dict[str, float] = {}  # task -> time of its newest line
         self._told: dict[str, float] = {}  # the same, when the stream was last reopened
-        self._exits = Exits()
+        self._exits = Exits(int(release["number"]))
         self._view: watch.View | None = None
         self._watcher: watch.Watcher | None = None
+        self._quiet = False
         self.abort: str = ""  # "", "exit" or "failure"
         self.exit_code_from = ""
         self.stop_timeout: float | None = None
@@ -234,8 +238,8 @@ class Attached:
         if self._view is not None:
             self._view.update(lines)
         else:
-            for line in lines:
-                print(line, file=sys.stderr, flush=True)
+            view = watch.Quiet() if self._quiet else watch.Plain()
+            view.update(lines)
 
     def _log(self, line: Mapping[str, Any]) -> None:
         task, moment = str(line.get("task")), float(line.get("time") or 0.0)
@@ -332,9 +336,10 @@ class Attached:
         self._close_view()
         if self._watcher is not None:
             self._watcher.cancel()
-        self._client.request("POST", f"{self._path}/stop", body={"timeout": timeout})
+        self._client.persist("POST", f"{self._path}/stop", body={"timeout": timeout})
         self._board.end = None
         self._board.what = "stop"
+        self._quiet = True  # how each container exits is told already
         self._watch_progress({})
         until = time.monotonic() + (timeout or 10.0) + STOP_PATIENCE
         next_look = 0.0

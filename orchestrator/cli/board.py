@@ -83,6 +83,8 @@ class Board:
         self.warned: list[str] = []
         self.end: dict[str, Any] | None = None
         self._told = ""
+        self._reasons: set[str] = set()
+        self.removing = what == "down"  # else what becomes of ended tasks is no news
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -144,6 +146,7 @@ class Board:
     def _task(self, line: Mapping[str, Any]) -> list[str]:
         key = str(line.get("task") or line.get("name") or "")
         task = self.tasks.get(key)
+        fresh = task is None
         if task is None:
             name = self.short(str(line.get("name") or key))
             task = self.tasks[key] = TaskLine(name, str(line.get("service") or ""))
@@ -154,7 +157,12 @@ class Board:
         task.state = state
         task.ready = bool(line.get("ready"))
         task.message = printable(str(line.get("message") or ""))
-        if task.message == "stopping" or (task.state in PASSING and not task.reason):
+        if fresh and task.state in ENDED:
+            return []  # how it ended is old news
+        if task.state in PASSING:
+            return self._passing(task)
+        expected = "running" if self.removing else "removed"
+        if task.message == "stopping" or task.state == expected:
             return []
         where = f" on {task.node}" if task.node else ""
         text = f"{task.name}{where}: {task.text()}"
@@ -163,10 +171,21 @@ class Board:
         task.told = text
         return [text]
 
+    def _passing(self, task: TaskLine) -> list[str]:
+        """Tell why tasks wait, once for all replicas; steps that take moments are no news."""
+        slow = task.state in WAITING or "image" in task.reason or "again in" in task.reason
+        text = f"{task.service}: {task.text()}"
+        if not task.reason or not slow or text in self._reasons:
+            return []
+        self._reasons.add(text)
+        return [text]
+
     def _build(self, line: Mapping[str, Any]) -> list[str]:
         name = str(line.get("service") or "")
         text = printable(str(line.get("message") or "").rstrip())
         kept = self.building.setdefault(name, [])
+        if kept[-1:] == [text]:
+            return []
         kept.append(text)
         del kept[:-BUILD_TAIL]
         return [f"{name} build | {text}"]
@@ -216,9 +235,11 @@ def failure(board: Board, *, command: str = "corral") -> str:
     blocked = waiting(board, besides=service)
     if blocked:
         lines.append(f"  blocked: {', '.join(blocked)}")
-    hint = str(end.get("hint") or "") or (
-        f"{command} logs {service}" if service else f"{command} ps -a"
-    )
+    hint = str(end.get("hint") or "")
+    if not hint and service:
+        hint = f"{command} logs {service}"
+    elif not hint:
+        hint = f"{command} ps -a" if board.tasks else f"once that is put right: {command} up"
     lines.append(f"  next: {printable(hint)}")
     return "\n".join(lines)
 
@@ -228,6 +249,6 @@ def success(board: Board, seconds: float) -> str:
     end = board.end or {}
     message = printable(str(end.get("message") or ""))
     running, wanted = board.counts
-    count = f", {running} of {wanted} replicas running" if wanted else ""
+    count = f", {running}/{wanted} replicas" if wanted else ""
     text = message or f"{board.what} done{count}"
     return f"{board.stack}: {text} ({times.elapsed(seconds)})"

@@ -36,7 +36,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Session) -> int:
     counts = deploy.scales(args.counts)
     board = boards.Board(session.stack(), "scale")
-    session.client.request("POST", session.path("scale"), body={"services": counts})
+    rows = session.client.get(session.path("tasks"), all=True)["tasks"]
+    for line in lines_of({}, [row for row in rows if row.get("service") in counts]):
+        board.apply(line)  # what is there already is no news
+    session.client.persist("POST", session.path("scale"), body={"services": counts})
     if args.detach:
         return 0
     command = watch.command_prefix(session)
@@ -51,8 +54,9 @@ def run(args: argparse.Namespace, session: Session) -> int:
     finally:
         view.close()
     if not reached:
+        reasons = ", ".join(boards.waiting(board)) or "no reason given"
         raise CliError(
-            f"no progress for {STUCK:.0f} s: {', '.join(boards.waiting(board)) or 'no reason given'}",
+            f"no progress for {STUCK:.0f} s: {reasons}",
             hint=f"{command} ps; it goes on when that changes",
         )
     board.end = {"message": ", ".join(f"{name} {n}/{n}" for name, n in counts.items())}

@@ -12,7 +12,7 @@ import sys
 import time
 
 from orchestrator.cli import board as boards
-from orchestrator.client import NotFound, Unavailable
+from orchestrator.client import BadAnswer, NotFound, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SILENCE = 20.0  # seconds without a line before we ask whether the controller still answers
 AWAY = 60.0  # how long a controller that went away is waited for
 RETRY = 0.25
+HASTY = 100  # streams that end at once before it is taken for a fault
 
 
 class Plain:
@@ -100,7 +101,9 @@ class Watcher:
         the controller stays away, TooLate when ``limit`` seconds are over.
         """
         away_since: float | None = None
+        hasty = 0
         while not self.cancelled:
+            opened = time.monotonic()
             try:
                 self._stream = self._session.client.stream(
                     "GET", self._path, query=self._query, idle=min(SILENCE, self._left())
@@ -120,7 +123,11 @@ class Watcher:
                     break
                 self._left()
                 away_since = self._still_away(away_since, exc)
-            # Also a stream that ended without saying so is opened again, but not in a tight loop.
+            # Also a stream that ended without saying so is opened again, but not for ever.
+            if away_since is None and time.monotonic() - opened < 1.0:
+                hasty += 1
+            if hasty > HASTY:
+                raise BadAnswer("the controller's progress stream ends again and again")
             time.sleep(RETRY)
         return False
 

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from orchestrator.control import ingest, looking, removal
@@ -33,6 +32,7 @@ from specs.api import ReleaseState
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import AsyncIterator, Mapping
 
     from orchestrator.control.state import Cluster
     from orchestrator.seams import Agents, Sealer

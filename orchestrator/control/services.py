@@ -168,7 +168,9 @@ def replica(run: Pass, task: Task, effective: Effective | None) -> Replica:
     status = run.node_status(task.node)
     record = run.cluster.nodes.get(task.node) if task.node is not None else None
     evicted = record is not None and (record.availability == "drain" or record.removing)
-    tied = bool(effective is not None and homes(run, effective, task.slot))
+    tied = effective is not None and (
+        effective.service.mode == "global" or bool(homes(run, effective, task.slot))
+    )
     gone = task.node is not None and record is None
     lived = run.now - mark.ready_since if mark.ready_since is not None else mark.lived
     return Replica(
@@ -380,7 +382,7 @@ def _slots_as_they_are(run: Pass, tasks: list[Task]) -> dict[int, Effective]:
 
 
 def _failed_attempt(run: Pass, tasks: list[Task], create: Create, stack: Stack) -> bool:
-    """Say whether the slot holds only what a failed release left behind: that is kept to be seen."""
+    """Say whether the slot holds only what a failed release left: that is kept to be seen."""
     ended = [t for t in tasks if t.slot == create.slot and t.state in FINAL]
     if not ended:
         return False

@@ -209,7 +209,8 @@ class _Load:
         from specs.compose.environment import Folding  # noqa: PLC0415
 
         model = project.model
-        if self._consistency:
+        if self._consistency and self._interpolation:
+            # what is not interpolated yet cannot be held against the rest
             Consistency(model, project.disabled, self._findings, project.origin).check()
         enabled, disabled = selection.select(
             model["services"], project.disabled, services, project.profiles, self._findings
@@ -229,6 +230,7 @@ class _Load:
         if self._resolve_environment:
             folding.environments(enabled)
         folding.labels(enabled)
+        project.file_marks.update(folding.marks)
 
 
 __all__ = ["STDIN", "load"]

@@ -72,7 +72,9 @@ class Merge:
         for key, value in over.items():
             mark = over.marks.get(key)
             if key not in base:
-                base.put(key, value, mark)
+                # a mark without a value is what !reset or !override cut
+                cut = base.marks.get(key)
+                base.put(key, value, mark.over(cut, "!override") if mark is not None else None)
                 continue
             sub = shape.of_key(key) if shape is not None else None
             dotted = f"{path}.{key}" if path else key
@@ -135,6 +137,16 @@ class Merge:
             for other, left in enumerate(over):
                 self._pool(
                     made, right, left, base.marks[index], over.marks[other], item_shape, path
+                )
+        kept = {item.get("subnet") for item in made}
+        for index, right in enumerate(base):
+            if right.get("subnet") not in kept:
+                self._findings.warn(
+                    f"the pool {right.get('subnet')} is dropped: the override does not name it",
+                    code="dropped-pool",
+                    path=path,
+                    mark=base.marks[index],
+                    hint="repeat it in the overriding file",
                 )
         return made
 

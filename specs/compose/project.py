@@ -45,6 +45,7 @@ class Project:
     tree: Map = field(repr=False)
     profiles: tuple[str, ...] = ()
     disabled: dict[str, Any] = field(default_factory=dict)  # services whose profile is not active
+    file_marks: dict[str, Mark] = field(default_factory=dict, repr=False)  # from env_file
     sources: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # file -> its text
 
     @cached_property
@@ -52,6 +53,7 @@ class Project:
         """Return dotted path -> where the final value was written, for all that was written."""
         found: dict[str, Position] = {}
         _collect(self.model, self.tree, "", found)
+        found.update((path, mark.position) for path, mark in self.file_marks.items())
         return found
 
     def origin(self, path: str) -> Position | None:
@@ -81,9 +83,12 @@ class Project:
         return found
 
     def _mark(self, path: str) -> Mark | None:
+        if path in self.file_marks:
+            return self.file_marks[path]
         here: Any = self.tree
         best: Mark | None = None
-        for key in split_path(path, here):
+        for step in split_path(path, here):
+            key = _listed(here, step) if isinstance(here, Seq) and isinstance(step, str) else step
             mark = mark_of(here, key)
             if mark is not None:
                 best = mark

@@ -103,7 +103,9 @@ def _syntax_error(error: Any, file: str, findings: Findings) -> None:
     message = error.problem or str(error)
     context = f" ({error.context})" if error.context and error.context != message else ""
     hint = ""
-    if "\\t" in message or "tab" in message:
+    if error.context_mark and "quoted scalar" in (error.context or ""):
+        mark, hint = error.context_mark, "close the quote that opens here"
+    elif "\\t" in message or "tab" in message:
         hint = "indent with spaces: YAML does not allow tabs"
     elif "mapping values are not allowed" in message:
         hint = "put quotes around a value that contains ': ', or check the indentation"

@@ -210,7 +210,10 @@ class _Checker:
             )
             return
         where = f"in {path}" if path else "at the top level"
-        hint = did_you_mean(key, tuple(shape.fields or ())) or _belongs(key, path)
+        known = tuple(shape.fields or ())
+        hint = (
+            did_you_mean(key, known, cutoff=0.85) or _belongs(key, path) or did_you_mean(key, known)
+        )
         self._findings.error(
             f"the key {key!r} is not known {where}",
             code="unknown-key",
@@ -254,11 +257,11 @@ def _type_hint(value: Any, kind: str, shape: Shape, path: str) -> str:  # noqa: 
     return ""
 
 
-def did_you_mean(word: str, known: tuple[str, ...]) -> str:
+def did_you_mean(word: str, known: tuple[str, ...], *, cutoff: float = 0.7) -> str:
     """Return a hint when one of the known words is close."""
     from difflib import get_close_matches  # noqa: PLC0415 - only on the way to a refusal
 
-    close = get_close_matches(word.lower(), known, n=1, cutoff=0.7)
+    close = get_close_matches(word.lower(), known, n=1, cutoff=cutoff)
     return f"did you mean {close[0]}?" if close else ""
 
 

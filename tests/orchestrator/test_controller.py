@@ -19,7 +19,7 @@ from orchestrator import controller
 from orchestrator.config import Config, from_environment
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.store.base import Damaged
-from specs.wire import Stamp
+from specs.wire import ExecRequest, LogLine, Stamp
 from tests.fakes.agent import Behaviour, FakeAgent
 
 ROOT = Path(__file__).parents[2]
@@ -132,6 +132,49 @@ async def test_from_deploy_to_down(config, agent):
                 await asyncio.sleep(0.01)
 
 
+async def test_logs_and_exec_reach_the_agent_and_come_back(config, agent):
+    async with running(config) as client:
+        await client.deploy(2)
+        found = await client.until("/v1/stacks/shop/tasks", all_ready(2))
+        first, second = (t["id"] for t in found["tasks"])
+        await agent.log(first, LogLine(time=1.0, stream="stdout", line="one"))
+        await agent.log(second, LogLine(time=2.0, stream="stderr", line="two"))
+        async with client.http.get("/v1/stacks/shop/logs?follow=1") as answer:
+            lines = [json.loads(await answer.content.readline()) for _ in range(2)]
+            await agent.log(first, LogLine(time=3.0, stream="stdout", line="three"))
+            lines.append(json.loads(await answer.content.readline()))
+        assert [(line["name"], line["line"]) for line in lines] == [
+            ("web-1", "one"),
+            ("web-2", "two"),
+            ("web-1", "three"),
+        ]
+
+        async with client.http.ws_connect("/v1/tasks/shop-web-1/exec") as websocket:
+            await websocket.send_str(ExecRequest(command=("sh",), stdin=True).model_dump_json())
+            assert (await websocket.receive()).data == b"\x01sh\n"
+            await websocket.send_bytes(b"\x00hello")
+            assert (await websocket.receive()).data == b"\x01HELLO"
+            await websocket.send_bytes(b"\x00exit 7")
+            assert json.loads((await websocket.receive()).data) == {"exit": 7}
+        assert agent.exec_requests[0].command == ("sh",)
+
+
+async def test_its_end_does_not_wait_for_readers(config, agent):
+    async with running(config) as client:
+        answer = await client.http.get("/v1/events")
+    answer.close()
+
+
+async def test_an_agent_that_restarts_is_taken_up_again(config, agent):
+    async with running(config) as client:
+        await client.deploy(2)
+        before = await client.until("/v1/stacks/shop/tasks", all_ready(2))
+        await agent.restart()
+        await client.until("/v1/nodes", lambda a: a["nodes"][0]["status"] == "ready")
+        after = await client.until("/v1/stacks/shop/tasks", all_ready(2))
+        assert [t["id"] for t in after["tasks"]] == [t["id"] for t in before["tasks"]]
+
+
 async def test_after_its_end_nothing_is_left_but_the_state(config, agent):
     async with running(config):
         pass
@@ -181,6 +224,13 @@ async def test_a_state_folder_that_cannot_be_made_is_said(tmp_path):
     config = Config(state_dir=tmp_path / "file" / "state", run_dir=tmp_path / "run")
     with pytest.raises(Unavailable, match="file"):
         await controller.run(config, embedded=False)
+
+
+async def test_a_run_folder_too_deep_for_a_socket_is_said(tmp_path):
+    config = Config(state_dir=tmp_path / "state", run_dir=tmp_path / ("x" * 100))
+    with pytest.raises(Unavailable, match="too long") as refused:
+        await controller.run(config, embedded=False)
+    assert "CORRAL_RUN_DIR" in refused.value.hint
 
 
 async def test_systemd_is_told(config, monkeypatch, tmp_path):

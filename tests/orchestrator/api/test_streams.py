@@ -244,6 +244,33 @@ async def test_a_node_that_is_not_reached_is_named_in_the_logs_place(api):
     ]
 
 
+async def test_a_reader_that_leaves_in_the_middle_of_much_frees_the_sources(api):
+    api.add_stack()
+    await api.add_task("t1")
+    await api.agents.add("t1", *(out(t, "x" * 1000) for t in range(20_000)))
+    await api.lines("/v1/stacks/shop/logs?follow=1", count=1)
+    async with asyncio.timeout(3):
+        while any(task.get_name().startswith("logs-") for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_mistake_while_reading_logs_breaks_the_stream_instead_of_ending_it(
+    api, caplog, monkeypatch
+):
+    api.add_stack()
+    await api.add_task("t1")
+
+    async def broken(_node, _task, _query):
+        yield out(1, "a")
+        raise KeyError("ours")
+
+    api.agents.logs = broken
+    monkeypatch.setattr(streams, "FIRST", 0.0)
+    with pytest.raises(aiohttp.ClientError):
+        await api.lines("/v1/stacks/shop/logs")
+    assert "stream failed" in caplog.text
+
+
 async def test_a_reader_that_leaves_frees_the_sources(api):
     api.add_stack()
     await api.add_task("t1")

@@ -11,7 +11,7 @@ import pytest
 from orchestrator.cli.main import main
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fake import FakeController  # noqa: E402 - the folder is no package
+from fake import FakeController
 
 ROOT = Path(__file__).parents[3]
 

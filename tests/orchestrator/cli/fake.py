@@ -114,7 +114,9 @@ class FakeController:
                     found = answer(request, *match.groups()) if callable(answer) else answer
                     break
             else:
-                raise Problem(404, {"type": "not-found", "title": "Not found", "status": 404})
+                missing = {"type": "not-found", "title": "Not found", "status": 404}
+                self._json(connection, missing, 404)
+                return
         except Problem as problem:
             self._json(connection, problem.body, problem.status)
             return

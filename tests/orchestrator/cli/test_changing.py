@@ -57,8 +57,8 @@ GOOD = [
     task("migrate-1", "complete", "migrate"),
     service("web", 0, 2),
     task("web-1", "assigned"),
-    task("web-1", "preparing", message="preparing: pulling busybox"),
-    task("web-1", "preparing", message="preparing: pulling busybox"),
+    task("web-1", "preparing", message="preparing: getting image busybox"),
+    task("web-1", "preparing", message="preparing: getting image busybox"),
     task("web-1", "starting"),
     task("web-1", "running"),
     service("web", 1, 2),
@@ -121,13 +121,13 @@ def test_up_detached_prints_a_line_per_change_and_no_more(shop, project, corral)
         "web: waiting for migrate (completed successfully)",
         "migrate-1 on alpha: running",
         "migrate-1 on alpha: complete",
-        "web-1 on alpha: preparing: pulling busybox",
+        "web: preparing: getting image busybox",
         "web-1 on alpha: running",
         "web-2 on alpha: running",
         "warning: init is ignored",
         "shop: release 3 deployed",
     ]
-    assert lines[-1].startswith("shop: release 3 done, 2 of 2 replicas running (")
+    assert lines[-1].startswith("shop: release 3 done, 2/2 replicas (")
 
 
 def test_up_sends_the_whole_wish(shop, project, corral):
@@ -202,6 +202,19 @@ def test_progress_survives_a_controller_that_goes_and_comes_back(shop, project, 
     assert done.err.count("migrate-1 on alpha: running\n") == 1
 
 
+def test_a_progress_stream_that_never_says_how_it_ended_is_a_fault(
+    shop, project, corral, monkeypatch
+):
+    from orchestrator.cli import watch
+
+    monkeypatch.setattr(watch, "RETRY", 0.001)
+    monkeypatch.setattr(watch, "HASTY", 5)
+    shop.on("GET", "/v1/stacks/shop/progress", Lines(GOOD[:3]))
+    done = corral("-p", "shop", "up", "-d")
+    assert done.code == 1
+    assert "ends again and again" in done.err
+
+
 def test_wait_timeout_names_what_is_missing(shop, project, corral):
     shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:3], Hold()]))
     done = corral("-p", "shop", "up", "--wait", "--wait-timeout", "0.3")
@@ -240,14 +253,29 @@ def test_down_without_a_file(shop, corral):
     shop.on(
         "GET",
         "/v1/stacks/shop/progress",
-        Lines([task("web-1", "shutdown"), {"kind": "end", "ok": True, "message": "removed"}]),
+        Lines(
+            [
+                task("old-1", "failed"),
+                task("web-1", "running"),
+                task("web-1", "running", message="stopping"),
+                task("web-1", "shutdown", message="stopped (exit code 0)"),
+                task("web-1", "removed"),
+                task("old-1", "removed"),
+                {"kind": "end", "ok": True, "message": "removed"},
+            ]
+        ),
     )
     done = corral("-p", "shop", "down", "-v", "-t", "3")
     assert done.code == 0
     query = shop.asked("DELETE", ".*")[0].query
     assert query["volumes"] == ["1"]
     assert float(query["timeout"][0]) == 3
-    assert done.err.startswith("web-1 on alpha: shutdown\nshop: removed (")
+    assert done.err.startswith(
+        "web-1 on alpha: stopped (exit code 0)\n"
+        "web-1 on alpha: removed\n"
+        "old-1 on alpha: removed\n"
+        "shop: removed ("
+    )
 
 
 def test_down_of_nothing_is_no_error(fake, corral):
@@ -269,13 +297,18 @@ def test_scale(shop, corral):
         web = {"name": "web", "replicas": 6, "tasks": 6, "ready": have}
         return {"services": [web, {"name": "redis", "replicas": 0, "tasks": 0, "ready": 0}]}
 
-    rows = [{**row("web-1", "running"), "status": "running 3 s", "node": "alpha"}]
-    shop.on("GET", "/v1/stacks/shop/tasks", {"tasks": rows})
+    def tasks(_request):
+        rows = [{**row("web-1", "running"), "status": "running 3 s", "node": "alpha"}]
+        if shop.asked("POST", ".*/scale"):
+            rows.append({**row("web-2", "running"), "status": "running 0 s", "node": "alpha"})
+        return {"tasks": rows}
+
+    shop.on("GET", "/v1/stacks/shop/tasks", tasks)
     shop.on("GET", "/v1/stacks/shop", stack)
     shop.on("POST", "/v1/stacks/shop/scale", {"name": "shop"})
     done = corral("-p", "shop", "scale", "web=6", "redis=0")
     assert done.code == 0
-    assert done.err.startswith("web-1 on alpha: running\nshop: web 6/6, redis 0/0 (")
+    assert done.err.startswith("web-2 on alpha: running\nshop: web 6/6, redis 0/0 (")
     assert next(counts, None) is None
     assert shop.asked("POST", ".*/scale")[0].body == {"services": {"web": 6, "redis": 0}}
     assert corral("-p", "shop", "scale", "web").code == 2
@@ -505,7 +538,7 @@ def test_the_live_tree_on_a_terminal(shop, project, world):
             if not part:
                 break
             seen += part
-            if b"done" in seen and not interrupted:
+            if b"done" in seen and b"hello" in seen and not interrupted:
                 interrupted = True
                 os.write(master, b"\x03")
         _, status = os.waitpid(pid, 0)
@@ -521,6 +554,24 @@ def test_the_live_tree_on_a_terminal(shop, project, world):
     assert text.count("\x1b[?25l") <= text.count("\x1b[?25h")  # the cursor is visible again
 
 
+def test_exits_are_told_once_and_old_ones_never():
+    from orchestrator.cli.attach import Exits
+
+    def look(*rows):
+        return exits.look(rows, lambda name: name.removeprefix("shop-"), lambda r: r["exit_code"])
+
+    exits = Exits(3)
+    old = {**row("old-1", "failed", 1), "release": 2}
+    quick = {**row("job-1", "complete", 0), "release": 3}
+    never = {**row("x-1", "rejected"), "release": 3, "started_at": None}
+    assert look(old, quick, never, row("web-1", "running")) == ["job-1 exited with code 0"]
+    again = row("web-1", "running", 9, restarts=1)
+    assert look(old, quick, again) == ["web-1 exited with code 9 (restarting)"]
+    assert look(old, quick, again) == []
+    assert look(row("web-1", "failed", 9, restarts=1)) == ["web-1 exited with code 9"]
+    assert exits.codes == {"job": ("job-1", 0), "web": ("web-1", 9)}
+
+
 def test_logs_are_json_when_asked(shop, corral):
     shop.on("GET", "/v1/stacks/shop/tasks", {"tasks": [row("web-1", "running")]})
     shop.on("GET", "/v1/stacks/shop/logs", Lines([line("web-1", "x", 1.0)]))
@@ -530,7 +581,12 @@ def test_logs_are_json_when_asked(shop, corral):
 
 def test_a_refused_release_shows_every_problem(shop, project, corral):
     problems = [
-        {"message": "a", "path": "services.web", "severity": "error"},
+        {
+            "message": "a",
+            "path": "services.web",
+            "severity": "error",
+            "position": {"file": "compose.yaml", "line": 3, "column": 5},
+        },
         {"message": "b", "path": "services.front", "severity": "warning", "hint": "c"},
     ]
 
@@ -540,5 +596,6 @@ def test_a_refused_release_shows_every_problem(shop, project, corral):
     shop.on("POST", "/v1/stacks/shop/releases", refuse)
     done = corral("-p", "shop", "up", "-d")
     assert done.code == 1
-    assert "error: services.web: a\n" in done.err
+    assert "compose.yaml:3:5: error: services.web: a\n" in done.err
+    assert "corral: 1 problem; nothing was changed\n" in done.err
     assert "warning: services.front: b\n  hint: c\n" in done.err

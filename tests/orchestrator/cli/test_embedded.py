@@ -53,13 +53,17 @@ while True:
                                 "reason": "" if ready else "the agent is probing the kernel"}}]}}
         elif "/v1/hello" in request:
             body = {{"stamp": {{"cluster": "other"}} if mode == "foreign" else None}}
+        elif "/tasks" in request:
+            body = {{"tasks": [{{"state": "running"}}] * 3 + [{{"state": "complete"}}]}}
         elif "/v1/stacks" in request:
             body = {{"stacks": [{{"name": "shop", "tasks": "3/3"}}]}}
         else:
             body = {{"version": "0.1.0", "api": 1, "cluster": "c1", "epoch": 1}}
         data = json.dumps(body).encode()
+        code = 404 if "/progress" in request else 200
         try:
-            peer.sendall(b"HTTP/1.1 200 OK\\r\\nContent-Length: %d\\r\\n\\r\\n" % len(data) + data)
+            head = b"HTTP/1.1 %d X\\r\\nContent-Length: %d\\r\\n\\r\\n"
+            peer.sendall(head % (code, len(data)) + data)
         except OSError:
             pass
 """
@@ -140,6 +144,25 @@ def test_a_killed_daemon_is_started_again(machine, name):
     assert supervisor.read_status(str(machine.run))[name][2:] == (1, "signal:9")
 
 
+def test_reading_waits_for_a_controller_that_is_being_restarted(machine, corral):
+    embedded.ensure(Client(), lambda _text: None)
+    os.kill(pids(machine)["controller"], signal.SIGKILL)
+    assert corral("ls").code == 0
+
+
+def test_crashes_of_earlier_days_do_not_make_a_start_hopeless(machine):
+    embedded.ensure(Client(), lambda _text: None)
+    for count in range(1, 4):
+        controller = pids(machine)["controller"]
+        os.kill(controller, signal.SIGKILL)
+        wait_for(lambda n=count: embedded._restarts()["controller"] == n, "not noticed")
+        wait_for(lambda: embedded._answers(Client()), "the controller did not come back")
+    os.kill(pids(machine)["controller"], signal.SIGKILL)
+    wait_for(lambda: not embedded._answers(Client()), "the controller lives on")
+    embedded.ensure(Client(), lambda _text: None)
+    assert embedded._answers(Client())
+
+
 def test_a_killed_supervisor_is_replaced_and_adopts(machine):
     embedded.ensure(Client(), lambda _text: None)
     before, first = pids(machine), embedded.supervisor_pid()
@@ -203,7 +226,7 @@ def test_stop_ends_everything_and_says_so(machine, corral):
     done = corral("controller", "stop")
     assert done.code == 0
     assert "ended: controller, agent, supervisor" in done.err
-    assert "3 containers of this machine's stacks keep running" in done.err
+    assert "containers that keep running: 3" in done.err
     assert embedded.daemon_pids() == {}
     again = corral("controller", "stop")
     assert "neither controller nor agent runs" in again.err
@@ -228,10 +251,19 @@ def test_stop_ends_a_controller_that_was_started_by_hand(machine, spawn_program)
         "import os, sys; os.execv(sys.argv[1], sys.argv[1:])",
         embedded.DAEMON_PYTHON, "-P", "-m", "orchestrator",
     )  # fmt: skip
-    wait_for(lambda: embedded.daemon_pids(), "the controller did not start")
+    wait_for(embedded.daemon_pids, "the controller did not start")
     # Reaped by a thread: a zombie child of ours would look alive to nobody but us.
     threading.Thread(target=process.wait, daemon=True).start()
     assert embedded.stop(Client()) == ["controller"]
+
+
+def test_down_starts_a_stopped_controller_because_containers_may_run(machine, corral):
+    assert corral("-p", "shop", "down").code == 1
+    assert starts(machine) == []  # there never was one: nothing can run
+    (machine.state / "controller").mkdir(parents=True)
+    (machine.state / "controller" / "state.db").touch()
+    corral("-p", "shop", "down", "-t", "1")
+    assert embedded.supervisor_pid() is not None
 
 
 def test_only_root_starts_one(machine, monkeypatch):

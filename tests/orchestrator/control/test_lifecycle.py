@@ -199,7 +199,7 @@ async def test_a_node_that_never_acknowledges_is_named_and_not_waited_for():
 
         async def read():
             async for event in rig.control.events("app"):
-                events.append(event)
+                events.append(event)  # noqa: PERF401 - one by one, as they come
 
         reader = rig.group.create_task(read())
         target = next(t for t in rig.live("web") if t.node == "n1")

@@ -101,7 +101,9 @@ async def test_a_crashing_update_is_paused_and_the_old_tasks_serve_on():
     async with Rig(nodes=2) as rig:
         await rig.up(project(web=replicas(3)))
         await rig.deployed()
-        rig.how["web:2"] = Behaviour(exit_code=1, runs_for=0.0, never_ready=False, reject="bad mount")
+        rig.how["web:2"] = Behaviour(
+            exit_code=1, runs_for=0.0, never_ready=False, reject="bad mount"
+        )
         await rig.up(project(web=replicas(3, image="web:2")))
         end = await rig.end_of()
         assert end.state == "failed"
@@ -152,9 +154,7 @@ async def test_an_update_that_fails_is_rolled_back_where_the_file_says_so(monkey
 async def test_no_progress_until_the_deadline_fails_and_says_who_is_waited_for():
     async with Rig() as rig:
         rig.how["db"] = Behaviour(never_ready=True)
-        await rig.up(
-            project(db=dict(CHECK), web=after("service_healthy", "db")), deadline=30.0
-        )
+        await rig.up(project(db=dict(CHECK), web=after("service_healthy", "db")), deadline=30.0)
         start = rig.clock.monotonic()
         end = await rig.end_of(within=100)
         assert not end.ok
@@ -209,7 +209,9 @@ async def test_services_gone_from_the_file_are_removed():
         await rig.up(project(web={}))
         await rig.deployed()
         assert not rig.tasks("old")
-        await rig.until(lambda: {s for vips in rig.cluster.vips.values() for _, s in vips} == {"web"})
+        await rig.until(
+            lambda: {s for vips in rig.cluster.vips.values() for _, s in vips} == {"web"}
+        )
 
 
 async def test_up_of_one_service_leaves_the_others_as_they_are():
@@ -345,7 +347,9 @@ async def test_bad_commands_are_refused_with_words():
             await rig.control.remove("app", volumes=False, timeout=None)
         with pytest.raises(NotFound):
             await rig.end_of()
-        await rig.up(project(web={}, one={"container_name": "single"}, all={"deploy": {"mode": "global"}}))
+        await rig.up(
+            project(web={}, one={"container_name": "single"}, all={"deploy": {"mode": "global"}})
+        )
         await rig.deployed()
         for bad in ({"nope": 1}, {"web": -1}, {"one": 2}, {"all": 3}):
             with pytest.raises(Invalid):
@@ -373,7 +377,9 @@ async def test_refusals_point_into_the_file():
 
 async def test_published_ports_belong_to_one_service_of_the_cluster():
     async with Rig() as rig:
-        port = {"ports": [{"target": 80, "published": "8080", "protocol": "tcp", "mode": "ingress"}]}
+        port = {
+            "ports": [{"target": 80, "published": "8080", "protocol": "tcp", "mode": "ingress"}]
+        }
         await rig.up(project(web=port))
         await rig.deployed()
         with pytest.raises(Invalid) as caught:

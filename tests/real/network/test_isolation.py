@@ -112,7 +112,10 @@ def test_an_internal_network_has_no_way_out(cluster):
         assert ask(client, cluster.address("inner-too"))[0] == "inner-too"
         assert ask(client, cluster.stranger.address, timeout=SHORT) in NO_WAY
         # Not even with a route of its own making.
-        sh(client, *"ip route add default via 169.254.1.1 dev eth0 onlink".split())
+        sh(
+            client,
+            *["ip", "route", "add", "default", "via", "169.254.1.1", "dev", "eth0", "onlink"],
+        )
         assert ask(client, cluster.stranger.address, timeout=SHORT) in NO_WAY
         assert ask(client, NODES["n1"], 8000, timeout=SHORT) in NO_WAY
         assert outside.seen == 0
@@ -163,7 +166,7 @@ def mac_of_overlay(host):
 
 
 def test_loopback_is_not_reachable_from_outside(cluster):
-    """route_localnet is on for our devices: 127.0.0.0/8 from a container or a neighbour is dropped."""
+    """Although route_localnet is on for our devices."""
     n1 = cluster.hosts["n1"]
     daemon = Server(n1.ns, "daemon", port=3333, address="127.0.0.1")
     try:
