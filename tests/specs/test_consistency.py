@@ -176,6 +176,14 @@ def test_inconsistencies(folder, body, path, word, hint):
     assert problem.position is not None
 
 
+CYCLE = """
+services:
+  a: {image: x, depends_on: [b]}
+  b: {image: x, depends_on: [c]}
+  c: {image: x, depends_on: [a]}
+"""
+
+
 @pytest.mark.parametrize(
     ("text", "path", "word"),
     [
@@ -192,8 +200,7 @@ def test_inconsistencies(folder, body, path, word, hint):
         ),
         ("services: {}\nvolumes: {v: {name: a, external: {name: b}}}", "volumes.v", "differ"),
         (
-            "services: {a: {image: x, depends_on: [b]}, b: {image: x, depends_on: [c]},"
-            " c: {image: x, depends_on: [a]}}",
+            CYCLE,
             "services.a.depends_on.b",
             "a -> b -> c -> a",
         ),
@@ -223,7 +230,10 @@ services:
   web: {image: x, depends_on: [db], networks: [front]}
   db: {image: y, networks: [back], volumes: ['data:/d']}
   debug: {image: z, profiles: [debug], depends_on: [web]}
-  tool: {image: t, profiles: [tools], depends_on: {extra: {condition: service_started, required: false}}}
+  tool:
+    image: t
+    profiles: [tools]
+    depends_on: {extra: {condition: service_started, required: false}}
   extra: {image: e, profiles: [more]}
   broken: {image: b, profiles: [broken], networks: [nope]}
 networks: {front: , back: , unused: }

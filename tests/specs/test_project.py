@@ -183,14 +183,14 @@ services:
   web:
     image: x
     build: {context: ./b, args: {A: 1}, ssh: [default, k=./k], ulimits: {nofile: 1}}
-    command: ["sh", "-c", "echo $$HOME; on", "22:22", "0o17", "1e3", "yes", "2020-01-01", "<<", "="]
+    command: ["sh", "-c", "echo $$HOME; on", "22:22", "0o17", "1e3", "yes", "2020-01-01", "<<"]
     entrypoint: ""
-    environment: {A: "a\\nb\\n", B: , C: "${X}", D: "  lead", E: "trail ", F: "#no", G: "é\\t\\u2028"}
+    environment: {A: "a\\nb\\n", B: , C: "${X}", D: "  lead", E: "trail ", F: "#no", G: "é\\u2028"}
     ports: ["80-82:80-82/udp", "127.0.0.1::53"]
-    volumes: [v1:/v, "./p:/p:ro,z", /anon, {type: tmpfs, target: /t, tmpfs: {size: 1g, mode: 0o1777}}]
+    volumes: [v1:/v, "./p:/p:ro,z", /anon, {type: tmpfs, target: /t, tmpfs: {size: 1g}}]
     depends_on: {db: {condition: service_healthy, restart: true, required: false}}
     healthcheck: {test: [CMD, a], interval: 90s, retries: 3, disable: false}
-    deploy: {replicas: 0, resources: {limits: {cpus: "0.1", memory: 1g}}, restart_policy: {delay: 0s}}
+    deploy: {replicas: 0, resources: {limits: {cpus: "0.1", memory: 1g}}, restart_policy: {}}
     networks: {n: {aliases: [a]}, default: }
     secrets: [{source: s, mode: 0400}]
     configs: [c]
