@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agent.record import Record
     from agent.seams import Network
     from specs.node import NodeFacts
-    from specs.wire import Content
+    from specs.wire import Content, Peer
 
 log = logging.getLogger(__name__)
 
@@ -62,6 +62,7 @@ class Worker:
         probe: Callable[[], Awaitable[NodeFacts]],
         warnings: Callable[[], tuple[str, ...]] = tuple,
         join: Callable[[], None] = lambda: None,
+        meet: Callable[[NodeSelf, Mapping[str, Peer]], Awaitable[None]] | None = None,
     ) -> None:
         self.facts = facts
         self.held = Held()
@@ -72,6 +73,7 @@ class Worker:
         self._probe = probe
         self._more_warnings = warnings
         self._join = join  # makes the node's directories ready, at the first instruction
+        self._meet = meet
         self.adopted = asyncio.Event()
         self._parts: Parts | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -261,8 +263,11 @@ class Worker:
     async def _apply(self) -> None:
         held = self.held
         objects = held.objects
+        me = held.me or NodeSelf(node="", name="")
+        if self._meet is not None:
+            await self._meet(me, objects.peers)
         await self._network.apply(
-            me=held.me or NodeSelf(node="", name=""),
+            me=me,
             networks=objects.networks,
             services=objects.services,
             peers=objects.peers,

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import identity, vault
+from orchestrator import ca, identity, vault
 from orchestrator.api import app
 from orchestrator.api.routes import Parts
 from orchestrator.control.control import Control
@@ -45,6 +45,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXIT_REFUSED = 3  # it said why; starting again without a change will not help
+LONGEST_SOCKET = 103  # 108 with the terminator (unix(7)), and ".new" while it is made
 ROUTES = Path("/proc/net/route")
 
 
@@ -77,10 +78,17 @@ async def compose(
     clock, rng = SystemClock(), random.Random()  # noqa: S311 - ids and jitter, no secrets
     found = await identity.load(store, clock=clock, rng=rng, routes=machine_routes())
     cluster = await Cluster.open(store, clock)
+    authority = await ca.load(store, sealer, cluster=found.id, clock=clock)
     local = LocalTransport(config.agent_socket)
     transport = Machines(config=config, local=local, cluster=cluster, identity=found, clock=clock)
     dispatcher = Dispatcher(
-        store=store, cluster=cluster, identity=found, transport=transport, clock=clock, rng=rng
+        store=store,
+        cluster=cluster,
+        identity=found,
+        transport=transport,
+        clock=clock,
+        rng=rng,
+        authority=authority,
     )
     control = Control(store, cluster, clock, rng, sealer, dispatcher)
     nodes = Nodes(
@@ -125,6 +133,11 @@ async def compose(
 
 def folders(config: Config) -> None:
     """Make the folders, closed to everybody else where secrets lie."""
+    if len(os.fsencode(config.socket)) > LONGEST_SOCKET:
+        raise Unavailable(
+            f"{config.socket} is too long for the path of a unix socket",
+            hint=f"CORRAL_RUN_DIR: at most {LONGEST_SOCKET - len('/controller.sock')} characters",
+        )
     try:
         config.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         config.folder.chmod(0o700)

@@ -7,6 +7,7 @@ taken up again after its last line, without gaps or doubles.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from orchestrator.api import streams
@@ -20,7 +21,7 @@ from specs.api import StackLogLine
 from specs.task import TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from aiohttp import web
 
@@ -127,10 +128,11 @@ class StackLogs:
         lost_at: float | None = None
         while True:
             try:
-                async for line in self._read(task, query):
-                    lost_at = None
-                    if place.is_new(line):
-                        yield _stack_line(task, line)
+                async with contextlib.aclosing(self._read(task, query)) as lines:
+                    async for line in lines:
+                        lost_at = None
+                        if place.is_new(line):
+                            yield _stack_line(task, line)
                 if not self._query.follow or self._ended(task):
                     return
             except NotFound:
@@ -146,7 +148,7 @@ class StackLogs:
                 return
             query = place.resume(self._query)
 
-    def _read(self, task: Task, query: LogQuery) -> AsyncIterator[LogLine]:
+    def _read(self, task: Task, query: LogQuery) -> AsyncGenerator[LogLine, None]:
         if task.node is None:
             raise Unavailable("the task has no node")
         return self._parts.agents.logs(task.node, task.id, query)

@@ -124,16 +124,22 @@ class Addresses:
     def _give(self, network: Network, node: str) -> Given:
         pool = IPv4Network(network.pool)
         avoid = self.held(network.id) | self._fixed[network.id] | _unusable(pool)
+        # A /32 of another node inside our block would carry the traffic there.
+        foreign = avoid | {
+            int(IPv4Address(cidr.removesuffix("/32")))
+            for cidr, lease in self.leases(network.id).items()
+            if lease.node != node and cidr.endswith("/32")
+        }
         mine = [
             IPv4Network(c) for c, lease in self.leases(network.id).items() if lease.node == node
         ]
         for block in sorted(mine, key=lambda b: (-b.num_addresses, int(b.network_address))):
-            found = _first_free(block, avoid)
+            found = _first_free(block, foreign)
             if found is not None:
                 return self._take(network, found)
         fresh = self._new_block(network, pool, node)
         if fresh is not None:
-            found = _first_free(fresh, avoid)
+            found = _first_free(fresh, foreign)
             if found is not None:
                 self._lease(network, str(fresh), node)
                 return self._take(network, found)

@@ -96,13 +96,19 @@ def test_reconcile(service, random):
         if slot not in wanted.slots:
             assert not left, "law: a slot nobody wants is emptied"
             continue
-        if any(t.ready and not t.lost for t in live):
-            assert any(t.ready and not t.lost for t in left) or any(
-                t.spec_hash == "new" and not t.lost for t in left
+        good = [t for t in live if t.sound and t.ready]
+        if good:
+            assert [t for t in left if t.sound and t.ready] or any(
+                t.sound and t.spec_hash == "new" for t in left
             ), "law: the last copy that serves a wanted slot is never stopped"
-        assert len([t for t in left if t.sound and not t.evicted]) <= 1 + len(
-            {t.spec_hash for t in left}
-        ), "law: surplus copies go"
+        current = [t for t in live if t.sound and t.spec_hash == "new" and not t.evicted]
+        kept = [t for t in current if t.id not in stopped]
+        assert len(kept) == min(1, len(current)), "law: of copies of one spec one stays"
+        if any(t.ready for t in current):
+            assert kept[0].ready, "law: one that serves stays rather than one that does not"
+        outdated = [t for t in left if t.sound and t.spec_hash == "old"]
+        if not any(t.sound and t.spec_hash == "new" for t in live):
+            assert len(outdated) <= 1, "law: of copies of one spec one stays"
 
     shuffled = list(tasks)
     random.shuffle(shuffled)

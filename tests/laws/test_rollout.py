@@ -137,6 +137,12 @@ def test_an_update_keeps_its_promises_and_ends(replicas, update, exclusive, data
             assert sim.available() >= replicas - width, "law: at most parallelism are missing"
         if moves.state == "done":
             break
+        for stop in moves.stop:
+            slot = sim.tasks[stop.task].slot
+            here = [t for t in sim.tasks.values() if t.slot == slot and t.spec_hash == "new"]
+            assert exclusive or any(t.state is not TaskState.ASSIGNED for t in here), (
+                "law: what serves is not stopped before its replacement is prepared"
+            )
         choices = sim.choices()
         if choices:
             sim.step(data.draw(st.sampled_from(sorted(choices))))
@@ -148,7 +154,9 @@ def test_an_update_keeps_its_promises_and_ends(replicas, update, exclusive, data
     assert len([t for t in sim.tasks.values() if t.live]) == replicas
 
 
-@given(st.integers(2, 6), st.integers(1, 2), st.sampled_from(["stop-first", "start-first"]), st.data())
+@given(
+    st.integers(2, 6), st.integers(1, 2), st.sampled_from(["stop-first", "start-first"]), st.data()
+)
 def test_a_failing_update_stops_where_it_is(replicas, parallelism, order, data):
     sim = Simulation(replicas, UpdateConfig(parallelism=parallelism, order=order))
     sim.broken = True

@@ -226,6 +226,13 @@ async def test_a_state_folder_that_cannot_be_made_is_said(tmp_path):
         await controller.run(config, embedded=False)
 
 
+async def test_a_run_folder_too_deep_for_a_socket_is_said(tmp_path):
+    config = Config(state_dir=tmp_path / "state", run_dir=tmp_path / ("x" * 100))
+    with pytest.raises(Unavailable, match="too long") as refused:
+        await controller.run(config, embedded=False)
+    assert "CORRAL_RUN_DIR" in refused.value.hint
+
+
 async def test_systemd_is_told(config, monkeypatch, tmp_path):
     path = tmp_path / "notify.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:

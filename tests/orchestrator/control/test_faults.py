@@ -81,9 +81,9 @@ async def test_a_task_with_a_volume_waits_for_its_node_and_says_so():
         await rig.nodes[task.node].crash()
         await asyncio.sleep(30)
         assert [t.id for t in rig.tasks("db")] == [task.id]
-        from orchestrator.control.rows import task_row
+        from orchestrator.api.rows import task_row
 
-        row = task_row(rig.cluster, rig.cluster.tasks[task.id], rig.clock.wall())
+        row = task_row(rig.cluster, rig.cluster.tasks[task.id], now=rig.clock.wall())
         assert "volume app_data" in row.status
         assert "down" in row.status
         await rig.nodes[task.node].connect()
