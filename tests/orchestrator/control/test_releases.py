@@ -339,6 +339,15 @@ async def test_down_with_volumes_deletes_data_and_history():
         assert not rig.cluster.releases
 
 
+async def test_who_looks_at_a_removal_too_late_still_sees_its_end():
+    async with Rig() as rig:
+        await rig.up(project(web={}))
+        await rig.deployed()
+        await rig.control.remove("app", volumes=False, timeout=0)
+        await rig.until(lambda: "app" not in rig.cluster.stacks)
+        assert (await rig.end_of()).ok
+
+
 async def test_bad_commands_are_refused_with_words():
     async with Rig() as rig:
         with pytest.raises(NotFound):
