@@ -236,7 +236,7 @@ class _Story:
 
     def _hears(self, node: str) -> bool:
         condition = self._cluster.conditions.get(node)
-        return condition is not None and condition.status == "ready"
+        return condition is not None and condition.status != "down"
 
     def _line(self, kind: str, **fields: object) -> Progress:
         return Progress.model_validate(
