@@ -40,17 +40,23 @@ from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from agent.config import Config
     from agent.runner import Prober
     from agent.seams import Images, Network, Volumes
     from specs.kit.clock import Clock
+    from specs.node import NodeFacts
+    from specs.wire import NodeSelf, Peer
 
 log = logging.getLogger(__name__)
 
 SLOTS = 4  # containers made or taken away at once: more gains little on two cores
 ROTATE_EVERY = 0.25
+
+
+async def _no_request() -> str:
+    return ""
 
 
 @dataclass(frozen=True)
@@ -64,6 +70,8 @@ class Effects:
     close: tuple[Callable[[], Awaitable[None] | None], ...] = ()
     leave: Callable[[], Awaitable[None]] | None = None
     warnings: Callable[[], tuple[str, ...]] = tuple
+    meet: Callable[[NodeSelf, Mapping[str, Peer]], Awaitable[None]] | None = None
+    request: Callable[[], Awaitable[str]] = _no_request
 
 
 def real_effects(config: Config) -> Effects:
@@ -79,9 +87,11 @@ def real_effects(config: Config) -> Effects:
         volumes=VolumeStore(config.state_dir, config.run_dir),
         network=network,
         background=(network.run,),
-        close=(images.close, network.close),
+        close=(images.peers.close, images.close, network.close),
         leave=network.leave,
         warnings=lambda: network.warnings,
+        meet=images.peers.meet,
+        request=images.identity.request,
     )
 
 
@@ -135,14 +145,21 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
             cgroup=config.cgroup,
         )
         version = await runtime.version()
+
+        async def look() -> NodeFacts:
+            seen = await asyncio.to_thread(facts.probe, name, version)
+            digests = {image.digest for image in await effects.images.list()}
+            return seen.model_copy(update={"images": tuple(sorted(digests))})
+
         journal = Journal(config.journal, config.tasks, config.run_dir)
         worker = Worker(
             journal=journal,
             network=effects.network,
             boot=facts.boot_id(),
-            facts=facts.probe(name, version),
-            probe=lambda: facts.probe(name, version),
+            facts=await look(),
+            probe=look,
             warnings=effects.warnings,
+            meet=effects.meet,
         )
         parts = Parts(
             journal=journal,
@@ -171,6 +188,7 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
             volumes=effects.volumes,
             inotify=inotify,
             leave=lambda: _leave(config, worker, effects),
+            request=effects.request,
         )
         gc.freeze()  # what start-up made lives as long as we do: spare the collector
         async with asyncio.TaskGroup() as group:

@@ -127,6 +127,7 @@ class Server:
         volumes: Volumes,
         inotify: Inotify,
         leave: Callable[[], Awaitable[list[str]]],
+        request: Callable[[], Awaitable[str]],
     ) -> None:
         self._worker = worker
         self._containers = containers
@@ -134,6 +135,7 @@ class Server:
         self._volumes = volumes
         self._inotify = inotify
         self._leave = leave
+        self._request = request
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -157,7 +159,10 @@ class Server:
     async def hello(self, _request: web.Request) -> web.Response:
         held = self._worker.held
         answer = Hello(
-            node=held.me.node if held.me else "", stamp=held.stamp, facts=self._worker.facts
+            node=held.me.node if held.me else "",
+            stamp=held.stamp,
+            facts=self._worker.facts,
+            request=await self._request(),
         )
         return _json(answer)
 

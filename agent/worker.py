@@ -22,12 +22,12 @@ from specs.task import Desired, TaskStatus
 from specs.wire import HEARTBEAT, Acknowledged, Instructions, NodeSelf, Refused, Report
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from agent.record import Record
     from agent.seams import Network
     from specs.node import NodeFacts
-    from specs.wire import Content
+    from specs.wire import Content, Peer
 
 log = logging.getLogger(__name__)
 
@@ -59,8 +59,9 @@ class Worker:
         network: Network,
         boot: str,
         facts: NodeFacts,
-        probe: Callable[[], NodeFacts],
+        probe: Callable[[], Awaitable[NodeFacts]],
         warnings: Callable[[], tuple[str, ...]] = tuple,
+        meet: Callable[[NodeSelf, Mapping[str, Peer]], Awaitable[None]] | None = None,
     ) -> None:
         self.facts = facts
         self.held = Held()
@@ -70,6 +71,7 @@ class Worker:
         self._boot = boot
         self._probe = probe
         self._more_warnings = warnings
+        self._meet = meet
         self.adopted = asyncio.Event()
         self._parts: Parts | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -257,8 +259,11 @@ class Worker:
     async def _apply(self) -> None:
         held = self.held
         objects = held.objects
+        me = held.me or NodeSelf(node="", name="")
+        if self._meet is not None:
+            await self._meet(me, objects.peers)
         await self._network.apply(
-            me=held.me or NodeSelf(node="", name=""),
+            me=me,
             networks=objects.networks,
             services=objects.services,
             peers=objects.peers,
@@ -269,7 +274,11 @@ class Worker:
     async def _keep_facts(self) -> NoReturn:
         while True:
             await asyncio.sleep(FACTS_EVERY)
-            facts = await asyncio.to_thread(self._probe)
+            try:
+                facts = await self._probe()
+            except Exception:  # the old facts stay; the next look may succeed
+                log.exception("the node cannot be probed")
+                continue
             if facts != self.facts:
                 self.facts = facts
                 for subscriber in self._subscribers:

@@ -20,7 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import identity, vault
+from orchestrator import ca, identity, vault
 from orchestrator.api import app
 from orchestrator.api.routes import Parts
 from orchestrator.control.control import Control
@@ -78,10 +78,17 @@ async def compose(
     clock, rng = SystemClock(), random.Random()  # noqa: S311 - ids and jitter, no secrets
     found = await identity.load(store, clock=clock, rng=rng, routes=machine_routes())
     cluster = await Cluster.open(store, clock)
+    authority = await ca.load(store, sealer, cluster=found.id, clock=clock)
     local = LocalTransport(config.agent_socket)
     transport = Machines(config=config, local=local, cluster=cluster, identity=found, clock=clock)
     dispatcher = Dispatcher(
-        store=store, cluster=cluster, identity=found, transport=transport, clock=clock, rng=rng
+        store=store,
+        cluster=cluster,
+        identity=found,
+        transport=transport,
+        clock=clock,
+        rng=rng,
+        authority=authority,
     )
     control = Control(store, cluster, clock, rng, sealer, dispatcher)
     nodes = Nodes(

@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -19,7 +20,7 @@ import aiohttp
 from orchestrator import identity
 from orchestrator.agentclient import AgentClient
 from orchestrator.errors import NotFound, RequestError, Unavailable
-from orchestrator.session import SILENCE, Session, Superseded
+from orchestrator.session import SILENCE, Certified, Session, Superseded
 from orchestrator.store.base import StoreError
 from specs.wire import Stamp
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web import WebSocketResponse
 
+    from orchestrator.ca import Authority
     from orchestrator.identity import Cluster
     from orchestrator.seams import ClusterView, Control, LogQuery
     from orchestrator.store.base import Store
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
     from specs.wire import (
         BuildEvent,
         BuildImage,
+        Hello,
         ImageInfo,
         LogLine,
         ResolvedImage,
@@ -66,6 +69,7 @@ class Dispatcher:
         clock: Clock,
         rng: random.Random,
         silence: float = SILENCE,
+        authority: Authority | None = None,
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -73,6 +77,7 @@ class Dispatcher:
         self._clock = clock
         self._rng = rng
         self._silence = silence
+        self._authority = authority
         self.identity = identity
         self.superseded = ""  # why this controller instructs nobody any more
         self._clients: dict[str, AgentClient] = {}
@@ -206,6 +211,7 @@ class Dispatcher:
                 stamp=Stamp(cluster=self.identity.id, epoch=self.identity.epoch),
                 generation=self._generations.get(node.id, 0),
                 silence=self._silence,
+                certify=partial(self._certify, node.id),
             )
             hello = await session.open()
             await control.connected(node.id, hello)
@@ -217,6 +223,16 @@ class Dispatcher:
             finally:
                 self._generations[node.id] = session.generation
                 self._clients.pop(node.id, None)
+
+    def _certify(self, node_id: str, hello: Hello) -> Certified:
+        if self._authority is None or not hello.request:
+            return Certified()
+        try:
+            signed = self._authority.issue(hello.request, node_id, now=self._clock.wall())
+        except ValueError as exc:
+            log.warning("no certificate: %s", exc, extra={"node": node_id})
+            return Certified()
+        return Certified(signed, self._authority.pem)
 
     def _lost(self, node: Node, control: Control, reason: str) -> None:
         if self._reasons.get(node.id) != reason:

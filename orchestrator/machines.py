@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 class Machines:
-    """This machine and the others: the way to each, and adding and removing them."""
+    """The controller's machine and all others: the way to each, adding and removing them."""
 
     def __init__(
         self,

@@ -14,12 +14,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.network import messages, names, namespaces, netlink
+from agent.network import messages, names, namespaces, netlink, nft
 from agent.network.objects import Neighbour, Route
 from agent.network.plan import DEVICE_CONF, LinkPlan, TaskPlan, container_routes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from specs.stack import TaskSpec
 
 # Resolved in the calling thread's network namespace.
 _DISABLE_IPV6 = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
@@ -110,11 +112,36 @@ def _configure_inside(plan: TaskPlan, inner: netlink.Netlink) -> None:
     inner.run(batch)
 
 
-def resolver_sockets(path: Path, *, home: int) -> tuple[socket.socket, socket.socket] | None:
+# Stateless on purpose: NAT would put all of the container's traffic under connection tracking.
+_ASIDE = f"""
+table ip corral {{}}
+delete table ip corral
+table ip corral {{
+  chain out {{
+    type filter hook output priority raw; policy accept;
+    ip daddr {names.RESOLVER} udp dport 53 udp dport set {names.RESOLVER_ASIDE}
+    ip daddr {names.RESOLVER} tcp dport 53 tcp dport set {names.RESOLVER_ASIDE}
+    ip saddr {names.RESOLVER} udp sport {names.RESOLVER_ASIDE} udp sport set 53
+    ip saddr {names.RESOLVER} tcp sport {names.RESOLVER_ASIDE} tcp sport set 53
+  }}
+}}
+"""
+
+
+def serves_names(spec: TaskSpec) -> bool:
+    """Say whether the container is a name server itself and wants port 53 of all addresses."""
+    return any(port.target == 53 for port in (*spec.ports, *spec.expose))
+
+
+def resolver_sockets(
+    path: Path, *, home: int, aside: bool = False
+) -> tuple[socket.socket, socket.socket] | None:
     """Return (UDP, listening TCP) sockets on 127.0.0.11:53 of the namespace kept at ``path``.
 
-    None when something in there holds the port already.
+    With ``aside`` they are on another port and 53 is rewritten to it inside the namespace, so
+    that the container can bind 0.0.0.0:53. None when something holds the port already.
     """
+    port = names.RESOLVER_ASIDE if aside else 53
     namespace = namespaces.open_kept(path)
     if namespace is None:
         return None
@@ -123,10 +150,12 @@ def resolver_sockets(path: Path, *, home: int) -> tuple[socket.socket, socket.so
         with namespaces.inside(namespace, home):
             udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            if aside:
+                nft.run("-f", "-", script=_ASIDE)  # a child is in its parent thread's namespace
         # The sockets belong to the namespace they were made in, wherever we are by now.
-        udp.bind((names.RESOLVER, 53))
+        udp.bind((names.RESOLVER, port))
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        tcp.bind((names.RESOLVER, 53))
+        tcp.bind((names.RESOLVER, port))
         tcp.listen(64)
     except OSError as error:
         for made in (udp, tcp):

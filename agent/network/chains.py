@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.network import names
-from agent.network.plan import in_overlay
+from agent.network.overlay import in_overlay
 
 if TYPE_CHECKING:
     from agent.network.plan import Wanted

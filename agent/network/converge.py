@@ -13,7 +13,8 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from agent.network import messages, names, netlink
-from agent.network.plan import DEVICE_CONF, HostPlan, VxlanPlan
+from agent.network.overlay import VxlanPlan
+from agent.network.plan import DEVICE_CONF, HostPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -36,6 +36,10 @@ class PortSockets:
         """Return the held ports as "80/tcp": they are ours, not another program's."""
         return frozenset(f"{key.published}/{key.protocol}" for key in self._held)
 
+    def decided(self, key: PortKey) -> bool:
+        """Say whether the port has been tried: it is held, or ``refused`` says why not."""
+        return key in self._held or key in self.refused
+
     @property
     def warnings(self) -> list[str]:
         """Return what to tell people; that an address is another node's is no fault here."""

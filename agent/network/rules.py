@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 
 from agent.network import names
 from agent.network.chains import base
-from agent.network.plan import holds_network, in_overlay, ingress_numbers, reachable_peers
+from agent.network.overlay import in_overlay, ingress_numbers, reachable_peers
+from agent.network.plan import holds_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from agent.network.endpoints import Seen
     from agent.network.plan import Wanted
     from specs.stack import Port
+    from specs.wire import Assignment
 
 # name -> (key type, flags, data type or "")
 _SETS: dict[str, tuple[str, str, str]] = {
@@ -213,14 +215,22 @@ def _members(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
 
 
 def _tasks(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
-    for task, assignment in wanted.assignments.items():
-        if not holds_network(assignment):
-            continue
-        # Any of the container's addresses on any of its links: replies leave by the default
-        # route's link when their destination is in none of its networks.
-        for link in assignment.networks:
-            for address in assignment.networks:
-                sets["owned"][f'"{names.veth(task, link.network)}" . {address.address}'] = ""
+    for assignment in wanted.assignments.values():
+        if holds_network(assignment):
+            sets["owned"].update(dict.fromkeys(owned_elements(assignment), ""))
+
+
+def owned_elements(assignment: Assignment) -> list[str]:
+    """Return which source addresses the task's links may send with.
+
+    Any of the container's addresses on any of its links: replies leave by the default
+    route's link when their destination is in none of its networks.
+    """
+    return [
+        f'"{names.veth(assignment.id, link.network)}" . {place.address}'
+        for link in assignment.networks
+        for place in assignment.networks
+    ]
 
 
 def _port(

@@ -185,7 +185,7 @@ def _pack(archive: Path, version: str, files: dict[str, Path], manifest: bytes) 
     temporary = archive.with_name(f".{archive.name}.{os.getpid()}")
     with temporary.open("wb") as raw:
         with (
-            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+            gzip.GzipFile("", "wb", 4, raw, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
         ):
             for name in sorted(files):

@@ -21,20 +21,23 @@ SKEW = 30.0  # seconds between two clocks that logs merged by time still make se
 DISK = 2 * 1024 * 1024  # KiB below which images will not fit for long
 
 # tool -> package, where it is not the tool's own name; by family of distributions
+_UTIL_LINUX = ("nsenter", "unshare", "setsid", "flock", "mount")
+_FAMILIES = {  # what iproute2 and the shadow tools are called
+    "debian": ("iproute2", "passwd"),
+    "fedora": ("iproute", "shadow-utils"),
+    "suse": ("iproute2", "shadow"),
+    "arch": ("iproute2", "shadow"),
+}
 _PACKAGES = {
-    "debian": {"nft": "nftables", "ip": "iproute2", "useradd": "passwd", "groupadd": "passwd",
-               "nsenter": "util-linux", "unshare": "util-linux", "flock": "util-linux", "setsid": "util-linux",
-               "mount": "mount"},
-    "fedora": {"nft": "nftables", "ip": "iproute", "useradd": "shadow-utils",
-               "groupadd": "shadow-utils", "nsenter": "util-linux", "unshare": "util-linux", "flock": "util-linux",
-               "setsid": "util-linux", "mount": "util-linux"},
-    "suse": {"nft": "nftables", "ip": "iproute2", "useradd": "shadow", "groupadd": "shadow",
-             "nsenter": "util-linux", "unshare": "util-linux", "flock": "util-linux", "setsid": "util-linux",
-             "mount": "util-linux"},
-    "arch": {"nft": "nftables", "ip": "iproute2", "useradd": "shadow", "groupadd": "shadow",
-             "nsenter": "util-linux", "unshare": "util-linux", "flock": "util-linux", "setsid": "util-linux",
-             "mount": "util-linux"},
-}  # fmt: skip
+    family: {
+        "nft": "nftables",
+        "ip": iproute,
+        "useradd": shadow,
+        "groupadd": shadow,
+        **dict.fromkeys(_UTIL_LINUX, "util-linux"),
+    }
+    for family, (iproute, shadow) in _FAMILIES.items()
+}
 _INSTALL = {
     "debian": "apt-get install -y",
     "fedora": "dnf install -y",

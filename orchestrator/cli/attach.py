@@ -336,7 +336,7 @@ class Attached:
         self._close_view()
         if self._watcher is not None:
             self._watcher.cancel()
-        self._client.request("POST", f"{self._path}/stop", body={"timeout": timeout})
+        self._client.persist("POST", f"{self._path}/stop", body={"timeout": timeout})
         self._board.end = None
         self._board.what = "stop"
         self._quiet = True  # how each container exits is told already

@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     board = boards.Board(stack, "down")
     _wake_controller(session)
     try:
-        session.client.request(
+        session.client.persist(
             "DELETE",
             session.path(),
             query={"volumes": args.volumes, "timeout": args.timeout},

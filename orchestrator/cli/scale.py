@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     rows = session.client.get(session.path("tasks"), all=True)["tasks"]
     for line in lines_of({}, [row for row in rows if row.get("service") in counts]):
         board.apply(line)  # what is there already is no news
-    session.client.request("POST", session.path("scale"), body={"services": counts})
+    session.client.persist("POST", session.path("scale"), body={"services": counts})
     if args.detach:
         return 0
     command = watch.command_prefix(session)

@@ -14,7 +14,7 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.client import Answer, BadAnswer, target
+from orchestrator.client import Answer, BadAnswer, Unavailable, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -115,7 +115,10 @@ class WebSocket:
         if self._fresh:
             self._fresh = False  # what came with the handshake's answer is parsed first
         else:
-            self.closed = not self._connection.fill()
+            try:
+                self.closed = not self._connection.fill()
+            except Unavailable:  # reset by the peer: the same as closed, for who waits here
+                self.closed = True
         while (taken := take_frame(self._connection.buffer)) is not None:
             final, kind, data = taken
             if kind == PING:

@@ -23,7 +23,7 @@ def image(project):
     ],
 )
 def test_the_first_of_the_known_names_wins(folder, present, winner):
-    project = folder.load({name: IMAGE for name in present})
+    project = folder.load(dict.fromkeys(present, IMAGE))
     assert [name.rpartition("/")[2] for name in project.files] == [winner]
     assert bool(project.warnings) == (len(present) > 1)
 

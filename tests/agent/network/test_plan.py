@@ -5,7 +5,8 @@ from hypothesis import strategies as st
 
 from agent.network import messages, names
 from agent.network.objects import Address, Neighbour, Route, Rule
-from agent.network.plan import container_routes, host_plan, ingress_numbers, overlay_mtu, task_plan
+from agent.network.overlay import ingress_numbers, overlay_mtu
+from agent.network.plan import container_routes, host_plan, task_plan
 from specs.wire import Peer
 from tests.agent.network.test_rules import NODES, wanted
 from tests.real.network.states import Cluster
@@ -94,6 +95,7 @@ def test_a_node_alone_has_no_overlay():
     assert found.vxlan is None
     assert not found.rules
     assert {route.blackhole for route in found.routes} == {True}
+    assert Route("10.210.0.0/16", blackhole=True) in found.routes
 
 
 def test_only_links_that_exist_get_routes():

@@ -91,10 +91,24 @@ def chain(hook, **more):
     ],
 )
 def test_foreign_firewalls_that_drop_are_named(chains, overlay, count):
-    found = judge(chains, overlay=overlay)
+    found = judge(chains, overlay=overlay, opened=False, pool="10.210.0.0/16")
 
     assert len(found) == count
     assert all("filter" in sentence and "accept" in sentence for sentence in found)
+
+
+def test_the_advice_is_the_other_tools_own_command():
+    def advice(*chains, **more):
+        arguments = {"overlay": True, "opened": False, "pool": "10.210.0.0/16", **more}
+        return "; ".join(judge(chains, **arguments))
+
+    ufw = {"family": "ip", "table": "filter", "name": "ufw-user-forward"}
+    assert "ufw route allow from 10.210.0.0/16" in advice(chain("forward"), ufw)
+    assert "ufw allow 4789/udp" in advice(chain("input"), ufw)
+    firewalld = chain("forward", family="inet", table="firewalld", policy="accept")
+    assert "--add-source=10.210.0.0/16" in advice(firewalld)
+    assert not advice(chain("forward"), opened=True)
+    assert advice(chain("forward", table="mine"), opened=True)
 
 
 def test_port_sentences_say_what_to_do():

@@ -538,7 +538,7 @@ def test_the_live_tree_on_a_terminal(shop, project, world):
             if not part:
                 break
             seen += part
-            if b"done" in seen and not interrupted:
+            if b"done" in seen and b"hello" in seen and not interrupted:
                 interrupted = True
                 os.write(master, b"\x03")
         _, status = os.waitpid(pid, 0)
@@ -581,7 +581,12 @@ def test_logs_are_json_when_asked(shop, corral):
 
 def test_a_refused_release_shows_every_problem(shop, project, corral):
     problems = [
-        {"message": "a", "path": "services.web", "severity": "error"},
+        {
+            "message": "a",
+            "path": "services.web",
+            "severity": "error",
+            "position": {"file": "compose.yaml", "line": 3, "column": 5},
+        },
         {"message": "b", "path": "services.front", "severity": "warning", "hint": "c"},
     ]
 
@@ -591,5 +596,6 @@ def test_a_refused_release_shows_every_problem(shop, project, corral):
     shop.on("POST", "/v1/stacks/shop/releases", refuse)
     done = corral("-p", "shop", "up", "-d")
     assert done.code == 1
-    assert "error: services.web: a\n" in done.err
+    assert "compose.yaml:3:5: error: services.web: a\n" in done.err
+    assert "corral: 1 problem; nothing was changed\n" in done.err
     assert "warning: services.front: b\n  hint: c\n" in done.err

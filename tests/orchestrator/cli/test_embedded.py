@@ -62,7 +62,8 @@ while True:
         data = json.dumps(body).encode()
         code = 404 if "/progress" in request else 200
         try:
-            peer.sendall(b"HTTP/1.1 %d X\\r\\nContent-Length: %d\\r\\n\\r\\n" % (code, len(data)) + data)
+            head = b"HTTP/1.1 %d X\\r\\nContent-Length: %d\\r\\n\\r\\n"
+            peer.sendall(head % (code, len(data)) + data)
         except OSError:
             pass
 """
@@ -141,6 +142,25 @@ def test_a_killed_daemon_is_started_again(machine, name):
     after = pids(machine)
     assert {key for key in after if after[key] != before[key]} == {name}
     assert supervisor.read_status(str(machine.run))[name][2:] == (1, "signal:9")
+
+
+def test_reading_waits_for_a_controller_that_is_being_restarted(machine, corral):
+    embedded.ensure(Client(), lambda _text: None)
+    os.kill(pids(machine)["controller"], signal.SIGKILL)
+    assert corral("ls").code == 0
+
+
+def test_crashes_of_earlier_days_do_not_make_a_start_hopeless(machine):
+    embedded.ensure(Client(), lambda _text: None)
+    for count in range(1, 4):
+        controller = pids(machine)["controller"]
+        os.kill(controller, signal.SIGKILL)
+        wait_for(lambda n=count: embedded._restarts()["controller"] == n, "not noticed")
+        wait_for(lambda: embedded._answers(Client()), "the controller did not come back")
+    os.kill(pids(machine)["controller"], signal.SIGKILL)
+    wait_for(lambda: not embedded._answers(Client()), "the controller lives on")
+    embedded.ensure(Client(), lambda _text: None)
+    assert embedded._answers(Client())
 
 
 def test_a_killed_supervisor_is_replaced_and_adopts(machine):

@@ -243,6 +243,35 @@ def test_node_add_prints_steps_once_and_the_failure_with_its_hint(fake, corral):
     assert body["identity"] == str(Path.cwd() / "key")
 
 
+HOST_KEY = "SHA256:abc"
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["refused", "in the stream"])
+def test_an_unknown_host_key_is_asked_about_only_where_somebody_can_answer(
+    fake, corral, early, monkeypatch
+):
+    hint = f"compare it, then add --host-key {HOST_KEY}"
+
+    def add(request):
+        if request.body.get("host_key") == HOST_KEY:
+            return Lines([{"kind": "end", "ok": True, "message": "beta joined"}])
+        if early:
+            raise Problem(409, {"type": "host-key-unknown", "detail": "x shows", "hint": hint})
+        return Lines([{"kind": "end", "ok": False, "message": "x shows", "hint": hint}])
+
+    fake.on("POST", "/v1/nodes", add)
+    done = corral("node", "add", "root@x")
+    assert done.code == 1
+    assert done.err == f"corral: node add root@x failed: x shows\n  hint: {hint}\n"
+    assert len(fake.asked("POST", "/v1/nodes")) == 1
+
+    from orchestrator.cli import node
+
+    monkeypatch.setattr(node, "_confirmed", lambda _end, fingerprint: fingerprint == HOST_KEY)
+    done = corral("node", "add", "root@x")
+    assert (done.code, done.err) == (0, "beta joined\n")
+
+
 def test_events_as_text_and_json(fake, corral):
     event = {"time": 5.0, "kind": "task.failed", "stack": "shop", "service": "web", "message": "x"}
     fake.on("GET", "/v1/events", Lines([event]))

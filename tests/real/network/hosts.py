@@ -117,7 +117,7 @@ class Server:
         self.thread.join()
 
 
-def ask(namespace, address, port=80, protocol="tcp", source=None, timeout=1.0):
+def ask(namespace, address, port=80, protocol="tcp", source=None, timeout=2.0):
     """Return the server's answer as (name, peer), or the error's class name."""
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     with inside(namespace, lambda: socket.socket(socket.AF_INET, kind)) as link:
@@ -248,9 +248,13 @@ class Lab:
         self.servers.append(Server(namespace, name, port, address))
         return self.servers[-1]
 
-    def close(self):
+    def close_servers(self):
         for server in self.servers:
             server.close()
+        self.servers.clear()
+
+    def close(self):
+        self.close_servers()
         for host in self.hosts.values():
             host.stop()
         self.switch.kill()

@@ -119,6 +119,7 @@ def test_meddling_is_repaired(single, damage):
     two(single)
     host = single.host
     host.call("verify")
+    host.call("watch", on=False)
     if damage.startswith("LINK"):
         links = [line.split("@")[0] for line in host.sh("ip", "-br", "link").splitlines()]
         for link in links:
@@ -143,6 +144,7 @@ def test_repair_needs_no_call(single):
 
 def test_overlay_is_repaired(cluster):
     host = cluster.hosts["n1"]
+    host.call("watch", on=False)
     for damage in (
         "ip link delete cr-vxlan",
         "bridge fdb del 02:63:0a:d2:00:02 dev cr-vxlan dst 10.77.0.2",
@@ -262,3 +264,11 @@ def test_other_network_modes(single, mode):
         assert single.host.attach_answer["resolv_conf"] == "nameserver 127.0.0.1\n"
     single.host.call("detach", tasks=["odd"])
     assert not Path(single.netns("odd")).exists()
+
+
+def test_a_machine_of_no_cluster_is_left_alone(single):
+    before = single.host.sh("sysctl", "net.ipv4.ip_forward"), remains(single.host)
+    nothing = {"networks": {}, "services": {}, "peers": {}, "assignments": {}, "ready": {}}
+    single.host.call("apply", state={"me": {"node": "", "name": ""}, **nothing})
+
+    assert (single.host.sh("sysctl", "net.ipv4.ip_forward"), remains(single.host)) == before

@@ -1,6 +1,7 @@
 """Names as containers see them, over the wire."""
 
 import contextlib
+import os
 import random
 import socket
 import statistics
@@ -12,7 +13,9 @@ import dns.flags
 import dns.message
 import pytest
 
-from tests.real.network.hosts import inside
+from specs.stack import Port
+from tests.real.network.conftest import NODES, processes_of
+from tests.real.network.hosts import ask, inside
 from tests.real.network.questions import lookup, question
 from tests.real.network.states import vip
 
@@ -271,3 +274,32 @@ def test_the_process_is_small_and_has_no_rights(shop):
     assert resident(pid) <= 15 << 20
     assert set(status["Uid"].split()) == {"65534"}
     assert int(status["CapEff"], 16) == 0
+
+
+def test_a_container_that_serves_names_itself_has_port_53(single):
+    """The resolver steps aside, and both answer on 53: each for its own address."""
+    port = Port(target=53, published=5353, protocol="udp")
+    single.task("dns", "n1", ["net-a"], number=2, ports=(port,))
+    single.service("dns", "net-a", ["dns"], vip=FRONT, ports=[port.model_dump()])
+    single.push()
+    server = single.lab.serve(single.netns("dns"), "dns", port=53)
+
+    for tcp in (False, True):
+        assert lookup(single.netns("dns"), "dns", tcp=tcp) == [FRONT]
+    assert ask(single.stranger.ns, NODES["n1"], 5353, protocol="udp") == ("dns", "10.77.0.9")
+    assert server.seen == 1
+    # Also when resolver and agent died together.
+    single.host.kill()
+    for pid in processes_of(single.host):
+        os.kill(int(pid), 9)
+    single.host.start()
+    single.host.call("adopt", tasks=["dns"])
+    single.host.call("apply", state=single.state("n1"))
+    assert lookup(single.netns("dns"), "dns") == [FRONT]
+
+
+def test_no_process_where_there_is_nobody_to_ask(single):
+    single.service("web", "net-a", [], vip=FRONT)
+    single.host.call("apply", state=single.state("n1"))
+
+    assert processes_of(single.host) == []
