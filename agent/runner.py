@@ -164,7 +164,7 @@ class Runner:
     async def _probe(self, check: Healthcheck) -> None:
         number = self.record.number
         command = probes.command(check)
-        while self.record.phase is Phase.RUNNING and self.record.number == number:
+        while self._runs(number):
             age = self._now() - self.record.run_started_at
             await asyncio.sleep(probes.delay(check, self.record.health, age))
             begun = self._now() - self.record.run_started_at
@@ -173,7 +173,7 @@ class Runner:
                 code, output = await self._parts.prober(self.record.id, command, check.timeout)
             except (RuntimeFailure, Refusal, OSError) as error:
                 code, output = 1, str(error)
-            if self.record.phase is not Phase.RUNNING or self.record.number != number:
+            if not self._runs(number):
                 return
             healthy, text = probes.verdict(code, output)
             record = lifecycle.probed(
@@ -186,6 +186,9 @@ class Runner:
             if record != self.record:
                 self._save(record)
                 self._wake.set()
+
+    def _runs(self, number: int) -> bool:
+        return self.record.phase is Phase.RUNNING and self.record.number == number
 
     # Acting.
 

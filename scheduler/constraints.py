@@ -52,21 +52,14 @@ def value_of(node: NodeView, key: str) -> str | None:
     for prefix in _LABELS:
         if key.startswith(prefix):
             return node.labels.get(key.removeprefix(prefix))
-    match key:
-        case "node.id":
-            return node.id
-        case "node.name":
-            return node.name
-        case "node.hostname":
-            return node.hostname or node.name
-        case "node.role":
-            return node.role
-        case "node.platform.os":
-            return node.os
-        case "node.platform.arch":
-            return _ARCH.get(node.arch, node.arch)
-        case _:
-            return None
+    return {
+        "node.id": node.id,
+        "node.name": node.name,
+        "node.hostname": node.hostname or node.name,
+        "node.role": node.role,
+        "node.platform.os": node.os,
+        "node.platform.arch": _ARCH.get(node.arch, node.arch),
+    }.get(key)
 
 
 @lru_cache(maxsize=4096)
@@ -74,7 +67,9 @@ def parse(text: str) -> Constraint:
     """Parse one constraint. Raises ValueError with a sentence that says what is expected."""
     match = _FORM.match(text)
     if match is None or not match[3]:
-        message = f"constraint {text!r} is not of the form KEY == VALUE, KEY != VALUE or KEY in A, B"
+        message = (
+            f"constraint {text!r} is not of the form KEY == VALUE, KEY != VALUE or KEY in A, B"
+        )
         raise ValueError(message)
     key, operator, rest = match[1], match[2].strip(), match[3]
     check_key(key)

@@ -19,14 +19,17 @@ a paused rollout moves nothing; done means all current and ready.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from scheduler.reconcile import Create, Stop, Wanted
 from scheduler.replicas import Replica, best_first, by_slot
-from specs.stack import UpdateConfig
 from specs.task import TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from specs.stack import UpdateConfig
 
 CRASHES = 3  # restarts of a new task that was never ready: it counts as failed
 
@@ -52,7 +55,6 @@ class _Slot:
     going: list[Replica] = field(default_factory=list)  # asked to go, still there
     new: Replica | None = None
     broken: list[Replica] = field(default_factory=list)
-    replaced: bool = False  # something of another spec was here before
 
 
 def advance(
@@ -62,15 +64,18 @@ def advance(
     *,
     release: int,
     gate: bool,
+    updating: bool,
     now: float,
 ) -> Moves:
     """Return the next moves of the rollout to ``wanted``.
 
+    ``release`` is the one being rolled out; ``updating`` says that the service was there
+    before it, so that failures are the update's and not a first start's.
     ``gate`` False: dependencies are awaited; new tasks may be staged, nothing is stopped.
     """
     slots = _slots(wanted, tasks, release)
     total = len(slots)
-    failed = [s for s in slots if _failed(s, update, now)]
+    failed = [s for s in slots if updating and _failed(s, update, release)]
     updated = sum(1 for s in slots if _settled(s))
     if failed and len(failed) / total > update.max_failure_ratio:
         reason = f"{len(failed)} of {total} updated tasks failed"
@@ -80,7 +85,7 @@ def advance(
     wake: list[float] = []
     busy = 0
     for entry in slots:
-        under_way, until = _under_way(entry, update, now)
+        under_way, until = _under_way(entry, update, release if updating else None, now)
         busy += under_way
         if until is not None:
             wake.append(until)
@@ -90,14 +95,14 @@ def advance(
     for entry in sorted(slots, key=lambda s: (any(t.ready for t in s.old), s.slot)):
         if entry.old and entry.new is None and busy < width:
             busy += 1
-            _begin(wanted, entry, gate, create, stop)
+            _begin(wanted, entry, create, stop, gate=gate)
         elif entry.old and entry.new is not None and gate:
             stop += _swap(entry, update)
     if create or stop or any(not _settled(s) or s.old for s in slots):
         return Moves(
             tuple(create), tuple(stop), "going", "", updated, total, min(wake, default=None)
         )
-    end = _monitored(slots, update)
+    end = _monitored(slots, update, release) if updating else None
     if end is not None and end > now:
         return Moves(state="going", updated=updated, total=total, wake=end)
     return Moves(state="done", updated=updated, total=total)
@@ -115,7 +120,6 @@ def _slots(wanted: Wanted, tasks: Iterable[Replica], release: int) -> list[_Slot
         entry.old = [t for t in here if t.spec_hash != target and t.sound]
         entry.going = [t for t in here if t.going and not t.ended and not t.unheard]
         entry.broken = [t for t in ended if t.broken and t.release == release]
-        entry.replaced = any(t.spec_hash != target for t in here)
         slots.append(entry)
     return slots
 
@@ -125,32 +129,34 @@ def _settled(entry: _Slot) -> bool:
     return entry.new is not None and (entry.new.done or entry.new.ready)
 
 
-def _failed(entry: _Slot, update: UpdateConfig, now: float) -> bool:
+def _failed(entry: _Slot, update: UpdateConfig, release: int) -> bool:
     if entry.broken:
         return True
     new = entry.new
-    if new is None or new.ready or not entry.replaced:
+    if new is None or new.ready or new.done or new.release != release:
         return False
     if not new.was_ready:
         return new.restarts >= CRASHES
     return new.restarts > 0 and new.lived < update.monitor
 
 
-def _under_way(entry: _Slot, update: UpdateConfig, now: float) -> tuple[bool, float | None]:
+def _under_way(
+    entry: _Slot, update: UpdateConfig, release: int | None, now: float
+) -> tuple[bool, float | None]:
     """Say whether the slot takes one of the ``parallelism`` places, and until when if known."""
     if entry.new is None:
         # Untouched, or the old one is on its way out and the new one not yet made.
         return not entry.old, None
     if entry.old or not _settled(entry):
         return True, None
-    if entry.new.ready_since is None or not update.delay or not entry.replaced:
+    if entry.new.ready_since is None or not update.delay or entry.new.release != release:
         return False, None
     until = entry.new.ready_since + update.delay
     return now < until, until if now < until else None
 
 
 def _begin(
-    wanted: Wanted, entry: _Slot, gate: bool, create: list[Create], stop: list[Stop]
+    wanted: Wanted, entry: _Slot, create: list[Create], stop: list[Stop], *, gate: bool
 ) -> None:
     old = best_first(entry.old)[0]
     if not wanted.exclusive:
@@ -176,7 +182,7 @@ def _swap(entry: _Slot, update: UpdateConfig) -> list[Stop]:
     return [Stop(t.id, "it is being updated") for t in entry.old] if far else []
 
 
-def _monitored(slots: list[_Slot], update: UpdateConfig) -> float | None:
+def _monitored(slots: list[_Slot], update: UpdateConfig, release: int) -> float | None:
     """Return until when the last replaced tasks are watched before the rollout counts as done.
 
     Only where somebody acts on what is seen: a plain update ends when all are ready.
@@ -186,6 +192,6 @@ def _monitored(slots: list[_Slot], update: UpdateConfig) -> float | None:
     since = [
         s.new.ready_since
         for s in slots
-        if s.replaced and s.new is not None and s.new.ready_since is not None
+        if s.new is not None and s.new.release == release and s.new.ready_since is not None
     ]
     return max(since, default=0.0) + update.monitor if since else None

@@ -23,13 +23,17 @@ _NANO = {
     "w": 604_800_000_000_000,
 }
 _MAX_INT64 = (1 << 63) - 1
-_DURATION_PART = re.compile(r"([0-9]*)(?:(\.)([0-9]*))?([^0-9.]*)")
+_DURATION_PART = re.compile(r"([0-9]*)(?:\.([0-9]*))?([^0-9.]*)")
 _INTEGER = re.compile(r"[+-]?[0-9]+\Z")
 _SIZE_UNITS = {"k": 1 << 10, "m": 1 << 20, "g": 1 << 30, "t": 1 << 40, "p": 1 << 50}
-_FLOAT = re.compile(r"[+-]?(?:[0-9]+\.?[0-9]*|\.[0-9]+)(?:[eE][+-]?[0-9]+)?\Z")
+_DIGITS = r"[0-9](?:_?[0-9])*"
+_FLOAT = re.compile(
+    rf"[+-]?(?:{_DIGITS}(?:\.(?:{_DIGITS})?)?|\.{_DIGITS})(?:[eE][+-]?{_DIGITS})?\Z"
+)
 _TRUE = frozenset({"true", "y", "yes", "on"})
 _FALSE = frozenset({"false", "n", "no", "off"})
 _OPERATORS = frozenset(";&|<>")
+_PLAIN_DIGITS = 6  # from 10**6 on, numbers are printed with an exponent
 
 
 def parse_duration(text: str) -> int:
@@ -47,7 +51,8 @@ def parse_duration(text: str) -> int:
     total = 0
     while rest:
         found = _DURATION_PART.match(rest)
-        whole, dot, fraction, unit = found.groups("") if found else ("", "", "", "")
+        assert found is not None  # every part of the pattern is optional
+        whole, fraction, unit = found.groups("")
         if not whole and not fraction:
             raise ValueError(f"{text!r} is not a duration: write numbers with units, like 1m30s")
         if not unit:
@@ -62,8 +67,6 @@ def parse_duration(text: str) -> int:
             total += int(int(fraction[:18]) * (scale / 10 ** len(fraction[:18])))
         if total > _MAX_INT64:
             raise ValueError(f"the duration {text!r} is too long")
-        del dot
-        assert found is not None
         rest = rest[found.end() :]
     return -total if negative else total
 
@@ -135,7 +138,7 @@ def parse_float(text: str) -> float:
     """Return a decimal number; infinities and not-a-number make no sense in a model."""
     if not _FLOAT.match(text) or not text.isascii():
         raise ValueError(f"{text!r} is not a number")
-    value = float(text)
+    value = float(text)  # which takes the same underscores
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"{text!r} is too large a number")
     return value
@@ -165,30 +168,27 @@ def float32(value: float) -> float | int:
 
 
 def format_number(value: float) -> str:
-    """Return the text a number has when Compose turns it into a string (Go's ``%v``)."""
+    """Return the text a number has when Compose turns it into a string: 1e6 is ``1e+06``."""
     if isinstance(value, int):
         return str(value)
-    if value != value:  # noqa: PLR0124 - the definition of not-a-number, without importing math
-        return "NaN"
-    if value in (float("inf"), float("-inf")):
-        return "+Inf" if value > 0 else "-Inf"
-    mantissa, _, exponent = f"{value:e}".partition("e")
-    del mantissa
-    if value == 0:
-        return "-0" if str(value)[0] == "-" else "0"
-    shortest = repr(value)
-    digits, _, power = shortest.partition("e")
-    power_of_ten = int(power) if power else int(exponent)
-    if -4 <= power_of_ten < 21:
-        if power:
-            from decimal import Decimal  # noqa: PLC0415 - rare, and slow to import
-
-            digits = format(Decimal(shortest), "f")
-        return digits.removesuffix(".0")
-    if not power:  # Python writes 1e-05 .. with an exponent only below 1e-4, like Go
-        digits, _, _ = f"{value:e}".partition("e")
-    sign = "-" if power_of_ten < 0 else "+"
-    return f"{digits.removesuffix('.0')}e{sign}{abs(power_of_ten):02d}"
+    shown = repr(value)
+    sign, shown = ("-", shown[1:]) if shown[0] == "-" else ("", shown)
+    mantissa, _, power = shown.partition("e")
+    whole, _, fraction = mantissa.partition(".")
+    if not whole.isdigit():
+        return {"inf": f"{sign or '+'}Inf"}.get(shown, "NaN")
+    digits = (whole + fraction).lstrip("0")
+    exponent = int(power or 0) + len(whole) - 1 - (len(whole + fraction) - len(digits))
+    digits = digits.rstrip("0")
+    if not digits:
+        return f"{sign}0"
+    if exponent < -4 or exponent >= _PLAIN_DIGITS:
+        rest = f".{digits[1:]}" if len(digits) > 1 else ""
+        return f"{sign}{digits[0]}{rest}e{'-' if exponent < 0 else '+'}{abs(exponent):02d}"
+    if exponent < 0:
+        return f"{sign}0.{'0' * (-exponent - 1)}{digits}"
+    whole, rest = digits[: exponent + 1].ljust(exponent + 1, "0"), digits[exponent + 1 :]
+    return f"{sign}{whole}.{rest}" if rest else sign + whole
 
 
 def split_words(line: str) -> list[str]:
@@ -197,58 +197,67 @@ def split_words(line: str) -> list[str]:
     What follows an unquoted ``;``, ``&``, ``|``, ``<`` or ``>`` is cut off, as
     Compose does; parentheses need quotes or a ``$`` in front.
     """
-    words: list[str] = []
-    word = ""
-    started = escaped = double = single = back = dollar = False
-    for char in line:
-        if escaped:
-            word += char
-            escaped, started = False, True
-            continue
-        if char == "\\":
-            if single:
-                word += char
+    return _Words().split(line)
+
+
+class _Words:
+    """The state of splitting one line. Backquotes may have quotes inside, the others not."""
+
+    def __init__(self) -> None:
+        self._words: list[str] = []
+        self._word = ""
+        self._started = False
+        self._escaped = False
+        self._quote = ""  # one of ' " (
+        self._back = False
+
+    def split(self, line: str) -> list[str]:
+        for char in line:
+            if self._escaped:
+                self._escaped = False
+                self._take(char)
+            elif char == "\\" and self._quote != "'":
+                self._escaped = True
+            elif char in " \t\r\n":
+                self._blank(char)
+            elif char in "'\"`()":
+                self._mark(char)
+            elif char in _OPERATORS and not (self._quote or self._back):
+                if char == ">" and self._word[:1].isdigit():
+                    self._started = False  # the 2 of 2> is no word
+                break
             else:
-                escaped = True
-            continue
-        if char in " \t\r\n":
-            if single or double or back or dollar:
-                word += char
-            elif started:
-                words.append(word)
-                word, started = "", False
-            continue
-        if char == "`":
-            if not (single or double or dollar):
-                back = not back
-        elif char == ")":
-            if not (single or double or back):
-                dollar = not dollar
-        elif char == "(":
-            if not (single or double or back):
-                if dollar or not word.endswith("$"):
-                    raise ValueError("a parenthesis in a command must be quoted")
-                dollar = True
-                word += "("
-                continue
-        elif char == '"':
-            if not (single or dollar):
-                started = started or double
-                double = not double
-                continue
-        elif char == "'":
-            if not (double or dollar):
-                started = started or single
-                single = not single
-                continue
-        elif char in _OPERATORS and not (single or double or back or dollar):
-            if char == ">" and word[:1].isdigit():
-                started = False
-            break
-        started = True
-        word += char
-    if started:
-        words.append(word)
-    if escaped or single or double or back or dollar:
-        raise ValueError("a quote, parenthesis or backslash in the command is not closed")
-    return words
+                self._take(char)
+        if self._escaped or self._quote or self._back:
+            raise ValueError("a quote, parenthesis or backslash in the command is not closed")
+        if self._started:
+            self._words.append(self._word)
+        return self._words
+
+    def _take(self, char: str) -> None:
+        self._word += char
+        self._started = True
+
+    def _blank(self, char: str) -> None:
+        if self._quote or self._back:
+            self._word += char
+        elif self._started:
+            self._words.append(self._word)
+            self._word, self._started = "", False
+
+    def _mark(self, char: str) -> None:
+        if char in "'\"" and self._quote in ("", char):
+            self._started = self._started or bool(self._quote)
+            self._quote = "" if self._quote else char
+        elif char == "(" and self._quote in ("", "(") and not self._back:
+            if self._quote or not self._word.endswith("$"):
+                raise ValueError("a parenthesis in a command must be quoted")
+            self._word += char
+            self._quote = "("
+        else:
+            if char == "`" and not self._quote:
+                self._back = not self._back
+            elif char == ")" and self._quote in ("", "(") and not self._back:
+                # closing what no $( opened starts one, as Compose has it
+                self._quote = "" if self._quote else "("
+            self._take(char)

@@ -89,14 +89,14 @@ def processes() -> list[str]:
 
 def netns() -> list[str]:
     """Return network namespaces that processes are in (mounted ones are among the mounts)."""
-    found = set()
+    found, own = set(), os.readlink("/proc/self/ns/net")
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 found.add(os.readlink(entry / "ns/net"))
             except OSError:
                 continue
-    return sorted(found)
+    return sorted("the machine's own" if name == own else name for name in found)
 
 
 def links() -> list[str]:

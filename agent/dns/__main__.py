@@ -34,7 +34,7 @@ def main(directory: Path) -> int:
     lock.flush()
     zones = Zones()
     with suppress(OSError, ValueError, KeyError):  # no snapshot yet: the agent sends one
-        zones = Zones.load(json.loads((directory / "zones.json").read_bytes()))
+        zones.load(json.loads((directory / "zones.json").read_bytes()))
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # two sockets per container
     control = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET | socket.SOCK_CLOEXEC)

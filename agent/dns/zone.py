@@ -1,8 +1,8 @@
 """What each container may know: names by network, looked up through the container's view. Pure.
 
-The agent writes a snapshot (agent.network.records), the dns process reads it.
-A view is a task's list of networks; a name is found only in those, so one
-project's names do not exist for another. Stdlib only.
+The agent sends what exists (agent.network.records): once whole, then the
+services that changed. A view is a task's list of networks; a name is found only
+in those, so one project's names do not exist for another. Stdlib only.
 """
 
 from __future__ import annotations
@@ -12,6 +12,9 @@ from ipaddress import IPv4Address, IPv4Network
 from typing import Any
 
 VIP_TTL, TASK_TTL = 5, 2
+
+# (service key, stack, addresses, ttl); a name has one for each service that uses it
+Entry = tuple[str, str, tuple[str, ...], int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,54 +37,67 @@ class View:
 
 @dataclass(slots=True)
 class Network:
-    """Names of one network. ``names``: name -> stack -> (addresses, ttl)."""
+    """Names and addresses of one network."""
 
-    name: str
-    names: dict[str, dict[str, tuple[tuple[str, ...], int]]] = field(default_factory=dict)
+    name: str = ""
+    names: dict[str, tuple[Entry, ...]] = field(default_factory=dict)
     reverse: dict[str, str] = field(default_factory=dict)
 
 
 class Zones:
-    """A snapshot, ready for lookups."""
+    """Everything the resolver knows."""
 
-    def __init__(
-        self,
-        networks: dict[str, Network] | None = None,
-        views: dict[str, View] | None = None,
-        pools: tuple[str, ...] = (),
-        generation: int = 0,
-    ) -> None:
-        self.networks = networks or {}
-        self.views = views or {}
-        self.generation = generation
-        self._pools = tuple(IPv4Network(pool, strict=False) for pool in pools)
-        # Every name of every project, so that one outside the view is denied, not asked upstream.
-        self._known = {name for network in self.networks.values() for name in network.names}
+    def __init__(self) -> None:
+        self.views: dict[str, View] = {}
+        self._networks: dict[str, Network] = {}
+        self._pools: tuple[IPv4Network, ...] = ()
+        # What a service added, so that it can be taken out again: network, names, addresses.
+        self._added: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {}
 
-    @staticmethod
-    def load(data: dict[str, Any]) -> Zones:
-        """Return the zones of a snapshot."""
-        networks = {
-            key: Network(
-                value["name"],
-                {
-                    name: {s: (tuple(a), int(ttl)) for s, (a, ttl) in stacks.items()}
-                    for name, stacks in value["names"].items()
-                },
-                dict(value["reverse"]),
-            )
-            for key, value in data["networks"].items()
-        }
-        views = {
+    def load(self, data: dict[str, Any]) -> None:
+        """Take a snapshot (everything else is forgotten) or, with "patch", the changes to one."""
+        if not data.get("patch"):
+            self._networks, self._added = {}, {}
+        self._pools = tuple(IPv4Network(pool, strict=False) for pool in data["pools"])
+        self.views = {
             task: View(
-                tuple(value["networks"]),
-                value["stack"],
-                bool(value["forward"]),
-                tuple(value["upstreams"]),
+                tuple(view["networks"]),
+                view["stack"],
+                bool(view["forward"]),
+                tuple(view["upstreams"]),
             )
-            for task, value in data["views"].items()
+            for task, view in data["views"].items()
         }
-        return Zones(networks, views, tuple(data["pools"]), int(data["generation"]))
+        for key, part in data["services"].items():
+            self._remove(key)
+            if part is not None:
+                self._add(key, part)
+        for key in self._networks.keys() - data["networks"].keys():
+            del self._networks[key]
+        for key, name in data["networks"].items():
+            self._networks.setdefault(key, Network()).name = name
+
+    def _add(self, key: str, part: dict[str, Any]) -> None:
+        network = self._networks.setdefault(part["network"], Network())
+        for name, (addresses, ttl) in part["names"].items():
+            entry = (key, part["stack"], tuple(addresses), int(ttl))
+            network.names[name] = (*network.names.get(name, ()), entry)
+        network.reverse.update(part["reverse"])
+        self._added[key] = (part["network"], tuple(part["names"]), tuple(part["reverse"]))
+
+    def _remove(self, key: str) -> None:
+        where, names, addresses = self._added.pop(key, ("", (), ()))
+        network = self._networks.get(where)
+        if network is None:
+            return
+        for name in names:
+            left = tuple(entry for entry in network.names.get(name, ()) if entry[0] != key)
+            if left:
+                network.names[name] = left
+            else:
+                network.names.pop(name, None)
+        for address in addresses:
+            network.reverse.pop(address, None)
 
     def lookup(self, task: str, name: str) -> Found | None:
         """Return the addresses of a name for a task; None when the name is not ours.
@@ -93,26 +109,24 @@ class Zones:
         if view is None:
             return None
         for key in view.networks:
-            network = self.networks.get(key)
+            network = self._networks.get(key)
             if network is None:
                 continue
-            stacks = network.names.get(name)
-            if stacks is None and name.endswith("." + network.name):
-                stacks = network.names.get(name[: -len(network.name) - 1])
-            if stacks is None:
+            entries = network.names.get(name)
+            if entries is None and name.endswith("." + network.name):
+                entries = network.names.get(name[: -len(network.name) - 1])
+            if entries is None:
                 continue
-            if view.stack in stacks:
-                addresses, ttl = stacks[view.stack]
-                return Found(addresses, ttl)
-            merged = [address for found, _ in stacks.values() for address in found]
-            return Found(tuple(dict.fromkeys(merged)), min(ttl for _, ttl in stacks.values()))
+            own = [entry for entry in entries if entry[1] == view.stack] or entries
+            merged = dict.fromkeys(address for entry in own for address in entry[2])
+            return Found(tuple(merged), min(entry[3] for entry in own))
         return None
 
     def reverse(self, task: str, address: str) -> str | None:
         """Return the name of an address in the task's networks."""
         view = self.views.get(task)
         for key in view.networks if view else ():
-            network = self.networks.get(key)
+            network = self._networks.get(key)
             if network and address in network.reverse:
                 return f"{network.reverse[address]}.{network.name}"
         return None
@@ -123,4 +137,4 @@ class Zones:
 
     def is_secret(self, name: str) -> bool:
         """Say whether the name exists, but for other containers."""
-        return name in self._known
+        return any(name in network.names for network in self._networks.values())

@@ -9,14 +9,13 @@ that began before a VIP or port had a backend would never be translated.
 from __future__ import annotations
 
 import errno
-import re
 import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from agent.network.netlink import parse_attrs
+from agent.network.messages import parse_attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -26,7 +25,6 @@ if TYPE_CHECKING:
 _NETFILTER = 12
 _CT_GET = (1 << 8) | 1
 _CT_DELETE = (1 << 8) | 2
-_ADDRESS = re.compile(r"\d+\.\d+\.\d+\.\d+")
 _UDP = 17
 
 
@@ -34,7 +32,7 @@ _UDP = 17
 class Stale:
     """UDP flows to forget.
 
-    ``gone``: (front, backend) pairs no longer valid, front "" = any destination.
+    ``gone``: (front, backend) pairs no longer valid; a front is a VIP or ":PORT".
     ``fronts``: VIPs that got their first backend; ``ports``: published ports that did.
     """
 
@@ -58,37 +56,19 @@ def stale(old: Ruleset | None, new: Ruleset) -> Stale:
     """Return what a change of rulesets made stale."""
     if old is None:
         return Stale()
-    before, after = _backends(old), _backends(new)
     gone = set()
     fronts, ports = set(), set()
-    for front in before.keys() | after.keys():
-        was, now = before.get(front, frozenset()), after.get(front, frozenset())
-        gone |= {(front, backend) for backend in was - now}
+    for front in old.fronts.keys() | new.fronts.keys():
+        was, now = old.fronts.get(front, ()), new.fronts.get(front, ())
+        if was == now:
+            continue
+        gone |= {(front, backend) for backend in set(was) - set(now)}
         if now and not was:
             if front.startswith(":"):
                 ports.add(int(front[1:]))
             else:
                 fronts.add(front)
     return Stale(frozenset(gone), frozenset(fronts), frozenset(ports))
-
-
-def _backends(rules: Ruleset) -> dict[str, frozenset[str]]:
-    """Return the backends of each VIP ("10.0.0.1") and published UDP port (":53")."""
-    found: dict[str, frozenset[str]] = {}
-    for vip, verdict in rules.sets.get("vips", {}).items():
-        found[vip] = _addresses(rules, verdict)
-    for name in ("ports", "ports_ip"):
-        for element, verdict in rules.sets.get(name, {}).items():
-            protocol, port = element.split(" . ")[-2:]
-            if protocol == "udp":
-                front = f":{port}"
-                found[front] = found.get(front, frozenset()) | _addresses(rules, verdict)
-    return found
-
-
-def _addresses(rules: Ruleset, verdict: str) -> frozenset[str]:
-    chain = rules.chains.get(verdict.removeprefix("goto "), ())
-    return frozenset(match for rule in chain for match in _ADDRESS.findall(rule))
 
 
 def delete(wanted: Stale) -> int:

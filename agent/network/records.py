@@ -1,6 +1,7 @@
-"""Decide what the resolver knows: names per network and a view per task, as a snapshot. Pure.
+"""Decide what the resolver knows: names per network and a view per task. Pure.
 
-agent.network.resolver writes it to a file; agent.dns.zone looks names up in it.
+agent.network.resolver sends it to the dns process, whole or only the changed
+services; agent.dns.zone looks names up in it.
 """
 
 from __future__ import annotations
@@ -9,68 +10,65 @@ from typing import TYPE_CHECKING, Any
 
 from agent.dns.zone import TASK_TTL, VIP_TTL
 from agent.network.plan import holds_network
-from agent.network.rules import ready_endpoints
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from agent.network.endpoints import Seen
     from agent.network.plan import Wanted
-    from specs.wire import Assignment, ServiceEndpoints
+    from specs.wire import Assignment
 
-Names = dict[str, dict[str, list[Any]]]  # name -> stack -> [addresses, ttl]
+Names = dict[str, list[Any]]  # name -> [addresses, ttl]
 
 
-def snapshot(wanted: Wanted, upstreams: Sequence[str], *, generation: int) -> dict[str, Any]:
+def service_part(seen: Seen) -> dict[str, Any]:
+    """Return one service's names on its network."""
+    service = seen.service
+    addresses = [endpoint.address for endpoint in seen.ready]
+    names: Names = {}
+    reverse: dict[str, str] = {}
+    front = [service.vip] if service.vip else addresses
+    ttl = VIP_TTL if service.vip else TASK_TTL
+    # STACK_SERVICE is how another stack on a shared network names it without doubt.
+    for name in (service.service, f"{service.stack}_{service.service}", *service.aliases):
+        _add(names, name, front, ttl)
+    _add(names, f"tasks.{service.service}", addresses, TASK_TTL)
+    if service.vip:
+        reverse[service.vip] = service.service.lower()
+    ready = {endpoint.task for endpoint in seen.ready}
+    for endpoint in service.endpoints:
+        # A task's own name leads to it, ready or not: whoever uses it means this one, and
+        # members of a cluster must find each other before any of them is ready.
+        for name in (endpoint.name, endpoint.hostname):
+            _add(names, name, [endpoint.address], TASK_TTL)
+        for name in set(endpoint.aliases) - set(service.aliases):
+            _add(names, name, [endpoint.address] if endpoint.task in ready else [], TASK_TTL)
+        reverse[endpoint.address] = endpoint.name.lower()
+    return {"network": service.network, "stack": service.stack, "names": names, "reverse": reverse}
+
+
+def _add(names: Names, name: str, addresses: Iterable[str], ttl: int) -> None:
+    if not name:
+        return
+    entry = names.setdefault(name.lower().rstrip("."), [[], ttl])
+    entry[0] += [address for address in addresses if address not in entry[0]]
+    entry[1] = min(entry[1], ttl)
+
+
+def snapshot(
+    wanted: Wanted, parts: Mapping[str, Mapping[str, Any]], upstreams: Sequence[str]
+) -> dict[str, Any]:
     """Return the resolver's whole knowledge as JSON values."""
-    networks: dict[str, dict[str, Any]] = {
-        key: {"name": network.name.lower(), "names": {}, "reverse": {}}
-        for key, network in sorted(wanted.networks.items())
-    }
-    for _, service in sorted(wanted.services.items()):
-        if service.network in networks:
-            _service(wanted, service, networks[service.network])
     return {
-        "generation": generation,
         "pools": sorted({wanted.me.cluster_pool, *(n.pool for n in wanted.networks.values())}),
-        "networks": networks,
+        "networks": {key: network.name.lower() for key, network in wanted.networks.items()},
         "views": {
             task: _view(wanted, assignment, upstreams)
             for task, assignment in sorted(wanted.assignments.items())
             if holds_network(assignment) and assignment.spec.network_mode == "overlay"
         },
+        "services": parts,
     }
-
-
-def _service(wanted: Wanted, service: ServiceEndpoints, network: dict[str, Any]) -> None:
-    ready = ready_endpoints(wanted, service)
-    addresses = [endpoint.address for endpoint in ready]
-    names: Names = network["names"]
-    front = [service.vip] if service.vip else addresses
-    ttl = VIP_TTL if service.vip else TASK_TTL
-    # STACK_SERVICE is how another stack on a shared network names it without doubt.
-    for name in (service.service, f"{service.stack}_{service.service}", *service.aliases):
-        _add(names, name, service.stack, front, ttl)
-    _add(names, f"tasks.{service.service}", service.stack, addresses, TASK_TTL)
-    if service.vip:
-        network["reverse"][service.vip] = service.service.lower()
-    usable = {endpoint.task for endpoint in ready}
-    for endpoint in service.endpoints:
-        # A task's own name leads to it, ready or not: whoever uses it means this one, and
-        # members of a cluster must find each other before any of them is ready.
-        for name in (endpoint.name, endpoint.hostname):
-            _add(names, name, service.stack, [endpoint.address], TASK_TTL)
-        if endpoint.task in usable:
-            for name in set(endpoint.aliases) - set(service.aliases):
-                _add(names, name, service.stack, [endpoint.address], TASK_TTL)
-        network["reverse"][endpoint.address] = endpoint.name.lower()
-
-
-def _add(names: Names, name: str, stack: str, addresses: Iterable[str], ttl: int) -> None:
-    if not name:
-        return
-    entry = names.setdefault(name.lower().rstrip("."), {}).setdefault(stack, [[], ttl])
-    entry[0] += [address for address in addresses if address not in entry[0]]
-    entry[1] = min(entry[1], ttl)
 
 
 def _view(wanted: Wanted, assignment: Assignment, upstreams: Sequence[str]) -> dict[str, Any]:

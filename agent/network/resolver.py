@@ -41,6 +41,10 @@ class Resolver:
         self._link: socket.socket | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._copies: dict[str, tuple[socket.socket, socket.socket]] = {}
+        self._snapshot: dict[str, Any] | None = None
+        # Numbers of a former agent's snapshots must not look like ours.
+        self._number = int(time.time() * 1000)
+        self._unsaved = False
 
     # --- the process ---
 
@@ -54,6 +58,8 @@ class Resolver:
         if self._connect():
             return False
         self._start()
+        if self._snapshot is not None:
+            self._send(self._snapshot)
         for task, sockets in self._copies.items():
             self._hold(task, sockets)
         return True
@@ -147,7 +153,9 @@ class Resolver:
             raise ResolverDown(f"the dns process refused {operation}: {answer['error']}")
         return answer, list(got)
 
-    def _retrying(self, operation: str, fds: tuple[int, ...] = (), **arguments: Any) -> Any:
+    def _retrying(
+        self, operation: str, fds: tuple[int, ...] = (), **arguments: Any
+    ) -> tuple[dict[str, Any], list[int]]:
         """Call; on a process that just died, start the next one and call that."""
         self.ensure()
         try:
@@ -158,16 +166,39 @@ class Resolver:
 
     # --- what it serves ---
 
-    def load(self, snapshot: dict[str, Any]) -> None:
-        """Put a snapshot in force; it is on disk first, for the next process."""
-        self._directory.mkdir(parents=True, exist_ok=True)
+    def publish(self, snapshot: dict[str, Any], changed: set[str]) -> None:
+        """Put a snapshot in force; ``changed`` are the services that differ from the last one."""
+        before, self._number = self._number, self._number + 1
+        self._snapshot = snapshot
+        self._unsaved = True
+        if self.ensure():
+            return  # a new process has been given all of it
+        part = {key: snapshot["services"].get(key) for key in changed}
+        change = {**snapshot, "services": part, "patch": True, "after": before}
+        try:
+            if self._send(change) == self._number:
+                return
+        except ResolverDown:
+            if self.ensure():
+                return
+        self._send(snapshot)
+
+    def _send(self, data: dict[str, Any]) -> int:
+        """Send a snapshot or change by descriptor; return the number the process is at now."""
+        with os.fdopen(os.memfd_create("zones"), "wb+") as file:
+            file.write(json.dumps({**data, "number": self._number}).encode())
+            file.seek(0)
+            return int(self._call("load", (file.fileno(),))[0]["snapshot"])
+
+    def save(self) -> None:
+        """Write the snapshot to disk (atomically) for people and for a process without us."""
+        if self._snapshot is None or not self._unsaved:
+            return
         path = self._directory / "zones.json"
         fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps(snapshot, separators=(",", ":")))
+        fresh.write_text(json.dumps({**self._snapshot, "number": 0}, separators=(",", ":")))
         fresh.replace(path)
-        self.ensure()
-        with path.open("rb") as file:
-            self._retrying("load", (file.fileno(),))
+        self._unsaved = False
 
     def hold(self, task: str, sockets: tuple[socket.socket, socket.socket]) -> None:
         """Serve a task's container on these sockets; copies stay here."""
@@ -196,6 +227,8 @@ class Resolver:
 
         Returns the tasks whose sockets are in hand; the others need new ones.
         """
+        if not tasks and self._link is None and not self._connect():
+            return set()  # nothing runs and nothing is needed
         self.ensure()
         held = set(self._call("held")[0]["tasks"])
         if held - tasks:
@@ -211,6 +244,7 @@ class Resolver:
             self._borrow(task)
 
     def _borrow(self, task: str) -> None:
+        self._forget(task)
         _, fds = self._call("lend", task=task)
         udp, tcp = (socket.socket(fileno=fd) for fd in fds)
         self._copies[task] = (udp, tcp)

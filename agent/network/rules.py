@@ -15,14 +15,17 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from agent.network import names
-from agent.network.plan import holds_network, in_overlay, ingress_numbers, reachable_peers
+from agent.network.chains import base
+from agent.network.overlay import in_overlay, ingress_numbers, reachable_peers
+from agent.network.plan import holds_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from agent.network.endpoints import Seen
     from agent.network.plan import Wanted
     from specs.stack import Port
-    from specs.wire import Endpoint, ServiceEndpoints
+    from specs.wire import Assignment
 
 # name -> (key type, flags, data type or "")
 _SETS: dict[str, tuple[str, str, str]] = {
@@ -34,6 +37,7 @@ _SETS: dict[str, tuple[str, str, str]] = {
     "insiders": ("ipv4_addr", "interval", ""),
     "members": ("ipv4_addr", "", ""),
     "peer_underlays": ("ipv4_addr", "", ""),
+    "peer_underlays6": ("ipv6_addr", "", ""),
     "peer_overlays": ("ipv4_addr", "", ""),
     "hairpin": ("ipv4_addr . ipv4_addr", "", ""),
     "published": ("inet_proto . inet_service", "", ""),
@@ -63,11 +67,16 @@ class PortKey:
 
 @dataclass(frozen=True)
 class Ruleset:
-    """``sets`` map each element to its data ("" in a plain set); ``chains`` hold rules."""
+    """``sets`` map each element to its data ("" in a plain set); ``chains`` hold rules.
+
+    ``fronts`` repeat where UDP flows may go, for conntrack.py: the backends of each VIP
+    ("10.210.0.5") and published UDP port (":53").
+    """
 
     base: str
     sets: Mapping[str, Mapping[str, str]]
     chains: Mapping[str, tuple[str, ...]]
+    fronts: Mapping[str, tuple[str, ...]]
 
 
 @dataclass(frozen=True)
@@ -79,36 +88,54 @@ class Target:
     port: int
 
 
-def ready_endpoints(wanted: Wanted, service: ServiceEndpoints) -> list[Endpoint]:
-    """Return the endpoints that get traffic.
+@dataclass(frozen=True)
+class ServicePart:
+    """What one service adds to the ruleset; ``targets`` become ports once all are known."""
 
-    The controller's word counts, and for tasks of this node the agent's own as
-    well: it knows first when one stopped being ready.
-    """
-    chosen = []
-    for endpoint in service.endpoints:
-        usable = endpoint.ready
-        if endpoint.node == wanted.me.node:
-            here = endpoint.task in wanted.assignments
-            usable = usable and here and wanted.ready.get(endpoint.task, True)
-        if usable:
-            chosen.append(endpoint)
-    return sorted(chosen, key=lambda endpoint: (endpoint.address, endpoint.task))
+    sets: Mapping[str, Mapping[str, str]]
+    chains: Mapping[str, tuple[str, ...]]
+    targets: tuple[tuple[PortKey, Target], ...]
+    fronts: Mapping[str, tuple[str, ...]]
 
 
-def port_targets(wanted: Wanted) -> dict[PortKey, Target]:
+def service_part(seen: Seen) -> ServicePart:
+    """Return what a service adds: its VIP and where its published ports lead."""
+    service = seen.service
+    sets: dict[str, dict[str, str]] = {}
+    chains: dict[str, tuple[str, ...]] = {}
+    addresses = tuple(endpoint.address for endpoint in seen.ready)
+    if service.vip is not None:
+        if addresses:
+            name = f"vip_{_digest(seen.key)}"
+            chains[name] = (f"dnat ip to {_choose(addresses)}",)
+            sets["vips"] = {service.vip: f"goto {name}"}
+        else:
+            sets["vip_dead"] = {service.vip: ""}
+        if seen.local:
+            sets["hairpin"] = {f"{e.address} . {e.address}": "" for e in seen.local}
+            sets["hairpin_vip"] = {e.address: service.vip for e in seen.local}
+    given = [port for port in service.ports if port.published is not None]
+    if given:
+        sets["published"] = {f"{port.protocol} . {port.published}": "" for port in given}
+    targets = tuple(
+        (port_key(p), Target(f"{seen.key}/{p.target}/{p.protocol}", addresses, p.target))
+        for p in given
+        if p.mode == "ingress"
+    )
+    fronts = {service.vip: addresses} if service.vip is not None and addresses else {}
+    return ServicePart(sets, chains, targets, fronts)
+
+
+def port_targets(wanted: Wanted, parts: Mapping[str, ServicePart]) -> dict[PortKey, Target]:
     """Return every port this node should answer on and where it leads.
 
     Two claims of the same port never reach here together (the controller refuses
     the second); if they did, the first by name would win, always the same one.
     """
     found: dict[PortKey, Target] = {}
-    for key, service in sorted(wanted.services.items()):
-        addresses = tuple(e.address for e in ready_endpoints(wanted, service))
-        for port in service.ports:
-            if port.mode == "ingress" and port.published is not None:
-                name = f"{key}/{port.target}/{port.protocol}"
-                found.setdefault(_port_key(port), Target(name, addresses, port.target))
+    for key in sorted(key for key, part in parts.items() if part.targets):
+        for where, target in parts[key].targets:
+            found.setdefault(where, target)
     for task, assignment in sorted(wanted.assignments.items()):
         gateway = next((n for n in assignment.networks if n.gateway), None)
         if gateway is None or not holds_network(assignment):
@@ -117,25 +144,42 @@ def port_targets(wanted: Wanted) -> dict[PortKey, Target]:
         for port in assignment.host_ports:
             if port.published is not None:
                 name = f"{task}/{port.target}/{port.protocol}"
-                found.setdefault(_port_key(port), Target(name, addresses, port.target))
+                found.setdefault(port_key(port), Target(name, addresses, port.target))
     return found
 
 
-def _port_key(port: Port) -> PortKey:
+def port_key(port: Port) -> PortKey:
+    """Return where a port is listened on; the wildcard address is the same as none."""
     everywhere = port.host_ip in (None, "", "0.0.0.0")
     return PortKey(port.protocol, port.published or 0, "" if everywhere else str(port.host_ip))
 
 
-def ruleset(wanted: Wanted, *, withheld: frozenset[PortKey] = frozenset()) -> Ruleset:
+def ruleset(
+    wanted: Wanted,
+    parts: Mapping[str, ServicePart],
+    targets: Mapping[PortKey, Target],
+    *,
+    withheld: frozenset[PortKey] = frozenset(),
+) -> Ruleset:
     """Return the whole ruleset; ``withheld`` ports belong to somebody else on this machine."""
     sets: dict[str, dict[str, str]] = {name: {} for name in _SETS}
     chains: dict[str, tuple[str, ...]] = {}
+    fronts: dict[str, tuple[str, ...]] = {}
     _networks(wanted, sets)
     _members(wanted, sets)
     _tasks(wanted, sets)
-    _vips(wanted, sets, chains)
-    _ports(wanted, sets, chains, withheld)
-    return Ruleset(base(wanted), sets, chains)
+    for part in parts.values():
+        for name, elements in part.sets.items():
+            sets[name].update(elements)
+        chains.update(part.chains)
+        fronts.update(part.fronts)
+    for where, target in targets.items():
+        if where not in withheld:
+            _port(where, target, sets, chains)
+            if where.protocol == "udp" and target.addresses:
+                front = f":{where.published}"
+                fronts[front] = (*fronts.get(front, ()), *target.addresses)
+    return Ruleset(base(wanted), sets, chains, fronts)
 
 
 def _networks(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
@@ -159,7 +203,9 @@ def _members(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
     peers = reachable_peers(wanted)
     numbers = ingress_numbers(peers)
     for peer in peers:
-        if ":" not in peer.underlay:
+        if ":" in peer.underlay:
+            sets["peer_underlays6"][peer.underlay] = ""
+        else:
             for name in ("members", "insiders", "peer_underlays"):
                 sets[name][peer.underlay] = ""
         sets["peer_overlays"][peer.overlay] = ""
@@ -169,63 +215,42 @@ def _members(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
 
 
 def _tasks(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
-    for task, assignment in wanted.assignments.items():
-        if not holds_network(assignment):
-            continue
-        # Any of the container's addresses on any of its links: replies leave by the default
-        # route's link when their destination is in none of its networks.
-        for link in assignment.networks:
-            for address in assignment.networks:
-                sets["owned"][f'"{names.veth(task, link.network)}" . {address.address}'] = ""
+    for assignment in wanted.assignments.values():
+        if holds_network(assignment):
+            sets["owned"].update(dict.fromkeys(owned_elements(assignment), ""))
 
 
-def _vips(
-    wanted: Wanted, sets: dict[str, dict[str, str]], chains: dict[str, tuple[str, ...]]
-) -> None:
-    for key, service in wanted.services.items():
-        if service.vip is None:
-            continue
-        ready = ready_endpoints(wanted, service)
-        if ready:
-            name = f"vip_{_digest(key)}"
-            chains[name] = (f"dnat ip to {_choose([e.address for e in ready])}",)
-            sets["vips"][service.vip] = f"goto {name}"
-        else:
-            sets["vip_dead"][service.vip] = ""
-        for endpoint in service.endpoints:
-            if endpoint.node == wanted.me.node:
-                sets["hairpin"][f"{endpoint.address} . {endpoint.address}"] = ""
-                sets["hairpin_vip"][endpoint.address] = service.vip
+def owned_elements(assignment: Assignment) -> list[str]:
+    """Return which source addresses the task's links may send with.
+
+    Any of the container's addresses on any of its links: replies leave by the default
+    route's link when their destination is in none of its networks.
+    """
+    return [
+        f'"{names.veth(assignment.id, link.network)}" . {place.address}'
+        for link in assignment.networks
+        for place in assignment.networks
+    ]
 
 
-def _ports(
-    wanted: Wanted,
+def _port(
+    where: PortKey,
+    target: Target,
     sets: dict[str, dict[str, str]],
     chains: dict[str, tuple[str, ...]],
-    withheld: frozenset[PortKey],
 ) -> None:
-    for service in wanted.services.values():
-        for port in service.ports:
-            if port.published is not None:
-                sets["published"][f"{port.protocol} . {port.published}"] = ""
-    for port_key, target in port_targets(wanted).items():
-        if port_key in withheld:
-            continue
-        element = f"{port_key.protocol} . {port_key.published}"
-        suffix = ""
-        if port_key.host_ip:
-            if ":" in port_key.host_ip:
-                continue
-            element, suffix = f"{port_key.host_ip} . {element}", "_ip"
-        if not target.addresses:
-            sets[f"port_dead{suffix}"][element] = ""
-            continue
-        name = f"pub_{_digest(target.name)}"
-        chains[name] = (
-            f"meta l4proto {port_key.protocol} ct mark set ct mark | {names.PUBLISHED:#x} "
-            f"dnat ip to {_choose(target.addresses)}:{target.port}",
-        )
-        sets[f"ports{suffix}"][element] = f"goto {name}"
+    element = f"{where.protocol} . {where.published}"
+    suffix = ""
+    if where.host_ip:
+        element, suffix = f"{where.host_ip} . {element}", "_ip"
+    if not target.addresses:
+        sets[f"port_dead{suffix}"][element] = ""
+        return
+    name = f"pub_{_digest(target.name)}"
+    mark = f"ct mark set ct mark | {names.PUBLISHED:#x}"
+    goal = f"dnat ip to {_choose(target.addresses)}:{target.port}"
+    chains[name] = (f"meta l4proto {where.protocol} {mark} {goal}",)
+    sets[f"ports{suffix}"][element] = f"goto {name}"
 
 
 def _choose(addresses: Iterable[str]) -> str:
@@ -244,122 +269,6 @@ def _digest(text: str) -> str:
     return hashlib.blake2s(text.encode(), digest_size=8).hexdigest()
 
 
-def base(wanted: Wanted) -> str:
-    """Return the chains that do not depend on services, tasks and networks."""
-    veths, overlay = f'"{names.VETH_PREFIX}*"', f'"{names.VXLAN}"'
-    published, ingress = f"{names.PUBLISHED:#x}", f"{names.INGRESS_MASK:#x}"
-    clear = f"{0xFFFFFFFF ^ names.INGRESS_MASK:#x}"
-    vxlan_guard = (
-        f"udp dport {names.VXLAN_PORT} @th,96,24 {names.VNI:#x} "
-        "ip saddr != @peer_underlays counter drop"
-        if in_overlay(wanted) and ":" not in wanted.me.underlay
-        else ""
-    )
-    return f"""
-  chain guard {{
-    type filter hook prerouting priority raw; policy accept;
-    iifname {veths} goto guard_task
-    iifname != "lo" ip daddr 127.0.0.0/8 counter drop
-    {vxlan_guard}
-  }}
-  chain guard_task {{
-    iifname . ip saddr @owned ip daddr != 127.0.0.0/8 accept
-    counter drop
-  }}
-  chain marks {{
-    type filter hook prerouting priority mangle; policy accept;
-    iifname {overlay} ct state new ip saddr != @pools ct mark set ether saddr map @ingress
-    iifname {veths} ct direction reply ct mark & {ingress} != 0 meta mark set ct mark & {ingress}
-    ct state new jump refusals
-  }}
-  chain marks_output {{
-    type filter hook output priority mangle; policy accept;
-    ct state new jump refusals
-  }}
-  chain refusals {{
-    ip daddr @vip_dead goto refuse
-    fib daddr type local ip daddr . meta l4proto . th dport @port_dead_ip goto refuse
-    fib daddr type local ip daddr . meta l4proto . th dport @ports_ip return
-    fib daddr type local meta l4proto . th dport @port_dead goto refuse
-  }}
-  chain refuse {{
-    meta l4proto tcp counter reject with tcp reset
-    counter reject with icmp port-unreachable
-  }}
-  chain dstnat {{
-    type nat hook prerouting priority dstnat - 5; policy accept;
-    ip daddr vmap @vips
-    fib daddr type local goto local_ports
-  }}
-  chain dstnat_output {{
-    type nat hook output priority -105; policy accept;
-    fib daddr type local goto local_ports
-  }}
-  chain local_ports {{
-    ip daddr . meta l4proto . th dport vmap @ports_ip
-    meta l4proto . th dport vmap @ports
-  }}
-  chain input {{
-    type filter hook input priority filter - 5; policy accept;
-    iifname {veths} goto input_task
-    iifname {overlay} goto input_overlay
-  }}
-  chain input_task {{
-    ct state established,related accept
-    counter reject with icmpx admin-prohibited
-  }}
-  chain input_overlay {{
-    ct state established,related accept
-    ip saddr @peer_overlays accept
-    counter drop
-  }}
-  chain forward {{
-    type filter hook forward priority filter - 5; policy accept;
-    iifname {veths} goto from_task
-    oifname {veths} goto to_task
-    iifname {overlay} goto from_overlay
-    oifname {overlay} goto to_overlay
-  }}
-  chain from_task {{
-    ct state established,related accept
-    ip saddr . ip daddr @same_net accept
-    ip saddr @internal counter drop
-    ct mark & {published} == {published} accept
-    ip daddr @pools counter reject with icmpx admin-prohibited
-    ip daddr 169.254.0.0/16 counter drop
-    ip daddr @members meta l4proto . th dport != @published counter reject with icmpx admin-prohibited
-  }}
-  chain to_task {{
-    ct state established,related accept
-    ct mark & {published} == {published} accept
-    iifname {overlay} ip saddr . ip daddr @same_net accept
-    iifname {overlay} ip saddr @peer_overlays accept
-    iifname {overlay} ct mark & {ingress} != 0 accept
-    counter drop
-  }}
-  chain from_overlay {{
-    ct state established,related accept
-    counter drop
-  }}
-  chain to_overlay {{
-    ct state established,related accept
-    ct mark & {published} == {published} accept
-    counter drop
-  }}
-  chain unmark {{
-    type filter hook postrouting priority mangle; policy accept;
-    oifname {overlay} meta mark & {ingress} != 0 meta mark set meta mark & {clear}
-  }}
-  chain srcnat {{
-    type nat hook postrouting priority srcnat - 5; policy accept;
-    ct mark & {published} == {published} ip saddr @insiders snat ip to {wanted.gateway}
-    ct mark & {published} == {published} fib saddr type local snat ip to {wanted.gateway}
-    ip saddr . ip daddr @hairpin snat ip to ip saddr map @hairpin_vip
-    ip saddr @egress ip daddr != @pools oifname != "cr-*" masquerade
-  }}
-"""
-
-
 # --- text ------------------------------------------------------------------
 
 
@@ -367,8 +276,7 @@ def full(wanted: Ruleset) -> str:
     """Return one transaction that replaces whatever our table held."""
     lines = [f"table inet {names.TABLE} {{}}", f"delete table inet {names.TABLE}"]
     lines.append(f"table inet {names.TABLE} {{")
-    for name in _SETS:
-        lines.append(_declaration(name, wanted.sets.get(name, {})))
+    lines += [_declaration(name, wanted.sets.get(name, {})) for name in _SETS]
     for name, rules in sorted(wanted.chains.items()):
         lines += [f"  chain {name} {{", *(f"    {rule}" for rule in rules), "  }"]
     lines += [wanted.base, "}"]

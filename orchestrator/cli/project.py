@@ -5,32 +5,33 @@ The only module of the command line that imports the loader (and so YAML).
 
 from __future__ import annotations
 
+import argparse
+import base64
+import os
 from typing import TYPE_CHECKING, Any
 
+import specs
 from orchestrator.cli import findings, names
 from orchestrator.cli.errors import CliError
 from specs.problems import SpecError
 
 if TYPE_CHECKING:
-    import argparse
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from specs.compose import Project
+    from specs import Project
 
 
 def load(flags: argparse.Namespace, services: Sequence[str] = (), **options: Any) -> Project:
     """Return the project; warnings and problems are shown on stderr. Raises CliError."""
-    from specs import compose
-
     try:
-        project = compose.load(
-            files=list(flags.file),
+        project = specs.load(
+            list(flags.file),
             project_name=flags.project_name,
             project_directory=flags.project_directory,
             profiles=list(flags.profile),
             env_files=list(flags.env_file),
-            all_resources=flags.all_resources,
             services=list(services),
+            prune=not flags.all_resources,
             **options,
         )
     except SpecError as exc:
@@ -41,7 +42,7 @@ def load(flags: argparse.Namespace, services: Sequence[str] = (), **options: Any
             hint="corral config -q checks it again",
         ) from None
     findings.show(project.warnings)
-    if not flags.project_name:
+    if not flags.project_name and not os.environ.get("COMPOSE_PROJECT_NAME"):
         names.remember(flags, project.name)
     return project
 
@@ -51,12 +52,23 @@ def origins(project: Project) -> dict[str, str]:
     return {path: str(position) for path, position in project.origins.items()}
 
 
-def contents(project: Project) -> Mapping[str, str]:
+def with_profiles_of(flags: argparse.Namespace, names_: Sequence[str]) -> Project:
+    """Return the whole project; naming a service switches its profiles on, as in Compose."""
+    project = load(flags)
+    asleep = [name for name in names_ if name in project.disabled]
+    if not asleep:
+        return project
+    wanted = {word for name in asleep for word in project.disabled[name].get("profiles", ())}
+    return load(argparse.Namespace(**{**vars(flags), "profile": [*project.profiles, *wanted]}))
+
+
+def contents(project: Project) -> dict[str, str]:
     """Return the base64 contents of secrets and configs. Raises CliError."""
-    from specs.compose import content
+    from specs.compose.content import read_contents
 
     try:
-        return content.read(project)
+        found = read_contents(project)
     except SpecError as exc:
         findings.show(exc.problems)
         raise CliError("a secret or config cannot be read; nothing was changed") from None
+    return {key: base64.b64encode(data).decode() for key, data in found.items()}

@@ -6,13 +6,14 @@ a topological order is the order of starting. Pure; services.py and removal.py a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from specs.stack import StackSpec
 
 
@@ -76,7 +77,8 @@ class Dependencies:
 
     def may_stop(self, service: str, gone: Callable[[str], bool]) -> bool:
         """Say whether all that depends on the service is gone: the reverse order of stopping."""
-        return all(gone(name) for name in self.dependents(service))
+        # Indirect ones too: a completed one-off in between is gone already and holds nobody.
+        return all(gone(name) for name in self.all_dependents([service]))
 
     def chain(self, blocked: str, root: str) -> list[str]:
         """Return the way from a blocked service down to the one it waits for."""

@@ -12,7 +12,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.records import VIPS, Network
-from specs.stack import Port, TaskSpec
 from specs.task import FINAL, Desired, Task, TaskState
 from specs.wire import (
     Assignment,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.control.effective import Effective, Specs
     from orchestrator.control.state import Cluster
     from orchestrator.seams import Sealer
+    from specs.stack import Port, TaskSpec
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
 SHOWN = frozenset({TaskState.STARTING, TaskState.RUNNING})
@@ -194,9 +194,7 @@ class Outgoing:
         if stored is None:
             return None
         data = self._sealer.open(base64.b64decode(stored.sealed))
-        found = Content(
-            id=content_id, data=base64.b64encode(data).decode(), secret=stored.secret
-        )
+        found = Content(id=content_id, data=base64.b64encode(data).decode(), secret=stored.secret)
         if not stored.secret:
             self._contents[content_id] = found  # secrets are opened anew, never kept open
         return found
@@ -220,8 +218,6 @@ class Outgoing:
 
     def _make_assignment(self, task: Task, effective: Effective, *, single: bool) -> Assignment:
         spec: TaskSpec = effective.task
-        if task.grace is not None:
-            spec = spec.model_copy(update={"stop_grace": task.grace})
         ports = tuple(
             p.model_copy(update={"published": task.host_ports.get(f"{p.target}/{p.protocol}")})
             for p in spec.ports
@@ -241,6 +237,7 @@ class Outgoing:
             spec=spec,
             desired=task.desired,
             restart=task.restart,
+            grace=task.grace,
             local_restarts=None if single else LOCAL_RESTARTS,
             networks=self._attachments(task, effective),
             host_ports=ports,
@@ -249,7 +246,7 @@ class Outgoing:
 
     def _attachments(self, task: Task, effective: Effective) -> tuple[TaskNetwork, ...]:
         gateway = gateway_key(effective)
-        result = []
+        result: list[TaskNetwork] = []
         ordered = sorted(effective.task.networks, key=lambda a: (-a.priority, a.network))
         for attachment in ordered:
             network = self.network_of(effective, attachment.network)

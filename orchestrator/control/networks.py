@@ -34,8 +34,12 @@ def ensure_networks(run: Pass, stack: str, spec: StackSpec) -> str:
 def _ensure(run: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
     found = find_network(run, stack, wanted)
     if wanted.external:
-        return "" if found is not None else (
-            f"external network {wanted.name} does not exist; deploy the stack that makes it first"
+        return (
+            ""
+            if found is not None
+            else (
+                f"external network {wanted.name} does not exist; deploy the stack that has it first"
+            )
         )
     settings = {
         "internal": wanted.internal,
@@ -149,19 +153,17 @@ def retire_networks(run: Pass, stack: str, keep: set[str]) -> None:
 def rest_over(run: Pass, interested: dict[str, set[str]]) -> None:
     """Free addresses that rested and that every node concerned let go; then drop empty networks."""
     for network_id, resting in list(run.cluster.resting.items()):
-        nodes = [
-            n
-            for n in interested.get(network_id, ())
-            if run.node_status(n) == "ready"
-        ]
+        nodes = [n for n in interested.get(network_id, ()) if run.node_status(n) == "ready"]
         for address, record in list(resting.items()):
             until = run.observed.resting_since.get((network_id, address), run.now) + REST
-            if run.now < until:
+            # A fixed address has one owner, which waits for it: nodes' word is enough.
+            if run.now < until and not run.addresses.is_fixed(network_id, address):
                 run.look_again(until)
                 continue
             version = run.cluster.version(RESTING.key_of(record))
             if all(run.observed.acknowledged.get(n, 0) >= version for n in nodes):
                 run.draft.delete(RESTING, record)
+                run.look_again(run.now)  # what it kept from going may go now
     for network in list(run.cluster.networks.values()):
         if not network.retired or run.cluster.resting.get(network.id):
             continue

@@ -1,9 +1,11 @@
 """Which nodes are ready, unknown or down: heartbeats in, conditions out.
 
-A node that is heard is ready; one whose session ended is unknown; one not heard for
-DOWN_AFTER is down, and what may run elsewhere is replaced. A node that was down is
-taken back only after it stayed heard for a while, longer each time it flaps. All
-times are the controller's own monotonic clock, never the nodes'.
+The dispatcher holds a session with every node and ends it when the node was silent
+for 3 heartbeats (session.SILENCE), so here a node with a session that has reported is
+ready, one without is unknown, and one without for DOWN_AFTER is down: what may run
+elsewhere is replaced. A node that was down is taken back only after it stayed for a
+while, longer each time it flaps. All times are the controller's own monotonic clock,
+never the nodes'.
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ if TYPE_CHECKING:
     from orchestrator.control.state import Cluster
     from specs.kit.clock import Clock
 
-UNKNOWN_AFTER = 2.5 * HEARTBEAT
-DOWN_AFTER = 4.0 * HEARTBEAT
-START_GRACE = 2.0 * HEARTBEAT  # more patience with nodes a starting controller has not met yet
-STEADY = HEARTBEAT  # a node that was down must be heard this long before it counts again
+# Seconds without a session. With the 9 s of silence before a session ends, a node that was
+# switched off is down after 14 s at most.
+DOWN_AFTER = 5.0
+START_GRACE = 10.0  # more patience with nodes a starting controller has not met yet
+STEADY = HEARTBEAT  # a node that was down must stay this long before it counts again
 FLAP_MEMORY = 600.0
 LONGEST_STEADY = 60.0
 BRAKE = 0.55  # share of nodes down at once beyond which nothing lost is replaced
@@ -29,9 +32,9 @@ BRAKE = 0.55  # share of nodes down at once beyond which nothing lost is replace
 
 @dataclass(slots=True)
 class _Pulse:
-    """What is known of one node's session."""
+    """What is known of one node's session; ``lost`` = when the last one ended."""
 
-    heard: float
+    lost: float
     connected: bool = False
     reported: bool = False  # a full report came in this session
     since: float = 0.0  # connected since
@@ -53,32 +56,30 @@ class NodeHealth:
         found = self._pulses.get(node)
         if found is None:
             now = self._clock.monotonic()
-            found = self._pulses[node] = _Pulse(heard=now + START_GRACE)
+            found = self._pulses[node] = _Pulse(lost=now + START_GRACE)
         return found
 
     def connected(self, node: str) -> None:
         """Note that a session began."""
-        now = self._clock.monotonic()
         pulse = self._pulse(node)
         pulse.connected, pulse.reported, pulse.reason = True, False, ""
-        pulse.heard = pulse.since = now
+        pulse.since = self._clock.monotonic()
 
-    def heard(self, node: str, *, full: bool) -> None:
-        """Note a report: the node lives."""
-        pulse = self._pulse(node)
-        pulse.heard = self._clock.monotonic()
-        pulse.connected = True
-        pulse.reported = pulse.reported or full
+    def reported(self, node: str) -> None:
+        """Note a full report: the node's state is known."""
+        self._pulse(node).reported = True
 
     def disconnected(self, node: str, reason: str) -> None:
-        """Note that the session ended."""
+        """Note that the session ended, or could not be made again."""
         pulse = self._pulse(node)
+        if pulse.connected:
+            pulse.lost = self._clock.monotonic()
         pulse.connected, pulse.reported, pulse.reason = False, False, reason
 
     def update(self) -> tuple[list[tuple[str, str, str]], float | None]:
         """Recompute conditions; return (node, old, new) changes and when to look again."""
         now = self._clock.monotonic()
-        moved = []
+        moved: list[tuple[str, str, str]] = []
         wake: float | None = None
         for gone in set(self._pulses) - set(self._cluster.nodes):
             del self._pulses[gone]
@@ -99,38 +100,31 @@ class NodeHealth:
 
     def _judge(self, pulse: _Pulse, now: float) -> tuple[str, str, float | None]:
         """Return status, reason and when it may change by itself."""
-        silent = now - pulse.heard
+        if pulse.connected and pulse.reported:
+            return self._ready(pulse, now)
+        reason = pulse.reason or "not heard from yet"
         if pulse.was_down:
-            return self._return(pulse, now, silent)
-        if silent >= DOWN_AFTER:
-            pulse.was_down = True
-            pulse.falls = pulse.falls + 1 if now - pulse.fell_at < FLAP_MEMORY else 1
-            pulse.fell_at = now
-            return "down", self._silence(pulse, silent), None
-        if not pulse.connected or not pulse.reported:
-            reason = pulse.reason or (
-                "connected, its first report is awaited" if pulse.connected else "not heard from yet"
-            )
-            return "unknown", reason, pulse.heard + DOWN_AFTER
-        if silent >= UNKNOWN_AFTER:
-            return "unknown", self._silence(pulse, silent), pulse.heard + DOWN_AFTER
-        return "ready", "", pulse.heard + UNKNOWN_AFTER
+            return "down", reason, None
+        if pulse.connected:
+            # It answers: what it holds is known with its first report, due at once.
+            return "unknown", "connected, its first report is awaited", None
+        until = pulse.lost + DOWN_AFTER
+        if now < until:
+            return "unknown", reason, until
+        pulse.was_down = True
+        pulse.falls = pulse.falls + 1 if now - pulse.fell_at < FLAP_MEMORY else 1
+        pulse.fell_at = now
+        return "down", reason, None
 
-    def _return(self, pulse: _Pulse, now: float, silent: float) -> tuple[str, str, float | None]:
-        if not pulse.connected or not pulse.reported or silent >= UNKNOWN_AFTER:
-            return "down", self._silence(pulse, max(silent, DOWN_AFTER)), None
+    def _ready(self, pulse: _Pulse, now: float) -> tuple[str, str, float | None]:
+        if not pulse.was_down:
+            return "ready", "", None
         steady = min(LONGEST_STEADY, STEADY * 2.0 ** (pulse.falls - 1))
         until = pulse.since + steady
         if now < until:
             return "down", f"it is back; counted again after {steady:g} s without a break", until
         pulse.was_down = False
-        return "ready", "", pulse.heard + UNKNOWN_AFTER
-
-    def _silence(self, pulse: _Pulse, silent: float) -> str:
-        # Rounded to what it was judged by: a reason that counts seconds would change all the time.
-        limit = DOWN_AFTER if silent >= DOWN_AFTER else UNKNOWN_AFTER
-        text = f"not heard for more than {limit:g} s"
-        return f"{text}: {pulse.reason}" if pulse.reason else text
+        return "ready", "", None
 
     def brake(self) -> bool:
         """Say whether so many nodes are down that the fault is likelier ours than theirs."""

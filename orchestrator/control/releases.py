@@ -15,7 +15,6 @@ from orchestrator.control.gates import failed_for_good
 from orchestrator.control.records import RELEASES, STACKS
 from orchestrator.control.services import ServiceState, Target
 from specs.api import Release, ReleaseState, Stack
-from specs.stack import StackSpec
 from specs.task import FINAL, Desired, Task, TaskState
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from orchestrator.control.context import Pass
     from orchestrator.control.state import Cluster
+    from specs.stack import StackSpec
 
 ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
 
@@ -160,9 +160,7 @@ def _roll_back(run: Pass, stack: Stack, release: Release, reason: str) -> None:
     )
 
 
-def find_cause(
-    run: Pass, target: Target, states: Mapping[str, ServiceState]
-) -> Cause | None:
+def find_cause(run: Pass, target: Target, states: Mapping[str, ServiceState]) -> Cause | None:
     """Return what makes the release impossible, the root before what it blocks."""
     graph = dependencies_of(target.spec)
     for name in graph.order:
@@ -203,9 +201,7 @@ def _service_failed(run: Pass, target: Target, state: ServiceState) -> Cause | N
     for task in failed_for_good(state):
         return explain_task(run.cluster, run.draft.task(task.id), state.plan.gave_up[task.slot])
     mine = [
-        t
-        for t in state.replicas
-        if t.release == target.release.number and t.broken and not t.going
+        t for t in state.replicas if t.release == target.release.number and t.broken and not t.going
     ]
     rejections = [t for t in mine if t.state is TaskState.REJECTED]
     limit = min(ATTEMPTS, max(1, len(run.cluster.nodes)))
@@ -271,8 +267,10 @@ def stuck(run: Pass, target: Target, states: Mapping[str, ServiceState]) -> str:
             continue
         waiting = [run.draft.task(t.id) for t in state.replicas if t.live and not t.ready]
         words = sorted({_words(t) for t in waiting if t is not None})
-        parts.append(f"{name} has {state.settled} of {len(state.wanted.slots)} ready"
-                     + (f" ({'; '.join(words[:3])})" if words else ""))
+        parts.append(
+            f"{name} has {state.settled} of {len(state.wanted.slots)} ready"
+            + (f" ({'; '.join(words[:3])})" if words else "")
+        )
     return "; ".join(parts[:5]) or "tasks of an earlier release are still there"
 
 

@@ -20,6 +20,7 @@ from specs.task import FINAL, Desired, Task
 
 if TYPE_CHECKING:
     from orchestrator.control.context import Pass
+    from orchestrator.control.state import Cluster
     from specs.api import Stack
 
 OVER = frozenset(
@@ -42,7 +43,7 @@ def plan_removal(run: Pass, stack: Stack) -> None:
     if run.draft.tasks(stack.name):
         return  # of nodes that do not answer; the record goes with them
     if stack.remove_volumes:
-        if any(v.stack == stack.name and v.node for v in run.cluster.volumes.values()):
+        if any(v.stack == stack.name for v in run.cluster.volumes.values()):
             return  # control.py has the nodes delete the data, then forgets the records
         for number, release in run.cluster.stack_releases.get(stack.name, {}).items():
             assert number == release.number
@@ -50,11 +51,12 @@ def plan_removal(run: Pass, stack: Stack) -> None:
     run.draft.delete(STACKS, stack)
 
 
-def volumes_to_remove(run: Pass, stack: Stack) -> list[str]:
+def volumes_to_remove(cluster: Cluster, stack: Stack) -> list[str]:
     """Return the names of volumes whose data may be deleted now: nothing uses them any more."""
-    if stack.desired != "removed" or not stack.remove_volumes or run.draft.tasks(stack.name):
+    tasks = cluster.by_stack.get(stack.name)
+    if stack.desired != "removed" or not stack.remove_volumes or tasks:
         return []
-    return [v.name for v in run.cluster.volumes.values() if v.stack == stack.name]
+    return [v.name for v in cluster.volumes.values() if v.stack == stack.name]
 
 
 def forget_volume(run: Pass, name: str) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _OCTAL = re.compile(r"[+-]?[0-7]+\Z")
 _OMIT: Any = object()
+_CONTAINERS = frozenset({"list", "object", "map"})
 
 
 def bind(tree: Map, name: str, findings: Findings, *, lenient: bool) -> dict[str, Any]:
@@ -84,53 +85,70 @@ class _Binder:
         return bound
 
     def value(self, value: Any, shape: Shape, path: str, mark: Mark | None) -> Any:
+        """Return the value as its type in the model; reports and leaves out what is none."""
         kind = shape.bind
-        if kind == "object":
-            if value is None and shape.keep == "set":
-                return None
-            if isinstance(value, Map) or value is None:
-                return self.object(value, shape, path)
-            return plain(value)
-        if kind == "list":
-            return self._list(value, shape, path)
-        if kind == "map":
-            return self._map(value, shape, path)
+        if kind in _CONTAINERS:
+            return self._container(kind, value, shape, path, mark)
         if kind == "drop":
             return _OMIT
         try:
             if isinstance(value, Seq) and kind == "strings":
                 return [self._item(item, value.marks[i], path, i) for i, item in enumerate(value)]
             return _TYPES[kind](value)
-        except ValueError as error:
-            if not self._lenient:
-                self._findings.error(str(error), code="bad-value", path=path, mark=mark)
-            return plain(value)
+        except (ValueError, AttributeError, TypeError) as error:
+            # the last two: a form the type does not have, in a file only extended from
+            if self._lenient:
+                return plain(value)
+            message = str(error) if isinstance(error, ValueError) else f"cannot be {printed(value)}"
+            self._findings.error(message, code="bad-value", path=path, mark=mark)
+            return _OMIT
+
+    def _container(self, kind: str, value: Any, shape: Shape, path: str, mark: Mark | None) -> Any:
+        if kind == "list":
+            if isinstance(value, Seq):
+                return self._list(value, shape, path)
+            return self._misfit("a list", value, path, mark)
+        if kind == "object":
+            if value is None and shape.keep == "set":
+                return None
+            if value is None or isinstance(value, Map):
+                return self.object(value, shape, path)
+        elif isinstance(value, Map):
+            return self._map(value, shape, path)
+        return self._misfit("a mapping", value, path, mark)
 
     def _item(self, item: Any, mark: Mark | None, path: str, index: int) -> Any:
         try:
             return _text(item)
         except ValueError as error:
-            self._findings.error(str(error), code="bad-value", path=f"{path}[{index}]", mark=mark)
-            return plain(item)
+            if not self._lenient:
+                at = f"{path}[{index}]"
+                self._findings.error(str(error), code="bad-value", path=at, mark=mark)
+            return printed(item)
 
-    def _list(self, value: Any, shape: Shape, path: str) -> Any:
-        if not isinstance(value, Seq):
+    def _misfit(self, wanted: str, value: Any, path: str, mark: Mark | None) -> Any:
+        if self._lenient:
             return plain(value)
+        self._findings.error(f"must be {wanted}", code="wrong-type", path=path, mark=mark)
+        return _OMIT
+
+    def _list(self, value: Seq, shape: Shape, path: str) -> list[Any]:
         items = shape.items
         assert items is not None
-        return [
+        bound = (
             self.value(item, items, f"{path}[{index}]", value.marks[index])
             for index, item in enumerate(value)
-        ]
+        )
+        return [item for item in bound if item is not _OMIT]
 
-    def _map(self, value: Any, shape: Shape, path: str) -> Any:
-        if not isinstance(value, Map):
-            return plain(value)
+    def _map(self, value: Map, shape: Shape, path: str) -> dict[str, Any]:
         made: dict[str, Any] = {}
         values = shape.values
         assert values is not None
         for key, item in value.items():
-            made[key] = self.value(item, values, f"{path}.{key}", value.marks.get(key))
+            bound = self.value(item, values, f"{path}.{key}", value.marks.get(key))
+            if bound is not _OMIT:
+                made[key] = bound
         return made
 
 
@@ -250,12 +268,12 @@ def _hosts(value: Any) -> list[str]:
     else:
         for item in value:
             text = printed(item)
-            host, separator, addresses = text.partition("=")
+            host, separator, right = text.partition("=")
             if not separator:
-                host, separator, addresses = text.partition(":")
+                host, separator, right = text.partition(":")
             if not separator:
                 raise ValueError(f"{text!r} has no address: write host=address")
-            found.setdefault(host, []).extend(addresses.split(","))
+            found.setdefault(host, []).extend(right.split(","))
     lines = []
     for host, addresses in found.items():
         if not host or ":" in host or "=" in host:

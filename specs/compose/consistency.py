@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from specs.compose.findings import Findings
     from specs.problems import Position
 
+_ORIGINS = ("image", "build", "provider", "extends")
 _PAIRS = (
     ("cpus", "limits", "cpus"),
     ("mem_limit", "limits", "memory"),
@@ -71,12 +72,7 @@ class Consistency:
     def _source(self, service: dict[str, Any], path: str) -> None:
         build = service.get("build")
         if build is None and not service.get("image") and "provider" not in service:
-            self._error(
-                "the service has neither an image nor a build",
-                path,
-                "add image: NAME or build: PATH",
-                "no-image",
-            )
+            self._no_image(path)
         if not isinstance(build, dict):
             return
         if build.get("dockerfile") and build.get("dockerfile_inline"):
@@ -99,6 +95,20 @@ class Consistency:
             )
         for index, secret in enumerate(build.get("secrets", ())):
             self._defined("secrets", secret.get("source", ""), f"{path}.build.secrets[{index}]")
+
+    def _no_image(self, path: str) -> None:
+        inside = f"{path}."
+        for damaged in self._findings.damaged:
+            key = damaged.removeprefix(inside).partition(".")[0]
+            if damaged.startswith(inside) and did_you_mean(key, _ORIGINS):
+                return  # there is one, but something is wrong with it
+        self._findings.error(
+            "the service has neither an image nor a build",
+            code="no-image",
+            path=path,
+            position=self._where(path),
+            hint="add image: NAME or build: PATH",
+        )
 
     def _buildable(self, name: str, path: str) -> None:
         target = self._services.get(name)
@@ -123,8 +133,9 @@ class Consistency:
         if mode.startswith("service:"):
             target = mode.removeprefix("service:")
             if target not in self._services:
+                state = "active" if target in self._disabled else "defined"
                 self._error(
-                    f"the service {target!r} is not {'active' if target in self._disabled else 'defined'}",
+                    f"the service {target!r} is not {state}",
                     f"{path}.network_mode",
                     self._suggest("services", target),
                     "undefined",
@@ -153,7 +164,7 @@ class Consistency:
                     f"activate a profile of {target} ({profiles}), or set required: false",
                     "undefined",
                 )
-            elif self._whole("services"):
+            elif self._whole(f"services.{target}"):
                 self._error(
                     f"{name} depends on {target}, which is not defined",
                     f"{path}.depends_on.{target}",

@@ -178,7 +178,7 @@ def project_name(
                 findings.error(
                     f"the project name {value!r} given by {what} is not valid",
                     code="bad-name",
-                    hint="use lower-case letters, digits, '-' and '_', beginning with a letter or digit",
+                    hint="use a-z, 0-9, '-' and '_', beginning with a letter or digit",
                 )
             return value
     written, mark = _written_name(documents)

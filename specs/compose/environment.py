@@ -6,9 +6,11 @@ The last stage: only selected services' files are read. Strongest first:
 
 from __future__ import annotations
 
+import posixpath
 from typing import TYPE_CHECKING, Any
 
 from specs.compose.envfile import EnvFile, EnvFileError, parse_raw
+from specs.compose.tree import Mark
 from specs.problems import Position
 
 if TYPE_CHECKING:
@@ -25,12 +27,15 @@ class Folding:
     def __init__(
         self,
         files: Files,
+        folder: str,
         environment: Environment,
         findings: Findings,
         where: Callable[[str], Position | None],
     ) -> None:
         self._files = files
+        self._folder = folder
         self._environment = environment
+        self.marks: dict[str, Mark] = {}  # path -> the line of the file a value came from
         self._findings = findings
         self._where = where
 
@@ -51,12 +56,17 @@ class Folding:
                 known = dict(labels)
                 read = self._read(path, "", known.get, {}, at, "label file")
                 labels.update(read or {})
-            labels.update(service.get("labels", {}))
+            own = service.get("labels", {})
+            self._forget(f"services.{name}.labels", own)
+            labels.update(own)
             if labels:
                 service["labels"] = labels
 
     def _environment_of(self, service: dict[str, Any], path: str) -> None:
-        own: dict[str, str | None] = dict(service.get("environment") or {})
+        written = service.get("environment") or {}
+        if not isinstance(written, dict):
+            return  # not interpolated, and not readable before that
+        own: dict[str, str | None] = dict(written)
         for key, value in own.items():
             if value is None and key in self._environment:
                 own[key] = self._environment[key]
@@ -66,6 +76,8 @@ class Folding:
             return self._environment.get(name, own.get(name))
 
         for index, entry in enumerate(service.pop("env_file", ())):
+            if not isinstance(entry, dict) or "$" in entry.get("path", ""):
+                continue  # not interpolated: which file it is, is not known
             known = {key: value for key, value in folded.items() if value is not None}
             read = self._read(
                 entry.get("path", ""),
@@ -78,10 +90,16 @@ class Folding:
             )
             folded.update(read or {})
         folded.update(own)
+        self._forget(f"{path}.environment", own)
         if folded:
             service["environment"] = folded
         else:
             service.pop("environment", None)
+
+    def _forget(self, path: str, own: dict[str, Any]) -> None:
+        """Drop what the service itself says: that wins over the files."""
+        for key in own:
+            self.marks.pop(f"{path}.{key}", None)
 
     def _read(
         self,
@@ -94,6 +112,7 @@ class Folding:
         *,
         required: bool = True,
     ) -> dict[str, str] | None:
+        path = posixpath.join(self._folder, path)  # relative only without path resolution
         try:
             text = self._files.read(path).decode("utf-8", "surrogateescape")
             if form == "raw":
@@ -101,7 +120,8 @@ class Folding:
             if form not in ("", ".env"):
                 self._report(f"unknown env_file format {form!r}", at, "use raw, or leave it out")
                 return None
-            return EnvFile(text, lookup, known).values
+            into = at.rpartition(".")[0] + (".environment" if what == "env file" else ".labels")
+            return self._noted(EnvFile(text, lookup, known), path, into)
         except FileNotFoundError:
             if required:
                 self._report(
@@ -118,6 +138,12 @@ class Folding:
                 hint=error.hint,
             )
         return None
+
+    def _noted(self, parsed: EnvFile, path: str, into: str) -> dict[str, str]:
+        for key, line in parsed.lines.items():
+            before = self.marks.get(f"{into}.{key}")
+            self.marks[f"{into}.{key}"] = Mark(path, line, 1).over(before, "override")
+        return parsed.values
 
     def _report(self, message: str, at: str, hint: str = "") -> None:
         self._findings.error(

@@ -44,17 +44,15 @@ class Extends:
 
     def _service(self, name: str, services: Map, cuts: _Cuts, chain: _Chain) -> Any:
         service = services.get(name)
-        if not isinstance(service, Map) or "extends" not in service:
+        reference = self._reference(service)
+        if reference is None or not isinstance(service, Map):
             return service
         path = f"services.{name}.extends"
         mark = mark_of(service, "extends")
-        reference = self._reference(service["extends"])
-        if reference is None:
-            return service  # the schema tells what is wrong with it
         base_name, file = reference
         where, base_services, base_cuts = self._file, services, cuts
         if file is not None:
-            loaded = self._other_file(name, base_name, file, path, mark)
+            loaded = self._other_file(base_name, file, path, mark)
             if loaded is None:
                 return _without(service)
             where, (base_services, base_cuts) = file, loaded
@@ -76,7 +74,9 @@ class Extends:
         return merged
 
     @staticmethod
-    def _reference(extends: Any) -> tuple[str, str | None] | None:
+    def _reference(service: Any) -> tuple[str, str | None] | None:
+        """Return service and file; None too when the schema will tell what is wrong."""
+        extends = service.get("extends") if isinstance(service, Map) else None
         if isinstance(extends, str):
             return extends, None
         if isinstance(extends, Map):
@@ -86,7 +86,7 @@ class Extends:
         return None
 
     def _other_file(
-        self, name: str, base_name: str, file: str, path: str, mark: Any
+        self, base_name: str, file: str, path: str, mark: Any
     ) -> tuple[Map, _Cuts] | None:
         absolute = self._layers.local(file, self._scope)
         folder = relative(posixpath.dirname(absolute), self._scope.folder)

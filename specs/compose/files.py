@@ -6,7 +6,6 @@ import os
 from typing import TYPE_CHECKING
 
 from specs.compose.envfile import EnvFile, EnvFileError
-from specs.compose.variables import Environment
 from specs.problems import Position
 
 if TYPE_CHECKING:
@@ -14,6 +13,7 @@ if TYPE_CHECKING:
 
     from specs.compose.findings import Findings
     from specs.compose.tree import Mark
+    from specs.compose.variables import Environment
 
 STDIN = "-"
 

@@ -104,7 +104,10 @@ class Include:
             chosen, scope.environment, self._findings, mark
         )
         environment.add(values, sources)
-        inner = scope.inside(folder, relative(folder, scope.folder), environment)
+        base = folder
+        if wanted_folder and not os.path.isdir(folder):  # noqa: PTH112 - text paths
+            base = posixpath.dirname(folder)  # as Compose does with a folder that does not exist
+        inner = scope.inside(folder, relative(base, scope.folder), environment)
         imported = self._layers.load(files, inner, self._included, at=(path, mark))
         self._import(imported, tree)
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 
 class Scope:
-    """Where a set of files lives: its folder, as seen from the set that includes it, its variables."""
+    """Where a set of files lives: its folder, that seen from its includer, its variables."""
 
     __slots__ = ("base", "environment", "folder")
 

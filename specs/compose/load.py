@@ -204,12 +204,13 @@ class _Load:
         )
 
     def _finish(self, project: Project, services: Sequence[str], *, prune: bool) -> None:
+        from specs.compose import selection  # noqa: PLC0415
         from specs.compose.consistency import Consistency  # noqa: PLC0415 - one stage, one import
         from specs.compose.environment import Folding  # noqa: PLC0415
-        from specs.compose import selection  # noqa: PLC0415
 
         model = project.model
-        if self._consistency:
+        if self._consistency and self._interpolation:
+            # what is not interpolated yet cannot be held against the rest
             Consistency(model, project.disabled, self._findings, project.origin).check()
         enabled, disabled = selection.select(
             model["services"], project.disabled, services, project.profiles, self._findings
@@ -219,10 +220,17 @@ class _Load:
         project.disabled.update(disabled)
         if prune:
             selection.prune(model)
-        folding = Folding(self._files, project.environment, self._findings, project.origin)
+        folding = Folding(
+            self._files,
+            project.working_dir,
+            project.environment,
+            self._findings,
+            project.origin,
+        )
         if self._resolve_environment:
             folding.environments(enabled)
         folding.labels(enabled)
+        project.file_marks.update(folding.marks)
 
 
 __all__ = ["STDIN", "load"]

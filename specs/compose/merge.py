@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 from specs import units
 from specs.compose.schema import PROJECT, SERVICE
-from specs.compose.shape import Shape
 from specs.compose.tree import Map, Mark, Seq, Timestamp, mark_of
 
 if TYPE_CHECKING:
     from specs.compose.findings import Findings
+    from specs.compose.shape import Shape
 
 _STARTED = {"condition": "service_started", "required": True}
 
@@ -44,15 +44,11 @@ class Merge:
                 return result
         if over is None:
             return base
-        if isinstance(base, Map):
-            if not isinstance(over, Map):
-                return self._conflict(base, over, path, mark)
+        if isinstance(base, Map) and isinstance(over, Map):
             return self._maps(base, over, shape, path)
-        if isinstance(base, Seq):
-            if not isinstance(over, Seq):
-                return self._conflict(base, over, path, mark)
+        if isinstance(base, Seq) and isinstance(over, Seq):
             return _joined(base, over)
-        return over
+        return self._conflict(base, over, path, mark) if isinstance(base, Map | Seq) else over
 
     def _conflict(self, base: Any, over: Any, path: str, mark: Mark | None) -> Any:
         was = "a mapping" if isinstance(base, Map) else "a list"
@@ -76,7 +72,9 @@ class Merge:
         for key, value in over.items():
             mark = over.marks.get(key)
             if key not in base:
-                base.put(key, value, mark)
+                # a mark without a value is what !reset or !override cut
+                cut = base.marks.get(key)
+                base.put(key, value, mark.over(cut, "!override") if mark is not None else None)
                 continue
             sub = shape.of_key(key) if shape is not None else None
             dotted = f"{path}.{key}" if path else key
@@ -139,6 +137,16 @@ class Merge:
             for other, left in enumerate(over):
                 self._pool(
                     made, right, left, base.marks[index], over.marks[other], item_shape, path
+                )
+        kept = {item.get("subnet") for item in made}
+        for index, right in enumerate(base):
+            if right.get("subnet") not in kept:
+                self._findings.warn(
+                    f"the pool {right.get('subnet')} is dropped: the override does not name it",
+                    code="dropped-pool",
+                    path=path,
+                    mark=base.marks[index],
+                    hint="repeat it in the overriding file",
                 )
         return made
 

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specs.compose.interpolate import Use
 from specs.compose.semantics import services
 from specs.compose.shortforms import clean
 from specs.compose.tree import Map, Seq
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from specs.compose.tree import Mark
+    from specs.compose.variables import Environment
 
 _SECTIONS = ("networks", "volumes", "configs", "secrets")
 
 
-def normalize(tree: Map, name: str, environment: Mapping[str, str]) -> None:
+def normalize(tree: Map, name: str, environment: Environment) -> None:
     """Make everything implied explicit; ``name`` is the project's."""
     _networks(tree)
     for _, service in services(tree):
@@ -35,18 +37,18 @@ def normalize(tree: Map, name: str, environment: Mapping[str, str]) -> None:
     _names(tree, name)
 
 
-def pass_through(value: Any, environment: Mapping[str, str], *, keep: bool) -> Any:
+def pass_through(value: Any, environment: Environment, *, keep: bool) -> Any:
     """Give keys without a value theirs from the environment; ``keep`` keeps the unset ones."""
     if isinstance(value, Map):
         made = Map()
-        made.marks = value.marks
         for key, item in value.items():
+            at = value.marks.get(key)
             if item is not None:
-                made[key] = item
+                made.put(key, item, at)
             elif key in environment:
-                made[key] = environment[key]
+                made.put(key, environment[key], _used(at, key, environment))
             elif keep:
-                made[key] = None
+                made.put(key, None, at)
         return made
     if not isinstance(value, Seq):
         return value
@@ -56,10 +58,14 @@ def pass_through(value: Any, environment: Mapping[str, str], *, keep: bool) -> A
         if not isinstance(item, str) or "=" in item:
             seq.add(item, mark)
         elif item in environment:
-            seq.add(f"{item}={environment[item]}", mark)
+            seq.add(f"{item}={environment[item]}", _used(mark, item, environment))
         elif keep:
             seq.add(item, mark)
     return seq
+
+
+def _used(mark: Mark | None, name: str, environment: Environment) -> Mark | None:
+    return mark.using((Use(name, environment.source(name)),)) if mark is not None else None
 
 
 def _networks(tree: Map) -> None:
@@ -82,7 +88,7 @@ def _networks(tree: Map) -> None:
         tree["networks"] = declared
 
 
-def _build(service: Map, environment: Mapping[str, str]) -> None:
+def _build(service: Map, environment: Environment) -> None:
     build = service.get("build")
     if not isinstance(build, Map):
         return

@@ -26,8 +26,12 @@ _UNC = re.compile(r"[/\\]{2}")
 
 
 def is_windows_absolute(path: str) -> bool:
-    """Return whether the path is absolute on Windows: ``C:\\x`` or ``\\\\host\\share``."""
+    """Return whether the path is absolute on Windows: a drive or a share in front."""
     return bool(_DRIVE.match(path) or _UNC.match(path))
+
+
+def _has_paths(items: Shape) -> bool:
+    return bool(items.path or items.fields)
 
 
 class Resolver:
@@ -48,10 +52,9 @@ class Resolver:
                 sub = shape.of_key(key)
                 if sub is not None and item is not None:
                     value[key] = self._one(item, sub, f"{path}.{key}" if path else key)
-        elif isinstance(value, Seq) and shape.items is not None:
-            if shape.items.path or shape.items.fields:
-                for index, item in enumerate(value):
-                    value[index] = self._one(item, shape.items, child(path, index))
+        elif isinstance(value, Seq) and shape.items is not None and _has_paths(shape.items):
+            for index, item in enumerate(value):
+                value[index] = self._one(item, shape.items, child(path, index))
 
     def _one(self, value: Any, shape: Shape, path: str) -> Any:
         rule = shape.path

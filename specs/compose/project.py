@@ -8,14 +8,13 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 from specs.compose.tree import Map, Mark, Seq, child, mark_of
-from specs.problems import Position
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from specs.compose.interpolate import Use
     from specs.compose.variables import Environment
-    from specs.problems import Problem
+    from specs.problems import Position, Problem
 
 _STEP = re.compile(r"\[(\d+)\]")
 
@@ -46,13 +45,15 @@ class Project:
     tree: Map = field(repr=False)
     profiles: tuple[str, ...] = ()
     disabled: dict[str, Any] = field(default_factory=dict)  # services whose profile is not active
-    sources: Mapping[str, str] = field(default_factory=dict, repr=False)  # file -> its text
+    file_marks: dict[str, Mark] = field(default_factory=dict, repr=False)  # from env_file
+    sources: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # file -> its text
 
     @cached_property
     def origins(self) -> dict[str, Position]:
         """Return dotted path -> where the final value was written, for all that was written."""
         found: dict[str, Position] = {}
         _collect(self.model, self.tree, "", found)
+        found.update((path, mark.position) for path, mark in self.file_marks.items())
         return found
 
     def origin(self, path: str) -> Position | None:
@@ -82,9 +83,12 @@ class Project:
         return found
 
     def _mark(self, path: str) -> Mark | None:
+        if path in self.file_marks:
+            return self.file_marks[path]
         here: Any = self.tree
         best: Mark | None = None
-        for key in split_path(path, here):
+        for step in split_path(path, here):
+            key = _listed(here, step) if isinstance(here, Seq) and isinstance(step, str) else step
             mark = mark_of(here, key)
             if mark is not None:
                 best = mark
@@ -115,7 +119,9 @@ def split_path(path: str, tree: Any) -> Iterator[str | int]:
 
 def _next_key(path: str, here: Any) -> str:
     if isinstance(here, dict):
-        fitting = [key for key in here if path == key or path.startswith((f"{key}.", f"{key}["))]
+        fitting: list[str] = [
+            key for key in here if path == key or path.startswith((f"{key}.", f"{key}["))
+        ]
         if fitting:
             return max(fitting, key=len)
     cut = re.search(r"[.\[]", path[1:])

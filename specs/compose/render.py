@@ -14,6 +14,7 @@ from specs.compose.source import resolve
 if TYPE_CHECKING:
     from specs.compose.shape import Shape
 
+_SOURCES = frozenset({"file", "environment", "content", "external"})
 _SECTIONS = ("name", "services", "networks", "volumes", "secrets", "configs", "models")
 
 
@@ -22,6 +23,9 @@ def render(model: dict[str, Any], form: str = "yaml", *, double: bool = True) ->
     ordered: dict[str, Any] = {key: model[key] for key in _SECTIONS if key in model}
     ordered.update((key, model[key]) for key in sorted(model) if key not in ordered)
     ordered = _ordered(ordered, PROJECT, top=True)
+    for config in ordered.get("configs", {}).values():
+        if not _SOURCES & config.keys():
+            config["external"] = False  # what lets a config without source load again
     if double:
         ordered = _doubled(ordered)
     if form == "json":
@@ -37,6 +41,10 @@ def _ordered(value: Any, shape: Shape | None, *, top: bool = False) -> Any:
         return [_ordered(item, items) for item in value]
     if not isinstance(value, dict):
         return value
+    if shape is not None and shape.bind == "ulimit":
+        return {
+            key: value.get(key, 0) for key in ("soft", "hard")
+        }  # zeros are left out of the model
     keys: Any = list(value)
     fields = shape.fields if shape is not None else None
     if fields and not top:

@@ -53,7 +53,7 @@ def select(
             active.extend(disabled.get(name, {}).get("profiles", ()))
     enabled, disabled = by_profile({**enabled, **disabled}, active)
     chosen: set[str] = set()
-    _collect(enabled, disabled, {name: True for name in names}, chosen, findings)
+    _collect(enabled, disabled, dict.fromkeys(names, True), chosen, findings)
     kept: Services = {}
     rest = dict(disabled)
     for name, service in enabled.items():

@@ -116,18 +116,18 @@ def _sources(tree: Map, section: str, keys: tuple[str, ...], findings: Findings)
                 at_key=True,
                 hint="keep one of them",
             )
-        elif not given and "driver" not in entry and "external" not in entry:
-            if not any(
-                f"{path}.{key}" in findings.damaged for key in (*keys, "external", "driver")
-            ):
-                findings.error(
-                    f"no source: one of {', '.join(keys)} must be set",
-                    code="missing-key",
-                    path=path,
-                    mark=mark_of(entries, name),
-                    at_key=True,
-                    hint="add file: PATH, or external: true",
-                )
+        elif not any(
+            key in entry or f"{path}.{key}" in findings.damaged
+            for key in (*keys, "external", "driver")
+        ):
+            findings.error(
+                f"no source: one of {', '.join(keys)} must be set",
+                code="missing-key",
+                path=path,
+                mark=mark_of(entries, name),
+                at_key=True,
+                hint="add file: PATH, or external: true",
+            )
 
 
 def _addresses(service: Map, path: str, findings: Findings) -> None:

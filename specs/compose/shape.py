@@ -99,14 +99,16 @@ class Shape:
         self.note = note
 
     def of_key(self, key: str) -> Shape | None:
-        """Return the shape of a key's value; None when nothing is known of it."""
+        """Return the shape of a key's value; free keys get theirs whatever their spelling."""
         if self.fields is not None:
             found = self.fields.get(key)
             if found is not None:
                 return found
-        if self.values is not None and (self.names is None or self.names.search(key)):
-            return self.values
-        return None
+        return self.values
+
+    def names_allow(self, key: str) -> bool:
+        """Return whether a free key may be spelled like this."""
+        return self.values is not None and (self.names is None or bool(self.names.search(key)))
 
     def but(self, **changes: Any) -> Shape:
         """Return a copy with some attributes changed."""

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from specs.compose.findings import Findings
     from specs.compose.shape import Shape
 
+_BAD: Any = object()  # reported; to be taken out of the tree
 _PROPAGATIONS = frozenset({"rprivate", "private", "rshared", "shared", "rslave", "slave"})
 _SELINUX = frozenset({"z", "Z"})
 
@@ -41,27 +42,44 @@ class _Walk:
                 sub = shape.of_key(key)
                 if sub is not None:
                     dotted = f"{path}.{key}" if path else key
-                    value[key] = self._one(value[key], sub, dotted, value.marks.get(key))
+                    made = self._one(value[key], sub, dotted, value.marks.get(key))
+                    if made is _BAD:
+                        del value[key]
+                    else:
+                        value[key] = made
         elif isinstance(value, Seq) and shape.items is not None:
             items = shape.items
             if items.short or items.fields:
+                kept = Seq()
                 for index, item in enumerate(value):
-                    value[index] = self._one(item, items, child(path, index), value.marks[index])
+                    mark = value.marks[index]
+                    made = self._one(item, items, child(path, index), mark)
+                    if made is not _BAD:
+                        kept.add(made, mark)
+                value[:] = kept
+                value.marks[:] = kept.marks
 
     def _one(self, value: Any, shape: Shape, path: str, mark: Mark | None) -> Any:
         if shape.short:
             try:
                 value = self._transform(shape.short, value, path, mark)
             except ValueError as error:
-                if not self._lenient:
-                    self._findings.error(
-                        str(error),
-                        code="bad-value",
-                        path=path,
-                        mark=mark,
-                        hint=_HINTS.get(shape.short, ""),
-                    )
-                return value
+                if self._lenient:
+                    return value
+                self._findings.error(
+                    str(error),
+                    code="bad-value",
+                    path=path,
+                    mark=mark,
+                    hint=_HINTS.get(shape.short, ""),
+                )
+                return _BAD
+            except (TypeError, AttributeError):
+                # only in a file that is extended from, where nothing was validated yet
+                self._findings.error(
+                    "this form is not allowed here", code="wrong-type", path=path, mark=mark
+                )
+                return _BAD
         if isinstance(value, Map | Seq):
             self.children(value, shape, path)
         return value
@@ -81,9 +99,7 @@ class _Walk:
                 made.add(entry, mark)
                 continue
             try:
-                if type(entry) is not str and type(entry) is not int:
-                    raise ValueError(f"{entry!r} is not a port")  # noqa: TRY004 - told to the user below
-                for port in parse_port(str(entry)):
+                for port in parse_port(entry):
                     made.add(_marked(port, mark), mark)
             except ValueError as error:
                 if self._lenient and isinstance(entry, str):
@@ -350,8 +366,11 @@ def _is_path(source: str) -> bool:
     return len(source) > 1 and source[0].isalpha() and source[1] == ":"
 
 
-def parse_port(spec: str) -> list[dict[str, Any]]:
-    """Return the published ports a short port string means, one entry per container port."""
+def parse_port(written: Any) -> list[dict[str, Any]]:
+    """Return the published ports a short port means, one entry per container port."""
+    if type(written) is not str and type(written) is not int:
+        raise ValueError(f"{written!r} is not a port")
+    spec = str(written)
     parts = spec.split(":")
     container = parts[-1]
     host = parts[-2] if len(parts) > 1 else ""
@@ -362,6 +381,8 @@ def parse_port(spec: str) -> list[dict[str, Any]]:
         raise ValueError(f"{spec!r} names no container port")
     address = _host_ip(address, spec)
     first, last = _range(container, spec, "container")
+    if first == 0:
+        raise ValueError(f"{spec!r} names container port 0, which does not exist")
     host_first, host_last = _range(host, spec, "host") if host else (0, 0)
     if host and last - first != host_last - host_first and last != first:
         raise ValueError(f"{spec!r} has ranges of different lengths")

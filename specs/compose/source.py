@@ -35,6 +35,7 @@ _WORDS: dict[str, Any] = {
 _SPECIAL = frozenset("+-.0123456789tTfFnN~")
 _INTEGER = re.compile(r"[+-]?(?:0[xX][0-9a-fA-F]+|0[bB][01]+|0[oO]?[0-7]+|0|[1-9][0-9]*)\Z")
 _FLOAT = re.compile(r"[-+]?(?:\.[0-9]+|[0-9]+(?:\.[0-9]*)?)(?:[eE][-+]?[0-9]+)?\Z")
+_POINT = re.compile(r"\.[0-9](?:_?[0-9])*(?:[eE][-+]?[0-9](?:_?[0-9])*)?\Z")
 _DATE = re.compile(
     r"(\d{4})-(\d{1,2})-(\d{1,2})"
     r"(?:(?:[Tt](\d{1,2}):(\d{1,2}):(\d{1,2})(?:[.,](\d+))?(Z|[+-]\d\d:\d\d))"
@@ -74,7 +75,7 @@ class _Refused(Exception):
 def parse(text: bytes | str, file: str, findings: Findings) -> list[Document]:
     """Return the documents of one file; problems go to ``findings``."""
     import yaml  # noqa: PLC0415 - the CLI imports this module long before it needs YAML
-    from yaml.cyaml import CParser  # noqa: PLC0415
+    from yaml._yaml import CParser  # noqa: PLC0415 - yaml.cyaml only re-exports it
 
     documents: list[Document] = []
     try:
@@ -102,7 +103,9 @@ def _syntax_error(error: Any, file: str, findings: Findings) -> None:
     message = error.problem or str(error)
     context = f" ({error.context})" if error.context and error.context != message else ""
     hint = ""
-    if "\\t" in message or "tab" in message:
+    if error.context_mark and "quoted scalar" in (error.context or ""):
+        mark, hint = error.context_mark, "close the quote that opens here"
+    elif "\\t" in message or "tab" in message:
         hint = "indent with spaces: YAML does not allow tabs"
     elif "mapping values are not allowed" in message:
         hint = "put quotes around a value that contains ': ', or check the indentation"
@@ -367,14 +370,15 @@ def resolve(text: str) -> Any:
         return text
     if text in _WORDS:
         return _WORDS[text]
+    return text if text[0] in "tTfFnN~" else _number_or_date(text)
+
+
+def _number_or_date(text: str) -> Any:
     if text[0] == ".":
-        return _number(text, text) if _FLOAT.match(text) else text
-    if text[0] in "tTfFnN~":
-        return text
-    if len(text) > 7 and text[4] == "-":
-        moment = _timestamp(text)
-        if moment is not None:
-            return moment
+        return _number(text, text) if _POINT.match(text) else text
+    moment = _timestamp(text) if len(text) > 7 and text[4] == "-" else None
+    if moment is not None:
+        return moment
     stripped = text.replace("_", "")
     if _INTEGER.match(stripped):
         value = _integer(stripped)

@@ -65,7 +65,8 @@ class Mark:
 
     def using(self, variables: tuple[Any, ...]) -> Mark:
         """Return this mark with the variables that were put into the value."""
-        return Mark(self.file, self.line, self.column, self.key_line, self.key_column, variables)
+        at = (self.file, self.line, self.column, self.key_line, self.key_column)
+        return Mark(*at, variables, self.previous, self.how)
 
     @property
     def position(self) -> Position:

@@ -57,7 +57,9 @@ def _collapse(seq: Seq, index_of: Callable[[Any], Any], path: str, findings: Fin
         else:
             items[first] = item
             if mark is not None:
-                mark = mark.over(marks[first], "same item")
+                before = marks[first]
+                same_file = before is not None and before.file == mark.file
+                mark = mark.over(before, "same item" if same_file else "override")
             marks[first] = mark
     seq[:] = items
     seq.marks[:] = marks

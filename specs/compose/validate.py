@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specs import units
 from specs.compose.schema import PROJECT
 from specs.compose.tree import Map, Mark, Seq, child
 
@@ -127,7 +128,8 @@ class _Checker:
             if found is None:
                 if shape.extensible and key.startswith("x-"):
                     continue
-                found = shape.of_key(key)
+                if shape.names_allow(key):
+                    found = shape.values
             if found is not None:
                 if not self.fits(value[key], found, dotted, marks.get(key)):
                     del value[key]
@@ -169,6 +171,9 @@ class _Checker:
         for index, item in enumerate(value):
             key = identity(item)
             first = seen.setdefault(key, index)
+            if first == index and type(item) in (int, float):
+                # a number after a string of the same digits counts as the same
+                first = seen.get(units.format_number(item), index)
             if first != index:
                 self._findings.error(
                     f"the same item is already at [{first}]",
@@ -205,7 +210,10 @@ class _Checker:
             )
             return
         where = f"in {path}" if path else "at the top level"
-        hint = did_you_mean(key, tuple(shape.fields or ())) or _belongs(key, path)
+        known = tuple(shape.fields or ())
+        hint = (
+            did_you_mean(key, known, cutoff=0.85) or _belongs(key, path) or did_you_mean(key, known)
+        )
         self._findings.error(
             f"the key {key!r} is not known {where}",
             code="unknown-key",
@@ -228,7 +236,7 @@ def _describe(value: Any, kind: str) -> str:
     return f"the number {value}"
 
 
-def _type_hint(value: Any, kind: str, shape: Shape, path: str) -> str:
+def _type_hint(value: Any, kind: str, shape: Shape, path: str) -> str:  # noqa: PLR0911 - a table of hints
     types = shape.types
     last = path.rpartition(".")[2]
     if kind in ("integer", "number", "boolean") and "string" in types:
@@ -249,11 +257,11 @@ def _type_hint(value: Any, kind: str, shape: Shape, path: str) -> str:
     return ""
 
 
-def did_you_mean(word: str, known: tuple[str, ...]) -> str:
+def did_you_mean(word: str, known: tuple[str, ...], *, cutoff: float = 0.7) -> str:
     """Return a hint when one of the known words is close."""
     from difflib import get_close_matches  # noqa: PLC0415 - only on the way to a refusal
 
-    close = get_close_matches(word.lower(), known, n=1, cutoff=0.7)
+    close = get_close_matches(word.lower(), known, n=1, cutoff=cutoff)
     return f"did you mean {close[0]}?" if close else ""
 
 

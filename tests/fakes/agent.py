@@ -16,8 +16,9 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import time
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Self
 
 from aiohttp import WSMsgType, web
 
@@ -108,7 +109,7 @@ class FakeAgent:
 
     # Life.
 
-    async def __aenter__(self) -> FakeAgent:
+    async def __aenter__(self) -> Self:
         await self.start()
         return self
 
@@ -116,7 +117,7 @@ class FakeAgent:
         await self.stop()
 
     async def start(self) -> None:
-        app = web.Application(client_max_size=64 << 20)
+        app = web.Application(client_max_size=64 << 20, middlewares=[self._alive])
         app.router.add_get("/v1/hello", self._hello)
         app.router.add_put("/v1/instructions", self._instructions)
         app.router.add_get("/v1/reports", self._reports)
@@ -149,6 +150,17 @@ class FakeAgent:
     async def restart(self) -> None:
         await self.stop()
         await self.start()
+
+    @web.middleware
+    async def _alive(self, request: web.Request, handler) -> web.StreamResponse:
+        """Cut requests that reach a stopped agent's old connections: the dead do not answer."""
+        if not self._serves(request):
+            request.transport.abort()
+            return web.Response(status=500)
+        return await handler(request)
+
+    def _serves(self, request: web.Request) -> bool:
+        return self._runner is not None and request.app is self._runner.app
 
     # What a test says and asks.
 
@@ -226,7 +238,7 @@ class FakeAgent:
         queue.put_nowait(Report(applied=self.applied, full=True, tasks=dict(self.statuses)))
         self._listeners.add(queue)
         try:
-            while True:
+            while self._serves(request):
                 try:
                     report = await asyncio.wait_for(queue.get(), self.heartbeat)
                 except TimeoutError:
@@ -248,37 +260,35 @@ class FakeAgent:
     # Tasks.
 
     def _step_all(self, *, always: bool = False) -> None:
-        changed, delay = {}, 0.0
+        """Move every task as its behaviour says; those with a delay when it has passed."""
+        changed, delays = {}, set()
         for task in self.objects.tasks.values():
             behaviour = self.behaviours.get(task.service, GOOD)
-            old = self.statuses.get(task.id, TaskStatus())
-            new = _next_status(task, old, behaviour)
-            if task.id not in self.statuses and new == old:
-                self.statuses[task.id] = changed[task.id] = new
+            old = self.statuses.get(task.id)
+            new = _next_status(task, old or TaskStatus(), behaviour)
             if new == old:
                 continue
-            if behaviour.delay and task.id in self.statuses:
-                delay = max(delay, behaviour.delay)
-            else:
+            if behaviour.delay:
+                delays.add(behaviour.delay)
+                new = old or TaskStatus()
+            if new != old:
                 self.statuses[task.id] = changed[task.id] = new
-                if behaviour.delay:
-                    delay = max(delay, behaviour.delay)
-        gone = self._gone()
-        if changed or gone or always:
-            self._say(Report(applied=self.applied, tasks=changed, gone=gone))
-        if delay:
-            loop = asyncio.get_running_loop()
-            self._timers.add(loop.call_later(delay, self._step_after_delay))
+        self._tell(changed, always=always)
+        for delay in delays:
+            self._timers.add(asyncio.get_running_loop().call_later(delay, self._step_delayed))
 
-    def _step_after_delay(self) -> None:
+    def _step_delayed(self) -> None:
         changed = {}
         for task in self.objects.tasks.values():
             old = self.statuses.get(task.id, TaskStatus())
             new = _next_status(task, old, self.behaviours.get(task.service, GOOD))
             if new != old:
                 self.statuses[task.id] = changed[task.id] = new
+        self._tell(changed)
+
+    def _tell(self, changed: dict[str, TaskStatus], *, always: bool = False) -> None:
         gone = self._gone()
-        if changed or gone:
+        if changed or gone or always:
             self._say(Report(applied=self.applied, tasks=changed, gone=gone))
 
     def _gone(self) -> tuple[str, ...]:
@@ -398,56 +408,44 @@ def _next_status(task: Assignment, old: TaskStatus, behaviour: Behaviour) -> Tas
 def _wanted_status(task: Assignment, old: TaskStatus, behaviour: Behaviour) -> TaskStatus:
     if old.state in FINAL:
         return old
-    run = Run(number=1, pid=4242, started_at=1_700_000_000.0)
-    ended = run.model_copy(
-        update={"finished_at": 1_700_000_001.0, "exit_code": behaviour.exit_code}
-    )
     if task.desired in (Desired.SHUTDOWN, Desired.REMOVED):
-        if behaviour.stop == "never":
-            return old
-        return old.model_copy(update={"state": TaskState.SHUTDOWN, "ready": False})
-    if behaviour.prepare == "never":
-        return TaskStatus(state=TaskState.PREPARING)
-    if behaviour.prepare == "reject":
+        stopped = old.model_copy(update={"state": TaskState.SHUTDOWN, "ready": False})
+        return old if behaviour.stop == "never" else stopped
+    if behaviour.prepare != "ok" and old.state in (TaskState.ASSIGNED, TaskState.PREPARING):
+        if behaviour.prepare == "never":
+            return TaskStatus(state=TaskState.PREPARING)
         return TaskStatus(state=TaskState.REJECTED, reason=behaviour.reason or "no such image")
     if task.desired is Desired.PREPARED:
         return old if old.state is not TaskState.ASSIGNED else TaskStatus(state=TaskState.PREPARED)
-    base = old.model_copy(
-        update={
-            "image_digest": task.spec.image_digest,
-            "restart_done": task.restart,
-            "reason": behaviour.reason,
-            "health": behaviour.health,
-        }
-    )
-    if task.restart > old.restart_done:
-        base = base.model_copy(update={"restarts": old.restarts + 1})
-    match behaviour.start:
-        case "ready":
-            return base.model_copy(
-                update={"state": TaskState.RUNNING, "ready": True, "runs": (run,)}
-            )
-        case "unready":
-            return base.model_copy(
-                update={"state": TaskState.RUNNING, "ready": False, "runs": (run,)}
-            )
-        case "starting":
-            if old.state is TaskState.RUNNING:
-                return base.model_copy(update={"ready": False})
-            return base.model_copy(update={"state": TaskState.STARTING, "runs": (run,)})
-        case "complete":
-            return base.model_copy(
-                update={"state": TaskState.COMPLETE, "ready": False, "runs": (ended,)}
-            )
-        case "fail":
-            return base.model_copy(
-                update={
-                    "state": TaskState.FAILED,
-                    "ready": False,
-                    "runs": (ended,),
-                    "log_tail": behaviour.log_tail,
-                }
-            )
+    return old.model_copy(update=_started(task, old, behaviour))
+
+
+def _started(task: Assignment, old: TaskStatus, behaviour: Behaviour) -> dict[str, object]:
+    run = old.run
+    if run is None or run.finished_at is not None or task.restart > old.restart_done:
+        number = run.number + 1 if run else 1
+        run = Run(number=number, pid=4000 + number, started_at=time.time())
+    ended = run.model_copy(update={"finished_at": time.time(), "exit_code": behaviour.exit_code})
+    # A task that was running does not go back to starting; it is merely not ready.
+    starting = TaskState.RUNNING if old.state is TaskState.RUNNING else TaskState.STARTING
+    state, ready, last = {
+        "ready": (TaskState.RUNNING, True, run),
+        "unready": (TaskState.RUNNING, False, run),
+        "starting": (starting, False, run),
+        "complete": (TaskState.COMPLETE, False, ended),
+        "fail": (TaskState.FAILED, False, ended),
+    }[behaviour.start]
+    return {
+        "state": state,
+        "ready": ready,
+        "runs": (last,),
+        "image_digest": task.spec.image_digest,
+        "restart_done": task.restart,
+        "restarts": old.restarts + (task.restart > old.restart_done),
+        "reason": behaviour.reason,
+        "health": behaviour.health,
+        "log_tail": behaviour.log_tail if behaviour.start == "fail" else (),
+    }
 
 
 def _increment(old: Objects, instructions: Instructions) -> Objects:

@@ -118,9 +118,7 @@ class Cluster:
             overlay=self.overlay_of(name),
         )
         peers = {
-            other: Peer(
-                node=other, name=other, underlay=underlay, overlay=self.overlay_of(other)
-            )
+            other: Peer(node=other, name=other, underlay=underlay, overlay=self.overlay_of(other))
             for other, underlay in self.nodes.items()
             if other != name and self.overlay
         }
@@ -138,9 +136,16 @@ class Cluster:
             "ready": {key: self.ready[key] for key in mine},
         }
 
-    def push(self, hosts):
+    def netns(self, task):
+        node, _ = self.tasks[task]
+        return self.hosts[node].netns(task)
+
+    def address(self, task, place=0):
+        return self.tasks[task][1].networks[place].address
+
+    def push(self, hosts=None):
         """Apply on every host, attach what is not attached yet."""
-        for name, host in hosts.items():
+        for name, host in (hosts or self.hosts).items():
             if host.worker is None:
                 continue
             host.call("apply", state=self.state(name))

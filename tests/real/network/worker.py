@@ -19,14 +19,24 @@ MODELS = {
 }
 
 
+KNOWN = {}
+
+
 def state(data):
+    """Objects that did not change stay the same objects, as in the agent's own table."""
     found = {"me": NodeSelf.model_validate(data["me"]), "ready": data["ready"]}
     for key, model in MODELS.items():
-        found[key] = {k: model.model_validate(v) for k, v in data[key].items()}
+        found[key] = {}
+        for k, v in data[key].items():
+            raw, made = KNOWN.get((key, k), (None, None))
+            if raw != v:
+                made = model.model_validate(v)
+                KNOWN[key, k] = (v, made)
+            found[key][k] = made
     return found
 
 
-async def handle(network, request):
+async def handle(network, request):  # noqa: PLR0911 - a table of commands
     match request["op"]:
         case "apply":
             wanted = state(request["state"])
@@ -68,15 +78,35 @@ async def handle(network, request):
     return {}
 
 
+class Watch:
+    """NodeNetwork.run(), which a test may suspend to see verify() alone at work."""
+
+    def __init__(self, network):
+        self.network, self.task = network, None
+
+    def set(self, on):
+        if self.task and not on:
+            self.task.cancel()
+            self.task = None
+        elif on and not self.task:
+            self.task = asyncio.create_task(self.network.run())
+
+
 async def main():
     run_dir, state_dir = Path(sys.argv[1]), Path(sys.argv[2])
     network = NodeNetwork(run_dir, state_dir, resolv_conf=run_dir / "resolv.conf")
-    looking = asyncio.create_task(network.run())
+    watch = Watch(network)
+    watch.set(True)
     loop = asyncio.get_running_loop()
     print(json.dumps({"pid": os.getpid()}), flush=True)
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         try:
-            answer = await handle(network, json.loads(line)) or {}
+            request = json.loads(line)
+            if request["op"] == "watch":
+                watch.set(request["on"])
+                answer = {}
+            else:
+                answer = await handle(network, request) or {}
         except Exception as error:
             answer = {
                 "error": str(error),
@@ -84,7 +114,7 @@ async def main():
                 "trace": traceback.format_exc(),
             }
         print(json.dumps(answer), flush=True)
-    looking.cancel()
+    watch.set(False)
     await network.close()
 
 

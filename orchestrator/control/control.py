@@ -1,0 +1,299 @@
+"""The control loops: commands in, tasks out, reports back. The middle of the straight line.
+
+One loop looks at everything that may have changed, decides in one draft, writes it in
+as few transactions as possible, and sleeps until something happens or is due. Commands
+take turns with its passes, so there is one writer and no two decisions cross. Every
+pass may be repeated; a new ``Control`` over the same store goes on where the last one
+was. What is decided lives in the modules next to this one; this one only orders them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, NoReturn
+
+from orchestrator.control import ingest, looking, removal
+from orchestrator.control.addresses import Addresses
+from orchestrator.control.commands import Commands
+from orchestrator.control.context import Pass
+from orchestrator.control.draft import Draft
+from orchestrator.control.effective import Specs
+from orchestrator.control.endpoints import Outgoing
+from orchestrator.control.nodes import NodeHealth
+from orchestrator.control.notices import Notices
+from orchestrator.control.observed import Observed
+from orchestrator.control.preparing import Preparing
+from orchestrator.control.progress import Streams
+from orchestrator.control.records import NODES, RELEASES
+from orchestrator.store.base import Unavailable
+from specs.api import ReleaseState
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncIterator, Mapping
+
+    from orchestrator.control.state import Cluster
+    from orchestrator.seams import Agents, Sealer
+    from orchestrator.store.base import Store
+    from specs.api import Deploy, Event, Progress, Release, ReleaseRow
+    from specs.kit.clock import Clock
+    from specs.wire import Hello, NodeSelf, Objects, Report
+
+log = logging.getLogger(__name__)
+
+RESYNC = 30.0  # seconds after which everything is looked at even if nothing happened
+SHORTEST = 0.001  # seconds; timers are not exact, so a rest too short to sleep must not spin
+RETRY = 0.5  # after the store could not be written
+
+
+class Control:
+    """See orchestrator.seams.Control, which this is."""
+
+    def __init__(
+        self,
+        store: Store,
+        cluster: Cluster,
+        clock: Clock,
+        rng: random.Random,
+        sealer: Sealer,
+        agents: Agents,
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._clock = clock
+        self._rng = rng
+        self._specs = Specs(cluster)
+        self._observed = Observed(cluster, clock)
+        self._health = NodeHealth(cluster, clock)
+        self._out = Outgoing(cluster, self._specs, sealer)
+        self._streams = Streams(cluster, clock)
+        self._wake = asyncio.Event()
+        self._notices = Notices(cluster, self._out, self._streams, self._wake)
+        self._commands = Commands(store, cluster, sealer, rng, clock)
+        self._preparing = Preparing(
+            cluster,
+            agents,
+            clock,
+            tell=self._streams.tell,
+            finish=self._prepared,
+            forget=self._volume_gone,
+        )
+        self._inbox: deque[tuple[str, Report]] = deque()
+        self._hellos: dict[str, Hello] = {}
+        self._lock = asyncio.Lock()  # one writer: a pass or a command
+        self._timers: dict[str, float | None] = {}
+        self._over_due: float | None = 0.0
+        self._brake = False
+        self._health.update()
+
+    # the loop
+
+    async def run(self) -> NoReturn:
+        """Run until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            while True:
+                self._wake.clear()
+                due = await self._once(group)
+                delay = RESYNC if due is None else min(RESYNC, max(SHORTEST, due - self._now()))
+                if not await self._woken(delay) and delay >= RESYNC:
+                    self._notices.everything()
+        raise AssertionError("the loop has no end")
+
+    def _now(self) -> float:
+        return self._clock.monotonic()
+
+    async def _woken(self, delay: float) -> bool:
+        """Wait until there is something to do; False when the time was up first."""
+        try:
+            async with asyncio.timeout(delay):
+                await self._wake.wait()
+        except TimeoutError:
+            return False
+        # Let what is ready to run add its changes: one pass for many reports.
+        await asyncio.sleep(0)
+        return True
+
+    async def _once(self, group: asyncio.TaskGroup) -> float | None:
+        """Look once; return when to look again at the latest."""
+        async with self._lock:
+            try:
+                due = await self._pass()
+            except Unavailable as exc:
+                log.warning("the store cannot be written: %s", exc)
+                self._notices.everything()
+                self._wake.clear()
+                return self._now() + RETRY
+        volumes = [
+            self._cluster.volumes[name]
+            for stack in self._cluster.stacks.values()
+            for name in removal.volumes_to_remove(self._cluster, stack)
+        ]
+        self._preparing.sync(group, volumes)
+        return due
+
+    async def _pass(self) -> float | None:
+        health_due = self._look_at_nodes()
+        if not await self._take_reports():
+            self._wake.set()
+            return None
+        now = self._now()
+        looked = self._notices.take()
+        looked |= {name for name, due in self._timers.items() if due is not None and due <= now}
+        run = self._new_pass()
+        over_due = self._over_due
+        self._timers.update(looking.look(run, looked, self._out))
+        if looked or (over_due is not None and over_due <= now):
+            looking.look_over(run, self._out)
+            over_due = run.wake
+        if not await self._commit(run):
+            self._notices.again(looked)
+            return None
+        self._over_due = over_due
+        self._timers = {n: t for n, t in self._timers.items() if n in self._cluster.stacks}
+        for kind, stack, message in run.notes:
+            self._streams.event(kind, message, stack=stack)
+        dues = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
+        return min(dues, default=None)
+
+    def _look_at_nodes(self) -> float | None:
+        moved, due = self._health.update()
+        for node, _, status in moved:
+            self._notices.node_moved(node, status)
+        brake = self._health.brake()
+        if brake != self._brake:
+            self._brake = brake
+            if brake and len(self._cluster.nodes) > 1:
+                text = "more than half of the nodes are down: nothing they ran is moved elsewhere"
+                log.warning(text)
+                self._streams.event("cluster.brake", text)
+        return due
+
+    async def _take_reports(self) -> bool:
+        """Write what nodes said; False when that must be repeated."""
+        reports, hellos = list(self._inbox), dict(self._hellos)
+        if not reports and not hellos:
+            return True
+        self._inbox.clear()
+        self._hellos.clear()
+        run = self._new_pass()
+        for node, hello in hellos.items():
+            record = self._cluster.nodes.get(node)
+            if record is not None and record.facts != hello.facts:
+                run.draft.put(NODES, record.model_copy(update={"facts": hello.facts}))
+        for node, report in reports:
+            ingest.take(run, node, report)
+        done = False
+        try:
+            done = await self._commit(run)
+        finally:
+            if not done:
+                # What they say would be lost otherwise; taking it again is harmless.
+                self._inbox.extendleft(reversed(reports))
+                self._hellos = {**hellos, **self._hellos}
+        return done
+
+    def _new_pass(self) -> Pass:
+        draft = Draft(self._cluster)
+        return Pass(
+            draft=draft,
+            specs=self._specs,
+            observed=self._observed,
+            addresses=Addresses(draft),
+            rng=self._rng,
+            now=self._now(),
+            wall=self._clock.wall(),
+            brake=self._health.brake(),
+        )
+
+    async def _commit(self, run: Pass) -> bool:
+        return not run.draft or await run.draft.commit(self._store)
+
+    # results of the work beside the loop
+
+    async def _prepared(self, release: Release, images: dict[str, str], reason: str) -> None:
+        """Write what came of a release's preparation, if it is still wanted."""
+        async with self._lock:
+            for _ in range(3):
+                current = self._cluster.releases.get((release.stack, release.number))
+                if current is None or current.state is not ReleaseState.PENDING:
+                    return
+                update: dict[str, object] = {"state": ReleaseState.DEPLOYING, "images": images}
+                if reason:
+                    update = {
+                        "state": ReleaseState.FAILED,
+                        "reason": reason,
+                        "finished_at": self._clock.wall(),
+                    }
+                run = self._new_pass()
+                run.draft.put(RELEASES, current.model_copy(update=update))
+                if await self._commit(run):
+                    return
+
+    async def _volume_gone(self, name: str) -> None:
+        async with self._lock:
+            run = self._new_pass()
+            removal.forget_volume(run, name)
+            await self._commit(run)
+
+    # commands, see orchestrator.seams
+
+    async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
+        async with self._lock:
+            return await self._commands.deploy(stack, request)
+
+    async def scale(self, stack: str, services: Mapping[str, int]) -> None:
+        async with self._lock:
+            await self._commands.scale(stack, services)
+
+    async def restart(
+        self, stack: str, services: tuple[str, ...], timeout: float | None
+    ) -> tuple[str, ...]:
+        async with self._lock:
+            return await self._commands.restart(stack, services, timeout)
+
+    async def stop(self, stack: str, timeout: float | None) -> None:
+        async with self._lock:
+            await self._commands.stop(stack, timeout)
+
+    async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
+        async with self._lock:
+            await self._commands.remove(stack, volumes=volumes, timeout=timeout)
+
+    def progress(self, stack: str, release: int | None) -> AsyncIterator[Progress]:
+        return self._streams.progress(stack, release)
+
+    def events(self, stack: str | None) -> AsyncIterator[Event]:
+        return self._streams.events(stack)
+
+    # nodes, see orchestrator.seams
+
+    def wanted(self, node_id: str) -> tuple[NodeSelf, Objects]:
+        return self._out.me(node_id), self._out.objects(node_id)
+
+    def changed(self, node_id: str) -> asyncio.Event:
+        return self._notices.event_of(node_id)
+
+    async def connected(self, node_id: str, hello: Hello) -> None:
+        self._health.connected(node_id)
+        # Acknowledgements belong to a session; a new one says them anew.
+        self._hellos[node_id] = hello
+        self._wake.set()
+
+    def disconnected(self, node_id: str, reason: str) -> None:
+        self._health.disconnected(node_id, reason)
+        self._wake.set()
+
+    async def ingest(self, node_id: str, report: Report) -> None:
+        if report.full:
+            self._health.reported(node_id)
+        self._inbox.append((node_id, report))
+        self._wake.set()
+
+    def acknowledged(self, node_id: str, revision: int) -> None:
+        known = self._observed.acknowledged.get(node_id, 0)
+        if revision > known:
+            self._observed.acknowledged[node_id] = revision
+            if self._notices.awaited():
+                self._wake.set()

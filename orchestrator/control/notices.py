@@ -1,0 +1,223 @@
+"""Who must look again after a record changed: stacks, nodes, readers of streams.
+
+Listens to the mirror. Collecting is cheap and happens per record; working out which
+nodes are concerned happens once per burst, because it costs O(tasks on a network).
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from orchestrator.control.records import (
+    LEASES,
+    NETWORKS,
+    NODES,
+    RELEASES,
+    RESTING,
+    STACKS,
+    TASKS,
+    VIP,
+    VOLUMES,
+    Kind,
+)
+from specs.api import Release, Stack
+from specs.node import Node
+from specs.task import Task
+
+if TYPE_CHECKING:
+    from orchestrator.control.endpoints import Outgoing
+    from orchestrator.control.progress import Streams
+    from orchestrator.control.state import Cluster
+    from specs.base import Model
+
+
+class Notices:
+    """Turns changes into wake-ups."""
+
+    def __init__(
+        self, cluster: Cluster, out: Outgoing, streams: Streams, wake: asyncio.Event
+    ) -> None:
+        self._cluster = cluster
+        self._out = out
+        self._streams = streams
+        self._wake = wake
+        self._stacks: set[str] = set(cluster.stacks) | set(cluster.by_stack)
+        self._nodes: set[str] = set()
+        self._networks: set[str] = set()
+        self._flushing = False
+        self._events: dict[str, asyncio.Event] = {}
+        cluster.listen(self._changed)
+
+    # stacks
+
+    def take(self) -> set[str]:
+        """Return the stacks to look at, and start collecting anew."""
+        found, self._stacks = self._stacks, set()
+        return found
+
+    def again(self, stacks: set[str]) -> None:
+        """Have these looked at at once."""
+        self._stacks |= stacks
+        self._wake.set()
+
+    def everything(self) -> None:
+        """Have every stack looked at."""
+        self.again(set(self._cluster.stacks) | {s for s, t in self._cluster.by_stack.items() if t})
+
+    def awaited(self) -> bool:
+        """Say whether anybody waits for acknowledgements; have those stacks looked at."""
+        waiting = {
+            name
+            for name, tasks in self._cluster.by_stack.items()
+            if any(task.leaving for task in tasks.values())
+        }
+        if any(self._cluster.resting.values()):
+            waiting |= self._unplaced()
+        self._stacks |= waiting
+        return bool(waiting)
+
+    def _unplaced(self) -> set[str]:
+        """Return stacks with tasks that wait for a node or an address."""
+        return {self._cluster.tasks[t].stack for t in self._cluster.unplaced}
+
+    # nodes
+
+    def event_of(self, node: str) -> asyncio.Event:
+        """Return the node's event; the dispatcher clears it."""
+        found = self._events.get(node)
+        if found is None:
+            found = self._events[node] = asyncio.Event()
+        return found
+
+    def node_moved(self, node: str, status: str) -> None:
+        """Take note that a node became ready, unknown or down."""
+        record = self._cluster.nodes.get(node)
+        name = record.name if record is not None else node
+        condition = self._cluster.conditions.get(node)
+        reason = condition.reason if condition is not None else ""
+        text = f"node {name} is {status}" + (f": {reason}" if reason else "")
+        self._streams.event(f"node.{status}", text, node=name)
+        self._out.forget_all()
+        self.everything()
+        self._all_nodes()
+        self._streams.moved(None)
+
+    def _all_nodes(self) -> None:
+        self._nodes |= set(self._cluster.nodes)
+        self._schedule()
+
+    # changes
+
+    def _changed(self, kind: Kind, old: Model | None, new: Model | None) -> None:
+        model = new if new is not None else old
+        if kind is TASKS:
+            self._task(old if isinstance(old, Task) else None, new)
+        elif kind is STACKS and isinstance(model, Stack):
+            self.again({model.name})
+            self._streams.moved(model.name)
+        elif kind is RELEASES and isinstance(model, Release):
+            self._release(model, gone=new is None)
+        elif kind is NODES:
+            self._node(old, new)
+        elif kind in (NETWORKS, LEASES, VIP):
+            network = str(getattr(model, "id", "") or getattr(model, "network", ""))
+            self._networks.add(network)
+            if kind is not LEASES:
+                self._out.forget_all()
+            self._schedule()
+        elif kind is RESTING and new is None:
+            self.again(self._unplaced())
+        elif kind is VOLUMES:
+            stack = str(getattr(model, "stack", ""))
+            if stack in self._cluster.stacks:
+                self.again({stack})
+
+    def _release(self, release: Release, *, gone: bool) -> None:
+        if release.stack in self._cluster.stacks:
+            self.again({release.stack})
+        self._streams.moved(release.stack)
+        if not gone:
+            self._streams.event(
+                f"release.{release.state.value}",
+                release.reason or f"release {release.number} is {release.state.value}",
+                stack=release.stack,
+            )
+
+    def _node(self, old: Model | None, new: Model | None) -> None:
+        before = old if isinstance(old, Node) else None
+        after = new if isinstance(new, Node) else None
+        if before is not None and after is not None and _same_place(before, after):
+            # Only its facts moved: images, listening ports. Matters to what waits for a node.
+            self.again(self._unplaced())
+            return
+        self._out.forget_all()
+        self.everything()
+        self._all_nodes()
+
+    def _task(self, old: Task | None, new: Model | None) -> None:
+        task = new if isinstance(new, Task) else old
+        if task is None:
+            return
+        after = new if isinstance(new, Task) else None
+        self.again({task.stack})
+        self._streams.moved(task.stack)
+        if old is None or after is None or old.state is not after.state:
+            self._tell(task, gone=after is None)
+        if task.node is not None:
+            self._nodes.add(task.node)
+        if _seen_by_others(old) != _seen_by_others(after):
+            self._out.forget_service(task.stack, task.service)
+            self._networks |= set(task.addresses)
+        elif task.node is None:
+            return
+        self._schedule()
+
+    def _tell(self, task: Task, *, gone: bool) -> None:
+        state = "removed" if gone else task.state.value
+        node = self._cluster.nodes.get(task.node or "")
+        self._streams.event(
+            f"task.{state}",
+            f"{task.name} is {state}",
+            stack=task.stack,
+            service=task.service,
+            task=task.id,
+            node=node.name if node is not None else "",
+        )
+
+    def _schedule(self) -> None:
+        if not self._flushing:
+            self._flushing = True
+            asyncio.get_running_loop().call_soon(self._flush)
+
+    def _flush(self) -> None:
+        """Tell the nodes concerned."""
+        self._flushing = False
+        for nodes in self._out.interested(self._networks).values():
+            self._nodes |= nodes
+        for node in self._nodes:
+            self.event_of(node).set()
+        self._nodes = set()
+        self._networks = set()
+        for node in [n for n in self._events if n not in self._cluster.nodes]:
+            del self._events[node]
+
+
+def _same_place(old: Node, new: Node) -> bool:
+    """Say whether nothing but the facts changed."""
+    return old.model_copy(update={"facts": new.facts}) == new
+
+
+def _seen_by_others(task: Task | None) -> object:
+    """Return what other nodes are told of a task."""
+    if task is None:
+        return None
+    return (
+        task.status.ready,
+        task.leaving,
+        task.desired,
+        task.state,
+        task.node,
+        tuple(sorted(task.addresses.items())),
+        task.release,
+    )

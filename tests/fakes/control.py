@@ -1,0 +1,158 @@
+"""A mirror and control loops in memory, driven by the test: orchestrator.seams by hand."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from specs.api import ReleaseRow, ReleaseState
+from specs.node import Node, NodeCondition
+from specs.wire import NodeSelf, Objects
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from specs.api import Deploy, Event, Progress, Release, Stack
+    from specs.stack import StackSpec
+    from specs.task import Task
+    from specs.wire import Hello, Report
+
+
+@dataclass
+class FakeCluster:
+    """The mirror; a test writes the dictionaries. ``follow`` copies nodes from a store."""
+
+    revision: int = 0
+    stacks: dict[str, Stack] = field(default_factory=dict)
+    releases: dict[tuple[str, int], Release] = field(default_factory=dict)
+    parts: dict[str, StackSpec] = field(default_factory=dict)
+    tasks: dict[str, Task] = field(default_factory=dict)
+    nodes: dict[str, Node] = field(default_factory=dict)
+    conditions: dict[str, NodeCondition] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._nodes_changed = asyncio.Event()
+        self.followed = asyncio.Condition()
+
+    def nodes_changed(self) -> asyncio.Event:
+        return self._nodes_changed
+
+    def add_node(self, node: Node) -> None:
+        self.nodes[node.id] = node
+        self._nodes_changed.set()
+
+    def drop_node(self, node_id: str) -> None:
+        del self.nodes[node_id]
+        self._nodes_changed.set()
+
+    async def reached(self, revision: int) -> None:
+        async with asyncio.timeout(5), self.followed:
+            await self.followed.wait_for(lambda: self.revision >= revision)
+
+    async def follow(self, store) -> None:
+        """Mirror the store's nodes, and every revision, until cancelled."""
+        async for batch in store.watch("/", self.revision):
+            for change in batch.changes:
+                if change.key.startswith("/nodes/"):
+                    if change.value is None:
+                        self.drop_node(change.key.removeprefix("/nodes/"))
+                    else:
+                        self.add_node(Node.model_validate_json(change.value))
+            async with self.followed:
+                self.revision = batch.revision
+                self.followed.notify_all()
+
+
+class FakeControl:
+    """Keeps what it is told; wants what the test puts into ``wants``."""
+
+    def __init__(self) -> None:
+        self.wants: dict[str, Objects] = {}
+        self.calls: list[tuple[object, ...]] = []
+        self.reports: list[tuple[str, Report]] = []
+        self.hellos: list[tuple[str, Hello]] = []
+        self.lost: list[tuple[str, str]] = []
+        self.acknowledgements: list[tuple[str, int]] = []
+        self.progress_lines: list[Progress] = []
+        self.event_queue: asyncio.Queue[Event] = asyncio.Queue()
+        self.error: Exception | None = None
+        self._changed: dict[str, asyncio.Event] = {}
+        self._stirred = asyncio.Condition()
+
+    def want(self, node_id: str, objects: Objects) -> None:
+        self.wants[node_id] = objects
+        self.changed(node_id).set()
+
+    async def until(self, condition, timeout: float = 5.0) -> None:
+        """Return when the condition holds; it is looked at after every call from outside."""
+        async with asyncio.timeout(timeout), self._stirred:
+            await self._stirred.wait_for(condition)
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
+        self._called("deploy", stack, request)
+        return ReleaseRow(stack=stack, number=1, state=ReleaseState.PENDING)
+
+    async def scale(self, stack: str, services) -> None:
+        self._called("scale", stack, dict(services))
+
+    async def restart(self, stack: str, services, timeout) -> tuple[str, ...]:
+        self._called("restart", stack, services, timeout)
+        return ("t1",)
+
+    async def stop(self, stack: str, timeout) -> None:
+        self._called("stop", stack, timeout)
+
+    async def remove(self, stack: str, *, volumes: bool, timeout) -> None:
+        self._called("remove", stack, volumes, timeout)
+
+    def _called(self, *call: object) -> None:
+        if self.error is not None:
+            raise self.error
+        self.calls.append(call)
+
+    async def progress(self, stack: str, release: int | None) -> AsyncIterator[Progress]:
+        self._called("progress", stack, release)
+        for line in self.progress_lines:
+            yield line
+
+    async def events(self, stack: str | None) -> AsyncIterator[Event]:
+        while True:
+            event = await self.event_queue.get()
+            if stack in (None, event.stack):
+                yield event
+
+    def wanted(self, node_id: str) -> tuple[NodeSelf, Objects]:
+        return NodeSelf(node=node_id, name=node_id), self.wants.get(node_id, Objects())
+
+    def changed(self, node_id: str) -> asyncio.Event:
+        return self._changed.setdefault(node_id, asyncio.Event())
+
+    async def connected(self, node_id: str, hello: Hello) -> None:
+        self.hellos.append((node_id, hello))
+        await self._stir()
+
+    def disconnected(self, node_id: str, reason: str) -> None:
+        self.lost.append((node_id, reason))
+        self._stir_soon()
+
+    async def ingest(self, node_id: str, report: Report) -> None:
+        if self.error is not None:
+            raise self.error
+        self.reports.append((node_id, report))
+        await self._stir()
+
+    def acknowledged(self, node_id: str, revision: int) -> None:
+        self.acknowledgements.append((node_id, revision))
+        self._stir_soon()
+
+    async def _stir(self) -> None:
+        async with self._stirred:
+            self._stirred.notify_all()
+
+    def _stir_soon(self) -> None:
+        task = asyncio.get_running_loop().create_task(self._stir())
+        self._keep = task  # the loop itself holds tasks weakly

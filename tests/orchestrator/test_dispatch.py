@@ -1,0 +1,408 @@
+"""Sessions with agents: who may instruct, full sets and increments, reports, coming back."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from dataclasses import dataclass
+
+import pytest
+
+from orchestrator import dispatch, identity
+from orchestrator.dispatch import Dispatcher
+from orchestrator.errors import Invalid, NotFound, Unavailable
+from orchestrator.seams import LogQuery
+from orchestrator.store.base import Unavailable as StoreUnavailable
+from orchestrator.store.memory import MemoryStore
+from orchestrator.transport.local import LocalTransport
+from specs.kit.clock import SystemClock
+from specs.node import Node, NodeFacts
+from specs.stack import BuildSpec, TaskSpec
+from specs.task import Desired, TaskState
+from specs.wire import (
+    Assignment,
+    BuildEvent,
+    BuildImage,
+    LogLine,
+    Objects,
+    Peer,
+    ResolveImage,
+    Stamp,
+)
+from tests.fakes.agent import Behaviour, FakeAgent, digest
+from tests.fakes.control import FakeCluster, FakeControl
+
+CLUSTER = "c1"
+
+
+def assignment(task="t1", **changes):
+    fields = {
+        "id": task, "stack": "s", "service": "web", "slot": 1, "name": f"s-web-{task}",
+        "spec": TaskSpec(image="web"), "desired": Desired.RUNNING,
+    }  # fmt: skip
+    return Assignment(**{**fields, **changes})
+
+
+def tasks(*assignments, **others):
+    return Objects(tasks={a.id: a for a in assignments}, **others)
+
+
+@dataclass
+class World:
+    agent: FakeAgent
+    control: FakeControl
+    cluster: FakeCluster
+    dispatcher: Dispatcher
+    store: MemoryStore
+    running: asyncio.Task[None]
+
+    async def connected(self):
+        """Return when the first full set was taken."""
+        await self.control.until(lambda: self.dispatcher.connected("n1"))
+        await self.control.until(lambda: any(r.full for _, r in self.control.reports))
+
+    async def restart_controller(self):
+        """As a kill and a new start: the store stays, everything else is made again."""
+        await stop(self.running)
+        self.control = FakeControl()
+        self.dispatcher, self.running = await start(
+            self.store, self.cluster, self.control, self.agent.socket
+        )
+
+
+async def start(store, cluster, control, socket):
+    entry = await store.get("/cluster")
+    dispatcher = Dispatcher(
+        store=store,
+        cluster=cluster,
+        identity=identity.decode(entry),
+        transport=LocalTransport(socket),
+        clock=SystemClock(),
+        rng=random.Random(1),
+        silence=0.4,
+    )
+    return dispatcher, asyncio.create_task(dispatcher.run(control))
+
+
+async def stop(running):
+    running.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await running
+
+
+@pytest.fixture
+async def agent(tmp_path, monkeypatch):
+    monkeypatch.setattr(dispatch, "FIRST_DELAY", 0.01)
+    monkeypatch.setattr(dispatch, "LONGEST_DELAY_LOCAL", 0.02)
+    async with FakeAgent(tmp_path / "agent.sock", heartbeat=0.05) as agent:
+        yield agent
+
+
+@pytest.fixture
+async def world(agent):
+    store, cluster, control = MemoryStore(), FakeCluster(), FakeControl()
+    cluster_record = identity.Cluster(CLUSTER, 0, "10.210.0.0/16", 0.0)
+    from orchestrator.store.base import Put
+
+    await store.txn(writes=(Put("/cluster", identity.encode(cluster_record)),))
+    cluster.add_node(Node(id="n1", name="one"))
+    dispatcher, running = await start(store, cluster, control, agent.socket)
+    world = World(agent, control, cluster, dispatcher, store, running)
+    yield world
+    await stop(world.running)
+
+
+async def test_a_new_agent_gets_the_full_set_and_the_first_epoch(world):
+    world.control.want("n1", tasks(assignment()))
+    await world.agent.instructed(1)
+
+    (first,) = world.agent.received[:1]
+    assert first.base is None
+    assert first.stamp == Stamp(cluster=CLUSTER, epoch=1, generation=1)
+    assert first.me.node == "n1"
+    await world.control.until(
+        lambda: any("t1" in report.tasks for _, report in world.control.reports)
+    )
+    node_id, hello = world.control.hellos[0]
+    assert (node_id, hello.facts.hostname) == ("n1", "fake")
+
+
+async def test_changes_go_out_as_increments(world):
+    world.control.want("n1", tasks(assignment("t1"), assignment("t2")))
+    await world.agent.instructed(1)
+    world.control.want("n1", tasks(assignment("t2", restart=1), assignment("t3")))
+    await world.agent.instructed(2)
+
+    second = world.agent.received[1]
+    assert second.base == 1
+    assert set(second.put.tasks) == {"t2", "t3"}
+    assert second.remove == {"tasks": ("t1",)}
+    assert set(world.agent.objects.tasks) == {"t2", "t3"}
+
+
+async def test_changes_that_come_together_go_out_together(world):
+    await world.connected()
+    for n in range(50):
+        world.control.want("n1", tasks(*(assignment(f"t{m}") for m in range(n))))
+        await asyncio.sleep(0)
+    await world.control.until(lambda: True)
+    await world.agent.instructed(2)
+    await asyncio.sleep(0.05)
+    assert len(world.agent.received) <= 3
+    assert len(world.agent.objects.tasks) == 49
+
+
+async def test_nothing_is_sent_when_nothing_changed_but_it_is_acknowledged(world):
+    world.control.want("n1", tasks(assignment()))
+    await world.agent.instructed(1)
+    world.cluster.revision = 41
+    world.control.changed("n1").set()
+    await world.control.until(lambda: ("n1", 41) in world.control.acknowledgements)
+    assert len(world.agent.received) == 1
+
+
+async def test_removal_is_acknowledged_only_when_it_is_in_the_kernel(world):
+    world.agent.apply_at_once = False
+    world.cluster.revision = 7
+    world.control.want("n1", tasks(assignment()))
+    await world.agent.instructed(1)
+    await asyncio.sleep(0.12)  # some heartbeats
+    assert world.control.acknowledgements == []
+
+    world.agent.apply()
+    await world.control.until(lambda: world.control.acknowledgements == [("n1", 7)])
+
+
+async def test_an_old_applied_number_acknowledges_nothing_of_a_new_controller(world):
+    for n in range(3):
+        world.control.want("n1", tasks(*(assignment(f"t{m}") for m in range(n + 1))))
+        await world.agent.instructed(n + 1)
+    assert world.agent.applied == 3
+    world.agent.apply_at_once = False
+
+    world.cluster.revision = 9
+    await world.restart_controller()
+    await world.agent.instructed(4)
+    await asyncio.sleep(0.12)
+
+    assert world.agent.received[3].stamp == Stamp(cluster=CLUSTER, epoch=2, generation=4)
+    assert world.control.acknowledgements == []
+    world.agent.apply()
+    await world.control.until(lambda: world.control.acknowledgements == [("n1", 9)])
+
+
+async def test_every_start_takes_an_epoch_above_what_agents_saw(world):
+    await world.connected()
+    world.agent.stamp = Stamp(cluster=CLUSTER, epoch=41, generation=2)
+    await world.restart_controller()
+    await world.agent.instructed(2)
+
+    assert world.agent.received[-1].stamp.epoch == 42
+    assert world.dispatcher.identity.epoch == 42
+    assert identity.decode(await world.store.get("/cluster")).epoch == 42
+
+
+async def test_an_agent_that_lost_its_set_gets_it_whole(world):
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.agent.instructed(1)
+    world.agent.stamp = Stamp(cluster=CLUSTER, epoch=1, generation=0)  # an older journal
+
+    world.control.want("n1", tasks(assignment("t1"), assignment("t2")))
+    await world.agent.instructed(2)
+    assert world.agent.received[1].base is None
+    assert set(world.agent.objects.tasks) == {"t1", "t2"}
+
+
+async def test_after_an_agents_restart_the_full_set_is_sent_again(world):
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.connected()
+    await world.agent.restart()
+    await world.agent.instructed(2)
+
+    assert world.agent.received[1].base is None
+    assert world.agent.received[1].stamp.generation == 2
+    assert ("n1", "fake") in [(n, h.facts.hostname) for n, h in world.control.hellos[1:]]
+    assert world.control.lost
+
+
+async def test_a_controller_that_is_behind_stops_and_says_so(world, caplog):
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.agent.instructed(1)
+    world.agent.stamp = Stamp(cluster=CLUSTER, epoch=5, generation=3)
+    world.control.want("n1", tasks(assignment("t2")))
+    await world.control.until(lambda: world.dispatcher.superseded)
+
+    assert "newer controller (epoch 5, ours is 1)" in world.dispatcher.superseded
+    assert "restart this one" in world.control.lost[-1][1]
+    await asyncio.sleep(0.1)
+    assert len(world.agent.received) == 1, "it instructs nobody any more"
+    assert not world.running.done()
+    assert "newer controller" in caplog.text
+
+
+async def test_a_node_of_another_cluster_is_not_touched(world):
+    await world.connected()
+    await stop(world.running)
+    world.agent.stamp = Stamp(cluster="theirs", epoch=3, generation=3)
+    world.agent.received.clear()
+    await world.restart_controller()
+    await world.control.until(lambda: world.control.lost)
+
+    assert "belongs to another cluster (theirs)" in world.control.lost[0][1]
+    assert world.agent.received == []
+    assert world.dispatcher.identity.epoch == 2, "their epochs are not ours"
+
+
+async def test_another_node_at_the_address_is_not_touched(world):
+    await world.connected()
+    await stop(world.running)
+    world.agent.node = "n9"
+    world.agent.received.clear()
+    await world.restart_controller()
+    await world.control.until(lambda: world.control.lost)
+    assert "another node of this cluster answers" in world.control.lost[0][1]
+    assert world.agent.received == []
+
+
+async def test_an_agent_that_falls_silent_is_given_up(world):
+    await world.connected()
+    world.agent.mute = True
+    await world.control.until(lambda: "said nothing for 0.4 s" in str(world.control.lost))
+
+
+async def test_an_agent_that_is_not_there_is_said_to_be_so_and_found_when_it_comes(world):
+    await world.agent.stop()
+    await world.control.until(
+        lambda: any("no such file" in reason for _, reason in world.control.lost)
+    )
+    with pytest.raises(Unavailable, match="node one is not reached"):
+        await world.dispatcher.images("n1")
+    await world.agent.start()
+    await world.connected()
+
+
+async def test_heartbeats_do_not_reach_the_control_loops(world):
+    await world.connected()
+    await asyncio.sleep(0.3)  # at least four heartbeats
+    assert len(world.control.reports) <= 2
+
+
+async def test_facts_and_task_moves_do(world):
+    world.agent.behave("web", Behaviour(start="fail", exit_code=3, log_tail=("boom",)))
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.control.until(
+        lambda: any(
+            (status := report.tasks.get("t1")) and status.state is TaskState.FAILED
+            for _, report in world.control.reports
+        )
+    )
+    world.agent.say_facts(NodeFacts(hostname="renamed"))
+    await world.control.until(
+        lambda: any(r.facts and r.facts.hostname == "renamed" for _, r in world.control.reports)
+    )
+
+
+@pytest.mark.parametrize("error", [Unavailable, StoreUnavailable])
+async def test_a_report_that_could_not_be_stored_comes_again(world, error, caplog):
+    await world.connected()
+    world.control.error = error("no space is left")
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.control.until(lambda: world.control.lost)
+    assert "no space is left" in world.control.lost[-1][1]
+
+    world.control.error = None
+    await world.control.until(
+        lambda: any(r.full and "t1" in r.tasks for _, r in world.control.reports)
+    )
+    assert "Traceback" not in caplog.text
+
+
+async def test_a_mistake_of_ours_ends_one_session_not_the_dispatcher(world, caplog):
+    await world.connected()
+    world.control.error = KeyError("ours")
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.control.until(lambda: "internal error" in str(world.control.lost))
+    world.control.error = None
+    await world.control.until(lambda: any("t1" in r.tasks for _, r in world.control.reports))
+    assert "session failed" in caplog.text
+
+
+async def test_a_removed_node_is_left_alone(world):
+    await world.connected()
+    world.cluster.drop_node("n1")
+    await asyncio.sleep(0.05)
+    received = len(world.agent.received)
+    world.control.want("n1", tasks(assignment("t1")))
+    await asyncio.sleep(0.05)
+    assert len(world.agent.received) == received
+    with pytest.raises(NotFound):
+        await world.dispatcher.images("n1")
+
+
+async def test_only_nodes_without_an_address_are_on_this_machine(world):
+    world.cluster.add_node(Node(id="n2", name="two", address="root@192.0.2.2"))
+    await world.control.until(lambda: any(n == "n2" for n, _ in world.control.lost))
+    assert "is at root@192.0.2.2, not on this machine" in str(world.control.lost)
+
+
+async def test_peers_change_without_the_rest(world):
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.agent.instructed(1)
+    peer = Peer(node="n2", name="two", underlay="192.0.2.2", overlay="10.210.0.2")
+    world.control.want("n1", tasks(assignment("t1"), peers={"n2": peer}))
+    await world.agent.instructed(2)
+    assert world.agent.received[1].put == Objects(peers={"n2": peer})
+
+
+# Calls to one agent.
+
+
+async def test_an_image_is_resolved_on_the_node(world):
+    await world.connected()
+    found = await world.dispatcher.resolve_image("n1", ResolveImage(image="web"))
+    assert found.digest == digest("web")
+    assert [i.names for i in await world.dispatcher.images("n1")] == [("web",)]
+
+
+async def test_a_missing_image_is_refused_and_a_dead_registry_is_later(world):
+    await world.connected()
+    world.agent.missing_images.add("nope")
+    world.agent.later_images.add("slow")
+    with pytest.raises(Invalid, match="node one: image nope does not exist") as refused:
+        await world.dispatcher.resolve_image("n1", ResolveImage(image="nope"))
+    assert refused.value.hint == "check the name"
+    with pytest.raises(Unavailable, match="does not answer"):
+        await world.dispatcher.resolve_image("n1", ResolveImage(image="slow"))
+
+
+async def test_a_build_streams_its_output(world):
+    await world.connected()
+    request = BuildImage(tag="x", build=BuildSpec(context="/src"))
+    events = [event async for event in world.dispatcher.build("n1", request)]
+    assert events[0] == BuildEvent(line="building x")
+    assert events[-1].digest
+
+
+async def test_logs_come_as_asked(world):
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.agent.instructed(1)
+    lines = [LogLine(time=float(n), stream="stdout", line=f"l{n}") for n in range(5)]
+    await world.agent.log("t1", *lines)
+
+    async def read(query):
+        return [line.line async for line in world.dispatcher.logs("n1", "t1", query)]
+
+    assert await read(LogQuery()) == ["l0", "l1", "l2", "l3", "l4"]
+    assert await read(LogQuery(tail=2)) == ["l3", "l4"]
+    assert await read(LogQuery(tail=0)) == []
+    assert await read(LogQuery(since=3.0)) == ["l3", "l4"]
+    with pytest.raises(NotFound):
+        [line async for line in world.dispatcher.logs("n1", "t9", LogQuery())]
+
+
+async def test_volumes_and_leaving(world):
+    await world.connected()
+    await world.dispatcher.remove_volume("n1", "data")
+    await world.dispatcher.leave("n1")
+    assert (world.agent.removed_volumes, world.agent.left) == (["data"], 1)
