@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from agent.runner import Prober
     from agent.seams import Images, Network, Volumes
     from specs.kit.clock import Clock
+    from specs.node import NodeFacts
     from specs.wire import NodeSelf, Peer
 
 log = logging.getLogger(__name__)
@@ -144,13 +145,19 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
             cgroup=config.cgroup,
         )
         version = await runtime.version()
+
+        async def look() -> NodeFacts:
+            seen = await asyncio.to_thread(facts.probe, name, version)
+            digests = {image.digest for image in await effects.images.list()}
+            return seen.model_copy(update={"images": tuple(sorted(digests))})
+
         journal = Journal(config.journal, config.tasks, config.run_dir)
         worker = Worker(
             journal=journal,
             network=effects.network,
             boot=facts.boot_id(),
-            facts=facts.probe(name, version),
-            probe=lambda: facts.probe(name, version),
+            facts=await look(),
+            probe=look,
             warnings=effects.warnings,
             meet=effects.meet,
         )

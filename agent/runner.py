@@ -133,7 +133,8 @@ class Runner:
             self._save(self._with_tail(record))
 
     async def _pause(self, step: Wait) -> None:
-        timeout = None if step.until is None else max(step.until - self._now(), 0.0)
+        # At least a millisecond: rounding must not make a wait for "now" a busy loop.
+        timeout = None if step.until is None else max(step.until - self._now(), 0.001)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._wake.wait()
@@ -225,7 +226,7 @@ class Runner:
 
     async def _again(self, why: str) -> None:
         """Take note of a step that did not work; the next look tries it again, later."""
-        log.warning("a step failed", extra={"task": self.record.id, "why": why})
+        log.warning("a step failed: %s", why, extra={"task": self.record.id})
         self._save(lifecycle.postponed(self.record, why, self._now()))
         if self.record.phase in (Phase.ENDED, Phase.CREATING, Phase.CREATED):
             # These steps do not look at next_at: wait here, or until something changes.

@@ -59,7 +59,7 @@ class Worker:
         network: Network,
         boot: str,
         facts: NodeFacts,
-        probe: Callable[[], NodeFacts],
+        probe: Callable[[], Awaitable[NodeFacts]],
         warnings: Callable[[], tuple[str, ...]] = tuple,
         meet: Callable[[NodeSelf, Mapping[str, Peer]], Awaitable[None]] | None = None,
     ) -> None:
@@ -274,7 +274,11 @@ class Worker:
     async def _keep_facts(self) -> NoReturn:
         while True:
             await asyncio.sleep(FACTS_EVERY)
-            facts = await asyncio.to_thread(self._probe)
+            try:
+                facts = await self._probe()
+            except Exception:  # the old facts stay; the next look may succeed
+                log.exception("the node cannot be probed")
+                continue
             if facts != self.facts:
                 self.facts = facts
                 for subscriber in self._subscribers:

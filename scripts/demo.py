@@ -53,15 +53,20 @@ class Demo:
             check=False,
         )
         if show:
-            print(done.stdout, end="", flush=True)
+            print(done.stdout + done.stderr, end="", flush=True)
         if done.returncode != 0:
-            print(done.stderr, end="", file=sys.stderr, flush=True)
             raise Failed(f"corral {words[0]} ended with {done.returncode}")
         return str(done.stdout)
 
     def tasks(self) -> list[dict[str, Any]]:
         text = self.corral("ps", "--format", "json", show=False)
         return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+    def task(self, task: str) -> dict[str, Any]:
+        """Return a task's whole record from the controller's API."""
+        words = ["curl", "-sS", "--unix-socket", "/run/corral/controller.sock"]
+        done = self.first.run([*words, f"http://corral/v1/tasks/{task}"])
+        return dict(json.loads(done.stdout))
 
     def fetch(self, host: str, path: str = "/", data: str = "") -> str:
         """Fetch a page from the client host through one node."""
@@ -141,7 +146,10 @@ class Demo:
         say("Kill one web process and redis: both come back, with the data")
         before = {row["id"]: row["restarts"] for row in self.tasks()}
         for service in ("web", "redis"):
-            self.corral("exec", "-T", service, "kill", "-9", "1", show=True)
+            row = next(r for r in self.tasks() if r["service"] == service and r["ready"])
+            pid = self.task(row["id"])["status"]["runs"][-1]["pid"]
+            print(f"{row['node']}# kill -9 {pid}    # {row['name']}")
+            self.lab.host(row["node"]).run(["kill", "-9", str(pid)])
 
         def recovered() -> bool:
             rows = self.tasks()

@@ -38,19 +38,16 @@ _PLAIN_DIGITS = 6  # from 10**6 on, numbers are printed with an exponent
 
 def parse_duration(text: str) -> int:
     """Return nanoseconds: ``1m30s``, ``1.5h``, ``2d``, ``0``; a bare number is refused."""
-    rest = text
-    negative = rest[:1] == "-"
-    if rest[:1] in ("-", "+"):
-        rest = rest[1:]
-    if rest == "0":
+    at = 1 if text[:1] in ("-", "+") else 0
+    if text[at:] == "0":
         return 0
-    if not rest:
+    if at == len(text):
         raise ValueError(
             f"{text!r} is not a duration: write a number with a unit, like 90s or 1m30s"
         )
     total = 0
-    while rest:
-        found = _DURATION_PART.match(rest)
+    while at < len(text):
+        found = _DURATION_PART.match(text, at)
         assert found is not None  # every part of the pattern is optional
         whole, fraction, unit = found.groups("")
         if not whole and not fraction:
@@ -67,8 +64,8 @@ def parse_duration(text: str) -> int:
             total += int(int(fraction[:18]) * (scale / 10 ** len(fraction[:18])))
         if total > _MAX_INT64:
             raise ValueError(f"the duration {text!r} is too long")
-        rest = rest[found.end() :]
-    return -total if negative else total
+        at = found.end()
+    return -total if text[0] == "-" else total
 
 
 def format_duration(nanoseconds: int) -> str:
@@ -205,7 +202,7 @@ class _Words:
 
     def __init__(self) -> None:
         self._words: list[str] = []
-        self._word = ""
+        self._word: list[str] = []
         self._started = False
         self._escaped = False
         self._quote = ""  # one of ' " (
@@ -223,36 +220,39 @@ class _Words:
             elif char in "'\"`()":
                 self._mark(char)
             elif char in _OPERATORS and not (self._quote or self._back):
-                if char == ">" and self._word[:1].isdigit():
+                if char == ">" and self._word and self._word[0] in "0123456789":
                     self._started = False  # the 2 of 2> is no word
                 break
             else:
                 self._take(char)
         if self._escaped or self._quote or self._back:
             raise ValueError("a quote, parenthesis or backslash in the command is not closed")
-        if self._started:
-            self._words.append(self._word)
+        self._end()
         return self._words
 
+    def _end(self) -> None:
+        if self._started:
+            self._words.append("".join(self._word))
+            self._word, self._started = [], False
+
     def _take(self, char: str) -> None:
-        self._word += char
+        self._word.append(char)
         self._started = True
 
     def _blank(self, char: str) -> None:
         if self._quote or self._back:
-            self._word += char
-        elif self._started:
-            self._words.append(self._word)
-            self._word, self._started = "", False
+            self._word.append(char)
+        else:
+            self._end()
 
     def _mark(self, char: str) -> None:
         if char in "'\"" and self._quote in ("", char):
             self._started = self._started or bool(self._quote)
             self._quote = "" if self._quote else char
         elif char == "(" and self._quote in ("", "(") and not self._back:
-            if self._quote or not self._word.endswith("$"):
+            if self._quote or self._word[-1:] != ["$"]:
                 raise ValueError("a parenthesis in a command must be quoted")
-            self._word += char
+            self._word.append(char)
             self._quote = "("
         else:
             if char == "`" and not self._quote:

@@ -128,15 +128,14 @@ def _make(root: int, path: str) -> None:
     """Make the missing directories of ``path``, one by one, each inside the root."""
     here = ""
     for part in PurePosixPath(path).parts[1:]:
-        parent = open_inside(root, here or "/", os.O_PATH | os.O_DIRECTORY)
         try:
-            os.mkdir(part, 0o755, dir_fd=parent)
-        except FileExistsError:
-            pass
+            parent = open_inside(root, here or "/", os.O_PATH | os.O_DIRECTORY)
+            try:
+                Path(f"/proc/self/fd/{parent}", part).mkdir(mode=0o755, exist_ok=True)
+            finally:
+                os.close(parent)
         except OSError as error:
             raise Refusal(f"working_dir {path} cannot be made: {error.strerror}") from None
-        finally:
-            os.close(parent)
         here = f"{here}/{part}"
 
 

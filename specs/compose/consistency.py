@@ -196,7 +196,7 @@ class Consistency:
         )
 
     def _suggest(self, section: str, name: str) -> str:
-        return did_you_mean(name, tuple(self._model.get(section, {})))
+        return did_you_mean(name, tuple(self._model.get(section, {})), cutoff=0.6)
 
     def _scale(self, service: dict[str, Any], path: str) -> None:
         deploy = service.get("deploy")

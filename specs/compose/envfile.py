@@ -46,6 +46,7 @@ class EnvFile:
         self._known = known or {}
         self._text = text.removeprefix("\ufeff")
         self._at = 0
+        self._counted = (0, 1)  # offset and its line
         self._read()
 
     def get(self, name: str) -> str | None:
@@ -76,7 +77,12 @@ class EnvFile:
         return len(self._text) if end < 0 else end
 
     def _line(self, at: int) -> int:
-        return self._text.count("\n", 0, at) + 1
+        before, line = self._counted
+        if at < before:
+            before, line = 0, 1
+        line += self._text.count("\n", before, at)
+        self._counted = (at, line)
+        return line
 
     def _statement(self) -> None:
         start = self._at
@@ -101,8 +107,9 @@ class EnvFile:
         found = _EXPORT.match(text, self._at)
         if found:
             self._at += len("export")
-            while self._at < len(text) and text[self._at] in _BLANKS:
-                self._at += 1
+            self._skip_blanks()
+            if self._at == len(text):
+                raise EnvFileError(self._line(self._at), "export names no variable")
         start = self._at
         for at in range(start, len(text)):
             char = text[at]

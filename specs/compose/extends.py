@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from specs.compose.layers import Layers, Scope
 
 _Chain = tuple[tuple[str, str], ...]
+_LONGEST = 100  # services in a chain
 _Cuts = list[tuple[str, ...]]
 
 
@@ -60,7 +61,7 @@ class Extends:
             self._missing(base_name, services, path, mark, self._file)
             return _without(service)
         link = (where, name)
-        if link in chain:
+        if link in chain or len(chain) >= _LONGEST:
             self._circular((*chain, link), path, mark)
             return _without(service)
         base = self._service(base_name, base_services, base_cuts, (*chain, link))
@@ -118,7 +119,8 @@ class Extends:
 
     def _circular(self, chain: _Chain, path: str, mark: Any) -> None:
         steps = " extends ".join(f"{service} in {file}" for file, service in chain)
-        self._findings.error(f"circular reference: {steps}", code="cycle", path=path, mark=mark)
+        what = "circular reference" if chain[-1] in chain[:-1] else "too long a chain"
+        self._findings.error(f"{what}: {steps}", code="cycle", path=path, mark=mark)
 
 
 def _without(service: Map) -> Map:

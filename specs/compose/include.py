@@ -18,6 +18,7 @@ from specs.compose.tree import Map, Mark, Seq, child
 if TYPE_CHECKING:
     from specs.compose.layers import Layers, Scope
 
+_DEEPEST = 50  # includes within includes
 _SECTIONS = ("services", "volumes", "networks", "secrets", "configs", "models")
 
 
@@ -89,7 +90,7 @@ class Include:
     ) -> None:
         scope = self._scope
         files = [self._layers.local(name, scope) for name in paths]
-        if files and files[0] in self._included:
+        if files and (files[0] in self._included or len(self._included) > _DEEPEST):
             chain = "\n  include ".join((*self._included, files[0]))
             self._bad(f"include cycle detected: {chain}", path, mark, "cycle")
             return

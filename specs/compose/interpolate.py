@@ -18,11 +18,11 @@ if TYPE_CHECKING:
     from specs.compose.findings import Findings
     from specs.compose.shape import Shape
 
-_PATTERN = re.compile(
-    r"\$(?i:(?P<escaped>\$)|(?P<named>[_a-z][_a-z0-9]*)"
-    r"|\{(?:(?P<braced>[_a-z][_a-z0-9]*(?::?[-+?](.*))?)\}|(?P<invalid>)))"
+_START = re.compile(
+    r"\$(?:(?P<escaped>\$)|(?P<named>[_a-z][_a-z0-9]*)|\{(?P<braced>[_a-z][_a-z0-9]*)?)",
+    re.IGNORECASE,
 )
-_OPERATORS = (":?", "?", ":-", "-", ":+", "+")
+_OPERATOR = re.compile(r":?[-+?]")
 _MAX_NESTING = 50
 
 
@@ -66,35 +66,32 @@ class Substitution:
         self._depth += 1
         if self._depth > _MAX_NESTING:
             raise TemplateError("variables are nested too deeply")
-        try:
-            return _PATTERN.sub(self._replace, template)
-        finally:
-            self._depth -= 1
+        parts: list[str] = []
+        at = 0
+        while found := _START.search(template, at):
+            parts.append(template[at : found.start()])
+            text, at = self._replace(template, found)
+            parts.append(text)
+        self._depth -= 1
+        return "".join((*parts, template[at:]))
 
-    def _replace(self, found: re.Match[str]) -> str:
+    def _replace(self, template: str, found: re.Match[str]) -> tuple[str, int]:
+        """Return the text for one variable and where reading goes on."""
         if found["escaped"]:
-            return "$"
+            return "$", found.end()
         if found["named"]:
-            return self._plain(found["named"])
-        whole = found[0]
-        end = _closing_brace(whole)
-        rest = ""
-        if end >= 0:
-            whole, rest = whole[: end + 1], whole[end + 1 :]
-            found_again = _PATTERN.match(whole)
-            braced = found_again["braced"] if found_again else None
-        else:
-            braced = found["braced"]
-        if not braced:
+            return self._plain(found["named"]), found.end()
+        name, end = found["braced"], found.end()
+        if name and template.startswith("}", end):
+            return self._plain(name), end + 1
+        operator = _OPERATOR.match(template, end) if name else None
+        close = _closing(template, found.start(), end) if operator else -1
+        if operator is None or close < operator.end():
             raise TemplateError(
-                f"invalid interpolation format: {found.string!r}",
+                f"invalid interpolation format: {template!r}",
                 "write ${NAME} or ${NAME:-default}, and $$ for a literal $",
             )
-        operator = _first_operator(braced)
-        if operator is None:
-            return self._plain(braced) + self.text(rest)
-        name, _, right = braced.partition(operator)
-        return self._operate(name, operator, right) + self.text(rest)
+        return self._operate(name, operator[0], template[operator.end() : close]), close + 1
 
     def _plain(self, name: str) -> str:
         value = self._lookup(name)
@@ -133,32 +130,26 @@ class Substitution:
         return value or ""
 
 
-def _first_operator(braced: str) -> str | None:
-    best: tuple[int, str] | None = None
-    for operator in _OPERATORS:
-        at = braced.find(operator)
-        if at >= 0 and (best is None or at < best[0]):
-            best = (at, operator)
-    return best[1] if best else None
+def _closing(template: str, start: int, after: int) -> int:
+    """Return the index of the brace that closes the variable at ``start``, -1 if none does.
 
-
-def _closing_brace(text: str) -> int:
-    """Return the index of the brace that closes the first one; -1 when it seems unbalanced.
-
-    The character after an opening brace is skipped, as Compose does.
+    Braces are balanced within the line; the character after an opening brace is
+    skipped, as Compose does. Where they do not balance, the line's last one counts.
     """
+    line_end = template.find("\n", after)
+    last = template.rfind("}", after, line_end if line_end >= 0 else len(template))
     depth = 0
-    index = 0
-    while index < len(text):
-        if text[index] == "}":
+    index = start + 1
+    while index <= last:
+        if template[index] == "}":
             depth -= 1
             if depth == 0:
                 return index
-        if text[index] == "{":
+        elif template[index] == "{":
             depth += 1
             index += 1
         index += 1
-    return -1
+    return last
 
 
 def cast(text: str, kind: str) -> Any:

@@ -216,8 +216,9 @@ class _Load:
             model["services"], project.disabled, services, project.profiles, self._findings
         )
         model["services"] = enabled
-        project.disabled.clear()
-        project.disabled.update(disabled)
+        if disabled is not project.disabled:
+            project.disabled.clear()
+            project.disabled.update(disabled)
         if prune:
             selection.prune(model)
         folding = Folding(

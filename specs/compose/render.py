@@ -40,6 +40,8 @@ def _ordered(value: Any, shape: Shape | None, *, top: bool = False) -> Any:
         items = shape.items if shape is not None else None
         return [_ordered(item, items) for item in value]
     if not isinstance(value, dict):
+        if shape is not None and shape.bind == "bytes":
+            return str(value)  # some sizes may only be written as text
         return value
     if shape is not None and shape.bind == "ulimit":
         return {

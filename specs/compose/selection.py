@@ -86,7 +86,7 @@ def _collect(
             findings.error(
                 f"no such service: {name} {what}",
                 code="no-such-service",
-                hint=did_you_mean(name, tuple(enabled)),
+                hint=did_you_mean(name, tuple(enabled), cutoff=0.6),
             )
         for match in matches:
             if match not in chosen:

@@ -90,12 +90,18 @@ def parse(text: bytes | str, file: str, findings: Findings) -> list[Document]:
         _syntax_error(error, file, findings)
     except (yaml.YAMLError, UnicodeError) as error:
         findings.error(
-            f"the file is not readable text: {str(error).splitlines()[0]}",
+            f"the file is not readable text: {getattr(error, 'reason', error)}",
             code="yaml",
-            position=Position(file, 1, 1),
-            hint="save it as UTF-8",
+            position=_position_of(text, getattr(error, "position", 0), file),
+            hint="save it as UTF-8, without control characters",
         )
     return documents
+
+
+def _position_of(text: bytes | str, offset: int | None, file: str) -> Position:
+    before = text[: offset or 0]
+    newline: Any = b"\n" if isinstance(text, bytes) else "\n"
+    return Position(file, before.count(newline) + 1, len(before) - before.rfind(newline))
 
 
 def _syntax_error(error: Any, file: str, findings: Findings) -> None:

@@ -17,7 +17,7 @@ def test_a_service_of_the_same_file(folder):
 
 def test_chains_across_files_keep_each_files_paths(folder):
     files = {
-        "compose.yaml": "services: {web: {extends: {file: ext/e.yaml, service: base}, tty: true}}\n",
+        "compose.yaml": "services: {web: {extends: {file: ext/e.yaml, service: base}}}\n",
         "ext/e.yaml": "services: {base: {extends: {file: sub/f.yaml, service: deep}, build: ./c,"
         " volumes: ['./e:/e', '~/h:/h', '/abs:/a']}}\n",
         "ext/sub/f.yaml": "services: {deep: {volumes: ['./f:/f'], env_file: f.env}}\n",
@@ -166,7 +166,8 @@ def test_nested_includes_and_extends(folder):
 
 def test_the_local_definition_merges_over_the_included_one(folder):
     files = {
-        "compose.yaml": "include: [i.yaml]\nservices: {a: {image: mine, labels: {l: 1}, ports: !reset []}}\n",
+        "compose.yaml": "include: [i.yaml]\n"
+        "services: {a: {image: mine, labels: {l: 1}, ports: !reset []}}\n",
         "i.yaml": "services: {a: {image: theirs, labels: {k: 2}, ports: ['1:1'], tty: true}}\n",
     }
     a = folder.model(files)["services"]["a"]

@@ -324,5 +324,14 @@ def test_every_rule_the_schema_names_is_known():
     walk(PROJECT, set())
     walk(SERVICE, set())
     assert rules == {
-        "", "replace", "sequence", "hosts", "build", "depends-on", "names", "ulimit", "logging", "ipam",
-    }  # fmt: skip
+        "",
+        "replace",
+        "sequence",
+        "hosts",
+        "build",
+        "depends-on",
+        "names",
+        "ulimit",
+        "logging",
+        "ipam",
+    }

@@ -175,5 +175,13 @@ def test_version_is_ignored_with_a_warning(folder):
 def test_the_schema_has_every_service_key():
     assert len(SERVICE.fields) == 93
     assert set(PROJECT.fields) == {
-        "version", "name", "include", "services", "models", "networks", "volumes", "secrets", "configs",
-    }  # fmt: skip
+        "version",
+        "name",
+        "include",
+        "services",
+        "models",
+        "networks",
+        "volumes",
+        "secrets",
+        "configs",
+    }

@@ -33,7 +33,7 @@ def test_durations(text, seconds):
 
 @pytest.mark.parametrize("text", ["", "90", "5 s", "1y", "s", ".s", "-", "1h-5m", "99999999999h"])
 def test_refused_durations(text):
-    with pytest.raises(ValueError, match="duration|unit"):
+    with pytest.raises(ValueError, match=r"duration|unit"):
         units.parse_duration(text)
 
 
@@ -80,7 +80,7 @@ def test_sizes(text, size):
 
 @pytest.mark.parametrize("text", ["", "x", "1x", "1bb", "1kib2", "-1k", "1  g x", "60%", "1e400k"])
 def test_refused_sizes(text):
-    with pytest.raises(ValueError, match="size|unit|number"):
+    with pytest.raises(ValueError, match=r"size|unit|number"):
         units.parse_size(text)
 
 
@@ -136,7 +136,7 @@ def test_command_words(line, words):
 
 @pytest.mark.parametrize("line", ["'a", '"a', "a\\", "x (y)", "`a", "$(a"])
 def test_unclosed_commands_are_refused(line):
-    with pytest.raises(ValueError, match="closed|quoted"):
+    with pytest.raises(ValueError, match=r"closed|quoted"):
         units.split_words(line)
 
 
