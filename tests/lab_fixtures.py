@@ -6,6 +6,9 @@ costs milliseconds, and both end each test with the leak check: what the test di
 it, and the next test gets new hosts. State below /var/lib/corral is emptied in between, except
 the images. ``fresh_lab``: a function that makes a lab for this test alone.
 
+A test that started the embedded cluster on a host ends it with ``end_cluster(host)``, because
+``controller stop`` leaves containers and their network running, by design.
+
 In a host: ``host.run([...])``, ``host.popen([...])``, ``host.corral("up", "-d")``,
 ``host.write(path, text)``, ``host.copy_in(directory, path)``; see orchestrator/lab/host.py. The
 checkout and its .venv are there, read-only, at the same paths; base images put below the
@@ -64,6 +67,28 @@ class LabPool:
     def down(self) -> None:
         for lab in list(self._labs.values()):
             self.discard(lab)
+
+
+LEAVE = """
+import http.client, socket
+class Unix(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(60)
+        self.sock.connect("/run/corral/agent.sock")
+link = Unix("agent")
+link.request("POST", "/v1/leave")
+raise SystemExit(0 if link.getresponse().status == 200 else 1)
+"""
+
+
+def end_cluster(host: Host) -> None:
+    """End the embedded cluster of a host: its node leaves, so that nothing of it may be left."""
+    host.run(
+        ["sh", "-c", "[ ! -S /run/corral/agent.sock ] || python3 -I -"], stdin=LEAVE, timeout=90
+    )
+    host.corral("controller", "stop", timeout=60)
+    host.run(["sh", "-c", "rm -rf /run/corral; groupdel corral 2>/dev/null; true"])
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,9 @@ def node(lab, tmp_path):
     with lab.host("n1").network():
         yield host, node, SshTransport(key)
     end_agent(host)
-    host.run(["sh", "-ec", "userdel corral; rm -rf /run/corral"])
+    # sshd still serves a login whose line was cut.
+    end_logins = "kill -9 $(pgrep -u corral) 2>/dev/null; sleep 0.1"
+    host.run(["sh", "-c", f"{end_logins}; userdel corral && rm -rf /run/corral"])
 
 
 def start_agent(host):

@@ -1,0 +1,121 @@
+"""A cluster of three made by commands, as an operator makes it; and taken apart again."""
+
+from __future__ import annotations
+
+import json
+import time
+
+import pytest
+
+from tests import leaks
+from tests.lab_fixtures import end_cluster
+
+pytestmark = pytest.mark.real
+IDENTITY = "/root/.ssh/id_ed25519"
+
+
+def node_rows(host):
+    out = host.corral("node", "ls", "--format", "json").stdout
+    return {row["name"]: row for row in map(json.loads, out.splitlines())}
+
+
+def until(what, condition, timeout=30.0):
+    deadline = time.monotonic() + timeout
+    while not condition():
+        assert time.monotonic() < deadline, f"not within {timeout:g} s: {what}"
+        time.sleep(0.1)
+
+
+@pytest.fixture
+def first(lab):
+    """The host that becomes the cluster; ended again, whatever the test did."""
+    host = lab.host("n1")
+    host.corral("controller", "start", timeout=60)
+    yield host
+    end_cluster(host)
+
+
+def add(first, host, *options):
+    arguments = (f"root@{host.name}", "-i", IDENTITY, "--host-key", host.fingerprint, *options)
+    return first.corral("node", "add", *arguments, timeout=60)
+
+
+def test_three_machines_become_a_cluster_and_are_left_as_they_were(lab, first):
+    n2, n3 = lab.host("n2"), lab.host("n3")
+    before = {host.name: leaks.of_host(host) for host in (n2, n3)}
+    add(first, n2, "--label", "zone=a")
+    add(first, n3, "--name", "third")
+    rows = node_rows(first)
+    assert {name: row["status"] for name, row in rows.items()} == {
+        "n1": "ready",
+        "n2": "ready",
+        "third": "ready",
+    }
+    assert rows["n2"]["labels"] == {"zone": "a"}
+    assert len({row["version"] for row in rows.values()}) == 1
+    first.corral("node", "label", "n2", "zone-", "disk=fast")
+    assert node_rows(first)["n2"]["labels"] == {"disk": "fast"}
+    first.corral("node", "rm", "n2", "third", timeout=60)
+    assert set(node_rows(first)) == {"n1"}
+    for host in (n2, n3):
+        left = leaks.settled(lambda host=host: leaks.of_host(host), before[host.name])
+        assert not left, "\n".join(left)
+
+
+def test_an_unconfirmed_host_key_is_shown_and_nothing_happens(lab, first):
+    done = first.corral("node", "add", "root@n2", "-i", IDENTITY, check=False)
+    assert done.returncode == 1
+    assert lab.host("n2").fingerprint in done.stderr
+    assert "--host-key" in done.stderr
+    assert set(node_rows(first)) == {"n1"}
+
+
+def test_a_refusal_says_what_to_do(lab, first):
+    n2 = lab.host("n2")
+    n2.run(["sh", "-ec", "mkdir /srv/away; mv /usr/bin/conmon /srv/away"])
+    done = first.corral(
+        "node", "add", "root@n2", "-i", IDENTITY, "--host-key", n2.fingerprint, check=False
+    )
+    n2.run(["sh", "-ec", "mv /srv/away/* /usr/bin; rmdir /srv/away"])
+    assert done.returncode == 1
+    assert "missing on this machine: conmon" in done.stderr
+    assert "apt-get install -y conmon" in done.stderr
+
+
+def test_a_node_that_is_cut_off_or_loses_power_is_named_and_comes_back(lab, first):
+    n2 = lab.host("n2")
+    add(first, n2)
+
+    def status():
+        return node_rows(first)["n2"]["status"]
+
+    lab.cut("n2")
+    until("the cut is noticed", lambda: status() != "ready")
+    lab.heal("n2")
+    until("the healed node is ready", lambda: status() == "ready")
+    lab.power_off("n2")
+    until("the power cut is noticed", lambda: status() != "ready")
+    lab.power_on("n2")
+    until("the booted node is ready", lambda: status() == "ready")
+    first.corral("node", "rm", "n2", timeout=60)
+
+
+def test_the_controller_finds_its_nodes_again_after_it_was_killed(lab, first):
+    n2 = lab.host("n2")
+    add(first, n2)
+    pid = first.run(["pgrep", "-f", "[-]m orchestrator --embedded"]).stdout.split()[0]
+    first.run(["kill", "-9", pid])
+    until(
+        "the next controller has both",
+        lambda: (
+            [
+                row["status"]
+                for row in map(
+                    json.loads,
+                    first.corral("node", "ls", "--format", "json", check=False).stdout.splitlines(),
+                )
+            ]
+            == ["ready", "ready"]
+        ),
+    )
+    first.corral("node", "rm", "n2", timeout=60)
