@@ -1,4 +1,7 @@
-"""The agent's settings: where its files are. Read once at start; no other module reads the environment."""
+"""The agent's settings: where its files are.
+
+Read once at start; no other module of the agent reads the environment for them.
+"""
 
 from __future__ import annotations
 

@@ -15,13 +15,13 @@ import logging
 import os
 import shutil
 import signal
+import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
 from agent import facts
-from agent.config import Config
 from agent.journal import Journal
 from agent.preparation import Preparation
 from agent.record import Phase
@@ -40,25 +40,38 @@ from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator, Mapping
 
+    from agent.config import Config
     from agent.runner import Prober
     from agent.seams import Images, Network, Volumes
     from specs.kit.clock import Clock
+    from specs.node import NodeFacts
+    from specs.wire import NodeSelf, Peer
 
 log = logging.getLogger(__name__)
 
 SLOTS = 4  # containers made or taken away at once: more gains little on two cores
-ROTATE_EVERY = 1.0
+ROTATE_EVERY = 0.25
+
+
+async def _no_request() -> str:
+    return ""
 
 
 @dataclass(frozen=True)
 class Effects:
-    """The parts of the node that other packages provide."""
+    """The parts of the node that other packages provide, and what they want of the daemon."""
 
     images: Images
     volumes: Volumes
     network: Network
+    background: tuple[Callable[[], Awaitable[None]], ...] = ()  # run until cancelled
+    close: tuple[Callable[[], Awaitable[None] | None], ...] = ()
+    leave: Callable[[], Awaitable[None]] | None = None
+    warnings: Callable[[], tuple[str, ...]] = tuple
+    meet: Callable[[NodeSelf, Mapping[str, Peer]], Awaitable[None]] | None = None
+    request: Callable[[], Awaitable[str]] = _no_request
 
 
 def real_effects(config: Config) -> Effects:
@@ -67,10 +80,18 @@ def real_effects(config: Config) -> Effects:
     from agent.network.node import NodeNetwork  # noqa: PLC0415
     from agent.volumes import VolumeStore  # noqa: PLC0415
 
+    images = ImageStore(config.state_dir, config.run_dir)
+    network = NodeNetwork(config.run_dir.parent, config.state_dir.parent)
     return Effects(
-        images=ImageStore(config.state_dir, config.run_dir),
+        images=images,
         volumes=VolumeStore(config.state_dir, config.run_dir),
-        network=NodeNetwork(config.run_dir, config.state_dir),
+        network=network,
+        background=(network.run,),
+        close=(images.peers.close, images.close, network.close),
+        leave=network.leave,
+        warnings=lambda: network.warnings,
+        meet=images.peers.meet,
+        request=images.identity.request,
     )
 
 
@@ -113,9 +134,8 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
         raise RuntimeFailure("conmon is missing; install Debian's conmon package")
     async with contextlib.AsyncExitStack() as stack:
         spawner = await stack.enter_async_context(Spawner())
-        for part in (effects.images, effects.volumes, effects.network):
-            if hasattr(part, "__aenter__"):
-                await stack.enter_async_context(part)
+        for close in effects.close:
+            stack.push_async_callback(_close, close)
         runtime = Runtime(path, name, config.run_dir / name, spawner)
         containers = OciContainers(
             runtime=runtime,
@@ -125,13 +145,21 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
             cgroup=config.cgroup,
         )
         version = await runtime.version()
+
+        async def look() -> NodeFacts:
+            seen = await asyncio.to_thread(facts.probe, name, version)
+            digests = {image.digest for image in await effects.images.list()}
+            return seen.model_copy(update={"images": tuple(sorted(digests))})
+
         journal = Journal(config.journal, config.tasks, config.run_dir)
         worker = Worker(
             journal=journal,
             network=effects.network,
             boot=facts.boot_id(),
-            facts=facts.probe(name, version),
-            probe=lambda: facts.probe(name, version),
+            facts=await look(),
+            probe=look,
+            warnings=effects.warnings,
+            meet=effects.meet,
         )
         parts = Parts(
             journal=journal,
@@ -159,12 +187,16 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
             images=effects.images,
             volumes=effects.volumes,
             inotify=inotify,
-            leave=lambda: _leave(config, worker),
+            leave=lambda: _leave(config, worker, effects),
+            request=effects.request,
         )
         gc.freeze()  # what start-up made lives as long as we do: spare the collector
         async with asyncio.TaskGroup() as group:
             work = group.create_task(worker.run(parts), name="worker")
-            rotation = group.create_task(_rotate(worker, containers), name="log rotation")
+            background = [
+                group.create_task(_rotate(worker, containers), name="log rotation"),
+                *(group.create_task(_forever(part), name="part") for part in effects.background),
+            ]
             await worker.adopted.wait()
             api = web.AppRunner(
                 server.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0
@@ -179,7 +211,7 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
                 notify("STOPPING=1")
             finally:
                 await api.cleanup()
-                for task in (work, rotation):
+                for task in (work, *background):
                     task.cancel()
     log.info("the agent stopped; containers stay")
 
@@ -192,7 +224,7 @@ def _prober(containers: OciContainers) -> Prober:
 
 
 async def _rotate(worker: Worker, containers: OciContainers) -> None:
-    """Rotate full logs: one look per second over all tasks."""
+    """Rotate full logs: one look over all tasks (a stat each) every quarter of a second."""
     while True:
         await asyncio.sleep(ROTATE_EVERY)
         for record in worker.records():
@@ -211,13 +243,36 @@ async def _rotate(worker: Worker, containers: OciContainers) -> None:
                     )
 
 
-async def _leave(config: Config, worker: Worker) -> list[str]:
+async def _forever(part: Callable[[], Awaitable[None]]) -> None:
+    await part()
+
+
+async def _close(close: Callable[[], Awaitable[None] | None]) -> None:
+    waiting = close()
+    if waiting is not None:
+        await waiting
+
+
+async def _leave(config: Config, worker: Worker, effects: Effects) -> list[str]:
     left = await worker.leave()
     if not left:
+        if effects.leave is not None:
+            await effects.leave()
         exits.remove_parent(config.cgroup)
         await asyncio.to_thread(shutil.rmtree, config.tasks, True)  # noqa: FBT003 - its signature
+        config.tasks.mkdir(mode=0o700, parents=True)
         for directory in (config.state_dir, config.run_dir):
             unshare(directory)
-        for directory in (config.state_dir, config.run_dir):
-            share(directory)
+        _uninstall(os.environ.get("CORRAL_UNINSTALL", ""))
     return left
+
+
+def _uninstall(program: str) -> None:
+    """Start the removal of corral itself where `node add` put it; it outlives this process."""
+    if program:
+        subprocess.Popen(
+            [program, "--detached"],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )

@@ -6,6 +6,7 @@ Everything missing is said in a sentence with what to do about it. Only reads.
 from __future__ import annotations
 
 import functools
+import itertools
 import os
 import platform
 import resource
@@ -61,7 +62,7 @@ def cgroups_mode() -> Cgroups:
 
 def _cgroup_mounts() -> dict[str, str]:
     found = {}
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="replace") as table:
+    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="replace") as table:
         for line in table:
             left, _, right = line.partition(" - ")
             kind = right.split(" ", 1)[0]
@@ -115,9 +116,9 @@ def _hard_limits() -> dict[str, int]:
 def own_sockets() -> frozenset[str]:
     """Return inodes of the sockets this process holds (published ports it keeps for services)."""
     found = set()
-    for name in os.listdir("/proc/self/fd"):
+    for entry in Path("/proc/self/fd").iterdir():
         try:
-            target = os.readlink(f"/proc/self/fd/{name}")
+            target = str(entry.readlink())
         except OSError:
             continue
         if target.startswith("socket:["):
@@ -152,7 +153,7 @@ def addresses() -> tuple[str, ...]:
     found = set()
     try:
         lines = Path("/proc/self/net/fib_trie").read_text().splitlines()
-        for before, line in zip(lines, lines[1:], strict=False):
+        for before, line in itertools.pairwise(lines):
             if "/32 host LOCAL" in line:
                 found.add(before.split()[-1])
         for line in Path("/proc/self/net/if_inet6").read_text().splitlines():
@@ -178,7 +179,9 @@ def probe(runtime: str, runtime_version: str) -> NodeFacts:
         missing.append("crun is missing: containers cannot be run; install Debian's crun package")
     elif runtime != "crun":
         warnings.append("crun is missing; runc is used, which starts containers three times slower")
-    numbers = [int(part) for part in runtime_version.rsplit(maxsplit=1)[-1].split(".") if part.isdigit()]
+    numbers = [
+        int(part) for part in runtime_version.rsplit(maxsplit=1)[-1].split(".") if part.isdigit()
+    ]
     if runtime == "crun" and numbers < [1, 28]:
         warnings.append(
             f"{runtime_version} is older than 1.28, which fixed CVE-2026-47766; "

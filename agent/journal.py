@@ -87,7 +87,7 @@ class Held:
     objects: Objects = field(default_factory=Objects)
 
 
-def judge(seen: Stamp | None, instructions: Instructions) -> Refused | None:
+def judge(seen: Stamp | None, instructions: Instructions) -> Refused | None:  # noqa: PLR0911 - a table of rules
     """Return why instructions are not taken, by the rules of ``specs.wire``; None = take them."""
     stamp, base = instructions.stamp, instructions.base
     if seen is None:
@@ -116,7 +116,7 @@ def judge(seen: Stamp | None, instructions: Instructions) -> Refused | None:
             message=f"generation {stamp.generation} is older than {seen.generation}",
             seen=seen,
         )
-    if base is not None and base != seen.generation and stamp.generation != seen.generation:
+    if base is not None and seen.generation not in (base, stamp.generation):
         return Refused(
             reason="base",
             message=f"this node holds generation {seen.generation}, not {base}",
@@ -185,6 +185,8 @@ class Journal:
         """Make instructions durable; ``held`` is the set they lead to. Raises OSError."""
         self._write_contents(instructions.put.contents)
         if instructions.base is None or self._size > COMPACT_AT:
+            assert held.stamp is not None
+            assert held.me is not None
             whole = Instructions.model_construct(
                 stamp=held.stamp, me=held.me, base=None, put=held.objects, remove={}
             )
@@ -241,7 +243,8 @@ class Journal:
             except FileNotFoundError:
                 continue
             except (OSError, ValidationError) as error:
-                log.warning("a task record cannot be read", extra={"at": str(path), "why": str(error)})
+                why = {"at": str(path), "why": str(error)}
+                log.warning("a task record cannot be read", extra=why)
                 continue
             found[record.id] = record
         return found
@@ -272,7 +275,7 @@ class Journal:
         shutil.rmtree(self._tasks / task, ignore_errors=True)
 
     def leave(self) -> None:
-        """The node left the cluster: the next one may pin it."""
+        """Forget the cluster: the next one may pin this node."""
         self._set.unlink(missing_ok=True)
         for folder in (self._secrets, self._configs):
             shutil.rmtree(folder, ignore_errors=True)

@@ -154,7 +154,7 @@ def _reason_to_stop(record: Record) -> str:
     return ""
 
 
-def _without_process(record: Record, now: float) -> Step:
+def _without_process(record: Record, now: float) -> Step:  # noqa: PLR0911 - a table of cases
     assignment = record.assignment
     if assignment.desired is Desired.REMOVED:
         return Wait(record.next_at) if now < record.next_at else Erase()
@@ -222,7 +222,7 @@ def assigned(record: Record, assignment: Assignment) -> Record:
 
 
 def preparing(record: Record, reason: str = "") -> Record:
-    """The preparation begins: effects may exist from now on."""
+    """Begin the preparation: effects may exist from now on."""
     state = TaskState.PREPARING if record.state is TaskState.ASSIGNED else record.state
     return record.having(state=state, touched=True, reason=reason or record.reason)
 
@@ -241,7 +241,7 @@ def prepared(record: Record, image: SavedImage) -> Record:
 
 
 def postponed(record: Record, reason: str, now: float) -> Record:
-    """A preparation or clean-up did not work now; it is tried again with back-off."""
+    """Note that a step did not work now; it is tried again with back-off."""
     delay = min(max(record.backoff * 2, PREPARE_FIRST), PREPARE_MAX)
     return record.having(
         reason=f"{reason}; trying again in {delay:g} s", backoff=delay, next_at=now + delay
@@ -249,7 +249,7 @@ def postponed(record: Record, reason: str, now: float) -> Record:
 
 
 def refused(record: Record, reason: str) -> Record:
-    """It can never work as asked: rejected, or failed where it has run before."""
+    """Give up: it can never work as asked. Rejected, or failed where it has run before."""
     ran = record.state is TaskState.RUNNING
     return record.having(
         state=TaskState.FAILED if ran else TaskState.REJECTED,
@@ -260,7 +260,7 @@ def refused(record: Record, reason: str) -> Record:
 
 
 def launch_failed(record: Record, reason: str, code: int | None, now: float, wall: float) -> Record:
-    """The run could not be started. ``code`` 126 or 127: never will (as in a shell)."""
+    """End a run that could not be started. ``code`` 126, 127: it never will (as in a shell)."""
     if code is None:
         record = ended(record, Exit(None, reason=reason), now, wall)
         return record.having(run_started_at=now)
@@ -300,7 +300,7 @@ def created(record: Record, process: Process, monitor: Process) -> Record:
 
 
 def started(record: Record, now: float, wall: float) -> Record:
-    """The command runs."""
+    """Note that the command runs."""
     run = _newest(record).model_copy(update={"started_at": wall})
     checked = check_of(record) is not None
     return record.having(
@@ -314,12 +314,12 @@ def started(record: Record, now: float, wall: float) -> Record:
 
 
 def undone(record: Record) -> Record:
-    """A half-made run is gone as if it had never been begun."""
+    """Forget a half-made run as if it had never been begun."""
     return record.having(phase=Phase.NONE, process=None, monitor=None, runs=tuple(record.runs[:-1]))
 
 
 def stopping(record: Record, step: Stop, now: float) -> Record:
-    """A signal was sent."""
+    """Note that a signal was sent."""
     return record.having(
         stopping=step.why,
         stop_at=record.stop_at if record.stopping else now,
@@ -328,7 +328,7 @@ def stopping(record: Record, step: Stop, now: float) -> Record:
 
 
 def probed(record: Record, *, healthy: bool, output: str, counts: bool, now: float) -> Record:
-    """A health probe of the present run came back; ``counts`` = its failure counts."""
+    """Judge a health probe of the present run; ``counts`` = its failure counts."""
     if record.phase is not Phase.RUNNING:
         return record
     if healthy:
@@ -352,7 +352,7 @@ def probed(record: Record, *, healthy: bool, output: str, counts: bool, now: flo
 
 
 def ended(record: Record, seen: Exit, now: float, wall: float) -> Record:
-    """The run's process is gone: judge it by the restart policy."""
+    """Judge the end of a run by the restart policy."""
     reason = seen.reason or _how(record, seen)
     run = _newest(record).model_copy(
         update={"finished_at": wall, "exit_code": seen.code, "oom": seen.oom, "reason": reason}
@@ -413,7 +413,7 @@ def cleared(record: Record) -> Record:
 
 
 def settled(record: Record, step: Settle) -> Record:
-    """The task is final without anything to do."""
+    """Make the task final without anything to do on the node."""
     return record.having(state=step.state, reason=step.reason)
 
 
@@ -428,8 +428,14 @@ def erased(record: Record) -> Record:
     return record.having(erased=True, prepared=False, state=state)
 
 
+def adopted(record: Record) -> Record:
+    """Take over a record of this boot after the agent was restarted."""
+    # The signal may have been recorded and not sent, or sent and not recorded: send it again.
+    return record.having(stopping="", killed=False, stop_at=0.0)
+
+
 def rebooted(record: Record, boot: str, wall: float) -> Record:
-    """The machine was restarted: no process, namespace or mount of the record exists."""
+    """Take over a record of an earlier boot: no process, namespace or mount of it exists."""
     if record.boot == boot:
         return record
     policy = record.assignment.spec.restart

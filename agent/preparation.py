@@ -7,7 +7,6 @@ first error: what could not be removed is tried again by the runner.
 
 from __future__ import annotations
 
-import asyncio
 import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -15,15 +14,15 @@ from typing import TYPE_CHECKING
 from agent.record import SavedImage
 from agent.runtime import bundle, rootfs
 from agent.runtime.signals import number_of
-from agent.seams import Attached, ImageConfig
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from agent.record import Record
     from agent.runtime.containers import Containers
-    from agent.seams import Images, Network, Volumes
+    from agent.seams import Attached, ImageConfig, Images, Network, Volumes
     from specs.wire import Assignment, Content
 
 
@@ -38,7 +37,7 @@ class Preparation:
     tasks: Path  # per task, on disk
     host: bundle.Host
     contents: Callable[[], Mapping[str, Content]]
-    networks_known: Callable[[Assignment], Awaitable[None]]  # waits; raises Later
+    networks_known: Callable[[], Awaitable[None]]  # waits; raises Later
 
     async def prepare(
         self, record: Record, slots: asyncio.Semaphore, say: Callable[[str], None]
@@ -52,7 +51,7 @@ class Preparation:
         image = await self.images.ensure(spec.image, spec.image_digest)
         if spec.network_mode != "host":
             say("waiting for the node's network")
-            await self.networks_known(assignment)
+            await self.networks_known()
         say("making its root, mounts and network")
         async with slots:
             await self._make(assignment, image)
@@ -71,7 +70,8 @@ class Preparation:
             cwd=bundle.working_dir(spec, image),
             targets=[mount.target for mount in mounts],
         )
-        attached = None if spec.network_mode == "host" else await self.network.attach(assignment)
+        attached = await self.network.attach(assignment)
+        own = spec.network_mode != "host"
         hostname = hostname_of(assignment)
         made = bundle.build(
             bundle.Inputs(
@@ -79,7 +79,7 @@ class Preparation:
                 image=image,
                 root=str(root),
                 user=user,
-                netns=None if attached is None else _place(attached.netns),
+                netns=_place(attached.netns) if own else None,
                 hostname=hostname,
                 etc=self._etc(task, hostname, attached),
                 mounts=mounts,
@@ -89,20 +89,16 @@ class Preparation:
         )
         self.containers.write(task, made.config)
 
-    def _etc(self, task: str, hostname: str, attached: Attached | None) -> dict[str, str]:
+    def _etc(self, task: str, hostname: str, attached: Attached) -> dict[str, str]:
         """Write the three files every container gets; return where they go."""
         folder = self.tasks / task / "etc"
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-        if attached is None:
-            texts = {"hostname": f"{hostname}\n"}
-            places = {"/etc/resolv.conf": "/etc/resolv.conf", "/etc/hosts": "/etc/hosts"}
-        else:
-            texts = {
-                "hostname": f"{hostname}\n",
-                "resolv.conf": attached.resolv_conf,
-                "hosts": attached.hosts,
-            }
-            places = {}
+        texts = {
+            "hostname": f"{hostname}\n",
+            "resolv.conf": attached.resolv_conf,
+            "hosts": attached.hosts,
+        }
+        places = {}
         for name, text in texts.items():
             path = folder / name
             # Written in place: a running container has the very file mounted.

@@ -111,7 +111,7 @@ class Record(Model):
 
     @property
     def ready(self) -> bool:
-        """Whether traffic may come: the run is alive, wanted, and healthy where there is a check."""
+        """Whether traffic may come: the run is alive, wanted, and healthy if it is checked."""
         return (
             self.phase is Phase.RUNNING
             and not self.stopping
@@ -126,11 +126,8 @@ class Record(Model):
         if self.phase is Phase.RUNNING and self.stopping:
             return f"is being stopped ({self.stopping})"
         if self.phase is Phase.RUNNING:
-            return (
-                "waits for its first healthy check"
-                if self.health is Health.STARTING
-                else "unhealthy"
-            )
+            starting = self.health is Health.STARTING
+            return "waits for its first healthy check" if starting else "unhealthy"
         return self.reason or "not running"
 
     def status(self) -> TaskStatus:

@@ -133,7 +133,8 @@ class Runner:
             self._save(self._with_tail(record))
 
     async def _pause(self, step: Wait) -> None:
-        timeout = None if step.until is None else max(step.until - self._now(), 0.0)
+        # At least a millisecond: rounding must not make a wait for "now" a busy loop.
+        timeout = None if step.until is None else max(step.until - self._now(), 0.001)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._wake.wait()
@@ -164,7 +165,7 @@ class Runner:
     async def _probe(self, check: Healthcheck) -> None:
         number = self.record.number
         command = probes.command(check)
-        while self.record.phase is Phase.RUNNING and self.record.number == number:
+        while self._runs(number):
             age = self._now() - self.record.run_started_at
             await asyncio.sleep(probes.delay(check, self.record.health, age))
             begun = self._now() - self.record.run_started_at
@@ -173,7 +174,7 @@ class Runner:
                 code, output = await self._parts.prober(self.record.id, command, check.timeout)
             except (RuntimeFailure, Refusal, OSError) as error:
                 code, output = 1, str(error)
-            if self.record.phase is not Phase.RUNNING or self.record.number != number:
+            if not self._runs(number):
                 return
             healthy, text = probes.verdict(code, output)
             record = lifecycle.probed(
@@ -186,6 +187,9 @@ class Runner:
             if record != self.record:
                 self._save(record)
                 self._wake.set()
+
+    def _runs(self, number: int) -> bool:
+        return self.record.phase is Phase.RUNNING and self.record.number == number
 
     # Acting.
 
@@ -222,7 +226,7 @@ class Runner:
 
     async def _again(self, why: str) -> None:
         """Take note of a step that did not work; the next look tries it again, later."""
-        log.warning("a step failed", extra={"task": self.record.id, "why": why})
+        log.warning("a step failed: %s", why, extra={"task": self.record.id})
         self._save(lifecycle.postponed(self.record, why, self._now()))
         if self.record.phase in (Phase.ENDED, Phase.CREATING, Phase.CREATED):
             # These steps do not look at next_at: wait here, or until something changes.

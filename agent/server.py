@@ -127,6 +127,7 @@ class Server:
         volumes: Volumes,
         inotify: Inotify,
         leave: Callable[[], Awaitable[list[str]]],
+        request: Callable[[], Awaitable[str]],
     ) -> None:
         self._worker = worker
         self._containers = containers
@@ -134,6 +135,7 @@ class Server:
         self._volumes = volumes
         self._inotify = inotify
         self._leave = leave
+        self._request = request
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -154,10 +156,13 @@ class Server:
         )
         return app
 
-    async def hello(self, request: web.Request) -> web.Response:
+    async def hello(self, _request: web.Request) -> web.Response:
         held = self._worker.held
         answer = Hello(
-            node=held.me.node if held.me else "", stamp=held.stamp, facts=self._worker.facts
+            node=held.me.node if held.me else "",
+            stamp=held.stamp,
+            facts=self._worker.facts,
+            request=await self._request(),
         )
         return _json(answer)
 
@@ -168,12 +173,9 @@ class Server:
     async def reports(self, request: web.Request) -> web.StreamResponse:
         response = await _ndjson(request)
         with contextlib.suppress(ConnectionError):
-            reports = self._worker.reports()
-            try:
+            async with contextlib.aclosing(self._worker.reports()) as reports:
                 async for report in reports:
                     await response.write(json_line(report))
-            finally:
-                await reports.aclose()
         return response
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
@@ -181,8 +183,8 @@ class Server:
         directory = self._containers.logs(task)
         if self._worker.record(task) is None and not directory.exists():
             raise _no_task(task)
-        tail = _number(request, "tail", int)
-        since = _number(request, "since", float)
+        tail = _number(request, "tail")
+        since = _number(request, "since")
         follow = request.query.get("follow", "") in ("1", "true")
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
@@ -196,15 +198,13 @@ class Server:
 
         response = await _ndjson(request)
         lines = Reader(directory, self._inotify).read(
-            tail=tail, since=since, follow=follow, over=over
+            tail=None if tail is None else int(tail), since=since, follow=follow, over=over
         )
         with contextlib.suppress(ConnectionError):
-            try:
+            async with contextlib.aclosing(lines):
                 async for line in lines:
                     await response.write(json_line(line))
                 await response.write_eof()
-            finally:
-                await lines.aclose()
         return response
 
     async def exec(self, request: web.Request) -> web.StreamResponse:
@@ -255,7 +255,7 @@ class Server:
             await response.write(json_line(BuildEvent(error=str(error))))
         return response
 
-    async def images(self, request: web.Request) -> web.Response:
+    async def images(self, _request: web.Request) -> web.Response:
         found = await self._images.list()
         rows = [json.loads(one.encode()) for one in found]
         return web.json_response({"images": rows})
@@ -264,7 +264,7 @@ class Server:
         await self._volumes.remove(request.match_info["name"])
         return web.json_response({})
 
-    async def leave(self, request: web.Request) -> web.Response:
+    async def leave(self, _request: web.Request) -> web.Response:
         left = await self._leave()
         if left:
             raise Fault(
@@ -355,12 +355,12 @@ async def _ndjson(request: web.Request) -> web.StreamResponse:
     return response
 
 
-def _number(request: web.Request, name: str, kind: type[int | float]) -> float | int | None:
+def _number(request: web.Request, name: str) -> float | None:
     text = request.query.get(name, "")
     if text in ("", "all"):
         return None
     try:
-        value = kind(text)
+        value = float(text)
     except ValueError:
         raise Fault(400, "invalid", f"{name} is not a number", f"{name}={text!r}") from None
     if not 0 <= value < 1e15:

@@ -14,14 +14,16 @@ import contextlib
 import errno
 import functools
 import hashlib
+import logging
 import os
 import re
 import secrets
 import stat
 import subprocess
+import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
 from agent.images import kernel
 from agent.images.content import remove_tree, sync_directory
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from agent.seams import ImageConfig
     from specs.wire import Assignment, Content
 
+log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -62,17 +65,30 @@ class VolumeStore:
         self._subpaths.mkdir(parents=True, exist_ok=True, mode=0o711)
         self._files = SecretFs(run_dir)
         self._threads = ThreadPoolExecutor(4, "volumes")
-        self._locks: dict[Path, asyncio.Lock] = {}
+        self._locks: weakref.WeakValueDictionary[Path, asyncio.Lock] = weakref.WeakValueDictionary()
         self._clean()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """End the threads; volumes and mounts stay."""
         self._threads.shutdown()
 
     def _clean(self) -> None:
+        """Remove volumes that were never finished or were being deleted."""
         for parent in (self._named, self._anonymous):
             for path in parent.glob(".new-*"):
-                remove_tree(path)
+                try:
+                    remove_tree(path)
+                except (OSError, subprocess.CalledProcessError) as error:
+                    log.warning(
+                        "a leftover cannot be removed",
+                        extra={"path": str(path), "error": str(error)},
+                    )
 
     # what the runner asks
 
@@ -106,7 +122,6 @@ class VolumeStore:
         path = self._named / _check_name(name)
         async with self._lock(path):
             await self._call(self._remove, path)
-        self._locks.pop(path, None)
 
     async def list(self) -> list[str]:
         """Return the names of the volumes that exist."""
@@ -339,12 +354,16 @@ def _fill(data: Path, root: Path, origin: str) -> bool:
         # cp -a never follows a link it meets, keeps owners, links, holes and attributes;
         # the start is our open directory, which no link can redirect.
         result = subprocess.run(
-            ["cp", "-a", "--reflink=auto", f"/proc/self/fd/{inside}/.", f"{data}/"],
+            [
+                # It must not go on writing when the agent is killed and cleans up anew.
+                *("setpriv", "--pdeathsig", "KILL", "cp", "-a", "--reflink=auto"),
+                *(f"/proc/self/fd/{inside}/.", f"{data}/"),
+            ],
             pass_fds=(inside,),
             capture_output=True,
             timeout=_COPY_SECONDS,
             check=False,
-            env={"PATH": os.defpath, "LC_ALL": "C"},
+            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
         )
     except subprocess.TimeoutExpired:
         raise Later(f"filling a volume took more than {_COPY_SECONDS} s") from None

@@ -18,16 +18,16 @@ from agent import lifecycle
 from agent.journal import Held, Journal, judge, merge, safe_id
 from agent.runner import Parts, Runner
 from agent.seams import Later, Refusal
-from specs.node import NodeFacts
 from specs.task import Desired, TaskStatus
 from specs.wire import HEARTBEAT, Acknowledged, Instructions, NodeSelf, Refused, Report
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
     from agent.record import Record
     from agent.seams import Network
-    from specs.wire import Assignment, Content
+    from specs.node import NodeFacts
+    from specs.wire import Content, Peer
 
 log = logging.getLogger(__name__)
 
@@ -59,7 +59,9 @@ class Worker:
         network: Network,
         boot: str,
         facts: NodeFacts,
-        probe: Callable[[], NodeFacts],
+        probe: Callable[[], Awaitable[NodeFacts]],
+        warnings: Callable[[], tuple[str, ...]] = tuple,
+        meet: Callable[[NodeSelf, Mapping[str, Peer]], Awaitable[None]] | None = None,
     ) -> None:
         self.facts = facts
         self.held = Held()
@@ -68,6 +70,8 @@ class Worker:
         self._network = network
         self._boot = boot
         self._probe = probe
+        self._more_warnings = warnings
+        self._meet = meet
         self.adopted = asyncio.Event()
         self._parts: Parts | None = None
         self._group: asyncio.TaskGroup | None = None
@@ -86,8 +90,8 @@ class Worker:
         """Return the secrets and configs sent to this node."""
         return self.held.objects.contents
 
-    async def networks_known(self, assignment: Assignment) -> None:
-        """Wait until the networks this task is attached to are set up on the node. Raises Later."""
+    async def networks_known(self) -> None:
+        """Wait until the networks of the newest instructions are set up. Raises Later."""
         wanted = self.held.stamp.generation if self.held.stamp else 0
         try:
             async with asyncio.timeout(NETWORK_DEADLINE):
@@ -129,14 +133,17 @@ class Worker:
         records = self._journal.records()
         wall = self._parts.clock.wall()
         for record in records.values():
-            adopted = lifecycle.rebooted(record, self._boot, wall)
+            adopted = lifecycle.adopted(lifecycle.rebooted(record, self._boot, wall))
             if not record.erased:
                 self._begin(adopted)
         for record_id, runner in self._runners.items():
             self._ready[record_id] = runner.record.ready
         known = set(self._runners)
-        with contextlib.suppress(Later):
+        try:
             await self._network.adopt(known)
+        except Exception as error:  # apply() repairs what it can; the agent must come up
+            log.exception("networks cannot be adopted")
+            self._network_error = str(error)
         await self._sweep(known)
         self._follow_set()
         self._dirty.set()
@@ -252,8 +259,11 @@ class Worker:
     async def _apply(self) -> None:
         held = self.held
         objects = held.objects
+        me = held.me or NodeSelf(node="", name="")
+        if self._meet is not None:
+            await self._meet(me, objects.peers)
         await self._network.apply(
-            me=held.me or NodeSelf(node="", name=""),
+            me=me,
             networks=objects.networks,
             services=objects.services,
             peers=objects.peers,
@@ -264,7 +274,11 @@ class Worker:
     async def _keep_facts(self) -> NoReturn:
         while True:
             await asyncio.sleep(FACTS_EVERY)
-            facts = await asyncio.to_thread(self._probe)
+            try:
+                facts = await self._probe()
+            except Exception:  # the old facts stay; the next look may succeed
+                log.exception("the node cannot be probed")
+                continue
             if facts != self.facts:
                 self.facts = facts
                 for subscriber in self._subscribers:
@@ -302,11 +316,12 @@ class Worker:
         return [*here, *self._gone]
 
     def _warnings(self) -> tuple[str, ...]:
+        more = tuple(self._more_warnings())
         if not self._network_error:
-            return ()
-        return (f"network state cannot be applied: {self._network_error}",)
+            return more
+        return (f"network state cannot be applied: {self._network_error}", *more)
 
-    async def reports(self) -> AsyncIterator[Report]:
+    async def reports(self) -> AsyncGenerator[Report, None]:
         """Yield a full report, then changes; at least one each HEARTBEAT seconds."""
         me = Subscriber()
         self._subscribers.add(me)

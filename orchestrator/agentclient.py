@@ -29,7 +29,7 @@ from specs.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from aiohttp.web import WebSocketResponse
 
@@ -67,7 +67,7 @@ class AgentClient:
             await self._check(answer)
             return self._decode(Acknowledged, await answer.read())
 
-    def reports(self, *, silence: float) -> AsyncIterator[Report]:
+    def reports(self, *, silence: float) -> AsyncGenerator[Report, None]:
         """Yield reports; TimeoutError when the agent says nothing for ``silence`` seconds."""
         return self._stream("GET", "/v1/reports", Report, silence=silence)
 
@@ -76,10 +76,10 @@ class AgentClient:
             "POST", "/v1/images/resolve", ResolvedImage, body=request, timeout=PULL
         )
 
-    def build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
+    def build(self, request: BuildImage) -> AsyncGenerator[BuildEvent, None]:
         return self._stream("POST", "/v1/builds", BuildEvent, body=request, silence=PULL)
 
-    def logs(self, task: str, query: LogQuery) -> AsyncIterator[LogLine]:
+    def logs(self, task: str, query: LogQuery) -> AsyncGenerator[LogLine, None]:
         wanted = {
             "follow": "1" if query.follow else None,
             "tail": query.tail,
@@ -135,7 +135,7 @@ class AgentClient:
         body: Model | None = None,
         params: dict[str, str] | None = None,
         silence: float | None,
-    ) -> AsyncIterator[M]:
+    ) -> AsyncGenerator[M, None]:
         async with self._request(method, path, body=body, params=params) as answer:
             await self._check(answer)
             async with contextlib.aclosing(lines(answer.content, silence=silence)) as found:

@@ -4,7 +4,7 @@ The straight line enters the controller here: orchestrator.cli calls it, nothing
 else does. It speaks HTTP/1.1 by hand over a unix socket, because http.client and
 email cost more start-up time than everything else `corral ps` does together.
 It returns the server's JSON as dictionaries and never imports the models. Every
-wait has a deadline; only a stream that the user asked to follow may be silent.
+wait has a deadline; a stream that is followed lives by the server's pulse.
 """
 
 from __future__ import annotations
@@ -16,11 +16,16 @@ import time
 
 TYPE_CHECKING = False  # not from typing: its import is a tenth of what `corral ps` may cost
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
-    from typing import Any
+    from collections.abc import Callable, Iterator, Mapping
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 REQUEST_TIMEOUT = 30.0  # seconds for a whole request and its answer
 CONNECT_TIMEOUT = 5.0
+RESTART_TIMEOUT = 8.0  # seconds a controller that is restarted here is waited for
+PERSIST_TIMEOUT = 60.0
+PULSE_TIMEOUT = 60.0  # a living controller sends an empty line into a silent stream every 10 s
 MAX_HEAD = 64 * 1024
 MAX_LINE = 16 * 1024 * 1024
 
@@ -64,10 +69,8 @@ class Refused(ClientError):
         self.detail = str(problem.get("detail", ""))
         self.problems: list[dict[str, Any]] = list(problem.get("problems") or ())
         title = str(problem.get("title") or f"the controller answered {status}")
-        detail = self.detail if self.detail and self.detail != title else ""
-        super().__init__(
-            f"{title}: {detail}" if detail else title, hint=str(problem.get("hint", ""))
-        )
+        # The detail is a whole sentence; the title only says of which kind it is.
+        super().__init__(self.detail or title, hint=str(problem.get("hint", "")))
 
 
 class NotFound(Refused):
@@ -103,6 +106,16 @@ def state_dir() -> str:
 def default_host() -> str:
     """Return where this machine's own controller listens."""
     return f"unix://{run_dir()}/controller.sock"
+
+
+def kept_alive() -> bool:
+    """Say whether something on this machine starts the controller again when it ends."""
+    try:
+        with open(f"{run_dir()}/supervisor.pid", encoding="ascii") as file:  # noqa: PTH123 - as below
+            keeper = f"/proc/{int(file.read().split()[0])}"
+    except (OSError, ValueError, IndexError):
+        keeper = "/etc/systemd/system/corral-controller.service"
+    return os.path.exists(keeper)  # noqa: PTH110 - pathlib costs start-up time
 
 
 def quote(text: str) -> str:
@@ -309,6 +322,7 @@ class Client:
         self.host = host or os.environ.get("CORRAL_HOST") or default_host()
         self.timeout = timeout
         self.path = _socket_path(self.host)
+        self.patient = True  # wait for a controller that is being restarted
 
     @property
     def local(self) -> bool:
@@ -316,7 +330,23 @@ class Client:
         return self.host == default_host()
 
     def connect(self, timeout: float = CONNECT_TIMEOUT) -> Connection:
-        """Open a connection. Raises NoController, Forbidden, Unavailable."""
+        """Open a connection. Raises NoController, Forbidden, Unavailable.
+
+        Where something restarts the controller, one that has just died is waited for.
+        """
+        return self._over_restart(lambda: self._connect(timeout), NoController)
+
+    def _over_restart(self, ask: Callable[[], T], fault: type[Unavailable]) -> T:
+        until = time.monotonic() + RESTART_TIMEOUT
+        while True:
+            try:
+                return ask()
+            except fault:
+                if time.monotonic() > until or not (self.local and self.patient and kept_alive()):
+                    raise
+                time.sleep(0.05)
+
+    def _connect(self, timeout: float) -> Connection:
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(timeout)
         try:
@@ -360,9 +390,28 @@ class Client:
         finally:
             connection.close()
 
+    def persist(
+        self, method: str, path: str, *, query: Mapping[str, Any] | None = None, body: Any = None
+    ) -> Any:
+        """Make a request that may be repeated, until the controller has surely taken it.
+
+        For wishes that mean the same when said twice. Raises NoController at once when
+        none was there to begin with.
+        """
+        until = time.monotonic() + PERSIST_TIMEOUT
+        tried = False
+        while True:
+            try:
+                return self.request(method, path, query=query, body=body)
+            except Unavailable as exc:
+                if time.monotonic() > until or (isinstance(exc, NoController) and not tried):
+                    raise
+            tried = True
+            time.sleep(0.2)
+
     def get(self, path: str, **query: Any) -> Any:
         """Return the JSON of a GET."""
-        return self.request("GET", path, query=query)
+        return self._over_restart(lambda: self.request("GET", path, query=query), Unavailable)
 
     def stream(
         self,
@@ -371,19 +420,23 @@ class Client:
         *,
         query: Mapping[str, Any] | None = None,
         body: Any = None,
-        idle: float | None = None,
+        idle: float = PULSE_TIMEOUT,
     ) -> Stream:
-        """Open an NDJSON stream; ``idle`` None = it may be silent for ever (follow)."""
-        connection = self.connect()
-        try:
-            connection.deadline = time.monotonic() + self.timeout
-            answer = self._ask(connection, method, target(path, query), body)
-        except BaseException:
-            connection.close()
-            raise
-        connection.deadline = None
-        connection.idle = idle
-        return Stream(connection, answer)
+        """Open an NDJSON stream; ``idle`` seconds without even a pulse end it with Unavailable."""
+
+        def opened() -> Stream:
+            connection = self.connect()
+            try:
+                connection.deadline = time.monotonic() + self.timeout
+                answer = self._ask(connection, method, target(path, query), body)
+            except BaseException:
+                connection.close()
+                raise
+            connection.deadline = None
+            connection.idle = idle
+            return Stream(connection, answer)
+
+        return self._over_restart(opened, Unavailable) if method == "GET" else opened()
 
     def _ask(self, connection: Connection, method: str, where: str, body: Any) -> Answer:
         data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()

@@ -16,10 +16,11 @@ import logging
 import os
 import random
 import signal
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import identity, vault
+from orchestrator import ca, identity, vault
 from orchestrator.api import app
 from orchestrator.api.routes import Parts
 from orchestrator.control.control import Control
@@ -27,6 +28,7 @@ from orchestrator.control.state import Cluster
 from orchestrator.dispatch import Dispatcher
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.local import join_local_agent
+from orchestrator.machines import Machines
 from orchestrator.nodes import Nodes
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
@@ -43,17 +45,17 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXIT_REFUSED = 3  # it said why; starting again without a change will not help
+LONGEST_SOCKET = 103  # 108 with the terminator (unix(7)), and ".new" while it is made
 ROUTES = Path("/proc/net/route")
 
 
 async def run(config: Config, *, embedded: bool) -> None:
     """Run the controller until SIGTERM. Raises RequestError or StoreError when it cannot start."""
-    stopped = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stopped.set)
     folders(config)
     with locked(config.folder / "lock"), locked(config.lock):
+        stopped = asyncio.Event()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            asyncio.get_running_loop().add_signal_handler(number, stopped.set)
         fresh = not config.database.exists()
         store = await SqliteStore.open(config.database)
         try:
@@ -76,9 +78,17 @@ async def compose(
     clock, rng = SystemClock(), random.Random()  # noqa: S311 - ids and jitter, no secrets
     found = await identity.load(store, clock=clock, rng=rng, routes=machine_routes())
     cluster = await Cluster.open(store, clock)
-    transport = LocalTransport(config.agent_socket)
+    authority = await ca.load(store, sealer, cluster=found.id, clock=clock)
+    local = LocalTransport(config.agent_socket)
+    transport = Machines(config=config, local=local, cluster=cluster, identity=found, clock=clock)
     dispatcher = Dispatcher(
-        store=store, cluster=cluster, identity=found, transport=transport, clock=clock, rng=rng
+        store=store,
+        cluster=cluster,
+        identity=found,
+        transport=transport,
+        clock=clock,
+        rng=rng,
+        authority=authority,
     )
     control = Control(store, cluster, clock, rng, sealer, dispatcher)
     nodes = Nodes(
@@ -97,6 +107,8 @@ async def compose(
             epoch=dispatcher.identity.epoch,
         ),
         superseded=lambda: dispatcher.superseded,
+        add_node=partial(transport.add_node, nodes),
+        remove_node=partial(transport.remove_node, nodes),
     )
     async with asyncio.TaskGroup() as group:
         loops = [
@@ -107,7 +119,7 @@ async def compose(
         if embedded:
             loops.append(
                 group.create_task(
-                    join_local_agent(nodes, cluster, transport, clock, found), name="local-agent"
+                    join_local_agent(nodes, cluster, local, clock, found), name="local-agent"
                 )
             )
         async with app.serve(app.make(parts), config.socket):
@@ -121,6 +133,11 @@ async def compose(
 
 def folders(config: Config) -> None:
     """Make the folders, closed to everybody else where secrets lie."""
+    if len(os.fsencode(config.socket)) > LONGEST_SOCKET:
+        raise Unavailable(
+            f"{config.socket} is too long for the path of a unix socket",
+            hint=f"CORRAL_RUN_DIR: at most {LONGEST_SOCKET - len('/controller.sock')} characters",
+        )
     try:
         config.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         config.folder.chmod(0o700)

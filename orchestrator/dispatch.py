@@ -12,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+from functools import partial
 from typing import TYPE_CHECKING
 
 import aiohttp
@@ -19,15 +20,17 @@ import aiohttp
 from orchestrator import identity
 from orchestrator.agentclient import AgentClient
 from orchestrator.errors import NotFound, RequestError, Unavailable
-from orchestrator.session import SILENCE, Session, Superseded
+from orchestrator.session import SILENCE, Certified, Session, Superseded
+from orchestrator.store.base import StoreError
 from specs.wire import Stamp
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from aiohttp.web import WebSocketResponse
 
+    from orchestrator.ca import Authority
     from orchestrator.identity import Cluster
     from orchestrator.seams import ClusterView, Control, LogQuery
     from orchestrator.store.base import Store
@@ -37,6 +40,7 @@ if TYPE_CHECKING:
     from specs.wire import (
         BuildEvent,
         BuildImage,
+        Hello,
         ImageInfo,
         LogLine,
         ResolvedImage,
@@ -65,6 +69,7 @@ class Dispatcher:
         clock: Clock,
         rng: random.Random,
         silence: float = SILENCE,
+        authority: Authority | None = None,
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -72,6 +77,7 @@ class Dispatcher:
         self._clock = clock
         self._rng = rng
         self._silence = silence
+        self._authority = authority
         self.identity = identity
         self.superseded = ""  # why this controller instructs nobody any more
         self._clients: dict[str, AgentClient] = {}
@@ -80,9 +86,15 @@ class Dispatcher:
 
     async def run(self, control: Control) -> None:
         """Take the epoch, then keep a session with every node until cancelled."""
-        self.identity = await identity.take_epoch(
-            self._store, self.identity, await self._ask_epochs()
-        )
+        seen = await self._ask_epochs()
+        if any(epoch > self.identity.epoch for epoch in seen):
+            log.warning(
+                "agents have seen epoch %d, the store only knows %d: it was restored from a backup,"
+                " or another controller of this cluster ran",
+                max(seen),
+                self.identity.epoch,
+            )
+        self.identity = await identity.take_epoch(self._store, self.identity, seen)
         log.info("epoch taken", extra={"epoch": self.identity.epoch})
         try:
             async with asyncio.TaskGroup() as group:
@@ -100,10 +112,10 @@ class Dispatcher:
     async def resolve_image(self, node: str, request: ResolveImage) -> ResolvedImage:
         return await self._client(node).resolve_image(request)
 
-    def build(self, node: str, request: BuildImage) -> AsyncIterator[BuildEvent]:
+    def build(self, node: str, request: BuildImage) -> AsyncGenerator[BuildEvent, None]:
         return self._client(node).build(request)
 
-    def logs(self, node: str, task: str, query: LogQuery) -> AsyncIterator[LogLine]:
+    def logs(self, node: str, task: str, query: LogQuery) -> AsyncGenerator[LogLine, None]:
         return self._client(node).logs(task, query)
 
     async def exec(self, node: str, task: str, websocket: WebSocketResponse) -> None:
@@ -173,6 +185,9 @@ class Dispatcher:
                 await self._connect(node, control)
             except RequestError as exc:
                 self._lost(node, control, exc.detail)
+            except StoreError as exc:
+                # What it said could not be kept; a new session begins with its full report.
+                self._lost(node, control, str(exc))
             except Superseded:
                 raise
             except Exception as exc:
@@ -196,6 +211,7 @@ class Dispatcher:
                 stamp=Stamp(cluster=self.identity.id, epoch=self.identity.epoch),
                 generation=self._generations.get(node.id, 0),
                 silence=self._silence,
+                certify=partial(self._certify, node.id),
             )
             hello = await session.open()
             await control.connected(node.id, hello)
@@ -207,6 +223,16 @@ class Dispatcher:
             finally:
                 self._generations[node.id] = session.generation
                 self._clients.pop(node.id, None)
+
+    def _certify(self, node_id: str, hello: Hello) -> Certified:
+        if self._authority is None or not hello.request:
+            return Certified()
+        try:
+            signed = self._authority.issue(hello.request, node_id, now=self._clock.wall())
+        except ValueError as exc:
+            log.warning("no certificate: %s", exc, extra={"node": node_id})
+            return Certified()
+        return Certified(signed, self._authority.pem)
 
     def _lost(self, node: Node, control: Control, reason: str) -> None:
         if self._reasons.get(node.id) != reason:

@@ -35,9 +35,11 @@ API_DEADLINE = 30.0  # seconds until the controller must answer
 NODE_DEADLINE = 60.0  # seconds until this machine's agent must be ready
 LOCK_DEADLINE = API_DEADLINE + NODE_DEADLINE + 10.0
 STOP_DEADLINE = 45.0
+REFUSED = "code:3"  # a daemon's word for: it said why, and trying again will not help
 HOPELESS = 3  # crashes in a row after which waiting longer is no use
 TAIL = 10
 GROUP = "corral"
+DAEMON_PYTHON = sys.executable  # the interpreter that has our packages
 
 # What a daemon may inherit from the shell that happened to start it.
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "PYTHONPATH", "XDG_RUNTIME_DIR", "DOCKER_CONFIG")
@@ -59,9 +61,9 @@ def ensure(client: Client, say: Callable[[str], None]) -> bool:
 
     Returns whether something was started. Raises ClientError with the reason.
     """
+    if client.local and os.geteuid() == 0:
+        _revive()
     if _answers(client):
-        if client.local and os.geteuid() == 0:
-            _revive()
         return False
     if not client.local:
         client.get("/v1/version")  # raises what is wrong with that host
@@ -80,8 +82,10 @@ def ensure(client: Client, say: Callable[[str], None]) -> bool:
 
 
 def _answers(client: Client) -> bool:
+    here = Client(client.host)
+    here.patient = False
     try:
-        client.request("GET", "/v1/version", timeout=5.0)
+        here.request("GET", "/v1/version", timeout=5.0)
     except Forbidden:
         raise
     except Unavailable:
@@ -147,15 +151,18 @@ def start(client: Client, say: Callable[[str], None]) -> None:
     began = time.monotonic()
     _make_group(say)
     units = systemd.running()
+    crashes = _restarts()
     if units:
+        ours = not systemd.installed()
         systemd.install(environment())
     else:
-        _start_supervisor()
+        ours = _start_supervisor()
     try:
-        _wait_until_ready(client)
+        _wait_until_ready(client, crashes)
     except BaseException:
         # A start that failed must not go on failing in the background.
-        stop(client)
+        if ours:
+            stop(client)
         raise
     seconds = time.monotonic() - began
     say(
@@ -207,12 +214,13 @@ def supervisor_command(*, foreground: bool = False, names: tuple[str, ...] = ())
         *(["--foreground"] if foreground else []),
         sockets_dir(),
         str(log_dir()),
-        sys.executable,
+        DAEMON_PYTHON,
         *names,
     ]
 
 
-def _start_supervisor() -> None:
+def _start_supervisor() -> bool:
+    """Start the supervisor; False = one runs already. Raises StartFailed."""
     try:
         done = subprocess.run(
             supervisor_command(),
@@ -228,11 +236,19 @@ def _start_supervisor() -> None:
         raise StartFailed(
             "the supervisor did not start in 15 s", hint=f"see {log_dir()}/supervisor.log"
         ) from None
-    if done.returncode != 0 and "runs already" not in done.stderr:
+    if done.returncode != 0 and "runs already" in done.stderr:
+        return False
+    if done.returncode != 0:
         raise StartFailed(
             f"the supervisor did not start: {done.stderr.strip() or 'no reason given'}",
             hint=f"see {log_dir()}/supervisor.log",
         )
+    return True
+
+
+def _restarts() -> dict[str, int]:
+    """Return how often each daemon has been restarted so far."""
+    return {name: row[2] for name, row in supervisor.read_status(sockets_dir()).items()}
 
 
 def _revive() -> None:
@@ -242,10 +258,10 @@ def _revive() -> None:
             _start_supervisor()
 
 
-def _wait_until_ready(client: Client) -> None:
+def _wait_until_ready(client: Client, crashes: dict[str, int]) -> None:
     until = time.monotonic() + API_DEADLINE
     while not _answers(client):
-        _give_up_if_hopeless("controller")
+        _give_up_if_hopeless("controller", crashes)
         if time.monotonic() > until:
             raise StartFailed(
                 f"the controller did not answer in {API_DEADLINE:.0f} s{last_words('controller')}"
@@ -256,7 +272,7 @@ def _wait_until_ready(client: Client) -> None:
         ready, reason = _node_ready(client)
         if ready:
             return
-        _give_up_if_hopeless("agent")
+        _give_up_if_hopeless("agent", crashes)
         if time.monotonic() > until:
             raise StartFailed(
                 f"this machine's agent is not ready after {NODE_DEADLINE:.0f} s: "
@@ -278,9 +294,11 @@ def _node_ready(client: Client) -> tuple[bool, str]:
     return False, str(local[0].get("reason") or local[0].get("status"))
 
 
-def _give_up_if_hopeless(name: str) -> None:
+def _give_up_if_hopeless(name: str, before: dict[str, int]) -> None:
+    """Raise when the daemon only crashes; crashes of earlier days do not count."""
     _, _, restarts, last = supervisor.read_status(sockets_dir()).get(name, (0, "", 0, ""))
-    if restarts >= HOPELESS:
+    crashes = restarts - before.get(name, 0)
+    if crashes >= HOPELESS or (crashes > 0 and last == REFUSED):
         raise StartFailed(f"the {name} ends as soon as it starts ({last}){last_words(name)}")
 
 

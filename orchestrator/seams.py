@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
 
     from aiohttp.web import WebSocketResponse
 
@@ -63,11 +63,11 @@ class Agents(Protocol):
         """Pin a reference to a digest on that node, pulling as the policy says."""
         ...
 
-    def build(self, node: str, request: BuildImage) -> AsyncIterator[BuildEvent]:
-        """Build; the last event has ``digest`` or ``error``. Leaving the iterator cancels it."""
+    def build(self, node: str, request: BuildImage) -> AsyncGenerator[BuildEvent, None]:
+        """Build; the last event has ``digest`` or ``error``. Closing the generator cancels it."""
         ...
 
-    def logs(self, node: str, task: str, query: LogQuery) -> AsyncIterator[LogLine]:
+    def logs(self, node: str, task: str, query: LogQuery) -> AsyncGenerator[LogLine, None]:
         """Yield the task's log lines, oldest first; with follow until the task is gone."""
         ...
 

@@ -9,15 +9,18 @@ again), Superseded (a newer controller has spoken: stop everywhere).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.instructions import difference, is_empty
 from specs.wire import HEARTBEAT, PROTOCOL, Hello, Instructions, Objects, Refused, Report, Stamp
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestrator.agentclient import AgentClient
     from orchestrator.seams import ClusterView, Control
     from specs.node import Node
@@ -25,8 +28,16 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+RENEW_AFTER = 45 * 86400.0  # seconds: half of a certificate's life
 COALESCE = 0.015  # seconds: changes that come together go out together
 SILENCE = 3 * HEARTBEAT  # seconds without a report after which a node counts as not heard
+
+
+class Certified(NamedTuple):
+    """A node's certificate and the authority that signed it, PEM; empty where it asked for none."""
+
+    certificate: str = ""
+    authority: str = ""
 
 
 class Superseded(Exception):
@@ -46,6 +57,7 @@ class Session:
         stamp: Stamp,
         generation: int,
         silence: float,
+        certify: Callable[[Hello], Certified] | None = None,
     ) -> None:
         self._node = node
         self._client = client
@@ -54,6 +66,9 @@ class Session:
         self._stamp = stamp
         self.generation = generation
         self._silence = silence
+        self._certify = certify
+        self._certified = Certified()
+        self._hello: Hello | None = None
         self._sent: tuple[NodeSelf, Objects] | None = None
         # (generation, mirror revision its set was computed from), not applied yet, oldest first.
         self._unapplied: deque[tuple[int, int]] = deque()
@@ -67,6 +82,8 @@ class Session:
             # Above everything the agent ever applied, so that an old ``applied`` acknowledges
             # nothing of ours.
             self.generation = max(self.generation, hello.stamp.generation)
+        self._hello = hello
+        self._renew()
         return hello
 
     async def run(self) -> NoReturn:
@@ -79,6 +96,7 @@ class Session:
             async with asyncio.TaskGroup() as group:
                 group.create_task(self._instruct(changed), name=f"instruct-{self._node.name}")
                 group.create_task(self._listen(), name=f"listen-{self._node.name}")
+                group.create_task(self._keep_certified(changed), name="certificate")
         except BaseExceptionGroup as group_error:
             raise _first(group_error) from group_error
         raise Unavailable(f"node {self._node.name}: the session ended")
@@ -90,10 +108,21 @@ class Session:
             changed.clear()
             await self._bring_up_to_date()
 
+    def _renew(self) -> None:
+        if self._certify is not None and self._hello is not None:
+            self._certified = self._certify(self._hello)
+
+    async def _keep_certified(self, changed: asyncio.Event) -> NoReturn:
+        while True:
+            await asyncio.sleep(RENEW_AFTER)
+            self._renew()
+            changed.set()
+
     async def _bring_up_to_date(self) -> None:
         # The revision STRICTLY BEFORE the set: the set then contains at least that revision.
         revision = self._cluster.revision
         me, wanted = self._control.wanted(self._node.id)
+        me = me.model_copy(update=self._certified._asdict())
         if self._sent is None:
             await self._send(revision, me, wanted)
             return
@@ -151,11 +180,12 @@ class Session:
     async def _listen(self) -> None:
         warnings: tuple[str, ...] = ()
         try:
-            async for report in self._client.reports(silence=self._silence):
-                if says_something(report, warnings):
-                    await self._control.ingest(self._node.id, report)
-                warnings = report.warnings
-                self._apply(report.applied)
+            async with contextlib.aclosing(self._client.reports(silence=self._silence)) as reports:
+                async for report in reports:
+                    if says_something(report, warnings):
+                        await self._control.ingest(self._node.id, report)
+                    warnings = report.warnings
+                    self._apply(report.applied)
         except Unavailable as exc:
             if isinstance(exc.__cause__, TimeoutError):
                 raise Unavailable(

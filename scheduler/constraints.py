@@ -52,21 +52,14 @@ def value_of(node: NodeView, key: str) -> str | None:
     for prefix in _LABELS:
         if key.startswith(prefix):
             return node.labels.get(key.removeprefix(prefix))
-    match key:
-        case "node.id":
-            return node.id
-        case "node.name":
-            return node.name
-        case "node.hostname":
-            return node.hostname or node.name
-        case "node.role":
-            return node.role
-        case "node.platform.os":
-            return node.os
-        case "node.platform.arch":
-            return _ARCH.get(node.arch, node.arch)
-        case _:
-            return None
+    return {
+        "node.id": node.id,
+        "node.name": node.name,
+        "node.hostname": node.hostname or node.name,
+        "node.role": node.role,
+        "node.platform.os": node.os,
+        "node.platform.arch": _ARCH.get(node.arch, node.arch),
+    }.get(key)
 
 
 @lru_cache(maxsize=4096)

@@ -7,13 +7,14 @@ asks them in the order of ``FILTERS`` and stops at a node's first refusal.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scheduler import constraints
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from scheduler.view import Load, NodeView, Pending
 
 RESERVED_PORTS = frozenset({"22/tcp", "4789/udp"})  # sshd's and VXLAN's
@@ -165,7 +166,7 @@ def _port_holder(pending: Pending, load: Load) -> str:
     for port in pending.ports:
         name = f"{port.port}/{port.protocol}"
         if name in RESERVED_PORTS:
-            return f"port {name} is reserved for the node itself"
+            return f"port {name} reserved for the node itself"
         if own:
             continue  # held by the task that goes first
         if any(port.clashes(used) for used in load.ports):

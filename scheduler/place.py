@@ -13,13 +13,16 @@ order of the input does not matter, spreads evenly among equals.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 from scheduler.constraints import value_of
 from scheduler.filters import FILTERS, Filter, explain, first_refusal
 from scheduler.scores import Score, score
 from scheduler.view import ClusterView, Load, Pending
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _DYNAMIC = tuple(rule for rule in FILTERS if not rule.fixed)
 

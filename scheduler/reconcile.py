@@ -12,12 +12,15 @@ never stops more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from scheduler.replicas import Replica, best_first, by_slot
 from scheduler.restart import Verdict, verdict
 from specs.stack import RestartPolicy
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +33,7 @@ class Wanted:
     """
 
     slots: Mapping[int, str]
-    restart: RestartPolicy = RestartPolicy()
+    restart: RestartPolicy = field(default_factory=RestartPolicy)
     nodes: Mapping[int, str] = field(default_factory=dict)  # slot -> node, global mode
     exclusive: bool = False
 

@@ -45,21 +45,24 @@ def verdict(policy: RestartPolicy, last: Replica, now: float) -> Verdict:
     """Say what follows ``last``, the newest task of a slot, which has ended."""
     if last.state is TaskState.COMPLETE:
         return Verdict(give_up="it completed")
-    if last.state is TaskState.SHUTDOWN and not last.going:
-        # Stopped by nobody's wish that is still on record, as after a node was cleaned.
-        return Verdict(at=now)
-    if last.state is TaskState.ORPHANED or last.going:
-        return Verdict(at=now)
+    if not last.broken:
+        return Verdict(at=now)  # stopped or lost, by no fault of its own
     healthy = last.lived >= HEALTHY_SPELL
     attempt = 1 if healthy else last.attempt + 1
     ended = min(now, last.ended_at if last.ended_at is not None else now)
     if last.state is TaskState.REJECTED:
         # Nothing ran, so no attempt is used up; but the same refusal is likely again.
         return Verdict(at=ended + delay(attempt + 1), attempt=attempt)
+    spent = _spent(policy, last)
+    return Verdict(give_up=spent) if spent else Verdict(ended + delay(attempt), attempt)
+
+
+def _spent(policy: RestartPolicy, last: Replica) -> str:
+    """Return why the policy allows no further attempt, or ""."""
     if policy.condition == "none":
-        return Verdict(give_up="its restart policy is none")
-    if policy.max_attempts is not None:
-        within = not policy.window or last.lived < policy.window
-        if within and last.attempt + max(last.restarts, 0) >= policy.max_attempts:
-            return Verdict(give_up=f"it used up its {policy.max_attempts} restart attempts")
-    return Verdict(at=ended + delay(attempt), attempt=attempt)
+        return "its restart policy is none"
+    if policy.max_attempts is None or (policy.window and last.lived >= policy.window):
+        return ""
+    if last.attempt + last.restarts >= policy.max_attempts:
+        return f"it used up its {policy.max_attempts} restart attempts"
+    return ""

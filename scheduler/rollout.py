@@ -19,14 +19,17 @@ a paused rollout moves nothing; done means all current and ready.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from scheduler.reconcile import Create, Stop, Wanted
 from scheduler.replicas import Replica, best_first, by_slot
-from specs.stack import UpdateConfig
 from specs.task import TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from specs.stack import UpdateConfig
 
 CRASHES = 3  # restarts of a new task that was never ready: it counts as failed
 

@@ -32,6 +32,9 @@ AREAS: dict[str, list[list[str]]] = {
 }
 SLOW: dict[str, list[list[str]]] = {
     "unit-slow": [[*PYTEST, "-m", "slow", "--timeout=1800", *PURE]],
+    "explore": [
+        ["env", "CORRAL_EXPLORE=1", *PYTEST, "-m", "not real and not slow", "--timeout=1800", *PURE]
+    ],
     "real-slow": [[*PYTEST, "-m", "slow", "--timeout=1800", "tests/real", "tests/e2e"]],
 }
 

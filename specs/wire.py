@@ -46,6 +46,7 @@ from specs.stack import BuildSpec, Port, TaskSpec
 from specs.task import Desired, TaskStatus
 
 PROTOCOL = 1
+BLOB_PORT = 8473  # where agents serve image blobs to each other, on the overlay address
 HEARTBEAT = 3.0  # seconds between report lines at most
 
 KINDS = ("tasks", "networks", "services", "peers", "contents")
@@ -66,6 +67,7 @@ class Hello(Model):
     node: str = ""  # node id once joined
     stamp: Stamp | None = None
     facts: NodeFacts = NodeFacts()
+    request: str = ""  # certificate signing request (PEM) for the node's own key
 
 
 class TaskNetwork(Model):
@@ -165,6 +167,8 @@ class NodeSelf(Model):
     name: str
     underlay: str = ""
     overlay: str = ""
+    certificate: str = ""  # the cluster's answer to Hello.request, and who signed it (PEM)
+    authority: str = ""
     cluster_pool: str = "10.210.0.0/16"  # the range all networks' pools are cut from
 
 

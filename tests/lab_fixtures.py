@@ -15,7 +15,9 @@ checkout's ``.cache/`` are therefore visible in every host.
 from __future__ import annotations
 
 import os
+import time
 import uuid
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -30,6 +32,9 @@ if TYPE_CHECKING:
 
 # What a test may leave: state is kept over `down`, by design.
 KEPT = (r"^files: /var/lib/corral/",)
+CHECKED = tuple(kind for kind in leaks.ALL if kind != "sysctls")  # an agent changes some, for good
+SETTLE = 5.0
+Snapshots = dict[str, leaks.Snapshot]
 EMPTY_STATE = """
 cd /var/lib/corral && find . -mindepth 1 -maxdepth 1 ! -name agent -exec rm -rf {} +
 [ ! -d agent ] || find agent -mindepth 1 -maxdepth 1 ! -name images -exec rm -rf {} +
@@ -41,6 +46,7 @@ class LabPool:
 
     def __init__(self) -> None:
         self._labs: dict[tuple[int, bool], Lab] = {}
+        self.snapshots: dict[str, Snapshots] = {}  # by lab name: as the last test left it
 
     def get(self, nodes: int, *, client: bool) -> Lab:
         key = (nodes, client)
@@ -72,20 +78,11 @@ def lab_pool() -> Iterator[LabPool]:
 
 def _checked(pool: LabPool, lab: Lab) -> Iterator[None]:
     """Let a test run on the lab; then see that it left nothing."""
-    before = {name: leaks.of_host(host) for name, host in lab.hosts.items()}
+    before = pool.snapshots.pop(lab.name, None) or _snapshots(lab)
     yield
     try:
         _restore(lab)
-        left = [
-            f"{name} {line}"
-            for name, host in lab.hosts.items()
-            for line in leaks.settled(
-                lambda host=host: leaks.of_host(host),
-                before[name],
-                kinds=leaks.ALL[:-1],
-                allow=KEPT,
-            )
-        ]
+        after, left = _settled(lab, before)
         for host in lab.hosts.values() if not left else ():
             host.run(["sh", "-c", EMPTY_STATE])
     except BaseException:
@@ -94,6 +91,29 @@ def _checked(pool: LabPool, lab: Lab) -> Iterator[None]:
     if left:
         pool.discard(lab)
         pytest.fail("left behind:\n" + "\n".join(left), pytrace=False)
+    pool.snapshots[lab.name] = after  # nothing happens to the hosts until the next test
+
+
+def _snapshots(lab: Lab) -> Snapshots:
+    with ThreadPoolExecutor(2) as pool:
+        hosts = lab.hosts.values()
+        found = pool.map(lambda host: leaks.of_host(host, CHECKED), hosts)
+        return dict(zip(lab.hosts, found, strict=True))
+
+
+def _settled(lab: Lab, before: Snapshots) -> tuple[Snapshots, list[str]]:
+    """Return the hosts' state once nothing differs, or what differs after SETTLE seconds."""
+    deadline = time.monotonic() + SETTLE
+    while True:
+        after = _snapshots(lab)
+        left = [
+            f"{name} {line}"
+            for name in lab.hosts
+            for line in leaks.difference(before[name], after[name], CHECKED, KEPT)
+        ]
+        if not left or time.monotonic() > deadline:
+            return after, left
+        time.sleep(0.1)
 
 
 def _restore(lab: Lab) -> None:

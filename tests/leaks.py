@@ -89,14 +89,14 @@ def processes() -> list[str]:
 
 def netns() -> list[str]:
     """Return network namespaces that processes are in (mounted ones are among the mounts)."""
-    found = set()
+    found, own = set(), os.readlink("/proc/self/ns/net")
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
                 found.add(os.readlink(entry / "ns/net"))
             except OSError:
                 continue
-    return sorted(found)
+    return sorted("the machine's own" if name == own else name for name in found)
 
 
 def links() -> list[str]:
@@ -225,22 +225,24 @@ def sysctls() -> list[str]:
     return found
 
 
-def here() -> Snapshot:
-    """Return everything about the machine this runs on."""
+def here(kinds: Iterable[str] = ALL) -> Snapshot:
+    """Return what there is of these kinds on the machine this runs on."""
     collectors: tuple[Callable[[], list[str]], ...] = (
         processes, netns, links, addresses, routes, rules,
         nft, mounts, cgroups, sockets, files, sysctls,
     )  # fmt: skip
-    return {collect.__name__: sorted(collect()) for collect in collectors}
+    wanted = set(kinds)
+    return {c.__name__: sorted(c()) for c in collectors if c.__name__ in wanted}
 
 
 # ---- used by tests ----------------------------------------------------------------------------
 
 
-def of_host(host: Any) -> Snapshot:
+def of_host(host: Any, kinds: Iterable[str] = ALL) -> Snapshot:
     """Return everything about a lab host, its changes to the machine's files included."""
     program = str(Path(__file__).resolve())
-    snapshot: Snapshot = json.loads(host.run([sys.executable, "-I", "-S", program]).stdout)
+    argv = [sys.executable, "-I", "-S", program, *kinds]
+    snapshot: Snapshot = json.loads(host.run(argv).stdout)
     upper = str(host.upper)
     changed = [line for line in files([upper], strip=upper) if not _as_on_machine(line)]
     snapshot["files"] = sorted({*snapshot["files"], *changed})
@@ -313,4 +315,4 @@ def settled(
 
 
 if __name__ == "__main__":
-    json.dump(here(), sys.stdout)
+    json.dump(here(sys.argv[1:] or ALL), sys.stdout)

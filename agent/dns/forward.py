@@ -90,30 +90,31 @@ def on_ready(pending: Pending, *, writable: bool) -> bytes | None:
     Raises OSError when this server is of no use.
     """
     link = pending.socket
-    if link is None:
-        return None
-    if not pending.stream:
-        reply = link.recv(_MAX_REPLY)
-        if not message.matches(reply, pending.ident, pending.query.question):
-            return None  # forged or late: keep waiting for the right one
-        return struct.pack("!H", pending.query.id) + reply[2:]
+    assert link is not None
     if writable and pending.out:
         sent = link.send(pending.out)
         pending.out = pending.out[sent:]
         return None
+    reply = _read_stream(pending, link) if pending.stream else link.recv(_MAX_REPLY)
+    if reply is None:
+        return None
+    if not message.matches(reply, pending.ident, pending.query.question):
+        if pending.stream:
+            raise ConnectionResetError("name server answered something else")
+        return None  # forged or late: keep waiting for the right one
+    return struct.pack("!H", pending.query.id) + reply[2:]
+
+
+def _read_stream(pending: Pending, link: socket.socket) -> bytes | None:
     chunk = link.recv(_MAX_REPLY)
     if not chunk:
         raise ConnectionResetError("name server closed the connection")
     pending.received += chunk
     if len(pending.received) < 2:
         return None
-    length = struct.unpack_from("!H", pending.received)[0]
-    if len(pending.received) < 2 + length:
-        return None
-    reply = pending.received[2 : 2 + length]
-    if not message.matches(reply, pending.ident, pending.query.question):
-        raise ConnectionResetError("name server answered something else")
-    return struct.pack("!H", pending.query.id) + reply[2:]
+    length: int = struct.unpack_from("!H", pending.received)[0]
+    whole = len(pending.received) >= 2 + length
+    return pending.received[2 : 2 + length] if whole else None
 
 
 def close(pending: Pending) -> None:

@@ -80,7 +80,7 @@ class Server:
         self._pending: dict[int, forward.Pending] = {}
         self._clients: dict[int, Client] = {}
         self._cache: dict[tuple[str, bytes, int], bytes] = {}
-        self._random = random.Random(os.urandom(16))
+        self._random = random.Random(os.urandom(16))  # noqa: S311 - it only spreads load
         self._counters = Counters()
         self._snapshot = 0
         self._stopping = False
@@ -296,7 +296,7 @@ class Server:
         if listener.clients >= _TCP_PER_TASK:
             link.close()
             return
-        link.setblocking(False)
+        link.settimeout(0)
         listener.clients += 1
         client = Client(listener, link, time.monotonic() + _TCP_IDLE)
         self._clients[link.fileno()] = client
@@ -363,7 +363,7 @@ class Server:
         except OSError:
             return
         link.settimeout(2.0)  # the agent reads what it asked for; never let it block us
-        self._watch(link, lambda events: self._on_control(link))
+        self._watch(link, lambda _: self._on_control(link))
 
     def _on_control(self, link: socket.socket) -> None:
         try:
@@ -391,47 +391,49 @@ class Server:
             link.close()
 
     def _command(self, request: dict[str, Any], fds: list[int]) -> tuple[dict[str, Any], list[int]]:
-        match request["op"]:
-            case "hello":
-                return {"version": VERSION, "pid": os.getpid()}, []
-            case "load":
-                with os.fdopen(fds[0], "rb") as file:
-                    data = json.load(file)
-                if data.get("patch") and data["after"] != self._snapshot:
-                    return {"snapshot": self._snapshot}, []  # a change to what we do not have
-                self.zones.load(data)
-                self._snapshot = int(data["number"])
-                self._cache.clear()
-                return {"snapshot": self._snapshot}, []
-            case "hold":
-                self._hold(str(request["task"]), fds)
-                return {}, []
-            case "drop":
-                for task in request["tasks"]:
-                    self._drop(task)
-                return {}, []
-            case "held":
-                return {"tasks": sorted(self._listeners)}, []
-            case "lend":
-                listener = self._listeners[request["task"]]
-                return {}, [listener.udp.fileno(), listener.tcp.fileno()]
-            case "stats":
-                return {**vars(self._counters), "in_flight": len(self._pending)}, []
-            case "quit":
-                self._stopping = True
-                return {}, []
-            case other:
-                raise ValueError(f"unknown operation {other!r}")
+        operations: dict[str, Callable[[], dict[str, Any]]] = {
+            "hello": lambda: {"version": VERSION, "pid": os.getpid()},
+            "load": lambda: self._load(fds[0]),
+            "hold": lambda: self._hold(str(request["task"]), fds),
+            "drop": lambda: self._drop_all(request["tasks"]),
+            "held": lambda: {"tasks": sorted(self._listeners)},
+            "stats": lambda: {**vars(self._counters), "in_flight": len(self._pending)},
+            "quit": self._quit,
+        }
+        if request["op"] == "lend":
+            listener = self._listeners[request["task"]]
+            return {}, [listener.udp.fileno(), listener.tcp.fileno()]
+        return operations[request["op"]](), []
 
-    def _hold(self, task: str, fds: list[int]) -> None:
+    def _load(self, descriptor: int) -> dict[str, Any]:
+        with os.fdopen(descriptor, "rb") as file:
+            data = json.load(file)
+        # A change to a snapshot we do not have is not taken: the agent then sends all of it.
+        if not data.get("patch") or data["after"] == self._snapshot:
+            self.zones.load(data)
+            self._snapshot = int(data["number"])
+            self._cache.clear()
+        return {"snapshot": self._snapshot}
+
+    def _quit(self) -> dict[str, Any]:
+        self._stopping = True
+        return {}
+
+    def _drop_all(self, tasks: list[str]) -> dict[str, Any]:
+        for task in tasks:
+            self._drop(task)
+        return {}
+
+    def _hold(self, task: str, fds: list[int]) -> dict[str, Any]:
         self._drop(task)
         udp, tcp = (socket.socket(fileno=fd) for fd in fds)
         for link in (udp, tcp):
-            link.setblocking(False)
+            link.settimeout(0)
         listener = Listener(task, udp, tcp)
         self._listeners[task] = listener
         self._watch(udp, lambda _: self._on_udp(listener))
         self._watch(tcp, lambda _: self._on_tcp(listener))
+        return {}
 
     def _drop(self, task: str) -> None:
         listener = self._listeners.pop(task, None)

@@ -18,6 +18,7 @@ import json
 import logging
 import os
 import re
+import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -28,7 +29,7 @@ from agent.images.proxy import opened
 from agent.images.pull import PROXY, run, said
 from agent.images.reference import check_digest, parse
 from agent.seams import Later, Refusal
-from specs.base import canonical_json
+from specs.base import canonical_json, content_hash
 from specs.wire import BuildEvent, ResolveImage
 
 if TYPE_CHECKING:
@@ -62,11 +63,23 @@ class Builder:
         self._run = run_dir / "build"
         self._imported = self._home / "storage" / "corral-bases.json"
         self._bases = asyncio.Lock()
+        self._same: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._ready = False
         self._environment: dict[str, str] = {}
 
     async def build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
-        """Yield output lines; the last event has ``digest`` or ``error``."""
+        """Yield output lines; the last event has ``digest`` or ``error``.
+
+        Two services with the same build wait for each other: the second one finds the
+        first one's layers, and both mean the same image.
+        """
+        key = content_hash(request.build.model_copy(update={"tags": ()}))
+        lock = self._same.setdefault(key, asyncio.Lock())
+        async with lock:
+            async for event in self._build(request):
+                yield event
+
+    async def _build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
         step = ""
         try:
             with self._store.content.stage() as stage:
@@ -300,7 +313,7 @@ def _text(line: bytes) -> str:
 
 def _failure(tag: str, step: str, words: str) -> str:
     """Say which step failed and what buildah said, once."""
-    reason = re.sub(r"^[Ee]rror: (building at STEP \"(?:[^\"\\]|\\.)*\": )?", "", words)
+    reason = re.sub(r"^[Ee]rror: (building at STEP \".*\": )?", "", words)
     reason = (
         reason.partition(" &imagebuilder.Step")[0].removeprefix("while running runtime: ")
         or "buildah ended without a word"

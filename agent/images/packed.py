@@ -51,7 +51,7 @@ class Budget:
         if self.bytes > self.limits["bytes"]:
             raise Stop("refused", f"it unpacks to more than {self.limits['bytes']} bytes")
         if self.bytes >= self._look_at:
-            self._look_at = self.bytes + 16 * _CHUNK
+            self._look_at = self.bytes + _CHUNK
             self.look()
 
     def expand(self, compressed: int, expanded: int) -> None:

@@ -28,17 +28,23 @@ ASK_SECONDS: Final = 30.0
 PROXY: Final = "experimental-image-proxy"
 
 _REFUSED: Final = (
-    (r"manifest unknown|name unknown|repository name not known|not found|status 404", "not found"),
-    (r"unauthorized|authentication required|access .* denied|denied:|status 40[13]", "not allowed"),
+    (
+        r"manifest unknown|name unknown|repository name not known|not found|status(?:code)?:? 404",
+        "not found",
+    ),
+    (
+        r"unauthorized|authentication required|access .* denied|denied:|status(?:code)?:? 40[13]",
+        "not allowed",
+    ),
     (r"x509|certificate|http response to https client", "the registry's TLS is not trusted"),
     (r"invalid reference format|unsupported manifest|unknown .*media type", "not usable"),
-    # A name without a host that no registry of ours could mean.
     (r"no image found in .* for architecture|no image found in manifest list", "not found"),
 )
 _LATER: Final = re.compile(
     r"connection refused|no such host|i/o timeout|timeout|temporary failure|server misbehaving"
-    r"|network is unreachable|no route to host|eof|reset by peer|toomanyrequests|status 429"
-    r"|too many requests|status 5\d\d|5\d\d (internal|bad|service|gateway)"
+    r"|network is unreachable|no route to host|eof|reset by peer|toomanyrequests"
+    r"|status(?:code)?:? 429|too many requests|status(?:code)?:? 5\d\d"
+    r"|5\d\d (internal|bad|service|gateway)"
     r"|internal server error|bad gateway|service unavailable",
 )
 
@@ -112,7 +118,8 @@ class Registry:
                 code, out, err = await run(command, self._environment)
         except TimeoutError:
             raise Later(
-                f"the registry {reference.host} did not answer in {ASK_SECONDS:.0f} s"
+                f"the registry {reference.host} did not answer in {ASK_SECONDS:.0f} s, "
+                "or told us to slow down"
             ) from None
         if code:
             raise failure(reference.familiar, err.decode(errors="replace"))

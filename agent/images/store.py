@@ -14,9 +14,11 @@ import hashlib
 import logging
 import os
 import shutil
+import weakref
 from concurrent.futures import ThreadPoolExecutor
-from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
+from agent.identity import Identity
 from agent.images.build import Builder
 from agent.images.collect import collect
 from agent.images.content import Content, Record, Ref, hash_file
@@ -35,6 +37,7 @@ from agent.images.manifest import (
     parse_config,
     parse_manifest,
 )
+from agent.images.peers import PeerImages, PeerSource
 from agent.images.pull import Registry
 from agent.images.reference import Reference, check_digest, parse
 from agent.images.rootfs import RootFs
@@ -73,11 +76,19 @@ class ImageStore:
         self.rootfs = RootFs(self.content, self.layers, run_dir)
         self.environment = dict(os.environ if environment is None else environment)
         self.registry = Registry(self.environment)
+        self.identity = Identity(state_dir / "identity")
+        self.peers = PeerImages(self.content, self.identity)
         self._threads = ThreadPoolExecutor(4, "images")
-        self._locks: dict[str, asyncio.Lock] = {}
+        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
         self._builder = Builder(self, run_dir)
         self._known: dict[str, ImageConfig] = {}
         self.content.clean_staging()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await asyncio.to_thread(self.close)
 
     def close(self) -> None:
         """End the threads; mounts stay, they belong to tasks."""
@@ -296,8 +307,6 @@ class ImageStore:
                             f"image {reference.familiar}: {str(damage)[:19]} arrives damaged; "
                             "trying again later"
                         ) from None
-        if not lock.locked():
-            self._locks.pop(digest, None)
 
     async def _assemble(self, reference: Reference, digest: str, manifest: bytes) -> None:
         data = await self._manifest_bytes(reference, digest, manifest)
@@ -314,6 +323,13 @@ class ImageStore:
                 await self._finish(digest, own)
                 return
             self._room(sum(blob.size for blob in missing))
+            if (found := await self.peers.manifest(own)) is not None:
+                try:
+                    await self._finish(digest, own, stage, found[1])
+                except Later as error:
+                    log.info("fetching from the registry instead", extra={"error": str(error)})
+                else:
+                    return
             async with self.registry.source(reference, own) as source:
                 await self._finish(digest, own, stage, source)
 
@@ -328,15 +344,32 @@ class ImageStore:
     async def _manifest_bytes(self, reference: Reference, digest: str, given: bytes = b"") -> bytes:
         data = self.content.read_blob(digest, MAX_MANIFEST)
         if data is None:
-            data = given or await self.registry.manifest(reference, digest)
+            data = given or await self._fetched_manifest(reference, digest)
             if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
                 raise Later(f"the registry {reference.host} sent another manifest than asked for")
             parse_manifest(data)  # refuse before keeping it
             self.content.put_blob(data)
         return data
 
+    async def _fetched_manifest(self, reference: Reference, digest: str) -> bytes:
+        """Return a manifest from another node, else from the registry."""
+        if (found := await self.peers.manifest(digest)) is not None:
+            if f"sha256:{hashlib.sha256(found[0]).hexdigest()}" == digest:
+                return found[0]
+            log.warning("a node gave a wrong manifest", extra={"digest": digest})
+        try:
+            return await self.registry.manifest(reference, digest)
+        except (Later, Refusal) as error:
+            if not self.peers.known:
+                raise
+            raise type(error)(f"no other node gives it, and {error}") from None
+
     async def _finish(
-        self, digest: str, own: str, stage: Path | None = None, source: Source | None = None
+        self,
+        digest: str,
+        own: str,
+        stage: Path | None = None,
+        source: Source | PeerSource | None = None,
     ) -> None:
         """Verify and unpack everything the manifest ``own`` names, then write the record.
 
@@ -377,7 +410,7 @@ class ImageStore:
             log.warning("layers could not be written to disk", extra={"error": str(error)})
 
     async def _stored_config(
-        self, manifest: Manifest, own: str, stage: Path | None, source: Source | None
+        self, manifest: Manifest, own: str, stage: Path | None, source: Source | PeerSource | None
     ) -> Config:
         blob = manifest.config
         if blob.size > MAX_CONFIG:
@@ -397,7 +430,7 @@ class ImageStore:
         return parse_config(data, own, len(manifest.layers))
 
     async def _layer(
-        self, blob: Blob, diff_id: str, stage: Path | None, source: Source | None
+        self, blob: Blob, diff_id: str, stage: Path | None, source: Source | PeerSource | None
     ) -> None:
         """Make one layer usable and its blob verified and stored, hashing each byte once."""
         stored = self.content.blob(blob.digest)

@@ -153,11 +153,11 @@ class TarStream:
         while True:
             self._skip()
             block = self._take(BLOCK, optional=True)
-            if not block:
+            if not block or block == _ZERO:
                 if pax or long_name is not None or long_link is not None:
                     raise BadArchive("the archive ends after an extended header")
-                return
-            if block == _ZERO:
+                if not block:
+                    return
                 second = self._take(BLOCK, optional=True)
                 if second and second != _ZERO:
                     raise BadArchive("a lone zero block inside the archive")

@@ -111,13 +111,21 @@ class Layer:
                 os.utime(path, ns=(mtime, mtime), follow_symlinks=False)
 
     def _parents(self, path: bytes) -> None:
+        """Make the directories above ``path`` that the archive did not mention."""
         parent = path.rpartition(b"/")[0]
-        if parent:
-            self._budget.inode()
+        waiting: list[bytes] = []
+        while parent:
             try:
-                os.makedirs(parent, 0o755, exist_ok=True)  # noqa: PTH103 - bytes paths
+                os.mkdir(parent, 0o755)  # noqa: PTH102 - bytes paths
+                self._budget.inode()
+            except FileNotFoundError:
+                waiting.append(parent)
+                parent = parent.rpartition(b"/")[0]
+                continue
             except FileExistsError:
-                raise Stop("refused", f"{_shown(parent)} is not a directory") from None
+                if not os.path.isdir(parent):  # noqa: PTH112 - bytes paths
+                    raise Stop("refused", f"{_shown(parent)} is not a directory") from None
+            parent = waiting.pop() if waiting else b""
 
     def _create(self, path: bytes, make: Callable[[], Any]) -> Any:
         """Call ``make`` where ``path`` is free: parents made, an earlier entry removed."""

@@ -11,15 +11,20 @@ import errno
 import os
 import socket
 from contextlib import suppress
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.network import names, namespaces, netlink
+from agent.network import messages, names, namespaces, netlink, nft
 from agent.network.objects import Neighbour, Route
 from agent.network.plan import DEVICE_CONF, LinkPlan, TaskPlan, container_routes
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from pathlib import Path
+
+    from specs.stack import TaskSpec
+
+# Resolved in the calling thread's network namespace.
+_DISABLE_IPV6 = Path("/proc/sys/net/ipv6/conf/default/disable_ipv6")
 
 
 def attach(plan: TaskPlan, path: Path, *, home: int, host: netlink.Netlink, source: str) -> None:
@@ -44,10 +49,10 @@ def _prepare(*, fresh: bool) -> set[str]:
     if fresh:
         # Before any link exists: eth0 must never get a link-local address (nothing filters it
         # but our drop rule). lo keeps ::1, which many programs bind to.
-        with suppress(OSError), open("/proc/sys/net/ipv6/conf/default/disable_ipv6", "w") as file:
-            file.write("1")
+        with suppress(OSError):  # a kernel without IPv6 has nothing to switch off
+            _DISABLE_IPV6.write_text("1")
     with netlink.Netlink() as inner:
-        inner.run([netlink.up(index=1)])
+        inner.run([messages.up(index=1)])
         return set() if fresh else set(inner.links())
 
 
@@ -55,28 +60,30 @@ def _make_links(
     plan: TaskPlan, namespace: int, host: netlink.Netlink, *, present: set[str], source: str
 ) -> None:
     there = host.links() if present else {}
-    messages: list[netlink.Message] = []
+    batch: list[messages.Message] = []
     for link in plan.links:
         if link.name in present and link.host in there:
+            if not there[link.host].up:
+                batch.append(messages.up(link.host))
             continue
         # Half a pair from an interrupted attach, or a pair into a namespace that is gone.
-        messages.append(netlink.delete_link(link.host))
-        messages.append(_veth(link, namespace))
-        messages.append(netlink.configure(link.host, DEVICE_CONF, alias=_alias(plan, link)))
-        messages.append(netlink.up(link.host))
-    host.run(messages)
-    messages = []
+        batch.append(messages.delete_link(link.host))
+        batch.append(_veth(link, namespace))
+        batch.append(messages.configure(link.host, DEVICE_CONF, alias=_alias(plan, link)))
+        batch.append(messages.up(link.host))
+    host.run(batch)
+    batch = []
     for link in plan.links:
         index = socket.if_nametoindex(link.host)
         neighbour = Neighbour(link.host, link.address, link.mac)
         route = Route(f"{link.address}/32", dev=link.host, source=source)
-        messages.append(netlink.neighbour(neighbour, index))
-        messages.append(netlink.route(route, index, protocol=names.PROTOCOL))
-    host.run(messages)
+        batch.append(messages.neighbour(neighbour, index))
+        batch.append(messages.route(route, index, protocol=names.PROTOCOL))
+    host.run(batch)
 
 
-def _veth(link: LinkPlan, namespace: int) -> netlink.Message:
-    return netlink.veth(
+def _veth(link: LinkPlan, namespace: int) -> messages.Message:
+    return messages.veth(
         name=link.host,
         mac=names.HOST_MAC,
         mtu=link.mtu,
@@ -92,23 +99,49 @@ def _alias(plan: TaskPlan, link: LinkPlan) -> str:
 
 def _configure_inside(plan: TaskPlan, inner: netlink.Netlink) -> None:
     index = {link.name: socket.if_nametoindex(link.name) for link in plan.links}
-    messages = []
+    batch = []
     for link in plan.links:
         dev = index[link.name]
         gateway = Neighbour(link.name, names.GATEWAY, names.HOST_MAC)
-        messages.append(netlink.up(index=dev))
-        messages.append(netlink.address(dev, f"{link.address}/32"))
-        messages.append(netlink.neighbour(gateway, dev))
-    for route in container_routes(plan):
-        messages.append(netlink.route(route, index[route.dev], protocol=0))
-    inner.run(messages)
+        batch.append(messages.up(index=dev))
+        batch.append(messages.address(dev, f"{link.address}/32"))
+        batch.append(messages.neighbour(gateway, dev))
+    batch += [
+        messages.route(route, index[route.dev], protocol=0) for route in container_routes(plan)
+    ]
+    inner.run(batch)
 
 
-def resolver_sockets(path: Path, *, home: int) -> tuple[socket.socket, socket.socket] | None:
+# Stateless on purpose: NAT would put all of the container's traffic under connection tracking.
+_ASIDE = f"""
+table ip corral {{}}
+delete table ip corral
+table ip corral {{
+  chain out {{
+    type filter hook output priority raw; policy accept;
+    ip daddr {names.RESOLVER} udp dport 53 udp dport set {names.RESOLVER_ASIDE}
+    ip daddr {names.RESOLVER} tcp dport 53 tcp dport set {names.RESOLVER_ASIDE}
+    ip saddr {names.RESOLVER} udp sport {names.RESOLVER_ASIDE} udp sport set 53
+    ip saddr {names.RESOLVER} tcp sport {names.RESOLVER_ASIDE} tcp sport set 53
+  }}
+}}
+"""
+
+
+def serves_names(spec: TaskSpec) -> bool:
+    """Say whether the container is a name server itself and wants port 53 of all addresses."""
+    return any(port.target == 53 for port in (*spec.ports, *spec.expose))
+
+
+def resolver_sockets(
+    path: Path, *, home: int, aside: bool = False
+) -> tuple[socket.socket, socket.socket] | None:
     """Return (UDP, listening TCP) sockets on 127.0.0.11:53 of the namespace kept at ``path``.
 
-    None when something in there holds the port already.
+    With ``aside`` they are on another port and 53 is rewritten to it inside the namespace, so
+    that the container can bind 0.0.0.0:53. None when something holds the port already.
     """
+    port = names.RESOLVER_ASIDE if aside else 53
     namespace = namespaces.open_kept(path)
     if namespace is None:
         return None
@@ -117,10 +150,12 @@ def resolver_sockets(path: Path, *, home: int) -> tuple[socket.socket, socket.so
         with namespaces.inside(namespace, home):
             udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
             tcp = socket.socket(socket.AF_INET, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+            if aside:
+                nft.run("-f", "-", script=_ASIDE)  # a child is in its parent thread's namespace
         # The sockets belong to the namespace they were made in, wherever we are by now.
-        udp.bind((names.RESOLVER, 53))
+        udp.bind((names.RESOLVER, port))
         tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        tcp.bind((names.RESOLVER, 53))
+        tcp.bind((names.RESOLVER, port))
         tcp.listen(64)
     except OSError as error:
         for made in (udp, tcp):
@@ -155,8 +190,8 @@ def detach(tasks: Mapping[str, Path], *, host: netlink.Netlink) -> dict[str, OSE
     mine = [name for _, name in socket.if_nameindex() if name[:width] in prefixes]
     failed: dict[str, OSError] = {}
     if mine:
-        host.run([netlink.doom(name, names.DOOMED_GROUP) for name in mine])
-        host.run([netlink.delete_group(names.DOOMED_GROUP)])
+        host.run([messages.doom(name, names.DOOMED_GROUP) for name in mine])
+        host.run([messages.delete_group(names.DOOMED_GROUP)])
     for task, path in tasks.items():
         try:
             namespaces.drop(path)

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from agent.network.netlink import parse_attrs
+from agent.network.messages import parse_attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
-from agent.network import names, netlink
-from agent.network.plan import DEVICE_CONF, HostPlan, VxlanPlan
+from agent.network import messages, names, netlink
+from agent.network.overlay import VxlanPlan
+from agent.network.plan import DEVICE_CONF, HostPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -69,41 +70,41 @@ def converge(plan: HostPlan, found: Found, host: netlink.Netlink) -> list[str]:
         for number, name in by_index.items()
         if name == names.VXLAN or name.startswith(names.VETH_PREFIX)
     }
-    messages: list[netlink.Message] = []
+    batch: list[messages.Message] = []
     have_addresses = {cidr for dev, cidr in found.addresses if dev == names.VXLAN}
     want_addresses = {a.cidr for a in plan.addresses}
-    messages += [
-        netlink.address(index[names.VXLAN], c) for c in sorted(want_addresses - have_addresses)
+    batch += [
+        messages.address(index[names.VXLAN], c) for c in sorted(want_addresses - have_addresses)
     ]
     have_rules = host.rules(names.PROTOCOL)
     have_routes = host.routes(names.PROTOCOL, by_index)
     have_neighbours = host.neighbours(mine)
     key = repr  # any stable order: batches must not depend on set iteration
     for neighbour in sorted(plan.neighbours - have_neighbours, key=key):
-        messages.append(netlink.neighbour(neighbour, index[neighbour.dev]))
+        batch.append(messages.neighbour(neighbour, index[neighbour.dev]))
     # A gateway must be reachable before routes through it: link routes first.
     for route in sorted(plan.routes - have_routes, key=lambda r: (bool(r.via), repr(r))):
         dev = index[route.dev] if route.dev else 0
-        messages.append(netlink.route(route, dev, protocol=names.PROTOCOL))
+        batch.append(messages.route(route, dev, protocol=names.PROTOCOL))
     for rule in sorted(plan.rules - have_rules, key=lambda r: -r.priority):
-        messages.append(netlink.rule(rule, protocol=names.PROTOCOL))
+        batch.append(messages.rule(rule, protocol=names.PROTOCOL))
     for rule in sorted(have_rules - plan.rules, key=key):
-        messages.append(netlink.rule(rule, protocol=names.PROTOCOL, delete=True))
+        batch.append(messages.rule(rule, protocol=names.PROTOCOL, delete=True))
     wanted_places = {(r.destination, r.table) for r in plan.routes}
     for route in sorted(have_routes - plan.routes, key=key):
         if (route.destination, route.table) in wanted_places:
             continue  # NLM_F_REPLACE took its place already
         dev = index.get(route.dev, 0)
-        messages.append(netlink.route(route, dev, protocol=names.PROTOCOL, delete=True))
+        batch.append(messages.route(route, dev, protocol=names.PROTOCOL, delete=True))
     for neighbour in sorted(have_neighbours - plan.neighbours, key=key):
-        messages.append(netlink.neighbour(neighbour, index[neighbour.dev], delete=True))
-    messages += [
-        netlink.address(index[names.VXLAN], cidr, delete=True)
+        batch.append(messages.neighbour(neighbour, index[neighbour.dev], delete=True))
+    batch += [
+        messages.address(index[names.VXLAN], cidr, delete=True)
         for cidr in sorted(have_addresses - want_addresses)
         if names.VXLAN in index and ":" not in cidr
     ]
-    host.run(messages)
-    return changed + [message.what for message in messages]
+    host.run(batch)
+    return changed + [message.what for message in batch]
 
 
 def _device(plan: HostPlan, found: Found, host: netlink.Netlink) -> list[str]:
@@ -112,20 +113,20 @@ def _device(plan: HostPlan, found: Found, host: netlink.Netlink) -> list[str]:
     if plan.vxlan is None:
         if link is None:
             return []
-        host.run([netlink.delete_link(names.VXLAN)])
+        host.run([messages.delete_link(names.VXLAN)])
         return [f"remove {names.VXLAN}"]
     if link is not None and _same(plan.vxlan, link):
-        messages = []
+        batch = []
         if link.conf != link.conf | DEVICE_CONF or link.mtu != plan.vxlan.mtu:
-            messages.append(netlink.configure(link.name, DEVICE_CONF, mtu=plan.vxlan.mtu))
+            batch.append(messages.configure(link.name, DEVICE_CONF, mtu=plan.vxlan.mtu))
         if not link.up:
-            messages.append(netlink.up(link.name))
-        host.run(messages)
-        return [message.what for message in messages]
+            batch.append(messages.up(link.name))
+        host.run(batch)
+        return [message.what for message in batch]
     host.run(
         [
-            netlink.delete_link(names.VXLAN),
-            netlink.vxlan(
+            messages.delete_link(names.VXLAN),
+            messages.vxlan(
                 name=names.VXLAN,
                 mac=plan.vxlan.mac,
                 mtu=plan.vxlan.mtu,
@@ -133,8 +134,8 @@ def _device(plan: HostPlan, found: Found, host: netlink.Netlink) -> list[str]:
                 local=plan.vxlan.local,
                 port=names.VXLAN_PORT,
             ),
-            netlink.configure(names.VXLAN, DEVICE_CONF, alias="corral overlay"),
-            netlink.up(names.VXLAN),
+            messages.configure(names.VXLAN, DEVICE_CONF, alias="corral overlay"),
+            messages.up(names.VXLAN),
         ]
     )
     return [f"make {names.VXLAN}"]

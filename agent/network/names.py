@@ -22,6 +22,7 @@ VXLAN_OVERHEAD = {4: 50, 6: 70}  # bytes of outer headers, by the underlay's IP 
 GATEWAY = "169.254.1.1"  # what containers believe their router is; nobody owns it
 HOST_MAC = "02:63:72:00:00:01"  # of every host side veth end
 RESOLVER = "127.0.0.11"
+RESOLVER_ASIDE = 10053  # the resolver's port where the container itself serves names on 53
 
 DOOMED_GROUP = 0x63720001  # interface group of links about to be removed together
 PROTOCOL = 98  # rtm_protocol and rule protocol of our routes and rules

@@ -23,6 +23,7 @@ _libc = ctypes.CDLL(None, use_errno=True)
 _CLONE_NEWNET = 0x40000000
 _MS_BIND = 4096
 _MNT_DETACH = 2
+_NSFS_MAGIC = 0x6E736673
 _CURRENT = "/proc/thread-self/ns/net"
 
 
@@ -86,15 +87,9 @@ def open_kept(path: Path) -> int | None:
 
 def is_namespace(descriptor: int) -> bool:
     """Say whether the descriptor is of nsfs, not of the empty file a crash left behind."""
-    target = os.readlink(f"/proc/self/fd/{descriptor}")
-    return target.startswith("net:[") or _fs_magic(descriptor) == 0x6E736673
-
-
-def _fs_magic(descriptor: int) -> int:
-    buffer = (ctypes.c_long * 32)()
-    if _libc.fstatfs(descriptor, ctypes.byref(buffer)) != 0:
-        return 0
-    return int(buffer[0])
+    buffer = (ctypes.c_long * 32)()  # struct statfs begins with f_type
+    _check(_libc.fstatfs(descriptor, ctypes.byref(buffer)), "look at namespace file")
+    return int(buffer[0]) == _NSFS_MAGIC
 
 
 def drop(path: Path) -> None:

@@ -72,6 +72,11 @@ class Table:
         self._generation = -1
         self._fingerprint = ""
 
+    @property
+    def generation(self) -> int:
+        """Return the kernel's ruleset generation at our last look."""
+        return self._generation
+
     def apply(self, wanted: Ruleset) -> bool:
         """Bring the kernel to ``wanted``; return whether anything had to change."""
         if self._applied is not None and not self.intact():

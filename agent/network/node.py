@@ -12,9 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import socket
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -25,6 +23,7 @@ from agent.network import (
     converge,
     files,
     foreign,
+    messages,
     names,
     namespaces,
     netlink,
@@ -33,14 +32,16 @@ from agent.network import (
     sysctls,
 )
 from agent.network.endpoints import PerService
-from agent.network.plan import Wanted, host_plan, overlay_mtu, task_plan
+from agent.network.overlay import overlay_mtu
+from agent.network.plan import Wanted, host_plan, task_plan
 from agent.network.ports import PortSockets
 from agent.network.resolver import Resolver, ResolverDown
-from agent.network.rules import port_key, port_targets, ruleset, service_part
+from agent.network.rules import owned_elements, port_key, port_targets, ruleset, service_part
 from agent.seams import Attached, Later, Refusal
 from specs.wire import NodeSelf
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Callable, Iterable, Mapping
 
     from agent.network.rules import Ruleset
@@ -87,13 +88,14 @@ class NodeNetwork:
         self._home = -1
         self._host: netlink.Netlink | None = None
         self._foreign: tuple[str, ...] = ()
+        self._judged = -1  # the ruleset generation ``_foreign`` was found at
 
     # --- what others may ask ---
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what people should know now: ports not to be had, foreign firewalls."""
-        return (*sorted(self._ports.refused.values()), *self._foreign)
+        return (*sorted(self._ports.warnings), *self._foreign)
 
     @property
     def held_ports(self) -> frozenset[str]:
@@ -169,27 +171,39 @@ class NodeNetwork:
 
         await self._in(self._net, work)
         if overlay:
-            await self._resolve(assignment.id, path)
+            await self._resolve(assignment)
 
     async def _announce(self, assignment: Assignment) -> None:
         """Have filters in force before the first packet; refuse ports that cannot be had."""
-        known = self._wanted.assignments.get(assignment.id)
-        if known is None or not _same_network(known, assignment):
-            self._extra[assignment.id] = assignment
-            await self._enforce_newest()
-        elif self._enforced < self._revision or self._enforced < 0:
+        if not self._in_force(assignment):
+            known = self._wanted.assignments.get(assignment.id)
+            if known is None or not _same_network(known, assignment):
+                self._extra[assignment.id] = assignment
             await self._enforce_newest()
         for port in assignment.host_ports:
             reason = self._ports.refused.get(port_key(port))
             if reason:
                 raise Refusal(f"{assignment.name}: {reason}")
 
-    async def _resolve(self, task: str, path: Path) -> None:
+    def _in_force(self, assignment: Assignment) -> bool:
+        """Say whether the kernel's filters know the task, and the fate of its ports is known."""
+        if self._rules is None:
+            return False
+        owned = self._rules.sets["owned"]
+        ports = [port_key(port) for port in assignment.host_ports if port.published is not None]
+        return all(element in owned for element in owned_elements(assignment)) and all(
+            self._ports.decided(key) for key in ports
+        )
+
+    async def _resolve(self, assignment: Assignment) -> None:
+        task = assignment.id
         if self._resolver.holds(task):
             return
+        aside = attaching.serves_names(assignment.spec)
 
         def make() -> tuple[socket.socket, socket.socket] | None:
-            return attaching.resolver_sockets(path, home=self._kernel()[0])
+            path = self._netns / task
+            return attaching.resolver_sockets(path, home=self._kernel()[0], aside=aside)
 
         sockets = await self._in(self._net, make)
         try:
@@ -204,7 +218,6 @@ class NodeNetwork:
     async def detach(self, task: str) -> None:
         """Remove everything attach made; calls at the same time share the kernel's work."""
         self._extra.pop(task, None)
-        await self._in(self._dns, lambda: self._resolver.drop([task]))
         self._doomed[task] = self._netns / task
 
         def work() -> None:
@@ -213,6 +226,8 @@ class NodeNetwork:
                 self._undead |= attaching.detach(doomed, host=self._kernel()[1])
 
         await self._in(self._net, work)
+        # After the namespace's file is gone nobody can make new sockets in it behind our back.
+        await self._in(self._dns, lambda: self._resolver.drop([task]))
         failed = self._undead.pop(task, None)
         if failed is not None:
             raise Later(f"the network of task {task} cannot be removed: {failed}") from failed
@@ -220,7 +235,7 @@ class NodeNetwork:
     async def adopt(self, tasks: set[str]) -> None:
         """Keep these tasks' objects and remove every other task's."""
 
-        def work() -> set[str]:
+        def work() -> None:
             _, host = self._kernel()
             self._netns.mkdir(parents=True, exist_ok=True)
             there = {path.name for path in self._netns.iterdir()}
@@ -234,18 +249,14 @@ class NodeNetwork:
                 if name.startswith(names.VETH_PREFIX)
                 and name[: len(names.VETH_PREFIX) + 7] not in known
             ]
-            host.run([netlink.delete_link(name) for name in stray])
-            return there & tasks
+            host.run([messages.delete_link(name) for name in stray])
 
-        kept = await self._in(self._net, work)
+        await self._in(self._net, work)
+        # Tasks whose resolver sockets died with both processes get new ones at the next apply().
         try:
-            held = await self._in(self._dns, lambda: self._resolver.adopt(tasks))
+            await self._in(self._dns, lambda: self._resolver.adopt(tasks))
         except ResolverDown as error:
             log.warning("dns process: %s", error)
-            held = set()
-        for task in sorted(kept - held):
-            with suppress(OSError, Later):
-                await self._resolve(task, self._netns / task)
 
     # --- enforcement ---
 
@@ -268,12 +279,18 @@ class NodeNetwork:
             self._enforced = target
 
     async def _enforce(self, wanted: Wanted) -> None:
+        if wanted.empty and self._rules is None:
+            return  # a machine of no cluster stays as it is
         await self._in(self._net, lambda: self._converge(wanted))
         old, new = await self._in(self._nft, lambda: self._filter(wanted))
         stale = conntrack.stale(old, new)
         if stale:
             await self._in(self._nft, lambda: conntrack.delete(stale))
         await self._in(self._dns, lambda: self._publish_names(wanted))
+        for task, assignment in wanted.assignments.items():
+            silent = not self._resolver.holds(task) and assignment.spec.network_mode == "overlay"
+            if silent and (self._netns / task).exists():
+                await self._resolve(assignment)
 
     def _kernel(self) -> tuple[int, netlink.Netlink]:
         """Return the node's namespace and a socket in it (network thread)."""
@@ -300,12 +317,23 @@ class NodeNetwork:
         old = self._rules
         self._table.apply(new)
         self._rules = new
+        if self._judged < 0:
+            self._judge(wanted)
         return old, new
+
+    def _judge(self, wanted: Wanted) -> None:
+        """Look at others' firewalls, if anything in nftables changed since the last look."""
+        if self._table.generation != self._judged:
+            self._foreign = foreign.look(wanted)
+            self._judged = self._table.generation
 
     def _publish_names(self, wanted: Wanted) -> None:
         upstreams = files.nameservers(_read(self._resolv_conf))
         parts, changed = self._name_parts.update(wanted)
         fresh = records.snapshot(wanted, parts, upstreams)
+        if not fresh["views"] and not self._snapshot:
+            self._unpublished |= changed  # nobody here to ask: no process needed yet
+            return
         if changed or {**fresh, "services": 0} != {**self._snapshot, "services": 0}:
             self._unpublished |= changed
             self._resolver.publish(fresh, self._unpublished)
@@ -328,6 +356,8 @@ class NodeNetwork:
                     await self.verify()
             except (OSError, ResolverDown, nft.NftFailed) as error:
                 log.warning("network repair failed, will try again: %s", error)
+            except Exception:  # a fault of ours must not end the agent: containers need the rest
+                log.exception("network repair failed, will try again")
 
     def _look_after_resolver(self) -> None:
         if self._resolver.ensure():
@@ -342,15 +372,19 @@ class NodeNetwork:
             wanted = self._effective()
             repaired = await self._restore_links(wanted)
             repaired += await self._in(self._net, lambda: self._converge(wanted))
-            intact = await self._in(self._nft, self._table.intact)
-            if not intact:
-                await self._in(self._nft, lambda: self._filter(wanted))
-                repaired.append("nftables table corral")
-            await self._in(self._nft, self._table.remember)
-            self._foreign = await self._in(self._nft, lambda: foreign.findings(wanted))
+            repaired += await self._in(self._nft, lambda: self._verify_filter(wanted))
         if repaired:
             log.warning("the network was changed from outside; restored: %s", ", ".join(repaired))
         return repaired
+
+    def _verify_filter(self, wanted: Wanted) -> list[str]:
+        intact = self._table.intact()
+        # A refused port is tried again: whoever had it may have ended.
+        if not intact or self._ports.refused:
+            self._filter(wanted)
+        self._table.remember()
+        self._judge(wanted)
+        return [] if intact else ["nftables table corral"]
 
     async def _restore_links(self, wanted: Wanted) -> list[str]:
         """Remake links of attached tasks that somebody deleted."""
@@ -359,7 +393,7 @@ class NodeNetwork:
 
         def work() -> list[str]:
             home, host = self._kernel()
-            there = set(host.links())
+            there = converge.veths(converge.look(host))
             restored = []
             for task, assignment in wanted.assignments.items():
                 path = self._netns / task
@@ -388,14 +422,15 @@ class NodeNetwork:
                 plan = host_plan(_NOTHING, mtu=1500, present=frozenset())
                 converge.converge(plan, found, host)
                 stray = [n for n in found.links if n.startswith(names.VETH_PREFIX)]
-                host.run([netlink.delete_link(name) for name in stray])
+                host.run([messages.delete_link(name) for name in stray])
                 sysctls.restore(self._record)
 
             await self._in(self._dns, self._resolver.quit)
             await self._in(self._net, work)
             await self._in(self._nft, self._table.remove)
+            await self._in(self._nft, foreign.leave)
             self._ports.close()
-            self._table = nft.Table()
+            self._table, self._judged, self._foreign = nft.Table(), -1, ()
 
     async def close(self) -> None:
         """Let go of threads and sockets; kernel state and resolver stay."""

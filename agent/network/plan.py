@@ -8,15 +8,16 @@ resolution agent.dns.zone's.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from ipaddress import IPv4Address, ip_address, ip_network
+from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
-from agent.network import names
+from agent.network import names, overlay
 from agent.network.objects import Address, Neighbour, Route, Rule
+from agent.network.overlay import VxlanPlan
 from specs.task import Desired
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from specs.wire import Assignment, NetworkState, NodeSelf, Peer, ServiceEndpoints
 
@@ -31,6 +32,11 @@ class Wanted:
     peers: Mapping[str, Peer]
     assignments: Mapping[str, Assignment]
     ready: Mapping[str, bool]
+
+    @property
+    def empty(self) -> bool:
+        """Say whether nothing at all is wanted: the node belongs to no cluster."""
+        return not (self.me.node or self.networks or self.services or self.assignments)
 
     @property
     def gateway(self) -> str:
@@ -62,16 +68,6 @@ class TaskPlan:
 
     task: str
     links: tuple[LinkPlan, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class VxlanPlan:
-    """The node's overlay device."""
-
-    name: str
-    mac: str
-    local: str
-    mtu: int
 
 
 @dataclass(frozen=True)
@@ -141,48 +137,6 @@ def container_routes(plan: TaskPlan) -> list[Route]:
     return routes
 
 
-def in_overlay(wanted: Wanted) -> bool:
-    """Say whether the node has a place in an overlay of several nodes."""
-    return bool(wanted.me.overlay and wanted.me.underlay)
-
-
-def reachable_peers(wanted: Wanted) -> list[Peer]:
-    """Return the other members that have both addresses, in a stable order."""
-    return sorted(
-        (
-            peer
-            for peer in wanted.peers.values()
-            if peer.node != wanted.me.node and peer.underlay and peer.overlay
-        ),
-        key=lambda peer: (IPv4Address(peer.overlay), peer.node),
-    )
-
-
-def ingress_numbers(peers: Iterable[Peer]) -> dict[str, int]:
-    """Number the peers 1..1023 for the mark's ingress bits: overlay address -> number.
-
-    The low bits of the address, so that a number does not change while other nodes
-    come and go (it lives in connections' marks); the next free one on a collision.
-    """
-    numbers: dict[str, int] = {}
-    taken: set[int] = set()
-    for peer in peers:
-        number = int(IPv4Address(peer.overlay)) & names.MAX_INGRESS
-        for step in range(names.MAX_INGRESS + 1):
-            candidate = (number + step) & names.MAX_INGRESS
-            if candidate and candidate not in taken:
-                taken.add(candidate)
-                numbers[peer.overlay] = candidate
-                break
-    return numbers
-
-
-def overlay_mtu(underlay: str, underlay_mtu: int) -> int:
-    """Return the largest packet the overlay carries without fragments."""
-    version = ip_address(underlay).version if underlay else 4
-    return underlay_mtu - names.VXLAN_OVERHEAD[version]
-
-
 def host_plan(wanted: Wanted, *, mtu: int, present: frozenset[str]) -> HostPlan:
     """Return what the node's namespace should hold.
 
@@ -190,48 +144,28 @@ def host_plan(wanted: Wanted, *, mtu: int, present: frozenset[str]) -> HostPlan:
     route (attach adds it together with the veth; this keeps it there).
     """
     me = wanted.me
-    source = me.overlay if in_overlay(wanted) else ""
-    routes = {
-        Route(str(ip_network(n.pool, strict=False)), blackhole=True)
-        for n in wanted.networks.values()
-    }
+    joined = overlay.in_overlay(wanted)
+    pools = [network.pool for network in wanted.networks.values()]
+    if me.node:
+        # Of networks this node was not told about: never out by the default route.
+        pools.append(me.cluster_pool)
+    routes = {Route(str(ip_network(pool, strict=False)), blackhole=True) for pool in pools}
     neighbours: set[Neighbour] = set()
+    rules: set[Rule] = set()
     for assignment in wanted.assignments.values():
         for link in task_plan(assignment, wanted.networks, mtu=mtu).links:
             if link.host in present:
+                source = me.overlay if joined else ""
                 routes.add(Route(f"{link.address}/32", dev=link.host, source=source))
                 neighbours.add(Neighbour(link.host, link.address, link.mac))
-    if not in_overlay(wanted):
-        none: frozenset[Rule] = frozenset()
-        return HostPlan(None, frozenset(), frozenset(routes), frozenset(neighbours), none)
-
-    rules: set[Rule] = set()
-    peers = reachable_peers(wanted)
-    for overlay, number in ingress_numbers(peers).items():
-        table = names.ROUTE_TABLE_BASE + number
-        mark = number << names.INGRESS_SHIFT
-        rules.add(Rule(names.RULE_BASE + number, mark, names.INGRESS_MASK, table=table))
-        routes.add(Route("0.0.0.0/0", dev=names.VXLAN, via=overlay, table=table))
-    if rules:
-        rules.add(Rule(names.RULE_SKIP, 0, names.INGRESS_MASK, goto=names.RULE_END))
-        rules.add(Rule(names.RULE_END))
-    by_node = {peer.node: peer for peer in peers}
-    for peer in peers:
-        mac = names.overlay_mac(peer.overlay)
-        routes.add(Route(f"{peer.overlay}/32", dev=names.VXLAN, source=source))
-        neighbours.add(Neighbour(names.VXLAN, peer.overlay, mac))
-        neighbours.add(Neighbour(names.VXLAN, peer.underlay, mac, fdb=True))
-    for network in wanted.networks.values():
-        if network.encrypted:
-            continue  # never in the clear: its blackhole route is all it gets here
-        for block in network.blocks:
-            if block.node in by_node:
-                via = by_node[block.node].overlay
-                cidr = str(ip_network(block.cidr, strict=False))
-                routes.add(Route(cidr, dev=names.VXLAN, via=via, source=source))
+    if joined:
+        peers = overlay.reachable_peers(wanted)
+        routes |= overlay.routes(wanted, peers)
+        neighbours |= overlay.neighbours(peers)
+        rules = overlay.rules(peers)
     return HostPlan(
-        VxlanPlan(names.VXLAN, names.overlay_mac(me.overlay), me.underlay, mtu),
-        frozenset({Address(names.VXLAN, f"{me.overlay}/32")}),
+        VxlanPlan(names.VXLAN, names.overlay_mac(me.overlay), me.underlay, mtu) if joined else None,
+        frozenset({Address(names.VXLAN, f"{me.overlay}/32")} if joined else ()),
         frozenset(routes),
         frozenset(neighbours),
         frozenset(rules),

@@ -11,10 +11,10 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
-from agent.network.rules import PortKey
-
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from agent.network.rules import PortKey
 
 _KINDS = {
     "tcp": (socket.SOCK_STREAM, 0),
@@ -29,22 +29,34 @@ class PortSockets:
     def __init__(self) -> None:
         self._held: dict[PortKey, socket.socket] = {}
         self.refused: dict[PortKey, str] = {}
+        self._elsewhere: set[PortKey] = set()  # of addresses this machine does not have
 
     @property
     def held(self) -> frozenset[str]:
         """Return the held ports as "80/tcp": they are ours, not another program's."""
         return frozenset(f"{key.published}/{key.protocol}" for key in self._held)
 
+    def decided(self, key: PortKey) -> bool:
+        """Say whether the port has been tried: it is held, or ``refused`` says why not."""
+        return key in self._held or key in self.refused
+
+    @property
+    def warnings(self) -> list[str]:
+        """Return what to tell people; that an address is another node's is no fault here."""
+        return [text for key, text in self.refused.items() if key not in self._elsewhere]
+
     def hold(self, wanted: Iterable[PortKey]) -> frozenset[PortKey]:
         """Hold exactly these; return those that cannot be had (see ``refused``)."""
         keys = set(wanted)
         self.release(self._held.keys() - keys)
-        self.refused = {}
+        self.refused, self._elsewhere = {}, set()
         for key in sorted(keys - self._held.keys(), key=str):
             try:
                 self._held[key] = _bind(key)
             except OSError as error:
                 self.refused[key] = explain(key, error)
+                if error.errno == errno.EADDRNOTAVAIL:
+                    self._elsewhere.add(key)
         return frozenset(self.refused)
 
     def check(self, keys: Iterable[PortKey]) -> list[str]:
@@ -72,9 +84,10 @@ class PortSockets:
 
 
 def _bind(key: PortKey) -> socket.socket:
+    if ":" in key.host_ip:
+        raise OSError(errno.EAFNOSUPPORT, "IPv6")
     kind, protocol = _KINDS[key.protocol]
-    family = socket.AF_INET6 if ":" in key.host_ip else socket.AF_INET
-    made = socket.socket(family, kind | socket.SOCK_CLOEXEC, protocol)
+    made = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC, protocol)
     try:
         where = (key.host_ip or "0.0.0.0", key.published)
         try:
@@ -103,6 +116,11 @@ def explain(key: PortKey, error: OSError) -> str:
         case errno.EADDRNOTAVAIL:
             return (
                 f"port {key}: this node has no address {key.host_ip}, so it does not answer there"
+            )
+        case errno.EAFNOSUPPORT:
+            return (
+                f"port {key}: publishing on an IPv6 address is not supported yet; "
+                "leave the address out or give an IPv4 one"
             )
         case errno.EACCES:
             return f"port {key} may not be bound: the agent lacks the right to (run it as root)"

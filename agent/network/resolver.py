@@ -227,6 +227,8 @@ class Resolver:
 
         Returns the tasks whose sockets are in hand; the others need new ones.
         """
+        if not tasks and self._link is None and not self._connect():
+            return set()  # nothing runs and nothing is needed
         self.ensure()
         held = set(self._call("held")[0]["tasks"])
         if held - tasks:
@@ -242,6 +244,7 @@ class Resolver:
             self._borrow(task)
 
     def _borrow(self, task: str) -> None:
+        self._forget(task)
         _, fds = self._call("lend", task=task)
         udp, tcp = (socket.socket(fileno=fd) for fd in fds)
         self._copies[task] = (udp, tcp)

@@ -25,15 +25,20 @@ if TYPE_CHECKING:
     from specs.stack import TaskSpec
     from specs.wire import Assignment
 
-DEFAULT_CAPABILITIES: Final = frozenset(
-    "CAP_" + name
-    for name in ["CHOWN", "DAC_OVERRIDE", "FSETID", "FOWNER", "MKNOD", "NET_RAW", "SETGID", "SETUID", "SETFCAP", "SETPCAP", "NET_BIND_SERVICE", "SYS_CHROOT", "KILL", "AUDIT_WRITE"]
-)
+_DEFAULT = """
+CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE
+SYS_CHROOT KILL AUDIT_WRITE
+"""
+DEFAULT_CAPABILITIES: Final = frozenset("CAP_" + name for name in _DEFAULT.split())
 # In the kernel's order: the position is the capability's number.
-ALL_CAPABILITIES: Final = tuple(
-    "CAP_" + name
-    for name in ["CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP", "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER", "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE", "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP", "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF", "CHECKPOINT_RESTORE"]
-)
+_ALL = """
+CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
+NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO
+SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG
+MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM
+BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
+"""
+ALL_CAPABILITIES: Final = tuple("CAP_" + name for name in _ALL.split())
 MASKED: Final = (
     *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys"),
     *("/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list"),
@@ -48,9 +53,10 @@ PERIOD: Final = 100_000  # microseconds of CPU quota accounting, as Docker
 _SYSCTL_IPC = re.compile(
     r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)$|fs\.mqueue\."
 )
-_RLIMITS: Final = frozenset(
-    ["as", "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio", "rttime", "sigpending", "stack"]
-)
+_RLIMIT_NAMES = """
+as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack
+"""
+_RLIMITS: Final = frozenset(_RLIMIT_NAMES.split())
 # Default device rules: everything may be made, only these may be used.
 _DEVICE_RULES: Final[tuple[tuple[str, int | None, int | None], ...]] = (
     *(("c", 1, minor) for minor in (3, 5, 7, 8, 9)),
@@ -132,7 +138,7 @@ def build(inputs: Inputs, host: Host) -> Bundle:
         "process": _process(inputs, host, granted, options, warnings),
         "mounts": _mounts(inputs, host),
         "annotations": dict(spec.annotations),
-        "linux": _linux(inputs, host, options),
+        "linux": _linux(inputs, host),
     }
     if spec.domainname:
         config["annotations"]["org.corral.domainname"] = spec.domainname
@@ -306,7 +312,7 @@ def _rlimits(spec: TaskSpec, host: Host, warnings: list[str]) -> list[dict[str, 
 
 
 @lru_cache(maxsize=64)
-def _base_mounts(shm_size: int, privileged: bool, cgroup_ns: bool) -> dict[str, dict[str, Any]]:  # noqa: FBT001 - a cache key
+def _base_mounts(shm_size: int, privileged: bool) -> dict[str, dict[str, Any]]:  # noqa: FBT001 - a cache key
     access = "rw" if privileged else "ro"
     mounts = [
         _mount("/proc", "proc", "proc", "nosuid", "noexec", "nodev"),
@@ -335,7 +341,7 @@ def _mount(target: str, kind: str, source: str, *options: str) -> dict[str, Any]
 
 def _mounts(inputs: Inputs, host: Host) -> list[dict[str, Any]]:
     spec = inputs.assignment.spec
-    mounts = dict(_base_mounts(spec.shm_size, spec.privileged, host.cgroups == "v2"))
+    mounts = dict(_base_mounts(spec.shm_size, spec.privileged))
     access = "ro" if spec.read_only else "rw"
     for target, source in inputs.etc.items():
         mounts[target] = _mount(target, "bind", source, "rbind", "rprivate", access)
@@ -351,7 +357,7 @@ def _mounts(inputs: Inputs, host: Host) -> list[dict[str, Any]]:
     return list(mounts.values())
 
 
-def _linux(inputs: Inputs, host: Host, options: _Options) -> dict[str, Any]:
+def _linux(inputs: Inputs, host: Host) -> dict[str, Any]:
     spec = inputs.assignment.spec
     namespaces: list[dict[str, str]] = [
         {"type": "pid"},

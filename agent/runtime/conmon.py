@@ -12,7 +12,7 @@ import asyncio
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from agent.runtime.exits import identify
 from agent.runtime.failure import RuntimeFailure, from_runtime
@@ -96,7 +96,7 @@ async def create(conmon: str, runtime: Runtime, request: Request) -> tuple[Proce
     return process, monitor
 
 
-async def _answer(reader: int) -> dict[str, object]:
+async def _answer(reader: int) -> dict[str, Any]:
     os.set_blocking(reader, False)
     data = b""
     while b"\n" not in data:

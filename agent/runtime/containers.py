@@ -175,7 +175,7 @@ class OciContainers:
         found: set[str] = set()
         for folder in (self.bundles, self.runtime.root):
             with contextlib.suppress(FileNotFoundError):
-                found.update(os.listdir(folder))
+                found.update(path.name for path in folder.iterdir())
         for place in exits.cgroup_dirs(self.cgroup, ""):
             found.update(entry.name for entry in os.scandir(place) if entry.is_dir())
         return found

@@ -250,7 +250,7 @@ async def _receive(listener: socket.socket, program: subprocess.Popen[bytes]) ->
             except BlockingIOError:
                 return -1
             with connection:
-                connection.setblocking(False)
+                connection.setblocking(False)  # noqa: FBT003 - its signature
                 await readable(connection.fileno())
                 _, fds, _, _ = socket.recv_fds(connection, 4096, 1)
                 return fds[0] if fds else -1

@@ -73,8 +73,8 @@ def _hierarchies() -> tuple[str, ...]:
 
 def cgroup_dirs(parent: str, task: str) -> list[Path]:
     """Return the task's cgroup directories, one per hierarchy that has it."""
-    places = (os.path.join(top, parent, task) for top in _hierarchies())
-    return [Path(place) for place in places if os.path.isdir(place)]
+    places = (Path(top, parent, task) for top in _hierarchies())
+    return [place for place in places if place.is_dir()]
 
 
 def _members(directory: Path) -> Iterator[int]:
@@ -108,7 +108,7 @@ def remove_cgroup(parent: str, task: str) -> None:
     for directory in cgroup_dirs(parent, task):
         for folder, _, _ in os.walk(directory, topdown=False):
             with contextlib.suppress(FileNotFoundError):
-                os.rmdir(folder)
+                Path(folder).rmdir()
 
 
 def remove_parent(parent: str) -> None:

@@ -4,6 +4,10 @@ conmon writes ``NUMBER.log`` of each run in k8s-file form. Rotation renames it t
 ``NUMBER.SEQUENCE.log`` and tells conmon to reopen by name, which loses no line;
 conmon's own size limit truncates and is only a backstop. The newest ``max_files``
 full files are kept, over all runs of the task.
+
+conmon counts every byte since its start and, at the limit, throws away the current
+file; the counter knows nothing of our rotations. So the limit is far away: it bounds
+the disk while no agent runs, and rarely costs lines when one does.
 """
 
 from __future__ import annotations
@@ -13,19 +17,19 @@ import contextlib
 import os
 import re
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from agent.runtime.conmon import reopen_log
 from specs.wire import LogLine
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Iterator
-    from pathlib import Path
+    from collections.abc import AsyncGenerator, Callable, Iterator
 
     from agent.runtime.inotify import Inotify
     from specs.stack import LogConfig
 
-BACKSTOP = 4  # conmon truncates at this many times the rotation size
+BACKSTOP = 100  # conmon truncates each time it has written this many times the rotation size
 FILES_MAX = 100  # of a task that crashes for ever with little output
 LOOK_AGAIN = 2.0  # seconds after which a follower looks without having been woken
 CHUNK = 256 * 1024
@@ -87,10 +91,11 @@ def prune(directory: Path, limits: LogConfig) -> None:
         if place == 0:
             continue  # the one being written
         with contextlib.suppress(FileNotFoundError):
-            room -= os.stat(piece.path).st_size
+            path = Path(piece.path)
+            room -= path.stat().st_size
             kept += 1
             if room < 0 or kept >= FILES_MAX:
-                os.unlink(piece.path)
+                path.unlink()
 
 
 def parse(line: bytes, run: int) -> tuple[LogLine, bool] | None:
@@ -132,6 +137,11 @@ class Assembler:
             else:
                 self._partial[line.stream] = line
 
+    @property
+    def unfinished(self) -> int:
+        """Return how many lines have begun and not ended."""
+        return len(self._partial)
+
     def flush(self) -> Iterator[LogLine]:
         """Yield what was never finished: output without a newline at its end."""
         yield from self._partial.values()
@@ -155,7 +165,7 @@ def last_lines(directory: Path, count: int, since: float | None = None) -> list[
 def _lines_of(piece: Piece) -> list[LogLine]:
     assembler = Assembler(piece.run)
     try:
-        with open(piece.path, "rb") as file:
+        with Path(piece.path).open("rb") as file:
             data = file.read(64 << 20)
     except FileNotFoundError:
         return []
@@ -176,7 +186,7 @@ class Reader:
         since: float | None,
         follow: bool,
         over: Callable[[], bool],
-    ) -> AsyncIterator[LogLine]:
+    ) -> AsyncGenerator[LogLine, None]:
         """Yield lines; with ``follow`` until ``over`` says that no more can come."""
         position = _Position(self._directory)
         if tail is not None:
@@ -200,7 +210,7 @@ class Reader:
                         await changed.wait()
 
     @staticmethod
-    async def _drain(position: _Position, since: float | None) -> AsyncIterator[LogLine]:
+    async def _drain(position: _Position, since: float | None) -> AsyncGenerator[LogLine, None]:
         while True:
             lines = position.more()
             if lines is None:
@@ -225,13 +235,15 @@ class _Position:
         found = pieces(self._directory)
         if not found:
             return []
-        earlier = [p for p in found[:-1]]
+        earlier = found[:-1]
         newest = found[-1]
         self._enter(newest)
         lines: list[LogLine] = []
         while (more := self._read()) is not None:
             lines.extend(more)
             lines = lines[-count:] if count else []
+        # An unfinished line is shown when it is finished: it has its place in the count.
+        count = max(count - self._assembler.unfinished, 0)
         for piece in reversed(earlier):
             if len(lines) >= count:
                 break
@@ -271,7 +283,7 @@ class _Position:
         found = pieces(self._directory)
         for place, piece in enumerate(found):
             with contextlib.suppress(FileNotFoundError):
-                if os.stat(piece.path).st_ino == inode:
+                if Path(piece.path).stat().st_ino == inode:
                     return found[place + 1] if place + 1 < len(found) else None
         # Ours was pruned while we were behind: go on with the oldest there is.
         return found[0] if found else None

@@ -11,7 +11,7 @@ import ctypes
 import errno
 import os
 import stat
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
 from agent.runtime.bundle import NodeDevice, User
@@ -19,7 +19,6 @@ from agent.seams import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
     from specs.stack import Device
 
@@ -106,8 +105,8 @@ def _resolve(root: int, path: str) -> str | None:
     except OSError as error:
         raise Refusal(f"{path} in the image cannot be used: {error.strerror}") from None
     try:
-        base = os.readlink(f"/proc/self/fd/{root}")
-        place = os.readlink(f"/proc/self/fd/{fd}")
+        base = str(Path(f"/proc/self/fd/{root}").readlink())
+        place = str(Path(f"/proc/self/fd/{fd}").readlink())
     finally:
         os.close(fd)
     return "/" + os.path.relpath(place, base) if place != base else "/"
@@ -129,15 +128,14 @@ def _make(root: int, path: str) -> None:
     """Make the missing directories of ``path``, one by one, each inside the root."""
     here = ""
     for part in PurePosixPath(path).parts[1:]:
-        parent = open_inside(root, here or "/", os.O_PATH | os.O_DIRECTORY)
         try:
-            os.mkdir(part, 0o755, dir_fd=parent)
-        except FileExistsError:
-            pass
+            parent = open_inside(root, here or "/", os.O_PATH | os.O_DIRECTORY)
+            try:
+                Path(f"/proc/self/fd/{parent}", part).mkdir(mode=0o755, exist_ok=True)
+            finally:
+                os.close(parent)
         except OSError as error:
             raise Refusal(f"working_dir {path} cannot be made: {error.strerror}") from None
-        finally:
-            os.close(parent)
         here = f"{here}/{part}"
 
 
@@ -201,15 +199,15 @@ def node_devices(devices: Iterable[Device]) -> list[NodeDevice]:
     found: list[NodeDevice] = []
     for device in devices:
         try:
-            info = os.stat(device.source)
+            info = Path(device.source).stat()
         except OSError as error:
             raise Refusal(f"device {device.source}: {error.strerror} on this node") from None
         if stat.S_ISDIR(info.st_mode):
             for folder, _, names in os.walk(device.source):
                 for name in sorted(names):
-                    path = os.path.join(folder, name)
+                    path = str(Path(folder, name))
                     below = os.path.relpath(path, device.source)
-                    one = _device(path, os.path.join(device.target, below), device.permissions)
+                    one = _device(path, str(Path(device.target, below)), device.permissions)
                     if one is not None:
                         found.append(one)
             continue
@@ -222,7 +220,7 @@ def node_devices(devices: Iterable[Device]) -> list[NodeDevice]:
 
 def _device(path: str, target: str, access: str) -> NodeDevice | None:
     try:
-        info = os.stat(path)
+        info = Path(path).stat()
     except OSError:
         return None
     kind = "c" if stat.S_ISCHR(info.st_mode) else "b" if stat.S_ISBLK(info.st_mode) else ""

@@ -47,7 +47,7 @@ def _mount(source: str, target: Path | str, kind: str, flags: int, data: str = "
 def is_mounted(path: Path) -> bool:
     """Say whether ``path`` is a mount point (also of its own file system)."""
     target = str(path)
-    with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as table:
+    with Path("/proc/self/mountinfo").open(encoding="utf-8", errors="surrogateescape") as table:
         return any(line.split(" ", 5)[4] == target for line in table)
 
 

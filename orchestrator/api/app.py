@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 GROUP = "corral"
-DRAIN = 2.0  # seconds open requests have at shutdown; streams never end by themselves
+DRAIN = 1.0  # seconds open requests have at shutdown; streams are broken off at once
 MAX_HEADERS = 16 * 1024
 
 
@@ -166,6 +166,8 @@ ROUTES: tuple[Route, ...] = (
 def make(parts: Parts) -> web.Application:
     """Return the application, every route behind the problem middleware."""
     app = web.Application(middlewares=[problems.middleware])
+    app[streams.OPEN] = set()
+    app.on_shutdown.append(streams.break_off)
     for route in ROUTES:
         app.router.add_route(route.method, route.path, partial(_handle, parts, route))
     return app

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from specs.api import StackLogLine
     from specs.kit.clock import Clock
@@ -46,7 +46,7 @@ class LogMerge:
         self._stirred = asyncio.Event()
         self.growing = follow  # whether more sources may come; cleared by finish()
 
-    def add(self, lines: AsyncIterator[StackLogLine], *, name: str) -> None:
+    def add(self, lines: AsyncGenerator[StackLogLine, None], *, name: str) -> None:
         source = Source()
         self._sources.add(source)
         task = self._group.create_task(self._read(source, lines), name=f"logs-{name}")
@@ -94,14 +94,16 @@ class LogMerge:
         oldest = min(s.waiting[0][0] for s in heads)
         return oldest + PATIENCE - self._clock.monotonic()
 
-    async def _read(self, source: Source, lines: AsyncIterator[StackLogLine]) -> None:
+    async def _read(self, source: Source, lines: AsyncGenerator[StackLogLine, None]) -> None:
         try:
-            async for line in lines:
-                while len(source.waiting) >= QUEUE:
-                    source.room.clear()
-                    await source.room.wait()
-                source.waiting.append((self._clock.monotonic(), line))
-                self._stirred.set()
+            # Closed at once when the reader goes: behind it is a connection to an agent.
+            async with contextlib.aclosing(lines):
+                async for line in lines:
+                    while len(source.waiting) >= QUEUE:
+                        source.room.clear()
+                        await source.room.wait()
+                    source.waiting.append((self._clock.monotonic(), line))
+                    self._stirred.set()
         finally:
             source.ended = True
             self._stirred.set()

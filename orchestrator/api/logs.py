@@ -21,7 +21,7 @@ from specs.api import StackLogLine
 from specs.task import TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator
 
     from aiohttp import web
 
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from specs.task import Task
     from specs.wire import LogLine
 
+BATCH = 128  # lines on their way to the reader at most
 RETRY = 0.5  # seconds before a lost source is asked again
 GIVE_UP = 60.0  # seconds a source may be lost while following
 _NOT_YET = frozenset({TaskState.NEW, TaskState.PENDING, TaskState.ASSIGNED})
@@ -57,18 +58,22 @@ class StackLogs:
         self._query = query
         self._seen: set[str] = set()
 
-    async def lines(self) -> AsyncGenerator[StackLogLine, None]:
-        """Yield merged lines until they end or the reader leaves."""
+    async def lines(self) -> AsyncGenerator[list[StackLogLine], None]:
+        """Yield merged lines, what is there in one go, until they end or the reader leaves."""
         # Owned by a task of their own: a generator must not hold a TaskGroup over a yield.
-        out: asyncio.Queue[StackLogLine | None] = asyncio.Queue(maxsize=64)
+        out: asyncio.Queue[StackLogLine | None] = asyncio.Queue(maxsize=BATCH)
         producer = asyncio.create_task(self._produce(out), name=f"logs-{self._stack}")
         try:
             while True:
-                line = await out.get()
-                if line is None:
+                found = [await out.get()]
+                while not out.empty():
+                    found.append(out.get_nowait())
+                lines = [line for line in found if line is not None]
+                if lines:
+                    yield lines
+                if found[-1] is None:
                     await producer
                     return
-                yield line
         finally:
             producer.cancel()
             await asyncio.wait({producer})
@@ -82,10 +87,12 @@ class StackLogs:
                     group.create_task(self._follow_tasks(merge), name="logs-tasks")
                 async for line in merge.lines():
                     await out.put(line)
-        finally:
-            # The reader is either waiting for this or cancelling us.
-            with contextlib.suppress(asyncio.CancelledError):
-                await out.put(None)
+        except asyncio.CancelledError:
+            raise  # the reader has left: nobody empties the queue any more
+        except BaseException:
+            await out.put(None)
+            raise
+        await out.put(None)
 
     def _add_tasks(self, merge: LogMerge) -> None:
         for task in list(self._parts.cluster.tasks.values()):
@@ -121,10 +128,11 @@ class StackLogs:
         lost_at: float | None = None
         while True:
             try:
-                async for line in self._read(task, query):
-                    lost_at = None
-                    if place.is_new(line):
-                        yield _stack_line(task, line)
+                async with contextlib.aclosing(self._read(task, query)) as lines:
+                    async for line in lines:
+                        lost_at = None
+                        if place.is_new(line):
+                            yield _stack_line(task, line)
                 if not self._query.follow or self._ended(task):
                     return
             except NotFound:
@@ -140,7 +148,7 @@ class StackLogs:
                 return
             query = place.resume(self._query)
 
-    def _read(self, task: Task, query: LogQuery) -> AsyncIterator[LogLine]:
+    def _read(self, task: Task, query: LogQuery) -> AsyncGenerator[LogLine, None]:
         if task.node is None:
             raise Unavailable("the task has no node")
         return self._parts.agents.logs(task.node, task.id, query)

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from orchestrator.api.routes import Parts
     from specs.api import AddNode, NodeDetail, NodeRow, PatchNode
 
+CONTACT = 15.0  # seconds: a host key to be confirmed is a question, not a stream that ended
+
 
 async def nodes(parts: Parts, _request: web.Request, _: None) -> NodeRows:
     found = [rows.node_row(parts.cluster, node) for node in parts.cluster.nodes.values()]
@@ -31,7 +33,7 @@ async def add(parts: Parts, request: web.Request, body: AddNode) -> web.StreamRe
             "this controller cannot add machines: it was started without SSH",
             hint="corral version shows what it can do",
         )
-    return await streams.respond(request, parts.add_node(body), detached=True)
+    return await streams.respond(request, parts.add_node(body), detached=True, first=CONTACT)
 
 
 async def patch(parts: Parts, request: web.Request, body: PatchNode) -> NodeRow:
@@ -43,5 +45,6 @@ async def patch(parts: Parts, request: web.Request, body: PatchNode) -> NodeRow:
 
 async def remove(parts: Parts, request: web.Request, _: None) -> web.StreamResponse:
     found = parts.nodes.find(request.match_info["name"])
-    source = parts.nodes.remove(found.name, force=flag(request, "force"))
+    take_out = parts.remove_node or parts.nodes.remove
+    source = take_out(found.name, force=flag(request, "force"))
     return await streams.respond(request, source, detached=True)

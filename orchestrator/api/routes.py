@@ -45,6 +45,7 @@ class Parts:
     version: Callable[[], Version]
     superseded: Callable[[], str] = lambda: ""  # why this controller must not change anything
     add_node: Callable[[AddNode], AsyncIterator[Progress]] | None = None  # bootstrap over SSH
+    remove_node: Callable[..., AsyncIterator[Progress]] | None = None  # and the machine's cleaning
 
 
 @dataclass(frozen=True)

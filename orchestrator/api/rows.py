@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.control.rows import unheard_text
 from specs.api import (
     NodeDetail,
     NodeRow,
@@ -130,7 +131,7 @@ def task_row(cluster: ClusterView, task: Task, *, now: float) -> TaskRow:
         state=task.state.value,
         ready=task.status.ready,
         health=task.status.health.value,
-        status=status_text(task, now=now),
+        status=unheard_text(cluster, task) or status_text(task, now=now),
         exit_code=run.exit_code if run else None,
         restarts=task.status.restarts,
         created_at=task.created_at,
@@ -159,7 +160,7 @@ def status_text(task: Task, *, now: float) -> str:
         return f"{task.state.value}{code}{when}{reason}"
     if task.desired in (Desired.SHUTDOWN, Desired.REMOVED):
         return "stopping"
-    if task.state in (S.NEW, S.PENDING):
+    if task.state in (S.NEW, S.PENDING, S.PREPARED):
         waits = task.pending_reason or status.reason
         return f"{task.state.value}: {waits}" if waits else task.state.value
     if task.state is not S.RUNNING:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import web
 
 from orchestrator.errors import RequestError
-from specs.api import Progress
+from specs.api import Progress, StackLogLine
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
     from specs.base import Model
 
 log = logging.getLogger(__name__)
-M = TypeVar("M", bound="Model")
+T = TypeVar("T")
+OPEN: web.AppKey[set[asyncio.Task[object]]] = web.AppKey("open_streams")
 
 PULSE = 10.0
 STUCK = 60.0
@@ -33,20 +34,25 @@ FIRST = 0.25  # seconds an error has to become a proper answer instead of a brok
 
 async def respond(
     request: web.Request,
-    source: AsyncIterator[Model],
+    source: AsyncIterator[Model] | AsyncIterator[list[StackLogLine]],
     *,
     detached: bool = False,
     patient: bool = False,
+    first: float = FIRST,
 ) -> web.StreamResponse:
-    """Send what ``source`` yields until it ends or the reader goes.
+    """Send what ``source`` yields, single or in batches, until it ends or the reader goes.
 
     ``detached``: the source is work that goes on when nobody reads any more.
+    ``first``: how long an error may take and still be a problem answer, not a broken stream.
     ``patient``: a reader that pauses (logs in a pager) is waited for without limit.
     """
     lines = _Lines(request, stuck=None if patient else STUCK)
     reading = _next(source)
+    task = asyncio.current_task()
+    assert task is not None
+    request.app[OPEN].add(task)
     try:
-        await asyncio.wait({reading}, timeout=FIRST)
+        await asyncio.wait({reading}, timeout=first)
         if reading.done():
             reading.result()  # an error at once is an answer of its own
         await lines.open()
@@ -55,17 +61,24 @@ async def respond(
             if not done:
                 await lines.pulse()
                 continue
-            model = reading.result()
-            if model is None:
+            found = reading.result()
+            if found is None:
                 break
-            await lines.send(model)
+            await lines.send(*(found if isinstance(found, list) else (found,)))
             reading = _next(source)
     except RequestError as exc:
         if not lines.opened:
             raise
         # The words still reach the reader, as the end of what it was watching.
         await lines.send(Progress(kind="end", ok=False, message=exc.detail, hint=exc.hint))
+    except Exception:
+        if not lines.opened:
+            raise
+        # No second answer on this connection; a stream that breaks off is not taken for whole.
+        log.exception("stream failed", extra={"path": request.path})
+        lines.abort()
     finally:
+        request.app[OPEN].discard(task)
         reading.cancel()
         await asyncio.wait({reading})
         if (leave := getattr(source, "aclose", None)) is not None:
@@ -73,8 +86,15 @@ async def respond(
     return await lines.close()
 
 
-def _next(source: AsyncIterator[M]) -> asyncio.Task[M | None]:
-    async def step() -> M | None:
+async def break_off(app: web.Application) -> None:
+    """Cut all streams at shutdown: their readers see it and come back to the next controller."""
+    streams = app[OPEN]
+    for task in list(streams):
+        task.cancel()
+
+
+def _next(source: AsyncIterator[T]) -> asyncio.Task[T | None]:
+    async def step() -> T | None:
         return await anext(source, None)
 
     return asyncio.create_task(step(), name="stream-next")
@@ -96,8 +116,8 @@ class _Lines:
         await self._response.prepare(self._request)
         self.opened = True
 
-    async def send(self, model: Model) -> None:
-        await self._write(model.model_dump_json().encode() + b"\n")
+    async def send(self, *models: Model) -> None:
+        await self._write(b"".join(m.model_dump_json().encode() + b"\n" for m in models))
 
     async def pulse(self) -> None:
         await self._write(b"\n")
@@ -109,9 +129,12 @@ class _Lines:
             async with asyncio.timeout(self._stuck):
                 await self._response.write(data)
         except (ConnectionError, TimeoutError):
-            self.connected = False
-            if self._request.transport is not None:
-                self._request.transport.abort()
+            self.abort()
+
+    def abort(self) -> None:
+        self.connected = False
+        if self._request.transport is not None:
+            self._request.transport.abort()
 
     async def close(self) -> web.StreamResponse:
         if self.connected:

@@ -73,7 +73,7 @@ def build(folder: Path, packages: Iterable[str | Path] = PACKAGES) -> Bundle:
             "version": version, "python": python, "arch": arch,
             "distributions": {d.name: d.version for d in distributions},
         }  # fmt: skip
-        _pack(archive, files, json.dumps(manifest, indent=1, sort_keys=True).encode())
+        _pack(archive, version, files, json.dumps(manifest, indent=1, sort_keys=True).encode())
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     return Bundle(label, archive, digest, python, arch, _glibc(distributions))
 
@@ -157,7 +157,7 @@ def _skipped(path: Path) -> bool:
 
 def _glibc(distributions: Iterable[importlib.metadata.Distribution]) -> tuple[int, int] | None:
     """Return the newest glibc any of the wheels was built for, from their tags (PEP 600)."""
-    if not platform.libc_ver()[0] == "glibc":
+    if platform.libc_ver()[0] != "glibc":
         return None
     needed = (2, 17)
     for distribution in distributions:
@@ -175,17 +175,23 @@ def _glibc(distributions: Iterable[importlib.metadata.Distribution]) -> tuple[in
 # ---- the archive --------------------------------------------------------------------------------
 
 
-def _pack(archive: Path, files: dict[str, Path], manifest: bytes) -> None:
+def _metadata(version: str) -> bytes:
+    return f"Metadata-Version: 2.1\nName: corral\nVersion: {version}\n".encode()
+
+
+def _pack(archive: Path, version: str, files: dict[str, Path], manifest: bytes) -> None:
     """Write the archive; equal content makes equal bytes."""
     archive.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
     temporary = archive.with_name(f".{archive.name}.{os.getpid()}")
     with temporary.open("wb") as raw:
         with (
-            gzip.GzipFile("", "wb", 6, raw, mtime=0) as packed,
+            gzip.GzipFile("", "wb", 4, raw, mtime=0) as packed,
             tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
         ):
             for name in sorted(files):
                 _add(tar, name, files[name].read_bytes())
+            # So that the agent can say its version as any installed program does.
+            _add(tar, f"corral-{version}.dist-info/METADATA", _metadata(version))
             # Last: its presence says that the directory is whole.
             _add(tar, "bundle.json", manifest)
         raw.flush()

@@ -21,20 +21,23 @@ SKEW = 30.0  # seconds between two clocks that logs merged by time still make se
 DISK = 2 * 1024 * 1024  # KiB below which images will not fit for long
 
 # tool -> package, where it is not the tool's own name; by family of distributions
+_UTIL_LINUX = ("nsenter", "unshare", "setsid", "flock", "mount")
+_FAMILIES = {  # what iproute2 and the shadow tools are called
+    "debian": ("iproute2", "passwd"),
+    "fedora": ("iproute", "shadow-utils"),
+    "suse": ("iproute2", "shadow"),
+    "arch": ("iproute2", "shadow"),
+}
 _PACKAGES = {
-    "debian": {"nft": "nftables", "ip": "iproute2", "useradd": "passwd", "groupadd": "passwd",
-               "nsenter": "util-linux", "unshare": "util-linux", "setsid": "util-linux",
-               "mount": "mount"},
-    "fedora": {"nft": "nftables", "ip": "iproute", "useradd": "shadow-utils",
-               "groupadd": "shadow-utils", "nsenter": "util-linux", "unshare": "util-linux",
-               "setsid": "util-linux", "mount": "util-linux"},
-    "suse": {"nft": "nftables", "ip": "iproute2", "useradd": "shadow", "groupadd": "shadow",
-             "nsenter": "util-linux", "unshare": "util-linux", "setsid": "util-linux",
-             "mount": "util-linux"},
-    "arch": {"nft": "nftables", "ip": "iproute2", "useradd": "shadow", "groupadd": "shadow",
-             "nsenter": "util-linux", "unshare": "util-linux", "setsid": "util-linux",
-             "mount": "util-linux"},
-}  # fmt: skip
+    family: {
+        "nft": "nftables",
+        "ip": iproute,
+        "useradd": shadow,
+        "groupadd": shadow,
+        **dict.fromkeys(_UTIL_LINUX, "util-linux"),
+    }
+    for family, (iproute, shadow) in _FAMILIES.items()
+}
 _INSTALL = {
     "debian": "apt-get install -y",
     "fedora": "dnf install -y",
@@ -171,7 +174,7 @@ def _choose_python(machine: Machine, expected: Expected) -> Python | None:
     fitting = [
         p
         for p in machine.pythons
-        if p.minor == expected.python and p.implementation == "CPython" and not p.lacks
+        if p.minor == expected.python and p.implementation == "cpython" and not p.lacks
     ]
     # The distribution's own before one that somebody built and may remove.
     return min(fitting, key=lambda p: not p.path.startswith("/usr/bin/"), default=None)
@@ -197,7 +200,7 @@ def _no_python(machine: Machine, expected: Expected) -> Finding:
 def _tools(machine: Machine) -> Iterator[Finding]:
     have = set(machine.all("tool"))
     needed = ("conmon", "nft", "ip", "tar", "gzip", "skopeo", "useradd", "groupadd", "setsid",
-              "nsenter", "unshare", "mount")  # fmt: skip
+              "nsenter", "unshare", "mount", "flock")  # fmt: skip
     missing = [tool for tool in needed if tool not in have]
     if not have & {"crun", "runc"}:
         missing.append("crun")

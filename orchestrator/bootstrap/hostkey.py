@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 import asyncssh
 
-from orchestrator.errors import Invalid, RequestError
+from orchestrator.errors import Invalid, RequestError, Unavailable
 from orchestrator.transport.ssh import CONNECT_TIMEOUT, explain
 from specs.problems import Problem
 
@@ -67,17 +67,24 @@ async def identify(address: SshAddress, expected: str | None) -> str:
     if expected is None:
         key = await _ask(address, [kind for group in KINDS for kind in group])
         raise HostKeyUnknown(address, key)
-    shown = []
+    shown: list[str] = []
+    lost: Unavailable | None = None
     for kinds in KINDS:
         try:
             key = await _ask(address, kinds)
-        except asyncssh.KeyExchangeFailed:  # it has no key of this kind
-            continue
+        except Unavailable as error:
+            # sshd hangs up when it has no key of the kind; a dead machine answers no kind at all.
+            if isinstance(error.__cause__, (asyncssh.DisconnectError, ConnectionError)):
+                lost = error
+                continue
+            raise
         if key.get_fingerprint() == expected.rstrip("="):
             return key.export_public_key("openssh").decode().strip()
         shown.append(f"{key.get_fingerprint()} ({key.get_algorithm()})")
+    if lost is not None and not shown:
+        raise lost
     raise HostKeyWrong(
-        f"{address} does not have the host key {expected}: it shows {', '.join(shown) or 'none'}",
+        f"{address} does not have the host key {expected}: it shows {', '.join(shown)}",
         hint="nothing was sent to it. Somebody may be in between, or the fingerprint is another"
         " machine's",
     )
@@ -89,8 +96,6 @@ async def _ask(address: SshAddress, kinds: Sequence[str]) -> asyncssh.SSHKey:
             key = await asyncssh.get_server_host_key(
                 address.host, address.port, config=None, server_host_key_algs=list(kinds)
             )
-    except asyncssh.KeyExchangeFailed:
-        raise
     except (asyncssh.Error, OSError, TimeoutError) as error:
         raise explain(error, address, str(address)) from error
     if key is None:

@@ -56,6 +56,11 @@ KEY_OPTIONS = (
 )
 
 
+def locked(script: str) -> str:
+    """Return the script so that no two of ours run at once on a machine."""
+    return LOCKED % script
+
+
 def authorized_key(public_key: str) -> str:
     """Return the line of authorized_keys that lets the controller reach the agent, only."""
     return f"{KEY_OPTIONS} {public_key.strip()}\n"
@@ -85,6 +90,16 @@ def steps(plan: Plan, archive: bytes) -> list[Step]:
         ),
         _start_systemd(plan) if plan.systemd else _start_supervised(plan),
     ]
+
+
+# A step whose SSH connection was lost goes on there: whatever comes next waits for it. Daemons
+# started inside must not hold the lock.
+LOCKED = """exec 9>>/run/corral-install.lock
+flock -w 60 9 || { echo "another corral node add or rm is at work here" >&2; exit 75; }
+(
+%s
+) 9>&-
+"""
 
 
 UNDO = Step("undoing what was done", f"[ ! -x {UNINSTALL} ] || {UNINSTALL}", timeout=90.0)
@@ -128,7 +143,7 @@ getent group {LOGIN} >/dev/null || {{ note group; groupadd --system {LOGIN}; }}
 id -u {LOGIN} >/dev/null 2>&1 || {{
   note user
   useradd --system --gid {LOGIN} --home-dir {HOME} --no-create-home --shell /bin/sh \\
-    --password '*' --comment 'corral: reaches the agent' {LOGIN}
+    --password '*' --comment 'corral reaches the agent' {LOGIN}
 }}
 """
 
@@ -146,7 +161,8 @@ if [ ! -e {plan.program}/bundle.json ]; then
 fi
 rm -f {OPT}/incoming.tar.gz
 ln -sfn {plan.bundle} {OPT}/current
-env -i PATH={PATH} PYTHONPATH={plan.program} {plan.python} -P -s -c 'import agent, specs.wire, aiohttp'
+ln -sfn {plan.python} {OPT}/python
+env -i PATH={PATH} PYTHONPATH={plan.program} {OPT}/python -P -s -c 'import agent, specs.wire'
 """
 
 
@@ -191,8 +207,10 @@ if [ ! -e $rc ]; then
 fi
 grep -v -e '# corral$' $rc > $rc.corral || true
 # Before a closing "exit 0", as distributions ship it.
-awk -v line="$(cat)" '/^exit 0/ && !done {{ print line; done = 1 }} {{ print }} END {{ if (!done) print line }}' \\
-  $rc.corral > $rc.new
+awk -v line="$(cat)" '
+  /^exit 0/ && !done {{ print line; done = 1 }}
+  {{ print }}
+  END {{ if (!done) print line }}' $rc.corral > $rc.new
 chmod 755 $rc.new
 mv $rc.new $rc
 rm -f $rc.corral

@@ -1,8 +1,8 @@
 """``corral node add`` and ``node rm``: the steps in order, as progress the API streams.
 
 The straight line: who is it (hostkey.py), may we in (remote.py), what is it (probe.py, check.py),
-put the agent there (bundle.py, install.py), reach it with the cluster's key (transport/ssh.py), make
-it a member (orchestrator/nodes.py). Until that last step everything is undone on failure.
+put the agent there (bundle.py, install.py), reach it with the cluster's key (transport/ssh.py),
+make it a member (orchestrator/nodes.py). Until that last step everything is undone on failure.
 """
 
 from __future__ import annotations
@@ -146,6 +146,9 @@ class Bootstrap:
             python=verdict.python.path,
             systemd=bool(machine.get("systemd")),
         )
+        if machine.get("installed"):
+            yield self._step(address, "removing what an earlier membership left")
+            await _perform(remote, install.UNDO)
         member: Node | None = None
         try:
             for step in install.steps(plan, await asyncio.to_thread(packed.read)):
@@ -311,7 +314,9 @@ class Bootstrap:
 
 
 async def _perform(remote: Remote, step: install.Step) -> None:
-    await remote.must(step.what, step.script, stdin=step.stdin, timeout=step.timeout)
+    await remote.must(
+        step.what, install.locked(step.script), stdin=step.stdin, timeout=step.timeout
+    )
 
 
 async def _reached_at(remote: Remote, machine: probe.Machine) -> str:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 TOOLS = ("conmon", "crun", "runc", "nft", "ip", "tar", "gzip", "skopeo", "buildah", "useradd",
-         "groupadd", "setsid", "nsenter", "unshare", "mount")  # fmt: skip
+         "groupadd", "setsid", "nsenter", "unshare", "mount", "flock")  # fmt: skip
 
 SCRIPT = Path(__file__).with_name("probe.sh").read_text()  # arguments: TOOLS
 

@@ -28,14 +28,22 @@ for tool in "$@"; do
   command -v "$tool" >/dev/null 2>&1 && say tool "$tool"
 done
 
-about='import sys, platform as p; print("%d.%d.%d" % sys.version_info[:3], p.python_implementation())'
+about='import sys
+said = "%d.%d.%d %s" % (sys.version_info[:3] + (sys.implementation.name,))
+try:
+    import asyncio, ctypes, json, sqlite3, ssl, zlib
+except ImportError as error:
+    said += " lacks " + str(error).split()[-1]
+print(said)'
+seen=:
 IFS=:
 for dir in $PATH; do
   for python in "$dir"/python3 "$dir"/python3.[0-9] "$dir"/python3.[0-9][0-9]; do
     [ -x "$python" ] || continue
-    version=$("$python" -I -c "$about" 2>/dev/null) || continue
-    lost=$("$python" -I -c 'import asyncio, ctypes, json, sqlite3, ssl, zlib' 2>&1) && lost=
-    say python "$python $version ${lost:+lacks ${lost##*: }}"
+    real=$(readlink -f "$python")
+    case "$seen" in *":$real:"*) continue ;; esac
+    seen=$seen$real:
+    version=$("$python" -I -c "$about" 2>/dev/null) && say python "$python $version"
   done
 done
 unset IFS

@@ -166,11 +166,11 @@ def _read_key(path: Path) -> asyncssh.SSHKey:
             detail=f"the private key {path} cannot be read: {error.strerror}",
             hint="--identity is a path on the controller's machine",
         ) from error
-    except asyncssh.KeyEncryptionError as error:
-        raise Invalid(
-            detail=f"the private key {path} has a passphrase, which nobody could type here",
-            hint="make a key without one for this: ssh-keygen -t ed25519 -N '' -f FILE, and add"
-            " FILE.pub to the machine's authorized_keys",
-        ) from error
-    except asyncssh.KeyImportError as error:
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError) as error:
+        if "passphrase" in str(error).lower() or isinstance(error, asyncssh.KeyEncryptionError):
+            raise Invalid(
+                detail=f"the private key {path} has a passphrase, which nobody could type here",
+                hint="make a key without one for this: ssh-keygen -t ed25519 -N '' -f FILE, and"
+                " add FILE.pub to the machine's authorized_keys",
+            ) from error
         raise Invalid(detail=f"{path} is not a private key: {error}") from error

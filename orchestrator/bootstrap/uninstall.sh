@@ -6,7 +6,7 @@ PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PATH
 cd / || exit 1
 OPT=/opt/corral STATE=/var/lib/corral RUN=/run/corral RC=/etc/rc.local
-purge=
+purge= later= tries=
 case "${1:-}" in
   --detached) # the agent's own child: let it finish its answer first
     shift
@@ -15,6 +15,7 @@ case "${1:-}" in
     ;;
   --later)
     shift
+    later=yes
     sleep 0.5
     ;;
 esac
@@ -46,6 +47,26 @@ ours() {
   done
 }
 
+# By hand, or before the machine is added again: the agent takes its containers away, then calls
+# this script itself.
+if [ -z "$later" ] && [ -S $RUN/agent.sock ] && [ -x $OPT/python ]; then
+  $OPT/python -I - <<'END' && tries=600
+import http.client, socket
+class Unix(http.client.HTTPConnection):
+    def connect(self):
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(150)
+        self.sock.connect("/run/corral/agent.sock")
+link = Unix("agent")
+link.request("POST", "/v1/leave")
+raise SystemExit(link.getresponse().status != 200)
+END
+  while [ "${tries:-0}" -gt 0 ] && [ -e $OPT ]; do
+    sleep 0.1
+    tries=$((tries - 1))
+  done
+fi
+
 if [ -e /etc/systemd/system/corral-agent.service ]; then
   systemctl disable --now corral-agent.service
   rm -f /etc/systemd/system/corral-agent.service
@@ -54,8 +75,9 @@ fi
 if read -r pid birth _ 2>/dev/null <$RUN/supervisor.pid && [ "$(started "$pid")" = "$birth" ]; then
   end "$pid"
 fi
-for pid in $(ours '-m agent( |$)'); do end "$pid"; done
-for pid in $(ours '-m agent\.'); do end "$pid"; done
+for kind in 'supervisor\.py' '-m agent( |$)' '-m agent\.'; do
+  for pid in $(ours "$kind"); do end "$pid"; done
+done
 
 if [ -e $RC ] && grep -q '# corral$' $RC; then
   sed -i '/# corral$/d' $RC
@@ -63,6 +85,8 @@ if [ -e $RC ] && grep -q '# corral$' $RC; then
 fi
 
 if made user; then
+  # userdel takes a group of the user's name along, also one that was here before.
+  made group || usermod -g "$(id -g nobody)" corral 2>/dev/null
   uid=$(id -u corral 2>/dev/null)
   tries=50
   while [ -n "$uid" ] && id -u corral >/dev/null 2>&1 && [ $tries -gt 0 ]; do
@@ -94,4 +118,5 @@ if [ -d $STATE ]; then
 fi
 rm -rf $RUN
 rm -rf $OPT
+rm -f /run/corral-install.lock
 exit 0

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import board as boards
 from orchestrator.cli import watch
-from orchestrator.client import ClientError, NotFound, Unavailable
+from orchestrator.client import ClientError, NotFound, Unavailable, quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -31,11 +31,17 @@ GONE = frozenset({"complete", "failed"})
 class Exits:
     """Finds containers that ended between two task lists. Pure."""
 
-    def __init__(self) -> None:
+    def __init__(self, release: int) -> None:
         self._seen: dict[str, tuple[str, int]] = {}
+        self._release = release
         self.codes: dict[str, tuple[str, int]] = {}  # service -> (name, code) of its last exit
 
-    def look(self, rows: Iterable[Mapping[str, Any]], short: Callable[[str], str]) -> list[str]:
+    def look(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        short: Callable[[str], str],
+        code_of: Callable[[Mapping[str, Any]], int],
+    ) -> list[str]:
         """Return ``web-1 exited with code 1`` for what ended since the last look."""
         lines = []
         for row in rows:
@@ -45,13 +51,15 @@ class Exits:
             self._seen[row["id"]] = (state, restarts)
             if before == (state, restarts):
                 continue
-            name, code = short(str(row.get("name"))), int(row.get("exit_code") or 0)
+            name, code = short(str(row.get("name"))), code_of(row)
             # What had ended before we came is not news.
             ended = state in boards.ENDED and (before is None or before[0] not in boards.ENDED)
             again = before is not None and restarts > before[1]
             if not ended and not again:
                 continue
-            if before is None and not row.get("started_at"):
+            if before is None and int(row.get("release") or 0) < self._release:
+                continue  # it had ended before this release
+            if not row.get("started_at"):
                 continue
             self.codes[str(row.get("service"))] = (name, code)
             lines.append(f"{name} exited with code {code}" + ("" if ended else " (restarting)"))
@@ -75,7 +83,7 @@ class Attached:
         self._client = session.client
         self._board = board
         self._painter = painter
-        self._path = session.path()
+        self._path = f"/v1/stacks/{quote(stack)}"
         self._stack = stack
         self._release = release
         self._services = services
@@ -84,9 +92,10 @@ class Attached:
         self._over = threading.Event()
         self._last_line: dict[str, float] = {}  # task -> time of its newest line
         self._told: dict[str, float] = {}  # the same, when the stream was last reopened
-        self._exits = Exits()
+        self._exits = Exits(int(release["number"]))
         self._view: watch.View | None = None
         self._watcher: watch.Watcher | None = None
+        self._quiet = False
         self.abort: str = ""  # "", "exit" or "failure"
         self.exit_code_from = ""
         self.stop_timeout: float | None = None
@@ -118,10 +127,10 @@ class Attached:
         self._read("progress", lambda: self._follow_progress(watcher))
 
     def _follow_progress(self, watcher: watch.Watcher) -> None:
-        if not watcher.run(lambda line: self._put("progress", dict(line))) and not (
+        if not watcher.run(lambda line: self._put("progress", (watcher, dict(line)))) and not (
             watcher.cancelled
         ):
-            self._put("progress", {"kind": "end", "ok": True})
+            self._put("progress", (watcher, {"kind": "end", "ok": True}))
 
     def _follow(self, path: str, query: Mapping[str, Any], kind: str) -> None:
         """Read a stream for as long as we are attached; reopen it when it breaks."""
@@ -215,7 +224,9 @@ class Attached:
 
     def _show(self, kind: str, value: Any) -> None:
         if kind == "progress":
-            self._tell(self._board.apply(value))
+            watcher, line = value
+            if watcher is self._watcher:  # else left over from what an interrupt ended
+                self._tell(self._board.apply(line))
         elif kind == "log":
             self._log(value)
         elif kind == "reopened":
@@ -227,8 +238,8 @@ class Attached:
         if self._view is not None:
             self._view.update(lines)
         else:
-            for line in lines:
-                print(line, file=sys.stderr, flush=True)
+            view = watch.Quiet() if self._quiet else watch.Plain()
+            view.update(lines)
 
     def _log(self, line: Mapping[str, Any]) -> None:
         task, moment = str(line.get("task")), float(line.get("time") or 0.0)
@@ -259,12 +270,24 @@ class Attached:
             return []  # removed by somebody else: no container is left
         except Unavailable:
             return [{"state": "unknown"}]
-        lines = self._exits.look(rows, self._board.short)
+        lines = self._exits.look(rows, self._board.short, self._code_of)
         if lines:
             self._drain_now()
         for line in lines:
             self._out(line)
         return rows
+
+    def _code_of(self, row: Mapping[str, Any]) -> int:
+        """Return the exit code of the newest run that has ended."""
+        if row.get("exit_code") is not None:
+            return int(row["exit_code"])
+        try:
+            whole = self._client.get(f"/v1/tasks/{quote(str(row['id']))}")
+        except ClientError:
+            return 0
+        runs = (whole.get("status") or {}).get("runs") or ()
+        codes = [run.get("exit_code") for run in runs if run.get("finished_at") is not None]
+        return int(codes[-1] or 0) if codes else 0
 
     def _drain_now(self) -> None:
         """Let a container's last words come before its exit."""
@@ -313,9 +336,10 @@ class Attached:
         self._close_view()
         if self._watcher is not None:
             self._watcher.cancel()
-        self._client.request("POST", f"{self._path}/stop", body={"timeout": timeout})
+        self._client.persist("POST", f"{self._path}/stop", body={"timeout": timeout})
         self._board.end = None
         self._board.what = "stop"
+        self._quiet = True  # how each container exits is told already
         self._watch_progress({})
         until = time.monotonic() + (timeout or 10.0) + STOP_PATIENCE
         next_look = 0.0

@@ -15,10 +15,17 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+# A task only moves forward in this list; a stream that was opened again may lag behind.
+ORDER = (
+    *("new", "pending", "assigned", "preparing", "prepared", "starting", "running"),
+    *("complete", "failed", "shutdown", "rejected", "orphaned", "removed"),
+)
+RANK = {state: place for place, state in enumerate(ORDER)}
 # States a task passes through in moments: shown in the tree, not worth a line of text.
-PASSING = frozenset({"new", "assigned", "preparing", "prepared", "starting"})
+PASSING = frozenset({"new", "pending", "assigned", "preparing", "prepared", "starting"})
+WAITING = frozenset({"new", "pending", "prepared"})
 BAD = frozenset({"failed", "rejected", "orphaned"})
-ENDED = BAD | {"complete", "shutdown"}
+ENDED = BAD | {"complete", "shutdown", "removed"}
 BUILD_TAIL = 10  # lines of build output kept for the failure paragraph
 
 
@@ -35,11 +42,13 @@ class TaskLine:
         self.told = ""  # the last plain line about it
 
     def text(self) -> str:
-        """Return the state with its reason, as people read it."""
-        shown = self.state
-        if self.state == "running" and not self.ready and self.message:
-            return f"running, not ready: {self.message}"
-        return f"{shown}: {self.message}" if self.message else shown
+        """Return the controller's phrase for it, or the bare state."""
+        return self.message or self.state
+
+    @property
+    def reason(self) -> str:
+        """Return what it waits for, without the state in front."""
+        return self.message.removeprefix(self.state).removeprefix(": ")
 
 
 class ServiceLine:
@@ -74,6 +83,8 @@ class Board:
         self.warned: list[str] = []
         self.end: dict[str, Any] | None = None
         self._told = ""
+        self._reasons: set[str] = set()
+        self.removing = what == "down"  # else what becomes of ended tasks is no news
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -135,16 +146,23 @@ class Board:
     def _task(self, line: Mapping[str, Any]) -> list[str]:
         key = str(line.get("task") or line.get("name") or "")
         task = self.tasks.get(key)
+        fresh = task is None
         if task is None:
             name = self.short(str(line.get("name") or key))
             task = self.tasks[key] = TaskLine(name, str(line.get("service") or ""))
+        state = str(line.get("state") or "")
+        if RANK.get(state, 99) < RANK.get(task.state, 0):
+            return []
         task.node = str(line.get("node") or task.node)
-        task.state = str(line.get("state") or "")
+        task.state = state
         task.ready = bool(line.get("ready"))
         task.message = printable(str(line.get("message") or ""))
-        if task.state in PASSING and not task.message:
-            return []
-        if task.state == "pending" and not task.message:
+        if fresh and task.state in ENDED:
+            return []  # how it ended is old news
+        if task.state in PASSING:
+            return self._passing(task)
+        expected = "running" if self.removing else "removed"
+        if task.message == "stopping" or task.state == expected:
             return []
         where = f" on {task.node}" if task.node else ""
         text = f"{task.name}{where}: {task.text()}"
@@ -153,10 +171,21 @@ class Board:
         task.told = text
         return [text]
 
+    def _passing(self, task: TaskLine) -> list[str]:
+        """Tell why tasks wait, once for all replicas; steps that take moments are no news."""
+        slow = task.state in WAITING or "image" in task.reason or "again in" in task.reason
+        text = f"{task.service}: {task.text()}"
+        if not task.reason or not slow or text in self._reasons:
+            return []
+        self._reasons.add(text)
+        return [text]
+
     def _build(self, line: Mapping[str, Any]) -> list[str]:
         name = str(line.get("service") or "")
         text = printable(str(line.get("message") or "").rstrip())
         kept = self.building.setdefault(name, [])
+        if kept[-1:] == [text]:
+            return []
         kept.append(text)
         del kept[:-BUILD_TAIL]
         return [f"{name} build | {text}"]
@@ -171,11 +200,15 @@ class Board:
 
 def waiting(board: Board, *, besides: str = "") -> list[str]:
     """Return ``web (waiting for migrate)`` of every service that did not get there."""
-    return [
-        f"{service.name} ({service.message})"
+    reasons = {
+        service.name: service.message
         for service in board.services.values()
-        if service.message and service.name != besides and not service.done
-    ]
+        if service.message and not service.done
+    }
+    for task in board.tasks.values():
+        if task.state in WAITING and task.reason:
+            reasons.setdefault(task.service, task.reason)
+    return [f"{name} ({reason})" for name, reason in reasons.items() if name != besides]
 
 
 def failure(board: Board, *, command: str = "corral") -> str:
@@ -185,12 +218,14 @@ def failure(board: Board, *, command: str = "corral") -> str:
     """
     end = board.end or {}
     service = str(end.get("service") or "")
-    name = board.short(str(end.get("name") or ""))
+    task = board.tasks.get(str(end.get("task") or ""))
+    name = board.short(str(end.get("name") or "")) or (task.name if task else "")
+    node = str(end.get("node") or "") or (task.node if task else "")
     tail: list[str] = list(end.get("log_tail") or board.building.get(service) or [])[-10:]
     message = printable(str(end.get("message") or board.reason or "it did not get there"))
     what = f"{board.what} of {board.stack}" if board.what else board.stack
     lines = [f"corral: {what} failed: {message}"]
-    place = " on ".join(part for part in (name or service, str(end.get("node") or "")) if part)
+    place = " on ".join(part for part in (name or service, node) if part)
     if place:
         code = end.get("exit_code")
         lines.append(f"  where: {place}" + (f", exit code {code}" if code is not None else ""))
@@ -200,9 +235,11 @@ def failure(board: Board, *, command: str = "corral") -> str:
     blocked = waiting(board, besides=service)
     if blocked:
         lines.append(f"  blocked: {', '.join(blocked)}")
-    hint = str(end.get("hint") or "") or (
-        f"{command} logs {service}" if service else f"{command} ps -a"
-    )
+    hint = str(end.get("hint") or "")
+    if not hint and service:
+        hint = f"{command} logs {service}"
+    elif not hint:
+        hint = f"{command} ps -a" if board.tasks else f"once that is put right: {command} up"
     lines.append(f"  next: {printable(hint)}")
     return "\n".join(lines)
 
@@ -212,6 +249,6 @@ def success(board: Board, seconds: float) -> str:
     end = board.end or {}
     message = printable(str(end.get("message") or ""))
     running, wanted = board.counts
-    count = f", {running} of {wanted} replicas running" if wanted else ""
+    count = f", {running}/{wanted} replicas" if wanted else ""
     text = message or f"{board.what} done{count}"
     return f"{board.stack}: {text} ({times.elapsed(seconds)})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +42,10 @@ def run(args: argparse.Namespace, session: Session) -> int:
     chosen = [name for name in LISTS if getattr(args, name)]
     if chosen:
         text = "".join(f"{name}\n" for what in chosen for name in listed(project.model, what))
-    elif args.format == "json":
-        text = json.dumps(project.model, indent=2, ensure_ascii=False) + "\n"
     else:
-        import yaml
+        from specs.compose.render import render
 
-        text = yaml.safe_dump(project.model, sort_keys=False, allow_unicode=True, width=100)
+        text = render(project.model, args.format)
     if args.output:
         with open(args.output, "w", encoding="utf-8") as file:  # noqa: PTH123 - as given
             file.write(text)

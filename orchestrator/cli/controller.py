@@ -12,7 +12,7 @@ import sys
 
 from orchestrator.cli import table, times
 from orchestrator.cli.errors import CliError
-from orchestrator.client import Client, ClientError, default_host
+from orchestrator.client import Client, ClientError, default_host, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -80,8 +80,7 @@ def _stop(client: Client) -> int:
     print(f"ended: {', '.join(ended)}", file=sys.stderr)
     if running:
         print(
-            f"{running} container{'s' if running != 1 else ''} of this machine's stacks keep"
-            f"{'' if running != 1 else 's'} running; `corral controller start` takes them over "
+            f"containers that keep running: {running}; `corral controller start` takes them over "
             "again, `corral down` removes a stack",
             file=sys.stderr,
         )
@@ -91,9 +90,10 @@ def _stop(client: Client) -> int:
 def _running_tasks(client: Client) -> int:
     count = 0
     try:
-        for row in client.request("GET", "/v1/stacks", timeout=5.0)["stacks"]:
-            have = str(row.get("tasks") or "0").partition("/")[0]
-            count += int(have) if have.isdecimal() else 0
+        for stack in client.request("GET", "/v1/stacks", timeout=5.0)["stacks"]:
+            path = f"/v1/stacks/{quote(str(stack['name']))}/tasks"
+            rows = client.request("GET", path, timeout=5.0)["tasks"]
+            count += sum(row.get("state") == "running" for row in rows)
     except (ClientError, KeyError, TypeError):
         return 0
     return count

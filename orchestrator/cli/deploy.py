@@ -8,19 +8,16 @@ from __future__ import annotations
 
 import os
 import socket
-import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.client import Unavailable, quote
+from orchestrator.client import quote
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
     from orchestrator.client import Client
-
-PATIENCE = 60.0  # seconds to try to hand the release over while the controller is away
 
 
 def scales(words: list[str]) -> dict[str, int]:
@@ -88,15 +85,7 @@ def _switch(name: str) -> bool:
 
 def send(client: Client, stack: str, request: Mapping[str, Any]) -> dict[str, Any]:
     """Post the release; the key makes it safe to repeat while the controller restarts."""
-    until = time.monotonic() + PATIENCE
-    while True:
-        try:
-            row: dict[str, Any] = client.request(
-                "POST", f"/v1/stacks/{quote(stack)}/releases", body=request
-            )
-        except Unavailable:
-            if time.monotonic() > until:
-                raise
-            time.sleep(0.3)
-        else:
-            return row
+    row: dict[str, Any] = client.persist(
+        "POST", f"/v1/stacks/{quote(stack)}/releases", body=request
+    )
+    return row

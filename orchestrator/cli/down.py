@@ -5,13 +5,14 @@ Needs no Compose file when the stack is named with -p.
 
 from __future__ import annotations
 
+import os
 import sys
 import time
 
 from orchestrator.cli import board as boards
 from orchestrator.cli import watch
 from orchestrator.cli.errors import INTERRUPTED, CliError
-from orchestrator.client import NoController, NotFound
+from orchestrator.client import NoController, NotFound, state_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,8 +49,9 @@ def run(args: argparse.Namespace, session: Session) -> int:
     stack = session.stack()
     began = time.monotonic()
     board = boards.Board(stack, "down")
+    _wake_controller(session)
     try:
-        session.client.request(
+        session.client.persist(
             "DELETE",
             session.path(),
             query={"volumes": args.volumes, "timeout": args.timeout},
@@ -59,13 +61,6 @@ def run(args: argparse.Namespace, session: Session) -> int:
             f"{stack}: no such stack, nothing to remove (corral ls lists stacks)", file=sys.stderr
         )
         return 0
-    except NoController:
-        if not session.client.local:
-            raise
-        raise NoController(
-            f"no controller runs on this machine, so {stack} cannot be removed",
-            hint="start it and try again: corral controller start",
-        ) from None
     try:
         good = watch.follow(session, board, session.path("progress"))
     except KeyboardInterrupt:
@@ -77,3 +72,16 @@ def run(args: argparse.Namespace, session: Session) -> int:
         seconds=time.monotonic() - began,
         command=watch.command_prefix(session),
     )
+
+
+def _wake_controller(session: Session) -> None:
+    """Start this machine's own controller if it was stopped: its containers may still run."""
+    try:
+        session.client.get("/v1/version")
+    except NoController:
+        known = os.path.exists(f"{state_dir()}/controller/state.db")  # noqa: PTH110 - no pathlib here
+        if not (session.client.local and known):
+            raise
+        from orchestrator import embedded
+
+        embedded.ensure(session.client, say=lambda text: print(text, file=sys.stderr))

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.session import Session
 
 STDIN, STDOUT, STDERR = 0, 1, 2
+HELD = 256 * 1024  # bytes of input waiting to be sent
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -150,8 +151,16 @@ class Channel:
 
     def _loop(self, wake: int) -> int:
         while self._exit is None:
-            wanted: list[Any] = [self._socket, wake, *([STDIN] if self._reads else [])]
-            ready = [self._socket] if self._socket.pending else select.select(wanted, [], [])[0]
+            # Input is taken only as fast as it can be passed on.
+            takes = self._reads and len(self._socket.unsent) < HELD
+            wanted: list[Any] = [self._socket, wake, *([STDIN] if takes else [])]
+            full = [self._socket] if self._socket.unsent else []
+            wait = 0.0 if self._socket.pending else None
+            ready, room, _ = select.select(wanted, full, [], wait)
+            if self._socket.pending and self._socket not in ready:
+                ready.append(self._socket)
+            if room:
+                self._socket.push()
             if wake in ready:
                 for number in os.read(wake, 64):
                     if (code := self._signalled(number)) is not None:

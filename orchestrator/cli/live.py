@@ -1,7 +1,7 @@
 """The progress tree on a terminal: services in a stable order, finished ones on one line.
 
-The only module that imports rich. It redraws in its own thread, so that the time
-runs on while the controller is silent.
+The only module that imports rich. It redraws in its own thread a few times a
+second, however many lines come, and so that the time runs on while none does.
 """
 
 from __future__ import annotations
@@ -48,7 +48,6 @@ class Tree:
         for line in lines:
             if line.startswith("warning:") or not (self._board.services or self._board.state):
                 self._console.print(Text(line, style="yellow" if line[:8] == "warning:" else ""))
-        self._live.refresh()
 
     def output(self, text: str, *, error: bool = False) -> None:
         """Print a container's line above the tree, or where its stream is sent."""
@@ -96,8 +95,8 @@ class Tree:
             task
             for task in list(self._board.tasks.values())
             if task.service == service.name
-            and task.state not in ("complete", "shutdown")
-            and not (task.state == "running" and (task.ready or not task.message))
+            and task.state not in ("complete", "shutdown", "removed")
+            and not (task.state == "running" and task.ready)
         ]
 
     def _service(self, service: ServiceLine, spin: str, width: int) -> Text:

@@ -54,13 +54,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
         timestamps=args.timestamps,
         names=_names(session, args.services),
     )
-    stream = session.client.stream(
-        "GET",
-        session.path("logs"),
-        query=query,
-        # Only a stream that follows may stay silent.
-        idle=None if args.follow else session.client.timeout,
-    )
+    stream = session.client.stream("GET", session.path("logs"), query=query)
     ending = f"-{args.index}"
     for line in stream:
         if until is not None and float(line.get("time") or 0.0) > until:

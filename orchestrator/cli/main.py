@@ -160,10 +160,13 @@ def _report_trouble(exc: ClientError | OSError) -> None:
         where = f"{exc.filename}: " if exc.filename else ""
         _report(f"{where}{exc.strerror or exc}", "")
         return
-    if isinstance(exc, Refused) and exc.problems:
+    if isinstance(exc, Refused) and any(problem.get("position") for problem in exc.problems):
         from orchestrator.cli.findings import show_json
 
         show_json(exc.problems)
+        count = sum(problem.get("severity", "error") == "error" for problem in exc.problems)
+        _report(f"{count} problem{'s' if count != 1 else ''}; nothing was changed", exc.hint)
+        return
     usual = "" if isinstance(exc, Refused) else "corral controller status"
     _report(str(exc), exc.hint or usual)
 

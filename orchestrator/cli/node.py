@@ -7,7 +7,7 @@ import sys
 
 from orchestrator.cli import table, times
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
-from orchestrator.client import quote
+from orchestrator.client import Refused, quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -225,8 +225,47 @@ def _add(args: argparse.Namespace, session: Session) -> int:
         body["identity"] = os.path.abspath(os.path.expanduser(args.identity))  # noqa: PTH100, PTH111 - pathlib costs start-up time
     wishes = {"name": args.name, "host_key": args.host_key, "underlay": args.underlay_addr}
     body |= {key: value for key, value in wishes.items() if value}
-    stream = session.client.stream("POST", "/v1/nodes", body=body, idle=SILENCE)
-    return _steps(stream, f"add {args.address}")
+    from orchestrator import embedded
+
+    # The second machine may be added before anything was deployed: this one starts the cluster.
+    embedded.ensure(session.client, say=lambda text: print(text, file=sys.stderr, flush=True))
+    what = f"add {args.address}"
+    try:
+        code, end = _steps(_open_add(session, body), what)
+    except Refused as exc:
+        code, end = ERROR, {"message": str(exc), "hint": exc.hint}
+        if not _fingerprint(end):
+            raise
+    print_ = _fingerprint(end)
+    if code == 0 or not print_ or "host_key" in body:
+        if code and print_:
+            _failed(what, end)
+        return code
+    if not _confirmed(end, print_):
+        _failed(what, end)
+        return ERROR
+    return _steps(_open_add(session, {**body, "host_key": print_}), what)[0]
+
+
+def _open_add(session: Session, body: dict[str, Any]) -> Stream:
+    return session.client.stream("POST", "/v1/nodes", body=body, idle=SILENCE)
+
+
+def _fingerprint(end: dict[str, Any]) -> str:
+    """Return the host key somebody has to confirm, from the hint that asks for it."""
+    _, mark, rest = str(end.get("hint") or "").partition("--host-key ")
+    word = rest.split()[0] if mark and rest.split() else ""
+    return word if word.startswith("SHA256:") else ""
+
+
+def _confirmed(end: dict[str, Any], fingerprint: str) -> bool:
+    """Ask, where somebody can answer; silence and anything but yes mean no."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(table.printable(str(end.get("message") or fingerprint)), file=sys.stderr)
+    print("Nobody has confirmed yet that this is the machine you mean.", file=sys.stderr)
+    print("Is the fingerprint right? [yes/no] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
 def _rm(args: argparse.Namespace, session: Session) -> int:
@@ -235,12 +274,20 @@ def _rm(args: argparse.Namespace, session: Session) -> int:
         stream = session.client.stream(
             "DELETE", _path(name), query={"force": args.force or None}, idle=SILENCE
         )
-        worst = max(worst, _steps(stream, f"rm {name}"))
+        worst = max(worst, _steps(stream, f"rm {name}")[0])
     return worst
 
 
-def _steps(stream: Stream, what: str) -> int:
-    """Print each step once; the last line says how it ended."""
+def _failed(what: str, end: dict[str, Any]) -> None:
+    print(f"corral: node {what} failed: {table.printable(str(end['message']))}", file=sys.stderr)
+    for text in end.get("log_tail") or ():
+        print(f"    | {table.printable(str(text))}", file=sys.stderr)
+    if end.get("hint"):
+        print(f"  hint: {table.printable(str(end['hint']))}", file=sys.stderr)
+
+
+def _steps(stream: Stream, what: str) -> tuple[int, dict[str, Any]]:
+    """Print each step once; return the exit code and the line that says how it ended."""
     try:
         for line in stream:
             message = table.printable(str(line.get("message") or line.get("state") or ""))
@@ -250,14 +297,11 @@ def _steps(stream: Stream, what: str) -> int:
                 continue
             if line.get("ok"):
                 print(message or f"node {what}: done", file=sys.stderr)
-                return 0
-            print(f"corral: node {what} failed: {message}", file=sys.stderr)
-            for text in line.get("log_tail") or ():
-                print(f"    | {table.printable(str(text))}", file=sys.stderr)
-            if line.get("hint"):
-                print(f"  hint: {table.printable(str(line['hint']))}", file=sys.stderr)
-            return ERROR
+                return 0, line
+            if not _fingerprint(line):
+                _failed(what, {**line, "message": message})
+            return ERROR, line
     except KeyboardInterrupt:
         print(f"\nnode {what}: interrupted; see where it stands: corral node ls", file=sys.stderr)
-        return INTERRUPTED
+        return INTERRUPTED, {}
     raise CliError(f"node {what}: the controller stopped answering on the way", "corral node ls")

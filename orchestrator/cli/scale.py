@@ -1,4 +1,8 @@
-"""`corral scale SERVICE=N ...`: a replica count that outlives the next `up`."""
+"""`corral scale SERVICE=N ...`: a replica count that outlives the next `up`.
+
+A scaled stack makes no release, so there is no progress stream to follow: the
+stack's own rows are looked at until they are as wanted.
+"""
 
 from __future__ import annotations
 
@@ -6,14 +10,20 @@ import sys
 import time
 
 from orchestrator.cli import board as boards
-from orchestrator.cli import watch
-from orchestrator.cli.errors import INTERRUPTED
+from orchestrator.cli import deploy, watch
+from orchestrator.cli.errors import INTERRUPTED, CliError
+from orchestrator.client import Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
+    from typing import Any
 
     from orchestrator.cli.session import Session
+
+LOOK = 0.15  # seconds
+STUCK = 120.0  # seconds without any change after which waiting ends
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -24,18 +34,92 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, session: Session) -> int:
-    from orchestrator.cli.deploy import scales
-
-    counts = scales(args.counts)
-    began = time.monotonic()
+    counts = deploy.scales(args.counts)
     board = boards.Board(session.stack(), "scale")
-    session.client.request("POST", session.path("scale"), body={"services": counts})
+    rows = session.client.get(session.path("tasks"), all=True)["tasks"]
+    for line in lines_of({}, [row for row in rows if row.get("service") in counts]):
+        board.apply(line)  # what is there already is no news
+    session.client.persist("POST", session.path("scale"), body={"services": counts})
     if args.detach:
         return 0
     command = watch.command_prefix(session)
+    view = watch.make_view(board)
+    began = time.monotonic()
     try:
-        good = watch.follow(session, board, session.path("progress"))
+        reached = _until_reached(session, board, counts, view)
     except KeyboardInterrupt:
+        view.close()
         print(f"\nscaling goes on in the background: {command} ps", file=sys.stderr)
         return INTERRUPTED
-    return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
+    finally:
+        view.close()
+    if not reached:
+        reasons = ", ".join(boards.waiting(board)) or "no reason given"
+        raise CliError(
+            f"no progress for {STUCK:.0f} s: {reasons}",
+            hint=f"{command} ps; it goes on when that changes",
+        )
+    board.end = {"message": ", ".join(f"{name} {n}/{n}" for name, n in counts.items())}
+    return watch.report(board, good=True, seconds=time.monotonic() - began, command=command)
+
+
+def _until_reached(
+    session: Session, board: boards.Board, counts: Mapping[str, int], view: watch.View
+) -> bool:
+    """Look until every service has as many ready tasks as wanted; False = it is stuck."""
+    seen: Any = None
+    changed = time.monotonic()
+    while True:
+        try:
+            services = session.client.get(session.path())["services"]
+            rows = session.client.get(session.path("tasks"), all=True)["tasks"]
+        except Unavailable:
+            services, rows = [], []  # it comes back, or nothing changes for too long
+        mine = {row["name"]: row for row in services if row.get("name") in counts}
+        for line in lines_of(mine, [row for row in rows if row.get("service") in counts]):
+            view.update(board.apply(line))
+        if mine and all(settled(mine.get(name), count) for name, count in counts.items()):
+            return True
+        now = (mine, [(row.get("id"), row.get("state"), row.get("ready")) for row in rows])
+        if now != seen:
+            seen, changed = now, time.monotonic()
+        elif time.monotonic() - changed > STUCK:
+            return False
+        time.sleep(LOOK)
+
+
+def settled(row: Mapping[str, Any] | None, count: int) -> bool:
+    """Say whether the service has exactly the wanted replicas, all ready."""
+    if row is None:
+        return False
+    return row.get("tasks") == count and int(row.get("ready") or 0) >= count
+
+
+def lines_of(
+    services: Mapping[str, Mapping[str, Any]], tasks: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return rows as the progress lines a board understands."""
+    lines: list[dict[str, Any]] = [
+        {
+            "kind": "task",
+            "service": row.get("service"),
+            "task": row.get("id"),
+            "name": row.get("name"),
+            "node": row.get("node"),
+            "state": row.get("state"),
+            "ready": row.get("ready"),
+            # The phrase of `ps` counts seconds; a reason to wait does not.
+            "message": row.get("status") if row.get("state") in boards.WAITING else "",
+        }
+        for row in tasks
+    ]
+    lines += [
+        {
+            "kind": "service",
+            "service": name,
+            "running": row.get("ready"),
+            "wanted": row.get("replicas"),
+        }
+        for name, row in services.items()
+    ]
+    return lines

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from typing import Any
 
-    from specs.compose import Project
+    from specs import Project
 
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
@@ -53,7 +53,15 @@ class Session:
         from orchestrator.cli import names
 
         found = names.lookup(self.flags)
-        return found or self.project().name
+        if found is None:
+            try:
+                found = self.project().name
+            except CliError as exc:
+                raise CliError(
+                    str(exc), hint="repair it, or name the stack: corral -p NAME ...", code=exc.code
+                ) from None
+        self.flags.project_name = found  # asked once
+        return found
 
     def project(self, services: Sequence[str] = ()) -> Project:
         """Load the Compose files. Raises CliError with every problem already shown."""

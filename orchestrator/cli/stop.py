@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
         )
     began = time.monotonic()
     board = boards.Board(session.stack(), "stop")
-    session.client.request("POST", session.path("stop"), body={"timeout": args.timeout})
+    session.client.persist("POST", session.path("stop"), body={"timeout": args.timeout})
     try:
         good = watch.follow(session, board, session.path("progress"))
     except KeyboardInterrupt:

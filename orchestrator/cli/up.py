@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import board as boards
 from orchestrator.cli import deploy, findings, output, watch
+from orchestrator.cli import project as projects
 from orchestrator.cli.errors import INTERRUPTED, USAGE, CliError
 from orchestrator.cli.session import wants_colour
+from orchestrator.client import quote
 
 if TYPE_CHECKING:
     import argparse
@@ -82,13 +84,14 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, session: Session) -> int:
     check(args)
-    project = session.project(args.services)
+    project = projects.with_profiles_of(session.flags, args.services)
     wanted = [args.exit_code_from] if args.exit_code_from else []
     deploy.known_services(project.model, [*args.attach, *args.no_attach, *wanted])
-    from orchestrator.cli.project import contents, origins
-
     request = deploy.body(
-        args, model=project.model, origins=origins(project), contents=contents(project)
+        args,
+        model=project.model,
+        origins=projects.origins(project),
+        contents=projects.contents(project),
     )
     from orchestrator import embedded
 
@@ -107,16 +110,10 @@ def _detached(
     command = watch.command_prefix(session)
     began = time.monotonic()
     query = {"release": release["number"]}
-
-    def too_late(_signal: int, _frame: object) -> None:
-        raise TimeoutError
-
-    if args.wait_timeout:
-        signal.signal(signal.SIGALRM, too_late)
-        signal.setitimer(signal.ITIMER_REAL, args.wait_timeout)
+    path = f"/v1/stacks/{quote(board.stack)}/progress"
     try:
-        good = watch.follow(session, board, session.path("progress"), query)
-    except TimeoutError:
+        good = watch.follow(session, board, path, query, limit=args.wait_timeout)
+    except watch.TooLate:
         late = ", ".join(boards.waiting(board)) or "see what it waits for"
         raise CliError(
             f"{board.stack} is not up after {args.wait_timeout:g} s: {late}",
@@ -129,8 +126,6 @@ def _detached(
             file=sys.stderr,
         )
         return INTERRUPTED
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
     return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
 
 

@@ -12,7 +12,7 @@ import sys
 import time
 
 from orchestrator.cli import board as boards
-from orchestrator.client import NotFound, Unavailable
+from orchestrator.client import BadAnswer, NotFound, Unavailable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 SILENCE = 20.0  # seconds without a line before we ask whether the controller still answers
 AWAY = 60.0  # how long a controller that went away is waited for
 RETRY = 0.25
+HASTY = 100  # streams that end at once before it is taken for a fault
 
 
 class Plain:
@@ -71,11 +72,23 @@ def make_view(board: Board) -> View:
     return Plain()
 
 
+class TooLate(Exception):
+    """The user's own time limit is over; what was asked for goes on."""
+
+
 class Watcher:
     """Opens the progress stream again until it has said how it ended."""
 
-    def __init__(self, session: Session, path: str, query: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        session: Session,
+        path: str,
+        query: Mapping[str, Any],
+        *,
+        limit: float | None = None,
+    ) -> None:
         self._session = session
+        self._until = None if limit is None else time.monotonic() + limit
         self._path = path
         self._query = query
         self._stream: Any = None
@@ -85,16 +98,19 @@ class Watcher:
         """Hand every line to ``take``; True when the stream said ``end``.
 
         False when what it watches is gone or ``cancel`` was called. Raises Unavailable when
-        the controller stays away.
+        the controller stays away, TooLate when ``limit`` seconds are over.
         """
         away_since: float | None = None
+        hasty = 0
         while not self.cancelled:
+            opened = time.monotonic()
             try:
                 self._stream = self._session.client.stream(
-                    "GET", self._path, query=self._query, idle=SILENCE
+                    "GET", self._path, query=self._query, idle=min(SILENCE, self._left())
                 )
                 for line in self._stream:
                     away_since = None
+                    self._left()
                     take(line)
                     if line.get("kind") == "end":
                         return True
@@ -105,10 +121,24 @@ class Watcher:
             except Unavailable as exc:
                 if self.cancelled:
                     break
+                self._left()
                 away_since = self._still_away(away_since, exc)
-            # Also a stream that ended without saying so is opened again, but not in a tight loop.
+            # Also a stream that ended without saying so is opened again, but not for ever.
+            if away_since is None and time.monotonic() - opened < 1.0:
+                hasty += 1
+            if hasty > HASTY:
+                raise BadAnswer("the controller's progress stream ends again and again")
             time.sleep(RETRY)
         return False
+
+    def _left(self) -> float:
+        """Return the seconds left, and raise TooLate when there are none."""
+        if self._until is None:
+            return SILENCE
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TooLate
+        return left
 
     def _still_away(self, since: float | None, exc: Unavailable) -> float | None:
         now = time.monotonic()
@@ -132,12 +162,19 @@ class Watcher:
 
 
 def follow(
-    session: Session, board: Board, path: str, query: Mapping[str, Any] | None = None
+    session: Session,
+    board: Board,
+    path: str,
+    query: Mapping[str, Any] | None = None,
+    *,
+    limit: float | None = None,
 ) -> bool:
     """Show the stream until its end; return whether it ended well (or its object is gone)."""
     view = make_view(board)
     try:
-        ended = Watcher(session, path, query or {}).run(lambda line: view.update(board.apply(line)))
+        ended = Watcher(session, path, query or {}, limit=limit).run(
+            lambda line: view.update(board.apply(line))
+        )
     finally:
         view.close()
     return not ended or bool(board.outcome)

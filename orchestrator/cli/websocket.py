@@ -1,7 +1,8 @@
 """A minimal WebSocket client (RFC 6455) on the client's connection, for `corral exec`.
 
-Text and binary messages, fragments, ping and close; no extensions. The socket stays
-blocking; the caller waits for it with select and then calls ``receive``.
+Text and binary messages, fragments, ping and close; no extensions. The caller waits
+with select, calls ``receive`` when there is something to read and ``push`` when there
+is something unsent and room for it.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import os
+import socket
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -77,6 +79,7 @@ class WebSocket:
         self._parts: list[bytes] = []
         self._kind = 0
         self.closed = False
+        self.unsent = bytearray()
         self._fresh = bool(connection.buffer)
         connection.deadline = None
         connection.idle = None
@@ -85,19 +88,37 @@ class WebSocket:
         return self._connection.sock.fileno()
 
     def send(self, data: bytes | str) -> None:
-        """Send one message: text for str, binary for bytes. Raises Unavailable."""
+        """Queue one message: text for str, binary for bytes; ``push`` sends."""
         kind, payload = (TEXT, data.encode()) if isinstance(data, str) else (BINARY, data)
         self._send(kind, payload)
 
     def _send(self, kind: int, payload: bytes) -> None:
-        self._connection.send(frame(kind, payload, os.urandom(4)))
+        self.unsent += frame(kind, payload, os.urandom(4))
+
+    def push(self) -> None:
+        """Send what the socket takes without waiting.
+
+        Waiting here could wait for ever: the peer may itself wait for us to read.
+        """
+        try:
+            while self.unsent:
+                taken = self._connection.sock.send(self.unsent[:65536], socket.MSG_DONTWAIT)
+                del self.unsent[:taken]
+        except BlockingIOError:
+            return
+        except OSError:
+            # The peer has closed; what it said before, an exit code perhaps, is still to be read.
+            self.unsent.clear()
 
     def receive(self) -> Iterator[bytes | str]:
         """Read once and yield the messages that are complete; sets ``closed`` at the end."""
         if self._fresh:
             self._fresh = False  # what came with the handshake's answer is parsed first
         else:
-            self.closed = not self._connection.fill()
+            try:
+                self.closed = not self._connection.fill()
+            except Unavailable:  # reset by the peer: the same as closed, for who waits here
+                self.closed = True
         while (taken := take_frame(self._connection.buffer)) is not None:
             final, kind, data = taken
             if kind == PING:
@@ -120,13 +141,9 @@ class WebSocket:
 
     def close(self) -> None:
         """Say goodbye and close."""
-        try:
-            self._connection.sock.settimeout(1.0)
-            self._send(CLOSE, (1000).to_bytes(2, "big"))
-        except Unavailable:
-            pass
-        finally:
-            self._connection.close()
+        self._send(CLOSE, (1000).to_bytes(2, "big"))
+        self.push()
+        self._connection.close()
 
 
 def open_websocket(

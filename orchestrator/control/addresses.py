@@ -11,7 +11,6 @@ one pass at a time, gives any out.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
 from typing import TYPE_CHECKING
@@ -20,6 +19,8 @@ from orchestrator.control.records import LEASES, NETWORKS, VIP, VIPS, Lease, Net
 from orchestrator.store import keys
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.control.draft import Draft
 
 NODE_RANGE = 20  # prefix length of the cluster range's first part: the nodes' own addresses
@@ -70,6 +71,10 @@ class Addresses:
         """Keep a fixed address of a service from being given to others."""
         self._fixed[network].add(int(IPv4Address(address)))
 
+    def is_fixed(self, network: str, address: str) -> bool:
+        """Say whether a service asked for this very address."""
+        return int(IPv4Address(address)) in self._fixed[network]
+
     def held(self, network: str) -> set[int]:
         """Return every address of the network that somebody holds or that rests."""
         found = self._held.get(network)
@@ -119,16 +124,22 @@ class Addresses:
     def _give(self, network: Network, node: str) -> Given:
         pool = IPv4Network(network.pool)
         avoid = self.held(network.id) | self._fixed[network.id] | _unusable(pool)
+        # A /32 of another node inside our block would carry the traffic there.
+        foreign = avoid | {
+            int(IPv4Address(cidr.removesuffix("/32")))
+            for cidr, lease in self.leases(network.id).items()
+            if lease.node != node and cidr.endswith("/32")
+        }
         mine = [
             IPv4Network(c) for c, lease in self.leases(network.id).items() if lease.node == node
         ]
         for block in sorted(mine, key=lambda b: (-b.num_addresses, int(b.network_address))):
-            found = _first_free(block, avoid)
+            found = _first_free(block, foreign)
             if found is not None:
                 return self._take(network, found)
         fresh = self._new_block(network, pool, node)
         if fresh is not None:
-            found = _first_free(fresh, avoid)
+            found = _first_free(fresh, foreign)
             if found is not None:
                 self._lease(network, str(fresh), node)
                 return self._take(network, found)

@@ -5,12 +5,12 @@ control.py holds the writer's lock around every call and wakes the loop after it
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.control.dependencies import dependencies_of
-from orchestrator.control.deploying import Making, make_release, scale_problem
+from orchestrator.control.deploying import make_release, scale_problem
 from orchestrator.control.draft import Draft
+from orchestrator.control.making import Making
 from orchestrator.control.records import STACKS, Idempotency
 from orchestrator.control.rows import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound
@@ -21,7 +21,7 @@ from specs.task import Desired
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from orchestrator.control.state import Cluster
     from orchestrator.seams import Sealer

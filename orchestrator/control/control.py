@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections import deque
-from collections.abc import AsyncIterator, Mapping
 from typing import TYPE_CHECKING, NoReturn
 
 from orchestrator.control import ingest, looking, removal
@@ -33,6 +32,7 @@ from specs.api import ReleaseState
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import AsyncIterator, Mapping
 
     from orchestrator.control.state import Cluster
     from orchestrator.seams import Agents, Sealer
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RESYNC = 30.0  # seconds after which everything is looked at even if nothing happened
+SHORTEST = 0.001  # seconds; timers are not exact, so a rest too short to sleep must not spin
 RETRY = 0.5  # after the store could not be written
 
 
@@ -95,7 +96,7 @@ class Control:
             while True:
                 self._wake.clear()
                 due = await self._once(group)
-                delay = RESYNC if due is None else min(RESYNC, max(0.0, due - self._now()))
+                delay = RESYNC if due is None else min(RESYNC, max(SHORTEST, due - self._now()))
                 if not await self._woken(delay) and delay >= RESYNC:
                     self._notices.everything()
         raise AssertionError("the loop has no end")

@@ -6,13 +6,14 @@ a topological order is the order of starting. Pure; services.py and removal.py a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
 import networkx as nx
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
     from specs.stack import StackSpec
 
 

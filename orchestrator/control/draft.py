@@ -9,7 +9,6 @@ whole chunk and the next pass decides anew.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.control.records import RESTING, TASKS, Kind, Resting
@@ -17,6 +16,8 @@ from orchestrator.store import keys
 from orchestrator.store.base import MAX_OPERATIONS, Compare, Delete, Put, Store
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from orchestrator.control.state import Cluster
     from specs.base import Model
     from specs.task import Task

@@ -12,7 +12,6 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.records import VIPS, Network
-from specs.stack import Port, TaskSpec
 from specs.task import FINAL, Desired, Task, TaskState
 from specs.wire import (
     Assignment,
@@ -33,6 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.control.effective import Effective, Specs
     from orchestrator.control.state import Cluster
     from orchestrator.seams import Sealer
+    from specs.stack import Port, TaskSpec
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
 SHOWN = frozenset({TaskState.STARTING, TaskState.RUNNING})

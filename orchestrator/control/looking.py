@@ -6,7 +6,6 @@ them together, then what is left over: withdrawn tasks, resting addresses, histo
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from orchestrator.control import networks, reaper, releases, removal, stopping
@@ -16,6 +15,8 @@ from specs.api import ReleaseState
 from specs.task import FINAL, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.control.context import Pass
     from orchestrator.control.endpoints import Outgoing
     from specs.api import Stack
@@ -124,5 +125,6 @@ def _reserve_fixed(run: Pass) -> None:
 def look_over(run: Pass, out: Outgoing) -> None:
     """Decide what belongs to no stack: addresses that rested, leases and contents unused."""
     run.wake = None
+    _reserve_fixed(run)
     networks.rest_over(run, out.interested(n for n, r in run.cluster.resting.items() if r))
     reaper.sweep(run)

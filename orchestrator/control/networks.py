@@ -38,7 +38,7 @@ def _ensure(run: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
             ""
             if found is not None
             else (
-                f"external network {wanted.name} does not exist; deploy the stack that makes it first"
+                f"external network {wanted.name} does not exist; deploy the stack that has it first"
             )
         )
     settings = {
@@ -156,12 +156,14 @@ def rest_over(run: Pass, interested: dict[str, set[str]]) -> None:
         nodes = [n for n in interested.get(network_id, ()) if run.node_status(n) == "ready"]
         for address, record in list(resting.items()):
             until = run.observed.resting_since.get((network_id, address), run.now) + REST
-            if run.now < until:
+            # A fixed address has one owner, which waits for it: nodes' word is enough.
+            if run.now < until and not run.addresses.is_fixed(network_id, address):
                 run.look_again(until)
                 continue
             version = run.cluster.version(RESTING.key_of(record))
             if all(run.observed.acknowledged.get(n, 0) >= version for n in nodes):
                 run.draft.delete(RESTING, record)
+                run.look_again(run.now)  # what it kept from going may go now
     for network in list(run.cluster.networks.values()):
         if not network.retired or run.cluster.resting.get(network.id):
             continue

@@ -14,6 +14,7 @@ from orchestrator.control.records import (
     NETWORKS,
     NODES,
     RELEASES,
+    RESTING,
     STACKS,
     TASKS,
     VIP,
@@ -71,8 +72,14 @@ class Notices:
             for name, tasks in self._cluster.by_stack.items()
             if any(task.leaving for task in tasks.values())
         }
+        if any(self._cluster.resting.values()):
+            waiting |= self._unplaced()
         self._stacks |= waiting
         return bool(waiting)
+
+    def _unplaced(self) -> set[str]:
+        """Return stacks with tasks that wait for a node or an address."""
+        return {self._cluster.tasks[t].stack for t in self._cluster.unplaced}
 
     # nodes
 
@@ -119,6 +126,8 @@ class Notices:
             if kind is not LEASES:
                 self._out.forget_all()
             self._schedule()
+        elif kind is RESTING and new is None:
+            self.again(self._unplaced())
         elif kind is VOLUMES:
             stack = str(getattr(model, "stack", ""))
             if stack in self._cluster.stacks:
@@ -140,7 +149,7 @@ class Notices:
         after = new if isinstance(new, Node) else None
         if before is not None and after is not None and _same_place(before, after):
             # Only its facts moved: images, listening ports. Matters to what waits for a node.
-            self.again({t.stack for t in self._cluster.tasks.values() if t.node is None})
+            self.again(self._unplaced())
             return
         self._out.forget_all()
         self.everything()

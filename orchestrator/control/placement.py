@@ -31,12 +31,19 @@ def place_pending(run: Pass, waiting: list[Task], pinned: dict[str, str]) -> Non
     view = cluster_view(run)
     pending = []
     found: dict[str, Effective] = {}
+    stacks = {task.stack for task in waiting}
+    slots: dict[tuple[str, str, int], list[Task]] = defaultdict(list)
+    for stack in stacks:
+        for other in run.draft.tasks(stack).values():
+            if other.node is not None and other.state not in FINAL:
+                slots[(stack, other.service, other.slot)].append(other)
     for task in waiting:
         effective = run.specs.of(task.stack, task.release, task.service)
         if effective is None:
             continue
         found[task.id] = effective
-        pending.append(_pending(run, task, effective, pinned.get(task.id)))
+        slot = slots.get((task.stack, task.service, task.slot), [])
+        pending.append(_pending(run, task, effective, pinned.get(task.id), slot))
     result = place(view, pending, seed=0)
     for task in waiting:
         node = result.assigned.get(task.id)
@@ -76,7 +83,10 @@ def _assign(run: Pass, task: Task, effective: Effective, node: str, view: Cluste
             update={
                 "node": node,
                 "status": status,
-                "pending_reason": "",
+                # What it waits for before it may start stays true; why it had no node does not.
+                "pending_reason": task.pending_reason
+                if task.state is TaskState.NEW and task.desired is Desired.PREPARED
+                else "",
                 "addresses": addresses,
                 "host_ports": _host_ports(effective, view.nodes[node]),
             }
@@ -159,10 +169,14 @@ def node_of_client(nodes: object, boot_id: str) -> str | None:
     return None
 
 
-def _pending(run: Pass, task: Task, effective: Effective, pinned: str | None) -> Pending:
+def _pending(
+    run: Pass, task: Task, effective: Effective, pinned: str | None, slot: list[Task]
+) -> Pending:
     service = effective.service
     reserved = effective.task.resources.reservations
-    replaced = _gives_way(run, task, effective)
+    # The task of the slot that will be stopped before this one starts.
+    goes_first = effective.service.update.order == "stop-first"
+    replaced = next((t for t in slot if goes_first and t.id != task.id), None)
     return Pending(
         task=task.id,
         service=effective.key,
@@ -184,22 +198,6 @@ def _pending(run: Pass, task: Task, effective: Effective, pinned: str | None) ->
         instead_of=replaced.node if replaced is not None else None,
         instead_use=_reserved(run, replaced) if replaced is not None else (0.0, 0),
     )
-
-
-def _gives_way(run: Pass, task: Task, effective: Effective) -> Task | None:
-    """Return the task of the same slot that will be stopped before this one starts."""
-    if effective.service.update.order != "stop-first":
-        return None
-    for other in run.draft.tasks(task.stack).values():
-        if (
-            other.service == task.service
-            and other.slot == task.slot
-            and other.id != task.id
-            and other.node is not None
-            and other.state not in FINAL
-        ):
-            return other
-    return None
 
 
 def _reserved(run: Pass, task: Task) -> tuple[float, int]:

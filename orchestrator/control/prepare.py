@@ -75,9 +75,12 @@ class Preparation:
                     group.create_task(resolve(image, policy, services), name=f"image {image}")
                 for service in builds:
                     group.create_task(build(service), name=f"build {service.name}")
-        except* NoImage as failures:
+        except ExceptionGroup as group_error:
+            expected, others = group_error.split(NoImage)
+            if expected is None or others is not None:
+                raise
             # All failures in one go would be kinder, but the first one cancels the rest.
-            raise NoImage(str(_first(failures))) from None
+            raise NoImage(str(_first(expected))) from None
         return result
 
     def _policy(self, service: ServiceSpec) -> Policy:

@@ -210,15 +210,11 @@ class _Story:
             return
         tasks = self._cluster.by_stack.get(self._stack, {}).values()
         left = [t for t in tasks if stack.desired == "removed" or t.state not in FINAL]
-        silent = {
-            t.node
-            for t in left
-            if t.node in self._cluster.conditions
-            and self._cluster.conditions[t.node].status != "ready"
-        }
-        for node in sorted(n for n in silent if n is not None and n not in self._warned):
+        silent: set[str] = {t.node for t in left if t.node is not None and not self._hears(t.node)}
+        for node in sorted(silent - self._warned):
             self._warned.add(node)
-            name = self._cluster.nodes[node].name
+            record = self._cluster.nodes.get(node)
+            name = record.name if record is not None else node
             yield self._line(
                 "warning",
                 node=name,
@@ -226,6 +222,10 @@ class _Story:
             )
         if all(t.node in silent for t in left) and (left or stack.desired == "stopped"):
             yield self._line("end", state=stack.desired, ok=True)
+
+    def _hears(self, node: str) -> bool:
+        condition = self._cluster.conditions.get(node)
+        return condition is not None and condition.status == "ready"
 
     def _line(self, kind: str, **fields: object) -> Progress:
         return Progress.model_validate(

@@ -15,7 +15,6 @@ from orchestrator.control.gates import failed_for_good
 from orchestrator.control.records import RELEASES, STACKS
 from orchestrator.control.services import ServiceState, Target
 from specs.api import Release, ReleaseState, Stack
-from specs.stack import StackSpec
 from specs.task import FINAL, Desired, Task, TaskState
 
 if TYPE_CHECKING:
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
 
     from orchestrator.control.context import Pass
     from orchestrator.control.state import Cluster
+    from specs.stack import StackSpec
 
 ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
 

@@ -1,6 +1,7 @@
-"""Rows for the API: records shaped for people, pure functions of the mirror.
+"""Records in words and numbers for people, pure functions of the mirror.
 
-``orchestrator.api`` and progress.py call these; they never wait and never write.
+progress.py calls these, and ``orchestrator.api.rows`` where the whole cluster is needed
+to say how a task is.
 """
 
 from __future__ import annotations
@@ -8,27 +9,18 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from specs.api import (
-    NodeDetail,
-    NodeRow,
     Problem,
     Release,
     ReleaseRow,
-    ReleaseState,
-    ServiceRow,
-    StackDetail,
-    StackRow,
-    TaskRow,
 )
-from specs.node import NodeCondition
 from specs.task import FINAL, Desired, Health, Task, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
     from orchestrator.control.state import Cluster
+    from orchestrator.seams import ClusterView
     from specs.api import Stack
-    from specs.node import Node
-    from specs.stack import Port, ServiceSpec, StackSpec
+    from specs.node import NodeCondition
+    from specs.stack import ServiceSpec, StackSpec
     from specs.task import Run
 
 
@@ -46,24 +38,28 @@ def ago(seconds: float) -> str:
 
 def status_text(cluster: Cluster, task: Task, now: float, *, times: bool = True) -> str:
     """Return one phrase on how the task is: ``running 2 min (healthy)``."""
-    condition = cluster.conditions.get(task.node or "")
-    if task.state not in FINAL and condition is not None and condition.status != "ready":
-        node = cluster.nodes[task.node or ""].name
-        text = f"{condition.status}: node {node} {_node_words(condition)}"
-        tied = _tied(cluster, task)
-        return f"{text}; waits for it because {tied} is there" if tied else text
-    if task.state in (TaskState.NEW, TaskState.PENDING):
-        return f"pending: {task.pending_reason}" if task.pending_reason else "pending"
     if task.state in FINAL:
         return _ended_text(task, now, times=times)
+    if unheard := unheard_text(cluster, task):
+        return unheard
     if task.leaving or task.desired in (Desired.SHUTDOWN, Desired.REMOVED):
         return "stopping"
     if task.state is TaskState.RUNNING:
         return _running_text(task, now, times=times)
-    if task.state is TaskState.PREPARED and task.desired is Desired.PREPARED:
-        why = task.pending_reason or "waits for its dependencies"
-        return f"prepared: {why}"
-    return f"{task.state.value}: {task.status.reason}" if task.status.reason else task.state.value
+    word = "pending" if task.state is TaskState.NEW else task.state.value
+    reason = task.pending_reason or task.status.reason
+    return f"{word}: {reason}" if reason else word
+
+
+def unheard_text(cluster: ClusterView, task: Task) -> str:
+    """Return how a task is whose node does not answer, "" where that is not so."""
+    condition = cluster.conditions.get(task.node or "")
+    if task.state in FINAL or condition is None or condition.status == "ready":
+        return ""
+    node = cluster.nodes[task.node or ""].name
+    text = f"{condition.status}: node {node} {_node_words(condition)}"
+    tied = _tied(cluster, task)
+    return f"{text}; waits for it because {tied} is there" if tied else text
 
 
 def _node_words(condition: NodeCondition) -> str:
@@ -117,10 +113,10 @@ def _ended_text(task: Task, now: float, *, times: bool) -> str:
     return word
 
 
-def _tied(cluster: Cluster, task: Task) -> str:
+def _tied(cluster: ClusterView, task: Task) -> str:
     """Return what ties the task to its node: a volume's name, or ""."""
     release = cluster.releases.get((task.stack, task.release))
-    spec = cluster.spec_of(release) if release is not None else None
+    spec = cluster.parts.get(release.spec) if release is not None else None
     service = spec.services.get(task.service) if spec is not None else None
     if spec is None or service is None:
         return ""
@@ -129,59 +125,6 @@ def _tied(cluster: Cluster, task: Task) -> str:
             volume = spec.volumes.get(mount.source)
             return f"volume {volume.name if volume is not None else mount.source}"
     return ""
-
-
-def _service_of(cluster: Cluster, task: Task) -> ServiceSpec | None:
-    release = cluster.releases.get((task.stack, task.release))
-    spec = cluster.spec_of(release) if release is not None else None
-    return spec.services.get(task.service) if spec is not None else None
-
-
-def port_texts(ports: Iterable[Port], chosen: dict[str, int] | None = None) -> tuple[str, ...]:
-    """Return ports as docker ps writes them: ``0.0.0.0:8080->80/tcp``."""
-    texts = []
-    for port in ports:
-        number = port.published or (chosen or {}).get(f"{port.target}/{port.protocol}")
-        if number is None:
-            texts.append(f"{port.target}/{port.protocol}")
-        else:
-            texts.append(f"{port.host_ip or '0.0.0.0'}:{number}->{port.target}/{port.protocol}")
-    return tuple(texts)
-
-
-def task_row(cluster: Cluster, task: Task, now: float) -> TaskRow:
-    """Return one line of ``corral ps``."""
-    service = _service_of(cluster, task)
-    node = cluster.nodes.get(task.node or "")
-    run = task.status.run
-    spec = service.task if service is not None else None
-    return TaskRow(
-        id=task.id,
-        name=task.name,
-        service=task.service,
-        image=spec.image if spec is not None else "",
-        command=" ".join(spec.command or ()) if spec is not None else "",
-        node=node.name if node is not None else (task.node or ""),
-        state=task.state.value,
-        ready=task.status.ready,
-        health=task.status.health.value,
-        status=status_text(cluster, task, now),
-        exit_code=run.exit_code if run is not None and run.finished_at is not None else None,
-        restarts=task.status.restarts,
-        created_at=task.created_at,
-        started_at=run.started_at if run is not None else None,
-        ports=port_texts(spec.ports, task.host_ports) if spec is not None else (),
-        addresses=tuple(task.addresses.values()),
-        release=task.release,
-    )
-
-
-def shown_tasks(cluster: Cluster, stack: str, *, everything: bool = False) -> list[Task]:
-    """Return the tasks ``corral ps`` lists: those that count, with ``everything`` all."""
-    tasks = list(cluster.by_stack.get(stack, {}).values())
-    if not everything:
-        tasks = [t for t in tasks if t.state not in FINAL]
-    return sorted(tasks, key=lambda t: (t.service, t.slot, t.created_at, t.id))
 
 
 def _spec(cluster: Cluster, stack: Stack) -> StackSpec | None:
@@ -240,79 +183,6 @@ def failed_tasks(cluster: Cluster, stack: str, release: int) -> list[Task]:
     ]
 
 
-def stack_status(cluster: Cluster, stack: Stack) -> tuple[str, str]:
-    """Return a word and a reason for a stack."""
-    if stack.desired == "removed":
-        return "removing", ""
-    tasks = cluster.by_stack.get(stack.name, {}).values()
-    if stack.desired == "stopped":
-        return ("stopping" if any(t.state not in FINAL for t in tasks) else "stopped"), ""
-    release = cluster.releases.get((stack.name, stack.release))
-    if release is None:
-        return "unknown", ""
-    if release.state in (ReleaseState.PENDING, ReleaseState.DEPLOYING, ReleaseState.FAILED):
-        return release.state.value, release.reason
-    counts = service_counts(cluster, stack.name)
-    short = [f"{s} {r}/{w}" for s, (r, w) in counts.items() if r < w]
-    if short:
-        return "degraded", ", ".join(short)
-    return (
-        ("rolled back", release.reason)
-        if release.state is ReleaseState.ROLLED_BACK
-        else (
-            "running",
-            "",
-        )
-    )
-
-
-def stack_row(cluster: Cluster, stack: Stack) -> StackRow:
-    """Return one line of ``corral ls``."""
-    status, reason = stack_status(cluster, stack)
-    counts = service_counts(cluster, stack.name)
-    return StackRow(
-        name=stack.name,
-        status=status,
-        release=stack.release,
-        services=len(counts),
-        tasks=f"{sum(r for r, _ in counts.values())}/{sum(w for _, w in counts.values())}",
-        reason=reason,
-    )
-
-
-def stack_detail(cluster: Cluster, stack: Stack) -> StackDetail:
-    """Return a stack with a row for each service."""
-    row = stack_row(cluster, stack)
-    spec = _spec(cluster, stack)
-    counts = service_counts(cluster, stack.name)
-    live: dict[str, int] = {}
-    for task in cluster.by_stack.get(stack.name, {}).values():
-        if task.live:
-            live[task.service] = live.get(task.service, 0) + 1
-    services = tuple(
-        ServiceRow(
-            name=name,
-            image=service.task.image,
-            mode=service.mode,
-            replicas=counts[name][1],
-            tasks=live.get(name, 0),
-            ready=counts[name][0],
-            scaled=name in stack.overrides,
-            ports=port_texts(service.task.ports),
-        )
-        for name, service in sorted((spec.services if spec is not None else {}).items())
-    )
-    return StackDetail(
-        name=row.name,
-        status=row.status,
-        release=row.release,
-        running=stack.running,
-        tasks=row.tasks,
-        reason=row.reason,
-        services=services,
-    )
-
-
 def release_row(release: Release, warnings: tuple[Problem, ...] = ()) -> ReleaseRow:
     """Return one line of a stack's releases."""
     return ReleaseRow(
@@ -323,38 +193,3 @@ def release_row(release: Release, warnings: tuple[Problem, ...] = ()) -> Release
         created_at=release.created_at,
         warnings=warnings,
     )
-
-
-def node_row(cluster: Cluster, node: Node) -> NodeRow:
-    """Return one line of ``corral node ls``."""
-    return NodeRow(**_node_fields(cluster, node))
-
-
-def node_detail(cluster: Cluster, node: Node) -> NodeDetail:
-    """Return a node with what its agent found out about the machine."""
-    return NodeDetail(
-        **_node_fields(cluster, node),
-        facts=node.facts,
-        underlay=node.underlay,
-        overlay=node.overlay,
-        joined_at=node.joined_at,
-    )
-
-
-def _node_fields(cluster: Cluster, node: Node) -> dict[str, object]:
-    condition = cluster.conditions.get(node.id, NodeCondition())
-    tasks = cluster.by_node.get(node.id, {}).values()
-    return {
-        "id": node.id,
-        "name": node.name,
-        "status": condition.status,
-        "reason": condition.reason,
-        "availability": node.availability,
-        "address": node.address,
-        "labels": node.labels,
-        "tasks": sum(1 for t in tasks if t.state not in FINAL),
-        "cpus": node.facts.cpus,
-        "memory": node.facts.memory,
-        "version": node.facts.agent_version,
-        "warnings": (*node.facts.missing, *node.facts.warnings),
-    }

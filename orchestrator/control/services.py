@@ -20,11 +20,11 @@ from scheduler.reconcile import Plan, Wanted, reconcile
 from scheduler.replicas import Replica
 from scheduler.rollout import Moves, advance
 from scheduler.view import NodeView
-from specs.stack import StackSpec, task_name
+from specs.stack import Condition, StackSpec, task_name
 from specs.task import FINAL, Desired, Task, TaskState, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from orchestrator.control.context import Pass
     from orchestrator.control.effective import Effective
@@ -45,6 +45,7 @@ class ServiceState:
     moves: Moves = field(default_factory=Moves)
     waits_for: str = ""  # the dependency it waits for, for people
     networks: str = ""  # why its addresses cannot be given
+    must_end: bool = False  # others wait for it to complete: running is not enough
 
     @property
     def settled(self) -> int:
@@ -54,7 +55,7 @@ class ServiceState:
             for t in self.replicas
             if t.slot in self.wanted.slots
             and t.spec_hash == self.wanted.slots[t.slot]
-            and ((t.ready and t.live) or (t.done and not t.going))
+            and ((t.ready and t.live and not self.must_end) or (t.done and not t.going))
         }
         return len(good)
 
@@ -105,6 +106,11 @@ def _plan_service(
     name = effective.service.name
     replicas = [replica(run, task, effective) for task in tasks]
     state = ServiceState(name, effective, wanted, replicas)
+    state.must_end = any(
+        edge.condition is Condition.COMPLETED
+        for other in target.spec.services.values()
+        if (edge := other.depends_on.get(name)) is not None
+    )
     state.networks = ensure_vips(run, effective) if wanted.slots else ""
     gate = admitted(effective, replicas, target)
     if not gate:
@@ -128,11 +134,10 @@ def _plan_service(
     for task_id in stopped:
         stopping.begin(run, by_id[task_id])
     for create in (*state.plan.create, *state.moves.create):
-        task = create_task(run, effective, create, gate=gate)
+        task = create_task(run, effective, create, gate=gate, waits_for=state.waits_for)
         if create.node is not None:
             pinned[task.id] = create.node
-    if gate:
-        _start(run, effective, [t for t in tasks if t.id not in stopped], wanted)
+    _start(run, effective, tasks, wanted, blocked=state.waits_for)
     _trim(run, tasks, wanted)
     for task in tasks:
         if wanted.nodes.get(task.slot) and task.node is None:
@@ -163,7 +168,9 @@ def replica(run: Pass, task: Task, effective: Effective | None) -> Replica:
     status = run.node_status(task.node)
     record = run.cluster.nodes.get(task.node) if task.node is not None else None
     evicted = record is not None and (record.availability == "drain" or record.removing)
-    tied = bool(effective is not None and homes(run, effective, task.slot))
+    tied = effective is not None and (
+        effective.service.mode == "global" or bool(homes(run, effective, task.slot))
+    )
     gone = task.node is not None and record is None
     lived = run.now - mark.ready_since if mark.ready_since is not None else mark.lived
     return Replica(
@@ -243,7 +250,9 @@ def _node_facts(node: Node) -> NodeView:
     )
 
 
-def create_task(run: Pass, effective: Effective, create: Create, *, gate: bool) -> Task:
+def create_task(
+    run: Pass, effective: Effective, create: Create, *, gate: bool, waits_for: str = ""
+) -> Task:
     """Create a task; it is told to get ready, and to run at once where nothing holds it back."""
     ends_first = create.replaces is not None and effective.service.update.order == "stop-first"
     task = Task(
@@ -256,6 +265,7 @@ def create_task(run: Pass, effective: Effective, create: Create, *, gate: bool) 
         spec_hash=create.spec_hash,
         desired=Desired.RUNNING if gate and not ends_first else Desired.PREPARED,
         attempt=create.attempt,
+        pending_reason=f"waits for {waits_for}" if waits_for else "",
         created_at=run.wall,
         status=TaskStatus(state=TaskState.NEW),
     )
@@ -263,42 +273,64 @@ def create_task(run: Pass, effective: Effective, create: Create, *, gate: bool) 
     return task
 
 
-def _start(run: Pass, effective: Effective, tasks: list[Task], wanted: Wanted) -> None:
-    """Let prepared tasks run, unless the one they replace must end first."""
+def _start(
+    run: Pass, effective: Effective, tasks: list[Task], wanted: Wanted, *, blocked: str = ""
+) -> None:
+    """Let prepared tasks run, unless a dependency or the task they replace must come first."""
     order = effective.service.update.order
+    slots = tasks_by_slot(tasks)
     for task in tasks:
-        if task.desired is not Desired.PREPARED or task.leaving or task.state in FINAL:
+        current = run.draft.task(task.id)
+        if current is None or not current.live or current.desired is not Desired.PREPARED:
             continue
         if wanted.slots.get(task.slot) != task.spec_hash:
             continue
-        if order == "stop-first" and _held_by_another(run, task, tasks):
-            continue
-        current = run.draft.task(task.id)
-        if current is not None:
-            run.draft.put_task(current.model_copy(update={"desired": Desired.RUNNING}))
+        holder = _held_by(run, task, slots[task.slot]) if order == "stop-first" else None
+        reason = f"waits for {blocked}" if blocked else ""
+        if not reason and holder is not None:
+            reason = f"waits until {holder.name} of release {holder.release} has stopped"
+        _let_run(run, current, reason)
 
 
-def _held_by_another(run: Pass, task: Task, tasks: list[Task]) -> bool:
-    """Say whether another task of the slot still runs where it can be heard.
-
-    A task that moves off a draining node starts before the old one stops: both are current.
-    """
-    return any(
-        other.slot == task.slot
-        and other.id != task.id
-        and other.state not in FINAL
-        and (other.leaving or not other.live or other.spec_hash != task.spec_hash)
-        and run.node_status(other.node) != "down"
-        for other in run.draft.tasks(task.stack).values()
-        if other.service == task.service
-    )
+def _let_run(run: Pass, current: Task, reason: str) -> None:
+    """Tell a task to run, or say what it waits for once it has a node."""
+    if not reason:
+        update: dict[str, object] = {"desired": Desired.RUNNING}
+        if current.node is not None:
+            update["pending_reason"] = ""
+        run.draft.put_task(current.model_copy(update=update))
+    elif current.node is not None and current.pending_reason != reason:
+        run.draft.put_task(current.model_copy(update={"pending_reason": reason}))
 
 
-def _trim(run: Pass, tasks: list[Task], wanted: Wanted) -> None:
+def tasks_by_slot(tasks: Iterable[Task]) -> dict[int, list[Task]]:
+    """Return one service's tasks by slot."""
     slots: dict[int, list[Task]] = defaultdict(list)
     for task in tasks:
         slots[task.slot].append(task)
-    for slot, found in slots.items():
+    return slots
+
+
+def _held_by(run: Pass, task: Task, slot: list[Task]) -> Task | None:
+    """Return another task of the slot that still runs where it can be heard.
+
+    A task that moves off a draining node starts before the old one stops: both are current.
+    """
+    for known in slot:
+        other = run.draft.task(known.id)
+        if (
+            other is not None
+            and other.id != task.id
+            and other.state not in FINAL
+            and (not other.live or other.spec_hash != task.spec_hash)
+            and run.node_status(other.node) != "down"
+        ):
+            return other
+    return None
+
+
+def _trim(run: Pass, tasks: list[Task], wanted: Wanted) -> None:
+    for slot, found in tasks_by_slot(tasks).items():
         stopping.trim(run, found, wanted=slot in wanted.slots)
 
 
@@ -350,7 +382,7 @@ def _slots_as_they_are(run: Pass, tasks: list[Task]) -> dict[int, Effective]:
 
 
 def _failed_attempt(run: Pass, tasks: list[Task], create: Create, stack: Stack) -> bool:
-    """Say whether the slot holds only what a failed release left behind: that is kept to be seen."""
+    """Say whether the slot holds only what a failed release left: that is kept to be seen."""
     ended = [t for t in tasks if t.slot == create.slot and t.state in FINAL]
     if not ended:
         return False

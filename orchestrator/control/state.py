@@ -15,7 +15,6 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from orchestrator.control.records import (
-    CONTENTS,
     IDEMPOTENCY,
     LEASES,
     NETWORKS,
@@ -39,14 +38,14 @@ from orchestrator.control.records import (
 )
 from orchestrator.store import keys
 from orchestrator.store.base import Change, Compacted, Store
-from specs.api import Release, Stack
-from specs.node import Node, NodeCondition
-from specs.stack import StackSpec
-from specs.task import Task
 
 if TYPE_CHECKING:
+    from specs.api import Release, Stack
     from specs.base import Model
     from specs.kit.clock import Clock
+    from specs.node import Node, NodeCondition
+    from specs.stack import StackSpec
+    from specs.task import Task
 
 log = logging.getLogger(__name__)
 
@@ -75,6 +74,7 @@ class Cluster:
         self.conditions: dict[str, NodeCondition] = {}
         self.by_stack: dict[str, dict[str, Task]] = defaultdict(dict)
         self.by_node: dict[str, dict[str, Task]] = defaultdict(dict)
+        self.unplaced: set[str] = set()  # tasks without a node
         self.by_network: dict[str, dict[str, str]] = defaultdict(dict)  # network: address -> task
         self.stack_releases: dict[str, dict[int, Release]] = defaultdict(dict)
         self._versions: dict[str, int] = {}
@@ -201,35 +201,39 @@ class Cluster:
             _put(self.parts, digest, cast("StackSpec | None", new))
             return
         record: Any = new if new is not None else old
-        if record is None:
-            return
+        if record is not None:
+            self._index_record(kind, record, gone=new is None)
+
+    def _index_record(self, kind: Kind, record: Any, *, gone: bool) -> None:
+        where: dict[Any, Any]
         if kind is STACKS:
-            _put(self.stacks, record.name, new)
+            where, key = self.stacks, record.name
         elif kind is RELEASES:
-            _put(self.releases, (record.stack, record.number), new)
-            _put(self.stack_releases[record.stack], record.number, new)
+            _put(self.releases, (record.stack, record.number), None if gone else record)
+            where, key = self.stack_releases[record.stack], record.number
         elif kind is NODES:
-            _put(self.nodes, record.id, new)
-            if new is None:
+            where, key = self.nodes, record.id
+            if gone:
                 self.conditions.pop(record.id, None)
             self._nodes_changed.set()
-        elif kind is NETWORKS:
-            _put(self.networks, record.id, new)
         elif kind is LEASES:
-            _put(self.leases[record.network], record.cidr, new)
+            where, key = self.leases[record.network], record.cidr
         elif kind is VIP:
-            _put(self.vips[record.network], (record.stack, record.service), new)
+            where, key = self.vips[record.network], (record.stack, record.service)
         elif kind is RESTING:
-            _put(self.resting[record.network], record.address, new)
-        elif kind is CONTENTS:
-            _put(self.contents, record.id, new)
+            where, key = self.resting[record.network], record.address
         elif kind is VOLUMES:
-            _put(self.volumes, record.name, new)
+            where, key = self.volumes, record.name
+        else:
+            where = self.networks if kind is NETWORKS else self.contents
+            key = record.id
+        _put(where, key, None if gone else record)
 
     def _index_task(self, old: Task | None, new: Task | None) -> None:
         if old is not None:
             self.tasks.pop(old.id, None)
             self.by_stack[old.stack].pop(old.id, None)
+            self.unplaced.discard(old.id)
             if old.node is not None:
                 self.by_node[old.node].pop(old.id, None)
             for network, address in old.addresses.items():
@@ -240,6 +244,8 @@ class Cluster:
             self.by_stack[new.stack][new.id] = new
             if new.node is not None:
                 self.by_node[new.node][new.id] = new
+            else:
+                self.unplaced.add(new.id)
             for network, address in new.addresses.items():
                 self.by_network[network][address] = new.id
 

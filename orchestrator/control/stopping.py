@@ -34,7 +34,7 @@ def begin(
     if task.node not in run.cluster.nodes:
         run.draft.delete_task(task)  # its node left the cluster: nobody is there to ask
         return
-    if task.desired is Desired.REMOVED or (task.desired is final and not task.leaving):
+    if task.desired in (Desired.REMOVED, final):
         return
     if graceful and task.status.ready and task.addresses and task.state not in FINAL:
         if not task.leaving:
@@ -69,15 +69,17 @@ def advance(run: Pass, task: Task, interested: Mapping[str, set[str]]) -> None:
             (
                 "endpoint.late",
                 task.stack,
-                f"{task.name} is stopped although {names} did not confirm within "
-                f"{ACK_LIMIT:g} s that it gets no more traffic",
+                (
+                    f"{task.name} is stopped although {names} did not confirm within "
+                    f"{ACK_LIMIT:g} s that it gets no more traffic"
+                ),
             )
         )
     run.draft.put_task(task.model_copy(update={"desired": Desired.REMOVED}))
 
 
 def trim(run: Pass, tasks: list[Task], *, wanted: bool) -> None:
-    """Let go of what ended in one slot, but the newest; of everything where the slot is unwanted."""
+    """Let go of what ended in one slot: all but the newest, all where it is unwanted."""
     ended = sorted(
         (t for t in tasks if t.state in FINAL and t.desired is not Desired.REMOVED),
         key=lambda t: (t.desired is not Desired.SHUTDOWN, t.created_at, t.id),

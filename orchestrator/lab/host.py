@@ -111,6 +111,8 @@ class Host:
                 os.mknod(self.upper / path, 0o020000, 0)  # an overlayfs whiteout
         name = self.name
         known = "".join(f"{a.ipv4} {a.host}\n" for a in neighbours)
+        for accounts in ("passwd", "group", "shadow", "gshadow"):
+            _without_corral(Path("/etc", accounts), etc / accounts)
         (etc / "hostname").write_text(f"{name}\n")
         (etc / "hosts").write_text(f"127.0.0.1 localhost\n::1 localhost\n{known}")
         (etc / "resolv.conf").write_text("# a lab host knows no name server\n")
@@ -360,6 +362,17 @@ class Host:
         )
         argv = self.argv(["sh", "-ec", 'mkdir -p "$1" && tar -C "$1" -xf -', "sh", target])
         subprocess.run(argv, input=archive.stdout, check=True, timeout=60)
+
+
+def _without_corral(source: Path, target: Path) -> None:
+    """Copy an account file of a machine that itself has corral's user or group."""
+    lines = source.read_text().splitlines(keepends=True)
+    kept = [line for line in lines if not line.startswith("corral:")]
+    if kept != lines:
+        target.touch(source.stat().st_mode & 0o777)
+        target.write_text("".join(kept))
+        shutil.copystat(source, target)
+        os.chown(target, source.stat().st_uid, source.stat().st_gid)
 
 
 def _set_network(descriptor: int) -> None:

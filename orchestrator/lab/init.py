@@ -178,6 +178,8 @@ def become_host(config: dict[str, Any]) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     null = os.open("/dev/null", os.O_RDWR)
     sshd = start_sshd(config, null, log)
+    if os.access("/etc/rc.local", os.X_OK):  # how a machine without systemd starts local services
+        spawn(["/etc/rc.local"], config, null, log)
     sys.stdout.write("ready\n")
     sys.stdout.flush()
     for target, source in ((0, null), (1, log), (2, log)):
@@ -186,12 +188,15 @@ def become_host(config: dict[str, Any]) -> NoReturn:
 
 
 def start_sshd(config: dict[str, Any], null: int, log: int) -> int:
+    return spawn(config["sshd"], config, null, log)
+
+
+def spawn(argv: list[str], config: dict[str, Any], null: int, log: int) -> int:
     actions = [
         (os.POSIX_SPAWN_DUP2, null, 0),
         (os.POSIX_SPAWN_DUP2, log, 1),
         (os.POSIX_SPAWN_DUP2, log, 2),
     ]
-    argv = config["sshd"]
     return os.posix_spawn(
         argv[0], argv, config["environment"], file_actions=actions, setsigmask=[], setsid=True
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 CLUSTER = "/cluster"  # {"id", "epoch", "pool", "created_at"}
+AUTHORITY = "/authority"  # {"key": sealed, "certificate": PEM}
 STACKS = "/stacks/"
 RELEASES = "/releases/"
 PARTS = "/parts/"  # content-addressed: StackSpec JSON by hash

@@ -133,7 +133,7 @@ class Writer:
     def _drop_failed(self, exc: Exception) -> None:
         """Let go of a file whose disk failed: only a fresh, verified open knows what is in it."""
         if isinstance(exc, DiskFailed) and self._file is not None:
-            log.warning("the state file's disk failed; opening it afresh", exc_info=exc)
+            log.warning("%s; opening the file afresh", exc)
             self._file.abandon()
             self._file = None
 

@@ -16,6 +16,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, Self
 
@@ -420,10 +421,11 @@ def _wanted_status(task: Assignment, old: TaskStatus, behaviour: Behaviour) -> T
 
 
 def _started(task: Assignment, old: TaskStatus, behaviour: Behaviour) -> dict[str, object]:
-    run = Run(number=1, pid=4242, started_at=1_700_000_000.0)
-    ended = run.model_copy(
-        update={"finished_at": 1_700_000_001.0, "exit_code": behaviour.exit_code}
-    )
+    run = old.run
+    if run is None or run.finished_at is not None or task.restart > old.restart_done:
+        number = run.number + 1 if run else 1
+        run = Run(number=number, pid=4000 + number, started_at=time.time())
+    ended = run.model_copy(update={"finished_at": time.time(), "exit_code": behaviour.exit_code})
     # A task that was running does not go back to starting; it is merely not ready.
     starting = TaskState.RUNNING if old.state is TaskState.RUNNING else TaskState.STARTING
     state, ready, last = {

@@ -21,7 +21,11 @@ if TYPE_CHECKING:
 
     from specs.wire import Assignment, Content, NetworkState, NodeSelf, Peer, ServiceEndpoints
 
-APPLETS = ["sh", "ls", "cat", "echo", "sleep", "id", "ps", "kill", "true", "false", "env", "stat", "touch", "seq", "head", "dd", "yes", "printf", "test", "grep", "hostname", "mount", "mkdir", "rm", "nc", "tty", "stty", "wc"]
+_APPLETS = """
+sh ls cat echo sleep id ps kill true false env stat touch seq head dd yes printf test grep
+hostname mount mkdir rm nc tty stty wc
+"""
+APPLETS = tuple(_APPLETS.split())
 DIGEST = "sha256:" + "a" * 64
 
 
@@ -142,7 +146,7 @@ class FakeVolumes:
 
 @dataclass
 class FakeNetwork:
-    """A network that is only remembered: every task gets a namespace of its own from the runtime."""
+    """A network that is only remembered; the runtime makes each task a namespace."""
 
     attached: set[str] = field(default_factory=set)
     applied: list[dict[str, bool]] = field(default_factory=list)

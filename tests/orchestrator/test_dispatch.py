@@ -13,6 +13,7 @@ from orchestrator import dispatch, identity
 from orchestrator.dispatch import Dispatcher
 from orchestrator.errors import Invalid, NotFound, Unavailable
 from orchestrator.seams import LogQuery
+from orchestrator.store.base import Unavailable as StoreUnavailable
 from orchestrator.store.memory import MemoryStore
 from orchestrator.transport.local import LocalTransport
 from specs.kit.clock import SystemClock
@@ -302,9 +303,10 @@ async def test_facts_and_task_moves_do(world):
     )
 
 
-async def test_a_report_that_could_not_be_stored_comes_again(world):
+@pytest.mark.parametrize("error", [Unavailable, StoreUnavailable])
+async def test_a_report_that_could_not_be_stored_comes_again(world, error, caplog):
     await world.connected()
-    world.control.error = Unavailable("no space is left")
+    world.control.error = error("no space is left")
     world.control.want("n1", tasks(assignment("t1")))
     await world.control.until(lambda: world.control.lost)
     assert "no space is left" in world.control.lost[-1][1]
@@ -313,6 +315,7 @@ async def test_a_report_that_could_not_be_stored_comes_again(world):
     await world.control.until(
         lambda: any(r.full and "t1" in r.tasks for _, r in world.control.reports)
     )
+    assert "Traceback" not in caplog.text
 
 
 async def test_a_mistake_of_ours_ends_one_session_not_the_dispatcher(world, caplog):

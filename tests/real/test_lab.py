@@ -172,7 +172,8 @@ def test_the_leak_check_sees_each_kind(host):
     make = """
     setsid sleep 1000 >/dev/null 2>&1 & echo $! > /tmp/pid
     ip link add cr-vxlan type bridge; ip address add 10.99.0.1/24 dev cr-vxlan
-    ip route add 10.98.0.0/24 dev lo; ip rule add fwmark 7 table 7; nft add table inet corral; nft add chain inet corral c
+    ip route add 10.98.0.0/24 dev lo; ip rule add fwmark 7 table 7
+    nft add table inet corral; nft add chain inet corral c
     mkdir -p /run/corral; mount -t tmpfs t /run/corral
     mkdir /sys/fs/cgroup/pids/corral; touch /opt/file
     sysctl -qw net.ipv4.ip_forward=1

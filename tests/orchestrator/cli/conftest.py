@@ -11,7 +11,7 @@ import pytest
 from orchestrator.cli.main import main
 
 sys.path.insert(0, str(Path(__file__).parent))
-from fake import FakeController  # noqa: E402 - the folder is no package
+from fake import FakeController
 
 ROOT = Path(__file__).parents[3]
 
@@ -52,16 +52,16 @@ def corral(capsys):
 
 
 @pytest.fixture
-def spawn():
-    """Start the real command in a process of its own."""
+def spawn_program():
+    """Run Python text in a process of its own, as `corral ARGUMENTS` would run."""
     running = []
 
-    def start(*argv, **options):
+    def start(program, *argv, **options):
         options.setdefault("stdin", subprocess.DEVNULL)
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("stderr", subprocess.PIPE)
         process = subprocess.Popen(
-            [sys.executable, "-m", "orchestrator.cli.main", *argv],
+            [sys.executable, "-P", "-c", program, *argv],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             **options,
         )

@@ -61,9 +61,7 @@ class FakeController:
         self.routes.insert(0, (method, re.compile(pattern + r"\Z"), answer))
 
     def asked(self, method: str, pattern: str) -> list[Request]:
-        return [
-            r for r in self.requests if r.method == method and re.fullmatch(pattern, r.path)
-        ]
+        return [r for r in self.requests if r.method == method and re.fullmatch(pattern, r.path)]
 
     def close(self) -> None:
         self.closing.set()
@@ -116,7 +114,9 @@ class FakeController:
                     found = answer(request, *match.groups()) if callable(answer) else answer
                     break
             else:
-                raise Problem(404, {"type": "not-found", "title": "Not found", "status": 404})
+                missing = {"type": "not-found", "title": "Not found", "status": 404}
+                self._json(connection, missing, 404)
+                return
         except Problem as problem:
             self._json(connection, problem.body, problem.status)
             return
@@ -134,7 +134,8 @@ class FakeController:
         data = json.dumps(body).encode()
         connection.sendall(
             f"HTTP/1.1 {status} X\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n".encode() + data
+            f"Content-Length: {len(data)}\r\nConnection: close\r\n\r\n".encode()
+            + data
         )
 
     def _stream(self, connection: socket.socket, lines: Lines) -> None:
@@ -197,7 +198,9 @@ class Exec:
         found, self.buffer = self.buffer[:size], self.buffer[size:]
         return found
 
-    def send(self, data: bytes | dict[str, Any], *, final: bool = True, kind: int | None = None) -> None:
+    def send(
+        self, data: bytes | dict[str, Any], *, final: bool = True, kind: int | None = None
+    ) -> None:
         payload = data if isinstance(data, bytes) else json.dumps(data).encode()
         opcode = kind if kind is not None else 2 if isinstance(data, bytes) else 1
         size = len(payload)

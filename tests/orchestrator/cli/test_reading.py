@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from fake import Lines, Problem
 
-from orchestrator.cli import names
+from orchestrator.cli import names, ps
 
 NOW = 1_800_000_000.0
 
@@ -60,16 +60,14 @@ def shop(fake):
     return fake
 
 
-
-
 def test_ps_is_a_table_sorted_like_people_count(shop, corral):
     done = corral("-p", "shop", "ps")
     lines = done.out.splitlines()
     assert done.code == 0
-    assert lines[0].split() == "NAME IMAGE COMMAND SERVICE NODE CREATED STATUS PORTS".split()
+    assert lines[0].split() == list(ps.HEADERS)
     assert [line.split()[0] for line in lines[1:]] == ["shop-redis-1", "shop-web-2", "shop-web-10"]
     assert lines[3] == (
-        "shop-web-10    corral/shop-web@aaaaaaaaaaaa   \"python -m http.serv…\"   web       alpha   "
+        'shop-web-10    corral/shop-web@aaaaaaaaaaaa   "python -m http.serv…"   web       alpha   '
         "3 minutes ago   running 2 minutes (healthy)       0.0.0.0:8080->80/tcp"
     )
 
@@ -139,8 +137,22 @@ def test_ls(fake, corral):
 
 
 LOG = [
-    {"task": "t1", "name": "web-1", "service": "web", "stream": "stdout", "time": 10.5, "line": "a"},
-    {"task": "t2", "name": "redis-1", "service": "redis", "stream": "stdout", "time": 11, "line": "b"},
+    {
+        "task": "t1",
+        "name": "web-1",
+        "service": "web",
+        "stream": "stdout",
+        "time": 10.5,
+        "line": "a",
+    },
+    {
+        "task": "t2",
+        "name": "redis-1",
+        "service": "redis",
+        "stream": "stdout",
+        "time": 11,
+        "line": "b",
+    },
     {"task": "t1", "name": "web-1", "service": "web", "stream": "stderr", "time": 12, "line": "c"},
 ]
 
@@ -193,9 +205,11 @@ def test_node_ls_says_why_a_node_is_not_ready(fake, corral):
     ]
     fake.on("GET", "/v1/nodes", {"nodes": nodes})
     assert corral("node", "ls").out == (
-        "NAME    ADDRESS         AVAILABILITY   TASKS   CPUS   MEMORY    VERSION   LABELS   STATUS\n"
+        "NAME    ADDRESS         AVAILABILITY   TASKS   CPUS   MEMORY    VERSION   LABELS   "
+        "STATUS\n"
         "alpha   local           active         3       2      4.0 GiB   0.1.0     zone=a   ready\n"
-        "beta    root@10.0.0.2   drain          0       0      0 B                          down: no answer for 12 s\n"
+        "beta    root@10.0.0.2   drain          0       0      0 B                          "
+        "down: no answer for 12 s\n"
     )
     assert corral("node", "ls", "-q", "--filter", "label=zone=a").out == "alpha\n"
 
@@ -227,6 +241,35 @@ def test_node_add_prints_steps_once_and_the_failure_with_its_hint(fake, corral):
     body = fake.requests[-1].body
     assert body["labels"] == {"a": "b"}
     assert body["identity"] == str(Path.cwd() / "key")
+
+
+HOST_KEY = "SHA256:abc"
+
+
+@pytest.mark.parametrize("early", [True, False], ids=["refused", "in the stream"])
+def test_an_unknown_host_key_is_asked_about_only_where_somebody_can_answer(
+    fake, corral, early, monkeypatch
+):
+    hint = f"compare it, then add --host-key {HOST_KEY}"
+
+    def add(request):
+        if request.body.get("host_key") == HOST_KEY:
+            return Lines([{"kind": "end", "ok": True, "message": "beta joined"}])
+        if early:
+            raise Problem(409, {"type": "host-key-unknown", "detail": "x shows", "hint": hint})
+        return Lines([{"kind": "end", "ok": False, "message": "x shows", "hint": hint}])
+
+    fake.on("POST", "/v1/nodes", add)
+    done = corral("node", "add", "root@x")
+    assert done.code == 1
+    assert done.err == f"corral: node add root@x failed: x shows\n  hint: {hint}\n"
+    assert len(fake.asked("POST", "/v1/nodes")) == 1
+
+    from orchestrator.cli import node
+
+    monkeypatch.setattr(node, "_confirmed", lambda _end, fingerprint: fingerprint == HOST_KEY)
+    done = corral("node", "add", "root@x")
+    assert (done.code, done.err) == (0, "beta joined\n")
 
 
 def test_events_as_text_and_json(fake, corral):
@@ -314,8 +357,8 @@ def test_usage_errors(corral):
 
 
 class Flags:
-    file: list[str] = []
-    env_file: list[str] = []
+    file: tuple[str, ...] = ()
+    env_file: tuple[str, ...] = ()
     project_directory = None
     project_name = None
 

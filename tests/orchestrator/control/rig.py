@@ -10,9 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.control.control import Control
 from orchestrator.control.state import Cluster
@@ -24,6 +23,9 @@ from specs.api import Client, Deploy
 from specs.node import Node, NodeFacts
 from specs.task import FINAL, Desired, Health, Run, Task, TaskState, TaskStatus
 from specs.wire import BuildEvent, Hello, Objects, Report, ResolvedImage
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
 
 
 class LoopClock:
@@ -133,8 +135,13 @@ class FakeNode:
             revision = self.rig.cluster.revision
             self._take()
             if self.late:
-                await asyncio.sleep(self.late)
-            self.rig.control.acknowledged(self.node.id, revision)
+                self.rig.group.create_task(self._late(revision))
+            else:
+                self.rig.control.acknowledged(self.node.id, revision)
+
+    async def _late(self, revision: int) -> None:
+        await asyncio.sleep(self.late)
+        self.rig.control.acknowledged(self.node.id, revision)
 
     async def _speak(self) -> None:
         while True:
@@ -292,7 +299,7 @@ class Rig:
         self.watchers: list[Callable[[FakeNode, str, str], None]] = []
         self.deploys = 0
 
-    async def __aenter__(self) -> Rig:
+    async def __aenter__(self) -> Self:
         for number in range(1, self.count + 1):
             await self.add_node(number)
         self._outer = asyncio.TaskGroup()
@@ -391,6 +398,9 @@ class Rig:
     async def up(self, project: dict[str, Any], stack: str = "app", **more: Any) -> int:
         self.deploys += 1
         more.setdefault("client", Client(hostname="host1", boot_id="boot1"))
+        for network in project["networks"].values():
+            if network.get("name") == "app_default":
+                network["name"] = f"{stack}_default"
         request = Deploy(key=f"key-{self.deploys}", project=project, **more)
         row = await self.control.deploy(stack, request)
         return row.number
@@ -402,9 +412,10 @@ class Rig:
 
     async def end_of(self, stack: str = "app", *, within: float = 60.0) -> Any:
         async with asyncio.timeout(within):
-            async for line in self.control.progress(stack, None):
-                if line.kind == "end":
-                    return line
+            async with contextlib.aclosing(self.control.progress(stack, None)) as lines:
+                async for line in lines:
+                    if line.kind == "end":
+                        return line
         raise AssertionError("progress ended without an end")
 
     async def until(self, check: Callable[[], object], within: float = 60.0) -> None:

@@ -5,20 +5,10 @@ from __future__ import annotations
 import pytest
 
 from specs.task import TaskState
+from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
 pytestmark = pytest.mark.looptime
-
-
-def project(**services):
-    filled = {}
-    for name, service in services.items():
-        filled[name] = {"image": f"{name}:1", "networks": {"default": None}, **service}
-    return {"name": "app", "services": filled, "networks": {"default": {"name": "app_default"}}}
-
-
-def replicas(count, **more):
-    return {"deploy": {"replicas": count}, **more}
 
 
 async def test_up_runs_every_replica_and_deploys_the_release():
@@ -209,7 +199,7 @@ async def test_a_node_that_never_acknowledges_is_named_and_not_waited_for():
 
         async def read():
             async for event in rig.control.events("app"):
-                events.append(event)
+                events.append(event)  # noqa: PERF401 - one by one, as they come
 
         reader = rig.group.create_task(read())
         target = next(t for t in rig.live("web") if t.node == "n1")

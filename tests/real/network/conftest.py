@@ -1,4 +1,4 @@
-"""A cluster of three nodes and a stranger, and a single node, each gone without a trace after use."""
+"""A cluster of three nodes and a stranger, and a single node; each leaves no trace."""
 
 import subprocess
 
@@ -33,7 +33,8 @@ def is_ours(line):
 
 
 def processes_of(host):
-    found = subprocess.run(["pgrep", "-f", f"agent.dns {host.dir}"], capture_output=True, text=True)
+    pattern = f"agent.dns {host.dir}"
+    found = subprocess.run(["pgrep", "-f", pattern], capture_output=True, text=True, check=False)
     return found.stdout.split()
 
 
@@ -68,18 +69,62 @@ def cluster():
         lab.close()
 
 
+class Bench:
+    """A lab of one node and a stranger, used by test after test as long as it stays clean."""
+
+    def __init__(self):
+        self.lab = None
+
+    def get(self):
+        if self.lab is None:
+            self.lab = Lab()
+            self.host = self.lab.host("n1", NODES["n1"])
+            self.stranger = self.lab.host("stranger", STRANGER, worker=False)
+            self.fresh = self.look()
+        return self
+
+    def look(self):
+        return [
+            (host.sh("ip", "-4", "-br", "addr"), host.sh("ip", "-4", "route"))
+            for host in self.both()
+        ]
+
+    def both(self):
+        return self.host, self.stranger
+
+    def clean_up(self):
+        """After a test: nothing of ours may be left; what the test itself changed costs the lab."""
+        self.lab.close_servers()
+        if self.host.worker.poll() is not None:
+            self.close()
+            return
+        self.host.call("leave")
+        left = remains(self.host)
+        if left or self.look() != self.fresh:
+            self.close()
+        assert not left, left
+
+    def close(self):
+        if self.lab is not None:
+            self.lab.close()
+        self.lab = None
+
+
+@pytest.fixture(scope="module")
+def bench():
+    made = Bench()
+    yield made
+    made.close()
+
+
 @pytest.fixture
-def single():
+def single(bench):
     """One node outside any overlay, nothing on it yet, and a stranger beside it."""
-    lab = Lab()
-    try:
-        host = lab.host("n1", NODES["n1"])
-        made = Cluster({"n1": NODES["n1"]}, overlay=False)
-        made.hosts, made.lab, made.host = {"n1": host}, lab, host
-        made.stranger = lab.host("stranger", STRANGER, worker=False)
-        yield made
-        if host.worker.poll() is None:
-            host.call("leave")
-            assert not remains(host)
-    finally:
-        lab.close()
+    bench.get()
+    made = Cluster({"n1": NODES["n1"]}, overlay=False)
+    made.lab, made.host, made.stranger = bench.lab, bench.host, bench.stranger
+    made.hosts = {"n1": bench.host}
+    bench.host.attached.clear()
+    bench.host.call("watch", on=True)
+    yield made
+    bench.clean_up()

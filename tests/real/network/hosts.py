@@ -39,8 +39,7 @@ def inside(namespace, work):
     def body():
         try:
             with open(namespace) as file:
-                if libc.setns(file.fileno(), 0x40000000) != 0:
-                    raise OSError(ctypes.get_errno(), f"setns {namespace}")
+                _enter(file.fileno())
             result.append((work(), None))
         except BaseException as error:
             result.append((None, error))
@@ -54,9 +53,17 @@ def inside(namespace, work):
     return value
 
 
+def _enter(descriptor):
+    if libc.setns(descriptor, 0x40000000) != 0:
+        raise OSError(ctypes.get_errno(), "setns")
+
+
 def sh(namespace, *command, check=True):
     done = subprocess.run(
-        ["nsenter", f"--net={namespace}", *command], capture_output=True, text=True
+        ["nsenter", f"--net={namespace}", *command],
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if check and done.returncode:
         raise AssertionError(f"{command}: {done.stderr}")
@@ -70,12 +77,14 @@ class Server:
         self.name = name
 
         def make():
-            tcp = socket.socket()
-            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            tcp.bind((address, port))
-            tcp.listen(64)
-            udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-            udp.bind((address, port))
+            with contextlib.ExitStack() as undo:
+                tcp = undo.enter_context(socket.socket())
+                tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                tcp.bind((address, port))
+                tcp.listen(64)
+                udp = undo.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                udp.bind((address, port))
+                undo.pop_all()
             return tcp, udp
 
         self.tcp, self.udp = inside(namespace, make)
@@ -108,7 +117,7 @@ class Server:
         self.thread.join()
 
 
-def ask(namespace, address, port=80, protocol="tcp", source=None, timeout=1.0):
+def ask(namespace, address, port=80, protocol="tcp", source=None, timeout=2.0):
     """Return the server's answer as (name, peer), or the error's class name."""
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     with inside(namespace, lambda: socket.socket(socket.AF_INET, kind)) as link:
@@ -135,7 +144,7 @@ class Host:
         self.lab, self.name, self.address = lab, name, address
         self.dir = lab.dir / name
         (self.dir / "run").mkdir(parents=True)
-        (self.dir / "run" / "resolv.conf").write_text("nameserver 10.77.0.250\n")
+        (self.dir / "run" / "resolv.conf").write_text("nameserver 127.0.0.1\n")
         self.anchor = subprocess.Popen(
             ["unshare", "-n", "-m", "--propagation", "slave", "sleep", "infinity"]
         )
@@ -239,9 +248,13 @@ class Lab:
         self.servers.append(Server(namespace, name, port, address))
         return self.servers[-1]
 
-    def close(self):
+    def close_servers(self):
         for server in self.servers:
             server.close()
+        self.servers.clear()
+
+    def close(self):
+        self.close_servers()
         for host in self.hosts.values():
             host.stop()
         self.switch.kill()

@@ -118,9 +118,7 @@ class Cluster:
             overlay=self.overlay_of(name),
         )
         peers = {
-            other: Peer(
-                node=other, name=other, underlay=underlay, overlay=self.overlay_of(other)
-            )
+            other: Peer(node=other, name=other, underlay=underlay, overlay=self.overlay_of(other))
             for other, underlay in self.nodes.items()
             if other != name and self.overlay
         }

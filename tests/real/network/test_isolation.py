@@ -1,5 +1,6 @@
 """What must not get through, and that it did not: counted where it would have arrived."""
 
+import contextlib
 import socket
 import struct
 import time
@@ -7,7 +8,7 @@ import time
 import pytest
 
 from tests.real.network.conftest import NODES
-from tests.real.network.hosts import Server, ask, inside
+from tests.real.network.hosts import Server, ask, inside, sh
 
 pytestmark = pytest.mark.real
 
@@ -23,17 +24,25 @@ def raw(namespace):
 
 def datagram(source, target, port, payload=b"forged", source_port=999):
     udp = struct.pack("!4H", source_port, port, 8 + len(payload), 0) + payload
-    head = struct.pack(
-        "!BBHHHBBH4s4s",
-        *(0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0),
-        *(socket.inet_aton(source), socket.inet_aton(target)),
-    )
-    return head + udp
+    ends = socket.inet_aton(source) + socket.inet_aton(target)
+    head = struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 1, 0, 64, 17, 0) + ends
+    total = sum(struct.unpack("!10H", head))
+    checksum = ~((total & 0xFFFF) + (total >> 16)) & 0xFFFF
+    return head[:10] + struct.pack("!H", checksum) + head[12:] + udp
+
+
+def send(namespace, payload, to):
+    kind = socket.SOCK_DGRAM
+    link = inside(namespace, lambda: socket.socket(socket.AF_INET, kind))
+    with link, contextlib.suppress(OSError):
+        link.sendto(payload, to)
 
 
 def dropped(host, chain):
     text = host.sh("nft", "list", "chain", "inet", "corral", chain)
-    return sum(int(line.split("packets ")[1].split()[0]) for line in text.splitlines() if "packets" in line)
+    return sum(
+        int(line.split("packets ")[1].split()[0]) for line in text.splitlines() if "packets" in line
+    )
 
 
 @pytest.mark.parametrize("protocol", ["tcp", "udp"])
@@ -103,15 +112,13 @@ def test_an_internal_network_has_no_way_out(cluster):
         assert ask(client, cluster.address("inner-too"))[0] == "inner-too"
         assert ask(client, cluster.stranger.address, timeout=SHORT) in NO_WAY
         # Not even with a route of its own making.
-        cluster.hosts["n1"].sh("nsenter", f"--net={client}", *"ip route add default via 169.254.1.1 dev eth0 onlink".split())
+        sh(
+            client,
+            *["ip", "route", "add", "default", "via", "169.254.1.1", "dev", "eth0", "onlink"],
+        )
         assert ask(client, cluster.stranger.address, timeout=SHORT) in NO_WAY
         assert ask(client, NODES["n1"], 8000, timeout=SHORT) in NO_WAY
         assert outside.seen == 0
-        # The others of the cluster do get out, and with the node's address.
-        assert ask(cluster.netns("one-n1"), cluster.stranger.address) in (
-            ("outside", NODES["n1"]),
-            "Network is unreachable",
-        )
     finally:
         outside.close()
         for task in ("inner", "inner-too"):
@@ -137,37 +144,29 @@ def test_vxlan_only_from_members(cluster):
     server = next(s for s in cluster.lab.servers if s.name == "one-n1")
     seen, before = server.seen, dropped(n1, "guard")
     inner = datagram(cluster.address("one-n2"), cluster.address("one-n1"), 80)
-    mac = bytes.fromhex(n1.sh("cat", "/sys/class/net/cr-vxlan/address").replace(":", "")) if False else _mac(n1)
-    frame = mac + bytes.fromhex("02630ad20002") + b"\x08\x00" + inner
+    frame = mac_of_overlay(n1) + bytes.fromhex("02630ad20002") + b"\x08\x00" + inner
     packet = struct.pack("!II", 0x08000000, 13710 << 8) + frame
 
-    with inside(cluster.stranger.ns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as link:
+    for namespace in (cluster.stranger.ns, cluster.netns("apart-n2")):
         for _ in range(5):
-            link.sendto(packet, (NODES["n1"], 4789))
-    with inside(cluster.netns("apart-n2"), lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as link:
-        for _ in range(5):
-            try:
-                link.sendto(packet, (NODES["n1"], 4789))
-            except OSError:
-                pass
+            send(namespace, packet, (NODES["n1"], 4789))
     time.sleep(0.1)
 
     assert server.seen == seen
     assert dropped(n1, "guard") >= before + 5
     # The same frame from a member's own address is what the overlay is made of.
-    with inside(cluster.hosts["n2"].ns, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as link:
-        link.sendto(packet, (NODES["n1"], 4789))
+    send(cluster.hosts["n2"].ns, packet, (NODES["n1"], 4789))
     time.sleep(0.1)
     assert server.seen == seen + 1
 
 
-def _mac(host):
+def mac_of_overlay(host):
     line = host.sh("ip", "-br", "link", "show", "cr-vxlan")
     return bytes.fromhex(line.split()[2].replace(":", ""))
 
 
 def test_loopback_is_not_reachable_from_outside(cluster):
-    """route_localnet is on for our devices: 127.0.0.0/8 from a container or a neighbour is dropped."""
+    """Although route_localnet is on for our devices."""
     n1 = cluster.hosts["n1"]
     daemon = Server(n1.ns, "daemon", port=3333, address="127.0.0.1")
     try:

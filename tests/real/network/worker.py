@@ -36,7 +36,7 @@ def state(data):
     return found
 
 
-async def handle(network, request):
+async def handle(network, request):  # noqa: PLR0911 - a table of commands
     match request["op"]:
         case "apply":
             wanted = state(request["state"])
@@ -78,15 +78,35 @@ async def handle(network, request):
     return {}
 
 
+class Watch:
+    """NodeNetwork.run(), which a test may suspend to see verify() alone at work."""
+
+    def __init__(self, network):
+        self.network, self.task = network, None
+
+    def set(self, on):
+        if self.task and not on:
+            self.task.cancel()
+            self.task = None
+        elif on and not self.task:
+            self.task = asyncio.create_task(self.network.run())
+
+
 async def main():
     run_dir, state_dir = Path(sys.argv[1]), Path(sys.argv[2])
     network = NodeNetwork(run_dir, state_dir, resolv_conf=run_dir / "resolv.conf")
-    looking = asyncio.create_task(network.run())
+    watch = Watch(network)
+    watch.set(True)
     loop = asyncio.get_running_loop()
     print(json.dumps({"pid": os.getpid()}), flush=True)
     while line := await loop.run_in_executor(None, sys.stdin.readline):
         try:
-            answer = await handle(network, json.loads(line)) or {}
+            request = json.loads(line)
+            if request["op"] == "watch":
+                watch.set(request["on"])
+                answer = {}
+            else:
+                answer = await handle(network, request) or {}
         except Exception as error:
             answer = {
                 "error": str(error),
@@ -94,7 +114,7 @@ async def main():
                 "trace": traceback.format_exc(),
             }
         print(json.dumps(answer), flush=True)
-    looking.cancel()
+    watch.set(False)
     await network.close()
 
 

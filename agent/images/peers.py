@@ -1,0 +1,221 @@
+"""Nodes give each other their images: mutual TLS on the overlay address, nothing else.
+
+A node that misses an image asks its peers before any registry, so what was built or pulled
+on one node reaches the others without one. The server speaks the read half of the OCI
+distribution API, by digest only, to members of the cluster only (certificates of the
+cluster's authority); containers reach neither the port nor pass the handshake. Peers are
+not trusted with content: the store hashes every byte.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import random
+import re
+import socket
+import ssl
+from typing import TYPE_CHECKING, Final
+
+import aiohttp
+from aiohttp import web
+
+from agent.images.manifest import MAX_MANIFEST
+from agent.images.reference import DIGEST
+from agent.seams import Later
+from specs.wire import BLOB_PORT
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from agent.identity import Identity
+    from agent.images.content import Content
+    from agent.images.manifest import Blob
+    from specs.wire import NodeSelf, Peer
+
+log = logging.getLogger(__name__)
+
+ASK_SECONDS: Final = 3.0  # for "do you have it": a peer that is gone must not hold us up
+STALL_SECONDS: Final = 30.0
+_CHUNK: Final = 1 << 20
+_AT_ONCE: Final = 4  # blobs served at the same time: the node has other work
+_IP_FREEBIND: Final = 15
+_MEDIA: Final = re.compile(r"^application/[A-Za-z0-9.+-]+$")
+
+
+class PeerImages:
+    """Serves this node's blobs and fetches from the other nodes."""
+
+    def __init__(self, content: Content, identity: Identity) -> None:
+        self._content = content
+        self._identity = identity
+        self._peers: dict[str, Peer] = {}
+        self._me: NodeSelf | None = None
+        self._runner: web.AppRunner | None = None
+        self._session: aiohttp.ClientSession | None = None
+        self._slots = asyncio.Semaphore(_AT_ONCE)
+        self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
+
+    async def meet(self, me: NodeSelf, peers: Mapping[str, Peer]) -> None:
+        """Take note of who is in the cluster; serve on our overlay address."""
+        self._peers = dict(peers)
+        renewed = self._identity.accept(me)
+        moved = self._me is None or self._me.overlay != me.overlay
+        self._me = me
+        if not self._identity.complete or not me.overlay:
+            return
+        if renewed or moved or self._runner is None:
+            await self._serve(me.overlay)
+
+    @property
+    def known(self) -> bool:
+        """Whether there is any other node."""
+        return bool(self._peers)
+
+    async def close(self) -> None:
+        """End the server and the connections."""
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # Fetching
+
+    async def manifest(self, digest: str) -> tuple[bytes, PeerSource] | None:
+        """Return a manifest's bytes and who has it; None when no peer does."""
+        peers = [peer for peer in self._peers.values() if peer.overlay]
+        if not peers or not self._identity.complete:
+            return None
+        self._rng.shuffle(peers)
+        found: list[tuple[Peer, bytes]] = []
+
+        async def ask(peer: Peer) -> None:
+            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+                async with (
+                    asyncio.timeout(ASK_SECONDS),
+                    self._get(peer, f"manifests/{digest}") as answer,
+                ):
+                    if answer.status == 200:
+                        found.append((peer, await answer.content.read(MAX_MANIFEST + 1)))
+
+        async with asyncio.TaskGroup() as group:
+            for peer in peers:
+                group.create_task(ask(peer), name=f"ask-{peer.name}")
+        if not found:
+            return None
+        return found[0][1], PeerSource(self, tuple(peer for peer, _ in found))
+
+    def _get(self, peer: Peer, path: str) -> aiohttp.client._RequestContextManager:
+        if self._session is None:
+            self._session = aiohttp.ClientSession(
+                connector=aiohttp.TCPConnector(limit_per_host=3, keepalive_timeout=15.0),
+                timeout=aiohttp.ClientTimeout(
+                    total=None, connect=ASK_SECONDS, sock_read=STALL_SECONDS
+                ),
+                auto_decompress=False,
+            )
+        return self._session.get(
+            f"https://{peer.overlay}:{BLOB_PORT}/v2/cluster/{path}",
+            ssl=self._identity.context(ssl.Purpose.SERVER_AUTH),
+            server_hostname=peer.node,
+        )
+
+    async def fetch(self, peer: Peer, blob: Blob, path: Path) -> bool:
+        """Write a blob to ``path``; False when this peer cannot give it."""
+        try:
+            async with self._get(peer, f"blobs/{blob.digest}") as answer:
+                if answer.status != 200 or answer.content_length != blob.size:
+                    return False
+                with path.open("wb") as file:
+                    async for chunk in answer.content.iter_chunked(_CHUNK):
+                        await asyncio.to_thread(file.write, chunk)
+                    return file.tell() == blob.size
+        except (aiohttp.ClientError, TimeoutError) as error:
+            log.info("a peer broke off", extra={"node": peer.node, "error": str(error)})
+            return False
+
+    # Serving
+
+    async def _serve(self, address: str) -> None:
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+        app = web.Application()
+        app.router.add_get("/v2/", self._version)
+        app.router.add_get("/v2/{name:.+}/manifests/{digest}", self._manifest)
+        app.router.add_get("/v2/{name:.+}/blobs/{digest}", self._blob)
+        runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
+        await runner.setup()
+        door = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        try:
+            door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            # The address may be put on its device a moment later.
+            door.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
+            door.setblocking(False)
+            door.bind((address, BLOB_PORT))
+            context = self._identity.context(ssl.Purpose.CLIENT_AUTH)
+            await web.SockSite(runner, door, ssl_context=context).start()
+        except OSError as error:
+            door.close()
+            await runner.cleanup()
+            log.warning("images cannot be served to other nodes", extra={"error": str(error)})
+            return
+        self._runner = runner
+
+    async def _version(self, _request: web.Request) -> web.Response:
+        return web.json_response({})
+
+    async def _manifest(self, request: web.Request) -> web.Response:
+        digest = request.match_info["digest"]
+        data = None
+        # Only complete images are offered: half of one would send a peer away from the registry.
+        if DIGEST.fullmatch(digest) and self._offered(digest):
+            data = await asyncio.to_thread(self._content.read_blob, digest, MAX_MANIFEST)
+        if data is None:
+            raise web.HTTPNotFound
+        try:
+            kind = str(json.loads(data).get("mediaType", ""))
+        except (ValueError, AttributeError):
+            kind = ""
+        if not _MEDIA.fullmatch(kind):
+            kind = "application/vnd.oci.image.manifest.v1+json"
+        return web.Response(body=data, content_type=kind, headers={"Docker-Content-Digest": digest})
+
+    def _offered(self, digest: str) -> bool:
+        records = self._content.records()
+        return any(digest in (record.digest, record.manifest) for record in records)
+
+    async def _blob(self, request: web.Request) -> web.StreamResponse:
+        digest = request.match_info["digest"]
+        if not DIGEST.fullmatch(digest) or not self._content.has_blob(digest):
+            raise web.HTTPNotFound
+        path = self._content.blob(digest)
+        async with self._slots:
+            response = web.StreamResponse(headers={"Docker-Content-Digest": digest})
+            response.content_type = "application/octet-stream"
+            response.content_length = path.stat().st_size
+            await response.prepare(request)
+            with path.open("rb") as file:
+                while chunk := await asyncio.to_thread(file.read, _CHUNK):
+                    await response.write(chunk)
+            return response
+
+
+class PeerSource:
+    """Blobs from any of the peers that have the image (agent.images.proxy.Source's shape)."""
+
+    def __init__(self, images: PeerImages, peers: tuple[Peer, ...]) -> None:
+        self._images = images
+        self._peers = peers
+
+    async def get(self, blob: Blob, path: Path) -> None:
+        """Write a blob to ``path``, whole. Raises Later when no peer gives it any more."""
+        for peer in self._peers:
+            if await self._images.fetch(peer, blob, path):
+                return
+        raise Later(f"the nodes that have {blob.digest[:19]} stopped giving it; trying again")

@@ -1,0 +1,166 @@
+"""Links, routes and rules of the wanted state."""
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.network import messages, names
+from agent.network.objects import Address, Neighbour, Route, Rule
+from agent.network.overlay import ingress_numbers, overlay_mtu
+from agent.network.plan import container_routes, host_plan, task_plan
+from specs.wire import Peer
+from tests.agent.network.test_rules import NODES, wanted
+from tests.real.network.states import Cluster
+
+
+def test_a_container_of_two_networks_has_a_route_for_each_and_one_default():
+    cluster = Cluster(NODES)
+    task = cluster.task("t", "n1", ["net-a", "net-b"], number=2)
+    plan = task_plan(task, cluster.networks, mtu=1450)
+
+    assert [(link.name, link.address, link.mtu) for link in plan.links] == [
+        ("eth0", "10.210.16.66", 1450),
+        ("eth1", "10.210.32.66", 1450),
+    ]
+    assert container_routes(plan) == [
+        Route("10.210.16.0/20", "eth0", names.GATEWAY, "10.210.16.66"),
+        Route("10.210.32.0/20", "eth1", names.GATEWAY, "10.210.32.66"),
+        Route("0.0.0.0/0", "eth0", names.GATEWAY, "10.210.16.66"),
+    ]
+
+
+def test_an_internal_network_gives_no_default_route():
+    cluster = Cluster(NODES)
+    plan = task_plan(cluster.task("t", "n1", ["net-i"], number=2), cluster.networks, mtu=1450)
+
+    assert [route.destination for route in container_routes(plan)] == ["10.210.48.0/20"]
+
+
+def test_a_networks_own_mtu_never_exceeds_what_the_overlay_carries():
+    cluster = Cluster(NODES)
+    cluster.networks["net-a"] = cluster.networks["net-a"].model_copy(update={"mtu": 9000})
+    cluster.networks["net-b"] = cluster.networks["net-b"].model_copy(update={"mtu": 1280})
+    task = cluster.task("t", "n1", ["net-a", "net-b"], number=2)
+
+    assert [link.mtu for link in task_plan(task, cluster.networks, mtu=1450).links] == [1450, 1280]
+
+
+def test_mtu_leaves_room_for_the_outer_headers():
+    assert overlay_mtu("10.77.0.1", 1500) == 1450
+    assert overlay_mtu("fd00::1", 1500) == 1430
+    assert overlay_mtu("", 1500) == 1450
+
+
+def plan(cluster, name="n1", present=frozenset()):
+    return host_plan(wanted(cluster, name), mtu=1450, present=present)
+
+
+def test_peers_blocks_go_through_the_overlay_and_the_rest_into_the_void():
+    found = plan(Cluster(NODES))
+
+    via = "10.210.0.2"
+    assert Route("10.210.16.128/26", names.VXLAN, via, "10.210.0.1") in found.routes
+    assert Route("10.210.16.0/20", blackhole=True) in found.routes
+    assert Route("10.210.0.2/32", names.VXLAN, source="10.210.0.1") in found.routes
+    assert Neighbour(names.VXLAN, via, "02:63:0a:d2:00:02") in found.neighbours
+    assert Neighbour(names.VXLAN, "10.77.0.2", "02:63:0a:d2:00:02", fdb=True) in found.neighbours
+    assert found.addresses == {Address(names.VXLAN, "10.210.0.1/32")}
+    assert not any(route.destination == "10.210.16.64/26" for route in found.routes)
+
+
+def test_encrypted_networks_never_use_the_open_overlay():
+    cluster = Cluster(NODES)
+    cluster.networks["net-a"] = cluster.networks["net-a"].model_copy(update={"encrypted": True})
+    routes = plan(cluster).routes
+
+    assert Route("10.210.16.0/20", blackhole=True) in routes
+    assert not any(r.destination.startswith("10.210.16.") and r.dev for r in routes)
+    assert any(r.destination.startswith("10.210.32.") and r.dev for r in routes)
+
+
+def test_unmarked_packets_skip_the_rules_of_the_peers():
+    rules = sorted(plan(Cluster(NODES)).rules, key=lambda rule: rule.priority)
+
+    assert rules[0] == Rule(names.RULE_SKIP, 0, names.INGRESS_MASK, goto=names.RULE_END)
+    assert rules[-1] == Rule(names.RULE_END)
+    assert [(rule.mark >> names.INGRESS_SHIFT, rule.table) for rule in rules[1:-1]] == [
+        (2, 21002),
+        (3, 21003),
+    ]
+    assert all(rules[0].priority < rule.priority < rules[-1].priority for rule in rules[1:-1])
+
+
+def test_a_node_alone_has_no_overlay():
+    found = plan(Cluster({"n1": "10.77.0.1"}, overlay=False))
+
+    assert found.vxlan is None
+    assert not found.rules
+    assert {route.blackhole for route in found.routes} == {True}
+    assert Route("10.210.0.0/16", blackhole=True) in found.routes
+
+
+def test_only_links_that_exist_get_routes():
+    cluster = Cluster(NODES)
+    cluster.task("t", "n1", ["net-a"], number=2)
+    link = names.veth("t", "net-a")
+
+    assert Route("10.210.16.66/32", link, source="10.210.0.1") not in plan(cluster).routes
+    with_link = plan(cluster, present=frozenset({link}))
+    assert Route("10.210.16.66/32", link, source="10.210.0.1") in with_link.routes
+    assert Neighbour(link, "10.210.16.66", "02:72:0a:d2:10:42") in with_link.neighbours
+
+
+OVERLAYS = st.lists(st.ip_addresses(v=4, network="10.210.0.0/16"), unique=True, max_size=60)
+
+
+@given(OVERLAYS)
+def test_ingress_numbers_are_distinct_and_in_range(addresses):
+    peers = [Peer(node=str(a), name="", underlay="10.0.0.1", overlay=str(a)) for a in addresses]
+    numbers = ingress_numbers(peers)
+
+    assert len(set(numbers.values())) == len(peers)
+    assert all(0 < number <= names.MAX_INGRESS for number in numbers.values())
+
+
+@given(st.text(min_size=1, max_size=40), st.text(min_size=1, max_size=40))
+def test_link_names_fit_the_kernel_and_are_found_by_their_task(task, network):
+    name = names.veth(task, network)
+
+    assert len(name.encode()) == 15
+    assert name.startswith(names.task_prefix(task))
+    assert name != names.VXLAN
+
+
+# --- what is sent reads back as what was wanted ---
+
+IP = st.ip_addresses(v=4).map(str)
+INDEX = {7: "cr-e7"}
+
+
+@given(st.ip_addresses(v=4), st.integers(0, 32), IP, IP, st.sampled_from([254, 21001]))
+def test_routes_survive_the_wire(address, bits, via, source, table):
+    from ipaddress import IPv4Network
+
+    wanted_route = Route(
+        str(IPv4Network((address, bits), strict=False)), "cr-e7", via, source, table
+    )
+    message = messages.route(wanted_route, 7, protocol=98)
+
+    assert messages.parse_route(message.body, INDEX) == (98, wanted_route)
+
+
+def test_blackholes_survive_the_wire():
+    hole = Route("10.210.16.0/20", blackhole=True)
+
+    assert messages.parse_route(messages.route(hole, 0, protocol=98).body, INDEX) == (98, hole)
+
+
+@given(IP, st.booleans())
+def test_neighbours_survive_the_wire(address, fdb):
+    entry = Neighbour("cr-e7", address, "02:63:0a:d2:00:02", fdb=fdb)
+
+    assert messages.parse_neighbour(messages.neighbour(entry, 7).body, INDEX) == entry
+
+
+def test_rules_survive_the_wire():
+    for rule in (Rule(11002, 0x400000, 0x7FE00000, table=21002), Rule(1, 0, 0xFF, goto=9), Rule(9)):
+        assert messages.parse_rule(messages.rule(rule, protocol=98).body) == (98, rule)

@@ -1,0 +1,195 @@
+"""The container's files, foreign firewalls, stale flows, names: small pure decisions."""
+
+import errno
+
+import pytest
+
+from agent.network import files
+from agent.network.conntrack import Stale, stale
+from agent.network.endpoints import PerService
+from agent.network.foreign import judge
+from agent.network.ports import explain
+from agent.network.records import service_part as names_of
+from agent.network.records import snapshot
+from agent.network.rules import PortKey
+from tests.agent.network.test_rules import NODES, rules, shop, wanted
+from tests.real.network.states import Cluster, vip
+
+NODE = """\
+# made by hand
+nameserver 192.0.2.53
+nameserver 192.0.2.54 # spare
+search example.com corp
+"""
+
+
+def task(**spec):
+    return Cluster(NODES).task("t", "n1", ["net-a"], number=2, **spec)
+
+
+def test_a_container_asks_our_resolver_and_searches_where_the_node_does():
+    assert files.resolv_conf(task(), NODE) == (
+        "nameserver 127.0.0.11\nsearch example.com corp\noptions ndots:0\n"
+    )
+
+
+def test_own_dns_settings_win():
+    spec = task(dns=("198.51.100.1",), dns_search=("shop.test",), dns_opt=("ndots:2", "rotate"))
+    assert files.resolv_conf(spec, NODE) == (
+        "nameserver 127.0.0.11\nsearch shop.test\noptions ndots:2 rotate\n"
+    )
+    assert "search" not in files.resolv_conf(task(dns_search=(".",)), NODE)
+
+
+def test_without_a_network_of_ours_servers_are_written_as_they_are():
+    assert files.resolv_conf(task(network_mode="host"), NODE) == NODE
+    assert files.resolv_conf(task(network_mode="host", dns=("198.51.100.1",)), NODE) == (
+        "nameserver 198.51.100.1\nsearch example.com corp\n"
+    )
+
+
+def test_hosts():
+    text = files.hosts(
+        task(
+            hostname="box",
+            domainname="test",
+            extra_hosts=(("old", "192.0.2.9"), ("node", "host-gateway")),
+        ),
+        host_gateway="10.77.0.1",
+    )
+
+    assert "10.210.16.66\tbox.test box shop-t t\n" in text
+    assert text.endswith("192.0.2.9\told\n10.77.0.1\tnode\n")
+
+
+def test_name_servers_of_a_broken_file():
+    assert files.nameservers("nameserver\n;nameserver 1.1.1.1\noptions x\n") == ()
+    assert files.nameservers(NODE) == ("192.0.2.53", "192.0.2.54")
+
+
+def chain(hook, **more):
+    return {
+        "family": "ip",
+        "table": "filter",
+        "name": "FORWARD",
+        "hook": hook,
+        "policy": "drop",
+        **more,
+    }
+
+
+@pytest.mark.parametrize(
+    ("chains", "overlay", "count"),
+    [
+        ([chain("forward")], False, 1),
+        ([chain("forward", policy="accept")], False, 0),
+        ([chain("forward", family="ip6")], False, 0),
+        ([chain("forward", table="corral", family="inet")], False, 0),
+        ([chain("input", family="inet")], True, 1),
+        ([chain("input", family="inet")], False, 0),
+        ([{"family": "ip", "table": "filter", "name": "USER"}], True, 0),
+    ],
+)
+def test_foreign_firewalls_that_drop_are_named(chains, overlay, count):
+    found = judge(chains, overlay=overlay, opened=False, pool="10.210.0.0/16")
+
+    assert len(found) == count
+    assert all("filter" in sentence and "accept" in sentence for sentence in found)
+
+
+def test_the_advice_is_the_other_tools_own_command():
+    def advice(*chains, **more):
+        arguments = {"overlay": True, "opened": False, "pool": "10.210.0.0/16", **more}
+        return "; ".join(judge(chains, **arguments))
+
+    ufw = {"family": "ip", "table": "filter", "name": "ufw-user-forward"}
+    assert "ufw route allow from 10.210.0.0/16" in advice(chain("forward"), ufw)
+    assert "ufw allow 4789/udp" in advice(chain("input"), ufw)
+    firewalld = chain("forward", family="inet", table="firewalld", policy="accept")
+    assert "--add-source=10.210.0.0/16" in advice(firewalld)
+    assert not advice(chain("forward"), opened=True)
+    assert advice(chain("forward", table="mine"), opened=True)
+
+
+def test_port_sentences_say_what_to_do():
+    key = PortKey("tcp", 80, "192.0.2.1")
+    assert "another program" in explain(key, OSError(errno.EADDRINUSE, ""))
+    assert "no address 192.0.2.1" in explain(key, OSError(errno.EADDRNOTAVAIL, ""))
+    assert "root" in explain(key, OSError(errno.EACCES, ""))
+
+
+UDP = ({"target": 53, "published": 53, "protocol": "udp"},)
+
+
+def test_a_backend_that_left_makes_its_flows_stale():
+    old = rules(wanted(shop(UDP)))
+    cluster = shop(UDP)
+    cluster.ready["w1"] = False
+    found = stale(old, rules(wanted(cluster)))
+
+    gone = "10.210.16.66"
+    assert found == Stale(gone=frozenset({(vip("net-a", 2), gone), (":53", gone)}))
+    assert found.covers(vip("net-a", 2), 9, gone)
+    assert found.covers("10.77.0.1", 53, gone)
+    assert not found.covers("10.77.0.1", 53, "10.210.16.130")
+    assert not found.covers(gone, 80, gone)
+
+
+def test_a_first_backend_makes_untranslated_flows_stale():
+    dead = shop(UDP)
+    dead.services.clear()
+    dead.service("web", "net-a", [], vip=vip("net-a", 2), ports=UDP)
+    found = stale(rules(wanted(dead)), rules(wanted(shop(UDP))))
+
+    assert found == Stale(fronts=frozenset({vip("net-a", 2)}), ports=frozenset({53}))
+    assert found.covers(vip("net-a", 2), 80, vip("net-a", 2))
+    assert found.covers("10.77.0.1", 53, "10.77.0.1")
+    assert not found.covers("10.77.0.1", 53, "10.210.16.66")
+
+
+def test_nothing_changed_is_nothing_stale():
+    found = rules(wanted(shop(UDP)))
+
+    assert not stale(found, found)
+    assert not stale(None, found)
+
+
+def names(cluster):
+    parts, _ = PerService(names_of).update(wanted(cluster))
+    return snapshot(wanted(cluster), parts, ["192.0.2.53"])
+
+
+def test_names_of_a_service():
+    cluster = shop()
+    cluster.ready["w1"] = False
+    found = names(cluster)["services"]["shop/web/net-a"]["names"]
+
+    assert found["web"] == [[vip("net-a", 2)], 5]
+    assert found["shop_web"] == found["web"]
+    assert found["tasks.web"] == [["10.210.16.130"], 2]
+    assert found["shop-w1"] == [["10.210.16.66"], 2]
+
+
+def test_without_a_vip_the_name_means_the_ready_tasks():
+    cluster = shop()
+    cluster.service("web", "net-a", ["w1", "w2"])
+
+    assert names(cluster)["services"]["shop/web/net-a"]["names"]["web"] == [
+        ["10.210.16.130", "10.210.16.66"],
+        2,
+    ]
+
+
+def test_views():
+    cluster = shop()
+    cluster.task("inner", "n1", ["net-i"], number=3)
+    cluster.task("own", "n1", ["net-b"], number=3, dns=("198.51.100.1",))
+    cluster.task("bare", "n1", [], number=4, network_mode="none")
+    views = names(cluster)["views"]
+
+    assert views["w1"]["networks"] == ["net-a"]
+    assert views["w1"]["forward"]
+    assert views["w1"]["upstreams"] == ["192.0.2.53"]
+    assert not views["inner"]["forward"]
+    assert views["own"]["upstreams"] == ["198.51.100.1"]
+    assert "bare" not in views

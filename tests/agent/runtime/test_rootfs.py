@@ -1,0 +1,119 @@
+"""Looking into a hostile image: names resolve inside it, nothing leads out."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from agent.runtime import rootfs
+from agent.runtime.bundle import User
+from agent.seams import Refusal
+from specs.stack import Device
+
+PASSWD = [
+    ["root", "x", "0", "0", "root", "/root", "/bin/sh"],
+    ["app", "x", "1000", "1001", "", "/home/app", "/bin/sh"],
+    ["bad", "x", "-1", "0", "", "", ""],
+]
+GROUP = [["root", "x", "0", ""], ["app", "x", "1001", ""], ["wheel", "x", "10", "app,root"]]
+
+
+@pytest.mark.parametrize(
+    ("user", "extra", "wanted"),
+    [
+        ("", (), User(0, 0, (10,), "/root")),
+        ("app", (), User(1000, 1001, (10,), "/home/app")),
+        ("1000", (), User(1000, 1001, (10,), "/home/app")),
+        ("app:wheel", (), User(1000, 10, (), "/home/app")),
+        ("app:77", (), User(1000, 77, (), "/home/app")),
+        ("4242", (), User(4242, 0, (), "/")),
+        ("4242:5", (), User(4242, 5, (), "/")),
+        ("app", ("5", "root"), User(1000, 1001, (10, 5, 0), "/home/app")),
+    ],
+)
+def test_users(user, extra, wanted):
+    assert rootfs.find_user(PASSWD, GROUP, user, extra) == wanted
+
+
+@pytest.mark.parametrize(
+    ("user", "extra", "words"),
+    [
+        ("nobody", (), "user 'nobody' is not in"),
+        ("app:none", (), "group 'none' is not in"),
+        ("app", ("none",), "group 'none'"),
+        ("bad", (), "is not a number"),
+        ("4294967296", (), "is not a number from 0"),
+    ],
+)
+def test_users_that_do_not_exist(user, extra, words):
+    with pytest.raises(Refusal, match=words):
+        rootfs.find_user(PASSWD, GROUP, user, extra)
+
+
+@pytest.fixture
+def root(tmp_path):
+    root = tmp_path / "root"
+    for name in ("dev", "proc", "sys", "etc", "data"):
+        (root / name).mkdir(parents=True)
+    (tmp_path / "secret").write_text("root:x:0:0::/stolen:/bin/sh\n")
+    return root
+
+
+def test_passwd_that_is_a_symlink_out_is_read_inside(root, tmp_path):
+    (root / "etc/passwd").symlink_to(tmp_path / "secret")
+    assert rootfs.resolve_user(root, "0").home == "/"
+    (root / "etc/passwd").unlink()
+    (root / "etc/passwd").symlink_to("../../../etc/real")
+    (root / "etc/real").write_text("root:x:0:0::/inside:/bin/sh\n")
+    assert rootfs.resolve_user(root, "0").home == "/inside"
+
+
+def test_passwd_that_is_a_fifo_does_not_hang(root):
+    os.mkfifo(root / "etc/passwd")
+    assert rootfs.resolve_user(root, "7").uid == 7
+
+
+@pytest.mark.parametrize("name", ["dev", "proc", "sys"])
+def test_roots_the_runtime_could_be_led_out_of(root, name):
+    (root / name).rmdir()
+    (root / name).symlink_to("/tmp")
+    with pytest.raises(Refusal, match=f"/{name} is not a directory"):
+        rootfs.check(root, cwd="/", targets=())
+
+
+def test_mount_targets(root):
+    (root / "run").mkdir()
+    (root / "var").mkdir()
+    (root / "var/run").symlink_to("/run")
+    rootfs.check(root, cwd="/", targets=("/var/run/x.sock", "/data", "/new/one", "/dev/x"))
+    (root / "evil").symlink_to("/proc/self")
+    with pytest.raises(Refusal, match="leads to"):
+        (root / "proc/self").mkdir()
+        rootfs.check(root, cwd="/", targets=("/evil",))
+
+
+def test_working_dir_is_made_inside_and_never_in_proc(root, tmp_path):
+    assert rootfs.check(root, cwd="/srv/app", targets=()) == "/srv/app"
+    assert (root / "srv/app").is_dir()
+    (root / "out").symlink_to(tmp_path / "outside")
+    with pytest.raises(Refusal):
+        rootfs.check(root, cwd="/out/x", targets=())
+    assert not (tmp_path / "outside").exists()
+    for number in range(3, 31):
+        with pytest.raises(Refusal, match="/proc"):
+            rootfs.check(root, cwd=f"/proc/self/fd/{number}", targets=())
+    (root / "link").symlink_to("/proc")
+    with pytest.raises(Refusal, match="/proc"):
+        rootfs.check(root, cwd="/link", targets=())
+
+
+def test_devices(tmp_path):
+    found = rootfs.node_devices([Device(source="/dev/null", target="/dev/x", permissions="r")])
+    assert [(d.path, d.kind, d.major, d.minor, d.access) for d in found] == [
+        ("/dev/x", "c", 1, 3, "r")
+    ]
+    with pytest.raises(Refusal, match="not a device"):
+        rootfs.node_devices([Device(source="/etc/hostname", target="/x")])
+    with pytest.raises(Refusal, match="No such file"):
+        rootfs.node_devices([Device(source="/dev/none", target="/x")])

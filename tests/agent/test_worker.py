@@ -1,0 +1,355 @@
+"""Worker and runners on fakes, in virtual time: what is reported, in which order, how often."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from typing import TYPE_CHECKING
+
+import pytest
+
+from agent.journal import Journal
+from agent.preparation import Preparation
+from agent.runner import Parts
+from agent.runtime.bundle import Host
+from agent.runtime.failure import RuntimeFailure
+from agent.seams import ImageConfig, Later, Refusal
+from agent.worker import SPACING, Worker
+from specs.node import NodeFacts
+from specs.stack import Healthcheck, RestartPolicy
+from specs.task import Desired
+from specs.wire import Instructions, NodeSelf, Objects, Refused, Stamp
+from tests.agent.test_lifecycle import task
+from tests.fakes.containers import FakeContainers
+from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.looptime
+
+
+class LoopClock:
+    def monotonic(self):
+        return asyncio.get_running_loop().time() + 1000.0
+
+    def wall(self):
+        return asyncio.get_running_loop().time() + 1_700_000_000.0
+
+
+class Node:
+    """A node without a kernel; ``restart`` is what a SIGKILL and a new start are."""
+
+    def __init__(self, base: Path):
+        self.base = base
+        self.images = FakeImages(base / "images", known={"i": "sha256:" + "a" * 64})
+        self.images.config = ImageConfig(digest="sha256:" + "a" * 64, command=("serve",))
+        self.volumes, self.network = FakeVolumes(), FakeNetwork()
+        self.containers = FakeContainers()
+        self.probes: dict[str, list[int]] = {}
+        self.probed: list[str] = []
+        self.generation = 0
+        self.tasks = {}
+        self.running: asyncio.Task | None = None
+
+    async def start(self):
+        journal = Journal(self.base / "journal", self.base / "tasks", self.base / "run")
+        self.worker = worker = Worker(
+            journal=journal, network=self.network, boot="boot", facts=NodeFacts(), probe=self.facts
+        )
+        self.parts = Parts(
+            journal=journal,
+            preparation=Preparation(
+                images=self.images,
+                volumes=self.volumes,
+                network=self.network,
+                containers=self.containers,
+                tasks=self.base / "tasks",
+                host=Host(runtime="runc"),
+                contents=worker.contents,
+                networks_known=worker.networks_known,
+            ),
+            containers=self.containers,
+            prober=self.probe,
+            clock=LoopClock(),
+            slots=asyncio.Semaphore(4),
+            changed=worker.changed,
+        )
+        self.running = asyncio.get_running_loop().create_task(worker.run(self.parts))
+        await worker.adopted.wait()
+
+    async def facts(self):
+        return NodeFacts()
+
+    async def kill(self):
+        self.running.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await self.running
+
+    async def probe(self, task, command, timeout):
+        self.probed.append(task)
+        answers = self.probes.get(task, [])
+        return (answers.pop(0) if len(answers) > 1 else answers[0] if answers else 0), "said"
+
+    async def put(self, *assignments, remove=(), **more):
+        if self.running is None:
+            await self.start()
+        for one in assignments:
+            self.tasks[one.id] = one
+        for name in remove:
+            self.tasks.pop(name, None)
+        self.generation += 1
+        return await self.worker.accept(
+            Instructions(
+                stamp=Stamp(cluster="c", epoch=1, generation=self.generation),
+                me=NodeSelf(node="n", name="n"),
+                put=Objects(tasks=self.tasks, **more),
+            )
+        )
+
+    async def until(self, condition, timeout=300.0):
+        async with asyncio.timeout(timeout):
+            while not condition():
+                await asyncio.sleep(0.01)
+
+    def status(self, task):
+        record = self.worker.record(task)
+        return record.status() if record else None
+
+
+@pytest.fixture
+async def node(tmp_path):
+    # Started by the first put(): virtual time holds inside the test function only.
+    made = Node(tmp_path)
+    yield made
+    if made.running is not None:
+        await made.kill()
+
+
+def named(name, desired="running", **keys):
+    return task(desired, **keys).model_copy(update={"id": name, "name": f"s-{name}"})
+
+
+async def test_a_task_runs_and_is_removed_without_a_trace(node):
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").ready)
+    assert node.network.attached == node.images.mounted == {"a"}
+    await node.put(named("a", "removed"))
+    await node.until(lambda: "a" in node.worker.full_report().gone)
+    assert not node.network.attached
+    assert not node.images.kept
+    assert not node.volumes.prepared
+    assert not node.containers.written
+    assert not (node.base / "tasks/a").exists()
+    await node.put(remove=("a",))
+    await node.until(lambda: node.status("a") is None)
+    assert "a" in node.worker.full_report().gone
+
+
+async def test_a_task_dropped_from_the_set_is_removed_too(node):
+    await node.put(named("a"), named("b"))
+    await node.until(lambda: node.status("a").ready and node.status("b").ready)
+    await node.put(remove=("a",))
+    await node.until(lambda: "a" in node.worker.full_report().gone)
+    assert node.status("b").ready
+
+
+async def test_at_most_four_at_once_and_network_calls_are_few(node):
+    await node.put(*(named(f"t{i:02d}") for i in range(40)))
+    before = len(node.network.applied)
+    await node.until(lambda: all(node.status(t).ready for t in node.tasks))
+    took = asyncio.get_running_loop().time()
+    await asyncio.sleep(1.0)
+    assert node.containers.most_at_once == 4
+    assert len(node.network.applied) - before <= took / SPACING + 2, "coalesced, not one per task"
+    assert all(node.network.applied[-1].values())
+
+
+async def test_prepared_waits_for_running(node):
+    await node.put(named("a", "prepared"))
+    await node.until(lambda: node.status("a").state == "prepared")
+    await asyncio.sleep(60)
+    assert not node.containers.alive
+    await node.put(named("a", "running"))
+    await node.until(lambda: node.status("a").ready, timeout=1.0)
+
+
+async def test_what_cannot_be_prepared_is_rejected_or_tried_again(node):
+    node.images.broken["i"] = Refusal("image i: manifest unknown")
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").state == "rejected")
+    assert node.status("a").reason == "image i: manifest unknown"
+    node.images.broken["i"] = Later("the registry does not answer")
+    await node.put(named("b"))
+    await node.until(lambda: "registry does not answer; trying again" in node.status("b").reason)
+    assert node.status("b").state == "preparing"
+    node.images.broken.clear()
+    await node.until(lambda: node.status("b").ready)
+
+
+async def test_removal_interrupts_a_long_pull(node):
+    node.images.delay = 3600.0
+    await node.put(named("a"))
+    await node.until(lambda: "getting image" in node.status("a").reason)
+    await node.put(named("a", "removed"))
+    await node.until(lambda: "a" in node.worker.full_report().gone, timeout=1.0)
+
+
+async def test_crash_loop_backs_off_and_fails_with_its_last_lines(node):
+    node.containers.behaviour["a"] = (0.05, 3)
+    await node.put(named("a", local_restarts=3))
+    began = asyncio.get_running_loop().time()
+    await node.until(lambda: node.status("a").state == "failed")
+    assert node.status("a").restarts == 3
+    assert node.status("a").log_tail == ("the last line",)
+    assert asyncio.get_running_loop().time() - began >= 0.1 + 0.2 + 0.4
+
+
+async def test_one_off_completes_and_is_tidied_but_not_forgotten(node):
+    node.containers.behaviour["a"] = (0.05, 0)
+    await node.put(named("a", policy=RestartPolicy(condition="none")))
+    await node.until(lambda: node.status("a").state == "complete" and not node.network.attached)
+    assert node.images.kept == {"a"}, "the writable layer stays until removal"
+    assert not node.images.mounted
+
+
+async def test_health_gates_ready_and_traffic(node):
+    node.probes["a"] = [1, 1, 1, 0]
+    check = Healthcheck(test=("CMD", "x"), interval=1.0, retries=2)
+    await node.put(named("a", healthcheck=check))
+    await node.until(lambda: node.status("a").ready)
+    await asyncio.sleep(0.1)
+    assert node.network.applied[-1] == {"a": True}
+    node.probes["a"] = [1]
+    await node.until(lambda: not node.status("a").ready)
+    await asyncio.sleep(0.1)
+    assert {"a": False} in node.network.applied
+    assert (node.containers.sent[-1][1]) == 15, "unhealthy is stopped with grace"
+
+
+async def test_a_deaf_process_is_killed_after_its_grace(node):
+    node.containers.deaf.add("a")
+    await node.put(named("a", stop_grace=7.0))
+    await node.until(lambda: node.status("a").ready)
+    began = asyncio.get_running_loop().time()
+    await node.put(named("a", "shutdown", stop_grace=7.0))
+    await node.until(lambda: node.status("a").state == "shutdown")
+    assert 7.0 <= asyncio.get_running_loop().time() - began < 7.2
+    assert [number for _, number in node.containers.sent] == [15, 9]
+
+
+async def test_agent_death_adopts_without_touching(node):
+    await node.put(*(named(f"t{i}") for i in range(10)))
+    await node.until(lambda: all(node.status(t).ready for t in node.tasks))
+    before = dict(node.containers.alive)
+    await node.kill()
+    node.containers.end(before["t3"].pid, 5)
+    await node.start()
+    await node.until(lambda: node.status("t3").run.number == 2)
+    assert node.network.adopted == set(node.tasks)
+    assert node.status("t3").runs[0].exit_code == 5
+    for name, process in before.items():
+        if name != "t3":
+            assert node.containers.alive[name] == process
+
+
+async def test_adoption_at_every_moment_of_a_start(tmp_path):
+    """Kill the agent after each of the first virtual milliseconds; it must always converge."""
+    for moment in range(12):
+        node = Node(tmp_path / str(moment))
+        await node.start()
+        await node.put(named("a"), named("b"))
+        await asyncio.sleep(moment * 0.004)
+        await node.kill()
+        await node.start()
+        await node.until(lambda node=node: node.status("a").ready and node.status("b").ready)
+        assert node.status("a").run.number == 1, "a half-made run is finished or undone"
+        await node.put(named("a", "removed"), named("b", "removed"))
+        await asyncio.sleep(moment * 0.004)
+        await node.kill()
+        await node.start()
+        await node.until(lambda node=node: set(node.worker.full_report().gone) == {"a", "b"})
+        assert not node.containers.written
+        assert not node.network.attached
+        await node.kill()
+
+
+async def test_reports_full_first_then_changes_then_heartbeats(node):
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").ready)
+    stream = node.worker.reports()
+    first = await anext(stream)
+    assert first.full
+    assert first.tasks["a"].ready
+    began = asyncio.get_running_loop().time()
+    beat = await anext(stream)
+    assert not beat.tasks
+    assert asyncio.get_running_loop().time() - began <= 3.1
+    node.containers.end(node.containers.alive["a"].pid, 1)
+    change = await anext(stream)
+    assert list(change.tasks) == ["a"]
+    assert not change.tasks["a"].ready
+    await stream.aclose()
+
+
+async def test_applied_is_told_only_when_it_is_in_force(node):
+    node.network.failures = 3
+    await node.put(named("a"))
+    assert node.worker.applied < node.generation
+    await asyncio.sleep(0.05)
+    assert "nft failed" in node.worker.full_report().warnings[0]
+    await node.until(lambda: node.worker.applied == node.generation)
+    assert node.worker.full_report().warnings == ()
+
+
+async def test_a_network_that_never_comes_is_said(node):
+    node.network.failures = 10**6
+    await node.put(named("a"))
+    await node.until(lambda: "network is not set up yet" in node.status("a").reason)
+    assert node.status("a").state == "preparing"
+
+
+async def test_launch_failures_are_told(node):
+    node.containers.broken["a"] = RuntimeFailure("executable file `x` not found", 127)
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").state == "rejected")
+    assert node.status("a").run.exit_code == 127
+    node.containers.broken["b"] = RuntimeFailure("no space left on device")
+    await node.put(named("b"))
+    await node.until(lambda: node.status("b").restarts >= 2)
+    del node.containers.broken["b"]
+    await node.until(lambda: node.status("b").ready)
+
+
+async def test_bad_ids_and_old_controllers_are_refused(node):
+    with pytest.raises(Refusal):
+        await node.put(named("a").model_copy(update={"id": "../x"}))
+    node.tasks.clear()
+    await node.put(named("a"))
+    node.generation -= 1
+    stale = Instructions(
+        stamp=Stamp(cluster="c", epoch=0, generation=9), me=NodeSelf(node="n", name="n")
+    )
+    assert isinstance(await node.worker.accept(stale), Refused)
+
+
+async def test_leave_takes_everything_and_forgets_the_cluster(node):
+    await node.put(*(named(f"t{i}") for i in range(5)))
+    await node.until(lambda: all(node.status(t).ready for t in node.tasks))
+    assert await node.worker.leave() == []
+    assert not node.containers.written
+    assert not node.network.attached
+    other = Instructions(
+        stamp=Stamp(cluster="other", epoch=1, generation=1), me=NodeSelf(node="n", name="n")
+    )
+    assert not isinstance(await node.worker.accept(other), Refused)
+
+
+async def test_a_restart_is_asked_for_once(node):
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").ready)
+    await node.put(named("a", restart=2))
+    await node.until(lambda: node.status("a").restart_done == 2)
+    await asyncio.sleep(30)
+    assert node.status("a").run.number == 2
+    assert node.worker.record("a").assignment.desired is Desired.RUNNING

@@ -1,0 +1,327 @@
+"""Streams: progress, events, logs merged by time, exec; slow, absent and broken readers."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+
+import aiohttp
+import pytest
+
+from orchestrator.api import logmerge, logs, streams
+from orchestrator.errors import NotFound
+from specs.api import Event, Progress
+from specs.task import Run, TaskState, TaskStatus
+from specs.wire import LogLine
+
+
+def out(time, text, stream="stdout"):
+    return LogLine(time=float(time), stream=stream, line=text)
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch):
+    monkeypatch.setattr(streams, "PULSE", 0.05)
+    monkeypatch.setattr(streams, "FIRST", 0.02)
+    monkeypatch.setattr(logmerge, "PATIENCE", 0.03)
+    monkeypatch.setattr(logs, "RETRY", 0.02)
+
+
+# Progress and events.
+
+
+async def test_progress_is_one_object_a_line(api):
+    api.add_stack()
+    api.control.progress_lines = [
+        Progress(kind="task", task="t1", state="running"),
+        Progress(kind="end", ok=True),
+    ]
+    lines = await api.lines("/v1/stacks/shop/progress?release=1")
+    assert [line["kind"] for line in lines] == ["task", "end"]
+    assert lines[1]["ok"] is True
+    assert api.control.calls == [("progress", "shop", 1)]
+
+
+async def test_a_stream_that_cannot_start_is_a_problem_not_a_stream(api):
+    api.add_stack()
+    api.control.error = NotFound("there is no release 9")
+    problem = await api.problem("GET", "/v1/stacks/shop/progress?release=9", 404)
+    assert problem["detail"] == "there is no release 9"
+
+
+async def test_a_refusal_in_the_middle_ends_the_stream_with_its_words(api):
+    api.add_stack()
+
+    async def breaking(_stack, _release):
+        yield Progress(kind="task", task="t1")
+        raise NotFound("the stack is gone", hint="corral ls")
+
+    api.control.progress = breaking
+    lines = await api.lines("/v1/stacks/shop/progress")
+    assert [line["kind"] for line in lines] == ["task", "end"]
+    assert (lines[1]["ok"], lines[1]["message"], lines[1]["hint"]) == (
+        False,
+        "the stack is gone",
+        "corral ls",
+    )
+
+
+async def test_events_come_as_they_happen_and_only_of_the_stack(api):
+    reading = asyncio.create_task(api.lines("/v1/events?stack=shop", count=2))
+    await asyncio.sleep(0.05)
+    for number, stack in enumerate(["shop", "other", "shop"]):
+        await api.control.event_queue.put(Event(time=float(number), kind="x", stack=stack))
+    assert [event["time"] for event in await reading] == [0.0, 2.0]
+
+
+async def test_a_silent_stream_has_a_pulse(api):
+    async with api.http.get("/v1/events") as answer:
+        async with asyncio.timeout(2):
+            assert await answer.content.readline() == b"\n"
+            assert await answer.content.readline() == b"\n"
+
+
+async def test_a_reader_that_left_is_noticed(api):
+    ended = asyncio.Event()
+
+    async def forever(_stack):
+        try:
+            while True:
+                await asyncio.sleep(3600)
+                yield Event(time=0.0, kind="x")
+        finally:
+            ended.set()
+
+    api.control.events = forever
+    _, writer = await asyncio.open_unix_connection(str(api.path))
+    writer.write(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    await writer.drain()
+    await asyncio.sleep(0.1)
+    writer.close()
+    async with asyncio.timeout(2):
+        await ended.wait()
+
+
+async def test_a_reader_that_takes_nothing_is_cut_off_and_costs_one_buffer(api, monkeypatch):
+    monkeypatch.setattr(streams, "STUCK", 0.2)
+    produced, ended = 0, asyncio.Event()
+
+    async def endless(_stack):
+        nonlocal produced
+        try:
+            while True:
+                yield Event(time=0.0, kind="x", message="y" * 10_000)
+                produced += 1
+        finally:
+            ended.set()
+
+    api.control.events = endless
+    reader, writer = await asyncio.open_unix_connection(str(api.path), limit=1024)
+    writer.write(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
+    await writer.drain()
+    async with asyncio.timeout(5):
+        await ended.wait()
+    assert produced < 500, "the source was held back, not buffered"
+    assert (await api.call("GET", "/v1/version"))[0] == 200
+    writer.close()
+    assert reader
+
+
+# Logs.
+
+
+async def test_logs_of_all_tasks_are_merged_by_time(api):
+    api.add_stack()
+    await api.add_task("t1")
+    await api.add_task("t2", slot=2)
+    await api.add_task("t3", service="migrate")
+    await api.agents.add("t1", out(1, "a"), out(4, "d"), out(5, "e", "stderr"))
+    await api.agents.add("t2", out(2, "b"), out(6, "f"))
+    await api.agents.add("t3", out(3, "c"))
+
+    lines = await api.lines("/v1/stacks/shop/logs")
+    assert [line["line"] for line in lines] == list("abcdef")
+    assert lines[4] == {
+        "task": "t1",
+        "name": "web-1",
+        "service": "web",
+        "stream": "stderr",
+        "time": 5.0,
+        "line": "e",
+    }
+    only = await api.lines("/v1/stacks/shop/logs?service=migrate")
+    assert [line["line"] for line in only] == ["c"]
+    both = await api.lines("/v1/stacks/shop/logs?service=migrate&service=web&tail=1&since=2.5")
+    assert [line["line"] for line in both] == ["c", "e", "f"]
+
+
+async def test_many_lines_of_many_tasks_stay_in_order(api):
+    api.add_stack()
+    for n in range(8):
+        await api.add_task(f"t{n}", slot=n + 1)
+        await api.agents.add(f"t{n}", *(out(t * 8 + n, f"{t * 8 + n}") for t in range(400)))
+    lines = await api.lines("/v1/stacks/shop/logs")
+    assert [line["line"] for line in lines] == [str(n) for n in range(3200)]
+
+
+async def test_a_stack_without_tasks_has_no_logs(api):
+    api.add_stack()
+    await api.add_task("t1", status=TaskStatus(state=TaskState.PENDING), node=None)
+    assert await api.lines("/v1/stacks/shop/logs") == []
+
+
+async def test_following_goes_on_and_takes_in_new_tasks(api):
+    api.add_stack()
+    await api.add_task("t1")
+    await api.agents.add("t1", out(1, "old"))
+    reading = asyncio.create_task(api.lines("/v1/stacks/shop/logs?follow=1", count=4))
+    await asyncio.sleep(0.1)
+    await api.agents.add("t1", out(2, "new"))
+    await asyncio.sleep(0.1)
+    await api.add_task("t2", slot=2)
+    await api.agents.add("t2", out(3, "joined"))
+    await asyncio.sleep(0.1)
+    await api.agents.add("t1", out(4, "more"))
+    assert [line["line"] for line in await reading] == ["old", "new", "joined", "more"]
+
+
+async def test_following_starts_before_there_is_any_task(api):
+    api.add_stack()
+    reading = asyncio.create_task(api.lines("/v1/stacks/shop/logs?follow=1", count=1))
+    await asyncio.sleep(0.1)
+    await api.add_task("t1", status=TaskStatus(state=TaskState.PENDING), node=None)
+    await asyncio.sleep(0.05)
+    await api.agents.add("t1", out(1, "first"))
+    await api.add_task("t1")
+    assert [line["line"] for line in await reading] == ["first"]
+
+
+async def test_following_ends_when_the_stack_is_gone(api):
+    api.add_stack()
+    await api.add_task("t1", status=TaskStatus(state=TaskState.COMPLETE))
+
+    async def short(_node, _task, _query):
+        yield out(1, "only")
+
+    api.agents.logs = short
+    reading = asyncio.create_task(api.lines("/v1/stacks/shop/logs?follow=1"))
+    await asyncio.sleep(0.1)
+    del api.cluster.stacks["shop"]
+    del api.cluster.tasks["t1"]
+    await touch(api, "/stacks/shop")
+    assert [line["line"] for line in await reading] == ["only"]
+
+
+async def touch(api, key):
+    from orchestrator.store.base import Put
+
+    await api.store.txn(writes=(Put(key, b""),))
+
+
+async def test_following_survives_the_agents_restart_without_gaps_or_doubles(api):
+    api.add_stack()
+    await api.add_task("t1")
+    await api.agents.add("t1", out(1, "a"), out(2, "b"), out(2, "b2"))
+    reading = asyncio.create_task(api.lines("/v1/stacks/shop/logs?follow=1", count=5))
+    await asyncio.sleep(0.1)
+    api.agents.away.add("n1")
+    await api.agents.add("t1", out(2, "b3"), out(3, "c"))
+    await asyncio.sleep(0.1)
+    api.agents.away.clear()
+    assert [line["line"] for line in await reading] == ["a", "b", "b2", "b3", "c"]
+
+
+async def test_a_node_that_is_not_reached_is_named_in_the_logs_place(api):
+    api.add_stack()
+    await api.add_task("t1")
+    await api.add_task("t2", slot=2, node="n2")
+    await api.agents.add("t1", out(1, "a"))
+    api.agents.away.add("n2")
+    lines = await api.lines("/v1/stacks/shop/logs")
+    assert [line["line"] for line in lines] == [
+        "a",
+        "corral: no log: node n2 is not reached: no answer in time",
+    ]
+
+
+async def test_a_reader_that_leaves_in_the_middle_of_much_frees_the_sources(api):
+    api.add_stack()
+    await api.add_task("t1")
+    await api.agents.add("t1", *(out(t, "x" * 1000) for t in range(20_000)))
+    await api.lines("/v1/stacks/shop/logs?follow=1", count=1)
+    async with asyncio.timeout(3):
+        while any(task.get_name().startswith("logs-") for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.02)
+
+
+async def test_a_mistake_while_reading_logs_breaks_the_stream_instead_of_ending_it(
+    api, caplog, monkeypatch
+):
+    api.add_stack()
+    await api.add_task("t1")
+
+    async def broken(_node, _task, _query):
+        yield out(1, "a")
+        raise KeyError("ours")
+
+    api.agents.logs = broken
+    monkeypatch.setattr(streams, "FIRST", 0.0)
+    with pytest.raises(aiohttp.ClientError):
+        await api.lines("/v1/stacks/shop/logs")
+    assert "stream failed" in caplog.text
+
+
+async def test_a_reader_that_leaves_frees_the_sources(api):
+    api.add_stack()
+    await api.add_task("t1")
+    await api.agents.add("t1", out(1, "a"))
+    before = len(asyncio.all_tasks())
+    await api.lines("/v1/stacks/shop/logs?follow=1", count=1)
+    async with asyncio.timeout(3):
+        while any(task.get_name().startswith("logs-") for task in asyncio.all_tasks()):
+            await asyncio.sleep(0.02)
+    assert len(asyncio.all_tasks()) <= before + 1
+
+
+# Exec.
+
+
+async def test_exec_is_carried_both_ways(api):
+    api.add_stack()
+    await api.add_task("t1")
+    async with asyncio.timeout(5), api.http.ws_connect("/v1/tasks/shop-web-1/exec") as websocket:
+        await websocket.send_str("hello")
+        assert (await websocket.receive()).data == b"\x01HELLO"
+        assert json.loads((await websocket.receive()).data) == {"exit": 0}
+        assert (await websocket.receive()).type is aiohttp.WSMsgType.CLOSE
+
+
+async def test_exec_on_a_node_that_is_away_says_so(api):
+    api.add_stack()
+    await api.add_task("t1")
+    api.agents.away.add("n1")
+    async with asyncio.timeout(5), api.http.ws_connect("/v1/tasks/t1/exec") as websocket:
+        message = json.loads((await websocket.receive()).data)
+    assert "not reached" in message["error"]
+
+
+@pytest.mark.parametrize(
+    "status",
+    [
+        TaskStatus(state=TaskState.PREPARED),
+        TaskStatus(state=TaskState.FAILED, runs=(Run(number=1),)),
+        TaskStatus(state=TaskState.RUNNING, runs=(Run(number=1, finished_at=1.0),)),
+    ],
+)
+async def test_exec_needs_a_running_task(api, status):
+    api.add_stack()
+    await api.add_task("t1", status=status)
+    problem = await api.problem("GET", "/v1/tasks/t1/exec", 409)
+    assert "shop-web-1 is not running" in problem["detail"]
+
+
+async def test_exec_is_a_websocket_only(api):
+    api.add_stack()
+    await api.add_task("t1")
+    problem = await api.problem("GET", "/v1/tasks/t1/exec", 409)
+    assert "WebSocket" in problem["detail"]

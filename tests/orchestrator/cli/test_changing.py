@@ -1,0 +1,601 @@
+"""up, down, scale, stop, restart against a scripted controller."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from fake import Cut, Hold, Lines, Problem
+
+MODEL = {
+    "name": "shop",
+    "services": {
+        "migrate": {"image": "busybox"},
+        "web": {"image": "busybox", "deploy": {"replicas": 2}},
+        "front": {"image": "nginx", "attach": False},
+    },
+    "secrets": {"key": {"content": "s3cret"}},
+}
+
+
+def task(name, state, service="web", **more):
+    return {
+        "kind": "task",
+        "stack": "shop",
+        "service": service,
+        "task": f"t-{name}",
+        "name": f"shop-{name}",
+        "node": "alpha",
+        "state": state,
+        "ready": state == "running",
+        **more,
+    }
+
+
+def service(name, running, wanted, message=""):
+    return {
+        "kind": "service",
+        "service": name,
+        "running": running,
+        "wanted": wanted,
+        "message": message,
+    }
+
+
+GOOD = [
+    {"kind": "release", "state": "pending"},
+    {"kind": "release", "state": "deploying"},
+    service("web", 0, 2, "waiting for migrate (completed successfully)"),
+    task("migrate-1", "preparing", "migrate"),
+    task("migrate-1", "running", "migrate"),
+    task("migrate-1", "complete", "migrate"),
+    service("web", 0, 2),
+    task("web-1", "assigned"),
+    task("web-1", "preparing", message="preparing: getting image busybox"),
+    task("web-1", "preparing", message="preparing: getting image busybox"),
+    task("web-1", "starting"),
+    task("web-1", "running"),
+    service("web", 1, 2),
+    task("web-2", "running"),
+    service("web", 2, 2),
+    {"kind": "warning", "message": "init is ignored"},
+    {"kind": "release", "state": "deployed"},
+    {"kind": "end", "ok": True},
+]
+BAD = [
+    {"kind": "release", "state": "deploying"},
+    service("web", 0, 2),
+    service("front", 0, 1),
+    task("web-1", "prepared", message="prepared: waiting for migrate"),
+    task("front-1", "pending", "front", message="pending: waiting for web"),
+    task("migrate-1", "failed", "migrate", message="failed: exit code 1"),
+    {
+        "kind": "end",
+        "ok": False,
+        "service": "migrate",
+        "task": "t-migrate-1",
+        "message": "migrate exited with code 1",
+        "exit_code": 1,
+        "log_tail": [f"line {i}" for i in range(12)],
+    },
+]
+
+
+@pytest.fixture
+def project(monkeypatch):
+    """The loader is tested elsewhere: here it answers with a fixed project."""
+    from orchestrator.cli import project
+
+    found = SimpleNamespace(name="shop", model=MODEL, origins={}, warnings=(), disabled={})
+    monkeypatch.setattr(project, "load", lambda flags, services=(), **_: found)
+    monkeypatch.setattr(project, "contents", lambda _project: {"secrets.key": "czNjcmV0"})
+    return found
+
+
+@pytest.fixture
+def shop(fake):
+    fake.on(
+        "POST",
+        "/v1/stacks/shop/releases",
+        {"stack": "shop", "number": 3, "state": "pending", "created_at": 100.0, "warnings": []},
+    )
+    fake.on("GET", "/v1/stacks/shop/progress", Lines(GOOD))
+    fake.on("GET", "/v1/nodes", {"nodes": [{"id": "n1", "name": "alpha", "status": "ready"}]})
+    return fake
+
+
+def test_up_detached_prints_a_line_per_change_and_no_more(shop, project, corral):
+    done = corral("-p", "shop", "up", "-d")
+    lines = done.err.splitlines()
+    assert done.code == 0
+    assert done.out == ""
+    assert lines[:-1] == [
+        "shop: release 3 pending",
+        "shop: release 3 deploying",
+        "web: waiting for migrate (completed successfully)",
+        "migrate-1 on alpha: running",
+        "migrate-1 on alpha: complete",
+        "web: preparing: getting image busybox",
+        "web-1 on alpha: running",
+        "web-2 on alpha: running",
+        "warning: init is ignored",
+        "shop: release 3 deployed",
+    ]
+    assert lines[-1].startswith("shop: release 3 done, 2/2 replicas (")
+
+
+def test_up_sends_the_whole_wish(shop, project, corral):
+    corral("-p", "shop", "up", "-d", "--scale", "web=4", "--build", "--pull=always", "migrate")
+    body = shop.asked("POST", ".*/releases")[0].body
+    assert len(body.pop("key")) == 32
+    assert body.pop("client") == {
+        "hostname": os.uname().nodename,
+        "boot_id": Path("/proc/sys/kernel/random/boot_id").read_text().strip(),
+    }
+    assert body == {
+        "project": MODEL,
+        "origins": {},
+        "contents": {"secrets.key": "czNjcmV0"},
+        "services": ["migrate"],
+        "scale": {"web": 4},
+        "build": "always",
+        "pull": "always",
+        "force_recreate": False,
+        "remove_orphans": False,
+    }
+    from specs.api import Deploy
+
+    Deploy.model_validate({"key": "k", **body})
+
+
+def test_up_repeats_a_broken_request_with_the_same_key(shop, project, corral):
+    answers = [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{"]
+    row = {"stack": "shop", "number": 3, "state": "pending"}
+    shop.on("POST", "/v1/stacks/shop/releases", lambda _r: answers.pop(0) if answers else row)
+    assert corral("-p", "shop", "up", "-d").code == 0
+    keys = {request.body["key"] for request in shop.asked("POST", ".*/releases")}
+    assert len(shop.asked("POST", ".*/releases")) == 3
+    assert len(keys) == 1
+
+
+def test_a_failed_release_is_a_paragraph_and_exit_code_1(shop, project, corral):
+    shop.on("GET", "/v1/stacks/shop/progress", Lines(BAD))
+    done = corral("-p", "shop", "up", "-d")
+    assert done.code == 1
+    assert done.err.endswith(
+        "corral: release 3 of shop failed: migrate exited with code 1\n"
+        "  where: migrate-1 on alpha, exit code 1\n"
+        "  last lines:\n"
+        + "".join(f"    | line {i}\n" for i in range(2, 12))
+        + "  blocked: web (waiting for migrate), front (waiting for web)\n"
+        "  next: corral -p shop logs migrate\n"
+    )
+
+
+def test_a_failed_build_shows_the_end_of_its_output(shop, project, corral):
+    build = [{"kind": "build", "service": "web", "message": f"STEP {i}\n"} for i in range(20)]
+    end = {
+        "kind": "end",
+        "ok": False,
+        "service": "web",
+        "message": "build failed",
+        "hint": "fix it",
+    }
+    shop.on("GET", "/v1/stacks/shop/progress", Lines([*build, end]))
+    err = corral("-p", "shop", "up", "-d").err
+    assert "    | STEP 10\n" in err
+    assert "    | STEP 19\n  next: fix it\n" in err
+
+
+def test_progress_survives_a_controller_that_goes_and_comes_back(shop, project, corral):
+    answers = [Lines([*GOOD[:5], Cut()]), Lines(GOOD[1:6]), Lines(GOOD[1:])]
+    shop.on("GET", "/v1/stacks/shop/progress", lambda _r: answers.pop(0))
+    done = corral("-p", "shop", "up", "-d")
+    assert done.code == 0
+    assert answers == []
+    assert done.err.count("migrate-1 on alpha: running\n") == 1
+
+
+def test_a_progress_stream_that_never_says_how_it_ended_is_a_fault(
+    shop, project, corral, monkeypatch
+):
+    from orchestrator.cli import watch
+
+    monkeypatch.setattr(watch, "RETRY", 0.001)
+    monkeypatch.setattr(watch, "HASTY", 5)
+    shop.on("GET", "/v1/stacks/shop/progress", Lines(GOOD[:3]))
+    done = corral("-p", "shop", "up", "-d")
+    assert done.code == 1
+    assert "ends again and again" in done.err
+
+
+def test_wait_timeout_names_what_is_missing(shop, project, corral):
+    shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:3], Hold()]))
+    done = corral("-p", "shop", "up", "--wait", "--wait-timeout", "0.3")
+    assert done.code == 1
+    assert "not up after 0.3 s: web (waiting for migrate (completed successfully))" in done.err
+
+
+@pytest.mark.parametrize(
+    "flags",
+    [
+        ["--build", "--no-build"],
+        ["-d", "--abort-on-container-exit"],
+        ["--wait", "--exit-code-from", "web"],
+        ["--wait-timeout", "3"],
+        ["--abort-on-container-exit", "--abort-on-container-failure"],
+        ["-d", "--scale", "web"],
+        ["-d", "--scale", "web=-1"],
+    ],
+    ids=" ".join,
+)
+def test_contradicting_flags_are_refused_before_anything_is_sent(shop, project, corral, flags):
+    assert corral("-p", "shop", "up", *flags).code == 2
+    assert shop.requests == []
+
+
+def test_unknown_services_are_refused_before_anything_is_sent(shop, project, corral):
+    for flags in (["nope"], ["--scale", "nope=1"], ["--no-attach", "nope"]):
+        done = corral("-p", "shop", "up", *flags)
+        assert done.code == 1
+        assert "no such service: nope" in done.err
+    assert shop.requests == []
+
+
+def test_down_without_a_file(shop, corral):
+    shop.on("DELETE", "/v1/stacks/shop", {"name": "shop"})
+    shop.on(
+        "GET",
+        "/v1/stacks/shop/progress",
+        Lines(
+            [
+                task("old-1", "failed"),
+                task("web-1", "running"),
+                task("web-1", "running", message="stopping"),
+                task("web-1", "shutdown", message="stopped (exit code 0)"),
+                task("web-1", "removed"),
+                task("old-1", "removed"),
+                {"kind": "end", "ok": True, "message": "removed"},
+            ]
+        ),
+    )
+    done = corral("-p", "shop", "down", "-v", "-t", "3")
+    assert done.code == 0
+    query = shop.asked("DELETE", ".*")[0].query
+    assert query["volumes"] == ["1"]
+    assert float(query["timeout"][0]) == 3
+    assert done.err.startswith(
+        "web-1 on alpha: stopped (exit code 0)\n"
+        "web-1 on alpha: removed\n"
+        "old-1 on alpha: removed\n"
+        "shop: removed ("
+    )
+
+
+def test_down_of_nothing_is_no_error(fake, corral):
+    done = corral("-p", "shop", "down")
+    assert done.code == 0
+    assert "nothing to remove" in done.err
+
+
+def test_down_is_done_when_the_stack_is_gone_before_we_look(fake, corral):
+    fake.on("DELETE", "/v1/stacks/shop", {"name": "shop"})
+    assert corral("-p", "shop", "down").code == 0
+
+
+def test_scale(shop, corral):
+    counts = iter(range(4, 7))
+
+    def stack(_request):
+        have = next(counts)
+        web = {"name": "web", "replicas": 6, "tasks": 6, "ready": have}
+        return {"services": [web, {"name": "redis", "replicas": 0, "tasks": 0, "ready": 0}]}
+
+    def tasks(_request):
+        rows = [{**row("web-1", "running"), "status": "running 3 s", "node": "alpha"}]
+        if shop.asked("POST", ".*/scale"):
+            rows.append({**row("web-2", "running"), "status": "running 0 s", "node": "alpha"})
+        return {"tasks": rows}
+
+    shop.on("GET", "/v1/stacks/shop/tasks", tasks)
+    shop.on("GET", "/v1/stacks/shop", stack)
+    shop.on("POST", "/v1/stacks/shop/scale", {"name": "shop"})
+    done = corral("-p", "shop", "scale", "web=6", "redis=0")
+    assert done.code == 0
+    assert done.err.startswith("web-2 on alpha: running\nshop: web 6/6, redis 0/0 (")
+    assert next(counts, None) is None
+    assert shop.asked("POST", ".*/scale")[0].body == {"services": {"web": 6, "redis": 0}}
+    assert corral("-p", "shop", "scale", "web").code == 2
+
+
+def test_scale_that_is_stuck_says_what_it_waits_for(shop, corral, monkeypatch):
+    from orchestrator.cli import scale
+
+    monkeypatch.setattr(scale, "STUCK", 0.2)
+    waiting = {**row("web-1", "pending"), "status": "pending: no node has 8 GiB free"}
+    web = {"name": "web", "replicas": 1, "tasks": 1, "ready": 0}
+    shop.on("GET", "/v1/stacks/shop/tasks", {"tasks": [waiting]})
+    shop.on("GET", "/v1/stacks/shop", {"services": [web]})
+    shop.on("POST", "/v1/stacks/shop/scale", {"name": "shop"})
+    done = corral("-p", "shop", "scale", "web=1")
+    assert done.code == 1
+    assert "no progress for 0 s: web (no node has 8 GiB free)" in done.err
+
+
+def test_stop_of_single_services_names_the_way(shop, corral):
+    assert "scale web=0" in corral("-p", "shop", "stop", "web").err
+    shop.on("POST", "/v1/stacks/shop/stop", {})
+    assert corral("-p", "shop", "stop", "-t", "1").code == 0
+    assert shop.asked("POST", ".*/stop")[0].body == {"timeout": 1.0}
+
+
+def test_restart_waits_until_it_runs_again(shop, corral):
+    rows = [
+        {"id": "t1", "name": "shop-web-1", "state": "running", "started_at": 1.0},
+        {"id": "t1", "name": "shop-web-1", "state": "running", "started_at": 1.0},
+        {"id": "t1", "name": "shop-web-1", "state": "running", "started_at": 2.0},
+    ]
+    shop.on("GET", "/v1/stacks/shop/tasks", lambda _r: {"tasks": [rows.pop(0)]})
+    shop.on("POST", "/v1/stacks/shop/restart", {"tasks": ["t1"]})
+    done = corral("-p", "shop", "restart", "web")
+    assert (done.code, done.err) == (0, "shop-web-1: restarted\n")
+    assert rows == []
+
+
+# Attached
+
+PROGRAM = f"""
+import sys
+from types import SimpleNamespace
+from orchestrator.cli import project, main
+MODEL = {MODEL!r}
+project.load = lambda flags, services=(), **_: SimpleNamespace(
+    name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}})
+project.contents = lambda _project: {{}}
+sys.exit(main.main(sys.argv[1:]))
+"""
+ROOT = Path(__file__).parents[3]
+
+
+def line(name, text, when, stream="stdout"):
+    return {
+        "task": f"t-{name}",
+        "name": name,
+        "service": name.rpartition("-")[0],
+        "stream": stream,
+        "time": when,
+        "line": text,
+    }
+
+
+def row(name, state, code=None, restarts=0):
+    return {
+        "id": f"t-{name}",
+        "name": f"shop-{name}",
+        "service": name.rpartition("-")[0],
+        "state": state,
+        "exit_code": code,
+        "restarts": restarts,
+        "started_at": 100.0,
+    }
+
+
+class World:
+    """A stack whose tasks the test changes while `up` is attached."""
+
+    def __init__(self, fake):
+        self.rows = [row("web-1", "running"), row("web-2", "running")]
+        self.stops = []
+        self.fake = fake
+        fake.on("GET", "/v1/stacks/shop/tasks", lambda _r: {"tasks": self.rows})
+        logs = [line("web-1", "hello", 101.0), line("web-2", "oops", 101.5, "stderr"), Hold()]
+        fake.on("GET", "/v1/stacks/shop/logs", Lines(logs))
+        fake.on("GET", "/v1/events", Lines([Hold()]))
+        fake.on("POST", "/v1/stacks/shop/stop", self.stop)
+
+    def stop(self, request):
+        self.stops.append(request.body["timeout"])
+        timeout = request.body["timeout"]
+        if timeout == 0.0 or timeout is None:
+            self.rows = [row("web-1", "shutdown", 143), row("web-2", "shutdown", 143)]
+            self.fake.on("GET", "/v1/stacks/shop/progress", Lines([{"kind": "end", "ok": True}]))
+        else:
+            self.fake.on("GET", "/v1/stacks/shop/progress", Lines([Hold()]))
+        return {}
+
+
+@pytest.fixture
+def world(shop):
+    return World(shop)
+
+
+@pytest.fixture
+def up(spawn_program):
+    def start(*argv):
+        return spawn_program(PROGRAM, "-p", "shop", "up", *argv)
+
+    return start
+
+
+def wait_for(condition, what, seconds=10):
+    until = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < until, what
+        time.sleep(0.01)
+
+
+def test_attached_up_interleaves_logs_and_stops_on_interrupt(world, up):
+    process = up()
+    wait_for(lambda: world.fake.asked("GET", ".*/tasks"), "never looked at the tasks")
+    wait_for(lambda: world.fake.asked("GET", ".*/logs"), "never asked for logs")
+    time.sleep(0.3)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    # The names are padded to the longest that is attached: migrate-1.
+    assert out.decode().splitlines()[:1] == ["web-1      | hello"]
+    assert "web-2      | oops" in err.decode()
+    assert "web-1 exited with code 143" in out.decode()
+    assert "Gracefully stopping... (press Ctrl+C again to force)" in err.decode()
+    assert world.stops == [None]
+    query = world.fake.asked("GET", ".*/logs")[0].query
+    assert query["service"] == ["migrate", "web"]  # not front: attach: false
+    assert float(query["since"][0]) == 100.0
+
+
+def test_a_second_interrupt_kills(world, up):
+    process = up("-t", "30")
+    wait_for(lambda: world.fake.asked("GET", ".*/tasks"), "never looked at the tasks")
+    process.send_signal(signal.SIGINT)
+    wait_for(lambda: world.stops, "did not stop")
+    time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert world.stops == [30.0, 0.0]
+
+
+def test_an_interrupt_on_several_machines_detaches(world, up):
+    nodes = [{"name": "alpha", "status": "ready"}, {"name": "beta", "status": "ready"}]
+    world.fake.on("GET", "/v1/nodes", {"nodes": nodes})
+    process = up()
+    wait_for(lambda: world.fake.asked("GET", ".*/tasks"), "never looked at the tasks")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 130
+    assert world.stops == []
+    assert "Stop it: corral -p shop stop" in err.decode()
+
+
+def test_attached_up_ends_when_no_container_is_left(world, up):
+    process = up()
+    wait_for(lambda: world.fake.asked("GET", ".*/tasks"), "never looked at the tasks")
+    time.sleep(0.3)
+    world.rows = [row("web-1", "complete", 0), row("web-2", "failed", 3)]
+    out, _ = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "web-1 exited with code 0\n" in out.decode()
+    assert "web-2 exited with code 3\n" in out.decode()
+
+
+def test_abort_on_container_exit_returns_its_code(world, up):
+    process = up("--abort-on-container-exit")
+    wait_for(lambda: world.fake.asked("GET", ".*/tasks"), "never looked at the tasks")
+    time.sleep(0.3)
+    world.rows = [row("web-1", "running"), row("web-2", "failed", 3)]
+    process.communicate(timeout=20)
+    assert process.returncode == 3
+    assert world.stops == [None]
+
+
+def test_a_failure_while_attached_shows_log_lines_first(world, up):
+    world.fake.on("GET", "/v1/stacks/shop/progress", Lines([0.3, *BAD]))
+    process = up()
+    out, err = process.communicate(timeout=20)
+    assert process.returncode == 1
+    assert "hello" in out.decode()
+    assert "release 3 of shop failed" in err.decode()
+
+
+def test_a_reopened_log_stream_tells_nothing_twice(world, up):
+    first = [line("web-1", "one", 101.0), line("web-1", "two", 102.0), Cut()]
+    second = [line("web-1", "two", 102.0), line("web-1", "three", 103.0), Hold()]
+    answers = [Lines(first), Lines(second)]
+    world.fake.on("GET", "/v1/stacks/shop/logs", lambda _r: answers.pop(0) if answers else Lines())
+    process = up()
+    wait_for(lambda: not answers, "did not reopen the stream")
+    time.sleep(0.4)
+    process.send_signal(signal.SIGINT)
+    out, _ = process.communicate(timeout=20)
+    shown = [text.rpartition("| ")[2] for text in out.decode().splitlines() if "|" in text]
+    assert shown == ["one", "two", "three"]
+
+
+def test_the_live_tree_on_a_terminal(shop, project, world):
+    """A pty: the tree is drawn, logs go above it, the terminal is given back."""
+    import pty
+
+    pid, master = pty.fork()
+    if pid == 0:
+        os.environ["TERM"] = "xterm"
+        os.environ["PYTHONPATH"] = str(ROOT)
+        os.execv(sys.executable, [sys.executable, "-c", PROGRAM, "-p", "shop", "up"])
+    seen = b""
+    try:
+        until = time.monotonic() + 20
+        interrupted = False
+        while time.monotonic() < until:
+            try:
+                part = os.read(master, 65536)
+            except OSError:
+                break
+            if not part:
+                break
+            seen += part
+            if b"done" in seen and b"hello" in seen and not interrupted:
+                interrupted = True
+                os.write(master, b"\x03")
+        _, status = os.waitpid(pid, 0)
+    finally:
+        os.close(master)
+    text = seen.decode()
+    assert os.waitstatus_to_exitcode(status) == 130
+    assert "\x1b[36mweb-1      | \x1b[0m" in text.replace(
+        "\x1b[36mweb-1      | \x1b[39m", "\x1b[36mweb-1      | \x1b[0m"
+    )
+    assert "2/2" in text
+    assert "✔" in text
+    assert text.count("\x1b[?25l") <= text.count("\x1b[?25h")  # the cursor is visible again
+
+
+def test_exits_are_told_once_and_old_ones_never():
+    from orchestrator.cli.attach import Exits
+
+    def look(*rows):
+        return exits.look(rows, lambda name: name.removeprefix("shop-"), lambda r: r["exit_code"])
+
+    exits = Exits(3)
+    old = {**row("old-1", "failed", 1), "release": 2}
+    quick = {**row("job-1", "complete", 0), "release": 3}
+    never = {**row("x-1", "rejected"), "release": 3, "started_at": None}
+    assert look(old, quick, never, row("web-1", "running")) == ["job-1 exited with code 0"]
+    again = row("web-1", "running", 9, restarts=1)
+    assert look(old, quick, again) == ["web-1 exited with code 9 (restarting)"]
+    assert look(old, quick, again) == []
+    assert look(row("web-1", "failed", 9, restarts=1)) == ["web-1 exited with code 9"]
+    assert exits.codes == {"job": ("job-1", 0), "web": ("web-1", 9)}
+
+
+def test_logs_are_json_when_asked(shop, corral):
+    shop.on("GET", "/v1/stacks/shop/tasks", {"tasks": [row("web-1", "running")]})
+    shop.on("GET", "/v1/stacks/shop/logs", Lines([line("web-1", "x", 1.0)]))
+    done = corral("-p", "shop", "logs", "--format", "json")
+    assert json.loads(done.out)["line"] == "x"
+
+
+def test_a_refused_release_shows_every_problem(shop, project, corral):
+    problems = [
+        {
+            "message": "a",
+            "path": "services.web",
+            "severity": "error",
+            "position": {"file": "compose.yaml", "line": 3, "column": 5},
+        },
+        {"message": "b", "path": "services.front", "severity": "warning", "hint": "c"},
+    ]
+
+    def refuse(_request):
+        raise Problem(422, {"type": "invalid", "title": "Invalid request", "problems": problems})
+
+    shop.on("POST", "/v1/stacks/shop/releases", refuse)
+    done = corral("-p", "shop", "up", "-d")
+    assert done.code == 1
+    assert "compose.yaml:3:5: error: services.web: a\n" in done.err
+    assert "corral: 1 problem; nothing was changed\n" in done.err
+    assert "warning: services.front: b\n  hint: c\n" in done.err

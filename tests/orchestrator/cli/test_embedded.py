@@ -1,0 +1,355 @@
+"""Starting, supervising and stopping the daemons of this machine, with fake daemons."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from orchestrator import embedded, supervisor, systemd
+from orchestrator.client import Client, ClientError, NoController
+
+# Plays both daemons: it is the "Python" the supervisor runs with -P -m MODULE.
+DAEMON = """#!{python} -IS
+import json, os, signal, socket, sys, time
+module = sys.argv[3]
+name = "controller" if module == "orchestrator" else "agent"
+run = os.environ["CORRAL_RUN_DIR"]
+mode = os.environ.get("CORRAL_FAKE_" + name.upper(), "")
+with open(run + "/starts", "a") as file:
+    file.write(f"{{name}} {{os.getpid()}} {{os.getppid()}}\\n")
+print(name, "says hello from", os.getcwd(), flush=True)
+if mode == "crash":
+    print("cannot do it: no such thing", flush=True)
+    sys.exit(7)
+if mode == "refuse":
+    print("this machine belongs to another cluster", flush=True)
+    sys.exit(3)
+if mode == "stubborn":
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+path = f"{{run}}/{{name}}.sock"
+if os.path.exists(path):
+    os.unlink(path)
+server = socket.socket(socket.AF_UNIX)
+server.bind(path)
+server.listen(16)
+began = time.monotonic()
+while True:
+    try:
+        peer, _ = server.accept()
+    except OSError:
+        break
+    with peer:
+        request = peer.recv(65536).decode()
+        if "/v1/nodes" in request:
+            ready = mode != "unready" and time.monotonic() - began > 0.2
+            body = {{"nodes": [{{"name": "alpha", "status": "ready" if ready else "unknown",
+                                "reason": "" if ready else "the agent is probing the kernel"}}]}}
+        elif "/v1/hello" in request:
+            body = {{"stamp": {{"cluster": "other"}} if mode == "foreign" else None}}
+        elif "/tasks" in request:
+            body = {{"tasks": [{{"state": "running"}}] * 3 + [{{"state": "complete"}}]}}
+        elif "/v1/stacks" in request:
+            body = {{"stacks": [{{"name": "shop", "tasks": "3/3"}}]}}
+        else:
+            body = {{"version": "0.1.0", "api": 1, "cluster": "c1", "epoch": 1}}
+        data = json.dumps(body).encode()
+        code = 404 if "/progress" in request else 200
+        try:
+            head = b"HTTP/1.1 %d X\\r\\nContent-Length: %d\\r\\n\\r\\n"
+            peer.sendall(head % (code, len(data)) + data)
+        except OSError:
+            pass
+"""
+
+
+def wait_for(condition, what, seconds=10.0):
+    until = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < until, what
+        time.sleep(0.01)
+    return found
+
+
+@pytest.fixture
+def machine(tmp_path, clean_environment, monkeypatch):
+    """A machine without systemd whose daemons are fakes; nothing is left running after."""
+    program = tmp_path / "daemon"
+    program.write_text(DAEMON.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setattr(embedded, "DAEMON_PYTHON", str(program))
+    monkeypatch.setattr(embedded, "_make_group", lambda _say: None)
+    monkeypatch.setattr(systemd, "RUNS", tmp_path / "no-systemd")
+    yield clean_environment
+    embedded.stop(Client())
+    for line in starts(clean_environment):
+        assert supervisor.start_time(int(line[1])) == "", f"{line} still runs"
+
+
+def starts(machine):
+    try:
+        return [line.split() for line in (machine.run / "starts").read_text().splitlines()]
+    except FileNotFoundError:
+        return []
+
+
+def said():
+    lines: list[str] = []
+    return lines, lines.append
+
+
+def pids(machine):
+    return {name: row[0] for name, row in supervisor.read_status(str(machine.run)).items()}
+
+
+def test_ensure_starts_both_daemons_once_and_waits_for_the_node(machine):
+    lines, say = said()
+    assert embedded.ensure(Client(), say) is True
+    assert [line[0] for line in sorted(starts(machine))] == ["agent", "controller"]
+    assert "started controller and agent on this machine" in lines[-1]
+    assert embedded.ensure(Client(), say) is False
+    assert len(starts(machine)) == 2
+    assert (machine.state / "log" / "agent.log").read_text() == "agent says hello from /\n"
+
+
+def test_several_at_once_start_one(machine):
+    outcomes = []
+
+    def start():
+        outcomes.append(embedded.ensure(Client(), lambda _text: None))
+
+    threads = [threading.Thread(target=start) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(20)
+    assert sorted(outcomes) == [False, False, False, True]
+    assert len(starts(machine)) == 2
+
+
+@pytest.mark.parametrize("name", ["controller", "agent"])
+def test_a_killed_daemon_is_started_again(machine, name):
+    embedded.ensure(Client(), lambda _text: None)
+    before = pids(machine)
+    os.kill(before[name], signal.SIGKILL)
+    wait_for(lambda: pids(machine)[name] not in (0, before[name]), f"{name} did not come back")
+    after = pids(machine)
+    assert {key for key in after if after[key] != before[key]} == {name}
+    assert supervisor.read_status(str(machine.run))[name][2:] == (1, "signal:9")
+
+
+def test_reading_waits_for_a_controller_that_is_being_restarted(machine, corral):
+    embedded.ensure(Client(), lambda _text: None)
+    os.kill(pids(machine)["controller"], signal.SIGKILL)
+    assert corral("ls").code == 0
+
+
+def test_crashes_of_earlier_days_do_not_make_a_start_hopeless(machine):
+    embedded.ensure(Client(), lambda _text: None)
+    for count in range(1, 4):
+        controller = pids(machine)["controller"]
+        os.kill(controller, signal.SIGKILL)
+        wait_for(lambda n=count: embedded._restarts()["controller"] == n, "not noticed")
+        wait_for(lambda: embedded._answers(Client()), "the controller did not come back")
+    os.kill(pids(machine)["controller"], signal.SIGKILL)
+    wait_for(lambda: not embedded._answers(Client()), "the controller lives on")
+    embedded.ensure(Client(), lambda _text: None)
+    assert embedded._answers(Client())
+
+
+def test_a_killed_supervisor_is_replaced_and_adopts(machine):
+    embedded.ensure(Client(), lambda _text: None)
+    before, first = pids(machine), embedded.supervisor_pid()
+    os.kill(first, signal.SIGKILL)
+    wait_for(lambda: embedded.supervisor_pid() is None, "the supervisor lives on")
+    assert embedded.ensure(Client(), lambda _text: None) is False
+    assert wait_for(embedded.supervisor_pid, "no new supervisor") != first
+    assert pids(machine) == before
+    assert len(starts(machine)) == 2
+    # and it looks after what it adopted
+    os.kill(before["agent"], signal.SIGKILL)
+    wait_for(lambda: len(starts(machine)) == 3, "the adopted agent was not started again")
+
+
+def test_a_daemon_that_always_crashes_gives_its_last_words(machine, monkeypatch):
+    monkeypatch.setenv("CORRAL_FAKE_AGENT", "crash")
+    monkeypatch.setenv("CORRAL_FAKE_CONTROLLER", "unready")
+    with pytest.raises(embedded.StartFailed) as caught:
+        embedded.ensure(Client(), lambda _text: None)
+    assert "the agent ends as soon as it starts (code:7)" in str(caught.value)
+    assert "    | cannot do it: no such thing" in str(caught.value)
+    assert embedded.supervisor_pid() is None  # and nothing goes on failing
+
+
+def test_a_daemon_that_refuses_is_not_tried_three_times(machine, monkeypatch):
+    monkeypatch.setenv("CORRAL_FAKE_CONTROLLER", "refuse")
+    with pytest.raises(embedded.StartFailed, match="belongs to another cluster"):
+        embedded.ensure(Client(), lambda _text: None)
+    assert sum(line[0] == "controller" for line in starts(machine)) <= 2
+
+
+def test_a_node_that_never_gets_ready_has_a_deadline_and_a_reason(machine, monkeypatch):
+    monkeypatch.setenv("CORRAL_FAKE_CONTROLLER", "unready")
+    monkeypatch.setattr(embedded, "NODE_DEADLINE", 0.3)
+    with pytest.raises(embedded.StartFailed, match="probing the kernel"):
+        embedded.ensure(Client(), lambda _text: None)
+
+
+def test_a_node_of_another_cluster_refuses(machine, monkeypatch, spawn_program):
+    monkeypatch.setenv("CORRAL_FAKE_AGENT", "foreign")
+    agent = spawn_program(
+        "import os, sys; os.execv(sys.argv[1], sys.argv[1:])",
+        embedded.DAEMON_PYTHON, "-P", "-m", "agent",
+    )  # fmt: skip
+    wait_for((machine.run / "agent.sock").exists, "the agent did not start")
+    with pytest.raises(embedded.StartFailed, match="node of the cluster other"):
+        embedded.ensure(Client(), lambda _text: None)
+    assert agent.poll() is None  # it is not ours to end
+    agent.kill()
+    agent.wait(5)
+
+
+def test_stop_ends_everything_and_says_so(machine, corral):
+    embedded.ensure(Client(), lambda _text: None)
+    status = json.loads(corral("controller", "status", "--format", "json").out)
+    assert status["running"] is True
+    assert status["kept_by"] == "supervisor"
+    rows = {row["name"]: row["memory"] for row in status["processes"]}
+    assert set(rows) == {"controller", "agent", "supervisor"}
+    assert rows["supervisor"] < 12 * 1024 * 1024
+    done = corral("controller", "stop")
+    assert done.code == 0
+    assert "ended: controller, agent, supervisor" in done.err
+    assert "containers that keep running: 3" in done.err
+    assert embedded.daemon_pids() == {}
+    again = corral("controller", "stop")
+    assert "neither controller nor agent runs" in again.err
+    assert corral("controller", "status").code == 1
+
+
+def test_stop_kills_a_daemon_that_does_not_end(machine, monkeypatch, tmp_path):
+    # The grace period is a constant of the supervisor's own process: shorten it in a copy.
+    source = Path(supervisor.__file__).read_text().replace("GRACE = 15.0", "GRACE = 0.3")
+    copy = tmp_path / "supervisor.py"
+    copy.write_text(source)
+    command = embedded.supervisor_command()
+    command[command.index(str(supervisor.__file__))] = str(copy)
+    monkeypatch.setattr(embedded, "supervisor_command", lambda: command)
+    monkeypatch.setenv("CORRAL_FAKE_CONTROLLER", "stubborn")
+    embedded.ensure(Client(), lambda _text: None)
+    assert embedded.stop(Client()) == ["controller", "agent", "supervisor"]
+
+
+def test_stop_ends_a_controller_that_was_started_by_hand(machine, spawn_program):
+    process = spawn_program(
+        "import os, sys; os.execv(sys.argv[1], sys.argv[1:])",
+        embedded.DAEMON_PYTHON, "-P", "-m", "orchestrator",
+    )  # fmt: skip
+    wait_for(embedded.daemon_pids, "the controller did not start")
+    # Reaped by a thread: a zombie child of ours would look alive to nobody but us.
+    threading.Thread(target=process.wait, daemon=True).start()
+    assert embedded.stop(Client()) == ["controller"]
+
+
+def test_down_starts_a_stopped_controller_because_containers_may_run(machine, corral):
+    assert corral("-p", "shop", "down").code == 1
+    assert starts(machine) == []  # there never was one: nothing can run
+    (machine.state / "controller").mkdir(parents=True)
+    (machine.state / "controller" / "state.db").touch()
+    corral("-p", "shop", "down", "-t", "1")
+    assert embedded.supervisor_pid() is not None
+
+
+def test_only_root_starts_one(machine, monkeypatch):
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(NoController, match="only root can start one"):
+        embedded.ensure(Client(), lambda _text: None)
+
+
+def test_another_host_is_never_replaced_by_a_local_controller(machine, tmp_path):
+    with pytest.raises(ClientError, match="no controller answers"):
+        embedded.ensure(Client(f"unix://{tmp_path}/elsewhere.sock"), lambda _text: None)
+    assert starts(machine) == []
+
+
+def test_the_environment_of_the_daemons_is_small(monkeypatch):
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
+    monkeypatch.setenv("https_proxy", "http://proxy")
+    monkeypatch.setenv("PATH", "/opt/bin")
+    found = embedded.environment()
+    assert "AWS_SECRET_ACCESS_KEY" not in found
+    assert found["https_proxy"] == "http://proxy"
+    assert found["PATH"].startswith("/opt/bin:/usr/local/sbin:")
+
+
+def test_a_reused_pid_is_not_taken_for_ours(clean_environment):
+    """After a reboot, or when the pid belongs to somebody else by now."""
+    (clean_environment.run / "supervisor.pid").write_text(f"{os.getpid()} 1\n")
+    assert embedded.supervisor_pid() is None
+    child = supervisor.Child("agent", ["/bin/true"], "/dev/null")
+    assert not child.adopt(os.getpid(), "1", 0.0)
+    assert child.adopt(os.getpid(), supervisor.start_time(os.getpid()), 0.0)
+
+
+def test_backoff_doubles_and_is_forgotten_after_a_calm_spell():
+    child = supervisor.Child("agent", [], "")
+    dues = []
+    for _ in range(8):
+        child.pid, child.born = 1, 100.0
+        child.ended("code:1", 101.0)
+        dues.append(round(child.due - 101.0, 2))
+    assert dues == [0.2, 0.4, 0.8, 1.6, 3.2, 6.4, 10.0, 10.0]
+    child.pid, child.born = 1, 100.0
+    child.ended("code:1", 100.0 + supervisor.CALM)
+    assert child.due - (100.0 + supervisor.CALM) == pytest.approx(0.2)
+
+
+def test_a_long_log_keeps_its_newer_half(tmp_path, monkeypatch):
+    monkeypatch.setattr(supervisor, "LOG_LIMIT", 1000)
+    log = tmp_path / "agent.log"
+    log.write_text("".join(f"line {i}\n" for i in range(1000)))
+    child = supervisor.Child("agent", [], str(log))
+    child.trim_log()
+    kept = log.read_text().splitlines()
+    assert kept[-1] == "line 999"
+    assert kept[0].startswith("line ")
+    assert 400 < log.stat().st_size <= 500
+
+
+# systemd
+
+
+def test_units_leave_containers_alone(monkeypatch):
+    text = systemd.unit_text("agent", {"CORRAL_RUN_DIR": '/run/a "b" 100%'}, python="/opt/p y/bin")
+    assert 'ExecStart="/opt/p y/bin" "-P" "-m" "agent"\n' in text
+    assert 'Environment="CORRAL_RUN_DIR=/run/a \\"b\\" 100%%"\n' in text
+    assert "KillMode=process\n" in text
+    assert "Delegate=yes\n" in text
+    assert "Restart=always\n" in text
+
+
+def test_install_and_remove_units(tmp_path, monkeypatch):
+    calls = tmp_path / "calls"
+    tool = tmp_path / "bin" / "systemctl"
+    tool.parent.mkdir()
+    tool.write_text(f'#!/bin/sh\necho "$@" >> {calls}\n')
+    tool.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tool.parent}:{os.environ['PATH']}")
+    monkeypatch.setattr(systemd, "UNIT_DIR", tmp_path)
+    assert not systemd.installed()
+    systemd.install({"PATH": "/bin"})
+    assert systemd.installed()
+    systemd.remove()
+    assert not systemd.installed()
+    assert calls.read_text().splitlines() == [
+        "daemon-reload",
+        "enable --now corral-controller.service corral-agent.service",
+        "disable --now corral-controller.service corral-agent.service",
+        "daemon-reload",
+    ]

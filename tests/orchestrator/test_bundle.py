@@ -1,0 +1,67 @@
+"""The agent's archive: complete, reproducible, nothing of the controller in it."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+import tarfile
+
+import pytest
+
+from orchestrator.bootstrap import bundle
+
+
+@pytest.fixture(scope="module")
+def packed(tmp_path_factory):
+    return bundle.build(tmp_path_factory.mktemp("bundles"))
+
+
+def test_it_holds_agent_specs_supervisor_and_what_they_import(packed):
+    with tarfile.open(packed.archive) as tar:
+        names = tar.getnames()
+    tops = {name.partition("/")[0] for name in names}
+    assert {"agent", "specs", "aiohttp", "pydantic", "pydantic_core", "supervisor.py"} <= tops
+    assert names[-1] == "bundle.json"
+    assert not tops & {"orchestrator", "scheduler", "networkx", "asyncssh", "pytest", "bin"}
+    assert not [name for name in names if "__pycache__" in name or name.startswith(("/", ".."))]
+    assert hashlib.sha256(packed.archive.read_bytes()).hexdigest() == packed.digest
+
+
+def test_it_runs_with_nothing_else_installed(packed, tmp_path):
+    subprocess.run(["tar", "-xzf", packed.archive, "-C", tmp_path], check=True)
+    code = (
+        "import agent.daemon, agent.dns.server, specs.wire, importlib.metadata as m;"
+        "print(m.version('corral'))"
+    )
+    # -S: no site-packages of the machine's own
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", code],
+        env={"PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert packed.name.startswith(done.stdout.strip() + "-")
+
+
+def test_equal_content_gives_equal_bytes_and_is_packed_once(packed, tmp_path):
+    again = bundle.build(tmp_path)
+    assert (again.name, again.digest) == (packed.name, packed.digest)
+    before = packed.archive.stat().st_mtime_ns
+    assert bundle.build(packed.archive.parent) == packed
+    assert packed.archive.stat().st_mtime_ns == before
+
+
+def test_changed_content_has_another_name(packed, tmp_path):
+    other = tmp_path / "agent"
+    other.mkdir()
+    (other / "__init__.py").write_text("import yaml\n")
+    changed = bundle.build(tmp_path, ["specs", other])
+    assert changed.name != packed.name
+
+
+def test_a_package_that_is_missing_is_named(tmp_path):
+    with pytest.raises(bundle.BundleFailed, match="no_such_package"):
+        bundle.build(tmp_path, ["no_such_package"])

@@ -1,0 +1,121 @@
+"""Joining: names, addresses, labels; what is chosen never clashes."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+
+import pytest
+
+from orchestrator import nodes as nodes_module
+from orchestrator.errors import Conflict, Invalid
+from orchestrator.nodes import Nodes, first_address, free_address, free_name
+from orchestrator.store.memory import MemoryStore
+from specs.kit.clock import ManualClock
+from specs.node import Node, NodeFacts
+from tests.fakes.control import FakeCluster
+
+
+@pytest.fixture
+async def world():
+    store, cluster = MemoryStore(), FakeCluster()
+    following = asyncio.create_task(cluster.follow(store))
+    made = Nodes(
+        store=store,
+        cluster=cluster,
+        agents=None,
+        pool="10.210.0.0/16",
+        clock=ManualClock(),
+        rng=random.Random(1),
+    )
+    yield made, store, cluster
+    following.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await following
+
+
+async def test_joining_makes_a_member_that_the_mirror_shows(world):
+    nodes, store, cluster = world
+    facts = NodeFacts(hostname="Web.example.org", addresses=("127.0.0.1/8", "192.0.2.7/24"))
+    node = await nodes.join(facts, name=facts.hostname, labels={"zone": "a"})
+    assert (node.name, node.underlay, node.overlay) == ("web", "192.0.2.7", "10.210.0.1")
+    assert cluster.nodes[node.id] == node
+    assert Node.model_validate_json((await store.get(f"/nodes/{node.id}")).value) == node
+
+
+async def test_joining_at_once_gives_everybody_a_name_and_an_address_of_its_own(world):
+    nodes, _, _ = world
+    async with asyncio.TaskGroup() as group:
+        joins = [
+            group.create_task(nodes.join(NodeFacts(), name="web", address=f"root@192.0.2.{n}"))
+            for n in range(8)
+        ]
+    made = [join.result() for join in joins]
+    assert len({node.name for node in made}) == 8
+    assert len({node.overlay for node in made}) == 8
+
+
+async def test_the_same_machine_twice_is_refused(world):
+    nodes, _, _ = world
+    await nodes.join(NodeFacts(), name="web", address="root@192.0.2.1")
+    with pytest.raises(Conflict, match=r"root@192\.0\.2\.1 is already node web"):
+        await nodes.join(NodeFacts(), name="other", address="root@192.0.2.1")
+
+
+async def test_wrong_labels_are_refused_before_anything_is_written(world):
+    nodes, store, _ = world
+    with pytest.raises(Invalid, match="not a label name"):
+        await nodes.join(NodeFacts(), name="web", labels={"": "x"})
+    assert (await store.list("/")).entries == ()
+
+
+async def test_a_change_is_made_again_when_somebody_else_was_faster(world, monkeypatch):
+    nodes, store, cluster = world
+    node = await nodes.join(NodeFacts(), name="web")
+    real, raced = store.get, []
+
+    async def get(key):
+        entry = await real(key)
+        if not raced:
+            raced.append(True)
+            other = node.model_copy(update={"facts": NodeFacts(cpus=7.0)})
+            await store.txn(writes=(nodes_module.Put(key, other.encode()),))
+        return entry
+
+    monkeypatch.setattr(store, "get", get)
+    await nodes.update("web", labels={"zone": "a"}, availability=None)
+    assert cluster.nodes[node.id].labels == {"zone": "a"}
+    assert cluster.nodes[node.id].facts.cpus == 7.0, "the other's change is kept"
+
+
+@pytest.mark.parametrize(
+    ("wanted", "taken", "name"),
+    [
+        ("web", set(), "web"),
+        ("web", {"web"}, "web-2"),
+        ("web", {"web", "web-2"}, "web-3"),
+        ("Über_Host.lan", set(), "ber-host"),
+        ("...", set(), "node"),
+        ("x" * 80, set(), "x" * 50),
+    ],
+)
+def test_names_fit_dns(wanted, taken, name):
+    assert free_name(wanted, taken) == name
+
+
+def test_the_lowest_free_address_is_taken():
+    assert free_address("10.210.0.0/16", {"10.210.0.1", "10.210.0.3"}) == "10.210.0.2"
+
+
+@pytest.mark.parametrize(
+    ("addresses", "found"),
+    [
+        ((), ""),
+        (("127.0.0.1", "::1"), ""),
+        (("169.254.3.4", "fe80::1", "192.0.2.3"), "192.0.2.3"),
+        (("192.0.2.3/24", "192.0.2.4"), "192.0.2.3"),
+    ],
+)
+def test_the_underlay_is_the_first_address_others_could_reach(addresses, found):
+    assert first_address(NodeFacts(addresses=addresses)) == found

@@ -1,0 +1,46 @@
+"""Ask a container's resolver, with an independent DNS implementation."""
+
+import socket
+import struct
+
+import dns.flags
+import dns.message
+import dns.rcode
+import dns.rdatatype
+
+from tests.real.network.hosts import inside
+
+
+def question(namespace, name, kind="A", *, tcp=False, timeout=1.0, size=None):
+    """Return the parsed answer."""
+    query = dns.message.make_query(name, kind)
+    if size:
+        query.use_edns(0, payload=size)
+    wire = query.to_wire()
+    family = socket.SOCK_STREAM if tcp else socket.SOCK_DGRAM
+    with inside(namespace, lambda: socket.socket(socket.AF_INET, family)) as link:
+        link.settimeout(timeout)
+        link.connect(("127.0.0.11", 53))
+        if not tcp:
+            link.send(wire)
+            data = link.recv(65535)
+        else:
+            link.sendall(struct.pack("!H", len(wire)) + wire)
+            data = b""
+            while len(data) < 2 or len(data) < 2 + struct.unpack_from("!H", data)[0]:
+                chunk = link.recv(65535)
+                assert chunk, "connection closed"
+                data += chunk
+            data = data[2:]
+    answer = dns.message.from_wire(data)
+    assert answer.id == query.id
+    assert answer.flags & dns.flags.QR
+    return answer
+
+
+def lookup(namespace, name, kind="A", **arguments):
+    """Return the sorted data of the answer, or the name of the error."""
+    answer = question(namespace, name, kind, **arguments)
+    if answer.rcode():
+        return dns.rcode.to_text(answer.rcode())
+    return sorted(str(item) for rrset in answer.answer for item in rrset)

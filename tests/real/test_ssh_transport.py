@@ -1,0 +1,173 @@
+"""The agent's socket over SSH: many channels of one pinned connection, and what its loss means."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import sys
+import time
+from pathlib import Path
+
+import aiohttp
+import asyncssh
+import pytest
+
+from orchestrator.agentclient import AgentClient
+from orchestrator.bootstrap import clusterkey, install
+from orchestrator.errors import Unavailable
+from orchestrator.lab.host import CHECKOUT
+from orchestrator.transport import ssh
+from orchestrator.transport.ssh import SshTransport
+from specs.node import Node
+
+pytestmark = pytest.mark.real
+
+STAND_IN = Path(__file__).parent / "stand_in"
+SETUP = """
+useradd --system --user-group -M --home-dir /var/lib/corral/ssh -s /bin/sh -p '*' corral
+mkdir -p /var/lib/corral/ssh/.ssh
+"""
+
+
+@pytest.fixture
+def node(lab, tmp_path):
+    """A node on n2 with a stand-in agent behind sshd; the test itself is on n1."""
+    host = lab.host("n2")
+    key = clusterkey.load(tmp_path / "key")
+    host.run(["sh", "-ec", SETUP])
+    line = install.authorized_key(clusterkey.public(key))
+    host.write("/var/lib/corral/ssh/.ssh/authorized_keys", line)
+    start_agent(host)
+    node = Node(id="n", name="n2", address=f"root@{host.address.ipv4}", host_key=host.host_key)
+    with lab.host("n1").network():
+        yield host, node, SshTransport(key)
+    end_agent(host)
+    host.run(["sh", "-ec", "userdel corral; rm -rf /run/corral"])
+
+
+def start_agent(host):
+    start = f"{sys.executable} -m agent </dev/null >/dev/null 2>&1 &"
+    wait = "until [ -S /run/corral/agent.sock ]; do sleep 0.02; done"
+    path = f"{STAND_IN}:{CHECKOUT}"
+    host.run(
+        ["setsid", "sh", "-c", f"{start} {wait}"],
+        env={"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
+        timeout=10,
+    )
+
+
+def end_agent(host):
+    host.run(["sh", "-c", "kill $(pgrep -f '[-]m agent') && rm -f /run/corral/agent.sock"])
+
+
+def session(connector):
+    return aiohttp.ClientSession("http://agent", connector=connector)
+
+
+async def ends(answer):
+    """Return after how many seconds the stream broke off."""
+    began = time.monotonic()
+    with contextlib.suppress(aiohttp.ClientError):
+        while await answer.content.readline():
+            assert time.monotonic() - began < 20
+    return time.monotonic() - began
+
+
+async def test_a_hundred_channels_share_one_connection(node):
+    host, member, transport = node
+
+    async def follow(http):
+        answer = await http.get("/v1/reports")
+        assert await answer.content.readline() == b"{}\n"
+        return answer
+
+    async with transport.connect(member) as connector, session(connector) as http:
+        async with asyncio.TaskGroup() as group:
+            streams = [group.create_task(follow(http)) for _ in range(100)]
+        # More than sshd's ten sessions, and others still get through.
+        assert (await AgentClient(http, "n2").hello()).facts.hostname == "n2"
+        logins = host.run(["pgrep", "-fc", "sshd: corral$"]).stdout.strip()
+        assert logins == "1"
+        for stream in streams:
+            stream.result().close()
+
+
+async def test_large_answers_arrive_whole_and_slow_readers_wait(node):
+    _, member, transport = node
+    size = 8 << 20
+    async with (
+        transport.connect(member) as connector,
+        session(connector) as http,
+        http.get("/blob", params={"size": size}) as answer,
+    ):
+        await asyncio.sleep(0.1)  # flow control, not memory, holds it back
+        got = 0
+        async for chunk in answer.content.iter_chunked(1 << 16):
+            got += len(chunk)
+    assert got == size
+
+
+async def test_an_agent_that_is_down_is_unavailable_and_then_found_again(node):
+    host, member, transport = node
+    async with transport.connect(member) as connector, session(connector) as http:
+        client = AgentClient(http, "n2")
+        await client.hello()
+        end_agent(host)
+        with pytest.raises(Unavailable):
+            await client.hello()
+        start_agent(host)
+        await client.hello()  # over the same SSH connection
+
+
+async def test_a_lost_connection_fails_open_streams_at_once(node):
+    host, member, transport = node
+    async with transport.connect(member) as connector, session(connector) as http:
+        async with http.get("/v1/reports") as answer:
+            await answer.content.readline()
+            host.run(["sh", "-c", "kill $(pgrep -f 'sshd: corral$')"])
+            assert await ends(answer) < 1
+        with pytest.raises(Unavailable):
+            await AgentClient(http, "n2").hello()
+    async with transport.connect(member) as connector, session(connector) as http:
+        await AgentClient(http, "n2").hello()
+
+
+async def test_a_cut_line_is_noticed_by_keepalive(node, lab, monkeypatch):
+    _, member, transport = node
+    monkeypatch.setattr(ssh, "KEEPALIVE", 0.2)
+    async with (
+        transport.connect(member) as connector,
+        session(connector) as http,
+        http.get("/v1/reports") as answer,
+    ):
+        await answer.content.readline()
+        lab.cut("n2")
+        assert await ends(answer) < 5
+    lab.heal("n2")
+
+
+async def test_the_host_key_is_checked_whatever_the_users_configuration_says(
+    node, tmp_path, monkeypatch
+):
+    _, member, transport = node
+    (tmp_path / ".ssh").mkdir()
+    config = tmp_path / ".ssh/config"
+    config.write_text("Host *\n  UserKnownHostsFile none\n  StrictHostKeyChecking no\n")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+    changed = member.model_copy(update={"host_key": other})
+    with pytest.raises(Unavailable, match="is not the pinned one"):
+        async with transport.connect(changed):
+            pass
+    async with transport.connect(member):
+        pass
+
+
+async def test_unusable_records_are_named(node):
+    _, member, transport = node
+    with pytest.raises(Unavailable, match="pinned host key cannot be read"):
+        async with transport.connect(member.model_copy(update={"host_key": ""})):
+            pass
+    with pytest.raises(Unavailable, match=r"is not reached|does not answer"):
+        async with transport.connect(member.model_copy(update={"address": "root@10.77.0.12:23"})):
+            pass

@@ -1,0 +1,174 @@
+"""Constraints and refusals, as tables."""
+
+from __future__ import annotations
+
+import pytest
+
+from scheduler import constraints
+from scheduler.place import place
+from scheduler.view import ClusterView, Home, HostPort, NodeView, Pending, Use
+
+GIB = 1 << 30
+NODE = NodeView(
+    id="n1",
+    name="alpha",
+    hostname="alpha.example",
+    role="manager",
+    labels={"zone": "EU-1", "empty": ""},
+    arch="x86_64",
+)
+
+
+@pytest.mark.parametrize(
+    ("rule", "holds"),
+    [
+        ("node.id == n1", True),
+        ("node.id==n1", True),
+        ("node.id != n1", False),
+        ("node.name == alpha", True),
+        ("node.hostname == alpha.example", True),
+        ("node.role == manager", True),
+        ("node.labels.zone == eu-1", True),
+        ("node.labels.zone in us-1, EU-1", True),
+        ("node.labels.zone in (us-1 us-2)", False),
+        ("node.labels.missing == x", False),
+        ("node.labels.missing != x", True),
+        ("engine.labels.zone == eu-1", True),
+        ("node.platform.os == linux", True),
+        ("node.platform.arch == amd64", True),
+        ("node.platform.arch == x86_64", True),
+        ("node.platform.arch != aarch64", True),
+    ],
+)
+def test_constraints(rule, holds):
+    assert constraints.parse(rule).admits(NODE) is holds
+
+
+@pytest.mark.parametrize(
+    "rule", ["", "zone", "node.labels.x = 1", "node.labels.x ==", "node.color == red", "== x"]
+)
+def test_bad_constraints_are_refused_with_a_sentence(rule):
+    with pytest.raises(ValueError, match=r"constraint|node\.labels"):
+        constraints.parse(rule)
+
+
+def a_task(**more) -> Pending:
+    return Pending(task="t", service="app/web", spec_hash="h", **more)
+
+
+def three(**more) -> ClusterView:
+    return ClusterView(
+        {
+            f"n{i}": NodeView(id=f"n{i}", name=f"host{i}", cpus=2.0, memory=i * GIB, **more)
+            for i in (1, 2, 3)
+        }
+    )
+
+
+@pytest.mark.parametrize(
+    ("task", "nodes", "sentence"),
+    [
+        (
+            a_task(memory=8 * GIB),
+            {},
+            (
+                "no node fits: of 3 nodes, 3 lack memory "
+                "(needs 8 GiB, most unreserved is 3 GiB on host3)"
+            ),
+        ),
+        (
+            a_task(cpus=4),
+            {},
+            "no node fits: of 3 nodes, 3 lack CPUs (needs 4, most unreserved is 2 on host1)",
+        ),
+        (
+            a_task(constraints=("node.labels.gpu == yes",)),
+            {},
+            "no node fits: of 3 nodes, 3 do not satisfy 'node.labels.gpu == yes'",
+        ),
+        (
+            a_task(),
+            {"status": "down"},
+            "no node fits: of 3 nodes, 3 are down (host1, host2, host3)",
+        ),
+        (
+            a_task(),
+            {"availability": "drain"},
+            "no node fits: of 3 nodes, 3 are draining (host1, host2, host3)",
+        ),
+        (
+            a_task(ports=(HostPort(80, "tcp"),)),
+            {"listening": frozenset({"80/tcp"})},
+            (
+                "no node fits: of 3 nodes, 3 have port 80/tcp held by a process of the host "
+                "(host1, host2, host3)"
+            ),
+        ),
+        (
+            a_task(ports=(HostPort(22, "tcp"),)),
+            {},
+            (
+                "no node fits: of 3 nodes, 3 have port 22/tcp reserved for the node itself "
+                "(host1, host2, host3)"
+            ),
+        ),
+        (
+            a_task(max_per_node=1),
+            {"use": Use(services={"app/web": 1})},
+            (
+                "no node fits: of 3 nodes, 3 have max_replicas_per_node = 1 tasks of the service "
+                "already"
+            ),
+        ),
+        (
+            a_task(platform="linux/arm64"),
+            {},
+            "no node fits: of 3 nodes, 3 are not linux/arm64",
+        ),
+        (
+            a_task(homes=(Home("volume data (its data is on host9)", "data", "n9"),)),
+            {},
+            "no node fits: of 3 nodes, 3 do not have volume data (its data is on host9)",
+        ),
+    ],
+)
+def test_a_refusal_names_counts_and_reasons(task, nodes, sentence):
+    assert place(three(**nodes), [task]).refused == {"t": sentence}
+
+
+def test_reasons_are_told_most_frequent_first():
+    view = three()
+    nodes = dict(view.nodes)
+    nodes["n4"] = NodeView(id="n4", name="host4", memory=64 * GIB, status="down")
+    sentence = place(ClusterView(nodes), [a_task(memory=32 * GIB)]).refused["t"]
+    assert sentence.index("3 lack memory") < sentence.index("1 is down (host4)")
+
+
+def test_without_nodes_it_says_so():
+    assert place(ClusterView({}), [a_task()]).refused["t"] == "there is no node in the cluster"
+
+
+def test_a_node_where_the_spec_failed_is_taken_last():
+    view = three()
+    nodes = {**view.nodes}
+    nodes["n1"] = NodeView(id="n1", name="host1", cpus=64, memory=99 * GIB, failures={"h": 1})
+    assert place(ClusterView(nodes), [a_task()]).assigned["t"] != "n1"
+
+
+def test_an_image_already_there_decides_between_equals():
+    nodes = {
+        f"n{i}": NodeView(id=f"n{i}", name=f"host{i}", memory=GIB, images=images)
+        for i, images in enumerate([frozenset(), frozenset({"sha256:a"}), frozenset()])
+    }
+    for seed in range(5):
+        result = place(ClusterView(nodes), [a_task(image="sha256:a")], seed)
+        assert result.assigned["t"] == "n1"
+
+
+def test_a_replacement_may_use_the_room_of_the_task_that_stops_first():
+    node = NodeView(id="n1", name="host1", cpus=1.0, memory=GIB, use=Use(memory=GIB, cpus=1.0))
+    view = ClusterView({"n1": node})
+    full = a_task(memory=GIB, cpus=1.0)
+    assert "t" in place(view, [full]).refused
+    swap = a_task(memory=GIB, cpus=1.0, instead_of="n1", instead_use=(1.0, GIB))
+    assert place(view, [swap]).assigned == {"t": "n1"}
