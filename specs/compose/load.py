@@ -214,9 +214,14 @@ class _Load:
         from specs.compose.environment import Folding  # noqa: PLC0415
 
         model = project.model
-        if self._consistency and self._interpolation:
-            # what is not interpolated yet cannot be held against the rest
-            Consistency(model, project.disabled, self._findings, project.origin).check()
+        if self._consistency:
+            Consistency(
+                model,
+                project.disabled,
+                self._findings,
+                project.origin,
+                interpolated=self._interpolation,
+            ).check()
         enabled, disabled = selection.select(
             model["services"], project.disabled, services, project.profiles, self._findings
         )
