@@ -142,6 +142,7 @@ def test_up_sends_the_whole_wish(shop, project, corral):
     }
     assert body == {
         "project": MODEL,
+        "directory": "/shop",
         "origins": {},
         "contents": {"secrets.key": "czNjcmV0"},
         "services": ["migrate"],
