@@ -32,7 +32,7 @@ from agent.runtime.containers import OciContainers
 from agent.runtime.crun import Runtime, find_runtime
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.inotify import Inotify
-from agent.runtime.spawner import Spawner, share, unshare
+from agent.runtime.spawner import Spawner, is_mounted, share, unshare
 from agent.server import Server, listen
 from agent.worker import Worker
 from specs.kit.clock import SystemClock
@@ -106,8 +106,7 @@ async def run(config: Config, effects: Effects | None = None, clock: Clock | Non
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     with _only_one(config):
-        for directory in (config.state_dir, config.run_dir):
-            share(directory)
+        _share(config)
         await _serve(config, effects or real_effects(config), clock or SystemClock(), stop)
 
 
@@ -146,6 +145,11 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
         )
         version = await runtime.version()
 
+        def join() -> None:
+            if not is_mounted(config.run_dir):  # the node left a cluster before
+                _share(config)
+                spawner.renew()
+
         async def look() -> NodeFacts:
             seen = await asyncio.to_thread(facts.probe, name, version)
             digests = {image.digest for image in await effects.images.list()}
@@ -159,6 +163,7 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
             facts=await look(),
             probe=look,
             warnings=effects.warnings,
+            join=join,
             meet=effects.meet,
         )
         parts = Parts(
@@ -241,6 +246,12 @@ async def _rotate(worker: Worker, containers: OciContainers) -> None:
                     log.warning(
                         "a log cannot be rotated", extra={"task": record.id, "why": str(error)}
                     )
+
+
+def _share(config: Config) -> None:
+    """Make mounts below our directories visible to the spawner; undone when the node leaves."""
+    for directory in (config.state_dir, config.run_dir):
+        share(directory)
 
 
 async def _forever(part: Callable[[], Awaitable[None]]) -> None:

@@ -61,6 +61,7 @@ class Worker:
         facts: NodeFacts,
         probe: Callable[[], Awaitable[NodeFacts]],
         warnings: Callable[[], tuple[str, ...]] = tuple,
+        join: Callable[[], None] = lambda: None,
         meet: Callable[[NodeSelf, Mapping[str, Peer]], Awaitable[None]] | None = None,
     ) -> None:
         self.facts = facts
@@ -71,6 +72,7 @@ class Worker:
         self._boot = boot
         self._probe = probe
         self._more_warnings = warnings
+        self._join = join  # makes the node's directories ready, at the first instruction
         self._meet = meet
         self.adopted = asyncio.Event()
         self._parts: Parts | None = None
@@ -203,6 +205,8 @@ class Worker:
                 return refused
             held = merge(self.held, instructions)
             if held is not self.held:
+                if self.held.stamp is None:
+                    self._join()
                 await asyncio.to_thread(self._journal.accept, instructions, held)
                 self.held = held
                 self._follow_set()

@@ -9,7 +9,7 @@ node's id, whatever the request says.
 from __future__ import annotations
 
 import base64
-import datetime
+import datetime as dt
 import json
 from typing import TYPE_CHECKING
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 ROOT_DAYS = 20 * 365
 NODE_DAYS = 90
-BACKDATED = datetime.timedelta(hours=1)  # nodes' clocks may be behind
+BACKDATED = dt.timedelta(hours=1)  # nodes' clocks may be behind
 RENEW_AFTER = NODE_DAYS * 86400.0 / 2
 
 
@@ -45,7 +45,7 @@ class Authority:
         asked = x509.load_pem_x509_csr(request.encode())
         if not asked.is_signature_valid:
             raise ValueError("the signing request is not signed by its own key")
-        begin = datetime.datetime.fromtimestamp(now, datetime.UTC) - BACKDATED
+        begin = dt.datetime.fromtimestamp(now, dt.UTC) - BACKDATED
         usage = [ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH]
         builder = (
             x509.CertificateBuilder()
@@ -54,7 +54,7 @@ class Authority:
             .public_key(asked.public_key())
             .serial_number(x509.random_serial_number())
             .not_valid_before(begin)
-            .not_valid_after(begin + datetime.timedelta(days=NODE_DAYS))
+            .not_valid_after(begin + dt.timedelta(days=NODE_DAYS))
             .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
             .add_extension(x509.SubjectAlternativeName([x509.DNSName(node)]), critical=False)
             .add_extension(x509.ExtendedKeyUsage(usage), critical=False)
@@ -81,7 +81,7 @@ async def load(store: Store, sealer: Sealer, *, cluster: str, clock: Clock) -> A
 
 def _record(sealer: Sealer, cluster: str, now: float) -> bytes:
     key = ec.generate_private_key(ec.SECP256R1())
-    begin = datetime.datetime.fromtimestamp(now, datetime.UTC) - BACKDATED
+    begin = dt.datetime.fromtimestamp(now, dt.UTC) - BACKDATED
     name = _name(f"corral cluster {cluster}")
     root = (
         x509.CertificateBuilder()
@@ -90,7 +90,7 @@ def _record(sealer: Sealer, cluster: str, now: float) -> bytes:
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
         .not_valid_before(begin)
-        .not_valid_after(begin + datetime.timedelta(days=ROOT_DAYS))
+        .not_valid_after(begin + dt.timedelta(days=ROOT_DAYS))
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -6,7 +6,7 @@ cd "$(dirname "$0")/.."
 
 PACKAGES="crun runc conmon nftables iproute2 skopeo buildah openssh-server openssh-client
  docker-registry mmdebstrap busybox-static procps kmod python3 python3-venv strace conntrack
- ca-certificates util-linux sudo iputils-ping netcat-openbsd ethtool wrk"
+ ca-certificates util-linux tini curl sudo iputils-ping netcat-openbsd ethtool wrk"
 
 missing=""
 for package in $PACKAGES; do

@@ -87,6 +87,7 @@ class Source:
         self._chunks: queue.Queue[bytes | BaseException] = queue.Queue(maxsize=8)
         self._hashing: queue.Queue[bytes] = queue.Queue(maxsize=8)
         self._done = False
+        self._plain = False
         self.blob = hashlib.sha256()
         self.content = hashlib.sha256()
         self._threads = [
@@ -112,7 +113,8 @@ class Source:
         """Return the digests of blob and content once everything was read."""
         for thread in self._threads:
             thread.join()
-        return f"sha256:{self.blob.hexdigest()}", f"sha256:{self.content.hexdigest()}"
+        content = self.blob if self._plain else self.content
+        return f"sha256:{self.blob.hexdigest()}", f"sha256:{content.hexdigest()}"
 
     def _hash(self) -> None:
         while chunk := self._hashing.get():
@@ -131,9 +133,10 @@ class Source:
             elif first.startswith(_ZSTD):
                 self._zstandard(first)
             else:
+                self._plain = True  # content and blob are the same bytes: hashed once
                 while first:
                     self._budget.expand(len(first), len(first))
-                    self._emit(first)
+                    self._chunks.put(first)
                     first = self._raw()
         except BaseException as error:  # noqa: BLE001 - handed to the main thread whole
             self._chunks.put(error)

@@ -156,7 +156,7 @@ class PeerImages:
             door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             # The address may be put on its device a moment later.
             door.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
-            door.setblocking(False)
+            door.setblocking(False)  # noqa: FBT003 - the call has no other form
             door.bind((address, BLOB_PORT))
             context = self._identity.context(ssl.Purpose.CLIENT_AUTH)
             await web.SockSite(runner, door, ssl_context=context).start()

@@ -13,13 +13,13 @@ from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from agent.network import messages, names, netlink
-from agent.network.overlay import VxlanPlan
 from agent.network.plan import DEVICE_CONF, HostPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from agent.network.objects import Link
+    from agent.network.overlay import VxlanPlan
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import TYPE_CHECKING
 
+from agent.network import names
 from agent.network.objects import Link, Neighbour, Route, Rule
 
 if TYPE_CHECKING:
@@ -246,6 +247,8 @@ def route(wanted: Route, dev: int, *, protocol: int, delete: bool = False) -> Me
         body += attr(5, _packed(wanted.via))
     if wanted.source:
         body += attr(7, _packed(wanted.source))
+    if wanted.blackhole:
+        body += attr(6, names.BLACKHOLE_METRIC)
     body += attr(15, wanted.table)
     if delete:
         return Message(DELROUTE, 0, body, f"remove route {wanted.destination}", (errno.ESRCH,))

@@ -25,6 +25,7 @@ RESOLVER = "127.0.0.11"
 RESOLVER_ASIDE = 10053  # the resolver's port where the container itself serves names on 53
 
 DOOMED_GROUP = 0x63720001  # interface group of links about to be removed together
+BLACKHOLE_METRIC = 4096  # never in the place of somebody else's route of the same prefix
 PROTOCOL = 98  # rtm_protocol and rule protocol of our routes and rules
 
 # Mark bits (connection mark; the packet mark uses INGRESS_MASK only). Low bits belong to

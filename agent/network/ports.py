@@ -88,6 +88,9 @@ def _bind(key: PortKey) -> socket.socket:
         raise OSError(errno.EAFNOSUPPORT, "IPv6")
     kind, protocol = _KINDS[key.protocol]
     made = socket.socket(socket.AF_INET, kind | socket.SOCK_CLOEXEC, protocol)
+    if kind == socket.SOCK_DGRAM:
+        # Nobody reads it: broadcasts that reach it must not pile up.
+        made.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1)
     try:
         where = (key.host_ip or "0.0.0.0", key.published)
         try:

@@ -90,9 +90,16 @@ class Spawner:
     """Starts programs; use as an async context manager."""
 
     def __init__(self) -> None:
-        self._thread = ThreadPoolExecutor(
-            1, thread_name_prefix="spawner", initializer=_enter_own_namespace
-        )
+        self._thread = self._new()
+
+    @staticmethod
+    def _new() -> ThreadPoolExecutor:
+        return ThreadPoolExecutor(1, thread_name_prefix="spawner", initializer=_enter_own_namespace)
+
+    def renew(self) -> None:
+        """Enter a fresh namespace: needed after directories were made shared anew."""
+        old, self._thread = self._thread, self._new()
+        old.shutdown(wait=False)
 
     async def __aenter__(self) -> Self:
         await asyncio.get_running_loop().run_in_executor(self._thread, os.getpid)

@@ -11,10 +11,10 @@ from orchestrator.control.dependencies import dependencies_of
 from orchestrator.control.deploying import make_release, scale_problem
 from orchestrator.control.draft import Draft
 from orchestrator.control.making import Making
-from orchestrator.control.records import STACKS, Idempotency
+from orchestrator.control.records import STACKS
 from orchestrator.control.rows import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound
-from orchestrator.store import keys
+from orchestrator.store.base import TooLarge
 from specs.api import Problem as ApiProblem
 from specs.problems import Problem
 from specs.task import Desired
@@ -49,9 +49,8 @@ class Commands:
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
         """Make a release, or return the one this key made before."""
-        entry = await self._store.get(keys.idempotency(request.key)) if request.key else None
-        if entry is not None:
-            made = Idempotency.model_validate_json(entry.value)
+        made = self._cluster.requests.get(request.key)
+        if made is not None:
             known = self._cluster.releases.get((made.stack, made.number))
             if known is None or made.stack != stack:
                 raise Conflict(f"this request already made release {made.number} of {made.stack}")
@@ -176,6 +175,13 @@ class Commands:
         for _ in range(TRIES):
             draft = Draft(self._cluster)
             result = write(draft)
-            if await draft.commit(self._store):
+            try:
+                done = await draft.commit(self._store)
+            except TooLarge as exc:
+                raise Invalid(
+                    detail=f"stack {stack} is too large to be stored: {exc}",
+                    hint="split it into several stacks",
+                ) from exc
+            if done:
                 return result
         raise Conflict(f"stack {stack} changes too fast; try again")

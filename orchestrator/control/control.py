@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
-from orchestrator.control import ingest, looking, removal
+from orchestrator.control import ingest, looking, releases, removal
 from orchestrator.control.addresses import Addresses
 from orchestrator.control.commands import Commands
 from orchestrator.control.context import Pass
@@ -32,7 +32,7 @@ from specs.api import ReleaseState
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from orchestrator.control.state import Cluster
     from orchestrator.seams import Agents, Sealer
@@ -214,28 +214,34 @@ class Control:
 
     async def _prepared(self, release: Release, images: dict[str, str], reason: str) -> None:
         """Write what came of a release's preparation, if it is still wanted."""
-        async with self._lock:
-            for _ in range(3):
-                current = self._cluster.releases.get((release.stack, release.number))
-                if current is None or current.state is not ReleaseState.PENDING:
-                    return
-                update: dict[str, object] = {"state": ReleaseState.DEPLOYING, "images": images}
-                if reason:
-                    update = {
-                        "state": ReleaseState.FAILED,
-                        "reason": reason,
-                        "finished_at": self._clock.wall(),
-                    }
-                run = self._new_pass()
-                run.draft.put(RELEASES, current.model_copy(update=update))
-                if await self._commit(run):
-                    return
+
+        def change(run: Pass) -> None:
+            current = self._cluster.releases.get((release.stack, release.number))
+            if current is None or current.state is not ReleaseState.PENDING:
+                return
+            if reason:
+                releases.fail(run, current, reason)
+                return
+            update = {"state": ReleaseState.DEPLOYING, "images": images}
+            run.draft.put(RELEASES, current.model_copy(update=update))
+
+        await self._write(change)
 
     async def _volume_gone(self, name: str) -> None:
-        async with self._lock:
-            run = self._new_pass()
-            removal.forget_volume(run, name)
-            await self._commit(run)
+        await self._write(lambda run: removal.forget_volume(run, name))
+
+    async def _write(self, change: Callable[[Pass], None]) -> None:
+        """Decide and write until it is written."""
+        while True:
+            async with self._lock:
+                run = self._new_pass()
+                change(run)
+                try:
+                    if await self._commit(run):
+                        return
+                except Unavailable as exc:
+                    log.warning("the store cannot be written: %s", exc)
+            await asyncio.sleep(RETRY)
 
     # commands, see orchestrator.seams
 

@@ -6,6 +6,7 @@ them together, then what is left over: withdrawn tasks, resting addresses, histo
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 from orchestrator.control import networks, reaper, releases, removal, stopping
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
     from orchestrator.control.context import Pass
     from orchestrator.control.endpoints import Outgoing
     from specs.api import Stack
+
+
+log = logging.getLogger(__name__)
+
+AFTER_MISTAKE = 5.0
 
 
 def look(run: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float | None]:
@@ -39,10 +45,16 @@ def look(run: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float | N
     for name in names:
         run.wake = None
         stack = run.cluster.stacks.get(name)
-        if stack is not None:
-            _look_at(run, stack, pinned)
-        else:
-            _strays(run, name)
+        try:
+            if stack is not None:
+                _look_at(run, stack, pinned)
+            else:
+                _strays(run, name)
+        except Exception:
+            # A mistake of ours about one stack must not stop the care for all others; what was
+            # decided so far is valid by itself, and the stack is looked at again.
+            log.exception("planning failed", extra={"stack": name})
+            run.look_again(run.now + AFTER_MISTAKE)
         for task in list(run.draft.tasks(name).values()):
             stopping.advance(run, task, interested)
         due[name] = run.wake

@@ -120,6 +120,8 @@ class NodeHealth:
         if not pulse.was_down:
             return "ready", "", None
         steady = min(LONGEST_STEADY, STEADY * 2.0 ** (pulse.falls - 1))
+        if len(self._cluster.nodes) == 1:
+            steady = 0.0  # there is nowhere else to go, so nothing to be careful about
         until = pulse.since + steady
         if now < until:
             return "down", f"it is back; counted again after {steady:g} s without a break", until

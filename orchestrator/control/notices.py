@@ -115,6 +115,8 @@ class Notices:
             self._task(old if isinstance(old, Task) else None, new)
         elif kind is STACKS and isinstance(model, Stack):
             self.again({model.name})
+            if new is None:
+                self._streams.gone(model.name)
             self._streams.moved(model.name)
         elif kind is RELEASES and isinstance(model, Release):
             self._release(model, gone=new is None)

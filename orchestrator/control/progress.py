@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from specs.api import Release
     from specs.kit.clock import Clock
 
+REMEMBERED = 100  # stacks removed lately
 QUEUED = 1000  # lines a reader may be behind
 
 ENDED = frozenset(
@@ -53,6 +54,11 @@ class Streams:
         self._cluster = cluster
         self._clock = clock
         self._feeds: set[Feed] = set()
+        self._gone: deque[str] = deque(maxlen=REMEMBERED)
+
+    def gone(self, stack: str) -> None:
+        """Remember a stack that was removed: whoever asked for it may look only now."""
+        self._gone.append(stack)
 
     def moved(self, stack: str | None) -> None:
         """Say that something of the stack (None = of anything) may look different now."""
@@ -91,6 +97,11 @@ class Streams:
     async def progress(self, stack: str, release: int | None) -> AsyncIterator[Progress]:
         """Yield what happens to the stack until its release, stop or removal is over."""
         record = self._cluster.stacks.get(stack)
+        if record is None and stack in self._gone and release is None:
+            yield Progress(
+                kind="end", time=self._clock.wall(), stack=stack, state="removed", ok=True
+            )
+            return
         if record is None:
             raise NotFound(f"there is no stack {stack}", hint="corral ls")
         if release is not None and (stack, release) not in self._cluster.releases:
@@ -225,7 +236,7 @@ class _Story:
 
     def _hears(self, node: str) -> bool:
         condition = self._cluster.conditions.get(node)
-        return condition is not None and condition.status == "ready"
+        return condition is not None and condition.status != "down"
 
     def _line(self, kind: str, **fields: object) -> Progress:
         return Progress.model_validate(

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from specs.api import Stack
 
 RELEASES_KEPT = 20
+REQUEST_GRACE = 24 * 3600.0  # seconds in which a repeated request is recognised
 CONTENT_GRACE = 3600.0  # seconds a version may be unused: a deploy under way may want it
 
 
@@ -33,8 +34,11 @@ def trim_releases(run: Pass, stack: Stack) -> None:
 
 
 def sweep(run: Pass) -> None:
-    """Drop spec parts and contents that no kept release refers to, and unused leases."""
+    """Drop parts and contents that no kept release refers to, unused leases, old requests."""
     empty_leases(run.draft)
+    for key, made in run.cluster.requests.items():
+        if run.wall - made.at > REQUEST_GRACE:
+            run.draft.writes[keys.idempotency(key)] = None
     used_parts = {release.spec for release in run.cluster.releases.values()}
     for digest in run.cluster.parts:
         if digest not in used_parts:

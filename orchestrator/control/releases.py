@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.control.state import Cluster
     from specs.stack import StackSpec
 
+CRASHES = 10  # restarts of a first start that was never ready: about a minute of back-off
 ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
 
 
@@ -95,7 +96,7 @@ def _quiet(run: Pass, stack: Stack, target: Target, states: Mapping[str, Service
     if any(state.moves.state == "going" for state in states.values()):
         return False
     return not any(
-        task.state not in FINAL and run.node_status(task.node) == "ready" and not task.live
+        task.state not in FINAL and run.node_status(task.node) != "down" and not task.live
         for task in run.draft.tasks(stack.name).values()
     ) and all(
         task.service in target.spec.services or not task.live
@@ -211,6 +212,14 @@ def _service_failed(run: Pass, target: Target, state: ServiceState) -> Cause | N
     for task in mine:
         if task.attempt + 1 >= ATTEMPTS:
             return explain_task(run.cluster, run.draft.task(task.id), "it failed again and again")
+    for task in state.replicas:
+        crashing = task.restarts >= CRASHES and not task.was_ready
+        if crashing and task.live and task.release == target.release.number:
+            return explain_task(
+                run.cluster,
+                run.draft.task(task.id),
+                f"restarted {task.restarts} times and never ready",
+            )
     return None
 
 

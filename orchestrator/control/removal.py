@@ -107,7 +107,7 @@ def _stop_in_reverse(run: Pass, stack: Stack, final: Desired) -> bool:
 
     def over(name: str) -> bool:
         return not any(
-            t.state not in FINAL and t.node is not None and run.node_status(t.node) == "ready"
+            t.state not in FINAL and t.node is not None and run.node_status(t.node) != "down"
             for t in tasks.get(name, ())
         )
 
@@ -121,7 +121,7 @@ def _stop_in_reverse(run: Pass, stack: Stack, final: Desired) -> bool:
             left = run.draft.task(task.id)
             if left is None:
                 continue
-            heard = run.node_status(task.node) == "ready"
+            heard = run.node_status(task.node) != "down"
             waiting = final is Desired.REMOVED or task.state not in FINAL
             done = done and not (heard and waiting)
     return done

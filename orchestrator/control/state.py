@@ -27,6 +27,7 @@ from orchestrator.control.records import (
     VIP,
     VOLUMES,
     ClusterRecord,
+    Idempotency,
     Kind,
     Lease,
     Network,
@@ -71,6 +72,7 @@ class Cluster:
         self.resting: dict[str, dict[str, Resting]] = defaultdict(dict)  # network -> address
         self.contents: dict[str, StoredContent] = {}
         self.volumes: dict[str, Volume] = {}
+        self.requests: dict[str, Idempotency] = {}  # Deploy.key -> what it made
         self.conditions: dict[str, NodeCondition] = {}
         self.by_stack: dict[str, dict[str, Task]] = defaultdict(dict)
         self.by_node: dict[str, dict[str, Task]] = defaultdict(dict)
@@ -170,14 +172,14 @@ class Cluster:
                 self.record = ClusterRecord.model_validate_json(value)
             return
         kind = kind_of(key)
-        if kind is None or kind is IDEMPOTENCY:
+        if kind is None:
             return
         model = None if value is None else kind.model.model_validate_json(value)
         self._set(key, model, version)
 
     def _set(self, key: str, model: Model | None, version: int) -> None:
         kind = kind_of(key)
-        if kind is None or kind is IDEMPOTENCY:
+        if kind is None:
             return
         old = self._models.get(key)
         if model is None:
@@ -199,6 +201,9 @@ class Cluster:
         if kind is PARTS:
             digest = key.removeprefix(keys.PARTS)
             _put(self.parts, digest, cast("StackSpec | None", new))
+            return
+        if kind is IDEMPOTENCY:
+            _put(self.requests, key.removeprefix(keys.IDEMPOTENCY), new)
             return
         record: Any = new if new is not None else old
         if record is not None:

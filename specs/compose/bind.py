@@ -255,6 +255,7 @@ def _multi_options(value: Any) -> dict[str, list[str]]:
     return {
         key: [printed(each) for each in item] if isinstance(item, Seq) else [printed(item)]
         for key, item in value.items()
+        if item != []
     }
 
 

@@ -36,7 +36,10 @@ class Consistency:
         disabled: dict[str, Any],
         findings: Findings,
         where: Callable[[str], Position | None],
+        *,
+        interpolated: bool = True,
     ) -> None:
+        self._interpolated = interpolated
         self._model = model
         self._services: dict[str, Any] = model["services"]
         self._disabled = disabled
@@ -61,6 +64,8 @@ class Consistency:
         self._cycles()
 
     def _error(self, message: str, path: str, hint: str = "", code: str = "inconsistent") -> None:
+        if not self._interpolated and "$" in message + path:
+            return  # what still has a variable in it cannot be judged
         if path not in self._findings.damaged:
             self._findings.error(
                 message, code=code, path=path, position=self._where(path), hint=hint
@@ -200,8 +205,8 @@ class Consistency:
 
     def _scale(self, service: dict[str, Any], path: str) -> None:
         deploy = service.get("deploy")
-        scale = service.get("scale")
-        replicas = deploy.get("replicas") if deploy is not None else None
+        scale = _number(service.get("scale"))
+        replicas = _number(deploy.get("replicas")) if deploy is not None else None
         if scale is not None and deploy is not None:
             if replicas is not None and replicas != scale:
                 self._error(
@@ -225,7 +230,7 @@ class Consistency:
     def _limits(self, service: dict[str, Any], path: str) -> None:
         resources = (service.get("deploy") or {}).get("resources", {})
         for key, group, field in _PAIRS:
-            value = service.get(key, 0)
+            value = _number(service.get(key, 0))
             if value and group in resources and resources[group].get(field, 0) != value:
                 self._error(
                     f"{key} and deploy.resources.{group}.{field} differ",
@@ -305,3 +310,8 @@ class Consistency:
                 "remove one of these depends_on",
                 "cycle",
             )
+
+
+def _number(value: Any) -> Any:
+    """Return the value unless it is text that is not interpolated yet."""
+    return None if isinstance(value, str) else value

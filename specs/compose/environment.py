@@ -31,8 +31,11 @@ class Folding:
         environment: Environment,
         findings: Findings,
         where: Callable[[str], Position | None],
+        *,
+        interpolated: bool = True,
     ) -> None:
         self._files = files
+        self._known = interpolated
         self._folder = folder
         self._environment = environment
         self.marks: dict[str, Mark] = {}  # path -> the line of the file a value came from
@@ -76,8 +79,8 @@ class Folding:
             return self._environment.get(name, own.get(name))
 
         for index, entry in enumerate(service.pop("env_file", ())):
-            if not isinstance(entry, dict) or "$" in entry.get("path", ""):
-                continue  # not interpolated: which file it is, is not known
+            if not isinstance(entry, dict) or (not self._known and "$" in entry.get("path", "")):
+                continue  # which file it is, is not known
             known = {key: value for key, value in folded.items() if value is not None}
             read = self._read(
                 entry.get("path", ""),

@@ -63,6 +63,19 @@ class Findings:
             self._seen.add(key)
             self.warnings.append(Problem(message, code, path, position, hint, "warning"))
 
+    def all(self) -> list[Problem]:
+        """Return errors, then warnings, each in the order of the files."""
+        files: dict[str, int] = {}
+        for problem in (*self.errors, *self.warnings):
+            if problem.position is not None:
+                files.setdefault(problem.position.file, len(files))
+
+        def place(problem: Problem) -> tuple[int, int, int]:
+            at = problem.position
+            return (files[at.file], at.line, at.column) if at is not None else (-1, 0, 0)
+
+        return [*sorted(self.errors, key=place), *sorted(self.warnings, key=place)]
+
     def _damage(self, path: str) -> None:
         while path and path not in self.damaged:
             self.damaged.add(path)

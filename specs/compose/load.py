@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from specs.compose import discovery
 from specs.compose.bind import bind
@@ -28,13 +28,13 @@ if TYPE_CHECKING:
 
 
 def load(
-    files: Sequence[str] = (),
+    files: Sequence[str | os.PathLike[str]] | None = None,
     *,
-    project_directory: str | None = None,
+    project_directory: str | os.PathLike[str] | None = None,
     project_name: str | None = None,
-    profiles: Sequence[str] = (),
-    env_files: Sequence[str] = (),
-    services: Sequence[str] = (),
+    profiles: Sequence[str] | None = None,
+    env_files: Sequence[str | os.PathLike[str]] | None = None,
+    services: Sequence[str] | None = None,
     prune: bool = False,
     no_interpolate: bool = False,
     no_normalize: bool = False,
@@ -42,12 +42,14 @@ def load(
     no_path_resolution: bool = False,
     no_env_resolution: bool = False,
     environ: Mapping[str, str] | None = None,
-    cwd: str | None = None,
-    stdin: bytes | None = None,
+    cwd: str | os.PathLike[str] | None = None,
+    stdin: bytes | str | None = None,
 ) -> Project:
     """Return the project that Compose files describe, in canonical form.
 
-    Without ``files`` they are looked for from ``cwd`` upwards. Example::
+    Without ``files`` they are looked for from ``cwd`` upwards; ``-`` is ``stdin``.
+    Options are those of ``corral config``; ``environ`` and ``cwd`` default to the
+    process's own. Example::
 
         project = specs.load(["compose.yaml"], profiles=["debug"])
         project.model["services"]["web"]["image"]
@@ -58,19 +60,19 @@ def load(
     return _Load(
         environ=os.environ if environ is None else environ,
         cwd=os.path.abspath(cwd) if cwd else _cwd(),  # noqa: PTH100 - text paths, as everywhere here
-        stdin=stdin,
+        stdin=stdin.encode() if isinstance(stdin, str) else stdin,
         interpolation=not no_interpolate,
         normalization=not no_normalize,
         consistency=not no_consistency,
         resolve_paths=not no_path_resolution,
         resolve_environment=not no_env_resolution,
     ).run(
-        files=files,
-        project_directory=project_directory,
+        files=[os.fspath(name) for name in files or ()],
+        project_directory=os.fspath(project_directory) if project_directory else None,
         project_name=project_name,
-        profiles=profiles,
-        env_files=env_files,
-        services=services,
+        profiles=profiles or (),
+        env_files=[os.fspath(name) for name in env_files or ()],
+        services=services or (),
         prune=prune,
     )
 
@@ -137,10 +139,10 @@ class _Load:
         )
         name = self._name(project_name, setting, layers)
         tree = self._tree(setting, layers, name)
-        project = self._project(setting, name, tree)
+        project = self._project(setting, name, tree, layers.trees())
         self._finish(project, services, prune=prune)
         if self._findings.errors:
-            raise SpecError([*self._findings.errors, *self._findings.warnings])
+            raise SpecError(self._findings.all())
         return project
 
     def _nothing_found(self, project_directory: str | None) -> None:
@@ -151,12 +153,12 @@ class _Load:
                 code="missing-file",
                 hint="create compose.yaml, or name a file with -f",
             )
-        raise SpecError([*self._findings.errors, *self._findings.warnings])
+        raise SpecError(self._findings.all())
 
     def _name(self, wanted: str | None, setting: Setting, layers: Layers) -> str:
         documents = [layers.documents(path) or [] for path in setting.files]
         if self._findings.errors and not any(documents):
-            raise SpecError([*self._findings.errors, *self._findings.warnings])
+            raise SpecError(self._findings.all())
         name = discovery.project_name(
             wanted,
             setting,
@@ -184,7 +186,9 @@ class _Load:
             normalize(tree, name, setting.environment)
         return tree
 
-    def _project(self, setting: Setting, name: str, tree: Map) -> Project:
+    def _project(
+        self, setting: Setting, name: str, tree: Map, documents: tuple[Any, ...]
+    ) -> Project:
         from specs.compose.selection import by_profile  # noqa: PLC0415 - one stage, one import
 
         model = bind(tree, name, self._findings, lenient=not self._interpolation)
@@ -199,6 +203,7 @@ class _Load:
             warnings=self._findings.warnings,
             tree=tree,
             profiles=setting.profiles,
+            documents=documents,
             disabled=disabled,
             sources=self._files.texts,
         )
@@ -209,9 +214,14 @@ class _Load:
         from specs.compose.environment import Folding  # noqa: PLC0415
 
         model = project.model
-        if self._consistency and self._interpolation:
-            # what is not interpolated yet cannot be held against the rest
-            Consistency(model, project.disabled, self._findings, project.origin).check()
+        if self._consistency:
+            Consistency(
+                model,
+                project.disabled,
+                self._findings,
+                project.origin,
+                interpolated=self._interpolation,
+            ).check()
         enabled, disabled = selection.select(
             model["services"], project.disabled, services, project.profiles, self._findings
         )
@@ -227,6 +237,7 @@ class _Load:
             project.environment,
             self._findings,
             project.origin,
+            interpolated=self._interpolation,
         )
         if self._resolve_environment:
             folding.environments(enabled)

@@ -12,7 +12,7 @@ from specs.compose.tree import Map, Mark, Seq, child, mark_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from specs.compose.interpolate import Use
+    from specs.compose.interpolate import Use, Variable
     from specs.compose.variables import Environment
     from specs.problems import Position, Problem
 
@@ -46,6 +46,7 @@ class Project:
     profiles: tuple[str, ...] = ()
     disabled: dict[str, Any] = field(default_factory=dict)  # services whose profile is not active
     file_marks: dict[str, Mark] = field(default_factory=dict, repr=False)  # from env_file
+    documents: tuple[Any, ...] = field(default=(), repr=False)  # what was read, before all else
     sources: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # file -> its text
 
     @cached_property
@@ -80,6 +81,18 @@ class Project:
                     touch = Touch(step.position, step.how or "set", step.variables)
                     found.append((path, touch))
                 step = step.previous
+        return found
+
+    def variables(self) -> dict[str, Variable]:
+        """Return the variables the files ask for; the first place with a default counts."""
+        from specs.compose.interpolate import variables_in  # noqa: PLC0415 - asked for rarely
+
+        found: dict[str, Variable] = {}
+        for document in self.documents:
+            for variable in variables_in(document):
+                known = found.get(variable.name)
+                if known is None or not any(known[1:]):
+                    found[variable.name] = variable
         return found
 
     def _mark(self, path: str) -> Mark | None:

@@ -20,7 +20,8 @@ from specs.problems import Position
 if TYPE_CHECKING:
     from specs.compose.findings import Findings
 
-MAX_NODES = 100_000  # nodes of one document after aliases are expanded
+MAX_NODES = 100_000  # nodes of one document as written
+MAX_EXPANDED = 200_000  # nodes after aliases are expanded
 MAX_DEPTH = 100
 
 _WORDS: dict[str, Any] = {
@@ -204,10 +205,8 @@ class _Builder:
         self._visited += 1
         if in_alias:
             self._aliased += 1
-        if self._visited > MAX_NODES or (
-            self._aliased > 100 and self._visited > 1000 and self._aliased > 0.99 * self._visited
-        ):
-            self._refuse(node, "the file grows too large through its aliases (excessive aliasing)")
+        if self._visited > 1000:
+            self._within_budget(node)
         if node.kind == "alias":
             target: _Node = node.value
             if target.open:
@@ -232,6 +231,14 @@ class _Builder:
         finally:
             node.open = False
             self._depth -= 1
+
+    def _within_budget(self, node: _Node) -> None:
+        if self._visited - self._aliased > MAX_NODES:
+            self._refuse(node, f"the document has more than {MAX_NODES} values")
+        if self._visited > MAX_EXPANDED or (
+            self._aliased > 100 and self._aliased > 0.99 * self._visited
+        ):
+            self._refuse(node, "the file grows too large through its aliases (excessive aliasing)")
 
     def _sequence(self, node: _Node, path: tuple[str, ...], *, in_alias: bool) -> Seq:
         made = Seq()

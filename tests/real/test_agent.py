@@ -149,10 +149,10 @@ async def test_sigterm_stops_the_daemon_only(host):
     assert again.run.pid == status.run.pid
 
 
-@pytest.mark.parametrize("seed", range(5))
+@pytest.mark.parametrize("seed", range(3))
 async def test_agent_killed_at_any_moment_converges(host, seed):
     tasks = [f"t{i}" for i in range(8)]
-    for round_number in range(3):
+    for round_number in range(2):
         await host.put(*(assignment(t) for t in tasks))
         await asyncio.sleep((seed * 3 + round_number) * 0.017)
         host.kill()
@@ -276,11 +276,11 @@ async def test_out_of_memory_is_told(host):
 
 
 async def test_log_rotation_loses_nothing(host):
-    count = 30_000
+    count = 15_000
     await host.put(
         assignment(
             "t1",
-            "i=0; while [ $i -lt 30000 ]; do i=$((i+1)); echo line $i of a certain length; "
+            "i=0; while [ $i -lt 15000 ]; do i=$((i+1)); echo line $i of a certain length; "
             "[ $((i % 500)) != 0 ] || sleep 0.05; done; sleep 0.2",
             restart=NEVER,
             logging=LogConfig(max_size=500_000, max_files=10),
@@ -342,6 +342,18 @@ async def test_default_security(host):
     assert "Read-only" in await inside("mkdir /sys/fs/cgroup/pids/x 2>&1")
 
 
+async def test_a_terminal_and_open_stdin(host):
+    await host.put(
+        assignment("t1", "tty && exec sleep 1000", tty=True),
+        assignment("t2", "read x; echo got $x", stdin_open=True, restart=NEVER),
+        assignment("t3", "read x; echo end of input", restart=NEVER),
+    )
+    await host.ready("t1", "t2")
+    await host.state_of("t3", "complete")
+    assert [line.line for line in await host.logs("t1")] == ["/dev/pts/0"]
+    assert host.seen["t2"].state == "running", "stdin stays open"
+
+
 async def test_resource_limits_reach_the_kernel(host):
     limits = Resources(limits=Limits(cpus=0.5, memory=64 << 20, pids=50))
     await host.put(assignment("t1", resources=limits))
@@ -401,3 +413,5 @@ async def test_leave_takes_everything(host):
     assert str(host.base) not in mounts
     assert not list(Path("/sys/fs/cgroup").glob(f"*/{host.cgroup}"))
     host.tasks = {}
+    await host.put(assignment("t3"))
+    await host.ready("t3")

@@ -176,3 +176,9 @@ def test_without_interpolation_values_stay_as_written(folder):
     assert web["scale"] == "${N}"
     assert web["labels"] == {"a": "$X"}
     assert web["stop_grace_period"] == "${T}"
+
+
+def test_without_interpolation_what_has_no_variable_is_still_checked(folder):
+    text = "services: {web: {image: x, networks: [nope, '${N}'], scale: '${S}', cpus: '${C}'}}\n"
+    found = folder.refused(text, no_interpolate=True)
+    assert [problem.path for problem in found] == ["services.web.networks.nope"]

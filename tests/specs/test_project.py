@@ -145,6 +145,19 @@ def test_where_a_variable_went(folder):
     assert project.environment.source("NEW") == f"{folder.path}/.env:1"
 
 
+def test_the_variables_a_file_asks_for(folder):
+    project = folder.load(
+        "services: {web: {image: 'x:${TAG:-1}$TAG', user: '${U?who}'}}\nx-a: '${A:+${B-b}}'\n",
+        env={"U": "me"},
+    )
+    assert {name: tuple(found[1:]) for name, found in project.variables().items()} == {
+        "TAG": (False, "1", ""),
+        "U": (True, "", ""),
+        "A": (False, "", "${B-b}"),
+        "B": (False, "b", ""),
+    }
+
+
 def test_contents(folder):
     files = {
         "compose.yaml": "services: {}\nsecrets: {a: {file: a.txt}, b: {environment: B},"

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 
 from orchestrator.control.dependencies import Cycle, Dependencies
@@ -55,7 +57,7 @@ def test_a_ring_is_named_in_the_order_people_read_it():
     assert path[0] == path[-1]
     assert set(path) == {"a", "b", "c"}
     needs = {"a": "b", "b": "c", "c": "a"}
-    assert all(needs[left] == right for left, right in zip(path, path[1:], strict=False))
+    assert all(needs[left] == right for left, right in itertools.pairwise(path))
 
 
 def test_an_edge_to_nobody_is_no_edge():

@@ -228,3 +228,62 @@ async def test_draining_a_node_moves_tasks_before_it_stops_them():
         await rig.until(lambda: not rig.nodes["n2"].tasks)
         assert len(rig.ready("web")) == 3
         assert min(least) >= 3
+
+
+async def test_a_mistake_about_one_stack_does_not_stop_the_others(monkeypatch, caplog):
+    from orchestrator.control import looking
+
+    plan = looking.plan_services
+
+    def mistaken(run, stack, *rest):
+        if stack.name == "bad":
+            raise ZeroDivisionError
+        return plan(run, stack, *rest)
+
+    async with Rig() as rig:
+        monkeypatch.setattr(looking, "plan_services", mistaken)
+        await rig.up(project(web={}), stack="bad")
+        await rig.up(project(web={}), stack="good")
+        await rig.deployed("good")
+        assert "planning failed" in caplog.text
+        monkeypatch.setattr(looking, "plan_services", plan)
+        await rig.deployed("bad")
+
+
+async def test_a_store_that_cannot_be_written_is_tried_again(monkeypatch):
+    from orchestrator.store.base import Unavailable
+
+    async with Rig() as rig:
+        await rig.up(project(web=replicas(2)))
+        txn = rig.store.txn
+
+        async def full(*_):
+            raise Unavailable("no space left on device")
+
+        monkeypatch.setattr(rig.store, "txn", full)
+        await asyncio.sleep(5)
+        with pytest.raises(Unavailable):
+            await rig.control.scale("app", {"web": 3})
+        assert not rig.live()
+        monkeypatch.setattr(rig.store, "txn", txn)
+        await rig.deployed()
+        assert len(rig.ready("web")) == 2
+
+
+async def test_a_change_that_crosses_ours_is_not_overwritten():
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web=replicas(4)))
+        for number in range(20):
+            node = rig.cluster.nodes["n1"]
+            await rig.put_node(node.model_copy(update={"labels": {"n": str(number)}}))
+            fake = rig.nodes["n1"]
+            facts = node.facts.model_copy(update={"images": (f"sha256:{number}",)})
+            from specs.wire import Report
+
+            await rig.control.ingest("n1", Report(facts=facts))
+            await asyncio.sleep(0.003)
+            assert fake.node.id == "n1"
+        await rig.deployed()
+        await asyncio.sleep(0.1)
+        assert rig.cluster.nodes["n1"].labels == {"n": "19"}
+        assert rig.cluster.nodes["n1"].facts.images == ("sha256:19",)

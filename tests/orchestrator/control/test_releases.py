@@ -339,6 +339,15 @@ async def test_down_with_volumes_deletes_data_and_history():
         assert not rig.cluster.releases
 
 
+async def test_who_looks_at_a_removal_too_late_still_sees_its_end():
+    async with Rig() as rig:
+        await rig.up(project(web={}))
+        await rig.deployed()
+        await rig.control.remove("app", volumes=False, timeout=0)
+        await rig.until(lambda: "app" not in rig.cluster.stacks)
+        assert (await rig.end_of()).ok
+
+
 async def test_bad_commands_are_refused_with_words():
     async with Rig() as rig:
         with pytest.raises(NotFound):
@@ -416,3 +425,33 @@ async def test_open_ports_get_a_number_that_stays():
         await rig.up(project(web={**port, "image": "web:2"}))
         await rig.deployed()
         assert published() == {number}
+
+
+async def test_a_first_start_that_only_crashes_ends_the_release_with_its_log():
+    async with Rig() as rig:
+        rig.how["web"] = Behaviour(never_ready=True)
+        await rig.up(project(web={"restart": "always", **CHECK}, db={}))
+        await rig.until(lambda: "app-web-1 starting" in rig.history)
+        await asyncio.sleep(0.1)
+        (task,) = rig.live("web")
+        rig.nodes["n1"].say(task.id, restarts=10, log_tail=("no route to db",))
+        end = await rig.end_of(within=5)
+        assert not end.ok
+        assert end.service == "web"
+        assert "restarted 10 times and never ready" in end.message
+        assert end.log_tail == ("no route to db",)
+        assert rig.ready("db"), "what runs is left as it is"
+
+
+async def test_scale_works_on_a_release_that_failed():
+    async with Rig() as rig:
+        rig.how["bad"] = Behaviour(reject="no such device")
+        await rig.up(project(web=replicas(2), bad={"restart": "no"}))
+        assert not (await rig.end_of()).ok
+        await rig.control.scale("app", {"web": 4})
+        await rig.until(lambda: len(rig.ready("web")) == 4)
+        await rig.control.scale("app", {"web": 1})
+        await rig.until(lambda: len(rig.tasks("web")) == 1)
+        assert [t.state.value for t in rig.tasks("bad")] == ["rejected"], "kept to be seen"
+        await asyncio.sleep(120)
+        assert rig.history.count("app-bad-1 preparing") == 1

@@ -2,14 +2,16 @@
 
 import json
 import os
+import shutil
 import subprocess
+import sys
 import time
 from pathlib import Path
 
 import pytest
 
 from tests.real.network.conftest import NODES, processes_of, remains
-from tests.real.network.hosts import Refused, ask, sh
+from tests.real.network.hosts import ROOT, Refused, ask, sh
 from tests.real.network.questions import lookup
 from tests.real.network.states import vip
 
@@ -272,3 +274,32 @@ def test_a_machine_of_no_cluster_is_left_alone(single):
     single.host.call("apply", state={"me": {"node": "", "name": ""}, **nothing})
 
     assert (single.host.sh("sysctl", "net.ipv4.ip_forward"), remains(single.host)) == before
+
+
+def test_a_resolver_of_an_older_version_hands_over(single, tmp_path):
+    two(single)
+    host = single.host
+    host.kill()
+    (old,) = processes_of(host)
+    os.kill(int(old), 9)
+    shutil.copytree(ROOT / "agent" / "dns", tmp_path / "agent" / "dns")
+    with (tmp_path / "agent" / "dns" / "zone.py").open("a") as file:
+        file.write("# another version\n")
+    other = subprocess.Popen(
+        [
+            *("nsenter", "-t", str(host.pid), "-n", "-m", sys.executable, "-S"),
+            *("-m", "agent.dns", str(host.dir / "run" / "agent" / "dns")),
+        ],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path)},
+    )
+    until(lambda: processes_of(host), 5, "the other one runs")
+    time.sleep(0.2)
+    host.start()
+    host.call("adopt", tasks=["web", "client"])
+    host.call("apply", state=single.state("n1"))
+
+    assert works(single)
+    assert other.wait(5) == 0
+    (new,) = processes_of(host)
+    assert int(new) == host.call("dns")["pid"] != other.pid
