@@ -7,8 +7,8 @@ first error: what could not be removed is tried again by the runner.
 
 from __future__ import annotations
 
-import re
 import logging
+import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 

@@ -154,7 +154,11 @@ async def test_the_host_key_is_checked_whatever_the_users_configuration_says(
     _, member, transport = node
     (tmp_path / ".ssh").mkdir()
     config = tmp_path / ".ssh/config"
-    config.write_text("Host *\n  UserKnownHostsFile none\n  StrictHostKeyChecking no\n")
+    proxied = tmp_path / "proxied"
+    config.write_text(
+        "Host *\n  UserKnownHostsFile none\n  StrictHostKeyChecking no\n"
+        f"  ProxyCommand touch {proxied}\n"
+    )
     monkeypatch.setenv("HOME", str(tmp_path))
     other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
     changed = member.model_copy(update={"host_key": other})
@@ -163,6 +167,7 @@ async def test_the_host_key_is_checked_whatever_the_users_configuration_says(
             pass
     async with transport.connect(member):
         pass
+    assert not proxied.exists()
 
 
 async def test_unusable_records_are_named(node):

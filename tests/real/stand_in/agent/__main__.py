@@ -14,10 +14,17 @@ from specs.wire import Hello
 SOCKET = "/run/corral/agent.sock"
 
 
-async def hello(_: web.Request) -> web.Response:
+def greeting() -> bytes:
     addresses = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True)
     facts = NodeFacts(hostname=os.uname().nodename, addresses=tuple(addresses.stdout.split()))
-    return web.Response(body=Hello(facts=facts).encode(), content_type="application/json")
+    return Hello(facts=facts).encode()
+
+
+GREETING = greeting()
+
+
+async def hello(_: web.Request) -> web.Response:
+    return web.Response(body=GREETING, content_type="application/json")
 
 
 async def leave(_: web.Request) -> web.Response:
