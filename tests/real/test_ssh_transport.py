@@ -109,6 +109,18 @@ async def test_large_answers_arrive_whole_and_slow_readers_wait(node):
     assert got == size
 
 
+async def test_a_websocket_carries_bytes_both_ways(node):
+    _, member, transport = node
+    async with (
+        transport.connect(member) as connector,
+        session(connector) as http,
+        http.ws_connect("/echo") as websocket,
+    ):
+        for size in (1, 70_000, 3):
+            await websocket.send_bytes(b"x" * size)
+            assert await websocket.receive_bytes() == b"x" * size
+
+
 async def test_an_agent_that_is_down_is_unavailable_and_then_found_again(node):
     host, member, transport = node
     async with transport.connect(member) as connector, session(connector) as http:

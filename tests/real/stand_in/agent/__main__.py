@@ -40,6 +40,14 @@ async def stream(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(0.5)
 
 
+async def echo(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        await socket.send_bytes(message.data)
+    return socket
+
+
 async def main() -> None:
     os.makedirs("/run/corral", exist_ok=True)
     app = web.Application()
@@ -48,6 +56,7 @@ async def main() -> None:
             web.get("/v1/hello", hello),
             web.get("/v1/reports", stream),
             web.post("/v1/leave", leave),
+            web.get("/echo", echo),
             web.get("/blob", lambda r: web.Response(body=bytes(int(r.query["size"])))),
         ]
     )
