@@ -132,6 +132,8 @@ class Demo:
             if page["entries"][0]["text"] != "hello from the demo":
                 raise Failed(f"{name} does not show the entry")
             print(f"{name}: answered by {page['task']}, which saw {page['client']}")
+        done = self.first.run(["curl", "-sS", "--fail", f"http://127.0.0.1:{PORT}/api"])
+        print(f"n1 itself, on 127.0.0.1: answered by {json.loads(done.stdout)['task']}")
         own = self.client.address.ipv4
         logs = self.corral("logs", "--tail", "20", "web", show=False)
         seen = [line for line in logs.splitlines() if own in line]
