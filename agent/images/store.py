@@ -326,7 +326,7 @@ class ImageStore:
             if (found := await self.peers.manifest(own)) is not None:
                 try:
                     await self._finish(digest, own, stage, found[1])
-                except Later as error:
+                except (Later, DamagedBlob) as error:
                     log.info("fetching from the registry instead", extra={"error": str(error)})
                 else:
                     return
