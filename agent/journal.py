@@ -173,6 +173,7 @@ class Journal:
         if good < len(data):
             os.truncate(self._set, good)
         self._size = good
+        self._drop_contents(held.objects.contents)  # a cut may have kept what was removed
         return Held(
             held.stamp,
             held.me,
@@ -207,6 +208,8 @@ class Journal:
         finally:
             os.close(fd)
         self._size += len(line)
+        if instructions.remove.get("contents"):
+            self._drop_contents(held.objects.contents)
 
     def _write_contents(self, contents: dict[str, Content]) -> None:
         for key, content in contents.items():

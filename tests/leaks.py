@@ -238,11 +238,16 @@ def here(kinds: Iterable[str] = ALL) -> Snapshot:
 # ---- used by tests ----------------------------------------------------------------------------
 
 
+def here_of(host: Any, kinds: Iterable[str] = ALL) -> Snapshot:
+    """Return what ``here`` sees inside a lab host."""
+    argv = [sys.executable, "-I", "-S", str(Path(__file__).resolve()), *kinds]
+    snapshot: Snapshot = json.loads(host.run(argv).stdout)
+    return snapshot
+
+
 def of_host(host: Any, kinds: Iterable[str] = ALL) -> Snapshot:
     """Return everything about a lab host, its changes to the machine's files included."""
-    program = str(Path(__file__).resolve())
-    argv = [sys.executable, "-I", "-S", program, *kinds]
-    snapshot: Snapshot = json.loads(host.run(argv).stdout)
+    snapshot = here_of(host, kinds)
     upper = str(host.upper)
     changed = [line for line in files([upper], strip=upper) if not _as_on_machine(line)]
     snapshot["files"] = sorted({*snapshot["files"], *changed})

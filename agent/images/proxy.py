@@ -14,6 +14,7 @@ import json
 import os
 import select
 import socket
+import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.seams import Later
@@ -189,8 +190,13 @@ async def opened(
     explain: Callable[[str], Exception],
 ) -> AsyncIterator[Source]:
     """Open ``image`` (transport:reference) for as long as the block runs."""
-    source = Source(command, image, environment, explain)
-    try:
-        yield source
-    finally:
-        await source.close()
+    # skopeo is killed at the end and would leave its temporary folders in /var/tmp
+    # (it does not look at TMPDIR).
+    with tempfile.TemporaryDirectory(prefix="corral-") as scratch:
+        at = command.index("skopeo") + 1
+        own = [*command[:at], "--tmpdir", scratch, *command[at:]]
+        source = Source(own, image, environment, explain)
+        try:
+            yield source
+        finally:
+            await source.close()
