@@ -146,8 +146,10 @@ class Cluster:
         """Return the pids of ``python -m module`` on a host."""
         return self.pids(
             node,
-            lambda words: "python" in words[0]
-            and any(pair == ("-m", module) for pair in zip(words, words[1:], strict=False)),
+            lambda words: (
+                "python" in words[0]
+                and any(pair == ("-m", module) for pair in zip(words, words[1:], strict=False))
+            ),
         )
 
     def kill(self, *what: tuple[str, str]) -> None:
@@ -301,4 +303,3 @@ services:
     ports: ["8999:80"]
     deploy: {mode: global}
 """
-

@@ -103,7 +103,10 @@ def test_every_way_to_every_task_and_the_address_it_saw(cluster):
             "VIP",
             client,
             [(p, t, 7000) for p, t in asked],
-            [(t, (lambda a: a) if t == client else (lambda a: matrix.own(client, a))) for _, t in asked],
+            [
+                (t, (lambda a: a) if t == client else (lambda a: matrix.own(client, a)))
+                for _, t in asked
+            ],
         )
     asked3 = [(p, t, n) for p in PROTOCOLS for t in TARGETS for n in overlay]
     check(
