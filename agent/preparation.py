@@ -7,6 +7,7 @@ first error: what could not be removed is tried again by the runner.
 
 from __future__ import annotations
 
+import logging
 import re
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from specs.wire import Assignment, Content
 
 
+log = logging.getLogger(__name__)
+
+
 @dataclass(frozen=True)
 class Preparation:
     """The parts a task is prepared with."""
@@ -38,6 +42,13 @@ class Preparation:
     host: bundle.Host
     contents: Callable[[], Mapping[str, Content]]
     networks_known: Callable[[], Awaitable[None]]  # waits; raises Later
+
+    async def adopt(self, tasks: set[str]) -> None:
+        """After a restart: remove what only tasks that are no more had."""
+        try:
+            await self.volumes.adopt(tasks)
+        except OSError as error:  # a leftover must not keep the agent from coming up
+            log.warning("leftovers of volumes stay", extra={"error": str(error)})
 
     async def prepare(
         self, record: Record, slots: asyncio.Semaphore, say: Callable[[str], None]

@@ -130,6 +130,10 @@ class Volumes(Protocol):
         """Delete a named volume and its data; unknown names are fine."""
         ...
 
+    async def adopt(self, tasks: set[str]) -> None:
+        """After a restart: remove what tasks other than these had for themselves."""
+        ...
+
 
 @dataclass(frozen=True)
 class Attached:

@@ -146,6 +146,7 @@ class Worker:
         except Exception as error:  # apply() repairs what it can; the agent must come up
             log.exception("networks cannot be adopted")
             self._network_error = str(error)
+        await self._parts.preparation.adopt(known)
         await self._sweep(known)
         self._follow_set()
         self._dirty.set()

@@ -24,6 +24,7 @@ NAME = "demo"
 STACK = ROOT / "examples" / "guestbook"
 NODES = ("n1", "n2", "n3")
 PORT = 8080
+WIDE = 6
 BASE = "corral/debian-base:12"
 
 
@@ -58,9 +59,13 @@ class Demo:
             raise Failed(f"corral {words[0]} ended with {done.returncode}")
         return str(done.stdout)
 
-    def tasks(self) -> list[dict[str, Any]]:
-        text = self.corral("ps", "--format", "json", show=False)
+    def rows(self, *words: str) -> list[dict[str, Any]]:
+        """Return what a listing command prints as JSON, an object a line."""
+        text = self.corral(*words, show=False)
         return [json.loads(line) for line in text.splitlines() if line.strip()]
+
+    def tasks(self) -> list[dict[str, Any]]:
+        return self.rows("ps", "--format", "json")
 
     def task(self, task: str) -> dict[str, Any]:
         """Return a task's whole record from the controller's API."""
@@ -127,6 +132,8 @@ class Demo:
             if page["entries"][0]["text"] != "hello from the demo":
                 raise Failed(f"{name} does not show the entry")
             print(f"{name}: answered by {page['task']}, which saw {page['client']}")
+        done = self.first.run(["curl", "-sS", "--fail", f"http://127.0.0.1:{PORT}/api"])
+        print(f"n1 itself, on 127.0.0.1: answered by {json.loads(done.stdout)['task']}")
         own = self.client.address.ipv4
         logs = self.corral("logs", "--tail", "20", "web", show=False)
         seen = [line for line in logs.splitlines() if own in line]
@@ -200,7 +207,17 @@ class Demo:
         page = self.fetch(survivor)
         print(f"recovered after {took:.1f} s; {survivor} answers with {len(page)} bytes")
         self.corral("node", "ls")
+        say(f"{victim} comes back: a member again, and exactly the wanted number remains")
         self.lab.host(victim).boot()
+
+        def settled() -> bool:
+            nodes = self.rows("node", "ls", "--format", "json")
+            web = [row for row in self.tasks() if row["service"] == "web"]
+            return all(node["status"] == "ready" for node in nodes) and len(web) == WIDE
+
+        took = self.until("all nodes ready, six web tasks", 60, settled)
+        print(f"settled after {took:.1f} s")
+        self.corral("node", "ls")
 
     def down(self) -> None:
         say("Down, volumes too")

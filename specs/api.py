@@ -68,6 +68,7 @@ class Deploy(Model):
 
     key: str  # idempotency key: the same key never makes two releases
     project: dict[str, Any]
+    directory: str = ""  # the project directory on the client's machine
     origins: dict[str, str] = Field(default_factory=dict)
     contents: dict[str, str] = Field(default_factory=dict)
     client: Client = Client()

@@ -23,25 +23,29 @@ Json = dict[str, Any]
 
 
 def compile_stack(
-    project: Json, origins: Mapping[str, str], name: str
+    project: Json, origins: Mapping[str, str], name: str, directory: str = ""
 ) -> tuple[StackSpec, list[Problem]]:
     """Return the stack and the warnings; raise SpecError with everything that is refused.
 
     ``project`` is the canonical mapping, ``origins`` maps dotted paths to
-    ``file:line:column``.
+    ``file:line:column``, ``directory`` is the project's: a bind from below it is real only on
+    the machine it was loaded on.
     """
-    return _Compiler(project, origins, name).run()
+    return _Compiler(project, origins, name, directory).run()
 
 
 class _Compiler:
-    def __init__(self, project: Json, origins: Mapping[str, str], name: str) -> None:
+    def __init__(
+        self, project: Json, origins: Mapping[str, str], name: str, directory: str
+    ) -> None:
         self.project = project
+        self.directory = directory
         self.name = name
         self.verdicts = Verdicts(project, origins)
 
     def run(self) -> tuple[StackSpec, list[Problem]]:
         self.verdicts.apply_table()
-        services = ServiceCompiler(self.name, self.verdicts)
+        services = ServiceCompiler(self.name, self.verdicts, self.directory)
         extension = mapping(self.project.get("x-corral"))
         spec = StackSpec(
             name=self.name,

@@ -48,8 +48,9 @@ Json = dict[str, Any]
 class ServiceCompiler:
     """Compiles the services of one stack."""
 
-    def __init__(self, stack: str, verdicts: Verdicts) -> None:
+    def __init__(self, stack: str, verdicts: Verdicts, directory: str) -> None:
         self.stack = stack
+        self.directory = directory.rstrip("/")
         self.verdicts = verdicts
 
     def service(self, name: str, raw: Json) -> ServiceSpec:
@@ -229,11 +230,16 @@ class ServiceCompiler:
             read_only=bool(volume.get("read_only")),
             nocopy=bool(named.get("nocopy")),
             subpath=named.get("subpath") or "",
-            create_host_path=bool(bind.get("create_host_path", False)) if bind else True,
+            create_host_path=bind.get("create_host_path", True) is not False,
+            relative=kind == "bind" and self._in_project(volume.get("source") or ""),
             propagation=bind.get("propagation") or "rprivate",
             tmpfs_size=size_bytes(tmpfs.get("size")),
             tmpfs_mode=octal(tmpfs.get("mode")),
         )
+
+    def _in_project(self, source: str) -> bool:
+        """Say whether a bind's source lies beside the Compose file, so only on its machine."""
+        return bool(self.directory) and f"{source}/".startswith(f"{self.directory}/")
 
     def _files(self, raw: Json, kind: str, base: str) -> tuple[FileRef, ...]:
         refs = []
@@ -419,19 +425,13 @@ class ServiceCompiler:
 
     def _update(self, raw: Json, path: str) -> UpdateConfig:
         default = UpdateConfig()
-        if raw.get("failure_action") == "rollback":
-            self.verdicts.warn(
-                f"{path}.failure_action",
-                "`rollback` is not honoured yet; a failing update pauses",
-            )
-        action = raw.get("failure_action")
         return UpdateConfig(
             parallelism=int(raw["parallelism"]) if raw.get("parallelism") is not None else 1,
             delay=self.verdicts.duration(raw["delay"], f"{path}.delay")
             if raw.get("delay")
             else 0.0,
             order=raw.get("order") or default.order,
-            failure_action="continue" if action == "continue" else "pause",
+            failure_action=raw.get("failure_action") or default.failure_action,
             monitor=self.verdicts.duration(raw["monitor"], f"{path}.monitor")
             if raw.get("monitor") is not None
             else default.monitor,

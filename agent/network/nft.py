@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import shutil
 import socket
 import struct
 import subprocess
@@ -127,7 +128,9 @@ class Table:
     @staticmethod
     def remove() -> None:
         """Take the whole table away."""
-        run("-f", "-", script=f"table inet {names.TABLE} {{}}\ndelete table inet {names.TABLE}\n")
+        if shutil.which("nft"):  # without it nothing of ours can be there
+            table = f"table inet {names.TABLE}"
+            run("-f", "-", script=f"{table} {{}}\ndelete {table}\n")
 
 
 def _fingerprint() -> str:

@@ -279,8 +279,11 @@ class NodeNetwork:
             self._enforced = target
 
     async def _enforce(self, wanted: Wanted) -> None:
-        if wanted.empty and self._rules is None:
-            return  # a machine of no cluster stays as it is
+        if wanted.idle and not await self._in(self._net, self._kept):
+            # Nothing to serve: the machine is as before, also when a former agent left something.
+            if self._rules is not None or self._enforced < 0:
+                await self._withdraw()
+            return
         await self._in(self._net, lambda: self._converge(wanted))
         old, new = await self._in(self._nft, lambda: self._filter(wanted))
         stale = conntrack.stale(old, new)
@@ -366,8 +369,8 @@ class NodeNetwork:
 
     async def verify(self) -> list[str]:
         """Compare the kernel with the wanted state, put right what differs, and say what did."""
-        if self._enforced < 0:
-            return []
+        if self._rules is None:
+            return []  # nothing is in force: nothing is wanted, or the first apply() is to come
         async with self._lock:
             wanted = self._effective()
             repaired = await self._restore_links(wanted)
@@ -412,25 +415,37 @@ class NodeNetwork:
         """Remove everything of ours from the machine and restore its sysctls."""
         async with self._lock:
             self._wanted, self._extra, self._enforced = _NOTHING, {}, -1
-            self._rules, self._snapshot = None, {}
 
             def work() -> None:
                 _, host = self._kernel()
-                there = list(self._netns.iterdir()) if self._netns.exists() else []
-                attaching.detach({path.name: path for path in there}, host=host)
-                found = converge.look(host)
-                plan = host_plan(_NOTHING, mtu=1500, present=frozenset())
-                converge.converge(plan, found, host)
-                stray = [n for n in found.links if n.startswith(names.VETH_PREFIX)]
+                tasks = {path.name: path for path in self._kept()}
+                attaching.detach(tasks, host=host)
+                stray = [n for n in host.links() if n.startswith(names.VETH_PREFIX)]
                 host.run([messages.delete_link(name) for name in stray])
                 sysctls.restore(self._record)
 
-            await self._in(self._dns, self._resolver.quit)
             await self._in(self._net, work)
-            await self._in(self._nft, self._table.remove)
-            await self._in(self._nft, foreign.leave)
-            self._ports.close()
-            self._table, self._judged, self._foreign = nft.Table(), -1, ()
+            await self._withdraw()
+
+    def _kept(self) -> list[Path]:
+        """Return the namespace files that are there."""
+        return list(self._netns.iterdir()) if self._netns.exists() else []
+
+    async def _withdraw(self) -> None:
+        """Take away what serves all tasks together; the next task brings it back."""
+        self._rules, self._snapshot = None, {}
+
+        def work() -> None:
+            _, host = self._kernel()
+            plan = host_plan(_NOTHING, mtu=1500, present=frozenset())
+            converge.converge(plan, converge.look(host), host)
+
+        await self._in(self._dns, self._resolver.quit)
+        await self._in(self._net, work)
+        await self._in(self._nft, self._table.remove)
+        await self._in(self._nft, foreign.leave)
+        self._ports.close()
+        self._table, self._judged, self._foreign = nft.Table(), -1, ()
 
     async def close(self) -> None:
         """Let go of threads and sockets; kernel state and resolver stay."""

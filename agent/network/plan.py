@@ -34,9 +34,10 @@ class Wanted:
     ready: Mapping[str, bool]
 
     @property
-    def empty(self) -> bool:
-        """Say whether nothing at all is wanted: the node belongs to no cluster."""
-        return not (self.me.node or self.networks or self.services or self.assignments)
+    def idle(self) -> bool:
+        """Say whether nothing is wanted: no task, no network, no place among other nodes."""
+        busy = self.networks or self.services or self.assignments
+        return not busy and not overlay.in_overlay(self)
 
     @property
     def gateway(self) -> str:

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import select
+import shutil
 import socket
 import subprocess
 import sys
@@ -268,10 +269,21 @@ class Resolver:
         with suppress(ResolverDown):
             if self._link is not None or self._connect():
                 self._call("quit")
+                self._await_end()
         self.close()
         if self._process is not None:
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(2.0)
+            self._process = None
+        self._snapshot, self._unsaved = None, False
+        shutil.rmtree(self._directory, ignore_errors=True)
+
+    def _await_end(self) -> None:
+        """Wait until the process has hung up, at most two seconds."""
+        if self._link is not None:
+            poller = select.poll()
+            poller.register(self._link, select.POLLIN)
+            poller.poll(2000)
 
     def close(self) -> None:
         """Let go of everything but leave the process serving."""

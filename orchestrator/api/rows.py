@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.control.rows import unheard_text
+from orchestrator.control.rows import is_ready, unheard_text
 from specs.api import (
     NodeDetail,
     NodeRow,
@@ -55,6 +55,11 @@ def stack_detail(cluster: ClusterView, stack: Stack) -> StackDetail:
             spec.services[name] if spec else None,
             stack.overrides,
             [task for task in tasks if task.service == name],
+            {
+                task.slot
+                for task in tasks
+                if task.service == name and task.live and is_ready(cluster, task)
+            },
         )
         for name in names
     )
@@ -87,11 +92,14 @@ def stack_status(stack: Stack, release: Release | None, *, complete: bool) -> st
 
 
 def service_row(
-    name: str, spec: ServiceSpec | None, overrides: Mapping[str, int], tasks: list[Task]
+    name: str,
+    spec: ServiceSpec | None,
+    overrides: Mapping[str, int],
+    tasks: list[Task],
+    ready: set[int],
 ) -> ServiceRow:
     live = [task for task in tasks if task.live]
     done = {task.slot for task in tasks if task.state is S.COMPLETE}
-    ready = {task.slot for task in live if task.status.ready}
     wanted = len(live)
     if spec is not None and spec.mode == "replicated":
         wanted = overrides.get(name, spec.replicas)
@@ -129,7 +137,7 @@ def task_row(cluster: ClusterView, task: Task, *, now: float) -> TaskRow:
         command=" ".join((*(spec.entrypoint or ()), *(spec.command or ()))) if spec else "",
         node=node.name if node else (task.node or ""),
         state=task.state.value,
-        ready=task.status.ready,
+        ready=is_ready(cluster, task),
         health=task.status.health.value,
         status=unheard_text(cluster, task) or status_text(task, now=now),
         exit_code=run.exit_code if run else None,

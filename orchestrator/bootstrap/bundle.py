@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 PACKAGES = ("specs", "agent")
+KEPT = 2  # archives of earlier versions that stay
 _SKIPPED = ("__pycache__", ".pyc", ".pyi", ".pyx", ".pxd", ".c", ".h")
 _NAME = re.compile(r"^[A-Za-z0-9._-]+")
 
@@ -73,6 +74,7 @@ def build(folder: Path, packages: Iterable[str | Path] = PACKAGES) -> Bundle:
             "version": version, "python": python, "arch": arch,
             "distributions": {d.name: d.version for d in distributions},
         }  # fmt: skip
+        _forget_old(folder)
         _pack(archive, version, files, json.dumps(manifest, indent=1, sort_keys=True).encode())
     digest = hashlib.sha256(archive.read_bytes()).hexdigest()
     return Bundle(label, archive, digest, python, arch, _glibc(distributions))
@@ -170,6 +172,13 @@ def _glibc(distributions: Iterable[importlib.metadata.Distribution]) -> tuple[in
         # A wheel with several tags runs on the oldest of them.
         needed = max(needed, min(versions, default=needed))
     return needed
+
+
+def _forget_old(folder: Path) -> None:
+    """Delete all but the newest few archives: every change of corral makes another one."""
+    found = sorted(folder.glob("agent-*.tar.gz"), key=lambda path: path.stat().st_mtime)
+    for path in found[:-KEPT]:
+        path.unlink(missing_ok=True)
 
 
 # ---- the archive --------------------------------------------------------------------------------

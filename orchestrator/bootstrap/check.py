@@ -102,7 +102,9 @@ def judge(machine: Machine, expected: Expected, hello: str = "") -> Verdict:
 
 def _membership(machine: Machine, expected: Expected, hello: str) -> Iterator[Finding]:
     cluster, node = member_of(machine, hello)
-    if machine.get("controller"):
+    if cluster == expected.cluster and node in expected.node_ids:
+        yield Finding(f"this machine is already a node of this cluster ({node})", "corral node ls")
+    elif machine.get("controller"):
         yield Finding(
             "this machine runs a controller of its own"
             + (f" (cluster {cluster})" if cluster else ""),
@@ -115,8 +117,6 @@ def _membership(machine: Machine, expected: Expected, hello: str) -> Iterator[Fi
             "take it out there first: corral node rm. If that cluster is gone, run"
             " /opt/corral/uninstall on this machine",
         )
-    elif cluster and node in expected.node_ids:
-        yield Finding(f"this machine is already a node of this cluster ({node})", "corral node ls")
 
 
 def member_of(machine: Machine, hello: str = "") -> tuple[str, str]:
@@ -283,9 +283,6 @@ def _sshd(machine: Machine) -> Iterator[Finding]:
             "sshd there does not forward unix sockets, which is how the agent is reached",
             f"set AllowStreamLocalForwarding local and DisableForwarding no {where}",
         )
-    if said.get("allowtcpforwarding") == "no":
-        # sshd turns "port-forwarding" keys down as a whole only with DisableForwarding.
-        pass
     if said.get("pubkeyauthentication") == "no":
         yield Finding("sshd there accepts no keys", f"set PubkeyAuthentication yes {where}")
     if "allowusers" in said and "corral" not in said["allowusers"].split():

@@ -56,6 +56,7 @@ def body(
     model: Mapping[str, Any],
     origins: Mapping[str, str],
     contents: Mapping[str, str],
+    directory: str = "",
 ) -> dict[str, Any]:
     """Return the Deploy body (specs.api.Deploy) for these arguments of `up`."""
     scale = scales(args.scale)
@@ -64,6 +65,7 @@ def body(
     request: dict[str, Any] = {
         "key": os.urandom(16).hex(),
         "project": dict(model),
+        "directory": directory,
         "origins": dict(origins),
         "contents": dict(contents),
         "client": client_identity(),

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 import re
+import sys
 import time
 
 from orchestrator.cli import table, times
 from orchestrator.cli.errors import CliError
+from orchestrator.client import NotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -41,7 +43,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, session: Session) -> int:
     everything = args.all or bool(args.status)
-    rows = session.client.get(session.path("tasks"), all=everything)["tasks"]
+    try:
+        rows = session.client.get(session.path("tasks"), all=everything)["tasks"]
+    except NotFound as absent:
+        # As Compose: a project that is not up has an empty list; the reason goes to people only.
+        if args.services:
+            raise
+        rows = []
+        print(f"corral: {absent}", file=sys.stderr)
     chosen = select(rows, args.services, args.status)
     missing = set(args.services) - {row.get("service") for row in rows}
     if missing and not everything:

@@ -92,6 +92,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
         model=project.model,
         origins=projects.origins(project),
         contents=projects.contents(project),
+        directory=project.working_dir,
     )
     from orchestrator import embedded
 

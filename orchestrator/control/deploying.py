@@ -33,7 +33,9 @@ def make_release(making: Making) -> tuple[Release, list[Problem]]:
     """Put a new release into the draft; return it with the warnings. Raises Invalid."""
     request, name = making.request, making.stack
     try:
-        compiled, warnings = compile_stack(request.project, request.origins, name)
+        compiled, warnings = compile_stack(
+            request.project, request.origins, name, request.directory
+        )
     except SpecError as exc:
         raise Invalid(exc.problems) from exc
     making.problems += warnings

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from orchestrator.control.state import Cluster
     from orchestrator.seams import ClusterView
     from specs.api import Stack
-    from specs.node import NodeCondition
     from specs.stack import ServiceSpec, StackSpec
     from specs.task import Run
 
@@ -57,13 +56,16 @@ def unheard_text(cluster: ClusterView, task: Task) -> str:
     if task.state in FINAL or condition is None or condition.status == "ready":
         return ""
     node = cluster.nodes[task.node or ""].name
-    text = f"{condition.status}: node {node} {_node_words(condition)}"
+    reason = condition.reason or f"node {node} does not answer"
+    text = f"{condition.status}: {reason if node in reason else f'node {node}: {reason}'}"
     tied = _tied(cluster, task)
     return f"{text}; waits for it because {tied} is there" if tied else text
 
 
-def _node_words(condition: NodeCondition) -> str:
-    return condition.reason or "does not answer"
+def is_ready(cluster: ClusterView, task: Task) -> bool:
+    """Say whether the task gets traffic: what a dead node said last does not count."""
+    condition = cluster.conditions.get(task.node or "")
+    return task.status.ready and (condition is None or condition.status != "down")
 
 
 def _running_text(task: Task, now: float, *, times: bool) -> str:
@@ -148,8 +150,8 @@ def wanted_count(cluster: Cluster, stack: Stack, service: ServiceSpec) -> int:
     return stack.overrides.get(service.name, service.replicas)
 
 
-def _good(task: Task) -> bool:
-    return (task.live and task.status.ready) or (
+def _good(cluster: Cluster, task: Task) -> bool:
+    return (task.live and is_ready(cluster, task)) or (
         task.state is TaskState.COMPLETE and task.desired is Desired.RUNNING
     )
 
@@ -162,7 +164,7 @@ def service_counts(cluster: Cluster, name: str) -> dict[str, tuple[int, int]]:
         return {}
     slots: dict[str, set[int]] = {service: set() for service in spec.services}
     for task in cluster.by_stack.get(name, {}).values():
-        if task.service in slots and _good(task):
+        if task.service in slots and _good(cluster, task):
             slots[task.service].add(task.slot)
     return {
         service: (len(found), wanted_count(cluster, stack, spec.services[service]))

@@ -90,7 +90,7 @@ class Host:
     @property
     def fingerprint(self) -> str:
         """The host key's SHA256 fingerprint, as ``node add --host-key`` takes it."""
-        out = _run(["ssh-keygen", "-lf", "-"], stdin=self.host_key)
+        out = run_program(["ssh-keygen", "-lf", "-"], stdin=self.host_key)
         return out.split()[1]
 
     # ---- life -------------------------------------------------------------------------------
@@ -119,7 +119,9 @@ class Host:
         (etc / "machine-id").write_text(uuid.uuid4().hex + "\n")
         (etc / "ssh/sshd_config").write_text(SSHD_CONFIG)
         key = etc / "ssh/ssh_host_ed25519_key"
-        _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"root@{name}", "-f", str(key)])
+        run_program(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"root@{name}", "-f", str(key)]
+        )
         ssh = self.upper / "root/.ssh"
         ssh.mkdir(mode=0o700)
         public = self.layout.key.with_suffix(".pub").read_text()
@@ -183,7 +185,7 @@ class Host:
     def _plug_in(self, pid: int) -> None:
         """Connect the host's eth0 to the bridge."""
         name, mac = self.name, self.address.mac
-        _run(
+        run_program(
             ["nsenter", f"--net={self.layout.switch}", "ip", "-batch", "-"],
             stdin=f"link add {name} type veth peer name eth0 address {mac} netns {pid}\n"
             f"link set {name} master br0 up\n",
@@ -406,7 +408,8 @@ def _start_time(pid: int) -> str:
     return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19]
 
 
-def _run(argv: list[str], stdin: str = "") -> str:
+def run_program(argv: list[str], stdin: str = "") -> str:
+    """Run a program of the machine; return its output or raise LabError with its words."""
     done = subprocess.run(
         argv, input=stdin, capture_output=True, text=True, check=False, timeout=30
     )

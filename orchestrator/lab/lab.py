@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lab import cgroups, faults
-from orchestrator.lab.host import Host, _run, remove_tree
+from orchestrator.lab.host import Host, remove_tree, run_program
 from orchestrator.lab.layout import (
     CGROUP,
     DISKS,
@@ -72,7 +72,7 @@ class Lab:
     @classmethod
     def _make(cls, layout: Layout, hosts: list[Address], owner: int | None) -> Lab:
         layout.root.mkdir(parents=True, exist_ok=True)
-        _run(
+        run_program(
             [
                 "mount",
                 "-t",
@@ -84,7 +84,9 @@ class Lab:
                 str(layout.root),
             ]
         )
-        _run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(layout.key)])
+        run_program(
+            ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(layout.key)]
+        )
         record = {"hosts": [vars(a) for a in hosts], "drops": [], "owner": _identity(owner)}
         lab = cls(layout, record)
         lab._make_switch()
@@ -157,7 +159,9 @@ class Lab:
         self.host(host).boot()
 
     def _apply(self, drops: set[faults.Drop]) -> None:
-        _run(["nsenter", f"--net={self.layout.switch}", "nft", "-f", "-"], faults.table(drops))
+        run_program(
+            ["nsenter", f"--net={self.layout.switch}", "nft", "-f", "-"], faults.table(drops)
+        )
         self._drops = drops
         self._save()
 
@@ -166,8 +170,8 @@ class Lab:
     def _make_switch(self) -> None:
         """Make the bridge in a network namespace that is held by a file."""
         self.layout.switch.touch()
-        _run(["unshare", f"--net={self.layout.switch}", "true"])
-        _run(
+        run_program(["unshare", f"--net={self.layout.switch}", "true"])
+        run_program(
             ["nsenter", f"--net={self.layout.switch}", "ip", "-batch", "-"],
             "link set lo up\n"
             "link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0\n"
@@ -270,7 +274,7 @@ def _clear(layout: Layout) -> None:
 
 def _unmount(root: Path) -> None:
     while os.path.ismount(root):
-        _run(["umount", "--recursive", "--lazy", str(root)])
+        run_program(["umount", "--recursive", "--lazy", str(root)])
 
 
 @contextmanager

@@ -95,7 +95,8 @@ async def dial(
     except (asyncssh.KeyImportError, ValueError) as error:
         raise Unavailable(f"{name}: its pinned host key cannot be read: {error}") from error
     try:
-        link = await asyncssh.connect(address.host, address.port, options=chosen)
+        # Again here: connect() would read the file for what the options leave open (ProxyCommand).
+        link = await asyncssh.connect(address.host, address.port, config=None, options=chosen)
     except (asyncssh.Error, OSError, TimeoutError) as error:
         raise explain(error, address, name) from error
     try:

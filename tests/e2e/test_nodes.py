@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import time
 
 import pytest
@@ -15,7 +16,7 @@ IDENTITY = "/root/.ssh/id_ed25519"
 
 
 def node_rows(host):
-    out = host.corral("node", "ls", "--format", "json").stdout
+    out = host.corral("node", "ls", "--format", "json", check=False).stdout
     return {row["name"]: row for row in map(json.loads, out.splitlines())}
 
 
@@ -100,6 +101,27 @@ def test_a_node_that_is_cut_off_or_loses_power_is_named_and_comes_back(lab, firs
     first.corral("node", "rm", "n2", timeout=60)
 
 
+@pytest.mark.parametrize(
+    "moment", [1.2, 2.4, *(pytest.param(m, marks=pytest.mark.slow) for m in (0.6, 1.8, 3.0))]
+)
+def test_a_controller_killed_while_it_adds_can_add_again(lab, first, moment):
+    n2 = lab.host("n2")
+    before = leaks.of_host(n2)
+    words = ["corral", "node", "add", "root@n2", "-i", IDENTITY, "--host-key", n2.fingerprint]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with first.popen(words, **quiet) as adding:
+        time.sleep(moment)
+        first.run(["sh", "-c", "kill -9 $(pgrep -f '[-]m orchestrator --embedded')"])
+        adding.wait(timeout=60)
+    until("the controller is back", lambda: "n1" in node_rows(first))
+    if "n2" not in node_rows(first):
+        add(first, n2)
+    until("both are ready", lambda: node_rows(first)["n2"]["status"] == "ready")
+    first.corral("node", "rm", "n2", timeout=60)
+    left = leaks.settled(lambda: leaks.of_host(n2), before)
+    assert not left, "\n".join(left)
+
+
 def test_the_controller_finds_its_nodes_again_after_it_was_killed(lab, first):
     n2 = lab.host("n2")
     add(first, n2)
@@ -107,15 +129,6 @@ def test_the_controller_finds_its_nodes_again_after_it_was_killed(lab, first):
     first.run(["kill", "-9", pid])
     until(
         "the next controller has both",
-        lambda: (
-            [
-                row["status"]
-                for row in map(
-                    json.loads,
-                    first.corral("node", "ls", "--format", "json", check=False).stdout.splitlines(),
-                )
-            ]
-            == ["ready", "ready"]
-        ),
+        lambda: [row["status"] for row in node_rows(first).values()] == ["ready", "ready"],
     )
     first.corral("node", "rm", "n2", timeout=60)

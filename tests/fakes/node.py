@@ -140,6 +140,9 @@ class FakeVolumes:
     async def release(self, task: str) -> None:
         self.prepared.pop(task, None)
 
+    async def adopt(self, tasks: set[str]) -> None:
+        self.prepared = {task: kept for task, kept in self.prepared.items() if task in tasks}
+
     async def remove(self, name: str) -> None:
         self.volumes.discard(name)
 

@@ -151,6 +151,8 @@ def test_membership(running):
     assert "another cluster (c-theirs)" in found("c-theirs", "n-9")[0].message
     assert "already a node of this cluster (n-1)" in found("c-ours", "n-1")[0].message
     assert found("c-ours", "n-forgotten") == []
+    (own,) = verdict(member("c-ours", "n-1"), "controller\tyes").errors
+    assert "already a node of this cluster" in own.message
     assert verdict(hello="not json").ok
 
 

@@ -109,6 +109,18 @@ async def test_large_answers_arrive_whole_and_slow_readers_wait(node):
     assert got == size
 
 
+async def test_a_websocket_carries_bytes_both_ways(node):
+    _, member, transport = node
+    async with (
+        transport.connect(member) as connector,
+        session(connector) as http,
+        http.ws_connect("/echo") as websocket,
+    ):
+        for size in (1, 70_000, 3):
+            await websocket.send_bytes(b"x" * size)
+            assert await websocket.receive_bytes() == b"x" * size
+
+
 async def test_an_agent_that_is_down_is_unavailable_and_then_found_again(node):
     host, member, transport = node
     async with transport.connect(member) as connector, session(connector) as http:
@@ -154,7 +166,11 @@ async def test_the_host_key_is_checked_whatever_the_users_configuration_says(
     _, member, transport = node
     (tmp_path / ".ssh").mkdir()
     config = tmp_path / ".ssh/config"
-    config.write_text("Host *\n  UserKnownHostsFile none\n  StrictHostKeyChecking no\n")
+    proxied = tmp_path / "proxied"
+    config.write_text(
+        "Host *\n  UserKnownHostsFile none\n  StrictHostKeyChecking no\n"
+        f"  ProxyCommand touch {proxied}\n"
+    )
     monkeypatch.setenv("HOME", str(tmp_path))
     other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
     changed = member.model_copy(update={"host_key": other})
@@ -163,6 +179,7 @@ async def test_the_host_key_is_checked_whatever_the_users_configuration_says(
             pass
     async with transport.connect(member):
         pass
+    assert not proxied.exists()
 
 
 async def test_unusable_records_are_named(node):

@@ -139,3 +139,16 @@ def test_the_hash_moves_with_the_task_and_not_with_the_replicas():
     other, _ = stack({"a": {"image": "x", "environment": {"A": "1"}, "deploy": {}}})
     assert one.services["a"].task_hash == three.services["a"].task_hash
     assert one.services["a"].task_hash != other.services["a"].task_hash
+
+
+def test_a_bind_from_beside_the_file_is_tied_to_its_machine():
+    mounts = [
+        {"type": "bind", "source": "/home/me/shop/conf", "target": "/a"},
+        {"type": "bind", "source": "/home/me/shopping", "target": "/b"},
+        {"type": "bind", "source": "/etc/ssl", "target": "/c"},
+    ]
+    spec, _ = compile_stack(
+        {"services": {"a": {"image": "x", "volumes": mounts}}}, {}, "shop", "/home/me/shop"
+    )
+    assert [m.relative for m in spec.services["a"].task.mounts] == [True, False, False]
+    assert all(m.create_host_path for m in spec.services["a"].task.mounts)

@@ -92,7 +92,9 @@ def project(monkeypatch):
     """The loader is tested elsewhere: here it answers with a fixed project."""
     from orchestrator.cli import project
 
-    found = SimpleNamespace(name="shop", model=MODEL, origins={}, warnings=(), disabled={})
+    found = SimpleNamespace(
+        name="shop", model=MODEL, origins={}, warnings=(), disabled={}, working_dir="/shop"
+    )
     monkeypatch.setattr(project, "load", lambda flags, services=(), **_: found)
     monkeypatch.setattr(project, "contents", lambda _project: {"secrets.key": "czNjcmV0"})
     return found
@@ -140,6 +142,7 @@ def test_up_sends_the_whole_wish(shop, project, corral):
     }
     assert body == {
         "project": MODEL,
+        "directory": "/shop",
         "origins": {},
         "contents": {"secrets.key": "czNjcmV0"},
         "services": ["migrate"],
@@ -356,7 +359,7 @@ from types import SimpleNamespace
 from orchestrator.cli import project, main
 MODEL = {MODEL!r}
 project.load = lambda flags, services=(), **_: SimpleNamespace(
-    name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}})
+    name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}}, working_dir="/shop")
 project.contents = lambda _project: {{}}
 sys.exit(main.main(sys.argv[1:]))
 """

@@ -103,6 +103,13 @@ def test_ps_names_an_unknown_service_and_the_known_ones(shop, corral):
     assert "redis, web" in done.err
 
 
+def test_ps_of_a_stack_that_is_not_up_is_empty_and_says_so(fake, corral):
+    done = corral("-p", "shop", "ps", "--format", "json")
+
+    assert (done.code, done.out) == (0, "")
+    assert done.err.startswith("corral: ")
+
+
 def test_ps_makes_control_characters_harmless(fake, corral):
     evil = row("web-1", "web", status="\x1b]0;gotcha\x07running")
     fake.on("GET", "/v1/stacks/shop/tasks", {"tasks": [evil]})

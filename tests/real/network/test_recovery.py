@@ -303,3 +303,33 @@ def test_a_resolver_of_an_older_version_hands_over(single, tmp_path):
     assert other.wait(5) == 0
     (new,) = processes_of(host)
     assert int(new) == host.call("dns")["pid"] != other.pid
+
+
+def test_nothing_to_serve_leaves_nothing(single):
+    two(single)
+    host = single.host
+    host.call("detach", tasks=["web", "client"])
+    single.tasks.clear()
+    single.services.clear()
+    single.networks, networks = {}, single.networks
+    host.call("apply", state=single.state("n1"))
+    assert host.call("verify") == {"repaired": []}
+    assert remains(host) == []
+    assert not (host.dir / "run" / "agent" / "dns").exists()
+
+    single.networks = networks
+    host.attached.clear()
+    two(single)
+    assert works(single)
+
+
+def test_what_a_former_agent_left_goes_when_nothing_is_wanted(single):
+    two(single)
+    host = single.host
+    host.kill()
+    host.start()
+    host.call("adopt", tasks=[])
+    nothing = {"networks": {}, "services": {}, "peers": {}, "assignments": {}, "ready": {}}
+    host.call("apply", state={"me": {"node": "n1", "name": "n1"}, **nothing})
+
+    assert remains(host) == []

@@ -44,10 +44,11 @@ async def handle(network, request):  # noqa: PLR0911 - a table of commands
             await network.apply(**wanted)
             return {"seconds": time.perf_counter() - begun, "warnings": network.warnings}
         case "attach":
-            begun = time.perf_counter()
+            seconds = []
             for data in request["assignments"]:
+                begun = time.perf_counter()
                 found = await network.attach(Assignment.model_validate(data))
-            seconds = time.perf_counter() - begun
+                seconds.append(time.perf_counter() - begun)
             return {
                 "netns": str(found.netns),
                 "resolv_conf": found.resolv_conf,

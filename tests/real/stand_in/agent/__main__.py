@@ -14,10 +14,17 @@ from specs.wire import Hello
 SOCKET = "/run/corral/agent.sock"
 
 
-async def hello(_: web.Request) -> web.Response:
+def greeting() -> bytes:
     addresses = subprocess.run(["hostname", "-I"], capture_output=True, text=True, check=True)
     facts = NodeFacts(hostname=os.uname().nodename, addresses=tuple(addresses.stdout.split()))
-    return web.Response(body=Hello(facts=facts).encode(), content_type="application/json")
+    return Hello(facts=facts).encode()
+
+
+GREETING = greeting()
+
+
+async def hello(_: web.Request) -> web.Response:
+    return web.Response(body=GREETING, content_type="application/json")
 
 
 async def leave(_: web.Request) -> web.Response:
@@ -33,6 +40,14 @@ async def stream(request: web.Request) -> web.StreamResponse:
         await asyncio.sleep(0.5)
 
 
+async def echo(request: web.Request) -> web.WebSocketResponse:
+    socket = web.WebSocketResponse()
+    await socket.prepare(request)
+    async for message in socket:
+        await socket.send_bytes(message.data)
+    return socket
+
+
 async def main() -> None:
     os.makedirs("/run/corral", exist_ok=True)
     app = web.Application()
@@ -41,6 +56,7 @@ async def main() -> None:
             web.get("/v1/hello", hello),
             web.get("/v1/reports", stream),
             web.post("/v1/leave", leave),
+            web.get("/echo", echo),
             web.get("/blob", lambda r: web.Response(body=bytes(int(r.query["size"])))),
         ]
     )
