@@ -43,9 +43,9 @@ KINDS = (
     ("containerd", "containerd"),
     ("/conmon", "conmon"),
     ("agent.dns", "dns"),
-    ("supervise", "supervisor"),
-    ("controller", "controller"),
-    ("agent", "agent"),
+    ("orchestrator/supervisor.py", "supervisor"),
+    ("-m orchestrator", "controller"),
+    ("-m agent", "agent"),
 )
 
 
