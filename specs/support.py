@@ -218,6 +218,7 @@ SUPPORT: dict[str, Support] = {
     **{f"services.*.{key}": support for key, support in _SERVICE.items()},
 }
 
+
 class Extension(NamedTuple):
     """A setting of corral's own below ``x-corral``; ``schema`` is JSON schema."""
 

@@ -158,6 +158,8 @@ class _Load:
         name = self._name(project_name, setting, layers)
         tree = self._tree(setting, layers, name)
         project = self._project(setting, name, tree, layers.trees())
+        if keep is not None:
+            keep(project)
         self._finish(project, services, prune=prune)
         if self._findings.errors:
             raise SpecError(self._findings.all())
