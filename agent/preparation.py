@@ -129,17 +129,26 @@ class Preparation:
             lambda: self.volumes.release(task),
         )
 
-    async def erase(self, record: Record) -> None:
+    async def erase(self, record: Record, slots: asyncio.Semaphore) -> None:
         """Take away everything of the task on this node. Raises ExceptionGroup."""
         if not record.touched:
             return
-        await self.erase_by_name(record.id)
+        task = record.id
+
+        async def container() -> None:
+            async with slots:
+                await self.containers.erase(task)
+
+        # Not in the slots, only behind each other: detaching is a wait in the kernel (30 ms) that
+        # all tasks share which are there at the same time.
+        await _all(f"erasing {task}", container, *self._rest(task))
 
     async def erase_by_name(self, task: str) -> None:
         """Take away everything that carries this task's id. Raises ExceptionGroup."""
-        await _all(
-            f"erasing {task}",
-            lambda: self.containers.erase(task),
+        await _all(f"erasing {task}", lambda: self.containers.erase(task), *self._rest(task))
+
+    def _rest(self, task: str) -> tuple[Callable[[], Awaitable[None]], ...]:
+        return (
             lambda: self.network.detach(task),
             lambda: self.images.discard(task),
             lambda: self.volumes.release(task),

@@ -313,8 +313,7 @@ class Runner:
             self._parts.containers.send(process, number)
 
     async def _erase(self) -> None:
-        async with self._parts.slots:
-            await self._parts.preparation.erase(self.record)
+        await self._parts.preparation.erase(self.record, self._parts.slots)
         self._parts.journal.forget(self.record.id)
         self.record = lifecycle.erased(self.record)
         self._parts.changed(self.record)

@@ -218,7 +218,11 @@ class ServiceCompiler:
     def _mount(self, path: str, volume: Json) -> Mount | None:
         kind = volume.get("type")
         if kind not in ("volume", "bind", "tmpfs"):
-            self.verdicts.refuse(f"{path}.type", f"mounts of type {kind} are not available")
+            self.verdicts.refuse(
+                f"{path}.type",
+                f"mounts of type {kind} are not available",
+                "use volume, bind or tmpfs",
+            )
             return None
         bind = mapping(volume.get("bind"))
         named = mapping(volume.get("volume"))

@@ -11,7 +11,7 @@ inherits the verdict of its nearest listed ancestor.
 from __future__ import annotations
 
 from enum import Enum
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Verdict(Enum):
@@ -218,10 +218,23 @@ SUPPORT: dict[str, Support] = {
     **{f"services.*.{key}": support for key, support in _SERVICE.items()},
 }
 
-EXTENSIONS: dict[str, str] = {
-    "x-corral.deadline": "seconds (or 10m) without progress before a release fails",
-    "services.*.x-corral.on_unhealthy": "restart (default) or keep",
-    "volumes.*.x-corral.per_slot": "true: one volume per replica",
+
+class Extension(NamedTuple):
+    """A setting of corral's own below ``x-corral``; ``schema`` is JSON schema."""
+
+    note: str
+    schema: dict[str, Any]
+
+
+EXTENSIONS: dict[str, Extension] = {
+    "x-corral.deadline": Extension(
+        "seconds (or 10m) without progress before a release fails",
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]},
+    ),
+    "services.*.x-corral.on_unhealthy": Extension(
+        "restart (default) or keep", {"enum": ["restart", "keep"]}
+    ),
+    "volumes.*.x-corral.per_slot": Extension("true: one volume per replica", {"type": "boolean"}),
 }
 
 

@@ -6,14 +6,17 @@ a value. One :class:`Verdicts` lives for one compilation.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
+from specs.compose.tree import mark_of
 from specs.problems import Position, Problem
 from specs.support import Verdict, support_of
 from specs.values import duration_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+
+    from specs.compose.tree import Mark
 
 Json = dict[str, Any]
 
@@ -48,12 +51,21 @@ def _harmless(pattern: str, value: Any) -> bool:
     )
 
 
-def key_verdicts(project: Json) -> Iterator[tuple[str, str, Any]]:
-    """Yield (dotted path, pattern in specs.support's notation, value) for every key used."""
+class KeyUse(NamedTuple):
+    """One key a file uses: ``pattern`` is its path in specs.support's notation."""
+
+    path: str
+    pattern: str
+    value: Any
+    mark: Mark | None  # where it was written; None in a plain mapping and for defaults
+
+
+def key_uses(project: Json) -> Iterator[KeyUse]:
+    """Yield every key used, outer ones first."""
     yield from _walk(project, "", "", named=True)
 
 
-def _walk(node: Any, path: str, pattern: str, *, named: bool) -> Iterator[tuple[str, str, Any]]:
+def _walk(node: Any, path: str, pattern: str, *, named: bool) -> Iterator[KeyUse]:
     if isinstance(node, list):
         for index, item in enumerate(node):
             yield from _walk(item, f"{path}[{index}]", f"{pattern}[]", named=False)
@@ -66,7 +78,7 @@ def _walk(node: Any, path: str, pattern: str, *, named: bool) -> Iterator[tuple[
         here = f"{path}.{key}" if path else key
         is_name = pattern in _NAMED or pattern == "services.*.networks"
         like = f"{pattern}.{'*' if is_name else key}" if pattern else key
-        yield here, like, value
+        yield KeyUse(here, like, value, mark_of(node, key))
         if key not in _FREE or is_name:
             yield from _walk(value, here, like, named=is_name or like in _NAMED)
 
@@ -108,7 +120,7 @@ class Verdicts:
 
     def apply_table(self) -> None:
         done: set[str] = set()
-        for path, pattern, value in key_verdicts(self.project):
+        for path, pattern, value, _ in key_uses(self.project):
             support = support_of(pattern)
             if value in (None, "", [], {}, False) or _harmless(pattern, value):
                 continue

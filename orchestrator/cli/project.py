@@ -19,32 +19,42 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from specs import Project
+    from specs.problems import Problem
 
 
 def load(flags: argparse.Namespace, services: Sequence[str] = (), **options: Any) -> Project:
     """Return the project; warnings and problems are shown on stderr. Raises CliError."""
     try:
-        project = specs.load(
-            list(flags.file),
-            project_name=flags.project_name,
-            project_directory=flags.project_directory,
-            profiles=list(flags.profile),
-            env_files=list(flags.env_file),
-            services=list(services),
-            prune=not flags.all_resources,
-            **options,
-        )
+        project = specs.load(**_given(flags), services=list(services), **options)
     except SpecError as exc:
         findings.show(exc.problems)
         count = sum(problem.severity == "error" for problem in exc.problems)
         raise CliError(
             f"the Compose file has {count} problem{'s' if count != 1 else ''}; nothing was changed",
-            hint="corral config -q checks it again",
+            hint="corral lint says more",
         ) from None
     findings.show(project.warnings)
     if not flags.project_name and not os.environ.get("COMPOSE_PROJECT_NAME"):
         names.remember(flags, project.name)
     return project
+
+
+def examine(flags: argparse.Namespace) -> tuple[Project | None, list[Problem]]:
+    """Return what could be loaded, with all resources, and every problem; shows nothing."""
+    from specs.compose.load import examine as examined
+
+    return examined(**{**_given(flags), "prune": False})
+
+
+def _given(flags: argparse.Namespace) -> dict[str, Any]:
+    return {
+        "files": list(flags.file),
+        "project_name": flags.project_name,
+        "project_directory": flags.project_directory,
+        "profiles": list(flags.profile),
+        "env_files": list(flags.env_file),
+        "prune": not flags.all_resources,
+    }
 
 
 def origins(project: Project) -> dict[str, str]:

@@ -49,6 +49,7 @@ class Outgoing:
         self._services: dict[tuple[str, str, str], ServiceEndpoints] = {}
         self._network_services: dict[str, set[tuple[str, str]]] = {}
         self._contents: dict[str, Content] = {}
+        self._holding: dict[str, frozenset[str]] = {}  # node -> networks of its newest set
 
     # what changed
 
@@ -80,6 +81,11 @@ class Outgoing:
                     nodes.add(task.node)
             result[network] = nodes
         return result
+
+    def holders(self, networks: Iterable[str]) -> set[str]:
+        """Return the nodes whose newest set has one of these networks, needed or not any more."""
+        wanted = set(networks)
+        return {n for n, held in self._holding.items() if held & wanted} & set(self._cluster.nodes)
 
     def _published(self) -> set[str]:
         """Return networks on which published ports are delivered: every node needs those."""
@@ -149,6 +155,7 @@ class Outgoing:
                 content = self._content(ref.content)
                 if content is not None:
                     contents[content.id] = content
+        self._holding[node_id] = frozenset(networks)
         services = {}
         for network in sorted(networks):
             for stack, service in self._services_on(network):

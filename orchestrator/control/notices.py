@@ -195,6 +195,9 @@ class Notices:
     def _flush(self) -> None:
         """Tell the nodes concerned."""
         self._flushing = False
+        # Who needs a network no more must hear of it too: else it would keep it until something
+        # else changes there.
+        self._nodes |= self._out.holders(self._networks)
         for nodes in self._out.interested(self._networks).values():
             self._nodes |= nodes
         for node in self._nodes:

@@ -149,6 +149,9 @@ class Host:
         )
         try:
             self._boot(process, json.dumps(self._config(groups)))
+        except BaseException:
+            self.power_off()
+            raise
         finally:
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
@@ -242,6 +245,16 @@ class Host:
         cgroups.kill(self.cgroup)
         (self.dir / "pid").unlink(missing_ok=True)
         cgroups.remove(self.cgroup)
+        self._unplug()
+
+    def _unplug(self) -> None:
+        """Take the host's port off the bridge, and with it the other end of the cable.
+
+        The kernel does so too when the last process of the namespace has gone, but only some
+        time later, and until then the port's name is taken.
+        """
+        words = ["nsenter", f"--net={self.layout.switch}", "ip", "link", "delete", self.name]
+        subprocess.run(words, capture_output=True, check=False, timeout=30)
 
     def freeze(self, *, frozen: bool = True) -> None:
         """Stop every process of the host at once, or let them go on; it still answers ping."""

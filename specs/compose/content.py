@@ -11,19 +11,23 @@ from typing import TYPE_CHECKING, Any
 from specs.problems import Problem, SpecError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from specs.compose.project import Project
 
 MAX_BYTES = 500 * 1024  # as Swarm; a store value must stay under 1 MiB with base64
 
 
-def read_contents(project: Project) -> dict[str, bytes]:
+def read_contents(
+    project: Project, sections: Sequence[str] = ("secrets", "configs")
+) -> dict[str, bytes]:
     """Return ``secrets.KEY`` and ``configs.KEY`` -> bytes; external ones are left out.
 
     Raises ``SpecError`` with every one that cannot be read.
     """
     found: dict[str, bytes] = {}
     problems: list[Problem] = []
-    for section in ("secrets", "configs"):
+    for section in sections:
         for key, entry in project.model.get(section, {}).items():
             path = f"{section}.{key}"
             if entry.get("external"):

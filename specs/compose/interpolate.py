@@ -197,6 +197,27 @@ def _variables_of(template: str) -> Iterator[Variable]:
         yield from _variables_of(right)
 
 
+def placeholders(template: str) -> list[tuple[str, str, str]]:
+    """Return (name, operator, right side) of the variables in a template; broken ones are left out."""
+    found: list[tuple[str, str, str]] = []
+    at = 0
+    while match := _START.search(template, at):
+        at = match.end()
+        if match["named"]:
+            found.append((match["named"], "", ""))
+        name = match["braced"]
+        if not name:
+            continue
+        operator = _OPERATOR.match(template, at)
+        close = _closing(template, match.start(), at) if operator else -1
+        if operator is not None and close >= operator.end():
+            found.append((name, operator[0], template[operator.end() : close]))
+            at = close + 1
+        elif template.startswith("}", at):
+            found.append((name, "", ""))
+    return found
+
+
 def cast(text: str, kind: str) -> Any:
     """Return the text as the type its attribute wants; ValueError says why it cannot be."""
     if kind == "int":

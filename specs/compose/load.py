@@ -21,10 +21,11 @@ from specs.compose.variables import PROJECT_NAME
 from specs.problems import Position, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from specs.compose.discovery import Setting
     from specs.compose.tree import Map
+    from specs.problems import Problem
 
 
 def load(
@@ -44,6 +45,7 @@ def load(
     environ: Mapping[str, str] | None = None,
     cwd: str | os.PathLike[str] | None = None,
     stdin: bytes | str | None = None,
+    _keep: Callable[[Project], None] | None = None,
 ) -> Project:
     """Return the project that Compose files describe, in canonical form.
 
@@ -74,7 +76,22 @@ def load(
         env_files=[os.fspath(name) for name in env_files or ()],
         services=services or (),
         prune=prune,
+        keep=_keep,
     )
+
+
+def examine(files: Sequence[str] = (), **options: Any) -> tuple[Project | None, list[Problem]]:
+    """Load as :func:`load` does, but return what is wrong beside what could be loaded.
+
+    For tools that have more to say about a broken project. What the problems name is
+    missing from the project; it is None when not even that much could be made.
+    """
+    kept: list[Project] = []
+    try:
+        project = load(files, **options, _keep=kept.append)
+    except SpecError as error:
+        return (kept[0] if kept else None), error.problems
+    return project, project.warnings
 
 
 def _cwd() -> str:
@@ -117,6 +134,7 @@ class _Load:
         env_files: Sequence[str],
         services: Sequence[str],
         prune: bool,
+        keep: Callable[[Project], None] | None,
     ) -> Project:
         setting = discovery.discover(
             files=files,
@@ -140,6 +158,8 @@ class _Load:
         name = self._name(project_name, setting, layers)
         tree = self._tree(setting, layers, name)
         project = self._project(setting, name, tree, layers.trees())
+        if keep is not None:
+            keep(project)
         self._finish(project, services, prune=prune)
         if self._findings.errors:
             raise SpecError(self._findings.all())
@@ -245,4 +265,4 @@ class _Load:
         project.file_marks.update(folding.marks)
 
 
-__all__ = ["STDIN", "load"]
+__all__ = ["STDIN", "examine", "load"]

@@ -32,7 +32,7 @@ def render(model: dict[str, Any], form: str = "yaml", *, double: bool = True) ->
         import json  # noqa: PLC0415 - one of the two forms
 
         return json.dumps(ordered, indent=2, ensure_ascii=False) + "\n"
-    return _yaml(ordered)
+    return as_yaml(ordered)
 
 
 def _ordered(value: Any, shape: Shape | None, *, top: bool = False) -> Any:
@@ -69,7 +69,8 @@ def _doubled(value: Any) -> Any:
     return value
 
 
-def _yaml(value: Any) -> str:
+def as_yaml(value: Any) -> str:
+    """Return plain values as YAML that reads back as they are."""
     import yaml  # noqa: PLC0415 - one of the two forms
 
     class Dumper(yaml.CSafeDumper):

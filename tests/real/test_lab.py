@@ -203,3 +203,11 @@ def test_the_leak_check_sees_each_kind(host):
     }
     left = leaks.settled(lambda: leaks.of_host(host), before)
     assert not left, "\n".join(left)
+
+
+def test_power_comes_back_before_the_kernel_has_cleared_the_old_network_away(fresh_lab):
+    lab = fresh_lab(2)
+    with Path(f"/proc/{lab.host('n2').pid}/ns/net").open():  # keeps it, as slow clearing does
+        lab.power_off("n2")
+        lab.power_on("n2")
+        assert reachable(lab, "n1", "n2")

@@ -65,6 +65,20 @@ async def test_only_nodes_that_need_a_network_hear_of_it():
         assert set(rig.nodes["n1"].wanted.peers) == {"n2", "n3"}
 
 
+async def test_nodes_let_go_of_a_network_that_nothing_needs_any_more():
+    async with Rig(nodes=3) as rig:
+        web = {"ports": [{"target": 80, "published": "8080", "mode": "ingress"}]}
+        await rig.up(project(web=web))
+        await rig.deployed()
+        await rig.until(lambda: all(f.wanted.networks for f in rig.nodes.values()))
+        await rig.control.remove("app", volumes=False, timeout=None)
+        # Also those that held it only for the published port, and without anything else moving.
+        await rig.until(
+            lambda: not any(f.wanted.networks or f.wanted.services for f in rig.nodes.values()),
+            within=20,
+        )
+
+
 async def test_ports_are_delivered_on_the_gateway_network():
     async with Rig() as rig:
         web = {

@@ -1,0 +1,118 @@
+"""Everything corral has to say about a project's files, in one go, without a controller.
+
+``corral lint`` prints it. Three sources: what loading found, what corral does with
+each key used (:mod:`specs.support` through the compiler), and mistakes that are valid
+Compose (:mod:`specs.lint_rules`). Pure over a loaded project.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from specs import lint_rules
+from specs.compile import compile_stack
+from specs.problems import Position, Problem, SpecError
+from specs.support import support_of
+from specs.verdicts import Verdicts, key_uses
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from specs.compose.project import Project
+
+
+class KeyReport(NamedTuple):
+    """One key as it is used: where, and what corral does with it."""
+
+    path: str
+    key: str  # in specs.support's notation
+    verdict: str
+    note: str
+    position: Position
+
+    def as_json(self) -> dict[str, Any]:
+        return {**self._asdict(), "position": str(self.position)}
+
+
+class Report(NamedTuple):
+    problems: list[Problem]
+    keys: list[KeyReport]
+
+
+def lint(project: Project | None, found: Iterable[Problem]) -> Report:
+    """Return every problem, by place, and the verdict on every key written in the files.
+
+    ``found`` is what loading said; ``project`` what it could make of the files.
+    """
+    problems = list(found)
+    if project is None:
+        return Report(in_file_order(problems), [])
+    if any(problem.severity == "error" for problem in problems):
+        problems += _table_only(project)  # the compiler may rely on a whole model
+    else:
+        problems += _compiled(project)
+    problems += lint_rules.check(project)
+    return Report(in_file_order(problems), sorted(_keys(project), key=_by_place))
+
+
+def in_file_order(problems: Iterable[Problem]) -> list[Problem]:
+    """Return problems as somebody repairs them: file by file, line by line, without repeats."""
+    unique = {(p.message, p.path, p.position): p for p in problems}
+    return sorted(
+        unique.values(),
+        key=lambda p: (
+            (p.position.file, p.position.line, p.position.column) if p.position else ("", 0, 0)
+        ),
+    )
+
+
+def _origins(project: Project) -> dict[str, str]:
+    return {path: str(position) for path, position in project.origins.items()}
+
+
+def _table_only(project: Project) -> list[Problem]:
+    verdicts = Verdicts(project.model, _origins(project))
+    verdicts.apply_table()
+    return verdicts.problems
+
+
+def _compiled(project: Project) -> list[Problem]:
+    try:
+        return compile_stack(project.model, _origins(project), project.name)[1]
+    except SpecError as error:
+        return error.problems
+
+
+def _keys(project: Project) -> Iterable[KeyReport]:
+    seen: dict[str, Position] = {}
+    for use in key_uses(project.tree):
+        if use.mark is None:
+            continue
+        position = use.mark.key_position
+        seen[use.path] = position
+        parent = use.path[: max(use.path.rfind("."), use.path.rfind("["), 0)]
+        holder = parent[: max(parent.rfind("["), 0)] if parent.endswith("]") else parent
+        if position not in (seen.get(parent), seen.get(holder)) and not _expanded(project, parent):
+            support = support_of(use.pattern)
+            yield KeyReport(
+                use.path,
+                use.pattern,
+                support.verdict.value,
+                support.note,
+                position,
+            )
+
+
+def _expanded(project: Project, path: str) -> bool:
+    """Return whether the thing at ``path`` was written in a short form: its keys are ours."""
+    position = project.origin(path)
+    if position is None or not path.endswith("]"):
+        return False
+    lines = project.sources.get(position.file, b"").decode("utf-8", "replace").splitlines()
+    rest = lines[position.line - 1][position.column - 1 :] if position.line <= len(lines) else ""
+    return not re.match(r"[{&*!<]|[A-Za-z_-]+\s*:(\s|$)", rest)
+
+
+def _by_place(row: KeyReport) -> tuple[str, int, int]:
+    return row.position.file, row.position.line, row.position.column
