@@ -205,7 +205,12 @@ class Channel:
         if not isinstance(said, dict):
             return
         if "error" in said:
-            raise CliError(str(said["error"]), hint=str(said.get("hint", "")), code=ERROR)
+            code = said.get("exit")  # 127, 126: the command could not be started
+            raise CliError(
+                str(said["error"]),
+                hint=str(said.get("hint", "")),
+                code=code if isinstance(code, int) else ERROR,
+            )
         if "exit" in said:
             code = said["exit"]
             self._exit = int(code) & 0xFF if isinstance(code, int) else ERROR

@@ -89,12 +89,11 @@ def test_logs_of_services_streams_and_tail(app):
     assert app("logs", "--no-log-prefix", "--index", "1", "web").stdout == "one\nthree\n"
     assert app("logs", "--tail", "1", "--index", "2", "web").stdout == "web-2  | three\n"
     lines = json_lines(app("logs", "--format", "json", "web").stdout)
-    assert {line["name"] for line in lines} == {"web-1", "web-2"} or len(lines) == 6
-    assert [line["line"] for line in lines if line["name"].endswith("web-1")] == [
-        "one",
-        "two",
-        "three",
-    ]
+    assert len(lines) == 6
+    # The two streams are two pipes: only each one's own order is certain.
+    mine = [line["line"] for line in lines if line["name"].endswith("web-1")]
+    assert sorted(mine) == ["one", "three", "two"]
+    assert mine.index("one") < mine.index("three")
     assert lines == sorted(lines, key=lambda line: line["time"])
     assert "no containers" in app("logs", "nope", code=1).stderr
 
@@ -110,10 +109,9 @@ def test_logs_follow_and_since(app):
     rows = json_lines(app("logs", "--format", "json", "ticker").stdout)
     since = rows[3]["time"]
     later = json_lines(app("logs", "--format", "json", "--since", f"{since:.6f}", "ticker").stdout)
-    assert [row["line"] for row in later][: len(rows) - 4] == [r["line"] for r in rows[4:]] or [
-        row["line"] for row in later
-    ][: len(rows) - 3] == [r["line"] for r in rows[3:]]
-    assert app("logs", "--since", "1h", "--tail", "1", "ticker").stdout.count("tick") == 1
+    assert later[0]["line"] in (rows[3]["line"], rows[4]["line"])
+    assert later[-1]["time"] >= rows[-1]["time"]
+    assert app("logs", "--since", "1h", "--tail", "1", "ticker").stdout.count("tick ") == 1
 
 
 # ---- restart, stop, scale -------------------------------------------------------------------
