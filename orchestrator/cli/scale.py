@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from orchestrator.cli.session import Session
 
+STOPPING = "stopping"  # the controller's word for a task on its way out
 LOOK = 0.15  # seconds
 STUCK = 120.0  # seconds without any change after which waiting ends
 
@@ -78,7 +79,12 @@ def _until_reached(
         mine = {row["name"]: row for row in services if row.get("name") in counts}
         for line in lines_of(mine, [row for row in rows if row.get("service") in counts]):
             view.update(board.apply(line))
-        if mine and all(settled(mine.get(name), count) for name, count in counts.items()):
+        leaving = any(row.get("status") == STOPPING and row["service"] in counts for row in rows)
+        if (
+            mine
+            and not leaving
+            and all(settled(mine.get(name), count) for name, count in counts.items())
+        ):
             return True
         now = (mine, [(row.get("id"), row.get("state"), row.get("ready")) for row in rows])
         if now != seen:
@@ -109,7 +115,9 @@ def lines_of(
             "state": row.get("state"),
             "ready": row.get("ready"),
             # The phrase of `ps` counts seconds; a reason to wait does not.
-            "message": row.get("status") if row.get("state") in boards.WAITING else "",
+            "message": row.get("status")
+            if row.get("state") in boards.WAITING or row.get("status") == STOPPING
+            else "",
         }
         for row in tasks
     ]
