@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from orchestrator.cli.session import Session
 
+STOPPING = "stopping"  # the controller's word for a task on its way out
 LOOK = 0.15  # seconds
 LEAVING = 30.0  # of these, when only tasks that should go are left
 STUCK = 120.0  # seconds without any change after which waiting ends
@@ -124,7 +125,9 @@ def lines_of(
             "state": row.get("state"),
             "ready": row.get("ready"),
             # The phrase of `ps` counts seconds; a reason to wait does not.
-            "message": row.get("status") if row.get("state") in boards.WAITING else "",
+            "message": row.get("status")
+            if row.get("state") in boards.WAITING or row.get("status") == STOPPING
+            else "",
         }
         for row in tasks
     ]
