@@ -37,7 +37,7 @@ Every valid Compose file loads, as Docker Compose loads it. What then happens to
 | not honoured yet | named in a warning; running without it is safe |
 | refused | the file is not run, because running it without the key would be wrong |
 
-`corral lint` says the same of the keys a file uses. `*` stands for any name, `[]` for any list item.
+`corral lint` says the same of the keys a file uses. `*` is any name, `[]` any list item.
 Keys beginning with `x-` are allowed everywhere and kept.
 
 | key | verdict | where, or why not |

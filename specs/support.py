@@ -170,12 +170,7 @@ _SERVICE: dict[str, Support] = {
     "volumes[].image": Support(_R, "image mounts are not available yet"),
     "volumes[].volume.labels": Support(_L),
     "volumes_from": Support(_R, "name the volume and mount it in both services"),
-    "volume_driver": Support(_I, "never honoured by Compose either"),
     "working_dir": Support(_H),
-    "dockerfile": Support(_I, "use build.dockerfile"),
-    "log_driver": Support(_I, "use logging.driver"),
-    "log_opt": Support(_I, "use logging.options"),
-    "net": Support(_I, "use network_mode"),
 }
 
 _TOP: dict[str, Support] = {
