@@ -53,8 +53,7 @@ def test_the_guestbook_on_three_hosts(cluster, capsys):
     book("up", "-d")
     assert book.nodes_of("web") == list(NODES)
     first = {
-        row["service"]: row
-        for row in cluster.get("/v1/stacks/guestbook/tasks", all=True)["tasks"]
+        row["service"]: row for row in cluster.get("/v1/stacks/guestbook/tasks", all=True)["tasks"]
     }
     migrated = cluster.task(first["migrate"])["status"]["runs"][-1]
     assert migrated["exit_code"] == 0
@@ -101,8 +100,10 @@ def test_the_guestbook_on_three_hosts(cluster, capsys):
     cluster.until("it is ready", lambda: cluster.nodes()[victim]["status"] == "ready", 40)
     cluster.until(
         "no surplus",
-        lambda: len(cluster.rows(stack="guestbook")) == 8
-        and sum(cluster.containers(node) for node in NODES) == 8,
+        lambda: (
+            len(cluster.rows(stack="guestbook")) == 8
+            and sum(cluster.containers(node) for node in NODES) == 8
+        ),
     )
     assert len(book.ready("web")) == 6
     assert book.fetch(victim)["entries"][0]["text"] == "hello"
