@@ -8,7 +8,7 @@ import re
 import pytest
 
 from orchestrator.lab.host import CHECKOUT
-from tests.e2e.multi.cluster import NODES
+from tests.e2e.multi.cluster import FOLDER, NODES
 
 pytestmark = pytest.mark.real
 PORT = 8080
@@ -20,7 +20,7 @@ class Guestbook:
     def __init__(self, cluster) -> None:
         self.cluster = cluster
         self.version = "1"
-        cluster.folder = "/root/guestbook"
+        cluster.folder = f"{FOLDER}/guestbook"
         cluster.first.copy_in(CHECKOUT / "examples" / "guestbook", cluster.folder)
 
     def __call__(self, *words, **options):
