@@ -84,4 +84,4 @@ def test_members_of_this_or_another_cluster_are_refused(cluster, stranger):
         assert "ready" in stranger.corral("node", "ls").stdout
     finally:
         end_cluster(stranger)
-        stranger.run(["rm", "-rf", "/var/lib/corral"])
+        stranger.run(["sh", "-c", "rm -rf /var/lib/corral/*"])
