@@ -141,7 +141,9 @@ class Dispatcher:
         if member is None:
             raise NotFound(f"there is no node {node}", hint="corral node ls")
         reason = self._reasons.get(node, "it was not heard from yet")
-        raise Unavailable(f"node {member.name} is not reached: {reason}")
+        if member.name not in reason:
+            reason = f"node {member.name} is not reached: {reason}"
+        raise Unavailable(reason)
 
     # Sessions.
 

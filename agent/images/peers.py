@@ -4,13 +4,14 @@ A node that misses an image asks its peers before any registry, so what was buil
 on one node reaches the others without one. The server speaks the read half of the OCI
 distribution API, by digest only, to members of the cluster only (certificates of the
 cluster's authority); containers reach neither the port nor pass the handshake. Peers are
-not trusted with content: the store hashes every byte.
+not trusted with content: every byte is hashed here, and again by the store.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import json
 import logging
 import random
@@ -87,28 +88,53 @@ class PeerImages:
     # Fetching
 
     async def manifest(self, digest: str) -> tuple[bytes, PeerSource] | None:
-        """Return a manifest's bytes and who has it; None when no peer does."""
+        """Return a manifest's bytes and who gives the rest; None when no peer has it.
+
+        The first who has it decides: a peer that lost power does not hold up the others.
+        """
         peers = [peer for peer in self._peers.values() if peer.overlay]
         if not peers or not self._identity.complete:
             return None
         self._rng.shuffle(peers)
-        found: list[tuple[Peer, bytes]] = []
+        answers: asyncio.Queue[tuple[Peer, bytes | None]] = asyncio.Queue()
 
         async def ask(peer: Peer) -> None:
-            with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
-                async with (
-                    asyncio.timeout(ASK_SECONDS),
-                    self._get(peer, f"manifests/{digest}") as answer,
-                ):
-                    if answer.status == 200:
-                        found.append((peer, await answer.content.read(MAX_MANIFEST + 1)))
+            data = None
+            try:
+                data = await self._asked(peer, digest)
+            finally:
+                answers.put_nowait((peer, data))
 
+        lacking: set[str] = set()
         async with asyncio.TaskGroup() as group:
-            for peer in peers:
-                group.create_task(ask(peer), name=f"ask-{peer.name}")
-        if not found:
-            return None
-        return found[0][1], PeerSource(self, tuple(peer for peer, _ in found))
+            asking = [group.create_task(ask(peer), name=f"ask-{peer.name}") for peer in peers]
+            for _ in peers:
+                peer, data = await answers.get()
+                if data is not None:
+                    for task in asking:
+                        task.cancel()
+                    # Who has not answered yet may have it as well, should the first break off.
+                    others = [p for p in peers if p.node not in {*lacking, peer.node}]
+                    return data, PeerSource(self, (peer, *others))
+                lacking.add(peer.node)
+        return None
+
+    async def _asked(self, peer: Peer, digest: str) -> bytes | None:
+        """Return the manifest that one peer gives; a wrong one is none."""
+        with contextlib.suppress(aiohttp.ClientError, TimeoutError, OSError):
+            async with (
+                asyncio.timeout(ASK_SECONDS),
+                self._get(peer, f"manifests/{digest}") as answer,
+            ):
+                if answer.status != 200:
+                    return None
+                data = b""
+                while len(data) <= MAX_MANIFEST and (more := await answer.content.read(_CHUNK)):
+                    data += more  # one read gives what has arrived, not all
+                if f"sha256:{hashlib.sha256(data).hexdigest()}" == digest:
+                    return data
+                log.warning("a peer gave a wrong manifest", extra={"node": peer.node})
+        return None
 
     def _get(self, peer: Peer, path: str) -> aiohttp.client._RequestContextManager:
         if self._session is None:
@@ -131,11 +157,17 @@ class PeerImages:
             async with self._get(peer, f"blobs/{blob.digest}") as answer:
                 if answer.status != 200 or answer.content_length != blob.size:
                     return False
+                # Hashed on the way: another peer is asked when this one's disk is damaged.
+                digest = hashlib.sha256()
                 with path.open("wb") as file:
                     async for chunk in answer.content.iter_chunked(_CHUNK):
                         await asyncio.to_thread(file.write, chunk)
-                    return file.tell() == blob.size
-        except (aiohttp.ClientError, TimeoutError) as error:
+                        digest.update(chunk)
+                if f"sha256:{digest.hexdigest()}" == blob.digest:
+                    return True
+                log.warning("a peer gave wrong bytes", extra={"node": peer.node})
+                return False
+        except (aiohttp.ClientError, TimeoutError, ConnectionError) as error:
             log.info("a peer broke off", extra={"node": peer.node, "error": str(error)})
             return False
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from orchestrator.control.rows import is_ready
 from orchestrator.errors import Conflict, NotFound, RequestError
 from specs.task import FINAL
 
@@ -23,9 +24,10 @@ def find(parts: Parts, request: web.Request) -> Task:
     wanted = request.match_info["id"]
     if task := parts.cluster.tasks.get(wanted):
         return task
-    for task in parts.cluster.tasks.values():
-        if task.name == wanted and task.state not in FINAL:
-            return task
+    named = [t for t in parts.cluster.tasks.values() if t.name == wanted and t.state not in FINAL]
+    if named:
+        # Two for a while: a lost one and its replacement, an old one and the new.
+        return max(named, key=lambda t: (is_ready(parts.cluster, t), t.live, t.created_at, t.id))
     raise NotFound(f"there is no task {wanted}", hint="corral ps shows the tasks of a stack")
 
 

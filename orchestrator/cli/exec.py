@@ -58,7 +58,8 @@ def choose(rows: list[dict[str, Any]], service: str, index: int) -> dict[str, An
             running if index == 1 and len(mine) == 1 else []
         )
     if running:
-        return next((row for row in running if row.get("ready") or index), running[0])
+        # A slot may hold two for a while: a lost one and its replacement, an old one and the new.
+        return next((row for row in running if row.get("ready")), running[-1 if index else 0])
     if not mine:
         known = ", ".join(sorted({str(row.get("service")) for row in rows})) or "none"
         raise CliError(f"no service {service!r} has tasks", hint=f"services with tasks: {known}")

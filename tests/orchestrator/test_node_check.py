@@ -156,6 +156,16 @@ def test_membership(running):
     assert verdict(hello="not json").ok
 
 
+ROUTES = "route\tblackhole 10.210.0.0/16 proto 98 metric 4096 "
+
+
+def test_what_an_agent_made_is_no_defect_of_the_machine():
+    (only,) = verdict(member("c-theirs", "n-9"), ROUTES).errors
+    assert "another cluster" in only.message
+    assert verdict(member("c-ours", "n-forgotten"), ROUTES).ok
+    assert not verdict("route\tblackhole 10.210.0.0/16 proto static ").ok
+
+
 def test_an_underlay_address_must_be_the_machines_own():
     asked = Expected(**{**vars(EXPECTED), "underlay": "192.0.2.7"})
     assert verdict(expected=asked).ok

@@ -8,7 +8,7 @@ import re
 import pytest
 
 from orchestrator.lab.host import CHECKOUT
-from tests.e2e.multi.cluster import NODES
+from tests.e2e.multi.cluster import FOLDER, NODES
 
 pytestmark = pytest.mark.real
 PORT = 8080
@@ -20,7 +20,7 @@ class Guestbook:
     def __init__(self, cluster) -> None:
         self.cluster = cluster
         self.version = "1"
-        cluster.folder = "/root/guestbook"
+        cluster.folder = f"{FOLDER}/guestbook"
         cluster.first.copy_in(CHECKOUT / "examples" / "guestbook", cluster.folder)
 
     def __call__(self, *words, **options):
@@ -53,8 +53,7 @@ def test_the_guestbook_on_three_hosts(cluster, capsys):
     book("up", "-d")
     assert book.nodes_of("web") == list(NODES)
     first = {
-        row["service"]: row
-        for row in cluster.get("/v1/stacks/guestbook/tasks", all=True)["tasks"]
+        row["service"]: row for row in cluster.get("/v1/stacks/guestbook/tasks", all=True)["tasks"]
     }
     migrated = cluster.task(first["migrate"])["status"]["runs"][-1]
     assert migrated["exit_code"] == 0
@@ -101,8 +100,10 @@ def test_the_guestbook_on_three_hosts(cluster, capsys):
     cluster.until("it is ready", lambda: cluster.nodes()[victim]["status"] == "ready", 40)
     cluster.until(
         "no surplus",
-        lambda: len(cluster.rows(stack="guestbook")) == 8
-        and sum(cluster.containers(node) for node in NODES) == 8,
+        lambda: (
+            len(cluster.rows(stack="guestbook")) == 8
+            and sum(cluster.containers(node) for node in NODES) == 8
+        ),
     )
     assert len(book.ready("web")) == 6
     assert book.fetch(victim)["entries"][0]["text"] == "hello"

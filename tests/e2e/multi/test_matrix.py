@@ -96,7 +96,7 @@ def test_every_way_to_every_task_and_the_address_it_saw(cluster):
             "direct",
             client,
             [(p, f"tasks.{t}", 7000) for p, t in asked],
-            [(t, lambda a: matrix.own(client, a)) for _, t in asked],
+            [(t, lambda a, c=client: matrix.own(c, a)) for _, t in asked],
         )
         # Where a task is its own client the VIP stands in: the answer must come back through it.
         check(
@@ -104,7 +104,7 @@ def test_every_way_to_every_task_and_the_address_it_saw(cluster):
             client,
             [(p, t, 7000) for p, t in asked],
             [
-                (t, (lambda a: a) if t == client else (lambda a: matrix.own(client, a)))
+                (t, (lambda a: a) if t == client else (lambda a, c=client: matrix.own(c, a)))
                 for _, t in asked
             ],
         )
@@ -115,7 +115,7 @@ def test_every_way_to_every_task_and_the_address_it_saw(cluster):
         [(p, cluster.ip(n), SERVICES[t][2]) for p, t, n in asked3],
         [(t, cluster.ip("client")) for _, t, _ in asked3],
     )
-    for node in overlay:
+    for node, behind in overlay.items():
         check(
             "published, node",
             node,
@@ -127,7 +127,7 @@ def test_every_way_to_every_task_and_the_address_it_saw(cluster):
             "published, 127.0.0.1",
             node,
             [(p, "127.0.0.1", SERVICES[t][2]) for p, t in local],
-            [(t, overlay[node]) for _, t in local],
+            [(t, behind) for _, t in local],
         )
     for client in ("one-n1", "two-n1", "apart-n1"):
         check(

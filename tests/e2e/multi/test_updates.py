@@ -65,9 +65,11 @@ def test_no_request_fails_during_a_rolling_update(cluster, replicas, order, caps
     update = STACK.format(version=2, replicas=replicas, order=order)
     cluster.first.write(f"{cluster.folder}/compose.yaml", update)
 
-    with cluster.load([cluster.ip(n) for n in NODES], PORT, connections=6) as outside:
-        with load_inside(cluster) as inside:
-            cluster("up", "-d", timeout=120)
+    with (
+        cluster.load([cluster.ip(n) for n in NODES], PORT, connections=6) as outside,
+        load_inside(cluster) as inside,
+    ):
+        cluster("up", "-d", timeout=120)
 
     after = {row["id"] for row in cluster.ready("web")}
     assert len(after) == replicas

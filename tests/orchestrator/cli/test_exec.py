@@ -260,6 +260,9 @@ def test_choose_prefers_a_ready_task():
     rows = [row("web-1", ready=False), row("web-2")]
     assert exec_command.choose(rows, "web", 0)["id"] == "t-web-2"
     assert exec_command.choose(rows[:1], "web", 0)["id"] == "t-web-1"
+    # Of two in one slot: the replacement, not the one on a node that is down.
+    both = [row("web-2", ready=False), row("web-2") | {"id": "t-new"}]
+    assert exec_command.choose(both, "web", 2)["id"] == "t-new"
 
 
 def test_a_bare_variable_takes_this_shells_value(monkeypatch):

@@ -1,0 +1,253 @@
+"""Nodes give each other images: who may ask, what is believed, what a lost peer costs."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+import os
+import socket
+import ssl
+import time
+
+import pytest
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509 import CertificateSigningRequestBuilder, Name
+
+from agent.identity import Identity
+from agent.images import peers as module
+from agent.images.content import Content, Record
+from agent.images.manifest import Blob
+from agent.images.peers import PeerImages
+from agent.seams import Later
+from orchestrator import ca
+from orchestrator.store.memory import MemoryStore
+from specs.kit.clock import SystemClock
+from specs.wire import NodeSelf, Peer
+from tests.orchestrator.control.rig import PlainSealer
+
+LAYER = os.urandom(3 << 20)  # more than one chunk
+PEM = serialization.Encoding.PEM
+
+
+def digest(data):
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
+
+
+# Longer than what one read of a socket gives.
+MANIFEST = json.dumps({"schemaVersion": 2, "annotations": {"pad": "x" * 200_000}}).encode()
+
+
+@pytest.fixture(autouse=True)
+def port(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.11", 0))
+        number = free.getsockname()[1]
+    monkeypatch.setattr(module, "BLOB_PORT", number)
+    return number
+
+
+async def authority(cluster="c1"):
+    return await ca.load(MemoryStore(), PlainSealer(), cluster=cluster, clock=SystemClock())
+
+
+class World:
+    """Nodes 127.0.0.11, .12 ... of one cluster, each with its own store."""
+
+    def __init__(self, root, tmp_path):
+        self.root = root
+        self.path = tmp_path
+        self.nodes = {}
+        self.open = []
+
+    def identity(self, name, root=None, certified=None):
+        """Make a node's key and have it signed, for ``certified`` when that is another node."""
+        directory = self.path / name / "identity"
+        directory.mkdir(parents=True)
+        key = ec.generate_private_key(ec.SECP256R1())
+        plain = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+        (directory / "key.pem").write_bytes(key.private_bytes(PEM, *plain))
+        asked = CertificateSigningRequestBuilder().subject_name(Name([]))
+        request = asked.sign(key, hashes.SHA256()).public_bytes(PEM).decode()
+        (directory / "request.pem").write_text(request)
+        signer = root or self.root
+        issued = signer.issue(request, certified or name, now=time.time())
+        return Identity(directory), issued, signer.pem
+
+    async def node(self, name, *, holds=True, **more):
+        number = 11 + len(self.nodes)
+        identity, certificate, authority = self.identity(name, **more)
+        content = Content(self.path / name / "images")
+        if holds:
+            content.put_blob(MANIFEST)
+            content.put_blob(LAYER)
+            own = digest(MANIFEST)
+            content.set_record(Record(own, own, digest(b"{}"), (digest(LAYER),), (), "", 0))
+        images = PeerImages(content, identity)
+        self.open.append(images)
+        peer = Peer(node=name, name=name, underlay="", overlay=f"127.0.0.{number}")
+        me = NodeSelf(
+            node=name,
+            name=name,
+            overlay=peer.overlay,
+            certificate=certificate,
+            authority=authority,
+        )
+        self.nodes[name] = (images, me, peer, content)
+        return images
+
+    async def meet(self):
+        for name, (images, me, _, _) in self.nodes.items():
+            await images.meet(me, {n: p for n, (_, _, p, _) in self.nodes.items() if n != name})
+
+
+@pytest.fixture
+async def world(tmp_path):
+    world = World(await authority(), tmp_path)
+    yield world
+    for images in world.open:
+        await images.close()
+
+
+async def got(images, tmp_path):
+    """Fetch manifest and layer; return the layer's bytes, None where nobody has the image."""
+    found = await images.manifest(digest(MANIFEST))
+    if found is None:
+        return None
+    assert found[0] == MANIFEST
+    target = tmp_path / "layer"
+    await found[1].get(Blob(digest(LAYER), len(LAYER)), target)
+    return target.read_bytes()
+
+
+async def test_an_image_comes_from_a_peer_whole(world, tmp_path):
+    await world.node("n1")
+    asking = await world.node("n2", holds=False)
+    await world.meet()
+    assert await got(asking, tmp_path) == LAYER
+
+
+async def test_half_an_image_is_not_offered(world, tmp_path):
+    await world.node("n1", holds=False)
+    world.nodes["n1"][3].put_blob(MANIFEST)  # its layers are still on the way
+    asking = await world.node("n2", holds=False)
+    await world.meet()
+    assert await got(asking, tmp_path) is None
+
+
+async def test_a_client_without_certificate_or_of_another_cluster_is_refused(world, port):
+    await world.node("n1")
+    await world.meet()
+    strange, certificate, foreign = world.identity("x", root=await authority("c2"))
+    strange.accept(NodeSelf(node="x", name="x", certificate=certificate, authority=foreign))
+    nobody = ssl.create_default_context()
+    nobody.check_hostname, nobody.verify_mode = False, ssl.CERT_NONE
+    other = strange.context(ssl.Purpose.SERVER_AUTH)
+    other.check_hostname, other.verify_mode = False, ssl.CERT_NONE
+    for context in (nobody, other):
+        # With TLS 1.3 the refusal arrives with the first answer.
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            reader, writer = await asyncio.open_connection("127.0.0.11", port, ssl=context)
+            try:
+                writer.write(b"GET /v2/ HTTP/1.1\r\nHost: n1\r\n\r\n")
+                answer = await reader.read(100)
+                assert not answer, "served to a stranger"
+                raise ConnectionResetError
+            finally:
+                writer.transport.abort()
+    # The same request by a member is answered: what was refused above is the stranger.
+    member, certificate, own = world.identity("n9")
+    member.accept(NodeSelf(node="n9", name="n9", certificate=certificate, authority=own))
+    context = member.context(ssl.Purpose.SERVER_AUTH)
+    reader, writer = await asyncio.open_connection(
+        "127.0.0.11", port, ssl=context, server_hostname="n1"
+    )
+    writer.write(b"GET /v2/ HTTP/1.1\r\nHost: n1\r\n\r\n")
+    assert (await reader.read(100)).startswith(b"HTTP/1.1 200")
+    writer.transport.abort()
+
+
+async def test_plain_http_gets_nothing(world, port):
+    await world.node("n1")
+    await world.meet()
+    reader, writer = await asyncio.open_connection("127.0.0.11", port)
+    writer.write(b"GET /v2/ HTTP/1.1\r\nHost: n1\r\n\r\n")
+    with pytest.raises(ConnectionError):
+        assert not await reader.read(100)
+        raise ConnectionResetError
+    writer.transport.abort()
+
+
+@pytest.mark.parametrize("how", ["another node's name", "another cluster"])
+async def test_a_server_that_is_not_the_peer_is_not_asked(world, tmp_path, how):
+    if how == "another cluster":
+        await world.node("n1", root=await authority("c2"))
+    else:
+        await world.node("n1", certified="n7")
+    asking = await world.node("n2", holds=False)
+    await world.meet()
+    assert await got(asking, tmp_path) is None
+
+
+async def test_wrong_bytes_are_refused_and_another_peer_is_asked(world, tmp_path):
+    await world.node("n1")
+    content = world.nodes["n1"][3]
+    content.blob(digest(LAYER)).write_bytes(b"x" * len(LAYER))
+    asking = await world.node("n2", holds=False)
+    await world.meet()
+    with pytest.raises(Later, match="stopped giving it"):
+        await got(asking, tmp_path)
+    await world.node("n3")
+    await world.meet()
+    for _ in range(4):  # whichever is asked first
+        assert await got(asking, tmp_path) == LAYER
+
+
+async def test_a_wrong_manifest_is_none(world, tmp_path):
+    await world.node("n1")
+    content = world.nodes["n1"][3]
+    asking = await world.node("n2", holds=False)
+    await world.meet()
+    content.read_blob = lambda *_: MANIFEST + b" "
+    assert await got(asking, tmp_path) is None
+
+
+async def test_a_peer_gone_in_the_middle_is_replaced_by_another(world, tmp_path, monkeypatch):
+    await world.node("n1")
+    await world.node("n3")
+    asking = await world.node("n2", holds=False)
+    await world.meet()
+    served = []
+    write = module.web.StreamResponse.write
+
+    async def broken(self, data):
+        served.append(self)
+        if self is served[0] and len(served) > 1:
+            self._req.transport.abort()  # the power goes while the second chunk is on its way
+            raise ConnectionResetError
+        await write(self, data)
+
+    monkeypatch.setattr(module.web.StreamResponse, "write", broken)
+    assert await got(asking, tmp_path) == LAYER
+    assert len({id(response) for response in served}) == 2
+
+
+async def test_a_peer_that_is_silent_does_not_hold_up_the_others(world, tmp_path, port):
+    await world.node("n1")
+    asking = await world.node("n2", holds=False)
+    with socket.socket() as silent:  # accepts and says nothing, as a host that lost power
+        silent.bind(("127.0.0.13", port))
+        silent.listen()
+        world.nodes["n3"] = (
+            None,
+            None,
+            Peer(node="n3", name="n3", underlay="", overlay="127.0.0.13"),
+            None,
+        )
+        peers = {n: p for n, (_, _, p, _) in world.nodes.items() if n != "n2"}
+        for name in ("n1", "n2"):
+            await world.nodes[name][0].meet(world.nodes[name][1], peers)
+        begun = time.monotonic()
+        assert await got(asking, tmp_path) == LAYER
+        assert time.monotonic() - begun < module.ASK_SECONDS / 2
