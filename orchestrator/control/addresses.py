@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections import defaultdict
 from dataclasses import dataclass
 from ipaddress import IPv4Address, IPv4Network
+from socket import inet_aton
 from typing import TYPE_CHECKING
 
 from orchestrator.control.records import LEASES, NETWORKS, VIP, VIPS, Lease, Network, Vip
@@ -201,15 +202,20 @@ def _first_free(block: IPv4Network, avoid: set[int]) -> int | None:
     return next((a for a in range(start, start + block.num_addresses) if a not in avoid), None)
 
 
+def _number(address: str) -> int:
+    # Every address, every pass: ten times as fast as by ipaddress. All were checked when given.
+    return int.from_bytes(inet_aton(address), "big")
+
+
 def empty_leases(draft: Draft) -> None:
     """Return blocks nobody holds an address of; resting addresses count as held."""
     cluster = draft.cluster
     for network, leases in cluster.leases.items():
         if not leases:
             continue
-        held = [int(IPv4Address(a)) for a in cluster.by_network.get(network, ())]
-        held += [int(IPv4Address(a)) for a in cluster.resting.get(network, ())]
-        held += [int(IPv4Address(v.address)) for v in cluster.vips.get(network, {}).values()]
+        held = [_number(a) for a in cluster.by_network.get(network, ())]
+        held += [_number(a) for a in cluster.resting.get(network, ())]
+        held += [_number(v.address) for v in cluster.vips.get(network, {}).values()]
         starts = {(a >> 6) << 6 for a in held}
         exact = set(held)
         for cidr, lease in leases.items():

@@ -87,7 +87,7 @@ def _module(name: str) -> Any:
 
 def _options(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {"runs": arguments.runs}
-    if name == "single":
+    if name in ("single", "config"):
         options["others"] = not arguments.no_others
     return options
 
