@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from specs.verdicts import Verdicts
 
 Json = dict[str, Any]
+_PROTOCOLS = ("tcp", "udp", "sctp")
+_LAST_PORT = 65535
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
@@ -100,9 +102,19 @@ class ServiceCompiler:
             rollback=self._update(
                 mapping(deploy.get("rollback_config")), f"{path}.deploy.rollback_config"
             ),
-            endpoint_mode=deploy.get("endpoint_mode") or "vip",
+            endpoint_mode=cast(
+                "Any", self._one_of(f"{path}.deploy.endpoint_mode", deploy, "vip", "dnsrr")
+            ),
             attach=raw.get("attach") is not False,
         )
+
+    def _one_of(self, path: str, raw: Json, *known: str) -> str:
+        """Return the word at the last key of ``path``; unset, or refused, the first known one."""
+        word = raw.get(path.rpartition(".")[2]) or known[0]
+        if word not in known:
+            self.verdicts.refuse(path, f"{word!r} is not known here", f"use {', '.join(known)}")
+            return known[0]
+        return str(word)
 
     def _container_name(self, path: str, name: str | None) -> str | None:
         if name and not _CONTAINER_NAME.fullmatch(name):
@@ -144,7 +156,7 @@ class ServiceCompiler:
             networks=self._attachments(raw) if network_mode == "overlay" else (),
             network_mode=cast("Any", network_mode),
             ports=self._ports(path, raw.get("ports") or []),
-            expose=exposed(raw.get("expose") or []),
+            expose=self._expose(path, raw.get("expose") or []),
             healthcheck=self._healthcheck(path, raw.get("healthcheck")),
             restart=self._restart(path, raw, deploy),
             resources=self._resources(raw, deploy),
@@ -325,6 +337,17 @@ class ServiceCompiler:
             )
         return tuple(sorted(attachments, key=lambda item: (-item.priority, item.network)))
 
+    def _expose(self, path: str, entries: list[Any]) -> tuple[Port, ...]:
+        ports: list[Port] = []
+        for index, entry in enumerate(entries):
+            found = exposed(entry)
+            if not found:
+                self.verdicts.warn(
+                    f"{path}.expose[{index}]", f"{entry!r} names no port", 'write "80" or "80/udp"'
+                )
+            ports.extend(found)
+        return tuple(ports)
+
     def _ports(self, path: str, ports: list[Json]) -> tuple[Port, ...]:
         result = []
         for index, port in enumerate(ports):
@@ -339,11 +362,17 @@ class ServiceCompiler:
                     )
                     continue
                 number = int(published)
+            protocol = self._one_of(f"{path}.ports[{index}].protocol", port, *_PROTOCOLS)
+            if not 0 < int(port["target"]) <= _LAST_PORT or (number or 0) > _LAST_PORT:
+                self.verdicts.refuse(
+                    f"{path}.ports[{index}]", "there is no such port", "use 1 to 65535"
+                )
+                continue
             result.append(
                 Port(
                     target=int(port["target"]),
                     published=number,
-                    protocol=port.get("protocol") or "tcp",
+                    protocol=cast("Any", protocol),
                     host_ip=port.get("host_ip") or None,
                     mode="host" if port.get("mode") == "host" else "ingress",
                 )
@@ -379,7 +408,10 @@ class ServiceCompiler:
             policy = mapping(policy)
             base = f"{path}.deploy.restart_policy"
             return RestartPolicy(
-                condition=policy.get("condition") or "any",
+                condition=cast(
+                    "Any",
+                    self._one_of(f"{base}.condition", policy, "any", "on-failure", "none"),
+                ),
                 delay=self.verdicts.duration(policy["delay"], f"{base}.delay")
                 if "delay" in policy
                 else 0.1,
@@ -483,7 +515,10 @@ class ServiceCompiler:
             if raw.get("delay")
             else 0.0,
             order=raw.get("order") or default.order,
-            failure_action=raw.get("failure_action") or default.failure_action,
+            failure_action=cast(
+                "Any",
+                self._one_of(f"{path}.failure_action", raw, "pause", "continue", "rollback"),
+            ),
             monitor=self.verdicts.duration(raw["monitor"], f"{path}.monitor")
             if raw.get("monitor") is not None
             else default.monitor,

@@ -7,7 +7,6 @@ Compose (:mod:`specs.lint_rules`). Pure over a loaded project.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specs import lint_rules
@@ -87,31 +86,14 @@ def _compiled(project: Project) -> list[Problem]:
 def _keys(project: Project) -> Iterable[KeyReport]:
     seen: dict[str, Position] = {}
     for use in key_uses(project.tree):
-        if use.mark is None:
-            continue
+        if use.mark is None or not use.mark.key_line:
+            continue  # a default, or a part of a short form: nobody wrote this key
         position = use.mark.key_position
         seen[use.path] = position
-        parent = use.path[: max(use.path.rfind("."), use.path.rfind("["), 0)]
-        holder = parent[: max(parent.rfind("["), 0)] if parent.endswith("]") else parent
-        if position not in (seen.get(parent), seen.get(holder)) and not _expanded(project, parent):
-            support = support_of(use.pattern)
-            yield KeyReport(
-                use.path,
-                use.pattern,
-                support.verdict.value,
-                support.note,
-                position,
-            )
-
-
-def _expanded(project: Project, path: str) -> bool:
-    """Return whether the thing at ``path`` was written in a short form: its keys are ours."""
-    position = project.origin(path)
-    if position is None or not path.endswith("]"):
-        return False
-    lines = project.sources.get(position.file, b"").decode("utf-8", "replace").splitlines()
-    rest = lines[position.line - 1][position.column - 1 :] if position.line <= len(lines) else ""
-    return not re.match(r"[{&*!<]|[A-Za-z_-]+\s*:(\s|$)", rest)
+        if position == seen.get(use.path.rpartition(".")[0]):
+            continue  # the long form of its holder's value
+        support = support_of(use.pattern)
+        yield KeyReport(use.path, use.pattern, support.verdict.value, support.note, position)
 
 
 def _by_place(row: KeyReport) -> tuple[str, int, int]:
