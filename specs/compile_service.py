@@ -277,6 +277,11 @@ class ServiceCompiler:
                 "use volume, bind or tmpfs",
             )
             return None
+        if not str(volume.get("target") or "").startswith("/"):
+            self.verdicts.refuse(
+                path, "the mount has no absolute target", "add target:, a path in the container"
+            )
+            return None
         bind = mapping(volume.get("bind"))
         named = mapping(volume.get("volume"))
         tmpfs = mapping(volume.get("tmpfs"))
@@ -301,6 +306,7 @@ class ServiceCompiler:
     def _files(self, path: str, raw: Json, kind: str, base: str) -> tuple[FileRef, ...]:
         refs = []
         for index, item in enumerate(raw.get(kind) or ()):
+            source = str(item.get("source") or "")
             for key in ("uid", "gid"):
                 if item.get(key) not in (None, "") and number(item[key]) is None:
                     self.verdicts.refuse(
@@ -308,12 +314,12 @@ class ServiceCompiler:
                         f"{item[key]!r} is not a number",
                         "write the numeric id; names are known inside the image only",
                     )
-            target = item.get("target") or item["source"]
+            target = item.get("target") or source
             if not target.startswith("/"):
                 target = f"{base.rstrip('/')}/{target}"
             refs.append(
                 FileRef(
-                    source=item["source"],
+                    source=source,
                     target=target,
                     uid=number(item.get("uid")),
                     gid=number(item.get("gid")),
@@ -363,14 +369,15 @@ class ServiceCompiler:
                     continue
                 number = int(published)
             protocol = self._one_of(f"{path}.ports[{index}].protocol", port, *_PROTOCOLS)
-            if not 0 < int(port["target"]) <= _LAST_PORT or (number or 0) > _LAST_PORT:
+            target = int(port.get("target") or 0)
+            if not 0 < target <= _LAST_PORT or (number or 0) > _LAST_PORT:
                 self.verdicts.refuse(
                     f"{path}.ports[{index}]", "there is no such port", "use 1 to 65535"
                 )
                 continue
             result.append(
                 Port(
-                    target=int(port["target"]),
+                    target=target,
                     published=number,
                     protocol=cast("Any", protocol),
                     host_ip=port.get("host_ip") or None,

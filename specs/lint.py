@@ -7,6 +7,7 @@ Compose (:mod:`specs.lint_rules`). Pure over a loaded project.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specs import lint_rules
@@ -16,7 +17,7 @@ from specs.support import support_of
 from specs.verdicts import Verdicts, key_uses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from specs.compose.project import Project
 
@@ -66,19 +67,34 @@ def in_file_order(problems: Iterable[Problem]) -> list[Problem]:
     )
 
 
-def _origins(project: Project) -> dict[str, str]:
-    return {path: str(position) for path, position in project.origins.items()}
+class _Places(Mapping[str, str]):
+    """Where things were written, looked up only for what there is something to say about."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def __getitem__(self, path: str) -> str:
+        position = self._project.origin(path)
+        if position is None:
+            raise KeyError(path)
+        return str(position)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._project.origins)
+
+    def __len__(self) -> int:
+        return len(self._project.origins)
 
 
 def _table_only(project: Project) -> list[Problem]:
-    verdicts = Verdicts(project.model, _origins(project))
+    verdicts = Verdicts(project.model, _Places(project))
     verdicts.apply_table()
     return verdicts.problems
 
 
 def _compiled(project: Project) -> list[Problem]:
     try:
-        return compile_stack(project.model, _origins(project), project.name)[1]
+        return compile_stack(project.model, _Places(project), project.name)[1]
     except SpecError as error:
         return error.problems
 

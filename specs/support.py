@@ -11,6 +11,7 @@ inherits the verdict of its nearest listed ancestor.
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from specs.support_nested import AT_TOP, IN_SERVICE
@@ -240,6 +241,7 @@ EXTENSIONS: dict[str, Extension] = {
 }
 
 
+@lru_cache(maxsize=1024)
 def support_of(path: str) -> Support:
     """Return the verdict for a dotted path in SUPPORT's notation, by nearest ancestor."""
     while path:

@@ -97,7 +97,7 @@ def ulimits(raw: Any) -> dict[str, Ulimit]:
     result = {}
     for key, value in mapping(raw).items():
         if isinstance(value, dict):
-            result[key] = Ulimit(soft=int(value["soft"]), hard=int(value["hard"]))
+            result[key] = Ulimit(soft=int(value.get("soft", 0)), hard=int(value.get("hard", 0)))
         else:
             result[key] = Ulimit(soft=int(value), hard=int(value))
     return result
