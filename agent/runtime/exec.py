@@ -41,7 +41,6 @@ STDOUT, STDERR = 1, 2
 def describe(config: dict[str, Any], request: ExecRequest) -> dict[str, Any]:
     """Return the OCI process of an exec (pure but for looking up a user in the image)."""
     process = dict(config["process"])
-    process.pop("rlimits", None)
     env = list(process.get("env", []))
     if request.tty:
         env.append("TERM=xterm")

@@ -26,6 +26,7 @@ PASSING = frozenset({"new", "pending", "assigned", "preparing", "prepared", "sta
 WAITING = frozenset({"new", "pending", "prepared"})
 BAD = frozenset({"failed", "rejected", "orphaned"})
 ENDED = BAD | {"complete", "shutdown", "removed"}
+SHOWN = 5  # names in one line
 BUILD_TAIL = 10  # lines of build output kept for the failure paragraph
 
 
@@ -85,6 +86,7 @@ class Board:
         self._told = ""
         self._reasons: set[str] = set()
         self.removing = what == "down"  # else what becomes of ended tasks is no news
+        self.ending = what in ("down", "stop")  # what still runs is no news then
 
     @property
     def counts(self) -> tuple[int, int]:
@@ -161,8 +163,7 @@ class Board:
             return []  # how it ended is old news
         if task.state in PASSING:
             return self._passing(task)
-        expected = "running" if self.removing else "removed"
-        if task.message == "stopping" or task.state == expected:
+        if task.message == "stopping" or self._expected(task):
             return []
         where = f" on {task.node}" if task.node else ""
         text = f"{task.name}{where}: {task.text()}"
@@ -170,6 +171,16 @@ class Board:
             return []
         task.told = text
         return [text]
+
+    def _expected(self, task: TaskLine) -> bool:
+        """Say whether this is what anybody would expect, so that a line of it is noise."""
+        if task.state == "removed":
+            return not self.removing
+        if task.state != "running":
+            return False
+        # A crash is one line, not three: that it waits and starts again follows from it.
+        crashed = "restarting: " in task.told
+        return self.ending or "again in" in task.message or (crashed and task.text() == "running")
 
     def _passing(self, task: TaskLine) -> list[str]:
         """Tell why tasks wait, once for all replicas; steps that take moments are no news."""
@@ -209,6 +220,26 @@ def waiting(board: Board, *, besides: str = "") -> list[str]:
         if task.state in WAITING and task.reason:
             reasons.setdefault(task.service, task.reason)
     return [f"{name} ({reason})" for name, reason in reasons.items() if name != besides]
+
+
+def unfinished(board: Board) -> list[str]:
+    """Return ``web-1 (starting: unhealthy)`` of every task that is on its way somewhere."""
+    shown = {}
+    for task in board.tasks.values():
+        moving = task.state not in ENDED and (board.ending or not task.ready)
+        if moving or (task.message == "stopping" and task.state not in ENDED):
+            where = f" on {task.node}" if task.node else ""
+            shown[task.name] = f"{task.name}{where} ({task.text()})"
+    return [shown[name] for name in sorted(shown)]
+
+
+def still(board: Board, seconds: float) -> str:
+    """Return what a person who waits is told after some silence; empty: nothing is known."""
+    names = unfinished(board) or waiting(board)
+    if not names:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{board.stack}: after {times.elapsed(seconds)} still {', '.join(names[:SHOWN])}{more}"
 
 
 def failure(board: Board, *, command: str = "corral") -> str:

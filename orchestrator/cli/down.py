@@ -23,16 +23,11 @@ if TYPE_CHECKING:
 
 def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("services", nargs="*", metavar="SERVICE", help=argparse_suppress())
+    add("services", nargs="*", metavar="SERVICE", help="not possible: use scale SERVICE=0")
     add("-v", "--volumes", action="store_true", help="also remove named volumes and their data")
     add("-t", "--timeout", type=float, metavar="S", help="grace period before the kill")
     add("--remove-orphans", action="store_true", help="accepted; every task of the stack goes")
     add("--rmi", choices=("local", "all"), help="not supported: images stay for other stacks")
-
-
-def argparse_suppress() -> str:
-    """Return what hides an argument from the help."""
-    return "==SUPPRESS=="
 
 
 def run(args: argparse.Namespace, session: Session) -> int:

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 HELD = 256 * 1024  # bytes of input waiting to be sent
+KEPT = 4096  # bytes of standard error looked through for what the node says at the end
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -127,6 +128,7 @@ class Channel:
         self._reads = reads_input
         self._interrupts = 0
         self._exit: int | None = None
+        self._complaints = b""  # the end of what came on standard error
 
     def run(self) -> int:
         """Return the command's exit code. Raises CliError with the node's reason."""
@@ -196,6 +198,8 @@ class Channel:
     def _take(self, message: bytes | str) -> None:
         if isinstance(message, bytes):
             if message[:1] in (b"\x01", b"\x02"):
+                if message[:1] == b"\x02":
+                    self._complaints = (self._complaints + message[1:])[-KEPT:]
                 _write_all(message[0], message[1:])
             return
         try:
@@ -205,7 +209,12 @@ class Channel:
         if not isinstance(said, dict):
             return
         if "error" in said:
-            raise CliError(str(said["error"]), hint=str(said.get("hint", "")), code=ERROR)
+            code = said.get("exit")
+            code = code & 0xFF if isinstance(code, int) else ERROR
+            if str(said["error"]).encode() in self._complaints:
+                self._exit = code  # the runtime said it itself
+                return
+            raise CliError(str(said["error"]), hint=str(said.get("hint", "")), code=code)
         if "exit" in said:
             code = said["exit"]
             self._exit = int(code) & 0xFF if isinstance(code, int) else ERROR

@@ -8,7 +8,7 @@ import sys
 import time
 
 from orchestrator.cli import table, times
-from orchestrator.cli.errors import CliError
+from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.client import NotFound
 
 TYPE_CHECKING = False
@@ -27,6 +27,9 @@ STATUS = {
     "created": {"prepared"},
     "restarting": {"starting"},
 }
+STATES = ENDED | {
+    *("new", "pending", "assigned", "preparing", "prepared", "starting", "running"),
+}
 HEADERS = ("NAME", "IMAGE", "COMMAND", "SERVICE", "NODE", "CREATED", "STATUS", "PORTS")
 
 
@@ -43,6 +46,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, session: Session) -> int:
     everything = args.all or bool(args.status)
+    for word in args.status:
+        if word not in STATUS and word not in STATES:
+            known = ", ".join(sorted({*STATUS, *STATES}))
+            raise CliError(f"--status {word}: no such state", hint=f"one of {known}", code=USAGE)
     try:
         rows = session.client.get(session.path("tasks"), all=everything)["tasks"]
     except NotFound as absent:

@@ -48,6 +48,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
         return 0
     command = watch.command_prefix(session)
     until = time.monotonic() + PATIENCE + (args.timeout or 10.0)
+    told = time.monotonic() + watch.PAUSE
     failed = []
     rows: list[dict[str, Any]] = []
     while waiting and time.monotonic() < until:
@@ -70,6 +71,10 @@ def run(args: argparse.Namespace, session: Session) -> int:
                 f"{row.get('name')}: {'restarted' if again else row.get('state')}", file=sys.stderr
             )
         waiting &= {row["id"] for row in rows}  # what was replaced meanwhile is not awaited
+        if waiting and time.monotonic() > told:
+            told = float("inf")
+            names = ", ".join(sorted(str(row["name"]) for row in rows if row["id"] in waiting))
+            print(f"waiting for {names} to end within the grace period", file=sys.stderr)
     if waiting:
         names = ", ".join(sorted(row["name"] for row in rows if row["id"] in waiting))
         raise CliError(f"not running again yet: {names}", hint=f"{command} ps", code=ERROR)

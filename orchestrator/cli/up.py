@@ -115,7 +115,7 @@ def _detached(
     try:
         good = watch.follow(session, board, path, query, limit=args.wait_timeout)
     except watch.TooLate:
-        late = ", ".join(boards.waiting(board)) or "see what it waits for"
+        late = ", ".join([*boards.waiting(board), *boards.unfinished(board)]) or "no reason given"
         raise CliError(
             f"{board.stack} is not up after {args.wait_timeout:g} s: {late}",
             hint=f"it goes on in the background: {command} ps",

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
 import time
 
 from orchestrator.cli import board as boards
@@ -35,21 +36,45 @@ if TYPE_CHECKING:
 SILENCE = 20.0  # seconds without a line before we ask whether the controller still answers
 AWAY = 60.0  # how long a controller that went away is waited for
 RETRY = 0.25
+PAUSE = 3.0  # seconds of silence before a line says what is waited for
 HASTY = 100  # streams that end at once before it is taken for a fault
 
 
 class Plain:
-    """One line to stderr for each change; container output to stdout."""
+    """One line to stderr for each change; container output to stdout.
+
+    With a board it also says what is waited for when nothing has changed for a while, ever
+    more rarely.
+    """
+
+    def __init__(self, board: Board | None = None) -> None:
+        self._board = board
+        self._began = self._last = time.monotonic()
+        self._pause = PAUSE
+        self._closed = threading.Event()
+        if board is not None:
+            threading.Thread(target=self._remind, name="corral-still", daemon=True).start()
 
     def update(self, lines: list[str]) -> None:
         for line in lines:
             print(line, file=sys.stderr, flush=True)
+            self._last = time.monotonic()
 
     def output(self, text: str, *, error: bool = False) -> None:
         print(text, file=sys.stderr if error else sys.stdout, flush=True)
 
     def close(self) -> None:
-        """Nothing to restore."""
+        """End the reminders."""
+        self._closed.set()
+
+    def _remind(self) -> None:
+        while not self._closed.wait(max(0.05, self._last + self._pause - time.monotonic())):
+            if time.monotonic() < self._last + self._pause or self._board is None:
+                continue
+            text = boards.still(self._board, time.monotonic() - self._began)
+            self._pause *= 2
+            if text:
+                self.update([text])
 
 
 class Quiet(Plain):
@@ -69,7 +94,7 @@ def make_view(board: Board) -> View:
         from orchestrator.cli.live import Tree  # rich: 100 ms, after the request is on its way
 
         return Tree(board)
-    return Plain()
+    return Plain(board)
 
 
 class TooLate(Exception):

@@ -72,7 +72,8 @@ def _running_text(task: Task, now: float, *, times: bool) -> str:
     run = task.status.run
     if run is not None and run.finished_at is not None:
         words = f"restarting: {exit_words(run)}"
-        return f"{words}, {task.status.restarts} restarts" if task.status.restarts else words
+        count = task.status.restarts
+        return f"{words}, {count} restart{'s' if count != 1 else ''}" if count else words
     text = "running"
     if times and run is not None and run.started_at is not None:
         text += f" {ago(now - run.started_at)}"
