@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from specs.compile_service import ServiceCompiler
 from specs.problems import Problem, SpecError
 from specs.stack import ContentSpec, NetworkSpec, StackSpec, VolumeSpec
-from specs.values import mapping, texts
+from specs.values import mapping, number, texts
 from specs.verdicts import Verdicts
 
 if TYPE_CHECKING:
@@ -102,9 +102,17 @@ class _Compiler:
             internal=bool(raw.get("internal")),
             attachable=bool(raw.get("attachable")),
             subnets=tuple(subnets),
-            mtu=int(mtu) if mtu else None,
+            mtu=self._mtu(f"{path}.driver_opts", mtu),
             labels=texts(raw.get("labels")),
         )
+
+    def _mtu(self, path: str, value: Any) -> int | None:
+        if value in (None, ""):
+            return None
+        mtu = number(value)
+        if mtu is None or not 576 <= mtu <= 65535:
+            self.verdicts.refuse(path, f"{value!r} is not an MTU", "write a number from 576 on")
+        return mtu
 
     def _volume(self, key: str, raw: Json) -> VolumeSpec:
         path = f"volumes.{key}"

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
     from specs.verdicts import Verdicts
 
 Json = dict[str, Any]
+_PROTOCOLS = ("tcp", "udp", "sctp")
+_LAST_PORT = 65535
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
@@ -100,9 +102,19 @@ class ServiceCompiler:
             rollback=self._update(
                 mapping(deploy.get("rollback_config")), f"{path}.deploy.rollback_config"
             ),
-            endpoint_mode=deploy.get("endpoint_mode") or "vip",
+            endpoint_mode=cast(
+                "Any", self._one_of(f"{path}.deploy.endpoint_mode", deploy, "vip", "dnsrr")
+            ),
             attach=raw.get("attach") is not False,
         )
+
+    def _one_of(self, path: str, raw: Json, *known: str) -> str:
+        """Return the word at the last key of ``path``; unset, or refused, the first known one."""
+        word = raw.get(path.rpartition(".")[2]) or known[0]
+        if word not in known:
+            self.verdicts.refuse(path, f"{word!r} is not known here", f"use {', '.join(known)}")
+            return known[0]
+        return str(word)
 
     def _container_name(self, path: str, name: str | None) -> str | None:
         if name and not _CONTAINER_NAME.fullmatch(name):
@@ -144,7 +156,7 @@ class ServiceCompiler:
             networks=self._attachments(raw) if network_mode == "overlay" else (),
             network_mode=cast("Any", network_mode),
             ports=self._ports(path, raw.get("ports") or []),
-            expose=exposed(raw.get("expose") or []),
+            expose=self._expose(path, raw.get("expose") or []),
             healthcheck=self._healthcheck(path, raw.get("healthcheck")),
             restart=self._restart(path, raw, deploy),
             resources=self._resources(raw, deploy),
@@ -265,6 +277,11 @@ class ServiceCompiler:
                 "use volume, bind or tmpfs",
             )
             return None
+        if not str(volume.get("target") or "").startswith("/"):
+            self.verdicts.refuse(
+                path, "the mount has no absolute target", "add target:, a path in the container"
+            )
+            return None
         bind = mapping(volume.get("bind"))
         named = mapping(volume.get("volume"))
         tmpfs = mapping(volume.get("tmpfs"))
@@ -289,6 +306,7 @@ class ServiceCompiler:
     def _files(self, path: str, raw: Json, kind: str, base: str) -> tuple[FileRef, ...]:
         refs = []
         for index, item in enumerate(raw.get(kind) or ()):
+            source = str(item.get("source") or "")
             for key in ("uid", "gid"):
                 if item.get(key) not in (None, "") and number(item[key]) is None:
                     self.verdicts.refuse(
@@ -296,12 +314,12 @@ class ServiceCompiler:
                         f"{item[key]!r} is not a number",
                         "write the numeric id; names are known inside the image only",
                     )
-            target = item.get("target") or item["source"]
+            target = item.get("target") or source
             if not target.startswith("/"):
                 target = f"{base.rstrip('/')}/{target}"
             refs.append(
                 FileRef(
-                    source=item["source"],
+                    source=source,
                     target=target,
                     uid=number(item.get("uid")),
                     gid=number(item.get("gid")),
@@ -325,6 +343,17 @@ class ServiceCompiler:
             )
         return tuple(sorted(attachments, key=lambda item: (-item.priority, item.network)))
 
+    def _expose(self, path: str, entries: list[Any]) -> tuple[Port, ...]:
+        ports: list[Port] = []
+        for index, entry in enumerate(entries):
+            found = exposed(entry)
+            if not found:
+                self.verdicts.warn(
+                    f"{path}.expose[{index}]", f"{entry!r} names no port", 'write "80" or "80/udp"'
+                )
+            ports.extend(found)
+        return tuple(ports)
+
     def _ports(self, path: str, ports: list[Json]) -> tuple[Port, ...]:
         result = []
         for index, port in enumerate(ports):
@@ -339,11 +368,18 @@ class ServiceCompiler:
                     )
                     continue
                 number = int(published)
+            protocol = self._one_of(f"{path}.ports[{index}].protocol", port, *_PROTOCOLS)
+            target = int(port.get("target") or 0)
+            if not 0 < target <= _LAST_PORT or (number or 0) > _LAST_PORT:
+                self.verdicts.refuse(
+                    f"{path}.ports[{index}]", "there is no such port", "use 1 to 65535"
+                )
+                continue
             result.append(
                 Port(
-                    target=int(port["target"]),
+                    target=target,
                     published=number,
-                    protocol=port.get("protocol") or "tcp",
+                    protocol=cast("Any", protocol),
                     host_ip=port.get("host_ip") or None,
                     mode="host" if port.get("mode") == "host" else "ingress",
                 )
@@ -379,7 +415,10 @@ class ServiceCompiler:
             policy = mapping(policy)
             base = f"{path}.deploy.restart_policy"
             return RestartPolicy(
-                condition=policy.get("condition") or "any",
+                condition=cast(
+                    "Any",
+                    self._one_of(f"{base}.condition", policy, "any", "on-failure", "none"),
+                ),
                 delay=self.verdicts.duration(policy["delay"], f"{base}.delay")
                 if "delay" in policy
                 else 0.1,
@@ -483,7 +522,10 @@ class ServiceCompiler:
             if raw.get("delay")
             else 0.0,
             order=raw.get("order") or default.order,
-            failure_action=raw.get("failure_action") or default.failure_action,
+            failure_action=cast(
+                "Any",
+                self._one_of(f"{path}.failure_action", raw, "pause", "continue", "rollback"),
+            ),
             monitor=self.verdicts.duration(raw["monitor"], f"{path}.monitor")
             if raw.get("monitor") is not None
             else default.monitor,

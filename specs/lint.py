@@ -7,7 +7,7 @@ Compose (:mod:`specs.lint_rules`). Pure over a loaded project.
 
 from __future__ import annotations
 
-import re
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specs import lint_rules
@@ -17,7 +17,7 @@ from specs.support import support_of
 from specs.verdicts import Verdicts, key_uses
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Iterator
 
     from specs.compose.project import Project
 
@@ -67,19 +67,34 @@ def in_file_order(problems: Iterable[Problem]) -> list[Problem]:
     )
 
 
-def _origins(project: Project) -> dict[str, str]:
-    return {path: str(position) for path, position in project.origins.items()}
+class _Places(Mapping[str, str]):
+    """Where things were written, looked up only for what there is something to say about."""
+
+    def __init__(self, project: Project) -> None:
+        self._project = project
+
+    def __getitem__(self, path: str) -> str:
+        position = self._project.origin(path)
+        if position is None:
+            raise KeyError(path)
+        return str(position)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._project.origins)
+
+    def __len__(self) -> int:
+        return len(self._project.origins)
 
 
 def _table_only(project: Project) -> list[Problem]:
-    verdicts = Verdicts(project.model, _origins(project))
+    verdicts = Verdicts(project.model, _Places(project))
     verdicts.apply_table()
     return verdicts.problems
 
 
 def _compiled(project: Project) -> list[Problem]:
     try:
-        return compile_stack(project.model, _origins(project), project.name)[1]
+        return compile_stack(project.model, _Places(project), project.name)[1]
     except SpecError as error:
         return error.problems
 
@@ -87,31 +102,14 @@ def _compiled(project: Project) -> list[Problem]:
 def _keys(project: Project) -> Iterable[KeyReport]:
     seen: dict[str, Position] = {}
     for use in key_uses(project.tree):
-        if use.mark is None:
-            continue
+        if use.mark is None or not use.mark.key_line:
+            continue  # a default, or a part of a short form: nobody wrote this key
         position = use.mark.key_position
         seen[use.path] = position
-        parent = use.path[: max(use.path.rfind("."), use.path.rfind("["), 0)]
-        holder = parent[: max(parent.rfind("["), 0)] if parent.endswith("]") else parent
-        if position not in (seen.get(parent), seen.get(holder)) and not _expanded(project, parent):
-            support = support_of(use.pattern)
-            yield KeyReport(
-                use.path,
-                use.pattern,
-                support.verdict.value,
-                support.note,
-                position,
-            )
-
-
-def _expanded(project: Project, path: str) -> bool:
-    """Return whether the thing at ``path`` was written in a short form: its keys are ours."""
-    position = project.origin(path)
-    if position is None or not path.endswith("]"):
-        return False
-    lines = project.sources.get(position.file, b"").decode("utf-8", "replace").splitlines()
-    rest = lines[position.line - 1][position.column - 1 :] if position.line <= len(lines) else ""
-    return not re.match(r"[{&*!<]|[A-Za-z_-]+\s*:(\s|$)", rest)
+        if position == seen.get(use.path.rpartition(".")[0]):
+            continue  # the long form of its holder's value
+        support = support_of(use.pattern)
+        yield KeyReport(use.path, use.pattern, support.verdict.value, support.note, position)
 
 
 def _by_place(row: KeyReport) -> tuple[str, int, int]:

@@ -11,6 +11,7 @@ inherits the verdict of its nearest listed ancestor.
 from __future__ import annotations
 
 from enum import Enum
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from specs.support_nested import AT_TOP, IN_SERVICE
@@ -82,8 +83,8 @@ _SERVICE: dict[str, Support] = {
     "credential_spec": Support(_R, _WINDOWS),
     "depends_on": Support(_H, "all three conditions, across hosts"),
     "deploy": Support(_H),
-    "deploy.update_config.failure_action": Support(_H, "rollback pauses, for now"),
-    "deploy.rollback_config.failure_action": Support(_H, "rollback pauses, for now"),
+    "deploy.update_config.failure_action": Support(_H, "pause, continue, rollback"),
+    "deploy.rollback_config.failure_action": Support(_H, "pause, continue, rollback"),
     "deploy.labels": Support(_L, "labels of the service object; containers do not get them"),
     "deploy.mode": Support(_H, "replicated, global; the job modes are refused"),
     "deploy.resources.reservations.devices": Support(_R, "devices are not scheduled yet"),
@@ -240,6 +241,7 @@ EXTENSIONS: dict[str, Extension] = {
 }
 
 
+@lru_cache(maxsize=1024)
 def support_of(path: str) -> Support:
     """Return the verdict for a dotted path in SUPPORT's notation, by nearest ancestor."""
     while path:

@@ -11,6 +11,7 @@ from specs import units
 from specs.stack import Placement, Port, Ulimit
 
 Json = dict[str, Any]
+_LAST_PORT = 65535
 
 
 def duration_seconds(value: Any) -> float | None:
@@ -78,25 +79,25 @@ def cores(value: Any) -> float | None:
     return float(value) if value not in (None, "", 0, "0") else None
 
 
-def exposed(values: list[Any]) -> tuple[Port, ...]:
-    ports: list[Port] = []
-    for value in values:
-        text, _, protocol = str(value).partition("/")
-        first, _, last = text.partition("-")
-        if not first.isdigit() or (last and not last.isdigit()):
-            continue
-        ports.extend(
-            Port(target=number, protocol=cast("Any", protocol or "tcp"))
-            for number in range(int(first), int(last or first) + 1)
-        )
-    return tuple(ports)
+def exposed(entry: Any) -> list[Port]:
+    """Return the ports of one ``expose`` entry: ``80``, ``80-82/udp``; none when it is not one."""
+    text, _, protocol = str(entry).partition("/")
+    first, _, last = text.partition("-")
+    low, high = number(first), number(last or first)
+    if low is None or high is None or not 0 < low <= high <= _LAST_PORT:
+        return []
+    if protocol not in ("", "tcp", "udp", "sctp"):
+        return []
+    return [
+        Port(target=port, protocol=cast("Any", protocol or "tcp")) for port in range(low, high + 1)
+    ]
 
 
 def ulimits(raw: Any) -> dict[str, Ulimit]:
     result = {}
     for key, value in mapping(raw).items():
         if isinstance(value, dict):
-            result[key] = Ulimit(soft=int(value["soft"]), hard=int(value["hard"]))
+            result[key] = Ulimit(soft=int(value.get("soft", 0)), hard=int(value.get("hard", 0)))
         else:
             result[key] = Ulimit(soft=int(value), hard=int(value))
     return result

@@ -63,25 +63,25 @@ class KeyUse(NamedTuple):
 
 def key_uses(project: Json) -> Iterator[KeyUse]:
     """Yield every key used, outer ones first."""
-    yield from _walk(project, "", "", named=True)
-
-
-def _walk(node: Any, path: str, pattern: str, *, named: bool) -> Iterator[KeyUse]:
-    if isinstance(node, list):
-        for index, item in enumerate(node):
-            yield from _walk(item, f"{path}[{index}]", f"{pattern}[]", named=False)
-        return
-    if not isinstance(node, dict):
-        return
-    for key, value in node.items():
-        if key.startswith("x-") and not (named and pattern):
+    todo: list[tuple[Any, str, str, bool]] = [(project, "", "", True)]
+    while todo:
+        node, path, pattern, named = todo.pop()
+        if isinstance(node, list):
+            todo.extend(
+                (item, f"{path}[{index}]", f"{pattern}[]", False)
+                for index, item in enumerate(node)
+                if isinstance(item, dict | list)
+            )
             continue
-        here = f"{path}.{key}" if path else key
         is_name = pattern in _NAMED or pattern == "services.*.networks"
-        like = f"{pattern}.{'*' if is_name else key}" if pattern else key
-        yield KeyUse(here, like, value, mark_of(node, key))
-        if key not in _FREE or is_name:
-            yield from _walk(value, here, like, named=is_name or like in _NAMED)
+        for key, value in node.items():
+            if key.startswith("x-") and not (named and pattern):
+                continue
+            here = f"{path}.{key}" if path else key
+            like = f"{pattern}.{'*' if is_name else key}" if pattern else key
+            yield KeyUse(here, like, value, mark_of(node, key))
+            if isinstance(value, dict | list) and (key not in _FREE or is_name):
+                todo.append((value, here, like, is_name or like in _NAMED))
 
 
 class Verdicts:
