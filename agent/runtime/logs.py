@@ -187,8 +187,7 @@ def _lines_of(piece: Piece, count: int) -> list[LogLine]:
 
 
 def end_lines(fd: int, count: int, run: int) -> tuple[list[LogLine], Assembler, int]:
-    """Return at least the last ``count`` lines (all there are, if fewer), what is unfinished, the
-    size the file had.
+    """Return at least the last ``count`` lines there are, the unfinished rest, the file's size.
 
     Reads backwards as far as is needed: a container may print faster than a file is read whole.
     """
