@@ -79,7 +79,7 @@ def _until_reached(
         mine = {row["name"]: row for row in services if row.get("name") in counts}
         for line in lines_of(mine, [row for row in rows if row.get("service") in counts]):
             view.update(board.apply(line))
-        leaving = any(row.get("status") == STOPPING and row["service"] in counts for row in rows)
+        leaving = any(surplus(rows, name, count) for name, count in counts.items())
         if (
             mine
             and not leaving
@@ -99,6 +99,18 @@ def settled(row: Mapping[str, Any] | None, count: int) -> bool:
     if row is None:
         return False
     return row.get("tasks") == count and int(row.get("ready") or 0) >= count
+
+
+def surplus(rows: list[dict[str, Any]], service: str, count: int) -> bool:
+    """Say whether replicas that are too many still run; those of a dead node are not awaited."""
+    left = [
+        row
+        for row in rows
+        if row.get("service") == service
+        and row.get("state") not in boards.ENDED
+        and not str(row.get("status")).startswith("down: ")
+    ]
+    return len(left) > count
 
 
 def lines_of(
