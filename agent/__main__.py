@@ -9,13 +9,14 @@ import sys
 from agent import daemon
 from agent.config import from_environment
 from agent.runtime.failure import RuntimeFailure
-from specs.kit import log
+from specs.kit import allocator, log
 
 FILES_MAX = 1 << 20  # containers inherit it; it is what Docker gives them
 
 
 def main() -> int:
     """Run the agent; return the process's exit code."""
+    allocator.frugal()
     log.configure()
     # The spawner's thread must not wait 5 ms for the event loop to let go of the interpreter.
     sys.setswitchinterval(0.001)

@@ -11,7 +11,7 @@ import sys
 from orchestrator import config
 from orchestrator.errors import RequestError
 from orchestrator.store.base import StoreError
-from specs.kit import log
+from specs.kit import allocator, log
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -24,6 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     )
     parser.add_argument("--debug", action="store_true", help="log every detail")
     arguments = parser.parse_args(argv)
+    allocator.frugal()
     log.configure(logging.DEBUG if arguments.debug else logging.INFO)
     # Imported after the arguments are checked: --help should not cost half a second.
     from orchestrator import controller  # noqa: PLC0415

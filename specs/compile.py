@@ -65,7 +65,7 @@ class _Compiler:
             configs=self._contents("configs"),
             deadline=self.verdicts.duration(extension.get("deadline", 600), "x-corral.deadline"),
         )
-        self.verdicts.unknown_extensions(extension, "x-corral", {"deadline"})
+        self.verdicts.unknown_extensions(extension, "x-corral")
         self._cross_checks(spec)
         if any(problem.severity == "error" for problem in self.verdicts.problems):
             raise SpecError(self.verdicts.problems)
@@ -113,7 +113,7 @@ class _Compiler:
                 f"{path}.driver", f"the volume driver {raw['driver']} is not available", "local"
             )
         extension = mapping(raw.get("x-corral"))
-        self.verdicts.unknown_extensions(extension, f"{path}.x-corral", {"per_slot"})
+        self.verdicts.unknown_extensions(extension, f"{path}.x-corral")
         return VolumeSpec(
             name=raw.get("name") or f"{self.name}_{key}",
             external=bool(raw.get("external")),

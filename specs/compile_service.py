@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, cast
 
 from specs.stack import (
@@ -40,9 +41,12 @@ from specs.values import (
 )
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from specs.verdicts import Verdicts
 
 Json = dict[str, Any]
+_CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
 
 class ServiceCompiler:
@@ -57,7 +61,7 @@ class ServiceCompiler:
         path = f"services.{name}"
         deploy = mapping(raw.get("deploy"))
         extension = mapping(raw.get("x-corral"))
-        self.verdicts.unknown_extensions(extension, f"{path}.x-corral", {"on_unhealthy"})
+        self.verdicts.unknown_extensions(extension, f"{path}.x-corral")
         mode = deploy.get("mode") or "replicated"
         if mode not in ("replicated", "global"):
             self.verdicts.refuse(
@@ -80,7 +84,7 @@ class ServiceCompiler:
             pull_policy=raw.get("pull_policy") or "missing",
             mode=mode,
             replicas=1 if replicas is None else int(replicas),
-            container_name=raw.get("container_name"),
+            container_name=self._container_name(path, raw.get("container_name")),
             depends_on={
                 other: Dependency(
                     condition=Condition(edge.get("condition", "service_started")),
@@ -99,6 +103,16 @@ class ServiceCompiler:
             endpoint_mode=deploy.get("endpoint_mode") or "vip",
             attach=raw.get("attach") is not False,
         )
+
+    def _container_name(self, path: str, name: str | None) -> str | None:
+        if name and not _CONTAINER_NAME.fullmatch(name):
+            self.verdicts.refuse(
+                f"{path}.container_name",
+                f"{name!r} cannot be a container's name",
+                "use letters, digits, _, . and -, beginning with a letter or digit",
+            )
+            return None
+        return name
 
     def _task(self, path: str, raw: Json, deploy: Json, image: str, extension: Json) -> TaskSpec:
         network_mode = self._network_mode(path, raw.get("network_mode"))
@@ -125,8 +139,8 @@ class ServiceCompiler:
             labels=texts(raw.get("labels")),
             annotations=texts(raw.get("annotations")),
             mounts=self._mounts(path, raw),
-            secrets=self._files(raw, "secrets", "/run/secrets"),
-            configs=self._files(raw, "configs", "/"),
+            secrets=self._files(path, raw, "secrets", "/run/secrets"),
+            configs=self._files(path, raw, "configs", "/"),
             networks=self._attachments(raw) if network_mode == "overlay" else (),
             network_mode=cast("Any", network_mode),
             ports=self._ports(path, raw.get("ports") or []),
@@ -146,14 +160,7 @@ class ServiceCompiler:
             cap_add=tuple(raw.get("cap_add") or ()),
             cap_drop=tuple(raw.get("cap_drop") or ()),
             security_opt=self._security(path, raw.get("security_opt") or []),
-            devices=tuple(
-                Device(
-                    source=device["source"],
-                    target=device.get("target") or device["source"],
-                    permissions=device.get("permissions") or "rwm",
-                )
-                for device in raw.get("devices") or ()
-            ),
+            devices=self._devices(path, raw.get("devices") or ()),
             ulimits=ulimits(raw.get("ulimits")),
             sysctls=texts(raw.get("sysctls")),
             shm_size=size_bytes(raw.get("shm_size")) or 64 * 1024 * 1024,
@@ -199,21 +206,55 @@ class ServiceCompiler:
                 )
         return tuple(kept)
 
+    def _devices(self, path: str, devices: Iterable[Json]) -> tuple[Device, ...]:
+        found = []
+        for index, device in enumerate(devices):
+            source = str(device.get("source") or "")
+            if not source.startswith("/"):
+                self.verdicts.refuse(
+                    f"{path}.devices[{index}]",
+                    f"{source!r} is not a device file: vendors' devices (CDI) are not available",
+                    "name a file under /dev",
+                )
+                continue
+            found.append(
+                Device(
+                    source=source,
+                    target=device.get("target") or source,
+                    permissions=device.get("permissions") or "rwm",
+                )
+            )
+        return tuple(found)
+
     def _mounts(self, path: str, raw: Json) -> tuple[Mount, ...]:
         mounts = []
         for index, volume in enumerate(raw.get("volumes") or ()):
             mount = self._mount(f"{path}.volumes[{index}]", volume)
             if mount is not None:
                 mounts.append(mount)
-        for entry in listed(raw.get("tmpfs")):
-            target, _, options = entry.partition(":")
-            size = mode = None
-            for option in filter(None, options.split(",")):
-                key, _, value = option.partition("=")
-                size = size_bytes(value) if key == "size" else size
-                mode = int(value, 8) if key == "mode" and value.isdigit() else mode
-            mounts.append(Mount(type="tmpfs", target=target, tmpfs_size=size, tmpfs_mode=mode))
+        mounts += [
+            self._tmpfs(f"{path}.tmpfs[{index}]", entry)
+            for index, entry in enumerate(listed(raw.get("tmpfs")))
+        ]
         return tuple(mounts)
+
+    def _tmpfs(self, path: str, entry: str) -> Mount:
+        target, _, options = entry.partition(":")
+        size = mode = None
+        read_only = False
+        for option in filter(None, options.split(",")):
+            key, _, value = option.partition("=")
+            if key == "size":
+                size = size_bytes(value)
+            elif key == "mode":
+                mode = octal(value)
+            elif key == "ro":
+                read_only = True
+            elif key not in ("rw", "noexec", "nosuid", "nodev"):  # what every tmpfs has here
+                self.verdicts.warn(path, f"the tmpfs option `{option}` is not honoured yet")
+        return Mount(
+            type="tmpfs", target=target, tmpfs_size=size, tmpfs_mode=mode, read_only=read_only
+        )
 
     def _mount(self, path: str, volume: Json) -> Mount | None:
         kind = volume.get("type")
@@ -245,9 +286,16 @@ class ServiceCompiler:
         """Say whether a bind's source lies beside the Compose file, so only on its machine."""
         return bool(self.directory) and f"{source}/".startswith(f"{self.directory}/")
 
-    def _files(self, raw: Json, kind: str, base: str) -> tuple[FileRef, ...]:
+    def _files(self, path: str, raw: Json, kind: str, base: str) -> tuple[FileRef, ...]:
         refs = []
-        for item in raw.get(kind) or ():
+        for index, item in enumerate(raw.get(kind) or ()):
+            for key in ("uid", "gid"):
+                if item.get(key) not in (None, "") and number(item[key]) is None:
+                    self.verdicts.refuse(
+                        f"{path}.{kind}[{index}].{key}",
+                        f"{item[key]!r} is not a number",
+                        "write the numeric id; names are known inside the image only",
+                    )
             target = item.get("target") or item["source"]
             if not target.startswith("/"):
                 target = f"{base.rstrip('/')}/{target}"
@@ -396,7 +444,7 @@ class ServiceCompiler:
             driver = "local"
         options = mapping(raw.get("options"))
         for key in options:
-            if key not in ("max-size", "max-file", "mode", "compress"):
+            if key not in ("max-size", "max-file"):
                 self.verdicts.warn(f"{path}.logging.options.{key}", f"`{key}` is not honoured yet")
         files = str(options.get("max-file", 5))
         return LogConfig(

@@ -24,6 +24,7 @@ _OPERATOR = re.compile(r"&&|\|\||[|;&<>]")
 _NUMBER_LIKE = re.compile(
     r"[-+]?[0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?\Z|0[xob][0-9a-fA-F]+\Z"
 )
+_END = re.compile(r"[\s,}\]]")
 _SMALL = 4 * 1024 * 1024  # below this no container starts
 
 
@@ -91,7 +92,7 @@ def unquoted_number(project: Project) -> Iterator[Problem]:
         for section in ("environment", "labels"):
             for key, value in (service.get(section) or {}).items():
                 where = f"{path}.{section}.{key}"
-                token = _written(project, where).partition(" #")[0].strip()
+                token = _token(project, where)
                 if _NUMBER_LIKE.match(token) and isinstance(value, str) and token != value:
                     yield _warning(
                         project,
@@ -108,7 +109,7 @@ def decimal_mode(project: Project) -> Iterator[Problem]:
         for section in ("secrets", "configs"):
             for index, item in enumerate(service.get(section) or ()):
                 where = f"{path}.{section}[{index}].mode"
-                token = _written(project, where).split(" ")[0].strip(",}")
+                token = _token(project, where)
                 if re.fullmatch(r"[1-7][0-7]{2}", token) and "mode" in item:
                     yield _warning(
                         project,
@@ -268,6 +269,11 @@ def tiny_memory(project: Project) -> Iterator[Problem]:
                     f"{value} bytes are too few for any program",
                     f"did you mean {value}m?",
                 )
+
+
+def _token(project: Project, path: str) -> str:
+    """Return the first word of a value as it was written."""
+    return _END.split(_written(project, path), maxsplit=1)[0]
 
 
 def _written(project: Project, path: str) -> str:

@@ -13,12 +13,14 @@ from __future__ import annotations
 from enum import Enum
 from typing import Any, NamedTuple
 
+from specs.support_nested import AT_TOP, IN_SERVICE
+
 
 class Verdict(Enum):
     """What happens to a key that a file uses."""
 
     HONOURED = "honoured"
-    LOADING = "loading"  # resolved while loading; nothing of it is left at run time
+    LOADING = "resolved while loading"  # resolved while loading; nothing of it is left at run time
     IGNORED = "no meaning here"  # named in a warning
     LATER = "not honoured yet"  # named in a warning; running without it is safe
     REFUSED = "refused"  # running without it would be wrong
@@ -80,17 +82,19 @@ _SERVICE: dict[str, Support] = {
     "credential_spec": Support(_R, _WINDOWS),
     "depends_on": Support(_H, "all three conditions, across hosts"),
     "deploy": Support(_H),
+    "deploy.update_config.failure_action": Support(_H, "rollback pauses, for now"),
+    "deploy.rollback_config.failure_action": Support(_H, "rollback pauses, for now"),
     "deploy.labels": Support(_L, "labels of the service object; containers do not get them"),
     "deploy.mode": Support(_H, "replicated, global; the job modes are refused"),
     "deploy.resources.reservations.devices": Support(_R, "devices are not scheduled yet"),
     "deploy.resources.reservations.generic_resources": Support(_R, "not scheduled yet"),
     "develop": Support(_I, "read by `watch`, which corral does not have yet"),
     "device_cgroup_rules": Support(_R, "use `devices`"),
-    "devices": Support(_H),
+    "devices": Support(_H, "device files; names of vendors' devices (CDI) are refused"),
     "dns": Support(_H),
     "dns_opt": Support(_H),
     "dns_search": Support(_H),
-    "domainname": Support(_H),
+    "domainname": Support(_H, "in /etc/hosts, with hostname"),
     "entrypoint": Support(_H),
     "env_file": Support(_O, "folded into environment"),
     "environment": Support(_H),
@@ -100,7 +104,8 @@ _SERVICE: dict[str, Support] = {
     "extra_hosts": Support(_H),
     "gpus": Support(_R, "devices are not scheduled yet"),
     "group_add": Support(_H),
-    "healthcheck": Support(_H),
+    "healthcheck": Support(_H, "probed by the task's agent; an unhealthy run is restarted"),
+    "logging.options": Support(_H, "max-size and max-file; others are named in a warning"),
     "hostname": Support(_H),
     "image": Support(_H, "the digest is pinned in the release"),
     "init": Support(_H),
@@ -151,7 +156,7 @@ _SERVICE: dict[str, Support] = {
     "stop_signal": Support(_H),
     "storage_opt": Support(_L),
     "sysctls": Support(_H),
-    "tmpfs": Support(_H),
+    "tmpfs": Support(_H, "with size and mode; other options are named in a warning"),
     "tty": Support(_H),
     "ulimits": Support(_H),
     "use_api_socket": Support(_R, "there is no Docker API"),
@@ -165,12 +170,7 @@ _SERVICE: dict[str, Support] = {
     "volumes[].image": Support(_R, "image mounts are not available yet"),
     "volumes[].volume.labels": Support(_L),
     "volumes_from": Support(_R, "name the volume and mount it in both services"),
-    "volume_driver": Support(_I, "never honoured by Compose either"),
     "working_dir": Support(_H),
-    "dockerfile": Support(_I, "use build.dockerfile"),
-    "log_driver": Support(_I, "use logging.driver"),
-    "log_opt": Support(_I, "use logging.options"),
-    "net": Support(_I, "use network_mode"),
 }
 
 _TOP: dict[str, Support] = {
@@ -214,6 +214,8 @@ _TOP: dict[str, Support] = {
 }
 
 SUPPORT: dict[str, Support] = {
+    **dict.fromkeys(AT_TOP.split(), Support(_H)),
+    **{f"services.*.{key}": Support(_H) for key in IN_SERVICE.split()},
     **_TOP,
     **{f"services.*.{key}": support for key, support in _SERVICE.items()},
 }

@@ -5,56 +5,44 @@ The mapping has passed the language's own checks, so these are small and total.
 
 from __future__ import annotations
 
-import re
 from typing import Any, cast
 
+from specs import units
 from specs.stack import Placement, Port, Ulimit
 
 Json = dict[str, Any]
-
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|µs|ms|s|m|h|d|w)")
-_SECONDS = {
-    "ns": 1e-9,
-    "us": 1e-6,
-    "µs": 1e-6,
-    "ms": 1e-3,
-    "s": 1.0,
-    "m": 60.0,
-    "h": 3600.0,
-    "d": 86400.0,
-    "w": 604800.0,
-}
 
 
 def duration_seconds(value: Any) -> float | None:
     """Return seconds of a duration (``1m30s``, ``500ms``, a number); None when it is not one."""
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return float(value)
-    text = str(value).strip()
-    if text in ("0", "0.0"):
-        return 0.0
-    if not text or _DURATION.sub("", text):
+        return float(value) if value >= 0 else None
+    try:
+        seconds = units.parse_duration(str(value).strip()) / 1e9
+    except ValueError:
         return None
-    return sum(float(number) * _SECONDS[unit] for number, unit in _DURATION.findall(text))
+    return seconds if seconds >= 0 else None
 
 
 def size_bytes(value: Any) -> int | None:
-    """Return bytes of a canonical size (an integer, also as text, or with a k/m/g suffix)."""
-    if value in (None, "", 0, "0"):
+    """Return bytes of a canonical size; None for none, unlimited (-1) and what is no size."""
+    if value in (None, ""):
         return None
-    if isinstance(value, int):
-        return value
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", str(value).strip().lower())
-    if not found:
+    try:
+        size = value if isinstance(value, int) else units.parse_size(str(value).strip())
+    except ValueError:
         return None
-    return int(float(found[1]) * 1024 ** " kmgt".index(found[2] or " "))
+    return size if size > 0 else None
 
 
 def octal(value: Any) -> int | None:
     """Return a file mode from canonical octal text (``"0440"``)."""
     if value in (None, ""):
         return None
-    return value if isinstance(value, int) else int(str(value).removeprefix("0o"), 8)
+    try:
+        return value if isinstance(value, int) else int(str(value).removeprefix("0o"), 8)
+    except ValueError:
+        return None  # the loader lets no such thing through
 
 
 def mapping(value: Any) -> Json:
@@ -76,7 +64,8 @@ def texts(value: Any) -> dict[str, str]:
 
 
 def number(value: Any) -> int | None:
-    return None if value in (None, "") else int(value)
+    """Return a whole number from 0 on; None for none and for what is not one."""
+    return int(str(value)) if str(value).isascii() and str(value).isdigit() else None
 
 
 def words(value: Any) -> tuple[str, ...] | None:

@@ -6,11 +6,12 @@ a value. One :class:`Verdicts` lives for one compilation.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from specs.compose.tree import mark_of
 from specs.problems import Position, Problem
-from specs.support import Verdict, support_of
+from specs.support import EXTENSIONS, Verdict, support_of
 from specs.values import duration_seconds
 
 if TYPE_CHECKING:
@@ -139,7 +140,9 @@ class Verdicts:
                 )
                 self.warn(path, f"`{key}` {word}", support.note)
 
-    def unknown_extensions(self, mapping: Json, path: str, known: set[str]) -> None:
+    def unknown_extensions(self, mapping: Json, path: str) -> None:
+        place = re.sub(r"^(\w+)\..*\.", r"\1.*.", path)
+        known = {key.rpartition(".")[2] for key in EXTENSIONS if key.startswith(f"{place}.")}
         for key in mapping:
             if key not in known:
                 self.refuse(

@@ -4,6 +4,7 @@ Packed from what this controller itself runs: ``specs`` and ``agent``, the super
 installed distribution they import, exactly as installed here. Compiled parts make it fit nodes with
 the controller's Python minor version and architecture only; ``check.py`` refuses others in words.
 Used by ``join.py``; the archive is named by its content and kept in the controller's state folder.
+As a program (``python -m orchestrator.bootstrap.bundle FOLDER``) it packs and prints what it made.
 """
 
 from __future__ import annotations
@@ -18,9 +19,11 @@ import json
 import os
 import platform
 import re
+import subprocess
 import sys
 import tarfile
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +31,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
 PACKAGES = ("specs", "agent")
+PACKING = 120.0  # seconds, on a busy small machine
 KEPT = 2  # archives of earlier versions that stay
 _SKIPPED = ("__pycache__", ".pyc", ".pyi", ".pyx", ".pxd", ".c", ".h")
 _NAME = re.compile(r"^[A-Za-z0-9._-]+")
@@ -48,8 +52,40 @@ class Bundle:
     arch: str
     glibc: tuple[int, int] | None  # the least its compiled parts need; None = not glibc at all
 
-    def read(self) -> bytes:
-        return self.archive.read_bytes()
+
+def provide(folder: Path) -> Bundle:
+    """Return the bundle of this installation, packed once in a controller's life. Blocks.
+
+    Packing parses all sources and holds 30 MB of files: done in a child, it neither stops the
+    controller's other threads for a second nor makes it 60 MB larger for ever.
+    """
+    made = _provided(folder)
+    if not made.archive.exists():
+        _provided.cache_clear()
+        made = _provided(folder)
+    return made
+
+
+@cache
+def _provided(folder: Path) -> Bundle:
+    argv = [sys.executable, "-P", "-m", "orchestrator.bootstrap.bundle", str(folder)]
+    try:
+        done = subprocess.run(
+            argv, capture_output=True, text=True, stdin=subprocess.DEVNULL, check=False,
+            timeout=PACKING,
+        )  # fmt: skip
+    except subprocess.TimeoutExpired:
+        raise BundleFailed(f"packing the agent took more than {PACKING:g} s") from None
+    if done.returncode:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        raise BundleFailed(f"the agent cannot be packed: {last}")
+    values = json.loads(done.stdout)
+    values |= {"archive": Path(values["archive"]), "glibc": _pair(values["glibc"])}
+    return Bundle(**values)
+
+
+def _pair(numbers: list[int] | None) -> tuple[int, int] | None:
+    return None if numbers is None else (numbers[0], numbers[1])
 
 
 def build(folder: Path, packages: Iterable[str | Path] = PACKAGES) -> Bundle:
@@ -76,7 +112,8 @@ def build(folder: Path, packages: Iterable[str | Path] = PACKAGES) -> Bundle:
         }  # fmt: skip
         _forget_old(folder)
         _pack(archive, version, files, json.dumps(manifest, indent=1, sort_keys=True).encode())
-    digest = hashlib.sha256(archive.read_bytes()).hexdigest()
+    with archive.open("rb") as file:
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     return Bundle(label, archive, digest, python, arch, _glibc(distributions))
 
 
@@ -212,3 +249,18 @@ def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:
     entry = tarfile.TarInfo(name)
     entry.size, entry.mode = len(data), 0o644
     tar.addfile(entry, io.BytesIO(data))
+
+
+def main() -> int:
+    """Pack, and print the bundle as JSON; a failure is one line on stderr."""
+    try:
+        made = build(Path(sys.argv[1]))
+    except (BundleFailed, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    sys.stdout.write(json.dumps(asdict(made) | {"archive": str(made.archive)}))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -43,7 +43,7 @@ class Plan:
 class Step:
     what: str  # shown while it runs
     script: str
-    stdin: bytes = b""
+    stdin: bytes | Path = b""  # a path: the file's content, as a stream
     timeout: float = 60.0
 
 
@@ -76,7 +76,7 @@ def environment(plan: Plan) -> dict[str, str]:
     }
 
 
-def steps(plan: Plan, archive: bytes) -> list[Step]:
+def steps(plan: Plan, archive: Path) -> list[Step]:
     """Return what makes the machine a node, in order, up to the running agent."""
     uninstall = Path(__file__).with_name("uninstall.sh").read_bytes()
     return [

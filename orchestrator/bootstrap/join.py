@@ -78,7 +78,7 @@ class Bootstrap:
         transport: Transport,
         folder: Path,
         clock: Clock,
-        pack: Callable[[Path], bundle.Bundle] = bundle.build,
+        pack: Callable[[Path], bundle.Bundle] = bundle.provide,
     ) -> None:
         self._members = members
         self._cluster = cluster
@@ -151,7 +151,7 @@ class Bootstrap:
             await _perform(remote, install.UNDO)
         member: Node | None = None
         try:
-            for step in install.steps(plan, await asyncio.to_thread(packed.read)):
+            for step in install.steps(plan, packed.archive):
                 yield self._step(address, step.what)
                 await _perform(remote, step)
             yield self._step(address, "waiting for the agent's answer")

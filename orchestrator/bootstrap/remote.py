@@ -50,7 +50,11 @@ class Remote:
         self.sudo = sudo
 
     async def run(
-        self, script: str, *arguments: str, stdin: bytes = b"", timeout: float = STEP_TIMEOUT
+        self,
+        script: str,
+        *arguments: str,
+        stdin: bytes | Path = b"",
+        timeout: float = STEP_TIMEOUT,
     ) -> Answer:
         """Run a shell script as root and return how it ended. Raises StepFailed when it hangs."""
         return await self._run([*self._become_root(), "sh", "-c", script, "sh", *arguments],
@@ -61,7 +65,7 @@ class Remote:
         what: str,
         script: str,
         *arguments: str,
-        stdin: bytes = b"",
+        stdin: bytes | Path = b"",
         timeout: float = STEP_TIMEOUT,
     ) -> str:
         """Run a shell script as root and return its output. Raises StepFailed naming ``what``."""
@@ -79,12 +83,12 @@ class Remote:
     def _become_root(self) -> list[str]:
         return ["sudo", "-n", "--"] if self.sudo else []
 
-    async def _run(self, argv: list[str], stdin: bytes, timeout: float) -> Answer:
+    async def _run(self, argv: list[str], stdin: bytes | Path, timeout: float) -> Answer:
+        # A file is read as the machine takes it, and never is in memory as a whole.
+        source = {"stdin": stdin} if isinstance(stdin, Path) else {"input": stdin}
         try:
             async with asyncio.timeout(timeout):
-                done = await self._link.run(
-                    shlex.join(argv), input=stdin, encoding=None, check=False
-                )
+                done = await self._link.run(shlex.join(argv), **source, encoding=None, check=False)
         except TimeoutError:
             raise StepFailed(f"the machine took more than {timeout:g} s") from None
         except (asyncssh.Error, OSError) as error:

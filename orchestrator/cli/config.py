@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import argparse
 
     from orchestrator.cli.session import Session
+    from specs import Project
 
 LISTS = {
     "services": "names of the services",
@@ -65,15 +66,18 @@ def run(args: argparse.Namespace, session: Session) -> int:
 def _answer(args: argparse.Namespace, session: Session) -> str:
     from orchestrator.cli import config_questions as ask
 
-    form = args.format or ("json" if args.schema else "yaml")
     if args.schema:
-        return ask.schema(form)
+        return ask.schema(args.format or "json")
     options = {name: True for name in STAGES if getattr(args, name)}
     if args.variables:
         return ask.variables(_load(args, session, {**options, "no_interpolate": True}), args.format)
     project = _load(args, session, options)
-    if args.quiet:
-        return ""
+    return "" if args.quiet else _about(project, args, session)
+
+
+def _about(project: Project, args: argparse.Namespace, session: Session) -> str:
+    from orchestrator.cli import config_questions as ask
+
     chosen = next((name for name in LISTS if getattr(args, name)), None)
     if chosen is not None:
         return "".join(f"{name}\n" for name in ask.listed(project.model, chosen))
@@ -90,10 +94,10 @@ def _answer(args: argparse.Namespace, session: Session) -> str:
         model = ask.with_digests(model, session.client)
     from specs.compose.render import render
 
-    return render(model, form, double=not args.no_interpolate)
+    return render(model, args.format or "yaml", double=not args.no_interpolate)
 
 
-def _load(args: argparse.Namespace, session: Session, options: dict[str, Any]) -> Any:
+def _load(args: argparse.Namespace, session: Session, options: dict[str, Any]) -> Project:
     from orchestrator.cli import project
 
     # Whoever asks for a profile's service by name, or for all profiles, must see them.

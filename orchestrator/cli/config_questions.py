@@ -94,7 +94,7 @@ def with_digests(model: dict[str, Any], client: Client) -> dict[str, Any]:
             services[name] = {**spec, "image": f"{image}@{pinned[image]}"}
         else:
             raise CliError(
-                f"the digest of {image} (service {name}) is not known: no task of the stack runs it",
+                f"the digest of {image} (service {name}) is not known: no task here runs it",
                 hint="corral up pins it; or write image: NAME@sha256:...",
             )
     return {**model, "services": services}

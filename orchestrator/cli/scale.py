@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 STOPPING = "stopping"  # the controller's word for a task on its way out
 LOOK = 0.15  # seconds
+LEAVING = 30.0  # of these, when only tasks that should go are left
 STUCK = 120.0  # seconds without any change after which waiting ends
 
 
@@ -67,7 +68,11 @@ def run(args: argparse.Namespace, session: Session) -> int:
 def _until_reached(
     session: Session, board: boards.Board, counts: Mapping[str, int], view: watch.View
 ) -> bool:
-    """Look until every service has as many ready tasks as wanted; False = it is stuck."""
+    """Look until every service has as many ready tasks as wanted; False = it is stuck.
+
+    What is too many must have ended, too, but is not waited for where nothing moves any
+    more: its node may be away.
+    """
     seen: Any = None
     changed = time.monotonic()
     while True:
@@ -79,19 +84,24 @@ def _until_reached(
         mine = {row["name"]: row for row in services if row.get("name") in counts}
         for line in lines_of(mine, [row for row in rows if row.get("service") in counts]):
             view.update(board.apply(line))
-        leaving = any(surplus(rows, name, count) for name, count in counts.items())
-        if (
-            mine
-            and not leaving
-            and all(settled(mine.get(name), count) for name, count in counts.items())
-        ):
+        there = bool(mine) and all(settled(mine.get(name), n) for name, n in counts.items())
+        if there and not too_many(rows, counts):
             return True
         now = (mine, [(row.get("id"), row.get("state"), row.get("ready")) for row in rows])
         if now != seen:
             seen, changed = now, time.monotonic()
-        elif time.monotonic() - changed > STUCK:
-            return False
+        elif time.monotonic() - changed > (LEAVING if there else STUCK):
+            return there
         time.sleep(LOOK)
+
+
+def too_many(rows: list[dict[str, Any]], counts: Mapping[str, int]) -> bool:
+    """Say whether tasks that are no longer wanted still run."""
+    return any(
+        sum(row.get("service") == name and row.get("state") not in boards.ENDED for row in rows)
+        > count
+        for name, count in counts.items()
+    )
 
 
 def settled(row: Mapping[str, Any] | None, count: int) -> bool:
@@ -99,18 +109,6 @@ def settled(row: Mapping[str, Any] | None, count: int) -> bool:
     if row is None:
         return False
     return row.get("tasks") == count and int(row.get("ready") or 0) >= count
-
-
-def surplus(rows: list[dict[str, Any]], service: str, count: int) -> bool:
-    """Say whether replicas that are too many still run; those of a dead node are not awaited."""
-    left = [
-        row
-        for row in rows
-        if row.get("service") == service
-        and row.get("state") not in boards.ENDED
-        and not str(row.get("status")).startswith("down: ")
-    ]
-    return len(left) > count
 
 
 def lines_of(

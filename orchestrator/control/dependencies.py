@@ -1,6 +1,7 @@
 """``depends_on`` as a graph: order, parallel generations, who waits for whom.
 
-networkx does the graph work. Edges point from a dependency to its dependent, so
+networkx does the graph work, and is loaded with the first graph: it costs a starting controller
+0.1 s and 12 MB. Edges point from a dependency to its dependent, so
 a topological order is the order of starting. Pure; services.py and removal.py ask.
 """
 
@@ -8,8 +9,6 @@ from __future__ import annotations
 
 from functools import lru_cache
 from typing import TYPE_CHECKING
-
-import networkx as nx
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -29,6 +28,8 @@ class Dependencies:
     """The dependency graph of one spec."""
 
     def __init__(self, spec: StackSpec) -> None:
+        import networkx as nx  # noqa: PLC0415 - see the module docstring
+
         self.spec = spec
         self.graph: nx.DiGraph[str] = nx.DiGraph()
         self.graph.add_nodes_from(sorted(spec.services))
@@ -61,6 +62,8 @@ class Dependencies:
 
     def all_dependents(self, services: Iterable[str]) -> set[str]:
         """Return every service that depends on one of these, directly or not."""
+        import networkx as nx  # noqa: PLC0415 - see the module docstring
+
         found: set[str] = set()
         for name in services:
             if name in self.graph:
@@ -69,6 +72,8 @@ class Dependencies:
 
     def closure(self, services: Iterable[str]) -> set[str]:
         """Return the services and everything they depend on."""
+        import networkx as nx  # noqa: PLC0415 - see the module docstring
+
         found = set(services)
         for name in tuple(found):
             if name in self.graph:
@@ -82,6 +87,8 @@ class Dependencies:
 
     def chain(self, blocked: str, root: str) -> list[str]:
         """Return the way from a blocked service down to the one it waits for."""
+        import networkx as nx  # noqa: PLC0415 - see the module docstring
+
         path: list[str] = nx.shortest_path(self.graph, root, blocked)
         return list(reversed(path))
 

@@ -9,8 +9,9 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.control.records import RESTING, TASKS, Kind
+from orchestrator.control.records import RELEASES, RESTING, TASKS, Kind
 from orchestrator.store import keys
+from specs.api import Release
 from specs.task import FINAL, Task
 
 if TYPE_CHECKING:
@@ -63,6 +64,9 @@ class Observed:
                 self._task(old if isinstance(old, Task) else None, new)
             elif isinstance(old, Task):
                 self.marks.pop(old.id, None)
+        elif kind is RELEASES and new is None and isinstance(old, Release):
+            # After `down -v` the numbers begin anew; the old one's standstill is not this one's.
+            self.progress_at.pop((old.stack, old.number), None)
         elif kind is RESTING:
             model = new or old
             key = (getattr(model, "network", ""), getattr(model, "address", ""))

@@ -15,7 +15,7 @@ from orchestrator.control.gates import failed_for_good
 from orchestrator.control.records import RELEASES, STACKS
 from orchestrator.control.services import ServiceState, Target
 from specs.api import Release, ReleaseState, Stack
-from specs.task import FINAL, Desired, Task, TaskState
+from specs.task import FINAL, Desired, Health, Task, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -256,6 +256,8 @@ def explain_task(cluster: Cluster, task: Task | None, verdict: str) -> Cause:
     reason = task.status.reason or (run.reason if run is not None else "")
     if reason and f"code {code}" not in reason:
         parts.append(reason)
+    if task.status.health is Health.UNHEALTHY and task.status.health_output.strip():
+        parts.append(f"its check said: {task.status.health_output.strip().splitlines()[-1][:200]}")
     if verdict and verdict != "it completed":
         parts.append(verdict)
     text = f"{task.service}: {task.name} {parts[0]}"

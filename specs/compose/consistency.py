@@ -119,7 +119,9 @@ class Consistency:
         target = self._services.get(name)
         if target is None:
             self._error(
-                f"the service {name!r} is not defined", path, self._suggest("services", name)
+                f"the service {name!r} is not defined",
+                path,
+                self._suggest("services", name) or f"add {name} under services:",
             )
         elif "build" not in target:
             self._error(f"the service {name!r} has no build", path, f"add build: to {name}")
@@ -142,7 +144,7 @@ class Consistency:
                 self._error(
                     f"the service {target!r} is not {state}",
                     f"{path}.network_mode",
-                    self._suggest("services", target),
+                    self._suggest("services", target) or f"add {target} under services:",
                     "undefined",
                 )
 
@@ -173,7 +175,7 @@ class Consistency:
                 self._error(
                     f"{name} depends on {target}, which is not defined",
                     f"{path}.depends_on.{target}",
-                    self._suggest("services", target),
+                    self._suggest("services", target) or f"add {target} under services:",
                     "undefined",
                 )
 

@@ -98,7 +98,11 @@ class Extends:
         services = tree.get("services")
         if not isinstance(services, Map):
             self._findings.error(
-                f"{absolute} has no services", code="extends", path=path, mark=mark
+                f"{absolute} has no services",
+                code="extends",
+                path=path,
+                mark=mark,
+                hint="name another file",
             )
             return None
         if base_name not in services:
@@ -114,13 +118,20 @@ class Extends:
             code="extends",
             path=path,
             mark=mark,
-            hint=did_you_mean(wanted, tuple(services)),
+            hint=did_you_mean(wanted, tuple(services))
+            or f"the file has: {', '.join(sorted(services)) or 'no services'}",
         )
 
     def _circular(self, chain: _Chain, path: str, mark: Any) -> None:
         steps = " extends ".join(f"{service} in {file}" for file, service in chain)
         what = "circular reference" if chain[-1] in chain[:-1] else "too long a chain"
-        self._findings.error(f"{what}: {steps}", code="cycle", path=path, mark=mark)
+        self._findings.error(
+            f"{what}: {steps}",
+            code="cycle",
+            path=path,
+            mark=mark,
+            hint="remove one of these extends",
+        )
 
 
 def _without(service: Map) -> Map:

@@ -7,12 +7,21 @@ later stages do not report what is only a consequence.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from specs.problems import Position, Problem
 
 if TYPE_CHECKING:
     from specs.compose.tree import Mark
+
+_ADVICE = re.compile(r": (?=(?:write|use|put|only) )")
+
+
+def _with_advice(message: str) -> tuple[str, str]:
+    """Split what a parser of values says into the message and what to write instead."""
+    parts = _ADVICE.split(message, maxsplit=1)
+    return (parts[0], parts[1]) if len(parts) > 1 else (message, "")
 
 
 class Findings:
@@ -38,6 +47,8 @@ class Findings:
         """Report something that makes the input unusable."""
         if mark is not None:
             position = mark.key_position if at_key else mark.position
+        if not hint:
+            message, hint = _with_advice(message)
         key = (message, path, str(position))
         if path:
             self._damage(path)

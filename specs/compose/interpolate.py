@@ -198,7 +198,7 @@ def _variables_of(template: str) -> Iterator[Variable]:
 
 
 def placeholders(template: str) -> list[tuple[str, str, str]]:
-    """Return (name, operator, right side) of the variables in a template; broken ones are left out."""
+    """Return (name, operator, right side) of each variable; broken ones are left out."""
     found: list[tuple[str, str, str]] = []
     at = 0
     while match := _START.search(template, at):

@@ -71,7 +71,9 @@ class _Walk:
                     code="bad-value",
                     path=path,
                     mark=mark,
-                    hint=_HINTS.get(shape.short, ""),
+                    hint=_SHORT_MOUNT
+                    if shape.short == "mount" and isinstance(value, str)
+                    else _HINTS.get(shape.short, ""),
                 )
                 return _BAD
             except (TypeError, AttributeError):
@@ -292,6 +294,7 @@ _FORMS: dict[str, Callable[[Any, Mark | None], Any]] = {
     "file-ref": _file_ref,
     "ulimit": _ulimit,
 }
+_SHORT_MOUNT = 'write "SOURCE:TARGET" or "SOURCE:TARGET:ro"'
 _HINTS = {
     "ports": 'write "HOST:CONTAINER", like "8080:80", with numbers from 1 to 65535',
     "mount": "write SOURCE:TARGET or SOURCE:TARGET:ro, or use the long form",

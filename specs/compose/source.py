@@ -88,7 +88,7 @@ def parse(text: bytes | str, file: str, findings: Findings) -> list[Document]:
     except _Refused:
         pass
     except yaml.MarkedYAMLError as error:
-        _syntax_error(error, file, findings)
+        _syntax_error(error, text, file, findings)
     except (yaml.YAMLError, UnicodeError) as error:
         findings.error(
             f"the file is not readable text: {getattr(error, 'reason', error)}",
@@ -105,7 +105,7 @@ def _position_of(text: bytes | str, offset: int | None, file: str) -> Position:
     return Position(file, before.count(newline) + 1, len(before) - before.rfind(newline))
 
 
-def _syntax_error(error: Any, file: str, findings: Findings) -> None:
+def _syntax_error(error: Any, text: bytes | str, file: str, findings: Findings) -> None:
     mark = error.problem_mark or error.context_mark
     message = error.problem or str(error)
     context = f" ({error.context})" if error.context and error.context != message else ""
@@ -118,12 +118,24 @@ def _syntax_error(error: Any, file: str, findings: Findings) -> None:
         hint = "put quotes around a value that contains ': ', or check the indentation"
     elif "did not find expected key" in message or "expected <block end>" in message:
         hint = "check the indentation of this line against the lines above"
+    elif "did not find expected ',' or" in message:
+        hint = "close the bracket or brace that is open here"
+    elif "cannot start any token" in message and mark:
+        hint = _token_hint(text, mark.index)
     findings.error(
         f"not valid YAML: {message}{context}",
         code="yaml",
         position=Position(file, mark.line + 1, mark.column + 1) if mark else Position(file, 1, 1),
         hint=hint,
     )
+
+
+def _token_hint(text: bytes | str, index: int) -> str:
+    shown = text.decode("utf-8", "replace") if isinstance(text, bytes) else text
+    rest = shown.removeprefix("\ufeff")[index:]
+    if rest.startswith("\t"):
+        return "indent with spaces: YAML does not allow tabs"
+    return f"put quotes around it: a value cannot begin with {rest[:1]}"
 
 
 class _Events:
@@ -160,6 +172,7 @@ class _Events:
                 self._refuse(
                     event.start_mark,
                     f"the alias *{event.anchor} has no anchor &{event.anchor} before it",
+                    "check the spelling; an anchor must stand above its aliases in the same file",
                 )
             return _Node("alias", target, None, plain=False, mark=event.start_mark)
         if depth >= MAX_DEPTH:
@@ -179,9 +192,12 @@ class _Events:
             following = self._next()
         return node
 
-    def _refuse(self, mark: Any, message: str) -> None:
+    def _refuse(self, mark: Any, message: str, hint: str = "use fewer levels") -> None:
         self._findings.error(
-            message, code="yaml", position=Position(self._file, mark.line + 1, mark.column + 1)
+            message,
+            code="yaml",
+            position=Position(self._file, mark.line + 1, mark.column + 1),
+            hint=hint,
         )
         raise _Refused
 
@@ -326,6 +342,7 @@ class _Builder:
                 code="yaml",
                 path=".".join(path),
                 position=Position(self._file, node.line, node.column),
+                hint="write <<: *name, with the anchor &name at a mapping",
             )
             return
         for key, item in value.items():
@@ -372,7 +389,10 @@ class _Builder:
 
     def _refuse(self, node: _Node, message: str) -> None:
         self._findings.error(
-            message, code="yaml", position=Position(self._file, node.line, node.column)
+            message,
+            code="yaml",
+            position=Position(self._file, node.line, node.column),
+            hint="use fewer aliases, or write the repeated parts out",
         )
         raise _Refused
 

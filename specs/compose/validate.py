@@ -93,7 +93,8 @@ class _Checker:
                 code="bad-value",
                 path=path,
                 mark=mark,
-                hint=did_you_mean(value, shape.enum) or f"write one of {', '.join(shape.enum)}",
+                hint=did_you_mean(value, shape.enum)
+                or f"write {'one of ' if len(shape.enum) > 1 else ''}{', '.join(shape.enum)}",
             )
             return False
         if shape.pattern is not None and not shape.pattern.search(value):
@@ -102,21 +103,22 @@ class _Checker:
                 code="bad-value",
                 path=path,
                 mark=mark,
-                hint=f"it must match {shape.pattern.pattern}",
+                hint=did_you_mean(value, tuple(shape.pattern.pattern.split("|")))
+                or f"it must match {shape.pattern.pattern}",
             )
             return False
         return True
 
     def _number(self, value: float, shape: Shape, path: str, mark: Mark | None) -> bool:
-        message = ""
+        message, hint = "", "write a plain number"
         if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 - NaN
             message = "infinities and not-a-number cannot be used"
         elif shape.low is not None and value < shape.low:
-            message = f"must be at least {shape.low}, not {value}"
+            message, hint = f"must be at least {shape.low}, not {value}", _range(shape)
         elif shape.high is not None and value > shape.high:
-            message = f"must be at most {shape.high}, not {value}"
+            message, hint = f"must be at most {shape.high}, not {value}", _range(shape)
         if message:
-            self._findings.error(message, code="bad-value", path=path, mark=mark)
+            self._findings.error(message, code="bad-value", path=path, mark=mark, hint=hint)
         return not message
 
     def _object(self, value: Map, shape: Shape, path: str, mark: Mark | None) -> bool:
@@ -134,7 +136,7 @@ class _Checker:
                 if not self.fits(value[key], found, dotted, marks.get(key)):
                     del value[key]
             elif not shape.open:
-                self._unknown_key(key, shape, path, dotted, marks.get(key))
+                self._unknown_key(key, value[key], shape, path, dotted, marks.get(key))
                 del value[key]
         missing = [
             key
@@ -197,7 +199,7 @@ class _Checker:
         )
 
     def _unknown_key(
-        self, key: str, shape: Shape, path: str, dotted: str, mark: Mark | None
+        self, key: str, value: Any, shape: Shape, path: str, dotted: str, mark: Mark | None
     ) -> None:
         if shape.names is not None:
             self._findings.error(
@@ -212,7 +214,10 @@ class _Checker:
         where = f"in {path}" if path else "at the top level"
         known = tuple(shape.fields or ())
         hint = (
-            did_you_mean(key, known, cutoff=0.85) or _belongs(key, path) or did_you_mean(key, known)
+            did_you_mean(key, known, cutoff=0.85)
+            or _belongs(key, path)
+            or did_you_mean(key, known)
+            or _looks_like_service(value, path)
         )
         self._findings.error(
             f"the key {key!r} is not known {where}",
@@ -239,6 +244,10 @@ def _describe(value: Any, kind: str) -> str:
 def _type_hint(value: Any, kind: str, shape: Shape, path: str) -> str:  # noqa: PLR0911 - a table of hints
     types = shape.types
     last = path.rpartition(".")[2]
+    if shape.bind == "duration" and kind in ("integer", "number"):
+        return f"write {value}s for seconds"
+    if shape.bind == "bool":
+        return "write true or false"
     if kind in ("integer", "number", "boolean") and "string" in types:
         return f'put quotes around it: "{str(value).lower() if kind == "boolean" else value}"'
     if kind == "array" and "object" in types and path in ("services", "networks", "volumes"):
@@ -252,9 +261,27 @@ def _type_hint(value: Any, kind: str, shape: Shape, path: str) -> str:  # noqa: 
         return f"put quotes around '{key}: ...', or write {key}=..."
     if kind == "null":
         return f"give {last} a value, or remove the line"
-    if kind == "string" and types == ("array",):
+    if kind == "string":
+        return _text_hint(value, shape, last)
+    if kind == "object" and "string" in types:
+        return "write one plain value; a mapping cannot stand here"
+    return "write one plain value, without brackets or a leading '- '" if kind == "array" else ""
+
+
+def _text_hint(value: str, shape: Shape, last: str) -> str:
+    if shape.types == ("array",):
+        if value.startswith("-"):
+            return "put a blank behind the dash"
         return f"write it as a list: [{value}]"
-    return ""
+    if "object" not in shape.types:
+        return ""
+    key, colon, rest = value.partition(":")
+    if colon and key in (shape.fields or {}):
+        return f"put a blank behind the colon: {key}: {rest}"
+    for likely in ("image", "driver"):
+        if likely in (shape.fields or {}):
+            return f"write '{likely}: {value}' on a line of its own below {last}:"
+    return f"write 'key: value' lines below {last}:"
 
 
 def did_you_mean(word: str, known: tuple[str, ...], *, cutoff: float = 0.7) -> str:
@@ -263,6 +290,18 @@ def did_you_mean(word: str, known: tuple[str, ...], *, cutoff: float = 0.7) -> s
 
     close = get_close_matches(word.lower(), known, n=1, cutoff=cutoff)
     return f"did you mean {close[0]}?" if close else ""
+
+
+def _looks_like_service(value: Any, path: str) -> str:
+    if not path and isinstance(value, dict) and ("image" in value or "build" in value):
+        return "a service stands below services:"
+    return ""
+
+
+def _range(shape: Shape) -> str:
+    if shape.low is not None and shape.high is not None:
+        return f"write a number from {shape.low} to {shape.high}"
+    return f"write {shape.low} or more" if shape.low is not None else f"at most {shape.high}"
 
 
 def _belongs(key: str, path: str) -> str:

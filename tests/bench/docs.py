@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import datetime
+import datetime as dt
 import re
 from pathlib import Path
 from typing import Any
@@ -13,7 +13,7 @@ PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "benchmarks.md"
 def write(line: str, texts: dict[str, tuple[str, str]], raw: dict[str, Any]) -> None:
     """Replace each measured subject's section; a subject not measured now keeps its old one."""
     page = PAGE.read_text() if PAGE.exists() else "# Benchmarks\n"
-    day = datetime.datetime.now(tz=datetime.UTC).date()
+    day = dt.datetime.now(tz=dt.UTC).date()
     for name, (title, text) in texts.items():
         loads = raw[name].get("load")
         when = f"{day}; {line}"

@@ -1,7 +1,7 @@
 """Measurements taken inside a lab host; standard library only, started there as a program.
 
-    inside.py time N ARGV...     run ARGV N times; wall and CPU seconds of each, as JSON
-    inside.py processes          every process: command line, PSS in KiB, CPU seconds so far
+inside.py time N ARGV...     run ARGV N times; wall and CPU seconds of each, as JSON
+inside.py processes          every process: command line, PSS in KiB, CPU seconds so far
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ DASH = "-"
 
 def machine() -> dict[str, str]:
     """Return kernel, processors, memory and the versions of everything involved."""
-    with open("/proc/cpuinfo", encoding="utf-8") as file:  # noqa: PTH123 - one line of one file
+    with open("/proc/cpuinfo", encoding="utf-8") as file:
         models = [line.partition(":")[2].strip() for line in file if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     found = {

@@ -33,9 +33,13 @@ DAEMONS = ("controller", "agent", "dns", "supervisor")
 OURS = r"^processes: \S+ .*(-m orchestrator|-m agent|orchestrator/supervisor\.py|agent\.dns)"
 # The daemons' doors are bound under a passing name.
 DOORS = r"^sockets: unix .*\.sock"
-ROOTS = "/run/corral /tmp /var/tmp /dev/shm /var/lib/corral/agent/tasks /var/lib/corral/agent/volumes"  # noqa: E501
+ROOTS = (
+    "/run/corral /tmp /var/tmp /dev/shm /var/lib/corral/agent/tasks /var/lib/corral/agent/volumes"  # noqa: E501
+)
 # Locks, logs of the daemons and what they rewrite while nothing of a stack is there.
-KEPT_FILES = re.compile(r"^/run/corral/[a-z.]+$|^/run/corral/agent/(build|dns|network|crun|spawner)")
+KEPT_FILES = re.compile(
+    r"^/run/corral/[a-z.]+$|^/run/corral/agent/(build|dns|network|crun|spawner)"
+)
 
 
 _numbers = itertools.count()

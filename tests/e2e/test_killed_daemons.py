@@ -12,6 +12,7 @@ import time
 
 import pytest
 
+
 pytestmark = pytest.mark.real
 
 SERVICE = """
@@ -81,7 +82,7 @@ class Life:
         assert "Traceback" not in err, f"{told}\n{err}"
         if command == "down":
             corral.until(f"{told}: gone", lambda: not corral.get("/v1/stacks")["stacks"][1:])
-            self.rolls, self.releases = 2, 0
+            self.rolls = 2
         else:
             self.reached(told)
             after = corral.processes()
@@ -90,7 +91,9 @@ class Life:
         if command in ("up", "change", "again"):
             releases = corral.get("/v1/stacks/app/releases")["releases"]
             newest = max(row["number"] for row in releases)
-            assert newest == self.releases + 1, f"{told}: {releases}"
+            # History outlives `down`, and an earlier test's may be there, too.
+            expected = self.releases + 1 if self.releases else newest
+            assert newest == expected, f"{told}: the release is there, once: {releases}"
             self.releases = newest
         assert corral.processes("other") == self.other, f"{told}: the other stack noticed"
         # A new supervisor adopts what lives and knows nothing of earlier crashes.

@@ -4,7 +4,6 @@ import json
 
 import jsonschema
 import pytest
-from tests.specs.corpus_files import STACKS, golden, load_stack, options_of, without_place
 
 import specs
 from specs.compose.fingerprint import service_hashes
@@ -13,6 +12,7 @@ from specs.compose.render import render
 from specs.compose.source import parse
 from specs.lint import lint
 from specs.problems import SpecError
+from tests.specs.corpus_files import STACKS, golden, load_stack, options_of, without_place
 
 SCHEMA = jsonschema.Draft7Validator(json_schema())
 each_stack = pytest.mark.parametrize("folder", STACKS, ids=lambda folder: folder.name)

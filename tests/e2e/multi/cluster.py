@@ -7,6 +7,7 @@ left, and every host is as it was before the first test.
 
 from __future__ import annotations
 
+import itertools
 import json
 import subprocess
 import sys
@@ -31,7 +32,7 @@ KEY = "/root/.ssh/id_ed25519"
 NODES = ("n1", "n2", "n3")
 PROGRAMS = Path(__file__).parent / "programs"
 # Our daemons come and go in these tests; everything else that runs must not.
-OURS = r"^processes: \S+ .*(-m orchestrator|-m agent|orchestrator/supervisor\.py|agent\.dns)"
+OURS = r"^processes: \S+ .*(-m orchestrator|-m agent|/supervisor\.py|agent\.dns)"
 # Of the files only those of tasks: a member's daemons rewrite their own.
 OF_TASKS = "/tmp /var/tmp /dev/shm /var/lib/corral/agent/tasks /var/lib/corral/agent/volumes /run/corral/agent/netns"  # noqa: E501
 # What the daemons of a member have that its first test made.
@@ -148,7 +149,7 @@ class Cluster:
             node,
             lambda words: (
                 "python" in words[0]
-                and any(pair == ("-m", module) for pair in zip(words, words[1:], strict=False))
+                and any(pair == ("-m", module) for pair in itertools.pairwise(words))
             ),
         )
 
@@ -179,7 +180,7 @@ class Cluster:
     # ---- traffic ----------------------------------------------------------------------------
 
     def ask(self, host: str, questions: list[tuple[str, str, int]]) -> list[list[str]]:
-        """Ask servers (protocol, address, port) from a host: [name, address seen, address asked]."""
+        """Ask (protocol, address, port) from a host; [name, address seen, address asked] each."""
         argv = ["python3", "-I", "-", json.dumps(questions)]
         program = (PROGRAMS / "ask.py").read_text()
         answer: list[list[str]] = json.loads(self.host(host).run(argv, stdin=program).stdout)
@@ -189,7 +190,7 @@ class Cluster:
     def load(
         self, addresses: list[str], port: int, *, connections: int = 2
     ) -> Iterator[dict[str, Any]]:
-        """Make requests from the client host meanwhile; the yielded figures are filled at the end."""
+        """Make requests from the client host meanwhile; the figures are filled in at the end."""
         argv = [sys.executable, "-I", "-c", (PROGRAMS / "load.py").read_text()]
         words = [",".join(addresses), str(port), str(connections)]
         process = self.client.popen([*argv, *words], **PIPES)
@@ -212,6 +213,8 @@ class Cluster:
         self("up", "-d")
         self("down", "-v", "-t", "0")
         self.baseline = {name: self.snapshot(name) for name in NODES}
+        for taken in self.baseline.values():
+            taken["processes"] = []  # only our daemons stay; a tool may just have been at work
 
     def snapshot(self, node: str) -> leaks.Snapshot:
         program = str(Path(leaks.__file__).resolve())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -694,3 +695,21 @@ def test_help_shows_no_placeholders(corral, capsys):
     with pytest.raises(SystemExit):
         corral("down", "--help")
     assert "SUPPRESS" not in capsys.readouterr().out
+
+
+def test_the_tree_of_a_removal_shows_what_it_waits_for():
+    from io import StringIO
+
+    from rich.console import Console
+
+    from orchestrator.cli.live import Tree
+
+    board = boards.Board("shop", "down")
+    board.apply(task("web-1", "running", message="stopping"))
+    board.apply(task("web-2", "running", message="stopping"))
+    board.apply(task("web-2", "removed"))
+    out = StringIO()
+    tree = Tree(board, Console(file=out, force_terminal=True, width=80, height=24))
+    tree.close()
+    assert "web-1  alpha  stopping" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
+    assert "web-2" not in out.getvalue()

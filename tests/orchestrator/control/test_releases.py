@@ -163,6 +163,20 @@ async def test_no_progress_until_the_deadline_fails_and_says_who_is_waited_for()
         assert "web waits for db to be healthy" in end.message
 
 
+async def test_a_stack_that_comes_again_is_not_held_to_its_former_life():
+    async with Rig() as rig:
+        await rig.up(project(web=replicas(2)), deadline=30.0)
+        await rig.deployed()
+        await asyncio.sleep(100)
+        await rig.control.remove("app", volumes=True, timeout=0)
+        await rig.until(lambda: not rig.cluster.releases)
+        rig.how["web"] = Behaviour(never_ready=True)
+        assert await rig.up(project(web=dict(CHECK)), deadline=30.0) == 1
+        start = rig.clock.monotonic()
+        assert "no progress for 30 s" in (await rig.end_of(within=100)).message
+        assert rig.clock.monotonic() - start > 29
+
+
 async def test_a_rejected_task_is_tried_elsewhere_before_the_release_fails():
     async with Rig(nodes=3) as rig:
         rig.how["web"] = Behaviour(reject="bind source /nope does not exist")

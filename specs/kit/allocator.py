@@ -1,0 +1,29 @@
+"""Keep a daemon's memory near what it uses: glibc's allocator, told to give back.
+
+Both daemons call :func:`frugal` first thing. Where the C library has no mallopt(3)
+(musl), nothing happens.
+"""
+
+from __future__ import annotations
+
+import ctypes
+
+_M_MMAP_THRESHOLD = -3
+_M_ARENA_MAX = -8
+_THRESHOLD = 128 * 1024
+_ARENAS = 2
+
+
+def frugal() -> None:
+    """Return large buffers to the kernel when they are freed, and share the threads' arenas.
+
+    By default the first freed large buffer raises the limit above which buffers are mapped
+    by themselves, and from then on they leave holes in the heap; and each of our dozen
+    threads gets an arena of its own, which is never given back.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError):
+        return
+    mallopt(_M_MMAP_THRESHOLD, _THRESHOLD)
+    mallopt(_M_ARENA_MAX, _ARENAS)

@@ -1,0 +1,162 @@
+"""The demo's steps as assertions: the guestbook on three hosts, from `up` to `down`."""
+
+from __future__ import annotations
+
+import json
+import re
+
+import pytest
+
+from orchestrator.lab.host import CHECKOUT
+from tests.e2e.multi.cluster import NODES
+
+pytestmark = pytest.mark.real
+PORT = 8080
+
+
+class Guestbook:
+    """The example's stack, its folder copied to n1, and requests from the client host."""
+
+    def __init__(self, cluster) -> None:
+        self.cluster = cluster
+        self.version = "1"
+        cluster.folder = "/root/guestbook"
+        cluster.first.copy_in(CHECKOUT / "examples" / "guestbook", cluster.folder)
+
+    def __call__(self, *words, **options):
+        settings = {
+            "GUESTBOOK_BASE": "corral/debian-base:12",
+            "GUESTBOOK_PORT": str(PORT),
+            "GUESTBOOK_VERSION": self.version,
+        }
+        return self.cluster(*words, env=settings, timeout=120, **options).stdout
+
+    def fetch(self, node, data="", check=True):
+        words = ["curl", "-sS", "--max-time", "5", "--fail", *(["--data", data] if data else [])]
+        done = self.cluster.client.run(
+            [*words, f"http://{self.cluster.ip(node)}:{PORT}/api"], check=check
+        )
+        return json.loads(done.stdout or "{}")
+
+    def ready(self, service):
+        return self.cluster.ready(service, stack="guestbook")
+
+    def nodes_of(self, service):
+        return sorted(row["node"] for row in self.ready(service))
+
+
+def test_the_guestbook_on_three_hosts(cluster, capsys):
+    book = Guestbook(cluster)
+    own = cluster.ip("client")
+
+    # It comes up, in dependency order, spread over the hosts.
+    book("up", "-d")
+    assert book.nodes_of("web") == list(NODES)
+    first = {
+        row["service"]: row
+        for row in cluster.get("/v1/stacks/guestbook/tasks", all=True)["tasks"]
+    }
+    migrated = cluster.task(first["migrate"])["status"]["runs"][-1]
+    assert migrated["exit_code"] == 0
+    assert migrated["finished_at"] <= min(row["started_at"] for row in book.ready("web"))
+
+    # The page through each node; the client is seen with its own address, in web's log too.
+    book.fetch("n1", data='{"name": "test", "text": "hello"}')
+    for node in NODES:
+        page = book.fetch(node)
+        assert page["entries"][0]["text"] == "hello"
+        assert page["client"] == own
+    assert own in book("logs", "--tail", "20", "web")
+
+    book("scale", "web=6")
+    assert book.nodes_of("web") == sorted([*NODES, *NODES])
+
+    # A changed version while requests run.
+    book.version = "2"
+    with cluster.load([cluster.ip(n) for n in NODES], PORT, connections=4) as figures:
+        book("up", "-d")
+    assert figures["failed"] == 0, figures["errors"]
+    assert figures["total"] > 200
+    assert {book.fetch(node)["version"] for node in NODES for _ in range(3)} == {"2"}
+    assert len(book.ready("web")) == 6
+
+    # One host loses power; all that may move runs elsewhere soon, and the data is still there.
+    (home,) = book.nodes_of("redis")
+    victim = "n3" if home != "n3" else "n2"
+    left = [node for node in NODES if node != victim]
+    cluster.lab.power_off(victim)
+    took = cluster.until(
+        "six ready web tasks and the proxy on two nodes",
+        lambda: book.nodes_of("web") == sorted(left * 3) and len(book.nodes_of("proxy")) == 1,
+        20,
+    )
+    with capsys.disabled():
+        print(f"\n{victim} powered off: recovered after {took:.1f} s", end="")
+    for node in left:
+        assert book.fetch(node)["entries"][0]["text"] == "hello"
+    assert cluster.nodes()[victim]["status"] == "down"
+
+    # It comes back: nothing twice, by the reports and by the processes.
+    cluster.lab.power_on(victim)
+    cluster.until("it is ready", lambda: cluster.nodes()[victim]["status"] == "ready", 40)
+    cluster.until(
+        "no surplus",
+        lambda: len(cluster.rows(stack="guestbook")) == 8
+        and sum(cluster.containers(node) for node in NODES) == 8,
+    )
+    assert len(book.ready("web")) == 6
+    assert book.fetch(victim)["entries"][0]["text"] == "hello"
+
+    book("down", "-v")
+    assert cluster.get("/v1/stacks")["stacks"] == []
+    assert [cluster.containers(node) for node in NODES] == [0, 0, 0]
+
+
+LINE = re.compile(r"^(tick-\d) +\| (\S+) (\d+)$")
+TICK = """
+services:
+  tick:
+    image: corral/debian-base:12
+    init: true
+    command: [bash, -c, "while :; do echo $$HOSTNAME $$(date +%s%N); sleep 0.2; done"]
+    deploy: {replicas: 3}
+"""
+
+
+def test_commands_reach_every_host(cluster):
+    cluster.compose(TICK)
+    cluster("up", "-d")
+    table = cluster("ps").stdout
+    assert [name for name in NODES if f" {name} " in table] == list(NODES)
+
+    cluster.until("some lines", lambda: cluster("logs", "tick").stdout.count("\n") > 15)
+    lines = [LINE.match(line) for line in cluster("logs", "tick").stdout.splitlines()]
+    assert all(lines)
+    assert {line[1] for line in lines} == {"tick-1", "tick-2", "tick-3"}
+    # Merged by time: what the containers said of the time is in order (the hosts share a clock).
+    times = [int(line[3]) for line in lines]
+    disorder = max(max(times[:n]) - times[n] for n in range(1, len(times)))
+    assert disorder < 50_000_000, f"{disorder} ns out of order"
+    assert len(cluster("logs", "--tail", "2", "tick").stdout.splitlines()) == 6
+
+    rows = cluster.rows("tick")
+    for row in rows:
+        index = row["name"].rpartition("-")[2]
+        words = ("tick", "sh", "-c", "cat /etc/hosts; exit 7")
+        said = cluster("exec", "-T", "--index", index, *words, code=7).stdout
+        assert row["addresses"][0] in said
+
+    before = cluster.processes()
+    cluster("restart", "-t", "1", "tick")
+    after = cluster.processes()
+    assert before.keys() == after.keys()
+    assert all(before[task][0] == after[task][0] for task in before)
+    assert all(before[task] != after[task] for task in before)
+
+    cluster("scale", "tick=5")
+    assert len(cluster.ready("tick")) == 5
+    cluster("scale", "tick=1")
+    cluster.until("one is left", lambda: sum(map(cluster.containers, NODES)) == 1)
+    assert len(cluster.rows("tick")) == 1
+    cluster("down", "-t", "0")
+    assert [cluster.containers(node) for node in NODES] == [0, 0, 0]

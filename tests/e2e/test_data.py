@@ -1,0 +1,111 @@
+"""Secrets, configs, volumes: what is in the container, what is on disk, what stays."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.real
+
+CANARY = "canary-5f2b0c9e71"
+STACK = """
+services:
+  app:
+    image: busybox
+    command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.05; done"]
+    secrets:
+      - token
+      - {source: token, target: /etc/app/token, mode: 0440, uid: "65534", gid: "65534"}
+    configs:
+      - {source: settings, target: /etc/app/settings.ini}
+    healthcheck: {test: [CMD, test, -s, /run/secrets/token], interval: 200ms}
+  other:
+    image: busybox
+    command: [sleep, inf]
+    stop_grace_period: 0s
+secrets: {token: {file: ./token.txt}}
+configs: {settings: {file: ./settings.ini}}
+"""
+
+
+def sh(corral, script, service="app"):
+    return corral("exec", "-T", service, "sh", "-c", script).stdout.strip()
+
+
+def test_secrets_reach_the_container_and_nothing_else(corral):
+    corral.compose(STACK, **{"token.txt": CANARY, "settings.ini": "[app]\nname = x\n"})
+    corral("up", "-d")
+    assert sh(corral, "cat /run/secrets/token") == CANARY
+    assert sh(corral, "stat -c '%a %u %g' /run/secrets/token") == "400 0 0"
+    assert sh(corral, "cat /etc/app/token; stat -c ' %a %u %g' /etc/app/token") == (
+        f"{CANARY} 440 65534 65534"
+    )
+    assert sh(corral, "grep ' /run/secrets' /proc/mounts | head -1").split()[2] == "tmpfs"
+    assert sh(corral, "ls /run/secrets 2>/dev/null | wc -l", "other") == "0"
+    assert sh(corral, "cat /etc/app/settings.ini") == "[app]\nname = x"
+
+    # Not in argv or environment of any process, no log, no state file, no database.
+    found = corral.sh(
+        f"grep -rla {CANARY} /var/lib/corral /var/log /tmp /var/tmp /etc 2>/dev/null; "
+        f"grep -la {CANARY} /proc/[0-9]*/cmdline /proc/[0-9]*/environ 2>/dev/null "
+        "| grep -v /proc/$$/ ; true"
+    ).splitlines()
+    assert [path for path in found if "/proc/" not in path] == []
+    assert CANARY not in corral("config").stdout + corral("ps", "-a", "--format", "json").stdout
+    assert CANARY not in str(corral.get("/v1/stacks/app/releases"))
+    # What is on the node is on tmpfs, for root.
+    places = corral.sh(f"grep -rlE '{CANARY}' /run/corral 2>/dev/null || true").splitlines()
+    for place in places:
+        kind, mode = corral.sh(f"stat -f -c %T '{place}'; stat -c %a '{place}'").split()
+        assert kind == "tmpfs"
+        assert mode in ("400", "440", "600"), place
+
+    # Changed contents are a changed spec: the user is replaced, others are not.
+    before = corral.processes()
+    corral.host.write(f"{corral.folder}/token.txt", CANARY + "-2")
+    corral("up", "-d")
+    after = corral.processes()
+    assert sh(corral, "cat /run/secrets/token") == CANARY + "-2"
+    assert len(after.items() & before.items()) == 1
+    corral("down", "-v")
+    corral.until("gone from the node", lambda: corral.sh(
+        f"grep -rla {CANARY} /run /var/lib/corral 2>/dev/null || true") == "")  # fmt: skip
+
+
+def test_a_missing_secret_file_is_refused_with_its_line(corral):
+    corral.compose(STACK, **{"settings.ini": ""})
+    said = corral("up", "-d", code=1).stderr
+    assert "token.txt" in said
+    assert "compose.yaml:" in said
+
+
+VOLUME = """
+services:
+  db:
+    image: local/db:1
+    build:
+      context: .
+      dockerfile_inline: |
+        FROM busybox
+        RUN mkdir -p /data/sub && echo seed > /data/sub/seed && chown -R 65534:65534 /data
+    command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.05; done"]
+    volumes: ["data:/data", "/data2", "./bound:/bound:ro"]
+volumes: {data: {}}
+"""
+
+
+def test_a_named_volume_is_filled_once_and_outlives_down(corral):
+    corral.compose(VOLUME, **{"bound/file": "from the host\n"})
+    corral("up", "-d", timeout=90)
+    assert sh(corral, "cat /data/sub/seed; stat -c %u /data", "db") == "seed\n65534"
+    assert sh(corral, "cat /bound/file", "db") == "from the host"
+    assert "ead-only" in corral("exec", "-T", "db", "touch", "/bound/x", code=1).stderr
+    sh(corral, "echo changed > /data/sub/seed; echo new > /data/new", "db")
+    corral("down")
+    assert "app_data" in corral.sh("ls /var/lib/corral/agent/volumes")
+    corral("up", "-d")
+    assert sh(corral, "cat /data/sub/seed /data/new", "db") == "changed\nnew", "filled only once"
+    corral("down", "-v")
+    assert "app_data" not in corral.sh("ls /var/lib/corral/agent/volumes")
+    assert corral.sh(f"cat {corral.folder}/bound/file") == "from the host", "never a bind's source"
+    corral("up", "-d")
+    assert sh(corral, "cat /data/sub/seed; ls /data", "db") == "seed\nsub"

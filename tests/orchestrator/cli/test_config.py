@@ -1,0 +1,242 @@
+"""`corral config` and `corral lint`: every flag, offline."""
+
+import json
+
+import jsonschema
+import pytest
+
+BASE = """\
+name: shop
+services:
+  web:
+    image: nginx:${TAG:-1}
+    environment: {A: "$B", BARE: }
+    env_file: e.env
+    volumes: ["./src:/src"]
+    configs: [site]
+    secrets: [key]
+  job: {image: "job:2", profiles: [extra], networks: [side], user: "${MUST:?say who}"}
+networks: {side: }
+volumes: {unused: }
+configs: {site: {content: "v $TAG"}}
+secrets: {key: {environment: SECRET}}
+"""
+
+
+@pytest.fixture
+def shop(clean_environment):
+    work = clean_environment.work
+    (work / "compose.yaml").write_text(BASE)
+    (work / "compose.override.yaml").write_text("services: {web: {image: 'nginx:${TAG}-alpine'}}\n")
+    (work / "e.env").write_text("FILE=1\n")
+    (work / ".env").write_text("TAG=7\nB=b\nMUST=me\n")
+    return work
+
+
+def test_the_model_loads_back(shop, corral):
+    shown = corral("config")
+    assert shown.code == 0
+    (shop / "again.yaml").write_text(shown.out)
+    again = corral("-f", "again.yaml", "--env-file", "/dev/null", "config")
+    assert again.out == shown.out
+    assert json.loads(corral("config", "--format", "json").out)["name"] == "shop"
+
+
+@pytest.mark.parametrize(
+    ("flags", "lines"),
+    [
+        (("--services",), ["web"]),
+        (("--images",), ["nginx:7-alpine"]),
+        (("--networks",), ["default"]),
+        (("--volumes",), []),
+        (("--profiles",), ["extra"]),
+        (("--models",), []),
+    ],
+)
+def test_lists(shop, corral, flags, lines):
+    assert corral("config", *flags).out.splitlines() == lines
+
+
+def test_all_resources_keeps_what_nobody_uses(shop, corral):
+    assert corral("--all-resources", "config", "--volumes").out == "unused\n"
+    assert corral("config", "--networks", "job").out == "side\n"
+    assert corral("--profile", "*", "config", "--services").out == "job\nweb\n"
+
+
+def test_variables_and_environment(shop, corral):
+    rows = [line.split() for line in corral("config", "--variables").out.splitlines()]
+    assert ["MUST", "true"] in rows
+    assert ["B", "false"] in rows
+    by_name = json.loads(corral("config", "--variables", "--format", "json").out)
+    assert by_name["MUST"] == {"name": "MUST", "required": True, "default": "", "alternate": ""}
+    assert "TAG=7" in corral("config", "--environment").out.splitlines()
+
+
+@pytest.mark.parametrize(
+    ("flag", "present"),
+    [
+        ("--no-interpolate", "nginx:${TAG}-alpine"),
+        ("--no-path-resolution", "source: ./src"),
+        ("--no-env-resolution", "env_file"),
+    ],
+)
+def test_stages_can_be_left_out(shop, corral, flag, present):
+    assert present in corral("config", flag).out
+    assert present not in corral("config").out
+
+
+def test_no_normalize_and_no_consistency(shop, corral):
+    assert "default" not in corral("config", "--no-normalize").out
+    (shop / "compose.yaml").write_text("services: {web: {image: 'x:1', networks: [gone]}}\n")
+    (shop / "compose.override.yaml").unlink()
+    assert corral("config", "-q").code == 1
+    assert corral("config", "-q", "--no-consistency").code == 0
+
+
+def test_the_hash_covers_configs_and_not_secrets(shop, corral, monkeypatch):
+    first = corral("config", "--hash", "*").out
+    assert first == corral("config", "--hash", "web").out
+    assert len(first.split()[1]) == 64
+    monkeypatch.setenv("SECRET", "other")
+    assert corral("config", "--hash", "*").out == first
+    (shop / "compose.yaml").write_text(BASE.replace('"v $TAG"', '"w $TAG"'))
+    changed = corral("config", "--hash", "*").out
+    assert changed != first
+    (shop / "compose.yaml").write_text(BASE.replace('"v $TAG"', '"w $TAG"') + "x-note: 1\n")
+    assert corral("config", "--hash", "*").out == changed
+    assert "no such service" in corral("config", "--hash", "nobody").err
+
+
+def test_explain_a_path(shop, corral, monkeypatch):
+    monkeypatch.setenv("TAG", "8")
+    lines = corral("config", "--explain", "services.web.image").out.splitlines()
+    assert lines[0] == 'services.web.image = "nginx:8-alpine"'
+    assert lines[1].startswith("  compose.yaml:4:12  set")
+    assert '$TAG = "8" from environment' in lines[2]
+    assert lines[3].startswith("  compose.override.yaml:1:25  overridden by a later file")
+    assert "e.env:1" in corral("config", "--explain", "services.web.environment.FILE").out
+    assert "implied" in corral("config", "--explain", "services.web.networks").out
+
+
+def test_explain_a_variable(shop, corral, monkeypatch):
+    monkeypatch.setenv("TAG", "8")
+    text = corral("config", "--explain", "TAG").out
+    assert text.startswith('TAG = "8"\n  from environment\n')
+    assert "also set at .env:1, which does not count here" in text
+    assert "used by services.web.image (compose.override.yaml:1:25)" in text
+    wrong = corral("config", "--explain", "services.web.imag")
+    assert wrong.code == 1
+    assert "did you mean services.web.image?" in wrong.err
+
+
+def test_the_schema_is_one(shop, corral):
+    schema = json.loads(corral("config", "--schema").out)
+    jsonschema.Draft7Validator.check_schema(schema)
+    check = jsonschema.Draft7Validator(schema)
+    service = {"image": "x", "x-corral": {"on_unhealthy": "keep"}}
+    assert check.is_valid({"services": {"web": service}, "x-corral": {"deadline": "10m"}})
+    assert not check.is_valid({"services": {"web": {"x-corral": {"on_unhealthy": "panic"}}}})
+    assert not check.is_valid({"services": {"web": {"helthcheck": {}}}})
+    assert check.is_valid({"services": {"web": {"depends_on": {"a": {"condition": "${C}"}}}}})
+
+
+def test_output_goes_to_a_file(shop, corral, tmp_path):
+    assert corral("config", "-o", tmp_path / "out.yaml").out == ""
+    assert "nginx:7-alpine" in (tmp_path / "out.yaml").read_text()
+    refused = corral("config", "-o", tmp_path / "no" / "out.yaml")
+    assert refused.code != 0
+    assert "cannot write" in refused.err
+
+
+def test_digests_need_the_controller(shop, corral):
+    refused = corral("config", "--resolve-image-digests")
+    assert refused.code == 1
+    assert "only the controller knows the digests" in refused.err
+
+
+def test_digests_come_from_the_running_tasks(monkeypatch):
+    from orchestrator.cli.config_questions import with_digests
+    from orchestrator.cli.errors import CliError
+
+    class Controller:
+        def get(self, path, **query):
+            if path.endswith("/tasks"):
+                return {"tasks": [{"id": "t1", "service": "web", "release": 1}]}
+            return {"spec": {"image": "nginx:7", "image_digest": "sha256:aa"}}
+
+    model = {"name": "shop", "services": {"web": {"image": "nginx:7"}}}
+    assert with_digests(model, Controller())["services"]["web"]["image"] == "nginx:7@sha256:aa"
+    model["services"]["job"] = {"image": "job:2"}
+    with pytest.raises(CliError, match="job:2"):
+        with_digests(model, Controller())
+
+
+def test_lint_says_everything_at_once(shop, corral):
+    (shop / "compose.override.yaml").unlink()
+    (shop / "compose.yaml").write_text(
+        "services:\n"
+        "  web:\n"
+        "    image: nginx\n"
+        "    helthcheck: {test: x}\n"
+        "    depends_on: [db]\n"
+        "    gpus: all\n"
+        "    environment: {V: 1.10}\n"
+    )
+    result = corral("lint")
+    assert result.code == 1
+    for word in (
+        "compose.yaml:4:5: error: services.web.helthcheck",
+        "did you mean healthcheck?",
+        "web depends on db, which is not defined",
+        "corral does not run `gpus`",
+        "1.10 is read as the number 1.1",
+        "names no version",
+        "refused: gpus",
+        "3 errors, 2 warnings",
+    ):
+        assert word in result.out
+    data = json.loads(corral("lint", "--format", "json").out)
+    assert {row["key"]: row["verdict"] for row in data["keys"]}["services.*.gpus"] == "refused"
+    assert len(data["problems"]) == 5
+
+
+def test_lint_strict(shop, corral):
+    assert corral("lint").code == 0  # an unused volume is only a warning
+    assert corral("lint", "--strict").code == 1
+    (shop / "compose.yaml").write_text("services: {web: {image: 'nginx:1'}}\n")
+    assert corral("lint", "--strict").code == 0
+
+
+LINT_RULES = [
+    ("image: a", "floating-tag"),
+    ("image: a:latest", "floating-tag"),
+    ("environment: ['A=\"b\"']", "quotes-in-value"),
+    ("environment: ['A= b']", "blank-in-value"),
+    ("environment: {A: 0644}", "unquoted-number"),
+    ("secrets: [{source: key, mode: 440}]", "decimal-mode"),
+    ("command: run && stop", "no-shell"),
+    ("entrypoint: [npm start]", "one-word"),
+    ("healthcheck: {test: [CMD, curl -f x]}", "one-word"),
+    ("depends_on: {db: {condition: service_healthy}}", "no-healthcheck"),
+    ("depends_on: {db: {condition: service_completed_successfully}}", "never-completes"),
+    ("ports: ['80:80', '127.0.0.1:80:81']", "port-clash"),
+    ("mem_limit: 512", "tiny-memory"),
+    ("labels: {a: b}", "unused"),
+]
+
+
+@pytest.mark.parametrize(("body", "code"), LINT_RULES)
+def test_each_rule_of_lint(clean_environment, corral, body, code):
+    work = clean_environment.work
+    image = "" if body.startswith("image") else "    image: a:1\n"
+    used = "" if code == "unused" else "    secrets: [key]\n" if "secrets" not in body else ""
+    (work / "compose.yaml").write_text(
+        f"services:\n  web:\n{image}    {body}\n{used}"
+        "  db: {image: 'db:1', restart: always}\nsecrets: {key: {environment: K}}\n"
+    )
+    data = json.loads(corral("lint", "--format", "json").out)
+    assert [problem["code"] for problem in data["problems"]] == [code]
+    problem = data["problems"][0]
+    assert problem["severity"] == "warning"
+    assert problem["position"]
+    assert problem["hint"]
