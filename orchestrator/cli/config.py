@@ -56,6 +56,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="name images by the digests of the running release",
     )
+    add(
+        "--lock-image-digests",
+        action="store_true",
+        help="print an override file that pins the images to these digests",
+    )
 
 
 def run(args: argparse.Namespace, session: Session) -> int:
@@ -90,8 +95,10 @@ def _about(project: Project, args: argparse.Namespace, session: Session) -> str:
 
         return explain.explain(project, args.explain)
     model = project.model
-    if args.resolve_image_digests:
+    if args.resolve_image_digests or args.lock_image_digests:
         model = ask.with_digests(model, session.client)
+    if args.lock_image_digests:
+        model = ask.images_only(model)
     from specs.compose.render import render
 
     return render(model, args.format or "yaml", double=not args.no_interpolate)

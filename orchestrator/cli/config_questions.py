@@ -100,6 +100,16 @@ def with_digests(model: dict[str, Any], client: Client) -> dict[str, Any]:
     return {**model, "services": services}
 
 
+def images_only(model: dict[str, Any]) -> dict[str, Any]:
+    """Return an override file's model: the images and nothing else."""
+    services: dict[str, Any] = model["services"]
+    return {
+        "services": {
+            name: {"image": spec["image"]} for name, spec in services.items() if spec.get("image")
+        }
+    }
+
+
 def _pinned(stack: str, client: Client) -> dict[str, str]:
     """Return image -> digest of the stack's tasks, newest release last. Raises CliError."""
     from orchestrator.client import NotFound, Unavailable, quote

@@ -155,7 +155,7 @@ def test_digests_need_the_controller(shop, corral):
 
 
 def test_digests_come_from_the_running_tasks(monkeypatch):
-    from orchestrator.cli.config_questions import with_digests
+    from orchestrator.cli.config_questions import images_only, with_digests
     from orchestrator.cli.errors import CliError
 
     class Controller:
@@ -166,6 +166,9 @@ def test_digests_come_from_the_running_tasks(monkeypatch):
 
     model = {"name": "shop", "services": {"web": {"image": "nginx:7"}}}
     assert with_digests(model, Controller())["services"]["web"]["image"] == "nginx:7@sha256:aa"
+    assert images_only(with_digests(model, Controller())) == {
+        "services": {"web": {"image": "nginx:7@sha256:aa"}}
+    }
     model["services"]["job"] = {"image": "job:2"}
     with pytest.raises(CliError, match="job:2"):
         with_digests(model, Controller())
