@@ -17,6 +17,7 @@ import shutil
 import signal
 import subprocess
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -36,6 +37,7 @@ from agent.runtime.spawner import Spawner, is_mounted, share, unshare
 from agent.server import Server, listen
 from agent.worker import Worker
 from specs.kit.clock import SystemClock
+from specs.kit.door import keep_open
 from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
 
@@ -208,17 +210,27 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
             )
             await api.setup()
             try:
-                door = listen(config.socket, config.group)
-                await web.SockSite(api, door).start()
+                await _open(api, config)
+                reopen = partial(_open, api, config)
+                door = group.create_task(keep_open(config.socket, reopen), name="door")
                 notify("READY=1")
                 log.info("the agent serves", extra={"socket": str(config.socket)})
                 await stop.wait()
                 notify("STOPPING=1")
+                door.cancel()
             finally:
                 await api.cleanup()
                 for task in (work, *background):
                     task.cancel()
     log.info("the agent stopped; containers stay")
+
+
+async def _open(api: web.AppRunner, config: Config) -> None:
+    """Listen at the socket's path; connections made before stay."""
+    old = list(api.sites)
+    await web.SockSite(api, listen(config.socket, config.group)).start()
+    for site in old:
+        await site.stop()
 
 
 def _prober(containers: OciContainers) -> Prober:

@@ -37,6 +37,10 @@ class SecretFs:
 
     def __init__(self, run_dir: Path) -> None:
         self._root = run_dir / "files"
+        self._make_root()
+
+    def _make_root(self) -> None:
+        """Make the parent of all; again at each use, because people tidy up below /run."""
         self._root.mkdir(parents=True, exist_ok=True, mode=0o711)
 
     def _home(self, task: str) -> Path:
@@ -64,6 +68,7 @@ class SecretFs:
         data = [_decode(ref, contents) for ref, _ in files]
         home = self._home(task)
         try:
+            self._make_root()
             home.mkdir(mode=0o711, exist_ok=True)
             if not self.mounted(task):
                 _mount_tmpfs(home, sum(len(item) + 4096 for item in data) + _ROOM)
@@ -76,7 +81,8 @@ class SecretFs:
                 options = _OPTIONS if mode == _CONFIG_MODE else (*_OPTIONS, "noexec")
                 mounts.append(BoundMount(str(path), ref.target, "bind", options))
         except OSError as error:
-            raise Later(f"cannot place the secrets of {task}: {error.strerror}") from None
+            where = f" ({error.filename})" if error.filename else ""
+            raise Later(f"cannot place its secrets and configs: {error.strerror}{where}") from None
         return mounts
 
     def remove(self, task: str) -> None:

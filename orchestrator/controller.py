@@ -34,6 +34,7 @@ from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
 from specs.api import Version
 from specs.kit.clock import SystemClock
+from specs.kit.door import keep_open
 from specs.kit.sdnotify import notify
 
 if TYPE_CHECKING:
@@ -122,11 +123,13 @@ async def compose(
                     join_local_agent(nodes, cluster, local, clock, found), name="local-agent"
                 )
             )
-        async with app.serve(app.make(parts), config.socket):
+        async with app.serve(app.make(parts), config.socket) as reopen:
+            door = group.create_task(keep_open(config.socket, reopen), name="door")
             log.info("ready", extra={"cluster": found.id, "socket": str(config.socket)})
             notify("READY=1")
             await stopped.wait()
             notify("STOPPING=1")
+            door.cancel()
         for loop in loops:
             loop.cancel()
 

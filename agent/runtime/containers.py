@@ -143,6 +143,7 @@ class OciContainers:
             ) from None
         exits.remove_cgroup(self.cgroup, task)
         await self.runtime.delete(task)
+        await self.runtime.spawner.forget(f"{self.cgroup}/{task}")
         self._remove_run_files(task)
 
     def _kill_monitor(self, task: str) -> None:

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 BACKSTOP = 100  # conmon truncates each time it has written this many times the rotation size
 FILES_MAX = 100  # of a task that crashes for ever with little output
 LOOK_AGAIN = 2.0  # seconds after which a follower looks without having been woken
+COARSE = 0.05  # seconds a file's time may be behind the clock
 CHUNK = 256 * 1024
 LINE_MAX = 1 << 20  # a line without end is shown in pieces of this size
 _NAME = re.compile(r"(\d{6})(?:\.(\d{6}))?\.log")
@@ -61,6 +62,15 @@ def pieces(directory: Path) -> list[Piece]:
                 sequence = int(match[2]) if match[2] else _CURRENT
                 found.append(Piece(int(match[1]), sequence, entry.path))
     return sorted(found)
+
+
+def newest_write(directory: Path) -> float:
+    """Return when the task printed last; no line written until now has a later time."""
+    latest = 0.0
+    for piece in pieces(directory):
+        with contextlib.suppress(FileNotFoundError):
+            latest = max(latest, Path(piece.path).stat().st_mtime)
+    return latest + COARSE
 
 
 def rotate(directory: Path, bundle: Path, run: int, limits: LogConfig) -> bool:
@@ -142,6 +152,11 @@ class Assembler:
         """Return how many lines have begun and not ended."""
         return len(self._partial)
 
+    @property
+    def streams(self) -> set[str]:
+        """Return the streams with a line that has begun and not ended."""
+        return set(self._partial)
+
     def flush(self) -> Iterator[LogLine]:
         """Yield what was never finished: output without a newline at its end."""
         yield from self._partial.values()
@@ -154,7 +169,7 @@ def last_lines(directory: Path, count: int, since: float | None = None) -> list[
     for piece in reversed(pieces(directory)):
         if len(found) >= count:
             break
-        found = [*_lines_of(piece), *found]
+        found = [*_lines_of(piece, count - len(found)), *found]
         if since is not None and found and found[0].time < since:
             break
     if since is not None:
@@ -162,14 +177,38 @@ def last_lines(directory: Path, count: int, since: float | None = None) -> list[
     return found[-count:] if count else []
 
 
-def _lines_of(piece: Piece) -> list[LogLine]:
-    assembler = Assembler(piece.run)
+def _lines_of(piece: Piece, count: int) -> list[LogLine]:
     try:
         with Path(piece.path).open("rb") as file:
-            data = file.read(64 << 20)
+            lines, assembler, _ = end_lines(file.fileno(), count, piece.run)
     except FileNotFoundError:
         return []
-    return [*assembler.feed(data), *assembler.flush()]
+    return [*lines, *assembler.flush()]
+
+
+def end_lines(fd: int, count: int, run: int) -> tuple[list[LogLine], Assembler, int]:
+    """Return at least the last ``count`` lines there are, the unfinished rest, the file's size.
+
+    Reads backwards as far as is needed: a container may print faster than a file is read whole.
+    """
+    size = os.fstat(fd).st_size
+    window = CHUNK
+    while True:
+        start = max(0, size - window)
+        data = os.pread(fd, size - start, start)
+        assembler = Assembler(run)
+        if start == 0:
+            return list(assembler.feed(data)), assembler, size
+        # The first line of each stream may have begun before the window.
+        begun: set[str] = set()
+        lines = []
+        for line in assembler.feed(data[data.find(b"\n") + 1 :]):
+            if line.stream in begun:
+                lines.append(line)
+            begun.add(line.stream)
+        if len(lines) >= count and assembler.streams <= begun:
+            return lines, assembler, size
+        window *= 4
 
 
 class Reader:
@@ -189,17 +228,25 @@ class Reader:
     ) -> AsyncGenerator[LogLine, None]:
         """Yield lines; with ``follow`` until ``over`` says that no more can come."""
         position = _Position(self._directory)
+        # Without follow the end is now: a container may print faster than anybody reads.
+        end = None if follow else newest_write(self._directory)
         if tail is not None:
             # Where reading goes on is fixed before the tail is read: nothing is lost in between;
             # what was printed meanwhile is part of the tail and skipped below by position.
             lines = await asyncio.to_thread(position.tail, tail, since)
             for line in lines:
                 yield line
+            if not follow:
+                for line in position.flush():
+                    yield line
+                return
         with self._inotify.watch(self._directory) as changed:
             while True:
                 changed.clear()
                 finished = over()
                 async for line in self._drain(position, since):
+                    if end is not None and line.time > end:
+                        return
                     yield line
                 if not follow or finished:
                     for line in position.flush():
@@ -238,19 +285,24 @@ class _Position:
         earlier = found[:-1]
         newest = found[-1]
         self._enter(newest)
-        lines: list[LogLine] = []
-        while (more := self._read()) is not None:
-            lines.extend(more)
-            lines = lines[-count:] if count else []
+        lines = self._end(count)
         # An unfinished line is shown when it is finished: it has its place in the count.
         count = max(count - self._assembler.unfinished, 0)
         for piece in reversed(earlier):
             if len(lines) >= count:
                 break
-            lines = [*_lines_of(piece), *lines]
+            lines = [*_lines_of(piece, count - len(lines)), *lines]
         if since is not None:
             lines = [line for line in lines if line.time >= since]
         return lines[-count:] if count else []
+
+    def _end(self, count: int) -> list[LogLine]:
+        """Return at least the last ``count`` lines of the open file and go to its end of now."""
+        if self._fd < 0:
+            return []
+        lines, self._assembler, size = end_lines(self._fd, count, self._run)
+        os.lseek(self._fd, size, os.SEEK_SET)
+        return lines
 
     def more(self) -> list[LogLine] | None:
         """Return the next lines, maybe none yet of a long one; None = at the end for now."""
@@ -285,7 +337,9 @@ class _Position:
             with contextlib.suppress(FileNotFoundError):
                 if Path(piece.path).stat().st_ino == inode:
                     return found[place + 1] if place + 1 < len(found) else None
-        # Ours was pruned while we were behind: go on with the oldest there is.
+        # Ours was pruned while we were behind: go on with the oldest there is, and not with the
+        # beginning of a line whose end is gone.
+        self._assembler = Assembler(self._run)
         return found[0] if found else None
 
     def _enter(self, piece: Piece) -> None:

@@ -15,6 +15,7 @@ import asyncio
 import ctypes
 import os
 import select
+import shutil
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -75,7 +76,8 @@ def _enter_own_namespace() -> None:
     if is_mounted(UNIFIED):
         # Covered, not only unmounted: crun makes plain directories there, which would stay behind.
         _libc.umount2(os.fsencode(UNIFIED), _MNT_DETACH)
-        _mount("tmpfs", UNIFIED, "tmpfs", 0, "mode=0755,size=1m")
+        # A file of one page for every container, as long as it is there (see `forget`).
+        _mount("tmpfs", UNIFIED, "tmpfs", 0, "mode=0755,size=64m")
 
 
 @dataclass(frozen=True)
@@ -100,6 +102,15 @@ class Spawner:
         """Enter a fresh namespace: needed after directories were made shared anew."""
         old, self._thread = self._thread, self._new()
         old.shutdown(wait=False)
+
+    async def forget(self, cgroup: str) -> None:
+        """Remove what the runtime left in the covered hierarchy for a cgroup that is gone.
+
+        Nobody else does: without this the cover is full one day and no container starts.
+        """
+        left = UNIFIED / cgroup.strip("/")
+        loop = asyncio.get_running_loop()
+        await loop.run_in_executor(self._thread, lambda: shutil.rmtree(left, ignore_errors=True))
 
     async def __aenter__(self) -> Self:
         await asyncio.get_running_loop().run_in_executor(self._thread, os.getpid)

@@ -25,7 +25,7 @@ from specs import api
 from specs.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
 
@@ -184,13 +184,23 @@ async def _handle(parts: Parts, route: Route, request: web.Request) -> web.Strea
 
 
 @contextlib.asynccontextmanager
-async def serve(app: web.Application, path: Path) -> AsyncIterator[None]:
-    """Serve on a unix socket that only root and the group corral may open."""
+async def serve(app: web.Application, path: Path) -> AsyncIterator[Callable[[], Awaitable[None]]]:
+    """Serve on a unix socket that only root and the group corral may open.
+
+    Yields what opens the socket again, for specs.kit.door.
+    """
     runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN, max_field_size=MAX_HEADERS)
     await runner.setup()
-    try:
+
+    async def enter() -> None:
+        old = list(runner.sites)
         await web.SockSite(runner, listen(path), backlog=128).start()
-        yield
+        for site in old:
+            await site.stop()  # what is connected stays so
+
+    try:
+        await enter()
+        yield enter
     finally:
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
@@ -205,6 +215,7 @@ def listen(path: Path) -> socket.socket:
     """
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         before = os.umask(0o177)

@@ -186,9 +186,10 @@ class Board:
         """Tell why tasks wait, once for all replicas; steps that take moments are no news."""
         slow = task.state in WAITING or "image" in task.reason or "again in" in task.reason
         text = f"{task.service}: {task.text()}"
-        if not task.reason or not slow or text in self._reasons:
+        told = text.partition("; trying again in ")[0]  # each try waits longer: no news
+        if not task.reason or not slow or told in self._reasons:
             return []
-        self._reasons.add(text)
+        self._reasons.add(told)
         return [text]
 
     def _build(self, line: Mapping[str, Any]) -> list[str]:
@@ -255,6 +256,8 @@ def failure(board: Board, *, command: str = "corral") -> str:
     tail: list[str] = list(end.get("log_tail") or board.building.get(service) or [])[-10:]
     message = printable(str(end.get("message") or board.reason or "it did not get there"))
     what = f"{board.what} of {board.stack}" if board.what else board.stack
+    if end.get("state") == "superseded":
+        return f"corral: {what} was not finished: {message}\n  next: {command} ps"
     lines = [f"corral: {what} failed: {message}"]
     place = " on ".join(part for part in (name or service, node) if part)
     if place:

@@ -81,6 +81,10 @@ class Tree:
                     break
                 rows.append(self._task(task, spin))
                 room -= 1
+        for task in self._leaving():
+            if room > 0:
+                rows.append(self._task(task, spin))
+                room -= 1
         for name, lines in list(board.building.items()):
             if lines and room > 0 and board.state in ("", "pending"):
                 rows.append(Text(f"     {name} build | {lines[-1]}", style="dim"))
@@ -97,6 +101,14 @@ class Tree:
             if task.service == service.name
             and task.state not in ("complete", "shutdown", "removed")
             and not (task.state == "running" and task.ready)
+        ]
+
+    def _leaving(self) -> list[TaskLine]:
+        """Return what a stop or removal, which has no services to show, still waits for."""
+        return [
+            task
+            for task in list(self._board.tasks.values())
+            if task.service not in self._board.services and task.state not in ENDED
         ]
 
     def _service(self, service: ServiceLine, spin: str, width: int) -> Text:

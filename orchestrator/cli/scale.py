@@ -96,12 +96,14 @@ def _until_reached(
 
 
 def too_many(rows: list[dict[str, Any]], counts: Mapping[str, int]) -> bool:
-    """Say whether tasks that are no longer wanted still run."""
-    return any(
-        sum(row.get("service") == name and row.get("state") not in boards.ENDED for row in rows)
-        > count
-        for name, count in counts.items()
-    )
+    """Say whether tasks that are no longer wanted still run; a dead node's are not awaited."""
+    left = [
+        row.get("service")
+        for row in rows
+        if row.get("state") not in boards.ENDED
+        and not str(row.get("status") or "").startswith("down: ")
+    ]
+    return any(left.count(name) > count for name, count in counts.items())
 
 
 def settled(row: Mapping[str, Any] | None, count: int) -> bool:

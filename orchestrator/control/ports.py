@@ -144,7 +144,10 @@ def _check_host(making: Making, path: str, label: str) -> None:
     text = f"port {label} is held by a process on {where}"
     if len(holding) == len(nodes):
         making.error(
-            path, text, code="port-in-use", hint="stop that process or publish another port"
+            path,
+            text,
+            code="port-in-use",
+            hint="stop that process (seen free within 5 s) or publish another port",
         )
     else:
         making.warn(path, f"{text}: the service will not answer there", hint="stop that process")

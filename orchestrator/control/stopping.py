@@ -35,6 +35,10 @@ def begin(
         run.draft.delete_task(task)  # its node left the cluster: nobody is there to ask
         return
     if task.desired in (Desired.REMOVED, final):
+        # Asked again with less patience, as by a second Ctrl-C: the clock runs from the first.
+        sooner = grace is not None and (task.grace is None or grace < task.grace)
+        if sooner and task.state not in FINAL:
+            run.draft.put_task(task.model_copy(update={"grace": grace}))
         return
     if graceful and task.status.ready and task.addresses and task.state not in FINAL:
         if not task.leaving:

@@ -68,6 +68,29 @@ async def test_a_missing_command_is_rejected_in_words(host):
     assert "not found" in status.reason
 
 
+def covered(host) -> set[str]:
+    """Return the task directories that the runtime made in the spawner's covered hierarchy."""
+    found = set()
+    for thread in Path(f"/proc/{host.agent.pid}/task").iterdir():
+        folder = thread / "root/sys/fs/cgroup/unified" / host.cgroup
+        if folder.is_dir():
+            found |= {path.name for path in folder.iterdir()}
+    return found
+
+
+async def test_the_cover_over_the_unified_hierarchy_does_not_fill_up(host):
+    await host.put(assignment("t1"), assignment("t2"))
+    await host.ready("t1", "t2")
+    hybrid = Path("/sys/fs/cgroup/unified").is_mount()
+    assert covered(host) == ({"t1", "t2"} if hybrid else set())
+    await host.remove("t1")
+    assert covered(host) <= {"t2"}
+    _, out, _ = await host.exec("t2", "echo", "still there")
+    assert out == "still there\n"
+    await host.remove("t2")
+    assert covered(host) == set()
+
+
 async def test_crash_is_restarted_in_place_with_backoff(host):
     script = "echo x >> /tmp/runs; echo run $(wc -l < /tmp/runs); exit 1"
     await host.put(assignment("t1", script, local_restarts=3))

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import tempfile
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from hypothesis import given, settings
@@ -125,3 +128,84 @@ def test_a_crash_loop_does_not_leave_thousands_of_files(tmp_path):
         write(tmp_path, f"{run:06d}.log", "hi")
     logs.prune(tmp_path, LogConfig())
     assert len(list(tmp_path.iterdir())) <= logs.FILES_MAX
+
+
+async def test_without_follow_reading_ends_however_fast_the_container_prints(tmp_path):
+    now = datetime.now(UTC)
+    early = (now - timedelta(seconds=1)).isoformat().encode()
+    late = (now + timedelta(seconds=30)).isoformat().encode()
+    current = tmp_path / "000001.log"
+    current.write_bytes(early + b" stdout F before\n")
+    inotify, got = Inotify(), []
+    reader = logs.Reader(tmp_path, inotify)
+    try:
+        async for line in reader.read(tail=5, since=None, follow=False, over=lambda: True):
+            got.append(line.line)
+            assert len(got) < 5, "what is printed after the question is no part of the answer"
+            with current.open("ab") as file:
+                file.write(late + b" stdout F more\n")
+    finally:
+        inotify.close()
+    assert got == ["before"]
+
+
+async def test_a_reader_that_fell_behind_does_not_join_halves_of_different_lines(tmp_path):
+    first = tmp_path / "000001.000001.log"
+    first.write_bytes(raw("one", second=1) + raw("two beg", second=1, tag=b"P"))
+    inotify, got = Inotify(), []
+    try:
+        reading = logs.Reader(tmp_path, inotify).read(
+            tail=None, since=None, follow=True, over=lambda: False
+        )
+        async with asyncio.timeout(5):
+            async for line in reading:
+                got.append(line.line)
+                if len(got) == 1:
+                    write(tmp_path, "000001.000009.log", "of another line", "whole", second=2)
+                    first.unlink()
+                if len(got) == 3:
+                    break
+        await reading.aclose()
+    finally:
+        inotify.close()
+    assert got == ["one", "of another line", "whole"]
+
+
+@settings(deadline=None, max_examples=50)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from([b"stdout", b"stderr"]),
+            st.sampled_from([b"F", b"F", b"P"]),
+            st.integers(0, 60),
+        ),
+        max_size=40,
+    ),
+    st.integers(0, 30),
+)
+def test_the_end_read_backwards_is_the_end_of_the_whole(parts, count):
+    data = b"".join(
+        raw(f"{i}-" + "x" * size, stream=stream, tag=tag)
+        for i, (stream, tag, size) in enumerate(parts)
+    )
+    whole = logs.Assembler(1)
+    expected = list(whole.feed(data))
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile() as file:
+        patch.setattr(logs, "CHUNK", 100)
+        file.write(data)
+        file.flush()
+        lines, rest, size = logs.end_lines(file.fileno(), count, 1)
+    assert size == len(data)
+    assert lines == expected[len(expected) - len(lines) :]
+    assert len(lines) >= min(count, len(expected))
+    assert list(rest.flush()) == list(whole.flush())
+
+
+def test_a_short_tail_reads_only_the_end_of_a_large_file(tmp_path, monkeypatch):
+    reads = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, n, at: reads.append(n) or pread(fd, n, at))
+    (tmp_path / "000001.log").write_bytes(raw("x" * 100) * 20_000 + raw("last"))
+    lines = logs.last_lines(tmp_path, 2)
+    assert [line.line for line in lines] == ["x" * 100, "last"]
+    assert sum(reads) <= logs.CHUNK

@@ -89,6 +89,14 @@ def test_every_way_to_every_task_and_the_address_it_saw(cluster):
             if answer[:2] != want:
                 wrong.append(f"{way}: {where} -> {question}: {answer}, expected {want}")
 
+    # `up` ends when every task is ready; the nodes hear of the last one a moment later.
+    names = [("tcp", f"tasks.{t}", 7000) for t in TARGETS]
+    for client in ("one-n1", "two-n1"):
+        cluster.until(
+            f"{client} knows everybody",
+            lambda c=client: all(answer[0] != "error" for answer in matrix.ask(c, names)),
+            5,
+        )
     overlay = {node: cluster.overlay(node) for node in ("n1", "n2", "n3")}
     for client in ("one-n1", "two-n1"):
         asked = [(p, t) for p in PROTOCOLS for t in TARGETS]

@@ -86,6 +86,7 @@ class Api:
     agents: FakeAgents
     store: MemoryStore
     path: Any
+    reopen: Any = None
 
     async def call(self, method, path, **more):
         """Return (status, decoded JSON)."""
@@ -184,10 +185,10 @@ async def api(tmp_path):
     following = asyncio.create_task(cluster.follow(store))
     connector = aiohttp.UnixConnector(str(path))
     async with (
-        api_app.serve(api_app.make(parts), path),
+        api_app.serve(api_app.make(parts), path) as reopen,
         aiohttp.ClientSession("http://corral", connector=connector) as http,
     ):
-        yield Api(http, parts, cluster, control, agents, store, path)
+        yield Api(http, parts, cluster, control, agents, store, path, reopen)
     following.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await following

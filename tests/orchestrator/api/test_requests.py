@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import socket
 
+import aiohttp
 import pytest
 from jsonschema import Draft202012Validator
 
@@ -13,6 +14,7 @@ from orchestrator.api import routes
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store import base as store
 from specs.api import Deploy
+from specs.kit import door
 from specs.problems import Position, Problem
 from specs.task import Desired, TaskState, TaskStatus
 from tests.orchestrator.api.conftest import mode
@@ -416,3 +418,20 @@ async def test_a_client_that_goes_away_in_the_middle_harms_nobody(api):
     await writer.wait_closed()
     assert (await api.call("GET", "/v1/version"))[0] == 200
     assert api.control.calls == []
+
+
+async def test_a_deleted_socket_is_opened_again_and_connections_stay(api, monkeypatch):
+    monkeypatch.setattr(door, "EVERY", 0.01)
+    guard = asyncio.create_task(door.keep_open(api.path, api.reopen))
+    try:
+        api.path.unlink()
+        async with asyncio.timeout(5):
+            while not api.path.exists():
+                await asyncio.sleep(0.01)
+        assert mode(api.path) in (0o600, 0o660)
+        connector = aiohttp.UnixConnector(str(api.path))
+        async with aiohttp.ClientSession("http://corral", connector=connector) as http:
+            assert (await http.get("/v1/version")).status == 200
+        assert (await api.http.get("/v1/version")).status == 200
+    finally:
+        guard.cancel()

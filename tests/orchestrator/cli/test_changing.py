@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import time
@@ -12,6 +13,8 @@ from types import SimpleNamespace
 
 import pytest
 from fake import Cut, Hold, Lines, Problem
+
+from orchestrator.cli import board as boards
 
 MODEL = {
     "name": "shop",
@@ -602,3 +605,111 @@ def test_a_refused_release_shows_every_problem(shop, project, corral):
     assert "compose.yaml:3:5: error: services.web: a\n" in done.err
     assert "corral: 1 problem; nothing was changed\n" in done.err
     assert "warning: services.front: b\n  hint: c\n" in done.err
+
+
+def test_scale_down_is_done_when_the_surplus_has_ended(shop, corral):
+    looks = []
+
+    def tasks(_request):
+        rows = [{**row(f"web-{i}", "running"), "node": "alpha"} for i in (1, 2)]
+        if shop.asked("POST", ".*/scale"):
+            looks.append(1)
+            rows[1]["status"] = "stopping"
+            if len(looks) > 2:
+                rows[1] |= {"state": "shutdown", "status": "stopped"}
+        return {"tasks": rows}
+
+    web = {"name": "web", "replicas": 1, "tasks": 1, "ready": 1}
+    shop.on("GET", "/v1/stacks/shop/tasks", tasks)
+    shop.on("GET", "/v1/stacks/shop", {"services": [web]})
+    shop.on("POST", "/v1/stacks/shop/scale", {"name": "shop"})
+    assert corral("-p", "shop", "scale", "web=1").code == 0
+    assert len(looks) == 3
+
+
+def test_a_crash_is_one_line_and_each_longer_wait_none():
+    board = boards.Board("shop", "release 1")
+    crash = task("web-1", "running", message="restarting: exit code 3, 1 restart")
+    told = board.apply(crash)
+    assert told == ["web-1 on alpha: restarting: exit code 3, 1 restart"]
+    waits = "running (not ready: exited with 3; starts again in 0.1 s)"
+    assert board.apply(task("web-1", "running", message=waits)) == []
+    assert board.apply(task("web-1", "running", message="running")) == []
+    again = task("web-1", "running", message="restarting: exit code 3, 2 restarts")
+    assert board.apply(again) == ["web-1 on alpha: restarting: exit code 3, 2 restarts"]
+    healthy = task("web-1", "running", message="running (healthy)")
+    assert board.apply(healthy) == ["web-1 on alpha: running (healthy)"]
+    text = "preparing: getting image x: no route; trying again in {} s"
+    lines = [board.apply(task("b-1", "preparing", "b", message=text.format(n))) for n in (1, 2, 4)]
+    assert [len(line) for line in lines] == [1, 0, 0]
+
+
+def test_stop_does_not_list_what_still_runs():
+    board = boards.Board("shop", "stop")
+    assert board.apply(task("web-1", "running", message="running (healthy)")) == []
+    stopped = task("web-1", "shutdown", message="stopped (exit code 0)")
+    assert board.apply(stopped) == ["web-1 on alpha: stopped (exit code 0)"]
+
+
+def test_silence_is_explained_ever_more_rarely(shop, corral, monkeypatch):
+    from orchestrator.cli import watch
+
+    monkeypatch.setattr(watch, "PAUSE", 0.1)
+    shop.on("DELETE", "/v1/stacks/shop", {"name": "shop"})
+    shop.on(
+        "GET",
+        "/v1/stacks/shop/progress",
+        Lines(
+            [
+                task("web-1", "running", message="stopping"),
+                0.5,
+                task("web-1", "removed"),
+                {"kind": "end", "ok": True},
+            ]
+        ),
+    )
+    err = corral("-p", "shop", "down").err
+    assert err.startswith("shop: after 0.1s still web-1 on alpha (stopping)\n")
+    assert err.count("still") == 2
+
+
+def test_wait_timeout_names_the_unhealthy_task(shop, project, corral):
+    sick = task("web-1", "starting", message="starting: unhealthy: 2 failed checks in a row")
+    shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:2], sick, Hold()]))
+    done = corral("-p", "shop", "up", "--wait", "--wait-timeout", "0.3")
+    assert "not up after 0.3 s: web-1 on alpha (starting: unhealthy: 2 failed" in done.err
+
+
+def test_a_superseded_release_did_not_fail(shop, project, corral):
+    end = {"kind": "end", "ok": False, "state": "superseded", "message": "release 4 took its place"}
+    shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:2], end]))
+    done = corral("-p", "shop", "up", "-d")
+    assert done.code == 1
+    assert done.err.endswith(
+        "corral: release 3 of shop was not finished: release 4 took its place\n"
+        "  next: corral -p shop ps\n"
+    )
+
+
+def test_help_shows_no_placeholders(corral, capsys):
+    with pytest.raises(SystemExit):
+        corral("down", "--help")
+    assert "SUPPRESS" not in capsys.readouterr().out
+
+
+def test_the_tree_of_a_removal_shows_what_it_waits_for():
+    from io import StringIO
+
+    from rich.console import Console
+
+    from orchestrator.cli.live import Tree
+
+    board = boards.Board("shop", "down")
+    board.apply(task("web-1", "running", message="stopping"))
+    board.apply(task("web-2", "running", message="stopping"))
+    board.apply(task("web-2", "removed"))
+    out = StringIO()
+    tree = Tree(board, Console(file=out, force_terminal=True, width=80, height=24))
+    tree.close()
+    assert "web-1  alpha  stopping" in re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", out.getvalue())
+    assert "web-2" not in out.getvalue()

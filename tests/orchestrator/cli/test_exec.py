@@ -302,3 +302,19 @@ def test_frames_are_found_whatever_way_they_arrive(payloads, step):
 def test_what_a_server_must_not_send_is_refused(data):
     with pytest.raises(BadAnswer):
         websocket.take_frame(bytearray(data))
+
+
+@pytest.mark.parametrize("said", [True, False], ids=["the runtime says it too", "only the node"])
+def test_a_command_that_is_not_there_is_127_and_said_once(shop, spawn_program, said):
+    def talk(agent):
+        agent.read()
+        if said:
+            agent.send(b"\x02no nope in $PATH\n")
+        agent.send({"error": "no nope in $PATH", "exit": 127})
+        agent.read()
+
+    shop.on("GET", "/v1/tasks/t-redis-1/exec", lambda _r: Exec(talk))
+    process = execute(spawn_program, "redis", "nope")
+    _, err = process.communicate(timeout=20)
+    assert process.returncode == 127
+    assert err.count(b"no nope in $PATH") == 1

@@ -491,3 +491,10 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
     }
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert cpu < 0.5  # the goal is 0.12; this only catches a new heavy import on a busy machine
+
+
+def test_ps_refuses_an_unknown_state(fake, corral):
+    done = corral("-p", "shop", "ps", "--status", "bogus")
+    assert done.code == 2
+    assert "--status bogus: no such state" in done.err
+    assert fake.requests == []

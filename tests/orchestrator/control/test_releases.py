@@ -469,3 +469,18 @@ async def test_scale_works_on_a_release_that_failed():
         assert [t.state.value for t in rig.tasks("bad")] == ["rejected"], "kept to be seen"
         await asyncio.sleep(120)
         assert rig.history.count("app-bad-1 preparing") == 1
+
+
+async def test_a_second_stop_with_less_patience_shortens_the_first():
+    async with Rig() as rig:
+        rig.how["web"] = Behaviour(stop=30.0)
+        await rig.up(project(web={}))
+        await rig.deployed()
+        task = rig.tasks()[0].id
+        await rig.control.stop("app", 60.0)
+        await rig.until(lambda: rig.nodes["n1"].wanted.tasks[task].desired.value == "shutdown")
+        assert rig.nodes["n1"].wanted.tasks[task].grace == 60.0
+        await rig.control.stop("app", 0.0)
+        await rig.until(lambda: rig.nodes["n1"].wanted.tasks[task].grace == 0.0, within=5.0)
+        await rig.control.stop("app", 20.0)
+        assert rig.nodes["n1"].wanted.tasks[task].grace == 0.0
