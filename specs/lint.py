@@ -14,7 +14,7 @@ from specs import lint_rules
 from specs.compile import compile_stack
 from specs.problems import Position, Problem, SpecError
 from specs.support import support_of
-from specs.verdicts import Verdicts, key_uses
+from specs.verdicts import key_uses
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -48,10 +48,8 @@ def lint(project: Project | None, found: Iterable[Problem]) -> Report:
     problems = list(found)
     if project is None:
         return Report(in_file_order(problems), [])
-    if any(problem.severity == "error" for problem in problems):
-        problems += _table_only(project)  # the compiler may rely on a whole model
-    else:
-        problems += _compiled(project)
+    broken = [problem.path for problem in problems if problem.severity == "error" and problem.path]
+    problems += [found for found in _compiled(project) if not _follows(found.path, broken)]
     problems += lint_rules.check(project)
     return Report(in_file_order(problems), sorted(_keys(project), key=_by_place))
 
@@ -86,10 +84,14 @@ class _Places(Mapping[str, str]):
         return len(self._project.origins)
 
 
-def _table_only(project: Project) -> list[Problem]:
-    verdicts = Verdicts(project.model, _Places(project))
-    verdicts.apply_table()
-    return verdicts.problems
+def _follows(path: str, broken: list[str]) -> bool:
+    """Return whether a finding at ``path`` only follows from what loading took out there."""
+    return any(
+        path == other
+        or path.startswith((f"{other}.", f"{other}["))
+        or (path.endswith("]") and other.startswith(f"{path}."))
+        for other in broken
+    )
 
 
 def _compiled(project: Project) -> list[Problem]:

@@ -81,7 +81,8 @@ def key_uses(project: Json) -> Iterator[KeyUse]:
             like = f"{pattern}.{'*' if is_name else key}" if pattern else key
             yield KeyUse(here, like, value, mark_of(node, key))
             if isinstance(value, dict | list) and (key not in _FREE or is_name):
-                todo.append((value, here, like, is_name or like in _NAMED))
+                names = like in _NAMED or like == "services.*.networks"
+                todo.append((value, here, like, names))
 
 
 class Verdicts:
