@@ -14,6 +14,7 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from agent.runtime.crun import scratch
 from agent.runtime.exits import identify
 from agent.runtime.failure import RuntimeFailure, from_runtime
 from agent.runtime.spawner import ended, readable
@@ -72,7 +73,7 @@ async def create(conmon: str, runtime: Runtime, request: Request) -> tuple[Proce
             program = await runtime.spawner.spawn(
                 argv(conmon, runtime, request),
                 pass_fds=(writer,),
-                environment={"_OCI_SYNCPIPE": str(writer)},
+                environment={"_OCI_SYNCPIPE": str(writer), **scratch(request.directory)},
             )
         finally:
             os.close(writer)

@@ -32,6 +32,15 @@ def find_runtime() -> tuple[str, str]:
     raise RuntimeFailure("neither crun nor runc is installed; install Debian's crun package")
 
 
+def scratch(folder: Path) -> dict[str, str]:
+    """Return the setting that makes crun keep its temporary file in ``folder``, not in /tmp.
+
+    crun copies itself there before it enters a container; one that is killed meanwhile
+    leaves the file, and in ``folder`` it goes with the task.
+    """
+    return {"_LIBCONTAINER_STATEDIR": str(folder)}
+
+
 @dataclass(frozen=True)
 class Runtime:
     """One runtime program with the directory it keeps its state in."""

@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.runtime import exits
+from agent.runtime.crun import scratch
 from agent.runtime.failure import RuntimeFailure, from_runtime
 from agent.runtime.rootfs import resolve_user
 from agent.runtime.spawner import ended, readable, writable
@@ -198,7 +199,11 @@ async def _with_pipes(
         out, child_out = pipe(write=False)
         err, child_err = pipe(write=False)
         program = await containers.runtime.spawner.spawn(
-            [*argv, task], stdin=child_in, stdout=child_out, stderr=child_err
+            [*argv, task],
+            stdin=child_in,
+            stdout=child_out,
+            stderr=child_err,
+            environment=scratch(folder),
         )
     except BaseException:
         for fd in ours:
@@ -226,7 +231,7 @@ async def _with_terminal(
         argv = [*argv, "--console-socket", str(path)]
         if containers.runtime.name != "crun":
             argv.append("--detach")  # runc hands the terminal over only so
-        program = await containers.runtime.spawner.spawn([*argv, task])
+        program = await containers.runtime.spawner.spawn([*argv, task], environment=scratch(folder))
         master = await _receive(listener, program)
     finally:
         listener.close()

@@ -83,6 +83,9 @@ class WebSocket:
         self._fresh = bool(connection.buffer)
         connection.deadline = None
         connection.idle = None
+        # STRICTLY no time-out: with one, Python waits in send() although we said not to, and a
+        # message given up half way would leave the stream without frame borders.
+        connection.sock.settimeout(None)
 
     def fileno(self) -> int:
         return self._connection.sock.fileno()

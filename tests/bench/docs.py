@@ -19,7 +19,8 @@ def write(line: str, texts: dict[str, tuple[str, str]], raw: dict[str, Any]) -> 
         when = f"{day}; {line}"
         if loads:
             when += f"; load {loads[0]:.1f} before, {loads[1]:.1f} after"
-        body = f"## {title}\n\n{when}\n\n{text}"
+        shown = text if text.startswith("|") else f"```text\n{text}\n```"
+        body = f"## {title}\n\n{when}\n\n{shown}"
         page = replace(page, name, body)
     PAGE.write_text(page)
 

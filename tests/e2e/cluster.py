@@ -34,7 +34,7 @@ OURS = r"^processes: \S+ .*(-m orchestrator|-m agent|orchestrator/supervisor\.py
 # The daemons' doors are bound under a passing name.
 DOORS = r"^sockets: unix .*\.sock"
 ROOTS = (
-    "/run/corral /tmp /var/tmp /dev/shm /var/lib/corral/agent/tasks /var/lib/corral/agent/volumes"  # noqa: E501
+    "/run/corral /tmp /var/tmp /dev/shm /var/lib/corral/agent/tasks /var/lib/corral/agent/volumes"
 )
 # Locks, logs of the daemons and what they rewrite while nothing of a stack is there.
 KEPT_FILES = re.compile(

@@ -12,7 +12,6 @@ import time
 
 import pytest
 
-
 pytestmark = pytest.mark.real
 
 SERVICE = """

@@ -53,8 +53,8 @@ def registry(corral):
         stderr=subprocess.DEVNULL,
     )
     try:
-        corral.until("the registry answers", lambda: "200" in corral.sh(
-            "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:5000/v2/ || true"))  # fmt: skip
+        ask = "curl -s -o /dev/null -w '%{http_code}' http://127.0.0.1:5000/v2/ || true"
+        corral.until("the registry answers", lambda: "200" in corral.sh(ask))
         yield "127.0.0.1:5000"
     finally:
         corral.host.run(["sh", "-c", "kill -9 $(pgrep -x docker-registry)"], check=False)

@@ -318,3 +318,16 @@ def test_a_command_that_is_not_there_is_127_and_said_once(shop, spawn_program, s
     _, err = process.communicate(timeout=20)
     assert process.returncode == 127
     assert err.count(b"no nope in $PATH") == 1
+
+
+def test_an_open_websocket_never_waits_in_send(shop, clean_environment):
+    """With a time-out left on the socket, input that cannot be passed on was lost after it."""
+    from orchestrator.cli import websocket
+    from orchestrator.client import Client
+
+    shop.on("GET", "/v1/tasks/t-redis-1/exec", lambda _r: Exec(lambda agent: agent.read()))
+    opened = websocket.open_websocket(Client(), "/v1/tasks/t-redis-1/exec")
+    try:
+        assert opened._connection.sock.gettimeout() is None
+    finally:
+        opened.close()
