@@ -5,8 +5,8 @@ set -eu
 cd "$(dirname "$0")/.."
 
 PACKAGES="crun runc conmon nftables iproute2 skopeo buildah openssh-server openssh-client
- docker-registry mmdebstrap busybox-static procps kmod python3 python3-venv strace conntrack
- ca-certificates util-linux tini curl sudo iputils-ping netcat-openbsd ethtool wrk"
+ docker-registry mmdebstrap debian-archive-keyring busybox-static procps kmod python3 python3-venv strace conntrack
+ ca-certificates util-linux tini curl sudo iptables iputils-ping netcat-openbsd ethtool wrk"
 
 missing=""
 for package in $PACKAGES; do

@@ -1,4 +1,7 @@
-"""up, down, scale, stop, restart against a scripted controller."""
+"""up, down, scale, stop, restart against a scripted controller.
+
+One module, though long: the commands share the scripted stack and the progress lines below.
+"""
 
 from __future__ import annotations
 
