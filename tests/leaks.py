@@ -45,7 +45,8 @@ IGNORED_FILES = re.compile(
     r"|/root/\.(ssh/known_hosts|bash_history|cache|config|local)|/var/log|/var/cache|/run/sudo"
     r"|/etc/(passwd|group|shadow|gshadow|subuid|subgid)-)(/.*)?$|__pycache__"
 )
-IGNORED_PROCESSES = re.compile(r"^(sshd: |.*orchestrator/lab/init\.py )")
+# sshd takes its own title a moment after it listens.
+IGNORED_PROCESSES = re.compile(r"^(sshd: |/usr/sbin/sshd -D |.*orchestrator/lab/init\.py )")
 SYSCTLS = ("net/ipv4", "net/ipv6", "net/netfilter", "net/bridge")
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -196,9 +197,21 @@ class Cluster:
         """Make requests from the client host meanwhile; the figures are filled in at the end."""
         argv = [sys.executable, "-I", "-c", (PROGRAMS / "load.py").read_text()]
         words = [",".join(addresses), str(port), str(connections)]
+        # `up` ends when every task is ready; the nodes hear of the last one a moment later.
+        self.until("every node answers", lambda: self.answering(addresses, port), 5)
         process = self.client.popen([*argv, *words], **PIPES)
         with loading(process) as figures:
             yield figures
+
+    def answering(self, addresses: list[str], port: int) -> bool:
+        """Say whether a connection from the client host is taken at every address."""
+        with self.client.network():
+            for address in addresses:
+                try:
+                    socket.create_connection((address, port), 1.0).close()
+                except OSError:
+                    return False
+        return True
 
     # ---- begin and end ----------------------------------------------------------------------
 
