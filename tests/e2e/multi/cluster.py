@@ -203,6 +203,12 @@ class Cluster:
         with loading(process) as figures:
             yield figures
 
+    def idle(self) -> bool:
+        """Say whether no node holds a stack's network any more."""
+        show = ["ip", "route", "show", "type", "blackhole"]
+        routes = [self.host(name).run(show).stdout for name in NODES]
+        return all("10.210.16" not in shown for shown in routes)
+
     def answering(self, addresses: list[str], port: int) -> bool:
         """Say whether a connection from the client host is taken at every address."""
         with self.client.network():
@@ -228,6 +234,8 @@ class Cluster:
         self.compose(WARM, "warm")
         self("up", "-d")
         self("down", "-v", "-t", "0")
+        # The last network's traces go a moment after `down`.
+        self.until("idle nodes", self.idle)
         self.baseline = {name: self.snapshot(name) for name in NODES}
         for taken in self.baseline.values():
             taken["processes"] = []  # only our daemons stay; a tool may just have been at work
