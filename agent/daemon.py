@@ -23,19 +23,19 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from agent import facts
-from agent.journal import Journal
-from agent.preparation import Preparation
-from agent.record import Phase
-from agent.runner import Parts
+from agent.linux.inotify import Inotify
 from agent.runtime import exec as execution
 from agent.runtime import exits, logs
 from agent.runtime.containers import OciContainers
 from agent.runtime.crun import Runtime, find_runtime
 from agent.runtime.failure import RuntimeFailure
-from agent.runtime.inotify import Inotify
 from agent.runtime.spawner import Spawner, is_mounted, share, unshare
 from agent.server import Server, listen
-from agent.worker import Worker
+from agent.tasks.journal import Journal
+from agent.tasks.preparation import Preparation
+from agent.tasks.record import Phase
+from agent.tasks.runner import Parts
+from agent.tasks.worker import Worker
 from specs.kit.clock import SystemClock
 from specs.kit.door import keep_open
 from specs.kit.sdnotify import notify
@@ -45,8 +45,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
     from agent.config import Config
-    from agent.runner import Prober
-    from agent.seams import Images, Network, Volumes
+    from agent.parts import Images, Network, Volumes
+    from agent.tasks.runner import Prober
     from specs.kit.clock import Clock
     from specs.node import NodeFacts
     from specs.wire import NodeSelf, Peer
@@ -80,7 +80,7 @@ def real_effects(config: Config) -> Effects:
     """Return the real images, volumes and network of this node."""
     from agent.images.store import ImageStore  # noqa: PLC0415 - heavy; tests bring their own
     from agent.network.node import NodeNetwork  # noqa: PLC0415
-    from agent.volumes import VolumeStore  # noqa: PLC0415
+    from agent.volumes.store import VolumeStore  # noqa: PLC0415
 
     images = ImageStore(config.state_dir, config.run_dir)
     network = NodeNetwork(config.run_dir.parent, config.state_dir.parent)

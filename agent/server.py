@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import WSMsgType, web
 from pydantic import BaseModel, ValidationError
 
-from agent.journal import safe_id
-from agent.record import Phase
+from agent.parts import Later, Refusal
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.logs import Reader
-from agent.seams import Later, Refusal
+from agent.tasks.journal import safe_id
+from agent.tasks.record import Phase
 from specs.api import ApiProblem
 from specs.task import FINAL
 from specs.wire import (
@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
+    from agent.linux.inotify import Inotify
+    from agent.parts import Images, Volumes
     from agent.runtime.containers import OciContainers
-    from agent.runtime.inotify import Inotify
-    from agent.seams import Images, Volumes
-    from agent.worker import Worker
+    from agent.tasks.worker import Worker
 
 log = logging.getLogger(__name__)
 

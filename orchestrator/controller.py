@@ -20,16 +20,16 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from orchestrator import ca, identity, vault
 from orchestrator.api import app
 from orchestrator.api.routes import Parts
 from orchestrator.control.control import Control
-from orchestrator.control.state import Cluster
-from orchestrator.dispatch import Dispatcher
+from orchestrator.control.mirror.cluster import Cluster
+from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.errors import RequestError, Unavailable
-from orchestrator.local import join_local_agent
-from orchestrator.machines import Machines
-from orchestrator.nodes import Nodes
+from orchestrator.keys import ca, identity, vault
+from orchestrator.nodes.local import join_local_agent
+from orchestrator.nodes.machines import Machines
+from orchestrator.nodes.members import Nodes
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
 from specs.api import Version

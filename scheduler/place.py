@@ -1,6 +1,6 @@
 """Decide where pending tasks go, and say why some go nowhere.
 
-``place`` is called by ``orchestrator.control.placement`` on every pass that has
+``place`` is called by ``orchestrator.control.planning.placement`` on every pass that has
 tasks without a node. Tasks of one group (same spec) are placed together: the
 filters look at every node once a group, and a heap gives the next best node, so
 a group costs O(nodes + tasks log nodes).

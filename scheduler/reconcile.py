@@ -1,6 +1,6 @@
 """Decide which tasks of one service should exist: how many, in which slots.
 
-Called on every pass by ``orchestrator.control.services``. What changes a running
+Called on every pass by ``orchestrator.control.planning.services``. What changes a running
 replica to a new spec is not decided here but in ``scheduler.rollout``: a slot
 whose replica merely has another spec counts as filled.
 

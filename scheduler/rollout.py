@@ -10,7 +10,7 @@ the last one stopped. One slot goes through::
                                                                         (start-first)
 
 Withdrawing endpoints and waiting for acknowledgements belongs to whoever performs
-a stop (``orchestrator.control.stopping``).
+a stop (``orchestrator.control.planning.stopping``).
 
 Laws (tests/laws): never more than ``parallelism`` slots under way; with stop-first
 at least ``replicas - parallelism`` stay available while the new ones become ready;

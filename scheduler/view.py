@@ -1,6 +1,6 @@
 """What the scheduler knows of the cluster: nodes with what is reserved on them.
 
-``orchestrator.control.placement`` builds a view from the mirror for every pass;
+``orchestrator.control.planning.placement`` builds a view from the mirror for every pass;
 ``scheduler.place`` works on its own copy of the counts (:class:`Load`), so that
 a view is never changed by asking.
 """

@@ -1,4 +1,4 @@
-"""Writes docs/compose-support.md from specs.support and the language's schema.
+"""Writes docs/compose-support.md from specs.compile.support and the language's schema.
 
 python scripts/support_table.py          write it
 python scripts/support_table.py --check  end with 1 when it is stale
@@ -13,19 +13,19 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from specs.compose.schema import PROJECT  # noqa: E402 - after the path is set
-from specs.support import EXTENSIONS, SUPPORT, Verdict, support_of  # noqa: E402
+from specs.compile.support import EXTENSIONS, SUPPORT, Verdict, support_of  # noqa: E402
+from specs.compose.language.schema import PROJECT  # noqa: E402 - after the path is set
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from specs.compose.shape import Shape
+    from specs.compose.language.shape import Shape
 
 PAGE = ROOT / "docs" / "compose-support.md"
 HEAD = """\
 # What corral does with each key of the Compose language
 
-Written by `scripts/support_table.py` from `specs/support.py`; do not edit.
+Written by `scripts/support_table.py` from `specs/compile/support.py`; do not edit.
 
 Every valid Compose file loads, as Docker Compose loads it. What then happens to a key:
 
@@ -89,7 +89,7 @@ def where(path: str, verdict: Verdict) -> str:
 
 
 def keys(shape: Shape, path: str = "") -> Iterator[str]:
-    """Yield the path of every key of the language, in specs.support's notation."""
+    """Yield the path of every key of the language, in specs.compile.support's notation."""
     for key, field in (shape.fields or {}).items():
         here = f"{path}.{key}" if path else key
         yield here

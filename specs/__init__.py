@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from specs.compose.load import load as load
-    from specs.compose.project import Project as Project
+    from specs.compose.project.model import Project as Project
 
-_LAZY = {"load": "specs.compose.load", "Project": "specs.compose.project"}
+_LAZY = {"load": "specs.compose.load", "Project": "specs.compose.project.model"}
 
 
 def __getattr__(name: str) -> Any:

@@ -1,7 +1,7 @@
 """The canonical desired state of one stack: what corral runs.
 
 ``specs.compose`` turns files into the canonical Compose mapping (every key of
-the language); ``specs.compile`` turns that mapping into a :class:`StackSpec`,
+the language); ``specs.compile.stack`` turns that mapping into a :class:`StackSpec`,
 which holds exactly the keys corral honours. The store, the scheduler and the
 wire speak only these models.
 

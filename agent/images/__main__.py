@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 from agent.images.store import ImageStore
-from agent.seams import Later, Refusal
+from agent.parts import Later, Refusal
 
 
 def _arguments() -> argparse.Namespace:

@@ -28,7 +28,7 @@ from agent.images.manifest import Manifest, docker_type, parse_manifest
 from agent.images.proxy import opened
 from agent.images.pull import PROXY, run, said
 from agent.images.reference import check_digest, parse
-from agent.seams import Later, Refusal
+from agent.parts import Later, Refusal
 from specs.base import canonical_json, content_hash
 from specs.wire import BuildEvent, ResolveImage
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.images.reference import DIGEST, check_digest
-from agent.seams import Later
+from agent.parts import Later
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

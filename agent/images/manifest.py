@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.images.reference import check_digest
-from agent.seams import ImageConfig, Refusal
+from agent.parts import ImageConfig, Refusal
 from specs.stack import Healthcheck
 
 if TYPE_CHECKING:

@@ -25,7 +25,7 @@ from aiohttp import web
 
 from agent.images.manifest import MAX_MANIFEST
 from agent.images.reference import DIGEST
-from agent.seams import Later
+from agent.parts import Later
 from specs.wire import BLOB_PORT
 
 if TYPE_CHECKING:

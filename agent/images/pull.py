@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.images.manifest import MAX_MANIFEST
 from agent.images.proxy import Source, opened
-from agent.seams import Later, Refusal
+from agent.parts import Later, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

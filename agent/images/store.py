@@ -1,4 +1,4 @@
-"""The node's images: the store the runner and the agent's API talk to (agent.seams.Images).
+"""The node's images: the store the runner and the agent's API talk to (agent.parts.Images).
 
 An image is complete when its record is written, which happens last: manifest, config and
 layers are all there, every digest checked. ``ensure`` of a complete image touches no
@@ -41,7 +41,7 @@ from agent.images.peers import PeerImages, PeerSource
 from agent.images.pull import Registry
 from agent.images.reference import Reference, check_digest, parse
 from agent.images.rootfs import RootFs
-from agent.seams import ImageConfig, Later, Refusal
+from agent.parts import ImageConfig, Later, Refusal
 from specs.base import canonical_json
 from specs.wire import ImageInfo, ResolvedImage
 

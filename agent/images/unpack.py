@@ -20,9 +20,9 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from agent.images import kernel
 from agent.images.packed import Budget, Source, Stop
 from agent.images.tarstream import BadArchive, Entry, TarStream
+from agent.linux import calls as kernel
 
 if TYPE_CHECKING:
     from collections.abc import Callable

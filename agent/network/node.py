@@ -1,4 +1,4 @@
-"""The node's network: composes plan, rules, kernel and resolver behind agent.seams.Network.
+"""The node's network: composes plan, rules, kernel and resolver behind agent.parts.Network.
 
 Level-triggered: every apply() hands over the whole wanted state, the newest
 one wins, and what differs in the kernel is put right. Three threads do the
@@ -37,7 +37,7 @@ from agent.network.plan import Wanted, host_plan, task_plan
 from agent.network.ports import PortSockets
 from agent.network.resolver import Resolver, ResolverDown
 from agent.network.rules import owned_elements, port_key, port_targets, ruleset, service_part
-from agent.seams import Attached, Later, Refusal
+from agent.parts import Attached, Later, Refusal
 from specs.wire import NodeSelf
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ _NOTHING = Wanted(NodeSelf(node="", name=""), {}, {}, {}, {}, {})
 
 
 class NodeNetwork:
-    """Implements agent.seams.Network on a real kernel."""
+    """Implements agent.parts.Network on a real kernel."""
 
     def __init__(
         self, run_dir: Path, state_dir: Path, *, resolv_conf: Path = Path("/etc/resolv.conf")
@@ -107,7 +107,7 @@ class NodeNetwork:
         keys = [port_key(port) for port in ports if port.published is not None]
         return await self._in(self._nft, lambda: self._ports.check(keys))
 
-    # --- agent.seams.Network ---
+    # --- agent.parts.Network ---
 
     async def apply(
         self,

@@ -1,6 +1,6 @@
 """Write a task as an OCI runtime configuration (pure: values in, config.json out).
 
-``agent/runner.py`` collects what is needed (image, user, root, network, mounts) and
+``agent/tasks/runner.py`` collects what is needed (image, user, root, network, mounts) and
 hands it in; this module knows Docker's default security level and how the keys
 corral honours change it. It never looks at the node: what the node can do comes
 in as :class:`Host`. A key that cannot be honoured raises ``Refusal``.
@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
+from agent.parts import Refusal
 from agent.runtime import seccomp
-from agent.seams import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agent.seams import BoundMount, ImageConfig
+    from agent.parts import BoundMount, ImageConfig
     from specs.stack import TaskSpec
     from specs.wire import Assignment
 

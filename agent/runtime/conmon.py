@@ -22,8 +22,8 @@ from agent.runtime.spawner import ended, readable
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.record import Process
     from agent.runtime.crun import Runtime
+    from agent.tasks.record import Process
 
 CREATE_TIMEOUT = 120.0
 

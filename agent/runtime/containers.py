@@ -20,9 +20,9 @@ from agent.runtime import conmon, exits, logs
 from agent.runtime.failure import RuntimeFailure
 
 if TYPE_CHECKING:
-    from agent.lifecycle import Exit
-    from agent.record import Process
     from agent.runtime.crun import Runtime
+    from agent.tasks.lifecycle import Exit
+    from agent.tasks.record import Process
     from specs.stack import TaskSpec
 
 

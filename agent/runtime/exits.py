@@ -15,9 +15,9 @@ import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.lifecycle import Exit
-from agent.record import Process
 from agent.runtime.spawner import readable
+from agent.tasks.lifecycle import Exit
+from agent.tasks.record import Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -26,7 +26,7 @@ from specs.wire import LogLine
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator
 
-    from agent.runtime.inotify import Inotify
+    from agent.linux.inotify import Inotify
     from specs.stack import LogConfig
 
 BACKSTOP = 100  # conmon truncates each time it has written this many times the rotation size

@@ -14,8 +14,8 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from agent.parts import Refusal
 from agent.runtime.bundle import NodeDevice, User
-from agent.seams import Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

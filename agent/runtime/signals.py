@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from agent.seams import Refusal
+from agent.parts import Refusal
 
 
 def number_of(text: str) -> int:

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from orchestrator.api import streams
 from orchestrator.api.logmerge import LogMerge
 from orchestrator.api.routes import flag, number
+from orchestrator.contracts import LogQuery
 from orchestrator.errors import NotFound, RequestError, Unavailable
-from orchestrator.seams import LogQuery
 from orchestrator.store import keys
 from orchestrator.store.base import Compacted
 from specs.api import StackLogLine

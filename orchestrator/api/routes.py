@@ -19,8 +19,8 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from orchestrator.nodes import Nodes
-    from orchestrator.seams import Agents, ClusterView, Control
+    from orchestrator.contracts import Agents, ClusterView, Control
+    from orchestrator.nodes.members import Nodes
     from orchestrator.store.base import Store
     from specs.api import AddNode, Progress, Version
     from specs.base import Model

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.control.rows import is_ready, unheard_text
+from orchestrator.control.telling.words import is_ready, unheard_text
 from specs.api import (
     NodeDetail,
     NodeRow,
@@ -23,7 +23,7 @@ from specs.task import FINAL, Desired, Health, TaskState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from orchestrator.seams import ClusterView
+    from orchestrator.contracts import ClusterView
     from specs.api import Release, Stack
     from specs.node import Node
     from specs.stack import Port, ServiceSpec, StackSpec, TaskSpec

@@ -11,13 +11,13 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.client import quote
+from orchestrator.client.client import quote
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from orchestrator.client import Client
+    from orchestrator.client.client import Client
 
 
 def scales(words: list[str]) -> dict[str, int]:

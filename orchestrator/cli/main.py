@@ -13,7 +13,7 @@ import os
 import sys
 
 from orchestrator.cli import errors, registry
-from orchestrator.client import ClientError, Refused
+from orchestrator.client.client import ClientError, Refused
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -111,7 +111,7 @@ def dispatch(argv: Sequence[str]) -> int:
     if name not in registry.COMMANDS:
         raise _unknown(name)
     module: registry.Command = importlib.import_module(
-        f"orchestrator.cli.{registry.COMMANDS[name][0]}"
+        f"orchestrator.cli.commands.{registry.COMMANDS[name][0]}"
     )
     from orchestrator.cli.session import Session
 

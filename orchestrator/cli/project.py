@@ -74,7 +74,7 @@ def with_profiles_of(flags: argparse.Namespace, names_: Sequence[str]) -> Projec
 
 def contents(project: Project) -> dict[str, str]:
     """Return the base64 contents of secrets and configs. Raises CliError."""
-    from specs.compose.content import read_contents
+    from specs.compose.project.content import read_contents
 
     try:
         found = read_contents(project)

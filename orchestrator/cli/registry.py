@@ -21,7 +21,7 @@ if TYPE_CHECKING:
         def run(self, args: argparse.Namespace, session: Session) -> int: ...
 
 
-# name -> (module in orchestrator.cli, one line of help); the order is the help's
+# name -> (module in orchestrator.cli.commands, one line of help); the order is the help's
 COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "create and start a stack, or bring it to what its file says"),
     "down": ("down", "stop and remove a stack"),

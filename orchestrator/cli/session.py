@@ -11,7 +11,7 @@ import os
 import sys
 
 from orchestrator.cli.errors import CliError
-from orchestrator.client import Client
+from orchestrator.client.client import Client
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -71,7 +71,7 @@ class Session:
 
     def path(self, *rest: str) -> str:
         """Return the API path of the stack, or of something below it."""
-        from orchestrator.client import quote
+        from orchestrator.client.client import quote
 
         return "/".join(["/v1/stacks", quote(self.stack()), *rest])
 

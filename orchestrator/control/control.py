@@ -14,19 +14,20 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
-from orchestrator.control import ingest, looking, releases, removal
-from orchestrator.control.addresses import Addresses
-from orchestrator.control.commands import Commands
-from orchestrator.control.context import Pass
-from orchestrator.control.draft import Draft
-from orchestrator.control.effective import Specs
-from orchestrator.control.endpoints import Outgoing
-from orchestrator.control.nodes import NodeHealth
+from orchestrator.control.deploy.background import Preparing
+from orchestrator.control.deploy.commands import Commands
+from orchestrator.control.mirror.draft import Draft
+from orchestrator.control.mirror.effective import Specs
+from orchestrator.control.mirror.health import NodeHealth
+from orchestrator.control.mirror.observed import Observed
+from orchestrator.control.mirror.records import NODES, RELEASES
 from orchestrator.control.notices import Notices
-from orchestrator.control.observed import Observed
-from orchestrator.control.preparing import Preparing
-from orchestrator.control.progress import Streams
-from orchestrator.control.records import NODES, RELEASES
+from orchestrator.control.planning import ingest, releases, removal
+from orchestrator.control.planning import stacks as looking
+from orchestrator.control.planning.addresses import Addresses
+from orchestrator.control.planning.passes import Pass
+from orchestrator.control.telling.progress import Streams
+from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import Unavailable
 from specs.api import ReleaseState
 
@@ -34,8 +35,8 @@ if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from orchestrator.control.state import Cluster
-    from orchestrator.seams import Agents, Sealer
+    from orchestrator.contracts import Agents, Sealer
+    from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
     from specs.api import Deploy, Event, Progress, Release, ReleaseRow
     from specs.kit.clock import Clock
@@ -49,7 +50,7 @@ RETRY = 0.5  # after the store could not be written
 
 
 class Control:
-    """See orchestrator.seams.Control, which this is."""
+    """See orchestrator.contracts.Control, which this is."""
 
     def __init__(
         self,
@@ -243,7 +244,7 @@ class Control:
                     log.warning("the store cannot be written: %s", exc)
             await asyncio.sleep(RETRY)
 
-    # commands, see orchestrator.seams
+    # commands, see orchestrator.contracts
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
         async with self._lock:
@@ -273,7 +274,7 @@ class Control:
     def events(self, stack: str | None) -> AsyncIterator[Event]:
         return self._streams.events(stack)
 
-    # nodes, see orchestrator.seams
+    # nodes, see orchestrator.contracts
 
     def wanted(self, node_id: str) -> tuple[NodeSelf, Objects]:
         return self._out.me(node_id), self._out.objects(node_id)

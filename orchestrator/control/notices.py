@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from orchestrator.control.records import (
+from orchestrator.control.mirror.records import (
     LEASES,
     NETWORKS,
     NODES,
@@ -26,9 +26,9 @@ from specs.node import Node
 from specs.task import Task
 
 if TYPE_CHECKING:
-    from orchestrator.control.endpoints import Outgoing
-    from orchestrator.control.progress import Streams
-    from orchestrator.control.state import Cluster
+    from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.telling.progress import Streams
+    from orchestrator.control.wanted import Outgoing
     from specs.base import Model
 
 

@@ -2,7 +2,7 @@
 
 The dispatcher asks for a connection per node and keeps it; when it is lost every HTTP connection
 on it fails at once and the dispatcher tries again with its own back-off. The key used here can do
-nothing on a node but open the agent's socket (orchestrator/bootstrap/install.py), and a node's
+nothing on a node but open the agent's socket (nodes/bootstrap/install.py), and a node's
 host key is always the one pinned when it joined: asyncssh turns checking off for
 ``known_hosts=None``, so :func:`options` takes the key, reads no file of the user's, and asserts.
 """

@@ -1,8 +1,8 @@
 """The Compose language: files in, one canonical project out.
 
 ``Project`` comes when asked for, so that importing the package is free.
-The pipeline is :mod:`specs.compose.load`, :mod:`specs.compose.layers` and what they name;
-the language itself is the data of :mod:`specs.compose.schema`.
+The pipeline is :mod:`specs.compose.load`, :mod:`specs.compose.merging.layers` and what they name;
+the language itself is the data of :mod:`specs.compose.language.schema`.
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from specs.compose.project import Project as Project
+    from specs.compose.project.model import Project as Project
 
 
 def __getattr__(name: str) -> Any:
     if name == "Project":
-        from specs.compose.project import Project  # noqa: PLC0415 - loaded when asked for
+        from specs.compose.project.model import Project  # noqa: PLC0415 - loaded when asked for
 
         return Project
     raise AttributeError(f"module 'specs.compose' has no attribute {name!r}")

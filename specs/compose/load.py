@@ -11,20 +11,20 @@ import os
 import sys
 from typing import TYPE_CHECKING, Any
 
-from specs.compose import discovery
-from specs.compose.bind import bind
-from specs.compose.files import STDIN, Files
-from specs.compose.findings import Findings
-from specs.compose.layers import Layers, Scope
-from specs.compose.project import Project
-from specs.compose.variables import PROJECT_NAME
+from specs.compose.merging.layers import Layers, Scope
+from specs.compose.project.bind import bind
+from specs.compose.project.model import Project
+from specs.compose.reading import discovery
+from specs.compose.reading.files import STDIN, Files
+from specs.compose.reading.findings import Findings
+from specs.compose.reading.variables import PROJECT_NAME
 from specs.problems import Position, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from specs.compose.discovery import Setting
-    from specs.compose.tree import Map
+    from specs.compose.reading.discovery import Setting
+    from specs.compose.reading.tree import Map
     from specs.problems import Problem
 
 
@@ -201,7 +201,7 @@ class _Load:
                 hint="add services:",
             )
         if self._normalization:
-            from specs.compose.normalize import normalize  # noqa: PLC0415 - only when asked for
+            from specs.compose.project.normalize import normalize  # noqa: PLC0415 - only when asked for
 
             normalize(tree, name, setting.environment)
         return tree
@@ -209,7 +209,7 @@ class _Load:
     def _project(
         self, setting: Setting, name: str, tree: Map, documents: tuple[Any, ...]
     ) -> Project:
-        from specs.compose.selection import by_profile  # noqa: PLC0415 - one stage, one import
+        from specs.compose.project.selection import by_profile  # noqa: PLC0415 - one stage, one import
 
         model = bind(tree, name, self._findings, lenient=not self._interpolation)
         enabled, disabled = by_profile(model["services"], setting.profiles)
@@ -229,9 +229,9 @@ class _Load:
         )
 
     def _finish(self, project: Project, services: Sequence[str], *, prune: bool) -> None:
-        from specs.compose import selection  # noqa: PLC0415
-        from specs.compose.consistency import Consistency  # noqa: PLC0415 - one stage, one import
-        from specs.compose.environment import Folding  # noqa: PLC0415
+        from specs.compose.project import selection  # noqa: PLC0415
+        from specs.compose.project.consistency import Consistency  # noqa: PLC0415 - one stage, one import
+        from specs.compose.project.environment import Folding  # noqa: PLC0415
 
         model = project.model
         if self._consistency:

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent import lifecycle
-from agent.journal import Held, Journal, judge, merge, safe_id
+from agent.tasks import lifecycle
+from agent.tasks.journal import Held, Journal, judge, merge, safe_id
 from specs.wire import Content, Instructions, NodeSelf, Objects, Stamp
 from tests.agent.test_lifecycle import running, task
 

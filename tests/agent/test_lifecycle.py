@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent import lifecycle as life
-from agent.lifecycle import (
+from agent.tasks import lifecycle as life
+from agent.tasks.lifecycle import (
     Clear,
     Done,
     Erase,
@@ -21,7 +21,7 @@ from agent.lifecycle import (
     Undo,
     Wait,
 )
-from agent.record import Phase, Process, SavedImage
+from agent.tasks.record import Phase, Process, SavedImage
 from specs.stack import Healthcheck, RestartPolicy, TaskSpec
 from specs.task import FINAL, Desired, Health, TaskState, may_move
 from specs.wire import Assignment

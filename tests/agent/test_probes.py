@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent import probes
+from agent.tasks import probes
 from specs.stack import Healthcheck
 from specs.task import Health
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.seams import Attached, Refusal
+from agent.parts import Attached, Refusal
 from specs.stack import BuildSpec, FileRef, Mount
 from specs.wire import BuildImage, Content, NodeSelf, ResolveImage
 from tests.agent.test_lifecycle import task

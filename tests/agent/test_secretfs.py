@@ -6,7 +6,7 @@ import base64
 import os
 import shutil
 
-from agent import secretfs
+from agent.volumes import secretfs
 from specs.stack import FileRef
 from specs.wire import Content
 

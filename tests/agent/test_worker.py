@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.journal import Journal
-from agent.preparation import Preparation
-from agent.runner import Parts
+from agent.parts import ImageConfig, Later, Refusal
 from agent.runtime.bundle import Host
 from agent.runtime.failure import RuntimeFailure
-from agent.seams import ImageConfig, Later, Refusal
-from agent.worker import SPACING, Worker
+from agent.tasks.journal import Journal
+from agent.tasks.preparation import Preparation
+from agent.tasks.runner import Parts
+from agent.tasks.worker import SPACING, Worker
 from specs.node import NodeFacts
 from specs.stack import Healthcheck, RestartPolicy
 from specs.task import Desired

@@ -43,7 +43,7 @@ KINDS = (
     ("containerd", "containerd"),
     ("/conmon", "conmon"),
     ("agent.dns", "dns"),
-    ("orchestrator/supervisor.py", "supervisor"),
+    ("orchestrator/embedded/supervisor.py", "supervisor"),
     ("-m orchestrator", "controller"),
     ("-m agent", "agent"),
 )

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
-from orchestrator.bootstrap import clusterkey, install
 from orchestrator.lab.host import CHECKOUT
 from orchestrator.lab.lab import Lab, down
+from orchestrator.nodes.bootstrap import clusterkey, install
 from orchestrator.transport.ssh import SshTransport
 from specs.node import Node
 

@@ -19,9 +19,9 @@ from typing import Any
 
 import aiohttp
 
-from orchestrator.agentclient import AgentClient
-from orchestrator.bootstrap import clusterkey
+from orchestrator.dispatch.agent import AgentClient
 from orchestrator.errors import Unavailable
+from orchestrator.nodes.bootstrap import clusterkey
 from orchestrator.transport.ssh import SshTransport
 from specs.node import Node
 

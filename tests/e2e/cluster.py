@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.client import Client, ClientError, Unavailable
+from orchestrator.client.client import Client, ClientError, Unavailable
 from orchestrator.lab.host import CHECKOUT
 from tests import leaks
 
@@ -173,7 +173,7 @@ class Cluster:
             "controller": "-m orchestrator --embedded",
             "agent": "-m agent",
             "dns": "-m agent.dns",
-            "supervisor": "orchestrator/supervisor.py",
+            "supervisor": "orchestrator/embedded/supervisor.py",
         }[name]
         for entry in Path(f"/proc/{self.host.pid}/root/proc").iterdir():
             if entry.name.isdigit():

@@ -6,8 +6,8 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.lifecycle import Exit
-from agent.record import Process
+from agent.tasks.lifecycle import Exit
+from agent.tasks.record import Process
 
 if TYPE_CHECKING:
     from agent.runtime.failure import RuntimeFailure

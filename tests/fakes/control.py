@@ -1,4 +1,4 @@
-"""A mirror and control loops in memory, driven by the test: orchestrator.seams by hand."""
+"""A mirror and control loops in memory, driven by the test: orchestrator.contracts by hand."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.seams import Attached, BoundMount, ImageConfig, Later, Refusal
+from agent.parts import Attached, BoundMount, ImageConfig, Later, Refusal
 from specs.wire import BuildEvent, BuildImage, ImageInfo, ResolvedImage, ResolveImage
 
 if TYPE_CHECKING:

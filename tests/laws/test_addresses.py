@@ -8,10 +8,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from orchestrator.control.addresses import Addresses, cut_pool, empty_leases
-from orchestrator.control.draft import Draft
-from orchestrator.control.records import NETWORKS, RESTING, VIP, VIPS, Network
-from orchestrator.control.state import Cluster
+from orchestrator.control.mirror.cluster import Cluster
+from orchestrator.control.mirror.draft import Draft
+from orchestrator.control.mirror.records import NETWORKS, RESTING, VIP, VIPS, Network
+from orchestrator.control.planning.addresses import Addresses, cut_pool, empty_leases
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import ManualClock
 from specs.task import Task, TaskState, TaskStatus

@@ -9,7 +9,7 @@ import tarfile
 
 import pytest
 
-from orchestrator.bootstrap import bundle
+from orchestrator.nodes.bootstrap import bundle
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from orchestrator import ca
+from orchestrator.keys import ca
 from orchestrator.store import keys
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import ManualClock

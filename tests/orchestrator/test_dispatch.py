@@ -9,10 +9,11 @@ from dataclasses import dataclass
 
 import pytest
 
-from orchestrator import dispatch, identity
-from orchestrator.dispatch import Dispatcher
+from orchestrator.contracts import LogQuery
+from orchestrator.dispatch import dispatcher as dispatch
+from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.errors import Invalid, NotFound, Unavailable
-from orchestrator.seams import LogQuery
+from orchestrator.keys import identity
 from orchestrator.store.base import Unavailable as StoreUnavailable
 from orchestrator.store.memory import MemoryStore
 from orchestrator.transport.local import LocalTransport

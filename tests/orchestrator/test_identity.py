@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from orchestrator import identity
+from orchestrator.keys import identity
 from orchestrator.store.base import Put, Unavailable
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import ManualClock

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.instructions import difference, is_empty
+from orchestrator.dispatch.instructions import difference, is_empty
 from specs.wire import KINDS, Content, Objects, Peer
 
 peers = st.dictionaries(

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from orchestrator.bootstrap import check, install, probe
-from orchestrator.bootstrap.check import Expected, judge
+from orchestrator.nodes.bootstrap import check, install, probe
+from orchestrator.nodes.bootstrap.check import Expected, judge
 
 GOOD = """\
 system\tLinux

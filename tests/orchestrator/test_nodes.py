@@ -8,9 +8,9 @@ import random
 
 import pytest
 
-from orchestrator import nodes as nodes_module
 from orchestrator.errors import Conflict, Invalid
-from orchestrator.nodes import Nodes, first_address, free_address, free_name
+from orchestrator.nodes import members as nodes_module
+from orchestrator.nodes.members import Nodes, first_address, free_address, free_name
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import ManualClock
 from specs.node import Node, NodeFacts

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator import vault
 from orchestrator.errors import Unavailable
-from orchestrator.vault import Broken, Vault
+from orchestrator.keys import vault
+from orchestrator.keys.vault import Broken, Vault
 
 KEY = bytes(range(32))
 

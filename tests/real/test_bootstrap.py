@@ -10,9 +10,9 @@ from subprocess import run
 import asyncssh
 import pytest
 
-from orchestrator.bootstrap import bundle, clusterkey, hostkey, install
-from orchestrator.bootstrap.join import Bootstrap
 from orchestrator.errors import Conflict, Invalid, NotFound
+from orchestrator.nodes.bootstrap import bundle, clusterkey, hostkey, install
+from orchestrator.nodes.bootstrap.join import Bootstrap
 from orchestrator.transport.address import SshAddress
 from orchestrator.transport.ssh import SshTransport, dial
 from specs.api import AddNode, Progress
@@ -51,7 +51,7 @@ class FakeCluster:
     async def remove(self, name, *, force):
         import aiohttp
 
-        from orchestrator.agentclient import AgentClient
+        from orchestrator.dispatch.agent import AgentClient
 
         node = self.find(name)
         if not force:
@@ -365,7 +365,7 @@ async def test_an_agent_that_does_not_start_leaves_nothing(lab, controller, pack
     n2 = lab.host("n2")
     before = leaks.of_host(n2)
     controller.bootstrap._pack = lambda folder: bundle.build(folder, ["specs", broken])
-    from orchestrator.bootstrap import join
+    from orchestrator.nodes.bootstrap import join
 
     old, join.ANSWER = join.ANSWER, 2.0
     try:

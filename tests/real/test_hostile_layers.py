@@ -13,7 +13,7 @@ from backports import zstd
 
 from agent.images.content import Content
 from agent.images.layers import Layers, Limits
-from agent.seams import Refusal
+from agent.parts import Refusal
 from tests.agent.images import tars
 from tests.agent.images.hostile import CASES, all_cases
 

@@ -12,10 +12,10 @@ import aiohttp
 import asyncssh
 import pytest
 
-from orchestrator.agentclient import AgentClient
-from orchestrator.bootstrap import clusterkey, install
+from orchestrator.dispatch.agent import AgentClient
 from orchestrator.errors import Unavailable
 from orchestrator.lab.host import CHECKOUT
+from orchestrator.nodes.bootstrap import clusterkey, install
 from orchestrator.transport import ssh
 from orchestrator.transport.ssh import SshTransport
 from specs.node import Node

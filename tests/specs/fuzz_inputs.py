@@ -3,7 +3,7 @@
 import json
 import re
 
-from specs.compose.schema import PROJECT
+from specs.compose.language.schema import PROJECT
 from tests.specs.corpus_files import ROOT
 
 TOKENS = (

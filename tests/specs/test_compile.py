@@ -2,10 +2,10 @@
 
 import pytest
 
-from specs.compile import compile_stack
+from specs.compile.stack import compile_stack
+from specs.compile.support import SUPPORT, Verdict
 from specs.problems import SpecError
 from specs.stack import Condition
-from specs.support import SUPPORT, Verdict
 
 
 def stack(services, **top):

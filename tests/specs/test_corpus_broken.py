@@ -5,7 +5,7 @@ import time
 import pytest
 
 from specs.compose.load import examine
-from specs.lint import lint
+from specs.lint.report import lint
 from specs.problems import render
 from tests.specs.corpus_files import ROOT, golden
 

@@ -6,11 +6,11 @@ import jsonschema
 import pytest
 
 import specs
-from specs.compose.fingerprint import service_hashes
-from specs.compose.json_schema import json_schema
-from specs.compose.render import render
-from specs.compose.source import parse
-from specs.lint import lint
+from specs.compile.json_schema import json_schema
+from specs.compose.project.fingerprint import service_hashes
+from specs.compose.project.render import render
+from specs.compose.reading.source import parse
+from specs.lint.report import lint
 from specs.problems import SpecError
 from tests.specs.corpus_files import STACKS, golden, load_stack, options_of, without_place
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specs.compose.envfile import EnvFile, EnvFileError, parse_raw
+from specs.compose.reading.envfile import EnvFile, EnvFileError, parse_raw
 
 OUTER = {"OUT": "outer", "SHELL_X": "shell"}
 

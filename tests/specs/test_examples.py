@@ -5,10 +5,10 @@ from pathlib import Path
 import jsonschema
 import pytest
 
-from specs.compose.json_schema import json_schema
+from specs.compile.json_schema import json_schema
 from specs.compose.load import examine
-from specs.compose.source import parse
-from specs.lint import lint
+from specs.compose.reading.source import parse
+from specs.lint.report import lint
 
 EXAMPLES = sorted((Path(__file__).parents[2] / "examples").glob("*/compose.yaml"))
 

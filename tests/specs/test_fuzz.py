@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from specs import units, values
-from specs.compose.envfile import EnvFile, EnvFileError
-from specs.compose.interpolate import Substitution, TemplateError, placeholders
+from specs import units
+from specs.compile import values
 from specs.compose.load import examine
-from specs.compose.render import render
-from specs.compose.variables import Environment
-from specs.lint import lint
+from specs.compose.project.render import render
+from specs.compose.reading.envfile import EnvFile, EnvFileError
+from specs.compose.reading.interpolate import Substitution, TemplateError, placeholders
+from specs.compose.reading.variables import Environment
+from specs.lint.report import lint
 from specs.problems import render as render_problem
 from tests.specs import fuzz_inputs
 

@@ -6,11 +6,11 @@ parts of the agent and the controller do, to the field of the spec they read.
 
 import pytest
 
+from agent.parts import ImageConfig
 from agent.runtime.bundle import Host, Inputs, NodeDevice, User, build
-from agent.seams import ImageConfig
-from specs.compile import compile_stack
+from specs.compile.stack import compile_stack
+from specs.compile.support import SUPPORT, Verdict
 from specs.stack import Condition, Healthcheck, Ulimit
-from specs.support import SUPPORT, Verdict
 from specs.task import Desired
 from specs.wire import Assignment
 

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specs.compose.interpolate import Substitution, TemplateError
-from specs.compose.variables import Environment
+from specs.compose.reading.interpolate import Substitution, TemplateError
+from specs.compose.reading.variables import Environment
 
 VALUES = {"FOO": "foo", "BAR": "b ar", "EMPTY": ""}
 

@@ -26,8 +26,9 @@ def test_the_example_runs(tmp_path, monkeypatch):
 # Everything the interpreter would do to the world outside goes through an audit event.
 PROGRAM = """
 import json, os, sys
-import specs, specs.compose.load, specs.compose.selection, specs.compose.consistency
-import specs.compose.environment, specs.compose.normalize, specs.compose.extends, yaml, graphlib
+import specs, specs.compose.load, specs.compose.project.selection, specs.compose.project.consistency
+import specs.compose.project.environment, specs.compose.project.normalize
+import specs.compose.merging.extends, yaml, graphlib
 import difflib, encodings.idna
 seen = []
 def hook(event, args):

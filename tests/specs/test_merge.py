@@ -4,11 +4,11 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from specs.compose.findings import Findings
-from specs.compose.merge import Merge
-from specs.compose.schema import PROJECT, SERVICE
-from specs.compose.tree import Map, Mark, Seq, copy, plain
-from specs.compose.unique import enforce_unicity
+from specs.compose.language.schema import PROJECT, SERVICE
+from specs.compose.merging.merge import Merge
+from specs.compose.merging.unique import enforce_unicity
+from specs.compose.reading.findings import Findings
+from specs.compose.reading.tree import Map, Mark, Seq, copy, plain
 
 
 def port(target, published, **more):

@@ -9,8 +9,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import specs
-from specs.compose.content import read_contents
-from specs.compose.render import render
+from specs.compose.project.content import read_contents
+from specs.compose.project.render import render
 from specs.problems import SpecError
 
 ENVIRONMENT = """

@@ -2,7 +2,7 @@
 
 import pytest
 
-from specs.compose.schema import PROJECT, SERVICE
+from specs.compose.language.schema import PROJECT, SERVICE
 
 
 def one(folder, body):

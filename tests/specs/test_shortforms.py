@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specs.compose.shortforms import parse_port, parse_volume
+from specs.compose.merging.shortforms import parse_port, parse_volume
 
 
 def entry(target, published=None, protocol="tcp", ip=None):

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from specs.support import SUPPORT, Verdict
+from specs.compile.support import SUPPORT, Verdict
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -17,7 +17,7 @@ def test_no_key_of_the_schema_is_missing():
 
 
 def test_no_key_is_listed_that_the_schema_does_not_have():
-    from specs.compose.schema import PROJECT
+    from specs.compose.language.schema import PROJECT
 
     known = set(support_table.keys(PROJECT))
     assert sorted(set(SUPPORT) - known) == []

@@ -22,7 +22,7 @@ from agent.images.manifest import (
     parse_config,
     parse_manifest,
 )
-from agent.seams import Refusal
+from agent.parts import Refusal
 from specs.stack import Healthcheck
 
 D = "sha256:" + "0" * 64

@@ -20,8 +20,8 @@ from agent.images import peers as module
 from agent.images.content import Content, Record
 from agent.images.manifest import Blob
 from agent.images.peers import PeerImages
-from agent.seams import Later
-from orchestrator import ca
+from agent.parts import Later
+from orchestrator.keys import ca
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import SystemClock
 from specs.wire import NodeSelf, Peer

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from agent.images.pull import failure, insecure, said
-from agent.seams import Later, Refusal
+from agent.parts import Later, Refusal
 
 FATAL = 'time="2026-01-01T00:00:00Z" level=fatal msg="{}"'
 

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.images.reference import DIGEST, check_digest, parse
-from agent.seams import Refusal
+from agent.parts import Refusal
 
 D = "sha256:" + "a1" * 32
 

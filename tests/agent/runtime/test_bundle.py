@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from agent.parts import BoundMount, ImageConfig, Refusal
 from agent.runtime import bundle, seccomp
 from agent.runtime.bundle import Host, Inputs, NodeDevice, User
-from agent.seams import BoundMount, ImageConfig, Refusal
 from specs.stack import Limits, Reservations, Resources, TaskSpec, Ulimit
 from specs.task import Desired
 from specs.wire import Assignment

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.linux.inotify import Inotify
 from agent.runtime import logs
-from agent.runtime.inotify import Inotify
 from specs.stack import LogConfig
 
 STAMP = b"2026-11-23T12:00:%02d.123456789+00:00"

@@ -6,9 +6,9 @@ import os
 
 import pytest
 
+from agent.parts import Refusal
 from agent.runtime import rootfs
 from agent.runtime.bundle import User
-from agent.seams import Refusal
 from specs.stack import Device
 
 PASSWD = [

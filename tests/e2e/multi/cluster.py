@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.client import Client, Unavailable
+from orchestrator.client.client import Client, Unavailable
 from orchestrator.lab.host import CHECKOUT
 from tests import leaks
 from tests.lab_fixtures import end_cluster

@@ -16,7 +16,7 @@ import pytest
 from orchestrator.api import app as api_app
 from orchestrator.api.routes import Parts
 from orchestrator.errors import Unavailable
-from orchestrator.nodes import Nodes
+from orchestrator.nodes.members import Nodes
 from orchestrator.store.memory import MemoryStore
 from specs.api import Release, ReleaseState, Stack, Version
 from specs.kit.clock import SystemClock

@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import pytest
 from fake import Cut, Hold, Lines, Problem
 
-from orchestrator.cli import board as boards
+from orchestrator.cli.show import board as boards
 
 MODEL = {
     "name": "shop",
@@ -214,7 +214,7 @@ def test_progress_survives_a_controller_that_goes_and_comes_back(shop, project, 
 def test_a_progress_stream_that_never_says_how_it_ended_is_a_fault(
     shop, project, corral, monkeypatch
 ):
-    from orchestrator.cli import watch
+    from orchestrator.cli.show import watch
 
     monkeypatch.setattr(watch, "RETRY", 0.001)
     monkeypatch.setattr(watch, "HASTY", 5)
@@ -324,7 +324,7 @@ def test_scale(shop, corral):
 
 
 def test_scale_that_is_stuck_says_what_it_waits_for(shop, corral, monkeypatch):
-    from orchestrator.cli import scale
+    from orchestrator.cli.commands import scale
 
     monkeypatch.setattr(scale, "STUCK", 0.2)
     waiting = {**row("web-1", "pending"), "status": "pending: no node has 8 GiB free"}
@@ -564,7 +564,7 @@ def test_the_live_tree_on_a_terminal(shop, project, world):
 
 
 def test_exits_are_told_once_and_old_ones_never():
-    from orchestrator.cli.attach import Exits
+    from orchestrator.cli.show.attach import Exits
 
     def look(*rows):
         return exits.look(rows, lambda name: name.removeprefix("shop-"), lambda r: r["exit_code"])
@@ -655,7 +655,7 @@ def test_stop_does_not_list_what_still_runs():
 
 
 def test_silence_is_explained_ever_more_rarely(shop, corral, monkeypatch):
-    from orchestrator.cli import watch
+    from orchestrator.cli.show import watch
 
     monkeypatch.setattr(watch, "PAUSE", 0.1)
     shop.on("DELETE", "/v1/stacks/shop", {"name": "shop"})
@@ -705,7 +705,7 @@ def test_the_tree_of_a_removal_shows_what_it_waits_for():
 
     from rich.console import Console
 
-    from orchestrator.cli.live import Tree
+    from orchestrator.cli.show.live import Tree
 
     board = boards.Board("shop", "down")
     board.apply(task("web-1", "running", message="stopping"))

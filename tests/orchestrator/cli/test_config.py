@@ -155,7 +155,7 @@ def test_digests_need_the_controller(shop, corral):
 
 
 def test_digests_come_from_the_running_tasks(monkeypatch):
-    from orchestrator.cli.config_questions import images_only, with_digests
+    from orchestrator.cli.commands.config_questions import images_only, with_digests
     from orchestrator.cli.errors import CliError
 
     class Controller:

@@ -12,8 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator import embedded, supervisor, systemd
-from orchestrator.client import Client, ClientError, NoController
+from orchestrator.client.client import Client, ClientError, NoController
+from orchestrator.embedded import daemons, supervisor, systemd
 
 # Plays both daemons: it is the "Python" the supervisor runs with -P -m MODULE.
 DAEMON = """#!{python} -IS
@@ -83,11 +83,11 @@ def machine(tmp_path, clean_environment, monkeypatch):
     program = tmp_path / "daemon"
     program.write_text(DAEMON.format(python=sys.executable))
     program.chmod(0o755)
-    monkeypatch.setattr(embedded, "DAEMON_PYTHON", str(program))
-    monkeypatch.setattr(embedded, "_make_group", lambda _say: None)
+    monkeypatch.setattr(daemons, "DAEMON_PYTHON", str(program))
+    monkeypatch.setattr(daemons, "_make_group", lambda _say: None)
     monkeypatch.setattr(systemd, "RUNS", tmp_path / "no-systemd")
     yield clean_environment
-    embedded.stop(Client())
+    daemons.stop(Client())
     for line in starts(clean_environment):
         assert supervisor.start_time(int(line[1])) == "", f"{line} still runs"
 
@@ -110,10 +110,10 @@ def pids(machine):
 
 def test_ensure_starts_both_daemons_once_and_waits_for_the_node(machine):
     lines, say = said()
-    assert embedded.ensure(Client(), say) is True
+    assert daemons.ensure(Client(), say) is True
     assert [line[0] for line in sorted(starts(machine))] == ["agent", "controller"]
     assert "started controller and agent on this machine" in lines[-1]
-    assert embedded.ensure(Client(), say) is False
+    assert daemons.ensure(Client(), say) is False
     assert len(starts(machine)) == 2
     assert (machine.state / "log" / "agent.log").read_text() == "agent says hello from /\n"
 
@@ -122,7 +122,7 @@ def test_several_at_once_start_one(machine):
     outcomes = []
 
     def start():
-        outcomes.append(embedded.ensure(Client(), lambda _text: None))
+        outcomes.append(daemons.ensure(Client(), lambda _text: None))
 
     threads = [threading.Thread(target=start) for _ in range(4)]
     for thread in threads:
@@ -135,7 +135,7 @@ def test_several_at_once_start_one(machine):
 
 @pytest.mark.parametrize("name", ["controller", "agent"])
 def test_a_killed_daemon_is_started_again(machine, name):
-    embedded.ensure(Client(), lambda _text: None)
+    daemons.ensure(Client(), lambda _text: None)
     before = pids(machine)
     os.kill(before[name], signal.SIGKILL)
     wait_for(lambda: pids(machine)[name] not in (0, before[name]), f"{name} did not come back")
@@ -145,31 +145,31 @@ def test_a_killed_daemon_is_started_again(machine, name):
 
 
 def test_reading_waits_for_a_controller_that_is_being_restarted(machine, corral):
-    embedded.ensure(Client(), lambda _text: None)
+    daemons.ensure(Client(), lambda _text: None)
     os.kill(pids(machine)["controller"], signal.SIGKILL)
     assert corral("ls").code == 0
 
 
 def test_crashes_of_earlier_days_do_not_make_a_start_hopeless(machine):
-    embedded.ensure(Client(), lambda _text: None)
+    daemons.ensure(Client(), lambda _text: None)
     for count in range(1, 4):
         controller = pids(machine)["controller"]
         os.kill(controller, signal.SIGKILL)
-        wait_for(lambda n=count: embedded._restarts()["controller"] == n, "not noticed")
-        wait_for(lambda: embedded._answers(Client()), "the controller did not come back")
+        wait_for(lambda n=count: daemons._restarts()["controller"] == n, "not noticed")
+        wait_for(lambda: daemons._answers(Client()), "the controller did not come back")
     os.kill(pids(machine)["controller"], signal.SIGKILL)
-    wait_for(lambda: not embedded._answers(Client()), "the controller lives on")
-    embedded.ensure(Client(), lambda _text: None)
-    assert embedded._answers(Client())
+    wait_for(lambda: not daemons._answers(Client()), "the controller lives on")
+    daemons.ensure(Client(), lambda _text: None)
+    assert daemons._answers(Client())
 
 
 def test_a_killed_supervisor_is_replaced_and_adopts(machine):
-    embedded.ensure(Client(), lambda _text: None)
-    before, first = pids(machine), embedded.supervisor_pid()
+    daemons.ensure(Client(), lambda _text: None)
+    before, first = pids(machine), daemons.supervisor_pid()
     os.kill(first, signal.SIGKILL)
-    wait_for(lambda: embedded.supervisor_pid() is None, "the supervisor lives on")
-    assert embedded.ensure(Client(), lambda _text: None) is False
-    assert wait_for(embedded.supervisor_pid, "no new supervisor") != first
+    wait_for(lambda: daemons.supervisor_pid() is None, "the supervisor lives on")
+    assert daemons.ensure(Client(), lambda _text: None) is False
+    assert wait_for(daemons.supervisor_pid, "no new supervisor") != first
     assert pids(machine) == before
     assert len(starts(machine)) == 2
     # and it looks after what it adopted
@@ -180,43 +180,43 @@ def test_a_killed_supervisor_is_replaced_and_adopts(machine):
 def test_a_daemon_that_always_crashes_gives_its_last_words(machine, monkeypatch):
     monkeypatch.setenv("CORRAL_FAKE_AGENT", "crash")
     monkeypatch.setenv("CORRAL_FAKE_CONTROLLER", "unready")
-    with pytest.raises(embedded.StartFailed) as caught:
-        embedded.ensure(Client(), lambda _text: None)
+    with pytest.raises(daemons.StartFailed) as caught:
+        daemons.ensure(Client(), lambda _text: None)
     assert "the agent ends as soon as it starts (code:7)" in str(caught.value)
     assert "    | cannot do it: no such thing" in str(caught.value)
-    assert embedded.supervisor_pid() is None  # and nothing goes on failing
+    assert daemons.supervisor_pid() is None  # and nothing goes on failing
 
 
 def test_a_daemon_that_refuses_is_not_tried_three_times(machine, monkeypatch):
     monkeypatch.setenv("CORRAL_FAKE_CONTROLLER", "refuse")
-    with pytest.raises(embedded.StartFailed, match="belongs to another cluster"):
-        embedded.ensure(Client(), lambda _text: None)
+    with pytest.raises(daemons.StartFailed, match="belongs to another cluster"):
+        daemons.ensure(Client(), lambda _text: None)
     assert sum(line[0] == "controller" for line in starts(machine)) <= 2
 
 
 def test_a_node_that_never_gets_ready_has_a_deadline_and_a_reason(machine, monkeypatch):
     monkeypatch.setenv("CORRAL_FAKE_CONTROLLER", "unready")
-    monkeypatch.setattr(embedded, "NODE_DEADLINE", 0.3)
-    with pytest.raises(embedded.StartFailed, match="probing the kernel"):
-        embedded.ensure(Client(), lambda _text: None)
+    monkeypatch.setattr(daemons, "NODE_DEADLINE", 0.3)
+    with pytest.raises(daemons.StartFailed, match="probing the kernel"):
+        daemons.ensure(Client(), lambda _text: None)
 
 
 def test_a_node_of_another_cluster_refuses(machine, monkeypatch, spawn_program):
     monkeypatch.setenv("CORRAL_FAKE_AGENT", "foreign")
     agent = spawn_program(
         "import os, sys; os.execv(sys.argv[1], sys.argv[1:])",
-        embedded.DAEMON_PYTHON, "-P", "-m", "agent",
+        daemons.DAEMON_PYTHON, "-P", "-m", "agent",
     )  # fmt: skip
     wait_for((machine.run / "agent.sock").exists, "the agent did not start")
-    with pytest.raises(embedded.StartFailed, match="node of the cluster other"):
-        embedded.ensure(Client(), lambda _text: None)
+    with pytest.raises(daemons.StartFailed, match="node of the cluster other"):
+        daemons.ensure(Client(), lambda _text: None)
     assert agent.poll() is None  # it is not ours to end
     agent.kill()
     agent.wait(5)
 
 
 def test_stop_ends_everything_and_says_so(machine, corral):
-    embedded.ensure(Client(), lambda _text: None)
+    daemons.ensure(Client(), lambda _text: None)
     status = json.loads(corral("controller", "status", "--format", "json").out)
     assert status["running"] is True
     assert status["kept_by"] == "supervisor"
@@ -227,7 +227,7 @@ def test_stop_ends_everything_and_says_so(machine, corral):
     assert done.code == 0
     assert "ended: controller, agent, supervisor" in done.err
     assert "containers that keep running: 3" in done.err
-    assert embedded.daemon_pids() == {}
+    assert daemons.daemon_pids() == {}
     again = corral("controller", "stop")
     assert "neither controller nor agent runs" in again.err
     assert corral("controller", "status").code == 1
@@ -238,23 +238,23 @@ def test_stop_kills_a_daemon_that_does_not_end(machine, monkeypatch, tmp_path):
     source = Path(supervisor.__file__).read_text().replace("GRACE = 15.0", "GRACE = 0.3")
     copy = tmp_path / "supervisor.py"
     copy.write_text(source)
-    command = embedded.supervisor_command()
+    command = daemons.supervisor_command()
     command[command.index(str(supervisor.__file__))] = str(copy)
-    monkeypatch.setattr(embedded, "supervisor_command", lambda: command)
+    monkeypatch.setattr(daemons, "supervisor_command", lambda: command)
     monkeypatch.setenv("CORRAL_FAKE_CONTROLLER", "stubborn")
-    embedded.ensure(Client(), lambda _text: None)
-    assert embedded.stop(Client()) == ["controller", "agent", "supervisor"]
+    daemons.ensure(Client(), lambda _text: None)
+    assert daemons.stop(Client()) == ["controller", "agent", "supervisor"]
 
 
 def test_stop_ends_a_controller_that_was_started_by_hand(machine, spawn_program):
     process = spawn_program(
         "import os, sys; os.execv(sys.argv[1], sys.argv[1:])",
-        embedded.DAEMON_PYTHON, "-P", "-m", "orchestrator",
+        daemons.DAEMON_PYTHON, "-P", "-m", "orchestrator",
     )  # fmt: skip
-    wait_for(embedded.daemon_pids, "the controller did not start")
+    wait_for(daemons.daemon_pids, "the controller did not start")
     # Reaped by a thread: a zombie child of ours would look alive to nobody but us.
     threading.Thread(target=process.wait, daemon=True).start()
-    assert embedded.stop(Client()) == ["controller"]
+    assert daemons.stop(Client()) == ["controller"]
 
 
 def test_down_starts_a_stopped_controller_because_containers_may_run(machine, corral):
@@ -263,18 +263,18 @@ def test_down_starts_a_stopped_controller_because_containers_may_run(machine, co
     (machine.state / "controller").mkdir(parents=True)
     (machine.state / "controller" / "state.db").touch()
     corral("-p", "shop", "down", "-t", "1")
-    assert embedded.supervisor_pid() is not None
+    assert daemons.supervisor_pid() is not None
 
 
 def test_only_root_starts_one(machine, monkeypatch):
     monkeypatch.setattr(os, "geteuid", lambda: 1000)
     with pytest.raises(NoController, match="only root can start one"):
-        embedded.ensure(Client(), lambda _text: None)
+        daemons.ensure(Client(), lambda _text: None)
 
 
 def test_another_host_is_never_replaced_by_a_local_controller(machine, tmp_path):
     with pytest.raises(ClientError, match="no controller answers"):
-        embedded.ensure(Client(f"unix://{tmp_path}/elsewhere.sock"), lambda _text: None)
+        daemons.ensure(Client(f"unix://{tmp_path}/elsewhere.sock"), lambda _text: None)
     assert starts(machine) == []
 
 
@@ -282,7 +282,7 @@ def test_the_environment_of_the_daemons_is_small(monkeypatch):
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "x")
     monkeypatch.setenv("https_proxy", "http://proxy")
     monkeypatch.setenv("PATH", "/opt/bin")
-    found = embedded.environment()
+    found = daemons.environment()
     assert "AWS_SECRET_ACCESS_KEY" not in found
     assert found["https_proxy"] == "http://proxy"
     assert found["PATH"].startswith("/opt/bin:/usr/local/sbin:")
@@ -291,7 +291,7 @@ def test_the_environment_of_the_daemons_is_small(monkeypatch):
 def test_a_reused_pid_is_not_taken_for_ours(clean_environment):
     """After a reboot, or when the pid belongs to somebody else by now."""
     (clean_environment.run / "supervisor.pid").write_text(f"{os.getpid()} 1\n")
-    assert embedded.supervisor_pid() is None
+    assert daemons.supervisor_pid() is None
     child = supervisor.Child("agent", ["/bin/true"], "/dev/null")
     assert not child.adopt(os.getpid(), "1", 0.0)
     assert child.adopt(os.getpid(), supervisor.start_time(os.getpid()), 0.0)

@@ -18,10 +18,10 @@ from fake import Exec
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestrator.cli import exec as exec_command
-from orchestrator.cli import websocket
+from orchestrator.cli.commands import exec as exec_command
 from orchestrator.cli.errors import CliError
-from orchestrator.client import BadAnswer
+from orchestrator.client import websocket
+from orchestrator.client.client import BadAnswer
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = "import sys; from orchestrator.cli.main import main; sys.exit(main(sys.argv[1:]))"
@@ -322,8 +322,8 @@ def test_a_command_that_is_not_there_is_127_and_said_once(shop, spawn_program, s
 
 def test_an_open_websocket_never_waits_in_send(shop, clean_environment):
     """With a time-out left on the socket, input that cannot be passed on was lost after it."""
-    from orchestrator.cli import websocket
-    from orchestrator.client import Client
+    from orchestrator.client import websocket
+    from orchestrator.client.client import Client
 
     shop.on("GET", "/v1/tasks/t-redis-1/exec", lambda _r: Exec(lambda agent: agent.read()))
     opened = websocket.open_websocket(Client(), "/v1/tasks/t-redis-1/exec")

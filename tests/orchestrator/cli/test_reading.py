@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 from fake import Lines, Problem
 
-from orchestrator.cli import names, ps
+from orchestrator.cli import names
+from orchestrator.cli.commands import ps
 
 NOW = 1_800_000_000.0
 
@@ -272,7 +273,7 @@ def test_an_unknown_host_key_is_asked_about_only_where_somebody_can_answer(
     assert done.err == f"corral: node add root@x failed: x shows\n  hint: {hint}\n"
     assert len(fake.asked("POST", "/v1/nodes")) == 1
 
-    from orchestrator.cli import node
+    from orchestrator.cli.commands import node
 
     monkeypatch.setattr(node, "_confirmed", lambda _end, fingerprint: fingerprint == HOST_KEY)
     done = corral("node", "add", "root@x")
@@ -342,7 +343,7 @@ def test_a_strange_answer_is_a_message_not_a_traceback(fake, corral, answer, sai
 
 
 def test_an_answer_that_never_comes_has_a_deadline(fake, monkeypatch):
-    from orchestrator.client import Client, Unavailable
+    from orchestrator.client.client import Client, Unavailable
 
     fake.on("GET", "/v1/stacks", lambda _request: fake.closing.wait(5) or {})
     with pytest.raises(Unavailable, match="in time"):
@@ -474,20 +475,23 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
     ours = {name for name in modules if name.startswith(("orchestrator.", "specs."))}
     assert ours <= {
         "orchestrator.cli",
+        "orchestrator.cli.commands",
+        "orchestrator.cli.show",
+        "orchestrator.client",
         "orchestrator.cli.errors",
-        "orchestrator.cli.events",
-        "orchestrator.cli.logs",
-        "orchestrator.cli.ls",
+        "orchestrator.cli.commands.events",
+        "orchestrator.cli.commands.logs",
+        "orchestrator.cli.commands.ls",
         "orchestrator.cli.main",
         "orchestrator.cli.names",
-        "orchestrator.cli.node",
-        "orchestrator.cli.output",
-        "orchestrator.cli.ps",
+        "orchestrator.cli.commands.node",
+        "orchestrator.cli.show.output",
+        "orchestrator.cli.commands.ps",
         "orchestrator.cli.registry",
         "orchestrator.cli.session",
-        "orchestrator.cli.table",
-        "orchestrator.cli.times",
-        "orchestrator.client",
+        "orchestrator.cli.show.table",
+        "orchestrator.cli.show.times",
+        "orchestrator.client.client",
     }
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert cpu < 0.5  # the goal is 0.12; this only catches a new heavy import on a busy machine

@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.control.control import Control
-from orchestrator.control.state import Cluster
+from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.errors import Invalid, Unavailable
 from orchestrator.store import keys
 from orchestrator.store.base import Delete, Put

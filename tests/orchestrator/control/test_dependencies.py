@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from orchestrator.control.dependencies import Cycle, Dependencies
+from orchestrator.control.mirror.dependencies import Cycle, Dependencies
 from specs.stack import Dependency, ServiceSpec, StackSpec, TaskSpec
 
 

@@ -231,7 +231,7 @@ async def test_draining_a_node_moves_tasks_before_it_stops_them():
 
 
 async def test_a_mistake_about_one_stack_does_not_stop_the_others(monkeypatch, caplog):
-    from orchestrator.control import looking
+    from orchestrator.control.planning import stacks as looking
 
     plan = looking.plan_services
 

@@ -7,7 +7,7 @@ import base64
 
 import pytest
 
-from orchestrator.control import deploying
+from orchestrator.control.deploy import release as deploying
 from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
 from specs.api import Client
 from tests.orchestrator.control.builders import CHECK, after, project, replicas

@@ -16,7 +16,7 @@ import pytest
 
 from agent.images import proxy, pull
 from agent.images.store import ImageStore
-from agent.seams import Later, Refusal
+from agent.parts import Later, Refusal
 from specs.wire import ResolveImage
 from tests.agent.images import tars
 from tests.real.images.conftest import PORT

@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.images import kernel
-from agent.seams import BoundMount, ImageConfig, Later, Refusal
-from agent.volumes import VolumeStore
+from agent.linux import calls as kernel
+from agent.parts import BoundMount, ImageConfig, Later, Refusal
+from agent.volumes.store import VolumeStore
 from specs.stack import FileRef, Mount, TaskSpec
 from specs.task import Desired
 from specs.wire import Assignment, Content
@@ -316,7 +316,7 @@ async def test_a_kill_while_filling_leaves_a_whole_volume_or_none(root, tmp_path
         "import asyncio, sys\n"
         "from pathlib import Path\n"
         "from tests.real.images.inside_volumes import DB, prepare, task\n"
-        "from agent.volumes import VolumeStore\n"
+        "from agent.volumes.store import VolumeStore\n"
         "tmp = Path(sys.argv[1])\n"
         "async def main():\n"
         "    async with VolumeStore(tmp / 'state', tmp / 'run') as store:\n"

@@ -1,0 +1,485 @@
+"""Decide the next move for one task on this node (pure).
+
+``agent/tasks/runner.py`` calls :func:`next_step` after every observation, performs what
+it returns, and folds the result back with one of the transitions below. Nothing
+here touches the node, a clock or chance. States only move forward
+(``specs.task.LEGAL``): a restart in place stays *running*.
+
+``now`` is monotonic seconds, ``wall`` seconds since the epoch (for people).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.tasks.record import Phase, Record
+from specs.task import FINAL, Desired, Health, Run, TaskState
+
+if TYPE_CHECKING:
+    from agent.tasks.record import Process, SavedImage
+    from specs.stack import Healthcheck
+    from specs.wire import Assignment
+
+ALIVE_ENOUGH = 10.0  # seconds (healthy) after which a crash is a first crash again
+BACKOFF_MAX = 60.0
+PREPARE_FIRST = 0.5  # seconds before a failed preparation is tried again, doubling
+PREPARE_MAX = 30.0
+
+LEAVING = frozenset({Desired.SHUTDOWN, Desired.REMOVED})
+_DOWNWARDS = {desired: place for place, desired in enumerate(Desired)}
+
+
+@dataclass(frozen=True)
+class Prepare:
+    """Make image, root, mounts, network and bundle."""
+
+
+@dataclass(frozen=True)
+class Launch:
+    """Create and start run ``number``."""
+
+    number: int
+
+
+@dataclass(frozen=True)
+class Resume:
+    """A run was created before the agent was restarted: start it unless it runs already.
+
+    ``undo`` = it is not wanted any more: take it away if it has not been started.
+    """
+
+    undo: bool
+
+
+@dataclass(frozen=True)
+class Undo:
+    """Take a half-made run away; the user's command has not been started."""
+
+
+@dataclass(frozen=True)
+class Stop:
+    """Send the stop signal (or SIGKILL) to the run."""
+
+    why: str
+    kill: bool = False
+
+
+@dataclass(frozen=True)
+class Clear:
+    """The run's process is gone: delete what the runtime keeps of it."""
+
+
+@dataclass(frozen=True)
+class Settle:
+    """Move to a final state; nothing to do on the node."""
+
+    state: TaskState
+    reason: str
+
+
+@dataclass(frozen=True)
+class Tidy:
+    """The task is final: take everything away but logs and the writable layer."""
+
+
+@dataclass(frozen=True)
+class Erase:
+    """Take everything away."""
+
+
+@dataclass(frozen=True)
+class Wait:
+    """Nothing to do before ``until`` (None = before something happens)."""
+
+    until: float | None = None
+
+
+@dataclass(frozen=True)
+class Done:
+    """Nothing is left on the node."""
+
+
+Step = Prepare | Launch | Resume | Undo | Stop | Clear | Settle | Tidy | Erase | Wait | Done
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a run ended. ``code`` None = unknown, and ``reason`` says why."""
+
+    code: int | None
+    oom: bool = False
+    reason: str = ""
+
+
+def next_step(record: Record, now: float) -> Step:
+    """Return the one thing to do next."""
+    if record.erased:
+        return Done()
+    desired = record.assignment.desired
+    match record.phase:
+        case Phase.CREATING:
+            return Undo()
+        case Phase.CREATED:
+            return Resume(undo=desired in LEAVING)
+        case Phase.RUNNING:
+            return _while_running(record, now)
+        case Phase.ENDED:
+            return Clear()
+        case Phase.NONE:
+            return _without_process(record, now)
+
+
+def _while_running(record: Record, now: float) -> Step:
+    why = record.stopping or _reason_to_stop(record)
+    if not why:
+        return Wait()
+    if not record.stopping:
+        return Stop(why, kill=grace(record.assignment) <= 0)
+    if record.killed:
+        # SIGKILL is not repeated: a process in uninterruptible sleep ignores the second one too.
+        return Wait()
+    deadline = record.stop_at + grace(record.assignment)
+    return Stop(why, kill=True) if now >= deadline else Wait(deadline)
+
+
+def _reason_to_stop(record: Record) -> str:
+    assignment = record.assignment
+    if assignment.desired in LEAVING:
+        return "shutdown"
+    if assignment.restart > record.restart_done:
+        return "restart"
+    if record.health is Health.UNHEALTHY and assignment.spec.on_unhealthy == "restart":
+        return "unhealthy"
+    return ""
+
+
+def _without_process(record: Record, now: float) -> Step:  # noqa: PLR0911 - a table of cases
+    assignment = record.assignment
+    if assignment.desired is Desired.REMOVED:
+        return Wait(record.next_at) if now < record.next_at else Erase()
+    if record.state in FINAL:
+        if record.tidied:
+            return Wait()
+        return Wait(record.next_at) if now < record.next_at else Tidy()
+    if assignment.desired is Desired.SHUTDOWN:
+        return Settle(TaskState.SHUTDOWN, "stopped as asked")
+    requested = assignment.restart > record.restart_done and bool(record.runs)
+    if now < record.next_at and not requested:
+        return Wait(record.next_at)
+    if not record.prepared:
+        return Prepare()
+    if assignment.desired is Desired.PREPARED:
+        return Wait()
+    return Launch(record.number + 1)
+
+
+def grace(assignment: Assignment) -> float:
+    """Return how long the task has between the stop signal and SIGKILL."""
+    return assignment.spec.stop_grace if assignment.grace is None else assignment.grace
+
+
+def check_of(record: Record) -> Healthcheck | None:
+    """Return the check in force: the spec's, filled with the image's test; None = no check."""
+    check = record.assignment.spec.healthcheck
+    offered = record.image.healthcheck if record.image else None
+    if check is None:
+        check = offered
+    elif not check.test and not check.disabled:
+        check = check.model_copy(update={"test": offered.test}) if offered else None
+    if check is None or not check.test or check.disabled:
+        return None
+    return check
+
+
+# Transitions: what the record becomes after something was asked, done or seen.
+
+
+def fresh(assignment: Assignment, boot: str) -> Record:
+    """Return the record of a task never seen before."""
+    # A restart asked for before the first run is fulfilled by that run.
+    return Record(
+        id=assignment.id, assignment=assignment, boot=boot, restart_done=assignment.restart
+    )
+
+
+def assigned(record: Record, assignment: Assignment) -> Record:
+    """Take a newer assignment; ``desired`` only moves downwards, ``restart`` only up."""
+    old = record.assignment
+    changes: dict[str, object] = {}
+    if _DOWNWARDS[assignment.desired] < _DOWNWARDS[old.desired]:
+        changes["desired"] = old.desired
+    if assignment.restart < old.restart:
+        changes["restart"] = old.restart
+    if changes:
+        assignment = assignment.model_copy(update=changes)
+    record = record.having(assignment=assignment)
+    if assignment.desired in LEAVING and old.desired not in LEAVING:
+        record = record.having(next_at=0.0)
+    if not record.runs:
+        record = record.having(restart_done=assignment.restart)
+    return record
+
+
+def preparing(record: Record, reason: str = "") -> Record:
+    """Begin the preparation: effects may exist from now on."""
+    state = TaskState.PREPARING if record.state is TaskState.ASSIGNED else record.state
+    return record.having(state=state, touched=True, reason=reason or record.reason)
+
+
+def prepared(record: Record, image: SavedImage) -> Record:
+    """Everything is there; the command could be started."""
+    early = record.state in (TaskState.ASSIGNED, TaskState.PREPARING)
+    return record.having(
+        state=TaskState.PREPARED if early else record.state,
+        prepared=True,
+        image=image,
+        reason="",
+        next_at=0.0 if early else record.next_at,
+        backoff=0.0 if early else record.backoff,
+    )
+
+
+def postponed(record: Record, reason: str, now: float) -> Record:
+    """Note that a step did not work now; it is tried again with back-off."""
+    delay = min(max(record.backoff * 2, PREPARE_FIRST), PREPARE_MAX)
+    return record.having(
+        reason=f"{reason}; trying again in {delay:g} s", backoff=delay, next_at=now + delay
+    )
+
+
+def refused(record: Record, reason: str) -> Record:
+    """Give up: it can never work as asked. Rejected, or failed where it has run before."""
+    ran = record.state is TaskState.RUNNING
+    return record.having(
+        state=TaskState.FAILED if ran else TaskState.REJECTED,
+        reason=reason,
+        next_at=0.0,
+        backoff=0.0,
+    )
+
+
+def launch_failed(record: Record, reason: str, code: int | None, now: float, wall: float) -> Record:
+    """End a run that could not be started. ``code`` 126, 127: it never will (as in a shell)."""
+    if code is None:
+        record = ended(record, Exit(None, reason=reason), now, wall)
+        return record.having(run_started_at=now)
+    run = _newest(record).model_copy(
+        update={"finished_at": wall, "exit_code": code, "reason": reason}
+    )
+    record = record.having(phase=Phase.ENDED, process=None, monitor=None, runs=record.with_run(run))
+    return refused(record, reason)
+
+
+def creating(record: Record, number: int) -> Record:
+    """Write the intent of run ``number``."""
+    state = record.state if record.state is TaskState.RUNNING else TaskState.STARTING
+    checked = check_of(record) is not None
+    return record.having(
+        state=state,
+        phase=Phase.CREATING,
+        runs=record.with_run(Run(number=number)),
+        process=None,
+        monitor=None,
+        health=Health.STARTING if checked else Health.NONE,
+        health_output="",
+        failing=0,
+        healthy_at=None,
+        stopping="",
+        stop_at=0.0,
+        killed=False,
+    )
+
+
+def created(record: Record, process: Process, monitor: Process) -> Record:
+    """Both processes exist; the command has not been started."""
+    run = _newest(record).model_copy(update={"pid": process.pid})
+    return record.having(
+        phase=Phase.CREATED, process=process, monitor=monitor, runs=record.with_run(run)
+    )
+
+
+def started(record: Record, now: float, wall: float) -> Record:
+    """Note that the command runs."""
+    run = _newest(record).model_copy(update={"started_at": wall})
+    checked = check_of(record) is not None
+    return record.having(
+        phase=Phase.RUNNING,
+        state=record.state if checked else TaskState.RUNNING,
+        reason="waits for its first healthy check" if checked and not _ran(record) else "",
+        runs=record.with_run(run),
+        run_started_at=now,
+        restart_done=max(record.restart_done, record.assignment.restart),
+    )
+
+
+def undone(record: Record) -> Record:
+    """Forget a half-made run as if it had never been begun."""
+    return record.having(phase=Phase.NONE, process=None, monitor=None, runs=tuple(record.runs[:-1]))
+
+
+def stopping(record: Record, step: Stop, now: float) -> Record:
+    """Note that a signal was sent."""
+    return record.having(
+        stopping=step.why,
+        stop_at=record.stop_at if record.stopping else now,
+        killed=record.killed or step.kill,
+    )
+
+
+def probed(record: Record, *, healthy: bool, output: str, counts: bool, now: float) -> Record:
+    """Judge a health probe of the present run; ``counts`` = its failure counts."""
+    if record.phase is not Phase.RUNNING:
+        return record
+    if healthy:
+        return record.having(
+            health=Health.HEALTHY,
+            health_output="",
+            failing=0,
+            healthy_at=now if record.healthy_at is None else record.healthy_at,
+            state=TaskState.RUNNING,
+            reason="",
+        )
+    check = check_of(record)
+    failing = record.failing + 1 if counts else record.failing
+    unhealthy = check is not None and failing >= max(check.retries, 1)
+    return record.having(
+        failing=failing,
+        health_output=output,
+        health=Health.UNHEALTHY if unhealthy else record.health,
+        reason=f"unhealthy: {failing} failed checks in a row" if unhealthy else record.reason,
+    )
+
+
+def ended(record: Record, seen: Exit, now: float, wall: float) -> Record:
+    """Judge the end of a run by the restart policy."""
+    reason = seen.reason or _how(record, seen)
+    run = _newest(record).model_copy(
+        update={"finished_at": wall, "exit_code": seen.code, "oom": seen.oom, "reason": reason}
+    )
+    record = record.having(
+        phase=Phase.ENDED, process=None, monitor=None, runs=record.with_run(run), reason=reason
+    )
+    if record.assignment.desired in LEAVING:
+        by_itself = not record.stopping and seen.code == 0
+        done = by_itself and record.assignment.spec.restart.condition != "any"
+        return record.having(state=TaskState.COMPLETE if done else TaskState.SHUTDOWN)
+    if record.stopping == "restart":
+        return record.having(restarts=record.restarts + 1, next_at=0.0, crashes=0, backoff=0.0)
+    return _by_policy(record, seen, reason, now)
+
+
+def _by_policy(record: Record, seen: Exit, reason: str, now: float) -> Record:
+    policy = record.assignment.spec.restart
+    well = seen.code == 0 and record.stopping != "unhealthy"
+    if policy.condition == "none" or (policy.condition == "on-failure" and well):
+        return _final(record, reason, well=well)
+    attempts = tuple(at for at in record.attempts if policy.window <= 0 or now - at < policy.window)
+    if policy.max_attempts is not None and len(attempts) >= policy.max_attempts:
+        return _final(record, f"{reason}; restarted {len(attempts)} times, the limit", well=well)
+    fresh_start = _long_enough(record, now)
+    crashes = (0 if fresh_start else record.crashes) + (0 if well else 1)
+    local = record.assignment.local_restarts
+    if local is not None and crashes > local:
+        return _final(record, f"{reason}; {crashes} crashes in a row here", well=False)
+    previous = 0.0 if fresh_start else record.backoff
+    delay = min(previous * 2, BACKOFF_MAX) if previous else min(policy.delay, BACKOFF_MAX)
+    # Only the last ones matter; the bound keeps an endless crash loop's record small.
+    kept = attempts[-(policy.max_attempts or 0) :] if policy.max_attempts else ()
+    return record.having(
+        reason=f"{reason}; starts again in {delay:g} s",
+        restarts=record.restarts + 1,
+        crashes=crashes,
+        backoff=delay,
+        attempts=(*kept, now) if policy.max_attempts is not None else (),
+        next_at=now + delay,
+    )
+
+
+def _final(record: Record, reason: str, *, well: bool) -> Record:
+    return record.having(
+        state=TaskState.COMPLETE if well else TaskState.FAILED, reason=reason, next_at=0.0
+    )
+
+
+def _long_enough(record: Record, now: float) -> bool:
+    since = record.run_started_at if check_of(record) is None else record.healthy_at
+    return since is not None and now - since >= ALIVE_ENOUGH
+
+
+def cleared(record: Record) -> Record:
+    """Nothing is left of the run but its logs."""
+    return record.having(phase=Phase.NONE, stopping="", killed=False, stop_at=0.0)
+
+
+def settled(record: Record, step: Settle) -> Record:
+    """Make the task final without anything to do on the node."""
+    return record.having(state=step.state, reason=step.reason)
+
+
+def tidied(record: Record) -> Record:
+    """Only logs and the writable layer are left."""
+    return record.having(tidied=True, prepared=False, next_at=0.0, backoff=0.0)
+
+
+def erased(record: Record) -> Record:
+    """Nothing is left."""
+    state = record.state if record.state in FINAL else TaskState.SHUTDOWN
+    return record.having(erased=True, prepared=False, state=state)
+
+
+def adopted(record: Record) -> Record:
+    """Take over a record of this boot after the agent was restarted."""
+    # The signal may have been recorded and not sent, or sent and not recorded: send it again.
+    return record.having(stopping="", killed=False, stop_at=0.0)
+
+
+def rebooted(record: Record, boot: str, wall: float) -> Record:
+    """Take over a record of an earlier boot: no process, namespace or mount of it exists."""
+    if record.boot == boot:
+        return record
+    policy = record.assignment.spec.restart
+    lived = record.phase in (Phase.CREATED, Phase.RUNNING)
+    halfway = record.phase is Phase.CREATING
+    record = record.having(
+        boot=boot,
+        prepared=False,
+        tidied=False,
+        next_at=0.0,
+        backoff=0.0,
+        crashes=0,
+        attempts=tuple(0.0 for _ in record.attempts) if policy.window <= 0 else (),
+        stop_at=0.0,
+    )
+    if halfway:
+        record = undone(record)
+    elif lived:
+        seen = Exit(None, reason="the machine was restarted")
+        again = policy.condition != "none" and record.assignment.desired not in LEAVING
+        record = ended(record.having(stopping="restart" if again else ""), seen, 0.0, wall)
+    # Everything a Clear would take away went with the boot, but the files: they stay to be swept.
+    return record
+
+
+def _newest(record: Record) -> Run:
+    run = record.run
+    assert run is not None, "a run is recorded before it is made"
+    return run
+
+
+def _ran(record: Record) -> bool:
+    return record.state is TaskState.RUNNING
+
+
+def _how(record: Record, seen: Exit) -> str:
+    if record.stopping == "unhealthy":
+        return "stopped because it was unhealthy"
+    if record.stopping:
+        return f"stopped ({record.stopping})"
+    if seen.oom:
+        return "killed: out of memory (its limit)"
+    if seen.code is None:
+        return "its exit code is unknown"
+    if seen.code > 128:
+        return f"ended by signal {seen.code - 128} (exit code {seen.code})"
+    return f"exited with {seen.code}"

@@ -1,0 +1,187 @@
+"""Make everything a task's container needs, and take it away again.
+
+The runner calls it; the order of effects is here: image, root, who the process is,
+mounts, network, bundle. Everything may be repeated. Taking away never stops at the
+first error: what could not be removed is tried again by the runner.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+from agent.runtime import bundle, rootfs
+from agent.runtime.signals import number_of
+from agent.tasks.record import SavedImage
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import Awaitable, Callable, Mapping
+    from pathlib import Path
+
+    from agent.parts import Attached, ImageConfig, Images, Network, Volumes
+    from agent.runtime.containers import Containers
+    from agent.tasks.record import Record
+    from specs.wire import Assignment, Content
+
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Preparation:
+    """The parts a task is prepared with."""
+
+    images: Images
+    volumes: Volumes
+    network: Network
+    containers: Containers
+    tasks: Path  # per task, on disk
+    host: bundle.Host
+    contents: Callable[[], Mapping[str, Content]]
+    networks_known: Callable[[], Awaitable[None]]  # waits; raises Later
+
+    async def adopt(self, tasks: set[str]) -> None:
+        """After a restart: remove what only tasks that are no more had."""
+        try:
+            await self.volumes.adopt(tasks)
+        except OSError as error:  # a leftover must not keep the agent from coming up
+            log.warning("leftovers of volumes stay", extra={"error": str(error)})
+
+    async def prepare(
+        self, record: Record, slots: asyncio.Semaphore, say: Callable[[str], None]
+    ) -> SavedImage:
+        """Prepare a task. Raises Refusal, Later, OSError."""
+        assignment = record.assignment
+        spec = assignment.spec
+        if spec.stop_signal:
+            number_of(spec.stop_signal)
+        say(f"getting image {spec.image}")
+        image = await self.images.ensure(spec.image, spec.image_digest)
+        if spec.network_mode != "host":
+            say("waiting for the node's network")
+            await self.networks_known()
+        say("making its root, mounts and network")
+        async with slots:
+            await self._make(assignment, image)
+        return _saved(image)
+
+    async def _make(self, assignment: Assignment, image: ImageConfig) -> None:
+        spec, task = assignment.spec, assignment.id
+        root = await self.images.mount(task, image.digest)
+        wanted = image.user if spec.user is None else spec.user
+        user = rootfs.resolve_user(root, wanted, spec.group_add)
+        mounts = await self.volumes.prepare(
+            assignment, image, root, self.contents(), (user.uid, user.gid)
+        )
+        rootfs.check(
+            root,
+            cwd=bundle.working_dir(spec, image),
+            targets=[mount.target for mount in mounts],
+        )
+        attached = await self.network.attach(assignment)
+        own = spec.network_mode != "host"
+        hostname = hostname_of(assignment)
+        made = bundle.build(
+            bundle.Inputs(
+                assignment=assignment,
+                image=image,
+                root=str(root),
+                user=user,
+                netns=_place(attached.netns) if own else None,
+                hostname=hostname,
+                etc=self._etc(task, hostname, attached),
+                mounts=mounts,
+                devices=rootfs.node_devices(spec.devices),
+            ),
+            self.host,
+        )
+        self.containers.write(task, made.config)
+
+    def _etc(self, task: str, hostname: str, attached: Attached) -> dict[str, str]:
+        """Write the three files every container gets; return where they go."""
+        folder = self.tasks / task / "etc"
+        folder.mkdir(mode=0o755, parents=True, exist_ok=True)
+        texts = {
+            "hostname": f"{hostname}\n",
+            "resolv.conf": attached.resolv_conf,
+            "hosts": attached.hosts,
+        }
+        places = {}
+        for name, text in texts.items():
+            path = folder / name
+            # Written in place: a running container has the very file mounted.
+            path.write_text(text)
+            path.chmod(0o644)
+            places[f"/etc/{name}"] = str(path)
+        return places
+
+    async def tidy(self, record: Record) -> None:
+        """Take away everything but logs and the writable layer. Raises ExceptionGroup."""
+        task = record.id
+        await _all(
+            f"tidying {task}",
+            lambda: self.containers.erase(task),
+            lambda: self.network.detach(task),
+            lambda: self.images.unmount(task),
+            lambda: self.volumes.release(task),
+        )
+
+    async def erase(self, record: Record, slots: asyncio.Semaphore) -> None:
+        """Take away everything of the task on this node. Raises ExceptionGroup."""
+        if not record.touched:
+            return
+        task = record.id
+
+        async def container() -> None:
+            async with slots:
+                await self.containers.erase(task)
+
+        # Not in the slots, only behind each other: detaching is a wait in the kernel (30 ms) that
+        # all tasks share which are there at the same time.
+        await _all(f"erasing {task}", container, *self._rest(task))
+
+    async def erase_by_name(self, task: str) -> None:
+        """Take away everything that carries this task's id. Raises ExceptionGroup."""
+        await _all(f"erasing {task}", lambda: self.containers.erase(task), *self._rest(task))
+
+    def _rest(self, task: str) -> tuple[Callable[[], Awaitable[None]], ...]:
+        return (
+            lambda: self.network.detach(task),
+            lambda: self.images.discard(task),
+            lambda: self.volumes.release(task),
+        )
+
+
+async def _all(what: str, *steps: Callable[[], Awaitable[None]]) -> None:
+    errors: list[Exception] = []
+    for step in steps:
+        try:
+            await step()
+        except Exception as error:  # noqa: BLE001 - teardown goes on; all errors are raised below
+            errors.append(error)
+    if errors:
+        raise ExceptionGroup(what, errors)
+
+
+def _saved(image: ImageConfig) -> SavedImage:
+    values = asdict(image)
+    values["healthcheck"] = image.healthcheck
+    values["environment"] = dict(image.environment)
+    values["labels"] = dict(image.labels)
+    return SavedImage(**values)
+
+
+def hostname_of(assignment: Assignment) -> str:
+    """Return the host name inside: the spec's, else the task's name made a legal one."""
+    if assignment.spec.hostname:
+        return assignment.spec.hostname[:64]
+    name = re.sub(r"[^A-Za-z0-9.-]+", "-", assignment.name).strip("-.")
+    return name[:63] or assignment.id
+
+
+def _place(netns: Path) -> str:
+    """Return the namespace file; an empty path means a fresh namespace made by the runtime."""
+    return "" if str(netns) == "." else str(netns)

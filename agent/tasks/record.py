@@ -1,0 +1,147 @@
+"""What the agent remembers of one task, and how the controller sees it.
+
+A :class:`Record` is the journal's entry. ``agent/tasks/lifecycle.py`` computes the next
+one (pure), ``agent/tasks/journal.py`` stores it. Times named ``*_at`` are monotonic
+seconds of the boot ``boot``; a record of another boot has no living process.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any
+
+from pydantic import Field
+
+from specs.base import Model
+from specs.stack import Healthcheck
+from specs.task import Health, Run, TaskState, TaskStatus
+from specs.wire import Assignment
+
+RUNS_KEPT = 5
+
+
+class Phase(StrEnum):
+    """Where the newest run is. Written before the step it names begins."""
+
+    NONE = "none"  # no run, or the last one is cleared away
+    CREATING = "creating"  # conmon is being started; nothing of the user's runs yet
+    CREATED = "created"  # processes exist and are known; the command may have been started
+    RUNNING = "running"
+    ENDED = "ended"  # the process is gone; the run's leftovers are not
+
+
+class Process(Model):
+    """A process that cannot be mistaken for a later one with the same number."""
+
+    pid: int
+    start: int  # start time in clock ticks since boot, /proc/PID/stat field 22
+
+
+class SavedImage(Model):
+    """ImageConfig as the journal keeps it."""
+
+    digest: str
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: dict[str, str] = Field(default_factory=dict)
+    user: str = ""
+    working_dir: str = ""
+    stop_signal: str = ""
+    healthcheck: Healthcheck | None = None
+    volumes: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class Record(Model):
+    """One task, as far as this node is concerned."""
+
+    id: str
+    assignment: Assignment
+    boot: str = ""
+    state: TaskState = TaskState.ASSIGNED
+    reason: str = ""
+
+    touched: bool = False  # effects may exist on this node: erase before forgetting
+    prepared: bool = False  # in this boot: image, mounts and network are there
+    image: SavedImage | None = None
+
+    phase: Phase = Phase.NONE
+    runs: tuple[Run, ...] = ()
+    process: Process | None = None
+    monitor: Process | None = None
+    run_started_at: float = 0.0
+
+    health: Health = Health.NONE
+    health_output: str = ""
+    failing: int = 0  # failed probes in a row that count
+    healthy_at: float | None = None  # when the present run was first healthy
+
+    restarts: int = 0
+    crashes: int = 0  # in a row
+    backoff: float = 0.0  # the last delay used
+    attempts: tuple[float, ...] = ()  # when restarts happened, for max_attempts and its window
+    restart_done: int = 0
+    next_at: float = 0.0  # not before
+
+    stopping: str = ""  # why the run is being stopped: shutdown, restart, unhealthy; empty = not
+    stop_at: float = 0.0  # when the stop signal was sent
+    killed: bool = False  # SIGKILL has been sent
+    tidied: bool = False  # final, and everything but logs and writable layer is gone
+    erased: bool = False  # nothing is left on this node
+    log_tail: tuple[str, ...] = ()
+
+    def having(self, **changes: Any) -> Record:
+        """Return a copy with these fields replaced (values of the right type: not validated)."""
+        return self.model_copy(update=changes)
+
+    @property
+    def run(self) -> Run | None:
+        """Return the newest run."""
+        return self.runs[-1] if self.runs else None
+
+    @property
+    def number(self) -> int:
+        """Return the newest run's number; 0 before the first."""
+        return self.runs[-1].number if self.runs else 0
+
+    def with_run(self, run: Run) -> tuple[Run, ...]:
+        """Return the runs with ``run`` added or, by number, replaced."""
+        kept = tuple(r for r in self.runs if r.number != run.number)
+        return (*kept, run)[-RUNS_KEPT:]
+
+    @property
+    def ready(self) -> bool:
+        """Whether traffic may come: the run is alive, wanted, and healthy if it is checked."""
+        return (
+            self.phase is Phase.RUNNING
+            and not self.stopping
+            and self.health in (Health.NONE, Health.HEALTHY)
+        )
+
+    @property
+    def ready_reason(self) -> str:
+        """Return why it is not ready; empty when it is."""
+        if self.ready:
+            return ""
+        if self.phase is Phase.RUNNING and self.stopping:
+            return f"is being stopped ({self.stopping})"
+        if self.phase is Phase.RUNNING:
+            starting = self.health is Health.STARTING
+            return "waits for its first healthy check" if starting else "unhealthy"
+        return self.reason or "not running"
+
+    def status(self) -> TaskStatus:
+        """Return what is reported to the controller."""
+        return TaskStatus(
+            state=self.state,
+            ready=self.ready,
+            ready_reason=self.ready_reason,
+            reason=self.reason,
+            health=self.health,
+            health_output=self.health_output,
+            restarts=self.restarts,
+            runs=self.runs,
+            image_digest=self.image.digest if self.image else "",
+            restart_done=self.restart_done,
+            log_tail=self.log_tail,
+        )

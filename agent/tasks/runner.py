@@ -1,0 +1,358 @@
+"""Pump ``tasks/lifecycle.py`` for one task: observe, ask for the next step, do it, write it down.
+
+``agent/tasks/worker.py`` keeps one runner per task. This is the only place where the
+effects of a task are ordered; each is written to the journal as intent before and
+as done after, so that a SIGKILL between any two leaves nothing unexplained. A
+runner never decides and never gives up: what fails is tried again with back-off,
+and the reason is part of the task's status.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from agent.parts import Later, Refusal
+from agent.runtime.failure import RuntimeFailure
+from agent.runtime.signals import number_of
+from agent.tasks import lifecycle, probes
+from agent.tasks.lifecycle import (
+    Clear,
+    Done,
+    Erase,
+    Launch,
+    Prepare,
+    Resume,
+    Settle,
+    Step,
+    Stop,
+    Tidy,
+    Undo,
+    Wait,
+)
+from agent.tasks.record import Phase, Record
+from specs.task import FINAL, Desired, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from agent.runtime.containers import Containers
+    from agent.tasks.journal import Journal
+    from agent.tasks.preparation import Preparation
+    from specs.kit.clock import Clock
+    from specs.stack import Healthcheck
+    from specs.wire import Assignment
+
+log = logging.getLogger(__name__)
+
+SIGKILL = 9
+# States a reboot must not undo, and the first one, which says that effects exist.
+_ON_DISK = frozenset({TaskState.PREPARING, TaskState.RUNNING}) | FINAL
+TAIL = 10
+
+
+class Prober(Protocol):
+    """Runs one health probe."""
+
+    async def __call__(
+        self, task: str, command: tuple[str, ...], timeout: float
+    ) -> tuple[int, str]:
+        """Return exit code and output. Raises RuntimeFailure."""
+        ...
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What all runners share."""
+
+    journal: Journal
+    preparation: Preparation
+    containers: Containers
+    prober: Prober
+    clock: Clock
+    slots: asyncio.Semaphore  # heavy steps at the same time
+    changed: Callable[[Record], None]  # told after every change of a record
+
+
+class Runner:
+    """One task on this node."""
+
+    def __init__(self, record: Record, parts: Parts) -> None:
+        self.record = record
+        self._parts = parts
+        self._wake = asyncio.Event()
+        self._seen: lifecycle.Exit | None = None
+        self._interruptible: asyncio.Timeout | None = None
+        self._followers: asyncio.TaskGroup | None = None
+        self._prober: asyncio.Task[None] | None = None
+
+    def assign(self, assignment: Assignment) -> None:
+        """Take a newer assignment; a preparation that is not wanted any more is interrupted."""
+        old = self.record.assignment
+        if assignment == old:
+            return
+        self._save(lifecycle.assigned(self.record, assignment))
+        scope = self._interruptible
+        if scope is not None and self.record.assignment.desired in lifecycle.LEAVING:
+            scope.reschedule(asyncio.get_running_loop().time())
+        self._wake.set()
+
+    async def run(self) -> None:
+        """Bring the task to where it should be, until nothing of it is left."""
+        async with asyncio.TaskGroup() as group:
+            self._followers = group
+            if self.record.phase is Phase.RUNNING:
+                self._follow()
+            while True:
+                self._wake.clear()
+                self._observe()
+                step = lifecycle.next_step(self.record, self._now())
+                if isinstance(step, Done):
+                    break
+                if isinstance(step, Wait):
+                    await self._pause(step)
+                    continue
+                await self._perform(step)
+            self._stop_probing()
+
+    # Observing.
+
+    def _observe(self) -> None:
+        seen, self._seen = self._seen, None
+        if seen is not None and self.record.phase in (Phase.RUNNING, Phase.CREATED):
+            self._stop_probing()
+            record = lifecycle.ended(self.record, seen, self._now(), self._wall())
+            run = record.run
+            log.info(
+                "a run ended",
+                extra={"task": record.id, "run": record.number, "why": run.reason if run else ""},
+            )
+            self._save(self._with_tail(record))
+
+    async def _pause(self, step: Wait) -> None:
+        # At least a millisecond: rounding must not make a wait for "now" a busy loop.
+        timeout = None if step.until is None else max(step.until - self._now(), 0.001)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await self._wake.wait()
+
+    def _follow(self) -> None:
+        """Watch the run's processes; and probe it, where there is a check."""
+        process, monitor = self.record.process, self.record.monitor
+        assert self._followers is not None
+        assert process is not None
+        assert monitor is not None
+
+        async def follow() -> None:
+            self._seen = await self._parts.containers.follow(self.record.id, process, monitor)
+            self._wake.set()
+
+        self._followers.create_task(follow(), name=f"exit of {self.record.id}")
+        check = lifecycle.check_of(self.record)
+        if check is not None and probes.command(check):
+            self._prober = self._followers.create_task(
+                self._probe(check), name=f"health of {self.record.id}"
+            )
+
+    def _stop_probing(self) -> None:
+        if self._prober is not None:
+            self._prober.cancel()
+            self._prober = None
+
+    async def _probe(self, check: Healthcheck) -> None:
+        number = self.record.number
+        command = probes.command(check)
+        while self._runs(number):
+            age = self._now() - self.record.run_started_at
+            await asyncio.sleep(probes.delay(check, self.record.health, age))
+            begun = self._now() - self.record.run_started_at
+            health = self.record.health
+            try:
+                code, output = await self._parts.prober(self.record.id, command, check.timeout)
+            except (RuntimeFailure, Refusal, OSError) as error:
+                code, output = 1, str(error)
+            if not self._runs(number):
+                return
+            healthy, text = probes.verdict(code, output)
+            record = lifecycle.probed(
+                self.record,
+                healthy=healthy,
+                output=text,
+                counts=probes.counts(check, health, begun),
+                now=self._now(),
+            )
+            if record != self.record:
+                self._save(record)
+                self._wake.set()
+
+    def _runs(self, number: int) -> bool:
+        return self.record.phase is Phase.RUNNING and self.record.number == number
+
+    # Acting.
+
+    async def _perform(self, step: Step) -> None:
+        try:
+            match step:
+                case Prepare():
+                    await self._prepare()
+                case Launch(number):
+                    await self._launch(number)
+                case Resume(undo):
+                    await self._resume(undo=undo)
+                case Stop():
+                    self._stop(step)
+                case Clear():
+                    async with self._parts.slots:
+                        await self._parts.containers.clear(self.record.id)
+                    self._save(lifecycle.cleared(self.record))
+                case Undo():
+                    async with self._parts.slots:
+                        await self._parts.containers.clear(self.record.id)
+                    self._save(lifecycle.undone(self.record))
+                case Settle():
+                    self._save(lifecycle.settled(self.record, step))
+                case Tidy():
+                    await self._parts.preparation.tidy(self.record)
+                    self._save(lifecycle.tidied(self.record))
+                case Erase():
+                    await self._erase()
+                case Wait() | Done():
+                    pass
+        except (RuntimeFailure, Later, Refusal, OSError, ExceptionGroup) as error:
+            await self._again(_words(error))
+
+    async def _again(self, why: str) -> None:
+        """Take note of a step that did not work; the next look tries it again, later."""
+        log.warning("a step failed: %s", why, extra={"task": self.record.id})
+        self._save(lifecycle.postponed(self.record, why, self._now()))
+        if self.record.phase in (Phase.ENDED, Phase.CREATING, Phase.CREATED):
+            # These steps do not look at next_at: wait here, or until something changes.
+            await self._pause(Wait(self.record.next_at))
+
+    async def _prepare(self) -> None:
+        self._save(lifecycle.preparing(self.record))
+        try:
+            async with asyncio.timeout(None) as scope:
+                self._interruptible = scope
+                try:
+                    image = await self._parts.preparation.prepare(
+                        self.record, self._parts.slots, self._say
+                    )
+                finally:
+                    self._interruptible = None
+        except TimeoutError:
+            return  # not wanted any more; the next step takes away what was made
+        except Refusal as refusal:
+            self._save(self._with_tail(lifecycle.refused(self.record, str(refusal))))
+            return
+        self._save(lifecycle.prepared(self.record, image))
+
+    def _say(self, reason: str) -> None:
+        """Tell what the preparation is doing."""
+        if reason != self.record.reason:
+            self.record = self.record.having(reason=reason)
+            self._parts.changed(self.record)
+
+    async def _launch(self, number: int) -> None:
+        containers, task = self._parts.containers, self.record.id
+        async with self._parts.slots:
+            if self.record.assignment.desired is not Desired.RUNNING:
+                return
+            self._save(lifecycle.creating(self.record, number))
+            try:
+                process, monitor = await containers.create(
+                    task, number, self.record.assignment.spec
+                )
+                self._save(lifecycle.created(self.record, process, monitor))
+                await containers.start(task)
+            except RuntimeFailure as failure:
+                self._launch_failed(failure)
+                return
+            self._save(lifecycle.started(self.record, self._now(), self._wall()))
+        self._follow()
+
+    def _launch_failed(self, failure: RuntimeFailure) -> None:
+        record = lifecycle.launch_failed(
+            self.record, str(failure), failure.code, self._now(), self._wall()
+        )
+        self._save(self._with_tail(record))
+
+    async def _resume(self, *, undo: bool) -> None:
+        """Find out how far a run came before the agent was restarted."""
+        containers, task = self._parts.containers, self.record.id
+        state = await containers.state(task)
+        if state == "created":
+            if undo:
+                await containers.clear(task)
+                self._save(lifecycle.undone(self.record))
+                return
+            try:
+                await containers.start(task)
+            except RuntimeFailure as failure:
+                self._launch_failed(failure)
+                return
+        # Running or ended by now: the followers tell which.
+        self._save(lifecycle.started(self.record, self._now(), self._wall()))
+        self._follow()
+
+    def _stop(self, step: Stop) -> None:
+        process = self.record.process
+        number = SIGKILL
+        if not step.kill:
+            spec, image = self.record.assignment.spec, self.record.image
+            number = number_of(
+                spec.stop_signal or (image.stop_signal if image else "") or "SIGTERM"
+            )
+        if step.why in ("shutdown", "restart"):
+            self._stop_probing()
+        self._save(lifecycle.stopping(self.record, step, self._now()))
+        if process is not None:
+            self._parts.containers.send(process, number)
+
+    async def _erase(self) -> None:
+        await self._parts.preparation.erase(self.record, self._parts.slots)
+        self._parts.journal.forget(self.record.id)
+        self.record = lifecycle.erased(self.record)
+        self._parts.changed(self.record)
+
+    def _with_tail(self, record: Record) -> Record:
+        """Add the last lines of output to a record that has just failed."""
+        if record.state in (TaskState.FAILED, TaskState.REJECTED) and not record.log_tail:
+            with contextlib.suppress(OSError):
+                lines = self._parts.containers.last_lines(record.id, TAIL)
+                return record.having(log_tail=tuple(line[:1000] for line in lines))
+        return record
+
+    def _save(self, record: Record) -> None:
+        old, self.record = self.record, record
+        removing = record.assignment.desired is Desired.REMOVED
+        final = record.state in FINAL and old.state not in FINAL
+        durable = not removing and (final or record.restart_done != old.restart_done)
+        moved = record.touched != old.touched or record.state != old.state
+        try:
+            self._parts.journal.put(
+                record,
+                durable=durable,
+                disk=moved and not removing and record.state in _ON_DISK,
+            )
+        except OSError as error:
+            # Full disk: what is in memory stays true; the next change is written again.
+            log.warning("a record cannot be written", extra={"task": record.id, "why": str(error)})
+        self._parts.changed(record)
+
+    def _now(self) -> float:
+        return self._parts.clock.monotonic()
+
+    def _wall(self) -> float:
+        return self._parts.clock.wall()
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, BaseExceptionGroup):
+        return "; ".join(_words(one) for one in error.exceptions)
+    if isinstance(error, OSError):
+        return f"{error.filename or 'a file'}: {error.strerror or error}"
+    return str(error)

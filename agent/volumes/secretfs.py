@@ -1,0 +1,143 @@
+"""Secrets and configs of a task as files on a tmpfs of its own.
+
+Called by agent.volumes.store. Each task with files has one tmpfs below the run directory, which
+never reaches a disk (without swap where the kernel can promise it) and goes with the task.
+Contents are immutable: a file that is there is never rewritten, so a running container
+keeps what it has mounted. It must never log or raise a message with content in it.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import errno
+import os
+from typing import TYPE_CHECKING, Final
+
+from agent.linux import calls as kernel
+from agent.parts import BoundMount, Later, Refusal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+
+    from specs.stack import FileRef
+    from specs.wire import Content
+
+_SECRET_MODE: Final = 0o400
+_CONFIG_MODE: Final = 0o444
+_OPTIONS: Final = ("rbind", "rprivate", "ro", "nosuid", "nodev")
+_ROOM: Final = 1 << 20  # beside the contents: page rounding, inodes
+_FLAGS: Final = kernel.MS_NOSUID | kernel.MS_NODEV
+
+
+class SecretFs:
+    """The tmpfs directories of one node's tasks. All methods block."""
+
+    def __init__(self, run_dir: Path) -> None:
+        self._root = run_dir / "files"
+        self._make_root()
+
+    def _make_root(self) -> None:
+        """Make the parent of all; again at each use, because people tidy up below /run."""
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o711)
+
+    def _home(self, task: str) -> Path:
+        return self._root / task
+
+    def mounted(self, task: str) -> bool:
+        try:
+            inside = self._home(task).stat().st_dev
+        except FileNotFoundError:
+            return False
+        return inside != self._root.stat().st_dev
+
+    def place(
+        self,
+        task: str,
+        secrets: tuple[FileRef, ...],
+        configs: tuple[FileRef, ...],
+        contents: Mapping[str, Content],
+        owner: tuple[int, int],
+    ) -> list[BoundMount]:
+        """Write the task's files and return their mounts. Raises Refusal, Later."""
+        files = [(ref, _SECRET_MODE) for ref in secrets] + [(ref, _CONFIG_MODE) for ref in configs]
+        if not files:
+            return []
+        data = [_decode(ref, contents) for ref, _ in files]
+        home = self._home(task)
+        try:
+            self._make_root()
+            home.mkdir(mode=0o711, exist_ok=True)
+            if not self.mounted(task):
+                _mount_tmpfs(home, sum(len(item) + 4096 for item in data) + _ROOM)
+            mounts = []
+            for number, ((ref, mode), item) in enumerate(zip(files, data, strict=True)):
+                path = home / str(number)
+                uid = owner[0] if ref.uid is None else ref.uid
+                gid = owner[1] if ref.gid is None else ref.gid
+                _write(path, item, mode if ref.mode is None else ref.mode, (uid, gid))
+                options = _OPTIONS if mode == _CONFIG_MODE else (*_OPTIONS, "noexec")
+                mounts.append(BoundMount(str(path), ref.target, "bind", options))
+        except OSError as error:
+            where = f" ({error.filename})" if error.filename else ""
+            raise Later(f"cannot place its secrets and configs: {error.strerror}{where}") from None
+        return mounts
+
+    def remove(self, task: str) -> None:
+        """Unmount and remove the task's files; none is fine."""
+        home = self._home(task)
+        while self.mounted(task):
+            try:
+                kernel.unmount(str(home))
+            except OSError as error:
+                if error.errno != errno.EBUSY:
+                    raise
+                # Still mounted in the ending container: the memory goes with it.
+                kernel.unmount(str(home), kernel.MNT_DETACH | kernel.UMOUNT_NOFOLLOW)
+        with contextlib.suppress(FileNotFoundError):
+            home.rmdir()
+
+    def tasks(self) -> set[str]:
+        """Return the tasks that have files here."""
+        return {path.name for path in self._root.iterdir()}
+
+
+def _decode(ref: FileRef, contents: Mapping[str, Content]) -> bytes:
+    content = contents.get(ref.content)
+    if content is None:
+        raise Later(f"the content of {ref.source} has not reached this node yet")
+    try:
+        return base64.b64decode(content.data, validate=True)
+    except (binascii.Error, ValueError):
+        raise Refusal(f"the content of {ref.source} is not base64") from None
+
+
+def _mount_tmpfs(home: Path, size: int) -> None:
+    options = f"mode=0711,size={size},nr_inodes=2048"
+    try:
+        kernel.mount("corral-files", str(home), "tmpfs", _FLAGS, options + ",noswap")
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # noswap came with 6.4
+            raise
+        kernel.mount("corral-files", str(home), "tmpfs", _FLAGS, options)
+
+
+def _write(path: Path, data: bytes, mode: int, owner: tuple[int, int]) -> None:
+    """Make the file whole at once; one that is right already stays the same inode."""
+    try:
+        if path.read_bytes() == data:
+            os.chown(path, *owner)
+            path.chmod(mode)
+            return
+    except FileNotFoundError:
+        pass
+    temporary = path.with_name(f".{path.name}")
+    temporary.unlink(missing_ok=True)
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    with os.fdopen(fd, "wb") as file:
+        file.write(data)
+        os.fchown(fd, *owner)
+        os.fchmod(fd, mode)
+    temporary.rename(path)

@@ -1,0 +1,82 @@
+"""`corral down`: stop and remove a stack, in reverse order of its dependencies.
+
+Needs no Compose file when the stack is named with -p.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+
+from orchestrator.cli.errors import INTERRUPTED, CliError
+from orchestrator.cli.show import board as boards
+from orchestrator.cli.show import watch
+from orchestrator.client.client import NoController, NotFound, state_dir
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from orchestrator.cli.session import Session
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("services", nargs="*", metavar="SERVICE", help="not possible: use scale SERVICE=0")
+    add("-v", "--volumes", action="store_true", help="also remove named volumes and their data")
+    add("-t", "--timeout", type=float, metavar="S", help="grace period before the kill")
+    add("--remove-orphans", action="store_true", help="accepted; every task of the stack goes")
+    add("--rmi", choices=("local", "all"), help="not supported: images stay for other stacks")
+
+
+def run(args: argparse.Namespace, session: Session) -> int:
+    if args.services:
+        zero = " ".join(f"{name}=0" for name in args.services)
+        raise CliError(
+            "corral down removes a whole stack", hint=f"for single services: corral scale {zero}"
+        )
+    if args.rmi:
+        raise CliError(
+            "--rmi is not supported: images are shared between stacks",
+            hint="leave --rmi out; unused images are collected by the agents",
+        )
+    stack = session.stack()
+    began = time.monotonic()
+    board = boards.Board(stack, "down")
+    _wake_controller(session)
+    try:
+        session.client.persist(
+            "DELETE",
+            session.path(),
+            query={"volumes": args.volumes, "timeout": args.timeout},
+        )
+    except NotFound:
+        print(
+            f"{stack}: no such stack, nothing to remove (corral ls lists stacks)", file=sys.stderr
+        )
+        return 0
+    try:
+        good = watch.follow(session, board, session.path("progress"))
+    except KeyboardInterrupt:
+        print(f"\nthe removal of {stack} goes on in the background: corral ls", file=sys.stderr)
+        return INTERRUPTED
+    return watch.report(
+        board,
+        good=good,
+        seconds=time.monotonic() - began,
+        command=watch.command_prefix(session),
+    )
+
+
+def _wake_controller(session: Session) -> None:
+    """Start this machine's own controller if it was stopped: its containers may still run."""
+    try:
+        session.client.get("/v1/version")
+    except NoController:
+        known = os.path.exists(f"{state_dir()}/controller/state.db")  # noqa: PTH110 - no pathlib here
+        if not (session.client.local and known):
+            raise
+        from orchestrator.embedded import daemons
+
+        daemons.ensure(session.client, say=lambda text: print(text, file=sys.stderr))

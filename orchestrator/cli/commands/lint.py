@@ -1,0 +1,85 @@
+"""`corral lint`: everything there is to say about the files, in one go, offline.
+
+What is wrong, what corral does with each key used, and what is valid but hardly
+meant. The findings come from :mod:`specs.lint.report`; here they are shown.
+"""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from typing import TYPE_CHECKING
+
+from orchestrator.cli.errors import ERROR
+
+if TYPE_CHECKING:
+    import argparse
+
+    from orchestrator.cli.session import Session
+    from specs.lint.report import KeyReport, Report
+
+VERDICTS = ("refused", "not honoured yet", "no meaning here", "resolved while loading", "honoured")
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--strict", action="store_true", help="end with 1 for warnings too")
+    add("--format", choices=("text", "json"), default="text")
+    add("-q", "--quiet", action="store_true", help="only problems, no list of keys")
+
+
+def run(args: argparse.Namespace, session: Session) -> int:
+    from orchestrator.cli import project
+    from specs.lint.report import lint
+
+    report = lint(*project.examine(session.flags))
+    errors = sum(problem.severity == "error" for problem in report.problems)
+    warnings = len(report.problems) - errors
+    if args.format == "json":
+        print(_json(report))
+    else:
+        _show(report, quiet=args.quiet)
+        print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}")
+    return ERROR if errors or (args.strict and warnings) else 0
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}{'' if number == 1 else 's'}"
+
+
+def _json(report: Report) -> str:
+    return json.dumps(
+        {
+            "problems": [problem.as_json() for problem in report.problems],
+            "keys": [row.as_json() for row in report.keys],
+        },
+        indent=2,
+        ensure_ascii=False,
+    )
+
+
+def _show(report: Report, *, quiet: bool) -> None:
+    from orchestrator.cli.findings import source_line
+    from specs.problems import render
+
+    for problem in report.problems:
+        print(render(problem, source_line(problem)))
+    if not quiet and report.keys:
+        print(_table(report.keys))
+
+
+def _table(rows: list[KeyReport]) -> str:
+    """Return the keys used, by what corral does with them."""
+    lines = []
+    for verdict in VERDICTS:
+        keys = dict.fromkeys(_short(row.key) for row in rows if row.verdict == verdict)
+        if not keys:
+            continue
+        text = f"{verdict}: {', '.join(keys)}"
+        lines += textwrap.wrap(text, 100, subsequent_indent="    ", break_on_hyphens=False)
+    return "\n".join(lines)
+
+
+def _short(key: str) -> str:
+    """Return a key without what only says that it is a service's, a name's or an item's."""
+    return key.removeprefix("services.*.").removesuffix(".*").replace("[]", "")

@@ -1,0 +1,44 @@
+"""`corral ls`: the stacks of the cluster."""
+
+from __future__ import annotations
+
+from orchestrator.cli.show import table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from orchestrator.cli.session import Session
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("-q", "--quiet", action="store_true", help="only names")
+    add("-a", "--all", action="store_true", help="accepted; every stack is always listed")
+    add("--format", choices=("table", "json"), default="table", help="json: one object a line")
+
+
+def run(args: argparse.Namespace, session: Session) -> int:
+    rows = sorted(session.client.get("/v1/stacks")["stacks"], key=lambda row: str(row.get("name")))
+    if args.quiet:
+        table.show("\n".join(row["name"] for row in rows))
+    elif args.format == "json":
+        table.show(table.json_lines(rows))
+    else:
+        print(
+            table.render(
+                ("NAME", "STATUS", "RELEASE", "SERVICES", "TASKS", "REASON"),
+                [
+                    (
+                        row.get("name", ""),
+                        row.get("status", ""),
+                        row.get("release", ""),
+                        row.get("services", ""),
+                        row.get("tasks", ""),
+                        row.get("reason", ""),
+                    )
+                    for row in rows
+                ],
+            )
+        )
+    return 0

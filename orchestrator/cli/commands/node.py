@@ -1,0 +1,307 @@
+"""`corral node ls|inspect|add|rm|label|pause|drain|activate`: the machines of the cluster."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
+from orchestrator.cli.show import table, times
+from orchestrator.client.client import Refused, quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from orchestrator.cli.session import Session
+    from orchestrator.client.client import Stream
+
+SILENCE = 180.0  # seconds a step of node add may take without a word (packages, transfers)
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    make = kinds.add_parser
+
+    sub = make("ls", help="list nodes")
+    sub.add_argument("-q", "--quiet", action="store_true", help="only names")
+    sub.add_argument("--format", choices=("table", "json"), default="table")
+    sub.add_argument("--filter", action="append", default=[], metavar="KEY=VALUE")
+
+    sub = make("inspect", help="everything about a node")
+    sub.add_argument("names", nargs="+", metavar="NODE")
+    sub.add_argument("--format", choices=("pretty", "json"), default="pretty")
+
+    sub = make("add", help="join a machine over SSH")
+    sub.add_argument("address", metavar="USER@HOST[:PORT]")
+    sub.add_argument("--name", help="its name in the cluster (default: its host name)")
+    sub.add_argument("--identity", "-i", metavar="FILE", help="private key to log in with")
+    sub.add_argument("--host-key", metavar="SHA256:...", help="fingerprint the host must have")
+    sub.add_argument("--label", "-l", action="append", default=[], metavar="KEY=VALUE")
+    sub.add_argument("--underlay-addr", metavar="ADDRESS", help="how other nodes reach it")
+
+    sub = make("rm", help="take a node out of the cluster and clean it")
+    sub.add_argument("names", nargs="+", metavar="NODE")
+    sub.add_argument("-f", "--force", action="store_true", help="also if it cannot be reached")
+
+    sub = make("label", help="set labels (KEY=VALUE) or remove them (KEY-)")
+    sub.add_argument("name", metavar="NODE")
+    sub.add_argument("labels", nargs="+", metavar="KEY=VALUE|KEY-")
+
+    for word, text in (
+        ("pause", "place nothing new on it"),
+        ("drain", "move its tasks elsewhere"),
+        ("activate", "use it again"),
+    ):
+        sub = make(word, help=text)
+        sub.add_argument("names", nargs="+", metavar="NODE")
+
+
+def run(args: argparse.Namespace, session: Session) -> int:
+    match args.action:
+        case "ls":
+            return _ls(args, session)
+        case "inspect":
+            return _inspect(args, session)
+        case "add":
+            return _add(args, session)
+        case "rm":
+            return _rm(args, session)
+        case "label":
+            body = {"labels": label_changes(args.labels)}
+            _print_labels(session.client.request("PATCH", _path(args.name), body=body))
+            return 0
+        case _:
+            wish = {"activate": "active"}.get(args.action, args.action)
+            for name in args.names:
+                session.client.request("PATCH", _path(name), body={"availability": wish})
+                print(f"{name}: {wish}")
+            return 0
+
+
+def _path(name: str) -> str:
+    return f"/v1/nodes/{quote(name)}"
+
+
+def pairs(words: list[str], flag: str) -> dict[str, str]:
+    """Return the mapping of KEY=VALUE words. Raises CliError."""
+    found = {}
+    for word in words:
+        key, mark, value = word.partition("=")
+        if not mark or not key:
+            raise CliError(f"{flag} {word!r} is not KEY=VALUE", code=USAGE)
+        found[key] = value
+    return found
+
+
+def label_changes(words: list[str]) -> dict[str, str | None]:
+    """Return what to set and (None) what to remove. Raises CliError."""
+    changes: dict[str, str | None] = {}
+    for word in words:
+        key, mark, value = word.partition("=")
+        if mark and key:
+            changes[key] = value
+        elif not mark and len(word) > 1 and word.endswith("-"):
+            changes[word[:-1]] = None
+        else:
+            raise CliError(
+                f"{word!r} is neither KEY=VALUE nor KEY-", hint="zone=a sets, zone- removes", code=2
+            )
+    return changes
+
+
+def _labels(row: dict[str, Any]) -> str:
+    return ",".join(f"{key}={value}" for key, value in sorted((row.get("labels") or {}).items()))
+
+
+def _print_labels(row: dict[str, Any] | None) -> None:
+    if row:
+        print(f"{row.get('name')}: {_labels(row) or 'no labels'}")
+
+
+def _matches(row: dict[str, Any], wanted: dict[str, str]) -> bool:
+    for key, value in wanted.items():
+        if key == "label":
+            name, mark, content = value.partition("=")
+            labels = row.get("labels") or {}
+            if name not in labels or (mark and labels[name] != content):
+                return False
+        elif str(row.get(key)) != value:
+            return False
+    return True
+
+
+def _ls(args: argparse.Namespace, session: Session) -> int:
+    wanted = pairs(args.filter, "--filter")
+    rows = sorted(
+        (row for row in session.client.get("/v1/nodes")["nodes"] if _matches(row, wanted)),
+        key=lambda row: str(row.get("name")),
+    )
+    if args.quiet:
+        table.show("\n".join(row["name"] for row in rows))
+    elif args.format == "json":
+        table.show(table.json_lines(rows))
+    else:
+        print(as_table(rows))
+    return 0
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    """Return the table of `node ls`; the reason stands behind a status that is not ready."""
+    lines = []
+    for row in rows:
+        status = str(row.get("status", ""))
+        if status != "ready" and row.get("reason"):
+            status += f": {row['reason']}"
+        lines.append(
+            (
+                row.get("name", ""),
+                row.get("address") or "local",
+                row.get("availability", ""),
+                row.get("tasks", 0),
+                f"{float(row.get('cpus') or 0.0):g}",
+                times.size(float(row.get("memory") or 0)),
+                row.get("version", ""),
+                _labels(row),
+                status,
+            )
+        )
+    return table.render(
+        (
+            "NAME",
+            "ADDRESS",
+            "AVAILABILITY",
+            "TASKS",
+            "CPUS",
+            "MEMORY",
+            "VERSION",
+            "LABELS",
+            "STATUS",
+        ),
+        lines,
+    )
+
+
+def _inspect(args: argparse.Namespace, session: Session) -> int:
+    for name in args.names:
+        row = session.client.get(_path(name))
+        if args.format == "json":
+            print(json.dumps(row, ensure_ascii=False))
+            continue
+        facts = row.get("facts") or {}
+        print(f"{row.get('name')}  {row.get('status')}" + _because(row))
+        for key, value in (
+            ("id", row.get("id")),
+            ("address", row.get("address") or "local"),
+            ("availability", row.get("availability")),
+            ("labels", _labels(row)),
+            ("tasks", row.get("tasks")),
+            ("cpus", row.get("cpus")),
+            ("memory", times.size(float(row.get("memory") or 0))),
+            *((key, _flat(value)) for key, value in facts.items() if key != "images"),
+        ):
+            if value not in (None, ""):
+                print(f"  {key}: {table.printable(str(value))}")
+        for warning in row.get("warnings") or ():
+            print(f"  warning: {table.printable(str(warning))}")
+    return 0
+
+
+def _because(row: dict[str, Any]) -> str:
+    return f" ({row['reason']})" if row.get("reason") and row.get("status") != "ready" else ""
+
+
+def _flat(value: Any) -> Any:
+    return ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else value
+
+
+def _add(args: argparse.Namespace, session: Session) -> int:
+    body: dict[str, Any] = {"address": args.address, "labels": pairs(args.label, "--label")}
+    if args.identity:
+        # The controller reads the key, in its own folder: it needs the whole path.
+        import os
+
+        body["identity"] = os.path.abspath(os.path.expanduser(args.identity))  # noqa: PTH100, PTH111 - pathlib costs start-up time
+    wishes = {"name": args.name, "host_key": args.host_key, "underlay": args.underlay_addr}
+    body |= {key: value for key, value in wishes.items() if value}
+    from orchestrator.embedded import daemons
+
+    # The second machine may be added before anything was deployed: this one starts the cluster.
+    daemons.ensure(session.client, say=lambda text: print(text, file=sys.stderr, flush=True))
+    what = f"add {args.address}"
+    try:
+        code, end = _steps(_open_add(session, body), what)
+    except Refused as exc:
+        code, end = ERROR, {"message": str(exc), "hint": exc.hint}
+        if not _fingerprint(end):
+            raise
+    print_ = _fingerprint(end)
+    if code == 0 or not print_ or "host_key" in body:
+        if code and print_:
+            _failed(what, end)
+        return code
+    if not _confirmed(end, print_):
+        _failed(what, end)
+        return ERROR
+    return _steps(_open_add(session, {**body, "host_key": print_}), what)[0]
+
+
+def _open_add(session: Session, body: dict[str, Any]) -> Stream:
+    return session.client.stream("POST", "/v1/nodes", body=body, idle=SILENCE)
+
+
+def _fingerprint(end: dict[str, Any]) -> str:
+    """Return the host key somebody has to confirm, from the hint that asks for it."""
+    _, mark, rest = str(end.get("hint") or "").partition("--host-key ")
+    word = rest.split()[0] if mark and rest.split() else ""
+    return word if word.startswith("SHA256:") else ""
+
+
+def _confirmed(end: dict[str, Any], fingerprint: str) -> bool:
+    """Ask, where somebody can answer; silence and anything but yes mean no."""
+    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        return False
+    print(table.printable(str(end.get("message") or fingerprint)), file=sys.stderr)
+    print("Nobody has confirmed yet that this is the machine you mean.", file=sys.stderr)
+    print("Is the fingerprint right? [yes/no] ", end="", file=sys.stderr, flush=True)
+    return sys.stdin.readline().strip().lower() in ("y", "yes")
+
+
+def _rm(args: argparse.Namespace, session: Session) -> int:
+    worst = 0
+    for name in args.names:
+        stream = session.client.stream(
+            "DELETE", _path(name), query={"force": args.force or None}, idle=SILENCE
+        )
+        worst = max(worst, _steps(stream, f"rm {name}")[0])
+    return worst
+
+
+def _failed(what: str, end: dict[str, Any]) -> None:
+    print(f"corral: node {what} failed: {table.printable(str(end['message']))}", file=sys.stderr)
+    for text in end.get("log_tail") or ():
+        print(f"    | {table.printable(str(text))}", file=sys.stderr)
+    if end.get("hint"):
+        print(f"  hint: {table.printable(str(end['hint']))}", file=sys.stderr)
+
+
+def _steps(stream: Stream, what: str) -> tuple[int, dict[str, Any]]:
+    """Print each step once; return the exit code and the line that says how it ended."""
+    try:
+        for line in stream:
+            message = table.printable(str(line.get("message") or line.get("state") or ""))
+            if line.get("kind") != "end":
+                mark = {"warning": "warning: "}.get(str(line.get("kind")), "")
+                print(f"  {mark}{message}", file=sys.stderr, flush=True)
+                continue
+            if line.get("ok"):
+                print(message or f"node {what}: done", file=sys.stderr)
+                return 0, line
+            if not _fingerprint(line):
+                _failed(what, {**line, "message": message})
+            return ERROR, line
+    except KeyboardInterrupt:
+        print(f"\nnode {what}: interrupted; see where it stands: corral node ls", file=sys.stderr)
+        return INTERRUPTED, {}
+    raise CliError(f"node {what}: the controller stopped answering on the way", "corral node ls")

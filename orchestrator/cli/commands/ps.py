@@ -1,0 +1,141 @@
+"""`corral ps`: the tasks of a stack, and the services they belong to."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import time
+
+from orchestrator.cli.errors import USAGE, CliError
+from orchestrator.cli.show import table, times
+from orchestrator.client.client import NotFound
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from typing import Any
+
+    from orchestrator.cli.session import Session
+
+ENDED = frozenset({"complete", "failed", "shutdown", "rejected", "orphaned"})
+# Compose's words for --status, in ours.
+STATUS = {
+    "running": {"running"},
+    "exited": set(ENDED),
+    "dead": {"failed", "rejected", "orphaned"},
+    "created": {"prepared"},
+    "restarting": {"starting"},
+}
+STATES = ENDED | {
+    *("new", "pending", "assigned", "preparing", "prepared", "starting", "running"),
+}
+HEADERS = ("NAME", "IMAGE", "COMMAND", "SERVICE", "NODE", "CREATED", "STATUS", "PORTS")
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("services", nargs="*", metavar="SERVICE", help="only these services")
+    add("-a", "--all", action="store_true", help="also tasks that have ended")
+    add("-q", "--quiet", action="store_true", help="only ids")
+    add("--services", dest="names", action="store_true", help="only names of services")
+    add("--status", action="append", default=[], help="only tasks in this state (repeatable)")
+    add("--format", choices=("table", "json"), default="table", help="json: one object a line")
+    add("--no-trunc", action="store_true", help="show commands and images whole")
+
+
+def run(args: argparse.Namespace, session: Session) -> int:
+    everything = args.all or bool(args.status)
+    for word in args.status:
+        if word not in STATUS and word not in STATES:
+            known = ", ".join(sorted({*STATUS, *STATES}))
+            raise CliError(f"--status {word}: no such state", hint=f"one of {known}", code=USAGE)
+    try:
+        rows = session.client.get(session.path("tasks"), all=everything)["tasks"]
+    except NotFound as absent:
+        # As Compose: a project that is not up has an empty list; the reason goes to people only.
+        if args.services:
+            raise
+        rows = []
+        print(f"corral: {absent}", file=sys.stderr)
+    chosen = select(rows, args.services, args.status)
+    missing = set(args.services) - {row.get("service") for row in rows}
+    if missing and not everything:
+        every = session.client.get(session.path("tasks"), all=True)["tasks"]
+        missing -= {row.get("service") for row in every}
+    if missing:
+        known = ", ".join(sorted({row.get("service", "") for row in rows})) or "none"
+        raise CliError(
+            f"stack {session.stack()} has no tasks of {', '.join(sorted(missing))}",
+            hint=f"services with tasks: {known}",
+        )
+    if args.quiet:
+        table.show("\n".join(row["id"] for row in chosen))
+    elif args.names:
+        table.show("\n".join(sorted({row["service"] for row in chosen})))
+    elif args.format == "json":
+        table.show(table.json_lines(chosen))
+    else:
+        print(as_table(chosen, now=time.time(), whole=args.no_trunc))
+    return 0
+
+
+def natural(text: str) -> list[tuple[int, str]]:
+    """Return a sort key that puts web-2 before web-10."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
+
+
+def select(
+    rows: list[dict[str, Any]], services: list[str], status: list[str]
+) -> list[dict[str, Any]]:
+    """Return the wanted rows, by name."""
+    states: set[str] = set()
+    for word in status:
+        states |= STATUS.get(word, {word})
+    return sorted(
+        (
+            row
+            for row in rows
+            if (not services or row.get("service") in services)
+            and (not states or row.get("state") in states)
+        ),
+        key=lambda row: natural(str(row.get("name", ""))),
+    )
+
+
+def cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def short_image(image: str) -> str:
+    """Return the image without the digest's tail."""
+    name, mark, digest = image.partition("@sha256:")
+    return f"{name}@{digest[:12]}" if mark else name
+
+
+def as_table(rows: list[dict[str, Any]], *, now: float, whole: bool = False) -> str:
+    """Return the table; columns nobody fills are left out."""
+    lines = []
+    for row in rows:
+        command = str(row.get("command") or "")
+        image = str(row.get("image") or "")
+        lines.append(
+            (
+                row.get("name", ""),
+                image if whole else cut(short_image(image), 48),
+                json.dumps(command if whole else cut(command, 20), ensure_ascii=False)
+                if command
+                else "",
+                row.get("service", ""),
+                row.get("node", ""),
+                times.since(row.get("created_at"), now),
+                row.get("status") or row.get("state", ""),
+                ", ".join(row.get("ports") or ()),
+            )
+        )
+    used = [
+        i
+        for i, header in enumerate(HEADERS)
+        if header != "COMMAND" or any(line[i] for line in lines)
+    ]
+    return table.render([HEADERS[i] for i in used], [[line[i] for i in used] for line in lines])

@@ -1,0 +1,190 @@
+"""`corral up`: load, hand over a release, watch it, stay attached.
+
+The order is: everything that can be refused is refused on this machine first, then
+a controller is started if there is none, then one request makes the release.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+import time
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli import deploy, findings
+from orchestrator.cli import project as projects
+from orchestrator.cli.errors import INTERRUPTED, USAGE, CliError
+from orchestrator.cli.session import wants_colour
+from orchestrator.cli.show import board as boards
+from orchestrator.cli.show import output, watch
+from orchestrator.client.client import quote
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+
+    from orchestrator.cli.session import Session
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("services", nargs="*", metavar="SERVICE", help="only these, with what they depend on")
+    add("-d", "--detach", action="store_true", help="return when the stack is up")
+    add("--wait", action="store_true", help="like -d; fail when it is not up in --wait-timeout")
+    add("--wait-timeout", type=float, metavar="S", help="seconds to wait at most")
+    add("--scale", action="append", default=[], metavar="SERVICE=N", help="replicas (repeatable)")
+    add("--build", action="store_true", help="build images even if they are there")
+    add("--no-build", action="store_true", help="never build")
+    add("--pull", choices=("always", "missing", "never"), help="when to pull images")
+    add("--force-recreate", action="store_true", help="replace tasks that have not changed, too")
+    add("--remove-orphans", action="store_true", help="remove services the file no longer has")
+    add("-t", "--timeout", type=float, metavar="S", help="grace period when Ctrl-C stops it")
+    add("--deadline", type=float, metavar="S", help="seconds without progress before it fails")
+    add("--timestamps", action="store_true", help="show times of log lines")
+    add("--no-color", action="store_true", help="no colours")
+    add("--no-log-prefix", action="store_true", help="only the lines themselves")
+    add("--attach", action="append", default=[], metavar="SERVICE", help="show only its logs")
+    add("--no-attach", action="append", default=[], metavar="SERVICE", help="not its logs")
+    add("--attach-dependencies", action="store_true", help="also logs of dependencies")
+    add("--abort-on-container-exit", action="store_true", help="stop all when one ends")
+    add("--abort-on-container-failure", action="store_true", help="stop all when one fails")
+    add("--exit-code-from", metavar="SERVICE", help="end with its code; stops all when one ends")
+    for ignored in ("--quiet-pull", "--quiet-build", "-y", "--yes"):
+        add(ignored, action="store_true", help="accepted, has no effect here")
+
+
+def check(args: argparse.Namespace) -> None:
+    """Refuse flags that contradict each other, before anything is done."""
+    detached = args.detach or args.wait
+    aborts = [
+        flag
+        for flag, given in (
+            ("--abort-on-container-exit", args.abort_on_container_exit),
+            ("--abort-on-container-failure", args.abort_on_container_failure),
+            ("--exit-code-from", args.exit_code_from),
+            ("--attach-dependencies", args.attach_dependencies),
+            ("--attach", args.attach),
+        )
+        if given
+    ]
+    together = [("--build", "--no-build", args.build and args.no_build)]
+    together += [("-d" if args.detach else "--wait", flag, detached) for flag in aborts]
+    together.append(
+        (
+            "--abort-on-container-exit",
+            "--abort-on-container-failure",
+            args.abort_on_container_exit and args.abort_on_container_failure,
+        )
+    )
+    for one, other, both in together:
+        if both:
+            raise CliError(f"{one} and {other} cannot be used together", code=USAGE)
+    if args.wait_timeout is not None and not args.wait:
+        raise CliError("--wait-timeout needs --wait", code=USAGE)
+
+
+def run(args: argparse.Namespace, session: Session) -> int:
+    check(args)
+    project = projects.with_profiles_of(session.flags, args.services)
+    wanted = [args.exit_code_from] if args.exit_code_from else []
+    deploy.known_services(project.model, [*args.attach, *args.no_attach, *wanted])
+    request = deploy.body(
+        args,
+        model=project.model,
+        origins=projects.origins(project),
+        contents=projects.contents(project),
+        directory=project.working_dir,
+    )
+    from orchestrator.embedded import daemons
+
+    daemons.ensure(session.client, say=lambda text: print(text, file=sys.stderr, flush=True))
+    release = deploy.send(session.client, project.name, request)
+    findings.show_json(release.get("warnings") or ())
+    board = boards.Board(project.name, f"release {release.get('number', '?')}")
+    if args.detach or args.wait:
+        return _detached(args, session, board, release)
+    return _attached(args, session, board, release, project.model)
+
+
+def _detached(
+    args: argparse.Namespace, session: Session, board: boards.Board, release: Mapping[str, Any]
+) -> int:
+    command = watch.command_prefix(session)
+    began = time.monotonic()
+    query = {"release": release["number"]}
+    path = f"/v1/stacks/{quote(board.stack)}/progress"
+    try:
+        good = watch.follow(session, board, path, query, limit=args.wait_timeout)
+    except watch.TooLate:
+        late = ", ".join([*boards.waiting(board), *boards.unfinished(board)]) or "no reason given"
+        raise CliError(
+            f"{board.stack} is not up after {args.wait_timeout:g} s: {late}",
+            hint=f"it goes on in the background: {command} ps",
+        ) from None
+    except KeyboardInterrupt:
+        print(
+            f"\n{board.what} of {board.stack} goes on in the background. "
+            f"See it: {command} ps. Stop it: {command} down",
+            file=sys.stderr,
+        )
+        return INTERRUPTED
+    return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
+
+
+def attached_services(args: argparse.Namespace, services: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return whose logs are shown: the named ones, or all that do not say attach: false."""
+    if args.attach:
+        return tuple(args.attach)
+    if args.services and not args.attach_dependencies:
+        chosen = list(args.services)
+    else:
+        chosen = [name for name, spec in services.items() if (spec or {}).get("attach", True)]
+    return tuple(name for name in chosen if name not in args.no_attach)
+
+
+def container_names(services: Mapping[str, Any], scale: Mapping[str, int]) -> list[str]:
+    """Return the names containers will have in the log's prefix."""
+    names = []
+    for name, spec in services.items():
+        deploy_part = (spec or {}).get("deploy") or {}
+        count = scale.get(name, deploy_part.get("replicas", (spec or {}).get("scale", 1)))
+        fixed = (spec or {}).get("container_name")
+        names += [fixed] if fixed else [f"{name}-{i + 1}" for i in range(int(count or 0))]
+    return names
+
+
+def _attached(
+    args: argparse.Namespace,
+    session: Session,
+    board: boards.Board,
+    release: Mapping[str, Any],
+    model: Mapping[str, Any],
+) -> int:
+    from orchestrator.cli.show.attach import Attached
+
+    services = model.get("services") or {}
+    shown = attached_services(args, services)
+    names = container_names(
+        {name: services[name] for name in shown if name in services}, deploy.scales(args.scale)
+    )
+    painter = output.Painter(
+        colour=wants_colour(sys.stdout.isatty()) and not args.no_color,
+        prefix=not args.no_log_prefix,
+        timestamps=args.timestamps,
+        names=names,
+    )
+    attached = Attached(session, board, painter, stack=board.stack, release=release, services=shown)
+    attached.abort = (
+        "exit"
+        if args.abort_on_container_exit or args.exit_code_from
+        else "failure"
+        if args.abort_on_container_failure
+        else ""
+    )
+    attached.exit_code_from = args.exit_code_from or ""
+    attached.stop_timeout = args.timeout
+    nodes = session.client.get("/v1/nodes")["nodes"]
+    attached.stops_on_interrupt = session.client.local and len(nodes) <= 1
+    # A terminated `up` ends like an interrupted one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    return attached.run()

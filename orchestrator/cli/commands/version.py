@@ -1,0 +1,54 @@
+"""`corral version`: of the command line and, where one answers, of the controller."""
+
+from __future__ import annotations
+
+import json
+
+from orchestrator.client.client import ClientError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+
+    from orchestrator.cli.session import Session
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("--short", action="store_true", help="only the number")
+    add("-f", "--format", choices=("pretty", "json"), default="pretty")
+
+
+def own_version() -> str:
+    """Return the installed version of corral."""
+    from importlib import metadata  # 30 ms, so only here
+
+    try:
+        return metadata.version("corral")
+    except metadata.PackageNotFoundError:
+        return "unknown (not installed as a package)"
+
+
+def run(args: argparse.Namespace, session: Session) -> int:
+    mine = own_version()
+    if args.short:
+        print(mine)
+        return 0
+    reason = ""
+    theirs = None
+    try:
+        theirs = session.client.request("GET", "/v1/version", timeout=5.0)
+    except ClientError as exc:
+        reason = str(exc)
+    if args.format == "json":
+        print(json.dumps({"version": mine, "controller": theirs, "reason": reason}))
+        return 0
+    print(f"corral {mine}")
+    if theirs is None:
+        print(f"controller: {reason}")
+    else:
+        print(
+            f"controller {theirs.get('version', '?')} (API {theirs.get('api', '?')}), "
+            f"cluster {theirs.get('cluster') or '-'}, epoch {theirs.get('epoch', 0)}"
+        )
+    return 0

@@ -1,0 +1,357 @@
+"""The attached `up`: progress and logs in one terminal, Ctrl-C, exit codes as Compose's.
+
+Threads read the streams (progress, logs, events) into one queue; the main thread
+alone decides and prints. What the containers do is read from the task list, level
+triggered: an event only says that looking again is worth while.
+"""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli.show import board as boards
+from orchestrator.cli.show import watch
+from orchestrator.client.client import ClientError, NotFound, Unavailable, quote
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping
+
+    from orchestrator.cli.session import Session
+    from orchestrator.cli.show.output import Painter
+
+LOOK = 1.0  # seconds between two looks at the tasks without an event
+STOP_PATIENCE = 60.0  # seconds beyond the grace period that a stop may take
+GONE = frozenset({"complete", "failed"})
+
+
+class Exits:
+    """Finds containers that ended between two task lists. Pure."""
+
+    def __init__(self, release: int) -> None:
+        self._seen: dict[str, tuple[str, int]] = {}
+        self._release = release
+        self.codes: dict[str, tuple[str, int]] = {}  # service -> (name, code) of its last exit
+
+    def look(
+        self,
+        rows: Iterable[Mapping[str, Any]],
+        short: Callable[[str], str],
+        code_of: Callable[[Mapping[str, Any]], int],
+    ) -> list[str]:
+        """Return ``web-1 exited with code 1`` for what ended since the last look."""
+        lines = []
+        for row in rows:
+            state = str(row.get("state"))
+            restarts = int(row.get("restarts") or 0)
+            before = self._seen.get(row["id"])
+            self._seen[row["id"]] = (state, restarts)
+            if before == (state, restarts):
+                continue
+            name, code = short(str(row.get("name"))), code_of(row)
+            # What had ended before we came is not news.
+            ended = state in boards.ENDED and (before is None or before[0] not in boards.ENDED)
+            again = before is not None and restarts > before[1]
+            if not ended and not again:
+                continue
+            if before is None and int(row.get("release") or 0) < self._release:
+                continue  # it had ended before this release
+            if not row.get("started_at"):
+                continue
+            self.codes[str(row.get("service"))] = (name, code)
+            lines.append(f"{name} exited with code {code}" + ("" if ended else " (restarting)"))
+        return lines
+
+
+class Attached:
+    """One attached run, from the accepted release to the exit code."""
+
+    def __init__(
+        self,
+        session: Session,
+        board: boards.Board,
+        painter: Painter,
+        *,
+        stack: str,
+        release: Mapping[str, Any],
+        services: tuple[str, ...],
+    ) -> None:
+        self._session = session
+        self._client = session.client
+        self._board = board
+        self._painter = painter
+        self._path = f"/v1/stacks/{quote(stack)}"
+        self._stack = stack
+        self._release = release
+        self._services = services
+        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=10_000)
+        self._streams: list[Any] = []
+        self._over = threading.Event()
+        self._last_line: dict[str, float] = {}  # task -> time of its newest line
+        self._told: dict[str, float] = {}  # the same, when the stream was last reopened
+        self._exits = Exits(int(release["number"]))
+        self._view: watch.View | None = None
+        self._watcher: watch.Watcher | None = None
+        self._quiet = False
+        self.abort: str = ""  # "", "exit" or "failure"
+        self.exit_code_from = ""
+        self.stop_timeout: float | None = None
+        self.stops_on_interrupt = True
+
+    # Readers: each in its own thread; they end when _over is set.
+
+    def _read(self, kind: str, work: Callable[[], None]) -> None:
+        def run() -> None:
+            try:
+                work()
+            except ClientError as exc:
+                self._put("error", (kind, exc))
+            self._put("over", kind)
+
+        threading.Thread(target=run, name=f"corral-{kind}", daemon=True).start()
+
+    def _put(self, kind: str, value: Any) -> None:
+        while not self._over.is_set():
+            try:
+                self._queue.put((kind, value), timeout=0.5)
+            except queue.Full:
+                continue
+            return
+
+    def _watch_progress(self, query: Mapping[str, Any]) -> None:
+        watcher = watch.Watcher(self._session, f"{self._path}/progress", query)
+        self._watcher = watcher
+        self._read("progress", lambda: self._follow_progress(watcher))
+
+    def _follow_progress(self, watcher: watch.Watcher) -> None:
+        if not watcher.run(lambda line: self._put("progress", (watcher, dict(line)))) and not (
+            watcher.cancelled
+        ):
+            self._put("progress", (watcher, {"kind": "end", "ok": True}))
+
+    def _follow(self, path: str, query: Mapping[str, Any], kind: str) -> None:
+        """Read a stream for as long as we are attached; reopen it when it breaks."""
+        while not self._over.is_set():
+            try:
+                stream = self._client.stream("GET", path, query=query)
+                self._streams.append(stream)
+                for line in stream:
+                    self._put(kind, line)
+                self._streams.remove(stream)
+            except NotFound:
+                return
+            except Unavailable:
+                pass
+            self._over.wait(watch.RETRY)
+            if kind == "log" and self._last_line:
+                query = {**query, "since": min(dict(self._last_line).values())}
+                self._put("reopened", None)
+
+    # The main thread.
+
+    def run(self) -> int:
+        """Show everything until the end; return the exit code."""
+        began = time.monotonic()
+        self._view = watch.make_view(self._board)
+        try:
+            self._watch_progress({"release": self._release["number"]})
+            since = float(self._release.get("created_at") or 0.0) or None
+            logs = {"service": list(self._services), "follow": True, "since": since}
+            self._read("logs", lambda: self._follow(f"{self._path}/logs", logs, "log"))
+            events = {"stack": self._stack}
+            self._read("events", lambda: self._follow("/v1/events", events, "event"))
+            return self._until_end(began)
+        except KeyboardInterrupt:
+            return self._interrupted()
+        finally:
+            self._leave()
+
+    def _leave(self) -> None:
+        self._over.set()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        for stream in list(self._streams):
+            stream.close()
+        self._close_view()
+
+    def _close_view(self) -> None:
+        if self._view is not None:
+            self._view.close()
+            self._view = None
+
+    def _until_end(self, began: float) -> int:
+        deployed = False
+        next_look = 0.0
+        while True:
+            kind, value = self._next(max(0.0, next_look - time.monotonic()))
+            self._show(kind, value)
+            outcome = self._board.outcome
+            if outcome is not None and not deployed:
+                self._close_view()
+                if not outcome:
+                    self._drain()
+                    return watch.report(
+                        self._board,
+                        good=False,
+                        seconds=0.0,
+                        command=watch.command_prefix(self._session),
+                    )
+                print(boards.success(self._board, time.monotonic() - began), file=sys.stderr)
+                deployed = True
+                next_look = 0.0
+            if kind == "event":
+                # A burst of events is worth one look.
+                next_look = min(next_look, time.monotonic() + 0.1)
+            if time.monotonic() < next_look:
+                continue
+            next_look = time.monotonic() + LOOK
+            rows = self._look()
+            if (code := self._abort_code()) is not None:
+                self._stop(self.stop_timeout)
+                return self._aborted(code)
+            if deployed and not any(row.get("state") not in boards.ENDED for row in rows):
+                self._drain()
+                return 0
+
+    def _next(self, wait: float) -> tuple[str, Any]:
+        try:
+            return self._queue.get(timeout=min(max(wait, 0.02), LOOK))
+        except queue.Empty:
+            return "", None
+
+    def _show(self, kind: str, value: Any) -> None:
+        if kind == "progress":
+            watcher, line = value
+            if watcher is self._watcher:  # else left over from what an interrupt ended
+                self._tell(self._board.apply(line))
+        elif kind == "log":
+            self._log(value)
+        elif kind == "reopened":
+            self._told = dict(self._last_line)
+        elif kind == "error" and value[0] == "progress":
+            raise value[1]
+
+    def _tell(self, lines: list[str]) -> None:
+        if self._view is not None:
+            self._view.update(lines)
+        else:
+            view = watch.Quiet() if self._quiet else watch.Plain()
+            view.update(lines)
+
+    def _log(self, line: Mapping[str, Any]) -> None:
+        task, moment = str(line.get("task")), float(line.get("time") or 0.0)
+        if moment <= self._told.get(task, 0.0):
+            return  # a reopened stream tells some lines again
+        self._last_line[task] = moment
+        self._out(self._painter.text(line), error=line.get("stream") == "stderr")
+
+    def _out(self, text: str, *, error: bool = False) -> None:
+        if self._view is not None:
+            self._view.output(text, error=error)
+        else:
+            watch.Plain().output(text, error=error)
+
+    def _drain(self) -> None:
+        """Print the log lines that are already on their way."""
+        until = time.monotonic() + 1.0
+        while time.monotonic() < until:
+            kind, value = self._next(0.15)
+            if not kind:
+                return
+            self._show(kind, value)
+
+    def _look(self) -> list[dict[str, Any]]:
+        try:
+            rows: list[dict[str, Any]] = self._client.get(f"{self._path}/tasks", all=True)["tasks"]
+        except NotFound:
+            return []  # removed by somebody else: no container is left
+        except Unavailable:
+            return [{"state": "unknown"}]
+        lines = self._exits.look(rows, self._board.short, self._code_of)
+        if lines:
+            self._drain_now()
+        for line in lines:
+            self._out(line)
+        return rows
+
+    def _code_of(self, row: Mapping[str, Any]) -> int:
+        """Return the exit code of the newest run that has ended."""
+        if row.get("exit_code") is not None:
+            return int(row["exit_code"])
+        try:
+            whole = self._client.get(f"/v1/tasks/{quote(str(row['id']))}")
+        except ClientError:
+            return 0
+        runs = (whole.get("status") or {}).get("runs") or ()
+        codes = [run.get("exit_code") for run in runs if run.get("finished_at") is not None]
+        return int(codes[-1] or 0) if codes else 0
+
+    def _drain_now(self) -> None:
+        """Let a container's last words come before its exit."""
+        for _ in range(1000):
+            kind, value = self._next(0.05)
+            if not kind:
+                return
+            self._show(kind, value)
+
+    # Ends
+
+    def _abort_code(self) -> int | None:
+        if not self.abort:
+            return None
+        for _, code in self._exits.codes.values():
+            if self.abort == "exit" or code != 0:
+                return code
+        return None
+
+    def _aborted(self, code: int) -> int:
+        if not self.exit_code_from:
+            return code
+        self._look()
+        return self._exits.codes.get(self.exit_code_from, ("", 0))[1]
+
+    def _interrupted(self) -> int:
+        self._close_view()
+        command = watch.command_prefix(self._session)
+        if not self.stops_on_interrupt:
+            print(
+                f"\n{self._stack} goes on without this terminal. "
+                f"See it: {command} ps, {command} logs -f. Stop it: {command} stop",
+                file=sys.stderr,
+            )
+            return 130
+        print("\nGracefully stopping... (press Ctrl+C again to force)", file=sys.stderr)
+        try:
+            self._stop(self.stop_timeout)
+        except KeyboardInterrupt:
+            print("\nKilling...", file=sys.stderr)
+            self._stop(0.0)
+        return 130
+
+    def _stop(self, timeout: float | None) -> None:
+        """Stop the stack and go on printing until it is stopped."""
+        self._close_view()
+        if self._watcher is not None:
+            self._watcher.cancel()
+        self._client.persist("POST", f"{self._path}/stop", body={"timeout": timeout})
+        self._board.end = None
+        self._board.what = "stop"
+        self._quiet = True  # how each container exits is told already
+        self._watch_progress({})
+        until = time.monotonic() + (timeout or 10.0) + STOP_PATIENCE
+        next_look = 0.0
+        while self._board.outcome is None and time.monotonic() < until:
+            kind, value = self._next(max(0.0, next_look - time.monotonic()))
+            self._show(kind, value)
+            if time.monotonic() >= next_look:
+                next_look = time.monotonic() + LOOK
+                rows = self._look()
+                if rows and all(row.get("state") in boards.ENDED for row in rows):
+                    break
+        self._look()
+        self._drain()
+        if self._board.outcome is False:
+            print(boards.failure(self._board), file=sys.stderr)

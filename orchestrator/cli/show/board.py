@@ -1,0 +1,288 @@
+"""What a progress stream has said so far, and what of it is worth a line.
+
+Pure: orchestrator.cli.show.watch feeds it the controller's Progress lines; the live
+tree and the plain printer show it. Repeating a line changes nothing, so a stream
+that broke off may be opened again.
+"""
+
+from __future__ import annotations
+
+from orchestrator.cli.show import times
+from orchestrator.cli.show.table import printable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+# A task only moves forward in this list; a stream that was opened again may lag behind.
+ORDER = (
+    *("new", "pending", "assigned", "preparing", "prepared", "starting", "running"),
+    *("complete", "failed", "shutdown", "rejected", "orphaned", "removed"),
+)
+RANK = {state: place for place, state in enumerate(ORDER)}
+# States a task passes through in moments: shown in the tree, not worth a line of text.
+PASSING = frozenset({"new", "pending", "assigned", "preparing", "prepared", "starting"})
+WAITING = frozenset({"new", "pending", "prepared"})
+BAD = frozenset({"failed", "rejected", "orphaned"})
+ENDED = BAD | {"complete", "shutdown", "removed"}
+SHOWN = 5  # names in one line
+BUILD_TAIL = 10  # lines of build output kept for the failure paragraph
+
+
+class TaskLine:
+    """One task, as the stream described it last."""
+
+    def __init__(self, name: str, service: str) -> None:
+        self.name = name
+        self.service = service
+        self.node = ""
+        self.state = "new"
+        self.ready = False
+        self.message = ""
+        self.told = ""  # the last plain line about it
+
+    def text(self) -> str:
+        """Return the controller's phrase for it, or the bare state."""
+        return self.message or self.state
+
+    @property
+    def reason(self) -> str:
+        """Return what it waits for, without the state in front."""
+        return self.message.removeprefix(self.state).removeprefix(": ")
+
+
+class ServiceLine:
+    """One service: how many replicas of how many, and what it waits for."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.running = 0
+        self.wanted = 0
+        self.state = ""
+        self.message = ""
+        self.told = ""
+
+    @property
+    def done(self) -> bool:
+        return self.state in ("complete", "done") or (
+            0 < self.wanted <= self.running and not self.message
+        )
+
+
+class Board:
+    """Release, services and tasks of one operation."""
+
+    def __init__(self, stack: str, what: str = "") -> None:
+        self.stack = stack
+        self.what = what  # "release 3", "down" ...: the heading
+        self.state = ""
+        self.reason = ""
+        self.services: dict[str, ServiceLine] = {}
+        self.tasks: dict[str, TaskLine] = {}
+        self.building: dict[str, list[str]] = {}
+        self.warned: list[str] = []
+        self.end: dict[str, Any] | None = None
+        self._told = ""
+        self._reasons: set[str] = set()
+        self.removing = what == "down"  # else what becomes of ended tasks is no news
+        self.ending = what in ("down", "stop")  # what still runs is no news then
+
+    @property
+    def counts(self) -> tuple[int, int]:
+        """Return replicas running and replicas wanted."""
+        return (
+            sum(service.running for service in self.services.values()),
+            sum(service.wanted for service in self.services.values()),
+        )
+
+    @property
+    def outcome(self) -> bool | None:
+        """Return how it ended, None while it goes on."""
+        return None if self.end is None else bool(self.end.get("ok"))
+
+    def short(self, name: str) -> str:
+        """Return a task's name without the stack's: web-1."""
+        return printable(name.removeprefix(f"{self.stack}-"))
+
+    def apply(self, line: Mapping[str, Any]) -> list[str]:
+        """Take one Progress line in; return what to print where there is no terminal."""
+        take = {
+            "release": self._release,
+            "service": self._service,
+            "task": self._task,
+            "build": self._build,
+            "warning": self._warning,
+            "end": self._end,
+        }.get(str(line.get("kind")))
+        return take(line) if take else []  # kinds of a newer controller are not for us
+
+    def _end(self, line: Mapping[str, Any]) -> list[str]:
+        self.end = dict(line)
+        return []
+
+    def _release(self, line: Mapping[str, Any]) -> list[str]:
+        self.state = str(line.get("state") or "")
+        self.reason = printable(str(line.get("message") or line.get("reason") or ""))
+        text = f"{self.stack}: {self.what} {self.state}".replace("  ", " ")
+        if self.reason:
+            text += f": {self.reason}"
+        if text == self._told:
+            return []
+        self._told = text
+        return [text]
+
+    def _service(self, line: Mapping[str, Any]) -> list[str]:
+        name = str(line.get("service") or "")
+        service = self.services.setdefault(name, ServiceLine(name))
+        service.running = int(line.get("running") or 0)
+        service.wanted = int(line.get("wanted") or 0)
+        service.state = str(line.get("state") or "")
+        service.message = printable(str(line.get("message") or ""))
+        # Counts are the tasks' own news; a line is due only for a new reason to wait.
+        if not service.message or service.message == service.told:
+            return []
+        service.told = service.message
+        return [f"{name}: {service.message}"]
+
+    def _task(self, line: Mapping[str, Any]) -> list[str]:
+        key = str(line.get("task") or line.get("name") or "")
+        task = self.tasks.get(key)
+        fresh = task is None
+        if task is None:
+            name = self.short(str(line.get("name") or key))
+            task = self.tasks[key] = TaskLine(name, str(line.get("service") or ""))
+        state = str(line.get("state") or "")
+        if RANK.get(state, 99) < RANK.get(task.state, 0):
+            return []
+        task.node = str(line.get("node") or task.node)
+        task.state = state
+        task.ready = bool(line.get("ready"))
+        task.message = printable(str(line.get("message") or ""))
+        if fresh and task.state in ENDED:
+            return []  # how it ended is old news
+        if task.state in PASSING:
+            return self._passing(task)
+        if task.message == "stopping" or self._expected(task):
+            return []
+        where = f" on {task.node}" if task.node else ""
+        text = f"{task.name}{where}: {task.text()}"
+        if text == task.told:
+            return []
+        task.told = text
+        return [text]
+
+    def _expected(self, task: TaskLine) -> bool:
+        """Say whether this is what anybody would expect, so that a line of it is noise."""
+        if task.state == "removed":
+            return not self.removing
+        if task.state != "running":
+            return False
+        # A crash is one line, not three: that it waits and starts again follows from it.
+        crashed = "restarting: " in task.told
+        return self.ending or "again in" in task.message or (crashed and task.text() == "running")
+
+    def _passing(self, task: TaskLine) -> list[str]:
+        """Tell why tasks wait, once for all replicas; steps that take moments are no news."""
+        slow = task.state in WAITING or "image" in task.reason or "again in" in task.reason
+        text = f"{task.service}: {task.text()}"
+        told = text.partition("; trying again in ")[0]  # each try waits longer: no news
+        if not task.reason or not slow or told in self._reasons:
+            return []
+        self._reasons.add(told)
+        return [text]
+
+    def _build(self, line: Mapping[str, Any]) -> list[str]:
+        name = str(line.get("service") or "")
+        text = printable(str(line.get("message") or "").rstrip())
+        kept = self.building.setdefault(name, [])
+        if kept[-1:] == [text]:
+            return []
+        kept.append(text)
+        del kept[:-BUILD_TAIL]
+        return [f"{name} build | {text}"]
+
+    def _warning(self, line: Mapping[str, Any]) -> list[str]:
+        text = printable(str(line.get("message") or ""))
+        if text in self.warned:
+            return []
+        self.warned.append(text)
+        return [f"warning: {text}"]
+
+
+def waiting(board: Board, *, besides: str = "") -> list[str]:
+    """Return ``web (waiting for migrate)`` of every service that did not get there."""
+    reasons = {
+        service.name: service.message
+        for service in board.services.values()
+        if service.message and not service.done
+    }
+    for task in board.tasks.values():
+        if task.state in WAITING and task.reason:
+            reasons.setdefault(task.service, task.reason)
+    return [f"{name} ({reason})" for name, reason in reasons.items() if name != besides]
+
+
+def unfinished(board: Board) -> list[str]:
+    """Return ``web-1 (starting: unhealthy)`` of every task that is on its way somewhere."""
+    shown = {}
+    for task in board.tasks.values():
+        moving = task.state not in ENDED and (board.ending or not task.ready)
+        if moving or (task.message == "stopping" and task.state not in ENDED):
+            where = f" on {task.node}" if task.node else ""
+            shown[task.name] = f"{task.name}{where} ({task.text()})"
+    return [shown[name] for name in sorted(shown)]
+
+
+def still(board: Board, seconds: float) -> str:
+    """Return what a person who waits is told after some silence; empty: nothing is known."""
+    names = unfinished(board) or waiting(board)
+    if not names:
+        return ""
+    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
+    return f"{board.stack}: after {times.elapsed(seconds)} still {', '.join(names[:SHOWN])}{more}"
+
+
+def failure(board: Board, *, command: str = "corral") -> str:
+    """Return the paragraph for an operation that failed: what, where, log lines, what next.
+
+    ``command`` is how the user calls corral for this stack, for commands to copy.
+    """
+    end = board.end or {}
+    service = str(end.get("service") or "")
+    task = board.tasks.get(str(end.get("task") or ""))
+    name = board.short(str(end.get("name") or "")) or (task.name if task else "")
+    node = str(end.get("node") or "") or (task.node if task else "")
+    tail: list[str] = list(end.get("log_tail") or board.building.get(service) or [])[-10:]
+    message = printable(str(end.get("message") or board.reason or "it did not get there"))
+    what = f"{board.what} of {board.stack}" if board.what else board.stack
+    if end.get("state") == "superseded":
+        return f"corral: {what} was not finished: {message}\n  next: {command} ps"
+    lines = [f"corral: {what} failed: {message}"]
+    place = " on ".join(part for part in (name or service, node) if part)
+    if place:
+        code = end.get("exit_code")
+        lines.append(f"  where: {place}" + (f", exit code {code}" if code is not None else ""))
+    if tail:
+        lines.append("  last lines:")
+        lines += [f"    | {printable(str(text))}" for text in tail]
+    blocked = waiting(board, besides=service)
+    if blocked:
+        lines.append(f"  blocked: {', '.join(blocked)}")
+    hint = str(end.get("hint") or "")
+    if not hint and service:
+        hint = f"{command} logs {service}"
+    elif not hint:
+        hint = f"{command} ps -a" if board.tasks else f"once that is put right: {command} up"
+    lines.append(f"  next: {printable(hint)}")
+    return "\n".join(lines)
+
+
+def success(board: Board, seconds: float) -> str:
+    """Return the closing line of an operation that got there."""
+    end = board.end or {}
+    message = printable(str(end.get("message") or ""))
+    running, wanted = board.counts
+    count = f", {running}/{wanted} replicas" if wanted else ""
+    text = message or f"{board.what} done{count}"
+    return f"{board.stack}: {text} ({times.elapsed(seconds)})"

@@ -1,0 +1,225 @@
+"""Follow a progress stream to its end and show it: a live tree or plain lines.
+
+Called by up, down, scale, stop, node. A controller that dies on the way is waited
+for, because what it was told is durable: the stream is opened again and starts with
+the present state.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+import time
+
+from orchestrator.cli.show import board as boards
+from orchestrator.client.client import BadAnswer, NotFound, Unavailable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from typing import Any, Protocol
+
+    from orchestrator.cli.session import Session
+    from orchestrator.cli.show.board import Board
+
+    class View(Protocol):
+        """Shows a board; lines of containers go through it so that they do not mix."""
+
+        def update(self, lines: list[str]) -> None: ...
+
+        def output(self, text: str, *, error: bool = False) -> None: ...
+
+        def close(self) -> None: ...
+
+
+SILENCE = 20.0  # seconds without a line before we ask whether the controller still answers
+AWAY = 60.0  # how long a controller that went away is waited for
+RETRY = 0.25
+PAUSE = 3.0  # seconds of silence before a line says what is waited for
+HASTY = 100  # streams that end at once before it is taken for a fault
+
+
+class Plain:
+    """One line to stderr for each change; container output to stdout.
+
+    With a board it also says what is waited for when nothing has changed for a while, ever
+    more rarely.
+    """
+
+    def __init__(self, board: Board | None = None) -> None:
+        self._board = board
+        self._began = self._last = time.monotonic()
+        self._pause = PAUSE
+        self._closed = threading.Event()
+        if board is not None:
+            threading.Thread(target=self._remind, name="corral-still", daemon=True).start()
+
+    def update(self, lines: list[str]) -> None:
+        for line in lines:
+            print(line, file=sys.stderr, flush=True)
+            self._last = time.monotonic()
+
+    def output(self, text: str, *, error: bool = False) -> None:
+        print(text, file=sys.stderr if error else sys.stdout, flush=True)
+
+    def close(self) -> None:
+        """End the reminders."""
+        self._closed.set()
+
+    def _remind(self) -> None:
+        while not self._closed.wait(max(0.05, self._last + self._pause - time.monotonic())):
+            if time.monotonic() < self._last + self._pause or self._board is None:
+                continue
+            text = boards.still(self._board, time.monotonic() - self._began)
+            self._pause *= 2
+            if text:
+                self.update([text])
+
+
+class Quiet(Plain):
+    """Shows nothing but warnings and container output."""
+
+    def update(self, lines: list[str]) -> None:
+        super().update([line for line in lines if line.startswith("warning:")])
+
+
+def make_view(board: Board) -> View:
+    """Return the live tree on a terminal, plain lines elsewhere (COMPOSE_PROGRESS decides)."""
+    wish = os.environ.get("COMPOSE_PROGRESS", "auto")
+    if wish == "quiet":
+        return Quiet()
+    live = sys.stderr.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+    if wish == "tty" or (wish == "auto" and live):
+        from orchestrator.cli.show.live import Tree  # rich: 100 ms, after the request is on its way
+
+        return Tree(board)
+    return Plain(board)
+
+
+class TooLate(Exception):
+    """The user's own time limit is over; what was asked for goes on."""
+
+
+class Watcher:
+    """Opens the progress stream again until it has said how it ended."""
+
+    def __init__(
+        self,
+        session: Session,
+        path: str,
+        query: Mapping[str, Any],
+        *,
+        limit: float | None = None,
+    ) -> None:
+        self._session = session
+        self._until = None if limit is None else time.monotonic() + limit
+        self._path = path
+        self._query = query
+        self._stream: Any = None
+        self.cancelled = False
+
+    def run(self, take: Callable[[Mapping[str, Any]], None]) -> bool:
+        """Hand every line to ``take``; True when the stream said ``end``.
+
+        False when what it watches is gone or ``cancel`` was called. Raises Unavailable when
+        the controller stays away, TooLate when ``limit`` seconds are over.
+        """
+        away_since: float | None = None
+        hasty = 0
+        while not self.cancelled:
+            opened = time.monotonic()
+            try:
+                self._stream = self._session.client.stream(
+                    "GET", self._path, query=self._query, idle=min(SILENCE, self._left())
+                )
+                for line in self._stream:
+                    away_since = None
+                    self._left()
+                    take(line)
+                    if line.get("kind") == "end":
+                        return True
+                if self.cancelled:
+                    break
+            except NotFound:
+                return False
+            except Unavailable as exc:
+                if self.cancelled:
+                    break
+                self._left()
+                away_since = self._still_away(away_since, exc)
+            # Also a stream that ended without saying so is opened again, but not for ever.
+            if away_since is None and time.monotonic() - opened < 1.0:
+                hasty += 1
+            if hasty > HASTY:
+                raise BadAnswer("the controller's progress stream ends again and again")
+            time.sleep(RETRY)
+        return False
+
+    def _left(self) -> float:
+        """Return the seconds left, and raise TooLate when there are none."""
+        if self._until is None:
+            return SILENCE
+        left = self._until - time.monotonic()
+        if left <= 0:
+            raise TooLate
+        return left
+
+    def _still_away(self, since: float | None, exc: Unavailable) -> float | None:
+        now = time.monotonic()
+        try:
+            self._session.client.request("GET", "/v1/version", timeout=5.0)
+        except Unavailable:
+            if since is not None and now - since > AWAY:
+                raise Unavailable(
+                    f"the controller has not answered for {AWAY:.0f} s: {exc}",
+                    hint="corral controller status; what was asked for is stored and goes on "
+                    "when the controller is back",
+                ) from exc
+            return since or now
+        return None
+
+    def cancel(self) -> None:
+        """Make ``run`` return soon, from any thread."""
+        self.cancelled = True
+        if self._stream is not None:
+            self._stream.close()
+
+
+def follow(
+    session: Session,
+    board: Board,
+    path: str,
+    query: Mapping[str, Any] | None = None,
+    *,
+    limit: float | None = None,
+) -> bool:
+    """Show the stream until its end; return whether it ended well (or its object is gone)."""
+    view = make_view(board)
+    try:
+        ended = Watcher(session, path, query or {}, limit=limit).run(
+            lambda line: view.update(board.apply(line))
+        )
+    finally:
+        view.close()
+    return not ended or bool(board.outcome)
+
+
+def report(board: Board, *, good: bool, seconds: float, command: str) -> int:
+    """Print how it ended to stderr; return the exit code."""
+    if good:
+        print(boards.success(board, seconds), file=sys.stderr)
+        return 0
+    print(boards.failure(board, command=command), file=sys.stderr)
+    return 1
+
+
+def command_prefix(session: Session) -> str:
+    """Return how the user calls corral for this stack: ``corral`` or ``corral -p NAME``."""
+    flags = session.flags
+    words = ["corral"]
+    for name in flags.file:
+        words += ["-f", name]
+    if flags.project_name:
+        words += ["-p", flags.project_name]
+    return " ".join(words)

@@ -1,0 +1,229 @@
+"""The seams inside the controller: what API, control loops and dispatcher ask of each other.
+
+::
+
+    api  ->  Control, ClusterView, Agents        control  ->  Agents, Sealer
+    dispatch  ->  Control, ClusterView           controller.py joins them
+
+Nobody imports another's classes, only these protocols; tests give small fakes.
+Everything here raises orchestrator.errors only.
+
+Address plan both sides of this seam rely on: the first /20 of the cluster range
+holds the nodes' own overlay addresses (``Node.overlay``, set when a node joins,
+orchestrator/nodes/members.py); networks' pools are cut from the rest.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import asyncio
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+
+    from aiohttp.web import WebSocketResponse
+
+    from specs.api import Deploy, Event, Progress, Release, ReleaseRow, Stack
+    from specs.node import Node, NodeCondition
+    from specs.stack import StackSpec
+    from specs.task import Task
+    from specs.wire import (
+        BuildEvent,
+        BuildImage,
+        Hello,
+        ImageInfo,
+        LogLine,
+        NodeSelf,
+        Objects,
+        Report,
+        ResolvedImage,
+        ResolveImage,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class LogQuery:
+    """Which log lines of a task: the last ``tail`` (None = all), not before ``since``."""
+
+    follow: bool = False
+    tail: int | None = None
+    since: float | None = None
+
+
+class Agents(Protocol):
+    """The agents, by node id. Provided by the dispatcher.
+
+    Every call raises Unavailable when the node is not reached or answers "later"
+    (registry down, disk full), Invalid when it refuses for good (no such image,
+    policy never), NotFound for an unknown node or task.
+    """
+
+    async def resolve_image(self, node: str, request: ResolveImage) -> ResolvedImage:
+        """Pin a reference to a digest on that node, pulling as the policy says."""
+        ...
+
+    def build(self, node: str, request: BuildImage) -> AsyncGenerator[BuildEvent, None]:
+        """Build; the last event has ``digest`` or ``error``. Closing the generator cancels it."""
+        ...
+
+    def logs(self, node: str, task: str, query: LogQuery) -> AsyncGenerator[LogLine, None]:
+        """Yield the task's log lines, oldest first; with follow until the task is gone."""
+        ...
+
+    async def exec(self, node: str, task: str, websocket: WebSocketResponse) -> None:
+        """Join a prepared WebSocket to the agent's exec channel until either side ends."""
+        ...
+
+    async def remove_volume(self, node: str, name: str) -> None:
+        """Delete a named volume's data on that node; unknown names are fine."""
+        ...
+
+    async def images(self, node: str) -> tuple[ImageInfo, ...]:
+        """Return the images that are complete on that node."""
+        ...
+
+    async def leave(self, node: str) -> None:
+        """Make the agent remove everything corral made on the node and forget the cluster."""
+        ...
+
+
+class ClusterView(Protocol):
+    """The in-memory mirror of the store, read-only for everyone but its owner (control/state.py).
+
+    All mappings are live; a reader that awaits must expect them to have moved on.
+    """
+
+    @property
+    def revision(self) -> int:
+        """Return the store revision the mirror has followed to."""
+        ...
+
+    @property
+    def stacks(self) -> Mapping[str, Stack]: ...
+
+    @property
+    def releases(self) -> Mapping[tuple[str, int], Release]: ...
+
+    @property
+    def parts(self) -> Mapping[str, StackSpec]:
+        """Return the StackSpecs by content hash (``Release.spec``)."""
+        ...
+
+    @property
+    def tasks(self) -> Mapping[str, Task]:
+        """Return every task record by task id."""
+        ...
+
+    @property
+    def nodes(self) -> Mapping[str, Node]: ...
+
+    @property
+    def conditions(self) -> Mapping[str, NodeCondition]:
+        """Return what is observed of each node, by node id; never stored."""
+        ...
+
+    async def reached(self, revision: int) -> None:
+        """Return when the mirror contains ``revision``: read your own write after a txn."""
+        ...
+
+    def nodes_changed(self) -> asyncio.Event:
+        """Return an event that is set whenever a node record appears, changes or goes.
+
+        The dispatcher owns it: it clears before it looks.
+        """
+        ...
+
+
+class Control(Protocol):
+    """The control loops, as the API and the dispatcher see them (control/control.py).
+
+    The commands are one store transaction each, then the loops are woken; when they
+    return the change is durable and the mirror contains it.
+    """
+
+    async def run(self) -> None:
+        """Run the loops until cancelled."""
+        ...
+
+    # Commands, for the API.
+
+    async def deploy(self, stack: str, request: Deploy) -> ReleaseRow: ...
+
+    async def scale(self, stack: str, services: Mapping[str, int]) -> None: ...
+
+    async def restart(
+        self, stack: str, services: tuple[str, ...], timeout: float | None
+    ) -> tuple[str, ...]:
+        """Ask for a restart of the services' tasks (empty = all); return the task ids."""
+        ...
+
+    async def stop(self, stack: str, timeout: float | None) -> None: ...
+
+    async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None: ...
+
+    def progress(self, stack: str, release: int | None) -> AsyncIterator[Progress]:
+        """Yield what happens to the stack; the last one has kind ``end``.
+
+        ``release`` None = the stack's newest, or its removal or stop when that is wanted.
+        Starts with the present state, so nothing is missed between a command and this.
+        """
+        ...
+
+    def events(self, stack: str | None) -> AsyncIterator[Event]:
+        """Yield events from now on, of one stack or of all."""
+        ...
+
+    # What a node should hold, for the dispatcher.
+
+    def wanted(self, node_id: str) -> tuple[NodeSelf, Objects]:
+        """Return the complete set of objects the node should hold now. Pure: mirror in, set out."""
+        ...
+
+    def changed(self, node_id: str) -> asyncio.Event:
+        """Return the node's event, set whenever ``wanted(node_id)`` may have changed.
+
+        Only the dispatcher clears it, before it calls ``wanted``.
+        """
+        ...
+
+    # What nodes say, from the dispatcher. One session per node, so calls for one node are serial.
+
+    async def connected(self, node_id: str, hello: Hello) -> None:
+        """Take note that the agent answered and accepts our epoch; a full report follows."""
+        ...
+
+    def disconnected(self, node_id: str, reason: str) -> None:
+        """Take note that the session ended or could not be made; ``reason`` is for people."""
+        ...
+
+    async def ingest(self, node_id: str, report: Report) -> None:
+        """Write what the node reports (moves checked with specs.task.may_move), in batches."""
+        ...
+
+    def acknowledged(self, node_id: str, revision: int) -> None:
+        """Say that endpoints as of mirror ``revision`` are in force in the node's kernel.
+
+        Generations are the dispatcher's own numbers; it translates ``Report.applied``
+        into the mirror revision the acknowledged set was computed from. After
+        ``changed(node_id)`` was set this is called once the node is up to date, also
+        when nothing had to be sent. So a removal written at revision R is in force
+        on the node when ``revision >= R``.
+        """
+        ...
+
+
+class Sealer(Protocol):
+    """Envelope encryption for what must not be readable in the store (vault.py)."""
+
+    def seal(self, data: bytes) -> bytes:
+        """Return the data encrypted and authenticated under the cluster key."""
+        ...
+
+    def open(self, sealed: bytes) -> bytes:
+        """Return what was sealed. Raises vault.Broken when it was changed or the key is another."""
+        ...
+
+    def fingerprint(self, data: bytes) -> str:
+        """Return a keyed hash: equal data, equal fingerprint; tells nothing without the key."""
+        ...

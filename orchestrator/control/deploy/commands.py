@@ -1,0 +1,187 @@
+"""What people ask for: deploy, scale, restart, stop, remove. Each one transaction.
+
+control.py holds the writer's lock around every call and wakes the loop after it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, TypeVar
+
+from orchestrator.control.deploy.release import make_release, scale_problem
+from orchestrator.control.deploy.request import Making
+from orchestrator.control.mirror.dependencies import dependencies_of
+from orchestrator.control.mirror.draft import Draft
+from orchestrator.control.mirror.records import STACKS
+from orchestrator.control.telling.words import release_row
+from orchestrator.errors import Conflict, Invalid, NotFound
+from orchestrator.store.base import TooLarge
+from specs.api import Problem as ApiProblem
+from specs.problems import Problem
+from specs.task import Desired
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable, Mapping
+
+    from orchestrator.contracts import Sealer
+    from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.store.base import Store
+    from specs.api import Deploy, ReleaseRow, Stack
+    from specs.kit.clock import Clock
+    from specs.stack import StackSpec
+
+TRIES = 5
+
+T = TypeVar("T")
+
+
+class Commands:
+    """Turns requests into records."""
+
+    def __init__(
+        self, store: Store, cluster: Cluster, sealer: Sealer, rng: random.Random, clock: Clock
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._sealer = sealer
+        self._rng = rng
+        self._clock = clock
+
+    async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
+        """Make a release, or return the one this key made before."""
+        made = self._cluster.requests.get(request.key)
+        if made is not None:
+            known = self._cluster.releases.get((made.stack, made.number))
+            if known is None or made.stack != stack:
+                raise Conflict(f"this request already made release {made.number} of {made.stack}")
+            return release_row(known)
+
+        def write(draft: Draft) -> ReleaseRow:
+            making = Making(
+                cluster=self._cluster,
+                draft=draft,
+                sealer=self._sealer,
+                rng=self._rng,
+                wall=self._clock.wall(),
+                stack=stack,
+                request=request,
+            )
+            release, warnings = make_release(making)
+            return release_row(
+                release, tuple(ApiProblem.model_validate(w.as_json()) for w in warnings)
+            )
+
+        return await self._committed(stack, write)
+
+    async def scale(self, stack: str, services: Mapping[str, int]) -> None:
+        """Set replica overrides, all or none."""
+
+        def write(draft: Draft) -> None:
+            record = self._stack(stack)
+            spec = self._spec(record)
+            problems = [
+                Problem(text, "bad-scale", f"services.{name}")
+                for name, count in services.items()
+                if (text := scale_problem(spec, name, count))
+            ]
+            if problems:
+                raise Invalid(problems)
+            overrides = {**record.overrides, **services}
+            draft.put(STACKS, record.model_copy(update={"overrides": overrides}))
+
+        await self._committed(stack, write)
+
+    async def restart(
+        self, stack: str, services: tuple[str, ...], timeout: float | None
+    ) -> tuple[str, ...]:
+        """Ask for a restart of the services' tasks and of dependents that want to follow."""
+
+        def write(draft: Draft) -> tuple[str, ...]:
+            record = self._stack(stack)
+            if record.desired != "up":
+                raise Conflict(
+                    f"stack {stack} is {record.desired}", hint=f"corral -p {stack} up starts it"
+                )
+            wanted = self._restarted(record, services)
+            ids = []
+            for task in list(draft.tasks(stack).values()):
+                if (
+                    task.service not in wanted
+                    or not task.live
+                    or task.desired is not Desired.RUNNING
+                ):
+                    continue
+                update: dict[str, object] = {"restart": task.restart + 1, "grace": timeout}
+                draft.put_task(task.model_copy(update=update))
+                ids.append(task.id)
+            return tuple(ids)
+
+        return await self._committed(stack, write)
+
+    def _restarted(self, record: Stack, services: tuple[str, ...]) -> set[str]:
+        spec = self._spec(record)
+        unknown = [name for name in services if name not in spec.services]
+        if unknown:
+            known = ", ".join(sorted(spec.services))
+            raise NotFound(f"there is no service {unknown[0]} in {record.name} (services: {known})")
+        wanted = set(services) or set(spec.services)
+        for name in dependencies_of(spec).order:
+            edges = spec.services[name].depends_on
+            if any(edge.restart and other in wanted for other, edge in edges.items()):
+                wanted.add(name)
+        return wanted
+
+    async def stop(self, stack: str, timeout: float | None) -> None:
+        """Have all tasks shut down; the stack is kept."""
+
+        def write(draft: Draft) -> None:
+            record = self._stack(stack)
+            if record.desired == "removed":
+                raise Conflict(f"stack {stack} is being removed")
+            update: dict[str, object] = {"desired": "stopped", "stop_timeout": timeout}
+            draft.put(STACKS, record.model_copy(update=update))
+
+        await self._committed(stack, write)
+
+    async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
+        """Have everything of the stack removed."""
+
+        def write(draft: Draft) -> None:
+            record = self._stack(stack)
+            update: dict[str, object] = {
+                "desired": "removed",
+                "stop_timeout": timeout,
+                "remove_volumes": volumes or record.remove_volumes,
+            }
+            draft.put(STACKS, record.model_copy(update=update))
+
+        await self._committed(stack, write)
+
+    def _stack(self, name: str) -> Stack:
+        record = self._cluster.stacks.get(name)
+        if record is None:
+            raise NotFound(f"there is no stack {name}", hint="corral ls shows what there is")
+        return record
+
+    def _spec(self, record: Stack) -> StackSpec:
+        release = self._cluster.releases.get((record.name, record.release))
+        spec = self._cluster.spec_of(release) if release is not None else None
+        if spec is None:
+            raise Conflict(f"stack {record.name} has no release")
+        return spec
+
+    async def _committed(self, stack: str, write: Callable[[Draft], T]) -> T:
+        """Decide and write; where a change crossed ours, decide anew."""
+        for _ in range(TRIES):
+            draft = Draft(self._cluster)
+            result = write(draft)
+            try:
+                done = await draft.commit(self._store)
+            except TooLarge as exc:
+                raise Invalid(
+                    detail=f"stack {stack} is too large to be stored: {exc}",
+                    hint="split it into several stacks",
+                ) from exc
+            if done:
+                return result
+        raise Conflict(f"stack {stack} changes too fast; try again")

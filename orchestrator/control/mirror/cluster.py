@@ -1,0 +1,271 @@
+"""The in-memory mirror of the store: typed records and the indexes the loops need.
+
+``Cluster`` is the controller's only reader of the store. It follows the watch, and
+the control loops apply their own commits to it at once (``applied``), so that they
+and the API read their own writes. It also holds what is observed and never stored:
+node conditions. It decides nothing and writes nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import defaultdict
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING, Any, Self, cast
+
+from orchestrator.control.mirror.records import (
+    IDEMPOTENCY,
+    LEASES,
+    NETWORKS,
+    NODES,
+    PARTS,
+    RELEASES,
+    RESTING,
+    STACKS,
+    TASKS,
+    VIP,
+    VOLUMES,
+    ClusterRecord,
+    Idempotency,
+    Kind,
+    Lease,
+    Network,
+    Resting,
+    StoredContent,
+    Vip,
+    Volume,
+    kind_of,
+)
+from orchestrator.store import keys
+from orchestrator.store.base import Change, Compacted, Store
+
+if TYPE_CHECKING:
+    from specs.api import Release, Stack
+    from specs.base import Model
+    from specs.kit.clock import Clock
+    from specs.node import Node, NodeCondition
+    from specs.stack import StackSpec
+    from specs.task import Task
+
+log = logging.getLogger(__name__)
+
+Listener = Callable[[Kind, "Model | None", "Model | None"], None]  # kind, old, new
+
+
+class Cluster:
+    """Everything the store holds, decoded; see the module's docstring."""
+
+    def __init__(self, store: Store, clock: Clock) -> None:
+        self._store = store
+        self._clock = clock
+        self.record = ClusterRecord()
+        self.revision = 0
+        self.stacks: dict[str, Stack] = {}
+        self.releases: dict[tuple[str, int], Release] = {}
+        self.parts: dict[str, StackSpec] = {}
+        self.tasks: dict[str, Task] = {}
+        self.nodes: dict[str, Node] = {}
+        self.networks: dict[str, Network] = {}
+        self.leases: dict[str, dict[str, Lease]] = defaultdict(dict)  # network -> cidr
+        self.vips: dict[str, dict[tuple[str, str], Vip]] = defaultdict(dict)  # network
+        self.resting: dict[str, dict[str, Resting]] = defaultdict(dict)  # network -> address
+        self.contents: dict[str, StoredContent] = {}
+        self.volumes: dict[str, Volume] = {}
+        self.requests: dict[str, Idempotency] = {}  # Deploy.key -> what it made
+        self.conditions: dict[str, NodeCondition] = {}
+        self.by_stack: dict[str, dict[str, Task]] = defaultdict(dict)
+        self.by_node: dict[str, dict[str, Task]] = defaultdict(dict)
+        self.unplaced: set[str] = set()  # tasks without a node
+        self.by_network: dict[str, dict[str, str]] = defaultdict(dict)  # network: address -> task
+        self.stack_releases: dict[str, dict[int, Release]] = defaultdict(dict)
+        self._versions: dict[str, int] = {}
+        self._deleted: dict[str, int] = {}
+        self._models: dict[str, Model] = {}
+        self._listeners: list[Listener] = []
+        self._followed = 0
+        self._moved = asyncio.Event()
+        self._nodes_changed = asyncio.Event()
+
+    @classmethod
+    async def open(cls, store: Store, clock: Clock) -> Self:
+        """Read the whole store; ``follow`` keeps it current from there."""
+        cluster = cls(store, clock)
+        await cluster._load()
+        return cluster
+
+    async def _load(self) -> None:
+        snapshot = await self._store.list("/")
+        present = {entry.key for entry in snapshot.entries}
+        for key in [key for key in self._models if key not in present]:
+            self._apply(key, None, snapshot.revision)
+        for entry in snapshot.entries:
+            self._apply(entry.key, entry.value, entry.version)
+        self._followed = max(self._followed, snapshot.revision)
+        self._advance(snapshot.revision)
+
+    async def follow(self) -> None:
+        """Apply every change of the store until cancelled."""
+        while True:
+            try:
+                async for batch in self._store.watch("/", self._followed):
+                    self._follow(batch.revision, batch.changes)
+            except Compacted:
+                log.warning("the store's history was compacted under the mirror: reading it anew")
+                await self._load()
+
+    def _follow(self, revision: int, changes: Iterable[Change]) -> None:
+        for change in changes:
+            self._apply(change.key, change.value, change.version)
+        self._followed = revision
+        self._deleted = {k: r for k, r in self._deleted.items() if r > revision}
+        self._advance(revision)
+
+    def applied(self, revision: int, writes: Iterable[tuple[str, Model | None]]) -> None:
+        """Apply what this process just committed, without waiting for the watch."""
+        for key, model in writes:
+            if revision > self._known(key):
+                self._set(key, model, revision)
+        # Others' commits before this one may still be on their way, so ``reached`` does not
+        # count this; whoever asks which of *our* removals a node has seen must.
+        self._advance(revision)
+
+    async def refresh(self, key: str) -> None:
+        """Read one key anew: somebody changed it and the watch has not told yet."""
+        entry = await self._store.get(key)
+        if entry is not None:
+            self._apply(key, entry.value, entry.version)
+        elif key in self._models:
+            self._apply(key, None, (await self._store.list(key)).revision)
+
+    def _known(self, key: str) -> int:
+        return max(self._versions.get(key, 0), self._deleted.get(key, 0))
+
+    def _advance(self, revision: int) -> None:
+        self.revision = max(self.revision, revision)
+        self._moved.set()
+        self._moved = asyncio.Event()
+
+    async def reached(self, revision: int) -> None:
+        """Return when the mirror contains ``revision`` and everything before it."""
+        while self._followed < revision:
+            await self._moved.wait()
+
+    def nodes_changed(self) -> asyncio.Event:
+        """Return the event that is set whenever a node record changes; the dispatcher clears it."""
+        return self._nodes_changed
+
+    def listen(self, listener: Listener) -> None:
+        """Call ``listener`` after every record's change."""
+        self._listeners.append(listener)
+
+    def version(self, key: str) -> int:
+        """Return the revision of the key's last change, 0 when it does not exist."""
+        return self._versions.get(key, 0)
+
+    def _apply(self, key: str, value: bytes | None, version: int) -> None:
+        if version <= self._known(key):
+            return
+        if key == keys.CLUSTER:
+            self._versions[key] = version
+            if value is not None:
+                self.record = ClusterRecord.model_validate_json(value)
+            return
+        kind = kind_of(key)
+        if kind is None:
+            return
+        model = None if value is None else kind.model.model_validate_json(value)
+        self._set(key, model, version)
+
+    def _set(self, key: str, model: Model | None, version: int) -> None:
+        kind = kind_of(key)
+        if kind is None:
+            return
+        old = self._models.get(key)
+        if model is None:
+            self._models.pop(key, None)
+            self._versions.pop(key, None)
+            self._deleted[key] = version
+        else:
+            self._models[key] = model
+            self._versions[key] = version
+            self._deleted.pop(key, None)
+        self._index(kind, key, old, model)
+        for listener in self._listeners:
+            listener(kind, old, model)
+
+    def _index(self, kind: Kind, key: str, old: Model | None, new: Model | None) -> None:
+        if kind is TASKS:
+            self._index_task(cast("Task | None", old), cast("Task | None", new))
+            return
+        if kind is PARTS:
+            digest = key.removeprefix(keys.PARTS)
+            _put(self.parts, digest, cast("StackSpec | None", new))
+            return
+        if kind is IDEMPOTENCY:
+            _put(self.requests, key.removeprefix(keys.IDEMPOTENCY), new)
+            return
+        record: Any = new if new is not None else old
+        if record is not None:
+            self._index_record(kind, record, gone=new is None)
+
+    def _index_record(self, kind: Kind, record: Any, *, gone: bool) -> None:
+        where: dict[Any, Any]
+        if kind is STACKS:
+            where, key = self.stacks, record.name
+        elif kind is RELEASES:
+            _put(self.releases, (record.stack, record.number), None if gone else record)
+            where, key = self.stack_releases[record.stack], record.number
+        elif kind is NODES:
+            where, key = self.nodes, record.id
+            if gone:
+                self.conditions.pop(record.id, None)
+            self._nodes_changed.set()
+        elif kind is LEASES:
+            where, key = self.leases[record.network], record.cidr
+        elif kind is VIP:
+            where, key = self.vips[record.network], (record.stack, record.service)
+        elif kind is RESTING:
+            where, key = self.resting[record.network], record.address
+        elif kind is VOLUMES:
+            where, key = self.volumes, record.name
+        else:
+            where = self.networks if kind is NETWORKS else self.contents
+            key = record.id
+        _put(where, key, None if gone else record)
+
+    def _index_task(self, old: Task | None, new: Task | None) -> None:
+        if old is not None:
+            self.tasks.pop(old.id, None)
+            self.by_stack[old.stack].pop(old.id, None)
+            self.unplaced.discard(old.id)
+            if old.node is not None:
+                self.by_node[old.node].pop(old.id, None)
+            for network, address in old.addresses.items():
+                if self.by_network[network].get(address) == old.id:
+                    del self.by_network[network][address]
+        if new is not None:
+            self.tasks[new.id] = new
+            self.by_stack[new.stack][new.id] = new
+            if new.node is not None:
+                self.by_node[new.node][new.id] = new
+            else:
+                self.unplaced.add(new.id)
+            for network, address in new.addresses.items():
+                self.by_network[network][address] = new.id
+
+    def spec_of(self, release: Release) -> StackSpec | None:
+        """Return the release's StackSpec."""
+        return self.parts.get(release.spec)
+
+    def network_named(self, name: str) -> Network | None:
+        """Return the network of that real name, preferring one in use."""
+        found = [n for n in self.networks.values() if n.name == name]
+        return min(found, key=lambda n: (n.retired, n.id), default=None)
+
+
+def _put(where: dict[Any, Any], key: object, value: object | None) -> None:
+    if value is None:
+        where.pop(key, None)
+    else:
+        where[key] = value

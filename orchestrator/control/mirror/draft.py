@@ -1,0 +1,151 @@
+"""Changes being decided in one pass, and their commit.
+
+The planning functions of ``orchestrator.control`` read through a ``Draft`` (mirror
+plus the changes made so far) and write into it; nothing leaves it before
+``commit``, which is the control loop's only write to the store. Every write compares
+the version it was decided on, so a change that crossed it makes the commit fail as a
+whole chunk and the next pass decides anew.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.control.mirror.records import RESTING, TASKS, Kind, Resting
+from orchestrator.store import keys
+from orchestrator.store.base import MAX_OPERATIONS, Compare, Delete, Put, Store
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.control.mirror.cluster import Cluster
+    from specs.base import Model
+    from specs.task import Task
+
+CHUNK_BYTES = 1024 * 1024
+
+
+class Draft:
+    """One pass's changes over the mirror."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self.cluster = cluster
+        self.writes: dict[str, Model | None] = {}
+        self._stacks: dict[str, dict[str, Task]] = {}
+        self._tasks: dict[str, Task | None] = {}
+
+    def __bool__(self) -> bool:
+        return bool(self.writes)
+
+    # tasks
+
+    def task(self, task_id: str) -> Task | None:
+        """Return the task as this pass left it."""
+        if task_id in self._tasks:
+            return self._tasks[task_id]
+        return self.cluster.tasks.get(task_id)
+
+    def tasks(self, stack: str) -> dict[str, Task]:
+        """Return the stack's tasks by id, changes included. Do not change the mapping."""
+        found = self._stacks.get(stack)
+        if found is None:
+            found = self._stacks[stack] = dict(self.cluster.by_stack.get(stack, {}))
+        return found
+
+    def all_tasks(self) -> Iterator[Task]:
+        """Yield every task, changes included."""
+        for task in self.cluster.tasks.values():
+            if task.id not in self._tasks:
+                yield task
+        for changed in self._tasks.values():
+            if changed is not None:
+                yield changed
+
+    def put_task(self, task: Task) -> None:
+        """Create or change a task."""
+        self.tasks(task.stack)[task.id] = task
+        self._tasks[task.id] = task
+        self.writes[keys.task(task.stack, task.id)] = task
+
+    def delete_task(self, task: Task) -> None:
+        """Forget a task of which nothing is left; its addresses rest from here on."""
+        self.tasks(task.stack).pop(task.id, None)
+        self._tasks[task.id] = None
+        key = keys.task(task.stack, task.id)
+        if self.cluster.version(key):
+            self.writes[key] = None
+        else:
+            self.writes.pop(key, None)
+        for network, address in task.addresses.items():
+            self.put(RESTING, Resting(network=network, address=address))
+
+    # everything else
+
+    def put(self, kind: Kind, model: Model) -> None:
+        assert kind is not TASKS
+        self.writes[kind.key_of(model)] = model
+
+    def put_key(self, key: str, model: Model) -> None:
+        """Write a record whose key is not in the record itself."""
+        self.writes[key] = model
+
+    def delete(self, kind: Kind, model: Model) -> None:
+        self.writes[kind.key_of(model)] = None
+
+    def get(self, key: str, present: Any) -> Any:
+        """Return what this pass made of ``key``, or ``present`` where it did not touch it."""
+        return self.writes.get(key, present) if key in self.writes else present
+
+    # commit
+
+    async def commit(self, store: Store) -> bool:
+        """Write the changes, in as few transactions as the store's limits allow.
+
+        Return whether all of it was written; what was is applied to the mirror either way.
+        """
+        for chunk in self._chunks():
+            compares = tuple(Compare(key, self.cluster.version(key)) for key, _, _ in chunk)
+            writes = tuple(
+                Delete(key) if value is None else Put(key, value) for key, value, _ in chunk
+            )
+            result = await store.txn(compares, writes)
+            if not result.ok:
+                # The watch may bring the crossing change late; without it we would lose again.
+                await self.cluster.refresh(result.failed)
+                return False
+            self.cluster.applied(result.revision, [(key, model) for key, _, model in chunk])
+        return True
+
+    def _chunks(self) -> Iterator[list[tuple[str, bytes | None, Model | None]]]:
+        chunk: list[tuple[str, bytes | None, Model | None]] = []
+        size = 0
+        for key, model in sorted(self.writes.items(), key=lambda item: _rank(item[0])):
+            value = None if model is None else model.encode()
+            cost = len(key) + len(value or b"")
+            if chunk and (len(chunk) == MAX_OPERATIONS or size + cost > CHUNK_BYTES):
+                yield chunk
+                chunk, size = [], 0
+            chunk.append((key, value, model))
+            size += cost
+        if chunk:
+            yield chunk
+
+
+# What others point at is written first: a crash between two chunks leaves a lease
+# without tasks, never a task without its lease. Releases and stacks say "done" last.
+_RANKS = {
+    keys.PARTS: 0,
+    keys.CONTENTS: 0,
+    keys.NETWORKS: 1,
+    keys.VOLUMES: 1,
+    keys.BLOCKS: 2,
+    keys.VIPS: 2,
+    keys.TASKS: 4,
+    keys.RESTING: 3,
+    keys.RELEASES: 5,
+    keys.STACKS: 6,
+}
+
+
+def _rank(key: str) -> int:
+    return next((rank for prefix, rank in _RANKS.items() if key.startswith(prefix)), 7)

@@ -1,0 +1,133 @@
+"""What a service is under one release: its spec with images pinned, and its hash.
+
+A task record names its release and service; this joins them. The hash decides
+whether a running task must be replaced, so it covers all that the node is told and
+that cannot change in place: the task spec, the pinned image, the real networks and
+volumes behind the keys, the container's name.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specs.base import content_hash
+
+if TYPE_CHECKING:
+    from orchestrator.control.mirror.cluster import Cluster
+    from specs.api import Client, Release
+    from specs.stack import ServiceSpec, StackSpec, TaskSpec
+
+
+@dataclass(frozen=True, slots=True)
+class Effective:
+    """One service as one release runs it."""
+
+    stack: str
+    release: int
+    service: ServiceSpec
+    spec: StackSpec
+    task: TaskSpec
+    hash: str
+    client: Client
+
+    @property
+    def key(self) -> str:
+        return f"{self.stack}/{self.service.name}"
+
+    @property
+    def exclusive(self) -> bool:
+        """Whether two tasks of one slot cannot exist at once, so the old one goes first."""
+        task = self.task
+        fixed = any(a.ipv4_address for a in task.networks)
+        host = any(p.mode == "host" and p.published for p in task.ports)
+        return fixed or host or task.network_mode == "host"
+
+    def volume_name(self, key: str, slot: int) -> str:
+        """Return the real name of a volume for a slot."""
+        volume = self.spec.volumes.get(key)
+        if volume is None:
+            return f"{self.stack}_{key}"
+        return f"{volume.name}-{slot}" if volume.per_slot else volume.name
+
+
+class Specs:
+    """Effective services, computed once per (release, service)."""
+
+    def __init__(self, cluster: Cluster) -> None:
+        self._cluster = cluster
+        self._cache: dict[tuple[str, int, str, str, str], Effective] = {}
+
+    def of(self, stack: str, number: int, service: str) -> Effective | None:
+        """Return the service under the stack's release, or None when either is not there."""
+        release = self._cluster.releases.get((stack, number))
+        spec = self._cluster.spec_of(release) if release is not None else None
+        if release is None or spec is None or service not in spec.services:
+            return None
+        return self.under(release, spec, service)
+
+    def under(self, release: Release, spec: StackSpec, service: str) -> Effective:
+        """Return the service as ``spec`` of ``release`` has it."""
+        images = ",".join(f"{k}={v}" for k, v in sorted(release.images.items()))
+        key = (release.stack, release.number, service, release.spec, images)
+        found = self._cache.get(key)
+        if found is None:
+            if len(self._cache) > 4096:
+                self._cache.clear()
+            found = self._cache[key] = _effective(release, spec, service)
+        return found
+
+
+def _effective(release: Release, spec: StackSpec, name: str) -> Effective:
+    service = spec.services[name]
+    task = service.task.model_copy(
+        update={"image_digest": release.images.get(name, service.task.image_digest)}
+    )
+    return Effective(
+        stack=release.stack,
+        release=release.number,
+        service=service,
+        spec=spec,
+        task=task,
+        hash=_hash(release, spec, name, task),
+        client=release.client,
+    )
+
+
+def _hash(release: Release, spec: StackSpec, name: str, task: TaskSpec) -> str:
+    service = spec.services[name]
+    networks = {
+        a.network: [n.name, list(n.subnets)]
+        for a in task.networks
+        if (n := spec.networks.get(a.network)) is not None
+    }
+    volumes = {
+        m.source: [v.name, v.per_slot]
+        for m in task.mounts
+        if m.type == "volume"
+        and m.source is not None
+        and (v := spec.volumes.get(m.source)) is not None
+    }
+    # Compose restarts what depends on a recreated service with ``restart: true``.
+    restarted = {
+        other: _hash(
+            release,
+            spec,
+            other,
+            spec.services[other].task.model_copy(
+                update={"image_digest": release.images.get(other, "")}
+            ),
+        )
+        for other, edge in service.depends_on.items()
+        if edge.restart and other in spec.services
+    }
+    return content_hash(
+        {
+            "task": task.model_dump(mode="json", exclude_defaults=True),
+            "networks": networks,
+            "volumes": volumes,
+            "name": service.container_name,
+            "recreate": release.recreate,
+            "restarted": restarted,
+        }
+    )

@@ -1,0 +1,135 @@
+"""Which nodes are ready, unknown or down: heartbeats in, conditions out.
+
+The dispatcher holds a session with every node and ends it when the node was silent
+for 3 heartbeats (session.SILENCE), so here a node with a session that has reported is
+ready, one without is unknown, and one without for DOWN_AFTER is down: what may run
+elsewhere is replaced. A node that was down is taken back only after it stayed for a
+while, longer each time it flaps. All times are the controller's own monotonic clock,
+never the nodes'.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from specs.node import NodeCondition
+from specs.wire import HEARTBEAT
+
+if TYPE_CHECKING:
+    from orchestrator.control.mirror.cluster import Cluster
+    from specs.kit.clock import Clock
+
+# Seconds without a session. With the 9 s of silence before a session ends, a node that was
+# switched off is down after 14 s at most.
+DOWN_AFTER = 5.0
+START_GRACE = 10.0  # more patience with nodes a starting controller has not met yet
+STEADY = HEARTBEAT  # a node that was down must stay this long before it counts again
+FLAP_MEMORY = 600.0
+LONGEST_STEADY = 60.0
+BRAKE = 0.55  # share of nodes down at once beyond which nothing lost is replaced
+
+
+@dataclass(slots=True)
+class _Pulse:
+    """What is known of one node's session; ``lost`` = when the last one ended."""
+
+    lost: float
+    connected: bool = False
+    reported: bool = False  # a full report came in this session
+    since: float = 0.0  # connected since
+    reason: str = ""
+    falls: int = 0
+    fell_at: float = 0.0
+    was_down: bool = False
+
+
+class NodeHealth:
+    """Keeps ``cluster.conditions`` current."""
+
+    def __init__(self, cluster: Cluster, clock: Clock) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._pulses: dict[str, _Pulse] = {}
+
+    def _pulse(self, node: str) -> _Pulse:
+        found = self._pulses.get(node)
+        if found is None:
+            now = self._clock.monotonic()
+            found = self._pulses[node] = _Pulse(lost=now + START_GRACE)
+        return found
+
+    def connected(self, node: str) -> None:
+        """Note that a session began."""
+        pulse = self._pulse(node)
+        pulse.connected, pulse.reported, pulse.reason = True, False, ""
+        pulse.since = self._clock.monotonic()
+
+    def reported(self, node: str) -> None:
+        """Note a full report: the node's state is known."""
+        self._pulse(node).reported = True
+
+    def disconnected(self, node: str, reason: str) -> None:
+        """Note that the session ended, or could not be made again."""
+        pulse = self._pulse(node)
+        if pulse.connected:
+            pulse.lost = self._clock.monotonic()
+        pulse.connected, pulse.reported, pulse.reason = False, False, reason
+
+    def update(self) -> tuple[list[tuple[str, str, str]], float | None]:
+        """Recompute conditions; return (node, old, new) changes and when to look again."""
+        now = self._clock.monotonic()
+        moved: list[tuple[str, str, str]] = []
+        wake: float | None = None
+        for gone in set(self._pulses) - set(self._cluster.nodes):
+            del self._pulses[gone]
+        for node in self._cluster.nodes:
+            old = self._cluster.conditions.get(node)
+            status, reason, until = self._judge(self._pulse(node), now)
+            if until is not None:
+                wake = until if wake is None else min(wake, until)
+            if old is None or old.status != status or old.reason != reason:
+                since = self._clock.wall() if old is None or old.status != status else old.since
+                self._cluster.conditions[node] = NodeCondition.model_validate(
+                    {"status": status, "reason": reason, "since": since}
+                )
+            before = old.status if old is not None else "unknown"
+            if before != status:
+                moved.append((node, before, status))
+        return moved, wake
+
+    def _judge(self, pulse: _Pulse, now: float) -> tuple[str, str, float | None]:
+        """Return status, reason and when it may change by itself."""
+        if pulse.connected and pulse.reported:
+            return self._ready(pulse, now)
+        reason = pulse.reason or "not heard from yet"
+        if pulse.was_down:
+            return "down", reason, None
+        if pulse.connected:
+            # It answers: what it holds is known with its first report, due at once.
+            return "unknown", "connected, its first report is awaited", None
+        until = pulse.lost + DOWN_AFTER
+        if now < until:
+            return "unknown", reason, until
+        pulse.was_down = True
+        pulse.falls = pulse.falls + 1 if now - pulse.fell_at < FLAP_MEMORY else 1
+        pulse.fell_at = now
+        return "down", reason, None
+
+    def _ready(self, pulse: _Pulse, now: float) -> tuple[str, str, float | None]:
+        if not pulse.was_down:
+            return "ready", "", None
+        steady = min(LONGEST_STEADY, STEADY * 2.0 ** (pulse.falls - 1))
+        if len(self._cluster.nodes) == 1:
+            steady = 0.0  # there is nowhere else to go, so nothing to be careful about
+        until = pulse.since + steady
+        if now < until:
+            return "down", f"it is back; counted again after {steady:g} s without a break", until
+        pulse.was_down = False
+        return "ready", "", None
+
+    def brake(self) -> bool:
+        """Say whether so many nodes are down that the fault is likelier ours than theirs."""
+        total = len(self._cluster.nodes)
+        down = sum(1 for c in self._cluster.conditions.values() if c.status == "down")
+        return total > 0 and down / total > BRAKE

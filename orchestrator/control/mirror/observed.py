@@ -1,0 +1,101 @@
+"""What the controller saw and when: nothing here is stored, a restart begins anew.
+
+Times are monotonic. Losing them is harmless: back-offs and monitors start over, and
+an acknowledgement that was forgotten is waited for again (at most ACK_LIMIT).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.records import RELEASES, RESTING, TASKS, Kind
+from orchestrator.store import keys
+from specs.api import Release
+from specs.task import FINAL, Task
+
+if TYPE_CHECKING:
+    from orchestrator.control.mirror.cluster import Cluster
+    from specs.base import Model
+    from specs.kit.clock import Clock
+
+
+@dataclass(slots=True)
+class Mark:
+    """One task's history as far as this process saw it."""
+
+    ready_since: float | None = None
+    ended_at: float | None = None
+    was_ready: bool = False
+    lived: float = 0.0
+    leaving_since: float | None = None
+    withdrawn: int = 0  # revision at which its endpoints were taken out
+
+
+@dataclass
+class Observed:
+    """Marks by task id, acknowledged revisions by node, rest of freed addresses."""
+
+    cluster: Cluster
+    clock: Clock
+    marks: dict[str, Mark] = field(default_factory=dict)
+    acknowledged: dict[str, int] = field(default_factory=dict)
+    resting_since: dict[tuple[str, str], float] = field(default_factory=dict)
+    progress_at: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for task in self.cluster.tasks.values():
+            self._task(None, task)
+        now = self.clock.monotonic()
+        for network, found in self.cluster.resting.items():
+            self.resting_since.update({(network, address): now for address in found})
+        self.cluster.listen(self._changed)
+
+    def mark(self, task_id: str) -> Mark:
+        """Return the task's mark."""
+        found = self.marks.get(task_id)
+        if found is None:
+            found = self.marks[task_id] = Mark()
+        return found
+
+    def _changed(self, kind: Kind, old: Model | None, new: Model | None) -> None:
+        if kind is TASKS:
+            if isinstance(new, Task):
+                self._task(old if isinstance(old, Task) else None, new)
+            elif isinstance(old, Task):
+                self.marks.pop(old.id, None)
+        elif kind is RELEASES and new is None and isinstance(old, Release):
+            # After `down -v` the numbers begin anew; the old one's standstill is not this one's.
+            self.progress_at.pop((old.stack, old.number), None)
+        elif kind is RESTING:
+            model = new or old
+            key = (getattr(model, "network", ""), getattr(model, "address", ""))
+            if new is None:
+                self.resting_since.pop(key, None)
+            else:
+                self.resting_since[key] = self.clock.monotonic()
+
+    def _task(self, old: Task | None, new: Task) -> None:
+        now = self.clock.monotonic()
+        mark = self.mark(new.id)
+        if new.status.ready:
+            if mark.ready_since is None:
+                mark.ready_since = now
+            mark.was_ready = True
+        elif mark.ready_since is not None:
+            mark.lived = now - mark.ready_since
+            mark.ready_since = None
+        if new.state in FINAL and mark.ended_at is None:
+            mark.ended_at = now
+        if new.leaving and (old is None or not old.leaving):
+            mark.leaving_since = now
+            mark.withdrawn = self.cluster.version(keys.task(new.stack, new.id))
+
+    def settled(self, stack: str, release: int, count: int) -> float:
+        """Note how many replicas of a release serve; return when that number last grew."""
+        now = self.clock.monotonic()
+        best, at = self.progress_at.get((stack, release), (-1, now))
+        if count > best:
+            best, at = count, now
+            self.progress_at[(stack, release)] = (best, at)
+        return at

@@ -1,0 +1,239 @@
+"""Who gets which address: network pools, blocks leased to nodes, VIPs, fixed addresses.
+
+The plan (docs/architecture.md, Addresses): the cluster range is cut into pools; the
+first /20 is the nodes' own. A pool's first /26 is for VIPs, further /26 are leased to
+nodes on demand; where no whole block is left, and in pools too small for blocks,
+single addresses are leased as /32. An address is given to one holder at a time: a
+task record, a VIP record or a resting record holds it, and only the control loop,
+one pass at a time, gives any out.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass
+from ipaddress import IPv4Address, IPv4Network
+from socket import inet_aton
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.records import LEASES, NETWORKS, VIP, VIPS, Lease, Network, Vip
+from orchestrator.store import keys
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from orchestrator.control.mirror.draft import Draft
+
+NODE_RANGE = 20  # prefix length of the cluster range's first part: the nodes' own addresses
+POOL_SIZES = (20, 22, 24, 26)  # tried in this order: smaller ones once the range fills up
+BLOCK = 26
+SMALLEST_BLOCKED = 24  # pools with a longer prefix have no blocks
+
+
+@dataclass(frozen=True, slots=True)
+class Given:
+    """An address, or ``refused``: the sentence that says why there is none."""
+
+    address: str = ""
+    refused: str = ""
+
+
+def cut_pool(cluster_pool: str, taken: Iterable[str]) -> str | None:
+    """Return a free pool of the cluster range, or None when it is used up."""
+    whole = IPv4Network(cluster_pool)
+    used = [IPv4Network(pool) for pool in taken]
+    if whole.prefixlen < NODE_RANGE:
+        used.append(next(whole.subnets(new_prefix=NODE_RANGE)))
+    used = sorted((u for u in used if u.overlaps(whole)), key=lambda n: int(n.network_address))
+    for prefix in POOL_SIZES:
+        if prefix <= whole.prefixlen:
+            continue
+        at, end, step = int(whole.network_address), int(whole.broadcast_address), 1 << 32 - prefix
+        for taken_net in [*used, None]:
+            until = int(taken_net.network_address) if taken_net is not None else end + 1
+            start = -(-at // step) * step
+            if start + step <= until:
+                return f"{IPv4Address(start)}/{prefix}"
+            if taken_net is not None:
+                at = max(at, int(taken_net.broadcast_address) + 1)
+    return None
+
+
+class Addresses:
+    """Gives out addresses within one pass; reads and writes through the pass's draft."""
+
+    def __init__(self, draft: Draft) -> None:
+        self._draft = draft
+        self._held: dict[str, set[int]] = {}
+        self._leases: dict[str, dict[str, Lease]] = {}
+        self._fixed: dict[str, set[int]] = defaultdict(set)
+
+    def reserve_fixed(self, network: str, address: str) -> None:
+        """Keep a fixed address of a service from being given to others."""
+        self._fixed[network].add(int(IPv4Address(address)))
+
+    def is_fixed(self, network: str, address: str) -> bool:
+        """Say whether a service asked for this very address."""
+        return int(IPv4Address(address)) in self._fixed[network]
+
+    def held(self, network: str) -> set[int]:
+        """Return every address of the network that somebody holds or that rests."""
+        found = self._held.get(network)
+        if found is None:
+            cluster = self._draft.cluster
+            found = {int(IPv4Address(a)) for a in cluster.by_network.get(network, ())}
+            found |= {int(IPv4Address(a)) for a in cluster.resting.get(network, ())}
+            found |= {int(IPv4Address(v.address)) for v in cluster.vips.get(network, {}).values()}
+            for model in self._draft.writes.values():
+                given = getattr(model, "addresses", None)
+                if given and network in given:
+                    found.add(int(IPv4Address(given[network])))
+                elif isinstance(model, Vip) and model.network == network:
+                    found.add(int(IPv4Address(model.address)))
+            self._held[network] = found
+        return found
+
+    def leases(self, network: str) -> dict[str, Lease]:
+        """Return the network's leases by CIDR, this pass's included."""
+        found = self._leases.get(network)
+        if found is None:
+            found = self._leases[network] = dict(self._draft.cluster.leases.get(network, {}))
+        return found
+
+    def for_task(self, network: Network, node: str, fixed: str | None = None) -> Given:
+        """Give an address for a task on ``node``; ``fixed`` is the one the file asks for."""
+        if fixed is not None:
+            return self._give_fixed(network, node, fixed)
+        return self._give(network, node)
+
+    def for_service(self, network: Network, stack: str, service: str) -> Given:
+        """Give the service's VIP, the one it has if it has one."""
+        key = keys.vip(network.id, stack, service)
+        present = self._draft.get(
+            key, self._draft.cluster.vips.get(network.id, {}).get((stack, service))
+        )
+        if present is not None:
+            return Given(present.address)
+        given = self._give(network, VIPS)
+        if given.address:
+            self._draft.put(
+                VIP,
+                Vip(network=network.id, stack=stack, service=service, address=given.address),
+            )
+        return given
+
+    def _give(self, network: Network, node: str) -> Given:
+        pool = IPv4Network(network.pool)
+        avoid = self.held(network.id) | self._fixed[network.id] | _unusable(pool)
+        # A /32 of another node inside our block would carry the traffic there.
+        foreign = avoid | {
+            int(IPv4Address(cidr.removesuffix("/32")))
+            for cidr, lease in self.leases(network.id).items()
+            if lease.node != node and cidr.endswith("/32")
+        }
+        mine = [
+            IPv4Network(c) for c, lease in self.leases(network.id).items() if lease.node == node
+        ]
+        for block in sorted(mine, key=lambda b: (-b.num_addresses, int(b.network_address))):
+            found = _first_free(block, foreign)
+            if found is not None:
+                return self._take(network, found)
+        fresh = self._new_block(network, pool, node)
+        if fresh is not None:
+            found = _first_free(fresh, foreign)
+            if found is not None:
+                self._lease(network, str(fresh), node)
+                return self._take(network, found)
+        found = _first_free(pool, avoid)
+        if found is None:
+            return Given(
+                refused=f"network {network.name} has no free address left in {network.pool}"
+            )
+        self._lease(network, f"{IPv4Address(found)}/32", node)
+        return self._take(network, found)
+
+    def _give_fixed(self, network: Network, node: str, fixed: str) -> Given:
+        address = int(IPv4Address(fixed))
+        if IPv4Address(address) not in IPv4Network(network.pool):
+            return Given(
+                refused=f"address {fixed} is not in network {network.name} ({network.pool})"
+            )
+        if address in self.held(network.id):
+            holder = self._draft.cluster.by_network.get(network.id, {}).get(fixed)
+            task = self._draft.task(holder) if holder is not None else None
+            who = f"held by {task.name}" if task is not None else "still resting after its last use"
+            return Given(refused=f"address {fixed} of network {network.name} is {who}")
+        cidr = f"{fixed}/32"
+        lease = self.leases(network.id).get(cidr)
+        if lease is None or lease.node != node:
+            self._lease(network, cidr, node)
+        return self._take(network, address)
+
+    def _new_block(self, network: Network, pool: IPv4Network, node: str) -> IPv4Network | None:
+        if pool.prefixlen > SMALLEST_BLOCKED:
+            return None
+        leased = {c for c in self.leases(network.id) if not c.endswith("/32")}
+        blocks = pool.subnets(new_prefix=BLOCK)
+        first = next(blocks)
+        if node == VIPS and str(first) not in leased:
+            return first
+        return next((b for b in blocks if str(b) not in leased), None)
+
+    def _lease(self, network: Network, cidr: str, node: str) -> None:
+        lease = Lease(network=network.id, cidr=cidr, node=node)
+        self.leases(network.id)[cidr] = lease
+        self._draft.put(LEASES, lease)
+
+    def _take(self, network: Network, address: int) -> Given:
+        self.held(network.id).add(address)
+        return Given(str(IPv4Address(address)))
+
+
+def _unusable(pool: IPv4Network) -> set[int]:
+    """Return the addresses people and programs expect to be special: network, first, broadcast."""
+    base = int(pool.network_address)
+    if pool.prefixlen >= 31:
+        return set()
+    return {base, base + 1, int(pool.broadcast_address)}
+
+
+def _first_free(block: IPv4Network, avoid: set[int]) -> int | None:
+    start = int(block.network_address)
+    return next((a for a in range(start, start + block.num_addresses) if a not in avoid), None)
+
+
+def _number(address: str) -> int:
+    # Every address, every pass: ten times as fast as by ipaddress. All were checked when given.
+    return int.from_bytes(inet_aton(address), "big")
+
+
+def empty_leases(draft: Draft) -> None:
+    """Return blocks nobody holds an address of; resting addresses count as held."""
+    cluster = draft.cluster
+    for network, leases in cluster.leases.items():
+        if not leases:
+            continue
+        held = [_number(a) for a in cluster.by_network.get(network, ())]
+        held += [_number(a) for a in cluster.resting.get(network, ())]
+        held += [_number(v.address) for v in cluster.vips.get(network, {}).values()]
+        starts = {(a >> 6) << 6 for a in held}
+        exact = set(held)
+        for cidr, lease in leases.items():
+            block = IPv4Network(cidr)
+            base = int(block.network_address)
+            used = base in exact if block.prefixlen == 32 else base in starts
+            if not used:
+                draft.delete(LEASES, lease)
+
+
+def networks_ready(draft: Draft) -> list[Network]:
+    """Return every network, this pass's changes included."""
+    found = dict(draft.cluster.networks)
+    for key, model in draft.writes.items():
+        if not key.startswith(keys.NETWORKS):
+            continue
+        if isinstance(model, Network):
+            found[model.id] = model
+        else:
+            found.pop(key.removeprefix(NETWORKS.prefix), None)
+    return list(found.values())

@@ -1,0 +1,76 @@
+"""The ``depends_on`` gate: may a service's tasks start in this release, and if not, why.
+
+Asked only for services that did not pass their gate yet; replacements of admitted
+tasks are never gated.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from specs.stack import Condition
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.control.planning.services import ServiceState
+    from scheduler.replicas import Replica
+    from specs.stack import Dependency, ServiceSpec
+
+_WORDS = {
+    Condition.STARTED: "to start",
+    Condition.HEALTHY: "to be healthy",
+    Condition.COMPLETED: "to complete",
+}
+
+
+def waits_for(service: ServiceSpec, states: Mapping[str, ServiceState]) -> str:
+    """Return what the service waits for (``db to be healthy, migrate to complete``), or ""."""
+    waiting = [
+        f"{name} {_WORDS[edge.condition]}"
+        for name, edge in sorted(service.depends_on.items())
+        if name in states and not satisfied(edge, states[name])
+    ]
+    return ", ".join(waiting)
+
+
+def satisfied(edge: Dependency, state: ServiceState) -> bool:
+    """Say whether one dependency is as the edge asks."""
+    if not edge.required and (state.plan.gave_up or failed_for_good(state)):
+        return True  # optional: its failure is told, not waited for
+    found = _current(state)
+    for slot in state.wanted.slots:
+        here = found.get(slot, ())
+        if not any(_meets(edge.condition, task) for task in here):
+            return False
+    return True
+
+
+def failed_for_good(state: ServiceState) -> list[Replica]:
+    """Return ended tasks that get no replacement although they did not complete."""
+    found = _current(state)
+    return [
+        task
+        for slot in state.plan.gave_up
+        for task in found.get(slot, ())
+        if task.broken and not task.going
+    ]
+
+
+def _current(state: ServiceState) -> dict[int, list[Replica]]:
+    found: dict[int, list[Replica]] = {}
+    for task in state.replicas:
+        if state.wanted.slots.get(task.slot) == task.spec_hash and not task.going:
+            found.setdefault(task.slot, []).append(task)
+    return found
+
+
+def _meets(condition: Condition, task: Replica) -> bool:
+    match condition:
+        case Condition.COMPLETED:
+            return task.done
+        case Condition.HEALTHY:
+            # A one-off that completed was healthy in its time; Compose sees it so too.
+            return task.ready or task.done
+        case Condition.STARTED:
+            return task.has_run

@@ -1,0 +1,174 @@
+"""Networks and VIPs a stack needs: made when a release deploys, retired when unused.
+
+Called by services.py on every pass of a deploying stack; repeating it is harmless.
+"""
+
+from __future__ import annotations
+
+from ipaddress import IPv4Network
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.records import LEASES, NETWORKS, RESTING, VIP, Network, Resting
+from orchestrator.control.planning.addresses import cut_pool, networks_ready
+
+if TYPE_CHECKING:
+    from orchestrator.control.mirror.effective import Effective
+    from orchestrator.control.planning.passes import Pass
+    from specs.stack import NetworkSpec, StackSpec
+
+REST = 60.0  # seconds a freed address stays unused
+
+
+def ensure_networks(run: Pass, stack: str, spec: StackSpec) -> str:
+    """Make the spec's networks exist; return "" or the sentence why one cannot."""
+    used = {a.network for s in spec.services.values() for a in s.task.networks}
+    for key, wanted in spec.networks.items():
+        if key not in used:
+            continue
+        problem = _ensure(run, stack, key, wanted)
+        if problem:
+            return problem
+    return ""
+
+
+def _ensure(run: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
+    found = find_network(run, stack, wanted)
+    if wanted.external:
+        return (
+            ""
+            if found is not None
+            else (
+                f"external network {wanted.name} does not exist; deploy the stack that has it first"
+            )
+        )
+    settings = {
+        "internal": wanted.internal,
+        "mtu": wanted.mtu,
+        "encrypted": wanted.encrypted,
+        "attachable": wanted.attachable,
+        "key": key,
+        "retired": False,
+    }
+    if found is not None:
+        if found.stack != stack:
+            return (
+                f"network {wanted.name} belongs to stack {found.stack}; "
+                "declare it external or give it another name"
+            )
+        changed = found.model_copy(update=settings)
+        if changed != found:
+            run.draft.put(NETWORKS, changed)
+        return ""
+    pool = _pool(run, wanted)
+    if not pool[0]:
+        return pool[1]
+    run.draft.put(
+        NETWORKS,
+        Network(
+            id=run.new_id("n"),
+            name=wanted.name,
+            stack=stack,
+            pool=pool[0],
+            subnets=wanted.subnets,
+            **settings,
+        ),
+    )
+    return ""
+
+
+def find_network(run: Pass, stack: str, wanted: NetworkSpec) -> Network | None:
+    """Return the record behind a network of a spec."""
+    best: Network | None = None
+    for network in networks_ready(run.draft):
+        if network.name != wanted.name:
+            continue
+        if wanted.external:
+            if not network.retired:
+                return network
+        elif network.stack != stack:
+            if not network.retired:
+                best = best or network
+        elif network.subnets == wanted.subnets and (best is None or best.stack != stack):
+            best = network
+    return best
+
+
+def _pool(run: Pass, wanted: NetworkSpec) -> tuple[str, str]:
+    present = networks_ready(run.draft)
+    whole = run.cluster.record.pool
+    subnet = next((s for s in wanted.subnets if ":" not in s), None)
+    if subnet is None:
+        pool = cut_pool(whole, [n.pool for n in present])
+        if pool is None:
+            return "", (
+                f"network {wanted.name}: no addresses are left in the cluster range {whole} "
+                f"({len(present)} networks use it)"
+            )
+        return pool, ""
+    asked = IPv4Network(subnet, strict=False)
+    for other in present:
+        if asked.overlaps(IPv4Network(other.pool)):
+            rest = " (its addresses are still resting)" if other.retired else ""
+            return "", (
+                f"network {wanted.name}: subnet {asked} overlaps {other.pool} "
+                f"of network {other.name}{rest}"
+            )
+    return str(asked), ""
+
+
+def ensure_vips(run: Pass, effective: Effective) -> str:
+    """Give the service a VIP on each of its networks; return "" or why that is not possible."""
+    if effective.service.endpoint_mode != "vip" or effective.task.network_mode != "overlay":
+        return ""
+    for attachment in effective.task.networks:
+        spec = effective.spec.networks.get(attachment.network)
+        network = find_network(run, effective.stack, spec) if spec is not None else None
+        if network is None:
+            continue
+        given = run.addresses.for_service(network, effective.stack, effective.service.name)
+        if given.refused:
+            return given.refused
+    return ""
+
+
+def drop_vips(run: Pass, stack: str, keep: set[str]) -> None:
+    """Free the VIPs of services that are no more; they rest like any address."""
+    for network_id, vips in list(run.cluster.vips.items()):
+        for (owner, service), vip in list(vips.items()):
+            if owner == stack and service not in keep:
+                run.draft.delete(VIP, vip)
+                run.draft.put(RESTING, Resting(network=network_id, address=vip.address))
+
+
+def retire_networks(run: Pass, stack: str, keep: set[str]) -> None:
+    """Mark networks of the stack that neither its spec nor any task uses."""
+    used = {n for task in run.draft.all_tasks() for n in task.addresses}
+    for network in networks_ready(run.draft):
+        if network.stack != stack or network.retired or network.id in keep:
+            continue
+        if network.id not in used:
+            run.draft.put(NETWORKS, network.model_copy(update={"retired": True}))
+
+
+def rest_over(run: Pass, interested: dict[str, set[str]]) -> None:
+    """Free addresses that rested and that every node concerned let go; then drop empty networks."""
+    for network_id, resting in list(run.cluster.resting.items()):
+        nodes = [n for n in interested.get(network_id, ()) if run.node_status(n) == "ready"]
+        for address, record in list(resting.items()):
+            until = run.observed.resting_since.get((network_id, address), run.now) + REST
+            # A fixed address has one owner, which waits for it: nodes' word is enough.
+            if run.now < until and not run.addresses.is_fixed(network_id, address):
+                run.look_again(until)
+                continue
+            version = run.cluster.version(RESTING.key_of(record))
+            if all(run.observed.acknowledged.get(n, 0) >= version for n in nodes):
+                run.draft.delete(RESTING, record)
+                run.look_again(run.now)  # what it kept from going may go now
+    for network in list(run.cluster.networks.values()):
+        if not network.retired or run.cluster.resting.get(network.id):
+            continue
+        if run.cluster.by_network.get(network.id) or run.cluster.vips.get(network.id):
+            continue
+        run.draft.delete(NETWORKS, network)
+        for lease in run.cluster.leases.get(network.id, {}).values():
+            run.draft.delete(LEASES, lease)

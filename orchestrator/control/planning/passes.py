@@ -1,0 +1,55 @@
+"""What every planning step of one pass gets: the draft, the time, what was observed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from specs.ids import new_id
+
+if TYPE_CHECKING:
+    import random
+
+    from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.mirror.draft import Draft
+    from orchestrator.control.mirror.effective import Specs
+    from orchestrator.control.mirror.observed import Observed
+    from orchestrator.control.planning.addresses import Addresses
+
+
+@dataclass
+class Pass:
+    """One look at the cluster; everything decided in it goes into ``draft``."""
+
+    draft: Draft
+    specs: Specs
+    observed: Observed
+    addresses: Addresses
+    rng: random.Random
+    now: float  # monotonic
+    wall: float
+    brake: bool = False  # too many nodes are down at once: nothing lost is replaced
+    wake: float | None = None  # when to look again even if nothing happens
+    notes: list[tuple[str, str, str]] = field(default_factory=list)  # event kind, stack, message
+
+    @property
+    def cluster(self) -> Cluster:
+        return self.draft.cluster
+
+    def look_again(self, at: float | None) -> None:
+        """Ask for another pass at that time at the latest."""
+        if at is not None:
+            self.wake = at if self.wake is None else min(self.wake, at)
+
+    def new_id(self, prefix: str) -> str:
+        """Return a fresh id."""
+        return new_id(prefix, now=self.wall, rng=self.rng)
+
+    def node_status(self, node: str | None) -> str:
+        """Return ready, unknown or down; a node without a record is down."""
+        if node is None:
+            return "ready"
+        condition = self.cluster.conditions.get(node)
+        if node not in self.cluster.nodes:
+            return "down"
+        return condition.status if condition is not None else "unknown"

@@ -1,0 +1,292 @@
+"""A release's life after its images are known: deploying, then deployed, failed, rolled back.
+
+``target`` says what a stack is steered to, ``judge`` moves the release on after its
+services were planned, ``why`` finds the task that explains a failure. Preparing images
+is prepare.py's; making a release is deploying.py's.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.dependencies import dependencies_of
+from orchestrator.control.mirror.records import RELEASES, STACKS
+from orchestrator.control.planning.gates import failed_for_good
+from orchestrator.control.planning.services import ServiceState, Target
+from specs.api import Release, ReleaseState, Stack
+from specs.task import FINAL, Desired, Health, Task, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.planning.passes import Pass
+    from specs.stack import StackSpec
+
+CRASHES = 10  # restarts of a first start that was never ready: about a minute of back-off
+ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why a release failed, for people."""
+
+    message: str
+    service: str = ""
+    task: str = ""
+    exit_code: int | None = None
+    log_tail: tuple[str, ...] = ()
+
+
+def target(run: Pass, stack: Stack) -> Target | None:
+    """Return what the stack is steered to, or None: it is kept as it is."""
+    newest = run.cluster.releases.get((stack.name, stack.release))
+    if newest is not None and newest.state in (ReleaseState.DEPLOYING, ReleaseState.DEPLOYED):
+        return _target(run, newest)
+    running = run.cluster.releases.get((stack.name, stack.running))
+    if running is None:
+        return None
+    if newest is not None and newest.state is ReleaseState.ROLLED_BACK:
+        return _target(run, running, rollback=True)
+    mixed = any(t.release > stack.running for t in run.draft.tasks(stack.name).values())
+    return None if mixed else _target(run, running)
+
+
+def _target(run: Pass, release: Release, *, rollback: bool = False) -> Target | None:
+    spec = run.cluster.spec_of(release)
+    return None if spec is None else Target(release, spec, rollback)
+
+
+def judge(run: Pass, stack: Stack, target: Target, states: Mapping[str, ServiceState]) -> None:
+    """Move the release on: deployed when all is as wanted, failed when that cannot come."""
+    release = target.release
+    if release.state is not ReleaseState.DEPLOYING:
+        return
+    for name in dependencies_of(target.spec).order:
+        state = states[name]
+        if state.moves.state == "failed":
+            _rollout_failed(run, stack, release, state)
+            return
+    cause = find_cause(run, target, states)
+    if cause is not None:
+        fail(run, release, cause.message)
+        return
+    settled = sum(state.settled for state in states.values())
+    wanted = sum(len(state.wanted.slots) for state in states.values())
+    if settled == wanted and _quiet(run, stack, target, states):
+        _deployed(run, stack, release)
+        return
+    since = run.observed.settled(stack.name, release.number, settled)
+    until = since + target.spec.deadline
+    if run.now >= until:
+        slow = stuck(run, target, states)
+        text = f"no progress for {target.spec.deadline:g} s: {slow}"
+        broken = next((s for s in states.values() if s.moves.total > s.moves.updated), None)
+        if broken is not None and _rolls_back(stack, broken, release):
+            _roll_back(run, stack, release, text)
+        else:
+            fail(run, release, text)
+        return
+    run.look_again(until)
+
+
+def _quiet(run: Pass, stack: Stack, target: Target, states: Mapping[str, ServiceState]) -> bool:
+    """Say whether no rollout moves and nothing of removed or surplus tasks still runs."""
+    if any(state.moves.state == "going" for state in states.values()):
+        return False
+    return not any(
+        task.state not in FINAL and run.node_status(task.node) != "down" and not task.live
+        for task in run.draft.tasks(stack.name).values()
+    ) and all(
+        task.service in target.spec.services or not task.live
+        for task in run.draft.tasks(stack.name).values()
+    )
+
+
+def _deployed(run: Pass, stack: Stack, release: Release) -> None:
+    run.draft.put(
+        RELEASES,
+        release.model_copy(
+            update={
+                "state": ReleaseState.DEPLOYED,
+                "reason": "",
+                "finished_at": run.wall,
+            }
+        ),
+    )
+    run.draft.put(STACKS, stack.model_copy(update={"running": release.number}))
+
+
+def fail(run: Pass, release: Release, reason: str) -> None:
+    """Mark a release as failed; what runs is left as it is."""
+    run.draft.put(
+        RELEASES,
+        release.model_copy(
+            update={
+                "state": ReleaseState.FAILED,
+                "reason": reason,
+                "finished_at": run.wall,
+            }
+        ),
+    )
+
+
+def _rolls_back(stack: Stack, state: ServiceState, release: Release) -> bool:
+    action = state.effective.service.update.failure_action
+    return action == "rollback" and 0 < stack.running < release.number
+
+
+def _rollout_failed(run: Pass, stack: Stack, release: Release, state: ServiceState) -> None:
+    cause = worst(run, stack.name, state)
+    text = f"update of {state.name} failed: {state.moves.reason}"
+    if cause is not None:
+        text += f"; {cause.message}"
+    if _rolls_back(stack, state, release):
+        _roll_back(run, stack, release, text)
+    else:
+        fail(run, release, f"{text}; the update is paused")
+
+
+def _roll_back(run: Pass, stack: Stack, release: Release, reason: str) -> None:
+    run.draft.put(
+        RELEASES,
+        release.model_copy(
+            update={
+                "state": ReleaseState.ROLLED_BACK,
+                "reason": f"{reason}; rolled back to release {stack.running}",
+                "finished_at": run.wall,
+            }
+        ),
+    )
+
+
+def find_cause(run: Pass, target: Target, states: Mapping[str, ServiceState]) -> Cause | None:
+    """Return what makes the release impossible, the root before what it blocks."""
+    graph = dependencies_of(target.spec)
+    for name in graph.order:
+        state = states[name]
+        if state.networks:
+            return Cause(f"{name}: {state.networks}", service=name)
+        cause = _service_failed(run, target, state)
+        if cause is None or _optional(target.spec, name):
+            continue
+        blocked = sorted(
+            other for other in graph.all_dependents([name]) if not _settled(states[other])
+        )
+        if blocked:
+            names = ", ".join(blocked)
+            return Cause(
+                f"{cause.message}; {names} {'is' if len(blocked) == 1 else 'are'} "
+                f"blocked by {name}",
+                cause.service,
+                cause.task,
+                cause.exit_code,
+                cause.log_tail,
+            )
+        return cause
+    return None
+
+
+def _settled(state: ServiceState) -> bool:
+    return state.settled == len(state.wanted.slots)
+
+
+def _optional(spec: StackSpec, name: str) -> bool:
+    """Say whether everybody who depends on the service does so with ``required: false``."""
+    edges = [s.depends_on[name] for s in spec.services.values() if name in s.depends_on]
+    return bool(edges) and not any(edge.required for edge in edges)
+
+
+def _service_failed(run: Pass, target: Target, state: ServiceState) -> Cause | None:
+    for task in failed_for_good(state):
+        return explain_task(run.cluster, run.draft.task(task.id), state.plan.gave_up[task.slot])
+    mine = [
+        t for t in state.replicas if t.release == target.release.number and t.broken and not t.going
+    ]
+    rejections = [t for t in mine if t.state is TaskState.REJECTED]
+    limit = min(ATTEMPTS, max(1, len(run.cluster.nodes)))
+    for task in rejections:
+        if task.attempt + 1 >= limit:
+            return explain_task(run.cluster, run.draft.task(task.id), "")
+    for task in mine:
+        if task.attempt + 1 >= ATTEMPTS:
+            return explain_task(run.cluster, run.draft.task(task.id), "it failed again and again")
+    for task in state.replicas:
+        crashing = task.restarts >= CRASHES and not task.was_ready
+        if crashing and task.live and task.release == target.release.number:
+            return explain_task(
+                run.cluster,
+                run.draft.task(task.id),
+                f"restarted {task.restarts} times and never ready",
+            )
+    return None
+
+
+def worst(run: Pass, stack: str, state: ServiceState) -> Cause | None:
+    """Return the explanation by the newest task of the service that went wrong."""
+    tasks = [run.draft.task(t.id) for t in state.replicas if t.broken or not t.ready]
+    return explain_newest(run.cluster, [t for t in tasks if t is not None and t.stack == stack])
+
+
+def explain_newest(cluster: Cluster, tasks: Iterable[Task]) -> Cause | None:
+    """Return what the newest failed task says, or the newest one that has something to say."""
+    found = sorted(
+        (t for t in tasks if t.status.reason or t.status.log_tail or t.state in FINAL),
+        key=lambda t: (t.state in (TaskState.FAILED, TaskState.REJECTED), t.created_at, t.id),
+    )
+    return explain_task(cluster, found[-1], "") if found else None
+
+
+def explain_task(cluster: Cluster, task: Task | None, verdict: str) -> Cause:
+    """Return one sentence on a task that failed, with its exit code and last log lines."""
+    if task is None:
+        return Cause("a task failed")
+    run = task.status.run
+    code = run.exit_code if run is not None else None
+    node = cluster.nodes.get(task.node or "")
+    where = f" on {node.name}" if node is not None and len(cluster.nodes) > 1 else ""
+    parts = []
+    if task.state is TaskState.REJECTED:
+        parts.append(f"could not be prepared{where}")
+    elif code is not None:
+        parts.append(f"exited with code {code}{where}")
+    else:
+        parts.append(f"{task.state.value}{where}")
+    reason = task.status.reason or (run.reason if run is not None else "")
+    if reason and f"code {code}" not in reason:
+        parts.append(reason)
+    if task.status.health is Health.UNHEALTHY and task.status.health_output.strip():
+        parts.append(f"its check said: {task.status.health_output.strip().splitlines()[-1][:200]}")
+    if verdict and verdict != "it completed":
+        parts.append(verdict)
+    text = f"{task.service}: {task.name} {parts[0]}"
+    if len(parts) > 1:
+        text += f" ({'; '.join(parts[1:])})"
+    return Cause(text, task.service, task.id, code, task.status.log_tail)
+
+
+def stuck(run: Pass, target: Target, states: Mapping[str, ServiceState]) -> str:
+    """Return who the release waits for, in one line."""
+    parts = []
+    for name in dependencies_of(target.spec).order:
+        state = states[name]
+        if _settled(state) and state.moves.state != "going":
+            continue
+        if state.waits_for:
+            parts.append(f"{name} waits for {state.waits_for}")
+            continue
+        waiting = [run.draft.task(t.id) for t in state.replicas if t.live and not t.ready]
+        words = sorted({_words(t) for t in waiting if t is not None})
+        parts.append(
+            f"{name} has {state.settled} of {len(state.wanted.slots)} ready"
+            + (f" ({'; '.join(words[:3])})" if words else "")
+        )
+    return "; ".join(parts[:5]) or "tasks of an earlier release are still there"
+
+
+def _words(task: Task) -> str:
+    reason = task.pending_reason or task.status.ready_reason or task.status.reason
+    if task.desired is Desired.PREPARED and task.state is TaskState.PREPARED:
+        reason = reason or "waits for its turn"
+    return f"{task.state.value}: {reason}" if reason else task.state.value

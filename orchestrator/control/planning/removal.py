@@ -1,0 +1,127 @@
+"""Stopping and removing a whole stack: the reverse of starting it.
+
+A service is stopped when all that depends on it is gone (or ended, for ``stop``).
+Tasks on nodes that do not answer are not waited for: the node removes them when it is
+back, and what is left is named.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.dependencies import Dependencies, dependencies_of
+from orchestrator.control.mirror.records import RELEASES, STACKS, VOLUMES
+from orchestrator.control.planning import stopping
+from orchestrator.control.planning.networks import drop_vips, retire_networks
+from orchestrator.store import keys
+from specs.api import ReleaseState
+from specs.stack import StackSpec
+from specs.task import FINAL, Desired, Task
+
+if TYPE_CHECKING:
+    from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.planning.passes import Pass
+    from specs.api import Stack
+
+OVER = frozenset(
+    {
+        ReleaseState.DEPLOYED,
+        ReleaseState.FAILED,
+        ReleaseState.SUPERSEDED,
+        ReleaseState.ROLLED_BACK,
+    }
+)
+
+
+def plan_removal(run: Pass, stack: Stack) -> None:
+    """Move ``corral down`` on; the stack's record goes with its last task."""
+    end_releases(run, stack, "the stack was removed")
+    if not _stop_in_reverse(run, stack, Desired.REMOVED):
+        return
+    drop_vips(run, stack.name, set())
+    retire_networks(run, stack.name, set())
+    if run.draft.tasks(stack.name):
+        return  # of nodes that do not answer; the record goes with them
+    if stack.remove_volumes:
+        if any(v.stack == stack.name for v in run.cluster.volumes.values()):
+            return  # control.py has the nodes delete the data, then forgets the records
+        for number, release in run.cluster.stack_releases.get(stack.name, {}).items():
+            assert number == release.number
+            run.draft.delete(RELEASES, release)
+    run.draft.delete(STACKS, stack)
+
+
+def volumes_to_remove(cluster: Cluster, stack: Stack) -> list[str]:
+    """Return the names of volumes whose data may be deleted now: nothing uses them any more."""
+    tasks = cluster.by_stack.get(stack.name)
+    if stack.desired != "removed" or not stack.remove_volumes or tasks:
+        return []
+    return [v.name for v in cluster.volumes.values() if v.stack == stack.name]
+
+
+def forget_volume(run: Pass, name: str) -> None:
+    """Drop the record of a volume whose data is gone."""
+    volume = run.draft.get(keys.volume(name), run.cluster.volumes.get(name))
+    if volume is not None:
+        run.draft.delete(VOLUMES, volume)
+
+
+def plan_stop(run: Pass, stack: Stack) -> None:
+    """Move ``corral stop`` on: everything shut down, nothing forgotten."""
+    end_releases(run, stack, "the stack was stopped")
+    _stop_in_reverse(run, stack, Desired.SHUTDOWN)
+
+
+def end_releases(run: Pass, stack: Stack, reason: str) -> None:
+    """Supersede a release that was still under way."""
+    release = run.cluster.releases.get((stack.name, stack.release))
+    if release is not None and release.state not in OVER:
+        run.draft.put(
+            RELEASES,
+            release.model_copy(
+                update={
+                    "state": ReleaseState.SUPERSEDED,
+                    "reason": reason,
+                    "finished_at": run.wall,
+                }
+            ),
+        )
+
+
+def _graph(run: Pass, stack: Stack) -> Dependencies:
+    numbers = {t.release for t in run.draft.tasks(stack.name).values()} | {stack.release}
+    for number in sorted(numbers, reverse=True):
+        release = run.cluster.releases.get((stack.name, number))
+        spec = run.cluster.spec_of(release) if release is not None else None
+        if spec is not None:
+            return dependencies_of(spec)
+    return Dependencies(StackSpec(name=stack.name))
+
+
+def _stop_in_reverse(run: Pass, stack: Stack, final: Desired) -> bool:
+    """Stop what may be stopped; say whether nothing that answers is left."""
+    graph = _graph(run, stack)
+    tasks: dict[str, list[Task]] = {}
+    for task in run.draft.tasks(stack.name).values():
+        tasks.setdefault(task.service, []).append(task)
+
+    def over(name: str) -> bool:
+        return not any(
+            t.state not in FINAL and t.node is not None and run.node_status(t.node) != "down"
+            for t in tasks.get(name, ())
+        )
+
+    done = True
+    for name, found in tasks.items():
+        if name in graph.graph and not graph.may_stop(name, over):
+            done = False
+            continue
+        for task in found:
+            stopping.begin(run, task, graceful=False, final=final, grace=stack.stop_timeout)
+            left = run.draft.task(task.id)
+            if left is None:
+                continue
+            heard = run.node_status(task.node) != "down"
+            waiting = final is Desired.REMOVED or task.state not in FINAL
+            done = done and not (heard and waiting)
+    return done

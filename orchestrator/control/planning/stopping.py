@@ -1,0 +1,96 @@
+"""How a task goes: endpoints first, acknowledged, then stopped and removed.
+
+``begin`` starts a stop, ``advance`` moves what was started. A node that does not
+acknowledge in ACK_LIMIT seconds is named and not waited for.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from specs.task import FINAL, Desired, Task, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.control.planning.passes import Pass
+
+ACK_LIMIT = 5.0  # seconds nodes get to take a task's endpoints out before it is stopped
+UNPLACED = frozenset({TaskState.NEW, TaskState.PENDING})
+
+
+def begin(
+    run: Pass,
+    task: Task,
+    *,
+    graceful: bool = True,
+    final: Desired = Desired.REMOVED,
+    grace: float | None = None,
+) -> None:
+    """Start stopping a task; repeating it changes nothing."""
+    if task.state in UNPLACED or task.node is None:
+        run.draft.delete_task(task)
+        return
+    if task.node not in run.cluster.nodes:
+        run.draft.delete_task(task)  # its node left the cluster: nobody is there to ask
+        return
+    if task.desired in (Desired.REMOVED, final):
+        # Asked again with less patience, as by a second Ctrl-C: the clock runs from the first.
+        sooner = grace is not None and (task.grace is None or grace < task.grace)
+        if sooner and task.state not in FINAL:
+            run.draft.put_task(task.model_copy(update={"grace": grace}))
+        return
+    if graceful and task.status.ready and task.addresses and task.state not in FINAL:
+        if not task.leaving:
+            run.draft.put_task(task.model_copy(update={"leaving": True}))
+        return
+    update: dict[str, object] = {"desired": final, "leaving": True}
+    if grace is not None:
+        update["grace"] = grace
+    run.draft.put_task(task.model_copy(update=update))
+
+
+def advance(run: Pass, task: Task, interested: Mapping[str, set[str]]) -> None:
+    """Stop a withdrawn task once every ready node that knew its endpoints let go of them."""
+    if not task.leaving or task.desired not in (Desired.PREPARED, Desired.RUNNING):
+        return
+    mark = run.observed.mark(task.id)
+    if mark.leaving_since is None:
+        return  # written in this very pass
+    nodes: set[str] = set().union(*(interested.get(n, set()) for n in task.addresses))
+    late = sorted(
+        n
+        for n in nodes
+        if run.node_status(n) == "ready" and run.observed.acknowledged.get(n, 0) < mark.withdrawn
+    )
+    until = mark.leaving_since + ACK_LIMIT
+    if late and run.now < until and task.state not in FINAL:
+        run.look_again(until)
+        return
+    if late and task.state not in FINAL:
+        names = ", ".join(run.cluster.nodes[n].name for n in late if n in run.cluster.nodes)
+        run.notes.append(
+            (
+                "endpoint.late",
+                task.stack,
+                (
+                    f"{task.name} is stopped although {names} did not confirm within "
+                    f"{ACK_LIMIT:g} s that it gets no more traffic"
+                ),
+            )
+        )
+    run.draft.put_task(task.model_copy(update={"desired": Desired.REMOVED}))
+
+
+def trim(run: Pass, tasks: list[Task], *, wanted: bool) -> None:
+    """Let go of what ended in one slot: all but the newest, all where it is unwanted."""
+    ended = sorted(
+        (t for t in tasks if t.state in FINAL and t.desired is not Desired.REMOVED),
+        key=lambda t: (t.desired is not Desired.SHUTDOWN, t.created_at, t.id),
+    )
+    keep = ended[-1:] if wanted else []
+    if keep and keep[0].desired is Desired.SHUTDOWN:
+        keep = []  # stopped by `corral stop`; what runs now took its place
+    for task in ended:
+        if task not in keep:
+            begin(run, task, graceful=False)

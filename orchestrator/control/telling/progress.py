@@ -1,0 +1,244 @@
+"""Progress and events as streams: what a stack is doing, for the CLI.
+
+A progress stream is level-triggered: it compares what it said last with what is, so a
+slow reader misses steps in between but never the outcome, and costs bounded memory.
+Build output and events are true queues, bounded; the oldest lines go first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from typing import TYPE_CHECKING
+
+from orchestrator.control.planning.releases import explain_newest
+from orchestrator.control.telling.words import failed_tasks, service_counts, status_text
+from orchestrator.errors import NotFound
+from specs.api import Event, Progress, ReleaseState
+from specs.task import FINAL, Task
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Iterator
+
+    from orchestrator.control.mirror.cluster import Cluster
+    from specs.api import Release
+    from specs.kit.clock import Clock
+
+REMEMBERED = 100  # stacks removed lately
+QUEUED = 1000  # lines a reader may be behind
+
+ENDED = frozenset(
+    {
+        ReleaseState.DEPLOYED,
+        ReleaseState.FAILED,
+        ReleaseState.SUPERSEDED,
+        ReleaseState.ROLLED_BACK,
+    }
+)
+
+
+class Feed:
+    """One reader's queue, and the event that says there is something to look at."""
+
+    def __init__(self, stack: str | None) -> None:
+        self.stack = stack
+        self.lines: deque[Progress] = deque(maxlen=QUEUED)
+        self.events: deque[Event] = deque(maxlen=QUEUED)
+        self.changed = asyncio.Event()
+
+
+class Streams:
+    """All readers; the control loop tells it what moved."""
+
+    def __init__(self, cluster: Cluster, clock: Clock) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._feeds: set[Feed] = set()
+        self._gone: deque[str] = deque(maxlen=REMEMBERED)
+
+    def gone(self, stack: str) -> None:
+        """Remember a stack that was removed: whoever asked for it may look only now."""
+        self._gone.append(stack)
+
+    def moved(self, stack: str | None) -> None:
+        """Say that something of the stack (None = of anything) may look different now."""
+        for feed in self._feeds:
+            if stack is None or feed.stack in (None, stack):
+                feed.changed.set()
+
+    def tell(self, line: Progress) -> None:
+        """Hand a line of build output or a warning to the stack's readers."""
+        for feed in self._feeds:
+            if feed.stack == line.stack:
+                feed.lines.append(line)
+                feed.changed.set()
+
+    def event(self, kind: str, message: str, **where: str) -> None:
+        """Hand an event to all who read events."""
+        event = Event(time=self._clock.wall(), kind=kind, message=message, **where)
+        for feed in self._feeds:
+            if feed.stack is None or feed.stack == event.stack or not event.stack:
+                feed.events.append(event)
+                feed.changed.set()
+
+    async def events(self, stack: str | None) -> AsyncIterator[Event]:
+        """Yield events from now on."""
+        feed = Feed(stack)
+        self._feeds.add(feed)
+        try:
+            while True:
+                feed.changed.clear()
+                while feed.events:
+                    yield feed.events.popleft()
+                await feed.changed.wait()
+        finally:
+            self._feeds.discard(feed)
+
+    async def progress(self, stack: str, release: int | None) -> AsyncIterator[Progress]:
+        """Yield what happens to the stack until its release, stop or removal is over."""
+        record = self._cluster.stacks.get(stack)
+        if record is None and stack in self._gone and release is None:
+            yield Progress(
+                kind="end", time=self._clock.wall(), stack=stack, state="removed", ok=True
+            )
+            return
+        if record is None:
+            raise NotFound(f"there is no stack {stack}", hint="corral ls")
+        if release is not None and (stack, release) not in self._cluster.releases:
+            raise NotFound(f"stack {stack} has no release {release}")
+        follow = record.release if release is None and record.desired == "up" else release
+        feed = Feed(stack)
+        self._feeds.add(feed)
+        story = _Story(self._cluster, self._clock, stack, follow)
+        try:
+            while True:
+                feed.changed.clear()
+                while feed.lines:
+                    yield feed.lines.popleft()
+                for line in story.news():
+                    yield line
+                    if line.kind == "end":
+                        return
+                await feed.changed.wait()
+        finally:
+            self._feeds.discard(feed)
+
+
+class _Story:
+    """What one reader was told, and what is new since."""
+
+    def __init__(self, cluster: Cluster, clock: Clock, stack: str, release: int | None) -> None:
+        self._cluster = cluster
+        self._clock = clock
+        self._stack = stack
+        self._release = release  # None: the stack's removal or stop is followed
+        self._tasks: dict[str, tuple[str, bool, str]] = {}
+        self._names: dict[str, Task] = {}
+        self._services: dict[str, tuple[int, int]] = {}
+        self._state = ""
+        self._warned: set[str] = set()
+
+    def news(self) -> Iterator[Progress]:
+        """Yield lines about everything that changed, the end last."""
+        release = self._cluster.releases.get((self._stack, self._release or 0))
+        if release is not None and release.state.value != self._state:
+            self._state = release.state.value
+            yield self._line("release", state=self._state, message=release.reason)
+        yield from self._task_news()
+        yield from self._service_news()
+        if release is not None:
+            if release.state in ENDED:
+                yield self._end(release)
+        else:
+            yield from self._gone_news()
+
+    def _task_news(self) -> Iterator[Progress]:
+        tasks = self._cluster.by_stack.get(self._stack, {})
+        for task_id in [t for t in self._tasks if t not in tasks]:
+            del self._tasks[task_id]
+            task = self._names.pop(task_id)
+            yield self._line(
+                "task", service=task.service, task=task_id, name=task.name, state="removed"
+            )
+        for task in sorted(tasks.values(), key=lambda t: (t.service, t.slot, t.created_at)):
+            node = self._cluster.nodes.get(task.node or "")
+            text = status_text(self._cluster, task, self._clock.wall(), times=False)
+            told = (task.state.value, task.status.ready, text)
+            if self._tasks.get(task.id) == told:
+                continue
+            self._tasks[task.id] = told
+            self._names[task.id] = task
+            yield self._line(
+                "task",
+                service=task.service,
+                task=task.id,
+                name=task.name,
+                node=node.name if node is not None else "",
+                state=task.state.value,
+                ready=task.status.ready,
+                message=text,
+            )
+
+    def _service_news(self) -> Iterator[Progress]:
+        if self._release is None:
+            return
+        for service, (running, wanted) in service_counts(self._cluster, self._stack).items():
+            if self._services.get(service) != (running, wanted):
+                self._services[service] = (running, wanted)
+                yield self._line("service", service=service, running=running, wanted=wanted)
+
+    def _end(self, release: Release) -> Progress:
+        if release.state is ReleaseState.DEPLOYED:
+            return self._line("end", state=release.state.value, ok=True)
+        cause = explain_newest(
+            self._cluster, failed_tasks(self._cluster, self._stack, release.number)
+        )
+        superseded = release.state is ReleaseState.SUPERSEDED
+        hint = ""
+        if cause is not None and cause.task and not superseded:
+            hint = f"corral -p {self._stack} logs {cause.service}"
+        return self._line(
+            "end",
+            state=release.state.value,
+            ok=False,
+            service=cause.service if cause is not None else "",
+            task=cause.task if cause is not None else "",
+            message=release.reason,
+            hint=hint,
+            exit_code=cause.exit_code if cause is not None else None,
+            log_tail=cause.log_tail if cause is not None else (),
+        )
+
+    def _gone_news(self) -> Iterator[Progress]:
+        stack = self._cluster.stacks.get(self._stack)
+        if stack is None:
+            yield self._line("end", state="removed", ok=True)
+            return
+        if stack.desired == "up":
+            yield self._line(
+                "end", state="up", ok=False, message="the stack was started again meanwhile"
+            )
+            return
+        tasks = self._cluster.by_stack.get(self._stack, {}).values()
+        left = [t for t in tasks if stack.desired == "removed" or t.state not in FINAL]
+        silent: set[str] = {t.node for t in left if t.node is not None and not self._hears(t.node)}
+        for node in sorted(silent - self._warned):
+            self._warned.add(node)
+            record = self._cluster.nodes.get(node)
+            name = record.name if record is not None else node
+            yield self._line(
+                "warning",
+                node=name,
+                message=f"node {name} does not answer; what runs there is stopped when it is back",
+            )
+        if all(t.node in silent for t in left) and (left or stack.desired == "stopped"):
+            yield self._line("end", state=stack.desired, ok=True)
+
+    def _hears(self, node: str) -> bool:
+        condition = self._cluster.conditions.get(node)
+        return condition is not None and condition.status != "down"
+
+    def _line(self, kind: str, **fields: object) -> Progress:
+        return Progress.model_validate(
+            {"kind": kind, "time": self._clock.wall(), "stack": self._stack, **fields}
+        )

@@ -1,0 +1,379 @@
+"""What each node should hold: assignments, networks, endpoints, peers, contents.
+
+Pure: mirror in, ``specs.wire.Objects`` out, for the dispatcher to compare with what
+the node has. Objects are cached by what they were made of, so an unchanged one is the
+same object and a change costs its own service only.
+"""
+
+from __future__ import annotations
+
+import base64
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.records import VIPS, Network
+from specs.task import FINAL, Desired, Task, TaskState
+from specs.wire import (
+    Assignment,
+    Block,
+    Content,
+    Endpoint,
+    NetworkState,
+    NodeSelf,
+    Objects,
+    Peer,
+    ServiceEndpoints,
+    TaskNetwork,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from orchestrator.contracts import Sealer
+    from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.mirror.effective import Effective, Specs
+    from specs.stack import Port, TaskSpec
+
+LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
+SHOWN = frozenset({TaskState.STARTING, TaskState.RUNNING})
+
+
+class Outgoing:
+    """Builds and caches the objects for nodes."""
+
+    def __init__(self, cluster: Cluster, specs: Specs, sealer: Sealer) -> None:
+        self._cluster = cluster
+        self._specs = specs
+        self._sealer = sealer
+        self._assignments: dict[str, tuple[tuple[object, ...], Assignment]] = {}
+        self._services: dict[tuple[str, str, str], ServiceEndpoints] = {}
+        self._network_services: dict[str, set[tuple[str, str]]] = {}
+        self._contents: dict[str, Content] = {}
+        self._holding: dict[str, frozenset[str]] = {}  # node -> networks of its newest set
+
+    # what changed
+
+    def forget_service(self, stack: str, service: str) -> None:
+        """Drop cached endpoints of a service one of whose tasks changed."""
+        for key in [k for k in self._services if k[0] == stack and k[1] == service]:
+            del self._services[key]
+        self._network_services.clear()
+
+    def forget_all(self) -> None:
+        """Drop cached endpoints of everything: a node came or went, a release moved."""
+        self._services.clear()
+        self._network_services.clear()
+
+    # who needs what
+
+    def interested(self, networks: Iterable[str]) -> dict[str, set[str]]:
+        """Return, for each network, the nodes that are told about it."""
+        result = {}
+        published = self._published()
+        for network in networks:
+            if network in published:
+                result[network] = set(self._cluster.nodes)
+                continue
+            nodes = set()
+            for task_id in self._cluster.by_network.get(network, {}).values():
+                task = self._cluster.tasks.get(task_id)
+                if task is not None and task.node is not None:
+                    nodes.add(task.node)
+            result[network] = nodes
+        return result
+
+    def holders(self, networks: Iterable[str]) -> set[str]:
+        """Return the nodes whose newest set has one of these networks, needed or not any more."""
+        wanted = set(networks)
+        return {n for n, held in self._holding.items() if held & wanted} & set(self._cluster.nodes)
+
+    def _published(self) -> set[str]:
+        """Return networks on which published ports are delivered: every node needs those."""
+        found: set[str] = set()
+        for stack in self._cluster.stacks:
+            for effective in self._effectives(stack):
+                gateway = self._gateway(effective)
+                if gateway is not None and any(p.mode == "ingress" for p in effective.task.ports):
+                    found.add(gateway.id)
+        return found
+
+    def _effectives(self, stack: str) -> Iterable[Effective]:
+        seen: dict[str, Effective] = {}
+        for task in self._cluster.by_stack.get(stack, {}).values():
+            known = seen.get(task.service)
+            if known is None or known.release < task.release:
+                effective = self._specs.of(stack, task.release, task.service)
+                if effective is not None:
+                    seen[task.service] = effective
+        return seen.values()
+
+    def network_of(self, effective: Effective, key: str) -> Network | None:
+        """Return the record behind a network key of the service's spec."""
+        spec = effective.spec.networks.get(key)
+        if spec is None:
+            return None
+        best: Network | None = None
+        for network in self._cluster.networks.values():
+            if network.name != spec.name:
+                continue
+            if spec.external or (
+                network.stack == effective.stack and network.subnets == spec.subnets
+            ):
+                best = network if best is None or best.retired else best
+        return best
+
+    def _gateway(self, effective: Effective) -> Network | None:
+        key = gateway_key(effective)
+        return self.network_of(effective, key) if key is not None else None
+
+    # the sets
+
+    def me(self, node_id: str) -> NodeSelf:
+        """Return the node's own place."""
+        node = self._cluster.nodes.get(node_id)
+        return NodeSelf(
+            node=node_id,
+            name=node.name if node is not None else "",
+            underlay=node.underlay if node is not None else "",
+            overlay=node.overlay if node is not None else "",
+            cluster_pool=self._cluster.record.pool,
+        )
+
+    def objects(self, node_id: str) -> Objects:
+        """Return everything the node should hold."""
+        tasks = self._cluster.by_node.get(node_id, {})
+        assignments = {}
+        networks = self._published()
+        contents: dict[str, Content] = {}
+        for task in tasks.values():
+            made = self._assignment(task)
+            if made is None:
+                continue
+            assignments[task.id] = made
+            networks.update(task.addresses)
+            for ref in (*made.spec.secrets, *made.spec.configs):
+                content = self._content(ref.content)
+                if content is not None:
+                    contents[content.id] = content
+        self._holding[node_id] = frozenset(networks)
+        services = {}
+        for network in sorted(networks):
+            for stack, service in self._services_on(network):
+                found = self._endpoints(stack, service, network)
+                if found is not None:
+                    services[f"{stack}/{service}/{network}"] = found
+        peers = {
+            n.id: Peer(node=n.id, name=n.name, underlay=n.underlay, overlay=n.overlay)
+            for n in self._cluster.nodes.values()
+            if n.id != node_id and n.underlay
+        }
+        states = {n: s for n in sorted(networks) if (s := self._network(n)) is not None}
+        return Objects.model_construct(
+            tasks=assignments, networks=states, services=services, peers=peers, contents=contents
+        )
+
+    def _network(self, network_id: str) -> NetworkState | None:
+        record = self._cluster.networks.get(network_id)
+        if record is None:
+            return None
+        blocks = tuple(
+            Block(cidr=lease.cidr, node=lease.node)
+            for _, lease in sorted(self._cluster.leases.get(network_id, {}).items())
+            if lease.node != VIPS
+        )
+        return NetworkState(
+            id=record.id,
+            name=record.name,
+            stack=record.stack,
+            key=record.key,
+            pool=record.pool,
+            internal=record.internal,
+            mtu=record.mtu,
+            encrypted=record.encrypted,
+            blocks=blocks,
+        )
+
+    def _content(self, content_id: str) -> Content | None:
+        found = self._contents.get(content_id)
+        if found is not None:
+            return found
+        stored = self._cluster.contents.get(content_id)
+        if stored is None:
+            return None
+        data = self._sealer.open(base64.b64decode(stored.sealed))
+        found = Content(id=content_id, data=base64.b64encode(data).decode(), secret=stored.secret)
+        if not stored.secret:
+            self._contents[content_id] = found  # secrets are opened anew, never kept open
+        return found
+
+    def _assignment(self, task: Task) -> Assignment | None:
+        single = len(self._cluster.nodes) <= 1
+        key = (task.desired, task.restart, task.grace, single, task.release, task.spec_hash)
+        known = self._assignments.get(task.id)
+        if known is not None and known[0] == key:
+            return known[1]
+        effective = self._specs.of(task.stack, task.release, task.service)
+        if effective is None:
+            return None
+        made = self._make_assignment(task, effective, single=single)
+        if len(self._assignments) > 2 * len(self._cluster.tasks) + 64:
+            self._assignments = {
+                k: v for k, v in self._assignments.items() if k in self._cluster.tasks
+            }
+        self._assignments[task.id] = (key, made)
+        return made
+
+    def _make_assignment(self, task: Task, effective: Effective, *, single: bool) -> Assignment:
+        spec: TaskSpec = effective.task
+        ports = tuple(
+            p.model_copy(update={"published": task.host_ports.get(f"{p.target}/{p.protocol}")})
+            for p in spec.ports
+            if p.mode == "host"
+        )
+        volumes = {
+            m.source: effective.volume_name(m.source, task.slot)
+            for m in spec.mounts
+            if m.type == "volume" and m.source is not None
+        }
+        return Assignment(
+            id=task.id,
+            stack=task.stack,
+            service=task.service,
+            slot=task.slot,
+            name=task.name,
+            spec=spec,
+            desired=task.desired,
+            restart=task.restart,
+            grace=task.grace,
+            local_restarts=None if single else LOCAL_RESTARTS,
+            networks=self._attachments(task, effective),
+            host_ports=ports,
+            volumes=volumes,
+        )
+
+    def _attachments(self, task: Task, effective: Effective) -> tuple[TaskNetwork, ...]:
+        gateway = gateway_key(effective)
+        result: list[TaskNetwork] = []
+        ordered = sorted(effective.task.networks, key=lambda a: (-a.priority, a.network))
+        for attachment in ordered:
+            network = self.network_of(effective, attachment.network)
+            if network is None or network.id not in task.addresses:
+                continue
+            result.append(
+                TaskNetwork(
+                    network=network.id,
+                    address=task.addresses[network.id],
+                    aliases=attachment.aliases,
+                    interface=f"eth{len(result)}",
+                    gateway=attachment.network == gateway,
+                )
+            )
+        return tuple(result)
+
+    # endpoints
+
+    def _services_on(self, network: str) -> list[tuple[str, str]]:
+        found = self._network_services.get(network)
+        if found is None:
+            found = set(self._cluster.vips.get(network, {}))
+            for task_id in self._cluster.by_network.get(network, {}).values():
+                task = self._cluster.tasks.get(task_id)
+                if task is not None:
+                    found.add((task.stack, task.service))
+            self._network_services[network] = found
+        return sorted(found)
+
+    def _endpoints(self, stack: str, service: str, network: str) -> ServiceEndpoints | None:
+        key = (stack, service, network)
+        found = self._services.get(key)
+        if found is None:
+            self._build(network)
+            found = self._services.get(key)
+        return found
+
+    def _build(self, network: str) -> None:
+        """Build the missing services of one network in one go: O(tasks on it)."""
+        tasks: dict[tuple[str, str], list[Task]] = defaultdict(list)
+        for task_id in self._cluster.by_network.get(network, {}).values():
+            task = self._cluster.tasks.get(task_id)
+            if task is not None:
+                tasks[(task.stack, task.service)].append(task)
+        for stack, service in self._services_on(network):
+            if (stack, service, network) not in self._services:
+                self._services[(stack, service, network)] = self._service(
+                    network, stack, service, tasks.get((stack, service), [])
+                )
+
+    def _service(
+        self, network: str, stack: str, service: str, tasks: list[Task]
+    ) -> ServiceEndpoints:
+        vip = self._cluster.vips.get(network, {}).get((stack, service))
+        ports: tuple[Port, ...] = ()
+        aliases: set[str] = set()
+        newest = max((t.release for t in tasks), default=0)
+        effective = self._specs.of(stack, newest, service) if newest else None
+        endpoints = []
+        for task in sorted(tasks, key=lambda t: (t.slot, t.id)):
+            endpoint = self._endpoint(task, network)
+            if endpoint is not None:
+                endpoints.append(endpoint)
+                aliases.update(endpoint.aliases)
+        if effective is not None:
+            gateway = self._gateway(effective)
+            if gateway is not None and gateway.id == network:
+                ports = tuple(p for p in effective.task.ports if p.mode == "ingress")
+        return ServiceEndpoints(
+            stack=stack,
+            service=service,
+            network=network,
+            vip=vip.address if vip is not None and _wants_vip(effective) else None,
+            aliases=tuple(sorted(aliases)),
+            endpoints=tuple(endpoints),
+            ports=ports,
+        )
+
+    def _endpoint(self, task: Task, network: str) -> Endpoint | None:
+        address = task.addresses.get(network)
+        gone = task.leaving or task.desired in (Desired.SHUTDOWN, Desired.REMOVED)
+        if address is None or gone or task.state in FINAL or task.state not in SHOWN:
+            return None
+        effective = self._specs.of(task.stack, task.release, task.service)
+        aliases: tuple[str, ...] = ()
+        hostname = ""
+        if effective is not None:
+            hostname = effective.task.hostname or ""
+            for attachment in effective.task.networks:
+                record = self.network_of(effective, attachment.network)
+                if record is not None and record.id == network:
+                    aliases = attachment.aliases
+        condition = self._cluster.conditions.get(task.node or "")
+        down = condition is not None and condition.status == "down"
+        return Endpoint(
+            task=task.id,
+            name=task.name,
+            node=task.node or "",
+            address=address,
+            ready=task.status.ready and not down,
+            aliases=aliases,
+            hostname=hostname,
+        )
+
+
+def _wants_vip(effective: Effective | None) -> bool:
+    return effective is None or effective.service.endpoint_mode == "vip"
+
+
+def gateway_key(effective: Effective) -> str | None:
+    """Return the key of the network that carries the default route and published traffic.
+
+    The highest gw_priority; among equals a network that is not internal, then by name,
+    as Compose does.
+    """
+    best: tuple[tuple[int, bool, str], str] | None = None
+    for attachment in effective.task.networks:
+        spec = effective.spec.networks.get(attachment.network)
+        internal = spec is not None and spec.internal
+        rank = (-attachment.gw_priority, internal, attachment.network)
+        if best is None or rank < best[0]:
+            best = (rank, attachment.network)
+    return best[1] if best is not None else None

@@ -1,0 +1,255 @@
+"""One agent's HTTP API, as calls: specs/wire.py from the controller's side.
+
+Made by session.py for a connected node; used by it and by the dispatcher's
+``agents`` seam. Knows nothing of sessions, epochs or the store. Every failure
+becomes an orchestrator.errors class that names the node.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import aiohttp
+from pydantic import ValidationError
+
+from orchestrator.dispatch.ndjson import LineTooLong, lines
+from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
+from specs.wire import (
+    Acknowledged,
+    BuildEvent,
+    Hello,
+    ImageInfo,
+    LogLine,
+    Refused,
+    Report,
+    ResolvedImage,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from aiohttp.web import WebSocketResponse
+
+    from orchestrator.contracts import LogQuery
+    from specs.base import Model
+    from specs.wire import BuildImage, Instructions, ResolveImage
+
+M = TypeVar("M", bound="Model")
+
+SHORT = 10.0  # hello, lists
+INSTRUCT = 30.0  # journalling a full set, with fsync on a busy disk
+PULL = 1800.0  # one image, or a build that prints nothing
+LEAVE = 120.0  # stopping what is left and taking the network down
+MAX_MESSAGE = 1024 * 1024  # of an exec channel
+_ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
+
+
+class AgentClient:
+    """``http`` is a session whose connections end at the agent of node ``name``."""
+
+    def __init__(self, http: aiohttp.ClientSession, name: str) -> None:
+        self._http = http
+        self.name = name
+
+    async def hello(self) -> Hello:
+        return await self._call("GET", "/v1/hello", Hello, timeout=SHORT)
+
+    async def instruct(self, instructions: Instructions) -> Acknowledged | Refused:
+        """Send instructions; a refusal by the protocol's rules is an answer, not an error."""
+        async with self._request(
+            "PUT", "/v1/instructions", body=instructions, timeout=INSTRUCT
+        ) as answer:
+            if answer.status == 409:
+                return self._decode(Refused, await answer.read())
+            await self._check(answer)
+            return self._decode(Acknowledged, await answer.read())
+
+    def reports(self, *, silence: float) -> AsyncGenerator[Report, None]:
+        """Yield reports; TimeoutError when the agent says nothing for ``silence`` seconds."""
+        return self._stream("GET", "/v1/reports", Report, silence=silence)
+
+    async def resolve_image(self, request: ResolveImage) -> ResolvedImage:
+        return await self._call(
+            "POST", "/v1/images/resolve", ResolvedImage, body=request, timeout=PULL
+        )
+
+    def build(self, request: BuildImage) -> AsyncGenerator[BuildEvent, None]:
+        return self._stream("POST", "/v1/builds", BuildEvent, body=request, silence=PULL)
+
+    def logs(self, task: str, query: LogQuery) -> AsyncGenerator[LogLine, None]:
+        wanted = {
+            "follow": "1" if query.follow else None,
+            "tail": query.tail,
+            "since": query.since,
+        }
+        params = {key: str(value) for key, value in wanted.items() if value is not None}
+        # A followed log may be silent for days; a dead agent closes or resets the connection.
+        silence = None if query.follow else SHORT * 3
+        return self._stream(
+            "GET", f"/v1/tasks/{task}/logs", LogLine, params=params, silence=silence
+        )
+
+    async def images(self) -> tuple[ImageInfo, ...]:
+        async with self._request("GET", "/v1/images", timeout=SHORT) as answer:
+            await self._check(answer)
+            found = (await answer.json())["images"]
+        return tuple(ImageInfo.model_validate(each) for each in found)
+
+    async def remove_volume(self, name: str) -> None:
+        async with self._request("DELETE", f"/v1/volumes/{name}", timeout=LEAVE) as answer:
+            if answer.status != 404:
+                await self._check(answer)
+
+    async def leave(self) -> None:
+        async with self._request("POST", "/v1/leave", timeout=LEAVE) as answer:
+            await self._check(answer)
+
+    async def exec(self, task: str, websocket: WebSocketResponse) -> None:
+        """Carry messages both ways until the agent's side or the client's ends."""
+        try:
+            async with self._http.ws_connect(
+                f"/v1/tasks/{task}/exec", max_msg_size=MAX_MESSAGE, autoclose=True
+            ) as agent:
+                await _join(websocket, agent)
+        except aiohttp.WSServerHandshakeError as exc:
+            raise self._refusal(exc.status, b"") from exc
+        except _ERRORS as exc:
+            raise self._lost(exc) from exc
+
+    async def _call(
+        self, method: str, path: str, model: type[M], *, timeout: float, body: Model | None = None
+    ) -> M:
+        async with self._request(method, path, body=body, timeout=timeout) as answer:
+            await self._check(answer)
+            return self._decode(model, await answer.read())
+
+    async def _stream(
+        self,
+        method: str,
+        path: str,
+        model: type[M],
+        *,
+        body: Model | None = None,
+        params: dict[str, str] | None = None,
+        silence: float | None,
+    ) -> AsyncGenerator[M, None]:
+        async with self._request(method, path, body=body, params=params) as answer:
+            await self._check(answer)
+            async with contextlib.aclosing(lines(answer.content, silence=silence)) as found:
+                async for line in found:
+                    yield self._decode(model, line)
+
+    @contextlib.asynccontextmanager
+    async def _request(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Model | None = None,
+        params: dict[str, str] | None = None,
+        timeout: float | None = None,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        headers = {"Content-Type": "application/json"} if body is not None else {}
+        try:
+            async with self._http.request(
+                method,
+                path,
+                data=body.encode() if body is not None else None,
+                params=params,
+                headers=headers,
+                timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=SHORT),
+            ) as answer:
+                yield answer
+        except _ERRORS as exc:
+            raise self._lost(exc) from exc
+        except LineTooLong as exc:
+            raise Unavailable(f"node {self.name} sent a line without end") from exc
+
+    async def _check(self, answer: aiohttp.ClientResponse) -> None:
+        if answer.status >= 400:
+            raise self._refusal(answer.status, await answer.content.read(MAX_MESSAGE))
+
+    def _decode(self, model: type[M], data: bytes) -> M:
+        try:
+            return model.model_validate_json(data)
+        except ValidationError as exc:
+            first = exc.errors(include_url=False)[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise Unavailable(
+                f"node {self.name} answered something else than {model.__name__}"
+                f" ({where}: {first['msg']})",
+                hint="is its agent of this version? corral node ls shows the versions",
+            ) from exc
+
+    def _refusal(self, status: int, body: bytes) -> RequestError:
+        """Return our error for the agent's problem+json."""
+        problem: dict[str, Any] = {}
+        with contextlib.suppress(ValueError):
+            loaded = json.loads(body)
+            problem = loaded if isinstance(loaded, dict) else {}
+        detail = str(problem.get("detail") or problem.get("title") or f"answered {status}")
+        hint = str(problem.get("hint") or "")
+        text = f"node {self.name}: {detail}"
+        match status:
+            case 404:
+                return NotFound(text, hint=hint)
+            case 409:
+                return Conflict(text, hint=hint)
+            case _ if status < 500:
+                return Invalid(detail=text, hint=hint)
+            case _:
+                return Unavailable(text, hint=hint)
+
+    def _lost(self, exc: BaseException) -> Unavailable:
+        return Unavailable(
+            f"node {self.name} is not reached: {describe(exc)}",
+            hint=f"corral node inspect {self.name}",
+        )
+
+
+def describe(exc: BaseException) -> str:
+    """Return a connection's failure in words, without Python's class names."""
+    match exc:
+        case TimeoutError():
+            return "no answer in time"
+        case aiohttp.ClientConnectorError():
+            return (exc.os_error.strerror or str(exc.os_error)).lower()
+        case aiohttp.ServerDisconnectedError() | aiohttp.ClientPayloadError():
+            return "the connection broke"
+        case OSError() if exc.strerror:
+            return exc.strerror.lower()
+        case _:
+            return str(exc) or type(exc).__name__
+
+
+async def _join(client: WebSocketResponse, agent: aiohttp.ClientWebSocketResponse) -> None:
+    """Pump both directions; the first end that closes ends both.
+
+    Each ``send`` waits for its peer to take the bytes, so a slow side slows the other
+    instead of filling our memory.
+    """
+    up = asyncio.create_task(_pump(client, agent), name="exec-up")
+    down = asyncio.create_task(_pump(agent, client), name="exec-down")
+    try:
+        await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in (up, down):
+            task.cancel()
+        await asyncio.wait({up, down})
+    for task in (up, down):
+        if not task.cancelled() and (error := task.exception()):
+            raise error
+
+
+async def _pump(
+    source: WebSocketResponse | aiohttp.ClientWebSocketResponse,
+    sink: WebSocketResponse | aiohttp.ClientWebSocketResponse,
+) -> None:
+    async for message in source:
+        if message.type is aiohttp.WSMsgType.BINARY:
+            await sink.send_bytes(message.data)
+        elif message.type is aiohttp.WSMsgType.TEXT:
+            await sink.send_str(message.data)

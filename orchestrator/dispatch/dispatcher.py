@@ -1,0 +1,253 @@
+"""The dispatcher: one session per node, kept for as long as the node is a member.
+
+In the straight line it stands between the control loops and the agents: it takes
+the wanted set from Control and brings back what nodes report (session.py does that
+for one connection). It also is the ``agents`` seam: calls to one node for the API
+and the loops. Before the first instruction it takes an epoch above everything any
+reachable agent has seen; once superseded it instructs nobody any more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from functools import partial
+from typing import TYPE_CHECKING
+
+import aiohttp
+
+from orchestrator.dispatch.agent import AgentClient
+from orchestrator.dispatch.session import SILENCE, Certified, Session, Superseded
+from orchestrator.errors import NotFound, RequestError, Unavailable
+from orchestrator.keys import identity
+from orchestrator.store.base import StoreError
+from specs.wire import Stamp
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncGenerator, AsyncIterator
+
+    from aiohttp.web import WebSocketResponse
+
+    from orchestrator.contracts import ClusterView, Control, LogQuery
+    from orchestrator.keys.ca import Authority
+    from orchestrator.keys.identity import Cluster
+    from orchestrator.store.base import Store
+    from orchestrator.transport.base import Transport
+    from specs.kit.clock import Clock
+    from specs.node import Node
+    from specs.wire import (
+        BuildEvent,
+        BuildImage,
+        Hello,
+        ImageInfo,
+        LogLine,
+        ResolvedImage,
+        ResolveImage,
+    )
+
+log = logging.getLogger(__name__)
+
+ASK = 2.0  # seconds all agents have to say which epoch they saw, at start
+FIRST_DELAY = 0.1
+LONGEST_DELAY = 5.0
+LONGEST_DELAY_LOCAL = 1.0  # no network to spare, and a person is likely to be waiting
+SETTLED = 10.0  # a session this long starts the back-off over
+
+
+class Dispatcher:
+    """Sessions with all nodes, and calls to each. Run it once, with the control loops."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        cluster: ClusterView,
+        identity: Cluster,
+        transport: Transport,
+        clock: Clock,
+        rng: random.Random,
+        silence: float = SILENCE,
+        authority: Authority | None = None,
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._transport = transport
+        self._clock = clock
+        self._rng = rng
+        self._silence = silence
+        self._authority = authority
+        self.identity = identity
+        self.superseded = ""  # why this controller instructs nobody any more
+        self._clients: dict[str, AgentClient] = {}
+        self._reasons: dict[str, str] = {}  # node -> why there is no client
+        self._generations: dict[str, int] = {}
+
+    async def run(self, control: Control) -> None:
+        """Take the epoch, then keep a session with every node until cancelled."""
+        seen = await self._ask_epochs()
+        if any(epoch > self.identity.epoch for epoch in seen):
+            log.warning(
+                "agents have seen epoch %d, the store only knows %d: it was restored from a backup,"
+                " or another controller of this cluster ran",
+                max(seen),
+                self.identity.epoch,
+            )
+        self.identity = await identity.take_epoch(self._store, self.identity, seen)
+        log.info("epoch taken", extra={"epoch": self.identity.epoch})
+        try:
+            async with asyncio.TaskGroup() as group:
+                await self._follow_nodes(control, group)
+        except* Superseded as found:
+            self.superseded = str(found.exceptions[0])
+            log.error(self.superseded)  # noqa: TRY400 - a sentence for the operator, not a crash
+        for node_id in self._cluster.nodes:
+            control.disconnected(node_id, self.superseded)
+        # Not an exit: whoever restarts us would only make two controllers outbid each other.
+        await asyncio.Event().wait()
+
+    # The agents seam.
+
+    async def resolve_image(self, node: str, request: ResolveImage) -> ResolvedImage:
+        return await self._client(node).resolve_image(request)
+
+    def build(self, node: str, request: BuildImage) -> AsyncGenerator[BuildEvent, None]:
+        return self._client(node).build(request)
+
+    def logs(self, node: str, task: str, query: LogQuery) -> AsyncGenerator[LogLine, None]:
+        return self._client(node).logs(task, query)
+
+    async def exec(self, node: str, task: str, websocket: WebSocketResponse) -> None:
+        await self._client(node).exec(task, websocket)
+
+    async def remove_volume(self, node: str, name: str) -> None:
+        await self._client(node).remove_volume(name)
+
+    async def images(self, node: str) -> tuple[ImageInfo, ...]:
+        return await self._client(node).images()
+
+    async def leave(self, node: str) -> None:
+        await self._client(node).leave()
+
+    def connected(self, node: str) -> bool:
+        """Say whether the node is instructed right now."""
+        return node in self._clients
+
+    def _client(self, node: str) -> AgentClient:
+        if client := self._clients.get(node):
+            return client
+        member = self._cluster.nodes.get(node)
+        if member is None:
+            raise NotFound(f"there is no node {node}", hint="corral node ls")
+        reason = self._reasons.get(node, "it was not heard from yet")
+        if member.name not in reason:
+            reason = f"node {member.name} is not reached: {reason}"
+        raise Unavailable(reason)
+
+    # Sessions.
+
+    async def _ask_epochs(self) -> list[int]:
+        """Return the epochs that agents of this cluster have seen, of all that answer in time."""
+        seen: list[int] = []
+
+        async def ask(node: Node) -> None:
+            with contextlib.suppress(RequestError, TimeoutError):
+                async with asyncio.timeout(ASK), self._reach(node) as client:
+                    stamp = (await client.hello()).stamp
+                    if stamp is not None and stamp.cluster == self.identity.id:
+                        seen.append(stamp.epoch)
+
+        async with asyncio.TaskGroup() as group:
+            for node in list(self._cluster.nodes.values()):
+                group.create_task(ask(node), name=f"ask-epoch-{node.name}")
+        return seen
+
+    async def _follow_nodes(self, control: Control, group: asyncio.TaskGroup) -> None:
+        """Have one running task for every member, by id and address."""
+        changed = self._cluster.nodes_changed()
+        running: dict[tuple[str, str], asyncio.Task[None]] = {}
+        while True:
+            changed.clear()
+            members = {(node.id, node.address) for node in self._cluster.nodes.values()}
+            for key in [key for key in running if key not in members]:
+                running.pop(key).cancel()
+            for key in members - running.keys():
+                running[key] = group.create_task(
+                    self._keep(key[0], control), name=f"session-{key[0]}"
+                )
+            await changed.wait()
+
+    async def _keep(self, node_id: str, control: Control) -> None:
+        """Connect, and connect again, with growing and scattered pauses."""
+        attempt = 0
+        while (node := self._cluster.nodes.get(node_id)) is not None:
+            began = self._clock.monotonic()
+            try:
+                await self._connect(node, control)
+            except RequestError as exc:
+                self._lost(node, control, exc.detail)
+            except StoreError as exc:
+                # What it said could not be kept; a new session begins with its full report.
+                self._lost(node, control, str(exc))
+            except Superseded:
+                raise
+            except Exception as exc:
+                # Our mistake, not the node's; the session is made again, and the log has it all.
+                log.exception("session failed", extra={"node": node_id})
+                self._lost(node, control, f"internal error ({type(exc).__name__}), see the log")
+            if self._clock.monotonic() - began > SETTLED:
+                attempt = 0
+            longest = LONGEST_DELAY if node.address else LONGEST_DELAY_LOCAL
+            delay = min(longest, FIRST_DELAY * 2**attempt)
+            attempt = min(attempt + 1, 16)
+            await asyncio.sleep(delay * (0.5 + self._rng.random() / 2))
+
+    async def _connect(self, node: Node, control: Control) -> None:
+        async with self._reach(node) as client:
+            session = Session(
+                node=node,
+                client=client,
+                control=control,
+                cluster=self._cluster,
+                stamp=Stamp(cluster=self.identity.id, epoch=self.identity.epoch),
+                generation=self._generations.get(node.id, 0),
+                silence=self._silence,
+                certify=partial(self._certify, node.id),
+            )
+            hello = await session.open()
+            await control.connected(node.id, hello)
+            self._clients[node.id] = client
+            self._reasons.pop(node.id, None)
+            log.info("connected", extra={"node": node.id})
+            try:
+                await session.run()
+            finally:
+                self._generations[node.id] = session.generation
+                self._clients.pop(node.id, None)
+
+    def _certify(self, node_id: str, hello: Hello) -> Certified:
+        if self._authority is None or not hello.request:
+            return Certified()
+        try:
+            signed = self._authority.issue(hello.request, node_id, now=self._clock.wall())
+        except ValueError as exc:
+            log.warning("no certificate: %s", exc, extra={"node": node_id})
+            return Certified()
+        return Certified(signed, self._authority.pem)
+
+    def _lost(self, node: Node, control: Control, reason: str) -> None:
+        if self._reasons.get(node.id) != reason:
+            log.info("not connected: %s", reason, extra={"node": node.id})
+        self._reasons[node.id] = reason
+        control.disconnected(node.id, reason)
+
+    @contextlib.asynccontextmanager
+    async def _reach(self, node: Node) -> AsyncIterator[AgentClient]:
+        async with (
+            self._transport.connect(node) as connector,
+            aiohttp.ClientSession(
+                "http://agent", connector=connector, timeout=aiohttp.ClientTimeout(total=None)
+            ) as http,
+        ):
+            yield AgentClient(http, node.name)

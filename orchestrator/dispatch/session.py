@@ -1,0 +1,260 @@
+"""One connection's life with one agent: full set, then increments; its reports, until it is lost.
+
+dispatch.py makes one for every connection and runs it in the node's own task. It
+turns the control loops' wanted set into instructions and the agent's reports into
+calls of Control, and decides nothing else. It ends by raising: Unavailable (try
+again), Superseded (a newer controller has spoken: stop everywhere).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
+
+from orchestrator.dispatch.instructions import difference, is_empty
+from orchestrator.errors import Conflict, Unavailable
+from specs.wire import HEARTBEAT, PROTOCOL, Hello, Instructions, Objects, Refused, Report, Stamp
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.contracts import ClusterView, Control
+    from orchestrator.dispatch.agent import AgentClient
+    from specs.node import Node
+    from specs.wire import NodeSelf
+
+log = logging.getLogger(__name__)
+
+RENEW_AFTER = 45 * 86400.0  # seconds: half of a certificate's life
+COALESCE = 0.015  # seconds: changes that come together go out together
+SILENCE = 3 * HEARTBEAT  # seconds without a report after which a node counts as not heard
+
+
+class Certified(NamedTuple):
+    """A node's certificate and the authority that signed it, PEM; empty where it asked for none."""
+
+    certificate: str = ""
+    authority: str = ""
+
+
+class Superseded(Exception):
+    """An agent has taken instructions from a newer controller of this cluster."""
+
+
+class Session:
+    """``stamp`` carries cluster and epoch; ``generation`` is the last one this node was sent."""
+
+    def __init__(
+        self,
+        *,
+        node: Node,
+        client: AgentClient,
+        control: Control,
+        cluster: ClusterView,
+        stamp: Stamp,
+        generation: int,
+        silence: float,
+        certify: Callable[[Hello], Certified] | None = None,
+    ) -> None:
+        self._node = node
+        self._client = client
+        self._control = control
+        self._cluster = cluster
+        self._stamp = stamp
+        self.generation = generation
+        self._silence = silence
+        self._certify = certify
+        self._certified = Certified()
+        self._hello: Hello | None = None
+        self._sent: tuple[NodeSelf, Objects] | None = None
+        # (generation, mirror revision its set was computed from), not applied yet, oldest first.
+        self._unapplied: deque[tuple[int, int]] = deque()
+        self._applied = 0
+
+    async def open(self) -> Hello:
+        """Greet, and check that this is our node and that we may instruct it."""
+        hello = await self._client.hello()
+        check(hello, self._node, self._stamp)
+        if hello.stamp is not None:
+            # Above everything the agent ever applied, so that an old ``applied`` acknowledges
+            # nothing of ours.
+            self.generation = max(self.generation, hello.stamp.generation)
+        self._hello = hello
+        self._renew()
+        return hello
+
+    async def run(self) -> NoReturn:
+        """Instruct and listen until the connection is lost."""
+        changed = self._control.changed(self._node.id)
+        changed.clear()
+        # STRICTLY BEFORE the reports: the first full report then knows every task it was sent.
+        await self._bring_up_to_date()
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._instruct(changed), name=f"instruct-{self._node.name}")
+                group.create_task(self._listen(), name=f"listen-{self._node.name}")
+                group.create_task(self._keep_certified(changed), name="certificate")
+        except BaseExceptionGroup as group_error:
+            raise _first(group_error) from group_error
+        raise Unavailable(f"node {self._node.name}: the session ended")
+
+    async def _instruct(self, changed: asyncio.Event) -> None:
+        while True:
+            await changed.wait()
+            await asyncio.sleep(COALESCE)
+            changed.clear()
+            await self._bring_up_to_date()
+
+    def _renew(self) -> None:
+        if self._certify is not None and self._hello is not None:
+            self._certified = self._certify(self._hello)
+
+    async def _keep_certified(self, changed: asyncio.Event) -> NoReturn:
+        while True:
+            await asyncio.sleep(RENEW_AFTER)
+            self._renew()
+            changed.set()
+
+    async def _bring_up_to_date(self) -> None:
+        # The revision STRICTLY BEFORE the set: the set then contains at least that revision.
+        revision = self._cluster.revision
+        me, wanted = self._control.wanted(self._node.id)
+        me = me.model_copy(update=self._certified._asdict())
+        if self._sent is None:
+            await self._send(revision, me, wanted)
+            return
+        old_me, old = self._sent
+        put, remove = difference(old, wanted)
+        if me == old_me and is_empty(put, remove):
+            self._sent = (me, wanted)  # keeps what is compared by identity next time fresh
+            self._note(self.generation, revision)
+            return
+        await self._send(revision, me, wanted, put=put, remove=remove)
+
+    async def _send(
+        self,
+        revision: int,
+        me: NodeSelf,
+        wanted: Objects,
+        *,
+        put: Objects | None = None,
+        remove: dict[str, tuple[str, ...]] | None = None,
+    ) -> None:
+        """Send the increment, or the full set without one or when the agent asks for it."""
+        base = self.generation if put is not None else None
+        generation = self.generation + 1
+        answer = await self._client.instruct(
+            Instructions(
+                stamp=self._stamp.model_copy(update={"generation": generation}),
+                me=me,
+                base=base,
+                put=wanted if put is None else put,
+                remove=remove or {},
+            )
+        )
+        if isinstance(answer, Refused):
+            self._refused(answer)  # returns only when the full set is asked for
+            if put is None:
+                raise Unavailable(f"node {self._node.name} refuses a full set: {answer.message}")
+            if answer.seen is not None:
+                self.generation = max(self.generation, answer.seen.generation)
+            await self._send(revision, me, wanted)
+            return
+        self.generation = generation
+        self._sent = (me, wanted)
+        self._note(generation, revision)
+
+    def _refused(self, answer: Refused) -> None:
+        name = self._node.name
+        match answer.reason:
+            case "epoch":
+                raise Superseded(superseded(name, answer.seen, self._stamp))
+            case "cluster":
+                raise Conflict(f"node {name} refuses: {answer.message}")
+            case "base":
+                log.debug("full set asked for", extra={"node": self._node.id})
+
+    async def _listen(self) -> None:
+        warnings: tuple[str, ...] = ()
+        try:
+            async with contextlib.aclosing(self._client.reports(silence=self._silence)) as reports:
+                async for report in reports:
+                    if says_something(report, warnings):
+                        await self._control.ingest(self._node.id, report)
+                    warnings = report.warnings
+                    self._apply(report.applied)
+        except Unavailable as exc:
+            if isinstance(exc.__cause__, TimeoutError):
+                raise Unavailable(
+                    f"node {self._node.name} said nothing for {self._silence:g} s"
+                ) from exc
+            raise
+        raise Unavailable(f"node {self._node.name}: the agent ended its reports; it may restart")
+
+    def _note(self, generation: int, revision: int) -> None:
+        """Remember which revision a generation stands for, until it is applied."""
+        if self._unapplied and self._unapplied[-1][0] == generation:
+            self._unapplied.pop()
+        self._unapplied.append((generation, revision))
+        self._apply(self._applied)
+
+    def _apply(self, applied: int) -> None:
+        self._applied = applied
+        newest = None
+        while self._unapplied and self._unapplied[0][0] <= applied:
+            newest = self._unapplied.popleft()[1]
+        if newest is not None:
+            self._control.acknowledged(self._node.id, newest)
+
+
+def check(hello: Hello, node: Node, stamp: Stamp) -> None:
+    """Raise unless the agent is the node's, of our cluster, and has seen nothing newer."""
+    if hello.protocol != PROTOCOL:
+        raise Conflict(
+            f"node {node.name} speaks protocol {hello.protocol}, this controller {PROTOCOL}",
+            hint="bring both to the same version of corral",
+        )
+    if hello.stamp is None:
+        return
+    if hello.stamp.cluster != stamp.cluster:
+        raise Conflict(
+            f"node {node.name} belongs to another cluster ({hello.stamp.cluster})",
+            hint="remove it there first: corral node rm",
+        )
+    if hello.node and hello.node != node.id:
+        raise Conflict(f"at {node.name}'s address another node of this cluster answers")
+    if hello.stamp.epoch > stamp.epoch:
+        raise Superseded(superseded(node.name, hello.stamp, stamp))
+
+
+def superseded(name: str, seen: Stamp | None, ours: Stamp) -> str:
+    """Return the words for the operator of a controller that must not go on."""
+    epoch = seen.epoch if seen else "a higher one"
+    return (
+        f"node {name} has been instructed by a newer controller (epoch {epoch}, ours is"
+        f" {ours.epoch}); this one has stopped instructing. If no other controller runs, restart"
+        " this one: it will take a higher epoch"
+    )
+
+
+def says_something(report: Report, warnings: tuple[str, ...]) -> bool:
+    """Say whether a report holds more than a heartbeat."""
+    return bool(
+        report.full
+        or report.tasks
+        or report.gone
+        or report.facts is not None
+        or report.warnings != warnings
+    )
+
+
+def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
+    """Return the error that decides: being superseded before anything else."""
+    found = [
+        _first(error) if isinstance(error, BaseExceptionGroup) else error
+        for error in group.exceptions
+    ]
+    return next((error for error in found if isinstance(error, Superseded)), found[0])

@@ -1,0 +1,329 @@
+"""Keeps controller and agent running on a machine without systemd.
+
+Started by orchestrator.embedded.daemons as a script with `python -I -S`, so it must import
+nothing but the standard library, and little of that: it is resident for as long as
+the cluster is (about 9 MB). It restarts what ends, with back-off, and never touches
+a container: it signals only the two processes it started, by pid, never a group.
+
+Files in the run directory: ``supervisor.lock`` (held for life), ``supervisor.pid``
+and ``supervisor.status``, one line per child: NAME PID STARTTIME RESTARTS LASTEXIT.
+A supervisor that was killed is replaced by a new one, which adopts living children
+by pid and start time.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import sys
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
+
+FIRST_DELAY = 0.2  # seconds before the first restart; doubles
+LAST_DELAY = 10.0
+CALM = 10.0  # alive this long forgets earlier crashes
+GRACE = 15.0  # seconds between SIGTERM and SIGKILL of a daemon
+TICK = 1.0  # adopted children are not ours to wait for: they are looked at
+LOG_LIMIT = 16 * 1024 * 1024
+LOG_CHECK = 60.0
+WAKE = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
+
+
+def start_time(pid: int) -> str:
+    """Return the process's start time in clock ticks, or "" if there is no such process.
+
+    With the pid this names one process for as long as the machine is up (proc(5), field 22).
+    """
+    try:
+        with open(f"/proc/{pid}/stat", encoding="latin-1") as file:  # noqa: PTH123 - no pathlib here
+            fields = file.read().rpartition(")")[2].split()
+    except (OSError, ValueError):
+        return ""
+    # A zombie is not running; field 3 is the state.
+    return "" if fields[0] in "ZX" else fields[19]
+
+
+def write_atomically(path: str, text: str) -> None:
+    """Replace the file's content in one step."""
+    temporary = f"{path}.new"
+    with open(temporary, "w", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(text)
+    os.replace(temporary, path)  # noqa: PTH105
+
+
+class Child:
+    """One daemon: its command, its present process, and when to start the next."""
+
+    def __init__(self, name: str, argv: list[str], log: str) -> None:
+        self.name = name
+        self.argv = argv
+        self.log = log
+        self.pid = 0
+        self.started = ""  # start time of that pid
+        self.born = 0.0  # monotonic
+        self.adopted = False
+        self.restarts = 0
+        self.last_exit = "-"
+        self.delay = FIRST_DELAY
+        self.due = 0.0
+
+    @property
+    def alive(self) -> bool:
+        return self.pid > 0
+
+    def spawn(self, now: float) -> None:
+        """Start the daemon in a session of its own, its output in its log file."""
+        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+        pid = os.fork()
+        if pid == 0:
+            self._become(log)
+        os.close(log)
+        self.pid, self.started, self.born = pid, start_time(pid), now
+        self.adopted = False
+
+    def _become(self, log: int) -> NoReturn:
+        try:
+            os.setsid()
+            os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+            os.dup2(log, 1)
+            os.dup2(log, 2)
+            signal.pthread_sigmask(signal.SIG_UNBLOCK, WAKE)
+            os.chdir("/")
+            os.execv(self.argv[0], self.argv)  # noqa: S606 - what a supervisor does
+        except BaseException as exc:  # noqa: BLE001 - a forked child must never return
+            os.write(2, f"supervisor: cannot run {self.argv[0]}: {exc}\n".encode())
+        os._exit(127)
+
+    def adopt(self, pid: int, started: str, now: float) -> bool:
+        """Take over a process an earlier supervisor started, if it is still that one."""
+        if pid <= 1 or not started or start_time(pid) != started:
+            return False
+        self.pid, self.started, self.born, self.adopted = pid, started, now, True
+        return True
+
+    def ended(self, how: str, now: float) -> None:
+        """Take note that the process is gone; plan the next start."""
+        self.pid, self.last_exit = 0, how
+        if now - self.born >= CALM:
+            self.delay = FIRST_DELAY
+        self.due = now + self.delay
+        self.delay = min(self.delay * 2, LAST_DELAY)
+        self.restarts += 1
+
+    def signal(self, number: int) -> None:
+        """Signal the process, if it is still the one we know."""
+        if self.alive and start_time(self.pid) == self.started:
+            try:
+                os.kill(self.pid, number)
+            except ProcessLookupError:
+                return
+
+    def trim_log(self) -> None:
+        """Keep the newer half of a log that has grown too long (the writer appends)."""
+        try:
+            size = os.stat(self.log).st_size  # noqa: PTH116
+            if size <= LOG_LIMIT:
+                return
+            with open(self.log, "rb+") as file:  # noqa: PTH123
+                file.seek(size - LOG_LIMIT // 2)
+                file.readline()
+                kept = file.read()
+                file.seek(0)
+                file.write(kept)
+                file.truncate()
+        except OSError:
+            return
+
+
+class Supervisor:
+    """The loop: wait for a signal or a due time, then compare wanted with present."""
+
+    def __init__(self, run_dir: str, children: list[Child], tell: int | None = None) -> None:
+        self.run_dir = run_dir
+        self.tell = tell  # where to say that we run, for whoever started us
+        self.children = children
+        self.stopping = False
+        self.next_trim = 0.0
+
+    def run(self) -> int:
+        """Supervise until SIGTERM or SIGINT; then stop the daemons and return."""
+        signal.pthread_sigmask(signal.SIG_BLOCK, WAKE)
+        write_atomically(
+            f"{self.run_dir}/supervisor.pid", f"{os.getpid()} {start_time(os.getpid())}\n"
+        )
+        if self.tell is not None:
+            os.write(self.tell, b"up")
+            os.close(self.tell)
+        self._adopt()
+        while not self.stopping:
+            self._step(time.monotonic())
+            self._wait()
+        self._stop_children()
+        for name in ("supervisor.status", "supervisor.pid"):
+            try:
+                os.unlink(f"{self.run_dir}/{name}")  # noqa: PTH108
+            except FileNotFoundError:
+                continue
+        return 0
+
+    def _adopt(self) -> None:
+        known = read_status(self.run_dir)
+        now = time.monotonic()
+        for child in self.children:
+            pid, started, *_ = known.get(child.name, (0, ""))
+            if child.adopt(pid, started, now):
+                say(f"adopted {child.name} (pid {pid})")
+
+    def _step(self, now: float) -> None:
+        self._reap(now)
+        for child in self.children:
+            if not child.alive and now >= child.due:
+                child.spawn(now)
+                say(f"started {child.name} (pid {child.pid})")
+        self._write_status()
+        if now >= self.next_trim:
+            self.next_trim = now + LOG_CHECK
+            for child in self.children:
+                child.trim_log()
+
+    def _reap(self, now: float) -> None:
+        while True:
+            try:
+                pid, status = os.waitpid(-1, os.WNOHANG)
+            except ChildProcessError:
+                break
+            if pid == 0:
+                break
+            for child in self.children:
+                if child.pid == pid and not child.adopted:
+                    code = os.waitstatus_to_exitcode(status)
+                    how = f"signal:{-code}" if code < 0 else f"code:{code}"
+                    say(f"{child.name} (pid {pid}) ended: {how}")
+                    child.ended(how, now)
+        for child in self.children:
+            if child.adopted and child.alive and start_time(child.pid) != child.started:
+                say(f"{child.name} (pid {child.pid}) is gone")
+                child.ended("unknown", now)
+
+    def _wait(self) -> None:
+        now = time.monotonic()
+        timeout = LOG_CHECK
+        for child in self.children:
+            if not child.alive:
+                timeout = min(timeout, max(0.01, child.due - now))
+            elif child.adopted:
+                timeout = min(timeout, TICK)
+        caught = signal.sigtimedwait(WAKE, timeout)
+        if caught is not None and caught.si_signo in (signal.SIGTERM, signal.SIGINT):
+            self.stopping = True
+
+    def _stop_children(self) -> None:
+        # In reverse: the controller first, so that it does not see its agent go.
+        for child in self.children:
+            child.signal(signal.SIGTERM)
+            until = time.monotonic() + GRACE
+            while child.alive:
+                self._reap(time.monotonic())
+                if time.monotonic() > until:
+                    say(f"{child.name} (pid {child.pid}) does not end: killing it")
+                    child.signal(signal.SIGKILL)
+                    until = time.monotonic() + GRACE
+                signal.sigtimedwait(WAKE, 0.05)
+
+    def _write_status(self) -> None:
+        lines = [
+            f"{child.name} {child.pid} {child.started or '-'} {child.restarts} {child.last_exit}\n"
+            for child in self.children
+        ]
+        write_atomically(f"{self.run_dir}/supervisor.status", "".join(lines))
+
+
+def read_status(run_dir: str) -> dict[str, tuple[int, str, int, str]]:
+    """Return name -> (pid, start time, restarts, last exit); empty if there is none."""
+    found: dict[str, tuple[int, str, int, str]] = {}
+    try:
+        with open(f"{run_dir}/supervisor.status", encoding="utf-8") as file:  # noqa: PTH123
+            for line in file:
+                name, pid, started, restarts, last = line.split()
+                found[name] = (int(pid), started, int(restarts), last)
+    except (OSError, ValueError):
+        return {}
+    return found
+
+
+def say(text: str) -> None:
+    """Write a line to our own log (standard error)."""
+    stamp = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
+    try:
+        os.write(2, f"{stamp} supervisor: {text}\n".encode())
+    except OSError:
+        return
+
+
+def take_lock(run_dir: str) -> int | None:
+    """Return the descriptor of the lock every supervisor holds for life; None = taken."""
+    lock = os.open(f"{run_dir}/supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        os.close(lock)
+        return None
+    return lock
+
+
+def daemonise(log: str) -> int:
+    """Leave terminal and session; return a descriptor to tell the starter that we run.
+
+    The starter's process does not return from here: it waits for that word and exits.
+    """
+    told, tell = os.pipe()
+    if os.fork():
+        os.close(tell)
+        answer = os.read(told, 64)
+        if answer not in (b"", b"up"):
+            os.write(2, answer + b"\n")
+        os._exit(0 if answer == b"up" else 1)
+    os.close(told)
+    os.setsid()
+    if os.fork():
+        os._exit(0)
+    os.chdir("/")
+    os.umask(0o022)
+    out = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
+    os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    os.close(out)
+    return tell
+
+
+# -P: the folder a daemon is started in must not shadow our packages.
+DAEMONS = {
+    "controller": ["-P", "-m", "orchestrator", "--embedded"],
+    "agent": ["-P", "-m", "agent"],
+}
+
+
+def main(argv: list[str]) -> int:
+    """Run: supervisor.py [--foreground] RUN_DIR LOG_DIR PYTHON [controller] [agent]."""
+    foreground = argv[:1] == ["--foreground"]
+    run_dir, log_dir, python, *names = argv[1:] if foreground else argv
+    children = [
+        Child(name, [python, *DAEMONS[name]], f"{log_dir}/{name}.log") for name in names or DAEMONS
+    ]
+    os.makedirs(run_dir, mode=0o755, exist_ok=True)  # noqa: PTH103
+    os.makedirs(log_dir, mode=0o750, exist_ok=True)  # noqa: PTH103
+    tell = None if foreground else daemonise(f"{log_dir}/supervisor.log")
+    lock = take_lock(run_dir)
+    if lock is None:
+        os.write(2 if tell is None else tell, b"another supervisor runs already")
+        return 1
+    return Supervisor(run_dir, children, tell).run()
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,106 @@
+"""Which cluster this is, and which controller of it: the ``/cluster`` record.
+
+The id is made once, at first start. The epoch rises at every start above anything
+any reachable agent has seen, so that of two controllers the older one notices; it
+is the caller's (dispatch.py) to stop when an agent has seen a higher one later.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import json
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING
+
+from orchestrator.store import keys
+from orchestrator.store.base import Compare, Put, Unavailable
+from specs.ids import new_id
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Iterable
+
+    from orchestrator.store.base import Entry, Store
+    from specs.kit.clock import Clock
+
+FIRST_POOL = "10.210.0.0/16"
+# Tried in this order where the first overlaps a route of the machine.
+POOLS = (FIRST_POOL, *(f"10.{n}.0.0/16" for n in (*range(211, 256), *range(64, 210))))
+NODES_BITS = 20  # the first /20 of the pool: the nodes' own addresses (orchestrator/contracts.py)
+
+
+@dataclass(frozen=True, slots=True)
+class Cluster:
+    """The record at ``/cluster``."""
+
+    id: str
+    epoch: int
+    pool: str
+    created_at: float
+
+
+async def load(store: Store, *, clock: Clock, rng: random.Random, routes: Iterable[str]) -> Cluster:
+    """Return the cluster of this store, making it at first start.
+
+    ``routes`` are the machine's own networks, which the cluster's range must not overlap.
+    """
+    entry = await store.get(keys.CLUSTER)
+    if entry is not None:
+        return decode(entry)
+    now = clock.wall()
+    cluster = Cluster(new_id("c", now=now, rng=rng), 0, choose_pool(routes), now)
+    await store.txn((Compare(keys.CLUSTER, 0),), (Put(keys.CLUSTER, encode(cluster)),))
+    return cluster
+
+
+async def take_epoch(store: Store, cluster: Cluster, seen: Iterable[int]) -> Cluster:
+    """Return the cluster with an epoch higher than the stored and every seen one, durably."""
+    entry = await store.get(keys.CLUSTER)
+    if entry is None or (stored := decode(entry)).id != cluster.id:
+        raise Unavailable("the store holds another cluster than a moment ago")
+    taken = replace(stored, epoch=max((stored.epoch, *seen)) + 1)
+    result = await store.txn(
+        (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, encode(taken)),)
+    )
+    if not result.ok:
+        raise Unavailable("another controller took an epoch at the same moment")
+    return taken
+
+
+def choose_pool(routes: Iterable[str]) -> str:
+    """Return the first of POOLS that overlaps no route; the first of all when every one does."""
+    taken = [ipaddress.ip_network(route) for route in routes]
+    taken = [network for network in taken if network.prefixlen > 0]
+    for pool in POOLS:
+        if not any(ipaddress.ip_network(pool).overlaps(network) for network in taken):
+            return pool
+    return FIRST_POOL
+
+
+def node_network(pool: str) -> ipaddress.IPv4Network:
+    """Return the part of the cluster's range that nodes' own overlay addresses come from."""
+    network = ipaddress.IPv4Network(pool)
+    if network.prefixlen >= NODES_BITS:
+        return network
+    return next(network.subnets(new_prefix=NODES_BITS))
+
+
+def machine_routes(table: str) -> list[str]:
+    """Return the networks in the text of /proc/net/route; hexadecimal, little-endian."""
+    routes = []
+    for line in table.splitlines()[1:]:
+        fields = line.split("\t")
+        address, mask = (
+            int.from_bytes(bytes.fromhex(field.strip()), "little")
+            for field in (fields[1], fields[7])
+        )
+        routes.append(f"{ipaddress.IPv4Address(address)}/{mask.bit_count()}")
+    return routes
+
+
+def encode(cluster: Cluster) -> bytes:
+    return json.dumps(asdict(cluster)).encode()
+
+
+def decode(entry: Entry) -> Cluster:
+    return Cluster(**json.loads(entry.value))

@@ -1,0 +1,219 @@
+"""What is done on a machine that joins, as shell scripts, and where things are there (pure).
+
+Every step may be repeated. All of them are undone by one script, ``uninstall.sh``, which is put on
+the machine first: a failed ``node add`` runs it, the agent runs it when the node leaves, and an
+operator can run it when the cluster is gone.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from orchestrator.embedded.systemd import unit_text
+from orchestrator.transport.ssh import AGENT_SOCKET, LOGIN
+
+OPT = "/opt/corral"
+STATE = "/var/lib/corral"
+RUN = "/run/corral"
+HOME = f"{STATE}/ssh"
+UNINSTALL = f"{OPT}/uninstall"
+UNIT = "/etc/systemd/system/corral-agent.service"
+PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Everything the scripts need to know."""
+
+    cluster: str
+    public_key: str
+    bundle: str  # directory name under /opt/corral
+    digest: str  # sha256 of the archive
+    python: str  # path of the interpreter on the machine
+    systemd: bool
+
+    @property
+    def program(self) -> str:
+        return f"{OPT}/{self.bundle}"
+
+
+@dataclass(frozen=True)
+class Step:
+    what: str  # shown while it runs
+    script: str
+    stdin: bytes | Path = b""  # a path: the file's content, as a stream
+    timeout: float = 60.0
+
+
+# permitopen: nothing but the agent's socket ("[path]:*" is how sshd compares unix sockets);
+# permitlisten: port 1, which the user may not bind, so -R opens nothing; no terminal, no agent or
+# X11 forwarding, no rc file, and every command is /bin/false.
+KEY_OPTIONS = (
+    f'restrict,port-forwarding,permitopen="[{AGENT_SOCKET}]:*",permitlisten="localhost:1",'
+    'command="/bin/false"'
+)
+
+
+def locked(script: str) -> str:
+    """Return the script so that no two of ours run at once on a machine."""
+    return LOCKED % script
+
+
+def authorized_key(public_key: str) -> str:
+    """Return the line of authorized_keys that lets the controller reach the agent, only."""
+    return f"{KEY_OPTIONS} {public_key.strip()}\n"
+
+
+def environment(plan: Plan) -> dict[str, str]:
+    """Return the agent's environment."""
+    return {
+        "PATH": PATH,
+        "LANG": "C.UTF-8",
+        "PYTHONPATH": plan.program,
+        "CORRAL_UNINSTALL": UNINSTALL,
+    }
+
+
+def steps(plan: Plan, archive: Path) -> list[Step]:
+    """Return what makes the machine a node, in order, up to the running agent."""
+    uninstall = Path(__file__).with_name("uninstall.sh").read_bytes()
+    return [
+        Step("preparing directories", _prepare(plan), stdin=uninstall),
+        Step("making user and group corral", _USER),
+        Step("sending the agent", _unpack(plan), stdin=archive, timeout=300.0),
+        Step(
+            "installing the cluster's key",
+            _KEY,
+            stdin=authorized_key(plan.public_key).encode(),
+        ),
+        _start_systemd(plan) if plan.systemd else _start_supervised(plan),
+    ]
+
+
+# A step whose SSH connection was lost goes on there: whatever comes next waits for it. Daemons
+# started inside must not hold the lock.
+LOCKED = """exec 9>>/run/corral-install.lock
+flock -w 60 9 || { echo "another corral node add or rm is at work here" >&2; exit 75; }
+(
+%s
+) 9>&-
+"""
+
+
+UNDO = Step("undoing what was done", f"[ ! -x {UNINSTALL} ] || {UNINSTALL}", timeout=90.0)
+
+LAST_WORDS = (
+    f"tail -n 10 {STATE}/log/agent.log 2>/dev/null || journalctl -u corral-agent -n 10 -o cat"
+)
+
+
+def node_file(cluster: str, node: str = "") -> str:
+    """Return what marks a machine as a member, also while its agent does not run."""
+    return json.dumps({"cluster": cluster, "node": node}) + "\n"
+
+
+def mark(cluster: str, node: str) -> Step:
+    """Return the last step: the machine knows which node it is."""
+    script = f"umask 077; cat > {STATE}/node.json.new && mv {STATE}/node.json.new {STATE}/node.json"
+    return Step("marking the machine", script, stdin=node_file(cluster, node).encode())
+
+
+def _prepare(plan: Plan) -> str:
+    return f"""set -e
+umask 022
+mkdir -p {OPT}
+touch {OPT}/made
+note() {{ grep -qx "$1" {OPT}/made || echo "$1" >> {OPT}/made; }}
+[ -d {STATE} ] || note state
+cat > {UNINSTALL}.new
+chmod 755 {UNINSTALL}.new
+mv {UNINSTALL}.new {UNINSTALL}
+mkdir -p {STATE} {STATE}/log
+chmod 750 {STATE}/log
+(umask 077; echo '{node_file(plan.cluster).strip()}' > {STATE}/node.json)
+"""
+
+
+# "*" as password: no password fits, yet sshd does not call the account locked as it does for "!".
+_USER = f"""set -e
+note() {{ grep -qx "$1" {OPT}/made || echo "$1" >> {OPT}/made; }}
+getent group {LOGIN} >/dev/null || {{ note group; groupadd --system {LOGIN}; }}
+id -u {LOGIN} >/dev/null 2>&1 || {{
+  note user
+  useradd --system --gid {LOGIN} --home-dir {HOME} --no-create-home --shell /bin/sh \\
+    --password '*' --comment 'corral reaches the agent' {LOGIN}
+}}
+"""
+
+
+def _unpack(plan: Plan) -> str:
+    return f"""set -e
+umask 022
+cat > {OPT}/incoming.tar.gz
+echo "{plan.digest}  {OPT}/incoming.tar.gz" | sha256sum -c --quiet -
+if [ ! -e {plan.program}/bundle.json ]; then
+  rm -rf {OPT}/unpacking {plan.program}
+  mkdir {OPT}/unpacking
+  tar -xzf {OPT}/incoming.tar.gz -C {OPT}/unpacking --no-same-owner
+  mv {OPT}/unpacking {plan.program}
+fi
+rm -f {OPT}/incoming.tar.gz
+ln -sfn {plan.bundle} {OPT}/current
+ln -sfn {plan.python} {OPT}/python
+env -i PATH={PATH} PYTHONPATH={plan.program} {OPT}/python -P -s -c 'import agent, specs.wire'
+"""
+
+
+_KEY = f"""set -e
+umask 022
+mkdir -p {HOME}/.ssh
+home=$(getent passwd {LOGIN} | cut -d: -f6)
+if [ "$home" != {HOME} ]; then
+  echo "there is a user {LOGIN} already, with another home: $home" >&2
+  exit 1
+fi
+cat > {HOME}/.ssh/authorized_keys.new
+chmod 644 {HOME}/.ssh/authorized_keys.new
+mv {HOME}/.ssh/authorized_keys.new {HOME}/.ssh/authorized_keys
+! command -v restorecon >/dev/null 2>&1 || restorecon -R {HOME}
+"""
+
+
+def _start_systemd(plan: Plan) -> Step:
+    script = f"""set -e
+cat > {UNIT}
+systemctl daemon-reload
+systemctl enable --quiet corral-agent.service
+systemctl restart corral-agent.service
+"""
+    unit = unit_text("agent", environment(plan), python=plan.python)
+    return Step("starting the agent (systemd)", script, stdin=unit.encode())
+
+
+def _start_supervised(plan: Plan) -> Step:
+    """Start it under our own supervisor, now and, by rc.local, after every boot."""
+    settings = " ".join(f"{key}={value}" for key, value in environment(plan).items())
+    supervisor = (
+        f"{plan.python} -I -S {plan.program}/supervisor.py {RUN} {STATE}/log {plan.python} agent"
+    )
+    line = f"env -i {settings} {supervisor} </dev/null >/dev/null 2>&1 # corral"
+    script = f"""set -e
+rc=/etc/rc.local
+if [ ! -e $rc ]; then
+  grep -qx rc.local {OPT}/made || echo rc.local >> {OPT}/made
+  printf '#!/bin/sh\\n' > $rc
+fi
+grep -v -e '# corral$' $rc > $rc.corral || true
+# Before a closing "exit 0", as distributions ship it.
+awk -v line="$(cat)" '
+  /^exit 0/ && !done {{ print line; done = 1 }}
+  {{ print }}
+  END {{ if (!done) print line }}' $rc.corral > $rc.new
+chmod 755 $rc.new
+mv $rc.new $rc
+rm -f $rc.corral
+env -i {settings} {supervisor} </dev/null
+"""
+    return Step("starting the agent (supervised)", script, stdin=line.encode())

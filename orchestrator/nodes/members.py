@@ -1,0 +1,234 @@
+"""Members of the cluster: joining, describing and removing nodes, as store transactions.
+
+The API and controller.py call this. What runs on a node is the control loops'
+business; here a node only becomes a member, gets its name, labels, availability and
+its own address in the overlay, and in the end stops being one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import re
+from typing import TYPE_CHECKING
+
+from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
+from orchestrator.keys.identity import node_network
+from orchestrator.store import keys
+from orchestrator.store.base import Compare, Delete, Put
+from specs.api import Progress
+from specs.ids import new_id
+from specs.node import Node
+from specs.task import FINAL
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import AsyncIterator, Callable, Mapping
+
+    from orchestrator.contracts import Agents, ClusterView
+    from orchestrator.store.base import Store
+    from specs.kit.clock import Clock
+    from specs.node import NodeFacts
+
+AVAILABILITIES = ("active", "pause", "drain")
+DRAIN = 120.0  # seconds a node has to become empty before `node rm` gives up
+_LABEL = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,126}[a-zA-Z0-9])?")
+
+
+class Nodes:
+    """Changes of node records; every one is durable and in the mirror when a call returns."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        cluster: ClusterView,
+        agents: Agents,
+        pool: str,
+        clock: Clock,
+        rng: random.Random,
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._agents = agents
+        self._pool = pool
+        self._clock = clock
+        self._rng = rng
+        self._one_at_a_time = asyncio.Lock()  # names and addresses are chosen from what is there
+
+    def find(self, name: str) -> Node:
+        """Return the node of that name or id. Raises NotFound."""
+        for node in self._cluster.nodes.values():
+            if name in (node.name, node.id):
+                return node
+        known = ", ".join(sorted(node.name for node in self._cluster.nodes.values()))
+        raise NotFound(
+            f"there is no node {name}", hint=f"nodes are: {known}" if known else "corral node add"
+        )
+
+    async def join(
+        self,
+        facts: NodeFacts,
+        *,
+        name: str,
+        address: str = "",
+        host_key: str = "",
+        underlay: str = "",
+        labels: Mapping[str, str] | None = None,
+    ) -> Node:
+        """Make a member; its session starts as soon as the mirror shows it."""
+        check_labels(labels or {})
+        async with self._one_at_a_time:
+            nodes = self._cluster.nodes.values()
+            for other in nodes:
+                if other.address == address:
+                    raise Conflict(f"{address or 'this machine'} is already node {other.name}")
+            node = Node(
+                id=new_id("n", now=self._clock.wall(), rng=self._rng),
+                name=free_name(name, {other.name for other in nodes}),
+                address=address,
+                host_key=host_key,
+                underlay=underlay or first_address(facts),
+                overlay=free_address(self._pool, {other.overlay for other in nodes}),
+                labels=dict(labels or {}),
+                facts=facts,
+                joined_at=self._clock.wall(),
+            )
+            await self._write(Compare(keys.node(node.id), 0), node)
+        return node
+
+    async def update(
+        self, name: str, *, labels: Mapping[str, str | None], availability: str | None
+    ) -> Node:
+        """Set labels (None removes one) and availability."""
+        check_labels({key: value for key, value in labels.items() if value is not None})
+        if availability is not None and availability not in AVAILABILITIES:
+            raise Invalid(
+                detail=f"availability {availability!r} is not known",
+                hint=f"write one of {', '.join(AVAILABILITIES)}",
+            )
+        node_id = self.find(name).id
+
+        def change(node: Node) -> Node:
+            merged = {**node.labels, **labels}
+            changes: dict[str, object] = {
+                "labels": {key: value for key, value in merged.items() if value is not None}
+            }
+            if availability is not None:
+                changes["availability"] = availability
+            return node.model_copy(update=changes)
+
+        return await self._change(node_id, change)
+
+    async def remove(self, name: str, *, force: bool) -> AsyncIterator[Progress]:
+        """Empty the node, take corral off it, forget it. With ``force`` without asking it."""
+        node = self.find(name)
+        await self._change(node.id, lambda n: n.model_copy(update={"removing": True}))
+        yield self._step(node, "draining")
+        try:
+            if not force:
+                await self._drained(node)
+            yield self._step(node, "leaving")
+            await self._agents.leave(node.id)
+        except RequestError as exc:
+            if not force:
+                await self._change(node.id, lambda n: n.model_copy(update={"removing": False}))
+                yield self._end(
+                    node,
+                    exc.detail,
+                    hint=f"corral node rm --force {node.name} forgets it without asking it",
+                )
+                return
+            yield self._step(node, f"not cleaned up: {exc.detail}")
+        result = await self._store.txn(writes=(Delete(keys.node(node.id)),))
+        await self._cluster.reached(result.revision)
+        yield self._end(node, "")
+
+    async def _drained(self, node: Node) -> None:
+        try:
+            async with asyncio.timeout(DRAIN):
+                while self._tasks_on(node):
+                    await asyncio.sleep(0.2)
+        except TimeoutError:
+            left = ", ".join(sorted(self._tasks_on(node))[:5])
+            raise Unavailable(
+                f"node {node.name} still runs {left} after {DRAIN:g} s"
+                " (a task with a volume there cannot move)"
+            ) from None
+
+    def _tasks_on(self, node: Node) -> list[str]:
+        return [
+            task.name
+            for task in self._cluster.tasks.values()
+            if task.node == node.id and task.state not in FINAL
+        ]
+
+    async def _change(self, node_id: str, change: Callable[[Node], Node]) -> Node:
+        """Apply ``change`` to the stored record, again when somebody else was faster."""
+        for _ in range(16):
+            entry = await self._store.get(keys.node(node_id))
+            if entry is None:
+                break
+            node = change(Node.model_validate_json(entry.value))
+            if await self._write(Compare(entry.key, entry.version), node, must=False):
+                return node
+        raise Conflict(f"node {node_id} is gone, or changes all the time; try again")
+
+    async def _write(self, compare: Compare, node: Node, *, must: bool = True) -> bool:
+        result = await self._store.txn((compare,), (Put(keys.node(node.id), node.encode()),))
+        if not result.ok:
+            if must:
+                raise Conflict(f"node {node.name} was made at the same moment; try again")
+            return False
+        await self._cluster.reached(result.revision)
+        return True
+
+    def _step(self, node: Node, message: str) -> Progress:
+        return Progress(kind="step", time=self._clock.wall(), node=node.name, message=message)
+
+    def _end(self, node: Node, message: str, *, hint: str = "") -> Progress:
+        return Progress(
+            kind="end",
+            time=self._clock.wall(),
+            node=node.name,
+            ok=not message,
+            message=message,
+            hint=hint,
+        )
+
+
+def check_labels(labels: Mapping[str, str]) -> None:
+    """Refuse labels that placement constraints could not name."""
+    for key, value in labels.items():
+        if not _LABEL.fullmatch(key):
+            raise Invalid(
+                detail=f"{key!r} is not a label name",
+                hint="letters, digits, and . _ / - between them, at most 128",
+            )
+        if len(value) > 1024:
+            raise Invalid(detail=f"the value of label {key} is longer than 1024 characters")
+
+
+def free_name(wanted: str, taken: set[str]) -> str:
+    """Return the wanted name made fit for DNS, with a number where it is taken."""
+    base = re.sub(r"[^a-z0-9-]+", "-", wanted.lower().split(".")[0]).strip("-")[:50] or "node"
+    if base not in taken:
+        return base
+    return next(f"{base}-{n}" for n in range(2, len(taken) + 3) if f"{base}-{n}" not in taken)
+
+
+def free_address(pool: str, taken: set[str]) -> str:
+    """Return the lowest overlay address no node has."""
+    for address in node_network(pool).hosts():
+        if str(address) not in taken:
+            return str(address)
+    raise Unavailable(f"every node address of {pool} is taken")
+
+
+def first_address(facts: NodeFacts) -> str:
+    """Return the first IPv4 address of the machine that other machines could reach."""
+    for text in facts.addresses:
+        address = ipaddress.ip_address(text.split("/")[0])
+        if address.version == 4 and not address.is_loopback and not address.is_link_local:
+            return str(address)
+    return ""

@@ -1,0 +1,537 @@
+"""One service of the canonical mapping -> ServiceSpec; called by :mod:`specs.compile.stack`.
+
+One method per group of keys, in one class because all of them report to the same verdicts;
+a little over 500 lines, and easier to find a key in than several files would be.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, cast
+
+from specs.compile.values import (
+    cores,
+    exposed,
+    extra_hosts,
+    listed,
+    mapping,
+    number,
+    octal,
+    placement,
+    size_bytes,
+    text,
+    texts,
+    ulimits,
+    words,
+)
+from specs.stack import (
+    BuildSpec,
+    Condition,
+    Dependency,
+    Device,
+    FileRef,
+    Healthcheck,
+    Limits,
+    LogConfig,
+    Mount,
+    NetworkAttachment,
+    Port,
+    Reservations,
+    Resources,
+    RestartPolicy,
+    ServiceSpec,
+    TaskSpec,
+    UpdateConfig,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from specs.compile.verdicts import Verdicts
+
+Json = dict[str, Any]
+_PROTOCOLS = ("tcp", "udp", "sctp")
+_LAST_PORT = 65535
+_CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+class ServiceCompiler:
+    """Compiles the services of one stack."""
+
+    def __init__(self, stack: str, verdicts: Verdicts, directory: str) -> None:
+        self.stack = stack
+        self.directory = directory.rstrip("/")
+        self.verdicts = verdicts
+
+    def service(self, name: str, raw: Json) -> ServiceSpec:
+        path = f"services.{name}"
+        deploy = mapping(raw.get("deploy"))
+        extension = mapping(raw.get("x-corral"))
+        self.verdicts.unknown_extensions(extension, f"{path}.x-corral")
+        mode = deploy.get("mode") or "replicated"
+        if mode not in ("replicated", "global"):
+            self.verdicts.refuse(
+                f"{path}.deploy.mode",
+                f"mode {mode} is not available",
+                "use replicated with `restart: no` for one-off work",
+            )
+            mode = "replicated"
+        replicas = raw.get("scale")
+        if replicas is None:
+            replicas = deploy.get("replicas")
+        image = raw.get("image") or ""
+        build = self._build(path, raw.get("build"))
+        if not image and build is not None:
+            image = f"{self.stack}-{name}"
+        return ServiceSpec(
+            name=name,
+            task=self._task(path, raw, deploy, image, extension),
+            build=build,
+            pull_policy=raw.get("pull_policy") or "missing",
+            mode=mode,
+            replicas=1 if replicas is None else int(replicas),
+            container_name=self._container_name(path, raw.get("container_name")),
+            depends_on={
+                other: Dependency(
+                    condition=Condition(edge.get("condition", "service_started")),
+                    restart=bool(edge.get("restart", False)),
+                    required=bool(edge.get("required", True)),
+                )
+                for other, edge in mapping(raw.get("depends_on")).items()
+            },
+            placement=placement(mapping(deploy.get("placement"))),
+            update=self._update(
+                mapping(deploy.get("update_config")), f"{path}.deploy.update_config"
+            ),
+            rollback=self._update(
+                mapping(deploy.get("rollback_config")), f"{path}.deploy.rollback_config"
+            ),
+            endpoint_mode=cast(
+                "Any", self._one_of(f"{path}.deploy.endpoint_mode", deploy, "vip", "dnsrr")
+            ),
+            attach=raw.get("attach") is not False,
+        )
+
+    def _one_of(self, path: str, raw: Json, *known: str) -> str:
+        """Return the word at the last key of ``path``; unset, or refused, the first known one."""
+        word = raw.get(path.rpartition(".")[2]) or known[0]
+        if word not in known:
+            self.verdicts.refuse(path, f"{word!r} is not known here", f"use {', '.join(known)}")
+            return known[0]
+        return str(word)
+
+    def _container_name(self, path: str, name: str | None) -> str | None:
+        if name and not _CONTAINER_NAME.fullmatch(name):
+            self.verdicts.refuse(
+                f"{path}.container_name",
+                f"{name!r} cannot be a container's name",
+                "use letters, digits, _, . and -, beginning with a letter or digit",
+            )
+            return None
+        return name
+
+    def _task(self, path: str, raw: Json, deploy: Json, image: str, extension: Json) -> TaskSpec:
+        network_mode = self._network_mode(path, raw.get("network_mode"))
+        on_unhealthy = extension.get("on_unhealthy", "restart")
+        if on_unhealthy not in ("restart", "keep"):
+            self.verdicts.refuse(
+                f"{path}.x-corral.on_unhealthy", f"{on_unhealthy!r} is not known", "restart or keep"
+            )
+            on_unhealthy = "restart"
+        return TaskSpec(
+            image=image,
+            entrypoint=words(raw.get("entrypoint")),
+            command=words(raw.get("command")),
+            environment={
+                key: str(value)
+                for key, value in mapping(raw.get("environment")).items()
+                if value is not None
+            },
+            user=text(raw.get("user")),
+            group_add=tuple(str(group) for group in raw.get("group_add") or ()),
+            working_dir=raw.get("working_dir"),
+            hostname=raw.get("hostname"),
+            domainname=raw.get("domainname"),
+            labels=texts(raw.get("labels")),
+            annotations=texts(raw.get("annotations")),
+            mounts=self._mounts(path, raw),
+            secrets=self._files(path, raw, "secrets", "/run/secrets"),
+            configs=self._files(path, raw, "configs", "/"),
+            networks=self._attachments(raw) if network_mode == "overlay" else (),
+            network_mode=cast("Any", network_mode),
+            ports=self._ports(path, raw.get("ports") or []),
+            expose=self._expose(path, raw.get("expose") or []),
+            healthcheck=self._healthcheck(path, raw.get("healthcheck")),
+            restart=self._restart(path, raw, deploy),
+            resources=self._resources(raw, deploy),
+            stop_signal=raw.get("stop_signal"),
+            stop_grace=self.verdicts.duration(
+                raw.get("stop_grace_period", 10), f"{path}.stop_grace_period"
+            ),
+            init=bool(raw.get("init")),
+            tty=bool(raw.get("tty")),
+            stdin_open=bool(raw.get("stdin_open")),
+            read_only=bool(raw.get("read_only")),
+            privileged=bool(raw.get("privileged")),
+            cap_add=tuple(raw.get("cap_add") or ()),
+            cap_drop=tuple(raw.get("cap_drop") or ()),
+            security_opt=self._security(path, raw.get("security_opt") or []),
+            devices=self._devices(path, raw.get("devices") or ()),
+            ulimits=ulimits(raw.get("ulimits")),
+            sysctls=texts(raw.get("sysctls")),
+            shm_size=size_bytes(raw.get("shm_size")) or 64 * 1024 * 1024,
+            oom_score_adj=raw.get("oom_score_adj"),
+            extra_hosts=extra_hosts(raw.get("extra_hosts")),
+            dns=tuple(listed(raw.get("dns"))),
+            dns_search=tuple(listed(raw.get("dns_search"))),
+            dns_opt=tuple(listed(raw.get("dns_opt"))),
+            logging=self._logging(path, mapping(raw.get("logging"))),
+            on_unhealthy=on_unhealthy,
+        )
+
+    def _network_mode(self, path: str, mode: str | None) -> str:
+        if mode in (None, "", "bridge", "default"):
+            return "overlay"
+        if mode in ("none", "host"):
+            return str(mode)
+        self.verdicts.refuse(
+            f"{path}.network_mode",
+            f"network_mode {mode} is not available",
+            "join the same network and talk by service name",
+        )
+        return "none"
+
+    def _security(self, path: str, options: list[str]) -> tuple[str, ...]:
+        kept = []
+        for index, option in enumerate(options):
+            word = option.replace(":", "=", 1)
+            name, _, value = word.partition("=")
+            if name == "no-new-privileges":
+                kept.append(f"no-new-privileges={value or 'true'}")
+            elif name == "seccomp" and value == "unconfined":
+                kept.append(word)
+            elif name in ("apparmor", "label", "systempaths"):
+                self.verdicts.warn(
+                    f"{path}.security_opt[{index}]", f"`{option}` is not honoured yet"
+                )
+            else:
+                self.verdicts.refuse(
+                    f"{path}.security_opt[{index}]",
+                    f"{option!r} is not available",
+                    "known: no-new-privileges, seccomp=unconfined",
+                )
+        return tuple(kept)
+
+    def _devices(self, path: str, devices: Iterable[Json]) -> tuple[Device, ...]:
+        found = []
+        for index, device in enumerate(devices):
+            source = str(device.get("source") or "")
+            if not source.startswith("/"):
+                self.verdicts.refuse(
+                    f"{path}.devices[{index}]",
+                    f"{source!r} is not a device file: vendors' devices (CDI) are not available",
+                    "name a file under /dev",
+                )
+                continue
+            found.append(
+                Device(
+                    source=source,
+                    target=device.get("target") or source,
+                    permissions=device.get("permissions") or "rwm",
+                )
+            )
+        return tuple(found)
+
+    def _mounts(self, path: str, raw: Json) -> tuple[Mount, ...]:
+        mounts = []
+        for index, volume in enumerate(raw.get("volumes") or ()):
+            mount = self._mount(f"{path}.volumes[{index}]", volume)
+            if mount is not None:
+                mounts.append(mount)
+        mounts += [
+            self._tmpfs(f"{path}.tmpfs[{index}]", entry)
+            for index, entry in enumerate(listed(raw.get("tmpfs")))
+        ]
+        return tuple(mounts)
+
+    def _tmpfs(self, path: str, entry: str) -> Mount:
+        target, _, options = entry.partition(":")
+        size = mode = None
+        read_only = False
+        for option in filter(None, options.split(",")):
+            key, _, value = option.partition("=")
+            if key == "size":
+                size = size_bytes(value)
+            elif key == "mode":
+                mode = octal(value)
+            elif key == "ro":
+                read_only = True
+            elif key not in ("rw", "noexec", "nosuid", "nodev"):  # what every tmpfs has here
+                self.verdicts.warn(path, f"the tmpfs option `{option}` is not honoured yet")
+        return Mount(
+            type="tmpfs", target=target, tmpfs_size=size, tmpfs_mode=mode, read_only=read_only
+        )
+
+    def _mount(self, path: str, volume: Json) -> Mount | None:
+        kind = volume.get("type")
+        if kind not in ("volume", "bind", "tmpfs"):
+            self.verdicts.refuse(
+                f"{path}.type",
+                f"mounts of type {kind} are not available",
+                "use volume, bind or tmpfs",
+            )
+            return None
+        if not str(volume.get("target") or "").startswith("/"):
+            self.verdicts.refuse(
+                path, "the mount has no absolute target", "add target:, a path in the container"
+            )
+            return None
+        bind = mapping(volume.get("bind"))
+        named = mapping(volume.get("volume"))
+        tmpfs = mapping(volume.get("tmpfs"))
+        return Mount(
+            type=kind,
+            target=volume["target"],
+            source=volume.get("source") or None,
+            read_only=bool(volume.get("read_only")),
+            nocopy=bool(named.get("nocopy")),
+            subpath=named.get("subpath") or "",
+            create_host_path=bind.get("create_host_path", True) is not False,
+            relative=kind == "bind" and self._in_project(volume.get("source") or ""),
+            propagation=bind.get("propagation") or "rprivate",
+            tmpfs_size=size_bytes(tmpfs.get("size")),
+            tmpfs_mode=octal(tmpfs.get("mode")),
+        )
+
+    def _in_project(self, source: str) -> bool:
+        """Say whether a bind's source lies beside the Compose file, so only on its machine."""
+        return bool(self.directory) and f"{source}/".startswith(f"{self.directory}/")
+
+    def _files(self, path: str, raw: Json, kind: str, base: str) -> tuple[FileRef, ...]:
+        refs = []
+        for index, item in enumerate(raw.get(kind) or ()):
+            source = str(item.get("source") or "")
+            for key in ("uid", "gid"):
+                if item.get(key) not in (None, "") and number(item[key]) is None:
+                    self.verdicts.refuse(
+                        f"{path}.{kind}[{index}].{key}",
+                        f"{item[key]!r} is not a number",
+                        "write the numeric id; names are known inside the image only",
+                    )
+            target = item.get("target") or source
+            if not target.startswith("/"):
+                target = f"{base.rstrip('/')}/{target}"
+            refs.append(
+                FileRef(
+                    source=source,
+                    target=target,
+                    uid=number(item.get("uid")),
+                    gid=number(item.get("gid")),
+                    mode=octal(item.get("mode")),
+                )
+            )
+        return tuple(refs)
+
+    def _attachments(self, raw: Json) -> tuple[NetworkAttachment, ...]:
+        attachments = []
+        for key, value in mapping(raw.get("networks")).items():
+            options = mapping(value)
+            attachments.append(
+                NetworkAttachment(
+                    network=key,
+                    aliases=tuple(options.get("aliases") or ()),
+                    ipv4_address=options.get("ipv4_address"),
+                    gw_priority=int(options.get("gw_priority") or 0),
+                    priority=int(options.get("priority") or 0),
+                )
+            )
+        return tuple(sorted(attachments, key=lambda item: (-item.priority, item.network)))
+
+    def _expose(self, path: str, entries: list[Any]) -> tuple[Port, ...]:
+        ports: list[Port] = []
+        for index, entry in enumerate(entries):
+            found = exposed(entry)
+            if not found:
+                self.verdicts.warn(
+                    f"{path}.expose[{index}]", f"{entry!r} names no port", 'write "80" or "80/udp"'
+                )
+            ports.extend(found)
+        return tuple(ports)
+
+    def _ports(self, path: str, ports: list[Json]) -> tuple[Port, ...]:
+        result = []
+        for index, port in enumerate(ports):
+            published = port.get("published")
+            number: int | None = None
+            if published not in (None, "", 0, "0"):
+                if not str(published).isdigit():
+                    self.verdicts.refuse(
+                        f"{path}.ports[{index}]",
+                        f"a range of published ports ({published}) for one container port",
+                        "publish one port; every node answers on it for all replicas",
+                    )
+                    continue
+                number = int(published)
+            protocol = self._one_of(f"{path}.ports[{index}].protocol", port, *_PROTOCOLS)
+            target = int(port.get("target") or 0)
+            if not 0 < target <= _LAST_PORT or (number or 0) > _LAST_PORT:
+                self.verdicts.refuse(
+                    f"{path}.ports[{index}]", "there is no such port", "use 1 to 65535"
+                )
+                continue
+            result.append(
+                Port(
+                    target=target,
+                    published=number,
+                    protocol=cast("Any", protocol),
+                    host_ip=port.get("host_ip") or None,
+                    mode="host" if port.get("mode") == "host" else "ingress",
+                )
+            )
+        return tuple(result)
+
+    def _healthcheck(self, path: str, raw: Any) -> Healthcheck | None:
+        if not raw:
+            return None
+        if raw.get("disable"):
+            return Healthcheck(test=("NONE",))
+        test = raw.get("test") or ()
+        if isinstance(test, str):
+            test = ("CMD-SHELL", test)
+
+        def seconds(key: str, default: float) -> float:
+            value = raw.get(key)
+            # Docker reads an explicit 0 as "the default", and so do users' files.
+            return self.verdicts.duration(value, f"{path}.healthcheck.{key}") or default
+
+        return Healthcheck(
+            test=tuple(test),
+            interval=seconds("interval", 30.0) if raw.get("interval") is not None else 30.0,
+            timeout=seconds("timeout", 30.0) if raw.get("timeout") is not None else 30.0,
+            retries=int(raw.get("retries") or 3),
+            start_period=seconds("start_period", 0.0) if raw.get("start_period") else 0.0,
+            start_interval=seconds("start_interval", 5.0) if raw.get("start_interval") else 5.0,
+        )
+
+    def _restart(self, path: str, raw: Json, deploy: Json) -> RestartPolicy:
+        policy = deploy.get("restart_policy")
+        if policy is not None:
+            policy = mapping(policy)
+            base = f"{path}.deploy.restart_policy"
+            return RestartPolicy(
+                condition=cast(
+                    "Any",
+                    self._one_of(f"{base}.condition", policy, "any", "on-failure", "none"),
+                ),
+                delay=self.verdicts.duration(policy["delay"], f"{base}.delay")
+                if "delay" in policy
+                else 0.1,
+                max_attempts=policy.get("max_attempts"),
+                window=self.verdicts.duration(policy["window"], f"{base}.window")
+                if "window" in policy
+                else 0.0,
+            )
+        word, _, count = str(raw.get("restart") or "").partition(":")
+        match word:
+            case "no":
+                return RestartPolicy(condition="none")
+            case "on-failure":
+                return RestartPolicy(
+                    condition="on-failure", max_attempts=int(count) if count.isdigit() else None
+                )
+            case "always" | "unless-stopped":
+                return RestartPolicy(condition="any")
+            case "":
+                # As Compose: without `restart` a container that ends stays ended. A lost
+                # node's tasks are replaced all the same; that is not a restart.
+                return RestartPolicy(condition="none")
+            case _:
+                self.verdicts.refuse(
+                    f"{path}.restart",
+                    f"{raw.get('restart')!r} is not a restart policy",
+                    "no, always, on-failure[:N] or unless-stopped",
+                )
+                return RestartPolicy(condition="none")
+
+    def _resources(self, raw: Json, deploy: Json) -> Resources:
+        resources = mapping(deploy.get("resources"))
+        limits = mapping(resources.get("limits"))
+        reserved = mapping(resources.get("reservations"))
+        cpus = cores(limits.get("cpus")) or cores(raw.get("cpus"))
+        quota, period = raw.get("cpu_quota"), raw.get("cpu_period")
+        if cpus is None and quota:
+            cpus = float(quota) / float(period or 100_000)
+        pids = limits.get("pids") or raw.get("pids_limit")
+        return Resources(
+            limits=Limits(
+                cpus=cpus,
+                memory=size_bytes(limits.get("memory")) or size_bytes(raw.get("mem_limit")),
+                pids=int(pids) if pids and int(pids) > 0 else None,
+            ),
+            reservations=Reservations(
+                cpus=cores(reserved.get("cpus")) or 0.0,
+                memory=size_bytes(reserved.get("memory"))
+                or size_bytes(raw.get("mem_reservation"))
+                or 0,
+            ),
+        )
+
+    def _logging(self, path: str, raw: Json) -> LogConfig:
+        driver = raw.get("driver") or "local"
+        if driver not in ("local", "json-file", "none"):
+            self.verdicts.refuse(
+                f"{path}.logging.driver",
+                f"the log driver {driver} is not available",
+                "local, json-file or none",
+            )
+            driver = "local"
+        options = mapping(raw.get("options"))
+        for key in options:
+            if key not in ("max-size", "max-file"):
+                self.verdicts.warn(f"{path}.logging.options.{key}", f"`{key}` is not honoured yet")
+        files = str(options.get("max-file", 5))
+        return LogConfig(
+            driver=driver,
+            max_size=size_bytes(options.get("max-size")) or 10 * 1024 * 1024,
+            max_files=int(files) if files.isdigit() and int(files) > 0 else 5,
+        )
+
+    def _build(self, path: str, raw: Any) -> BuildSpec | None:
+        if not raw:
+            return None
+        context = str(raw.get("context") or ".")
+        if "://" in context or context.startswith("git@"):
+            self.verdicts.refuse(
+                f"{path}.build.context", "a remote build context is not available", "clone it first"
+            )
+        return BuildSpec(
+            context=context,
+            dockerfile=raw.get("dockerfile") or "Dockerfile",
+            dockerfile_inline=raw.get("dockerfile_inline"),
+            args={k: str(v) for k, v in mapping(raw.get("args")).items() if v is not None},
+            target=raw.get("target"),
+            labels=texts(raw.get("labels")),
+            tags=tuple(raw.get("tags") or ()),
+            no_cache=bool(raw.get("no_cache")),
+            pull=bool(raw.get("pull")),
+            network=raw.get("network"),
+            extra_hosts=extra_hosts(raw.get("extra_hosts")),
+        )
+
+    def _update(self, raw: Json, path: str) -> UpdateConfig:
+        default = UpdateConfig()
+        return UpdateConfig(
+            parallelism=int(raw["parallelism"]) if raw.get("parallelism") is not None else 1,
+            delay=self.verdicts.duration(raw["delay"], f"{path}.delay")
+            if raw.get("delay")
+            else 0.0,
+            order=raw.get("order") or default.order,
+            failure_action=cast(
+                "Any",
+                self._one_of(f"{path}.failure_action", raw, "pause", "continue", "rollback"),
+            ),
+            monitor=self.verdicts.duration(raw["monitor"], f"{path}.monitor")
+            if raw.get("monitor") is not None
+            else default.monitor,
+            max_failure_ratio=float(raw.get("max_failure_ratio") or 0.0),
+        )

@@ -1,0 +1,169 @@
+"""From the canonical Compose mapping to what corral runs.
+
+``orchestrator.control`` calls :func:`compile_stack` for every deploy, ``corral
+lint`` for every file. The verdict on each key comes from :mod:`specs.compile.support`;
+what is honoured ends in a :class:`specs.stack.StackSpec`, the rest in positioned
+problems. Total over canonical mappings: it never raises anything but SpecError.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from specs.compile.service import ServiceCompiler
+from specs.compile.values import mapping, number, texts
+from specs.compile.verdicts import Verdicts
+from specs.problems import Problem, SpecError
+from specs.stack import ContentSpec, NetworkSpec, StackSpec, VolumeSpec
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Json = dict[str, Any]
+
+
+def compile_stack(
+    project: Json, origins: Mapping[str, str], name: str, directory: str = ""
+) -> tuple[StackSpec, list[Problem]]:
+    """Return the stack and the warnings; raise SpecError with everything that is refused.
+
+    ``project`` is the canonical mapping, ``origins`` maps dotted paths to
+    ``file:line:column``, ``directory`` is the project's: a bind from below it is real only on
+    the machine it was loaded on.
+    """
+    return _Compiler(project, origins, name, directory).run()
+
+
+class _Compiler:
+    def __init__(
+        self, project: Json, origins: Mapping[str, str], name: str, directory: str
+    ) -> None:
+        self.project = project
+        self.directory = directory
+        self.name = name
+        self.verdicts = Verdicts(project, origins)
+
+    def run(self) -> tuple[StackSpec, list[Problem]]:
+        self.verdicts.apply_table()
+        services = ServiceCompiler(self.name, self.verdicts, self.directory)
+        extension = mapping(self.project.get("x-corral"))
+        spec = StackSpec(
+            name=self.name,
+            services={
+                key: services.service(key, mapping(value))
+                for key, value in mapping(self.project.get("services")).items()
+            },
+            networks={
+                key: self._network(key, mapping(value))
+                for key, value in mapping(self.project.get("networks")).items()
+            },
+            volumes={
+                key: self._volume(key, mapping(value))
+                for key, value in mapping(self.project.get("volumes")).items()
+            },
+            secrets=self._contents("secrets"),
+            configs=self._contents("configs"),
+            deadline=self.verdicts.duration(extension.get("deadline", 600), "x-corral.deadline"),
+        )
+        self.verdicts.unknown_extensions(extension, "x-corral")
+        self._cross_checks(spec)
+        if any(problem.severity == "error" for problem in self.verdicts.problems):
+            raise SpecError(self.verdicts.problems)
+        return spec, self.verdicts.problems
+
+    # Top-level objects
+
+    def _network(self, key: str, raw: Json) -> NetworkSpec:
+        path = f"networks.{key}"
+        driver = raw.get("driver")
+        if driver not in (None, "", "bridge", "overlay", "default"):
+            self.verdicts.refuse(
+                f"{path}.driver",
+                f"the network driver {driver} is not available",
+                "bridge or overlay",
+            )
+        options = mapping(raw.get("driver_opts"))
+        if "encrypted" in options or raw.get("encrypted"):
+            self.verdicts.refuse(
+                path,
+                "encrypted networks are not available yet, and a plain one is not used instead",
+                "remove `encrypted`, or run the hosts over a VPN",
+                code="encrypted",
+            )
+        mtu = options.get("com.docker.network.driver.mtu") or options.get("mtu")
+        subnets = [
+            str(item["subnet"])
+            for item in mapping(raw.get("ipam")).get("config") or ()
+            if item.get("subnet") and ":" not in str(item["subnet"])
+        ]
+        return NetworkSpec(
+            name=raw.get("name") or f"{self.name}_{key}",
+            external=bool(raw.get("external")),
+            internal=bool(raw.get("internal")),
+            attachable=bool(raw.get("attachable")),
+            subnets=tuple(subnets),
+            mtu=self._mtu(f"{path}.driver_opts", mtu),
+            labels=texts(raw.get("labels")),
+        )
+
+    def _mtu(self, path: str, value: Any) -> int | None:
+        if value in (None, ""):
+            return None
+        mtu = number(value)
+        if mtu is None or not 576 <= mtu <= 65535:
+            self.verdicts.refuse(path, f"{value!r} is not an MTU", "write a number from 576 on")
+        return mtu
+
+    def _volume(self, key: str, raw: Json) -> VolumeSpec:
+        path = f"volumes.{key}"
+        if raw.get("driver") not in (None, "", "local"):
+            self.verdicts.refuse(
+                f"{path}.driver", f"the volume driver {raw['driver']} is not available", "local"
+            )
+        extension = mapping(raw.get("x-corral"))
+        self.verdicts.unknown_extensions(extension, f"{path}.x-corral")
+        return VolumeSpec(
+            name=raw.get("name") or f"{self.name}_{key}",
+            external=bool(raw.get("external")),
+            per_slot=bool(extension.get("per_slot")),
+            labels=texts(raw.get("labels")),
+        )
+
+    def _contents(self, kind: str) -> dict[str, ContentSpec]:
+        return {
+            key: ContentSpec(
+                name=mapping(raw).get("name") or f"{self.name}_{key}",
+                external=bool(mapping(raw).get("external")),
+                labels=texts(mapping(raw).get("labels")),
+            )
+            for key, raw in mapping(self.project.get(kind)).items()
+        }
+
+    # Checks that need the whole
+
+    def _cross_checks(self, spec: StackSpec) -> None:
+        published: dict[tuple[int, str, str], str] = {}
+        for service in spec.services.values():
+            path = f"services.{service.name}"
+            for index, port in enumerate(service.task.ports):
+                if port.published is None:
+                    continue
+                key = (port.published, port.protocol, port.host_ip or "")
+                other = published.get(key)
+                if other is not None and other != service.name and port.mode == "ingress":
+                    self.verdicts.refuse(
+                        f"{path}.ports[{index}]",
+                        f"port {port.published}/{port.protocol} is also published by {other}",
+                        "publish another port, or put a proxy in front of both",
+                        code="port-clash",
+                    )
+                published.setdefault(key, service.name)
+            volumes = {m.source for m in service.task.mounts if m.type == "volume" and m.source}
+            if service.mode == "global" and any(
+                not spec.volumes[v].per_slot for v in volumes if v in spec.volumes
+            ):
+                self.verdicts.warn(
+                    f"{path}.deploy.mode",
+                    "a named volume lives on one node, so this global service runs there only",
+                    "set `x-corral: {per_slot: true}` on the volume",
+                )

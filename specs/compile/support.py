@@ -1,0 +1,254 @@
+"""What corral does with every key of the Compose language: one table, as data.
+
+``compile_stack`` warns and refuses by it, ``corral lint`` reports by it, and the
+support page in docs is printed from it; so code, tool and page cannot differ.
+A test walks the language's schema and fails for a key that is missing here.
+
+Paths use ``*`` for any name and ``[]`` for any list item. A key not listed
+inherits the verdict of its nearest listed ancestor.
+"""
+
+from __future__ import annotations
+
+from enum import Enum
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from specs.compile.support_nested import AT_TOP, IN_SERVICE
+
+
+class Verdict(Enum):
+    """What happens to a key that a file uses."""
+
+    HONOURED = "honoured"
+    LOADING = "resolved while loading"  # resolved while loading; nothing of it is left at run time
+    IGNORED = "no meaning here"  # named in a warning
+    LATER = "not honoured yet"  # named in a warning; running without it is safe
+    REFUSED = "refused"  # running without it would be wrong
+
+
+class Support(NamedTuple):
+    """``note`` says where it is honoured, or why not and what to do instead."""
+
+    verdict: Verdict
+    note: str = ""
+
+
+_H = Verdict.HONOURED
+_O = Verdict.LOADING
+_I = Verdict.IGNORED
+_L = Verdict.LATER
+_R = Verdict.REFUSED
+
+_WINDOWS = "a Windows setting"
+_KERNEL = "the node's kernel default applies"
+
+_SERVICE: dict[str, Support] = {
+    "annotations": Support(_H, "OCI annotations"),
+    "attach": Support(_H, "false: `up` does not stream this service's log"),
+    "blkio_config": Support(_L, _KERNEL),
+    "build": Support(_H, "buildah, on the machine where the command runs"),
+    "build.additional_contexts": Support(_R, "copy what the build needs into its context"),
+    "build.cache_from": Support(_I, "the node's own layer cache is used"),
+    "build.cache_to": Support(_I, "the node's own layer cache is used"),
+    "build.entitlements": Support(_L),
+    "build.isolation": Support(_I, _WINDOWS),
+    "build.no_cache_filter": Support(_L),
+    "build.platforms": Support(_L, "images are built for the building node's platform"),
+    "build.privileged": Support(_L),
+    "build.provenance": Support(_L),
+    "build.sbom": Support(_L),
+    "build.secrets": Support(
+        _R, "a build without its secret would fail or leak; not available yet"
+    ),
+    "build.shm_size": Support(_L),
+    "build.ssh": Support(_R, "builds get no SSH agent yet"),
+    "build.ulimits": Support(_L),
+    "cap_add": Support(_H),
+    "cap_drop": Support(_H),
+    "cgroup": Support(_L, "every container has a private cgroup namespace"),
+    "cgroup_parent": Support(_L, "containers live under the cgroup corral/"),
+    "command": Support(_H),
+    "configs": Support(_H, "shipped by content; a changed content replaces the tasks"),
+    "container_name": Support(_H, "one replica only"),
+    "cpu_count": Support(_I, _WINDOWS),
+    "cpu_percent": Support(_I, _WINDOWS),
+    "cpu_period": Support(_H, "with cpu_quota, as a CPU limit"),
+    "cpu_quota": Support(_H, "with cpu_period, as a CPU limit"),
+    "cpu_rt_period": Support(_L, _KERNEL),
+    "cpu_rt_runtime": Support(_L, _KERNEL),
+    "cpu_shares": Support(_L, "use deploy.resources"),
+    "cpus": Support(_H),
+    "cpuset": Support(_L, "use deploy.resources"),
+    "credential_spec": Support(_R, _WINDOWS),
+    "depends_on": Support(_H, "all three conditions, across hosts"),
+    "deploy": Support(_H),
+    "deploy.update_config.failure_action": Support(_H, "pause, continue, rollback"),
+    "deploy.rollback_config.failure_action": Support(_H, "pause, continue, rollback"),
+    "deploy.labels": Support(_L, "labels of the service object; containers do not get them"),
+    "deploy.mode": Support(_H, "replicated, global; the job modes are refused"),
+    "deploy.resources.reservations.devices": Support(_R, "devices are not scheduled yet"),
+    "deploy.resources.reservations.generic_resources": Support(_R, "not scheduled yet"),
+    "develop": Support(_I, "read by `watch`, which corral does not have yet"),
+    "device_cgroup_rules": Support(_R, "use `devices`"),
+    "devices": Support(_H, "device files; names of vendors' devices (CDI) are refused"),
+    "dns": Support(_H),
+    "dns_opt": Support(_H),
+    "dns_search": Support(_H),
+    "domainname": Support(_H, "in /etc/hosts, with hostname"),
+    "entrypoint": Support(_H),
+    "env_file": Support(_O, "folded into environment"),
+    "environment": Support(_H),
+    "expose": Support(_H, "metadata only, as in Compose"),
+    "extends": Support(_O),
+    "external_links": Support(_R, "join the other stack's network with `external: true`"),
+    "extra_hosts": Support(_H),
+    "gpus": Support(_R, "devices are not scheduled yet"),
+    "group_add": Support(_H),
+    "healthcheck": Support(_H, "probed by the task's agent; an unhealthy run is restarted"),
+    "logging.options": Support(_H, "max-size and max-file; others are named in a warning"),
+    "hostname": Support(_H),
+    "image": Support(_H, "the digest is pinned in the release"),
+    "init": Support(_H),
+    "ipc": Support(_R, "every container has its own; `private` and `shareable` are accepted"),
+    "isolation": Support(_I, _WINDOWS),
+    "label_file": Support(_O, "folded into labels"),
+    "labels": Support(_H),
+    "links": Support(_L, "the order is kept; services already reach each other by name"),
+    "logging": Support(_H, "drivers local, json-file, none; others are refused"),
+    "mac_address": Support(_L, "nothing on the routed overlay sees it"),
+    "mem_limit": Support(_H),
+    "mem_reservation": Support(_H, "reserved by the scheduler"),
+    "mem_swappiness": Support(_L, _KERNEL),
+    "memswap_limit": Support(_L, _KERNEL),
+    "models": Support(_R, "corral runs no models"),
+    "network_mode": Support(_H, "none and host; bridge = default; service: and container: refused"),
+    "networks": Support(_H),
+    "networks.*.driver_opts": Support(_L),
+    "networks.*.interface_name": Support(_L, "interfaces are eth0, eth1 ... by priority and name"),
+    "networks.*.ipv6_address": Support(_R, "the overlay is IPv4"),
+    "networks.*.link_local_ips": Support(_L),
+    "networks.*.mac_address": Support(_L, "nothing on the routed overlay sees it"),
+    "oom_kill_disable": Support(_L),
+    "oom_score_adj": Support(_H),
+    "pid": Support(_R, "every container has its own process namespace"),
+    "pids_limit": Support(_H),
+    "platform": Support(_L, "the node's own platform is used"),
+    "ports": Support(_H, "every node answers; `mode: host`: the task's node only"),
+    "ports[].app_protocol": Support(_I, "only a note to the reader"),
+    "ports[].name": Support(_I, "only a note to the reader"),
+    "post_start": Support(_R, "use the image's entrypoint"),
+    "pre_start": Support(_R, "use a one-off service and `service_completed_successfully`"),
+    "pre_stop": Support(_R, "handle the stop signal in the program"),
+    "privileged": Support(_H),
+    "profiles": Support(_O),
+    "provider": Support(_R, "corral runs containers only"),
+    "pull_policy": Support(_H),
+    "pull_refresh_after": Support(_I, "never honoured by Compose either"),
+    "read_only": Support(_H),
+    "restart": Support(_H),
+    "runtime": Support(_L, "the node's runtime is used"),
+    "scale": Support(_H),
+    "secrets": Support(_H, "sealed in the store; on nodes in memory only"),
+    "security_opt": Support(_H, "no-new-privileges, seccomp=unconfined, apparmor, label"),
+    "shm_size": Support(_H),
+    "stdin_open": Support(_H),
+    "stop_grace_period": Support(_H),
+    "stop_signal": Support(_H),
+    "storage_opt": Support(_L),
+    "sysctls": Support(_H),
+    "tmpfs": Support(_H, "with size and mode; other options are named in a warning"),
+    "tty": Support(_H),
+    "ulimits": Support(_H),
+    "use_api_socket": Support(_R, "there is no Docker API"),
+    "user": Support(_H),
+    "userns_mode": Support(_R, "user namespaces are not available yet"),
+    "uts": Support(_R, "every container has its own host name"),
+    "volumes": Support(_H),
+    "volumes[].bind.recursive": Support(_L),
+    "volumes[].bind.selinux": Support(_I, "no SELinux labelling"),
+    "volumes[].consistency": Support(_I, "a macOS setting"),
+    "volumes[].image": Support(_R, "image mounts are not available yet"),
+    "volumes[].volume.labels": Support(_L),
+    "volumes_from": Support(_R, "name the volume and mount it in both services"),
+    "working_dir": Support(_H),
+}
+
+_TOP: dict[str, Support] = {
+    "version": Support(_I, "obsolete"),
+    "name": Support(_O, "the stack's name"),
+    "include": Support(_O),
+    "services": Support(_H),
+    "services.*": Support(_H),
+    "networks": Support(_H),
+    "networks.*": Support(_H),
+    "networks.*.driver": Support(_H, "bridge and overlay are the same routed overlay"),
+    "networks.*.driver_opts": Support(_L, "com.docker.network.driver.mtu and encrypted are read"),
+    "networks.*.enable_ipv4": Support(_L, "the overlay is IPv4"),
+    "networks.*.enable_ipv6": Support(_L, "the overlay is IPv4"),
+    "networks.*.ipam": Support(_H, "the first IPv4 subnet"),
+    "networks.*.ipam.driver": Support(_L),
+    "networks.*.ipam.options": Support(_L),
+    "networks.*.ipam.config[].gateway": Support(_I, "a routed network has no gateway address"),
+    "networks.*.ipam.config[].ip_range": Support(_L),
+    "networks.*.ipam.config[].aux_addresses": Support(_L),
+    "networks.*.attachable": Support(_H),
+    "volumes": Support(_H),
+    "volumes.*": Support(_H),
+    "volumes.*.driver": Support(_H, "local; others are refused"),
+    "volumes.*.driver_opts": Support(_R, "use a bind mount"),
+    "secrets": Support(_H),
+    "secrets.*": Support(_H),
+    "secrets.*.driver": Support(_R, "use file, environment or external"),
+    "secrets.*.driver_opts": Support(_R, "use file, environment or external"),
+    "secrets.*.template_driver": Support(_R, "templates are not available yet"),
+    "secrets.*.external": Support(
+        _R, "secrets live in a stack's file for now: use file or environment"
+    ),
+    "configs": Support(_H),
+    "configs.*": Support(_H),
+    "configs.*.template_driver": Support(_R, "templates are not available yet"),
+    "configs.*.external": Support(
+        _R, "configs live in a stack's file for now: use file or content"
+    ),
+    "models": Support(_R, "corral runs no models"),
+}
+
+SUPPORT: dict[str, Support] = {
+    **dict.fromkeys(AT_TOP.split(), Support(_H)),
+    **{f"services.*.{key}": Support(_H) for key in IN_SERVICE.split()},
+    **_TOP,
+    **{f"services.*.{key}": support for key, support in _SERVICE.items()},
+}
+
+
+class Extension(NamedTuple):
+    """A setting of corral's own below ``x-corral``; ``schema`` is JSON schema."""
+
+    note: str
+    schema: dict[str, Any]
+
+
+EXTENSIONS: dict[str, Extension] = {
+    "x-corral.deadline": Extension(
+        "seconds (or 10m) without progress before a release fails",
+        {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]},
+    ),
+    "services.*.x-corral.on_unhealthy": Extension(
+        "restart (default) or keep", {"enum": ["restart", "keep"]}
+    ),
+    "volumes.*.x-corral.per_slot": Extension("true: one volume per replica", {"type": "boolean"}),
+}
+
+
+@lru_cache(maxsize=1024)
+def support_of(path: str) -> Support:
+    """Return the verdict for a dotted path in SUPPORT's notation, by nearest ancestor."""
+    while path:
+        if path in SUPPORT:
+            return SUPPORT[path]
+        if path.endswith("[]"):
+            path = path[:-2]
+            continue
+        path = path.rpartition(".")[0]
+    return Support(_H)

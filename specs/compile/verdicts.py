@@ -1,0 +1,161 @@
+"""Collects what corral says of the keys a file uses: refusals and warnings with positions.
+
+The verdicts come from :mod:`specs.compile.support`; the compiler adds those that depend on
+a value. One :class:`Verdicts` lives for one compilation.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from specs.compile.support import EXTENSIONS, Verdict, support_of
+from specs.compile.values import duration_seconds
+from specs.compose.reading.tree import mark_of
+from specs.problems import Position, Problem
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+
+    from specs.compose.reading.tree import Mark
+
+Json = dict[str, Any]
+
+_NAMED = frozenset({"services", "networks", "volumes", "secrets", "configs", "models"})
+_FREE = frozenset(
+    {
+        "environment",
+        "labels",
+        "annotations",
+        "sysctls",
+        "ulimits",
+        "extra_hosts",
+        "args",
+        "options",
+        "driver_opts",
+        "storage_opt",
+        "depends_on",
+        "additional_contexts",
+    }
+)
+
+_HARMLESS = {
+    "services.*.ipc": ("private", "shareable"),
+    "services.*.cgroup": ("private",),
+    "services.*.userns_mode": (),
+}
+
+
+def _harmless(pattern: str, value: Any) -> bool:
+    return value in _HARMLESS.get(pattern, ()) or (
+        pattern == "networks.*.enable_ipv4" and value is True
+    )
+
+
+class KeyUse(NamedTuple):
+    """One key a file uses: ``pattern`` is its path in specs.compile.support's notation."""
+
+    path: str
+    pattern: str
+    value: Any
+    mark: Mark | None  # where it was written; None in a plain mapping and for defaults
+
+
+def key_uses(project: Json) -> Iterator[KeyUse]:
+    """Yield every key used, outer ones first."""
+    todo: list[tuple[Any, str, str, bool]] = [(project, "", "", True)]
+    while todo:
+        node, path, pattern, named = todo.pop()
+        if isinstance(node, list):
+            todo.extend(
+                (item, f"{path}[{index}]", f"{pattern}[]", False)
+                for index, item in enumerate(node)
+                if isinstance(item, dict | list)
+            )
+            continue
+        is_name = pattern in _NAMED or pattern == "services.*.networks"
+        for key, value in node.items():
+            if key.startswith("x-") and not (named and pattern):
+                continue
+            here = f"{path}.{key}" if path else key
+            like = f"{pattern}.{'*' if is_name else key}" if pattern else key
+            yield KeyUse(here, like, value, mark_of(node, key))
+            if isinstance(value, dict | list) and (key not in _FREE or is_name):
+                names = like in _NAMED or like == "services.*.networks"
+                todo.append((value, here, like, names))
+
+
+class Verdicts:
+    """The problems found so far, and how to add one."""
+
+    def __init__(self, project: Json, origins: Mapping[str, str]) -> None:
+        self.project = project
+        self.origins = origins
+        self.problems: list[Problem] = []
+
+    def _position(self, path: str) -> Position | None:
+        while path:
+            text = self.origins.get(path)
+            if text:
+                file, line, column = text.rsplit(":", 2)
+                return Position(file, int(line), int(column))
+            cut = max(path.rfind("."), path.rfind("["))
+            path = path[:cut] if cut > 0 else ""
+        return None
+
+    def refuse(self, path: str, message: str, hint: str = "", code: str = "refused") -> None:
+        self.problems.append(
+            Problem(message, code=code, path=path, position=self._position(path), hint=hint)
+        )
+
+    def warn(self, path: str, message: str, hint: str = "", code: str = "not-honoured") -> None:
+        self.problems.append(
+            Problem(
+                message,
+                code=code,
+                path=path,
+                position=self._position(path),
+                hint=hint,
+                severity="warning",
+            )
+        )
+
+    def apply_table(self) -> None:
+        done: set[str] = set()
+        for path, pattern, value, _ in key_uses(self.project):
+            support = support_of(pattern)
+            if value in (None, "", [], {}, False) or _harmless(pattern, value):
+                continue
+            if any(path.startswith((f"{seen}.", f"{seen}[")) for seen in done):
+                continue
+            key = path.rpartition(".")[2]
+            if support.verdict is Verdict.REFUSED:
+                done.add(path)
+                self.refuse(path, f"corral does not run `{key}`", support.note)
+            elif support.verdict in (Verdict.LATER, Verdict.IGNORED):
+                done.add(path)
+                word = (
+                    "is not honoured yet"
+                    if support.verdict is Verdict.LATER
+                    else "has no meaning here"
+                )
+                self.warn(path, f"`{key}` {word}", support.note)
+
+    def unknown_extensions(self, mapping: Json, path: str) -> None:
+        place = re.sub(r"^(\w+)\..*\.", r"\1.*.", path)
+        known = {key.rpartition(".")[2] for key in EXTENSIONS if key.startswith(f"{place}.")}
+        for key in mapping:
+            if key not in known:
+                self.refuse(
+                    f"{path}.{key}",
+                    f"unknown corral setting `{key}`",
+                    f"known here: {', '.join(sorted(known)) or 'none'}",
+                    code="unknown-key",
+                )
+
+    def duration(self, value: Any, path: str) -> float:
+        seconds = duration_seconds(value)
+        if seconds is None:
+            self.refuse(path, f"{value!r} is not a duration", "write e.g. 30s or 1m30s")
+            return 0.0
+        return seconds

@@ -1,0 +1,145 @@
+"""``extends``: merge each service over the one it extends, in this file or another.
+
+Runs per file, after includes and before the file is merged over earlier ones. The
+other file is interpolated with the same variables, brings only its services, and
+its relative paths are resolved against its own folder.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING, Any
+
+from specs.compose.merging.merge import Merge
+from specs.compose.merging.shortforms import clean
+from specs.compose.reading.tree import Map, copy, mark_of
+
+if TYPE_CHECKING:
+    from specs.compose.merging.layers import Layers, Scope
+    from specs.compose.reading.findings import Findings
+
+_Chain = tuple[tuple[str, str], ...]
+_LONGEST = 100  # services in a chain
+_Cuts = list[tuple[str, ...]]
+
+
+class Extends:
+    """The ``extends`` of one document."""
+
+    def __init__(
+        self, layers: Layers, scope: Scope, file: str, cuts: list[tuple[str, ...]]
+    ) -> None:
+        self._layers = layers
+        self._scope = scope
+        self._file = file
+        self._cuts = cuts
+        self._findings: Findings = layers.findings
+
+    def apply(self, tree: Map) -> None:
+        """Resolve every service of the document in place."""
+        services = tree.get("services")
+        if not isinstance(services, Map):
+            return
+        for name in list(services):
+            services[name] = self._service(name, services, self._cuts, ())
+
+    def _service(self, name: str, services: Map, cuts: _Cuts, chain: _Chain) -> Any:
+        service = services.get(name)
+        reference = self._reference(service)
+        if reference is None or not isinstance(service, Map):
+            return service
+        path = f"services.{name}.extends"
+        mark = mark_of(service, "extends")
+        base_name, file = reference
+        where, base_services, base_cuts = self._file, services, cuts
+        if file is not None:
+            loaded = self._other_file(base_name, file, path, mark)
+            if loaded is None:
+                return _without(service)
+            where, (base_services, base_cuts) = file, loaded
+        elif base_name not in services:
+            self._missing(base_name, services, path, mark, self._file)
+            return _without(service)
+        link = (where, name)
+        if link in chain or len(chain) >= _LONGEST:
+            self._circular((*chain, link), path, mark)
+            return _without(service)
+        base = self._service(base_name, base_services, base_cuts, (*chain, link))
+        if not isinstance(base, Map):
+            return service if base is None else _without(service)
+        base = copy(base)
+        self._layers.cut(Map({"services": Map({name: base})}), cuts)
+        merged = Merge(self._findings, "extends").services(base, service, f"services.{name}")
+        merged.pop("extends", None)
+        services[name] = merged
+        return merged
+
+    @staticmethod
+    def _reference(service: Any) -> tuple[str, str | None] | None:
+        """Return service and file; None too when the schema will tell what is wrong."""
+        extends = service.get("extends") if isinstance(service, Map) else None
+        if isinstance(extends, str):
+            return extends, None
+        if isinstance(extends, Map):
+            service, file = extends.get("service"), extends.get("file")
+            if isinstance(service, str) and (file is None or isinstance(file, str)):
+                return service, file
+        return None
+
+    def _other_file(
+        self, base_name: str, file: str, path: str, mark: Any
+    ) -> tuple[Map, _Cuts] | None:
+        absolute = self._layers.local(file, self._scope)
+        folder = relative(posixpath.dirname(absolute), self._scope.folder)
+        loaded = self._layers.for_extends(absolute, folder, self._scope, path, mark)
+        if loaded is None:
+            return None
+        tree, cuts = loaded
+        services = tree.get("services")
+        if not isinstance(services, Map):
+            self._findings.error(
+                f"{absolute} has no services",
+                code="extends",
+                path=path,
+                mark=mark,
+                hint="name another file",
+            )
+            return None
+        if base_name not in services:
+            self._missing(base_name, services, path, mark, absolute)
+            return None
+        return services, cuts
+
+    def _missing(self, wanted: str, services: Map, path: str, mark: Any, file: str) -> None:
+        from specs.compose.merging.validate import did_you_mean  # noqa: PLC0415 - on the way to a refusal
+
+        self._findings.error(
+            f"the service {wanted!r} to extend does not exist in {file}",
+            code="extends",
+            path=path,
+            mark=mark,
+            hint=did_you_mean(wanted, tuple(services))
+            or f"the file has: {', '.join(sorted(services)) or 'no services'}",
+        )
+
+    def _circular(self, chain: _Chain, path: str, mark: Any) -> None:
+        steps = " extends ".join(f"{service} in {file}" for file, service in chain)
+        what = "circular reference" if chain[-1] in chain[:-1] else "too long a chain"
+        self._findings.error(
+            f"{what}: {steps}",
+            code="cycle",
+            path=path,
+            mark=mark,
+            hint="remove one of these extends",
+        )
+
+
+def _without(service: Map) -> Map:
+    made: Map = copy(service)
+    made.pop("extends", None)
+    return made
+
+
+def relative(folder: str, base: str) -> str:
+    """Return ``folder`` as seen from ``base``; both absolute."""
+    return clean(posixpath.relpath(folder, base)) if posixpath.isabs(folder) else folder

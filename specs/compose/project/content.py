@@ -1,0 +1,87 @@
+"""The bytes of a project's secrets and configs, read when it is deployed.
+
+``orchestrator.cli.commands.up`` sends them along as ``specs.api.Deploy.contents``. Never
+part of the model or of anything printed.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from specs.problems import Problem, SpecError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from specs.compose.project.model import Project
+
+MAX_BYTES = 500 * 1024  # as Swarm; a store value must stay under 1 MiB with base64
+
+
+def read_contents(
+    project: Project, sections: Sequence[str] = ("secrets", "configs")
+) -> dict[str, bytes]:
+    """Return ``secrets.KEY`` and ``configs.KEY`` -> bytes; external ones are left out.
+
+    Raises ``SpecError`` with every one that cannot be read.
+    """
+    found: dict[str, bytes] = {}
+    problems: list[Problem] = []
+    for section in sections:
+        for key, entry in project.model.get(section, {}).items():
+            path = f"{section}.{key}"
+            if entry.get("external"):
+                continue
+            try:
+                data = _read(entry, project)
+            except _Unreadable as error:
+                problems.append(
+                    Problem(str(error), "unreadable-file", path, project.origin(path), error.hint)
+                )
+                continue
+            if data is None:
+                continue  # a driver of its own provides it
+            if len(data) > MAX_BYTES:
+                problems.append(
+                    Problem(
+                        f"{len(data)} bytes are more than the {MAX_BYTES} allowed",
+                        "too-large",
+                        path,
+                        project.origin(path),
+                        "mount it as a volume instead",
+                    )
+                )
+                continue
+            found[path] = data
+    if problems:
+        raise SpecError(problems)
+    return found
+
+
+class _Unreadable(Exception):
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def _read(entry: dict[str, Any], project: Project) -> bytes | None:
+    if entry.get("environment"):
+        variable = entry["environment"]
+        value = project.environment.get(variable)
+        if value is None:
+            raise _Unreadable(
+                f"the variable {variable} is not set", f"set {variable} before deploying"
+            )
+        return value.encode("utf-8", "surrogateescape")
+    if "content" in entry:
+        content: str = entry["content"]
+        return content.encode("utf-8", "surrogateescape")
+    if entry.get("file"):
+        try:
+            with open(entry["file"], "rb") as file:  # noqa: PTH123 - pathlib costs import time
+                return file.read(MAX_BYTES + 1)
+        except OSError as error:
+            raise _Unreadable(
+                f"{entry['file']} cannot be read: {error.strerror}", "create the file"
+            ) from None
+    return None
