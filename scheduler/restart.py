@@ -11,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from specs.task import TaskState
+from specs.states import TaskState
 
 if TYPE_CHECKING:
     from scheduler.replicas import Replica

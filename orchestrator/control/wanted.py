@@ -12,7 +12,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.records import VIPS, Network
-from specs.task import FINAL, Desired, Task, TaskState
+from specs.states import FINAL, Desired, TaskState
 from specs.wire import (
     Assignment,
     Block,
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
     from specs.stack import Port, TaskSpec
+    from specs.task import Task
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
 SHOWN = frozenset({TaskState.STARTING, TaskState.RUNNING})
