@@ -27,8 +27,14 @@ ALL = list(TaskState)
 def task(state=TaskState.NEW, **more):
     return Task(
         **{
-            **{"id": "t1", "stack": "shop", "service": "web", "slot": 1, "name": "shop-web-1"},
-            **{"release": 1, "spec_hash": "h", "status": TaskStatus(state=state)},
+            "id": "t1",
+            "stack": "shop",
+            "service": "web",
+            "slot": 1,
+            "name": "shop-web-1",
+            "release": 1,
+            "spec_hash": "h",
+            "status": TaskStatus(state=state),
             **more,
         }
     )
