@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from specs.kit.backoff import after
 from specs.task import TaskState
 
 if TYPE_CHECKING:
@@ -36,9 +37,7 @@ class Verdict:
 
 def delay(attempt: int) -> float:
     """Return the wait before replacement number ``attempt``: the first one is immediate."""
-    if attempt <= 1:
-        return 0.0
-    return float(min(LONGEST_DELAY, FIRST_DELAY * 2.0 ** min(attempt - 2, 16)))
+    return after(attempt - 1, first=FIRST_DELAY, longest=LONGEST_DELAY)
 
 
 def verdict(policy: RestartPolicy, last: Replica, now: float) -> Verdict:

@@ -142,18 +142,18 @@ class Control:
         now = self._now()
         looked = self._notices.take()
         looked |= {name for name, due in self._timers.items() if due is not None and due <= now}
-        run = self._new_pass()
+        pass_ = self._new_pass()
         over_due = self._over_due
-        self._timers.update(looking.look(run, looked, self._out))
+        self._timers.update(looking.look(pass_, looked, self._out))
         if looked or (over_due is not None and over_due <= now):
-            looking.look_over(run, self._out)
-            over_due = run.wake
-        if not await self._commit(run):
+            looking.look_over(pass_, self._out)
+            over_due = pass_.wake
+        if not await self._commit(pass_):
             self._notices.again(looked)
             return None
         self._over_due = over_due
         self._timers = {n: t for n, t in self._timers.items() if n in self._cluster.stacks}
-        for kind, stack, message in run.notes:
+        for kind, stack, message in pass_.notes:
             self._streams.event(kind, message, stack=stack)
         dues = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
         return min(dues, default=None)
@@ -178,16 +178,16 @@ class Control:
             return True
         self._inbox.clear()
         self._hellos.clear()
-        run = self._new_pass()
+        pass_ = self._new_pass()
         for node, hello in hellos.items():
             record = self._cluster.nodes.get(node)
             if record is not None and record.facts != hello.facts:
-                run.draft.put(NODES, record.model_copy(update={"facts": hello.facts}))
+                pass_.draft.put(NODES, record.model_copy(update={"facts": hello.facts}))
         for node, report in reports:
-            ingest.take(run, node, report)
+            ingest.take(pass_, node, report)
         done = False
         try:
-            done = await self._commit(run)
+            done = await self._commit(pass_)
         finally:
             if not done:
                 # What they say would be lost otherwise; taking it again is harmless.
@@ -208,37 +208,37 @@ class Control:
             brake=self._health.brake(),
         )
 
-    async def _commit(self, run: Pass) -> bool:
-        return not run.draft or await run.draft.commit(self._store)
+    async def _commit(self, pass_: Pass) -> bool:
+        return not pass_.draft or await pass_.draft.commit(self._store)
 
     # results of the work beside the loop
 
     async def _prepared(self, release: Release, images: dict[str, str], reason: str) -> None:
         """Write what came of a release's preparation, if it is still wanted."""
 
-        def change(run: Pass) -> None:
+        def change(pass_: Pass) -> None:
             current = self._cluster.releases.get((release.stack, release.number))
             if current is None or current.state is not ReleaseState.PENDING:
                 return
             if reason:
-                releases.fail(run, current, reason)
+                releases.fail(pass_, current, reason)
                 return
             update = {"state": ReleaseState.DEPLOYING, "images": images}
-            run.draft.put(RELEASES, current.model_copy(update=update))
+            pass_.draft.put(RELEASES, current.model_copy(update=update))
 
         await self._write(change)
 
     async def _volume_gone(self, name: str) -> None:
-        await self._write(lambda run: removal.forget_volume(run, name))
+        await self._write(lambda pass_: removal.forget_volume(pass_, name))
 
     async def _write(self, change: Callable[[Pass], None]) -> None:
         """Decide and write until it is written."""
         while True:
             async with self._lock:
-                run = self._new_pass()
-                change(run)
+                pass_ = self._new_pass()
+                change(pass_)
                 try:
-                    if await self._commit(run):
+                    if await self._commit(pass_):
                         return
                 except Unavailable as exc:
                     log.warning("the store cannot be written: %s", exc)

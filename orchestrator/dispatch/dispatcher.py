@@ -22,6 +22,7 @@ from orchestrator.dispatch.session import SILENCE, Certified, Session, Supersede
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.keys import identity
 from orchestrator.store.base import StoreError
+from specs.kit.backoff import Backoff
 from specs.wire import Stamp
 
 if TYPE_CHECKING:
@@ -180,8 +181,10 @@ class Dispatcher:
 
     async def _keep(self, node_id: str, control: Control) -> None:
         """Connect, and connect again, with growing and scattered pauses."""
-        attempt = 0
+        backoff: Backoff | None = None
         while (node := self._cluster.nodes.get(node_id)) is not None:
+            longest = LONGEST_DELAY if node.address else LONGEST_DELAY_LOCAL
+            backoff = backoff or Backoff(FIRST_DELAY, longest, rng=self._rng)
             began = self._clock.monotonic()
             try:
                 await self._connect(node, control)
@@ -197,11 +200,8 @@ class Dispatcher:
                 log.exception("session failed", extra={"node": node_id})
                 self._lost(node, control, f"internal error ({type(exc).__name__}), see the log")
             if self._clock.monotonic() - began > SETTLED:
-                attempt = 0
-            longest = LONGEST_DELAY if node.address else LONGEST_DELAY_LOCAL
-            delay = min(longest, FIRST_DELAY * 2**attempt)
-            attempt = min(attempt + 1, 16)
-            await asyncio.sleep(delay * (0.5 + self._rng.random() / 2))
+                backoff.reset()
+            await asyncio.sleep(backoff.pause())
 
     async def _connect(self, node: Node, control: Control) -> None:
         async with self._reach(node) as client:

@@ -22,9 +22,10 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.client.client import Client, ClientError, Forbidden, NoController, Unavailable
-from orchestrator.client.client import run_dir as sockets_dir
-from orchestrator.client.client import state_dir as durable_dir
+from orchestrator.client.client import Client
+from orchestrator.client.errors import ClientError, Forbidden, NoAnswer, NoController
+from orchestrator.client.places import run_dir as sockets_dir
+from orchestrator.client.places import state_dir as durable_dir
 from orchestrator.embedded import supervisor, systemd
 from specs.kit import programs
 
@@ -87,7 +88,7 @@ def _answers(client: Client) -> bool:
         here.request("GET", "/v1/version", timeout=5.0)
     except Forbidden:
         raise
-    except Unavailable:
+    except NoAnswer:
         return False
     return True
 
@@ -283,7 +284,7 @@ def _wait_until_ready(client: Client, crashes: dict[str, int]) -> None:
 def _node_ready(client: Client) -> tuple[bool, str]:
     try:
         rows = client.get("/v1/nodes")["nodes"]
-    except Unavailable as exc:
+    except NoAnswer as exc:
         return False, str(exc)
     local = [row for row in rows if not row.get("address")] or rows
     if not local:

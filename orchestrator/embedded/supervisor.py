@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+# The rule of specs/kit/backoff.py, by hand: the bare interpreter sees none of our packages.
 FIRST_DELAY = 0.2  # seconds before the first restart; doubles
 LAST_DELAY = 10.0
 CALM = 10.0  # alive this long forgets earlier crashes

@@ -19,29 +19,29 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 
-def take(run: Pass, node: str, report: Report) -> None:
+def take(pass_: Pass, node: str, report: Report) -> None:
     """Write one report into the draft."""
-    if node not in run.cluster.nodes:
+    if node not in pass_.cluster.nodes:
         return
     for task_id, status in report.tasks.items():
-        task = run.draft.task(task_id)
+        task = pass_.draft.task(task_id)
         # A task that is not this node's may not be moved by it.
         if task is None or task.node != node:
             continue
-        _take_status(run, task, status)
+        _take_status(pass_, task, status)
     for task_id in report.gone:
-        task = run.draft.task(task_id)
+        task = pass_.draft.task(task_id)
         if task is not None and task.node == node and task.desired is Desired.REMOVED:
-            run.draft.delete_task(task)
+            pass_.draft.delete_task(task)
     if report.full:
-        _forgotten(run, node, report)
+        _forgotten(pass_, node, report)
     if report.facts is not None:
-        record = run.draft.get(keys.node(node), run.cluster.nodes.get(node))
+        record = pass_.draft.get(keys.node(node), pass_.cluster.nodes.get(node))
         if record is not None and record.facts != report.facts:
-            run.draft.put(NODES, record.model_copy(update={"facts": report.facts}))
+            pass_.draft.put(NODES, record.model_copy(update={"facts": report.facts}))
 
 
-def _take_status(run: Pass, task: Task, status: TaskStatus) -> None:
+def _take_status(pass_: Pass, task: Task, status: TaskStatus) -> None:
     if status == task.status:
         return
     if not may_move(task.state, status.state, by="agent"):
@@ -50,17 +50,17 @@ def _take_status(run: Pass, task: Task, status: TaskStatus) -> None:
             extra={"task": task.id, "state": task.state, "reported": status.state},
         )
         return
-    run.draft.put_task(task.model_copy(update={"status": status}))
+    pass_.draft.put_task(task.model_copy(update={"status": status}))
 
 
-def _forgotten(run: Pass, node: str, report: Report) -> None:
+def _forgotten(pass_: Pass, node: str, report: Report) -> None:
     """Forget removed tasks the node knows nothing of although it was told to remove them."""
-    acknowledged = run.observed.acknowledged.get(node, 0)
+    acknowledged = pass_.observed.acknowledged.get(node, 0)
     known = set(report.tasks)
-    for task in list(run.cluster.by_node.get(node, {}).values()):
+    for task in list(pass_.cluster.by_node.get(node, {}).values()):
         if task.desired is not Desired.REMOVED or task.id in known:
             continue
-        if run.draft.task(task.id) is None:
+        if pass_.draft.task(task.id) is None:
             continue
-        if run.cluster.version(keys.task(task.stack, task.id)) <= acknowledged:
-            run.draft.delete_task(task)
+        if pass_.cluster.version(keys.task(task.stack, task.id)) <= acknowledged:
+            pass_.draft.delete_task(task)

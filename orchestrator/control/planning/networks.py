@@ -19,20 +19,20 @@ if TYPE_CHECKING:
 REST = 60.0  # seconds a freed address stays unused
 
 
-def ensure_networks(run: Pass, stack: str, spec: StackSpec) -> str:
+def ensure_networks(pass_: Pass, stack: str, spec: StackSpec) -> str:
     """Make the spec's networks exist; return "" or the sentence why one cannot."""
     used = {a.network for s in spec.services.values() for a in s.task.networks}
     for key, wanted in spec.networks.items():
         if key not in used:
             continue
-        problem = _ensure(run, stack, key, wanted)
+        problem = _ensure(pass_, stack, key, wanted)
         if problem:
             return problem
     return ""
 
 
-def _ensure(run: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
-    found = find_network(run, stack, wanted)
+def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
+    found = find_network(pass_, stack, wanted)
     if wanted.external:
         return (
             ""
@@ -57,15 +57,15 @@ def _ensure(run: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
             )
         changed = found.model_copy(update=settings)
         if changed != found:
-            run.draft.put(NETWORKS, changed)
+            pass_.draft.put(NETWORKS, changed)
         return ""
-    pool = _pool(run, wanted)
+    pool = _pool(pass_, wanted)
     if not pool[0]:
         return pool[1]
-    run.draft.put(
+    pass_.draft.put(
         NETWORKS,
         Network(
-            id=run.new_id("n"),
+            id=pass_.new_id("n"),
             name=wanted.name,
             stack=stack,
             pool=pool[0],
@@ -76,10 +76,10 @@ def _ensure(run: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
     return ""
 
 
-def find_network(run: Pass, stack: str, wanted: NetworkSpec) -> Network | None:
+def find_network(pass_: Pass, stack: str, wanted: NetworkSpec) -> Network | None:
     """Return the record behind a network of a spec."""
     best: Network | None = None
-    for network in networks_ready(run.draft):
+    for network in networks_ready(pass_.draft):
         if network.name != wanted.name:
             continue
         if wanted.external:
@@ -93,9 +93,9 @@ def find_network(run: Pass, stack: str, wanted: NetworkSpec) -> Network | None:
     return best
 
 
-def _pool(run: Pass, wanted: NetworkSpec) -> tuple[str, str]:
-    present = networks_ready(run.draft)
-    whole = run.cluster.record.pool
+def _pool(pass_: Pass, wanted: NetworkSpec) -> tuple[str, str]:
+    present = networks_ready(pass_.draft)
+    whole = pass_.cluster.record.pool
     subnet = next((s for s in wanted.subnets if ":" not in s), None)
     if subnet is None:
         pool = cut_pool(whole, [n.pool for n in present])
@@ -116,59 +116,59 @@ def _pool(run: Pass, wanted: NetworkSpec) -> tuple[str, str]:
     return str(asked), ""
 
 
-def ensure_vips(run: Pass, effective: Effective) -> str:
+def ensure_vips(pass_: Pass, effective: Effective) -> str:
     """Give the service a VIP on each of its networks; return "" or why that is not possible."""
     if effective.service.endpoint_mode != "vip" or effective.task.network_mode != "overlay":
         return ""
     for attachment in effective.task.networks:
         spec = effective.spec.networks.get(attachment.network)
-        network = find_network(run, effective.stack, spec) if spec is not None else None
+        network = find_network(pass_, effective.stack, spec) if spec is not None else None
         if network is None:
             continue
-        given = run.addresses.for_service(network, effective.stack, effective.service.name)
+        given = pass_.addresses.for_service(network, effective.stack, effective.service.name)
         if given.refused:
             return given.refused
     return ""
 
 
-def drop_vips(run: Pass, stack: str, keep: set[str]) -> None:
+def drop_vips(pass_: Pass, stack: str, keep: set[str]) -> None:
     """Free the VIPs of services that are no more; they rest like any address."""
-    for network_id, vips in list(run.cluster.vips.items()):
+    for network_id, vips in list(pass_.cluster.vips.items()):
         for (owner, service), vip in list(vips.items()):
             if owner == stack and service not in keep:
-                run.draft.delete(VIP, vip)
-                run.draft.put(RESTING, Resting(network=network_id, address=vip.address))
+                pass_.draft.delete(VIP, vip)
+                pass_.draft.put(RESTING, Resting(network=network_id, address=vip.address))
 
 
-def retire_networks(run: Pass, stack: str, keep: set[str]) -> None:
+def retire_networks(pass_: Pass, stack: str, keep: set[str]) -> None:
     """Mark networks of the stack that neither its spec nor any task uses."""
-    used = {n for task in run.draft.all_tasks() for n in task.addresses}
-    for network in networks_ready(run.draft):
+    used = {n for task in pass_.draft.all_tasks() for n in task.addresses}
+    for network in networks_ready(pass_.draft):
         if network.stack != stack or network.retired or network.id in keep:
             continue
         if network.id not in used:
-            run.draft.put(NETWORKS, network.model_copy(update={"retired": True}))
+            pass_.draft.put(NETWORKS, network.model_copy(update={"retired": True}))
 
 
-def rest_over(run: Pass, interested: dict[str, set[str]]) -> None:
+def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> None:
     """Free addresses that rested and that every node concerned let go; then drop empty networks."""
-    for network_id, resting in list(run.cluster.resting.items()):
-        nodes = [n for n in interested.get(network_id, ()) if run.node_status(n) == "ready"]
+    for network_id, resting in list(pass_.cluster.resting.items()):
+        nodes = [n for n in interested.get(network_id, ()) if pass_.node_status(n) == "ready"]
         for address, record in list(resting.items()):
-            until = run.observed.resting_since.get((network_id, address), run.now) + REST
+            until = pass_.observed.resting_since.get((network_id, address), pass_.now) + REST
             # A fixed address has one owner, which waits for it: nodes' word is enough.
-            if run.now < until and not run.addresses.is_fixed(network_id, address):
-                run.look_again(until)
+            if pass_.now < until and not pass_.addresses.is_fixed(network_id, address):
+                pass_.look_again(until)
                 continue
-            version = run.cluster.version(RESTING.key_of(record))
-            if all(run.observed.acknowledged.get(n, 0) >= version for n in nodes):
-                run.draft.delete(RESTING, record)
-                run.look_again(run.now)  # what it kept from going may go now
-    for network in list(run.cluster.networks.values()):
-        if not network.retired or run.cluster.resting.get(network.id):
+            version = pass_.cluster.version(RESTING.key_of(record))
+            if all(pass_.observed.acknowledged.get(n, 0) >= version for n in nodes):
+                pass_.draft.delete(RESTING, record)
+                pass_.look_again(pass_.now)  # what it kept from going may go now
+    for network in list(pass_.cluster.networks.values()):
+        if not network.retired or pass_.cluster.resting.get(network.id):
             continue
-        if run.cluster.by_network.get(network.id) or run.cluster.vips.get(network.id):
+        if pass_.cluster.by_network.get(network.id) or pass_.cluster.vips.get(network.id):
             continue
-        run.draft.delete(NETWORKS, network)
-        for lease in run.cluster.leases.get(network.id, {}).values():
-            run.draft.delete(LEASES, lease)
+        pass_.draft.delete(NETWORKS, network)
+        for lease in pass_.cluster.leases.get(network.id, {}).values():
+            pass_.draft.delete(LEASES, lease)

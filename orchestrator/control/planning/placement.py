@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.node_view import node_view
 from orchestrator.control.mirror.records import VOLUMES, Volume
 from orchestrator.control.planning.networks import find_network
 from orchestrator.store import keys
@@ -24,61 +25,61 @@ FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
 FREE_PORTS = range(30000, 32768)  # for host ports the file leaves open
 
 
-def place_pending(run: Pass, waiting: list[Task], pinned: dict[str, str]) -> None:
+def place_pending(pass_: Pass, waiting: list[Task], pinned: dict[str, str]) -> None:
     """Assign what can be assigned; ``pinned`` maps tasks of global services to their node."""
     if not waiting:
         return
-    view = cluster_view(run)
+    view = cluster_view(pass_)
     pending = []
     found: dict[str, Effective] = {}
     stacks = {task.stack for task in waiting}
     slots: dict[tuple[str, str, int], list[Task]] = defaultdict(list)
     for stack in stacks:
-        for other in run.draft.tasks(stack).values():
+        for other in pass_.draft.tasks(stack).values():
             if other.node is not None and other.state not in FINAL:
                 slots[(stack, other.service, other.slot)].append(other)
     for task in waiting:
-        effective = run.specs.of(task.stack, task.release, task.service)
+        effective = pass_.specs.of(task.stack, task.release, task.service)
         if effective is None:
             continue
         found[task.id] = effective
         slot = slots.get((task.stack, task.service, task.slot), [])
-        pending.append(_pending(run, task, effective, pinned.get(task.id), slot))
+        pending.append(_pending(pass_, task, effective, pinned.get(task.id), slot))
     result = place(view, pending, seed=0)
     for task in waiting:
         node = result.assigned.get(task.id)
         if node is None:
-            _wait(run, task, result.refused.get(task.id, "its release is not there"))
+            _wait(pass_, task, result.refused.get(task.id, "its release is not there"))
         else:
-            _assign(run, task, found[task.id], node, view)
+            _assign(pass_, task, found[task.id], node, view)
 
 
-def _wait(run: Pass, task: Task, reason: str) -> None:
+def _wait(pass_: Pass, task: Task, reason: str) -> None:
     status = task.status
     if status.state is not TaskState.PENDING or task.pending_reason != reason:
         status = status.model_copy(update={"state": TaskState.PENDING})
-        run.draft.put_task(task.model_copy(update={"status": status, "pending_reason": reason}))
-    elif run.draft.cluster.tasks.get(task.id) is not task:
-        run.draft.put_task(task)
+        pass_.draft.put_task(task.model_copy(update={"status": status, "pending_reason": reason}))
+    elif pass_.draft.cluster.tasks.get(task.id) is not task:
+        pass_.draft.put_task(task)
 
 
-def _assign(run: Pass, task: Task, effective: Effective, node: str, view: ClusterView) -> None:
+def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: ClusterView) -> None:
     addresses: dict[str, str] = {}
     if effective.task.network_mode == "overlay":
         for attachment in effective.task.networks:
             spec = effective.spec.networks.get(attachment.network)
-            network = find_network(run, task.stack, spec) if spec is not None else None
+            network = find_network(pass_, task.stack, spec) if spec is not None else None
             if network is None:
-                _wait(run, task, f"network {attachment.network} is not there yet")
+                _wait(pass_, task, f"network {attachment.network} is not there yet")
                 return
-            given = run.addresses.for_task(network, node, attachment.ipv4_address)
+            given = pass_.addresses.for_task(network, node, attachment.ipv4_address)
             if given.refused:
-                _wait(run, task, given.refused)
+                _wait(pass_, task, given.refused)
                 return
             addresses[network.id] = given.address
-    _settle_volumes(run, task, effective, node)
+    _settle_volumes(pass_, task, effective, node)
     status = task.status.model_copy(update={"state": TaskState.ASSIGNED})
-    run.draft.put_task(
+    pass_.draft.put_task(
         task.model_copy(
             update={
                 "node": node,
@@ -110,52 +111,52 @@ def _host_ports(effective: Effective, node: NodeView) -> dict[str, int]:
     return chosen
 
 
-def _settle_volumes(run: Pass, task: Task, effective: Effective, node: str) -> None:
+def _settle_volumes(pass_: Pass, task: Task, effective: Effective, node: str) -> None:
     for mount in effective.task.mounts:
         if mount.type != "volume" or mount.source is None:
             continue
         name = effective.volume_name(mount.source, task.slot)
-        present = run.draft.get(keys.volume(name), run.cluster.volumes.get(name))
+        present = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
         if present is None:
-            run.draft.put(
+            pass_.draft.put(
                 VOLUMES,
                 Volume(
                     name=name,
                     stack=task.stack,
                     key=mount.source,
                     node=node,
-                    created_at=run.wall,
+                    created_at=pass_.wall,
                 ),
             )
 
 
-def homes(run: Pass, effective: Effective, slot: int) -> tuple[Home, ...]:
+def homes(pass_: Pass, effective: Effective, slot: int) -> tuple[Home, ...]:
     """Return what ties a task of the service to one node."""
     found: dict[str, Home] = {}
     for mount in effective.task.mounts:
         if mount.type == "volume" and mount.source is not None:
             name = effective.volume_name(mount.source, slot)
-            volume = run.draft.get(keys.volume(name), run.cluster.volumes.get(name))
+            volume = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
             node = volume.node if volume is not None else None
-            where = f" (its data is on {node_name(run, node)})" if node else ""
+            where = f" (its data is on {node_name(pass_, node)})" if node else ""
             found[name] = Home(f"volume {name}{where}", f"volume {name}", node or None)
         elif mount.type == "bind" and mount.relative:
-            client = client_node(run, effective)
+            client = client_node(pass_, effective)
             host = effective.client.hostname or "the machine the command ran on"
             what = f"path {mount.source} of {host}"
             found["client"] = Home(what, "client", client or "?")
     return tuple(found[key] for key in sorted(found))
 
 
-def node_name(run: Pass, node: str | None) -> str:
+def node_name(pass_: Pass, node: str | None) -> str:
     """Return a node's name for people."""
-    record = run.cluster.nodes.get(node or "")
+    record = pass_.cluster.nodes.get(node or "")
     return record.name if record is not None else f"{node}, which left the cluster"
 
 
-def client_node(run: Pass, effective: Effective) -> str | None:
+def client_node(pass_: Pass, effective: Effective) -> str | None:
     """Return the node that is the machine the CLI ran on, or None."""
-    return node_of_client(run.cluster.nodes, effective.client.boot_id)
+    return node_of_client(pass_.cluster.nodes, effective.client.boot_id)
 
 
 def node_of_client(nodes: object, boot_id: str) -> str | None:
@@ -170,7 +171,7 @@ def node_of_client(nodes: object, boot_id: str) -> str | None:
 
 
 def _pending(
-    run: Pass, task: Task, effective: Effective, pinned: str | None, slot: list[Task]
+    pass_: Pass, task: Task, effective: Effective, pinned: str | None, slot: list[Task]
 ) -> Pending:
     service = effective.service
     reserved = effective.task.resources.reservations
@@ -192,23 +193,23 @@ def _pending(
             for p in effective.task.ports
             if p.mode == "host" and p.published
         ),
-        homes=homes(run, effective, task.slot),
+        homes=homes(pass_, effective, task.slot),
         image=effective.task.image_digest,
         node=pinned,
         instead_of=replaced.node if replaced is not None else None,
-        instead_use=_reserved(run, replaced) if replaced is not None else (0.0, 0),
+        instead_use=_reserved(pass_, replaced) if replaced is not None else (0.0, 0),
     )
 
 
-def _reserved(run: Pass, task: Task) -> tuple[float, int]:
-    effective = run.specs.of(task.stack, task.release, task.service)
+def _reserved(pass_: Pass, task: Task) -> tuple[float, int]:
+    effective = pass_.specs.of(task.stack, task.release, task.service)
     if effective is None:
         return 0.0, 0
     reserved = effective.task.resources.reservations
     return reserved.cpus, reserved.memory
 
 
-def cluster_view(run: Pass) -> ClusterView:
+def cluster_view(pass_: Pass) -> ClusterView:
     """Return the scheduler's view: nodes with what is reserved on them, O(tasks + nodes)."""
     cpus: dict[str, float] = defaultdict(float)
     memory: dict[str, int] = defaultdict(int)
@@ -216,17 +217,17 @@ def cluster_view(run: Pass) -> ClusterView:
     hashes: dict[str, Counter[str]] = defaultdict(Counter)
     ports: dict[str, set[HostPort]] = defaultdict(set)
     failures: dict[str, Counter[str]] = defaultdict(Counter)
-    for task in run.draft.all_tasks():
+    for task in pass_.draft.all_tasks():
         node = task.node
         if node is None:
             continue
         if task.state in FINAL:
-            ended = run.observed.mark(task.id).ended_at
-            recent = ended is None or run.now - ended < FAILURE_MEMORY
+            ended = pass_.observed.mark(task.id).ended_at
+            recent = ended is None or pass_.now - ended < FAILURE_MEMORY
             if recent and task.state in (TaskState.FAILED, TaskState.REJECTED):
                 failures[node][task.spec_hash] += 1
             continue
-        used = _reserved(run, task)
+        used = _reserved(pass_, task)
         cpus[node] += used[0]
         memory[node] += used[1]
         if task.desired in (Desired.PREPARED, Desired.RUNNING):
@@ -234,26 +235,12 @@ def cluster_view(run: Pass) -> ClusterView:
             hashes[node][task.spec_hash] += 1
         for name, number in task.host_ports.items():
             ports[node].add(HostPort(number, name.partition("/")[2]))
-    ingress = _ingress_ports(run)
+    ingress = _ingress_ports(pass_)
     nodes = {}
-    for node_id, record in run.cluster.nodes.items():
-        condition = run.cluster.conditions.get(node_id)
-        facts = record.facts
-        nodes[node_id] = NodeView(
-            id=node_id,
-            name=record.name,
-            status=condition.status if condition is not None else "unknown",
-            availability="drain" if record.removing else record.availability,
-            reason=condition.reason if condition is not None else "",
-            hostname=facts.hostname,
-            role="worker" if record.address else "manager",
-            labels=record.labels,
-            os=facts.os,
-            arch=facts.arch,
-            cpus=facts.cpus,
-            memory=facts.memory,
-            listening=frozenset(facts.listening),
-            images=frozenset(facts.images),
+    for node_id, record in pass_.cluster.nodes.items():
+        nodes[node_id] = node_view(
+            pass_.cluster,
+            record,
             failures=failures[node_id],
             use=Use(
                 cpus=cpus[node_id],
@@ -267,12 +254,12 @@ def cluster_view(run: Pass) -> ClusterView:
     return ClusterView(nodes)
 
 
-def _ingress_ports(run: Pass) -> set[HostPort]:
+def _ingress_ports(pass_: Pass) -> set[HostPort]:
     """Return the ports every node accepts for published services."""
     found = set()
-    for stack in run.cluster.stacks.values():
-        release = run.cluster.releases.get((stack.name, stack.release))
-        spec = run.cluster.spec_of(release) if release is not None else None
+    for stack in pass_.cluster.stacks.values():
+        release = pass_.cluster.releases.get((stack.name, stack.release))
+        spec = pass_.cluster.spec_of(release) if release is not None else None
         if spec is None or stack.desired != "up":
             continue
         for service in spec.services.values():

@@ -21,37 +21,37 @@ REQUEST_GRACE = 24 * 3600.0  # seconds in which a repeated request is recognised
 CONTENT_GRACE = 3600.0  # seconds a version may be unused: a deploy under way may want it
 
 
-def trim_releases(run: Pass, stack: Stack) -> None:
+def trim_releases(pass_: Pass, stack: Stack) -> None:
     """Drop the stack's oldest releases beyond the limit."""
-    known = run.cluster.stack_releases.get(stack.name, {})
+    known = pass_.cluster.stack_releases.get(stack.name, {})
     if len(known) <= RELEASES_KEPT:
         return
-    needed = {task.release for task in run.draft.tasks(stack.name).values()}
+    needed = {task.release for task in pass_.draft.tasks(stack.name).values()}
     needed |= {stack.release, stack.running}
     for number in sorted(known)[: len(known) - RELEASES_KEPT]:
         if number not in needed:
-            run.draft.delete(RELEASES, known[number])
+            pass_.draft.delete(RELEASES, known[number])
 
 
-def sweep(run: Pass) -> None:
+def sweep(pass_: Pass) -> None:
     """Drop parts and contents that no kept release refers to, unused leases, old requests."""
-    empty_leases(run.draft)
-    for key, made in run.cluster.requests.items():
-        if run.wall - made.at > REQUEST_GRACE:
-            run.draft.writes[keys.idempotency(key)] = None
-    used_parts = {release.spec for release in run.cluster.releases.values()}
-    for digest in run.cluster.parts:
+    empty_leases(pass_.draft)
+    for key, made in pass_.cluster.requests.items():
+        if pass_.wall - made.at > REQUEST_GRACE:
+            pass_.draft.writes[keys.idempotency(key)] = None
+    used_parts = {release.spec for release in pass_.cluster.releases.values()}
+    for digest in pass_.cluster.parts:
         if digest not in used_parts:
-            run.draft.writes[keys.part(digest)] = None
-    if not run.cluster.contents:
+            pass_.draft.writes[keys.part(digest)] = None
+    if not pass_.cluster.contents:
         return
     used = set()
     for digest in used_parts:
-        spec = run.cluster.parts.get(digest)
+        spec = pass_.cluster.parts.get(digest)
         if spec is not None:
             used |= {c.content for c in (*spec.secrets.values(), *spec.configs.values())}
             for service in spec.services.values():
                 used |= {r.content for r in (*service.task.secrets, *service.task.configs)}
-    for content in run.cluster.contents.values():
-        if content.id not in used and run.wall - content.created_at > CONTENT_GRACE:
-            run.draft.delete(CONTENTS, content)
+    for content in pass_.cluster.contents.values():
+        if content.id not in used and pass_.wall - content.created_at > CONTENT_GRACE:
+            pass_.draft.delete(CONTENTS, content)

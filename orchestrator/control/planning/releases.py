@@ -39,26 +39,26 @@ class Cause:
     log_tail: tuple[str, ...] = ()
 
 
-def target(run: Pass, stack: Stack) -> Target | None:
+def target(pass_: Pass, stack: Stack) -> Target | None:
     """Return what the stack is steered to, or None: it is kept as it is."""
-    newest = run.cluster.releases.get((stack.name, stack.release))
+    newest = pass_.cluster.releases.get((stack.name, stack.release))
     if newest is not None and newest.state in (ReleaseState.DEPLOYING, ReleaseState.DEPLOYED):
-        return _target(run, newest)
-    running = run.cluster.releases.get((stack.name, stack.running))
+        return _target(pass_, newest)
+    running = pass_.cluster.releases.get((stack.name, stack.running))
     if running is None:
         return None
     if newest is not None and newest.state is ReleaseState.ROLLED_BACK:
-        return _target(run, running, rollback=True)
-    mixed = any(t.release > stack.running for t in run.draft.tasks(stack.name).values())
-    return None if mixed else _target(run, running)
+        return _target(pass_, running, rollback=True)
+    mixed = any(t.release > stack.running for t in pass_.draft.tasks(stack.name).values())
+    return None if mixed else _target(pass_, running)
 
 
-def _target(run: Pass, release: Release, *, rollback: bool = False) -> Target | None:
-    spec = run.cluster.spec_of(release)
+def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> Target | None:
+    spec = pass_.cluster.spec_of(release)
     return None if spec is None else Target(release, spec, rollback)
 
 
-def judge(run: Pass, stack: Stack, target: Target, states: Mapping[str, ServiceState]) -> None:
+def judge(pass_: Pass, stack: Stack, target: Target, states: Mapping[str, ServiceState]) -> None:
     """Move the release on: deployed when all is as wanted, failed when that cannot come."""
     release = target.release
     if release.state is not ReleaseState.DEPLOYING:
@@ -66,67 +66,67 @@ def judge(run: Pass, stack: Stack, target: Target, states: Mapping[str, ServiceS
     for name in dependencies_of(target.spec).order:
         state = states[name]
         if state.moves.state == "failed":
-            _rollout_failed(run, stack, release, state)
+            _rollout_failed(pass_, stack, release, state)
             return
-    cause = find_cause(run, target, states)
+    cause = find_cause(pass_, target, states)
     if cause is not None:
-        fail(run, release, cause.message)
+        fail(pass_, release, cause.message)
         return
     settled = sum(state.settled for state in states.values())
     wanted = sum(len(state.wanted.slots) for state in states.values())
-    if settled == wanted and _quiet(run, stack, target, states):
-        _deployed(run, stack, release)
+    if settled == wanted and _quiet(pass_, stack, target, states):
+        _deployed(pass_, stack, release)
         return
-    since = run.observed.settled(stack.name, release.number, settled)
+    since = pass_.observed.settled(stack.name, release.number, settled)
     until = since + target.spec.deadline
-    if run.now >= until:
-        slow = stuck(run, target, states)
+    if pass_.now >= until:
+        slow = stuck(pass_, target, states)
         text = f"no progress for {target.spec.deadline:g} s: {slow}"
         broken = next((s for s in states.values() if s.moves.total > s.moves.updated), None)
         if broken is not None and _rolls_back(stack, broken, release):
-            _roll_back(run, stack, release, text)
+            _roll_back(pass_, stack, release, text)
         else:
-            fail(run, release, text)
+            fail(pass_, release, text)
         return
-    run.look_again(until)
+    pass_.look_again(until)
 
 
-def _quiet(run: Pass, stack: Stack, target: Target, states: Mapping[str, ServiceState]) -> bool:
+def _quiet(pass_: Pass, stack: Stack, target: Target, states: Mapping[str, ServiceState]) -> bool:
     """Say whether no rollout moves and nothing of removed or surplus tasks still runs."""
     if any(state.moves.state == "going" for state in states.values()):
         return False
     return not any(
-        task.state not in FINAL and run.node_status(task.node) != "down" and not task.live
-        for task in run.draft.tasks(stack.name).values()
+        task.state not in FINAL and pass_.node_status(task.node) != "down" and not task.live
+        for task in pass_.draft.tasks(stack.name).values()
     ) and all(
         task.service in target.spec.services or not task.live
-        for task in run.draft.tasks(stack.name).values()
+        for task in pass_.draft.tasks(stack.name).values()
     )
 
 
-def _deployed(run: Pass, stack: Stack, release: Release) -> None:
-    run.draft.put(
+def _deployed(pass_: Pass, stack: Stack, release: Release) -> None:
+    pass_.draft.put(
         RELEASES,
         release.model_copy(
             update={
                 "state": ReleaseState.DEPLOYED,
                 "reason": "",
-                "finished_at": run.wall,
+                "finished_at": pass_.wall,
             }
         ),
     )
-    run.draft.put(STACKS, stack.model_copy(update={"running": release.number}))
+    pass_.draft.put(STACKS, stack.model_copy(update={"running": release.number}))
 
 
-def fail(run: Pass, release: Release, reason: str) -> None:
+def fail(pass_: Pass, release: Release, reason: str) -> None:
     """Mark a release as failed; what runs is left as it is."""
-    run.draft.put(
+    pass_.draft.put(
         RELEASES,
         release.model_copy(
             update={
                 "state": ReleaseState.FAILED,
                 "reason": reason,
-                "finished_at": run.wall,
+                "finished_at": pass_.wall,
             }
         ),
     )
@@ -137,38 +137,38 @@ def _rolls_back(stack: Stack, state: ServiceState, release: Release) -> bool:
     return action == "rollback" and 0 < stack.running < release.number
 
 
-def _rollout_failed(run: Pass, stack: Stack, release: Release, state: ServiceState) -> None:
-    cause = worst(run, stack.name, state)
+def _rollout_failed(pass_: Pass, stack: Stack, release: Release, state: ServiceState) -> None:
+    cause = worst(pass_, stack.name, state)
     text = f"update of {state.name} failed: {state.moves.reason}"
     if cause is not None:
         text += f"; {cause.message}"
     if _rolls_back(stack, state, release):
-        _roll_back(run, stack, release, text)
+        _roll_back(pass_, stack, release, text)
     else:
-        fail(run, release, f"{text}; the update is paused")
+        fail(pass_, release, f"{text}; the update is paused")
 
 
-def _roll_back(run: Pass, stack: Stack, release: Release, reason: str) -> None:
-    run.draft.put(
+def _roll_back(pass_: Pass, stack: Stack, release: Release, reason: str) -> None:
+    pass_.draft.put(
         RELEASES,
         release.model_copy(
             update={
                 "state": ReleaseState.ROLLED_BACK,
                 "reason": f"{reason}; rolled back to release {stack.running}",
-                "finished_at": run.wall,
+                "finished_at": pass_.wall,
             }
         ),
     )
 
 
-def find_cause(run: Pass, target: Target, states: Mapping[str, ServiceState]) -> Cause | None:
+def find_cause(pass_: Pass, target: Target, states: Mapping[str, ServiceState]) -> Cause | None:
     """Return what makes the release impossible, the root before what it blocks."""
     graph = dependencies_of(target.spec)
     for name in graph.order:
         state = states[name]
         if state.networks:
             return Cause(f"{name}: {state.networks}", service=name)
-        cause = _service_failed(run, target, state)
+        cause = _service_failed(pass_, target, state)
         if cause is None or _optional(target.spec, name):
             continue
         blocked = sorted(
@@ -198,35 +198,37 @@ def _optional(spec: StackSpec, name: str) -> bool:
     return bool(edges) and not any(edge.required for edge in edges)
 
 
-def _service_failed(run: Pass, target: Target, state: ServiceState) -> Cause | None:
+def _service_failed(pass_: Pass, target: Target, state: ServiceState) -> Cause | None:
     for task in failed_for_good(state):
-        return explain_task(run.cluster, run.draft.task(task.id), state.plan.gave_up[task.slot])
+        return explain_task(pass_.cluster, pass_.draft.task(task.id), state.plan.gave_up[task.slot])
     mine = [
         t for t in state.replicas if t.release == target.release.number and t.broken and not t.going
     ]
     rejections = [t for t in mine if t.state is TaskState.REJECTED]
-    limit = min(ATTEMPTS, max(1, len(run.cluster.nodes)))
+    limit = min(ATTEMPTS, max(1, len(pass_.cluster.nodes)))
     for task in rejections:
         if task.attempt + 1 >= limit:
-            return explain_task(run.cluster, run.draft.task(task.id), "")
+            return explain_task(pass_.cluster, pass_.draft.task(task.id), "")
     for task in mine:
         if task.attempt + 1 >= ATTEMPTS:
-            return explain_task(run.cluster, run.draft.task(task.id), "it failed again and again")
+            return explain_task(
+                pass_.cluster, pass_.draft.task(task.id), "it failed again and again"
+            )
     for task in state.replicas:
         crashing = task.restarts >= CRASHES and not task.was_ready
         if crashing and task.live and task.release == target.release.number:
             return explain_task(
-                run.cluster,
-                run.draft.task(task.id),
+                pass_.cluster,
+                pass_.draft.task(task.id),
                 f"restarted {task.restarts} times and never ready",
             )
     return None
 
 
-def worst(run: Pass, stack: str, state: ServiceState) -> Cause | None:
+def worst(pass_: Pass, stack: str, state: ServiceState) -> Cause | None:
     """Return the explanation by the newest task of the service that went wrong."""
-    tasks = [run.draft.task(t.id) for t in state.replicas if t.broken or not t.ready]
-    return explain_newest(run.cluster, [t for t in tasks if t is not None and t.stack == stack])
+    tasks = [pass_.draft.task(t.id) for t in state.replicas if t.broken or not t.ready]
+    return explain_newest(pass_.cluster, [t for t in tasks if t is not None and t.stack == stack])
 
 
 def explain_newest(cluster: Cluster, tasks: Iterable[Task]) -> Cause | None:
@@ -266,7 +268,7 @@ def explain_task(cluster: Cluster, task: Task | None, verdict: str) -> Cause:
     return Cause(text, task.service, task.id, code, task.status.log_tail)
 
 
-def stuck(run: Pass, target: Target, states: Mapping[str, ServiceState]) -> str:
+def stuck(pass_: Pass, target: Target, states: Mapping[str, ServiceState]) -> str:
     """Return who the release waits for, in one line."""
     parts = []
     for name in dependencies_of(target.spec).order:
@@ -276,7 +278,7 @@ def stuck(run: Pass, target: Target, states: Mapping[str, ServiceState]) -> str:
         if state.waits_for:
             parts.append(f"{name} waits for {state.waits_for}")
             continue
-        waiting = [run.draft.task(t.id) for t in state.replicas if t.live and not t.ready]
+        waiting = [pass_.draft.task(t.id) for t in state.replicas if t.live and not t.ready]
         words = sorted({_words(t) for t in waiting if t is not None})
         parts.append(
             f"{name} has {state.settled} of {len(state.wanted.slots)} ready"

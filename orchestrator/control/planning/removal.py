@@ -33,22 +33,22 @@ OVER = frozenset(
 )
 
 
-def plan_removal(run: Pass, stack: Stack) -> None:
+def plan_removal(pass_: Pass, stack: Stack) -> None:
     """Move ``corral down`` on; the stack's record goes with its last task."""
-    end_releases(run, stack, "the stack was removed")
-    if not _stop_in_reverse(run, stack, Desired.REMOVED):
+    end_releases(pass_, stack, "the stack was removed")
+    if not _stop_in_reverse(pass_, stack, Desired.REMOVED):
         return
-    drop_vips(run, stack.name, set())
-    retire_networks(run, stack.name, set())
-    if run.draft.tasks(stack.name):
+    drop_vips(pass_, stack.name, set())
+    retire_networks(pass_, stack.name, set())
+    if pass_.draft.tasks(stack.name):
         return  # of nodes that do not answer; the record goes with them
     if stack.remove_volumes:
-        if any(v.stack == stack.name for v in run.cluster.volumes.values()):
+        if any(v.stack == stack.name for v in pass_.cluster.volumes.values()):
             return  # control.py has the nodes delete the data, then forgets the records
-        for number, release in run.cluster.stack_releases.get(stack.name, {}).items():
+        for number, release in pass_.cluster.stack_releases.get(stack.name, {}).items():
             assert number == release.number
-            run.draft.delete(RELEASES, release)
-    run.draft.delete(STACKS, stack)
+            pass_.draft.delete(RELEASES, release)
+    pass_.draft.delete(STACKS, stack)
 
 
 def volumes_to_remove(cluster: Cluster, stack: Stack) -> list[str]:
@@ -59,55 +59,55 @@ def volumes_to_remove(cluster: Cluster, stack: Stack) -> list[str]:
     return [v.name for v in cluster.volumes.values() if v.stack == stack.name]
 
 
-def forget_volume(run: Pass, name: str) -> None:
+def forget_volume(pass_: Pass, name: str) -> None:
     """Drop the record of a volume whose data is gone."""
-    volume = run.draft.get(keys.volume(name), run.cluster.volumes.get(name))
+    volume = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
     if volume is not None:
-        run.draft.delete(VOLUMES, volume)
+        pass_.draft.delete(VOLUMES, volume)
 
 
-def plan_stop(run: Pass, stack: Stack) -> None:
+def plan_stop(pass_: Pass, stack: Stack) -> None:
     """Move ``corral stop`` on: everything shut down, nothing forgotten."""
-    end_releases(run, stack, "the stack was stopped")
-    _stop_in_reverse(run, stack, Desired.SHUTDOWN)
+    end_releases(pass_, stack, "the stack was stopped")
+    _stop_in_reverse(pass_, stack, Desired.SHUTDOWN)
 
 
-def end_releases(run: Pass, stack: Stack, reason: str) -> None:
+def end_releases(pass_: Pass, stack: Stack, reason: str) -> None:
     """Supersede a release that was still under way."""
-    release = run.cluster.releases.get((stack.name, stack.release))
+    release = pass_.cluster.releases.get((stack.name, stack.release))
     if release is not None and release.state not in OVER:
-        run.draft.put(
+        pass_.draft.put(
             RELEASES,
             release.model_copy(
                 update={
                     "state": ReleaseState.SUPERSEDED,
                     "reason": reason,
-                    "finished_at": run.wall,
+                    "finished_at": pass_.wall,
                 }
             ),
         )
 
 
-def _graph(run: Pass, stack: Stack) -> Dependencies:
-    numbers = {t.release for t in run.draft.tasks(stack.name).values()} | {stack.release}
+def _graph(pass_: Pass, stack: Stack) -> Dependencies:
+    numbers = {t.release for t in pass_.draft.tasks(stack.name).values()} | {stack.release}
     for number in sorted(numbers, reverse=True):
-        release = run.cluster.releases.get((stack.name, number))
-        spec = run.cluster.spec_of(release) if release is not None else None
+        release = pass_.cluster.releases.get((stack.name, number))
+        spec = pass_.cluster.spec_of(release) if release is not None else None
         if spec is not None:
             return dependencies_of(spec)
     return Dependencies(StackSpec(name=stack.name))
 
 
-def _stop_in_reverse(run: Pass, stack: Stack, final: Desired) -> bool:
+def _stop_in_reverse(pass_: Pass, stack: Stack, final: Desired) -> bool:
     """Stop what may be stopped; say whether nothing that answers is left."""
-    graph = _graph(run, stack)
+    graph = _graph(pass_, stack)
     tasks: dict[str, list[Task]] = {}
-    for task in run.draft.tasks(stack.name).values():
+    for task in pass_.draft.tasks(stack.name).values():
         tasks.setdefault(task.service, []).append(task)
 
     def over(name: str) -> bool:
         return not any(
-            t.state not in FINAL and t.node is not None and run.node_status(t.node) != "down"
+            t.state not in FINAL and t.node is not None and pass_.node_status(t.node) != "down"
             for t in tasks.get(name, ())
         )
 
@@ -117,11 +117,11 @@ def _stop_in_reverse(run: Pass, stack: Stack, final: Desired) -> bool:
             done = False
             continue
         for task in found:
-            stopping.begin(run, task, graceful=False, final=final, grace=stack.stop_timeout)
-            left = run.draft.task(task.id)
+            stopping.begin(pass_, task, graceful=False, final=final, grace=stack.stop_timeout)
+            left = pass_.draft.task(task.id)
             if left is None:
                 continue
-            heard = run.node_status(task.node) != "down"
+            heard = pass_.node_status(task.node) != "down"
             waiting = final is Desired.REMOVED or task.state not in FINAL
             done = done and not (heard and waiting)
     return done

@@ -28,115 +28,115 @@ log = logging.getLogger(__name__)
 AFTER_MISTAKE = 5.0
 
 
-def look(run: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float | None]:
+def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float | None]:
     """Decide for these stacks; return for each when it must be looked at again."""
     due: dict[str, float | None] = {}
     pinned: dict[str, str] = {}
-    _reserve_fixed(run)
+    _reserve_fixed(pass_)
     names = sorted(stacks)
     leaving = {
         n
         for name in names
-        for t in run.cluster.by_stack.get(name, {}).values()
+        for t in pass_.cluster.by_stack.get(name, {}).values()
         if t.leaving
         for n in t.addresses
     }
     interested = out.interested(leaving)
     for name in names:
-        run.wake = None
-        stack = run.cluster.stacks.get(name)
+        pass_.wake = None
+        stack = pass_.cluster.stacks.get(name)
         try:
             if stack is not None:
-                _look_at(run, stack, pinned)
+                _look_at(pass_, stack, pinned)
             else:
-                _strays(run, name)
+                _strays(pass_, name)
         except Exception:
             # A mistake of ours about one stack must not stop the care for all others; what was
             # decided so far is valid by itself, and the stack is looked at again.
             log.exception("planning failed", extra={"stack": name})
-            run.look_again(run.now + AFTER_MISTAKE)
-        for task in list(run.draft.tasks(name).values()):
-            stopping.advance(run, task, interested)
-        due[name] = run.wake
+            pass_.look_again(pass_.now + AFTER_MISTAKE)
+        for task in list(pass_.draft.tasks(name).values()):
+            stopping.advance(pass_, task, interested)
+        due[name] = pass_.wake
     waiting = [
         task
         for name in names
-        for task in run.draft.tasks(name).values()
+        for task in pass_.draft.tasks(name).values()
         if task.live and task.state in (TaskState.NEW, TaskState.PENDING)
     ]
-    place_pending(run, waiting, pinned)
+    place_pending(pass_, waiting, pinned)
     return due
 
 
-def _look_at(run: Pass, stack: Stack, pinned: dict[str, str]) -> None:
-    _orphans(run, stack.name)
+def _look_at(pass_: Pass, stack: Stack, pinned: dict[str, str]) -> None:
+    _orphans(pass_, stack.name)
     match stack.desired:
         case "removed":
-            removal.plan_removal(run, stack)
+            removal.plan_removal(pass_, stack)
             return
         case "stopped":
-            removal.plan_stop(run, stack)
+            removal.plan_stop(pass_, stack)
             return
         case "up":
             pass
-    target = releases.target(run, stack)
+    target = releases.target(pass_, stack)
     if target is None:
-        plan_frozen(run, stack)
+        plan_frozen(pass_, stack)
         return
     if target.release.state is ReleaseState.DEPLOYING:
-        problem = networks.ensure_networks(run, stack.name, target.spec)
+        problem = networks.ensure_networks(pass_, stack.name, target.spec)
         if problem:
-            releases.fail(run, target.release, problem)
+            releases.fail(pass_, target.release, problem)
             return
-    states = plan_services(run, stack, target, pinned)
-    releases.judge(run, stack, target, states)
+    states = plan_services(pass_, stack, target, pinned)
+    releases.judge(pass_, stack, target, states)
     if target.release.state is ReleaseState.DEPLOYED:
-        networks.drop_vips(run, stack.name, set(target.spec.services))
+        networks.drop_vips(pass_, stack.name, set(target.spec.services))
         keep = {
             found.id
             for wanted in target.spec.networks.values()
-            if (found := networks.find_network(run, stack.name, wanted)) is not None
+            if (found := networks.find_network(pass_, stack.name, wanted)) is not None
         }
-        networks.retire_networks(run, stack.name, keep)
-    reaper.trim_releases(run, stack)
+        networks.retire_networks(pass_, stack.name, keep)
+    reaper.trim_releases(pass_, stack)
 
 
-def _orphans(run: Pass, stack: str) -> None:
+def _orphans(pass_: Pass, stack: str) -> None:
     """Forget tasks of nodes that left the cluster: nobody can be asked any more."""
-    for task in list(run.draft.tasks(stack).values()):
-        if task.node is not None and task.node not in run.cluster.nodes:
-            run.draft.delete_task(task)
+    for task in list(pass_.draft.tasks(stack).values()):
+        if task.node is not None and task.node not in pass_.cluster.nodes:
+            pass_.draft.delete_task(task)
             if task.state not in FINAL:
-                run.notes.append(
+                pass_.notes.append(
                     ("task.orphaned", stack, f"{task.name} was lost: its node left the cluster")
                 )
 
 
-def _strays(run: Pass, stack: str) -> None:
+def _strays(pass_: Pass, stack: str) -> None:
     """Remove tasks whose stack has no record."""
-    _orphans(run, stack)
-    for task in list(run.draft.tasks(stack).values()):
-        stopping.begin(run, task, graceful=False)
+    _orphans(pass_, stack)
+    for task in list(pass_.draft.tasks(stack).values()):
+        stopping.begin(pass_, task, graceful=False)
 
 
-def _reserve_fixed(run: Pass) -> None:
+def _reserve_fixed(pass_: Pass) -> None:
     """Keep fixed addresses of all stacks from being given to other tasks."""
-    for stack in run.cluster.stacks.values():
-        release = run.cluster.releases.get((stack.name, stack.release))
-        spec = run.cluster.spec_of(release) if release is not None else None
+    for stack in pass_.cluster.stacks.values():
+        release = pass_.cluster.releases.get((stack.name, stack.release))
+        spec = pass_.cluster.spec_of(release) if release is not None else None
         for service in spec.services.values() if spec is not None else ():
             for attachment in service.task.networks:
                 if attachment.ipv4_address is None or spec is None:
                     continue
                 wanted = spec.networks.get(attachment.network)
-                found = networks.find_network(run, stack.name, wanted) if wanted else None
+                found = networks.find_network(pass_, stack.name, wanted) if wanted else None
                 if found is not None:
-                    run.addresses.reserve_fixed(found.id, attachment.ipv4_address)
+                    pass_.addresses.reserve_fixed(found.id, attachment.ipv4_address)
 
 
-def look_over(run: Pass, out: Outgoing) -> None:
+def look_over(pass_: Pass, out: Outgoing) -> None:
     """Decide what belongs to no stack: addresses that rested, leases and contents unused."""
-    run.wake = None
-    _reserve_fixed(run)
-    networks.rest_over(run, out.interested(n for n, r in run.cluster.resting.items() if r))
-    reaper.sweep(run)
+    pass_.wake = None
+    _reserve_fixed(pass_)
+    networks.rest_over(pass_, out.interested(n for n, r in pass_.cluster.resting.items() if r))
+    reaper.sweep(pass_)

@@ -20,7 +20,7 @@ UNPLACED = frozenset({TaskState.NEW, TaskState.PENDING})
 
 
 def begin(
-    run: Pass,
+    pass_: Pass,
     task: Task,
     *,
     graceful: bool = True,
@@ -29,47 +29,48 @@ def begin(
 ) -> None:
     """Start stopping a task; repeating it changes nothing."""
     if task.state in UNPLACED or task.node is None:
-        run.draft.delete_task(task)
+        pass_.draft.delete_task(task)
         return
-    if task.node not in run.cluster.nodes:
-        run.draft.delete_task(task)  # its node left the cluster: nobody is there to ask
+    if task.node not in pass_.cluster.nodes:
+        pass_.draft.delete_task(task)  # its node left the cluster: nobody is there to ask
         return
     if task.desired in (Desired.REMOVED, final):
         # Asked again with less patience, as by a second Ctrl-C: the clock runs from the first.
         sooner = grace is not None and (task.grace is None or grace < task.grace)
         if sooner and task.state not in FINAL:
-            run.draft.put_task(task.model_copy(update={"grace": grace}))
+            pass_.draft.put_task(task.model_copy(update={"grace": grace}))
         return
     if graceful and task.status.ready and task.addresses and task.state not in FINAL:
         if not task.leaving:
-            run.draft.put_task(task.model_copy(update={"leaving": True}))
+            pass_.draft.put_task(task.model_copy(update={"leaving": True}))
         return
     update: dict[str, object] = {"desired": final, "leaving": True}
     if grace is not None:
         update["grace"] = grace
-    run.draft.put_task(task.model_copy(update=update))
+    pass_.draft.put_task(task.model_copy(update=update))
 
 
-def advance(run: Pass, task: Task, interested: Mapping[str, set[str]]) -> None:
+def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> None:
     """Stop a withdrawn task once every ready node that knew its endpoints let go of them."""
     if not task.leaving or task.desired not in (Desired.PREPARED, Desired.RUNNING):
         return
-    mark = run.observed.mark(task.id)
+    mark = pass_.observed.mark(task.id)
     if mark.leaving_since is None:
         return  # written in this very pass
     nodes: set[str] = set().union(*(interested.get(n, set()) for n in task.addresses))
     late = sorted(
         n
         for n in nodes
-        if run.node_status(n) == "ready" and run.observed.acknowledged.get(n, 0) < mark.withdrawn
+        if pass_.node_status(n) == "ready"
+        and pass_.observed.acknowledged.get(n, 0) < mark.withdrawn
     )
     until = mark.leaving_since + ACK_LIMIT
-    if late and run.now < until and task.state not in FINAL:
-        run.look_again(until)
+    if late and pass_.now < until and task.state not in FINAL:
+        pass_.look_again(until)
         return
     if late and task.state not in FINAL:
-        names = ", ".join(run.cluster.nodes[n].name for n in late if n in run.cluster.nodes)
-        run.notes.append(
+        names = ", ".join(pass_.cluster.nodes[n].name for n in late if n in pass_.cluster.nodes)
+        pass_.notes.append(
             (
                 "endpoint.late",
                 task.stack,
@@ -79,10 +80,10 @@ def advance(run: Pass, task: Task, interested: Mapping[str, set[str]]) -> None:
                 ),
             )
         )
-    run.draft.put_task(task.model_copy(update={"desired": Desired.REMOVED}))
+    pass_.draft.put_task(task.model_copy(update={"desired": Desired.REMOVED}))
 
 
-def trim(run: Pass, tasks: list[Task], *, wanted: bool) -> None:
+def trim(pass_: Pass, tasks: list[Task], *, wanted: bool) -> None:
     """Let go of what ended in one slot: all but the newest, all where it is unwanted."""
     ended = sorted(
         (t for t in tasks if t.state in FINAL and t.desired is not Desired.REMOVED),
@@ -93,4 +94,4 @@ def trim(run: Pass, tasks: list[Task], *, wanted: bool) -> None:
         keep = []  # stopped by `corral stop`; what runs now took its place
     for task in ended:
         if task not in keep:
-            begin(run, task, graceful=False)
+            begin(pass_, task, graceful=False)

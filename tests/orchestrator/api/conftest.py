@@ -14,7 +14,7 @@ import aiohttp
 import pytest
 
 from orchestrator.api import app as api_app
-from orchestrator.api.routes import Parts
+from orchestrator.api.routes import ApiParts
 from orchestrator.errors import Unavailable
 from orchestrator.nodes.members import Nodes
 from orchestrator.store.memory import MemoryStore
@@ -80,7 +80,7 @@ class FakeAgents:
 @dataclass
 class Api:
     http: aiohttp.ClientSession
-    parts: Parts
+    parts: ApiParts
     cluster: FakeCluster
     control: FakeControl
     agents: FakeAgents
@@ -172,7 +172,7 @@ async def api(tmp_path):
         clock=clock,
         rng=random.Random(1),
     )
-    parts = Parts(
+    parts = ApiParts(
         store=store,
         cluster=cluster,
         control=control,

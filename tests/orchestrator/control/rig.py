@@ -83,6 +83,7 @@ class FakeNode:
         self.tasks: dict[str, FakeTask] = {}
         self.wanted = Objects()
         self.late = 0.0  # seconds before it acknowledges
+        self.reached: frozenset[str] = frozenset()  # tasks its kernel sends traffic to
         self.history: list[str] = []  # "web-1 running", in order
         self._session: asyncio.Task[None] | None = None
         self.dirty: set[str] = set()
@@ -122,7 +123,7 @@ class FakeNode:
             self.node.id,
             Report(full=True, tasks={t: f.status for t, f in self.tasks.items()}),
         )
-        control.acknowledged(self.node.id, self.rig.cluster.revision)
+        self._applied(self.rig.cluster.revision, self._endpoints())
         async with asyncio.TaskGroup() as group:
             group.create_task(self._listen(changed))
             group.create_task(self._speak())
@@ -134,14 +135,24 @@ class FakeNode:
             changed.clear()
             revision = self.rig.cluster.revision
             self._take()
+            endpoints = self._endpoints()
             if self.late:
-                self.rig.group.create_task(self._late(revision))
+                self.rig.group.create_task(self._late(revision, endpoints))
             else:
-                self.rig.control.acknowledged(self.node.id, revision)
+                self._applied(revision, endpoints)
 
-    async def _late(self, revision: int) -> None:
+    async def _late(self, revision: int, endpoints: frozenset[str]) -> None:
         await asyncio.sleep(self.late)
+        self._applied(revision, endpoints)
+
+    def _applied(self, revision: int, endpoints: frozenset[str]) -> None:
+        """The set has come to the kernel: only now does traffic follow it."""
+        self.reached = endpoints
         self.rig.control.acknowledged(self.node.id, revision)
+
+    def _endpoints(self) -> frozenset[str]:
+        services = self.wanted.services.values()
+        return frozenset(e.task for service in services for e in service.endpoints)
 
     async def _speak(self) -> None:
         while True:
