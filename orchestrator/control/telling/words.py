@@ -134,7 +134,7 @@ def _spec(cluster: Cluster, stack: Stack) -> StackSpec | None:
     for number in (stack.release, stack.running):
         release = cluster.releases.get((stack.name, number))
         if release is not None:
-            return cluster.spec_of(release)
+            return cluster.parts.get(release.spec)
     return None
 
 
