@@ -127,7 +127,7 @@ ROUTES: tuple[ApiRoute, ...] = (
         "/v1/stacks/{stack}/stop",
         stacks.stop,
         "Stop all tasks, keep the stack",
-        body=api.Stop,
+        body=api.StopStack,
         answer=api.StackRow,
     ),
     ApiRoute(
