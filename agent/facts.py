@@ -10,7 +10,6 @@ import itertools
 import os
 import platform
 import resource
-import shutil
 import socket
 import sys
 from pathlib import Path
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, Literal
 
 from agent.runtime.bundle import ALL_CAPABILITIES, Host
 from agent.runtime.seccomp import machine
+from specs.kit.programs import find_program
 from specs.node import NodeFacts
 
 if TYPE_CHECKING:
     from agent.config import Config
 
-_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INITS = ("/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit")
 _TOOLS = {
     "conmon": "containers cannot be run; install Debian's conmon package",
@@ -69,11 +68,6 @@ def _cgroup_mounts() -> dict[str, str]:
             if kind in ("cgroup", "cgroup2"):
                 found[left.split(" ")[4]] = kind
     return found
-
-
-def find_tool(name: str) -> str | None:
-    """Return the path of a program of the node."""
-    return shutil.which(name, path=_SEARCH)
 
 
 @functools.cache
@@ -173,7 +167,9 @@ def _memory() -> int:
 
 def probe(runtime: str, runtime_version: str) -> NodeFacts:
     """Return what this machine is."""
-    missing = [f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not find_tool(tool)]
+    missing = [
+        f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not find_program(tool)
+    ]
     warnings = []
     if not runtime:
         missing.append("crun is missing: containers cannot be run; install Debian's crun package")

@@ -1,13 +1,14 @@
-"""The Linux calls that Python 3.11 lacks: mount, pivot_root, openat2, unshare, prctl.
+"""The Linux calls that Python 3.11 lacks: mount, pivot_root, openat2, setns, inotify ...
 
-Used by the unpacking child, the overlay mounts and the volumes. Stdlib only, because the
-child that reads hostile archives imports it. Every function raises OSError with the path
-in it; none of them decides anything.
+The only place of the agent that speaks to libc (libseccomp has its own, in runtime/seccomp).
+Stdlib only, because the child that reads hostile archives imports it. Every function raises
+OSError with the path or the purpose in it; none of them decides anything.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from typing import Final
 
@@ -22,6 +23,7 @@ MS_BIND: Final = 4096
 MS_REC: Final = 16384
 MS_PRIVATE: Final = 1 << 18
 MS_SLAVE: Final = 1 << 19
+MS_SHARED: Final = 1 << 20
 MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
 CLONE_FS: Final = 0x200
@@ -33,6 +35,7 @@ RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 OVERLAY_MAGIC: Final = 0x794C7630
 TMPFS_MAGIC: Final = 0x01021994
+NSFS_MAGIC: Final = 0x6E736673
 PR_SET_PDEATHSIG: Final = 1
 PR_CAPBSET_DROP: Final = 24
 PR_SET_NO_NEW_PRIVS: Final = 38
@@ -41,6 +44,7 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 # pivot_root and capset differ, so they go through libc or a table.
 _SYS_OPENAT2: Final = 437
 _SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
+_TRIES: Final = 1000  # against somebody who renames for ever
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
 
@@ -70,9 +74,14 @@ def unmount(target: str, flags: int = UMOUNT_NOFOLLOW) -> None:
     _check(_libc.umount2(os.fsencode(target), flags), target)
 
 
-def unshare(flags: int) -> None:
+def unshare(flags: int, what: str = "unshare") -> None:
     """Take the calling thread out of shared namespaces or attributes (unshare(2))."""
-    _check(_libc.unshare(flags), "unshare")
+    _check(_libc.unshare(flags), what)
+
+
+def setns(fd: int, kind: int, what: str = "setns") -> None:
+    """Move the calling thread into a namespace of this kind (setns(2))."""
+    _check(_libc.setns(fd, kind), what)
 
 
 def syncfs(fd: int) -> None:
@@ -106,15 +115,16 @@ class _OpenHow(ctypes.Structure):
 def open_inside(root: int, path: str, flags: int, resolve: int = RESOLVE_IN_ROOT) -> int:
     """Open ``path`` below the directory ``root``; no link of any kind leads out of it."""
     how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve | RESOLVE_NO_MAGICLINKS)
-    while True:
+    for _ in range(_TRIES):
         result = _libc.syscall(
             _SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
         )
         if result >= 0:
             return int(result)
         # A rename elsewhere in the tree makes ".." unsafe for a moment (openat2(2)).
-        if ctypes.get_errno() != 11:  # EAGAIN
+        if ctypes.get_errno() != errno.EAGAIN:
             return _check(result, path)
+    raise OSError(errno.EAGAIN, "the path keeps changing", path)
 
 
 class _StatFs(ctypes.Structure):
@@ -129,6 +139,28 @@ def filesystem_type(path: str) -> int:
     result = _StatFs()
     _check(_libc.statfs(os.fsencode(path), ctypes.byref(result)), path)
     return int(result.type)
+
+
+def filesystem_type_of(fd: int, what: str = "fstatfs") -> int:
+    """Return the magic number of the file system an open file is on (fstatfs(2))."""
+    result = _StatFs()
+    _check(_libc.fstatfs(fd, ctypes.byref(result)), what)
+    return int(result.type)
+
+
+def inotify_open() -> int:
+    """Return a descriptor that does not block (inotify_init1(2))."""
+    return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify")
+
+
+def inotify_add(fd: int, path: str, mask: int) -> int:
+    """Watch a path; return the watch's number."""
+    return _check(_libc.inotify_add_watch(fd, os.fsencode(path), mask), path)
+
+
+def inotify_remove(fd: int, number: int) -> None:
+    """Forget a watch."""
+    _check(_libc.inotify_rm_watch(fd, number), "inotify")
 
 
 class _CapHeader(ctypes.Structure):

@@ -13,7 +13,6 @@ import fcntl
 import grp
 import os
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -27,6 +26,7 @@ from orchestrator.client.client import Client, ClientError, Forbidden, NoControl
 from orchestrator.client.client import run_dir as sockets_dir
 from orchestrator.client.client import state_dir as durable_dir
 from orchestrator.embedded import supervisor, systemd
+from specs.kit.programs import SEARCH, find_program
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +44,6 @@ DAEMON_PYTHON = sys.executable  # the interpreter that has our packages
 # What a daemon may inherit from the shell that happened to start it.
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "PYTHONPATH", "XDG_RUNTIME_DIR", "DOCKER_CONFIG")
 _KEPT_PREFIXES = ("LC_", "CORRAL_", "SSL_CERT_", "REGISTRY_", "PYTHONDONTWRITE", "PYTHONFAULT")
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class StartFailed(ClientError):
@@ -183,7 +182,7 @@ def environment() -> dict[str, str]:
     }
     kept.pop("CORRAL_HOST", None)
     have = kept.get("PATH", "").split(":")
-    missing = [folder for folder in _SYSTEM_PATH.split(":") if folder not in have]
+    missing = [folder for folder in SEARCH.split(":") if folder not in have]
     kept["PATH"] = ":".join([folder for folder in have if folder] + missing)
     return kept
 
@@ -193,7 +192,7 @@ def _make_group(say: Callable[[str], None]) -> None:
     with contextlib.suppress(KeyError):
         grp.getgrnam(GROUP)
         return
-    tool = shutil.which("groupadd", path=_SYSTEM_PATH)
+    tool = find_program("groupadd")
     if tool is None:
         say(f"warning: there is no group {GROUP} and no groupadd: only root can use corral")
         return
