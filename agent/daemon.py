@@ -36,9 +36,9 @@ from agent.tasks.preparation import Preparation
 from agent.tasks.record import Phase
 from agent.tasks.runner import Parts
 from agent.tasks.worker import Worker
+from specs.kit import programs
 from specs.kit.clock import SystemClock
 from specs.kit.door import keep_open, listen
-from specs.kit.programs import find_program
 from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
 
@@ -131,7 +131,7 @@ def _only_one(config: Config) -> Iterator[None]:
 
 async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.Event) -> None:
     path, name = find_runtime()
-    conmon = find_program("conmon")
+    conmon = programs.find("conmon")
     if conmon is None:
         raise RuntimeFailure("conmon is missing; install Debian's conmon package")
     async with contextlib.AsyncExitStack() as stack:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Literal
 
 from agent.runtime.bundle import ALL_CAPABILITIES, Host
 from agent.runtime.seccomp import machine
-from specs.kit.programs import find_program
+from specs.kit import programs
 from specs.node import NodeFacts
 
 if TYPE_CHECKING:
@@ -168,7 +168,7 @@ def _memory() -> int:
 def probe(runtime: str, runtime_version: str) -> NodeFacts:
     """Return what this machine is."""
     missing = [
-        f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not find_program(tool)
+        f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not programs.find(tool)
     ]
     warnings = []
     if not runtime:

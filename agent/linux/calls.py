@@ -1,8 +1,9 @@
-"""The Linux calls that Python 3.11 lacks: mount, pivot_root, openat2, setns, inotify ...
+"""The Linux calls that Python 3.11 lacks: mount, pivot_root, openat2, unshare, setns, inotify.
 
-The only place of the agent that speaks to libc (libseccomp has its own, in runtime/seccomp).
-Stdlib only, because the child that reads hostile archives imports it. Every function raises
-OSError with the path or the purpose in it; none of them decides anything.
+The agent's one way to libc: the unpacking child, overlay mounts, volumes, tasks' network
+namespaces, the spawner and the log followers. Stdlib only, because the child that reads
+hostile archives imports it. Every function raises OSError with the path in it; none of
+them decides anything.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 # pivot_root and capset differ, so they go through libc or a table.
 _SYS_OPENAT2: Final = 437
 _SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
-_TRIES: Final = 1000  # against somebody who renames for ever
+_RACES: Final = 32  # whoever renames for ever in a tree must not hold us for ever
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
 
@@ -74,14 +75,14 @@ def unmount(target: str, flags: int = UMOUNT_NOFOLLOW) -> None:
     _check(_libc.umount2(os.fsencode(target), flags), target)
 
 
-def unshare(flags: int, what: str = "unshare") -> None:
+def unshare(flags: int) -> None:
     """Take the calling thread out of shared namespaces or attributes (unshare(2))."""
-    _check(_libc.unshare(flags), what)
+    _check(_libc.unshare(flags), "unshare")
 
 
-def setns(fd: int, kind: int, what: str = "setns") -> None:
-    """Move the calling thread into a namespace of this kind (setns(2))."""
-    _check(_libc.setns(fd, kind), what)
+def setns(namespace: int, kind: int) -> None:
+    """Move the calling thread into the namespace of a descriptor (setns(2))."""
+    _check(_libc.setns(namespace, kind), "setns")
 
 
 def syncfs(fd: int) -> None:
@@ -115,7 +116,7 @@ class _OpenHow(ctypes.Structure):
 def open_inside(root: int, path: str, flags: int, resolve: int = RESOLVE_IN_ROOT) -> int:
     """Open ``path`` below the directory ``root``; no link of any kind leads out of it."""
     how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve | RESOLVE_NO_MAGICLINKS)
-    for _ in range(_TRIES):
+    for _ in range(_RACES):
         result = _libc.syscall(
             _SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
         )
@@ -134,33 +135,29 @@ class _StatFs(ctypes.Structure):
     ]
 
 
-def filesystem_type(path: str) -> int:
-    """Return the magic number of the file system at ``path`` (statfs(2))."""
+def filesystem_type(where: str | int) -> int:
+    """Return the magic number of the file system at a path, or of an open file (statfs(2))."""
     result = _StatFs()
-    _check(_libc.statfs(os.fsencode(path), ctypes.byref(result)), path)
-    return int(result.type)
-
-
-def filesystem_type_of(fd: int, what: str = "fstatfs") -> int:
-    """Return the magic number of the file system an open file is on (fstatfs(2))."""
-    result = _StatFs()
-    _check(_libc.fstatfs(fd, ctypes.byref(result)), what)
+    if isinstance(where, int):
+        _check(_libc.fstatfs(where, ctypes.byref(result)), "fstatfs")
+    else:
+        _check(_libc.statfs(os.fsencode(where), ctypes.byref(result)), where)
     return int(result.type)
 
 
 def inotify_open() -> int:
-    """Return a descriptor that does not block (inotify_init1(2))."""
+    """Return a new inotify descriptor that never blocks (inotify_init1(2))."""
     return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify")
 
 
-def inotify_add(fd: int, path: str, mask: int) -> int:
-    """Watch a path; return the watch's number."""
+def inotify_watch(fd: int, path: str, mask: int) -> int:
+    """Watch ``path`` for the events of ``mask``; return the watch's number."""
     return _check(_libc.inotify_add_watch(fd, os.fsencode(path), mask), path)
 
 
-def inotify_remove(fd: int, number: int) -> None:
-    """Forget a watch."""
-    _check(_libc.inotify_rm_watch(fd, number), "inotify")
+def inotify_forget(fd: int, watch: int) -> None:
+    """Watch no longer."""
+    _check(_libc.inotify_rm_watch(fd, watch), "inotify")
 
 
 class _CapHeader(ctypes.Structure):

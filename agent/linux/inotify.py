@@ -41,8 +41,8 @@ class Inotify:
             events = self._waiting.get(number, set())
             events.discard(event)
             if not events and self._waiting.pop(number, None) is not None and number >= 0:
-                with contextlib.suppress(OSError):  # the kernel forgot it with its directory
-                    calls.inotify_remove(self._fd, number)
+                with contextlib.suppress(OSError):  # the directory went, and its watch with it
+                    calls.inotify_forget(self._fd, number)
 
     def _add(self, directory: Path) -> int:
         """Return the watch's number; -1 when the kernel's limit is reached (waiters poll then)."""
@@ -51,7 +51,7 @@ class Inotify:
             if self._fd < 0:
                 self._fd = calls.inotify_open()
                 asyncio.get_running_loop().add_reader(self._fd, self._read)
-            return calls.inotify_add(self._fd, str(directory), mask)
+            return calls.inotify_watch(self._fd, str(directory), mask)
         except OSError:
             return -1
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agent.parts import Refusal
 from agent.runtime import seccomp
-from specs.kit.programs import SEARCH
+from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -224,7 +224,7 @@ def command_line(spec: TaskSpec, image: ImageConfig) -> tuple[str, ...]:
 
 def environment(spec: TaskSpec, image: ImageConfig, user: User, hostname: str) -> list[str]:
     """Return the environment: defaults, then the image's, then the service's."""
-    values = {"PATH": SEARCH, "HOSTNAME": hostname}
+    values = {"PATH": SYSTEM_PATH, "HOSTNAME": hostname}
     if spec.tty:
         values["TERM"] = "xterm"
     values.update(image.environment)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.runtime.failure import RuntimeFailure, from_runtime
-from specs.kit.programs import find_program
+from specs.kit import programs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +25,7 @@ TIMEOUT = 60.0
 def find_runtime() -> tuple[str, str]:
     """Return the path and the name of the runtime to use. Raises RuntimeFailure."""
     for name in ("crun", "runc"):
-        path = find_program(name)
+        path = programs.find(name)
         if path:
             return path, name
     raise RuntimeFailure("neither crun nor runc is installed; install Debian's crun package")

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self
 
 from agent.linux import calls
 from agent.runtime.failure import RuntimeFailure
-from specs.kit.programs import SEARCH
+from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +45,7 @@ def share(directory: Path) -> None:
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_mounted(directory):
         calls.mount(str(directory), str(directory), None, calls.MS_BIND)
-    calls.mount("", str(directory), None, calls.MS_SHARED)
+    calls.mount("none", str(directory), None, calls.MS_SHARED)
 
 
 def unshare(directory: Path) -> None:
@@ -55,8 +55,8 @@ def unshare(directory: Path) -> None:
 
 
 def _enter_own_namespace() -> None:
-    calls.unshare(calls.CLONE_NEWNS, "mount namespace of the spawner")
-    calls.mount("", "/", None, calls.MS_SLAVE | calls.MS_REC)
+    calls.unshare(calls.CLONE_NEWNS)
+    calls.mount("none", "/", None, calls.MS_SLAVE | calls.MS_REC)
     if is_mounted(UNIFIED):
         # Covered, not only unmounted: crun makes plain directories there, which would stay behind.
         with contextlib.suppress(OSError):
@@ -128,7 +128,7 @@ class Spawner:
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=pass_fds,
-                env={"PATH": SEARCH, **(environment or {})},
+                env={"PATH": SYSTEM_PATH, **(environment or {})},
                 start_new_session=True,
                 cwd="/",
             )

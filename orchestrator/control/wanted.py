@@ -12,7 +12,8 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.records import VIPS, Network
-from specs.task import FINAL, Desired, Task, TaskState
+from orchestrator.control.mirror.serving import is_leaving, is_ready
+from specs.states import TaskState
 from specs.wire import (
     Assignment,
     Block,
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
     from specs.stack import Port, TaskSpec
+    from specs.task import Task
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
 SHOWN = frozenset({TaskState.STARTING, TaskState.RUNNING})
@@ -334,8 +336,7 @@ class Outgoing:
 
     def _endpoint(self, task: Task, network: str) -> Endpoint | None:
         address = task.addresses.get(network)
-        gone = task.leaving or task.desired in (Desired.SHUTDOWN, Desired.REMOVED)
-        if address is None or gone or task.state in FINAL or task.state not in SHOWN:
+        if address is None or is_leaving(task) or task.state not in SHOWN:
             return None
         effective = self._specs.of(task.stack, task.release, task.service)
         aliases: tuple[str, ...] = ()
@@ -346,14 +347,12 @@ class Outgoing:
                 record = self.network_of(effective, attachment.network)
                 if record is not None and record.id == network:
                     aliases = attachment.aliases
-        condition = self._cluster.conditions.get(task.node or "")
-        down = condition is not None and condition.status == "down"
         return Endpoint(
             task=task.id,
             name=task.name,
             node=task.node or "",
             address=address,
-            ready=task.status.ready and not down,
+            ready=is_ready(self._cluster, task),
             aliases=aliases,
             hostname=hostname,
         )

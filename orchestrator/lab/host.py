@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.lab import cgroups
 from orchestrator.lab.layout import GATEWAY, PREFIX6, Address, LabError, Layout
-from specs.kit.programs import SEARCH
+from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -144,7 +144,7 @@ class Host:
             text=True,
             start_new_session=True,
             cwd="/",
-            env={"PATH": SEARCH},
+            env={"PATH": SYSTEM_PATH},
             umask=0o022,
         )
         try:
@@ -214,7 +214,7 @@ class Host:
             ],
             "network": self._network(),
             "sshd": ["/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/sshd_config"],
-            "environment": {"PATH": SEARCH, "LANG": "C.UTF-8"},
+            "environment": {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"},
         }
 
     def _layer(self, lower: str) -> dict[str, str]:
@@ -273,7 +273,7 @@ class Host:
         groups = [str(d / leaf / "cgroup.procs") for d in cgroups.directories(self.cgroup)]
         join = "".join(f"echo $$ > {group}; " for group in groups)
         settings = {
-            "PATH": f"{SEARCH}:{Path(sys.prefix)}/bin",
+            "PATH": f"{SYSTEM_PATH}:{Path(sys.prefix)}/bin",
             "HOME": "/root",
             "USER": "root",
             "LANG": "C.UTF-8",

@@ -1,9 +1,9 @@
-"""Where programs of a machine are looked for, whoever started us.
+"""Where programs of the system are looked for, whoever started us.
 
-A daemon started by systemd, by ssh or from a user's shell has another PATH each time; what
-it runs must not depend on that. The agent's and the controller's programs are searched
-here, the lab's hosts have it as their PATH, and so has a container whose image names none
-(it is Docker's).
+A daemon may be started by systemd, by ssh without a login or by a person whose
+PATH lacks the sbin directories, where nft, crun's helpers and groupadd live. So
+what we start is found along this list and gets it as its own PATH; it is also
+what a container finds when its image names none, as with Docker.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from __future__ import annotations
 import shutil
 from typing import Final
 
-SEARCH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+SYSTEM_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def find_program(name: str) -> str | None:
-    """Return the path of a program of this machine."""
-    return shutil.which(name, path=SEARCH)
+def find(name: str) -> str | None:
+    """Return the path of a program of the system; None when it is not installed."""
+    return shutil.which(name, path=SYSTEM_PATH)

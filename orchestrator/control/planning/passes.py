@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.node_view import node_status
 from specs.ids import new_id
 
 if TYPE_CHECKING:
@@ -46,10 +47,5 @@ class Pass:
         return new_id(prefix, now=self.wall, rng=self.rng)
 
     def node_status(self, node: str | None) -> str:
-        """Return ready, unknown or down; a node without a record is down."""
-        if node is None:
-            return "ready"
-        condition = self.cluster.conditions.get(node)
-        if node not in self.cluster.nodes:
-            return "down"
-        return condition.status if condition is not None else "unknown"
+        """Return ready, unknown or down, see orchestrator.control.mirror.node_view."""
+        return node_status(self.cluster, node)

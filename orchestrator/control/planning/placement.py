@@ -9,16 +9,18 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.node_view import node_view
 from orchestrator.control.mirror.records import VOLUMES, Volume
 from orchestrator.control.planning.networks import find_network
 from orchestrator.store import keys
 from scheduler.place import place
 from scheduler.view import ClusterView, Home, HostPort, NodeView, Pending, Use
-from specs.task import FINAL, Desired, Task, TaskState
+from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
+    from specs.task import Task
 
 FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
 FREE_PORTS = range(30000, 32768)  # for host ports the file leaves open
@@ -237,23 +239,9 @@ def cluster_view(pass_: Pass) -> ClusterView:
     ingress = _ingress_ports(pass_)
     nodes = {}
     for node_id, record in pass_.cluster.nodes.items():
-        condition = pass_.cluster.conditions.get(node_id)
-        facts = record.facts
-        nodes[node_id] = NodeView(
-            id=node_id,
-            name=record.name,
-            status=condition.status if condition is not None else "unknown",
-            availability="drain" if record.removing else record.availability,
-            reason=condition.reason if condition is not None else "",
-            hostname=facts.hostname,
-            role="worker" if record.address else "manager",
-            labels=record.labels,
-            os=facts.os,
-            arch=facts.arch,
-            cpus=facts.cpus,
-            memory=facts.memory,
-            listening=frozenset(facts.listening),
-            images=frozenset(facts.images),
+        nodes[node_id] = node_view(
+            pass_.cluster,
+            record,
             failures=failures[node_id],
             use=Use(
                 cpus=cpus[node_id],

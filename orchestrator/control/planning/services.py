@@ -12,16 +12,16 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
+from orchestrator.control.mirror.serving import global_nodes, is_ready, serving, wanted_count
 from orchestrator.control.planning import gates, stopping
 from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.placement import homes
-from scheduler import constraints
 from scheduler.reconcile import Plan, Wanted, reconcile
 from scheduler.replicas import Replica
 from scheduler.rollout import Moves, advance
-from scheduler.view import NodeView
 from specs.stack import Condition, StackSpec, task_name
-from specs.task import FINAL, Desired, Task, TaskState, TaskStatus
+from specs.states import FINAL, Desired, TaskState
+from specs.task import Task, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
     from scheduler.reconcile import Create
     from specs.api import Release, Stack
-    from specs.node import Node
 
 
 @dataclass(slots=True)
@@ -46,18 +45,7 @@ class ServiceState:
     waits_for: str = ""  # the dependency it waits for, for people
     networks: str = ""  # why its addresses cannot be given
     must_end: bool = False  # others wait for it to complete: running is not enough
-
-    @property
-    def settled(self) -> int:
-        """Return how many wanted slots have a current task that serves or completed."""
-        good = {
-            t.slot
-            for t in self.replicas
-            if t.slot in self.wanted.slots
-            and t.spec_hash == self.wanted.slots[t.slot]
-            and ((t.ready and t.live and not self.must_end) or (t.done and not t.going))
-        }
-        return len(good)
+    settled: int = 0  # wanted slots whose current task serves, or completed
 
 
 @dataclass(slots=True)
@@ -67,11 +55,6 @@ class Target:
     release: Release
     spec: StackSpec
     rollback: bool = False
-
-
-def replica_count(stack: Stack, effective: Effective) -> int:
-    """Return how many replicas a replicated service should have."""
-    return stack.overrides.get(effective.service.name, effective.service.replicas)
 
 
 def plan_services(
@@ -111,6 +94,10 @@ def _plan_service(
         for other in target.spec.services.values()
         if (edge := other.depends_on.get(name)) is not None
     )
+    current = [t for t in tasks if wanted.slots.get(t.slot) == t.spec_hash]
+    if state.must_end:
+        current = [t for t in current if t.state is TaskState.COMPLETE]
+    state.settled = serving(pass_.cluster, current)
     state.networks = ensure_vips(pass_, effective) if wanted.slots else ""
     gate = admitted(effective, replicas, target)
     if not gate:
@@ -181,7 +168,7 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         release=task.release,
         state=TaskState.ORPHANED if gone and task.state not in FINAL else task.state,
         desired=task.desired,
-        ready=task.status.ready and status != "down",
+        ready=is_ready(pass_.cluster, task),
         leaving=task.leaving,
         lost=status == "down" and not gone and not tied and not pass_.brake,
         evicted=evicted and not tied,
@@ -205,13 +192,20 @@ def _wanted(pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task]) 
         nodes = global_slots(pass_, effective, tasks)
         slots = dict.fromkeys(nodes, effective.hash)
     else:
-        slots = dict.fromkeys(range(1, replica_count(stack, effective) + 1), effective.hash)
+        slots = dict.fromkeys(
+            range(1, wanted_count(pass_.cluster, stack, service, tasks) + 1), effective.hash
+        )
     return Wanted(slots, service.task.restart, nodes, effective.exclusive)
 
 
 def global_slots(pass_: Pass, effective: Effective, tasks: list[Task]) -> dict[int, str]:
     """Return slot -> node for a global service: nodes keep the slot their task has."""
-    eligible = {n.id for n in pass_.cluster.nodes.values() if _eligible(pass_, effective, n)}
+    used = {
+        task.node
+        for task in pass_.cluster.by_stack.get(effective.stack, {}).values()
+        if task.service == effective.service.name
+    }
+    eligible = global_nodes(pass_.cluster, effective.service, used)
     slots: dict[int, str] = {}
     placed: set[str] = set()
     for task in sorted(tasks, key=lambda t: (t.created_at, t.id)):
@@ -222,32 +216,6 @@ def global_slots(pass_: Pass, effective: Effective, tasks: list[Task]) -> dict[i
     for node in sorted(eligible - placed):
         slots[next(number for number in free if number not in slots)] = node
     return slots
-
-
-def _eligible(pass_: Pass, effective: Effective, node: Node) -> bool:
-    """Say whether a global service has a task on the node (even while it is silent)."""
-    if node.availability == "drain" or node.removing:
-        return False
-    has_task = any(
-        t.service == effective.service.name and t.stack == effective.stack
-        for t in pass_.cluster.by_node.get(node.id, {}).values()
-    )
-    if not has_task and (node.availability == "pause" or pass_.node_status(node.id) != "ready"):
-        return False
-    view = _node_facts(node)
-    return all(constraints.parse(c).admits(view) for c in effective.service.placement.constraints)
-
-
-def _node_facts(node: Node) -> NodeView:
-    return NodeView(
-        id=node.id,
-        name=node.name,
-        hostname=node.facts.hostname,
-        role="worker" if node.address else "manager",
-        labels=node.labels,
-        os=node.facts.os,
-        arch=node.facts.arch,
-    )
 
 
 def create_task(

@@ -1,0 +1,68 @@
+"""One node as everybody here sees it: whether it answers, what role it has, what it is.
+
+A node's condition is observed and its record is stored; both are joined here and nowhere
+else, so that planning, the rows people read and the scheduler cannot disagree about it.
+Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Literal
+
+from scheduler.view import NodeView, Use
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.contracts import ClusterView
+    from specs.node import Node
+
+Status = Literal["ready", "unknown", "down"]
+
+
+def node_status(cluster: ClusterView, node: str | None) -> Status:
+    """Return how the node answers; a node without a record is down.
+
+    A task that has no node yet has nobody to wait for: that reads as ready.
+    """
+    if node is None:
+        return "ready"
+    if node not in cluster.nodes:
+        return "down"
+    condition = cluster.conditions.get(node)
+    return condition.status if condition is not None else "unknown"
+
+
+def node_role(node: Node) -> str:
+    """Return what ``node.role`` compares with: the controller reaches its own node without SSH."""
+    return "worker" if node.address else "manager"
+
+
+def node_view(
+    cluster: ClusterView,
+    node: Node,
+    *,
+    use: Use | None = None,
+    failures: Mapping[str, int] | None = None,
+) -> NodeView:
+    """Return the node in the scheduler's words, with what is taken of it where that matters."""
+    condition = cluster.conditions.get(node.id)
+    facts = node.facts
+    return NodeView(
+        id=node.id,
+        name=node.name,
+        status=node_status(cluster, node.id),
+        availability="drain" if node.removing else node.availability,
+        reason=condition.reason if condition is not None else "",
+        hostname=facts.hostname,
+        role=node_role(node),
+        labels=node.labels,
+        os=facts.os,
+        arch=facts.arch,
+        cpus=facts.cpus,
+        memory=facts.memory,
+        listening=frozenset(facts.listening),
+        images=frozenset(facts.images),
+        failures=failures or {},
+        use=use or Use(),
+    )

@@ -1,0 +1,86 @@
+"""How many of a service's tasks serve, and how many should: the one count of both.
+
+Traffic, ``ps``, the progress of ``up`` and the verdict on a release all ask here, so
+none of them can call a service complete that another one still waits for. Pure.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.node_view import node_status, node_view
+from scheduler import constraints
+from specs.states import Desired, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from orchestrator.contracts import ClusterView
+    from specs.api import Stack
+    from specs.node import Node
+    from specs.stack import ServiceSpec
+    from specs.task import Task
+
+GOING = frozenset({Desired.SHUTDOWN, Desired.REMOVED})
+
+
+def is_ready(cluster: ClusterView, task: Task) -> bool:
+    """Say whether the task answers: what a node that is down said last does not count."""
+    return task.status.ready and node_status(cluster, task.node) != "down"
+
+
+def is_leaving(task: Task) -> bool:
+    """Say whether the task was asked to go; it may still be there."""
+    return task.leaving or task.desired in GOING
+
+
+def serves(cluster: ClusterView, task: Task) -> bool:
+    """Say whether the task does what its slot is for: it is ready, or a one-off that completed.
+
+    One that was asked to go does not count any more, however ready it is.
+    """
+    if is_leaving(task):
+        return False
+    return task.state is TaskState.COMPLETE or (task.live and is_ready(cluster, task))
+
+
+def serving(cluster: ClusterView, tasks: Iterable[Task]) -> int:
+    """Return how many slots of one service have a task that serves.
+
+    Slots and not tasks: while a task is replaced, two of them serve one slot.
+    """
+    return len({task.slot for task in tasks if serves(cluster, task)})
+
+
+def wanted_count(
+    cluster: ClusterView, stack: Stack, service: ServiceSpec, tasks: Iterable[Task]
+) -> int:
+    """Return how many tasks a service should have while its stack is up.
+
+    ``tasks`` are the service's present ones: a global service keeps its place on a node that
+    is silent or paused, but does not take one there.
+    """
+    if service.mode != "global":
+        return stack.overrides.get(service.name, service.replicas)
+    used = {task.node for task in tasks}
+    return len(global_nodes(cluster, service, used))
+
+
+def global_nodes(
+    cluster: ClusterView, service: ServiceSpec, used: Collection[str | None]
+) -> set[str]:
+    """Return the nodes a global service belongs on; ``used`` are those that have a task of it."""
+    return {
+        node.id
+        for node in cluster.nodes.values()
+        if _belongs(cluster, service, node, has_task=node.id in used)
+    }
+
+
+def _belongs(cluster: ClusterView, service: ServiceSpec, node: Node, *, has_task: bool) -> bool:
+    view = node_view(cluster, node)
+    if view.availability == "drain":
+        return False
+    if not has_task and (view.availability == "pause" or view.status != "ready"):
+        return False
+    return all(constraints.parse(text).admits(view) for text in service.placement.constraints)
