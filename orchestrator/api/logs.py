@@ -18,7 +18,7 @@ from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.store import keys
 from orchestrator.store.base import Compacted
 from specs.api import StackLogLine
-from specs.task import TaskState
+from specs.states import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from orchestrator.control.telling.words import is_ready
 from orchestrator.errors import Conflict, NotFound, RequestError
-from specs.task import FINAL
+from specs.states import FINAL
 
 if TYPE_CHECKING:
     from orchestrator.api.routes import ApiParts

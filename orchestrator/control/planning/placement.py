@@ -14,12 +14,13 @@ from orchestrator.control.mirror.records import VOLUMES, Volume
 from orchestrator.control.planning.networks import find_network
 from orchestrator.store import keys
 from scheduler.place import place
-from scheduler.view import ClusterView, Home, HostPort, NodeView, Pending, Use
-from specs.task import FINAL, Desired, Task, TaskState
+from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
+from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
+    from specs.task import Task
 
 FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
 FREE_PORTS = range(30000, 32768)  # for host ports the file leaves open
@@ -29,7 +30,7 @@ def place_pending(pass_: Pass, waiting: list[Task], pinned: dict[str, str]) -> N
     """Assign what can be assigned; ``pinned`` maps tasks of global services to their node."""
     if not waiting:
         return
-    view = cluster_view(pass_)
+    view = fleet(pass_)
     pending = []
     found: dict[str, Effective] = {}
     stacks = {task.stack for task in waiting}
@@ -63,7 +64,7 @@ def _wait(pass_: Pass, task: Task, reason: str) -> None:
         pass_.draft.put_task(task)
 
 
-def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: ClusterView) -> None:
+def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> None:
     addresses: dict[str, str] = {}
     if effective.task.network_mode == "overlay":
         for attachment in effective.task.networks:
@@ -209,7 +210,7 @@ def _reserved(pass_: Pass, task: Task) -> tuple[float, int]:
     return reserved.cpus, reserved.memory
 
 
-def cluster_view(pass_: Pass) -> ClusterView:
+def fleet(pass_: Pass) -> Fleet:
     """Return the scheduler's view: nodes with what is reserved on them, O(tasks + nodes)."""
     cpus: dict[str, float] = defaultdict(float)
     memory: dict[str, int] = defaultdict(int)
@@ -242,7 +243,7 @@ def cluster_view(pass_: Pass) -> ClusterView:
             pass_.cluster,
             record,
             failures=failures[node_id],
-            use=Use(
+            use=NodeUse(
                 cpus=cpus[node_id],
                 memory=memory[node_id],
                 tasks=services[node_id].total(),
@@ -251,7 +252,7 @@ def cluster_view(pass_: Pass) -> ClusterView:
                 ports=frozenset(ports[node_id] | ingress),
             ),
         )
-    return ClusterView(nodes)
+    return Fleet(nodes)
 
 
 def _ingress_ports(pass_: Pass) -> set[HostPort]:

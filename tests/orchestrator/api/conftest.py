@@ -18,11 +18,12 @@ from orchestrator.api.routes import ApiParts
 from orchestrator.errors import Unavailable
 from orchestrator.nodes.members import Nodes
 from orchestrator.store.memory import MemoryStore
-from specs.api import Release, ReleaseState, Stack, Version
+from specs.api import Release, Stack, Version
 from specs.kit.clock import SystemClock
 from specs.node import Node, NodeFacts
 from specs.stack import Port, ServiceSpec, StackSpec, TaskSpec
-from specs.task import Run, Task, TaskState, TaskStatus
+from specs.states import ReleaseState, TaskState
+from specs.task import Run, Task, TaskStatus
 from tests.fakes.control import FakeCluster, FakeControl
 
 
