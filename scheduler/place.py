@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from scheduler.constraints import value_of
 from scheduler.filters import FILTERS, Filter, explain, first_refusal
 from scheduler.scores import Score, score
-from scheduler.view import ClusterView, Load, Pending
+from scheduler.view import Fleet, Load, Pending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -46,7 +46,7 @@ class _Branch:
     full: bool = False
 
 
-def place(view: ClusterView, pending: Sequence[Pending], seed: int = 0) -> Placed:
+def place(view: Fleet, pending: Sequence[Pending], seed: int = 0) -> Placed:
     """Return a node, or the reason for none, for every pending task."""
     result = Placed()
     loads = {node_id: Load(node) for node_id, node in sorted(view.nodes.items())}

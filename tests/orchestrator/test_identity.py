@@ -37,7 +37,7 @@ async def test_epochs_rise_above_everything_seen():
 async def test_a_store_that_was_exchanged_is_noticed():
     store = MemoryStore()
     cluster = await load(store)
-    other = identity.Cluster("other", 0, "10.0.0.0/16", 0.0)
+    other = identity.ClusterRecord("other", 0, "10.0.0.0/16", 0.0)
     await store.txn(writes=(Put("/cluster", identity.encode(other)),))
     with pytest.raises(Unavailable, match="another cluster"):
         await identity.take_epoch(store, cluster, [])

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from orchestrator.control.deploy.images import NoImage, Preparation
+from orchestrator.control.deploy.images import NoImage, ReleaseImages
 from orchestrator.errors import NotFound, RequestError
 from specs.api import Progress, Release
 from specs.states import ReleaseState
@@ -31,7 +31,7 @@ Finish = Callable[[Release, Images, str], Awaitable[None]]  # images, or the rea
 Forget = Callable[[str], Awaitable[None]]
 
 
-class Preparing:
+class BackgroundWork:
     """One task per pending release and per volume whose data must go."""
 
     def __init__(
@@ -82,7 +82,7 @@ class Preparing:
         if spec is None:
             await self._finish(release, {}, "its spec is not in the store")
             return
-        work = Preparation(self._cluster, self._agents, self._clock, release, spec, self._tell)
+        work = ReleaseImages(self._cluster, self._agents, self._clock, release, spec, self._tell)
         try:
             async with asyncio.timeout(spec.deadline):
                 images = await work.images()

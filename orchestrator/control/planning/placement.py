@@ -14,7 +14,7 @@ from orchestrator.control.mirror.records import VOLUMES, Volume
 from orchestrator.control.planning.networks import find_network
 from orchestrator.store import keys
 from scheduler.place import place
-from scheduler.view import ClusterView, Home, HostPort, NodeView, Pending, Use
+from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def place_pending(pass_: Pass, waiting: list[Task], pinned: dict[str, str]) -> N
     """Assign what can be assigned; ``pinned`` maps tasks of global services to their node."""
     if not waiting:
         return
-    view = cluster_view(pass_)
+    view = fleet(pass_)
     pending = []
     found: dict[str, Effective] = {}
     stacks = {task.stack for task in waiting}
@@ -64,7 +64,7 @@ def _wait(pass_: Pass, task: Task, reason: str) -> None:
         pass_.draft.put_task(task)
 
 
-def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: ClusterView) -> None:
+def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> None:
     addresses: dict[str, str] = {}
     if effective.task.network_mode == "overlay":
         for attachment in effective.task.networks:
@@ -210,7 +210,7 @@ def _reserved(pass_: Pass, task: Task) -> tuple[float, int]:
     return reserved.cpus, reserved.memory
 
 
-def cluster_view(pass_: Pass) -> ClusterView:
+def fleet(pass_: Pass) -> Fleet:
     """Return the scheduler's view: nodes with what is reserved on them, O(tasks + nodes)."""
     cpus: dict[str, float] = defaultdict(float)
     memory: dict[str, int] = defaultdict(int)
@@ -243,7 +243,7 @@ def cluster_view(pass_: Pass) -> ClusterView:
             pass_.cluster,
             record,
             failures=failures[node_id],
-            use=Use(
+            use=NodeUse(
                 cpus=cpus[node_id],
                 memory=memory[node_id],
                 tasks=services[node_id].total(),
@@ -252,7 +252,7 @@ def cluster_view(pass_: Pass) -> ClusterView:
                 ports=frozenset(ports[node_id] | ingress),
             ),
         )
-    return ClusterView(nodes)
+    return Fleet(nodes)
 
 
 def _ingress_ports(pass_: Pass) -> set[HostPort]:

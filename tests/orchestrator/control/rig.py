@@ -13,7 +13,7 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.control.control import Control
+from orchestrator.control.control import ControlLoop
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.errors import Invalid, Unavailable
 from orchestrator.store import keys
@@ -361,7 +361,7 @@ class Rig:
     async def boot(self) -> None:
         """Start a controller over the store."""
         self.cluster = await Cluster.open(self.store, self.clock)
-        self.control = Control(
+        self.control = ControlLoop(
             self.store, self.cluster, self.clock, self.rng, PlainSealer(), self.agents
         )
         self._follow = self.group.create_task(self.cluster.follow())
