@@ -16,7 +16,7 @@ from orchestrator.control.mirror.released import newest_spec
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
-from specs.api import Problem as ApiProblem
+from specs.api import ProblemRow
 from specs.problems import Problem
 from specs.states import Desired
 
@@ -69,7 +69,7 @@ class Commands:
             )
             release, warnings = make_release(making)
             return release_row(
-                release, tuple(ApiProblem.model_validate(w.as_json()) for w in warnings)
+                release, tuple(ProblemRow.model_validate(w.as_json()) for w in warnings)
             )
 
         return await self._committed(stack, write)

@@ -16,7 +16,7 @@ from specs.base import content_hash
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
-    from specs.api import Client, Release
+    from specs.api import ClientMachine, Release
     from specs.stack import ServiceSpec, StackSpec, TaskSpec
 
 
@@ -30,7 +30,7 @@ class Effective:
     spec: StackSpec
     task: TaskSpec
     hash: str
-    client: Client
+    client: ClientMachine
 
     @property
     def key(self) -> str:
