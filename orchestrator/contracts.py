@@ -1,11 +1,11 @@
-"""The seams inside the controller: what API, control loops and dispatcher ask of each other.
+"""What the parts of the controller ask of each other: API, control loops, dispatcher, keys.
 
 ::
 
     api  ->  Control, ClusterView, Agents        control  ->  Agents, Sealer
     dispatch  ->  Control, ClusterView           controller.py joins them
 
-Nobody imports another's classes, only these protocols; tests give small fakes.
+They know each other by these protocols only; tests give small fakes.
 Everything here raises orchestrator.errors only.
 
 Address plan both sides of this seam rely on: the first /20 of the cluster range
@@ -89,7 +89,7 @@ class Agents(Protocol):
 
 
 class ClusterView(Protocol):
-    """The in-memory mirror of the store, read-only for everyone but its owner (control/state.py).
+    """The in-memory mirror of the store, read-only for everyone but its owner (control/mirror/cluster.py).
 
     All mappings are live; a reader that awaits must expect them to have moved on.
     """

@@ -25,6 +25,7 @@ AREAS: dict[str, list[list[str]]] = {
         [str(BIN / "ruff"), "check", "-q", "."],
         [str(BIN / "mypy")],
         [str(BIN / "lint-imports"), "--no-cache"],
+        [*PYTEST, "tests/test_house.py"],
     ],
     "unit": [[*PYTEST, "-m", "not slow and not real", "-n", "2", *PURE]],
     "real": [[*PYTEST, "-m", "not slow", "tests/real"]],

@@ -2,7 +2,7 @@
 
 The id is made once, at first start. The epoch rises at every start above anything
 any reachable agent has seen, so that of two controllers the older one notices; it
-is the caller's (dispatch.py) to stop when an agent has seen a higher one later.
+is the caller's (dispatch/dispatcher.py) to stop when an agent has seen a higher one later.
 """
 
 from __future__ import annotations

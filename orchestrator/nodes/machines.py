@@ -70,13 +70,13 @@ class Machines:
 
     def _ssh(self) -> SshTransport:
         if self._remote is None:
-            from orchestrator.transport.ssh import SshTransport  # noqa: PLC0415
+            from orchestrator.transport.ssh import SshTransport  # noqa: PLC0415 - as above
 
             self._remote = SshTransport(self._key())
         return self._remote
 
     def _bootstrap(self, nodes: Nodes) -> Bootstrap:
-        from orchestrator.nodes.bootstrap.join import Bootstrap  # noqa: PLC0415
+        from orchestrator.nodes.bootstrap.join import Bootstrap  # noqa: PLC0415 - as above
 
         return Bootstrap(
             members=nodes,
