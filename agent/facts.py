@@ -10,7 +10,6 @@ import itertools
 import os
 import platform
 import resource
-import shutil
 import socket
 import sys
 from pathlib import Path
@@ -18,12 +17,12 @@ from typing import TYPE_CHECKING, Literal
 
 from agent.runtime.bundle import ALL_CAPABILITIES, Host
 from agent.runtime.seccomp import machine
+from specs.kit import programs
 from specs.node import NodeFacts
 
 if TYPE_CHECKING:
     from agent.config import Config
 
-_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _INITS = ("/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit")
 _TOOLS = {
     "conmon": "containers cannot be run; install Debian's conmon package",
@@ -73,7 +72,7 @@ def _cgroup_mounts() -> dict[str, str]:
 
 def find_tool(name: str) -> str | None:
     """Return the path of a program of the node."""
-    return shutil.which(name, path=_SEARCH)
+    return programs.find(name)
 
 
 @functools.cache

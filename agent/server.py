@@ -26,7 +26,7 @@ from agent.runtime.logs import Reader
 from agent.tasks.journal import safe_id
 from agent.tasks.record import Phase
 from specs.api import ApiProblem
-from specs.task import FINAL
+from specs.states import FINAL
 from specs.wire import (
     BuildEvent,
     BuildImage,

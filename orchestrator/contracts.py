@@ -198,7 +198,7 @@ class Control(Protocol):
         ...
 
     async def ingest(self, node_id: str, report: Report) -> None:
-        """Write what the node reports (moves checked with specs.task.may_move), in batches."""
+        """Write what the node reports (moves checked with specs.states.may_move), in batches."""
         ...
 
     def acknowledged(self, node_id: str, revision: int) -> None:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.api import app
-from orchestrator.api.routes import Parts
+from orchestrator.api.routes import ApiParts
 from orchestrator.control.control import Control
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.dispatch.dispatcher import Dispatcher
@@ -95,7 +95,7 @@ async def compose(
     nodes = Nodes(
         store=store, cluster=cluster, agents=dispatcher, pool=found.pool, clock=clock, rng=rng
     )
-    parts = Parts(
+    parts = ApiParts(
         store=store,
         cluster=cluster,
         control=control,

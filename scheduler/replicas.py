@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from specs.task import FINAL, Desired, TaskState
+from specs.states import FINAL, Desired, TaskState
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specs.kit.backoff import after
-from specs.task import TaskState
+from specs.states import TaskState
 
 if TYPE_CHECKING:
     from scheduler.replicas import Replica

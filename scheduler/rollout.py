@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Literal
 
 from scheduler.reconcile import Create, Stop, Wanted
 from scheduler.replicas import Replica, best_first, by_slot
-from specs.task import TaskState
+from specs.states import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 CHECKOUT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(CHECKOUT))
 
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+from specs.kit.programs import SYSTEM_PATH  # noqa: E402 - found by the line above
+
 SUITE = "bookworm"
 # usr-is-merged instead of usrmerge, which would bring all of perl with it
 PACKAGES = ("usr-is-merged", "python3-minimal", "libpython3-stdlib", "nginx", "redis-server")
@@ -128,13 +129,13 @@ RECIPES: dict[str, tuple[str, Callable[[Path], None], dict[str, object], str]] =
     "busybox": (
         "busybox:latest",
         busybox_archive,
-        {"Cmd": ["sh"], "Env": [f"PATH={PATH}"]},
+        {"Cmd": ["sh"], "Env": [f"PATH={SYSTEM_PATH}"]},
         "busybox",
     ),
     "guestbook": (
         "corral/debian-base:12",
         debian_archive,
-        {"Cmd": ["sh"], "Env": [f"PATH={PATH}"]},
+        {"Cmd": ["sh"], "Env": [f"PATH={SYSTEM_PATH}"]},
         " ".join(MMDEBSTRAP),
     ),
 }

@@ -31,7 +31,7 @@ never imports these models.
 
 from __future__ import annotations
 
-from enum import StrEnum
+from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotations at run time
 from typing import Any, Literal
 
 from pydantic import Field
@@ -39,15 +39,7 @@ from pydantic import Field
 from specs.base import Model
 from specs.node import NodeFacts
 from specs.stack import StackSpec
-
-
-class ReleaseState(StrEnum):
-    PENDING = "pending"  # images are being built and resolved
-    DEPLOYING = "deploying"
-    DEPLOYED = "deployed"
-    FAILED = "failed"
-    SUPERSEDED = "superseded"
-    ROLLED_BACK = "rolled_back"
+from specs.states import OVER, RELEASE_MOVES, ReleaseState
 
 
 class Client(Model):
@@ -100,18 +92,64 @@ class Release(Model):
     services: tuple[str, ...] = ()
     remove_orphans: bool = False
 
+    @property
+    def over(self) -> bool:
+        """Whether it came to an end, good or bad."""
+        return self.state in OVER
+
+    def moved(
+        self, state: ReleaseState, *, reason: str = "", finished_at: float | None = None
+    ) -> Release:
+        """Return the release in its next state; one that is over stays as it ended."""
+        assert state in RELEASE_MOVES[self.state], (
+            f"release {self.number} of {self.stack} goes from {self.state} to {state}"
+        )
+        assert (finished_at is not None) == (state in OVER), f"{state} at {finished_at}"
+        update = {"state": state, "reason": reason, "finished_at": finished_at}
+        return self.model_copy(update=update)
+
+    def with_images(self, images: Mapping[str, str]) -> Release:
+        """Return the release with the digest of every service's image: it can be deployed."""
+        update = {"images": dict(images)}
+        return self.moved(ReleaseState.DEPLOYING).model_copy(update=update)
+
+
+StackDesired = Literal["up", "stopped", "removed"]
+
 
 class Stack(Model):
     """The store's record of one stack."""
 
     name: str
-    desired: Literal["up", "stopped", "removed"] = "up"
+    desired: StackDesired = "up"
     release: int = 0  # the newest release
     running: int = 0  # the newest release that was deployed
     overrides: dict[str, int] = Field(default_factory=dict)  # service -> replicas set by scale
     remove_volumes: bool = False
     stop_timeout: float | None = None
     spec: StackSpec | None = None  # never stored here; joined by readers
+
+    def with_running(self, release: int) -> Stack:
+        """Return the stack with the release that was deployed last."""
+        return self.model_copy(update={"running": release})
+
+    def with_overrides(self, replicas: Mapping[str, int]) -> Stack:
+        """Return the stack with these services scaled, the others as they were."""
+        return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
+
+    def stopped(self, timeout: float | None) -> Stack:
+        """Return the stack asked to shut everything down; a removed one stays removed."""
+        assert self.desired != "removed", f"stack {self.name} is being removed"
+        return self.model_copy(update={"desired": "stopped", "stop_timeout": timeout})
+
+    def removed(self, timeout: float | None, *, volumes: bool) -> Stack:
+        """Return the stack asked to go; volumes go when any of those who asked said so."""
+        update = {
+            "desired": "removed",
+            "stop_timeout": timeout,
+            "remove_volumes": volumes or self.remove_volumes,
+        }
+        return self.model_copy(update=update)
 
 
 class Problem(Model):

@@ -49,6 +49,14 @@ class Node(Model):
     joined_at: float = 0.0
     removing: bool = False
 
+    def with_facts(self, facts: NodeFacts) -> Node:
+        """Return the node with what its agent says of the machine now."""
+        return self.model_copy(update={"facts": facts})
+
+    def with_removing(self, *, removing: bool) -> Node:
+        """Return the node on its way out of the cluster, or kept after all."""
+        return self.model_copy(update={"removing": removing})
+
 
 class NodeCondition(Model):
     """Observed, never stored: whether the controller hears from the node, and why not."""

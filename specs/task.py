@@ -1,124 +1,21 @@
-"""Tasks and runs: the states, who may move them, and what is observed.
+"""Tasks and runs: what is recorded of a replica, and how that record changes.
 
-A task is one replica assigned to one node under one immutable spec. Its state
-only moves forward, and every move belongs to exactly one component; the table
-``LEGAL`` is that rule as data, enforced where the store is written.
+A task is one replica assigned to one node under one immutable spec. Its states, and
+who may move it, stand in :mod:`specs.states`; here every change of a record has a
+method of its own, and one that the table forbids is a bug and stops there.
 
-``ready`` is separate: it is observed, may flip any number of times, and alone
-feeds DNS, VIPs and rollout availability.
+``ready`` is separate from the state: it is observed, may flip any number of times,
+and alone feeds DNS, VIPs and rollout availability.
 """
 
 from __future__ import annotations
 
-from enum import StrEnum
-from typing import Literal
+from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotations at run time
 
 from pydantic import Field
 
 from specs.base import Model
-
-
-class TaskState(StrEnum):
-    """States in order; the later ones (complete ... orphaned) are final."""
-
-    NEW = "new"  # the controller wants it to exist
-    PENDING = "pending"  # admitted; waits for a node (reason says why)
-    ASSIGNED = "assigned"  # a node is chosen
-    PREPARING = "preparing"  # the node pulls images, makes networks
-    PREPARED = "prepared"  # could start at once; waits for desired = running
-    STARTING = "starting"  # the first run is created
-    RUNNING = "running"  # a run has been healthy once (or started, without a check)
-    COMPLETE = "complete"  # ended with 0 and needs no restart
-    FAILED = "failed"  # ended, and local restarts are exhausted
-    SHUTDOWN = "shutdown"  # stopped because it was asked to
-    REJECTED = "rejected"  # the node could not prepare it
-    ORPHANED = "orphaned"  # its node is gone for good
-
-
-FINAL = frozenset(
-    {
-        TaskState.COMPLETE,
-        TaskState.FAILED,
-        TaskState.SHUTDOWN,
-        TaskState.REJECTED,
-        TaskState.ORPHANED,
-    }
-)
-
-Owner = Literal["controller", "agent"]
-S = TaskState
-
-# state -> (owner of its exits, where those exits may lead)
-LEGAL: dict[TaskState, tuple[Owner, frozenset[TaskState]]] = {
-    S.NEW: ("controller", frozenset({S.PENDING, S.SHUTDOWN})),
-    S.PENDING: ("controller", frozenset({S.ASSIGNED, S.SHUTDOWN})),
-    S.ASSIGNED: (
-        "agent",
-        frozenset(
-            {
-                S.PREPARING,
-                S.PREPARED,
-                S.STARTING,
-                S.RUNNING,
-                S.COMPLETE,
-                S.FAILED,
-                S.SHUTDOWN,
-                S.REJECTED,
-            }
-        ),
-    ),
-    S.PREPARING: (
-        "agent",
-        frozenset(
-            {S.PREPARED, S.STARTING, S.RUNNING, S.COMPLETE, S.FAILED, S.SHUTDOWN, S.REJECTED}
-        ),
-    ),
-    S.PREPARED: (
-        "agent",
-        frozenset({S.STARTING, S.RUNNING, S.COMPLETE, S.FAILED, S.SHUTDOWN, S.REJECTED}),
-    ),
-    S.STARTING: (
-        "agent",
-        frozenset({S.RUNNING, S.COMPLETE, S.FAILED, S.SHUTDOWN, S.REJECTED}),
-    ),
-    S.RUNNING: ("agent", frozenset({S.COMPLETE, S.FAILED, S.SHUTDOWN})),
-    S.COMPLETE: ("controller", frozenset()),
-    S.FAILED: ("controller", frozenset()),
-    S.SHUTDOWN: ("controller", frozenset()),
-    S.REJECTED: ("controller", frozenset()),
-    S.ORPHANED: ("controller", frozenset()),
-}
-
-# The one exit the controller takes from states the agent owns: the node is gone for good.
-ORPHANABLE = frozenset({S.ASSIGNED, S.PREPARING, S.PREPARED, S.STARTING, S.RUNNING})
-
-ORDER = {state: place for place, state in enumerate(TaskState)}
-
-
-def may_move(old: TaskState, new: TaskState, *, by: Owner) -> bool:
-    """Say whether ``by`` may move a task from ``old`` to ``new`` (staying is always legal)."""
-    if old == new:
-        return True
-    if by == "controller" and new is S.ORPHANED:
-        return old in ORPHANABLE
-    owner, exits = LEGAL[old]
-    return owner == by and new in exits
-
-
-class Desired(StrEnum):
-    """What the controller wants of a task; it only moves downwards in this list."""
-
-    PREPARED = "prepared"  # get everything ready, do not start
-    RUNNING = "running"
-    SHUTDOWN = "shutdown"  # stop (grace period), keep logs, report
-    REMOVED = "removed"  # every trace on the node goes
-
-
-class Health(StrEnum):
-    NONE = "none"  # no check
-    STARTING = "starting"
-    HEALTHY = "healthy"
-    UNHEALTHY = "unhealthy"
+from specs.states import FINAL, WANTED, Desired, Health, Owner, TaskState, may_move, may_want
 
 
 class Run(Model):
@@ -187,5 +84,50 @@ class Task(Model):
     @property
     def live(self) -> bool:
         """Whether it still counts as a replica: not final and not asked to go."""
-        wanted = self.desired in (Desired.PREPARED, Desired.RUNNING) and not self.leaving
-        return wanted and self.state not in FINAL
+        return self.desired in WANTED and not self.leaving and self.state not in FINAL
+
+    # Changes. Each returns a new record; none is made where the table forbids it.
+
+    def moved(self, state: TaskState, *, by: Owner = "controller") -> Task:
+        """Return the task in another state, the rest of its status as it was."""
+        return self.with_status(self.status.model_copy(update={"state": state}), by=by)
+
+    def with_status(self, status: TaskStatus, *, by: Owner = "agent") -> Task:
+        """Return the task with a new report of it."""
+        assert may_move(self.state, status.state, by=by), (
+            f"task {self.id}: {by} moves it from {self.state} to {status.state}"
+        )
+        return self.model_copy(update={"status": status})
+
+    def with_reason(self, reason: str) -> Task:
+        """Return the task with what it waits for before it may go on; empty: for nothing."""
+        return self.model_copy(update={"pending_reason": reason})
+
+    def with_node(
+        self, node: str, *, addresses: Mapping[str, str], host_ports: Mapping[str, int]
+    ) -> Task:
+        """Return the task assigned to a node, with what it was given there."""
+        placed = {"node": node, "addresses": dict(addresses), "host_ports": dict(host_ports)}
+        return self.moved(TaskState.ASSIGNED).model_copy(update=placed)
+
+    def with_desired(self, desired: Desired) -> Task:
+        """Return the task with a new wish, which never takes a step back."""
+        assert may_want(self.desired, desired), (
+            f"task {self.id}: wanted {self.desired}, then {desired}"
+        )
+        return self.model_copy(update={"desired": desired})
+
+    def with_leaving(self) -> Task:
+        """Return the task on its way out: it gets no new connections, and is stopped then."""
+        return self.model_copy(update={"leaving": True})
+
+    def with_grace(self, grace: float | None) -> Task:
+        """Return the task with other seconds between stop signal and kill than its spec's."""
+        return self.model_copy(update={"grace": grace})
+
+    def with_restart(self, grace: float | None) -> Task:
+        """Return the task with one more restart asked for."""
+        return self.model_copy(update={"restart": self.restart + 1, "grace": grace})
+
+
+__all__ = ["FINAL", "Desired", "Health", "Run", "Task", "TaskState", "TaskStatus", "may_move"]

@@ -43,7 +43,8 @@ from pydantic import Field
 from specs.base import Model
 from specs.node import NodeFacts
 from specs.stack import BuildSpec, Port, TaskSpec
-from specs.task import Desired, TaskStatus
+from specs.states import Desired
+from specs.task import TaskStatus
 
 PROTOCOL = 1
 BLOB_PORT = 8473  # where agents serve image blobs to each other, on the overlay address

@@ -1,13 +1,15 @@
-"""The Linux calls that Python 3.11 lacks: mount, pivot_root, openat2, unshare, prctl.
+"""The Linux calls that Python 3.11 lacks: mount, pivot_root, openat2, unshare, setns, inotify.
 
-Used by the unpacking child, the overlay mounts and the volumes. Stdlib only, because the
-child that reads hostile archives imports it. Every function raises OSError with the path
-in it; none of them decides anything.
+The agent's one way to libc: the unpacking child, overlay mounts, volumes, tasks' network
+namespaces, the spawner and the log followers. Stdlib only, because the child that reads
+hostile archives imports it. Every function raises OSError with the path in it; none of
+them decides anything.
 """
 
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 from typing import Final
 
@@ -22,6 +24,7 @@ MS_BIND: Final = 4096
 MS_REC: Final = 16384
 MS_PRIVATE: Final = 1 << 18
 MS_SLAVE: Final = 1 << 19
+MS_SHARED: Final = 1 << 20
 MNT_DETACH: Final = 2
 UMOUNT_NOFOLLOW: Final = 8
 CLONE_FS: Final = 0x200
@@ -33,6 +36,7 @@ RESOLVE_BENEATH: Final = 0x08
 RESOLVE_IN_ROOT: Final = 0x10
 OVERLAY_MAGIC: Final = 0x794C7630
 TMPFS_MAGIC: Final = 0x01021994
+NSFS_MAGIC: Final = 0x6E736673
 PR_SET_PDEATHSIG: Final = 1
 PR_CAPBSET_DROP: Final = 24
 PR_SET_NO_NEW_PRIVS: Final = 38
@@ -41,6 +45,7 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 # pivot_root and capset differ, so they go through libc or a table.
 _SYS_OPENAT2: Final = 437
 _SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
+_RACES: Final = 32  # whoever renames for ever in a tree must not hold us for ever
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
 
@@ -75,6 +80,11 @@ def unshare(flags: int) -> None:
     _check(_libc.unshare(flags), "unshare")
 
 
+def setns(namespace: int, kind: int) -> None:
+    """Move the calling thread into the namespace of a descriptor (setns(2))."""
+    _check(_libc.setns(namespace, kind), "setns")
+
+
 def syncfs(fd: int) -> None:
     """Write everything of the file system that holds ``fd`` to disk."""
     _check(_libc.syncfs(fd), "syncfs")
@@ -106,15 +116,16 @@ class _OpenHow(ctypes.Structure):
 def open_inside(root: int, path: str, flags: int, resolve: int = RESOLVE_IN_ROOT) -> int:
     """Open ``path`` below the directory ``root``; no link of any kind leads out of it."""
     how = _OpenHow(flags | os.O_CLOEXEC, 0, resolve | RESOLVE_NO_MAGICLINKS)
-    while True:
+    for _ in range(_RACES):
         result = _libc.syscall(
             _SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
         )
         if result >= 0:
             return int(result)
         # A rename elsewhere in the tree makes ".." unsafe for a moment (openat2(2)).
-        if ctypes.get_errno() != 11:  # EAGAIN
+        if ctypes.get_errno() != errno.EAGAIN:
             return _check(result, path)
+    raise OSError(errno.EAGAIN, "the path keeps changing", path)
 
 
 class _StatFs(ctypes.Structure):
@@ -124,11 +135,29 @@ class _StatFs(ctypes.Structure):
     ]
 
 
-def filesystem_type(path: str) -> int:
-    """Return the magic number of the file system at ``path`` (statfs(2))."""
+def filesystem_type(where: str | int) -> int:
+    """Return the magic number of the file system at a path, or of an open file (statfs(2))."""
     result = _StatFs()
-    _check(_libc.statfs(os.fsencode(path), ctypes.byref(result)), path)
+    if isinstance(where, int):
+        _check(_libc.fstatfs(where, ctypes.byref(result)), "fstatfs")
+    else:
+        _check(_libc.statfs(os.fsencode(where), ctypes.byref(result)), where)
     return int(result.type)
+
+
+def inotify_open() -> int:
+    """Return a new inotify descriptor that never blocks (inotify_init1(2))."""
+    return _check(_libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC), "inotify")
+
+
+def inotify_watch(fd: int, path: str, mask: int) -> int:
+    """Watch ``path`` for the events of ``mask``; return the watch's number."""
+    return _check(_libc.inotify_add_watch(fd, os.fsencode(path), mask), path)
+
+
+def inotify_forget(fd: int, watch: int) -> None:
+    """Watch no longer."""
+    _check(_libc.inotify_rm_watch(fd, watch), "inotify")
 
 
 class _CapHeader(ctypes.Structure):

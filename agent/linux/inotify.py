@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import ctypes
 import os
 import struct
 from typing import TYPE_CHECKING
+
+from agent.linux import calls
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,7 +20,6 @@ if TYPE_CHECKING:
 
 _IN_MODIFY, _IN_CREATE, _IN_MOVED_TO, _IN_DELETE_SELF = 0x2, 0x100, 0x80, 0x400
 _HEADER = struct.Struct("iIII")
-_libc = ctypes.CDLL(None, use_errno=True)
 
 
 class Inotify:
@@ -41,18 +41,19 @@ class Inotify:
             events = self._waiting.get(number, set())
             events.discard(event)
             if not events and self._waiting.pop(number, None) is not None and number >= 0:
-                _libc.inotify_rm_watch(self._fd, number)
+                with contextlib.suppress(OSError):  # the directory went, and its watch with it
+                    calls.inotify_forget(self._fd, number)
 
     def _add(self, directory: Path) -> int:
         """Return the watch's number; -1 when the kernel's limit is reached (waiters poll then)."""
-        if self._fd < 0:
-            self._fd = _libc.inotify_init1(os.O_NONBLOCK | os.O_CLOEXEC)
-            if self._fd < 0:
-                return -1
-            asyncio.get_running_loop().add_reader(self._fd, self._read)
         mask = _IN_MODIFY | _IN_CREATE | _IN_MOVED_TO | _IN_DELETE_SELF
-        number: int = _libc.inotify_add_watch(self._fd, os.fsencode(directory), mask)
-        return number
+        try:
+            if self._fd < 0:
+                self._fd = calls.inotify_open()
+                asyncio.get_running_loop().add_reader(self._fd, self._read)
+            return calls.inotify_watch(self._fd, str(directory), mask)
+        except OSError:
+            return -1
 
     def _read(self) -> None:
         try:

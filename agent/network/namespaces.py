@@ -4,33 +4,22 @@ A task's namespace lives as a bind mount of its nsfs inode under the run
 directory, so it outlasts every process in it and every restart of ours.
 Entering a namespace changes the calling *thread*; only the network thread may
 call :func:`inside` and it always comes back (or the process must not go on).
-Python 3.11 has no os.setns, hence libc by ctypes.
 """
 
 from __future__ import annotations
 
-import ctypes
 import errno
 import os
 from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
+from agent.linux import calls
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-_libc = ctypes.CDLL(None, use_errno=True)
-_CLONE_NEWNET = 0x40000000
-_MS_BIND = 4096
-_MNT_DETACH = 2
-_NSFS_MAGIC = 0x6E736673
 _CURRENT = "/proc/thread-self/ns/net"
-
-
-def _check(result: int, what: str) -> None:
-    if result != 0:
-        code = ctypes.get_errno()
-        raise OSError(code, f"{what}: {os.strerror(code)}")
 
 
 def open_current() -> int:
@@ -41,17 +30,17 @@ def open_current() -> int:
 @contextmanager
 def inside(namespace: int, home: int) -> Iterator[None]:
     """Run the calling thread in ``namespace`` and bring it back to ``home``."""
-    _check(_libc.setns(namespace, _CLONE_NEWNET), "enter network namespace")
+    calls.setns(namespace, calls.CLONE_NEWNET)
     try:
         yield
     finally:
-        _check(_libc.setns(home, _CLONE_NEWNET), "leave network namespace")
+        calls.setns(home, calls.CLONE_NEWNET)
 
 
 def create(path: Path, home: int) -> int:
     """Make a namespace, keep it at ``path``, and return a descriptor of it."""
     path.touch(mode=0o444)
-    _check(_libc.unshare(_CLONE_NEWNET), "make network namespace")
+    calls.unshare(calls.CLONE_NEWNET)
     try:
         namespace = open_current()
         try:
@@ -60,15 +49,13 @@ def create(path: Path, home: int) -> int:
             os.close(namespace)
             raise
     finally:
-        _check(_libc.setns(home, _CLONE_NEWNET), "leave network namespace")
+        calls.setns(home, calls.CLONE_NEWNET)
     return namespace
 
 
 def keep(path: Path) -> None:
     """Bind the calling thread's namespace to the existing file ``path``."""
-    target = os.fsencode(path)
-    result = _libc.mount(_CURRENT.encode(), target, b"none", ctypes.c_ulong(_MS_BIND), None)
-    _check(result, f"bind namespace to {path}")
+    calls.mount(_CURRENT, str(path), None, calls.MS_BIND)
 
 
 def open_kept(path: Path) -> int | None:
@@ -87,15 +74,14 @@ def open_kept(path: Path) -> int | None:
 
 def is_namespace(descriptor: int) -> bool:
     """Say whether the descriptor is of nsfs, not of the empty file a crash left behind."""
-    buffer = (ctypes.c_long * 32)()  # struct statfs begins with f_type
-    _check(_libc.fstatfs(descriptor, ctypes.byref(buffer)), "look at namespace file")
-    return int(buffer[0]) == _NSFS_MAGIC
+    return calls.filesystem_type(descriptor) == calls.NSFS_MAGIC
 
 
 def drop(path: Path) -> None:
     """Forget the namespace; it dies with its last process. Fine when it is gone already."""
     # Several binds may lie over each other when a crash came between mount and journal.
-    while _libc.umount2(os.fsencode(path), _MNT_DETACH) == 0:
-        pass
+    with suppress(OSError):
+        while True:
+            calls.unmount(str(path), calls.MNT_DETACH)
     with suppress(FileNotFoundError):
         path.unlink()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from agent.network import names, overlay
 from agent.network.objects import Address, Neighbour, Route, Rule
 from agent.network.overlay import VxlanPlan
-from specs.task import Desired
+from specs.states import Desired
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agent.parts import Refusal
 from agent.runtime import seccomp
+from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -45,7 +46,6 @@ MASKED: Final = (
     *("/proc/timer_stats", "/sys/devices/virtual/powercap", "/sys/firmware"),
 )
 READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger")
-PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 INIT: Final = "/dev/.corral-init"  # on the container's own tmpfs: nothing is made in its root
 PERIOD: Final = 100_000  # microseconds of CPU quota accounting, as Docker
 
@@ -224,7 +224,7 @@ def command_line(spec: TaskSpec, image: ImageConfig) -> tuple[str, ...]:
 
 def environment(spec: TaskSpec, image: ImageConfig, user: User, hostname: str) -> list[str]:
     """Return the environment: defaults, then the image's, then the service's."""
-    values = {"PATH": PATH, "HOSTNAME": hostname}
+    values = {"PATH": SYSTEM_PATH, "HOSTNAME": hostname}
     if spec.tty:
         values["TERM"] = "xterm"
     values.update(image.environment)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.runtime.failure import RuntimeFailure, from_runtime
+from specs.kit import programs
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,9 +25,7 @@ TIMEOUT = 60.0
 def find_runtime() -> tuple[str, str]:
     """Return the path and the name of the runtime to use. Raises RuntimeFailure."""
     for name in ("crun", "runc"):
-        path = shutil.which(
-            name, path="/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-        )
+        path = programs.find(name)
         if path:
             return path, name
     raise RuntimeFailure("neither crun nor runc is installed; install Debian's crun package")

@@ -7,13 +7,12 @@ magic links. The container is not running when these are called.
 
 from __future__ import annotations
 
-import ctypes
-import errno
 import os
 import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from agent.linux.calls import open_inside
 from agent.parts import Refusal
 from agent.runtime.bundle import NodeDevice, User
 
@@ -22,34 +21,7 @@ if TYPE_CHECKING:
 
     from specs.stack import Device
 
-_SYS_OPENAT2 = 437  # the same on every architecture
-_RESOLVE_NO_MAGICLINKS = 0x02
-_RESOLVE_IN_ROOT = 0x10
 _FILE_MAX = 1 << 20
-_libc = ctypes.CDLL(None, use_errno=True)
-
-
-class _OpenHow(ctypes.Structure):
-    _fields_ = [
-        ("flags", ctypes.c_uint64),
-        ("mode", ctypes.c_uint64),
-        ("resolve", ctypes.c_uint64),
-    ]
-
-
-def open_inside(root: int, path: str, flags: int) -> int:
-    """Open ``path`` inside the directory ``root``; symlinks are followed within it."""
-    how = _OpenHow(flags | os.O_CLOEXEC, 0, _RESOLVE_IN_ROOT | _RESOLVE_NO_MAGICLINKS)
-    for _ in range(32):
-        fd: int = _libc.syscall(
-            _SYS_OPENAT2, root, os.fsencode(path), ctypes.byref(how), ctypes.sizeof(how)
-        )
-        if fd >= 0:
-            return fd
-        code = ctypes.get_errno()
-        if code != errno.EAGAIN:  # a rename raced with the lookup
-            raise OSError(code, os.strerror(code), path)
-    raise OSError(errno.EAGAIN, "the path keeps changing", path)
 
 
 def read_inside(root: int, path: str) -> str:

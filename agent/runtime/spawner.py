@@ -12,7 +12,7 @@ The thread also keeps the short block of fork and exec off the event loop.
 from __future__ import annotations
 
 import asyncio
-import ctypes
+import contextlib
 import os
 import select
 import shutil
@@ -22,27 +22,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Self
 
+from agent.linux import calls
 from agent.runtime.failure import RuntimeFailure
+from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from types import TracebackType
 
 UNIFIED = Path("/sys/fs/cgroup/unified")
-_CLONE_NEWNS = 0x00020000
-_MS_BIND, _MS_REC, _MS_SLAVE, _MS_SHARED = 0x1000, 0x4000, 1 << 19, 1 << 20
-_MNT_DETACH = 2
-_libc = ctypes.CDLL(None, use_errno=True)
-_SEARCH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-
-def _mount(source: str, target: Path | str, kind: str, flags: int, data: str = "") -> None:
-    code = _libc.mount(
-        source.encode(), os.fsencode(target), kind.encode(), ctypes.c_ulong(flags), data.encode()
-    )
-    if code != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), str(target))
 
 
 def is_mounted(path: Path) -> bool:
@@ -56,28 +44,25 @@ def share(directory: Path) -> None:
     """Make ``directory`` a shared mount of its own, so that mounts below it reach the spawner."""
     directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     if not is_mounted(directory):
-        _mount(str(directory), directory, "", _MS_BIND)
-    _mount("", directory, "", _MS_SHARED)
+        calls.mount(str(directory), str(directory), None, calls.MS_BIND)
+    calls.mount("none", str(directory), None, calls.MS_SHARED)
 
 
 def unshare(directory: Path) -> None:
     """Undo :func:`share` (the node leaves)."""
     while is_mounted(directory):
-        if _libc.umount2(os.fsencode(directory), _MNT_DETACH) != 0:
-            number = ctypes.get_errno()
-            raise OSError(number, os.strerror(number), str(directory))
+        calls.unmount(str(directory), calls.MNT_DETACH)
 
 
 def _enter_own_namespace() -> None:
-    if _libc.unshare(_CLONE_NEWNS) != 0:
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), "mount namespace of the spawner")
-    _mount("", "/", "", _MS_SLAVE | _MS_REC)
+    calls.unshare(calls.CLONE_NEWNS)
+    calls.mount("none", "/", None, calls.MS_SLAVE | calls.MS_REC)
     if is_mounted(UNIFIED):
         # Covered, not only unmounted: crun makes plain directories there, which would stay behind.
-        _libc.umount2(os.fsencode(UNIFIED), _MNT_DETACH)
+        with contextlib.suppress(OSError):
+            calls.unmount(str(UNIFIED), calls.MNT_DETACH)
         # A file of one page for every container, as long as it is there (see `forget`).
-        _mount("tmpfs", UNIFIED, "tmpfs", 0, "mode=0755,size=64m")
+        calls.mount("tmpfs", str(UNIFIED), "tmpfs", 0, "mode=0755,size=64m")
 
 
 @dataclass(frozen=True)
@@ -143,7 +128,7 @@ class Spawner:
                 stdout=stdout,
                 stderr=stderr,
                 pass_fds=pass_fds,
-                env={"PATH": _SEARCH, **(environment or {})},
+                env={"PATH": SYSTEM_PATH, **(environment or {})},
                 start_new_session=True,
                 cwd="/",
             )

@@ -3,7 +3,7 @@
 ``agent/tasks/runner.py`` calls :func:`next_step` after every observation, performs what
 it returns, and folds the result back with one of the transitions below. Nothing
 here touches the node, a clock or chance. States only move forward
-(``specs.task.LEGAL``): a restart in place stays *running*.
+(``specs.states.LEGAL``): a restart in place stays *running*.
 
 ``now`` is monotonic seconds, ``wall`` seconds since the epoch (for people).
 """
@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.tasks.record import Phase, Record
-from specs.task import FINAL, Desired, Health, Run, TaskState
+from specs.states import FINAL, Desired, Health, TaskState
+from specs.task import Run
 
 if TYPE_CHECKING:
     from agent.tasks.record import Process, SavedImage

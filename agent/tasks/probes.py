@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from specs.task import Health
+from specs.states import Health
 
 if TYPE_CHECKING:
     from specs.stack import Healthcheck

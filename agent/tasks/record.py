@@ -14,7 +14,8 @@ from pydantic import Field
 
 from specs.base import Model
 from specs.stack import Healthcheck
-from specs.task import Health, Run, TaskState, TaskStatus
+from specs.states import Health, TaskState
+from specs.task import Run, TaskStatus
 from specs.wire import Assignment
 
 RUNS_KEPT = 5

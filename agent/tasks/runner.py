@@ -34,7 +34,7 @@ from agent.tasks.lifecycle import (
     Wait,
 )
 from agent.tasks.record import Phase, Record
-from specs.task import FINAL, Desired, TaskState
+from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ from agent.parts import Later, Refusal
 from agent.tasks import lifecycle
 from agent.tasks.journal import Held, Journal, judge, merge, safe_id
 from agent.tasks.runner import Parts, Runner
-from specs.task import Desired, TaskStatus
+from specs.states import Desired
 from specs.wire import HEARTBEAT, Acknowledged, Instructions, NodeSelf, Refused, Report
 
 if TYPE_CHECKING:
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agent.parts import Network
     from agent.tasks.record import Record
     from specs.node import NodeFacts
+    from specs.task import TaskStatus
     from specs.wire import Content, Peer
 
 log = logging.getLogger(__name__)

@@ -19,7 +19,7 @@ from aiohttp import web
 
 from orchestrator.api import logs, nodes, problems, stacks, streams, tasks
 from orchestrator.api.answers import NodeRows, Releases, Stacks, TaskIds, Tasks
-from orchestrator.api.routes import LARGE, Parts, Query, Route, read_body
+from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
 from specs.task import Task
@@ -36,15 +36,15 @@ DRAIN = 1.0  # seconds open requests have at shutdown; streams are broken off at
 MAX_HEADERS = 16 * 1024
 
 
-async def version(parts: Parts, _request: web.Request, _: None) -> api.Version:
+async def version(parts: ApiParts, _request: web.Request, _: None) -> api.Version:
     return parts.version()
 
 
-async def events(parts: Parts, request: web.Request, _: None) -> web.StreamResponse:
+async def events(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:
     return await streams.respond(request, parts.control.events(request.query.get("stack")))
 
 
-async def openapi(parts: Parts, _request: web.Request, _: None) -> web.Response:
+async def openapi(parts: ApiParts, _request: web.Request, _: None) -> web.Response:
     # Asked for rarely, and importing it builds every model's schema.
     from orchestrator.api.openapi import document  # noqa: PLC0415
 
@@ -52,15 +52,17 @@ async def openapi(parts: Parts, _request: web.Request, _: None) -> web.Response:
     return web.Response(text=body, content_type="application/json")
 
 
-_TIMEOUT = Query("timeout", "number", text="seconds between the stop signal and the kill")
+_TIMEOUT = QueryField("timeout", "number", text="seconds between the stop signal and the kill")
 
-ROUTES: tuple[Route, ...] = (
-    Route("GET", "/v1/version", version, "Version, cluster and epoch", answer=api.Version),
-    Route("GET", "/v1/openapi.json", openapi, "This document"),
-    Route("GET", "/v1/nodes", nodes.nodes, "All nodes", answer=NodeRows),
-    Route("GET", "/v1/nodes/{name}", nodes.node, "One node, with facts", answer=api.NodeDetail),
-    Route("POST", "/v1/nodes", nodes.add, "Add a machine", body=api.AddNode, stream=api.Progress),
-    Route(
+ROUTES: tuple[ApiRoute, ...] = (
+    ApiRoute("GET", "/v1/version", version, "Version, cluster and epoch", answer=api.Version),
+    ApiRoute("GET", "/v1/openapi.json", openapi, "This document"),
+    ApiRoute("GET", "/v1/nodes", nodes.nodes, "All nodes", answer=NodeRows),
+    ApiRoute("GET", "/v1/nodes/{name}", nodes.node, "One node, with facts", answer=api.NodeDetail),
+    ApiRoute(
+        "POST", "/v1/nodes", nodes.add, "Add a machine", body=api.AddNode, stream=api.Progress
+    ),
+    ApiRoute(
         "PATCH",
         "/v1/nodes/{name}",
         nodes.patch,
@@ -68,17 +70,17 @@ ROUTES: tuple[Route, ...] = (
         body=api.PatchNode,
         answer=api.NodeRow,
     ),
-    Route(
+    ApiRoute(
         "DELETE",
         "/v1/nodes/{name}",
         nodes.remove,
         "Drain a node and take corral off it",
         stream=api.Progress,
-        query=(Query("force", "flag", text="forget it without asking it"),),
+        query=(QueryField("force", "flag", text="forget it without asking it"),),
     ),
-    Route("GET", "/v1/stacks", stacks.stacks, "All stacks", answer=Stacks),
-    Route("GET", "/v1/stacks/{stack}", stacks.stack, "One stack", answer=api.StackDetail),
-    Route(
+    ApiRoute("GET", "/v1/stacks", stacks.stacks, "All stacks", answer=Stacks),
+    ApiRoute("GET", "/v1/stacks/{stack}", stacks.stack, "One stack", answer=api.StackDetail),
+    ApiRoute(
         "POST",
         "/v1/stacks/{stack}/releases",
         stacks.deploy,
@@ -87,24 +89,24 @@ ROUTES: tuple[Route, ...] = (
         limit=LARGE,
         answer=api.ReleaseRow,
     ),
-    Route("GET", "/v1/stacks/{stack}/releases", stacks.releases, "Releases", answer=Releases),
-    Route(
+    ApiRoute("GET", "/v1/stacks/{stack}/releases", stacks.releases, "Releases", answer=Releases),
+    ApiRoute(
         "GET",
         "/v1/stacks/{stack}/progress",
         stacks.progress,
         "What happens to a release, until it ends",
         stream=api.Progress,
-        query=(Query("release", "integer", text="its number; the newest without it"),),
+        query=(QueryField("release", "integer", text="its number; the newest without it"),),
     ),
-    Route(
+    ApiRoute(
         "DELETE",
         "/v1/stacks/{stack}",
         stacks.remove,
         "Stop and remove a stack",
         answer=api.StackRow,
-        query=(Query("volumes", "flag", text="named volumes too"), _TIMEOUT),
+        query=(QueryField("volumes", "flag", text="named volumes too"), _TIMEOUT),
     ),
-    Route(
+    ApiRoute(
         "POST",
         "/v1/stacks/{stack}/scale",
         stacks.scale,
@@ -112,7 +114,7 @@ ROUTES: tuple[Route, ...] = (
         body=api.Scale,
         answer=api.StackRow,
     ),
-    Route(
+    ApiRoute(
         "POST",
         "/v1/stacks/{stack}/restart",
         stacks.restart,
@@ -120,7 +122,7 @@ ROUTES: tuple[Route, ...] = (
         body=api.Restart,
         answer=TaskIds,
     ),
-    Route(
+    ApiRoute(
         "POST",
         "/v1/stacks/{stack}/stop",
         stacks.stop,
@@ -128,42 +130,44 @@ ROUTES: tuple[Route, ...] = (
         body=api.Stop,
         answer=api.StackRow,
     ),
-    Route(
+    ApiRoute(
         "GET",
         "/v1/stacks/{stack}/tasks",
         stacks.tasks,
         "Tasks",
         answer=Tasks,
-        query=(Query("all", "flag", text="also those that have ended"),),
+        query=(QueryField("all", "flag", text="also those that have ended"),),
     ),
-    Route(
+    ApiRoute(
         "GET",
         "/v1/stacks/{stack}/logs",
         logs.logs,
         "What the containers print, merged by time",
         stream=api.StackLogLine,
         query=(
-            Query("service", repeated=True, text="only these services"),
-            Query("follow", "flag", text="go on with what comes"),
-            Query("tail", "integer", text="last lines of each task"),
-            Query("since", "number", text="not before this time, seconds since the epoch"),
-            Query("timestamps", "flag", text="for the reader; lines always carry their time"),
+            QueryField("service", repeated=True, text="only these services"),
+            QueryField("follow", "flag", text="go on with what comes"),
+            QueryField("tail", "integer", text="last lines of each task"),
+            QueryField("since", "number", text="not before this time, seconds since the epoch"),
+            QueryField("timestamps", "flag", text="for the reader; lines always carry their time"),
         ),
     ),
-    Route("GET", "/v1/tasks/{id}", tasks.task, "One task, whole", answer=Task),
-    Route("GET", "/v1/tasks/{id}/exec", tasks.execute, "Run a command in a task", websocket=True),
-    Route(
+    ApiRoute("GET", "/v1/tasks/{id}", tasks.task, "One task, whole", answer=Task),
+    ApiRoute(
+        "GET", "/v1/tasks/{id}/exec", tasks.execute, "Run a command in a task", websocket=True
+    ),
+    ApiRoute(
         "GET",
         "/v1/events",
         events,
         "Events from now on",
         stream=api.Event,
-        query=(Query("stack", text="only of this stack"),),
+        query=(QueryField("stack", text="only of this stack"),),
     ),
 )
 
 
-def make(parts: Parts) -> web.Application:
+def make(parts: ApiParts) -> web.Application:
     """Return the application, every route behind the problem middleware."""
     app = web.Application(middlewares=[problems.middleware])
     app[streams.OPEN] = set()
@@ -173,7 +177,7 @@ def make(parts: Parts) -> web.Application:
     return app
 
 
-async def _handle(parts: Parts, route: Route, request: web.Request) -> web.StreamResponse:
+async def _handle(parts: ApiParts, route: ApiRoute, request: web.Request) -> web.StreamResponse:
     if route.changes and (why := parts.superseded()):
         raise Conflict(why)
     body = await read_body(request, route)

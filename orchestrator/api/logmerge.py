@@ -26,7 +26,7 @@ QUEUE = 256  # lines of one source held at most
 
 
 @dataclass(eq=False)
-class Source:
+class MergeSource:
     """One task's lines, read ahead a little. ``waiting`` holds (arrival, line)."""
 
     waiting: deque[tuple[float, StackLogLine]] = field(default_factory=deque)
@@ -41,13 +41,13 @@ class LogMerge:
         self._group = group
         self._clock = clock
         self._follow = follow
-        self._sources: set[Source] = set()
+        self._sources: set[MergeSource] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._stirred = asyncio.Event()
         self.growing = follow  # whether more sources may come; cleared by finish()
 
     def add(self, lines: AsyncGenerator[StackLogLine, None], *, name: str) -> None:
-        source = Source()
+        source = MergeSource()
         self._sources.add(source)
         task = self._group.create_task(self._read(source, lines), name=f"logs-{name}")
         self._tasks.add(task)
@@ -85,7 +85,7 @@ class LogMerge:
             first.room.set()
             yield line
 
-    def _due(self, heads: list[Source]) -> float:
+    def _due(self, heads: list[MergeSource]) -> float:
         """Return the seconds until a line may go out although some source is silent."""
         if len(heads) == len(self._sources):
             return 0.0
@@ -94,7 +94,7 @@ class LogMerge:
         oldest = min(s.waiting[0][0] for s in heads)
         return oldest + PATIENCE - self._clock.monotonic()
 
-    async def _read(self, source: Source, lines: AsyncGenerator[StackLogLine, None]) -> None:
+    async def _read(self, source: MergeSource, lines: AsyncGenerator[StackLogLine, None]) -> None:
         try:
             # Closed at once when the reader goes: behind it is a connection to an agent.
             async with contextlib.aclosing(lines):

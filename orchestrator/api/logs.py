@@ -18,14 +18,14 @@ from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.store import keys
 from orchestrator.store.base import Compacted
 from specs.api import StackLogLine
-from specs.task import TaskState
+from specs.states import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
     from aiohttp import web
 
-    from orchestrator.api.routes import Parts
+    from orchestrator.api.routes import ApiParts
     from specs.task import Task
     from specs.wire import LogLine
 
@@ -35,7 +35,7 @@ GIVE_UP = 60.0  # seconds a source may be lost while following
 _NOT_YET = frozenset({TaskState.NEW, TaskState.PENDING, TaskState.ASSIGNED})
 
 
-async def logs(parts: Parts, request: web.Request, _: None) -> web.StreamResponse:
+async def logs(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:
     """Stream the logs; repeated ``service`` parameters narrow them down."""
     stack = request.match_info["stack"]
     if stack not in parts.cluster.stacks:
@@ -51,7 +51,9 @@ async def logs(parts: Parts, request: web.Request, _: None) -> web.StreamRespons
 class StackLogs:
     """The lines of one stack's tasks."""
 
-    def __init__(self, parts: Parts, stack: str, services: frozenset[str], query: LogQuery) -> None:
+    def __init__(
+        self, parts: ApiParts, stack: str, services: frozenset[str], query: LogQuery
+    ) -> None:
         self._parts = parts
         self._stack = stack
         self._services = services

@@ -12,22 +12,22 @@ from orchestrator.errors import Unavailable
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from orchestrator.api.routes import Parts
+    from orchestrator.api.routes import ApiParts
     from specs.api import AddNode, NodeDetail, NodeRow, PatchNode
 
 CONTACT = 15.0  # seconds: a host key to be confirmed is a question, not a stream that ended
 
 
-async def nodes(parts: Parts, _request: web.Request, _: None) -> NodeRows:
+async def nodes(parts: ApiParts, _request: web.Request, _: None) -> NodeRows:
     found = [rows.node_row(parts.cluster, node) for node in parts.cluster.nodes.values()]
     return NodeRows(nodes=tuple(sorted(found, key=lambda row: row.name)))
 
 
-async def node(parts: Parts, request: web.Request, _: None) -> NodeDetail:
+async def node(parts: ApiParts, request: web.Request, _: None) -> NodeDetail:
     return rows.node_detail(parts.cluster, parts.nodes.find(request.match_info["name"]))
 
 
-async def add(parts: Parts, request: web.Request, body: AddNode) -> web.StreamResponse:
+async def add(parts: ApiParts, request: web.Request, body: AddNode) -> web.StreamResponse:
     if parts.add_node is None:
         raise Unavailable(
             "this controller cannot add machines: it was started without SSH",
@@ -36,14 +36,14 @@ async def add(parts: Parts, request: web.Request, body: AddNode) -> web.StreamRe
     return await streams.respond(request, parts.add_node(body), detached=True, first=CONTACT)
 
 
-async def patch(parts: Parts, request: web.Request, body: PatchNode) -> NodeRow:
+async def patch(parts: ApiParts, request: web.Request, body: PatchNode) -> NodeRow:
     changed = await parts.nodes.update(
         request.match_info["name"], labels=body.labels, availability=body.availability
     )
     return rows.node_row(parts.cluster, changed)
 
 
-async def remove(parts: Parts, request: web.Request, _: None) -> web.StreamResponse:
+async def remove(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:
     found = parts.nodes.find(request.match_info["name"])
     take_out = parts.remove_node or parts.nodes.remove
     source = take_out(found.name, force=flag(request, "force"))

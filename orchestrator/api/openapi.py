@@ -12,7 +12,7 @@ from specs.api import ApiProblem
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from orchestrator.api.routes import Query, Route
+    from orchestrator.api.routes import ApiRoute, QueryField
     from specs.base import Model
 
 Mode = Literal["validation", "serialization"]
@@ -26,7 +26,7 @@ _TYPES: dict[str, dict[str, Any]] = {
 }
 
 
-def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
+def document(routes: Iterable[ApiRoute], version: str) -> dict[str, Any]:
     """Return the API as an OpenAPI 3.1 document."""
     routes = list(routes)
     read: set[type[Model]] = {ApiProblem}
@@ -51,7 +51,7 @@ def document(routes: Iterable[Route], version: str) -> dict[str, Any]:
     }
 
 
-def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
+def _operation(route: ApiRoute, schemas: dict[Any, Any]) -> dict[str, Any]:
     operation: dict[str, Any] = {
         "operationId": route.handler.__module__.rsplit(".", 1)[-1] + "." + route.handler.__name__,
         "summary": route.summary,
@@ -77,7 +77,7 @@ def _operation(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
     return operation
 
 
-def _success(route: Route, schemas: dict[Any, Any]) -> dict[str, Any]:
+def _success(route: ApiRoute, schemas: dict[Any, Any]) -> dict[str, Any]:
     if route.websocket:
         return {"101": {"description": "a WebSocket; messages as specs/wire.py says"}}
     if route.stream is not None:
@@ -91,7 +91,7 @@ def _path_parameter(name: str) -> dict[str, Any]:
     return {"name": name, "in": "path", "required": True, "schema": {"type": "string"}}
 
 
-def _parameter(query: Query) -> dict[str, Any]:
+def _parameter(query: QueryField) -> dict[str, Any]:
     schema = _TYPES[query.type]
     if query.repeated:
         schema = {"type": "array", "items": schema}

@@ -1,6 +1,6 @@
 """What a path of the API is: one declaration serves the router and the OpenAPI document.
 
-Handlers get ``Parts`` (the controller's parts they may use), the request and the
+Handlers get ``ApiParts`` (the controller's parts they may use), the request and the
 decoded body; they return a model, or write a stream themselves.
 """
 
@@ -33,7 +33,7 @@ LARGE = 32 * 1024 * 1024  # a release with its secrets and configs
 
 
 @dataclass(frozen=True)
-class Parts:
+class ApiParts:
     """What the handlers work with. ``version`` is asked anew each time: the epoch moves."""
 
     store: Store
@@ -49,7 +49,7 @@ class Parts:
 
 
 @dataclass(frozen=True)
-class Query:
+class QueryField:
     """One query parameter; flags are 0 or 1."""
 
     name: str
@@ -59,7 +59,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Route:
+class ApiRoute:
     method: str
     path: str
     handler: Callable[..., Awaitable[Model | web.StreamResponse]]
@@ -68,7 +68,7 @@ class Route:
     stream: type[Model] | None = None  # NDJSON of these
     body: type[Model] | None = None
     limit: int = SMALL
-    query: tuple[Query, ...] = ()
+    query: tuple[QueryField, ...] = ()
     websocket: bool = False
 
     @property
@@ -77,7 +77,7 @@ class Route:
         return self.method != "GET"
 
 
-async def read_body(request: web.Request, route: Route) -> Model | None:
+async def read_body(request: web.Request, route: ApiRoute) -> Model | None:
     """Return the decoded body, never holding more than the route's limit."""
     if route.body is None:
         return None
@@ -120,7 +120,7 @@ def number(request: web.Request, name: str) -> float | None:
     return value
 
 
-def _too_large(route: Route) -> BadRequest:
+def _too_large(route: ApiRoute) -> BadRequest:
     return BadRequest(
         ApiProblem(
             type="invalid",

@@ -8,17 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.control.telling.words import is_ready, unheard_text
-from specs.api import (
-    NodeDetail,
-    NodeRow,
-    ReleaseRow,
-    ReleaseState,
-    ServiceRow,
-    StackDetail,
-    StackRow,
-    TaskRow,
-)
-from specs.task import FINAL, Desired, Health, TaskState
+from specs.api import NodeDetail, NodeRow, ReleaseRow, ServiceRow, StackDetail, StackRow, TaskRow
+from specs.states import FINAL, Desired, Health, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

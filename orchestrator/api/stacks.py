@@ -12,7 +12,7 @@ from orchestrator.errors import NotFound
 if TYPE_CHECKING:
     from aiohttp import web
 
-    from orchestrator.api.routes import Parts
+    from orchestrator.api.routes import ApiParts
     from specs.api import (
         Deploy,
         ReleaseRow,
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     )
 
 
-def find(parts: Parts, request: web.Request) -> Stack:
+def find(parts: ApiParts, request: web.Request) -> Stack:
     """Return the stack the path names. Raises NotFound."""
     name = request.match_info["stack"]
     stack = parts.cluster.stacks.get(name)
@@ -34,27 +34,27 @@ def find(parts: Parts, request: web.Request) -> Stack:
     return stack
 
 
-async def stacks(parts: Parts, _request: web.Request, _: None) -> Stacks:
+async def stacks(parts: ApiParts, _request: web.Request, _: None) -> Stacks:
     found = [rows.stack_row(parts.cluster, stack) for stack in parts.cluster.stacks.values()]
     return Stacks(stacks=tuple(sorted(found, key=lambda row: row.name)))
 
 
-async def stack(parts: Parts, request: web.Request, _: None) -> StackDetail:
+async def stack(parts: ApiParts, request: web.Request, _: None) -> StackDetail:
     return rows.stack_detail(parts.cluster, find(parts, request))
 
 
-async def deploy(parts: Parts, request: web.Request, body: Deploy) -> ReleaseRow:
+async def deploy(parts: ApiParts, request: web.Request, body: Deploy) -> ReleaseRow:
     return await parts.control.deploy(request.match_info["stack"], body)
 
 
-async def releases(parts: Parts, request: web.Request, _: None) -> Releases:
+async def releases(parts: ApiParts, request: web.Request, _: None) -> Releases:
     name = find(parts, request).name
     found = [r for (owner, _), r in parts.cluster.releases.items() if owner == name]
     found.sort(key=lambda release: release.number, reverse=True)
     return Releases(releases=tuple(rows.release_row(release) for release in found))
 
 
-async def progress(parts: Parts, request: web.Request, _: None) -> web.StreamResponse:
+async def progress(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:
     release = number(request, "release")
     source = parts.control.progress(
         find(parts, request).name, int(release) if release is not None else None
@@ -62,7 +62,7 @@ async def progress(parts: Parts, request: web.Request, _: None) -> web.StreamRes
     return await streams.respond(request, source)
 
 
-async def remove(parts: Parts, request: web.Request, _: None) -> StackRow:
+async def remove(parts: ApiParts, request: web.Request, _: None) -> StackRow:
     before = find(parts, request)
     await parts.control.remove(
         before.name, volumes=flag(request, "volumes"), timeout=number(request, "timeout")
@@ -70,24 +70,24 @@ async def remove(parts: Parts, request: web.Request, _: None) -> StackRow:
     return after(parts, before)
 
 
-async def scale(parts: Parts, request: web.Request, body: Scale) -> StackRow:
+async def scale(parts: ApiParts, request: web.Request, body: Scale) -> StackRow:
     before = find(parts, request)
     await parts.control.scale(before.name, body.services)
     return after(parts, before)
 
 
-async def restart(parts: Parts, request: web.Request, body: Restart) -> TaskIds:
+async def restart(parts: ApiParts, request: web.Request, body: Restart) -> TaskIds:
     name = find(parts, request).name
     return TaskIds(tasks=await parts.control.restart(name, body.services, body.timeout))
 
 
-async def stop(parts: Parts, request: web.Request, body: Stop) -> StackRow:
+async def stop(parts: ApiParts, request: web.Request, body: Stop) -> StackRow:
     before = find(parts, request)
     await parts.control.stop(before.name, body.timeout)
     return after(parts, before)
 
 
-async def tasks(parts: Parts, request: web.Request, _: None) -> Tasks:
+async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
     name = find(parts, request).name
     mine = (task for task in parts.cluster.tasks.values() if task.stack == name)
     now = parts.clock.wall()
@@ -95,6 +95,6 @@ async def tasks(parts: Parts, request: web.Request, _: None) -> Tasks:
     return Tasks(tasks=tuple(rows.task_row(parts.cluster, task, now=now) for task in shown))
 
 
-def after(parts: Parts, before: Stack) -> StackRow:
+def after(parts: ApiParts, before: Stack) -> StackRow:
     """Return the stack as it is now; as it was when the command already made it vanish."""
     return rows.stack_row(parts.cluster, parts.cluster.stacks.get(before.name, before))

@@ -10,16 +10,16 @@ from aiohttp import web
 
 from orchestrator.control.telling.words import is_ready
 from orchestrator.errors import Conflict, NotFound, RequestError
-from specs.task import FINAL
+from specs.states import FINAL
 
 if TYPE_CHECKING:
-    from orchestrator.api.routes import Parts
+    from orchestrator.api.routes import ApiParts
     from specs.task import Task
 
 MAX_MESSAGE = 1024 * 1024
 
 
-def find(parts: Parts, request: web.Request) -> Task:
+def find(parts: ApiParts, request: web.Request) -> Task:
     """Return the task of that id, or the live one of that name. Raises NotFound."""
     wanted = request.match_info["id"]
     if task := parts.cluster.tasks.get(wanted):
@@ -31,11 +31,11 @@ def find(parts: Parts, request: web.Request) -> Task:
     raise NotFound(f"there is no task {wanted}", hint="corral ps shows the tasks of a stack")
 
 
-async def task(parts: Parts, request: web.Request, _: None) -> Task:
+async def task(parts: ApiParts, request: web.Request, _: None) -> Task:
     return find(parts, request)
 
 
-async def execute(parts: Parts, request: web.Request, _: None) -> web.StreamResponse:
+async def execute(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:
     """Join the client's WebSocket to the agent's (specs/wire.py says what goes through)."""
     found = find(parts, request)
     run = found.status.run

@@ -11,7 +11,7 @@ import socket
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.client.client import quote
+from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
     import argparse

@@ -13,7 +13,7 @@ import os
 import sys
 
 from orchestrator.cli import errors, registry
-from orchestrator.client.client import ClientError, Refused
+from orchestrator.client.errors import ApiRefusal, ClientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -113,9 +113,9 @@ def dispatch(argv: Sequence[str]) -> int:
     module: registry.Command = importlib.import_module(
         f"orchestrator.cli.commands.{registry.COMMANDS[name][0]}"
     )
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
-    session = Session(flags, argv=rest)
+    session = Invocation(flags, argv=rest)
     own = Parser(
         prog=f"corral {name}",
         description=_sentence(registry.COMMANDS[name][1]),
@@ -160,14 +160,14 @@ def _report_trouble(exc: ClientError | OSError) -> None:
         where = f"{exc.filename}: " if exc.filename else ""
         _report(f"{where}{exc.strerror or exc}", "")
         return
-    if isinstance(exc, Refused) and any(problem.get("position") for problem in exc.problems):
+    if isinstance(exc, ApiRefusal) and any(problem.get("position") for problem in exc.problems):
         from orchestrator.cli.findings import show_json
 
         show_json(exc.problems)
         count = sum(problem.get("severity", "error") == "error" for problem in exc.problems)
         _report(f"{count} problem{'s' if count != 1 else ''}; nothing was changed", exc.hint)
         return
-    usual = "" if isinstance(exc, Refused) else "corral controller status"
+    usual = "" if isinstance(exc, ApiRefusal) else "corral controller status"
     _report(str(exc), exc.hint or usual)
 
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import os
 
-from orchestrator.client.client import run_dir
+from orchestrator.client.places import run_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

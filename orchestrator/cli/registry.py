@@ -11,14 +11,14 @@ if TYPE_CHECKING:
     import argparse
     from typing import Protocol
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
     class Command(Protocol):
         """What a command module offers."""
 
         def describe(self, parser: argparse.ArgumentParser) -> None: ...
 
-        def run(self, args: argparse.Namespace, session: Session) -> int: ...
+        def run(self, args: argparse.Namespace, session: Invocation) -> int: ...
 
 
 # name -> (module in orchestrator.cli.commands, one line of help); the order is the help's

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 _NAME = frozenset("abcdefghijklmnopqrstuvwxyz0123456789_-")
 
 
-class Session:
+class Invocation:
     """One run of the command line."""
 
     def __init__(self, flags: argparse.Namespace, argv: Sequence[str] = ()) -> None:
@@ -71,7 +71,7 @@ class Session:
 
     def path(self, *rest: str) -> str:
         """Return the API path of the stack, or of something below it."""
-        from orchestrator.client.client import quote
+        from orchestrator.client.http import quote
 
         return "/".join(["/v1/stacks", quote(self.stack()), *rest])
 

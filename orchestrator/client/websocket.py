@@ -14,12 +14,14 @@ import socket
 import time
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.client.client import Answer, BadAnswer, Unavailable, target
+from orchestrator.client.errors import BadAnswer, NoAnswer
+from orchestrator.client.http import Response, target
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from orchestrator.client.client import Client, Connection
+    from orchestrator.client.client import Client
+    from orchestrator.client.http import Connection
 
 _GUID = "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
@@ -120,7 +122,7 @@ class WebSocket:
         else:
             try:
                 self.closed = not self._connection.fill()
-            except Unavailable:  # reset by the peer: the same as closed, for who waits here
+            except NoAnswer:  # reset by the peer: the same as closed, for who waits here
                 self.closed = True
         while (taken := take_frame(self._connection.buffer)) is not None:
             final, kind, data = taken
@@ -166,7 +168,7 @@ def open_websocket(
             "Sec-WebSocket-Version: 13",
         )
         connection.send("\r\n".join(head).encode() + b"\r\n\r\n")
-        answer = Answer(connection)
+        answer = Response(connection)
         answer.raise_for_status()
         digest = hashlib.sha1(f"{key}{_GUID}".encode(), usedforsecurity=False).digest()
         accept = base64.b64encode(digest).decode()

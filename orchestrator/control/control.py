@@ -29,7 +29,7 @@ from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import Unavailable
-from specs.api import ReleaseState
+from specs.states import ReleaseState
 
 if TYPE_CHECKING:
     import random

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.records import VIPS, Network
 from orchestrator.control.mirror.serving import is_leaving, is_ready
-from specs.task import Task, TaskState
+from specs.states import TaskState
 from specs.wire import (
     Assignment,
     Block,
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
     from specs.stack import Port, TaskSpec
+    from specs.task import Task
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
 SHOWN = frozenset({TaskState.STARTING, TaskState.RUNNING})

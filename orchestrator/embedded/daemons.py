@@ -13,7 +13,6 @@ import fcntl
 import grp
 import os
 import select
-import shutil
 import signal
 import socket
 import struct
@@ -23,10 +22,12 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.client.client import Client, ClientError, Forbidden, NoController, Unavailable
-from orchestrator.client.client import run_dir as sockets_dir
-from orchestrator.client.client import state_dir as durable_dir
+from orchestrator.client.client import Client
+from orchestrator.client.errors import ClientError, Forbidden, NoAnswer, NoController
+from orchestrator.client.places import run_dir as sockets_dir
+from orchestrator.client.places import state_dir as durable_dir
 from orchestrator.embedded import supervisor, systemd
+from specs.kit import programs
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -44,7 +45,6 @@ DAEMON_PYTHON = sys.executable  # the interpreter that has our packages
 # What a daemon may inherit from the shell that happened to start it.
 _KEPT = ("PATH", "HOME", "LANG", "TZ", "TMPDIR", "PYTHONPATH", "XDG_RUNTIME_DIR", "DOCKER_CONFIG")
 _KEPT_PREFIXES = ("LC_", "CORRAL_", "SSL_CERT_", "REGISTRY_", "PYTHONDONTWRITE", "PYTHONFAULT")
-_SYSTEM_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class StartFailed(ClientError):
@@ -88,7 +88,7 @@ def _answers(client: Client) -> bool:
         here.request("GET", "/v1/version", timeout=5.0)
     except Forbidden:
         raise
-    except Unavailable:
+    except NoAnswer:
         return False
     return True
 
@@ -183,7 +183,7 @@ def environment() -> dict[str, str]:
     }
     kept.pop("CORRAL_HOST", None)
     have = kept.get("PATH", "").split(":")
-    missing = [folder for folder in _SYSTEM_PATH.split(":") if folder not in have]
+    missing = [folder for folder in programs.SYSTEM_PATH.split(":") if folder not in have]
     kept["PATH"] = ":".join([folder for folder in have if folder] + missing)
     return kept
 
@@ -193,7 +193,7 @@ def _make_group(say: Callable[[str], None]) -> None:
     with contextlib.suppress(KeyError):
         grp.getgrnam(GROUP)
         return
-    tool = shutil.which("groupadd", path=_SYSTEM_PATH)
+    tool = programs.find("groupadd")
     if tool is None:
         say(f"warning: there is no group {GROUP} and no groupadd: only root can use corral")
         return
@@ -284,7 +284,7 @@ def _wait_until_ready(client: Client, crashes: dict[str, int]) -> None:
 def _node_ready(client: Client) -> tuple[bool, str]:
     try:
         rows = client.get("/v1/nodes")["nodes"]
-    except Unavailable as exc:
+    except NoAnswer as exc:
         return False, str(exc)
     local = [row for row in rows if not row.get("address")] or rows
     if not local:

@@ -11,7 +11,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orchestrator.client.client import ClientError
+from orchestrator.client.errors import ClientError
 
 UNIT_DIR = Path("/etc/systemd/system")
 RUNS = Path("/run/systemd/system")  # sd_booted(3)

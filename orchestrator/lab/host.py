@@ -21,13 +21,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.lab import cgroups
 from orchestrator.lab.layout import GATEWAY, PREFIX6, Address, LabError, Layout
+from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
 INIT = Path(__file__).with_name("init.py")
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 BOOT_TIMEOUT = 20.0
 CLONE_NEWNET = 0x40000000
 # The machine's root is one file system; these may be others, and a host needs them too.
@@ -144,7 +144,7 @@ class Host:
             text=True,
             start_new_session=True,
             cwd="/",
-            env={"PATH": PATH},
+            env={"PATH": SYSTEM_PATH},
             umask=0o022,
         )
         try:
@@ -214,7 +214,7 @@ class Host:
             ],
             "network": self._network(),
             "sshd": ["/usr/sbin/sshd", "-D", "-e", "-f", "/etc/ssh/sshd_config"],
-            "environment": {"PATH": PATH, "LANG": "C.UTF-8"},
+            "environment": {"PATH": SYSTEM_PATH, "LANG": "C.UTF-8"},
         }
 
     def _layer(self, lower: str) -> dict[str, str]:
@@ -273,7 +273,7 @@ class Host:
         groups = [str(d / leaf / "cgroup.procs") for d in cgroups.directories(self.cgroup)]
         join = "".join(f"echo $$ > {group}; " for group in groups)
         settings = {
-            "PATH": f"{PATH}:{Path(sys.prefix)}/bin",
+            "PATH": f"{SYSTEM_PATH}:{Path(sys.prefix)}/bin",
             "HOME": "/root",
             "USER": "root",
             "LANG": "C.UTF-8",

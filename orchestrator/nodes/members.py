@@ -19,7 +19,7 @@ from orchestrator.store.base import Compare, Delete, Put
 from specs.api import Progress
 from specs.ids import new_id
 from specs.node import Node
-from specs.task import FINAL
+from specs.states import FINAL
 
 if TYPE_CHECKING:
     import random

@@ -23,7 +23,7 @@ from agent.tasks.lifecycle import (
 )
 from agent.tasks.record import Phase, Process, SavedImage
 from specs.stack import Healthcheck, RestartPolicy, TaskSpec
-from specs.task import FINAL, Desired, Health, TaskState, may_move
+from specs.states import FINAL, Desired, Health, TaskState, may_move
 from specs.wire import Assignment
 
 IMAGE = SavedImage(digest="sha256:" + "0" * 64)

@@ -6,7 +6,7 @@ import pytest
 
 from agent.tasks import probes
 from specs.stack import Healthcheck
-from specs.task import Health
+from specs.states import Health
 
 CHECK = Healthcheck(test=("CMD", "x"), interval=30, start_period=60, start_interval=5)
 

@@ -17,7 +17,7 @@ from agent.tasks.runner import Parts
 from agent.tasks.worker import SPACING, Worker
 from specs.node import NodeFacts
 from specs.stack import Healthcheck, RestartPolicy
-from specs.task import Desired
+from specs.states import Desired
 from specs.wire import Instructions, NodeSelf, Objects, Refused, Stamp
 from tests.agent.test_lifecycle import task
 from tests.fakes.containers import FakeContainers

@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.client.client import Client, ClientError, Unavailable
+from orchestrator.client.client import Client
+from orchestrator.client.errors import ClientError, NoAnswer
 from orchestrator.lab.host import CHECKOUT
 from tests import leaks
 
@@ -128,7 +129,7 @@ class Cluster:
         while True:
             try:
                 return self.client.get(path, **query)
-            except Unavailable:
+            except NoAnswer:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)

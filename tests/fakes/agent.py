@@ -24,7 +24,8 @@ from aiohttp import WSMsgType, web
 
 from specs.api import ApiProblem
 from specs.node import NodeFacts
-from specs.task import FINAL, Desired, Health, Run, TaskState, TaskStatus, may_move
+from specs.states import FINAL, Desired, Health, TaskState, may_move
+from specs.task import Run, TaskStatus
 from specs.wire import (
     KINDS,
     Acknowledged,

@@ -6,8 +6,9 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from specs.api import ReleaseRow, ReleaseState
+from specs.api import ReleaseRow
 from specs.node import Node, NodeCondition
+from specs.states import ReleaseState
 from specs.wire import NodeSelf, Objects
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from orchestrator.control.mirror.records import NETWORKS, RESTING, VIP, VIPS, Ne
 from orchestrator.control.planning.addresses import Addresses, cut_pool, empty_leases
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import ManualClock
-from specs.task import Task, TaskState, TaskStatus
+from specs.states import TaskState
+from specs.task import Task, TaskStatus
 
 
 @settings(max_examples=60)

@@ -11,7 +11,7 @@ from scheduler.reconcile import Wanted, reconcile
 from scheduler.replicas import Replica, by_slot
 from scheduler.restart import HEALTHY_SPELL, LONGEST_DELAY, delay, verdict
 from specs.stack import RestartPolicy
-from specs.task import FINAL, Desired, TaskState
+from specs.states import FINAL, Desired, TaskState
 
 NOW = 1000.0
 HASHES = ["new", "old"]

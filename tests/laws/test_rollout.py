@@ -15,7 +15,7 @@ from scheduler.reconcile import Wanted, reconcile
 from scheduler.replicas import Replica
 from scheduler.rollout import advance
 from specs.stack import UpdateConfig
-from specs.task import Desired, TaskState
+from specs.states import Desired, TaskState
 
 RELEASE = 2
 

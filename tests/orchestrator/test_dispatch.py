@@ -20,7 +20,7 @@ from orchestrator.transport.local import LocalTransport
 from specs.kit.clock import SystemClock
 from specs.node import Node, NodeFacts
 from specs.stack import BuildSpec, TaskSpec
-from specs.task import Desired, TaskState
+from specs.states import Desired, TaskState
 from specs.wire import (
     Assignment,
     BuildEvent,

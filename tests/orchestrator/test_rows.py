@@ -6,7 +6,8 @@ import pytest
 
 from orchestrator.api.rows import ago, port_text, status_text
 from specs.stack import Port
-from specs.task import Desired, Health, Run, Task, TaskState, TaskStatus
+from specs.states import Desired, Health, TaskState
+from specs.task import Run, Task, TaskStatus
 
 NOW = 1000.0
 RUN = Run(number=1, pid=1, started_at=NOW - 130)

@@ -19,11 +19,12 @@ import tempfile
 import time
 import uuid
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import aiohttp
 
 from specs.stack import TaskSpec
-from specs.task import Desired, TaskStatus
+from specs.states import Desired
 from specs.wire import (
     Assignment,
     ExecRequest,
@@ -34,6 +35,9 @@ from specs.wire import (
     Report,
     Stamp,
 )
+
+if TYPE_CHECKING:
+    from specs.task import TaskStatus
 
 REPO = Path(__file__).parents[2]
 

@@ -7,14 +7,12 @@ for the real agent.
 from __future__ import annotations
 
 import asyncio
-import os
 import shutil
 import sys
 
 from agent import daemon
 from agent.config import from_environment
-from agent.runtime.spawner import _libc
-from agent.runtime.spawner import _mount as mount
+from agent.linux import calls
 from specs.kit import log
 from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes, make_root
 
@@ -33,13 +31,13 @@ class DiskImages(FakeImages):
             merged.mkdir(parents=True, exist_ok=True)
             upper, work = (self.base / name / task for name in ("upper", "work"))
             data = f"lowerdir={lower},upperdir={upper},workdir={work}"
-            mount("overlay", merged, "overlay", 0, data)
+            calls.mount("overlay", str(merged), "overlay", 0, data)
         return merged
 
     async def unmount(self, task):
         merged = self.root(task)
         if merged.is_mount():
-            assert _libc.umount2(os.fsencode(merged), 2) == 0
+            calls.unmount(str(merged), calls.MNT_DETACH)
 
     async def discard(self, task):
         await self.unmount(task)

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from specs.stack import Healthcheck, Limits, LogConfig, Resources, RestartPolicy
-from specs.task import Desired
+from specs.states import Desired
 from specs.wire import Instructions, NodeSelf, Stamp
 from tests.real.agent_host import AgentHost, assignment
 

@@ -11,7 +11,7 @@ from agent.runtime.bundle import Host, Inputs, NodeDevice, User, build
 from specs.compile.stack import compile_stack
 from specs.compile.support import SUPPORT, Verdict
 from specs.stack import Condition, Healthcheck, Ulimit
-from specs.task import Desired
+from specs.states import Desired
 from specs.wire import Assignment
 
 HOST = Host(runtime="runc", init="/usr/bin/tini-static")

@@ -8,12 +8,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     parser.usage = "corral agent [DAEMON ARGUMENTS]"
 
 
-def run(_args: argparse.Namespace, session: Session) -> int:
+def run(_args: argparse.Namespace, session: Invocation) -> int:
     become("agent", session.argv)

@@ -14,7 +14,7 @@ from orchestrator.cli.errors import USAGE, CliError
 if TYPE_CHECKING:
     import argparse
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
     from specs import Project
 
 LISTS = {
@@ -63,12 +63,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     _write(_answer(args, session), args.output)
     return 0
 
 
-def _answer(args: argparse.Namespace, session: Session) -> str:
+def _answer(args: argparse.Namespace, session: Invocation) -> str:
     from orchestrator.cli.commands import config_questions as ask
 
     if args.schema:
@@ -80,7 +80,7 @@ def _answer(args: argparse.Namespace, session: Session) -> str:
     return "" if args.quiet else _about(project, args, session)
 
 
-def _about(project: Project, args: argparse.Namespace, session: Session) -> str:
+def _about(project: Project, args: argparse.Namespace, session: Invocation) -> str:
     from orchestrator.cli.commands import config_questions as ask
 
     chosen = next((name for name in LISTS if getattr(args, name)), None)
@@ -104,7 +104,7 @@ def _about(project: Project, args: argparse.Namespace, session: Session) -> str:
     return render(model, args.format or "yaml", double=not args.no_interpolate)
 
 
-def _load(args: argparse.Namespace, session: Session, options: dict[str, Any]) -> Project:
+def _load(args: argparse.Namespace, session: Invocation, options: dict[str, Any]) -> Project:
     from orchestrator.cli import project
 
     # Whoever asks for a profile's service by name, or for all profiles, must see them.

@@ -112,7 +112,8 @@ def images_only(model: dict[str, Any]) -> dict[str, Any]:
 
 def _pinned(stack: str, client: Client) -> dict[str, str]:
     """Return image -> digest of the stack's tasks, newest release last. Raises CliError."""
-    from orchestrator.client.client import NotFound, Unavailable, quote
+    from orchestrator.client.errors import ApiNotFound, NoAnswer
+    from orchestrator.client.http import quote
 
     found: dict[str, str] = {}
     try:
@@ -122,9 +123,9 @@ def _pinned(stack: str, client: Client) -> dict[str, str]:
             spec = client.get(f"/v1/tasks/{quote(row['id'])}").get("spec", {})
             if spec.get("image_digest"):
                 found[spec["image"]] = spec["image_digest"]
-    except NotFound:
+    except ApiNotFound:
         return found
-    except Unavailable as exc:
+    except NoAnswer as exc:
         raise CliError(
             f"only the controller knows the digests: {exc}",
             hint="start it with corral up, or leave out --resolve-image-digests",

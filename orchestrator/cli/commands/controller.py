@@ -12,14 +12,17 @@ import sys
 
 from orchestrator.cli.errors import CliError
 from orchestrator.cli.show import table, times
-from orchestrator.client.client import Client, ClientError, default_host, quote
+from orchestrator.client.errors import ClientError
+from orchestrator.client.http import quote
+from orchestrator.client.places import default_host
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from typing import Any, NoReturn
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
+    from orchestrator.client.client import Client
 
 ACTIONS = ("start", "stop", "status")
 
@@ -34,7 +37,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def run(_args: argparse.Namespace, session: Session) -> int:
+def run(_args: argparse.Namespace, session: Invocation) -> int:
     words = list(session.argv)
     if not words or words[0] not in ACTIONS:
         become("orchestrator", words)

@@ -12,13 +12,14 @@ import time
 from orchestrator.cli.errors import INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
-from orchestrator.client.client import NoController, NotFound, state_dir
+from orchestrator.client.errors import ApiNotFound, NoController
+from orchestrator.client.places import state_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -30,7 +31,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--rmi", choices=("local", "all"), help="not supported: images stay for other stacks")
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     if args.services:
         zero = " ".join(f"{name}=0" for name in args.services)
         raise CliError(
@@ -51,7 +52,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
             session.path(),
             query={"volumes": args.volumes, "timeout": args.timeout},
         )
-    except NotFound:
+    except ApiNotFound:
         print(
             f"{stack}: no such stack, nothing to remove (corral ls lists stacks)", file=sys.stderr
         )
@@ -69,7 +70,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     )
 
 
-def _wake_controller(session: Session) -> None:
+def _wake_controller(session: Invocation) -> None:
     """Start this machine's own controller if it was stopped: its containers may still run."""
     try:
         session.client.get("/v1/version")

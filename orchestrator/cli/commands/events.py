@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def text(event: Mapping[str, Any]) -> str:
     return " ".join(part for part in parts if part)
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     as_json = args.json or args.format == "json"
     query = {} if args.all else {"stack": session.stack()}
     for event in session.client.stream("GET", "/v1/events", query=query):

@@ -19,12 +19,12 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli.commands.ps import natural
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
 from orchestrator.client import websocket
-from orchestrator.client.client import quote
+from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
     import argparse
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 STDIN, STDOUT, STDERR = 0, 1, 2
 HELD = 256 * 1024  # bytes of input waiting to be sent
@@ -92,7 +92,7 @@ def terminal_size() -> tuple[int, int]:
     return rows or 24, columns or 80
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     if len(args.words) < 2:
         raise CliError("exec needs a service and a command", "corral exec web sh", code=USAGE)
     service, *command = args.words

@@ -15,7 +15,7 @@ from orchestrator.cli.errors import ERROR
 if TYPE_CHECKING:
     import argparse
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
     from specs.lint.report import KeyReport, Report
 
 VERDICTS = ("refused", "not honoured yet", "no meaning here", "resolved while loading", "honoured")
@@ -28,7 +28,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("-q", "--quiet", action="store_true", help="only problems, no list of keys")
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     from orchestrator.cli import project
     from specs.lint.report import lint
 

@@ -12,7 +12,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -38,7 +38,7 @@ def tail_count(text: str) -> int | None:
     raise CliError(f"--tail {text!r} is not a number of lines", "--tail 100", code=USAGE)
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     now = time.time()
     until = times.moment(args.until, now=now, flag="--until") if args.until else None
     query = {
@@ -77,7 +77,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
     return 0
 
 
-def _names(session: Session, services: list[str]) -> list[str]:
+def _names(session: Invocation, services: list[str]) -> list[str]:
     """Return the containers' names, so that the first line is aligned already."""
     rows = session.client.get(session.path("tasks"), all=True)["tasks"]
     start = f"{session.stack()}-"

@@ -8,7 +8,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -18,7 +18,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--format", choices=("table", "json"), default="table", help="json: one object a line")
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     rows = sorted(session.client.get("/v1/stacks")["stacks"], key=lambda row: str(row.get("name")))
     if args.quiet:
         table.show("\n".join(row["name"] for row in rows))

@@ -7,15 +7,16 @@ import sys
 
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
 from orchestrator.cli.show import table, times
-from orchestrator.client.client import Refused, quote
+from orchestrator.client.errors import ApiRefusal
+from orchestrator.client.http import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from orchestrator.cli.session import Session
-    from orchestrator.client.client import Stream
+    from orchestrator.cli.session import Invocation
+    from orchestrator.client.http import Stream
 
 SILENCE = 180.0  # seconds a step of node add may take without a word (packages, transfers)
 
@@ -58,7 +59,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         sub.add_argument("names", nargs="+", metavar="NODE")
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     match args.action:
         case "ls":
             return _ls(args, session)
@@ -132,7 +133,7 @@ def _matches(row: dict[str, Any], wanted: dict[str, str]) -> bool:
     return True
 
 
-def _ls(args: argparse.Namespace, session: Session) -> int:
+def _ls(args: argparse.Namespace, session: Invocation) -> int:
     wanted = pairs(args.filter, "--filter")
     rows = sorted(
         (row for row in session.client.get("/v1/nodes")["nodes"] if _matches(row, wanted)),
@@ -183,7 +184,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
     )
 
 
-def _inspect(args: argparse.Namespace, session: Session) -> int:
+def _inspect(args: argparse.Namespace, session: Invocation) -> int:
     for name in args.names:
         row = session.client.get(_path(name))
         if args.format == "json":
@@ -216,7 +217,7 @@ def _flat(value: Any) -> Any:
     return ", ".join(str(item) for item in value) if isinstance(value, list | tuple) else value
 
 
-def _add(args: argparse.Namespace, session: Session) -> int:
+def _add(args: argparse.Namespace, session: Invocation) -> int:
     body: dict[str, Any] = {"address": args.address, "labels": pairs(args.label, "--label")}
     if args.identity:
         # The controller reads the key, in its own folder: it needs the whole path.
@@ -232,7 +233,7 @@ def _add(args: argparse.Namespace, session: Session) -> int:
     what = f"add {args.address}"
     try:
         code, end = _steps(_open_add(session, body), what)
-    except Refused as exc:
+    except ApiRefusal as exc:
         code, end = ERROR, {"message": str(exc), "hint": exc.hint}
         if not _fingerprint(end):
             raise
@@ -247,7 +248,7 @@ def _add(args: argparse.Namespace, session: Session) -> int:
     return _steps(_open_add(session, {**body, "host_key": print_}), what)[0]
 
 
-def _open_add(session: Session, body: dict[str, Any]) -> Stream:
+def _open_add(session: Invocation, body: dict[str, Any]) -> Stream:
     return session.client.stream("POST", "/v1/nodes", body=body, idle=SILENCE)
 
 
@@ -268,7 +269,7 @@ def _confirmed(end: dict[str, Any], fingerprint: str) -> bool:
     return sys.stdin.readline().strip().lower() in ("y", "yes")
 
 
-def _rm(args: argparse.Namespace, session: Session) -> int:
+def _rm(args: argparse.Namespace, session: Invocation) -> int:
     worst = 0
     for name in args.names:
         stream = session.client.stream(

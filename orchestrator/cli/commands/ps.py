@@ -9,14 +9,14 @@ import time
 
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import table, times
-from orchestrator.client.client import NotFound
+from orchestrator.client.errors import ApiNotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 ENDED = frozenset({"complete", "failed", "shutdown", "rejected", "orphaned"})
 # Compose's words for --status, in ours.
@@ -44,7 +44,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--no-trunc", action="store_true", help="show commands and images whole")
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     everything = args.all or bool(args.status)
     for word in args.status:
         if word not in STATUS and word not in STATES:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
             raise CliError(f"--status {word}: no such state", hint=f"one of {known}", code=USAGE)
     try:
         rows = session.client.get(session.path("tasks"), all=everything)["tasks"]
-    except NotFound as absent:
+    except ApiNotFound as absent:
         # As Compose: a project that is not up has an empty list; the reason goes to people only.
         if args.services:
             raise

@@ -11,14 +11,14 @@ import time
 
 from orchestrator.cli.errors import ERROR, CliError
 from orchestrator.cli.show import watch
-from orchestrator.client.client import Unavailable
+from orchestrator.client.errors import NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from typing import Any
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 PATIENCE = 120.0  # seconds beyond the grace period
 LOOK = 0.2
@@ -33,7 +33,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--no-deps", action="store_true", help="accepted; dependents are not restarted")
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     path = session.path("tasks")
     before = {row["id"]: row.get("started_at") for row in _rows(session, path)}
     answer = session.client.request(
@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
         time.sleep(LOOK)
         try:
             rows = _rows(session, path)
-        except Unavailable:
+        except NoAnswer:
             continue
         for row in rows:
             if row["id"] not in waiting:
@@ -85,6 +85,6 @@ def run(args: argparse.Namespace, session: Session) -> int:
     return 0
 
 
-def _rows(session: Session, path: str) -> list[dict[str, Any]]:
+def _rows(session: Invocation, path: str) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = session.client.get(path, all=True)["tasks"]
     return rows

@@ -13,7 +13,7 @@ from orchestrator.cli import deploy
 from orchestrator.cli.errors import INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
-from orchestrator.client.client import Unavailable
+from orchestrator.client.errors import NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 STOPPING = "stopping"  # the controller's word for a task on its way out
 LOOK = 0.15  # seconds
@@ -36,7 +36,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--no-deps", action="store_true", help="accepted; scaling never touches dependencies")
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     counts = deploy.scales(args.counts)
     board = boards.Board(session.stack(), "scale")
     rows = session.client.get(session.path("tasks"), all=True)["tasks"]
@@ -67,7 +67,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
 
 
 def _until_reached(
-    session: Session, board: boards.Board, counts: Mapping[str, int], view: watch.View
+    session: Invocation, board: boards.Board, counts: Mapping[str, int], view: watch.View
 ) -> bool:
     """Look until every service has as many ready tasks as wanted; False = it is stuck.
 
@@ -80,7 +80,7 @@ def _until_reached(
         try:
             services = session.client.get(session.path())["services"]
             rows = session.client.get(session.path("tasks"), all=True)["tasks"]
-        except Unavailable:
+        except NoAnswer:
             services, rows = [], []  # it comes back, or nothing changes for too long
         mine = {row["name"]: row for row in services if row.get("name") in counts}
         for line in lines_of(mine, [row for row in rows if row.get("service") in counts]):

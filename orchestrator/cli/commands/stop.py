@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("-t", "--timeout", type=float, metavar="S", help="grace period before the kill")
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     command = watch.command_prefix(session)
     if args.services:
         zero = " ".join(f"{name}=0" for name in args.services)

@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -22,7 +22,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("daemons", nargs="*", metavar="DAEMON", help="controller, agent (both)")
 
 
-def run(args: argparse.Namespace, _session: Session) -> int:
+def run(args: argparse.Namespace, _session: Invocation) -> int:
     from orchestrator.embedded import daemons, supervisor
 
     for name in args.daemons:

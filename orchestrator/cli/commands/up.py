@@ -17,13 +17,13 @@ from orchestrator.cli.errors import INTERRUPTED, USAGE, CliError
 from orchestrator.cli.session import wants_colour
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import output, watch
-from orchestrator.client.client import quote
+from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -83,7 +83,7 @@ def check(args: argparse.Namespace) -> None:
         raise CliError("--wait-timeout needs --wait", code=USAGE)
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     check(args)
     project = projects.with_profiles_of(session.flags, args.services)
     wanted = [args.exit_code_from] if args.exit_code_from else []
@@ -107,7 +107,7 @@ def run(args: argparse.Namespace, session: Session) -> int:
 
 
 def _detached(
-    args: argparse.Namespace, session: Session, board: boards.Board, release: Mapping[str, Any]
+    args: argparse.Namespace, session: Invocation, board: boards.Board, release: Mapping[str, Any]
 ) -> int:
     command = watch.command_prefix(session)
     began = time.monotonic()
@@ -155,12 +155,12 @@ def container_names(services: Mapping[str, Any], scale: Mapping[str, int]) -> li
 
 def _attached(
     args: argparse.Namespace,
-    session: Session,
+    session: Invocation,
     board: boards.Board,
     release: Mapping[str, Any],
     model: Mapping[str, Any],
 ) -> int:
-    from orchestrator.cli.show.attach import Attached
+    from orchestrator.cli.show.attach import AttachedRun
 
     services = model.get("services") or {}
     shown = attached_services(args, services)
@@ -173,7 +173,9 @@ def _attached(
         timestamps=args.timestamps,
         names=names,
     )
-    attached = Attached(session, board, painter, stack=board.stack, release=release, services=shown)
+    attached = AttachedRun(
+        session, board, painter, stack=board.stack, release=release, services=shown
+    )
     attached.abort = (
         "exit"
         if args.abort_on_container_exit or args.exit_code_from

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 
-from orchestrator.client.client import ClientError
+from orchestrator.client.errors import ClientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +29,7 @@ def own_version() -> str:
         return "unknown (not installed as a package)"
 
 
-def run(args: argparse.Namespace, session: Session) -> int:
+def run(args: argparse.Namespace, session: Invocation) -> int:
     mine = own_version()
     if args.short:
         print(mine)

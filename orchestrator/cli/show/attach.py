@@ -15,12 +15,13 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
-from orchestrator.client.client import ClientError, NotFound, Unavailable, quote
+from orchestrator.client.errors import ApiNotFound, ClientError, NoAnswer
+from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
     from orchestrator.cli.show.output import Painter
 
 LOOK = 1.0  # seconds between two looks at the tasks without an event
@@ -66,12 +67,12 @@ class Exits:
         return lines
 
 
-class Attached:
+class AttachedRun:
     """One attached run, from the accepted release to the exit code."""
 
     def __init__(
         self,
-        session: Session,
+        session: Invocation,
         board: boards.Board,
         painter: Painter,
         *,
@@ -141,9 +142,9 @@ class Attached:
                 for line in stream:
                     self._put(kind, line)
                 self._streams.remove(stream)
-            except NotFound:
+            except ApiNotFound:
                 return
-            except Unavailable:
+            except NoAnswer:
                 pass
             self._over.wait(watch.RETRY)
             if kind == "log" and self._last_line:
@@ -266,9 +267,9 @@ class Attached:
     def _look(self) -> list[dict[str, Any]]:
         try:
             rows: list[dict[str, Any]] = self._client.get(f"{self._path}/tasks", all=True)["tasks"]
-        except NotFound:
+        except ApiNotFound:
             return []  # removed by somebody else: no container is left
-        except Unavailable:
+        except NoAnswer:
             return [{"state": "unknown"}]
         lines = self._exits.look(rows, self._board.short, self._code_of)
         if lines:

@@ -13,14 +13,14 @@ import threading
 import time
 
 from orchestrator.cli.show import board as boards
-from orchestrator.client.client import BadAnswer, NotFound, Unavailable
+from orchestrator.client.errors import ApiNotFound, BadAnswer, NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, Protocol
 
-    from orchestrator.cli.session import Session
+    from orchestrator.cli.session import Invocation
     from orchestrator.cli.show.board import Board
 
     class View(Protocol):
@@ -106,7 +106,7 @@ class Watcher:
 
     def __init__(
         self,
-        session: Session,
+        session: Invocation,
         path: str,
         query: Mapping[str, Any],
         *,
@@ -122,7 +122,7 @@ class Watcher:
     def run(self, take: Callable[[Mapping[str, Any]], None]) -> bool:
         """Hand every line to ``take``; True when the stream said ``end``.
 
-        False when what it watches is gone or ``cancel`` was called. Raises Unavailable when
+        False when what it watches is gone or ``cancel`` was called. Raises NoAnswer when
         the controller stays away, TooLate when ``limit`` seconds are over.
         """
         away_since: float | None = None
@@ -141,9 +141,9 @@ class Watcher:
                         return True
                 if self.cancelled:
                     break
-            except NotFound:
+            except ApiNotFound:
                 return False
-            except Unavailable as exc:
+            except NoAnswer as exc:
                 if self.cancelled:
                     break
                 self._left()
@@ -165,13 +165,13 @@ class Watcher:
             raise TooLate
         return left
 
-    def _still_away(self, since: float | None, exc: Unavailable) -> float | None:
+    def _still_away(self, since: float | None, exc: NoAnswer) -> float | None:
         now = time.monotonic()
         try:
             self._session.client.request("GET", "/v1/version", timeout=5.0)
-        except Unavailable:
+        except NoAnswer:
             if since is not None and now - since > AWAY:
-                raise Unavailable(
+                raise NoAnswer(
                     f"the controller has not answered for {AWAY:.0f} s: {exc}",
                     hint="corral controller status; what was asked for is stored and goes on "
                     "when the controller is back",
@@ -187,7 +187,7 @@ class Watcher:
 
 
 def follow(
-    session: Session,
+    session: Invocation,
     board: Board,
     path: str,
     query: Mapping[str, Any] | None = None,
@@ -214,7 +214,7 @@ def report(board: Board, *, good: bool, seconds: float, command: str) -> int:
     return 1
 
 
-def command_prefix(session: Session) -> str:
+def command_prefix(session: Invocation) -> str:
     """Return how the user calls corral for this stack: ``corral`` or ``corral -p NAME``."""
     flags = session.flags
     words = ["corral"]

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.images import NoImage, Preparation
 from orchestrator.errors import NotFound, RequestError
-from specs.api import Progress, Release, ReleaseState
+from specs.api import Progress, Release
+from specs.states import ReleaseState
 
 if TYPE_CHECKING:
     from orchestrator.contracts import Agents

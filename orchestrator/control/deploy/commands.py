@@ -17,7 +17,7 @@ from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
 from specs.api import Problem as ApiProblem
 from specs.problems import Problem
-from specs.task import Desired
+from specs.states import Desired
 
 if TYPE_CHECKING:
     import random

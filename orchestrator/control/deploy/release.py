@@ -16,11 +16,12 @@ from orchestrator.control.mirror.records import RELEASES, STACKS, Idempotency
 from orchestrator.errors import Invalid
 from orchestrator.store import keys
 from scheduler import constraints
-from specs.api import Release, ReleaseState, Stack
+from specs.api import Release, Stack
 from specs.base import content_hash
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.problems import Problem, SpecError
+from specs.states import ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

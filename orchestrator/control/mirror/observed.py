@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.records import RELEASES, RESTING, TASKS, Kind
 from orchestrator.store import keys
 from specs.api import Release
-from specs.task import FINAL, Task
+from specs.states import FINAL
+from specs.task import Task
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_status, node_view
 from scheduler import constraints
-from specs.task import Desired, Task, TaskState
+from specs.states import Desired, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from specs.api import Stack
     from specs.node import Node
     from specs.stack import ServiceSpec
+    from specs.task import Task
 
 GOING = frozenset({Desired.SHUTDOWN, Desired.REMOVED})
 

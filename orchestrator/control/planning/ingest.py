@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.records import NODES
 from orchestrator.store import keys
-from specs.task import Desired, Task, TaskStatus, may_move
+from specs.states import Desired, may_move
 
 if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
+    from specs.task import Task, TaskStatus
     from specs.wire import Report
 
 log = logging.getLogger(__name__)

@@ -15,11 +15,12 @@ from orchestrator.control.planning.networks import find_network
 from orchestrator.store import keys
 from scheduler.place import place
 from scheduler.view import ClusterView, Home, HostPort, NodeView, Pending, Use
-from specs.task import FINAL, Desired, Task, TaskState
+from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
+    from specs.task import Task
 
 FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
 FREE_PORTS = range(30000, 32768)  # for host ports the file leaves open

@@ -14,15 +14,16 @@ from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.planning.gates import failed_for_good
 from orchestrator.control.planning.services import ServiceState, Target
-from specs.api import Release, ReleaseState, Stack
-from specs.task import FINAL, Desired, Health, Task, TaskState
+from specs.states import FINAL, Desired, Health, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.planning.passes import Pass
+    from specs.api import Release, Stack
     from specs.stack import StackSpec
+    from specs.task import Task
 
 CRASHES = 10  # restarts of a first start that was never ready: about a minute of back-off
 ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails

@@ -14,14 +14,14 @@ from orchestrator.control.mirror.records import RELEASES, STACKS, VOLUMES
 from orchestrator.control.planning import stopping
 from orchestrator.control.planning.networks import drop_vips, retire_networks
 from orchestrator.store import keys
-from specs.api import ReleaseState
 from specs.stack import StackSpec
-from specs.task import FINAL, Desired, Task
+from specs.states import FINAL, Desired, ReleaseState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.planning.passes import Pass
     from specs.api import Stack
+    from specs.task import Task
 
 OVER = frozenset(
     {

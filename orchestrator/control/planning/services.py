@@ -20,7 +20,8 @@ from scheduler.reconcile import Plan, Wanted, reconcile
 from scheduler.replicas import Replica
 from scheduler.rollout import Moves, advance
 from specs.stack import Condition, StackSpec, task_name
-from specs.task import FINAL, Desired, Task, TaskState, TaskStatus
+from specs.states import FINAL, Desired, TaskState
+from specs.task import Task, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

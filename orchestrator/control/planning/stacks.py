@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.planning import networks, reaper, releases, removal, stopping
 from orchestrator.control.planning.placement import place_pending
 from orchestrator.control.planning.services import plan_frozen, plan_services
-from specs.api import ReleaseState
-from specs.task import FINAL, TaskState
+from specs.states import FINAL, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

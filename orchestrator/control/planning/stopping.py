@@ -8,12 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from specs.task import FINAL, Desired, Task, TaskState
+from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.control.planning.passes import Pass
+    from specs.task import Task
 
 ACK_LIMIT = 5.0  # seconds nodes get to take a task's endpoints out before it is stopped
 UNPLACED = frozenset({TaskState.NEW, TaskState.PENDING})

@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING
 from orchestrator.control.planning.releases import explain_newest
 from orchestrator.control.telling.words import failed_tasks, service_counts, status_text
 from orchestrator.errors import NotFound
-from specs.api import Event, Progress, ReleaseState
-from specs.task import FINAL, Task
+from specs.api import Event, Progress
+from specs.states import FINAL, ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from specs.api import Release
     from specs.kit.clock import Clock
+    from specs.task import Task
 
 REMEMBERED = 100  # stacks removed lately
 QUEUED = 1000  # lines a reader may be behind

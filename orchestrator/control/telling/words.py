@@ -13,14 +13,14 @@ from specs.api import (
     Release,
     ReleaseRow,
 )
-from specs.task import FINAL, Desired, Health, Task, TaskState
+from specs.states import FINAL, Desired, Health, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.contracts import ClusterView
     from orchestrator.control.mirror.cluster import Cluster
     from specs.api import Stack
     from specs.stack import ServiceSpec, StackSpec
-    from specs.task import Run
+    from specs.task import Run, Task
 
 
 def ago(seconds: float) -> str:

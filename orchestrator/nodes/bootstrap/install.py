@@ -13,6 +13,7 @@ from pathlib import Path
 
 from orchestrator.embedded.systemd import unit_text
 from orchestrator.transport.ssh import AGENT_SOCKET, LOGIN
+from specs.kit.programs import SYSTEM_PATH
 
 OPT = "/opt/corral"
 STATE = "/var/lib/corral"
@@ -20,7 +21,6 @@ RUN = "/run/corral"
 HOME = f"{STATE}/ssh"
 UNINSTALL = f"{OPT}/uninstall"
 UNIT = "/etc/systemd/system/corral-agent.service"
-PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ def authorized_key(public_key: str) -> str:
 def environment(plan: Plan) -> dict[str, str]:
     """Return the agent's environment."""
     return {
-        "PATH": PATH,
+        "PATH": SYSTEM_PATH,
         "LANG": "C.UTF-8",
         "PYTHONPATH": plan.program,
         "CORRAL_UNINSTALL": UNINSTALL,
@@ -162,7 +162,7 @@ fi
 rm -f {OPT}/incoming.tar.gz
 ln -sfn {plan.bundle} {OPT}/current
 ln -sfn {plan.python} {OPT}/python
-env -i PATH={PATH} PYTHONPATH={plan.program} {OPT}/python -P -s -c 'import agent, specs.wire'
+env -i PATH={SYSTEM_PATH} PYTHONPATH={plan.program} {OPT}/python -P -s -c 'import agent, specs.wire'
 """
 
 

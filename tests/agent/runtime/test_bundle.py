@@ -12,7 +12,7 @@ from agent.parts import BoundMount, ImageConfig, Refusal
 from agent.runtime import bundle, seccomp
 from agent.runtime.bundle import Host, Inputs, NodeDevice, User
 from specs.stack import Limits, Reservations, Resources, TaskSpec, Ulimit
-from specs.task import Desired
+from specs.states import Desired
 from specs.wire import Assignment
 
 HOST = Host(runtime="runc", init="/usr/bin/tini-static")

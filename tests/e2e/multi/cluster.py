@@ -17,7 +17,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.client.client import Client, Unavailable
+from orchestrator.client.client import Client
+from orchestrator.client.errors import NoAnswer
 from orchestrator.lab.host import CHECKOUT
 from tests import leaks
 from tests.lab_fixtures import end_cluster
@@ -92,7 +93,7 @@ class Cluster:
         while True:
             try:
                 return api.get(path, **query)
-            except Unavailable:
+            except NoAnswer:
                 if time.monotonic() > deadline:
                     raise
                 time.sleep(0.05)

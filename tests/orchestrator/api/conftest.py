@@ -14,15 +14,16 @@ import aiohttp
 import pytest
 
 from orchestrator.api import app as api_app
-from orchestrator.api.routes import Parts
+from orchestrator.api.routes import ApiParts
 from orchestrator.errors import Unavailable
 from orchestrator.nodes.members import Nodes
 from orchestrator.store.memory import MemoryStore
-from specs.api import Release, ReleaseState, Stack, Version
+from specs.api import Release, Stack, Version
 from specs.kit.clock import SystemClock
 from specs.node import Node, NodeFacts
 from specs.stack import Port, ServiceSpec, StackSpec, TaskSpec
-from specs.task import Run, Task, TaskState, TaskStatus
+from specs.states import ReleaseState, TaskState
+from specs.task import Run, Task, TaskStatus
 from tests.fakes.control import FakeCluster, FakeControl
 
 
@@ -80,7 +81,7 @@ class FakeAgents:
 @dataclass
 class Api:
     http: aiohttp.ClientSession
-    parts: Parts
+    parts: ApiParts
     cluster: FakeCluster
     control: FakeControl
     agents: FakeAgents
@@ -172,7 +173,7 @@ async def api(tmp_path):
         clock=clock,
         rng=random.Random(1),
     )
-    parts = Parts(
+    parts = ApiParts(
         store=store,
         cluster=cluster,
         control=control,

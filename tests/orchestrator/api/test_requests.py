@@ -16,7 +16,8 @@ from orchestrator.store import base as store
 from specs.api import Deploy
 from specs.kit import door
 from specs.problems import Position, Problem
-from specs.task import Desired, TaskState, TaskStatus
+from specs.states import Desired, TaskState
+from specs.task import TaskStatus
 from tests.orchestrator.api.conftest import mode
 
 

@@ -11,7 +11,8 @@ import pytest
 from orchestrator.api import logmerge, logs, streams
 from orchestrator.errors import NotFound
 from specs.api import Event, Progress
-from specs.task import Run, TaskState, TaskStatus
+from specs.states import TaskState
+from specs.task import Run, TaskStatus
 from specs.wire import LogLine
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from orchestrator.client.client import Client, ClientError, NoController
+from orchestrator.client.client import Client
+from orchestrator.client.errors import ClientError, NoController
 from orchestrator.embedded import daemons, supervisor, systemd
 
 # Plays both daemons: it is the "Python" the supervisor runs with -P -m MODULE.

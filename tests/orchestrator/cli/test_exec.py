@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from orchestrator.cli.commands import exec as exec_command
 from orchestrator.cli.errors import CliError
 from orchestrator.client import websocket
-from orchestrator.client.client import BadAnswer
+from orchestrator.client.errors import BadAnswer
 
 ROOT = Path(__file__).parents[3]
 PROGRAM = "import sys; from orchestrator.cli.main import main; sys.exit(main(sys.argv[1:]))"

@@ -21,7 +21,8 @@ from orchestrator.store.base import Delete, Put
 from orchestrator.store.memory import MemoryStore
 from specs.api import Client, Deploy
 from specs.node import Node, NodeFacts
-from specs.task import FINAL, Desired, Health, Run, Task, TaskState, TaskStatus
+from specs.states import FINAL, Desired, Health, TaskState
+from specs.task import Run, Task, TaskStatus
 from specs.wire import BuildEvent, Hello, Objects, Report, ResolvedImage
 
 if TYPE_CHECKING:

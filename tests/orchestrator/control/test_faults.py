@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from specs.task import Desired, TaskState
+from specs.states import Desired, TaskState
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 

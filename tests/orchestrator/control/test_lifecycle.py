@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from specs.task import TaskState
+from specs.states import TaskState
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from agent.images.store import ImageStore
-from scripts.base_images import PATH, busybox_archive
+from scripts.base_images import busybox_archive
+from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -77,7 +78,7 @@ async def store(tmp_path: Path) -> AsyncIterator[ImageStore]:
 @pytest.fixture
 async def busybox(store: ImageStore, busybox_tar: Path) -> str:
     """busybox:latest in the store; its digest."""
-    config = {"config": {"Cmd": ["sh"], "Env": [f"PATH={PATH}"]}}
+    config = {"config": {"Cmd": ["sh"], "Env": [f"PATH={SYSTEM_PATH}"]}}
     return await store.add("busybox", busybox_tar, config)
 
 

@@ -18,7 +18,7 @@ from agent.linux import calls as kernel
 from agent.parts import BoundMount, ImageConfig, Later, Refusal
 from agent.volumes.store import VolumeStore
 from specs.stack import FileRef, Mount, TaskSpec
-from specs.task import Desired
+from specs.states import Desired
 from specs.wire import Assignment, Content
 
 if TYPE_CHECKING:

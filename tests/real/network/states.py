@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from specs.stack import Port, TaskSpec
-from specs.task import Desired
+from specs.states import Desired
 from specs.wire import (
     Assignment,
     Block,

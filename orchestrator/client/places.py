@@ -1,0 +1,30 @@
+"""Where this machine's controller listens and keeps its state, for programs beside it."""
+
+from __future__ import annotations
+
+import os
+
+
+def run_dir() -> str:
+    """Return the directory of the sockets."""
+    return os.environ.get("CORRAL_RUN_DIR") or "/run/corral"
+
+
+def state_dir() -> str:
+    """Return the directory of durable state."""
+    return os.environ.get("CORRAL_STATE_DIR") or "/var/lib/corral"
+
+
+def default_host() -> str:
+    """Return where this machine's own controller listens."""
+    return f"unix://{run_dir()}/controller.sock"
+
+
+def kept_alive() -> bool:
+    """Say whether something on this machine starts the controller again when it ends."""
+    try:
+        with open(f"{run_dir()}/supervisor.pid", encoding="ascii") as file:  # noqa: PTH123 - as below
+            keeper = f"/proc/{int(file.read().split()[0])}"
+    except (OSError, ValueError, IndexError):
+        keeper = "/etc/systemd/system/corral-controller.service"
+    return os.path.exists(keeper)  # noqa: PTH110 - pathlib costs start-up time
