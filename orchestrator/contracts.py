@@ -89,7 +89,7 @@ class Agents(Protocol):
 
 
 class ClusterView(Protocol):
-    """The in-memory mirror of the store, read-only for everyone but its owner (control/mirror/cluster.py).
+    """The in-memory mirror of the store, read-only for all but its owner, control/mirror/cluster.py.
 
     All mappings are live; a reader that awaits must expect them to have moved on.
     """

@@ -17,7 +17,7 @@ LONGEST = 500  # lines; a longer module says in its docstring why it stays whole
 
 # What is still to be put in order. These shrink; nothing may be added.
 STILL_TWICE = frozenset(
-    [
+    {
         "Address",
         "Answer",
         "Attached",
@@ -60,7 +60,7 @@ STILL_TWICE = frozenset(
         "Use",
         "Verdict",
         "Wanted",
-    ]
+    }
 )
 STILL_BARE = (
     "orchestrator.cli.",

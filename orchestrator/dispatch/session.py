@@ -1,6 +1,6 @@
 """One connection's life with one agent: full set, then increments; its reports, until it is lost.
 
-orchestrator/dispatch/dispatcher.py makes one for every connection and runs it in the node's own task. It
+dispatch/dispatcher.py makes one for every connection and runs it in the node's own task. It
 turns the control loops' wanted set into instructions and the agent's reports into
 calls of Control, and decides nothing else. It ends by raising: Unavailable (try
 again), Superseded (a newer controller has spoken: stop everywhere).
