@@ -8,9 +8,9 @@
 They know each other by these protocols only; tests give small fakes.
 Everything here raises orchestrator.errors only.
 
-Address plan both sides of this seam rely on: the first /20 of the cluster range
-holds the nodes' own overlay addresses (``Node.overlay``, set when a node joins,
-orchestrator/nodes/members.py); networks' pools are cut from the rest.
+Address plan all of them rely on: the first part of the cluster range (``node_network`` in
+orchestrator/keys/identity.py) holds the nodes' own overlay addresses (``Node.overlay``, set
+when a node joins); networks' pools are cut from the rest.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Agents(Protocol):
 
 
 class ClusterView(Protocol):
-    """The in-memory mirror of the store, read-only for all but its owner, control/mirror/cluster.py.
+    """What the store holds, in memory; only control/mirror/cluster.py changes it.
 
     All mappings are live; a reader that awaits must expect them to have moved on.
     """

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import ClusterView, Control, LogQuery
     from orchestrator.keys.ca import Authority
-    from orchestrator.keys.identity import Cluster
+    from orchestrator.keys.identity import Identity
     from orchestrator.store.base import Store
     from orchestrator.transport.base import Transport
     from specs.kit.clock import Clock
@@ -65,7 +65,7 @@ class Dispatcher:
         *,
         store: Store,
         cluster: ClusterView,
-        identity: Cluster,
+        identity: Identity,
         transport: Transport,
         clock: Clock,
         rng: random.Random,

@@ -8,62 +8,62 @@ is the caller's (dispatch/dispatcher.py) to stop when an agent has seen a higher
 from __future__ import annotations
 
 import ipaddress
-import json
-from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.store import keys
-from orchestrator.store.base import Compare, Put, Unavailable
+from orchestrator.store.base import Compare, Put, StoreUnavailable
+from specs.base import Model
 from specs.ids import new_id
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterable
 
-    from orchestrator.store.base import Entry, Store
+    from orchestrator.store.base import Store
     from specs.kit.clock import Clock
 
 FIRST_POOL = "10.210.0.0/16"
 # Tried in this order where the first overlaps a route of the machine.
 POOLS = (FIRST_POOL, *(f"10.{n}.0.0/16" for n in (*range(211, 256), *range(64, 210))))
-NODES_BITS = 20  # the first /20 of the pool: the nodes' own addresses (orchestrator/contracts.py)
+NODES_BITS = 20  # the first /20 of the pool: the nodes' own addresses
 
 
-@dataclass(frozen=True, slots=True)
-class Cluster:
-    """The record at ``/cluster``."""
+class Identity(Model):
+    """The record at ``/cluster``: who we are, and the range all addresses come from."""
 
     id: str
-    epoch: int
+    epoch: int = 0
     pool: str
-    created_at: float
+    created_at: float = 0.0
 
 
-async def load(store: Store, *, clock: Clock, rng: random.Random, routes: Iterable[str]) -> Cluster:
+async def load(
+    store: Store, *, clock: Clock, rng: random.Random, routes: Iterable[str]
+) -> Identity:
     """Return the cluster of this store, making it at first start.
 
     ``routes`` are the machine's own networks, which the cluster's range must not overlap.
     """
     entry = await store.get(keys.CLUSTER)
     if entry is not None:
-        return decode(entry)
+        return decode(entry.value)
     now = clock.wall()
-    cluster = Cluster(new_id("c", now=now, rng=rng), 0, choose_pool(routes), now)
-    await store.txn((Compare(keys.CLUSTER, 0),), (Put(keys.CLUSTER, encode(cluster)),))
+    cluster = Identity(id=new_id("c", now=now, rng=rng), pool=choose_pool(routes), created_at=now)
+    await store.txn((Compare(keys.CLUSTER, 0),), (Put(keys.CLUSTER, cluster.encode()),))
     return cluster
 
 
-async def take_epoch(store: Store, cluster: Cluster, seen: Iterable[int]) -> Cluster:
+async def take_epoch(store: Store, cluster: Identity, seen: Iterable[int]) -> Identity:
     """Return the cluster with an epoch higher than the stored and every seen one, durably."""
     entry = await store.get(keys.CLUSTER)
-    if entry is None or (stored := decode(entry)).id != cluster.id:
-        raise Unavailable("the store holds another cluster than a moment ago")
-    taken = replace(stored, epoch=max((stored.epoch, *seen)) + 1)
+    if entry is None or (stored := decode(entry.value)).id != cluster.id:
+        raise StoreUnavailable("the store holds another cluster than a moment ago")
+    taken = stored.model_copy(update={"epoch": max((stored.epoch, *seen)) + 1})
     result = await store.txn(
-        (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, encode(taken)),)
+        (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, taken.encode()),)
     )
     if not result.ok:
-        raise Unavailable("another controller took an epoch at the same moment")
+        raise StoreUnavailable("another controller took an epoch at the same moment")
     return taken
 
 
@@ -98,9 +98,6 @@ def machine_routes(table: str) -> list[str]:
     return routes
 
 
-def encode(cluster: Cluster) -> bytes:
-    return json.dumps(asdict(cluster)).encode()
-
-
-def decode(entry: Entry) -> Cluster:
-    return Cluster(**json.loads(entry.value))
+def decode(value: bytes) -> Identity:
+    """Return what the store holds at ``keys.CLUSTER``; the mirror reads it with this, too."""
+    return Identity.model_validate_json(value)

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from orchestrator.config import Config
     from orchestrator.contracts import ClusterView
-    from orchestrator.keys.identity import Cluster
+    from orchestrator.keys.identity import Identity
     from orchestrator.nodes.bootstrap.join import Bootstrap
     from orchestrator.nodes.members import Nodes
     from orchestrator.transport.base import Transport
@@ -36,7 +36,7 @@ class Machines:
         config: Config,
         local: Transport,
         cluster: ClusterView,
-        identity: Cluster,
+        identity: Identity,
         clock: Clock,
     ) -> None:
         self._config = config

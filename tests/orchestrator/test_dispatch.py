@@ -14,7 +14,7 @@ from orchestrator.dispatch import dispatcher as dispatch
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.errors import Invalid, NotFound, Unavailable
 from orchestrator.keys import identity
-from orchestrator.store.base import Unavailable as StoreUnavailable
+from orchestrator.store.base import StoreUnavailable
 from orchestrator.store.memory import MemoryStore
 from orchestrator.transport.local import LocalTransport
 from specs.kit.clock import SystemClock
@@ -103,7 +103,7 @@ async def agent(tmp_path, monkeypatch):
 @pytest.fixture
 async def world(agent):
     store, cluster, control = MemoryStore(), FakeCluster(), FakeControl()
-    cluster_record = identity.Cluster(CLUSTER, 0, "10.210.0.0/16", 0.0)
+    cluster_record = identity.Identity(id=CLUSTER, pool="10.210.0.0/16")
     from orchestrator.store.base import Put
 
     await store.txn(writes=(Put("/cluster", identity.encode(cluster_record)),))

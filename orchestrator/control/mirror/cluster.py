@@ -26,7 +26,6 @@ from orchestrator.control.mirror.records import (
     TASKS,
     VIP,
     VOLUMES,
-    ClusterRecord,
     Idempotency,
     Kind,
     Lease,
@@ -37,6 +36,7 @@ from orchestrator.control.mirror.records import (
     Volume,
     kind_of,
 )
+from orchestrator.keys import identity
 from orchestrator.store import keys
 from orchestrator.store.base import Change, Compacted, Store
 
@@ -59,7 +59,7 @@ class Cluster:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self.record = ClusterRecord()
+        self.record = identity.Identity(id="", pool=identity.FIRST_POOL)  # until it is read
         self.revision = 0
         self.stacks: dict[str, Stack] = {}
         self.releases: dict[tuple[str, int], Release] = {}
@@ -169,7 +169,7 @@ class Cluster:
         if key == keys.CLUSTER:
             self._versions[key] = version
             if value is not None:
-                self.record = ClusterRecord.model_validate_json(value)
+                self.record = identity.decode(value)
             return
         kind = kind_of(key)
         if kind is None:

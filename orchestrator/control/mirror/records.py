@@ -1,6 +1,7 @@
 """What the control loops keep in the store besides the models of ``specs``.
 
-Only ``orchestrator.control`` writes these; ``records.KINDS`` is the one table of
+Only ``orchestrator.control`` writes these (and not ``/cluster``, which is
+orchestrator/keys/identity.py); ``records.KINDS`` is the one table of
 which prefix holds which model.
 """
 
@@ -18,15 +19,6 @@ from specs.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-
-
-class ClusterRecord(Model):
-    """``/cluster``, written when the cluster is made (vault, controller start)."""
-
-    id: str = ""
-    epoch: int = 0
-    pool: str = "10.210.0.0/16"
-    created_at: float = 0.0
 
 
 class Network(Model):

@@ -17,6 +17,7 @@ from socket import inet_aton
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.records import LEASES, NETWORKS, VIP, VIPS, Lease, Network, Vip
+from orchestrator.keys.identity import node_network
 from orchestrator.store import keys
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from orchestrator.control.mirror.draft import Draft
 
-NODE_RANGE = 20  # prefix length of the cluster range's first part: the nodes' own addresses
 POOL_SIZES = (20, 22, 24, 26)  # tried in this order: smaller ones once the range fills up
 BLOCK = 26
 SMALLEST_BLOCKED = 24  # pools with a longer prefix have no blocks
@@ -42,8 +42,9 @@ def cut_pool(cluster_pool: str, taken: Iterable[str]) -> str | None:
     """Return a free pool of the cluster range, or None when it is used up."""
     whole = IPv4Network(cluster_pool)
     used = [IPv4Network(pool) for pool in taken]
-    if whole.prefixlen < NODE_RANGE:
-        used.append(next(whole.subnets(new_prefix=NODE_RANGE)))
+    nodes = node_network(cluster_pool)
+    if nodes != whole:
+        used.append(nodes)
     used = sorted((u for u in used if u.overlaps(whole)), key=lambda n: int(n.network_address))
     for prefix in POOL_SIZES:
         if prefix <= whole.prefixlen:
