@@ -2,8 +2,8 @@
 
 ::
 
-    api  ->  Control, ClusterView, Agents        control  ->  Agents, Sealer
-    dispatch  ->  Control, ClusterView           controller.py joins them
+    api  ->  Control, Mirror, Agents        control  ->  Agents, Sealer
+    dispatch  ->  Control, Mirror           controller.py joins them
 
 They know each other by these protocols only; tests give small fakes.
 Everything here raises orchestrator.errors only.
@@ -88,7 +88,7 @@ class Agents(Protocol):
         ...
 
 
-class ClusterView(Protocol):
+class Mirror(Protocol):
     """What the store holds, in memory; only control/mirror/cluster.py changes it.
 
     All mappings are live; a reader that awaits must expect them to have moved on.

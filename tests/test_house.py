@@ -19,12 +19,8 @@ LONGEST = 500  # lines; a longer module says in its docstring why it stays whole
 STILL_TWICE = frozenset(
     {
         "Address",
-        "Answer",
         "Attached",
-        "Bundle",
         "Client",
-        "Cluster",
-        "ClusterView",
         "Config",
         "Conflict",
         "Content",
@@ -42,7 +38,6 @@ STILL_TWICE = frozenset(
         "Parts",
         "Pending",
         "Placement",
-        "Plan",
         "Preparation",
         "Problem",
         "Query",

@@ -21,7 +21,7 @@ from specs.wire import HEARTBEAT, PROTOCOL, Hello, Instructions, Objects, Refuse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.contracts import ClusterView, Control
+    from orchestrator.contracts import Control, Mirror
     from orchestrator.dispatch.agent import AgentClient
     from specs.node import Node
     from specs.wire import NodeSelf
@@ -44,7 +44,7 @@ class Superseded(Exception):
     """An agent has taken instructions from a newer controller of this cluster."""
 
 
-class Session:
+class AgentSession:
     """``stamp`` carries cluster and epoch; ``generation`` is the last one this node was sent."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Session:
         node: Node,
         client: AgentClient,
         control: Control,
-        cluster: ClusterView,
+        cluster: Mirror,
         stamp: Stamp,
         generation: int,
         silence: float,

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     import aiohttp
     import asyncssh
 
-    from orchestrator.config import Config
-    from orchestrator.contracts import ClusterView
+    from orchestrator.config import ControllerConfig
+    from orchestrator.contracts import Mirror
     from orchestrator.keys.identity import Identity
     from orchestrator.nodes.bootstrap.join import Bootstrap
     from orchestrator.nodes.members import Nodes
@@ -33,9 +33,9 @@ class Machines:
     def __init__(
         self,
         *,
-        config: Config,
+        config: ControllerConfig,
         local: Transport,
-        cluster: ClusterView,
+        cluster: Mirror,
         identity: Identity,
         clock: Clock,
     ) -> None:
