@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api import app
 from orchestrator.api.routes import ApiParts
-from orchestrator.control.control import Control
+from orchestrator.control.control import ControlLoop
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.errors import RequestError, Unavailable
@@ -91,7 +91,7 @@ async def compose(
         rng=rng,
         authority=authority,
     )
-    control = Control(store, cluster, clock, rng, sealer, dispatcher)
+    control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher)
     nodes = Nodes(
         store=store, cluster=cluster, agents=dispatcher, pool=found.pool, clock=clock, rng=rng
     )

@@ -12,12 +12,14 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from agent.linux import rtnetlink as rt
 from agent.network import messages, names, netlink
 from agent.network.plan import DEVICE_CONF, HostPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agent.linux.netlink import Message
     from agent.network.objects import Link
     from agent.network.overlay import VxlanPlan
 
@@ -70,7 +72,7 @@ def converge(plan: HostPlan, found: Found, host: netlink.Netlink) -> list[str]:
         for number, name in by_index.items()
         if name == names.VXLAN or name.startswith(names.VETH_PREFIX)
     }
-    batch: list[messages.Message] = []
+    batch: list[Message] = []
     have_addresses = {cidr for dev, cidr in found.addresses if dev == names.VXLAN}
     want_addresses = {a.cidr for a in plan.addresses}
     batch += [
@@ -146,7 +148,7 @@ def _same(plan: VxlanPlan, link: Link) -> bool:
     return (
         link.kind == "vxlan"
         and link.mac == plan.mac
-        and link.data.get(1) == struct.pack("=I", names.VNI)
-        and link.data.get(17 if local.version == 6 else 4) == local.packed
-        and link.data.get(7) == b"\0"
+        and link.data.get(rt.IFLA_VXLAN_ID) == struct.pack("=I", names.VNI)
+        and link.data.get(messages.vxlan_local(plan.local)) == local.packed
+        and link.data.get(rt.IFLA_VXLAN_LEARNING) == b"\0"
     )

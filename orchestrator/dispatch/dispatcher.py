@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import Control, LogQuery, Mirror
     from orchestrator.keys.ca import Authority
-    from orchestrator.keys.identity import Identity
+    from orchestrator.keys.identity import ClusterRecord
     from orchestrator.store.base import Store
     from orchestrator.transport.base import Transport
     from specs.kit.clock import Clock
@@ -65,7 +65,7 @@ class Dispatcher:
         *,
         store: Store,
         cluster: Mirror,
-        identity: Identity,
+        identity: ClusterRecord,
         transport: Transport,
         clock: Clock,
         rng: random.Random,

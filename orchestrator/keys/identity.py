@@ -8,11 +8,12 @@ is the caller's (dispatch/dispatcher.py) to stop when an agent has seen a higher
 from __future__ import annotations
 
 import ipaddress
+import json
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.store import keys
 from orchestrator.store.base import Compare, Put, StoreUnavailable
-from specs.base import Model
 from specs.ids import new_id
 
 if TYPE_CHECKING:
@@ -28,18 +29,19 @@ POOLS = (FIRST_POOL, *(f"10.{n}.0.0/16" for n in (*range(211, 256), *range(64, 2
 NODES_BITS = 20  # the first /20 of the pool: the nodes' own addresses
 
 
-class Identity(Model):
-    """The record at ``/cluster``: who we are, and the range all addresses come from."""
+@dataclass(frozen=True, slots=True)
+class ClusterRecord:
+    """The record at ``/cluster``; without arguments what a store has before it is made."""
 
-    id: str
+    id: str = ""
     epoch: int = 0
-    pool: str
+    pool: str = FIRST_POOL
     created_at: float = 0.0
 
 
 async def load(
     store: Store, *, clock: Clock, rng: random.Random, routes: Iterable[str]
-) -> Identity:
+) -> ClusterRecord:
     """Return the cluster of this store, making it at first start.
 
     ``routes`` are the machine's own networks, which the cluster's range must not overlap.
@@ -48,19 +50,19 @@ async def load(
     if entry is not None:
         return decode(entry.value)
     now = clock.wall()
-    cluster = Identity(id=new_id("c", now=now, rng=rng), pool=choose_pool(routes), created_at=now)
-    await store.txn((Compare(keys.CLUSTER, 0),), (Put(keys.CLUSTER, cluster.encode()),))
+    cluster = ClusterRecord(new_id("c", now=now, rng=rng), 0, choose_pool(routes), now)
+    await store.txn((Compare(keys.CLUSTER, 0),), (Put(keys.CLUSTER, encode(cluster)),))
     return cluster
 
 
-async def take_epoch(store: Store, cluster: Identity, seen: Iterable[int]) -> Identity:
+async def take_epoch(store: Store, cluster: ClusterRecord, seen: Iterable[int]) -> ClusterRecord:
     """Return the cluster with an epoch higher than the stored and every seen one, durably."""
     entry = await store.get(keys.CLUSTER)
     if entry is None or (stored := decode(entry.value)).id != cluster.id:
         raise StoreUnavailable("the store holds another cluster than a moment ago")
-    taken = stored.model_copy(update={"epoch": max((stored.epoch, *seen)) + 1})
+    taken = replace(stored, epoch=max((stored.epoch, *seen)) + 1)
     result = await store.txn(
-        (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, taken.encode()),)
+        (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, encode(taken)),)
     )
     if not result.ok:
         raise StoreUnavailable("another controller took an epoch at the same moment")
@@ -98,6 +100,9 @@ def machine_routes(table: str) -> list[str]:
     return routes
 
 
-def decode(value: bytes) -> Identity:
-    """Return what the store holds at ``keys.CLUSTER``; the mirror reads it with this, too."""
-    return Identity.model_validate_json(value)
+def encode(cluster: ClusterRecord) -> bytes:
+    return json.dumps(asdict(cluster)).encode()
+
+
+def decode(value: bytes) -> ClusterRecord:
+    return ClusterRecord(**json.loads(value))

@@ -18,7 +18,7 @@ from specs.node import Node
 
 if TYPE_CHECKING:
     from orchestrator.contracts import Mirror
-    from orchestrator.keys.identity import Identity
+    from orchestrator.keys.identity import ClusterRecord
     from orchestrator.nodes.members import Nodes
     from orchestrator.transport.local import LocalTransport
     from specs.kit.clock import Clock
@@ -36,7 +36,7 @@ async def join_local_agent(
     cluster: Mirror,
     transport: LocalTransport,
     clock: Clock,
-    identity: Identity,
+    identity: ClusterRecord,
 ) -> None:
     """Register this machine's agent when it answers, unless it is a member already.
 

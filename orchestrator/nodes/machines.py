@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from orchestrator.config import ControllerConfig
     from orchestrator.contracts import Mirror
-    from orchestrator.keys.identity import Identity
+    from orchestrator.keys.identity import ClusterRecord
     from orchestrator.nodes.bootstrap.join import Bootstrap
     from orchestrator.nodes.members import Nodes
     from orchestrator.transport.base import Transport
@@ -36,7 +36,7 @@ class Machines:
         config: ControllerConfig,
         local: Transport,
         cluster: Mirror,
-        identity: Identity,
+        identity: ClusterRecord,
         clock: Clock,
     ) -> None:
         self._config = config

@@ -117,10 +117,10 @@ async def agent(tmp_path, monkeypatch):
 @pytest.fixture
 async def world(agent):
     store, cluster, control = MemoryStore(), FakeCluster(), FakeControl()
-    cluster_record = identity.Identity(id=CLUSTER, pool="10.210.0.0/16")
+    cluster_record = identity.ClusterRecord(CLUSTER, 0, "10.210.0.0/16", 0.0)
     from orchestrator.store.base import Put
 
-    await store.txn(writes=(Put("/cluster", cluster_record.encode()),))
+    await store.txn(writes=(Put("/cluster", identity.encode(cluster_record)),))
     cluster.add_node(Node(id="n1", name="one"))
     dispatcher, running = await start(store, cluster, control, agent.socket)
     world = World(agent, control, cluster, dispatcher, store, running)

@@ -37,8 +37,8 @@ async def test_epochs_rise_above_everything_seen():
 async def test_a_store_that_was_exchanged_is_noticed():
     store = MemoryStore()
     cluster = await load(store)
-    other = identity.Identity(id="other", pool="10.0.0.0/16")
-    await store.txn(writes=(Put("/cluster", other.encode()),))
+    other = identity.ClusterRecord("other", 0, "10.0.0.0/16", 0.0)
+    await store.txn(writes=(Put("/cluster", identity.encode(other)),))
     with pytest.raises(StoreUnavailable, match="another cluster"):
         await identity.take_epoch(store, cluster, [])
 

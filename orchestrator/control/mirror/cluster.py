@@ -29,14 +29,14 @@ from orchestrator.control.mirror.records import (
     Idempotency,
     Kind,
     Lease,
-    Network,
+    NetworkRecord,
     Resting,
     StoredContent,
     Vip,
     Volume,
     kind_of,
 )
-from orchestrator.keys import identity
+from orchestrator.keys.identity import ClusterRecord, decode
 from orchestrator.store import keys
 from orchestrator.store.base import Change, Compacted, Store
 
@@ -59,14 +59,14 @@ class Cluster:
     def __init__(self, store: Store, clock: Clock) -> None:
         self._store = store
         self._clock = clock
-        self.record = identity.Identity(id="", pool=identity.FIRST_POOL)  # until it is read
+        self.record = ClusterRecord()
         self.revision = 0
         self.stacks: dict[str, Stack] = {}
         self.releases: dict[tuple[str, int], Release] = {}
         self.parts: dict[str, StackSpec] = {}
         self.tasks: dict[str, Task] = {}
         self.nodes: dict[str, Node] = {}
-        self.networks: dict[str, Network] = {}
+        self.networks: dict[str, NetworkRecord] = {}
         self.leases: dict[str, dict[str, Lease]] = defaultdict(dict)  # network -> cidr
         self.vips: dict[str, dict[tuple[str, str], Vip]] = defaultdict(dict)  # network
         self.resting: dict[str, dict[str, Resting]] = defaultdict(dict)  # network -> address
@@ -169,7 +169,7 @@ class Cluster:
         if key == keys.CLUSTER:
             self._versions[key] = version
             if value is not None:
-                self.record = identity.decode(value)
+                self.record = decode(value)
             return
         kind = kind_of(key)
         if kind is None:
@@ -253,15 +253,6 @@ class Cluster:
                 self.unplaced.add(new.id)
             for network, address in new.addresses.items():
                 self.by_network[network][address] = new.id
-
-    def spec_of(self, release: Release) -> StackSpec | None:
-        """Return the release's StackSpec."""
-        return self.parts.get(release.spec)
-
-    def network_named(self, name: str) -> Network | None:
-        """Return the network of that real name, preferring one in use."""
-        found = [n for n in self.networks.values() if n.name == name]
-        return min(found, key=lambda n: (n.retired, n.id), default=None)
 
 
 def _put(where: dict[Any, Any], key: object, value: object | None) -> None:

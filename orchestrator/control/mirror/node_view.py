@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from scheduler.view import NodeView, Use
+from scheduler.view import NodeUse, NodeView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -42,7 +42,7 @@ def node_view(
     cluster: Mirror,
     node: Node,
     *,
-    use: Use | None = None,
+    use: NodeUse | None = None,
     failures: Mapping[str, int] | None = None,
 ) -> NodeView:
     """Return the node in the scheduler's words, with what is taken of it where that matters."""
@@ -64,5 +64,5 @@ def node_view(
         listening=frozenset(facts.listening),
         images=frozenset(facts.images),
         failures=failures or {},
-        use=use or Use(),
+        use=use or NodeUse(),
     )

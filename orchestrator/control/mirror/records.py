@@ -1,7 +1,6 @@
 """What the control loops keep in the store besides the models of ``specs``.
 
-Only ``orchestrator.control`` writes these (and not ``/cluster``, which is
-orchestrator/keys/identity.py); ``records.KINDS`` is the one table of
+Only ``orchestrator.control`` writes these; ``records.KINDS`` is the one table of
 which prefix holds which model.
 """
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class Network(Model):
+class NetworkRecord(Model):
     """A network and its pool of addresses.
 
     ``retired``: nobody wants it any more; its addresses rest before the pool is given
@@ -112,7 +111,7 @@ RELEASES = Kind("releases", keys.RELEASES, Release, lambda r: keys.release(r.sta
 PARTS = Kind("parts", keys.PARTS, StackSpec, lambda _: "")  # keyed by hash, see Draft.part
 TASKS = Kind("tasks", keys.TASKS, Task, lambda r: keys.task(r.stack, r.id))
 NODES = Kind("nodes", keys.NODES, Node, lambda r: keys.node(r.id))
-NETWORKS = Kind("networks", keys.NETWORKS, Network, lambda r: keys.network(r.id))
+NETWORKS = Kind("networks", keys.NETWORKS, NetworkRecord, lambda r: keys.network(r.id))
 LEASES = Kind("leases", keys.BLOCKS, Lease, lambda r: keys.block(r.network, r.cidr))
 VIP = Kind("vips", keys.VIPS, Vip, lambda r: keys.vip(r.network, r.stack, r.service))
 RESTING = Kind("resting", keys.RESTING, Resting, lambda r: keys.resting(r.network, r.address))
