@@ -30,14 +30,15 @@ from agent.runtime.containers import OciContainers
 from agent.runtime.crun import Runtime, find_runtime
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.spawner import Spawner, is_mounted, share, unshare
-from agent.server import Server, listen
+from agent.server import Server
 from agent.tasks.journal import Journal
 from agent.tasks.preparation import Preparation
 from agent.tasks.record import Phase
 from agent.tasks.runner import Parts
 from agent.tasks.worker import Worker
+from specs.kit import programs
 from specs.kit.clock import SystemClock
-from specs.kit.door import keep_open
+from specs.kit.door import keep_open, listen
 from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
 
@@ -130,7 +131,7 @@ def _only_one(config: Config) -> Iterator[None]:
 
 async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.Event) -> None:
     path, name = find_runtime()
-    conmon = facts.find_tool("conmon")
+    conmon = programs.find("conmon")
     if conmon is None:
         raise RuntimeFailure("conmon is missing; install Debian's conmon package")
     async with contextlib.AsyncExitStack() as stack:

@@ -70,11 +70,6 @@ def _cgroup_mounts() -> dict[str, str]:
     return found
 
 
-def find_tool(name: str) -> str | None:
-    """Return the path of a program of the node."""
-    return programs.find(name)
-
-
 @functools.cache
 def grantable_capabilities() -> frozenset[str]:
     """Return the capabilities this process may hand on: its bounding set."""
@@ -172,7 +167,9 @@ def _memory() -> int:
 
 def probe(runtime: str, runtime_version: str) -> NodeFacts:
     """Return what this machine is."""
-    missing = [f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not find_tool(tool)]
+    missing = [
+        f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not programs.find(tool)
+    ]
     warnings = []
     if not runtime:
         missing.append("crun is missing: containers cannot be run; install Debian's crun package")

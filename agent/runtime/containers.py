@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from agent.linux import disk
 from agent.runtime import conmon, exits, logs
 from agent.runtime.failure import RuntimeFailure
 
@@ -94,9 +95,9 @@ class OciContainers:
     def write(self, task: str, config: dict[str, Any]) -> None:
         directory = self.bundle(task)
         (directory / "exits").mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = directory / ".config.json.new"
-        temporary.write_text(json.dumps(config))
-        temporary.rename(directory / "config.json")
+        disk.write_file(
+            directory / "config.json", json.dumps(config).encode(), durable=False, mode=0o644
+        )
 
     def config(self, task: str) -> dict[str, Any]:
         """Return the task's config.json. Raises RuntimeFailure."""

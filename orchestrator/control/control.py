@@ -223,8 +223,7 @@ class ControlLoop:
             if reason:
                 releases.fail(pass_, current, reason)
                 return
-            update = {"state": ReleaseState.DEPLOYING, "images": images}
-            pass_.draft.put(RELEASES, current.model_copy(update=update))
+            pass_.draft.put(RELEASES, current.with_images(images))
 
         await self._write(change)
 

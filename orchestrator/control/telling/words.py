@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from specs.api import (
-    Problem,
+    ProblemRow,
     Release,
     ReleaseRow,
 )
@@ -134,7 +134,7 @@ def _spec(cluster: Cluster, stack: Stack) -> StackSpec | None:
     for number in (stack.release, stack.running):
         release = cluster.releases.get((stack.name, number))
         if release is not None:
-            return cluster.spec_of(release)
+            return cluster.parts.get(release.spec)
     return None
 
 
@@ -186,7 +186,7 @@ def failed_tasks(cluster: Cluster, stack: str, release: int) -> list[Task]:
     ]
 
 
-def release_row(release: Release, warnings: tuple[Problem, ...] = ()) -> ReleaseRow:
+def release_row(release: Release, warnings: tuple[ProblemRow, ...] = ()) -> ReleaseRow:
     """Return one line of a stack's releases."""
     return ReleaseRow(
         stack=release.stack,

@@ -37,7 +37,7 @@ async def test_a_socket_left_by_a_killed_controller_is_replaced(tmp_path):
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(str(path))
     dead.close()
-    sock = api_app.listen(path)
+    sock = door.listen(path)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
     sock.close()
