@@ -98,11 +98,6 @@ class NodeNetwork:
         """Return what people should know now: ports not to be had, foreign firewalls."""
         return (*sorted(self._ports.warnings), *self._foreign)
 
-    @property
-    def held_ports(self) -> frozenset[str]:
-        """Return the ports we hold as "80/tcp", to be left out of the listening facts."""
-        return self._ports.held
-
     async def check_ports(self, ports: Iterable[Port]) -> list[str]:
         """Return a sentence for each published port that is taken on this node."""
         keys = [port_key(port) for port in ports if port.published is not None]
