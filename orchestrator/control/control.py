@@ -27,7 +27,7 @@ from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.wanted import Outgoing
-from orchestrator.store.base import Unavailable
+from orchestrator.store.base import StoreUnavailable
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
@@ -120,7 +120,7 @@ class ControlLoop:
         async with self._lock:
             try:
                 due = await self._pass()
-            except Unavailable as exc:
+            except StoreUnavailable as exc:
                 log.warning("the store cannot be written: %s", exc)
                 self._notices.everything()
                 self._wake.clear()
@@ -237,7 +237,7 @@ class ControlLoop:
                 try:
                     if await self._commit(pass_):
                         return
-                except Unavailable as exc:
+                except StoreUnavailable as exc:
                     log.warning("the store cannot be written: %s", exc)
             await asyncio.sleep(RETRY)
 

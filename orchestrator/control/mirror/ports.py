@@ -14,7 +14,7 @@ from scheduler.view import HostPort
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
-    from orchestrator.contracts import ClusterView
+    from orchestrator.contracts import Mirror
     from specs.stack import Port, StackSpec, TaskSpec
 
 FREE_PORTS = range(30000, 32768)  # published ports the file leaves to us
@@ -33,7 +33,7 @@ def ingress_ports(spec: StackSpec) -> Iterator[tuple[str, HostPort]]:
                 yield name, host_port(port, port.published)
 
 
-def published(cluster: ClusterView) -> Iterator[tuple[str, str, HostPort]]:
+def published(cluster: Mirror) -> Iterator[tuple[str, str, HostPort]]:
     """Yield stack, service and port for every ingress port of the stacks that are up."""
     for stack in cluster.stacks.values():
         spec = newest_spec(cluster, stack)
