@@ -25,22 +25,22 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class KernelState:
     """What one look at the kernel gave."""
 
     links: Mapping[str, Link]
     addresses: frozenset[tuple[str, str]]
 
 
-def look(host: netlink.Netlink) -> Found:
+def look(host: netlink.Netlink) -> KernelState:
     """Return the devices and addresses of the node."""
     links = host.links()
     by_index = {link.index: name for name, link in links.items()}
     addresses = frozenset((by_index.get(i, ""), cidr) for i, cidr in host.addresses())
-    return Found(links, addresses)
+    return KernelState(links, addresses)
 
 
-def underlay_mtu(found: Found, underlay: str) -> int:
+def underlay_mtu(found: KernelState, underlay: str) -> int:
     """Return the MTU of the device that holds the underlay address (1500 if none does)."""
     for dev, cidr in found.addresses:
         if underlay and cidr.partition("/")[0] == underlay and dev in found.links:
@@ -53,14 +53,14 @@ def underlay_mtu(found: Found, underlay: str) -> int:
     return min([1500, *physical])
 
 
-def veths(found: Found) -> frozenset[str]:
+def veths(found: KernelState) -> frozenset[str]:
     """Return the host ends of tasks' links that are there and up."""
     return frozenset(
         name for name, link in found.links.items() if name.startswith(names.VETH_PREFIX) and link.up
     )
 
 
-def converge(plan: HostPlan, found: Found, host: netlink.Netlink) -> list[str]:
+def converge(plan: HostPlan, found: KernelState, host: netlink.Netlink) -> list[str]:
     """Make the kernel match; return one line for each thing that had to be put right."""
     changed = _device(plan, found, host)
     if changed:
@@ -109,7 +109,7 @@ def converge(plan: HostPlan, found: Found, host: netlink.Netlink) -> list[str]:
     return changed + [message.what for message in batch]
 
 
-def _device(plan: HostPlan, found: Found, host: netlink.Netlink) -> list[str]:
+def _device(plan: HostPlan, found: KernelState, host: netlink.Netlink) -> list[str]:
     """Make, remake or remove the VXLAN device."""
     link = found.links.get(names.VXLAN)
     if plan.vxlan is None:

@@ -28,7 +28,7 @@ from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.wanted import Outgoing
-from orchestrator.store.base import Unavailable
+from orchestrator.store.base import StoreUnavailable
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
@@ -121,7 +121,7 @@ class ControlLoop:
         async with self._lock:
             try:
                 due = await self._pass()
-            except Unavailable as exc:
+            except StoreUnavailable as exc:
                 log.warning("the store cannot be written: %s", exc)
                 self._notices.everything()
                 self._wake.clear()
@@ -223,8 +223,7 @@ class ControlLoop:
             if reason:
                 releases.fail(pass_, current, reason)
                 return
-            update = {"state": ReleaseState.DEPLOYING, "images": images}
-            pass_.draft.put(RELEASES, current.model_copy(update=update))
+            pass_.draft.put(RELEASES, current.with_images(images))
 
         await self._write(change)
 
@@ -240,7 +239,7 @@ class ControlLoop:
                 try:
                     if await self._commit(pass_):
                         return
-                except Unavailable as exc:
+                except StoreUnavailable as exc:
                     log.warning("the store cannot be written: %s", exc)
             await asyncio.sleep(RETRY)
 

@@ -2,7 +2,7 @@
 
 The id is made once, at first start. The epoch rises at every start above anything
 any reachable agent has seen, so that of two controllers the older one notices; it
-is the caller's (dispatch.py) to stop when an agent has seen a higher one later.
+is the caller's (dispatch/dispatcher.py) to stop when an agent has seen a higher one later.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.store import keys
-from orchestrator.store.base import Compare, Put, Unavailable
+from orchestrator.store.base import Compare, Put, StoreUnavailable
 from specs.ids import new_id
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 FIRST_POOL = "10.210.0.0/16"
 # Tried in this order where the first overlaps a route of the machine.
 POOLS = (FIRST_POOL, *(f"10.{n}.0.0/16" for n in (*range(211, 256), *range(64, 210))))
-NODES_BITS = 20  # the first /20 of the pool: the nodes' own addresses (orchestrator/contracts.py)
+NODES_BITS = 20  # the first /20 of the pool: the nodes' own addresses
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,13 +59,13 @@ async def take_epoch(store: Store, cluster: ClusterRecord, seen: Iterable[int]) 
     """Return the cluster with an epoch higher than the stored and every seen one, durably."""
     entry = await store.get(keys.CLUSTER)
     if entry is None or (stored := decode(entry.value)).id != cluster.id:
-        raise Unavailable("the store holds another cluster than a moment ago")
+        raise StoreUnavailable("the store holds another cluster than a moment ago")
     taken = replace(stored, epoch=max((stored.epoch, *seen)) + 1)
     result = await store.txn(
         (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, encode(taken)),)
     )
     if not result.ok:
-        raise Unavailable("another controller took an epoch at the same moment")
+        raise StoreUnavailable("another controller took an epoch at the same moment")
     return taken
 
 

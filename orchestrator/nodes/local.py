@@ -17,7 +17,7 @@ from orchestrator.errors import Conflict, RequestError
 from specs.node import Node
 
 if TYPE_CHECKING:
-    from orchestrator.contracts import ClusterView
+    from orchestrator.contracts import Mirror
     from orchestrator.keys.identity import ClusterRecord
     from orchestrator.nodes.members import Nodes
     from orchestrator.transport.local import LocalTransport
@@ -33,7 +33,7 @@ DEADLINE = 60.0  # after which the operator is told, and looking goes on slowly
 
 async def join_local_agent(
     nodes: Nodes,
-    cluster: ClusterView,
+    cluster: Mirror,
     transport: LocalTransport,
     clock: Clock,
     identity: ClusterRecord,

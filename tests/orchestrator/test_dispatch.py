@@ -15,7 +15,7 @@ from orchestrator.dispatch import session
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.errors import Invalid, NotFound, Unavailable
 from orchestrator.keys import identity
-from orchestrator.store.base import Unavailable as StoreUnavailable
+from orchestrator.store.base import StoreUnavailable
 from orchestrator.store.memory import MemoryStore
 from orchestrator.transport.local import LocalTransport
 from specs.kit.clock import SystemClock

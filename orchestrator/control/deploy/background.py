@@ -12,6 +12,7 @@ from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.images import NoImage, ReleaseImages
+from orchestrator.control.mirror.released import spec_of
 from orchestrator.errors import NotFound, RequestError
 from specs.api import Progress, Release
 from specs.states import ReleaseState
@@ -78,7 +79,7 @@ class BackgroundWork:
                 )
 
     async def _prepare(self, release: Release) -> None:
-        spec = self._cluster.spec_of(release)
+        spec = spec_of(self._cluster, release)
         if spec is None:
             await self._finish(release, {}, "its spec is not in the store")
             return

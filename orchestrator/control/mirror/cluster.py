@@ -254,15 +254,6 @@ class Cluster:
             for network, address in new.addresses.items():
                 self.by_network[network][address] = new.id
 
-    def spec_of(self, release: Release) -> StackSpec | None:
-        """Return the release's StackSpec."""
-        return self.parts.get(release.spec)
-
-    def network_named(self, name: str) -> NetworkRecord | None:
-        """Return the network of that real name, preferring one in use."""
-        found = [n for n in self.networks.values() if n.name == name]
-        return min(found, key=lambda n: (n.retired, n.id), default=None)
-
 
 def _put(where: dict[Any, Any], key: object, value: object | None) -> None:
     if value is None:

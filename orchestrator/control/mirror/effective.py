@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.released import spec_of
 from specs.base import content_hash
 
 if TYPE_CHECKING:
@@ -61,7 +62,7 @@ class Specs:
     def of(self, stack: str, number: int, service: str) -> Effective | None:
         """Return the service under the stack's release, or None when either is not there."""
         release = self._cluster.releases.get((stack, number))
-        spec = self._cluster.spec_of(release) if release is not None else None
+        spec = spec_of(self._cluster, release)
         if release is None or spec is None or service not in spec.services:
             return None
         return self.under(release, spec, service)

@@ -14,13 +14,13 @@ from scheduler.view import NodeUse, NodeView
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.contracts import ClusterView
+    from orchestrator.contracts import Mirror
     from specs.node import Node
 
 Status = Literal["ready", "unknown", "down"]
 
 
-def node_status(cluster: ClusterView, node: str | None) -> Status:
+def node_status(cluster: Mirror, node: str | None) -> Status:
     """Return how the node answers; a node without a record is down.
 
     A task that has no node yet has nobody to wait for: that reads as ready.
@@ -39,7 +39,7 @@ def node_role(node: Node) -> str:
 
 
 def node_view(
-    cluster: ClusterView,
+    cluster: Mirror,
     node: Node,
     *,
     use: NodeUse | None = None,

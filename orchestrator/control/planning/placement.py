@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_view
 from orchestrator.control.mirror.records import VOLUMES, Volume
+from orchestrator.control.mirror.released import newest_spec
 from orchestrator.control.planning.networks import find_network
 from orchestrator.store import keys
 from scheduler.place import place
@@ -56,10 +57,8 @@ def place_pending(pass_: Pass, waiting: list[Task], pinned: dict[str, str]) -> N
 
 
 def _wait(pass_: Pass, task: Task, reason: str) -> None:
-    status = task.status
-    if status.state is not TaskState.PENDING or task.pending_reason != reason:
-        status = status.model_copy(update={"state": TaskState.PENDING})
-        pass_.draft.put_task(task.model_copy(update={"status": status, "pending_reason": reason}))
+    if task.state is not TaskState.PENDING or task.pending_reason != reason:
+        pass_.draft.put_task(task.moved(TaskState.PENDING).with_reason(reason))
     elif pass_.draft.cluster.tasks.get(task.id) is not task:
         pass_.draft.put_task(task)
 
@@ -79,21 +78,11 @@ def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Flee
                 return
             addresses[network.id] = given.address
     _settle_volumes(pass_, task, effective, node)
-    status = task.status.model_copy(update={"state": TaskState.ASSIGNED})
-    pass_.draft.put_task(
-        task.model_copy(
-            update={
-                "node": node,
-                "status": status,
-                # What it waits for before it may start stays true; why it had no node does not.
-                "pending_reason": task.pending_reason
-                if task.state is TaskState.NEW and task.desired is Desired.PREPARED
-                else "",
-                "addresses": addresses,
-                "host_ports": _host_ports(effective, view.nodes[node]),
-            }
-        )
-    )
+    host_ports = _host_ports(effective, view.nodes[node])
+    # What it waits for before it may start stays true; why it had no node does not.
+    held = task.state is TaskState.NEW and task.desired is Desired.PREPARED
+    placed = task.with_node(node, addresses=addresses, host_ports=host_ports)
+    pass_.draft.put_task(placed if held else placed.with_reason(""))
 
 
 def _host_ports(effective: Effective, node: NodeView) -> dict[str, int]:
@@ -259,8 +248,7 @@ def _ingress_ports(pass_: Pass) -> set[HostPort]:
     """Return the ports every node accepts for published services."""
     found = set()
     for stack in pass_.cluster.stacks.values():
-        release = pass_.cluster.releases.get((stack.name, stack.release))
-        spec = pass_.cluster.spec_of(release) if release is not None else None
+        spec = newest_spec(pass_.cluster, stack)
         if spec is None or stack.desired != "up":
             continue
         for service in spec.services.values():

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
-from orchestrator.control.mirror.records import RELEASES, STACKS
+from orchestrator.control.mirror.records import STACKS
+from orchestrator.control.mirror.released import finish, spec_of
 from orchestrator.control.planning.gates import failed_for_good
 from orchestrator.control.planning.services import ReleaseTarget, ServiceState
 from specs.states import FINAL, Desired, Health, ReleaseState, TaskState
@@ -55,7 +56,7 @@ def target(pass_: Pass, stack: Stack) -> ReleaseTarget | None:
 
 
 def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> ReleaseTarget | None:
-    spec = pass_.cluster.spec_of(release)
+    spec = spec_of(pass_.cluster, release)
     return None if spec is None else ReleaseTarget(release, spec, rollback)
 
 
@@ -110,31 +111,13 @@ def _quiet(
 
 
 def _deployed(pass_: Pass, stack: Stack, release: Release) -> None:
-    pass_.draft.put(
-        RELEASES,
-        release.model_copy(
-            update={
-                "state": ReleaseState.DEPLOYED,
-                "reason": "",
-                "finished_at": pass_.wall,
-            }
-        ),
-    )
-    pass_.draft.put(STACKS, stack.model_copy(update={"running": release.number}))
+    finish(pass_.draft, release, ReleaseState.DEPLOYED, "", at=pass_.wall)
+    pass_.draft.put(STACKS, stack.with_running(release.number))
 
 
 def fail(pass_: Pass, release: Release, reason: str) -> None:
     """Mark a release as failed; what runs is left as it is."""
-    pass_.draft.put(
-        RELEASES,
-        release.model_copy(
-            update={
-                "state": ReleaseState.FAILED,
-                "reason": reason,
-                "finished_at": pass_.wall,
-            }
-        ),
-    )
+    finish(pass_.draft, release, ReleaseState.FAILED, reason, at=pass_.wall)
 
 
 def _rolls_back(stack: Stack, state: ServiceState, release: Release) -> bool:
@@ -154,16 +137,8 @@ def _rollout_failed(pass_: Pass, stack: Stack, release: Release, state: ServiceS
 
 
 def _roll_back(pass_: Pass, stack: Stack, release: Release, reason: str) -> None:
-    pass_.draft.put(
-        RELEASES,
-        release.model_copy(
-            update={
-                "state": ReleaseState.ROLLED_BACK,
-                "reason": f"{reason}; rolled back to release {stack.running}",
-                "finished_at": pass_.wall,
-            }
-        ),
-    )
+    text = f"{reason}; rolled back to release {stack.running}"
+    finish(pass_.draft, release, ReleaseState.ROLLED_BACK, text, at=pass_.wall)
 
 
 def find_cause(

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
+from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.mirror.serving import global_nodes, is_ready, serving, wanted_count
 from orchestrator.control.planning import gates, stopping
 from orchestrator.control.planning.networks import ensure_vips
@@ -136,8 +137,7 @@ def _updating(pass_: Pass, stack: Stack, service: str, target: ReleaseTarget) ->
     """Say whether the service ran before this release: then there is something to lose."""
     if target.rollback:
         return True
-    running = pass_.cluster.releases.get((stack.name, stack.running))
-    spec = pass_.cluster.spec_of(running) if running is not None else None
+    spec = spec_at(pass_.cluster, stack.name, stack.running)
     older = stack.running < target.release.number
     return older and spec is not None and service in spec.services
 
@@ -268,12 +268,10 @@ def _start(
 def _let_run(pass_: Pass, current: Task, reason: str) -> None:
     """Tell a task to run, or say what it waits for once it has a node."""
     if not reason:
-        update: dict[str, object] = {"desired": Desired.RUNNING}
-        if current.node is not None:
-            update["pending_reason"] = ""
-        pass_.draft.put_task(current.model_copy(update=update))
+        started = current.with_desired(Desired.RUNNING)
+        pass_.draft.put_task(started if current.node is None else started.with_reason(""))
     elif current.node is not None and current.pending_reason != reason:
-        pass_.draft.put_task(current.model_copy(update={"pending_reason": reason}))
+        pass_.draft.put_task(current.with_reason(reason))
 
 
 def tasks_by_slot(tasks: Iterable[Task]) -> dict[int, list[Task]]:

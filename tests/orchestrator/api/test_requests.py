@@ -180,7 +180,7 @@ async def test_an_unknown_stack_is_named(api, method, path):
         (NotFound("no", hint="h"), 404, "not-found"),
         (Conflict("no", hint="h"), 409, "conflict"),
         (Invalid(detail="no", hint="h"), 422, "invalid"),
-        (store.Unavailable("no"), 503, "unavailable"),
+        (store.StoreUnavailable("no"), 503, "unavailable"),
         (store.TooLarge("no"), 413, "invalid"),
         (store.Damaged("no"), 503, "unavailable"),
     ],
