@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, TypeVar
 from aiohttp import WSMsgType, web
 from pydantic import BaseModel, ValidationError
 
-from agent.parts import Later, Refusal
+from agent.errors import Later, Refusal
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.logs import Reader
@@ -39,8 +39,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from agent.linux.inotify import Inotify
-    from agent.parts import Images, Volumes
     from agent.runtime.containers import OciContainers
+    from agent.tasks.effects import Images, Volumes
     from agent.tasks.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -278,7 +278,7 @@ class Server:
         return task
 
 
-async def _shuttle(websocket: web.WebSocketResponse, session: execution.Session) -> None:
+async def _shuttle(websocket: web.WebSocketResponse, session: execution.ExecSession) -> None:
     """Carry bytes between the client and the command until the command ends."""
 
     async def outward(fd: int, channel: int) -> None:
@@ -317,7 +317,7 @@ async def _shuttle(websocket: web.WebSocketResponse, session: execution.Session)
             await websocket.send_json(waiter.result())
 
 
-def _control(session: execution.Session, text: str) -> None:
+def _control(session: execution.ExecSession, text: str) -> None:
     try:
         message = json.loads(text)
         if "resize" in message:

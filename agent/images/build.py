@@ -22,13 +22,13 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from agent.errors import Later, Refusal
 from agent.images import dockerfile
 from agent.images.content import write_atomically
 from agent.images.manifest import Manifest, docker_type, parse_manifest
 from agent.images.proxy import opened
 from agent.images.pull import PROXY, run, said
 from agent.images.reference import check_digest, parse
-from agent.parts import Later, Refusal
 from specs.base import canonical_json, content_hash
 from specs.wire import BuildEvent, ResolveImage
 

@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from agent.errors import Later
 from agent.images.reference import DIGEST, check_digest
-from agent.parts import Later
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -18,10 +18,10 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
+from agent.errors import Later, Refusal
 from agent.images.content import ImageFiles, boot_id, remove_tree, write_atomically
 from agent.images.reference import check_digest
 from agent.linux import calls as kernel
-from agent.parts import Later, Refusal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -11,8 +11,9 @@ import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from agent.errors import Refusal
 from agent.images.reference import check_digest
-from agent.parts import ImageConfig, Refusal
+from agent.vocabulary import ImageConfig
 from specs.stack import Healthcheck
 
 if TYPE_CHECKING:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 from aiohttp import web
 
+from agent.errors import Later
 from agent.images.manifest import MAX_MANIFEST
 from agent.images.reference import DIGEST
-from agent.parts import Later
 from specs.wire import BLOB_PORT
 
 if TYPE_CHECKING:

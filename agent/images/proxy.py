@@ -17,7 +17,7 @@ import socket
 import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.parts import Later
+from agent.errors import Later
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping

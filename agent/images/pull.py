@@ -14,9 +14,9 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Final
 
+from agent.errors import Later, Refusal
 from agent.images.manifest import MAX_MANIFEST
 from agent.images.proxy import ProxySource, opened
-from agent.parts import Later, Refusal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

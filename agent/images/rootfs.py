@@ -14,9 +14,9 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
+from agent.errors import Later, Refusal
 from agent.images.content import ImageFiles, remove_tree, write_atomically
 from agent.linux import calls as kernel
-from agent.parts import Later, Refusal
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -1,4 +1,4 @@
-"""The node's images: the store the runner and the agent's API talk to (agent.parts.Images).
+"""The node's images: the store the runner and the agent's API talk to (agent.tasks.effects.Images).
 
 An image is complete when its record is written, which happens last: manifest, config and
 layers are all there, every digest checked. ``ensure`` of a complete image touches no
@@ -18,6 +18,7 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
+from agent.errors import Later, Refusal
 from agent.identity import Identity
 from agent.images.build import Builder
 from agent.images.collect import collect
@@ -42,7 +43,6 @@ from agent.images.peers import PeerImages
 from agent.images.pull import Registry
 from agent.images.reference import Reference, check_digest, parse
 from agent.images.rootfs import RootFs
-from agent.parts import ImageConfig, Later, Refusal
 from specs.base import canonical_json
 from specs.wire import ImageInfo, ResolvedImage
 
@@ -50,6 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
+    from agent.vocabulary import ImageConfig
     from specs.wire import BuildEvent, BuildImage, ResolveImage
 
 log = logging.getLogger(__name__)

@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 from backports import zstd
 
+from agent.errors import Refusal
 from agent.images.content import ImageFiles
 from agent.images.layers import LayerStore, UnpackLimits
-from agent.parts import Refusal
 from tests.agent.images import tars
 from tests.agent.images.hostile import CASES, all_cases
 

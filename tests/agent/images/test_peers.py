@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import CertificateSigningRequestBuilder, Name
 
+from agent.errors import Later
 from agent.identity import Identity
 from agent.images import peers as module
 from agent.images.content import ImageFiles, ImageRecord
 from agent.images.manifest import Blob
 from agent.images.peers import PeerImages
-from agent.parts import Later
 from orchestrator.keys import ca
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import SystemClock

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.errors import Later
 from agent.images.layers import UnpackLimits
 from agent.images.store import ImageStore
 from agent.linux import calls as kernel
-from agent.parts import Later
 from tests.agent.images import tars
 
 if TYPE_CHECKING:

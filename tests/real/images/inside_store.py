@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.errors import Later, Refusal
 from agent.images.layers import LayerMark
 from agent.images.store import ImageStore
 from agent.linux import calls as kernel
-from agent.parts import Later, Refusal
 from specs.wire import ResolveImage
 from tests.agent.images import tars
 
