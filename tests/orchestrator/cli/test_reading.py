@@ -496,7 +496,6 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.client.errors",
         "orchestrator.client.http",
         "orchestrator.client.places",
-        "specs.states",
     }
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert cpu < 0.5  # the goal is 0.12; this only catches a new heavy import on a busy machine
