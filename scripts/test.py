@@ -59,6 +59,7 @@ def areas() -> list[Area]:
                 (str(BIN / "ruff"), "check", "-q", "."),
                 (str(BIN / "mypy"),),
                 (str(BIN / "lint-imports"), "--no-cache"),
+                (*PYTEST, "tests/test_house.py"),
             ),
             nice=10,
         ),

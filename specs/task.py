@@ -10,12 +10,17 @@ and alone feeds DNS, VIPs and rollout availability.
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotations at run time
+from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from specs.base import Model
-from specs.states import FINAL, WANTED, Desired, Health, Owner, TaskState, may_move, may_want
+from specs.states import FINAL, WANTED, Desired, Health, TaskState, may_move, may_want
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from specs.states import Owner
 
 
 class Run(Model):

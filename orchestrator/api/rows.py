@@ -14,7 +14,7 @@ from specs.states import FINAL, Desired, Health, ReleaseState, TaskState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from orchestrator.contracts import ClusterView
+    from orchestrator.contracts import Mirror
     from specs.api import Release, Stack
     from specs.node import Node
     from specs.stack import Port, ServiceSpec, StackSpec, TaskSpec
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 S = TaskState
 
 
-def stack_row(cluster: ClusterView, stack: Stack) -> StackRow:
+def stack_row(cluster: Mirror, stack: Stack) -> StackRow:
     detail = stack_detail(cluster, stack)
     return StackRow(
         name=stack.name,
@@ -35,7 +35,7 @@ def stack_row(cluster: ClusterView, stack: Stack) -> StackRow:
     )
 
 
-def stack_detail(cluster: ClusterView, stack: Stack) -> StackDetail:
+def stack_detail(cluster: Mirror, stack: Stack) -> StackDetail:
     release = cluster.releases.get((stack.name, stack.release))
     spec = spec_of(cluster, release)
     tasks = [task for task in cluster.tasks.values() if task.stack == stack.name]
@@ -116,7 +116,7 @@ def release_row(release: Release) -> ReleaseRow:
     )
 
 
-def task_row(cluster: ClusterView, task: Task, *, now: float) -> TaskRow:
+def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
     spec = task_spec(cluster, task)
     run = task.status.run
     node = cluster.nodes.get(task.node) if task.node else None
@@ -192,11 +192,11 @@ def port_text(port: Port, chosen: Mapping[str, int]) -> str:
     return f"{f'[{host}]' if ':' in host else host}:{published}->{inside}"
 
 
-def node_row(cluster: ClusterView, node: Node) -> NodeRow:
+def node_row(cluster: Mirror, node: Node) -> NodeRow:
     return NodeRow.model_validate(_node_fields(cluster, node))
 
 
-def node_detail(cluster: ClusterView, node: Node) -> NodeDetail:
+def node_detail(cluster: Mirror, node: Node) -> NodeDetail:
     return NodeDetail(
         **_node_fields(cluster, node),
         facts=node.facts,
@@ -206,7 +206,7 @@ def node_detail(cluster: ClusterView, node: Node) -> NodeDetail:
     )
 
 
-def _node_fields(cluster: ClusterView, node: Node) -> dict[str, Any]:
+def _node_fields(cluster: Mirror, node: Node) -> dict[str, Any]:
     condition = cluster.conditions.get(node.id)
     return {
         "id": node.id,
@@ -226,11 +226,11 @@ def _node_fields(cluster: ClusterView, node: Node) -> dict[str, Any]:
     }
 
 
-def spec_of(cluster: ClusterView, release: Release | None) -> StackSpec | None:
+def spec_of(cluster: Mirror, release: Release | None) -> StackSpec | None:
     return cluster.parts.get(release.spec) if release else None
 
 
-def task_spec(cluster: ClusterView, task: Task) -> TaskSpec | None:
+def task_spec(cluster: Mirror, task: Task) -> TaskSpec | None:
     """Return what the task was made from; None when its release is not kept any more."""
     spec = spec_of(cluster, cluster.releases.get((task.stack, task.release)))
     service = spec.services.get(task.service) if spec else None

@@ -11,7 +11,8 @@ import base64
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.records import VIPS, Network
+from orchestrator.control.mirror.network_names import network_behind
+from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.serving import is_leaving, is_ready
 from specs.states import TaskState
 from specs.wire import (
@@ -109,22 +110,14 @@ class Outgoing:
                     seen[task.service] = effective
         return seen.values()
 
-    def network_of(self, effective: Effective, key: str) -> Network | None:
+    def network_of(self, effective: Effective, key: str) -> NetworkRecord | None:
         """Return the record behind a network key of the service's spec."""
-        spec = effective.spec.networks.get(key)
-        if spec is None:
+        wanted = effective.spec.networks.get(key)
+        if wanted is None:
             return None
-        best: Network | None = None
-        for network in self._cluster.networks.values():
-            if network.name != spec.name:
-                continue
-            if spec.external or (
-                network.stack == effective.stack and network.subnets == spec.subnets
-            ):
-                best = network if best is None or best.retired else best
-        return best
+        return network_behind(self._cluster.networks.values(), effective.stack, wanted)
 
-    def _gateway(self, effective: Effective) -> Network | None:
+    def _gateway(self, effective: Effective) -> NetworkRecord | None:
         key = gateway_key(effective)
         return self.network_of(effective, key) if key is not None else None
 

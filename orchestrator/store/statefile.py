@@ -25,11 +25,11 @@ from orchestrator.store.base import (
     Compare,
     Damaged,
     Delete,
-    Entry,
     Put,
     Result,
     Snapshot,
-    Unavailable,
+    Stored,
+    StoreUnavailable,
 )
 from orchestrator.store.limits import prefix_end
 
@@ -54,7 +54,7 @@ MIGRATIONS: dict[int, str] = {0: _SCHEMA_1}
 _FULL = 2  # PRAGMA synchronous
 
 
-class DiskFailed(Unavailable):
+class DiskFailed(StoreUnavailable):
     """The disk gave an error. What is in the file now only a fresh open can tell."""
 
 
@@ -73,10 +73,10 @@ class Outcome:
 
 
 class StateFile:
-    """An open, verified state file. Methods raise Unavailable or Damaged only."""
+    """An open, verified state file. Methods raise StoreUnavailable or Damaged only."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, making it when there is none. Raises Damaged, Unavailable."""
+        """Open the file, making it when there is none. Raises Damaged, StoreUnavailable."""
         self.path = path
         with self._converted("opening"):
             if not path.exists():
@@ -118,12 +118,12 @@ class StateFile:
             self.revision = revision
             return outcomes
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: str) -> Stored | None:
         with self._converted("reading"):
             row = self._db.execute(
                 "SELECT key, value, version FROM entries WHERE key = ?", (key,)
             ).fetchone()
-            return Entry(*row) if row else None
+            return Stored(*row) if row else None
 
     def list(self, prefix: str) -> Snapshot:
         end = prefix_end(prefix)
@@ -139,7 +139,7 @@ class StateFile:
                     " WHERE key >= ? AND key < ? ORDER BY key",
                     (prefix, end),
                 )
-            return Snapshot(self.revision, tuple(Entry(*row) for row in rows))
+            return Snapshot(self.revision, tuple(Stored(*row) for row in rows))
 
     def backup(self, target: Path) -> None:
         """Write a consistent copy that opens as a whole file of its own."""
@@ -224,7 +224,7 @@ class StateFile:
         except sqlite3.Error as exc:
             raise _converted(exc, doing, self.path) from exc
         except OSError as exc:
-            raise Unavailable(f"{doing} {self.path}: {exc.strerror}") from exc
+            raise StoreUnavailable(f"{doing} {self.path}: {exc.strerror}") from exc
 
 
 _RESTORE = "Nothing was changed in it. Restore a backup, or move it away to start a new cluster"
@@ -326,7 +326,7 @@ def migrate(
         raise
 
 
-def _converted(exc: sqlite3.Error, doing: str, path: Path) -> Damaged | Unavailable:
+def _converted(exc: sqlite3.Error, doing: str, path: Path) -> Damaged | StoreUnavailable:
     """Return our error for SQLite's, by the primary part of its code."""
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
@@ -342,7 +342,7 @@ def _converted(exc: sqlite3.Error, doing: str, path: Path) -> Damaged | Unavaila
             why = f"no permission ({exc})"
         case _:
             why = str(exc)
-    kind = DiskFailed if code == sqlite3.SQLITE_IOERR else Unavailable
+    kind = DiskFailed if code == sqlite3.SQLITE_IOERR else StoreUnavailable
     return kind(f"{doing} {path}: {why}")
 
 

@@ -15,7 +15,7 @@ from orchestrator.dispatch import session
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.errors import Invalid, NotFound, Unavailable
 from orchestrator.keys import identity
-from orchestrator.store.base import Unavailable as StoreUnavailable
+from orchestrator.store.base import StoreUnavailable
 from orchestrator.store.memory import MemoryStore
 from orchestrator.transport.local import LocalTransport
 from specs.kit.clock import SystemClock
@@ -91,7 +91,7 @@ async def start(store, cluster, control, socket):
     dispatcher = Dispatcher(
         store=store,
         cluster=cluster,
-        identity=identity.decode(entry),
+        identity=identity.decode(entry.value),
         transport=LocalTransport(socket),
         clock=SystemClock(),
         rng=random.Random(1),
@@ -117,7 +117,7 @@ async def agent(tmp_path, monkeypatch):
 @pytest.fixture
 async def world(agent):
     store, cluster, control = MemoryStore(), FakeCluster(), FakeControl()
-    cluster_record = identity.Cluster(CLUSTER, 0, "10.210.0.0/16", 0.0)
+    cluster_record = identity.ClusterRecord(CLUSTER, 0, "10.210.0.0/16", 0.0)
     from orchestrator.store.base import Put
 
     await store.txn(writes=(Put("/cluster", identity.encode(cluster_record)),))
@@ -218,7 +218,7 @@ async def test_every_start_takes_an_epoch_above_what_agents_saw(world):
 
     assert world.agent.received[-1].stamp.epoch == 42
     assert world.dispatcher.identity.epoch == 42
-    assert identity.decode(await world.store.get("/cluster")).epoch == 42
+    assert identity.decode((await world.store.get("/cluster")).value).epoch == 42
 
 
 async def test_an_agent_that_lost_its_set_gets_it_whole(world):

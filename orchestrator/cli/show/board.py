@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from orchestrator.cli.show import times
 from orchestrator.cli.show.table import printable
+from specs.states import BROKEN, FINAL, TaskState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -16,16 +17,13 @@ if TYPE_CHECKING:
     from typing import Any
 
 # A task only moves forward in this list; a stream that was opened again may lag behind.
-ORDER = (
-    *("new", "pending", "assigned", "preparing", "prepared", "starting", "running"),
-    *("complete", "failed", "shutdown", "rejected", "orphaned", "removed"),
-)
+ORDER = (*TaskState, "removed")
 RANK = {state: place for place, state in enumerate(ORDER)}
 # States a task passes through in moments: shown in the tree, not worth a line of text.
 PASSING = frozenset({"new", "pending", "assigned", "preparing", "prepared", "starting"})
 WAITING = frozenset({"new", "pending", "prepared"})
-BAD = frozenset({"failed", "rejected", "orphaned"})
-ENDED = BAD | {"complete", "shutdown", "removed"}
+BAD = BROKEN
+ENDED = FINAL | {"removed"}
 SHOWN = 5  # names in one line
 BUILD_TAIL = 10  # lines of build output kept for the failure paragraph
 

@@ -1,6 +1,6 @@
 """A pending release's images: built and resolved to digests, in parallel.
 
-One ``Preparation`` per pending release runs beside the control loop. It asks agents and
+One ``ReleaseImages`` per pending release runs beside the control loop. It asks agents and
 returns digests or the reason why there are none; writing the result is control.py's.
 Repeating it after a controller's death is harmless: builds and pulls are idempotent.
 """
@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.control.planning.placement import node_of_client
+from orchestrator.control.mirror.node_view import node_of_client
 from orchestrator.errors import Invalid, RequestError, Unavailable
 from specs.api import Progress
 from specs.wire import BuildImage, ResolveImage
@@ -37,7 +37,7 @@ class NoImage(Exception):
 
 
 @dataclass(frozen=True)
-class Preparation:
+class ReleaseImages:
     """Everything needed to resolve one release's images."""
 
     cluster: Cluster

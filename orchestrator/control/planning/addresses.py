@@ -10,21 +10,32 @@ one pass at a time, gives any out.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from socket import inet_aton
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.records import LEASES, NETWORKS, VIP, VIPS, Lease, Network, Vip
+from orchestrator.control.mirror.network_names import network_behind
+from orchestrator.control.mirror.records import (
+    LEASES,
+    NETWORKS,
+    VIP,
+    VIPS,
+    Lease,
+    NetworkRecord,
+    Vip,
+)
+from orchestrator.control.mirror.released import newest_spec
+from orchestrator.keys.identity import node_network
 from orchestrator.store import keys
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from orchestrator.control.mirror.draft import Draft
+    from specs.stack import NetworkSpec
 
-NODE_RANGE = 20  # prefix length of the cluster range's first part: the nodes' own addresses
 POOL_SIZES = (20, 22, 24, 26)  # tried in this order: smaller ones once the range fills up
 BLOCK = 26
 SMALLEST_BLOCKED = 24  # pools with a longer prefix have no blocks
@@ -42,8 +53,9 @@ def cut_pool(cluster_pool: str, taken: Iterable[str]) -> str | None:
     """Return a free pool of the cluster range, or None when it is used up."""
     whole = IPv4Network(cluster_pool)
     used = [IPv4Network(pool) for pool in taken]
-    if whole.prefixlen < NODE_RANGE:
-        used.append(next(whole.subnets(new_prefix=NODE_RANGE)))
+    nodes = node_network(cluster_pool)
+    if nodes != whole:  # a range that small has nothing beside the nodes' part
+        used.append(nodes)
     used = sorted((u for u in used if u.overlaps(whole)), key=lambda n: int(n.network_address))
     for prefix in POOL_SIZES:
         if prefix <= whole.prefixlen:
@@ -66,15 +78,37 @@ class Addresses:
         self._draft = draft
         self._held: dict[str, set[int]] = {}
         self._leases: dict[str, dict[str, Lease]] = {}
-        self._fixed: dict[str, set[int]] = defaultdict(set)
+        self._fixed: dict[str, set[int]] = {}
 
-    def reserve_fixed(self, network: str, address: str) -> None:
-        """Keep a fixed address of a service from being given to others."""
-        self._fixed[network].add(int(IPv4Address(address)))
+    def fixed(self, network: str) -> set[int]:
+        """Return the addresses services ask for by number: nobody else gets those."""
+        found = self._fixed.get(network)
+        if found is None:
+            found = self._fixed[network] = {
+                int(IPv4Address(address))
+                for stack, wanted, address in self._asked_for
+                if (record := network_behind(networks_ready(self._draft), stack, wanted))
+                is not None
+                and record.id == network
+            }
+        return found
 
     def is_fixed(self, network: str, address: str) -> bool:
         """Say whether a service asked for this very address."""
-        return int(IPv4Address(address)) in self._fixed[network]
+        return int(IPv4Address(address)) in self.fixed(network)
+
+    @cached_property
+    def _asked_for(self) -> list[tuple[str, NetworkSpec, str]]:
+        """Return (stack, network, address) for every fixed address of a newest release."""
+        found = []
+        for stack in self._draft.cluster.stacks.values():
+            spec = newest_spec(self._draft.cluster, stack)
+            for service in spec.services.values() if spec is not None else ():
+                for attachment in service.task.networks:
+                    wanted = spec.networks.get(attachment.network) if spec is not None else None
+                    if attachment.ipv4_address is not None and wanted is not None:
+                        found.append((stack.name, wanted, attachment.ipv4_address))
+        return found
 
     def held(self, network: str) -> set[int]:
         """Return every address of the network that somebody holds or that rests."""
@@ -100,13 +134,13 @@ class Addresses:
             found = self._leases[network] = dict(self._draft.cluster.leases.get(network, {}))
         return found
 
-    def for_task(self, network: Network, node: str, fixed: str | None = None) -> Given:
+    def for_task(self, network: NetworkRecord, node: str, fixed: str | None = None) -> Given:
         """Give an address for a task on ``node``; ``fixed`` is the one the file asks for."""
         if fixed is not None:
             return self._give_fixed(network, node, fixed)
         return self._give(network, node)
 
-    def for_service(self, network: Network, stack: str, service: str) -> Given:
+    def for_service(self, network: NetworkRecord, stack: str, service: str) -> Given:
         """Give the service's VIP, the one it has if it has one."""
         key = keys.vip(network.id, stack, service)
         present = self._draft.get(
@@ -122,9 +156,9 @@ class Addresses:
             )
         return given
 
-    def _give(self, network: Network, node: str) -> Given:
+    def _give(self, network: NetworkRecord, node: str) -> Given:
         pool = IPv4Network(network.pool)
-        avoid = self.held(network.id) | self._fixed[network.id] | _unusable(pool)
+        avoid = self.held(network.id) | self.fixed(network.id) | _unusable(pool)
         # A /32 of another node inside our block would carry the traffic there.
         foreign = avoid | {
             int(IPv4Address(cidr.removesuffix("/32")))
@@ -152,7 +186,7 @@ class Addresses:
         self._lease(network, f"{IPv4Address(found)}/32", node)
         return self._take(network, found)
 
-    def _give_fixed(self, network: Network, node: str, fixed: str) -> Given:
+    def _give_fixed(self, network: NetworkRecord, node: str, fixed: str) -> Given:
         address = int(IPv4Address(fixed))
         if IPv4Address(address) not in IPv4Network(network.pool):
             return Given(
@@ -169,7 +203,9 @@ class Addresses:
             self._lease(network, cidr, node)
         return self._take(network, address)
 
-    def _new_block(self, network: Network, pool: IPv4Network, node: str) -> IPv4Network | None:
+    def _new_block(
+        self, network: NetworkRecord, pool: IPv4Network, node: str
+    ) -> IPv4Network | None:
         if pool.prefixlen > SMALLEST_BLOCKED:
             return None
         leased = {c for c in self.leases(network.id) if not c.endswith("/32")}
@@ -179,12 +215,12 @@ class Addresses:
             return first
         return next((b for b in blocks if str(b) not in leased), None)
 
-    def _lease(self, network: Network, cidr: str, node: str) -> None:
+    def _lease(self, network: NetworkRecord, cidr: str, node: str) -> None:
         lease = Lease(network=network.id, cidr=cidr, node=node)
         self.leases(network.id)[cidr] = lease
         self._draft.put(LEASES, lease)
 
-    def _take(self, network: Network, address: int) -> Given:
+    def _take(self, network: NetworkRecord, address: int) -> Given:
         self.held(network.id).add(address)
         return Given(str(IPv4Address(address)))
 
@@ -226,13 +262,13 @@ def empty_leases(draft: Draft) -> None:
                 draft.delete(LEASES, lease)
 
 
-def networks_ready(draft: Draft) -> list[Network]:
+def networks_ready(draft: Draft) -> list[NetworkRecord]:
     """Return every network, this pass's changes included."""
     found = dict(draft.cluster.networks)
     for key, model in draft.writes.items():
         if not key.startswith(keys.NETWORKS):
             continue
-        if isinstance(model, Network):
+        if isinstance(model, NetworkRecord):
             found[model.id] = model
         else:
             found.pop(key.removeprefix(NETWORKS.prefix), None)

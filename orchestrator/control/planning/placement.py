@@ -9,12 +9,21 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.node_view import node_view
+from orchestrator.control.mirror.node_view import node_of_client, node_view
+from orchestrator.control.mirror.ports import (
+    fixed_host_ports,
+    free_port,
+    held_host_ports,
+    numbers_taken,
+    published,
+)
 from orchestrator.control.mirror.records import VOLUMES, Volume
-from orchestrator.control.planning.networks import find_network
+from orchestrator.control.mirror.released import task_spec
+from orchestrator.control.mirror.serving import global_slots
+from orchestrator.control.planning.networks import network_of
 from orchestrator.store import keys
 from scheduler.place import place
-from scheduler.view import ClusterView, Home, HostPort, NodeView, Pending, Use
+from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
@@ -23,14 +32,13 @@ if TYPE_CHECKING:
     from specs.task import Task
 
 FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
-FREE_PORTS = range(30000, 32768)  # for host ports the file leaves open
 
 
-def place_pending(pass_: Pass, waiting: list[Task], pinned: dict[str, str]) -> None:
-    """Assign what can be assigned; ``pinned`` maps tasks of global services to their node."""
+def place_pending(pass_: Pass, waiting: list[Task]) -> None:
+    """Assign what can be assigned."""
     if not waiting:
         return
-    view = cluster_view(pass_)
+    view = fleet(pass_)
     pending = []
     found: dict[str, Effective] = {}
     stacks = {task.stack for task in waiting}
@@ -39,13 +47,17 @@ def place_pending(pass_: Pass, waiting: list[Task], pinned: dict[str, str]) -> N
         for other in pass_.draft.tasks(stack).values():
             if other.node is not None and other.state not in FINAL:
                 slots[(stack, other.service, other.slot)].append(other)
+    places: dict[str, dict[int, str]] = {}  # of global services
     for task in waiting:
         effective = pass_.specs.of(task.stack, task.release, task.service)
         if effective is None:
             continue
         found[task.id] = effective
         slot = slots.get((task.stack, task.service, task.slot), [])
-        pending.append(_pending(pass_, task, effective, pinned.get(task.id), slot))
+        if effective.service.mode == "global" and effective.key not in places:
+            places[effective.key] = _places(pass_, effective)
+        node = places.get(effective.key, {}).get(task.slot)
+        pending.append(_pending(pass_, task, effective, node, slot))
     result = place(view, pending, seed=0)
     for task in waiting:
         node = result.assigned.get(task.id)
@@ -55,21 +67,25 @@ def place_pending(pass_: Pass, waiting: list[Task], pinned: dict[str, str]) -> N
             _assign(pass_, task, found[task.id], node, view)
 
 
+def _places(pass_: Pass, effective: Effective) -> dict[int, str]:
+    """Return slot -> node of a global service: each of its tasks belongs to one node."""
+    name = effective.service.name
+    tasks = [t for t in pass_.draft.tasks(effective.stack).values() if t.service == name]
+    return global_slots(pass_.cluster, effective.service, tasks)
+
+
 def _wait(pass_: Pass, task: Task, reason: str) -> None:
-    status = task.status
-    if status.state is not TaskState.PENDING or task.pending_reason != reason:
-        status = status.model_copy(update={"state": TaskState.PENDING})
-        pass_.draft.put_task(task.model_copy(update={"status": status, "pending_reason": reason}))
+    if task.state is not TaskState.PENDING or task.pending_reason != reason:
+        pass_.draft.put_task(task.moved(TaskState.PENDING).with_reason(reason))
     elif pass_.draft.cluster.tasks.get(task.id) is not task:
         pass_.draft.put_task(task)
 
 
-def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: ClusterView) -> None:
+def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> None:
     addresses: dict[str, str] = {}
     if effective.task.network_mode == "overlay":
         for attachment in effective.task.networks:
-            spec = effective.spec.networks.get(attachment.network)
-            network = find_network(pass_, task.stack, spec) if spec is not None else None
+            network = network_of(pass_, effective, attachment.network)
             if network is None:
                 _wait(pass_, task, f"network {attachment.network} is not there yet")
                 return
@@ -79,35 +95,20 @@ def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Clus
                 return
             addresses[network.id] = given.address
     _settle_volumes(pass_, task, effective, node)
-    status = task.status.model_copy(update={"state": TaskState.ASSIGNED})
-    pass_.draft.put_task(
-        task.model_copy(
-            update={
-                "node": node,
-                "status": status,
-                # What it waits for before it may start stays true; why it had no node does not.
-                "pending_reason": task.pending_reason
-                if task.state is TaskState.NEW and task.desired is Desired.PREPARED
-                else "",
-                "addresses": addresses,
-                "host_ports": _host_ports(effective, view.nodes[node]),
-            }
-        )
-    )
+    host_ports = _host_ports(effective, view.nodes[node])
+    # What it waits for before it may start stays true; why it had no node does not.
+    held = task.state is TaskState.NEW and task.desired is Desired.PREPARED
+    placed = task.with_node(node, addresses=addresses, host_ports=host_ports)
+    pass_.draft.put_task(placed if held else placed.with_reason(""))
 
 
 def _host_ports(effective: Effective, node: NodeView) -> dict[str, int]:
     chosen: dict[str, int] = {}
-    taken = {p.port for p in node.use.ports} | {
-        int(text.partition("/")[0]) for text in node.listening
-    }
+    taken = numbers_taken(node.use.ports, node.listening)
     for port in effective.task.ports:
         if port.mode != "host":
             continue
-        number = port.published
-        if number is None:
-            number = next(p for p in FREE_PORTS if p not in taken)
-            taken.add(number)
+        number = port.published if port.published is not None else free_port(taken)
         chosen[f"{port.target}/{port.protocol}"] = number
     return chosen
 
@@ -160,17 +161,6 @@ def client_node(pass_: Pass, effective: Effective) -> str | None:
     return node_of_client(pass_.cluster.nodes, effective.client.boot_id)
 
 
-def node_of_client(nodes: object, boot_id: str) -> str | None:
-    """Return the id of the node with that boot id; of the only node where none was told."""
-    assert isinstance(nodes, dict)
-    for node in nodes.values():
-        if boot_id and node.facts.boot_id == boot_id:
-            return str(node.id)
-    if not boot_id and len(nodes) == 1:
-        return str(next(iter(nodes)))
-    return None
-
-
 def _pending(
     pass_: Pass, task: Task, effective: Effective, pinned: str | None, slot: list[Task]
 ) -> Pending:
@@ -189,11 +179,7 @@ def _pending(
         constraints=service.placement.constraints,
         preferences=service.placement.preferences,
         max_per_node=service.placement.max_replicas_per_node,
-        ports=tuple(
-            HostPort(p.published, p.protocol, p.host_ip or "")
-            for p in effective.task.ports
-            if p.mode == "host" and p.published
-        ),
+        ports=fixed_host_ports(effective.task),
         homes=homes(pass_, effective, task.slot),
         image=effective.task.image_digest,
         node=pinned,
@@ -210,7 +196,7 @@ def _reserved(pass_: Pass, task: Task) -> tuple[float, int]:
     return reserved.cpus, reserved.memory
 
 
-def cluster_view(pass_: Pass) -> ClusterView:
+def fleet(pass_: Pass) -> Fleet:
     """Return the scheduler's view: nodes with what is reserved on them, O(tasks + nodes)."""
     cpus: dict[str, float] = defaultdict(float)
     memory: dict[str, int] = defaultdict(int)
@@ -234,16 +220,16 @@ def cluster_view(pass_: Pass) -> ClusterView:
         if task.desired in (Desired.PREPARED, Desired.RUNNING):
             services[node][f"{task.stack}/{task.service}"] += 1
             hashes[node][task.spec_hash] += 1
-        for name, number in task.host_ports.items():
-            ports[node].add(HostPort(number, name.partition("/")[2]))
-    ingress = _ingress_ports(pass_)
+        if task.host_ports:
+            ports[node].update(held_host_ports(task_spec(pass_.cluster, task), task.host_ports))
+    ingress = {port for _, _, port in published(pass_.cluster)}
     nodes = {}
     for node_id, record in pass_.cluster.nodes.items():
         nodes[node_id] = node_view(
             pass_.cluster,
             record,
             failures=failures[node_id],
-            use=Use(
+            use=NodeUse(
                 cpus=cpus[node_id],
                 memory=memory[node_id],
                 tasks=services[node_id].total(),
@@ -252,19 +238,4 @@ def cluster_view(pass_: Pass) -> ClusterView:
                 ports=frozenset(ports[node_id] | ingress),
             ),
         )
-    return ClusterView(nodes)
-
-
-def _ingress_ports(pass_: Pass) -> set[HostPort]:
-    """Return the ports every node accepts for published services."""
-    found = set()
-    for stack in pass_.cluster.stacks.values():
-        release = pass_.cluster.releases.get((stack.name, stack.release))
-        spec = pass_.cluster.spec_of(release) if release is not None else None
-        if spec is None or stack.desired != "up":
-            continue
-        for service in spec.services.values():
-            for port in service.task.ports:
-                if port.mode == "ingress" and port.published:
-                    found.add(HostPort(port.published, port.protocol, port.host_ip or ""))
-    return found
+    return Fleet(nodes)

@@ -1,25 +1,25 @@
 """A release's life after its images are known: deploying, then deployed, failed, rolled back.
 
 ``target`` says what a stack is steered to, ``judge`` moves the release on after its
-services were planned, ``why`` finds the task that explains a failure. Preparing images
-is prepare.py's; making a release is deploying.py's.
+services were planned, ``find_cause`` finds what makes it impossible. Making a release and
+having its images prepared is ``orchestrator.control.deploy``'s.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
-from orchestrator.control.mirror.records import RELEASES, STACKS
+from orchestrator.control.mirror.records import STACKS
+from orchestrator.control.mirror.released import finish, spec_of
 from orchestrator.control.planning.gates import failed_for_good
-from orchestrator.control.planning.services import ServiceState, Target
-from specs.states import FINAL, Desired, Health, ReleaseState, TaskState
+from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
+from orchestrator.control.telling.causes import Cause, explain_newest, explain_task
+from specs.states import FINAL, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.planning.passes import Pass
     from specs.api import Release, Stack
     from specs.stack import StackSpec
@@ -29,18 +29,7 @@ CRASHES = 10  # restarts of a first start that was never ready: about a minute o
 ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
 
 
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why a release failed, for people."""
-
-    message: str
-    service: str = ""
-    task: str = ""
-    exit_code: int | None = None
-    log_tail: tuple[str, ...] = ()
-
-
-def target(pass_: Pass, stack: Stack) -> Target | None:
+def target(pass_: Pass, stack: Stack) -> ReleaseTarget | None:
     """Return what the stack is steered to, or None: it is kept as it is."""
     newest = pass_.cluster.releases.get((stack.name, stack.release))
     if newest is not None and newest.state in (ReleaseState.DEPLOYING, ReleaseState.DEPLOYED):
@@ -54,30 +43,35 @@ def target(pass_: Pass, stack: Stack) -> Target | None:
     return None if mixed else _target(pass_, running)
 
 
-def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> Target | None:
-    spec = pass_.cluster.spec_of(release)
-    return None if spec is None else Target(release, spec, rollback)
+def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> ReleaseTarget | None:
+    spec = spec_of(pass_.cluster, release)
+    return None if spec is None else ReleaseTarget(release, spec, rollback)
 
 
-def judge(pass_: Pass, stack: Stack, target: Target, states: Mapping[str, ServiceState]) -> None:
-    """Move the release on: deployed when all is as wanted, failed when that cannot come."""
+def judge(
+    pass_: Pass, stack: Stack, target: ReleaseTarget, states: Mapping[str, ServiceState]
+) -> float | None:
+    """Move the release on: deployed when all is as wanted, failed when that cannot come.
+
+    Return when to look again.
+    """
     release = target.release
     if release.state is not ReleaseState.DEPLOYING:
-        return
+        return None
     for name in dependencies_of(target.spec).order:
         state = states[name]
         if state.moves.state == "failed":
             _rollout_failed(pass_, stack, release, state)
-            return
+            return None
     cause = find_cause(pass_, target, states)
     if cause is not None:
         fail(pass_, release, cause.message)
-        return
+        return None
     settled = sum(state.settled for state in states.values())
     wanted = sum(len(state.wanted.slots) for state in states.values())
     if settled == wanted and _quiet(pass_, stack, target, states):
         _deployed(pass_, stack, release)
-        return
+        return None
     since = pass_.observed.settled(stack.name, release.number, settled)
     until = since + target.spec.deadline
     if pass_.now >= until:
@@ -88,11 +82,13 @@ def judge(pass_: Pass, stack: Stack, target: Target, states: Mapping[str, Servic
             _roll_back(pass_, stack, release, text)
         else:
             fail(pass_, release, text)
-        return
-    pass_.look_again(until)
+        return None
+    return until
 
 
-def _quiet(pass_: Pass, stack: Stack, target: Target, states: Mapping[str, ServiceState]) -> bool:
+def _quiet(
+    pass_: Pass, stack: Stack, target: ReleaseTarget, states: Mapping[str, ServiceState]
+) -> bool:
     """Say whether no rollout moves and nothing of removed or surplus tasks still runs."""
     if any(state.moves.state == "going" for state in states.values()):
         return False
@@ -106,31 +102,13 @@ def _quiet(pass_: Pass, stack: Stack, target: Target, states: Mapping[str, Servi
 
 
 def _deployed(pass_: Pass, stack: Stack, release: Release) -> None:
-    pass_.draft.put(
-        RELEASES,
-        release.model_copy(
-            update={
-                "state": ReleaseState.DEPLOYED,
-                "reason": "",
-                "finished_at": pass_.wall,
-            }
-        ),
-    )
-    pass_.draft.put(STACKS, stack.model_copy(update={"running": release.number}))
+    finish(pass_.draft, release, ReleaseState.DEPLOYED, "", at=pass_.wall)
+    pass_.draft.put(STACKS, stack.with_running(release.number))
 
 
 def fail(pass_: Pass, release: Release, reason: str) -> None:
     """Mark a release as failed; what runs is left as it is."""
-    pass_.draft.put(
-        RELEASES,
-        release.model_copy(
-            update={
-                "state": ReleaseState.FAILED,
-                "reason": reason,
-                "finished_at": pass_.wall,
-            }
-        ),
-    )
+    finish(pass_.draft, release, ReleaseState.FAILED, reason, at=pass_.wall)
 
 
 def _rolls_back(stack: Stack, state: ServiceState, release: Release) -> bool:
@@ -150,19 +128,13 @@ def _rollout_failed(pass_: Pass, stack: Stack, release: Release, state: ServiceS
 
 
 def _roll_back(pass_: Pass, stack: Stack, release: Release, reason: str) -> None:
-    pass_.draft.put(
-        RELEASES,
-        release.model_copy(
-            update={
-                "state": ReleaseState.ROLLED_BACK,
-                "reason": f"{reason}; rolled back to release {stack.running}",
-                "finished_at": pass_.wall,
-            }
-        ),
-    )
+    text = f"{reason}; rolled back to release {stack.running}"
+    finish(pass_.draft, release, ReleaseState.ROLLED_BACK, text, at=pass_.wall)
 
 
-def find_cause(pass_: Pass, target: Target, states: Mapping[str, ServiceState]) -> Cause | None:
+def find_cause(
+    pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState]
+) -> Cause | None:
     """Return what makes the release impossible, the root before what it blocks."""
     graph = dependencies_of(target.spec)
     for name in graph.order:
@@ -199,7 +171,7 @@ def _optional(spec: StackSpec, name: str) -> bool:
     return bool(edges) and not any(edge.required for edge in edges)
 
 
-def _service_failed(pass_: Pass, target: Target, state: ServiceState) -> Cause | None:
+def _service_failed(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | None:
     for task in failed_for_good(state):
         return explain_task(pass_.cluster, pass_.draft.task(task.id), state.plan.gave_up[task.slot])
     mine = [
@@ -232,44 +204,7 @@ def worst(pass_: Pass, stack: str, state: ServiceState) -> Cause | None:
     return explain_newest(pass_.cluster, [t for t in tasks if t is not None and t.stack == stack])
 
 
-def explain_newest(cluster: Cluster, tasks: Iterable[Task]) -> Cause | None:
-    """Return what the newest failed task says, or the newest one that has something to say."""
-    found = sorted(
-        (t for t in tasks if t.status.reason or t.status.log_tail or t.state in FINAL),
-        key=lambda t: (t.state in (TaskState.FAILED, TaskState.REJECTED), t.created_at, t.id),
-    )
-    return explain_task(cluster, found[-1], "") if found else None
-
-
-def explain_task(cluster: Cluster, task: Task | None, verdict: str) -> Cause:
-    """Return one sentence on a task that failed, with its exit code and last log lines."""
-    if task is None:
-        return Cause("a task failed")
-    run = task.status.run
-    code = run.exit_code if run is not None else None
-    node = cluster.nodes.get(task.node or "")
-    where = f" on {node.name}" if node is not None and len(cluster.nodes) > 1 else ""
-    parts = []
-    if task.state is TaskState.REJECTED:
-        parts.append(f"could not be prepared{where}")
-    elif code is not None:
-        parts.append(f"exited with code {code}{where}")
-    else:
-        parts.append(f"{task.state.value}{where}")
-    reason = task.status.reason or (run.reason if run is not None else "")
-    if reason and f"code {code}" not in reason:
-        parts.append(reason)
-    if task.status.health is Health.UNHEALTHY and task.status.health_output.strip():
-        parts.append(f"its check said: {task.status.health_output.strip().splitlines()[-1][:200]}")
-    if verdict and verdict != "it completed":
-        parts.append(verdict)
-    text = f"{task.service}: {task.name} {parts[0]}"
-    if len(parts) > 1:
-        text += f" ({'; '.join(parts[1:])})"
-    return Cause(text, task.service, task.id, code, task.status.log_tail)
-
-
-def stuck(pass_: Pass, target: Target, states: Mapping[str, ServiceState]) -> str:
+def stuck(pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState]) -> str:
     """Return who the release waits for, in one line."""
     parts = []
     for name in dependencies_of(target.spec).order:

@@ -8,18 +8,20 @@ Joins records and observations into ``scheduler`` terms, asks ``reconcile`` and
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
-from orchestrator.control.mirror.serving import global_nodes, is_ready, serving, wanted_count
+from orchestrator.control.mirror.released import spec_at
+from orchestrator.control.mirror.serving import global_slots, is_ready, serving, wanted_count
 from orchestrator.control.planning import gates, stopping
 from orchestrator.control.planning.networks import ensure_vips
+from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import homes
-from scheduler.reconcile import Plan, Wanted, reconcile
+from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
+from scheduler.reconcile import WantedService, reconcile
 from scheduler.replicas import Replica
-from scheduler.rollout import Moves, advance
-from specs.stack import Condition, StackSpec, task_name
+from scheduler.rollout import advance
+from specs.stack import Condition, task_name
 from specs.states import FINAL, Desired, TaskState
 from specs.task import Task, TaskStatus
 
@@ -28,38 +30,11 @@ if TYPE_CHECKING:
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
-    from scheduler.reconcile import Create
-    from specs.api import Release, Stack
+    from scheduler.reconcile import CreateTask
+    from specs.api import Stack
 
 
-@dataclass(slots=True)
-class ServiceState:
-    """One service after planning: what releases.py judges and progress shows."""
-
-    name: str
-    effective: Effective
-    wanted: Wanted
-    replicas: list[Replica]
-    plan: Plan = field(default_factory=Plan)
-    moves: Moves = field(default_factory=Moves)
-    waits_for: str = ""  # the dependency it waits for, for people
-    networks: str = ""  # why its addresses cannot be given
-    must_end: bool = False  # others wait for it to complete: running is not enough
-    settled: int = 0  # wanted slots whose current task serves, or completed
-
-
-@dataclass(slots=True)
-class Target:
-    """What a stack is steered to: a release, and whether its rollout may move."""
-
-    release: Release
-    spec: StackSpec
-    rollback: bool = False
-
-
-def plan_services(
-    pass_: Pass, stack: Stack, target: Target, pinned: dict[str, str]
-) -> dict[str, ServiceState]:
+def plan_services(pass_: Pass, stack: Stack, target: ReleaseTarget) -> dict[str, ServiceState]:
     """Plan every service of the target in dependency order."""
     tasks: dict[str, list[Task]] = defaultdict(list)
     for task in pass_.draft.tasks(stack.name).values():
@@ -68,7 +43,7 @@ def plan_services(
     graph = dependencies_of(target.spec)
     for name in graph.order:
         effective = pass_.specs.under(target.release, target.spec, name)
-        states[name] = _plan_service(pass_, stack, effective, tasks[name], states, target, pinned)
+        states[name] = _plan_service(pass_, stack, effective, tasks[name], states, target)
     for name, found in tasks.items():
         if name not in target.spec.services:
             for task in found:
@@ -82,8 +57,7 @@ def _plan_service(
     effective: Effective,
     tasks: list[Task],
     states: Mapping[str, ServiceState],
-    target: Target,
-    pinned: dict[str, str],
+    target: ReleaseTarget,
 ) -> ServiceState:
     wanted = _wanted(pass_, stack, effective, tasks)
     name = effective.service.name
@@ -114,35 +88,27 @@ def _plan_service(
         updating=_updating(pass_, stack, name, target),
         now=pass_.now,
     )
-    pass_.look_again(state.plan.wake)
-    pass_.look_again(state.moves.wake)
     stopped = {stop.task for stop in (*state.plan.stop, *state.moves.stop)}
     by_id = {task.id: task for task in tasks}
     for task_id in stopped:
         stopping.begin(pass_, by_id[task_id])
     for create in (*state.plan.create, *state.moves.create):
-        task = create_task(pass_, effective, create, gate=gate, waits_for=state.waits_for)
-        if create.node is not None:
-            pinned[task.id] = create.node
+        create_task(pass_, effective, create, gate=gate, waits_for=state.waits_for)
     _start(pass_, effective, tasks, wanted, blocked=state.waits_for)
     _trim(pass_, tasks, wanted)
-    for task in tasks:
-        if wanted.nodes.get(task.slot) and task.node is None:
-            pinned[task.id] = wanted.nodes[task.slot]
     return state
 
 
-def _updating(pass_: Pass, stack: Stack, service: str, target: Target) -> bool:
+def _updating(pass_: Pass, stack: Stack, service: str, target: ReleaseTarget) -> bool:
     """Say whether the service ran before this release: then there is something to lose."""
     if target.rollback:
         return True
-    running = pass_.cluster.releases.get((stack.name, stack.running))
-    spec = pass_.cluster.spec_of(running) if running is not None else None
+    spec = spec_at(pass_.cluster, stack.name, stack.running)
     older = stack.running < target.release.number
     return older and spec is not None and service in spec.services
 
 
-def admitted(effective: Effective, replicas: list[Replica], target: Target) -> bool:
+def admitted(effective: Effective, replicas: list[Replica], target: ReleaseTarget) -> bool:
     """Say whether the service passed its gate in this release already."""
     return target.rollback or any(
         t.spec_hash == effective.hash and (t.started or t.ended) for t in replicas
@@ -185,41 +151,21 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
     )
 
 
-def _wanted(pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task]) -> Wanted:
+def _wanted(pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task]) -> WantedService:
     service = effective.service
     nodes: dict[int, str] = {}
     if service.mode == "global":
-        nodes = global_slots(pass_, effective, tasks)
+        nodes = global_slots(pass_.cluster, service, tasks)
         slots = dict.fromkeys(nodes, effective.hash)
     else:
         slots = dict.fromkeys(
             range(1, wanted_count(pass_.cluster, stack, service, tasks) + 1), effective.hash
         )
-    return Wanted(slots, service.task.restart, nodes, effective.exclusive)
-
-
-def global_slots(pass_: Pass, effective: Effective, tasks: list[Task]) -> dict[int, str]:
-    """Return slot -> node for a global service: nodes keep the slot their task has."""
-    used = {
-        task.node
-        for task in pass_.cluster.by_stack.get(effective.stack, {}).values()
-        if task.service == effective.service.name
-    }
-    eligible = global_nodes(pass_.cluster, effective.service, used)
-    slots: dict[int, str] = {}
-    placed: set[str] = set()
-    for task in sorted(tasks, key=lambda t: (t.created_at, t.id)):
-        if task.node in eligible and task.node not in placed and task.slot not in slots:
-            slots[task.slot] = task.node
-            placed.add(task.node)
-    free = (number for number in range(1, len(eligible) * 2 + 2 + max(slots, default=0)))
-    for node in sorted(eligible - placed):
-        slots[next(number for number in free if number not in slots)] = node
-    return slots
+    return WantedService(slots, service.task.restart, nodes, effective.exclusive)
 
 
 def create_task(
-    pass_: Pass, effective: Effective, create: Create, *, gate: bool, waits_for: str = ""
+    pass_: Pass, effective: Effective, create: CreateTask, *, gate: bool, waits_for: str = ""
 ) -> Task:
     """Create a task; it is told to get ready, and to run at once where nothing holds it back."""
     ends_first = create.replaces is not None and effective.service.update.order == "stop-first"
@@ -242,7 +188,12 @@ def create_task(
 
 
 def _start(
-    pass_: Pass, effective: Effective, tasks: list[Task], wanted: Wanted, *, blocked: str = ""
+    pass_: Pass,
+    effective: Effective,
+    tasks: list[Task],
+    wanted: WantedService,
+    *,
+    blocked: str = "",
 ) -> None:
     """Let prepared tasks run, unless a dependency or the task they replace must come first."""
     order = effective.service.update.order
@@ -263,12 +214,10 @@ def _start(
 def _let_run(pass_: Pass, current: Task, reason: str) -> None:
     """Tell a task to run, or say what it waits for once it has a node."""
     if not reason:
-        update: dict[str, object] = {"desired": Desired.RUNNING}
-        if current.node is not None:
-            update["pending_reason"] = ""
-        pass_.draft.put_task(current.model_copy(update=update))
+        started = current.with_desired(Desired.RUNNING)
+        pass_.draft.put_task(started if current.node is None else started.with_reason(""))
     elif current.node is not None and current.pending_reason != reason:
-        pass_.draft.put_task(current.model_copy(update={"pending_reason": reason}))
+        pass_.draft.put_task(current.with_reason(reason))
 
 
 def tasks_by_slot(tasks: Iterable[Task]) -> dict[int, list[Task]]:
@@ -297,16 +246,18 @@ def _held_by(pass_: Pass, task: Task, slot: list[Task]) -> Task | None:
     return None
 
 
-def _trim(pass_: Pass, tasks: list[Task], wanted: Wanted) -> None:
+def _trim(pass_: Pass, tasks: list[Task], wanted: WantedService) -> None:
     for slot, found in tasks_by_slot(tasks).items():
         stopping.trim(pass_, found, wanted=slot in wanted.slots)
 
 
-def plan_frozen(pass_: Pass, stack: Stack) -> None:
+def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     """Keep a stack as it is while no release may move it: replace what is lost, no more.
 
     So it is after a release failed half way, and while the next one prepares its images.
+    Return when to look again.
     """
+    due: float | None = None
     tasks: dict[str, list[Task]] = defaultdict(list)
     for task in pass_.draft.tasks(stack.name).values():
         tasks[task.service].append(task)
@@ -318,13 +269,13 @@ def plan_frozen(pass_: Pass, stack: Stack) -> None:
             kept = {s: kept.get(s, sample) for s in range(1, count + 1)}
         if not kept:
             continue
-        wanted = Wanted(
+        wanted = WantedService(
             {slot: effective.hash for slot, effective in kept.items()},
             next(iter(kept.values())).task.restart,
         )
         replicas = [replica(pass_, task, kept.get(task.slot)) for task in found]
         plan = reconcile(wanted, replicas, pass_.now)
-        pass_.look_again(plan.wake)
+        due = earliest(due, plan.wake)
         by_id = {task.id: task for task in found}
         for stop in plan.stop:
             stopping.begin(pass_, by_id[stop.task])
@@ -335,6 +286,7 @@ def plan_frozen(pass_: Pass, stack: Stack) -> None:
         admitted_slots = {t.slot for t in found if t.desired is Desired.RUNNING}
         started = [t for t in found if t.slot in admitted_slots]
         _start(pass_, next(iter(kept.values())), started, wanted)
+    return due
 
 
 def _slots_as_they_are(pass_: Pass, tasks: list[Task]) -> dict[int, Effective]:
@@ -349,7 +301,7 @@ def _slots_as_they_are(pass_: Pass, tasks: list[Task]) -> dict[int, Effective]:
     return kept
 
 
-def _failed_attempt(pass_: Pass, tasks: list[Task], create: Create, stack: Stack) -> bool:
+def _failed_attempt(pass_: Pass, tasks: list[Task], create: CreateTask, stack: Stack) -> bool:
     """Say whether the slot holds only what a failed release left: that is kept to be seen."""
     ended = [t for t in tasks if t.slot == create.slot and t.state in FINAL]
     if not ended:

@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from specs.api import (
-    Problem,
+    ProblemRow,
     Release,
     ReleaseRow,
 )
 from specs.states import FINAL, Desired, Health, TaskState
 
 if TYPE_CHECKING:
-    from orchestrator.contracts import ClusterView
+    from orchestrator.contracts import Mirror
     from orchestrator.control.mirror.cluster import Cluster
     from specs.api import Stack
     from specs.stack import ServiceSpec, StackSpec
@@ -50,7 +50,7 @@ def status_text(cluster: Cluster, task: Task, now: float, *, times: bool = True)
     return f"{word}: {reason}" if reason else word
 
 
-def unheard_text(cluster: ClusterView, task: Task) -> str:
+def unheard_text(cluster: Mirror, task: Task) -> str:
     """Return how a task is whose node does not answer, "" where that is not so."""
     condition = cluster.conditions.get(task.node or "")
     if task.state in FINAL or condition is None or condition.status == "ready":
@@ -62,7 +62,7 @@ def unheard_text(cluster: ClusterView, task: Task) -> str:
     return f"{text}; waits for it because {tied} is there" if tied else text
 
 
-def is_ready(cluster: ClusterView, task: Task) -> bool:
+def is_ready(cluster: Mirror, task: Task) -> bool:
     """Say whether the task gets traffic: what a dead node said last does not count."""
     condition = cluster.conditions.get(task.node or "")
     return task.status.ready and (condition is None or condition.status != "down")
@@ -116,7 +116,7 @@ def _ended_text(task: Task, now: float, *, times: bool) -> str:
     return word
 
 
-def _tied(cluster: ClusterView, task: Task) -> str:
+def _tied(cluster: Mirror, task: Task) -> str:
     """Return what ties the task to its node: a volume's name, or ""."""
     release = cluster.releases.get((task.stack, task.release))
     spec = cluster.parts.get(release.spec) if release is not None else None
@@ -134,7 +134,7 @@ def _spec(cluster: Cluster, stack: Stack) -> StackSpec | None:
     for number in (stack.release, stack.running):
         release = cluster.releases.get((stack.name, number))
         if release is not None:
-            return cluster.spec_of(release)
+            return cluster.parts.get(release.spec)
     return None
 
 
@@ -186,7 +186,7 @@ def failed_tasks(cluster: Cluster, stack: str, release: int) -> list[Task]:
     ]
 
 
-def release_row(release: Release, warnings: tuple[Problem, ...] = ()) -> ReleaseRow:
+def release_row(release: Release, warnings: tuple[ProblemRow, ...] = ()) -> ReleaseRow:
     """Return one line of a stack's releases."""
     return ReleaseRow(
         stack=release.stack,

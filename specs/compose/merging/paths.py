@@ -34,7 +34,7 @@ def _has_paths(items: Shape) -> bool:
     return bool(items.path or items.fields)
 
 
-class Resolver:
+class PathResolver:
     """Resolves paths against one folder; ``home`` stands for a leading ``~``."""
 
     def __init__(self, base: str, home: str | None, findings: Findings) -> None:
@@ -155,7 +155,7 @@ def _follow_links(path: str) -> str:
             continue
         current = posixpath.join(current, part)
         try:
-            if os.path.islink(current):  # noqa: PTH114 - text paths, as everywhere here
+            if os.path.islink(current):
                 return path.replace(current, os.path.realpath(current, strict=True), 1)
         except (OSError, ValueError):
             return path

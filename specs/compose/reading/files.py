@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from specs.compose.reading.findings import Findings
-    from specs.compose.reading.tree import Mark
+    from specs.compose.reading.tree import SourceMark
     from specs.compose.reading.variables import Environment
 
 STDIN = "-"
@@ -27,7 +27,7 @@ class Files:
         self.texts: dict[str, bytes] = {}
 
     def absolute(self, path: str) -> str:
-        return os.path.normpath(os.path.join(self._cwd, path))  # noqa: PTH118 - text paths, as everywhere here
+        return os.path.normpath(os.path.join(self._cwd, path))
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a file (``-`` is standard input); OSError when it cannot be read."""
@@ -35,12 +35,16 @@ class Files:
             if path == STDIN:
                 self.texts[path] = self._stdin()
             else:
-                with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs import time
+                with open(path, "rb") as file:
                     self.texts[path] = file.read()
         return self.texts[path]
 
     def env_files(
-        self, paths: list[str], outer: Environment, findings: Findings, mark: Mark | None = None
+        self,
+        paths: list[str],
+        outer: Environment,
+        findings: Findings,
+        mark: SourceMark | None = None,
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Return the variables of env files, later over earlier, and where each was set."""
         values: dict[str, str] = {}

@@ -14,11 +14,11 @@ from orchestrator.store.base import (
     Compacted,
     Compare,
     Delete,
-    Entry,
     Put,
     Result,
+    Stored,
+    StoreUnavailable,
     TooLarge,
-    Unavailable,
 )
 from tests.orchestrator.store.conftest import KEEP
 
@@ -47,8 +47,8 @@ async def test_what_was_put_is_read_back_with_its_revision(store):
     second = await put(store, "/b", b"\x00\xff")
 
     assert (first, second) == (1, 2)
-    assert await store.get("/a") == Entry("/a", b"1", 1)
-    assert await store.get("/b") == Entry("/b", b"\x00\xff", 2)
+    assert await store.get("/a") == Stored("/a", b"1", 1)
+    assert await store.get("/b") == Stored("/b", b"\x00\xff", 2)
 
 
 async def test_putting_the_same_value_again_is_a_change(store):
@@ -82,7 +82,7 @@ async def test_a_compare_that_does_not_hold_writes_nothing_and_names_the_key(sto
     )
 
     assert result == Result(ok=False, revision=1, failed="/b")
-    assert await store.get("/a") == Entry("/a", b"1", 1)
+    assert await store.get("/a") == Stored("/a", b"1", 1)
     assert await store.get("/c") is None
 
 
@@ -259,12 +259,12 @@ async def test_closing_ends_watches_and_refuses_the_rest(store):
         await store.close()
     assert waiting.result()
     for call in (store.get("/a"), store.list("/"), store.txn(writes=(Put("/a", b""),))):
-        with pytest.raises(Unavailable):
+        with pytest.raises(StoreUnavailable):
             await call
     await store.close()
 
 
 async def pytest_raises_unavailable(batches):
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         await anext(batches)
     return True

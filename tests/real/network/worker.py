@@ -10,6 +10,7 @@ import traceback
 from pathlib import Path
 
 from agent.network.node import NodeNetwork
+from agent.network.plan import Wanted
 from specs.wire import Assignment, NetworkState, NodeSelf, Peer, ServiceEndpoints
 
 MODELS = {
@@ -34,7 +35,7 @@ def state(data):
                 made = model.model_validate(v)
                 KNOWN[key, k] = (v, made)
             found[key][k] = made
-    return found
+    return Wanted(**found)
 
 
 def spent():
@@ -48,7 +49,7 @@ async def handle(network, request):  # noqa: PLR0911 - a table of commands
         case "apply":
             wanted = state(request["state"])
             begun = spent()
-            await network.apply(**wanted)
+            await network.apply(wanted)
             return {"seconds": spent() - begun, "warnings": network.warnings}
         case "attach":
             seconds = []
