@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from orchestrator.control.planning.releases import explain_newest
+from orchestrator.control.telling.causes import explain_newest
 from orchestrator.control.telling.words import failed_tasks, service_counts, status_text
 from orchestrator.errors import NotFound
 from specs.api import Event, Progress
