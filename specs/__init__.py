@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
+TYPE_CHECKING = False  # not from typing: its import is a tenth of what a quick command may cost
 if TYPE_CHECKING:
+    from typing import Any
+
     from specs.compose.load import load as load
     from specs.compose.project.model import Project as Project
 

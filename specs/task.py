@@ -11,11 +11,18 @@ and alone feeds DNS, VIPs and rollout availability.
 from __future__ import annotations
 
 from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotations at run time
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from specs.base import Model
-from specs.states import FINAL, WANTED, Desired, Health, Owner, TaskState, may_move, may_want
+from specs.states import FINAL, WANTED, Desired, Health, TaskState, may_move, may_want
+
+if TYPE_CHECKING:
+    from specs.states import Owner
+
+# What a node is at while it prepares a task; an image may take minutes.
+Doing = Literal["", "image", "network", "root"]
 
 
 class Run(Model):
@@ -41,6 +48,8 @@ class TaskStatus(Model):
     ready: bool = False
     ready_reason: str = ""
     reason: str = ""  # why it is in this state, for people
+    doing: Doing = ""  # while preparing
+    retry_in: float = 0.0  # it did not work and is tried or started again: the pause in seconds
     health: Health = Health.NONE
     health_output: str = ""  # of the last failing probe, at most 4,096 characters
     restarts: int = 0

@@ -10,6 +10,7 @@ import time
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import table, times
 from orchestrator.client.errors import ApiNotFound
+from specs.states import BROKEN, FINAL, TaskState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,18 +19,15 @@ if TYPE_CHECKING:
 
     from orchestrator.cli.session import Invocation
 
-ENDED = frozenset({"complete", "failed", "shutdown", "rejected", "orphaned"})
 # Compose's words for --status, in ours.
-STATUS = {
-    "running": {"running"},
-    "exited": set(ENDED),
-    "dead": {"failed", "rejected", "orphaned"},
-    "created": {"prepared"},
-    "restarting": {"starting"},
+STATUS: dict[str, frozenset[str]] = {
+    "running": frozenset({TaskState.RUNNING}),
+    "exited": FINAL,
+    "dead": BROKEN,
+    "created": frozenset({TaskState.PREPARED}),
+    "restarting": frozenset({TaskState.STARTING}),
 }
-STATES = ENDED | {
-    *("new", "pending", "assigned", "preparing", "prepared", "starting", "running"),
-}
+STATES = frozenset(TaskState)
 HEADERS = ("NAME", "IMAGE", "COMMAND", "SERVICE", "NODE", "CREATED", "STATUS", "PORTS")
 
 

@@ -12,6 +12,7 @@ import time
 from orchestrator.cli.errors import ERROR, CliError
 from orchestrator.cli.show import watch
 from orchestrator.client.errors import NoAnswer
+from specs.states import FINAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +23,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 120.0  # seconds beyond the grace period
 LOOK = 0.2
-ENDED = frozenset({"complete", "failed", "shutdown", "rejected", "orphaned"})
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -62,7 +62,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
                 continue
             started = row.get("started_at")
             again = started is not None and started != before.get(row["id"])
-            if row.get("state") in ENDED:
+            if row.get("state") in FINAL:
                 failed.append(row)
             elif not (again and row.get("state") == "running"):
                 continue
