@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 @dataclass(frozen=True)
-class Config:
+class AgentConfig:
     """``state_dir`` survives reboots, ``run_dir`` is a tmpfs and does not."""
 
     state_dir: Path
@@ -35,11 +35,11 @@ class Config:
         return self.run_dir / "tasks"
 
 
-def from_environment() -> Config:
+def from_environment() -> AgentConfig:
     """Return the settings of this process."""
     state = Path(os.environ.get("CORRAL_STATE_DIR") or "/var/lib/corral").absolute()
     run = Path(os.environ.get("CORRAL_RUN_DIR") or "/run/corral").absolute()
-    return Config(
+    return AgentConfig(
         state_dir=state / "agent",
         run_dir=run / "agent",
         socket=run / "agent.sock",

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from agent import facts
+from agent.linux.boot import boot_id
 from agent.linux.inotify import Inotify
 from agent.runtime import exec as execution
 from agent.runtime import exits, logs
@@ -30,22 +31,23 @@ from agent.runtime.containers import OciContainers
 from agent.runtime.crun import Runtime, find_runtime
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.spawner import Spawner, is_mounted, share, unshare
-from agent.server import Server, listen
+from agent.server import Server
 from agent.tasks.journal import Journal
 from agent.tasks.preparation import Preparation
 from agent.tasks.record import Phase
-from agent.tasks.runner import Parts
+from agent.tasks.runner import RunnerParts
 from agent.tasks.worker import Worker
+from specs.kit import programs
 from specs.kit.clock import SystemClock
-from specs.kit.door import keep_open
+from specs.kit.door import keep_open, listen
 from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator, Mapping
 
-    from agent.config import Config
-    from agent.parts import Images, Network, Volumes
+    from agent.config import AgentConfig
+    from agent.tasks.effects import Images, Networking, Volumes
     from agent.tasks.runner import Prober
     from specs.kit.clock import Clock
     from specs.node import NodeFacts
@@ -67,7 +69,7 @@ class Effects:
 
     images: Images
     volumes: Volumes
-    network: Network
+    network: Networking
     background: tuple[Callable[[], Awaitable[None]], ...] = ()  # run until cancelled
     close: tuple[Callable[[], Awaitable[None] | None], ...] = ()
     leave: Callable[[], Awaitable[None]] | None = None
@@ -76,7 +78,7 @@ class Effects:
     request: Callable[[], Awaitable[str]] = _no_request
 
 
-def real_effects(config: Config) -> Effects:
+def real_effects(config: AgentConfig) -> Effects:
     """Return the real images, volumes and network of this node."""
     from agent.images.store import ImageStore  # noqa: PLC0415 - heavy; tests bring their own
     from agent.network.node import NodeNetwork  # noqa: PLC0415
@@ -101,7 +103,9 @@ class AlreadyRunning(Exception):
     """Another agent holds this state directory."""
 
 
-async def run(config: Config, effects: Effects | None = None, clock: Clock | None = None) -> None:
+async def run(
+    config: AgentConfig, effects: Effects | None = None, clock: Clock | None = None
+) -> None:
     """Run the agent until SIGTERM or SIGINT; containers outlive it."""
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -113,7 +117,7 @@ async def run(config: Config, effects: Effects | None = None, clock: Clock | Non
 
 
 @contextlib.contextmanager
-def _only_one(config: Config) -> Iterator[None]:
+def _only_one(config: AgentConfig) -> Iterator[None]:
     config.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
     lock = os.open(
         config.run_dir.parent / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
@@ -128,9 +132,9 @@ def _only_one(config: Config) -> Iterator[None]:
         os.close(lock)
 
 
-async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.Event) -> None:
+async def _serve(config: AgentConfig, effects: Effects, clock: Clock, stop: asyncio.Event) -> None:
     path, name = find_runtime()
-    conmon = facts.find_tool("conmon")
+    conmon = programs.find("conmon")
     if conmon is None:
         raise RuntimeFailure("conmon is missing; install Debian's conmon package")
     async with contextlib.AsyncExitStack() as stack:
@@ -161,14 +165,14 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
         worker = Worker(
             journal=journal,
             network=effects.network,
-            boot=facts.boot_id(),
+            boot=boot_id(),
             facts=await look(),
             probe=look,
             warnings=effects.warnings,
             join=join,
             meet=effects.meet,
         )
-        parts = Parts(
+        parts = RunnerParts(
             journal=journal,
             preparation=Preparation(
                 images=effects.images,
@@ -225,7 +229,7 @@ async def _serve(config: Config, effects: Effects, clock: Clock, stop: asyncio.E
     log.info("the agent stopped; containers stay")
 
 
-async def _open(api: web.AppRunner, config: Config) -> None:
+async def _open(api: web.AppRunner, config: AgentConfig) -> None:
     """Listen at the socket's path; connections made before stay."""
     old = list(api.sites)
     await web.SockSite(api, listen(config.socket, config.group)).start()
@@ -260,7 +264,7 @@ async def _rotate(worker: Worker, containers: OciContainers) -> None:
                     )
 
 
-def _share(config: Config) -> None:
+def _share(config: AgentConfig) -> None:
     """Make mounts below our directories visible to the spawner; undone when the node leaves."""
     for directory in (config.state_dir, config.run_dir):
         share(directory)
@@ -276,7 +280,7 @@ async def _close(close: Callable[[], Awaitable[None] | None]) -> None:
         await waiting
 
 
-async def _leave(config: Config, worker: Worker, effects: Effects) -> list[str]:
+async def _leave(config: AgentConfig, worker: Worker, effects: Effects) -> list[str]:
     left = await worker.leave()
     if not left:
         if effects.leave is not None:

@@ -5,7 +5,6 @@ Everything missing is said in a sentence with what to do about it. Only reads.
 
 from __future__ import annotations
 
-import functools
 import itertools
 import os
 import platform
@@ -15,13 +14,15 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from agent.runtime.bundle import ALL_CAPABILITIES, Host
+from agent.linux.boot import boot_id
+from agent.runtime.bundle import NodeTraits
+from agent.runtime.capabilities import grantable_capabilities
 from agent.runtime.seccomp import machine
 from specs.kit import programs
 from specs.node import NodeFacts
 
 if TYPE_CHECKING:
-    from agent.config import Config
+    from agent.config import AgentConfig
 
 _INITS = ("/usr/bin/tini-static", "/usr/bin/catatonit", "/usr/libexec/podman/catatonit")
 _TOOLS = {
@@ -46,11 +47,6 @@ def version() -> str:
         return "0"
 
 
-def boot_id() -> str:
-    """Return this boot's id: pids and namespaces of another boot are gone."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def cgroups_mode() -> Cgroups:
     """Return which cgroup hierarchies this machine has."""
     mounts = _cgroup_mounts()
@@ -70,28 +66,11 @@ def _cgroup_mounts() -> dict[str, str]:
     return found
 
 
-def find_tool(name: str) -> str | None:
-    """Return the path of a program of the node."""
-    return programs.find(name)
-
-
-@functools.cache
-def grantable_capabilities() -> frozenset[str]:
-    """Return the capabilities this process may hand on: its bounding set."""
-    for line in Path("/proc/self/status").read_text().splitlines():
-        if line.startswith("CapBnd:"):
-            bits = int(line.split()[1], 16)
-            return frozenset(
-                name for number, name in enumerate(ALL_CAPABILITIES) if bits >> number & 1
-            )
-    return frozenset()
-
-
-def host(config: Config, runtime: str) -> Host:
+def host(config: AgentConfig, runtime: str) -> NodeTraits:
     """Return what a bundle needs to know of this node."""
     grantable = grantable_capabilities()
     limits = None if "CAP_SYS_RESOURCE" in grantable else _hard_limits()
-    return Host(
+    return NodeTraits(
         arch=machine(),
         cgroups=cgroups_mode(),
         grantable=grantable,
@@ -172,7 +151,9 @@ def _memory() -> int:
 
 def probe(runtime: str, runtime_version: str) -> NodeFacts:
     """Return what this machine is."""
-    missing = [f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not find_tool(tool)]
+    missing = [
+        f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not programs.find(tool)
+    ]
     warnings = []
     if not runtime:
         missing.append("crun is missing: containers cannot be run; install Debian's crun package")

@@ -17,6 +17,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.linux import disk
+
 if TYPE_CHECKING:
     from specs.wire import NodeSelf
 
@@ -56,9 +58,7 @@ class Identity:
             return False
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         for path, text in wanted.items():
-            fresh = path.with_suffix(".new")
-            fresh.write_text(text)
-            fresh.rename(path)
+            disk.write_file(path, text.encode(), mode=0o644)
         return True
 
     @property
@@ -90,9 +90,7 @@ def _make(directory: Path) -> None:
         ("key.pem", key.private_bytes(pem, *plain)),
         ("request.pem", request.sign(key, hashes.SHA256()).public_bytes(pem)),
     ):
-        fresh = directory / f".{name}.{os.getpid()}"
-        fresh.write_bytes(data)
-        fresh.rename(directory / name)
+        disk.write_file(directory / name, data)
 
 
 if __name__ == "__main__":

@@ -9,17 +9,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import grp
 import json
 import logging
-import os
-import socket
 from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import WSMsgType, web
 from pydantic import BaseModel, ValidationError
 
-from agent.parts import Later, Refusal
+from agent.errors import Later, Refusal
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.logs import Reader
@@ -40,11 +37,10 @@ from specs.wire import (
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
-    from pathlib import Path
 
     from agent.linux.inotify import Inotify
-    from agent.parts import Images, Volumes
     from agent.runtime.containers import OciContainers
+    from agent.tasks.effects import Images, Volumes
     from agent.tasks.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -282,7 +278,7 @@ class Server:
         return task
 
 
-async def _shuttle(websocket: web.WebSocketResponse, session: execution.Session) -> None:
+async def _shuttle(websocket: web.WebSocketResponse, session: execution.ExecSession) -> None:
     """Carry bytes between the client and the command until the command ends."""
 
     async def outward(fd: int, channel: int) -> None:
@@ -321,7 +317,7 @@ async def _shuttle(websocket: web.WebSocketResponse, session: execution.Session)
             await websocket.send_json(waiter.result())
 
 
-def _control(session: execution.Session, text: str) -> None:
+def _control(session: execution.ExecSession, text: str) -> None:
     try:
         message = json.loads(text)
         if "resize" in message:
@@ -366,30 +362,3 @@ def _number(request: web.Request, name: str) -> float | None:
     if not 0 <= value < 1e15:
         raise Fault(400, "invalid", f"{name} is out of range", f"{name}={text!r}")
     return value
-
-
-def listen(path: Path, group: str) -> socket.socket:
-    """Return a listening unix socket for root and ``group`` only.
-
-    It is bound under another name and renamed, so that clients never meet a closed door
-    while an agent is replaced.
-    """
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    mask = os.umask(0o177)
-    try:
-        here = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            server.bind(f"/proc/self/fd/{here}/{temporary.name}")
-        finally:
-            os.close(here)
-    finally:
-        os.umask(mask)
-    with contextlib.suppress(KeyError):  # no such group: root only
-        os.chown(temporary, 0, grp.getgrnam(group).gr_gid)
-    temporary.chmod(0o660)
-    server.listen(128)
-    temporary.rename(path)
-    return server

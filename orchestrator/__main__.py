@@ -26,8 +26,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     allocator.frugal()
     log.configure(logging.DEBUG if arguments.debug else logging.INFO)
-    # Imported after the arguments are checked: --help should not cost half a second.
-    from orchestrator import controller  # noqa: PLC0415
+    from orchestrator import controller  # noqa: PLC0415 - --help should not cost half a second
 
     os.umask(0o077)
     try:

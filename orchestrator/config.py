@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class ControllerConfig:
     state_dir: Path
     run_dir: Path
 
@@ -47,9 +47,9 @@ class Config:
         return self.run_dir / "agent.sock"
 
 
-def from_environment(environment: Mapping[str, str]) -> Config:
+def from_environment(environment: Mapping[str, str]) -> ControllerConfig:
     """Return the configuration; empty variables count as unset."""
-    return Config(
+    return ControllerConfig(
         state_dir=Path(environment.get("CORRAL_STATE_DIR") or "/var/lib/corral"),
         run_dir=Path(environment.get("CORRAL_RUN_DIR") or "/run/corral"),
     )

@@ -1,16 +1,16 @@
-"""The seams inside the controller: what API, control loops and dispatcher ask of each other.
+"""What the parts of the controller ask of each other: API, control loops, dispatcher, keys.
 
 ::
 
-    api  ->  Control, ClusterView, Agents        control  ->  Agents, Sealer
-    dispatch  ->  Control, ClusterView           controller.py joins them
+    api  ->  Control, Mirror, Agents        control  ->  Agents, Sealer
+    dispatch  ->  Control, Mirror           controller.py joins them
 
-Nobody imports another's classes, only these protocols; tests give small fakes.
+They know each other by these protocols only; tests give small fakes.
 Everything here raises orchestrator.errors only.
 
-Address plan both sides of this seam rely on: the first /20 of the cluster range
-holds the nodes' own overlay addresses (``Node.overlay``, set when a node joins,
-orchestrator/nodes/members.py); networks' pools are cut from the rest.
+Address plan all of them rely on: the first part of the cluster range (``node_network`` in
+orchestrator/keys/identity.py) holds the nodes' own overlay addresses (``Node.overlay``, set
+when a node joins); networks' pools are cut from the rest.
 """
 
 from __future__ import annotations
@@ -88,8 +88,8 @@ class Agents(Protocol):
         ...
 
 
-class ClusterView(Protocol):
-    """The in-memory mirror of the store, read-only for everyone but its owner (control/state.py).
+class Mirror(Protocol):
+    """What the store holds, in memory; only control/mirror/cluster.py changes it.
 
     All mappings are live; a reader that awaits must expect them to have moved on.
     """

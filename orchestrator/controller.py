@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api import app
 from orchestrator.api.routes import ApiParts
-from orchestrator.control.control import Control
+from orchestrator.control.control import ControlLoop
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.errors import RequestError, Unavailable
@@ -40,7 +40,7 @@ from specs.kit.sdnotify import notify
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.config import Config
+    from orchestrator.config import ControllerConfig
     from orchestrator.store.base import Store
 
 log = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ LONGEST_SOCKET = 103  # 108 with the terminator (unix(7)), and ".new" while it i
 ROUTES = Path("/proc/net/route")
 
 
-async def run(config: Config, *, embedded: bool) -> None:
+async def run(config: ControllerConfig, *, embedded: bool) -> None:
     """Run the controller until SIGTERM. Raises RequestError or StoreError when it cannot start."""
     folders(config)
     with locked(config.folder / "lock"), locked(config.lock):
@@ -68,7 +68,7 @@ async def run(config: Config, *, embedded: bool) -> None:
 
 
 async def compose(
-    config: Config,
+    config: ControllerConfig,
     store: Store,
     sealer: vault.Vault,
     *,
@@ -91,7 +91,7 @@ async def compose(
         rng=rng,
         authority=authority,
     )
-    control = Control(store, cluster, clock, rng, sealer, dispatcher)
+    control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher)
     nodes = Nodes(
         store=store, cluster=cluster, agents=dispatcher, pool=found.pool, clock=clock, rng=rng
     )
@@ -134,7 +134,7 @@ async def compose(
             loop.cancel()
 
 
-def folders(config: Config) -> None:
+def folders(config: ControllerConfig) -> None:
     """Make the folders, closed to everybody else where secrets lie."""
     if len(os.fsencode(config.socket)) > LONGEST_SOCKET:
         raise Unavailable(

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from scheduler.constraints import value_of
 from scheduler.filters import FILTERS, Filter, explain, first_refusal
 from scheduler.scores import Score, score
-from scheduler.view import ClusterView, Load, Pending
+from scheduler.view import Fleet, Load, Pending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ _DYNAMIC = tuple(rule for rule in FILTERS if not rule.fixed)
 
 
 @dataclass(frozen=True, slots=True)
-class Placement:
+class Placed:
     """``assigned`` task -> node id; ``refused`` task -> the sentence; ``homes`` key -> node."""
 
     assigned: dict[str, str] = field(default_factory=dict)
@@ -46,9 +46,9 @@ class _Branch:
     full: bool = False
 
 
-def place(view: ClusterView, pending: Sequence[Pending], seed: int = 0) -> Placement:
+def place(view: Fleet, pending: Sequence[Pending], seed: int = 0) -> Placed:
     """Return a node, or the reason for none, for every pending task."""
-    result = Placement()
+    result = Placed()
     loads = {node_id: Load(node) for node_id, node in sorted(view.nodes.items())}
     groups: dict[tuple[object, ...], list[Pending]] = {}
     for task in sorted(pending, key=_order):
@@ -75,7 +75,7 @@ def _order(task: Pending) -> tuple[object, ...]:
     )
 
 
-def _place_group(loads: dict[str, Load], tasks: list[Pending], seed: int, out: Placement) -> None:
+def _place_group(loads: dict[str, Load], tasks: list[Pending], seed: int, out: Placed) -> None:
     queue = tasks
     while queue:
         # Earlier placements may have decided homes this group shares.
@@ -92,14 +92,14 @@ def _place_group(loads: dict[str, Load], tasks: list[Pending], seed: int, out: P
         return
 
 
-def _with_homes(task: Pending, out: Placement) -> Pending:
+def _with_homes(task: Pending, out: Placed) -> Pending:
     if all(home.node is not None or home.key not in out.homes for home in task.homes):
         return task
     homes = tuple(replace(h, node=h.node or out.homes.get(h.key)) for h in task.homes)
     return replace(task, homes=homes)
 
 
-def _fill(loads: dict[str, Load], tasks: list[Pending], seed: int, out: Placement) -> int:
+def _fill(loads: dict[str, Load], tasks: list[Pending], seed: int, out: Placed) -> int:
     """Place tasks of one group from the front; return how many found a node."""
     sample = tasks[0]
     root = _tree(loads, sample, seed)
@@ -181,4 +181,4 @@ def _take_leaf(branch: _Branch, loads: dict[str, Load], sample: Pending, seed: i
     return None
 
 
-__all__ = ["Filter", "Placement", "place"]
+__all__ = ["Filter", "Placed", "place"]

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from scheduler.replicas import Replica, best_first, by_slot
-from scheduler.restart import Verdict, verdict
+from scheduler.restart import Replacement, verdict
 from specs.stack import RestartPolicy
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Wanted:
+class WantedService:
     """What a service should be.
 
     ``slots`` maps each wanted slot to the spec hash it should have. A global
@@ -39,7 +39,7 @@ class Wanted:
 
 
 @dataclass(frozen=True, slots=True)
-class Create:
+class CreateTask:
     slot: int
     spec_hash: str
     node: str | None = None
@@ -48,44 +48,45 @@ class Create:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
+class StopTask:
     task: str
     reason: str
 
 
 @dataclass(frozen=True, slots=True)
-class Plan:
+class SlotPlan:
     """``wake`` is the earliest time at which the plan may differ; None = only when told."""
 
-    create: tuple[Create, ...] = ()
-    stop: tuple[Stop, ...] = ()
+    create: tuple[CreateTask, ...] = ()
+    stop: tuple[StopTask, ...] = ()
     keep: tuple[str, ...] = ()
-    gave_up: Mapping[int, str] = field(default_factory=dict)  # slot -> why it stays empty
+    # slot -> why it stays empty; one whose task completed is not among them
+    gave_up: Mapping[int, str] = field(default_factory=dict)
     wake: float | None = None
 
 
 @dataclass(slots=True)
 class _Draft:
-    create: list[Create] = field(default_factory=list)
-    stop: list[Stop] = field(default_factory=list)
+    create: list[CreateTask] = field(default_factory=list)
+    stop: list[StopTask] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
     gave_up: dict[int, str] = field(default_factory=dict)
     wake: float | None = None
 
 
-def reconcile(wanted: Wanted, tasks: Iterable[Replica], now: float) -> Plan:
+def reconcile(wanted: WantedService, tasks: Iterable[Replica], now: float) -> SlotPlan:
     """Return what to create, stop and keep."""
     out = _Draft()
     slots = by_slot(tasks)
     for slot, found in slots.items():
         if slot not in wanted.slots:
-            out.stop += [Stop(t.id, "the service has fewer replicas") for t in found if t.live]
+            out.stop += [StopTask(t.id, "the service has fewer replicas") for t in found if t.live]
     for slot in sorted(wanted.slots):
         _slot(wanted, slot, slots.get(slot, []), now, out)
-    return Plan(tuple(out.create), tuple(out.stop), tuple(out.keep), out.gave_up, out.wake)
+    return SlotPlan(tuple(out.create), tuple(out.stop), tuple(out.keep), out.gave_up, out.wake)
 
 
-def _slot(wanted: Wanted, slot: int, found: list[Replica], now: float, out: _Draft) -> None:
+def _slot(wanted: WantedService, slot: int, found: list[Replica], now: float, out: _Draft) -> None:
     target = wanted.slots[slot]
     live = [t for t in found if t.live]
     current = best_first(t for t in live if t.spec_hash == target and not t.lost)
@@ -97,12 +98,14 @@ def _slot(wanted: Wanted, slot: int, found: list[Replica], now: float, out: _Dra
     if outdated:
         # scheduler.rollout replaces it; here only copies beyond the one are surplus.
         out.keep.append(outdated[0].id)
-        out.stop += [Stop(t.id, "another copy serves this slot") for t in outdated[1:]]
+        out.stop += [StopTask(t.id, "another copy serves this slot") for t in outdated[1:]]
         return
     out.keep += [t.id for t in live]  # lost ones: judged again when their node is back
     if wanted.exclusive and any(not t.ended and t.going and not t.unheard for t in found):
         return  # what it needs is still held; its end wakes us
     judged = _after(wanted, found, target, now)
+    if judged.completed:
+        return
     if judged.give_up:
         out.gave_up[slot] = judged.give_up
     elif judged.at > now:
@@ -111,7 +114,7 @@ def _slot(wanted: Wanted, slot: int, found: list[Replica], now: float, out: _Dra
         node = wanted.nodes.get(slot)
         going = [t.id for t in found if not t.ended and not t.lost]
         out.create.append(
-            Create(slot, target, node, judged.attempt, replaces=going[-1] if going else None)
+            CreateTask(slot, target, node, judged.attempt, replaces=going[-1] if going else None)
         )
 
 
@@ -121,30 +124,30 @@ def _surplus(current: list[Replica], live: list[Replica], target: str, out: _Dra
     leaving = [t for t in current if t.evicted]
     best, *others = staying or leaving
     out.keep.append(best.id)
-    out.stop += [Stop(t.id, "another copy serves this slot") for t in others]
+    out.stop += [StopTask(t.id, "another copy serves this slot") for t in others]
     if staying:
         for task in leaving:
             if best.ready:
-                out.stop.append(Stop(task.id, "it was moved to another node"))
+                out.stop.append(StopTask(task.id, "it was moved to another node"))
             else:
                 out.keep.append(task.id)  # it serves until its replacement does
     for task in live:
         if task.lost:
             # Of an old spec it is of no use; of this one it is judged when its node is back.
             if task.spec_hash != target and best.ready:
-                out.stop.append(Stop(task.id, "it was replaced"))
+                out.stop.append(StopTask(task.id, "it was replaced"))
             else:
                 out.keep.append(task.id)
     return bool(staying)
 
 
-def _replacement(wanted: Wanted, slot: int, target: str, old: Replica) -> Create:
-    return Create(slot, target, wanted.nodes.get(slot), replaces=old.id)
+def _replacement(wanted: WantedService, slot: int, target: str, old: Replica) -> CreateTask:
+    return CreateTask(slot, target, wanted.nodes.get(slot), replaces=old.id)
 
 
-def _after(wanted: Wanted, found: list[Replica], target: str, now: float) -> Verdict:
+def _after(wanted: WantedService, found: list[Replica], target: str, now: float) -> Replacement:
     """Return the verdict on the newest ended task of this spec, or "create now"."""
     ended = [t for t in found if t.ended and t.spec_hash == target and not t.going]
     if not ended:
-        return Verdict(at=now)
+        return Replacement(at=now)
     return verdict(wanted.restart, ended[-1], now)

@@ -24,15 +24,16 @@ HEALTHY_SPELL = 10.0
 
 
 @dataclass(frozen=True, slots=True)
-class Verdict:
-    """``give_up`` non-empty: no replacement, and why; else replace at ``at``.
+class Replacement:
+    """What follows a task that ended: nothing where it ``completed``, else another at ``at``.
 
-    ``attempt`` is what the replacement carries.
+    ``give_up`` non-empty: no other, and why. ``attempt`` is what the replacement carries.
     """
 
     at: float = 0.0
     attempt: int = 0
     give_up: str = ""
+    completed: bool = False
 
 
 def delay(attempt: int) -> float:
@@ -40,20 +41,20 @@ def delay(attempt: int) -> float:
     return after(attempt - 1, first=FIRST_DELAY, longest=LONGEST_DELAY)
 
 
-def verdict(policy: RestartPolicy, last: Replica, now: float) -> Verdict:
+def verdict(policy: RestartPolicy, last: Replica, now: float) -> Replacement:
     """Say what follows ``last``, the newest task of a slot, which has ended."""
     if last.state is TaskState.COMPLETE:
-        return Verdict(give_up="it completed")
+        return Replacement(completed=True)
     if not last.broken:
-        return Verdict(at=now)  # stopped or lost, by no fault of its own
+        return Replacement(at=now)  # stopped or lost, by no fault of its own
     healthy = last.lived >= HEALTHY_SPELL
     attempt = 1 if healthy else last.attempt + 1
     ended = min(now, last.ended_at if last.ended_at is not None else now)
     if last.state is TaskState.REJECTED:
         # Nothing ran, so no attempt is used up; but the same refusal is likely again.
-        return Verdict(at=ended + delay(attempt + 1), attempt=attempt)
+        return Replacement(at=ended + delay(attempt + 1), attempt=attempt)
     spent = _spent(policy, last)
-    return Verdict(give_up=spent) if spent else Verdict(ended + delay(attempt), attempt)
+    return Replacement(give_up=spent) if spent else Replacement(ended + delay(attempt), attempt)
 
 
 def _spent(policy: RestartPolicy, last: Replica) -> str:

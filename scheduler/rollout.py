@@ -22,7 +22,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal
 
-from scheduler.reconcile import Create, Stop, Wanted
+from scheduler.reconcile import CreateTask, StopTask, WantedService
 from scheduler.replicas import Replica, best_first, by_slot
 from specs.states import TaskState
 
@@ -38,8 +38,8 @@ CRASHES = 3  # restarts of a new task that was never ready: it counts as failed
 class Moves:
     """What to do next; ``state`` is where the rollout stands."""
 
-    create: tuple[Create, ...] = ()
-    stop: tuple[Stop, ...] = ()
+    create: tuple[CreateTask, ...] = ()
+    stop: tuple[StopTask, ...] = ()
     state: Literal["going", "done", "failed"] = "going"
     reason: str = ""
     updated: int = 0
@@ -58,7 +58,7 @@ class _Slot:
 
 
 def advance(
-    wanted: Wanted,
+    wanted: WantedService,
     tasks: Iterable[Replica],
     update: UpdateConfig,
     *,
@@ -89,8 +89,8 @@ def advance(
         busy += under_way
         if until is not None:
             wake.append(until)
-    create: list[Create] = []
-    stop: list[Stop] = []
+    create: list[CreateTask] = []
+    stop: list[StopTask] = []
     # Slots that serve nobody go first: replacing them costs no availability.
     for entry in sorted(slots, key=lambda s: (any(t.ready for t in s.old), s.slot)):
         if entry.old and entry.new is None and busy < width:
@@ -108,7 +108,7 @@ def advance(
     return Moves(state="done", updated=updated, total=total)
 
 
-def _slots(wanted: Wanted, tasks: Iterable[Replica], release: int) -> list[_Slot]:
+def _slots(wanted: WantedService, tasks: Iterable[Replica], release: int) -> list[_Slot]:
     found = by_slot(tasks)
     slots = []
     for slot, target in sorted(wanted.slots.items()):
@@ -156,19 +156,24 @@ def _under_way(
 
 
 def _begin(
-    wanted: Wanted, entry: _Slot, create: list[Create], stop: list[Stop], *, gate: bool
+    wanted: WantedService,
+    entry: _Slot,
+    create: list[CreateTask],
+    stop: list[StopTask],
+    *,
+    gate: bool,
 ) -> None:
     old = best_first(entry.old)[0]
     if not wanted.exclusive:
         create.append(
-            Create(entry.slot, entry.target, wanted.nodes.get(entry.slot), replaces=old.id)
+            CreateTask(entry.slot, entry.target, wanted.nodes.get(entry.slot), replaces=old.id)
         )
     elif gate:
         # Both cannot exist: the old one goes, then reconcile finds the slot empty.
-        stop += [Stop(t.id, "it is being updated") for t in entry.old]
+        stop += [StopTask(t.id, "it is being updated") for t in entry.old]
 
 
-def _swap(entry: _Slot, update: UpdateConfig) -> list[Stop]:
+def _swap(entry: _Slot, update: UpdateConfig) -> list[StopTask]:
     """Stop the old task when the new one is far enough."""
     new = entry.new
     if new is None:
@@ -179,7 +184,7 @@ def _swap(entry: _Slot, update: UpdateConfig) -> list[Stop]:
     serving = any(t.ready for t in entry.old)
     if not far and not serving and new.state in (TaskState.PREPARED, TaskState.STARTING):
         far = True  # nothing is lost by stopping what does not serve
-    return [Stop(t.id, "it is being updated") for t in entry.old] if far else []
+    return [StopTask(t.id, "it is being updated") for t in entry.old] if far else []
 
 
 def _monitored(slots: list[_Slot], update: UpdateConfig, release: int) -> float | None:

@@ -31,7 +31,7 @@ class HostPort(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class Use:
+class NodeUse:
     """What tasks already on a node take of it."""
 
     cpus: float = 0.0
@@ -65,7 +65,7 @@ class NodeView:
     listening: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
     failures: Mapping[str, int] = field(default_factory=dict)
-    use: Use = Use()
+    use: NodeUse = NodeUse()
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,14 +108,14 @@ class Pending:
 
 
 @dataclass(frozen=True, slots=True)
-class ClusterView:
+class Fleet:
     """All nodes, by id, in the order of their ids."""
 
     nodes: Mapping[str, NodeView]
 
 
 class Load:
-    """One node's counts while a placement is being made; starts as a copy of its ``Use``."""
+    """One node's counts while a placement is being made; starts as a copy of its ``NodeUse``."""
 
     __slots__ = ("cpus", "memory", "node", "ports", "services", "specs", "tasks")
 

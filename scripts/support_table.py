@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
-from specs.compile.support import EXTENSIONS, SUPPORT, Verdict, support_of  # noqa: E402
+from specs.compile.support import EXTENSIONS, SUPPORT, KeyVerdict, support_of  # noqa: E402
 from specs.compose.language.schema import PROJECT  # noqa: E402 - after the path is set
 
 if TYPE_CHECKING:
@@ -79,9 +79,9 @@ WHERE = {
 }
 
 
-def where(path: str, verdict: Verdict) -> str:
+def where(path: str, verdict: KeyVerdict) -> str:
     """Return which part honours a key."""
-    if verdict is not Verdict.HONOURED:
+    if verdict is not KeyVerdict.HONOURED:
         return ""
     while path not in WHERE and path:
         path = path.removesuffix("[]").rpartition(".")[0] if not path.endswith("[]") else path[:-2]
@@ -106,7 +106,7 @@ def unlisted() -> list[str]:
     return [
         path
         for path in dict.fromkeys(keys(PROJECT))
-        if path not in SUPPORT and support_of(path).verdict is Verdict.HONOURED
+        if path not in SUPPORT and support_of(path).verdict is KeyVerdict.HONOURED
     ]
 
 

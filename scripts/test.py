@@ -3,40 +3,179 @@
 `make test` runs what must pass before a change lands; `make test-slow` (--slow) the
 long lanes. Extra words are test areas to run alone: `scripts/test.py unit real`.
 Ends with 1 when anything failed, but always runs every area.
+
+The areas of a lane run one after the other, the lanes at the same time: tests on lab
+hosts mostly wait, so what computes fits beside them. Each area's output is kept and
+printed whole, in the order of the table; an area that runs alone prints as it goes.
 """
 
 from __future__ import annotations
 
 import argparse
 import os
+import shutil
+import signal
 import subprocess
 import sys
+import tempfile
+import threading
 import time
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
-PYTEST = [str(BIN / "python"), "-m", "pytest", "-q", "--no-header", "--durations=5"]
-PURE = ["tests/specs", "tests/scheduler", "tests/orchestrator", "tests/agent", "tests/laws"]
+PYTEST = (str(BIN / "python"), "-m", "pytest", "-q", "--no-header", "--durations=5")
+PURE = ("tests/specs", "tests/scheduler", "tests/orchestrator", "tests/agent", "tests/laws")
+LONG = "--timeout=1800"
+# Tests that share a lab stay together (tests/conftest.py says which do).
+TOGETHER = ("--dist", "loadgroup")
+PATIENCE = 60.0  # seconds an interrupted area gets to take its labs down
 
-AREAS: dict[str, list[list[str]]] = {
-    "check": [
-        [str(BIN / "ruff"), "format", "--check", "-q", "."],
-        [str(BIN / "ruff"), "check", "-q", "."],
-        [str(BIN / "mypy")],
-        [str(BIN / "lint-imports"), "--no-cache"],
-    ],
-    "unit": [[*PYTEST, "-m", "not slow and not real", "-n", "2", *PURE]],
-    "real": [[*PYTEST, "-m", "not slow", "tests/real"]],
-    "e2e": [[*PYTEST, "-m", "not slow", "tests/e2e"]],
-}
-SLOW: dict[str, list[list[str]]] = {
-    "unit-slow": [[*PYTEST, "-m", "slow", "--timeout=1800", *PURE]],
-    "explore": [
-        ["env", "CORRAL_EXPLORE=1", *PYTEST, "-m", "not real and not slow", "--timeout=1800", *PURE]
-    ],
-    "real-slow": [[*PYTEST, "-m", "slow", "--timeout=1800", "tests/real", "tests/e2e"]],
-}
+
+@dataclass
+class Area:
+    """Commands that are judged together; ``lane``: what runs beside, ``nice``: what yields."""
+
+    name: str
+    lane: str
+    commands: tuple[tuple[str, ...], ...]
+    nice: int = 0
+    environment: dict[str, str] = field(default_factory=dict)
+    seconds: float = 0.0
+    ok: bool = False
+    ended: threading.Event = field(default_factory=threading.Event)
+
+
+def areas() -> list[Area]:
+    """Return what must pass before a change lands."""
+    return [
+        Area(
+            "check",
+            "compute",
+            (
+                (str(BIN / "ruff"), "format", "--check", "-q", "."),
+                (str(BIN / "ruff"), "check", "-q", "."),
+                (str(BIN / "mypy"),),
+                (str(BIN / "lint-imports"), "--no-cache"),
+                (*PYTEST, "tests/test_house.py"),
+            ),
+            nice=10,
+        ),
+        Area(
+            "unit", "compute", ((*PYTEST, "-m", "not slow and not real", "-n", "2", *PURE),), nice=5
+        ),
+        Area("real", "real", ((*PYTEST, "-m", "not slow", "-n", "2", *TOGETHER, "tests/real"),)),
+        Area("e2e", "e2e", ((*PYTEST, "-m", "not slow", "-n", "2", *TOGETHER, "tests/e2e"),)),
+    ]
+
+
+def slow_areas() -> list[Area]:
+    """Return the long lanes, one after the other: what they look for is worth a quiet machine."""
+    rare = "not real and not slow"
+    return [
+        Area("unit-slow", "slow", ((*PYTEST, "-m", "slow", LONG, *PURE),)),
+        Area(
+            "explore",
+            "slow",
+            ((*PYTEST, "-m", rare, LONG, *PURE),),
+            environment={"CORRAL_EXPLORE": "1"},
+        ),
+        Area("real-slow", "slow", ((*PYTEST, "-m", "slow", LONG, "tests/real", "tests/e2e"),)),
+    ]
+
+
+class Runner:
+    """Runs areas, each with its output in a file of its own, or on ours when it is alone."""
+
+    def __init__(self, chosen: list[Area], folder: Path) -> None:
+        self.chosen = chosen
+        self.folder = folder
+        self.stopping = threading.Event()
+        self.running: set[subprocess.Popen[bytes]] = set()
+        self.lock = threading.Lock()
+
+    def run(self) -> None:
+        """Run every lane and print each area when it and all above it have ended."""
+        lanes: dict[str, list[Area]] = {}
+        for area in self.chosen:
+            lanes.setdefault(area.lane, []).append(area)
+        live = len(lanes) == 1
+        threads = [
+            threading.Thread(target=self._lane, args=(lane, live), name=name)
+            for name, lane in lanes.items()
+        ]
+        for thread in threads:
+            thread.start()
+        try:
+            for area in self.chosen:
+                area.ended.wait()
+                if not live:
+                    self._print(area)
+        except KeyboardInterrupt:
+            self._stop()
+            raise
+        finally:
+            for thread in threads:
+                thread.join()
+
+    def _lane(self, lane: list[Area], live: bool) -> None:  # noqa: FBT001 - passed by a thread
+        for area in lane:
+            began = time.monotonic()
+            try:
+                if live:
+                    print(f"==> {area.name}", flush=True)
+                    area.ok = self._commands(area, None)
+                else:
+                    with (self.folder / area.name).open("wb") as output:
+                        area.ok = self._commands(area, output)
+            finally:
+                area.seconds = time.monotonic() - began
+                area.ended.set()
+
+    def _commands(self, area: Area, output: IO[bytes] | None) -> bool:
+        ok = True
+        for command in area.commands:
+            if self.stopping.is_set():
+                return False
+            process = subprocess.Popen(
+                [*(("nice", "-n", str(area.nice)) if area.nice else ()), *command],
+                cwd=ROOT,
+                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **area.environment},
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,  # Ctrl-C comes from us, once: a second one skips cleaning
+            )
+            with self.lock:
+                self.running.add(process)
+            code = process.wait()
+            with self.lock:
+                self.running.discard(process)
+            # 5 = nothing collected in a lane that has no tests of this kind yet
+            ok = ok and code in (0, 5)
+        return ok
+
+    def _print(self, area: Area) -> None:
+        print(f"==> {area.name}: {area.seconds:.1f} s", flush=True)
+        with (self.folder / area.name).open("rb") as output:
+            shutil.copyfileobj(output, sys.stdout.buffer)
+        sys.stdout.flush()
+
+    def _stop(self) -> None:
+        """Interrupt what runs, and kill what does not end."""
+        self.stopping.set()
+        with self.lock:
+            running = list(self.running)
+        for process in running:
+            process.send_signal(signal.SIGINT)
+        until = time.monotonic() + PATIENCE
+        for process in running:
+            try:
+                process.wait(max(0.0, until - time.monotonic()))
+            except subprocess.TimeoutExpired:
+                process.kill()
 
 
 def main() -> int:
@@ -44,26 +183,28 @@ def main() -> int:
     parser.add_argument("--slow", action="store_true")
     parser.add_argument("areas", nargs="*")
     options = parser.parse_args()
-    areas = SLOW if options.slow else AREAS
+    chosen = slow_areas() if options.slow else areas()
     if options.areas:
-        areas = {name: {**AREAS, **SLOW}[name] for name in options.areas}
-    rows = []
-    for name, commands in areas.items():
-        print(f"==> {name}", flush=True)
-        began = time.monotonic()
-        ok = True
-        for command in commands:
-            done = subprocess.run(
-                command, cwd=ROOT, check=False, env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1"}
-            )
-            # 5 = nothing collected in a lane that has no tests of this kind yet
-            ok = ok and done.returncode in (0, 5)
-        rows.append((name, time.monotonic() - began, ok))
+        known = {area.name: area for area in (*areas(), *slow_areas())}
+        unknown = [name for name in options.areas if name not in known]
+        if unknown:
+            parser.error(f"no area {', '.join(unknown)}; there are {', '.join(known)}")
+        chosen = [known[name] for name in options.areas]
+    # A script's background job has it ignored, which children would inherit: tests of Ctrl-C fail.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    began = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="corral-tests-") as folder:
+        try:
+            Runner(chosen, Path(folder)).run()
+        except KeyboardInterrupt:
+            print("\ninterrupted", file=sys.stderr)
+            return 130
     print("\narea        wall-clock  result")
-    for name, seconds, ok in rows:
-        print(f"{name:<10} {seconds:9.1f} s  {'ok' if ok else 'FAILED'}")
-    print(f"{'all':<10} {sum(row[1] for row in rows):9.1f} s")
-    return 0 if all(row[2] for row in rows) else 1
+    for area in chosen:
+        print(f"{area.name:<10} {area.seconds:9.1f} s  {'ok' if area.ok else 'FAILED'}")
+    print(f"{'all':<10} {time.monotonic() - began:9.1f} s")
+    return 0 if all(area.ok for area in chosen) else 1
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-TYPE_CHECKING = False  # not from typing: its import is a tenth of what a quick command may cost
+TYPE_CHECKING = False  # typing itself costs the command line milliseconds
 if TYPE_CHECKING:
     from typing import Any
 

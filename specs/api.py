@@ -17,7 +17,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     DELETE /v1/stacks/{stack}?volumes=0|1&timeout=S  StackRow; then watch .../progress
     POST   /v1/stacks/{stack}/scale          Scale -> StackRow
     POST   /v1/stacks/{stack}/restart        Restart -> {"tasks": [ids]}
-    POST   /v1/stacks/{stack}/stop           Stop -> StackRow; all tasks shut down, stack kept
+    POST   /v1/stacks/{stack}/stop           StopStack -> StackRow; all tasks shut down, stack kept
     GET    /v1/stacks/{stack}/tasks?all=     {"tasks": [TaskRow]}
     GET    /v1/tasks/{id}                    Task (specs.task); {id} may be a live task's name
     GET    /v1/tasks/{id}/exec               WebSocket, as specs.wire says
@@ -31,8 +31,7 @@ never imports these models.
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotations at run time
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from pydantic import Field
 
@@ -41,8 +40,11 @@ from specs.node import NodeFacts
 from specs.stack import StackSpec
 from specs.states import OVER, RELEASE_MOVES, ReleaseState
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-class Client(Model):
+
+class ClientMachine(Model):
     """Which machine the CLI runs on: its files can be used there as they are."""
 
     hostname: str = ""
@@ -63,7 +65,7 @@ class Deploy(Model):
     directory: str = ""  # the project directory on the client's machine
     origins: dict[str, str] = Field(default_factory=dict)
     contents: dict[str, str] = Field(default_factory=dict)
-    client: Client = Client()
+    client: ClientMachine = ClientMachine()
     services: tuple[str, ...] = ()  # only these (with dependencies); empty = all
     scale: dict[str, int] = Field(default_factory=dict)
     build: Literal["missing", "always", "never"] = "missing"
@@ -85,7 +87,7 @@ class Release(Model):
     created_at: float = 0.0
     finished_at: float | None = None
     images: dict[str, str] = Field(default_factory=dict)  # service -> manifest digest
-    client: Client = Client()
+    client: ClientMachine = ClientMachine()
     build: Literal["missing", "always", "never"] = "missing"
     pull: str | None = None
     recreate: str = ""  # non-empty: mixed into every task hash, so everything is replaced
@@ -152,7 +154,7 @@ class Stack(Model):
         return self.model_copy(update=update)
 
 
-class Problem(Model):
+class ProblemRow(Model):
     """specs.problems.Problem as JSON."""
 
     message: str
@@ -175,7 +177,7 @@ class ApiProblem(Model):
     status: int
     detail: str = ""
     hint: str = ""
-    problems: tuple[Problem, ...] = ()
+    problems: tuple[ProblemRow, ...] = ()
 
 
 class Version(Model):
@@ -200,7 +202,7 @@ class ReleaseRow(Model):
     state: ReleaseState
     reason: str = ""
     created_at: float = 0.0
-    warnings: tuple[Problem, ...] = ()
+    warnings: tuple[ProblemRow, ...] = ()
 
 
 class TaskRow(Model):
@@ -291,7 +293,7 @@ class Restart(Model):
     timeout: float | None = None
 
 
-class Stop(Model):
+class StopStack(Model):
     timeout: float | None = None
 
 

@@ -10,7 +10,6 @@ and alone feeds DNS, VIPs and rollout availability.
 
 from __future__ import annotations
 
-from collections.abc import Mapping  # noqa: TC003 - pydantic resolves annotations at run time
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
@@ -19,6 +18,8 @@ from specs.base import Model
 from specs.states import FINAL, WANTED, Desired, Health, TaskState, may_move, may_want
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from specs.states import Owner
 
 # What a node is at while it prepares a task; an image may take minutes.

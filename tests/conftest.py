@@ -1,8 +1,14 @@
-"""Fixtures every test sees: lab hosts (tests/lab_fixtures.py) and Hypothesis' profiles."""
+"""Fixtures every test sees: lab hosts (tests/lab_fixtures.py) and Hypothesis' profiles.
+
+Also which kernel tests stay in one process when several run (``--dist loadgroup``): those that
+share hosts that are slow to make.
+"""
 
 import asyncio
 import os
+from pathlib import Path
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.lab_fixtures import fresh_lab, host, lab, lab_pool
@@ -23,3 +29,28 @@ _BASE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("repeatable", derandomize=True, **_BASE)
 settings.register_profile("explore", max_examples=2000, **_BASE)
 settings.load_profile("explore" if os.environ.get("CORRAL_EXPLORE") else "repeatable")
+
+HERE = Path(__file__).parent
+# Long ones first, so that no process works alone in the end.
+LONG = ("e2e/multi",)
+
+
+def group(item: pytest.Item) -> str:
+    """Return what a kernel test must stay together with; "" for a test of anything else."""
+    path = item.path.relative_to(HERE)
+    match path.parts:
+        case ("e2e", "multi", *_):
+            return "e2e/multi"  # three joined hosts
+        case ("real", "test_images.py"):
+            return item.name  # each makes its own namespaces
+        case ("e2e" | "real", *_):
+            return str(path)
+    return ""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if name := group(item):
+            item.add_marker(pytest.mark.xdist_group(name))
+    order = {name: place for place, name in enumerate(LONG)}
+    items.sort(key=lambda item: order.get(group(item), len(order)))

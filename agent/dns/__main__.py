@@ -17,7 +17,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-from agent.dns.server import Server
+from agent.dns.server import ResolverServer
 from agent.dns.zone import Zones
 
 _NOBODY = 65534
@@ -51,7 +51,7 @@ def main(directory: Path) -> int:
             os.setgid(_NOBODY)
             os.setuid(_NOBODY)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C of a foreground agent is not for us
-    Server(control, zones).run()
+    ResolverServer(control, zones).run()
     return 0
 
 

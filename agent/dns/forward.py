@@ -27,7 +27,7 @@ _MAX_REPLY = 65535
 
 
 @dataclass(slots=True)
-class Pending:
+class Forwarded:
     """One question under way."""
 
     task: str
@@ -50,7 +50,7 @@ class Pending:
         return min(self.deadline, self.retry_at)
 
 
-def start(pending: Pending, now: float, *, stream: bool = False) -> bool:
+def start(pending: Forwarded, now: float, *, stream: bool = False) -> bool:
     """Send the question to the next server; False when no server could even be tried."""
     close(pending)
     for _ in pending.upstreams:
@@ -66,7 +66,7 @@ def start(pending: Pending, now: float, *, stream: bool = False) -> bool:
     return False
 
 
-def _open(pending: Pending, server: str, *, stream: bool) -> None:
+def _open(pending: Forwarded, server: str, *, stream: bool) -> None:
     pending.ident = int.from_bytes(os.urandom(2), "big")
     family = socket.AF_INET6 if ":" in server else socket.AF_INET
     kind = socket.SOCK_STREAM if stream else socket.SOCK_DGRAM
@@ -84,7 +84,7 @@ def _open(pending: Pending, server: str, *, stream: bool) -> None:
         made.send(question)
 
 
-def on_ready(pending: Pending, *, writable: bool) -> bytes | None:
+def on_ready(pending: Forwarded, *, writable: bool) -> bytes | None:
     """Return the server's answer (with the client's id) once it is whole; None = not yet.
 
     Raises OSError when this server is of no use.
@@ -105,7 +105,7 @@ def on_ready(pending: Pending, *, writable: bool) -> bytes | None:
     return struct.pack("!H", pending.query.id) + reply[2:]
 
 
-def _read_stream(pending: Pending, link: socket.socket) -> bytes | None:
+def _read_stream(pending: Forwarded, link: socket.socket) -> bytes | None:
     chunk = link.recv(_MAX_REPLY)
     if not chunk:
         raise ConnectionResetError("name server closed the connection")
@@ -117,7 +117,7 @@ def _read_stream(pending: Pending, link: socket.socket) -> bytes | None:
     return pending.received[2 : 2 + length] if whole else None
 
 
-def close(pending: Pending) -> None:
+def close(pending: Forwarded) -> None:
     """Let go of the socket."""
     if pending.socket is not None:
         pending.socket.close()

@@ -58,7 +58,7 @@ class Listener:
 
 
 @dataclass
-class Client:
+class TcpClient:
     """One TCP connection from a container."""
 
     listener: Listener
@@ -79,7 +79,7 @@ class Counters:
 
 
 @dataclass
-class Server:
+class ResolverServer:
     """Everything the process holds."""
 
     control: socket.socket
@@ -88,8 +88,8 @@ class Server:
     def __post_init__(self) -> None:
         self._selector = selectors.DefaultSelector()
         self._listeners: dict[str, Listener] = {}
-        self._pending: dict[int, forward.Pending] = {}
-        self._clients: dict[int, Client] = {}
+        self._pending: dict[int, forward.Forwarded] = {}
+        self._clients: dict[int, TcpClient] = {}
         self._cache: dict[tuple[str, bytes, int], bytes] = {}
         self._random = random.Random(os.urandom(16))  # noqa: S311 - it only spreads load
         self._counters = Counters()
@@ -223,7 +223,7 @@ class Server:
             reply(message.failure(query, message.SERVFAIL))
             return
         now = time.monotonic()
-        pending = forward.Pending(
+        pending = forward.Forwarded(
             task=listener.task,
             query=query,
             data=data,
@@ -236,7 +236,7 @@ class Server:
         listener.waiting += 1
         self._try(pending, now)
 
-    def _try(self, pending: forward.Pending, now: float, *, stream: bool = False) -> None:
+    def _try(self, pending: forward.Forwarded, now: float, *, stream: bool = False) -> None:
         self._unwatch(pending)
         if not forward.start(pending, now, stream=stream):
             self._give_up(pending)
@@ -246,7 +246,7 @@ class Server:
         self._pending[pending.socket.fileno()] = pending
         self._watch(pending.socket, lambda e: self._on_upstream(pending, e), events)
 
-    def _on_upstream(self, pending: forward.Pending, events: int) -> None:
+    def _on_upstream(self, pending: forward.Forwarded, events: int) -> None:
         try:
             writable = bool(events & selectors.EVENT_WRITE)
             answer = forward.on_ready(pending, writable=writable)
@@ -270,11 +270,11 @@ class Server:
             return
         self._finish(pending, answer)
 
-    def _give_up(self, pending: forward.Pending) -> None:
+    def _give_up(self, pending: forward.Forwarded) -> None:
         self._counters.failed += 1
         self._finish(pending, message.failure(pending.query, message.SERVFAIL))
 
-    def _finish(self, pending: forward.Pending, answer: bytes) -> None:
+    def _finish(self, pending: forward.Forwarded, answer: bytes) -> None:
         self._unwatch(pending)
         forward.close(pending)
         listener = self._listeners.get(pending.task)
@@ -282,7 +282,7 @@ class Server:
             listener.waiting = max(0, listener.waiting - 1)
         pending.reply(answer)
 
-    def _unwatch(self, pending: forward.Pending) -> None:
+    def _unwatch(self, pending: forward.Forwarded) -> None:
         if pending.socket is not None:
             self._pending.pop(pending.socket.fileno(), None)
             with suppress(KeyError, ValueError):
@@ -309,11 +309,11 @@ class Server:
             return
         link.settimeout(0)
         listener.clients += 1
-        client = Client(listener, link, time.monotonic() + _TCP_IDLE)
+        client = TcpClient(listener, link, time.monotonic() + _TCP_IDLE)
         self._clients[link.fileno()] = client
         self._watch(link, lambda events: self._on_client(client, events))
 
-    def _on_client(self, client: Client, events: int) -> None:
+    def _on_client(self, client: TcpClient, events: int) -> None:
         if events & selectors.EVENT_WRITE:
             self._flush(client)
             return
@@ -336,13 +336,13 @@ class Server:
             client.received = client.received[2 + length :]
             self._ask(client.listener, data, lambda out: self._send(client, out), over_tcp=True)
 
-    def _send(self, client: Client, out: bytes) -> None:
+    def _send(self, client: TcpClient, out: bytes) -> None:
         if client.link.fileno() < 0:
             return  # it went away while we asked upstream
         client.out += struct.pack("!H", len(out)) + out
         self._flush(client)
 
-    def _flush(self, client: Client) -> None:
+    def _flush(self, client: TcpClient) -> None:
         try:
             sent = client.link.send(client.out)
         except BlockingIOError:
@@ -359,7 +359,7 @@ class Server:
             key = self._selector.get_key(client.link)
             self._selector.modify(client.link, events, key.data)
 
-    def _drop_client(self, client: Client) -> None:
+    def _drop_client(self, client: TcpClient) -> None:
         if self._clients.pop(client.link.fileno(), None) is not None:
             client.listener.clients -= 1
             with suppress(KeyError, ValueError):

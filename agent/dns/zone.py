@@ -18,7 +18,7 @@ Entry = tuple[str, str, tuple[str, ...], int]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class NameFound:
     """Addresses of a name that exists here; empty = it exists and has none now."""
 
     addresses: tuple[str, ...]
@@ -36,7 +36,7 @@ class View:
 
 
 @dataclass(slots=True)
-class Network:
+class NetworkNames:
     """Names and addresses of one network."""
 
     name: str = ""
@@ -49,7 +49,7 @@ class Zones:
 
     def __init__(self) -> None:
         self.views: dict[str, View] = {}
-        self._networks: dict[str, Network] = {}
+        self._networks: dict[str, NetworkNames] = {}
         self._pools: tuple[IPv4Network, ...] = ()
         # What a service added, so that it can be taken out again: network, names, addresses.
         self._added: dict[str, tuple[str, tuple[str, ...], tuple[str, ...]]] = {}
@@ -75,10 +75,10 @@ class Zones:
         for key in self._networks.keys() - data["networks"].keys():
             del self._networks[key]
         for key, name in data["networks"].items():
-            self._networks.setdefault(key, Network()).name = name
+            self._networks.setdefault(key, NetworkNames()).name = name
 
     def _add(self, key: str, part: dict[str, Any]) -> None:
-        network = self._networks.setdefault(part["network"], Network())
+        network = self._networks.setdefault(part["network"], NetworkNames())
         for name, (addresses, ttl) in part["names"].items():
             entry = (key, part["stack"], tuple(addresses), int(ttl))
             network.names[name] = (*network.names.get(name, ()), entry)
@@ -99,7 +99,7 @@ class Zones:
         for address in addresses:
             network.reverse.pop(address, None)
 
-    def lookup(self, task: str, name: str) -> Found | None:
+    def lookup(self, task: str, name: str) -> NameFound | None:
         """Return the addresses of a name for a task; None when the name is not ours.
 
         The first of the task's networks that has the name decides. Its own stack's
@@ -119,7 +119,7 @@ class Zones:
                 continue
             own = [entry for entry in entries if entry[1] == view.stack] or entries
             merged = dict.fromkeys(address for entry in own for address in entry[2])
-            return Found(tuple(merged), min(entry[3] for entry in own))
+            return NameFound(tuple(merged), min(entry[3] for entry in own))
         return None
 
     def reverse(self, task: str, address: str) -> str | None:

@@ -13,8 +13,8 @@ import os
 import sys
 from pathlib import Path
 
+from agent.errors import Later, Refusal
 from agent.images.store import ImageStore
-from agent.parts import Later, Refusal
 
 
 def _arguments() -> argparse.Namespace:

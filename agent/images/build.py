@@ -22,13 +22,13 @@ import weakref
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from agent.errors import Later, Refusal
 from agent.images import dockerfile
-from agent.images.content import remove_tree, write_atomically
+from agent.images.content import write_atomically
 from agent.images.manifest import Manifest, docker_type, parse_manifest
 from agent.images.proxy import opened
 from agent.images.pull import PROXY, run, said
 from agent.images.reference import check_digest, parse
-from agent.parts import Later, Refusal
 from specs.base import canonical_json, content_hash
 from specs.wire import BuildEvent, ResolveImage
 
@@ -320,8 +320,3 @@ def _failure(tag: str, step: str, words: str) -> str:
     )
     where = f" at STEP {step}" if step else ""
     return f"build of {tag} failed{where}: {reason}"
-
-
-def forget_cache(store: ImageStore) -> None:
-    """Delete buildah's storage: the layer cache of builds. Blocks."""
-    remove_tree(store.content.root / "build")

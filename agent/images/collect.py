@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from agent.images.content import Content
-    from agent.images.layers import Layers
+    from agent.images.content import ImageFiles
+    from agent.images.layers import LayerStore
     from agent.images.rootfs import RootFs
 
 
 def collect(
-    content: Content, layers: Layers, rootfs: RootFs, keep: Collection[str], *, named: bool
+    content: ImageFiles, layers: LayerStore, rootfs: RootFs, keep: Collection[str], *, named: bool
 ) -> tuple[str, ...]:
     """Remove every image but those in ``keep``, in use or (unless ``named``) named. Blocks."""
     with content.using(alone=True):

@@ -22,8 +22,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
+from agent.errors import Later
 from agent.images.reference import DIGEST, check_digest
-from agent.parts import Later
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -43,7 +43,7 @@ class Ref:
 
 
 @dataclass(frozen=True, slots=True)
-class Record:
+class ImageRecord:
     """A complete image. ``digest`` is what it is pinned by, maybe an index's; ``manifest`` ours."""
 
     digest: str
@@ -103,7 +103,7 @@ def remove_tree(path: Path) -> None:
         subprocess.run(command, check=True, capture_output=True)
 
 
-class Content:
+class ImageFiles:
     """Paths and atomic writes of one image store."""
 
     def __init__(self, root: Path) -> None:
@@ -243,29 +243,29 @@ class Content:
     def _record_path(self, digest: str) -> Path:
         return self._records / f"{check_digest(digest).removeprefix('sha256:')}.json"
 
-    def record(self, digest: str) -> Record | None:
+    def record(self, digest: str) -> ImageRecord | None:
         """Return the record of a complete image; it says nothing about damage since."""
         return self._read_record(self._record_path(digest))
 
     @staticmethod
-    def _read_record(path: Path) -> Record | None:
+    def _read_record(path: Path) -> ImageRecord | None:
         try:
             value: dict[str, Any] = json.loads(path.read_bytes())
             value["blobs"], value["diff_ids"] = tuple(value["blobs"]), tuple(value["diff_ids"])
-            return Record(**value)
+            return ImageRecord(**value)
         except FileNotFoundError:
             return None
         except (ValueError, TypeError, KeyError):
             log.warning("an unreadable image record was ignored", extra={"path": str(path)})
             return None
 
-    def set_record(self, record: Record) -> None:
+    def set_record(self, record: ImageRecord) -> None:
         if self.record(record.digest) != record:
             write_atomically(self._record_path(record.digest), json.dumps(asdict(record)).encode())
 
     def remove_record(self, digest: str) -> None:
         self._record_path(digest).unlink(missing_ok=True)
 
-    def records(self) -> list[Record]:
+    def records(self) -> list[ImageRecord]:
         found = (self._read_record(path) for path in sorted(self._records.glob("*.json")))
         return [record for record in found if record]

@@ -18,10 +18,10 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
-from agent.images.content import Content, boot_id, remove_tree, write_atomically
+from agent.errors import Later, Refusal
+from agent.images.content import ImageFiles, boot_id, remove_tree, write_atomically
 from agent.images.reference import check_digest
 from agent.linux import calls as kernel
-from agent.parts import Later, Refusal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class UnpackLimits:
     """What one layer may cost at most; beyond it the layer is refused."""
 
     bytes: int = 64 << 30
@@ -42,7 +42,7 @@ class Limits:
 
 
 @dataclass(frozen=True, slots=True)
-class Done:
+class LayerMark:
     """The ``done`` file of a layer."""
 
     bytes: int
@@ -58,10 +58,10 @@ class DamagedBlob(Exception):
 _NAME_BITS: Final = 80  # of the diffID in a short link: nobody can aim at another's layer
 
 
-class Layers:
+class LayerStore:
     """The layers directory of one store."""
 
-    def __init__(self, content: Content, limits: Limits) -> None:
+    def __init__(self, content: ImageFiles, limits: UnpackLimits) -> None:
         self._content = content
         self.limits = limits
         self._slots = asyncio.Semaphore(2)  # one jail per processor of a small machine
@@ -71,11 +71,11 @@ class Layers:
         """Return where the files of a layer are."""
         return self._content.layers / diff_id.removeprefix("sha256:") / "fs"
 
-    def done(self, diff_id: str) -> Done | None:
+    def done(self, diff_id: str) -> LayerMark | None:
         """Return what is known of a usable layer; None = it has to be unpacked."""
         home = self.directory(diff_id).parent
         try:
-            done = Done(**json.loads((home / "done").read_bytes()))
+            done = LayerMark(**json.loads((home / "done").read_bytes()))
         except (FileNotFoundError, ValueError, TypeError):
             return None
         if done.boot not in ("", self._boot) or not (home / "fs").is_dir():
@@ -124,7 +124,7 @@ class Layers:
                 f"layer {digest[:19]} holds other files than the image's config promises "
                 f"({found[:19]} instead of {diff_id[:19]})"
             )
-        done = Done(
+        done = LayerMark(
             bytes=int(str(result["bytes"])),
             inodes=int(str(result["inodes"])),
             opaque_root=result["opaque_root"] is True,

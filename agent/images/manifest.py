@@ -9,14 +9,16 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
+from agent.errors import Refusal
 from agent.images.reference import check_digest
-from agent.parts import ImageConfig, Refusal
+from agent.vocabulary import ImageConfig
 from specs.stack import Healthcheck
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 MAX_MANIFEST: Final = 4 * 1024 * 1024
 MAX_CONFIG: Final = 8 * 1024 * 1024
@@ -56,6 +58,14 @@ class Blob:
     digest: str
     size: int
     media_type: str = ""
+
+
+class BlobSource(Protocol):
+    """Whoever gives an image's blobs: a registry, buildah's storage, another node."""
+
+    async def get(self, blob: Blob, path: Path) -> None:
+        """Write a blob to ``path``, whole. The bytes are not trusted; the store hashes them."""
+        ...
 
 
 def docker_type(media_type: str) -> str:
@@ -163,7 +173,7 @@ def _index(entries: Any) -> Index:
 
 
 @dataclass(frozen=True, slots=True)
-class Config:
+class ImageDocument:
     """An image config: what containers are told, and the layers' uncompressed digests."""
 
     image: ImageConfig
@@ -172,7 +182,7 @@ class Config:
     platform: str
 
 
-def parse_config(data: bytes, digest: str, layers: int) -> Config:
+def parse_config(data: bytes, digest: str, layers: int) -> ImageDocument:
     """Read an image config; ``digest`` is its manifest's. Raises Refusal."""
     value = _load(data, "config", MAX_CONFIG)
     rootfs = value.get("rootfs")
@@ -187,7 +197,7 @@ def parse_config(data: bytes, digest: str, layers: int) -> Config:
     if not isinstance(run, dict):
         raise Refusal("the image's config is malformed")
     created = value.get("created")
-    return Config(
+    return ImageDocument(
         image=ImageConfig(
             digest=digest,
             entrypoint=_strings(run, "Entrypoint"),

@@ -20,7 +20,7 @@ _GZIP: Final = b"\x1f\x8b"
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 
 
-class Stop(Exception):
+class Halt(Exception):
     """Unpacking ends here. ``kind``: refused (the archive's fault) or space (the disk's)."""
 
     def __init__(self, kind: str, message: str) -> None:
@@ -42,14 +42,14 @@ class Budget:
     def inode(self) -> None:
         self.inodes += 1
         if self.inodes > self.limits["inodes"]:
-            raise Stop("refused", f"it holds more than {self.limits['inodes']} files")
+            raise Halt("refused", f"it holds more than {self.limits['inodes']} files")
         if self.inodes % 4096 == 0:
             self.look()
 
     def data(self, count: int) -> None:
         self.bytes += count
         if self.bytes > self.limits["bytes"]:
-            raise Stop("refused", f"it unpacks to more than {self.limits['bytes']} bytes")
+            raise Halt("refused", f"it unpacks to more than {self.limits['bytes']} bytes")
         if self.bytes >= self._look_at:
             self._look_at = self.bytes + _CHUNK
             self.look()
@@ -59,21 +59,21 @@ class Budget:
         self.compressed += compressed
         self.expanded += expanded
         if self.expanded > self.limits["bytes"] + self.limits["bytes"] // 8 + (1 << 30):
-            raise Stop("refused", f"it expands to more than {self.limits['bytes']} bytes")
+            raise Halt("refused", f"it expands to more than {self.limits['bytes']} bytes")
         free, ratio = self.limits["ratio_free"], self.limits["ratio"]
         if self.expanded > free and self.expanded > ratio * self.compressed:
-            raise Stop("refused", f"it expands more than {ratio} times: a decompression bomb")
+            raise Halt("refused", f"it expands more than {ratio} times: a decompression bomb")
 
     def look(self) -> None:
         """Leave the node its floor of free space."""
         room = os.statvfs("/")
         if room.f_bavail * room.f_frsize < self.limits["floor"]:
-            raise Stop("space", "the disk is nearly full")
+            raise Halt("space", "the disk is nearly full")
         if room.f_files and room.f_favail < 1024:
-            raise Stop("space", "the disk is nearly out of inodes")
+            raise Halt("space", "the disk is nearly out of inodes")
 
 
-class Source:
+class BlobStream:
     """The blob read, decompressed and hashed by two threads; the main one unpacks.
 
     zlib, hashlib and zstd let go of the interpreter lock for large buffers, so the three

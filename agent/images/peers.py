@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING, Final
 import aiohttp
 from aiohttp import web
 
+from agent.errors import Later
 from agent.images.manifest import MAX_MANIFEST
 from agent.images.reference import DIGEST
-from agent.parts import Later
 from specs.wire import BLOB_PORT
 
 if TYPE_CHECKING:
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.identity import Identity
-    from agent.images.content import Content
+    from agent.images.content import ImageFiles
     from agent.images.manifest import Blob
     from specs.wire import NodeSelf, Peer
 
@@ -50,7 +50,7 @@ _MEDIA: Final = re.compile(r"^application/[A-Za-z0-9.+-]+$")
 class PeerImages:
     """Serves this node's blobs and fetches from the other nodes."""
 
-    def __init__(self, content: Content, identity: Identity) -> None:
+    def __init__(self, content: ImageFiles, identity: Identity) -> None:
         self._content = content
         self._identity = identity
         self._peers: dict[str, Peer] = {}
@@ -239,7 +239,7 @@ class PeerImages:
 
 
 class PeerSource:
-    """Blobs from any of the peers that have the image (agent.images.proxy.Source's shape)."""
+    """Blobs from any of the peers that have the image (a BlobSource)."""
 
     def __init__(self, images: PeerImages, peers: tuple[Peer, ...]) -> None:
         self._images = images

@@ -17,7 +17,7 @@ import socket
 import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.parts import Later
+from agent.errors import Later
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -111,7 +111,7 @@ def _copy(fd: int, path: Path, blob: Blob) -> None:
                 view = view[file.write(view) :]
 
 
-class Source:
+class ProxySource:
     """A pool of sessions on one image."""
 
     def __init__(
@@ -188,14 +188,14 @@ async def opened(
     image: str,
     environment: Mapping[str, str],
     explain: Callable[[str], Exception],
-) -> AsyncIterator[Source]:
+) -> AsyncIterator[ProxySource]:
     """Open ``image`` (transport:reference) for as long as the block runs."""
     # skopeo is killed at the end and would leave its temporary folders in /var/tmp
     # (it does not look at TMPDIR).
     with tempfile.TemporaryDirectory(prefix="corral-") as scratch:
         at = command.index("skopeo") + 1
         own = [*command[:at], "--tmpdir", scratch, *command[at:]]
-        source = Source(own, image, environment, explain)
+        source = ProxySource(own, image, environment, explain)
         try:
             yield source
         finally:

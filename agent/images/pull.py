@@ -14,9 +14,9 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Final
 
+from agent.errors import Later, Refusal
 from agent.images.manifest import MAX_MANIFEST
-from agent.images.proxy import Source, opened
-from agent.parts import Later, Refusal
+from agent.images.proxy import ProxySource, opened
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -127,7 +127,7 @@ class Registry:
             raise Refusal(f"image {reference.familiar}: its manifest is larger than 4 MiB")
         return out
 
-    def source(self, reference: Reference, digest: str) -> AbstractAsyncContextManager[Source]:
+    def source(self, reference: Reference, digest: str) -> AbstractAsyncContextManager[ProxySource]:
         """Open one platform's image for fetching single blobs."""
         return opened(
             ["skopeo", "--insecure-policy", PROXY, *self._options(reference)],

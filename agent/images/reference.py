@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final
 
-from agent.parts import Refusal
+from agent.errors import Refusal
 
 DIGEST: Final = re.compile(r"sha256:[0-9a-f]{64}")
 _DOMAIN = r"(?:[a-zA-Z0-9](?:[a-zA-Z0-9-]*[a-zA-Z0-9])?)"

@@ -14,14 +14,14 @@ import stat
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
-from agent.images.content import Content, remove_tree, write_atomically
+from agent.errors import Later, Refusal
+from agent.images.content import ImageFiles, remove_tree, write_atomically
 from agent.linux import calls as kernel
-from agent.parts import Later, Refusal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from agent.images.layers import Layers
+    from agent.images.layers import LayerStore
 
 _PAGE: Final = 4096
 # Directories the runtime mounts on first; a link here would lead its mounts elsewhere.
@@ -31,7 +31,7 @@ _MUST_BE_REAL: Final = ("dev", "proc", "sys")
 class RootFs:
     """Mounts the merged roots of one store below ``run_dir``."""
 
-    def __init__(self, content: Content, layers: Layers, run_dir: Path) -> None:
+    def __init__(self, content: ImageFiles, layers: LayerStore, run_dir: Path) -> None:
         self._content = content
         self._layers = layers
         self._mounts = run_dir / "rootfs"

@@ -1,4 +1,4 @@
-"""The node's images: the store the runner and the agent's API talk to (agent.parts.Images).
+"""The node's images: the store the runner and the agent's API talk to (agent.tasks.effects.Images).
 
 An image is complete when its record is written, which happens last: manifest, config and
 layers are all there, every digest checked. ``ensure`` of a complete image touches no
@@ -18,11 +18,12 @@ import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
+from agent.errors import Later, Refusal
 from agent.identity import Identity
 from agent.images.build import Builder
 from agent.images.collect import collect
-from agent.images.content import Content, Record, Ref, hash_file
-from agent.images.layers import DamagedBlob, Layers, Limits
+from agent.images.content import ImageFiles, ImageRecord, Ref, hash_file
+from agent.images.layers import DamagedBlob, LayerStore, UnpackLimits
 from agent.images.manifest import (
     MAX_CONFIG,
     MAX_MANIFEST,
@@ -30,18 +31,18 @@ from agent.images.manifest import (
     OCI_LAYER,
     OCI_MANIFEST,
     Blob,
-    Config,
+    BlobSource,
+    ImageDocument,
     Index,
     Manifest,
     host_platform,
     parse_config,
     parse_manifest,
 )
-from agent.images.peers import PeerImages, PeerSource
+from agent.images.peers import PeerImages
 from agent.images.pull import Registry
 from agent.images.reference import Reference, check_digest, parse
 from agent.images.rootfs import RootFs
-from agent.parts import ImageConfig, Later, Refusal
 from specs.base import canonical_json
 from specs.wire import ImageInfo, ResolvedImage
 
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from pathlib import Path
 
-    from agent.images.proxy import Source
+    from agent.vocabulary import ImageConfig
     from specs.wire import BuildEvent, BuildImage, ResolveImage
 
 log = logging.getLogger(__name__)
@@ -68,11 +69,11 @@ class ImageStore:
         state_dir: Path,
         run_dir: Path,
         *,
-        limits: Limits | None = None,
+        limits: UnpackLimits | None = None,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        self.content = Content(state_dir / "images")
-        self.layers = Layers(self.content, limits or Limits())
+        self.content = ImageFiles(state_dir / "images")
+        self.layers = LayerStore(self.content, limits or UnpackLimits())
         self.rootfs = RootFs(self.content, self.layers, run_dir)
         self.environment = dict(os.environ if environment is None else environment)
         self.registry = Registry(self.environment)
@@ -227,7 +228,7 @@ class ImageStore:
             }
         )
 
-    async def adopt(self, manifest: bytes, name: str, origin: str, source: Source) -> str:
+    async def adopt(self, manifest: bytes, name: str, origin: str, source: BlobSource) -> str:
         """Take over an image whose blobs ``source`` has, and name it; returns its digest."""
         with self.content.using(), self.content.stage() as stage:
             digest = self.content.put_blob(manifest)
@@ -261,7 +262,7 @@ class ImageStore:
         ref = self.content.ref(reference.name)
         return ref.digest if ref else ""
 
-    def _complete(self, digest: str) -> Record | None:
+    def _complete(self, digest: str) -> ImageRecord | None:
         """Return the image's record while every one of its layers is usable."""
         record = self.content.record(digest)
         if record and all(self.layers.done(diff_id) for diff_id in record.diff_ids):
@@ -369,7 +370,7 @@ class ImageStore:
         digest: str,
         own: str,
         stage: Path | None = None,
-        source: Source | PeerSource | None = None,
+        source: BlobSource | None = None,
     ) -> None:
         """Verify and unpack everything the manifest ``own`` names, then write the record.
 
@@ -390,7 +391,7 @@ class ImageStore:
         self.rootfs.check(config.diff_ids)
         done = [self.layers.done(diff_id) for diff_id in set(config.diff_ids)]
         self.content.set_record(
-            Record(
+            ImageRecord(
                 digest=digest,
                 manifest=own,
                 config=parsed.config.digest,
@@ -410,8 +411,8 @@ class ImageStore:
             log.warning("layers could not be written to disk", extra={"error": str(error)})
 
     async def _stored_config(
-        self, manifest: Manifest, own: str, stage: Path | None, source: Source | PeerSource | None
-    ) -> Config:
+        self, manifest: Manifest, own: str, stage: Path | None, source: BlobSource | None
+    ) -> ImageDocument:
         blob = manifest.config
         if blob.size > MAX_CONFIG:
             raise Refusal(f"the image's config has {blob.size} bytes; the limit is {MAX_CONFIG}")
@@ -430,7 +431,7 @@ class ImageStore:
         return parse_config(data, own, len(manifest.layers))
 
     async def _layer(
-        self, blob: Blob, diff_id: str, stage: Path | None, source: Source | PeerSource | None
+        self, blob: Blob, diff_id: str, stage: Path | None, source: BlobSource | None
     ) -> None:
         """Make one layer usable and its blob verified and stored, hashing each byte once."""
         stored = self.content.blob(blob.digest)

@@ -26,7 +26,7 @@ class BadArchive(Exception):
     """The bytes are not a tar archive this parser accepts; the message is for users."""
 
 
-class Entry:
+class TarEntry:
     """One member. ``kind`` is the tar type flag with every regular file as ``0``.
 
     ``size`` counts bytes in the archive; ``real_size`` what the file will be; they differ
@@ -147,7 +147,7 @@ class TarStream:
         self._left = 0  # bytes of the present entry's data not yet read
         self._pad = 0
 
-    def __iter__(self) -> Iterator[Entry]:
+    def __iter__(self) -> Iterator[TarEntry]:
         pax: list[tuple[bytes, bytes]] = []
         long_name = long_link = None
         while True:
@@ -237,7 +237,7 @@ class TarStream:
             self._at += step
             left -= step
 
-    def _body(self, entry: Entry, limit: int) -> bytes:
+    def _body(self, entry: TarEntry, limit: int) -> bytes:
         if entry.size > limit:
             raise BadArchive(f"an extended header has {entry.size} bytes; the limit is {limit}")
         self._left = 0
@@ -245,7 +245,7 @@ class TarStream:
         self._pad = -entry.size % BLOCK
         return data
 
-    def _header(self, block: bytes) -> Entry:
+    def _header(self, block: bytes) -> TarEntry:
         stored = _number(block[148:156])
         rest = block[:148] + block[156:]
         if sum(rest) + 256 != stored:
@@ -255,7 +255,7 @@ class TarStream:
         kind = block[156]
         if kind in (0, 0x37):  # NUL and 7 mean a regular file
             kind = 0x30
-        entry = Entry(_text(block[:100]), kind, _number(block[124:136]))
+        entry = TarEntry(_text(block[:100]), kind, _number(block[124:136]))
         entry.mode = _number(block[100:108]) & 0o7777
         entry.uid = _number(block[108:116])
         entry.gid = _number(block[116:124])
@@ -269,7 +269,7 @@ class TarStream:
             entry.major, entry.minor = _number(block[329:337]), _number(block[337:345])
         return entry
 
-    def _finish(self, entry: Entry, block: bytes, pax: list[tuple[bytes, bytes]]) -> None:
+    def _finish(self, entry: TarEntry, block: bytes, pax: list[tuple[bytes, bytes]]) -> None:
         """Apply pax records, settle size and sparse map, and arm the data reader."""
         sparse: dict[bytes, bytes] = {}
         offsets: list[int] = []
@@ -296,7 +296,7 @@ class TarStream:
         elif sparse or offsets:
             self._pax_sparse(entry, sparse, list(zip(offsets, lengths, strict=False)))
 
-    def _old_sparse(self, entry: Entry, block: bytes) -> None:
+    def _old_sparse(self, entry: TarEntry, block: bytes) -> None:
         fragments: list[tuple[int, int]] = []
         table, more = block[386:482], block[482]
         self._left = 0  # the extension blocks come before the data
@@ -315,7 +315,7 @@ class TarStream:
         self._set_sparse(entry, fragments)
 
     def _pax_sparse(
-        self, entry: Entry, sparse: dict[bytes, bytes], fragments: list[tuple[int, int]]
+        self, entry: TarEntry, sparse: dict[bytes, bytes], fragments: list[tuple[int, int]]
     ) -> None:
         if entry.kind != 0x30:
             raise BadArchive("a sparse map on something that is not a file")
@@ -331,7 +331,7 @@ class TarStream:
             fragments = list(zip(numbers[::2], numbers[1::2], strict=False))
         self._set_sparse(entry, fragments)
 
-    def _sparse_from_data(self, entry: Entry) -> list[tuple[int, int]]:
+    def _sparse_from_data(self, entry: TarEntry) -> list[tuple[int, int]]:
         """Read the map of format 1.0: decimal lines in whole blocks before the data."""
         padding, size = self._pad, entry.size
         text = b""
@@ -350,7 +350,7 @@ class TarStream:
         return list(zip(numbers[::2], numbers[1::2], strict=False))
 
     @staticmethod
-    def _set_sparse(entry: Entry, fragments: list[tuple[int, int]]) -> None:
+    def _set_sparse(entry: TarEntry, fragments: list[tuple[int, int]]) -> None:
         end = total = 0
         for offset, length in fragments:
             if offset < end:
@@ -362,7 +362,7 @@ class TarStream:
         entry.sparse = fragments
 
 
-def _apply(entry: Entry, key: bytes, value: bytes) -> None:
+def _apply(entry: TarEntry, key: bytes, value: bytes) -> None:
     match key:
         case b"path":
             entry.name = _text(value)

@@ -20,8 +20,8 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
-from agent.images.packed import Budget, Source, Stop
-from agent.images.tarstream import BadArchive, Entry, TarStream
+from agent.images.packed import BlobStream, Budget, Halt
+from agent.images.tarstream import BadArchive, TarEntry, TarStream
 from agent.linux import calls as kernel
 
 if TYPE_CHECKING:
@@ -51,14 +51,14 @@ def clean(name: bytes) -> list[bytes]:
             continue
         if part == b"..":
             if not parts:
-                raise Stop("refused", f"the name {_shown(name)} leads out of the layer")
+                raise Halt("refused", f"the name {_shown(name)} leads out of the layer")
             parts.pop()
             continue
         if b"\0" in part:
-            raise Stop("refused", f"the name {_shown(name)} holds a zero byte")
+            raise Halt("refused", f"the name {_shown(name)} holds a zero byte")
         parts.append(part)
     if len(parts) > _MAX_DEPTH:
-        raise Stop("refused", f"the name {_shown(name)} is nested too deeply")
+        raise Halt("refused", f"the name {_shown(name)} is nested too deeply")
     return parts
 
 
@@ -71,7 +71,7 @@ class Layer:
         self._hidden: set[bytes] = set()  # paths with a whiteout in this layer
         self.skipped = 0
         self.opaque_root = False
-        self._make: dict[int, Callable[[Entry, bytes], None]] = {
+        self._make: dict[int, Callable[[TarEntry, bytes], None]] = {
             0x31: self._hard_link,
             0x32: self._symlink,
             0x33: self._node,
@@ -80,7 +80,7 @@ class Layer:
             0x36: self._fifo,
         }
 
-    def add(self, entry: Entry, stream: TarStream) -> None:
+    def add(self, entry: TarEntry, stream: TarStream) -> None:
         parts = clean(entry.name)
         if not parts:
             if entry.kind == 0x35:
@@ -94,7 +94,7 @@ class Layer:
             if part.startswith(_WHITEOUT):
                 if part.startswith(b".wh..wh."):  # aufs's own bookkeeping
                     return
-                raise Stop("refused", f"{_shown(entry.name)} lies below a whiteout")
+                raise Halt("refused", f"{_shown(entry.name)} lies below a whiteout")
         path = b"/" + b"/".join(parts)
         self._budget.inode()
         if entry.kind == 0x30:
@@ -102,7 +102,7 @@ class Layer:
             return
         make = self._make.get(entry.kind)
         if make is None:
-            raise Stop("refused", f"{_shown(entry.name)} is of the unknown type {entry.kind:#x}")
+            raise Halt("refused", f"{_shown(entry.name)} is of the unknown type {entry.kind:#x}")
         make(entry, path)
 
     def finish(self) -> None:
@@ -124,7 +124,7 @@ class Layer:
                 continue
             except FileExistsError:
                 if not os.path.isdir(parent):  # noqa: PTH112 - bytes paths
-                    raise Stop("refused", f"{_shown(parent)} is not a directory") from None
+                    raise Halt("refused", f"{_shown(parent)} is not a directory") from None
             parent = waiting.pop() if waiting else b""
 
     def _create(self, path: bytes, make: Callable[[], Any]) -> Any:
@@ -146,7 +146,7 @@ class Layer:
         except FileNotFoundError:
             pass
 
-    def _file(self, entry: Entry, path: bytes, stream: TarStream) -> None:
+    def _file(self, entry: TarEntry, path: bytes, stream: TarStream) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         mode = entry.mode & 0o777
         try:
@@ -169,7 +169,7 @@ class Layer:
         finally:
             os.close(fd)
 
-    def _sparse(self, entry: Entry, fd: int, stream: TarStream) -> None:
+    def _sparse(self, entry: TarEntry, fd: int, stream: TarStream) -> None:
         # Holes cost no disk here, but a copy of the file elsewhere may: the length counts.
         self._budget.data(entry.real_size)
         os.ftruncate(fd, entry.real_size)
@@ -185,7 +185,7 @@ class Layer:
                 _write(fd, part)
                 offset, left, piece = offset + len(part), left - len(part), piece[len(part) :]
 
-    def _directory(self, entry: Entry, path: bytes) -> None:
+    def _directory(self, entry: TarEntry, path: bytes) -> None:
         opaque = path in self._hidden
         try:
             os.mkdir(path, 0o700)  # noqa: PTH102 - bytes paths
@@ -198,22 +198,22 @@ class Layer:
         if opaque:
             self._set_opaque(path)
 
-    def _symlink(self, entry: Entry, path: bytes) -> None:
+    def _symlink(self, entry: TarEntry, path: bytes) -> None:
         self._create(path, lambda: os.symlink(entry.link, path))  # noqa: PTH211 - bytes paths
         self._dress(entry, path, link=True)
 
-    def _hard_link(self, entry: Entry, path: bytes) -> None:
+    def _hard_link(self, entry: TarEntry, path: bytes) -> None:
         target = b"/" + b"/".join(clean(entry.link))
         if target == path:
             return
         try:
             self._create(path, lambda: os.link(target, path, follow_symlinks=False))
         except FileNotFoundError:
-            raise Stop(
+            raise Halt(
                 "refused", f"{_shown(entry.name)} links to {_shown(entry.link)}, which is not there"
             ) from None
 
-    def _node(self, entry: Entry, path: bytes) -> None:
+    def _node(self, entry: TarEntry, path: bytes) -> None:
         if (entry.major, entry.minor) not in _DEVICES or entry.kind != 0x33:
             self.skipped += 1
             return
@@ -221,11 +221,11 @@ class Layer:
         self._create(path, lambda: os.mknod(path, stat.S_IFCHR | entry.mode & 0o777, device))
         self._dress(entry, path)
 
-    def _fifo(self, entry: Entry, path: bytes) -> None:
+    def _fifo(self, entry: TarEntry, path: bytes) -> None:
         self._create(path, lambda: os.mkfifo(path, entry.mode & 0o777))
         self._dress(entry, path)
 
-    def _dress(self, entry: Entry, path: bytes, *, link: bool = False) -> None:
+    def _dress(self, entry: TarEntry, path: bytes, *, link: bool = False) -> None:
         os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
         if not link:
             # Not a link here: it was made just now, or lstat said directory.
@@ -237,7 +237,7 @@ class Layer:
         else:
             os.utime(path, ns=(entry.mtime_ns, entry.mtime_ns), follow_symlinks=False)
 
-    def _attributes(self, entry: Entry, where: int | bytes) -> None:
+    def _attributes(self, entry: TarEntry, where: int | bytes) -> None:
         """Set file capabilities and user attributes; overlay's own never come from a layer."""
         for name, value in (entry.xattrs or {}).items():
             if name != "security.capability" and (
@@ -272,7 +272,7 @@ class Layer:
             return  # aufs's own bookkeeping
         name = last[len(_WHITEOUT) :]
         if name in (b"", b".", b".."):
-            raise Stop("refused", f"{_shown(last)} is not a valid whiteout")
+            raise Halt("refused", f"{_shown(last)} is not a valid whiteout")
         path = parent.rstrip(b"/") + b"/" + name
         self._budget.inode()
         self._hidden.add(path)
@@ -324,7 +324,7 @@ def _jail(directory: str, limits: dict[str, int]) -> None:
 
 def _explain(error: Exception) -> dict[str, Any]:
     match error:
-        case Stop():
+        case Halt():
             return {"error": str(error), "kind": error.kind}
         case BadArchive():
             return {"error": str(error), "kind": "refused"}
@@ -344,7 +344,7 @@ def main(directory: str, limits: dict[str, int]) -> NoReturn:
     from backports import zstd  # noqa: PLC0415 - before the pivot, only in this process
 
     budget = Budget(limits)
-    source = Source(0, zstd, budget)
+    source = BlobStream(0, zstd, budget)
     try:
         _jail(directory, limits)
         source.start()

@@ -21,6 +21,7 @@ from agent.network.plan import DEVICE_CONF, LinkPlan, TaskPlan, container_routes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agent.linux.netlink import Message
     from specs.stack import TaskSpec
 
 # Resolved in the calling thread's network namespace.
@@ -60,7 +61,7 @@ def _make_links(
     plan: TaskPlan, namespace: int, host: netlink.Netlink, *, present: set[str], source: str
 ) -> None:
     there = host.links() if present else {}
-    batch: list[messages.Message] = []
+    batch: list[Message] = []
     for link in plan.links:
         if link.name in present and link.host in there:
             if not there[link.host].up:
@@ -82,7 +83,7 @@ def _make_links(
     host.run(batch)
 
 
-def _veth(link: LinkPlan, namespace: int) -> messages.Message:
+def _veth(link: LinkPlan, namespace: int) -> Message:
     return messages.veth(
         name=link.host,
         mac=names.HOST_MAC,

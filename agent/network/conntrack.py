@@ -15,17 +15,22 @@ from dataclasses import dataclass
 from ipaddress import IPv4Address
 from typing import TYPE_CHECKING
 
-from agent.network.messages import parse_attrs
+from agent.linux.netlink import NETLINK_NETFILTER, Message, NetlinkSocket, nest, parse_attrs
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from agent.network.rules import Ruleset
 
-_NETFILTER = 12
-_CT_GET = (1 << 8) | 1
-_CT_DELETE = (1 << 8) | 2
-_UDP = 17
+# linux/netfilter/nfnetlink_conntrack.h
+_NFNL_SUBSYS_CTNETLINK = 1
+_CT_GET = _NFNL_SUBSYS_CTNETLINK << 8 | 1  # IPCTNL_MSG_CT_GET
+_CT_DELETE = _NFNL_SUBSYS_CTNETLINK << 8 | 2
+_CTA_TUPLE_ORIG, _CTA_TUPLE_REPLY = 1, 2
+_CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
+_CTA_IP_V4_SRC, _CTA_IP_V4_DST = 1, 2
+_CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 3
+_IPV4 = struct.pack("=BBH", socket.AF_INET, 0, 0)  # nfgenmsg
 
 
 @dataclass(frozen=True)
@@ -73,55 +78,38 @@ def stale(old: Ruleset | None, new: Ruleset) -> Stale:
 
 def delete(wanted: Stale) -> int:
     """Delete the stale UDP flows and return how many there were."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as link:
-        link.settimeout(10.0)
-        link.bind((0, 0))
-        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 22)
+    with NetlinkSocket(NETLINK_NETFILTER, buffer=1 << 22) as link:
         doomed = [
             original
             for original, destination, port, answering in _flows(link)
             if wanted.covers(destination, port, answering)
         ]
-        for number, original in enumerate(doomed):
-            body = struct.pack("=BBH", socket.AF_INET, 0, 0) + _attr(1 | 0x8000, original)
-            head = struct.pack("=IHHII", 16 + len(body), _CT_DELETE, 0x5, 1000 + number, 0)
-            link.send(head + body)
-            code = -struct.unpack_from("=i", link.recv(4096), 16)[0]
-            if code not in (0, errno.ENOENT):  # it ended by itself meanwhile
-                raise OSError(code, "delete connection tracking entry")
+        link.run([_forget(original) for original in doomed])
         return len(doomed)
 
 
-def _flows(link: socket.socket) -> Iterator[tuple[bytes, str, int, str]]:
+def _forget(original: bytes) -> Message:
+    body = _IPV4 + nest(_CTA_TUPLE_ORIG, original)
+    # It may have ended by itself meanwhile.
+    return Message(_CT_DELETE, 0, body, "delete connection tracking entry", (errno.ENOENT,))
+
+
+def _flows(link: NetlinkSocket) -> Iterator[tuple[bytes, str, int, str]]:
     """Yield (original tuple, destination, port, answering address) of every IPv4 UDP flow."""
-    body = struct.pack("=BBH", socket.AF_INET, 0, 0)
-    link.send(struct.pack("=IHHII", 20, _CT_GET, 0x301, 1, 0) + body)
-    while True:
-        data = link.recv(1 << 17)
-        offset = 0
-        while offset + 16 <= len(data):
-            length, kind = struct.unpack_from("=IH", data, offset)
-            if kind == 3:
-                return
-            if kind == 2:
-                raise OSError("connection tracking table cannot be read")
-            attrs = parse_attrs(data[offset + 20 : offset + length])
-            offset += (length + 3) & ~3
-            original = attrs.get(1, b"")
-            way = parse_attrs(original)
-            proto = parse_attrs(way.get(2, b""))
-            if proto.get(1, b"\0")[0] != _UDP:
-                continue
-            back = parse_attrs(parse_attrs(attrs.get(2, b"")).get(1, b""))
-            there = parse_attrs(way.get(1, b""))
-            port = struct.unpack("!H", proto.get(3, b"\0\0"))[0]
-            yield (
-                original,
-                str(IPv4Address(there[2])),
-                port,
-                str(IPv4Address(back[1])),
-            )
-
-
-def _attr(kind: int, value: bytes) -> bytes:
-    return struct.pack("=HH", 4 + len(value), kind) + value + b"\0" * (-len(value) % 4)
+    for found in link.stream(_CT_GET, _IPV4):
+        attrs = parse_attrs(found, len(_IPV4))
+        original = attrs.get(_CTA_TUPLE_ORIG, b"")
+        way = parse_attrs(original)
+        proto = parse_attrs(way.get(_CTA_TUPLE_PROTO, b""))
+        if proto.get(_CTA_PROTO_NUM, b"\0")[0] != socket.IPPROTO_UDP:
+            continue
+        reply = parse_attrs(attrs.get(_CTA_TUPLE_REPLY, b""))
+        back = parse_attrs(reply.get(_CTA_TUPLE_IP, b""))
+        there = parse_attrs(way.get(_CTA_TUPLE_IP, b""))
+        port = struct.unpack("!H", proto.get(_CTA_PROTO_DST_PORT, b"\0\0"))[0]
+        yield (
+            original,
+            str(IPv4Address(there[_CTA_IP_V4_DST])),
+            port,
+            str(IPv4Address(back[_CTA_IP_V4_SRC])),
+        )

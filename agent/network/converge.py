@@ -12,33 +12,35 @@ from dataclasses import dataclass
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
+from agent.linux import rtnetlink as rt
 from agent.network import messages, names, netlink
 from agent.network.plan import DEVICE_CONF, HostPlan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agent.linux.netlink import Message
     from agent.network.objects import Link
     from agent.network.overlay import VxlanPlan
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class KernelState:
     """What one look at the kernel gave."""
 
     links: Mapping[str, Link]
     addresses: frozenset[tuple[str, str]]
 
 
-def look(host: netlink.Netlink) -> Found:
+def look(host: netlink.Netlink) -> KernelState:
     """Return the devices and addresses of the node."""
     links = host.links()
     by_index = {link.index: name for name, link in links.items()}
     addresses = frozenset((by_index.get(i, ""), cidr) for i, cidr in host.addresses())
-    return Found(links, addresses)
+    return KernelState(links, addresses)
 
 
-def underlay_mtu(found: Found, underlay: str) -> int:
+def underlay_mtu(found: KernelState, underlay: str) -> int:
     """Return the MTU of the device that holds the underlay address (1500 if none does)."""
     for dev, cidr in found.addresses:
         if underlay and cidr.partition("/")[0] == underlay and dev in found.links:
@@ -51,14 +53,14 @@ def underlay_mtu(found: Found, underlay: str) -> int:
     return min([1500, *physical])
 
 
-def veths(found: Found) -> frozenset[str]:
+def veths(found: KernelState) -> frozenset[str]:
     """Return the host ends of tasks' links that are there and up."""
     return frozenset(
         name for name, link in found.links.items() if name.startswith(names.VETH_PREFIX) and link.up
     )
 
 
-def converge(plan: HostPlan, found: Found, host: netlink.Netlink) -> list[str]:
+def converge(plan: HostPlan, found: KernelState, host: netlink.Netlink) -> list[str]:
     """Make the kernel match; return one line for each thing that had to be put right."""
     changed = _device(plan, found, host)
     if changed:
@@ -70,7 +72,7 @@ def converge(plan: HostPlan, found: Found, host: netlink.Netlink) -> list[str]:
         for number, name in by_index.items()
         if name == names.VXLAN or name.startswith(names.VETH_PREFIX)
     }
-    batch: list[messages.Message] = []
+    batch: list[Message] = []
     have_addresses = {cidr for dev, cidr in found.addresses if dev == names.VXLAN}
     want_addresses = {a.cidr for a in plan.addresses}
     batch += [
@@ -107,7 +109,7 @@ def converge(plan: HostPlan, found: Found, host: netlink.Netlink) -> list[str]:
     return changed + [message.what for message in batch]
 
 
-def _device(plan: HostPlan, found: Found, host: netlink.Netlink) -> list[str]:
+def _device(plan: HostPlan, found: KernelState, host: netlink.Netlink) -> list[str]:
     """Make, remake or remove the VXLAN device."""
     link = found.links.get(names.VXLAN)
     if plan.vxlan is None:
@@ -146,7 +148,7 @@ def _same(plan: VxlanPlan, link: Link) -> bool:
     return (
         link.kind == "vxlan"
         and link.mac == plan.mac
-        and link.data.get(1) == struct.pack("=I", names.VNI)
-        and link.data.get(17 if local.version == 6 else 4) == local.packed
-        and link.data.get(7) == b"\0"
+        and link.data.get(rt.IFLA_VXLAN_ID) == struct.pack("=I", names.VNI)
+        and link.data.get(messages.vxlan_local(plan.local)) == local.packed
+        and link.data.get(rt.IFLA_VXLAN_LEARNING) == b"\0"
     )

@@ -11,18 +11,20 @@ from __future__ import annotations
 import hashlib
 import logging
 import shutil
-import socket
-import struct
 import subprocess
 
+from agent.linux.netlink import NETLINK_NETFILTER, NetlinkSocket, parse_attrs
 from agent.network import names
 from agent.network.rules import Ruleset, change, full
 
 log = logging.getLogger(__name__)
 
 _TIMEOUT = 30.0  # a full load of 1,000 services takes 0.3 s; a hung nft must not hang us
-_NETFILTER = 12
-_GETGEN = (10 << 8) | 16  # NFNL_SUBSYS_NFTABLES, NFT_MSG_GETGEN
+# linux/netfilter/nf_tables.h
+_NFNL_SUBSYS_NFTABLES = 10
+_NEWGEN = _NFNL_SUBSYS_NFTABLES << 8 | 15  # NFT_MSG_NEWGEN
+_GETGEN = _NFNL_SUBSYS_NFTABLES << 8 | 16
+_NFTA_GEN_ID = 1
 
 
 class NftFailed(Exception):
@@ -53,16 +55,11 @@ def run(*arguments: str, script: str | None = None) -> str:
 
 def generation() -> int:
     """Return the number the kernel raises at every nftables transaction of this namespace."""
-    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, _NETFILTER) as link:
-        link.settimeout(5.0)
-        link.bind((0, 0))
-        link.send(struct.pack("=IHHII", 20, _GETGEN, 1, 1, 0) + b"\0\0\0\0")
-        data = link.recv(4096)
-    kind = struct.unpack_from("=H", data, 4)[0]
-    if kind != (10 << 8) | 15:
+    with NetlinkSocket(NETLINK_NETFILTER) as link:
+        kind, body = link.ask(_GETGEN, b"\0\0\0\0", "ask for nftables' generation")
+    if kind != _NEWGEN:
         raise OSError("no nftables generation from the kernel")
-    # nfgenmsg (4 bytes), then NFTA_GEN_ID as the first attribute, big endian.
-    return int(struct.unpack_from("!I", data, 24)[0])
+    return int.from_bytes(parse_attrs(body, 4)[_NFTA_GEN_ID], "big")
 
 
 class Table:

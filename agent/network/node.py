@@ -1,4 +1,4 @@
-"""The node's network: composes plan, rules, kernel and resolver behind agent.parts.Network.
+"""The node's network: composes plan, rules, kernel and resolver (agent.tasks.effects.Networking).
 
 Level-triggered: every apply() hands over the whole wanted state, the newest
 one wins, and what differs in the kernel is put right. Three threads do the
@@ -17,6 +17,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from agent.errors import Later, Refusal
 from agent.network import attach as attaching
 from agent.network import (
     conntrack,
@@ -37,16 +38,16 @@ from agent.network.plan import Wanted, host_plan, task_plan
 from agent.network.ports import PortSockets
 from agent.network.resolver import Resolver, ResolverDown
 from agent.network.rules import owned_elements, port_key, port_targets, ruleset, service_part
-from agent.parts import Attached, Later, Refusal
+from agent.vocabulary import Attachment
 from specs.wire import NodeSelf
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
     from agent.network.rules import Ruleset
     from specs.stack import Port
-    from specs.wire import Assignment, NetworkState, Peer, ServiceEndpoints
+    from specs.wire import Assignment
 
 log = logging.getLogger(__name__)
 
@@ -58,7 +59,7 @@ _NOTHING = Wanted(NodeSelf(node="", name=""), {}, {}, {}, {}, {})
 
 
 class NodeNetwork:
-    """Implements agent.parts.Network on a real kernel."""
+    """Implements agent.tasks.effects.Networking on a real kernel."""
 
     def __init__(
         self, run_dir: Path, state_dir: Path, *, resolv_conf: Path = Path("/etc/resolv.conf")
@@ -97,37 +98,21 @@ class NodeNetwork:
         """Return what people should know now: ports not to be had, foreign firewalls."""
         return (*sorted(self._ports.warnings), *self._foreign)
 
-    @property
-    def held_ports(self) -> frozenset[str]:
-        """Return the ports we hold as "80/tcp", to be left out of the listening facts."""
-        return self._ports.held
-
     async def check_ports(self, ports: Iterable[Port]) -> list[str]:
         """Return a sentence for each published port that is taken on this node."""
         keys = [port_key(port) for port in ports if port.published is not None]
         return await self._in(self._nft, lambda: self._ports.check(keys))
 
-    # --- agent.parts.Network ---
+    # --- agent.tasks.effects.Networking ---
 
-    async def apply(
-        self,
-        *,
-        me: NodeSelf,
-        networks: Mapping[str, NetworkState],
-        services: Mapping[str, ServiceEndpoints],
-        peers: Mapping[str, Peer],
-        assignments: Mapping[str, Assignment],
-        ready: Mapping[str, bool],
-    ) -> None:
+    async def apply(self, wanted: Wanted) -> None:
         """Bring kernel and resolver to this whole state; newer calls overtake waiting ones."""
-        self._wanted = Wanted(
-            me, dict(networks), dict(services), dict(peers), dict(assignments), dict(ready)
-        )
-        for task in assignments:
+        self._wanted = wanted
+        for task in wanted.assignments:
             self._extra.pop(task, None)
         await self._enforce_newest()
 
-    async def attach(self, assignment: Assignment) -> Attached:
+    async def attach(self, assignment: Assignment) -> Attachment:
         """Make the task's namespace, links and resolver."""
         path = self._netns / assignment.id
         mode = assignment.spec.network_mode
@@ -141,7 +126,7 @@ class NodeNetwork:
             raise Later(f"the network of {assignment.name} cannot be made: {error}") from error
         node = _read(self._resolv_conf)
         gateway = self._wanted.me.underlay or self._wanted.gateway
-        return Attached(
+        return Attachment(
             netns=path,
             resolv_conf=files.resolv_conf(assignment, node),
             hosts=files.hosts(assignment, host_gateway=gateway),

@@ -58,7 +58,7 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
-class Address:
+class LinkAddress:
     """An address on a device of ours, with its prefix length."""
 
     dev: str

@@ -12,7 +12,7 @@ from ipaddress import ip_network
 from typing import TYPE_CHECKING
 
 from agent.network import names, overlay
-from agent.network.objects import Address, Neighbour, Route, Rule
+from agent.network.objects import LinkAddress, Neighbour, Route, Rule
 from agent.network.overlay import VxlanPlan
 from specs.states import Desired
 
@@ -76,7 +76,7 @@ class HostPlan:
     """What should be in the node's own namespace, tasks' veths aside."""
 
     vxlan: VxlanPlan | None
-    addresses: frozenset[Address]
+    addresses: frozenset[LinkAddress]
     routes: frozenset[Route]
     neighbours: frozenset[Neighbour]
     rules: frozenset[Rule]
@@ -166,7 +166,7 @@ def host_plan(wanted: Wanted, *, mtu: int, present: frozenset[str]) -> HostPlan:
         rules = overlay.rules(peers)
     return HostPlan(
         VxlanPlan(names.VXLAN, names.overlay_mac(me.overlay), me.underlay, mtu) if joined else None,
-        frozenset({Address(names.VXLAN, f"{me.overlay}/32")} if joined else ()),
+        frozenset({LinkAddress(names.VXLAN, f"{me.overlay}/32")} if joined else ()),
         frozenset(routes),
         frozenset(neighbours),
         frozenset(rules),

@@ -31,11 +31,6 @@ class PortSockets:
         self.refused: dict[PortKey, str] = {}
         self._elsewhere: set[PortKey] = set()  # of addresses this machine does not have
 
-    @property
-    def held(self) -> frozenset[str]:
-        """Return the held ports as "80/tcp": they are ours, not another program's."""
-        return frozenset(f"{key.published}/{key.protocol}" for key in self._held)
-
     def decided(self, key: PortKey) -> bool:
         """Say whether the port has been tried: it is held, or ``refused`` says why not."""
         return key in self._held or key in self.refused

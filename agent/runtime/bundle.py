@@ -3,7 +3,7 @@
 ``agent/tasks/runner.py`` collects what is needed (image, user, root, network, mounts) and
 hands it in; this module knows Docker's default security level and how the keys
 corral honours change it. It never looks at the node: what the node can do comes
-in as :class:`Host`. A key that cannot be honoured raises ``Refusal``.
+in as :class:`NodeTraits`. A key that cannot be honoured raises ``Refusal``.
 
 ociVersion is 1.0.2: crun 1.8 refuses newer ones.
 """
@@ -15,31 +15,18 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
-from agent.parts import Refusal
+from agent.errors import Refusal
 from agent.runtime import seccomp
+from agent.runtime.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
 from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from agent.parts import BoundMount, ImageConfig
+    from agent.vocabulary import BoundMount, ImageConfig
     from specs.stack import TaskSpec
     from specs.wire import Assignment
 
-_DEFAULT = """
-CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET_BIND_SERVICE
-SYS_CHROOT KILL AUDIT_WRITE
-"""
-DEFAULT_CAPABILITIES: Final = frozenset("CAP_" + name for name in _DEFAULT.split())
-# In the kernel's order: the position is the capability's number.
-_ALL = """
-CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE
-NET_BIND_SERVICE NET_BROADCAST NET_ADMIN NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO
-SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME SYS_TTY_CONFIG
-MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM
-BLOCK_SUSPEND AUDIT_READ PERFMON BPF CHECKPOINT_RESTORE
-"""
-ALL_CAPABILITIES: Final = tuple("CAP_" + name for name in _ALL.split())
 MASKED: Final = (
     *("/proc/acpi", "/proc/asound", "/proc/interrupts", "/proc/kcore", "/proc/keys"),
     *("/proc/latency_stats", "/proc/sched_debug", "/proc/scsi", "/proc/timer_list"),
@@ -66,7 +53,7 @@ _DEVICE_RULES: Final[tuple[tuple[str, int | None, int | None], ...]] = (
 
 
 @dataclass(frozen=True)
-class Host:
+class NodeTraits:
     """What this node can do, as far as a bundle depends on it (agent/facts.py probes it)."""
 
     arch: str = "amd64"
@@ -118,14 +105,14 @@ class Inputs:
 
 
 @dataclass(frozen=True)
-class Bundle:
+class OciBundle:
     """``config`` is config.json; ``warnings`` say what was clamped, for people."""
 
     config: dict[str, Any]
     warnings: tuple[str, ...] = ()
 
 
-def build(inputs: Inputs, host: Host) -> Bundle:
+def build(inputs: Inputs, host: NodeTraits) -> OciBundle:
     """Return the task's OCI configuration. Raises Refusal."""
     spec = inputs.assignment.spec
     warnings: list[str] = []
@@ -144,7 +131,7 @@ def build(inputs: Inputs, host: Host) -> Bundle:
         config["annotations"]["org.corral.domainname"] = spec.domainname
     if not spec.privileged and not options.unconfined:
         _filter(config, granted, host)
-    return Bundle(config, tuple(warnings))
+    return OciBundle(config, tuple(warnings))
 
 
 @dataclass(frozen=True)
@@ -183,7 +170,7 @@ def _capability(name: str) -> str:
     return full
 
 
-def capabilities(spec: TaskSpec, host: Host, warnings: list[str]) -> frozenset[str]:
+def capabilities(spec: TaskSpec, host: NodeTraits, warnings: list[str]) -> frozenset[str]:
     """Return the container's capabilities: Docker's 14 with cap_add and cap_drop applied."""
     everything = frozenset(ALL_CAPABILITIES)
     add = {_capability(name) for name in spec.cap_add}
@@ -235,7 +222,7 @@ def environment(spec: TaskSpec, image: ImageConfig, user: User, hostname: str) -
 
 def _process(
     inputs: Inputs,
-    host: Host,
+    host: NodeTraits,
     granted: frozenset[str],
     options: _Options,
     warnings: list[str],
@@ -284,14 +271,14 @@ def working_dir(spec: TaskSpec, image: ImageConfig) -> str:
     return path
 
 
-def _oom_score(wanted: int, host: Host, warnings: list[str]) -> int:
+def _oom_score(wanted: int, host: NodeTraits, warnings: list[str]) -> int:
     if wanted < 0 and "CAP_SYS_RESOURCE" not in host.grantable:
         warnings.append(f"oom_score_adj {wanted} needs CAP_SYS_RESOURCE on this node; 0 is used")
         return 0
     return wanted
 
 
-def _rlimits(spec: TaskSpec, host: Host, warnings: list[str]) -> list[dict[str, Any]]:
+def _rlimits(spec: TaskSpec, host: NodeTraits, warnings: list[str]) -> list[dict[str, Any]]:
     found = []
     for name, limit in sorted(spec.ulimits.items()):
         if name not in _RLIMITS:
@@ -339,7 +326,7 @@ def _mount(target: str, kind: str, source: str, *options: str) -> dict[str, Any]
     return {"destination": target, "type": kind, "source": source, "options": list(options)}
 
 
-def _mounts(inputs: Inputs, host: Host) -> list[dict[str, Any]]:
+def _mounts(inputs: Inputs, host: NodeTraits) -> list[dict[str, Any]]:
     spec = inputs.assignment.spec
     mounts = dict(_base_mounts(spec.shm_size, spec.privileged))
     access = "ro" if spec.read_only else "rw"
@@ -357,7 +344,7 @@ def _mounts(inputs: Inputs, host: Host) -> list[dict[str, Any]]:
     return list(mounts.values())
 
 
-def _linux(inputs: Inputs, host: Host) -> dict[str, Any]:
+def _linux(inputs: Inputs, host: NodeTraits) -> dict[str, Any]:
     spec = inputs.assignment.spec
     namespaces: list[dict[str, str]] = [
         {"type": "pid"},
@@ -451,7 +438,7 @@ def _device_rules(inputs: Inputs) -> list[dict[str, Any]]:
     return rules
 
 
-def _filter(config: dict[str, Any], granted: frozenset[str], host: Host) -> None:
+def _filter(config: dict[str, Any], granted: frozenset[str], host: NodeTraits) -> None:
     config["linux"]["seccomp"] = _profile(granted, host.arch)
     if host.runtime == "crun":
         program = seccomp.compiled(granted, host.arch)

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.runtime.crun import Runtime
-    from agent.tasks.record import Process
+    from agent.vocabulary import Process
 
 CREATE_TIMEOUT = 120.0
 

@@ -14,60 +14,16 @@ import shutil
 import signal
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
 
+from agent.linux import disk
 from agent.runtime import conmon, exits, logs
 from agent.runtime.failure import RuntimeFailure
 
 if TYPE_CHECKING:
     from agent.runtime.crun import Runtime
-    from agent.tasks.lifecycle import Exit
-    from agent.tasks.record import Process
+    from agent.vocabulary import Exit, Process
     from specs.stack import TaskSpec
-
-
-class Containers(Protocol):
-    """What the runner asks of the runtime. Every method may be repeated."""
-
-    def write(self, task: str, config: dict[str, Any]) -> None:
-        """Write the task's bundle."""
-        ...
-
-    async def create(self, task: str, run: int, spec: TaskSpec) -> tuple[Process, Process]:
-        """Create the container; the command does not run yet. Raises RuntimeFailure."""
-        ...
-
-    async def start(self, task: str) -> None:
-        """Let the command run. Raises RuntimeFailure."""
-        ...
-
-    async def state(self, task: str) -> str | None:
-        """Return created, running, stopped; None = the runtime knows no such container."""
-        ...
-
-    async def follow(self, task: str, process: Process, monitor: Process) -> Exit:
-        """Wait for the run's end."""
-        ...
-
-    def send(self, process: Process, number: int) -> bool:
-        """Send a signal; False when the process is gone."""
-        ...
-
-    async def clear(self, task: str) -> None:
-        """Delete the container and every process of it; the bundle stays. Raises RuntimeFailure."""
-        ...
-
-    async def erase(self, task: str) -> None:
-        """Delete everything, the bundle too. Raises RuntimeFailure."""
-        ...
-
-    def last_lines(self, task: str, count: int) -> list[str]:
-        """Return the end of the task's output."""
-        ...
-
-    def known(self) -> set[str]:
-        """Return ids of all tasks that left anything of the runtime's on this node."""
-        ...
 
 
 _RUN_FILES = ("pid", "conmon.pid", "oom", "exit", "ctl", "winsz", "attach")
@@ -94,9 +50,9 @@ class OciContainers:
     def write(self, task: str, config: dict[str, Any]) -> None:
         directory = self.bundle(task)
         (directory / "exits").mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary = directory / ".config.json.new"
-        temporary.write_text(json.dumps(config))
-        temporary.rename(directory / "config.json")
+        disk.write_file(
+            directory / "config.json", json.dumps(config).encode(), durable=False, mode=0o644
+        )
 
     def config(self, task: str) -> dict[str, Any]:
         """Return the task's config.json. Raises RuntimeFailure."""

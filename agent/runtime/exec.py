@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.runtime import exits
+from agent.runtime.capabilities import grantable_capabilities
 from agent.runtime.crun import scratch
 from agent.runtime.failure import RuntimeFailure, from_runtime
 from agent.runtime.rootfs import resolve_user
@@ -75,13 +76,11 @@ def describe(config: dict[str, Any], request: ExecRequest) -> dict[str, Any]:
 
 def privileged_capabilities() -> list[str]:
     """Return every capability this agent itself could hand on."""
-    from agent.facts import grantable_capabilities  # noqa: PLC0415 - facts imports runtime modules
-
     return sorted(grantable_capabilities())
 
 
 @dataclass
-class Session:
+class ExecSession:
     """A command running inside a container. ``output`` yields (channel, bytes); then ``wait``."""
 
     program: subprocess.Popen[bytes]
@@ -158,7 +157,7 @@ class Session:
             self.folder.rmdir()
 
 
-async def begin(containers: OciContainers, task: str, request: ExecRequest) -> Session:
+async def begin(containers: OciContainers, task: str, request: ExecRequest) -> ExecSession:
     """Start a command in the task's container. Raises RuntimeFailure, Refusal."""
     if not request.command:
         raise RuntimeFailure("exec needs a command")
@@ -182,7 +181,7 @@ async def begin(containers: OciContainers, task: str, request: ExecRequest) -> S
 
 async def _with_pipes(
     containers: OciContainers, task: str, request: ExecRequest, argv: list[str], folder: Path
-) -> Session:
+) -> ExecSession:
     theirs: list[int] = []
     ours: list[int] = []
 
@@ -212,12 +211,12 @@ async def _with_pipes(
     finally:
         for fd in theirs:
             os.close(fd)
-    return Session(program, folder, stdin=stdin, readers={out: STDOUT, err: STDERR})
+    return ExecSession(program, folder, stdin=stdin, readers={out: STDOUT, err: STDERR})
 
 
 async def _with_terminal(
     containers: OciContainers, task: str, request: ExecRequest, argv: list[str], folder: Path
-) -> Session:
+) -> ExecSession:
     path = folder / "console"
     listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     try:
@@ -235,7 +234,7 @@ async def _with_terminal(
         master = await _receive(listener, program)
     finally:
         listener.close()
-    session = Session(program, folder, master=master)
+    session = ExecSession(program, folder, master=master)
     if master >= 0:
         os.set_blocking(master, False)
         session.readers = {master: STDOUT}

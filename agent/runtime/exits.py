@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.runtime.spawner import readable
-from agent.tasks.lifecycle import Exit
-from agent.tasks.record import Process
+from agent.vocabulary import Exit, Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -12,8 +12,8 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
+from agent.errors import Refusal
 from agent.linux.calls import open_inside
-from agent.parts import Refusal
 from agent.runtime.bundle import NodeDevice, User
 
 if TYPE_CHECKING:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 
-from agent.parts import Refusal
+from agent.errors import Refusal
 
 
 def number_of(text: str) -> int:

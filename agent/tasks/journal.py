@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from agent.linux.disk import sweep, write_all, write_file
 from agent.tasks.record import Record
 from specs.wire import KINDS, Content, Instructions, NodeSelf, Objects, Refused, Stamp
 
@@ -45,37 +46,6 @@ _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 def safe_id(text: str) -> bool:
     """Say whether an id from outside can be used as a file name."""
     return _ID.fullmatch(text) is not None and ".." not in text
-
-
-def write_file(path: Path, data: bytes, *, durable: bool, mode: int = 0o600) -> None:
-    """Replace a file atomically; ``durable`` = it survives a power cut once this returns."""
-    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.new")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, mode)
-    try:
-        _write_all(fd, data)
-        if durable:
-            os.fsync(fd)
-    finally:
-        os.close(fd)
-    temporary.rename(path)
-    if durable:
-        sync_directory(path.parent)
-
-
-def sync_directory(path: Path) -> None:
-    """Make names in a directory durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
-def _write_all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 @dataclass(frozen=True)
@@ -153,6 +123,8 @@ class Journal:
         self._size = 0
         for directory in (journal, self._configs, tasks, self._secrets, self._records):
             directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for directory in (journal, self._configs, self._secrets, self._records):
+            sweep(directory)
 
     # The instruction set.
 
@@ -192,14 +164,14 @@ class Journal:
                 stamp=held.stamp, me=held.me, base=None, put=held.objects, remove={}
             )
             line = _encode(whole)
-            write_file(self._set, line, durable=True)
+            write_file(self._set, line)
             self._size = len(line)
             self._drop_contents(held.objects.contents)
             return
         line = _encode(instructions)
         fd = os.open(self._set, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
-            _write_all(fd, line)
+            write_all(fd, line)
             os.fsync(fd)
         except OSError:
             # Half a line must not stay: the next one would be glued to it.
@@ -265,12 +237,9 @@ class Journal:
         data = record.model_dump_json(exclude_defaults=True).encode()
         if durable or disk:
             path = self._tasks / record.id / "record.json"
+            path.parent.mkdir(mode=0o700, exist_ok=True)
             write_file(path, data, durable=durable)
         write_file(self._records / record.id, data, durable=False)
-
-    def task_directory(self, task: str) -> Path:
-        """Return the task's own directory."""
-        return self._tasks / task
 
     def forget(self, task: str) -> None:
         """Delete the task's directory: record and logs."""

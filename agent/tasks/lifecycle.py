@@ -14,11 +14,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.tasks.record import Phase, Record
+from agent.vocabulary import Exit
 from specs.states import FINAL, Desired, Health, TaskState
 from specs.task import Run
 
 if TYPE_CHECKING:
-    from agent.tasks.record import Process, SavedImage
+    from agent.vocabulary import ImageConfig, Process
     from specs.stack import Healthcheck
     from specs.wire import Assignment
 
@@ -59,7 +60,7 @@ class Undo:
 
 
 @dataclass(frozen=True)
-class Stop:
+class Signal:
     """Send the stop signal (or SIGKILL) to the run."""
 
     why: str
@@ -97,26 +98,17 @@ class Wait:
 
 
 @dataclass(frozen=True)
-class Done:
+class Gone:
     """Nothing is left on the node."""
 
 
-Step = Prepare | Launch | Resume | Undo | Stop | Clear | Settle | Tidy | Erase | Wait | Done
-
-
-@dataclass(frozen=True)
-class Exit:
-    """How a run ended. ``code`` None = unknown, and ``reason`` says why."""
-
-    code: int | None
-    oom: bool = False
-    reason: str = ""
+Step = Prepare | Launch | Resume | Undo | Signal | Clear | Settle | Tidy | Erase | Wait | Gone
 
 
 def next_step(record: Record, now: float) -> Step:
     """Return the one thing to do next."""
     if record.erased:
-        return Done()
+        return Gone()
     desired = record.assignment.desired
     match record.phase:
         case Phase.CREATING:
@@ -136,12 +128,12 @@ def _while_running(record: Record, now: float) -> Step:
     if not why:
         return Wait()
     if not record.stopping:
-        return Stop(why, kill=grace(record.assignment) <= 0)
+        return Signal(why, kill=grace(record.assignment) <= 0)
     if record.killed:
         # SIGKILL is not repeated: a process in uninterruptible sleep ignores the second one too.
         return Wait()
     deadline = record.stop_at + grace(record.assignment)
-    return Stop(why, kill=True) if now >= deadline else Wait(deadline)
+    return Signal(why, kill=True) if now >= deadline else Wait(deadline)
 
 
 def _reason_to_stop(record: Record) -> str:
@@ -228,7 +220,7 @@ def preparing(record: Record, reason: str = "") -> Record:
     return record.having(state=state, touched=True, reason=reason or record.reason)
 
 
-def prepared(record: Record, image: SavedImage) -> Record:
+def prepared(record: Record, image: ImageConfig) -> Record:
     """Everything is there; the command could be started."""
     early = record.state in (TaskState.ASSIGNED, TaskState.PREPARING)
     return record.having(
@@ -317,7 +309,7 @@ def undone(record: Record) -> Record:
     return record.having(phase=Phase.NONE, process=None, monitor=None, runs=tuple(record.runs[:-1]))
 
 
-def stopping(record: Record, step: Stop, now: float) -> Record:
+def stopping(record: Record, step: Signal, now: float) -> Record:
     """Note that a signal was sent."""
     return record.having(
         stopping=step.why,

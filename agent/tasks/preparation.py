@@ -9,21 +9,21 @@ from __future__ import annotations
 
 import logging
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.runtime import bundle, rootfs
 from agent.runtime.signals import number_of
-from agent.tasks.record import SavedImage
+from agent.vocabulary import ImageConfig
 
 if TYPE_CHECKING:
     import asyncio
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
-    from agent.parts import Attached, ImageConfig, Images, Network, Volumes
-    from agent.runtime.containers import Containers
+    from agent.tasks.effects import Containers, Images, Networking, Volumes
     from agent.tasks.record import Record
+    from agent.vocabulary import Attachment, ImageConfig
     from specs.task import Doing
     from specs.wire import Assignment, Content
 
@@ -37,10 +37,10 @@ class Preparation:
 
     images: Images
     volumes: Volumes
-    network: Network
+    network: Networking
     containers: Containers
     tasks: Path  # per task, on disk
-    host: bundle.Host
+    host: bundle.NodeTraits
     contents: Callable[[], Mapping[str, Content]]
     networks_known: Callable[[], Awaitable[None]]  # waits; raises Later
 
@@ -53,7 +53,7 @@ class Preparation:
 
     async def prepare(
         self, record: Record, slots: asyncio.Semaphore, say: Callable[[Doing, str], None]
-    ) -> SavedImage:
+    ) -> ImageConfig:
         """Prepare a task. Raises Refusal, Later, OSError."""
         assignment = record.assignment
         spec = assignment.spec
@@ -67,7 +67,7 @@ class Preparation:
         say("root", "making its root, mounts and network")
         async with slots:
             await self._make(assignment, image)
-        return _saved(image)
+        return image
 
     async def _make(self, assignment: Assignment, image: ImageConfig) -> None:
         spec, task = assignment.spec, assignment.id
@@ -101,7 +101,7 @@ class Preparation:
         )
         self.containers.write(task, made.config)
 
-    def _etc(self, task: str, hostname: str, attached: Attached) -> dict[str, str]:
+    def _etc(self, task: str, hostname: str, attached: Attachment) -> dict[str, str]:
         """Write the three files every container gets; return where they go."""
         folder = self.tasks / task / "etc"
         folder.mkdir(mode=0o755, parents=True, exist_ok=True)
@@ -165,14 +165,6 @@ async def _all(what: str, *steps: Callable[[], Awaitable[None]]) -> None:
             errors.append(error)
     if errors:
         raise ExceptionGroup(what, errors)
-
-
-def _saved(image: ImageConfig) -> SavedImage:
-    values = asdict(image)
-    values["healthcheck"] = image.healthcheck
-    values["environment"] = dict(image.environment)
-    values["labels"] = dict(image.labels)
-    return SavedImage(**values)
 
 
 def hostname_of(assignment: Assignment) -> str:

@@ -10,10 +10,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any
 
-from pydantic import Field
-
+from agent.vocabulary import ImageConfig, Process
 from specs.base import Model
-from specs.stack import Healthcheck
 from specs.states import FINAL, Health, TaskState
 from specs.task import Doing, Run, TaskStatus
 from specs.wire import Assignment
@@ -31,28 +29,6 @@ class Phase(StrEnum):
     ENDED = "ended"  # the process is gone; the run's leftovers are not
 
 
-class Process(Model):
-    """A process that cannot be mistaken for a later one with the same number."""
-
-    pid: int
-    start: int  # start time in clock ticks since boot, /proc/PID/stat field 22
-
-
-class SavedImage(Model):
-    """ImageConfig as the journal keeps it."""
-
-    digest: str
-    entrypoint: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-    environment: dict[str, str] = Field(default_factory=dict)
-    user: str = ""
-    working_dir: str = ""
-    stop_signal: str = ""
-    healthcheck: Healthcheck | None = None
-    volumes: tuple[str, ...] = ()
-    labels: dict[str, str] = Field(default_factory=dict)
-
-
 class Record(Model):
     """One task, as far as this node is concerned."""
 
@@ -65,7 +41,7 @@ class Record(Model):
 
     touched: bool = False  # effects may exist on this node: erase before forgetting
     prepared: bool = False  # in this boot: image, mounts and network are there
-    image: SavedImage | None = None
+    image: ImageConfig | None = None
 
     phase: Phase = Phase.NONE
     runs: tuple[Run, ...] = ()

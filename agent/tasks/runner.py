@@ -15,20 +15,20 @@ import logging
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from agent.parts import Later, Refusal
+from agent.errors import Later, Refusal
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.signals import number_of
 from agent.tasks import lifecycle, probes
 from agent.tasks.lifecycle import (
     Clear,
-    Done,
     Erase,
+    Gone,
     Launch,
     Prepare,
     Resume,
     Settle,
+    Signal,
     Step,
-    Stop,
     Tidy,
     Undo,
     Wait,
@@ -39,9 +39,10 @@ from specs.states import FINAL, Desired, TaskState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.runtime.containers import Containers
+    from agent.tasks.effects import Containers
     from agent.tasks.journal import Journal
     from agent.tasks.preparation import Preparation
+    from agent.vocabulary import Exit
     from specs.kit.clock import Clock
     from specs.stack import Healthcheck
     from specs.task import Doing
@@ -66,7 +67,7 @@ class Prober(Protocol):
 
 
 @dataclass(frozen=True)
-class Parts:
+class RunnerParts:
     """What all runners share."""
 
     journal: Journal
@@ -81,11 +82,11 @@ class Parts:
 class Runner:
     """One task on this node."""
 
-    def __init__(self, record: Record, parts: Parts) -> None:
+    def __init__(self, record: Record, parts: RunnerParts) -> None:
         self.record = record
         self._parts = parts
         self._wake = asyncio.Event()
-        self._seen: lifecycle.Exit | None = None
+        self._seen: Exit | None = None
         self._interruptible: asyncio.Timeout | None = None
         self._followers: asyncio.TaskGroup | None = None
         self._prober: asyncio.Task[None] | None = None
@@ -111,7 +112,7 @@ class Runner:
                 self._wake.clear()
                 self._observe()
                 step = lifecycle.next_step(self.record, self._now())
-                if isinstance(step, Done):
+                if isinstance(step, Gone):
                     break
                 if isinstance(step, Wait):
                     await self._pause(step)
@@ -203,7 +204,7 @@ class Runner:
                     await self._launch(number)
                 case Resume(undo):
                     await self._resume(undo=undo)
-                case Stop():
+                case Signal():
                     self._stop(step)
                 case Clear():
                     async with self._parts.slots:
@@ -220,7 +221,7 @@ class Runner:
                     self._save(lifecycle.tidied(self.record))
                 case Erase():
                     await self._erase()
-                case Wait() | Done():
+                case Wait() | Gone():
                     pass
         except (RuntimeFailure, Later, Refusal, OSError, ExceptionGroup) as error:
             await self._again(_words(error))
@@ -299,7 +300,7 @@ class Runner:
         self._save(lifecycle.started(self.record, self._now(), self._wall()))
         self._follow()
 
-    def _stop(self, step: Stop) -> None:
+    def _stop(self, step: Signal) -> None:
         process = self.record.process
         number = SIGKILL
         if not step.kill:

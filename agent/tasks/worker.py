@@ -14,17 +14,18 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
-from agent.parts import Later, Refusal
+from agent.errors import Later, Refusal
+from agent.network.plan import Wanted
 from agent.tasks import lifecycle
 from agent.tasks.journal import Held, Journal, judge, merge, safe_id
-from agent.tasks.runner import Parts, Runner
+from agent.tasks.runner import Runner, RunnerParts
 from specs.states import Desired
 from specs.wire import HEARTBEAT, Acknowledged, Instructions, NodeSelf, Refused, Report
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 
-    from agent.parts import Network
+    from agent.tasks.effects import Networking
     from agent.tasks.record import Record
     from specs.node import NodeFacts
     from specs.task import TaskStatus
@@ -57,7 +58,7 @@ class Worker:
         self,
         *,
         journal: Journal,
-        network: Network,
+        network: Networking,
         boot: str,
         facts: NodeFacts,
         probe: Callable[[], Awaitable[NodeFacts]],
@@ -76,7 +77,7 @@ class Worker:
         self._join = join  # makes the node's directories ready, at the first instruction
         self._meet = meet
         self.adopted = asyncio.Event()
-        self._parts: Parts | None = None
+        self._parts: RunnerParts | None = None
         self._group: asyncio.TaskGroup | None = None
         self._runners: dict[str, Runner] = {}
         self._gone: deque[str] = deque(maxlen=1000)  # erased, and out of the set
@@ -118,7 +119,7 @@ class Worker:
 
     # Running.
 
-    async def run(self, parts: Parts) -> NoReturn:
+    async def run(self, parts: RunnerParts) -> NoReturn:
         """Adopt what is there and work until cancelled; containers stay."""
         self._parts = parts
         async with asyncio.TaskGroup() as group:
@@ -269,12 +270,14 @@ class Worker:
         if self._meet is not None:
             await self._meet(me, objects.peers)
         await self._network.apply(
-            me=me,
-            networks=objects.networks,
-            services=objects.services,
-            peers=objects.peers,
-            assignments=objects.tasks,
-            ready=dict(self._ready),
+            Wanted(
+                me=me,
+                networks=objects.networks,
+                services=objects.services,
+                peers=objects.peers,
+                assignments=objects.tasks,
+                ready=dict(self._ready),
+            )
         )
 
     async def _keep_facts(self) -> NoReturn:

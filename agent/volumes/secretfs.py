@@ -15,8 +15,9 @@ import errno
 import os
 from typing import TYPE_CHECKING, Final
 
+from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
-from agent.parts import BoundMount, Later, Refusal
+from agent.vocabulary import BoundMount
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -1,6 +1,6 @@
 """Volumes of this node: named, anonymous, binds, tmpfs, and the files of agent.volumes.secretfs.
 
-Called by the runner before a task is created and after it is gone (agent.parts.Volumes).
+Called by the runner before a task is created and after it is gone (agent.tasks.effects.Volumes).
 A new volume is filled from the image in a private place and renamed when complete, so it
 is either there with all its content or not there. What a container wrote (links, deep
 trees) is hostile input here: paths inside images and volumes are resolved by openat2 and
@@ -25,16 +25,17 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
+from agent.errors import Later, Refusal
 from agent.images.content import remove_tree, sync_directory
 from agent.linux import calls as kernel
-from agent.parts import BoundMount, Later, Refusal
+from agent.vocabulary import BoundMount
 from agent.volumes.secretfs import SecretFs
 from specs.stack import Mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from agent.parts import ImageConfig
+    from agent.vocabulary import ImageConfig
     from specs.wire import Assignment, Content
 
 log = logging.getLogger(__name__)

@@ -7,11 +7,8 @@ transaction inside Control; nothing here decides or keeps state.
 from __future__ import annotations
 
 import contextlib
-import grp
 import json
 import logging
-import os
-import socket
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -22,6 +19,7 @@ from orchestrator.api.answers import NodeRows, Releases, Stacks, TaskIds, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
+from specs.kit.door import listen
 from specs.task import Task
 
 if TYPE_CHECKING:
@@ -31,7 +29,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-GROUP = "corral"
 DRAIN = 1.0  # seconds open requests have at shutdown; streams are broken off at once
 MAX_HEADERS = 16 * 1024
 
@@ -127,7 +124,7 @@ ROUTES: tuple[ApiRoute, ...] = (
         "/v1/stacks/{stack}/stop",
         stacks.stop,
         "Stop all tasks, keep the stack",
-        body=api.Stop,
+        body=api.StopStack,
         answer=api.StackRow,
     ),
     ApiRoute(
@@ -209,31 +206,3 @@ async def serve(app: web.Application, path: Path) -> AsyncIterator[Callable[[], 
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         await runner.cleanup()
-
-
-def listen(path: Path) -> socket.socket:
-    """Return a socket that appears at ``path`` complete: owner, mode and listening.
-
-    It replaces what a killed controller left; the caller holds the lock that says there
-    is no living one.
-    """
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        before = os.umask(0o177)
-        try:
-            sock.bind(str(new))
-        finally:
-            os.umask(before)
-        with contextlib.suppress(KeyError):  # without the group only root may connect
-            os.chown(new, -1, grp.getgrnam(GROUP).gr_gid)
-            new.chmod(0o660)
-        sock.listen(128)
-        sock.settimeout(0)
-        new.rename(path)
-    except BaseException:
-        sock.close()
-        raise
-    return sock

@@ -15,7 +15,7 @@ from aiohttp import web
 
 from orchestrator.errors import RequestError
 from orchestrator.store import base as store
-from specs.api import ApiProblem, Problem
+from specs.api import ApiProblem, ProblemRow
 from specs.problems import SpecError
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ def of_http(exc: web.HTTPException) -> ApiProblem:
 def of_validation(exc: ValidationError) -> ApiProblem:
     """Return what is wrong with a request's body, by path. Never echoes values: secrets."""
     problems = tuple(
-        Problem(
+        ProblemRow(
             message=str(error["msg"]),
             code=str(error["type"]),
             path=".".join(str(part) for part in error["loc"]),
@@ -147,5 +147,5 @@ def of_validation(exc: ValidationError) -> ApiProblem:
     )
 
 
-def as_models(found: Iterable[findings.Problem]) -> Iterable[Problem]:
-    return (Problem.model_validate(problem.as_json()) for problem in found)
+def as_models(found: Iterable[findings.Problem]) -> Iterable[ProblemRow]:
+    return (ProblemRow.model_validate(problem.as_json()) for problem in found)

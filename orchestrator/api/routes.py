@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from orchestrator.contracts import Agents, ClusterView, Control
+    from orchestrator.contracts import Agents, Control, Mirror
     from orchestrator.nodes.members import Nodes
     from orchestrator.store.base import Store
     from specs.api import AddNode, Progress, Version
@@ -37,7 +37,7 @@ class ApiParts:
     """What the handlers work with. ``version`` is asked anew each time: the epoch moves."""
 
     store: Store
-    cluster: ClusterView
+    cluster: Mirror
     control: Control
     agents: Agents
     nodes: Nodes

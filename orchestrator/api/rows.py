@@ -7,11 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.control.mirror.released import newest_spec, task_spec
 from orchestrator.control.mirror.serving import is_ready, serving
 from orchestrator.control.telling.words import (
-    newest_spec,
     service_counts,
-    spec_of,
     stack_status,
     words_of,
 )
@@ -21,16 +20,16 @@ from specs.states import FINAL, TaskState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from orchestrator.contracts import ClusterView
+    from orchestrator.contracts import Mirror
     from specs.api import Stack
     from specs.node import Node
-    from specs.stack import Port, TaskSpec
+    from specs.stack import Port
     from specs.task import Task
 
 S = TaskState
 
 
-def stack_row(cluster: ClusterView, stack: Stack) -> StackRow:
+def stack_row(cluster: Mirror, stack: Stack) -> StackRow:
     detail = stack_detail(cluster, stack)
     return StackRow(
         name=stack.name,
@@ -42,7 +41,7 @@ def stack_row(cluster: ClusterView, stack: Stack) -> StackRow:
     )
 
 
-def stack_detail(cluster: ClusterView, stack: Stack) -> StackDetail:
+def stack_detail(cluster: Mirror, stack: Stack) -> StackDetail:
     release = cluster.releases.get((stack.name, stack.release))
     tasks = [task for task in cluster.tasks.values() if task.stack == stack.name]
     services = service_rows(cluster, stack, tasks)
@@ -59,7 +58,7 @@ def stack_detail(cluster: ClusterView, stack: Stack) -> StackDetail:
     )
 
 
-def service_rows(cluster: ClusterView, stack: Stack, tasks: list[Task]) -> tuple[ServiceRow, ...]:
+def service_rows(cluster: Mirror, stack: Stack, tasks: list[Task]) -> tuple[ServiceRow, ...]:
     """Return the stack's services; where no spec is kept, what the tasks tell of them."""
     spec = newest_spec(cluster, stack)
     counts = service_counts(cluster, stack, tasks)
@@ -84,7 +83,7 @@ def service_rows(cluster: ClusterView, stack: Stack, tasks: list[Task]) -> tuple
     return tuple(rows)
 
 
-def task_row(cluster: ClusterView, task: Task, *, now: float) -> TaskRow:
+def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
     spec = task_spec(cluster, task)
     words = words_of(cluster, task, now)
     run = task.status.run
@@ -131,11 +130,11 @@ def port_text(port: Port, chosen: Mapping[str, int]) -> str:
     return f"{f'[{host}]' if ':' in host else host}:{published}->{inside}"
 
 
-def node_row(cluster: ClusterView, node: Node) -> NodeRow:
+def node_row(cluster: Mirror, node: Node) -> NodeRow:
     return NodeRow.model_validate(_node_fields(cluster, node))
 
 
-def node_detail(cluster: ClusterView, node: Node) -> NodeDetail:
+def node_detail(cluster: Mirror, node: Node) -> NodeDetail:
     return NodeDetail(
         **_node_fields(cluster, node),
         facts=node.facts,
@@ -145,7 +144,7 @@ def node_detail(cluster: ClusterView, node: Node) -> NodeDetail:
     )
 
 
-def _node_fields(cluster: ClusterView, node: Node) -> dict[str, Any]:
+def _node_fields(cluster: Mirror, node: Node) -> dict[str, Any]:
     condition = cluster.conditions.get(node.id)
     return {
         "id": node.id,
@@ -163,10 +162,3 @@ def _node_fields(cluster: ClusterView, node: Node) -> dict[str, Any]:
         "version": node.facts.agent_version,
         "warnings": (*node.facts.missing, *node.facts.warnings),
     }
-
-
-def task_spec(cluster: ClusterView, task: Task) -> TaskSpec | None:
-    """Return what the task was made from; None when its release is not kept any more."""
-    spec = spec_of(cluster, cluster.releases.get((task.stack, task.release)))
-    service = spec.services.get(task.service) if spec else None
-    return service.task if service else None

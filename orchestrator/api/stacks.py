@@ -22,7 +22,7 @@ if TYPE_CHECKING:
         Stack,
         StackDetail,
         StackRow,
-        Stop,
+        StopStack,
     )
 
 
@@ -82,7 +82,7 @@ async def restart(parts: ApiParts, request: web.Request, body: Restart) -> TaskI
     return TaskIds(tasks=await parts.control.restart(name, body.services, body.timeout))
 
 
-async def stop(parts: ApiParts, request: web.Request, body: Stop) -> StackRow:
+async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:
     before = find(parts, request)
     await parts.control.stop(before.name, body.timeout)
     return after(parts, before)

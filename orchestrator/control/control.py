@@ -14,7 +14,7 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
-from orchestrator.control.deploy.background import Preparing
+from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.commands import Commands
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
@@ -28,7 +28,7 @@ from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.wanted import Outgoing
-from orchestrator.store.base import Unavailable
+from orchestrator.store.base import StoreUnavailable
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ SHORTEST = 0.001  # seconds; timers are not exact, so a rest too short to sleep 
 RETRY = 0.5  # after the store could not be written
 
 
-class Control:
+class ControlLoop:
     """See orchestrator.contracts.Control, which this is."""
 
     def __init__(
@@ -73,7 +73,7 @@ class Control:
         self._wake = asyncio.Event()
         self._notices = Notices(cluster, self._out, self._streams, self._wake)
         self._commands = Commands(store, cluster, sealer, rng, clock)
-        self._preparing = Preparing(
+        self._preparing = BackgroundWork(
             cluster,
             agents,
             clock,
@@ -121,7 +121,7 @@ class Control:
         async with self._lock:
             try:
                 due = await self._pass()
-            except Unavailable as exc:
+            except StoreUnavailable as exc:
                 log.warning("the store cannot be written: %s", exc)
                 self._notices.everything()
                 self._wake.clear()
@@ -223,8 +223,7 @@ class Control:
             if reason:
                 releases.fail(pass_, current, reason)
                 return
-            update = {"state": ReleaseState.DEPLOYING, "images": images}
-            pass_.draft.put(RELEASES, current.model_copy(update=update))
+            pass_.draft.put(RELEASES, current.with_images(images))
 
         await self._write(change)
 
@@ -240,7 +239,7 @@ class Control:
                 try:
                     if await self._commit(pass_):
                         return
-                except Unavailable as exc:
+                except StoreUnavailable as exc:
                     log.warning("the store cannot be written: %s", exc)
             await asyncio.sleep(RETRY)
 

@@ -11,7 +11,7 @@ import base64
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.records import VIPS, Network
+from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.serving import is_leaving, is_ready
 from specs.states import TaskState
 from specs.wire import (
@@ -109,12 +109,12 @@ class Outgoing:
                     seen[task.service] = effective
         return seen.values()
 
-    def network_of(self, effective: Effective, key: str) -> Network | None:
+    def network_of(self, effective: Effective, key: str) -> NetworkRecord | None:
         """Return the record behind a network key of the service's spec."""
         spec = effective.spec.networks.get(key)
         if spec is None:
             return None
-        best: Network | None = None
+        best: NetworkRecord | None = None
         for network in self._cluster.networks.values():
             if network.name != spec.name:
                 continue
@@ -124,7 +124,7 @@ class Outgoing:
                 best = network if best is None or best.retired else best
         return best
 
-    def _gateway(self, effective: Effective) -> Network | None:
+    def _gateway(self, effective: Effective) -> NetworkRecord | None:
         key = gateway_key(effective)
         return self.network_of(effective, key) if key is not None else None
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import aiohttp
 
 from orchestrator.dispatch.agent import AgentClient
-from orchestrator.dispatch.session import SILENCE, Certified, Session, Superseded
+from orchestrator.dispatch.session import SILENCE, AgentSession, Certified, Superseded
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.keys import identity
 from orchestrator.store.base import StoreError
@@ -31,9 +31,9 @@ if TYPE_CHECKING:
 
     from aiohttp.web import WebSocketResponse
 
-    from orchestrator.contracts import ClusterView, Control, LogQuery
+    from orchestrator.contracts import Control, LogQuery, Mirror
     from orchestrator.keys.ca import Authority
-    from orchestrator.keys.identity import Cluster
+    from orchestrator.keys.identity import ClusterRecord
     from orchestrator.store.base import Store
     from orchestrator.transport.base import Transport
     from specs.kit.clock import Clock
@@ -64,8 +64,8 @@ class Dispatcher:
         self,
         *,
         store: Store,
-        cluster: ClusterView,
-        identity: Cluster,
+        cluster: Mirror,
+        identity: ClusterRecord,
         transport: Transport,
         clock: Clock,
         rng: random.Random,
@@ -205,7 +205,7 @@ class Dispatcher:
 
     async def _connect(self, node: Node, control: Control) -> None:
         async with self._reach(node) as client:
-            session = Session(
+            session = AgentSession(
                 node=node,
                 client=client,
                 control=control,

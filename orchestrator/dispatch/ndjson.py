@@ -1,6 +1,6 @@
 """Newline-delimited JSON streams: cut into lines, however the bytes arrive.
 
-Used for the agents' streams (agentclient.py). A line has a ceiling, so a broken or hostile
+Used for the agents' streams (dispatch/agent.py). A line has a ceiling, so a broken or hostile
 peer cannot make us keep an endless one.
 """
 

@@ -1,6 +1,6 @@
 """One connection's life with one agent: full set, then increments; its reports, until it is lost.
 
-dispatch.py makes one for every connection and runs it in the node's own task. It
+dispatch/dispatcher.py makes one for every connection and runs it in the node's own task. It
 turns the control loops' wanted set into instructions and the agent's reports into
 calls of Control, and decides nothing else. It ends by raising: Unavailable (try
 again), Superseded (a newer controller has spoken: stop everywhere).
@@ -21,7 +21,7 @@ from specs.wire import HEARTBEAT, PROTOCOL, Hello, Instructions, Objects, Refuse
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from orchestrator.contracts import ClusterView, Control
+    from orchestrator.contracts import Control, Mirror
     from orchestrator.dispatch.agent import AgentClient
     from specs.node import Node
     from specs.wire import NodeSelf
@@ -44,7 +44,7 @@ class Superseded(Exception):
     """An agent has taken instructions from a newer controller of this cluster."""
 
 
-class Session:
+class AgentSession:
     """``stamp`` carries cluster and epoch; ``generation`` is the last one this node was sent."""
 
     def __init__(
@@ -53,7 +53,7 @@ class Session:
         node: Node,
         client: AgentClient,
         control: Control,
-        cluster: ClusterView,
+        cluster: Mirror,
         stamp: Stamp,
         generation: int,
         silence: float,

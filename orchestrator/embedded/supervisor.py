@@ -40,7 +40,7 @@ def start_time(pid: int) -> str:
     With the pid this names one process for as long as the machine is up (proc(5), field 22).
     """
     try:
-        with open(f"/proc/{pid}/stat", encoding="latin-1") as file:  # noqa: PTH123 - no pathlib here
+        with open(f"/proc/{pid}/stat", encoding="latin-1") as file:
             fields = file.read().rpartition(")")[2].split()
     except (OSError, ValueError):
         return ""
@@ -51,9 +51,9 @@ def start_time(pid: int) -> str:
 def write_atomically(path: str, text: str) -> None:
     """Replace the file's content in one step."""
     temporary = f"{path}.new"
-    with open(temporary, "w", encoding="utf-8") as file:  # noqa: PTH123
+    with open(temporary, "w", encoding="utf-8") as file:
         file.write(text)
-    os.replace(temporary, path)  # noqa: PTH105
+    os.replace(temporary, path)
 
 
 class Child:
@@ -126,10 +126,10 @@ class Child:
     def trim_log(self) -> None:
         """Keep the newer half of a log that has grown too long (the writer appends)."""
         try:
-            size = os.stat(self.log).st_size  # noqa: PTH116
+            size = os.stat(self.log).st_size
             if size <= LOG_LIMIT:
                 return
-            with open(self.log, "rb+") as file:  # noqa: PTH123
+            with open(self.log, "rb+") as file:
                 file.seek(size - LOG_LIMIT // 2)
                 file.readline()
                 kept = file.read()
@@ -166,7 +166,7 @@ class Supervisor:
         self._stop_children()
         for name in ("supervisor.status", "supervisor.pid"):
             try:
-                os.unlink(f"{self.run_dir}/{name}")  # noqa: PTH108
+                os.unlink(f"{self.run_dir}/{name}")
             except FileNotFoundError:
                 continue
         return 0
@@ -247,7 +247,7 @@ def read_status(run_dir: str) -> dict[str, tuple[int, str, int, str]]:
     """Return name -> (pid, start time, restarts, last exit); empty if there is none."""
     found: dict[str, tuple[int, str, int, str]] = {}
     try:
-        with open(f"{run_dir}/supervisor.status", encoding="utf-8") as file:  # noqa: PTH123
+        with open(f"{run_dir}/supervisor.status", encoding="utf-8") as file:
             for line in file:
                 name, pid, started, restarts, last = line.split()
                 found[name] = (int(pid), started, int(restarts), last)
@@ -316,8 +316,8 @@ def main(argv: list[str]) -> int:
     children = [
         Child(name, [python, *DAEMONS[name]], f"{log_dir}/{name}.log") for name in names or DAEMONS
     ]
-    os.makedirs(run_dir, mode=0o755, exist_ok=True)  # noqa: PTH103
-    os.makedirs(log_dir, mode=0o750, exist_ok=True)  # noqa: PTH103
+    os.makedirs(run_dir, mode=0o755, exist_ok=True)
+    os.makedirs(log_dir, mode=0o750, exist_ok=True)
     tell = None if foreground else daemonise(f"{log_dir}/supervisor.log")
     lock = take_lock(run_dir)
     if lock is None:

@@ -2,7 +2,7 @@
 
 The id is made once, at first start. The epoch rises at every start above anything
 any reachable agent has seen, so that of two controllers the older one notices; it
-is the caller's (dispatch.py) to stop when an agent has seen a higher one later.
+is the caller's (dispatch/dispatcher.py) to stop when an agent has seen a higher one later.
 """
 
 from __future__ import annotations
@@ -13,57 +13,59 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.store import keys
-from orchestrator.store.base import Compare, Put, Unavailable
+from orchestrator.store.base import Compare, Put, StoreUnavailable
 from specs.ids import new_id
 
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterable
 
-    from orchestrator.store.base import Entry, Store
+    from orchestrator.store.base import Store
     from specs.kit.clock import Clock
 
 FIRST_POOL = "10.210.0.0/16"
 # Tried in this order where the first overlaps a route of the machine.
 POOLS = (FIRST_POOL, *(f"10.{n}.0.0/16" for n in (*range(211, 256), *range(64, 210))))
-NODES_BITS = 20  # the first /20 of the pool: the nodes' own addresses (orchestrator/contracts.py)
+NODES_BITS = 20  # the first /20 of the pool: the nodes' own addresses
 
 
 @dataclass(frozen=True, slots=True)
-class Cluster:
-    """The record at ``/cluster``."""
+class ClusterRecord:
+    """The record at ``/cluster``; without arguments what a store has before it is made."""
 
-    id: str
-    epoch: int
-    pool: str
-    created_at: float
+    id: str = ""
+    epoch: int = 0
+    pool: str = FIRST_POOL
+    created_at: float = 0.0
 
 
-async def load(store: Store, *, clock: Clock, rng: random.Random, routes: Iterable[str]) -> Cluster:
+async def load(
+    store: Store, *, clock: Clock, rng: random.Random, routes: Iterable[str]
+) -> ClusterRecord:
     """Return the cluster of this store, making it at first start.
 
     ``routes`` are the machine's own networks, which the cluster's range must not overlap.
     """
     entry = await store.get(keys.CLUSTER)
     if entry is not None:
-        return decode(entry)
+        return decode(entry.value)
     now = clock.wall()
-    cluster = Cluster(new_id("c", now=now, rng=rng), 0, choose_pool(routes), now)
+    cluster = ClusterRecord(new_id("c", now=now, rng=rng), 0, choose_pool(routes), now)
     await store.txn((Compare(keys.CLUSTER, 0),), (Put(keys.CLUSTER, encode(cluster)),))
     return cluster
 
 
-async def take_epoch(store: Store, cluster: Cluster, seen: Iterable[int]) -> Cluster:
+async def take_epoch(store: Store, cluster: ClusterRecord, seen: Iterable[int]) -> ClusterRecord:
     """Return the cluster with an epoch higher than the stored and every seen one, durably."""
     entry = await store.get(keys.CLUSTER)
-    if entry is None or (stored := decode(entry)).id != cluster.id:
-        raise Unavailable("the store holds another cluster than a moment ago")
+    if entry is None or (stored := decode(entry.value)).id != cluster.id:
+        raise StoreUnavailable("the store holds another cluster than a moment ago")
     taken = replace(stored, epoch=max((stored.epoch, *seen)) + 1)
     result = await store.txn(
         (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, encode(taken)),)
     )
     if not result.ok:
-        raise Unavailable("another controller took an epoch at the same moment")
+        raise StoreUnavailable("another controller took an epoch at the same moment")
     return taken
 
 
@@ -98,9 +100,9 @@ def machine_routes(table: str) -> list[str]:
     return routes
 
 
-def encode(cluster: Cluster) -> bytes:
+def encode(cluster: ClusterRecord) -> bytes:
     return json.dumps(asdict(cluster)).encode()
 
 
-def decode(entry: Entry) -> Cluster:
-    return Cluster(**json.loads(entry.value))
+def decode(value: bytes) -> ClusterRecord:
+    return ClusterRecord(**json.loads(value))

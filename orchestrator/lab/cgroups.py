@@ -7,6 +7,7 @@ taken down without any record: whoever is in there belongs to it. Called by ``la
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from orchestrator.lab.layout import CGROUP, LabError
 
+ATTEMPTS = 20
 LEAF = "init"  # v2: a group with controllers for its children may hold no process itself
 
 
@@ -64,20 +66,32 @@ def hierarchies() -> list[Hierarchy]:
 
 def create(path: str) -> list[Path]:
     """Make ``path`` in every hierarchy and return its directories there."""
-    made = []
-    for hierarchy in hierarchies():
-        here = hierarchy.mount
-        for part in Path(path).parts:
-            if hierarchy.whole:
-                _delegate(here)
-            here /= part
-            here.mkdir(exist_ok=True)
-            if not hierarchy.v2:
-                _fill_cpuset(here)
+    return [_create_in(hierarchy, path) for hierarchy in hierarchies()]
+
+
+def _create_in(hierarchy: Hierarchy, path: str) -> Path:
+    for attempt in range(ATTEMPTS):
+        try:
+            return _create_once(hierarchy, path)
+        except OSError as error:
+            # The end of another lab, the only other one, took the common parent away: again.
+            if error.errno not in (errno.ENOENT, errno.ENODEV) or attempt == ATTEMPTS - 1:
+                raise
+    raise AssertionError
+
+
+def _create_once(hierarchy: Hierarchy, path: str) -> Path:
+    here = hierarchy.mount
+    for part in Path(path).parts:
         if hierarchy.whole:
-            (here / LEAF).mkdir(exist_ok=True)
-        made.append(here)
-    return made
+            _delegate(here)
+        here /= part
+        here.mkdir(exist_ok=True)
+        if not hierarchy.v2:
+            _fill_cpuset(here)
+    if hierarchy.whole:
+        (here / LEAF).mkdir(exist_ok=True)
+    return here
 
 
 def _delegate(group: Path) -> None:

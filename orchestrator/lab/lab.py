@@ -72,6 +72,7 @@ class Lab:
     @classmethod
     def _make(cls, layout: Layout, hosts: list[Address], owner: int | None) -> Lab:
         layout.root.mkdir(parents=True, exist_ok=True)
+        _make_below_shared(layout.disks)
         run_program(
             [
                 "mount",
@@ -198,15 +199,10 @@ class Lab:
 
 def names() -> list[str]:
     """Return every lab there is, half-made ones too."""
-    found = {
-        p.name
-        for parent in (base(), DISKS)
-        if parent.is_dir()
-        for p in parent.iterdir()
-        if p.is_dir()
-    }
-    for directory in cgroups.directories(CGROUP):
-        found |= {p.name for p in directory.iterdir() if p.is_dir()}
+    found: set[str] = set()
+    for parent in (base(), DISKS, *cgroups.directories(CGROUP)):
+        with suppress(FileNotFoundError):  # went with the last lab
+            found |= {p.name for p in parent.iterdir() if p.is_dir()}
     return sorted(n for n in found if NAME.fullmatch(n))
 
 
@@ -272,6 +268,13 @@ def _clear(layout: Layout) -> None:
         raise LabError(f"lab {layout.name} is not all gone: {'; '.join(map(str, errors))}")
 
 
+def _make_below_shared(directory: Path) -> None:
+    """Make a lab's directory although the end of another lab may take the parent away."""
+    while not directory.is_dir():
+        with suppress(FileNotFoundError):
+            directory.mkdir(parents=True, exist_ok=True)
+
+
 def _unmount(root: Path) -> None:
     while os.path.ismount(root):
         run_program(["umount", "--recursive", "--lazy", str(root)])
@@ -280,10 +283,13 @@ def _unmount(root: Path) -> None:
 @contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
     """Hold the lab's lock; the file goes with the last holder."""
-    layout.lock.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + LOCK_TIMEOUT
     while True:
-        descriptor = os.open(layout.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        _make_below_shared(layout.lock.parent)
+        try:
+            descriptor = os.open(layout.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+        except FileNotFoundError:  # the end of another lab took the directory away
+            continue
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if os.fstat(descriptor).st_nlink:

@@ -17,8 +17,8 @@ from orchestrator.errors import Conflict, RequestError
 from specs.node import Node
 
 if TYPE_CHECKING:
-    from orchestrator.contracts import ClusterView
-    from orchestrator.keys.identity import Cluster
+    from orchestrator.contracts import Mirror
+    from orchestrator.keys.identity import ClusterRecord
     from orchestrator.nodes.members import Nodes
     from orchestrator.transport.local import LocalTransport
     from specs.kit.clock import Clock
@@ -33,10 +33,10 @@ DEADLINE = 60.0  # after which the operator is told, and looking goes on slowly
 
 async def join_local_agent(
     nodes: Nodes,
-    cluster: ClusterView,
+    cluster: Mirror,
     transport: LocalTransport,
     clock: Clock,
-    identity: Cluster,
+    identity: ClusterRecord,
 ) -> None:
     """Register this machine's agent when it answers, unless it is a member already.
 

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     import aiohttp
     import asyncssh
 
-    from orchestrator.config import Config
-    from orchestrator.contracts import ClusterView
-    from orchestrator.keys.identity import Cluster
+    from orchestrator.config import ControllerConfig
+    from orchestrator.contracts import Mirror
+    from orchestrator.keys.identity import ClusterRecord
     from orchestrator.nodes.bootstrap.join import Bootstrap
     from orchestrator.nodes.members import Nodes
     from orchestrator.transport.base import Transport
@@ -33,10 +33,10 @@ class Machines:
     def __init__(
         self,
         *,
-        config: Config,
+        config: ControllerConfig,
         local: Transport,
-        cluster: ClusterView,
-        identity: Cluster,
+        cluster: Mirror,
+        identity: ClusterRecord,
         clock: Clock,
     ) -> None:
         self._config = config
@@ -70,13 +70,13 @@ class Machines:
 
     def _ssh(self) -> SshTransport:
         if self._remote is None:
-            from orchestrator.transport.ssh import SshTransport  # noqa: PLC0415
+            from orchestrator.transport.ssh import SshTransport  # noqa: PLC0415 - as above
 
             self._remote = SshTransport(self._key())
         return self._remote
 
     def _bootstrap(self, nodes: Nodes) -> Bootstrap:
-        from orchestrator.nodes.bootstrap.join import Bootstrap  # noqa: PLC0415
+        from orchestrator.nodes.bootstrap.join import Bootstrap  # noqa: PLC0415 - as above
 
         return Bootstrap(
             members=nodes,

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     import random
     from collections.abc import AsyncIterator, Callable, Mapping
 
-    from orchestrator.contracts import Agents, ClusterView
+    from orchestrator.contracts import Agents, Mirror
     from orchestrator.store.base import Store
     from specs.kit.clock import Clock
     from specs.node import NodeFacts
@@ -42,7 +42,7 @@ class Nodes:
         self,
         *,
         store: Store,
-        cluster: ClusterView,
+        cluster: Mirror,
         agents: Agents,
         pool: str,
         clock: Clock,

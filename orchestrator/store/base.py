@@ -33,7 +33,7 @@ class Compacted(StoreError):
     """The watch's revision is no longer kept: list again and watch from there."""
 
 
-class Unavailable(StoreError):
+class StoreUnavailable(StoreError):
     """The store cannot answer now (disk full, closed, no quorum). Retry later."""
 
 
@@ -119,7 +119,7 @@ class Store(Protocol):
     ) -> Result:
         """Write everything if every compare holds; durable when this returns.
 
-        Raises TooLarge, Unavailable.
+        Raises TooLarge, StoreUnavailable.
         """
         ...
 

@@ -11,7 +11,7 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from orchestrator.store.base import Batch, Change, Compacted, Unavailable
+from orchestrator.store.base import Batch, Change, Compacted, StoreUnavailable
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -57,7 +57,7 @@ class ChangeLog:
         self.restart(self.revision)
 
     def close(self) -> None:
-        """End every watch with Unavailable."""
+        """End every watch with StoreUnavailable."""
         self._closed = True
         self._wake()
 
@@ -66,7 +66,7 @@ class ChangeLog:
         position = after
         while True:
             if self._closed:
-                raise Unavailable("the store is closed")
+                raise StoreUnavailable("the store is closed")
             if not self.compacted <= position <= self.revision:
                 raise Compacted(
                     f"revision {position} is not kept any more"

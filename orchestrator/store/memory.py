@@ -15,7 +15,7 @@ from orchestrator.store.base import (
     Put,
     Result,
     Snapshot,
-    Unavailable,
+    StoreUnavailable,
 )
 from orchestrator.store.limits import check
 from orchestrator.store.log import KEEP_BATCHES, ChangeLog
@@ -77,7 +77,7 @@ class MemoryStore:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise Unavailable("the store is closed")
+            raise StoreUnavailable("the store is closed")
 
 
 def _key(entry: Entry) -> str:

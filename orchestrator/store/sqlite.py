@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.store.base import Unavailable
+from orchestrator.store.base import StoreUnavailable
 from orchestrator.store.limits import check
 from orchestrator.store.log import KEEP_BATCHES, ChangeLog
 from orchestrator.store.statefile import StateFile, Transaction
@@ -35,7 +35,7 @@ class SqliteStore:
 
     @classmethod
     async def open(cls, path: Path, *, keep: int = KEEP_BATCHES) -> SqliteStore:
-        """Open or make the state file. Raises Damaged, Unavailable."""
+        """Open or make the state file. Raises Damaged, StoreUnavailable."""
         store = cls(path, keep=keep)
         try:
             await store._call(lambda file: file.revision)
@@ -84,4 +84,4 @@ class SqliteStore:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise Unavailable("the store is closed")
+            raise StoreUnavailable("the store is closed")

@@ -29,7 +29,7 @@ from orchestrator.store.base import (
     Put,
     Result,
     Snapshot,
-    Unavailable,
+    StoreUnavailable,
 )
 from orchestrator.store.limits import prefix_end
 
@@ -54,7 +54,7 @@ MIGRATIONS: dict[int, str] = {0: _SCHEMA_1}
 _FULL = 2  # PRAGMA synchronous
 
 
-class DiskFailed(Unavailable):
+class DiskFailed(StoreUnavailable):
     """The disk gave an error. What is in the file now only a fresh open can tell."""
 
 
@@ -73,10 +73,10 @@ class Outcome:
 
 
 class StateFile:
-    """An open, verified state file. Methods raise Unavailable or Damaged only."""
+    """An open, verified state file. Methods raise StoreUnavailable or Damaged only."""
 
     def __init__(self, path: Path) -> None:
-        """Open the file, making it when there is none. Raises Damaged, Unavailable."""
+        """Open the file, making it when there is none. Raises Damaged, StoreUnavailable."""
         self.path = path
         with self._converted("opening"):
             if not path.exists():
@@ -224,7 +224,7 @@ class StateFile:
         except sqlite3.Error as exc:
             raise _converted(exc, doing, self.path) from exc
         except OSError as exc:
-            raise Unavailable(f"{doing} {self.path}: {exc.strerror}") from exc
+            raise StoreUnavailable(f"{doing} {self.path}: {exc.strerror}") from exc
 
 
 _RESTORE = "Nothing was changed in it. Restore a backup, or move it away to start a new cluster"
@@ -326,7 +326,7 @@ def migrate(
         raise
 
 
-def _converted(exc: sqlite3.Error, doing: str, path: Path) -> Damaged | Unavailable:
+def _converted(exc: sqlite3.Error, doing: str, path: Path) -> Damaged | StoreUnavailable:
     """Return our error for SQLite's, by the primary part of its code."""
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
     if code in {sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB}:
@@ -342,7 +342,7 @@ def _converted(exc: sqlite3.Error, doing: str, path: Path) -> Damaged | Unavaila
             why = f"no permission ({exc})"
         case _:
             why = str(exc)
-    kind = DiskFailed if code == sqlite3.SQLITE_IOERR else Unavailable
+    kind = DiskFailed if code == sqlite3.SQLITE_IOERR else StoreUnavailable
     return kind(f"{doing} {path}: {why}")
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specs.compile.support import EXTENSIONS, SUPPORT, Verdict
+from specs.compile.support import EXTENSIONS, SUPPORT, KeyVerdict
 from specs.compose.language.schema import PROJECT
 
 if TYPE_CHECKING:
@@ -84,7 +84,9 @@ def _object(made: dict[str, Any], shape: Shape, path: str) -> None:
 def _described(made: dict[str, Any], path: str) -> dict[str, Any]:
     support = SUPPORT.get(path)
     if support is not None:
-        word = "" if support.verdict is Verdict.HONOURED and support.note else support.verdict.value
+        word = (
+            "" if support.verdict is KeyVerdict.HONOURED and support.note else support.verdict.value
+        )
         text = ": ".join(filter(None, (word, support.note)))
         made["description"] = text
     return made

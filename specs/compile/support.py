@@ -17,7 +17,7 @@ from typing import Any, NamedTuple
 from specs.compile.support_nested import AT_TOP, IN_SERVICE
 
 
-class Verdict(Enum):
+class KeyVerdict(Enum):
     """What happens to a key that a file uses."""
 
     HONOURED = "honoured"
@@ -30,15 +30,15 @@ class Verdict(Enum):
 class Support(NamedTuple):
     """``note`` says where it is honoured, or why not and what to do instead."""
 
-    verdict: Verdict
+    verdict: KeyVerdict
     note: str = ""
 
 
-_H = Verdict.HONOURED
-_O = Verdict.LOADING
-_I = Verdict.IGNORED
-_L = Verdict.LATER
-_R = Verdict.REFUSED
+_H = KeyVerdict.HONOURED
+_O = KeyVerdict.LOADING
+_I = KeyVerdict.IGNORED
+_L = KeyVerdict.LATER
+_R = KeyVerdict.REFUSED
 
 _WINDOWS = "a Windows setting"
 _KERNEL = "the node's kernel default applies"

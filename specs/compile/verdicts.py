@@ -9,7 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from specs.compile.support import EXTENSIONS, Verdict, support_of
+from specs.compile.support import EXTENSIONS, KeyVerdict, support_of
 from specs.compile.values import duration_seconds
 from specs.compose.reading.tree import mark_of
 from specs.problems import Position, Problem
@@ -17,7 +17,7 @@ from specs.problems import Position, Problem
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from specs.compose.reading.tree import Mark
+    from specs.compose.reading.tree import SourceMark
 
 Json = dict[str, Any]
 
@@ -58,7 +58,7 @@ class KeyUse(NamedTuple):
     path: str
     pattern: str
     value: Any
-    mark: Mark | None  # where it was written; None in a plain mapping and for defaults
+    mark: SourceMark | None  # where it was written; None in a plain mapping and for defaults
 
 
 def key_uses(project: Json) -> Iterator[KeyUse]:
@@ -129,14 +129,14 @@ class Verdicts:
             if any(path.startswith((f"{seen}.", f"{seen}[")) for seen in done):
                 continue
             key = path.rpartition(".")[2]
-            if support.verdict is Verdict.REFUSED:
+            if support.verdict is KeyVerdict.REFUSED:
                 done.add(path)
                 self.refuse(path, f"corral does not run `{key}`", support.note)
-            elif support.verdict in (Verdict.LATER, Verdict.IGNORED):
+            elif support.verdict in (KeyVerdict.LATER, KeyVerdict.IGNORED):
                 done.add(path)
                 word = (
                     "is not honoured yet"
-                    if support.verdict is Verdict.LATER
+                    if support.verdict is KeyVerdict.LATER
                     else "has no meaning here"
                 )
                 self.warn(path, f"`{key}` {word}", support.note)

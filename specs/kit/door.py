@@ -1,13 +1,18 @@
-"""Keep a daemon reachable: its socket's path is opened again when somebody deleted it.
+"""A daemon's door: the unix socket that only root and one group may open, and keeping it there.
 
-A tidy-up of /run must not leave a daemon that lives, holds its lock and answers nobody.
-Called by orchestrator.api.app and agent.daemon beside their servers.
+A tidy-up of /run must not leave a daemon that lives, holds its lock and answers nobody: the
+path is opened again when somebody deleted it. Called by orchestrator.api.app and
+agent.daemon for their servers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import grp
 import logging
+import os
+import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -17,7 +22,42 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+GROUP = "corral"  # who may use the daemons besides root
 EVERY = 1.0  # seconds between two looks: one stat each
+
+
+def listen(path: Path, group: str = GROUP) -> socket.socket:
+    """Return a listening unix socket that appears at ``path`` complete: owner and mode too.
+
+    It is bound under another name and renamed, so that clients never meet a closed door
+    while a daemon is replaced. The caller holds the lock that says no other one lives.
+    """
+    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary.unlink(missing_ok=True)
+    server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        mask = os.umask(0o177)
+        try:
+            # Through a descriptor: a socket's own path ends at 108 bytes, a directory's does not.
+            here = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                server.bind(f"/proc/self/fd/{here}/{temporary.name}")
+            finally:
+                os.close(here)
+        finally:
+            os.umask(mask)
+        with contextlib.suppress(KeyError):  # no such group: root only
+            os.chown(temporary, -1, grp.getgrnam(group).gr_gid)
+        temporary.chmod(0o660)
+        server.listen(128)
+        server.settimeout(0)
+        temporary.rename(path)
+    except BaseException:
+        server.close()
+        temporary.unlink(missing_ok=True)
+        raise
+    return server
 
 
 async def keep_open(path: Path, reopen: Callable[[], Awaitable[None]]) -> NoReturn:

@@ -35,23 +35,23 @@ class KeyReport(NamedTuple):
         return {**self._asdict(), "position": str(self.position)}
 
 
-class Report(NamedTuple):
+class LintReport(NamedTuple):
     problems: list[Problem]
     keys: list[KeyReport]
 
 
-def lint(project: Project | None, found: Iterable[Problem]) -> Report:
+def lint(project: Project | None, found: Iterable[Problem]) -> LintReport:
     """Return every problem, by place, and the verdict on every key written in the files.
 
     ``found`` is what loading said; ``project`` what it could make of the files.
     """
     problems = list(found)
     if project is None:
-        return Report(in_file_order(problems), [])
+        return LintReport(in_file_order(problems), [])
     broken = [problem.path for problem in problems if problem.severity == "error" and problem.path]
     problems += [found for found in _compiled(project) if not _follows(found.path, broken)]
     problems += rules.check(project)
-    return Report(in_file_order(problems), sorted(_keys(project), key=_by_place))
+    return LintReport(in_file_order(problems), sorted(_keys(project), key=_by_place))
 
 
 def in_file_order(problems: Iterable[Problem]) -> list[Problem]:

@@ -141,7 +141,7 @@ def test_records_prefer_this_boots_and_outlive_it_where_asked(tmp_path):
     one = journal(tmp_path)
     record = running()
     one.put(record, disk=True)
-    one.put(lifecycle.stopping(record, lifecycle.Stop("restart"), 3.0))
+    one.put(lifecycle.stopping(record, lifecycle.Signal("restart"), 3.0))
     assert one.records()["t1"].stopping == "restart"
     (tmp_path / "run/records/t1").unlink()
     assert one.records()["t1"] == record

@@ -9,24 +9,24 @@ from hypothesis import strategies as st
 from agent.tasks import lifecycle as life
 from agent.tasks.lifecycle import (
     Clear,
-    Done,
     Erase,
-    Exit,
+    Gone,
     Launch,
     Prepare,
     Resume,
     Settle,
-    Stop,
+    Signal,
     Tidy,
     Undo,
     Wait,
 )
-from agent.tasks.record import Phase, Process, SavedImage
+from agent.tasks.record import Phase
+from agent.vocabulary import Exit, ImageConfig, Process
 from specs.stack import Healthcheck, RestartPolicy, TaskSpec
 from specs.states import FINAL, Desired, Health, TaskState, may_move
 from specs.wire import Assignment
 
-IMAGE = SavedImage(digest="sha256:" + "0" * 64)
+IMAGE = ImageConfig(digest="sha256:" + "0" * 64)
 WALL = 1_700_000_000.0
 CHECK = Healthcheck(test=("CMD", "true"), interval=1.0, retries=3)
 
@@ -179,12 +179,12 @@ def test_max_attempts_in_a_window():
 def test_stop_signal_then_kill_after_grace_once():
     record = wanting(running(task(stop_grace=3.0)), desired=Desired.SHUTDOWN)
     step = life.next_step(record, 10.0)
-    assert step == Stop("shutdown")
+    assert step == Signal("shutdown")
     record = life.stopping(record, step, 10.0)
     assert not record.ready
     assert life.next_step(record, 12.9) == Wait(13.0)
     step = life.next_step(record, 13.0)
-    assert step == Stop("shutdown", kill=True)
+    assert step == Signal("shutdown", kill=True)
     record = life.stopping(record, step, 13.0)
     assert life.next_step(record, 99.0) == Wait(), "SIGKILL is not repeated"
     record = life.cleared(life.ended(record, Exit(137), 14.0, WALL))
@@ -193,7 +193,7 @@ def test_stop_signal_then_kill_after_grace_once():
 
 def test_no_grace_kills_at_once_and_the_assignment_overrides_the_spec():
     record = wanting(running(task(stop_grace=30.0)), desired=Desired.REMOVED, grace=0.0)
-    assert life.next_step(record, 1.0) == Stop("shutdown", kill=True)
+    assert life.next_step(record, 1.0) == Signal("shutdown", kill=True)
 
 
 def test_removal_erases_whatever_the_state():
@@ -210,7 +210,7 @@ def test_removal_erases_whatever_the_state():
     ):
         assert life.next_step(record, 0.0) == Erase()
         gone = life.erased(record)
-        assert life.next_step(gone, 0.0) == Done()
+        assert life.next_step(gone, 0.0) == Gone()
         assert gone.state in FINAL
 
 
@@ -223,7 +223,7 @@ def test_shutdown_before_the_first_run_settles():
 def test_restart_request_is_no_crash_and_has_no_backoff():
     record = wanting(running(task(local_restarts=0)), restart=1)
     step = life.next_step(record, 5.0)
-    assert step == Stop("restart")
+    assert step == Signal("restart")
     record = life.stopping(record, step, 5.0)
     record = life.cleared(life.ended(record, Exit(143), 5.1, WALL))
     assert record.state == "running"
@@ -257,7 +257,7 @@ def test_unhealthy_is_unready_at_once_and_restarted_like_a_crash():
     assert not record.ready
     assert record.health_output == "no"
     step = life.next_step(record, 3.0)
-    assert step == Stop("unhealthy")
+    assert step == Signal("unhealthy")
     record = life.ended(life.stopping(record, step, 3.0), Exit(0), 3.5, WALL)
     assert record.crashes == 1, "a clean exit when stopped for ill health is still a crash"
     keep = running(task(healthcheck=CHECK, on_unhealthy="keep")).having(health=Health.UNHEALTHY)
@@ -304,9 +304,9 @@ def test_half_made_runs_after_a_restart_of_the_agent():
 
 def test_a_signal_recorded_but_maybe_not_sent_is_sent_again():
     record = wanting(running(), desired=Desired.SHUTDOWN, grace=0.0)
-    record = life.stopping(record, Stop("shutdown", kill=True), 0.0)
+    record = life.stopping(record, Signal("shutdown", kill=True), 0.0)
     assert life.next_step(record, 9.0) == Wait()
-    assert life.next_step(life.adopted(record), 9.0) == Stop("shutdown", kill=True)
+    assert life.next_step(life.adopted(record), 9.0) == Signal("shutdown", kill=True)
 
 
 @pytest.mark.parametrize(
@@ -413,7 +413,7 @@ class World:
                 case Wait(until):
                     assert until is None or until > self.now, "never wait for the past"
                     return
-                case Done():
+                case Gone():
                     return
                 case Prepare():
                     record = life.preparing(self.record)
@@ -426,7 +426,7 @@ class World:
                     one = Process(pid=number, start=1)
                     self.set(life.created(self.record, one, one))
                     self.set(life.started(self.record, self.now, WALL))
-                case Stop():
+                case Signal():
                     self.set(life.stopping(self.record, step, self.now))
                     if step.kill:
                         self.set(life.ended(self.record, Exit(137), self.now, WALL))

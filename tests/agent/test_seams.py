@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import pytest
 
-from agent.parts import Attached, Refusal
+from agent.errors import Refusal
+from agent.network.plan import Wanted
+from agent.vocabulary import Attachment
 from specs.stack import BuildSpec, FileRef, Mount
 from specs.wire import BuildImage, Content, NodeSelf, ResolveImage
 from tests.agent.test_lifecycle import task
@@ -92,19 +94,13 @@ async def test_volumes_refuse_a_missing_bind_and_wait_for_contents(volumes, tmp_
 async def test_network_attaches_and_detaches_any_number_of_times(network):
     one = task(network_mode="none")
     first = await network.attach(one)
-    assert isinstance(first, Attached)
+    assert isinstance(first, Attachment)
     assert await network.attach(one) == first
     assert "nameserver" in first.resolv_conf
     assert "localhost" in first.hosts
     for _ in range(2):
-        await network.apply(
-            me=NodeSelf(node="n", name="n"),
-            networks={},
-            services={},
-            peers={},
-            assignments={"t1": one},
-            ready={"t1": True},
-        )
+        me = NodeSelf(node="n", name="n")
+        await network.apply(Wanted(me, {}, {}, {}, {"t1": one}, {"t1": True}))
     await network.adopt({"t1"})
     for _ in range(2):
         await network.detach("t1")

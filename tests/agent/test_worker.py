@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.parts import ImageConfig, Later, Refusal
-from agent.runtime.bundle import Host
+from agent.errors import Later, Refusal
+from agent.runtime.bundle import NodeTraits
 from agent.runtime.failure import RuntimeFailure
 from agent.tasks.journal import Journal
 from agent.tasks.preparation import Preparation
-from agent.tasks.runner import Parts
+from agent.tasks.runner import RunnerParts
 from agent.tasks.worker import SPACING, Worker
+from agent.vocabulary import ImageConfig
 from specs.node import NodeFacts
 from specs.stack import Healthcheck, RestartPolicy
 from specs.states import Desired
@@ -57,7 +58,7 @@ class Node:
         self.worker = worker = Worker(
             journal=journal, network=self.network, boot="boot", facts=NodeFacts(), probe=self.facts
         )
-        self.parts = Parts(
+        self.parts = RunnerParts(
             journal=journal,
             preparation=Preparation(
                 images=self.images,
@@ -65,7 +66,7 @@ class Node:
                 network=self.network,
                 containers=self.containers,
                 tasks=self.base / "tasks",
-                host=Host(runtime="runc"),
+                host=NodeTraits(runtime="runc"),
                 contents=worker.contents,
                 networks_known=worker.networks_known,
             ),

@@ -215,7 +215,7 @@ class Cluster:
 
     def snapshot(self) -> leaks.Snapshot:
         taken = leaks.here_of(self.host, leaks.RUNTIME)
-        found = self.sh(f"find {ROOTS} -mindepth 1 2>/dev/null || true").splitlines()
+        found = self.sh(f"find {ROOTS} -xdev -mindepth 1 2>/dev/null || true").splitlines()
         taken["files"] = sorted(path for path in found if not KEPT_FILES.search(path))
         return taken
 

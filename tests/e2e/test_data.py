@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 
 pytestmark = pytest.mark.real
 
-CANARY = "canary-5f2b0c9e71"
+# New every time: a checkout below /tmp is among the places that are searched for it.
+CANARY = f"canary-{uuid.uuid4().hex}"
 STACK = """
 services:
   app:

@@ -90,6 +90,8 @@ class FakeAgent:
     apply_at_once: bool = True  # False: call ``apply()`` to acknowledge network state
     mute: bool = False  # True: no report lines at all, as a frozen agent
     received: list[Instructions] = field(default_factory=list)
+    greeted: int = 0  # how often a controller asked who is here
+    heartbeats: int = 0  # report lines that said nothing but "alive"
     behaviours: dict[str, Behaviour] = field(default_factory=dict)
     missing_images: set[str] = field(default_factory=set)
     later_images: set[str] = field(default_factory=set)  # registry down
@@ -194,9 +196,17 @@ class FakeAgent:
         async with asyncio.timeout(timeout), self._instructed:
             await self._instructed.wait_for(lambda: len(self.received) >= count)
 
+    async def beats(self, count: int, *, timeout: float = 5.0) -> None:
+        """Return when ``count`` more heartbeats were said."""
+        target = self.heartbeats + count
+        async with asyncio.timeout(timeout):
+            while self.heartbeats < target:
+                await asyncio.sleep(self.heartbeat / 5)
+
     # The protocol.
 
     async def _hello(self, _: web.Request) -> web.Response:
+        self.greeted += 1
         return _json(Hello(node=self.node, stamp=self.stamp, facts=self.facts))
 
     async def _instructions(self, request: web.Request) -> web.Response:
@@ -244,6 +254,7 @@ class FakeAgent:
                     report = await asyncio.wait_for(queue.get(), self.heartbeat)
                 except TimeoutError:
                     report = Report(applied=self.applied)
+                    self.heartbeats += 1
                 if report is None:
                     break
                 if not self.mute:

@@ -6,8 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.tasks.lifecycle import Exit
-from agent.tasks.record import Process
+from agent.vocabulary import Exit, Process
 
 if TYPE_CHECKING:
     from agent.runtime.failure import RuntimeFailure

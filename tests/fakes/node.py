@@ -13,13 +13,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.parts import Attached, BoundMount, ImageConfig, Later, Refusal
+from agent.errors import Later, Refusal
+from agent.vocabulary import Attachment, BoundMount, ImageConfig
 from specs.wire import BuildEvent, BuildImage, ImageInfo, ResolvedImage, ResolveImage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from specs.wire import Assignment, Content, NetworkState, NodeSelf, Peer, ServiceEndpoints
+    from agent.network.plan import Wanted
+    from specs.wire import Assignment, Content
 
 _APPLETS = """
 sh ls cat echo sleep id ps kill true false env stat touch seq head dd yes printf test grep
@@ -157,27 +159,18 @@ class FakeNetwork:
     broken: Exception | None = None
     failures: int = 0
 
-    async def apply(
-        self,
-        *,
-        me: NodeSelf,
-        networks: Mapping[str, NetworkState],
-        services: Mapping[str, ServiceEndpoints],
-        peers: Mapping[str, Peer],
-        assignments: Mapping[str, Assignment],
-        ready: Mapping[str, bool],
-    ) -> None:
+    async def apply(self, wanted: Wanted) -> None:
         if self.failures:
             self.failures -= 1
             raise OSError(5, "nft failed")
-        self.applied.append(dict(ready))
+        self.applied.append(dict(wanted.ready))
 
-    async def attach(self, assignment: Assignment) -> Attached:
+    async def attach(self, assignment: Assignment) -> Attachment:
         if self.broken is not None:
             raise self.broken
         self.attached.add(assignment.id)
         # An empty path: the runtime makes a namespace that has a loopback only.
-        return Attached(Path(), "nameserver 127.0.0.11\n", "127.0.0.1 localhost\n")
+        return Attachment(Path(), "nameserver 127.0.0.11\n", "127.0.0.1 localhost\n")
 
     async def detach(self, task: str) -> None:
         self.attached.discard(task)

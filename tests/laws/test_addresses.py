@@ -10,7 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.mirror.draft import Draft
-from orchestrator.control.mirror.records import NETWORKS, RESTING, VIP, VIPS, Network
+from orchestrator.control.mirror.records import NETWORKS, RESTING, VIP, VIPS, NetworkRecord
 from orchestrator.control.planning.addresses import Addresses, cut_pool, empty_leases
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import ManualClock
@@ -57,7 +57,7 @@ class Giving(RuleBasedStateMachine):
     def start(self, pool):
         self.store = MemoryStore()
         self.cluster = at_once(Cluster.open(self.store, ManualClock()))
-        self.network = Network(id="n", name="net", stack="app", key="net", pool=pool)
+        self.network = NetworkRecord(id="n", name="net", stack="app", key="net", pool=pool)
         self.number = 0
         self.write(lambda draft: draft.put(NETWORKS, self.network))
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from scheduler import constraints
 from scheduler.place import place
-from scheduler.view import ClusterView, Home, HostPort, NodeView, Pending, Use
+from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
 
 GIB = 1 << 30
 nodes = st.lists(
@@ -20,7 +20,9 @@ nodes = st.lists(
             "labels": {"zone": zone} if zone else {},
             "status": status,
             "availability": availability,
-            "use": Use(cpus=min(used, cpus) / 2, memory=min(used, memory) * GIB // 2, tasks=used),
+            "use": NodeUse(
+                cpus=min(used, cpus) / 2, memory=min(used, memory) * GIB // 2, tasks=used
+            ),
             "listening": frozenset({"80/tcp"}) if listening else frozenset(),
         },
         st.integers(1, 8),
@@ -58,12 +60,12 @@ groups = st.lists(
 )
 
 
-def cluster(described) -> ClusterView:
+def cluster(described) -> Fleet:
     views = {}
     for number, node in enumerate(described):
         node_id = f"n{number}"
         views[node_id] = NodeView(id=node_id, name=f"host{number}", **node)
-    return ClusterView(views)
+    return Fleet(views)
 
 
 def tasks(described) -> list[Pending]:

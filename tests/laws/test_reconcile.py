@@ -7,7 +7,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.reconcile import Wanted, reconcile
+from scheduler.reconcile import WantedService, reconcile
 from scheduler.replicas import Replica, by_slot
 from scheduler.restart import HEALTHY_SPELL, LONGEST_DELAY, delay, verdict
 from specs.stack import RestartPolicy
@@ -51,7 +51,7 @@ def services(draw):
             fixed = replace(fixed, ready=False, lost=False)
         found.append(fixed)
     slots = dict.fromkeys(range(1, draw(st.integers(0, 4)) + 1), "new")
-    return Wanted(slots, draw(policies), exclusive=draw(st.booleans())), found
+    return WantedService(slots, draw(policies), exclusive=draw(st.booleans())), found
 
 
 def applied(plan, wanted, tasks):
@@ -159,7 +159,7 @@ def test_policies():
     failed = Replica(id="t", slot=1, spec_hash="h", state=TaskState.FAILED, ended_at=NOW)
     done = replace(failed, state=TaskState.COMPLETE)
     assert verdict(RestartPolicy(condition="none"), failed, NOW).give_up
-    assert verdict(RestartPolicy(condition="any"), done, NOW).give_up
+    assert verdict(RestartPolicy(condition="any"), done, NOW).completed
     assert not verdict(RestartPolicy(condition="on-failure"), failed, NOW).give_up
     three = RestartPolicy(max_attempts=3)
     assert not verdict(three, replace(failed, restarts=2), NOW).give_up

@@ -11,7 +11,7 @@ from dataclasses import replace
 from hypothesis import given
 from hypothesis import strategies as st
 
-from scheduler.reconcile import Wanted, reconcile
+from scheduler.reconcile import WantedService, reconcile
 from scheduler.replicas import Replica
 from scheduler.rollout import advance
 from specs.stack import UpdateConfig
@@ -24,7 +24,9 @@ class Simulation:
     """Tasks of one service that is updated from "old" to "new"."""
 
     def __init__(self, replicas, update, *, exclusive=False):
-        self.wanted = Wanted(dict.fromkeys(range(1, replicas + 1), "new"), exclusive=exclusive)
+        self.wanted = WantedService(
+            dict.fromkeys(range(1, replicas + 1), "new"), exclusive=exclusive
+        )
         self.update = update
         self.now = 0.0
         self.made = 0

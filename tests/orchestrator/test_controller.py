@@ -16,7 +16,7 @@ import aiohttp
 import pytest
 
 from orchestrator import controller
-from orchestrator.config import Config, from_environment
+from orchestrator.config import ControllerConfig, from_environment
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.store.base import Damaged
 from specs.wire import ExecRequest, LogLine, Stamp
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2]
 @pytest.fixture
 def config(tmp_path):
     (tmp_path / "run").mkdir()
-    return Config(state_dir=tmp_path / "state", run_dir=tmp_path / "run")
+    return ControllerConfig(state_dir=tmp_path / "state", run_dir=tmp_path / "run")
 
 
 @pytest.fixture
@@ -221,13 +221,13 @@ async def test_a_state_without_its_key_is_refused(config):
 
 async def test_a_state_folder_that_cannot_be_made_is_said(tmp_path):
     (tmp_path / "file").write_text("")
-    config = Config(state_dir=tmp_path / "file" / "state", run_dir=tmp_path / "run")
+    config = ControllerConfig(state_dir=tmp_path / "file" / "state", run_dir=tmp_path / "run")
     with pytest.raises(Unavailable, match="file"):
         await controller.run(config, embedded=False)
 
 
 async def test_a_run_folder_too_deep_for_a_socket_is_said(tmp_path):
-    config = Config(state_dir=tmp_path / "state", run_dir=tmp_path / ("x" * 100))
+    config = ControllerConfig(state_dir=tmp_path / "state", run_dir=tmp_path / ("x" * 100))
     with pytest.raises(Unavailable, match="too long") as refused:
         await controller.run(config, embedded=False)
     assert "CORRAL_RUN_DIR" in refused.value.hint

@@ -11,10 +11,11 @@ import pytest
 
 from orchestrator.contracts import LogQuery
 from orchestrator.dispatch import dispatcher as dispatch
+from orchestrator.dispatch import session
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.errors import Invalid, NotFound, Unavailable
 from orchestrator.keys import identity
-from orchestrator.store.base import Unavailable as StoreUnavailable
+from orchestrator.store.base import StoreUnavailable
 from orchestrator.store.memory import MemoryStore
 from orchestrator.transport.local import LocalTransport
 from specs.kit.clock import SystemClock
@@ -63,6 +64,19 @@ class World:
         await self.control.until(lambda: self.dispatcher.connected("n1"))
         await self.control.until(lambda: any(r.full for _, r in self.control.reports))
 
+    async def heard(self, heartbeats=2):
+        """Return when the controller has dealt with so many more heartbeats.
+
+        Reports come in order: when facts said after them are there, so were they.
+        """
+        await self.connected()
+        await self.agent.beats(heartbeats)
+        name = f"after {self.agent.heartbeats}"
+        self.agent.say_facts(NodeFacts(hostname=name))
+        await self.control.until(
+            lambda: any(r.facts and r.facts.hostname == name for _, r in self.control.reports)
+        )
+
     async def restart_controller(self):
         """As a kill and a new start: the store stays, everything else is made again."""
         await stop(self.running)
@@ -77,7 +91,7 @@ async def start(store, cluster, control, socket):
     dispatcher = Dispatcher(
         store=store,
         cluster=cluster,
-        identity=identity.decode(entry),
+        identity=identity.decode(entry.value),
         transport=LocalTransport(socket),
         clock=SystemClock(),
         rng=random.Random(1),
@@ -103,7 +117,7 @@ async def agent(tmp_path, monkeypatch):
 @pytest.fixture
 async def world(agent):
     store, cluster, control = MemoryStore(), FakeCluster(), FakeControl()
-    cluster_record = identity.Cluster(CLUSTER, 0, "10.210.0.0/16", 0.0)
+    cluster_record = identity.ClusterRecord(CLUSTER, 0, "10.210.0.0/16", 0.0)
     from orchestrator.store.base import Put
 
     await store.txn(writes=(Put("/cluster", identity.encode(cluster_record)),))
@@ -142,14 +156,17 @@ async def test_changes_go_out_as_increments(world):
     assert set(world.agent.objects.tasks) == {"t2", "t3"}
 
 
-async def test_changes_that_come_together_go_out_together(world):
+async def test_changes_that_come_together_go_out_together(world, monkeypatch):
+    # Long enough for a busy machine to make all of them meanwhile.
+    monkeypatch.setattr(session, "COALESCE", 0.5)
     await world.connected()
     for n in range(50):
         world.control.want("n1", tasks(*(assignment(f"t{m}") for m in range(n))))
         await asyncio.sleep(0)
-    await world.control.until(lambda: True)
     await world.agent.instructed(2)
-    await asyncio.sleep(0.05)
+    if len(world.agent.objects.tasks) < 49:
+        await world.agent.instructed(3)
+    await world.heard()
     assert len(world.agent.received) <= 3
     assert len(world.agent.objects.tasks) == 49
 
@@ -168,7 +185,7 @@ async def test_removal_is_acknowledged_only_when_it_is_in_the_kernel(world):
     world.cluster.revision = 7
     world.control.want("n1", tasks(assignment()))
     await world.agent.instructed(1)
-    await asyncio.sleep(0.12)  # some heartbeats
+    await world.heard()
     assert world.control.acknowledgements == []
 
     world.agent.apply()
@@ -185,7 +202,7 @@ async def test_an_old_applied_number_acknowledges_nothing_of_a_new_controller(wo
     world.cluster.revision = 9
     await world.restart_controller()
     await world.agent.instructed(4)
-    await asyncio.sleep(0.12)
+    await world.heard()
 
     assert world.agent.received[3].stamp == Stamp(cluster=CLUSTER, epoch=2, generation=4)
     assert world.control.acknowledgements == []
@@ -201,7 +218,7 @@ async def test_every_start_takes_an_epoch_above_what_agents_saw(world):
 
     assert world.agent.received[-1].stamp.epoch == 42
     assert world.dispatcher.identity.epoch == 42
-    assert identity.decode(await world.store.get("/cluster")).epoch == 42
+    assert identity.decode((await world.store.get("/cluster")).value).epoch == 42
 
 
 async def test_an_agent_that_lost_its_set_gets_it_whole(world):
@@ -236,7 +253,10 @@ async def test_a_controller_that_is_behind_stops_and_says_so(world, caplog):
 
     assert "newer controller (epoch 5, ours is 1)" in world.dispatcher.superseded
     assert "restart this one" in world.control.lost[-1][1]
-    await asyncio.sleep(0.1)
+    greeted = world.agent.greeted
+    world.control.want("n1", tasks(assignment("t3")))
+    await asyncio.sleep(0.1)  # five times its longest pause before it would try again
+    assert world.agent.greeted == greeted, "it speaks to nobody any more"
     assert len(world.agent.received) == 1, "it instructs nobody any more"
     assert not world.running.done()
     assert "newer controller" in caplog.text
@@ -284,9 +304,10 @@ async def test_an_agent_that_is_not_there_is_said_to_be_so_and_found_when_it_com
 
 
 async def test_heartbeats_do_not_reach_the_control_loops(world):
-    await world.connected()
-    await asyncio.sleep(0.3)  # at least four heartbeats
-    assert len(world.control.reports) <= 2
+    await world.heard(4)
+    *before, facts = (report for _, report in world.control.reports)
+    assert facts.facts is not None
+    assert len(before) <= 2
 
 
 async def test_facts_and_task_moves_do(world):
@@ -331,12 +352,15 @@ async def test_a_mistake_of_ours_ends_one_session_not_the_dispatcher(world, capl
 
 async def test_a_removed_node_is_left_alone(world):
     await world.connected()
+    received, greeted = len(world.agent.received), world.agent.greeted
     world.cluster.drop_node("n1")
-    await asyncio.sleep(0.05)
-    received = len(world.agent.received)
+    # Another one is tried again and again meanwhile: the dispatcher looks, and not at this one.
+    world.cluster.add_node(Node(id="n2", name="two", address="root@192.0.2.2"))
+    await world.control.until(lambda: not world.dispatcher.connected("n1"))
     world.control.want("n1", tasks(assignment("t1")))
-    await asyncio.sleep(0.05)
-    assert len(world.agent.received) == received
+    rounds = len(world.control.lost) + 3
+    await world.control.until(lambda: len(world.control.lost) >= rounds)
+    assert (len(world.agent.received), world.agent.greeted) == (received, greeted)
     with pytest.raises(NotFound):
         await world.dispatcher.images("n1")
 

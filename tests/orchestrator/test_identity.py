@@ -7,7 +7,7 @@ import random
 import pytest
 
 from orchestrator.keys import identity
-from orchestrator.store.base import Put, Unavailable
+from orchestrator.store.base import Put, StoreUnavailable
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import ManualClock
 
@@ -37,9 +37,9 @@ async def test_epochs_rise_above_everything_seen():
 async def test_a_store_that_was_exchanged_is_noticed():
     store = MemoryStore()
     cluster = await load(store)
-    other = identity.Cluster("other", 0, "10.0.0.0/16", 0.0)
+    other = identity.ClusterRecord("other", 0, "10.0.0.0/16", 0.0)
     await store.txn(writes=(Put("/cluster", identity.encode(other)),))
-    with pytest.raises(Unavailable, match="another cluster"):
+    with pytest.raises(StoreUnavailable, match="another cluster"):
         await identity.take_epoch(store, cluster, [])
 
 

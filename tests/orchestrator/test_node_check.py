@@ -206,7 +206,7 @@ def test_an_answer_that_broke_off_is_no_machine():
 
 
 def test_scripts_mention_only_places_of_ours():
-    plan = install.Plan(
+    plan = install.Installation(
         cluster="c", public_key="ssh-ed25519 AAAA corral", bundle="1-x", digest="d" * 64,
         python="/usr/bin/python3", systemd=True,
     )  # fmt: skip
@@ -215,7 +215,7 @@ def test_scripts_mention_only_places_of_ours():
     unit = steps[-1].stdin.decode()
     assert 'Environment="PYTHONPATH=/opt/corral/1-x"' in unit
     assert "KillMode=process" in unit
-    supervised = install.steps(install.Plan(**{**vars(plan), "systemd": False}), b"")[-1]
+    supervised = install.steps(install.Installation(**{**vars(plan), "systemd": False}), b"")[-1]
     assert supervised.stdin.decode().endswith("# corral")
     assert "supervisor.py /run/corral /var/lib/corral/log /usr/bin/python3 agent" in (
         supervised.stdin.decode()

@@ -11,14 +11,16 @@ from pathlib import Path
 import pytest
 from backports import zstd
 
-from agent.images.content import Content
-from agent.images.layers import Layers, Limits
-from agent.parts import Refusal
+from agent.errors import Refusal
+from agent.images.content import ImageFiles
+from agent.images.layers import LayerStore, UnpackLimits
 from tests.agent.images import tars
 from tests.agent.images.hostile import CASES, all_cases
 
 pytestmark = pytest.mark.real
-SMALL = Limits(bytes=64 << 20, inodes=2000, ratio=50, ratio_free=1 << 20, floor=1 << 20, seconds=60)
+SMALL = UnpackLimits(
+    bytes=64 << 20, inodes=2000, ratio=50, ratio_free=1 << 20, floor=1 << 20, seconds=60
+)
 
 
 def snapshot(root: Path) -> list[tuple[object, ...]]:
@@ -41,15 +43,15 @@ def outside(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def content(tmp_path: Path) -> Content:
-    return Content(tmp_path / "outside-not" / "images")
+def content(tmp_path: Path) -> ImageFiles:
+    return ImageFiles(tmp_path / "outside-not" / "images")
 
 
-async def unpack(content: Content, data: bytes, limits: Limits = SMALL) -> Path:
+async def unpack(content: ImageFiles, data: bytes, limits: UnpackLimits = SMALL) -> Path:
     """Unpack bytes as a layer and return its directory."""
     blob = content.root / "blob"
     blob.write_bytes(data)
-    layers = Layers(content, limits)
+    layers = LayerStore(content, limits)
     digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
     try:
         return layers.directory(await layers.unpack(blob, digest, None))
@@ -57,13 +59,13 @@ async def unpack(content: Content, data: bytes, limits: Limits = SMALL) -> Path:
         blob.unlink()
 
 
-def left(content: Content) -> list[Path]:
+def left(content: ImageFiles) -> list[Path]:
     """Return what a refused layer left in the store."""
     return [*content.layers.iterdir(), *(content.root / "staging").iterdir()]
 
 
 @pytest.mark.parametrize("name", all_cases())
-async def test_contained_or_refused(name: str, content: Content, outside: Path) -> None:
+async def test_contained_or_refused(name: str, content: ImageFiles, outside: Path) -> None:
     members, verdict = CASES[name](os.fsencode(outside))
     machine = [Path(path).lstat() for path in ("/etc/passwd", "/etc", "/", "/tmp")]
     before = snapshot(outside)
@@ -94,7 +96,7 @@ def _nothing_dangerous_in(files: Path) -> None:
         assert not [name for name in names if "overlay" in name or "selinux" in name], path
 
 
-async def test_devices_only_those_every_container_has(content: Content) -> None:
+async def test_devices_only_those_every_container_has(content: ImageFiles) -> None:
     files = await unpack(
         content,
         tars.archive(
@@ -107,7 +109,7 @@ async def test_devices_only_those_every_container_has(content: Content) -> None:
     assert [path.name for path in files.iterdir()] == ["null"]
 
 
-async def test_whiteouts_and_opaque_directories_take_overlay_form(content: Content) -> None:
+async def test_whiteouts_and_opaque_directories_take_overlay_form(content: ImageFiles) -> None:
     files = await unpack(
         content,
         tars.archive(
@@ -132,7 +134,7 @@ async def test_whiteouts_and_opaque_directories_take_overlay_form(content: Conte
     assert (files / "stays").read_text() == "1"
 
 
-async def test_modes_owners_times_and_attributes_are_kept(content: Content) -> None:
+async def test_modes_owners_times_and_attributes_are_kept(content: ImageFiles) -> None:
     capability = bytes.fromhex("0100000200040000000000000000000000000000")
     files = await unpack(
         content,
@@ -161,7 +163,7 @@ async def test_modes_owners_times_and_attributes_are_kept(content: Content) -> N
     assert (files / "pax").stat().st_mtime == 5.25
 
 
-async def test_later_members_replace_earlier_ones(content: Content) -> None:
+async def test_later_members_replace_earlier_ones(content: ImageFiles) -> None:
     files = await unpack(
         content,
         tars.archive(
@@ -178,7 +180,7 @@ async def test_later_members_replace_earlier_ones(content: Content) -> None:
     assert (files / "no/entry/for/parents").read_text() == "4"
 
 
-async def test_sparse_files_stay_sparse(content: Content) -> None:
+async def test_sparse_files_stay_sparse(content: ImageFiles) -> None:
     member = tars.pax([("GNU.sparse.size", b"33554432"), ("GNU.sparse.map", b"16777216,3")])
     files = await unpack(content, tars.archive(member + tars.file(b"s", b"end")))
     info = (files / "s").stat()
@@ -204,7 +206,7 @@ GOOD = tars.archive(tars.file(b"f", b"content" * 1000))
     ],
     ids=["tar", "gzip", "gzip-members", "gzip-padded", "zstd", "zstd-frames"],
 )
-async def test_packings(packed: bytes, content: Content) -> None:
+async def test_packings(packed: bytes, content: ImageFiles) -> None:
     files = await unpack(content, packed)
     assert files.parent.name == hashlib.sha256(GOOD).hexdigest()
     assert (files / "f").read_bytes() == b"content" * 1000
@@ -223,7 +225,7 @@ async def test_packings(packed: bytes, content: Content) -> None:
     ],
     ids=["gzip-cut", "gzip-changed", "gzip-trailing", "zstd-cut", "zstd-changed", "zip", "empty"],
 )
-async def test_damaged_packings_are_refused(packed: bytes, words: str, content: Content) -> None:
+async def test_damaged_packings_are_refused(packed: bytes, words: str, content: ImageFiles) -> None:
     if not words:
         assert list((await unpack(content, packed)).iterdir()) == []
         return
@@ -242,7 +244,7 @@ def zeros(size: int) -> bytes:
         (gzip.compress(zeros(20 << 20), 9), SMALL, "decompression bomb"),
         (zstd.compress(zeros(20 << 20)), SMALL, "decompression bomb"),
         (gzip.compress(bytes(20 << 20)), SMALL, "bomb|lone"),
-        (zeros(8 << 20), Limits(bytes=4 << 20, floor=1 << 20), "more than 4194304 bytes"),
+        (zeros(8 << 20), UnpackLimits(bytes=4 << 20, floor=1 << 20), "more than 4194304 bytes"),
         (
             tars.archive(*(tars.file(b"f%d" % i) for i in range(2001))),
             SMALL,
@@ -257,7 +259,7 @@ def zeros(size: int) -> bytes:
     ids=["gzip", "zstd", "padding", "bytes", "files", "implied-directories"],
 )
 async def test_bombs_are_refused_at_the_cap(
-    data: bytes, limits: Limits, words: str, content: Content
+    data: bytes, limits: UnpackLimits, words: str, content: ImageFiles
 ) -> None:
     with pytest.raises(Refusal, match=words):
         await unpack(content, data, limits)

@@ -6,7 +6,7 @@ import pytest
 
 from scheduler import constraints
 from scheduler.place import place
-from scheduler.view import ClusterView, Home, HostPort, NodeView, Pending, Use
+from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
 
 GIB = 1 << 30
 NODE = NodeView(
@@ -56,8 +56,8 @@ def a_task(**more) -> Pending:
     return Pending(task="t", service="app/web", spec_hash="h", **more)
 
 
-def three(**more) -> ClusterView:
-    return ClusterView(
+def three(**more) -> Fleet:
+    return Fleet(
         {
             f"n{i}": NodeView(id=f"n{i}", name=f"host{i}", cpus=2.0, memory=i * GIB, **more)
             for i in (1, 2, 3)
@@ -114,7 +114,7 @@ def three(**more) -> ClusterView:
         ),
         (
             a_task(max_per_node=1),
-            {"use": Use(services={"app/web": 1})},
+            {"use": NodeUse(services={"app/web": 1})},
             (
                 "no node fits: of 3 nodes, 3 have max_replicas_per_node = 1 tasks of the service "
                 "already"
@@ -140,19 +140,19 @@ def test_reasons_are_told_most_frequent_first():
     view = three()
     nodes = dict(view.nodes)
     nodes["n4"] = NodeView(id="n4", name="host4", memory=64 * GIB, status="down")
-    sentence = place(ClusterView(nodes), [a_task(memory=32 * GIB)]).refused["t"]
+    sentence = place(Fleet(nodes), [a_task(memory=32 * GIB)]).refused["t"]
     assert sentence.index("3 lack memory") < sentence.index("1 is down (host4)")
 
 
 def test_without_nodes_it_says_so():
-    assert place(ClusterView({}), [a_task()]).refused["t"] == "there is no node in the cluster"
+    assert place(Fleet({}), [a_task()]).refused["t"] == "there is no node in the cluster"
 
 
 def test_a_node_where_the_spec_failed_is_taken_last():
     view = three()
     nodes = {**view.nodes}
     nodes["n1"] = NodeView(id="n1", name="host1", cpus=64, memory=99 * GIB, failures={"h": 1})
-    assert place(ClusterView(nodes), [a_task()]).assigned["t"] != "n1"
+    assert place(Fleet(nodes), [a_task()]).assigned["t"] != "n1"
 
 
 def test_an_image_already_there_decides_between_equals():
@@ -161,13 +161,13 @@ def test_an_image_already_there_decides_between_equals():
         for i, images in enumerate([frozenset(), frozenset({"sha256:a"}), frozenset()])
     }
     for seed in range(5):
-        result = place(ClusterView(nodes), [a_task(image="sha256:a")], seed)
+        result = place(Fleet(nodes), [a_task(image="sha256:a")], seed)
         assert result.assigned["t"] == "n1"
 
 
 def test_a_replacement_may_use_the_room_of_the_task_that_stops_first():
-    node = NodeView(id="n1", name="host1", cpus=1.0, memory=GIB, use=Use(memory=GIB, cpus=1.0))
-    view = ClusterView({"n1": node})
+    node = NodeView(id="n1", name="host1", cpus=1.0, memory=GIB, use=NodeUse(memory=GIB, cpus=1.0))
+    view = Fleet({"n1": node})
     full = a_task(memory=GIB, cpus=1.0)
     assert "t" in place(view, [full]).refused
     swap = a_task(memory=GIB, cpus=1.0, instead_of="n1", instead_use=(1.0, GIB))

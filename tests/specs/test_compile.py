@@ -3,7 +3,7 @@
 import pytest
 
 from specs.compile.stack import compile_stack
-from specs.compile.support import SUPPORT, Verdict
+from specs.compile.support import SUPPORT, KeyVerdict
 from specs.problems import SpecError
 from specs.stack import Condition
 
@@ -129,7 +129,7 @@ def test_problems_point_into_the_file():
 
 
 def test_every_refusal_in_the_table_says_what_to_do():
-    silent = [path for path, s in SUPPORT.items() if s.verdict is Verdict.REFUSED and not s.note]
+    silent = [path for path, s in SUPPORT.items() if s.verdict is KeyVerdict.REFUSED and not s.note]
     assert silent == []
 
 

@@ -6,15 +6,15 @@ parts of the agent and the controller do, to the field of the spec they read.
 
 import pytest
 
-from agent.parts import ImageConfig
-from agent.runtime.bundle import Host, Inputs, NodeDevice, User, build
+from agent.runtime.bundle import Inputs, NodeDevice, NodeTraits, User, build
+from agent.vocabulary import ImageConfig
 from specs.compile.stack import compile_stack
-from specs.compile.support import SUPPORT, Verdict
+from specs.compile.support import SUPPORT, KeyVerdict
 from specs.stack import Condition, Healthcheck, Ulimit
 from specs.states import Desired
 from specs.wire import Assignment
 
-HOST = Host(runtime="runc", init="/usr/bin/tini-static")
+HOST = NodeTraits(runtime="runc", init="/usr/bin/tini-static")
 IMAGE = ImageConfig(digest="sha256:0", entrypoint=("/entry",), command=("serve",))
 
 
@@ -255,6 +255,8 @@ def test_every_honoured_key_of_a_service_is_tried():
     honoured = {
         path.removeprefix("services.*.")
         for path, support in SUPPORT.items()
-        if support.verdict is Verdict.HONOURED and path.count(".") == 2 and path.startswith("serv")
+        if support.verdict is KeyVerdict.HONOURED
+        and path.count(".") == 2
+        and path.startswith("serv")
     }
     assert honoured - IN_THE_BUNDLE.keys() - IN_THE_SPEC.keys() == set()

@@ -8,7 +8,7 @@ from specs.compose.language.schema import PROJECT, SERVICE
 from specs.compose.merging.merge import Merge
 from specs.compose.merging.unique import enforce_unicity
 from specs.compose.reading.findings import Findings
-from specs.compose.reading.tree import Map, Mark, Seq, copy, plain
+from specs.compose.reading.tree import Map, Seq, SourceMark, copy, plain
 
 
 def port(target, published, **more):
@@ -247,10 +247,10 @@ def marked(value, file="f"):
     if isinstance(value, dict):
         made = Map()
         for key, item in value.items():
-            made.put(key, marked(item, file), Mark(file, 1, 1))
+            made.put(key, marked(item, file), SourceMark(file, 1, 1))
         return made
     if isinstance(value, list):
-        return Seq([marked(item, file) for item in value], [Mark(file, 1, 1) for _ in value])
+        return Seq([marked(item, file) for item in value], [SourceMark(file, 1, 1) for _ in value])
     return value
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from specs.compile.support import SUPPORT, Verdict
+from specs.compile.support import SUPPORT, KeyVerdict
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "scripts"))
@@ -35,4 +35,4 @@ def test_every_row_says_where_or_why_not():
 @pytest.mark.parametrize("path", sorted(SUPPORT))
 def test_what_is_refused_says_what_to_do(path):
     support = SUPPORT[path]
-    assert support.note or support.verdict is not Verdict.REFUSED
+    assert support.note or support.verdict is not KeyVerdict.REFUSED

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import argparse
 
     from orchestrator.cli.session import Invocation
-    from specs.lint.report import KeyReport, Report
+    from specs.lint.report import KeyReport, LintReport
 
 VERDICTS = ("refused", "not honoured yet", "no meaning here", "resolved while loading", "honoured")
 
@@ -47,7 +47,7 @@ def _count(number: int, word: str) -> str:
     return f"{number} {word}{'' if number == 1 else 's'}"
 
 
-def _json(report: Report) -> str:
+def _json(report: LintReport) -> str:
     return json.dumps(
         {
             "problems": [problem.as_json() for problem in report.problems],
@@ -58,7 +58,7 @@ def _json(report: Report) -> str:
     )
 
 
-def _show(report: Report, *, quiet: bool) -> None:
+def _show(report: LintReport, *, quiet: bool) -> None:
     from orchestrator.cli.findings import source_line
     from specs.problems import render
 

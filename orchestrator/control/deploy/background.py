@@ -11,7 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
-from orchestrator.control.deploy.images import NoImage, Preparation
+from orchestrator.control.deploy.images import NoImage, ReleaseImages
+from orchestrator.control.mirror.released import spec_of
 from orchestrator.errors import NotFound, RequestError
 from specs.api import Progress, Release
 from specs.states import ReleaseState
@@ -31,7 +32,7 @@ Finish = Callable[[Release, Images, str], Awaitable[None]]  # images, or the rea
 Forget = Callable[[str], Awaitable[None]]
 
 
-class Preparing:
+class BackgroundWork:
     """One task per pending release and per volume whose data must go."""
 
     def __init__(
@@ -78,11 +79,11 @@ class Preparing:
                 )
 
     async def _prepare(self, release: Release) -> None:
-        spec = self._cluster.spec_of(release)
+        spec = spec_of(self._cluster, release)
         if spec is None:
             await self._finish(release, {}, "its spec is not in the store")
             return
-        work = Preparation(self._cluster, self._agents, self._clock, release, spec, self._tell)
+        work = ReleaseImages(self._cluster, self._agents, self._clock, release, spec, self._tell)
         try:
             async with asyncio.timeout(spec.deadline):
                 images = await work.images()

@@ -12,10 +12,11 @@ from orchestrator.control.deploy.request import Making
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS
+from orchestrator.control.mirror.released import newest_spec
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
-from specs.api import Problem as ApiProblem
+from specs.api import ProblemRow
 from specs.problems import Problem
 from specs.states import Desired
 
@@ -68,7 +69,7 @@ class Commands:
             )
             release, warnings = make_release(making)
             return release_row(
-                release, tuple(ApiProblem.model_validate(w.as_json()) for w in warnings)
+                release, tuple(ProblemRow.model_validate(w.as_json()) for w in warnings)
             )
 
         return await self._committed(stack, write)
@@ -86,8 +87,7 @@ class Commands:
             ]
             if problems:
                 raise Invalid(problems)
-            overrides = {**record.overrides, **services}
-            draft.put(STACKS, record.model_copy(update={"overrides": overrides}))
+            draft.put(STACKS, record.with_overrides(services))
 
         await self._committed(stack, write)
 
@@ -111,8 +111,7 @@ class Commands:
                     or task.desired is not Desired.RUNNING
                 ):
                     continue
-                update: dict[str, object] = {"restart": task.restart + 1, "grace": timeout}
-                draft.put_task(task.model_copy(update=update))
+                draft.put_task(task.with_restart(timeout))
                 ids.append(task.id)
             return tuple(ids)
 
@@ -138,8 +137,7 @@ class Commands:
             record = self._stack(stack)
             if record.desired == "removed":
                 raise Conflict(f"stack {stack} is being removed")
-            update: dict[str, object] = {"desired": "stopped", "stop_timeout": timeout}
-            draft.put(STACKS, record.model_copy(update=update))
+            draft.put(STACKS, record.stopped(timeout))
 
         await self._committed(stack, write)
 
@@ -148,12 +146,7 @@ class Commands:
 
         def write(draft: Draft) -> None:
             record = self._stack(stack)
-            update: dict[str, object] = {
-                "desired": "removed",
-                "stop_timeout": timeout,
-                "remove_volumes": volumes or record.remove_volumes,
-            }
-            draft.put(STACKS, record.model_copy(update=update))
+            draft.put(STACKS, record.removed(timeout, volumes=volumes))
 
         await self._committed(stack, write)
 
@@ -164,8 +157,7 @@ class Commands:
         return record
 
     def _spec(self, record: Stack) -> StackSpec:
-        release = self._cluster.releases.get((record.name, record.release))
-        spec = self._cluster.spec_of(release) if release is not None else None
+        spec = newest_spec(self._cluster, record)
         if spec is None:
             raise Conflict(f"stack {record.name} has no release")
         return spec

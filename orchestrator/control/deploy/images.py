@@ -1,6 +1,6 @@
 """A pending release's images: built and resolved to digests, in parallel.
 
-One ``Preparation`` per pending release runs beside the control loop. It asks agents and
+One ``ReleaseImages`` per pending release runs beside the control loop. It asks agents and
 returns digests or the reason why there are none; writing the result is control.py's.
 Repeating it after a controller's death is harmless: builds and pulls are idempotent.
 """
@@ -37,7 +37,7 @@ class NoImage(Exception):
 
 
 @dataclass(frozen=True)
-class Preparation:
+class ReleaseImages:
     """Everything needed to resolve one release's images."""
 
     cluster: Cluster

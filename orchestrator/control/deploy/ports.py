@@ -9,21 +9,15 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.released import newest_spec, spec_at
 from scheduler.filters import RESERVED_PORTS
 
 if TYPE_CHECKING:
     from orchestrator.control.deploy.request import Making
     from orchestrator.control.mirror.cluster import Cluster
-    from specs.api import Stack
     from specs.stack import Port, ServiceSpec, StackSpec
 
 FREE_PORTS = range(30000, 32768)  # published ports the file leaves to us
-
-
-def spec_before(cluster: Cluster, stack: Stack | None) -> StackSpec | None:
-    """Return the spec of a stack's newest release."""
-    release = cluster.releases.get((stack.name, stack.release)) if stack is not None else None
-    return cluster.spec_of(release) if release is not None else None
 
 
 @dataclass(frozen=True)
@@ -55,7 +49,7 @@ def published_by_others(cluster: Cluster, stack: str) -> list[_Published]:
     for other in cluster.stacks.values():
         if other.name == stack or other.desired != "up":
             continue
-        spec = spec_before(cluster, other)
+        spec = newest_spec(cluster, other)
         if spec is not None:
             found += _published(other.name, spec)
     return found
@@ -127,8 +121,7 @@ def check_ports(making: Making, spec: StackSpec) -> None:
 def _ours_before(making: Making) -> list[_Published]:
     found = []
     for number in {t.release for t in making.cluster.by_stack.get(making.stack, {}).values()}:
-        release = making.cluster.releases.get((making.stack, number))
-        spec = making.cluster.spec_of(release) if release is not None else None
+        spec = spec_at(making.cluster, making.stack, number)
         if spec is not None:
             found += _published(making.stack, spec)
     return found

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.contents import with_contents
-from orchestrator.control.deploy.ports import check_ports, spec_before, with_ports
+from orchestrator.control.deploy.ports import check_ports, with_ports
 from orchestrator.control.mirror.dependencies import Cycle, Dependencies
 from orchestrator.control.mirror.records import RELEASES, STACKS, Idempotency
+from orchestrator.control.mirror.released import finish, newest_spec
 from orchestrator.errors import Invalid
 from orchestrator.store import keys
 from scheduler import constraints
@@ -41,7 +42,7 @@ def make_release(making: Making) -> tuple[Release, list[Problem]]:
         raise Invalid(exc.problems) from exc
     making.problems += warnings
     present = making.cluster.stacks.get(name)
-    before = spec_before(making.cluster, present)
+    before = newest_spec(making.cluster, present)
     spec = _selected(making, compiled, before)
     _check_order(making, spec)
     _check_constraints(making, spec)
@@ -200,17 +201,9 @@ def _store(
     if digest not in making.cluster.parts:
         making.draft.put_key(keys.part(digest), spec)
     for old in known.values():
-        if old.state in (ReleaseState.PENDING, ReleaseState.DEPLOYING):
-            making.draft.put(
-                RELEASES,
-                old.model_copy(
-                    update={
-                        "state": ReleaseState.SUPERSEDED,
-                        "reason": f"release {number} took its place",
-                        "finished_at": making.wall,
-                    }
-                ),
-            )
+        if not old.over:
+            reason = f"release {number} took its place"
+            finish(making.draft, old, ReleaseState.SUPERSEDED, reason, at=making.wall)
     making.draft.put(RELEASES, release)
     making.draft.put(
         STACKS,

@@ -26,17 +26,17 @@ from orchestrator.control.mirror.records import (
     TASKS,
     VIP,
     VOLUMES,
-    ClusterRecord,
     Idempotency,
     Kind,
     Lease,
-    Network,
+    NetworkRecord,
     Resting,
     StoredContent,
     Vip,
     Volume,
     kind_of,
 )
+from orchestrator.keys.identity import ClusterRecord, decode
 from orchestrator.store import keys
 from orchestrator.store.base import Change, Compacted, Store
 
@@ -66,7 +66,7 @@ class Cluster:
         self.parts: dict[str, StackSpec] = {}
         self.tasks: dict[str, Task] = {}
         self.nodes: dict[str, Node] = {}
-        self.networks: dict[str, Network] = {}
+        self.networks: dict[str, NetworkRecord] = {}
         self.leases: dict[str, dict[str, Lease]] = defaultdict(dict)  # network -> cidr
         self.vips: dict[str, dict[tuple[str, str], Vip]] = defaultdict(dict)  # network
         self.resting: dict[str, dict[str, Resting]] = defaultdict(dict)  # network -> address
@@ -169,7 +169,7 @@ class Cluster:
         if key == keys.CLUSTER:
             self._versions[key] = version
             if value is not None:
-                self.record = ClusterRecord.model_validate_json(value)
+                self.record = decode(value)
             return
         kind = kind_of(key)
         if kind is None:
@@ -253,15 +253,6 @@ class Cluster:
                 self.unplaced.add(new.id)
             for network, address in new.addresses.items():
                 self.by_network[network][address] = new.id
-
-    def spec_of(self, release: Release) -> StackSpec | None:
-        """Return the release's StackSpec."""
-        return self.parts.get(release.spec)
-
-    def network_named(self, name: str) -> Network | None:
-        """Return the network of that real name, preferring one in use."""
-        found = [n for n in self.networks.values() if n.name == name]
-        return min(found, key=lambda n: (n.retired, n.id), default=None)
 
 
 def _put(where: dict[Any, Any], key: object, value: object | None) -> None:

@@ -11,11 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.released import spec_of
 from specs.base import content_hash
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
-    from specs.api import Client, Release
+    from specs.api import ClientMachine, Release
     from specs.stack import ServiceSpec, StackSpec, TaskSpec
 
 
@@ -29,7 +30,7 @@ class Effective:
     spec: StackSpec
     task: TaskSpec
     hash: str
-    client: Client
+    client: ClientMachine
 
     @property
     def key(self) -> str:
@@ -61,7 +62,7 @@ class Specs:
     def of(self, stack: str, number: int, service: str) -> Effective | None:
         """Return the service under the stack's release, or None when either is not there."""
         release = self._cluster.releases.get((stack, number))
-        spec = self._cluster.spec_of(release) if release is not None else None
+        spec = spec_of(self._cluster, release)
         if release is None or spec is None or service not in spec.services:
             return None
         return self.under(release, spec, service)

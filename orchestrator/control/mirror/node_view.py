@@ -9,18 +9,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Literal
 
-from scheduler.view import NodeView, Use
+from scheduler.view import NodeUse, NodeView
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.contracts import ClusterView
+    from orchestrator.contracts import Mirror
     from specs.node import Node
 
 Status = Literal["ready", "unknown", "down"]
 
 
-def node_status(cluster: ClusterView, node: str | None) -> Status:
+def node_status(cluster: Mirror, node: str | None) -> Status:
     """Return how the node answers; a node without a record is down.
 
     A task that has no node yet has nobody to wait for: that reads as ready.
@@ -39,10 +39,10 @@ def node_role(node: Node) -> str:
 
 
 def node_view(
-    cluster: ClusterView,
+    cluster: Mirror,
     node: Node,
     *,
-    use: Use | None = None,
+    use: NodeUse | None = None,
     failures: Mapping[str, int] | None = None,
 ) -> NodeView:
     """Return the node in the scheduler's words, with what is taken of it where that matters."""
@@ -64,5 +64,5 @@ def node_view(
         listening=frozenset(facts.listening),
         images=frozenset(facts.images),
         failures=failures or {},
-        use=use or Use(),
+        use=use or NodeUse(),
     )

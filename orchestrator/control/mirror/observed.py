@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(slots=True)
-class Mark:
+class TaskMark:
     """One task's history as far as this process saw it."""
 
     ready_since: float | None = None
@@ -39,7 +39,7 @@ class Observed:
 
     cluster: Cluster
     clock: Clock
-    marks: dict[str, Mark] = field(default_factory=dict)
+    marks: dict[str, TaskMark] = field(default_factory=dict)
     acknowledged: dict[str, int] = field(default_factory=dict)
     resting_since: dict[tuple[str, str], float] = field(default_factory=dict)
     progress_at: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
@@ -52,11 +52,11 @@ class Observed:
             self.resting_since.update({(network, address): now for address in found})
         self.cluster.listen(self._changed)
 
-    def mark(self, task_id: str) -> Mark:
+    def mark(self, task_id: str) -> TaskMark:
         """Return the task's mark."""
         found = self.marks.get(task_id)
         if found is None:
-            found = self.marks[task_id] = Mark()
+            found = self.marks[task_id] = TaskMark()
         return found
 
     def _changed(self, kind: Kind, old: Model | None, new: Model | None) -> None:

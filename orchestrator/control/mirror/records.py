@@ -20,16 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 
-class ClusterRecord(Model):
-    """``/cluster``, written when the cluster is made (vault, controller start)."""
-
-    id: str = ""
-    epoch: int = 0
-    pool: str = "10.210.0.0/16"
-    created_at: float = 0.0
-
-
-class Network(Model):
+class NetworkRecord(Model):
     """A network and its pool of addresses.
 
     ``retired``: nobody wants it any more; its addresses rest before the pool is given
@@ -120,7 +111,7 @@ RELEASES = Kind("releases", keys.RELEASES, Release, lambda r: keys.release(r.sta
 PARTS = Kind("parts", keys.PARTS, StackSpec, lambda _: "")  # keyed by hash, see Draft.part
 TASKS = Kind("tasks", keys.TASKS, Task, lambda r: keys.task(r.stack, r.id))
 NODES = Kind("nodes", keys.NODES, Node, lambda r: keys.node(r.id))
-NETWORKS = Kind("networks", keys.NETWORKS, Network, lambda r: keys.network(r.id))
+NETWORKS = Kind("networks", keys.NETWORKS, NetworkRecord, lambda r: keys.network(r.id))
 LEASES = Kind("leases", keys.BLOCKS, Lease, lambda r: keys.block(r.network, r.cidr))
 VIP = Kind("vips", keys.VIPS, Vip, lambda r: keys.vip(r.network, r.stack, r.service))
 RESTING = Kind("resting", keys.RESTING, Resting, lambda r: keys.resting(r.network, r.address))

@@ -15,7 +15,7 @@ from specs.states import Desired, TaskState
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
 
-    from orchestrator.contracts import ClusterView
+    from orchestrator.contracts import Mirror
     from specs.api import Stack
     from specs.node import Node
     from specs.stack import ServiceSpec
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 GOING = frozenset({Desired.SHUTDOWN, Desired.REMOVED})
 
 
-def is_ready(cluster: ClusterView, task: Task) -> bool:
+def is_ready(cluster: Mirror, task: Task) -> bool:
     """Say whether the task answers: what a node that is down said last does not count."""
     return task.status.ready and node_status(cluster, task.node) != "down"
 
@@ -34,7 +34,7 @@ def is_leaving(task: Task) -> bool:
     return task.leaving or task.desired in GOING
 
 
-def serves(cluster: ClusterView, task: Task) -> bool:
+def serves(cluster: Mirror, task: Task) -> bool:
     """Say whether the task does what its slot is for: it is ready, or a one-off that completed.
 
     One that was asked to go does not count any more, however ready it is.
@@ -44,7 +44,7 @@ def serves(cluster: ClusterView, task: Task) -> bool:
     return task.state is TaskState.COMPLETE or (task.live and is_ready(cluster, task))
 
 
-def serving(cluster: ClusterView, tasks: Iterable[Task]) -> int:
+def serving(cluster: Mirror, tasks: Iterable[Task]) -> int:
     """Return how many slots of one service have a task that serves.
 
     Slots and not tasks: while a task is replaced, two of them serve one slot.
@@ -52,9 +52,7 @@ def serving(cluster: ClusterView, tasks: Iterable[Task]) -> int:
     return len({task.slot for task in tasks if serves(cluster, task)})
 
 
-def wanted_count(
-    cluster: ClusterView, stack: Stack, service: ServiceSpec, tasks: Iterable[Task]
-) -> int:
+def wanted_count(cluster: Mirror, stack: Stack, service: ServiceSpec, tasks: Iterable[Task]) -> int:
     """Return how many tasks a service should have while its stack is up.
 
     ``tasks`` are the service's present ones: a global service keeps its place on a node that
@@ -66,9 +64,7 @@ def wanted_count(
     return len(global_nodes(cluster, service, used))
 
 
-def global_nodes(
-    cluster: ClusterView, service: ServiceSpec, used: Collection[str | None]
-) -> set[str]:
+def global_nodes(cluster: Mirror, service: ServiceSpec, used: Collection[str | None]) -> set[str]:
     """Return the nodes a global service belongs on; ``used`` are those that have a task of it."""
     return {
         node.id
@@ -77,7 +73,7 @@ def global_nodes(
     }
 
 
-def _belongs(cluster: ClusterView, service: ServiceSpec, node: Node, *, has_task: bool) -> bool:
+def _belongs(cluster: Mirror, service: ServiceSpec, node: Node, *, has_task: bool) -> bool:
     view = node_view(cluster, node)
     if view.availability == "drain":
         return False

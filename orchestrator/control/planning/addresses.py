@@ -16,7 +16,16 @@ from ipaddress import IPv4Address, IPv4Network
 from socket import inet_aton
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.records import LEASES, NETWORKS, VIP, VIPS, Lease, Network, Vip
+from orchestrator.control.mirror.records import (
+    LEASES,
+    NETWORKS,
+    VIP,
+    VIPS,
+    Lease,
+    NetworkRecord,
+    Vip,
+)
+from orchestrator.keys.identity import node_network
 from orchestrator.store import keys
 
 if TYPE_CHECKING:
@@ -24,7 +33,6 @@ if TYPE_CHECKING:
 
     from orchestrator.control.mirror.draft import Draft
 
-NODE_RANGE = 20  # prefix length of the cluster range's first part: the nodes' own addresses
 POOL_SIZES = (20, 22, 24, 26)  # tried in this order: smaller ones once the range fills up
 BLOCK = 26
 SMALLEST_BLOCKED = 24  # pools with a longer prefix have no blocks
@@ -42,8 +50,9 @@ def cut_pool(cluster_pool: str, taken: Iterable[str]) -> str | None:
     """Return a free pool of the cluster range, or None when it is used up."""
     whole = IPv4Network(cluster_pool)
     used = [IPv4Network(pool) for pool in taken]
-    if whole.prefixlen < NODE_RANGE:
-        used.append(next(whole.subnets(new_prefix=NODE_RANGE)))
+    nodes = node_network(cluster_pool)
+    if nodes != whole:  # a range that small has nothing beside the nodes' part
+        used.append(nodes)
     used = sorted((u for u in used if u.overlaps(whole)), key=lambda n: int(n.network_address))
     for prefix in POOL_SIZES:
         if prefix <= whole.prefixlen:
@@ -100,13 +109,13 @@ class Addresses:
             found = self._leases[network] = dict(self._draft.cluster.leases.get(network, {}))
         return found
 
-    def for_task(self, network: Network, node: str, fixed: str | None = None) -> Given:
+    def for_task(self, network: NetworkRecord, node: str, fixed: str | None = None) -> Given:
         """Give an address for a task on ``node``; ``fixed`` is the one the file asks for."""
         if fixed is not None:
             return self._give_fixed(network, node, fixed)
         return self._give(network, node)
 
-    def for_service(self, network: Network, stack: str, service: str) -> Given:
+    def for_service(self, network: NetworkRecord, stack: str, service: str) -> Given:
         """Give the service's VIP, the one it has if it has one."""
         key = keys.vip(network.id, stack, service)
         present = self._draft.get(
@@ -122,7 +131,7 @@ class Addresses:
             )
         return given
 
-    def _give(self, network: Network, node: str) -> Given:
+    def _give(self, network: NetworkRecord, node: str) -> Given:
         pool = IPv4Network(network.pool)
         avoid = self.held(network.id) | self._fixed[network.id] | _unusable(pool)
         # A /32 of another node inside our block would carry the traffic there.
@@ -152,7 +161,7 @@ class Addresses:
         self._lease(network, f"{IPv4Address(found)}/32", node)
         return self._take(network, found)
 
-    def _give_fixed(self, network: Network, node: str, fixed: str) -> Given:
+    def _give_fixed(self, network: NetworkRecord, node: str, fixed: str) -> Given:
         address = int(IPv4Address(fixed))
         if IPv4Address(address) not in IPv4Network(network.pool):
             return Given(
@@ -169,7 +178,9 @@ class Addresses:
             self._lease(network, cidr, node)
         return self._take(network, address)
 
-    def _new_block(self, network: Network, pool: IPv4Network, node: str) -> IPv4Network | None:
+    def _new_block(
+        self, network: NetworkRecord, pool: IPv4Network, node: str
+    ) -> IPv4Network | None:
         if pool.prefixlen > SMALLEST_BLOCKED:
             return None
         leased = {c for c in self.leases(network.id) if not c.endswith("/32")}
@@ -179,12 +190,12 @@ class Addresses:
             return first
         return next((b for b in blocks if str(b) not in leased), None)
 
-    def _lease(self, network: Network, cidr: str, node: str) -> None:
+    def _lease(self, network: NetworkRecord, cidr: str, node: str) -> None:
         lease = Lease(network=network.id, cidr=cidr, node=node)
         self.leases(network.id)[cidr] = lease
         self._draft.put(LEASES, lease)
 
-    def _take(self, network: Network, address: int) -> Given:
+    def _take(self, network: NetworkRecord, address: int) -> Given:
         self.held(network.id).add(address)
         return Given(str(IPv4Address(address)))
 
@@ -226,13 +237,13 @@ def empty_leases(draft: Draft) -> None:
                 draft.delete(LEASES, lease)
 
 
-def networks_ready(draft: Draft) -> list[Network]:
+def networks_ready(draft: Draft) -> list[NetworkRecord]:
     """Return every network, this pass's changes included."""
     found = dict(draft.cluster.networks)
     for key, model in draft.writes.items():
         if not key.startswith(keys.NETWORKS):
             continue
-        if isinstance(model, Network):
+        if isinstance(model, NetworkRecord):
             found[model.id] = model
         else:
             found.pop(key.removeprefix(NETWORKS.prefix), None)

@@ -51,7 +51,7 @@ def _take_status(pass_: Pass, task: Task, status: TaskStatus) -> None:
             extra={"task": task.id, "state": task.state, "reported": status.state},
         )
         return
-    pass_.draft.put_task(task.model_copy(update={"status": status}))
+    pass_.draft.put_task(task.with_status(status))
 
 
 def _forgotten(pass_: Pass, node: str, report: Report) -> None:

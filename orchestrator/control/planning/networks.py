@@ -8,7 +8,14 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.records import LEASES, NETWORKS, RESTING, VIP, Network, Resting
+from orchestrator.control.mirror.records import (
+    LEASES,
+    NETWORKS,
+    RESTING,
+    VIP,
+    NetworkRecord,
+    Resting,
+)
 from orchestrator.control.planning.addresses import cut_pool, networks_ready
 
 if TYPE_CHECKING:
@@ -64,7 +71,7 @@ def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
         return pool[1]
     pass_.draft.put(
         NETWORKS,
-        Network(
+        NetworkRecord(
             id=pass_.new_id("n"),
             name=wanted.name,
             stack=stack,
@@ -76,9 +83,9 @@ def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
     return ""
 
 
-def find_network(pass_: Pass, stack: str, wanted: NetworkSpec) -> Network | None:
+def find_network(pass_: Pass, stack: str, wanted: NetworkSpec) -> NetworkRecord | None:
     """Return the record behind a network of a spec."""
-    best: Network | None = None
+    best: NetworkRecord | None = None
     for network in networks_ready(pass_.draft):
         if network.name != wanted.name:
             continue

@@ -11,10 +11,11 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_view
 from orchestrator.control.mirror.records import VOLUMES, Volume
+from orchestrator.control.mirror.released import newest_spec
 from orchestrator.control.planning.networks import find_network
 from orchestrator.store import keys
 from scheduler.place import place
-from scheduler.view import ClusterView, Home, HostPort, NodeView, Pending, Use
+from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ def place_pending(pass_: Pass, waiting: list[Task], pinned: dict[str, str]) -> N
     """Assign what can be assigned; ``pinned`` maps tasks of global services to their node."""
     if not waiting:
         return
-    view = cluster_view(pass_)
+    view = fleet(pass_)
     pending = []
     found: dict[str, Effective] = {}
     stacks = {task.stack for task in waiting}
@@ -56,15 +57,13 @@ def place_pending(pass_: Pass, waiting: list[Task], pinned: dict[str, str]) -> N
 
 
 def _wait(pass_: Pass, task: Task, reason: str) -> None:
-    status = task.status
-    if status.state is not TaskState.PENDING or task.pending_reason != reason:
-        status = status.model_copy(update={"state": TaskState.PENDING})
-        pass_.draft.put_task(task.model_copy(update={"status": status, "pending_reason": reason}))
+    if task.state is not TaskState.PENDING or task.pending_reason != reason:
+        pass_.draft.put_task(task.moved(TaskState.PENDING).with_reason(reason))
     elif pass_.draft.cluster.tasks.get(task.id) is not task:
         pass_.draft.put_task(task)
 
 
-def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: ClusterView) -> None:
+def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> None:
     addresses: dict[str, str] = {}
     if effective.task.network_mode == "overlay":
         for attachment in effective.task.networks:
@@ -79,21 +78,11 @@ def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Clus
                 return
             addresses[network.id] = given.address
     _settle_volumes(pass_, task, effective, node)
-    status = task.status.model_copy(update={"state": TaskState.ASSIGNED})
-    pass_.draft.put_task(
-        task.model_copy(
-            update={
-                "node": node,
-                "status": status,
-                # What it waits for before it may start stays true; why it had no node does not.
-                "pending_reason": task.pending_reason
-                if task.state is TaskState.NEW and task.desired is Desired.PREPARED
-                else "",
-                "addresses": addresses,
-                "host_ports": _host_ports(effective, view.nodes[node]),
-            }
-        )
-    )
+    host_ports = _host_ports(effective, view.nodes[node])
+    # What it waits for before it may start stays true; why it had no node does not.
+    held = task.state is TaskState.NEW and task.desired is Desired.PREPARED
+    placed = task.with_node(node, addresses=addresses, host_ports=host_ports)
+    pass_.draft.put_task(placed if held else placed.with_reason(""))
 
 
 def _host_ports(effective: Effective, node: NodeView) -> dict[str, int]:
@@ -210,7 +199,7 @@ def _reserved(pass_: Pass, task: Task) -> tuple[float, int]:
     return reserved.cpus, reserved.memory
 
 
-def cluster_view(pass_: Pass) -> ClusterView:
+def fleet(pass_: Pass) -> Fleet:
     """Return the scheduler's view: nodes with what is reserved on them, O(tasks + nodes)."""
     cpus: dict[str, float] = defaultdict(float)
     memory: dict[str, int] = defaultdict(int)
@@ -243,7 +232,7 @@ def cluster_view(pass_: Pass) -> ClusterView:
             pass_.cluster,
             record,
             failures=failures[node_id],
-            use=Use(
+            use=NodeUse(
                 cpus=cpus[node_id],
                 memory=memory[node_id],
                 tasks=services[node_id].total(),
@@ -252,15 +241,14 @@ def cluster_view(pass_: Pass) -> ClusterView:
                 ports=frozenset(ports[node_id] | ingress),
             ),
         )
-    return ClusterView(nodes)
+    return Fleet(nodes)
 
 
 def _ingress_ports(pass_: Pass) -> set[HostPort]:
     """Return the ports every node accepts for published services."""
     found = set()
     for stack in pass_.cluster.stacks.values():
-        release = pass_.cluster.releases.get((stack.name, stack.release))
-        spec = pass_.cluster.spec_of(release) if release is not None else None
+        spec = newest_spec(pass_.cluster, stack)
         if spec is None or stack.desired != "up":
             continue
         for service in spec.services.values():

@@ -10,9 +10,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
-from orchestrator.control.mirror.records import RELEASES, STACKS
+from orchestrator.control.mirror.records import STACKS
+from orchestrator.control.mirror.released import finish, spec_of
 from orchestrator.control.planning.gates import failed_for_good
-from orchestrator.control.planning.services import ServiceState, Target
+from orchestrator.control.planning.services import ReleaseTarget, ServiceState
 from orchestrator.control.telling.causes import Cause, explain_newest, explain_task
 from orchestrator.control.telling.words import words_of
 from specs.states import FINAL, ReleaseState, TaskState
@@ -28,7 +29,7 @@ CRASHES = 10  # restarts of a first start that was never ready: about a minute o
 ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
 
 
-def target(pass_: Pass, stack: Stack) -> Target | None:
+def target(pass_: Pass, stack: Stack) -> ReleaseTarget | None:
     """Return what the stack is steered to, or None: it is kept as it is."""
     newest = pass_.cluster.releases.get((stack.name, stack.release))
     if newest is not None and newest.state in (ReleaseState.DEPLOYING, ReleaseState.DEPLOYED):
@@ -42,12 +43,14 @@ def target(pass_: Pass, stack: Stack) -> Target | None:
     return None if mixed else _target(pass_, running)
 
 
-def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> Target | None:
-    spec = pass_.cluster.spec_of(release)
-    return None if spec is None else Target(release, spec, rollback)
+def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> ReleaseTarget | None:
+    spec = spec_of(pass_.cluster, release)
+    return None if spec is None else ReleaseTarget(release, spec, rollback)
 
 
-def judge(pass_: Pass, stack: Stack, target: Target, states: Mapping[str, ServiceState]) -> None:
+def judge(
+    pass_: Pass, stack: Stack, target: ReleaseTarget, states: Mapping[str, ServiceState]
+) -> None:
     """Move the release on: deployed when all is as wanted, failed when that cannot come."""
     release = target.release
     if release.state is not ReleaseState.DEPLOYING:
@@ -80,7 +83,9 @@ def judge(pass_: Pass, stack: Stack, target: Target, states: Mapping[str, Servic
     pass_.look_again(until)
 
 
-def _quiet(pass_: Pass, stack: Stack, target: Target, states: Mapping[str, ServiceState]) -> bool:
+def _quiet(
+    pass_: Pass, stack: Stack, target: ReleaseTarget, states: Mapping[str, ServiceState]
+) -> bool:
     """Say whether no rollout moves and nothing of removed or surplus tasks still runs."""
     if any(state.moves.state == "going" for state in states.values()):
         return False
@@ -94,31 +99,13 @@ def _quiet(pass_: Pass, stack: Stack, target: Target, states: Mapping[str, Servi
 
 
 def _deployed(pass_: Pass, stack: Stack, release: Release) -> None:
-    pass_.draft.put(
-        RELEASES,
-        release.model_copy(
-            update={
-                "state": ReleaseState.DEPLOYED,
-                "reason": "",
-                "finished_at": pass_.wall,
-            }
-        ),
-    )
-    pass_.draft.put(STACKS, stack.model_copy(update={"running": release.number}))
+    finish(pass_.draft, release, ReleaseState.DEPLOYED, "", at=pass_.wall)
+    pass_.draft.put(STACKS, stack.with_running(release.number))
 
 
 def fail(pass_: Pass, release: Release, reason: str) -> None:
     """Mark a release as failed; what runs is left as it is."""
-    pass_.draft.put(
-        RELEASES,
-        release.model_copy(
-            update={
-                "state": ReleaseState.FAILED,
-                "reason": reason,
-                "finished_at": pass_.wall,
-            }
-        ),
-    )
+    finish(pass_.draft, release, ReleaseState.FAILED, reason, at=pass_.wall)
 
 
 def _rolls_back(stack: Stack, state: ServiceState, release: Release) -> bool:
@@ -138,19 +125,13 @@ def _rollout_failed(pass_: Pass, stack: Stack, release: Release, state: ServiceS
 
 
 def _roll_back(pass_: Pass, stack: Stack, release: Release, reason: str) -> None:
-    pass_.draft.put(
-        RELEASES,
-        release.model_copy(
-            update={
-                "state": ReleaseState.ROLLED_BACK,
-                "reason": f"{reason}; rolled back to release {stack.running}",
-                "finished_at": pass_.wall,
-            }
-        ),
-    )
+    text = f"{reason}; rolled back to release {stack.running}"
+    finish(pass_.draft, release, ReleaseState.ROLLED_BACK, text, at=pass_.wall)
 
 
-def find_cause(pass_: Pass, target: Target, states: Mapping[str, ServiceState]) -> Cause | None:
+def find_cause(
+    pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState]
+) -> Cause | None:
     """Return what makes the release impossible, the root before what it blocks."""
     graph = dependencies_of(target.spec)
     for name in graph.order:
@@ -187,7 +168,7 @@ def _optional(spec: StackSpec, name: str) -> bool:
     return bool(edges) and not any(edge.required for edge in edges)
 
 
-def _service_failed(pass_: Pass, target: Target, state: ServiceState) -> Cause | None:
+def _service_failed(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | None:
     for task in failed_for_good(state):
         return explain_task(pass_.cluster, pass_.draft.task(task.id), state.plan.gave_up[task.slot])
     mine = [
@@ -220,7 +201,7 @@ def worst(pass_: Pass, stack: str, state: ServiceState) -> Cause | None:
     return explain_newest(pass_.cluster, [t for t in tasks if t is not None and t.stack == stack])
 
 
-def stuck(pass_: Pass, target: Target, states: Mapping[str, ServiceState]) -> str:
+def stuck(pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState]) -> str:
     """Return who the release waits for, in one line."""
     parts = []
     for name in dependencies_of(target.spec).order:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import Dependencies, dependencies_of
 from orchestrator.control.mirror.records import RELEASES, STACKS, VOLUMES
+from orchestrator.control.mirror.released import finish, spec_at
 from orchestrator.control.planning import stopping
 from orchestrator.control.planning.networks import drop_vips, retire_networks
 from orchestrator.store import keys
@@ -22,15 +23,6 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
     from specs.api import Stack
     from specs.task import Task
-
-OVER = frozenset(
-    {
-        ReleaseState.DEPLOYED,
-        ReleaseState.FAILED,
-        ReleaseState.SUPERSEDED,
-        ReleaseState.ROLLED_BACK,
-    }
-)
 
 
 def plan_removal(pass_: Pass, stack: Stack) -> None:
@@ -75,24 +67,14 @@ def plan_stop(pass_: Pass, stack: Stack) -> None:
 def end_releases(pass_: Pass, stack: Stack, reason: str) -> None:
     """Supersede a release that was still under way."""
     release = pass_.cluster.releases.get((stack.name, stack.release))
-    if release is not None and release.state not in OVER:
-        pass_.draft.put(
-            RELEASES,
-            release.model_copy(
-                update={
-                    "state": ReleaseState.SUPERSEDED,
-                    "reason": reason,
-                    "finished_at": pass_.wall,
-                }
-            ),
-        )
+    if release is not None and not release.over:
+        finish(pass_.draft, release, ReleaseState.SUPERSEDED, reason, at=pass_.wall)
 
 
 def _graph(pass_: Pass, stack: Stack) -> Dependencies:
     numbers = {t.release for t in pass_.draft.tasks(stack.name).values()} | {stack.release}
     for number in sorted(numbers, reverse=True):
-        release = pass_.cluster.releases.get((stack.name, number))
-        spec = pass_.cluster.spec_of(release) if release is not None else None
+        spec = spec_at(pass_.cluster, stack.name, number)
         if spec is not None:
             return dependencies_of(spec)
     return Dependencies(StackSpec(name=stack.name))

@@ -12,11 +12,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
+from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.mirror.serving import global_nodes, is_ready, serving, wanted_count
 from orchestrator.control.planning import gates, stopping
 from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.placement import homes
-from scheduler.reconcile import Plan, Wanted, reconcile
+from scheduler.reconcile import SlotPlan, WantedService, reconcile
 from scheduler.replicas import Replica
 from scheduler.rollout import Moves, advance
 from specs.stack import Condition, StackSpec, task_name
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
-    from scheduler.reconcile import Create
+    from scheduler.reconcile import CreateTask
     from specs.api import Release, Stack
 
 
@@ -38,9 +39,9 @@ class ServiceState:
 
     name: str
     effective: Effective
-    wanted: Wanted
+    wanted: WantedService
     replicas: list[Replica]
-    plan: Plan = field(default_factory=Plan)
+    plan: SlotPlan = field(default_factory=SlotPlan)
     moves: Moves = field(default_factory=Moves)
     waits_for: str = ""  # the dependency it waits for, for people
     networks: str = ""  # why its addresses cannot be given
@@ -49,7 +50,7 @@ class ServiceState:
 
 
 @dataclass(slots=True)
-class Target:
+class ReleaseTarget:
     """What a stack is steered to: a release, and whether its rollout may move."""
 
     release: Release
@@ -58,7 +59,7 @@ class Target:
 
 
 def plan_services(
-    pass_: Pass, stack: Stack, target: Target, pinned: dict[str, str]
+    pass_: Pass, stack: Stack, target: ReleaseTarget, pinned: dict[str, str]
 ) -> dict[str, ServiceState]:
     """Plan every service of the target in dependency order."""
     tasks: dict[str, list[Task]] = defaultdict(list)
@@ -82,7 +83,7 @@ def _plan_service(
     effective: Effective,
     tasks: list[Task],
     states: Mapping[str, ServiceState],
-    target: Target,
+    target: ReleaseTarget,
     pinned: dict[str, str],
 ) -> ServiceState:
     wanted = _wanted(pass_, stack, effective, tasks)
@@ -132,17 +133,16 @@ def _plan_service(
     return state
 
 
-def _updating(pass_: Pass, stack: Stack, service: str, target: Target) -> bool:
+def _updating(pass_: Pass, stack: Stack, service: str, target: ReleaseTarget) -> bool:
     """Say whether the service ran before this release: then there is something to lose."""
     if target.rollback:
         return True
-    running = pass_.cluster.releases.get((stack.name, stack.running))
-    spec = pass_.cluster.spec_of(running) if running is not None else None
+    spec = spec_at(pass_.cluster, stack.name, stack.running)
     older = stack.running < target.release.number
     return older and spec is not None and service in spec.services
 
 
-def admitted(effective: Effective, replicas: list[Replica], target: Target) -> bool:
+def admitted(effective: Effective, replicas: list[Replica], target: ReleaseTarget) -> bool:
     """Say whether the service passed its gate in this release already."""
     return target.rollback or any(
         t.spec_hash == effective.hash and (t.started or t.ended) for t in replicas
@@ -185,7 +185,7 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
     )
 
 
-def _wanted(pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task]) -> Wanted:
+def _wanted(pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task]) -> WantedService:
     service = effective.service
     nodes: dict[int, str] = {}
     if service.mode == "global":
@@ -195,7 +195,7 @@ def _wanted(pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task]) 
         slots = dict.fromkeys(
             range(1, wanted_count(pass_.cluster, stack, service, tasks) + 1), effective.hash
         )
-    return Wanted(slots, service.task.restart, nodes, effective.exclusive)
+    return WantedService(slots, service.task.restart, nodes, effective.exclusive)
 
 
 def global_slots(pass_: Pass, effective: Effective, tasks: list[Task]) -> dict[int, str]:
@@ -219,7 +219,7 @@ def global_slots(pass_: Pass, effective: Effective, tasks: list[Task]) -> dict[i
 
 
 def create_task(
-    pass_: Pass, effective: Effective, create: Create, *, gate: bool, waits_for: str = ""
+    pass_: Pass, effective: Effective, create: CreateTask, *, gate: bool, waits_for: str = ""
 ) -> Task:
     """Create a task; it is told to get ready, and to run at once where nothing holds it back."""
     ends_first = create.replaces is not None and effective.service.update.order == "stop-first"
@@ -242,7 +242,12 @@ def create_task(
 
 
 def _start(
-    pass_: Pass, effective: Effective, tasks: list[Task], wanted: Wanted, *, blocked: str = ""
+    pass_: Pass,
+    effective: Effective,
+    tasks: list[Task],
+    wanted: WantedService,
+    *,
+    blocked: str = "",
 ) -> None:
     """Let prepared tasks run, unless a dependency or the task they replace must come first."""
     order = effective.service.update.order
@@ -263,12 +268,10 @@ def _start(
 def _let_run(pass_: Pass, current: Task, reason: str) -> None:
     """Tell a task to run, or say what it waits for once it has a node."""
     if not reason:
-        update: dict[str, object] = {"desired": Desired.RUNNING}
-        if current.node is not None:
-            update["pending_reason"] = ""
-        pass_.draft.put_task(current.model_copy(update=update))
+        started = current.with_desired(Desired.RUNNING)
+        pass_.draft.put_task(started if current.node is None else started.with_reason(""))
     elif current.node is not None and current.pending_reason != reason:
-        pass_.draft.put_task(current.model_copy(update={"pending_reason": reason}))
+        pass_.draft.put_task(current.with_reason(reason))
 
 
 def tasks_by_slot(tasks: Iterable[Task]) -> dict[int, list[Task]]:
@@ -297,7 +300,7 @@ def _held_by(pass_: Pass, task: Task, slot: list[Task]) -> Task | None:
     return None
 
 
-def _trim(pass_: Pass, tasks: list[Task], wanted: Wanted) -> None:
+def _trim(pass_: Pass, tasks: list[Task], wanted: WantedService) -> None:
     for slot, found in tasks_by_slot(tasks).items():
         stopping.trim(pass_, found, wanted=slot in wanted.slots)
 
@@ -318,7 +321,7 @@ def plan_frozen(pass_: Pass, stack: Stack) -> None:
             kept = {s: kept.get(s, sample) for s in range(1, count + 1)}
         if not kept:
             continue
-        wanted = Wanted(
+        wanted = WantedService(
             {slot: effective.hash for slot, effective in kept.items()},
             next(iter(kept.values())).task.restart,
         )
@@ -349,7 +352,7 @@ def _slots_as_they_are(pass_: Pass, tasks: list[Task]) -> dict[int, Effective]:
     return kept
 
 
-def _failed_attempt(pass_: Pass, tasks: list[Task], create: Create, stack: Stack) -> bool:
+def _failed_attempt(pass_: Pass, tasks: list[Task], create: CreateTask, stack: Stack) -> bool:
     """Say whether the slot holds only what a failed release left: that is kept to be seen."""
     ended = [t for t in tasks if t.slot == create.slot and t.state in FINAL]
     if not ended:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.released import newest_spec
 from orchestrator.control.planning import networks, reaper, releases, removal, stopping
 from orchestrator.control.planning.placement import place_pending
 from orchestrator.control.planning.services import plan_frozen, plan_services
@@ -121,8 +122,7 @@ def _strays(pass_: Pass, stack: str) -> None:
 def _reserve_fixed(pass_: Pass) -> None:
     """Keep fixed addresses of all stacks from being given to other tasks."""
     for stack in pass_.cluster.stacks.values():
-        release = pass_.cluster.releases.get((stack.name, stack.release))
-        spec = pass_.cluster.spec_of(release) if release is not None else None
+        spec = newest_spec(pass_.cluster, stack)
         for service in spec.services.values() if spec is not None else ():
             for attachment in service.task.networks:
                 if attachment.ipv4_address is None or spec is None:

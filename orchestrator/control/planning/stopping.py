@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from specs.states import FINAL, Desired, TaskState
+from specs.states import FINAL, UNPLACED, Desired
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from specs.task import Task
 
 ACK_LIMIT = 5.0  # seconds nodes get to take a task's endpoints out before it is stopped
-UNPLACED = frozenset({TaskState.NEW, TaskState.PENDING})
 
 
 def begin(
@@ -39,16 +38,14 @@ def begin(
         # Asked again with less patience, as by a second Ctrl-C: the clock runs from the first.
         sooner = grace is not None and (task.grace is None or grace < task.grace)
         if sooner and task.state not in FINAL:
-            pass_.draft.put_task(task.model_copy(update={"grace": grace}))
+            pass_.draft.put_task(task.with_grace(grace))
         return
     if graceful and task.status.ready and task.addresses and task.state not in FINAL:
         if not task.leaving:
-            pass_.draft.put_task(task.model_copy(update={"leaving": True}))
+            pass_.draft.put_task(task.with_leaving())
         return
-    update: dict[str, object] = {"desired": final, "leaving": True}
-    if grace is not None:
-        update["grace"] = grace
-    pass_.draft.put_task(task.model_copy(update=update))
+    going = task.with_desired(final).with_leaving()
+    pass_.draft.put_task(going if grace is None else going.with_grace(grace))
 
 
 def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> None:
@@ -81,7 +78,7 @@ def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> None
                 ),
             )
         )
-    pass_.draft.put_task(task.model_copy(update={"desired": Desired.REMOVED}))
+    pass_.draft.put_task(task.with_desired(Desired.REMOVED))
 
 
 def trim(pass_: Pass, tasks: list[Task], *, wanted: bool) -> None:

@@ -13,7 +13,7 @@ from specs.states import FINAL, Health, TaskState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from orchestrator.contracts import ClusterView
+    from orchestrator.contracts import Mirror
     from specs.task import Task
 
 
@@ -28,7 +28,7 @@ class Cause:
     log_tail: tuple[str, ...] = ()
 
 
-def explain_newest(cluster: ClusterView, tasks: Iterable[Task]) -> Cause | None:
+def explain_newest(cluster: Mirror, tasks: Iterable[Task]) -> Cause | None:
     """Return what the newest failed task says, or the newest one that has something to say."""
     found = sorted(
         (t for t in tasks if t.status.reason or t.status.log_tail or t.state in FINAL),
@@ -37,7 +37,7 @@ def explain_newest(cluster: ClusterView, tasks: Iterable[Task]) -> Cause | None:
     return explain_task(cluster, found[-1], "") if found else None
 
 
-def explain_task(cluster: ClusterView, task: Task | None, verdict: str) -> Cause:
+def explain_task(cluster: Mirror, task: Task | None, verdict: str) -> Cause:
     """Return one sentence on a task that failed, with its exit code and last log lines."""
     if task is None:
         return Cause("a task failed")
@@ -57,7 +57,7 @@ def explain_task(cluster: ClusterView, task: Task | None, verdict: str) -> Cause
         parts.append(reason)
     if task.status.health is Health.UNHEALTHY and task.status.health_output.strip():
         parts.append(f"its check said: {task.status.health_output.strip().splitlines()[-1][:200]}")
-    if verdict and verdict != "it completed":
+    if verdict:
         parts.append(verdict)
     text = f"{task.service}: {task.name} {parts[0]}"
     if len(parts) > 1:

@@ -11,17 +11,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_status
+from orchestrator.control.mirror.released import newest_spec, spec_of
 from orchestrator.control.mirror.serving import is_leaving, serving, wanted_count
-from specs.api import Problem, Release, ReleaseRow
+from specs.api import ProblemRow, Release, ReleaseRow
 from specs.kit.amounts import span
 from specs.states import FINAL, Health, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from orchestrator.contracts import ClusterView
+    from orchestrator.contracts import Mirror
     from specs.api import Stack
-    from specs.stack import ServiceSpec, StackSpec
+    from specs.stack import ServiceSpec
     from specs.task import Run, Task
 
 _ENDED = {
@@ -44,7 +45,7 @@ class TaskWords:
     node_status: str = "ready"  # unknown, down: what was heard last of it may be old
 
 
-def words_of(cluster: ClusterView, task: Task, now: float | None = None) -> TaskWords:
+def words_of(cluster: Mirror, task: Task, now: float | None = None) -> TaskWords:
     """Return how the task is; without ``now`` no spans of time are told, which grow by themselves.
 
     What ended has ended wherever its node is; a silent node comes before what it said last.
@@ -71,7 +72,7 @@ def words_of(cluster: ClusterView, task: Task, now: float | None = None) -> Task
     )
 
 
-def _unheard_text(cluster: ClusterView, task: Task, status: str) -> str:
+def _unheard_text(cluster: Mirror, task: Task, status: str) -> str:
     node = cluster.nodes.get(task.node or "")
     if node is None:
         return f"{status}: its node is not in the cluster any more"
@@ -129,7 +130,7 @@ def _ended_text(task: Task, now: float | None) -> str:
     return text
 
 
-def _tied(cluster: ClusterView, task: Task) -> str:
+def _tied(cluster: Mirror, task: Task) -> str:
     """Return what ties the task to its node: a volume's name, or ""."""
     spec = spec_of(cluster, cluster.releases.get((task.stack, task.release)))
     service = spec.services.get(task.service) if spec is not None else None
@@ -142,19 +143,8 @@ def _tied(cluster: ClusterView, task: Task) -> str:
     return ""
 
 
-def spec_of(cluster: ClusterView, release: Release | None) -> StackSpec | None:
-    """Return what the release wants, None where that is not kept any more."""
-    return cluster.parts.get(release.spec) if release is not None else None
-
-
-def newest_spec(cluster: ClusterView, stack: Stack) -> StackSpec | None:
-    """Return the spec of the stack's newest release, else of the one that runs."""
-    newest = spec_of(cluster, cluster.releases.get((stack.name, stack.release)))
-    return newest or spec_of(cluster, cluster.releases.get((stack.name, stack.running)))
-
-
 def service_counts(
-    cluster: ClusterView, stack: Stack, tasks: Iterable[Task]
+    cluster: Mirror, stack: Stack, tasks: Iterable[Task]
 ) -> dict[str, tuple[int, int]]:
     """Return service -> (slots that serve, wanted while the stack is up)."""
     spec = newest_spec(cluster, stack)
@@ -197,7 +187,7 @@ def failed_tasks(tasks: Iterable[Task], release: int) -> list[Task]:
     ]
 
 
-def release_row(release: Release, warnings: tuple[Problem, ...] = ()) -> ReleaseRow:
+def release_row(release: Release, warnings: tuple[ProblemRow, ...] = ()) -> ReleaseRow:
     """Return one line of a stack's releases."""
     return ReleaseRow(
         stack=release.stack,

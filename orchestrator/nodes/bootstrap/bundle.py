@@ -43,7 +43,7 @@ class BundleFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Bundle:
+class Package:
     """An archive ready to be sent."""
 
     name: str  # directory on the node: VERSION-HASH
@@ -54,7 +54,7 @@ class Bundle:
     glibc: tuple[int, int] | None  # the least its compiled parts need; None = not glibc at all
 
 
-def provide(folder: Path) -> Bundle:
+def provide(folder: Path) -> Package:
     """Return the bundle of this installation, packed once in a controller's life. Blocks.
 
     Packing parses all sources and holds 30 MB of files: done in a child, it neither stops the
@@ -68,7 +68,7 @@ def provide(folder: Path) -> Bundle:
 
 
 @cache
-def _provided(folder: Path) -> Bundle:
+def _provided(folder: Path) -> Package:
     argv = [sys.executable, "-P", "-m", "orchestrator.nodes.bootstrap.bundle", str(folder)]
     try:
         done = subprocess.run(
@@ -82,14 +82,14 @@ def _provided(folder: Path) -> Bundle:
         raise BundleFailed(f"the agent cannot be packed: {last}")
     values = json.loads(done.stdout)
     values |= {"archive": Path(values["archive"]), "glibc": _pair(values["glibc"])}
-    return Bundle(**values)
+    return Package(**values)
 
 
 def _pair(numbers: list[int] | None) -> tuple[int, int] | None:
     return None if numbers is None else (numbers[0], numbers[1])
 
 
-def build(folder: Path, packages: Iterable[str | Path] = PACKAGES) -> Bundle:
+def build(folder: Path, packages: Iterable[str | Path] = PACKAGES) -> Package:
     """Return the bundle of this installation, from ``folder`` when it was packed before.
 
     ``packages``: names, or directories that stand for the package of their name. Blocks: reads
@@ -115,7 +115,7 @@ def build(folder: Path, packages: Iterable[str | Path] = PACKAGES) -> Bundle:
         _pack(archive, version, files, json.dumps(manifest, indent=1, sort_keys=True).encode())
     with archive.open("rb") as file:
         digest = hashlib.file_digest(file, "sha256").hexdigest()
-    return Bundle(label, archive, digest, python, arch, _glibc(distributions))
+    return Package(label, archive, digest, python, arch, _glibc(distributions))
 
 
 def _root(package: str | Path) -> Path:

@@ -68,7 +68,7 @@ class Expected:
 
 
 @dataclass
-class Verdict:
+class Suitability:
     errors: list[Finding] = field(default_factory=list)
     warnings: list[Finding] = field(default_factory=list)
     python: Python | None = None
@@ -78,9 +78,9 @@ class Verdict:
         return not self.errors
 
 
-def judge(machine: Machine, expected: Expected, hello: str = "") -> Verdict:
+def judge(machine: Machine, expected: Expected, hello: str = "") -> Suitability:
     """Return everything that speaks against, or should be known about, this machine."""
-    verdict = Verdict(python=_choose_python(machine, expected))
+    verdict = Suitability(python=_choose_python(machine, expected))
     verdict.errors += _membership(machine, expected, hello)
     if verdict.errors:
         return verdict  # what a cluster made there is no defect of the machine

@@ -24,7 +24,7 @@ UNIT = "/etc/systemd/system/corral-agent.service"
 
 
 @dataclass(frozen=True)
-class Plan:
+class Installation:
     """Everything the scripts need to know."""
 
     cluster: str
@@ -66,7 +66,7 @@ def authorized_key(public_key: str) -> str:
     return f"{KEY_OPTIONS} {public_key.strip()}\n"
 
 
-def environment(plan: Plan) -> dict[str, str]:
+def environment(plan: Installation) -> dict[str, str]:
     """Return the agent's environment."""
     return {
         "PATH": SYSTEM_PATH,
@@ -76,7 +76,7 @@ def environment(plan: Plan) -> dict[str, str]:
     }
 
 
-def steps(plan: Plan, archive: Path) -> list[Step]:
+def steps(plan: Installation, archive: Path) -> list[Step]:
     """Return what makes the machine a node, in order, up to the running agent."""
     uninstall = Path(__file__).with_name("uninstall.sh").read_bytes()
     return [
@@ -120,7 +120,7 @@ def mark(cluster: str, node: str) -> Step:
     return Step("marking the machine", script, stdin=node_file(cluster, node).encode())
 
 
-def _prepare(plan: Plan) -> str:
+def _prepare(plan: Installation) -> str:
     return f"""set -e
 umask 022
 mkdir -p {OPT}
@@ -148,7 +148,7 @@ id -u {LOGIN} >/dev/null 2>&1 || {{
 """
 
 
-def _unpack(plan: Plan) -> str:
+def _unpack(plan: Installation) -> str:
     return f"""set -e
 umask 022
 cat > {OPT}/incoming.tar.gz
@@ -181,7 +181,7 @@ mv {HOME}/.ssh/authorized_keys.new {HOME}/.ssh/authorized_keys
 """
 
 
-def _start_systemd(plan: Plan) -> Step:
+def _start_systemd(plan: Installation) -> Step:
     script = f"""set -e
 cat > {UNIT}
 systemctl daemon-reload
@@ -192,7 +192,7 @@ systemctl restart corral-agent.service
     return Step("starting the agent (systemd)", script, stdin=unit.encode())
 
 
-def _start_supervised(plan: Plan) -> Step:
+def _start_supervised(plan: Installation) -> Step:
     """Start it under our own supervisor, now and, by rc.local, after every boot."""
     settings = " ".join(f"{key}={value}" for key, value in environment(plan).items())
     supervisor = (

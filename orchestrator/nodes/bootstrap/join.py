@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
-    from orchestrator.contracts import ClusterView
+    from orchestrator.contracts import Mirror
     from orchestrator.nodes.bootstrap.remote import Remote
     from orchestrator.transport.base import Transport
     from specs.api import AddNode
@@ -71,14 +71,14 @@ class Bootstrap:
         self,
         *,
         members: Members,
-        cluster: ClusterView,
+        cluster: Mirror,
         cluster_id: str,
         pool: str,
         key: asyncssh.SSHKey,
         transport: Transport,
         folder: Path,
         clock: Clock,
-        pack: Callable[[Path], bundle.Bundle] = bundle.provide,
+        pack: Callable[[Path], bundle.Package] = bundle.provide,
     ) -> None:
         self._members = members
         self._cluster = cluster
@@ -138,7 +138,7 @@ class Bootstrap:
                 yield self._warning(address, error)
             last = verdict.errors[-1]
             raise Invalid(detail=f"{address} cannot be a node: {last.message}", hint=last.hint)
-        plan = install.Plan(
+        plan = install.Installation(
             cluster=self._cluster_id,
             public_key=clusterkey.public(self._key),
             bundle=packed.name,
@@ -184,8 +184,8 @@ class Bootstrap:
         return machine
 
     async def _judge(
-        self, machine: probe.Machine, packed: bundle.Bundle, request: AddNode, remote: Remote
-    ) -> check.Verdict:
+        self, machine: probe.Machine, packed: bundle.Package, request: AddNode, remote: Remote
+    ) -> check.Suitability:
         hello = ""
         if machine.pythons:
             command = f"{shlex.quote(machine.pythons[0].path)} -I -c {shlex.quote(probe.HELLO)}"

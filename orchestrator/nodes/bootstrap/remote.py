@@ -36,7 +36,7 @@ class StepFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class Reply:
     code: int
     out: str
     err: str
@@ -55,7 +55,7 @@ class Remote:
         *arguments: str,
         stdin: bytes | Path = b"",
         timeout: float = STEP_TIMEOUT,
-    ) -> Answer:
+    ) -> Reply:
         """Run a shell script as root and return how it ended. Raises StepFailed when it hangs."""
         return await self._run([*self._become_root(), "sh", "-c", script, "sh", *arguments],
                                stdin, timeout)  # fmt: skip
@@ -76,14 +76,14 @@ class Remote:
             raise StepFailed(f"{what}: {last}", said)
         return answer.out
 
-    async def as_user(self, script: str, timeout: float = STEP_TIMEOUT) -> Answer:
+    async def as_user(self, script: str, timeout: float = STEP_TIMEOUT) -> Reply:
         """Run a shell script as the user who logged in."""
         return await self._run(["sh", "-c", script], b"", timeout)
 
     def _become_root(self) -> list[str]:
         return ["sudo", "-n", "--"] if self.sudo else []
 
-    async def _run(self, argv: list[str], stdin: bytes | Path, timeout: float) -> Answer:
+    async def _run(self, argv: list[str], stdin: bytes | Path, timeout: float) -> Reply:
         # A file is read as the machine takes it, and never is in memory as a whole.
         source = {"stdin": stdin} if isinstance(stdin, Path) else {"input": stdin}
         try:
@@ -94,7 +94,7 @@ class Remote:
         except (asyncssh.Error, OSError) as error:
             raise StepFailed(f"the SSH connection was lost: {error}") from error
         code = done.returncode if done.returncode is not None else -1
-        return Answer(code, _text(done.stdout), _text(done.stderr))
+        return Reply(code, _text(done.stdout), _text(done.stderr))
 
 
 def _text(data: bytes | str | None) -> str:

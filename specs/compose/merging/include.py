@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from specs.compose.language.schema import PROJECT
 from specs.compose.merging.extends import relative
 from specs.compose.merging.merge import Merge
-from specs.compose.reading.tree import Map, Mark, Seq, child
+from specs.compose.reading.tree import Map, Seq, SourceMark, child
 
 if TYPE_CHECKING:
     from specs.compose.merging.layers import Layers, Scope
@@ -48,12 +48,14 @@ class Include:
         for index, entry in enumerate(entries):
             self._entry(entry, tree, child("include", index), entries.marks[index] or mark)
 
-    def _bad(self, message: str, path: str, mark: Mark | None, code: str = "wrong-type") -> None:
+    def _bad(
+        self, message: str, path: str, mark: SourceMark | None, code: str = "wrong-type"
+    ) -> None:
         self._findings.error(
             message, code=code, path=path, mark=mark, hint="write '- path/to/compose.yaml'"
         )
 
-    def _entry(self, entry: Any, tree: Map, path: str, mark: Mark | None) -> None:
+    def _entry(self, entry: Any, tree: Map, path: str, mark: SourceMark | None) -> None:
         if isinstance(entry, str):
             entry = Map({"path": entry})
         if not isinstance(entry, Map):
@@ -68,7 +70,7 @@ class Include:
             return
         self._load(paths, env_files, folder or "", tree, path, mark)
 
-    def _list(self, entry: Map, key: str, path: str, mark: Mark | None) -> list[str] | None:
+    def _list(self, entry: Map, key: str, path: str, mark: SourceMark | None) -> list[str] | None:
         value = entry.get(key)
         if value is None:
             return []
@@ -86,7 +88,7 @@ class Include:
         wanted_folder: str,
         tree: Map,
         path: str,
-        mark: Mark | None,
+        mark: SourceMark | None,
     ) -> None:
         scope = self._scope
         files = [self._layers.local(name, scope) for name in paths]
@@ -113,7 +115,7 @@ class Include:
         self._import(imported, tree)
 
     def _env_files(
-        self, given: list[str], folder: str, path: str, mark: Mark | None
+        self, given: list[str], folder: str, path: str, mark: SourceMark | None
     ) -> list[str] | None:
         if not given:
             default = f"{folder}/.env"

@@ -16,7 +16,7 @@ from specs.compose.language.schema import PROJECT
 from specs.compose.merging.extends import Extends
 from specs.compose.merging.include import Include
 from specs.compose.merging.merge import Merge
-from specs.compose.merging.paths import Resolver
+from specs.compose.merging.paths import PathResolver
 from specs.compose.merging.semantics import check, set_defaults
 from specs.compose.merging.shortforms import canonicalise
 from specs.compose.merging.unique import enforce_unicity
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from specs.compose.reading.files import Files
     from specs.compose.reading.findings import Findings
     from specs.compose.reading.source import Document
-    from specs.compose.reading.tree import Mark
+    from specs.compose.reading.tree import SourceMark
     from specs.compose.reading.variables import Environment
 
 
@@ -69,7 +69,7 @@ class Layers:
         self._extended: dict[Any, tuple[Map, list[tuple[str, ...]]] | None] = {}
 
     def documents(
-        self, path: str, at: tuple[str, Mark | None] = ("", None)
+        self, path: str, at: tuple[str, SourceMark | None] = ("", None)
     ) -> list[Document] | None:
         """Return the parsed documents of a file, None when it cannot be read."""
         if path in self._parsed:
@@ -98,7 +98,7 @@ class Layers:
         paths: list[str],
         scope: Scope,
         included: tuple[str, ...] = (),
-        at: tuple[str, Mark | None] = ("", None),
+        at: tuple[str, SourceMark | None] = ("", None),
     ) -> Map:
         """Return the canonical tree of a set of files."""
         tree = Map()
@@ -108,7 +108,7 @@ class Layers:
         set_defaults(tree)
         check(tree, self.findings)
         if self._resolve_paths or included:
-            Resolver(scope.base, self._home, self.findings).project(tree)
+            PathResolver(scope.base, self._home, self.findings).project(tree)
         return tree
 
     def _document(
@@ -154,7 +154,7 @@ class Layers:
         enforce_unicity(tree, self.findings)
 
     def for_extends(
-        self, path: str, folder: str, scope: Scope, where: str, mark: Mark | None
+        self, path: str, folder: str, scope: Scope, where: str, mark: SourceMark | None
     ) -> tuple[Map, list[tuple[str, ...]]] | None:
         """Return a file another one extends from, and what its tags cut.
 
@@ -166,7 +166,7 @@ class Layers:
         return self._extended[key]
 
     def _for_extends(
-        self, path: str, folder: str, scope: Scope, at: tuple[str, Mark | None]
+        self, path: str, folder: str, scope: Scope, at: tuple[str, SourceMark | None]
     ) -> tuple[Map, list[tuple[str, ...]]] | None:
         documents = self.documents(path, at)
         if documents is None:
@@ -182,7 +182,7 @@ class Layers:
             tree = Merge(self.findings, "override").projects(tree, body)
             enforce_unicity(tree, self.findings)
             self._canonical(tree)
-        Resolver(folder, self._home, self.findings).project(tree)
+        PathResolver(folder, self._home, self.findings).project(tree)
         return tree, cuts
 
     def local(self, path: str, scope: Scope) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from specs import units
 from specs.compose.language.schema import PROJECT, SERVICE
-from specs.compose.reading.tree import Map, Mark, Seq, Timestamp, mark_of
+from specs.compose.reading.tree import Map, Seq, SourceMark, Timestamp, mark_of
 
 if TYPE_CHECKING:
     from specs.compose.language.shape import Shape
@@ -35,7 +35,9 @@ class Merge:
     def services(self, base: Map, over: Map, path: str) -> Map:
         return self._maps(base, over, SERVICE, path)
 
-    def value(self, base: Any, over: Any, shape: Shape | None, path: str, mark: Mark | None) -> Any:
+    def value(
+        self, base: Any, over: Any, shape: Shape | None, path: str, mark: SourceMark | None
+    ) -> Any:
         """Return what one attribute becomes."""
         rule = shape.merge if shape is not None else ""
         if rule:
@@ -50,7 +52,7 @@ class Merge:
             return _joined(base, over)
         return self._conflict(base, over, path, mark) if isinstance(base, Map | Seq) else over
 
-    def _conflict(self, base: Any, over: Any, path: str, mark: Mark | None) -> Any:
+    def _conflict(self, base: Any, over: Any, path: str, mark: SourceMark | None) -> Any:
         was = "a mapping" if isinstance(base, Map) else "a list"
         now = (
             "a mapping"
@@ -155,8 +157,8 @@ class Merge:
         made: Seq,
         right: Map,
         left: Map,
-        base_mark: Mark | None,
-        over_mark: Mark | None,
+        base_mark: SourceMark | None,
+        over_mark: SourceMark | None,
         shape: Shape | None,
         path: str,
     ) -> None:
@@ -185,7 +187,7 @@ def as_sequence(value: Any) -> Seq | None:
         return Seq([value])
     if not isinstance(value, Map):
         return None
-    pairs: list[tuple[str, Mark | None]] = []
+    pairs: list[tuple[str, SourceMark | None]] = []
     for key, item in value.items():
         mark = mark_of(value, key)
         if item is None:

@@ -34,7 +34,7 @@ def _has_paths(items: Shape) -> bool:
     return bool(items.path or items.fields)
 
 
-class Resolver:
+class PathResolver:
     """Resolves paths against one folder; ``home`` stands for a leading ``~``."""
 
     def __init__(self, base: str, home: str | None, findings: Findings) -> None:

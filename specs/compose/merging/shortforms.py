@@ -12,7 +12,7 @@ import posixpath
 from typing import TYPE_CHECKING, Any
 
 from specs.compose.language.schema import PROJECT
-from specs.compose.reading.tree import Map, Mark, Seq, child
+from specs.compose.reading.tree import Map, Seq, SourceMark, child
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -59,7 +59,7 @@ class _Walk:
                 value[:] = kept
                 value.marks[:] = kept.marks
 
-    def _one(self, value: Any, shape: Shape, path: str, mark: Mark | None) -> Any:
+    def _one(self, value: Any, shape: Shape, path: str, mark: SourceMark | None) -> Any:
         if shape.short:
             try:
                 value = self._transform(shape.short, value, path, mark)
@@ -86,7 +86,7 @@ class _Walk:
             self.children(value, shape, path)
         return value
 
-    def _transform(self, short: str, value: Any, path: str, mark: Mark | None) -> Any:
+    def _transform(self, short: str, value: Any, path: str, mark: SourceMark | None) -> Any:
         if short == "ports":
             return self._ports(value, path)
         if short == "external":
@@ -115,7 +115,7 @@ class _Walk:
                 )
         return made
 
-    def _external(self, value: Any, path: str, mark: Mark | None) -> Any:
+    def _external(self, value: Any, path: str, mark: SourceMark | None) -> Any:
         if not isinstance(value, Map) or not isinstance(value.get("external"), Map):
             return value
         external = value["external"]
@@ -140,7 +140,7 @@ class _Walk:
         return value
 
 
-def _marked(fields: dict[str, Any], mark: Mark | None) -> Map:
+def _marked(fields: dict[str, Any], mark: SourceMark | None) -> Map:
     made = Map()
     for key, value in fields.items():
         made.put(key, _marked(value, mark) if isinstance(value, dict) else value, mark)
@@ -159,18 +159,18 @@ def _drop_empty_dns(tree: Map) -> None:
             service["dns"] = kept
 
 
-def _build(value: Any, mark: Mark | None) -> Any:
+def _build(value: Any, mark: SourceMark | None) -> Any:
     return _marked({"context": value}, mark) if isinstance(value, str) else value
 
 
-def _text(value: Any, mark: Mark | None) -> Any:
+def _text(value: Any, mark: SourceMark | None) -> Any:
     del mark
     if isinstance(value, bool):
         return "true" if value else "false"
     return value
 
 
-def _keyvalue(value: Any, mark: Mark | None) -> Any:
+def _keyvalue(value: Any, mark: SourceMark | None) -> Any:
     del mark
     if not isinstance(value, Seq):
         return value
@@ -183,7 +183,7 @@ def _keyvalue(value: Any, mark: Mark | None) -> Any:
     return made
 
 
-def _ssh(value: Any, mark: Mark | None) -> Any:
+def _ssh(value: Any, mark: SourceMark | None) -> Any:
     del mark
     if not isinstance(value, Seq):
         return value
@@ -196,7 +196,7 @@ def _ssh(value: Any, mark: Mark | None) -> Any:
     return made
 
 
-def _depends_on(value: Any, mark: Mark | None) -> Any:
+def _depends_on(value: Any, mark: SourceMark | None) -> Any:
     del mark
     if isinstance(value, Seq):
         made = Map()
@@ -211,7 +211,7 @@ def _depends_on(value: Any, mark: Mark | None) -> Any:
     return value
 
 
-def _env_file(value: Any, mark: Mark | None) -> Any:
+def _env_file(value: Any, mark: SourceMark | None) -> Any:
     items = Seq([value], [mark]) if isinstance(value, str) else value
     for index, item in enumerate(items):
         if isinstance(item, str):
@@ -221,21 +221,21 @@ def _env_file(value: Any, mark: Mark | None) -> Any:
     return items
 
 
-def _string_or_list(value: Any, mark: Mark | None) -> Any:
+def _string_or_list(value: Any, mark: SourceMark | None) -> Any:
     return Seq([value], [mark]) if isinstance(value, str) else value
 
 
-def _extends(value: Any, mark: Mark | None) -> Any:
+def _extends(value: Any, mark: SourceMark | None) -> Any:
     return _marked({"service": value}, mark) if isinstance(value, str) else value
 
 
-def _gpus(value: Any, mark: Mark | None) -> Any:
+def _gpus(value: Any, mark: SourceMark | None) -> Any:
     if isinstance(value, str):
         return Seq([_marked({"count": "all"}, mark)], [mark])
     return value
 
 
-def _names_to_map(value: Any, mark: Mark | None) -> Any:
+def _names_to_map(value: Any, mark: SourceMark | None) -> Any:
     del mark
     if not isinstance(value, Seq):
         return value
@@ -245,7 +245,7 @@ def _names_to_map(value: Any, mark: Mark | None) -> Any:
     return made
 
 
-def _mount(value: Any, mark: Mark | None) -> Any:
+def _mount(value: Any, mark: SourceMark | None) -> Any:
     if not isinstance(value, str):
         return value
     mount = parse_volume(value)
@@ -254,7 +254,7 @@ def _mount(value: Any, mark: Mark | None) -> Any:
     return _marked(mount, mark)
 
 
-def _device(value: Any, mark: Mark | None) -> Any:
+def _device(value: Any, mark: SourceMark | None) -> Any:
     if not isinstance(value, str):
         return value
     parts = value.split(":")
@@ -267,18 +267,18 @@ def _device(value: Any, mark: Mark | None) -> Any:
     )
 
 
-def _file_ref(value: Any, mark: Mark | None) -> Any:
+def _file_ref(value: Any, mark: SourceMark | None) -> Any:
     return _marked({"source": value}, mark) if isinstance(value, str) else value
 
 
-def _ulimit(value: Any, mark: Mark | None) -> Any:
+def _ulimit(value: Any, mark: SourceMark | None) -> Any:
     del mark
     if isinstance(value, Map) or type(value) is int:
         return value
     raise ValueError("a limit must be a whole number, or soft: and hard:")
 
 
-_FORMS: dict[str, Callable[[Any, Mark | None], Any]] = {
+_FORMS: dict[str, Callable[[Any, SourceMark | None], Any]] = {
     "build": _build,
     "text": _text,
     "keyvalue": _keyvalue,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from specs import units
 from specs.compose.language.schema import PROJECT
-from specs.compose.reading.tree import Map, Mark, Seq, child
+from specs.compose.reading.tree import Map, Seq, SourceMark, child
 
 if TYPE_CHECKING:
     from specs.compose.language.shape import Shape
@@ -66,7 +66,7 @@ class _Checker:
     def __init__(self, findings: Findings) -> None:
         self._findings = findings
 
-    def fits(self, value: Any, shape: Shape, path: str, mark: Mark | None) -> bool:
+    def fits(self, value: Any, shape: Shape, path: str, mark: SourceMark | None) -> bool:
         """Return whether the value may stay."""
         kind = type_of(value)
         types = shape.types
@@ -86,7 +86,7 @@ class _Checker:
             return self._number(value, shape, path, mark)
         return True
 
-    def _string(self, value: str, shape: Shape, path: str, mark: Mark | None) -> bool:
+    def _string(self, value: str, shape: Shape, path: str, mark: SourceMark | None) -> bool:
         if shape.enum and value not in shape.enum:
             self._findings.error(
                 f"{value!r} is not allowed here",
@@ -109,7 +109,7 @@ class _Checker:
             return False
         return True
 
-    def _number(self, value: float, shape: Shape, path: str, mark: Mark | None) -> bool:
+    def _number(self, value: float, shape: Shape, path: str, mark: SourceMark | None) -> bool:
         message, hint = "", "write a plain number"
         if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 - NaN
             message = "infinities and not-a-number cannot be used"
@@ -121,7 +121,7 @@ class _Checker:
             self._findings.error(message, code="bad-value", path=path, mark=mark, hint=hint)
         return not message
 
-    def _object(self, value: Map, shape: Shape, path: str, mark: Mark | None) -> bool:
+    def _object(self, value: Map, shape: Shape, path: str, mark: SourceMark | None) -> bool:
         fields = shape.fields or {}
         marks = value.marks
         for key in list(value):
@@ -187,7 +187,7 @@ class _Checker:
                 bad.append(index)
 
     def _wrong_type(
-        self, value: Any, kind: str, shape: Shape, path: str, mark: Mark | None
+        self, value: Any, kind: str, shape: Shape, path: str, mark: SourceMark | None
     ) -> None:
         wanted = " or ".join(_WORDS[name] for name in shape.types)
         self._findings.error(
@@ -199,7 +199,7 @@ class _Checker:
         )
 
     def _unknown_key(
-        self, key: str, value: Any, shape: Shape, path: str, dotted: str, mark: Mark | None
+        self, key: str, value: Any, shape: Shape, path: str, dotted: str, mark: SourceMark | None
     ) -> None:
         if shape.names is not None:
             self._findings.error(

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from specs import units
 from specs.compose.language.schema import PROJECT
 from specs.compose.merging.merge import printed
-from specs.compose.reading.tree import Map, Mark, Seq, Timestamp, plain
+from specs.compose.reading.tree import Map, Seq, SourceMark, Timestamp, plain
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -70,7 +70,7 @@ class _Binder:
             return self.object(None, shape, path)
         return {"str": "", "command": None}.get(shape.bind, 0)
 
-    def field(self, value: Any, shape: Shape, path: str, mark: Mark | None) -> Any:
+    def field(self, value: Any, shape: Shape, path: str, mark: SourceMark | None) -> Any:
         """Return the bound value, or the marker that it is left out."""
         keep = shape.keep
         if value is None and keep != "always":
@@ -84,7 +84,7 @@ class _Binder:
             return _OMIT
         return bound
 
-    def value(self, value: Any, shape: Shape, path: str, mark: Mark | None) -> Any:
+    def value(self, value: Any, shape: Shape, path: str, mark: SourceMark | None) -> Any:
         """Return the value as its type in the model; reports and leaves out what is none."""
         kind = shape.bind
         if kind in _CONTAINERS:
@@ -103,7 +103,9 @@ class _Binder:
             self._findings.error(message, code="bad-value", path=path, mark=mark)
             return _OMIT
 
-    def _container(self, kind: str, value: Any, shape: Shape, path: str, mark: Mark | None) -> Any:
+    def _container(
+        self, kind: str, value: Any, shape: Shape, path: str, mark: SourceMark | None
+    ) -> Any:
         if kind == "list":
             if isinstance(value, Seq):
                 return self._list(value, shape, path)
@@ -117,7 +119,7 @@ class _Binder:
             return self._map(value, shape, path)
         return self._misfit("a mapping", value, path, mark)
 
-    def _item(self, item: Any, mark: Mark | None, path: str, index: int) -> Any:
+    def _item(self, item: Any, mark: SourceMark | None, path: str, index: int) -> Any:
         try:
             return _text(item)
         except ValueError as error:
@@ -126,7 +128,7 @@ class _Binder:
                 self._findings.error(str(error), code="bad-value", path=at, mark=mark)
             return printed(item)
 
-    def _misfit(self, wanted: str, value: Any, path: str, mark: Mark | None) -> Any:
+    def _misfit(self, wanted: str, value: Any, path: str, mark: SourceMark | None) -> Any:
         if self._lenient:
             return plain(value)
         self._findings.error(f"must be {wanted}", code="wrong-type", path=path, mark=mark)

@@ -10,7 +10,7 @@ import posixpath
 from typing import TYPE_CHECKING, Any
 
 from specs.compose.reading.envfile import EnvFile, EnvFileError, parse_raw
-from specs.compose.reading.tree import Mark
+from specs.compose.reading.tree import SourceMark
 from specs.problems import Position
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Folding:
         self._known = interpolated
         self._folder = folder
         self._environment = environment
-        self.marks: dict[str, Mark] = {}  # path -> the line of the file a value came from
+        self.marks: dict[str, SourceMark] = {}  # path -> the line of the file a value came from
         self._findings = findings
         self._where = where
 
@@ -145,7 +145,7 @@ class Folding:
     def _noted(self, parsed: EnvFile, path: str, into: str) -> dict[str, str]:
         for key, line in parsed.lines.items():
             before = self.marks.get(f"{into}.{key}")
-            self.marks[f"{into}.{key}"] = Mark(path, line, 1).over(before, "override")
+            self.marks[f"{into}.{key}"] = SourceMark(path, line, 1).over(before, "override")
         return parsed.values
 
     def _report(self, message: str, at: str, hint: str = "") -> None:

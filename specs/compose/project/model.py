@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from specs.compose.reading.tree import Map, Mark, Seq, child, mark_of
+from specs.compose.reading.tree import Map, Seq, SourceMark, child, mark_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from specs.compose.reading.interpolate import Use, Variable
+    from specs.compose.reading.interpolate import Variable, VariableUse
     from specs.compose.reading.variables import Environment
     from specs.problems import Position, Problem
 
@@ -25,7 +25,7 @@ class Touch:
 
     position: Position
     how: str  # "set", "override", "extends", "include", "same item"
-    variables: tuple[Use, ...] = ()
+    variables: tuple[VariableUse, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class Project:
     tree: Map = field(repr=False)
     profiles: tuple[str, ...] = ()
     disabled: dict[str, Any] = field(default_factory=dict)  # services whose profile is not active
-    file_marks: dict[str, Mark] = field(default_factory=dict, repr=False)  # from env_file
+    file_marks: dict[str, SourceMark] = field(default_factory=dict, repr=False)  # from env_file
     documents: tuple[Any, ...] = field(default=(), repr=False)  # what was read, before all else
     sources: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # file -> its text
 
@@ -75,7 +75,7 @@ class Project:
         """Return every path a variable was put into, with how it was used there."""
         found = []
         for path, mark in _marks(self.tree, ""):
-            step: Mark | None = mark
+            step: SourceMark | None = mark
             while step is not None:
                 if any(use.name == variable for use in step.variables):
                     touch = Touch(step.position, step.how or "set", step.variables)
@@ -95,11 +95,11 @@ class Project:
                     found[variable.name] = variable
         return found
 
-    def _mark(self, path: str) -> Mark | None:
+    def _mark(self, path: str) -> SourceMark | None:
         if path in self.file_marks:
             return self.file_marks[path]
         here: Any = self.tree
-        best: Mark | None = None
+        best: SourceMark | None = None
         for step in split_path(path, here):
             key = _listed(here, step) if isinstance(here, Seq) and isinstance(step, str) else step
             mark = mark_of(here, key)
@@ -171,7 +171,7 @@ def _listed(tree: Seq, key: str) -> int:
     return len(tree)
 
 
-def _marks(tree: Any, path: str) -> Iterator[tuple[str, Mark]]:
+def _marks(tree: Any, path: str) -> Iterator[tuple[str, SourceMark]]:
     items: Any = ()
     if isinstance(tree, Map):
         items = tree.items()

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from specs.compose.merging.semantics import services
 from specs.compose.merging.shortforms import clean
-from specs.compose.reading.interpolate import Use
+from specs.compose.reading.interpolate import VariableUse
 from specs.compose.reading.tree import Map, Seq
 
 if TYPE_CHECKING:
-    from specs.compose.reading.tree import Mark
+    from specs.compose.reading.tree import SourceMark
     from specs.compose.reading.variables import Environment
 
 _SECTIONS = ("networks", "volumes", "configs", "secrets")
@@ -64,8 +64,8 @@ def pass_through(value: Any, environment: Environment, *, keep: bool) -> Any:
     return seq
 
 
-def _used(mark: Mark | None, name: str, environment: Environment) -> Mark | None:
-    return mark.using((Use(name, environment.source(name)),)) if mark is not None else None
+def _used(mark: SourceMark | None, name: str, environment: Environment) -> SourceMark | None:
+    return mark.using((VariableUse(name, environment.source(name)),)) if mark is not None else None
 
 
 def _networks(tree: Map) -> None:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from specs.compose.reading.findings import Findings
-    from specs.compose.reading.tree import Mark
+    from specs.compose.reading.tree import SourceMark
     from specs.compose.reading.variables import Environment
 
 STDIN = "-"
@@ -40,7 +40,11 @@ class Files:
         return self.texts[path]
 
     def env_files(
-        self, paths: list[str], outer: Environment, findings: Findings, mark: Mark | None = None
+        self,
+        paths: list[str],
+        outer: Environment,
+        findings: Findings,
+        mark: SourceMark | None = None,
     ) -> tuple[dict[str, str], dict[str, str]]:
         """Return the variables of env files, later over earlier, and where each was set."""
         values: dict[str, str] = {}

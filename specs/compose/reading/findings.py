@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from specs.problems import Position, Problem
 
 if TYPE_CHECKING:
-    from specs.compose.reading.tree import Mark
+    from specs.compose.reading.tree import SourceMark
 
 _ADVICE = re.compile(r": (?=(?:write|use|put|only) )")
 
@@ -39,7 +39,7 @@ class Findings:
         *,
         code: str = "invalid",
         path: str = "",
-        mark: Mark | None = None,
+        mark: SourceMark | None = None,
         at_key: bool = False,
         position: Position | None = None,
         hint: str = "",
@@ -62,7 +62,7 @@ class Findings:
         *,
         code: str = "warning",
         path: str = "",
-        mark: Mark | None = None,
+        mark: SourceMark | None = None,
         position: Position | None = None,
         hint: str = "",
     ) -> None:

@@ -12,7 +12,7 @@ import re
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
 from specs import units
-from specs.compose.reading.tree import Map, Mark, Seq, Timestamp, child
+from specs.compose.reading.tree import Map, Seq, SourceMark, Timestamp, child
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -28,7 +28,7 @@ _OPERATOR = re.compile(r":?[-+?]")
 _MAX_NESTING = 50
 
 
-class Use(NamedTuple):
+class VariableUse(NamedTuple):
     """A variable put into a value: ``source`` says where its value came from."""
 
     name: str
@@ -58,7 +58,7 @@ class Substitution:
     def __init__(self, variables: Variables) -> None:
         self._variables = variables
         self._depth = 0
-        self.uses: list[Use] = []
+        self.uses: list[VariableUse] = []
         self.unset: list[str] = []
 
     def text(self, template: str) -> str:
@@ -98,7 +98,7 @@ class Substitution:
     def _plain(self, name: str) -> str:
         value = self._lookup(name)
         if value is None:
-            self.uses.append(Use(name, "unset"))
+            self.uses.append(VariableUse(name, "unset"))
             self.unset.append(name)
             return ""
         return value
@@ -106,7 +106,7 @@ class Substitution:
     def _lookup(self, name: str) -> str | None:
         value = self._variables.get(name)
         if value is not None:
-            self.uses.append(Use(name, self._variables.source(name)))
+            self.uses.append(VariableUse(name, self._variables.source(name)))
         return value
 
     def _operate(self, name: str, operator: str, right: str) -> str:
@@ -115,13 +115,13 @@ class Substitution:
         kind = operator[-1]
         if kind == "-":
             if missing:
-                self.uses.append(Use(name, "default"))
+                self.uses.append(VariableUse(name, "default"))
                 return self.text(right)
             return value or ""
         if kind == "+":
             if missing:
                 return value or ""
-            self.uses.append(Use(name, "replacement"))
+            self.uses.append(VariableUse(name, "replacement"))
             return self.text(right)
         if missing:
             reason = self.text(right)
@@ -244,8 +244,8 @@ class _Walk:
         self._findings = findings
 
     def value(
-        self, value: Any, shape: Shape | None, path: str, mark: Mark | None, key: str
-    ) -> tuple[Any, Mark | None]:
+        self, value: Any, shape: Shape | None, path: str, mark: SourceMark | None, key: str
+    ) -> tuple[Any, SourceMark | None]:
         if isinstance(value, str):
             return self._text(value, shape, path, mark)
         if isinstance(value, Map):
@@ -269,8 +269,8 @@ class _Walk:
         return value, mark
 
     def _text(
-        self, value: str, shape: Shape | None, path: str, mark: Mark | None
-    ) -> tuple[Any, Mark | None]:
+        self, value: str, shape: Shape | None, path: str, mark: SourceMark | None
+    ) -> tuple[Any, SourceMark | None]:
         if self._variables is None or isinstance(value, Timestamp):
             return value, mark
         new = value
@@ -297,7 +297,7 @@ class _Walk:
             return self._cast(new, shape.cast, value, path, mark), mark
         return new, mark
 
-    def _cast(self, new: str, kind: str, written: str, path: str, mark: Mark | None) -> Any:
+    def _cast(self, new: str, kind: str, written: str, path: str, mark: SourceMark | None) -> Any:
         try:
             result = cast(new, kind)
         except ValueError as error:

@@ -14,7 +14,7 @@ import re
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from specs.compose.reading.tree import Map, Mark, Seq, Timestamp
+from specs.compose.reading.tree import Map, Seq, SourceMark, Timestamp
 from specs.problems import Position
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ class _Builder:
         for index, item in enumerate(node.value):
             value = self._value(item, (*path, str(index)), in_alias=in_alias)
             if value is not _DROP:
-                made.add(value, Mark(self._file, item.line, item.column))
+                made.add(value, SourceMark(self._file, item.line, item.column))
         return made
 
     def _mapping(self, node: _Node, path: tuple[str, ...], *, in_alias: bool) -> Map:
@@ -279,7 +279,7 @@ class _Builder:
             value = self._value(value_node, (*path, key), in_alias=in_alias)
             if value is not _DROP:
                 at = key_node if value_node.kind in ("map", "seq") else value_node
-                mark = Mark(self._file, at.line, at.column, key_node.line, key_node.column)
+                mark = SourceMark(self._file, at.line, at.column, key_node.line, key_node.column)
                 made.put(key, value, mark)
         for value_node in merges:
             self._merge(made, value_node, path, in_alias=in_alias, listed=False)

@@ -14,7 +14,7 @@ from typing import Any
 from specs.problems import Position
 
 
-class Mark:
+class SourceMark:
     """Where one value stands, and its history. Immutable by convention."""
 
     __slots__ = (
@@ -36,7 +36,7 @@ class Mark:
         key_line: int = 0,
         key_column: int = 0,
         variables: tuple[Any, ...] = (),
-        previous: Mark | None = None,
+        previous: SourceMark | None = None,
         how: str = "",
     ) -> None:
         self.file = file
@@ -48,11 +48,11 @@ class Mark:
         self.previous = previous
         self.how = how
 
-    def over(self, previous: Mark | None, how: str) -> Mark:
+    def over(self, previous: SourceMark | None, how: str) -> SourceMark:
         """Return this mark with another value's history under it."""
         if previous is None or previous is self:
             return self
-        return Mark(
+        return SourceMark(
             self.file,
             self.line,
             self.column,
@@ -63,10 +63,10 @@ class Mark:
             how,
         )
 
-    def using(self, variables: tuple[Any, ...]) -> Mark:
+    def using(self, variables: tuple[Any, ...]) -> SourceMark:
         """Return this mark with the variables that were put into the value."""
         at = (self.file, self.line, self.column, self.key_line, self.key_column)
-        return Mark(*at, variables, self.previous, self.how)
+        return SourceMark(*at, variables, self.previous, self.how)
 
     @property
     def position(self) -> Position:
@@ -86,9 +86,9 @@ class Map(dict[str, Any]):
 
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
-        self.marks: dict[str, Mark] = {}
+        self.marks: dict[str, SourceMark] = {}
 
-    def put(self, key: str, value: Any, mark: Mark | None) -> None:
+    def put(self, key: str, value: Any, mark: SourceMark | None) -> None:
         self[key] = value
         if mark is not None:
             self.marks[key] = mark
@@ -99,11 +99,11 @@ class Seq(list[Any]):
 
     __slots__ = ("marks",)
 
-    def __init__(self, items: Any = (), marks: list[Mark | None] | None = None) -> None:
+    def __init__(self, items: Any = (), marks: list[SourceMark | None] | None = None) -> None:
         super().__init__(items)
-        self.marks: list[Mark | None] = marks if marks is not None else [None] * len(self)
+        self.marks: list[SourceMark | None] = marks if marks is not None else [None] * len(self)
 
-    def add(self, value: Any, mark: Mark | None) -> None:
+    def add(self, value: Any, mark: SourceMark | None) -> None:
         self.append(value)
         self.marks.append(mark)
 
@@ -121,7 +121,7 @@ class Timestamp(str):
         return made
 
 
-def mark_of(container: Any, key: Any) -> Mark | None:
+def mark_of(container: Any, key: Any) -> SourceMark | None:
     """Return where ``container[key]`` was written, if that is known."""
     if isinstance(container, Map):
         return container.marks.get(key)

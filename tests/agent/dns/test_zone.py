@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.dns.zone import Found, Zones
+from agent.dns.zone import NameFound, Zones
 
 
 def view(*networks, stack="shop", forward=True):
@@ -38,8 +38,8 @@ def zones(services, views, **more):
 def test_a_name_exists_only_in_the_networks_of_the_task():
     made = zones({"s": part("a", {"web": ["10.0.0.1"]})}, {"in": view("a"), "out": view("b")})
 
-    assert made.lookup("in", "web") == Found(("10.0.0.1",), 5)
-    assert made.lookup("in", "web.shop_a") == Found(("10.0.0.1",), 5)
+    assert made.lookup("in", "web") == NameFound(("10.0.0.1",), 5)
+    assert made.lookup("in", "web.shop_a") == NameFound(("10.0.0.1",), 5)
     assert made.lookup("out", "web") is None
     assert made.lookup("out", "web.shop_a") is None
     assert made.lookup("nobody", "web") is None
@@ -50,8 +50,8 @@ def test_the_first_network_with_the_name_decides():
     services = {"s": part("a", {"web": ["10.0.0.1"]}), "t": part("b", {"web": ["10.0.1.1"]})}
     made = zones(services, {"ab": view("a", "b"), "ba": view("b", "a")})
 
-    assert made.lookup("ab", "web") == Found(("10.0.0.1",), 5)
-    assert made.lookup("ba", "web") == Found(("10.0.1.1",), 5)
+    assert made.lookup("ab", "web") == NameFound(("10.0.0.1",), 5)
+    assert made.lookup("ba", "web") == NameFound(("10.0.1.1",), 5)
 
 
 def test_the_own_stacks_meaning_comes_first_on_a_shared_network():
@@ -62,9 +62,9 @@ def test_the_own_stacks_meaning_comes_first_on_a_shared_network():
     views = {s: view("a", stack=s) for s in ("x", "y", "z")}
     made = zones(services, views)
 
-    assert made.lookup("x", "web") == Found(("10.0.0.1",), 5)
-    assert made.lookup("y", "web") == Found(("10.0.0.2",), 5)
-    assert made.lookup("z", "web") == Found(("10.0.0.1", "10.0.0.2"), 5)
+    assert made.lookup("x", "web") == NameFound(("10.0.0.1",), 5)
+    assert made.lookup("y", "web") == NameFound(("10.0.0.2",), 5)
+    assert made.lookup("z", "web") == NameFound(("10.0.0.1", "10.0.0.2"), 5)
 
 
 def test_reverse_names_only_of_own_networks():

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.errors import Refusal
 from agent.images.manifest import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -22,7 +23,6 @@ from agent.images.manifest import (
     parse_config,
     parse_manifest,
 )
-from agent.parts import Refusal
 from specs.stack import Healthcheck
 
 D = "sha256:" + "0" * 64

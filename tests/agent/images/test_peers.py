@@ -15,12 +15,12 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509 import CertificateSigningRequestBuilder, Name
 
+from agent.errors import Later
 from agent.identity import Identity
 from agent.images import peers as module
-from agent.images.content import Content, Record
+from agent.images.content import ImageFiles, ImageRecord
 from agent.images.manifest import Blob
 from agent.images.peers import PeerImages
-from agent.parts import Later
 from orchestrator.keys import ca
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import SystemClock
@@ -78,12 +78,12 @@ class World:
     async def node(self, name, *, holds=True, **more):
         number = 11 + len(self.nodes)
         identity, certificate, authority = self.identity(name, **more)
-        content = Content(self.path / name / "images")
+        content = ImageFiles(self.path / name / "images")
         if holds:
             content.put_blob(MANIFEST)
             content.put_blob(LAYER)
             own = digest(MANIFEST)
-            content.set_record(Record(own, own, digest(b"{}"), (digest(LAYER),), (), "", 0))
+            content.set_record(ImageRecord(own, own, digest(b"{}"), (digest(LAYER),), (), "", 0))
         images = PeerImages(content, identity)
         self.open.append(images)
         peer = Peer(node=name, name=name, underlay="", overlay=f"127.0.0.{number}")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from agent.errors import Later, Refusal
 from agent.images.pull import failure, insecure, said
-from agent.parts import Later, Refusal
 
 FATAL = 'time="2026-01-01T00:00:00Z" level=fatal msg="{}"'
 

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from agent.errors import Refusal
 from agent.images.reference import DIGEST, check_digest, parse
-from agent.parts import Refusal
 
 D = "sha256:" + "a1" * 32
 

@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.images.tarstream import BadArchive, Entry, TarStream
+from agent.images.tarstream import BadArchive, TarEntry, TarStream
 from tests.agent.images import tars
 
 
-def read(data: bytes, step: int = 1000) -> list[tuple[Entry, bytes]]:
+def read(data: bytes, step: int = 1000) -> list[tuple[TarEntry, bytes]]:
     """Read an archive delivered in pieces of ``step`` bytes."""
     stream = io.BytesIO(data)
     archive = TarStream(lambda: stream.read(step))

@@ -4,7 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.network import messages, names
-from agent.network.objects import Address, Neighbour, Route, Rule
+from agent.network.objects import LinkAddress, Neighbour, Route, Rule
 from agent.network.overlay import ingress_numbers, overlay_mtu
 from agent.network.plan import container_routes, host_plan, task_plan
 from specs.wire import Peer
@@ -63,7 +63,7 @@ def test_peers_blocks_go_through_the_overlay_and_the_rest_into_the_void():
     assert Route("10.210.0.2/32", names.VXLAN, source="10.210.0.1") in found.routes
     assert Neighbour(names.VXLAN, via, "02:63:0a:d2:00:02") in found.neighbours
     assert Neighbour(names.VXLAN, "10.77.0.2", "02:63:0a:d2:00:02", fdb=True) in found.neighbours
-    assert found.addresses == {Address(names.VXLAN, "10.210.0.1/32")}
+    assert found.addresses == {LinkAddress(names.VXLAN, "10.210.0.1/32")}
     assert not any(route.destination == "10.210.16.64/26" for route in found.routes)
 
 

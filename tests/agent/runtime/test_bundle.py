@@ -8,14 +8,15 @@ from pathlib import Path
 
 import pytest
 
-from agent.parts import BoundMount, ImageConfig, Refusal
+from agent.errors import Refusal
 from agent.runtime import bundle, seccomp
-from agent.runtime.bundle import Host, Inputs, NodeDevice, User
+from agent.runtime.bundle import Inputs, NodeDevice, NodeTraits, User
+from agent.vocabulary import BoundMount, ImageConfig
 from specs.stack import Limits, Reservations, Resources, TaskSpec, Ulimit
 from specs.states import Desired
 from specs.wire import Assignment
 
-HOST = Host(runtime="runc", init="/usr/bin/tini-static")
+HOST = NodeTraits(runtime="runc", init="/usr/bin/tini-static")
 IMAGE = ImageConfig(
     digest="sha256:0",
     entrypoint=("/entry",),

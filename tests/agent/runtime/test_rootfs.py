@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from agent.parts import Refusal
+from agent.errors import Refusal
 from agent.runtime import rootfs
 from agent.runtime.bundle import User
 from specs.stack import Device

@@ -245,7 +245,7 @@ class Cluster:
         program = str(Path(leaks.__file__).resolve())
         argv = [sys.executable, "-I", "-S", program, *leaks.RUNTIME]
         taken: leaks.Snapshot = json.loads(self.host(node).run(argv).stdout)
-        find = f"find {OF_TASKS} -mindepth 1 2>/dev/null || true"
+        find = f"find {OF_TASKS} -xdev -mindepth 1 2>/dev/null || true"
         taken["files"] = sorted(self.host(node).run(["sh", "-c", find]).stdout.splitlines())
         return taken
 

@@ -38,7 +38,7 @@ async def test_a_socket_left_by_a_killed_controller_is_replaced(tmp_path):
     dead = socket.socket(socket.AF_UNIX)
     dead.bind(str(path))
     dead.close()
-    sock = api_app.listen(path)
+    sock = door.listen(path)
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(path))
     sock.close()
@@ -184,7 +184,7 @@ async def test_an_unknown_stack_is_named(api, method, path):
         (NotFound("no", hint="h"), 404, "not-found"),
         (Conflict("no", hint="h"), 409, "conflict"),
         (Invalid(detail="no", hint="h"), 422, "invalid"),
-        (store.Unavailable("no"), 503, "unavailable"),
+        (store.StoreUnavailable("no"), 503, "unavailable"),
         (store.TooLarge("no"), 413, "invalid"),
         (store.Damaged("no"), 503, "unavailable"),
     ],

@@ -13,13 +13,13 @@ import random
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Self
 
-from orchestrator.control.control import Control
+from orchestrator.control.control import ControlLoop
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.errors import Invalid, Unavailable
 from orchestrator.store import keys
 from orchestrator.store.base import Delete, Put
 from orchestrator.store.memory import MemoryStore
-from specs.api import Client, Deploy
+from specs.api import ClientMachine, Deploy
 from specs.node import Node, NodeFacts
 from specs.states import FINAL, Desired, Health, TaskState
 from specs.task import Run, Task, TaskStatus
@@ -361,7 +361,7 @@ class Rig:
     async def boot(self) -> None:
         """Start a controller over the store."""
         self.cluster = await Cluster.open(self.store, self.clock)
-        self.control = Control(
+        self.control = ControlLoop(
             self.store, self.cluster, self.clock, self.rng, PlainSealer(), self.agents
         )
         self._follow = self.group.create_task(self.cluster.follow())
@@ -409,7 +409,7 @@ class Rig:
 
     async def up(self, project: dict[str, Any], stack: str = "app", **more: Any) -> int:
         self.deploys += 1
-        more.setdefault("client", Client(hostname="host1", boot_id="boot1"))
+        more.setdefault("client", ClientMachine(hostname="host1", boot_id="boot1"))
         for network in project["networks"].values():
             if network.get("name") == "app_default":
                 network["name"] = f"{stack}_default"

@@ -251,18 +251,18 @@ async def test_a_mistake_about_one_stack_does_not_stop_the_others(monkeypatch, c
 
 
 async def test_a_store_that_cannot_be_written_is_tried_again(monkeypatch):
-    from orchestrator.store.base import Unavailable
+    from orchestrator.store.base import StoreUnavailable
 
     async with Rig() as rig:
         await rig.up(project(web=replicas(2)))
         txn = rig.store.txn
 
         async def full(*_):
-            raise Unavailable("no space left on device")
+            raise StoreUnavailable("no space left on device")
 
         monkeypatch.setattr(rig.store, "txn", full)
         await asyncio.sleep(5)
-        with pytest.raises(Unavailable):
+        with pytest.raises(StoreUnavailable):
             await rig.control.scale("app", {"web": 3})
         assert not rig.live()
         monkeypatch.setattr(rig.store, "txn", txn)

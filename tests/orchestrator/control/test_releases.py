@@ -9,7 +9,7 @@ import pytest
 
 from orchestrator.control.deploy import release as deploying
 from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
-from specs.api import Client
+from specs.api import ClientMachine
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
@@ -89,7 +89,7 @@ async def test_builds_happen_on_the_machine_of_the_client():
     async with Rig(nodes=2) as rig:
         rig.agents.missing.add("web:1")
         web = {"build": {"context": "/src"}}
-        await rig.up(project(web=web), client=Client(hostname="laptop", boot_id="elsewhere"))
+        await rig.up(project(web=web), client=ClientMachine(hostname="laptop", boot_id="elsewhere"))
         end = await rig.end_of()
         assert "laptop is no node of this cluster" in end.message
 

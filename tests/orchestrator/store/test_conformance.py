@@ -17,8 +17,8 @@ from orchestrator.store.base import (
     Entry,
     Put,
     Result,
+    StoreUnavailable,
     TooLarge,
-    Unavailable,
 )
 from tests.orchestrator.store.conftest import KEEP
 
@@ -259,12 +259,12 @@ async def test_closing_ends_watches_and_refuses_the_rest(store):
         await store.close()
     assert waiting.result()
     for call in (store.get("/a"), store.list("/"), store.txn(writes=(Put("/a", b""),))):
-        with pytest.raises(Unavailable):
+        with pytest.raises(StoreUnavailable):
             await call
     await store.close()
 
 
 async def pytest_raises_unavailable(batches):
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         await anext(batches)
     return True

@@ -23,7 +23,7 @@ pytestmark = pytest.mark.skipif(
 WORK = """
 import asyncio, sys
 from pathlib import Path
-from orchestrator.store.base import Put, Unavailable
+from orchestrator.store.base import Put, StoreUnavailable
 from orchestrator.store.sqlite import SqliteStore
 
 async def main():
@@ -32,7 +32,7 @@ async def main():
     for n in range(20):
         try:
             await store.txn(writes=(Put(f"/{n}", b"v" * 3000),))
-        except Unavailable as exc:
+        except StoreUnavailable as exc:
             print("refused", n, exc, flush=True)
         else:
             print("acknowledged", n, flush=True)

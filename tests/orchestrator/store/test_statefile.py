@@ -13,7 +13,7 @@ import sys
 import pytest
 
 from orchestrator.store import statefile
-from orchestrator.store.base import Compacted, Compare, Damaged, Delete, Put, Unavailable
+from orchestrator.store.base import Compacted, Compare, Damaged, Delete, Put, StoreUnavailable
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.statefile import DiskFailed, StateFile, Transaction
 
@@ -92,7 +92,7 @@ def test_a_group_is_one_commit_and_each_transaction_keeps_its_own_outcome(path):
 
 def test_a_second_controller_is_told_who_is_in_the_way(path):
     file = StateFile(path)
-    with pytest.raises(Unavailable, match="another controller"):
+    with pytest.raises(StoreUnavailable, match="another controller"):
         StateFile(path)
     file.close()
 
@@ -181,7 +181,7 @@ def test_a_damaged_file_is_refused_and_left_alone(path, spoil, words):
     spoil(path)
     before = path.read_bytes()
 
-    with pytest.raises((Damaged, Unavailable), match=words):
+    with pytest.raises((Damaged, StoreUnavailable), match=words):
         StateFile(path)
     assert path.read_bytes() == before
 
@@ -248,7 +248,7 @@ def test_a_full_disk_refuses_with_words_and_keeps_everything(path):
     pages = file._db.execute("PRAGMA page_count").fetchone()[0]
     file._db.execute(f"PRAGMA max_page_count = {pages + 2}")
 
-    with pytest.raises(Unavailable, match="no space is left"):
+    with pytest.raises(StoreUnavailable, match="no space is left"):
         write(file, "/big", bytes(100_000))
     assert write(file, "/small").revision == 4
     assert file.get("/big") is None
@@ -270,7 +270,7 @@ async def test_a_transaction_too_big_for_the_disk_does_not_refuse_its_group(path
 
 
 async def expect_unavailable(call):
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         await call
     return True
 
@@ -289,7 +289,7 @@ async def test_after_a_disk_error_the_file_is_opened_afresh(path, monkeypatch):
 
     monkeypatch.setattr(StateFile, "commit", failing)
     watch = store.watch("/", 1)
-    with pytest.raises(Unavailable, match="disk gives errors"):
+    with pytest.raises(StoreUnavailable, match="disk gives errors"):
         await store.txn(writes=(Put("/b", b"2"),))
 
     assert (await store.get("/b")).version == 2, "the truth is what the file says"
@@ -309,13 +309,13 @@ async def test_a_backup_opens_as_a_cluster_of_its_own(path, tmp_path):
     restored = await SqliteStore.open(copy)
     assert (await restored.get("/a")).value == b"1"
     await restored.close()
-    with pytest.raises(Unavailable):
+    with pytest.raises(StoreUnavailable):
         await store.backup(copy)
     await store.close()
 
 
 async def test_a_file_in_a_missing_folder_is_unavailable_and_says_which(tmp_path):
-    with pytest.raises(Unavailable, match="nowhere"):
+    with pytest.raises(StoreUnavailable, match="nowhere"):
         await SqliteStore.open(tmp_path / "nowhere" / "state.db")
 
 

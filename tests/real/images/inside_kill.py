@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.images.layers import Limits
+from agent.errors import Later
+from agent.images.layers import UnpackLimits
 from agent.images.store import ImageStore
 from agent.linux import calls as kernel
-from agent.parts import Later
 from tests.agent.images import tars
 
 if TYPE_CHECKING:
@@ -129,7 +129,7 @@ async def test_a_full_disk_is_said_and_recovered_from(
     digest = registry.push("app:1", LAYERS)
     name = f"{registry.address}/app:1"
     filler = small_disk / "filler"
-    limits = Limits(floor=256 << 10)
+    limits = UnpackLimits(floor=256 << 10)
     async with ImageStore(small_disk / "state", tmp_path / "run", limits=limits) as store:
         filler.write_bytes(bytes(6 << 20))
         for _ in range(2):
@@ -152,7 +152,7 @@ async def test_a_full_disk_is_said_and_recovered_from(
 async def test_unpacking_stops_at_the_disks_floor(registry: Registry, tmp_path, small_disk) -> None:
     sparse_ratio = tars.archive(tars.file(b"zeros", bytes(9 << 20)))
     digest = registry.push("zeros:1", [sparse_ratio])
-    limits = Limits(floor=8 << 20)
+    limits = UnpackLimits(floor=8 << 20)
     async with ImageStore(small_disk / "state", tmp_path / "run", limits=limits) as store:
         before = os.statvfs(small_disk).f_bavail
         with pytest.raises(Later, match="nearly full"):

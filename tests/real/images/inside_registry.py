@@ -14,9 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.errors import Later, Refusal
 from agent.images import proxy, pull
 from agent.images.store import ImageStore
-from agent.parts import Later, Refusal
 from specs.wire import ResolveImage
 from tests.agent.images import tars
 from tests.real.images.conftest import PORT

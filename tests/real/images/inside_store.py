@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from agent.images.layers import Done
+from agent.errors import Later, Refusal
+from agent.images.layers import LayerMark
 from agent.images.store import ImageStore
 from agent.linux import calls as kernel
-from agent.parts import Later, Refusal
 from specs.wire import ResolveImage
 from tests.agent.images import tars
 
@@ -102,7 +102,7 @@ async def test_127_layers_mount_and_128_are_refused(store, tmp_path) -> None:
         home = store.content.layers / hashlib.sha256(layer).hexdigest()
         (home / "fs").mkdir(parents=True)
         (home / "fs" / f"f{n}").write_text(str(n))
-        (home / "done").write_text(json.dumps(asdict(Done(1, 1, opaque_root=False, boot=""))))
+        (home / "done").write_text(json.dumps(asdict(LayerMark(1, 1, opaque_root=False, boot=""))))
     digest = await put(store, "many", layers)
     root = await store.mount("t1", digest)
     assert sorted(path.name for path in root.iterdir()) == sorted(f"f{n}" for n in range(127))

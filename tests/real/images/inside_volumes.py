@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
-from agent.parts import BoundMount, ImageConfig, Later, Refusal
+from agent.vocabulary import BoundMount, ImageConfig
 from agent.volumes.store import VolumeStore
 from specs.stack import FileRef, Mount, TaskSpec
 from specs.states import Desired

@@ -9,6 +9,7 @@ import traceback
 from pathlib import Path
 
 from agent.network.node import NodeNetwork
+from agent.network.plan import Wanted
 from specs.wire import Assignment, NetworkState, NodeSelf, Peer, ServiceEndpoints
 
 MODELS = {
@@ -33,7 +34,7 @@ def state(data):
                 made = model.model_validate(v)
                 KNOWN[key, k] = (v, made)
             found[key][k] = made
-    return found
+    return Wanted(**found)
 
 
 async def handle(network, request):  # noqa: PLR0911 - a table of commands
@@ -41,7 +42,7 @@ async def handle(network, request):  # noqa: PLR0911 - a table of commands
         case "apply":
             wanted = state(request["state"])
             begun = time.perf_counter()
-            await network.apply(**wanted)
+            await network.apply(wanted)
             return {"seconds": time.perf_counter() - begun, "warnings": network.warnings}
         case "attach":
             seconds = []

@@ -1,60 +1,30 @@
-"""The seams inside the agent: what the runner asks of images, volumes and network.
+"""What tasks ask of the node: images, volumes, network and containers, as protocols.
 
-The runner (agent/tasks/runner.py) orders effects and knows these protocols only; tests
+The runner (``runner.py``) orders these effects and knows nothing else of who performs them; tests
 give it in-memory fakes that pass the same contract tests as the real parts. Every
 method is idempotent: repeating it, also after a kill at any instant, is harmless.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from specs.stack import Healthcheck
+    from agent.network.plan import Wanted
+    from agent.vocabulary import Attachment, BoundMount, Exit, ImageConfig, Process
+    from specs.stack import TaskSpec
     from specs.wire import (
         Assignment,
         BuildEvent,
         BuildImage,
         Content,
         ImageInfo,
-        NetworkState,
-        NodeSelf,
-        Peer,
         ResolvedImage,
         ResolveImage,
-        ServiceEndpoints,
     )
-
-
-class Refusal(Exception):
-    """The task cannot be prepared as asked, and trying again will not help: rejected.
-
-    The message is for users: what, which object, what to do.
-    """
-
-
-class Later(Exception):
-    """It did not work now (registry down, disk full); trying again may. Message for users."""
-
-
-@dataclass(frozen=True)
-class ImageConfig:
-    """What an image says about its containers (OCI image config)."""
-
-    digest: str  # manifest digest
-    entrypoint: tuple[str, ...] = ()
-    command: tuple[str, ...] = ()
-    environment: Mapping[str, str] = field(default_factory=dict)
-    user: str = ""
-    working_dir: str = ""
-    stop_signal: str = ""
-    healthcheck: Healthcheck | None = None
-    volumes: tuple[str, ...] = ()
-    labels: Mapping[str, str] = field(default_factory=dict)
 
 
 class Images(Protocol):
@@ -92,16 +62,6 @@ class Images(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class BoundMount:
-    """A mount ready to be written into config.json."""
-
-    source: str  # absolute path on the node; "tmpfs" for a tmpfs
-    target: str
-    type: str = "bind"
-    options: tuple[str, ...] = ("rbind", "rprivate")
-
-
 class Volumes(Protocol):
     """Named volumes, binds, tmpfs, secrets and configs of this node."""
 
@@ -135,37 +95,19 @@ class Volumes(Protocol):
         ...
 
 
-@dataclass(frozen=True)
-class Attached:
-    """A task's network, ready for the container to be created in it."""
-
-    netns: Path  # bind-mounted namespace file, kept over restarts of the run
-    resolv_conf: str
-    hosts: str
-
-
-class Network(Protocol):
+class Networking(Protocol):
     """Everything between tasks: namespaces, veths, overlay, nft, VIPs, ports, DNS."""
 
-    async def apply(
-        self,
-        *,
-        me: NodeSelf,
-        networks: Mapping[str, NetworkState],
-        services: Mapping[str, ServiceEndpoints],
-        peers: Mapping[str, Peer],
-        assignments: Mapping[str, Assignment],
-        ready: Mapping[str, bool],
-    ) -> None:
+    async def apply(self, wanted: Wanted) -> None:
         """Bring kernel and DNS to this whole state, in as few transactions as possible.
 
-        ``ready`` is what this agent itself sees of its local tasks: an endpoint of a local
+        ``wanted.ready`` is what this agent itself sees of its local tasks: an endpoint of a local
         task that is not ready here gets no traffic even while the controller does not know
         yet. When this returns the state is in force (what Report.applied acknowledges).
         """
         ...
 
-    async def attach(self, assignment: Assignment) -> Attached:
+    async def attach(self, assignment: Assignment) -> Attachment:
         """Make namespace, veths, addresses, routes and resolver. Raises Refusal, Later."""
         ...
 
@@ -175,4 +117,48 @@ class Network(Protocol):
 
     async def adopt(self, tasks: set[str]) -> None:
         """After a restart: keep what belongs to these tasks, remove every other object of ours."""
+        ...
+
+
+class Containers(Protocol):
+    """What the runner asks of the runtime. Every method may be repeated."""
+
+    def write(self, task: str, config: dict[str, Any]) -> None:
+        """Write the task's bundle."""
+        ...
+
+    async def create(self, task: str, run: int, spec: TaskSpec) -> tuple[Process, Process]:
+        """Create the container; the command does not run yet. Raises RuntimeFailure."""
+        ...
+
+    async def start(self, task: str) -> None:
+        """Let the command run. Raises RuntimeFailure."""
+        ...
+
+    async def state(self, task: str) -> str | None:
+        """Return created, running, stopped; None = the runtime knows no such container."""
+        ...
+
+    async def follow(self, task: str, process: Process, monitor: Process) -> Exit:
+        """Wait for the run's end."""
+        ...
+
+    def send(self, process: Process, number: int) -> bool:
+        """Send a signal; False when the process is gone."""
+        ...
+
+    async def clear(self, task: str) -> None:
+        """Delete the container and every process of it; the bundle stays. Raises RuntimeFailure."""
+        ...
+
+    async def erase(self, task: str) -> None:
+        """Delete everything, the bundle too. Raises RuntimeFailure."""
+        ...
+
+    def last_lines(self, task: str, count: int) -> list[str]:
+        """Return the end of the task's output."""
+        ...
+
+    def known(self) -> set[str]:
+        """Return ids of all tasks that left anything of the runtime's on this node."""
         ...

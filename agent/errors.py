@@ -1,0 +1,20 @@
+"""The two ways in which something a task needs does not work: never, or not now.
+
+Raised by whatever prepares a task (images, volumes, networks, the bundle), acted on by
+``agent/tasks/runner.py``: a Refusal makes the task rejected, Later is tried again with
+back-off. What the container runtime says is ``agent.runtime.failure.RuntimeFailure``.
+Nothing else is here, so that the child that reads hostile archives can import it.
+"""
+
+from __future__ import annotations
+
+
+class Refusal(Exception):
+    """The task cannot be prepared as asked, and trying again will not help: rejected.
+
+    The message is for users: what, which object, what to do.
+    """
+
+
+class Later(Exception):
+    """It did not work now (registry down, disk full); trying again may. Message for users."""

@@ -1,0 +1,70 @@
+"""What passes between the rooms of the agent: values that more than one of them knows.
+
+``images`` says what an image tells its containers, ``volumes`` and ``network`` what they made
+for a task, ``runtime`` which processes it started and how they ended. ``tasks`` puts them
+together, and keeps some in the journal. Values only; what the rooms *do* for a task is in
+``agent/tasks/effects.py``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pydantic import Field
+
+from specs.base import Model
+from specs.stack import Healthcheck
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+class ImageConfig(Model):
+    """What an image says about its containers (OCI image config); kept in the task's record."""
+
+    digest: str  # manifest digest
+    entrypoint: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+    environment: dict[str, str] = Field(default_factory=dict)
+    user: str = ""
+    working_dir: str = ""
+    stop_signal: str = ""
+    healthcheck: Healthcheck | None = None
+    volumes: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class BoundMount:
+    """A mount ready to be written into config.json."""
+
+    source: str  # absolute path on the node; "tmpfs" for a tmpfs
+    target: str
+    type: str = "bind"
+    options: tuple[str, ...] = ("rbind", "rprivate")
+
+
+@dataclass(frozen=True)
+class Attachment:
+    """A task's network, ready for the container to be created in it."""
+
+    netns: Path  # bind-mounted namespace file, kept over restarts of the run
+    resolv_conf: str
+    hosts: str
+
+
+class Process(Model):
+    """A process that cannot be mistaken for a later one with the same number."""
+
+    pid: int
+    start: int  # start time in clock ticks since boot, /proc/PID/stat field 22
+
+
+@dataclass(frozen=True)
+class Exit:
+    """How a run ended. ``code`` None = unknown, and ``reason`` says why."""
+
+    code: int | None
+    oom: bool = False
+    reason: str = ""

@@ -1,0 +1,45 @@
+"""A stack's releases as records: which spec belongs to one, and how one ends.
+
+Every step of the control loops, and the rows people read, look a spec up here.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.records import RELEASES
+
+if TYPE_CHECKING:
+    from orchestrator.contracts import Mirror
+    from orchestrator.control.mirror.draft import Draft
+    from specs.api import Release, Stack
+    from specs.stack import StackSpec, TaskSpec
+    from specs.states import ReleaseState
+    from specs.task import Task
+
+
+def spec_of(cluster: Mirror, release: Release | None) -> StackSpec | None:
+    """Return what the release asks for; None when it is not kept any more."""
+    return cluster.parts.get(release.spec) if release is not None else None
+
+
+def spec_at(cluster: Mirror, stack: str, number: int) -> StackSpec | None:
+    """Return the spec of the stack's release of that number."""
+    return spec_of(cluster, cluster.releases.get((stack, number)))
+
+
+def newest_spec(cluster: Mirror, stack: Stack | None) -> StackSpec | None:
+    """Return the spec of the newest release of a stack, whether it was deployed or not."""
+    return spec_at(cluster, stack.name, stack.release) if stack is not None else None
+
+
+def task_spec(cluster: Mirror, task: Task) -> TaskSpec | None:
+    """Return what the task was made from; None when its release is not kept any more."""
+    spec = spec_at(cluster, task.stack, task.release)
+    service = spec.services.get(task.service) if spec is not None else None
+    return service.task if service is not None else None
+
+
+def finish(draft: Draft, release: Release, state: ReleaseState, reason: str, *, at: float) -> None:
+    """End a release: it stays as it ended, and what runs is left as it is."""
+    draft.put(RELEASES, release.moved(state, reason=reason, finished_at=at))
