@@ -1,8 +1,9 @@
 """The Compose language: files in, one canonical project out.
 
 ``Project`` comes when asked for, so that importing the package is free.
-The pipeline is :mod:`specs.compose.load`, :mod:`specs.compose.merging.layers` and what they name;
-the language itself is the data of :mod:`specs.compose.language.schema`.
+Four rooms, each seeing only those after it: ``project`` makes the canonical model,
+``merging`` makes one tree of many files, ``reading`` makes trees of text, ``language``
+is the data all of them go by. :mod:`specs.compose.load` runs the stages in their order.
 """
 
 from __future__ import annotations

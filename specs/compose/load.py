@@ -1,17 +1,20 @@
 """Load a Compose project: the public entry of the package.
 
 ``specs.load`` is this :func:`load`. The CLI calls it with the command line's options;
-it reads the files it is told to and has no other effect. Every problem found is
-raised at once as one ``SpecError``.
+it reads the files it is told to and has no other effect. :func:`examine` does the work
+and tells everything it found; :func:`load` is for those who can do nothing with a
+broken project, and raises all of it at once as one ``SpecError``.
 """
 
 from __future__ import annotations
 
 import os
 import sys
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from specs.compose.merging.layers import Layers, Scope
+from specs.compose.merging.pipeline import Pipeline
+from specs.compose.merging.scope import Scope
 from specs.compose.project.bind import bind
 from specs.compose.project.model import Project
 from specs.compose.reading import discovery
@@ -21,37 +24,45 @@ from specs.compose.reading.variables import PROJECT_NAME
 from specs.problems import Position, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     from specs.compose.reading.discovery import Setting
+    from specs.compose.reading.source import Document
     from specs.compose.reading.tree import Map
     from specs.problems import Problem
 
+    Name = str | os.PathLike[str]
 
-def load(
-    files: Sequence[str | os.PathLike[str]] | None = None,
-    *,
-    project_directory: str | os.PathLike[str] | None = None,
-    project_name: str | None = None,
-    profiles: Sequence[str] | None = None,
-    env_files: Sequence[str | os.PathLike[str]] | None = None,
-    services: Sequence[str] | None = None,
-    prune: bool = False,
-    no_interpolate: bool = False,
-    no_normalize: bool = False,
-    no_consistency: bool = False,
-    no_path_resolution: bool = False,
-    no_env_resolution: bool = False,
-    environ: Mapping[str, str] | None = None,
-    cwd: str | os.PathLike[str] | None = None,
-    stdin: bytes | str | None = None,
-    _keep: Callable[[Project], None] | None = None,
-) -> Project:
-    """Return the project that Compose files describe, in canonical form.
+
+@dataclass(frozen=True, slots=True)
+class LoadOptions:
+    """What a project is loaded from, and how far: the options of ``corral config``.
 
     Without ``files`` they are looked for from ``cwd`` upwards; ``-`` is ``stdin``.
-    Options are those of ``corral config``; ``environ`` and ``cwd`` default to the
-    process's own. Example::
+    ``environ`` and ``cwd`` None = the process's own.
+    """
+
+    files: Sequence[Name] | None = None
+    project_directory: Name | None = None
+    project_name: str | None = None
+    profiles: Sequence[str] | None = None
+    env_files: Sequence[Name] | None = None
+    services: Sequence[str] | None = None
+    prune: bool = False
+    no_interpolate: bool = False
+    no_normalize: bool = False
+    no_consistency: bool = False
+    no_path_resolution: bool = False
+    no_env_resolution: bool = False
+    environ: Mapping[str, str] | None = None
+    cwd: Name | None = None
+    stdin: bytes | str | None = None
+
+
+def load(files: Sequence[Name] | None = None, **options: Any) -> Project:
+    """Return the project that Compose files describe, in canonical form.
+
+    ``options`` are the other fields of :class:`LoadOptions`. Example::
 
         project = specs.load(["compose.yaml"], profiles=["debug"])
         project.model["services"]["web"]["image"]
@@ -59,148 +70,111 @@ def load(
 
     Raises ``SpecError`` with every problem found.
     """
-    return _Load(
-        environ=os.environ if environ is None else environ,
-        cwd=os.path.abspath(cwd) if cwd else _cwd(),  # noqa: PTH100 - text paths, as everywhere here
-        stdin=stdin.encode() if isinstance(stdin, str) else stdin,
-        interpolation=not no_interpolate,
-        normalization=not no_normalize,
-        consistency=not no_consistency,
-        resolve_paths=not no_path_resolution,
-        resolve_environment=not no_env_resolution,
-    ).run(
-        files=[os.fspath(name) for name in files or ()],
-        project_directory=os.fspath(project_directory) if project_directory else None,
-        project_name=project_name,
-        profiles=profiles or (),
-        env_files=[os.fspath(name) for name in env_files or ()],
-        services=services or (),
-        prune=prune,
-        keep=_keep,
-    )
+    project, problems = examine(files, **options)
+    if project is None or any(problem.severity == "error" for problem in problems):
+        raise SpecError(problems)
+    return project
 
 
-def examine(files: Sequence[str] = (), **options: Any) -> tuple[Project | None, list[Problem]]:
+def examine(
+    files: Sequence[Name] | None = None, **options: Any
+) -> tuple[Project | None, list[Problem]]:
     """Load as :func:`load` does, but return what is wrong beside what could be loaded.
 
     For tools that have more to say about a broken project. What the problems name is
     missing from the project; it is None when not even that much could be made.
     """
-    kept: list[Project] = []
-    try:
-        project = load(files, **options, _keep=kept.append)
-    except SpecError as error:
-        return (kept[0] if kept else None), error.problems
-    return project, project.warnings
+    loading = _Load(LoadOptions(files, **options))
+    return loading.run(), loading.findings.all()
 
 
 def _cwd() -> str:
     try:
-        return os.getcwd()  # noqa: PTH109 - text paths
+        return os.getcwd()
     except OSError:
         return "/"
 
 
 class _Load:
-    def __init__(
-        self,
-        *,
-        environ: Mapping[str, str],
-        cwd: str,
-        stdin: bytes | None,
-        interpolation: bool,
-        normalization: bool,
-        consistency: bool,
-        resolve_paths: bool,
-        resolve_environment: bool,
-    ) -> None:
-        self._environ = environ
-        self._cwd = cwd
-        self._interpolation = interpolation
-        self._normalization = normalization
-        self._consistency = consistency
-        self._resolve_paths = resolve_paths
-        self._resolve_environment = resolve_environment
-        self._findings = Findings()
-        self._files = Files(cwd, lambda: sys.stdin.buffer.read() if stdin is None else stdin)
+    """One load; its stages run in the order of the methods here."""
 
-    def run(
-        self,
-        *,
-        files: Sequence[str],
-        project_directory: str | None,
-        project_name: str | None,
-        profiles: Sequence[str],
-        env_files: Sequence[str],
-        services: Sequence[str],
-        prune: bool,
-        keep: Callable[[Project], None] | None,
-    ) -> Project:
+    def __init__(self, options: LoadOptions) -> None:
+        self._options = options
+        self._environ = os.environ if options.environ is None else options.environ
+        self._cwd = os.path.abspath(options.cwd) if options.cwd else _cwd()
+        self._interpolation = not options.no_interpolate
+        self.findings = Findings()
+        self._files = Files(self._cwd, self._stdin)
+
+    def _stdin(self) -> bytes:
+        given = self._options.stdin
+        if given is None:
+            return sys.stdin.buffer.read()
+        return given.encode() if isinstance(given, str) else given
+
+    def run(self) -> Project | None:
+        options = self._options
         setting = discovery.discover(
-            files=files,
-            project_directory=project_directory,
-            env_files=env_files,
-            profiles=profiles,
+            files=[os.fspath(name) for name in options.files or ()],
+            project_directory=os.fspath(options.project_directory or "") or None,
+            env_files=[os.fspath(name) for name in options.env_files or ()],
+            profiles=options.profiles or (),
             environ=self._environ,
             cwd=self._cwd,
             reader=self._files,
-            findings=self._findings,
+            findings=self.findings,
         )
         if not setting.files:
-            self._nothing_found(project_directory)
-        layers = Layers(
+            self._nothing_found()
+            return None
+        pipeline = Pipeline(
             self._files,
-            self._findings,
+            self.findings,
             home=self._environ.get("HOME"),
             interpolation=self._interpolation,
-            resolve_paths=self._resolve_paths,
+            resolve_paths=not options.no_path_resolution,
         )
-        name = self._name(project_name, setting, layers)
-        tree = self._tree(setting, layers, name)
-        project = self._project(setting, name, tree, layers.trees())
-        if keep is not None:
-            keep(project)
-        self._finish(project, services, prune=prune)
-        if self._findings.errors:
-            raise SpecError(self._findings.all())
+        documents = [pipeline.documents(path) or [] for path in setting.files]
+        if self.findings.errors and not any(documents):
+            return None
+        name = self._name(setting, documents)
+        tree = self._tree(setting, pipeline, name)
+        project = self._project(setting, name, tree, pipeline.trees())
+        self._finish(project)
         return project
 
-    def _nothing_found(self, project_directory: str | None) -> None:
-        if not self._findings.errors:
-            where = project_directory or self._cwd
-            self._findings.error(
+    def _nothing_found(self) -> None:
+        if not self.findings.errors:
+            where = os.fspath(self._options.project_directory or "") or self._cwd
+            self.findings.error(
                 f"no Compose file in {where} or any folder above it",
                 code="missing-file",
                 hint="create compose.yaml, or name a file with -f",
             )
-        raise SpecError(self._findings.all())
 
-    def _name(self, wanted: str | None, setting: Setting, layers: Layers) -> str:
-        documents = [layers.documents(path) or [] for path in setting.files]
-        if self._findings.errors and not any(documents):
-            raise SpecError(self._findings.all())
+    def _name(self, setting: Setting, documents: list[list[Document]]) -> str:
         name = discovery.project_name(
-            wanted,
+            self._options.project_name,
             setting,
             documents,
-            self._findings,
+            self.findings,
             interpolate=self._interpolation,
-            normalize=self._normalization,
+            normalize=not self._options.no_normalize,
         )
         setting.environment.set(PROJECT_NAME, name, "the project name")
         return name
 
-    def _tree(self, setting: Setting, layers: Layers, name: str) -> Map:
+    def _tree(self, setting: Setting, pipeline: Pipeline, name: str) -> Map:
         folder = setting.working_dir
-        tree = layers.load(setting.files, Scope(folder, folder, setting.environment))
-        if not tree and not self._findings.errors:
-            self._findings.error(
+        tree = pipeline.load(setting.files, Scope(folder, folder, setting.environment))
+        if not tree and not self.findings.errors:
+            self.findings.error(
                 "the project is empty",
                 code="empty",
                 position=Position(setting.files[0], 1, 1),
                 hint="add services:",
             )
-        if self._normalization:
+        if not self._options.no_normalize:
             from specs.compose.project.normalize import normalize  # noqa: PLC0415 - only when asked for
 
             normalize(tree, name, setting.environment)
@@ -211,7 +185,7 @@ class _Load:
     ) -> Project:
         from specs.compose.project.selection import by_profile  # noqa: PLC0415 - one stage, one import
 
-        model = bind(tree, name, self._findings, lenient=not self._interpolation)
+        model = bind(tree, name, self.findings, lenient=not self._interpolation)
         enabled, disabled = by_profile(model["services"], setting.profiles)
         model["services"] = enabled
         return Project(
@@ -220,7 +194,7 @@ class _Load:
             files=tuple(setting.files),
             model=model,
             environment=setting.environment,
-            warnings=self._findings.warnings,
+            warnings=self.findings.warnings,
             tree=tree,
             profiles=setting.profiles,
             documents=documents,
@@ -228,41 +202,45 @@ class _Load:
             sources=self._files.texts,
         )
 
-    def _finish(self, project: Project, services: Sequence[str], *, prune: bool) -> None:
-        from specs.compose.project import selection  # noqa: PLC0415
+    def _finish(self, project: Project) -> None:
+        from specs.compose.project import selection  # noqa: PLC0415 - one stage, one import
         from specs.compose.project.consistency import Consistency  # noqa: PLC0415 - one stage, one import
-        from specs.compose.project.environment import Folding  # noqa: PLC0415
+        from specs.compose.project.environment import Folding  # noqa: PLC0415 - one stage, one import
 
         model = project.model
-        if self._consistency:
+        if not self._options.no_consistency:
             Consistency(
                 model,
                 project.disabled,
-                self._findings,
+                self.findings,
                 project.origin,
                 interpolated=self._interpolation,
             ).check()
         enabled, disabled = selection.select(
-            model["services"], project.disabled, services, project.profiles, self._findings
+            model["services"],
+            project.disabled,
+            self._options.services or (),
+            project.profiles,
+            self.findings,
         )
         model["services"] = enabled
         if disabled is not project.disabled:
             project.disabled.clear()
             project.disabled.update(disabled)
-        if prune:
+        if self._options.prune:
             selection.prune(model)
         folding = Folding(
             self._files,
             project.working_dir,
             project.environment,
-            self._findings,
+            self.findings,
             project.origin,
             interpolated=self._interpolation,
         )
-        if self._resolve_environment:
+        if not self._options.no_env_resolution:
             folding.environments(enabled)
         folding.labels(enabled)
         project.file_marks.update(folding.marks)
 
 
-__all__ = ["STDIN", "examine", "load"]
+__all__ = ["STDIN", "LoadOptions", "examine", "load"]

@@ -10,24 +10,15 @@ import time
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import table, times
 from orchestrator.client.errors import ApiNotFound
-from specs.states import BROKEN, FINAL, TaskState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Collection
     from typing import Any
 
     from orchestrator.cli.session import Invocation
 
-# Compose's words for --status, in ours.
-STATUS: dict[str, frozenset[str]] = {
-    "running": frozenset({TaskState.RUNNING}),
-    "exited": FINAL,
-    "dead": BROKEN,
-    "created": frozenset({TaskState.PREPARED}),
-    "restarting": frozenset({TaskState.STARTING}),
-}
-STATES = frozenset(TaskState)
 HEADERS = ("NAME", "IMAGE", "COMMAND", "SERVICE", "NODE", "CREATED", "STATUS", "PORTS")
 
 
@@ -44,10 +35,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     everything = args.all or bool(args.status)
-    for word in args.status:
-        if word not in STATUS and word not in STATES:
-            known = ", ".join(sorted({*STATUS, *STATES}))
-            raise CliError(f"--status {word}: no such state", hint=f"one of {known}", code=USAGE)
+    states = _states(args.status) if args.status else frozenset()
     try:
         rows = session.client.get(session.path("tasks"), all=everything)["tasks"]
     except ApiNotFound as absent:
@@ -56,7 +44,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             raise
         rows = []
         print(f"corral: {absent}", file=sys.stderr)
-    chosen = select(rows, args.services, args.status)
+    chosen = select(rows, args.services, states)
     missing = set(args.services) - {row.get("service") for row in rows}
     if missing and not everything:
         every = session.client.get(session.path("tasks"), all=True)["tasks"]
@@ -78,18 +66,33 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     return 0
 
 
+def _states(words: list[str]) -> Collection[str]:
+    """Return the states meant by --status: our own words, and Compose's."""
+    from specs.states import BROKEN, FINAL, TaskState
+
+    known: dict[str, Collection[str]] = {
+        **{state.value: (state,) for state in TaskState},
+        "exited": FINAL,
+        "dead": BROKEN,
+        "created": (TaskState.PREPARED,),
+        "restarting": (TaskState.STARTING,),
+    }
+    for word in words:
+        if word not in known:
+            hint = f"one of {', '.join(sorted(known))}"
+            raise CliError(f"--status {word}: no such state", hint=hint, code=USAGE)
+    return {state for word in words for state in known[word]}
+
+
 def natural(text: str) -> list[tuple[int, str]]:
     """Return a sort key that puts web-2 before web-10."""
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
 def select(
-    rows: list[dict[str, Any]], services: list[str], status: list[str]
+    rows: list[dict[str, Any]], services: list[str], states: Collection[str]
 ) -> list[dict[str, Any]]:
     """Return the wanted rows, by name."""
-    states: set[str] = set()
-    for word in status:
-        states |= STATUS.get(word, {word})
     return sorted(
         (
             row

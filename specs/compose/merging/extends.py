@@ -11,29 +11,34 @@ import posixpath
 from typing import TYPE_CHECKING, Any
 
 from specs.compose.merging.merge import Merge
-from specs.compose.merging.shortforms import clean
+from specs.compose.merging.scope import cut, relative
 from specs.compose.reading.tree import Map, copy, mark_of
 
 if TYPE_CHECKING:
-    from specs.compose.merging.layers import Layers, Scope
+    from collections.abc import Callable
+
+    from specs.compose.merging.scope import Cuts, Scope
     from specs.compose.reading.findings import Findings
+    from specs.compose.reading.tree import SourceMark
+
+    # (absolute path, its folder as seen from here, where it is named) -> services and their cuts
+    ReadOther = Callable[[str, str, str, SourceMark | None], tuple[Map, Cuts] | None]
 
 _Chain = tuple[tuple[str, str], ...]
 _LONGEST = 100  # services in a chain
-_Cuts = list[tuple[str, ...]]
 
 
 class Extends:
     """The ``extends`` of one document."""
 
     def __init__(
-        self, layers: Layers, scope: Scope, file: str, cuts: list[tuple[str, ...]]
+        self, findings: Findings, scope: Scope, file: str, cuts: Cuts, read: ReadOther
     ) -> None:
-        self._layers = layers
+        self._findings = findings
         self._scope = scope
         self._file = file
         self._cuts = cuts
-        self._findings: Findings = layers.findings
+        self._read = read
 
     def apply(self, tree: Map) -> None:
         """Resolve every service of the document in place."""
@@ -43,7 +48,7 @@ class Extends:
         for name in list(services):
             services[name] = self._service(name, services, self._cuts, ())
 
-    def _service(self, name: str, services: Map, cuts: _Cuts, chain: _Chain) -> Any:
+    def _service(self, name: str, services: Map, cuts: Cuts, chain: _Chain) -> Any:
         service = services.get(name)
         reference = self._reference(service)
         if reference is None or not isinstance(service, Map):
@@ -68,7 +73,7 @@ class Extends:
         if not isinstance(base, Map):
             return service if base is None else _without(service)
         base = copy(base)
-        self._layers.cut(Map({"services": Map({name: base})}), cuts)
+        cut(Map({"services": Map({name: base})}), cuts)
         merged = Merge(self._findings, "extends").services(base, service, f"services.{name}")
         merged.pop("extends", None)
         services[name] = merged
@@ -88,10 +93,10 @@ class Extends:
 
     def _other_file(
         self, base_name: str, file: str, path: str, mark: Any
-    ) -> tuple[Map, _Cuts] | None:
-        absolute = self._layers.local(file, self._scope)
+    ) -> tuple[Map, Cuts] | None:
+        absolute = self._scope.local(file)
         folder = relative(posixpath.dirname(absolute), self._scope.folder)
-        loaded = self._layers.for_extends(absolute, folder, self._scope, path, mark)
+        loaded = self._read(absolute, folder, path, mark)
         if loaded is None:
             return None
         tree, cuts = loaded
@@ -138,8 +143,3 @@ def _without(service: Map) -> Map:
     made: Map = copy(service)
     made.pop("extends", None)
     return made
-
-
-def relative(folder: str, base: str) -> str:
-    """Return ``folder`` as seen from ``base``; both absolute."""
-    return clean(posixpath.relpath(folder, base)) if posixpath.isabs(folder) else folder

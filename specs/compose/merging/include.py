@@ -11,12 +11,19 @@ import posixpath
 from typing import TYPE_CHECKING, Any
 
 from specs.compose.language.schema import PROJECT
-from specs.compose.merging.extends import relative
 from specs.compose.merging.merge import Merge
+from specs.compose.merging.scope import Scope, cut, relative
 from specs.compose.reading.tree import Map, Seq, SourceMark, child
 
 if TYPE_CHECKING:
-    from specs.compose.merging.layers import Layers, Scope
+    from collections.abc import Callable
+
+    from specs.compose.merging.scope import Cuts
+    from specs.compose.reading.files import Files
+    from specs.compose.reading.findings import Findings
+
+    # (paths, their scope, where the include stands) -> the canonical tree of the set
+    LoadSet = Callable[[list[str], Scope, str, SourceMark | None], Map]
 
 _DEEPEST = 50  # includes within includes
 _SECTIONS = ("services", "volumes", "networks", "secrets", "configs", "models")
@@ -26,13 +33,20 @@ class Include:
     """The ``include`` of one document."""
 
     def __init__(
-        self, layers: Layers, scope: Scope, included: tuple[str, ...], cuts: list[tuple[str, ...]]
+        self,
+        files: Files,
+        findings: Findings,
+        scope: Scope,
+        included: tuple[str, ...],
+        cuts: Cuts,
+        load: LoadSet,
     ) -> None:
-        self._layers = layers
+        self._files = files
+        self._findings = findings
         self._scope = scope
         self._included = included
         self._cuts = cuts
-        self._findings = layers.findings
+        self._load_set = load
 
     def apply(self, tree: Map) -> None:
         """Import everything the document includes, in place."""
@@ -91,7 +105,7 @@ class Include:
         mark: SourceMark | None,
     ) -> None:
         scope = self._scope
-        files = [self._layers.local(name, scope) for name in paths]
+        files = [scope.local(name) for name in paths]
         if files and (files[0] in self._included or len(self._included) > _DEEPEST):
             chain = "\n  include ".join((*self._included, files[0]))
             self._bad(f"include cycle detected: {chain}", path, mark, "cycle")
@@ -103,15 +117,13 @@ class Include:
         chosen = self._env_files(env_files, folder, path, mark)
         if chosen is None:
             return
-        values, sources = self._layers.files.env_files(
-            chosen, scope.environment, self._findings, mark
-        )
+        values, sources = self._files.env_files(chosen, scope.environment, self._findings, mark)
         environment.add(values, sources)
         base = folder
-        if wanted_folder and not os.path.isdir(folder):  # noqa: PTH112 - text paths
+        if wanted_folder and not os.path.isdir(folder):
             base = posixpath.dirname(folder)  # as Compose does with a folder that does not exist
-        inner = scope.inside(folder, relative(base, scope.folder), environment)
-        imported = self._layers.load(files, inner, self._included, at=(path, mark))
+        inner = Scope(folder, relative(base, scope.folder), environment)
+        imported = self._load_set(files, inner, path, mark)
         self._import(imported, tree)
 
     def _env_files(
@@ -119,13 +131,13 @@ class Include:
     ) -> list[str] | None:
         if not given:
             default = f"{folder}/.env"
-            return [default] if os.path.isfile(default) else []  # noqa: PTH113 - text paths
+            return [default] if os.path.isfile(default) else []
         chosen = []
         for name in given:
             if name == os.devnull:
                 continue
             full = posixpath.join(self._scope.folder, name)
-            if not os.path.isfile(full):  # noqa: PTH113 - text paths
+            if not os.path.isfile(full):
                 self._findings.error(
                     f"the env file {full} does not exist",
                     code="missing-file",
@@ -154,7 +166,7 @@ class Include:
                     local.put(name, entry, entries.marks.get(name))
                     continue
                 holder = Map({section: Map({name: entry})})
-                self._layers.cut(holder, self._cuts)
+                cut(holder, self._cuts)
                 if name not in holder[section]:
                     continue
                 dotted = f"{section}.{name}"

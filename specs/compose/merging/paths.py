@@ -155,7 +155,7 @@ def _follow_links(path: str) -> str:
             continue
         current = posixpath.join(current, part)
         try:
-            if os.path.islink(current):  # noqa: PTH114 - text paths, as everywhere here
+            if os.path.islink(current):
                 return path.replace(current, os.path.realpath(current, strict=True), 1)
         except (OSError, ValueError):
             return path

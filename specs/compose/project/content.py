@@ -78,7 +78,7 @@ def _read(entry: dict[str, Any], project: Project) -> bytes | None:
         return content.encode("utf-8", "surrogateescape")
     if entry.get("file"):
         try:
-            with open(entry["file"], "rb") as file:  # noqa: PTH123 - pathlib costs import time
+            with open(entry["file"], "rb") as file:
                 return file.read(MAX_BYTES + 1)
         except OSError as error:
             raise _Unreadable(

@@ -80,7 +80,7 @@ def _folder(files: list[str], project_directory: str | None, reader: Files, cwd:
         return reader.absolute(project_directory)
     for name in files:
         if name != STDIN:
-            return os.path.dirname(name)  # noqa: PTH120 - text paths, as everywhere here
+            return os.path.dirname(name)
     return cwd
 
 
@@ -104,7 +104,7 @@ def _add_env_files(
             if _GO_BOOLEANS[disabled]:
                 return
         default = f"{folder}/.env"
-        if not os.path.isfile(default):  # noqa: PTH113 - text paths, as everywhere here
+        if not os.path.isfile(default):
             return
         paths = [default]
     values, sources = reader.env_files(paths, setting.environment, findings)
@@ -124,7 +124,7 @@ def _files_from_environment(setting: Setting, reader: Files, findings: Findings)
     separator = setting.environment.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
     for name in value.split(separator):
         path = name if name == STDIN else reader.absolute(name)
-        if path != STDIN and not os.path.exists(path):  # noqa: PTH110 - text paths
+        if path != STDIN and not os.path.exists(path):
             findings.error(
                 f"the file {path} named by COMPOSE_FILE does not exist", code="missing-file"
             )
@@ -137,7 +137,7 @@ def _search(setting: Setting, folder: str, findings: Findings) -> None:
         found = _present(FILE_NAMES, folder)
         if found:
             break
-        parent = os.path.dirname(folder)  # noqa: PTH120 - text paths
+        parent = os.path.dirname(folder)
         if parent == folder:
             return
         folder = parent
@@ -154,7 +154,7 @@ def _search(setting: Setting, folder: str, findings: Findings) -> None:
 
 def _present(names: tuple[str, ...], folder: str) -> list[str]:
     paths = (f"{folder.rstrip('/')}/{name}" for name in names)
-    return [path for path in paths if os.path.exists(path)]  # noqa: PTH110 - text paths
+    return [path for path in paths if os.path.exists(path)]
 
 
 def normalize_name(text: str) -> str:
@@ -191,7 +191,7 @@ def project_name(
     if normalize or not mark:
         written = normalize_name(written)
     if not written and not _named_first(documents):
-        base = os.path.basename(setting.working_dir)  # noqa: PTH119 - text paths
+        base = os.path.basename(setting.working_dir)
         written = normalize_name(base)
     if not written:
         findings.error(

@@ -27,7 +27,7 @@ class Files:
         self.texts: dict[str, bytes] = {}
 
     def absolute(self, path: str) -> str:
-        return os.path.normpath(os.path.join(self._cwd, path))  # noqa: PTH118 - text paths, as everywhere here
+        return os.path.normpath(os.path.join(self._cwd, path))
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a file (``-`` is standard input); OSError when it cannot be read."""
@@ -35,7 +35,7 @@ class Files:
             if path == STDIN:
                 self.texts[path] = self._stdin()
             else:
-                with open(path, "rb") as file:  # noqa: PTH123 - pathlib costs import time
+                with open(path, "rb") as file:
                     self.texts[path] = file.read()
         return self.texts[path]
 

@@ -59,7 +59,7 @@ class Document:
 class _Node:
     __slots__ = ("column", "kind", "line", "open", "plain", "tag", "value")
 
-    def __init__(self, kind: str, value: Any, tag: str | None, plain: bool, mark: Any) -> None:  # noqa: FBT001
+    def __init__(self, kind: str, value: Any, tag: str | None, plain: bool, mark: Any) -> None:  # noqa: FBT001 - as YAML says it
         self.kind = kind  # scalar, map, seq, alias
         self.value = value
         self.tag = tag

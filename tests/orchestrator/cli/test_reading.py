@@ -499,7 +499,6 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "specs",
         "specs.kit",
         "specs.kit.amounts",
-        "specs.states",
     }
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     assert cpu < 0.5  # the goal is 0.12; this only catches a new heavy import on a busy machine

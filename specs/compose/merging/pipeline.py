@@ -3,13 +3,12 @@
 Per document: interpolate, include, cut what ``!reset`` and ``!override`` name,
 extends, merge over the earlier documents, collapse duplicates, schema, long forms,
 collapse again. Then once per set: defaults, checks, paths. The order explains most
-surprises and is fixed by compose.md, section 2. Used for the project itself, for
+surprises and is fixed by the Compose specification. Used for the project itself, for
 each include and, in part, for ``extends`` from another file.
 """
 
 from __future__ import annotations
 
-import posixpath
 from typing import TYPE_CHECKING, Any
 
 from specs.compose.language.schema import PROJECT
@@ -17,6 +16,7 @@ from specs.compose.merging.extends import Extends
 from specs.compose.merging.include import Include
 from specs.compose.merging.merge import Merge
 from specs.compose.merging.paths import PathResolver
+from specs.compose.merging.scope import Cuts, cut
 from specs.compose.merging.semantics import check, set_defaults
 from specs.compose.merging.shortforms import canonicalise
 from specs.compose.merging.unique import enforce_unicity
@@ -27,28 +27,14 @@ from specs.compose.reading.tree import Map
 from specs.problems import Position
 
 if TYPE_CHECKING:
+    from specs.compose.merging.scope import Scope
     from specs.compose.reading.files import Files
     from specs.compose.reading.findings import Findings
     from specs.compose.reading.source import Document
     from specs.compose.reading.tree import SourceMark
-    from specs.compose.reading.variables import Environment
 
 
-class Scope:
-    """Where a set of files lives: its folder, that seen from its includer, its variables."""
-
-    __slots__ = ("base", "environment", "folder")
-
-    def __init__(self, folder: str, base: str, environment: Environment) -> None:
-        self.folder = folder  # absolute
-        self.base = base  # what relative paths are joined to: relative in an include
-        self.environment = environment
-
-    def inside(self, folder: str, base: str, environment: Environment) -> Scope:
-        return Scope(folder, base, environment)
-
-
-class Layers:
+class Pipeline:
     """Loads sets of files; one per load."""
 
     def __init__(
@@ -66,7 +52,7 @@ class Layers:
         self._interpolation = interpolation
         self._resolve_paths = resolve_paths
         self._parsed: dict[str, list[Document]] = {}
-        self._extended: dict[Any, tuple[Map, list[tuple[str, ...]]] | None] = {}
+        self._extended: dict[Any, tuple[Map, Cuts] | None] = {}
 
     def documents(
         self, path: str, at: tuple[str, SourceMark | None] = ("", None)
@@ -117,9 +103,19 @@ class Layers:
         body = self._body(document, path, scope)
         if body is None:
             return tree
-        Include(self, scope, (*included, path), document.cuts).apply(body)
-        self.cut(tree, document.cuts)
-        Extends(self, scope, path, document.cuts).apply(body)
+        chain = (*included, path)
+
+        def imported(paths: list[str], inner: Scope, where: str, mark: SourceMark | None) -> Map:
+            return self.load(paths, inner, chain, at=(where, mark))
+
+        def other(
+            path: str, folder: str, where: str, mark: SourceMark | None
+        ) -> tuple[Map, Cuts] | None:
+            return self._for_extends(path, folder, scope, (where, mark))
+
+        Include(self.files, self.findings, scope, chain, document.cuts, imported).apply(body)
+        cut(tree, document.cuts)
+        Extends(self.findings, scope, path, document.cuts, other).apply(body)
         tree = Merge(self.findings, "override").projects(tree, body)
         enforce_unicity(tree, self.findings)
         validate(tree, self.findings)
@@ -153,48 +149,34 @@ class Layers:
         canonicalise(tree, self.findings, lenient=not self._interpolation)
         enforce_unicity(tree, self.findings)
 
-    def for_extends(
-        self, path: str, folder: str, scope: Scope, where: str, mark: SourceMark | None
-    ) -> tuple[Map, list[tuple[str, ...]]] | None:
+    def _for_extends(
+        self, path: str, folder: str, scope: Scope, at: tuple[str, SourceMark | None]
+    ) -> tuple[Map, Cuts] | None:
         """Return a file another one extends from, and what its tags cut.
 
         Canonical but not validated (the merged result will be); paths from ``folder``.
         """
         key = (path, folder, id(scope))
         if key not in self._extended:
-            self._extended[key] = self._for_extends(path, folder, scope, (where, mark))
+            self._extended[key] = self._extended_file(path, folder, scope, at)
         return self._extended[key]
 
-    def _for_extends(
+    def _extended_file(
         self, path: str, folder: str, scope: Scope, at: tuple[str, SourceMark | None]
-    ) -> tuple[Map, list[tuple[str, ...]]] | None:
+    ) -> tuple[Map, Cuts] | None:
         documents = self.documents(path, at)
         if documents is None:
             return None
         tree = Map()
-        cuts: list[tuple[str, ...]] = []
+        cuts: Cuts = []
         for document in documents:
             body = self._body(document, path, scope)
             if body is None:
                 return None
             cuts = document.cuts
-            self.cut(tree, document.cuts)
+            cut(tree, document.cuts)
             tree = Merge(self.findings, "override").projects(tree, body)
             enforce_unicity(tree, self.findings)
             self._canonical(tree)
         PathResolver(folder, self._home, self.findings).project(tree)
         return tree, cuts
-
-    def local(self, path: str, scope: Scope) -> str:
-        """Return a file named in a Compose file as an absolute path."""
-        return posixpath.normpath(posixpath.join(scope.folder, path))
-
-    @staticmethod
-    def cut(tree: Any, cuts: list[tuple[str, ...]]) -> None:
-        """Remove every path ``!reset`` or ``!override`` names from what came before."""
-        for steps in cuts:
-            here = tree
-            for step in steps[:-1]:
-                here = here.get(step) if isinstance(here, Map) else None
-            if isinstance(here, Map) and steps:
-                here.pop(steps[-1], None)
