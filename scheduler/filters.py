@@ -247,7 +247,6 @@ def explain(pending: Pending, loads: Sequence[Load]) -> str:
         if rule is not None:
             refused.setdefault(rule.name, (rule, []))[1].append(load)
     ordered = sorted(refused.values(), key=lambda pair: -len(pair[1]))
-    # The node that would do but for one thing says more than those that could never do.
     parts = [rule.explain(pending, hit) for rule, hit in ordered]
     total = f"of {_be(len(loads), 'node', 'nodes')}"
     return f"no node fits: {total}, " + "; ".join(parts)

@@ -6,64 +6,39 @@ Called by deploying.py; pure but for the problems it notes.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.released import newest_spec, spec_at
+from orchestrator.control.mirror.ports import (
+    FREE_PORTS,
+    free_port,
+    ingress_ports,
+    numbers_taken,
+    published,
+)
+from orchestrator.control.mirror.released import spec_at
 from scheduler.filters import RESERVED_PORTS
 
 if TYPE_CHECKING:
     from orchestrator.control.deploy.request import Making
-    from orchestrator.control.mirror.cluster import Cluster
+    from scheduler.view import HostPort
     from specs.stack import Port, ServiceSpec, StackSpec
 
-FREE_PORTS = range(30000, 32768)  # published ports the file leaves to us
 
-
-@dataclass(frozen=True)
-class _Published:
-    """A published port and who publishes it."""
-
-    port: int
-    protocol: str
-    ip: str
-    who: str
-
-    def clashes(self, other: _Published) -> bool:
-        same_ip = not self.ip or not other.ip or self.ip == other.ip
-        return self.port == other.port and self.protocol == other.protocol and same_ip
-
-
-def _published(stack: str, spec: StackSpec) -> list[_Published]:
+def _published_by_others(making: Making) -> list[tuple[str, HostPort]]:
+    """Return who (stack/service) publishes what, of all stacks but this one."""
     return [
-        _Published(p.published, p.protocol, p.host_ip or "", f"{stack}/{name}")
-        for name, service in spec.services.items()
-        for p in service.task.ports
-        if p.mode == "ingress" and p.published
+        (f"{stack}/{service}", port)
+        for stack, service, port in published(making.cluster)
+        if stack != making.stack
     ]
-
-
-def published_by_others(cluster: Cluster, stack: str) -> list[_Published]:
-    """Return the ingress ports of all other stacks that are up."""
-    found = []
-    for other in cluster.stacks.values():
-        if other.name == stack or other.desired != "up":
-            continue
-        spec = newest_spec(cluster, other)
-        if spec is not None:
-            found += _published(other.name, spec)
-    return found
 
 
 def with_ports(making: Making, spec: StackSpec, before: StackSpec | None) -> StackSpec:
     """Give numbers to published ports the file leaves open; a service keeps what it had."""
-    taken = {p.port for p in published_by_others(making.cluster, making.stack)}
-    taken |= {p.port for p in _published(making.stack, spec)}
-    taken |= {
-        int(text.partition("/")[0])
-        for node in making.cluster.nodes.values()
-        for text in node.facts.listening
-    }
+    others = [port for _, port in _published_by_others(making)]
+    ours = [port for _, port in ingress_ports(spec)]
+    listening = [text for node in making.cluster.nodes.values() for text in node.facts.listening]
+    taken = numbers_taken([*others, *ours], listening)
     services = {}
     for name, service in spec.services.items():
         old = before.services.get(name) if before is not None else None
@@ -87,43 +62,46 @@ def _numbered(port: Port, old: ServiceSpec | None, taken: set[int]) -> Port:
         )
         if same and known.published in FREE_PORTS:
             return known
-    number = next(n for n in FREE_PORTS if n not in taken)
-    taken.add(number)
-    return port.model_copy(update={"published": number})
+    return port.model_copy(update={"published": free_port(taken)})
 
 
 def check_ports(making: Making, spec: StackSpec) -> None:
-    others = published_by_others(making.cluster, making.stack)
-    seen: list[_Published] = []
-    ours = {(p.port, p.protocol) for p in _ours_before(making)}
-    for port in _published(making.stack, spec):
-        service = port.who.partition("/")[2]
+    """Refuse ports that are published already, here or in another stack, or held by a node."""
+    others = _published_by_others(making)
+    seen: list[tuple[str, HostPort]] = []
+    ours = {(port.port, port.protocol) for port in _ours_before(making)}
+    for service, port in ingress_ports(spec):
         path = f"services.{service}.ports"
         label = f"{port.port}/{port.protocol}"
         if label in RESERVED_PORTS:
             making.error(path, f"port {label} is reserved for the node itself", code="port-in-use")
-        holder = next((o for o in others if o.clashes(port)), None)
+        holder = next((who for who, other in others if other.clashes(port)), None)
         if holder is not None:
             making.error(
                 path,
-                f"port {label} is already published by service {holder.who}",
+                f"port {label} is already published by service {holder}",
                 code="port-in-use",
                 hint="publish another port, or take that stack down",
             )
-        twin = next((o for o in seen if o.clashes(port) and o.who != port.who), None)
+        twin = next((who for who, o in seen if o.clashes(port) and who != service), None)
         if twin is not None:
-            making.error(path, f"port {label} is also published by {twin.who}", code="port-in-use")
-        seen.append(port)
+            making.error(
+                path,
+                f"port {label} is also published by {making.stack}/{twin}",
+                code="port-in-use",
+            )
+        seen.append((service, port))
         if (port.port, port.protocol) not in ours:
             _check_host(making, path, label)
 
 
-def _ours_before(making: Making) -> list[_Published]:
-    found = []
+def _ours_before(making: Making) -> list[HostPort]:
+    """Return what releases of this stack publish that still have tasks."""
+    found: list[HostPort] = []
     for number in {t.release for t in making.cluster.by_stack.get(making.stack, {}).values()}:
         spec = spec_at(making.cluster, making.stack, number)
         if spec is not None:
-            found += _published(making.stack, spec)
+            found += [port for _, port in ingress_ports(spec)]
     return found
 
 

@@ -1,8 +1,8 @@
 """A release's life after its images are known: deploying, then deployed, failed, rolled back.
 
 ``target`` says what a stack is steered to, ``judge`` moves the release on after its
-services were planned, ``why`` finds the task that explains a failure. Preparing images
-is prepare.py's; making a release is deploying.py's.
+services were planned, ``find_cause`` finds what makes it impossible. Making a release and
+having its images prepared is ``orchestrator.control.deploy``'s.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import STACKS
 from orchestrator.control.mirror.released import finish, spec_of
 from orchestrator.control.planning.gates import failed_for_good
-from orchestrator.control.planning.services import ReleaseTarget, ServiceState
+from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
 from orchestrator.control.telling.causes import Cause, explain_newest, explain_task
 from orchestrator.control.telling.words import words_of
 from specs.states import FINAL, ReleaseState, TaskState
@@ -50,25 +50,28 @@ def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> Release
 
 def judge(
     pass_: Pass, stack: Stack, target: ReleaseTarget, states: Mapping[str, ServiceState]
-) -> None:
-    """Move the release on: deployed when all is as wanted, failed when that cannot come."""
+) -> float | None:
+    """Move the release on: deployed when all is as wanted, failed when that cannot come.
+
+    Return when to look again.
+    """
     release = target.release
     if release.state is not ReleaseState.DEPLOYING:
-        return
+        return None
     for name in dependencies_of(target.spec).order:
         state = states[name]
         if state.moves.state == "failed":
             _rollout_failed(pass_, stack, release, state)
-            return
+            return None
     cause = find_cause(pass_, target, states)
     if cause is not None:
         fail(pass_, release, cause.message)
-        return
+        return None
     settled = sum(state.settled for state in states.values())
     wanted = sum(len(state.wanted.slots) for state in states.values())
     if settled == wanted and _quiet(pass_, stack, target, states):
         _deployed(pass_, stack, release)
-        return
+        return None
     since = pass_.observed.settled(stack.name, release.number, settled)
     until = since + target.spec.deadline
     if pass_.now >= until:
@@ -79,8 +82,8 @@ def judge(
             _roll_back(pass_, stack, release, text)
         else:
             fail(pass_, release, text)
-        return
-    pass_.look_again(until)
+        return None
+    return until
 
 
 def _quiet(

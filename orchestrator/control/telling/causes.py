@@ -1,6 +1,7 @@
-"""Why a release failed: the task that explains it, in one sentence with its last words.
+"""Why a release failed, as one sentence with what the task left: exit code and last lines.
 
-The planning of releases fails a release with it, progress shows it at the end. Pure.
+The verdict on a release is planning's; it and the progress of ``up`` name the cause with
+the same words. Pure.
 """
 
 from __future__ import annotations
