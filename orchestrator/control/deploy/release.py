@@ -40,7 +40,8 @@ def make_release(making: Making) -> tuple[Release, list[Problem]]:
         )
     except SpecError as exc:
         raise Invalid(exc.problems) from exc
-    making.problems += warnings
+    for warning in warnings:
+        making.findings.add(warning)
     present = making.cluster.stacks.get(name)
     before = newest_spec(making.cluster, present)
     spec = _selected(making, compiled, before)
@@ -56,7 +57,7 @@ def make_release(making: Making) -> tuple[Release, list[Problem]]:
     if request.deadline is not None:
         spec = spec.model_copy(update={"deadline": request.deadline})
     release = _store(making, spec, present, before)
-    return release, [p for p in making.problems if p.severity == "warning"]
+    return release, making.findings.warnings
 
 
 def _selected(making: Making, spec: StackSpec, before: StackSpec | None) -> StackSpec:
@@ -89,7 +90,7 @@ def _closure(making: Making, spec: StackSpec, chosen: Iterable[str]) -> set[str]
         return Dependencies(spec).closure(chosen)
     except Cycle as exc:
         making.error("services", str(exc), code="cycle")
-        raise Invalid(making.problems) from exc
+        raise Invalid(making.findings.all()) from exc
 
 
 def _check_order(making: Making, spec: StackSpec) -> None:
