@@ -31,7 +31,7 @@ from tests import leaks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from orchestrator.lab.host import Host
+    from orchestrator.lab.host import LabHost
 
 # What a test may leave: state is kept over `down`, by design.
 KEPT = (r"^files: /var/lib/corral/",)
@@ -82,7 +82,7 @@ raise SystemExit(0 if link.getresponse().status == 200 else 1)
 """
 
 
-def end_cluster(host: Host) -> None:
+def end_cluster(host: LabHost) -> None:
     """End the embedded cluster of a host: its node leaves, so that nothing of it may be left."""
     host.run(
         ["sh", "-c", "[ ! -S /run/corral/agent.sock ] || python3 -I -"], stdin=LEAVE, timeout=90
@@ -150,7 +150,7 @@ def _restore(lab: Lab) -> None:
 
 
 @pytest.fixture
-def host(lab_pool: LabPool) -> Iterator[Host]:
+def host(lab_pool: LabPool) -> Iterator[LabHost]:
     """One lab host, shared by the session; the test must leave it as it was."""
     lab = lab_pool.get(1, client=False)
     checked = _checked(lab_pool, lab)

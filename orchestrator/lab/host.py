@@ -1,6 +1,6 @@
 """One lab host: made, entered, powered off and on.
 
-``lab.py`` makes hosts; tests and the CLI run commands in them through :meth:`Host.run`. What is
+``lab.py`` makes hosts; tests and the CLI run commands in them through :meth:`LabHost.run`. What is
 on a host's disk (its root's changes, /var/lib/corral) outlives a power-off; everything else of it
 does not.
 """
@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lab import cgroups
-from orchestrator.lab.layout import GATEWAY, PREFIX6, Address, LabError, Layout
+from orchestrator.lab.layout import GATEWAY, PREFIX6, HostAddress, LabError, Layout
 from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
@@ -49,10 +49,10 @@ Subsystem sftp internal-sftp
 """
 
 
-class Host:
+class LabHost:
     """A host of a lab, by name."""
 
-    def __init__(self, layout: Layout, address: Address) -> None:
+    def __init__(self, layout: Layout, address: HostAddress) -> None:
         self.layout = layout
         self.name = address.host
         self.address = address
@@ -95,7 +95,7 @@ class Host:
 
     # ---- life -------------------------------------------------------------------------------
 
-    def prepare(self, neighbours: Sequence[Address]) -> None:
+    def prepare(self, neighbours: Sequence[HostAddress]) -> None:
         """Lay out the host's disk: what an installer would have done."""
         etc = self.upper / "etc"
         for directory in (self.upper, self.dir / "root", self.dir / "work", self.disk):

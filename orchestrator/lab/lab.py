@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lab import cgroups, faults
-from orchestrator.lab.host import Host, remove_tree, run_program
+from orchestrator.lab.host import LabHost, remove_tree, run_program
 from orchestrator.lab.layout import (
     CGROUP,
     DISKS,
@@ -25,7 +25,7 @@ from orchestrator.lab.layout import (
     NAME,
     PREFIX6,
     SUBNET6,
-    Address,
+    HostAddress,
     LabError,
     Layout,
     addresses,
@@ -44,7 +44,7 @@ class Lab:
     def __init__(self, layout: Layout, record: dict[str, Any]) -> None:
         self.layout = layout
         self.name = layout.name
-        self.hosts = {a["host"]: Host(layout, Address(**a)) for a in record["hosts"]}
+        self.hosts = {a["host"]: LabHost(layout, HostAddress(**a)) for a in record["hosts"]}
         self._drops = {faults.Drop(**d) for d in record["drops"]}
         self.owner: str = record["owner"]
 
@@ -70,7 +70,7 @@ class Lab:
                 raise
 
     @classmethod
-    def _make(cls, layout: Layout, hosts: list[Address], owner: int | None) -> Lab:
+    def _make(cls, layout: Layout, hosts: list[HostAddress], owner: int | None) -> Lab:
         layout.root.mkdir(parents=True, exist_ok=True)
         _make_below_shared(layout.disks)
         run_program(
@@ -93,7 +93,7 @@ class Lab:
         lab._make_switch()
         lab._save()
         lab._each(lambda host: host.prepare(hosts))
-        lab._each(Host.boot)
+        lab._each(LabHost.boot)
         return lab
 
     @classmethod
@@ -112,7 +112,7 @@ class Lab:
         """Take everything away."""
         down(self.name)
 
-    def host(self, name: str) -> Host:
+    def host(self, name: str) -> LabHost:
         """Return a host by name."""
         try:
             return self.hosts[name]
@@ -122,12 +122,12 @@ class Lab:
             ) from None
 
     @property
-    def nodes(self) -> list[Host]:
+    def nodes(self) -> list[LabHost]:
         """The hosts meant for the cluster: all but the client."""
         return [h for h in self.hosts.values() if h.name != "client"]
 
     @property
-    def client(self) -> Host:
+    def client(self) -> LabHost:
         return self.host("client")
 
     # ---- faults -----------------------------------------------------------------------------
@@ -181,7 +181,7 @@ class Lab:
             "link set br0 up\n",
         )
 
-    def _each(self, action: Callable[[Host], None]) -> None:
+    def _each(self, action: Callable[[LabHost], None]) -> None:
         with ThreadPoolExecutor(max_workers=4) as pool:
             for future in [pool.submit(action, host) for host in self.hosts.values()]:
                 future.result()

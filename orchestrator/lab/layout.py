@@ -82,7 +82,7 @@ class Layout:
 
 
 @dataclass(frozen=True)
-class Address:
+class HostAddress:
     """Where a host is on the lab's bridge."""
 
     host: str
@@ -91,12 +91,12 @@ class Address:
     mac: str
 
     @classmethod
-    def of(cls, host: str, number: int) -> Address:
+    def of(cls, host: str, number: int) -> HostAddress:
         last = 10 + number
         return cls(host, f"{SUBNET}.{last}", f"{SUBNET6}:{last:x}", f"02:77:00:00:00:{last:02x}")
 
 
-def addresses(nodes: int, *, client: bool = True) -> list[Address]:
+def addresses(nodes: int, *, client: bool = True) -> list[HostAddress]:
     """Return the hosts of a lab: n1, n2, ... and the client."""
-    hosts = [Address.of(f"n{number}", number) for number in range(1, nodes + 1)]
-    return [*hosts, Address.of(CLIENT, 190)] if client else hosts
+    hosts = [HostAddress.of(f"n{number}", number) for number in range(1, nodes + 1)]
+    return [*hosts, HostAddress.of(CLIENT, 190)] if client else hosts

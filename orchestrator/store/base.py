@@ -42,7 +42,7 @@ class Damaged(StoreError):
 
 
 @dataclass(frozen=True, slots=True)
-class Entry:
+class Stored:
     """A key's present value. ``version`` is the revision of its last change."""
 
     key: str
@@ -55,7 +55,7 @@ class Snapshot:
     """The entries under a prefix, in key order, as of ``revision``."""
 
     revision: int
-    entries: tuple[Entry, ...]
+    entries: tuple[Stored, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +106,7 @@ class Batch:
 class Store(Protocol):
     """What the controller keeps its state in. All keys start with ``/``."""
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> Stored | None:
         """Return the entry, or None."""
         ...
 

@@ -11,10 +11,10 @@ from orchestrator.store.base import (
     Change,
     Compare,
     Delete,
-    Entry,
     Put,
     Result,
     Snapshot,
+    Stored,
     StoreUnavailable,
 )
 from orchestrator.store.limits import check
@@ -30,11 +30,11 @@ class MemoryStore:
     """A dictionary with revisions. Nothing here awaits, so every call is atomic."""
 
     def __init__(self, *, keep: int = KEEP_BATCHES) -> None:
-        self._entries: dict[str, Entry] = {}
+        self._entries: dict[str, Stored] = {}
         self._log = ChangeLog(0, batches=keep)
         self._closed = False
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> Stored | None:
         self._check_open()
         return self._entries.get(key)
 
@@ -56,7 +56,7 @@ class MemoryStore:
         changes = []
         for write in writes:
             if isinstance(write, Put):
-                self._entries[write.key] = Entry(write.key, write.value, revision)
+                self._entries[write.key] = Stored(write.key, write.value, revision)
                 changes.append(Change(write.key, write.value, revision))
             elif self._entries.pop(write.key, None) is not None:
                 changes.append(Change(write.key, None, revision))
@@ -80,5 +80,5 @@ class MemoryStore:
             raise StoreUnavailable("the store is closed")
 
 
-def _key(entry: Entry) -> str:
+def _key(entry: Stored) -> str:
     return entry.key

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
-    from orchestrator.store.base import Batch, Compare, Delete, Entry, Put, Result, Snapshot
+    from orchestrator.store.base import Batch, Compare, Delete, Put, Result, Snapshot, Stored
 
 T = TypeVar("T")
 
@@ -44,7 +44,7 @@ class SqliteStore:
             raise
         return store
 
-    async def get(self, key: str) -> Entry | None:
+    async def get(self, key: str) -> Stored | None:
         return await self._call(lambda file: file.get(key))
 
     async def list(self, prefix: str) -> Snapshot:

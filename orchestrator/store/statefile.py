@@ -25,10 +25,10 @@ from orchestrator.store.base import (
     Compare,
     Damaged,
     Delete,
-    Entry,
     Put,
     Result,
     Snapshot,
+    Stored,
     StoreUnavailable,
 )
 from orchestrator.store.limits import prefix_end
@@ -118,12 +118,12 @@ class StateFile:
             self.revision = revision
             return outcomes
 
-    def get(self, key: str) -> Entry | None:
+    def get(self, key: str) -> Stored | None:
         with self._converted("reading"):
             row = self._db.execute(
                 "SELECT key, value, version FROM entries WHERE key = ?", (key,)
             ).fetchone()
-            return Entry(*row) if row else None
+            return Stored(*row) if row else None
 
     def list(self, prefix: str) -> Snapshot:
         end = prefix_end(prefix)
@@ -139,7 +139,7 @@ class StateFile:
                     " WHERE key >= ? AND key < ? ORDER BY key",
                     (prefix, end),
                 )
-            return Snapshot(self.revision, tuple(Entry(*row) for row in rows))
+            return Snapshot(self.revision, tuple(Stored(*row) for row in rows))
 
     def backup(self, target: Path) -> None:
         """Write a consistent copy that opens as a whole file of its own."""

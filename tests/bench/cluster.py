@@ -11,7 +11,7 @@ from tests.bench import hosts
 from tests.bench.machine import load, middle, spread, table
 
 if TYPE_CHECKING:
-    from orchestrator.lab.host import Host
+    from orchestrator.lab.host import LabHost
     from orchestrator.lab.lab import Lab
 
 NODES, REPLICAS, CONNECTIONS = 3, 60, 100
@@ -42,7 +42,7 @@ def run(*, runs: int = 5, replicas: int = REPLICAS) -> dict[str, Any]:
     return found
 
 
-def _add(first: Host, host: Host) -> float:
+def _add(first: LabHost, host: LabHost) -> float:
     words = [hosts.CORRAL, "node", "add", f"root@{host.name}", "--identity", IDENTITY]
     return hosts.command(first, [*words, "--host-key", host.fingerprint])
 

@@ -18,7 +18,7 @@ from tests.bench import hosts
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from orchestrator.lab.host import Host
+    from orchestrator.lab.host import LabHost
 
 DOCKERD, DOCKER = "/usr/sbin/dockerd", "/usr/bin/docker"
 STATE = "/var/lib/corral/docker-bench"  # on the host's disk; its root is in memory
@@ -47,7 +47,7 @@ def installed() -> bool:
 
 
 @contextmanager
-def daemon(host: Host) -> Iterator[None]:
+def daemon(host: LabHost) -> Iterator[None]:
     """Run a dockerd of our own in the host."""
     host.run(["mkdir", "-p", STATE])
     words = [
@@ -69,7 +69,7 @@ def daemon(host: Host) -> Iterator[None]:
             process.wait(timeout=10)
 
 
-def _until_it_answers(host: Host, process: subprocess.Popen[Any]) -> None:
+def _until_it_answers(host: LabHost, process: subprocess.Popen[Any]) -> None:
     deadline = time.monotonic() + START_LIMIT
     while host.run([DOCKER, "version"], env=ENVIRONMENT, check=False).returncode:
         if process.poll() is not None or time.monotonic() > deadline:
@@ -78,14 +78,14 @@ def _until_it_answers(host: Host, process: subprocess.Popen[Any]) -> None:
         time.sleep(0.2)
 
 
-def _shell(host: Host, script: str) -> float:
+def _shell(host: LabHost, script: str) -> float:
     """Run a script in the host; return its wall seconds."""
     script = script.replace("docker ", f"{DOCKER} ")
     words = [sys.executable, "-I", "-S", hosts.INSIDE, "time", "1", "sh", "-ec", script]
     return hosts.seconds(host.run(words, env=ENVIRONMENT, timeout=300).stdout)
 
 
-def run(host: Host, replicas: int, runs: int, *, swarm_runs: int) -> dict[str, Any]:
+def run(host: LabHost, replicas: int, runs: int, *, swarm_runs: int) -> dict[str, Any]:
     """Measure containers by `docker run` and a Swarm service, up and down."""
     with daemon(host):
         archive = hosts.busybox_archive()
@@ -105,7 +105,7 @@ def run(host: Host, replicas: int, runs: int, *, swarm_runs: int) -> dict[str, A
     return found
 
 
-def _containers(host: Host, replicas: int, runs: int) -> dict[str, Any]:
+def _containers(host: LabHost, replicas: int, runs: int) -> dict[str, Any]:
     _shell(host, "docker network create bench")
     figures: dict[str, Any] = {"up": [], "down": [], "up_cpu": [], "down_cpu": []}
     for number in range(runs + 1):
@@ -125,7 +125,7 @@ def _containers(host: Host, replicas: int, runs: int) -> dict[str, Any]:
     return figures
 
 
-def _swarm(host: Host, replicas: int, runs: int) -> dict[str, Any]:
+def _swarm(host: LabHost, replicas: int, runs: int) -> dict[str, Any]:
     _shell(host, f"docker swarm init --advertise-addr {host.address.ipv4} >/dev/null")
     try:
         _shell(host, "docker network create -d overlay bench-overlay")

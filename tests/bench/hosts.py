@@ -17,7 +17,7 @@ from orchestrator.lab.lab import Lab, down_stale
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-    from orchestrator.lab.host import Host
+    from orchestrator.lab.host import LabHost
 
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 CORRAL = str(Path(sys.prefix) / "bin" / "corral")
@@ -61,7 +61,7 @@ def lab(nodes: int, *, client: bool = False) -> Iterator[Lab]:
         made.down()
 
 
-def prepare(host: Host) -> None:
+def prepare(host: LabHost) -> None:
     """Start the controller and put the image there: neither is part of any figure."""
     host.run([CORRAL, "controller", "start"], timeout=90)
     script = str(CHECKOUT / "scripts" / "base_images.py")
@@ -70,24 +70,24 @@ def prepare(host: Host) -> None:
     down(host)
 
 
-def deploy(host: Host, replicas: int) -> float:
+def deploy(host: LabHost, replicas: int) -> float:
     """Bring the stack up with so many replicas; return the seconds the command took."""
     host.write(FILE, STACK.format(replicas=replicas))
     return command(host, [CORRAL, "-f", FILE, "up", "-d"])
 
 
-def down(host: Host) -> float:
+def down(host: LabHost) -> float:
     """Remove the stack without a grace period; return the seconds the command took."""
     return command(host, [CORRAL, "-f", FILE, "down", "-t", "0"])
 
 
-def command(host: Host, argv: Sequence[str], timeout: float = 180) -> float:
+def command(host: LabHost, argv: Sequence[str], timeout: float = 180) -> float:
     """Run a command in the host; return its wall time as the host saw it."""
     return float(timed(host, 1, argv, timeout)[0]["wall"])
 
 
 def timed(
-    host: Host, count: int, argv: Sequence[str], timeout: float = 180
+    host: LabHost, count: int, argv: Sequence[str], timeout: float = 180
 ) -> list[dict[str, float]]:
     """Run a command ``count`` times inside; return wall and CPU seconds of each run."""
     words = [sys.executable, "-I", "-S", INSIDE, "time", str(count), *argv]
@@ -109,7 +109,7 @@ def busybox_archive() -> Path:
     return Path(json.loads(done.stdout)["busybox"])
 
 
-def memory(host: Host) -> dict[str, dict[str, float]]:
+def memory(host: LabHost) -> dict[str, dict[str, float]]:
     """Return by kind of process how many there are and their PSS in MiB together."""
     found: dict[str, dict[str, float]] = {}
     for process in processes(host):
@@ -120,7 +120,7 @@ def memory(host: Host) -> dict[str, dict[str, float]]:
     return found
 
 
-def processes(host: Host) -> list[dict[str, Any]]:
+def processes(host: LabHost) -> list[dict[str, Any]]:
     """Return every process of the host with its kind, PSS and CPU time."""
     words = [sys.executable, "-I", "-S", INSIDE, "processes"]
     found = json.loads(host.run(words).stdout)
@@ -134,7 +134,7 @@ def _kind(words: Sequence[str]) -> str:
     return next((kind for word, kind in KINDS if word in start), "")
 
 
-def cpu(host: Host) -> float:
+def cpu(host: LabHost) -> float:
     """Return the CPU seconds of everything that ever ran in the host (its control group)."""
     for path in Path("/sys/fs/cgroup").glob(f"*/{host.cgroup}/cpuacct.usage"):
         return int(path.read_text()) / 1e9
@@ -144,7 +144,7 @@ def cpu(host: Host) -> float:
 
 
 @contextmanager
-def stopwatch(host: Host, into: dict[str, list[float]], name: str) -> Iterator[None]:
+def stopwatch(host: LabHost, into: dict[str, list[float]], name: str) -> Iterator[None]:
     """Note wall and CPU seconds of a block under ``name`` and ``name_cpu``."""
     used, began = cpu(host), time.monotonic()
     yield

@@ -14,7 +14,7 @@ from tests.bench import docker, hosts
 from tests.bench.machine import DASH, load, middle, spread, table
 
 if TYPE_CHECKING:
-    from orchestrator.lab.host import Host
+    from orchestrator.lab.host import LabHost
 
 REPLICAS = 50
 PS_RUNS = 10
@@ -42,7 +42,7 @@ def run(*, runs: int = 5, replicas: int = REPLICAS, others: bool = True) -> dict
     return found
 
 
-def corral(host: Host, replicas: int, runs: int) -> dict[str, Any]:
+def corral(host: LabHost, replicas: int, runs: int) -> dict[str, Any]:
     """Up, look, down, again and again; the first round counts like the others."""
     figures: dict[str, Any] = {"up": [], "down": [], "up_cpu": [], "down_cpu": []}
     for _ in range(runs):
@@ -64,7 +64,7 @@ def corral(host: Host, replicas: int, runs: int) -> dict[str, Any]:
     return figures
 
 
-def _check_all_run(host: Host, replicas: int) -> None:
+def _check_all_run(host: LabHost, replicas: int) -> None:
     """A fast command that did not do its work would be a fine figure."""
     words = [hosts.CORRAL, "-p", "bench", "ps", "--format", "json"]
     rows = [json.loads(line) for line in host.run(words).stdout.splitlines()]
@@ -74,7 +74,7 @@ def _check_all_run(host: Host, replicas: int) -> None:
         raise RuntimeError(f"up ended with {ready} ready tasks and {sleeping} processes")
 
 
-def floor(host: Host, replicas: int, runs: int) -> dict[str, Any]:
+def floor(host: LabHost, replicas: int, runs: int) -> dict[str, Any]:
     """Run the floor script on the same disk, in namespaces of its own."""
     figures: dict[str, Any] = {"up": [], "down": [], "cpu": []}
     words = ["unshare", "-n", "-m", sys.executable, "-m", "tests.bench.floor", str(replicas)]

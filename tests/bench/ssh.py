@@ -25,7 +25,7 @@ from orchestrator.transport.ssh import SshTransport
 from specs.node import Node
 
 if TYPE_CHECKING:
-    from orchestrator.lab.host import Host
+    from orchestrator.lab.host import LabHost
 
 NAME = "bench-ssh"
 NODES = 4
@@ -42,7 +42,7 @@ def resident() -> float:
     return int(Path("/proc/self/statm").read_text().split()[1]) * 4096 / 2**20
 
 
-def prepare(host: Host, line: str) -> None:
+def prepare(host: LabHost, line: str) -> None:
     host.run(["sh", "-ec", SETUP])
     host.write("/var/lib/corral/ssh/.ssh/authorized_keys", line)
     start = f"{sys.executable} -m agent </dev/null >/dev/null 2>&1 &"

@@ -26,7 +26,7 @@ from tests import leaks
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
-    from orchestrator.lab.host import Host
+    from orchestrator.lab.host import LabHost
 
 FOLDER = "/root/stack"
 DAEMONS = ("controller", "agent", "dns", "supervisor")
@@ -50,7 +50,7 @@ _numbers = itertools.count()
 class Command:
     """A ``corral`` under way: the process to wait for, and the pid inside to send signals to."""
 
-    host: Host
+    host: LabHost
     process: subprocess.Popen[Any]
     pid: int
 
@@ -71,7 +71,7 @@ class Command:
 class Cluster:
     """A started controller and agent on ``host``."""
 
-    def __init__(self, host: Host) -> None:
+    def __init__(self, host: LabHost) -> None:
         self.host = host
         self.folder = FOLDER
         self.env: dict[str, str] = {}

@@ -26,7 +26,7 @@ from tests.lab_fixtures import end_cluster
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from orchestrator.lab.host import Host
+    from orchestrator.lab.host import LabHost
     from orchestrator.lab.lab import Lab
 
 FOLDER = "/root/stack"
@@ -54,7 +54,7 @@ class Cluster:
         self.before: dict[str, leaks.Snapshot] = {}
         self.baseline: dict[str, leaks.Snapshot] = {}
 
-    def host(self, name: str) -> Host:
+    def host(self, name: str) -> LabHost:
         return self.lab.host(name)
 
     def ip(self, name: str) -> str:

@@ -14,9 +14,9 @@ from orchestrator.store.base import (
     Compacted,
     Compare,
     Delete,
-    Entry,
     Put,
     Result,
+    Stored,
     StoreUnavailable,
     TooLarge,
 )
@@ -47,8 +47,8 @@ async def test_what_was_put_is_read_back_with_its_revision(store):
     second = await put(store, "/b", b"\x00\xff")
 
     assert (first, second) == (1, 2)
-    assert await store.get("/a") == Entry("/a", b"1", 1)
-    assert await store.get("/b") == Entry("/b", b"\x00\xff", 2)
+    assert await store.get("/a") == Stored("/a", b"1", 1)
+    assert await store.get("/b") == Stored("/b", b"\x00\xff", 2)
 
 
 async def test_putting_the_same_value_again_is_a_change(store):
@@ -82,7 +82,7 @@ async def test_a_compare_that_does_not_hold_writes_nothing_and_names_the_key(sto
     )
 
     assert result == Result(ok=False, revision=1, failed="/b")
-    assert await store.get("/a") == Entry("/a", b"1", 1)
+    assert await store.get("/a") == Stored("/a", b"1", 1)
     assert await store.get("/c") is None
 
 
