@@ -59,7 +59,7 @@ SLOTS = 4  # containers made or taken away at once: more gains little on two cor
 ROTATE_EVERY = 0.25
 
 
-async def _no_request() -> str:
+async def _no_signing_request() -> str:
     return ""
 
 
@@ -75,7 +75,7 @@ class Effects:
     leave: Callable[[], Awaitable[None]] | None = None
     warnings: Callable[[], tuple[str, ...]] = tuple
     meet: Callable[[NodeSelf, Mapping[str, Peer]], Awaitable[None]] | None = None
-    request: Callable[[], Awaitable[str]] = _no_request
+    signing_request: Callable[[], Awaitable[str]] = _no_signing_request
 
 
 def real_effects(config: AgentConfig) -> Effects:
@@ -95,7 +95,7 @@ def real_effects(config: AgentConfig) -> Effects:
         leave=network.leave,
         warnings=lambda: network.warnings,
         meet=images.peers.meet,
-        request=images.identity.request,
+        signing_request=images.identity.signing_request,
     )
 
 
@@ -199,7 +199,7 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, stop: asyn
             volumes=effects.volumes,
             inotify=inotify,
             leave=lambda: _leave(config, worker, effects),
-            request=effects.request,
+            signing_request=effects.signing_request,
         )
         gc.freeze()  # what start-up made lives as long as we do: spare the collector
         async with asyncio.TaskGroup() as group:

@@ -123,7 +123,7 @@ class Server:
         volumes: Volumes,
         inotify: Inotify,
         leave: Callable[[], Awaitable[list[str]]],
-        request: Callable[[], Awaitable[str]],
+        signing_request: Callable[[], Awaitable[str]],
     ) -> None:
         self._worker = worker
         self._containers = containers
@@ -131,7 +131,7 @@ class Server:
         self._volumes = volumes
         self._inotify = inotify
         self._leave = leave
-        self._request = request
+        self._signing_request = signing_request
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -158,7 +158,7 @@ class Server:
             node=held.me.node if held.me else "",
             stamp=held.stamp,
             facts=self._worker.facts,
-            request=await self._request(),
+            signing_request=await self._signing_request(),
         )
         return _json(answer)
 

@@ -45,7 +45,7 @@ class Node:
         self.base = base
         self.images = FakeImages(base / "images", known={"i": "sha256:" + "a" * 64})
         self.images.config = ImageConfig(digest="sha256:" + "a" * 64, command=("serve",))
-        self.volumes, self.network = FakeVolumes(), FakeNetwork()
+        self.volumes, self.network = FakeVolumes(base / "volumes"), FakeNetwork()
         self.containers = FakeContainers()
         self.probes: dict[str, list[int]] = {}
         self.probed: list[str] = []
@@ -182,7 +182,8 @@ async def test_what_cannot_be_prepared_is_rejected_or_tried_again(node):
     assert node.status("a").reason == "image i: manifest unknown"
     node.images.broken["i"] = Later("the registry does not answer")
     await node.put(named("b"))
-    await node.until(lambda: "registry does not answer; trying again" in node.status("b").reason)
+    await node.until(lambda: "registry does not answer" in node.status("b").reason)
+    assert node.status("b").retry_in > 0
     assert node.status("b").state == "preparing"
     node.images.broken.clear()
     await node.until(lambda: node.status("b").ready)

@@ -15,7 +15,8 @@ from orchestrator.control.mirror.released import finish, spec_of
 from orchestrator.control.planning.gates import failed_for_good
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
 from orchestrator.control.telling.causes import Cause, explain_newest, explain_task
-from specs.states import FINAL, Desired, ReleaseState, TaskState
+from orchestrator.control.telling.words import words_of
+from specs.states import FINAL, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
     from specs.api import Release, Stack
     from specs.stack import StackSpec
-    from specs.task import Task
 
 CRASHES = 10  # restarts of a first start that was never ready: about a minute of back-off
 ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
@@ -215,16 +215,9 @@ def stuck(pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState]
             parts.append(f"{name} waits for {state.waits_for}")
             continue
         waiting = [pass_.draft.task(t.id) for t in state.replicas if t.live and not t.ready]
-        words = sorted({_words(t) for t in waiting if t is not None})
+        words = sorted({words_of(pass_.cluster, t).text for t in waiting if t is not None})
         parts.append(
             f"{name} has {state.settled} of {len(state.wanted.slots)} ready"
             + (f" ({'; '.join(words[:3])})" if words else "")
         )
     return "; ".join(parts[:5]) or "tasks of an earlier release are still there"
-
-
-def _words(task: Task) -> str:
-    reason = task.pending_reason or task.status.ready_reason or task.status.reason
-    if task.desired is Desired.PREPARED and task.state is TaskState.PREPARED:
-        reason = reason or "waits for its turn"
-    return f"{task.state.value}: {reason}" if reason else task.state.value

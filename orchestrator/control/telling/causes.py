@@ -14,7 +14,7 @@ from specs.states import FINAL, Health, TaskState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.contracts import Mirror
     from specs.task import Task
 
 
@@ -29,7 +29,7 @@ class Cause:
     log_tail: tuple[str, ...] = ()
 
 
-def explain_newest(cluster: Cluster, tasks: Iterable[Task]) -> Cause | None:
+def explain_newest(cluster: Mirror, tasks: Iterable[Task]) -> Cause | None:
     """Return what the newest failed task says, or the newest one that has something to say."""
     found = sorted(
         (t for t in tasks if t.status.reason or t.status.log_tail or t.state in FINAL),
@@ -38,7 +38,7 @@ def explain_newest(cluster: Cluster, tasks: Iterable[Task]) -> Cause | None:
     return explain_task(cluster, found[-1], "") if found else None
 
 
-def explain_task(cluster: Cluster, task: Task | None, verdict: str) -> Cause:
+def explain_task(cluster: Mirror, task: Task | None, verdict: str) -> Cause:
     """Return one sentence on a task that failed, with its exit code and last log lines."""
     if task is None:
         return Cause("a task failed")
