@@ -50,7 +50,8 @@ def main() -> int:
     sys.setswitchinterval(0.001)
     config = from_environment()
     images = DiskImages(config.state_dir / "images")
-    effects = daemon.Effects(images=images, volumes=FakeVolumes(), network=FakeNetwork())
+    volumes = FakeVolumes(config.run_dir / "volumes")
+    effects = daemon.Effects(images=images, volumes=volumes, network=FakeNetwork())
     asyncio.run(daemon.run(config, effects))
     return 0
 
