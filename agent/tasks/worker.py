@@ -15,7 +15,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
 from agent.errors import Later, Refusal
-from agent.network.plan import Wanted
+from agent.network.wanted import Wanted
 from agent.tasks import lifecycle
 from agent.tasks.journal import Held, Journal, judge, merge, safe_id
 from agent.tasks.runner import Runner, RunnerParts
