@@ -39,7 +39,7 @@ class Preparation:
     network: Networking
     containers: Containers
     tasks: Path  # per task, on disk
-    host: bundle.NodeTraits
+    traits: bundle.NodeTraits
     contents: Callable[[], Mapping[str, Content]]
     networks_known: Callable[[], Awaitable[None]]  # waits; raises Later
 
@@ -96,7 +96,7 @@ class Preparation:
                 mounts=mounts,
                 devices=rootfs.node_devices(spec.devices),
             ),
-            self.host,
+            self.traits,
         )
         self.containers.write(task, made.config)
 
