@@ -157,7 +157,7 @@ class Server:
             node=held.me.node if held.me else "",
             stamp=held.stamp,
             facts=self._tasks.reports.facts,
-            request=await self._peers.request(),
+            signing_request=await self._peers.signing_request(),
         )
         return _json(answer)
 

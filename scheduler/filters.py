@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scheduler import constraints
+from specs.kit.amounts import size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -41,16 +42,6 @@ def named(nodes: Sequence[NodeView]) -> str:
     names = [node.name for node in nodes[:SHOWN]]
     rest = len(nodes) - len(names)
     return ", ".join(names) + (f" and {rest} more" if rest else "")
-
-
-def size(count: int) -> str:
-    """Return bytes for people."""
-    value = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if value < 1024:
-            return f"{value:.3g} {unit}"
-        value /= 1024
-    return f"{value:.3g} TiB"
 
 
 def _be(count: int, one: str, many: str) -> str:
@@ -256,7 +247,6 @@ def explain(pending: Pending, loads: Sequence[Load]) -> str:
         if rule is not None:
             refused.setdefault(rule.name, (rule, []))[1].append(load)
     ordered = sorted(refused.values(), key=lambda pair: -len(pair[1]))
-    # The node that would do but for one thing says more than those that could never do.
     parts = [rule.explain(pending, hit) for rule, hit in ordered]
     total = f"of {_be(len(loads), 'node', 'nodes')}"
     return f"no node fits: {total}, " + "; ".join(parts)

@@ -225,6 +225,9 @@ class TaskRow(Model):
     ports: tuple[str, ...] = ()  # "0.0.0.0:8080->80/tcp"
     addresses: tuple[str, ...] = ()
     release: int = 0
+    stopping: bool = False  # it was asked to go and has not gone yet
+    node_status: str = "ready"  # unknown, down: what was heard last of it may be old
+    reason: str = ""  # the part of ``status`` that says why
 
 
 class NodeRow(Model):
@@ -328,6 +331,13 @@ class Progress(Model):
     ok: bool | None = None
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
+    reason: str = ""  # task: the part of ``message`` that says why, the same at every try
+    health: str = ""
+    doing: str = ""  # what is prepared: image, network, root
+    stopping: bool = False
+    restarting: bool = False
+    retries: bool = False  # it did not work and is tried again after a pause
+    host_key: str = ""  # node add: the fingerprint somebody has to confirm
 
 
 class Event(Model):

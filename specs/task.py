@@ -10,7 +10,7 @@ and alone feeds DNS, VIPs and rollout availability.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from specs.states import Owner
+
+# What a node is at while it prepares a task; an image may take minutes.
+Doing = Literal["", "image", "network", "root"]
 
 
 class Run(Model):
@@ -46,6 +49,8 @@ class TaskStatus(Model):
     ready: bool = False
     ready_reason: str = ""
     reason: str = ""  # why it is in this state, for people
+    doing: Doing = ""  # while preparing
+    retry_in: float = 0.0  # it did not work and is tried or started again: the pause in seconds
     health: Health = Health.NONE
     health_output: str = ""  # of the last failing probe, at most 4,096 characters
     restarts: int = 0

@@ -60,6 +60,10 @@ class Stamp(Model):
     epoch: int
     generation: int = 0
 
+    def at(self, generation: int) -> Stamp:
+        """Return the stamp of the same controller's instructions number ``generation``."""
+        return self.model_copy(update={"generation": generation})
+
 
 class Hello(Model):
     """An agent's self-introduction. ``stamp`` None = belongs to no cluster yet."""
@@ -68,7 +72,7 @@ class Hello(Model):
     node: str = ""  # node id once joined
     stamp: Stamp | None = None
     facts: NodeFacts = NodeFacts()
-    request: str = ""  # certificate signing request (PEM) for the node's own key
+    signing_request: str = ""  # asks for a certificate (PEM) of the node's own key
 
 
 class TaskNetwork(Model):
@@ -176,9 +180,13 @@ class NodeSelf(Model):
     name: str
     underlay: str = ""
     overlay: str = ""
-    certificate: str = ""  # the cluster's answer to Hello.request, and who signed it (PEM)
+    certificate: str = ""  # the answer to Hello.signing_request, and who signed it (PEM)
     authority: str = ""
     cluster_pool: str = "10.210.0.0/16"  # the range all networks' pools are cut from
+
+    def certified(self, certificate: str, authority: str) -> NodeSelf:
+        """Return the same place with the node's certificate; only the dispatcher has it."""
+        return self.model_copy(update={"certificate": certificate, "authority": authority})
 
 
 class Content(Model):

@@ -24,11 +24,11 @@ from typing import TYPE_CHECKING, Final
 
 from agent.errors import Later, Refusal
 from agent.images import dockerfile
-from agent.images.content import write_atomically
 from agent.images.manifest import Manifest, docker_type, parse_manifest
 from agent.images.proxy import opened
 from agent.images.pull import PROXY, run, said
 from agent.images.reference import check_digest, parse
+from agent.linux import disk
 from specs.base import canonical_json, content_hash
 from specs.wire import BuildEvent, ResolveImage
 
@@ -135,7 +135,7 @@ class Builder:
             for name, text in settings.items():
                 path = self._home / name
                 if not path.exists() or path.read_text() != text:
-                    write_atomically(path, text.encode())
+                    disk.write_file(path, text.encode())
             given = self._store.environment
             self._environment = {
                 "PATH": given.get("PATH", os.defpath),
@@ -166,7 +166,7 @@ class Builder:
             if known.get(str(reference)) != resolved.digest:
                 await self._hand_over(str(reference), resolved.digest)
                 known[str(reference)] = resolved.digest
-                write_atomically(self._imported, json.dumps(known, sort_keys=True).encode())
+                disk.write_file(self._imported, json.dumps(known, sort_keys=True).encode())
         return resolved.digest[7:19]
 
     def _read_imported(self) -> dict[str, str]:

@@ -16,14 +16,13 @@ import json
 import logging
 import os
 import secrets
-import shutil
-import subprocess
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.errors import Later
 from agent.images.reference import DIGEST, check_digest
+from agent.linux import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,47 +59,11 @@ def boot_id() -> str:
     return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
-def write_atomically(path: Path, data: bytes) -> None:
-    """Replace ``path`` with ``data``, durable when this returns."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    try:
-        with temporary.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.rename(path)
-        sync_directory(path.parent)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-
-
-def sync_directory(path: Path) -> None:
-    """Make renames in ``path`` durable."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
-
-
 def hash_file(path: Path) -> str:
     """Return the digest of a file's content."""
     with path.open("rb", buffering=0) as file:
         digest = hashlib.file_digest(file, "sha256")
     return f"sha256:{digest.hexdigest()}"
-
-
-def remove_tree(path: Path) -> None:
-    """Delete a directory that a container or an archive shaped; depth is no obstacle."""
-    try:
-        shutil.rmtree(path)
-    except FileNotFoundError:
-        return
-    except (OSError, RecursionError):
-        # rm walks with relative names, so paths beyond PATH_MAX and any depth go too.
-        command = ["rm", "-rf", "--one-file-system", "--", str(path)]
-        subprocess.run(command, check=True, capture_output=True)
 
 
 class ImageFiles:
@@ -139,7 +102,7 @@ class ImageFiles:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
         path = self.blob(digest)
         if not path.exists():
-            write_atomically(path, data)
+            disk.write_file(path, data)
         return digest
 
     def read_blob(self, digest: str, limit: int) -> bytes | None:
@@ -176,7 +139,7 @@ class ImageFiles:
             fcntl.flock(fd, fcntl.LOCK_SH)
             yield path
         finally:
-            remove_tree(path)
+            disk.remove_tree(path)
             os.close(fd)
 
     def clean_staging(self) -> None:
@@ -186,7 +149,7 @@ class ImageFiles:
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    remove_tree(path)
+                    disk.remove_tree(path)
                 except BlockingIOError:
                     continue  # its owner lives
                 finally:
@@ -229,7 +192,7 @@ class ImageFiles:
 
     def set_ref(self, ref: Ref) -> None:
         if self.ref(ref.name) != ref:
-            write_atomically(self._ref_path(ref.name), json.dumps(asdict(ref)).encode())
+            disk.write_file(self._ref_path(ref.name), json.dumps(asdict(ref)).encode())
 
     def remove_ref(self, name: str) -> None:
         self._ref_path(name).unlink(missing_ok=True)
@@ -261,7 +224,7 @@ class ImageFiles:
 
     def set_record(self, record: ImageRecord) -> None:
         if self.record(record.digest) != record:
-            write_atomically(self._record_path(record.digest), json.dumps(asdict(record)).encode())
+            disk.write_file(self._record_path(record.digest), json.dumps(asdict(record)).encode())
 
     def remove_record(self, digest: str) -> None:
         self._record_path(digest).unlink(missing_ok=True)

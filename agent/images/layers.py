@@ -19,9 +19,10 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import Later, Refusal
-from agent.images.content import ImageFiles, boot_id, remove_tree, write_atomically
+from agent.images.content import ImageFiles, boot_id
 from agent.images.reference import check_digest
 from agent.linux import calls as kernel
+from agent.linux import disk
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -207,7 +208,7 @@ class LayerStore:
             if done:
                 path = self.directory(diff_id).parent / "done"
                 with contextlib.suppress(FileNotFoundError):  # collected meanwhile
-                    write_atomically(path, json.dumps(asdict(done) | {"boot": ""}).encode())
+                    disk.write_file(path, json.dumps(asdict(done) | {"boot": ""}).encode())
 
     def remove(self, diff_id: str) -> None:
         """Delete a layer nobody mounts."""
@@ -215,6 +216,6 @@ class LayerStore:
         with self._content.stage() as stage:
             with contextlib.suppress(FileNotFoundError):
                 home.rename(stage / "old")
-            remove_tree(stage / "old")
+            disk.remove_tree(stage / "old")
         name = self.short_name(diff_id)
         (self._content.root / name).unlink(missing_ok=True)

@@ -57,17 +57,20 @@ class PeerImages:
         self._me: NodeSelf | None = None
         self._runner: web.AppRunner | None = None
         self._session: aiohttp.ClientSession | None = None
+        self._trust: ssl.SSLContext | None = None  # one until the certificate is another
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
 
-    async def request(self) -> str:
+    async def signing_request(self) -> str:
         """Return the signing request for this node's key."""
-        return await self._identity.request()
+        return await self._identity.signing_request()
 
     async def meet(self, me: NodeSelf, peers: Mapping[str, Peer]) -> None:
         """Take note of who is in the cluster; serve on our overlay address."""
         self._peers = dict(peers)
         renewed = self._identity.accept(me)
+        if renewed:
+            self._trust = None
         moved = self._me is None or self._me.overlay != me.overlay
         self._me = me
         if not self._identity.complete or not me.overlay:
@@ -149,9 +152,12 @@ class PeerImages:
                 ),
                 auto_decompress=False,
             )
+        if self._trust is None:
+            # aiohttp takes a connection up again only for the same context object.
+            self._trust = self._identity.context(ssl.Purpose.SERVER_AUTH)
         return self._session.get(
             f"https://{peer.overlay}:{BLOB_PORT}/v2/cluster/{path}",
-            ssl=self._identity.context(ssl.Purpose.SERVER_AUTH),
+            ssl=self._trust,
             server_hostname=peer.node,
         )
 

@@ -15,12 +15,13 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import Later, Refusal
-from agent.images.content import ImageFiles, remove_tree, write_atomically
 from agent.linux import calls as kernel
+from agent.linux import disk
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from agent.images.content import ImageFiles
     from agent.images.layers import LayerStore
 
 _PAGE: Final = 4096
@@ -106,7 +107,7 @@ class RootFs:
                 for path in (home, home / "upper", home / "work"):
                     path.mkdir(mode=0o700)
                 self._dress(home / "upper", diff_ids)
-                write_atomically(mark, digest.encode())
+                disk.write_file(mark, digest.encode())
             if self.mounted(task):
                 return point
             point.mkdir(exist_ok=True, mode=0o700)
@@ -153,7 +154,7 @@ class RootFs:
         home = self._content.writable / task
         # The mark goes first: a half deleted layer must never be mounted again.
         (home / "image").unlink(missing_ok=True)
-        remove_tree(home)
+        disk.remove_tree(home)
 
     def tasks(self) -> dict[str, str]:
         """Return the digest each task's writable layer was made for."""

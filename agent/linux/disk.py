@@ -9,6 +9,8 @@ leaves is such a dot file: :func:`sweep` takes it away where a directory is read
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -69,3 +71,15 @@ def sweep(directory: Path) -> None:
     for path in directory.iterdir():
         if path.name.startswith(".") and path.is_file():
             path.unlink(missing_ok=True)
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a directory that a container or an archive shaped; depth is no obstacle."""
+    try:
+        shutil.rmtree(path)
+    except FileNotFoundError:
+        return
+    except (OSError, RecursionError):
+        # rm walks with relative names, so paths beyond PATH_MAX and any depth go too.
+        command = ["rm", "-rf", "--one-file-system", "--", str(path)]
+        subprocess.run(command, check=True, capture_output=True)

@@ -354,9 +354,10 @@ class NodeNetwork:
 
     async def verify(self) -> list[str]:
         """Compare the kernel with the wanted state, put right what differs, and say what did."""
-        if self._rules is None:
-            return []  # nothing is in force: nothing is wanted, or the first apply() is to come
         async with self._lock:
+            # Asked with the lock held: leave() may have been at work until now.
+            if self._rules is None:
+                return []  # nothing is in force: nothing is wanted, or the first apply() is to come
             wanted = self._effective()
             repaired = await self._restore_links(wanted)
             repaired += await self._in(self._net, lambda: self._converge(wanted))

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.dns.server import VERSION
+from agent.linux import disk
 
 log = logging.getLogger(__name__)
 
@@ -196,9 +197,8 @@ class Resolver:
         if self._snapshot is None or not self._unsaved:
             return
         path = self._directory / "zones.json"
-        fresh = path.with_suffix(".new")
-        fresh.write_text(json.dumps({**self._snapshot, "number": 0}, separators=(",", ":")))
-        fresh.replace(path)
+        text = json.dumps({**self._snapshot, "number": 0}, separators=(",", ":"))
+        disk.write_file(path, text.encode(), durable=False, mode=0o644)
         self._unsaved = False
 
     def hold(self, task: str, sockets: tuple[socket.socket, socket.socket]) -> None:

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.linux import disk
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -30,9 +32,7 @@ def ensure(record: Path, wanted: Mapping[str, str] = GLOBAL) -> list[str]:
         if key not in known:
             known[key] = now
             record.parent.mkdir(parents=True, exist_ok=True)
-            fresh = record.with_suffix(".new")
-            fresh.write_text(json.dumps(known))
-            fresh.replace(record)
+            disk.write_file(record, json.dumps(known).encode())
         path.write_text(value)
         changed.append(key)
     return changed

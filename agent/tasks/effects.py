@@ -72,7 +72,7 @@ class Images(Protocol):
 class Peers(Protocol):
     """The other nodes: who they are, and by what they know this one."""
 
-    async def request(self) -> str:
+    async def signing_request(self) -> str:
         """Return the signing request for this node's own key; empty = it needs no certificate."""
         ...
 

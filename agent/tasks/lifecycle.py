@@ -236,9 +236,7 @@ def prepared(record: Record, image: ImageConfig) -> Record:
 def postponed(record: Record, reason: str, now: float) -> Record:
     """Note that a step did not work now; it is tried again with back-off."""
     delay = min(max(record.backoff * 2, PREPARE_FIRST), PREPARE_MAX)
-    return record.having(
-        reason=f"{reason}; trying again in {delay:g} s", backoff=delay, next_at=now + delay
-    )
+    return record.having(reason=reason, backoff=delay, next_at=now + delay)
 
 
 def refused(record: Record, reason: str) -> Record:
@@ -380,7 +378,7 @@ def _by_policy(record: Record, seen: Exit, reason: str, now: float) -> Record:
     # Only the last ones matter; the bound keeps an endless crash loop's record small.
     kept = attempts[-(policy.max_attempts or 0) :] if policy.max_attempts else ()
     return record.having(
-        reason=f"{reason}; starts again in {delay:g} s",
+        reason=reason,
         restarts=record.restarts + 1,
         crashes=crashes,
         backoff=delay,

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from agent.tasks.effects import Containers, Images, Networking, Volumes
     from agent.tasks.record import Record
     from agent.vocabulary import Attachment, ImageConfig
+    from specs.task import Doing
     from specs.wire import Assignment, Content
 
 
@@ -51,19 +52,19 @@ class Preparation:
             log.warning("leftovers of volumes stay", extra={"error": str(error)})
 
     async def prepare(
-        self, record: Record, slots: asyncio.Semaphore, say: Callable[[str], None]
+        self, record: Record, slots: asyncio.Semaphore, say: Callable[[Doing, str], None]
     ) -> ImageConfig:
         """Prepare a task. Raises Refusal, Later, OSError."""
         assignment = record.assignment
         spec = assignment.spec
         if spec.stop_signal:
             number_of(spec.stop_signal)
-        say(f"getting image {spec.image}")
+        say("image", f"getting image {spec.image}")
         image = await self.images.ensure(spec.image, spec.image_digest)
         if spec.network_mode != "host":
-            say("waiting for the node's network")
+            say("network", "waiting for the node's network")
             await self.networks_known()
-        say("making its root, mounts and network")
+        say("root", "making its root, mounts and network")
         async with slots:
             await self._make(assignment, image)
         return image

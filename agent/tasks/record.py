@@ -12,8 +12,8 @@ from typing import Any
 
 from agent.vocabulary import ImageConfig, Process
 from specs.base import Model
-from specs.states import Health, TaskState
-from specs.task import Run, TaskStatus
+from specs.states import FINAL, Health, TaskState
+from specs.task import Doing, Run, TaskStatus
 from specs.wire import Assignment
 
 RUNS_KEPT = 5
@@ -37,6 +37,7 @@ class Record(Model):
     boot: str = ""
     state: TaskState = TaskState.ASSIGNED
     reason: str = ""
+    doing: Doing = ""
 
     touched: bool = False  # effects may exist on this node: erase before forgetting
     prepared: bool = False  # in this boot: image, mounts and network are there
@@ -107,6 +108,12 @@ class Record(Model):
             return "waits for its first healthy check" if starting else "unhealthy"
         return self.reason or "not running"
 
+    @property
+    def retry_in(self) -> float:
+        """Return the pause before the next try, 0 where nothing is tried again."""
+        waits = self.next_at > 0 and self.phase is not Phase.RUNNING and self.state not in FINAL
+        return self.backoff if waits else 0.0
+
     def status(self) -> TaskStatus:
         """Return what is reported to the controller."""
         return TaskStatus(
@@ -114,6 +121,8 @@ class Record(Model):
             ready=self.ready,
             ready_reason=self.ready_reason,
             reason=self.reason,
+            doing=self.doing if self.state is TaskState.PREPARING else "",
+            retry_in=self.retry_in,
             health=self.health,
             health_output=self.health_output,
             restarts=self.restarts,

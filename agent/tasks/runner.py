@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from agent.vocabulary import Exit
     from specs.kit.clock import Clock
     from specs.stack import Healthcheck
+    from specs.task import Doing
     from specs.wire import Assignment
 
 log = logging.getLogger(__name__)
@@ -241,10 +242,10 @@ class Runner:
             return
         self._save(lifecycle.prepared(self.record, image))
 
-    def _say(self, reason: str) -> None:
+    def _say(self, doing: Doing, reason: str) -> None:
         """Tell what the preparation is doing."""
         if reason != self.record.reason:
-            self.record = self.record.having(reason=reason)
+            self.record = self.record.having(doing=doing, reason=reason)
             self._parts.changed(self.record)
 
     async def _launch(self, number: int) -> None:

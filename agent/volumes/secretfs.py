@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
+from agent.linux import disk
 from agent.vocabulary import BoundMount
 
 if TYPE_CHECKING:
@@ -73,6 +74,7 @@ class SecretFs:
             home.mkdir(mode=0o711, exist_ok=True)
             if not self.mounted(task):
                 _mount_tmpfs(home, sum(len(item) + 4096 for item in data) + _ROOM)
+            disk.sweep(home)  # a killed agent's half file would take room from these
             mounts = []
             for number, ((ref, mode), item) in enumerate(zip(files, data, strict=True)):
                 path = home / str(number)
@@ -134,11 +136,4 @@ def _write(path: Path, data: bytes, mode: int, owner: tuple[int, int]) -> None:
             return
     except FileNotFoundError:
         pass
-    temporary = path.with_name(f".{path.name}")
-    temporary.unlink(missing_ok=True)
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(data)
-        os.fchown(fd, *owner)
-        os.fchmod(fd, mode)
-    temporary.rename(path)
+    disk.write_file(path, data, durable=False, mode=mode, owner=owner)

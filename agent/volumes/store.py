@@ -26,8 +26,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
 from agent.errors import Later, Refusal
-from agent.images.content import remove_tree, sync_directory
 from agent.linux import calls as kernel
+from agent.linux import disk
 from agent.vocabulary import BoundMount
 from agent.volumes.secretfs import SecretFs
 from specs.stack import Mount
@@ -84,7 +84,7 @@ class VolumeStore:
         for parent in (self._named, self._anonymous):
             for path in parent.glob(".new-*"):
                 try:
-                    remove_tree(path)
+                    disk.remove_tree(path)
                 except (OSError, subprocess.CalledProcessError) as error:
                     log.warning(
                         "a leftover cannot be removed",
@@ -183,21 +183,21 @@ class VolumeStore:
             if origin is not None and _fill(data, root, origin):
                 with _opened(data) as fd:
                     kernel.syncfs(fd)
-            sync_directory(new)
+            disk.sync_directory(new)
             if path.exists():  # a removal was interrupted between data and directory
-                remove_tree(path)
+                disk.remove_tree(path)
             new.rename(path)
-            sync_directory(path.parent)
+            disk.sync_directory(path.parent)
         except OSError as error:
             raise Later(f"cannot make volume {path.name}: {error.strerror}") from None
         finally:
-            remove_tree(new)
+            disk.remove_tree(new)
 
     def _remove(self, path: Path) -> None:
         gone = path.parent / f".new-{secrets.token_hex(8)}"
         with contextlib.suppress(FileNotFoundError):
             path.rename(gone)
-        remove_tree(gone)
+        disk.remove_tree(gone)
 
     def _subpath(self, task: str, number: int, data: Path, subpath: str) -> str:
         """Bind a directory inside a volume to a place that the container cannot exchange."""

@@ -7,17 +7,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.control.telling.words import is_ready, unheard_text
-from specs.api import NodeDetail, NodeRow, ReleaseRow, ServiceRow, StackDetail, StackRow, TaskRow
-from specs.states import FINAL, Desired, Health, ReleaseState, TaskState
+from orchestrator.control.mirror.released import newest_spec, task_spec
+from orchestrator.control.mirror.serving import is_ready, serving
+from orchestrator.control.telling.words import (
+    service_counts,
+    stack_status,
+    words_of,
+)
+from specs.api import NodeDetail, NodeRow, ServiceRow, StackDetail, StackRow, TaskRow
+from specs.states import FINAL, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from orchestrator.contracts import Mirror
-    from specs.api import Release, Stack
+    from specs.api import Stack
     from specs.node import Node
-    from specs.stack import Port, ServiceSpec, StackSpec, TaskSpec
+    from specs.stack import Port
     from specs.task import Task
 
 S = TaskState
@@ -37,23 +43,8 @@ def stack_row(cluster: Mirror, stack: Stack) -> StackRow:
 
 def stack_detail(cluster: Mirror, stack: Stack) -> StackDetail:
     release = cluster.releases.get((stack.name, stack.release))
-    spec = spec_of(cluster, release)
     tasks = [task for task in cluster.tasks.values() if task.stack == stack.name]
-    names = sorted(spec.services) if spec else sorted({task.service for task in tasks})
-    services = tuple(
-        service_row(
-            name,
-            spec.services[name] if spec else None,
-            stack.overrides,
-            [task for task in tasks if task.service == name],
-            {
-                task.slot
-                for task in tasks
-                if task.service == name and task.live and is_ready(cluster, task)
-            },
-        )
-        for name in names
-    )
+    services = service_rows(cluster, stack, tasks)
     ready = sum(min(row.ready, row.replicas) for row in services)
     wanted = sum(row.replicas for row in services)
     return StackDetail(
@@ -67,57 +58,34 @@ def stack_detail(cluster: Mirror, stack: Stack) -> StackDetail:
     )
 
 
-def stack_status(stack: Stack, release: Release | None, *, complete: bool) -> str:
-    """Return one word: how the stack is, or what is being done with it."""
-    if stack.desired == "removed":
-        return "removing"
-    if stack.desired == "stopped":
-        return "stopped"
-    if release is None:
-        return "unknown"
-    match release.state:
-        case ReleaseState.PENDING | ReleaseState.DEPLOYING | ReleaseState.FAILED:
-            return release.state.value
-        case _:
-            return "running" if complete else "degraded"
-
-
-def service_row(
-    name: str,
-    spec: ServiceSpec | None,
-    overrides: Mapping[str, int],
-    tasks: list[Task],
-    ready: set[int],
-) -> ServiceRow:
-    live = [task for task in tasks if task.live]
-    done = {task.slot for task in tasks if task.state is S.COMPLETE}
-    wanted = len(live)
-    if spec is not None and spec.mode == "replicated":
-        wanted = overrides.get(name, spec.replicas)
-    return ServiceRow(
-        name=name,
-        image=spec.task.image if spec else "",
-        mode=spec.mode if spec else "replicated",
-        replicas=wanted,
-        tasks=len(live),
-        ready=len(ready | done),
-        scaled=name in overrides,
-        ports=tuple(port_text(port, {}) for port in spec.task.ports) if spec else (),
-    )
-
-
-def release_row(release: Release) -> ReleaseRow:
-    return ReleaseRow(
-        stack=release.stack,
-        number=release.number,
-        state=release.state,
-        reason=release.reason,
-        created_at=release.created_at,
-    )
+def service_rows(cluster: Mirror, stack: Stack, tasks: list[Task]) -> tuple[ServiceRow, ...]:
+    """Return the stack's services; where no spec is kept, what the tasks tell of them."""
+    spec = newest_spec(cluster, stack)
+    counts = service_counts(cluster, stack, tasks)
+    rows = []
+    for name in counts or sorted({task.service for task in tasks}):
+        mine = [task for task in tasks if task.service == name]
+        live = sum(task.live for task in mine)
+        serve, wanted = counts.get(name, (serving(cluster, mine), live))
+        service = spec.services.get(name) if spec else None
+        rows.append(
+            ServiceRow(
+                name=name,
+                image=service.task.image if service else "",
+                mode=service.mode if service else "replicated",
+                replicas=wanted,
+                tasks=live,
+                ready=serve,
+                scaled=name in stack.overrides,
+                ports=tuple(port_text(p, {}) for p in service.task.ports) if service else (),
+            )
+        )
+    return tuple(rows)
 
 
 def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
     spec = task_spec(cluster, task)
+    words = words_of(cluster, task, now)
     run = task.status.run
     node = cluster.nodes.get(task.node) if task.node else None
     return TaskRow(
@@ -130,7 +98,7 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         state=task.state.value,
         ready=is_ready(cluster, task),
         health=task.status.health.value,
-        status=unheard_text(cluster, task) or status_text(task, now=now),
+        status=words.text,
         exit_code=run.exit_code if run else None,
         restarts=task.status.restarts,
         created_at=task.created_at,
@@ -138,6 +106,9 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         ports=tuple(port_text(port, task.host_ports) for port in spec.ports) if spec else (),
         addresses=tuple(task.addresses[network] for network in sorted(task.addresses)),
         release=task.release,
+        stopping=words.stopping,
+        node_status=words.node_status,
+        reason=words.reason,
     )
 
 
@@ -147,39 +118,6 @@ def shown_tasks(tasks: Iterable[Task], *, every: bool) -> list[Task]:
     if every:
         return ordered
     return [task for task in ordered if task.state not in FINAL]
-
-
-def status_text(task: Task, *, now: float) -> str:
-    """Return the task's state for people, with how long and why."""
-    status, run = task.status, task.status.run
-    reason = f": {status.reason}" if status.reason else ""
-    if task.state in FINAL:
-        when = f" {ago(now - run.finished_at)} ago" if run and run.finished_at else ""
-        code = f" ({run.exit_code})" if run and run.exit_code is not None else ""
-        return f"{task.state.value}{code}{when}{reason}"
-    if task.desired in (Desired.SHUTDOWN, Desired.REMOVED):
-        return "stopping"
-    if task.state in (S.NEW, S.PENDING, S.PREPARED):
-        waits = task.pending_reason or status.reason
-        return f"{task.state.value}: {waits}" if waits else task.state.value
-    if task.state is not S.RUNNING:
-        return f"{task.state.value}{reason}"
-    if run is None or run.finished_at is not None or run.started_at is None:
-        return f"restarting{reason}"
-    health = "" if status.health is Health.NONE else f" ({status.health.value})"
-    unready = (
-        f", not ready: {status.ready_reason}" if not status.ready and status.ready_reason else ""
-    )
-    return f"running {ago(now - run.started_at)}{health}{unready}"
-
-
-def ago(seconds: float) -> str:
-    """Return a duration in its largest unit: 12 s, 2 min, 3 h, 4 days."""
-    whole = max(0, int(seconds))
-    for unit, size, limit in (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 172800)):
-        if whole < limit:
-            return f"{whole // size} {unit}"
-    return f"{whole // 86400} days"
 
 
 def port_text(port: Port, chosen: Mapping[str, int]) -> str:
@@ -224,14 +162,3 @@ def _node_fields(cluster: Mirror, node: Node) -> dict[str, Any]:
         "version": node.facts.agent_version,
         "warnings": (*node.facts.missing, *node.facts.warnings),
     }
-
-
-def spec_of(cluster: Mirror, release: Release | None) -> StackSpec | None:
-    return cluster.parts.get(release.spec) if release else None
-
-
-def task_spec(cluster: Mirror, task: Task) -> TaskSpec | None:
-    """Return what the task was made from; None when its release is not kept any more."""
-    spec = spec_of(cluster, cluster.releases.get((task.stack, task.release)))
-    service = spec.services.get(task.service) if spec else None
-    return service.task if service else None

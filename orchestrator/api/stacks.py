@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator.api import rows, streams
 from orchestrator.api.answers import Releases, Stacks, TaskIds, Tasks
 from orchestrator.api.routes import flag, number
+from orchestrator.control.telling.words import release_row
 from orchestrator.errors import NotFound
 
 if TYPE_CHECKING:
@@ -51,7 +52,7 @@ async def releases(parts: ApiParts, request: web.Request, _: None) -> Releases:
     name = find(parts, request).name
     found = [r for (owner, _), r in parts.cluster.releases.items() if owner == name]
     found.sort(key=lambda release: release.number, reverse=True)
-    return Releases(releases=tuple(rows.release_row(release) for release in found))
+    return Releases(releases=tuple(release_row(release) for release in found))
 
 
 async def progress(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:

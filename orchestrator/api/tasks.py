@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from orchestrator.control.telling.words import is_ready
+from orchestrator.control.mirror.serving import is_ready
 from orchestrator.errors import Conflict, NotFound, RequestError
 from specs.states import FINAL
 

@@ -22,8 +22,7 @@ from orchestrator.control.mirror.health import NodeHealth
 from orchestrator.control.mirror.observed import Observed
 from orchestrator.control.mirror.records import NODES, RELEASES
 from orchestrator.control.notices import Notices
-from orchestrator.control.planning import ingest, releases, removal
-from orchestrator.control.planning import stacks as looking
+from orchestrator.control.planning import ingest, releases, removal, stacks
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling.progress import Streams
@@ -144,10 +143,9 @@ class ControlLoop:
         looked |= {name for name, due in self._timers.items() if due is not None and due <= now}
         pass_ = self._new_pass()
         over_due = self._over_due
-        self._timers.update(looking.look(pass_, looked, self._out))
+        self._timers.update(stacks.look(pass_, looked, self._out))
         if looked or (over_due is not None and over_due <= now):
-            looking.look_over(pass_, self._out)
-            over_due = pass_.wake
+            over_due = stacks.look_over(pass_, self._out)
         if not await self._commit(pass_):
             self._notices.again(looked)
             return None

@@ -11,6 +11,7 @@ import base64
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.serving import is_leaving, is_ready
 from specs.states import TaskState
@@ -111,18 +112,10 @@ class Outgoing:
 
     def network_of(self, effective: Effective, key: str) -> NetworkRecord | None:
         """Return the record behind a network key of the service's spec."""
-        spec = effective.spec.networks.get(key)
-        if spec is None:
+        wanted = effective.spec.networks.get(key)
+        if wanted is None:
             return None
-        best: NetworkRecord | None = None
-        for network in self._cluster.networks.values():
-            if network.name != spec.name:
-                continue
-            if spec.external or (
-                network.stack == effective.stack and network.subnets == spec.subnets
-            ):
-                best = network if best is None or best.retired else best
-        return best
+        return network_behind(self._cluster.networks.values(), effective.stack, wanted)
 
     def _gateway(self, effective: Effective) -> NetworkRecord | None:
         key = gateway_key(effective)

@@ -361,7 +361,7 @@ def test_preparation_failures():
         waits.append(record.next_at)
     assert waits[:3] == [0.5, 1.0, 2.0]
     assert waits[-1] == 30.0
-    assert "trying again" in record.reason
+    assert (record.reason, record.status().retry_in) == ("registry down", 30.0)
     assert life.next_step(record, 29.9) == Wait(30.0)
     assert life.next_step(wanting(record, desired=Desired.REMOVED), 0.0) == Erase()
 

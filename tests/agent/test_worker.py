@@ -174,7 +174,8 @@ async def test_what_cannot_be_prepared_is_rejected_or_tried_again(node):
     assert node.status("a").reason == "image i: manifest unknown"
     node.images.broken["i"] = Later("the registry does not answer")
     await node.put(named("b"))
-    await node.until(lambda: "registry does not answer; trying again" in node.status("b").reason)
+    await node.until(lambda: "registry does not answer" in node.status("b").reason)
+    assert node.status("b").retry_in > 0
     assert node.status("b").state == "preparing"
     node.images.broken.clear()
     await node.until(lambda: node.status("b").ready)

@@ -112,7 +112,7 @@ class FakeImages:
 class NoPeers:
     """A node that is alone."""
 
-    async def request(self) -> str:
+    async def signing_request(self) -> str:
         return ""
 
     async def meet(self, me: NodeSelf, peers: Mapping[str, Peer]) -> None:

@@ -1,17 +1,27 @@
-"""What people read of a task."""
+"""What people read of a task: the same words in ``ps`` and in the progress of ``up``."""
 
 from __future__ import annotations
 
+import re
+from itertools import product
+from types import SimpleNamespace
+
 import pytest
 
-from orchestrator.api.rows import ago, port_text, status_text
-from specs.stack import Port
-from specs.states import Desired, Health, TaskState
+from orchestrator.api.rows import port_text, service_rows, task_row
+from orchestrator.control.mirror.serving import serves
+from orchestrator.control.telling.progress import task_line
+from orchestrator.control.telling.words import service_counts, words_of
+from specs.api import Release, Stack
+from specs.kit.amounts import size, span
+from specs.node import Node, NodeCondition
+from specs.stack import Port, ServiceSpec, StackSpec, TaskSpec
+from specs.states import FINAL, Desired, Health, TaskState
 from specs.task import Run, Task, TaskStatus
 
 NOW = 1000.0
 RUN = Run(number=1, pid=1, started_at=NOW - 130)
-OVER = Run(number=1, started_at=NOW - 130, finished_at=NOW - 5, exit_code=1)
+OVER = Run(number=1, started_at=NOW - 130, finished_at=NOW - 5, exit_code=1, reason="code 1")
 
 
 def a_task(status, **changes):
@@ -20,10 +30,23 @@ def a_task(status, **changes):
     return Task(**{**fields, **changes})
 
 
+def a_cluster(condition="ready", *tasks):
+    service = ServiceSpec(name="web", task=TaskSpec(image="nginx"), replicas=2)
+    spec = StackSpec(name="s", services={"web": service})
+    return SimpleNamespace(
+        nodes={"n1": Node(id="n1", name="alpha")},
+        conditions={"n1": NodeCondition(status=condition)},
+        releases={("s", 1): Release(stack="s", number=1, spec="hash")},
+        parts={"hash": spec},
+        stacks={"s": Stack(name="s", release=1)},
+        tasks={task.id: task for task in tasks},
+    )
+
+
 @pytest.mark.parametrize(
     ("task", "text"),
     [
-        (a_task(TaskStatus(state=TaskState.NEW)), "new"),
+        (a_task(TaskStatus(state=TaskState.NEW)), "pending"),
         (
             a_task(TaskStatus(state=TaskState.PENDING), pending_reason="no node has 8 GiB free"),
             "pending: no node has 8 GiB free",
@@ -32,30 +55,102 @@ def a_task(status, **changes):
             a_task(TaskStatus(state=TaskState.PREPARING, reason="pulling nginx")),
             "preparing: pulling nginx",
         ),
+        (
+            a_task(TaskStatus(state=TaskState.PREPARING, reason="no route", retry_in=0.5)),
+            "preparing: no route; trying again in 0.5 s",
+        ),
         (a_task(TaskStatus(state=TaskState.PREPARED)), "prepared"),
         (a_task(TaskStatus(state=TaskState.RUNNING, ready=True, runs=(RUN,))), "running 2 min"),
         (
             a_task(TaskStatus(state=TaskState.RUNNING, runs=(RUN,), health=Health.UNHEALTHY,
                               ready_reason="the check fails")),
-            "running 2 min (unhealthy), not ready: the check fails",
+            "running 2 min (unhealthy, not ready: the check fails)",
         ),
         (
-            a_task(TaskStatus(state=TaskState.RUNNING, runs=(OVER,), reason="exit code 1")),
-            "restarting: exit code 1",
+            a_task(TaskStatus(state=TaskState.RUNNING, runs=(RUN,), health=Health.UNHEALTHY,
+                              ready_reason="unhealthy")),
+            "running 2 min (unhealthy)",
+        ),
+        (
+            a_task(TaskStatus(state=TaskState.RUNNING, runs=(OVER,), restarts=2)),
+            "restarting: exit code 1, 2 restarts",
         ),
         (
             a_task(TaskStatus(state=TaskState.RUNNING, runs=(RUN,)), desired=Desired.SHUTDOWN),
             "stopping",
         ),
         (
-            a_task(TaskStatus(state=TaskState.FAILED, runs=(OVER,), reason="exit code 1")),
-            "failed (1) 5 s ago: exit code 1",
+            a_task(TaskStatus(state=TaskState.RUNNING, runs=(RUN,)), leaving=True),
+            "stopping",
+        ),
+        (
+            a_task(TaskStatus(state=TaskState.FAILED, runs=(OVER,),
+                              reason="code 1; restarted 2 times, the limit")),
+            "failed: exit code 1; restarted 2 times, the limit, 5 s ago",
+        ),
+        (
+            a_task(TaskStatus(state=TaskState.FAILED, runs=(OVER,), reason="code 1")),
+            "failed: exit code 1, 5 s ago",
         ),
         (a_task(TaskStatus(state=TaskState.REJECTED, reason="no image")), "rejected: no image"),
     ],
 )  # fmt: skip
 def test_status_says_how_long_and_why(task, text):
-    assert status_text(task, now=NOW) == text
+    assert words_of(a_cluster(), task, NOW).text == text
+
+
+def every_task():
+    """Every state with everything that may be said beside it."""
+    runs = {"none": (), "runs": (RUN,), "over": (OVER,)}
+    for state, leaving, desired, health, run, ready, reason in product(
+        TaskState, (False, True), Desired, Health, runs, (False, True), ("", "why")
+    ):
+        status = TaskStatus(
+            state=state,
+            ready=ready,
+            ready_reason="" if ready else reason,
+            reason=reason,
+            health=health,
+            runs=runs[run],
+            restarts=1 if run == "over" else 0,
+        )
+        waiting = reason if state in (TaskState.NEW, TaskState.PENDING) else ""
+        yield a_task(status, leaving=leaving, desired=desired, node="n1", pending_reason=waiting)
+
+
+def without_times(text):
+    return re.sub(r",? \d+ (s|min|h|days)( ago)?", "", text)
+
+
+@pytest.mark.parametrize("condition", ["ready", "unknown", "down"])
+def test_ps_and_up_say_the_same_of_every_task(condition):
+    cluster = a_cluster(condition)
+    for task in every_task():
+        row, line = task_row(cluster, task, now=NOW), task_line(cluster, task)
+        told = f"{task!r}"
+        assert without_times(row.status) == line["message"], told
+        assert without_times(line["message"]) == line["message"], f"up tells no times: {told}"
+        assert (row.state, row.ready, row.health) == (
+            line["state"],
+            line["ready"],
+            line["health"],
+        ), told
+        assert (row.stopping, row.reason) == (line["stopping"], line["reason"]), told
+        if task.state not in FINAL and condition != "ready":
+            assert row.status.startswith(f"{condition}: "), told
+        elif task.state not in FINAL and (
+            task.leaving or task.desired in (Desired.SHUTDOWN, Desired.REMOVED)
+        ):
+            assert (row.status, row.stopping) == ("stopping", True), told
+
+
+@pytest.mark.parametrize("condition", ["ready", "unknown", "down"])
+def test_ps_ls_and_up_count_the_same_tasks_as_serving(condition):
+    for task in every_task():
+        cluster = a_cluster(condition, task)
+        serve, wanted = service_counts(cluster, cluster.stacks["s"], [task])["web"]
+        (row,) = service_rows(cluster, cluster.stacks["s"], [task])
+        assert (row.ready, row.replicas) == (serve, wanted) == (serves(cluster, task), 2)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +159,16 @@ def test_status_says_how_long_and_why(task, text):
      (172799, "47 h"), (172800, "2 days")],
 )  # fmt: skip
 def test_durations_have_one_unit(seconds, text):
-    assert ago(seconds) == text
+    assert span(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [(0, "0 B"), (1023, "1023 B"), (1024, "1 KiB"), (1536, "1.5 KiB"), (1000 << 20, "1000 MiB"),
+     (8 << 30, "8 GiB"), (3 << 41, "6 TiB")],
+)  # fmt: skip
+def test_sizes_have_one_unit(count, text):
+    assert size(count) == text
 
 
 @pytest.mark.parametrize(

@@ -11,10 +11,11 @@ import os
 import sys
 
 from orchestrator.cli.errors import CliError
-from orchestrator.cli.show import table, times
+from orchestrator.cli.show import table
 from orchestrator.client.errors import ClientError
 from orchestrator.client.http import quote
 from orchestrator.client.places import default_host
+from specs.kit.amounts import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -159,10 +160,7 @@ def _status(client: Client, *, as_json: bool) -> int:
         print(
             table.render(
                 ("PROCESS", "PID", "MEMORY"),
-                [
-                    (row["name"], row["pid"], times.size(row["memory"]))
-                    for row in found["processes"]
-                ],
+                [(row["name"], row["pid"], size(row["memory"])) for row in found["processes"]],
             )
         )
     return 0 if found["running"] else 1

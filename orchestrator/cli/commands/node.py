@@ -6,9 +6,10 @@ import json
 import sys
 
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
-from orchestrator.cli.show import table, times
+from orchestrator.cli.show import table
 from orchestrator.client.errors import ApiRefusal
 from orchestrator.client.http import quote
+from specs.kit.amounts import size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -162,7 +163,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
                 row.get("availability", ""),
                 row.get("tasks", 0),
                 f"{float(row.get('cpus') or 0.0):g}",
-                times.size(float(row.get("memory") or 0)),
+                size(float(row.get("memory") or 0)),
                 row.get("version", ""),
                 _labels(row),
                 status,
@@ -199,7 +200,7 @@ def _inspect(args: argparse.Namespace, session: Invocation) -> int:
             ("labels", _labels(row)),
             ("tasks", row.get("tasks")),
             ("cpus", row.get("cpus")),
-            ("memory", times.size(float(row.get("memory") or 0))),
+            ("memory", size(float(row.get("memory") or 0))),
             *((key, _flat(value)) for key, value in facts.items() if key != "images"),
         ):
             if value not in (None, ""):

@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from orchestrator.cli.session import Invocation
 
-STOPPING = "stopping"  # the controller's word for a task on its way out
 LOOK = 0.15  # seconds
 LEAVING = 30.0  # of these, when only tasks that should go are left
 STUCK = 120.0  # seconds without any change after which waiting ends
@@ -101,8 +100,7 @@ def too_many(rows: list[dict[str, Any]], counts: Mapping[str, int]) -> bool:
     left = [
         row.get("service")
         for row in rows
-        if row.get("state") not in boards.ENDED
-        and not str(row.get("status") or "").startswith("down: ")
+        if row.get("state") not in boards.ENDED and row.get("node_status") != "down"
     ]
     return any(left.count(name) > count for name, count in counts.items())
 
@@ -129,8 +127,11 @@ def lines_of(
             "ready": row.get("ready"),
             # The phrase of `ps` counts seconds; a reason to wait does not.
             "message": row.get("status")
-            if row.get("state") in boards.WAITING or row.get("status") == STOPPING
+            if row.get("state") in boards.WAITING or row.get("stopping")
             else "",
+            "reason": row.get("reason"),
+            "health": row.get("health"),
+            "stopping": row.get("stopping"),
         }
         for row in tasks
     ]

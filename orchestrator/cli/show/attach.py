@@ -26,7 +26,6 @@ if TYPE_CHECKING:
 
 LOOK = 1.0  # seconds between two looks at the tasks without an event
 STOP_PATIENCE = 60.0  # seconds beyond the grace period that a stop may take
-GONE = frozenset({"complete", "failed"})
 
 
 class Exits:

@@ -7,23 +7,23 @@ that broke off may be opened again.
 
 from __future__ import annotations
 
-from orchestrator.cli.show import times
 from orchestrator.cli.show.table import printable
-from specs.states import BROKEN, FINAL, TaskState
+from specs.kit.amounts import elapsed
+from specs.states import BROKEN, FINAL, UNPLACED, TaskState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+REMOVED = "removed"  # what the stream says of a task whose record is gone
 # A task only moves forward in this list; a stream that was opened again may lag behind.
-ORDER = (*TaskState, "removed")
-RANK = {state: place for place, state in enumerate(ORDER)}
+RANK: dict[str, int] = {state: place for place, state in enumerate((*TaskState, REMOVED))}
+WAITING = frozenset({*UNPLACED, TaskState.PREPARED})
 # States a task passes through in moments: shown in the tree, not worth a line of text.
-PASSING = frozenset({"new", "pending", "assigned", "preparing", "prepared", "starting"})
-WAITING = frozenset({"new", "pending", "prepared"})
+PASSING = WAITING | {TaskState.ASSIGNED, TaskState.PREPARING, TaskState.STARTING}
 BAD = BROKEN
-ENDED = FINAL | {"removed"}
+ENDED = FINAL | {REMOVED}
 SHOWN = 5  # names in one line
 BUILD_TAIL = 10  # lines of build output kept for the failure paragraph
 
@@ -38,16 +38,31 @@ class TaskLine:
         self.state = "new"
         self.ready = False
         self.message = ""
+        self.reason = ""  # the part of the message that says why; the same at every try
+        self.health = ""
+        self.doing = ""
+        self.stopping = False
+        self.restarting = False
+        self.retries = False
         self.told = ""  # the last plain line about it
+        self.crashed = False  # that line told of a crash
+
+    def take(self, line: Mapping[str, Any]) -> None:
+        """Take over what a line says."""
+        self.node = str(line.get("node") or self.node)
+        self.state = str(line.get("state") or "")
+        self.ready = bool(line.get("ready"))
+        self.message = printable(str(line.get("message") or ""))
+        self.reason = printable(str(line.get("reason") or ""))
+        self.health = str(line.get("health") or "none")
+        self.doing = str(line.get("doing") or "")
+        self.stopping = bool(line.get("stopping"))
+        self.restarting = bool(line.get("restarting"))
+        self.retries = bool(line.get("retries"))
 
     def text(self) -> str:
         """Return the controller's phrase for it, or the bare state."""
         return self.message or self.state
-
-    @property
-    def reason(self) -> str:
-        """Return what it waits for, without the state in front."""
-        return self.message.removeprefix(self.state).removeprefix(": ")
 
 
 class ServiceLine:
@@ -82,7 +97,7 @@ class Board:
         self.warned: list[str] = []
         self.end: dict[str, Any] | None = None
         self._told = ""
-        self._reasons: set[str] = set()
+        self._reasons: set[tuple[str, str, str]] = set()
         self.removing = what == "down"  # else what becomes of ended tasks is no news
         self.ending = what in ("down", "stop")  # what still runs is no news then
 
@@ -153,42 +168,38 @@ class Board:
         state = str(line.get("state") or "")
         if RANK.get(state, 99) < RANK.get(task.state, 0):
             return []
-        task.node = str(line.get("node") or task.node)
-        task.state = state
-        task.ready = bool(line.get("ready"))
-        task.message = printable(str(line.get("message") or ""))
+        task.take(line)
         if fresh and task.state in ENDED:
             return []  # how it ended is old news
         if task.state in PASSING:
             return self._passing(task)
-        if task.message == "stopping" or self._expected(task):
+        if (task.stopping and task.state not in ENDED) or self._expected(task):
             return []
         where = f" on {task.node}" if task.node else ""
         text = f"{task.name}{where}: {task.text()}"
         if text == task.told:
             return []
-        task.told = text
+        task.told, task.crashed = text, task.restarting
         return [text]
 
     def _expected(self, task: TaskLine) -> bool:
         """Say whether this is what anybody would expect, so that a line of it is noise."""
-        if task.state == "removed":
+        if task.state == REMOVED:
             return not self.removing
-        if task.state != "running":
+        if task.state != TaskState.RUNNING:
             return False
         # A crash is one line, not three: that it waits and starts again follows from it.
-        crashed = "restarting: " in task.told
-        return self.ending or "again in" in task.message or (crashed and task.text() == "running")
+        plain = task.ready and task.health == "none" and not task.restarting
+        return self.ending or (task.crashed and plain)
 
     def _passing(self, task: TaskLine) -> list[str]:
         """Tell why tasks wait, once for all replicas; steps that take moments are no news."""
-        slow = task.state in WAITING or "image" in task.reason or "again in" in task.reason
-        text = f"{task.service}: {task.text()}"
-        told = text.partition("; trying again in ")[0]  # each try waits longer: no news
+        slow = task.state in WAITING or task.doing == "image" or task.retries
+        told = (task.service, task.state, task.reason)  # each try waits longer: no news
         if not task.reason or not slow or told in self._reasons:
             return []
         self._reasons.add(told)
-        return [text]
+        return [f"{task.service}: {task.text()}"]
 
     def _build(self, line: Mapping[str, Any]) -> list[str]:
         name = str(line.get("service") or "")
@@ -226,7 +237,7 @@ def unfinished(board: Board) -> list[str]:
     shown = {}
     for task in board.tasks.values():
         moving = task.state not in ENDED and (board.ending or not task.ready)
-        if moving or (task.message == "stopping" and task.state not in ENDED):
+        if moving or (task.stopping and task.state not in ENDED):
             where = f" on {task.node}" if task.node else ""
             shown[task.name] = f"{task.name}{where} ({task.text()})"
     return [shown[name] for name in sorted(shown)]
@@ -238,7 +249,7 @@ def still(board: Board, seconds: float) -> str:
     if not names:
         return ""
     more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{board.stack}: after {times.elapsed(seconds)} still {', '.join(names[:SHOWN])}{more}"
+    return f"{board.stack}: after {elapsed(seconds)} still {', '.join(names[:SHOWN])}{more}"
 
 
 def failure(board: Board, *, command: str = "corral") -> str:
@@ -283,4 +294,4 @@ def success(board: Board, seconds: float) -> str:
     running, wanted = board.counts
     count = f", {running}/{wanted} replicas" if wanted else ""
     text = message or f"{board.what} done{count}"
-    return f"{board.stack}: {text} ({times.elapsed(seconds)})"
+    return f"{board.stack}: {text} ({elapsed(seconds)})"

@@ -14,8 +14,8 @@ from rich.console import Console, Group
 from rich.live import Live
 from rich.text import Text
 
-from orchestrator.cli.show import times
 from orchestrator.cli.show.board import BAD, ENDED
+from specs.kit.amounts import elapsed
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,7 +69,7 @@ class Tree:
         head.append(f"{board.what} " if board.what else "", style="bold")
         head.append(f"{running}/{wanted} " if wanted else "", style="cyan")
         head.append(board.state, style="dim")
-        head.append(f"  {times.elapsed(seconds)}", style="dim")
+        head.append(f"  {elapsed(seconds)}", style="dim")
         rows = [head]
         width = max((len(name) for name in board.services), default=0)
         # The tree must fit: a taller one would scroll, and rich would draw it twice.

@@ -11,7 +11,7 @@ import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
-from orchestrator.control.planning.placement import node_of_client
+from orchestrator.control.mirror.node_view import node_of_client
 from orchestrator.errors import Invalid, RequestError, Unavailable
 from specs.api import Progress
 from specs.wire import BuildImage, ResolveImage

@@ -54,12 +54,6 @@ class Dependencies:
         """Return services so that each comes after what it depends on."""
         return tuple(name for level in self.generations for name in level)
 
-    def dependents(self, service: str) -> tuple[str, ...]:
-        """Return the services that depend on this one directly."""
-        if service not in self.graph:
-            return ()
-        return tuple(sorted(self.graph.successors(service)))
-
     def all_dependents(self, services: Iterable[str]) -> set[str]:
         """Return every service that depends on one of these, directly or not."""
         import networkx as nx  # noqa: PLC0415 - see the module docstring
@@ -84,13 +78,6 @@ class Dependencies:
         """Say whether all that depends on the service is gone: the reverse order of stopping."""
         # Indirect ones too: a completed one-off in between is gone already and holds nobody.
         return all(gone(name) for name in self.all_dependents([service]))
-
-    def chain(self, blocked: str, root: str) -> list[str]:
-        """Return the way from a blocked service down to the one it waits for."""
-        import networkx as nx  # noqa: PLC0415 - see the module docstring
-
-        path: list[str] = nx.shortest_path(self.graph, root, blocked)
-        return list(reversed(path))
 
 
 class _Held:

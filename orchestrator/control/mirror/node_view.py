@@ -66,3 +66,13 @@ def node_view(
         failures=failures or {},
         use=use or NodeUse(),
     )
+
+
+def node_of_client(nodes: Mapping[str, Node], boot_id: str) -> str | None:
+    """Return the id of the node with that boot id; of the only node where none was told."""
+    for node in nodes.values():
+        if boot_id and node.facts.boot_id == boot_id:
+            return node.id
+    if not boot_id and len(nodes) == 1:
+        return next(iter(nodes))
+    return None

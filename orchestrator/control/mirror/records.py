@@ -108,7 +108,7 @@ class Kind:
 
 STACKS = Kind("stacks", keys.STACKS, Stack, lambda r: keys.stack(r.name))
 RELEASES = Kind("releases", keys.RELEASES, Release, lambda r: keys.release(r.stack, r.number))
-PARTS = Kind("parts", keys.PARTS, StackSpec, lambda _: "")  # keyed by hash, see Draft.part
+PARTS = Kind("parts", keys.PARTS, StackSpec, lambda _: "")  # keyed by hash, see Draft.put_key
 TASKS = Kind("tasks", keys.TASKS, Task, lambda r: keys.task(r.stack, r.id))
 NODES = Kind("nodes", keys.NODES, Node, lambda r: keys.node(r.id))
 NETWORKS = Kind("networks", keys.NETWORKS, NetworkRecord, lambda r: keys.network(r.id))

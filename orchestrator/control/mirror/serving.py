@@ -73,6 +73,21 @@ def global_nodes(cluster: Mirror, service: ServiceSpec, used: Collection[str | N
     }
 
 
+def global_slots(cluster: Mirror, service: ServiceSpec, tasks: Collection[Task]) -> dict[int, str]:
+    """Return slot -> node for a global service: nodes keep the slot their task has."""
+    eligible = global_nodes(cluster, service, {task.node for task in tasks})
+    slots: dict[int, str] = {}
+    placed: set[str] = set()
+    for task in sorted(tasks, key=lambda t: (t.created_at, t.id)):
+        if task.node in eligible and task.node not in placed and task.slot not in slots:
+            slots[task.slot] = task.node
+            placed.add(task.node)
+    free = (number for number in range(1, len(eligible) * 2 + 2 + max(slots, default=0)))
+    for node in sorted(eligible - placed):
+        slots[next(number for number in free if number not in slots)] = node
+    return slots
+
+
 def _belongs(cluster: Mirror, service: ServiceSpec, node: Node, *, has_task: bool) -> bool:
     view = node_view(cluster, node)
     if view.availability == "drain":

@@ -10,12 +10,13 @@ one pass at a time, gives any out.
 
 from __future__ import annotations
 
-from collections import defaultdict
 from dataclasses import dataclass
+from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
 from socket import inet_aton
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import (
     LEASES,
     NETWORKS,
@@ -25,6 +26,7 @@ from orchestrator.control.mirror.records import (
     NetworkRecord,
     Vip,
 )
+from orchestrator.control.mirror.released import newest_spec
 from orchestrator.keys.identity import node_network
 from orchestrator.store import keys
 
@@ -32,6 +34,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from orchestrator.control.mirror.draft import Draft
+    from specs.stack import NetworkSpec
 
 POOL_SIZES = (20, 22, 24, 26)  # tried in this order: smaller ones once the range fills up
 BLOCK = 26
@@ -75,15 +78,37 @@ class Addresses:
         self._draft = draft
         self._held: dict[str, set[int]] = {}
         self._leases: dict[str, dict[str, Lease]] = {}
-        self._fixed: dict[str, set[int]] = defaultdict(set)
+        self._fixed: dict[str, set[int]] = {}
 
-    def reserve_fixed(self, network: str, address: str) -> None:
-        """Keep a fixed address of a service from being given to others."""
-        self._fixed[network].add(int(IPv4Address(address)))
+    def fixed(self, network: str) -> set[int]:
+        """Return the addresses services ask for by number: nobody else gets those."""
+        found = self._fixed.get(network)
+        if found is None:
+            found = self._fixed[network] = {
+                int(IPv4Address(address))
+                for stack, wanted, address in self._asked_for
+                if (record := network_behind(networks_ready(self._draft), stack, wanted))
+                is not None
+                and record.id == network
+            }
+        return found
 
     def is_fixed(self, network: str, address: str) -> bool:
         """Say whether a service asked for this very address."""
-        return int(IPv4Address(address)) in self._fixed[network]
+        return int(IPv4Address(address)) in self.fixed(network)
+
+    @cached_property
+    def _asked_for(self) -> list[tuple[str, NetworkSpec, str]]:
+        """Return (stack, network, address) for every fixed address of a newest release."""
+        found = []
+        for stack in self._draft.cluster.stacks.values():
+            spec = newest_spec(self._draft.cluster, stack)
+            for service in spec.services.values() if spec is not None else ():
+                for attachment in service.task.networks:
+                    wanted = spec.networks.get(attachment.network) if spec is not None else None
+                    if attachment.ipv4_address is not None and wanted is not None:
+                        found.append((stack.name, wanted, attachment.ipv4_address))
+        return found
 
     def held(self, network: str) -> set[int]:
         """Return every address of the network that somebody holds or that rests."""
@@ -133,7 +158,7 @@ class Addresses:
 
     def _give(self, network: NetworkRecord, node: str) -> Given:
         pool = IPv4Network(network.pool)
-        avoid = self.held(network.id) | self._fixed[network.id] | _unusable(pool)
+        avoid = self.held(network.id) | self.fixed(network.id) | _unusable(pool)
         # A /32 of another node inside our block would carry the traffic there.
         foreign = avoid | {
             int(IPv4Address(cidr.removesuffix("/32")))

@@ -13,7 +13,7 @@ from specs.stack import Condition
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.control.planning.services import ServiceState
+    from orchestrator.control.planning.service_state import ServiceState
     from scheduler.replicas import Replica
     from specs.stack import Dependency, ServiceSpec
 

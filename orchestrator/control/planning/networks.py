@@ -1,6 +1,7 @@
 """Networks and VIPs a stack needs: made when a release deploys, retired when unused.
 
-Called by services.py on every pass of a deploying stack; repeating it is harmless.
+``stacks`` has networks made on every pass of a deploying stack, ``services`` its VIPs;
+repeating both is harmless.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.network_names import name_holder, network_behind
 from orchestrator.control.mirror.records import (
     LEASES,
     NETWORKS,
@@ -17,6 +19,7 @@ from orchestrator.control.mirror.records import (
     Resting,
 )
 from orchestrator.control.planning.addresses import cut_pool, networks_ready
+from orchestrator.control.planning.passes import earliest
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
@@ -56,12 +59,13 @@ def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
         "key": key,
         "retired": False,
     }
+    other = name_holder(networks_ready(pass_.draft), stack, wanted.name)
+    if found is None and other is not None:
+        return (
+            f"network {wanted.name} belongs to stack {other.stack}; "
+            "declare it external or give it another name"
+        )
     if found is not None:
-        if found.stack != stack:
-            return (
-                f"network {wanted.name} belongs to stack {found.stack}; "
-                "declare it external or give it another name"
-            )
         changed = found.model_copy(update=settings)
         if changed != found:
             pass_.draft.put(NETWORKS, changed)
@@ -84,20 +88,14 @@ def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
 
 
 def find_network(pass_: Pass, stack: str, wanted: NetworkSpec) -> NetworkRecord | None:
-    """Return the record behind a network of a spec."""
-    best: NetworkRecord | None = None
-    for network in networks_ready(pass_.draft):
-        if network.name != wanted.name:
-            continue
-        if wanted.external:
-            if not network.retired:
-                return network
-        elif network.stack != stack:
-            if not network.retired:
-                best = best or network
-        elif network.subnets == wanted.subnets and (best is None or best.stack != stack):
-            best = network
-    return best
+    """Return the record behind a network of a spec, this pass's changes included."""
+    return network_behind(networks_ready(pass_.draft), stack, wanted)
+
+
+def network_of(pass_: Pass, effective: Effective, key: str) -> NetworkRecord | None:
+    """Return the record behind a network key of the service's file."""
+    wanted = effective.spec.networks.get(key)
+    return find_network(pass_, effective.stack, wanted) if wanted is not None else None
 
 
 def _pool(pass_: Pass, wanted: NetworkSpec) -> tuple[str, str]:
@@ -128,8 +126,7 @@ def ensure_vips(pass_: Pass, effective: Effective) -> str:
     if effective.service.endpoint_mode != "vip" or effective.task.network_mode != "overlay":
         return ""
     for attachment in effective.task.networks:
-        spec = effective.spec.networks.get(attachment.network)
-        network = find_network(pass_, effective.stack, spec) if spec is not None else None
+        network = network_of(pass_, effective, attachment.network)
         if network is None:
             continue
         given = pass_.addresses.for_service(network, effective.stack, effective.service.name)
@@ -157,20 +154,24 @@ def retire_networks(pass_: Pass, stack: str, keep: set[str]) -> None:
             pass_.draft.put(NETWORKS, network.model_copy(update={"retired": True}))
 
 
-def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> None:
-    """Free addresses that rested and that every node concerned let go; then drop empty networks."""
+def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> float | None:
+    """Free addresses that rested and that every node concerned let go; then drop empty networks.
+
+    Return when to look again.
+    """
+    due: float | None = None
     for network_id, resting in list(pass_.cluster.resting.items()):
         nodes = [n for n in interested.get(network_id, ()) if pass_.node_status(n) == "ready"]
         for address, record in list(resting.items()):
             until = pass_.observed.resting_since.get((network_id, address), pass_.now) + REST
             # A fixed address has one owner, which waits for it: nodes' word is enough.
             if pass_.now < until and not pass_.addresses.is_fixed(network_id, address):
-                pass_.look_again(until)
+                due = earliest(due, until)
                 continue
             version = pass_.cluster.version(RESTING.key_of(record))
             if all(pass_.observed.acknowledged.get(n, 0) >= version for n in nodes):
                 pass_.draft.delete(RESTING, record)
-                pass_.look_again(pass_.now)  # what it kept from going may go now
+                due = pass_.now  # what it kept from going may go now
     for network in list(pass_.cluster.networks.values()):
         if not network.retired or pass_.cluster.resting.get(network.id):
             continue
@@ -179,3 +180,4 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> None:
         pass_.draft.delete(NETWORKS, network)
         for lease in pass_.cluster.leases.get(network.id, {}).values():
             pass_.draft.delete(LEASES, lease)
+    return due

@@ -18,6 +18,11 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.addresses import Addresses
 
 
+def earliest(*times: float | None) -> float | None:
+    """Return the first of these times; None stands for "only when something happens"."""
+    return min((time for time in times if time is not None), default=None)
+
+
 @dataclass
 class Pass:
     """One look at the cluster; everything decided in it goes into ``draft``."""
@@ -30,17 +35,11 @@ class Pass:
     now: float  # monotonic
     wall: float
     brake: bool = False  # too many nodes are down at once: nothing lost is replaced
-    wake: float | None = None  # when to look again even if nothing happens
     notes: list[tuple[str, str, str]] = field(default_factory=list)  # event kind, stack, message
 
     @property
     def cluster(self) -> Cluster:
         return self.draft.cluster
-
-    def look_again(self, at: float | None) -> None:
-        """Ask for another pass at that time at the latest."""
-        if at is not None:
-            self.wake = at if self.wake is None else min(self.wake, at)
 
     def new_id(self, prefix: str) -> str:
         """Return a fresh id."""

@@ -9,10 +9,18 @@ from __future__ import annotations
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.node_view import node_view
+from orchestrator.control.mirror.node_view import node_of_client, node_view
+from orchestrator.control.mirror.ports import (
+    fixed_host_ports,
+    free_port,
+    held_host_ports,
+    numbers_taken,
+    published,
+)
 from orchestrator.control.mirror.records import VOLUMES, Volume
-from orchestrator.control.mirror.released import newest_spec
-from orchestrator.control.planning.networks import find_network
+from orchestrator.control.mirror.released import task_spec
+from orchestrator.control.mirror.serving import global_slots
+from orchestrator.control.planning.networks import network_of
 from orchestrator.store import keys
 from scheduler.place import place
 from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
@@ -24,11 +32,10 @@ if TYPE_CHECKING:
     from specs.task import Task
 
 FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
-FREE_PORTS = range(30000, 32768)  # for host ports the file leaves open
 
 
-def place_pending(pass_: Pass, waiting: list[Task], pinned: dict[str, str]) -> None:
-    """Assign what can be assigned; ``pinned`` maps tasks of global services to their node."""
+def place_pending(pass_: Pass, waiting: list[Task]) -> None:
+    """Assign what can be assigned."""
     if not waiting:
         return
     view = fleet(pass_)
@@ -40,13 +47,17 @@ def place_pending(pass_: Pass, waiting: list[Task], pinned: dict[str, str]) -> N
         for other in pass_.draft.tasks(stack).values():
             if other.node is not None and other.state not in FINAL:
                 slots[(stack, other.service, other.slot)].append(other)
+    places: dict[str, dict[int, str]] = {}  # of global services
     for task in waiting:
         effective = pass_.specs.of(task.stack, task.release, task.service)
         if effective is None:
             continue
         found[task.id] = effective
         slot = slots.get((task.stack, task.service, task.slot), [])
-        pending.append(_pending(pass_, task, effective, pinned.get(task.id), slot))
+        if effective.service.mode == "global" and effective.key not in places:
+            places[effective.key] = _places(pass_, effective)
+        node = places.get(effective.key, {}).get(task.slot)
+        pending.append(_pending(pass_, task, effective, node, slot))
     result = place(view, pending, seed=0)
     for task in waiting:
         node = result.assigned.get(task.id)
@@ -54,6 +65,13 @@ def place_pending(pass_: Pass, waiting: list[Task], pinned: dict[str, str]) -> N
             _wait(pass_, task, result.refused.get(task.id, "its release is not there"))
         else:
             _assign(pass_, task, found[task.id], node, view)
+
+
+def _places(pass_: Pass, effective: Effective) -> dict[int, str]:
+    """Return slot -> node of a global service: each of its tasks belongs to one node."""
+    name = effective.service.name
+    tasks = [t for t in pass_.draft.tasks(effective.stack).values() if t.service == name]
+    return global_slots(pass_.cluster, effective.service, tasks)
 
 
 def _wait(pass_: Pass, task: Task, reason: str) -> None:
@@ -67,8 +85,7 @@ def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Flee
     addresses: dict[str, str] = {}
     if effective.task.network_mode == "overlay":
         for attachment in effective.task.networks:
-            spec = effective.spec.networks.get(attachment.network)
-            network = find_network(pass_, task.stack, spec) if spec is not None else None
+            network = network_of(pass_, effective, attachment.network)
             if network is None:
                 _wait(pass_, task, f"network {attachment.network} is not there yet")
                 return
@@ -87,16 +104,11 @@ def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Flee
 
 def _host_ports(effective: Effective, node: NodeView) -> dict[str, int]:
     chosen: dict[str, int] = {}
-    taken = {p.port for p in node.use.ports} | {
-        int(text.partition("/")[0]) for text in node.listening
-    }
+    taken = numbers_taken(node.use.ports, node.listening)
     for port in effective.task.ports:
         if port.mode != "host":
             continue
-        number = port.published
-        if number is None:
-            number = next(p for p in FREE_PORTS if p not in taken)
-            taken.add(number)
+        number = port.published if port.published is not None else free_port(taken)
         chosen[f"{port.target}/{port.protocol}"] = number
     return chosen
 
@@ -149,17 +161,6 @@ def client_node(pass_: Pass, effective: Effective) -> str | None:
     return node_of_client(pass_.cluster.nodes, effective.client.boot_id)
 
 
-def node_of_client(nodes: object, boot_id: str) -> str | None:
-    """Return the id of the node with that boot id; of the only node where none was told."""
-    assert isinstance(nodes, dict)
-    for node in nodes.values():
-        if boot_id and node.facts.boot_id == boot_id:
-            return str(node.id)
-    if not boot_id and len(nodes) == 1:
-        return str(next(iter(nodes)))
-    return None
-
-
 def _pending(
     pass_: Pass, task: Task, effective: Effective, pinned: str | None, slot: list[Task]
 ) -> Pending:
@@ -178,11 +179,7 @@ def _pending(
         constraints=service.placement.constraints,
         preferences=service.placement.preferences,
         max_per_node=service.placement.max_replicas_per_node,
-        ports=tuple(
-            HostPort(p.published, p.protocol, p.host_ip or "")
-            for p in effective.task.ports
-            if p.mode == "host" and p.published
-        ),
+        ports=fixed_host_ports(effective.task),
         homes=homes(pass_, effective, task.slot),
         image=effective.task.image_digest,
         node=pinned,
@@ -223,9 +220,9 @@ def fleet(pass_: Pass) -> Fleet:
         if task.desired in (Desired.PREPARED, Desired.RUNNING):
             services[node][f"{task.stack}/{task.service}"] += 1
             hashes[node][task.spec_hash] += 1
-        for name, number in task.host_ports.items():
-            ports[node].add(HostPort(number, name.partition("/")[2]))
-    ingress = _ingress_ports(pass_)
+        if task.host_ports:
+            ports[node].update(held_host_ports(task_spec(pass_.cluster, task), task.host_ports))
+    ingress = {port for _, _, port in published(pass_.cluster)}
     nodes = {}
     for node_id, record in pass_.cluster.nodes.items():
         nodes[node_id] = node_view(
@@ -242,17 +239,3 @@ def fleet(pass_: Pass) -> Fleet:
             ),
         )
     return Fleet(nodes)
-
-
-def _ingress_ports(pass_: Pass) -> set[HostPort]:
-    """Return the ports every node accepts for published services."""
-    found = set()
-    for stack in pass_.cluster.stacks.values():
-        spec = newest_spec(pass_.cluster, stack)
-        if spec is None or stack.desired != "up":
-            continue
-        for service in spec.services.values():
-            for port in service.task.ports:
-                if port.mode == "ingress" and port.published:
-                    found.add(HostPort(port.published, port.protocol, port.host_ip or ""))
-    return found

@@ -1,44 +1,32 @@
 """A release's life after its images are known: deploying, then deployed, failed, rolled back.
 
 ``target`` says what a stack is steered to, ``judge`` moves the release on after its
-services were planned, ``why`` finds the task that explains a failure. Preparing images
-is prepare.py's; making a release is deploying.py's.
+services were planned, ``find_cause`` finds what makes it impossible. Making a release and
+having its images prepared is ``orchestrator.control.deploy``'s.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import STACKS
 from orchestrator.control.mirror.released import finish, spec_of
 from orchestrator.control.planning.gates import failed_for_good
-from orchestrator.control.planning.services import ReleaseTarget, ServiceState
-from specs.states import FINAL, Desired, Health, ReleaseState, TaskState
+from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
+from orchestrator.control.telling.causes import Cause, explain_newest, explain_task
+from orchestrator.control.telling.words import words_of
+from specs.states import FINAL, ReleaseState, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
-    from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.planning.passes import Pass
     from specs.api import Release, Stack
     from specs.stack import StackSpec
-    from specs.task import Task
 
 CRASHES = 10  # restarts of a first start that was never ready: about a minute of back-off
 ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
-
-
-@dataclass(frozen=True, slots=True)
-class Cause:
-    """Why a release failed, for people."""
-
-    message: str
-    service: str = ""
-    task: str = ""
-    exit_code: int | None = None
-    log_tail: tuple[str, ...] = ()
 
 
 def target(pass_: Pass, stack: Stack) -> ReleaseTarget | None:
@@ -62,25 +50,28 @@ def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> Release
 
 def judge(
     pass_: Pass, stack: Stack, target: ReleaseTarget, states: Mapping[str, ServiceState]
-) -> None:
-    """Move the release on: deployed when all is as wanted, failed when that cannot come."""
+) -> float | None:
+    """Move the release on: deployed when all is as wanted, failed when that cannot come.
+
+    Return when to look again.
+    """
     release = target.release
     if release.state is not ReleaseState.DEPLOYING:
-        return
+        return None
     for name in dependencies_of(target.spec).order:
         state = states[name]
         if state.moves.state == "failed":
             _rollout_failed(pass_, stack, release, state)
-            return
+            return None
     cause = find_cause(pass_, target, states)
     if cause is not None:
         fail(pass_, release, cause.message)
-        return
+        return None
     settled = sum(state.settled for state in states.values())
     wanted = sum(len(state.wanted.slots) for state in states.values())
     if settled == wanted and _quiet(pass_, stack, target, states):
         _deployed(pass_, stack, release)
-        return
+        return None
     since = pass_.observed.settled(stack.name, release.number, settled)
     until = since + target.spec.deadline
     if pass_.now >= until:
@@ -91,8 +82,8 @@ def judge(
             _roll_back(pass_, stack, release, text)
         else:
             fail(pass_, release, text)
-        return
-    pass_.look_again(until)
+        return None
+    return until
 
 
 def _quiet(
@@ -213,43 +204,6 @@ def worst(pass_: Pass, stack: str, state: ServiceState) -> Cause | None:
     return explain_newest(pass_.cluster, [t for t in tasks if t is not None and t.stack == stack])
 
 
-def explain_newest(cluster: Cluster, tasks: Iterable[Task]) -> Cause | None:
-    """Return what the newest failed task says, or the newest one that has something to say."""
-    found = sorted(
-        (t for t in tasks if t.status.reason or t.status.log_tail or t.state in FINAL),
-        key=lambda t: (t.state in (TaskState.FAILED, TaskState.REJECTED), t.created_at, t.id),
-    )
-    return explain_task(cluster, found[-1], "") if found else None
-
-
-def explain_task(cluster: Cluster, task: Task | None, verdict: str) -> Cause:
-    """Return one sentence on a task that failed, with its exit code and last log lines."""
-    if task is None:
-        return Cause("a task failed")
-    run = task.status.run
-    code = run.exit_code if run is not None else None
-    node = cluster.nodes.get(task.node or "")
-    where = f" on {node.name}" if node is not None and len(cluster.nodes) > 1 else ""
-    parts = []
-    if task.state is TaskState.REJECTED:
-        parts.append(f"could not be prepared{where}")
-    elif code is not None:
-        parts.append(f"exited with code {code}{where}")
-    else:
-        parts.append(f"{task.state.value}{where}")
-    reason = task.status.reason or (run.reason if run is not None else "")
-    if reason and f"code {code}" not in reason:
-        parts.append(reason)
-    if task.status.health is Health.UNHEALTHY and task.status.health_output.strip():
-        parts.append(f"its check said: {task.status.health_output.strip().splitlines()[-1][:200]}")
-    if verdict:
-        parts.append(verdict)
-    text = f"{task.service}: {task.name} {parts[0]}"
-    if len(parts) > 1:
-        text += f" ({'; '.join(parts[1:])})"
-    return Cause(text, task.service, task.id, code, task.status.log_tail)
-
-
 def stuck(pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState]) -> str:
     """Return who the release waits for, in one line."""
     parts = []
@@ -261,16 +215,9 @@ def stuck(pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState]
             parts.append(f"{name} waits for {state.waits_for}")
             continue
         waiting = [pass_.draft.task(t.id) for t in state.replicas if t.live and not t.ready]
-        words = sorted({_words(t) for t in waiting if t is not None})
+        words = sorted({words_of(pass_.cluster, t).text for t in waiting if t is not None})
         parts.append(
             f"{name} has {state.settled} of {len(state.wanted.slots)} ready"
             + (f" ({'; '.join(words[:3])})" if words else "")
         )
     return "; ".join(parts[:5]) or "tasks of an earlier release are still there"
-
-
-def _words(task: Task) -> str:
-    reason = task.pending_reason or task.status.ready_reason or task.status.reason
-    if task.desired is Desired.PREPARED and task.state is TaskState.PREPARED:
-        reason = reason or "waits for its turn"
-    return f"{task.state.value}: {reason}" if reason else task.state.value

@@ -8,19 +8,20 @@ Joins records and observations into ``scheduler`` terms, asks ``reconcile`` and
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
-from orchestrator.control.mirror.serving import global_nodes, is_ready, serving, wanted_count
+from orchestrator.control.mirror.serving import global_slots, is_ready, serving, wanted_count
 from orchestrator.control.planning import gates, stopping
 from orchestrator.control.planning.networks import ensure_vips
+from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import homes
-from scheduler.reconcile import SlotPlan, WantedService, reconcile
+from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
+from scheduler.reconcile import WantedService, reconcile
 from scheduler.replicas import Replica
-from scheduler.rollout import Moves, advance
-from specs.stack import Condition, StackSpec, task_name
+from scheduler.rollout import advance
+from specs.stack import Condition, task_name
 from specs.states import FINAL, Desired, TaskState
 from specs.task import Task, TaskStatus
 
@@ -30,37 +31,10 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
     from scheduler.reconcile import CreateTask
-    from specs.api import Release, Stack
+    from specs.api import Stack
 
 
-@dataclass(slots=True)
-class ServiceState:
-    """One service after planning: what releases.py judges and progress shows."""
-
-    name: str
-    effective: Effective
-    wanted: WantedService
-    replicas: list[Replica]
-    plan: SlotPlan = field(default_factory=SlotPlan)
-    moves: Moves = field(default_factory=Moves)
-    waits_for: str = ""  # the dependency it waits for, for people
-    networks: str = ""  # why its addresses cannot be given
-    must_end: bool = False  # others wait for it to complete: running is not enough
-    settled: int = 0  # wanted slots whose current task serves, or completed
-
-
-@dataclass(slots=True)
-class ReleaseTarget:
-    """What a stack is steered to: a release, and whether its rollout may move."""
-
-    release: Release
-    spec: StackSpec
-    rollback: bool = False
-
-
-def plan_services(
-    pass_: Pass, stack: Stack, target: ReleaseTarget, pinned: dict[str, str]
-) -> dict[str, ServiceState]:
+def plan_services(pass_: Pass, stack: Stack, target: ReleaseTarget) -> dict[str, ServiceState]:
     """Plan every service of the target in dependency order."""
     tasks: dict[str, list[Task]] = defaultdict(list)
     for task in pass_.draft.tasks(stack.name).values():
@@ -69,7 +43,7 @@ def plan_services(
     graph = dependencies_of(target.spec)
     for name in graph.order:
         effective = pass_.specs.under(target.release, target.spec, name)
-        states[name] = _plan_service(pass_, stack, effective, tasks[name], states, target, pinned)
+        states[name] = _plan_service(pass_, stack, effective, tasks[name], states, target)
     for name, found in tasks.items():
         if name not in target.spec.services:
             for task in found:
@@ -84,7 +58,6 @@ def _plan_service(
     tasks: list[Task],
     states: Mapping[str, ServiceState],
     target: ReleaseTarget,
-    pinned: dict[str, str],
 ) -> ServiceState:
     wanted = _wanted(pass_, stack, effective, tasks)
     name = effective.service.name
@@ -115,21 +88,14 @@ def _plan_service(
         updating=_updating(pass_, stack, name, target),
         now=pass_.now,
     )
-    pass_.look_again(state.plan.wake)
-    pass_.look_again(state.moves.wake)
     stopped = {stop.task for stop in (*state.plan.stop, *state.moves.stop)}
     by_id = {task.id: task for task in tasks}
     for task_id in stopped:
         stopping.begin(pass_, by_id[task_id])
     for create in (*state.plan.create, *state.moves.create):
-        task = create_task(pass_, effective, create, gate=gate, waits_for=state.waits_for)
-        if create.node is not None:
-            pinned[task.id] = create.node
+        create_task(pass_, effective, create, gate=gate, waits_for=state.waits_for)
     _start(pass_, effective, tasks, wanted, blocked=state.waits_for)
     _trim(pass_, tasks, wanted)
-    for task in tasks:
-        if wanted.nodes.get(task.slot) and task.node is None:
-            pinned[task.id] = wanted.nodes[task.slot]
     return state
 
 
@@ -189,33 +155,13 @@ def _wanted(pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task]) 
     service = effective.service
     nodes: dict[int, str] = {}
     if service.mode == "global":
-        nodes = global_slots(pass_, effective, tasks)
+        nodes = global_slots(pass_.cluster, service, tasks)
         slots = dict.fromkeys(nodes, effective.hash)
     else:
         slots = dict.fromkeys(
             range(1, wanted_count(pass_.cluster, stack, service, tasks) + 1), effective.hash
         )
     return WantedService(slots, service.task.restart, nodes, effective.exclusive)
-
-
-def global_slots(pass_: Pass, effective: Effective, tasks: list[Task]) -> dict[int, str]:
-    """Return slot -> node for a global service: nodes keep the slot their task has."""
-    used = {
-        task.node
-        for task in pass_.cluster.by_stack.get(effective.stack, {}).values()
-        if task.service == effective.service.name
-    }
-    eligible = global_nodes(pass_.cluster, effective.service, used)
-    slots: dict[int, str] = {}
-    placed: set[str] = set()
-    for task in sorted(tasks, key=lambda t: (t.created_at, t.id)):
-        if task.node in eligible and task.node not in placed and task.slot not in slots:
-            slots[task.slot] = task.node
-            placed.add(task.node)
-    free = (number for number in range(1, len(eligible) * 2 + 2 + max(slots, default=0)))
-    for node in sorted(eligible - placed):
-        slots[next(number for number in free if number not in slots)] = node
-    return slots
 
 
 def create_task(
@@ -305,11 +251,13 @@ def _trim(pass_: Pass, tasks: list[Task], wanted: WantedService) -> None:
         stopping.trim(pass_, found, wanted=slot in wanted.slots)
 
 
-def plan_frozen(pass_: Pass, stack: Stack) -> None:
+def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     """Keep a stack as it is while no release may move it: replace what is lost, no more.
 
     So it is after a release failed half way, and while the next one prepares its images.
+    Return when to look again.
     """
+    due: float | None = None
     tasks: dict[str, list[Task]] = defaultdict(list)
     for task in pass_.draft.tasks(stack.name).values():
         tasks[task.service].append(task)
@@ -327,7 +275,7 @@ def plan_frozen(pass_: Pass, stack: Stack) -> None:
         )
         replicas = [replica(pass_, task, kept.get(task.slot)) for task in found]
         plan = reconcile(wanted, replicas, pass_.now)
-        pass_.look_again(plan.wake)
+        due = earliest(due, plan.wake)
         by_id = {task.id: task for task in found}
         for stop in plan.stop:
             stopping.begin(pass_, by_id[stop.task])
@@ -338,6 +286,7 @@ def plan_frozen(pass_: Pass, stack: Stack) -> None:
         admitted_slots = {t.slot for t in found if t.desired is Desired.RUNNING}
         started = [t for t in found if t.slot in admitted_slots]
         _start(pass_, next(iter(kept.values())), started, wanted)
+    return due
 
 
 def _slots_as_they_are(pass_: Pass, tasks: list[Task]) -> dict[int, Effective]:

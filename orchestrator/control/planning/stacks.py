@@ -9,8 +9,8 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.released import newest_spec
 from orchestrator.control.planning import networks, reaper, releases, removal, stopping
+from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import place_pending
 from orchestrator.control.planning.services import plan_frozen, plan_services
 from specs.states import FINAL, ReleaseState, TaskState
@@ -31,8 +31,6 @@ AFTER_MISTAKE = 5.0
 def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float | None]:
     """Decide for these stacks; return for each when it must be looked at again."""
     due: dict[str, float | None] = {}
-    pinned: dict[str, str] = {}
-    _reserve_fixed(pass_)
     names = sorted(stacks)
     leaving = {
         n
@@ -43,53 +41,53 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float |
     }
     interested = out.interested(leaving)
     for name in names:
-        pass_.wake = None
         stack = pass_.cluster.stacks.get(name)
+        again: float | None = None
         try:
             if stack is not None:
-                _look_at(pass_, stack, pinned)
+                again = _look_at(pass_, stack)
             else:
                 _strays(pass_, name)
         except Exception:
             # A mistake of ours about one stack must not stop the care for all others; what was
             # decided so far is valid by itself, and the stack is looked at again.
             log.exception("planning failed", extra={"stack": name})
-            pass_.look_again(pass_.now + AFTER_MISTAKE)
+            again = pass_.now + AFTER_MISTAKE
         for task in list(pass_.draft.tasks(name).values()):
-            stopping.advance(pass_, task, interested)
-        due[name] = pass_.wake
+            again = earliest(again, stopping.advance(pass_, task, interested))
+        due[name] = again
     waiting = [
         task
         for name in names
         for task in pass_.draft.tasks(name).values()
         if task.live and task.state in (TaskState.NEW, TaskState.PENDING)
     ]
-    place_pending(pass_, waiting, pinned)
+    place_pending(pass_, waiting)
     return due
 
 
-def _look_at(pass_: Pass, stack: Stack, pinned: dict[str, str]) -> None:
+def _look_at(pass_: Pass, stack: Stack) -> float | None:
+    """Decide for one stack; return when to look again."""
     _orphans(pass_, stack.name)
     match stack.desired:
         case "removed":
             removal.plan_removal(pass_, stack)
-            return
+            return None
         case "stopped":
             removal.plan_stop(pass_, stack)
-            return
+            return None
         case "up":
             pass
     target = releases.target(pass_, stack)
     if target is None:
-        plan_frozen(pass_, stack)
-        return
+        return plan_frozen(pass_, stack)
     if target.release.state is ReleaseState.DEPLOYING:
         problem = networks.ensure_networks(pass_, stack.name, target.spec)
         if problem:
             releases.fail(pass_, target.release, problem)
-            return
-    states = plan_services(pass_, stack, target, pinned)
-    releases.judge(pass_, stack, target, states)
+            return None
+    states = plan_services(pass_, stack, target)
+    due = releases.judge(pass_, stack, target, states)
     if target.release.state is ReleaseState.DEPLOYED:
         networks.drop_vips(pass_, stack.name, set(target.spec.services))
         keep = {
@@ -99,6 +97,7 @@ def _look_at(pass_: Pass, stack: Stack, pinned: dict[str, str]) -> None:
         }
         networks.retire_networks(pass_, stack.name, keep)
     reaper.trim_releases(pass_, stack)
+    return earliest(due, *(state.due for state in states.values()))
 
 
 def _orphans(pass_: Pass, stack: str) -> None:
@@ -119,23 +118,12 @@ def _strays(pass_: Pass, stack: str) -> None:
         stopping.begin(pass_, task, graceful=False)
 
 
-def _reserve_fixed(pass_: Pass) -> None:
-    """Keep fixed addresses of all stacks from being given to other tasks."""
-    for stack in pass_.cluster.stacks.values():
-        spec = newest_spec(pass_.cluster, stack)
-        for service in spec.services.values() if spec is not None else ():
-            for attachment in service.task.networks:
-                if attachment.ipv4_address is None or spec is None:
-                    continue
-                wanted = spec.networks.get(attachment.network)
-                found = networks.find_network(pass_, stack.name, wanted) if wanted else None
-                if found is not None:
-                    pass_.addresses.reserve_fixed(found.id, attachment.ipv4_address)
+def look_over(pass_: Pass, out: Outgoing) -> float | None:
+    """Decide what belongs to no stack: addresses that rested, leases and contents unused.
 
-
-def look_over(pass_: Pass, out: Outgoing) -> None:
-    """Decide what belongs to no stack: addresses that rested, leases and contents unused."""
-    pass_.wake = None
-    _reserve_fixed(pass_)
-    networks.rest_over(pass_, out.interested(n for n, r in pass_.cluster.resting.items() if r))
+    Return when to look again.
+    """
+    resting = [network for network, found in pass_.cluster.resting.items() if found]
+    due = networks.rest_over(pass_, out.interested(resting))
     reaper.sweep(pass_)
+    return due

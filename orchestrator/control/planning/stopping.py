@@ -48,13 +48,16 @@ def begin(
     pass_.draft.put_task(going if grace is None else going.with_grace(grace))
 
 
-def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> None:
-    """Stop a withdrawn task once every ready node that knew its endpoints let go of them."""
+def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> float | None:
+    """Stop a withdrawn task once every ready node that knew its endpoints let go of them.
+
+    Return when to look again.
+    """
     if not task.leaving or task.desired not in (Desired.PREPARED, Desired.RUNNING):
-        return
+        return None
     mark = pass_.observed.mark(task.id)
     if mark.leaving_since is None:
-        return  # written in this very pass
+        return None  # written in this very pass
     nodes: set[str] = set().union(*(interested.get(n, set()) for n in task.addresses))
     late = sorted(
         n
@@ -64,8 +67,7 @@ def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> None
     )
     until = mark.leaving_since + ACK_LIMIT
     if late and pass_.now < until and task.state not in FINAL:
-        pass_.look_again(until)
-        return
+        return until
     if late and task.state not in FINAL:
         names = ", ".join(pass_.cluster.nodes[n].name for n in late if n in pass_.cluster.nodes)
         pass_.notes.append(
@@ -79,6 +81,7 @@ def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> None
             )
         )
     pass_.draft.put_task(task.with_desired(Desired.REMOVED))
+    return None
 
 
 def trim(pass_: Pass, tasks: list[Task], *, wanted: bool) -> None:

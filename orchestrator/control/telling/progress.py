@@ -11,11 +11,13 @@ import asyncio
 from collections import deque
 from typing import TYPE_CHECKING
 
-from orchestrator.control.planning.releases import explain_newest
-from orchestrator.control.telling.words import failed_tasks, service_counts, status_text
+from orchestrator.control.mirror.node_view import node_status
+from orchestrator.control.mirror.serving import is_ready
+from orchestrator.control.telling.causes import explain_newest
+from orchestrator.control.telling.words import failed_tasks, service_counts, words_of
 from orchestrator.errors import NotFound
 from specs.api import Event, Progress
-from specs.states import FINAL, ReleaseState
+from specs.states import FINAL, OVER, ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
@@ -27,15 +29,6 @@ if TYPE_CHECKING:
 
 REMEMBERED = 100  # stacks removed lately
 QUEUED = 1000  # lines a reader may be behind
-
-ENDED = frozenset(
-    {
-        ReleaseState.DEPLOYED,
-        ReleaseState.FAILED,
-        ReleaseState.SUPERSEDED,
-        ReleaseState.ROLLED_BACK,
-    }
-)
 
 
 class Feed:
@@ -133,7 +126,7 @@ class _Story:
         self._clock = clock
         self._stack = stack
         self._release = release  # None: the stack's removal or stop is followed
-        self._tasks: dict[str, tuple[str, bool, str]] = {}
+        self._tasks: dict[str, Progress] = {}
         self._names: dict[str, Task] = {}
         self._services: dict[str, tuple[int, int]] = {}
         self._state = ""
@@ -148,7 +141,7 @@ class _Story:
         yield from self._task_news()
         yield from self._service_news()
         if release is not None:
-            if release.state in ENDED:
+            if release.state in OVER:
                 yield self._end(release)
         else:
             yield from self._gone_news()
@@ -162,28 +155,20 @@ class _Story:
                 "task", service=task.service, task=task_id, name=task.name, state="removed"
             )
         for task in sorted(tasks.values(), key=lambda t: (t.service, t.slot, t.created_at)):
-            node = self._cluster.nodes.get(task.node or "")
-            text = status_text(self._cluster, task, self._clock.wall(), times=False)
-            told = (task.state.value, task.status.ready, text)
+            line = self._line("task", **task_line(self._cluster, task))
+            told = line.model_copy(update={"time": 0.0})
             if self._tasks.get(task.id) == told:
                 continue
             self._tasks[task.id] = told
             self._names[task.id] = task
-            yield self._line(
-                "task",
-                service=task.service,
-                task=task.id,
-                name=task.name,
-                node=node.name if node is not None else "",
-                state=task.state.value,
-                ready=task.status.ready,
-                message=text,
-            )
+            yield line
 
     def _service_news(self) -> Iterator[Progress]:
-        if self._release is None:
+        stack = self._cluster.stacks.get(self._stack)
+        if self._release is None or stack is None:
             return
-        for service, (running, wanted) in service_counts(self._cluster, self._stack).items():
+        tasks = self._cluster.by_stack.get(self._stack, {}).values()
+        for service, (running, wanted) in service_counts(self._cluster, stack, tasks).items():
             if self._services.get(service) != (running, wanted):
                 self._services[service] = (running, wanted)
                 yield self._line("service", service=service, running=running, wanted=wanted)
@@ -191,9 +176,8 @@ class _Story:
     def _end(self, release: Release) -> Progress:
         if release.state is ReleaseState.DEPLOYED:
             return self._line("end", state=release.state.value, ok=True)
-        cause = explain_newest(
-            self._cluster, failed_tasks(self._cluster, self._stack, release.number)
-        )
+        tasks = self._cluster.by_stack.get(self._stack, {}).values()
+        cause = explain_newest(self._cluster, failed_tasks(tasks, release.number))
         superseded = release.state is ReleaseState.SUPERSEDED
         hint = ""
         if cause is not None and cause.task and not superseded:
@@ -222,7 +206,11 @@ class _Story:
             return
         tasks = self._cluster.by_stack.get(self._stack, {}).values()
         left = [t for t in tasks if stack.desired == "removed" or t.state not in FINAL]
-        silent: set[str] = {t.node for t in left if t.node is not None and not self._hears(t.node)}
+        silent = {
+            node
+            for node in {t.node for t in left}
+            if node is not None and node_status(self._cluster, node) == "down"
+        }
         for node in sorted(silent - self._warned):
             self._warned.add(node)
             record = self._cluster.nodes.get(node)
@@ -235,11 +223,28 @@ class _Story:
         if all(t.node in silent for t in left) and (left or stack.desired == "stopped"):
             yield self._line("end", state=stack.desired, ok=True)
 
-    def _hears(self, node: str) -> bool:
-        condition = self._cluster.conditions.get(node)
-        return condition is not None and condition.status != "down"
-
     def _line(self, kind: str, **fields: object) -> Progress:
         return Progress.model_validate(
             {"kind": kind, "time": self._clock.wall(), "stack": self._stack, **fields}
         )
+
+
+def task_line(cluster: Cluster, task: Task) -> dict[str, object]:
+    """Return the fields of a line that says how a task is."""
+    words = words_of(cluster, task)
+    node = cluster.nodes.get(task.node or "")
+    return {
+        "service": task.service,
+        "task": task.id,
+        "name": task.name,
+        "node": node.name if node is not None else "",
+        "state": task.state.value,
+        "ready": is_ready(cluster, task),
+        "message": words.text,
+        "reason": words.reason,
+        "health": task.status.health.value,
+        "doing": task.status.doing,
+        "stopping": words.stopping,
+        "restarting": words.restarting,
+        "retries": task.status.retry_in > 0 and not words.restarting,
+    }

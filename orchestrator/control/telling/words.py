@@ -1,92 +1,111 @@
-"""Records in words and numbers for people, pure functions of the mirror.
+"""How a task, a service, a stack is, in words: the only place where they are chosen.
 
-progress.py calls these, and ``orchestrator.api.rows`` where the whole cluster is needed
-to say how a task is.
+``ps`` (orchestrator.api.rows), the progress of ``up``, the reason of a release that is
+stuck and the command line all show these. What a program acts on is never cut out of the
+words: it has fields of its own. Pure functions of the mirror.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from specs.api import (
-    ProblemRow,
-    Release,
-    ReleaseRow,
-)
-from specs.states import FINAL, Desired, Health, TaskState
+from orchestrator.control.mirror.node_view import node_status
+from orchestrator.control.mirror.released import newest_spec, spec_of
+from orchestrator.control.mirror.serving import is_leaving, serving, wanted_count
+from specs.api import ProblemRow, Release, ReleaseRow
+from specs.kit.amounts import span
+from specs.states import FINAL, Health, ReleaseState, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from orchestrator.contracts import Mirror
-    from orchestrator.control.mirror.cluster import Cluster
     from specs.api import Stack
-    from specs.stack import ServiceSpec, StackSpec
+    from specs.stack import ServiceSpec
     from specs.task import Run, Task
 
-
-def ago(seconds: float) -> str:
-    """Return a span of time for people: ``8 s``, ``2 min``, ``3 h``, ``12 days``."""
-    seconds = max(0.0, seconds)
-    if seconds < 60:
-        return f"{int(seconds)} s"
-    if seconds < 3600:
-        return f"{int(seconds // 60)} min"
-    if seconds < 48 * 3600:
-        return f"{int(seconds // 3600)} h"
-    return f"{int(seconds // 86400)} days"
+_ENDED = {
+    TaskState.COMPLETE: "completed",
+    TaskState.FAILED: "failed",
+    TaskState.SHUTDOWN: "stopped",
+    TaskState.REJECTED: "rejected",
+    TaskState.ORPHANED: "lost with its node",
+}
 
 
-def status_text(cluster: Cluster, task: Task, now: float, *, times: bool = True) -> str:
-    """Return one phrase on how the task is: ``running 2 min (healthy)``."""
+@dataclass(frozen=True, slots=True)
+class TaskWords:
+    """How a task is: a phrase for people, and what programs need to know of it."""
+
+    text: str  # running 2 min (healthy)
+    reason: str = ""  # the part of it that says why
+    stopping: bool = False  # it was asked to go and has not gone yet
+    restarting: bool = False  # its run ended and the next one comes
+    node_status: str = "ready"  # unknown, down: what was heard last of it may be old
+
+
+def words_of(cluster: Mirror, task: Task, now: float | None = None) -> TaskWords:
+    """Return how the task is; without ``now`` no spans of time are told, which grow by themselves.
+
+    What ended has ended wherever its node is; a silent node comes before what it said last.
+    """
+    status = node_status(cluster, task.node)
     if task.state in FINAL:
-        return _ended_text(task, now, times=times)
-    if unheard := unheard_text(cluster, task):
-        return unheard
-    if task.leaving or task.desired in (Desired.SHUTDOWN, Desired.REMOVED):
-        return "stopping"
+        return TaskWords(_ended_text(task, now), task.status.reason, node_status=status)
+    stopping = is_leaving(task)
+    if status != "ready":
+        text = _unheard_text(cluster, task, status)
+        return TaskWords(text, stopping=stopping, node_status=status)
+    if stopping:
+        return TaskWords("stopping", stopping=True)
     if task.state is TaskState.RUNNING:
-        return _running_text(task, now, times=times)
-    word = "pending" if task.state is TaskState.NEW else task.state.value
+        return _running(task, now)
     reason = task.pending_reason or task.status.reason
-    return f"{word}: {reason}" if reason else word
+    # That a new task has not been looked at yet is not worth a word of its own.
+    word = "pending" if task.state is TaskState.NEW else task.state.value
+    if not reason:
+        return TaskWords(word)
+    again = task.status.retry_in
+    return TaskWords(
+        f"{word}: {reason}" + (f"; trying again in {again:g} s" if again else ""), reason
+    )
 
 
-def unheard_text(cluster: Mirror, task: Task) -> str:
-    """Return how a task is whose node does not answer, "" where that is not so."""
-    condition = cluster.conditions.get(task.node or "")
-    if task.state in FINAL or condition is None or condition.status == "ready":
-        return ""
-    node = cluster.nodes[task.node or ""].name
-    reason = condition.reason or f"node {node} does not answer"
-    text = f"{condition.status}: {reason if node in reason else f'node {node}: {reason}'}"
+def _unheard_text(cluster: Mirror, task: Task, status: str) -> str:
+    node = cluster.nodes.get(task.node or "")
+    if node is None:
+        return f"{status}: its node is not in the cluster any more"
+    condition = cluster.conditions.get(node.id)
+    reason = (condition.reason if condition else "") or f"node {node.name} does not answer"
+    text = f"{status}: {reason if node.name in reason else f'node {node.name}: {reason}'}"
     tied = _tied(cluster, task)
     return f"{text}; waits for it because {tied} is there" if tied else text
 
 
-def is_ready(cluster: Mirror, task: Task) -> bool:
-    """Say whether the task gets traffic: what a dead node said last does not count."""
-    condition = cluster.conditions.get(task.node or "")
-    return task.status.ready and (condition is None or condition.status != "down")
-
-
-def _running_text(task: Task, now: float, *, times: bool) -> str:
-    run = task.status.run
+def _running(task: Task, now: float | None) -> TaskWords:
+    status, run = task.status, task.status.run
     if run is not None and run.finished_at is not None:
-        words = f"restarting: {exit_words(run)}"
-        count = task.status.restarts
-        return f"{words}, {count} restart{'s' if count != 1 else ''}" if count else words
+        count = status.restarts
+        times = f", {count} restart{'s' if count != 1 else ''}" if count else ""
+        reason = exit_words(run)
+        return TaskWords(f"restarting: {reason}{times}", reason, restarting=True)
     text = "running"
-    if times and run is not None and run.started_at is not None:
-        text += f" {ago(now - run.started_at)}"
-    health = task.status.health
-    if health is not Health.NONE:
-        text += f" ({health.value if health is not Health.STARTING else 'health: starting'})"
-    elif not task.status.ready and task.status.ready_reason:
-        text += f" (not ready: {task.status.ready_reason})"
-    return text
+    if now is not None and run is not None and run.started_at is not None:
+        text += f" {span(now - run.started_at)}"
+    health = "" if status.health is Health.NONE else status.health.value
+    if status.health is Health.STARTING:
+        health = "health: starting"
+    reason = ""
+    if not status.ready and status.health is not Health.STARTING:
+        # An agent's reason may be the very word of the check.
+        reason = "" if status.ready_reason == health else status.ready_reason
+    notes = [note for note in (health, f"not ready: {reason}" if reason else "") if note]
+    return TaskWords(text + (f" ({', '.join(notes)})" if notes else ""), reason)
 
 
 def exit_words(run: Run) -> str:
-    """Return how a run ended, for people."""
+    """Return how a run ended."""
     if run.oom:
         return "killed because it used more memory than its limit"
     if run.exit_code is None:
@@ -94,32 +113,26 @@ def exit_words(run: Run) -> str:
     return f"exit code {run.exit_code}"
 
 
-def _ended_text(task: Task, now: float, *, times: bool) -> str:
-    run = task.status.run
-    word = {
-        TaskState.COMPLETE: "completed",
-        TaskState.FAILED: "failed",
-        TaskState.SHUTDOWN: "stopped",
-        TaskState.REJECTED: "rejected",
-        TaskState.ORPHANED: "lost with its node",
-    }[task.state]
-    if task.state is TaskState.REJECTED:
-        return f"{word}: {task.status.reason}" if task.status.reason else word
-    if run is not None:
-        word += (
-            f": {exit_words(run)}" if task.state is TaskState.FAILED else f" ({exit_words(run)})"
-        )
-        if times and run.finished_at is not None:
-            word += f", {ago(now - run.finished_at)} ago"
-    elif task.status.reason:
-        word += f": {task.status.reason}"
-    return word
+def _ended_text(task: Task, now: float | None) -> str:
+    run, reason = task.status.run, task.status.reason
+    text = _ENDED[task.state]
+    if run is None or task.state is TaskState.REJECTED:
+        return f"{text}: {reason}" if reason else text
+    if task.state is TaskState.FAILED:
+        text += f": {exit_words(run)}"
+        # What ended the run is told; what the restart policy made of it comes behind.
+        verdict = reason.removeprefix(run.reason).removeprefix("; ")
+        text += f"; {verdict}" if run.reason and verdict and verdict != reason else ""
+    else:
+        text += f" ({exit_words(run)})"
+    if now is not None and run.finished_at is not None:
+        text += f", {span(now - run.finished_at)} ago"
+    return text
 
 
 def _tied(cluster: Mirror, task: Task) -> str:
     """Return what ties the task to its node: a volume's name, or ""."""
-    release = cluster.releases.get((task.stack, task.release))
-    spec = cluster.parts.get(release.spec) if release is not None else None
+    spec = spec_of(cluster, cluster.releases.get((task.stack, task.release)))
     service = spec.services.get(task.service) if spec is not None else None
     if spec is None or service is None:
         return ""
@@ -130,54 +143,42 @@ def _tied(cluster: Mirror, task: Task) -> str:
     return ""
 
 
-def _spec(cluster: Cluster, stack: Stack) -> StackSpec | None:
-    for number in (stack.release, stack.running):
-        release = cluster.releases.get((stack.name, number))
-        if release is not None:
-            return cluster.parts.get(release.spec)
-    return None
-
-
-def wanted_count(cluster: Cluster, stack: Stack, service: ServiceSpec) -> int:
-    """Return how many tasks a service should have now."""
-    if stack.desired != "up":
-        return 0
-    if service.mode == "global":
-        return sum(
-            1
-            for node in cluster.nodes.values()
-            if node.availability != "drain" and not node.removing
-        )
-    return stack.overrides.get(service.name, service.replicas)
-
-
-def _good(cluster: Cluster, task: Task) -> bool:
-    return (task.live and is_ready(cluster, task)) or (
-        task.state is TaskState.COMPLETE and task.desired is Desired.RUNNING
-    )
-
-
-def service_counts(cluster: Cluster, name: str) -> dict[str, tuple[int, int]]:
-    """Return service -> (slots that serve or completed, wanted) of a stack."""
-    stack = cluster.stacks.get(name)
-    spec = _spec(cluster, stack) if stack is not None else None
-    if stack is None or spec is None:
-        return {}
-    slots: dict[str, set[int]] = {service: set() for service in spec.services}
-    for task in cluster.by_stack.get(name, {}).values():
-        if task.service in slots and _good(cluster, task):
-            slots[task.service].add(task.slot)
+def service_counts(
+    cluster: Mirror, stack: Stack, tasks: Iterable[Task]
+) -> dict[str, tuple[int, int]]:
+    """Return service -> (slots that serve, wanted while the stack is up)."""
+    spec = newest_spec(cluster, stack)
+    services: Mapping[str, ServiceSpec] = spec.services if spec is not None else {}
+    found: dict[str, list[Task]] = {name: [] for name in services}
+    for task in tasks:
+        if task.service in found:
+            found[task.service].append(task)
     return {
-        service: (len(found), wanted_count(cluster, stack, spec.services[service]))
-        for service, found in sorted(slots.items())
+        name: (serving(cluster, mine), wanted_count(cluster, stack, services[name], mine))
+        for name, mine in sorted(found.items())
     }
 
 
-def failed_tasks(cluster: Cluster, stack: str, release: int) -> list[Task]:
-    """Return tasks of a release that say something about its failure."""
+def stack_status(stack: Stack, release: Release | None, *, complete: bool) -> str:
+    """Return one word: how the stack is, or what is being done with it."""
+    if stack.desired == "removed":
+        return "removing"
+    if stack.desired == "stopped":
+        return "stopped"
+    if release is None:
+        return "unknown"
+    match release.state:
+        case ReleaseState.PENDING | ReleaseState.DEPLOYING | ReleaseState.FAILED:
+            return release.state.value
+        case _:
+            return "running" if complete else "degraded"
+
+
+def failed_tasks(tasks: Iterable[Task], release: int) -> list[Task]:
+    """Return those tasks of a release that say something about its failure."""
     return [
         t
-        for t in cluster.by_stack.get(stack, {}).values()
+        for t in tasks
         if t.release == release
         and (
             t.state in (TaskState.FAILED, TaskState.REJECTED)

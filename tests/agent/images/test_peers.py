@@ -128,6 +128,32 @@ async def test_an_image_comes_from_a_peer_whole(world, tmp_path):
     assert await got(asking, tmp_path) == LAYER
 
 
+async def test_a_connection_serves_until_the_certificate_changes(world, tmp_path, monkeypatch):
+    await world.node("n1")
+    asking = await world.node("n2", holds=False)
+    await world.meet()
+    callers = []
+    handle = module.web.StreamResponse.prepare
+
+    async def noted(self, request):
+        callers.append(request.transport.get_extra_info("peername"))
+        return await handle(self, request)
+
+    monkeypatch.setattr(module.web.StreamResponse, "prepare", noted)
+    for _ in range(3):
+        assert await got(asking, tmp_path) == LAYER
+    assert len(set(callers)) == 1, "a handshake for each request"
+    me = world.nodes["n2"][1]
+    request = (tmp_path / "n2" / "identity" / "request.pem").read_text()
+    renewed = me.model_copy(
+        update={"certificate": world.root.issue(request, "n2", now=time.time())}
+    )
+    assert renewed.certificate != me.certificate
+    await asking.meet(renewed, {"n1": world.nodes["n1"][2]})
+    assert await got(asking, tmp_path) == LAYER
+    assert len(set(callers)) == 2, "the old certificate is shown although there is a new one"
+
+
 async def test_half_an_image_is_not_offered(world, tmp_path):
     await world.node("n1", holds=False)
     world.nodes["n1"][3].put_blob(MANIFEST)  # its layers are still on the way

@@ -15,6 +15,7 @@ from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store import base as store
 from specs.api import Deploy
 from specs.kit import door
+from specs.node import NodeCondition
 from specs.problems import Position, Problem
 from specs.states import Desired, TaskState
 from specs.task import TaskStatus
@@ -45,6 +46,8 @@ async def test_a_socket_left_by_a_killed_controller_is_replaced(tmp_path):
 
 async def test_stacks_are_rows_with_counts(api):
     api.add_stack()
+    await api.add_node()
+    api.cluster.conditions["n1"] = NodeCondition(status="ready")
     await api.add_task("t1")
     await api.add_task("t2", slot=2, status=TaskStatus(state=TaskState.STARTING))
     await api.add_task("t3", service="migrate", status=TaskStatus(state=TaskState.COMPLETE))
@@ -90,6 +93,7 @@ async def test_what_is_being_done_with_a_stack_comes_first(api, changes, status)
 async def test_ps_lists_what_has_not_ended_and_with_all_everything(api):
     api.add_stack()
     await api.add_node()
+    api.cluster.conditions["n1"] = NodeCondition(status="ready")
     await api.add_task("t2", slot=2)
     await api.add_task("t1")
     await api.add_task("t0", slot=3, status=TaskStatus(state=TaskState.FAILED))
@@ -336,6 +340,7 @@ async def test_an_unknown_node_is_named_with_those_there_are(api):
 async def test_removing_a_node_waits_for_its_tasks_and_takes_corral_off_it(api):
     api.add_stack()
     await api.add_node()
+    api.cluster.conditions["n1"] = NodeCondition(status="ready")
     await api.add_task("t1")
     stream = asyncio.create_task(api.lines("/v1/nodes/node-n1", method="DELETE"))
     await asyncio.sleep(0.05)
@@ -382,6 +387,7 @@ async def test_the_openapi_document_describes_every_route_and_resolves(api):
 async def test_answers_match_the_document(api):
     api.add_stack()
     await api.add_node()
+    api.cluster.conditions["n1"] = NodeCondition(status="ready")
     await api.add_task("t1")
     _, document = await api.call("GET", "/v1/openapi.json")
     for path, url in [

@@ -31,6 +31,8 @@ MODEL = {
 
 
 def task(name, state, service="web", **more):
+    if "reason" in more:
+        more.setdefault("message", f"{state}: {more['reason']}")
     return {
         "kind": "task",
         "stack": "shop",
@@ -63,8 +65,8 @@ GOOD = [
     task("migrate-1", "complete", "migrate"),
     service("web", 0, 2),
     task("web-1", "assigned"),
-    task("web-1", "preparing", message="preparing: getting image busybox"),
-    task("web-1", "preparing", message="preparing: getting image busybox"),
+    task("web-1", "preparing", reason="getting image busybox", doing="image"),
+    task("web-1", "preparing", reason="getting image busybox", doing="image"),
     task("web-1", "starting"),
     task("web-1", "running"),
     service("web", 1, 2),
@@ -78,8 +80,8 @@ BAD = [
     {"kind": "release", "state": "deploying"},
     service("web", 0, 2),
     service("front", 0, 1),
-    task("web-1", "prepared", message="prepared: waiting for migrate"),
-    task("front-1", "pending", "front", message="pending: waiting for web"),
+    task("web-1", "prepared", reason="waiting for migrate"),
+    task("front-1", "pending", "front", reason="waiting for web"),
     task("migrate-1", "failed", "migrate", message="failed: exit code 1"),
     {
         "kind": "end",
@@ -266,7 +268,7 @@ def test_down_without_a_file(shop, corral):
             [
                 task("old-1", "failed"),
                 task("web-1", "running"),
-                task("web-1", "running", message="stopping"),
+                task("web-1", "running", message="stopping", stopping=True),
                 task("web-1", "shutdown", message="stopped (exit code 0)"),
                 task("web-1", "removed"),
                 task("old-1", "removed"),
@@ -327,7 +329,8 @@ def test_scale_that_is_stuck_says_what_it_waits_for(shop, corral, monkeypatch):
     from orchestrator.cli.commands import scale
 
     monkeypatch.setattr(scale, "STUCK", 0.2)
-    waiting = {**row("web-1", "pending"), "status": "pending: no node has 8 GiB free"}
+    reason = "no node has 8 GiB free"
+    waiting = {**row("web-1", "pending"), "status": f"pending: {reason}", "reason": reason}
     web = {"name": "web", "replicas": 1, "tasks": 1, "ready": 0}
     shop.on("GET", "/v1/stacks/shop/tasks", {"tasks": [waiting]})
     shop.on("GET", "/v1/stacks/shop", {"services": [web]})
@@ -617,7 +620,7 @@ def test_scale_down_is_done_when_the_surplus_has_ended(shop, corral):
         rows = [{**row(f"web-{i}", "running"), "node": "alpha"} for i in (1, 2)]
         if shop.asked("POST", ".*/scale"):
             looks.append(1)
-            rows[1]["status"] = "stopping"
+            rows[1] |= {"status": "stopping", "stopping": True}
             if len(looks) > 2:
                 rows[1] |= {"state": "shutdown", "status": "stopped"}
         return {"tasks": rows}
@@ -632,18 +635,20 @@ def test_scale_down_is_done_when_the_surplus_has_ended(shop, corral):
 
 def test_a_crash_is_one_line_and_each_longer_wait_none():
     board = boards.Board("shop", "release 1")
-    crash = task("web-1", "running", message="restarting: exit code 3, 1 restart")
+    words = "restarting: exit code 3, {}"
+    crash = task("web-1", "running", message=words.format("1 restart"), restarting=True)
     told = board.apply(crash)
     assert told == ["web-1 on alpha: restarting: exit code 3, 1 restart"]
-    waits = "running (not ready: exited with 3; starts again in 0.1 s)"
-    assert board.apply(task("web-1", "running", message=waits)) == []
+    assert board.apply(crash) == []
     assert board.apply(task("web-1", "running", message="running")) == []
-    again = task("web-1", "running", message="restarting: exit code 3, 2 restarts")
+    again = task("web-1", "running", message=words.format("2 restarts"), restarting=True)
     assert board.apply(again) == ["web-1 on alpha: restarting: exit code 3, 2 restarts"]
-    healthy = task("web-1", "running", message="running (healthy)")
+    healthy = task("web-1", "running", message="running (healthy)", health="healthy")
     assert board.apply(healthy) == ["web-1 on alpha: running (healthy)"]
+    why = {"reason": "getting image x: no route", "retries": True}
     text = "preparing: getting image x: no route; trying again in {} s"
-    lines = [board.apply(task("b-1", "preparing", "b", message=text.format(n))) for n in (1, 2, 4)]
+    tries = [task("b-1", "preparing", "b", message=text.format(n), **why) for n in (1, 2, 4)]
+    lines = [board.apply(line) for line in tries]
     assert [len(line) for line in lines] == [1, 0, 0]
 
 
@@ -664,7 +669,7 @@ def test_silence_is_explained_ever_more_rarely(shop, corral, monkeypatch):
         "/v1/stacks/shop/progress",
         Lines(
             [
-                task("web-1", "running", message="stopping"),
+                task("web-1", "running", message="stopping", stopping=True),
                 0.5,
                 task("web-1", "removed"),
                 {"kind": "end", "ok": True},
@@ -708,8 +713,8 @@ def test_the_tree_of_a_removal_shows_what_it_waits_for():
     from orchestrator.cli.show.live import Tree
 
     board = boards.Board("shop", "down")
-    board.apply(task("web-1", "running", message="stopping"))
-    board.apply(task("web-2", "running", message="stopping"))
+    board.apply(task("web-1", "running", message="stopping", stopping=True))
+    board.apply(task("web-2", "running", message="stopping", stopping=True))
     board.apply(task("web-2", "removed"))
     out = StringIO()
     tree = Tree(board, Console(file=out, force_terminal=True, width=80, height=24))

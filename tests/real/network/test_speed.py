@@ -1,9 +1,15 @@
-"""Figures that must not get worse; bounds are three times what an idle machine of ours takes."""
+"""Figures that must not get worse; bounds are three times what an idle machine of ours takes.
+
+They are CPU seconds, which hardly depend on what else the machine does; that nothing waits is
+held by a bound on the clock as well, wide enough for a busy machine.
+"""
 
 import ipaddress
 import socket
 import statistics
 import time
+from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -15,14 +21,29 @@ from tests.real.network.test_resolver import dns_query
 pytestmark = pytest.mark.real
 
 
+@contextmanager
+def within(seconds):
+    """Hold the block against the clock."""
+    begun = time.monotonic()
+    yield
+    assert time.monotonic() - begun < seconds
+
+
+def cpu_of(pid):
+    """CPU seconds of a process, to the nanosecond and not to the tick."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((one / "schedstat").read_text().split()[0]) for one in threads) / 1e9
+
+
 def test_fifty_attaches_and_detaches(single):
     for number in range(50):
         single.task(f"t{number}", "n1", ["net-a"], number=number + 1)
     single.host.call("apply", state=single.state("n1"))
     todo = [a.model_dump(mode="json") for _, a in single.tasks.values()]
 
-    attach = statistics.quantiles(single.host.call("attach", assignments=todo)["seconds"])[0]
-    detach = single.host.call("detach", tasks=list(single.tasks))["seconds"]
+    with within(10):
+        attach = statistics.quantiles(single.host.call("attach", assignments=todo)["seconds"])[0]
+        detach = single.host.call("detach", tasks=list(single.tasks))["seconds"]
 
     # The faster quarter: the machine has other things to do.
     print(f"attach {attach * 1000:.2f} ms, detach {detach / 50 * 1000:.2f} ms each")
@@ -53,14 +74,16 @@ def test_a_thousand_services(single):
             vip=str(first_vip + number),
             endpoints=endpoints,
         )
-    full = single.host.call("apply", state=single.state("n1"))["seconds"]
+    with within(20):
+        full = single.host.call("apply", state=single.state("n1"))["seconds"]
     again = single.host.call("apply", state=single.state("n1"))["seconds"]
     service = single.services["shop/s5/big"]
     changes = []
     for count in (9, 8, 7):
         fewer = service.model_copy(update={"endpoints": service.endpoints[:count]})
         single.services["shop/s5/big"] = fewer
-        changes.append(single.host.call("apply", state=single.state("n1"))["seconds"])
+        with within(5):
+            changes.append(single.host.call("apply", state=single.state("n1"))["seconds"])
 
     print(f"full {full:.3f} s, again {again:.3f} s, one changed {min(changes):.3f} s")
     assert full < 1.2
@@ -75,16 +98,17 @@ def test_resolver_throughput(single):
     single.service("web", "net-a", ["web"], vip=vip("net-a", 2))
     single.push()
     link = inside(single.netns("web"), lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
-    with link:
-        link.settimeout(1)
+    resolver = single.host.call("dns")["pid"]
+    with link, within(15):
+        link.settimeout(10)
         link.connect(("127.0.0.11", 53))
-        begun = time.perf_counter()
+        begun = time.thread_time() + cpu_of(resolver)
         for start in range(0, 6000, 50):
             for ident in range(start, start + 50):
                 link.send(dns_query("web", ident))
             for _ in range(50):
                 link.recv(512)
-        rate = 6000 / (time.perf_counter() - begun)
+        rate = 6000 / (time.thread_time() + cpu_of(resolver) - begun)
 
-    print(f"{rate:.0f} answers/s")
-    assert rate > 4000
+    print(f"{rate:.0f} answers per CPU second")
+    assert rate > 12000

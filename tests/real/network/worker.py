@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import resource
 import sys
 import time
 import traceback
@@ -37,19 +38,25 @@ def state(data):
     return Wanted(**found)
 
 
+def spent():
+    """CPU seconds of this process and of the programs it ran: what others do costs nothing."""
+    children = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return time.process_time() + children.ru_utime + children.ru_stime
+
+
 async def handle(network, request):  # noqa: PLR0911 - a table of commands
     match request["op"]:
         case "apply":
             wanted = state(request["state"])
-            begun = time.perf_counter()
+            begun = spent()
             await network.apply(wanted)
-            return {"seconds": time.perf_counter() - begun, "warnings": network.warnings}
+            return {"seconds": spent() - begun, "warnings": network.warnings}
         case "attach":
             seconds = []
             for data in request["assignments"]:
-                begun = time.perf_counter()
+                begun = spent()
                 found = await network.attach(Assignment.model_validate(data))
-                seconds.append(time.perf_counter() - begun)
+                seconds.append(spent() - begun)
             return {
                 "netns": str(found.netns),
                 "resolv_conf": found.resolv_conf,
@@ -57,11 +64,11 @@ async def handle(network, request):  # noqa: PLR0911 - a table of commands
                 "seconds": seconds,
             }
         case "detach":
-            begun = time.perf_counter()
+            begun = spent()
             async with asyncio.TaskGroup() as group:
                 for task in request["tasks"]:
                     group.create_task(network.detach(task))
-            return {"seconds": time.perf_counter() - begun}
+            return {"seconds": spent() - begun}
         case "adopt":
             await network.adopt(set(request["tasks"]))
         case "verify":

@@ -1,6 +1,7 @@
 """What the steps of one deploy share: the request, the draft, the problems found so far.
 
-deploying.py makes one for each request; contents.py and ports.py do their part with it.
+``commands`` makes one for each request; ``release``, ``contents`` and ``ports`` do their part
+with it. Problems are collected, so that a user hears of all of them at once.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @dataclass
-class Making:
+class Deployment:
     """What the steps of one deploy share."""
 
     cluster: Cluster

@@ -1,0 +1,38 @@
+"""Sizes and spans of time in words, the same in every message and table.
+
+The scheduler's reasons, the controller's rows and the command line write them; reading
+what people write is ``specs.units``.
+"""
+
+from __future__ import annotations
+
+_SPANS = (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 48 * 3600))
+
+
+def size(count: float) -> str:
+    """Return bytes in their largest unit: ``512 MiB``, ``1.5 GiB``, ``8 GiB``."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if count < 1024:
+            return _amount(count, unit)
+        count /= 1024
+    return _amount(count, "TiB")
+
+
+def _amount(count: float, unit: str) -> str:
+    return f"{count:.1f}".removesuffix(".0") + f" {unit}"
+
+
+def span(seconds: float) -> str:
+    """Return a span of time in its largest unit, rounded down: ``8 s``, ``2 min``, ``12 days``."""
+    whole = max(0, int(seconds))
+    for unit, length, limit in _SPANS:
+        if whole < limit:
+            return f"{whole // length} {unit}"
+    return f"{whole // 86400} days"
+
+
+def elapsed(seconds: float) -> str:
+    """Return how long something took that somebody waited for: ``4.1s``, ``2m05s``."""
+    if seconds < 60:
+        return f"{seconds:.1f}s"
+    return f"{int(seconds // 60)}m{int(seconds % 60):02d}s"
