@@ -19,8 +19,8 @@ from specs.compose.project.bind import bind
 from specs.compose.project.model import Project
 from specs.compose.reading import discovery
 from specs.compose.reading.files import STDIN, Files
-from specs.compose.reading.findings import Findings
 from specs.compose.reading.variables import PROJECT_NAME
+from specs.findings import Findings
 from specs.problems import Position, SpecError
 
 if TYPE_CHECKING:

@@ -45,7 +45,7 @@ class Node:
         self.base = base
         self.images = FakeImages(base / "images", known={"i": "sha256:" + "a" * 64})
         self.images.config = ImageConfig(digest="sha256:" + "a" * 64, command=("serve",))
-        self.volumes, self.network = FakeVolumes(), FakeNetwork()
+        self.volumes, self.network = FakeVolumes(base / "volumes"), FakeNetwork()
         self.containers = FakeContainers()
         self.probes: dict[str, list[int]] = {}
         self.probed: list[str] = []

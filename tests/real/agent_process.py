@@ -51,7 +51,8 @@ def main() -> int:
     sys.setswitchinterval(0.001)
     config = from_environment()
     images = DiskImages(config.state_dir / "images")
-    effects = Effects(images, FakeVolumes(), FakeNetwork(), NoPeers())
+    volumes = FakeVolumes(config.run_dir / "volumes")
+    effects = Effects(images, volumes, FakeNetwork(), NoPeers())
     asyncio.run(daemon.run(config, effects))
     return 0
 

@@ -1,10 +1,13 @@
 """From the canonical mapping to a stack: what is honoured, warned of, refused."""
 
+import json
+
 import pytest
 
+from specs.api import Deploy
 from specs.compile.stack import compile_stack
 from specs.compile.support import SUPPORT, KeyVerdict
-from specs.problems import SpecError
+from specs.problems import Position, SpecError
 from specs.stack import Condition
 
 
@@ -122,7 +125,7 @@ def test_problems_point_into_the_file():
     with pytest.raises(SpecError) as caught:
         compile_stack(
             {"services": {"a": {"image": "x", "pid": "host"}}},
-            {"services.a": "compose.yaml:2:3"},
+            {"services.a": Position("compose.yaml", 2, 3)},
             "shop",
         )
     assert str(caught.value.problems[0].position) == "compose.yaml:2:3"
@@ -152,3 +155,10 @@ def test_a_bind_from_beside_the_file_is_tied_to_its_machine():
     )
     assert [m.relative for m in spec.services["a"].task.mounts] == [True, False, False]
     assert all(m.create_host_path for m in spec.services["a"].task.mounts)
+
+
+def test_origins_arrive_as_positions():
+    sent = {"services.a": {"file": "a:b.yaml", "line": 2, "column": 3}}
+    deploy = Deploy.model_validate({"key": "k", "project": {}, "origins": sent})
+    assert deploy.origins == {"services.a": Position("a:b.yaml", 2, 3)}
+    assert json.loads(deploy.encode())["origins"] == sent

@@ -29,9 +29,9 @@ from specs.problems import Position
 if TYPE_CHECKING:
     from specs.compose.merging.scope import Scope
     from specs.compose.reading.files import Files
-    from specs.compose.reading.findings import Findings
     from specs.compose.reading.source import Document
     from specs.compose.reading.tree import SourceMark
+    from specs.findings import Findings
 
 
 class Pipeline:
