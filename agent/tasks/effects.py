@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from agent.network.plan import Wanted
+    from agent.network.wanted import Wanted
     from agent.vocabulary import Attachment, BoundMount, Exit, ImageConfig, Process
     from specs.stack import TaskSpec
     from specs.wire import (

@@ -12,7 +12,7 @@ import logging
 from typing import TYPE_CHECKING, NoReturn
 
 from agent.errors import Later
-from agent.network.plan import Wanted
+from agent.network.wanted import Wanted
 from specs.kit.backoff import Backoff
 from specs.wire import NodeSelf
 

@@ -21,7 +21,7 @@ from specs.wire import BuildEvent, BuildImage, ImageInfo, ResolvedImage, Resolve
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from agent.network.plan import Wanted
+    from agent.network.wanted import Wanted
     from specs.stack import Mount
     from specs.wire import Assignment, Content, NodeSelf, Peer
 
