@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.linux import disk
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from specs.wire import NodeSelf
@@ -35,7 +35,7 @@ class Identity:
         self._certificate = directory / "certificate.pem"
         self._authority = directory / "authority.pem"
 
-    async def request(self) -> str:
+    async def signing_request(self) -> str:
         """Return the signing request; the first call makes the key."""
         if not self._request.exists():
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
 from specs.base import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class NodeFacts(Model):
@@ -52,6 +55,16 @@ class Node(Model):
     def with_facts(self, facts: NodeFacts) -> Node:
         """Return the node with what its agent says of the machine now."""
         return self.model_copy(update={"facts": facts})
+
+    def with_labels(self, changes: Mapping[str, str | None]) -> Node:
+        """Return the node with these labels set; None takes one away."""
+        merged = {**self.labels, **changes}
+        kept = {key: value for key, value in merged.items() if value is not None}
+        return self.model_copy(update={"labels": kept})
+
+    def with_availability(self, availability: str) -> Node:
+        """Return the node open for tasks, closed for new ones, or being emptied."""
+        return self.model_copy(update={"availability": availability})
 
     def with_removing(self, *, removing: bool) -> Node:
         """Return the node on its way out of the cluster, or kept after all."""

@@ -60,6 +60,10 @@ class Stamp(Model):
     epoch: int
     generation: int = 0
 
+    def at(self, generation: int) -> Stamp:
+        """Return the stamp of the same controller's instructions number ``generation``."""
+        return self.model_copy(update={"generation": generation})
+
 
 class Hello(Model):
     """An agent's self-introduction. ``stamp`` None = belongs to no cluster yet."""
@@ -68,7 +72,7 @@ class Hello(Model):
     node: str = ""  # node id once joined
     stamp: Stamp | None = None
     facts: NodeFacts = NodeFacts()
-    request: str = ""  # certificate signing request (PEM) for the node's own key
+    signing_request: str = ""  # asks for a certificate (PEM) of the node's own key
 
 
 class TaskNetwork(Model):
@@ -101,6 +105,14 @@ class Assignment(Model):
     networks: tuple[TaskNetwork, ...] = ()
     host_ports: tuple[Port, ...] = ()  # mode: host ports of this task, published filled in
     volumes: dict[str, str] = Field(default_factory=dict)  # volume key -> real volume name
+
+    def with_desired(self, desired: Desired) -> Assignment:
+        """Return the same task, wanted otherwise."""
+        return self.model_copy(update={"desired": desired})
+
+    def with_restart(self, restart: int) -> Assignment:
+        """Return the same task after this many requests to restart it."""
+        return self.model_copy(update={"restart": restart})
 
 
 class Block(Model):
@@ -168,9 +180,13 @@ class NodeSelf(Model):
     name: str
     underlay: str = ""
     overlay: str = ""
-    certificate: str = ""  # the cluster's answer to Hello.request, and who signed it (PEM)
+    certificate: str = ""  # the answer to Hello.signing_request, and who signed it (PEM)
     authority: str = ""
     cluster_pool: str = "10.210.0.0/16"  # the range all networks' pools are cut from
+
+    def certified(self, certificate: str, authority: str) -> NodeSelf:
+        """Return the same place with the node's certificate; only the dispatcher has it."""
+        return self.model_copy(update={"certificate": certificate, "authority": authority})
 
 
 class Content(Model):

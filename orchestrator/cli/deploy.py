@@ -54,7 +54,7 @@ def body(
     args: argparse.Namespace,
     *,
     model: Mapping[str, Any],
-    origins: Mapping[str, str],
+    origins: Mapping[str, Mapping[str, Any]],
     contents: Mapping[str, str],
     directory: str = "",
 ) -> dict[str, Any]:

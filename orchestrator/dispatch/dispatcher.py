@@ -227,10 +227,10 @@ class Dispatcher:
                 self._clients.pop(node.id, None)
 
     def _certify(self, node_id: str, hello: Hello) -> Certified:
-        if self._authority is None or not hello.request:
+        if self._authority is None or not hello.signing_request:
             return Certified()
         try:
-            signed = self._authority.issue(hello.request, node_id, now=self._clock.wall())
+            signed = self._authority.issue(hello.signing_request, node_id, now=self._clock.wall())
         except ValueError as exc:
             log.warning("no certificate: %s", exc, extra={"node": node_id})
             return Certified()

@@ -122,7 +122,7 @@ class AgentSession:
         # The revision STRICTLY BEFORE the set: the set then contains at least that revision.
         revision = self._cluster.revision
         me, wanted = self._control.wanted(self._node.id)
-        me = me.model_copy(update=self._certified._asdict())
+        me = me.certified(*self._certified)
         if self._sent is None:
             await self._send(revision, me, wanted)
             return
@@ -148,7 +148,7 @@ class AgentSession:
         generation = self.generation + 1
         answer = await self._client.instruct(
             Instructions(
-                stamp=self._stamp.model_copy(update={"generation": generation}),
+                stamp=self._stamp.at(generation),
                 me=me,
                 base=base,
                 put=wanted if put is None else put,

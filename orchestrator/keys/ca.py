@@ -2,8 +2,8 @@
 
 Made at first start; its key lies in the store sealed by the vault, its certificate in the
 clear. A node asks with a signing request in its hello and gets a certificate in its
-instructions (session.py). The controller writes the names: subject and DNS name are the
-node's id, whatever the request says.
+instructions (dispatch/session.py). The controller writes the names: subject and DNS name are the
+node's id, whatever the signing request says.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class Authority:
         self._root = root
         self.pem = root.public_bytes(serialization.Encoding.PEM).decode()
 
-    def issue(self, request: str, node: str, *, now: float) -> str:
+    def issue(self, signing_request: str, node: str, *, now: float) -> str:
         """Return a certificate (PEM) for the node's key. Raises ValueError for a bad request."""
-        asked = x509.load_pem_x509_csr(request.encode())
+        asked = x509.load_pem_x509_csr(signing_request.encode())
         if not asked.is_signature_valid:
             raise ValueError("the signing request is not signed by its own key")
         begin = dt.datetime.fromtimestamp(now, dt.UTC) - BACKDATED

@@ -110,20 +110,15 @@ class Nodes:
         node_id = self.find(name).id
 
         def change(node: Node) -> Node:
-            merged = {**node.labels, **labels}
-            changes: dict[str, object] = {
-                "labels": {key: value for key, value in merged.items() if value is not None}
-            }
-            if availability is not None:
-                changes["availability"] = availability
-            return node.model_copy(update=changes)
+            labelled = node.with_labels(labels)
+            return labelled if availability is None else labelled.with_availability(availability)
 
         return await self._change(node_id, change)
 
     async def remove(self, name: str, *, force: bool) -> AsyncIterator[Progress]:
         """Empty the node, take corral off it, forget it. With ``force`` without asking it."""
         node = self.find(name)
-        await self._change(node.id, lambda n: n.model_copy(update={"removing": True}))
+        await self._change(node.id, lambda n: n.with_removing(removing=True))
         yield self._step(node, "draining")
         try:
             if not force:
@@ -132,7 +127,7 @@ class Nodes:
             await self._agents.leave(node.id)
         except RequestError as exc:
             if not force:
-                await self._change(node.id, lambda n: n.model_copy(update={"removing": False}))
+                await self._change(node.id, lambda n: n.with_removing(removing=False))
                 yield self._end(
                     node,
                     exc.detail,

@@ -1,12 +1,13 @@
 """In-memory images, volumes and network of a node; and the simplest real ones.
 
-The fakes pass ``tests/agent/seams/contract.py``, as the real parts do. ``PlainImages``
+The fakes pass ``tests/agent/contract.py``, as the real parts do. ``PlainImages``
 makes real root file systems of busybox for tests that run containers.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import os
 import shutil
 from dataclasses import dataclass, field
@@ -20,8 +21,9 @@ from specs.wire import BuildEvent, BuildImage, ImageInfo, ResolvedImage, Resolve
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from agent.network.plan import Wanted
-    from specs.wire import Assignment, Content
+    from agent.network.wanted import Wanted
+    from specs.stack import Mount
+    from specs.wire import Assignment, Content, NodeSelf, Peer
 
 _APPLETS = """
 sh ls cat echo sleep id ps kill true false env stat touch seq head dd yes printf test grep
@@ -105,11 +107,28 @@ class FakeImages:
     async def list(self) -> list[ImageInfo]:
         return [ImageInfo(digest=digest, names=(name,)) for name, digest in self.known.items()]
 
+    def close(self) -> None:
+        pass
+
+
+class NoPeers:
+    """A node that is alone."""
+
+    async def signing_request(self) -> str:
+        return ""
+
+    async def meet(self, me: NodeSelf, peers: Mapping[str, Peer]) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
+
 
 @dataclass
 class FakeVolumes:
-    """Volumes that are only remembered; ``broken`` is raised by prepare."""
+    """Volumes that are plain directories; ``broken`` is raised by prepare."""
 
+    base: Path
     prepared: dict[str, str] = field(default_factory=dict)  # task -> what it was given
     volumes: set[str] = field(default_factory=set)
     broken: Exception | None = None
@@ -124,29 +143,49 @@ class FakeVolumes:
     ) -> tuple[BoundMount, ...]:
         if self.broken is not None:
             raise self.broken
-        for reference in (*assignment.spec.secrets, *assignment.spec.configs):
+        references = (*assignment.spec.secrets, *assignment.spec.configs)
+        for reference in references:
             if reference.content not in contents:
                 raise Later(f"waits for the controller to send {reference.source}")
         self.prepared[assignment.id] = f"{owner[0]}:{owner[1]}"
         self.volumes.update(assignment.volumes.values())
-        mounts = []
-        for mount in assignment.spec.mounts:
-            if mount.type == "tmpfs":
-                mounts.append(BoundMount("tmpfs", mount.target, "tmpfs", ("nosuid", "nodev")))
-            elif mount.type == "bind":
-                if not os.path.exists(mount.source or ""):
-                    raise Refusal(f"bind source {mount.source} does not exist on this node")
-                mounts.append(BoundMount(mount.source or "", mount.target))
+        mounts = [self._mount(assignment, mount) for mount in assignment.spec.mounts]
+        for reference in references:
+            path = self._own(assignment.id) / reference.content
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(base64.b64decode(contents[reference.content].data))
+            mounts.append(BoundMount(str(path), reference.target))
         return tuple(mounts)
+
+    def _mount(self, assignment: Assignment, mount: Mount) -> BoundMount:
+        if mount.type == "tmpfs":
+            return BoundMount("tmpfs", mount.target, "tmpfs", ("nosuid", "nodev"))
+        if mount.type == "bind":
+            if not os.path.exists(mount.source or ""):
+                raise Refusal(f"bind source {mount.source} does not exist on this node")
+            return BoundMount(mount.source or "", mount.target)
+        name = assignment.volumes.get(mount.source or "")
+        place = self._named(name) if name else self._own(assignment.id) / mount.target.strip("/")
+        place.mkdir(parents=True, exist_ok=True)
+        return BoundMount(str(place), mount.target)
+
+    def _named(self, name: str) -> Path:
+        return self.base / "named" / name
+
+    def _own(self, task: str) -> Path:
+        return self.base / "tasks" / task
 
     async def release(self, task: str) -> None:
         self.prepared.pop(task, None)
+        shutil.rmtree(self._own(task), ignore_errors=True)
 
     async def adopt(self, tasks: set[str]) -> None:
-        self.prepared = {task: kept for task, kept in self.prepared.items() if task in tasks}
+        for task in set(self.prepared) - tasks:
+            await self.release(task)
 
     async def remove(self, name: str) -> None:
         self.volumes.discard(name)
+        shutil.rmtree(self._named(name), ignore_errors=True)
 
 
 @dataclass
@@ -178,3 +217,16 @@ class FakeNetwork:
     async def adopt(self, tasks: set[str]) -> None:
         self.adopted = set(tasks)
         self.attached &= tasks
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return ()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def leave(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass

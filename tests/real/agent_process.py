@@ -13,8 +13,9 @@ import sys
 from agent import daemon
 from agent.config import from_environment
 from agent.linux import calls
+from agent.tasks.effects import Effects
 from specs.kit import log
-from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes, make_root
+from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes, NoPeers, make_root
 
 
 class DiskImages(FakeImages):
@@ -50,7 +51,8 @@ def main() -> int:
     sys.setswitchinterval(0.001)
     config = from_environment()
     images = DiskImages(config.state_dir / "images")
-    effects = daemon.Effects(images=images, volumes=FakeVolumes(), network=FakeNetwork())
+    volumes = FakeVolumes(config.run_dir / "volumes")
+    effects = Effects(images, volumes, FakeNetwork(), NoPeers())
     asyncio.run(daemon.run(config, effects))
     return 0
 

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from orchestrator.control.deploy.deployment import Deployment
 from orchestrator.control.deploy.release import make_release, scale_problem
-from orchestrator.control.deploy.request import Making
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS
@@ -58,7 +58,7 @@ class Commands:
             return release_row(known)
 
         def write(draft: Draft) -> ReleaseRow:
-            making = Making(
+            deployment = Deployment(
                 cluster=self._cluster,
                 draft=draft,
                 sealer=self._sealer,
@@ -67,7 +67,7 @@ class Commands:
                 stack=stack,
                 request=request,
             )
-            release, warnings = make_release(making)
+            release, warnings = make_release(deployment)
             return release_row(
                 release, tuple(ProblemRow.model_validate(w.as_json()) for w in warnings)
             )

@@ -1,7 +1,7 @@
 """Secrets and configs of a release: sealed, versioned, unchanged ones kept.
 
 Every version has a random id; whether a value changed is told by a keyed fingerprint,
-so neither ids nor the store say anything about the value. Called by deploying.py.
+so neither ids nor the store say anything about the value. Called by ``release``.
 """
 
 from __future__ import annotations
@@ -15,21 +15,21 @@ from orchestrator.store.base import MAX_VALUE
 from specs.ids import new_id
 
 if TYPE_CHECKING:
-    from orchestrator.control.deploy.request import Making
+    from orchestrator.control.deploy.deployment import Deployment
     from specs.stack import ContentSpec, FileRef, StackSpec
 
 LARGEST_CONTENT = MAX_VALUE // 2  # base64 and the record's own keys must fit a value
 
 
-def with_contents(making: Making, spec: StackSpec) -> StackSpec:
+def with_contents(deployment: Deployment, spec: StackSpec) -> StackSpec:
     """Store new versions of secrets and configs and put their ids where they are used."""
-    known = {(c.secret, c.fingerprint): c.id for c in making.cluster.contents.values()}
+    known = {(c.secret, c.fingerprint): c.id for c in deployment.cluster.contents.values()}
     versions: dict[tuple[bool, str], str] = {}
     sections: dict[str, dict[str, ContentSpec]] = {}
     for kind, secret in (("secrets", True), ("configs", False)):
         section = dict(getattr(spec, kind))
         for key, item in section.items():
-            content = _version(making, kind, key, item, known, secret=secret)
+            content = _version(deployment, kind, key, item, known, secret=secret)
             versions[(secret, key)] = content
             section[key] = item.model_copy(update={"content": content})
         sections[kind] = section
@@ -59,7 +59,7 @@ def _filled(
 
 
 def _version(
-    making: Making,
+    deployment: Deployment,
     kind: str,
     key: str,
     item: ContentSpec,
@@ -67,57 +67,61 @@ def _version(
     *,
     secret: bool,
 ) -> str:
-    encoded = making.request.contents.get(f"{kind}.{key}")
+    encoded = deployment.request.contents.get(f"{kind}.{key}")
     what = "secret" if secret else "config"
     if encoded is None:
-        return _existing(making, kind, key, item, secret=secret)
+        return _existing(deployment, kind, key, item, secret=secret)
     try:
         data = base64.b64decode(encoded, validate=True)
     except binascii.Error:
-        making.error(f"{kind}.{key}", f"the contents of {what} {key} are not base64")
+        deployment.error(f"{kind}.{key}", f"the contents of {what} {key} are not base64")
         return ""
     if len(data) > LARGEST_CONTENT:
-        making.error(
+        deployment.error(
             f"{kind}.{key}",
             f"{what} {key} is {len(data)} bytes; at most {LARGEST_CONTENT} are possible",
             hint="keep large files in an image or a volume",
         )
         return ""
     # The kind is part of what is compared: a config equal to a secret must not tell so.
-    fingerprint = making.sealer.fingerprint(what.encode() + b"\0" + data)
+    fingerprint = deployment.sealer.fingerprint(what.encode() + b"\0" + data)
     found = known.get((secret, fingerprint))
     if found is not None:
         return found
-    content_id = new_id("s" if secret else "c", now=making.wall, rng=making.rng)
-    making.draft.put(
+    content_id = new_id("s" if secret else "c", now=deployment.wall, rng=deployment.rng)
+    deployment.draft.put(
         CONTENTS,
         StoredContent(
             id=content_id,
             name=item.name,
-            stack=making.stack,
+            stack=deployment.stack,
             secret=secret,
             fingerprint=fingerprint,
-            sealed=base64.b64encode(making.sealer.seal(data)).decode(),
+            sealed=base64.b64encode(deployment.sealer.seal(data)).decode(),
             size=len(data),
-            created_at=making.wall,
+            created_at=deployment.wall,
         ),
     )
     known[(secret, fingerprint)] = content_id
     return content_id
 
 
-def _existing(making: Making, kind: str, key: str, item: ContentSpec, *, secret: bool) -> str:
+def _existing(
+    deployment: Deployment, kind: str, key: str, item: ContentSpec, *, secret: bool
+) -> str:
     """Return the newest stored version: of an external one, or of one the request left out."""
     found = [
         c
-        for c in making.cluster.contents.values()
-        if c.name == item.name and c.secret == secret and (item.external or c.stack == making.stack)
+        for c in deployment.cluster.contents.values()
+        if c.name == item.name
+        and c.secret == secret
+        and (item.external or c.stack == deployment.stack)
     ]
     if found:
         return max(found, key=lambda c: (c.created_at, c.id)).id
     what = "secret" if secret else "config"
     if item.external:
-        making.error(f"{kind}.{key}", f"external {what} {item.name} does not exist")
+        deployment.error(f"{kind}.{key}", f"external {what} {item.name} does not exist")
     else:
-        making.error(f"{kind}.{key}", f"the contents of {what} {key} were not sent")
+        deployment.error(f"{kind}.{key}", f"the contents of {what} {key} were not sent")
     return ""

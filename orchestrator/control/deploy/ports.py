@@ -1,7 +1,8 @@
 """Published ports of a release: numbers for open ones, conflicts refused by name.
 
 An ingress port belongs to one service of the cluster, because every node answers it.
-Called by deploying.py; pure but for the problems it notes.
+Called by ``release``; pure but for the problems it notes. What is taken and what is free
+is ``orchestrator.control.mirror.ports``' to say.
 """
 
 from __future__ import annotations
@@ -19,25 +20,27 @@ from orchestrator.control.mirror.released import spec_at
 from scheduler.filters import RESERVED_PORTS
 
 if TYPE_CHECKING:
-    from orchestrator.control.deploy.request import Making
+    from orchestrator.control.deploy.deployment import Deployment
     from scheduler.view import HostPort
     from specs.stack import Port, ServiceSpec, StackSpec
 
 
-def _published_by_others(making: Making) -> list[tuple[str, HostPort]]:
+def _published_by_others(deployment: Deployment) -> list[tuple[str, HostPort]]:
     """Return who (stack/service) publishes what, of all stacks but this one."""
     return [
         (f"{stack}/{service}", port)
-        for stack, service, port in published(making.cluster)
-        if stack != making.stack
+        for stack, service, port in published(deployment.cluster)
+        if stack != deployment.stack
     ]
 
 
-def with_ports(making: Making, spec: StackSpec, before: StackSpec | None) -> StackSpec:
+def with_ports(deployment: Deployment, spec: StackSpec, before: StackSpec | None) -> StackSpec:
     """Give numbers to published ports the file leaves open; a service keeps what it had."""
-    others = [port for _, port in _published_by_others(making)]
+    others = [port for _, port in _published_by_others(deployment)]
     ours = [port for _, port in ingress_ports(spec)]
-    listening = [text for node in making.cluster.nodes.values() for text in node.facts.listening]
+    listening = [
+        text for node in deployment.cluster.nodes.values() for text in node.facts.listening
+    ]
     taken = numbers_taken([*others, *ours], listening)
     services = {}
     for name, service in spec.services.items():
@@ -65,19 +68,21 @@ def _numbered(port: Port, old: ServiceSpec | None, taken: set[int]) -> Port:
     return port.model_copy(update={"published": free_port(taken)})
 
 
-def check_ports(making: Making, spec: StackSpec) -> None:
+def check_ports(deployment: Deployment, spec: StackSpec) -> None:
     """Refuse ports that are published already, here or in another stack, or held by a node."""
-    others = _published_by_others(making)
+    others = _published_by_others(deployment)
     seen: list[tuple[str, HostPort]] = []
-    ours = {(port.port, port.protocol) for port in _ours_before(making)}
+    ours = {(port.port, port.protocol) for port in _ours_before(deployment)}
     for service, port in ingress_ports(spec):
         path = f"services.{service}.ports"
         label = f"{port.port}/{port.protocol}"
         if label in RESERVED_PORTS:
-            making.error(path, f"port {label} is reserved for the node itself", code="port-in-use")
+            deployment.error(
+                path, f"port {label} is reserved for the node itself", code="port-in-use"
+            )
         holder = next((who for who, other in others if other.clashes(port)), None)
         if holder is not None:
-            making.error(
+            deployment.error(
                 path,
                 f"port {label} is already published by service {holder}",
                 code="port-in-use",
@@ -85,40 +90,44 @@ def check_ports(making: Making, spec: StackSpec) -> None:
             )
         twin = next((who for who, o in seen if o.clashes(port) and who != service), None)
         if twin is not None:
-            making.error(
+            deployment.error(
                 path,
-                f"port {label} is also published by {making.stack}/{twin}",
+                f"port {label} is also published by {deployment.stack}/{twin}",
                 code="port-in-use",
             )
         seen.append((service, port))
         if (port.port, port.protocol) not in ours:
-            _check_host(making, path, label)
+            _check_host(deployment, path, label)
 
 
-def _ours_before(making: Making) -> list[HostPort]:
+def _ours_before(deployment: Deployment) -> list[HostPort]:
     """Return what releases of this stack publish that still have tasks."""
     found: list[HostPort] = []
-    for number in {t.release for t in making.cluster.by_stack.get(making.stack, {}).values()}:
-        spec = spec_at(making.cluster, making.stack, number)
+    for number in {
+        t.release for t in deployment.cluster.by_stack.get(deployment.stack, {}).values()
+    }:
+        spec = spec_at(deployment.cluster, deployment.stack, number)
         if spec is not None:
             found += [port for _, port in ingress_ports(spec)]
     return found
 
 
-def _check_host(making: Making, path: str, label: str) -> None:
+def _check_host(deployment: Deployment, path: str, label: str) -> None:
     """Refuse a port that host processes hold on every node; warn where it is some of them."""
-    nodes = list(making.cluster.nodes.values())
+    nodes = list(deployment.cluster.nodes.values())
     holding = [n.name for n in nodes if label in n.facts.listening]
     if not holding:
         return
     where = ", ".join(holding[:3]) + (f" and {len(holding) - 3} more" if len(holding) > 3 else "")
     text = f"port {label} is held by a process on {where}"
     if len(holding) == len(nodes):
-        making.error(
+        deployment.error(
             path,
             text,
             code="port-in-use",
             hint="stop that process (seen free within 5 s) or publish another port",
         )
     else:
-        making.warn(path, f"{text}: the service will not answer there", hint="stop that process")
+        deployment.warn(
+            path, f"{text}: the service will not answer there", hint="stop that process"
+        )

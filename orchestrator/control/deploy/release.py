@@ -27,48 +27,49 @@ from specs.states import ReleaseState
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from orchestrator.control.deploy.request import Making
+    from orchestrator.control.deploy.deployment import Deployment
     from specs.stack import StackSpec
 
 
-def make_release(making: Making) -> tuple[Release, list[Problem]]:
+def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     """Put a new release into the draft; return it with the warnings. Raises Invalid."""
-    request, name = making.request, making.stack
+    request, name = deployment.request, deployment.stack
     try:
         compiled, warnings = compile_stack(
             request.project, request.origins, name, request.directory
         )
     except SpecError as exc:
         raise Invalid(exc.problems) from exc
-    making.problems += warnings
-    present = making.cluster.stacks.get(name)
-    before = newest_spec(making.cluster, present)
-    spec = _selected(making, compiled, before)
-    _check_order(making, spec)
-    _check_constraints(making, spec)
-    making.check()
-    spec = with_contents(making, spec)
-    spec = with_ports(making, spec, before)
-    check_ports(making, spec)
-    _check_fixed(making, spec)
-    _check_scale(making, spec)
-    making.check()
+    for warning in warnings:
+        deployment.findings.add(warning)
+    present = deployment.cluster.stacks.get(name)
+    before = newest_spec(deployment.cluster, present)
+    spec = _selected(deployment, compiled, before)
+    _check_order(deployment, spec)
+    _check_constraints(deployment, spec)
+    deployment.check()
+    spec = with_contents(deployment, spec)
+    spec = with_ports(deployment, spec, before)
+    check_ports(deployment, spec)
+    _check_fixed(deployment, spec)
+    _check_scale(deployment, spec)
+    deployment.check()
     if request.deadline is not None:
         spec = spec.model_copy(update={"deadline": request.deadline})
-    release = _store(making, spec, present, before)
-    return release, [p for p in making.problems if p.severity == "warning"]
+    release = _store(deployment, spec, present, before)
+    return release, deployment.findings.warnings
 
 
-def _selected(making: Making, spec: StackSpec, before: StackSpec | None) -> StackSpec:
+def _selected(deployment: Deployment, spec: StackSpec, before: StackSpec | None) -> StackSpec:
     """Return the spec with only the chosen services changed, where the request names some."""
-    chosen = making.request.services
+    chosen = deployment.request.services
     if not chosen:
         return spec
     unknown = [name for name in chosen if name not in spec.services]
     for name in unknown:
-        making.error(f"services.{name}", f"there is no service {name} in the file")
-    making.check()
-    wanted = _closure(making, spec, chosen)
+        deployment.error(f"services.{name}", f"there is no service {name} in the file")
+    deployment.check()
+    wanted = _closure(deployment, spec, chosen)
     services = dict(before.services) if before is not None else {}
     services.update({n: s for n, s in spec.services.items() if n in wanted})
     if before is None:
@@ -84,53 +85,55 @@ def _selected(making: Making, spec: StackSpec, before: StackSpec | None) -> Stac
     )
 
 
-def _closure(making: Making, spec: StackSpec, chosen: Iterable[str]) -> set[str]:
+def _closure(deployment: Deployment, spec: StackSpec, chosen: Iterable[str]) -> set[str]:
     try:
         return Dependencies(spec).closure(chosen)
     except Cycle as exc:
-        making.error("services", str(exc), code="cycle")
-        raise Invalid(making.problems) from exc
+        deployment.error("services", str(exc), code="cycle")
+        raise Invalid(deployment.findings.all()) from exc
 
 
-def _check_order(making: Making, spec: StackSpec) -> None:
+def _check_order(deployment: Deployment, spec: StackSpec) -> None:
     for name, service in spec.services.items():
         for other in service.depends_on:
             if other not in spec.services and service.depends_on[other].required:
-                making.error(f"services.{name}.depends_on.{other}", f"there is no service {other}")
+                deployment.error(
+                    f"services.{name}.depends_on.{other}", f"there is no service {other}"
+                )
     try:
         Dependencies(spec)
     except Cycle as exc:
-        making.error(f"services.{exc.path[0]}.depends_on", str(exc), code="cycle")
+        deployment.error(f"services.{exc.path[0]}.depends_on", str(exc), code="cycle")
 
 
-def _check_constraints(making: Making, spec: StackSpec) -> None:
+def _check_constraints(deployment: Deployment, spec: StackSpec) -> None:
     for name, service in spec.services.items():
         where = f"services.{name}.deploy.placement"
         for number, text in enumerate(service.placement.constraints):
             try:
                 constraints.parse(text)
             except ValueError as exc:
-                making.error(f"{where}.constraints[{number}]", str(exc), code="bad-constraint")
+                deployment.error(f"{where}.constraints[{number}]", str(exc), code="bad-constraint")
         for number, text in enumerate(service.placement.preferences):
             try:
                 constraints.check_key(text.removeprefix("spread:").removeprefix("spread=").strip())
             except ValueError as exc:
-                making.error(f"{where}.preferences[{number}]", str(exc), code="bad-preference")
+                deployment.error(f"{where}.preferences[{number}]", str(exc), code="bad-preference")
 
 
-def _check_fixed(making: Making, spec: StackSpec) -> None:
+def _check_fixed(deployment: Deployment, spec: StackSpec) -> None:
     """Refuse what can exist only once for several replicas."""
     for name, service in spec.services.items():
-        count = making.request.scale.get(name, service.replicas)
+        count = deployment.request.scale.get(name, service.replicas)
         several = service.mode == "global" or count > 1
         if several and any(a.ipv4_address for a in service.task.networks):
-            making.error(
+            deployment.error(
                 f"services.{name}.networks",
                 "a fixed ipv4_address is possible for one replica only",
                 code="not-scalable",
             )
         if several and service.container_name:
-            making.error(
+            deployment.error(
                 f"services.{name}.container_name",
                 f"a container_name is possible for one replica only, not for {count}",
                 code="not-scalable",
@@ -138,11 +141,11 @@ def _check_fixed(making: Making, spec: StackSpec) -> None:
             )
 
 
-def _check_scale(making: Making, spec: StackSpec) -> None:
-    for name, count in making.request.scale.items():
+def _check_scale(deployment: Deployment, spec: StackSpec) -> None:
+    for name, count in deployment.request.scale.items():
         problem = scale_problem(spec, name, count)
         if problem:
-            making.error(f"services.{name}", problem, code="bad-scale")
+            deployment.error(f"services.{name}", problem, code="bad-scale")
 
 
 def scale_problem(spec: StackSpec, name: str, count: int) -> str:
@@ -165,7 +168,7 @@ def scale_problem(spec: StackSpec, name: str, count: int) -> str:
 
 
 def _overrides(
-    making: Making, spec: StackSpec, present: Stack | None, before: StackSpec | None
+    deployment: Deployment, spec: StackSpec, present: Stack | None, before: StackSpec | None
 ) -> dict[str, int]:
     """Return scale's numbers that survive: those whose number in the file did not change."""
     kept = {}
@@ -174,58 +177,58 @@ def _overrides(
         new = spec.services.get(name)
         if new is not None and old is not None and new.replicas == old.replicas:
             kept[name] = count
-    kept.update(making.request.scale)
+    kept.update(deployment.request.scale)
     return kept
 
 
 def _store(
-    making: Making, spec: StackSpec, present: Stack | None, before: StackSpec | None
+    deployment: Deployment, spec: StackSpec, present: Stack | None, before: StackSpec | None
 ) -> Release:
-    request, name = making.request, making.stack
+    request, name = deployment.request, deployment.stack
     digest = content_hash(spec)
-    known = making.cluster.stack_releases.get(name, {})
+    known = deployment.cluster.stack_releases.get(name, {})
     number = max([*known, present.release if present is not None else 0], default=0) + 1
     release = Release(
         stack=name,
         number=number,
         spec=digest,
         key=request.key,
-        created_at=making.wall,
+        created_at=deployment.wall,
         client=request.client,
         build=request.build,
         pull=request.pull,
-        recreate=_recreate(making, known),
+        recreate=_recreate(deployment, known),
         services=request.services,
         remove_orphans=request.remove_orphans,
     )
-    if digest not in making.cluster.parts:
-        making.draft.put_key(keys.part(digest), spec)
+    if digest not in deployment.cluster.parts:
+        deployment.draft.put_key(keys.part(digest), spec)
     for old in known.values():
         if not old.over:
             reason = f"release {number} took its place"
-            finish(making.draft, old, ReleaseState.SUPERSEDED, reason, at=making.wall)
-    making.draft.put(RELEASES, release)
-    making.draft.put(
+            finish(deployment.draft, old, ReleaseState.SUPERSEDED, reason, at=deployment.wall)
+    deployment.draft.put(RELEASES, release)
+    deployment.draft.put(
         STACKS,
         Stack(
             name=name,
             desired="up",
             release=number,
             running=present.running if present is not None and present.desired != "removed" else 0,
-            overrides=_overrides(making, spec, present, before),
+            overrides=_overrides(deployment, spec, present, before),
         ),
     )
-    making.draft.put_key(
-        keys.idempotency(request.key), Idempotency(stack=name, number=number, at=making.wall)
+    deployment.draft.put_key(
+        keys.idempotency(request.key), Idempotency(stack=name, number=number, at=deployment.wall)
     )
     return release
 
 
-def _recreate(making: Making, known: dict[int, Release]) -> str:
+def _recreate(deployment: Deployment, known: dict[int, Release]) -> str:
     """Return the token mixed into hashes: a new one on demand, else the last one's.
 
     Without inheriting it the release after a forced one would replace everything again.
     """
-    if making.request.force_recreate:
-        return new_id("r", now=making.wall, rng=making.rng)
+    if deployment.request.force_recreate:
+        return new_id("r", now=deployment.wall, rng=deployment.rng)
     return known[max(known)].recreate if known else ""

@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import shlex
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import aiohttp
 import asyncssh
@@ -292,12 +292,24 @@ class Bootstrap:
     # ---- words ------------------------------------------------------------------------------
 
     def _line(
-        self, kind: str, node: str, message: str, *, hint: str = "", ok: bool | None = None
+        self,
+        kind: Literal["step", "warning", "end"],
+        node: str,
+        message: str,
+        *,
+        hint: str = "",
+        ok: bool | None = None,
+        said: tuple[str, ...] = (),
     ) -> Progress:
-        return Progress.model_validate(
-            {"kind": kind, "time": self._clock.wall(), "node": node, "message": message,
-             "hint": hint, "ok": ok}
-        )  # fmt: skip
+        return Progress(
+            kind=kind,
+            time=self._clock.wall(),
+            node=node,
+            message=message,
+            hint=hint,
+            ok=ok,
+            log_tail=said,
+        )
 
     def _step(self, address: SshAddress, message: str) -> Progress:
         return self._line("step", str(address), message)
@@ -309,8 +321,7 @@ class Bootstrap:
     def _failed(self, address: SshAddress, error: Exception) -> Progress:
         hint = error.hint if isinstance(error, RequestError) else ""
         said = error.output.splitlines()[-10:] if isinstance(error, StepFailed) else []
-        line = self._line("end", str(address), str(error), hint=hint, ok=False)
-        return line.model_copy(update={"log_tail": tuple(said)})
+        return self._line("end", str(address), str(error), hint=hint, ok=False, said=tuple(said))
 
 
 async def _perform(remote: Remote, step: install.Step) -> None:
