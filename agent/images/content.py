@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agent.errors import Later
 from agent.images.reference import DIGEST, check_digest, digest_of
-from agent.linux import disk
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
