@@ -17,7 +17,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.linux import disk
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from specs.wire import NodeSelf

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agent.errors import Later
 from agent.images.reference import DIGEST, check_digest, digest_of
-from agent.linux import disk
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -53,11 +53,6 @@ class ImageRecord:
     diff_ids: tuple[str, ...]
     created: str
     size: int  # unpacked bytes
-
-
-def boot_id() -> str:
-    """Return this boot's id (the lab mounts one per host over it)."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
 
 
 def hash_file(path: Path) -> str:

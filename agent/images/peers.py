@@ -61,6 +61,10 @@ class PeerImages:
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
 
+    async def signing_request(self) -> str:
+        """Return the signing request for this node's key."""
+        return await self._identity.signing_request()
+
     async def meet(self, me: NodeSelf, peers: Mapping[str, Peer]) -> None:
         """Take note of who is in the cluster; serve on our overlay address."""
         self._peers = dict(peers)

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Final
 
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
-from agent.linux import disk, mounts
+from agent.linux import mounts
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from pathlib import Path

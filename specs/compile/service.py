@@ -7,7 +7,7 @@ a little over 500 lines, and easier to find a key in than several files would be
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
 
 from specs.compile.values import (
     cores,
@@ -53,6 +53,13 @@ Json = dict[str, Any]
 _PROTOCOLS = ("tcp", "udp", "sctp")
 _LAST_PORT = 65535
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+
+
+class SecurityOptions(NamedTuple):
+    """What ``security_opt`` asks for, by the fields of TaskSpec."""
+
+    no_new_privileges: bool = False
+    seccomp: Literal["default", "unconfined"] = "default"
 
 
 class ServiceCompiler:
@@ -132,6 +139,7 @@ class ServiceCompiler:
 
     def _task(self, path: str, raw: Json, deploy: Json, image: str, extension: Json) -> TaskSpec:
         network_mode = self._network_mode(path, raw.get("network_mode"))
+        security = self._security(path, raw.get("security_opt") or [])
         on_unhealthy = extension.get("on_unhealthy", "restart")
         if on_unhealthy not in ("restart", "keep"):
             self.verdicts.refuse(
@@ -175,7 +183,8 @@ class ServiceCompiler:
             privileged=bool(raw.get("privileged")),
             cap_add=tuple(raw.get("cap_add") or ()),
             cap_drop=tuple(raw.get("cap_drop") or ()),
-            security_opt=self._security(path, raw.get("security_opt") or []),
+            no_new_privileges=security.no_new_privileges,
+            seccomp=security.seccomp,
             devices=self._devices(path, raw.get("devices") or ()),
             ulimits=ulimits(raw.get("ulimits")),
             sysctls=texts(raw.get("sysctls")),
@@ -201,26 +210,27 @@ class ServiceCompiler:
         )
         return "none"
 
-    def _security(self, path: str, options: list[str]) -> tuple[str, ...]:
-        kept = []
+    def _security(self, path: str, options: list[str]) -> SecurityOptions:
+        """Read the options; here alone, the node gets what they mean."""
+        found = SecurityOptions()
         for index, option in enumerate(options):
-            word = option.replace(":", "=", 1)
-            name, _, value = word.partition("=")
-            if name == "no-new-privileges":
-                kept.append(f"no-new-privileges={value or 'true'}")
-            elif name == "seccomp" and value == "unconfined":
-                kept.append(word)
-            elif name in ("apparmor", "label", "systempaths"):
-                self.verdicts.warn(
-                    f"{path}.security_opt[{index}]", f"`{option}` is not honoured yet"
-                )
-            else:
-                self.verdicts.refuse(
-                    f"{path}.security_opt[{index}]",
-                    f"{option!r} is not available",
-                    "known: no-new-privileges, seccomp=unconfined",
-                )
-        return tuple(kept)
+            name, _, value = option.replace(":", "=", 1).partition("=")
+            match name, value:
+                case "no-new-privileges", "" | "true" | "false":
+                    found = found._replace(no_new_privileges=value != "false")
+                case "seccomp", "unconfined":
+                    found = found._replace(seccomp="unconfined")
+                case "apparmor" | "label" | "systempaths", _:
+                    self.verdicts.warn(
+                        f"{path}.security_opt[{index}]", f"`{option}` is not honoured yet"
+                    )
+                case _:
+                    self.verdicts.refuse(
+                        f"{path}.security_opt[{index}]",
+                        f"{option!r} is not available",
+                        "known: no-new-privileges, seccomp=unconfined",
+                    )
+        return found
 
     def _devices(self, path: str, devices: Iterable[Json]) -> tuple[Device, ...]:
         found = []

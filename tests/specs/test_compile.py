@@ -95,11 +95,28 @@ def test_restart_words(value, condition, attempts):
         ({"deploy": {"mode": "global-job"}}, "services.a.deploy.mode"),
         ({"gpus": [{"count": -1}]}, "services.a.gpus"),
         ({"security_opt": ["foo"]}, "services.a.security_opt[0]"),
+        ({"security_opt": ["seccomp=/x.json"]}, "services.a.security_opt[0]"),
+        ({"security_opt": ["no-new-privileges:maybe"]}, "services.a.security_opt[0]"),
         ({"x-corral": {"colour": "red"}}, "services.a.x-corral.colour"),
     ],
 )
 def test_what_would_be_wrong_without_is_refused(service, path):
     assert path in {p for p, _ in refusals({"a": {"image": "x", **service}})}
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (["no-new-privileges"], (True, "default")),
+        (["no-new-privileges:true", "seccomp:unconfined"], (True, "unconfined")),
+        (["no-new-privileges=true", "no-new-privileges=false"], (False, "default")),
+        (["apparmor=unconfined", "label:disable"], (False, "default")),
+    ],
+)
+def test_security_options_become_fields(options, fields):
+    spec, _ = stack({"a": {"image": "x", "security_opt": options}})
+    task = spec.services["a"].task
+    assert (task.no_new_privileges, task.seccomp) == fields
 
 
 def test_what_is_safe_without_is_a_warning_once():

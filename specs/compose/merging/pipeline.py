@@ -75,10 +75,6 @@ class Pipeline:
         self._parsed[path] = source.parse(text, path, self.findings)
         return self._parsed[path]
 
-    def trees(self) -> tuple[Any, ...]:
-        """Return every document read so far, as it was written."""
-        return tuple(document.tree for parsed in self._parsed.values() for document in parsed)
-
     def load(
         self,
         paths: list[str],

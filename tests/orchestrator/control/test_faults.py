@@ -318,3 +318,22 @@ async def test_a_pass_whose_key_another_writer_changed_writes_nothing_and_looks_
         stack = rig.cluster.stacks["app"]
         assert stack.overrides == {"web": 3}, "law: the other's change is not overwritten"
         assert stack.running == 1, "law: ours comes with the next look"
+
+
+async def test_a_global_task_comes_back_on_its_own_node_while_no_release_moves():
+    """After a release that failed the stack is kept as it is: one task on every node."""
+    worldwide = {"deploy": {"mode": "global"}}
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(web=worldwide))
+        await rig.deployed()
+        rig.how["web:2"] = Behaviour(reject="no such image")
+        await rig.up(project(web={**worldwide, "image": "web:2"}))
+        assert not (await rig.end_of()).ok
+        await rig.until(lambda: rig.ready("web"))
+        lost = rig.ready("web")[-1]
+        others = {t.node for t in rig.ready("web")} - {lost.node}
+        rig.fake_of(lost).end(lost.id, 1)
+        await rig.until(lambda: any(t.node == lost.node for t in rig.ready("web")))
+        assert others <= {t.node for t in rig.ready("web")}
+        nodes = [t.node for t in rig.live("web")]
+        assert len(nodes) == len(set(nodes)), "law: a global service runs once on a node"
