@@ -17,7 +17,6 @@ import logging
 import os
 import secrets
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agent.errors import Later
@@ -26,6 +25,7 @@ from specs.kit import disk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
 T = TypeVar("T")
