@@ -16,7 +16,6 @@ import os
 import shutil
 import signal
 import subprocess
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -32,11 +31,10 @@ from agent.runtime.crun import Runtime, find_runtime
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.spawner import Spawner, is_mounted, share, unshare
 from agent.server import Server
+from agent.tasks.compose import TaskParts, compose
+from agent.tasks.effects import Effects
 from agent.tasks.journal import Journal
-from agent.tasks.preparation import Preparation
 from agent.tasks.record import Phase
-from agent.tasks.runner import RunnerParts
-from agent.tasks.worker import Worker
 from specs.kit import programs
 from specs.kit.clock import SystemClock
 from specs.kit.door import keep_open, listen
@@ -44,58 +42,32 @@ from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterator, Mapping
+    from collections.abc import AsyncIterator, Iterator
 
     from agent.config import AgentConfig
-    from agent.tasks.effects import Images, Networking, Volumes
-    from agent.tasks.runner import Prober
+    from agent.tasks.effects import Prober
+    from agent.tasks.holdings import Holdings
+    from agent.tasks.worker import Worker
     from specs.kit.clock import Clock
     from specs.node import NodeFacts
-    from specs.wire import NodeSelf, Peer
 
 log = logging.getLogger(__name__)
 
-SLOTS = 4  # containers made or taken away at once: more gains little on two cores
 ROTATE_EVERY = 0.25
-
-
-async def _no_signing_request() -> str:
-    return ""
-
-
-@dataclass(frozen=True)
-class Effects:
-    """The parts of the node that other packages provide, and what they want of the daemon."""
-
-    images: Images
-    volumes: Volumes
-    network: Networking
-    background: tuple[Callable[[], Awaitable[None]], ...] = ()  # run until cancelled
-    close: tuple[Callable[[], Awaitable[None] | None], ...] = ()
-    leave: Callable[[], Awaitable[None]] | None = None
-    warnings: Callable[[], tuple[str, ...]] = tuple
-    meet: Callable[[NodeSelf, Mapping[str, Peer]], Awaitable[None]] | None = None
-    signing_request: Callable[[], Awaitable[str]] = _no_signing_request
 
 
 def real_effects(config: AgentConfig) -> Effects:
     """Return the real images, volumes and network of this node."""
     from agent.images.store import ImageStore  # noqa: PLC0415 - heavy; tests bring their own
-    from agent.network.node import NodeNetwork  # noqa: PLC0415
-    from agent.volumes.store import VolumeStore  # noqa: PLC0415
+    from agent.network.node import NodeNetwork  # noqa: PLC0415 - as above
+    from agent.volumes.store import VolumeStore  # noqa: PLC0415 - as above
 
     images = ImageStore(config.state_dir, config.run_dir)
-    network = NodeNetwork(config.run_dir.parent, config.state_dir.parent)
     return Effects(
         images=images,
         volumes=VolumeStore(config.state_dir, config.run_dir),
-        network=network,
-        background=(network.run,),
-        close=(images.peers.close, images.close, network.close),
-        leave=network.leave,
-        warnings=lambda: network.warnings,
-        meet=images.peers.meet,
-        signing_request=images.identity.signing_request,
+        network=NodeNetwork(config.run_dir.parent, config.state_dir.parent),
+        peers=images.peers,
     )
 
 
@@ -133,100 +105,107 @@ def _only_one(config: AgentConfig) -> Iterator[None]:
 
 
 async def _serve(config: AgentConfig, effects: Effects, clock: Clock, stop: asyncio.Event) -> None:
+    async with contextlib.AsyncExitStack() as stack:
+        spawner = await stack.enter_async_context(Spawner())
+        stack.push_async_callback(effects.peers.close)
+        stack.callback(effects.images.close)
+        stack.push_async_callback(effects.network.close)
+        inotify = Inotify()
+        stack.callback(inotify.close)
+        containers = _containers(config, spawner)
+        tasks = await _compose_tasks(config, effects, clock, containers, spawner)
+        server = Server(
+            tasks=tasks,
+            containers=containers,
+            effects=effects,
+            inotify=inotify,
+            leave=lambda: _leave(config, tasks.worker, effects),
+        )
+        gc.freeze()  # what start-up made lives as long as we do: spare the collector
+        async with asyncio.TaskGroup() as group:
+            work = [
+                group.create_task(tasks.worker.run(), name="worker"),
+                group.create_task(_rotate(tasks.holdings, containers), name="log rotation"),
+                group.create_task(effects.network.run(), name="network repair"),
+            ]
+            await tasks.worker.adopted.wait()
+            try:
+                async with _door(server, config):
+                    await stop.wait()
+            finally:
+                for task in work:
+                    task.cancel()
+    log.info("the agent stopped; containers stay")
+
+
+def _containers(config: AgentConfig, spawner: Spawner) -> OciContainers:
     path, name = find_runtime()
     conmon = programs.find("conmon")
     if conmon is None:
         raise RuntimeFailure("conmon is missing; install Debian's conmon package")
-    async with contextlib.AsyncExitStack() as stack:
-        spawner = await stack.enter_async_context(Spawner())
-        for close in effects.close:
-            stack.push_async_callback(_close, close)
-        runtime = Runtime(path, name, config.run_dir / name, spawner)
-        containers = OciContainers(
-            runtime=runtime,
-            conmon=conmon,
-            bundles=config.bundles,
-            tasks=config.tasks,
-            cgroup=config.cgroup,
-        )
-        version = await runtime.version()
+    return OciContainers(
+        runtime=Runtime(path, name, config.run_dir / name, spawner),
+        conmon=conmon,
+        bundles=config.bundles,
+        tasks=config.tasks,
+        cgroup=config.cgroup,
+    )
 
-        def join() -> None:
-            if not is_mounted(config.run_dir):  # the node left a cluster before
-                _share(config)
-                spawner.renew()
 
-        async def look() -> NodeFacts:
-            seen = await asyncio.to_thread(facts.probe, name, version)
-            digests = {image.digest for image in await effects.images.list()}
-            return seen.model_copy(update={"images": tuple(sorted(digests))})
+async def _compose_tasks(
+    config: AgentConfig,
+    effects: Effects,
+    clock: Clock,
+    containers: OciContainers,
+    spawner: Spawner,
+) -> TaskParts:
+    runtime = containers.runtime.name
+    version = await containers.runtime.version()
 
-        journal = Journal(config.journal, config.tasks, config.run_dir)
-        worker = Worker(
-            journal=journal,
-            network=effects.network,
-            boot=boot_id(),
-            facts=await look(),
-            probe=look,
-            warnings=effects.warnings,
-            join=join,
-            meet=effects.meet,
-        )
-        parts = RunnerParts(
-            journal=journal,
-            preparation=Preparation(
-                images=effects.images,
-                volumes=effects.volumes,
-                network=effects.network,
-                containers=containers,
-                tasks=config.tasks,
-                host=facts.host(config, name),
-                contents=worker.contents,
-                networks_known=worker.networks_known,
-            ),
-            containers=containers,
-            prober=_prober(containers),
-            clock=clock,
-            slots=asyncio.Semaphore(SLOTS),
-            changed=worker.changed,
-        )
-        inotify = Inotify()
-        stack.callback(inotify.close)
-        server = Server(
-            worker=worker,
-            containers=containers,
-            images=effects.images,
-            volumes=effects.volumes,
-            inotify=inotify,
-            leave=lambda: _leave(config, worker, effects),
-            signing_request=effects.signing_request,
-        )
-        gc.freeze()  # what start-up made lives as long as we do: spare the collector
+    def join() -> None:
+        if not is_mounted(config.run_dir):  # the node left a cluster before
+            _share(config)
+            spawner.renew()
+
+    async def look() -> NodeFacts:
+        digests = frozenset(image.digest for image in await effects.images.list())
+        return await asyncio.to_thread(facts.probe, runtime, version, digests)
+
+    return compose(
+        effects,
+        journal=Journal(config.journal, config.tasks, config.run_dir),
+        containers=containers,
+        prober=_prober(containers),
+        clock=clock,
+        boot=boot_id(),
+        traits=facts.traits(config, runtime),
+        tasks=config.tasks,
+        facts=await look(),
+        look=look,
+        join=join,
+    )
+
+
+@contextlib.asynccontextmanager
+async def _door(server: Server, config: AgentConfig) -> AsyncIterator[None]:
+    """Serve on the agent's socket, and open it again when somebody deleted it."""
+    api = web.AppRunner(
+        server.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0
+    )
+    await api.setup()
+    try:
+        await _open(api, config)
         async with asyncio.TaskGroup() as group:
-            work = group.create_task(worker.run(parts), name="worker")
-            background = [
-                group.create_task(_rotate(worker, containers), name="log rotation"),
-                *(group.create_task(_forever(part), name="part") for part in effects.background),
-            ]
-            await worker.adopted.wait()
-            api = web.AppRunner(
-                server.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0
+            door = group.create_task(
+                keep_open(config.socket, partial(_open, api, config)), name="door"
             )
-            await api.setup()
-            try:
-                await _open(api, config)
-                reopen = partial(_open, api, config)
-                door = group.create_task(keep_open(config.socket, reopen), name="door")
-                notify("READY=1")
-                log.info("the agent serves", extra={"socket": str(config.socket)})
-                await stop.wait()
-                notify("STOPPING=1")
-                door.cancel()
-            finally:
-                await api.cleanup()
-                for task in (work, *background):
-                    task.cancel()
-    log.info("the agent stopped; containers stay")
+            notify("READY=1")
+            log.info("the agent serves", extra={"socket": str(config.socket)})
+            yield
+            notify("STOPPING=1")
+            door.cancel()
+    finally:
+        await api.cleanup()
 
 
 async def _open(api: web.AppRunner, config: AgentConfig) -> None:
@@ -244,11 +223,11 @@ def _prober(containers: OciContainers) -> Prober:
     return probe
 
 
-async def _rotate(worker: Worker, containers: OciContainers) -> None:
+async def _rotate(holdings: Holdings, containers: OciContainers) -> None:
     """Rotate full logs: one look over all tasks (a stat each) every quarter of a second."""
     while True:
         await asyncio.sleep(ROTATE_EVERY)
-        for record in worker.records():
+        for record in holdings.records():
             spec = record.assignment.spec
             if record.phase is Phase.RUNNING and spec.logging.driver != "none":
                 try:
@@ -270,21 +249,10 @@ def _share(config: AgentConfig) -> None:
         share(directory)
 
 
-async def _forever(part: Callable[[], Awaitable[None]]) -> None:
-    await part()
-
-
-async def _close(close: Callable[[], Awaitable[None] | None]) -> None:
-    waiting = close()
-    if waiting is not None:
-        await waiting
-
-
 async def _leave(config: AgentConfig, worker: Worker, effects: Effects) -> list[str]:
     left = await worker.leave()
     if not left:
-        if effects.leave is not None:
-            await effects.leave()
+        await effects.network.leave()
         exits.remove_parent(config.cgroup)
         await asyncio.to_thread(shutil.rmtree, config.tasks, True)  # noqa: FBT003 - its signature
         config.tasks.mkdir(mode=0o700, parents=True)

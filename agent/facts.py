@@ -39,7 +39,7 @@ Cgroups = Literal["v1", "v2", "hybrid"]
 def version() -> str:
     """Return corral's version."""
     from importlib.metadata import PackageNotFoundError  # noqa: PLC0415 - slow, once
-    from importlib.metadata import version as installed  # noqa: PLC0415
+    from importlib.metadata import version as installed  # noqa: PLC0415 - as above
 
     try:
         return installed("corral")
@@ -66,7 +66,7 @@ def _cgroup_mounts() -> dict[str, str]:
     return found
 
 
-def host(config: AgentConfig, runtime: str) -> NodeTraits:
+def traits(config: AgentConfig, runtime: str) -> NodeTraits:
     """Return what a bundle needs to know of this node."""
     grantable = grantable_capabilities()
     limits = None if "CAP_SYS_RESOURCE" in grantable else _hard_limits()
@@ -149,8 +149,8 @@ def _memory() -> int:
     return 0
 
 
-def probe(runtime: str, runtime_version: str) -> NodeFacts:
-    """Return what this machine is."""
+def probe(runtime: str, runtime_version: str, images: frozenset[str]) -> NodeFacts:
+    """Return what this machine is; ``images`` are the digests complete on it."""
     missing = [
         f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not programs.find(tool)
     ]
@@ -188,6 +188,7 @@ def probe(runtime: str, runtime_version: str) -> NodeFacts:
         cgroups=cgroups_mode(),
         missing=tuple(missing),
         warnings=tuple(warnings),
+        images=tuple(sorted(images)),
         addresses=addresses(),
         listening=listening(own=own_sockets()),
     )

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 
     from agent.linux.inotify import Inotify
     from agent.runtime.containers import OciContainers
-    from agent.tasks.effects import Images, Volumes
-    from agent.tasks.worker import Worker
+    from agent.tasks.compose import TaskParts
+    from agent.tasks.effects import Effects
 
 log = logging.getLogger(__name__)
 
@@ -117,21 +117,20 @@ class Server:
     def __init__(
         self,
         *,
-        worker: Worker,
+        tasks: TaskParts,
         containers: OciContainers,
-        images: Images,
-        volumes: Volumes,
+        effects: Effects,
         inotify: Inotify,
         leave: Callable[[], Awaitable[list[str]]],
-        signing_request: Callable[[], Awaitable[str]],
     ) -> None:
-        self._worker = worker
+        self._tasks = tasks
+        self._holdings = tasks.holdings
         self._containers = containers
-        self._images = images
-        self._volumes = volumes
+        self._images = effects.images
+        self._volumes = effects.volumes
+        self._peers = effects.peers
         self._inotify = inotify
         self._leave = leave
-        self._signing_request = signing_request
 
     def application(self) -> web.Application:
         """Return the aiohttp application."""
@@ -153,23 +152,23 @@ class Server:
         return app
 
     async def hello(self, _request: web.Request) -> web.Response:
-        held = self._worker.held
+        held = self._holdings.held
         answer = Hello(
             node=held.me.node if held.me else "",
             stamp=held.stamp,
-            facts=self._worker.facts,
-            signing_request=await self._signing_request(),
+            facts=self._tasks.reports.facts,
+            signing_request=await self._peers.signing_request(),
         )
         return _json(answer)
 
     async def instructions(self, request: web.Request) -> web.Response:
-        answer = await self._worker.accept(await _body(request, Instructions))
+        answer = await self._tasks.worker.accept(await _body(request, Instructions))
         return _json(answer, status=409 if isinstance(answer, Refused) else 200)
 
     async def reports(self, request: web.Request) -> web.StreamResponse:
         response = await _ndjson(request)
         with contextlib.suppress(ConnectionError):
-            async with contextlib.aclosing(self._worker.reports()) as reports:
+            async with contextlib.aclosing(self._tasks.reports.stream()) as reports:
                 async for report in reports:
                     await response.write(json_line(report))
         return response
@@ -177,7 +176,7 @@ class Server:
     async def logs(self, request: web.Request) -> web.StreamResponse:
         task = self._task(request)
         directory = self._containers.logs(task)
-        if self._worker.record(task) is None and not directory.exists():
+        if self._holdings.record(task) is None and not directory.exists():
             raise _no_task(task)
         tail = _number(request, "tail")
         since = _number(request, "since")
@@ -185,7 +184,7 @@ class Server:
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
         def over() -> bool:
-            record = self._worker.record(task)
+            record = self._holdings.record(task)
             return (
                 record is None
                 or record.erased
@@ -205,7 +204,7 @@ class Server:
 
     async def exec(self, request: web.Request) -> web.StreamResponse:
         task = self._task(request)
-        record = self._worker.record(task)
+        record = self._holdings.record(task)
         if record is None:
             raise _no_task(task)
         if record.phase is not Phase.RUNNING:

@@ -29,6 +29,7 @@ BIN = ROOT / ".venv" / "bin"
 PYTEST = (str(BIN / "python"), "-m", "pytest", "-q", "--no-header", "--durations=5")
 PURE = ("tests/specs", "tests/scheduler", "tests/orchestrator", "tests/agent", "tests/laws")
 LONG = "--timeout=1800"
+PATIENT = "--timeout=600"  # making labs counts as a test's time; a busy machine is no finding
 # Tests that share a lab stay together (tests/conftest.py says which do).
 TOGETHER = ("--dist", "loadgroup")
 PATIENCE = 60.0  # seconds an interrupted area gets to take its labs down
@@ -66,8 +67,14 @@ def areas() -> list[Area]:
         Area(
             "unit", "compute", ((*PYTEST, "-m", "not slow and not real", "-n", "2", *PURE),), nice=5
         ),
-        Area("real", "real", ((*PYTEST, "-m", "not slow", "-n", "2", *TOGETHER, "tests/real"),)),
-        Area("e2e", "e2e", ((*PYTEST, "-m", "not slow", "-n", "2", *TOGETHER, "tests/e2e"),)),
+        Area(
+            "real",
+            "real",
+            ((*PYTEST, "-m", "not slow", "-n", "2", PATIENT, *TOGETHER, "tests/real"),),
+        ),
+        Area(
+            "e2e", "e2e", ((*PYTEST, "-m", "not slow", "-n", "2", PATIENT, *TOGETHER, "tests/e2e"),)
+        ),
     ]
 
 

@@ -37,6 +37,7 @@ from pydantic import Field
 
 from specs.base import Model
 from specs.node import NodeFacts
+from specs.problems import Position
 from specs.stack import StackSpec
 from specs.states import OVER, RELEASE_MOVES, ReleaseState
 
@@ -55,7 +56,7 @@ class Deploy(Model):
     """A wanted release, as the CLI sends it.
 
     ``project`` is the canonical Compose mapping of ``corral config --format json``;
-    ``origins`` maps dotted paths to ``file:line:column`` so that the server's
+    ``origins`` says where its dotted paths were written, so that the server's
     refusals point into the user's files. ``contents`` holds the bytes (base64) of
     secrets, configs and env-independent files by ``secrets.KEY`` / ``configs.KEY``.
     """
@@ -63,7 +64,7 @@ class Deploy(Model):
     key: str  # idempotency key: the same key never makes two releases
     project: dict[str, Any]
     directory: str = ""  # the project directory on the client's machine
-    origins: dict[str, str] = Field(default_factory=dict)
+    origins: dict[str, Position] = Field(default_factory=dict)
     contents: dict[str, str] = Field(default_factory=dict)
     client: ClientMachine = ClientMachine()
     services: tuple[str, ...] = ()  # only these (with dependencies); empty = all

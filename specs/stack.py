@@ -201,7 +201,8 @@ class TaskSpec(Model):
     privileged: bool = False
     cap_add: tuple[str, ...] = ()
     cap_drop: tuple[str, ...] = ()
-    security_opt: tuple[str, ...] = ()
+    no_new_privileges: bool = False
+    seccomp: Literal["default", "unconfined"] = "default"
     devices: tuple[Device, ...] = ()
     ulimits: dict[str, Ulimit] = Field(default_factory=dict)
     sysctls: dict[str, str] = Field(default_factory=dict)

@@ -2,13 +2,16 @@
 
 The grammar is the one Docker's tools accept (compose.md, "Short syntaxes"):
 durations with d and w, sizes in powers of 1024, command strings split like a
-shell. Pure; raises ``ValueError`` with a sentence for the user, nothing else.
+shell. Pure; raises ``ValueError`` with a sentence for the user (``BadValue``
+with advice), nothing else.
 """
 
 from __future__ import annotations
 
 import re
 import struct
+
+from specs.problems import BadValue
 
 _NANO = {
     "ns": 1,
@@ -42,8 +45,8 @@ def parse_duration(text: str) -> int:
     if text[at:] == "0":
         return 0
     if at == len(text):
-        raise ValueError(
-            f"{text!r} is not a duration: write a number with a unit, like 90s or 1m30s"
+        raise BadValue(
+            f"{text!r} is not a duration", "write a number with a unit, like 90s or 1m30s"
         )
     total = 0
     while at < len(text):
@@ -51,13 +54,13 @@ def parse_duration(text: str) -> int:
         assert found is not None  # every part of the pattern is optional
         whole, fraction, unit = found.groups("")
         if not whole and not fraction:
-            raise ValueError(f"{text!r} is not a duration: write numbers with units, like 1m30s")
+            raise BadValue(f"{text!r} is not a duration", "write numbers with units, like 1m30s")
         if not unit:
-            raise ValueError(f"the duration {text!r} has no unit: write {text}s for seconds")
+            raise BadValue(f"the duration {text!r} has no unit", f"write {text}s for seconds")
         scale = _NANO.get(unit)
         if scale is None:
-            raise ValueError(
-                f"{unit!r} in {text!r} is no unit of time: use ns, us, ms, s, m, h, d or w"
+            raise BadValue(
+                f"{unit!r} in {text!r} is no unit of time", "use ns, us, ms, s, m, h, d or w"
             )
         total += int(whole or "0") * scale
         if fraction:
@@ -99,18 +102,18 @@ def parse_size(text: str) -> int:
         return _int64(int(text), text)
     last = max((i for i, c in enumerate(text) if c in "0123456789. "), default=-1)
     if last == -1:
-        raise ValueError(f"{text!r} is not a size: write bytes, or a number with k, m, g, t or p")
+        raise BadValue(f"{text!r} is not a size", "write bytes, or a number with k, m, g, t or p")
     number, suffix = text[: last + (text[last] != " ")], text[last + 1 :].lower()
     try:
         amount = parse_float(number)
     except ValueError:
-        raise ValueError(f"{text!r} is not a size: write a number with k, m, g, t or p") from None
+        raise BadValue(f"{text!r} is not a size", "write a number with k, m, g, t or p") from None
     if amount < 0:
-        raise ValueError(f"the size {text!r} is negative: only -1 (unlimited) may be")
+        raise BadValue(f"the size {text!r} is negative", "only -1 (unlimited) may be")
     if suffix not in ("", "b"):
         scale = _SIZE_UNITS.get(suffix[0])
         if scale is None or suffix[1:] not in ("", "b", "ib"):
-            raise ValueError(f"{suffix!r} in {text!r} is no unit of size: use b, k, m, g, t or p")
+            raise BadValue(f"{suffix!r} in {text!r} is no unit of size", "use b, k, m, g, t or p")
         amount *= scale
     return _int64(amount, text)
 

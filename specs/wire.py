@@ -106,6 +106,14 @@ class Assignment(Model):
     host_ports: tuple[Port, ...] = ()  # mode: host ports of this task, published filled in
     volumes: dict[str, str] = Field(default_factory=dict)  # volume key -> real volume name
 
+    def with_desired(self, desired: Desired) -> Assignment:
+        """Return the same task, wanted otherwise."""
+        return self.model_copy(update={"desired": desired})
+
+    def with_restart(self, restart: int) -> Assignment:
+        """Return the same task after this many requests to restart it."""
+        return self.model_copy(update={"restart": restart})
+
 
 class Block(Model):
     """Addresses of one network leased to one node."""

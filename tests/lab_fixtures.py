@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 # What a test may leave: state is kept over `down`, by design.
 KEPT = (r"^files: /var/lib/corral/",)
 CHECKED = tuple(kind for kind in leaks.ALL if kind != "sysctls")  # an agent changes some, for good
-SETTLE = 5.0
+SETTLE = 20.0  # seconds; a machine at rest needs less than one
 Snapshots = dict[str, leaks.Snapshot]
 EMPTY_STATE = """
 cd /var/lib/corral && find . -mindepth 1 -maxdepth 1 ! -name agent -exec rm -rf {} +
@@ -74,7 +74,7 @@ import http.client, socket
 class Unix(http.client.HTTPConnection):
     def connect(self):
         self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
+        self.sock.settimeout(180)
         self.sock.connect("/run/corral/agent.sock")
 link = Unix("agent")
 link.request("POST", "/v1/leave")
@@ -85,9 +85,9 @@ raise SystemExit(0 if link.getresponse().status == 200 else 1)
 def end_cluster(host: LabHost) -> None:
     """End the embedded cluster of a host: its node leaves, so that nothing of it may be left."""
     host.run(
-        ["sh", "-c", "[ ! -S /run/corral/agent.sock ] || python3 -I -"], stdin=LEAVE, timeout=90
+        ["sh", "-c", "[ ! -S /run/corral/agent.sock ] || python3 -I -"], stdin=LEAVE, timeout=240
     )
-    host.corral("controller", "stop", timeout=60)
+    host.corral("controller", "stop", timeout=240)
     host.run(["sh", "-c", "rm -rf /run/corral; groupdel corral 2>/dev/null; true"])
 
 

@@ -51,7 +51,7 @@ SYSCTLS = ("net/ipv4", "net/ipv6", "net/netfilter", "net/bridge")
 
 
 def _output(*argv: str) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     return done.stdout if done.returncode == 0 else f"{argv[0]} failed: {done.stderr.strip()}\n"
 
 
@@ -308,7 +308,7 @@ def settled(
     *,
     kinds: Iterable[str] = ALL,
     allow: Iterable[str] = (),
-    timeout: float = 5.0,
+    timeout: float = 20.0,
 ) -> list[str]:
     """Return what differs from ``before`` after waiting up to ``timeout`` for nothing to differ."""
     kinds, allow = tuple(kinds), tuple(allow)

@@ -1,6 +1,6 @@
 """Build images with buildah and take them into the node's store.
 
-Called by the store for POST /v1/builds. Bases come through our own store first (so that a
+Called by the store for POST /v1/builds. Bases come through the store's ``resolve`` first (so that a
 locally built name, a registry's image and a pull policy mean the same as everywhere), then
 buildah builds with its layer cache below our state directory, then only blobs the store
 does not have are taken over. Each buildah runs in its own mount and pid namespaces: when
@@ -28,16 +28,16 @@ from agent.images.manifest import Manifest, docker_type, parse_manifest
 from agent.images.proxy import opened
 from agent.images.pull import PROXY, run, said
 from agent.images.reference import check_digest, parse
-from agent.linux import disk
 from specs.base import canonical_json, content_hash
+from specs.kit import disk
 from specs.wire import BuildEvent, ResolveImage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
-    from agent.images.store import ImageStore
+    from agent.images.assemble import Assembly
     from specs.stack import BuildSpec
-    from specs.wire import BuildImage
+    from specs.wire import BuildImage, ResolvedImage
 
 log = logging.getLogger(__name__)
 BUILD_SECONDS: Final = 7200.0
@@ -57,9 +57,18 @@ _PROXIES: Final = ("http_proxy", "https_proxy", "no_proxy")
 class Builder:
     """buildah and its storage, for one image store."""
 
-    def __init__(self, store: ImageStore, run_dir: Path) -> None:
-        self._store = store
-        self._home = store.content.root / "build"
+    def __init__(
+        self,
+        assembly: Assembly,
+        resolve: Callable[[ResolveImage], Awaitable[ResolvedImage]],
+        environment: Mapping[str, str],
+        run_dir: Path,
+    ) -> None:
+        self._assembly = assembly
+        self._content = assembly.content
+        self._resolve = resolve
+        self._given = environment
+        self._home = self._content.root / "build"
         self._run = run_dir / "build"
         self._imported = self._home / "storage" / "corral-bases.json"
         self._bases = asyncio.Lock()
@@ -82,7 +91,7 @@ class Builder:
     async def _build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
         step = ""
         try:
-            with self._store.content.stage() as stage:
+            with self._content.stage() as stage:
                 names = [parse(name).name for name in (request.tag, *request.build.tags)]
                 text, path = _dockerfile(request.build, stage)
                 await self._prepare()
@@ -136,7 +145,7 @@ class Builder:
                 path = self._home / name
                 if not path.exists() or path.read_text() != text:
                     disk.write_file(path, text.encode())
-            given = self._store.environment
+            given = self._given
             self._environment = {
                 "PATH": given.get("PATH", os.defpath),
                 "HOME": str(self._home),
@@ -156,11 +165,11 @@ class Builder:
     async def _base(self, image: str, build: BuildSpec) -> str:
         """Make a base known to buildah; returns its digest for people."""
         reference = parse(image)
-        ref = self._store.content.ref(reference.name)
+        ref = self._content.ref(reference.name)
         # What was built or imported here has no registry to be newer.
         local = ref is not None and ref.source != "pulled"
         policy = "always" if build.pull and not local else "missing"
-        resolved = await self._store.resolve(ResolveImage(image=image, policy=policy))
+        resolved = await self._resolve(ResolveImage(image=image, policy=policy))
         async with self._bases:
             known = self._read_imported()
             if known.get(str(reference)) != resolved.digest:
@@ -178,7 +187,7 @@ class Builder:
 
     async def _hand_over(self, name: str, digest: str) -> None:
         """Copy an image of ours into buildah's storage."""
-        content = self._store.content
+        content = self._content
         record = content.record(digest)
         if record is None:
             raise Later(f"image {digest[:19]} was removed from this node meanwhile")
@@ -265,9 +274,9 @@ class Builder:
             return Later(f"cannot take the image over from buildah: {words}")
 
         async with opened(command, source, self._environment, explain) as blobs:
-            digest = await self._store.adopt(manifest, names[0], "built", blobs)
+            digest = await self._assembly.adopt(manifest, names[0], "built", blobs)
         for name in names[1:]:
-            self._store.name(name, digest, "built")
+            self._assembly.name(name, digest, "built")
         return digest
 
     async def _diff_ids(self, source: str) -> list[str]:
@@ -280,7 +289,7 @@ class Builder:
         value = json.loads(raw)
         if not isinstance(parsed, Manifest) or len(parsed.layers) != len(diff_ids):
             raise Later("buildah made an image that is not understood")
-        known = self._store.packed()
+        known = self._assembly.packed()
         for layer, diff_id in zip(value["layers"], diff_ids, strict=True):
             have = known.get(diff_id)
             if have:

@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.errors import Later
-from agent.images.reference import DIGEST, check_digest
-from agent.linux import disk
+from agent.images.reference import DIGEST, check_digest, digest_of
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -99,7 +99,7 @@ class ImageFiles:
 
     def put_blob(self, data: bytes) -> str:
         """Store bytes under their digest."""
-        digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
+        digest = digest_of(data)
         path = self.blob(digest)
         if not path.exists():
             disk.write_file(path, data)
@@ -114,7 +114,7 @@ class ImageFiles:
             data = path.read_bytes()
         except FileNotFoundError:
             return None
-        if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
+        if digest_of(data) != digest:
             log.warning("a damaged blob was deleted", extra={"digest": digest})
             path.unlink(missing_ok=True)
             return None

@@ -22,7 +22,7 @@ from agent.errors import Later, Refusal
 from agent.images.content import ImageFiles, boot_id
 from agent.images.reference import check_digest
 from agent.linux import calls as kernel
-from agent.linux import disk
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -25,7 +25,7 @@ from aiohttp import web
 
 from agent.errors import Later
 from agent.images.manifest import MAX_MANIFEST
-from agent.images.reference import DIGEST
+from agent.images.reference import DIGEST, digest_of
 from specs.wire import BLOB_PORT
 
 if TYPE_CHECKING:
@@ -60,6 +60,10 @@ class PeerImages:
         self._trust: ssl.SSLContext | None = None  # one until the certificate is another
         self._slots = asyncio.Semaphore(_AT_ONCE)
         self._rng = random.Random()  # noqa: S311 - spreads load, guards nothing
+
+    async def signing_request(self) -> str:
+        """Return the signing request for this node's key."""
+        return await self._identity.signing_request()
 
     async def meet(self, me: NodeSelf, peers: Mapping[str, Peer]) -> None:
         """Take note of who is in the cluster; serve on our overlay address."""
@@ -134,7 +138,7 @@ class PeerImages:
                 data = b""
                 while len(data) <= MAX_MANIFEST and (more := await answer.content.read(_CHUNK)):
                     data += more  # one read gives what has arrived, not all
-                if f"sha256:{hashlib.sha256(data).hexdigest()}" == digest:
+                if digest_of(data) == digest:
                     return data
                 log.warning("a peer gave a wrong manifest", extra={"node": peer.node})
         return None

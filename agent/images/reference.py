@@ -6,6 +6,7 @@ that a digest with a path in it, or a name that looks like an option, never gets
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -28,6 +29,11 @@ def check_digest(text: str) -> str:
         shown = text[:80].encode("unicode_escape").decode()
         raise Refusal(f"{shown!r} is not a digest: want sha256: and 64 lower-case hex digits")
     return text
+
+
+def digest_of(data: bytes) -> str:
+    """Return the name that bytes go by."""
+    return f"sha256:{hashlib.sha256(data).hexdigest()}"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
-from agent.linux import disk
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from pathlib import Path

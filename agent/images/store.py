@@ -1,47 +1,40 @@
 """The node's images: the store the runner and the agent's API talk to (agent.tasks.effects.Images).
 
-An image is complete when its record is written, which happens last: manifest, config and
-layers are all there, every digest checked. ``ensure`` of a complete image touches no
-registry; a damaged one is repaired from its own blobs or fetched again. The order is always
-blobs, layers, record, name, so that a kill at any instant leaves nothing half made in use.
+This part knows names and pull policies: what a reference means here, and whether a registry
+is to be asked. An image is complete when its record is written, which agent.images.assemble
+does last of all. ``ensure`` of a complete image touches no registry; a damaged one is
+repaired from its own blobs or fetched again.
 """
 
 from __future__ import annotations
 
 import asyncio
 import functools
-import hashlib
-import logging
 import os
 import shutil
-import weakref
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
 from agent.errors import Later, Refusal
 from agent.identity import Identity
+from agent.images.assemble import Assembly
 from agent.images.build import Builder
 from agent.images.collect import collect
 from agent.images.content import ImageFiles, ImageRecord, Ref, hash_file
-from agent.images.layers import DamagedBlob, LayerStore, UnpackLimits
+from agent.images.layers import LayerStore, UnpackLimits
 from agent.images.manifest import (
     MAX_CONFIG,
-    MAX_MANIFEST,
     OCI_CONFIG,
     OCI_LAYER,
     OCI_MANIFEST,
-    Blob,
-    BlobSource,
-    ImageDocument,
     Index,
-    Manifest,
     host_platform,
     parse_config,
     parse_manifest,
 )
 from agent.images.peers import PeerImages
 from agent.images.pull import Registry
-from agent.images.reference import Reference, check_digest, parse
+from agent.images.reference import Reference, check_digest, digest_of, parse
 from agent.images.rootfs import RootFs
 from specs.base import canonical_json
 from specs.wire import ImageInfo, ResolvedImage
@@ -53,12 +46,10 @@ if TYPE_CHECKING:
     from agent.vocabulary import ImageConfig
     from specs.wire import BuildEvent, BuildImage, ResolveImage
 
-log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 _EPOCH: Final = "1970-01-01T00:00:00Z"
 _PACKED: Final = {b"\x1f\x8b": "+gzip", b"\x28\xb5": "+zstd"}
-_ATTEMPTS: Final = 2  # a damaged blob is fetched once more before giving up
 
 
 class ImageStore:
@@ -80,8 +71,10 @@ class ImageStore:
         self.identity = Identity(state_dir / "identity")
         self.peers = PeerImages(self.content, self.identity)
         self._threads = ThreadPoolExecutor(4, "images")
-        self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
-        self._builder = Builder(self, run_dir)
+        self._assembly = Assembly(
+            self.content, self.layers, self.rootfs, self.registry, self.peers, self._threads
+        )
+        self._builder = Builder(self._assembly, self.resolve, self.environment, run_dir)
         self._known: dict[str, ImageConfig] = {}
         self.content.clean_staging()
 
@@ -111,12 +104,12 @@ class ImageStore:
         if reference.digest and self._complete(reference.digest):
             return self._resolved(request.image, reference.digest)  # always means the same bytes
         manifest = await self.registry.manifest(reference)
-        digest = f"sha256:{hashlib.sha256(manifest).hexdigest()}"
+        digest = digest_of(manifest)
         if reference.digest and digest != reference.digest:
             raise Later(f"the registry {reference.host} sent another manifest than asked for")
         if request.platform and isinstance(parsed := parse_manifest(manifest), Index):
             digest, manifest = parsed.choose(request.platform).digest, b""
-        await self._obtain(reference, digest, manifest)
+        await self._assembly.obtain(reference, digest, manifest)
         if reference.tag:
             self.content.set_ref(Ref(reference.name, digest, "pulled"))
         return self._resolved(request.image, digest)
@@ -126,7 +119,7 @@ class ImageStore:
         reference = parse(image)
         digest = check_digest(digest or self._local(reference))
         if not self._complete(digest):
-            await self._obtain(reference, digest)
+            await self._assembly.obtain(reference, digest)
         if reference.tag and self.content.ref(reference.name) is None:
             self.content.set_ref(Ref(reference.name, digest, "pulled"))
         return self._config(digest)
@@ -202,7 +195,7 @@ class ImageStore:
                 "history": [{"created": _EPOCH, "created_by": "corral image import"}],
             }
             manifest = self.content.put_blob(self._manifest(full, layers))
-            await self._finish(manifest, manifest)
+            await self._assembly.finish(manifest, manifest)
             self.content.set_ref(Ref(reference.name, manifest, "imported", note))
         return manifest
 
@@ -228,31 +221,6 @@ class ImageStore:
             }
         )
 
-    async def adopt(self, manifest: bytes, name: str, origin: str, source: BlobSource) -> str:
-        """Take over an image whose blobs ``source`` has, and name it; returns its digest."""
-        with self.content.using(), self.content.stage() as stage:
-            digest = self.content.put_blob(manifest)
-            await self._finish(digest, digest, stage, source)
-            self.content.set_ref(Ref(parse(name).name, digest, origin))
-        return digest
-
-    def name(self, name: str, digest: str, origin: str) -> None:
-        """Let a name stand for a complete image."""
-        self.content.set_ref(Ref(parse(name).name, digest, origin))
-
-    def packed(self) -> dict[str, Blob]:
-        """Return, by diffID, the blobs of layers as they came."""
-        found: dict[str, Blob] = {}
-        for record in self.content.records():
-            data = self.content.read_blob(record.manifest, MAX_MANIFEST)
-            parsed = parse_manifest(data) if data else None
-            if isinstance(parsed, Manifest) and len(parsed.layers) == len(record.diff_ids):
-                pairs = zip(record.diff_ids, parsed.layers, strict=True)
-                found |= {
-                    diff_id: blob for diff_id, blob in pairs if self.content.has_blob(blob.digest)
-                }
-        return found
-
     # inside
 
     def _local(self, reference: Reference) -> str:
@@ -263,12 +231,10 @@ class ImageStore:
         return ref.digest if ref else ""
 
     def _complete(self, digest: str) -> ImageRecord | None:
-        """Return the image's record while every one of its layers is usable."""
-        record = self.content.record(digest)
-        if record and all(self.layers.done(diff_id) for diff_id in record.diff_ids):
-            return record
-        self._known.pop(digest, None)
-        return None
+        record = self._assembly.complete(digest)
+        if record is None:
+            self._known.pop(digest, None)
+        return record
 
     def _config(self, digest: str) -> ImageConfig:
         known = self._known.get(digest)
@@ -290,169 +256,6 @@ class ImageStore:
             raise Later(f"image {digest[:19]} was removed from this node meanwhile")
         return ResolvedImage(image=image, digest=digest, size=record.size, created=record.created)
 
-    async def _obtain(self, reference: Reference, digest: str, manifest: bytes = b"") -> None:
-        """Make an image complete from our own blobs or the registry; one at a time a digest."""
-        lock = self._locks.setdefault(digest, asyncio.Lock())
-        async with lock:
-            for attempt in range(_ATTEMPTS):
-                if self._complete(digest):
-                    break
-                try:
-                    with self.content.using():
-                        await self._assemble(reference, digest, manifest)
-                    break
-                except DamagedBlob as damage:
-                    log.warning("a damaged blob was found", extra={"digest": str(damage)})
-                    if attempt + 1 == _ATTEMPTS:
-                        raise Later(
-                            f"image {reference.familiar}: {str(damage)[:19]} arrives damaged; "
-                            "trying again later"
-                        ) from None
-
-    async def _assemble(self, reference: Reference, digest: str, manifest: bytes) -> None:
-        data = await self._manifest_bytes(reference, digest, manifest)
-        parsed, own = parse_manifest(data), digest
-        if isinstance(parsed, Index):
-            own = parsed.choose(host_platform()).digest
-            parsed = parse_manifest(await self._manifest_bytes(reference, own))
-        if isinstance(parsed, Index):
-            raise Refusal(f"image {reference.familiar}: an index inside an index is not supported")
-        with self.content.stage() as stage:
-            blobs = (parsed.config, *parsed.layers)
-            missing = [blob for blob in blobs if not self.content.has_blob(blob.digest)]
-            if not missing:
-                await self._finish(digest, own)
-                return
-            self._room(sum(blob.size for blob in missing))
-            if (found := await self.peers.manifest(own)) is not None:
-                try:
-                    await self._finish(digest, own, stage, found[1])
-                except (Later, DamagedBlob) as error:
-                    log.info("fetching from the registry instead", extra={"error": str(error)})
-                else:
-                    return
-            async with self.registry.source(reference, own) as source:
-                await self._finish(digest, own, stage, source)
-
-    def _room(self, wanted: int) -> None:
-        """Refuse to start what cannot end: the packed blobs alone must fit."""
-        free = shutil.disk_usage(self.content.root).free
-        if wanted + self.layers.limits.floor > free:
-            raise Later(
-                f"the image needs {wanted >> 20} MiB; {self.content.root} has {free >> 20} MiB free"
-            )
-
-    async def _manifest_bytes(self, reference: Reference, digest: str, given: bytes = b"") -> bytes:
-        data = self.content.read_blob(digest, MAX_MANIFEST)
-        if data is None:
-            data = given or await self._fetched_manifest(reference, digest)
-            if f"sha256:{hashlib.sha256(data).hexdigest()}" != digest:
-                raise Later(f"the registry {reference.host} sent another manifest than asked for")
-            parse_manifest(data)  # refuse before keeping it
-            self.content.put_blob(data)
-        return data
-
-    async def _fetched_manifest(self, reference: Reference, digest: str) -> bytes:
-        """Return a manifest from another node, else from the registry."""
-        if (found := await self.peers.manifest(digest)) is not None:
-            if f"sha256:{hashlib.sha256(found[0]).hexdigest()}" == digest:
-                return found[0]
-            log.warning("a node gave a wrong manifest", extra={"digest": digest})
-        try:
-            return await self.registry.manifest(reference, digest)
-        except (Later, Refusal) as error:
-            if not self.peers.known:
-                raise
-            raise type(error)(f"no other node gives it, and {error}") from None
-
-    async def _finish(
-        self,
-        digest: str,
-        own: str,
-        stage: Path | None = None,
-        source: BlobSource | None = None,
-    ) -> None:
-        """Verify and unpack everything the manifest ``own`` names, then write the record.
-
-        Blobs that the store does not have are fetched from ``source`` by way of ``stage``.
-        """
-        data = self.content.read_blob(own, MAX_MANIFEST)
-        parsed = parse_manifest(data) if data else None
-        if not isinstance(parsed, Manifest):
-            raise DamagedBlob(own)
-        config = await self._stored_config(parsed, own, stage, source)
-        jobs = list(zip(parsed.layers, config.diff_ids, strict=True))
-        try:
-            async with asyncio.TaskGroup() as group:
-                for blob, diff_id in dict.fromkeys(jobs):
-                    group.create_task(self._layer(blob, diff_id, stage, source))
-        except ExceptionGroup as errors:
-            raise _first(errors) from None
-        self.rootfs.check(config.diff_ids)
-        done = [self.layers.done(diff_id) for diff_id in set(config.diff_ids)]
-        self.content.set_record(
-            ImageRecord(
-                digest=digest,
-                manifest=own,
-                config=parsed.config.digest,
-                blobs=tuple(blob.digest for blob in parsed.layers),
-                diff_ids=config.diff_ids,
-                created=config.created,
-                size=sum(item.bytes for item in done if item),
-            )
-        )
-        self._threads.submit(self._make_durable, config.diff_ids)
-
-    def _make_durable(self, diff_ids: tuple[str, ...]) -> None:
-        try:
-            self.layers.make_durable(diff_ids)
-        except OSError as error:
-            # They stay usable during this boot and are unpacked again after the next.
-            log.warning("layers could not be written to disk", extra={"error": str(error)})
-
-    async def _stored_config(
-        self, manifest: Manifest, own: str, stage: Path | None, source: BlobSource | None
-    ) -> ImageDocument:
-        blob = manifest.config
-        if blob.size > MAX_CONFIG:
-            raise Refusal(f"the image's config has {blob.size} bytes; the limit is {MAX_CONFIG}")
-        data = self.content.read_blob(blob.digest, MAX_CONFIG)
-        if data is None and stage is not None and source is not None:
-            path = stage / "config"
-            await source.get(blob, path)
-            data = path.read_bytes()
-            if f"sha256:{hashlib.sha256(data).hexdigest()}" != blob.digest:
-                raise DamagedBlob(blob.digest)
-            config = parse_config(data, own, len(manifest.layers))  # refuse before keeping it
-            self.content.put_blob(data)
-            return config
-        if data is None:
-            raise DamagedBlob(blob.digest)
-        return parse_config(data, own, len(manifest.layers))
-
-    async def _layer(
-        self, blob: Blob, diff_id: str, stage: Path | None, source: BlobSource | None
-    ) -> None:
-        """Make one layer usable and its blob verified and stored, hashing each byte once."""
-        stored = self.content.blob(blob.digest)
-        path = stored
-        if not stored.exists() and stage is not None and source is not None:
-            path = stage / stored.name
-            await source.get(blob, path)
-        try:
-            sound = path.stat().st_size == blob.size
-            if sound and not self.layers.done(diff_id):
-                await self.layers.unpack(path, blob.digest, diff_id)
-            elif sound and path is not stored:
-                sound = await self._call(hash_file, path) == blob.digest
-        except (FileNotFoundError, DamagedBlob):
-            sound = False
-        if not sound:
-            path.unlink(missing_ok=True)
-            raise DamagedBlob(blob.digest)
-        if path is not stored:
-            self.content.adopt_blob(path, blob.digest)
-
     async def _call(self, function: Callable[P, T], *arguments: P.args, **more: P.kwargs) -> T:
         call = functools.partial(function, *arguments, **more)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
@@ -460,22 +263,3 @@ class ImageStore:
     async def _mounting(self, function: Callable[P, T], *arguments: P.args, **more: P.kwargs) -> T:
         call = functools.partial(function, *arguments, **more)
         return await asyncio.get_running_loop().run_in_executor(self.rootfs.thread, call)
-
-
-def _first(errors: ExceptionGroup[Exception]) -> Exception:
-    """Return the one error worth telling: a refusal before a damage before the rest."""
-    flat: list[Exception] = []
-
-    def walk(group: ExceptionGroup[Exception]) -> None:
-        for error in group.exceptions:
-            if isinstance(error, ExceptionGroup):
-                walk(error)
-            else:
-                flat.append(error)
-
-    walk(errors)
-    for kind in (Refusal, DamagedBlob, Later):
-        for error in flat:
-            if isinstance(error, kind):
-                return error
-    return flat[0]

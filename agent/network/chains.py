@@ -9,10 +9,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.network import names
-from agent.network.overlay import in_overlay
 
 if TYPE_CHECKING:
-    from agent.network.plan import Wanted
+    from agent.network.wanted import Wanted
 
 
 def base(wanted: Wanted) -> str:
@@ -31,7 +30,7 @@ def base(wanted: Wanted) -> str:
     type filter hook prerouting priority raw; policy accept;
     iifname {veths} goto guard_task
     iifname != "lo" ip daddr 127.0.0.0/8 counter drop
-{vxlan_guard if in_overlay(wanted) else ""}
+{vxlan_guard if wanted.in_overlay else ""}
   }}
   chain guard_task {{
     iifname . ip saddr @owned ip daddr != 127.0.0.0/8 accept

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.network.plan import Wanted
+    from agent.network.wanted import Wanted
     from specs.wire import Endpoint, ServiceEndpoints
 
 T = TypeVar("T")

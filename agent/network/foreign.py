@@ -18,7 +18,7 @@ from agent.network import names, nft
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from agent.network.plan import Wanted
+    from agent.network.wanted import Wanted
 
 _DOOR = "DOCKER-USER"
 _TIMEOUT = 10.0
@@ -36,8 +36,9 @@ def look(wanted: Wanted) -> tuple[str, ...]:
         return ()
     chains = [item["chain"] for item in listing.get("nftables", ()) if "chain" in item]
     opened = any(_is_door(chain) for chain in chains) and _open_door()
-    overlay = bool(wanted.me.overlay and wanted.me.underlay)
-    return tuple(judge(chains, overlay=overlay, opened=opened, pool=wanted.me.cluster_pool))
+    return tuple(
+        judge(chains, overlay=wanted.in_overlay, opened=opened, pool=wanted.me.cluster_pool)
+    )
 
 
 def _is_door(chain: dict[str, Any]) -> bool:

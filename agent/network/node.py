@@ -34,10 +34,11 @@ from agent.network import (
 )
 from agent.network.endpoints import PerService
 from agent.network.overlay import overlay_mtu
-from agent.network.plan import Wanted, host_plan, task_plan
+from agent.network.plan import host_plan, task_plan
 from agent.network.ports import PortSockets
 from agent.network.resolver import Resolver, ResolverDown
 from agent.network.rules import owned_elements, port_key, port_targets, ruleset, service_part
+from agent.network.wanted import Wanted
 from agent.vocabulary import Attachment
 from specs.wire import NodeSelf
 

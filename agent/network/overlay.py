@@ -17,7 +17,7 @@ from agent.network.objects import Neighbour, Route, Rule
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from agent.network.plan import Wanted
+    from agent.network.wanted import Wanted
     from specs.wire import Peer
 
 
@@ -29,11 +29,6 @@ class VxlanPlan:
     mac: str
     local: str
     mtu: int
-
-
-def in_overlay(wanted: Wanted) -> bool:
-    """Say whether the node has a place in an overlay of several nodes."""
-    return bool(wanted.me.overlay and wanted.me.underlay)
 
 
 def reachable_peers(wanted: Wanted) -> list[Peer]:

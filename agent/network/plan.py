@@ -19,34 +19,8 @@ from specs.states import Desired
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from specs.wire import Assignment, NetworkState, NodeSelf, Peer, ServiceEndpoints
-
-
-@dataclass(frozen=True)
-class Wanted:
-    """Everything one apply() was given: the only input of every decision."""
-
-    me: NodeSelf
-    networks: Mapping[str, NetworkState]
-    services: Mapping[str, ServiceEndpoints]
-    peers: Mapping[str, Peer]
-    assignments: Mapping[str, Assignment]
-    ready: Mapping[str, bool]
-
-    @property
-    def idle(self) -> bool:
-        """Say whether nothing is wanted: no task, no network, no place among other nodes."""
-        busy = self.networks or self.services or self.assignments
-        return not busy and not overlay.in_overlay(self)
-
-    @property
-    def gateway(self) -> str:
-        """Return the address this node shows to containers where it must hide a source.
-
-        A node that is not in an overlay uses the address nobody owns: connection
-        tracking translates the answer back before routing looks at it.
-        """
-        return self.me.overlay or names.GATEWAY
+    from agent.network.wanted import Wanted
+    from specs.wire import Assignment, NetworkState
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +119,7 @@ def host_plan(wanted: Wanted, *, mtu: int, present: frozenset[str]) -> HostPlan:
     route (attach adds it together with the veth; this keeps it there).
     """
     me = wanted.me
-    joined = overlay.in_overlay(wanted)
+    joined = wanted.in_overlay
     pools = [network.pool for network in wanted.networks.values()]
     if me.node:
         # Of networks this node was not told about: never out by the default route.

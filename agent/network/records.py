@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from agent.network.endpoints import Seen
-    from agent.network.plan import Wanted
+    from agent.network.wanted import Wanted
     from specs.wire import Assignment
 
 Names = dict[str, list[Any]]  # name -> [addresses, ttl]

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 from agent.network import names
 from agent.network.chains import base
-from agent.network.overlay import in_overlay, ingress_numbers, reachable_peers
+from agent.network.overlay import ingress_numbers, reachable_peers
 from agent.network.plan import holds_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from agent.network.endpoints import Seen
-    from agent.network.plan import Wanted
+    from agent.network.wanted import Wanted
     from specs.stack import Port
     from specs.wire import Assignment
 
@@ -198,7 +198,7 @@ def _members(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
     if underlay and ":" not in underlay:
         sets["members"][underlay] = ""
         sets["insiders"][underlay] = ""
-    if not in_overlay(wanted):
+    if not wanted.in_overlay:
         return
     peers = reachable_peers(wanted)
     numbers = ingress_numbers(peers)

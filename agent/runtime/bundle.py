@@ -116,51 +116,21 @@ def build(inputs: Inputs, host: NodeTraits) -> OciBundle:
     """Return the task's OCI configuration. Raises Refusal."""
     spec = inputs.assignment.spec
     warnings: list[str] = []
-    options = _security(spec)
     granted = capabilities(spec, host, warnings)
     config: dict[str, Any] = {
         "ociVersion": "1.0.2",
         "hostname": inputs.hostname,
         "root": {"path": inputs.root, "readonly": spec.read_only},
-        "process": _process(inputs, host, granted, options, warnings),
+        "process": _process(inputs, host, granted, warnings),
         "mounts": _mounts(inputs, host),
         "annotations": dict(spec.annotations),
         "linux": _linux(inputs, host),
     }
     if spec.domainname:
         config["annotations"]["org.corral.domainname"] = spec.domainname
-    if not spec.privileged and not options.unconfined:
+    if not spec.privileged and spec.seccomp != "unconfined":
         _filter(config, granted, host)
     return OciBundle(config, tuple(warnings))
-
-
-@dataclass(frozen=True)
-class _Options:
-    no_new_privileges: bool = False
-    unconfined: bool = False
-
-
-def _security(spec: TaskSpec) -> _Options:
-    nnp = unconfined = False
-    for option in spec.security_opt:
-        name, _, value = option.replace("=", ":", 1).partition(":")
-        match name, value:
-            case "no-new-privileges", "" | "true":
-                nnp = True
-            case "no-new-privileges", "false":
-                nnp = False
-            case "seccomp", "unconfined":
-                unconfined = True
-            case "apparmor", "unconfined":
-                pass  # we set no AppArmor profile
-            case "label", "disable":
-                pass  # nor an SELinux label
-            case _:
-                raise Refusal(
-                    f"security_opt {option!r} is not supported; known are no-new-privileges, "
-                    "seccomp=unconfined, apparmor=unconfined and label=disable"
-                )
-    return _Options(nnp, unconfined)
 
 
 def _capability(name: str) -> str:
@@ -224,7 +194,6 @@ def _process(
     inputs: Inputs,
     host: NodeTraits,
     granted: frozenset[str],
-    options: _Options,
     warnings: list[str],
 ) -> dict[str, Any]:
     spec, user = inputs.assignment.spec, inputs.user
@@ -252,7 +221,7 @@ def _process(
             "inheritable": [],
             "ambient": [],
         },
-        "noNewPrivileges": options.no_new_privileges,
+        "noNewPrivileges": spec.no_new_privileges,
     }
     if spec.tty:
         process["consoleSize"] = {"height": 24, "width": 80}

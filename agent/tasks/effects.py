@@ -7,13 +7,14 @@ method is idempotent: repeating it, also after a kill at any instant, is harmles
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
     from pathlib import Path
 
-    from agent.network.plan import Wanted
+    from agent.network.wanted import Wanted
     from agent.vocabulary import Attachment, BoundMount, Exit, ImageConfig, Process
     from specs.stack import TaskSpec
     from specs.wire import (
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
         BuildImage,
         Content,
         ImageInfo,
+        NodeSelf,
+        Peer,
         ResolvedImage,
         ResolveImage,
     )
@@ -59,6 +62,26 @@ class Images(Protocol):
 
     async def list(self) -> list[ImageInfo]:
         """Return the images that are complete on this node."""
+        ...
+
+    def close(self) -> None:
+        """Let go of threads; mounts stay, they belong to tasks."""
+        ...
+
+
+class Peers(Protocol):
+    """The other nodes: who they are, and by what they know this one."""
+
+    async def signing_request(self) -> str:
+        """Return the signing request for this node's own key; empty = it needs no certificate."""
+        ...
+
+    async def meet(self, me: NodeSelf, peers: Mapping[str, Peer]) -> None:
+        """Take note of who is in the cluster."""
+        ...
+
+    async def close(self) -> None:
+        """Part with them."""
         ...
 
 
@@ -119,6 +142,23 @@ class Networking(Protocol):
         """After a restart: keep what belongs to these tasks, remove every other object of ours."""
         ...
 
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what people should know now."""
+        ...
+
+    async def run(self) -> None:
+        """Repair what others break, until cancelled."""
+        ...
+
+    async def leave(self) -> None:
+        """Remove everything of ours from the machine."""
+        ...
+
+    async def close(self) -> None:
+        """Let go of threads and sockets; what containers use stays."""
+        ...
+
 
 class Containers(Protocol):
     """What the runner asks of the runtime. Every method may be repeated."""
@@ -162,3 +202,23 @@ class Containers(Protocol):
     def known(self) -> set[str]:
         """Return ids of all tasks that left anything of the runtime's on this node."""
         ...
+
+
+class Prober(Protocol):
+    """Runs one health probe."""
+
+    async def __call__(
+        self, task: str, command: tuple[str, ...], timeout: float
+    ) -> tuple[int, str]:
+        """Return exit code and output. Raises RuntimeFailure."""
+        ...
+
+
+@dataclass(frozen=True)
+class Effects:
+    """The parts of a node that change it; ``agent/daemon.py`` makes the real ones."""
+
+    images: Images
+    volumes: Volumes
+    network: Networking
+    peers: Peers

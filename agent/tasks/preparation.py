@@ -40,7 +40,7 @@ class Preparation:
     network: Networking
     containers: Containers
     tasks: Path  # per task, on disk
-    host: bundle.NodeTraits
+    traits: bundle.NodeTraits
     contents: Callable[[], Mapping[str, Content]]
     networks_known: Callable[[], Awaitable[None]]  # waits; raises Later
 
@@ -97,7 +97,7 @@ class Preparation:
                 mounts=mounts,
                 devices=rootfs.node_devices(spec.devices),
             ),
-            self.host,
+            self.traits,
         )
         self.containers.write(task, made.config)
 

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
 
 from agent.errors import Later, Refusal
 from agent.runtime.failure import RuntimeFailure
@@ -39,7 +39,7 @@ from specs.states import FINAL, Desired, TaskState
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from agent.tasks.effects import Containers
+    from agent.tasks.effects import Containers, Prober
     from agent.tasks.journal import Journal
     from agent.tasks.preparation import Preparation
     from agent.vocabulary import Exit
@@ -54,16 +54,6 @@ SIGKILL = 9
 # States a reboot must not undo, and the first one, which says that effects exist.
 _ON_DISK = frozenset({TaskState.PREPARING, TaskState.RUNNING}) | FINAL
 TAIL = 10
-
-
-class Prober(Protocol):
-    """Runs one health probe."""
-
-    async def __call__(
-        self, task: str, command: tuple[str, ...], timeout: float
-    ) -> tuple[int, str]:
-        """Return exit code and output. Raises RuntimeFailure."""
-        ...
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Final
 
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
-from agent.linux import disk
 from agent.vocabulary import BoundMount
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -57,9 +57,12 @@ def _given(flags: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def origins(project: Project) -> dict[str, str]:
-    """Return dotted path -> file:line:column."""
-    return {path: str(position) for path, position in project.origins.items()}
+def origins(project: Project) -> dict[str, dict[str, Any]]:
+    """Return dotted path -> its position, as the API takes it."""
+    return {
+        path: {"file": at.file, "line": at.line, "column": at.column}
+        for path, at in project.origins.items()
+    }
 
 
 def with_profiles_of(flags: argparse.Namespace, names_: Sequence[str]) -> Project:

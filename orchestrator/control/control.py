@@ -180,7 +180,7 @@ class ControlLoop:
         for node, hello in hellos.items():
             record = self._cluster.nodes.get(node)
             if record is not None and record.facts != hello.facts:
-                pass_.draft.put(NODES, record.model_copy(update={"facts": hello.facts}))
+                pass_.draft.put(NODES, record.with_facts(hello.facts))
         for node, report in reports:
             ingest.take(pass_, node, report)
         done = False

@@ -210,7 +210,7 @@ class Notices:
 
 def _same_place(old: Node, new: Node) -> bool:
     """Say whether nothing but the facts changed."""
-    return old.model_copy(update={"facts": new.facts}) == new
+    return old.with_facts(new.facts) == new
 
 
 def _seen_by_others(task: Task | None) -> object:

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.lab import cgroups
 from orchestrator.lab.layout import GATEWAY, PREFIX6, HostAddress, LabError, Layout
+from specs.kit.disk import write_file
 from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 
 INIT = Path(__file__).with_name("init.py")
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
-BOOT_TIMEOUT = 20.0
+BOOT_TIMEOUT = 60.0
 CLONE_NEWNET = 0x40000000
 # The machine's root is one file system; these may be others, and a host needs them too.
 OTHER_LAYERS = ("/usr", "/etc", "/opt", "/var", "/home", "/srv", "/lib", "/bin", "/sbin")
@@ -178,9 +179,8 @@ class LabHost:
         hear("joined")
         say("go")
         pid = int(hear("pid"))
-        temporary = self.dir / "pid.new"
-        temporary.write_text(f"{pid} {_start_time(pid)}")
-        temporary.rename(self.dir / "pid")
+        text = f"{pid} {_start_time(pid)}".encode()
+        write_file(self.dir / "pid", text, durable=False, mode=0o644)
         self._plug_in(pid)
         say("network")
         hear("ready")
@@ -254,7 +254,7 @@ class LabHost:
         time later, and until then the port's name is taken.
         """
         words = ["nsenter", f"--net={self.layout.switch}", "ip", "link", "delete", self.name]
-        subprocess.run(words, capture_output=True, check=False, timeout=30)
+        subprocess.run(words, capture_output=True, check=False, timeout=90)
 
     def freeze(self, *, frozen: bool = True) -> None:
         """Stop every process of the host at once, or let them go on; it still answers ping."""
@@ -310,7 +310,7 @@ class LabHost:
         stdin: str = "",
         env: Mapping[str, str] | None = None,
         cwd: str = "/root",
-        timeout: float = 30.0,
+        timeout: float = 90.0,
         check: bool = True,
     ) -> subprocess.CompletedProcess[str]:
         """Run ``command`` inside and return its output; kill it all at the timeout."""
@@ -364,7 +364,7 @@ class LabHost:
         data = text.encode() if isinstance(text, str) else text
         script = 'mkdir -p "$(dirname "$1")" && cat > "$1" && chmod "$2" "$1"'
         argv = self.argv(["sh", "-ec", script, "sh", path, f"{mode:o}"])
-        subprocess.run(argv, input=data, check=True, timeout=30)
+        subprocess.run(argv, input=data, check=True, timeout=90)
 
     def read(self, path: str) -> str:
         """Return a file of the running host."""
@@ -424,7 +424,7 @@ def _start_time(pid: int) -> str:
 def run_program(argv: list[str], stdin: str = "") -> str:
     """Run a program of the machine; return its output or raise LabError with its words."""
     done = subprocess.run(
-        argv, input=stdin, capture_output=True, text=True, check=False, timeout=30
+        argv, input=stdin, capture_output=True, text=True, check=False, timeout=90
     )
     if done.returncode:
         raise LabError(f"{' '.join(argv)}: {done.stderr.strip() or done.returncode}")
@@ -443,8 +443,3 @@ def kill_tree(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     for child in children:
         kill_tree(child)
-
-
-def remove_tree(path: Path) -> None:
-    """Delete a directory; missing is fine."""
-    shutil.rmtree(path, ignore_errors=False) if path.exists() else None

@@ -11,37 +11,41 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from specs.compile.service import ServiceCompiler
-from specs.compile.values import mapping, number, texts
+from specs.compile.values import given, mapping, number, texts
 from specs.compile.verdicts import Verdicts
-from specs.problems import Problem, SpecError
+from specs.findings import Findings
+from specs.problems import SpecError
 from specs.stack import ContentSpec, NetworkSpec, StackSpec, VolumeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from specs.problems import Position, Problem
+
 Json = dict[str, Any]
 
 
 def compile_stack(
-    project: Json, origins: Mapping[str, str], name: str, directory: str = ""
+    project: Json, origins: Mapping[str, Position], name: str, directory: str = ""
 ) -> tuple[StackSpec, list[Problem]]:
     """Return the stack and the warnings; raise SpecError with everything that is refused.
 
-    ``project`` is the canonical mapping, ``origins`` maps dotted paths to
-    ``file:line:column``, ``directory`` is the project's: a bind from below it is real only on
-    the machine it was loaded on.
+    ``project`` is the canonical mapping, ``origins`` says where its dotted paths were
+    written, ``directory`` is the project's: a bind from below it is real only on the
+    machine it was loaded on.
     """
     return _Compiler(project, origins, name, directory).run()
 
 
 class _Compiler:
     def __init__(
-        self, project: Json, origins: Mapping[str, str], name: str, directory: str
+        self, project: Json, origins: Mapping[str, Position], name: str, directory: str
     ) -> None:
         self.project = project
         self.directory = directory
         self.name = name
-        self.verdicts = Verdicts(project, origins)
+        self.findings = Findings(origins)
+        self.verdicts = Verdicts(project, self.findings)
 
     def run(self) -> tuple[StackSpec, list[Problem]]:
         self.verdicts.apply_table()
@@ -63,13 +67,13 @@ class _Compiler:
             },
             secrets=self._contents("secrets"),
             configs=self._contents("configs"),
-            deadline=self.verdicts.duration(extension.get("deadline", 600), "x-corral.deadline"),
+            **given(deadline=self.verdicts.duration(extension, "x-corral.deadline")),
         )
         self.verdicts.unknown_extensions(extension, "x-corral")
         self._cross_checks(spec)
-        if any(problem.severity == "error" for problem in self.verdicts.problems):
-            raise SpecError(self.verdicts.problems)
-        return spec, self.verdicts.problems
+        if self.findings.errors:
+            raise SpecError(self.findings.all())
+        return spec, self.findings.all()
 
     # Top-level objects
 

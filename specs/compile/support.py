@@ -150,7 +150,9 @@ _SERVICE: dict[str, Support] = {
     "runtime": Support(_L, "the node's runtime is used"),
     "scale": Support(_H),
     "secrets": Support(_H, "sealed in the store; on nodes in memory only"),
-    "security_opt": Support(_H, "no-new-privileges, seccomp=unconfined, apparmor, label"),
+    "security_opt": Support(
+        _H, "no-new-privileges, seccomp=unconfined; the others change nothing yet"
+    ),
     "shm_size": Support(_H),
     "stdin_open": Support(_H),
     "stop_grace_period": Support(_H),

@@ -1,4 +1,4 @@
-"""Collects what corral says of the keys a file uses: refusals and warnings with positions.
+"""What corral says of the keys a file uses: refusals and warnings.
 
 The verdicts come from :mod:`specs.compile.support`; the compiler adds those that depend on
 a value. One :class:`Verdicts` lives for one compilation.
@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from specs.compile.support import EXTENSIONS, KeyVerdict, support_of
 from specs.compile.values import duration_seconds
 from specs.compose.reading.tree import mark_of
-from specs.problems import Position, Problem
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from specs.compose.reading.tree import SourceMark
+    from specs.findings import Findings
 
 Json = dict[str, Any]
 
@@ -86,39 +86,17 @@ def key_uses(project: Json) -> Iterator[KeyUse]:
 
 
 class Verdicts:
-    """The problems found so far, and how to add one."""
+    """How the compiler tells its findings, and the verdicts that need no compiling."""
 
-    def __init__(self, project: Json, origins: Mapping[str, str]) -> None:
+    def __init__(self, project: Json, findings: Findings) -> None:
         self.project = project
-        self.origins = origins
-        self.problems: list[Problem] = []
-
-    def _position(self, path: str) -> Position | None:
-        while path:
-            text = self.origins.get(path)
-            if text:
-                file, line, column = text.rsplit(":", 2)
-                return Position(file, int(line), int(column))
-            cut = max(path.rfind("."), path.rfind("["))
-            path = path[:cut] if cut > 0 else ""
-        return None
+        self.findings = findings
 
     def refuse(self, path: str, message: str, hint: str = "", code: str = "refused") -> None:
-        self.problems.append(
-            Problem(message, code=code, path=path, position=self._position(path), hint=hint)
-        )
+        self.findings.error(message, code=code, path=path, hint=hint)
 
     def warn(self, path: str, message: str, hint: str = "", code: str = "not-honoured") -> None:
-        self.problems.append(
-            Problem(
-                message,
-                code=code,
-                path=path,
-                position=self._position(path),
-                hint=hint,
-                severity="warning",
-            )
-        )
+        self.findings.warn(message, code=code, path=path, hint=hint)
 
     def apply_table(self) -> None:
         done: set[str] = set()
@@ -153,7 +131,11 @@ class Verdicts:
                     code="unknown-key",
                 )
 
-    def duration(self, value: Any, path: str) -> float:
+    def duration(self, holder: Json, path: str) -> float | None:
+        """Return the seconds at the last key of ``path``; None where nothing is written."""
+        value = holder.get(path.rpartition(".")[2])
+        if value is None:
+            return None
         seconds = duration_seconds(value)
         if seconds is None:
             self.refuse(path, f"{value!r} is not a duration", "write e.g. 30s or 1m30s")

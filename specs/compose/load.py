@@ -19,8 +19,8 @@ from specs.compose.project.bind import bind
 from specs.compose.project.model import Project
 from specs.compose.reading import discovery
 from specs.compose.reading.files import STDIN, Files
-from specs.compose.reading.findings import Findings
 from specs.compose.reading.variables import PROJECT_NAME
+from specs.findings import Findings
 from specs.problems import Position, SpecError
 
 if TYPE_CHECKING:
@@ -139,7 +139,7 @@ class _Load:
             return None
         name = self._name(setting, documents)
         tree = self._tree(setting, pipeline, name)
-        project = self._project(setting, name, tree, pipeline.trees())
+        project = self._project(setting, name, tree)
         self._finish(project)
         return project
 
@@ -180,9 +180,7 @@ class _Load:
             normalize(tree, name, setting.environment)
         return tree
 
-    def _project(
-        self, setting: Setting, name: str, tree: Map, documents: tuple[Any, ...]
-    ) -> Project:
+    def _project(self, setting: Setting, name: str, tree: Map) -> Project:
         from specs.compose.project.selection import by_profile  # noqa: PLC0415 - one stage, one import
 
         model = bind(tree, name, self.findings, lenient=not self._interpolation)
@@ -197,7 +195,6 @@ class _Load:
             warnings=self.findings.warnings,
             tree=tree,
             profiles=setting.profiles,
-            documents=documents,
             disabled=disabled,
             sources=self._files.texts,
         )

@@ -65,17 +65,17 @@ def in_file_order(problems: Iterable[Problem]) -> list[Problem]:
     )
 
 
-class _Places(Mapping[str, str]):
+class _Places(Mapping[str, Position]):
     """Where things were written, looked up only for what there is something to say about."""
 
     def __init__(self, project: Project) -> None:
         self._project = project
 
-    def __getitem__(self, path: str) -> str:
+    def __getitem__(self, path: str) -> Position:
         position = self._project.origin(path)
         if position is None:
             raise KeyError(path)
-        return str(position)
+        return position
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._project.origins)

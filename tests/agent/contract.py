@@ -16,7 +16,7 @@ import os
 import pytest
 
 from agent.errors import Later, Refusal
-from agent.network.plan import Wanted
+from agent.network.wanted import Wanted
 from agent.vocabulary import Attachment, ImageConfig
 from specs.stack import FileRef, Mount
 from specs.wire import BuildImage, Content, NodeSelf, ResolveImage

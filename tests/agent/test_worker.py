@@ -11,10 +11,10 @@ import pytest
 from agent.errors import Later, Refusal
 from agent.runtime.bundle import NodeTraits
 from agent.runtime.failure import RuntimeFailure
+from agent.tasks.compose import compose
+from agent.tasks.effects import Effects
 from agent.tasks.journal import Journal
-from agent.tasks.preparation import Preparation
-from agent.tasks.runner import RunnerParts
-from agent.tasks.worker import SPACING, Worker
+from agent.tasks.networking import SPACING
 from agent.vocabulary import ImageConfig
 from specs.node import NodeFacts
 from specs.stack import Healthcheck, RestartPolicy
@@ -22,7 +22,7 @@ from specs.states import Desired
 from specs.wire import Instructions, NodeSelf, Objects, Refused, Stamp
 from tests.agent.test_lifecycle import task
 from tests.fakes.containers import FakeContainers
-from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes
+from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes, NoPeers
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,29 +55,21 @@ class Node:
 
     async def start(self):
         journal = Journal(self.base / "journal", self.base / "tasks", self.base / "run")
-        self.worker = worker = Worker(
-            journal=journal, network=self.network, boot="boot", facts=NodeFacts(), probe=self.facts
-        )
-        self.parts = RunnerParts(
+        parts = compose(
+            Effects(self.images, self.volumes, self.network, NoPeers()),
             journal=journal,
-            preparation=Preparation(
-                images=self.images,
-                volumes=self.volumes,
-                network=self.network,
-                containers=self.containers,
-                tasks=self.base / "tasks",
-                host=NodeTraits(runtime="runc"),
-                contents=worker.contents,
-                networks_known=worker.networks_known,
-            ),
             containers=self.containers,
             prober=self.probe,
             clock=LoopClock(),
-            slots=asyncio.Semaphore(4),
-            changed=worker.changed,
+            boot="boot",
+            traits=NodeTraits(runtime="runc"),
+            tasks=self.base / "tasks",
+            facts=NodeFacts(),
+            look=self.facts,
         )
-        self.running = asyncio.get_running_loop().create_task(worker.run(self.parts))
-        await worker.adopted.wait()
+        self.worker, self.reports, self.holdings = parts.worker, parts.reports, parts.holdings
+        self.running = asyncio.get_running_loop().create_task(self.worker.run())
+        await self.worker.adopted.wait()
 
     async def facts(self):
         return NodeFacts()
@@ -114,7 +106,7 @@ class Node:
                 await asyncio.sleep(0.01)
 
     def status(self, task):
-        record = self.worker.record(task)
+        record = self.holdings.record(task)
         return record.status() if record else None
 
 
@@ -136,7 +128,7 @@ async def test_a_task_runs_and_is_removed_without_a_trace(node):
     await node.until(lambda: node.status("a").ready)
     assert node.network.attached == node.images.mounted == {"a"}
     await node.put(named("a", "removed"))
-    await node.until(lambda: "a" in node.worker.full_report().gone)
+    await node.until(lambda: "a" in node.reports.full().gone)
     assert not node.network.attached
     assert not node.images.kept
     assert not node.volumes.prepared
@@ -144,14 +136,14 @@ async def test_a_task_runs_and_is_removed_without_a_trace(node):
     assert not (node.base / "tasks/a").exists()
     await node.put(remove=("a",))
     await node.until(lambda: node.status("a") is None)
-    assert "a" in node.worker.full_report().gone
+    assert "a" in node.reports.full().gone
 
 
 async def test_a_task_dropped_from_the_set_is_removed_too(node):
     await node.put(named("a"), named("b"))
     await node.until(lambda: node.status("a").ready and node.status("b").ready)
     await node.put(remove=("a",))
-    await node.until(lambda: "a" in node.worker.full_report().gone)
+    await node.until(lambda: "a" in node.reports.full().gone)
     assert node.status("b").ready
 
 
@@ -194,7 +186,7 @@ async def test_removal_interrupts_a_long_pull(node):
     await node.put(named("a"))
     await node.until(lambda: "getting image" in node.status("a").reason)
     await node.put(named("a", "removed"))
-    await node.until(lambda: "a" in node.worker.full_report().gone, timeout=1.0)
+    await node.until(lambda: "a" in node.reports.full().gone, timeout=1.0)
 
 
 async def test_crash_loop_backs_off_and_fails_with_its_last_lines(node):
@@ -270,7 +262,7 @@ async def test_adoption_at_every_moment_of_a_start(tmp_path):
         await asyncio.sleep(moment * 0.004)
         await node.kill()
         await node.start()
-        await node.until(lambda node=node: set(node.worker.full_report().gone) == {"a", "b"})
+        await node.until(lambda node=node: set(node.reports.full().gone) == {"a", "b"})
         assert not node.containers.written
         assert not node.network.attached
         await node.kill()
@@ -279,7 +271,7 @@ async def test_adoption_at_every_moment_of_a_start(tmp_path):
 async def test_reports_full_first_then_changes_then_heartbeats(node):
     await node.put(named("a"))
     await node.until(lambda: node.status("a").ready)
-    stream = node.worker.reports()
+    stream = node.reports.stream()
     first = await anext(stream)
     assert first.full
     assert first.tasks["a"].ready
@@ -297,11 +289,11 @@ async def test_reports_full_first_then_changes_then_heartbeats(node):
 async def test_applied_is_told_only_when_it_is_in_force(node):
     node.network.failures = 3
     await node.put(named("a"))
-    assert node.worker.applied < node.generation
+    assert node.holdings.applied < node.generation
     await asyncio.sleep(0.05)
-    assert "nft failed" in node.worker.full_report().warnings[0]
-    await node.until(lambda: node.worker.applied == node.generation)
-    assert node.worker.full_report().warnings == ()
+    assert "nft failed" in node.reports.full().warnings[0]
+    await node.until(lambda: node.holdings.applied == node.generation)
+    assert node.reports.full().warnings == ()
 
 
 async def test_a_network_that_never_comes_is_said(node):
@@ -354,4 +346,4 @@ async def test_a_restart_is_asked_for_once(node):
     await node.until(lambda: node.status("a").restart_done == 2)
     await asyncio.sleep(30)
     assert node.status("a").run.number == 2
-    assert node.worker.record("a").assignment.desired is Desired.RUNNING
+    assert node.holdings.record("a").assignment.desired is Desired.RUNNING

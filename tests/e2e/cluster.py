@@ -57,7 +57,7 @@ class Command:
     def signal(self, name: str) -> None:
         self.host.run(["kill", f"-{name}", str(self.pid)], check=False)
 
-    def finish(self, timeout: float = 30.0) -> tuple[int, str, str]:
+    def finish(self, timeout: float = 90.0) -> tuple[int, str, str]:
         """Return exit code, output and errors once it has ended."""
         try:
             out, err = self.process.communicate(timeout=timeout)
@@ -84,7 +84,7 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run ``corral words`` in the stack's folder and hold its exit code against ``code``."""
         options.setdefault("cwd", self.folder)
-        options.setdefault("timeout", 60.0)
+        options.setdefault("timeout", 180.0)
         options["env"] = {**self.env, **(options.get("env") or {})}
         done = self.host.corral(*words, check=False, **options)
         said = f"corral {' '.join(words)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
@@ -125,7 +125,7 @@ class Cluster:
 
     def get(self, path: str, **query: Any) -> Any:
         """Read the API; a controller that was just killed is waited for."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 return self.client.get(path, **query)
@@ -190,7 +190,7 @@ class Cluster:
         if pids:
             self.host.run(["kill", "-9", *pids], check=False)
 
-    def until(self, what: str, check: Callable[[], Any], limit: float = 20.0) -> Any:
+    def until(self, what: str, check: Callable[[], Any], limit: float = 60.0) -> Any:
         """Wait until ``check()`` is true and return what it returned."""
         deadline = time.monotonic() + limit
         while True:
@@ -236,7 +236,7 @@ class Cluster:
         with contextlib.suppress(ClientError, AssertionError):
             self.remove_stacks()
         self.kill("supervisor", "controller")
-        agent = Client(f"unix:///proc/{self.host.pid}/root/run/corral/agent.sock", timeout=20)
+        agent = Client(f"unix:///proc/{self.host.pid}/root/run/corral/agent.sock", timeout=60)
         with contextlib.suppress(ClientError):
             agent.request("POST", "/v1/leave")
         self.folder = "/root"

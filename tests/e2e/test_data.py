@@ -98,7 +98,7 @@ volumes: {data: {}}
 
 def test_a_named_volume_is_filled_once_and_outlives_down(corral):
     corral.compose(VOLUME, **{"bound/file": "from the host\n"})
-    corral("up", "-d", timeout=90)
+    corral("up", "-d", timeout=240)
     assert sh(corral, "cat /data/sub/seed; stat -c %u /data", "db") == "seed\n65534"
     assert sh(corral, "cat /bound/file", "db") == "from the host"
     assert "ead-only" in corral("exec", "-T", "db", "touch", "/bound/x", code=1).stderr

@@ -33,7 +33,7 @@ def run_of(corral, name):
 
 def test_the_whole_life(guestbook):
     corral = guestbook
-    done = corral("up", "-d", timeout=120)
+    done = corral("up", "-d", timeout=240)
     assert "release 1 done" in done.stderr
 
     # Order: each started after what it depends on was ready.
@@ -103,7 +103,7 @@ def test_the_whole_life(guestbook):
     before = corral.processes(STACK)
     keep = {corral.row(name, STACK)["id"] for name in ("redis-1", "proxy-1")}
     corral.env["GUESTBOOK_VERSION"] = "2"
-    corral("up", "-d", timeout=120)
+    corral("up", "-d", timeout=240)
     assert {json.loads(page(corral))["version"] for _ in range(12)} == {"2"}
     after = corral.processes(STACK)
     assert {task for task in after if after[task] == before.get(task)} == keep

@@ -55,7 +55,7 @@ def test_an_interrupted_detached_up_goes_on(corral):
     corral.compose(SLOW)
     command = begin(corral, "-d")
     command.signal("INT")
-    code, _, err = command.finish(5)
+    code, _, err = command.finish(90)
     assert code == 130
     assert "goes on in the background" in err
     assert "corral down" in err
@@ -68,7 +68,7 @@ def test_a_killed_up_is_cleaned_by_down(corral, moment):
     corral.compose(SLOW)
     command = begin(corral, moment=moment)
     command.signal("KILL")
-    command.finish(5)
+    command.finish(90)
     corral("down", "-v")
     assert corral.get("/v1/stacks")["stacks"] == []
 
@@ -77,7 +77,7 @@ def test_ctrl_c_while_it_starts_stops_the_stack(corral):
     corral.compose(SLOW)
     command = begin(corral)
     command.signal("INT")
-    code, _, _ = command.finish(15)
+    code, _, _ = command.finish(90)
     assert code in (0, 130)
     corral.until("stopped", lambda: not corral.processes())
 
@@ -90,7 +90,7 @@ def test_ctrl_c_in_an_attached_up_stops_the_stack(corral):
         lines.append(command.process.stdout.readline())
         assert lines[-1], "the container's output is shown"
     command.signal("INT")
-    code, out, err = command.finish(15)
+    code, out, err = command.finish(90)
     assert code in (0, 130), err
     assert "bye" in out, "what it prints while it stops is shown, too"
     (row,) = corral.rows(ended=True)

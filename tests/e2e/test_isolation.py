@@ -130,7 +130,7 @@ def test_the_host_is_closed_to_containers(stacks):
         for service in ("proxy", "redis"):
             assert reached(corral, service, targets) == set(), "no port of the host is open"
     finally:
-        listener.communicate("", timeout=5)
+        listener.communicate("", timeout=240)
         corral.sh(f"ip address del {METADATA}/32 dev lo")
 
 

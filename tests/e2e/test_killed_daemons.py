@@ -76,7 +76,7 @@ class Life:
                                  stderr=subprocess.PIPE, text=True)  # fmt: skip
         time.sleep(moment)
         corral.kill(*victims)
-        code, out, err = under_way.finish(40)
+        code, out, err = under_way.finish(90)
         assert code == 0, f"{told}: exit code {code}\n{out}{err}"
         assert "Traceback" not in err, f"{told}\n{err}"
         if command == "down":

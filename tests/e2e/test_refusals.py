@@ -34,7 +34,7 @@ sys.stdin.read()
 """
 
 
-def failed_up(corral, *words, limit=25.0):
+def failed_up(corral, *words, limit=60.0):
     """Run an `up` that must fail; return what it says."""
     began = time.monotonic()
     done = corral("up", "-d", *words, code=1, timeout=limit + 10)
@@ -58,7 +58,7 @@ def registry(corral):
         yield "127.0.0.1:5000"
     finally:
         corral.host.run(["sh", "-c", "kill -9 $(pgrep -x docker-registry)"], check=False)
-        process.wait(10)
+        process.wait(60)
         corral.sh("rm -rf /tmp/registry /tmp/registry.yml")
 
 
@@ -134,7 +134,7 @@ def test_a_port_a_process_of_the_host_holds(corral):
         assert "port 8090/tcp is held by a process on n1" in said
         assert "compose.yaml:6:5" in said
     finally:
-        listener.communicate("", timeout=5)
+        listener.communicate("", timeout=240)
 
 
 def test_no_room(corral):
@@ -171,7 +171,7 @@ def test_a_full_disk(fresh_lab):
     before = corral.processes("first")
     corral.sh(f"head -c 400m /dev/zero > {state}/filler 2>/dev/null || true")
     corral.compose(IDLE.replace("IMAGE", "busybox"))
-    said = corral("up", "-d", "--deadline", "5", code=1, timeout=60).stderr
+    said = corral("up", "-d", "--deadline", "5", code=1, timeout=240).stderr
     assert "no space is left on its disk" in said
     assert "nothing was changed" in said
     assert corral.processes("first") == before, "what runs goes on"

@@ -73,8 +73,8 @@ def test_restart_policies(corral):
 
 def test_restarts_back_off(corral):
     corral.compose("services:\n" + service("web", "exit 1", restart="always"))
-    corral("up", "-d", code=None, timeout=30)
-    corral.until("five runs", lambda: len(runs(corral, "web-1")) >= 5, 30)
+    corral("up", "-d", code=None, timeout=240)
+    corral.until("five runs", lambda: len(runs(corral, "web-1")) >= 5, 120)
     gaps = [
         after["started_at"] - before["finished_at"]
         for before, after in itertools.pairwise(runs(corral, "web-1")[-5:])

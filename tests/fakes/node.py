@@ -21,9 +21,9 @@ from specs.wire import BuildEvent, BuildImage, ImageInfo, ResolvedImage, Resolve
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Mapping
 
-    from agent.network.plan import Wanted
+    from agent.network.wanted import Wanted
     from specs.stack import Mount
-    from specs.wire import Assignment, Content
+    from specs.wire import Assignment, Content, NodeSelf, Peer
 
 _APPLETS = """
 sh ls cat echo sleep id ps kill true false env stat touch seq head dd yes printf test grep
@@ -106,6 +106,22 @@ class FakeImages:
 
     async def list(self) -> list[ImageInfo]:
         return [ImageInfo(digest=digest, names=(name,)) for name, digest in self.known.items()]
+
+    def close(self) -> None:
+        pass
+
+
+class NoPeers:
+    """A node that is alone."""
+
+    async def signing_request(self) -> str:
+        return ""
+
+    async def meet(self, me: NodeSelf, peers: Mapping[str, Peer]) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass
 
 
 @dataclass
@@ -201,3 +217,16 @@ class FakeNetwork:
     async def adopt(self, tasks: set[str]) -> None:
         self.adopted = set(tasks)
         self.attached &= tasks
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        return ()
+
+    async def run(self) -> None:
+        await asyncio.Event().wait()
+
+    async def leave(self) -> None:
+        pass
+
+    async def close(self) -> None:
+        pass

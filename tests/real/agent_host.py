@@ -111,7 +111,7 @@ class AgentHost:
             self.client = aiohttp.ClientSession(
                 "http://agent", connector=aiohttp.UnixConnector(str(self.run / "agent.sock"))
             )
-        deadline = time.monotonic() + 15
+        deadline = time.monotonic() + 60
         while True:
             with contextlib.suppress(aiohttp.ClientError):
                 async with self.client.get("/v1/hello"):
@@ -125,7 +125,7 @@ class AgentHost:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         self.agent.send_signal(number)
-        self.agent.wait(10)
+        self.agent.wait(60)
 
     async def put(self, *assignments: Assignment, remove: tuple[str, ...] = ()) -> None:
         """Send the whole set, with these tasks replaced."""
@@ -142,7 +142,7 @@ class AgentHost:
         async with self.client.put("/v1/instructions", data=body.encode()) as answer:
             assert answer.status == 200, await answer.text()
 
-    async def until(self, condition, what: str, timeout: float = 10.0) -> TaskStatus | None:
+    async def until(self, condition, what: str, timeout: float = 60.0) -> TaskStatus | None:
         """Follow the reports until ``condition(seen)``; ``seen`` maps tasks to their status."""
         self.seen, self.gone = {}, set()
         try:
@@ -159,20 +159,20 @@ class AgentHost:
             pass
         raise AssertionError(f"{what} did not happen: {self.seen}\n{self.said()}")
 
-    async def state_of(self, task: str, state: str, timeout: float = 10.0) -> TaskStatus:
+    async def state_of(self, task: str, state: str, timeout: float = 60.0) -> TaskStatus:
         return await self.until(
             lambda seen: task in seen and seen[task].state == state and seen[task],
             f"{task} {state}",
             timeout,
         )
 
-    async def ready(self, *tasks: str, timeout: float = 10.0) -> list[TaskStatus]:
+    async def ready(self, *tasks: str, timeout: float = 60.0) -> list[TaskStatus]:
         await self.until(
             lambda seen: all(t in seen and seen[t].ready for t in tasks), f"{tasks} ready", timeout
         )
         return [self.seen[task] for task in tasks]
 
-    async def erased(self, *tasks: str, timeout: float = 15.0) -> None:
+    async def erased(self, *tasks: str, timeout: float = 60.0) -> None:
         await self.until(lambda _: self.gone >= set(tasks), f"{tasks} gone", timeout)
 
     async def remove(self, *tasks: str) -> None:
@@ -246,7 +246,7 @@ class AgentHost:
             await self.client.close()
         if self.agent is not None and self.agent.poll() is None:
             self.agent.terminate()
-            self.agent.wait(10)
+            self.agent.wait(60)
         self.log.close()
         for top in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
             parent = top / self.cgroup
@@ -260,7 +260,7 @@ class AgentHost:
             with contextlib.suppress(OSError):
                 os.kill(int(line.split()[0]), signal.SIGKILL)
         self.holder.kill()
-        self.holder.wait(10)
+        self.holder.wait(60)
         for top in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
             parent = top / self.cgroup
             if parent.is_dir():
@@ -281,7 +281,7 @@ def _namespace(pid: int) -> str:
     return os.readlink(f"/proc/{pid}/ns/mnt")
 
 
-def _until(condition, what: str, timeout: float = 5.0) -> None:
+def _until(condition, what: str, timeout: float = 30.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come"

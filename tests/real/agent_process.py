@@ -13,8 +13,9 @@ import sys
 from agent import daemon
 from agent.config import from_environment
 from agent.linux import calls
+from agent.tasks.effects import Effects
 from specs.kit import log
-from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes, make_root
+from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes, NoPeers, make_root
 
 
 class DiskImages(FakeImages):
@@ -51,7 +52,7 @@ def main() -> int:
     config = from_environment()
     images = DiskImages(config.state_dir / "images")
     volumes = FakeVolumes(config.run_dir / "volumes")
-    effects = daemon.Effects(images=images, volumes=volumes, network=FakeNetwork())
+    effects = Effects(images, volumes, FakeNetwork(), NoPeers())
     asyncio.run(daemon.run(config, effects))
     return 0
 

@@ -18,7 +18,7 @@ INSIDE = Path(__file__).parent / "images"
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in INSIDE.glob("inside_*.py")))
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_in_private_namespaces(name: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [
@@ -30,6 +30,6 @@ def test_in_private_namespaces(name: str, tmp_path: Path) -> None:
         capture_output=True,
         text=True,
         env={**os.environ, "CORRAL_TEST_INSIDE": "1"},
-        timeout=280,
+        timeout=580,
     )
     assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]

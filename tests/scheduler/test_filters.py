@@ -172,3 +172,49 @@ def test_a_replacement_may_use_the_room_of_the_task_that_stops_first():
     assert "t" in place(view, [full]).refused
     swap = a_task(memory=GIB, cpus=1.0, instead_of="n1", instead_use=(1.0, GIB))
     assert place(view, [swap]).assigned == {"t": "n1"}
+
+
+@pytest.mark.parametrize(
+    ("held", "asked", "fits"),
+    [
+        ("", "", False),
+        ("", "192.0.2.1", False),
+        ("192.0.2.1", "", False),
+        ("192.0.2.1", "192.0.2.1", False),
+        ("192.0.2.1", "192.0.2.2", True),
+    ],
+)
+def test_a_port_on_all_addresses_clashes_with_the_same_port_on_one(held, asked, fits):
+    """Both ways: whoever comes second, and between two tasks placed in one go."""
+    one, two = HostPort(80, "tcp", held), HostPort(80, "tcp", asked)
+    node = NodeView(id="n1", name="host1", use=NodeUse(ports=frozenset({one})))
+    assert ("t" in place(Fleet({"n1": node}), [a_task(ports=(two,))]).assigned) is fits
+    free = Fleet({"n1": NodeView(id="n1", name="host1")})
+    first = Pending(task="a", service="app/a", spec_hash="a", ports=(one,))
+    second = Pending(task="b", service="app/b", spec_hash="b", ports=(two,))
+    assert len(place(free, [first, second]).assigned) == (2 if fits else 1)
+    other = HostPort(80, "udp", asked)
+    assert place(Fleet({"n1": node}), [a_task(ports=(other,))]).assigned
+
+
+SCORED = {
+    "failures": {"failures": {"h": 1}},
+    "the same spec": {"use": NodeUse(specs={"h": 1})},
+    "the same service": {"use": NodeUse(services={"app/web": 1})},
+    "the dominant share": {"use": NodeUse(memory=GIB)},
+    "the image": {},
+}
+
+
+@pytest.mark.parametrize("worse", list(SCORED)[:-1])
+def test_the_order_of_scores(worse):
+    """What comes earlier in the order decides against everything later, the image included."""
+    later = list(SCORED)[list(SCORED).index(worse) + 1 :]
+    image = frozenset({"sha256:a"})
+    bad = NodeView(id="n1", name="host1", cpus=4, memory=4 * GIB, images=image, **SCORED[worse])
+    for name in later:
+        burden = SCORED[name]
+        good = NodeView(id="n2", name="host2", cpus=4, memory=4 * GIB, **burden)
+        for seed in range(5):
+            placed = place(Fleet({"n1": bad, "n2": good}), [a_task(image="sha256:a")], seed)
+            assert placed.assigned["t"] == "n2", f"law: {worse} counts before {name}"

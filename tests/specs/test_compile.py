@@ -1,10 +1,13 @@
 """From the canonical mapping to a stack: what is honoured, warned of, refused."""
 
+import json
+
 import pytest
 
+from specs.api import Deploy
 from specs.compile.stack import compile_stack
 from specs.compile.support import SUPPORT, KeyVerdict
-from specs.problems import SpecError
+from specs.problems import Position, SpecError
 from specs.stack import Condition
 
 
@@ -92,11 +95,28 @@ def test_restart_words(value, condition, attempts):
         ({"deploy": {"mode": "global-job"}}, "services.a.deploy.mode"),
         ({"gpus": [{"count": -1}]}, "services.a.gpus"),
         ({"security_opt": ["foo"]}, "services.a.security_opt[0]"),
+        ({"security_opt": ["seccomp=/x.json"]}, "services.a.security_opt[0]"),
+        ({"security_opt": ["no-new-privileges:maybe"]}, "services.a.security_opt[0]"),
         ({"x-corral": {"colour": "red"}}, "services.a.x-corral.colour"),
     ],
 )
 def test_what_would_be_wrong_without_is_refused(service, path):
     assert path in {p for p, _ in refusals({"a": {"image": "x", **service}})}
+
+
+@pytest.mark.parametrize(
+    ("options", "fields"),
+    [
+        (["no-new-privileges"], (True, "default")),
+        (["no-new-privileges:true", "seccomp:unconfined"], (True, "unconfined")),
+        (["no-new-privileges=true", "no-new-privileges=false"], (False, "default")),
+        (["apparmor=unconfined", "label:disable"], (False, "default")),
+    ],
+)
+def test_security_options_become_fields(options, fields):
+    spec, _ = stack({"a": {"image": "x", "security_opt": options}})
+    task = spec.services["a"].task
+    assert (task.no_new_privileges, task.seccomp) == fields
 
 
 def test_what_is_safe_without_is_a_warning_once():
@@ -122,7 +142,7 @@ def test_problems_point_into_the_file():
     with pytest.raises(SpecError) as caught:
         compile_stack(
             {"services": {"a": {"image": "x", "pid": "host"}}},
-            {"services.a": "compose.yaml:2:3"},
+            {"services.a": Position("compose.yaml", 2, 3)},
             "shop",
         )
     assert str(caught.value.problems[0].position) == "compose.yaml:2:3"
@@ -152,3 +172,10 @@ def test_a_bind_from_beside_the_file_is_tied_to_its_machine():
     )
     assert [m.relative for m in spec.services["a"].task.mounts] == [True, False, False]
     assert all(m.create_host_path for m in spec.services["a"].task.mounts)
+
+
+def test_origins_arrive_as_positions():
+    sent = {"services.a": {"file": "a:b.yaml", "line": 2, "column": 3}}
+    deploy = Deploy.model_validate({"key": "k", "project": {}, "origins": sent})
+    assert deploy.origins == {"services.a": Position("a:b.yaml", 2, 3)}
+    assert json.loads(deploy.encode())["origins"] == sent

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 from specs.compose.language.schema import PROJECT, SERVICE
 from specs.compose.merging.merge import Merge
 from specs.compose.merging.unique import enforce_unicity
-from specs.compose.reading.findings import Findings
 from specs.compose.reading.tree import Map, Seq, SourceMark, copy, plain
+from specs.findings import Findings
 
 
 def port(target, published, **more):

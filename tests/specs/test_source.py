@@ -4,9 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from specs.compose.reading.findings import Findings
 from specs.compose.reading.source import MAX_DEPTH, parse, resolve
 from specs.compose.reading.tree import Timestamp, plain
+from specs.findings import Findings
 
 
 def read(text):

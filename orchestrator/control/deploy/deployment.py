@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Invalid
-from specs.problems import Position, Problem
+from specs.findings import Findings
 
 if TYPE_CHECKING:
     import random
@@ -32,42 +32,20 @@ class Deployment:
     wall: float
     stack: str
     request: Deploy
-    problems: list[Problem] = field(default_factory=list)
+    findings: Findings = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.findings = Findings(self.request.origins)
 
     def error(self, path: str, message: str, *, code: str = "invalid", hint: str = "") -> None:
         """Note a refusal at a path of the file."""
-        self.problems.append(
-            Problem(message, code, path, position_of(self.request.origins, path), hint)
-        )
+        self.findings.error(message, code=code, path=path, hint=hint)
 
     def warn(self, path: str, message: str, *, hint: str = "") -> None:
         """Note something that does not stop the release."""
-        self.problems.append(
-            Problem(
-                message,
-                "warning",
-                path,
-                position_of(self.request.origins, path),
-                hint,
-                "warning",
-            )
-        )
+        self.findings.warn(message, path=path, hint=hint)
 
     def check(self) -> None:
         """Raise Invalid when there were refusals."""
-        if any(p.severity == "error" for p in self.problems):
-            raise Invalid(self.problems)
-
-
-def position_of(origins: dict[str, str], path: str) -> Position | None:
-    """Return where a path, or the nearest one around it, is in the user's files."""
-    while path:
-        text = origins.get(path)
-        if text is not None:
-            file, _, rest = text.rpartition(":")
-            file, _, line = file.rpartition(":")
-            if line.isdigit() and rest.isdigit():
-                return Position(file, int(line), int(rest))
-            return None
-        path = path[: max(path.rfind("."), path.rfind("["), 0)]
-    return None
+        if self.findings.errors:
+            raise Invalid(self.findings.all())

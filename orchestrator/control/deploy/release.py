@@ -40,7 +40,8 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
         )
     except SpecError as exc:
         raise Invalid(exc.problems) from exc
-    deployment.problems += warnings
+    for warning in warnings:
+        deployment.findings.add(warning)
     present = deployment.cluster.stacks.get(name)
     before = newest_spec(deployment.cluster, present)
     spec = _selected(deployment, compiled, before)
@@ -56,7 +57,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     if request.deadline is not None:
         spec = spec.model_copy(update={"deadline": request.deadline})
     release = _store(deployment, spec, present, before)
-    return release, [p for p in deployment.problems if p.severity == "warning"]
+    return release, deployment.findings.warnings
 
 
 def _selected(deployment: Deployment, spec: StackSpec, before: StackSpec | None) -> StackSpec:
@@ -89,7 +90,7 @@ def _closure(deployment: Deployment, spec: StackSpec, chosen: Iterable[str]) -> 
         return Dependencies(spec).closure(chosen)
     except Cycle as exc:
         deployment.error("services", str(exc), code="cycle")
-        raise Invalid(deployment.problems) from exc
+        raise Invalid(deployment.findings.all()) from exc
 
 
 def _check_order(deployment: Deployment, spec: StackSpec) -> None:

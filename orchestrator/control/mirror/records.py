@@ -19,6 +19,8 @@ from specs.task import Task
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from specs.stack import NetworkSpec
+
 
 class NetworkRecord(Model):
     """A network and its pool of addresses.
@@ -38,6 +40,22 @@ class NetworkRecord(Model):
     encrypted: bool = False
     attachable: bool = False
     retired: bool = False
+
+    def asked(self, key: str, wanted: NetworkSpec) -> NetworkRecord:
+        """Return the network as its stack's file asks for it, which takes a retired one back."""
+        update = {
+            "key": key,
+            "internal": wanted.internal,
+            "mtu": wanted.mtu,
+            "encrypted": wanted.encrypted,
+            "attachable": wanted.attachable,
+            "retired": False,
+        }
+        return self.model_copy(update=update)
+
+    def let_go(self) -> NetworkRecord:
+        """Return the network without anybody who wants it."""
+        return self.model_copy(update={"retired": True})
 
 
 class Lease(Model):

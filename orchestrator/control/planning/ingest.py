@@ -39,7 +39,7 @@ def take(pass_: Pass, node: str, report: Report) -> None:
     if report.facts is not None:
         record = pass_.draft.get(keys.node(node), pass_.cluster.nodes.get(node))
         if record is not None and record.facts != report.facts:
-            pass_.draft.put(NODES, record.model_copy(update={"facts": report.facts}))
+            pass_.draft.put(NODES, record.with_facts(report.facts))
 
 
 def _take_status(pass_: Pass, task: Task, status: TaskStatus) -> None:

@@ -51,14 +51,6 @@ def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
                 f"external network {wanted.name} does not exist; deploy the stack that has it first"
             )
         )
-    settings = {
-        "internal": wanted.internal,
-        "mtu": wanted.mtu,
-        "encrypted": wanted.encrypted,
-        "attachable": wanted.attachable,
-        "key": key,
-        "retired": False,
-    }
     other = name_holder(networks_ready(pass_.draft), stack, wanted.name)
     if found is None and other is not None:
         return (
@@ -66,24 +58,22 @@ def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
             "declare it external or give it another name"
         )
     if found is not None:
-        changed = found.model_copy(update=settings)
+        changed = found.asked(key, wanted)
         if changed != found:
             pass_.draft.put(NETWORKS, changed)
         return ""
     pool = _pool(pass_, wanted)
     if not pool[0]:
         return pool[1]
-    pass_.draft.put(
-        NETWORKS,
-        NetworkRecord(
-            id=pass_.new_id("n"),
-            name=wanted.name,
-            stack=stack,
-            pool=pool[0],
-            subnets=wanted.subnets,
-            **settings,
-        ),
+    fresh = NetworkRecord(
+        id=pass_.new_id("n"),
+        name=wanted.name,
+        stack=stack,
+        key=key,
+        pool=pool[0],
+        subnets=wanted.subnets,
     )
+    pass_.draft.put(NETWORKS, fresh.asked(key, wanted))
     return ""
 
 
@@ -151,7 +141,7 @@ def retire_networks(pass_: Pass, stack: str, keep: set[str]) -> None:
         if network.stack != stack or network.retired or network.id in keep:
             continue
         if network.id not in used:
-            pass_.draft.put(NETWORKS, network.model_copy(update={"retired": True}))
+            pass_.draft.put(NETWORKS, network.let_go())
 
 
 def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> float | None:

@@ -47,16 +47,17 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
         for other in pass_.draft.tasks(stack).values():
             if other.node is not None and other.state not in FINAL:
                 slots[(stack, other.service, other.slot)].append(other)
-    places: dict[str, dict[int, str]] = {}  # of global services
+    places: dict[tuple[str, int], dict[int, str]] = {}  # of global services
     for task in waiting:
         effective = pass_.specs.of(task.stack, task.release, task.service)
         if effective is None:
             continue
         found[task.id] = effective
         slot = slots.get((task.stack, task.service, task.slot), [])
-        if effective.service.mode == "global" and effective.key not in places:
-            places[effective.key] = _places(pass_, effective)
-        node = places.get(effective.key, {}).get(task.slot)
+        key = (effective.key, effective.release)
+        if effective.service.mode == "global" and key not in places:
+            places[key] = _places(pass_, effective)
+        node = places.get(key, {}).get(task.slot)
         pending.append(_pending(pass_, task, effective, node, slot))
     result = place(view, pending, seed=0)
     for task in waiting:

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from specs.compose.merging.scope import Cuts, Scope
-    from specs.compose.reading.findings import Findings
     from specs.compose.reading.tree import SourceMark
+    from specs.findings import Findings
 
     # (absolute path, its folder as seen from here, where it is named) -> services and their cuts
     ReadOther = Callable[[str, str, str, SourceMark | None], tuple[Map, Cuts] | None]

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from specs.compose.merging.scope import Cuts
     from specs.compose.reading.files import Files
-    from specs.compose.reading.findings import Findings
+    from specs.findings import Findings
 
     # (paths, their scope, where the include stands) -> the canonical tree of the set
     LoadSet = Callable[[list[str], Scope, str, SourceMark | None], Map]

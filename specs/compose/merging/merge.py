@@ -16,7 +16,7 @@ from specs.compose.reading.tree import Map, Seq, SourceMark, Timestamp, mark_of
 
 if TYPE_CHECKING:
     from specs.compose.language.shape import Shape
-    from specs.compose.reading.findings import Findings
+    from specs.findings import Findings
 
 _STARTED = {"condition": "service_started", "required": True}
 

@@ -18,7 +18,7 @@ from specs.compose.reading.tree import Map, Seq, child, mark_of
 
 if TYPE_CHECKING:
     from specs.compose.language.shape import Shape
-    from specs.compose.reading.findings import Findings
+    from specs.findings import Findings
 
 _REMOTE = ("https://", "http://", "git://", "ssh://", "github.com/", "git@")
 _DRIVE = re.compile(r".:[/\\]", re.DOTALL)

@@ -29,9 +29,9 @@ from specs.problems import Position
 if TYPE_CHECKING:
     from specs.compose.merging.scope import Scope
     from specs.compose.reading.files import Files
-    from specs.compose.reading.findings import Findings
     from specs.compose.reading.source import Document
     from specs.compose.reading.tree import SourceMark
+    from specs.findings import Findings
 
 
 class Pipeline:
@@ -74,10 +74,6 @@ class Pipeline:
             return None
         self._parsed[path] = source.parse(text, path, self.findings)
         return self._parsed[path]
-
-    def trees(self) -> tuple[Any, ...]:
-        """Return every document read so far, as it was written."""
-        return tuple(document.tree for parsed in self._parsed.values() for document in parsed)
 
     def load(
         self,

@@ -15,7 +15,7 @@ from specs.compose.reading.tree import Map, Seq, child, mark_of
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from specs.compose.reading.findings import Findings
+    from specs.findings import Findings
 
 
 def set_defaults(tree: Map) -> None:

@@ -13,12 +13,13 @@ from typing import TYPE_CHECKING, Any
 
 from specs.compose.language.schema import PROJECT
 from specs.compose.reading.tree import Map, Seq, SourceMark, child
+from specs.problems import BadValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from specs.compose.language.shape import Shape
-    from specs.compose.reading.findings import Findings
+    from specs.findings import Findings
 
 _BAD: Any = object()  # reported; to be taken out of the tree
 _PROPAGATIONS = frozenset({"rprivate", "private", "rshared", "shared", "rslave", "slave"})
@@ -66,9 +67,8 @@ class _Walk:
             except ValueError as error:
                 if self._lenient:
                     return value
-                self._findings.error(
-                    str(error),
-                    code="bad-value",
+                self._findings.bad_value(
+                    error,
                     path=path,
                     mark=mark,
                     hint=_SHORT_MOUNT
@@ -390,7 +390,7 @@ def parse_port(written: Any) -> list[dict[str, Any]]:
     if host and last - first != host_last - host_first and last != first:
         raise ValueError(f"{spec!r} has ranges of different lengths")
     if protocol not in ("tcp", "udp", "sctp"):
-        raise ValueError(f"{protocol!r} in {spec!r} is no protocol: use tcp, udp or sctp")
+        raise BadValue(f"{protocol!r} in {spec!r} is no protocol", "use tcp, udp or sctp")
     entries = []
     for offset in range(last - first + 1):
         entry: dict[str, Any] = {"mode": "ingress"}
@@ -433,7 +433,7 @@ def _host_ip(text: str, spec: str) -> str:
     if text.startswith("[") and text.endswith("]"):
         bare = text[1:-1]
     elif ":" in text or "[" in text or "]" in text:
-        raise ValueError(f"{text!r} in {spec!r} is not an IP address: put IPv6 in brackets")
+        raise BadValue(f"{text!r} in {spec!r} is not an IP address", "put IPv6 in brackets")
     if bare and not is_ip(bare):
         raise ValueError(f"{bare!r} in {spec!r} is not an IP address")
     return bare

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from specs.compose.language.shape import Shape
-    from specs.compose.reading.findings import Findings
+    from specs.findings import Findings
 
 
 def enforce_unicity(tree: Map, findings: Findings) -> None:
@@ -45,9 +45,7 @@ def _collapse(seq: Seq, index_of: Callable[[Any], Any], path: str, findings: Fin
         try:
             key = index_of(item)
         except ValueError as error:
-            findings.error(
-                str(error), code="bad-value", path=child(path, number), mark=mark, hint=_hint(path)
-            )
+            findings.bad_value(error, path=child(path, number), mark=mark, hint=_hint(path))
             continue
         first = at.get(key)
         if first is None:

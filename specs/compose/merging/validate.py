@@ -15,7 +15,7 @@ from specs.compose.reading.tree import Map, Seq, SourceMark, child
 
 if TYPE_CHECKING:
     from specs.compose.language.shape import Shape
-    from specs.compose.reading.findings import Findings
+    from specs.findings import Findings
 
 _WORDS = {
     "object": "a mapping",

@@ -15,12 +15,13 @@ from specs import units
 from specs.compose.language.schema import PROJECT
 from specs.compose.merging.merge import printed
 from specs.compose.reading.tree import Map, Seq, SourceMark, Timestamp, plain
+from specs.problems import BadValue
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from specs.compose.language.shape import Shape
-    from specs.compose.reading.findings import Findings
+    from specs.findings import Findings
 
 _OCTAL = re.compile(r"[+-]?[0-7]+\Z")
 _OMIT: Any = object()
@@ -99,8 +100,9 @@ class _Binder:
             # the last two: a form the type does not have, in a file only extended from
             if self._lenient:
                 return plain(value)
-            message = str(error) if isinstance(error, ValueError) else f"cannot be {printed(value)}"
-            self._findings.error(message, code="bad-value", path=path, mark=mark)
+            if not isinstance(error, ValueError):
+                error = ValueError(f"cannot be {printed(value)}")
+            self._findings.bad_value(error, path=path, mark=mark)
             return _OMIT
 
     def _container(
@@ -125,7 +127,7 @@ class _Binder:
         except ValueError as error:
             if not self._lenient:
                 at = f"{path}[{index}]"
-                self._findings.error(str(error), code="bad-value", path=at, mark=mark)
+                self._findings.bad_value(error, path=at, mark=mark)
             return printed(item)
 
     def _misfit(self, wanted: str, value: Any, path: str, mark: SourceMark | None) -> Any:
@@ -160,7 +162,7 @@ def _text(value: Any) -> str:
     if type(value) is int:
         return str(value)
     if isinstance(value, Timestamp):
-        raise ValueError(f'a date without quotes is not text: write "{value.printed[:10]}"')  # noqa: TRY004 - the user's error
+        raise BadValue("a date without quotes is not text", f'write "{value.printed[:10]}"')
     raise ValueError(f"must be a string, not {printed(value)}")
 
 
@@ -275,7 +277,7 @@ def _hosts(value: Any) -> list[str]:
             if not separator:
                 host, separator, right = text.partition(":")
             if not separator:
-                raise ValueError(f"{text!r} has no address: write host=address")
+                raise BadValue(f"{text!r} has no address", "write host=address")
             found.setdefault(host, []).extend(right.split(","))
     lines = []
     for host, addresses in found.items():
@@ -296,10 +298,10 @@ def _ssh(value: Any) -> dict[str, str | None]:
 def _mode(value: Any) -> str:
     if isinstance(value, str):
         if not _OCTAL.match(value):
-            raise ValueError(f"{value!r} is not a file mode: write octal digits, like 0440")
+            raise BadValue(f"{value!r} is not a file mode", "write octal digits, like 0440")
         value = int(value, 8)
     if type(value) is not int:
-        raise ValueError(f"{printed(value)} is not a file mode: write octal digits, like 0440")
+        raise BadValue(f"{printed(value)} is not a file mode", "write octal digits, like 0440")
     return f"0{value:o}"
 
 

@@ -15,7 +15,7 @@ from specs.compose.merging.validate import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from specs.compose.reading.findings import Findings
+    from specs.findings import Findings
     from specs.problems import Position
 
 _ORIGINS = ("image", "build", "provider", "extends")

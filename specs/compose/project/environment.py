@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from specs.compose.reading.files import Files
-    from specs.compose.reading.findings import Findings
     from specs.compose.reading.variables import Environment
+    from specs.findings import Findings
 
 
 class Folding:

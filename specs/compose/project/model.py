@@ -12,7 +12,7 @@ from specs.compose.reading.tree import Map, Seq, SourceMark, child, mark_of
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-    from specs.compose.reading.interpolate import Variable, VariableUse
+    from specs.compose.reading.interpolate import VariableUse
     from specs.compose.reading.variables import Environment
     from specs.problems import Position, Problem
 
@@ -46,7 +46,6 @@ class Project:
     profiles: tuple[str, ...] = ()
     disabled: dict[str, Any] = field(default_factory=dict)  # services whose profile is not active
     file_marks: dict[str, SourceMark] = field(default_factory=dict, repr=False)  # from env_file
-    documents: tuple[Any, ...] = field(default=(), repr=False)  # what was read, before all else
     sources: Mapping[str, bytes] = field(default_factory=dict, repr=False)  # file -> its text
 
     @cached_property
@@ -81,18 +80,6 @@ class Project:
                     touch = Touch(step.position, step.how or "set", step.variables)
                     found.append((path, touch))
                 step = step.previous
-        return found
-
-    def variables(self) -> dict[str, Variable]:
-        """Return the variables the files ask for; the first place with a default counts."""
-        from specs.compose.reading.interpolate import variables_in  # noqa: PLC0415 - asked for rarely
-
-        found: dict[str, Variable] = {}
-        for document in self.documents:
-            for variable in variables_in(document):
-                known = found.get(variable.name)
-                if known is None or not any(known[1:]):
-                    found[variable.name] = variable
         return found
 
     def _mark(self, path: str) -> SourceMark | None:

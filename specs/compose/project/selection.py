@@ -13,7 +13,7 @@ from specs.compose.merging.validate import did_you_mean
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from specs.compose.reading.findings import Findings
+    from specs.findings import Findings
 
 Services = dict[str, Any]
 

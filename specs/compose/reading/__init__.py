@@ -2,5 +2,5 @@
 
 Whatever leaves this room still has the shape it was written in, and every value knows
 the file, line and column it stands at. The collector of everything found wrong,
-:class:`~specs.compose.reading.findings.Findings`, is handed out from here.
+:class:`~specs.findings.Findings`, is handed out from here.
 """

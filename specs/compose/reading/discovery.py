@@ -19,8 +19,8 @@ from specs.problems import Position
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from specs.compose.reading.findings import Findings
     from specs.compose.reading.source import Document
+    from specs.findings import Findings
 
 FILE_NAMES = ("compose.yaml", "compose.yml", "docker-compose.yml", "docker-compose.yaml")
 OVERRIDE_NAMES = (

@@ -11,9 +11,9 @@ from specs.problems import Position
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from specs.compose.reading.findings import Findings
     from specs.compose.reading.tree import SourceMark
     from specs.compose.reading.variables import Environment
+    from specs.findings import Findings
 
 STDIN = "-"
 

@@ -15,10 +15,8 @@ from specs import units
 from specs.compose.reading.tree import Map, Seq, SourceMark, Timestamp, child
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-
     from specs.compose.language.shape import Shape
-    from specs.compose.reading.findings import Findings
+    from specs.findings import Findings
 
 _START = re.compile(
     r"\$(?:(?P<escaped>\$)|(?P<named>[_a-z][_a-z0-9]*)|\{(?P<braced>[_a-z][_a-z0-9]*)?)",
@@ -152,49 +150,6 @@ def _closing(template: str, start: int, after: int) -> int:
             index += 1
         index += 1
     return last
-
-
-class Variable(NamedTuple):
-    """A variable a file asks for, as ``config --variables`` lists it."""
-
-    name: str
-    required: bool = False
-    default: str = ""
-    alternate: str = ""
-
-
-def variables_in(value: Any) -> Iterator[Variable]:
-    """Yield every variable of a tree that is not interpolated yet, nested ones too."""
-    if isinstance(value, dict):
-        for item in value.values():
-            yield from variables_in(item)
-    elif isinstance(value, list):
-        for item in value:
-            yield from variables_in(item)
-    elif isinstance(value, str) and "$" in value:
-        yield from _variables_of(value)
-
-
-def _variables_of(template: str) -> Iterator[Variable]:
-    at = 0
-    while found := _START.search(template, at):
-        at = found.end()
-        name = found["named"] or found["braced"]
-        if not name:
-            continue
-        operator = _OPERATOR.match(template, at) if found["braced"] else None
-        close = _closing(template, found.start(), at) if operator else -1
-        if operator is None or close < operator.end():
-            yield Variable(name)
-            continue
-        right, kind, at = template[operator.end() : close], operator[0][-1], close + 1
-        yield Variable(
-            name,
-            required=kind == "?",
-            default=right if kind == "-" else "",
-            alternate=right if kind == "+" else "",
-        )
-        yield from _variables_of(right)
 
 
 def placeholders(template: str) -> list[tuple[str, str, str]]:

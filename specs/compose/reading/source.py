@@ -18,7 +18,7 @@ from specs.compose.reading.tree import Map, Seq, SourceMark, Timestamp
 from specs.problems import Position
 
 if TYPE_CHECKING:
-    from specs.compose.reading.findings import Findings
+    from specs.findings import Findings
 
 MAX_NODES = 100_000  # nodes of one document as written
 MAX_EXPANDED = 200_000  # nodes after aliases are expanded

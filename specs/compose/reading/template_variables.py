@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class Asked(NamedTuple):
+class Variable(NamedTuple):
     """One variable: ``default`` and ``alternate`` are the texts after ``-`` and ``+``."""
 
     name: str
@@ -23,9 +23,9 @@ class Asked(NamedTuple):
     alternate: str = ""
 
 
-def asked_variables(model: Any) -> list[Asked]:
+def asked_variables(model: Any) -> list[Variable]:
     """Return every variable in the model's texts, by name; the first use that says more wins."""
-    found: dict[str, Asked] = {}
+    found: dict[str, Variable] = {}
     for text in _texts(model):
         for item in _asked(text):
             known = found.get(item.name)
@@ -33,8 +33,8 @@ def asked_variables(model: Any) -> list[Asked]:
     return sorted(found.values())
 
 
-def _merged(one: Asked, other: Asked) -> Asked:
-    return Asked(
+def _merged(one: Variable, other: Variable) -> Variable:
+    return Variable(
         one.name,
         one.required or other.required,
         one.default or other.default,
@@ -42,10 +42,10 @@ def _merged(one: Asked, other: Asked) -> Asked:
     )
 
 
-def _asked(text: str) -> Iterator[Asked]:
+def _asked(text: str) -> Iterator[Variable]:
     for name, operator, right in placeholders(text):
         kind = operator[-1:]
-        yield Asked(
+        yield Variable(
             name,
             required=kind == "?",
             default=right if kind == "-" else "",

@@ -6,8 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.network.endpoints import PerService
-from agent.network.plan import Wanted
 from agent.network.rules import PortKey, change, full, port_targets, ruleset, service_part
+from agent.network.wanted import Wanted
 from specs.stack import Port
 from specs.wire import Assignment, NodeSelf, Peer, ServiceEndpoints
 from tests.real.network.states import Cluster, vip

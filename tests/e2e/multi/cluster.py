@@ -67,7 +67,7 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run ``corral words`` in the stack's folder and hold its exit code against ``code``."""
         options.setdefault("cwd", self.folder)
-        options.setdefault("timeout", 90.0)
+        options.setdefault("timeout", 240.0)
         done = self.host(on).corral(*words, check=False, **options)
         said = f"corral {' '.join(words)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stdout + done.stderr, said
@@ -88,7 +88,7 @@ class Cluster:
 
     def get(self, path: str, **query: Any) -> Any:
         """Read the API; a controller that was just killed is waited for."""
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         api = Client(f"unix:///proc/{self.first.pid}/root/run/corral/controller.sock")
         while True:
             try:
@@ -165,7 +165,7 @@ class Cluster:
         for node, pid in pids:
             self.host(node).run(["kill", "-9", str(pid)], check=False)
 
-    def until(self, what: str, check: Callable[[], Any], limit: float = 20.0) -> float:
+    def until(self, what: str, check: Callable[[], Any], limit: float = 60.0) -> float:
         """Wait until ``check()`` is true; return the seconds it took."""
         begun = time.monotonic()
         while not check():
@@ -199,7 +199,7 @@ class Cluster:
         argv = [sys.executable, "-I", "-c", (PROGRAMS / "load.py").read_text()]
         words = [",".join(addresses), str(port), str(connections)]
         # `up` ends when every task is ready; the nodes hear of the last one a moment later.
-        self.until("every node answers", lambda: self.answering(addresses, port), 5)
+        self.until("every node answers", lambda: self.answering(addresses, port), 30)
         process = self.client.popen([*argv, *words], **PIPES)
         with loading(process) as figures:
             yield figures
@@ -263,7 +263,7 @@ class Cluster:
         self.until(
             "all nodes are ready",
             lambda: [row["status"] for row in self.nodes().values()] == ["ready"] * 3,
-            60,
+            120,
         )
         for name, row in self.nodes().items():
             if row["labels"]:
@@ -318,7 +318,7 @@ def loading(process: subprocess.Popen[Any]) -> Iterator[dict[str, Any]]:
         assert process.stdout.readline() == "started\n", process.communicate(timeout=10)
         yield figures
     finally:
-        out, errors = process.communicate("stop\n", timeout=30)
+        out, errors = process.communicate("stop\n", timeout=90)
     assert process.returncode == 0, errors
     figures.update(json.loads(out))
 

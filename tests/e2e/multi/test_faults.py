@@ -86,8 +86,8 @@ def test_a_lost_host_is_replaced_and_its_surplus_goes_when_it_is_back(cluster, f
     assert [row["node"] for row in cluster.rows("pinned")] == ["n3"]
 
     cluster.lab.heal("n3") if fault == "cut off" else cluster.lab.power_on("n3")
-    cluster.until("n3 is ready", lambda: cluster.nodes()["n3"]["status"] == "ready", 40)
-    cluster.until("exactly what is wanted", lambda: exactly(cluster), 30)
+    cluster.until("n3 is ready", lambda: cluster.nodes()["n3"]["status"] == "ready", 120)
+    cluster.until("exactly what is wanted", lambda: exactly(cluster), 120)
     (again,) = cluster.rows("pinned")
     assert again["id"] == pinned["id"]
     starts = cluster("exec", "-T", "pinned", "cat", "/data/starts").stdout.split()

@@ -29,7 +29,7 @@ class Guestbook:
             "GUESTBOOK_PORT": str(PORT),
             "GUESTBOOK_VERSION": self.version,
         }
-        return self.cluster(*words, env=settings, timeout=120, **options).stdout
+        return self.cluster(*words, env=settings, timeout=240, **options).stdout
 
     def fetch(self, node, data="", check=True):
         words = ["curl", "-sS", "--max-time", "5", "--fail", *(["--data", data] if data else [])]
@@ -97,7 +97,7 @@ def test_the_guestbook_on_three_hosts(cluster, capsys):
 
     # It comes back: nothing twice, by the reports and by the processes.
     cluster.lab.power_on(victim)
-    cluster.until("it is ready", lambda: cluster.nodes()[victim]["status"] == "ready", 40)
+    cluster.until("it is ready", lambda: cluster.nodes()[victim]["status"] == "ready", 120)
     cluster.until(
         "no surplus",
         lambda: (

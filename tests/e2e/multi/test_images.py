@@ -38,14 +38,14 @@ def test_a_node_that_built_and_died_is_not_needed(cluster):
     for node in ("n2", "n3"):
         cluster("node", "label", node, "run=yes")
     cluster.compose(STACK, on="n2", Dockerfile=DOCKERFILE, word="built on n2\n")
-    cluster.host("n2").run(["sh", "-c", TUNNEL.replace("KEY", KEY)], timeout=20)
+    cluster.host("n2").run(["sh", "-c", TUNNEL.replace("KEY", KEY)], timeout=90)
     try:
         said = cluster(
             "up",
             "-d",
             on="n2",
             env={"CORRAL_HOST": "unix:///tmp/controller.sock"},
-            timeout=120,
+            timeout=240,
         )
     finally:
         script = 'kill "$(pgrep -f "[-]L /tmp/controller.sock")"; rm -f /tmp/controller.sock'

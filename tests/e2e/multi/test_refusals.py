@@ -77,7 +77,7 @@ def test_members_of_this_or_another_cluster_are_refused(cluster, stranger):
     said = refused(cluster, f"root@{address}", host_key=cluster.host("n3").fingerprint)
     assert "already a node of this cluster" in said
     assert set(cluster.nodes()) == before
-    stranger.corral("controller", "start", timeout=60)
+    stranger.corral("controller", "start", timeout=240)
     try:
         said = refused(cluster, "root@client", host_key=stranger.fingerprint)
         assert "runs a controller of its own" in said

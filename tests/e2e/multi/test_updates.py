@@ -69,7 +69,7 @@ def test_no_request_fails_during_a_rolling_update(cluster, replicas, order, caps
         cluster.load([cluster.ip(n) for n in NODES], PORT, connections=6) as outside,
         load_inside(cluster) as inside,
     ):
-        cluster("up", "-d", timeout=120)
+        cluster("up", "-d", timeout=240)
 
     after = {row["id"] for row in cluster.ready("web")}
     assert len(after) == replicas

@@ -6,6 +6,8 @@ import asyncio
 
 import pytest
 
+from orchestrator.store import keys
+from orchestrator.store.base import Put
 from specs.states import Desired, TaskState
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
@@ -231,22 +233,22 @@ async def test_draining_a_node_moves_tasks_before_it_stops_them():
 
 
 async def test_a_mistake_about_one_stack_does_not_stop_the_others(monkeypatch, caplog):
-    from orchestrator.control.planning import stacks as looking
+    from orchestrator.control.planning import stacks
 
-    plan = looking.plan_services
+    plan = stacks.plan_services
 
-    def mistaken(run, stack, *rest):
+    def mistaken(pass_, stack, *rest):
         if stack.name == "bad":
             raise ZeroDivisionError
-        return plan(run, stack, *rest)
+        return plan(pass_, stack, *rest)
 
     async with Rig() as rig:
-        monkeypatch.setattr(looking, "plan_services", mistaken)
+        monkeypatch.setattr(stacks, "plan_services", mistaken)
         await rig.up(project(web={}), stack="bad")
         await rig.up(project(web={}), stack="good")
         await rig.deployed("good")
         assert "planning failed" in caplog.text
-        monkeypatch.setattr(looking, "plan_services", plan)
+        monkeypatch.setattr(stacks, "plan_services", plan)
         await rig.deployed("bad")
 
 
@@ -287,3 +289,51 @@ async def test_a_change_that_crosses_ours_is_not_overwritten():
         await asyncio.sleep(0.1)
         assert rig.cluster.nodes["n1"].labels == {"n": "19"}
         assert rig.cluster.nodes["n1"].facts.images == ("sha256:19",)
+
+
+async def test_a_pass_whose_key_another_writer_changed_writes_nothing_and_looks_again(monkeypatch):
+    async with Rig() as rig:
+        await rig.up(project(web={}))
+        txn, revisions = rig.store.txn, []
+
+        async def crossed(compares=(), writes=()):
+            done = any(w.key == keys.stack("app") for w in writes)
+            if not done or revisions:
+                return await txn(compares, writes)
+            # Between the pass's look and its write somebody scales the stack.
+            scaled = rig.cluster.stacks["app"].with_overrides({"web": 3})
+            theirs = await txn((), (Put(keys.stack("app"), scaled.encode()),))
+            revisions.append(theirs.revision)
+            ours = await txn(compares, writes)
+            assert not ours.ok, "law: a write that another one crossed is refused"
+            assert ours.failed == keys.stack("app")
+            snapshot = await rig.store.list("/")
+            assert snapshot.revision == theirs.revision, "law: nothing of it is written"
+            return ours
+
+        monkeypatch.setattr(rig.store, "txn", crossed)
+        await rig.deployed()
+        await rig.until(lambda: len(rig.ready("web")) == 3)
+        assert revisions
+        stack = rig.cluster.stacks["app"]
+        assert stack.overrides == {"web": 3}, "law: the other's change is not overwritten"
+        assert stack.running == 1, "law: ours comes with the next look"
+
+
+async def test_a_global_task_comes_back_on_its_own_node_while_no_release_moves():
+    """After a release that failed the stack is kept as it is: one task on every node."""
+    worldwide = {"deploy": {"mode": "global"}}
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(web=worldwide))
+        await rig.deployed()
+        rig.how["web:2"] = Behaviour(reject="no such image")
+        await rig.up(project(web={**worldwide, "image": "web:2"}))
+        assert not (await rig.end_of()).ok
+        await rig.until(lambda: rig.ready("web"))
+        lost = rig.ready("web")[-1]
+        others = {t.node for t in rig.ready("web")} - {lost.node}
+        rig.fake_of(lost).end(lost.id, 1)
+        await rig.until(lambda: any(t.node == lost.node for t in rig.ready("web")))
+        assert others <= {t.node for t in rig.ready("web")}
+        nodes = [t.node for t in rig.live("web")]
+        assert len(nodes) == len(set(nodes)), "law: a global service runs once on a node"

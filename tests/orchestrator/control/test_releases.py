@@ -10,6 +10,7 @@ import pytest
 from orchestrator.control.deploy import release as deploying
 from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
 from specs.api import ClientMachine
+from specs.problems import Position
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
@@ -387,7 +388,10 @@ async def test_refusals_point_into_the_file():
         spec = project(web={"deploy": {"placement": {"constraints": ["node.colour == red"]}}})
         with pytest.raises(Invalid) as caught:
             await rig.up(
-                spec, origins={"services.web.deploy.placement.constraints[0]": "compose.yaml:7:11"}
+                spec,
+                origins={
+                    "services.web.deploy.placement.constraints[0]": Position("compose.yaml", 7, 11)
+                },
             )
         (problem,) = caught.value.problems
         assert str(problem.position) == "compose.yaml:7:11"

@@ -199,7 +199,7 @@ class Host:
             with contextlib.suppress(Refused, AssertionError, OSError):
                 self.call("leave")
             self.worker.stdin.close()
-            self.worker.wait(10)
+            self.worker.wait(60)
             self.worker.stdout.close()
         self.anchor.kill()
         self.anchor.wait()
@@ -219,7 +219,7 @@ class Lab:
 
     def wait_namespace(self, pid):
         home = os.readlink("/proc/self/ns/net")
-        end = time.monotonic() + 5
+        end = time.monotonic() + 30
         while os.readlink(f"/proc/{pid}/ns/net") == home:
             assert time.monotonic() < end
             time.sleep(0.002)

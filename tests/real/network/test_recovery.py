@@ -91,7 +91,7 @@ def test_agent_and_resolver_dead_together(single):
     host.call("adopt", tasks=["web", "client"])
     host.call("apply", state=single.state("n1"))
 
-    until(lambda: works(single), 2, "names resolve again")
+    until(lambda: works(single), 20, "names resolve again")
 
 
 def test_a_resolver_crash_only_delays_an_answer(single):
@@ -141,7 +141,7 @@ def test_repair_needs_no_call(single):
     two(single)
     single.host.sh("nft", "flush", "ruleset")
 
-    until(lambda: works(single), 10, "repaired by itself")
+    until(lambda: works(single), 60, "repaired by itself")
 
 
 def test_overlay_is_repaired(cluster):
@@ -293,7 +293,7 @@ def test_a_resolver_of_an_older_version_hands_over(single, tmp_path):
         cwd=tmp_path,
         env={**os.environ, "PYTHONPATH": str(tmp_path)},
     )
-    until(lambda: processes_of(host), 5, "the other one runs")
+    until(lambda: processes_of(host), 30, "the other one runs")
     time.sleep(0.2)
     host.start()
     host.call("adopt", tasks=["web", "client"])

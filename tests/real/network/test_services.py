@@ -62,7 +62,7 @@ def test_nothing_ready_is_refused_at_once_and_comes_back(single, protocol):
             "Connection refused",
             "Operation not permitted",
         )
-        assert time.monotonic() - begun < 0.5
+        assert time.monotonic() - begun < 1.5
 
     single.ready["web2"] = True
     single.push()

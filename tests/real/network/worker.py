@@ -10,7 +10,7 @@ import traceback
 from pathlib import Path
 
 from agent.network.node import NodeNetwork
-from agent.network.plan import Wanted
+from agent.network.wanted import Wanted
 from specs.wire import Assignment, NetworkState, NodeSelf, Peer, ServiceEndpoints
 
 MODELS = {

@@ -1,0 +1,86 @@
+"""Join the parts that tasks need; who asks whom is readable from top to bottom.
+
+``agent/daemon.py`` calls it with the real parts of a node, the tests with parts in memory. Each
+part knows only those made before it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from agent.tasks.holdings import Holdings
+from agent.tasks.networking import NetworkKeeper
+from agent.tasks.preparation import Preparation
+from agent.tasks.reports import Reports
+from agent.tasks.runner import RunnerParts
+from agent.tasks.worker import Worker
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+    from pathlib import Path
+
+    from agent.runtime.bundle import NodeTraits
+    from agent.tasks.effects import Containers, Effects, Prober
+    from agent.tasks.journal import Journal
+    from agent.tasks.record import Record
+    from specs.kit.clock import Clock
+    from specs.node import NodeFacts
+
+SLOTS = 4  # containers made or taken away at once: more gains little on two cores
+
+
+@dataclass(frozen=True)
+class TaskParts:
+    """What the daemon and the server speak to."""
+
+    holdings: Holdings
+    reports: Reports
+    worker: Worker
+
+
+def compose(
+    effects: Effects,
+    *,
+    journal: Journal,
+    containers: Containers,
+    prober: Prober,
+    clock: Clock,
+    boot: str,
+    traits: NodeTraits,
+    tasks: Path,
+    facts: NodeFacts,
+    look: Callable[[], Awaitable[NodeFacts]],
+    join: Callable[[], None] = lambda: None,
+) -> TaskParts:
+    """Return the worker of a node and what it works with."""
+    holdings = Holdings()
+    reports = Reports(holdings, facts=facts, look=look, warnings=lambda: effects.network.warnings)
+    networking = NetworkKeeper(holdings, effects.network, effects.peers, reports)
+    preparation = Preparation(
+        images=effects.images,
+        volumes=effects.volumes,
+        network=effects.network,
+        containers=containers,
+        tasks=tasks,
+        traits=traits,
+        contents=holdings.contents,
+        networks_known=networking.known,
+    )
+
+    def changed(record: Record) -> None:
+        reports.changed(record)
+        networking.changed(record)
+
+    parts = RunnerParts(
+        journal=journal,
+        preparation=preparation,
+        containers=containers,
+        prober=prober,
+        clock=clock,
+        slots=asyncio.Semaphore(SLOTS),
+        changed=changed,
+    )
+    worker = Worker(holdings, parts, reports=reports, networking=networking, boot=boot, join=join)
+    return TaskParts(holdings, reports, worker)

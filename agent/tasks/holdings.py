@@ -1,0 +1,64 @@
+"""What this node should hold, the runners that hold it, and how far it is.
+
+One table, written by those who own the fact (``worker.py`` the set and the runners,
+``networking.py`` what is in force) and read by everybody else: reports, the server, the
+preparation of tasks. It does nothing by itself.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING
+
+from agent.tasks.journal import Held
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from agent.tasks.record import Record
+    from agent.tasks.runner import Runner
+    from specs.wire import Content
+
+GONE_KEPT = 1000  # the controller forgets a task with the first report that lists it
+
+
+class Holdings:
+    """The set by the newest instructions, and one runner for each task of it that is not gone."""
+
+    def __init__(self) -> None:
+        self.held = Held()
+        self.runners: dict[str, Runner] = {}
+        self.applied = 0  # the generation whose network state is in force
+        self.network_error = ""  # why a newer one is not
+        self._gone: deque[str] = deque(maxlen=GONE_KEPT)  # erased, and out of the set
+
+    @property
+    def generation(self) -> int:
+        """Return the generation of the newest instructions; 0 before the first."""
+        return self.held.stamp.generation if self.held.stamp else 0
+
+    def contents(self) -> Mapping[str, Content]:
+        """Return the secrets and configs sent to this node."""
+        return self.held.objects.contents
+
+    def record(self, task: str) -> Record | None:
+        """Return what is known of a task."""
+        runner = self.runners.get(task)
+        return runner.record if runner else None
+
+    def records(self) -> list[Record]:
+        """Return every task's record."""
+        return [runner.record for runner in self.runners.values()]
+
+    def erased(self) -> list[str]:
+        """Return tasks nothing is left of: those still in the set, then the last ones that were."""
+        return [*(record.id for record in self.records() if record.erased), *self._gone]
+
+    def drop_if_gone(self, task: str) -> None:
+        """Forget a task that is neither wanted nor there; its id is still reported as gone."""
+        runner = self.runners.get(task)
+        if runner is None or not runner.record.erased or task in self.held.objects.tasks:
+            return
+        del self.runners[task]
+        if task not in self._gone:
+            self._gone.append(task)

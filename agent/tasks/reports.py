@@ -1,0 +1,153 @@
+"""Tell the controller what this node sees: everything first, then what changed.
+
+Each reader of the stream (``agent/server.py``) is a :class:`Subscriber` with what it has not
+been told yet; changes that come together are one line. An empty line is the heartbeat.
+The facts of the machine are looked at here too, because they are reported when they change.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from typing import TYPE_CHECKING, NoReturn
+
+from specs.wire import HEARTBEAT, Report
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Awaitable, Callable
+
+    from agent.tasks.holdings import Holdings
+    from agent.tasks.record import Record
+    from specs.node import NodeFacts
+    from specs.task import TaskStatus
+
+log = logging.getLogger(__name__)
+
+FACTS_EVERY = 5.0
+TOGETHER = 0.005  # seconds in which changes become one line
+
+
+class Subscriber:
+    """One reader of the report stream: what it has not been told yet."""
+
+    def __init__(self) -> None:
+        self.tasks: set[str] = set()
+        self.sent: dict[str, TaskStatus] = {}
+        self.gone: set[str] = set()
+        self.facts = False
+        self.applied = -1
+        self.event = asyncio.Event()
+
+
+class Reports:
+    """The report stream of one node."""
+
+    def __init__(
+        self,
+        holdings: Holdings,
+        *,
+        facts: NodeFacts,
+        look: Callable[[], Awaitable[NodeFacts]],
+        warnings: Callable[[], tuple[str, ...]],
+    ) -> None:
+        self.facts = facts
+        self._holdings = holdings
+        self._look = look
+        self._more_warnings = warnings
+        self._subscribers: set[Subscriber] = set()
+
+    # What others tell.
+
+    def changed(self, record: Record) -> None:
+        """Take note of a changed record."""
+        for subscriber in self._subscribers:
+            subscriber.tasks.add(record.id)
+            if record.erased:
+                subscriber.gone.add(record.id)
+            subscriber.event.set()
+
+    def applied(self) -> None:
+        """Take note of network state that is in force now."""
+        for subscriber in self._subscribers:
+            subscriber.event.set()
+
+    async def keep_facts(self) -> NoReturn:
+        """Look at the machine again and again."""
+        while True:
+            await asyncio.sleep(FACTS_EVERY)
+            try:
+                facts = await self._look()
+            except Exception:  # the old facts stay; the next look may succeed
+                log.exception("the node cannot be probed")
+                continue
+            if facts != self.facts:
+                self.facts = facts
+                for subscriber in self._subscribers:
+                    subscriber.facts = True
+                    subscriber.event.set()
+
+    # What readers get.
+
+    def full(self) -> Report:
+        """Return everything that is known."""
+        return Report(
+            applied=self._holdings.applied,
+            full=True,
+            tasks={
+                record.id: record.status()
+                for record in self._holdings.records()
+                if not record.erased
+            },
+            gone=tuple(self._holdings.erased()),
+            facts=self.facts,
+            warnings=self._warnings(),
+        )
+
+    def _warnings(self) -> tuple[str, ...]:
+        more = tuple(self._more_warnings())
+        error = self._holdings.network_error
+        return (f"network state cannot be applied: {error}", *more) if error else more
+
+    async def stream(self) -> AsyncGenerator[Report, None]:
+        """Yield a full report, then changes; at least one each HEARTBEAT seconds."""
+        me = Subscriber()
+        self._subscribers.add(me)
+        try:
+            full = self.full()
+            me.sent, me.applied = dict(full.tasks), full.applied
+            yield full
+            while True:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(HEARTBEAT):
+                        await me.event.wait()
+                await asyncio.sleep(TOGETHER)
+                report = self._changes(me)
+                if report is not None:
+                    yield report
+        finally:
+            self._subscribers.discard(me)
+
+    def _changes(self, me: Subscriber) -> Report | None:
+        """Return what this subscriber does not know yet; an empty line is the heartbeat."""
+        woken = me.event.is_set()
+        me.event.clear()
+        applied = self._holdings.applied
+        tasks: dict[str, TaskStatus] = {}
+        for task in me.tasks:
+            record = self._holdings.record(task)
+            if record is None or record.erased:
+                continue
+            status = record.status()
+            if me.sent.get(task) != status:
+                tasks[task] = me.sent[task] = status
+        gone, facts = tuple(sorted(me.gone)), self.facts if me.facts else None
+        for task in gone:
+            me.sent.pop(task, None)
+        nothing = not (tasks or gone or facts or me.applied != applied)
+        me.tasks, me.gone, me.facts, me.applied = set(), set(), False, applied
+        if woken and nothing:
+            return None
+        return Report(
+            applied=applied, tasks=tasks, gone=gone, facts=facts, warnings=self._warnings()
+        )
