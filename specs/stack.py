@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from specs.base import Model, content_hash
+from specs.base import Model
 
 
 class Condition(StrEnum):
@@ -269,11 +269,6 @@ class ServiceSpec(Model):
     rollback: UpdateConfig = UpdateConfig()
     endpoint_mode: Literal["vip", "dnsrr"] = "vip"
     attach: bool = True
-
-    @property
-    def task_hash(self) -> str:
-        """Return the hash that decides whether a running task must be replaced."""
-        return content_hash(self.task)
 
 
 class NetworkSpec(Model):

@@ -28,8 +28,8 @@ from agent.images.manifest import Manifest, docker_type, parse_manifest
 from agent.images.proxy import opened
 from agent.images.pull import PROXY, run, said
 from agent.images.reference import check_digest, parse
-from agent.linux import disk
 from specs.base import canonical_json, content_hash
+from specs.kit import disk
 from specs.wire import BuildEvent, ResolveImage
 
 if TYPE_CHECKING:

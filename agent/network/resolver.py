@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from agent.dns.server import VERSION
-from agent.linux import disk
+from specs.kit import disk
 
 log = logging.getLogger(__name__)
 

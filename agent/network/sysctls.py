@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from agent.linux import disk
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

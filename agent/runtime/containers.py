@@ -16,9 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.linux import disk
 from agent.runtime import conmon, exits, logs
 from agent.runtime.failure import RuntimeFailure
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from agent.runtime.crun import Runtime

@@ -54,6 +54,8 @@ def describe(config: dict[str, Any], request: ExecRequest) -> dict[str, Any]:
         cwd=request.working_dir or process.get("cwd") or "/",
     )
     process.pop("consoleSize", None)
+    if request.tty and request.rows and request.columns:
+        process["consoleSize"] = {"height": request.rows, "width": request.columns}
     if request.user:
         user = resolve_user(Path(config["root"]["path"]), request.user)
         process["user"] = {
@@ -230,7 +232,11 @@ async def _with_terminal(
         argv = [*argv, "--console-socket", str(path)]
         if containers.runtime.name != "crun":
             argv.append("--detach")  # runc hands the terminal over only so
-        program = await containers.runtime.spawner.spawn([*argv, task], environment=scratch(folder))
+        # crun lets the command go and gives its terminal the size in the very next step
+        # (libcrun_container_exec); what starts in between would see a terminal of 0 by 0.
+        program = await containers.runtime.spawner.spawn(
+            [*argv, task], environment=scratch(folder), unpreempted=True
+        )
         master = await _receive(listener, program)
     finally:
         listener.close()
@@ -238,7 +244,7 @@ async def _with_terminal(
     if master >= 0:
         os.set_blocking(master, False)
         session.readers = {master: STDOUT}
-        session.resize(request.rows, request.columns)
+        session.resize(request.rows, request.columns)  # for a runtime that ignores consoleSize
     return session
 
 

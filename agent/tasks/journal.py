@@ -30,8 +30,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
-from agent.linux.disk import sweep, write_all, write_file
 from agent.tasks.record import Record
+from specs.kit.disk import sweep, write_all, write_file
 from specs.wire import KINDS, Content, Instructions, NodeSelf, Objects, Refused, Stamp
 
 if TYPE_CHECKING:

@@ -27,9 +27,9 @@ from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
-from agent.linux import disk
 from agent.vocabulary import BoundMount
 from agent.volumes.secretfs import SecretFs
+from specs.kit import disk
 from specs.stack import Mount
 
 if TYPE_CHECKING:
@@ -183,11 +183,11 @@ class VolumeStore:
             if origin is not None and _fill(data, root, origin):
                 with _opened(data) as fd:
                     kernel.syncfs(fd)
-            disk.sync_directory(new)
+            disk.sync(new)
             if path.exists():  # a removal was interrupted between data and directory
                 disk.remove_tree(path)
             new.rename(path)
-            disk.sync_directory(path.parent)
+            disk.sync(path.parent)
         except OSError as error:
             raise Later(f"cannot make volume {path.name}: {error.strerror}") from None
         finally:

@@ -20,6 +20,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from orchestrator.errors import Unavailable
+from specs.kit.disk import write_file
 
 if TYPE_CHECKING:
     import random
@@ -113,19 +114,7 @@ def load(path: Path, *, fresh: bool) -> Vault:
 def _make(path: Path) -> bytes:
     """Write a new key so that at ``path`` there is never half of one."""
     key = os.urandom(KEY)
-    new = path.with_name(path.name + ".new")
-    new.unlink(missing_ok=True)
-    fd = os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600)
-    with os.fdopen(fd, "wb") as file:
-        file.write(key)
-        file.flush()
-        os.fsync(file.fileno())
-    new.rename(path)
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    write_file(path, key, mode=0o600)
     return key
 
 

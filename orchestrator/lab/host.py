@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.lab import cgroups
 from orchestrator.lab.layout import GATEWAY, PREFIX6, HostAddress, LabError, Layout
+from specs.kit.disk import write_file
 from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
@@ -178,9 +179,8 @@ class LabHost:
         hear("joined")
         say("go")
         pid = int(hear("pid"))
-        temporary = self.dir / "pid.new"
-        temporary.write_text(f"{pid} {_start_time(pid)}")
-        temporary.rename(self.dir / "pid")
+        text = f"{pid} {_start_time(pid)}".encode()
+        write_file(self.dir / "pid", text, durable=False, mode=0o644)
         self._plug_in(pid)
         say("network")
         hear("ready")
@@ -443,8 +443,3 @@ def kill_tree(pid: int) -> None:
         os.kill(pid, signal.SIGKILL)
     for child in children:
         kill_tree(child)
-
-
-def remove_tree(path: Path) -> None:
-    """Delete a directory; missing is fine."""
-    shutil.rmtree(path, ignore_errors=False) if path.exists() else None

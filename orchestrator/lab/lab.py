@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.lab import cgroups, faults
-from orchestrator.lab.host import LabHost, remove_tree, run_program
+from orchestrator.lab.host import LabHost, run_program
 from orchestrator.lab.layout import (
     CGROUP,
     DISKS,
@@ -31,6 +31,7 @@ from orchestrator.lab.layout import (
     addresses,
     base,
 )
+from specs.kit.disk import remove_tree, write_file
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -192,9 +193,8 @@ class Lab:
             "drops": [vars(d) for d in sorted(self._drops)],
             "owner": self.owner if hasattr(self, "owner") else "",
         }
-        temporary = self.layout.record.with_suffix(".new")
-        temporary.write_text(json.dumps(record))
-        temporary.rename(self.layout.record)
+        text = json.dumps(record).encode()
+        write_file(self.layout.record, text, durable=False, mode=0o644)
 
 
 def names() -> list[str]:

@@ -32,6 +32,7 @@ from orchestrator.store.base import (
     StoreUnavailable,
 )
 from orchestrator.store.limits import prefix_end
+from specs.kit.disk import sync
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -244,9 +245,9 @@ def _create(path: Path) -> None:
         migrate(db, new)
     finally:
         db.close()  # folds the log in
-    _sync(new)
+    sync(new)
     new.rename(path)
-    _sync(path.parent)
+    sync(path.parent)
 
 
 def _connect(path: Path) -> sqlite3.Connection:
@@ -348,11 +349,3 @@ def _converted(exc: sqlite3.Error, doing: str, path: Path) -> Damaged | StoreUna
 
 def _log_of(path: Path) -> Path:
     return path.with_name(path.name + "-wal")
-
-
-def _sync(path: Path) -> None:
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)

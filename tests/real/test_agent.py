@@ -341,6 +341,31 @@ async def test_exec_with_terminal_stdin_and_exit_codes(host):
     assert out == "0\n"
 
 
+async def test_a_command_never_sees_a_terminal_without_a_size(host):
+    await host.put(assignment("t1"))
+    await host.ready("t1")
+
+    async def size(rows: int) -> tuple[int, list[str]]:
+        _, out, _ = await host.exec("t1", "stty", "size", tty=True, rows=rows, columns=99)
+        return rows, out.split()[:2]
+
+    seen = []
+    for first in range(20, 60, 8):  # eight at a time keep each other from running
+        async with asyncio.TaskGroup() as group:
+            running = [group.create_task(size(rows)) for rows in range(first, first + 8)]
+        seen += [task.result() for task in running]
+    assert seen == [(rows, [str(rows), "99"]) for rows in range(20, 60)]
+
+
+async def test_what_runs_in_a_terminal_is_an_ordinary_process(host):
+    await host.put(assignment("t1"))
+    await host.ready("t1")
+    _, out, _ = await host.exec("t1", "cat", "/proc/self/stat", tty=True)
+    # Fields 40 and 41 of stat: real-time priority and policy (proc(5)).
+    fields = out.rpartition(")")[2].split()
+    assert fields[37:39] == ["0", "0"]
+
+
 async def test_default_security(host):
     await host.put(assignment("t1"))
     (status,) = await host.ready("t1")

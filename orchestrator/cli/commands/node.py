@@ -224,7 +224,7 @@ def _add(args: argparse.Namespace, session: Invocation) -> int:
         # The controller reads the key, in its own folder: it needs the whole path.
         import os
 
-        body["identity"] = os.path.abspath(os.path.expanduser(args.identity))  # noqa: PTH100, PTH111 - pathlib costs start-up time
+        body["identity"] = os.path.abspath(os.path.expanduser(args.identity))
     wishes = {"name": args.name, "host_key": args.host_key, "underlay": args.underlay_addr}
     body |= {key: value for key, value in wishes.items() if value}
     from orchestrator.embedded import daemons

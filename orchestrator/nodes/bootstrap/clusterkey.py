@@ -6,12 +6,12 @@ On a node it is installed so that it can open the agent's socket and do nothing 
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import asyncssh
 
 from orchestrator.errors import Unavailable
+from specs.kit.disk import create_file
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,19 +33,8 @@ def load(path: Path) -> asyncssh.SSHKey:
 def _make(path: Path) -> None:
     key = asyncssh.generate_private_key("ssh-ed25519", comment="corral")
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}")
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(key.export_private_key("openssh"))
-        file.flush()
-        os.fsync(file.fileno())
-    try:
-        # link, not rename: of two controllers that start at once the first one's key stays.
-        os.link(temporary, path)
-    except FileExistsError:
-        return
-    finally:
-        temporary.unlink()
+    # Created, not replaced: of two controllers that start at once the first one's key stays.
+    create_file(path, key.export_private_key("openssh"), mode=0o600)
 
 
 def public(key: asyncssh.SSHKey) -> str:

@@ -1,6 +1,6 @@
 """Write small files so that a reader, and a power cut, finds the old or the new one whole.
 
-Everything of the agent that is trusted after a crash goes through here: the journal, the
+Everything both daemons trust after a crash goes through here: keys, the agent's journal, the
 images' records and references, what volumes and secrets put in place. A file is written
 under a name of its own beginning with a dot, and renamed. What a kill between the two
 leaves is such a dot file: :func:`sweep` takes it away where a directory is read as a list.
@@ -29,30 +29,57 @@ def write_file(
 
     Mode and owner are in force before the name is. Raises OSError and leaves no trace.
     """
-    # A name for each call: two threads may write the same file, the last one wins.
-    temporary = path.with_name(f".{path.name}.{os.urandom(4).hex()}")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    temporary = _beside(path)
     try:
-        try:
-            write_all(fd, data)
-            if owner is not None:
-                os.fchown(fd, *owner)
-            os.fchmod(fd, mode)
-            if durable:
-                os.fsync(fd)
-        finally:
-            os.close(fd)
+        _write(temporary, data, durable=durable, mode=mode, owner=owner)
         temporary.rename(path)
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
     if durable:
-        sync_directory(path.parent)
+        sync(path.parent)
 
 
-def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable: those created, renamed, deleted."""
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+def create_file(path: Path, data: bytes, *, mode: int = 0o600) -> bool:
+    """Make a file whole and durable, unless one is there: of two at once the first one's stays.
+
+    Returns whether it is ours.
+    """
+    temporary = _beside(path)
+    try:
+        _write(temporary, data, durable=True, mode=mode, owner=None)
+        os.link(temporary, path)
+    except FileExistsError:
+        return False
+    finally:
+        temporary.unlink(missing_ok=True)
+    sync(path.parent)
+    return True
+
+
+def _beside(path: Path) -> Path:
+    # A name for each call: two threads may write the same file, the last one wins.
+    return path.with_name(f".{path.name}.{os.urandom(4).hex()}")
+
+
+def _write(
+    path: Path, data: bytes, *, durable: bool, mode: int, owner: tuple[int, int] | None
+) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        write_all(fd, data)
+        if owner is not None:
+            os.fchown(fd, *owner)
+        os.fchmod(fd, mode)
+        if durable:
+            os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def sync(path: Path) -> None:
+    """Make a file's content durable, or a directory's names: those created, renamed, deleted."""
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     try:
         os.fsync(fd)
     finally:
