@@ -39,7 +39,7 @@ Cgroups = Literal["v1", "v2", "hybrid"]
 def version() -> str:
     """Return corral's version."""
     from importlib.metadata import PackageNotFoundError  # noqa: PLC0415 - slow, once
-    from importlib.metadata import version as installed  # noqa: PLC0415
+    from importlib.metadata import version as installed  # noqa: PLC0415 - as above
 
     try:
         return installed("corral")

@@ -77,8 +77,8 @@ class Identity:
 
 def _make(directory: Path) -> None:
     from cryptography import x509  # noqa: PLC0415 - only this short-lived process pays for it
-    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415
-    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415
+    from cryptography.hazmat.primitives import hashes, serialization  # noqa: PLC0415 - as above
+    from cryptography.hazmat.primitives.asymmetric import ec  # noqa: PLC0415 - as above
 
     os.umask(0o077)
     key = ec.generate_private_key(ec.SECP256R1())

@@ -32,7 +32,15 @@ settings.load_profile("explore" if os.environ.get("CORRAL_EXPLORE") else "repeat
 
 HERE = Path(__file__).parent
 # Long ones first, so that no process works alone in the end.
-LONG = ("e2e/multi",)
+LONG = (
+    "e2e/multi",
+    "e2e/test_killed_daemons.py",
+    "e2e/test_nodes.py",
+    "real/test_bootstrap.py",
+    "test_in_private_namespaces[inside_build]",
+    "test_in_private_namespaces[inside_kill]",
+    "test_in_private_namespaces[inside_registry]",
+)
 
 
 def group(item: pytest.Item) -> str:

@@ -40,13 +40,13 @@ async def _run(arguments: argparse.Namespace) -> None:
         match arguments.command:
             case "import":
                 config = {"config": json.loads(arguments.config)}
-                print(await store.add(arguments.name, arguments.archive, config))  # noqa: T201
+                print(await store.add(arguments.name, arguments.archive, config))
             case "prune":
                 for digest in await store.prune((), named=arguments.all):
-                    print(digest)  # noqa: T201
+                    print(digest)
             case _:
                 for image in await store.list():
-                    print(image.digest, image.size, *image.names)  # noqa: T201
+                    print(image.digest, image.size, *image.names)
     finally:
         store.close()
 
@@ -56,7 +56,7 @@ def main() -> int:
     try:
         asyncio.run(_run(_arguments()))
     except (Refusal, Later, OSError, ValueError) as error:
-        print(f"error: {error}", file=sys.stderr)  # noqa: T201
+        print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 

@@ -116,14 +116,14 @@ class Layer:
         waiting: list[bytes] = []
         while parent:
             try:
-                os.mkdir(parent, 0o755)  # noqa: PTH102 - bytes paths
+                os.mkdir(parent, 0o755)
                 self._budget.inode()
             except FileNotFoundError:
                 waiting.append(parent)
                 parent = parent.rpartition(b"/")[0]
                 continue
             except FileExistsError:
-                if not os.path.isdir(parent):  # noqa: PTH112 - bytes paths
+                if not os.path.isdir(parent):
                     raise Halt("refused", f"{_shown(parent)} is not a directory") from None
             parent = waiting.pop() if waiting else b""
 
@@ -142,7 +142,7 @@ class Layer:
             if stat.S_ISDIR(os.lstat(path).st_mode):
                 shutil.rmtree(path)
             else:
-                os.unlink(path)  # noqa: PTH108 - bytes paths
+                os.unlink(path)
         except FileNotFoundError:
             pass
 
@@ -188,18 +188,18 @@ class Layer:
     def _directory(self, entry: TarEntry, path: bytes) -> None:
         opaque = path in self._hidden
         try:
-            os.mkdir(path, 0o700)  # noqa: PTH102 - bytes paths
+            os.mkdir(path, 0o700)
         except FileNotFoundError:
-            self._create(path, lambda: os.mkdir(path, 0o700))  # noqa: PTH102 - bytes paths
+            self._create(path, lambda: os.mkdir(path, 0o700))
         except FileExistsError:
             if not stat.S_ISDIR(os.lstat(path).st_mode):
-                self._create(path, lambda: os.mkdir(path, 0o700))  # noqa: PTH102 - bytes paths
+                self._create(path, lambda: os.mkdir(path, 0o700))
         self._dress(entry, path)
         if opaque:
             self._set_opaque(path)
 
     def _symlink(self, entry: TarEntry, path: bytes) -> None:
-        self._create(path, lambda: os.symlink(entry.link, path))  # noqa: PTH211 - bytes paths
+        self._create(path, lambda: os.symlink(entry.link, path))
         self._dress(entry, path, link=True)
 
     def _hard_link(self, entry: TarEntry, path: bytes) -> None:
@@ -229,7 +229,7 @@ class Layer:
         os.chown(path, entry.uid, entry.gid, follow_symlinks=False)
         if not link:
             # Not a link here: it was made just now, or lstat said directory.
-            os.chmod(path, entry.mode)  # noqa: PTH101 - bytes paths
+            os.chmod(path, entry.mode)
         if entry.xattrs:
             self._attributes(entry, path)
         if entry.kind == 0x35:

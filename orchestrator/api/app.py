@@ -42,8 +42,7 @@ async def events(parts: ApiParts, request: web.Request, _: None) -> web.StreamRe
 
 
 async def openapi(parts: ApiParts, _request: web.Request, _: None) -> web.Response:
-    # Asked for rarely, and importing it builds every model's schema.
-    from orchestrator.api.openapi import document  # noqa: PLC0415
+    from orchestrator.api.openapi import document  # noqa: PLC0415 - builds every model's schema
 
     body = json.dumps(document(ROUTES, parts.version().version))
     return web.Response(text=body, content_type="application/json")

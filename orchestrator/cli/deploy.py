@@ -43,7 +43,7 @@ def known_services(model: Mapping[str, Any], names: Mapping[str, Any] | list[str
 def client_identity() -> dict[str, str]:
     """Return which machine this is: its relative binds and build contexts are real here."""
     try:
-        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:  # noqa: PTH123 - one line
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
             boot = file.read().strip()
     except OSError:
         boot = ""

@@ -20,7 +20,7 @@ def source_line(problem: Problem) -> str | None:
     if problem.position is None:
         return None
     try:
-        with open(problem.position.file, encoding="utf-8", errors="replace") as lines:  # noqa: PTH123 - pathlib costs start-up time
+        with open(problem.position.file, encoding="utf-8", errors="replace") as lines:
             for number, line in enumerate(lines, 1):
                 if number == problem.position.line:
                     return line

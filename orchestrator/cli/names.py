@@ -39,16 +39,16 @@ Stamp = list["str | int | None"]
 def cache_file() -> str:
     """Return the cache's path: beside the sockets for root, else in the user's cache folder."""
     shared = run_dir()
-    if os.path.isdir(shared) and os.access(shared, os.W_OK):  # noqa: PTH112 - pathlib is slow to import
+    if os.path.isdir(shared) and os.access(shared, os.W_OK):
         return f"{shared}/names.json"
-    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")  # noqa: PTH111
+    base = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     return f"{base}/corral/names.json"
 
 
 def _key(flags: argparse.Namespace) -> str:
     return json.dumps(
         [
-            os.getcwd(),  # noqa: PTH109 - as above
+            os.getcwd(),
             flags.file,
             flags.env_file,
             flags.project_directory,
@@ -59,7 +59,7 @@ def _key(flags: argparse.Namespace) -> str:
 
 def _candidates(flags: argparse.Namespace) -> list[str] | None:
     """Return every path whose content or existence decides the name; None = cannot say."""
-    here = os.getcwd()  # noqa: PTH109
+    here = os.getcwd()
     files = list(flags.file)
     if not files and os.environ.get("COMPOSE_FILE"):
         separator = os.environ.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
@@ -69,29 +69,29 @@ def _candidates(flags: argparse.Namespace) -> list[str] | None:
     found: list[str] = []
     folder = here
     if files:
-        found += [os.path.join(here, name) for name in files]  # noqa: PTH118
-        folder = os.path.dirname(found[0])  # noqa: PTH120
+        found += [os.path.join(here, name) for name in files]
+        folder = os.path.dirname(found[0])
     else:
         while True:
             names = [f"{folder.rstrip('/')}/{name}" for name in FILES]
             found += names
-            if any(os.path.exists(name) for name in names):  # noqa: PTH110
+            if any(os.path.exists(name) for name in names):
                 found += [f"{folder.rstrip('/')}/{name}" for name in OVERRIDES]
                 break
             if folder == "/":
                 return None
-            folder = os.path.dirname(folder)  # noqa: PTH120
+            folder = os.path.dirname(folder)
     extra = flags.env_file or (os.environ.get("COMPOSE_ENV_FILES") or "").split(",")
-    found += [os.path.join(here, name) for name in extra if name]  # noqa: PTH118
+    found += [os.path.join(here, name) for name in extra if name]
     folders = {here, folder}
     if flags.project_directory:
-        folders.add(os.path.join(here, flags.project_directory))  # noqa: PTH118
+        folders.add(os.path.join(here, flags.project_directory))
     return found + [f"{name.rstrip('/')}/.env" for name in sorted(folders)]
 
 
 def _stamp(path: str) -> Stamp:
     try:
-        seen = os.stat(path)  # noqa: PTH116
+        seen = os.stat(path)
     except OSError:
         return [path, None, None, None]
     return [path, seen.st_mtime_ns, seen.st_size, seen.st_ino]
@@ -99,7 +99,7 @@ def _stamp(path: str) -> Stamp:
 
 def _read() -> dict[str, Any]:
     try:
-        with open(cache_file(), encoding="utf-8") as file:  # noqa: PTH123
+        with open(cache_file(), encoding="utf-8") as file:
             data = json.load(file)
     except (OSError, ValueError):
         return {}
@@ -124,7 +124,7 @@ def lookup(flags: argparse.Namespace) -> str | None:
 def _depends_on_variables(paths: list[str]) -> bool:
     for path in paths:
         try:
-            with open(path, encoding="utf-8", errors="replace") as lines:  # noqa: PTH123
+            with open(path, encoding="utf-8", errors="replace") as lines:
                 for line in lines:
                     if "COMPOSE_FILE" in line or (
                         line.lstrip().startswith("name:") and "$" in line
@@ -148,10 +148,10 @@ def remember(flags: argparse.Namespace, name: str) -> None:
         while len(data) > KEPT:
             del data[next(iter(data))]
         target = cache_file()
-        os.makedirs(os.path.dirname(target), exist_ok=True)  # noqa: PTH103, PTH120
+        os.makedirs(os.path.dirname(target), exist_ok=True)
         temporary = f"{target}.{os.getpid()}"
-        with open(temporary, "w", encoding="utf-8") as file:  # noqa: PTH123
+        with open(temporary, "w", encoding="utf-8") as file:
             json.dump(data, file)
-        os.replace(temporary, target)  # noqa: PTH105
+        os.replace(temporary, target)
     except OSError:
         return

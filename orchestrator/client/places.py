@@ -23,8 +23,8 @@ def default_host() -> str:
 def kept_alive() -> bool:
     """Say whether something on this machine starts the controller again when it ends."""
     try:
-        with open(f"{run_dir()}/supervisor.pid", encoding="ascii") as file:  # noqa: PTH123 - as below
+        with open(f"{run_dir()}/supervisor.pid", encoding="ascii") as file:
             keeper = f"/proc/{int(file.read().split()[0])}"
     except (OSError, ValueError, IndexError):
         keeper = "/etc/systemd/system/corral-controller.service"
-    return os.path.exists(keeper)  # noqa: PTH110 - pathlib costs start-up time
+    return os.path.exists(keeper)

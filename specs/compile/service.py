@@ -7,12 +7,13 @@ a little over 500 lines, and easier to find a key in than several files would be
 from __future__ import annotations
 
 import re
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from specs.compile.values import (
     cores,
     exposed,
     extra_hosts,
+    given,
     listed,
     mapping,
     number,
@@ -26,7 +27,6 @@ from specs.compile.values import (
 )
 from specs.stack import (
     BuildSpec,
-    Condition,
     Dependency,
     Device,
     FileRef,
@@ -47,10 +47,10 @@ from specs.stack import (
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from specs.base import Model
     from specs.compile.verdicts import Verdicts
 
 Json = dict[str, Any]
-_PROTOCOLS = ("tcp", "udp", "sctp")
 _LAST_PORT = 65535
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 
@@ -75,14 +75,14 @@ class ServiceCompiler:
         deploy = mapping(raw.get("deploy"))
         extension = mapping(raw.get("x-corral"))
         self.verdicts.unknown_extensions(extension, f"{path}.x-corral")
-        mode = deploy.get("mode") or "replicated"
-        if mode not in ("replicated", "global"):
+        mode = deploy.get("mode") or None
+        if mode not in (None, "replicated", "global"):
             self.verdicts.refuse(
                 f"{path}.deploy.mode",
                 f"mode {mode} is not available",
                 "use replicated with `restart: no` for one-off work",
             )
-            mode = "replicated"
+            mode = None
         replicas = raw.get("scale")
         if replicas is None:
             replicas = deploy.get("replicas")
@@ -94,15 +94,14 @@ class ServiceCompiler:
             name=name,
             task=self._task(path, raw, deploy, image, extension),
             build=build,
-            pull_policy=raw.get("pull_policy") or "missing",
-            mode=mode,
-            replicas=1 if replicas is None else int(replicas),
             container_name=self._container_name(path, raw.get("container_name")),
             depends_on={
                 other: Dependency(
-                    condition=Condition(edge.get("condition", "service_started")),
-                    restart=bool(edge.get("restart", False)),
-                    required=bool(edge.get("required", True)),
+                    **given(
+                        condition=edge.get("condition"),
+                        restart=edge.get("restart"),
+                        required=edge.get("required"),
+                    )
                 )
                 for other, edge in mapping(raw.get("depends_on")).items()
             },
@@ -113,19 +112,27 @@ class ServiceCompiler:
             rollback=self._update(
                 mapping(deploy.get("rollback_config")), f"{path}.deploy.rollback_config"
             ),
-            endpoint_mode=cast(
-                "Any", self._one_of(f"{path}.deploy.endpoint_mode", deploy, "vip", "dnsrr")
-            ),
             attach=raw.get("attach") is not False,
+            **given(
+                pull_policy=raw.get("pull_policy") or None,
+                mode=mode,
+                replicas=None if replicas is None else int(replicas),
+                endpoint_mode=self._one_of(f"{path}.deploy.endpoint_mode", deploy, ServiceSpec),
+            ),
         )
 
-    def _one_of(self, path: str, raw: Json, *known: str) -> str:
-        """Return the word at the last key of ``path``; unset, or refused, the first known one."""
-        word = raw.get(path.rpartition(".")[2]) or known[0]
-        if word not in known:
+    def _one_of(self, path: str, raw: Json, model: type[Model]) -> str | None:
+        """Return the word at the last key of ``path``; None where there is none or a wrong one.
+
+        What is known are the words of the model's field of that name.
+        """
+        key = path.rpartition(".")[2]
+        word = raw.get(key)
+        known = get_args(model.model_fields[key].annotation)
+        if word and word not in known:
             self.verdicts.refuse(path, f"{word!r} is not known here", f"use {', '.join(known)}")
-            return known[0]
-        return str(word)
+            return None
+        return word or None
 
     def _container_name(self, path: str, name: str | None) -> str | None:
         if name and not _CONTAINER_NAME.fullmatch(name):
@@ -140,12 +147,12 @@ class ServiceCompiler:
     def _task(self, path: str, raw: Json, deploy: Json, image: str, extension: Json) -> TaskSpec:
         network_mode = self._network_mode(path, raw.get("network_mode"))
         security = self._security(path, raw.get("security_opt") or [])
-        on_unhealthy = extension.get("on_unhealthy", "restart")
-        if on_unhealthy not in ("restart", "keep"):
+        on_unhealthy = extension.get("on_unhealthy")
+        if on_unhealthy not in (None, "restart", "keep"):
             self.verdicts.refuse(
                 f"{path}.x-corral.on_unhealthy", f"{on_unhealthy!r} is not known", "restart or keep"
             )
-            on_unhealthy = "restart"
+            on_unhealthy = None
         return TaskSpec(
             image=image,
             entrypoint=words(raw.get("entrypoint")),
@@ -173,9 +180,6 @@ class ServiceCompiler:
             restart=self._restart(path, raw, deploy),
             resources=self._resources(raw, deploy),
             stop_signal=raw.get("stop_signal"),
-            stop_grace=self.verdicts.duration(
-                raw.get("stop_grace_period", 10), f"{path}.stop_grace_period"
-            ),
             init=bool(raw.get("init")),
             tty=bool(raw.get("tty")),
             stdin_open=bool(raw.get("stdin_open")),
@@ -188,14 +192,17 @@ class ServiceCompiler:
             devices=self._devices(path, raw.get("devices") or ()),
             ulimits=ulimits(raw.get("ulimits")),
             sysctls=texts(raw.get("sysctls")),
-            shm_size=size_bytes(raw.get("shm_size")) or 64 * 1024 * 1024,
             oom_score_adj=raw.get("oom_score_adj"),
             extra_hosts=extra_hosts(raw.get("extra_hosts")),
             dns=tuple(listed(raw.get("dns"))),
             dns_search=tuple(listed(raw.get("dns_search"))),
             dns_opt=tuple(listed(raw.get("dns_opt"))),
             logging=self._logging(path, mapping(raw.get("logging"))),
-            on_unhealthy=on_unhealthy,
+            **given(
+                stop_grace=self.verdicts.duration(raw, f"{path}.stop_grace_period"),
+                shm_size=size_bytes(raw.get("shm_size")),
+                on_unhealthy=on_unhealthy,
+            ),
         )
 
     def _network_mode(self, path: str, mode: str | None) -> str:
@@ -247,7 +254,7 @@ class ServiceCompiler:
                 Device(
                     source=source,
                     target=device.get("target") or source,
-                    permissions=device.get("permissions") or "rwm",
+                    **given(permissions=device.get("permissions") or None),
                 )
             )
         return tuple(found)
@@ -306,11 +313,13 @@ class ServiceCompiler:
             read_only=bool(volume.get("read_only")),
             nocopy=bool(named.get("nocopy")),
             subpath=named.get("subpath") or "",
-            create_host_path=bind.get("create_host_path", True) is not False,
             relative=kind == "bind" and self._in_project(volume.get("source") or ""),
-            propagation=bind.get("propagation") or "rprivate",
             tmpfs_size=size_bytes(tmpfs.get("size")),
             tmpfs_mode=octal(tmpfs.get("mode")),
+            **given(
+                create_host_path=bind.get("create_host_path"),
+                propagation=bind.get("propagation") or None,
+            ),
         )
 
     def _in_project(self, source: str) -> bool:
@@ -382,7 +391,7 @@ class ServiceCompiler:
                     )
                     continue
                 number = int(published)
-            protocol = self._one_of(f"{path}.ports[{index}].protocol", port, *_PROTOCOLS)
+            protocol = self._one_of(f"{path}.ports[{index}].protocol", port, Port)
             target = int(port.get("target") or 0)
             if not 0 < target <= _LAST_PORT or (number or 0) > _LAST_PORT:
                 self.verdicts.refuse(
@@ -393,9 +402,8 @@ class ServiceCompiler:
                 Port(
                     target=target,
                     published=number,
-                    protocol=cast("Any", protocol),
                     host_ip=port.get("host_ip") or None,
-                    mode="host" if port.get("mode") == "host" else "ingress",
+                    **given(protocol=protocol, mode="host" if port.get("mode") == "host" else None),
                 )
             )
         return tuple(result)
@@ -409,18 +417,19 @@ class ServiceCompiler:
         if isinstance(test, str):
             test = ("CMD-SHELL", test)
 
-        def seconds(key: str, default: float) -> float:
-            value = raw.get(key)
+        def seconds(key: str) -> float | None:
             # Docker reads an explicit 0 as "the default", and so do users' files.
-            return self.verdicts.duration(value, f"{path}.healthcheck.{key}") or default
+            return self.verdicts.duration(raw, f"{path}.healthcheck.{key}") or None
 
         return Healthcheck(
             test=tuple(test),
-            interval=seconds("interval", 30.0) if raw.get("interval") is not None else 30.0,
-            timeout=seconds("timeout", 30.0) if raw.get("timeout") is not None else 30.0,
-            retries=int(raw.get("retries") or 3),
-            start_period=seconds("start_period", 0.0) if raw.get("start_period") else 0.0,
-            start_interval=seconds("start_interval", 5.0) if raw.get("start_interval") else 5.0,
+            **given(
+                interval=seconds("interval"),
+                timeout=seconds("timeout"),
+                retries=int(raw.get("retries") or 0) or None,
+                start_period=seconds("start_period"),
+                start_interval=seconds("start_interval"),
+            ),
         )
 
     def _restart(self, path: str, raw: Json, deploy: Json) -> RestartPolicy:
@@ -429,17 +438,12 @@ class ServiceCompiler:
             policy = mapping(policy)
             base = f"{path}.deploy.restart_policy"
             return RestartPolicy(
-                condition=cast(
-                    "Any",
-                    self._one_of(f"{base}.condition", policy, "any", "on-failure", "none"),
-                ),
-                delay=self.verdicts.duration(policy["delay"], f"{base}.delay")
-                if "delay" in policy
-                else 0.1,
                 max_attempts=policy.get("max_attempts"),
-                window=self.verdicts.duration(policy["window"], f"{base}.window")
-                if "window" in policy
-                else 0.0,
+                **given(
+                    condition=self._one_of(f"{base}.condition", policy, RestartPolicy),
+                    delay=self.verdicts.duration(policy, f"{base}.delay"),
+                    window=self.verdicts.duration(policy, f"{base}.window"),
+                ),
             )
         word, _, count = str(raw.get("restart") or "").partition(":")
         match word:
@@ -479,31 +483,33 @@ class ServiceCompiler:
                 pids=int(pids) if pids and int(pids) > 0 else None,
             ),
             reservations=Reservations(
-                cpus=cores(reserved.get("cpus")) or 0.0,
-                memory=size_bytes(reserved.get("memory"))
-                or size_bytes(raw.get("mem_reservation"))
-                or 0,
+                **given(
+                    cpus=cores(reserved.get("cpus")),
+                    memory=size_bytes(reserved.get("memory"))
+                    or size_bytes(raw.get("mem_reservation")),
+                )
             ),
         )
 
     def _logging(self, path: str, raw: Json) -> LogConfig:
-        driver = raw.get("driver") or "local"
-        if driver not in ("local", "json-file", "none"):
+        driver = raw.get("driver") or None
+        if driver not in (None, "local", "json-file", "none"):
             self.verdicts.refuse(
                 f"{path}.logging.driver",
                 f"the log driver {driver} is not available",
                 "local, json-file or none",
             )
-            driver = "local"
+            driver = None
         options = mapping(raw.get("options"))
         for key in options:
             if key not in ("max-size", "max-file"):
                 self.verdicts.warn(f"{path}.logging.options.{key}", f"`{key}` is not honoured yet")
-        files = str(options.get("max-file", 5))
         return LogConfig(
-            driver=driver,
-            max_size=size_bytes(options.get("max-size")) or 10 * 1024 * 1024,
-            max_files=int(files) if files.isdigit() and int(files) > 0 else 5,
+            **given(
+                driver=driver,
+                max_size=size_bytes(options.get("max-size")),
+                max_files=number(options.get("max-file")) or None,
+            )
         )
 
     def _build(self, path: str, raw: Any) -> BuildSpec | None:
@@ -516,7 +522,6 @@ class ServiceCompiler:
             )
         return BuildSpec(
             context=context,
-            dockerfile=raw.get("dockerfile") or "Dockerfile",
             dockerfile_inline=raw.get("dockerfile_inline"),
             args={k: str(v) for k, v in mapping(raw.get("args")).items() if v is not None},
             target=raw.get("target"),
@@ -526,22 +531,18 @@ class ServiceCompiler:
             pull=bool(raw.get("pull")),
             network=raw.get("network"),
             extra_hosts=extra_hosts(raw.get("extra_hosts")),
+            **given(dockerfile=raw.get("dockerfile") or None),
         )
 
     def _update(self, raw: Json, path: str) -> UpdateConfig:
-        default = UpdateConfig()
+        parallelism = raw.get("parallelism")
         return UpdateConfig(
-            parallelism=int(raw["parallelism"]) if raw.get("parallelism") is not None else 1,
-            delay=self.verdicts.duration(raw["delay"], f"{path}.delay")
-            if raw.get("delay")
-            else 0.0,
-            order=raw.get("order") or default.order,
-            failure_action=cast(
-                "Any",
-                self._one_of(f"{path}.failure_action", raw, "pause", "continue", "rollback"),
-            ),
-            monitor=self.verdicts.duration(raw["monitor"], f"{path}.monitor")
-            if raw.get("monitor") is not None
-            else default.monitor,
-            max_failure_ratio=float(raw.get("max_failure_ratio") or 0.0),
+            **given(
+                parallelism=None if parallelism is None else int(parallelism),
+                delay=self.verdicts.duration(raw, f"{path}.delay"),
+                order=raw.get("order") or None,
+                failure_action=self._one_of(f"{path}.failure_action", raw, UpdateConfig),
+                monitor=self.verdicts.duration(raw, f"{path}.monitor"),
+                max_failure_ratio=float(raw.get("max_failure_ratio") or 0.0) or None,
+            )
         )

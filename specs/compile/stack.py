@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from specs.compile.service import ServiceCompiler
-from specs.compile.values import mapping, number, texts
+from specs.compile.values import given, mapping, number, texts
 from specs.compile.verdicts import Verdicts
 from specs.findings import Findings
 from specs.problems import SpecError
@@ -67,7 +67,7 @@ class _Compiler:
             },
             secrets=self._contents("secrets"),
             configs=self._contents("configs"),
-            deadline=self.verdicts.duration(extension.get("deadline", 600), "x-corral.deadline"),
+            **given(deadline=self.verdicts.duration(extension, "x-corral.deadline")),
         )
         self.verdicts.unknown_extensions(extension, "x-corral")
         self._cross_checks(spec)

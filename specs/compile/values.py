@@ -46,6 +46,11 @@ def octal(value: Any) -> int | None:
         return None  # the loader lets no such thing through
 
 
+def given(**fields: Any) -> Json:
+    """Return the fields that are set, so that the model's own defaults stand for the others."""
+    return {key: value for key, value in fields.items() if value is not None}
+
+
 def mapping(value: Any) -> Json:
     return value if isinstance(value, dict) else {}
 

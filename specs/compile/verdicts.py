@@ -131,7 +131,11 @@ class Verdicts:
                     code="unknown-key",
                 )
 
-    def duration(self, value: Any, path: str) -> float:
+    def duration(self, holder: Json, path: str) -> float | None:
+        """Return the seconds at the last key of ``path``; None where nothing is written."""
+        value = holder.get(path.rpartition(".")[2])
+        if value is None:
+            return None
         seconds = duration_seconds(value)
         if seconds is None:
             self.refuse(path, f"{value!r} is not a duration", "write e.g. 30s or 1m30s")

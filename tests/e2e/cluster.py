@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 FOLDER = "/root/stack"
 DAEMONS = ("controller", "agent", "dns", "supervisor")
 # Our daemons come and go in these tests; everything else that runs must not.
-OURS = r"^processes: \S+ .*(-m orchestrator|-m agent|orchestrator/supervisor\.py|agent\.dns)"
+OURS = r"^processes: \S+ .*(-m orchestrator|-m agent|/supervisor\.py|agent\.dns)"
 # The daemons' doors are bound under a passing name.
 DOORS = r"^sockets: unix .*\.sock"
 ROOTS = (

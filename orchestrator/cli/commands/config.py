@@ -119,7 +119,7 @@ def _write(text: str, output: str | None) -> None:
         sys.stdout.write(text)
         return
     try:
-        with open(output, "w", encoding="utf-8", errors="surrogateescape") as file:  # noqa: PTH123 - as given
+        with open(output, "w", encoding="utf-8", errors="surrogateescape") as file:
             file.write(text)
     except OSError as exc:
         raise CliError(f"cannot write {output}: {exc.strerror}", code=USAGE) from None

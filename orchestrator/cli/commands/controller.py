@@ -106,7 +106,7 @@ def _running_tasks(client: Client) -> int:
 def _resident(pid: int) -> int:
     """Return the process's resident memory in bytes."""
     try:
-        with open(f"/proc/{pid}/statm", encoding="ascii") as file:  # noqa: PTH123 - one line of /proc
+        with open(f"/proc/{pid}/statm", encoding="ascii") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except (OSError, IndexError, ValueError):
         return 0

@@ -75,7 +75,7 @@ def _wake_controller(session: Invocation) -> None:
     try:
         session.client.get("/v1/version")
     except NoController:
-        known = os.path.exists(f"{state_dir()}/controller/state.db")  # noqa: PTH110 - no pathlib here
+        known = os.path.exists(f"{state_dir()}/controller/state.db")
         if not (session.client.local and known):
             raise
         from orchestrator.embedded import daemons

@@ -147,7 +147,7 @@ def _source(project: Project, position: Position) -> str:
 def _place(place: Position | str) -> str:
     """Return a place with its file as people would type it here."""
     text = str(place)
-    here = os.getcwd() + "/"  # noqa: PTH109 - text paths
+    here = os.getcwd() + "/"
     return text.removeprefix(here)
 
 

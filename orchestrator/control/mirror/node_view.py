@@ -38,6 +38,11 @@ def node_role(node: Node) -> str:
     return "worker" if node.address else "manager"
 
 
+def availability(node: Node) -> Literal["active", "pause", "drain"]:
+    """Return whether the node takes tasks; one that is being removed is drained first."""
+    return "drain" if node.removing else node.availability
+
+
 def node_view(
     cluster: Mirror,
     node: Node,
@@ -52,7 +57,7 @@ def node_view(
         id=node.id,
         name=node.name,
         status=node_status(cluster, node.id),
-        availability="drain" if node.removing else node.availability,
+        availability=availability(node),
         reason=condition.reason if condition is not None else "",
         hostname=facts.hostname,
         role=node_role(node),

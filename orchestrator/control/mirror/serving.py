@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.node_view import node_status, node_view
+from orchestrator.control.mirror.node_view import availability, node_status, node_view
 from scheduler import constraints
 from specs.states import Desired, TaskState
 
@@ -89,9 +89,13 @@ def global_slots(cluster: Mirror, service: ServiceSpec, tasks: Collection[Task])
 
 
 def _belongs(cluster: Mirror, service: ServiceSpec, node: Node, *, has_task: bool) -> bool:
+    takes = availability(node)
+    if takes == "drain":
+        return False
+    if not has_task and (takes == "pause" or node_status(cluster, node.id) != "ready"):
+        return False
+    asked = service.placement.constraints
+    if not asked:
+        return True  # a view costs more than the answer
     view = node_view(cluster, node)
-    if view.availability == "drain":
-        return False
-    if not has_task and (view.availability == "pause" or view.status != "ready"):
-        return False
-    return all(constraints.parse(text).admits(view) for text in service.placement.constraints)
+    return all(constraints.parse(text).admits(view) for text in asked)

@@ -11,6 +11,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
+from orchestrator.control.mirror.node_view import availability
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.mirror.serving import global_slots, is_ready, serving, wanted_count
 from orchestrator.control.planning import gates, stopping
@@ -120,7 +121,7 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
     mark = pass_.observed.mark(task.id)
     status = pass_.node_status(task.node)
     record = pass_.cluster.nodes.get(task.node) if task.node is not None else None
-    evicted = record is not None and (record.availability == "drain" or record.removing)
+    evicted = record is not None and availability(record) == "drain"
     tied = effective is not None and (
         effective.service.mode == "global" or bool(homes(pass_, effective, task.slot))
     )
