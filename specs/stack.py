@@ -15,7 +15,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from specs.base import Model, content_hash
+from specs.base import Model
 
 
 class Condition(StrEnum):
@@ -48,6 +48,10 @@ class Healthcheck(Model):
     def disabled(self) -> bool:
         """Whether ``test: NONE`` or ``disable: true`` switched the image's check off."""
         return self.test[:1] == ("NONE",)
+
+    def with_test(self, test: tuple[str, ...]) -> Healthcheck:
+        """Return the same intervals for another test."""
+        return self.model_copy(update={"test": test})
 
 
 class RestartPolicy(Model):
@@ -265,11 +269,6 @@ class ServiceSpec(Model):
     rollback: UpdateConfig = UpdateConfig()
     endpoint_mode: Literal["vip", "dnsrr"] = "vip"
     attach: bool = True
-
-    @property
-    def task_hash(self) -> str:
-        """Return the hash that decides whether a running task must be replaced."""
-        return content_hash(self.task)
 
 
 class NetworkSpec(Model):

@@ -1,7 +1,7 @@
 """Durations, sizes, numbers and words as Compose files write them.
 
-The grammar is the one Docker's tools accept (compose.md, "Short syntaxes"):
-durations with d and w, sizes in powers of 1024, command strings split like a
+The grammar is the one Docker's tools accept (the Compose specification and
+compose-go): durations with d and w, sizes in powers of 1024, command strings split like a
 shell. Pure; raises ``ValueError`` with a sentence for the user (``BadValue``
 with advice), nothing else.
 """

@@ -1,4 +1,4 @@
-"""Every key of the Compose language, as data (compose.md, section 1).
+"""Every key of the Compose language, as data: the Compose specification as a table.
 
 One table for the whole package: what is valid (:mod:`specs.compose.merging.validate`), what
 interpolation casts, how files merge, what list items are identified by, what the

@@ -1,4 +1,4 @@
-"""Every key of a service, as data (compose.md, section 1).
+"""Every key of a service, as data, after the Compose specification, "Services".
 
 Part of :mod:`specs.compose.language.schema`; one line a key, its inner forms in
 :mod:`specs.compose.language.nested`.

@@ -1,6 +1,6 @@
 """Which files, which folder, which variables, which name: everything before reading YAML.
 
-Follows compose.md, "Files, project directory, name". Reads ``.env`` files and looks
+Goes by Docker's page "Specify a project name" and compose-go. Reads ``.env`` files and looks
 for Compose files; decides nothing about their content.
 """
 

@@ -1,4 +1,4 @@
-"""Read ``.env`` and ``env_file`` syntax (compose.md, ".env, --env-file, env_file").
+"""Read ``.env`` and ``env_file`` syntax, as Docker's page "Set environment variables" has it.
 
 Pure: text in, variables out. ``lookup`` answers for variables outside the file and
 is asked before the lines above, as Compose does. The ``raw`` format knows neither

@@ -398,7 +398,7 @@ class _Builder:
 
 
 def resolve(text: str) -> Any:
-    """Return the value of an unquoted scalar by the rules of compose.md, "YAML"."""
+    """Return the value of an unquoted scalar, as the head of this module says."""
     if text and text[0] not in _SPECIAL:
         return text
     if text in _WORDS:
