@@ -313,7 +313,8 @@ class Progress(Model):
     ``kind`` release: the release moved (``state``, ``reason``); service: a summary
     (``service``, ``message``, counts); task: one task moved; build: a line of build
     output; step: one step of ``node add``/``rm``; end: the stream's last line, with
-    ``ok`` and, on failure, ``message``, ``hint``, ``log_tail``.
+    ``ok`` and, on failure, ``message``, ``hint``, ``log_tail``; ``host_key`` is the
+    fingerprint somebody has to confirm before ``node add`` goes on.
     """
 
     kind: Literal["release", "service", "task", "build", "step", "warning", "end"]

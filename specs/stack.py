@@ -49,6 +49,10 @@ class Healthcheck(Model):
         """Whether ``test: NONE`` or ``disable: true`` switched the image's check off."""
         return self.test[:1] == ("NONE",)
 
+    def with_test(self, test: tuple[str, ...]) -> Healthcheck:
+        """Return the same intervals for another test."""
+        return self.model_copy(update={"test": test})
+
 
 class RestartPolicy(Model):
     """When a run that ended is followed by another.

@@ -41,6 +41,19 @@ class Run(Model):
     oom: bool = False
     reason: str = ""
 
+    def with_pid(self, pid: int) -> Run:
+        """Return the run once its process exists."""
+        return self.model_copy(update={"pid": pid})
+
+    def with_start(self, at: float) -> Run:
+        """Return the run once its command was let go."""
+        return self.model_copy(update={"started_at": at})
+
+    def with_end(self, at: float, code: int | None, reason: str, *, oom: bool = False) -> Run:
+        """Return the run once it has ended."""
+        end = {"finished_at": at, "exit_code": code, "reason": reason, "oom": oom}
+        return self.model_copy(update=end)
+
 
 class TaskStatus(Model):
     """What the agent reports of one task; replaces the previous report whole."""

@@ -196,6 +196,10 @@ class Content(Model):
     data: str
     secret: bool = False
 
+    def named_only(self) -> Content:
+        """Return it without its bytes."""
+        return self.model_copy(update={"data": ""})
+
 
 class Objects(Model):
     """Keyed objects by kind. Contents are keyed by id, the others as their docstrings say."""
@@ -206,6 +210,10 @@ class Objects(Model):
     peers: dict[str, Peer] = Field(default_factory=dict)
     contents: dict[str, Content] = Field(default_factory=dict)
 
+    def with_contents(self, contents: dict[str, Content]) -> Objects:
+        """Return the same objects with other contents."""
+        return self.model_copy(update={"contents": contents})
+
 
 class Instructions(Model):
     """What the node should hold from now on: the whole set, or changes to ``base``."""
@@ -215,6 +223,10 @@ class Instructions(Model):
     base: int | None = None  # None = ``put`` is the full set
     put: Objects = Objects()
     remove: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # kind -> keys
+
+    def with_put(self, put: Objects) -> Instructions:
+        """Return the same instructions with other objects to put."""
+        return self.model_copy(update={"put": put})
 
 
 class Acknowledged(Model):
@@ -259,6 +271,10 @@ class LogLine(Model):
     stream: Literal["stdout", "stderr"]
     line: str
     run: int = 0
+
+    def with_line(self, line: str) -> LogLine:
+        """Return the same moment and stream with another text."""
+        return self.model_copy(update={"line": line})
 
 
 class ExecRequest(Model):

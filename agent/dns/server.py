@@ -19,11 +19,11 @@ import time
 import zlib
 from contextlib import suppress
 from dataclasses import dataclass, field
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from agent.dns import forward, message
+from agent.dns.answers import own_answer
 from agent.dns.zone import Zones
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class ResolverServer:
             reply(message.failure(query, message.REFUSED))
             return
         limit = None if over_tcp else query.size
-        out, cacheable = self._local(listener.task, query, limit)
+        out, cacheable = own_answer(self.zones, listener.task, query, limit, self._random)
         if out is not None:
             self._counters.answered += 1
             if cacheable:
@@ -166,41 +166,6 @@ class ResolverServer:
             reply(out)
             return
         self._forward(listener, query, data, reply, over_tcp=over_tcp)
-
-    def _local(
-        self, task: str, query: message.Query, limit: int | None
-    ) -> tuple[bytes | None, bool]:
-        """Return our own answer and whether it may be repeated; (None, ...) = ask upstream."""
-        found = self.zones.lookup(task, query.name)
-        if found is not None:
-            addresses = list(found.addresses)
-            if query.type not in (message.A, message.ANY):
-                addresses = []
-            self._random.shuffle(addresses)
-            records = [(message.A, found.ttl, IPv4Address(address).packed) for address in addresses]
-            return message.answer(query, records, limit=limit), len(records) < 2
-        address = message.reverse_address(query.name)
-        if address is not None:
-            return self._reverse(task, query, address, limit)
-        view = self.zones.views.get(task)
-        if view is None or not view.forward or self.zones.is_secret(query.name):
-            return message.answer(query, code=message.NXDOMAIN, limit=limit), True
-        return None, False
-
-    def _reverse(
-        self, task: str, query: message.Query, address: str, limit: int | None
-    ) -> tuple[bytes | None, bool]:
-        name = self.zones.reverse(task, address)
-        if name is not None:
-            records = []
-            if query.type in (message.PTR, message.ANY):
-                with suppress(message.Malformed):
-                    records.append((message.PTR, 5, message.write_name(name)))
-            return message.answer(query, records, limit=limit), True
-        view = self.zones.views.get(task)
-        if view is None or not view.forward or self.zones.is_ours(address):
-            return message.answer(query, code=message.NXDOMAIN, limit=limit), True
-        return None, False
 
     # --- upstream ---
 

@@ -17,17 +17,18 @@ import logging
 import os
 import secrets
 from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from agent.errors import Later
 from agent.images.reference import DIGEST, check_digest, digest_of
 from specs.kit import disk
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 _CHUNK: Final = 1 << 20
 
 
@@ -54,16 +55,27 @@ class ImageRecord:
     size: int  # unpacked bytes
 
 
-def boot_id() -> str:
-    """Return this boot's id (the lab mounts one per host over it)."""
-    return Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-
-
 def hash_file(path: Path) -> str:
     """Return the digest of a file's content."""
     with path.open("rb", buffering=0) as file:
         digest = hashlib.file_digest(file, "sha256")
     return f"sha256:{digest.hexdigest()}"
+
+
+def _read(path: Path, make: Callable[[dict[str, Any]], T]) -> T | None:
+    """Return what a small file says; nothing where it is missing or makes no sense."""
+    try:
+        return make(json.loads(path.read_bytes()))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError, KeyError):
+        log.warning("an unreadable image name or record was ignored", extra={"path": str(path)})
+        return None
+
+
+def _record(value: dict[str, Any]) -> ImageRecord:
+    lists = {key: tuple(value[key]) for key in ("blobs", "diff_ids")}
+    return ImageRecord(**{**value, **lists})
 
 
 class ImageFiles:
@@ -181,14 +193,8 @@ class ImageFiles:
 
     @staticmethod
     def _read_ref(path: Path) -> Ref | None:
-        try:
-            ref = Ref(**json.loads(path.read_bytes()))
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError):
-            log.warning("an unreadable image name was ignored", extra={"path": str(path)})
-            return None
-        return ref if DIGEST.fullmatch(ref.digest) else None
+        ref = _read(path, lambda value: Ref(**value))
+        return ref if ref and DIGEST.fullmatch(ref.digest) else None
 
     def set_ref(self, ref: Ref) -> None:
         if self.ref(ref.name) != ref:
@@ -208,19 +214,7 @@ class ImageFiles:
 
     def record(self, digest: str) -> ImageRecord | None:
         """Return the record of a complete image; it says nothing about damage since."""
-        return self._read_record(self._record_path(digest))
-
-    @staticmethod
-    def _read_record(path: Path) -> ImageRecord | None:
-        try:
-            value: dict[str, Any] = json.loads(path.read_bytes())
-            value["blobs"], value["diff_ids"] = tuple(value["blobs"]), tuple(value["diff_ids"])
-            return ImageRecord(**value)
-        except FileNotFoundError:
-            return None
-        except (ValueError, TypeError, KeyError):
-            log.warning("an unreadable image record was ignored", extra={"path": str(path)})
-            return None
+        return _read(self._record_path(digest), _record)
 
     def set_record(self, record: ImageRecord) -> None:
         if self.record(record.digest) != record:
@@ -230,5 +224,5 @@ class ImageFiles:
         self._record_path(digest).unlink(missing_ok=True)
 
     def records(self) -> list[ImageRecord]:
-        found = (self._read_record(path) for path in sorted(self._records.glob("*.json")))
+        found = (_read(path, _record) for path in sorted(self._records.glob("*.json")))
         return [record for record in found if record]

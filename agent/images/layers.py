@@ -19,13 +19,15 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import Later, Refusal
-from agent.images.content import ImageFiles, boot_id
 from agent.images.reference import check_digest
 from agent.linux import calls as kernel
+from agent.linux.boot import boot_id
 from specs.kit import disk
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from agent.images.content import ImageFiles
 
 log = logging.getLogger(__name__)
 

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
+from agent.linux import mounts
 from specs.kit import disk
 
 if TYPE_CHECKING:
@@ -138,13 +139,7 @@ class RootFs:
         """Unmount the root and remove its mount point. Blocks; runs in ``thread``."""
         point = self.point(task)
         while self.mounted(task):
-            try:
-                kernel.unmount(str(point))
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                # A file is still open somewhere: out of sight now, freed with its last user.
-                kernel.unmount(str(point), kernel.MNT_DETACH | kernel.UMOUNT_NOFOLLOW)
+            mounts.take_off(str(point))
         with contextlib.suppress(FileNotFoundError):
             point.rmdir()
 

@@ -20,10 +20,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from agent.errors import Later, Refusal
 from agent.network import attach as attaching
 from agent.network import (
-    conntrack,
     converge,
     files,
-    foreign,
     messages,
     names,
     namespaces,
@@ -33,11 +31,10 @@ from agent.network import (
     sysctls,
 )
 from agent.network.endpoints import PerService
+from agent.network.filtering import PacketFilter
 from agent.network.overlay import overlay_mtu
 from agent.network.plan import host_plan, task_plan
-from agent.network.ports import PortSockets
 from agent.network.resolver import Resolver, ResolverDown
-from agent.network.rules import owned_elements, port_key, port_targets, ruleset, service_part
 from agent.network.wanted import Wanted
 from agent.vocabulary import Attachment
 from specs.wire import NodeSelf
@@ -46,7 +43,6 @@ if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Iterable
 
-    from agent.network.rules import Ruleset
     from specs.stack import Port
     from specs.wire import Assignment
 
@@ -72,8 +68,7 @@ class NodeNetwork:
         self._nft = ThreadPoolExecutor(1, thread_name_prefix="cr-nft")
         self._dns = ThreadPoolExecutor(1, thread_name_prefix="cr-dns")
         self._resolver = Resolver(run_dir / "agent" / "dns")
-        self._table = nft.Table()
-        self._ports = PortSockets()
+        self._filter = PacketFilter()
         self._lock = asyncio.Lock()
         self._wanted = _NOTHING
         self._doomed: dict[str, Path] = {}  # to be detached, taken by the network thread
@@ -81,28 +76,23 @@ class NodeNetwork:
         self._extra: dict[str, Assignment] = {}  # attached before an apply() named them
         self._revision = 0
         self._enforced = -1
-        self._rules: Ruleset | None = None
-        self._rule_parts = PerService(service_part)
         self._name_parts = PerService(records.service_part)
         self._unpublished: set[str] = set()  # services the resolver may have old names of
         self._snapshot: dict[str, Any] = {}
         self._mtu = 1450
         self._home = -1
         self._host: netlink.Netlink | None = None
-        self._foreign: tuple[str, ...] = ()
-        self._judged = -1  # the ruleset generation ``_foreign`` was found at
 
     # --- what others may ask ---
 
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what people should know now: ports not to be had, foreign firewalls."""
-        return (*sorted(self._ports.warnings), *self._foreign)
+        return self._filter.warnings
 
     async def check_ports(self, ports: Iterable[Port]) -> list[str]:
         """Return a sentence for each published port that is taken on this node."""
-        keys = [port_key(port) for port in ports if port.published is not None]
-        return await self._in(self._nft, lambda: self._ports.check(keys))
+        return await self._in(self._nft, lambda: self._filter.check_ports(ports))
 
     # --- agent.tasks.effects.Networking ---
 
@@ -161,25 +151,14 @@ class NodeNetwork:
 
     async def _announce(self, assignment: Assignment) -> None:
         """Have filters in force before the first packet; refuse ports that cannot be had."""
-        if not self._in_force(assignment):
+        if not self._filter.knows(assignment):
             known = self._wanted.assignments.get(assignment.id)
             if known is None or not _same_network(known, assignment):
                 self._extra[assignment.id] = assignment
             await self._enforce_newest()
-        for port in assignment.host_ports:
-            reason = self._ports.refused.get(port_key(port))
-            if reason:
-                raise Refusal(f"{assignment.name}: {reason}")
-
-    def _in_force(self, assignment: Assignment) -> bool:
-        """Say whether the kernel's filters know the task, and the fate of its ports is known."""
-        if self._rules is None:
-            return False
-        owned = self._rules.sets["owned"]
-        ports = [port_key(port) for port in assignment.host_ports if port.published is not None]
-        return all(element in owned for element in owned_elements(assignment)) and all(
-            self._ports.decided(key) for key in ports
-        )
+        reason = self._filter.refused_port(assignment)
+        if reason:
+            raise Refusal(f"{assignment.name}: {reason}")
 
     async def _resolve(self, assignment: Assignment) -> None:
         task = assignment.id
@@ -267,14 +246,11 @@ class NodeNetwork:
     async def _enforce(self, wanted: Wanted) -> None:
         if wanted.idle and not await self._in(self._net, self._kept):
             # Nothing to serve: the machine is as before, also when a former agent left something.
-            if self._rules is not None or self._enforced < 0:
+            if self._filter.in_force or self._enforced < 0:
                 await self._withdraw()
             return
         await self._in(self._net, lambda: self._converge(wanted))
-        old, new = await self._in(self._nft, lambda: self._filter(wanted))
-        stale = conntrack.stale(old, new)
-        if stale:
-            await self._in(self._nft, lambda: conntrack.delete(stale))
+        await self._in(self._nft, lambda: self._filter.apply(wanted))
         await self._in(self._dns, lambda: self._publish_names(wanted))
         for task, assignment in wanted.assignments.items():
             silent = not self._resolver.holds(task) and assignment.spec.network_mode == "overlay"
@@ -297,24 +273,6 @@ class NodeNetwork:
         )
         plan = host_plan(wanted, mtu=self._mtu, present=converge.veths(found))
         return converge.converge(plan, found, host)
-
-    def _filter(self, wanted: Wanted) -> tuple[Ruleset | None, Ruleset]:
-        parts, _ = self._rule_parts.update(wanted)
-        targets = port_targets(wanted, parts)
-        withheld = self._ports.hold(targets)
-        new = ruleset(wanted, parts, targets, withheld=withheld)
-        old = self._rules
-        self._table.apply(new)
-        self._rules = new
-        if self._judged < 0:
-            self._judge(wanted)
-        return old, new
-
-    def _judge(self, wanted: Wanted) -> None:
-        """Look at others' firewalls, if anything in nftables changed since the last look."""
-        if self._table.generation != self._judged:
-            self._foreign = foreign.look(wanted)
-            self._judged = self._table.generation
 
     def _publish_names(self, wanted: Wanted) -> None:
         upstreams = files.nameservers(_read(self._resolv_conf))
@@ -357,24 +315,15 @@ class NodeNetwork:
         """Compare the kernel with the wanted state, put right what differs, and say what did."""
         async with self._lock:
             # Asked with the lock held: leave() may have been at work until now.
-            if self._rules is None:
+            if not self._filter.in_force:
                 return []  # nothing is in force: nothing is wanted, or the first apply() is to come
             wanted = self._effective()
             repaired = await self._restore_links(wanted)
             repaired += await self._in(self._net, lambda: self._converge(wanted))
-            repaired += await self._in(self._nft, lambda: self._verify_filter(wanted))
+            repaired += await self._in(self._nft, lambda: self._filter.verify(wanted))
         if repaired:
             log.warning("the network was changed from outside; restored: %s", ", ".join(repaired))
         return repaired
-
-    def _verify_filter(self, wanted: Wanted) -> list[str]:
-        intact = self._table.intact()
-        # A refused port is tried again: whoever had it may have ended.
-        if not intact or self._ports.refused:
-            self._filter(wanted)
-        self._table.remember()
-        self._judge(wanted)
-        return [] if intact else ["nftables table corral"]
 
     async def _restore_links(self, wanted: Wanted) -> list[str]:
         """Remake links of attached tasks that somebody deleted."""
@@ -420,7 +369,8 @@ class NodeNetwork:
 
     async def _withdraw(self) -> None:
         """Take away what serves all tasks together; the next task brings it back."""
-        self._rules, self._snapshot = None, {}
+        self._filter.forget()
+        self._snapshot = {}
 
         def work() -> None:
             _, host = self._kernel()
@@ -429,15 +379,12 @@ class NodeNetwork:
 
         await self._in(self._dns, self._resolver.quit)
         await self._in(self._net, work)
-        await self._in(self._nft, self._table.remove)
-        await self._in(self._nft, foreign.leave)
-        self._ports.close()
-        self._table, self._judged, self._foreign = nft.Table(), -1, ()
+        await self._in(self._nft, self._filter.withdraw)
 
     async def close(self) -> None:
         """Let go of threads and sockets; kernel state and resolver stay."""
         await self._in(self._dns, self._resolver.close)
-        self._ports.close()
+        self._filter.close()
         if self._host is not None:
             self._host.close()
         for executor in (self._net, self._nft, self._dns):

@@ -141,9 +141,9 @@ class Assembler:
             line, whole = parsed
             before = self._partial.pop(line.stream, None)
             if before is not None:
-                line = before.model_copy(update={"line": before.line + line.line})
+                line = before.with_line(before.line + line.line)
             if whole or len(line.line) >= LINE_MAX:
-                yield line.model_copy(update={"line": line.line.removesuffix("\r")})
+                yield line.with_line(line.line.removesuffix("\r"))
             else:
                 self._partial[line.stream] = line
 

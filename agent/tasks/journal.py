@@ -149,9 +149,7 @@ class Journal:
         return Held(
             held.stamp,
             held.me,
-            held.objects.model_copy(
-                update={"contents": self._read_contents(held.objects.contents)}
-            ),
+            held.objects.with_contents(self._read_contents(held.objects.contents)),
         )
 
     def accept(self, instructions: Instructions, held: Held) -> None:
@@ -257,12 +255,9 @@ class Journal:
 
 def _encode(instructions: Instructions) -> bytes:
     # Content bytes live in files of their own; the set names them only.
-    bare = {
-        key: content.model_copy(update={"data": ""})
-        for key, content in instructions.put.contents.items()
-    }
-    put = instructions.put.model_copy(update={"contents": bare})
-    body = instructions.model_copy(update={"put": put}).encode()
+    bare = {key: content.named_only() for key, content in instructions.put.contents.items()}
+    put = instructions.put.with_contents(bare)
+    body = instructions.with_put(put).encode()
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from agent.tasks.record import Phase, Record
 from agent.vocabulary import Exit
+from specs.kit import backoff
 from specs.states import FINAL, Desired, Health, TaskState
 from specs.task import Run
 
@@ -179,7 +180,7 @@ def check_of(record: Record) -> Healthcheck | None:
     if check is None:
         check = offered
     elif not check.test and not check.disabled:
-        check = check.model_copy(update={"test": offered.test}) if offered else None
+        check = check.with_test(offered.test) if offered else None
     if check is None or not check.test or check.disabled:
         return None
     return check
@@ -199,13 +200,10 @@ def fresh(assignment: Assignment, boot: str) -> Record:
 def assigned(record: Record, assignment: Assignment) -> Record:
     """Take a newer assignment; ``desired`` only moves downwards, ``restart`` only up."""
     old = record.assignment
-    changes: dict[str, object] = {}
     if _DOWNWARDS[assignment.desired] < _DOWNWARDS[old.desired]:
-        changes["desired"] = old.desired
+        assignment = assignment.with_desired(old.desired)
     if assignment.restart < old.restart:
-        changes["restart"] = old.restart
-    if changes:
-        assignment = assignment.model_copy(update=changes)
+        assignment = assignment.with_restart(old.restart)
     record = record.having(assignment=assignment)
     if assignment.desired in LEAVING and old.desired not in LEAVING:
         record = record.having(next_at=0.0)
@@ -217,14 +215,13 @@ def assigned(record: Record, assignment: Assignment) -> Record:
 def preparing(record: Record, reason: str = "") -> Record:
     """Begin the preparation: effects may exist from now on."""
     state = TaskState.PREPARING if record.state is TaskState.ASSIGNED else record.state
-    return record.having(state=state, touched=True, reason=reason or record.reason)
+    return record.moved(state).having(touched=True, reason=reason or record.reason)
 
 
 def prepared(record: Record, image: ImageConfig) -> Record:
     """Everything is there; the command could be started."""
     early = record.state in (TaskState.ASSIGNED, TaskState.PREPARING)
-    return record.having(
-        state=TaskState.PREPARED if early else record.state,
+    return record.moved(TaskState.PREPARED if early else record.state).having(
         prepared=True,
         image=image,
         reason="",
@@ -235,15 +232,14 @@ def prepared(record: Record, image: ImageConfig) -> Record:
 
 def postponed(record: Record, reason: str, now: float) -> Record:
     """Note that a step did not work now; it is tried again with back-off."""
-    delay = min(max(record.backoff * 2, PREPARE_FIRST), PREPARE_MAX)
+    delay = backoff.grown(record.backoff, first=PREPARE_FIRST, longest=PREPARE_MAX)
     return record.having(reason=reason, backoff=delay, next_at=now + delay)
 
 
 def refused(record: Record, reason: str) -> Record:
     """Give up: it can never work as asked. Rejected, or failed where it has run before."""
     ran = record.state is TaskState.RUNNING
-    return record.having(
-        state=TaskState.FAILED if ran else TaskState.REJECTED,
+    return record.moved(TaskState.FAILED if ran else TaskState.REJECTED).having(
         reason=reason,
         next_at=0.0,
         backoff=0.0,
@@ -255,9 +251,7 @@ def launch_failed(record: Record, reason: str, code: int | None, now: float, wal
     if code is None:
         record = ended(record, Exit(None, reason=reason), now, wall)
         return record.having(run_started_at=now)
-    run = _newest(record).model_copy(
-        update={"finished_at": wall, "exit_code": code, "reason": reason}
-    )
+    run = _newest(record).with_end(wall, code, reason)
     record = record.having(phase=Phase.ENDED, process=None, monitor=None, runs=record.with_run(run))
     return refused(record, reason)
 
@@ -266,8 +260,7 @@ def creating(record: Record, number: int) -> Record:
     """Write the intent of run ``number``."""
     state = record.state if record.state is TaskState.RUNNING else TaskState.STARTING
     checked = check_of(record) is not None
-    return record.having(
-        state=state,
+    return record.moved(state).having(
         phase=Phase.CREATING,
         runs=record.with_run(Run(number=number)),
         process=None,
@@ -284,7 +277,7 @@ def creating(record: Record, number: int) -> Record:
 
 def created(record: Record, process: Process, monitor: Process) -> Record:
     """Both processes exist; the command has not been started."""
-    run = _newest(record).model_copy(update={"pid": process.pid})
+    run = _newest(record).with_pid(process.pid)
     return record.having(
         phase=Phase.CREATED, process=process, monitor=monitor, runs=record.with_run(run)
     )
@@ -292,11 +285,10 @@ def created(record: Record, process: Process, monitor: Process) -> Record:
 
 def started(record: Record, now: float, wall: float) -> Record:
     """Note that the command runs."""
-    run = _newest(record).model_copy(update={"started_at": wall})
+    run = _newest(record).with_start(wall)
     checked = check_of(record) is not None
-    return record.having(
+    return record.moved(record.state if checked else TaskState.RUNNING).having(
         phase=Phase.RUNNING,
-        state=record.state if checked else TaskState.RUNNING,
         reason="waits for its first healthy check" if checked and not _ran(record) else "",
         runs=record.with_run(run),
         run_started_at=now,
@@ -323,12 +315,11 @@ def probed(record: Record, *, healthy: bool, output: str, counts: bool, now: flo
     if record.phase is not Phase.RUNNING:
         return record
     if healthy:
-        return record.having(
+        return record.moved(TaskState.RUNNING).having(
             health=Health.HEALTHY,
             health_output="",
             failing=0,
             healthy_at=now if record.healthy_at is None else record.healthy_at,
-            state=TaskState.RUNNING,
             reason="",
         )
     check = check_of(record)
@@ -345,16 +336,14 @@ def probed(record: Record, *, healthy: bool, output: str, counts: bool, now: flo
 def ended(record: Record, seen: Exit, now: float, wall: float) -> Record:
     """Judge the end of a run by the restart policy."""
     reason = seen.reason or _how(record, seen)
-    run = _newest(record).model_copy(
-        update={"finished_at": wall, "exit_code": seen.code, "oom": seen.oom, "reason": reason}
-    )
+    run = _newest(record).with_end(wall, seen.code, reason, oom=seen.oom)
     record = record.having(
         phase=Phase.ENDED, process=None, monitor=None, runs=record.with_run(run), reason=reason
     )
     if record.assignment.desired in LEAVING:
         by_itself = not record.stopping and seen.code == 0
         done = by_itself and record.assignment.spec.restart.condition != "any"
-        return record.having(state=TaskState.COMPLETE if done else TaskState.SHUTDOWN)
+        return record.moved(TaskState.COMPLETE if done else TaskState.SHUTDOWN)
     if record.stopping == "restart":
         return record.having(restarts=record.restarts + 1, next_at=0.0, crashes=0, backoff=0.0)
     return _by_policy(record, seen, reason, now)
@@ -374,7 +363,7 @@ def _by_policy(record: Record, seen: Exit, reason: str, now: float) -> Record:
     if local is not None and crashes > local:
         return _final(record, f"{reason}; {crashes} crashes in a row here", well=False)
     previous = 0.0 if fresh_start else record.backoff
-    delay = min(previous * 2, BACKOFF_MAX) if previous else min(policy.delay, BACKOFF_MAX)
+    delay = backoff.grown(previous, first=policy.delay, longest=BACKOFF_MAX)
     # Only the last ones matter; the bound keeps an endless crash loop's record small.
     kept = attempts[-(policy.max_attempts or 0) :] if policy.max_attempts else ()
     return record.having(
@@ -388,9 +377,8 @@ def _by_policy(record: Record, seen: Exit, reason: str, now: float) -> Record:
 
 
 def _final(record: Record, reason: str, *, well: bool) -> Record:
-    return record.having(
-        state=TaskState.COMPLETE if well else TaskState.FAILED, reason=reason, next_at=0.0
-    )
+    state = TaskState.COMPLETE if well else TaskState.FAILED
+    return record.moved(state).having(reason=reason, next_at=0.0)
 
 
 def _long_enough(record: Record, now: float) -> bool:
@@ -405,7 +393,7 @@ def cleared(record: Record) -> Record:
 
 def settled(record: Record, step: Settle) -> Record:
     """Make the task final without anything to do on the node."""
-    return record.having(state=step.state, reason=step.reason)
+    return record.moved(step.state).having(reason=step.reason)
 
 
 def tidied(record: Record) -> Record:
@@ -416,7 +404,7 @@ def tidied(record: Record) -> Record:
 def erased(record: Record) -> Record:
     """Nothing is left."""
     state = record.state if record.state in FINAL else TaskState.SHUTDOWN
-    return record.having(erased=True, prepared=False, state=state)
+    return record.moved(state).having(erased=True, prepared=False)
 
 
 def adopted(record: Record) -> Record:

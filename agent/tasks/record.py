@@ -8,11 +8,11 @@ seconds of the boot ``boot``; a record of another boot has no living process.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any
+from typing import TypedDict, Unpack
 
 from agent.vocabulary import ImageConfig, Process
 from specs.base import Model
-from specs.states import FINAL, Health, TaskState
+from specs.states import FINAL, Health, TaskState, may_move
 from specs.task import Doing, Run, TaskStatus
 from specs.wire import Assignment
 
@@ -27,6 +27,39 @@ class Phase(StrEnum):
     CREATED = "created"  # processes exist and are known; the command may have been started
     RUNNING = "running"
     ENDED = "ended"  # the process is gone; the run's leftovers are not
+
+
+class Changes(TypedDict, total=False):
+    """The fields of a record that steps change, so that a wrong one does not type-check."""
+
+    assignment: Assignment
+    boot: str
+    reason: str
+    doing: Doing
+    touched: bool
+    prepared: bool
+    image: ImageConfig | None
+    phase: Phase
+    runs: tuple[Run, ...]
+    process: Process | None
+    monitor: Process | None
+    run_started_at: float
+    health: Health
+    health_output: str
+    failing: int
+    healthy_at: float | None
+    restarts: int
+    crashes: int
+    backoff: float
+    attempts: tuple[float, ...]
+    restart_done: int
+    next_at: float
+    stopping: str
+    stop_at: float
+    killed: bool
+    tidied: bool
+    erased: bool
+    log_tail: tuple[str, ...]
 
 
 class Record(Model):
@@ -68,9 +101,14 @@ class Record(Model):
     erased: bool = False  # nothing is left on this node
     log_tail: tuple[str, ...] = ()
 
-    def having(self, **changes: Any) -> Record:
-        """Return a copy with these fields replaced (values of the right type: not validated)."""
-        return self.model_copy(update=changes)
+    def having(self, **changes: Unpack[Changes]) -> Record:
+        """Return a copy with these fields replaced; the state changes by :meth:`moved` only."""
+        return self.model_copy(update=dict(changes))
+
+    def moved(self, state: TaskState) -> Record:
+        """Return a copy in another state; a move that ``specs.task.LEGAL`` lacks is a bug."""
+        assert may_move(self.state, state, by="agent"), f"{self.id}: {self.state} -> {state}"
+        return self.model_copy(update={"state": state})
 
     @property
     def run(self) -> Run | None:

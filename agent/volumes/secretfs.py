@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
+from agent.linux import mounts
 from agent.vocabulary import BoundMount
 from specs.kit import disk
 
@@ -92,13 +93,7 @@ class SecretFs:
         """Unmount and remove the task's files; none is fine."""
         home = self._home(task)
         while self.mounted(task):
-            try:
-                kernel.unmount(str(home))
-            except OSError as error:
-                if error.errno != errno.EBUSY:
-                    raise
-                # Still mounted in the ending container: the memory goes with it.
-                kernel.unmount(str(home), kernel.MNT_DETACH | kernel.UMOUNT_NOFOLLOW)
+            mounts.take_off(str(home))
         with contextlib.suppress(FileNotFoundError):
             home.rmdir()
 

@@ -236,7 +236,7 @@ def _start_supervisor() -> bool:
         raise StartFailed(
             "the supervisor did not start in 15 s", hint=f"see {log_dir()}/supervisor.log"
         ) from None
-    if done.returncode != 0 and "runs already" in done.stderr:
+    if done.returncode == supervisor.EXIT_ANOTHER:
         return False
     if done.returncode != 0:
         raise StartFailed(

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 # The rule of specs/kit/backoff.py, by hand: the bare interpreter sees none of our packages.
 FIRST_DELAY = 0.2  # seconds before the first restart; doubles
 LAST_DELAY = 10.0
+ANOTHER = b"another supervisor runs already"
+EXIT_ANOTHER = 4  # says the same to the program that started us
 CALM = 10.0  # alive this long forgets earlier crashes
 GRACE = 15.0  # seconds between SIGTERM and SIGKILL of a daemon
 TICK = 1.0  # adopted children are not ours to wait for: they are looked at
@@ -287,7 +289,7 @@ def daemonise(log: str) -> int:
         answer = os.read(told, 64)
         if answer not in (b"", b"up"):
             os.write(2, answer + b"\n")
-        os._exit(0 if answer == b"up" else 1)
+        os._exit({b"up": 0, ANOTHER: EXIT_ANOTHER}.get(answer, 1))
     os.close(told)
     os.setsid()
     if os.fork():
@@ -321,8 +323,8 @@ def main(argv: list[str]) -> int:
     tell = None if foreground else daemonise(f"{log_dir}/supervisor.log")
     lock = take_lock(run_dir)
     if lock is None:
-        os.write(2 if tell is None else tell, b"another supervisor runs already")
-        return 1
+        os.write(2 if tell is None else tell, ANOTHER)
+        return EXIT_ANOTHER
     return Supervisor(run_dir, children, tell).run()
 
 

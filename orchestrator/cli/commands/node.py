@@ -235,10 +235,11 @@ def _add(args: argparse.Namespace, session: Invocation) -> int:
     try:
         code, end = _steps(_open_add(session, body), what)
     except ApiRefusal as exc:
-        code, end = ERROR, {"message": str(exc), "hint": exc.hint}
-        if not _fingerprint(end):
+        shown = [p["message"] for p in exc.problems if p.get("code") == "host-key-unknown"]
+        if not shown:
             raise
-    print_ = _fingerprint(end)
+        code, end = ERROR, {"message": str(exc), "hint": exc.hint, "host_key": shown[0]}
+    print_ = str(end.get("host_key") or "")
     if code == 0 or not print_ or "host_key" in body:
         if code and print_:
             _failed(what, end)
@@ -251,13 +252,6 @@ def _add(args: argparse.Namespace, session: Invocation) -> int:
 
 def _open_add(session: Invocation, body: dict[str, Any]) -> Stream:
     return session.client.stream("POST", "/v1/nodes", body=body, idle=SILENCE)
-
-
-def _fingerprint(end: dict[str, Any]) -> str:
-    """Return the host key somebody has to confirm, from the hint that asks for it."""
-    _, mark, rest = str(end.get("hint") or "").partition("--host-key ")
-    word = rest.split()[0] if mark and rest.split() else ""
-    return word if word.startswith("SHA256:") else ""
 
 
 def _confirmed(end: dict[str, Any], fingerprint: str) -> bool:
@@ -300,7 +294,7 @@ def _steps(stream: Stream, what: str) -> tuple[int, dict[str, Any]]:
             if line.get("ok"):
                 print(message or f"node {what}: done", file=sys.stderr)
                 return 0, line
-            if not _fingerprint(line):
+            if not line.get("host_key"):  # else it is asked about
                 _failed(what, {**line, "message": message})
             return ERROR, line
     except KeyboardInterrupt:

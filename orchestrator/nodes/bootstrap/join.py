@@ -300,6 +300,7 @@ class Bootstrap:
         hint: str = "",
         ok: bool | None = None,
         said: tuple[str, ...] = (),
+        host_key: str = "",
     ) -> Progress:
         return Progress(
             kind=kind,
@@ -309,6 +310,7 @@ class Bootstrap:
             hint=hint,
             ok=ok,
             log_tail=said,
+            host_key=host_key,
         )
 
     def _step(self, address: SshAddress, message: str) -> Progress:
@@ -321,7 +323,16 @@ class Bootstrap:
     def _failed(self, address: SshAddress, error: Exception) -> Progress:
         hint = error.hint if isinstance(error, RequestError) else ""
         said = error.output.splitlines()[-10:] if isinstance(error, StepFailed) else []
-        return self._line("end", str(address), str(error), hint=hint, ok=False, said=tuple(said))
+        shown = error.fingerprint if isinstance(error, hostkey.HostKeyUnknown) else ""
+        return self._line(
+            "end",
+            str(address),
+            str(error),
+            hint=hint,
+            ok=False,
+            said=tuple(said),
+            host_key=shown,
+        )
 
 
 async def _perform(remote: Remote, step: install.Step) -> None:

@@ -60,7 +60,7 @@ class FakeAgents:
             yield line
         while query.follow:
             async with self.more:
-                await self.more.wait()
+                await self.more.wait_for(lambda: len(self.lines.get(task, [])) > sent)  # noqa: B023
             self.check(node)
             for line in self.lines.get(task, [])[sent:]:
                 yield line

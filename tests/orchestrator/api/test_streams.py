@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 
 import aiohttp
@@ -69,7 +70,6 @@ async def test_a_refusal_in_the_middle_ends_the_stream_with_its_words(api):
 
 async def test_events_come_as_they_happen_and_only_of_the_stack(api):
     reading = asyncio.create_task(api.lines("/v1/events?stack=shop", count=2))
-    await asyncio.sleep(0.05)
     for number, stack in enumerate(["shop", "other", "shop"]):
         await api.control.event_queue.put(Event(time=float(number), kind="x", stack=stack))
     assert [event["time"] for event in await reading] == [0.0, 2.0]
@@ -83,9 +83,10 @@ async def test_a_silent_stream_has_a_pulse(api):
 
 
 async def test_a_reader_that_left_is_noticed(api):
-    ended = asyncio.Event()
+    begun, ended = asyncio.Event(), asyncio.Event()
 
     async def forever(_stack):
+        begun.set()
         try:
             while True:
                 await asyncio.sleep(3600)
@@ -97,7 +98,8 @@ async def test_a_reader_that_left_is_noticed(api):
     _, writer = await asyncio.open_unix_connection(str(api.path))
     writer.write(b"GET /v1/events HTTP/1.1\r\nHost: x\r\n\r\n")
     await writer.drain()
-    await asyncio.sleep(0.1)
+    async with asyncio.timeout(2):
+        await begun.wait()
     writer.close()
     async with asyncio.timeout(2):
         await ended.wait()
@@ -165,6 +167,21 @@ async def test_many_lines_of_many_tasks_stay_in_order(api):
     assert [line["line"] for line in lines] == [str(n) for n in range(3200)]
 
 
+@contextlib.asynccontextmanager
+async def following(api):
+    """Follow the stack's logs; gives a function that returns the next line, None at the end."""
+    url = "/v1/stacks/shop/logs?follow=1"
+    async with asyncio.timeout(10), api.http.get(url) as answer:
+
+        async def line():
+            async for raw in answer.content:
+                if raw.strip():
+                    return json.loads(raw)["line"]
+            return None
+
+        yield line
+
+
 async def test_a_stack_without_tasks_has_no_logs(api):
     api.add_stack()
     await api.add_task("t1", status=TaskStatus(state=TaskState.PENDING), node=None)
@@ -175,26 +192,24 @@ async def test_following_goes_on_and_takes_in_new_tasks(api):
     api.add_stack()
     await api.add_task("t1")
     await api.agents.add("t1", out(1, "old"))
-    reading = asyncio.create_task(api.lines("/v1/stacks/shop/logs?follow=1", count=4))
-    await asyncio.sleep(0.1)
-    await api.agents.add("t1", out(2, "new"))
-    await asyncio.sleep(0.1)
-    await api.add_task("t2", slot=2)
-    await api.agents.add("t2", out(3, "joined"))
-    await asyncio.sleep(0.1)
-    await api.agents.add("t1", out(4, "more"))
-    assert [line["line"] for line in await reading] == ["old", "new", "joined", "more"]
+    async with following(api) as line:
+        assert await line() == "old"
+        await api.agents.add("t1", out(2, "new"))
+        assert await line() == "new"
+        await api.add_task("t2", slot=2)
+        await api.agents.add("t2", out(3, "joined"))
+        assert await line() == "joined"
+        await api.agents.add("t1", out(4, "more"))
+        assert await line() == "more"
 
 
 async def test_following_starts_before_there_is_any_task(api):
     api.add_stack()
-    reading = asyncio.create_task(api.lines("/v1/stacks/shop/logs?follow=1", count=1))
-    await asyncio.sleep(0.1)
-    await api.add_task("t1", status=TaskStatus(state=TaskState.PENDING), node=None)
-    await asyncio.sleep(0.05)
-    await api.agents.add("t1", out(1, "first"))
-    await api.add_task("t1")
-    assert [line["line"] for line in await reading] == ["first"]
+    async with following(api) as line:
+        await api.add_task("t1", status=TaskStatus(state=TaskState.PENDING), node=None)
+        await api.agents.add("t1", out(1, "first"))
+        await api.add_task("t1")
+        assert await line() == "first"
 
 
 async def test_following_ends_when_the_stack_is_gone(api):
@@ -205,12 +220,12 @@ async def test_following_ends_when_the_stack_is_gone(api):
         yield out(1, "only")
 
     api.agents.logs = short
-    reading = asyncio.create_task(api.lines("/v1/stacks/shop/logs?follow=1"))
-    await asyncio.sleep(0.1)
-    del api.cluster.stacks["shop"]
-    del api.cluster.tasks["t1"]
-    await touch(api, "/stacks/shop")
-    assert [line["line"] for line in await reading] == ["only"]
+    async with following(api) as line:
+        assert await line() == "only"
+        del api.cluster.stacks["shop"]
+        del api.cluster.tasks["t1"]
+        await touch(api, "/stacks/shop")
+        assert await line() is None
 
 
 async def touch(api, key):
@@ -223,13 +238,16 @@ async def test_following_survives_the_agents_restart_without_gaps_or_doubles(api
     api.add_stack()
     await api.add_task("t1")
     await api.agents.add("t1", out(1, "a"), out(2, "b"), out(2, "b2"))
-    reading = asyncio.create_task(api.lines("/v1/stacks/shop/logs?follow=1", count=5))
-    await asyncio.sleep(0.1)
-    api.agents.away.add("n1")
-    await api.agents.add("t1", out(2, "b3"), out(3, "c"))
-    await asyncio.sleep(0.1)
-    api.agents.away.clear()
-    assert [line["line"] for line in await reading] == ["a", "b", "b2", "b3", "c"]
+    async with following(api) as line:
+        assert [await line() for _ in range(3)] == ["a", "b", "b2"]
+        api.agents.away.add("n1")
+        asked = len(api.agents.asked)
+        await api.agents.add("t1", out(2, "b3"), out(3, "c"))
+        async with asyncio.timeout(5):
+            while len(api.agents.asked) == asked:  # until the restart was noticed
+                await asyncio.sleep(0.005)
+        api.agents.away.clear()
+        assert [await line() for _ in range(2)] == ["b3", "c"]
 
 
 async def test_a_node_that_is_not_reached_is_named_in_the_logs_place(api):

@@ -51,6 +51,10 @@ def corral(capsys):
     return run
 
 
+# In the background of a script Ctrl-C is ignored, and Python leaves that as it finds it.
+INTERRUPTIBLE = "import signal; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+
+
 @pytest.fixture
 def spawn_program():
     """Run Python text in a process of its own, as `corral ARGUMENTS` would run."""
@@ -61,7 +65,7 @@ def spawn_program():
         options.setdefault("stdout", subprocess.PIPE)
         options.setdefault("stderr", subprocess.PIPE)
         process = subprocess.Popen(
-            [sys.executable, "-P", "-c", program, *argv],
+            [sys.executable, "-P", "-c", INTERRUPTIBLE + program, *argv],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             **options,
         )

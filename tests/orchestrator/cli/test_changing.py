@@ -10,6 +10,7 @@ import os
 import re
 import signal
 import sys
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -76,6 +77,7 @@ GOOD = [
     {"kind": "release", "state": "deployed"},
     {"kind": "end", "ok": True},
 ]
+LATE = [5.0, {"kind": "end", "ok": True}]  # whoever waits without limit sees it get there
 BAD = [
     {"kind": "release", "state": "deploying"},
     service("web", 0, 2),
@@ -227,7 +229,7 @@ def test_a_progress_stream_that_never_says_how_it_ended_is_a_fault(
 
 
 def test_wait_timeout_names_what_is_missing(shop, project, corral):
-    shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:3], Hold()]))
+    shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:3], *LATE]))
     done = corral("-p", "shop", "up", "--wait", "--wait-timeout", "0.3")
     assert done.code == 1
     assert "not up after 0.3 s: web (waiting for migrate (completed successfully))" in done.err
@@ -405,11 +407,17 @@ class World:
         self.rows = [row("web-1", "running"), row("web-2", "running")]
         self.stops = []
         self.fake = fake
-        fake.on("GET", "/v1/stacks/shop/tasks", lambda _r: {"tasks": self.rows})
+        self.looks = 0  # answered with what was there before a change
+        fake.on("GET", "/v1/stacks/shop/tasks", self.tasks)
         logs = [line("web-1", "hello", 101.0), line("web-2", "oops", 101.5, "stderr"), Hold()]
         fake.on("GET", "/v1/stacks/shop/logs", Lines(logs))
         fake.on("GET", "/v1/events", Lines([Hold()]))
         fake.on("POST", "/v1/stacks/shop/stop", self.stop)
+
+    def tasks(self, _request):
+        rows = self.rows
+        self.looks += 1
+        return {"tasks": rows}
 
     def stop(self, request):
         self.stops.append(request.body["timeout"])
@@ -427,10 +435,41 @@ def world(shop):
     return World(shop)
 
 
+class Printing:
+    """A process whose output can be looked at while it runs."""
+
+    def __init__(self, process):
+        self.process = process
+        self.said = {"stdout": b"", "stderr": b""}
+        self._readers = [
+            threading.Thread(target=self._read, args=(name,), daemon=True) for name in self.said
+        ]
+        for reader in self._readers:
+            reader.start()
+
+    def _read(self, name):
+        stream = getattr(self.process, name)
+        while part := os.read(stream.fileno(), 65536):
+            self.said[name] += part
+
+    def until(self, text, stream="stdout"):
+        wait_for(lambda: text.encode() in self.said[stream], f"never said {text!r}")
+
+    def interrupt(self):
+        self.process.send_signal(signal.SIGINT)
+
+    def ended(self):
+        """Wait for the end; return its code, output and errors."""
+        code = self.process.wait(20)
+        for reader in self._readers:
+            reader.join(10)
+        return code, self.said["stdout"].decode(), self.said["stderr"].decode()
+
+
 @pytest.fixture
 def up(spawn_program):
     def start(*argv):
-        return spawn_program(PROGRAM, "-p", "shop", "up", *argv)
+        return Printing(spawn_program(PROGRAM, "-p", "shop", "up", *argv))
 
     return start
 
@@ -445,16 +484,16 @@ def wait_for(condition, what, seconds=10):
 def test_attached_up_interleaves_logs_and_stops_on_interrupt(world, up):
     process = up()
     wait_for(lambda: world.fake.asked("GET", ".*/tasks"), "never looked at the tasks")
-    wait_for(lambda: world.fake.asked("GET", ".*/logs"), "never asked for logs")
-    time.sleep(0.3)
-    process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=20)
-    assert process.returncode == 130
+    process.until("hello")
+    process.until("oops", "stderr")
+    process.interrupt()
+    code, out, err = process.ended()
+    assert code == 130
     # The names are padded to the longest that is attached: migrate-1.
-    assert out.decode().splitlines()[:1] == ["web-1      | hello"]
-    assert "web-2      | oops" in err.decode()
-    assert "web-1 exited with code 143" in out.decode()
-    assert "Gracefully stopping... (press Ctrl+C again to force)" in err.decode()
+    assert out.splitlines()[:1] == ["web-1      | hello"]
+    assert "web-2      | oops" in err
+    assert "web-1 exited with code 143" in out
+    assert "Gracefully stopping... (press Ctrl+C again to force)" in err
     assert world.stops == [None]
     query = world.fake.asked("GET", ".*/logs")[0].query
     assert query["service"] == ["migrate", "web"]  # not front: attach: false
@@ -464,12 +503,10 @@ def test_attached_up_interleaves_logs_and_stops_on_interrupt(world, up):
 def test_a_second_interrupt_kills(world, up):
     process = up("-t", "30")
     wait_for(lambda: world.fake.asked("GET", ".*/tasks"), "never looked at the tasks")
-    process.send_signal(signal.SIGINT)
+    process.interrupt()
     wait_for(lambda: world.stops, "did not stop")
-    time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=20)
-    assert process.returncode == 130
+    process.interrupt()
+    assert process.ended()[0] == 130
     assert world.stops == [30.0, 0.0]
 
 
@@ -478,41 +515,38 @@ def test_an_interrupt_on_several_machines_detaches(world, up):
     world.fake.on("GET", "/v1/nodes", {"nodes": nodes})
     process = up()
     wait_for(lambda: world.fake.asked("GET", ".*/tasks"), "never looked at the tasks")
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=20)
-    assert process.returncode == 130
+    process.interrupt()
+    code, _, err = process.ended()
+    assert code == 130
     assert world.stops == []
-    assert "Stop it: corral -p shop stop" in err.decode()
+    assert "Stop it: corral -p shop stop" in err
 
 
 def test_attached_up_ends_when_no_container_is_left(world, up):
     process = up()
-    wait_for(lambda: world.fake.asked("GET", ".*/tasks"), "never looked at the tasks")
-    time.sleep(0.3)
+    wait_for(lambda: world.looks, "never looked at the tasks")
     world.rows = [row("web-1", "complete", 0), row("web-2", "failed", 3)]
-    out, _ = process.communicate(timeout=20)
-    assert process.returncode == 0
-    assert "web-1 exited with code 0\n" in out.decode()
-    assert "web-2 exited with code 3\n" in out.decode()
+    code, out, _ = process.ended()
+    assert code == 0
+    assert "web-1 exited with code 0\n" in out
+    assert "web-2 exited with code 3\n" in out
 
 
 def test_abort_on_container_exit_returns_its_code(world, up):
     process = up("--abort-on-container-exit")
-    wait_for(lambda: world.fake.asked("GET", ".*/tasks"), "never looked at the tasks")
-    time.sleep(0.3)
+    wait_for(lambda: world.looks, "never looked at the tasks")
     world.rows = [row("web-1", "running"), row("web-2", "failed", 3)]
-    process.communicate(timeout=20)
-    assert process.returncode == 3
+    assert process.ended()[0] == 3
     assert world.stops == [None]
 
 
 def test_a_failure_while_attached_shows_log_lines_first(world, up):
     world.fake.on("GET", "/v1/stacks/shop/progress", Lines([0.3, *BAD]))
     process = up()
-    out, err = process.communicate(timeout=20)
-    assert process.returncode == 1
-    assert "hello" in out.decode()
-    assert "release 3 of shop failed" in err.decode()
+    code, out, err = process.ended()
+    assert code == 1
+    assert "hello" in out
+    assert "release 3 of shop failed" in err
 
 
 def test_a_reopened_log_stream_tells_nothing_twice(world, up):
@@ -521,11 +555,10 @@ def test_a_reopened_log_stream_tells_nothing_twice(world, up):
     answers = [Lines(first), Lines(second)]
     world.fake.on("GET", "/v1/stacks/shop/logs", lambda _r: answers.pop(0) if answers else Lines())
     process = up()
-    wait_for(lambda: not answers, "did not reopen the stream")
-    time.sleep(0.4)
-    process.send_signal(signal.SIGINT)
-    out, _ = process.communicate(timeout=20)
-    shown = [text.rpartition("| ")[2] for text in out.decode().splitlines() if "|" in text]
+    process.until("three")
+    process.interrupt()
+    _, out, _ = process.ended()
+    shown = [text.rpartition("| ")[2] for text in out.splitlines() if "|" in text]
     assert shown == ["one", "two", "three"]
 
 
@@ -535,6 +568,7 @@ def test_the_live_tree_on_a_terminal(shop, project, world):
 
     pid, master = pty.fork()
     if pid == 0:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # ignored in the background of a script
         os.environ["TERM"] = "xterm"
         os.environ["PYTHONPATH"] = str(ROOT)
         os.execv(sys.executable, [sys.executable, "-c", PROGRAM, "-p", "shop", "up"])
@@ -683,7 +717,7 @@ def test_silence_is_explained_ever_more_rarely(shop, corral, monkeypatch):
 
 def test_wait_timeout_names_the_unhealthy_task(shop, project, corral):
     sick = task("web-1", "starting", message="starting: unhealthy: 2 failed checks in a row")
-    shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:2], sick, Hold()]))
+    shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:2], sick, *LATE]))
     done = corral("-p", "shop", "up", "--wait", "--wait-timeout", "0.3")
     assert "not up after 0.3 s: web-1 on alpha (starting: unhealthy: 2 failed" in done.err
 

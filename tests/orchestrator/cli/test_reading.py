@@ -264,8 +264,11 @@ def test_an_unknown_host_key_is_asked_about_only_where_somebody_can_answer(
         if request.body.get("host_key") == HOST_KEY:
             return Lines([{"kind": "end", "ok": True, "message": "beta joined"}])
         if early:
-            raise Problem(409, {"type": "host-key-unknown", "detail": "x shows", "hint": hint})
-        return Lines([{"kind": "end", "ok": False, "message": "x shows", "hint": hint}])
+            asked = {"message": HOST_KEY, "code": "host-key-unknown", "path": "host_key"}
+            problem = {"type": "host-key-unknown", "detail": "x shows", "hint": hint}
+            raise Problem(409, {**problem, "problems": [asked]})
+        end = {"kind": "end", "ok": False, "message": "x shows", "hint": hint}
+        return Lines([{**end, "host_key": HOST_KEY}])
 
     fake.on("POST", "/v1/nodes", add)
     done = corral("node", "add", "root@x")
