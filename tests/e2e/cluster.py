@@ -206,12 +206,20 @@ class Cluster:
         """Start controller and agent and run a first stack, so that per-node objects exist."""
         provide = [sys.executable, str(CHECKOUT / "scripts/base_images.py")]
         self.host.run([*provide, "busybox", "guestbook"], timeout=300)
+        self.folder = "/root"
+        self.begin()
         self.compose("services: {a: {image: busybox, command: [sleep, inf]}}", "warm")
         self("up", "-d")
         self("down", "-v", "-t", "0")
         # The last network's traces go a moment after `down`.
         self.until("an idle node", lambda: "blackhole 10.210.16" not in self.sh("ip route"))
         self.baseline = self.snapshot()
+
+    def begin(self) -> None:
+        """Have a controller; on a very busy machine `controller start` gives up before it is."""
+        self.until(
+            "a controller", lambda: self("controller", "start", code=None).returncode == 0, 240
+        )
 
     def snapshot(self) -> leaks.Snapshot:
         taken = leaks.here_of(self.host, leaks.RUNTIME)
@@ -225,7 +233,7 @@ class Cluster:
 
     def clear(self) -> list[str]:
         """Remove every stack; return what differs from the baseline afterwards."""
-        self("controller", "start")
+        self.begin()
         self.remove_stacks()
         kinds = (*leaks.RUNTIME, "files")
         self.host.run(["rm", "-rf", FOLDER])
