@@ -1,0 +1,1 @@
+"""Everything between tasks: namespaces, links, overlay, filter rules, published ports, names."""

@@ -1,0 +1,1 @@
+"""Named volumes, binds, tmpfs, and secrets that never touch a disk."""

@@ -1,7 +1,7 @@
 """One service of the canonical mapping -> ServiceSpec; called by :mod:`specs.compile.stack`.
 
 One method per group of keys, in one class because all of them report to the same verdicts;
-a little over 500 lines, and easier to find a key in than several files would be.
+what becomes a file in the container is :mod:`specs.compile.mounts`'.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
+from specs.compile.mounts import MountCompiler
 from specs.compile.values import (
     cores,
     exposed,
@@ -17,7 +18,6 @@ from specs.compile.values import (
     listed,
     mapping,
     number,
-    octal,
     placement,
     size_bytes,
     text,
@@ -29,11 +29,9 @@ from specs.stack import (
     BuildSpec,
     Dependency,
     Device,
-    FileRef,
     Healthcheck,
     Limits,
     LogConfig,
-    Mount,
     NetworkAttachment,
     Port,
     Reservations,
@@ -67,8 +65,8 @@ class ServiceCompiler:
 
     def __init__(self, stack: str, verdicts: Verdicts, directory: str) -> None:
         self.stack = stack
-        self.directory = directory.rstrip("/")
         self.verdicts = verdicts
+        self.mounts = MountCompiler(verdicts, directory)
 
     def service(self, name: str, raw: Json) -> ServiceSpec:
         path = f"services.{name}"
@@ -169,9 +167,9 @@ class ServiceCompiler:
             domainname=raw.get("domainname"),
             labels=texts(raw.get("labels")),
             annotations=texts(raw.get("annotations")),
-            mounts=self._mounts(path, raw),
-            secrets=self._files(path, raw, "secrets", "/run/secrets"),
-            configs=self._files(path, raw, "configs", "/"),
+            mounts=self.mounts.mounts(path, raw),
+            secrets=self.mounts.files(path, raw, "secrets", "/run/secrets"),
+            configs=self.mounts.files(path, raw, "configs", "/"),
             networks=self._attachments(raw) if network_mode == "overlay" else (),
             network_mode=cast("Any", network_mode),
             ports=self._ports(path, raw.get("ports") or []),
@@ -258,98 +256,6 @@ class ServiceCompiler:
                 )
             )
         return tuple(found)
-
-    def _mounts(self, path: str, raw: Json) -> tuple[Mount, ...]:
-        mounts = []
-        for index, volume in enumerate(raw.get("volumes") or ()):
-            mount = self._mount(f"{path}.volumes[{index}]", volume)
-            if mount is not None:
-                mounts.append(mount)
-        mounts += [
-            self._tmpfs(f"{path}.tmpfs[{index}]", entry)
-            for index, entry in enumerate(listed(raw.get("tmpfs")))
-        ]
-        return tuple(mounts)
-
-    def _tmpfs(self, path: str, entry: str) -> Mount:
-        target, _, options = entry.partition(":")
-        size = mode = None
-        read_only = False
-        for option in filter(None, options.split(",")):
-            key, _, value = option.partition("=")
-            if key == "size":
-                size = size_bytes(value)
-            elif key == "mode":
-                mode = octal(value)
-            elif key == "ro":
-                read_only = True
-            elif key not in ("rw", "noexec", "nosuid", "nodev"):  # what every tmpfs has here
-                self.verdicts.warn(path, f"the tmpfs option `{option}` is not honoured yet")
-        return Mount(
-            type="tmpfs", target=target, tmpfs_size=size, tmpfs_mode=mode, read_only=read_only
-        )
-
-    def _mount(self, path: str, volume: Json) -> Mount | None:
-        kind = volume.get("type")
-        if kind not in ("volume", "bind", "tmpfs"):
-            self.verdicts.refuse(
-                f"{path}.type",
-                f"mounts of type {kind} are not available",
-                "use volume, bind or tmpfs",
-            )
-            return None
-        if not str(volume.get("target") or "").startswith("/"):
-            self.verdicts.refuse(
-                path, "the mount has no absolute target", "add target:, a path in the container"
-            )
-            return None
-        bind = mapping(volume.get("bind"))
-        named = mapping(volume.get("volume"))
-        tmpfs = mapping(volume.get("tmpfs"))
-        return Mount(
-            type=kind,
-            target=volume["target"],
-            source=volume.get("source") or None,
-            read_only=bool(volume.get("read_only")),
-            nocopy=bool(named.get("nocopy")),
-            subpath=named.get("subpath") or "",
-            relative=kind == "bind" and self._in_project(volume.get("source") or ""),
-            tmpfs_size=size_bytes(tmpfs.get("size")),
-            tmpfs_mode=octal(tmpfs.get("mode")),
-            **given(
-                create_host_path=bind.get("create_host_path"),
-                propagation=bind.get("propagation") or None,
-            ),
-        )
-
-    def _in_project(self, source: str) -> bool:
-        """Say whether a bind's source lies beside the Compose file, so only on its machine."""
-        return bool(self.directory) and f"{source}/".startswith(f"{self.directory}/")
-
-    def _files(self, path: str, raw: Json, kind: str, base: str) -> tuple[FileRef, ...]:
-        refs = []
-        for index, item in enumerate(raw.get(kind) or ()):
-            source = str(item.get("source") or "")
-            for key in ("uid", "gid"):
-                if item.get(key) not in (None, "") and number(item[key]) is None:
-                    self.verdicts.refuse(
-                        f"{path}.{kind}[{index}].{key}",
-                        f"{item[key]!r} is not a number",
-                        "write the numeric id; names are known inside the image only",
-                    )
-            target = item.get("target") or source
-            if not target.startswith("/"):
-                target = f"{base.rstrip('/')}/{target}"
-            refs.append(
-                FileRef(
-                    source=source,
-                    target=target,
-                    uid=number(item.get("uid")),
-                    gid=number(item.get("gid")),
-                    mode=octal(item.get("mode")),
-                )
-            )
-        return tuple(refs)
 
     def _attachments(self, raw: Json) -> tuple[NetworkAttachment, ...]:
         attachments = []

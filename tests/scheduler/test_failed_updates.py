@@ -72,3 +72,21 @@ def test_some_may_fail_where_the_file_says_so():
         update = UpdateConfig(max_failure_ratio=ratio)
         moves = advance(wanted, tasks, update, release=RELEASE, gate=True, updating=True, now=0.0)
         assert moves.state == state, ratio
+
+
+def test_a_rollout_that_pauses_between_two_slots_says_until_when():
+    first = new(ready=True, was_ready=True, ready_since=95.0)
+    old = Replica(id="t2", slot=2, spec_hash="old", release=1, ready=True)
+    wanted = WantedService({1: "new", 2: "new"})
+    for now, moved in ((100.0, 0), (102.0, 1)):
+        moves = advance(
+            wanted,
+            [first, old],
+            UpdateConfig(parallelism=1, delay=7.0),
+            release=RELEASE,
+            gate=True,
+            updating=True,
+            now=now,
+        )
+        assert len(moves.create) == moved
+        assert moves.wake == (None if moved else 102.0)
