@@ -264,6 +264,16 @@ def test_unhealthy_is_unready_at_once_and_restarted_like_a_crash():
     assert life.next_step(keep, 3.0) == Wait()
 
 
+def test_a_good_probe_resets_the_failure_count():
+    record = running(task(healthcheck=CHECK))
+    for _ in range(5):
+        for healthy in (False, False, True):
+            record = life.probed(record, healthy=healthy, output="", counts=True, now=1.0)
+    for _ in range(CHECK.retries - 1):
+        record = life.probed(record, healthy=False, output="", counts=True, now=2.0)
+    assert record.ready, "only failures in a row count"
+
+
 def test_failures_that_do_not_count_change_nothing_but_the_output():
     record = running(task(healthcheck=CHECK))
     for _ in range(10):

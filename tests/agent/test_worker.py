@@ -221,6 +221,17 @@ async def test_health_gates_ready_and_traffic(node):
     assert (node.containers.sent[-1][1]) == 15, "unhealthy is stopped with grace"
 
 
+@pytest.mark.parametrize(("own", "sent"), [(None, 3), ("SIGINT", 2)])
+async def test_the_images_stop_signal_is_sent_unless_the_service_names_one(node, own, sent):
+    digest = "sha256:" + "a" * 64
+    node.images.config = ImageConfig(digest=digest, command=("serve",), stop_signal="SIGQUIT")
+    await node.put(named("a", stop_signal=own))
+    await node.until(lambda: node.status("a").ready)
+    await node.put(named("a", "shutdown", stop_signal=own))
+    await node.until(lambda: node.status("a").state == "shutdown")
+    assert [number for _, number in node.containers.sent] == [sent]
+
+
 async def test_a_deaf_process_is_killed_after_its_grace(node):
     node.containers.deaf.add("a")
     await node.put(named("a", stop_grace=7.0))

@@ -160,7 +160,7 @@ def _attached(
     release: Mapping[str, Any],
     model: Mapping[str, Any],
 ) -> int:
-    from orchestrator.cli.show.attach import AttachedRun
+    from orchestrator.cli.show.attach import AttachedRun, Ends
 
     services = model.get("services") or {}
     shown = attached_services(args, services)
@@ -173,20 +173,20 @@ def _attached(
         timestamps=args.timestamps,
         names=names,
     )
-    attached = AttachedRun(
-        session, board, painter, stack=board.stack, release=release, services=shown
-    )
-    attached.abort = (
-        "exit"
+    nodes = session.client.get("/v1/nodes")["nodes"]
+    ends = Ends(
+        abort="exit"
         if args.abort_on_container_exit or args.exit_code_from
         else "failure"
         if args.abort_on_container_failure
-        else ""
+        else "",
+        exit_code_from=args.exit_code_from or "",
+        stop_timeout=args.timeout,
+        stops_on_interrupt=session.client.local and len(nodes) <= 1,
     )
-    attached.exit_code_from = args.exit_code_from or ""
-    attached.stop_timeout = args.timeout
-    nodes = session.client.get("/v1/nodes")["nodes"]
-    attached.stops_on_interrupt = session.client.local and len(nodes) <= 1
+    attached = AttachedRun(
+        session, board, painter, stack=board.stack, release=release, services=shown, ends=ends
+    )
     # A terminated `up` ends like an interrupted one.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     return attached.run()

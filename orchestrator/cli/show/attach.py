@@ -11,7 +11,8 @@ import queue
 import sys
 import threading
 import time
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
 
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
@@ -66,6 +67,16 @@ class Exits:
         return lines
 
 
+@dataclass(frozen=True, slots=True)
+class Ends:
+    """What ends an attached run, and how."""
+
+    abort: Literal["", "exit", "failure"] = ""  # stop all when one exits, or fails
+    exit_code_from: str = ""  # the service whose code is ours
+    stop_timeout: float | None = None
+    stops_on_interrupt: bool = True  # else Ctrl-C only detaches
+
+
 class AttachedRun:
     """One attached run, from the accepted release to the exit code."""
 
@@ -78,6 +89,7 @@ class AttachedRun:
         stack: str,
         release: Mapping[str, Any],
         services: tuple[str, ...],
+        ends: Ends,
     ) -> None:
         self._session = session
         self._client = session.client
@@ -96,10 +108,7 @@ class AttachedRun:
         self._view: watch.View | None = None
         self._watcher: watch.Watcher | None = None
         self._quiet = False
-        self.abort: str = ""  # "", "exit" or "failure"
-        self.exit_code_from = ""
-        self.stop_timeout: float | None = None
-        self.stops_on_interrupt = True
+        self._ends = ends
 
     # Readers: each in its own thread; they end when _over is set.
 
@@ -210,7 +219,7 @@ class AttachedRun:
             next_look = time.monotonic() + LOOK
             rows = self._look()
             if (code := self._abort_code()) is not None:
-                self._stop(self.stop_timeout)
+                self._stop(self._ends.stop_timeout)
                 return self._aborted(code)
             if deployed and not any(row.get("state") not in boards.ENDED for row in rows):
                 self._drain()
@@ -300,23 +309,23 @@ class AttachedRun:
     # Ends
 
     def _abort_code(self) -> int | None:
-        if not self.abort:
+        if not self._ends.abort:
             return None
         for _, code in self._exits.codes.values():
-            if self.abort == "exit" or code != 0:
+            if self._ends.abort == "exit" or code != 0:
                 return code
         return None
 
     def _aborted(self, code: int) -> int:
-        if not self.exit_code_from:
+        if not self._ends.exit_code_from:
             return code
         self._look()
-        return self._exits.codes.get(self.exit_code_from, ("", 0))[1]
+        return self._exits.codes.get(self._ends.exit_code_from, ("", 0))[1]
 
     def _interrupted(self) -> int:
         self._close_view()
         command = watch.command_prefix(self._session)
-        if not self.stops_on_interrupt:
+        if not self._ends.stops_on_interrupt:
             print(
                 f"\n{self._stack} goes on without this terminal. "
                 f"See it: {command} ps, {command} logs -f. Stop it: {command} stop",
@@ -325,7 +334,7 @@ class AttachedRun:
             return 130
         print("\nGracefully stopping... (press Ctrl+C again to force)", file=sys.stderr)
         try:
-            self._stop(self.stop_timeout)
+            self._stop(self._ends.stop_timeout)
         except KeyboardInterrupt:
             print("\nKilling...", file=sys.stderr)
             self._stop(0.0)

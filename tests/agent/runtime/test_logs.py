@@ -91,6 +91,27 @@ async def test_order_over_runs_and_rotations(tmp_path):
     assert await collect(tmp_path, tail=1, since=1795435205.0) == ["e"]
 
 
+def test_lines_written_between_the_last_read_and_a_rotation_arrive(tmp_path, monkeypatch):
+    write(tmp_path, "000001.log", "a")
+    position = logs._Position(tmp_path)
+    assert [line.line for line in position.more()] == ["a"]
+    look = position._next
+
+    def rotated_meanwhile():  # the reader was at the end: now one more line, and the rotation
+        monkeypatch.setattr(position, "_next", look)
+        write(tmp_path, "000001.log", "b")
+        (tmp_path / "000001.log").rename(tmp_path / "000001.000001.log")
+        write(tmp_path, "000001.log", "c")
+        return look()
+
+    monkeypatch.setattr(position, "_next", rotated_meanwhile)
+    got = []
+    while (lines := position.more()) is not None:
+        got += [line.line for line in lines]
+    position.close()
+    assert got == ["b", "c"]
+
+
 async def test_follow_sees_each_line_once_over_rotation_and_a_new_run(tmp_path):
     write(tmp_path, "000001.log", "0")
     ended = False

@@ -348,3 +348,19 @@ async def test_volumes_bring_services_together_and_per_slot_ones_do_not():
             for t in f.wanted.tasks.values()
             for v in t.volumes.values()
         } == {"app_data", "two_data-1", "two_data-2", "two_data-3"}
+
+
+async def test_host_ports_share_a_node_only_on_different_addresses():
+    def on(address):
+        port = {"target": 80, "published": "8080", "mode": "host"}
+        return {"ports": [port if address is None else {**port, "host_ip": address}]}
+
+    async with Rig() as rig:
+        for stack, address in (("a", "192.0.2.1"), ("b", "192.0.2.2")):
+            await rig.up(project(web=on(address)), stack=stack)
+            await rig.deployed(stack)
+        await rig.up(project(web=on(None)), stack="c")
+        await rig.until(lambda: rig.tasks(stack="c") and rig.tasks(stack="c")[0].pending_reason)
+        (waiting,) = rig.tasks(stack="c")
+        assert waiting.node is None
+        assert "port 8080/tcp taken by another task" in waiting.pending_reason
