@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from specs.wire import Content
 
 _MODE: Final = 0o444  # the mode of the file on the user's machine says nothing about readers here
-_OPTIONS: Final = ("rbind", "rprivate", "ro", "nosuid", "nodev")
+_OPTIONS: Final[tuple[str, ...]] = ("rbind", "rprivate", "ro", "nosuid", "nodev")
+_SECRET_OPTIONS: Final = (*_OPTIONS, "noexec")  # a config may be a start script
 _ROOM: Final = 1 << 20  # beside the contents: page rounding, inodes
 _FLAGS: Final = kernel.MS_NOSUID | kernel.MS_NODEV
 
@@ -68,8 +69,8 @@ class SecretFs:
         owner: tuple[int, int],
     ) -> list[BoundMount]:
         """Write the task's files and return their mounts. Raises Refusal, Later."""
-        files = [(ref, (*_OPTIONS, "noexec")) for ref in secrets]
-        files += [(ref, _OPTIONS) for ref in configs]  # a start script may be a config
+        files = [(ref, _SECRET_OPTIONS) for ref in secrets]
+        files += [(ref, _OPTIONS) for ref in configs]
         if not files:
             return []
         data = [_decode(ref, contents) for ref, _ in files]

@@ -113,7 +113,7 @@ PING = "import socket as s; s.socket(s.AF_INET, s.SOCK_DGRAM, s.IPPROTO_ICMP)"
 def test_low_ports_and_ping_without_root(app, service, low_port, pings):
     for script, may in ((LISTEN, low_port), (PING, pings)):
         # The exit code of Python's PermissionError is 1, and its traceback is not one of ours.
-        tried = f'{script.replace("import", "import sys; sys.excepthook = print; import", 1)}'
+        tried = f"{script.replace('import', 'import sys; sys.excepthook = print; import', 1)}"
         done = app("exec", "-T", service, "python3", "-c", tried, code=None)
         assert (done.returncode == 0) is may, done.stdout
         assert may or "Permission" in done.stdout, done.stdout
