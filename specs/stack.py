@@ -112,8 +112,8 @@ class FileRef(Model):
     """A secret or config mounted in the container.
 
     ``source`` is the key in the stack; ``target`` an absolute path; ``uid`` and
-    ``gid`` None = the container's resolved user; ``mode`` None = 0400 for a
-    secret, 0444 for a config.
+    ``gid`` None = the container's resolved user; ``mode`` None = 0444, whatever
+    the mode of the file it came from (docs/adr/0010 says why).
     """
 
     source: str
