@@ -165,7 +165,7 @@ async def test_no_progress_until_the_deadline_fails_and_says_who_is_waited_for()
 
 
 async def test_no_progress_names_a_service_that_is_ready_but_still_watched():
-    """All of it serves, but its update is not over before ``monitor``: that is what is waited for."""
+    """All of it serves, but its update is over after ``monitor`` only: that is waited for."""
     update = {"monitor": "10m", "failure_action": "rollback"}
     web = {"restart": "always", "deploy": {"replicas": 2, "update_config": update}}
     async with Rig() as rig:
