@@ -4,6 +4,10 @@ Called on every pass by ``orchestrator.control.planning.services``. What changes
 replica to a new spec is not decided here but in ``scheduler.rollout``: a slot
 whose replica merely has another spec counts as filled.
 
+What ended is judged by the restart policy (``scheduler.restart``) until somebody asks for the
+service to run: then it is followed by another at once, as if nothing had happened before;
+only what completed stays, unless `restart` asked. What was stopped stays so until asked.
+
 Laws (tests/laws): a second look at the plan's own result plans nothing; creates
 only what is missing; never stops the last good copy of a wanted slot; the order
 of the input and the names of ids do not matter; ``now`` going back creates less,
@@ -18,6 +22,7 @@ from typing import TYPE_CHECKING
 from scheduler.replicas import Replica, best_first, by_slot
 from scheduler.restart import Replacement, verdict
 from specs.stack import RestartPolicy
+from specs.states import Desired
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -29,13 +34,25 @@ class WantedService:
 
     ``slots`` maps each wanted slot to the spec hash it should have. A global
     service has one slot per eligible node (``nodes``). ``exclusive``: two tasks of a
-    slot cannot exist at once (a fixed address, a port on the host).
+    slot cannot exist at once (a fixed address, a port on the host). ``asked``: how often it
+    was asked to run so far; ``asked_again``: the last of these that also meant what completed.
     """
 
     slots: Mapping[int, str]
     restart: RestartPolicy = field(default_factory=RestartPolicy)
     nodes: Mapping[int, str] = field(default_factory=dict)  # slot -> node, global mode
     exclusive: bool = False
+    asked: int = 0
+    asked_again: int = 0
+
+    def behind(self, task: Replica) -> bool:
+        """Say whether the task ended before it was asked for again, so that it counts no more."""
+        return task.ended and task.asked < (self.asked_again if task.done else self.asked)
+
+    def stopped(self, task: Replica) -> bool:
+        """Say whether the task was stopped by `stop`, and nobody asked for it since."""
+        stopped = task.desired is Desired.SHUTDOWN and not task.done
+        return stopped and task.asked >= self.asked
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +77,7 @@ class SlotPlan:
     create: tuple[CreateTask, ...] = ()
     stop: tuple[StopTask, ...] = ()
     keep: tuple[str, ...] = ()
+    stopped: tuple[int, ...] = ()  # slots that stay empty because of `stop`
     # slot -> why it stays empty; one whose task completed is not among them
     gave_up: Mapping[int, str] = field(default_factory=dict)
     wake: float | None = None
@@ -70,6 +88,7 @@ class _Draft:
     create: list[CreateTask] = field(default_factory=list)
     stop: list[StopTask] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
+    stopped: list[int] = field(default_factory=list)
     gave_up: dict[int, str] = field(default_factory=dict)
     wake: float | None = None
 
@@ -83,7 +102,14 @@ def reconcile(wanted: WantedService, tasks: Iterable[Replica], now: float) -> Sl
             out.stop += [StopTask(t.id, "the service has fewer replicas") for t in found if t.live]
     for slot in sorted(wanted.slots):
         _slot(wanted, slot, slots.get(slot, []), now, out)
-    return SlotPlan(tuple(out.create), tuple(out.stop), tuple(out.keep), out.gave_up, out.wake)
+    return SlotPlan(
+        create=tuple(out.create),
+        stop=tuple(out.stop),
+        keep=tuple(out.keep),
+        stopped=tuple(out.stopped),
+        gave_up=out.gave_up,
+        wake=out.wake,
+    )
 
 
 def _slot(wanted: WantedService, slot: int, found: list[Replica], now: float, out: _Draft) -> None:
@@ -101,6 +127,9 @@ def _slot(wanted: WantedService, slot: int, found: list[Replica], now: float, ou
         out.stop += [StopTask(t.id, "another copy serves this slot") for t in outdated[1:]]
         return
     out.keep += [t.id for t in live]  # lost ones: judged again when their node is back
+    if any(wanted.stopped(t) for t in found):
+        out.stopped.append(slot)
+        return
     if wanted.exclusive and any(not t.ended and t.going and not t.unheard for t in found):
         return  # what it needs is still held; its end wakes us
     judged = _after(wanted, found, target, now)
@@ -148,6 +177,6 @@ def _replacement(wanted: WantedService, slot: int, target: str, old: Replica) ->
 def _after(wanted: WantedService, found: list[Replica], target: str, now: float) -> Replacement:
     """Return the verdict on the newest ended task of this spec, or "create now"."""
     ended = [t for t in found if t.ended and t.spec_hash == target and not t.going]
-    if not ended:
+    if not ended or wanted.behind(ended[-1]):
         return Replacement(at=now)
     return verdict(wanted.restart, ended[-1], now)

@@ -16,6 +16,7 @@ from specs.states import FINAL, Desired, TaskState
 class Replica:
     """One task of a service.
 
+    ``asked``: how often the service had been asked to run when it ended or was told to stop.
     ``lost``: its node is down and it may run elsewhere. ``evicted``: it must leave its
     node, which still works. ``unheard``: its node does not answer, so nothing it is
     asked will happen now. ``ready_since`` and ``ended_at`` None = not so.
@@ -41,6 +42,7 @@ class Replica:
     lived: float = 0.0  # seconds it was ready in its last spell
     restarts: int = 0
     attempt: int = 0
+    asked: int = 0
 
     @property
     def live(self) -> bool:
@@ -53,7 +55,12 @@ class Replica:
 
     @property
     def going(self) -> bool:
-        """Whether it was asked to go (and may still be there)."""
+        """Whether it was asked to go (and may still be there).
+
+        One that had completed when the stop came to it stays what it is: done.
+        """
+        if self.done and self.desired is Desired.SHUTDOWN:
+            return False
         return self.leaving or self.desired in (Desired.SHUTDOWN, Desired.REMOVED)
 
     @property

@@ -115,7 +115,11 @@ def _slots(wanted: WantedService, tasks: Iterable[Replica], release: int) -> lis
         entry = _Slot(slot, target)
         here = found.get(slot, [])
         current = best_first(t for t in here if t.spec_hash == target and t.sound)
-        ended = [t for t in here if t.spec_hash == target and t.ended and not t.going]
+        ended = [
+            t
+            for t in here
+            if t.spec_hash == target and t.ended and not t.going and not wanted.behind(t)
+        ]
         entry.new = current[0] if current else (ended[-1] if ended and ended[-1].done else None)
         entry.old = [t for t in here if t.spec_hash != target and t.sound]
         entry.going = [t for t in here if t.going and not t.ended and not t.unheard]

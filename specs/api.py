@@ -42,7 +42,7 @@ from specs.stack import StackSpec
 from specs.states import OVER, RELEASE_MOVES, ReleaseState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 class ClientMachine(Model):
@@ -94,6 +94,7 @@ class Release(Model):
     recreate: str = ""  # non-empty: mixed into every task hash, so everything is replaced
     services: tuple[str, ...] = ()
     remove_orphans: bool = False
+    starts: tuple[str, ...] = ()  # services it starts again where they ended, see Stack.asked
 
     @property
     def over(self) -> bool:
@@ -121,13 +122,21 @@ StackDesired = Literal["up", "stopped", "removed"]
 
 
 class Stack(Model):
-    """The store's record of one stack."""
+    """The store's record of one stack.
+
+    ``asked`` counts, for each service, how often somebody asked for it to run: `up`, `start`
+    and `restart` do. A task that ended before the newest of these has another one after it,
+    whatever its policy; one that completed only if that was asked by `restart`, whose last
+    number is in ``asked_again``.
+    """
 
     name: str
     desired: StackDesired = "up"
     release: int = 0  # the newest release
     running: int = 0  # the newest release that was deployed
     overrides: dict[str, int] = Field(default_factory=dict)  # service -> replicas set by scale
+    asked: dict[str, int] = Field(default_factory=dict)  # service -> requests to run so far
+    asked_again: dict[str, int] = Field(default_factory=dict)  # service -> the last by `restart`
     remove_volumes: bool = False
     stop_timeout: float | None = None
     spec: StackSpec | None = None  # never stored here; joined by readers
@@ -139,6 +148,21 @@ class Stack(Model):
     def with_overrides(self, replicas: Mapping[str, int]) -> Stack:
         """Return the stack with these services scaled, the others as they were."""
         return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
+
+    def with_asked(self, services: Iterable[str], *, again: bool = False) -> Stack:
+        """Return the stack wanted up, with these services asked to run once more.
+
+        ``again``: also those of which a task completed.
+        """
+        numbers = {name: self.asked.get(name, 0) + 1 for name in services}
+        return self.model_copy(
+            update={
+                "desired": "up",
+                "stop_timeout": None,
+                "asked": {**self.asked, **numbers},
+                "asked_again": {**self.asked_again, **(numbers if again else {})},
+            }
+        )
 
     def stopped(self, timeout: float | None) -> Stack:
         """Return the stack asked to shut everything down; a removed one stays removed."""

@@ -93,6 +93,7 @@ class Task(Model):
     restart: int = 0  # number of `corral restart` requests so far
     leaving: bool = False  # its endpoints are withdrawn; it is stopped once nodes acknowledged that
     grace: float | None = None  # seconds between stop signal and kill, instead of the spec's
+    asked: int = 0  # Stack.asked of its service when it ended, or was told to stop
     attempt: int = 0  # how many tasks failed in this slot, one after the other, before this one
     pending_reason: str = ""  # while new or pending: what it waits for
     addresses: dict[str, str] = Field(default_factory=dict)  # network id -> IPv4
@@ -147,6 +148,10 @@ class Task(Model):
     def with_grace(self, grace: float | None) -> Task:
         """Return the task with other seconds between stop signal and kill than its spec's."""
         return self.model_copy(update={"grace": grace})
+
+    def with_asked(self, number: int) -> Task:
+        """Return the task with the requests to run that came before its end."""
+        return self.model_copy(update={"asked": number})
 
     def with_restart(self, grace: float | None) -> Task:
         """Return the task with one more restart asked for."""

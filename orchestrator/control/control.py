@@ -20,7 +20,7 @@ from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
 from orchestrator.control.mirror.health import NodeHealth
 from orchestrator.control.mirror.observed import Observed
-from orchestrator.control.mirror.records import NODES, RELEASES
+from orchestrator.control.mirror.records import NODES, RELEASES, STACKS
 from orchestrator.control.notices import Notices
 from orchestrator.control.planning import ingest, releases, removal, stacks
 from orchestrator.control.planning.addresses import Addresses
@@ -222,6 +222,9 @@ class ControlLoop:
                 releases.fail(pass_, current, reason)
                 return
             pass_.draft.put(RELEASES, current.with_images(images))
+            stack = self._cluster.stacks.get(release.stack)
+            if stack is not None and stack.desired == "up" and current.starts:
+                pass_.draft.put(STACKS, stack.with_asked(current.starts))
 
         await self._write(change)
 

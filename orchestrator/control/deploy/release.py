@@ -181,6 +181,16 @@ def _overrides(
     return kept
 
 
+def _starts(deployment: Deployment, spec: StackSpec) -> tuple[str, ...]:
+    """Return the services the request asks to run: those that ended are started again.
+
+    They are once the images are there, see ``ControlLoop``: a release that comes to nothing
+    before that starts nothing.
+    """
+    chosen = deployment.request.services
+    return tuple(sorted(_closure(deployment, spec, chosen) if chosen else spec.services))
+
+
 def _store(
     deployment: Deployment, spec: StackSpec, present: Stack | None, before: StackSpec | None
 ) -> Release:
@@ -199,6 +209,7 @@ def _store(
         pull=request.pull,
         recreate=_recreate(deployment, known),
         services=request.services,
+        starts=_starts(deployment, spec),
         remove_orphans=request.remove_orphans,
     )
     if digest not in deployment.cluster.parts:
@@ -216,6 +227,8 @@ def _store(
             release=number,
             running=present.running if present is not None and present.desired != "removed" else 0,
             overrides=_overrides(deployment, spec, present, before),
+            asked=present.asked if present is not None else {},
+            asked_again=present.asked_again if present is not None else {},
         ),
     )
     deployment.draft.put_key(

@@ -30,7 +30,12 @@ def is_ready(cluster: Mirror, task: Task) -> bool:
 
 
 def is_leaving(task: Task) -> bool:
-    """Say whether the task was asked to go; it may still be there."""
+    """Say whether the task was asked to go; it may still be there.
+
+    One that had completed when `stop` came to it stays what it is.
+    """
+    if task.state is TaskState.COMPLETE and task.desired is Desired.SHUTDOWN:
+        return False
     return task.leaving or task.desired in GOING
 
 

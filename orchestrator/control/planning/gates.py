@@ -1,7 +1,8 @@
 """The ``depends_on`` gate: may a service's tasks start in this release, and if not, why.
 
-Asked only for services that did not pass their gate yet; replacements of admitted
-tasks are never gated.
+It holds for every start that `up`, `start` and `restart` cause, also of what ran before;
+replacements of tasks already admitted are never gated. `restart` waits along edges with
+``restart: true`` only, as in Compose.
 """
 
 from __future__ import annotations
@@ -24,12 +25,17 @@ _WORDS = {
 }
 
 
-def waits_for(service: ServiceSpec, states: Mapping[str, ServiceState]) -> str:
-    """Return what the service waits for (``db to be healthy, migrate to complete``), or ""."""
+def waits_for(
+    service: ServiceSpec, states: Mapping[str, ServiceState], *, restarted: bool = False
+) -> str:
+    """Return what the service waits for (``db to be healthy, migrate to complete``), or "".
+
+    ``restarted``: what it was last asked for is a restart.
+    """
     waiting = [
         f"{name} {_WORDS[edge.condition]}"
         for name, edge in sorted(service.depends_on.items())
-        if name in states and not satisfied(edge, states[name])
+        if name in states and (edge.restart or not restarted) and not satisfied(edge, states[name])
     ]
     return ", ".join(waiting)
 
@@ -60,7 +66,8 @@ def failed_for_good(state: ServiceState) -> list[Replica]:
 def _current(state: ServiceState) -> dict[int, list[Replica]]:
     found: dict[int, list[Replica]] = {}
     for task in state.replicas:
-        if state.wanted.slots.get(task.slot) == task.spec_hash and not task.going:
+        current = state.wanted.slots.get(task.slot) == task.spec_hash and not task.going
+        if current and not state.wanted.behind(task):
             found.setdefault(task.slot, []).append(task)
     return found
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.records import NODES
 from orchestrator.store import keys
-from specs.states import Desired, may_move
+from specs.states import FINAL, Desired, may_move
 
 if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
@@ -51,7 +51,11 @@ def _take_status(pass_: Pass, task: Task, status: TaskStatus) -> None:
             extra={"task": task.id, "state": task.state, "reported": status.state},
         )
         return
-    pass_.draft.put_task(task.with_status(status))
+    taken = task.with_status(status)
+    stack = pass_.cluster.stacks.get(task.stack)
+    if task.live and status.state in FINAL and stack is not None:
+        taken = taken.with_asked(stack.asked.get(task.service, 0))
+    pass_.draft.put_task(taken)
 
 
 def _forgotten(pass_: Pass, node: str, report: Report) -> None:

@@ -175,7 +175,12 @@ def _service_failed(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> 
     for task in failed_for_good(state):
         return explain_task(pass_.cluster, pass_.draft.task(task.id), state.plan.gave_up[task.slot])
     mine = [
-        t for t in state.replicas if t.release == target.release.number and t.broken and not t.going
+        t
+        for t in state.replicas
+        if t.release == target.release.number
+        and t.broken
+        and not t.going
+        and not state.wanted.behind(t)
     ]
     rejections = [t for t in mine if t.state is TaskState.REJECTED]
     limit = min(ATTEMPTS, max(1, len(pass_.cluster.nodes)))

@@ -99,7 +99,8 @@ def _stop_in_reverse(pass_: Pass, stack: Stack, final: Desired) -> bool:
             done = False
             continue
         for task in found:
-            stopping.begin(pass_, task, graceful=False, final=final, grace=stack.stop_timeout)
+            if final is Desired.REMOVED or task.state not in FINAL:
+                stopping.begin(pass_, task, graceful=False, final=final, grace=stack.stop_timeout)
             left = pass_.draft.task(task.id)
             if left is None:
                 continue

@@ -8,6 +8,7 @@ Joins records and observations into ``scheduler`` terms, asks ``reconcile`` and
 from __future__ import annotations
 
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
@@ -27,7 +28,7 @@ from specs.states import FINAL, Desired, TaskState
 from specs.task import Task, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
@@ -69,16 +70,21 @@ def _plan_service(
         for other in target.spec.services.values()
         if (edge := other.depends_on.get(name)) is not None
     )
-    current = [t for t in tasks if wanted.slots.get(t.slot) == t.spec_hash]
+    behind = {t.id for t in replicas if wanted.behind(t)}
+    current = [t for t in tasks if wanted.slots.get(t.slot) == t.spec_hash and t.id not in behind]
     if state.must_end:
         current = [t for t in current if t.state is TaskState.COMPLETE]
     state.settled = serving(pass_.cluster, current)
     state.networks = ensure_vips(pass_, effective) if wanted.slots else ""
-    gate = admitted(effective, replicas, target)
+    gate = target.rollback or admitted(wanted, replicas, effective.hash)
     if not gate:
-        state.waits_for = gates.waits_for(effective.service, states)
+        restarted = 0 < wanted.asked == wanted.asked_again
+        state.waits_for = gates.waits_for(effective.service, states, restarted=restarted)
         gate = not state.waits_for
     state.plan = reconcile(wanted, replicas, pass_.now)
+    # What `stop` ended and nobody asked for is wanted by nobody, until somebody asks.
+    slots = {s: h for s, h in wanted.slots.items() if s not in state.plan.stopped}
+    state.wanted = wanted = replace(wanted, slots=slots)
     update = effective.service.rollback if target.rollback else effective.service.update
     state.moves = advance(
         wanted,
@@ -96,7 +102,7 @@ def _plan_service(
     for create in (*state.plan.create, *state.moves.create):
         create_task(pass_, effective, create, gate=gate, waits_for=state.waits_for)
     _start(pass_, effective, tasks, wanted, blocked=state.waits_for)
-    _trim(pass_, tasks, wanted)
+    _trim(pass_, tasks, wanted, state.plan.stopped)
     return state
 
 
@@ -109,10 +115,15 @@ def _updating(pass_: Pass, stack: Stack, service: str, target: ReleaseTarget) ->
     return older and spec is not None and service in spec.services
 
 
-def admitted(effective: Effective, replicas: list[Replica], target: ReleaseTarget) -> bool:
-    """Say whether the service passed its gate in this release already."""
-    return target.rollback or any(
-        t.spec_hash == effective.hash and (t.started or t.ended) for t in replicas
+def admitted(wanted: WantedService, replicas: Iterable[Replica], spec_hash: str) -> bool:
+    """Say whether the service passed its gate: a task of it was let run since it was asked for.
+
+    Such a task still runs, or ended by itself; what was stopped, or ended before somebody
+    asked for it, passed another gate.
+    """
+    return any(
+        t.spec_hash == spec_hash and t.started and not t.leaving and not wanted.behind(t)
+        for t in replicas
     )
 
 
@@ -149,6 +160,7 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         lived=lived,
         restarts=task.status.restarts,
         attempt=task.attempt,
+        asked=task.asked,
     )
 
 
@@ -162,7 +174,14 @@ def _wanted(pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task]) 
         slots = dict.fromkeys(
             range(1, wanted_count(pass_.cluster, stack, service, tasks) + 1), effective.hash
         )
-    return WantedService(slots, service.task.restart, nodes, effective.exclusive)
+    return WantedService(
+        slots,
+        service.task.restart,
+        nodes,
+        effective.exclusive,
+        asked=stack.asked.get(service.name, 0),
+        asked_again=stack.asked_again.get(service.name, 0),
+    )
 
 
 def create_task(
@@ -247,9 +266,10 @@ def _held_by(pass_: Pass, task: Task, slot: list[Task]) -> Task | None:
     return None
 
 
-def _trim(pass_: Pass, tasks: list[Task], wanted: WantedService) -> None:
+def _trim(pass_: Pass, tasks: list[Task], wanted: WantedService, stopped: Collection[int]) -> None:
     for slot, found in tasks_by_slot(tasks).items():
-        stopping.trim(pass_, found, wanted=slot in wanted.slots)
+        kept = slot in wanted.slots or slot in stopped
+        stopping.trim(pass_, found, wanted=kept, stopped=slot in stopped)
 
 
 def plan_frozen(pass_: Pass, stack: Stack) -> float | None:

@@ -109,7 +109,8 @@ def a_task(node: str | None = "up", state: TaskState = TaskState.RUNNING, **more
         (a_task(desired=Desired.SHUTDOWN), False),
         (a_task(state=TaskState.COMPLETE), True),
         (a_task("down", state=TaskState.COMPLETE), True),  # it did its work
-        (a_task(state=TaskState.COMPLETE, desired=Desired.SHUTDOWN), False),
+        (a_task(state=TaskState.COMPLETE, desired=Desired.SHUTDOWN), True),  # before the stop
+        (a_task(state=TaskState.COMPLETE, desired=Desired.REMOVED), False),
         (a_task(state=TaskState.COMPLETE, leaving=True), False),
         (a_task(state=TaskState.FAILED, ready=True), False),
         (a_task(None, state=TaskState.PENDING), False),
