@@ -94,6 +94,7 @@ class Release(Model):
     recreate: str = ""  # non-empty: mixed into every task hash, so everything is replaced
     services: tuple[str, ...] = ()
     remove_orphans: bool = False
+    notes: tuple[str, ...] = ()  # what it went without although the file names it, for people
 
     @property
     def over(self) -> bool:
@@ -110,6 +111,10 @@ class Release(Model):
         assert (finished_at is not None) == (state in OVER), f"{state} at {finished_at}"
         update = {"state": state, "reason": reason, "finished_at": finished_at}
         return self.model_copy(update=update)
+
+    def with_notes(self, notes: tuple[str, ...]) -> Release:
+        """Return the release with more that people are warned of."""
+        return self.model_copy(update={"notes": (*self.notes, *notes)})
 
     def with_images(self, images: Mapping[str, str]) -> Release:
         """Return the release with the digest of every service's image: it can be deployed."""

@@ -64,6 +64,8 @@ class Behaviour:
     runs_for: float = 0.05  # until it does
     stop: float = 0.01
     never_ready: bool = False
+    unhealthy: bool = False  # its check fails as often as it may
+    crashes: int = 0  # it ends that often and is started again, before it runs on or ends
     reject: str = ""
     log_tail: tuple[str, ...] = ()
 
@@ -224,9 +226,16 @@ class FakeNode:
         now = self.rig.clock.wall()
         run = Run(number=1, pid=1, started_at=now)
         self.rig.started(self, task_id)
+        if how.unhealthy:
+            why = "unhealthy: 3 failed checks in a row"
+            self.say(task_id, runs=(run,), health=Health.UNHEALTHY, reason=why)
+            return
         if how.healthy or how.never_ready:
             self.say(task_id, runs=(run,), health=Health.STARTING)
             await asyncio.sleep(how.healthy)
+            if how.never_ready and how.exit_code is not None:
+                await asyncio.sleep(how.runs_for)
+                self.end(task_id, how.exit_code, how.log_tail)
             if how.never_ready:
                 return
             self.say(
@@ -234,9 +243,26 @@ class FakeNode:
             )
         else:
             self.say(task_id, runs=(run,), state=TaskState.RUNNING, ready=True)
-        if how.exit_code is not None:
+        if how.crashes:
+            await self._crash(task_id, task, how)
+        elif how.exit_code is not None:
             await asyncio.sleep(how.runs_for)
             self.end(task_id, how.exit_code, how.log_tail)
+
+    async def _crash(self, task_id: str, task: FakeTask, how: Behaviour) -> None:
+        """End again and again, as under a restart policy, with an agent's pauses."""
+        pause = 0.1
+        for number in range(1, how.crashes + 1):
+            await asyncio.sleep(how.runs_for)
+            now = self.rig.clock.wall()
+            ended = task.status.runs[-1].model_copy(
+                update={"finished_at": now, "exit_code": how.exit_code}
+            )
+            self.say(task_id, runs=(ended,), ready=False, restarts=number, log_tail=how.log_tail)
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 60.0)
+            run = Run(number=number + 1, pid=1, started_at=self.rig.clock.wall())
+            self.say(task_id, runs=(ended, run), ready=True)
 
     def end(self, task_id: str, code: int, log_tail: tuple[str, ...] = ()) -> None:
         """The container ends by itself and its policy allows no local restart."""
@@ -408,14 +434,16 @@ class Rig:
     # what tests do
 
     async def up(self, project: dict[str, Any], stack: str = "app", **more: Any) -> int:
+        row = await self.control.deploy(stack, self.request(project, stack, **more))
+        return row.number
+
+    def request(self, project: dict[str, Any], stack: str = "app", **more: Any) -> Deploy:
         self.deploys += 1
         more.setdefault("client", ClientMachine(hostname="host1", boot_id="boot1"))
         for network in project["networks"].values():
             if network.get("name") == "app_default":
                 network["name"] = f"{stack}_default"
-        request = Deploy(key=f"key-{self.deploys}", project=project, **more)
-        row = await self.control.deploy(stack, request)
-        return row.number
+        return Deploy(key=f"key-{self.deploys}", project=project, **more)
 
     async def deployed(self, stack: str = "app", *, within: float = 60.0) -> None:
         """Wait for the newest release to be deployed."""
