@@ -93,7 +93,7 @@ def _ended_since(pass_: Pass, task: Replica, release: Release) -> bool:
         return True
     found = pass_.draft.task(task.id)
     ended = found.status.last_end if found is not None else None
-    return ended is not None and (ended.finished_at or 0.0) >= release.created_at
+    return ended is not None and (ended.finished_at or 0.0) > release.created_at
 
 
 def _judged_by_health(target: ReleaseTarget, state: ServiceState) -> bool:
