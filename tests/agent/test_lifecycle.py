@@ -131,6 +131,26 @@ def crash(record, now, code=1):
     return life.started(record, now, WALL), now
 
 
+@pytest.mark.parametrize(
+    ("seen", "stopping", "reason"),
+    [
+        (Exit(3), "", "exited with 3"),
+        (Exit(137), "", "ended by signal 9 (exit code 137)"),
+        (Exit(137, oom=True), "", "killed: out of memory (its limit)"),
+        (Exit(None), "", "its exit code is unknown"),
+        (Exit(143), "unhealthy", "stopped because it was unhealthy"),
+        (Exit(143), "restart", "stopped (restart)"),
+        # Who saw the end knows better than what the code alone would tell.
+        (Exit(None, reason="its monitor was killed"), "", "its monitor was killed"),
+        (Exit(1, reason="the machine was restarted"), "restart", "the machine was restarted"),
+    ],
+)
+def test_the_end_of_a_run_says_why(seen, stopping, reason):
+    record = life.ended(running().having(stopping=stopping), seen, 1.0, WALL)
+    assert record.run.reason == reason
+    assert record.reason == reason
+
+
 def test_backoff_doubles_to_a_minute_and_is_forgotten_after_ten_seconds():
     record, now = running(), 0.0
     delays = []
