@@ -59,7 +59,8 @@ def _length(task: Replica, trial: Trial, *, exited: bool) -> float:
 
 def has_exited(tasks: Iterable[Replica]) -> bool:
     """Say whether a run of these tasks ended although nobody asked it to and it was not done."""
-    return any(t.restarts > 0 or t.state is TaskState.FAILED for t in tasks if not t.going)
+    mine = (t for t in tasks if not t.going and not t.cut_off)  # a node's end is not the task's
+    return any(t.restarts > 0 or t.state is TaskState.FAILED for t in mine)
 
 
 def looping(task: Replica, trial: Trial, limit: int) -> bool:

@@ -31,6 +31,7 @@ class TaskMark:
     pending_since: float | None = None  # no node takes it
     was_ready: bool = False
     lived: float = 0.0
+    sick_since: float | None = None
     leaving_since: float | None = None
     withdrawn: int = 0  # revision at which its endpoints were taken out
 
@@ -96,6 +97,10 @@ class Observed:
         pending = new.state is TaskState.PENDING
         if not pending or mark.pending_since is None:
             mark.pending_since = now if pending else None
+        if new.status.health is not Health.UNHEALTHY:
+            mark.sick_since = None
+        elif mark.sick_since is None:
+            mark.sick_since = now
         if new.state in FINAL and mark.ended_at is None:
             mark.ended_at = now
         if new.leaving and (old is None or not old.leaving):

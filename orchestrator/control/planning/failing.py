@@ -8,6 +8,7 @@ joins, a check passes after all); what failed has ended, or ends again and again
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 
 CRASHES = 9  # ends of a first start that never lasted: about half a minute of back-off
 ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
+SICK = 30.0  # seconds for an unhealthy container that nobody waits for: slow starters get well
 HOMELESS = 10.0  # seconds without a node after which nobody who can do without it waits on
 
 
@@ -57,10 +59,7 @@ def _failed(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | 
     """Return why the service will not come as it is."""
     if state.networks:
         return Cause(f"{state.name}: {state.networks}", service=state.name)
-    found = _gave_up(pass_, target, state) or _goes_on_failing(pass_, target, state)
-    if found is None and _judged_by_health(target, state):
-        return _unhealthy(pass_, state)
-    return found
+    return _gave_up(pass_, target, state) or _goes_on_failing(pass_, target, state)
 
 
 def _gave_up(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | None:
@@ -96,27 +95,44 @@ def _ended_since(pass_: Pass, task: Replica, release: Release) -> bool:
     return ended is not None and (ended.finished_at or 0.0) > release.created_at
 
 
-def _judged_by_health(target: ReleaseTarget, state: ServiceState) -> bool:
-    """Say whether unhealthy is failed: somebody waits for its health, or nobody restarts it."""
-    edges = [
-        s.depends_on[state.name]
-        for s in target.spec.services.values()
-        if state.name in s.depends_on
-    ]
-    if any(edge.condition is Condition.HEALTHY for edge in edges):
-        return True
-    return not state.must_end and state.effective.task.restart.condition == "none"
+def sick(
+    pass_: Pass,
+    target: ReleaseTarget,
+    states: Mapping[str, ServiceState],
+    state: ServiceState,
+) -> Cause | None:
+    """Return what an unhealthy container spoils that is only marked, not restarted.
 
-
-def _unhealthy(pass_: Pass, state: ServiceState) -> Cause | None:
-    for task in gates.current(state):
-        if task.live and task.unhealthy and not task.was_ready:
+    Whoever waits for its health waits in vain; where nobody does it has ``SICK`` seconds more.
+    """
+    waiting = any(
+        other.waits_for
+        and (edge := other.effective.service.depends_on.get(state.name)) is not None
+        and (edge.condition, edge.required) == (Condition.HEALTHY, True)
+        for other in states.values()
+    )
+    for task in gates.unhealthy(state):
+        never = task.state is not TaskState.RUNNING
+        late = pass_.now >= given_up(target, task)
+        if waiting or (never and late):
             return _explain(pass_, task)
     return None
 
 
+def given_up(target: ReleaseTarget, task: Replica) -> float:
+    """Return when an unhealthy container that nobody waits for is given up."""
+    since = task.sick_since if task.sick_since is not None else math.inf
+    return since + min(SICK, target.spec.deadline / 2)
+
+
 def _hopeless(pass_: Pass, state: ServiceState, states: Mapping[str, ServiceState]) -> Cause | None:
     return _unhealthy(pass_, state) or _homeless(pass_, state) or _blocked(state, states)
+
+
+def _unhealthy(pass_: Pass, state: ServiceState) -> Cause | None:
+    """Return what is unhealthy now, restarted or not."""
+    found = (t for t in gates.current(state) if t.live and t.unhealthy)
+    return next((_explain(pass_, t) for t in found), None)
 
 
 def _homeless(pass_: Pass, state: ServiceState) -> Cause | None:

@@ -14,7 +14,9 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.mirror.released import finish, spec_of
-from orchestrator.control.planning.failing import needed
+from orchestrator.control.planning import failing
+from orchestrator.control.planning.gates import unhealthy
+from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ReleaseTarget
 from orchestrator.control.telling.causes import explain_newest
 from orchestrator.control.telling.words import words_of
@@ -63,7 +65,7 @@ def judge(
         if state.moves.state == "failed" and not _spared(target, state):
             _rollout_failed(pass_, stack, release, state)
             return None
-    cause = find_cause(target, states)
+    cause = find_cause(pass_, target, states)
     if cause is not None:
         fail(pass_, release, cause.message)
         return None
@@ -78,7 +80,8 @@ def judge(
     since = pass_.observed.settled(stack.name, release.number, steady)
     until = since + target.spec.deadline
     if pass_.now < until:
-        return until
+        given_up = (failing.given_up(target, t) for s in awaited for t in unhealthy(s))
+        return earliest(until, *(at for at in given_up if at > pass_.now))
     # Where all serve and are only watched for a while, each service says until when.
     if not quiet or not all(_settled(state) for state in awaited):
         _too_late(pass_, stack, release, awaited, target.spec.deadline)
@@ -109,7 +112,7 @@ def _spared(target: ReleaseTarget, state: ServiceState) -> bool:
 
     An update is not spared while the tasks before it still serve: there is something to lose.
     """
-    if state.hopeless is None or state.name in needed(target.spec, target.release.services):
+    if state.hopeless is None or state.name in failing.needed(target.spec, target.release.services):
         return False
     hashes = state.wanted.slots
     return not any(t.ready and t.spec_hash != hashes.get(t.slot) for t in state.replicas)
@@ -184,12 +187,16 @@ def _roll_back(pass_: Pass, stack: Stack, release: Release, reason: str) -> None
     finish(pass_.draft, release, ReleaseState.ROLLED_BACK, text, at=pass_.wall)
 
 
-def find_cause(target: ReleaseTarget, states: Mapping[str, ServiceState]) -> Cause | None:
+def find_cause(
+    pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState]
+) -> Cause | None:
     """Return what makes the release impossible, the root before what it blocks."""
     graph = dependencies_of(target.spec)
     for state in _judged(target, states):
-        cause = state.failed
-        if cause is None or _spared(target, state):
+        if _spared(target, state):
+            continue
+        cause = state.failed or failing.sick(pass_, target, states, state)
+        if cause is None:
             continue
         blocked = sorted(
             other

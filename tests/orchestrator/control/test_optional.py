@@ -28,7 +28,7 @@ FATES = {
         Behaviour(exit_code=3, never_ready=True),
         "dep-1 exited with code 3",
     ),
-    "unhealthy": ({"restart": "no", **CHECK}, Behaviour(unhealthy=True), "unhealthy: 3 failed"),
+    "unhealthy": ({"restart": "no", **CHECK}, Behaviour(sick=True), "dep-1 is unhealthy"),
     "loops": (
         {"restart": "always"},
         Behaviour(exit_code=4, crashes=99),
@@ -45,10 +45,9 @@ REQUIRED = {
     (STARTED, "fails"): (True, "failed", 5),
     (HEALTHY, "fails"): (False, "failed", 5),
     (COMPLETED, "fails"): (False, "failed", 5),
-    (STARTED, "unhealthy"): (True, "failed", 5),
+    (STARTED, "unhealthy"): (True, "failed", 32),
     (HEALTHY, "unhealthy"): (False, "failed", 5),
-    # It may complete all the same: only the deadline ends this.
-    (COMPLETED, "unhealthy"): (False, "failed", 102),
+    (COMPLETED, "unhealthy"): (False, "failed", 32),
     (STARTED, "loops"): (True, "failed", 40),
     # Without a check healthy means running, and that it was for a moment.
     (HEALTHY, "loops"): (True, "failed", 40),

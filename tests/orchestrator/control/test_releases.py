@@ -164,6 +164,26 @@ async def test_no_progress_until_the_deadline_fails_and_says_who_is_waited_for()
         assert "web waits for db to be healthy" in end.message
 
 
+async def test_what_is_only_watched_is_not_held_to_the_deadline():
+    """All of it serves, but its update is over after ``monitor`` only: that is waited for."""
+    update = {"monitor": "10m", "failure_action": "rollback"}
+    web = {"restart": "always", "deploy": {"replicas": 2, "update_config": update}}
+    async with Rig() as rig:
+        await rig.up(project(web=web))
+        await rig.deployed()
+        await rig.up(project(web={**web, "image": "web:2"}), deadline=30.0)
+        begun = rig.clock.monotonic()
+        await rig.deployed(within=700)
+        assert 600 < rig.clock.monotonic() - begun < 602
+        # What it does in that time counts: the watching ends when a task does, not at its end.
+        await rig.up(project(web={**web, "image": "web:3"}), deadline=30.0)
+        await asyncio.sleep(60)
+        task = rig.live("web")[0]
+        rig.fake_of(task).end(task.id, 1)
+        end = await rig.end_of(within=5)
+        assert end.state == "rolled_back"
+
+
 async def test_a_stack_that_comes_again_is_not_held_to_its_former_life():
     async with Rig() as rig:
         await rig.up(project(web=replicas(2)), deadline=30.0)
