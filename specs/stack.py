@@ -217,7 +217,18 @@ class TaskSpec(Model):
     dns_search: tuple[str, ...] = ()
     dns_opt: tuple[str, ...] = ()
     logging: LogConfig = LogConfig()
-    on_unhealthy: Literal["restart", "keep"] = "restart"
+    on_unhealthy: Literal["policy", "restart", "keep"] = "policy"
+    on_reboot: Literal["run", "keep"] = "run"  # what the end of its machine interrupted
+
+    @property
+    def restarts_unhealthy(self) -> bool:
+        """Whether an unhealthy container is restarted in place, or only marked.
+
+        What the file says wins; else any restart policy restarts it, as after a crash.
+        """
+        if self.on_unhealthy == "policy":
+            return self.restart.condition != "none"
+        return self.on_unhealthy == "restart"
 
 
 class BuildSpec(Model):

@@ -24,13 +24,17 @@ from typing import TYPE_CHECKING, Any
 from agent.errors import Later, Refusal
 from agent.runtime.bundle import NodeTraits
 from agent.runtime.failure import RuntimeFailure
+from agent.tasks import lifecycle
 from agent.tasks.compose import compose
 from agent.tasks.effects import Effects
 from agent.tasks.holdings import Holdings
 from agent.tasks.journal import Held
+from agent.tasks.record import Phase
 from agent.vocabulary import BoundMount, ImageConfig
 from specs.node import NodeFacts
 from specs.stack import Healthcheck
+from specs.states import Desired, TaskState
+from specs.task import MACHINE_RESTARTED
 from specs.wire import Hello
 from tests.fakes.containers import FakeContainers
 from tests.fakes.node import FakeNetwork, NoPeers
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
     from specs.wire import Acknowledged, Assignment, Instructions, Refused, Report
 
 SIGKILL = 9
+NO_ANSWER = "no answer"
 NOT_FOUND = 127  # as a shell says it: no run of this container will ever start
 
 
@@ -58,12 +63,13 @@ class Behaviour:
     again: bool = False  # and does so whenever it is restarted here; False: here it never will be
     stop: float = 0.01  # between the stop signal and its end
     never_ready: bool = False
+    sick: bool = False  # unhealthy instead of healthy
     reject: str = ""
     log_tail: tuple[str, ...] = ()
 
     @property
     def checked(self) -> bool:
-        return self.never_ready or self.healthy > 0
+        return self.never_ready or self.sick or self.healthy > 0
 
 
 class LoopClock:
@@ -202,14 +208,19 @@ class _Containers(FakeContainers):
 
     async def start(self, task):
         how = self.node.how(task)
+        self.node.happened(task, "started")
+        self.states[task] = "running"
+        loop = asyncio.get_running_loop()
         if how.exit_code is not None:
-            self.behaviour[task] = (how.runs_for, how.exit_code)
+            loop.call_later(how.runs_for, self._over, task, self.alive[task].pid, how)
+        if how.sick:
+            loop.call_later(how.healthy, self.node.fail_checks, task)
+
+    def _over(self, task, pid, how):
+        if not self.ends[pid].done():
             if not how.again:
                 self.doomed[task] = how.exit_code
-        else:
-            self.behaviour.pop(task, None)
-        self.node.happened(task, "started")
-        await super().start(task)
+            self.end(pid, how.exit_code)
 
     def send(self, process, number):
         self.sent.append((process.pid, number))
@@ -249,6 +260,8 @@ class SimulatedNode:
         self._moved = moved
         self._states: dict[str, str] = {}
         self._boots = 1
+        self._boot = "boot1"
+        self._sick: set[str] = set()
         self.holdings = Holdings()
         self._running: asyncio.Task[Any] | None = None
 
@@ -264,7 +277,7 @@ class SimulatedNode:
             containers=self.containers,
             prober=self._probe,
             clock=LoopClock(),
-            boot=f"boot{self._boots}",
+            boot=self._boot,
             traits=NodeTraits(runtime="runc"),
             tasks=self.base / "tasks",
             facts=self.facts,
@@ -282,10 +295,11 @@ class SimulatedNode:
             with contextlib.suppress(asyncio.CancelledError):
                 await running
 
-    async def power_off(self, *, remembers: bool) -> None:
+    async def power_off(self, *, remembers: bool, boot: str = "") -> None:
         """The machine stops, with every container on it; ``remembers`` = its disk is kept."""
         await self.halt()
         self._boots += 1
+        self._boot = boot or f"boot{self._boots}"
         if not remembers:
             self.journal = MemoryJournal(self._saved)
             self.containers.doomed.clear()
@@ -321,6 +335,37 @@ class SimulatedNode:
         self.containers.doomed[task] = code
         self.containers.end(self.containers.alive[task].pid, code)
 
+    def fail_checks(self, task: str) -> None:
+        """Its check fails as often as it takes, now instead of within minutes, and goes on so."""
+        self._sick.add(task)
+        runner = self.holdings.runners[task]
+        check = lifecycle.check_of(runner.record)
+        for _ in range(max(check.retries, 1) if check else 0):
+            runner._save(
+                lifecycle.probed(
+                    runner.record,
+                    healthy=False,
+                    output=NO_ANSWER,
+                    counts=True,
+                    now=LoopClock().monotonic(),
+                )
+            )
+        runner._wake.set()
+
+    def forget_that_it_was_the_machine(self, boot: str) -> None:
+        """Note the end of every run as that of its task, as agents did before they knew better."""
+        for record in list(self.journal.kept.values()):
+            if record.phase is Phase.RUNNING and record.assignment.desired is Desired.RUNNING:
+                run = record.run.with_end(LoopClock().wall(), None, MACHINE_RESTARTED)
+                self.journal.kept[record.id] = record.moved(TaskState.FAILED).having(
+                    boot=boot,
+                    phase=Phase.ENDED,
+                    process=None,
+                    monitor=None,
+                    prepared=False,
+                    runs=record.with_run(run),
+                )
+
     @property
     def records(self) -> dict[str, Record]:
         """Return the tasks there is anything of."""
@@ -346,6 +391,8 @@ class SimulatedNode:
     async def _probe(self, task: str, command: tuple[str, ...], timeout: float) -> tuple[int, str]:
         how, record = self.how(task), self.journal.kept[task]
         age = LoopClock().monotonic() - record.run_started_at
+        if task in self._sick:
+            return 1, NO_ANSWER
         return (1, "not yet") if how.never_ready or age < how.healthy else (0, "")
 
     def _saved(self, record: Record) -> None:

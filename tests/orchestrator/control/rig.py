@@ -116,6 +116,16 @@ class FakeNode:
         await self.cut()
         await self.agent.power_off(remembers=remembers)
 
+    async def reboot(self, boot: str = "again", *, ends: bool = False) -> None:
+        """Lose the power, without a session: what ran is cut off, not over. ``connect`` ends it.
+
+        ``ends``: as agents did that took the end of the machine for the end of the task.
+        """
+        await self.cut()
+        await self.agent.power_off(remembers=True, boot=boot)
+        if ends:
+            self.agent.forget_that_it_was_the_machine(boot)
+
     async def _run(self) -> None:
         session = AgentSession(
             node=self.node,
@@ -153,6 +163,11 @@ class FakeNode:
     def end(self, task_id: str, code: int) -> None:
         """The container ends by itself, and cannot be started again on this node."""
         self.agent.end(task_id, code)
+
+    def unhealthy(self, task_id: str) -> None:
+        """Its check failed too often, and goes on failing; the controller hears of it at once."""
+        self.agent.fail_checks(task_id)
+        self.say(task_id)
 
     def _moved(self, record: Record) -> None:
         line = f"{record.assignment.name} {record.state.value}"

@@ -30,27 +30,6 @@ async def test_tasks_of_a_dead_node_are_replaced_in_time():
         assert rig.cluster.conditions["n2"].status == "down"
 
 
-@pytest.mark.parametrize("restart", ["always", "no"])
-async def test_a_node_that_was_restarted_runs_its_tasks_in_place_where_they_are_restarted(restart):
-    async with Rig() as rig:
-        await rig.up(project(web={"restart": restart}))
-        await rig.deployed()
-        (task,) = rig.live("web")
-        await rig.nodes["n1"].crash(remembers=True)
-        await rig.nodes["n1"].connect()
-        if restart == "always":
-            await rig.until(
-                lambda: [run.number for run in rig.tasks("web")[0].status.runs] == [1, 2]
-            )
-            await rig.until(lambda: rig.ready("web"))
-            assert rig.live("web")[0].id == task.id
-            assert rig.live("web")[0].status.runs[0].reason == "the machine was restarted"
-            return
-        await rig.until(lambda: rig.tasks("web")[0].state is TaskState.FAILED)
-        await asyncio.sleep(60)
-        assert [t.id for t in rig.tasks("web")] == [task.id], "its policy wants no other"
-
-
 async def test_a_node_that_returns_with_its_tasks_gives_the_surplus_up():
     async with Rig(nodes=3) as rig:
         await rig.up(project(web=replicas(6)))
