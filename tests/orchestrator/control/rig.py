@@ -22,7 +22,7 @@ from orchestrator.store.memory import MemoryStore
 from specs.api import ClientMachine, Deploy
 from specs.node import Node, NodeFacts
 from specs.states import FINAL, Desired, Health, TaskState
-from specs.task import Run, Task, TaskStatus
+from specs.task import MACHINE_RESTARTED, Run, Task, TaskStatus
 from specs.wire import BuildEvent, Hello, Objects, Report, ResolvedImage
 
 if TYPE_CHECKING:
@@ -64,6 +64,7 @@ class Behaviour:
     runs_for: float = 0.05  # until it does
     stop: float = 0.01
     never_ready: bool = False
+    sick: bool = False  # unhealthy instead of healthy, and marked only
     reject: str = ""
     log_tail: tuple[str, ...] = ()
 
@@ -111,6 +112,30 @@ class FakeNode:
             if task.step is not None:
                 task.step.cancel()
         self.tasks.clear()
+
+    async def reboot(self, boot: str = "again", *, ends: bool = False) -> None:
+        """Lose the power and have it again, without a session: what ran is cut off, not over.
+
+        ``ends``: as agents did that took the end of the machine for the end of the task.
+        """
+        await self.cut()
+        for task_id, task in self.tasks.items():
+            if task.step is not None:
+                task.step.cancel()
+            task.doing = ""
+            wanted, run = self.wanted.tasks.get(task_id), task.status.run
+            if wanted is None or wanted.desired is not Desired.RUNNING:
+                continue
+            if task.status.state in FINAL or run is None:
+                continue
+            run = run.with_end(self.rig.clock.wall(), None, MACHINE_RESTARTED)
+            keep = ends or wanted.spec.on_reboot == "keep"
+            update: dict[str, Any] = {"ready": False, "runs": (run,), "health": Health.NONE}
+            if keep:
+                update["state"] = TaskState.FAILED
+            elif wanted.after:
+                update["held"] = boot
+            task.status = task.status.model_copy(update=update)
 
     async def _run(self) -> None:
         control = self.rig.control
@@ -186,6 +211,10 @@ class FakeNode:
             goal = "stop"
         elif assignment.desired is Desired.RUNNING and state is TaskState.PREPARED:
             goal = "start"
+        elif assignment.desired is Desired.RUNNING and _cut_off(task.status):
+            if task.status.held != assignment.admitted and task.status.held:
+                return
+            goal = "start"
         elif state is TaskState.ASSIGNED:
             goal = "prepare"
         else:
@@ -219,7 +248,8 @@ class FakeNode:
         self._drive(task_id, task)
 
     async def _start(self, task_id: str, task: FakeTask, how: Behaviour) -> None:
-        self.say(task_id, state=TaskState.STARTING)
+        again = _cut_off(task.status)
+        self.say(task_id, state=task.status.state if again else TaskState.STARTING, held="")
         await asyncio.sleep(how.start)
         now = self.rig.clock.wall()
         run = Run(number=1, pid=1, started_at=now)
@@ -227,6 +257,9 @@ class FakeNode:
         if how.healthy or how.never_ready:
             self.say(task_id, runs=(run,), health=Health.STARTING)
             await asyncio.sleep(how.healthy)
+            if how.sick:
+                self.unhealthy(task_id)
+                return
             if how.never_ready:
                 return
             self.say(
@@ -237,6 +270,11 @@ class FakeNode:
         if how.exit_code is not None:
             await asyncio.sleep(how.runs_for)
             self.end(task_id, how.exit_code, how.log_tail)
+
+    def unhealthy(self, task_id: str) -> None:
+        """Its check failed too often, and it runs on."""
+        words = {"reason": "unhealthy: 3 failed checks in a row", "health_output": "no answer"}
+        self.say(task_id, ready=False, health=Health.UNHEALTHY, **words)
 
     def end(self, task_id: str, code: int, log_tail: tuple[str, ...] = ()) -> None:
         """The container ends by itself and its policy allows no local restart."""
@@ -258,6 +296,10 @@ class FakeNode:
         del self.tasks[task_id]
         self.gone.add(task_id)
         self.report.set()
+
+
+def _cut_off(status: TaskStatus) -> bool:
+    return status.run is not None and status.run.cut_off and status.state not in FINAL
 
 
 @dataclass
