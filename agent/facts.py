@@ -78,7 +78,16 @@ def traits(config: AgentConfig, runtime: str) -> NodeTraits:
         init=next((path for path in _INITS if os.access(path, os.X_OK)), None),
         rlimits=limits,
         cgroup_parent=config.cgroup,
+        all_groups=_all_groups(),
     )
+
+
+def _all_groups() -> bool:
+    """Say whether this process's user namespace knows every group; the first one does."""
+    try:
+        return int(Path("/proc/self/gid_map").read_text().split()[2]) >= 2**31
+    except (OSError, IndexError, ValueError):
+        return True
 
 
 def _hard_limits() -> dict[str, int]:

@@ -31,7 +31,7 @@ PURE = ("tests/specs", "tests/scheduler", "tests/orchestrator", "tests/agent", "
 LONG = "--timeout=1800"
 PATIENT = "--timeout=600"  # making labs counts as a test's time; a busy machine is no finding
 # Tests that share a lab stay together (tests/conftest.py says which do).
-TOGETHER = ("--dist", "loadgroup")
+TOGETHER = ("--dist", "loadgroup", "--no-loadscope-reorder")
 PATIENCE = 60.0  # seconds an interrupted area gets to take its labs down
 
 

@@ -112,8 +112,8 @@ class FileRef(Model):
     """A secret or config mounted in the container.
 
     ``source`` is the key in the stack; ``target`` an absolute path; ``uid`` and
-    ``gid`` None = the container's resolved user; ``mode`` None = 0400 for a
-    secret, 0444 for a config.
+    ``gid`` None = the container's resolved user; ``mode`` None = 0444, whatever
+    the mode of the file it came from (docs/adr/0010 says why).
     """
 
     source: str
@@ -217,7 +217,18 @@ class TaskSpec(Model):
     dns_search: tuple[str, ...] = ()
     dns_opt: tuple[str, ...] = ()
     logging: LogConfig = LogConfig()
-    on_unhealthy: Literal["restart", "keep"] = "restart"
+    on_unhealthy: Literal["policy", "restart", "keep"] = "policy"
+    on_reboot: Literal["run", "keep"] = "run"  # what the end of its machine interrupted
+
+    @property
+    def restarts_unhealthy(self) -> bool:
+        """Whether an unhealthy container is restarted in place, or only marked.
+
+        What the file says wins; else any restart policy restarts it, as after a crash.
+        """
+        if self.on_unhealthy == "policy":
+            return self.restart.condition != "none"
+        return self.on_unhealthy == "restart"
 
 
 class BuildSpec(Model):

@@ -90,7 +90,12 @@ class TaskNetwork(Model):
 
 
 class Assignment(Model):
-    """One task this node should hold."""
+    """One task this node should hold.
+
+    After a reboot a task with ``after`` waits until ``admitted`` names the present boot (it
+    reports ``TaskStatus.held`` meanwhile), but a minute at most. Both came later than the
+    rest: without them nothing is held.
+    """
 
     id: str
     stack: str
@@ -105,6 +110,8 @@ class Assignment(Model):
     networks: tuple[TaskNetwork, ...] = ()
     host_ports: tuple[Port, ...] = ()  # mode: host ports of this task, published filled in
     volumes: dict[str, str] = Field(default_factory=dict)  # volume key -> real volume name
+    after: tuple[str, ...] = ()  # what its gate waits for, in words: "db to be healthy"
+    admitted: str = ""  # the boot id of the node in which it may start again
 
     def with_desired(self, desired: Desired) -> Assignment:
         """Return the same task, wanted otherwise."""

@@ -43,23 +43,31 @@ LONG = (
 )
 
 
-def group(item: pytest.Item) -> str:
-    """Return what a kernel test must stay together with; "" for a test of anything else."""
-    path = item.path.relative_to(HERE)
-    match path.parts:
-        case ("e2e", "multi", *_):
+def group(name: str) -> str:
+    """Return what a test, named by its id, must stay together with; most are free."""
+    path, _, test = name.partition("::")
+    match path.split("/")[1:]:
+        case ["e2e", "multi", *_]:
             return "e2e/multi"  # three joined hosts
-        case ("real", "test_images.py"):
-            return item.name  # each makes its own namespaces
-        case ("e2e" | "real", *_):
-            return str(path)
-    return ""
+        case ["real", "test_images.py"]:
+            return test  # each makes its own namespaces
+        case ["e2e" | "real", *rest]:
+            return "/".join(path.split("/")[1:]) if rest else name
+    return name
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if name := group(item):
-            item.add_marker(pytest.mark.xdist_group(name))
     order = {name: place for place, name in enumerate(LONG)}
-    items.sort(key=lambda item: order.get(group(item), len(order)))
+    items.sort(key=lambda item: order.get(group(item.nodeid), len(order)))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config, log):
+    """Keep groups in one process, in our order; marks would come too late for xdist."""
+    from xdist.scheduler import LoadScopeScheduling
+
+    class Together(LoadScopeScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            return group(nodeid)
+
+    return Together(config, log) if config.getvalue("dist") == "loadgroup" else None

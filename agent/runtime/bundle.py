@@ -40,6 +40,11 @@ PERIOD: Final = 100_000  # microseconds of CPU quota accounting, as Docker
 _SYSCTL_IPC = re.compile(
     r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)$|fs\.mqueue\."
 )
+# In a network of its own nobody has to be root to take a low port or to ping, as in Docker.
+_OPEN_NETWORK: Final = {
+    "net.ipv4.ip_unprivileged_port_start": "0",
+    "net.ipv4.ping_group_range": "0 2147483647",
+}
 _RLIMIT_NAMES = """
 as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack
 """
@@ -63,6 +68,7 @@ class NodeTraits:
     init: str | None = None  # a static init program
     rlimits: Mapping[str, int] | None = None  # hard limits we cannot raise; None = no such bound
     cgroup_parent: str = "corral"
+    all_groups: bool = True  # False in a user namespace: not every group may be named
 
 
 @dataclass(frozen=True)
@@ -349,19 +355,22 @@ def _linux(inputs: Inputs, host: NodeTraits) -> dict[str, Any]:
             }
             for device in inputs.devices
         ]
-    if spec.sysctls:
-        linux["sysctl"] = _sysctls(spec, own_network=inputs.netns is not None)
+    if values := _sysctls(spec, host, own_network=inputs.netns is not None):
+        linux["sysctl"] = values
     return linux
 
 
-def _sysctls(spec: TaskSpec, *, own_network: bool) -> dict[str, str]:
+def _sysctls(spec: TaskSpec, host: NodeTraits, *, own_network: bool) -> dict[str, str]:
     for name in spec.sysctls:
         if name.startswith("net."):
             if not own_network:
                 raise Refusal(f"sysctl {name} would change the node: the task uses its network")
         elif not _SYSCTL_IPC.match(name):
             raise Refusal(f"sysctl {name} is not a container's own: it would change the whole node")
-    return dict(spec.sysctls)
+    defaults = dict(_OPEN_NETWORK) if own_network else {}
+    if not host.all_groups:
+        defaults.pop("net.ipv4.ping_group_range", None)
+    return defaults | spec.sysctls
 
 
 def _resources(inputs: Inputs) -> dict[str, Any]:

@@ -99,7 +99,7 @@ class Volumes(Protocol):
         """Make every source of the task's mounts exist and return them in mount order.
 
         A new named or anonymous volume is filled from the image's directory at the target
-        (owner and modes too), unless nocopy. Secrets go to tmpfs, 0400 and owned by ``owner``
+        (owner and modes too), unless nocopy. Secrets go to tmpfs, 0444 and owned by ``owner``
         (the container's resolved uid, gid) unless the FileRef says otherwise.
         Raises Refusal (bind source missing, ...), Later (no space).
         """

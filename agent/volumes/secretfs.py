@@ -4,6 +4,9 @@ Called by agent.volumes.store. Each task with files has one tmpfs below the run 
 never reaches a disk (without swap where the kernel can promise it) and goes with the task.
 Contents are immutable: a file that is there is never rewritten, so a running container
 keeps what it has mounted. It must never log or raise a message with content in it.
+
+Inside the container everybody may read them unless the file says otherwise; on the node
+nobody but root comes near: the directory above all of them is closed.
 """
 
 from __future__ import annotations
@@ -28,9 +31,9 @@ if TYPE_CHECKING:
     from specs.stack import FileRef
     from specs.wire import Content
 
-_SECRET_MODE: Final = 0o400
-_CONFIG_MODE: Final = 0o444
-_OPTIONS: Final = ("rbind", "rprivate", "ro", "nosuid", "nodev")
+_MODE: Final = 0o444  # the mode of the file on the user's machine says nothing about readers here
+_OPTIONS: Final[tuple[str, ...]] = ("rbind", "rprivate", "ro", "nosuid", "nodev")
+_SECRET_OPTIONS: Final = (*_OPTIONS, "noexec")  # a config may be a start script
 _ROOM: Final = 1 << 20  # beside the contents: page rounding, inodes
 _FLAGS: Final = kernel.MS_NOSUID | kernel.MS_NODEV
 
@@ -44,7 +47,8 @@ class SecretFs:
 
     def _make_root(self) -> None:
         """Make the parent of all; again at each use, because people tidy up below /run."""
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._root.chmod(0o700)  # an earlier version let others pass
 
     def _home(self, task: str) -> Path:
         return self._root / task
@@ -65,24 +69,22 @@ class SecretFs:
         owner: tuple[int, int],
     ) -> list[BoundMount]:
         """Write the task's files and return their mounts. Raises Refusal, Later."""
-        files = [(ref, _SECRET_MODE) for ref in secrets] + [(ref, _CONFIG_MODE) for ref in configs]
+        files = [(ref, _SECRET_OPTIONS) for ref in secrets]
+        files += [(ref, _OPTIONS) for ref in configs]
         if not files:
             return []
         data = [_decode(ref, contents) for ref, _ in files]
         home = self._home(task)
         try:
             self._make_root()
-            home.mkdir(mode=0o711, exist_ok=True)
+            home.mkdir(mode=0o700, exist_ok=True)
             if not self.mounted(task):
                 _mount_tmpfs(home, sum(len(item) + 4096 for item in data) + _ROOM)
             disk.sweep(home)  # a killed agent's half file would take room from these
             mounts = []
-            for number, ((ref, mode), item) in enumerate(zip(files, data, strict=True)):
+            for number, ((ref, options), item) in enumerate(zip(files, data, strict=True)):
                 path = home / str(number)
-                uid = owner[0] if ref.uid is None else ref.uid
-                gid = owner[1] if ref.gid is None else ref.gid
-                _write(path, item, mode if ref.mode is None else ref.mode, (uid, gid))
-                options = _OPTIONS if mode == _CONFIG_MODE else (*_OPTIONS, "noexec")
+                _write(path, item, *access(ref, owner))
                 mounts.append(BoundMount(str(path), ref.target, "bind", options))
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
@@ -102,6 +104,13 @@ class SecretFs:
         return {path.name for path in self._root.iterdir()}
 
 
+def access(ref: FileRef, owner: tuple[int, int]) -> tuple[int, tuple[int, int]]:
+    """Return a file's mode and its (uid, gid); ``owner`` is the container's own user."""
+    uid = owner[0] if ref.uid is None else ref.uid
+    gid = owner[1] if ref.gid is None else ref.gid
+    return (_MODE if ref.mode is None else ref.mode), (uid, gid)
+
+
 def _decode(ref: FileRef, contents: Mapping[str, Content]) -> bytes:
     content = contents.get(ref.content)
     if content is None:
@@ -113,7 +122,7 @@ def _decode(ref: FileRef, contents: Mapping[str, Content]) -> bytes:
 
 
 def _mount_tmpfs(home: Path, size: int) -> None:
-    options = f"mode=0711,size={size},nr_inodes=2048"
+    options = f"mode=0700,size={size},nr_inodes=2048"
     try:
         kernel.mount("corral-files", str(home), "tmpfs", _FLAGS, options + ",noswap")
     except OSError as error:

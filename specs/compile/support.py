@@ -150,6 +150,7 @@ _SERVICE: dict[str, Support] = {
     "runtime": Support(_L, "the node's runtime is used"),
     "scale": Support(_H),
     "secrets": Support(_H, "sealed in the store; on nodes in memory only"),
+    "secrets[].mode": Support(_H, "0444 unless given, whatever the file's own mode is"),
     "security_opt": Support(
         _H, "no-new-privileges, seccomp=unconfined; the others change nothing yet"
     ),
@@ -158,7 +159,7 @@ _SERVICE: dict[str, Support] = {
     "stop_grace_period": Support(_H),
     "stop_signal": Support(_H),
     "storage_opt": Support(_L),
-    "sysctls": Support(_H),
+    "sysctls": Support(_H, "low ports and ping are open to every user unless said otherwise"),
     "tmpfs": Support(_H, "with size and mode; other options are named in a warning"),
     "tty": Support(_H),
     "ulimits": Support(_H),
@@ -237,7 +238,12 @@ EXTENSIONS: dict[str, Extension] = {
         {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]},
     ),
     "services.*.x-corral.on_unhealthy": Extension(
-        "restart (default) or keep", {"enum": ["restart", "keep"]}
+        "restart or keep; policy (default): restart where there is a restart policy",
+        {"enum": ["policy", "restart", "keep"]},
+    ),
+    "services.*.x-corral.on_reboot": Extension(
+        "run (default) or keep: what the end of its machine interrupted is not run again",
+        {"enum": ["run", "keep"]},
     ),
     "volumes.*.x-corral.per_slot": Extension("true: one volume per replica", {"type": "boolean"}),
 }

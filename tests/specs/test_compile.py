@@ -120,6 +120,25 @@ def test_security_options_become_fields(options, fields):
     assert (task.no_new_privileges, task.seccomp) == fields
 
 
+@pytest.mark.parametrize(
+    ("reference", "mode"),
+    [
+        ({}, None),  # 0444 on the node
+        ({"mode": "0400"}, 0o400),
+        ({"mode": "0440"}, 0o440),
+        ({"mode": ""}, None),
+        ({"mode": "0000"}, 0),
+        ({"uid": "33"}, None),
+    ],
+)
+@pytest.mark.parametrize("kind", ["secrets", "configs"])
+def test_a_files_mode_is_what_the_service_says(kind, reference, mode):
+    reference = {"source": "key", **reference}
+    spec, _ = stack({"a": {"image": "x", kind: [reference]}}, **{kind: {"key": {"file": "/k"}}})
+    (found,) = getattr(spec.services["a"].task, kind)
+    assert found.mode == mode
+
+
 def test_what_is_safe_without_is_a_warning_once():
     _, problems = stack({"a": {"image": "x", "cpuset": "0", "blkio_config": {"weight": 10}}})
     assert [(p.path, p.severity) for p in problems] == [

@@ -7,25 +7,30 @@ having its images prepared is ``orchestrator.control.deploy``'s.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import STACKS
 from orchestrator.control.mirror.released import finish, spec_of
-from orchestrator.control.planning.gates import failed_for_good
+from orchestrator.control.planning.gates import failed_for_good, unhealthy
+from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
 from orchestrator.control.telling.causes import Cause, explain_newest, explain_task
 from orchestrator.control.telling.words import words_of
+from specs.stack import Condition
 from specs.states import FINAL, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.control.planning.passes import Pass
+    from scheduler.replicas import Replica
     from specs.api import Release, Stack
     from specs.stack import StackSpec
 
 CRASHES = 10  # restarts of a first start that was never ready: about a minute of back-off
+SICK = 30.0  # seconds for an unhealthy container that nobody waits for: slow starters get well
 ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
 
 
@@ -83,7 +88,8 @@ def judge(
         else:
             fail(pass_, release, text)
         return None
-    return until
+    given_up = (_given_up(target, t) for state in states.values() for t in unhealthy(state))
+    return earliest(until, *(at for at in given_up if at > pass_.now))
 
 
 def _quiet(
@@ -141,7 +147,7 @@ def find_cause(
     for name, state in states.items():
         if state.networks:
             return Cause(f"{name}: {state.networks}", service=name)
-        cause = _service_failed(pass_, target, state)
+        cause = _service_failed(pass_, target, state) or _sick(pass_, target, states, name)
         if cause is None or _optional(target.spec, name):
             continue
         blocked = sorted(
@@ -198,6 +204,33 @@ def _service_failed(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> 
                 f"restarted {task.restarts} times and never ready",
             )
     return None
+
+
+def _sick(
+    pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState], name: str
+) -> Cause | None:
+    """Return what an unhealthy container spoils that is only marked, not restarted.
+
+    Whoever waits for its health waits in vain; where nobody does it has ``SICK`` seconds more.
+    """
+    waiting = any(
+        state.waits_for
+        and (edge := state.effective.service.depends_on.get(name)) is not None
+        and (edge.condition, edge.required) == (Condition.HEALTHY, True)
+        for state in states.values()
+    )
+    for task in unhealthy(states[name]):
+        never = task.state is not TaskState.RUNNING
+        late = pass_.now >= _given_up(target, task)
+        if waiting or (never and late):
+            return explain_task(pass_.cluster, pass_.draft.task(task.id), "")
+    return None
+
+
+def _given_up(target: ReleaseTarget, task: Replica) -> float:
+    """Return when an unhealthy container that nobody waits for is given up."""
+    since = task.sick_since if task.sick_since is not None else math.inf
+    return since + min(SICK, target.spec.deadline / 2)
 
 
 def worst(pass_: Pass, stack: str, state: ServiceState) -> Cause | None:

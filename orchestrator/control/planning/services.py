@@ -23,7 +23,7 @@ from orchestrator.control.planning.service_state import ReleaseTarget, ServiceSt
 from scheduler.reconcile import WantedService, reconcile
 from scheduler.replicas import Replica
 from scheduler.rollout import Moves, advance
-from specs.stack import Condition, task_name
+from specs.stack import Condition, TaskSpec, task_name
 from specs.states import FINAL, Desired, ReleaseState, TaskState
 from specs.task import Task, TaskStatus
 
@@ -143,6 +143,9 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         effective.service.mode == "global" or bool(homes(pass_, effective, task.slot))
     )
     gone = task.node is not None and record is None
+    spec = effective.service.task if effective is not None else TaskSpec(image="")
+    run = task.status.run
+    cut_off = task.state is TaskState.FAILED and run is not None and run.cut_off
     lived = pass_.now - mark.ready_since if mark.ready_since is not None else mark.lived
     return Replica(
         id=task.id,
@@ -154,7 +157,7 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         desired=task.desired,
         ready=is_ready(pass_.cluster, task),
         leaving=task.leaving,
-        lost=status == "down" and not gone and not tied and not pass_.brake,
+        lost=status == "down" and not (gone or tied or pass_.brake) and spec.on_reboot != "keep",
         evicted=evicted and not tied,
         unheard=status != "ready",
         created_at=task.created_at,
@@ -166,6 +169,8 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         lived=lived,
         restarts=task.status.restarts,
         attempt=task.attempt,
+        cut_off=spec.on_reboot if cut_off else "",
+        sick_since=None if spec.restarts_unhealthy else mark.sick_since,
     )
 
 

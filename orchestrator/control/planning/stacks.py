@@ -9,7 +9,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from orchestrator.control.planning import networks, reaper, releases, removal, stopping
+from orchestrator.control.planning import (
+    networks,
+    reaper,
+    reboots,
+    releases,
+    removal,
+    stopping,
+)
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import place_pending
 from orchestrator.control.planning.services import plan_frozen, plan_services
@@ -77,7 +84,7 @@ def _look_at(pass_: Pass, stack: Stack) -> float | None:
             removal.plan_stop(pass_, stack)
             return None
         case "up":
-            pass
+            reboots.admit(pass_, stack.name)
     target = releases.target(pass_, stack)
     if target is None:
         return plan_frozen(pass_, stack)

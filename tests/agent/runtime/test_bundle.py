@@ -168,6 +168,33 @@ def test_network_namespaces():
     assert network(build(netns="").config) == [{"type": "network"}]
 
 
+LOW_PORTS, PING = "net.ipv4.ip_unprivileged_port_start", "net.ipv4.ping_group_range"
+OPEN = {LOW_PORTS: "0", PING: "0 2147483647"}
+
+
+# Docker sets both in every network namespace of a container's own, and what the file says wins.
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ({}, OPEN),
+        ({"netns": ""}, OPEN),
+        ({"network_mode": "none"}, OPEN),
+        ({"privileged": True}, OPEN),
+        ({"cap_drop": ("ALL",)}, OPEN),
+        ({"user": User(1000, 1000)}, OPEN),
+        ({"sysctls": {"net.core.somaxconn": "9"}}, {**OPEN, "net.core.somaxconn": "9"}),
+        ({"sysctls": {LOW_PORTS: "1024"}}, {**OPEN, LOW_PORTS: "1024"}),
+        ({"sysctls": {PING: "1 0"}}, {**OPEN, PING: "1 0"}),
+        ({"sysctls": {PING: "1 0", LOW_PORTS: "80"}}, {PING: "1 0", LOW_PORTS: "80"}),
+        ({"host": replace(HOST, all_groups=False)}, {LOW_PORTS: "0"}),
+        ({"netns": None}, None),  # network_mode: host; it would change the node
+        ({"netns": None, "sysctls": {"kernel.sem": "1"}}, {"kernel.sem": "1"}),
+    ],
+)
+def test_low_ports_and_ping_need_no_root(keys, expected):
+    assert build(**keys).config["linux"].get("sysctl") == expected
+
+
 def test_what_the_node_cannot_grant_is_clamped_and_told():
     poor = replace(
         HOST,

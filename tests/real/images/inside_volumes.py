@@ -232,7 +232,7 @@ async def test_secrets_are_on_their_own_tmpfs_with_owner_and_mode(volumes, root,
     mounts = await prepare(volumes, root, assignment)
     by_target = {mount.target: mount for mount in mounts}
     expected = {
-        "/run/secrets/s": (1000, 1001, 0o400, b"hush"),
+        "/run/secrets/s": (1000, 1001, 0o444, b"hush"),
         "/x": (7, 8, 0o440, b"hush"),
         "/etc/c": (1000, 1001, 0o444, b"open"),
     }
