@@ -100,11 +100,9 @@ def _too_late(
 
 
 def _judged(target: ReleaseTarget, states: Mapping[str, ServiceState]) -> list[ServiceState]:
-    """Return the services the release is about, in dependency order: what `up` was asked for."""
-    graph = dependencies_of(target.spec)
-    asked = target.release.services
-    about = graph.closure(asked) if asked else set(graph.order)
-    return [states[name] for name in graph.order if name in about]
+    """Return the services the release is about, in dependency order; others are carried along."""
+    order = dependencies_of(target.spec).order
+    return [states[name] for name in order if not states[name].carried]
 
 
 def _spared(target: ReleaseTarget, state: ServiceState) -> bool:
