@@ -49,8 +49,15 @@ class ReleaseImages:
     tell: Callable[[Progress], None]
 
     async def images(self) -> dict[str, str]:
-        """Return service -> manifest digest for every service. Raises NoImage."""
-        pulls, builds = orders(self.spec.services.values(), self.release.pull)
+        """Return service -> manifest digest of every service the release is about.
+
+        Raises NoImage.
+        """
+        # The image of a carried one is pinned since the release it comes from.
+        wanted = [
+            spec for name, spec in self.spec.services.items() if name not in self.spec.carried
+        ]
+        pulls, builds = orders(wanted, self.release.pull)
         limit = asyncio.Semaphore(AT_ONCE)
         # Builds of one name wait for each other: the last one keeps it.
         turns = {whole_name(image): asyncio.Lock() for order in builds for image in order.images}
@@ -138,7 +145,7 @@ class ReleaseImages:
         found: dict[str, str] = {}
         wanted: list[str] = []
         for image, services in order.images.items():
-            digest = await self._there(order, image, services[0], node)
+            digest = await self._there(order, image, node)
             if digest is None:
                 wanted.append(image)
             else:
@@ -148,10 +155,12 @@ class ReleaseImages:
             found.update({name: digest for image in wanted for name in order.images[image]})
         return found
 
-    async def _there(self, order: BuildOrder, image: str, service: str, node: str) -> str | None:
+    async def _there(self, order: BuildOrder, image: str, node: str) -> str | None:
         """Return the digest of an image that need not be built; None = build it."""
+        service, asked = order.images[image][0], self.release.services
+        named = not asked or any(name in asked for name in order.images[image])
         never = self.release.build == "never"
-        if not never and (order.forced or self.release.build == "always"):
+        if not never and (order.forced or (self.release.build == "always" and named)):
             return None
         try:
             found = await self.agents.resolve_image(node, ResolveImage(image=image, policy="never"))
