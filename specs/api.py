@@ -314,12 +314,15 @@ class StopStack(Model):
 
 
 class StackLogLine(Model):
+    """``place`` rises from line to line of a task and never changes (LogLine.place)."""
+
     task: str
     name: str  # web-1
     service: str
     stream: Literal["stdout", "stderr"]
     time: float
     line: str
+    place: tuple[int, int, int] = (0, 0, 0)
 
 
 class Progress(Model):
