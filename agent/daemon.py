@@ -37,6 +37,7 @@ from agent.tasks.journal import Journal
 from agent.tasks.record import Phase
 from specs.kit import programs
 from specs.kit.clock import SystemClock
+from specs.kit.disk import make_folder
 from specs.kit.door import keep_open, listen
 from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
@@ -245,6 +246,7 @@ async def _rotate(holdings: Holdings, containers: OciContainers) -> None:
 
 def _share(config: AgentConfig) -> None:
     """Make mounts below our directories visible to the spawner; undone when the node leaves."""
+    make_folder(config.state_dir)
     for directory in (config.state_dir, config.run_dir):
         share(directory)
 

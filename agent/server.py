@@ -19,7 +19,7 @@ from pydantic import BaseModel, ValidationError
 from agent.errors import Later, Refusal
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
-from agent.runtime.logs import Reader
+from agent.runtime.logreading import Reader
 from agent.tasks.journal import safe_id
 from agent.tasks.record import Phase
 from specs.api import ApiProblem
@@ -194,7 +194,11 @@ class Server:
 
         response = await _ndjson(request)
         lines = Reader(directory, self._inotify).read(
-            tail=None if tail is None else int(tail), since=since, follow=follow, over=over
+            tail=None if tail is None else int(tail),
+            since=since,
+            follow=follow,
+            over=over,
+            after=_place(request),
         )
         with contextlib.suppress(ConnectionError):
             async with contextlib.aclosing(lines):
@@ -383,6 +387,16 @@ async def _ndjson(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
     return response
+
+
+def _place(request: web.Request) -> tuple[int, int, int] | None:
+    words = request.query.get("after", "").split(".")
+    if words == [""]:
+        return None
+    if len(words) != 3 or not all(word.isdecimal() and len(word) < 20 for word in words):
+        raise Fault(400, "invalid", "after is no place in a log", f"after={request.query['after']}")
+    run, sequence, offset = map(int, words)
+    return run, sequence, offset
 
 
 def _number(request: web.Request, name: str) -> float | None:

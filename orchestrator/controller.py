@@ -34,6 +34,7 @@ from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
 from specs.api import Version
 from specs.kit.clock import SystemClock
+from specs.kit.disk import make_folder
 from specs.kit.door import keep_open
 from specs.kit.sdnotify import notify
 
@@ -142,7 +143,7 @@ def folders(config: ControllerConfig) -> None:
             hint=f"CORRAL_RUN_DIR: at most {LONGEST_SOCKET - len('/controller.sock')} characters",
         )
     try:
-        config.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        make_folder(config.folder)
         config.folder.chmod(0o700)
         if not config.run_dir.exists():
             config.run_dir.mkdir(parents=True)

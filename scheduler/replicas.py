@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from specs.states import FINAL, Desired, TaskState
 
@@ -18,7 +19,7 @@ class Replica:
 
     ``lost``: its node is down and it may run elsewhere. ``evicted``: it must leave its
     node, which still works. ``unheard``: its node does not answer, so nothing it is
-    asked will happen now. ``ready_since`` and ``ended_at`` None = not so.
+    asked will happen now. ``ready_since``, ``ended_at``, ``sick_since`` None = not so.
     """
 
     id: str
@@ -41,6 +42,8 @@ class Replica:
     lived: float = 0.0  # seconds it was ready in its last spell
     restarts: int = 0
     attempt: int = 0
+    cut_off: Literal["", "run", "keep"] = ""  # its node's end was its own: what then is asked for
+    sick_since: float | None = None  # unhealthy since, and nothing will restart it
 
     @property
     def live(self) -> bool:

@@ -136,7 +136,7 @@ def _failed(entry: _Slot, update: UpdateConfig, release: int) -> bool:
     if new is None or new.ready or new.done or new.release != release:
         return False
     if not new.was_ready:
-        return new.restarts >= CRASHES
+        return new.restarts >= CRASHES or new.sick_since is not None
     return new.restarts > 0 and new.lived < update.monitor
 
 

@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from specs.states import Owner
 
+# How a run ended that the node took with it: not the task's own end, so it runs again.
+MACHINE_RESTARTED = "the machine was restarted"
+
 # What a node is at while it prepares a task; an image may take minutes.
 Doing = Literal["", "image", "network", "root"]
 
@@ -31,6 +34,7 @@ class Run(Model):
 
     ``exit_code`` None with ``finished_at`` set = unknown (the monitor was lost);
     128 + signal for a death by signal. ``oom`` = the kernel's OOM killer did it.
+    ``reason`` says why it ended; of one that runs, what there is to say of its start.
     """
 
     number: int
@@ -45,14 +49,24 @@ class Run(Model):
         """Return the run once its process exists."""
         return self.model_copy(update={"pid": pid})
 
-    def with_start(self, at: float) -> Run:
+    def with_start(self, at: float, reason: str = "") -> Run:
         """Return the run once its command was let go."""
-        return self.model_copy(update={"started_at": at})
+        return self.model_copy(update={"started_at": at, "reason": reason})
 
     def with_end(self, at: float, code: int | None, reason: str, *, oom: bool = False) -> Run:
         """Return the run once it has ended."""
         end = {"finished_at": at, "exit_code": code, "reason": reason, "oom": oom}
         return self.model_copy(update=end)
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the end of its machine was its end."""
+        return self.finished_at is not None and self.reason == MACHINE_RESTARTED
+
+    @property
+    def alive(self) -> bool:
+        """Whether the command was started and has not ended, by what was heard last."""
+        return self.started_at is not None and self.finished_at is None
 
 
 class TaskStatus(Model):
@@ -71,6 +85,7 @@ class TaskStatus(Model):
     image_digest: str = ""
     restart_done: int = 0  # the highest Assignment.restart request carried out
     log_tail: tuple[str, ...] = ()  # last ten lines, sent with failed and rejected
+    held: str = ""  # the node's boot in which its start waits for Assignment.admitted
 
     @property
     def run(self) -> Run | None:
@@ -95,6 +110,7 @@ class Task(Model):
     grace: float | None = None  # seconds between stop signal and kill, instead of the spec's
     attempt: int = 0  # how many tasks failed in this slot, one after the other, before this one
     pending_reason: str = ""  # while new or pending: what it waits for
+    admitted: str = ""  # the boot of its node in which it may start again, see TaskStatus.held
     addresses: dict[str, str] = Field(default_factory=dict)  # network id -> IPv4
     host_ports: dict[str, int] = Field(default_factory=dict)  # "80/tcp" -> chosen published port
     created_at: float = 0.0
@@ -139,6 +155,10 @@ class Task(Model):
             f"task {self.id}: wanted {self.desired}, then {desired}"
         )
         return self.model_copy(update={"desired": desired})
+
+    def with_admitted(self, boot: str) -> Task:
+        """Return the task, free to start again after its node was restarted."""
+        return self.model_copy(update={"admitted": boot})
 
     def with_leaving(self) -> Task:
         """Return the task on its way out: it gets no new connections, and is stopped then."""

@@ -2,7 +2,7 @@
 
 ``agent/tasks/worker.py`` accepts instructions through it, runners record their tasks. A
 SIGKILL at any instant loses nothing that was acknowledged; a power cut loses no
-instruction and no final state (those are fsynced, file and directory), and a
+instruction and no final state (those are fsynced: file, folder, and the folder's own name), and a
 record that is merely of this boot may be older, which is harmless after a reboot.
 
 Files below the state directory::
@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from agent.tasks.record import Record
-from specs.kit.disk import sweep, write_all, write_file
+from specs.kit.disk import make_folder, sweep, sync, write_all, write_file
 from specs.wire import KINDS, Content, Instructions, NodeSelf, Objects, Refused, Stamp
 
 if TYPE_CHECKING:
@@ -122,7 +122,7 @@ class Journal:
         self._records = run / "records"
         self._size = 0
         for directory in (journal, self._configs, tasks, self._secrets, self._records):
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            make_folder(directory)
         for directory in (journal, self._configs, self._secrets, self._records):
             sweep(directory)
 
@@ -237,6 +237,8 @@ class Journal:
             path = self._tasks / record.id / "record.json"
             path.parent.mkdir(mode=0o700, exist_ok=True)
             write_file(path, data, durable=durable)
+            if durable:
+                sync(self._tasks)  # the folder's name too: an earlier write may have made it
         write_file(self._records / record.id, data, durable=False)
 
     def forget(self, task: str) -> None:
@@ -249,7 +251,7 @@ class Journal:
         self._set.unlink(missing_ok=True)
         for folder in (self._secrets, self._configs):
             shutil.rmtree(folder, ignore_errors=True)
-            folder.mkdir(mode=0o700, parents=True)
+            make_folder(folder)
         self._size = 0
 
 

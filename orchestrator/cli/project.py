@@ -75,12 +75,20 @@ def with_profiles_of(flags: argparse.Namespace, names_: Sequence[str]) -> Projec
     return load(argparse.Namespace(**{**vars(flags), "profile": [*project.profiles, *wanted]}))
 
 
-def contents(project: Project) -> dict[str, str]:
-    """Return the base64 contents of secrets and configs. Raises CliError."""
-    from specs.compose.project.content import read_contents
+def contents(
+    project: Project, services: Sequence[str] = (), *, dependencies: bool = True
+) -> dict[str, str]:
+    """Return the base64 contents of secrets and configs. Raises CliError.
 
+    Of named ``services`` only what they, and what they depend on, use: a file that another
+    service lacks is of no concern to them.
+    """
+    from specs.compose.project.content import read_contents
+    from specs.compose.project.selection import narrowed
+
+    used = narrowed(project.model, services, dependencies=dependencies) if services else None
     try:
-        found = read_contents(project)
+        found = read_contents(project, used=used)
     except SpecError as exc:
         findings.show(exc.problems)
         raise CliError("a secret or config cannot be read; nothing was changed") from None

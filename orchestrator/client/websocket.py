@@ -2,7 +2,7 @@
 
 Text and binary messages, fragments, ping and close; no extensions. The caller waits
 with select, calls ``receive`` when there is something to read and ``push`` when there
-is something unsent and room for it.
+is something unsent and room for it. Why it is ours: docs/adr/0011.
 """
 
 from __future__ import annotations

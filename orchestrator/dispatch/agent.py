@@ -84,6 +84,7 @@ class AgentClient:
             "follow": "1" if query.follow else None,
             "tail": query.tail,
             "since": query.since,
+            "after": ".".join(map(str, query.after)) if query.after is not None else None,
         }
         params = {key: str(value) for key, value in wanted.items() if value is not None}
         # A followed log may be silent for days; a dead agent closes or resets the connection.

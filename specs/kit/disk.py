@@ -86,6 +86,18 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def make_folder(path: Path, *, mode: int = 0o700) -> None:
+    """Make a directory, and those above it that are missing, so that a power cut leaves it there.
+
+    A file in it can be as durable as it likes: without the directory's own name it is lost.
+    """
+    if not path.parent.exists():
+        make_folder(path.parent, mode=0o755)
+    path.mkdir(mode=mode, exist_ok=True)
+    # One that is there may be an earlier life's, killed before this line.
+    sync(path.parent)
+
+
 def write_all(fd: int, data: bytes) -> None:
     """Write all of ``data``; write(2) may take a part only (a full disk, a signal)."""
     view = memoryview(data)

@@ -8,6 +8,7 @@ never relies on a key being there.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from specs.problems import Problem
@@ -281,10 +282,15 @@ def _written(project: Project, path: str) -> str:
     position = project.origins.get(path)
     if position is None:
         return ""
-    lines = project.sources.get(position.file, b"").decode("utf-8", "replace").splitlines()
+    lines = _lines(project.sources.get(position.file, b""))
     if not 0 < position.line <= len(lines):
         return ""
     return lines[position.line - 1][position.column - 1 :].strip()
+
+
+@lru_cache(maxsize=8)
+def _lines(text: bytes) -> list[str]:
+    return text.decode("utf-8", "replace").splitlines()
 
 
 RULES = (

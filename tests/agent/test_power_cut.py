@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.tasks.journal import Held, Journal, merge
+from agent.tasks.record import Record
 from specs.kit import disk
 from specs.wire import Content
 from tests.agent.test_journal import instructions, named
@@ -26,7 +27,7 @@ class Disk:
 
     def __init__(self, monkeypatch, *, cut_at=0, late=False):
         self.contents: dict[int, bytes] = {}
-        self.names: dict[Path, dict[str, int]] = {}
+        self.names: dict[Path, dict[str, int | Path]] = {}
         self.calls = 0
         self.cut_at, self.late = cut_at, late
         monkeypatch.setattr(os, "fsync", self.fsync)
@@ -38,7 +39,7 @@ class Disk:
         path = Path(f"/proc/self/fd/{fd}").resolve()
         if path.is_dir():
             self.names[path] = {
-                one.name: one.stat().st_ino for one in path.iterdir() if one.is_file()
+                one.name: one if one.is_dir() else one.stat().st_ino for one in path.iterdir()
             }
         else:
             self.contents[os.fstat(fd).st_ino] = Path(f"/proc/self/fd/{fd}").read_bytes()
@@ -46,12 +47,13 @@ class Disk:
             raise PowerCutError
 
     def after_the_cut(self, old: Path, new: Path) -> Path:
-        for folder, names in self.names.items():
-            if folder.is_relative_to(old):
-                there = new / folder.relative_to(old)
-                there.mkdir(parents=True, exist_ok=True)
-                for name, inode in names.items():
-                    (there / name).write_bytes(self.contents.get(inode, b""))
+        """Make ``new`` what is found where ``old`` was; a folder without a synced name is lost."""
+        new.mkdir()
+        for name, what in self.names.get(old, {}).items():
+            if isinstance(what, Path):
+                self.after_the_cut(old / name, new / name)
+            else:
+                (new / name).write_bytes(self.contents.get(what, b""))
         return new
 
 
@@ -68,9 +70,12 @@ HISTORY = [
 ]
 
 
-def play(base: Path) -> tuple[list[Held], bool]:
-    """Give the journal the history; return what it acknowledged, and whether the power held."""
-    held, acknowledged = Held(), [Held()]
+def play(base: Path) -> tuple[list[Held], bool, bool]:
+    """Give the journal the history, and a task that ends.
+
+    Return what was acknowledged, whether the end was, and whether the power held.
+    """
+    held, acknowledged, finished = Held(), [Held()], False
     try:
         journal = Journal(base / "journal", base / "tasks", base / "run")
         for one in HISTORY:
@@ -78,9 +83,12 @@ def play(base: Path) -> tuple[list[Held], bool]:
             held = merge(held, given)
             journal.accept(given, held)
             acknowledged.append(held)
+        journal.put(Record(id="a", assignment=named("a"), state="preparing"), disk=True)
+        journal.put(Record(id="a", assignment=named("a"), state="complete"), durable=True)
+        finished = True
     except PowerCutError:
-        return acknowledged, False
-    return acknowledged, True
+        return acknowledged, finished, False
+    return acknowledged, finished, True
 
 
 @pytest.mark.parametrize("late", [False, True])
@@ -88,15 +96,19 @@ def test_acknowledged_instructions_survive_a_power_cut_at_every_fsync(tmp_path, 
     for number in range(1, 100):
         old, new = tmp_path / f"{number}-old", tmp_path / f"{number}-new"
         machine = Disk(monkeypatch, cut_at=number, late=late)
-        acknowledged, whole = play(old)
+        old.mkdir()
+        acknowledged, finished, whole = play(old)
         monkeypatch.undo()
         machine.after_the_cut(old, new)
-        found = Journal(new / "journal", new / "tasks", new / "run").load()
+        journal = Journal(new / "journal", new / "tasks", new / "run")
+        found = journal.load()
         last, next_one = len(acknowledged) - 1, min(len(acknowledged), len(HISTORY))
         generation = found.stamp.generation if found.stamp else 0
         assert generation in (last, next_one), f"cut at fsync {number}: an acknowledged set is lost"
         if generation == last and last:
             assert found.objects == acknowledged[-1].objects, "and all of it is there"
+        if finished:
+            assert journal.records()["a"].state == "complete", "a final state is not forgotten"
         if whole:
             break
     assert whole

@@ -15,11 +15,12 @@ from agent.tasks.compose import compose
 from agent.tasks.effects import Effects
 from agent.tasks.journal import Journal
 from agent.tasks.networking import SPACING
+from agent.tasks.record import Phase
 from agent.vocabulary import ImageConfig
 from specs.node import NodeFacts
 from specs.stack import Healthcheck, RestartPolicy
 from specs.states import Desired
-from specs.wire import Instructions, NodeSelf, Objects, Refused, Stamp
+from specs.wire import Content, Instructions, NodeSelf, Objects, Refused, Stamp
 from tests.agent.test_lifecycle import task
 from tests.fakes.containers import FakeContainers
 from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes, NoPeers
@@ -336,6 +337,60 @@ async def test_bad_ids_and_old_controllers_are_refused(node):
         stamp=Stamp(cluster="c", epoch=0, generation=9), me=NodeSelf(node="n", name="n")
     )
     assert isinstance(await node.worker.accept(stale), Refused)
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a/b", "a..b", ".x", "", "x" * 129])
+async def test_a_content_cannot_choose_where_it_is_written(node, name):
+    await node.start()
+    outside = set(node.base.rglob("*"))
+    with pytest.raises(Refusal, match="content id"):
+        await node.put(contents={name: Content(id=name, data="eA==")})
+    assert set(node.base.rglob("*")) == outside, "nothing is written before the ids are judged"
+    assert node.holdings.held.stamp is None, "and nothing of the message is held"
+
+
+async def test_a_half_made_run_is_undone_once_and_begun_anew(node):
+    """Killed between "run 1 is being made" and its end: the next life takes it back, once."""
+    begun, clears = asyncio.Event(), []
+    create, clear = node.containers.create, node.containers.clear
+
+    async def unfinished(task, run, spec):
+        begun.set()
+        await asyncio.Event().wait()
+
+    async def counted(task):
+        clears.append(task)
+        assert len(clears) < 4, "law: an undone run is not undone again"
+        await clear(task)
+
+    node.containers.create, node.containers.clear = unfinished, counted
+    await node.put(named("a"))
+    await begun.wait()
+    assert node.holdings.record("a").phase is Phase.CREATING
+    await node.kill()
+    node.containers.create = create
+    await node.start()
+    await node.until(lambda: node.status("a").ready)
+    assert clears == ["a"]
+    assert [run.number for run in node.status("a").runs] == [1]
+
+
+async def test_a_run_that_was_made_and_not_started_is_forgotten_when_it_is_not_wanted(node):
+    started = asyncio.Event()
+
+    async def never(task):
+        started.set()
+        await asyncio.Event().wait()
+
+    node.containers.start = never
+    await node.put(named("a"))
+    await started.wait()
+    assert node.holdings.record("a").phase is Phase.CREATED
+    await node.put(named("a", "shutdown"))
+    await node.kill()
+    await node.start()
+    await node.until(lambda: node.status("a").state == "shutdown")
+    assert node.status("a").runs == (), "law: what never ran is not told as a run that ended"
 
 
 async def test_leave_takes_everything_and_forgets_the_cluster(node):

@@ -48,11 +48,16 @@ class ReleaseImages:
     tell: Callable[[Progress], None]
 
     async def images(self) -> dict[str, str]:
-        """Return service -> manifest digest for every service. Raises NoImage."""
+        """Return service -> manifest digest of every service the release is about.
+
+        Raises NoImage.
+        """
         limit = asyncio.Semaphore(AT_ONCE)
         plain: dict[tuple[str, Policy], list[str]] = {}
         builds: list[ServiceSpec] = []
         for name, service in sorted(self.spec.services.items()):
+            if name in self.spec.carried:
+                continue  # its image is pinned since the release it comes from
             if service.build is not None:
                 builds.append(service)
             else:
@@ -146,7 +151,9 @@ class ReleaseImages:
         assert service.build is not None
         node = await self._node(builder=True)
         image = service.task.image
-        if self.release.build != "always" and service.pull_policy != "build":
+        named = not self.release.services or service.name in self.release.services
+        always = self.release.build == "always" and named
+        if not always and service.pull_policy != "build":
             try:
                 found = await self.agents.resolve_image(
                     node, ResolveImage(image=image, policy="never")

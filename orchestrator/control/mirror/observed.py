@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.records import RELEASES, RESTING, TASKS, Kind
 from orchestrator.store import keys
 from specs.api import Release
-from specs.states import FINAL
+from specs.states import FINAL, Health
 from specs.task import Task
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ class TaskMark:
     ended_at: float | None = None
     was_ready: bool = False
     lived: float = 0.0
+    sick_since: float | None = None
     leaving_since: float | None = None
     withdrawn: int = 0  # revision at which its endpoints were taken out
 
@@ -86,6 +87,10 @@ class Observed:
         elif mark.ready_since is not None:
             mark.lived = now - mark.ready_since
             mark.ready_since = None
+        if new.status.health is not Health.UNHEALTHY:
+            mark.sick_since = None
+        elif mark.sick_since is None:
+            mark.sick_since = now
         if new.state in FINAL and mark.ended_at is None:
             mark.ended_at = now
         if new.leaving and (old is None or not old.leaving):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.dependencies import edge_words
 from specs.stack import Condition
 
 if TYPE_CHECKING:
@@ -17,17 +18,11 @@ if TYPE_CHECKING:
     from scheduler.replicas import Replica
     from specs.stack import Dependency, ServiceSpec
 
-_WORDS = {
-    Condition.STARTED: "to start",
-    Condition.HEALTHY: "to be healthy",
-    Condition.COMPLETED: "to complete",
-}
-
 
 def waits_for(service: ServiceSpec, states: Mapping[str, ServiceState]) -> str:
     """Return what the service waits for (``db to be healthy, migrate to complete``), or ""."""
     waiting = [
-        f"{name} {_WORDS[edge.condition]}"
+        edge_words(name, edge)
         for name, edge in sorted(service.depends_on.items())
         if name in states and not satisfied(edge, states[name])
     ]
@@ -55,6 +50,12 @@ def failed_for_good(state: ServiceState) -> list[Replica]:
         for task in found.get(slot, ())
         if task.broken and not task.going
     ]
+
+
+def unhealthy(state: ServiceState) -> list[Replica]:
+    """Return current tasks that are unhealthy and that nothing restarts: they are only marked."""
+    found = _current(state)
+    return [t for here in found.values() for t in here if t.live and t.sick_since is not None]
 
 
 def _current(state: ServiceState) -> dict[int, list[Replica]]:

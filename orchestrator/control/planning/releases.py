@@ -7,25 +7,30 @@ having its images prepared is ``orchestrator.control.deploy``'s.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import STACKS
 from orchestrator.control.mirror.released import finish, spec_of
-from orchestrator.control.planning.gates import failed_for_good
+from orchestrator.control.planning.gates import failed_for_good, unhealthy
+from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
 from orchestrator.control.telling.causes import Cause, explain_newest, explain_task
 from orchestrator.control.telling.words import words_of
+from specs.stack import Condition
 from specs.states import FINAL, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.control.planning.passes import Pass
+    from scheduler.replicas import Replica
     from specs.api import Release, Stack
     from specs.stack import StackSpec
 
 CRASHES = 10  # restarts of a first start that was never ready: about a minute of back-off
+SICK = 30.0  # seconds for an unhealthy container that nobody waits for: slow starters get well
 ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
 
 
@@ -58,8 +63,8 @@ def judge(
     release = target.release
     if release.state is not ReleaseState.DEPLOYING:
         return None
-    for name in dependencies_of(target.spec).order:
-        state = states[name]
+    states = {name: state for name, state in states.items() if not state.carried}
+    for state in states.values():
         if state.moves.state == "failed":
             _rollout_failed(pass_, stack, release, state)
             return None
@@ -75,7 +80,7 @@ def judge(
     since = pass_.observed.settled(stack.name, release.number, settled)
     until = since + target.spec.deadline
     if pass_.now >= until:
-        slow = stuck(pass_, target, states)
+        slow = stuck(pass_, states)
         text = f"no progress for {target.spec.deadline:g} s: {slow}"
         broken = next((s for s in states.values() if s.moves.total > s.moves.updated), None)
         if broken is not None and _rolls_back(stack, broken, release):
@@ -83,7 +88,8 @@ def judge(
         else:
             fail(pass_, release, text)
         return None
-    return until
+    given_up = (_given_up(target, t) for state in states.values() for t in unhealthy(state))
+    return earliest(until, *(at for at in given_up if at > pass_.now))
 
 
 def _quiet(
@@ -95,6 +101,7 @@ def _quiet(
     return not any(
         task.state not in FINAL and pass_.node_status(task.node) != "down" and not task.live
         for task in pass_.draft.tasks(stack.name).values()
+        if task.service not in target.spec.carried
     ) and all(
         task.service in target.spec.services or not task.live
         for task in pass_.draft.tasks(stack.name).values()
@@ -137,15 +144,16 @@ def find_cause(
 ) -> Cause | None:
     """Return what makes the release impossible, the root before what it blocks."""
     graph = dependencies_of(target.spec)
-    for name in graph.order:
-        state = states[name]
+    for name, state in states.items():
         if state.networks:
             return Cause(f"{name}: {state.networks}", service=name)
-        cause = _service_failed(pass_, target, state)
+        cause = _service_failed(pass_, target, state) or _sick(pass_, target, states, name)
         if cause is None or _optional(target.spec, name):
             continue
         blocked = sorted(
-            other for other in graph.all_dependents([name]) if not _settled(states[other])
+            other
+            for other in graph.all_dependents([name])
+            if other in states and not _settled(states[other])
         )
         if blocked:
             names = ", ".join(blocked)
@@ -198,17 +206,43 @@ def _service_failed(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> 
     return None
 
 
+def _sick(
+    pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState], name: str
+) -> Cause | None:
+    """Return what an unhealthy container spoils that is only marked, not restarted.
+
+    Whoever waits for its health waits in vain; where nobody does it has ``SICK`` seconds more.
+    """
+    waiting = any(
+        state.waits_for
+        and (edge := state.effective.service.depends_on.get(name)) is not None
+        and (edge.condition, edge.required) == (Condition.HEALTHY, True)
+        for state in states.values()
+    )
+    for task in unhealthy(states[name]):
+        never = task.state is not TaskState.RUNNING
+        late = pass_.now >= _given_up(target, task)
+        if waiting or (never and late):
+            return explain_task(pass_.cluster, pass_.draft.task(task.id), "")
+    return None
+
+
+def _given_up(target: ReleaseTarget, task: Replica) -> float:
+    """Return when an unhealthy container that nobody waits for is given up."""
+    since = task.sick_since if task.sick_since is not None else math.inf
+    return since + min(SICK, target.spec.deadline / 2)
+
+
 def worst(pass_: Pass, stack: str, state: ServiceState) -> Cause | None:
     """Return the explanation by the newest task of the service that went wrong."""
     tasks = [pass_.draft.task(t.id) for t in state.replicas if t.broken or not t.ready]
     return explain_newest(pass_.cluster, [t for t in tasks if t is not None and t.stack == stack])
 
 
-def stuck(pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState]) -> str:
+def stuck(pass_: Pass, states: Mapping[str, ServiceState]) -> str:
     """Return who the release waits for, in one line."""
     parts = []
-    for name in dependencies_of(target.spec).order:
-        state = states[name]
+    for name, state in states.items():
         if _settled(state) and state.moves.state != "going":
             continue
         if state.waits_for:

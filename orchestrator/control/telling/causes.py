@@ -51,9 +51,12 @@ def explain_task(cluster: Mirror, task: Task | None, verdict: str) -> Cause:
         parts.append(f"could not be prepared{where}")
     elif code is not None:
         parts.append(f"exited with code {code}{where}")
+    elif task.status.health is Health.UNHEALTHY and task.state not in FINAL:
+        parts.append(f"is unhealthy{where}")
     else:
         parts.append(f"{task.state.value}{where}")
     reason = task.status.reason or (run.reason if run is not None else "")
+    reason = reason.removeprefix("unhealthy: ") if parts[0].startswith("is unhealthy") else reason
     if reason and f"code {code}" not in reason:
         parts.append(reason)
     if task.status.health is Health.UNHEALTHY and task.status.health_output.strip():

@@ -85,6 +85,8 @@ def _unheard_text(cluster: Mirror, task: Task, status: str) -> str:
 
 def _running(task: Task, now: float | None) -> TaskWords:
     status, run = task.status, task.status.run
+    if run is not None and run.finished_at is not None and status.held and status.reason:
+        return TaskWords(f"restarting: {status.reason}", status.reason, restarting=True)
     if run is not None and run.finished_at is not None:
         count = status.restarts
         times = f", {count} restart{'s' if count != 1 else ''}" if count else ""
@@ -100,7 +102,8 @@ def _running(task: Task, now: float | None) -> TaskWords:
     if not status.ready and status.health is not Health.STARTING:
         # An agent's reason may be the very word of the check.
         reason = "" if status.ready_reason == health else status.ready_reason
-    notes = [note for note in (health, f"not ready: {reason}" if reason else "") if note]
+    said = run.reason if run is not None else ""  # how it was started, where that is worth a word
+    notes = [note for note in (health, f"not ready: {reason}" if reason else "", said) if note]
     return TaskWords(text + (f" ({', '.join(notes)})" if notes else ""), reason)
 
 
@@ -138,7 +141,7 @@ def _tied(cluster: Mirror, task: Task) -> str:
         return ""
     for mount in service.task.mounts:
         if mount.type == "volume" and mount.source is not None:
-            volume = spec.volumes.get(mount.source)
+            volume = spec.seen_by(task.service).volumes.get(mount.source)
             return f"volume {volume.name if volume is not None else mount.source}"
     return ""
 
