@@ -241,6 +241,7 @@ class TaskRow(Model):
     restarts: int = 0
     created_at: float = 0.0
     started_at: float | None = None
+    finished_at: float | None = None  # None: the run that started then still runs
     ports: tuple[str, ...] = ()  # "0.0.0.0:8080->80/tcp"
     addresses: tuple[str, ...] = ()
     release: int = 0
@@ -319,12 +320,15 @@ class StopStack(Model):
 
 
 class StackLogLine(Model):
+    """``place`` rises from line to line of a task and never changes (LogLine.place)."""
+
     task: str
     name: str  # web-1
     service: str
     stream: Literal["stdout", "stderr"]
     time: float
     line: str
+    place: tuple[int, int, int] = (0, 0, 0)
 
 
 class Progress(Model):
