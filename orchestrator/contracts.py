@@ -44,11 +44,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which log lines of a task: the last ``tail`` (None = all), not before ``since``."""
+    """Which log lines of a task: the last ``tail`` (None = all), not before ``since``.
+
+    ``after``: only what is behind this LogLine.place.
+    """
 
     follow: bool = False
     tail: int | None = None
     since: float | None = None
+    after: tuple[int, int, int] | None = None
 
 
 class Agents(Protocol):

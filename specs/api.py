@@ -59,6 +59,10 @@ class Deploy(Model):
     ``origins`` says where its dotted paths were written, so that the server's
     refusals point into the user's files. ``contents`` holds the bytes (base64) of
     secrets, configs and env-independent files by ``secrets.KEY`` / ``configs.KEY``.
+    ``known`` names services the files have besides those of ``project``, because a profile
+    is off: what runs of them is no orphan. With ``services`` named, ``force_recreate`` and
+    ``build`` are about these; ``no_deps`` leaves their dependencies alone,
+    ``always_recreate_deps`` replaces those, too.
     """
 
     key: str  # idempotency key: the same key never makes two releases
@@ -74,6 +78,9 @@ class Deploy(Model):
     force_recreate: bool = False
     remove_orphans: bool = False
     deadline: float | None = None
+    known: tuple[str, ...] = ()
+    no_deps: bool = False
+    always_recreate_deps: bool = False
 
 
 class Release(Model):
@@ -91,9 +98,12 @@ class Release(Model):
     client: ClientMachine = ClientMachine()
     build: Literal["missing", "always", "never"] = "missing"
     pull: str | None = None
-    recreate: str = ""  # non-empty: mixed into every task hash, so everything is replaced
+    recreate: str = ""  # as ``recreates``, for every service that is not there
     services: tuple[str, ...] = ()
     remove_orphans: bool = False
+    no_deps: bool = False  # the named services do not wait for what they depend on
+    # service -> token mixed into its hash; a new one replaces its tasks though nothing changed
+    recreates: dict[str, str] = Field(default_factory=dict)
 
     @property
     def over(self) -> bool:
@@ -131,6 +141,7 @@ class Stack(Model):
     remove_volumes: bool = False
     stop_timeout: float | None = None
     spec: StackSpec | None = None  # never stored here; joined by readers
+    stopped_services: tuple[str, ...] = ()  # stay down while the stack is up: `up` named others
 
     def with_running(self, release: int) -> Stack:
         """Return the stack with the release that was deployed last."""
@@ -138,7 +149,9 @@ class Stack(Model):
 
     def with_overrides(self, replicas: Mapping[str, int]) -> Stack:
         """Return the stack with these services scaled, the others as they were."""
-        return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
+        down = tuple(name for name in self.stopped_services if not replicas.get(name))
+        overrides = {**self.overrides, **replicas}
+        return self.model_copy(update={"overrides": overrides, "stopped_services": down})
 
     def stopped(self, timeout: float | None) -> Stack:
         """Return the stack asked to shut everything down; a removed one stays removed."""
@@ -223,12 +236,14 @@ class TaskRow(Model):
     restarts: int = 0
     created_at: float = 0.0
     started_at: float | None = None
+    finished_at: float | None = None  # None: the run that started then still runs
     ports: tuple[str, ...] = ()  # "0.0.0.0:8080->80/tcp"
     addresses: tuple[str, ...] = ()
     release: int = 0
     stopping: bool = False  # it was asked to go and has not gone yet
     node_status: str = "ready"  # unknown, down: what was heard last of it may be old
     reason: str = ""  # the part of ``status`` that says why
+    carried: str = ""  # orphan | off | unasked: the newest release was not about its service
 
 
 class NodeRow(Model):
@@ -256,6 +271,7 @@ class ServiceRow(Model):
     tasks: int = 0  # live ones
     ready: int = 0  # ready, or complete where the service is meant to end
     scaled: bool = False  # ``replicas`` comes from ``scale``, not from the file
+    carried: str = ""  # orphan | off | unasked: the newest release was not about it
     ports: tuple[str, ...] = ()
 
 
@@ -299,12 +315,15 @@ class StopStack(Model):
 
 
 class StackLogLine(Model):
+    """``place`` rises from line to line of a task and never changes (LogLine.place)."""
+
     task: str
     name: str  # web-1
     service: str
     stream: Literal["stdout", "stderr"]
     time: float
     line: str
+    place: tuple[int, int, int] = (0, 0, 0)
 
 
 class Progress(Model):
@@ -340,6 +359,7 @@ class Progress(Model):
     restarting: bool = False
     retries: bool = False  # it did not work and is tried again after a pause
     host_key: str = ""  # node add: the fingerprint somebody has to confirm
+    orphans: tuple[str, ...] = ()  # release: services that run on although the files lack them
 
 
 class Event(Model):

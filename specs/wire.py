@@ -17,7 +17,7 @@ HTTP on the agent's socket (JSON unless said otherwise)::
     PUT  /v1/instructions           Instructions -> Acknowledged | 409 Refused
     GET  /v1/reports                -> NDJSON stream of Report: first a full one, then changes,
                                        at least one line each HEARTBEAT seconds
-    GET  /v1/tasks/{id}/logs?follow=&tail=&since=   -> NDJSON stream of LogLine
+    GET  /v1/tasks/{id}/logs?follow=&tail=&since=&after= -> NDJSON stream of LogLine
     GET  /v1/tasks/{id}/exec?...    -> WebSocket; see ExecRequest
     POST /v1/images/resolve         ResolveImage -> ResolvedImage   (pulls by policy)
     POST /v1/builds                 BuildImage -> NDJSON stream of BuildEvent
@@ -30,7 +30,8 @@ Refusal), 503 = may work later (its Later), 404 = no such task.
 
 Exec WebSocket: the first client message is the ExecRequest as text; then binary
 messages of one channel byte + data: client 0 stdin (empty = end), server 1 stdout,
-2 stderr; text messages are JSON: client {"resize": [rows, cols]}, {"signal": n};
+2 stderr; text messages are JSON: client {"resize": [rows, cols]}, {"signal": n},
+{"close": 1 or 2} (nobody reads that output any more; an older agent ignores it);
 server {"exit": code} or {"error": "..."} last.
 """
 
@@ -272,16 +273,17 @@ class Report(Model):
 
 
 class LogLine(Model):
-    """``stream`` stdout | stderr; ``time`` seconds since the epoch; ``line`` without newline."""
+    """``stream`` stdout | stderr; ``time`` seconds since the epoch; ``line`` without newline.
+
+    ``place`` rises from line to line of a task and never changes: run, file, offset of the
+    end; ``after=RUN.FILE.OFFSET`` gives what is behind it.
+    """
 
     time: float
     stream: Literal["stdout", "stderr"]
     line: str
     run: int = 0
-
-    def with_line(self, line: str) -> LogLine:
-        """Return the same moment and stream with another text."""
-        return self.model_copy(update={"line": line})
+    place: tuple[int, int, int] = (0, 0, 0)
 
 
 class ExecRequest(Model):

@@ -37,6 +37,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--no-build", action="store_true", help="never build")
     add("--pull", choices=("always", "missing", "never"), help="when to pull images")
     add("--force-recreate", action="store_true", help="replace tasks that have not changed, too")
+    add("--no-deps", action="store_true", help="not what the named services depend on")
+    add("--always-recreate-deps", action="store_true", help="replace dependencies, too")
     add("--remove-orphans", action="store_true", help="remove services the file no longer has")
     add("-t", "--timeout", type=float, metavar="S", help="grace period when Ctrl-C stops it")
     add("--deadline", type=float, metavar="S", help="seconds without progress before it fails")
@@ -92,14 +94,16 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         args,
         model=project.model,
         origins=projects.origins(project),
-        contents=projects.contents(project),
+        contents=projects.contents(project, args.services, dependencies=not args.no_deps),
         directory=project.working_dir,
+        known=tuple(project.disabled),
+        environ=project.environment,
     )
     from orchestrator.embedded import daemons
 
     daemons.ensure(session.client, say=lambda text: print(text, file=sys.stderr, flush=True))
     release = deploy.send(session.client, project.name, request)
-    findings.show_json(release.get("warnings") or ())
+    findings.show_json(deploy.told(release.get("warnings") or (), project.environment))
     board = boards.Board(project.name, f"release {release.get('number', '?')}")
     if args.detach or args.wait:
         return _detached(args, session, board, release)

@@ -33,6 +33,7 @@ class Deployment:
     stack: str
     request: Deploy
     findings: Findings = field(init=False)
+    tokens: dict[str, str] = field(default_factory=dict)  # Release.recreates, as it fills
 
     def __post_init__(self) -> None:
         self.findings = Findings(self.request.origins)

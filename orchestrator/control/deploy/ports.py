@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.control.deploy.carrying import held_by, way_out
 from orchestrator.control.mirror.ports import (
     FREE_PORTS,
     free_port,
@@ -71,9 +72,12 @@ def _numbered(port: Port, old: ServiceSpec | None, taken: set[int]) -> Port:
 def check_ports(deployment: Deployment, spec: StackSpec) -> None:
     """Refuse ports that are published already, here or in another stack, or held by a node."""
     others = _published_by_others(deployment)
-    seen: list[tuple[str, HostPort]] = []
+    # What is carried is there already; whoever wants its ports is refused.
+    seen = [(name, port) for name, port in ingress_ports(spec) if name in spec.carried]
     ours = {(port.port, port.protocol) for port in _ours_before(deployment)}
     for service, port in ingress_ports(spec):
+        if service in spec.carried:
+            continue
         path = f"services.{service}.ports"
         label = f"{port.port}/{port.protocol}"
         if label in RESERVED_PORTS:
@@ -92,8 +96,9 @@ def check_ports(deployment: Deployment, spec: StackSpec) -> None:
         if twin is not None:
             deployment.error(
                 path,
-                f"port {label} is also published by {deployment.stack}/{twin}",
+                f"port {label} is also published by {held_by(spec, twin)}",
                 code="port-in-use",
+                hint=way_out(spec, [twin]) if twin in spec.carried else "",
             )
         seen.append((service, port))
         if (port.port, port.protocol) not in ours:

@@ -63,8 +63,8 @@ def judge(
     release = target.release
     if release.state is not ReleaseState.DEPLOYING:
         return None
-    for name in dependencies_of(target.spec).order:
-        state = states[name]
+    states = {name: state for name, state in states.items() if not state.carried}
+    for state in states.values():
         if state.moves.state == "failed":
             _rollout_failed(pass_, stack, release, state)
             return None
@@ -80,7 +80,7 @@ def judge(
     since = pass_.observed.settled(stack.name, release.number, settled)
     until = since + target.spec.deadline
     if pass_.now >= until:
-        slow = stuck(pass_, target, states)
+        slow = stuck(pass_, states)
         text = f"no progress for {target.spec.deadline:g} s: {slow}"
         broken = next((s for s in states.values() if s.moves.total > s.moves.updated), None)
         if broken is not None and _rolls_back(stack, broken, release):
@@ -101,6 +101,7 @@ def _quiet(
     return not any(
         task.state not in FINAL and pass_.node_status(task.node) != "down" and not task.live
         for task in pass_.draft.tasks(stack.name).values()
+        if task.service not in target.spec.carried
     ) and all(
         task.service in target.spec.services or not task.live
         for task in pass_.draft.tasks(stack.name).values()
@@ -143,15 +144,16 @@ def find_cause(
 ) -> Cause | None:
     """Return what makes the release impossible, the root before what it blocks."""
     graph = dependencies_of(target.spec)
-    for name in graph.order:
-        state = states[name]
+    for name, state in states.items():
         if state.networks:
             return Cause(f"{name}: {state.networks}", service=name)
         cause = _service_failed(pass_, target, state) or _sick(pass_, target, states, name)
         if cause is None or _optional(target.spec, name):
             continue
         blocked = sorted(
-            other for other in graph.all_dependents([name]) if not _settled(states[other])
+            other
+            for other in graph.all_dependents([name])
+            if other in states and not _settled(states[other])
         )
         if blocked:
             names = ", ".join(blocked)
@@ -237,11 +239,10 @@ def worst(pass_: Pass, stack: str, state: ServiceState) -> Cause | None:
     return explain_newest(pass_.cluster, [t for t in tasks if t is not None and t.stack == stack])
 
 
-def stuck(pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState]) -> str:
+def stuck(pass_: Pass, states: Mapping[str, ServiceState]) -> str:
     """Return who the release waits for, in one line."""
     parts = []
-    for name in dependencies_of(target.spec).order:
-        state = states[name]
+    for name, state in states.items():
         if _settled(state) and state.moves.state != "going":
             continue
         if state.waits_for:

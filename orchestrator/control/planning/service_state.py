@@ -34,6 +34,7 @@ class ServiceState:
     waits_for: str = ""  # the dependency it waits for, for people
     networks: str = ""  # why its addresses cannot be given
     must_end: bool = False  # others wait for it to complete: running is not enough
+    carried: bool = False  # the release is not about it: left as it is, and not judged
     settled: int = 0  # wanted slots whose current task serves, or completed
 
     @property

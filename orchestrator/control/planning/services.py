@@ -15,15 +15,16 @@ from orchestrator.control.mirror.node_view import availability
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.mirror.serving import global_slots, is_ready, serving, wanted_count
 from orchestrator.control.planning import gates, stopping
+from orchestrator.control.planning.keeping import Kept, as_it_is
 from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import homes
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
 from scheduler.reconcile import WantedService, reconcile
 from scheduler.replicas import Replica
-from scheduler.rollout import advance
+from scheduler.rollout import Moves, advance
 from specs.stack import Condition, TaskSpec, task_name
-from specs.states import FINAL, Desired, TaskState
+from specs.states import FINAL, Desired, ReleaseState, TaskState
 from specs.task import Task, TaskStatus
 
 if TYPE_CHECKING:
@@ -60,10 +61,14 @@ def _plan_service(
     states: Mapping[str, ServiceState],
     target: ReleaseTarget,
 ) -> ServiceState:
-    wanted = _wanted(pass_, stack, effective, tasks)
     name = effective.service.name
     replicas = [replica(pass_, task, effective) for task in tasks]
+    kept = Kept(_wanted(pass_, stack, effective, tasks))
+    if name in target.spec.carried:
+        kept = as_it_is(pass_, effective, kept.wanted, replicas)
+    wanted = kept.wanted
     state = ServiceState(name, effective, wanted, replicas)
+    state.carried = name in target.spec.carried
     state.must_end = any(
         edge.condition is Condition.COMPLETED
         for other in target.spec.services.values()
@@ -74,30 +79,42 @@ def _plan_service(
         current = [t for t in current if t.state is TaskState.COMPLETE]
     state.settled = serving(pass_.cluster, current)
     state.networks = ensure_vips(pass_, effective) if wanted.slots else ""
-    gate = admitted(effective, replicas, target)
+    gate = admitted(effective, replicas, target) or _alone(state, target)
     if not gate:
         state.waits_for = gates.waits_for(effective.service, states)
         gate = not state.waits_for
     state.plan = reconcile(wanted, replicas, pass_.now)
     update = effective.service.rollback if target.rollback else effective.service.update
-    state.moves = advance(
-        wanted,
-        replicas,
-        update,
-        release=effective.release,
-        gate=gate,
-        updating=_updating(pass_, stack, name, target),
-        now=pass_.now,
+    state.moves = (
+        Moves(state="done")
+        if state.carried
+        else advance(
+            wanted,
+            replicas,
+            update,
+            release=effective.release,
+            gate=gate,
+            updating=_updating(pass_, stack, name, target),
+            now=pass_.now,
+        )
     )
     stopped = {stop.task for stop in (*state.plan.stop, *state.moves.stop)}
     by_id = {task.id: task for task in tasks}
     for task_id in stopped:
         stopping.begin(pass_, by_id[task_id])
     for create in (*state.plan.create, *state.moves.create):
-        create_task(pass_, effective, create, gate=gate, waits_for=state.waits_for)
+        own = kept.specs.get(create.slot, effective)
+        create_task(pass_, own, create, gate=gate, waits_for=state.waits_for)
     _start(pass_, effective, tasks, wanted, blocked=state.waits_for)
-    _trim(pass_, tasks, wanted)
+    if name not in stack.stopped_services:
+        _trim(pass_, tasks, wanted)
     return state
+
+
+def _alone(state: ServiceState, target: ReleaseTarget) -> bool:
+    """Say whether `up --no-deps` started the service: it waits for nobody."""
+    release = target.release
+    return release.no_deps and not state.carried and release.state is ReleaseState.DEPLOYING
 
 
 def _updating(pass_: Pass, stack: Stack, service: str, target: ReleaseTarget) -> bool:
@@ -160,7 +177,7 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
 def _wanted(pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task]) -> WantedService:
     service = effective.service
     nodes: dict[int, str] = {}
-    if service.mode == "global":
+    if service.mode == "global" and service.name not in stack.stopped_services:
         nodes = global_slots(pass_.cluster, service, tasks)
         slots = dict.fromkeys(nodes, effective.hash)
     else:

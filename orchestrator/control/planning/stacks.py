@@ -99,7 +99,7 @@ def _look_at(pass_: Pass, stack: Stack) -> float | None:
         networks.drop_vips(pass_, stack.name, set(target.spec.services))
         keep = {
             found.id
-            for wanted in target.spec.networks.values()
+            for _, wanted in target.spec.all_networks()
             if (found := networks.find_network(pass_, stack.name, wanted)) is not None
         }
         networks.retire_networks(pass_, stack.name, keep)

@@ -141,7 +141,7 @@ def _tied(cluster: Mirror, task: Task) -> str:
         return ""
     for mount in service.task.mounts:
         if mount.type == "volume" and mount.source is not None:
-            volume = spec.volumes.get(mount.source)
+            volume = spec.seen_by(task.service).volumes.get(mount.source)
             return f"volume {volume.name if volume is not None else mount.source}"
     return ""
 

@@ -12,7 +12,7 @@ from specs.kit import reading
 from specs.problems import Problem, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from specs.compose.project.model import Project
 
@@ -20,16 +20,20 @@ MAX_BYTES = 500 * 1024  # as Swarm; a store value must stay under 1 MiB with bas
 
 
 def read_contents(
-    project: Project, sections: Sequence[str] = ("secrets", "configs")
+    project: Project,
+    sections: Sequence[str] = ("secrets", "configs"),
+    *,
+    used: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
     """Return ``secrets.KEY`` and ``configs.KEY`` -> bytes; external ones are left out.
 
+    ``used`` is the part of the project's model that is deployed, where it is not all of it.
     Raises ``SpecError`` with every one that cannot be read.
     """
     found: dict[str, bytes] = {}
     problems: list[Problem] = []
     for section in sections:
-        for key, entry in project.model.get(section, {}).items():
+        for key, entry in (used or project.model).get(section, {}).items():
             path = f"{section}.{key}"
             if entry.get("external"):
                 continue

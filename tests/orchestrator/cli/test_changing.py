@@ -103,10 +103,16 @@ def project(monkeypatch):
     from orchestrator.cli import project
 
     found = SimpleNamespace(
-        name="shop", model=MODEL, origins={}, warnings=(), disabled={}, working_dir="/shop"
+        name="shop",
+        model=MODEL,
+        origins={},
+        warnings=(),
+        disabled={},
+        working_dir="/shop",
+        environment=os.environ,
     )
     monkeypatch.setattr(project, "load", lambda flags, services=(), **_: found)
-    monkeypatch.setattr(project, "contents", lambda _project: {"secrets.key": "czNjcmV0"})
+    monkeypatch.setattr(project, "contents", lambda _project, *_, **__: {"secrets.key": "czNjcmV0"})
     return found
 
 
@@ -161,6 +167,9 @@ def test_up_sends_the_whole_wish(shop, project, corral):
         "pull": "always",
         "force_recreate": False,
         "remove_orphans": False,
+        "known": [],
+        "no_deps": False,
+        "always_recreate_deps": False,
     }
     from specs.api import Deploy
 
@@ -370,8 +379,9 @@ from types import SimpleNamespace
 from orchestrator.cli import project, main
 MODEL = {MODEL!r}
 project.load = lambda flags, services=(), **_: SimpleNamespace(
-    name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}}, working_dir="/shop")
-project.contents = lambda _project: {{}}
+    name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}}, working_dir="/shop",
+    environment={{}})
+project.contents = lambda _project, *_, **__: {{}}
 sys.exit(main.main(sys.argv[1:]))
 """
 ROOT = Path(__file__).parents[3]

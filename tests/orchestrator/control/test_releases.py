@@ -230,11 +230,11 @@ async def test_an_optional_dependency_that_failed_holds_nobody():
 # what a release keeps and drops
 
 
-async def test_services_gone_from_the_file_are_removed():
+async def test_services_gone_from_the_file_are_removed_when_asked():
     async with Rig() as rig:
         await rig.up(project(web={}, old={}))
         await rig.deployed()
-        await rig.up(project(web={}))
+        await rig.up(project(web={}), remove_orphans=True)
         await rig.deployed()
         assert not rig.tasks("old")
         await rig.until(
