@@ -17,7 +17,7 @@ x-live: &live
 services:
   db:
     <<: *live
-    command: [sh, -c, "sleep 0.5; touch /tmp/up; echo db >> /data/starts; {LIVE}"]
+    command: [sh, -c, "rm -f /tmp/up; sleep 0.5; echo db >> /data/starts; touch /tmp/up; {LIVE}"]
     healthcheck:
       {{test: [CMD, test, -e, /tmp/up], interval: 300ms, start_period: 20s, start_interval: 100ms}}
     secrets: [word]
