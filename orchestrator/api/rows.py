@@ -109,6 +109,7 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         restarts=task.status.restarts,
         created_at=task.created_at,
         started_at=run.started_at if run else None,
+        finished_at=run.finished_at if run else None,
         ports=tuple(port_text(port, task.host_ports) for port in spec.ports) if spec else (),
         addresses=tuple(task.addresses[network] for network in sorted(task.addresses)),
         release=task.release,
