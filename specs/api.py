@@ -236,7 +236,7 @@ class TaskRow(Model):
     restarts: int = 0
     created_at: float = 0.0
     started_at: float | None = None
-    finished_at: float | None = None  # of the newest run, when it has ended
+    finished_at: float | None = None  # None: the run that started then still runs
     ports: tuple[str, ...] = ()  # "0.0.0.0:8080->80/tcp"
     addresses: tuple[str, ...] = ()
     release: int = 0

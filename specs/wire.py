@@ -30,7 +30,8 @@ Refusal), 503 = may work later (its Later), 404 = no such task.
 
 Exec WebSocket: the first client message is the ExecRequest as text; then binary
 messages of one channel byte + data: client 0 stdin (empty = end), server 1 stdout,
-2 stderr; text messages are JSON: client {"resize": [rows, cols]}, {"signal": n};
+2 stderr; text messages are JSON: client {"resize": [rows, cols]}, {"signal": n},
+{"close": 1 or 2} (nobody reads that output any more; an older agent ignores it);
 server {"exit": code} or {"error": "..."} last.
 """
 

@@ -227,21 +227,25 @@ def describe(exc: BaseException) -> str:
 
 
 async def _join(client: WebSocketResponse, agent: aiohttp.ClientWebSocketResponse) -> None:
-    """Pump both directions; the first end that closes ends both.
+    """Pump both directions until the agent has said all, or the client has left.
 
     Each ``send`` waits for its peer to take the bytes, so a slow side slows the other
-    instead of filling our memory.
+    instead of filling our memory. Input that the agent takes no more, because the command
+    has ended, is no failure: the exit code is on its way in the other direction.
     """
     up = asyncio.create_task(_pump(client, agent), name="exec-up")
     down = asyncio.create_task(_pump(agent, client), name="exec-down")
     try:
         await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+        if up.done() and isinstance(up.exception(), ConnectionError):
+            await asyncio.wait({down}, timeout=SHORT)
     finally:
         for task in (up, down):
             task.cancel()
         await asyncio.wait({up, down})
     for task in (up, down):
-        if not task.cancelled() and (error := task.exception()):
+        error = None if task.cancelled() else task.exception()
+        if error and not isinstance(error, ConnectionError):
             raise error
 
 

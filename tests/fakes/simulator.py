@@ -185,8 +185,13 @@ class _Network(FakeNetwork):
 
     late: float = 0.0
     reached: frozenset[str] = frozenset()
+    gate: asyncio.Event = field(default_factory=asyncio.Event)  # closed: nothing comes into force
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     async def apply(self, wanted) -> None:
+        await self.gate.wait()
         await asyncio.sleep(self.late)
         self.reached = frozenset(
             endpoint.task for service in wanted.services.values() for endpoint in service.endpoints
@@ -246,6 +251,7 @@ class SimulatedNode:
         facts: NodeFacts | None = None,
         moved: Callable[[Record], None] = lambda _: None,
         happened: Callable[[str, str], None] = lambda _task, _what: None,
+        virtual: bool = True,
     ) -> None:
         self.base = base
         self.facts = facts or NodeFacts()
@@ -258,6 +264,7 @@ class SimulatedNode:
         self.journal = MemoryJournal(self._saved)
         self._behaviour = behaviour
         self._moved = moved
+        self._virtual = virtual
         self._states: dict[str, str] = {}
         self._boots = 1
         self._boot = "boot1"
@@ -270,7 +277,8 @@ class SimulatedNode:
     async def boot(self) -> None:
         """Start the agent; after :meth:`halt` it adopts what runs."""
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(AtOnce())
+        if self._virtual:
+            loop.set_default_executor(AtOnce())
         parts = compose(
             Effects(self.images, _Volumes(), self.network, NoPeers()),
             journal=self.journal,
@@ -382,6 +390,16 @@ class SimulatedNode:
 
     def reports(self, *, silence: float) -> AsyncIterator[Report]:
         return self._reports.stream()
+
+    async def leave(self) -> list[str]:
+        return await self._worker.leave()
+
+    def say_facts(self, facts: NodeFacts) -> None:
+        """Have the machine changed, and the agent see it now instead of at its next look."""
+        self.facts = self._reports.facts = facts
+        for subscriber in self._reports._subscribers:
+            subscriber.facts = True
+            subscriber.event.set()
 
     # Behind the agent's seams.
 

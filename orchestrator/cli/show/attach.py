@@ -286,6 +286,8 @@ class AttachedRun:
             return []  # removed by somebody else: no container is left
         except NoAnswer:
             return [{"state": "unknown"}]
+        # What the release is not about neither ends it nor keeps it from its end.
+        rows = [row for row in rows if not row.get("carried")]
         lines = self._exits.look(rows, self._board.short, self._code_of)
         if lines:
             self._drain_now()

@@ -208,7 +208,7 @@ class FakeAgents:
         if request.tag in self.fail:
             yield BuildEvent(error=str(self.fail[request.tag]))
             return
-        self.missing.discard(request.tag)
+        self.missing -= {request.tag, *request.build.tags}
         yield BuildEvent(digest=f"sha256:built-{request.tag}")
 
     async def remove_volume(self, node: str, name: str) -> None:
