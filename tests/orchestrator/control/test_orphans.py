@@ -378,7 +378,7 @@ async def test_a_partial_up_goes_on_after_a_paused_update_of_another():
         assert (await rig.end_of()).state == "failed"
         serving = {t.id for t in rig.ready("web")}
         await rig.up(bad, services=("other",))
-        await rig.deployed(within=5)
+        await rig.deployed(within=7)
         assert {t.id for t in rig.ready("web")} >= serving
         await asyncio.sleep(60)
         assert {t.id for t in rig.ready("web")} >= serving
@@ -420,7 +420,7 @@ async def test_without_its_dependencies_a_service_waits_for_nobody():
         await rig.up(spec)
         await rig.until(lambda: rig.live("db"))
         await rig.up(spec, services=("web",), no_deps=True, force_recreate=True)
-        await rig.deployed(within=5)
+        await rig.deployed(within=7)
         assert rig.ready("web")
 
 
