@@ -132,6 +132,8 @@ def _detached(
             file=sys.stderr,
         )
         return INTERRUPTED
+    if not good:
+        watch.last_words(session, board)
     return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
 
 
