@@ -61,6 +61,7 @@ class Behaviour:
     exit_code: int | None = None  # ends by itself with this code
     runs_for: float = 0.05  # until it does
     again: bool = False  # and does so whenever it is restarted here; False: here it never will be
+    crashes: int = 0  # so many runs end so, each restarted here; the next one stays
     stop: float = 0.01  # between the stop signal and its end
     never_ready: bool = False
     sick: bool = False  # unhealthy instead of healthy
@@ -216,14 +217,16 @@ class _Containers(FakeContainers):
         self.node.happened(task, "started")
         self.states[task] = "running"
         loop = asyncio.get_running_loop()
-        if how.exit_code is not None:
+        record = self.node.journal.kept[task]
+        stays = bool(how.crashes) and record.run is not None and record.run.number > how.crashes
+        if how.exit_code is not None and not stays:
             loop.call_later(how.runs_for, self._over, task, self.alive[task].pid, how)
         if how.sick:
             loop.call_later(how.healthy, self.node.fail_checks, task)
 
     def _over(self, task, pid, how):
         if not self.ends[pid].done():
-            if not how.again:
+            if not how.again and not how.crashes:
                 self.doomed[task] = how.exit_code
             self.end(pid, how.exit_code)
 
