@@ -39,6 +39,9 @@ class Replica:
     ended_at: float | None = None
     was_ready: bool = False
     has_run: bool = False  # a run was started at least once
+    checked: bool = False  # it has a health check, its own or its image's
+    unhealthy: bool = False  # the check failed as often as it may
+    pending_since: float | None = None  # no node takes it
     lived: float = 0.0  # seconds it was ready in its last spell
     restarts: int = 0
     attempt: int = 0

@@ -101,6 +101,7 @@ class Release(Model):
     recreate: str = ""  # as ``recreates``, for every service that is not there
     services: tuple[str, ...] = ()
     remove_orphans: bool = False
+    notes: tuple[str, ...] = ()  # what it went without although the file names it, for people
     no_deps: bool = False  # the named services do not wait for what they depend on
     # service -> token mixed into its hash; a new one replaces its tasks though nothing changed
     recreates: dict[str, str] = Field(default_factory=dict)
@@ -120,6 +121,10 @@ class Release(Model):
         assert (finished_at is not None) == (state in OVER), f"{state} at {finished_at}"
         update = {"state": state, "reason": reason, "finished_at": finished_at}
         return self.model_copy(update=update)
+
+    def with_notes(self, notes: tuple[str, ...]) -> Release:
+        """Return the release with more that people are warned of."""
+        return self.model_copy(update={"notes": (*self.notes, *notes)})
 
     def with_images(self, images: Mapping[str, str]) -> Release:
         """Return the release with the digest of every service's image: it can be deployed."""
@@ -241,6 +246,7 @@ class TaskRow(Model):
     addresses: tuple[str, ...] = ()
     release: int = 0
     stopping: bool = False  # it was asked to go and has not gone yet
+    tied: str = ""  # what holds it on its node also when that is drained: volume app_data
     node_status: str = "ready"  # unknown, down: what was heard last of it may be old
     reason: str = ""  # the part of ``status`` that says why
     carried: str = ""  # orphan | off | unasked: the newest release was not about its service

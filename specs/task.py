@@ -84,13 +84,18 @@ class TaskStatus(Model):
     runs: tuple[Run, ...] = ()  # newest last, at most 5
     image_digest: str = ""
     restart_done: int = 0  # the highest Assignment.restart request carried out
-    log_tail: tuple[str, ...] = ()  # last ten lines, sent with failed and rejected
+    log_tail: tuple[str, ...] = ()  # last ten lines before its last end that nobody asked for
     held: str = ""  # the node's boot in which its start waits for Assignment.admitted
 
     @property
     def run(self) -> Run | None:
         """Return the newest run."""
         return self.runs[-1] if self.runs else None
+
+    @property
+    def last_end(self) -> Run | None:
+        """Return the newest run that has ended; another may run by now."""
+        return next((run for run in reversed(self.runs) if run.finished_at is not None), None)
 
 
 class Task(Model):

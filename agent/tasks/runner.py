@@ -315,8 +315,9 @@ class Runner:
         self._parts.changed(self.record)
 
     def _with_tail(self, record: Record) -> Record:
-        """Add the last lines of output to a record that has just failed."""
-        if record.state in (TaskState.FAILED, TaskState.REJECTED) and not record.log_tail:
+        """Add the last lines of output to a record that has just failed, or starts again."""
+        again = record.next_at > 0 and record.phase is Phase.ENDED
+        if again or record.state in (TaskState.FAILED, TaskState.REJECTED):
             with contextlib.suppress(OSError):
                 lines = self._parts.containers.last_lines(record.id, TAIL)
                 return record.having(log_tail=tuple(line[:1000] for line in lines))

@@ -10,7 +10,7 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from specs.kit import reading
-from specs.problems import Problem, problem_from_json, render
+from specs.problems import Problem, gathered, problem_from_json, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -29,8 +29,8 @@ def source_line(problem: Problem) -> str | None:
 
 
 def show(problems: Iterable[Problem]) -> None:
-    """Print every problem to stderr."""
-    for problem in problems:
+    """Print every problem to stderr, warnings of one kind in one line."""
+    for problem in gathered(problems):
         # A warning is one line; the caret is for what must be repaired.
         line = source_line(problem) if problem.severity == "error" else None
         print(render(problem, line), file=sys.stderr)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import specs
 from orchestrator.cli import findings, names
 from orchestrator.cli.errors import CliError
-from specs.problems import SpecError
+from specs.problems import SpecError, once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ def load(flags: argparse.Namespace, services: Sequence[str] = (), **options: Any
         project = specs.load(**_given(flags), services=list(services), **options)
     except SpecError as exc:
         findings.show(exc.problems)
-        count = sum(problem.severity == "error" for problem in exc.problems)
+        count = sum(problem.severity == "error" for problem in once(exc.problems))
         raise CliError(
             f"the Compose file has {count} problem{'s' if count != 1 else ''}; nothing was changed",
             hint="corral lint says more",

@@ -61,6 +61,7 @@ class Behaviour:
     exit_code: int | None = None  # ends by itself with this code
     runs_for: float = 0.05  # until it does
     again: bool = False  # and does so whenever it is restarted here; False: here it never will be
+    crashes: int = 0  # so many runs end so, each restarted here; the next one stays
     stop: float = 0.01  # between the stop signal and its end
     never_ready: bool = False
     sick: bool = False  # unhealthy instead of healthy
@@ -185,8 +186,13 @@ class _Network(FakeNetwork):
 
     late: float = 0.0
     reached: frozenset[str] = frozenset()
+    gate: asyncio.Event = field(default_factory=asyncio.Event)  # closed: nothing comes into force
+
+    def __post_init__(self) -> None:
+        self.gate.set()
 
     async def apply(self, wanted) -> None:
+        await self.gate.wait()
         await asyncio.sleep(self.late)
         self.reached = frozenset(
             endpoint.task for service in wanted.services.values() for endpoint in service.endpoints
@@ -211,14 +217,16 @@ class _Containers(FakeContainers):
         self.node.happened(task, "started")
         self.states[task] = "running"
         loop = asyncio.get_running_loop()
-        if how.exit_code is not None:
+        record = self.node.journal.kept[task]
+        stays = bool(how.crashes) and record.run is not None and record.run.number > how.crashes
+        if how.exit_code is not None and not stays:
             loop.call_later(how.runs_for, self._over, task, self.alive[task].pid, how)
         if how.sick:
             loop.call_later(how.healthy, self.node.fail_checks, task)
 
     def _over(self, task, pid, how):
         if not self.ends[pid].done():
-            if not how.again:
+            if not how.again and not how.crashes:
                 self.doomed[task] = how.exit_code
             self.end(pid, how.exit_code)
 
@@ -246,6 +254,7 @@ class SimulatedNode:
         facts: NodeFacts | None = None,
         moved: Callable[[Record], None] = lambda _: None,
         happened: Callable[[str, str], None] = lambda _task, _what: None,
+        virtual: bool = True,
     ) -> None:
         self.base = base
         self.facts = facts or NodeFacts()
@@ -258,6 +267,7 @@ class SimulatedNode:
         self.journal = MemoryJournal(self._saved)
         self._behaviour = behaviour
         self._moved = moved
+        self._virtual = virtual
         self._states: dict[str, str] = {}
         self._boots = 1
         self._boot = "boot1"
@@ -270,7 +280,8 @@ class SimulatedNode:
     async def boot(self) -> None:
         """Start the agent; after :meth:`halt` it adopts what runs."""
         loop = asyncio.get_running_loop()
-        loop.set_default_executor(AtOnce())
+        if self._virtual:
+            loop.set_default_executor(AtOnce())
         parts = compose(
             Effects(self.images, _Volumes(), self.network, NoPeers()),
             journal=self.journal,
@@ -382,6 +393,16 @@ class SimulatedNode:
 
     def reports(self, *, silence: float) -> AsyncIterator[Report]:
         return self._reports.stream()
+
+    async def leave(self) -> list[str]:
+        return await self._worker.leave()
+
+    def say_facts(self, facts: NodeFacts) -> None:
+        """Have the machine changed, and the agent see it now instead of at its next look."""
+        self.facts = self._reports.facts = facts
+        for subscriber in self._reports._subscribers:
+            subscriber.facts = True
+            subscriber.event.set()
 
     # Behind the agent's seams.
 

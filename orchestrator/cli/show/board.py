@@ -139,6 +139,8 @@ class Board:
         self.state = str(line.get("state") or "")
         self.reason = printable(str(line.get("message") or line.get("reason") or ""))
         self.orphans = [printable(str(name)) for name in line.get("orphans") or ()]
+        if self.state == "deploying":
+            self.building.clear()  # it was built: what fails now is not the build
         text = f"{self.stack}: {self.what} {self.state}".replace("  ", " ")
         if self.reason:
             text += f": {self.reason}"

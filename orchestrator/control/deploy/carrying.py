@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 
+_RUNS = (ReleaseState.DEPLOYING, ReleaseState.DEPLOYED)
+
 
 # what is asked
 
@@ -113,22 +115,28 @@ def _tasks(deployment: Deployment, present: Stack) -> list[Task]:
 
 
 def _version(deployment: Deployment, present: Stack, name: str) -> _Version | None:
-    """Return the service as its best task has it, else as a release had it ready to run."""
+    """Return the service as a release runs it now, else as its best task has it.
+
+    What no hash covers (how many, where, in which order) is newest in the newest release;
+    one that failed counts only where the service's tasks are of it.
+    """
     cluster = deployment.cluster
     specs = Specs(cluster)
     tasks = [task for task in _tasks(deployment, present) if task.service == name]
     tasks.sort(key=lambda t: (t.live and t.status.ready, t.live, t.created_at, t.id))
-    for task in reversed(tasks):
-        effective = specs.of(present.name, task.release, name)
-        if effective is not None:
-            return _Version(effective, task.spec_hash, _token(deployment, effective))
+    hashes = {task.spec_hash for task in tasks}
     for number in (present.release, present.running):
         release = cluster.releases.get((present.name, number))
         effective = specs.of(present.name, number, name)
         if release is None or effective is None or not effective.task.image_digest:
             continue
-        if release.state not in (ReleaseState.FAILED, ReleaseState.ROLLED_BACK):
+        failed = release.state in (ReleaseState.FAILED, ReleaseState.ROLLED_BACK)
+        if effective.hash in hashes or (not failed and (not hashes or release.state in _RUNS)):
             return _Version(effective, effective.hash, _token(deployment, effective))
+    for task in reversed(tasks):
+        effective = specs.of(present.name, task.release, name)
+        if effective is not None:
+            return _Version(effective, task.spec_hash, _token(deployment, effective))
     return None
 
 

@@ -62,10 +62,15 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
 
 def _check_order(deployment: Deployment, spec: StackSpec) -> None:
     for name, service in spec.services.items():
-        for other in service.depends_on if not deployment.request.no_deps else ():
-            if other not in spec.services and service.depends_on[other].required:
-                deployment.error(
-                    f"services.{name}.depends_on.{other}", f"there is no service {other}"
+        for other, edge in service.depends_on.items() if not deployment.request.no_deps else ():
+            if other in spec.services:
+                continue
+            path = f"services.{name}.depends_on.{other}"
+            if edge.required:
+                deployment.error(path, f"there is no service {other}")
+            else:
+                deployment.warn(
+                    path, f"{other} is not active; {name} goes on without it (required: false)"
                 )
     try:
         Dependencies(spec)

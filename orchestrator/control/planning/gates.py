@@ -31,39 +31,29 @@ def waits_for(service: ServiceSpec, states: Mapping[str, ServiceState]) -> str:
 
 def satisfied(edge: Dependency, state: ServiceState) -> bool:
     """Say whether one dependency is as the edge asks."""
-    if not edge.required and (state.plan.gave_up or failed_for_good(state)):
-        return True  # optional: its failure is told, not waited for
-    found = _current(state)
-    for slot in state.wanted.slots:
-        here = found.get(slot, ())
-        if not any(_meets(edge.condition, task) for task in here):
-            return False
-    return True
+    if not edge.required and state.hopeless is not None:
+        return True  # that is told, not waited for
+    met = {task.slot for task in current(state) if _meets(edge.condition, task)}
+    return met.issuperset(state.wanted.slots)
 
 
 def failed_for_good(state: ServiceState) -> list[Replica]:
     """Return ended tasks that get no replacement although they did not complete."""
-    found = _current(state)
+    return [task for task in current(state) if task.slot in state.plan.gave_up and task.broken]
+
+
+def current(state: ServiceState) -> list[Replica]:
+    """Return the tasks of the spec that is wanted, but for those that were asked to go."""
     return [
         task
-        for slot in state.plan.gave_up
-        for task in found.get(slot, ())
-        if task.broken and not task.going
+        for task in state.replicas
+        if state.wanted.slots.get(task.slot) == task.spec_hash and not task.going
     ]
 
 
 def unhealthy(state: ServiceState) -> list[Replica]:
     """Return current tasks that are unhealthy and that nothing restarts: they are only marked."""
-    found = _current(state)
-    return [t for here in found.values() for t in here if t.live and t.sick_since is not None]
-
-
-def _current(state: ServiceState) -> dict[int, list[Replica]]:
-    found: dict[int, list[Replica]] = {}
-    for task in state.replicas:
-        if state.wanted.slots.get(task.slot) == task.spec_hash and not task.going:
-            found.setdefault(task.slot, []).append(task)
-    return found
+    return [t for t in current(state) if t.live and t.sick_since is not None]
 
 
 def _meets(condition: Condition, task: Replica) -> bool:

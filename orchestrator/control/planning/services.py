@@ -14,7 +14,7 @@ from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.node_view import availability
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.mirror.serving import global_slots, is_ready, serving, wanted_count
-from orchestrator.control.planning import gates, stopping
+from orchestrator.control.planning import failing, gates, stopping
 from orchestrator.control.planning.keeping import Kept, as_it_is
 from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.passes import earliest
@@ -23,8 +23,9 @@ from orchestrator.control.planning.service_state import ReleaseTarget, ServiceSt
 from scheduler.reconcile import WantedService, reconcile
 from scheduler.replicas import Replica
 from scheduler.rollout import Moves, advance
+from scheduler.trial import Trial, has_exited, steady_at
 from specs.stack import Condition, TaskSpec, task_name
-from specs.states import FINAL, Desired, ReleaseState, TaskState
+from specs.states import FINAL, Desired, Health, ReleaseState, TaskState
 from specs.task import Task, TaskStatus
 
 if TYPE_CHECKING:
@@ -108,7 +109,31 @@ def _plan_service(
     _start(pass_, effective, tasks, wanted, blocked=state.waits_for)
     if name not in stack.stopped_services:
         _trim(pass_, tasks, wanted)
+    _judge_stay(pass_, stack, state, target)
+    failing.look(pass_, target, state, states)
     return state
+
+
+def _judge_stay(pass_: Pass, stack: Stack, state: ServiceState, target: ReleaseTarget) -> None:
+    """Count the slots whose task came to stay, and note when the next one may have."""
+    before = pass_.specs.of(stack.name, stack.running, state.name)
+    state.trial = Trial(
+        monitor=state.effective.service.update.monitor,
+        updated=before is not None and before.hash != state.effective.hash,
+        deployed=min(stack.running, target.release.number - 1),
+    )
+    tasks = gates.current(state)
+    exited = has_exited(tasks)
+    slots: dict[int, float] = {}
+    for task in tasks:
+        if state.must_end and not task.done:
+            continue
+        at = steady_at(task, state.trial, exited=exited, now=pass_.now)
+        if at is not None:
+            slots[task.slot] = min(at, slots.get(task.slot, at))
+    state.steady = sum(at <= pass_.now for at in slots.values())
+    if target.release.state is ReleaseState.DEPLOYING:
+        state.steady_at = earliest(*(at for at in slots.values() if at > pass_.now))
 
 
 def _alone(state: ServiceState, target: ReleaseTarget) -> bool:
@@ -166,6 +191,9 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         was_ready=mark.was_ready,
         has_run=any(r.started_at is not None for r in task.status.runs)
         or task.state in (TaskState.RUNNING, TaskState.COMPLETE),
+        checked=task.status.health is not Health.NONE,
+        unhealthy=task.status.health is Health.UNHEALTHY,
+        pending_since=mark.pending_since,
         lived=lived,
         restarts=task.status.restarts,
         attempt=task.attempt,

@@ -43,6 +43,8 @@ def explain_task(cluster: Mirror, task: Task | None, verdict: str) -> Cause:
     if task is None:
         return Cause("a task failed")
     run = task.status.run
+    if run is not None and run.finished_at is None:
+        run = task.status.last_end or run  # started again meanwhile: how it ended is asked for
     code = run.exit_code if run is not None else None
     node = cluster.nodes.get(task.node or "")
     where = f" on {node.name}" if node is not None and len(cluster.nodes) > 1 else ""

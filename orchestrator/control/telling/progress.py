@@ -131,7 +131,7 @@ class _Story:
         self._names: dict[str, Task] = {}
         self._services: dict[str, tuple[int, int]] = {}
         self._state = ""
-        self._warned: set[str] = set()
+        self._warned: set[str] = set()  # notes of the release, nodes that do not answer
 
     def news(self) -> Iterator[Progress]:
         """Yield lines about everything that changed, the end last."""
@@ -148,6 +148,10 @@ class _Story:
         yield from self._task_news()
         yield from self._service_news()
         if release is not None:
+            for note in release.notes:
+                if note not in self._warned:
+                    self._warned.add(note)
+                    yield self._line("warning", message=note)
             if release.state in OVER:
                 yield self._end(release)
         else:

@@ -318,14 +318,16 @@ class Rig:
     # what tests do
 
     async def up(self, project: dict[str, Any], stack: str = "app", **more: Any) -> int:
+        row = await self.control.deploy(stack, self.request(project, stack, **more))
+        return row.number
+
+    def request(self, project: dict[str, Any], stack: str = "app", **more: Any) -> Deploy:
         self.deploys += 1
         more.setdefault("client", ClientMachine(hostname="host1", boot_id="boot1"))
         for network in project["networks"].values():
             if network.get("name") == "app_default":
                 network["name"] = f"{stack}_default"
-        request = Deploy(key=f"key-{self.deploys}", project=project, **more)
-        row = await self.control.deploy(stack, request)
-        return row.number
+        return Deploy(key=f"key-{self.deploys}", project=project, **more)
 
     async def deployed(self, stack: str = "app", *, within: float = 60.0) -> None:
         """Wait for the newest release to be deployed."""

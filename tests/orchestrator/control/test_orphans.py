@@ -378,7 +378,7 @@ async def test_a_partial_up_goes_on_after_a_paused_update_of_another():
         assert (await rig.end_of()).state == "failed"
         serving = {t.id for t in rig.ready("web")}
         await rig.up(bad, services=("other",))
-        await rig.deployed(within=5)
+        await rig.deployed(within=7)
         assert {t.id for t in rig.ready("web")} >= serving
         await asyncio.sleep(60)
         assert {t.id for t in rig.ready("web")} >= serving
@@ -420,7 +420,7 @@ async def test_without_its_dependencies_a_service_waits_for_nobody():
         await rig.up(spec)
         await rig.until(lambda: rig.live("db"))
         await rig.up(spec, services=("web",), no_deps=True, force_recreate=True)
-        await rig.deployed(within=5)
+        await rig.deployed(within=7)
         assert rig.ready("web")
 
 
@@ -451,3 +451,68 @@ async def test_a_dependent_with_restart_follows_with_its_own_next_up():
         last = ids(rig)
         assert last["db-1"] == now["db-1"]
         assert last["web-1"] != now["web-1"]
+
+
+@pytest.mark.parametrize(
+    ("then", "ends", "left"),
+    [
+        pytest.param({"web": replicas(1)}, True, 1, id="fewer"),
+        pytest.param({"web": replicas(4)}, True, 4, id="more"),
+        pytest.param({"web": replicas(2, image="web:2")}, True, 2, id="another image and fewer"),
+        pytest.param({"web": replicas(4), "bad": {"image": "reject:1"}}, False, 4, id="failed"),
+        pytest.param({"web": replicas(1), "bad": {"image": "nope:1"}}, False, 3, id="no image"),
+    ],
+)
+async def test_an_unasked_service_has_as_many_as_its_newest_release_wanted(then, ends, left):
+    async with Rig() as rig:
+        rig.agents.fail["nope:1"] = Invalid(detail="there is no image nope:1")
+        rig.how["reject:1"] = Behaviour(reject="no such device")
+        await rig.up(project(web=replicas(3), other={}))
+        await rig.deployed()
+        await rig.up(project(**then, other={}))
+        assert (await rig.end_of()).ok is ends
+        await rig.until(lambda: len(rig.ready("web")) == left)
+        before = {n: i for n, i in ids(rig).items() if n.startswith("web")}
+        await rig.up(project(web=replicas(7), other={"image": "other:2"}), services=("other",))
+        await rig.deployed()
+        await asyncio.sleep(30)
+        assert {n: i for n, i in ids(rig).items() if n.startswith("web")} == before
+
+
+async def test_an_order_that_was_turned_round_is_no_ring():
+    async with Rig() as rig:
+        await rig.up(project(a=after("service_started", "b"), b={}))
+        await rig.deployed()
+        before = ids(rig)
+        turned = project(a={}, b=after("service_started", "a", image="b:2"))
+        turned["services"]["b"]["image"] = "b:2"
+        await rig.up(turned, services=("b",), no_deps=True)
+        await rig.deployed()
+        assert ids(rig)["a-1"] == before["a-1"]
+        await rig.up(turned)
+        await rig.deployed()
+        assert ids(rig)["a-1"] == before["a-1"]
+
+
+async def test_numbers_for_services_that_are_not_named_change_nothing():
+    async with Rig() as rig:
+        spec = project(web={}, aside={})
+        await rig.up(spec)
+        await rig.deployed()
+        await rig.up(spec, services=("web",), scale={"web": 2, "aside": 3})
+        await rig.deployed()
+        await asyncio.sleep(10)
+        assert sorted(ids(rig)) == ["aside-1", "web-1", "web-2"]
+
+
+async def test_an_orphan_that_crashes_on_and_on_spoils_no_release():
+    async with Rig() as rig:
+        await rig.up(project(old={"restart": "always"}))
+        await rig.deployed()
+        rig.how["old"] = Behaviour(exit_code=1, runs_for=0.0)
+        task = rig.live("old")[0]
+        rig.fake_of(task).end(task.id, 1)
+        await asyncio.sleep(5)
+        await rig.up(project(web={}))
+        await rig.deployed(within=5)
+        assert rig.ready("web")
