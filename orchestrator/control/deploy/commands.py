@@ -48,8 +48,13 @@ class Commands:
         self._rng = rng
         self._clock = clock
 
-    async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
-        """Make a release, or return the one this key made before."""
+    async def deploy(
+        self, stack: str, request: Deploy, listening: Mapping[str, tuple[str, ...]]
+    ) -> ReleaseRow:
+        """Make a release, or return the one this key made before.
+
+        ``listening``: node -> the ports its processes hold, where it was asked just now.
+        """
         made = self._cluster.requests.get(request.key)
         if made is not None:
             known = self._cluster.releases.get((made.stack, made.number))
@@ -66,6 +71,7 @@ class Commands:
                 wall=self._clock.wall(),
                 stack=stack,
                 request=request,
+                asked=listening,
             )
             release, warnings = make_release(deployment)
             return release_row(
