@@ -13,13 +13,14 @@ import json
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
-from aiohttp import WSMsgType, web
+from aiohttp import WSMessage, WSMsgType, web
 from pydantic import BaseModel, ValidationError
 
+from agent import facts
 from agent.errors import Later, Refusal
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
-from agent.runtime.logs import Reader
+from agent.runtime.logreading import Reader
 from agent.tasks.journal import safe_id
 from agent.tasks.record import Phase
 from specs.api import ApiProblem
@@ -36,7 +37,7 @@ from specs.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable
 
     from agent.linux.inotify import Inotify
     from agent.runtime.containers import OciContainers
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PING = 60.0  # seconds without a word from the client of an exec
 BODY_MAX = 64 << 20  # a full set with its configs and secrets
 M = TypeVar("M", bound=BaseModel)
 
@@ -145,6 +147,7 @@ class Server:
                 web.post("/v1/images/resolve", self.resolve),
                 web.post("/v1/builds", self.build),
                 web.get("/v1/images", self.images),
+                web.get("/v1/listening", self.listening),
                 web.delete("/v1/volumes/{name}", self.remove_volume),
                 web.post("/v1/leave", self.leave),
             ]
@@ -193,7 +196,11 @@ class Server:
 
         response = await _ndjson(request)
         lines = Reader(directory, self._inotify).read(
-            tail=None if tail is None else int(tail), since=since, follow=follow, over=over
+            tail=None if tail is None else int(tail),
+            since=since,
+            follow=follow,
+            over=over,
+            after=_place(request),
         )
         with contextlib.suppress(ConnectionError):
             async with contextlib.aclosing(lines):
@@ -212,7 +219,9 @@ class Server:
                 *(409, "conflict", "The task is not running"),
                 f"task {task} is {record.state}: {record.reason or 'no run'}",
             )
-        websocket = web.WebSocketResponse(heartbeat=30.0, max_msg_size=4 << 20)
+        # No heartbeat: its answer would wait behind input the command does not read, or output
+        # the user does not, and a slow reader is not a dead one. See _inward.
+        websocket = web.WebSocketResponse(max_msg_size=4 << 20)
         await websocket.prepare(request)
         with contextlib.suppress(ConnectionError):
             await self._converse(websocket, task)
@@ -233,7 +242,7 @@ class Server:
             await websocket.send_json({"error": "the first message must be an ExecRequest"})
             return
         try:
-            await _shuttle(websocket, session)
+            await _Shuttle(websocket, session).run()
         finally:
             session.close()
 
@@ -254,6 +263,11 @@ class Server:
         found = await self._images.list()
         rows = [json.loads(one.encode()) for one in found]
         return web.json_response({"images": rows})
+
+    async def listening(self, _request: web.Request) -> web.Response:
+        """Say which ports local processes hold at this moment; the facts are some seconds old."""
+        ports = await asyncio.to_thread(lambda: facts.listening(own=facts.own_sockets()))
+        return web.json_response({"ports": list(ports)})
 
     async def remove_volume(self, request: web.Request) -> web.Response:
         await self._volumes.remove(request.match_info["name"])
@@ -277,46 +291,75 @@ class Server:
         return task
 
 
-async def _shuttle(websocket: web.WebSocketResponse, session: execution.ExecSession) -> None:
-    """Carry bytes between the client and the command until the command ends."""
+class _Shuttle:
+    """Carries bytes between the client and the command until the command ends."""
 
-    async def outward(fd: int, channel: int) -> None:
+    def __init__(self, websocket: web.WebSocketResponse, session: execution.ExecSession) -> None:
+        self._websocket = websocket
+        self._session = session
+        self._readers: dict[int, asyncio.Task[None]] = {}  # by channel
+
+    async def run(self) -> None:
+        async with asyncio.TaskGroup() as group:
+            for fd, channel in self._session.readers.items():
+                self._readers[channel] = group.create_task(self._outward(fd, channel))
+            waiter = group.create_task(self._finish())
+            reader = group.create_task(self._inward())
+            await asyncio.wait({waiter, reader}, return_when=asyncio.FIRST_COMPLETED)
+            if waiter.done() and self._readers:
+                # What was printed last is still in the pipes; they end by themselves, once the
+                # client has taken it or has gone.
+                await asyncio.wait(self._readers.values())
+            # The client left before the end: closing its terminal or stdin tells the command.
+            for one in (*self._readers.values(), waiter, reader):
+                one.cancel()
+        if not waiter.cancelled():
+            with contextlib.suppress(ConnectionError):
+                await self._websocket.send_json(waiter.result())
+
+    async def _outward(self, fd: int, channel: int) -> None:
         with contextlib.suppress(ConnectionError):
-            while data := await session.read(fd):
-                await websocket.send_bytes(bytes((channel,)) + data)
+            while data := await self._session.read(fd):
+                await self._websocket.send_bytes(bytes((channel,)) + data)
 
-    async def inward() -> None:
-        async for message in websocket:
+    async def _inward(self) -> None:
+        async for message in _messages(self._websocket):
             if message.type is WSMsgType.BINARY and message.data[:1] == b"\0":
-                await session.write(message.data[1:])
+                await self._session.write(message.data[1:])
             elif message.type is WSMsgType.TEXT:
-                _control(session, message.data)
+                channel = _control(self._session, message.data)
+                if channel is not None and (deaf := self._readers.get(channel)):
+                    deaf.cancel()
+                    await asyncio.wait({deaf})
+                    self._session.drop(channel)
 
-    async def finish() -> dict[str, object]:
+    async def _finish(self) -> dict[str, object]:
         try:
-            return {"exit": await session.wait()}
+            return {"exit": await self._session.wait()}
         except RuntimeFailure as failure:
             return {"error": str(failure), "exit": failure.code or 126}
 
-    async with asyncio.TaskGroup() as group:
-        readers = [
-            group.create_task(outward(fd, channel)) for fd, channel in session.readers.items()
-        ]
-        waiter = group.create_task(finish())
-        reader = group.create_task(inward())
-        await asyncio.wait({waiter, reader}, return_when=asyncio.FIRST_COMPLETED)
-        if waiter.done() and readers:
-            # What was printed last is still in the pipes; a grandchild may hold them for ever.
-            await asyncio.wait(readers, timeout=0.5)
-        # The client left before the end: closing its terminal or stdin tells the command.
-        for one in (*readers, waiter, reader):
-            one.cancel()
-    if not waiter.cancelled():
-        with contextlib.suppress(ConnectionError):
-            await websocket.send_json(waiter.result())
+
+async def _messages(websocket: web.WebSocketResponse) -> AsyncIterator[WSMessage]:
+    """Yield what the client sends until it goes.
+
+    A ping now and then, whose answer nobody counts, makes the connection to a machine that is
+    gone break in the end.
+    """
+    while True:
+        try:
+            message = await websocket.receive(timeout=PING)
+        except TimeoutError:
+            with contextlib.suppress(ConnectionError):
+                await websocket.ping()
+            continue
+        if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
+            return
+        yield message
 
 
-def _control(session: execution.ExecSession, text: str) -> None:
+def _control(session: execution.ExecSession, text: str) -> int | None:
+    """Do what a control message asks for; return the channel nobody reads any more."""
     try:
         message = json.loads(text)
         if "resize" in message:
@@ -324,8 +367,11 @@ def _control(session: execution.ExecSession, text: str) -> None:
             session.resize(int(rows), int(columns))
         elif "signal" in message:
             session.signal(int(message["signal"]))
+        elif "close" in message:
+            return int(message["close"])
     except (ValueError, TypeError, KeyError):
-        return  # a malformed control message is ignored, as an unknown one is
+        pass  # a malformed control message is ignored, as an unknown one is
+    return None
 
 
 def _no_task(task: str) -> Fault:
@@ -348,6 +394,16 @@ async def _ndjson(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
     return response
+
+
+def _place(request: web.Request) -> tuple[int, int, int] | None:
+    words = request.query.get("after", "").split(".")
+    if words == [""]:
+        return None
+    if len(words) != 3 or not all(word.isdecimal() and len(word) < 20 for word in words):
+        raise Fault(400, "invalid", "after is no place in a log", f"after={request.query['after']}")
+    run, sequence, offset = map(int, words)
+    return run, sequence, offset
 
 
 def _number(request: web.Request, name: str) -> float | None:

@@ -44,11 +44,15 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class LogQuery:
-    """Which log lines of a task: the last ``tail`` (None = all), not before ``since``."""
+    """Which log lines of a task: the last ``tail`` (None = all), not before ``since``.
+
+    ``after``: only what is behind this LogLine.place.
+    """
 
     follow: bool = False
     tail: int | None = None
     since: float | None = None
+    after: tuple[int, int, int] | None = None
 
 
 class Agents(Protocol):
@@ -81,6 +85,10 @@ class Agents(Protocol):
 
     async def images(self, node: str) -> tuple[ImageInfo, ...]:
         """Return the images that are complete on that node."""
+        ...
+
+    async def listening(self, node: str) -> tuple[str, ...]:
+        """Return the ports (``80/tcp``) that processes of the node hold at this moment."""
         ...
 
     async def leave(self, node: str) -> None:

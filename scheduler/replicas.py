@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Literal
 
 from specs.states import FINAL, Desired, TaskState
 
@@ -19,7 +20,7 @@ class Replica:
     ``asked``: how often the service had been asked to run when it ended or was told to stop.
     ``lost``: its node is down and it may run elsewhere. ``evicted``: it must leave its
     node, which still works. ``unheard``: its node does not answer, so nothing it is
-    asked will happen now. ``ready_since`` and ``ended_at`` None = not so.
+    asked will happen now. ``ready_since``, ``ended_at``, ``sick_since`` None = not so.
     """
 
     id: str
@@ -39,10 +40,15 @@ class Replica:
     ended_at: float | None = None
     was_ready: bool = False
     has_run: bool = False  # a run was started at least once
+    checked: bool = False  # it has a health check, its own or its image's
+    unhealthy: bool = False  # the check failed as often as it may
+    pending_since: float | None = None  # no node takes it
     lived: float = 0.0  # seconds it was ready in its last spell
     restarts: int = 0
     attempt: int = 0
     asked: int = 0
+    cut_off: Literal["", "run", "keep"] = ""  # its node's end was its own: what then is asked for
+    sick_since: float | None = None  # unhealthy since, and nothing will restart it
 
     @property
     def live(self) -> bool:

@@ -47,6 +47,10 @@ def verdict(policy: RestartPolicy, last: Replica, now: float) -> Replacement:
         return Replacement(completed=True)
     if not last.broken:
         return Replacement(at=now)  # stopped or lost, by no fault of its own
+    if last.cut_off == "run":
+        return Replacement(at=now, attempt=last.attempt)
+    if last.cut_off == "keep":
+        return Replacement(give_up="its machine was restarted, and on_reboot is keep")
     healthy = last.lived >= HEALTHY_SPELL
     attempt = 1 if healthy else last.attempt + 1
     ended = min(now, last.ended_at if last.ended_at is not None else now)

@@ -14,7 +14,8 @@ a stop (``orchestrator.control.planning.stopping``).
 
 Laws (tests/laws): never more than ``parallelism`` slots under way; with stop-first
 at least ``replicas - parallelism`` stay available while the new ones become ready;
-a paused rollout moves nothing; done means all current and ready.
+a paused rollout moves nothing; done means all current and ready. Whether they came to
+stay is ``scheduler.trial``'s to say.
 """
 
 from __future__ import annotations
@@ -102,9 +103,6 @@ def advance(
         return Moves(
             tuple(create), tuple(stop), "going", "", updated, total, min(wake, default=None)
         )
-    end = _monitored(slots, update, release) if updating else None
-    if end is not None and end > now:
-        return Moves(state="going", updated=updated, total=total, wake=end)
     return Moves(state="done", updated=updated, total=total)
 
 
@@ -140,7 +138,7 @@ def _failed(entry: _Slot, update: UpdateConfig, release: int) -> bool:
     if new is None or new.ready or new.done or new.release != release:
         return False
     if not new.was_ready:
-        return new.restarts >= CRASHES
+        return new.restarts >= CRASHES or new.sick_since is not None
     return new.restarts > 0 and new.lived < update.monitor
 
 
@@ -189,18 +187,3 @@ def _swap(entry: _Slot, update: UpdateConfig) -> list[StopTask]:
     if not far and not serving and new.state in (TaskState.PREPARED, TaskState.STARTING):
         far = True  # nothing is lost by stopping what does not serve
     return [StopTask(t.id, "it is being updated") for t in entry.old] if far else []
-
-
-def _monitored(slots: list[_Slot], update: UpdateConfig, release: int) -> float | None:
-    """Return until when the last replaced tasks are watched before the rollout counts as done.
-
-    Only where somebody acts on what is seen: a plain update ends when all are ready.
-    """
-    if update.failure_action != "rollback":
-        return None
-    since = [
-        s.new.ready_since
-        for s in slots
-        if s.new is not None and s.new.release == release and s.new.ready_since is not None
-    ]
-    return max(since, default=0.0) + update.monitor if since else None

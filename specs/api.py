@@ -59,6 +59,10 @@ class Deploy(Model):
     ``origins`` says where its dotted paths were written, so that the server's
     refusals point into the user's files. ``contents`` holds the bytes (base64) of
     secrets, configs and env-independent files by ``secrets.KEY`` / ``configs.KEY``.
+    ``known`` names services the files have besides those of ``project``, because a profile
+    is off: what runs of them is no orphan. With ``services`` named, ``force_recreate`` and
+    ``build`` are about these; ``no_deps`` leaves their dependencies alone,
+    ``always_recreate_deps`` replaces those, too.
     """
 
     key: str  # idempotency key: the same key never makes two releases
@@ -74,6 +78,9 @@ class Deploy(Model):
     force_recreate: bool = False
     remove_orphans: bool = False
     deadline: float | None = None
+    known: tuple[str, ...] = ()
+    no_deps: bool = False
+    always_recreate_deps: bool = False
 
 
 class Release(Model):
@@ -91,10 +98,14 @@ class Release(Model):
     client: ClientMachine = ClientMachine()
     build: Literal["missing", "always", "never"] = "missing"
     pull: str | None = None
-    recreate: str = ""  # non-empty: mixed into every task hash, so everything is replaced
+    recreate: str = ""  # as ``recreates``, for every service that is not there
     services: tuple[str, ...] = ()
     remove_orphans: bool = False
     starts: tuple[str, ...] = ()  # services it starts again where they ended, see Stack.asked
+    notes: tuple[str, ...] = ()  # what it went without although the file names it, for people
+    no_deps: bool = False  # the named services do not wait for what they depend on
+    # service -> token mixed into its hash; a new one replaces its tasks though nothing changed
+    recreates: dict[str, str] = Field(default_factory=dict)
 
     @property
     def over(self) -> bool:
@@ -111,6 +122,10 @@ class Release(Model):
         assert (finished_at is not None) == (state in OVER), f"{state} at {finished_at}"
         update = {"state": state, "reason": reason, "finished_at": finished_at}
         return self.model_copy(update=update)
+
+    def with_notes(self, notes: tuple[str, ...]) -> Release:
+        """Return the release with more that people are warned of."""
+        return self.model_copy(update={"notes": (*self.notes, *notes)})
 
     def with_images(self, images: Mapping[str, str]) -> Release:
         """Return the release with the digest of every service's image: it can be deployed."""
@@ -140,6 +155,7 @@ class Stack(Model):
     remove_volumes: bool = False
     stop_timeout: float | None = None
     spec: StackSpec | None = None  # never stored here; joined by readers
+    stopped_services: tuple[str, ...] = ()  # stay down while the stack is up: `up` named others
 
     def with_running(self, release: int) -> Stack:
         """Return the stack with the release that was deployed last."""
@@ -147,7 +163,9 @@ class Stack(Model):
 
     def with_overrides(self, replicas: Mapping[str, int]) -> Stack:
         """Return the stack with these services scaled, the others as they were."""
-        return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
+        down = tuple(name for name in self.stopped_services if not replicas.get(name))
+        overrides = {**self.overrides, **replicas}
+        return self.model_copy(update={"overrides": overrides, "stopped_services": down})
 
     def with_asked(self, services: Iterable[str], *, again: bool = False) -> Stack:
         """Return the stack wanted up, with these services asked to run once more.
@@ -247,12 +265,15 @@ class TaskRow(Model):
     restarts: int = 0
     created_at: float = 0.0
     started_at: float | None = None
+    finished_at: float | None = None  # None: the run that started then still runs
     ports: tuple[str, ...] = ()  # "0.0.0.0:8080->80/tcp"
     addresses: tuple[str, ...] = ()
     release: int = 0
     stopping: bool = False  # it was asked to go and has not gone yet
+    tied: str = ""  # what holds it on its node also when that is drained: volume app_data
     node_status: str = "ready"  # unknown, down: what was heard last of it may be old
     reason: str = ""  # the part of ``status`` that says why
+    carried: str = ""  # orphan | off | unasked: the newest release was not about its service
 
 
 class NodeRow(Model):
@@ -280,6 +301,7 @@ class ServiceRow(Model):
     tasks: int = 0  # live ones
     ready: int = 0  # ready, or complete where the service is meant to end
     scaled: bool = False  # ``replicas`` comes from ``scale``, not from the file
+    carried: str = ""  # orphan | off | unasked: the newest release was not about it
     ports: tuple[str, ...] = ()
 
 
@@ -323,12 +345,15 @@ class StopStack(Model):
 
 
 class StackLogLine(Model):
+    """``place`` rises from line to line of a task and never changes (LogLine.place)."""
+
     task: str
     name: str  # web-1
     service: str
     stream: Literal["stdout", "stderr"]
     time: float
     line: str
+    place: tuple[int, int, int] = (0, 0, 0)
 
 
 class Progress(Model):
@@ -364,6 +389,7 @@ class Progress(Model):
     restarting: bool = False
     retries: bool = False  # it did not work and is tried again after a pause
     host_key: str = ""  # node add: the fingerprint somebody has to confirm
+    orphans: tuple[str, ...] = ()  # release: services that run on although the files lack them
 
 
 class Event(Model):

@@ -7,8 +7,11 @@ CLI prints problems without importing pydantic or yaml.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Literal
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 Severity = Literal["error", "warning"]
 
@@ -70,6 +73,76 @@ def render(problem: Problem, source_line: str | None = None) -> str:
     if hint:
         lines.append(f"  hint: {hint}")
     return "\n".join(lines)
+
+
+def once(problems: Iterable[Problem]) -> list[Problem]:
+    """Return the problems without repeats: what an anchor brought to many places stands once.
+
+    It is the same when the same is said of the same key at the same place of a file.
+    """
+    found: dict[tuple[object, ...], Problem] = {}
+    for problem in problems:
+        holder, _, key = problem.path.rpartition(".")
+        message = problem.message
+        if problem.position is None:
+            key = problem.path
+        elif holder:  # a message may name it
+            message = message.replace(holder, "")
+        found.setdefault((message, problem.position, key, problem.severity), problem)
+    return list(found.values())
+
+
+def gathered(problems: Iterable[Problem]) -> list[Problem]:
+    """Return problems as people read them: of one kind of warning one, with a count.
+
+    A kind is what says the same and helps by the same hint. It stands where its first one
+    stood, without a path. Errors stay apart, as each must be repaired.
+    """
+    kinds: dict[tuple[object, ...], list[Problem]] = {}
+    for number, problem in enumerate(once(problems)):
+        same: tuple[object, ...] = (problem.code, problem.message, problem.hint)
+        if problem.severity == "error":
+            same = (number,)
+        elif problem.code in _BY_CODE:
+            same = (problem.code,)
+        elif problem.code in _BY_HINT:
+            same = (problem.code, problem.hint)
+        kinds.setdefault(same, []).append(problem)
+    return [_gather(kind) if len(kind) > 1 else kind[0] for kind in kinds.values()]
+
+
+# Kinds whose messages begin with a name, and how the rest reads of several.
+_BY_CODE = {"floating-tag": " names no version:"}
+_BY_HINT = frozenset({"no-healthcheck", "never-completes"})
+_NAMED = 4  # names in a line; of the others it says how many
+
+
+def _gather(kind: list[Problem]) -> Problem:
+    first = kind[0]
+    where: dict[str, list[str]] = {}
+    for problem in kind:
+        section, _, rest = problem.path.partition(".")
+        names = where.setdefault(section, [])
+        name = rest.partition(".")[0].partition("[")[0]
+        if name and name not in names:
+            names.append(name)
+    places = ", ".join(f"{section} {_listed(names)}" for section, names in where.items() if names)
+    count = f"{len(kind)} times, in {places}" if places else f"{len(kind)} times"
+    message = first.message
+    if first.code in _BY_CODE and len({problem.message for problem in kind}) > 1:
+        end = _BY_CODE[first.code]
+        names = list(dict.fromkeys(problem.message.partition(end)[0] for problem in kind))
+        message = f"{len(names)} images name no version: {_listed(names)}"
+    elif first.code in _BY_HINT:
+        count = f"and {len(kind) - 1} more like it: {places}"
+    return replace(first, message=f"{message} ({count})", path="")
+
+
+def _listed(names: list[str]) -> str:
+    more = len(names) - _NAMED
+    if more <= 1:
+        return ", ".join(names)
+    return f"{', '.join(names[:_NAMED])} and {more} more"
 
 
 class SpecError(Exception):

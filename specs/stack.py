@@ -217,7 +217,18 @@ class TaskSpec(Model):
     dns_search: tuple[str, ...] = ()
     dns_opt: tuple[str, ...] = ()
     logging: LogConfig = LogConfig()
-    on_unhealthy: Literal["restart", "keep"] = "restart"
+    on_unhealthy: Literal["policy", "restart", "keep"] = "policy"
+    on_reboot: Literal["run", "keep"] = "run"  # what the end of its machine interrupted
+
+    @property
+    def restarts_unhealthy(self) -> bool:
+        """Whether an unhealthy container is restarted in place, or only marked.
+
+        What the file says wins; else any restart policy restarts it, as after a crash.
+        """
+        if self.on_unhealthy == "policy":
+            return self.restart.condition != "none"
+        return self.on_unhealthy == "restart"
 
 
 class BuildSpec(Model):
@@ -300,8 +311,26 @@ class ContentSpec(Model):
     labels: dict[str, str] = Field(default_factory=dict)
 
 
+class Carried(Model):
+    """Why and how a service goes on in a release that was not about it.
+
+    ``why``: orphan (the files do not have it), off (its profile is off), unasked (`up`
+    named others). ``hash`` is the one its tasks have. Where the release's networks and
+    volumes mean something else by a key of its, ``networks`` and ``volumes`` say what it means.
+    """
+
+    why: Literal["orphan", "off", "unasked"]
+    hash: str
+    networks: dict[str, NetworkSpec] = Field(default_factory=dict)
+    volumes: dict[str, VolumeSpec] = Field(default_factory=dict)
+
+
 class StackSpec(Model):
-    """One stack, complete. Keys of the mappings are the keys of the Compose file."""
+    """One stack, complete. Keys of the mappings are the keys of the Compose file.
+
+    ``carried`` names those of ``services`` that come from an earlier release, image and
+    contents pinned: what runs of them is left as it is.
+    """
 
     name: str
     services: dict[str, ServiceSpec] = Field(default_factory=dict)
@@ -310,6 +339,31 @@ class StackSpec(Model):
     secrets: dict[str, ContentSpec] = Field(default_factory=dict)
     configs: dict[str, ContentSpec] = Field(default_factory=dict)
     deadline: float = 600.0  # x-corral.deadline: seconds without progress before a release fails
+    carried: dict[str, Carried] = Field(default_factory=dict)
+
+    @property
+    def orphans(self) -> tuple[str, ...]:
+        """Return the services that run on although the files do not have them."""
+        return tuple(sorted(n for n, carried in self.carried.items() if carried.why == "orphan"))
+
+    def seen_by(self, service: str) -> StackSpec:
+        """Return the stack with networks and volumes as one service means them."""
+        carried = self.carried.get(service)
+        if carried is None or not (carried.networks or carried.volumes):
+            return self
+        return self.model_copy(
+            update={
+                "networks": {**self.networks, **carried.networks},
+                "volumes": {**self.volumes, **carried.volumes},
+            }
+        )
+
+    def all_networks(self) -> list[tuple[str, NetworkSpec]]:
+        """Return every network with its key, also those that only a carried service means."""
+        found = list(self.networks.items())
+        for carried in self.carried.values():
+            found += [item for item in carried.networks.items() if item not in found]
+        return found
 
 
 def task_name(stack: str, service: ServiceSpec, slot: int) -> str:

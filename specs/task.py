@@ -22,6 +22,9 @@ if TYPE_CHECKING:
 
     from specs.states import Owner
 
+# How a run ended that the node took with it: not the task's own end, so it runs again.
+MACHINE_RESTARTED = "the machine was restarted"
+
 # What a node is at while it prepares a task; an image may take minutes.
 Doing = Literal["", "image", "network", "root"]
 
@@ -31,6 +34,7 @@ class Run(Model):
 
     ``exit_code`` None with ``finished_at`` set = unknown (the monitor was lost);
     128 + signal for a death by signal. ``oom`` = the kernel's OOM killer did it.
+    ``reason`` says why it ended; of one that runs, what there is to say of its start.
     """
 
     number: int
@@ -45,14 +49,24 @@ class Run(Model):
         """Return the run once its process exists."""
         return self.model_copy(update={"pid": pid})
 
-    def with_start(self, at: float) -> Run:
+    def with_start(self, at: float, reason: str = "") -> Run:
         """Return the run once its command was let go."""
-        return self.model_copy(update={"started_at": at})
+        return self.model_copy(update={"started_at": at, "reason": reason})
 
     def with_end(self, at: float, code: int | None, reason: str, *, oom: bool = False) -> Run:
         """Return the run once it has ended."""
         end = {"finished_at": at, "exit_code": code, "reason": reason, "oom": oom}
         return self.model_copy(update=end)
+
+    @property
+    def cut_off(self) -> bool:
+        """Whether the end of its machine was its end."""
+        return self.finished_at is not None and self.reason == MACHINE_RESTARTED
+
+    @property
+    def alive(self) -> bool:
+        """Whether the command was started and has not ended, by what was heard last."""
+        return self.started_at is not None and self.finished_at is None
 
 
 class TaskStatus(Model):
@@ -70,12 +84,18 @@ class TaskStatus(Model):
     runs: tuple[Run, ...] = ()  # newest last, at most 5
     image_digest: str = ""
     restart_done: int = 0  # the highest Assignment.restart request carried out
-    log_tail: tuple[str, ...] = ()  # last ten lines, sent with failed and rejected
+    log_tail: tuple[str, ...] = ()  # last ten lines before its last end that nobody asked for
+    held: str = ""  # the node's boot in which its start waits for Assignment.admitted
 
     @property
     def run(self) -> Run | None:
         """Return the newest run."""
         return self.runs[-1] if self.runs else None
+
+    @property
+    def last_end(self) -> Run | None:
+        """Return the newest run that has ended; another may run by now."""
+        return next((run for run in reversed(self.runs) if run.finished_at is not None), None)
 
 
 class Task(Model):
@@ -96,6 +116,7 @@ class Task(Model):
     asked: int = 0  # Stack.asked of its service when it ended, or was told to stop
     attempt: int = 0  # how many tasks failed in this slot, one after the other, before this one
     pending_reason: str = ""  # while new or pending: what it waits for
+    admitted: str = ""  # the boot of its node in which it may start again, see TaskStatus.held
     addresses: dict[str, str] = Field(default_factory=dict)  # network id -> IPv4
     host_ports: dict[str, int] = Field(default_factory=dict)  # "80/tcp" -> chosen published port
     created_at: float = 0.0
@@ -141,6 +162,10 @@ class Task(Model):
         )
         return self.model_copy(update={"desired": desired})
 
+    def with_admitted(self, boot: str) -> Task:
+        """Return the task, free to start again after its node was restarted."""
+        return self.model_copy(update={"admitted": boot})
+
     def with_leaving(self) -> Task:
         """Return the task on its way out: it gets no new connections, and is stopped then."""
         return self.model_copy(update={"leaving": True})
@@ -156,6 +181,3 @@ class Task(Model):
     def with_restart(self, grace: float | None) -> Task:
         """Return the task with one more restart asked for."""
         return self.model_copy(update={"restart": self.restart + 1, "grace": grace})
-
-
-__all__ = ["FINAL", "Desired", "Health", "Run", "Task", "TaskState", "TaskStatus", "may_move"]

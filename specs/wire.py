@@ -17,11 +17,12 @@ HTTP on the agent's socket (JSON unless said otherwise)::
     PUT  /v1/instructions           Instructions -> Acknowledged | 409 Refused
     GET  /v1/reports                -> NDJSON stream of Report: first a full one, then changes,
                                        at least one line each HEARTBEAT seconds
-    GET  /v1/tasks/{id}/logs?follow=&tail=&since=   -> NDJSON stream of LogLine
+    GET  /v1/tasks/{id}/logs?follow=&tail=&since=&after= -> NDJSON stream of LogLine
     GET  /v1/tasks/{id}/exec?...    -> WebSocket; see ExecRequest
     POST /v1/images/resolve         ResolveImage -> ResolvedImage   (pulls by policy)
     POST /v1/builds                 BuildImage -> NDJSON stream of BuildEvent
     GET  /v1/images                 -> {"images": [ImageInfo]}
+    GET  /v1/listening              -> {"ports": ["80/tcp"]}, held by local processes now
     DELETE /v1/volumes/{name}       removes a named volume's data
     POST /v1/leave                  node removal: everything corral made on the node goes
 
@@ -30,7 +31,8 @@ Refusal), 503 = may work later (its Later), 404 = no such task.
 
 Exec WebSocket: the first client message is the ExecRequest as text; then binary
 messages of one channel byte + data: client 0 stdin (empty = end), server 1 stdout,
-2 stderr; text messages are JSON: client {"resize": [rows, cols]}, {"signal": n};
+2 stderr; text messages are JSON: client {"resize": [rows, cols]}, {"signal": n},
+{"close": 1 or 2} (nobody reads that output any more; an older agent ignores it);
 server {"exit": code} or {"error": "..."} last.
 """
 
@@ -90,7 +92,12 @@ class TaskNetwork(Model):
 
 
 class Assignment(Model):
-    """One task this node should hold."""
+    """One task this node should hold.
+
+    After a reboot a task with ``after`` waits until ``admitted`` names the present boot (it
+    reports ``TaskStatus.held`` meanwhile), but a minute at most. Both came later than the
+    rest: without them nothing is held.
+    """
 
     id: str
     stack: str
@@ -105,6 +112,8 @@ class Assignment(Model):
     networks: tuple[TaskNetwork, ...] = ()
     host_ports: tuple[Port, ...] = ()  # mode: host ports of this task, published filled in
     volumes: dict[str, str] = Field(default_factory=dict)  # volume key -> real volume name
+    after: tuple[str, ...] = ()  # what its gate waits for, in words: "db to be healthy"
+    admitted: str = ""  # the boot id of the node in which it may start again
 
     def with_desired(self, desired: Desired) -> Assignment:
         """Return the same task, wanted otherwise."""
@@ -265,16 +274,17 @@ class Report(Model):
 
 
 class LogLine(Model):
-    """``stream`` stdout | stderr; ``time`` seconds since the epoch; ``line`` without newline."""
+    """``stream`` stdout | stderr; ``time`` seconds since the epoch; ``line`` without newline.
+
+    ``place`` rises from line to line of a task and never changes: run, file, offset of the
+    end; ``after=RUN.FILE.OFFSET`` gives what is behind it.
+    """
 
     time: float
     stream: Literal["stdout", "stderr"]
     line: str
     run: int = 0
-
-    def with_line(self, line: str) -> LogLine:
-        """Return the same moment and stream with another text."""
-        return self.model_copy(update={"line": line})
+    place: tuple[int, int, int] = (0, 0, 0)
 
 
 class ExecRequest(Model):

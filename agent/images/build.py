@@ -29,7 +29,7 @@ from agent.images.proxy import opened
 from agent.images.pull import PROXY, run, said
 from agent.images.reference import check_digest, parse
 from specs.base import canonical_json, content_hash
-from specs.kit import disk
+from specs.kit import disk, reading
 from specs.wire import BuildEvent, ResolveImage
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ _CONFINED: Final = (
     *("setpriv", "--pdeathsig", "KILL"),
     *("unshare", "--mount", "--pid", "--ipc", "--uts", "--fork", "--kill-child", "--mount-proc"),
 )
+_IGNORE_FILES: Final = (".containerignore", ".dockerignore")
 _PROXIES: Final = ("http_proxy", "https_proxy", "no_proxy")
 
 
@@ -212,6 +213,7 @@ class Builder:
     # the build itself
 
     def _command(self, build: BuildSpec, path: str, id_file: Path) -> list[str]:
+        ignore = Path(build.context) / f"{build.dockerfile}.dockerignore"
         command = [
             *_CONFINED,
             *(("--net",) if build.network == "none" else ()),
@@ -227,6 +229,8 @@ class Builder:
             command += ["--label", f"{name}={value}"]
         for host, address in build.extra_hosts:
             command += ["--add-host", f"{host}:{address}"]
+        if build.dockerfile_inline is None and ignore.is_file():
+            command += ["--ignorefile", str(ignore)]
         if build.target:
             command += ["--target", build.target]
         if build.no_cache:
@@ -299,21 +303,27 @@ class Builder:
 
 
 def _dockerfile(build: BuildSpec, stage: Path) -> tuple[str, str]:
-    """Return the Dockerfile's text and path. Raises Refusal."""
+    """Return the Dockerfile's text, and the path of what buildah is to read. Raises Refusal."""
     context = Path(build.context)
     if not context.is_absolute() or not context.is_dir():
         raise Refusal(f"the build context {build.context} is not a directory on this machine")
     if build.network not in (None, "", "default", "host", "none"):
         raise Refusal(f"build.network {build.network!r} is not supported: host or none")
-    if build.dockerfile_inline is not None:
-        path = stage / "Dockerfile"
-        path.write_text(build.dockerfile_inline)
-        return build.dockerfile_inline, str(path)
     path = context / build.dockerfile
+    text = build.dockerfile_inline
     try:
-        return path.read_text(errors="replace"), str(path)
+        if text is None:
+            text = reading.read(str(path)).decode(errors="surrogateescape")
+        for path in (context / name for name in _IGNORE_FILES):
+            if path.exists():  # buildah would wait for a pipe
+                reading.read(str(path))
     except OSError as error:
         raise Refusal(f"cannot read {path}: {error.strerror}") from None
+    made = dockerfile.keyed(text, build.args)
+    if made == text and build.dockerfile_inline is None:
+        return text, str(context / build.dockerfile)
+    (stage / "Dockerfile").write_text(made, errors="surrogateescape")
+    return text, str(stage / "Dockerfile")
 
 
 def _text(line: bytes) -> str:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from agent.images.manifest import host_platform
+from specs.base import content_hash
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _VARIABLE: Final = re.compile(
     r"\\\$|\$(?:(?P<plain>\w+)|\{(?P<name>\w+)(?::?(?P<how>[-+])(?P<word>[^}]*))?\})"
 )
+_NAME: Final = re.compile(r"\$\{?(\w+)")
 _HEREDOC: Final = re.compile(r"<<-?\s*[\"']?(\w+)[\"']?")
 _MOUNT_FROM: Final = re.compile(r"--mount=\S*?\bfrom=([^\s,]+)")
 _COPY_FROM: Final = re.compile(r"--from=(\S+)")
@@ -36,13 +38,19 @@ class Stage:
 
 def instructions(text: str) -> Iterator[tuple[str, str]]:
     """Yield (KEYWORD, rest) for each instruction: continuations joined, comments left out."""
+    for _, keyword, rest in _located(text):
+        yield keyword, rest
+
+
+def _located(text: str) -> Iterator[tuple[int, str, str]]:
+    """Yield what :func:`instructions` does with the index of the line each begins on."""
     escape = "\\"
     directive = re.match(r"\s*#\s*escape\s*=\s*([`\\])", text, re.IGNORECASE)
     if directive:
         escape = directive.group(1)
-    whole = ""
+    whole, start = "", 0
     until: list[str] = []
-    for line in text.splitlines():
+    for number, line in enumerate(text.splitlines()):
         if until:
             if line.strip() == until[0]:
                 until.pop(0)
@@ -50,6 +58,7 @@ def instructions(text: str) -> Iterator[tuple[str, str]]:
         stripped = line.strip()
         if not stripped or stripped.startswith("#"):
             continue  # also inside a continued instruction
+        start = start if whole else number
         if stripped.endswith(escape):
             whole += stripped[:-1] + " "
             continue
@@ -58,10 +67,10 @@ def instructions(text: str) -> Iterator[tuple[str, str]]:
         keyword = keyword.upper()
         if keyword in ("RUN", "COPY", "ADD"):
             until = _HEREDOC.findall(rest)
-        yield keyword, rest.strip()
+        yield start, keyword, rest.strip()
     if whole.strip():
         keyword, _, rest = whole.partition(" ")
-        yield keyword.upper(), rest.strip()
+        yield start, keyword.upper(), rest.strip()
 
 
 def expand(text: str, variables: Mapping[str, str]) -> str:
@@ -144,3 +153,38 @@ def bases(text: str, arguments: Mapping[str, str], target: str | None = None) ->
             elif item and item.lower() != "scratch" and "$" not in item and before is None:
                 images[item] = None
     return list(images)
+
+
+def keyed(text: str, arguments: Mapping[str, str]) -> str:
+    """Return the Dockerfile so that buildah's layer cache keeps values of arguments apart.
+
+    buildah finds a cached layer by the instruction as it is written, and only RUN has the
+    arguments written beside it: `ENV TAG=$TAG` is the layer of the first build for ever,
+    whatever TAG is now. So a declaration whose name is a digest of all values and defaults
+    is put before the first such instruction of a stage. What stands above it is shared
+    still, and a text that needs nothing is returned as it came.
+    """
+    found = list(_located(text))
+    declared = [rest for _, keyword, rest in found if keyword == "ARG"]
+    names = {item.partition("=")[0] for rest in declared for item in rest.split()}
+    values = sorted((name, arguments[name]) for name in names if name in arguments)
+    marker = f"ARG corral_args_{content_hash([ascii(declared), ascii(values)])[-16:]}=1\n"
+    lines = text.splitlines(keepends=True)
+    allowed: set[str] = set()
+    marked = False
+    added = 0
+    for start, keyword, rest in found:
+        if keyword == "FROM":
+            allowed, marked = set(), False
+        elif keyword == "ARG":
+            allowed |= {item.partition("=")[0] for item in rest.split()}
+        elif keyword != "RUN" and not marked and allowed & _variables(rest):
+            lines.insert(start + added, marker)
+            marked = True
+            added += 1
+    return "".join(lines)
+
+
+def _variables(text: str) -> set[str]:
+    """Return the names of all variables in a text, also those inside of another's default."""
+    return set(_NAME.findall(text))

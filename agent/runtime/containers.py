@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.runtime import conmon, exits, logs
+from agent.runtime import conmon, exits, logreading, logs
 from agent.runtime.failure import RuntimeFailure
 from specs.kit import disk
 
@@ -67,11 +67,12 @@ class OciContainers:
         self._remove_run_files(task)
         folder = self.logs(task)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        logs.prune(folder, spec.logging)  # of a container that crashes again and again
         request = conmon.Request(
             container=task,
             directory=self.bundle(task),
             log=None if spec.logging.driver == "none" else logs.path_of(folder, run),
-            log_max=spec.logging.max_size * logs.BACKSTOP,
+            log_max=max(spec.logging.max_size * logs.BACKSTOP, logs.BACKSTOP_MIN),
             terminal=spec.tty,
             stdin=spec.stdin_open,
         )
@@ -126,7 +127,7 @@ class OciContainers:
         shutil.rmtree(self.bundle(task), ignore_errors=True)
 
     def last_lines(self, task: str, count: int) -> list[str]:
-        return [line.line for line in logs.last_lines(self.logs(task), count)]
+        return [line.line for line in logreading.last_lines(self.logs(task), count)]
 
     def known(self) -> set[str]:
         found: set[str] = set()

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 
 START_TIMEOUT = 30.0
 CHUNK = 32768
+AFTERWARDS = 1 << 20  # bytes taken after the command's end: more than a pipe or a terminal holds
+FLUSH = 0.2  # seconds a terminal may take to hand over what was written before the end
 STDOUT, STDERR = 1, 2
 
 
@@ -90,6 +92,16 @@ class ExecSession:
     stdin: int = -1
     master: int = -1
     readers: dict[int, int] = field(default_factory=dict)  # fd -> channel
+    ends: dict[int, int] = field(default_factory=dict)  # the same fd -> a pidfd of the program
+    late: int = 0  # bytes read after the end
+
+    def __post_init__(self) -> None:
+        try:
+            for fd in self.readers:
+                self.ends[fd] = os.pidfd_open(self.program.pid)
+        except BaseException:
+            self.close()
+            raise
 
     def resize(self, rows: int, columns: int) -> None:
         """Tell the terminal its size."""
@@ -127,14 +139,46 @@ class ExecSession:
                 return  # the command does not read any more
 
     async def read(self, fd: int) -> bytes:
-        """Return the next output of one of ``readers``; empty = it ended."""
-        while True:
+        """Return the next output of one of ``readers``; empty = it ended.
+
+        A command that has ended has written all it had to say, however slowly that is taken;
+        what a process it left behind may say is not waited for.
+        """
+        while self.late < AFTERWARDS:
+            over = self.program.poll() is not None  # before looking: then empty is empty
             try:
-                return os.read(fd, CHUNK)
+                data = os.read(fd, CHUNK)
             except BlockingIOError:
-                await readable(fd)
+                if over and not await self._flushed(fd):
+                    return b""
+                await _either(fd, self.ends[fd])
             except OSError:
                 return b""  # EIO: the last process closed the terminal
+            else:
+                self.late += len(data) if over else 0
+                return data
+        return b""
+
+    async def _flushed(self, fd: int) -> bool:
+        """Say whether a terminal has something after all; the kernel hands it over later."""
+        if fd != self.master:
+            return False
+        try:
+            async with asyncio.timeout(FLUSH):
+                await readable(fd)
+        except TimeoutError:
+            return False
+        return True
+
+    def drop(self, channel: int) -> None:
+        """Close a pipe nobody reads any more: the next write into it tells the command.
+
+        Nobody may be inside :meth:`read` of it. A terminal stays: it is both directions.
+        """
+        for fd in [fd for fd, its in self.readers.items() if its == channel and fd != self.master]:
+            del self.readers[fd]
+            os.close(fd)
+            os.close(self.ends.pop(fd))
 
     async def wait(self, timeout: float | None = None) -> int:
         """Return the exit code. Raises RuntimeFailure when the command could not be started."""
@@ -147,12 +191,13 @@ class ExecSession:
 
     def close(self) -> None:
         """Let go of terminal, pipes and files."""
-        for fd in {self.stdin, self.master, *self.readers}:
+        for fd in {self.stdin, self.master, *self.readers, *self.ends.values()}:
             if fd >= 0:
                 with contextlib.suppress(OSError):
                     os.close(fd)
         self.stdin = self.master = -1
         self.readers = {}
+        self.ends = {}
         for name in ("process.json", "pid", "log", "console"):
             (self.folder / name).unlink(missing_ok=True)
         with contextlib.suppress(OSError):
@@ -240,10 +285,10 @@ async def _with_terminal(
         master = await _receive(listener, program)
     finally:
         listener.close()
-    session = ExecSession(program, folder, master=master)
+    readers = {master: STDOUT} if master >= 0 else {}
+    session = ExecSession(program, folder, master=master, readers=readers)
     if master >= 0:
         os.set_blocking(master, False)
-        session.readers = {master: STDOUT}
         session.resize(request.rows, request.columns)  # for a runtime that ignores consoleSize
     return session
 

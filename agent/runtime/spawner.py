@@ -27,7 +27,7 @@ from agent.runtime.failure import RuntimeFailure
 from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from types import TracebackType
 
 UNIFIED = Path("/sys/fs/cgroup/unified")
@@ -192,33 +192,27 @@ def _put_away(future: asyncio.Future[subprocess.Popen[bytes]]) -> None:
 async def readable(fd: int) -> None:
     """Wait until ``fd`` can be read (a pidfd: until the process ended)."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
-
-    def seen() -> None:
-        if not future.done():
-            future.set_result(None)
-
-    loop.add_reader(fd, seen)
-    try:
-        await future
-    finally:
-        loop.remove_reader(fd)
+    await _once(fd, loop.add_reader, loop.remove_reader)
 
 
 async def writable(fd: int) -> None:
     """Wait until ``fd`` can be written."""
     loop = asyncio.get_running_loop()
-    future: asyncio.Future[None] = loop.create_future()
+    await _once(fd, loop.add_writer, loop.remove_writer)
+
+
+async def _once(fd: int, add: Callable[..., None], remove: Callable[[int], bool]) -> None:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def seen() -> None:
         if not future.done():
             future.set_result(None)
 
-    loop.add_writer(fd, seen)
+    add(fd, seen)
     try:
         await future
     finally:
-        loop.remove_writer(fd)
+        remove(fd)
 
 
 async def ended(program: subprocess.Popen[bytes], timeout: float | None) -> int:

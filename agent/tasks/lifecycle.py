@@ -143,7 +143,7 @@ def _reason_to_stop(record: Record) -> str:
         return "shutdown"
     if assignment.restart > record.restart_done:
         return "restart"
-    if record.health is Health.UNHEALTHY and assignment.spec.on_unhealthy == "restart":
+    if record.health is Health.UNHEALTHY and assignment.spec.restarts_unhealthy:
         return "unhealthy"
     return ""
 
@@ -165,6 +165,8 @@ def _without_process(record: Record, now: float) -> Step:  # noqa: PLR0911 - a t
         return Prepare()
     if assignment.desired is Desired.PREPARED:
         return Wait()
+    if now < record.held_until and not record.admitted and not requested:
+        return Wait(record.held_until)
     return Launch(record.number + 1)
 
 
@@ -224,7 +226,7 @@ def prepared(record: Record, image: ImageConfig) -> Record:
     return record.moved(TaskState.PREPARED if early else record.state).having(
         prepared=True,
         image=image,
-        reason="",
+        reason=record.hold_reason,
         next_at=0.0 if early else record.next_at,
         backoff=0.0 if early else record.backoff,
     )
@@ -285,13 +287,14 @@ def created(record: Record, process: Process, monitor: Process) -> Record:
 
 def started(record: Record, now: float, wall: float) -> Record:
     """Note that the command runs."""
-    run = _newest(record).with_start(wall)
+    run = _newest(record).with_start(wall, record.unawaited)
     checked = check_of(record) is not None
     return record.moved(record.state if checked else TaskState.RUNNING).having(
         phase=Phase.RUNNING,
         reason="waits for its first healthy check" if checked and not _ran(record) else "",
         runs=record.with_run(run),
         run_started_at=now,
+        held_until=0.0,
         restart_done=max(record.restart_done, record.assignment.restart),
     )
 
@@ -351,8 +354,10 @@ def ended(record: Record, seen: Exit, now: float, wall: float) -> Record:
 
 def _by_policy(record: Record, seen: Exit, reason: str, now: float) -> Record:
     policy = record.assignment.spec.restart
-    well = seen.code == 0 and record.stopping != "unhealthy"
-    if policy.condition == "none" or (policy.condition == "on-failure" and well):
+    sick = record.stopping == "unhealthy"
+    well = seen.code == 0 and not sick
+    # An unhealthy one was stopped to be restarted: where no policy says so, the service does.
+    if (policy.condition == "none" and not sick) or (policy.condition == "on-failure" and well):
         return _final(record, reason, well=well)
     attempts = tuple(at for at in record.attempts if policy.window <= 0 or now - at < policy.window)
     if policy.max_attempts is not None and len(attempts) >= policy.max_attempts:
@@ -411,33 +416,6 @@ def adopted(record: Record) -> Record:
     """Take over a record of this boot after the agent was restarted."""
     # The signal may have been recorded and not sent, or sent and not recorded: send it again.
     return record.having(stopping="", killed=False, stop_at=0.0)
-
-
-def rebooted(record: Record, boot: str, wall: float) -> Record:
-    """Take over a record of an earlier boot: no process, namespace or mount of it exists."""
-    if record.boot == boot:
-        return record
-    policy = record.assignment.spec.restart
-    lived = record.phase in (Phase.CREATED, Phase.RUNNING)
-    halfway = record.phase is Phase.CREATING
-    record = record.having(
-        boot=boot,
-        prepared=False,
-        tidied=False,
-        next_at=0.0,
-        backoff=0.0,
-        crashes=0,
-        attempts=tuple(0.0 for _ in record.attempts) if policy.window <= 0 else (),
-        stop_at=0.0,
-    )
-    if halfway:
-        record = undone(record)
-    elif lived:
-        seen = Exit(None, reason="the machine was restarted")
-        again = policy.condition != "none" and record.assignment.desired not in LEAVING
-        record = ended(record.having(stopping="restart" if again else ""), seen, 0.0, wall)
-    # Everything a Clear would take away went with the boot, but the files: they stay to be swept.
-    return record
 
 
 def _newest(record: Record) -> Run:

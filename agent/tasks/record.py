@@ -13,7 +13,7 @@ from typing import TypedDict, Unpack
 from agent.vocabulary import ImageConfig, Process
 from specs.base import Model
 from specs.states import FINAL, Health, TaskState, may_move
-from specs.task import Doing, Run, TaskStatus
+from specs.task import MACHINE_RESTARTED, Doing, Run, TaskStatus
 from specs.wire import Assignment
 
 RUNS_KEPT = 5
@@ -44,6 +44,7 @@ class Changes(TypedDict, total=False):
     process: Process | None
     monitor: Process | None
     run_started_at: float
+    held_until: float
     health: Health
     health_output: str
     failing: int
@@ -81,6 +82,7 @@ class Record(Model):
     process: Process | None = None
     monitor: Process | None = None
     run_started_at: float = 0.0
+    held_until: float = 0.0  # after a reboot: not started before that, unless admitted
 
     health: Health = Health.NONE
     health_output: str = ""
@@ -147,6 +149,34 @@ class Record(Model):
         return self.reason or "not running"
 
     @property
+    def admitted(self) -> bool:
+        """Whether the controller said that what the task depends on is there, after a reboot."""
+        return self.assignment.admitted == self.boot
+
+    @property
+    def held(self) -> bool:
+        """Whether its start waits for what it depends on, because the machine was restarted."""
+        return self.held_until > 0 and not self.admitted and self.state not in FINAL
+
+    @property
+    def hold_reason(self) -> str:
+        """Return what it is held for; empty when it is not."""
+        if not self.held:
+            return ""
+        return f"{MACHINE_RESTARTED}; waits for {', '.join(self.assignment.after)}"
+
+    @property
+    def unawaited(self) -> str:
+        """Return what its start did not wait for; empty where it waited or had nobody to wait for.
+
+        Asked at the start itself: a task that is held still was started because time was up, or
+        because somebody asked for it.
+        """
+        if not self.held:
+            return ""
+        return f"started without waiting any longer for {', '.join(self.assignment.after)}"
+
+    @property
     def retry_in(self) -> float:
         """Return the pause before the next try, 0 where nothing is tried again."""
         waits = self.next_at > 0 and self.phase is not Phase.RUNNING and self.state not in FINAL
@@ -168,4 +198,5 @@ class Record(Model):
             image_digest=self.image.digest if self.image else "",
             restart_done=self.restart_done,
             log_tail=self.log_tail,
+            held=self.boot if self.held else "",
         )

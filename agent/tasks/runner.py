@@ -258,12 +258,23 @@ class Runner:
                 process, monitor = await containers.create(
                     task, number, self.record.assignment.spec
                 )
-                self._save(lifecycle.created(self.record, process, monitor))
-                await containers.start(task)
             except RuntimeFailure as failure:
                 self._launch_failed(failure)
                 return
-            self._save(lifecycle.started(self.record, self._now(), self._wall()))
+            self._save(lifecycle.created(self.record, process, monitor))
+            await self._start()
+
+    async def _start(self) -> None:
+        """Let the command of a created run begin; where it cannot, that is the run's end."""
+        try:
+            await self._parts.containers.start(self.record.id)
+        except RuntimeFailure as failure:
+            self._launch_failed(failure)
+            return
+        self._started()
+
+    def _started(self) -> None:
+        self._save(lifecycle.started(self.record, self._now(), self._wall()))
         self._follow()
 
     def _launch_failed(self, failure: RuntimeFailure) -> None:
@@ -275,20 +286,13 @@ class Runner:
     async def _resume(self, *, undo: bool) -> None:
         """Find out how far a run came before the agent was restarted."""
         containers, task = self._parts.containers, self.record.id
-        state = await containers.state(task)
-        if state == "created":
-            if undo:
-                await containers.clear(task)
-                self._save(lifecycle.undone(self.record))
-                return
-            try:
-                await containers.start(task)
-            except RuntimeFailure as failure:
-                self._launch_failed(failure)
-                return
-        # Running or ended by now: the followers tell which.
-        self._save(lifecycle.started(self.record, self._now(), self._wall()))
-        self._follow()
+        if await containers.state(task) != "created":
+            self._started()  # running or ended by now: the followers tell which
+        elif undo:
+            await containers.clear(task)
+            self._save(lifecycle.undone(self.record))
+        else:
+            await self._start()
 
     def _stop(self, step: Signal) -> None:
         process = self.record.process
@@ -311,8 +315,9 @@ class Runner:
         self._parts.changed(self.record)
 
     def _with_tail(self, record: Record) -> Record:
-        """Add the last lines of output to a record that has just failed."""
-        if record.state in (TaskState.FAILED, TaskState.REJECTED) and not record.log_tail:
+        """Add the last lines of output to a record that has just failed, or starts again."""
+        again = record.next_at > 0 and record.phase is Phase.ENDED
+        if again or record.state in (TaskState.FAILED, TaskState.REJECTED):
             with contextlib.suppress(OSError):
                 lines = self._parts.containers.last_lines(record.id, TAIL)
                 return record.having(log_tail=tuple(line[:1000] for line in lines))

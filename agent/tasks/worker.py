@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from agent.errors import Refusal
 from agent.tasks import lifecycle
 from agent.tasks.journal import Held, judge, merge, safe_id
+from agent.tasks.reboot import rebooted
 from agent.tasks.runner import Runner
 from specs.kit.backoff import Backoff
 from specs.states import Desired
@@ -74,9 +75,9 @@ class Worker:
 
     async def _adopt(self) -> None:
         self._holdings.held = self._journal.load()
-        wall = self._parts.clock.wall()
+        now, wall = self._parts.clock.monotonic(), self._parts.clock.wall()
         for record in self._journal.records().values():
-            adopted = lifecycle.adopted(lifecycle.rebooted(record, self._boot, wall))
+            adopted = lifecycle.adopted(rebooted(record, self._boot, now, wall))
             if not record.erased:
                 self._begin(adopted)
         known = set(self._holdings.runners)

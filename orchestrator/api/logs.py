@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.api import streams
@@ -18,7 +19,7 @@ from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.store import keys
 from orchestrator.store.base import Compacted
 from specs.api import StackLogLine
-from specs.states import TaskState
+from specs.states import FINAL, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
@@ -126,15 +127,16 @@ class StackLogs:
 
     async def _of_task(self, task: Task) -> AsyncGenerator[StackLogLine, None]:
         """Yield one task's lines; while following, over the restarts of its agent."""
-        query, place = self._query, _Place()
+        query, place = self._query, (0, 0, 0)
         lost_at: float | None = None
         while True:
             try:
                 async with contextlib.aclosing(self._read(task, query)) as lines:
                     async for line in lines:
                         lost_at = None
-                        if place.is_new(line):
-                            yield _stack_line(task, line)
+                        place = line.place
+                        yield _stack_line(task, line)
+                # The agent says "no more" a moment before the controller knows the end.
                 if not self._query.follow or self._ended(task):
                     return
             except NotFound:
@@ -146,46 +148,22 @@ class StackLogs:
                     yield _note(task, exc.detail, self._parts.clock.wall())
                     return
             await asyncio.sleep(RETRY)
-            if self._ended(task) and lost_at is None:
+            if self._removed(task) and lost_at is None:
                 return
-            query = place.resume(self._query)
+            if any(place):
+                query = replace(self._query, tail=None, after=place)
 
     def _read(self, task: Task, query: LogQuery) -> AsyncGenerator[LogLine, None]:
         if task.node is None:
             raise Unavailable("the task has no node")
         return self._parts.agents.logs(task.node, task.id, query)
 
-    def _ended(self, task: Task) -> bool:
+    def _removed(self, task: Task) -> bool:
         return task.id not in self._parts.cluster.tasks
 
-
-class _Place:
-    """How far one task's log was read: its last time, and how many lines had that time."""
-
-    def __init__(self) -> None:
-        self._time = float("-inf")
-        self._count = 0
-        self._skip = 0
-
-    def is_new(self, line: LogLine) -> bool:
-        """Say whether the line was not seen before the connection broke."""
-        if self._skip:
-            if line.time < self._time:
-                return False
-            if line.time == self._time:
-                self._skip -= 1
-                return False
-            self._skip = 0
-        self._count = self._count + 1 if line.time == self._time else 1
-        self._time = line.time
-        return True
-
-    def resume(self, query: LogQuery) -> LogQuery:
-        """Return the query that goes on from here; lines of the last moment come again."""
-        if self._count == 0:
-            return query
-        self._skip = self._count
-        return LogQuery(follow=query.follow, tail=None, since=self._time)
+    def _ended(self, task: Task) -> bool:
+        now = self._parts.cluster.tasks.get(task.id)
+        return now is None or now.state in FINAL
 
 
 def _stack_line(task: Task, line: LogLine) -> StackLogLine:
@@ -196,6 +174,7 @@ def _stack_line(task: Task, line: LogLine) -> StackLogLine:
         stream=line.stream,
         time=line.time,
         line=line.line,
+        place=line.place,
     )
 
 

@@ -12,6 +12,7 @@ from orchestrator.control.mirror.serving import is_ready, serving
 from orchestrator.control.telling.words import (
     service_counts,
     stack_status,
+    tied,
     words_of,
 )
 from specs.api import NodeDetail, NodeRow, ServiceRow, StackDetail, StackRow, TaskRow
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Mirror
     from specs.api import Stack
     from specs.node import Node
-    from specs.stack import Port
+    from specs.stack import Port, StackSpec
     from specs.task import Task
 
 S = TaskState
@@ -77,10 +78,16 @@ def service_rows(cluster: Mirror, stack: Stack, tasks: list[Task]) -> tuple[Serv
                 tasks=live,
                 ready=serve,
                 scaled=name in stack.overrides,
+                carried=_carried(spec, name),
                 ports=tuple(port_text(p, {}) for p in service.task.ports) if service else (),
             )
         )
     return tuple(rows)
+
+
+def _carried(spec: StackSpec | None, service: str) -> str:
+    carried = spec.carried.get(service) if spec is not None else None
+    return carried.why if carried is not None else ""
 
 
 def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
@@ -103,12 +110,15 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         restarts=task.status.restarts,
         created_at=task.created_at,
         started_at=run.started_at if run else None,
+        finished_at=run.finished_at if run else None,
         ports=tuple(port_text(port, task.host_ports) for port in spec.ports) if spec else (),
         addresses=tuple(task.addresses[network] for network in sorted(task.addresses)),
         release=task.release,
         stopping=words.stopping,
+        tied=tied(cluster, task, drained=True),
         node_status=words.node_status,
         reason=words.reason,
+        carried=_carried(newest_spec(cluster, cluster.stacks.get(task.stack)), task.service),
     )
 
 

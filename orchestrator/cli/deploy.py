@@ -15,7 +15,7 @@ from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from orchestrator.client.client import Client
 
@@ -57,8 +57,14 @@ def body(
     origins: Mapping[str, Mapping[str, Any]],
     contents: Mapping[str, str],
     directory: str = "",
+    known: Sequence[str] = (),
+    environ: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """Return the Deploy body (specs.api.Deploy) for these arguments of `up`."""
+    """Return the Deploy body (specs.api.Deploy) for these arguments of `up`.
+
+    ``known`` are the file's services whose profile is off; ``environ`` has the variables of
+    the process and of ``.env``.
+    """
     scale = scales(args.scale)
     known_services(model, args.services)
     known_services(model, scale)
@@ -74,15 +80,28 @@ def body(
         "build": "always" if args.build else "never" if args.no_build else "missing",
         "pull": args.pull,
         "force_recreate": args.force_recreate,
-        "remove_orphans": args.remove_orphans or _switch("COMPOSE_REMOVE_ORPHANS"),
+        "remove_orphans": args.remove_orphans or _switch(environ, "COMPOSE_REMOVE_ORPHANS"),
+        "known": sorted(known),
+        "no_deps": args.no_deps,
+        "always_recreate_deps": args.always_recreate_deps,
     }
     if args.deadline is not None:
         request["deadline"] = args.deadline
     return request
 
 
-def _switch(name: str) -> bool:
-    return os.environ.get(name, "").lower() in ("1", "true", "t", "y", "yes")
+def told(
+    warnings: Iterable[dict[str, Any]], environ: Mapping[str, str]
+) -> Iterator[dict[str, Any]]:
+    """Yield what is shown of the controller's warnings: COMPOSE_IGNORE_ORPHANS silences one."""
+    for warning in warnings:
+        if warning.get("code") != "orphans" or not _switch(environ, "COMPOSE_IGNORE_ORPHANS"):
+            yield warning
+
+
+def _switch(environ: Mapping[str, str] | None, name: str) -> bool:
+    found = os.environ if environ is None else environ
+    return (found.get(name) or "").lower() in ("1", "true", "t", "y", "yes")
 
 
 def send(client: Client, stack: str, request: Mapping[str, Any]) -> dict[str, Any]:

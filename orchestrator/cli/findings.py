@@ -9,7 +9,8 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from specs.problems import Problem, problem_from_json, render
+from specs.kit import reading
+from specs.problems import Problem, gathered, problem_from_json, render
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -20,18 +21,16 @@ def source_line(problem: Problem) -> str | None:
     if problem.position is None:
         return None
     try:
-        with open(problem.position.file, encoding="utf-8", errors="replace") as lines:
-            for number, line in enumerate(lines, 1):
-                if number == problem.position.line:
-                    return line
+        text = reading.read(problem.position.file).decode("utf-8", "replace")
     except OSError:
         return None
-    return None
+    lines = text.split("\n", problem.position.line)
+    return lines[problem.position.line - 1] if len(lines) >= problem.position.line else None
 
 
 def show(problems: Iterable[Problem]) -> None:
-    """Print every problem to stderr."""
-    for problem in problems:
+    """Print every problem to stderr, warnings of one kind in one line."""
+    for problem in gathered(problems):
         # A warning is one line; the caret is for what must be repaired.
         line = source_line(problem) if problem.severity == "error" else None
         print(render(problem, line), file=sys.stderr)

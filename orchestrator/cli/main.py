@@ -171,8 +171,23 @@ def _report_trouble(exc: ClientError | OSError) -> None:
     _report(str(exc), exc.hint or usual)
 
 
+def hold_standard_streams() -> None:
+    """Put /dev/null where standard input, output or errors are closed, as Compose's runtime does.
+
+    Else the next socket would get that number, and what is printed would go into it.
+    """
+    for fd, (name, mode) in enumerate((("stdin", "r"), ("stdout", "w"), ("stderr", "w"))):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # it gets the lowest number free
+            os.set_inheritable(fd, True)  # noqa: FBT003 - its signature
+            setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - for ever
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    hold_standard_streams()
     try:
         code = dispatch(list(sys.argv[1:] if argv is None else argv))
         sys.stdout.flush()

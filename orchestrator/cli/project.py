@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import specs
 from orchestrator.cli import findings, names
 from orchestrator.cli.errors import CliError
-from specs.problems import SpecError
+from specs.problems import SpecError, once
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -28,7 +28,7 @@ def load(flags: argparse.Namespace, services: Sequence[str] = (), **options: Any
         project = specs.load(**_given(flags), services=list(services), **options)
     except SpecError as exc:
         findings.show(exc.problems)
-        count = sum(problem.severity == "error" for problem in exc.problems)
+        count = sum(problem.severity == "error" for problem in once(exc.problems))
         raise CliError(
             f"the Compose file has {count} problem{'s' if count != 1 else ''}; nothing was changed",
             hint="corral lint says more",
@@ -75,12 +75,20 @@ def with_profiles_of(flags: argparse.Namespace, names_: Sequence[str]) -> Projec
     return load(argparse.Namespace(**{**vars(flags), "profile": [*project.profiles, *wanted]}))
 
 
-def contents(project: Project) -> dict[str, str]:
-    """Return the base64 contents of secrets and configs. Raises CliError."""
-    from specs.compose.project.content import read_contents
+def contents(
+    project: Project, services: Sequence[str] = (), *, dependencies: bool = True
+) -> dict[str, str]:
+    """Return the base64 contents of secrets and configs. Raises CliError.
 
+    Of named ``services`` only what they, and what they depend on, use: a file that another
+    service lacks is of no concern to them.
+    """
+    from specs.compose.project.content import read_contents
+    from specs.compose.project.selection import narrowed
+
+    used = narrowed(project.model, services, dependencies=dependencies) if services else None
     try:
-        found = read_contents(project)
+        found = read_contents(project, used=used)
     except SpecError as exc:
         findings.show(exc.problems)
         raise CliError("a secret or config cannot be read; nothing was changed") from None

@@ -11,6 +11,7 @@ import base64
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.dependencies import waits_for
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.serving import is_leaving, is_ready
@@ -203,7 +204,10 @@ class Outgoing:
 
     def _assignment(self, task: Task) -> Assignment | None:
         single = len(self._cluster.nodes) <= 1
-        key = (task.desired, task.restart, task.grace, single, task.release, task.spec_hash)
+        key = (
+            *(task.desired, task.restart, task.grace, task.admitted),
+            *(single, task.release, task.spec_hash),
+        )
         known = self._assignments.get(task.id)
         if known is not None and known[0] == key:
             return known[1]
@@ -244,6 +248,8 @@ class Outgoing:
             networks=self._attachments(task, effective),
             host_ports=ports,
             volumes=volumes,
+            after=waits_for(effective.service, effective.spec.services),
+            admitted=task.admitted,
         )
 
     def _attachments(self, task: Task, effective: Effective) -> tuple[TaskNetwork, ...]:

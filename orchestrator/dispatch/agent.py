@@ -84,6 +84,7 @@ class AgentClient:
             "follow": "1" if query.follow else None,
             "tail": query.tail,
             "since": query.since,
+            "after": ".".join(map(str, query.after)) if query.after is not None else None,
         }
         params = {key: str(value) for key, value in wanted.items() if value is not None}
         # A followed log may be silent for days; a dead agent closes or resets the connection.
@@ -97,6 +98,11 @@ class AgentClient:
             await self._check(answer)
             found = (await answer.json())["images"]
         return tuple(ImageInfo.model_validate(each) for each in found)
+
+    async def listening(self) -> tuple[str, ...]:
+        async with self._request("GET", "/v1/listening", timeout=SHORT) as answer:
+            await self._check(answer)
+            return tuple(map(str, (await answer.json())["ports"]))
 
     async def remove_volume(self, name: str) -> None:
         async with self._request("DELETE", f"/v1/volumes/{name}", timeout=LEAVE) as answer:
@@ -226,21 +232,25 @@ def describe(exc: BaseException) -> str:
 
 
 async def _join(client: WebSocketResponse, agent: aiohttp.ClientWebSocketResponse) -> None:
-    """Pump both directions; the first end that closes ends both.
+    """Pump both directions until the agent has said all, or the client has left.
 
     Each ``send`` waits for its peer to take the bytes, so a slow side slows the other
-    instead of filling our memory.
+    instead of filling our memory. Input that the agent takes no more, because the command
+    has ended, is no failure: the exit code is on its way in the other direction.
     """
     up = asyncio.create_task(_pump(client, agent), name="exec-up")
     down = asyncio.create_task(_pump(agent, client), name="exec-down")
     try:
         await asyncio.wait({up, down}, return_when=asyncio.FIRST_COMPLETED)
+        if up.done() and isinstance(up.exception(), ConnectionError):
+            await asyncio.wait({down}, timeout=SHORT)
     finally:
         for task in (up, down):
             task.cancel()
         await asyncio.wait({up, down})
     for task in (up, down):
-        if not task.cancelled() and (error := task.exception()):
+        error = None if task.cancelled() else task.exception()
+        if error and not isinstance(error, ConnectionError):
             raise error
 
 

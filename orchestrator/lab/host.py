@@ -391,7 +391,11 @@ def _without_corral(source: Path, target: Path) -> None:
 
 
 def _set_network(descriptor: int) -> None:
-    """Move this thread into a network namespace (os.setns needs Python 3.12)."""
+    """Move this thread into a network namespace (os.setns needs Python 3.12).
+
+    The lab's only call of its kind: sharing agent/linux/calls.py, which the lab may not import,
+    would take a module of its own for these two lines.
+    """
     if ctypes.CDLL(None, use_errno=True).setns(descriptor, CLONE_NEWNET) != 0:
         raise OSError(ctypes.get_errno(), "setns")
 

@@ -1,8 +1,9 @@
 """The program that becomes a lab host: makes the namespaces, then is pid 1 in them.
 
 Started by ``host.py`` as a plain file under ``python -I -S``, with its configuration as the first
-line of JSON on stdin; it imports the standard library only. It talks with its starter over stdin
-and stdout, and ends by itself if the starter dies before the host stands (end of file on stdin),
+line of JSON on stdin; it imports the standard library only, so what it asks of libc stands here
+once more (the agent's are in agent/linux/calls.py). It talks with its starter over stdin and
+stdout, and ends by itself if the starter dies before the host stands (end of file on stdin),
 so a killed ``lab up`` leaves no half-made host that cannot be found: before the first "go" it has
 made nothing, after it is in the host's control group.
 

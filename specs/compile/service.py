@@ -127,7 +127,7 @@ class ServiceCompiler:
         key = path.rpartition(".")[2]
         word = raw.get(key)
         known = get_args(model.model_fields[key].annotation)
-        if word and word not in known:
+        if word not in (None, "") and word not in known:
             self.verdicts.refuse(path, f"{word!r} is not known here", f"use {', '.join(known)}")
             return None
         return word or None
@@ -145,12 +145,7 @@ class ServiceCompiler:
     def _task(self, path: str, raw: Json, deploy: Json, image: str, extension: Json) -> TaskSpec:
         network_mode = self._network_mode(path, raw.get("network_mode"))
         security = self._security(path, raw.get("security_opt") or [])
-        on_unhealthy = extension.get("on_unhealthy")
-        if on_unhealthy not in (None, "restart", "keep"):
-            self.verdicts.refuse(
-                f"{path}.x-corral.on_unhealthy", f"{on_unhealthy!r} is not known", "restart or keep"
-            )
-            on_unhealthy = None
+        ours = f"{path}.x-corral"
         return TaskSpec(
             image=image,
             entrypoint=words(raw.get("entrypoint")),
@@ -199,7 +194,8 @@ class ServiceCompiler:
             **given(
                 stop_grace=self.verdicts.duration(raw, f"{path}.stop_grace_period"),
                 shm_size=size_bytes(raw.get("shm_size")),
-                on_unhealthy=on_unhealthy,
+                on_unhealthy=self._one_of(f"{ours}.on_unhealthy", extension, TaskSpec),
+                on_reboot=self._one_of(f"{ours}.on_reboot", extension, TaskSpec),
             ),
         )
 

@@ -238,7 +238,12 @@ EXTENSIONS: dict[str, Extension] = {
         {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]},
     ),
     "services.*.x-corral.on_unhealthy": Extension(
-        "restart (default) or keep", {"enum": ["restart", "keep"]}
+        "restart or keep; policy (default): restart where there is a restart policy",
+        {"enum": ["policy", "restart", "keep"]},
+    ),
+    "services.*.x-corral.on_reboot": Extension(
+        "run (default) or keep: what the end of its machine interrupted is not run again",
+        {"enum": ["run", "keep"]},
     ),
     "volumes.*.x-corral.per_slot": Extension("true: one volume per replica", {"type": "boolean"}),
 }

@@ -21,6 +21,7 @@ from specs.compose.reading import discovery
 from specs.compose.reading.files import STDIN, Files
 from specs.compose.reading.variables import PROJECT_NAME
 from specs.findings import Findings
+from specs.kit.reading import TEXT_LIMIT, FileTooLarge
 from specs.problems import Position, SpecError
 
 if TYPE_CHECKING:
@@ -109,7 +110,10 @@ class _Load:
     def _stdin(self) -> bytes:
         given = self._options.stdin
         if given is None:
-            return sys.stdin.buffer.read()
+            data = sys.stdin.buffer.read(TEXT_LIMIT + 1)
+            if len(data) > TEXT_LIMIT:
+                raise FileTooLarge(STDIN, TEXT_LIMIT)
+            return data
         return given.encode() if isinstance(given, str) else given
 
     def run(self) -> Project | None:

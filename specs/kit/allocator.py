@@ -1,7 +1,8 @@
 """Keep a daemon's memory near what it uses: glibc's allocator, told to give back.
 
 Both daemons call :func:`frugal` first thing. Where the C library has no mallopt(3)
-(musl), nothing happens.
+(musl), nothing happens; that is why it asks libc itself and not through the agent's
+calls (agent/linux/calls.py), which raise.
 """
 
 from __future__ import annotations

@@ -14,7 +14,7 @@ from specs.compile.stack import compile_stack
 from specs.compile.support import support_of
 from specs.compile.verdicts import key_uses
 from specs.lint import rules
-from specs.problems import Position, Problem, SpecError
+from specs.problems import Position, Problem, SpecError, once
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -56,9 +56,8 @@ def lint(project: Project | None, found: Iterable[Problem]) -> LintReport:
 
 def in_file_order(problems: Iterable[Problem]) -> list[Problem]:
     """Return problems as somebody repairs them: file by file, line by line, without repeats."""
-    unique = {(p.message, p.path, p.position): p for p in problems}
     return sorted(
-        unique.values(),
+        once(problems),
         key=lambda p: (
             (p.position.file, p.position.line, p.position.column) if p.position else ("", 0, 0)
         ),

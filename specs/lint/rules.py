@@ -8,6 +8,7 @@ never relies on a key being there.
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 from specs.problems import Problem
@@ -25,6 +26,9 @@ _NUMBER_LIKE = re.compile(
     r"[-+]?[0-9][0-9_]*(?:\.[0-9]*)?(?:[eE][-+]?[0-9]+)?\Z|0[xob][0-9a-fA-F]+\Z"
 )
 _END = re.compile(r"[\s,}\]]")
+# What people give files, in the form they count it out: 0400, 0440 ... 0777.
+_USUAL = {0o400, 0o440, 0o444, 0o550, 0o555, 0o600, 0o640, 0o644, 0o660, 0o664, 0o666}
+_USUAL |= {0o700, 0o750, 0o755, 0o770, 0o777}
 _SMALL = 4 * 1024 * 1024  # below this no container starts
 
 
@@ -93,7 +97,9 @@ def unquoted_number(project: Project) -> Iterator[Problem]:
             for key, value in (service.get(section) or {}).items():
                 where = f"{path}.{section}.{key}"
                 token = _token(project, where)
-                if _NUMBER_LIKE.match(token) and isinstance(value, str) and token != value:
+                if not isinstance(value, str) or not _NUMBER_LIKE.match(value):
+                    continue  # `64 160k` only begins like one
+                if _NUMBER_LIKE.match(token) and token != value:
                     yield _warning(
                         project,
                         "unquoted-number",
@@ -110,7 +116,7 @@ def decimal_mode(project: Project) -> Iterator[Problem]:
             for index, item in enumerate(service.get(section) or ()):
                 where = f"{path}.{section}[{index}].mode"
                 token = _token(project, where)
-                if re.fullmatch(r"[1-7][0-7]{2}", token) and "mode" in item:
+                if "mode" in item and _meant_octal(token):
                     yield _warning(
                         project,
                         "decimal-mode",
@@ -118,6 +124,22 @@ def decimal_mode(project: Project) -> Iterator[Problem]:
                         f"{token} is a decimal number, in octal {int(token):o}",
                         f'write 0{token} or "0{token}"',
                     )
+
+
+def _meant_octal(token: str) -> bool:
+    """Return whether a number makes sense as permissions in octal, and as it stands does not.
+
+    `440` does; `365` is 0555 for somebody who counted.
+    """
+    if not re.fullmatch(r"[1-7][0-7]{2}", token) or not _sane(int(token, 8)):
+        return False
+    return int(token) not in _USUAL
+
+
+def _sane(mode: int) -> bool:
+    """Return whether the owner may read, and nobody more than who is nearer."""
+    owner, group, other = mode >> 6, mode >> 3 & 7, mode & 7
+    return bool(owner & 4) and group | owner == owner and other | group == group
 
 
 def shell_operator(project: Project) -> Iterator[Problem]:
@@ -130,12 +152,13 @@ def shell_operator(project: Project) -> Iterator[Problem]:
                 continue
             found = _OPERATOR.search(_QUOTED.sub("", text))
             if found:
+                script = key == "command" and _is_script(body.get("entrypoint"))
                 yield _warning(
                     project,
                     "no-shell",
                     f"{path}.{key}",
                     f"no shell reads this: {found[0]} and what follows are cut off",
-                    f"write {key}: sh -c '...'",
+                    "write it as a list of one item" if script else f"write {key}: sh -c '...'",
                 )
 
 
@@ -147,7 +170,8 @@ def words_in_one(project: Project) -> Iterator[Problem]:
             continue
         health = body.get("healthcheck")
         test = health.get("test") if isinstance(health, dict) else None
-        candidates = [(f"{path}.{key}", body.get(key)) for key in ("command", "entrypoint")]
+        keys = ["entrypoint"] if _is_script(body.get("entrypoint")) else ["entrypoint", "command"]
+        candidates = [(f"{path}.{key}", body.get(key)) for key in keys]
         if isinstance(test, list) and test[:1] == ["CMD"]:
             candidates.append((f"{path}.healthcheck.test", test[1:]))
         for where, words in candidates:
@@ -160,6 +184,16 @@ def words_in_one(project: Project) -> Iterator[Problem]:
                     f"{words[0]!r} is taken as the name of one program, blanks included",
                     f"use {shell}, or one list item a word",
                 )
+
+
+def _is_script(entrypoint: Any) -> bool:
+    """Return whether the command is one text for a program: `entrypoint: ["bash", "-c"]`."""
+    words = entrypoint.split() if isinstance(entrypoint, str) else entrypoint
+    return (
+        isinstance(words, list)
+        and len(words) > 1
+        and re.fullmatch(r"-[a-zA-Z]*c", str(words[-1])) is not None
+    )
 
 
 def impossible_wait(project: Project) -> Iterator[Problem]:
@@ -281,10 +315,15 @@ def _written(project: Project, path: str) -> str:
     position = project.origins.get(path)
     if position is None:
         return ""
-    lines = project.sources.get(position.file, b"").decode("utf-8", "replace").splitlines()
+    lines = _lines(project.sources.get(position.file, b""))
     if not 0 < position.line <= len(lines):
         return ""
     return lines[position.line - 1][position.column - 1 :].strip()
+
+
+@lru_cache(maxsize=8)
+def _lines(text: bytes) -> list[str]:
+    return text.decode("utf-8", "replace").splitlines()
 
 
 RULES = (

@@ -20,10 +20,11 @@ from agent.tasks.lifecycle import (
     Undo,
     Wait,
 )
+from agent.tasks.reboot import rebooted
 from agent.tasks.record import Phase
 from agent.vocabulary import Exit, ImageConfig, Process
 from specs.stack import Healthcheck, RestartPolicy, TaskSpec
-from specs.states import FINAL, Desired, Health, TaskState, may_move
+from specs.states import FINAL, Desired, TaskState, may_move
 from specs.wire import Assignment
 
 IMAGE = ImageConfig(digest="sha256:" + "0" * 64)
@@ -32,7 +33,7 @@ CHECK = Healthcheck(test=("CMD", "true"), interval=1.0, retries=3)
 
 
 def task(desired="running", **keys):
-    outer = {k: keys.pop(k) for k in ("restart", "grace", "local_restarts") if k in keys}
+    outer = {k: keys.pop(k) for k in ("restart", "grace", "local_restarts", "after") if k in keys}
     if "policy" in keys:
         keys["restart"] = keys.pop("policy")
     return Assignment(
@@ -263,25 +264,51 @@ def test_restart_request_during_backoff_starts_at_once():
     assert life.next_step(wanting(record, restart=1), 0.0) == Launch(2)
 
 
-def test_unhealthy_is_unready_at_once_and_restarted_like_a_crash():
-    record = running(task(healthcheck=CHECK))
-    assert record.state == "starting"
-    assert not record.ready
+def sick(**keys):
+    """A record whose run was healthy, and then failed its check three times in a row."""
+    record = running(task(healthcheck=CHECK, **keys))
+    assert (record.state, record.ready) == ("starting", False)
     record = life.probed(record, healthy=True, output="", counts=True, now=1.0)
-    assert record.ready
-    assert record.state == "running"
-    for _ in range(2):
-        record = life.probed(record, healthy=False, output="no", counts=True, now=2.0)
+    assert (record.state, record.ready) == ("running", True)
+    for now in (2.0, 3.0):
+        record = life.probed(record, healthy=False, output="no", counts=True, now=now)
         assert record.ready
-    record = life.probed(record, healthy=False, output="no", counts=True, now=3.0)
-    assert not record.ready
-    assert record.health_output == "no"
-    step = life.next_step(record, 3.0)
-    assert step == Signal("unhealthy")
-    record = life.ended(life.stopping(record, step, 3.0), Exit(0), 3.5, WALL)
+    return life.probed(record, healthy=False, output="no", counts=True, now=4.0)
+
+
+@pytest.mark.parametrize(
+    ("policy", "on_unhealthy", "restarted"),
+    [
+        ("none", "policy", False),  # as Compose: it is only marked
+        ("on-failure", "policy", True),  # Compose marks it only; see docs/differences.md
+        ("any", "policy", True),
+        ("none", "restart", True),
+        ("on-failure", "restart", True),
+        ("any", "restart", True),
+        ("none", "keep", False),
+        ("on-failure", "keep", False),
+        ("any", "keep", False),
+    ],
+)
+def test_what_becomes_of_an_unhealthy_container(policy, on_unhealthy, restarted):
+    record = sick(policy=RestartPolicy(condition=policy), on_unhealthy=on_unhealthy)
+    assert not record.ready, "no traffic, whatever follows"
+    assert (record.health, record.health_output) == ("unhealthy", "no")
+    step = life.next_step(record, 4.0)
+    assert step == (Signal("unhealthy") if restarted else Wait())
+    if not restarted:
+        record = life.probed(record, healthy=True, output="", counts=True, now=5.0)
+        assert record.ready, "it may get well"
+        return
+    record = life.ended(life.stopping(record, step, 4.0), Exit(0), 4.5, WALL)
     assert record.crashes == 1, "a clean exit when stopped for ill health is still a crash"
-    keep = running(task(healthcheck=CHECK, on_unhealthy="keep")).having(health=Health.UNHEALTHY)
-    assert life.next_step(keep, 3.0) == Wait()
+    assert life.next_step(life.cleared(record), 60.0) == Launch(2), "in place"
+
+
+def test_a_container_that_is_only_marked_ends_by_its_policy():
+    record = life.ended(sick(policy=RestartPolicy(condition="none")), Exit(3), 5.0, WALL)
+    assert record.state == "failed"
+    assert record.reason == "exited with 3"
 
 
 def test_a_good_probe_resets_the_failure_count():
@@ -339,36 +366,6 @@ def test_a_signal_recorded_but_maybe_not_sent_is_sent_again():
     assert life.next_step(life.adopted(record), 9.0) == Signal("shutdown", kill=True)
 
 
-@pytest.mark.parametrize(
-    ("condition", "desired", "state", "step"),
-    [
-        ("any", "running", "running", Prepare()),
-        ("on-failure", "running", "running", Prepare()),
-        ("none", "running", "failed", Tidy()),
-        ("any", "shutdown", "shutdown", Tidy()),
-        ("any", "removed", "shutdown", Erase()),
-    ],
-)
-def test_a_reboot(condition, desired, state, step):
-    record = running(task(policy=RestartPolicy(condition=condition)), now=5e6)
-    record = wanting(record, desired=Desired(desired)) if desired != "running" else record
-    record = life.rebooted(record, "next", WALL)
-    assert record.run.exit_code is None
-    assert record.run.finished_at == WALL
-    assert life.next_step(record, 1.0) == Clear()
-    record = life.cleared(record)
-    assert record.state == state
-    assert life.next_step(record, 1.0) == step
-    assert life.rebooted(record, "next", WALL) == record
-
-
-def test_a_final_task_is_not_run_again_after_a_reboot():
-    record = life.settled(life.fresh(task(), "b"), Settle(TaskState.COMPLETE, ""))
-    record = life.rebooted(record, "next", WALL)
-    assert record.state == "complete"
-    assert life.next_step(record, 0.0) == Tidy()
-
-
 def test_launch_failures():
     record = life.creating(life.prepared(life.fresh(task(), "b"), IMAGE), 1)
     never = life.launch_failed(record, "no such command", 127, 1.0, WALL)
@@ -408,6 +405,7 @@ EVENTS = st.lists(
         st.tuples(st.just("refuse"), st.booleans()),
         st.tuples(st.just("agent dies"), st.just(None)),
         st.tuples(st.just("reboot"), st.just(None)),
+        st.tuples(st.just("admit"), st.just(None)),
     ),
     max_size=25,
 )
@@ -495,16 +493,21 @@ class World:
                 self.now += value
             case "agent dies":
                 self.set(life.adopted(record))
+            case "admit":
+                changes = {"admitted": record.boot}
+                self.set(life.assigned(record, record.assignment.model_copy(update=changes)))
             case "reboot":
                 self.boots += 1
                 self.now = 1.0
-                self.set(life.adopted(life.rebooted(record, f"boot{self.boots}", WALL)))
+                self.set(life.adopted(rebooted(record, f"boot{self.boots}", self.now, WALL)))
 
 
 @settings(max_examples=300, deadline=None)
-@given(EVENTS, POLICIES, st.booleans(), st.sampled_from([None, 0, 2]))
-def test_laws_of_any_history(events, policy, checked, local):
-    world = World(task(policy=policy, healthcheck=CHECK if checked else None, local_restarts=local))
+@given(EVENTS, POLICIES, st.booleans(), st.sampled_from([None, 0, 2]), st.booleans())
+def test_laws_of_any_history(events, policy, checked, local, gated):
+    check = CHECK if checked else None
+    after = ("db to be healthy",) if gated else ()
+    world = World(task(policy=policy, healthcheck=check, local_restarts=local, after=after))
     for event, value in events:
         if event == "refuse":
             world.settle(refuse=value)

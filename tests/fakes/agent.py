@@ -1,10 +1,10 @@
-"""An agent in memory that speaks specs/wire.py on a real unix socket.
+"""A simulated node that speaks specs/wire.py on a real unix socket.
 
-It keeps the protocol's rules (cluster pinned, epochs, generations, base) and lets a
-test say what becomes of tasks::
+Instructions, tasks and reports are the agent's own (``tests/fakes/simulator.py``); images,
+builds, logs and exec are scripted here. A test says how containers turn out::
 
     async with FakeAgent(tmp_path / "agent.sock") as agent:
-        agent.behave("web", Behaviour(start="fail", exit_code=3, log_tail=("boom",)))
+        agent.behave("web", Behaviour(exit_code=3, log_tail=("boom",)))
 
 A stopped agent that is started again on the same object remembers what an agent's
 journal would.
@@ -16,59 +16,35 @@ import asyncio
 import contextlib
 import hashlib
 import json
-import time
+import shutil
+import tempfile
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Literal, Self
+from pathlib import Path
+from typing import TYPE_CHECKING, Self
 
 from aiohttp import WSMsgType, web
 
+from agent.tasks.journal import Held
 from specs.api import ApiProblem
 from specs.node import NodeFacts
-from specs.states import FINAL, Desired, Health, TaskState, may_move
-from specs.task import Run, TaskStatus
 from specs.wire import (
-    KINDS,
-    Acknowledged,
     BuildEvent,
     BuildImage,
     ExecRequest,
-    Hello,
     ImageInfo,
     Instructions,
     LogLine,
-    Objects,
+    NodeSelf,
     Refused,
     Report,
     ResolvedImage,
     ResolveImage,
-    Stamp,
     json_line,
 )
+from tests.fakes.simulator import Behaviour, SimulatedNode
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
-    from specs.wire import Assignment
-
-
-@dataclass(frozen=True)
-class Behaviour:
-    """What becomes of a service's tasks.
-
-    ``prepare``: ok | reject | never (stays preparing). ``start``: ready (runs, gets
-    traffic) | unready (runs, never ready) | starting (never healthy) | complete | fail.
-    ``stop``: ok | never (ignores its stop signal).
-    """
-
-    prepare: Literal["ok", "reject", "never"] = "ok"
-    start: Literal["ready", "unready", "starting", "complete", "fail"] = "ready"
-    stop: Literal["ok", "never"] = "ok"
-    exit_code: int = 0
-    reason: str = ""
-    log_tail: tuple[str, ...] = ()
-    health: Health = Health.NONE
-    delay: float = 0.0  # seconds before each move
-
+    from specs.wire import Objects, Stamp
 
 GOOD = Behaviour()
 
@@ -82,12 +58,6 @@ class FakeAgent:
         )
     )
     heartbeat: float = 0.5
-    stamp: Stamp | None = None
-    node: str = ""
-    objects: Objects = field(default_factory=Objects)
-    statuses: dict[str, TaskStatus] = field(default_factory=dict)
-    applied: int = 0
-    apply_at_once: bool = True  # False: call ``apply()`` to acknowledge network state
     mute: bool = False  # True: no report lines at all, as a frozen agent
     received: list[Instructions] = field(default_factory=list)
     greeted: int = 0  # how often a controller asked who is here
@@ -104,10 +74,15 @@ class FakeAgent:
     exec_requests: list[ExecRequest] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._base = Path(tempfile.mkdtemp(prefix="corral-agent-"))
+        self.simulated = SimulatedNode(
+            self._base,
+            lambda assignment: self.behaviours.get(assignment.service, GOOD),
+            facts=self.facts,
+            virtual=False,
+        )
         self._runner: web.AppRunner | None = None
-        self._listeners: set[asyncio.Queue[Report | None]] = set()
         self._logged = asyncio.Condition()
-        self._timers: set[asyncio.TimerHandle] = set()
         self._instructed = asyncio.Condition()
 
     # Life.
@@ -118,8 +93,10 @@ class FakeAgent:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
+        shutil.rmtree(self._base)
 
     async def start(self) -> None:
+        await self.simulated.boot()
         app = web.Application(client_max_size=64 << 20, middlewares=[self._alive])
         app.router.add_get("/v1/hello", self._hello)
         app.router.add_put("/v1/instructions", self._instructions)
@@ -138,14 +115,10 @@ class FakeAgent:
 
     async def stop(self) -> None:
         """Die as by SIGKILL: connections break, what is known stays."""
-        for timer in self._timers:
-            timer.cancel()
-        self._timers.clear()
+        await self.simulated.halt()
         if self._runner is not None:
             runner, self._runner = self._runner, None
             self.socket.unlink(missing_ok=True)
-            for queue in list(self._listeners):
-                queue.put_nowait(None)
             async with self._logged:
                 self._logged.notify_all()
             await runner.cleanup()
@@ -168,23 +141,47 @@ class FakeAgent:
     # What a test says and asks.
 
     def behave(self, service: str, behaviour: Behaviour) -> None:
-        """From now on the service's tasks behave so; also those that are there."""
+        """From now on what is done with the service's tasks turns out so."""
         self.behaviours[service] = behaviour
-        self._step_all()
-
-    def report_task(self, task: str, **changes: object) -> None:
-        """Report changed fields of a task's status, whatever the behaviour says."""
-        self.statuses[task] = self.statuses[task].model_copy(update=changes)
-        self._say(Report(applied=self.applied, tasks={task: self.statuses[task]}))
 
     def say_facts(self, facts: NodeFacts) -> None:
-        self.facts = facts
-        self._say(Report(applied=self.applied, facts=facts))
+        self.simulated.say_facts(facts)
+
+    def hold_network(self) -> None:
+        """Let no network state come into force until ``apply``."""
+        self.simulated.network.gate.clear()
 
     def apply(self) -> None:
-        """Acknowledge the network state of the newest generation."""
-        self.applied = self.stamp.generation if self.stamp else 0
-        self._say(Report(applied=self.applied))
+        """Let the network state of the newest generation come into force."""
+        self.simulated.network.gate.set()
+
+    @property
+    def _held(self) -> Held:
+        return self.simulated.holdings.held
+
+    def _remember(self, held: Held) -> None:
+        self.simulated.holdings.held = self.simulated.journal.held = held
+
+    @property
+    def applied(self) -> int:
+        return self.simulated.holdings.applied
+
+    @property
+    def objects(self) -> Objects:
+        return self._held.objects
+
+    @property
+    def stamp(self) -> Stamp | None:
+        return self._held.stamp
+
+    @stamp.setter
+    def stamp(self, stamp: Stamp) -> None:
+        """Remember another controller's words."""
+        self._remember(Held(stamp, self._held.me, self._held.objects))
+
+    def be_node(self, node: str) -> None:
+        """Remember to be another node."""
+        self._remember(Held(self.stamp, NodeSelf(node=node, name=node), self.objects))
 
     async def log(self, task: str, *lines: LogLine) -> None:
         async with self._logged:
@@ -207,119 +204,48 @@ class FakeAgent:
 
     async def _hello(self, _: web.Request) -> web.Response:
         self.greeted += 1
-        return _json(Hello(node=self.node, stamp=self.stamp, facts=self.facts))
+        return _json(await self.simulated.hello())
 
     async def _instructions(self, request: web.Request) -> web.Response:
         instructions = Instructions.model_validate_json(await request.read())
-        refused = self._refusal(instructions)
-        if refused is not None:
-            return _json(refused, status=409)
-        if instructions.base is None:
-            self.objects = instructions.put
-        else:
-            self.objects = _increment(self.objects, instructions)
-        self.stamp = instructions.stamp
-        self.node = instructions.me.node
-        if self.apply_at_once:
-            self.applied = self.stamp.generation
+        answer = await self.simulated.instruct(instructions)
+        if isinstance(answer, Refused):
+            return _json(answer, status=409)
         self.received.append(instructions)
-        self._step_all(always=self.apply_at_once)
         async with self._instructed:
             self._instructed.notify_all()
-        return _json(Acknowledged(generation=self.stamp.generation))
-
-    def _refusal(self, instructions: Instructions) -> Refused | None:
-        seen, told = self.stamp, instructions.stamp
-        if seen is None:
-            return None if instructions.base is None else Refused(reason="base", message="empty")
-        if seen.cluster != told.cluster:
-            return Refused(reason="cluster", message=f"belongs to {seen.cluster}", seen=seen)
-        if told.epoch < seen.epoch:
-            return Refused(reason="epoch", message="a newer controller has spoken", seen=seen)
-        if instructions.base is not None and (
-            told.epoch != seen.epoch or instructions.base != seen.generation
-        ):
-            return Refused(reason="base", message=f"has {seen.generation}", seen=seen)
-        return None
+        return _json(answer)
 
     async def _reports(self, request: web.Request) -> web.StreamResponse:
         response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
         await response.prepare(request)
-        queue: asyncio.Queue[Report | None] = asyncio.Queue()
-        queue.put_nowait(Report(applied=self.applied, full=True, tasks=dict(self.statuses)))
-        self._listeners.add(queue)
+        stream = self.simulated.reports(silence=0.0)
+        following = asyncio.ensure_future(anext(stream))
         try:
             while self._serves(request):
-                try:
-                    report = await asyncio.wait_for(queue.get(), self.heartbeat)
-                except TimeoutError:
+                await asyncio.wait({following}, timeout=self.heartbeat)
+                if following.done():
+                    report = following.result()
+                    following = asyncio.ensure_future(anext(stream))
+                else:
                     report = Report(applied=self.applied)
                     self.heartbeats += 1
-                if report is None:
-                    break
                 if not self.mute:
                     await response.write(json_line(report))
         except ConnectionError:
             pass
         finally:
-            self._listeners.discard(queue)
+            following.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await following
+            await stream.aclose()
         return response
-
-    def _say(self, report: Report) -> None:
-        for queue in self._listeners:
-            queue.put_nowait(report)
-
-    # Tasks.
-
-    def _step_all(self, *, always: bool = False) -> None:
-        """Move every task as its behaviour says; those with a delay when it has passed."""
-        changed, delays = {}, set()
-        for task in self.objects.tasks.values():
-            behaviour = self.behaviours.get(task.service, GOOD)
-            old = self.statuses.get(task.id)
-            new = _next_status(task, old or TaskStatus(), behaviour)
-            if new == old:
-                continue
-            if behaviour.delay:
-                delays.add(behaviour.delay)
-                new = old or TaskStatus()
-            if new != old:
-                self.statuses[task.id] = changed[task.id] = new
-        self._tell(changed, always=always)
-        for delay in delays:
-            self._timers.add(asyncio.get_running_loop().call_later(delay, self._step_delayed))
-
-    def _step_delayed(self) -> None:
-        changed = {}
-        for task in self.objects.tasks.values():
-            old = self.statuses.get(task.id, TaskStatus())
-            new = _next_status(task, old, self.behaviours.get(task.service, GOOD))
-            if new != old:
-                self.statuses[task.id] = changed[task.id] = new
-        self._tell(changed)
-
-    def _tell(self, changed: dict[str, TaskStatus], *, always: bool = False) -> None:
-        gone = self._gone()
-        if changed or gone or always:
-            self._say(Report(applied=self.applied, tasks=changed, gone=gone))
-
-    def _gone(self) -> tuple[str, ...]:
-        """Forget tasks that are not wanted any more, or wanted removed."""
-        gone = []
-        for task_id in list(self.statuses):
-            task = self.objects.tasks.get(task_id)
-            if task is None or task.desired is Desired.REMOVED:
-                behaviour = self.behaviours.get(task.service, GOOD) if task else GOOD
-                if behaviour.stop == "ok":
-                    del self.statuses[task_id]
-                    gone.append(task_id)
-        return tuple(gone)
 
     # The rest of the API.
 
     async def _logs(self, request: web.Request) -> web.StreamResponse:
         task = request.match_info["id"]
-        if task not in self.statuses and task not in self.log_lines:
+        if task not in self.simulated.records and task not in self.log_lines:
             return _problem(404, f"no task {task}")
         since = float(request.query.get("since", "-inf"))
         lines = [line for line in self.log_lines.get(task, []) if line.time >= since]
@@ -341,7 +267,7 @@ class FakeAgent:
                 for line in known[sent:]:
                     await response.write(json_line(line))
                 sent = len(known)
-                if task not in self.statuses:
+                if task not in self.simulated.records:
                     break
         return response
 
@@ -400,74 +326,13 @@ class FakeAgent:
 
     async def _leave(self, _: web.Request) -> web.Response:
         self.left += 1
-        self.objects, self.stamp, self.node = Objects(), None, ""
-        self.statuses.clear()
+        await self.simulated.leave()
         return web.Response(status=204)
 
 
 def digest(text: str) -> str:
     """Return the digest the fake resolves a name to."""
     return "sha256:" + hashlib.sha256(text.encode()).hexdigest()
-
-
-def _next_status(task: Assignment, old: TaskStatus, behaviour: Behaviour) -> TaskStatus:
-    """Return where the task ends up; every jump on the way is legal (checked)."""
-    new = _wanted_status(task, old, behaviour)
-    assert may_move(old.state, new.state, by="agent"), (old.state, new.state)
-    return new
-
-
-def _wanted_status(task: Assignment, old: TaskStatus, behaviour: Behaviour) -> TaskStatus:
-    if old.state in FINAL:
-        return old
-    if task.desired in (Desired.SHUTDOWN, Desired.REMOVED):
-        stopped = old.model_copy(update={"state": TaskState.SHUTDOWN, "ready": False})
-        return old if behaviour.stop == "never" else stopped
-    if behaviour.prepare != "ok" and old.state in (TaskState.ASSIGNED, TaskState.PREPARING):
-        if behaviour.prepare == "never":
-            return TaskStatus(state=TaskState.PREPARING)
-        return TaskStatus(state=TaskState.REJECTED, reason=behaviour.reason or "no such image")
-    if task.desired is Desired.PREPARED:
-        return old if old.state is not TaskState.ASSIGNED else TaskStatus(state=TaskState.PREPARED)
-    return old.model_copy(update=_started(task, old, behaviour))
-
-
-def _started(task: Assignment, old: TaskStatus, behaviour: Behaviour) -> dict[str, object]:
-    run = old.run
-    if run is None or run.finished_at is not None or task.restart > old.restart_done:
-        number = run.number + 1 if run else 1
-        run = Run(number=number, pid=4000 + number, started_at=time.time())
-    ended = run.model_copy(update={"finished_at": time.time(), "exit_code": behaviour.exit_code})
-    # A task that was running does not go back to starting; it is merely not ready.
-    starting = TaskState.RUNNING if old.state is TaskState.RUNNING else TaskState.STARTING
-    state, ready, last = {
-        "ready": (TaskState.RUNNING, True, run),
-        "unready": (TaskState.RUNNING, False, run),
-        "starting": (starting, False, run),
-        "complete": (TaskState.COMPLETE, False, ended),
-        "fail": (TaskState.FAILED, False, ended),
-    }[behaviour.start]
-    return {
-        "state": state,
-        "ready": ready,
-        "runs": (last,),
-        "image_digest": task.spec.image_digest,
-        "restart_done": task.restart,
-        "restarts": old.restarts + (task.restart > old.restart_done),
-        "reason": behaviour.reason,
-        "health": behaviour.health,
-        "log_tail": behaviour.log_tail if behaviour.start == "fail" else (),
-    }
-
-
-def _increment(old: Objects, instructions: Instructions) -> Objects:
-    merged = {}
-    for kind in KINDS:
-        objects = {**getattr(old, kind), **getattr(instructions.put, kind)}
-        for key in instructions.remove.get(kind, ()):
-            objects.pop(key, None)
-        merged[kind] = objects
-    return Objects(**merged)
 
 
 def _json(model: object, *, status: int = 200) -> web.Response:

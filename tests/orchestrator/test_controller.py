@@ -20,7 +20,8 @@ from orchestrator.config import ControllerConfig, from_environment
 from orchestrator.errors import Conflict, Unavailable
 from orchestrator.store.base import Damaged
 from specs.wire import ExecRequest, LogLine, Stamp
-from tests.fakes.agent import Behaviour, FakeAgent
+from tests.fakes.agent import FakeAgent
+from tests.fakes.simulator import Behaviour
 
 ROOT = Path(__file__).parents[2]
 
@@ -293,7 +294,7 @@ async def test_what_was_acknowledged_survives_being_killed_and_nothing_is_restar
         await client.until("/v1/nodes", lambda a: a["nodes"])
         await client.deploy(3, key="one")
         before = await client.until("/v1/stacks/shop/tasks", all_ready(3))
-        agent.behave("web", Behaviour(delay=0.05))
+        agent.behave("web", Behaviour(prepare=0.05, start=0.05))
         row = await client.deploy(5, key="two")
     await process.kill()  # the instant after the acknowledgement
     assert set(agent.objects.tasks) >= {t["id"] for t in before["tasks"]}

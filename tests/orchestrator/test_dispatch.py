@@ -32,8 +32,9 @@ from specs.wire import (
     ResolveImage,
     Stamp,
 )
-from tests.fakes.agent import Behaviour, FakeAgent, digest
+from tests.fakes.agent import FakeAgent, digest
 from tests.fakes.control import FakeCluster, FakeControl
+from tests.fakes.simulator import Behaviour
 
 CLUSTER = "c1"
 
@@ -181,7 +182,7 @@ async def test_nothing_is_sent_when_nothing_changed_but_it_is_acknowledged(world
 
 
 async def test_removal_is_acknowledged_only_when_it_is_in_the_kernel(world):
-    world.agent.apply_at_once = False
+    world.agent.hold_network()
     world.cluster.revision = 7
     world.control.want("n1", tasks(assignment()))
     await world.agent.instructed(1)
@@ -196,8 +197,8 @@ async def test_an_old_applied_number_acknowledges_nothing_of_a_new_controller(wo
     for n in range(3):
         world.control.want("n1", tasks(*(assignment(f"t{m}") for m in range(n + 1))))
         await world.agent.instructed(n + 1)
-    assert world.agent.applied == 3
-    world.agent.apply_at_once = False
+    await world.control.until(lambda: world.agent.applied == 3)
+    world.agent.hold_network()
 
     world.cluster.revision = 9
     await world.restart_controller()
@@ -278,7 +279,7 @@ async def test_a_node_of_another_cluster_is_not_touched(world):
 async def test_another_node_at_the_address_is_not_touched(world):
     await world.connected()
     await stop(world.running)
-    world.agent.node = "n9"
+    world.agent.be_node("n9")
     world.agent.received.clear()
     await world.restart_controller()
     await world.control.until(lambda: world.control.lost)
@@ -311,7 +312,7 @@ async def test_heartbeats_do_not_reach_the_control_loops(world):
 
 
 async def test_facts_and_task_moves_do(world):
-    world.agent.behave("web", Behaviour(start="fail", exit_code=3, log_tail=("boom",)))
+    world.agent.behave("web", Behaviour(exit_code=3, log_tail=("boom",)))
     world.control.want("n1", tasks(assignment("t1")))
     await world.control.until(
         lambda: any(

@@ -195,15 +195,18 @@ async def test_agent_killed_at_any_moment_converges(host, seed):
 
 async def test_a_reboot_cleans_up_and_starts_what_should_run(host):
     await host.put(
-        assignment("t1"), assignment("t2", "exit 0", restart=NEVER), assignment("t3", restart=NEVER)
+        assignment("t1"),
+        assignment("t2", "exit 0", restart=NEVER),
+        assignment("t3", restart=NEVER),
+        assignment("t4", restart=NEVER, on_reboot="keep"),
     )
-    await host.ready("t1", "t3")
+    await host.ready("t1", "t3", "t4")
     await host.state_of("t2", "complete")
     host.kill()
     boot = host.base / "boot_id"
     boot.write_text("00000000-1111-2222-3333-444444444444\n")
     host.shell(f"mount --bind {boot} /proc/sys/kernel/random/boot_id")
-    for status in (host.seen["t1"], host.seen["t3"]):
+    for status in (host.seen["t1"], host.seen["t3"], host.seen["t4"]):
         os.kill(status.run.pid, signal.SIGKILL)
     for line in host.processes():
         os.kill(int(line.split()[0]), signal.SIGKILL)
@@ -212,11 +215,12 @@ async def test_a_reboot_cleans_up_and_starts_what_should_run(host):
     host.shell(f"umount -l {host.run}/agent; rm -rf {host.run}/agent; umount -l {host.state}/agent")
     await host.start()
     await host.until(
-        lambda seen: seen["t1"].ready and seen["t1"].run.number == 2, "the service runs again"
+        lambda seen: all(seen[t].ready and seen[t].run.number == 2 for t in ("t1", "t3")),
+        "they run again, whatever their policy",
     )
     assert host.seen["t1"].runs[0].exit_code is None
     assert host.seen["t2"].state == "complete", "a finished one-off is not run again"
-    interrupted = await host.state_of("t3", "failed")
+    interrupted = await host.state_of("t4", "failed")
     assert "restarted" in interrupted.run.reason
 
 

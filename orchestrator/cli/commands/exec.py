@@ -1,7 +1,8 @@
 """`corral exec SERVICE COMMAND`: run a command in a running container.
 
 With a terminal on standard input it behaves like a shell there: raw mode, resizes,
-the command's exit code. The terminal is restored whatever happens.
+the command's exit code. The terminal is restored whatever happens. As in a pipeline
+on one machine, output nobody reads is closed inside too: the command decides what then.
 """
 
 from __future__ import annotations
@@ -46,13 +47,18 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("words", nargs="...", metavar="SERVICE COMMAND", help="")
 
 
+def alive(row: dict[str, Any]) -> bool:
+    """Say whether a process runs in the task: healthy or not, stopping or not."""
+    return row.get("started_at") is not None and row.get("finished_at") is None
+
+
 def choose(rows: list[dict[str, Any]], service: str, index: int) -> dict[str, Any]:
     """Return the task to enter: replica ``index``, or the first that runs. Raises CliError."""
     mine = sorted(
         (row for row in rows if row.get("service") == service),
         key=lambda row: natural(str(row.get("name"))),
     )
-    running = [row for row in mine if row.get("state") == "running"]
+    running = [row for row in mine if alive(row)]
     if index:
         running = [row for row in running if str(row.get("name")).endswith(f"-{index}")] or (
             running if index == 1 and len(mine) == 1 else []
@@ -130,6 +136,7 @@ class Channel:
         self._interrupts = 0
         self._exit: int | None = None
         self._complaints = b""  # the end of what came on standard error
+        self._deaf: set[int] = set()  # outputs whose reader has gone
 
     def run(self) -> int:
         """Return the command's exit code. Raises CliError with the node's reason."""
@@ -191,17 +198,24 @@ class Channel:
         return None
 
     def _input(self) -> None:
-        data = os.read(STDIN, 32768)
+        try:
+            data = os.read(STDIN, 32768)
+        except BlockingIOError:
+            return  # another process shares it and was quicker
+        except OSError:
+            data = b""  # a directory, a terminal hung up, opened for writing only: nothing comes
         self._socket.send(b"\x00" + data)
         if not data:
             self._reads = False
 
     def _take(self, message: bytes | str) -> None:
+        if self._exit is not None:
+            return  # whatever else is said: the command has ended
         if isinstance(message, bytes):
             if message[:1] in (b"\x01", b"\x02"):
                 if message[:1] == b"\x02":
                     self._complaints = (self._complaints + message[1:])[-KEPT:]
-                _write_all(message[0], message[1:])
+                self._show(message[0], message[1:])
             return
         try:
             said = json.loads(message)
@@ -219,6 +233,15 @@ class Channel:
         if "exit" in said:
             code = said["exit"]
             self._exit = int(code) & 0xFF if isinstance(code, int) else ERROR
+
+    def _show(self, fd: int, data: bytes) -> None:
+        if fd in self._deaf:
+            return
+        try:
+            _write_all(fd, data)
+        except BrokenPipeError:
+            self._deaf.add(fd)
+            self._socket.send(json.dumps({"close": fd}))
 
 
 def _write_all(fd: int, data: bytes) -> None:

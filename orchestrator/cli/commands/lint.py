@@ -1,7 +1,8 @@
 """`corral lint`: everything there is to say about the files, in one go, offline.
 
 What is wrong, what corral does with each key used, and what is valid but hardly
-meant. The findings come from :mod:`specs.lint.report`; here they are shown.
+meant. The findings come from :mod:`specs.lint.report`; here they are shown, warnings of
+one kind in one line with a count. ``--format json`` has each of them.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
     from orchestrator.cli.session import Invocation
     from specs.lint.report import KeyReport, LintReport
+    from specs.problems import Problem
 
 VERDICTS = ("refused", "not honoured yet", "no meaning here", "resolved while loading", "honoured")
 
@@ -31,14 +33,16 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Invocation) -> int:
     from orchestrator.cli import project
     from specs.lint.report import lint
+    from specs.problems import gathered
 
     report = lint(*project.examine(session.flags))
-    errors = sum(problem.severity == "error" for problem in report.problems)
-    warnings = len(report.problems) - errors
+    shown = gathered(report.problems)
+    errors = sum(problem.severity == "error" for problem in shown)
+    warnings = len(shown) - errors
     if args.format == "json":
         print(_json(report))
     else:
-        _show(report, quiet=args.quiet)
+        _show(shown, [] if args.quiet else report.keys)
         print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}")
     return ERROR if errors or (args.strict and warnings) else 0
 
@@ -58,14 +62,15 @@ def _json(report: LintReport) -> str:
     )
 
 
-def _show(report: LintReport, *, quiet: bool) -> None:
+def _show(problems: list[Problem], keys: list[KeyReport]) -> None:
     from orchestrator.cli.findings import source_line
     from specs.problems import render
 
-    for problem in report.problems:
-        print(render(problem, source_line(problem)))
-    if not quiet and report.keys:
-        print(_table(report.keys))
+    for problem in problems:
+        # A gathered one stands for many places: one line of them says little.
+        print(render(problem, source_line(problem) if problem.path else None))
+    if keys:
+        print(_table(keys))
 
 
 def _table(rows: list[KeyReport]) -> str:

@@ -30,6 +30,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--services", dest="names", action="store_true", help="only names of services")
     add("--status", action="append", default=[], help="only tasks in this state (repeatable)")
     add("--format", choices=("table", "json"), default="table", help="json: one object a line")
+    help_ = "also services the Compose file no longer has; the default"
+    add("--orphans", "--orphans=true", action="store_true", default=True, help=help_)
+    add("--orphans=false", dest="orphans", action="store_false", help="not those")
     add("--no-trunc", action="store_true", help="show commands and images whole")
 
 
@@ -44,6 +47,8 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             raise
         rows = []
         print(f"corral: {absent}", file=sys.stderr)
+    if not args.orphans:
+        rows = [row for row in rows if row.get("carried") != "orphan"]
     chosen = select(rows, args.services, states)
     missing = set(args.services) - {row.get("service") for row in rows}
     if missing and not everything:
@@ -130,7 +135,8 @@ def as_table(rows: list[dict[str, Any]], *, now: float, whole: bool = False) -> 
                 row.get("service", ""),
                 row.get("node", ""),
                 times.since(row.get("created_at"), now),
-                row.get("status") or row.get("state", ""),
+                (row.get("status") or row.get("state", ""))
+                + (" (orphan)" if row.get("carried") == "orphan" else ""),
                 ", ".join(row.get("ports") or ()),
             )
         )

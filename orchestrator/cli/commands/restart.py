@@ -64,7 +64,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             again = started is not None and started != before.get(row["id"])
             if row.get("state") in FINAL:
                 failed.append(row)
-            elif not (again and row.get("state") == "running"):
+            elif not again:  # started is restarted: its health is another matter, as in Compose
                 continue
             waiting.discard(row["id"])
             print(

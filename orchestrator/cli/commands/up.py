@@ -17,6 +17,7 @@ from orchestrator.cli.errors import INTERRUPTED, USAGE, CliError
 from orchestrator.cli.session import wants_colour
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import output, watch
+from orchestrator.client.errors import ClientError
 from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
@@ -37,6 +38,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--no-build", action="store_true", help="never build")
     add("--pull", choices=("always", "missing", "never"), help="when to pull images")
     add("--force-recreate", action="store_true", help="replace tasks that have not changed, too")
+    add("--no-deps", action="store_true", help="not what the named services depend on")
+    add("--always-recreate-deps", action="store_true", help="replace dependencies, too")
     add("--remove-orphans", action="store_true", help="remove services the file no longer has")
     add("-t", "--timeout", type=float, metavar="S", help="grace period when Ctrl-C stops it")
     add("--deadline", type=float, metavar="S", help="seconds without progress before it fails")
@@ -92,14 +95,16 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         args,
         model=project.model,
         origins=projects.origins(project),
-        contents=projects.contents(project),
+        contents=projects.contents(project, args.services, dependencies=not args.no_deps),
         directory=project.working_dir,
+        known=tuple(project.disabled),
+        environ=project.environment,
     )
     from orchestrator.embedded import daemons
 
     daemons.ensure(session.client, say=lambda text: print(text, file=sys.stderr, flush=True))
     release = deploy.send(session.client, project.name, request)
-    findings.show_json(release.get("warnings") or ())
+    findings.show_json(deploy.told(release.get("warnings") or (), project.environment))
     board = boards.Board(project.name, f"release {release.get('number', '?')}")
     if args.detach or args.wait:
         return _detached(args, session, board, release)
@@ -124,11 +129,27 @@ def _detached(
     except KeyboardInterrupt:
         print(
             f"\n{board.what} of {board.stack} goes on in the background. "
-            f"See it: {command} ps. Stop it: {command} down",
+            f"See it: {command} ps. {_way_back(session, board, command)}",
             file=sys.stderr,
         )
         return INTERRUPTED
+    if not good:
+        watch.last_words(session, board)
     return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
+
+
+def _way_back(session: Invocation, board: boards.Board, command: str) -> str:
+    """Return what undoes this release and nothing that was there before it."""
+    try:
+        before = int(session.client.get(f"/v1/stacks/{quote(board.stack)}").get("running") or 0)
+    except ClientError:
+        before = 0
+    if not before:
+        return f"Undo it: {command} down"
+    return (
+        f"Release {before} is what ran before: to undo this one, put the file back as it was "
+        f"and run {command} up -d ({command} down would remove the whole stack)"
+    )
 
 
 def attached_services(args: argparse.Namespace, services: Mapping[str, Any]) -> tuple[str, ...]:

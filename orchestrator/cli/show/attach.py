@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     from orchestrator.cli.show.output import Painter
 
 LOOK = 1.0  # seconds between two looks at the tasks without an event
+FINISH = 10.0  # seconds without a line of an ended container's log
+UNKNOWN = 1  # the code of a container that failed, where none is known
 STOP_PATIENCE = 60.0  # seconds beyond the grace period that a stop may take
 
 
@@ -35,7 +37,7 @@ class Exits:
     def __init__(self, release: int) -> None:
         self._seen: dict[str, tuple[str, int]] = {}
         self._release = release
-        self.codes: dict[str, tuple[str, int]] = {}  # service -> (name, code) of its last exit
+        self.codes: dict[str, tuple[str, int]] = {}  # service -> (name, code) of its first exit
 
     def look(
         self,
@@ -45,7 +47,8 @@ class Exits:
     ) -> list[str]:
         """Return ``web-1 exited with code 1`` for what ended since the last look."""
         lines = []
-        for row in rows:
+        # What ended first is told first: its code may be the one that counts.
+        for row in sorted(rows, key=lambda row: float(row.get("finished_at") or 0.0)):
             state = str(row.get("state"))
             restarts = int(row.get("restarts") or 0)
             before = self._seen.get(row["id"])
@@ -55,14 +58,14 @@ class Exits:
             name, code = short(str(row.get("name"))), code_of(row)
             # What had ended before we came is not news.
             ended = state in boards.ENDED and (before is None or before[0] not in boards.ENDED)
-            again = before is not None and restarts > before[1]
+            again = restarts > (before[1] if before is not None else 0)
             if not ended and not again:
                 continue
             if before is None and int(row.get("release") or 0) < self._release:
                 continue  # it had ended before this release
             if not row.get("started_at"):
                 continue
-            self.codes[str(row.get("service"))] = (name, code)
+            self.codes.setdefault(str(row.get("service")), (name, code))
             lines.append(f"{name} exited with code {code}" + ("" if ended else " (restarting)"))
         return lines
 
@@ -102,8 +105,8 @@ class AttachedRun:
         self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=10_000)
         self._streams: list[Any] = []
         self._over = threading.Event()
-        self._last_line: dict[str, float] = {}  # task -> time of its newest line
-        self._told: dict[str, float] = {}  # the same, when the stream was last reopened
+        self._lines: dict[str, tuple[list[int], float]] = {}  # task -> place, time of the newest
+        self._finished: set[str] = set()  # tasks whose log was read to its end
         self._exits = Exits(int(release["number"]))
         self._view: watch.View | None = None
         self._watcher: watch.Watcher | None = None
@@ -155,9 +158,8 @@ class AttachedRun:
             except NoAnswer:
                 pass
             self._over.wait(watch.RETRY)
-            if kind == "log" and self._last_line:
-                query = {**query, "since": min(dict(self._last_line).values())}
-                self._put("reopened", None)
+            if kind == "log" and self._lines:
+                query = {**query, "since": min(when for _, when in dict(self._lines).values())}
 
     # The main thread.
 
@@ -168,8 +170,9 @@ class AttachedRun:
         try:
             self._watch_progress({"release": self._release["number"]})
             since = float(self._release.get("created_at") or 0.0) or None
-            logs = {"service": list(self._services), "follow": True, "since": since}
-            self._read("logs", lambda: self._follow(f"{self._path}/logs", logs, "log"))
+            if self._services:  # none would mean all of them
+                logs = {"service": list(self._services), "follow": True, "since": since}
+                self._read("logs", lambda: self._follow(f"{self._path}/logs", logs, "log"))
             events = {"stack": self._stack}
             self._read("events", lambda: self._follow("/v1/events", events, "event"))
             return self._until_end(began)
@@ -201,7 +204,12 @@ class AttachedRun:
             if outcome is not None and not deployed:
                 self._close_view()
                 if not outcome:
+                    self._look()
+                    if (code := self._abort_code()) is not None:
+                        # A container that fails may fail the release: its code is asked for.
+                        return self._aborted(code)
                     self._drain()
+                    watch.last_words(self._session, self._board)
                     return watch.report(
                         self._board,
                         good=False,
@@ -219,7 +227,6 @@ class AttachedRun:
             next_look = time.monotonic() + LOOK
             rows = self._look()
             if (code := self._abort_code()) is not None:
-                self._stop(self._ends.stop_timeout)
                 return self._aborted(code)
             if deployed and not any(row.get("state") not in boards.ENDED for row in rows):
                 self._drain()
@@ -238,8 +245,6 @@ class AttachedRun:
                 self._tell(self._board.apply(line))
         elif kind == "log":
             self._log(value)
-        elif kind == "reopened":
-            self._told = dict(self._last_line)
         elif kind == "error" and value[0] == "progress":
             raise value[1]
 
@@ -251,10 +256,12 @@ class AttachedRun:
             view.update(lines)
 
     def _log(self, line: Mapping[str, Any]) -> None:
-        task, moment = str(line.get("task")), float(line.get("time") or 0.0)
-        if moment <= self._told.get(task, 0.0):
-            return  # a reopened stream tells some lines again
-        self._last_line[task] = moment
+        task, place = str(line.get("task")), list(line.get("place") or (0, 0, 0))
+        known = self._lines.get(task)
+        if known is not None and any(place) and place <= known[0]:
+            return  # a stream that was reopened tells some lines again
+        if any(place):
+            self._lines[task] = (place, float(line.get("time") or 0.0))
         self._out(self._painter.text(line), error=line.get("stream") == "stderr")
 
     def _out(self, text: str, *, error: bool = False) -> None:
@@ -279,12 +286,46 @@ class AttachedRun:
             return []  # removed by somebody else: no container is left
         except NoAnswer:
             return [{"state": "unknown"}]
+        # What the release is not about neither ends it nor keeps it from its end.
+        rows = [row for row in rows if not row.get("carried")]
         lines = self._exits.look(rows, self._board.short, self._code_of)
         if lines:
             self._drain_now()
+        self._finish(rows)
         for line in lines:
             self._out(line)
         return rows
+
+    def _finish(self, rows: Iterable[Mapping[str, Any]]) -> None:
+        """Print what ended containers printed, to the last line, also one without a newline.
+
+        The stream that is followed may be behind; a log that is only read has an end.
+        """
+        ended = {
+            str(row["id"]): row
+            for row in rows
+            if row.get("state") in boards.ENDED
+            and row.get("started_at")
+            and row.get("service") in self._services
+            and str(row["id"]) not in self._finished
+        }
+        if not ended:
+            return
+        created = float(self._release.get("created_at") or 0.0)
+        since = min(self._lines[task][1] if task in self._lines else created for task in ended)
+        services = sorted({str(row.get("service")) for row in ended.values()})
+        try:
+            for line in self._client.stream(
+                "GET",
+                f"{self._path}/logs",
+                query={"service": services, "since": since or None},
+                idle=FINISH,
+            ):
+                if str(line.get("task")) in ended and any(line.get("place") or ()):
+                    self._log(line)
+        except ClientError:
+            return  # a node that is away: what it sends later is printed then
+        self._finished |= set(ended)
 
     def _code_of(self, row: Mapping[str, Any]) -> int:
         """Return the exit code of the newest run that has ended."""
@@ -293,10 +334,12 @@ class AttachedRun:
         try:
             whole = self._client.get(f"/v1/tasks/{quote(str(row['id']))}")
         except ClientError:
-            return 0
+            return UNKNOWN if row.get("state") in boards.BAD else 0
         runs = (whole.get("status") or {}).get("runs") or ()
         codes = [run.get("exit_code") for run in runs if run.get("finished_at") is not None]
-        return int(codes[-1] or 0) if codes else 0
+        if codes and codes[-1] is not None:
+            return int(codes[-1])
+        return UNKNOWN if row.get("state") in boards.BAD else 0
 
     def _drain_now(self) -> None:
         """Let a container's last words come before its exit."""
@@ -317,9 +360,10 @@ class AttachedRun:
         return None
 
     def _aborted(self, code: int) -> int:
+        """Stop what is left; return the first code, or that of the service that was named."""
+        self._stop(self._ends.stop_timeout)
         if not self._ends.exit_code_from:
             return code
-        self._look()
         return self._exits.codes.get(self._ends.exit_code_from, ("", 0))[1]
 
     def _interrupted(self) -> int:

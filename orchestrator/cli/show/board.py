@@ -95,6 +95,7 @@ class Board:
         self.tasks: dict[str, TaskLine] = {}
         self.building: dict[str, list[str]] = {}
         self.warned: list[str] = []
+        self.orphans: list[str] = []
         self.end: dict[str, Any] | None = None
         self._told = ""
         self._reasons: set[tuple[str, str, str]] = set()
@@ -137,6 +138,9 @@ class Board:
     def _release(self, line: Mapping[str, Any]) -> list[str]:
         self.state = str(line.get("state") or "")
         self.reason = printable(str(line.get("message") or line.get("reason") or ""))
+        self.orphans = [printable(str(name)) for name in line.get("orphans") or ()]
+        if self.state == "deploying":
+            self.building.clear()  # it was built: what fails now is not the build
         text = f"{self.stack}: {self.what} {self.state}".replace("  ", " ")
         if self.reason:
             text += f": {self.reason}"
@@ -294,4 +298,6 @@ def success(board: Board, seconds: float) -> str:
     running, wanted = board.counts
     count = f", {running}/{wanted} replicas" if wanted else ""
     text = message or f"{board.what} done{count}"
+    if board.orphans:
+        text += f", {', '.join(board.orphans)} kept as orphan{'s' * (len(board.orphans) > 1)}"
     return f"{board.stack}: {text} ({elapsed(seconds)})"

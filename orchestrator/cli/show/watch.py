@@ -13,7 +13,8 @@ import threading
 import time
 
 from orchestrator.cli.show import board as boards
-from orchestrator.client.errors import ApiNotFound, BadAnswer, NoAnswer
+from orchestrator.client.errors import ApiNotFound, BadAnswer, ClientError, NoAnswer
+from orchestrator.client.http import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ SILENCE = 20.0  # seconds without a line before we ask whether the controller st
 AWAY = 60.0  # how long a controller that went away is waited for
 RETRY = 0.25
 PAUSE = 3.0  # seconds of silence before a line says what is waited for
+LAST_WORDS = 5.0  # seconds the log lines of what failed are waited for
 HASTY = 100  # streams that end at once before it is taken for a fault
 
 
@@ -212,6 +214,25 @@ def report(board: Board, *, good: bool, seconds: float, command: str) -> int:
         return 0
     print(boards.failure(board, command=command), file=sys.stderr)
     return 1
+
+
+def last_words(session: Invocation, board: Board) -> None:
+    """Add the failing container's last lines to how it ended, where it did not bring them.
+
+    It may be running again, or the one that failed is known by its service only.
+    """
+    end = board.end
+    if not end or end.get("ok") or end.get("log_tail") or not end.get("service"):
+        return
+    query = {"service": end["service"], "tail": 10}
+    try:
+        stream = session.client.stream(
+            "GET", f"/v1/stacks/{quote(board.stack)}/logs", query=query, idle=LAST_WORDS
+        )
+        lines = [line for line in stream if end.get("task") in (line.get("task"), "", None)]
+    except ClientError:
+        return
+    end["log_tail"] = [str(line.get("line")) for line in lines][-10:]
 
 
 def command_prefix(session: Invocation) -> str:

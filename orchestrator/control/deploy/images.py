@@ -8,9 +8,11 @@ Repeating it after a controller's death is harmless: builds and pulls are idempo
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from orchestrator.control.deploy.orders import orders, whole_name
 from orchestrator.control.mirror.node_view import node_of_client
 from orchestrator.errors import Invalid, RequestError, Unavailable
 from specs.api import Progress
@@ -20,16 +22,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from orchestrator.contracts import Agents
+    from orchestrator.control.deploy.orders import BuildOrder, Policy, PullOrder
     from orchestrator.control.mirror.cluster import Cluster
     from specs.api import Release
     from specs.kit.clock import Clock
-    from specs.stack import ServiceSpec, StackSpec
+    from specs.stack import StackSpec
 
 NODE_WAIT = 30.0  # seconds to wait for a node that can do the work
 RETRY_DELAYS = (0.5, 2.0, 4.0)  # between tries at a registry that does not answer
 AT_ONCE = 4  # images asked for in parallel
-
-Policy = Literal["always", "missing", "never"]
 
 
 class NoImage(Exception):
@@ -48,33 +49,38 @@ class ReleaseImages:
     tell: Callable[[Progress], None]
 
     async def images(self) -> dict[str, str]:
-        """Return service -> manifest digest for every service. Raises NoImage."""
+        """Return service -> manifest digest of every service the release is about.
+
+        Raises NoImage.
+        """
+        # The image of a carried one is pinned since the release it comes from.
+        wanted = [
+            spec for name, spec in self.spec.services.items() if name not in self.spec.carried
+        ]
+        pulls, builds = orders(wanted, self.release.pull)
         limit = asyncio.Semaphore(AT_ONCE)
-        plain: dict[tuple[str, Policy], list[str]] = {}
-        builds: list[ServiceSpec] = []
-        for name, service in sorted(self.spec.services.items()):
-            if service.build is not None:
-                builds.append(service)
-            else:
-                policy = self._policy(service)
-                plain.setdefault((service.task.image, policy), []).append(name)
+        # Builds of one name wait for each other: the last one keeps it.
+        turns = {whole_name(image): asyncio.Lock() for order in builds for image in order.images}
         result: dict[str, str] = {}
 
-        async def resolve(image: str, policy: Policy, services: list[str]) -> None:
+        async def resolve(order: PullOrder) -> None:
             async with limit:
-                digest = await self._resolve(services[0], image, policy)
-            result.update(dict.fromkeys(services, digest))
+                digest = await self._resolve(order.services[0], order.image, order.policy)
+            result.update(dict.fromkeys(order.services, digest))
 
-        async def build(service: ServiceSpec) -> None:
-            async with limit:
-                result[service.name] = await self._built(service)
+        async def build(order: BuildOrder) -> None:
+            async with AsyncExitStack() as held:
+                for name in sorted({whole_name(image) for image in order.images}):
+                    await held.enter_async_context(turns[name])
+                async with limit:
+                    result.update(await self._built(order))
 
         try:
             async with asyncio.TaskGroup() as group:
-                for (image, policy), services in plain.items():
-                    group.create_task(resolve(image, policy, services), name=f"image {image}")
-                for service in builds:
-                    group.create_task(build(service), name=f"build {service.name}")
+                for pull in pulls:
+                    group.create_task(resolve(pull), name=f"image {pull.image}")
+                for order in builds:
+                    group.create_task(build(order), name=f"build {order.services[0]}")
         except ExceptionGroup as group_error:
             expected, others = group_error.split(NoImage)
             if expected is None or others is not None:
@@ -82,15 +88,6 @@ class ReleaseImages:
             # All failures in one go would be kinder, but the first one cancels the rest.
             raise NoImage(str(_first(expected))) from None
         return result
-
-    def _policy(self, service: ServiceSpec) -> Policy:
-        asked = self.release.pull or service.pull_policy
-        if asked in ("always", "never"):
-            return "always" if asked == "always" else "never"
-        # daily, weekly and every_N ask the registry each time: late is worse than slow.
-        if asked in ("daily", "weekly") or asked.startswith("every_"):
-            return "always"
-        return "missing"
 
     async def _node(self, *, builder: bool) -> str:
         """Wait for a node to do the work: the CLI's machine, which has files and credentials."""
@@ -142,49 +139,72 @@ class ReleaseImages:
                 return found.digest
         raise AssertionError("the last try returns or raises")
 
-    async def _built(self, service: ServiceSpec) -> str:
-        assert service.build is not None
+    async def _built(self, order: BuildOrder) -> dict[str, str]:
+        """Return service -> digest of everybody the build is for; what is there is not made."""
         node = await self._node(builder=True)
-        image = service.task.image
-        if self.release.build != "always" and service.pull_policy != "build":
-            try:
-                found = await self.agents.resolve_image(
-                    node, ResolveImage(image=image, policy="never")
-                )
-            except Invalid:
-                if self.release.build == "never":
-                    raise NoImage(
-                        f"{service.name}: image {image} is not there and building is switched off"
-                    ) from None
-            except RequestError as exc:
-                raise NoImage(f"{service.name}: image {image}: {_words(exc)}") from exc
+        found: dict[str, str] = {}
+        wanted: list[str] = []
+        for image, services in order.images.items():
+            digest = await self._there(order, image, node)
+            if digest is None:
+                wanted.append(image)
             else:
-                return found.digest
-        return await self._build(service, node)
+                found.update(dict.fromkeys(services, digest))
+        if wanted:
+            digest = await self._build(order, wanted, node)
+            found.update({name: digest for image in wanted for name in order.images[image]})
+        return found
 
-    async def _build(self, service: ServiceSpec, node: str) -> str:
-        assert service.build is not None
-        self._say(service.name, f"building {service.task.image}")
+    async def _there(self, order: BuildOrder, image: str, node: str) -> str | None:
+        """Return the digest of an image that need not be built; None = build it."""
+        service, asked = order.images[image][0], self.release.services
+        named = not asked or any(name in asked for name in order.images[image])
+        never = self.release.build == "never"
+        if not never and (order.forced or (self.release.build == "always" and named)):
+            return None
+        try:
+            found = await self.agents.resolve_image(node, ResolveImage(image=image, policy="never"))
+        except Invalid:
+            if never:
+                raise NoImage(
+                    f"{service}: image {image} is not there and building is switched off"
+                ) from None
+            return None
+        except RequestError as exc:
+            raise NoImage(f"{service}: image {image}: {_words(exc)}") from exc
+        return found.digest
+
+    async def _build(self, order: BuildOrder, images: list[str], node: str) -> str:
+        tag, *others = images
+        service = order.images[tag][0]
+        spec = order.build.model_copy(update={"tags": (*others, *order.build.tags)})
+        for name in order.services:
+            with_whom = f", with {service}" if name != service else ""
+            self._say(name, f"building {tag}{with_whom}")
+        if order.rivals:
+            self._say(
+                service,
+                f"{', '.join(order.rivals)} builds {tag} in another way: each gets its own;"
+                " give them different names with image:",
+                kind="warning",
+            )
         last: list[str] = []
         try:
-            events = self.agents.build(
-                node, BuildImage(tag=service.task.image, build=service.build)
-            )
-            async for event in events:
+            async for event in self.agents.build(node, BuildImage(tag=tag, build=spec)):
                 if event.digest:
                     return event.digest
                 if event.error:
-                    raise NoImage(_build_failed(service, event.error, last))
+                    raise NoImage(_build_failed(service, tag, event.error, last))
                 last = [*last[-9:], event.line]
-                self._say(service.name, event.line)
+                self._say(service, event.line)
         except RequestError as exc:
-            raise NoImage(f"{service.name}: the build did not finish: {_words(exc)}") from exc
-        raise NoImage(f"{service.name}: the build ended without an image")
+            raise NoImage(f"{service}: the build did not finish: {_words(exc)}") from exc
+        raise NoImage(f"{service}: the build ended without an image")
 
-    def _say(self, service: str, line: str) -> None:
+    def _say(self, service: str, line: str, kind: Literal["build", "warning"] = "build") -> None:
         self.tell(
             Progress(
-                kind="build",
+                kind=kind,
                 time=self.clock.wall(),
                 stack=self.release.stack,
                 service=service,
@@ -193,9 +213,9 @@ class ReleaseImages:
         )
 
 
-def _build_failed(service: ServiceSpec, error: str, last: list[str]) -> str:
+def _build_failed(service: str, image: str, error: str, last: list[str]) -> str:
     tail = "".join(f"\n  {line}" for line in last)
-    return f"{service.name}: the build of {service.task.image} failed: {error}{tail}"
+    return f"{service}: the build of {image} failed: {error}{tail}"
 
 
 def _words(exc: RequestError) -> str:

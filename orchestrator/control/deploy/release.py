@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.control.deploy.carrying import asked_project, carry, check_clashes
 from orchestrator.control.deploy.contents import with_contents
 from orchestrator.control.deploy.ports import check_ports, with_ports
 from orchestrator.control.mirror.dependencies import Cycle, Dependencies
@@ -25,7 +26,7 @@ from specs.problems import Problem, SpecError
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Mapping
 
     from orchestrator.control.deploy.deployment import Deployment
     from specs.stack import StackSpec
@@ -34,23 +35,24 @@ if TYPE_CHECKING:
 def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     """Put a new release into the draft; return it with the warnings. Raises Invalid."""
     request, name = deployment.request, deployment.stack
+    present = deployment.cluster.stacks.get(name)
     try:
-        compiled, warnings = compile_stack(
-            request.project, request.origins, name, request.directory
+        spec, warnings = compile_stack(
+            asked_project(deployment), request.origins, name, request.directory
         )
     except SpecError as exc:
         raise Invalid(exc.problems) from exc
     for warning in warnings:
         deployment.findings.add(warning)
-    present = deployment.cluster.stacks.get(name)
     before = newest_spec(deployment.cluster, present)
-    spec = _selected(deployment, compiled, before)
     _check_order(deployment, spec)
     _check_constraints(deployment, spec)
     deployment.check()
     spec = with_contents(deployment, spec)
+    spec = carry(deployment, spec, present)
     spec = with_ports(deployment, spec, before)
     check_ports(deployment, spec)
+    check_clashes(deployment, spec)
     _check_fixed(deployment, spec)
     _check_scale(deployment, spec)
     deployment.check()
@@ -60,45 +62,17 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     return release, deployment.findings.warnings
 
 
-def _selected(deployment: Deployment, spec: StackSpec, before: StackSpec | None) -> StackSpec:
-    """Return the spec with only the chosen services changed, where the request names some."""
-    chosen = deployment.request.services
-    if not chosen:
-        return spec
-    unknown = [name for name in chosen if name not in spec.services]
-    for name in unknown:
-        deployment.error(f"services.{name}", f"there is no service {name} in the file")
-    deployment.check()
-    wanted = _closure(deployment, spec, chosen)
-    services = dict(before.services) if before is not None else {}
-    services.update({n: s for n, s in spec.services.items() if n in wanted})
-    if before is None:
-        return spec.model_copy(update={"services": services})
-    return spec.model_copy(
-        update={
-            "services": services,
-            "networks": {**before.networks, **spec.networks},
-            "volumes": {**before.volumes, **spec.volumes},
-            "secrets": {**before.secrets, **spec.secrets},
-            "configs": {**before.configs, **spec.configs},
-        }
-    )
-
-
-def _closure(deployment: Deployment, spec: StackSpec, chosen: Iterable[str]) -> set[str]:
-    try:
-        return Dependencies(spec).closure(chosen)
-    except Cycle as exc:
-        deployment.error("services", str(exc), code="cycle")
-        raise Invalid(deployment.findings.all()) from exc
-
-
 def _check_order(deployment: Deployment, spec: StackSpec) -> None:
     for name, service in spec.services.items():
-        for other in service.depends_on:
-            if other not in spec.services and service.depends_on[other].required:
-                deployment.error(
-                    f"services.{name}.depends_on.{other}", f"there is no service {other}"
+        for other, edge in service.depends_on.items() if not deployment.request.no_deps else ():
+            if other in spec.services:
+                continue
+            path = f"services.{name}.depends_on.{other}"
+            if edge.required:
+                deployment.error(path, f"there is no service {other}")
+            else:
+                deployment.warn(
+                    path, f"{other} is not active; {name} goes on without it (required: false)"
                 )
     try:
         Dependencies(spec)
@@ -124,6 +98,8 @@ def _check_constraints(deployment: Deployment, spec: StackSpec) -> None:
 def _check_fixed(deployment: Deployment, spec: StackSpec) -> None:
     """Refuse what can exist only once for several replicas."""
     for name, service in spec.services.items():
+        if name in spec.carried:
+            continue
         count = deployment.request.scale.get(name, service.replicas)
         several = service.mode == "global" or count > 1
         if several and any(a.ipv4_address for a in service.task.networks):
@@ -142,10 +118,21 @@ def _check_fixed(deployment: Deployment, spec: StackSpec) -> None:
 
 
 def _check_scale(deployment: Deployment, spec: StackSpec) -> None:
-    for name, count in deployment.request.scale.items():
+    for name, count in _scales(deployment, spec).items():
         problem = scale_problem(spec, name, count)
         if problem:
             deployment.error(f"services.{name}", problem, code="bad-scale")
+
+
+def _scales(deployment: Deployment, spec: StackSpec) -> dict[str, int]:
+    """Return the numbers asked for, but for services of the file that `up` does not name."""
+    asked, request = deployment.request.scale, deployment.request
+    files = request.project.get("services") or {}
+    return {n: count for n, count in asked.items() if n not in files or n in _asked(spec)}
+
+
+def _asked(spec: StackSpec) -> set[str]:
+    return set(spec.services) - set(spec.carried)
 
 
 def scale_problem(spec: StackSpec, name: str, count: int) -> str:
@@ -177,18 +164,42 @@ def _overrides(
         new = spec.services.get(name)
         if new is not None and old is not None and new.replicas == old.replicas:
             kept[name] = count
-    kept.update(deployment.request.scale)
+    kept.update(_scales(deployment, spec))
     return kept
 
 
-def _starts(deployment: Deployment, spec: StackSpec) -> tuple[str, ...]:
+def _starts(deployment: Deployment, spec: StackSpec, present: Stack | None) -> tuple[str, ...]:
     """Return the services the request asks to run: those that ended are started again.
 
     They are once the images are there, see ``ControlLoop``: a release that comes to nothing
-    before that starts nothing.
+    before that starts nothing. What goes on beside them comes back after `stop` only.
     """
-    chosen = deployment.request.services
-    return tuple(sorted(_closure(deployment, spec, chosen) if chosen else spec.services))
+    stopped = present is not None and present.desired == "stopped"
+    whole = stopped and not deployment.request.services
+    return tuple(sorted(name for name in spec.services if whole or name not in spec.carried))
+
+
+def _tell_scaled(deployment: Deployment, spec: StackSpec, overrides: Mapping[str, int]) -> None:
+    """Say which services keep a number that `scale` gave them once, and not the file's."""
+    for name, count in sorted(overrides.items()):
+        service = spec.services[name]
+        asked = name in deployment.request.scale
+        if asked or name in spec.carried or count == service.replicas:
+            continue
+        copies = "replica" if count == 1 else "replicas"
+        deployment.warn(
+            f"services.{name}",
+            f"{name} keeps the {count} {copies} it was scaled to; the file says {service.replicas}",
+            hint=f"corral scale {name}={service.replicas}",
+        )
+
+
+def _stopped(deployment: Deployment, spec: StackSpec, present: Stack | None) -> tuple[str, ...]:
+    """Return what stays down: after `stop`, `up web` starts web and what it needs, no more."""
+    if present is None or not deployment.request.services:
+        return ()
+    down = spec.services if present.desired == "stopped" else present.stopped_services
+    return tuple(sorted(name for name in down if name in spec.carried))
 
 
 def _store(
@@ -207,10 +218,11 @@ def _store(
         client=request.client,
         build=request.build,
         pull=request.pull,
-        recreate=_recreate(deployment, known),
         services=request.services,
-        starts=_starts(deployment, spec),
+        starts=_starts(deployment, spec, present),
         remove_orphans=request.remove_orphans,
+        no_deps=request.no_deps,
+        recreates=_recreates(deployment, spec, known),
     )
     if digest not in deployment.cluster.parts:
         deployment.draft.put_key(keys.part(digest), spec)
@@ -219,6 +231,8 @@ def _store(
             reason = f"release {number} took its place"
             finish(deployment.draft, old, ReleaseState.SUPERSEDED, reason, at=deployment.wall)
     deployment.draft.put(RELEASES, release)
+    overrides = _overrides(deployment, spec, present, before)
+    _tell_scaled(deployment, spec, overrides)
     deployment.draft.put(
         STACKS,
         Stack(
@@ -226,7 +240,8 @@ def _store(
             desired="up",
             release=number,
             running=present.running if present is not None and present.desired != "removed" else 0,
-            overrides=_overrides(deployment, spec, present, before),
+            overrides=overrides,
+            stopped_services=_stopped(deployment, spec, present),
             asked=present.asked if present is not None else {},
             asked_again=present.asked_again if present is not None else {},
         ),
@@ -237,11 +252,24 @@ def _store(
     return release
 
 
-def _recreate(deployment: Deployment, known: dict[int, Release]) -> str:
-    """Return the token mixed into hashes: a new one on demand, else the last one's.
+def _recreates(
+    deployment: Deployment, spec: StackSpec, known: dict[int, Release]
+) -> dict[str, str]:
+    """Return the tokens mixed into hashes: new ones on demand, else the last one's.
 
-    Without inheriting it the release after a forced one would replace everything again.
+    Without inheriting them the release after a forced one would replace everything again.
+    A carried service has the token of the release it comes from.
     """
-    if deployment.request.force_recreate:
-        return new_id("r", now=deployment.wall, rng=deployment.rng)
-    return known[max(known)].recreate if known else ""
+    request, found = deployment.request, dict(deployment.tokens)
+    fresh = ""
+    if request.force_recreate or request.always_recreate_deps:
+        fresh = new_id("r", now=deployment.wall, rng=deployment.rng)
+    last = known[max(known)] if known else None
+    for name in _asked(spec):
+        named = not request.services or name in request.services
+        token = last.recreates.get(name, last.recreate) if last is not None else ""
+        if request.force_recreate if named else request.always_recreate_deps:
+            token = fresh
+        if token:
+            found[name] = token
+    return found

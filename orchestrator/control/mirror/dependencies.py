@@ -10,10 +10,18 @@ from __future__ import annotations
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+from specs.stack import Condition
 
-    from specs.stack import StackSpec
+if TYPE_CHECKING:
+    from collections.abc import Callable, Container, Iterable
+
+    from specs.stack import Dependency, ServiceSpec, StackSpec
+
+_WORDS = {
+    Condition.STARTED: "to start",
+    Condition.HEALTHY: "to be healthy",
+    Condition.COMPLETED: "to complete",
+}
 
 
 class Cycle(ValueError):
@@ -78,6 +86,20 @@ class Dependencies:
         """Say whether all that depends on the service is gone: the reverse order of stopping."""
         # Indirect ones too: a completed one-off in between is gone already and holds nobody.
         return all(gone(name) for name in self.all_dependents([service]))
+
+
+def edge_words(name: str, edge: Dependency) -> str:
+    """Return what an edge waits for: "db to be healthy"."""
+    return f"{name} {_WORDS[edge.condition]}"
+
+
+def waits_for(service: ServiceSpec, services: Container[str]) -> tuple[str, ...]:
+    """Return what a start of the service waits for, of these services."""
+    return tuple(
+        edge_words(name, edge)
+        for name, edge in sorted(service.depends_on.items())
+        if name in services
+    )
 
 
 class _Held:

@@ -3,7 +3,8 @@
 A task record names its release and service; this joins them. The hash decides
 whether a running task must be replaced, so it covers all that the node is told and
 that cannot change in place: the task spec, the pinned image, the real networks and
-volumes behind the keys, the container's name.
+volumes behind the keys, the container's name. A service carried over from an earlier
+release keeps the hash it had there.
 """
 
 from __future__ import annotations
@@ -88,7 +89,7 @@ def _effective(release: Release, spec: StackSpec, name: str) -> Effective:
         stack=release.stack,
         release=release.number,
         service=service,
-        spec=spec,
+        spec=spec.seen_by(name),
         task=task,
         hash=_hash(release, spec, name, task),
         client=release.client,
@@ -96,6 +97,8 @@ def _effective(release: Release, spec: StackSpec, name: str) -> Effective:
 
 
 def _hash(release: Release, spec: StackSpec, name: str, task: TaskSpec) -> str:
+    if name in spec.carried:
+        return spec.carried[name].hash
     service = spec.services[name]
     networks = {
         a.network: [n.name, list(n.subnets)]
@@ -128,7 +131,7 @@ def _hash(release: Release, spec: StackSpec, name: str, task: TaskSpec) -> str:
             "networks": networks,
             "volumes": volumes,
             "name": service.container_name,
-            "recreate": release.recreate,
+            "recreate": release.recreates.get(name, release.recreate),
             "restarted": restarted,
         }
     )

@@ -1,7 +1,8 @@
 """What the controller saw and when: nothing here is stored, a restart begins anew.
 
-Times are monotonic. Losing them is harmless: back-offs and monitors start over, and
-an acknowledgement that was forgotten is waited for again (at most ACK_LIMIT).
+Times are monotonic. Losing them is harmless: back-offs start over, what runs is taken to
+have run since its node says it started, and an acknowledgement that was forgotten is
+waited for again (at most ACK_LIMIT).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.records import RELEASES, RESTING, TASKS, Kind
 from orchestrator.store import keys
 from specs.api import Release
-from specs.states import FINAL
+from specs.states import FINAL, Health, TaskState
 from specs.task import Task
 
 if TYPE_CHECKING:
@@ -27,8 +28,10 @@ class TaskMark:
 
     ready_since: float | None = None
     ended_at: float | None = None
+    pending_since: float | None = None  # no node takes it
     was_ready: bool = False
     lived: float = 0.0
+    sick_since: float | None = None
     leaving_since: float | None = None
     withdrawn: int = 0  # revision at which its endpoints were taken out
 
@@ -45,9 +48,13 @@ class Observed:
     progress_at: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
+        now = self.clock.monotonic()
         for task in self.cluster.tasks.values():
             self._task(None, task)
-        now = self.clock.monotonic()
+            since = self.mark(task.id).ready_since
+            if since is not None:
+                # How long it has been there already is known from its node's clock only.
+                self.mark(task.id).ready_since = since - _ran(task, self.clock.wall())
         for network, found in self.cluster.resting.items():
             self.resting_since.update({(network, address): now for address in found})
         self.cluster.listen(self._changed)
@@ -79,24 +86,47 @@ class Observed:
     def _task(self, old: Task | None, new: Task) -> None:
         now = self.clock.monotonic()
         mark = self.mark(new.id)
+        if old is not None and new.status.restarts > old.status.restarts:
+            self._ended(mark, now)  # it may be ready again in the very report that tells of it
         if new.status.ready:
             if mark.ready_since is None:
                 mark.ready_since = now
             mark.was_ready = True
-        elif mark.ready_since is not None:
-            mark.lived = now - mark.ready_since
-            mark.ready_since = None
+        else:
+            self._ended(mark, now)
+        pending = new.state is TaskState.PENDING
+        if not pending or mark.pending_since is None:
+            mark.pending_since = now if pending else None
+        if new.status.health is not Health.UNHEALTHY:
+            mark.sick_since = None
+        elif mark.sick_since is None:
+            mark.sick_since = now
         if new.state in FINAL and mark.ended_at is None:
             mark.ended_at = now
         if new.leaving and (old is None or not old.leaving):
             mark.leaving_since = now
             mark.withdrawn = self.cluster.version(keys.task(new.stack, new.id))
 
+    @staticmethod
+    def _ended(mark: TaskMark, now: float) -> None:
+        """Note that a spell of being ready is over."""
+        if mark.ready_since is not None:
+            mark.lived = now - mark.ready_since
+            mark.ready_since = None
+
     def settled(self, stack: str, release: int, count: int) -> float:
-        """Note how many replicas of a release serve; return when that number last grew."""
+        """Note how many replicas of a release came to stay; return when that number last grew."""
         now = self.clock.monotonic()
         best, at = self.progress_at.get((stack, release), (-1, now))
         if count > best:
             best, at = count, now
             self.progress_at[(stack, release)] = (best, at)
         return at
+
+
+def _ran(task: Task, wall: float) -> float:
+    """Return how long a task without a health check has run; 0 where clocks disagree."""
+    run = task.status.run
+    if run is None or run.started_at is None or task.status.health is not Health.NONE:
+        return 0.0
+    return max(0.0, wall - run.started_at)

@@ -63,6 +63,8 @@ def wanted_count(cluster: Mirror, stack: Stack, service: ServiceSpec, tasks: Ite
     ``tasks`` are the service's present ones: a global service keeps its place on a node that
     is silent or paused, but does not take one there.
     """
+    if service.name in stack.stopped_services:
+        return 0
     if service.mode != "global":
         return stack.overrides.get(service.name, service.replicas)
     used = {task.node for task in tasks}

@@ -104,8 +104,9 @@ class Addresses:
         for stack in self._draft.cluster.stacks.values():
             spec = newest_spec(self._draft.cluster, stack)
             for service in spec.services.values() if spec is not None else ():
+                networks = spec.seen_by(service.name).networks if spec is not None else {}
                 for attachment in service.task.networks:
-                    wanted = spec.networks.get(attachment.network) if spec is not None else None
+                    wanted = networks.get(attachment.network)
                     if attachment.ipv4_address is not None and wanted is not None:
                         found.append((stack.name, wanted, attachment.ipv4_address))
         return found

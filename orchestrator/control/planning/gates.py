@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.dependencies import edge_words
 from specs.stack import Condition
 
 if TYPE_CHECKING:
@@ -17,12 +18,6 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.service_state import ServiceState
     from scheduler.replicas import Replica
     from specs.stack import Dependency, ServiceSpec
-
-_WORDS = {
-    Condition.STARTED: "to start",
-    Condition.HEALTHY: "to be healthy",
-    Condition.COMPLETED: "to complete",
-}
 
 
 def waits_for(
@@ -33,7 +28,7 @@ def waits_for(
     ``restarted``: what it was last asked for is a restart.
     """
     waiting = [
-        f"{name} {_WORDS[edge.condition]}"
+        edge_words(name, edge)
         for name, edge in sorted(service.depends_on.items())
         if name in states and (edge.restart or not restarted) and not satisfied(edge, states[name])
     ]
@@ -42,34 +37,31 @@ def waits_for(
 
 def satisfied(edge: Dependency, state: ServiceState) -> bool:
     """Say whether one dependency is as the edge asks."""
-    if not edge.required and (state.plan.gave_up or failed_for_good(state)):
-        return True  # optional: its failure is told, not waited for
-    found = _current(state)
-    for slot in state.wanted.slots:
-        here = found.get(slot, ())
-        if not any(_meets(edge.condition, task) for task in here):
-            return False
-    return True
+    if not edge.required and state.hopeless is not None:
+        return True  # that is told, not waited for
+    met = {task.slot for task in current(state) if _meets(edge.condition, task)}
+    return met.issuperset(state.wanted.slots)
 
 
 def failed_for_good(state: ServiceState) -> list[Replica]:
     """Return ended tasks that get no replacement although they did not complete."""
-    found = _current(state)
+    return [task for task in current(state) if task.slot in state.plan.gave_up and task.broken]
+
+
+def current(state: ServiceState) -> list[Replica]:
+    """Return the tasks of the spec that is wanted, but for those gone or asked for anew."""
     return [
         task
-        for slot in state.plan.gave_up
-        for task in found.get(slot, ())
-        if task.broken and not task.going
+        for task in state.replicas
+        if state.wanted.slots.get(task.slot) == task.spec_hash
+        and not task.going
+        and not state.wanted.behind(task)
     ]
 
 
-def _current(state: ServiceState) -> dict[int, list[Replica]]:
-    found: dict[int, list[Replica]] = {}
-    for task in state.replicas:
-        current = state.wanted.slots.get(task.slot) == task.spec_hash and not task.going
-        if current and not state.wanted.behind(task):
-            found.setdefault(task.slot, []).append(task)
-    return found
+def unhealthy(state: ServiceState) -> list[Replica]:
+    """Return current tasks that are unhealthy and that nothing restarts: they are only marked."""
+    return [t for t in current(state) if t.live and t.sick_since is not None]
 
 
 def _meets(condition: Condition, task: Replica) -> bool:

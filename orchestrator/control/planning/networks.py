@@ -32,7 +32,7 @@ REST = 60.0  # seconds a freed address stays unused
 def ensure_networks(pass_: Pass, stack: str, spec: StackSpec) -> str:
     """Make the spec's networks exist; return "" or the sentence why one cannot."""
     used = {a.network for s in spec.services.values() for a in s.task.networks}
-    for key, wanted in spec.networks.items():
+    for key, wanted in spec.all_networks():
         if key not in used:
             continue
         problem = _ensure(pass_, stack, key, wanted)

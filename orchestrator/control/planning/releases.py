@@ -1,32 +1,34 @@
 """A release's life after its images are known: deploying, then deployed, failed, rolled back.
 
 ``target`` says what a stack is steered to, ``judge`` moves the release on after its
-services were planned, ``find_cause`` finds what makes it impossible. Making a release and
+services were planned, ``find_cause`` finds what makes it impossible (``failing`` says which
+services failed). Making a release and
 having its images prepared is ``orchestrator.control.deploy``'s.
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
-from orchestrator.control.mirror.records import STACKS
+from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.mirror.released import finish, spec_of
-from orchestrator.control.planning.gates import failed_for_good
-from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
-from orchestrator.control.telling.causes import Cause, explain_newest, explain_task
+from orchestrator.control.planning import failing
+from orchestrator.control.planning.gates import unhealthy
+from orchestrator.control.planning.passes import earliest
+from orchestrator.control.planning.service_state import ReleaseTarget
+from orchestrator.control.telling.causes import explain_newest
 from orchestrator.control.telling.words import words_of
-from specs.states import FINAL, ReleaseState, TaskState
+from specs.states import FINAL, ReleaseState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from orchestrator.control.planning.passes import Pass
+    from orchestrator.control.planning.service_state import ServiceState
+    from orchestrator.control.telling.causes import Cause
     from specs.api import Release, Stack
-    from specs.stack import StackSpec
-
-CRASHES = 10  # restarts of a first start that was never ready: about a minute of back-off
-ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
 
 
 def target(pass_: Pass, stack: Stack) -> ReleaseTarget | None:
@@ -51,50 +53,101 @@ def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> Release
 def judge(
     pass_: Pass, stack: Stack, target: ReleaseTarget, states: Mapping[str, ServiceState]
 ) -> float | None:
-    """Move the release on: deployed when all is as wanted, failed when that cannot come.
+    """Move the release on: deployed when all came to stay, failed when that cannot come.
 
     Return when to look again.
     """
     release = target.release
     if release.state is not ReleaseState.DEPLOYING:
         return None
-    for name in dependencies_of(target.spec).order:
-        state = states[name]
-        if state.moves.state == "failed":
+    judged = _judged(target, states)
+    for state in judged:
+        if state.moves.state == "failed" and not _spared(target, state):
             _rollout_failed(pass_, stack, release, state)
             return None
     cause = find_cause(pass_, target, states)
     if cause is not None:
         fail(pass_, release, cause.message)
         return None
-    settled = sum(state.settled for state in states.values())
-    wanted = sum(len(state.wanted.slots) for state in states.values())
-    if settled == wanted and _quiet(pass_, stack, target, states):
+    release = _noted(pass_, target, judged)
+    awaited = [state for state in judged if not _spared(target, state)]
+    steady = sum(state.steady for state in awaited)
+    wanted = sum(len(state.wanted.slots) for state in awaited)
+    quiet = _quiet(pass_, stack, target, awaited)
+    if steady == wanted and quiet:
         _deployed(pass_, stack, release)
         return None
-    since = pass_.observed.settled(stack.name, release.number, settled)
+    since = pass_.observed.settled(stack.name, release.number, steady)
     until = since + target.spec.deadline
-    if pass_.now >= until:
-        slow = stuck(pass_, target, states)
-        text = f"no progress for {target.spec.deadline:g} s: {slow}"
-        broken = next((s for s in states.values() if s.moves.total > s.moves.updated), None)
-        if broken is not None and _rolls_back(stack, broken, release):
-            _roll_back(pass_, stack, release, text)
-        else:
-            fail(pass_, release, text)
-        return None
-    return until
+    if pass_.now < until:
+        given_up = (failing.given_up(target, t) for s in awaited for t in unhealthy(s))
+        return earliest(until, *(at for at in given_up if at > pass_.now))
+    # Where all serve and are only watched for a while, each service says until when.
+    if not quiet or not all(_settled(state) for state in awaited):
+        _too_late(pass_, stack, release, awaited, target.spec.deadline)
+    return None
+
+
+def _too_late(
+    pass_: Pass, stack: Stack, release: Release, awaited: Iterable[ServiceState], deadline: float
+) -> None:
+    text = f"no progress for {deadline:g} s: {stuck(pass_, awaited)}"
+    broken = next((s for s in awaited if s.moves.total > s.moves.updated), None)
+    if broken is not None and _rolls_back(stack, broken, release):
+        _roll_back(pass_, stack, release, text)
+    else:
+        fail(pass_, release, text)
+
+
+def _judged(target: ReleaseTarget, states: Mapping[str, ServiceState]) -> list[ServiceState]:
+    """Return the services the release is about, in dependency order; others are carried along."""
+    order = dependencies_of(target.spec).order
+    return [states[name] for name in order if not states[name].carried]
+
+
+def _spared(target: ReleaseTarget, state: ServiceState) -> bool:
+    """Say whether the release can do without the service, and has to.
+
+    An update is not spared while the tasks before it still serve: there is something to lose.
+    """
+    if state.hopeless is None or state.name in failing.needed(target.spec, target.release.services):
+        return False
+    hashes = state.wanted.slots
+    return not any(t.ready and t.spec_hash != hashes.get(t.slot) for t in state.replicas)
+
+
+def _noted(pass_: Pass, target: ReleaseTarget, judged: Iterable[ServiceState]) -> Release:
+    """Note in the release what it goes without; return it as it is then."""
+    notes = [_note(target, s.name, s.hopeless) for s in judged if s.hopeless and _spared(target, s)]
+    fresh = tuple(note for note in notes if note not in target.release.notes)
+    if not fresh:
+        return target.release
+    release = target.release.with_notes(fresh)
+    pass_.draft.put(RELEASES, release)
+    return release
+
+
+def _note(target: ReleaseTarget, name: str, cause: Cause) -> str:
+    services = target.spec.services.values()
+    edges = {s.name: s.depends_on[name] for s in services if name in s.depends_on}
+    users = [user for user, edge in sorted(edges.items()) if not edge.required]
+    if not users:
+        return cause.message
+    go = "goes" if len(users) == 1 else "go"
+    return f"{cause.message}; {', '.join(users)} {go} on without {name} (required: false)"
 
 
 def _quiet(
-    pass_: Pass, stack: Stack, target: ReleaseTarget, states: Mapping[str, ServiceState]
+    pass_: Pass, stack: Stack, target: ReleaseTarget, awaited: Iterable[ServiceState]
 ) -> bool:
     """Say whether no rollout moves and nothing of removed or surplus tasks still runs."""
-    if any(state.moves.state == "going" for state in states.values()):
+    if any(state.moves.state == "going" for state in awaited):
         return False
+    names = {state.name for state in awaited}
     return not any(
         task.state not in FINAL and pass_.node_status(task.node) != "down" and not task.live
         for task in pass_.draft.tasks(stack.name).values()
+        if task.service in names or task.service not in target.spec.services
     ) and all(
         task.service in target.spec.services or not task.live
         for task in pass_.draft.tasks(stack.name).values()
@@ -137,70 +190,27 @@ def find_cause(
 ) -> Cause | None:
     """Return what makes the release impossible, the root before what it blocks."""
     graph = dependencies_of(target.spec)
-    for name in graph.order:
-        state = states[name]
-        if state.networks:
-            return Cause(f"{name}: {state.networks}", service=name)
-        cause = _service_failed(pass_, target, state)
-        if cause is None or _optional(target.spec, name):
+    for state in _judged(target, states):
+        if _spared(target, state):
+            continue
+        cause = state.failed or failing.sick(pass_, target, states, state)
+        if cause is None:
             continue
         blocked = sorted(
-            other for other in graph.all_dependents([name]) if not _settled(states[other])
+            other
+            for other in graph.all_dependents([state.name])
+            if states[other].waits_for and states[other].hopeless is not None
         )
-        if blocked:
-            names = ", ".join(blocked)
-            return Cause(
-                f"{cause.message}; {names} {'is' if len(blocked) == 1 else 'are'} "
-                f"blocked by {name}",
-                cause.service,
-                cause.task,
-                cause.exit_code,
-                cause.log_tail,
-            )
-        return cause
+        if not blocked:
+            return cause
+        are = "is" if len(blocked) == 1 else "are"
+        text = f"{cause.message}; {', '.join(blocked)} {are} blocked by {state.name}"
+        return replace(cause, message=text)
     return None
 
 
 def _settled(state: ServiceState) -> bool:
     return state.settled == len(state.wanted.slots)
-
-
-def _optional(spec: StackSpec, name: str) -> bool:
-    """Say whether everybody who depends on the service does so with ``required: false``."""
-    edges = [s.depends_on[name] for s in spec.services.values() if name in s.depends_on]
-    return bool(edges) and not any(edge.required for edge in edges)
-
-
-def _service_failed(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | None:
-    for task in failed_for_good(state):
-        return explain_task(pass_.cluster, pass_.draft.task(task.id), state.plan.gave_up[task.slot])
-    mine = [
-        t
-        for t in state.replicas
-        if t.release == target.release.number
-        and t.broken
-        and not t.going
-        and not state.wanted.behind(t)
-    ]
-    rejections = [t for t in mine if t.state is TaskState.REJECTED]
-    limit = min(ATTEMPTS, max(1, len(pass_.cluster.nodes)))
-    for task in rejections:
-        if task.attempt + 1 >= limit:
-            return explain_task(pass_.cluster, pass_.draft.task(task.id), "")
-    for task in mine:
-        if task.attempt + 1 >= ATTEMPTS:
-            return explain_task(
-                pass_.cluster, pass_.draft.task(task.id), "it failed again and again"
-            )
-    for task in state.replicas:
-        crashing = task.restarts >= CRASHES and not task.was_ready
-        if crashing and task.live and task.release == target.release.number:
-            return explain_task(
-                pass_.cluster,
-                pass_.draft.task(task.id),
-                f"restarted {task.restarts} times and never ready",
-            )
-    return None
 
 
 def worst(pass_: Pass, stack: str, state: ServiceState) -> Cause | None:
@@ -209,11 +219,11 @@ def worst(pass_: Pass, stack: str, state: ServiceState) -> Cause | None:
     return explain_newest(pass_.cluster, [t for t in tasks if t is not None and t.stack == stack])
 
 
-def stuck(pass_: Pass, target: ReleaseTarget, states: Mapping[str, ServiceState]) -> str:
+def stuck(pass_: Pass, awaited: Iterable[ServiceState]) -> str:
     """Return who the release waits for, in one line."""
     parts = []
-    for name in dependencies_of(target.spec).order:
-        state = states[name]
+    for state in awaited:
+        name = state.name
         if _settled(state) and state.moves.state != "going":
             continue
         if state.waits_for:

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING
 from orchestrator.control.planning.passes import earliest
 from scheduler.reconcile import SlotPlan
 from scheduler.rollout import Moves
+from scheduler.trial import Trial
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
+    from orchestrator.control.telling.causes import Cause
     from scheduler.reconcile import WantedService
     from scheduler.replicas import Replica
     from specs.api import Release
@@ -34,12 +36,19 @@ class ServiceState:
     waits_for: str = ""  # the dependency it waits for, for people
     networks: str = ""  # why its addresses cannot be given
     must_end: bool = False  # others wait for it to complete: running is not enough
+    carried: bool = False  # the release is not about it: left as it is, and not judged
     settled: int = 0  # wanted slots whose current task serves, or completed
+    steady: int = 0  # those of them that came to stay, see scheduler.trial
+    steady_at: float | None = None  # when one more may have, if nothing happens
+    trial: Trial = field(default_factory=Trial)
+    failed: Cause | None = None  # it will not come as it is, see failing
+    hopeless: Cause | None = None  # as things are, waiting for it is of no use
+    look_at: float | None = None  # when it may become so, if nothing happens
 
     @property
     def due(self) -> float | None:
         """Return when the service must be looked at again even if nothing happens."""
-        return earliest(self.plan.wake, self.moves.wake)
+        return earliest(self.plan.wake, self.moves.wake, self.steady_at, self.look_at)
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,16 +15,18 @@ from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.node_view import availability
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.mirror.serving import global_slots, is_ready, serving, wanted_count
-from orchestrator.control.planning import gates, stopping
+from orchestrator.control.planning import failing, gates, stopping
+from orchestrator.control.planning.keeping import Kept, as_it_is
 from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import homes
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
 from scheduler.reconcile import WantedService, reconcile
 from scheduler.replicas import Replica
-from scheduler.rollout import advance
-from specs.stack import Condition, task_name
-from specs.states import FINAL, Desired, TaskState
+from scheduler.rollout import Moves, advance
+from scheduler.trial import Trial, has_exited, steady_at
+from specs.stack import Condition, TaskSpec, task_name
+from specs.states import FINAL, Desired, Health, ReleaseState, TaskState
 from specs.task import Task, TaskStatus
 
 if TYPE_CHECKING:
@@ -61,10 +63,14 @@ def _plan_service(
     states: Mapping[str, ServiceState],
     target: ReleaseTarget,
 ) -> ServiceState:
-    wanted = _wanted(pass_, stack, effective, tasks)
     name = effective.service.name
     replicas = [replica(pass_, task, effective) for task in tasks]
+    kept = Kept(_wanted(pass_, stack, effective, tasks))
+    if name in target.spec.carried:
+        kept = as_it_is(pass_, effective, kept.wanted, replicas)
+    wanted = kept.wanted
     state = ServiceState(name, effective, wanted, replicas)
+    state.carried = name in target.spec.carried
     state.must_end = any(
         edge.condition is Condition.COMPLETED
         for other in target.spec.services.values()
@@ -76,7 +82,7 @@ def _plan_service(
         current = [t for t in current if t.state is TaskState.COMPLETE]
     state.settled = serving(pass_.cluster, current)
     state.networks = ensure_vips(pass_, effective) if wanted.slots else ""
-    gate = target.rollback or admitted(wanted, replicas, effective.hash)
+    gate = target.rollback or admitted(wanted, replicas, effective.hash) or _alone(state, target)
     if not gate:
         restarted = 0 < wanted.asked == wanted.asked_again
         state.waits_for = gates.waits_for(effective.service, states, restarted=restarted)
@@ -86,24 +92,60 @@ def _plan_service(
     slots = {s: h for s, h in wanted.slots.items() if s not in state.plan.stopped}
     state.wanted = wanted = replace(wanted, slots=slots)
     update = effective.service.rollback if target.rollback else effective.service.update
-    state.moves = advance(
-        wanted,
-        replicas,
-        update,
-        release=effective.release,
-        gate=gate,
-        updating=_updating(pass_, stack, name, target),
-        now=pass_.now,
+    state.moves = (
+        Moves(state="done")
+        if state.carried
+        else advance(
+            wanted,
+            replicas,
+            update,
+            release=effective.release,
+            gate=gate,
+            updating=_updating(pass_, stack, name, target),
+            now=pass_.now,
+        )
     )
     stopped = {stop.task for stop in (*state.plan.stop, *state.moves.stop)}
     by_id = {task.id: task for task in tasks}
     for task_id in stopped:
         stopping.begin(pass_, by_id[task_id])
     for create in (*state.plan.create, *state.moves.create):
-        create_task(pass_, effective, create, gate=gate, waits_for=state.waits_for)
+        own = kept.specs.get(create.slot, effective)
+        create_task(pass_, own, create, gate=gate, waits_for=state.waits_for)
     _start(pass_, effective, tasks, wanted, blocked=state.waits_for)
-    _trim(pass_, tasks, wanted, state.plan.stopped)
+    if name not in stack.stopped_services:
+        _trim(pass_, tasks, wanted, state.plan.stopped)
+    _judge_stay(pass_, stack, state, target)
+    failing.look(pass_, target, state, states)
     return state
+
+
+def _judge_stay(pass_: Pass, stack: Stack, state: ServiceState, target: ReleaseTarget) -> None:
+    """Count the slots whose task came to stay, and note when the next one may have."""
+    before = pass_.specs.of(stack.name, stack.running, state.name)
+    state.trial = Trial(
+        monitor=state.effective.service.update.monitor,
+        updated=before is not None and before.hash != state.effective.hash,
+        deployed=min(stack.running, target.release.number - 1),
+    )
+    tasks = gates.current(state)
+    exited = has_exited(tasks)
+    slots: dict[int, float] = {}
+    for task in tasks:
+        if state.must_end and not task.done:
+            continue
+        at = steady_at(task, state.trial, exited=exited, now=pass_.now)
+        if at is not None:
+            slots[task.slot] = min(at, slots.get(task.slot, at))
+    state.steady = sum(at <= pass_.now for at in slots.values())
+    if target.release.state is ReleaseState.DEPLOYING:
+        state.steady_at = earliest(*(at for at in slots.values() if at > pass_.now))
+
+
+def _alone(state: ServiceState, target: ReleaseTarget) -> bool:
+    """Say whether `up --no-deps` started the service: it waits for nobody."""
+    release = target.release
+    return release.no_deps and not state.carried and release.state is ReleaseState.DEPLOYING
 
 
 def _updating(pass_: Pass, stack: Stack, service: str, target: ReleaseTarget) -> bool:
@@ -137,6 +179,9 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         effective.service.mode == "global" or bool(homes(pass_, effective, task.slot))
     )
     gone = task.node is not None and record is None
+    spec = effective.service.task if effective is not None else TaskSpec(image="")
+    run = task.status.run
+    cut_off = task.state is TaskState.FAILED and run is not None and run.cut_off
     lived = pass_.now - mark.ready_since if mark.ready_since is not None else mark.lived
     return Replica(
         id=task.id,
@@ -148,7 +193,7 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         desired=task.desired,
         ready=is_ready(pass_.cluster, task),
         leaving=task.leaving,
-        lost=status == "down" and not gone and not tied and not pass_.brake,
+        lost=status == "down" and not (gone or tied or pass_.brake) and spec.on_reboot != "keep",
         evicted=evicted and not tied,
         unheard=status != "ready",
         created_at=task.created_at,
@@ -157,17 +202,22 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         was_ready=mark.was_ready,
         has_run=any(r.started_at is not None for r in task.status.runs)
         or task.state in (TaskState.RUNNING, TaskState.COMPLETE),
+        checked=task.status.health is not Health.NONE,
+        unhealthy=task.status.health is Health.UNHEALTHY,
+        pending_since=mark.pending_since,
         lived=lived,
         restarts=task.status.restarts,
         attempt=task.attempt,
         asked=task.asked,
+        cut_off=spec.on_reboot if cut_off else "",
+        sick_since=None if spec.restarts_unhealthy else mark.sick_since,
     )
 
 
 def _wanted(pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task]) -> WantedService:
     service = effective.service
     nodes: dict[int, str] = {}
-    if service.mode == "global":
+    if service.mode == "global" and service.name not in stack.stopped_services:
         nodes = global_slots(pass_.cluster, service, tasks)
         slots = dict.fromkeys(nodes, effective.hash)
     else:
@@ -282,17 +332,24 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     tasks: dict[str, list[Task]] = defaultdict(list)
     for task in pass_.draft.tasks(stack.name).values():
         tasks[task.service].append(task)
-    for name, found in tasks.items():
+    newest = pass_.cluster.releases.get((stack.name, stack.release))
+    failed = newest is not None and newest.state is ReleaseState.FAILED
+    for name in {*tasks, *(stack.overrides if failed else ())}:
+        found = tasks[name]
         kept = _slots_as_they_are(pass_, found)
         count = stack.overrides.get(name)
-        if count is not None and kept:
-            sample = kept[min(kept)]
+        # A new copy is one of what was deployed last: what failed would only fail again.
+        deployed = pass_.specs.of(stack.name, stack.running, name) if failed else None
+        if count is not None and (kept or (deployed and name not in stack.stopped_services)):
+            sample = deployed or kept[min(kept)]
             kept = {s: kept.get(s, sample) for s in range(1, count + 1)}
         if not kept:
             continue
         wanted = WantedService(
             {slot: effective.hash for slot, effective in kept.items()},
             next(iter(kept.values())).task.restart,
+            asked=stack.asked.get(name, 0),
+            asked_again=stack.asked_again.get(name, 0),
         )
         replicas = [replica(pass_, task, kept.get(task.slot)) for task in found]
         plan = reconcile(wanted, replicas, pass_.now)
@@ -301,7 +358,8 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         for stop in plan.stop:
             stopping.begin(pass_, by_id[stop.task])
         for create in plan.create:
-            if _failed_attempt(pass_, found, create, stack):
+            asked = any(wanted.behind(t) for t in replicas if t.slot == create.slot)
+            if not asked and _failed_attempt(pass_, found, create, stack):
                 continue
             create_task(pass_, kept[create.slot], create, gate=True)
         admitted_slots = {t.slot for t in found if t.desired is Desired.RUNNING}

@@ -9,7 +9,14 @@ from __future__ import annotations
 import logging
 from typing import TYPE_CHECKING
 
-from orchestrator.control.planning import networks, reaper, releases, removal, stopping
+from orchestrator.control.planning import (
+    networks,
+    reaper,
+    reboots,
+    releases,
+    removal,
+    stopping,
+)
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import place_pending
 from orchestrator.control.planning.services import plan_frozen, plan_services
@@ -77,7 +84,7 @@ def _look_at(pass_: Pass, stack: Stack) -> float | None:
             removal.plan_stop(pass_, stack)
             return None
         case "up":
-            pass
+            reboots.admit(pass_, stack.name)
     target = releases.target(pass_, stack)
     if target is None:
         return plan_frozen(pass_, stack)
@@ -92,7 +99,7 @@ def _look_at(pass_: Pass, stack: Stack) -> float | None:
         networks.drop_vips(pass_, stack.name, set(target.spec.services))
         keep = {
             found.id
-            for wanted in target.spec.networks.values()
+            for _, wanted in target.spec.all_networks()
             if (found := networks.find_network(pass_, stack.name, wanted)) is not None
         }
         networks.retire_networks(pass_, stack.name, keep)

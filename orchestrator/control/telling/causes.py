@@ -43,6 +43,8 @@ def explain_task(cluster: Mirror, task: Task | None, verdict: str) -> Cause:
     if task is None:
         return Cause("a task failed")
     run = task.status.run
+    if run is not None and run.finished_at is None:
+        run = task.status.last_end or run  # started again meanwhile: how it ended is asked for
     code = run.exit_code if run is not None else None
     node = cluster.nodes.get(task.node or "")
     where = f" on {node.name}" if node is not None and len(cluster.nodes) > 1 else ""
@@ -51,9 +53,12 @@ def explain_task(cluster: Mirror, task: Task | None, verdict: str) -> Cause:
         parts.append(f"could not be prepared{where}")
     elif code is not None:
         parts.append(f"exited with code {code}{where}")
+    elif task.status.health is Health.UNHEALTHY and task.state not in FINAL:
+        parts.append(f"is unhealthy{where}")
     else:
         parts.append(f"{task.state.value}{where}")
     reason = task.status.reason or (run.reason if run is not None else "")
+    reason = reason.removeprefix("unhealthy: ") if parts[0].startswith("is unhealthy") else reason
     if reason and f"code {code}" not in reason:
         parts.append(reason)
     if task.status.health is Health.UNHEALTHY and task.status.health_output.strip():

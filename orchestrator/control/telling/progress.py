@@ -12,6 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_status
+from orchestrator.control.mirror.released import spec_of
 from orchestrator.control.mirror.serving import is_ready
 from orchestrator.control.telling.causes import explain_newest
 from orchestrator.control.telling.words import failed_tasks, service_counts, words_of
@@ -20,7 +21,7 @@ from specs.api import Event, Progress
 from specs.states import FINAL, OVER, ReleaseState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator
+    from collections.abc import AsyncIterator, Collection, Iterator
 
     from orchestrator.control.mirror.cluster import Cluster
     from specs.api import Release
@@ -130,24 +131,45 @@ class _Story:
         self._names: dict[str, Task] = {}
         self._services: dict[str, tuple[int, int]] = {}
         self._state = ""
-        self._warned: set[str] = set()
+        self._warned: set[str] = set()  # notes of the release, nodes that do not answer
 
     def news(self) -> Iterator[Progress]:
         """Yield lines about everything that changed, the end last."""
         release = self._cluster.releases.get((self._stack, self._release or 0))
         if release is not None and release.state.value != self._state:
             self._state = release.state.value
-            yield self._line("release", state=self._state, message=release.reason)
+            spec = spec_of(self._cluster, release)
+            yield self._line(
+                "release",
+                state=self._state,
+                message=release.reason,
+                orphans=spec.orphans if spec is not None else (),
+            )
         yield from self._task_news()
         yield from self._service_news()
         if release is not None:
+            for note in release.notes:
+                if note not in self._warned:
+                    self._warned.add(note)
+                    yield self._line("warning", message=note)
             if release.state in OVER:
                 yield self._end(release)
         else:
             yield from self._gone_news()
 
+    def _beside(self) -> Collection[str]:
+        """Return the services the release is not about: how they are is not its news."""
+        release = self._cluster.releases.get((self._stack, self._release or 0))
+        spec = spec_of(self._cluster, release)
+        return spec.carried if spec is not None else ()
+
     def _task_news(self) -> Iterator[Progress]:
-        tasks = self._cluster.by_stack.get(self._stack, {})
+        beside = self._beside()
+        tasks = {
+            key: task
+            for key, task in self._cluster.by_stack.get(self._stack, {}).items()
+            if task.service not in beside
+        }
         for task_id in [t for t in self._tasks if t not in tasks]:
             del self._tasks[task_id]
             task = self._names.pop(task_id)
@@ -168,8 +190,9 @@ class _Story:
         if self._release is None or stack is None:
             return
         tasks = self._cluster.by_stack.get(self._stack, {}).values()
+        beside = self._beside()
         for service, (running, wanted) in service_counts(self._cluster, stack, tasks).items():
-            if self._services.get(service) != (running, wanted):
+            if service not in beside and self._services.get(service) != (running, wanted):
                 self._services[service] = (running, wanted)
                 yield self._line("service", service=service, running=running, wanted=wanted)
 
@@ -177,7 +200,8 @@ class _Story:
         if release.state is ReleaseState.DEPLOYED:
             return self._line("end", state=release.state.value, ok=True)
         tasks = self._cluster.by_stack.get(self._stack, {}).values()
-        cause = explain_newest(self._cluster, failed_tasks(tasks, release.number))
+        mine = [task for task in tasks if task.service not in self._beside()]
+        cause = explain_newest(self._cluster, failed_tasks(mine, release.number))
         superseded = release.state is ReleaseState.SUPERSEDED
         hint = ""
         if cause is not None and cause.task and not superseded:

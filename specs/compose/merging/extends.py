@@ -39,6 +39,9 @@ class Extends:
         self._file = file
         self._cuts = cuts
         self._read = read
+        # How long the chain below a merged service is: merging it again must not hide that.
+        self._length: dict[tuple[int, str], int] = {}
+        self._too_long = False
 
     def apply(self, tree: Map) -> None:
         """Resolve every service of the document in place."""
@@ -56,25 +59,37 @@ class Extends:
         path = f"services.{name}.extends"
         mark = mark_of(service, "extends")
         base_name, file = reference
-        where, base_services, base_cuts = self._file, services, cuts
-        if file is not None:
+        loaded: tuple[Map, Cuts] | None = (services, cuts)
+        if self._too_long:
+            loaded = None  # told once; every further service would only repeat it
+        elif file is not None:
             loaded = self._other_file(base_name, file, path, mark)
-            if loaded is None:
-                return _without(service)
-            where, (base_services, base_cuts) = file, loaded
         elif base_name not in services:
             self._missing(base_name, services, path, mark, self._file)
+            loaded = None
+        if loaded is None:
             return _without(service)
-        link = (where, name)
-        if link in chain or len(chain) >= _LONGEST:
+        base_services, base_cuts = loaded
+        link = (file or self._file, name)
+        if link in chain:
             self._circular((*chain, link), path, mark)
             return _without(service)
-        base = self._service(base_name, base_services, base_cuts, (*chain, link))
-        if not isinstance(base, Map):
-            return service if base is None else _without(service)
-        base = copy(base)
+        base, below = None, _LONGEST
+        if len(chain) < _LONGEST:
+            base = self._service(base_name, base_services, base_cuts, (*chain, link))
+            below = self._length.get((id(base_services), base_name), 0)
+        if below >= _LONGEST:
+            self._refuse_length((*chain, link), base_name, path, mark)
+            return _without(service)
+        self._length[id(services), name] = below + 1
+        if isinstance(base, Map):
+            return self._merged(name, copy(base), services, cuts)
+        return service if base is None else _without(service)
+
+    def _merged(self, name: str, base: Map, services: Map, cuts: Cuts) -> Map:
+        """Return the service merged over its base, which then stands in its place."""
         cut(Map({"services": Map({name: base})}), cuts)
-        merged = Merge(self._findings, "extends").services(base, service, f"services.{name}")
+        merged = Merge(self._findings, "extends").services(base, services[name], f"services.{name}")
         merged.pop("extends", None)
         services[name] = merged
         return merged
@@ -129,14 +144,25 @@ class Extends:
 
     def _circular(self, chain: _Chain, path: str, mark: Any) -> None:
         steps = " extends ".join(f"{service} in {file}" for file, service in chain)
-        what = "circular reference" if chain[-1] in chain[:-1] else "too long a chain"
         self._findings.error(
-            f"{what}: {steps}",
+            f"circular reference: {steps}",
             code="cycle",
             path=path,
             mark=mark,
             hint="remove one of these extends",
         )
+
+    def _refuse_length(self, chain: _Chain, base: str, path: str, mark: SourceMark | None) -> None:
+        if not self._too_long:
+            self._findings.error(
+                f"{chain[-1][1]} extends {base}, in a chain of more than {_LONGEST} services that"
+                " extend each other",
+                code="too-long",
+                path=path,
+                mark=mark,
+                hint="let the services extend one base, or use fewer steps",
+            )
+        self._too_long = True
 
 
 def _without(service: Map) -> Map:

@@ -131,13 +131,13 @@ class Include:
     ) -> list[str] | None:
         if not given:
             default = f"{folder}/.env"
-            return [default] if os.path.isfile(default) else []
+            return [default] if os.path.exists(default) and not os.path.isdir(default) else []
         chosen = []
         for name in given:
             if name == os.devnull:
                 continue
             full = posixpath.join(self._scope.folder, name)
-            if not os.path.isfile(full):
+            if not os.path.exists(full):
                 self._findings.error(
                     f"the env file {full} does not exist",
                     code="missing-file",

@@ -170,30 +170,27 @@ def _text(value: Any, mark: SourceMark | None) -> Any:
     return value
 
 
-def _keyvalue(value: Any, mark: SourceMark | None) -> Any:
-    del mark
+def _pairs(value: Any, shape: str, bare: tuple[str, ...] = ()) -> Any:
+    """Return a list of ``name=value`` as a mapping; the names of ``bare`` may stand alone."""
     if not isinstance(value, Seq):
         return value
     made = Map()
     for index, item in enumerate(value):
         key, found, right = item.partition("=")
-        if not found:
-            raise ValueError(f"{item!r} must be written as name=value")
-        made.put(key, right, value.marks[index])
+        if not found and key not in bare:
+            raise ValueError(f"{item!r} must be {shape}")
+        made.put(key, right if found else None, value.marks[index])
     return made
+
+
+def _keyvalue(value: Any, mark: SourceMark | None) -> Any:
+    del mark
+    return _pairs(value, "written as name=value")
 
 
 def _ssh(value: Any, mark: SourceMark | None) -> Any:
     del mark
-    if not isinstance(value, Seq):
-        return value
-    made = Map()
-    for index, item in enumerate(value):
-        key, found, right = item.partition("=")
-        if not found and key != "default":
-            raise ValueError(f"{item!r} must be 'default' or id=path")
-        made.put(key, right if found else None, value.marks[index])
-    return made
+    return _pairs(value, "'default' or id=path", bare=("default",))
 
 
 def _depends_on(value: Any, mark: SourceMark | None) -> Any:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specs.kit import reading
 from specs.problems import Problem, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from specs.compose.project.model import Project
 
@@ -19,16 +20,20 @@ MAX_BYTES = 500 * 1024  # as Swarm; a store value must stay under 1 MiB with bas
 
 
 def read_contents(
-    project: Project, sections: Sequence[str] = ("secrets", "configs")
+    project: Project,
+    sections: Sequence[str] = ("secrets", "configs"),
+    *,
+    used: Mapping[str, Any] | None = None,
 ) -> dict[str, bytes]:
     """Return ``secrets.KEY`` and ``configs.KEY`` -> bytes; external ones are left out.
 
+    ``used`` is the part of the project's model that is deployed, where it is not all of it.
     Raises ``SpecError`` with every one that cannot be read.
     """
     found: dict[str, bytes] = {}
     problems: list[Problem] = []
     for section in sections:
-        for key, entry in project.model.get(section, {}).items():
+        for key, entry in (used or project.model).get(section, {}).items():
             path = f"{section}.{key}"
             if entry.get("external"):
                 continue
@@ -36,7 +41,7 @@ def read_contents(
                 data = _read(entry, project)
             except _Unreadable as error:
                 problems.append(
-                    Problem(str(error), "unreadable-file", path, project.origin(path), error.hint)
+                    Problem(str(error), error.code, path, project.origin(path), error.hint)
                 )
                 continue
             if data is None:
@@ -59,9 +64,10 @@ def read_contents(
 
 
 class _Unreadable(Exception):
-    def __init__(self, message: str, hint: str) -> None:
+    def __init__(self, message: str, hint: str, code: str = "unreadable-file") -> None:
         super().__init__(message)
         self.hint = hint
+        self.code = code
 
 
 def _read(entry: dict[str, Any], project: Project) -> bytes | None:
@@ -78,10 +84,12 @@ def _read(entry: dict[str, Any], project: Project) -> bytes | None:
         return content.encode("utf-8", "surrogateescape")
     if entry.get("file"):
         try:
-            with open(entry["file"], "rb") as file:
-                return file.read(MAX_BYTES + 1)
-        except OSError as error:
+            return reading.read(entry["file"], MAX_BYTES)
+        except reading.FileTooLarge as error:
             raise _Unreadable(
-                f"{entry['file']} cannot be read: {error.strerror}", "create the file"
+                f"{entry['file']}: {error.strerror}", "mount it as a volume instead", "too-large"
             ) from None
+        except OSError as error:
+            hint = "create the file" if isinstance(error, FileNotFoundError) else "name a file"
+            raise _Unreadable(f"{entry['file']} cannot be read: {error.strerror}", hint) from None
     return None

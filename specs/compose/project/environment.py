@@ -131,7 +131,7 @@ class Folding:
                     f"the {what} {path} does not exist", at, "create it, or set required: false"
                 )
         except OSError as error:
-            self._report(f"the {what} {path} cannot be read: {error.strerror}", at)
+            self._report(f"the {what} {path} cannot be read: {error.strerror}", at, "name a file")
         except EnvFileError as error:
             self._findings.error(
                 str(error),

@@ -119,11 +119,9 @@ def split_path(path: str, tree: Any) -> Iterator[str | int]:
 
 def _next_key(path: str, here: Any) -> str:
     if isinstance(here, dict):
-        fitting: list[str] = [
-            key for key in here if path == key or path.startswith((f"{key}.", f"{key}["))
-        ]
-        if fitting:
-            return max(fitting, key=len)
+        for end in range(len(path), 0, -1):  # the longest key that fits
+            if path[end : end + 1] in ("", ".", "[") and path[:end] in here:
+                return path[:end]
     cut = re.search(r"[.\[]", path[1:])
     return path[: cut.start() + 1] if cut else path
 

@@ -109,6 +109,23 @@ def _matching(pattern: str, services: Services) -> list[str]:
     return [name for name in services if matcher.match(name)]
 
 
+def narrowed(
+    model: dict[str, Any], names: Iterable[str], *, dependencies: bool = True
+) -> dict[str, Any]:
+    """Return a copy of the model with only the named services, what they depend on and use."""
+    services: Services = model.get("services") or {}
+    chosen = {name for name in names if name in services}
+    todo = list(chosen) if dependencies else []
+    while todo:
+        wanted = (services[todo.pop()] or {}).get("depends_on") or ()
+        fresh = {name for name in wanted if name in services} - chosen
+        chosen |= fresh
+        todo += fresh
+    found = {**model, "services": {n: s for n, s in services.items() if n in chosen}}
+    prune(found)
+    return found
+
+
 def prune(model: dict[str, Any]) -> None:
     """Drop the networks, volumes, secrets, configs and models no service of the model uses."""
     used: dict[str, set[str]] = {

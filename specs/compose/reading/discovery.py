@@ -104,7 +104,7 @@ def _add_env_files(
             if _GO_BOOLEANS[disabled]:
                 return
         default = f"{folder}/.env"
-        if not os.path.isfile(default):
+        if not os.path.exists(default) or os.path.isdir(default):
             return
         paths = [default]
     values, sources = reader.env_files(paths, setting.environment, findings)

@@ -6,6 +6,7 @@ import os
 from typing import TYPE_CHECKING
 
 from specs.compose.reading.envfile import EnvFile, EnvFileError
+from specs.kit import reading
 from specs.problems import Position
 
 if TYPE_CHECKING:
@@ -25,18 +26,21 @@ class Files:
         self._cwd = cwd
         self._stdin = stdin
         self.texts: dict[str, bytes] = {}
+        self._refused: dict[str, OSError] = {}  # asking a pipe again would wait again
 
     def absolute(self, path: str) -> str:
         return os.path.normpath(os.path.join(self._cwd, path))
 
     def read(self, path: str) -> bytes:
         """Return the bytes of a file (``-`` is standard input); OSError when it cannot be read."""
+        if path in self._refused:
+            raise self._refused[path]
         if path not in self.texts:
-            if path == STDIN:
-                self.texts[path] = self._stdin()
-            else:
-                with open(path, "rb") as file:
-                    self.texts[path] = file.read()
+            try:
+                self.texts[path] = self._stdin() if path == STDIN else reading.read(path)
+            except OSError as error:
+                self._refused[path] = error
+                raise
         return self.texts[path]
 
     def env_files(
@@ -67,6 +71,7 @@ class Files:
                     f"the env file {path} cannot be read: {error.strerror}",
                     code="unreadable-file",
                     mark=mark,
+                    hint="name a file",
                 )
                 continue
             except EnvFileError as error:

@@ -69,6 +69,12 @@ class _Node:
         self.open = False  # being expanded now: meeting it again is a self-reference
 
 
+def _written(node: _Node) -> _Node:
+    """Return where a value is to be repaired: an alias's scalar stands at its anchor."""
+    target: Any = node.value
+    return target if node.kind == "alias" and target.kind == "scalar" else node
+
+
 class _Refused(Exception):
     """Reading this document cannot go on; the problem is already reported."""
 
@@ -261,7 +267,8 @@ class _Builder:
         for index, item in enumerate(node.value):
             value = self._value(item, (*path, str(index)), in_alias=in_alias)
             if value is not _DROP:
-                made.add(value, SourceMark(self._file, item.line, item.column))
+                at = _written(item)
+                made.add(value, SourceMark(self._file, at.line, at.column))
         return made
 
     def _mapping(self, node: _Node, path: tuple[str, ...], *, in_alias: bool) -> Map:
@@ -278,7 +285,7 @@ class _Builder:
                 continue
             value = self._value(value_node, (*path, key), in_alias=in_alias)
             if value is not _DROP:
-                at = key_node if value_node.kind in ("map", "seq") else value_node
+                at = key_node if value_node.kind in ("map", "seq") else _written(value_node)
                 mark = SourceMark(self._file, at.line, at.column, key_node.line, key_node.column)
                 made.put(key, value, mark)
         for value_node in merges:

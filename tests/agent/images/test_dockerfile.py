@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.images.dockerfile import bases, expand
+from agent.images.dockerfile import bases, expand, keyed
 
 
 @pytest.mark.parametrize(
@@ -64,3 +66,53 @@ def test_variables(text, value) -> None:
 @given(st.text(alphabet="FROMARGCPY $\\{}:-=\n#<Eab0/", max_size=200))
 def test_any_text_has_an_answer(text) -> None:
     assert isinstance(bases(text, {"A": "b"}), list)
+
+
+MARK = "ARG corral_args_"
+
+
+def marked(text: str, **arguments: str) -> list[int]:
+    """Return the lines the cache's key is put on, from 1."""
+    made = keyed(text, arguments).splitlines()
+    assert [line for line in made if not line.startswith(MARK)] == text.splitlines()
+    return [number for number, line in enumerate(made, 1) if line.startswith(MARK)]
+
+
+@pytest.mark.parametrize(
+    ("text", "lines"),
+    [
+        ("FROM a\nRUN x\nARG TAG\nENV T=$TAG\n", [4]),
+        ("FROM a\nARG TAG=1\nLABEL t=${TAG:-x} u=2\nENV T=$TAG", [3]),
+        ("FROM a\nARG TAG\nRUN make $TAG\nWORKDIR /app/$TAG\n", [4]),
+        ("FROM a\nARG D\nCOPY f \\\n  # where\n  $D\n", [3]),
+        ("FROM a\nARG A\nARG B=$A\nENV C=${X:-$B}\n", [4]),
+        ("# escape=`\nFROM a\nARG A\nENV C=1 `\n  D=$A\n", [4]),
+        ("FROM a AS one\nARG A\nENV B=$A\nFROM b\nARG A\nUSER $A\n", [3, 7]),
+        ("FROM a\nARG TAG\nRUN echo $TAG\n", []),  # buildah's own key
+        ("ARG TAG\nFROM a:$TAG\nENV T=$TAG\n", []),  # not declared in the stage: empty
+        ("FROM a\nENV A=1\nLABEL b=$A\n", []),
+        ("FROM a\nRUN <<END\nARG A\nENV B=$A\nEND\n", []),
+        ("", []),
+    ],
+)
+def test_the_cache_is_keyed_before_the_first_use_outside_of_run(
+    text: str, lines: list[int]
+) -> None:
+    assert marked(text, TAG="1", A="2") == lines
+
+
+@pytest.mark.parametrize(
+    ("text", "arguments", "same"),
+    [
+        ("FROM a\nARG TAG\nENV T=$TAG\n", {"TAG": "1"}, True),
+        ("FROM a\nARG TAG\nENV T=$TAG\n", {"TAG": "1", "OTHER": "x"}, True),  # declared nowhere
+        ("FROM a\nARG TAG\nENV T=$TAG\n", {"TAG": "2"}, False),
+        ("FROM a\nARG TAG\nENV T=$TAG\n", {}, False),
+        ("FROM a\nARG TAG\nENV T=$TAG\n", {"TAG": ""}, False),
+        ("FROM a\nARG TAG=7\nENV T=$TAG\n", {"TAG": "1"}, False),  # another default
+    ],
+)
+def test_the_key_is_that_of_the_values(text: str, arguments: dict[str, str], *, same: bool) -> None:
+    before = keyed("FROM a\nARG TAG\nENV T=$TAG\n", {"TAG": "1"})
+    key = re.compile(rf"{MARK}\w+")
+    assert (key.findall(before) == key.findall(keyed(text, arguments))) is same

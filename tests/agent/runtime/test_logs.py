@@ -6,13 +6,15 @@ import asyncio
 import os
 import tempfile
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.linux.inotify import Inotify
-from agent.runtime import logs
+from agent.runtime import logreading, logs
 from specs.stack import LogConfig
 
 STAMP = b"2026-11-23T12:00:%02d.123456789+00:00"
@@ -23,11 +25,11 @@ def raw(text, second=0, stream=b"stdout", tag=b"F"):
 
 
 def test_parse():
-    line, whole = logs.parse(raw("a b  c").rstrip(b"\n"), 3)
-    assert (line.line, line.stream, line.run, whole) == ("a b  c", "stdout", 3, True)
-    assert line.time == pytest.approx(1795435200.123456)
-    assert logs.parse(b"garbage", 1) is None
-    assert logs.parse(b"not-a-time stdout F x", 1) is None
+    entry = logreading.parse(raw("a b  c").rstrip(b"\n"))
+    assert entry[1:] == ("stdout", b"a b  c", True)
+    assert entry.time == pytest.approx(1795435200.123456)
+    assert logreading.parse(b"garbage") is None
+    assert logreading.parse(b"not-a-time stdout F x") is None
 
 
 @settings(deadline=None)
@@ -39,7 +41,7 @@ def test_parse():
 )
 def test_any_chopping_gives_the_same_lines(texts, sizes):
     data = b"".join(raw(text) for text in texts)
-    assembler, got, at, turn = logs.Assembler(1), [], 0, 0
+    assembler, got, at, turn = logreading.Assembler(1), [], 0, 0
     while at < len(data):
         size = sizes[turn % len(sizes)]
         got += assembler.feed(data[at : at + size])
@@ -55,7 +57,7 @@ def test_pieces_of_a_long_line_are_joined_per_stream():
         + raw("", tag=b"F")
         + raw("rest", tag=b"P")
     )
-    assembler = logs.Assembler(1)
+    assembler = logreading.Assembler(1)
     assert [(x.stream, x.line) for x in assembler.feed(data)] == [
         ("stderr", "err"),
         ("stdout", "one line"),
@@ -72,7 +74,7 @@ async def collect(folder, **options):
     options = {"tail": None, "since": None, "follow": False, "over": lambda: True, **options}
     inotify = Inotify()
     try:
-        return [line.line async for line in logs.Reader(folder, inotify).read(**options)]
+        return [line.line async for line in logreading.Reader(folder, inotify).read(**options)]
     finally:
         inotify.close()
 
@@ -93,7 +95,7 @@ async def test_order_over_runs_and_rotations(tmp_path):
 
 def test_lines_written_between_the_last_read_and_a_rotation_arrive(tmp_path, monkeypatch):
     write(tmp_path, "000001.log", "a")
-    position = logs._Position(tmp_path)
+    position = logreading._Position(tmp_path)
     assert [line.line for line in position.more()] == ["a"]
     look = position._next
 
@@ -110,6 +112,95 @@ def test_lines_written_between_the_last_read_and_a_rotation_arrive(tmp_path, mon
         got += [line.line for line in lines]
     position.close()
     assert got == ["b", "c"]
+
+
+# Characters and long lines: bytes as conmon wrote them, and the lines a reader sees.
+
+SNOW = "\N{SNOWMAN}".encode()
+LONG = "\N{SNOWMAN}" * 8000
+
+
+@pytest.mark.parametrize(
+    ("parts", "expected"),
+    [
+        ([(b"P", SNOW[:1]), (b"F", SNOW[1:])], ["\N{SNOWMAN}"]),
+        ([(b"P", SNOW[:1]), (b"P", SNOW[1:2]), (b"F", SNOW[2:])], ["\N{SNOWMAN}"]),
+        ([(b"P", b"a" + SNOW[:2])], ["a\N{REPLACEMENT CHARACTER}"]),  # never finished
+        ([(b"F", b"\xff\xfe")], ["\N{REPLACEMENT CHARACTER}" * 2]),  # no text at all
+        ([(b"P", b"x\r"), (b"F", b"\r")], ["x\r"]),  # a terminal's end of line, once
+        (
+            [
+                *((b"P", LONG.encode()[at : at + 8191]) for at in range(0, 24000, 8191)),
+                (b"F", b""),
+            ],
+            [LONG],
+        ),
+    ],
+)
+async def test_what_was_written_in_pieces_is_read_whole(tmp_path, parts, expected):
+    data = b"".join(b" ".join((STAMP % 0, b"stdout", tag, body)) + b"\n" for tag, body in parts)
+    (tmp_path / "000001.log").write_bytes(data)
+    assert await collect(tmp_path) == expected
+    assert await collect(tmp_path, tail=5) == expected
+    assert [line.line for line in logreading.last_lines(tmp_path, 5)] == expected
+
+
+def test_a_line_without_end_is_cut_between_characters(monkeypatch):
+    monkeypatch.setattr(logreading, "LINE_MAX", 10)
+    assembler, body = logreading.Assembler(1), ("ab" + "\N{SNOWMAN}" * 7).encode()
+    data = b"".join(
+        b" ".join((STAMP % 0, b"stdout", b"P", body[at : at + 4])) + b"\n"
+        for at in range(0, len(body), 4)
+    )
+    got = [*assembler.feed(data), *assembler.flush()]
+    assert "".join(line.line for line in got) == body.decode()
+    assert len(got) > 1
+
+
+# Going on: every way a log can end, and a reader that comes back with each place it saw.
+
+
+@pytest.mark.parametrize(
+    "parts",
+    [
+        [("stdout", "F", "a"), ("stdout", "F", "b")],
+        [("stderr", "P", "no end"), ("stdout", "F", "a"), ("stdout", "F", "b")],
+        [("stdout", "F", "a"), ("stdout", "P", "no end")],
+        [("stdout", "P", "one"), ("stderr", "P", "two")],
+        [("stdout", "F", "a"), ("stderr", "P", "x"), ("stdout", "F", "b"), ("stderr", "F", "y")],
+        [],
+    ],
+)
+async def test_a_reader_that_comes_back_gets_what_is_behind_its_place(tmp_path, parts):
+    for run in (1, 2):
+        half = len(parts) // 2
+        for name, some in (
+            (f"{run:06d}.000001.log", parts[:half]),
+            (f"{run:06d}.log", parts[half:]),
+        ):
+            (tmp_path / name).write_bytes(
+                b"".join(raw(body, 0, s.encode(), tag.encode()) for s, tag, body in some)
+            )
+    inotify = Inotify()
+    try:
+        reader = logreading.Reader(tmp_path, inotify)
+
+        async def read(after=None):
+            lines = reader.read(tail=None, since=None, follow=True, over=lambda: True, after=after)
+            return [line async for line in lines]
+
+        whole = await read()
+        assert [line.place for line in whole] == sorted({line.place for line in whole})
+        assert [line.time for line in whole] == sorted(line.time for line in whole)
+        for i, line in enumerate(whole, 1):
+            assert await read(line.place) == whole[i:]
+        # A place stays what it is when the file is rotated and the next one has begun.
+        (tmp_path / "000002.log").rename(tmp_path / "000002.000002.log")
+        write(tmp_path, "000002.log", "more")
+        if whole and not any(tag == "P" for _, tag, _ in parts):
+            assert [line.line for line in await read(whole[-1].place)] == ["more"]
+    finally:
+        inotify.close()
 
 
 async def test_follow_sees_each_line_once_over_rotation_and_a_new_run(tmp_path):
@@ -140,8 +231,27 @@ def test_rotation_and_pruning(tmp_path):
         logs.rotate(tmp_path, tmp_path / "bundle", 1, limits)
     total = sum(path.stat().st_size for path in tmp_path.iterdir())
     assert total <= 3 * 1200
-    kept = [line.line.split()[0] for line in logs.last_lines(tmp_path, 1000)]
+    kept = [line.line.split()[0] for line in logreading.last_lines(tmp_path, 1000)]
     assert kept == [str(n) for n in range(40 - len(kept), 40)], "the oldest go first"
+
+
+@pytest.mark.parametrize(
+    ("files", "burst"),
+    [(1, 1), (1, 5), (1, 40), (2, 1), (2, 40), (3, 1), (3, 40)],
+)
+def test_what_was_just_written_is_never_lost(tmp_path, files, burst):
+    """Whatever a container prints between two looks, a rotation keeps the newest lines."""
+    limits, number = LogConfig(max_size=2000, max_files=files), 0
+    while number < 120:
+        for _ in range(burst):
+            write(tmp_path, "000001.log", f"{number:03d} " + "x" * 50)
+            number += 1
+        logs.rotate(tmp_path, tmp_path / "bundle", 1, limits)
+        kept = [int(line.line.split()[0]) for line in logreading.last_lines(tmp_path, 1000)]
+        assert kept == list(range(number - len(kept), number))
+        assert len(kept) >= min(number, 9), "at least half a file"
+        total = sum(path.stat().st_size for path in tmp_path.iterdir())
+        assert total <= 2000 * files + (files + 1) * burst * 120
 
 
 def test_a_crash_loop_does_not_leave_thousands_of_files(tmp_path):
@@ -158,7 +268,7 @@ async def test_without_follow_reading_ends_however_fast_the_container_prints(tmp
     current = tmp_path / "000001.log"
     current.write_bytes(early + b" stdout F before\n")
     inotify, got = Inotify(), []
-    reader = logs.Reader(tmp_path, inotify)
+    reader = logreading.Reader(tmp_path, inotify)
     try:
         async for line in reader.read(tail=5, since=None, follow=False, over=lambda: True):
             got.append(line.line)
@@ -175,7 +285,7 @@ async def test_a_reader_that_fell_behind_does_not_join_halves_of_different_lines
     first.write_bytes(raw("one", second=1) + raw("two beg", second=1, tag=b"P"))
     inotify, got = Inotify(), []
     try:
-        reading = logs.Reader(tmp_path, inotify).read(
+        reading = logreading.Reader(tmp_path, inotify).read(
             tail=None, since=None, follow=True, over=lambda: False
         )
         async with asyncio.timeout(5):
@@ -202,24 +312,28 @@ async def test_a_reader_that_fell_behind_does_not_join_halves_of_different_lines
         ),
         max_size=40,
     ),
+    st.lists(st.integers(0, 40), max_size=4),
     st.integers(0, 30),
 )
-def test_the_end_read_backwards_is_the_end_of_the_whole(parts, count):
-    data = b"".join(
+def test_the_end_read_backwards_is_the_end_of_the_whole(parts, cuts, count):
+    """Also where lines begin in one file and end in the next."""
+    data = [
         raw(f"{i}-" + "x" * size, stream=stream, tag=tag)
         for i, (stream, tag, size) in enumerate(parts)
-    )
-    whole = logs.Assembler(1)
-    expected = list(whole.feed(data))
-    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryFile() as file:
-        patch.setattr(logs, "CHUNK", 100)
-        file.write(data)
-        file.flush()
-        lines, rest, size = logs.end_lines(file.fileno(), count, 1)
-    assert size == len(data)
-    assert lines == expected[len(expected) - len(lines) :]
-    assert len(lines) >= min(count, len(expected))
-    assert list(rest.flush()) == list(whole.flush())
+    ]
+    edges = sorted({min(cut, len(data)) for cut in cuts} | {0, len(data)})
+    whole, expected = logreading.Assembler(1), []
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as name:
+        patch.setattr(logreading, "CHUNK", 100)
+        for number, (start, end) in enumerate(pairwise(edges), 1):
+            last = end == len(data)
+            file = "000001.log" if last else f"000001.{number:06d}.log"
+            (Path(name) / file).write_bytes(b"".join(data[start:end]))
+            whole.go_on(number)
+            expected += whole.feed(b"".join(data[start:end]))
+        expected += whole.flush()
+        lines = logreading.last_lines(Path(name), count)
+    assert lines == (expected[-count:] if count else [])
 
 
 def test_a_short_tail_reads_only_the_end_of_a_large_file(tmp_path, monkeypatch):
@@ -227,6 +341,6 @@ def test_a_short_tail_reads_only_the_end_of_a_large_file(tmp_path, monkeypatch):
     pread = os.pread
     monkeypatch.setattr(os, "pread", lambda fd, n, at: reads.append(n) or pread(fd, n, at))
     (tmp_path / "000001.log").write_bytes(raw("x" * 100) * 20_000 + raw("last"))
-    lines = logs.last_lines(tmp_path, 2)
+    lines = logreading.last_lines(tmp_path, 2)
     assert [line.line for line in lines] == ["x" * 100, "last"]
-    assert sum(reads) <= logs.CHUNK
+    assert sum(reads) <= logreading.CHUNK

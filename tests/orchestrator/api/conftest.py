@@ -41,7 +41,10 @@ class FakeAgents:
 
     async def add(self, task, *lines):
         async with self.more:
-            self.lines.setdefault(task, []).extend(lines)
+            known = self.lines.setdefault(task, [])
+            for line in lines:
+                place = (1, 1, len(known) + 1)
+                known.append(line.model_copy(update={"place": place}))
             self.more.notify_all()
 
     def check(self, node):
@@ -52,7 +55,11 @@ class FakeAgents:
         self.asked.append((task, query))
         self.check(node)
         sent = 0
-        found = [e for e in self.lines.get(task, []) if e.time >= (query.since or 0)]
+        found = [
+            e
+            for e in self.lines.get(task, [])
+            if e.time >= (query.since or 0) and e.place > (query.after or (0, 0, 0))
+        ]
         if query.tail is not None:
             found = found[len(found) - min(query.tail, len(found)) :]
         sent = len(self.lines.get(task, []))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from dataclasses import replace
 
 import aiohttp
 import pytest
@@ -151,6 +152,7 @@ async def test_logs_of_all_tasks_are_merged_by_time(api):
         "stream": "stderr",
         "time": 5.0,
         "line": "e",
+        "place": [1, 1, 3],
     }
     only = await api.lines("/v1/stacks/shop/logs?service=migrate")
     assert [line["line"] for line in only] == ["c"]
@@ -168,9 +170,9 @@ async def test_many_lines_of_many_tasks_stay_in_order(api):
 
 
 @contextlib.asynccontextmanager
-async def following(api):
+async def following(api, more=""):
     """Follow the stack's logs; gives a function that returns the next line, None at the end."""
-    url = "/v1/stacks/shop/logs?follow=1"
+    url = f"/v1/stacks/shop/logs?follow=1{more}"
     async with asyncio.timeout(10), api.http.get(url) as answer:
 
         async def line():
@@ -248,6 +250,32 @@ async def test_following_survives_the_agents_restart_without_gaps_or_doubles(api
                 await asyncio.sleep(0.005)
         api.agents.away.clear()
         assert [await line() for _ in range(2)] == ["b3", "c"]
+
+
+@pytest.mark.parametrize("tail", [None, 1, 2])
+@pytest.mark.parametrize("state", [TaskState.FAILED, TaskState.COMPLETE, TaskState.RUNNING])
+async def test_the_end_of_an_ended_tasks_log_comes_once(api, state, tail):
+    """One stream ends without a newline: its line is older than the one before it."""
+    api.add_stack()
+    await api.add_task("t1", status=TaskStatus(state=state))
+    await api.agents.add("t1", out(2, "a"), out(5, "b"), out(1, "no end", "stderr"))
+    ask, asked = api.agents.logs, []
+
+    async def over(node, task, query):
+        asked.append(query)
+        async for line in ask(node, task, replace(query, follow=False)):
+            yield line
+
+    api.agents.logs = over
+    async with following(api, f"&tail={tail}" if tail else "") as line:
+        expected = ["a", "b", "no end"][-(tail or 3) :]
+        assert sorted([await line() for _ in expected]) == sorted(expected)
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.3):
+                pytest.fail(f"{await line()!r} came again")
+    # What has ended is not asked again; what goes on is, behind the last place.
+    assert (len(asked) == 1) == (state is not TaskState.RUNNING)
+    assert all(query.after == (1, 1, 3) for query in asked[1:])
 
 
 async def test_a_node_that_is_not_reached_is_named_in_the_logs_place(api):

@@ -103,10 +103,16 @@ def project(monkeypatch):
     from orchestrator.cli import project
 
     found = SimpleNamespace(
-        name="shop", model=MODEL, origins={}, warnings=(), disabled={}, working_dir="/shop"
+        name="shop",
+        model=MODEL,
+        origins={},
+        warnings=(),
+        disabled={},
+        working_dir="/shop",
+        environment=os.environ,
     )
     monkeypatch.setattr(project, "load", lambda flags, services=(), **_: found)
-    monkeypatch.setattr(project, "contents", lambda _project: {"secrets.key": "czNjcmV0"})
+    monkeypatch.setattr(project, "contents", lambda _project, *_, **__: {"secrets.key": "czNjcmV0"})
     return found
 
 
@@ -161,6 +167,9 @@ def test_up_sends_the_whole_wish(shop, project, corral):
         "pull": "always",
         "force_recreate": False,
         "remove_orphans": False,
+        "known": [],
+        "no_deps": False,
+        "always_recreate_deps": False,
     }
     from specs.api import Deploy
 
@@ -370,8 +379,9 @@ from types import SimpleNamespace
 from orchestrator.cli import project, main
 MODEL = {MODEL!r}
 project.load = lambda flags, services=(), **_: SimpleNamespace(
-    name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}}, working_dir="/shop")
-project.contents = lambda _project: {{}}
+    name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}}, working_dir="/shop",
+    environment={{}})
+project.contents = lambda _project, *_, **__: {{}}
 sys.exit(main.main(sys.argv[1:]))
 """
 ROOT = Path(__file__).parents[3]
@@ -385,6 +395,7 @@ def line(name, text, when, stream="stdout"):
         "stream": stream,
         "time": when,
         "line": text,
+        "place": [1, 1, int(when * 10)],
     }
 
 
@@ -409,10 +420,16 @@ class World:
         self.fake = fake
         self.looks = 0  # answered with what was there before a change
         fake.on("GET", "/v1/stacks/shop/tasks", self.tasks)
-        logs = [line("web-1", "hello", 101.0), line("web-2", "oops", 101.5, "stderr"), Hold()]
-        fake.on("GET", "/v1/stacks/shop/logs", Lines(logs))
+        self.printed = [line("web-1", "hello", 101.0), line("web-2", "oops", 101.5, "stderr")]
+        fake.on("GET", "/v1/stacks/shop/logs", self.logs)
         fake.on("GET", "/v1/events", Lines([Hold()]))
         fake.on("POST", "/v1/stacks/shop/stop", self.stop)
+
+    def logs(self, request):
+        """A followed log stays behind: what came late is only in a log that is read to its end."""
+        if "follow" in request.query:
+            return Lines([*self.printed[:2], Hold()])
+        return Lines([one for one in self.printed if one["service"] in request.query["service"]])
 
     def tasks(self, _request):
         rows = self.rows
@@ -538,6 +555,107 @@ def test_abort_on_container_exit_returns_its_code(world, up):
     world.rows = [row("web-1", "running"), row("web-2", "failed", 3)]
     assert process.ended()[0] == 3
     assert world.stops == [None]
+
+
+def test_every_line_is_printed_before_its_container_is_said_to_have_ended(world, up):
+    process = up()
+    wait_for(lambda: world.looks, "never looked at the tasks")
+    process.until("hello")
+    world.printed += [line("web-1", f"late {n}", 110.0 + n) for n in range(2000)]
+    world.printed += [line("web-2", "no newline", 111.0)]
+    world.rows = [row("web-1", "complete", 0), row("web-2", "failed", 3)]
+    code, out, err = process.ended()
+    lines = [text.rpartition("| ")[2] for text in out.splitlines()]
+    assert lines.count("hello") == 1
+    assert err.count("oops") == 1
+    late = [f"late {n}" for n in range(2000)]
+    assert [text for text in lines if text.startswith("late ")] == late
+    assert lines.index("no newline") < lines.index("web-2 exited with code 3")
+    assert lines.index("late 1999") < lines.index("web-1 exited with code 0")
+    assert code == 0
+
+
+LATER = {"finished_at": 200.0}
+SOONER = {"finished_at": 150.0}
+
+
+@pytest.mark.parametrize(
+    ("flags", "rows", "expected"),
+    [
+        # The named service's code, whoever ends first, and whatever the release thinks of it.
+        (["--exit-code-from", "web"], [row("web-1", "failed", 7)], 7),
+        (["--exit-code-from", "web"], [row("web-1", "complete", 0), row("db-1", "failed", 9)], 0),
+        (
+            ["--exit-code-from", "web"],
+            [
+                {**row("db-1", "failed", 9), **SOONER},
+                {**row("web-1", "shutdown", 143), **LATER},
+            ],
+            143,
+        ),
+        (["--exit-code-from", "web"], [row("web-1", "failed", None)], 1),  # nobody knows it
+        (
+            ["--exit-code-from", "web"],
+            [{**row("web-1", "running", 5, restarts=1), "release": 3}],
+            5,
+        ),
+        # Without a name: the code of the first that ended, by its time.
+        (
+            ["--abort-on-container-exit"],
+            [{**row("db-1", "failed", 9), **LATER}, {**row("web-1", "complete", 0), **SOONER}],
+            0,
+        ),
+        (
+            ["--abort-on-container-failure"],
+            [row("db-1", "complete", 0), {**row("web-1", "failed", 6), **LATER}],
+            6,
+        ),
+        ([], [row("web-1", "failed", 7)], 1),  # as the release ends
+        (["--exit-code-from", "web"], [], 1),  # nothing ever ran
+    ],
+)
+@pytest.mark.parametrize("verdict", ["failed first", "containers first"])
+def test_the_exit_code_is_the_containers(world, up, flags, rows, expected, verdict):
+    rows = [{**one, "release": 3} for one in rows]
+
+    def stop(_request):
+        world.rows = [
+            one if one["state"] != "running" else row("web-1", "shutdown", 143) for one in rows
+        ]
+        world.fake.on("GET", "/v1/stacks/shop/progress", Lines([{"kind": "end", "ok": True}]))
+        return {}
+
+    world.fake.on("POST", "/v1/stacks/shop/stop", stop)
+    world.fake.on("GET", "/v1/tasks/.*", {"status": {"runs": []}})
+    if verdict == "failed first":
+        world.rows = rows
+        world.fake.on("GET", "/v1/stacks/shop/progress", Lines(BAD))
+        process = up(*flags)
+    else:
+        pause = 3.0 if flags and rows else 0.5
+        world.fake.on("GET", "/v1/stacks/shop/progress", Lines([pause, *BAD]))
+        world.rows = []
+        process = up(*flags)
+        wait_for(lambda: world.looks, "never looked at the tasks")
+        world.rows = rows
+    assert process.ended()[0] == expected
+
+
+def test_the_last_lines_of_a_failure_are_the_containers(shop, project, corral):
+    """The failing container brought none: they are asked for. What was built is no news then."""
+    built = {"kind": "build", "service": "web", "message": "STEP 9: COMMIT"}
+    states = [{"kind": "release", "state": state} for state in ("pending", "deploying", "failed")]
+    end = {**BAD[-1], "service": "web", "task": "t-web-1", "log_tail": []}
+    for last, expected in (
+        ([line("web-2", "of the other", 1.0), line("web-1", "boom", 2.0)], ["    | boom"]),
+        ([], []),
+    ):
+        shop.on("GET", ".*/progress", Lines([states[0], built, *states[1:], end]))
+        shop.on("GET", ".*/logs", Lines(last))
+        done = corral("-p", "shop", "up", "-d")
+        assert done.code == 1
+        shown = done.err.partition("failed:")[2].splitlines()
+        assert [text for text in shown if text.startswith("    | ")] == expected
 
 
 def test_a_failure_while_attached_shows_log_lines_first(world, up):

@@ -36,6 +36,8 @@ def row(name, state="running", **more):
         "state": state,
         "ready": state == "running",
         "status": state,
+        "started_at": 1.0,
+        "finished_at": 2.0 if state == "failed" else None,
         **more,
     }
 

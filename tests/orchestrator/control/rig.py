@@ -1,8 +1,8 @@
-"""A control plane without a kernel: memory store, real loops, nodes that pretend.
+"""A control plane without a kernel: memory store, real loops, real sessions, simulated nodes.
 
-``Rig`` runs ``Control`` in virtual time; a ``FakeNode`` behaves as an agent does: takes
-what it should hold, moves tasks on, reports, acknowledges. ``behave`` says how the
-containers of a service turn out.
+``Rig`` runs ``Control`` in virtual time; each ``FakeNode`` is a ``tests.fakes.simulator`` that
+the controller's own ``AgentSession`` instructs and listens to: what becomes of a task is decided
+by the agent's lifecycle. ``rig.how`` says how the containers of a service turn out.
 """
 
 from __future__ import annotations
@@ -10,33 +10,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import shutil
+import tempfile
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.control.control import ControlLoop
 from orchestrator.control.mirror.cluster import Cluster
+from orchestrator.dispatch.session import AgentSession
 from orchestrator.errors import Invalid, Unavailable
 from orchestrator.store import keys
 from orchestrator.store.base import Delete, Put
 from orchestrator.store.memory import MemoryStore
 from specs.api import ClientMachine, Deploy
 from specs.node import Node, NodeFacts
-from specs.states import FINAL, Desired, Health, TaskState
-from specs.task import Run, Task, TaskStatus
-from specs.wire import BuildEvent, Hello, Objects, Report, ResolvedImage
+from specs.wire import BuildEvent, Report, ResolvedImage, Stamp
+from tests.fakes.simulator import Behaviour, LoopClock, SimulatedNode
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
+    from agent.tasks.record import Record
+    from specs.task import Task
+    from specs.wire import Acknowledged, Hello, Instructions, Objects, Refused
 
-class LoopClock:
-    """The loop's (virtual) time."""
-
-    def wall(self) -> float:
-        return 1_700_000_000.0 + asyncio.get_running_loop().time()
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+__all__ = ["Behaviour", "FakeNode", "LoopClock", "Rig"]
 
 
 class PlainSealer:
@@ -53,211 +52,131 @@ class PlainSealer:
         return f"fp-{data!r}"
 
 
-@dataclass
-class Behaviour:
-    """How a service's containers turn out."""
-
-    prepare: float = 0.01
-    start: float = 0.01  # until started
-    healthy: float = 0.0  # until healthy after the start; a service with a check
-    exit_code: int | None = None  # ends by itself with this code
-    runs_for: float = 0.05  # until it does
-    stop: float = 0.01
-    never_ready: bool = False
-    reject: str = ""
-    log_tail: tuple[str, ...] = ()
-
-
-@dataclass
-class FakeTask:
-    status: TaskStatus
-    step: asyncio.Task[None] | None = None
-    doing: str = ""
-
-
 class FakeNode:
-    """One agent. ``power`` False: it is cut off or dead, by what the test does to its tasks."""
+    """One node of the rig: a simulated agent, and the controller's real session with it."""
 
     def __init__(self, rig: Rig, node: Node) -> None:
         self.rig = rig
         self.node = node
-        self.tasks: dict[str, FakeTask] = {}
-        self.wanted = Objects()
-        self.late = 0.0  # seconds before it acknowledges
-        self.reached: frozenset[str] = frozenset()  # tasks its kernel sends traffic to
         self.history: list[str] = []  # "web-1 running", in order
+        self.agent = SimulatedNode(
+            rig.base / node.id,
+            lambda assignment: rig.behaviour(assignment.service, assignment.spec.image),
+            facts=node.facts,
+            moved=self._moved,
+            happened=self._happened,
+        )
         self._session: asyncio.Task[None] | None = None
-        self.dirty: set[str] = set()
-        self.gone: set[str] = set()
-        self.report = asyncio.Event()
+
+    @property
+    def tasks(self) -> dict[str, Record]:
+        """Return what the node has anything of."""
+        return self.agent.records
+
+    @property
+    def wanted(self) -> Objects:
+        """Return the newest set the node was told to hold."""
+        return self.agent.holdings.held.objects
+
+    @property
+    def reached(self) -> frozenset[str]:
+        """Return the tasks its kernel sends traffic to."""
+        return self.agent.network.reached
+
+    @property
+    def late(self) -> float:
+        """Return how many seconds its kernel needs for a change."""
+        return self.agent.network.late
+
+    @late.setter
+    def late(self, seconds: float) -> None:
+        self.agent.network.late = seconds
 
     async def connect(self) -> None:
         assert self._session is None
+        if not self.agent.alive:
+            await self.agent.boot()
         self._session = self.rig.group.create_task(self._run())
 
     async def cut(self, reason: str = "said nothing for 9 s") -> None:
         """Lose the session; what runs runs on."""
-        assert self._session is not None
-        self._session.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await self._session
-        self._session = None
+        await self.hang_up()
         self.rig.control.disconnected(self.node.id, reason)
 
-    async def crash(self) -> None:
-        """Power off: containers die with the machine."""
+    async def hang_up(self) -> None:
+        """End the session without the controller being told."""
+        if self._session is not None:
+            session, self._session = self._session, None
+            session.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await session
+
+    async def crash(self, *, remembers: bool = False) -> None:
+        """Power off: containers die with the machine. It returns empty, or with its disk."""
         await self.cut()
-        for task in self.tasks.values():
-            if task.step is not None:
-                task.step.cancel()
-        self.tasks.clear()
+        await self.agent.power_off(remembers=remembers)
+
+    async def reboot(self, boot: str = "again", *, ends: bool = False) -> None:
+        """Lose the power, without a session: what ran is cut off, not over. ``connect`` ends it.
+
+        ``ends``: as agents did that took the end of the machine for the end of the task.
+        """
+        await self.cut()
+        await self.agent.power_off(remembers=True, boot=boot)
+        if ends:
+            self.agent.forget_that_it_was_the_machine(boot)
 
     async def _run(self) -> None:
-        control = self.rig.control
-        await control.connected(self.node.id, Hello(node=self.node.id, facts=self.node.facts))
-        changed = control.changed(self.node.id)
-        changed.clear()
-        self._take()
-        self.dirty.clear()
-        self.gone.clear()
-        await control.ingest(
-            self.node.id,
-            Report(full=True, tasks={t: f.status for t, f in self.tasks.items()}),
+        session = AgentSession(
+            node=self.node,
+            client=self,
+            control=self.rig.control,
+            cluster=self.rig.cluster,
+            stamp=Stamp(cluster="rig", epoch=self.rig.epoch, generation=0),
+            generation=0,
+            silence=9.0,
         )
-        self._applied(self.rig.cluster.revision, self._endpoints())
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._listen(changed))
-            group.create_task(self._speak())
+        await self.rig.control.connected(self.node.id, await session.open())
+        await session.run()
 
-    async def _listen(self, changed: asyncio.Event) -> None:
-        while True:
-            await changed.wait()
-            await asyncio.sleep(0.001)
-            changed.clear()
-            revision = self.rig.cluster.revision
-            self._take()
-            endpoints = self._endpoints()
-            if self.late:
-                self.rig.group.create_task(self._late(revision, endpoints))
-            else:
-                self._applied(revision, endpoints)
+    # What the session asks of an agent.
 
-    async def _late(self, revision: int, endpoints: frozenset[str]) -> None:
-        await asyncio.sleep(self.late)
-        self._applied(revision, endpoints)
+    async def hello(self) -> Hello:
+        return await self.agent.hello()
 
-    def _applied(self, revision: int, endpoints: frozenset[str]) -> None:
-        """The set has come to the kernel: only now does traffic follow it."""
-        self.reached = endpoints
-        self.rig.control.acknowledged(self.node.id, revision)
-
-    def _endpoints(self) -> frozenset[str]:
-        services = self.wanted.services.values()
-        return frozenset(e.task for service in services for e in service.endpoints)
-
-    async def _speak(self) -> None:
-        while True:
-            await self.report.wait()
-            self.report.clear()
-            tasks = {t: self.tasks[t].status for t in self.dirty if t in self.tasks}
-            gone, self.gone = tuple(self.gone), set()
-            self.dirty = set()
-            if tasks or gone:
-                await self.rig.control.ingest(self.node.id, Report(tasks=tasks, gone=gone))
-
-    def _take(self) -> None:
-        _, self.wanted = self.rig.control.wanted(self.node.id)
+    async def instruct(self, instructions: Instructions) -> Acknowledged | Refused:
+        answer = await self.agent.instruct(instructions)
         self.rig.check_wanted(self)
-        for task_id, assignment in self.wanted.tasks.items():
-            known = self.tasks.get(task_id)
-            if known is None:
-                if assignment.desired is Desired.REMOVED:
-                    self.gone.add(task_id)
-                    self.report.set()
-                    continue
-                known = self.tasks[task_id] = FakeTask(TaskStatus())
-            self._drive(task_id, known)
+        return answer
 
-    def _drive(self, task_id: str, task: FakeTask) -> None:
-        assignment = self.wanted.tasks[task_id]
-        behaviour = self.rig.behaviour(assignment.service, assignment.spec.image)
-        state = task.status.state
-        if assignment.desired in (Desired.SHUTDOWN, Desired.REMOVED):
-            goal = "stop"
-        elif assignment.desired is Desired.RUNNING and state is TaskState.PREPARED:
-            goal = "start"
-        elif state is TaskState.ASSIGNED:
-            goal = "prepare"
-        else:
-            return
-        if task.doing == goal:
-            return
-        if task.step is not None:
-            task.step.cancel()
-        task.doing = goal
-        step = {"stop": self._stop, "start": self._start, "prepare": self._prepare}[goal]
-        task.step = self.rig.group.create_task(step(task_id, task, behaviour))
+    def reports(self, *, silence: float) -> AsyncIterator[Report]:
+        return self.agent.reports(silence=silence)
+
+    # What a test says.
 
     def say(self, task_id: str, **update: Any) -> None:
-        task = self.tasks[task_id]
-        before = task.status
-        task.status = before.model_copy(update=update)
-        if before.state is not task.status.state:
-            name = self.rig.cluster.tasks[task_id].name
-            self.history.append(f"{name} {task.status.state.value}")
-            self.rig.history.append(f"{name} {task.status.state.value}")
-        self.dirty.add(task_id)
-        self.report.set()
+        """Report changed fields of a task, whatever the agent thinks of it."""
+        status = self.tasks[task_id].status().model_copy(update=update)
+        report = Report(tasks={task_id: status})
+        self.rig.group.create_task(self.rig.control.ingest(self.node.id, report))
 
-    async def _prepare(self, task_id: str, task: FakeTask, how: Behaviour) -> None:
-        self.say(task_id, state=TaskState.PREPARING)
-        await asyncio.sleep(how.prepare)
-        if how.reject:
-            self.say(task_id, state=TaskState.REJECTED, reason=how.reject)
-            return
-        self.say(task_id, state=TaskState.PREPARED)
-        self._drive(task_id, task)
+    def end(self, task_id: str, code: int) -> None:
+        """The container ends by itself, and cannot be started again on this node."""
+        self.agent.end(task_id, code)
 
-    async def _start(self, task_id: str, task: FakeTask, how: Behaviour) -> None:
-        self.say(task_id, state=TaskState.STARTING)
-        await asyncio.sleep(how.start)
-        now = self.rig.clock.wall()
-        run = Run(number=1, pid=1, started_at=now)
-        self.rig.started(self, task_id)
-        if how.healthy or how.never_ready:
-            self.say(task_id, runs=(run,), health=Health.STARTING)
-            await asyncio.sleep(how.healthy)
-            if how.never_ready:
-                return
-            self.say(
-                task_id, runs=(run,), state=TaskState.RUNNING, health=Health.HEALTHY, ready=True
-            )
-        else:
-            self.say(task_id, runs=(run,), state=TaskState.RUNNING, ready=True)
-        if how.exit_code is not None:
-            await asyncio.sleep(how.runs_for)
-            self.end(task_id, how.exit_code, how.log_tail)
+    def unhealthy(self, task_id: str) -> None:
+        """Its check failed too often, and goes on failing; the controller hears of it at once."""
+        self.agent.fail_checks(task_id)
+        self.say(task_id)
 
-    def end(self, task_id: str, code: int, log_tail: tuple[str, ...] = ()) -> None:
-        """The container ends by itself and its policy allows no local restart."""
-        now = self.rig.clock.wall()
-        run = Run(number=1, started_at=now, finished_at=now, exit_code=code)
-        state = TaskState.COMPLETE if code == 0 else TaskState.FAILED
-        self.say(task_id, runs=(run,), state=state, ready=False, log_tail=log_tail)
+    def _moved(self, record: Record) -> None:
+        line = f"{record.assignment.name} {record.state.value}"
+        self.history.append(line)
+        self.rig.history.append(line)
 
-    async def _stop(self, task_id: str, task: FakeTask, how: Behaviour) -> None:
-        if task.status.state not in FINAL:
-            self.rig.stopping(self, task_id)
-            self.say(task_id, ready=False)
-            await asyncio.sleep(how.stop)
-            self.say(task_id, state=TaskState.SHUTDOWN)
-        while self.wanted.tasks.get(task_id) is not None:
-            if self.wanted.tasks[task_id].desired is Desired.REMOVED:
-                break
-            await asyncio.sleep(0.01)
-        del self.tasks[task_id]
-        self.gone.add(task_id)
-        self.report.set()
+    def _happened(self, task_id: str, what: str) -> None:
+        for watch in self.rig.watchers:
+            watch(self, task_id, what)
 
 
 @dataclass
@@ -271,6 +190,7 @@ class FakeAgents:
     removed: list[tuple[str, str]] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     delay: float = 0.0
+    listens: dict[str, tuple[str, ...]] = field(default_factory=dict)  # node -> ports held now
 
     async def resolve_image(self, node: str, request: Any) -> ResolvedImage:
         self.asked.append((request.image, request.policy))
@@ -289,8 +209,13 @@ class FakeAgents:
         if request.tag in self.fail:
             yield BuildEvent(error=str(self.fail[request.tag]))
             return
-        self.missing.discard(request.tag)
+        self.missing -= {request.tag, *request.build.tags}
         yield BuildEvent(digest=f"sha256:built-{request.tag}")
+
+    async def listening(self, node: str) -> tuple[str, ...]:
+        if node not in self.listens:
+            raise Unavailable(f"node {node} is not reached")
+        return self.listens[node]
 
     async def remove_volume(self, node: str, name: str) -> None:
         self.removed.append((node, name))
@@ -310,6 +235,8 @@ class Rig:
         self.history: list[str] = []
         self.watchers: list[Callable[[FakeNode, str, str], None]] = []
         self.deploys = 0
+        self.epoch = 0
+        self.base = Path(tempfile.mkdtemp(prefix="corral-rig-"))
 
     async def __aenter__(self) -> Self:
         for number in range(1, self.count + 1):
@@ -330,12 +257,10 @@ class Rig:
     async def __aexit__(self, *exc: object) -> None:
         await self.halt()
         for fake in self.nodes.values():
-            if fake._session is not None:
-                fake._session.cancel()
-            for task in fake.tasks.values():
-                if task.step is not None:
-                    task.step.cancel()
+            await fake.hang_up()
+            await fake.agent.halt()
         await self._outer.__aexit__(None, None, None)
+        shutil.rmtree(self.base)
 
     async def add_node(self, number: int, **update: Any) -> Node:
         node = Node(
@@ -360,6 +285,7 @@ class Rig:
 
     async def boot(self) -> None:
         """Start a controller over the store."""
+        self.epoch += 1
         self.cluster = await Cluster.open(self.store, self.clock)
         self.control = ControlLoop(
             self.store, self.cluster, self.clock, self.rng, PlainSealer(), self.agents
@@ -376,9 +302,7 @@ class Rig:
 
     async def restart_controller(self) -> None:
         for fake in self.nodes.values():
-            if fake._session is not None:
-                fake._session.cancel()
-                fake._session = None
+            await fake.hang_up()
         await self.halt()
         await self.boot()
         for fake in self.nodes.values():
@@ -397,25 +321,19 @@ class Rig:
                     f"law: an address is never given twice, {key}"
                 )
 
-    def started(self, node: FakeNode, task_id: str) -> None:
-        for watch in self.watchers:
-            watch(node, task_id, "started")
-
-    def stopping(self, node: FakeNode, task_id: str) -> None:
-        for watch in self.watchers:
-            watch(node, task_id, "stopping")
-
     # what tests do
 
     async def up(self, project: dict[str, Any], stack: str = "app", **more: Any) -> int:
+        row = await self.control.deploy(stack, self.request(project, stack, **more))
+        return row.number
+
+    def request(self, project: dict[str, Any], stack: str = "app", **more: Any) -> Deploy:
         self.deploys += 1
         more.setdefault("client", ClientMachine(hostname="host1", boot_id="boot1"))
         for network in project["networks"].values():
             if network.get("name") == "app_default":
                 network["name"] = f"{stack}_default"
-        request = Deploy(key=f"key-{self.deploys}", project=project, **more)
-        row = await self.control.deploy(stack, request)
-        return row.number
+        return Deploy(key=f"key-{self.deploys}", project=project, **more)
 
     async def deployed(self, stack: str = "app", *, within: float = 60.0) -> None:
         """Wait for the newest release to be deployed."""

@@ -207,3 +207,79 @@ async def test_a_build_that_is_given_up_leaves_no_process_or_mount(store, busybo
     # The next build clears what the killed one left, and works.
     store._builder._ready = False
     await build(store, context, "FROM busybox\nRUN echo fine\n")
+
+
+@pytest.mark.parametrize(
+    ("steps", "kept"),
+    [
+        ("ARG TAG\nENV VALUE=v$TAG", "env"),
+        ("ARG TAG=0\nENV OTHER=1 VALUE=v${TAG}", "env"),
+        ("ARG TAG\nARG MORE=v$TAG\nENV VALUE=$MORE", "env"),
+        ("ARG TAG\nLABEL value=v$TAG", "label"),
+        ("ARG TAG\nWORKDIR /v$TAG", "directory"),
+        ("ARG TAG\nUSER v$TAG", "user"),
+        ("ARG TAG\nCOPY file /v$TAG", "file"),
+        ("ARG TAG\nRUN echo v$TAG > /v$TAG", "file"),
+        ("ARG TAG\nENV VALUE=v$TAG\nRUN echo > /$VALUE", "file"),
+    ],
+)
+async def test_each_build_has_the_values_of_its_own_arguments(
+    store, busybox, context, steps, kept
+) -> None:
+    """buildah finds `ENV VALUE=$TAG` in its cache, whatever TAG was when it was made."""
+    text = f"FROM busybox\nRUN echo of all\n{steps}\n"
+    found: dict[str, str] = {}
+    for turn, tag in enumerate(("1", "2", "3", "1")):
+        digest, lines = await build(store, context, text, args={"TAG": tag})
+        assert ("of all" in lines) is (turn == 0)  # the cache serves what is above
+        assert found.setdefault(tag, digest) == digest  # and the same build again
+        image = await store.ensure("app", "")
+        root = await store.mount("t1", digest)
+        files = os.listdir(root)
+        await store.discard("t1")
+        assert (
+            f"v{tag}"
+            in {
+                "env": [image.environment.get("VALUE")],
+                "label": [image.labels.get("value")],
+                "directory": [image.working_dir.removeprefix("/")],
+                "user": [image.user],
+                "file": files,
+            }[kept]
+        ), (turn, tag)
+    assert len(set(found.values())) == 3
+
+
+async def test_another_default_is_another_build(store, busybox, context) -> None:
+    for tag in ("1", "2", "1"):
+        await build(store, context, f"FROM busybox\nARG TAG={tag}\nENV VALUE=$TAG\n")
+        assert (await store.ensure("app", "")).environment["VALUE"] == tag
+
+
+async def test_a_dockerfile_has_its_own_ignore_file(store, busybox, context) -> None:
+    """Also when what buildah reads is a copy with the cache's key in it."""
+    (context / "Own").write_text("FROM busybox\nARG TAG\nENV A=$TAG\nCOPY . /ctx/\n")
+    (context / "Own.dockerignore").write_text("file\nOwn*\n.*\n")
+    spec = BuildSpec(context=str(context), dockerfile="Own", args={"TAG": "1"})
+    events = [event async for event in store.build(BuildImage(tag="app", build=spec))]
+    root = await store.mount("t1", events[-1].digest)
+    assert os.listdir(root / "ctx") == ["ignored"]
+    await store.discard("t1")
+
+
+@pytest.mark.parametrize("name", ["Dockerfile", ".dockerignore", ".containerignore"])
+async def test_a_pipe_instead_of_a_file_ends_the_build(store, busybox, context, name) -> None:
+    if name != "Dockerfile":
+        (context / "Dockerfile").write_text("FROM busybox\n")
+    (context / name).unlink(missing_ok=True)
+    os.mkfifo(context / name)
+    spec = BuildSpec(context=str(context))
+    async with asyncio.timeout(10):
+        events = [event async for event in store.build(BuildImage(tag="app", build=spec))]
+    assert "named pipe" in events[-1].error
+
+
+async def test_a_pipe_in_the_context_does_not_hold_the_build(store, busybox, context) -> None:
+    os.mkfifo(context / "pipe")
+    async with asyncio.timeout(60):
+        await build(store, context, "FROM busybox\nCOPY file /file\n")

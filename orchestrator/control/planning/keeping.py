@@ -1,0 +1,53 @@
+"""A carried service: what its tasks are is what it should be, whatever release made them.
+
+A release that is not about a service neither updates nor judges it: each slot keeps the
+spec its task has, an update that was half way stays where it was, and what is lost comes
+back as it was. Asked by ``services`` for every service in ``StackSpec.carried``.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from orchestrator.control.planning import stopping
+from scheduler.replicas import best_first, by_slot
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from orchestrator.control.mirror.effective import Effective
+    from orchestrator.control.planning.passes import Pass
+    from scheduler.reconcile import WantedService
+    from scheduler.replicas import Replica
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """What is wanted of a carried service, and the spec of each slot that has one of its own."""
+
+    wanted: WantedService
+    specs: Mapping[int, Effective] = field(default_factory=dict)
+
+
+def as_it_is(
+    pass_: Pass, effective: Effective, wanted: WantedService, replicas: Iterable[Replica]
+) -> Kept:
+    """Return the service with the spec each slot has now; stop what else lives in a slot."""
+    specs: dict[int, Effective] = {}
+    slots = dict(wanted.slots)
+    for slot, found in by_slot(replicas).items():
+        live = best_first(t for t in found if t.live)
+        ended = [t for t in found if t.ended and not t.going]
+        best = live[0] if live else ended[-1] if ended else None
+        if best is None or slot not in slots:
+            continue
+        own = pass_.specs.of(effective.stack, best.release, effective.service.name)
+        if own is None:
+            continue
+        specs[slot], slots[slot] = own, best.spec_hash
+        for other in live[1:]:
+            task = pass_.draft.task(other.id)
+            if other.spec_hash != best.spec_hash and task is not None:
+                stopping.begin(pass_, task)
+    return Kept(replace(wanted, slots=slots), specs)
