@@ -128,6 +128,9 @@ class Dispatcher:
     async def images(self, node: str) -> tuple[ImageInfo, ...]:
         return await self._client(node).images()
 
+    async def listening(self, node: str) -> tuple[str, ...]:
+        return await self._client(node).listening()
+
     async def leave(self, node: str) -> None:
         await self._client(node).leave()
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.control.deploy.orders import orders, whole_name
 from orchestrator.control.mirror.node_view import node_of_client
@@ -186,6 +186,7 @@ class ReleaseImages:
                 service,
                 f"{', '.join(order.rivals)} builds {tag} in another way: each gets its own;"
                 " give them different names with image:",
+                kind="warning",
             )
         last: list[str] = []
         try:
@@ -200,10 +201,10 @@ class ReleaseImages:
             raise NoImage(f"{service}: the build did not finish: {_words(exc)}") from exc
         raise NoImage(f"{service}: the build ended without an image")
 
-    def _say(self, service: str, line: str) -> None:
+    def _say(self, service: str, line: str, kind: Literal["build", "warning"] = "build") -> None:
         self.tell(
             Progress(
-                kind="build",
+                kind=kind,
                 time=self.clock.wall(),
                 stack=self.release.stack,
                 service=service,
