@@ -18,7 +18,7 @@ from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
 from specs.api import ProblemRow
 from specs.problems import Problem
-from specs.states import Desired
+from specs.states import Desired, TaskState
 
 if TYPE_CHECKING:
     import random
@@ -94,6 +94,7 @@ class Commands:
             if problems:
                 raise Invalid(problems)
             draft.put(STACKS, record.with_overrides(services))
+            self._let_go(draft, record, services)
 
         await self._committed(stack, write)
 
@@ -155,6 +156,13 @@ class Commands:
             draft.put(STACKS, record.removed(timeout, volumes=volumes))
 
         await self._committed(stack, write)
+
+    def _let_go(self, draft: Draft, record: Stack, services: Mapping[str, int]) -> None:
+        """Free slots that hold only what a failed update left: so many copies were asked for."""
+        for task in list(draft.tasks(record.name).values()):
+            failed = task.state in (TaskState.FAILED, TaskState.REJECTED)
+            if failed and task.service in services and 0 < record.running < task.release:
+                draft.put_task(task.with_desired(Desired.REMOVED))
 
     def _stack(self, name: str) -> Stack:
         record = self._cluster.stacks.get(name)
