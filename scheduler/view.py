@@ -10,6 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
+from specs.states import NodeStatus
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -52,7 +54,7 @@ class NodeView:
 
     id: str
     name: str
-    status: Literal["ready", "unknown", "down"] = "ready"
+    status: NodeStatus = NodeStatus.READY
     availability: Literal["active", "pause", "drain"] = "active"
     reason: str = ""
     hostname: str = ""

@@ -251,6 +251,7 @@ class TaskRow(Model):
     addresses: tuple[str, ...] = ()
     release: int = 0
     stopping: bool = False  # it was asked to go and has not gone yet
+    tied: str = ""  # what holds it on its node also when that is drained: volume app_data
     node_status: str = "ready"  # unknown, down: what was heard last of it may be old
     reason: str = ""  # the part of ``status`` that says why
     carried: str = ""  # orphan | off | unasked: the newest release was not about its service

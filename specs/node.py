@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal
 from pydantic import Field
 
 from specs.base import Model
+from specs.states import NodeStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -74,6 +75,6 @@ class Node(Model):
 class NodeCondition(Model):
     """Observed, never stored: whether the controller hears from the node, and why not."""
 
-    status: Literal["ready", "unknown", "down"] = "unknown"
+    status: NodeStatus = NodeStatus.UNKNOWN
     reason: str = "not heard from yet"
     since: float = 0.0

@@ -1,4 +1,4 @@
-"""The states of tasks and releases, and who may move them where.
+"""The states of tasks, nodes and releases, and who may move them where.
 
 A task's state only moves forward, and every move belongs to exactly one
 component; ``LEGAL`` is that rule as data. A release ends once and stays as it
@@ -125,6 +125,14 @@ class Health(StrEnum):
     STARTING = "starting"
     HEALTHY = "healthy"
     UNHEALTHY = "unhealthy"
+
+
+class NodeStatus(StrEnum):
+    """Whether the controller hears from a node; observed, never stored."""
+
+    READY = "ready"
+    UNKNOWN = "unknown"  # not heard from for a while, or not yet
+    DOWN = "down"  # silent for so long that its tasks are replaced elsewhere
 
 
 class ReleaseState(StrEnum):

@@ -176,6 +176,3 @@ class Task(Model):
     def with_restart(self, grace: float | None) -> Task:
         """Return the task with one more restart asked for."""
         return self.model_copy(update={"restart": self.restart + 1, "grace": grace})
-
-
-__all__ = ["FINAL", "Desired", "Health", "Run", "Task", "TaskState", "TaskStatus", "may_move"]

@@ -12,6 +12,7 @@ from orchestrator.control.mirror.serving import is_ready, serving
 from orchestrator.control.telling.words import (
     service_counts,
     stack_status,
+    tied,
     words_of,
 )
 from specs.api import NodeDetail, NodeRow, ServiceRow, StackDetail, StackRow, TaskRow
@@ -114,6 +115,7 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         addresses=tuple(task.addresses[network] for network in sorted(task.addresses)),
         release=task.release,
         stopping=words.stopping,
+        tied=tied(cluster, task, drained=True),
         node_status=words.node_status,
         reason=words.reason,
         carried=_carried(newest_spec(cluster, cluster.stacks.get(task.stack)), task.service),

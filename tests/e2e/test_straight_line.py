@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from orchestrator.lab.host import CHECKOUT
-from specs.task import TaskState
+from specs.states import TaskState
 from tests.e2e.traces import RUN, STATE, Events, Traces, Wire, stations
 
 if TYPE_CHECKING:

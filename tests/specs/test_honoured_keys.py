@@ -90,7 +90,7 @@ IN_THE_BUNDLE = {
     ),
     "sysctls": (
         "sysctls: {net.core.somaxconn: 9}",
-        lambda c: c["linux"]["sysctl"] == {"net.core.somaxconn": "9"},
+        lambda c: c["linux"]["sysctl"]["net.core.somaxconn"] == "9",
     ),
     "shm_size": (
         "shm_size: 1m",

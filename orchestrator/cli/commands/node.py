@@ -58,6 +58,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
     ):
         sub = make(word, help=text)
         sub.add_argument("names", nargs="+", metavar="NODE")
+        if word == "drain":
+            sub.add_argument("--no-wait", action="store_true", help="do not wait until it is empty")
+            sub.add_argument("-t", "--timeout", type=float, metavar="S", help="wait at most this")
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
@@ -75,11 +78,19 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             _print_labels(session.client.request("PATCH", _path(args.name), body=body))
             return 0
         case _:
-            wish = {"activate": "active"}.get(args.action, args.action)
-            for name in args.names:
-                session.client.request("PATCH", _path(name), body={"availability": wish})
-                print(f"{name}: {wish}")
-            return 0
+            return _availability(args, session)
+
+
+def _availability(args: argparse.Namespace, session: Invocation) -> int:
+    wish = {"activate": "active"}.get(args.action, args.action)
+    for name in args.names:
+        session.client.request("PATCH", _path(name), body={"availability": wish})
+        print(f"{name}: {wish}", flush=True)
+    if wish != "drain" or args.no_wait:
+        return 0
+    from orchestrator.cli.show import draining
+
+    return max(draining.wait(session, name, args.timeout) for name in args.names)
 
 
 def _path(name: str) -> str:

@@ -17,6 +17,7 @@ from orchestrator.cli.errors import INTERRUPTED, USAGE, CliError
 from orchestrator.cli.session import wants_colour
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import output, watch
+from orchestrator.client.errors import ClientError
 from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
@@ -128,13 +129,27 @@ def _detached(
     except KeyboardInterrupt:
         print(
             f"\n{board.what} of {board.stack} goes on in the background. "
-            f"See it: {command} ps. Stop it: {command} down",
+            f"See it: {command} ps. {_way_back(session, board, command)}",
             file=sys.stderr,
         )
         return INTERRUPTED
     if not good:
         watch.last_words(session, board)
     return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
+
+
+def _way_back(session: Invocation, board: boards.Board, command: str) -> str:
+    """Return what undoes this release and nothing that was there before it."""
+    try:
+        before = int(session.client.get(f"/v1/stacks/{quote(board.stack)}").get("running") or 0)
+    except ClientError:
+        before = 0
+    if not before:
+        return f"Undo it: {command} down"
+    return (
+        f"Release {before} is what ran before: to undo this one, put the file back as it was "
+        f"and run {command} up -d ({command} down would remove the whole stack)"
+    )
 
 
 def attached_services(args: argparse.Namespace, services: Mapping[str, Any]) -> tuple[str, ...]:

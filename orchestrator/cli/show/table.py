@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import sys
 import unicodedata
 
 TYPE_CHECKING = False
@@ -11,6 +13,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 GAP = "   "
+LEAST = 8  # columns a cut cell keeps at least
 
 
 def width(text: str) -> int:
@@ -30,14 +33,63 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
-def render(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """Return an aligned table; the last column is not padded."""
+def render(headers: Sequence[str], rows: Iterable[Sequence[Any]], limit: int | None = None) -> str:
+    """Return an aligned table; the last column is not padded.
+
+    No line is wider than ``limit`` (the terminal; 0 = any): the widest cells are cut.
+    """
     lines = [list(headers), *([printable(str(cell)) for cell in row] for row in rows)]
     widths = [max(width(line[i]) for line in lines) for i in range(len(headers))]
-    return "\n".join(
+    limit = terminal() if limit is None else limit
+    if limit:
+        widths = fitting(widths, [max(width(name), LEAST) for name in headers], limit)
+        lines = [[cut(cell, widths[i]) for i, cell in enumerate(line)] for line in lines]
+    texts = (
         GAP.join(cell + " " * (widths[i] - width(cell)) for i, cell in enumerate(line)).rstrip()
         for line in lines
     )
+    return "\n".join(cut(text, limit) if limit else text for text in texts)
+
+
+def terminal() -> int:
+    """Return the columns of the terminal on standard output; 0 = it is none."""
+    if not sys.stdout.isatty():
+        return 0
+    given = os.environ.get("COLUMNS", "")
+    if given.isdecimal() and int(given) > 0:
+        return int(given)
+    try:
+        return os.get_terminal_size(sys.stdout.fileno()).columns
+    except OSError:
+        return 0
+
+
+def fitting(widths: Sequence[int], least: Sequence[int], limit: int) -> list[int]:
+    """Return widths of columns that fit: the widest lose first, the first one (a name) last."""
+    found = list(widths)
+    for columns in (range(1, len(found)), range(1)):
+        while sum(found) + len(GAP) * (len(found) - 1) > limit:
+            open_ = [i for i in columns if found[i] > least[i]]
+            if not open_:
+                break
+            found[max(open_, key=lambda i: found[i])] -= 1
+    return found
+
+
+def cut(text: str, limit: int) -> str:
+    """Return ``text`` in ``limit`` columns: cut behind a word where one ends late enough."""
+    if width(text) <= limit:
+        return text
+    kept, used = "", 0
+    for char in text:
+        used += width(char)
+        if used > limit - 1:
+            break
+        kept += char
+    words = kept.rpartition(" ")[0].rstrip()
+    if not text[len(kept)].isspace() and width(words) >= limit // 2:
+        kept = words
+    return kept.rstrip() + "\N{HORIZONTAL ELLIPSIS}"
 
 
 def json_lines(rows: Iterable[dict[str, Any]]) -> str:

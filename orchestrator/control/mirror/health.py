@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specs.node import NodeCondition
+from specs.states import NodeStatus
 from specs.wire import HEARTBEAT
 
 if TYPE_CHECKING:
@@ -90,46 +91,50 @@ class NodeHealth:
                 wake = until if wake is None else min(wake, until)
             if old is None or old.status != status or old.reason != reason:
                 since = self._clock.wall() if old is None or old.status != status else old.since
-                self._cluster.conditions[node] = NodeCondition.model_validate(
-                    {"status": status, "reason": reason, "since": since}
+                self._cluster.conditions[node] = NodeCondition(
+                    status=status, reason=reason, since=since
                 )
-            before = old.status if old is not None else "unknown"
+            before = old.status if old is not None else NodeStatus.UNKNOWN
             if before != status:
                 moved.append((node, before, status))
         return moved, wake
 
-    def _judge(self, pulse: _Pulse, now: float) -> tuple[str, str, float | None]:
+    def _judge(self, pulse: _Pulse, now: float) -> tuple[NodeStatus, str, float | None]:
         """Return status, reason and when it may change by itself."""
         if pulse.connected and pulse.reported:
             return self._ready(pulse, now)
         reason = pulse.reason or "not heard from yet"
         if pulse.was_down:
-            return "down", reason, None
+            return NodeStatus.DOWN, reason, None
         if pulse.connected:
             # It answers: what it holds is known with its first report, due at once.
-            return "unknown", "connected, its first report is awaited", None
+            return NodeStatus.UNKNOWN, "connected, its first report is awaited", None
         until = pulse.lost + DOWN_AFTER
         if now < until:
-            return "unknown", reason, until
+            return NodeStatus.UNKNOWN, reason, until
         pulse.was_down = True
         pulse.falls = pulse.falls + 1 if now - pulse.fell_at < FLAP_MEMORY else 1
         pulse.fell_at = now
-        return "down", reason, None
+        return NodeStatus.DOWN, reason, None
 
-    def _ready(self, pulse: _Pulse, now: float) -> tuple[str, str, float | None]:
+    def _ready(self, pulse: _Pulse, now: float) -> tuple[NodeStatus, str, float | None]:
         if not pulse.was_down:
-            return "ready", "", None
+            return NodeStatus.READY, "", None
         steady = min(LONGEST_STEADY, STEADY * 2.0 ** (pulse.falls - 1))
         if len(self._cluster.nodes) == 1:
             steady = 0.0  # there is nowhere else to go, so nothing to be careful about
         until = pulse.since + steady
         if now < until:
-            return "down", f"it is back; counted again after {steady:g} s without a break", until
+            return (
+                NodeStatus.DOWN,
+                f"it is back; counted again after {steady:g} s without a break",
+                until,
+            )
         pulse.was_down = False
-        return "ready", "", None
+        return NodeStatus.READY, "", None
 
     def brake(self) -> bool:
         """Say whether so many nodes are down that the fault is likelier ours than theirs."""
         total = len(self._cluster.nodes)
-        down = sum(1 for c in self._cluster.conditions.values() if c.status == "down")
+        down = sum(1 for c in self._cluster.conditions.values() if c.status is NodeStatus.DOWN)
         return total > 0 and down / total > BRAKE

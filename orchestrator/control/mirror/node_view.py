@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from scheduler.view import NodeUse, NodeView
+from specs.states import NodeStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -17,20 +18,18 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Mirror
     from specs.node import Node
 
-Status = Literal["ready", "unknown", "down"]
 
-
-def node_status(cluster: Mirror, node: str | None) -> Status:
+def node_status(cluster: Mirror, node: str | None) -> NodeStatus:
     """Return how the node answers; a node without a record is down.
 
     A task that has no node yet has nobody to wait for: that reads as ready.
     """
     if node is None:
-        return "ready"
+        return NodeStatus.READY
     if node not in cluster.nodes:
-        return "down"
+        return NodeStatus.DOWN
     condition = cluster.conditions.get(node)
-    return condition.status if condition is not None else "unknown"
+    return condition.status if condition is not None else NodeStatus.UNKNOWN
 
 
 def node_role(node: Node) -> str:

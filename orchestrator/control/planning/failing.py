@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 CRASHES = 9  # ends of a first start that never lasted: about half a minute of back-off
 ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
 SICK = 30.0  # seconds for an unhealthy container that nobody waits for: slow starters get well
-HOMELESS = 10.0  # seconds without a node after which nobody who can do without it waits on
+HOMELESS = 5.0  # seconds without a node after which nobody who can do without it waits on
 
 
 def look(

@@ -79,8 +79,8 @@ def _unheard_text(cluster: Mirror, task: Task, status: str) -> str:
     condition = cluster.conditions.get(node.id)
     reason = (condition.reason if condition else "") or f"node {node.name} does not answer"
     text = f"{status}: {reason if node.name in reason else f'node {node.name}: {reason}'}"
-    tied = _tied(cluster, task)
-    return f"{text}; waits for it because {tied} is there" if tied else text
+    what = tied(cluster, task)
+    return f"{text}; waits for it because {what} is there" if what else text
 
 
 def _running(task: Task, now: float | None) -> TaskWords:
@@ -133,16 +133,21 @@ def _ended_text(task: Task, now: float | None) -> str:
     return text
 
 
-def _tied(cluster: Mirror, task: Task) -> str:
-    """Return what ties the task to its node: a volume's name, or ""."""
+def tied(cluster: Mirror, task: Task, *, drained: bool = False) -> str:
+    """Return what ties the task to its node: a volume, a path of the CLI's machine, or "".
+
+    ``drained``: also when the node is drained; a global service's task leaves then.
+    """
     spec = spec_of(cluster, cluster.releases.get((task.stack, task.release)))
     service = spec.services.get(task.service) if spec is not None else None
-    if spec is None or service is None:
+    if spec is None or service is None or (drained and service.mode == "global"):
         return ""
     for mount in service.task.mounts:
         if mount.type == "volume" and mount.source is not None:
             volume = spec.seen_by(task.service).volumes.get(mount.source)
             return f"volume {volume.name if volume is not None else mount.source}"
+        if mount.type == "bind" and mount.relative:
+            return f"path {mount.source}"
     return ""
 
 

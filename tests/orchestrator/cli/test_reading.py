@@ -226,7 +226,7 @@ def test_node_label_and_availability_are_patches(fake, corral):
     fake.on("PATCH", "/v1/nodes/alpha", {"name": "alpha", "labels": {"zone": "b"}})
     assert corral("node", "label", "alpha", "zone=b", "old-").out == "alpha: zone=b\n"
     assert fake.requests[-1].body == {"labels": {"zone": "b", "old": None}}
-    assert corral("node", "drain", "alpha").code == 0
+    assert corral("node", "drain", "--no-wait", "alpha").code == 0
     assert fake.requests[-1].body == {"availability": "drain"}
 
 

@@ -67,7 +67,7 @@ REQUIRED = {
     (COMPLETED, "blocked"): (False, "failed", 5),
 }
 # With required: false all start, and all releases end well, in so many seconds at most.
-OPTIONAL = {"never places": 15, "loops": 40}
+OPTIONAL = {"never places": 7, "loops": 40}
 
 
 def model(fate, condition, *, required):

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from orchestrator.api.rows import task_row
 from specs.states import TaskState
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
@@ -206,3 +207,42 @@ async def test_a_controller_that_starts_meanwhile_goes_on():
         await rig.restart_controller()
         await rig.until(lambda: rig.ready("web"))
         assert rig.live("web")[0].admitted == "again"
+
+
+def status_of(rig, service):
+    (task,) = rig.live(service)
+    return task_row(rig.cluster, task, now=rig.clock.wall()).status
+
+
+async def test_who_waits_says_for_whom():
+    async with Rig() as rig:
+        rig.how["db"] = Behaviour(healthy=20)
+        await deployed(rig, db=CHECK, web=after("service_healthy", "db"))
+        await off_and_on(rig, "n1", off=1.0)
+        await asyncio.sleep(1)
+        assert "the machine was restarted; waits for db to be healthy" in status_of(rig, "web")
+        await rig.until(lambda: rig.ready("web"))
+        assert status_of(rig, "web").startswith("running")
+        assert "(" not in status_of(rig, "web")
+
+
+@pytest.mark.parametrize("controller", [True, False])
+async def test_after_a_minute_it_starts_all_the_same_and_says_so(controller):
+    async with Rig() as rig:
+        await deployed(rig, db=CHECK, web=after("service_healthy", "db"))
+        rig.how["db"] = Behaviour(never_ready=True)
+        node, seen = rig.nodes["n1"], starts(rig)
+        await node.reboot()
+        if controller:
+            await node.connect()
+        else:
+            await node.agent.boot()
+        await asyncio.sleep(59)
+        assert seen == ["db"]
+        await asyncio.sleep(2)
+        assert seen == ["db", "web"]
+        if not controller:
+            await node.connect()
+        await asyncio.sleep(1)
+        assert rig.ready("web")
+        assert "(started without waiting any longer for db to be healthy)" in status_of(rig, "web")

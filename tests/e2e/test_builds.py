@@ -1,0 +1,59 @@
+"""What is built, for whom and with which values, in a real container: one stack, many `up`."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.real
+
+# `user` names what `maker` builds; `twin` builds the same under the same name.
+STACK = """
+services:
+  user:
+    image: made-here
+    command: &hold [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.05; done"]
+  maker: &maker
+    image: made-here
+    build:
+      context: .
+      args: {TAG: "${TAG:-1}"}
+    command: *hold
+  twin: *maker
+"""
+DOCKERFILE = """\
+FROM busybox
+RUN echo $((40 + 2)) of all
+ARG TAG
+ENV SHOWN=value-$TAG
+LABEL shown=value-$TAG
+"""
+
+
+def test_one_build_for_all_who_name_it_with_the_values_of_now(corral):
+    corral.compose(STACK, Dockerfile=DOCKERFILE)
+    images: dict[str, str] = {}
+    for turn, tag in enumerate(("1", "2", "3", "1")):
+        corral.env = {"TAG": tag}
+        done = corral("up", "-d", "--build")
+        said = done.stdout + done.stderr
+        assert ("42 of all" in said) is (turn == 0), said
+        for service in ("user", "maker", "twin"):
+            shown = corral("exec", "-T", service, "sh", "-c", "echo $SHOWN").stdout
+            assert shown == f"value-{tag}\n", (turn, service)
+        found = corral("config", "--images", "--resolve-image-digests").stdout.split()
+        digests = {line.partition("@")[2] for line in found}
+        assert len(digests) == 1
+        digest = digests.pop()
+        assert images.setdefault(tag, digest) == digest
+
+
+def test_a_sibling_that_builds_it_is_enough_to_have_the_image(corral):
+    """No registry is asked for a name that this file makes."""
+    corral.compose(
+        "services:\n"
+        "  user: {image: 'only-here:1', command: ['true']}\n"
+        "  maker: {image: 'only-here:1', build: ., command: ['true']}\n",
+        Dockerfile="FROM busybox\nENV A=1\n",
+    )
+    done = corral("up", "-d")
+    assert "registry" not in done.stdout + done.stderr
