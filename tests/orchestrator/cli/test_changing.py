@@ -522,7 +522,7 @@ def test_an_interrupt_stops_what_this_up_is_about(world, up):
     aside = {**row("aside-1", "running"), "carried": "unasked"}
     world.rows = [*world.rows, aside]
     process = up("web")
-    wait_for(lambda: world.looks, "never looked at the tasks")
+    wait_for(lambda: world.looks > 1, "never looked at the tasks")
     process.interrupt()
     code, out, _ = process.ended()
     assert code == 130
