@@ -91,7 +91,8 @@ async def run(
 
 @contextlib.contextmanager
 def _only_one(config: AgentConfig) -> Iterator[None]:
-    config.run_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
+    # The sockets beside the run directory are for others too; what is in it never is.
+    config.run_dir.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     lock = os.open(
         config.run_dir.parent / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
     )
@@ -245,10 +246,15 @@ async def _rotate(holdings: Holdings, containers: OciContainers) -> None:
 
 
 def _share(config: AgentConfig) -> None:
-    """Make mounts below our directories visible to the spawner; undone when the node leaves."""
+    """Make mounts below our directories visible to the spawner; undone when the node leaves.
+
+    Both are closed to everybody but root: below them lie programs that containers marked setuid
+    (and must find so), their environment, their secrets. An earlier version left them open.
+    """
     make_folder(config.state_dir)
     for directory in (config.state_dir, config.run_dir):
         share(directory)
+        directory.chmod(0o700)
 
 
 async def _leave(config: AgentConfig, worker: Worker, effects: Effects) -> list[str]:

@@ -87,6 +87,14 @@ class Agents(Protocol):
         """Return the images that are complete on that node."""
         ...
 
+    async def transfer(self, node: str, image: str) -> tuple[int, int]:
+        """Return (bytes arrived, bytes wanted) of an image the node fetches, else (0, 0)."""
+        ...
+
+    async def listening(self, node: str) -> tuple[str, ...]:
+        """Return the ports (``80/tcp``) that processes of the node hold at this moment."""
+        ...
+
     async def leave(self, node: str) -> None:
         """Make the agent remove everything corral made on the node and forget the cluster."""
         ...

@@ -37,7 +37,7 @@ class RootFs:
         self._content = content
         self._layers = layers
         self._mounts = run_dir / "rootfs"
-        self._mounts.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self._mounts.mkdir(parents=True, exist_ok=True, mode=0o700)
         self.thread = ThreadPoolExecutor(1, "mount", initializer=self._enter)
 
     def _enter(self) -> None:

@@ -63,7 +63,7 @@ class VolumeStore:
         self._subpaths = run_dir / "subpaths"
         for path in (self._named, self._anonymous):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
-        self._subpaths.mkdir(parents=True, exist_ok=True, mode=0o711)
+        self._subpaths.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._files = SecretFs(run_dir)
         self._threads = ThreadPoolExecutor(4, "volumes")
         self._locks: weakref.WeakValueDictionary[Path, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -202,7 +202,7 @@ class VolumeStore:
     def _subpath(self, task: str, number: int, data: Path, subpath: str) -> str:
         """Bind a directory inside a volume to a place that the container cannot exchange."""
         point = self._subpaths / task / str(number)
-        point.parent.mkdir(exist_ok=True, mode=0o711)
+        point.parent.mkdir(exist_ok=True, mode=0o700)
         with _opened(data) as root:
             try:
                 inside = kernel.open_inside(root, subpath, os.O_PATH)

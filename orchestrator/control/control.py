@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.commands import Commands
+from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
 from orchestrator.control.mirror.health import NodeHealth
@@ -71,6 +72,7 @@ class ControlLoop:
         self._streams = Streams(cluster, clock)
         self._wake = asyncio.Event()
         self._notices = Notices(cluster, self._out, self._streams, self._wake)
+        self._agents = agents
         self._commands = Commands(store, cluster, sealer, rng, clock)
         self._preparing = BackgroundWork(
             cluster,
@@ -244,8 +246,9 @@ class ControlLoop:
     # commands, see orchestrator.contracts
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
+        listening = await listening_now(self._cluster, self._agents, request)
         async with self._lock:
-            return await self._commands.deploy(stack, request)
+            return await self._commands.deploy(stack, request, listening)
 
     async def scale(self, stack: str, services: Mapping[str, int]) -> None:
         async with self._lock:

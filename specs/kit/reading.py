@@ -16,7 +16,7 @@ from typing import Final
 from specs.kit.clock import SystemClock
 
 TEXT_LIMIT: Final = 4 * 1024 * 1024  # far above any file that people wrote
-PIPE_SECONDS: Final = 0.8  # for all a named pipe holds; whoever offers one answers at once
+PIPE_SECONDS: Final = 0.5  # for all a named pipe holds; whoever offers one answers at once
 _CHUNK: Final = 65536
 _DEVICE: Final = "it is a device, not a file"
 _SOCKET: Final = "it is a socket, not a file"

@@ -18,7 +18,7 @@ from orchestrator.client.errors import NoAnswer
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
     from typing import Any
 
     from orchestrator.cli.session import Invocation
@@ -39,8 +39,15 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     counts = deploy.scales(args.counts)
     board = boards.Board(session.stack(), "scale")
     rows = session.client.get(session.path("tasks"), all=True)["tasks"]
-    for line in lines_of({}, [row for row in rows if row.get("service") in counts]):
+    mine = [row for row in rows if row.get("service") in counts]
+    for line in lines_of({}, mine):
         board.apply(line)  # what is there already is no news
+    # What did not work before is not scaling's to wait for: a paused update leaves such tasks.
+    broken = {
+        row.get("id")
+        for row in mine
+        if not row.get("ready") and (row.get("restarts") or row.get("health") == "unhealthy")
+    }
     session.client.persist("POST", session.path("scale"), body={"services": counts})
     if args.detach:
         return 0
@@ -48,7 +55,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     view = watch.make_view(board)
     began = time.monotonic()
     try:
-        reached = _until_reached(session, board, counts, view)
+        reached = _until_reached(session, board, counts, view, broken)
     except KeyboardInterrupt:
         view.close()
         print(f"\nscaling goes on in the background: {command} ps", file=sys.stderr)
@@ -66,7 +73,11 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 
 
 def _until_reached(
-    session: Invocation, board: boards.Board, counts: Mapping[str, int], view: watch.View
+    session: Invocation,
+    board: boards.Board,
+    counts: Mapping[str, int],
+    view: watch.View,
+    broken: Collection[Any],
 ) -> bool:
     """Look until every service has as many ready tasks as wanted; False = it is stuck.
 
@@ -84,7 +95,12 @@ def _until_reached(
         mine = {row["name"]: row for row in services if row.get("name") in counts}
         for line in lines_of(mine, [row for row in rows if row.get("service") in counts]):
             view.update(board.apply(line))
-        there = bool(mine) and all(settled(mine.get(name), n) for name, n in counts.items())
+        spared = [
+            row.get("service") for row in rows if row.get("id") in broken and not row.get("ready")
+        ]
+        there = bool(mine) and all(
+            settled(mine.get(name), n, n - spared.count(name)) for name, n in counts.items()
+        )
         if there and not too_many(rows, counts):
             return True
         now = (mine, [(row.get("id"), row.get("state"), row.get("ready")) for row in rows])
@@ -105,11 +121,11 @@ def too_many(rows: list[dict[str, Any]], counts: Mapping[str, int]) -> bool:
     return any(left.count(name) > count for name, count in counts.items())
 
 
-def settled(row: Mapping[str, Any] | None, count: int) -> bool:
-    """Say whether the service has exactly the wanted replicas, all ready."""
+def settled(row: Mapping[str, Any] | None, count: int, ready: int) -> bool:
+    """Say whether the service has exactly the wanted replicas, and so many of them ready."""
     if row is None:
         return False
-    return row.get("tasks") == count and int(row.get("ready") or 0) >= count
+    return row.get("tasks") == count and int(row.get("ready") or 0) >= ready
 
 
 def lines_of(

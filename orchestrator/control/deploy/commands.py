@@ -18,7 +18,7 @@ from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
 from specs.api import ProblemRow
 from specs.problems import Problem
-from specs.states import Desired, ReleaseState
+from specs.states import Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     import random
@@ -48,8 +48,13 @@ class Commands:
         self._rng = rng
         self._clock = clock
 
-    async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
-        """Make a release, or return the one this key made before."""
+    async def deploy(
+        self, stack: str, request: Deploy, listening: Mapping[str, tuple[str, ...]]
+    ) -> ReleaseRow:
+        """Make a release, or return the one this key made before.
+
+        ``listening``: node -> the ports its processes hold, where it was asked just now.
+        """
         made = self._cluster.requests.get(request.key)
         if made is not None:
             known = self._cluster.releases.get((made.stack, made.number))
@@ -66,6 +71,7 @@ class Commands:
                 wall=self._clock.wall(),
                 stack=stack,
                 request=request,
+                asked=listening,
             )
             release, warnings = make_release(deployment)
             return release_row(
@@ -88,6 +94,7 @@ class Commands:
             if problems:
                 raise Invalid(problems)
             draft.put(STACKS, record.with_overrides(services))
+            self._let_go(draft, record, services)
 
         await self._committed(stack, write)
 
@@ -156,6 +163,13 @@ class Commands:
             draft.put(STACKS, record.removed(timeout, volumes=volumes))
 
         await self._committed(stack, write)
+
+    def _let_go(self, draft: Draft, record: Stack, services: Mapping[str, int]) -> None:
+        """Free slots that hold only what a failed update left: so many copies were asked for."""
+        for task in list(draft.tasks(record.name).values()):
+            failed = task.state in (TaskState.FAILED, TaskState.REJECTED)
+            if failed and task.service in services and 0 < record.running < task.release:
+                draft.put_task(task.with_desired(Desired.REMOVED))
 
     def _stack(self, name: str) -> Stack:
         record = self._cluster.stacks.get(name)

@@ -14,11 +14,13 @@ from specs.findings import Findings
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Mapping
 
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.draft import Draft
     from specs.api import Deploy
+    from specs.node import Node
 
 
 @dataclass
@@ -32,11 +34,16 @@ class Deployment:
     wall: float
     stack: str
     request: Deploy
+    asked: Mapping[str, tuple[str, ...]]  # node -> ports its processes hold, asked just now
     findings: Findings = field(init=False)
     tokens: dict[str, str] = field(default_factory=dict)  # Release.recreates, as it fills
 
     def __post_init__(self) -> None:
         self.findings = Findings(self.request.origins)
+
+    def listening(self, node: Node) -> tuple[str, ...]:
+        """Return the ports the node's processes hold, as fresh as is known."""
+        return self.asked.get(node.id, node.facts.listening)
 
     def error(self, path: str, message: str, *, code: str = "invalid", hint: str = "") -> None:
         """Note a refusal at a path of the file."""

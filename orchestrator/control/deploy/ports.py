@@ -1,12 +1,14 @@
 """Published ports of a release: numbers for open ones, conflicts refused by name.
 
 An ingress port belongs to one service of the cluster, because every node answers it.
-Called by ``release``; pure but for the problems it notes. What is taken and what is free
-is ``orchestrator.control.mirror.ports``' to say.
+Called by ``release``; pure but for the problems it notes and for ``listening_now``. What is
+taken and what is free is ``orchestrator.control.mirror.ports``' to say.
 """
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.carrying import held_by, way_out
@@ -18,12 +20,44 @@ from orchestrator.control.mirror.ports import (
     published,
 )
 from orchestrator.control.mirror.released import spec_at
+from orchestrator.errors import RequestError
 from scheduler.filters import RESERVED_PORTS
 
 if TYPE_CHECKING:
+    from orchestrator.contracts import Agents
     from orchestrator.control.deploy.deployment import Deployment
+    from orchestrator.control.mirror.cluster import Cluster
     from scheduler.view import HostPort
+    from specs.api import Deploy
     from specs.stack import Port, ServiceSpec, StackSpec
+
+ASKED_FOR = 2.0  # seconds a node may take to say which ports are held
+
+
+async def listening_now(
+    cluster: Cluster, agents: Agents, request: Deploy
+) -> dict[str, tuple[str, ...]]:
+    """Ask every node that answers soon which ports its processes hold, where that matters.
+
+    What the nodes report by themselves may be some seconds old: long enough to refuse a port
+    that was given free, or to take one that is held.
+    """
+    services = request.project.get("services") or {}
+    if not any((service or {}).get("ports") for service in services.values()):
+        return {}
+
+    found: dict[str, tuple[str, ...]] = {}
+
+    async def ask(node: str) -> None:
+        with contextlib.suppress(TimeoutError, RequestError):  # its last report has to do
+            async with asyncio.timeout(ASKED_FOR):
+                found[node] = await agents.listening(node)
+
+    async with asyncio.TaskGroup() as group:
+        for node, condition in cluster.conditions.items():
+            if condition.status == "ready" and node in cluster.nodes:
+                group.create_task(ask(node), name=f"ports of {node}")
+    return found
 
 
 def _published_by_others(deployment: Deployment) -> list[tuple[str, HostPort]]:
@@ -40,7 +74,7 @@ def with_ports(deployment: Deployment, spec: StackSpec, before: StackSpec | None
     others = [port for _, port in _published_by_others(deployment)]
     ours = [port for _, port in ingress_ports(spec)]
     listening = [
-        text for node in deployment.cluster.nodes.values() for text in node.facts.listening
+        text for node in deployment.cluster.nodes.values() for text in deployment.listening(node)
     ]
     taken = numbers_taken([*others, *ours], listening)
     services = {}
@@ -120,7 +154,7 @@ def _ours_before(deployment: Deployment) -> list[HostPort]:
 def _check_host(deployment: Deployment, path: str, label: str) -> None:
     """Refuse a port that host processes hold on every node; warn where it is some of them."""
     nodes = list(deployment.cluster.nodes.values())
-    holding = [n.name for n in nodes if label in n.facts.listening]
+    holding = [n.name for n in nodes if label in deployment.listening(n)]
     if not holding:
         return
     where = ", ".join(holding[:3]) + (f" and {len(holding) - 3} more" if len(holding) > 3 else "")
@@ -130,7 +164,7 @@ def _check_host(deployment: Deployment, path: str, label: str) -> None:
             path,
             text,
             code="port-in-use",
-            hint="stop that process (seen free within 5 s) or publish another port",
+            hint="stop that process or publish another port",
         )
     else:
         deployment.warn(

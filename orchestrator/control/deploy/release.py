@@ -26,6 +26,8 @@ from specs.problems import Problem, SpecError
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.control.deploy.deployment import Deployment
     from specs.stack import StackSpec
 
@@ -166,6 +168,21 @@ def _overrides(
     return kept
 
 
+def _tell_scaled(deployment: Deployment, spec: StackSpec, overrides: Mapping[str, int]) -> None:
+    """Say which services keep a number that `scale` gave them once, and not the file's."""
+    for name, count in sorted(overrides.items()):
+        service = spec.services[name]
+        asked = name in deployment.request.scale
+        if asked or name in spec.carried or count == service.replicas:
+            continue
+        copies = "replica" if count == 1 else "replicas"
+        deployment.warn(
+            f"services.{name}",
+            f"{name} keeps the {count} {copies} it was scaled to; the file says {service.replicas}",
+            hint=f"corral scale {name}={service.replicas}",
+        )
+
+
 def _stopped(deployment: Deployment, spec: StackSpec, present: Stack | None) -> tuple[str, ...]:
     """Return what stays down: after `stop`, `up web` starts web and what it needs, no more."""
     if present is None or not deployment.request.services:
@@ -202,6 +219,8 @@ def _store(
             reason = f"release {number} took its place"
             finish(deployment.draft, old, ReleaseState.SUPERSEDED, reason, at=deployment.wall)
     deployment.draft.put(RELEASES, release)
+    overrides = _overrides(deployment, spec, present, before)
+    _tell_scaled(deployment, spec, overrides)
     deployment.draft.put(
         STACKS,
         Stack(
@@ -209,7 +228,7 @@ def _store(
             desired="up",
             release=number,
             running=present.running if present is not None and present.desired != "removed" else 0,
-            overrides=_overrides(deployment, spec, present, before),
+            overrides=overrides,
             stopped_services=_stopped(deployment, spec, present),
         ),
     )

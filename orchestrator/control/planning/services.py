@@ -316,13 +316,18 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     for task in pass_.draft.tasks(stack.name).values():
         tasks[task.service].append(task)
     stop_unwanted(pass_, stack, spec_at(pass_.cluster, stack.name, stack.release))
-    for name, found in tasks.items():
+    newest = pass_.cluster.releases.get((stack.name, stack.release))
+    failed = newest is not None and newest.state is ReleaseState.FAILED
+    for name in {*tasks, *(stack.overrides if failed else ())}:
+        found = tasks[name]
         kept = _slots_as_they_are(pass_, found)
         if name in stack.stopped_services:
             continue
         count = stack.overrides.get(name)
-        if count is not None and kept:
-            sample = kept[min(kept)]
+        # A new copy is one of what was deployed last: what failed would only fail again.
+        deployed = pass_.specs.of(stack.name, stack.running, name) if failed else None
+        if count is not None and (kept or (deployed and name not in stack.stopped_services)):
+            sample = deployed or kept[min(kept)]
             kept = {s: kept.get(s, sample) for s in range(1, count + 1)}
         if not kept:
             continue

@@ -155,8 +155,8 @@ class Extends:
     def _refuse_length(self, chain: _Chain, base: str, path: str, mark: SourceMark | None) -> None:
         if not self._too_long:
             self._findings.error(
-                f"a chain of more than {_LONGEST} services that extend each other, from"
-                f" {chain[0][1]} on down to {base} and further",
+                f"{chain[-1][1]} extends {base}, in a chain of more than {_LONGEST} services that"
+                " extend each other",
                 code="too-long",
                 path=path,
                 mark=mark,
