@@ -326,7 +326,7 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         count = stack.overrides.get(name)
         # A new copy is one of what was deployed last: what failed would only fail again.
         deployed = pass_.specs.of(stack.name, stack.running, name) if failed else None
-        if count is not None and (kept or (deployed and name not in stack.stopped_services)):
+        if count is not None and (kept or deployed):
             sample = deployed or kept[min(kept)]
             kept = {s: kept.get(s, sample) for s in range(1, count + 1)}
         if not kept:
