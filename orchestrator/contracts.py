@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web import WebSocketResponse
 
-    from specs.api import Deploy, Event, Progress, Release, ReleaseRow, Stack
+    from specs.api import Deploy, Event, ProblemRow, Progress, Release, ReleaseRow, Stack
     from specs.node import Node, NodeCondition
     from specs.stack import StackSpec
     from specs.task import Task
@@ -162,7 +162,9 @@ class Control(Protocol):
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow: ...
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> None: ...
+    async def scale(self, stack: str, services: Mapping[str, int]) -> tuple[ProblemRow, ...]:
+        """Set replica overrides; return what to warn of."""
+        ...
 
     async def restart(
         self, stack: str, services: tuple[str, ...], timeout: float | None

@@ -220,6 +220,12 @@ class StackRow(Model):
     reason: str = ""
 
 
+class ScaledRow(StackRow):
+    """A stack that was scaled, with what its user is warned of."""
+
+    warnings: tuple[ProblemRow, ...] = ()
+
+
 class ReleaseRow(Model):
     stack: str
     number: int

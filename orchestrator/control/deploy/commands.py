@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.control.deploy.deployment import Deployment
-from orchestrator.control.deploy.release import make_release, scale_problem
+from orchestrator.control.deploy.release import make_release, scale_problem, shared_problem
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS
@@ -80,10 +80,10 @@ class Commands:
 
         return await self._committed(stack, write)
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> None:
-        """Set replica overrides, all or none."""
+    async def scale(self, stack: str, services: Mapping[str, int]) -> tuple[ProblemRow, ...]:
+        """Set replica overrides, all or none; return what to warn of."""
 
-        def write(draft: Draft) -> None:
+        def write(draft: Draft) -> tuple[ProblemRow, ...]:
             record = self._stack(stack)
             spec = self._spec(record)
             problems = [
@@ -95,8 +95,16 @@ class Commands:
                 raise Invalid(problems)
             draft.put(STACKS, record.with_overrides(services))
             self._let_go(draft, record, services)
+            had = {
+                name: record.overrides.get(name, spec.services[name].replicas) for name in services
+            }
+            warnings = (
+                shared_problem(spec, name, before=had[name], count=count)
+                for name, count in services.items()
+            )
+            return tuple(ProblemRow.model_validate(w.as_json()) for w in warnings if w is not None)
 
-        await self._committed(stack, write)
+        return await self._committed(stack, write)
 
     async def restart(
         self, stack: str, services: tuple[str, ...], timeout: float | None

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.control.telling.words import words_of
+from specs.states import TaskState
+from specs.task import TaskStatus
 from tests.orchestrator.control.builders import project
 from tests.orchestrator.control.rig import Rig
 
@@ -34,3 +37,26 @@ async def test_bytes_are_told_under_each_service(delay, transfer, said):
         assert not [line for line in told if line.service == "small"]
         assert all(line.doing == "image" for line in told)
         assert len(told) <= 2 * 8, "ever more rarely"
+
+
+@pytest.mark.parametrize(
+    ("arrived", "text"),
+    [
+        ((0, 0), "preparing: getting image x:1"),
+        ((MIB, 4 * MIB), "preparing: getting image x:1: 1 MiB of 4 MiB"),
+        ((4 * MIB, 4 * MIB), "preparing: getting image x:1: 4 MiB of 4 MiB"),
+    ],
+)
+async def test_a_task_tells_how_far_its_image_is_and_keeps_its_reason(arrived, text):
+    async with Rig() as rig:
+        await rig.up(project(web={}))
+        await rig.deployed()
+        (task,) = rig.cluster.tasks.values()
+        status = TaskStatus(
+            state=TaskState.PREPARING,
+            reason="getting image x:1",
+            doing="image",
+            arrived=arrived,
+        )
+        words = words_of(rig.cluster, task.model_copy(update={"status": status}))
+        assert (words.text, words.reason) == (text, "getting image x:1")
