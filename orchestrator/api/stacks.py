@@ -86,7 +86,7 @@ async def restart(parts: ApiParts, request: web.Request, body: Restart) -> TaskI
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:
     before = find(parts, request)
-    await parts.control.stop(before.name, body.timeout)
+    await parts.control.stop(before.name, body.timeout, body.services)
     return after(parts, before)
 
 

@@ -260,9 +260,9 @@ class ControlLoop:
         async with self._lock:
             return await self._commands.restart(stack, services, timeout)
 
-    async def stop(self, stack: str, timeout: float | None) -> None:
+    async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
         async with self._lock:
-            await self._commands.stop(stack, timeout)
+            await self._commands.stop(stack, timeout, services)
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
         async with self._lock:

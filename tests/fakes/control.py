@@ -105,8 +105,8 @@ class FakeControl:
         self._called("restart", stack, services, timeout)
         return ("t1",)
 
-    async def stop(self, stack: str, timeout) -> None:
-        self._called("stop", stack, timeout)
+    async def stop(self, stack: str, timeout, services=()) -> None:
+        self._called("stop", stack, timeout, *([services] if services else []))
 
     async def remove(self, stack: str, *, volumes: bool, timeout) -> None:
         self._called("remove", stack, volumes, timeout)

@@ -12,13 +12,13 @@ from orchestrator.control.deploy.release import make_release, scale_problem, sha
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS
-from orchestrator.control.mirror.released import newest_spec
+from orchestrator.control.mirror.released import finish, newest_spec
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
 from specs.api import ProblemRow
 from specs.problems import Problem
-from specs.states import Desired, TaskState
+from specs.states import Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     import random
@@ -145,14 +145,21 @@ class Commands:
                 wanted.add(name)
         return wanted
 
-    async def stop(self, stack: str, timeout: float | None) -> None:
-        """Have all tasks shut down; the stack is kept."""
+    async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
+        """Have all tasks shut down, or those of some services; the stack is kept."""
 
         def write(draft: Draft) -> None:
             record = self._stack(stack)
             if record.desired == "removed":
                 raise Conflict(f"stack {stack} is being removed")
-            draft.put(STACKS, record.stopped(timeout))
+            if not services or record.desired == "stopped":
+                draft.put(STACKS, record.stopped(timeout))
+                return
+            release = self._cluster.releases.get((stack, record.release))
+            if release is not None and not release.over:
+                reason = f"{', '.join(sorted(services))} was stopped"
+                finish(draft, release, ReleaseState.SUPERSEDED, reason, at=self._clock.wall())
+            draft.put(STACKS, record.with_stopped(services, timeout))
 
         await self._committed(stack, write)
 
