@@ -147,6 +147,7 @@ class Server:
                 web.post("/v1/images/resolve", self.resolve),
                 web.post("/v1/builds", self.build),
                 web.get("/v1/images", self.images),
+                web.get("/v1/images/transfer", self.transfer),
                 web.get("/v1/listening", self.listening),
                 web.delete("/v1/volumes/{name}", self.remove_volume),
                 web.post("/v1/leave", self.leave),
@@ -263,6 +264,10 @@ class Server:
         found = await self._images.list()
         rows = [json.loads(one.encode()) for one in found]
         return web.json_response({"images": rows})
+
+    async def transfer(self, request: web.Request) -> web.Response:
+        done, total = await asyncio.to_thread(self._images.transfer, request.query.get("image", ""))
+        return web.json_response({"done": done, "total": total})
 
     async def listening(self, _request: web.Request) -> web.Response:
         """Say which ports local processes hold at this moment; the facts are some seconds old."""

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from aiohttp.web import WebSocketResponse
 
-    from specs.api import Deploy, Event, Progress, Release, ReleaseRow, Stack
+    from specs.api import Deploy, Event, ProblemRow, Progress, Release, ReleaseRow, Stack
     from specs.node import Node, NodeCondition
     from specs.stack import StackSpec
     from specs.task import Task
@@ -85,6 +85,10 @@ class Agents(Protocol):
 
     async def images(self, node: str) -> tuple[ImageInfo, ...]:
         """Return the images that are complete on that node."""
+        ...
+
+    async def transfer(self, node: str, image: str) -> tuple[int, int]:
+        """Return (bytes arrived, bytes wanted) of an image the node fetches, else (0, 0)."""
         ...
 
     async def listening(self, node: str) -> tuple[str, ...]:
@@ -158,7 +162,9 @@ class Control(Protocol):
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow: ...
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> None: ...
+    async def scale(self, stack: str, services: Mapping[str, int]) -> tuple[ProblemRow, ...]:
+        """Set replica overrides; return what to warn of."""
+        ...
 
     async def restart(
         self, stack: str, services: tuple[str, ...], timeout: float | None
@@ -166,7 +172,9 @@ class Control(Protocol):
         """Ask for a restart of the services' tasks (empty = all); return the task ids."""
         ...
 
-    async def stop(self, stack: str, timeout: float | None) -> None: ...
+    async def stop(
+        self, stack: str, timeout: float | None, services: tuple[str, ...] = ()
+    ) -> None: ...
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None: ...
 

@@ -155,7 +155,7 @@ class Stack(Model):
     remove_volumes: bool = False
     stop_timeout: float | None = None
     spec: StackSpec | None = None  # never stored here; joined by readers
-    stopped_services: tuple[str, ...] = ()  # stay down while the stack is up: `up` named others
+    stopped_services: tuple[str, ...] = ()  # down while the stack is up: `up` named others
 
     def with_running(self, release: int) -> Stack:
         """Return the stack with the release that was deployed last."""
@@ -186,6 +186,11 @@ class Stack(Model):
         """Return the stack asked to shut everything down; a removed one stays removed."""
         assert self.desired != "removed", f"stack {self.name} is being removed"
         return self.model_copy(update={"desired": "stopped", "stop_timeout": timeout})
+
+    def with_stopped(self, services: Iterable[str], timeout: float | None) -> Stack:
+        """Return the stack with single services asked to shut down, the others as they were."""
+        down = tuple(sorted({*self.stopped_services, *services}))
+        return self.model_copy(update={"stopped_services": down, "stop_timeout": timeout})
 
     def removed(self, timeout: float | None, *, volumes: bool) -> Stack:
         """Return the stack asked to go; volumes go when any of those who asked said so."""
@@ -237,6 +242,12 @@ class StackRow(Model):
     services: int
     tasks: str  # "7/7"
     reason: str = ""
+
+
+class ScaledRow(StackRow):
+    """A stack that was scaled, with what its user is warned of."""
+
+    warnings: tuple[ProblemRow, ...] = ()
 
 
 class ReleaseRow(Model):
@@ -342,6 +353,7 @@ class Restart(Model):
 
 class StopStack(Model):
     timeout: float | None = None
+    services: tuple[str, ...] = ()  # only these, the others run on; empty = the whole stack
 
 
 class StackLogLine(Model):

@@ -34,7 +34,7 @@ class Findings:
     """
 
     def __init__(self, origins: Mapping[str, Position] | None = None) -> None:
-        self._origins = origins or {}
+        self._origins = origins if origins is not None else {}
         self.errors: list[Problem] = []
         self.warnings: list[Problem] = []
         self.damaged: set[str] = set()

@@ -77,6 +77,7 @@ class TaskStatus(Model):
     ready_reason: str = ""
     reason: str = ""  # why it is in this state, for people
     doing: Doing = ""  # while preparing
+    arrived: tuple[int, int] = (0, 0)  # bytes of its image, and how many were missing; 0 = none
     retry_in: float = 0.0  # it did not work and is tried or started again: the pause in seconds
     health: Health = Health.NONE
     health_output: str = ""  # of the last failing probe, at most 4,096 characters

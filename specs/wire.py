@@ -22,6 +22,7 @@ HTTP on the agent's socket (JSON unless said otherwise)::
     POST /v1/images/resolve         ResolveImage -> ResolvedImage   (pulls by policy)
     POST /v1/builds                 BuildImage -> NDJSON stream of BuildEvent
     GET  /v1/images                 -> {"images": [ImageInfo]}
+    GET  /v1/images/transfer?image= -> {"done": bytes, "total": bytes}, 0 when none is fetched
     GET  /v1/listening              -> {"ports": ["80/tcp"]}, held by local processes now
     DELETE /v1/volumes/{name}       removes a named volume's data
     POST /v1/leave                  node removal: everything corral made on the node goes

@@ -9,6 +9,7 @@ decides nothing about names and pull policies: that is the store's.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import shutil
 import weakref
@@ -61,6 +62,7 @@ class Assembly:
         self._registry = registry
         self._peers = peers
         self._threads = threads
+        self._arriving: dict[str, tuple[Path, list[Blob]]] = {}  # name -> stage, what it lacks
         self._locks: weakref.WeakValueDictionary[str, asyncio.Lock] = weakref.WeakValueDictionary()
 
     async def adopt(self, manifest: bytes, name: str, origin: str, source: BlobSource) -> str:
@@ -94,6 +96,22 @@ class Assembly:
         if record and all(self._layers.done(diff_id) for diff_id in record.diff_ids):
             return record
         return None
+
+    def transfer(self, name: str) -> tuple[int, int]:
+        """Return how many bytes of an image have arrived and how many it lacked; (0, 0) = none."""
+        stage, blobs = self._arriving.get(name, (None, []))
+        if stage is None:
+            return 0, 0
+        done = 0
+        for blob in blobs:
+            for path in (
+                stage / self.content.blob(blob.digest).name,
+                self.content.blob(blob.digest),
+            ):
+                with contextlib.suppress(OSError):
+                    done += min(path.stat().st_size, blob.size)
+                    break
+        return done, sum(blob.size for blob in blobs)
 
     async def obtain(self, reference: Reference, digest: str, manifest: bytes = b"") -> None:
         """Make an image complete from our own blobs or the registry; one at a time a digest."""
@@ -129,15 +147,23 @@ class Assembly:
                 await self.finish(digest, own)
                 return
             self._room(sum(blob.size for blob in missing))
-            if (found := await self._peers.manifest(own)) is not None:
-                try:
-                    await self.finish(digest, own, stage, found[1])
-                except (Later, DamagedBlob) as error:
-                    log.info("fetching from the registry instead", extra={"error": str(error)})
-                else:
-                    return
-            async with self._registry.source(reference, own) as source:
-                await self.finish(digest, own, stage, source)
+            self._arriving[reference.name] = (stage, missing)
+            try:
+                await self._fetch(reference, digest, own, stage)
+            finally:
+                self._arriving.pop(reference.name, None)
+
+    async def _fetch(self, reference: Reference, digest: str, own: str, stage: Path) -> None:
+        """Fetch what is missing from another node, else from the registry."""
+        if (found := await self._peers.manifest(own)) is not None:
+            try:
+                await self.finish(digest, own, stage, found[1])
+            except (Later, DamagedBlob) as error:
+                log.info("fetching from the registry instead", extra={"error": str(error)})
+            else:
+                return
+        async with self._registry.source(reference, own) as source:
+            await self.finish(digest, own, stage, source)
 
     def _room(self, wanted: int) -> None:
         """Refuse to start what cannot end: the packed blobs alone must fit."""

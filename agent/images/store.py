@@ -114,6 +114,10 @@ class ImageStore:
             self.content.set_ref(Ref(reference.name, digest, "pulled"))
         return self._resolved(request.image, digest)
 
+    def transfer(self, image: str) -> tuple[int, int]:
+        """Return (bytes arrived, bytes wanted) of an image that is being fetched, else (0, 0)."""
+        return self._assembly.transfer(parse(image).name)
+
     async def ensure(self, image: str, digest: str) -> ImageConfig:
         """Make the image present and unpacked; ``digest`` wins over the name's present meaning."""
         reference = parse(image)

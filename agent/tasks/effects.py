@@ -37,6 +37,10 @@ class Images(Protocol):
         """Pin a reference to a digest, pulling as the policy says. Raises Refusal, Later."""
         ...
 
+    def transfer(self, image: str) -> tuple[int, int]:
+        """Return (bytes arrived, bytes wanted) of an image that is being fetched, else (0, 0)."""
+        ...
+
     async def ensure(self, image: str, digest: str) -> ImageConfig:
         """Make the image present and unpacked; ``digest`` wins over the name's present meaning.
 

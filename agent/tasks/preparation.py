@@ -7,17 +7,17 @@ first error: what could not be removed is tried again by the runner.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from agent.runtime import bundle, rootfs
 from agent.runtime.signals import number_of
 from agent.vocabulary import ImageConfig
 
 if TYPE_CHECKING:
-    import asyncio
     from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 
 log = logging.getLogger(__name__)
+
+TELL_EVERY = 1.0  # seconds between two words on how far an image is
 
 
 @dataclass(frozen=True)
@@ -52,7 +54,11 @@ class Preparation:
             log.warning("leftovers of volumes stay", extra={"error": str(error)})
 
     async def prepare(
-        self, record: Record, slots: asyncio.Semaphore, say: Callable[[Doing, str], None]
+        self,
+        record: Record,
+        slots: asyncio.Semaphore,
+        say: Callable[[Doing, str], None],
+        arrived: Callable[[tuple[int, int]], None],
     ) -> ImageConfig:
         """Prepare a task. Raises Refusal, Later, OSError."""
         assignment = record.assignment
@@ -60,7 +66,13 @@ class Preparation:
         if spec.stop_signal:
             number_of(spec.stop_signal)
         say("image", f"getting image {spec.image}")
-        image = await self.images.ensure(spec.image, spec.image_digest)
+        watching = asyncio.create_task(self._watch(spec.image, arrived), name="image-bytes")
+        try:
+            image = await self.images.ensure(spec.image, spec.image_digest)
+        finally:
+            watching.cancel()
+            await asyncio.wait({watching})
+            arrived((0, 0))
         if spec.network_mode != "host":
             say("network", "waiting for the node's network")
             await self.networks_known()
@@ -68,6 +80,12 @@ class Preparation:
         async with slots:
             await self._make(assignment, image)
         return image
+
+    async def _watch(self, image: str, arrived: Callable[[tuple[int, int]], None]) -> NoReturn:
+        """Tell how far the image is, for as long as it takes."""
+        while True:
+            await asyncio.sleep(TELL_EVERY)
+            arrived(await asyncio.to_thread(self.images.transfer, image))
 
     async def _make(self, assignment: Assignment, image: ImageConfig) -> None:
         spec, task = assignment.spec, assignment.id

@@ -36,6 +36,7 @@ class Changes(TypedDict, total=False):
     boot: str
     reason: str
     doing: Doing
+    arrived: tuple[int, int]
     touched: bool
     prepared: bool
     image: ImageConfig | None
@@ -72,6 +73,7 @@ class Record(Model):
     state: TaskState = TaskState.ASSIGNED
     reason: str = ""
     doing: Doing = ""
+    arrived: tuple[int, int] = (0, 0)  # bytes of its image, and how many were missing
 
     touched: bool = False  # effects may exist on this node: erase before forgetting
     prepared: bool = False  # in this boot: image, mounts and network are there
@@ -190,6 +192,7 @@ class Record(Model):
             ready_reason=self.ready_reason,
             reason=self.reason,
             doing=self.doing if self.state is TaskState.PREPARING else "",
+            arrived=self.arrived if self.state is TaskState.PREPARING else (0, 0),
             retry_in=self.retry_in,
             health=self.health,
             health_output=self.health_output,

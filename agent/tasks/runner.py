@@ -231,7 +231,7 @@ class Runner:
                 self._interruptible = scope
                 try:
                     image = await self._parts.preparation.prepare(
-                        self.record, self._parts.slots, self._say
+                        self.record, self._parts.slots, self._say, self._arrived
                     )
                 finally:
                     self._interruptible = None
@@ -246,6 +246,12 @@ class Runner:
         """Tell what the preparation is doing."""
         if reason != self.record.reason:
             self.record = self.record.having(doing=doing, reason=reason)
+            self._parts.changed(self.record)
+
+    def _arrived(self, arrived: tuple[int, int]) -> None:
+        """Tell how far the image is, when that has changed."""
+        if arrived != self.record.arrived:
+            self.record = self.record.having(arrived=arrived)
             self._parts.changed(self.record)
 
     async def _launch(self, number: int) -> None:

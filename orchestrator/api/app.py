@@ -108,7 +108,7 @@ ROUTES: tuple[ApiRoute, ...] = (
         stacks.scale,
         "Set replicas",
         body=api.Scale,
-        answer=api.StackRow,
+        answer=api.ScaledRow,
     ),
     ApiRoute(
         "POST",

@@ -9,6 +9,7 @@ from orchestrator.api.answers import Releases, Stacks, TaskIds, Tasks
 from orchestrator.api.routes import flag, number
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import NotFound
+from specs.api import ScaledRow
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -71,10 +72,11 @@ async def remove(parts: ApiParts, request: web.Request, _: None) -> StackRow:
     return after(parts, before)
 
 
-async def scale(parts: ApiParts, request: web.Request, body: Scale) -> StackRow:
+async def scale(parts: ApiParts, request: web.Request, body: Scale) -> ScaledRow:
     before = find(parts, request)
-    await parts.control.scale(before.name, body.services)
-    return after(parts, before)
+    warnings = await parts.control.scale(before.name, body.services)
+    row = after(parts, before)
+    return ScaledRow(**dict(row), warnings=warnings)
 
 
 async def restart(parts: ApiParts, request: web.Request, body: Restart) -> TaskIds:
@@ -84,7 +86,7 @@ async def restart(parts: ApiParts, request: web.Request, body: Restart) -> TaskI
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:
     before = find(parts, request)
-    await parts.control.stop(before.name, body.timeout)
+    await parts.control.stop(before.name, body.timeout, body.services)
     return after(parts, before)
 
 

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Agents, Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
-    from specs.api import Deploy, Event, Progress, Release, ReleaseRow
+    from specs.api import Deploy, Event, ProblemRow, Progress, Release, ReleaseRow
     from specs.kit.clock import Clock
     from specs.wire import Hello, NodeSelf, Objects, Report
 
@@ -253,9 +253,9 @@ class ControlLoop:
         async with self._lock:
             return await self._commands.deploy(stack, request, listening)
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> None:
+    async def scale(self, stack: str, services: Mapping[str, int]) -> tuple[ProblemRow, ...]:
         async with self._lock:
-            await self._commands.scale(stack, services)
+            return await self._commands.scale(stack, services)
 
     async def restart(
         self, stack: str, services: tuple[str, ...], timeout: float | None
@@ -263,9 +263,9 @@ class ControlLoop:
         async with self._lock:
             return await self._commands.restart(stack, services, timeout)
 
-    async def stop(self, stack: str, timeout: float | None) -> None:
+    async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
         async with self._lock:
-            await self._commands.stop(stack, timeout)
+            await self._commands.stop(stack, timeout, services)
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
         async with self._lock:

@@ -99,6 +99,14 @@ class AgentClient:
             found = (await answer.json())["images"]
         return tuple(ImageInfo.model_validate(each) for each in found)
 
+    async def transfer(self, image: str) -> tuple[int, int]:
+        async with self._request(
+            "GET", "/v1/images/transfer", params={"image": image}, timeout=SHORT
+        ) as answer:
+            await self._check(answer)
+            found = await answer.json()
+        return int(found["done"]), int(found["total"])
+
     async def listening(self) -> tuple[str, ...]:
         async with self._request("GET", "/v1/listening", timeout=SHORT) as answer:
             await self._check(answer)

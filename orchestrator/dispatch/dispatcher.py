@@ -128,6 +128,9 @@ class Dispatcher:
     async def images(self, node: str) -> tuple[ImageInfo, ...]:
         return await self._client(node).images()
 
+    async def transfer(self, node: str, image: str) -> tuple[int, int]:
+        return await self._client(node).transfer(image)
+
     async def listening(self, node: str) -> tuple[str, ...]:
         return await self._client(node).listening()
 

@@ -105,7 +105,9 @@ _SERVICE: dict[str, Support] = {
     "extra_hosts": Support(_H),
     "gpus": Support(_R, "devices are not scheduled yet"),
     "group_add": Support(_H),
-    "healthcheck": Support(_H, "probed by the task's agent; an unhealthy run is restarted"),
+    "healthcheck": Support(
+        _H, "probed by the task's agent; unhealthy, it is restarted where there is a restart policy"
+    ),
     "logging.options": Support(_H, "max-size and max-file; others are named in a warning"),
     "hostname": Support(_H),
     "image": Support(_H, "the digest is pinned in the release"),

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from specs.api import ReleaseRow
+from specs.api import ProblemRow, ReleaseRow
 from specs.node import Node, NodeCondition
 from specs.states import ReleaseState
 from specs.wire import NodeSelf, Objects
@@ -97,15 +97,16 @@ class FakeControl:
         self._called("deploy", stack, request)
         return ReleaseRow(stack=stack, number=1, state=ReleaseState.PENDING)
 
-    async def scale(self, stack: str, services) -> None:
+    async def scale(self, stack: str, services) -> tuple[ProblemRow, ...]:
         self._called("scale", stack, dict(services))
+        return ()
 
     async def restart(self, stack: str, services, timeout) -> tuple[str, ...]:
         self._called("restart", stack, services, timeout)
         return ("t1",)
 
-    async def stop(self, stack: str, timeout) -> None:
-        self._called("stop", stack, timeout)
+    async def stop(self, stack: str, timeout, services=()) -> None:
+        self._called("stop", stack, timeout, *([services] if services else []))
 
     async def remove(self, stack: str, *, volumes: bool, timeout) -> None:
         self._called("remove", stack, volumes, timeout)

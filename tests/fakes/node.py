@@ -71,6 +71,9 @@ class FakeImages:
             raise Refusal(f"image {request.image} does not exist")
         return ResolvedImage(image=request.image, digest=self.known[request.image], size=1)
 
+    def transfer(self, _image: str) -> tuple[int, int]:
+        return 0, 0
+
     async def ensure(self, image: str, digest: str) -> ImageConfig:
         if self.delay:
             await asyncio.sleep(self.delay)

@@ -99,10 +99,32 @@ def test_restart_words(value, condition, attempts):
         ({"security_opt": ["seccomp=/x.json"]}, "services.a.security_opt[0]"),
         ({"security_opt": ["no-new-privileges:maybe"]}, "services.a.security_opt[0]"),
         ({"x-corral": {"colour": "red"}}, "services.a.x-corral.colour"),
+        ({"x-corral": {"on_unhealthy": "panic"}}, "services.a.x-corral.on_unhealthy"),
+        ({"x-corral": {"on_reboot": "restart"}}, "services.a.x-corral.on_reboot"),
+        ({"x-corral": {"on_reboot": False}}, "services.a.x-corral.on_reboot"),
     ],
 )
 def test_what_would_be_wrong_without_is_refused(service, path):
     assert path in {p for p, _ in refusals({"a": {"image": "x", **service}})}
+
+
+@pytest.mark.parametrize(
+    ("own", "restart", "fields"),
+    [
+        ({}, "no", ("policy", False, "run")),
+        ({}, "always", ("policy", True, "run")),
+        ({}, "on-failure:3", ("policy", True, "run")),
+        ({"on_unhealthy": "policy"}, "unless-stopped", ("policy", True, "run")),
+        ({"on_unhealthy": "keep"}, "always", ("keep", False, "run")),
+        ({"on_unhealthy": "restart"}, "no", ("restart", True, "run")),
+        ({"on_reboot": "keep"}, "no", ("policy", False, "keep")),
+        ({"on_reboot": "run"}, "always", ("policy", True, "run")),
+    ],
+)
+def test_what_is_asked_for_the_unhealthy_and_for_reboots(own, restart, fields):
+    spec, _ = stack({"a": {"image": "x", "restart": restart, "x-corral": own}})
+    task = spec.services["a"].task
+    assert (task.on_unhealthy, task.restarts_unhealthy, task.on_reboot) == fields
 
 
 @pytest.mark.parametrize(

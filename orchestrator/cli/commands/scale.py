@@ -48,7 +48,11 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         for row in mine
         if not row.get("ready") and (row.get("restarts") or row.get("health") == "unhealthy")
     }
-    session.client.persist("POST", session.path("scale"), body={"services": counts})
+    answer = session.client.persist("POST", session.path("scale"), body={"services": counts})
+    if answer and answer.get("warnings"):
+        from orchestrator.cli import findings
+
+        findings.show_json(answer["warnings"])
     if args.detach:
         return 0
     command = watch.command_prefix(session)

@@ -111,6 +111,7 @@ class AttachedRun:
         self._view: watch.View | None = None
         self._watcher: watch.Watcher | None = None
         self._quiet = False
+        self._only: list[str] = []  # our services, where others of the stack run beside them
         self._ends = ends
 
     # Readers: each in its own thread; they end when _over is set.
@@ -287,7 +288,10 @@ class AttachedRun:
         except NoAnswer:
             return [{"state": "unknown"}]
         # What the release is not about neither ends it nor keeps it from its end.
-        rows = [row for row in rows if not row.get("carried")]
+        mine = [row for row in rows if not row.get("carried")]
+        if len(mine) < len(rows):
+            self._only = sorted({str(row.get("service")) for row in mine})
+        rows = mine
         lines = self._exits.look(rows, self._board.short, self._code_of)
         if lines:
             self._drain_now()
@@ -385,15 +389,18 @@ class AttachedRun:
         return 130
 
     def _stop(self, timeout: float | None) -> None:
-        """Stop the stack and go on printing until it is stopped."""
+        """Stop the stack, or our part of it, and go on printing until it is stopped."""
         self._close_view()
         if self._watcher is not None:
             self._watcher.cancel()
-        self._client.persist("POST", f"{self._path}/stop", body={"timeout": timeout})
+        self._look()
+        body = {"timeout": timeout, "services": self._only}
+        self._client.persist("POST", f"{self._path}/stop", body=body)
         self._board.end = None
         self._board.what = "stop"
         self._quiet = True  # how each container exits is told already
-        self._watch_progress({})
+        if not self._only:
+            self._watch_progress({})
         until = time.monotonic() + (timeout or 10.0) + STOP_PATIENCE
         next_look = 0.0
         while self._board.outcome is None and time.monotonic() < until:

@@ -213,6 +213,8 @@ class Board:
             return []
         kept.append(text)
         del kept[:-BUILD_TAIL]
+        if line.get("doing") == "image":
+            return [f"{name}: {text}"]
         return [f"{name} build | {text}"]
 
     def _warning(self, line: Mapping[str, Any]) -> list[str]:

@@ -81,18 +81,28 @@ class Tree:
                     break
                 rows.append(self._task(task, spin))
                 room -= 1
+            said = self._made(service.name)
+            if said and room > 0:
+                rows.append(Text(f"     {said}", style="dim"))
+                room -= 1
         for task in self._leaving():
             if room > 0:
                 rows.append(self._task(task, spin))
                 room -= 1
-        for name, lines in list(board.building.items()):
-            if lines and room > 0 and board.state in ("", "pending"):
-                rows.append(Text(f"     {name} build | {lines[-1]}", style="dim"))
+        for name in list(board.building):
+            said = self._made(name) if name not in board.services else ""
+            if said and room > 0:
+                rows.append(Text(f"     {name}  {said}", style="dim"))
                 room -= 1
         limit = max(5, self._console.height - 2)
         for row in rows:
             row.truncate(self._console.width - 1, overflow="ellipsis")
         return Group(*rows[:limit])
+
+    def _made(self, name: str) -> str:
+        """Return the last step of a service's build, or how far its image is."""
+        lines = self._board.building.get(name)
+        return lines[-1] if lines and self._board.state in ("", "pending") else ""
 
     def _open_tasks(self, service: ServiceLine) -> list[TaskLine]:
         return [

@@ -8,17 +8,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.control.deploy.deployment import Deployment
-from orchestrator.control.deploy.release import make_release, scale_problem
+from orchestrator.control.deploy.release import make_release, scale_problem, shared_problem
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS
-from orchestrator.control.mirror.released import newest_spec
+from orchestrator.control.mirror.released import finish, newest_spec
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
 from specs.api import ProblemRow
 from specs.problems import Problem
-from specs.states import Desired, TaskState
+from specs.states import Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     import random
@@ -80,10 +80,10 @@ class Commands:
 
         return await self._committed(stack, write)
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> None:
-        """Set replica overrides, all or none."""
+    async def scale(self, stack: str, services: Mapping[str, int]) -> tuple[ProblemRow, ...]:
+        """Set replica overrides, all or none; return what to warn of."""
 
-        def write(draft: Draft) -> None:
+        def write(draft: Draft) -> tuple[ProblemRow, ...]:
             record = self._stack(stack)
             spec = self._spec(record)
             problems = [
@@ -98,8 +98,16 @@ class Commands:
             scaled = record.with_overrides(services)
             draft.put(STACKS, scaled.with_asked(down) if down else scaled)
             self._let_go(draft, record, services)
+            had = {
+                name: record.overrides.get(name, spec.services[name].replicas) for name in services
+            }
+            warnings = (
+                shared_problem(spec, name, before=had[name], count=count)
+                for name, count in services.items()
+            )
+            return tuple(ProblemRow.model_validate(w.as_json()) for w in warnings if w is not None)
 
-        await self._committed(stack, write)
+        return await self._committed(stack, write)
 
     async def restart(
         self, stack: str, services: tuple[str, ...], timeout: float | None
@@ -140,14 +148,21 @@ class Commands:
                 wanted.add(name)
         return wanted
 
-    async def stop(self, stack: str, timeout: float | None) -> None:
-        """Have all tasks shut down; the stack is kept."""
+    async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
+        """Have all tasks shut down, or those of some services; the stack is kept."""
 
         def write(draft: Draft) -> None:
             record = self._stack(stack)
             if record.desired == "removed":
                 raise Conflict(f"stack {stack} is being removed")
-            draft.put(STACKS, record.stopped(timeout))
+            if not services or record.desired == "stopped":
+                draft.put(STACKS, record.stopped(timeout))
+                return
+            release = self._cluster.releases.get((stack, record.release))
+            if release is not None and not release.over:
+                reason = f"{', '.join(sorted(services))} was stopped"
+                finish(draft, release, ReleaseState.SUPERSEDED, reason, at=self._clock.wall())
+            draft.put(STACKS, record.with_stopped(services, timeout))
 
         await self._committed(stack, write)
 

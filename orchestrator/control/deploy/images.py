@@ -16,6 +16,7 @@ from orchestrator.control.deploy.orders import orders, whole_name
 from orchestrator.control.mirror.node_view import node_of_client
 from orchestrator.errors import Invalid, RequestError, Unavailable
 from specs.api import Progress
+from specs.kit.amounts import size
 from specs.wire import BuildImage, ResolveImage
 
 if TYPE_CHECKING:
@@ -30,6 +31,8 @@ if TYPE_CHECKING:
 
 NODE_WAIT = 30.0  # seconds to wait for a node that can do the work
 RETRY_DELAYS = (0.5, 2.0, 4.0)  # between tries at a registry that does not answer
+TELL_FIRST = 1.0  # seconds before the first word on a transfer; then ever more rarely
+TELL_MOST = 5.0
 AT_ONCE = 4  # images asked for in parallel
 
 
@@ -65,7 +68,12 @@ class ReleaseImages:
 
         async def resolve(order: PullOrder) -> None:
             async with limit:
-                digest = await self._resolve(order.services[0], order.image, order.policy)
+                telling = asyncio.create_task(self._transfers(order), name=f"bytes {order.image}")
+                try:
+                    digest = await self._resolve(order.services[0], order.image, order.policy)
+                finally:
+                    telling.cancel()
+                    await asyncio.wait({telling})
             result.update(dict.fromkeys(order.services, digest))
 
         async def build(order: BuildOrder) -> None:
@@ -120,6 +128,23 @@ class ReleaseImages:
         ]
         return "no node is ready" + (f" ({'; '.join(reasons[:3])})" if reasons else "")
 
+    async def _transfers(self, order: PullOrder) -> None:
+        """Tell how far an image is that takes a while, each service that waits for it."""
+        pause = TELL_FIRST
+        while True:
+            await asyncio.sleep(pause)
+            try:
+                node = await self._node(builder=False)
+                done, total = await self.agents.transfer(node, order.image)
+            except (RequestError, NoImage):
+                continue  # the pull itself says what is wrong
+            if total:
+                pause = min(pause * 1.5, TELL_MOST)
+                for name in order.services:
+                    self._say(
+                        name, f"image {order.image}: {size(done)} of {size(total)}", doing="image"
+                    )
+
     async def _resolve(self, service: str, image: str, policy: Policy) -> str:
         node = await self._node(builder=False)
         for delay in (*RETRY_DELAYS, None):
@@ -130,7 +155,7 @@ class ReleaseImages:
             except Unavailable as exc:
                 if delay is None:
                     raise NoImage(f"{service}: image {image}: {_words(exc)}") from exc
-                self._say(service, f"image {image}: {exc.detail}; trying again")
+                self._say(service, f"image {image}: {exc.detail}; trying again", doing="image")
                 await asyncio.sleep(delay)
                 node = await self._node(builder=False)
             except RequestError as exc:
@@ -201,7 +226,14 @@ class ReleaseImages:
             raise NoImage(f"{service}: the build did not finish: {_words(exc)}") from exc
         raise NoImage(f"{service}: the build ended without an image")
 
-    def _say(self, service: str, line: str, kind: Literal["build", "warning"] = "build") -> None:
+    def _say(
+        self,
+        service: str,
+        line: str,
+        kind: Literal["build", "warning"] = "build",
+        *,
+        doing: str = "",
+    ) -> None:
         self.tell(
             Progress(
                 kind=kind,
@@ -209,6 +241,7 @@ class ReleaseImages:
                 stack=self.release.stack,
                 service=service,
                 message=line,
+                doing=doing,
             )
         )
 

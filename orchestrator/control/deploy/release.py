@@ -151,6 +151,28 @@ def scale_problem(spec: StackSpec, name: str, count: int) -> str:
     return ""
 
 
+def shared_problem(spec: StackSpec, name: str, *, before: int, count: int) -> Problem | None:
+    """Return the warning that copies of a service will write to one volume; once, at the second."""
+    if not before <= 1 < count:
+        return None
+    shared = sorted(
+        volume.name
+        for mount in spec.services[name].task.mounts
+        if mount.type == "volume" and mount.source is not None and not mount.read_only
+        if (volume := spec.volumes.get(mount.source)) is not None and not volume.per_slot
+    )
+    if not shared:
+        return None
+    several = "volumes" if len(shared) > 1 else "volume"
+    return Problem(
+        f"the {count} copies of {name} share the {several} {', '.join(shared)}, on one node",
+        "shared-volume",
+        f"services.{name}",
+        hint="x-corral: {per_slot: true} at the volume gives each copy its own",
+        severity="warning",
+    )
+
+
 # the records
 
 
@@ -194,6 +216,23 @@ def _tell_scaled(deployment: Deployment, spec: StackSpec, overrides: Mapping[str
         )
 
 
+def _tell_shared(
+    deployment: Deployment,
+    spec: StackSpec,
+    overrides: Mapping[str, int],
+    present: Stack | None,
+    before: StackSpec | None,
+) -> None:
+    scaled = present.overrides if present is not None else {}
+    for name in sorted(_asked(spec)):
+        old = before.services.get(name) if before is not None else None
+        had = scaled.get(name, old.replicas) if old is not None else 0
+        count = overrides.get(name, spec.services[name].replicas)
+        found = shared_problem(spec, name, before=had, count=count)
+        if found is not None:
+            deployment.findings.add(found)
+
+
 def _stopped(deployment: Deployment, spec: StackSpec, present: Stack | None) -> tuple[str, ...]:
     """Return what stays down: after `stop`, `up web` starts web and what it needs, no more."""
     if present is None or not deployment.request.services:
@@ -233,6 +272,7 @@ def _store(
     deployment.draft.put(RELEASES, release)
     overrides = _overrides(deployment, spec, present, before)
     _tell_scaled(deployment, spec, overrides)
+    _tell_shared(deployment, spec, overrides, present, before)
     deployment.draft.put(
         STACKS,
         Stack(

@@ -10,8 +10,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.planning import stopping
 from scheduler.replicas import best_first, by_slot
+from specs.states import FINAL, Desired
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -20,6 +22,9 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
     from scheduler.reconcile import WantedService
     from scheduler.replicas import Replica
+    from specs.api import Stack
+    from specs.stack import StackSpec
+    from specs.task import Task
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +56,25 @@ def as_it_is(
             if other.spec_hash != best.spec_hash and task is not None:
                 stopping.begin(pass_, task)
     return Kept(replace(wanted, slots=slots), specs)
+
+
+def stop_unwanted(pass_: Pass, stack: Stack, spec: StackSpec | None) -> None:
+    """Move on the stop of single services: each after what depends on it, as for a stack."""
+    tasks: dict[str, list[Task]] = {name: [] for name in stack.stopped_services}
+    for task in pass_.draft.tasks(stack.name).values():
+        if task.service in tasks and task.state not in FINAL:
+            tasks[task.service].append(task)
+
+    def over(name: str) -> bool:
+        return not any(
+            t.node is not None and pass_.node_status(t.node) != "down" for t in tasks.get(name, ())
+        )
+
+    graph = dependencies_of(spec) if spec is not None else None
+    for name, found in tasks.items():
+        if graph is not None and name in graph.graph and not graph.may_stop(name, over):
+            continue
+        for task in found:
+            stopping.begin(
+                pass_, task, graceful=False, final=Desired.SHUTDOWN, grace=stack.stop_timeout
+            )

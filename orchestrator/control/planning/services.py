@@ -16,7 +16,7 @@ from orchestrator.control.mirror.node_view import availability
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.mirror.serving import global_slots, is_ready, serving, wanted_count
 from orchestrator.control.planning import failing, gates, stopping
-from orchestrator.control.planning.keeping import Kept, as_it_is
+from orchestrator.control.planning.keeping import Kept, as_it_is, stop_unwanted
 from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import homes
@@ -44,9 +44,13 @@ def plan_services(pass_: Pass, stack: Stack, target: ReleaseTarget) -> dict[str,
     for task in pass_.draft.tasks(stack.name).values():
         tasks[task.service].append(task)
     states: dict[str, ServiceState] = {}
+    stop_unwanted(pass_, stack, target.spec)
     graph = dependencies_of(target.spec)
     for name in graph.order:
         effective = pass_.specs.under(target.release, target.spec, name)
+        if name in stack.stopped_services:
+            states[name] = ServiceState(name, effective, WantedService({}), [], carried=True)
+            continue
         states[name] = _plan_service(pass_, stack, effective, tasks[name], states, target)
     for name, found in tasks.items():
         if name not in target.spec.services:
@@ -113,8 +117,7 @@ def _plan_service(
         own = kept.specs.get(create.slot, effective)
         create_task(pass_, own, create, gate=gate, waits_for=state.waits_for)
     _start(pass_, effective, tasks, wanted, blocked=state.waits_for)
-    if name not in stack.stopped_services:
-        _trim(pass_, tasks, wanted, state.plan.stopped)
+    _trim(pass_, tasks, wanted, state.plan.stopped)
     _judge_stay(pass_, stack, state, target)
     failing.look(pass_, target, state, states)
     return state
@@ -217,7 +220,7 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
 def _wanted(pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task]) -> WantedService:
     service = effective.service
     nodes: dict[int, str] = {}
-    if service.mode == "global" and service.name not in stack.stopped_services:
+    if service.mode == "global":
         nodes = global_slots(pass_.cluster, service, tasks)
         slots = dict.fromkeys(nodes, effective.hash)
     else:
@@ -332,15 +335,18 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     tasks: dict[str, list[Task]] = defaultdict(list)
     for task in pass_.draft.tasks(stack.name).values():
         tasks[task.service].append(task)
+    stop_unwanted(pass_, stack, spec_at(pass_.cluster, stack.name, stack.release))
     newest = pass_.cluster.releases.get((stack.name, stack.release))
     failed = newest is not None and newest.state is ReleaseState.FAILED
     for name in {*tasks, *(stack.overrides if failed else ())}:
         found = tasks[name]
         kept = _slots_as_they_are(pass_, found)
+        if name in stack.stopped_services:
+            continue
         count = stack.overrides.get(name)
         # A new copy is one of what was deployed last: what failed would only fail again.
         deployed = pass_.specs.of(stack.name, stack.running, name) if failed else None
-        if count is not None and (kept or (deployed and name not in stack.stopped_services)):
+        if count is not None and (kept or deployed):
             sample = deployed or kept[min(kept)]
             kept = {s: kept.get(s, sample) for s in range(1, count + 1)}
         if not kept:

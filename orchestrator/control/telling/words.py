@@ -14,7 +14,7 @@ from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.released import newest_spec, spec_of
 from orchestrator.control.mirror.serving import is_leaving, serving, wanted_count
 from specs.api import ProblemRow, Release, ReleaseRow
-from specs.kit.amounts import span
+from specs.kit.amounts import size, span
 from specs.states import FINAL, Health, ReleaseState, TaskState
 
 if TYPE_CHECKING:
@@ -66,9 +66,11 @@ def words_of(cluster: Mirror, task: Task, now: float | None = None) -> TaskWords
     word = "pending" if task.state is TaskState.NEW else task.state.value
     if not reason:
         return TaskWords(word)
-    again = task.status.retry_in
+    again, (done, total) = task.status.retry_in, task.status.arrived
+    # How far it is changes all the time and is no part of the reason.
+    far = f": {size(done)} of {size(total)}" if total else ""
     return TaskWords(
-        f"{word}: {reason}" + (f"; trying again in {again:g} s" if again else ""), reason
+        f"{word}: {reason}{far}" + (f"; trying again in {again:g} s" if again else ""), reason
     )
 
 

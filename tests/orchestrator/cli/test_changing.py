@@ -438,6 +438,7 @@ class World:
 
     def stop(self, request):
         self.stops.append(request.body["timeout"])
+        self.services = request.body["services"]
         timeout = request.body["timeout"]
         if timeout == 0.0 or timeout is None:
             self.rows = [row("web-1", "shutdown", 143), row("web-2", "shutdown", 143)]
@@ -515,6 +516,18 @@ def test_attached_up_interleaves_logs_and_stops_on_interrupt(world, up):
     query = world.fake.asked("GET", ".*/logs")[0].query
     assert query["service"] == ["migrate", "web"]  # not front: attach: false
     assert float(query["since"][0]) == 100.0
+
+
+def test_an_interrupt_stops_what_this_up_is_about(world, up):
+    aside = {**row("aside-1", "running"), "carried": "unasked"}
+    world.rows = [*world.rows, aside]
+    process = up("web")
+    wait_for(lambda: world.looks > 1, "never looked at the tasks")
+    process.interrupt()
+    code, out, _ = process.ended()
+    assert code == 130
+    assert world.services == ["web"]
+    assert "aside-1 exited" not in out
 
 
 def test_a_second_interrupt_kills(world, up):

@@ -190,6 +190,7 @@ class FakeAgents:
     removed: list[tuple[str, str]] = field(default_factory=list)
     asked: list[tuple[str, str]] = field(default_factory=list)
     delay: float = 0.0
+    transfers: dict[str, tuple[int, int]] = field(default_factory=dict)
     listens: dict[str, tuple[str, ...]] = field(default_factory=dict)  # node -> ports held now
 
     async def resolve_image(self, node: str, request: Any) -> ResolvedImage:
@@ -211,6 +212,9 @@ class FakeAgents:
             return
         self.missing -= {request.tag, *request.build.tags}
         yield BuildEvent(digest=f"sha256:built-{request.tag}")
+
+    async def transfer(self, node: str, image: str) -> tuple[int, int]:
+        return self.transfers.get(image, (0, 0))
 
     async def listening(self, node: str) -> tuple[str, ...]:
         if node not in self.listens:

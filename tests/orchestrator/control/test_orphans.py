@@ -19,6 +19,7 @@ from tests.orchestrator.control.rig import Behaviour, Rig
 pytestmark = pytest.mark.looptime
 
 PORT = {"ports": [{"target": 80, "published": "8080", "protocol": "tcp", "mode": "ingress"}]}
+RUN = ("starting", "running")
 HOST_PORT = {"ports": [{"target": 80, "published": "8080", "protocol": "tcp", "mode": "host"}]}
 
 
@@ -516,3 +517,28 @@ async def test_an_orphan_that_crashes_on_and_on_spoils_no_release():
         await rig.up(project(web={}))
         await rig.deployed(within=5)
         assert rig.ready("web")
+
+
+@pytest.mark.parametrize("state", ["deployed", "under way"])
+async def test_single_services_stop_in_order_and_stay_down_until_they_are_named(state):
+    async with Rig() as rig:
+        spec = project(**CHAIN, aside={})
+        if state == "under way":
+            rig.how["web"] = Behaviour(never_ready=True)
+            spec["services"]["web"].update(CHECK)
+        await rig.up(spec, services=("web",))
+        if state == "deployed":
+            await rig.deployed()
+        await rig.until(lambda: len([t for t in rig.live() if t.state.value in RUN]) == 3)
+        await rig.control.stop("app", 1.0, ("web", "api", "db"))
+        await rig.until(lambda: {t.state.value for t in rig.tasks()} == {"shutdown"})
+        stopped = [line for line in rig.history if line.endswith("shutdown")]
+        assert stopped == [f"app-{name}-1 shutdown" for name in ("web", "api", "db")]
+        await asyncio.sleep(60)
+        assert not rig.live()
+        await rig.up(spec, services=("aside",))
+        await rig.deployed()
+        assert sorted(ids(rig)) == ["aside-1"]
+        await rig.up(spec, services=("api",))
+        await rig.deployed()
+        assert sorted(ids(rig)) == ["api-1", "aside-1", "db-1"]

@@ -67,3 +67,40 @@ async def test_the_next_up_says_that_a_number_stays(scaled, told):
         assert not (await rig.control.deploy("app", changed)).warnings
         await rig.deployed()
         assert len(rig.live("web")) == 4
+
+
+DATA = {"volumes": {"data": {"name": "app_data"}}}
+OWN = {"volumes": {"data": {"name": "app_data", "x-corral": {"per_slot": True}}}}
+USES = {"volumes": [{"type": "volume", "source": "data", "target": "/data"}]}
+READS = {"volumes": [{"type": "volume", "source": "data", "target": "/data", "read_only": True}]}
+SHARES = "the 3 copies of db share the volume app_data, on one node"
+
+
+@pytest.mark.parametrize(
+    ("service", "top", "told"),
+    [
+        (USES, DATA, SHARES),
+        (READS, DATA, ""),
+        (USES, OWN, ""),
+        ({}, DATA, ""),
+        ({**USES, "deploy": {"replicas": 2}}, DATA, ""),
+        ({**USES, "deploy": {"replicas": 0}}, DATA, SHARES),
+    ],
+    ids=["shared", "only read", "one each", "none", "shared already", "from none"],
+)
+@pytest.mark.parametrize("by", ["scale", "up --scale"])
+async def test_copies_that_come_to_share_a_volume_are_warned_of_once(service, top, told, by):
+    async def say(count):
+        if by == "scale":
+            rows = await rig.control.scale("app", {"db": count})
+        else:
+            asked = rig.request(project(db=service, top=top), scale={"db": count})
+            rows = (await rig.control.deploy("app", asked)).warnings
+        return [row.message for row in rows if row.code == "shared-volume"]
+
+    async with Rig() as rig:
+        await rig.up(project(db=service, top=top))
+        await rig.deployed()
+        assert await say(3) == [told] * bool(told)
+        assert await say(4) == [], "once"
+        assert await say(1) == []
