@@ -89,6 +89,7 @@ def _until_reached(
     more: its node may be away.
     """
     seen: Any = None
+    best: dict[str, int] = {}
     changed = time.monotonic()
     while True:
         try:
@@ -107,7 +108,10 @@ def _until_reached(
         )
         if there and not too_many(rows, counts):
             return True
-        now = (mine, [(row.get("id"), row.get("state"), row.get("ready")) for row in rows])
+        # A crash loop is ready now and then for ever: only more than ever before is progress.
+        for name, row in mine.items():
+            best[name] = max(best.get(name, 0), int(row.get("ready") or 0))
+        now = (dict(best), [(row.get("id"), row.get("state")) for row in rows])
         if now != seen:
             seen, changed = now, time.monotonic()
         elif time.monotonic() - changed > (LEAVING if there else STUCK):
