@@ -44,7 +44,10 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     waiting = {str(task) for task in answer["tasks"]}
     if args.detach or not waiting:
         if not waiting:
-            print("nothing runs that could be restarted", file=sys.stderr)
+            print(
+                "nothing runs that could be restarted; what had ended is started again",
+                file=sys.stderr,
+            )
         return 0
     command = watch.command_prefix(session)
     until = time.monotonic() + PATIENCE + (args.timeout or 10.0)

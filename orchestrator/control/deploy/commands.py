@@ -18,7 +18,7 @@ from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
 from specs.api import ProblemRow
 from specs.problems import Problem
-from specs.states import Desired, ReleaseState, TaskState
+from specs.states import FINAL, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     import random
@@ -121,6 +121,16 @@ class Commands:
                     f"stack {stack} is {record.desired}", hint=f"corral -p {stack} up starts it"
                 )
             wanted = self._restarted(record, services)
+            tasks = [t for t in draft.tasks(stack).values() if t.service in wanted]
+            live = {(t.service, t.slot) for t in tasks if t.live}
+            # What ended cannot be restarted in place: another task follows it, one-offs included.
+            ended = {
+                t.service for t in tasks if t.state in FINAL and (t.service, t.slot) not in live
+            }
+            if ended:
+                asked = record.with_asked(ended, again=True)
+                down = tuple(n for n in record.stopped_services if n not in ended)
+                draft.put(STACKS, asked.model_copy(update={"stopped_services": down}))
             ids = []
             for task in list(draft.tasks(stack).values()):
                 if (

@@ -83,3 +83,17 @@ async def test_a_second_up_of_what_runs_changes_nothing():
         await rig.deployed()
         assert {t.id for t in rig.tasks()} == before
         assert rig.history == []
+
+
+async def test_restart_starts_what_ended_and_runs_a_one_off_again():
+    async with Rig() as rig:
+        rig.how["migrate"] = Behaviour(exit_code=0)
+        await rig.up(project(**CHAIN))
+        await rig.deployed()
+        first = rig.tasks("migrate")[0].id
+        await rig.control.restart("app", ("migrate",), None)
+        await rig.until(
+            lambda: [t.id for t in rig.tasks("migrate") if t.state == "complete"] != [first]
+        )
+        await rig.until(lambda: [t.state for t in rig.tasks("migrate")] == ["complete"])
+        assert rig.tasks("migrate")[0].id != first
