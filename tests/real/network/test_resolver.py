@@ -32,6 +32,8 @@ class Upstream:
             udp = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
             udp.bind(("127.0.0.1", 53))
             tcp = socket.socket()
+            # The namespace is shared: connections of the test before may still be in TIME_WAIT.
+            tcp.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             tcp.bind(("127.0.0.1", 53))
             tcp.listen()
             return udp, tcp
