@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LOOK = 0.15  # seconds
 LEAVING = 30.0  # of these, when only tasks that should go are left
-STUCK = 120.0  # seconds without any change after which waiting ends
+STUCK = 120.0  # seconds without progress after which waiting ends
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
