@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
     from aiohttp.web import WebSocketResponse
 
-    from specs.api import Deploy, Event, ProblemRow, Progress, Release, ReleaseRow, Stack
+    from specs.api import (
+        Deploy,
+        Event,
+        ProblemRow,
+        Progress,
+        Release,
+        ReleaseRow,
+        Stack,
+        Start,
+        Started,
+    )
     from specs.node import Node, NodeCondition
     from specs.stack import StackSpec
     from specs.task import Task
@@ -170,6 +180,10 @@ class Control(Protocol):
         self, stack: str, services: tuple[str, ...], timeout: float | None
     ) -> tuple[str, ...]:
         """Ask for a restart of the services' tasks (empty = all); return the task ids."""
+        ...
+
+    async def start(self, stack: str, request: Start) -> Started:
+        """Have what does not run run as it was, with what it depends on."""
         ...
 
     async def stop(

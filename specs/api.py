@@ -16,7 +16,8 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/stacks/{stack}/progress?release=N     NDJSON of Progress; ends with the release
     DELETE /v1/stacks/{stack}?volumes=0|1&timeout=S  StackRow; then watch .../progress
     POST   /v1/stacks/{stack}/scale          Scale -> StackRow
-    POST   /v1/stacks/{stack}/restart        Restart -> {"tasks": [ids]}
+    POST   /v1/stacks/{stack}/restart        Restart -> Restarted
+    POST   /v1/stacks/{stack}/start          Start -> Started; then watch .../progress?release=N
     POST   /v1/stacks/{stack}/stop           StopStack -> StackRow; all tasks shut down, stack kept
     GET    /v1/stacks/{stack}/tasks?all=     {"tasks": [TaskRow]}
     GET    /v1/tasks/{id}                    Task (specs.task); {id} may be a live task's name
@@ -102,6 +103,8 @@ class Release(Model):
     services: tuple[str, ...] = ()
     remove_orphans: bool = False
     starts: tuple[str, ...] = ()  # services it starts again where they ended, see Stack.asked
+    # Made by `start`: about the services in ``starts`` alone, and every task keeps its spec.
+    only_starts: bool = False
     notes: tuple[str, ...] = ()  # what it went without although the file names it, for people
     no_deps: bool = False  # the named services do not wait for what they depend on
     # service -> token mixed into its hash; a new one replaces its tasks though nothing changed
@@ -139,10 +142,10 @@ StackDesired = Literal["up", "stopped", "removed"]
 class Stack(Model):
     """The store's record of one stack.
 
-    ``asked`` counts, for each service, how often somebody asked for it to run: `up`, `start`
-    and `restart` do. A task that ended before the newest of these has another one after it,
-    whatever its policy; one that completed only if that was asked by `restart`, whose last
-    number is in ``asked_again``.
+    ``asked`` is, for each service, the number of the last request that it run: `up`, `start`
+    and `restart` are such, counted for the stack, so that what was asked for together has one
+    number. A task that ended before has another one after it, whatever its policy; one that
+    completed only if that was asked by `restart`, whose last number is in ``asked_again``.
     """
 
     name: str
@@ -150,12 +153,12 @@ class Stack(Model):
     release: int = 0  # the newest release
     running: int = 0  # the newest release that was deployed
     overrides: dict[str, int] = Field(default_factory=dict)  # service -> replicas set by scale
-    asked: dict[str, int] = Field(default_factory=dict)  # service -> requests to run so far
+    asked: dict[str, int] = Field(default_factory=dict)  # service -> the last request to run
     asked_again: dict[str, int] = Field(default_factory=dict)  # service -> the last by `restart`
     remove_volumes: bool = False
     stop_timeout: float | None = None
     spec: StackSpec | None = None  # never stored here; joined by readers
-    stopped_services: tuple[str, ...] = ()  # down while the stack is up: `up` named others
+    stopped_services: tuple[str, ...] = ()  # kept down while the stack is up, until asked for
 
     def with_running(self, release: int) -> Stack:
         """Return the stack with the release that was deployed last."""
@@ -170,13 +173,14 @@ class Stack(Model):
     def with_asked(self, services: Iterable[str], *, again: bool = False) -> Stack:
         """Return the stack wanted up, with these services asked to run once more.
 
-        ``again``: also those of which a task completed.
+        ``again``: also those of which a task completed. Other stopped services stay down.
         """
-        numbers = {name: self.asked.get(name, 0) + 1 for name in services}
+        numbers = dict.fromkeys(services, max(self.asked.values(), default=0) + 1)
         return self.model_copy(
             update={
                 "desired": "up",
                 "stop_timeout": None,
+                "stopped_services": tuple(n for n in self.stopped_services if n not in numbers),
                 "asked": {**self.asked, **numbers},
                 "asked_again": {**self.asked_again, **(numbers if again else {})},
             }
@@ -349,6 +353,30 @@ class Scale(Model):
 class Restart(Model):
     services: tuple[str, ...] = ()  # empty = all
     timeout: float | None = None
+    no_deps: bool = False  # not those that want to be restarted with them
+
+
+class Restarted(Model):
+    """``tasks`` are restarted in place; of ``started`` something had ended: it runs anew."""
+
+    tasks: tuple[str, ...] = ()
+    started: tuple[str, ...] = ()
+
+
+class Start(Model):
+    key: str  # the same key never makes two releases
+    services: tuple[str, ...] = ()  # with what they depend on; empty = all
+
+
+class Started(Model):
+    """``release``: whose progress tells how it goes; None: everything ran already.
+
+    ``completed`` are one-offs that are done and were not run again.
+    """
+
+    stack: str
+    release: int | None = None
+    completed: tuple[str, ...] = ()
 
 
 class StopStack(Model):
@@ -402,6 +430,7 @@ class Progress(Model):
     retries: bool = False  # it did not work and is tried again after a pause
     host_key: str = ""  # node add: the fingerprint somebody has to confirm
     orphans: tuple[str, ...] = ()  # release: services that run on although the files lack them
+    completed: tuple[str, ...] = ()  # end: one-offs that were done before and did not run again
 
 
 class Event(Model):

@@ -120,9 +120,17 @@ ROUTES: tuple[ApiRoute, ...] = (
     ),
     ApiRoute(
         "POST",
+        "/v1/stacks/{stack}/start",
+        stacks.start,
+        "Start what does not run, as it was",
+        body=api.Start,
+        answer=api.Started,
+    ),
+    ApiRoute(
+        "POST",
         "/v1/stacks/{stack}/stop",
         stacks.stop,
-        "Stop all tasks, keep the stack",
+        "Stop all tasks, or those of some services; keep the stack",
         body=api.StopStack,
         answer=api.StackRow,
     ),

@@ -23,6 +23,8 @@ if TYPE_CHECKING:
         Stack,
         StackDetail,
         StackRow,
+        Start,
+        Started,
         StopStack,
     )
 
@@ -82,6 +84,10 @@ async def scale(parts: ApiParts, request: web.Request, body: Scale) -> ScaledRow
 async def restart(parts: ApiParts, request: web.Request, body: Restart) -> TaskIds:
     name = find(parts, request).name
     return TaskIds(tasks=await parts.control.restart(name, body.services, body.timeout))
+
+
+async def start(parts: ApiParts, request: web.Request, body: Start) -> Started:
+    return await parts.control.start(find(parts, request).name, body)
 
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:

@@ -38,7 +38,16 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Agents, Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
-    from specs.api import Deploy, Event, ProblemRow, Progress, Release, ReleaseRow
+    from specs.api import (
+        Deploy,
+        Event,
+        ProblemRow,
+        Progress,
+        Release,
+        ReleaseRow,
+        Start,
+        Started,
+    )
     from specs.kit.clock import Clock
     from specs.wire import Hello, NodeSelf, Objects, Report
 
@@ -262,6 +271,10 @@ class ControlLoop:
     ) -> tuple[str, ...]:
         async with self._lock:
             return await self._commands.restart(stack, services, timeout)
+
+    async def start(self, stack: str, request: Start) -> Started:
+        async with self._lock:
+            return await self._commands.start(stack, request)
 
     async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
         async with self._lock:

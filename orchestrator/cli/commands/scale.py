@@ -13,6 +13,7 @@ from orchestrator.cli import deploy
 from orchestrator.cli.errors import INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
+from orchestrator.cli.show.rows import lines_of
 from orchestrator.client.errors import NoAnswer
 
 TYPE_CHECKING = False
@@ -134,38 +135,3 @@ def settled(row: Mapping[str, Any] | None, count: int, ready: int) -> bool:
     if row is None:
         return False
     return row.get("tasks") == count and int(row.get("ready") or 0) >= ready
-
-
-def lines_of(
-    services: Mapping[str, Mapping[str, Any]], tasks: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return rows as the progress lines a board understands."""
-    lines: list[dict[str, Any]] = [
-        {
-            "kind": "task",
-            "service": row.get("service"),
-            "task": row.get("id"),
-            "name": row.get("name"),
-            "node": row.get("node"),
-            "state": row.get("state"),
-            "ready": row.get("ready"),
-            # The phrase of `ps` counts seconds; a reason to wait does not.
-            "message": row.get("status")
-            if row.get("state") in boards.WAITING or row.get("stopping")
-            else "",
-            "reason": row.get("reason"),
-            "health": row.get("health"),
-            "stopping": row.get("stopping"),
-        }
-        for row in tasks
-    ]
-    lines += [
-        {
-            "kind": "service",
-            "service": name,
-            "running": row.get("ready"),
-            "wanted": row.get("replicas"),
-        }
-        for name, row in services.items()
-    ]
-    return lines

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from orchestrator.control.deploy import starting
 from orchestrator.control.deploy.deployment import Deployment
 from orchestrator.control.deploy.release import make_release, scale_problem, shared_problem
 from orchestrator.control.mirror.dependencies import dependencies_of
@@ -16,7 +17,7 @@ from orchestrator.control.mirror.released import finish, newest_spec
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
-from specs.api import ProblemRow
+from specs.api import ProblemRow, Started
 from specs.problems import Problem
 from specs.states import FINAL, Desired, ReleaseState, TaskState
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
-    from specs.api import Deploy, ReleaseRow, Stack
+    from specs.api import Deploy, ReleaseRow, Stack, Start
     from specs.kit.clock import Clock
     from specs.stack import StackSpec
 
@@ -147,16 +148,25 @@ class Commands:
 
     def _restarted(self, record: Stack, services: tuple[str, ...]) -> set[str]:
         spec = self._spec(record)
-        unknown = [name for name in services if name not in spec.services]
-        if unknown:
-            known = ", ".join(sorted(spec.services))
-            raise NotFound(f"there is no service {unknown[0]} in {record.name} (services: {known})")
+        starting.check_known(record, spec, services)
         wanted = set(services) or set(spec.services)
         for name in dependencies_of(spec).order:
             edges = spec.services[name].depends_on
             if any(edge.restart and other in wanted for other, edge in edges.items()):
                 wanted.add(name)
         return wanted
+
+    async def start(self, stack: str, request: Start) -> Started:
+        """Have the services run that do not, as they were; or say what this key did before."""
+        made = self._cluster.requests.get(request.key)
+        if made is not None:
+            return Started(stack=made.stack, release=made.number)
+
+        def write(draft: Draft) -> Started:
+            record, wall = self._stack(stack), self._clock.wall()
+            return starting.start(self._cluster, draft, record, request, wall=wall)
+
+        return await self._committed(stack, write)
 
     async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
         """Have all tasks shut down, or those of some services; the stack is kept."""
@@ -165,6 +175,8 @@ class Commands:
             record = self._stack(stack)
             if record.desired == "removed":
                 raise Conflict(f"stack {stack} is being removed")
+            if services:
+                starting.check_known(record, self._spec(record), services)
             if not services or record.desired == "stopped":
                 draft.put(STACKS, record.stopped(timeout))
                 return
