@@ -31,6 +31,8 @@ if TYPE_CHECKING:
         Progress,
         Release,
         ReleaseRow,
+        Restart,
+        Restarted,
         Stack,
         Start,
         Started,
@@ -176,10 +178,8 @@ class Control(Protocol):
         """Set replica overrides; return what to warn of."""
         ...
 
-    async def restart(
-        self, stack: str, services: tuple[str, ...], timeout: float | None
-    ) -> tuple[str, ...]:
-        """Ask for a restart of the services' tasks (empty = all); return the task ids."""
+    async def restart(self, stack: str, request: Restart) -> Restarted:
+        """Ask for a restart of the services' tasks (empty = all); say which these are."""
         ...
 
     async def start(self, stack: str, request: Start) -> Started:

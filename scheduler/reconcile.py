@@ -6,7 +6,7 @@ whose replica merely has another spec counts as filled.
 
 What ended is judged by the restart policy (``scheduler.restart``) until somebody asks for the
 service to run: then it is followed by another at once, as if nothing had happened before;
-only what completed stays, unless `restart` asked. What was stopped stays so until asked.
+only what completed stays, unless `restart` asked. What `stop` keeps down is not asked about.
 
 Laws (tests/laws): a second look at the plan's own result plans nothing; creates
 only what is missing; never stops the last good copy of a wanted slot; the order
@@ -22,7 +22,6 @@ from typing import TYPE_CHECKING
 from scheduler.replicas import Replica, best_first, by_slot
 from scheduler.restart import Replacement, verdict
 from specs.stack import RestartPolicy
-from specs.states import Desired
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -49,11 +48,6 @@ class WantedService:
         """Say whether the task ended before it was asked for again, so that it counts no more."""
         return task.ended and task.asked < (self.asked_again if task.done else self.asked)
 
-    def stopped(self, task: Replica) -> bool:
-        """Say whether the task was stopped by `stop`, and nobody asked for it since."""
-        stopped = task.desired is Desired.SHUTDOWN and not task.done
-        return stopped and task.asked >= self.asked
-
 
 @dataclass(frozen=True, slots=True)
 class CreateTask:
@@ -77,7 +71,6 @@ class SlotPlan:
     create: tuple[CreateTask, ...] = ()
     stop: tuple[StopTask, ...] = ()
     keep: tuple[str, ...] = ()
-    stopped: tuple[int, ...] = ()  # slots that stay empty because of `stop`
     # slot -> why it stays empty; one whose task completed is not among them
     gave_up: Mapping[int, str] = field(default_factory=dict)
     wake: float | None = None
@@ -88,7 +81,6 @@ class _Draft:
     create: list[CreateTask] = field(default_factory=list)
     stop: list[StopTask] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
-    stopped: list[int] = field(default_factory=list)
     gave_up: dict[int, str] = field(default_factory=dict)
     wake: float | None = None
 
@@ -106,7 +98,6 @@ def reconcile(wanted: WantedService, tasks: Iterable[Replica], now: float) -> Sl
         create=tuple(out.create),
         stop=tuple(out.stop),
         keep=tuple(out.keep),
-        stopped=tuple(out.stopped),
         gave_up=out.gave_up,
         wake=out.wake,
     )
@@ -127,9 +118,6 @@ def _slot(wanted: WantedService, slot: int, found: list[Replica], now: float, ou
         out.stop += [StopTask(t.id, "another copy serves this slot") for t in outdated[1:]]
         return
     out.keep += [t.id for t in live]  # lost ones: judged again when their node is back
-    if any(wanted.stopped(t) for t in found):
-        out.stopped.append(slot)
-        return
     if wanted.exclusive and any(not t.ended and t.going and not t.unheard for t in found):
         return  # what it needs is still held; its end wakes us
     judged = _after(wanted, found, target, now)

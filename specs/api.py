@@ -186,6 +186,15 @@ class Stack(Model):
             }
         )
 
+    def with_release(self, number: int) -> Stack:
+        """Return the stack with another newest release."""
+        return self.model_copy(update={"release": number})
+
+    def begun_down(self, services: Iterable[str]) -> Stack:
+        """Return the stack wanted up, with all its services stopped until they are asked for."""
+        down = tuple(sorted(services))
+        return self.model_copy(update={"desired": "up", "stopped_services": down})
+
     def stopped(self, timeout: float | None) -> Stack:
         """Return the stack asked to shut everything down; a removed one stays removed."""
         assert self.desired != "removed", f"stack {self.name} is being removed"

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from orchestrator.api import logs, nodes, problems, stacks, streams, tasks
-from orchestrator.api.answers import NodeRows, Releases, Stacks, TaskIds, Tasks
+from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
@@ -114,9 +114,9 @@ ROUTES: tuple[ApiRoute, ...] = (
         "POST",
         "/v1/stacks/{stack}/restart",
         stacks.restart,
-        "Restart tasks in place",
+        "Restart tasks in place, start what had ended",
         body=api.Restart,
-        answer=TaskIds,
+        answer=api.Restarted,
     ),
     ApiRoute(
         "POST",

@@ -45,6 +45,8 @@ if TYPE_CHECKING:
         Progress,
         Release,
         ReleaseRow,
+        Restart,
+        Restarted,
         Start,
         Started,
     )
@@ -266,11 +268,9 @@ class ControlLoop:
         async with self._lock:
             return await self._commands.scale(stack, services)
 
-    async def restart(
-        self, stack: str, services: tuple[str, ...], timeout: float | None
-    ) -> tuple[str, ...]:
+    async def restart(self, stack: str, request: Restart) -> Restarted:
         async with self._lock:
-            return await self._commands.restart(stack, services, timeout)
+            return await self._commands.restart(stack, request)
 
     async def start(self, stack: str, request: Start) -> Started:
         async with self._lock:

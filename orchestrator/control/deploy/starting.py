@@ -52,9 +52,7 @@ def start(cluster: Cluster, draft: Draft, stack: Stack, request: Start, *, wall:
         draft.put(STACKS, stack.with_asked(idle))
         return Started(stack=stack.name, release=newest.number)
     release = _release(cluster, stack, source, request, wanted, wall)
-    down = (*spec.services,) if stack.desired == "stopped" else stack.stopped_services
-    kept = {"release": release.number, "desired": "up", "stopped_services": tuple(sorted(down))}
-    begun = stack.model_copy(update=kept)
+    begun = whole_down(stack, spec).with_release(release.number)
     if release.state is ReleaseState.DEPLOYING:  # else they are asked for when images are there
         begun = begun.with_asked(wanted)
     for old in cluster.stack_releases.get(stack.name, {}).values():
@@ -66,6 +64,11 @@ def start(cluster: Cluster, draft: Draft, stack: Stack, request: Start, *, wall:
     made = Idempotency(stack=stack.name, number=release.number, at=wall)
     draft.put_key(keys.idempotency(request.key), made)
     return Started(stack=stack.name, release=release.number)
+
+
+def whole_down(stack: Stack, spec: StackSpec) -> Stack:
+    """Return a stopped stack as one that is up, with every service still stopped."""
+    return stack.begun_down(spec.services) if stack.desired == "stopped" else stack
 
 
 def check_known(stack: Stack, spec: StackSpec, services: Iterable[str]) -> None:

@@ -9,16 +9,20 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
-from orchestrator.control.planning import stopping
+from orchestrator.control.planning import gates, stopping
 from orchestrator.control.planning.keeping import stop_unwanted
 from orchestrator.control.planning.passes import earliest
+from orchestrator.control.planning.service_state import ServiceState
 from orchestrator.control.planning.starting import create_task, let_run
 from orchestrator.control.planning.terms import replica
 from scheduler.reconcile import WantedService, reconcile
 from specs.states import FINAL, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
     from scheduler.reconcile import CreateTask
@@ -37,9 +41,10 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     for task in pass_.draft.tasks(stack.name).values():
         tasks[task.service].append(task)
     stop_unwanted(pass_, stack, spec_at(pass_.cluster, stack.name, stack.release))
-    newest = pass_.cluster.releases.get((stack.name, stack.release))
-    failed = newest is not None and newest.state is ReleaseState.FAILED
-    for name in {*tasks, *(stack.overrides if failed else ())}:
+    release = pass_.cluster.releases.get((stack.name, stack.release))
+    failed = release is not None and release.state is ReleaseState.FAILED
+    states: dict[str, ServiceState] = {}
+    for name in _in_order(pass_, stack, {*tasks, *(stack.overrides if failed else ())}):
         found = tasks[name]
         kept = _slots_as_they_are(pass_, found)
         if name in stack.stopped_services:
@@ -60,6 +65,11 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         )
         replicas = [replica(pass_, task, kept.get(task.slot)) for task in found]
         plan = reconcile(wanted, replicas, pass_.now)
+        newest = kept[max(kept)]
+        states[name] = ServiceState(name, newest, wanted, replicas, plan=plan)
+        waits_for = ""
+        if not gates.admitted(wanted, replicas):
+            waits_for = gates.waits_for(newest.service, states, wanted)
         due = earliest(due, plan.wake)
         by_id = {task.id: task for task in found}
         for stop in plan.stop:
@@ -68,18 +78,28 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
             asked = any(wanted.behind(t) for t in replicas if t.slot == create.slot)
             if not asked and _failed_attempt(pass_, found, create, stack):
                 continue
-            create_task(pass_, kept[create.slot], create, gate=True)
-        admitted_slots = {t.slot for t in found if t.desired is Desired.RUNNING}
-        started = [t for t in found if t.slot in admitted_slots]
-        let_run(pass_, next(iter(kept.values())), started, wanted)
+            gate = not waits_for
+            create_task(pass_, kept[create.slot], create, gate=gate, waits_for=waits_for)
+        # What a failed release only prepared does not start; what takes a task's place does.
+        begun = {t.slot for t in found if t.desired is not Desired.PREPARED}
+        started = [t for t in found if t.slot in begun or t.release <= stack.running]
+        let_run(pass_, newest, started, wanted, blocked=waits_for)
     return due
+
+
+def _in_order(pass_: Pass, stack: Stack, names: Iterable[str]) -> list[str]:
+    """Return the services so that each comes after what it depends on."""
+    spec = spec_at(pass_.cluster, stack.name, stack.release)
+    order = dependencies_of(spec).order if spec is not None else ()
+    places = {name: place for place, name in enumerate(order)}
+    return sorted(names, key=lambda name: (places.get(name, len(places)), name))
 
 
 def _slots_as_they_are(pass_: Pass, tasks: list[Task]) -> dict[int, Effective]:
     """Return, for every slot in use, the service as its newest task has it."""
     kept: dict[int, Effective] = {}
     for task in sorted(tasks, key=lambda t: (t.live, t.created_at, t.id)):
-        if task.desired in (Desired.SHUTDOWN, Desired.REMOVED):
+        if task.desired is Desired.REMOVED:
             continue
         effective = pass_.specs.of(task.stack, task.release, task.service)
         if effective is not None:

@@ -105,7 +105,10 @@ def _running(task: Task, now: float | None) -> TaskWords:
         # An agent's reason may be the very word of the check.
         reason = "" if status.ready_reason == health else status.ready_reason
     said = run.reason if run is not None else ""  # how it was started, where that is worth a word
-    notes = [note for note in (health, f"not ready: {reason}" if reason else "", said) if note]
+    held = f"restart waits for {task.restart_waits}" if task.restart_waits else ""
+    notes = [
+        note for note in (health, held, f"not ready: {reason}" if reason else "", said) if note
+    ]
     return TaskWords(text + (f" ({', '.join(notes)})" if notes else ""), reason)
 
 
