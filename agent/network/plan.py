@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from agent.network import names, overlay
 from agent.network.objects import LinkAddress, Neighbour, Route, Rule
 from agent.network.overlay import VxlanPlan
-from specs.states import Desired
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -128,11 +127,13 @@ def host_plan(wanted: Wanted, *, mtu: int, present: frozenset[str]) -> HostPlan:
     neighbours: set[Neighbour] = set()
     rules: set[Rule] = set()
     for assignment in wanted.assignments.values():
-        for link in task_plan(assignment, wanted.networks, mtu=mtu).links:
-            if link.host in present:
+        # Of networks this node is not told about any more, too: the task may still be serving.
+        for place in assignment.networks:
+            host = names.veth(assignment.id, place.network)
+            if host in present:
                 source = me.overlay if joined else ""
-                routes.add(Route(f"{link.address}/32", dev=link.host, source=source))
-                neighbours.add(Neighbour(link.host, link.address, link.mac))
+                routes.add(Route(f"{place.address}/32", dev=host, source=source))
+                neighbours.add(Neighbour(host, place.address, names.task_mac(place.address)))
     if joined:
         peers = overlay.reachable_peers(wanted)
         routes |= overlay.routes(wanted, peers)
@@ -146,7 +147,3 @@ def host_plan(wanted: Wanted, *, mtu: int, present: frozenset[str]) -> HostPlan:
         frozenset(rules),
     )
 
-
-def holds_network(assignment: Assignment) -> bool:
-    """Say whether the task has, or is about to have, something of ours."""
-    return assignment.desired is not Desired.REMOVED

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent.dns.zone import TASK_TTL, VIP_TTL
-from agent.network.plan import holds_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -65,7 +64,7 @@ def snapshot(
         "views": {
             task: _view(wanted, assignment, upstreams)
             for task, assignment in sorted(wanted.assignments.items())
-            if holds_network(assignment) and assignment.spec.network_mode == "overlay"
+            if assignment.spec.network_mode == "overlay"
         },
         "services": parts,
     }

@@ -197,6 +197,7 @@ class FakeNetwork:
 
     attached: set[str] = field(default_factory=set)
     applied: list[dict[str, bool]] = field(default_factory=list)
+    wanted: list[Wanted] = field(default_factory=list)
     adopted: set[str] | None = None
     broken: Exception | None = None
     failures: int = 0
@@ -206,6 +207,7 @@ class FakeNetwork:
             self.failures -= 1
             raise OSError(5, "nft failed")
         self.applied.append(dict(wanted.ready))
+        self.wanted.append(wanted)
 
     async def attach(self, assignment: Assignment) -> Attachment:
         if self.broken is not None:

@@ -109,6 +109,17 @@ def test_only_links_that_exist_get_routes():
     assert Neighbour(link, "10.210.16.66", "02:72:0a:d2:10:42") in with_link.neighbours
 
 
+def test_a_link_keeps_its_route_when_the_node_is_not_told_of_the_network_any_more():
+    cluster = Cluster(NODES)
+    cluster.task("t", "n1", ["net-a"], number=2)
+    link = names.veth("t", "net-a")
+    del cluster.networks["net-a"]
+
+    found = plan(cluster, present=frozenset({link}))
+    assert Route("10.210.16.66/32", link, source="10.210.0.1") in found.routes
+    assert Neighbour(link, "10.210.16.66", "02:72:0a:d2:10:42") in found.neighbours
+
+
 OVERLAYS = st.lists(st.ip_addresses(v=4, network="10.210.0.0/16"), unique=True, max_size=60)
 
 
