@@ -32,8 +32,9 @@ from agent.network import (
 )
 from agent.network.endpoints import PerService
 from agent.network.filtering import PacketFilter
-from agent.network.overlay import overlay_mtu
+from agent.network.overlay import overlay_mtu, reachable_peers
 from agent.network.plan import host_plan, task_plan
+from agent.network.probing import PeerProbes
 from agent.network.resolver import Resolver, ResolverDown
 from agent.network.wanted import Wanted
 from agent.vocabulary import Attachment
@@ -69,6 +70,8 @@ class NodeNetwork:
         self._dns = ThreadPoolExecutor(1, thread_name_prefix="cr-dns")
         self._resolver = Resolver(run_dir / "agent" / "dns")
         self._filter = PacketFilter()
+        self._probes = PeerProbes()
+        self._unreachable: frozenset[str] = frozenset()
         self._lock = asyncio.Lock()
         self._wanted = _NOTHING
         self._doomed: dict[str, Path] = {}  # to be detached, taken by the network thread
@@ -88,7 +91,16 @@ class NodeNetwork:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what people should know now: ports not to be had, foreign firewalls."""
-        return self._filter.warnings
+        return (*self._filter.warnings, *self._silent_peers())
+
+    def _silent_peers(self) -> list[str]:
+        known = self._wanted.peers
+        lost = sorted(known[node].name for node in self._unreachable if node in known)
+        return [
+            f"{name} does not answer over the overlay: its tasks get no new connections from here "
+            "while others can take them"
+            for name in lost
+        ]
 
     async def check_ports(self, ports: Iterable[Port]) -> list[str]:
         """Return a sentence for each published port that is taken on this node."""
@@ -99,6 +111,8 @@ class NodeNetwork:
     async def apply(self, wanted: Wanted) -> None:
         """Bring kernel and resolver to this whole state; newer calls overtake waiting ones."""
         self._wanted = wanted
+        peers = reachable_peers(wanted) if wanted.in_overlay else []
+        self._probes.meet(wanted.me.overlay, {peer.node: peer.overlay for peer in peers})
         for task in wanted.assignments:
             self._extra.pop(task, None)
         await self._enforce_newest()
@@ -226,9 +240,12 @@ class NodeNetwork:
     # --- enforcement ---
 
     def _effective(self) -> Wanted:
-        if not self._extra:
-            return self._wanted
-        return replace(self._wanted, assignments={**self._wanted.assignments, **self._extra})
+        wanted = self._wanted
+        if self._unreachable:
+            wanted = replace(wanted, unreachable=self._unreachable)
+        if self._extra:
+            wanted = replace(wanted, assignments={**wanted.assignments, **self._extra})
+        return wanted
 
     async def _enforce_newest(self) -> None:
         self._revision += 1
@@ -290,7 +307,29 @@ class NodeNetwork:
     # --- looking after it ---
 
     async def run(self) -> None:
-        """Repair what others break and restart the resolver, until cancelled."""
+        """Repair what others break, restart the resolver and ask the peers, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repair(), name="network-repair")
+            group.create_task(self._ask_peers(), name="peer-probes")
+
+    async def _ask_peers(self) -> None:
+        """Take the endpoints of peers that cannot be reached out, and put them back."""
+        clock = asyncio.get_running_loop().time
+        in_force: frozenset[str] = frozenset()
+        while True:
+            self._unreachable = self._probes.look(clock())
+            if self._unreachable != in_force:
+                target = self._unreachable
+                names_of = ", ".join(sorted(target)) or "none any more"
+                log.warning("peers that do not answer over the overlay: %s", names_of)
+                try:
+                    await self._enforce_newest()
+                    in_force = target
+                except Exception:  # as in _repair: containers need the rest; the next look retries
+                    log.exception("endpoints of lost peers cannot be changed, will try again")
+            await asyncio.sleep(self._probes.pause(clock()))
+
+    async def _repair(self) -> None:
         since = 0.0
         while True:
             await asyncio.sleep(_RESOLVER_CHECK)
@@ -384,6 +423,7 @@ class NodeNetwork:
     async def close(self) -> None:
         """Let go of threads and sockets; kernel state and resolver stay."""
         await self._in(self._dns, self._resolver.close)
+        self._probes.close()
         self._filter.close()
         if self._host is not None:
             self._host.close()

@@ -146,4 +146,3 @@ def host_plan(wanted: Wanted, *, mtu: int, present: frozenset[str]) -> HostPlan:
         frozenset(neighbours),
         frozenset(rules),
     )
-

@@ -31,6 +31,7 @@ class Wanted:
     peers: Mapping[str, Peer]
     assignments: Mapping[str, Assignment]
     ready: Mapping[str, bool]
+    unreachable: frozenset[str] = frozenset()  # peers, by what this node found out itself
 
     @property
     def idle(self) -> bool:

@@ -77,7 +77,9 @@ def test_the_straight_line():
 
 
 def left_with(phase, state="running", **changes):
-    return running().model_copy(update={"phase": Phase(phase), "state": TaskState(state), **changes})
+    return running().model_copy(
+        update={"phase": Phase(phase), "state": TaskState(state), **changes}
+    )
 
 
 @pytest.mark.parametrize(

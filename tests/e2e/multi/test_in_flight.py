@@ -78,9 +78,7 @@ class Traffic:
             yield figures
 
     @contextmanager
-    def slow(
-        self, workers: int, seconds: float, *how: str
-    ) -> Iterator[dict[str, dict[str, Any]]]:
+    def slow(self, workers: int, seconds: float, *how: str) -> Iterator[dict[str, dict[str, Any]]]:
         """Make slow requests both ways."""
         end = (str(workers), str(seconds), *how)
         with (
@@ -96,9 +94,7 @@ class Traffic:
             figures = stack.enter_context(self.slow(workers, seconds))
             quick = self.outside("load.py", ",".join(self.ips), str(PORT), "4")
             figures["quick, port"] = stack.enter_context(quick)
-            figures["quick, VIP"] = stack.enter_context(
-                self.inside("/load.py", "web", "80", "2")
-            )
+            figures["quick, VIP"] = stack.enter_context(self.inside("/load.py", "web", "80", "2"))
             yield figures
 
 

@@ -27,6 +27,7 @@ class Answer(BaseHTTPRequestHandler):
         self.send_response(200)
         self.send_header("Content-Length", "3")
         self.send_header("Connection", "close")
+        self.send_header("X-Task", socket.gethostname())
         self.end_headers()
         self.wfile.flush()
         time.sleep(seconds)
