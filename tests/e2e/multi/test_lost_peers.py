@@ -6,7 +6,7 @@ import re
 import socket
 import threading
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import pytest
 
@@ -45,7 +45,7 @@ class Requests:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._ask, args=(host,)) for host in hosts]
 
-    def __enter__(self) -> Requests:
+    def __enter__(self) -> Self:
         for thread in self._threads:
             thread.start()
         return self
