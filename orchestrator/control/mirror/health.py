@@ -2,10 +2,10 @@
 
 The dispatcher holds a session with every node and ends it when the node was silent
 for 3 heartbeats (session.SILENCE), so here a node with a session that has reported is
-ready (unready while it says itself that its network does not work), one without is unknown, and one without for DOWN_AFTER is down: what may run
-elsewhere is replaced. A node that was down is taken back only after it stayed for a
-while, longer each time it flaps. All times are the controller's own monotonic clock,
-never the nodes'.
+ready (unready while it says itself that its network does not work), one without is
+unknown, and one without for DOWN_AFTER is down: what may run elsewhere is replaced. A
+node that was down is taken back only after it stayed for a while, longer each time it
+flaps. All times are the controller's own monotonic clock, never the nodes'.
 """
 
 from __future__ import annotations
