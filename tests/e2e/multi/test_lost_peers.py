@@ -90,11 +90,16 @@ class Requests:
 
 
 def end_controller(cluster: Cluster) -> None:
-    """SIGKILL the controller and what would start it again."""
+    """SIGKILL the controller and what would start it again, until neither is left."""
     supervisor = lambda words: any(word.endswith("/supervisor.py") for word in words)  # noqa: E731
-    for pid in [*cluster.pids("n1", supervisor), *cluster.daemons("n1", "orchestrator")]:
-        cluster.first.run(["kill", "-9", str(pid)], check=False)
-    assert not cluster.daemons("n1", "orchestrator")
+
+    def gone() -> bool:
+        left = [*cluster.pids("n1", supervisor), *cluster.daemons("n1", "orchestrator")]
+        for pid in left:
+            cluster.first.run(["kill", "-9", str(pid)], check=False)
+        return not left
+
+    cluster.until("no controller is left", gone, 30)
 
 
 @pytest.mark.parametrize("fault", ["powered off", "cut off"])
