@@ -58,6 +58,7 @@ class Members(Protocol):
         address: str = "",
         host_key: str = "",
         underlay: str = "",
+        asked: bool = False,
         labels: Mapping[str, str] | None = None,
     ) -> Node: ...
 
