@@ -40,7 +40,9 @@ class FakeCluster:
                 return node
         raise NotFound(name)
 
-    async def join(self, facts, *, name, address="", host_key="", underlay="", asked=False, labels=None):
+    async def join(
+        self, facts, *, name, address="", host_key="", underlay="", asked=False, labels=None
+    ):
         node = Node(
             id=f"n-{name}", name=name, address=address, host_key=host_key, underlay=underlay,
             labels=labels or {}, facts=facts,
