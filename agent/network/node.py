@@ -71,7 +71,7 @@ class NodeNetwork:
         self._dns = ThreadPoolExecutor(1, thread_name_prefix="cr-dns")
         self._resolver = Resolver(run_dir / "agent" / "dns")
         self._filter = PacketFilter()
-        self._probes = PeerProbes()
+        self._probes = PeerProbes(run_dir / "agent" / "network" / "peers.json")
         self._unreachable: frozenset[str] = frozenset()
         self._lock = asyncio.Lock()
         self._wanted = _NOTHING
@@ -444,6 +444,7 @@ class NodeNetwork:
     async def _withdraw(self) -> None:
         """Take away what serves all tasks together; the next task brings it back."""
         self._filter.forget()
+        self._probes.forget()
         self._snapshot = {}
 
         def work() -> None:

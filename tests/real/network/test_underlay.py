@@ -179,6 +179,9 @@ def test_a_peer_that_falls_silent_gets_nothing_new_and_is_used_again(pair):
         return {ask(pair.netns("one"), "10.210.16.9", timeout=0.3)[0] for _ in range(4)}
 
     until(lambda: answers() == {"two", "here"}, 20, "both serve")
+    # A peer that never answered is not judged: the agent has asked at least once.
+    known = pair.hosts["n1"].dir / "run" / "agent" / "network" / "peers.json"
+    until(lambda: known.exists() and "n2" in known.read_text(), 20, "n2 has answered")
     pair.hosts["n2"].sh("ip", "link", "set", "eth0", "down")
     until(lambda: answers() == {"here"}, 20, "the silent one is left out")
     (warning,) = pair.hosts["n1"].call("trouble")["warnings"]
