@@ -137,7 +137,9 @@ CASES = {
     # What is added and does not work is the verdict.
     "a crash loop": ([OLD], 2, loop(0.0), False, "never up for 5 s", (15, 40)),
     "one that flaps": ([OLD], 2, loop(0.3), False, "exit code 4, 9 restarts", (15, 40)),
-    "one that lives for four seconds": ([OLD], 2, loop(4.0), False, "never up for", (40, 80)),
+    "one that lives almost so long": ([OLD], 2, loop(0.9), False, "never up for", (15, 60)),
+    # As of a release: a second without an end is enough where nothing had exited.
+    "one that lives longer": ([OLD], 2, loop(4.0), True, "web 2/2", (1, 2)),
     "one that crashed once": ([OLD], 2, new(restarts=1), True, "web 2/2", (5, 6)),
     "ended, nothing follows": (
         [OLD],
