@@ -242,6 +242,7 @@ class StackRow(Model):
     services: int
     tasks: str  # "7/7"
     reason: str = ""
+    orphans: tuple[str, ...] = ()  # services that run on although the files lack them
 
 
 class ScaledRow(StackRow):

@@ -39,6 +39,7 @@ def stack_row(cluster: Mirror, stack: Stack) -> StackRow:
         services=len(detail.services),
         tasks=detail.tasks,
         reason=detail.reason,
+        orphans=tuple(row.name for row in detail.services if row.carried == "orphan"),
     )
 
 
