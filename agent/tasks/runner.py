@@ -182,8 +182,8 @@ class Runner:
                 code, output = await self._parts.prober(self.record.id, command, check.timeout)
             except (RuntimeFailure, Refusal, OSError) as error:
                 code, output = 1, str(error)
-            if not self._runs(number):
-                return
+            if not self._runs(number) or self._parts.ending():
+                return  # a probe is told to end with the machine, too
             healthy, text = probes.verdict(code, output)
             record = lifecycle.probed(
                 self.record,
