@@ -1,6 +1,6 @@
 """What reconcile, rollout and restart know of one service's tasks.
 
-``orchestrator.control.planning.services`` makes these from the store's records and what
+``orchestrator.control.planning.terms`` makes these from the store's records and what
 it has observed. Times are seconds of the caller's monotonic clock.
 """
 

@@ -1,6 +1,6 @@
 """When a task that runs counts as come to stay: how long it is watched first.
 
-Called by ``orchestrator.control.planning.services`` for the release that made the tasks:
+Called by ``orchestrator.control.planning.staying`` for the release that made the tasks:
 it ends well only when all of them have come to stay. They serve, and let those who depend
 on them start, from the first moment on; only the verdict waits.
 

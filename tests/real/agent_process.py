@@ -24,7 +24,11 @@ class DiskImages(FakeImages):
     async def mount(self, task, digest):
         lower = self.base / "layer"
         if not lower.exists():
-            make_root(lower)
+            # Under a passing name: these agents are killed at any moment, here too.
+            making = self.base / "layer.new"
+            shutil.rmtree(making, ignore_errors=True)
+            make_root(making)
+            making.rename(lower)
         merged = self.root(task)
         if not merged.is_mount():
             for name in ("upper", "work"):

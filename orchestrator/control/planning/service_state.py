@@ -15,6 +15,8 @@ from scheduler.rollout import Moves
 from scheduler.trial import Trial
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.telling.causes import Cause
     from scheduler.reconcile import WantedService
@@ -37,6 +39,7 @@ class ServiceState:
     networks: str = ""  # why its addresses cannot be given
     must_end: bool = False  # others wait for it to complete: running is not enough
     carried: bool = False  # the release is not about it: left as it is, and not judged
+    own_specs: Mapping[int, Effective] = field(default_factory=dict)  # slots with another spec
     settled: int = 0  # wanted slots whose current task serves, or completed
     steady: int = 0  # those of them that came to stay, see scheduler.trial
     steady_at: float | None = None  # when one more may have, if nothing happens

@@ -17,9 +17,10 @@ from orchestrator.control.planning import (
     removal,
     stopping,
 )
+from orchestrator.control.planning.frozen import plan_frozen
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import place_pending
-from orchestrator.control.planning.services import plan_frozen, plan_services
+from orchestrator.control.planning.services import plan_services
 from specs.states import FINAL, ReleaseState, TaskState
 
 if TYPE_CHECKING:

@@ -1,0 +1,97 @@
+"""A stack that no release may move now: what is lost comes back as it was, no more.
+
+So it is after a release failed half way, and while the next one prepares its images.
+Called by ``stacks`` instead of ``services``.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.released import spec_at
+from orchestrator.control.planning import stopping
+from orchestrator.control.planning.keeping import stop_unwanted
+from orchestrator.control.planning.passes import earliest
+from orchestrator.control.planning.starting import create_task, let_run
+from orchestrator.control.planning.terms import replica
+from scheduler.reconcile import WantedService, reconcile
+from specs.states import FINAL, Desired, ReleaseState, TaskState
+
+if TYPE_CHECKING:
+    from orchestrator.control.mirror.effective import Effective
+    from orchestrator.control.planning.passes import Pass
+    from scheduler.reconcile import CreateTask
+    from specs.api import Stack
+    from specs.task import Task
+
+
+def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
+    """Keep a stack as it is while no release may move it: replace what is lost, no more.
+
+    So it is after a release failed half way, and while the next one prepares its images.
+    Return when to look again.
+    """
+    due: float | None = None
+    tasks: dict[str, list[Task]] = defaultdict(list)
+    for task in pass_.draft.tasks(stack.name).values():
+        tasks[task.service].append(task)
+    stop_unwanted(pass_, stack, spec_at(pass_.cluster, stack.name, stack.release))
+    newest = pass_.cluster.releases.get((stack.name, stack.release))
+    failed = newest is not None and newest.state is ReleaseState.FAILED
+    for name in {*tasks, *(stack.overrides if failed else ())}:
+        found = tasks[name]
+        kept = _slots_as_they_are(pass_, found)
+        if name in stack.stopped_services:
+            continue
+        count = stack.overrides.get(name)
+        # A new copy is one of what was deployed last: what failed would only fail again.
+        deployed = pass_.specs.of(stack.name, stack.running, name) if failed else None
+        if count is not None and (kept or deployed):
+            sample = deployed or kept[min(kept)]
+            kept = {s: kept.get(s, sample) for s in range(1, count + 1)}
+        if not kept:
+            continue
+        wanted = WantedService(
+            {slot: effective.hash for slot, effective in kept.items()},
+            next(iter(kept.values())).task.restart,
+            asked=stack.asked.get(name, 0),
+            asked_again=stack.asked_again.get(name, 0),
+        )
+        replicas = [replica(pass_, task, kept.get(task.slot)) for task in found]
+        plan = reconcile(wanted, replicas, pass_.now)
+        due = earliest(due, plan.wake)
+        by_id = {task.id: task for task in found}
+        for stop in plan.stop:
+            stopping.begin(pass_, by_id[stop.task])
+        for create in plan.create:
+            asked = any(wanted.behind(t) for t in replicas if t.slot == create.slot)
+            if not asked and _failed_attempt(pass_, found, create, stack):
+                continue
+            create_task(pass_, kept[create.slot], create, gate=True)
+        admitted_slots = {t.slot for t in found if t.desired is Desired.RUNNING}
+        started = [t for t in found if t.slot in admitted_slots]
+        let_run(pass_, next(iter(kept.values())), started, wanted)
+    return due
+
+
+def _slots_as_they_are(pass_: Pass, tasks: list[Task]) -> dict[int, Effective]:
+    """Return, for every slot in use, the service as its newest task has it."""
+    kept: dict[int, Effective] = {}
+    for task in sorted(tasks, key=lambda t: (t.live, t.created_at, t.id)):
+        if task.desired in (Desired.SHUTDOWN, Desired.REMOVED):
+            continue
+        effective = pass_.specs.of(task.stack, task.release, task.service)
+        if effective is not None:
+            kept[task.slot] = effective
+    return kept
+
+
+def _failed_attempt(pass_: Pass, tasks: list[Task], create: CreateTask, stack: Stack) -> bool:
+    """Say whether the slot holds only what a failed release left: that is kept to be seen."""
+    ended = [t for t in tasks if t.slot == create.slot and t.state in FINAL]
+    if not ended:
+        return False
+    last = max(ended, key=lambda t: (t.created_at, t.id))
+    broken = last.state in (TaskState.FAILED, TaskState.REJECTED)
+    return broken and last.release > stack.running and not pass_.observed.mark(last.id).was_ready

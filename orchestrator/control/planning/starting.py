@@ -1,0 +1,103 @@
+"""Tasks come into being and are let run; whoever plans a service performs its plan with these.
+
+A new task gets ready while its dependencies are awaited, or while the task it replaces
+still serves; that it may run then is said here, and until then what it waits for.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+from specs.stack import task_name
+from specs.states import FINAL, Desired, TaskState
+from specs.task import Task, TaskStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from orchestrator.control.mirror.effective import Effective
+    from orchestrator.control.planning.passes import Pass
+    from scheduler.reconcile import CreateTask, WantedService
+
+
+def create_task(
+    pass_: Pass, effective: Effective, create: CreateTask, *, gate: bool, waits_for: str = ""
+) -> Task:
+    """Create a task; it is told to get ready, and to run at once where nothing holds it back."""
+    ends_first = create.replaces is not None and effective.service.update.order == "stop-first"
+    task = Task(
+        id=pass_.new_id("t"),
+        stack=effective.stack,
+        service=effective.service.name,
+        slot=create.slot,
+        name=task_name(effective.stack, effective.service, create.slot),
+        release=effective.release,
+        spec_hash=create.spec_hash,
+        desired=Desired.RUNNING if gate and not ends_first else Desired.PREPARED,
+        attempt=create.attempt,
+        pending_reason=f"waits for {waits_for}" if waits_for else "",
+        created_at=pass_.wall,
+        status=TaskStatus(state=TaskState.NEW),
+    )
+    pass_.draft.put_task(task)
+    return task
+
+
+def let_run(
+    pass_: Pass,
+    effective: Effective,
+    tasks: list[Task],
+    wanted: WantedService,
+    *,
+    blocked: str = "",
+) -> None:
+    """Let prepared tasks run, unless a dependency or the task they replace must come first."""
+    order = effective.service.update.order
+    slots = tasks_by_slot(tasks)
+    for task in tasks:
+        current = pass_.draft.task(task.id)
+        if current is None or not current.live or current.desired is not Desired.PREPARED:
+            continue
+        if wanted.slots.get(task.slot) != task.spec_hash:
+            continue
+        holder = _held_by(pass_, task, slots[task.slot]) if order == "stop-first" else None
+        reason = f"waits for {blocked}" if blocked else ""
+        if not reason and holder is not None:
+            reason = f"waits until {holder.name} of release {holder.release} has stopped"
+        _say_or_run(pass_, current, reason)
+
+
+def _say_or_run(pass_: Pass, current: Task, reason: str) -> None:
+    """Tell a task to run, or say what it waits for once it has a node."""
+    if not reason:
+        started = current.with_desired(Desired.RUNNING)
+        pass_.draft.put_task(started if current.node is None else started.with_reason(""))
+    elif current.node is not None and current.pending_reason != reason:
+        pass_.draft.put_task(current.with_reason(reason))
+
+
+def tasks_by_slot(tasks: Iterable[Task]) -> dict[int, list[Task]]:
+    """Return one service's tasks by slot."""
+    slots: dict[int, list[Task]] = defaultdict(list)
+    for task in tasks:
+        slots[task.slot].append(task)
+    return slots
+
+
+def _held_by(pass_: Pass, task: Task, slot: list[Task]) -> Task | None:
+    """Return another task of the slot that still runs where it can be heard.
+
+    A task that moves off a draining node starts before the old one stops: both are current.
+    """
+    for known in slot:
+        other = pass_.draft.task(known.id)
+        if (
+            other is not None
+            and other.id != task.id
+            and other.state not in FINAL
+            and (not other.live or other.spec_hash != task.spec_hash)
+            and pass_.node_status(other.node) != "down"
+        ):
+            return other
+    return None

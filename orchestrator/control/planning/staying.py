@@ -1,0 +1,40 @@
+"""Which of a service's tasks came to stay, and when the next one may have: scheduler.trial.
+
+A release ends well only when all of them have; ``services`` asks after a service was planned.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.control.planning import gates
+from orchestrator.control.planning.passes import earliest
+from scheduler.trial import Trial, has_exited, steady_at
+from specs.states import ReleaseState
+
+if TYPE_CHECKING:
+    from orchestrator.control.planning.passes import Pass
+    from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
+    from specs.api import Stack
+
+
+def judge(pass_: Pass, stack: Stack, state: ServiceState, target: ReleaseTarget) -> None:
+    """Count the slots whose task came to stay, and note when the next one may have."""
+    before = pass_.specs.of(stack.name, stack.running, state.name)
+    state.trial = Trial(
+        monitor=state.effective.service.update.monitor,
+        updated=before is not None and before.hash != state.effective.hash,
+        deployed=min(stack.running, target.release.number - 1),
+    )
+    tasks = gates.current(state)
+    exited = has_exited(tasks)
+    slots: dict[int, float] = {}
+    for task in tasks:
+        if state.must_end and not task.done:
+            continue
+        at = steady_at(task, state.trial, exited=exited, now=pass_.now)
+        if at is not None:
+            slots[task.slot] = min(at, slots.get(task.slot, at))
+    state.steady = sum(at <= pass_.now for at in slots.values())
+    if target.release.state is ReleaseState.DEPLOYING:
+        state.steady_at = earliest(*(at for at in slots.values() if at > pass_.now))
