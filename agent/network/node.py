@@ -32,8 +32,8 @@ from agent.network import (
 )
 from agent.network.endpoints import PerService
 from agent.network.filtering import PacketFilter
-from agent.network.overlay import overlay_mtu, reachable_peers
-from agent.network.plan import host_plan, task_plan
+from agent.network.overlay import overlay_mtu, reachable_peers, unfit
+from agent.network.plan import TaskPlan, host_plan, task_plan
 from agent.network.probing import PeerProbes
 from agent.network.resolver import Resolver, ResolverDown
 from agent.network.wanted import Wanted
@@ -83,6 +83,9 @@ class NodeNetwork:
         self._unpublished: set[str] = set()  # services the resolver may have old names of
         self._snapshot: dict[str, Any] = {}
         self._mtu = 1450
+        self._unfit = ""  # why this node cannot take part in its overlay
+        self._broken = ""  # why the last repair failed
+        self._inside: dict[str, TaskPlan] = {}  # what each attached task's links were made by
         self._home = -1
         self._host: netlink.Netlink | None = None
 
@@ -92,6 +95,11 @@ class NodeNetwork:
     def warnings(self) -> tuple[str, ...]:
         """Return what people should know now: ports not to be had, foreign firewalls."""
         return (*self._filter.warnings, *self._silent_peers())
+
+    @property
+    def trouble(self) -> str:
+        """Return why the network is not as it should be; "" when it is."""
+        return self._broken or self._unfit
 
     def _silent_peers(self) -> list[str]:
         known = self._wanted.peers
@@ -158,6 +166,7 @@ class NodeNetwork:
         def work() -> None:
             home, host = self._kernel()
             attaching.attach(plan, path, home=home, host=host, source=source)
+            self._inside[assignment.id] = plan
 
         await self._in(self._net, work)
         if overlay:
@@ -267,6 +276,7 @@ class NodeNetwork:
                 await self._withdraw()
             return
         await self._in(self._net, lambda: self._converge(wanted))
+        await self._in(self._net, lambda: self._refresh(wanted))
         await self._in(self._nft, lambda: self._filter.apply(wanted))
         await self._in(self._dns, lambda: self._publish_names(wanted))
         for task, assignment in wanted.assignments.items():
@@ -285,9 +295,11 @@ class NodeNetwork:
         _, host = self._kernel()
         sysctls.ensure(self._record)
         found = converge.look(host)
-        self._mtu = overlay_mtu(
-            wanted.me.underlay, converge.underlay_mtu(found, wanted.me.underlay)
-        )
+        underlay = wanted.me.underlay
+        mtu = overlay_mtu(underlay, converge.underlay_mtu(found, underlay))
+        present = converge.has_address(found, underlay)
+        self._unfit = unfit(wanted, mtu=mtu, present=present)
+        self._mtu = max(mtu, names.SMALLEST_MTU)
         plan = host_plan(wanted, mtu=self._mtu, present=converge.veths(found))
         return converge.converge(plan, found, host)
 
@@ -317,16 +329,16 @@ class NodeNetwork:
         clock = asyncio.get_running_loop().time
         in_force: frozenset[str] = frozenset()
         while True:
-            self._unreachable = self._probes.look(clock())
-            if self._unreachable != in_force:
-                target = self._unreachable
-                names_of = ", ".join(sorted(target)) or "none any more"
-                log.warning("peers that do not answer over the overlay: %s", names_of)
-                try:
+            try:
+                self._unreachable = target = self._probes.look(clock())
+                if target != in_force:
+                    names_of = ", ".join(sorted(target)) or "none any more"
+                    log.warning("peers that do not answer over the overlay: %s", names_of)
                     await self._enforce_newest()
                     in_force = target
-                except Exception:  # as in _repair: containers need the rest; the next look retries
-                    log.exception("endpoints of lost peers cannot be changed, will try again")
+            except Exception:  # as in _repair: containers need the rest; the next look tries again
+                log.exception("peers cannot be judged, will try again")
+                await asyncio.sleep(_RESOLVER_CHECK)
             await asyncio.sleep(self._probes.pause(clock()))
 
     async def _repair(self) -> None:
@@ -340,9 +352,12 @@ class NodeNetwork:
                 if since >= _VERIFY:
                     since = 0.0
                     await self.verify()
+                    self._broken = ""
             except (OSError, ResolverDown, nft.NftFailed) as error:
+                self._broken = f"the network cannot be repaired: {error}"
                 log.warning("network repair failed, will try again: %s", error)
-            except Exception:  # a fault of ours must not end the agent: containers need the rest
+            except Exception as error:  # of ours; must not end the agent: containers need the rest
+                self._broken = f"the network cannot be repaired: {error!r}"
                 log.exception("network repair failed, will try again")
 
     def _look_after_resolver(self) -> None:
@@ -357,34 +372,41 @@ class NodeNetwork:
             if not self._filter.in_force:
                 return []  # nothing is in force: nothing is wanted, or the first apply() is to come
             wanted = self._effective()
-            repaired = await self._restore_links(wanted)
-            repaired += await self._in(self._net, lambda: self._converge(wanted))
+            repaired = await self._in(self._net, lambda: self._converge(wanted))
+            repaired += await self._in(self._net, lambda: self._refresh(wanted))
             repaired += await self._in(self._nft, lambda: self._filter.verify(wanted))
         if repaired:
             log.warning("the network was changed from outside; restored: %s", ", ".join(repaired))
         return repaired
 
-    async def _restore_links(self, wanted: Wanted) -> list[str]:
-        """Remake links of attached tasks that somebody deleted."""
-        mtu = self._mtu
+    def _refresh(self, wanted: Wanted) -> list[str]:
+        """Bring the links of attached tasks to what they should be (network thread).
+
+        A link that somebody deleted is made again; a network that grew gets its new routes inside
+        running containers, and a changed MTU its links. What the agent made itself and has not
+        changed costs a comparison; after a restart of the agent each task is looked at once.
+        """
+        home, host = self._kernel()
+        there = converge.veths(converge.look(host))
         source = wanted.me.overlay if wanted.me.underlay else ""
-
-        def work() -> list[str]:
-            home, host = self._kernel()
-            there = converge.veths(converge.look(host))
-            restored = []
-            for task, assignment in wanted.assignments.items():
-                path = self._netns / task
-                plan = task_plan(assignment, wanted.networks, mtu=mtu)
-                if all(link.host in there for link in plan.links) or not path.exists():
-                    continue
-                if assignment.spec.network_mode != "overlay":
-                    continue
-                attaching.attach(plan, path, home=home, host=host, source=source)
+        restored = []
+        for task, assignment in wanted.assignments.items():
+            if assignment.spec.network_mode != "overlay":
+                continue
+            if any(place.network not in wanted.networks for place in assignment.networks):
+                continue  # it is ending, and its networks went before it
+            plan = task_plan(assignment, wanted.networks, mtu=self._mtu)
+            known = self._inside.get(task)
+            whole = all(link.host in there for link in plan.links)
+            if (known == plan and whole) or not (self._netns / task).exists():
+                continue
+            attaching.attach(plan, self._netns / task, home=home, host=host, source=source)
+            self._inside[task] = plan
+            if known is not None:
                 restored.append(f"links of {assignment.name}")
-            return restored
-
-        return await self._in(self._net, work)
+        for task in self._inside.keys() - wanted.assignments.keys():
+            del self._inside[task]
+        return restored
 
     async def leave(self) -> None:
         """Remove everything of ours from the machine and restore its sysctls."""

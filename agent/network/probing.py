@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 TICK = 0.25  # seconds between two looks
-_ICMP_FILTER = 1  # linux/icmp.h
+_SOL_RAW, _ICMP_FILTER = 255, 1  # linux/socket.h, linux/icmp.h
 _ECHO, _ECHO_REPLY = 8, 0
 _HEADER = struct.Struct("!BBHHH")  # type, code, checksum, id, sequence
 _MOST = 1024  # replies read in one look
@@ -102,7 +102,7 @@ class PeerProbes:
         )
         try:
             everything_but = ~(1 << _ECHO_REPLY) & 0xFFFFFFFF
-            link.setsockopt(socket.SOL_RAW, _ICMP_FILTER, struct.pack("=I", everything_but))
+            link.setsockopt(_SOL_RAW, _ICMP_FILTER, struct.pack("=I", everything_but))
             link.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, names.VXLAN.encode())
             link.bind((self._source, 0))
         except OSError:  # the device or its address is not there (yet)

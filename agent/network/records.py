@@ -59,7 +59,9 @@ def snapshot(
 ) -> dict[str, Any]:
     """Return the resolver's whole knowledge as JSON values."""
     return {
-        "pools": sorted({wanted.me.cluster_pool, *(n.pool for n in wanted.networks.values())}),
+        "pools": sorted(
+            {*wanted.me.ranges, *(p for n in wanted.networks.values() for p in n.pools)}
+        ),
         "networks": {key: network.name.lower() for key, network in wanted.networks.items()},
         "views": {
             task: _view(wanted, assignment, upstreams)

@@ -185,12 +185,12 @@ def ruleset(
 
 
 def _networks(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
-    pools = {_cidr(wanted.me.cluster_pool)}
+    pools = {_cidr(one) for one in wanted.me.ranges}
     for network in wanted.networks.values():
-        pool = _cidr(network.pool)
-        pools.add(pool)
-        sets["same_net"][f"{pool} . {pool}"] = ""
-        sets["internal" if network.internal else "egress"][pool] = ""
+        own = [_cidr(pool) for pool in network.pools]
+        pools.update(own)
+        sets["same_net"].update({f"{one} . {other}": "" for one in own for other in own})
+        sets["internal" if network.internal else "egress"].update(dict.fromkeys(own, ""))
     sets["pools"] = dict.fromkeys(pools, "")
     sets["insiders"] = dict.fromkeys({*pools, "127.0.0.0/8"}, "")
 

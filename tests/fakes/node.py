@@ -201,6 +201,7 @@ class FakeNetwork:
     adopted: set[str] | None = None
     broken: Exception | None = None
     failures: int = 0
+    troubled: str = ""
 
     async def apply(self, wanted: Wanted) -> None:
         if self.failures:
@@ -226,6 +227,10 @@ class FakeNetwork:
     @property
     def warnings(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def trouble(self) -> str:
+        return self.troubled
 
     async def run(self) -> None:
         await asyncio.Event().wait()

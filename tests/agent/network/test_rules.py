@@ -101,6 +101,19 @@ def test_host_mode_ports_lead_to_this_nodes_task_while_it_is_ready():
     assert set(rules(wanted(cluster)).sets["port_dead"]) == {"tcp . 8090"}
 
 
+def test_the_pools_of_a_grown_network_are_one_network():
+    cluster = shop()
+    grown = cluster.networks["net-a"].model_copy(update={"more_pools": ("10.210.99.0/24",)})
+    cluster.networks["net-a"] = grown
+    found = rules(wanted(cluster))
+    one, other = "10.210.16.0/20", "10.210.99.0/24"
+    assert {f"{a} . {b}" for a in (one, other) for b in (one, other)} <= set(found.sets["same_net"])
+    assert f"{other} . 10.210.32.0/20" not in found.sets["same_net"]
+    assert other in found.sets["egress"]
+    assert other in found.sets["pools"]
+    assert other in found.sets["insiders"]
+
+
 def test_a_host_port_leads_to_the_ready_one_while_a_task_is_replaced():
     port = Port(target=80, published=8090, mode="host")
     for ready, backend in (("old", "10.210.32.66"), ("new", "10.210.32.67")):
