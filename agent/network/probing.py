@@ -28,7 +28,7 @@ _MOST = 1024  # replies read in one look
 
 def checksum(data: bytes) -> int:
     """Return the Internet checksum of an even number of bytes."""
-    total = sum(struct.unpack(f"!{len(data) // 2}H", data))
+    total: int = sum(struct.unpack(f"!{len(data) // 2}H", data))
     total = (total >> 16) + (total & 0xFFFF)
     total += total >> 16
     return ~total & 0xFFFF

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from specs.wire import Report
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Rig
 
@@ -62,3 +65,32 @@ async def test_nobody_waits_for_the_word_of_a_node_without_a_working_network():
         await rig.control.scale("app", {"web": 1})
         await rig.until(lambda: len([t for t in rig.tasks("web") if t.node != "n3"]) <= 1)
         assert rig.clock.monotonic() - begun < 4.0
+
+
+async def tell(rig, node, **facts):
+    """Have a node's agent say what its machine is now."""
+    fake = rig.nodes[node]
+    report = Report(facts=fake.node.facts.model_copy(update=facts))
+    await rig.control.ingest(node, report)
+
+
+async def test_a_nodes_new_address_is_told_to_the_others_and_to_itself():
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(web=replicas(3)))
+        await rig.deployed()
+        before = {t.id for t in rig.live("web")}
+        await tell(rig, "n2", addresses=("192.0.2.77", "10.210.0.2"))
+        await rig.until(
+            lambda: all(
+                rig.nodes[n].wanted.peers["n2"].underlay == "192.0.2.77" for n in ("n1", "n3")
+            )
+        )
+        await rig.until(lambda: rig.nodes["n2"].agent.holdings.held.me.underlay == "192.0.2.77")
+        assert rig.cluster.nodes["n2"].overlay == "10.210.0.2", "the overlay does not move"
+        assert {t.id for t in rig.live("web")} == before
+        # A named one is left alone, and is told as it is named.
+        await rig.put_node(rig.cluster.nodes["n2"].with_underlay("192.0.2.78", asked=True))
+        await rig.until(lambda: rig.nodes["n1"].wanted.peers["n2"].underlay == "192.0.2.78")
+        await tell(rig, "n2", addresses=("192.0.2.79",))
+        await asyncio.sleep(5)
+        assert rig.nodes["n1"].wanted.peers["n2"].underlay == "192.0.2.78"
