@@ -53,6 +53,7 @@ def compose(
     facts: NodeFacts,
     look: Callable[[], Awaitable[NodeFacts]],
     join: Callable[[], None] = lambda: None,
+    ending: Callable[[], bool] = lambda: False,
 ) -> TaskParts:
     """Return the worker of a node and what it works with."""
     holdings = Holdings()
@@ -88,6 +89,7 @@ def compose(
         clock=clock,
         slots=asyncio.Semaphore(SLOTS),
         changed=changed,
+        ending=ending,
     )
     worker = Worker(holdings, parts, reports=reports, networking=networking, boot=boot, join=join)
     return TaskParts(holdings, reports, worker)

@@ -70,7 +70,7 @@ class ControlLoop:
         self._observed = Observed(cluster, clock)
         self._health = NodeHealth(cluster, clock)
         self._out = Outgoing(cluster, self._specs, sealer)
-        self._streams = Streams(cluster, clock)
+        self._streams = Streams(cluster, clock, self._observed.watched)
         self._wake = asyncio.Event()
         self._notices = Notices(cluster, self._out, self._streams, self._wake)
         self._agents = agents
@@ -156,6 +156,8 @@ class ControlLoop:
         self._timers = {n: t for n, t in self._timers.items() if n in self._cluster.stacks}
         for kind, stack, message in pass_.notes:
             self._streams.event(kind, message, stack=stack)
+        for stack in pass_.told:
+            self._streams.moved(stack)
         dues = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
         return min(dues, default=None)
 
