@@ -35,7 +35,7 @@ from agent.tasks.compose import TaskParts, compose
 from agent.tasks.effects import Effects
 from agent.tasks.journal import Journal
 from agent.tasks.record import Phase
-from specs.kit import programs
+from specs.kit import alive, programs
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import keep_open, listen
@@ -86,7 +86,8 @@ async def run(
         loop.add_signal_handler(number, stop.set)
     with _only_one(config):
         _share(config)
-        await _serve(config, effects or real_effects(config), clock or SystemClock(), stop)
+        async with alive.shown(config.run_dir.parent, "agent"):
+            await _serve(config, effects or real_effects(config), clock or SystemClock(), stop)
 
 
 @contextlib.contextmanager
