@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROTATE_EVERY = 0.25
+KEEP_EVERY = 1.0
 
 
 def real_effects(config: AgentConfig) -> Effects:
@@ -116,7 +117,8 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, stop: asyn
         inotify = Inotify()
         stack.callback(inotify.close)
         containers = _containers(config, spawner)
-        tasks = await _compose_tasks(config, effects, clock, containers, spawner)
+        journal = Journal(config.journal, config.tasks, config.run_dir)
+        tasks = await _compose_tasks(config, effects, clock, containers, spawner, journal)
         server = Server(
             tasks=tasks,
             containers=containers,
@@ -130,6 +132,7 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, stop: asyn
                 group.create_task(tasks.worker.run(), name="worker"),
                 group.create_task(_rotate(tasks.holdings, containers), name="log rotation"),
                 group.create_task(effects.network.run(), name="network repair"),
+                group.create_task(_keep_records(tasks.holdings, journal), name="records"),
             ]
             await tasks.worker.adopted.wait()
             try:
@@ -161,6 +164,7 @@ async def _compose_tasks(
     clock: Clock,
     containers: OciContainers,
     spawner: Spawner,
+    journal: Journal,
 ) -> TaskParts:
     runtime = containers.runtime.name
     version = await containers.runtime.version()
@@ -176,7 +180,7 @@ async def _compose_tasks(
 
     return compose(
         effects,
-        journal=Journal(config.journal, config.tasks, config.run_dir),
+        journal=journal,
         containers=containers,
         prober=_prober(containers),
         clock=clock,
@@ -244,6 +248,20 @@ async def _rotate(holdings: Holdings, containers: OciContainers) -> None:
                     log.warning(
                         "a log cannot be rotated", extra={"task": record.id, "why": str(error)}
                     )
+
+
+async def _keep_records(holdings: Holdings, journal: Journal) -> None:
+    """Write the records below /run again when somebody tidied up there; what runs runs on."""
+    while True:
+        await asyncio.sleep(KEEP_EVERY)
+        if journal.whole():
+            continue
+        try:
+            journal.restore(holdings.records())
+        except OSError as error:
+            log.warning("the records cannot be written again", extra={"why": str(error)})
+        else:
+            log.warning("the records below the run directory had been deleted; written again")
 
 
 def _share(config: AgentConfig) -> None:
