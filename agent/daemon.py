@@ -81,14 +81,34 @@ async def run(
     config: AgentConfig, effects: Effects | None = None, clock: Clock | None = None
 ) -> None:
     """Run the agent until SIGTERM or SIGINT; containers outlive it."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    ending = Ending()
     with _only_one(config):
         _share(config)
         async with alive.shown(config.run_dir.parent, "agent"):
-            await _serve(config, effects or real_effects(config), clock or SystemClock(), stop)
+            await _serve(config, effects or real_effects(config), clock or SystemClock(), ending)
+
+
+class Ending:
+    """Knows that the agent was told to end, from the moment of the signal on.
+
+    A handler of the loop's would run after whatever else has happened by then: the ends of
+    containers that were told in the same moment, because their machine goes down.
+    """
+
+    def __init__(self) -> None:
+        self.told = False
+        self._heard = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._take)
+
+    def _take(self, *_: object) -> None:
+        self.told = True
+        self._loop.call_soon_threadsafe(self._heard.set)
+
+    async def wait(self) -> None:
+        """Wait for the signal."""
+        await self._heard.wait()
 
 
 @contextlib.contextmanager
@@ -108,7 +128,7 @@ def _only_one(config: AgentConfig) -> Iterator[None]:
         os.close(lock)
 
 
-async def _serve(config: AgentConfig, effects: Effects, clock: Clock, stop: asyncio.Event) -> None:
+async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: Ending) -> None:
     async with contextlib.AsyncExitStack() as stack:
         spawner = await stack.enter_async_context(Spawner())
         stack.push_async_callback(effects.peers.close)
@@ -118,7 +138,7 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, stop: asyn
         stack.callback(inotify.close)
         containers = _containers(config, spawner)
         journal = Journal(config.journal, config.tasks, config.run_dir)
-        tasks = await _compose_tasks(config, effects, clock, containers, spawner, journal)
+        tasks = await _compose_tasks(config, effects, clock, containers, spawner, journal, ending)
         server = Server(
             tasks=tasks,
             containers=containers,
@@ -137,7 +157,7 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, stop: asyn
             await tasks.worker.adopted.wait()
             try:
                 async with _door(server, config):
-                    await stop.wait()
+                    await ending.wait()
             finally:
                 for task in work:
                     task.cancel()
@@ -165,6 +185,7 @@ async def _compose_tasks(
     containers: OciContainers,
     spawner: Spawner,
     journal: Journal,
+    ending: Ending,
 ) -> TaskParts:
     runtime = containers.runtime.name
     version = await containers.runtime.version()
@@ -190,6 +211,7 @@ async def _compose_tasks(
         facts=await look(),
         look=look,
         join=join,
+        ending=lambda: ending.told,
     )
 
 

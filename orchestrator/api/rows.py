@@ -39,6 +39,7 @@ def stack_row(cluster: Mirror, stack: Stack) -> StackRow:
         services=len(detail.services),
         tasks=detail.tasks,
         reason=detail.reason,
+        orphans=tuple(row.name for row in detail.services if row.carried == "orphan"),
     )
 
 
@@ -119,6 +120,7 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         node_status=words.node_status,
         reason=words.reason,
         carried=_carried(newest_spec(cluster, cluster.stacks.get(task.stack)), task.service),
+        slot=task.slot,
     )
 
 

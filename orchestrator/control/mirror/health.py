@@ -2,11 +2,12 @@
 
 The dispatcher holds a session with every node and ends it when the node was silent
 for 3 heartbeats (session.SILENCE), so here a node with a session that has reported is
-ready, one without is unknown, and one without for DOWN_AFTER is down: what may run
-elsewhere is replaced. Where the host lets us in and only its agent does not answer, what
-runs there runs on, and the host restarts the agent by itself (a unit's watchdog, or the
-supervisor): that gets AGENT_PATIENCE. A node that was down is taken back only after it stayed for a
-while, longer each time it flaps.
+ready (unready while it says itself that its network does not work), one without is
+unknown, and one without for DOWN_AFTER is down: what may run elsewhere is replaced. Where
+the host lets us in and only its agent does not answer, what runs there runs on, and the host
+restarts the agent by itself (a unit's watchdog, or the supervisor): that gets
+AGENT_PATIENCE. A node that was down is taken back only after it stayed for a while, longer
+each time it flaps.
 
 Where most nodes fell silent, or one is down and most are silent, the fault is likelier ours
 than theirs (nodes that are cut off at once are found out, and found again, some seconds
@@ -20,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specs.node import NodeCondition
-from specs.states import NodeStatus
+from specs.states import HEARD, NodeStatus
 from specs.wire import HEARTBEAT
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class _Pulse:
     host: bool = False  # no session, but the machine let us in when we last tried
     since: float = 0.0  # connected since
     reason: str = ""
+    trouble: str = ""  # why its network is not as it should be, by its own word
     falls: int = 0
     fell_at: float = 0.0
     was_down: bool = False
@@ -77,7 +79,7 @@ class NodeHealth:
     def connected(self, node: str) -> None:
         """Note that a session began."""
         pulse = self._pulse(node)
-        pulse.connected, pulse.reported, pulse.reason = True, False, ""
+        pulse.connected, pulse.reported, pulse.reason, pulse.trouble = True, False, "", ""
         pulse.met, pulse.host = True, False
         pulse.since = self._clock.monotonic()
 
@@ -89,6 +91,10 @@ class NodeHealth:
         """Note that the machine let us in; whether its agent answers is not known yet."""
         pulse = self._pulse(node)
         pulse.host = not pulse.connected
+
+    def troubled(self, node: str, trouble: str) -> None:
+        """Note what the node says of its own network; "" = all is well."""
+        self._pulse(node).trouble = trouble
 
     def disconnected(self, node: str, reason: str, *, host: bool = False) -> None:
         """Note that the session ended, or could not be made again; by the agent where ``host``."""
@@ -145,6 +151,9 @@ class NodeHealth:
         return NodeStatus.DOWN, reason, None
 
     def _ready(self, pulse: _Pulse, now: float) -> tuple[NodeStatus, str, float | None]:
+        if pulse.trouble and not pulse.was_down:
+            # What runs there runs on; nothing new comes to it, and nobody waits for its word.
+            return NodeStatus.UNREADY, f"its network is not in order: {pulse.trouble}", None
         if not pulse.was_down:
             return NodeStatus.READY, "", None
         steady = min(LONGEST_STEADY, STEADY * 2.0 ** (pulse.falls - 1))
@@ -168,7 +177,7 @@ class NodeHealth:
 
     def _look_at_brake(self, now: float) -> None:
         found = {node: self._cluster.conditions[node].status for node in self._cluster.nodes}
-        silent = {node for node, status in found.items() if status is not NodeStatus.READY}
+        silent = {node for node, status in found.items() if status not in HEARD}
         # A starting controller has not heard anybody yet: that is no silence.
         fell = {node for node in silent if self._pulse(node).met}
         counted = silent if NodeStatus.DOWN in found.values() else fell

@@ -15,7 +15,7 @@ from scheduler.reconcile import WantedService
 from scheduler.replicas import Replica
 from specs.node import NodeCondition
 from specs.stack import TaskSpec
-from specs.states import FINAL, Health, TaskState
+from specs.states import FINAL, HEARD, Health, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
@@ -76,7 +76,7 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         lost=lost,
         awaited=lost and (pass_.brake or condition.returning),
         evicted=evicted and not tied,
-        unheard=status != "ready",
+        unheard=status not in HEARD,
         returned_at=condition.returned_at,
         created_at=task.created_at,
         ready_since=mark.ready_since,
