@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _RESOLVER_CHECK = 0.5  # seconds between looks at the dns process
+_LAST_WORDS = 5.0  # seconds a slow client gets for the end of an answer whose sender has ended
 _VERIFY = 5.0  # seconds between looks at the kernel
 _NOTHING = Wanted(NodeSelf(node="", name=""), {}, {}, {}, {}, {})
 
@@ -70,7 +71,7 @@ class NodeNetwork:
         self._dns = ThreadPoolExecutor(1, thread_name_prefix="cr-dns")
         self._resolver = Resolver(run_dir / "agent" / "dns")
         self._filter = PacketFilter()
-        self._probes = PeerProbes()
+        self._probes = PeerProbes(run_dir / "agent" / "network" / "peers.json")
         self._unreachable: frozenset[str] = frozenset()
         self._lock = asyncio.Lock()
         self._wanted = _NOTHING
@@ -205,6 +206,7 @@ class NodeNetwork:
 
     async def detach(self, task: str) -> None:
         """Remove everything attach made; calls at the same time share the kernel's work."""
+        await self._last_words(self._netns / task)
         self._extra.pop(task, None)
         self._doomed[task] = self._netns / task
 
@@ -219,6 +221,17 @@ class NodeNetwork:
         failed = self._undead.pop(task, None)
         if failed is not None:
             raise Later(f"the network of task {task} cannot be removed: {failed}") from failed
+
+    async def _last_words(self, path: Path) -> None:
+        """Wait until what ended processes sent last has been taken, a few seconds at most."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + _LAST_WORDS
+        while clock() < until:
+            if not await self._in(
+                self._net, lambda: attaching.unsent(path, home=self._kernel()[0])
+            ):
+                return
+            await asyncio.sleep(0.05)
 
     async def adopt(self, tasks: set[str]) -> None:
         """Keep these tasks' objects and remove every other task's."""
@@ -431,6 +444,7 @@ class NodeNetwork:
     async def _withdraw(self) -> None:
         """Take away what serves all tasks together; the next task brings it back."""
         self._filter.forget()
+        self._probes.forget()
         self._snapshot = {}
 
         def work() -> None:
