@@ -88,3 +88,6 @@ class NodeCondition(Model):
     status: NodeStatus = NodeStatus.UNKNOWN
     reason: str = "not heard from yet"
     since: float = 0.0
+    returning: bool = False  # down, but it answers again: it only has to stay for a while
+    returned_at: float = 0.0  # the controller's monotonic clock; 0 = it never was down
+    replaced_at: float = 0.0  # when its tasks are replaced, if the agent alone stays away; wall

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import Mirror
     from specs.api import Stack
-    from specs.node import Node
+    from specs.node import Node, NodeCondition
     from specs.stack import Port, StackSpec
     from specs.task import Task
 
@@ -142,13 +142,13 @@ def port_text(port: Port, chosen: Mapping[str, int]) -> str:
     return f"{f'[{host}]' if ':' in host else host}:{published}->{inside}"
 
 
-def node_row(cluster: Mirror, node: Node) -> NodeRow:
-    return NodeRow.model_validate(_node_fields(cluster, node))
+def node_row(cluster: Mirror, node: Node, *, now: float) -> NodeRow:
+    return NodeRow.model_validate(_node_fields(cluster, node, now))
 
 
-def node_detail(cluster: Mirror, node: Node) -> NodeDetail:
+def node_detail(cluster: Mirror, node: Node, *, now: float) -> NodeDetail:
     return NodeDetail(
-        **_node_fields(cluster, node),
+        **_node_fields(cluster, node, now),
         facts=node.facts,
         underlay=node.underlay,
         overlay=node.overlay,
@@ -156,13 +156,20 @@ def node_detail(cluster: Mirror, node: Node) -> NodeDetail:
     )
 
 
-def _node_fields(cluster: Mirror, node: Node) -> dict[str, Any]:
+def _why(condition: NodeCondition, now: float) -> str:
+    if not condition.replaced_at:
+        return condition.reason
+    left = max(0.0, condition.replaced_at - now)
+    return f"{condition.reason}; tasks are replaced in {left:.0f} s"
+
+
+def _node_fields(cluster: Mirror, node: Node, now: float) -> dict[str, Any]:
     condition = cluster.conditions.get(node.id)
     return {
         "id": node.id,
         "name": node.name,
         "status": condition.status if condition else "unknown",
-        "reason": condition.reason if condition else "not heard from yet",
+        "reason": _why(condition, now) if condition else "not heard from yet",
         "availability": "removing" if node.removing else node.availability,
         "address": node.address,
         "labels": node.labels,
