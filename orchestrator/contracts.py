@@ -124,6 +124,11 @@ class Mirror(Protocol):
         ...
 
     @property
+    def ranges(self) -> tuple[str, ...]:
+        """Return the ranges that networks' pools are cut from."""
+        ...
+
+    @property
     def stacks(self) -> Mapping[str, Stack]: ...
 
     @property
@@ -192,6 +197,10 @@ class Control(Protocol):
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None: ...
 
+    async def extend(self, text: str) -> tuple[str, ...]:
+        """Give the cluster another range of addresses; return all it has."""
+        ...
+
     def progress(self, stack: str, release: int | None) -> AsyncIterator[Progress]:
         """Yield what happens to the stack; the last one has kind ``end``.
 
@@ -223,8 +232,15 @@ class Control(Protocol):
         """Take note that the agent answered and accepts our epoch; a full report follows."""
         ...
 
-    def disconnected(self, node_id: str, reason: str) -> None:
-        """Take note that the session ended or could not be made; ``reason`` is for people."""
+    def reached(self, node_id: str) -> None:
+        """Take note that the node's machine let us in; its agent is asked next."""
+        ...
+
+    def disconnected(self, node_id: str, reason: str, *, host: bool = False) -> None:
+        """Take note that the session ended or could not be made; ``reason`` is for people.
+
+        ``host``: the machine lets us in, it is its agent that does not answer or refuses us.
+        """
         ...
 
     async def ingest(self, node_id: str, report: Report) -> None:

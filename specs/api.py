@@ -255,6 +255,7 @@ class StackRow(Model):
     services: int
     tasks: str  # "7/7"
     reason: str = ""
+    orphans: tuple[str, ...] = ()  # services that run on although the files lack them
 
 
 class ScaledRow(StackRow):
@@ -298,6 +299,7 @@ class TaskRow(Model):
     node_status: str = "ready"  # unknown, down: what was heard last of it may be old
     reason: str = ""  # the part of ``status`` that says why
     carried: str = ""  # orphan | off | unasked: the newest release was not about its service
+    slot: int = 0  # which of its service's copies it is, from 1
 
 
 class NodeRow(Model):
@@ -349,10 +351,21 @@ class NodeDetail(NodeRow):
 
 
 class PatchNode(Model):
-    """``labels``: None removes one; ``availability`` None leaves it as it is."""
+    """``labels``: None removes one; ``availability`` and ``underlay`` None leave it as it is."""
 
     labels: dict[str, str | None] = Field(default_factory=dict)
     availability: str | None = None
+    underlay: str | None = None
+
+
+class ExtendCluster(Model):
+    """``range``: a CIDR that networks' pools are cut from when the others are used up."""
+
+    range: str
+
+
+class ClusterRanges(Model):
+    ranges: tuple[str, ...] = ()
 
 
 class Scale(Model):

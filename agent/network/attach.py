@@ -64,6 +64,8 @@ def _make_links(
     batch: list[Message] = []
     for link in plan.links:
         if link.name in present and link.host in there:
+            if there[link.host].mtu != link.mtu:
+                batch.append(messages.resize(link.host, link.mtu))
             if not there[link.host].up:
                 batch.append(messages.up(link.host))
             continue
@@ -71,6 +73,7 @@ def _make_links(
         batch.append(messages.delete_link(link.host))
         batch.append(_veth(link, namespace))
         batch.append(messages.configure(link.host, DEVICE_CONF, alias=_alias(plan, link)))
+        batch.append(messages.silent(link.host))
         batch.append(messages.up(link.host))
     host.run(batch)
     batch = []
@@ -104,6 +107,7 @@ def _configure_inside(plan: TaskPlan, inner: netlink.Netlink) -> None:
     for link in plan.links:
         dev = index[link.name]
         gateway = Neighbour(link.name, names.GATEWAY, names.HOST_MAC)
+        batch.append(messages.resize(link.name, link.mtu))
         batch.append(messages.up(index=dev))
         batch.append(messages.address(dev, f"{link.address}/32"))
         batch.append(messages.neighbour(gateway, dev))
@@ -168,6 +172,37 @@ def resolver_sockets(
     finally:
         os.close(namespace)
     return udp, tcp
+
+
+# linux/tcp_states.h: the process has closed, and what it sent last may be on its way.
+_CLOSING = frozenset({"04", "09", "0B"})  # FIN_WAIT1, LAST_ACK, CLOSING
+
+
+def unsent(path: Path, *, home: int) -> bool:
+    """Say whether sockets in the namespace still have data that nobody has taken."""
+    namespace = namespaces.open_kept(path)
+    if namespace is None:
+        return False
+    try:
+        if os.path.sameopenfile(namespace, home):
+            return False  # the node's own: it stays
+        with namespaces.inside(namespace, home):
+            tables = [Path(f"/proc/thread-self/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    except OSError:
+        return False
+    finally:
+        os.close(namespace)
+    return any(left_behind(table) for table in tables)
+
+
+def left_behind(table: str) -> bool:
+    """Say whether a table of TCP sockets has a closed one with data. Pure."""
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        # The last byte is the FIN: a peer that vanished never takes it, and need not be waited for.
+        if len(words) > 4 and words[3] in _CLOSING and int(words[4].partition(":")[0], 16) > 1:
+            return True
+    return False
 
 
 def keep_host(path: Path) -> None:

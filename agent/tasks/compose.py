@@ -53,15 +53,24 @@ def compose(
     facts: NodeFacts,
     look: Callable[[], Awaitable[NodeFacts]],
     join: Callable[[], None] = lambda: None,
+    ending: Callable[[], bool] = lambda: False,
 ) -> TaskParts:
     """Return the worker of a node and what it works with."""
     holdings = Holdings()
-    reports = Reports(holdings, facts=facts, look=look, warnings=lambda: effects.network.warnings)
-    networking = NetworkKeeper(holdings, effects.network, effects.peers, reports)
+    network = effects.network
+    reports = Reports(
+        holdings,
+        facts=facts,
+        look=look,
+        warnings=lambda: network.warnings,
+        trouble=lambda: network.trouble,
+        mtu=lambda: network.underlay_mtu,
+    )
+    networking = NetworkKeeper(holdings, network, effects.peers, reports)
     preparation = Preparation(
         images=effects.images,
         volumes=effects.volumes,
-        network=effects.network,
+        network=network,
         containers=containers,
         tasks=tasks,
         traits=traits,
@@ -81,6 +90,7 @@ def compose(
         clock=clock,
         slots=asyncio.Semaphore(SLOTS),
         changed=changed,
+        ending=ending,
     )
     worker = Worker(holdings, parts, reports=reports, networking=networking, boot=boot, join=join)
     return TaskParts(holdings, reports, worker)

@@ -170,6 +170,18 @@ def _without_process(record: Record, now: float) -> Step:  # noqa: PLR0911 - a t
     return Launch(record.number + 1)
 
 
+def holds_network(record: Record) -> bool:
+    """Say whether the task's addresses, filters and ports stay in force.
+
+    From before its first packet until its process has ended for good and its links are gone: a
+    process that was asked to stop serves the requests it has, and the end of an answer may still
+    be on its way when it has ended. New connections go elsewhere because it is not ready any more.
+    """
+    if record.erased or record.tidied:
+        return False
+    return record.touched or record.assignment.desired not in LEAVING
+
+
 def grace(assignment: Assignment) -> float:
     """Return how long the task has between the stop signal and SIGKILL."""
     return assignment.spec.stop_grace if assignment.grace is None else assignment.grace

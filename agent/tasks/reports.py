@@ -50,11 +50,15 @@ class Reports:
         facts: NodeFacts,
         look: Callable[[], Awaitable[NodeFacts]],
         warnings: Callable[[], tuple[str, ...]],
+        trouble: Callable[[], str],
+        mtu: Callable[[], int],
     ) -> None:
         self.facts = facts
         self._holdings = holdings
         self._look = look
         self._more_warnings = warnings
+        self._more_trouble = trouble
+        self._mtu = mtu
         self._subscribers: set[Subscriber] = set()
 
     # What others tell.
@@ -102,7 +106,12 @@ class Reports:
             gone=tuple(self._holdings.erased()),
             facts=self.facts,
             warnings=self._warnings(),
+            trouble=self._trouble(),
+            mtu=self._mtu(),
         )
+
+    def _trouble(self) -> str:
+        return self._holdings.network_error or self._more_trouble()
 
     def _warnings(self) -> tuple[str, ...]:
         more = tuple(self._more_warnings())
@@ -149,5 +158,11 @@ class Reports:
         if woken and nothing:
             return None
         return Report(
-            applied=applied, tasks=tasks, gone=gone, facts=facts, warnings=self._warnings()
+            applied=applied,
+            tasks=tasks,
+            gone=gone,
+            facts=facts,
+            warnings=self._warnings(),
+            trouble=self._trouble(),
+            mtu=self._mtu(),
         )

@@ -8,23 +8,27 @@ from orchestrator.api import rows, streams
 from orchestrator.api.answers import NodeRows
 from orchestrator.api.routes import flag
 from orchestrator.errors import Unavailable
+from specs.api import ClusterRanges
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from orchestrator.api.routes import ApiParts
-    from specs.api import AddNode, NodeDetail, NodeRow, PatchNode
+    from specs.api import AddNode, ExtendCluster, NodeDetail, NodeRow, PatchNode
 
 CONTACT = 15.0  # seconds: a host key to be confirmed is a question, not a stream that ended
 
 
 async def nodes(parts: ApiParts, _request: web.Request, _: None) -> NodeRows:
-    found = [rows.node_row(parts.cluster, node) for node in parts.cluster.nodes.values()]
+    now = parts.clock.wall()
+    found = [rows.node_row(parts.cluster, node, now=now) for node in parts.cluster.nodes.values()]
     return NodeRows(nodes=tuple(sorted(found, key=lambda row: row.name)))
 
 
 async def node(parts: ApiParts, request: web.Request, _: None) -> NodeDetail:
-    return rows.node_detail(parts.cluster, parts.nodes.find(request.match_info["name"]))
+    return rows.node_detail(
+        parts.cluster, parts.nodes.find(request.match_info["name"]), now=parts.clock.wall()
+    )
 
 
 async def add(parts: ApiParts, request: web.Request, body: AddNode) -> web.StreamResponse:
@@ -38,9 +42,16 @@ async def add(parts: ApiParts, request: web.Request, body: AddNode) -> web.Strea
 
 async def patch(parts: ApiParts, request: web.Request, body: PatchNode) -> NodeRow:
     changed = await parts.nodes.update(
-        request.match_info["name"], labels=body.labels, availability=body.availability
+        request.match_info["name"],
+        labels=body.labels,
+        availability=body.availability,
+        underlay=body.underlay,
     )
-    return rows.node_row(parts.cluster, changed)
+    return rows.node_row(parts.cluster, changed, now=parts.clock.wall())
+
+
+async def extend(parts: ApiParts, _request: web.Request, body: ExtendCluster) -> ClusterRanges:
+    return ClusterRanges(ranges=await parts.control.extend(body.range))
 
 
 async def remove(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:

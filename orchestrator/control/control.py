@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, NoReturn
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.commands import Commands
 from orchestrator.control.deploy.ports import listening_now
+from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
-from orchestrator.control.mirror.health import NodeHealth
+from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
-from orchestrator.control.mirror.records import NODES, RELEASES, STACKS
+from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.notices import Notices
 from orchestrator.control.planning import ingest, releases, removal, stacks
 from orchestrator.control.planning.addresses import Addresses
@@ -71,6 +72,8 @@ class ControlLoop:
         rng: random.Random,
         sealer: Sealer,
         agents: Agents,
+        *,
+        patience: float = AGENT_PATIENCE,
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -78,9 +81,9 @@ class ControlLoop:
         self._rng = rng
         self._specs = Specs(cluster)
         self._observed = Observed(cluster, clock)
-        self._health = NodeHealth(cluster, clock)
+        self._health = NodeHealth(cluster, clock, patience=patience)
         self._out = Outgoing(cluster, self._specs, sealer)
-        self._streams = Streams(cluster, clock)
+        self._streams = Streams(cluster, clock, self._observed.watched)
         self._wake = asyncio.Event()
         self._notices = Notices(cluster, self._out, self._streams, self._wake)
         self._agents = agents
@@ -166,6 +169,8 @@ class ControlLoop:
         self._timers = {n: t for n, t in self._timers.items() if n in self._cluster.stacks}
         for kind, stack, message in pass_.notes:
             self._streams.event(kind, message, stack=stack)
+        for stack in pass_.told:
+            self._streams.moved(stack)
         dues = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
         return min(dues, default=None)
 
@@ -176,8 +181,12 @@ class ControlLoop:
         brake = self._health.brake()
         if brake != self._brake:
             self._brake = brake
+            self._notices.everything()
             if brake and len(self._cluster.nodes) > 1:
-                text = "more than half of the nodes are down: nothing they ran is moved elsewhere"
+                text = (
+                    "more than half of the nodes do not answer: nothing they ran is replaced until"
+                    " most are back; is the network of the controller's machine up?"
+                )
                 log.warning(text)
                 self._streams.event("cluster.brake", text)
         return due
@@ -193,7 +202,7 @@ class ControlLoop:
         for node, hello in hellos.items():
             record = self._cluster.nodes.get(node)
             if record is not None and record.facts != hello.facts:
-                pass_.draft.put(NODES, record.with_facts(hello.facts))
+                ingest.look_at_machine(pass_, record, hello.facts)
         for node, report in reports:
             ingest.take(pass_, node, report)
         done = False
@@ -284,6 +293,12 @@ class ControlLoop:
         async with self._lock:
             await self._commands.remove(stack, volumes=volumes, timeout=timeout)
 
+    async def extend(self, text: str) -> tuple[str, ...]:
+        async with self._lock:
+            ranges = await extend(self._store, self._cluster, text)
+        self._notices.everywhere()
+        return ranges
+
     def progress(self, stack: str, release: int | None) -> AsyncIterator[Progress]:
         return self._streams.progress(stack, release)
 
@@ -304,13 +319,18 @@ class ControlLoop:
         self._hellos[node_id] = hello
         self._wake.set()
 
-    def disconnected(self, node_id: str, reason: str) -> None:
-        self._health.disconnected(node_id, reason)
+    def reached(self, node_id: str) -> None:
+        self._health.reached(node_id)
+        self._wake.set()
+
+    def disconnected(self, node_id: str, reason: str, *, host: bool = False) -> None:
+        self._health.disconnected(node_id, reason, host=host)
         self._wake.set()
 
     async def ingest(self, node_id: str, report: Report) -> None:
         if report.full:
             self._health.reported(node_id)
+        self._health.troubled(node_id, report.trouble)
         self._inbox.append((node_id, report))
         self._wake.set()
 

@@ -57,7 +57,7 @@ def test_a_failing_migration_ends_up_with_its_words(corral):
     corral.compose(BLOCKED)
     began = time.monotonic()
     done = corral("up", "-d", code=1)
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 90, "no deadline is waited for"
     assert "migrate-1" in done.stderr
     assert "no such table: entries" in done.stderr, "the log's tail is shown"
     assert "exited with 3" in done.stderr or "exit code 3" in done.stderr

@@ -78,7 +78,7 @@ class AgentHost:
         self.holder = subprocess.Popen(
             ["unshare", "-m", "-n", "--propagation", "private", "sleep", "infinity"]
         )
-        _until(lambda: _namespace(self.holder.pid) != _namespace(os.getpid()), "the namespaces")
+        until(lambda: _namespace(self.holder.pid) != _namespace(os.getpid()), "the namespaces")
         self.agent: subprocess.Popen | None = None
         self.generation = 0
         self.tasks: dict[str, Assignment] = {}
@@ -264,7 +264,7 @@ class AgentHost:
         for top in (Path("/sys/fs/cgroup"), *Path("/sys/fs/cgroup").iterdir()):
             parent = top / self.cgroup
             if parent.is_dir():
-                _until(lambda parent=parent: _remove(parent), f"the end of {parent}")
+                until(lambda parent=parent: _remove(parent), f"the end of {parent}")
         shutil.rmtree(self.base, ignore_errors=True)
 
 
@@ -281,7 +281,7 @@ def _namespace(pid: int) -> str:
     return os.readlink(f"/proc/{pid}/ns/mnt")
 
 
-def _until(condition, what: str, timeout: float = 30.0) -> None:
+def until(condition, what: str, timeout: float = 30.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come"

@@ -18,7 +18,7 @@ import pytest
 from specs.stack import Healthcheck, Limits, LogConfig, Resources, RestartPolicy
 from specs.states import Desired
 from specs.wire import Instructions, NodeSelf, Stamp
-from tests.real.agent_host import AgentHost, assignment
+from tests.real.agent_host import AgentHost, assignment, until
 
 pytestmark = pytest.mark.real
 
@@ -122,16 +122,17 @@ async def test_a_lost_monitor_is_noticed_and_the_exit_is_unknown(host):
     again = await host.until(
         lambda seen: seen["t1"].ready and seen["t1"].run.number == 2 and seen["t1"], "second run"
     )
-    assert time.monotonic() - began < 10.0
+    assert time.monotonic() - began < 60.0
     assert again.runs[0].exit_code is None
     assert "monitor" in again.runs[0].reason
-    assert not Path(f"/proc/{status.run.pid}").exists() or _zombie(status.run.pid)
+    assert _gone(status.run.pid)
 
 
-def _zombie(pid: int) -> bool:
+def _gone(pid: int) -> bool:
+    """Say whether a process has ended, fetched by its parent or not yet."""
     try:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):
         return True
 
 
@@ -142,7 +143,7 @@ async def test_agent_death_keeps_every_pid_and_finds_what_ended(host):
     host.kill()
     os.kill(pids["t5"], signal.SIGTERM)
     host.shell(f"kill -KILL {pids['t4']}")
-    await asyncio.sleep(0.2)
+    until(lambda: _gone(pids["t4"]), "its end")
     began = time.monotonic()
     await host.start()
     status = await host.until(
@@ -154,7 +155,7 @@ async def test_agent_death_keeps_every_pid_and_finds_what_ended(host):
         ),
         "adoption",
     )
-    assert time.monotonic() - began < 15.0
+    assert time.monotonic() - began < 60.0
     for task in tasks[:4]:
         assert status[task].run.pid == pids[task], "an adopted container keeps its pid"
         assert status[task].run.number == 1
@@ -208,9 +209,10 @@ async def test_a_reboot_cleans_up_and_starts_what_should_run(host):
     host.shell(f"mount --bind {boot} /proc/sys/kernel/random/boot_id")
     for status in (host.seen["t1"], host.seen["t3"], host.seen["t4"]):
         os.kill(status.run.pid, signal.SIGKILL)
-    for line in host.processes():
-        os.kill(int(line.split()[0]), signal.SIGKILL)
-    await asyncio.sleep(0.1)
+    killed = [int(line.split()[0]) for line in host.processes()]
+    for pid in killed:
+        os.kill(pid, signal.SIGKILL)
+    until(lambda: all(map(_gone, killed)), "their ends")
     # A tmpfs is empty after a reboot, and nothing is mounted.
     host.shell(f"umount -l {host.run}/agent; rm -rf {host.run}/agent; umount -l {host.state}/agent")
     await host.start()
@@ -225,24 +227,28 @@ async def test_a_reboot_cleans_up_and_starts_what_should_run(host):
 
 
 async def test_stop_signal_grace_and_kill(host):
-    polite = "trap 'echo bye; exit 3' USR1; while :; do sleep 0.05; done"
-    deaf = "trap '' TERM; while :; do sleep 0.05; done"
+    polite = "trap 'echo bye; exit 3' USR1; echo set; while :; do sleep 0.05; done"
+    deaf = "trap '' TERM; echo set; while :; do sleep 0.05; done"
     await host.put(
         assignment("t1", polite, stop_signal="SIGUSR1", stop_grace=5.0),
         assignment("t2", deaf, stop_grace=0.4),
     )
     await host.ready("t1", "t2")
-    await asyncio.sleep(0.2)
+    for task in ("t1", "t2"):
+        while not await host.logs(task):
+            await asyncio.sleep(0.02)
     began = time.monotonic()
     await host.put(
         *(t.model_copy(update={"desired": Desired.SHUTDOWN}) for t in host.tasks.values())
     )
     one = await host.state_of("t1", "shutdown")
     two = await host.state_of("t2", "shutdown")
-    assert 0.4 <= time.monotonic() - began < 10.0
+    assert 0.4 <= time.monotonic() - began < 60.0
     assert one.run.exit_code == 3
     assert two.run.exit_code == 137
-    assert [line.line for line in await host.logs("t1")] == ["bye"], "logs stay after shutdown"
+    assert [line.line for line in await host.logs("t1")] == ["set", "bye"], (
+        "logs stay after shutdown"
+    )
 
 
 async def test_restart_request_makes_a_new_run_of_the_same_task(host):

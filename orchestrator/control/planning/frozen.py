@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
+from orchestrator.control.mirror.serving import is_leaving
 from orchestrator.control.planning import gates, stopping
 from orchestrator.control.planning.keeping import stop_unwanted
 from orchestrator.control.planning.passes import earliest
@@ -41,8 +42,8 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     for task in pass_.draft.tasks(stack.name).values():
         tasks[task.service].append(task)
     stop_unwanted(pass_, stack, spec_at(pass_.cluster, stack.name, stack.release))
-    release = pass_.cluster.releases.get((stack.name, stack.release))
-    failed = release is not None and release.state is ReleaseState.FAILED
+    newest = pass_.cluster.releases.get((stack.name, stack.release))
+    failed = newest is not None and newest.state is ReleaseState.FAILED
     states: dict[str, ServiceState] = {}
     for name in _in_order(pass_, stack, {*tasks, *(stack.overrides if failed else ())}):
         found = tasks[name]
@@ -51,26 +52,26 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
             continue
         count = stack.overrides.get(name)
         # A new copy is one of what was deployed last: what failed would only fail again.
-        deployed = pass_.specs.of(stack.name, stack.running, name) if failed else None
-        if count is not None and (kept or deployed):
-            sample = deployed or kept[min(kept)]
-            kept = {s: kept.get(s, sample) for s in range(1, count + 1)}
-        if not kept:
+        deployed = pass_.specs.of(stack.name, stack.running, name)
+        sample = deployed or (kept[min(kept)] if kept else None)
+        if sample is None:
             continue
+        if count is not None:
+            kept = {s: kept.get(s, sample) for s in range(1, count + 1)}
         wanted = WantedService(
             {slot: effective.hash for slot, effective in kept.items()},
-            next(iter(kept.values())).task.restart,
+            sample.task.restart,
             asked=stack.asked.get(name, 0),
             asked_again=stack.asked_again.get(name, 0),
         )
         replicas = [replica(pass_, task, kept.get(task.slot)) for task in found]
         plan = reconcile(wanted, replicas, pass_.now)
-        newest = kept[max(kept)]
-        states[name] = ServiceState(name, newest, wanted, replicas, plan=plan)
+        states[name] = ServiceState(name, sample, wanted, replicas, plan=plan)
         waits_for = ""
         if not gates.admitted(wanted, replicas):
-            waits_for = gates.waits_for(newest.service, states, wanted)
+            waits_for = gates.waits_for(sample.service, states, wanted)
         due = earliest(due, plan.wake)
+        begun = {t.slot for t in found if t.desired is not Desired.PREPARED}
         by_id = {task.id: task for task in found}
         for stop in plan.stop:
             stopping.begin(pass_, by_id[stop.task])
@@ -78,12 +79,16 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
             asked = any(wanted.behind(t) for t in replicas if t.slot == create.slot)
             if not asked and _failed_attempt(pass_, found, create, stack):
                 continue
-            gate = not waits_for
-            create_task(pass_, kept[create.slot], create, gate=gate, waits_for=waits_for)
-        # What a failed release only prepared does not start; what takes a task's place does.
-        begun = {t.slot for t in found if t.desired is not Desired.PREPARED}
-        started = [t for t in found if t.slot in begun or t.release <= stack.running]
-        let_run(pass_, newest, started, wanted, blocked=waits_for)
+            # What waits for its dependencies since before goes on to, and new copies with it.
+            held = deployed is None and bool(found) and not begun
+            gate = not held and not waits_for
+            task = create_task(pass_, kept[create.slot], create, gate=gate, waits_for=waits_for)
+            if held:
+                pass_.draft.put_task(task.with_reason(_waiting(found)))
+        # What was deployed may start; of others the slots that had come so far.
+        serves = deployed.hash if deployed is not None else ""
+        started = [t for t in found if t.slot in begun or t.spec_hash == serves]
+        let_run(pass_, sample, started, wanted, blocked=waits_for)
     return due
 
 
@@ -95,11 +100,16 @@ def _in_order(pass_: Pass, stack: Stack, names: Iterable[str]) -> list[str]:
     return sorted(names, key=lambda name: (places.get(name, len(places)), name))
 
 
+def _waiting(tasks: list[Task]) -> str:
+    """Return what the tasks of a service that was never let start wait for."""
+    return next((t.pending_reason for t in tasks if t.live and t.pending_reason), "")
+
+
 def _slots_as_they_are(pass_: Pass, tasks: list[Task]) -> dict[int, Effective]:
     """Return, for every slot in use, the service as its newest task has it."""
     kept: dict[int, Effective] = {}
     for task in sorted(tasks, key=lambda t: (t.live, t.created_at, t.id)):
-        if task.desired is Desired.REMOVED:
+        if task.desired is not Desired.SHUTDOWN and is_leaving(task):
             continue
         effective = pass_.specs.of(task.stack, task.release, task.service)
         if effective is not None:

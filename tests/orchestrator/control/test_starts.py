@@ -12,6 +12,8 @@ from specs.api import Start
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
+pytestmark = pytest.mark.looptime
+
 CHAIN = {
     "db": {**CHECK},
     "migrate": {"restart": "no", **after("service_healthy", "db")},

@@ -70,6 +70,20 @@ def sh(namespace, *command, check=True):
     return done.stdout
 
 
+def cpu_of(pid):
+    """CPU seconds of a process, to the nanosecond and not to the tick."""
+    threads = Path(f"/proc/{pid}/task").iterdir()
+    return sum(int((one / "schedstat").read_text().split()[0]) for one in threads) / 1e9
+
+
+def until(condition, seconds, what):
+    """Wait until it holds."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, what
+        time.sleep(0.02)
+
+
 class Server:
     """Answers every TCP connection and UDP datagram with "NAME PEER-ADDRESS"."""
 

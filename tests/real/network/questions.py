@@ -11,7 +11,7 @@ import dns.rdatatype
 from tests.real.network.hosts import inside
 
 
-def question(namespace, name, kind="A", *, tcp=False, timeout=1.0, size=None):
+def question(namespace, name, kind="A", *, tcp=False, timeout=10.0, size=None):
     """Return the parsed answer."""
     query = dns.message.make_query(name, kind)
     if size:

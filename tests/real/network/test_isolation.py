@@ -8,7 +8,7 @@ import time
 import pytest
 
 from tests.real.network.conftest import NODES
-from tests.real.network.hosts import Server, ask, inside, sh
+from tests.real.network.hosts import Server, ask, inside, sh, until
 
 pytestmark = pytest.mark.real
 
@@ -64,10 +64,9 @@ def test_a_forged_source_goes_nowhere(cluster, target):
     with raw(cluster.netns("apart-n1")) as link:
         for _ in range(5):
             link.sendto(forged, (cluster.address(target), 0))
-    time.sleep(0.1)
 
+    until(lambda: dropped(cluster.hosts["n1"], "guard_task") >= before + 5, 30, "all dropped")
     assert server.seen == seen
-    assert dropped(cluster.hosts["n1"], "guard_task") >= before + 5
 
 
 def test_a_neighbour_routing_to_a_container_gets_nothing(cluster):
@@ -150,14 +149,12 @@ def test_vxlan_only_from_members(cluster):
     for namespace in (cluster.stranger.ns, cluster.netns("apart-n2")):
         for _ in range(5):
             send(namespace, packet, (NODES["n1"], 4789))
-    time.sleep(0.1)
 
+    until(lambda: dropped(n1, "guard") >= before + 5, 30, "all dropped")
     assert server.seen == seen
-    assert dropped(n1, "guard") >= before + 5
     # The same frame from a member's own address is what the overlay is made of.
     send(cluster.hosts["n2"].ns, packet, (NODES["n1"], 4789))
-    time.sleep(0.1)
-    assert server.seen == seen + 1
+    until(lambda: server.seen == seen + 1, 30, "it arrives")
 
 
 def mac_of_overlay(host):

@@ -9,12 +9,11 @@ import socket
 import statistics
 import time
 from contextlib import contextmanager
-from pathlib import Path
 
 import pytest
 
 from specs.wire import Endpoint, NetworkState, ServiceEndpoints
-from tests.real.network.hosts import inside
+from tests.real.network.hosts import cpu_of, inside
 from tests.real.network.states import vip
 from tests.real.network.test_resolver import dns_query
 
@@ -27,12 +26,6 @@ def within(seconds):
     begun = time.monotonic()
     yield
     assert time.monotonic() - begun < seconds
-
-
-def cpu_of(pid):
-    """CPU seconds of a process, to the nanosecond and not to the tick."""
-    threads = Path(f"/proc/{pid}/task").iterdir()
-    return sum(int((one / "schedstat").read_text().split()[0]) for one in threads) / 1e9
 
 
 def test_fifty_attaches_and_detaches(single):
