@@ -128,3 +128,52 @@ def test_stop_of_an_unknown_service_is_refused(shop, corral):
     done = corral("-p", "shop", "stop", "nope")
     assert done.code == 1
     assert "no service nope" in done.err
+
+
+def restart(shop, corral, looks, answer, *words):
+    """Run `restart` against these looks at the tasks, the first of them before it asks."""
+    looks = list(looks)
+    tasks = lambda _r: {"tasks": looks.pop(0) if len(looks) > 1 else looks[0]}  # noqa: E731 - short
+    shop.on("GET", "/v1/stacks/shop/tasks", tasks)
+    shop.on("POST", "/v1/stacks/shop/restart", answer)
+    return corral("-p", "shop", "restart", *words)
+
+
+@pytest.mark.parametrize(
+    ("looks", "answer", "code", "said"),
+    [
+        # In place: the same task, started anew.
+        ([[row("web-1", "running")], [row("web-1", "running")],
+          [row("web-1", "running", started_at=2.0)]],
+         {"tasks": ["t-web-1"]}, 0, "shop-web-1: restarted\n"),
+        # What had ended: another task.
+        ([[row("job-1", "complete")], [row("job-1", "complete")],
+          [row("job-1", "complete"), row("job-1", "starting", id="new", started_at=None)],
+          [row("job-1", "complete", id="new", started_at=3.0)]],
+         {"tasks": [], "started": ["job"]}, 0, "shop-job-1: restarted\n"),
+        # One that cannot be prepared is an error, though others came back.
+        ([[row("web-1", "running")],
+          [row("web-1", "running", started_at=2.0),
+           row("job-1", "rejected", id="new", started_at=None)]],
+         {"tasks": ["t-web-1"], "started": ["job"]}, 1, "did not come back: shop-job-1"),
+        ([[]], {"tasks": [], "started": []}, 0, "nothing runs or has run"),
+    ],
+)  # fmt: skip
+def test_restart_waits_for_what_it_restarted(shop, corral, looks, answer, code, said):
+    done = restart(shop, corral, looks, answer)
+    assert done.code == code
+    assert said in done.err
+
+
+def test_a_restart_whose_follower_waits_in_vain_ends(shop, corral, monkeypatch):
+    from orchestrator.cli.commands import restart as command
+
+    monkeypatch.setattr(command, "AFTER_FAILURE", 0.5)
+    status = "running 3 s (restart waits for db to be healthy)"
+    before = [row("db-1", "running"), row("web-1", "running")]
+    looks = [before, [row("db-1", "failed"), row("web-1", "running", status=status)]]
+    done = restart(shop, corral, looks, {"tasks": ["t-db-1", "t-web-1"]}, "db", "--no-deps")
+    assert done.code == 1
+    assert "did not come back: shop-db-1" in done.err
+    asked = shop.asked("POST", ".*/restart")[0].body
+    assert asked == {"services": ["db"], "timeout": None, "no_deps": True}

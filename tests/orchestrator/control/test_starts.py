@@ -282,7 +282,7 @@ async def test_start_after_a_paused_update_moves_no_task_to_the_new_spec():
         await rig.control.stop("app", 0, ("other",))
         await ended(rig, "other", "shutdown")
         serving = {t.id: t.spec_hash for t in rig.ready("web")}
-        assert serving
+        assert serving, [(t.name, t.state, t.desired, t.release, t.leaving, t.status.ready) for t in rig.tasks()]
         await rig.start("other")
         await rig.deployed()
         assert rig.ready("other")
@@ -413,3 +413,58 @@ async def test_the_grace_of_a_restart_is_for_that_restart_alone():
         await rig.control.stop("app", None)
         await rig.until(lambda: rig.tasks("web")[0].desired == "shutdown")
         assert rig.tasks("web")[0].grace is None
+
+
+# Every start is gated, whoever causes it
+
+
+async def test_a_scale_after_a_stop_waits_for_what_is_starting():
+    async with Rig() as rig:
+        await rig.up(project(db={**CHECK}, web=after("service_healthy", "db")))
+        await rig.deployed()
+        await rig.control.stop("app", 0, ("web", "db"))
+        await rig.until(lambda: not rig.live())
+        rig.how["db"] = Behaviour(healthy=5.0)
+        await rig.start("db")
+        await rig.until(lambda: rig.live("db"))
+        rig.history.clear()
+        await rig.control.scale("app", {"web": 2})
+        await rig.until(lambda: len(rig.ready("web")) == 2)
+        order = [line for line in rig.history if line.endswith((" starting", "db-1 running"))]
+        assert order.index("app-db-1 running") < order.index("app-web-1 starting")
+
+
+async def test_a_stack_that_no_release_may_move_starts_in_order_too():
+    services = {**FOLLOWERS, "bad": {"restart": "no"}}
+    async with Rig() as rig:
+        rig.how["bad"] = Behaviour(exit_code=3)
+        await rig.up(project(**services))
+        assert not (await rig.end_of()).ok
+        await rig.until(lambda: rig.ready("edge"))
+        await stopped(rig)
+        rig.how.update(db=Behaviour(healthy=5.0), bad=Behaviour())
+        rig.history.clear()
+        await rig.restart()
+        await rig.until(lambda: all(rig.ready(name) for name in services))
+        order = begun(rig)
+        assert order.index("app-db-1") < order.index("app-web-1") <= order.index("app-edge-1")
+        web = next(n for n, line in enumerate(rig.history) if line == "app-web-1 starting")
+        assert "app-db-1 running" in rig.history[:web]
+        assert rig.release().number == 1
+
+
+async def test_what_replaces_a_lost_task_is_not_gated():
+    async with Rig(nodes=2) as rig:
+        await rig.up(
+            project(
+                db={**CHECK},
+                web={**replicas(2), "restart": "always", **after("service_healthy", "db")},
+            )
+        )
+        await rig.deployed()
+        (db,) = rig.tasks("db")
+        rig.fake_of(db).unhealthy(db.id)
+        await rig.until(lambda: not rig.ready("db"))
+        lost = next(t for t in rig.ready("web") if t.node != db.node)
+        rig.fake_of(lost).end(lost.id, 3)
+        await rig.until(lambda: len(rig.ready("web")) == 2 and lost.id not in rig.cluster.tasks)
