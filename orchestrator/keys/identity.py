@@ -37,6 +37,12 @@ class ClusterRecord:
     epoch: int = 0
     pool: str = FIRST_POOL
     created_at: float = 0.0
+    more: tuple[str, ...] = ()  # ranges it was extended by
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """Return every range that networks' pools are cut from."""
+        return (self.pool, *self.more)
 
 
 async def load(
@@ -101,8 +107,12 @@ def machine_routes(table: str) -> list[str]:
 
 
 def encode(cluster: ClusterRecord) -> bytes:
-    return json.dumps(asdict(cluster)).encode()
+    fields = asdict(cluster)
+    if not fields["more"]:
+        del fields["more"]  # so that the release before reads what was never extended
+    return json.dumps(fields).encode()
 
 
 def decode(value: bytes) -> ClusterRecord:
-    return ClusterRecord(**json.loads(value))
+    fields = json.loads(value)
+    return ClusterRecord(**{**fields, "more": tuple(fields.get("more", ()))})
