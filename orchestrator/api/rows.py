@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import Mirror
     from specs.api import Stack
-    from specs.node import Node
+    from specs.node import Node, NodeCondition
     from specs.stack import Port, StackSpec
     from specs.task import Task
 
@@ -154,13 +154,24 @@ def node_detail(cluster: Mirror, node: Node) -> NodeDetail:
     )
 
 
+def _reason(node: Node, condition: NodeCondition | None) -> str:
+    """Return why the node is not ready; of a ready one, what it keeps and cannot read."""
+    if condition is None:
+        return "not heard from yet"
+    unread = node.facts.unread
+    if condition.reason or not unread:
+        return condition.reason
+    more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
+    return f"cannot read {unread[0]}{more}"
+
+
 def _node_fields(cluster: Mirror, node: Node) -> dict[str, Any]:
     condition = cluster.conditions.get(node.id)
     return {
         "id": node.id,
         "name": node.name,
         "status": condition.status if condition else "unknown",
-        "reason": condition.reason if condition else "not heard from yet",
+        "reason": _reason(node, condition),
         "availability": "removing" if node.removing else node.availability,
         "address": node.address,
         "labels": node.labels,
@@ -170,5 +181,9 @@ def _node_fields(cluster: Mirror, node: Node) -> dict[str, Any]:
         "cpus": node.facts.cpus,
         "memory": node.facts.memory,
         "version": node.facts.agent_version,
-        "warnings": (*node.facts.missing, *node.facts.warnings),
+        "warnings": (
+            *(f"cannot read {what}" for what in node.facts.unread),
+            *node.facts.missing,
+            *node.facts.warnings,
+        ),
     }
