@@ -112,6 +112,11 @@ class Mirror(Protocol):
         ...
 
     @property
+    def ranges(self) -> tuple[str, ...]:
+        """Return the ranges that networks' pools are cut from."""
+        ...
+
+    @property
     def stacks(self) -> Mapping[str, Stack]: ...
 
     @property
@@ -177,6 +182,10 @@ class Control(Protocol):
     ) -> None: ...
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None: ...
+
+    async def extend(self, text: str) -> tuple[str, ...]:
+        """Give the cluster another range of addresses; return all it has."""
+        ...
 
     def progress(self, stack: str, release: int | None) -> AsyncIterator[Progress]:
         """Yield what happens to the stack; the last one has kind ``end``.

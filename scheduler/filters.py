@@ -60,7 +60,8 @@ def _ready(_: Pending, load: Load) -> bool:
 
 
 def _ready_why(_: Pending, loads: Sequence[Load]) -> str:
-    parts = []
+    unready = [node for node in _views(loads) if node.status == "unready"]
+    parts = [f"{node.name} is not ready: {node.reason}" for node in unready]
     for word in ("down", "unknown"):
         hit = [load.node for load in loads if load.node.status == word]
         if hit:

@@ -366,10 +366,21 @@ class NodeDetail(NodeRow):
 
 
 class PatchNode(Model):
-    """``labels``: None removes one; ``availability`` None leaves it as it is."""
+    """``labels``: None removes one; ``availability`` and ``underlay`` None leave it as it is."""
 
     labels: dict[str, str | None] = Field(default_factory=dict)
     availability: str | None = None
+    underlay: str | None = None
+
+
+class ExtendCluster(Model):
+    """``range``: a CIDR that networks' pools are cut from when the others are used up."""
+
+    range: str
+
+
+class ClusterRanges(Model):
+    ranges: tuple[str, ...] = ()
 
 
 class Scale(Model):

@@ -52,6 +52,7 @@ class Node(Model):
     address: str = ""  # user@host[:port], empty = the local agent socket
     host_key: str = ""  # pinned, OpenSSH public key format
     underlay: str = ""  # address other nodes reach it by (VXLAN, image blobs)
+    underlay_asked: bool = False  # somebody named that address: it is not changed by itself
     overlay: str = ""  # its own address inside the overlay
     labels: dict[str, str] = Field(default_factory=dict)
     availability: Literal["active", "pause", "drain"] = "active"
@@ -62,6 +63,10 @@ class Node(Model):
     def with_facts(self, facts: NodeFacts) -> Node:
         """Return the node with what its agent says of the machine now."""
         return self.model_copy(update={"facts": facts})
+
+    def with_underlay(self, address: str, *, asked: bool) -> Node:
+        """Return the node reached by its peers at another address."""
+        return self.model_copy(update={"underlay": address, "underlay_asked": asked})
 
     def with_labels(self, changes: Mapping[str, str | None]) -> Node:
         """Return the node with these labels set; None takes one away."""

@@ -131,8 +131,12 @@ class NodeStatus(StrEnum):
     """Whether the controller hears from a node; observed, never stored."""
 
     READY = "ready"
+    UNREADY = "unready"  # heard, but its network does not work: nothing new is placed there
     UNKNOWN = "unknown"  # not heard from for a while, or not yet
     DOWN = "down"  # silent for so long that its tasks are replaced elsewhere
+
+
+HEARD = frozenset({NodeStatus.READY, NodeStatus.UNREADY})  # what they say is true now
 
 
 class ReleaseState(StrEnum):

@@ -152,11 +152,17 @@ class NetworkState(Model):
     name: str  # real name, e.g. guestbook_back
     stack: str
     key: str  # key in the Compose file
-    pool: str  # CIDR of all its addresses
+    pool: str  # CIDR of its first addresses
+    more_pools: tuple[str, ...] = ()  # and of those it grew by
     internal: bool = False
     mtu: int | None = None
     encrypted: bool = False
     blocks: tuple[Block, ...] = ()
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Return the CIDRs of all its addresses."""
+        return (self.pool, *self.more_pools)
 
 
 class Endpoint(Model):
@@ -206,6 +212,12 @@ class NodeSelf(Model):
     certificate: str = ""  # the answer to Hello.signing_request, and who signed it (PEM)
     authority: str = ""
     cluster_pool: str = "10.210.0.0/16"  # the range all networks' pools are cut from
+    more_ranges: tuple[str, ...] = ()  # and those it was extended by
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """Return every range that networks' pools are cut from."""
+        return (self.cluster_pool, *self.more_ranges)
 
     def certified(self, certificate: str, authority: str) -> NodeSelf:
         """Return the same place with the node's certificate; only the dispatcher has it."""
@@ -306,7 +318,8 @@ class Report(Model):
     ``full`` lines carry every task the agent knows; others only what changed.
     ``gone`` lists tasks of which nothing is left on the node. ``applied`` is the
     newest generation whose *network* state (endpoints, DNS) is in the kernel:
-    the acknowledgement rollouts wait for.
+    the acknowledgement rollouts wait for. ``trouble`` says why the node's network is not as it
+    should be, in words with what to do: such a node takes nothing new.
     """
 
     applied: int = 0
@@ -315,6 +328,7 @@ class Report(Model):
     gone: tuple[str, ...] = ()
     facts: NodeFacts | None = None  # when changed
     warnings: tuple[str, ...] = ()
+    trouble: str = ""
     unread: tuple[str, ...] = ()  # what who read the line left out of it; never sent
 
     def with_unread(self, unread: tuple[str, ...]) -> Report:

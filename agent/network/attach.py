@@ -64,6 +64,8 @@ def _make_links(
     batch: list[Message] = []
     for link in plan.links:
         if link.name in present and link.host in there:
+            if there[link.host].mtu != link.mtu:
+                batch.append(messages.resize(link.host, link.mtu))
             if not there[link.host].up:
                 batch.append(messages.up(link.host))
             continue
@@ -71,6 +73,7 @@ def _make_links(
         batch.append(messages.delete_link(link.host))
         batch.append(_veth(link, namespace))
         batch.append(messages.configure(link.host, DEVICE_CONF, alias=_alias(plan, link)))
+        batch.append(messages.silent(link.host))
         batch.append(messages.up(link.host))
     host.run(batch)
     batch = []
@@ -104,6 +107,7 @@ def _configure_inside(plan: TaskPlan, inner: netlink.Netlink) -> None:
     for link in plan.links:
         dev = index[link.name]
         gateway = Neighbour(link.name, names.GATEWAY, names.HOST_MAC)
+        batch.append(messages.resize(link.name, link.mtu))
         batch.append(messages.up(index=dev))
         batch.append(messages.address(dev, f"{link.address}/32"))
         batch.append(messages.neighbour(gateway, dev))

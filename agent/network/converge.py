@@ -40,6 +40,11 @@ def look(host: netlink.Netlink) -> KernelState:
     return KernelState(links, addresses)
 
 
+def has_address(found: KernelState, address: str) -> bool:
+    """Say whether a device of the node has the address."""
+    return any(cidr.partition("/")[0] == address for _, cidr in found.addresses)
+
+
 def underlay_mtu(found: KernelState, underlay: str) -> int:
     """Return the MTU of the device that holds the underlay address (1500 if none does)."""
     for dev, cidr in found.addresses:
@@ -121,6 +126,7 @@ def _device(plan: HostPlan, found: KernelState, host: netlink.Netlink) -> list[s
         batch = []
         if link.conf != link.conf | DEVICE_CONF or link.mtu != plan.vxlan.mtu:
             batch.append(messages.configure(link.name, DEVICE_CONF, mtu=plan.vxlan.mtu))
+            batch.append(messages.silent(link.name))
         if not link.up:
             batch.append(messages.up(link.name))
         host.run(batch)
@@ -137,6 +143,7 @@ def _device(plan: HostPlan, found: KernelState, host: netlink.Netlink) -> list[s
                 port=names.VXLAN_PORT,
             ),
             messages.configure(names.VXLAN, DEVICE_CONF, alias="corral overlay"),
+            messages.silent(names.VXLAN),
             messages.up(names.VXLAN),
         ]
     )

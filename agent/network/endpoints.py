@@ -42,8 +42,13 @@ class Seen:
 
 
 def see(wanted: Wanted, key: str, service: ServiceEndpoints) -> Seen:
-    """Return the service as this node sees it."""
+    """Return the service as this node sees it.
+
+    Endpoints of peers that cannot be reached are left out, but never the last ones: where they
+    are all there is, trying them is better than refusing.
+    """
     ready = [endpoint for endpoint in service.endpoints if usable(wanted, endpoint)]
+    ready = [e for e in ready if e.node not in wanted.unreachable] or ready
     local = tuple(e for e in service.endpoints if e.node == wanted.me.node)
     return Seen(key, service, tuple(sorted(ready, key=lambda e: (e.address, e.task))), local)
 
@@ -53,6 +58,8 @@ class _Kept(Generic[T]):
     service: ServiceEndpoints
     local: tuple[Endpoint, ...]
     usable: tuple[bool, ...]
+    nodes: frozenset[str]
+    unreachable: frozenset[str]  # of these nodes
     value: T
 
 
@@ -75,11 +82,13 @@ class PerService(Generic[T]):
             kept = self._kept.get(key)
             if kept is not None and (kept.service is service or kept.service == service):
                 now = tuple(usable(wanted, endpoint) for endpoint in kept.local)
-                if now == kept.usable:
+                if now == kept.usable and kept.nodes & wanted.unreachable == kept.unreachable:
                     kept.service = service  # the next comparison is by identity again
                     continue
             seen = see(wanted, key, service)
             now = tuple(usable(wanted, endpoint) for endpoint in seen.local)
-            self._kept[key] = _Kept(service, seen.local, now, self._compute(seen))
+            nodes = frozenset(endpoint.node for endpoint in service.endpoints)
+            lost = nodes & wanted.unreachable
+            self._kept[key] = _Kept(service, seen.local, now, nodes, lost, self._compute(seen))
             changed.add(key)
         return {key: kept.value for key, kept in self._kept.items()}, changed

@@ -114,20 +114,36 @@ def vxlan(*, name: str, mac: str, mtu: int, vni: int, local: str, port: int) -> 
 def configure(
     name: str, conf: dict[str, int], *, alias: str = "", mtu: int | None = None
 ) -> Message:
-    """Set a device's IPv4 sysctls (and take IPv6's automatic address away) in one message."""
+    """Set a device's IPv4 sysctls in one message."""
     inet = nest(
         rt.IFLA_INET_CONF,
         *(attr(rt.IPV4_DEVCONF[key], value) for key, value in sorted(conf.items())),
     )
-    # No link-local address appears when it comes up.
-    silent = attr(rt.IFLA_INET6_ADDR_GEN_MODE, bytes([rt.IN6_ADDR_GEN_MODE_NONE]))
-    families = nest(socket.AF_INET, inet) + nest(socket.AF_INET6, silent)
+    families = nest(socket.AF_INET, inet)
     body = ifinfo() + attr(rt.IFLA_IFNAME, name) + nest(rt.IFLA_AF_SPEC, families)
     if alias:
         body += attr(rt.IFLA_IFALIAS, alias.encode()[:250])
     if mtu is not None:
         body += attr(rt.IFLA_MTU, mtu)
     return Message(rt.RTM_SETLINK, 0, body, f"configure {name}")
+
+
+def silent(name: str) -> Message:
+    """See to it that IPv6 gives a device no address by itself when it comes up.
+
+    A message of its own: a device below IPv6's smallest MTU (1280) has no IPv6, and a kernel may
+    have none at all; both say EAFNOSUPPORT, and both are fine.
+    """
+    mode = attr(rt.IFLA_INET6_ADDR_GEN_MODE, bytes([rt.IN6_ADDR_GEN_MODE_NONE]))
+    body = ifinfo() + attr(rt.IFLA_IFNAME, name)
+    body += nest(rt.IFLA_AF_SPEC, nest(socket.AF_INET6, mode))
+    return Message(rt.RTM_SETLINK, 0, body, f"silence {name}", (errno.EAFNOSUPPORT,))
+
+
+def resize(name: str, mtu: int) -> Message:
+    """Set a device's MTU; one that is gone already is fine."""
+    body = ifinfo() + attr(rt.IFLA_IFNAME, name) + attr(rt.IFLA_MTU, mtu)
+    return Message(rt.RTM_SETLINK, 0, body, f"set MTU of {name}", (errno.ENODEV,))
 
 
 def up(name: str = "", index: int = 0) -> Message:

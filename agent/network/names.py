@@ -18,6 +18,7 @@ VETH_PREFIX = "cr-e"  # not "cr-v": the wildcard would catch cr-vxlan
 VNI = 13710
 VXLAN_PORT = 4789
 VXLAN_OVERHEAD = {4: 50, 6: 70}  # bytes of outer headers, by the underlay's IP version
+SMALLEST_MTU = 576  # of the overlay: what every IPv4 host must take; IPv6's 1280 is not needed
 
 GATEWAY = "169.254.1.1"  # what containers believe their router is; nobody owns it
 HOST_MAC = "02:63:72:00:00:01"  # of every host side veth end

@@ -32,8 +32,9 @@ from agent.network import (
 )
 from agent.network.endpoints import PerService
 from agent.network.filtering import PacketFilter
-from agent.network.overlay import overlay_mtu
-from agent.network.plan import host_plan, task_plan
+from agent.network.overlay import overlay_mtu, reachable_peers, unfit
+from agent.network.plan import TaskPlan, host_plan, task_plan
+from agent.network.probing import PeerProbes
 from agent.network.resolver import Resolver, ResolverDown
 from agent.network.wanted import Wanted
 from agent.vocabulary import Attachment
@@ -69,6 +70,8 @@ class NodeNetwork:
         self._dns = ThreadPoolExecutor(1, thread_name_prefix="cr-dns")
         self._resolver = Resolver(run_dir / "agent" / "dns")
         self._filter = PacketFilter()
+        self._probes = PeerProbes()
+        self._unreachable: frozenset[str] = frozenset()
         self._lock = asyncio.Lock()
         self._wanted = _NOTHING
         self._doomed: dict[str, Path] = {}  # to be detached, taken by the network thread
@@ -80,6 +83,9 @@ class NodeNetwork:
         self._unpublished: set[str] = set()  # services the resolver may have old names of
         self._snapshot: dict[str, Any] = {}
         self._mtu = 1450
+        self._unfit = ""  # why this node cannot take part in its overlay
+        self._broken = ""  # why the last repair failed
+        self._inside: dict[str, TaskPlan] = {}  # what each attached task's links were made by
         self._home = -1
         self._host: netlink.Netlink | None = None
 
@@ -88,7 +94,21 @@ class NodeNetwork:
     @property
     def warnings(self) -> tuple[str, ...]:
         """Return what people should know now: ports not to be had, foreign firewalls."""
-        return self._filter.warnings
+        return (*self._filter.warnings, *self._silent_peers())
+
+    @property
+    def trouble(self) -> str:
+        """Return why the network is not as it should be; "" when it is."""
+        return self._broken or self._unfit
+
+    def _silent_peers(self) -> list[str]:
+        known = self._wanted.peers
+        lost = sorted(known[node].name for node in self._unreachable if node in known)
+        return [
+            f"{name} does not answer over the overlay: its tasks get no new connections from here "
+            "while others can take them"
+            for name in lost
+        ]
 
     async def check_ports(self, ports: Iterable[Port]) -> list[str]:
         """Return a sentence for each published port that is taken on this node."""
@@ -99,6 +119,8 @@ class NodeNetwork:
     async def apply(self, wanted: Wanted) -> None:
         """Bring kernel and resolver to this whole state; newer calls overtake waiting ones."""
         self._wanted = wanted
+        peers = reachable_peers(wanted) if wanted.in_overlay else []
+        self._probes.meet(wanted.me.overlay, {peer.node: peer.overlay for peer in peers})
         for task in wanted.assignments:
             self._extra.pop(task, None)
         await self._enforce_newest()
@@ -144,6 +166,7 @@ class NodeNetwork:
         def work() -> None:
             home, host = self._kernel()
             attaching.attach(plan, path, home=home, host=host, source=source)
+            self._inside[assignment.id] = plan
 
         await self._in(self._net, work)
         if overlay:
@@ -226,9 +249,12 @@ class NodeNetwork:
     # --- enforcement ---
 
     def _effective(self) -> Wanted:
-        if not self._extra:
-            return self._wanted
-        return replace(self._wanted, assignments={**self._wanted.assignments, **self._extra})
+        wanted = self._wanted
+        if self._unreachable:
+            wanted = replace(wanted, unreachable=self._unreachable)
+        if self._extra:
+            wanted = replace(wanted, assignments={**wanted.assignments, **self._extra})
+        return wanted
 
     async def _enforce_newest(self) -> None:
         self._revision += 1
@@ -250,6 +276,7 @@ class NodeNetwork:
                 await self._withdraw()
             return
         await self._in(self._net, lambda: self._converge(wanted))
+        await self._in(self._net, lambda: self._refresh(wanted))
         await self._in(self._nft, lambda: self._filter.apply(wanted))
         await self._in(self._dns, lambda: self._publish_names(wanted))
         for task, assignment in wanted.assignments.items():
@@ -268,9 +295,11 @@ class NodeNetwork:
         _, host = self._kernel()
         sysctls.ensure(self._record)
         found = converge.look(host)
-        self._mtu = overlay_mtu(
-            wanted.me.underlay, converge.underlay_mtu(found, wanted.me.underlay)
-        )
+        underlay = wanted.me.underlay
+        mtu = overlay_mtu(underlay, converge.underlay_mtu(found, underlay))
+        present = converge.has_address(found, underlay)
+        self._unfit = unfit(wanted, mtu=mtu, present=present)
+        self._mtu = max(mtu, names.SMALLEST_MTU)
         plan = host_plan(wanted, mtu=self._mtu, present=converge.veths(found))
         return converge.converge(plan, found, host)
 
@@ -290,7 +319,29 @@ class NodeNetwork:
     # --- looking after it ---
 
     async def run(self) -> None:
-        """Repair what others break and restart the resolver, until cancelled."""
+        """Repair what others break, restart the resolver and ask the peers, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._repair(), name="network-repair")
+            group.create_task(self._ask_peers(), name="peer-probes")
+
+    async def _ask_peers(self) -> None:
+        """Take the endpoints of peers that cannot be reached out, and put them back."""
+        clock = asyncio.get_running_loop().time
+        in_force: frozenset[str] = frozenset()
+        while True:
+            try:
+                self._unreachable = target = self._probes.look(clock())
+                if target != in_force:
+                    names_of = ", ".join(sorted(target)) or "none any more"
+                    log.warning("peers that do not answer over the overlay: %s", names_of)
+                    await self._enforce_newest()
+                    in_force = target
+            except Exception:  # as in _repair: containers need the rest; the next look tries again
+                log.exception("peers cannot be judged, will try again")
+                await asyncio.sleep(_RESOLVER_CHECK)
+            await asyncio.sleep(self._probes.pause(clock()))
+
+    async def _repair(self) -> None:
         since = 0.0
         while True:
             await asyncio.sleep(_RESOLVER_CHECK)
@@ -301,9 +352,12 @@ class NodeNetwork:
                 if since >= _VERIFY:
                     since = 0.0
                     await self.verify()
+                    self._broken = ""
             except (OSError, ResolverDown, nft.NftFailed) as error:
+                self._broken = f"the network cannot be repaired: {error}"
                 log.warning("network repair failed, will try again: %s", error)
-            except Exception:  # a fault of ours must not end the agent: containers need the rest
+            except Exception as error:  # of ours; must not end the agent: containers need the rest
+                self._broken = f"the network cannot be repaired: {error!r}"
                 log.exception("network repair failed, will try again")
 
     def _look_after_resolver(self) -> None:
@@ -318,34 +372,41 @@ class NodeNetwork:
             if not self._filter.in_force:
                 return []  # nothing is in force: nothing is wanted, or the first apply() is to come
             wanted = self._effective()
-            repaired = await self._restore_links(wanted)
-            repaired += await self._in(self._net, lambda: self._converge(wanted))
+            repaired = await self._in(self._net, lambda: self._converge(wanted))
+            repaired += await self._in(self._net, lambda: self._refresh(wanted))
             repaired += await self._in(self._nft, lambda: self._filter.verify(wanted))
         if repaired:
             log.warning("the network was changed from outside; restored: %s", ", ".join(repaired))
         return repaired
 
-    async def _restore_links(self, wanted: Wanted) -> list[str]:
-        """Remake links of attached tasks that somebody deleted."""
-        mtu = self._mtu
+    def _refresh(self, wanted: Wanted) -> list[str]:
+        """Bring the links of attached tasks to what they should be (network thread).
+
+        A link that somebody deleted is made again; a network that grew gets its new routes inside
+        running containers, and a changed MTU its links. What the agent made itself and has not
+        changed costs a comparison; after a restart of the agent each task is looked at once.
+        """
+        home, host = self._kernel()
+        there = converge.veths(converge.look(host))
         source = wanted.me.overlay if wanted.me.underlay else ""
-
-        def work() -> list[str]:
-            home, host = self._kernel()
-            there = converge.veths(converge.look(host))
-            restored = []
-            for task, assignment in wanted.assignments.items():
-                path = self._netns / task
-                plan = task_plan(assignment, wanted.networks, mtu=mtu)
-                if all(link.host in there for link in plan.links) or not path.exists():
-                    continue
-                if assignment.spec.network_mode != "overlay":
-                    continue
-                attaching.attach(plan, path, home=home, host=host, source=source)
+        restored = []
+        for task, assignment in wanted.assignments.items():
+            if assignment.spec.network_mode != "overlay":
+                continue
+            if any(place.network not in wanted.networks for place in assignment.networks):
+                continue  # it is ending, and its networks went before it
+            plan = task_plan(assignment, wanted.networks, mtu=self._mtu)
+            known = self._inside.get(task)
+            whole = all(link.host in there for link in plan.links)
+            if (known == plan and whole) or not (self._netns / task).exists():
+                continue
+            attaching.attach(plan, self._netns / task, home=home, host=host, source=source)
+            self._inside[task] = plan
+            if known is not None:
                 restored.append(f"links of {assignment.name}")
-            return restored
-
-        return await self._in(self._net, work)
+        for task in self._inside.keys() - wanted.assignments.keys():
+            del self._inside[task]
+        return restored
 
     async def leave(self) -> None:
         """Remove everything of ours from the machine and restore its sysctls."""
@@ -384,6 +445,7 @@ class NodeNetwork:
     async def close(self) -> None:
         """Let go of threads and sockets; kernel state and resolver stay."""
         await self._in(self._dns, self._resolver.close)
+        self._probes.close()
         self._filter.close()
         if self._host is not None:
             self._host.close()

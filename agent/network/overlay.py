@@ -68,6 +68,28 @@ def overlay_mtu(underlay: str, underlay_mtu: int) -> int:
     return underlay_mtu - names.VXLAN_OVERHEAD[version]
 
 
+def unfit(wanted: Wanted, *, mtu: int, present: bool) -> str:
+    """Return why this node cannot take part in its overlay, and what would help; "" if it can.
+
+    ``mtu`` is the overlay's, ``present`` says whether the node has its underlay address.
+    """
+    underlay = wanted.me.underlay
+    if not wanted.in_overlay:
+        return ""
+    if not present:
+        return (
+            f"this machine does not have {underlay}, the address other nodes reach it by; "
+            f"give it back, or name another: corral node set {wanted.me.name} --underlay-addr ADDR"
+        )
+    if mtu < names.SMALLEST_MTU:
+        least = names.SMALLEST_MTU + names.VXLAN_OVERHEAD[ip_address(underlay).version]
+        have = mtu + names.VXLAN_OVERHEAD[ip_address(underlay).version]
+        return (
+            f"the MTU of the device with {underlay} is {have}; the overlay needs {least} at least"
+        )
+    return ""
+
+
 def routes(wanted: Wanted, peers: Iterable[Peer]) -> set[Route]:
     """Return the routes to peers, to their blocks, and back to where clients came in."""
     source = wanted.me.overlay

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING
 from agent.network import names, overlay
 from agent.network.objects import LinkAddress, Neighbour, Route, Rule
 from agent.network.overlay import VxlanPlan
-from specs.states import Desired
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -33,7 +32,7 @@ class LinkPlan:
     address: str
     mac: str
     mtu: int
-    pool: str
+    pools: tuple[str, ...]
     default: bool
 
 
@@ -85,7 +84,7 @@ def task_plan(
                 address=place.address,
                 mac=names.task_mac(place.address),
                 mtu=min(network.mtu or mtu, mtu),
-                pool=str(ip_network(network.pool, strict=False)),
+                pools=tuple(str(ip_network(pool, strict=False)) for pool in network.pools),
                 default=place.gateway and not network.internal,
             )
         )
@@ -95,14 +94,15 @@ def task_plan(
 def container_routes(plan: TaskPlan) -> list[Route]:
     """Return the routes inside the container, in the order the kernel needs them.
 
-    One per network with that network's address as source: replies and new
+    One per pool of each network with that network's address as source: replies and new
     connections leave by the link whose address they carry. With a default route
     alone, a container of two networks would send with the wrong one and be
     dropped as a forger.
     """
     routes = [
-        Route(link.pool, dev=link.name, via=names.GATEWAY, source=link.address)
+        Route(pool, dev=link.name, via=names.GATEWAY, source=link.address)
         for link in plan.links
+        for pool in link.pools
     ]
     routes += [
         Route("0.0.0.0/0", dev=link.name, via=names.GATEWAY, source=link.address)
@@ -120,19 +120,21 @@ def host_plan(wanted: Wanted, *, mtu: int, present: frozenset[str]) -> HostPlan:
     """
     me = wanted.me
     joined = wanted.in_overlay
-    pools = [network.pool for network in wanted.networks.values()]
+    pools = [pool for network in wanted.networks.values() for pool in network.pools]
     if me.node:
         # Of networks this node was not told about: never out by the default route.
-        pools.append(me.cluster_pool)
+        pools += me.ranges
     routes = {Route(str(ip_network(pool, strict=False)), blackhole=True) for pool in pools}
     neighbours: set[Neighbour] = set()
     rules: set[Rule] = set()
     for assignment in wanted.assignments.values():
-        for link in task_plan(assignment, wanted.networks, mtu=mtu).links:
-            if link.host in present:
+        # Of networks this node is not told about any more, too: the task may still be serving.
+        for place in assignment.networks:
+            host = names.veth(assignment.id, place.network)
+            if host in present:
                 source = me.overlay if joined else ""
-                routes.add(Route(f"{link.address}/32", dev=link.host, source=source))
-                neighbours.add(Neighbour(link.host, link.address, link.mac))
+                routes.add(Route(f"{place.address}/32", dev=host, source=source))
+                neighbours.add(Neighbour(host, place.address, names.task_mac(place.address)))
     if joined:
         peers = overlay.reachable_peers(wanted)
         routes |= overlay.routes(wanted, peers)
@@ -145,8 +147,3 @@ def host_plan(wanted: Wanted, *, mtu: int, present: frozenset[str]) -> HostPlan:
         frozenset(neighbours),
         frozenset(rules),
     )
-
-
-def holds_network(assignment: Assignment) -> bool:
-    """Say whether the task has, or is about to have, something of ours."""
-    return assignment.desired is not Desired.REMOVED

@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from agent.dns.zone import TASK_TTL, VIP_TTL
-from agent.network.plan import holds_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -60,12 +59,14 @@ def snapshot(
 ) -> dict[str, Any]:
     """Return the resolver's whole knowledge as JSON values."""
     return {
-        "pools": sorted({wanted.me.cluster_pool, *(n.pool for n in wanted.networks.values())}),
+        "pools": sorted(
+            {*wanted.me.ranges, *(p for n in wanted.networks.values() for p in n.pools)}
+        ),
         "networks": {key: network.name.lower() for key, network in wanted.networks.items()},
         "views": {
             task: _view(wanted, assignment, upstreams)
             for task, assignment in sorted(wanted.assignments.items())
-            if holds_network(assignment) and assignment.spec.network_mode == "overlay"
+            if assignment.spec.network_mode == "overlay"
         },
         "services": parts,
     }

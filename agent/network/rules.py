@@ -17,7 +17,6 @@ from typing import TYPE_CHECKING
 from agent.network import names
 from agent.network.chains import base
 from agent.network.overlay import ingress_numbers, reachable_peers
-from agent.network.plan import holds_network
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -138,13 +137,16 @@ def port_targets(wanted: Wanted, parts: Mapping[str, ServicePart]) -> dict[PortK
             found.setdefault(where, target)
     for task, assignment in sorted(wanted.assignments.items()):
         gateway = next((n for n in assignment.networks if n.gateway), None)
-        if gateway is None or not holds_network(assignment):
+        if gateway is None:
             continue
         addresses = (gateway.address,) if wanted.ready.get(task, False) else ()
         for port in assignment.host_ports:
             if port.published is not None:
                 name = f"{task}/{port.target}/{port.protocol}"
-                found.setdefault(port_key(port), Target(name, addresses, port.target))
+                other = found.get(port_key(port))
+                # While a task is replaced two of them claim its port: it leads to the ready one.
+                if other is None or (addresses and not other.addresses):
+                    found[port_key(port)] = Target(name, addresses, port.target)
     return found
 
 
@@ -183,12 +185,12 @@ def ruleset(
 
 
 def _networks(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
-    pools = {_cidr(wanted.me.cluster_pool)}
+    pools = {_cidr(one) for one in wanted.me.ranges}
     for network in wanted.networks.values():
-        pool = _cidr(network.pool)
-        pools.add(pool)
-        sets["same_net"][f"{pool} . {pool}"] = ""
-        sets["internal" if network.internal else "egress"][pool] = ""
+        own = [_cidr(pool) for pool in network.pools]
+        pools.update(own)
+        sets["same_net"].update({f"{one} . {other}": "" for one in own for other in own})
+        sets["internal" if network.internal else "egress"].update(dict.fromkeys(own, ""))
     sets["pools"] = dict.fromkeys(pools, "")
     sets["insiders"] = dict.fromkeys({*pools, "127.0.0.0/8"}, "")
 
@@ -216,8 +218,7 @@ def _members(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
 
 def _tasks(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
     for assignment in wanted.assignments.values():
-        if holds_network(assignment):
-            sets["owned"].update(dict.fromkeys(owned_elements(assignment), ""))
+        sets["owned"].update(dict.fromkeys(owned_elements(assignment), ""))
 
 
 def owned_elements(assignment: Assignment) -> list[str]:

@@ -19,7 +19,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Everything one apply() was given: the only input of every decision."""
+    """Everything one apply() was given: the only input of every decision.
+
+    ``assignments`` are the node's tasks that have, or are about to have, something of ours: a
+    task whose process is ending is one of them until that has ended.
+    """
 
     me: NodeSelf
     networks: Mapping[str, NetworkState]
@@ -27,6 +31,7 @@ class Wanted:
     peers: Mapping[str, Peer]
     assignments: Mapping[str, Assignment]
     ready: Mapping[str, bool]
+    unreachable: frozenset[str] = frozenset()  # peers, by what this node found out itself
 
     @property
     def idle(self) -> bool:

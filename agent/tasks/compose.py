@@ -56,12 +56,19 @@ def compose(
 ) -> TaskParts:
     """Return the worker of a node and what it works with."""
     holdings = Holdings()
-    reports = Reports(holdings, facts=facts, look=look, warnings=lambda: effects.network.warnings)
-    networking = NetworkKeeper(holdings, effects.network, effects.peers, reports)
+    network = effects.network
+    reports = Reports(
+        holdings,
+        facts=facts,
+        look=look,
+        warnings=lambda: network.warnings,
+        trouble=lambda: network.trouble,
+    )
+    networking = NetworkKeeper(holdings, network, effects.peers, reports)
     preparation = Preparation(
         images=effects.images,
         volumes=effects.volumes,
-        network=effects.network,
+        network=network,
         containers=containers,
         tasks=tasks,
         traits=traits,

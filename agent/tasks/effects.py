@@ -151,6 +151,11 @@ class Networking(Protocol):
         """Return what people should know now."""
         ...
 
+    @property
+    def trouble(self) -> str:
+        """Return why the node's network is not as it should be; "" when it is."""
+        ...
+
     async def run(self) -> None:
         """Repair what others break, until cancelled."""
         ...

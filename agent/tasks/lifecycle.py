@@ -171,6 +171,20 @@ def _without_process(record: Record, now: float) -> Step:  # noqa: PLR0911 - a t
     return Launch(record.number + 1)
 
 
+def holds_network(record: Record) -> bool:
+    """Say whether the task's addresses, filters and ports stay in force.
+
+    From before its first packet until its process has ended for good: a process that was asked
+    to stop serves the requests it has, and none of their packets may be lost. New connections go
+    elsewhere because it is not ready any more.
+    """
+    if record.erased:
+        return False
+    if record.phase is not Phase.NONE:
+        return True
+    return record.assignment.desired is not Desired.REMOVED and record.state not in FINAL
+
+
 def grace(assignment: Assignment) -> float:
     """Return how long the task has between the stop signal and SIGKILL."""
     return assignment.spec.stop_grace if assignment.grace is None else assignment.grace

@@ -13,14 +13,18 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agent.errors import Later
 from agent.network.wanted import Wanted
+from agent.tasks import lifecycle
 from specs.kit.backoff import Backoff
 from specs.wire import NodeSelf
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
     from agent.tasks.effects import Networking, Peers
     from agent.tasks.holdings import Holdings
     from agent.tasks.record import Record
     from agent.tasks.reports import Reports
+    from specs.wire import NetworkState
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +43,8 @@ class NetworkKeeper:
         self._network = network
         self._peers = peers
         self._reports = reports
-        self._ready: dict[str, bool] = {}
+        self._seen: dict[str, tuple[bool, bool]] = {}  # task -> (ready, holds its network)
+        self._networks: dict[str, NetworkState] = {}  # as last applied
         self._dirty = asyncio.Event()
         self._done = asyncio.Event()
 
@@ -50,14 +55,15 @@ class NetworkKeeper:
         self._dirty.set()
 
     def changed(self, record: Record) -> None:
-        """Move traffic if the task became ready, or is not any more."""
-        if self._ready.get(record.id, False) != record.ready:
-            self._ready[record.id] = record.ready
+        """Move traffic if the task became ready, or is not any more, or has ended."""
+        now = _traffic(record)
+        if self._seen.get(record.id) != now:
+            self._seen[record.id] = now
             self._dirty.set()
 
     def forget(self, task: str) -> None:
         """Forget a task that is gone."""
-        self._ready.pop(task, None)
+        self._seen.pop(task, None)
 
     async def known(self) -> None:
         """Wait until the networks of the newest instructions are set up. Raises Later."""
@@ -76,7 +82,7 @@ class NetworkKeeper:
     async def adopt(self) -> None:
         """After a restart: take over what the tasks there are have, remove the rest."""
         for record in self._holdings.records():
-            self._ready[record.id] = record.ready
+            self._seen[record.id] = _traffic(record)
         try:
             await self._network.adopt({*self._holdings.runners, *self._holdings.strays})
         except Exception as error:  # apply() repairs what it can; the agent must come up
@@ -113,17 +119,31 @@ class NetworkKeeper:
         objects = held.objects
         me = held.me or NodeSelf(node="", name="")
         await self._peers.meet(me, objects.peers)
+        # By the records, not by the set: what left the set may still be serving its last requests.
+        records = [r for r in self._holdings.records() if lifecycle.holds_network(r)]
+        self._networks = self._needed(objects.networks, records)
         wanted = Wanted(
             me=me,
-            networks=objects.networks,
+            networks=self._networks,
             services=objects.services,
             peers=objects.peers,
-            assignments=objects.tasks,
-            ready=dict(self._ready),
+            assignments={record.id: record.assignment for record in records},
+            ready={record.id: record.ready for record in records},
         )
         await self._network.apply(wanted)
+
+    def _needed(
+        self, told: Mapping[str, NetworkState], records: Iterable[Record]
+    ) -> dict[str, NetworkState]:
+        """Return the networks told, and as they last were those that a task here still uses."""
+        used = {place.network for record in records for place in record.assignment.networks}
+        return {**{n: s for n, s in self._networks.items() if n in used}, **told}
 
     async def leave(self) -> None:
         """Take away everything, once nothing is held."""
         await self.apply()
         await self._network.adopt(set())
+
+
+def _traffic(record: Record) -> tuple[bool, bool]:
+    return record.ready, lifecycle.holds_network(record)

@@ -50,11 +50,13 @@ class Reports:
         facts: NodeFacts,
         look: Callable[[], Awaitable[NodeFacts]],
         warnings: Callable[[], tuple[str, ...]],
+        trouble: Callable[[], str],
     ) -> None:
         self._machine = facts
         self._holdings = holdings
         self._look = look
         self._more_warnings = warnings
+        self._more_trouble = trouble
         self._subscribers: set[Subscriber] = set()
 
     # What others tell.
@@ -118,7 +120,11 @@ class Reports:
             gone=tuple(self._holdings.erased()),
             facts=self.facts,
             warnings=self._warnings(),
+            trouble=self._trouble(),
         )
+
+    def _trouble(self) -> str:
+        return self._holdings.network_error or self._more_trouble()
 
     def _warnings(self) -> tuple[str, ...]:
         more = tuple(self._more_warnings())
@@ -165,5 +171,10 @@ class Reports:
         if woken and nothing:
             return None
         return Report(
-            applied=applied, tasks=tasks, gone=gone, facts=facts, warnings=self._warnings()
+            applied=applied,
+            tasks=tasks,
+            gone=gone,
+            facts=facts,
+            warnings=self._warnings(),
+            trouble=self._trouble(),
         )

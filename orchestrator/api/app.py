@@ -74,6 +74,14 @@ ROUTES: tuple[ApiRoute, ...] = (
         stream=api.Progress,
         query=(QueryField("force", "flag", text="forget it without asking it"),),
     ),
+    ApiRoute(
+        "POST",
+        "/v1/cluster/ranges",
+        nodes.extend,
+        "Give the cluster another range of addresses",
+        body=api.ExtendCluster,
+        answer=api.ClusterRanges,
+    ),
     ApiRoute("GET", "/v1/stacks", stacks.stacks, "All stacks", answer=Stacks),
     ApiRoute("GET", "/v1/stacks/{stack}", stacks.stack, "One stack", answer=api.StackDetail),
     ApiRoute(

@@ -8,12 +8,13 @@ from orchestrator.api import rows, streams
 from orchestrator.api.answers import NodeRows
 from orchestrator.api.routes import flag
 from orchestrator.errors import Unavailable
+from specs.api import ClusterRanges
 
 if TYPE_CHECKING:
     from aiohttp import web
 
     from orchestrator.api.routes import ApiParts
-    from specs.api import AddNode, NodeDetail, NodeRow, PatchNode
+    from specs.api import AddNode, ExtendCluster, NodeDetail, NodeRow, PatchNode
 
 CONTACT = 15.0  # seconds: a host key to be confirmed is a question, not a stream that ended
 
@@ -38,9 +39,16 @@ async def add(parts: ApiParts, request: web.Request, body: AddNode) -> web.Strea
 
 async def patch(parts: ApiParts, request: web.Request, body: PatchNode) -> NodeRow:
     changed = await parts.nodes.update(
-        request.match_info["name"], labels=body.labels, availability=body.availability
+        request.match_info["name"],
+        labels=body.labels,
+        availability=body.availability,
+        underlay=body.underlay,
     )
     return rows.node_row(parts.cluster, changed)
+
+
+async def extend(parts: ApiParts, _request: web.Request, body: ExtendCluster) -> ClusterRanges:
+    return ClusterRanges(ranges=await parts.control.extend(body.range))
 
 
 async def remove(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:

@@ -17,11 +17,12 @@ from typing import TYPE_CHECKING, NoReturn
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.commands import Commands
 from orchestrator.control.deploy.ports import listening_now
+from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
 from orchestrator.control.mirror.health import NodeHealth
 from orchestrator.control.mirror.observed import Observed
-from orchestrator.control.mirror.records import NODES, RELEASES, STACKS
+from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.notices import Notices
 from orchestrator.control.planning import ingest, releases, removal, stacks
 from orchestrator.control.planning.addresses import Addresses
@@ -182,7 +183,7 @@ class ControlLoop:
         for node, hello in hellos.items():
             record = self._cluster.nodes.get(node)
             if record is not None and record.facts != hello.facts:
-                pass_.draft.put(NODES, record.with_facts(hello.facts))
+                ingest.look_at_machine(pass_, record, hello.facts)
         for node, report in reports:
             ingest.take(pass_, node, report)
         done = False
@@ -271,6 +272,12 @@ class ControlLoop:
         async with self._lock:
             await self._commands.remove(stack, volumes=volumes, timeout=timeout)
 
+    async def extend(self, text: str) -> tuple[str, ...]:
+        async with self._lock:
+            ranges = await extend(self._store, self._cluster, text)
+        self._notices.everywhere()
+        return ranges
+
     def progress(self, stack: str, release: int | None) -> AsyncIterator[Progress]:
         return self._streams.progress(stack, release)
 
@@ -298,6 +305,7 @@ class ControlLoop:
     async def ingest(self, node_id: str, report: Report) -> None:
         if report.full:
             self._health.reported(node_id)
+        self._health.troubled(node_id, report.trouble)
         self._inbox.append((node_id, report))
         self._wake.set()
 

@@ -103,6 +103,11 @@ class Notices:
         self._all_nodes()
         self._streams.moved(None)
 
+    def everywhere(self) -> None:
+        """Have every stack looked at and every node told: something of the cluster's changed."""
+        self.everything()
+        self._all_nodes()
+
     def _all_nodes(self) -> None:
         self._nodes |= set(self._cluster.nodes)
         self._schedule()

@@ -137,6 +137,7 @@ class Outgoing:
             underlay=node.underlay if node is not None else "",
             overlay=node.overlay if node is not None else "",
             cluster_pool=self._cluster.record.pool,
+            more_ranges=self._cluster.record.more,
         )
 
     def objects(self, node_id: str) -> Objects:
@@ -215,6 +216,7 @@ class Outgoing:
             stack=record.stack,
             key=record.key,
             pool=record.pool,
+            more_pools=record.grown,
             internal=record.internal,
             mtu=record.mtu,
             encrypted=record.encrypted,

@@ -205,14 +205,14 @@ class AgentSession:
                 log.debug("full set asked for", extra={"node": self._node.id})
 
     async def _listen(self) -> None:
-        warnings: tuple[str, ...] = ()
+        last = Report()
         try:
             async with contextlib.aclosing(self._client.reports(silence=self._silence)) as reports:
                 async for read in reports:
                     report = self._with_unread(read)
-                    if says_something(report, warnings):
+                    if says_something(report, last):
                         await self._control.ingest(self._node.id, report)
-                    warnings = report.warnings
+                    last = report
                     self._apply(report.applied)
         except Unavailable as exc:
             if isinstance(exc.__cause__, TimeoutError):
@@ -278,14 +278,15 @@ def superseded(name: str, seen: Stamp | None, ours: Stamp) -> str:
     )
 
 
-def says_something(report: Report, warnings: tuple[str, ...]) -> bool:
-    """Say whether a report holds more than a heartbeat."""
+def says_something(report: Report, last: Report) -> bool:
+    """Say whether a report holds more than a heartbeat; ``last`` is the one before."""
     return bool(
         report.full
         or report.tasks
         or report.gone
         or report.facts is not None
-        or report.warnings != warnings
+        or report.warnings != last.warnings
+        or report.trouble != last.trouble
     )
 
 

@@ -40,6 +40,12 @@ class ClusterRecord:
     created_at: float = 0.0
     trusted: int = 0  # what agents learned in earlier epochs does not count: `state discard`
     ended: dict[int, int] = field(default_factory=dict)  # epoch -> its last revision
+    more: tuple[str, ...] = ()  # ranges it was extended by
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """Return every range that networks' pools are cut from."""
+        return (self.pool, *self.more)
 
 
 async def load(
@@ -117,11 +123,16 @@ def machine_routes(table: str) -> list[str]:
 
 
 def encode(cluster: ClusterRecord) -> bytes:
-    return json.dumps(asdict(cluster)).encode()
+    fields = asdict(cluster)
+    if not fields["more"]:
+        del fields["more"]  # so that the release before reads what was never extended
+    return json.dumps(fields).encode()
 
 
 def decode(value: bytes) -> ClusterRecord:
     found = json.loads(value)
     known = {each.name for each in fields(ClusterRecord)}
     ended = {int(epoch): last for epoch, last in found.pop("ended", {}).items()}
-    return ClusterRecord(**{k: v for k, v in found.items() if k in known}, ended=ended)
+    more = tuple(found.pop("more", ()))
+    kept = {key: one for key, one in found.items() if key in known}
+    return ClusterRecord(**kept, ended=ended, more=more)

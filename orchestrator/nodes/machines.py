@@ -82,7 +82,6 @@ class Machines:
             members=nodes,
             cluster=self._cluster,
             cluster_id=self._identity.id,
-            pool=self._identity.pool,
             key=self._key(),
             transport=self._ssh(),
             folder=self._config.folder / "bundles",

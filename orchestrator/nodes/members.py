@@ -8,7 +8,6 @@ its own address in the overlay, and in the end stops being one.
 from __future__ import annotations
 
 import asyncio
-import ipaddress
 import re
 from typing import TYPE_CHECKING
 
@@ -20,6 +19,7 @@ from specs.api import Progress
 from specs.ids import new_id
 from specs.node import Node
 from specs.states import FINAL
+from specs.underlay import candidates, refusal
 
 if TYPE_CHECKING:
     import random
@@ -74,6 +74,7 @@ class Nodes:
         address: str = "",
         host_key: str = "",
         underlay: str = "",
+        asked: bool = False,
         labels: Mapping[str, str] | None = None,
     ) -> Node:
         """Make a member; its session starts as soon as the mirror shows it."""
@@ -88,7 +89,8 @@ class Nodes:
                 name=free_name(name, {other.name for other in nodes}),
                 address=address,
                 host_key=host_key,
-                underlay=underlay or first_address(facts),
+                underlay=underlay or next(iter(candidates(facts, self._cluster.ranges)), ""),
+                underlay_asked=asked,
                 overlay=free_address(self._pool, {other.overlay for other in nodes}),
                 labels=dict(labels or {}),
                 facts=facts,
@@ -98,9 +100,14 @@ class Nodes:
         return node
 
     async def update(
-        self, name: str, *, labels: Mapping[str, str | None], availability: str | None
+        self,
+        name: str,
+        *,
+        labels: Mapping[str, str | None],
+        availability: str | None,
+        underlay: str | None = None,
     ) -> Node:
-        """Set labels (None removes one) and availability."""
+        """Set labels (None removes one), availability, and how other nodes reach it."""
         check_labels({key: value for key, value in labels.items() if value is not None})
         if availability is not None and availability not in AVAILABILITIES:
             raise Invalid(
@@ -108,10 +115,18 @@ class Nodes:
                 hint=f"write one of {', '.join(AVAILABILITIES)}",
             )
         node_id = self.find(name).id
+        if underlay is not None:
+            why = refusal(self.find(name), underlay)
+            if why:
+                raise Invalid(detail=why, hint=f"corral node inspect {name} shows what it has")
 
         def change(node: Node) -> Node:
-            labelled = node.with_labels(labels)
-            return labelled if availability is None else labelled.with_availability(availability)
+            changed = node.with_labels(labels)
+            if availability is not None:
+                changed = changed.with_availability(availability)
+            if underlay is not None:
+                changed = changed.with_underlay(underlay, asked=True)
+            return changed
 
         return await self._change(node_id, change)
 
@@ -218,12 +233,3 @@ def free_address(pool: str, taken: set[str]) -> str:
         if str(address) not in taken:
             return str(address)
     raise Unavailable(f"every node address of {pool} is taken")
-
-
-def first_address(facts: NodeFacts) -> str:
-    """Return the first IPv4 address of the machine that other machines could reach."""
-    for text in facts.addresses:
-        address = ipaddress.ip_address(text.split("/")[0])
-        if address.version == 4 and not address.is_loopback and not address.is_link_local:
-            return str(address)
-    return ""

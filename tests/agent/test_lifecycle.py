@@ -76,6 +76,41 @@ def test_the_straight_line():
     assert record.assignment.desired == "shutdown", "a late message revives nothing"
 
 
+def left_with(phase, state="running", **changes):
+    return running().model_copy(
+        update={"phase": Phase(phase), "state": TaskState(state), **changes}
+    )
+
+
+@pytest.mark.parametrize(
+    ("record", "desired", "holds"),
+    [
+        (life.fresh(task("prepared"), "boot"), "prepared", True),
+        (left_with("none", "preparing"), "running", True),
+        (left_with("none"), "running", True),  # between two runs
+        (left_with("creating"), "removed", True),
+        (left_with("created"), "shutdown", True),
+        (left_with("running"), "running", True),
+        (left_with("running"), "shutdown", True),
+        (left_with("running"), "removed", True),
+        (left_with("running", stopping="shutdown", stop_at=1.0), "removed", True),
+        (left_with("running", stopping="shutdown", stop_at=1.0, killed=True), "removed", True),
+        (left_with("ended", "shutdown"), "removed", True),  # what it sent last may be under way
+        (left_with("none", "shutdown"), "removed", False),
+        (left_with("none", "shutdown"), "shutdown", False),
+        (left_with("none", "failed"), "running", False),
+        (left_with("none", "complete"), "running", False),
+        (left_with("none", "preparing"), "removed", False),
+        (left_with("none", "shutdown", erased=True), "removed", False),
+    ],
+)
+def test_the_network_stays_until_the_process_has_ended(record, desired, holds):
+    record = record.having(
+        assignment=record.assignment.model_copy(update={"desired": Desired(desired)})
+    )
+    assert life.holds_network(record) is holds
+
+
 def test_prepared_then_running():
     record = life.prepared(life.preparing(life.fresh(task(), "boot")), IMAGE)
     assert life.next_step(record, 0) == Launch(1)

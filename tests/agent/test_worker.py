@@ -20,7 +20,16 @@ from agent.vocabulary import ImageConfig
 from specs.node import NodeFacts
 from specs.stack import Healthcheck, RestartPolicy
 from specs.states import Desired
-from specs.wire import Content, Instructions, NodeSelf, Objects, Refused, Stamp
+from specs.wire import (
+    Content,
+    Instructions,
+    NetworkState,
+    NodeSelf,
+    Objects,
+    Refused,
+    Stamp,
+    TaskNetwork,
+)
 from tests.agent.test_lifecycle import task
 from tests.fakes.containers import FakeContainers
 from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes, NoPeers
@@ -165,6 +174,40 @@ async def test_a_task_dropped_from_the_set_is_removed_too(node):
     await node.put(remove=("a",))
     await node.until(lambda: "a" in node.reports.full().gone)
     assert node.status("b").ready
+
+
+NETWORK = NetworkState(id="n1", name="s_n", stack="s", key="n", pool="10.210.16.0/24")
+
+
+@pytest.mark.parametrize("way", ["removed", "shutdown", "dropped from the set", "node leaves"])
+async def test_a_stopping_task_keeps_its_network_until_its_process_has_ended(node, way):
+    place = TaskNetwork(network="n1", address="10.210.16.2", gateway=True)
+    mine = named("a", grace=20.0).model_copy(update={"networks": (place,)})
+    node.containers.deaf.add("a")
+    await node.put(mine, networks={"n1": NETWORK})
+    await node.until(lambda: node.status("a").ready)
+    leaving = None
+    if way == "dropped from the set":
+        await node.put(remove=("a",))
+    elif way == "node leaves":
+        leaving = asyncio.create_task(node.worker.leave())
+    else:
+        await node.put(mine.model_copy(update={"desired": Desired(way)}))
+    await asyncio.sleep(19.0)  # it finishes the requests it has
+
+    now = node.network.wanted[-1]
+    assert "a" in node.containers.alive
+    assert not now.ready["a"], "new connections go elsewhere"
+    assert now.assignments["a"].networks == (place,)
+    assert now.networks["n1"] == NETWORK
+    assert node.network.attached == {"a"}
+
+    await node.until(lambda: not node.network.attached, 30)
+    await asyncio.sleep(1.0)
+    assert "a" not in node.network.wanted[-1].assignments
+    if leaving is not None:
+        assert await leaving == []
+        assert not node.network.wanted[-1].networks
 
 
 async def test_at_most_four_at_once_and_network_calls_are_few(node):

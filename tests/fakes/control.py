@@ -25,6 +25,7 @@ class FakeCluster:
     """The mirror; a test writes the dictionaries. ``follow`` copies nodes from a store."""
 
     revision: int = 0
+    ranges: tuple[str, ...] = ("10.210.0.0/16",)
     stacks: dict[str, Stack] = field(default_factory=dict)
     releases: dict[tuple[str, int], Release] = field(default_factory=dict)
     parts: dict[str, StackSpec] = field(default_factory=dict)

@@ -197,15 +197,18 @@ class FakeNetwork:
 
     attached: set[str] = field(default_factory=set)
     applied: list[dict[str, bool]] = field(default_factory=list)
+    wanted: list[Wanted] = field(default_factory=list)
     adopted: set[str] | None = None
     broken: Exception | None = None
     failures: int = 0
+    troubled: str = ""
 
     async def apply(self, wanted: Wanted) -> None:
         if self.failures:
             self.failures -= 1
             raise OSError(5, "nft failed")
         self.applied.append(dict(wanted.ready))
+        self.wanted.append(wanted)
 
     async def attach(self, assignment: Assignment) -> Attachment:
         if self.broken is not None:
@@ -224,6 +227,10 @@ class FakeNetwork:
     @property
     def warnings(self) -> tuple[str, ...]:
         return ()
+
+    @property
+    def trouble(self) -> str:
+        return self.troubled
 
     async def run(self) -> None:
         await asyncio.Event().wait()

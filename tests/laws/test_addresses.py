@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from ipaddress import IPv4Address, IPv4Network
 
 from hypothesis import given, settings
@@ -11,7 +12,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import NETWORKS, RESTING, VIP, VIPS, NetworkRecord
-from orchestrator.control.planning.addresses import Addresses, cut_pool, empty_leases
+from orchestrator.control.planning.addresses import Addresses, cut_pool, empty_leases, usable
+from orchestrator.keys.identity import ClusterRecord
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import ManualClock
 from specs.states import TaskState
@@ -26,7 +28,7 @@ from specs.task import Task, TaskStatus
 def test_pools_never_overlap_and_leave_the_nodes_their_own(whole, count):
     pools: list[str] = []
     for _ in range(count):
-        pool = cut_pool(whole, pools)
+        pool = cut_pool([whole], pools)
         if pool is None:
             break
         assert IPv4Network(pool).subnet_of(IPv4Network(whole)), "law: pools are in the range"
@@ -41,6 +43,38 @@ def test_pools_never_overlap_and_leave_the_nodes_their_own(whole, count):
         )
 
 
+@settings(max_examples=60)
+@given(
+    st.lists(
+        st.sampled_from(["10.210.0.0/16", "10.64.0.0/18", "10.211.0.0/20", "10.3.0.0/24"]),
+        min_size=1,
+        max_size=3,
+        unique=True,
+    ),
+    st.lists(st.integers(0, 6), min_size=1, max_size=60),
+)
+def test_growing_pools_stay_apart_in_all_ranges_and_take_what_is_left(ranges, haves):
+    pools: list[str] = []
+    for have in haves:
+        pool = cut_pool(ranges, pools, have=have)
+        if pool is None:
+            # Used up for good: a network that asks for the smallest one finds nothing either.
+            assert cut_pool(ranges, pools) is None
+            continue
+        net = IPv4Network(pool)
+        assert any(net.subnet_of(IPv4Network(one)) for one in ranges)
+        assert not any(net.overlaps(IPv4Network(other)) for other in pools)
+        pools.append(pool)
+
+
+def test_a_thousand_networks_fit_by_default_and_the_next_ones_into_another_range():
+    pools: list[str] = []
+    while (pool := cut_pool(["10.210.0.0/16"], pools)) is not None:
+        pools.append(pool)
+    assert len(pools) == 960, "two hundred stacks of four networks each, and more"
+    assert cut_pool(["10.210.0.0/16", "10.211.0.0/16"], pools) == "10.211.0.0/26"
+
+
 def at_once(coroutine):
     """Run a coroutine that never waits, as those of the memory store: no loop is needed."""
     try:
@@ -53,12 +87,23 @@ def at_once(coroutine):
 class Giving(RuleBasedStateMachine):
     """Tasks, services and nodes come and go on one network."""
 
-    @initialize(pool=st.sampled_from(["10.210.16.0/20", "10.9.0.0/24", "10.9.0.0/28"]))
-    def start(self, pool):
+    @initialize(
+        pool=st.sampled_from(["10.210.16.0/20", "10.210.16.0/26", "10.9.0.0/24", "10.9.0.0/28"]),
+        more=st.sampled_from([(), ("10.211.0.0/24",)]),
+        narrow=st.booleans(),
+    )
+    def start(self, pool, more, narrow):
         self.store = MemoryStore()
         self.cluster = at_once(Cluster.open(self.store, ManualClock()))
-        self.network = NetworkRecord(id="n", name="net", stack="app", key="net", pool=pool)
+        # A range with room for two small pools, or a usual one.
+        whole = "10.210.16.0/25" if narrow else "10.210.0.0/16"
+        self.cluster.record = ClusterRecord(pool=whole, more=more)
+        subnets = (pool,) if pool.startswith("10.9.") else ()
+        self.network = NetworkRecord(
+            id="n", name="net", stack="app", key="net", pool=pool, subnets=subnets
+        )
         self.number = 0
+        self.most = 0
         self.write(lambda draft: draft.put(NETWORKS, self.network))
 
     def write(self, change):
@@ -79,7 +124,8 @@ class Giving(RuleBasedStateMachine):
             for node in nodes:
                 given = addresses.for_task(self.network, node, asked if node == nodes[0] else None)
                 if given.refused:
-                    assert "net" in given.refused
+                    assert "network net" in given.refused
+                    self.no_room(given.refused, fixed=asked if node == nodes[0] else None)
                     continue
                 self.number += 1
                 draft.put_task(
@@ -98,6 +144,13 @@ class Giving(RuleBasedStateMachine):
                 )
 
         self.write(change)
+
+    def no_room(self, refused, *, fixed):
+        """A refusal names the way out."""
+        if fixed is not None:
+            return
+        way = "larger subnet" if self.network.subnets else "corral controller extend"
+        assert way in refused, "law: exhaustion names the way out"
 
     @rule(services=st.lists(st.sampled_from([f"s{i}" for i in range(90)]), max_size=30))
     def services_come(self, services):
@@ -141,8 +194,21 @@ class Giving(RuleBasedStateMachine):
         resting = list(self.cluster.resting["n"])
         everything = tasks + vips + resting
         assert len(everything) == len(set(everything)), "law: an address has one holder"
-        pool = IPv4Network(self.network.pool)
-        assert all(IPv4Address(a) in pool for a in everything), "law: addresses are in the pool"
+        record = self.cluster.networks["n"]
+        pools = [IPv4Network(pool) for pool in record.pools]
+        assert all(any(IPv4Address(a) in p for p in pools) for a in everything), (
+            "law: addresses are in the pools"
+        )
+        assert not any(a.overlaps(b) for a, b in itertools.combinations(pools, 2)), (
+            "law: pools of a network do not overlap"
+        )
+        self.most = max(self.most, len(everything))
+        if self.network.subnets:
+            assert not record.grown, "law: a network whose file names a subnet never leaves it"
+        elif record.grown:
+            before = sum(usable(pool) for pool in record.pools[:-1])
+            # Three addresses may be kept for services that ask for them by number.
+            assert self.most + 3 >= before, "law: a network grows only when it is full"
 
     @invariant()
     def every_address_is_routed_to_its_node(self):

@@ -31,7 +31,7 @@ sshd\tauthorizedkeysfile .ssh/authorized_keys .ssh/authorized_keys2
 """ + "".join(f"tool\t{tool}\n" for tool in probe.TOOLS)
 END = "end\tend\n"
 EXPECTED = Expected(
-    cluster="c-ours", pool="10.210.0.0/16", python="3.11", arch="x86_64", now=1001.0,
+    cluster="c-ours", ranges=("10.210.0.0/16",), python="3.11", arch="x86_64", now=1001.0,
     glibc=(2, 28), node_ids=frozenset({"n-1"}),
 )  # fmt: skip
 

@@ -10,10 +10,11 @@ import pytest
 
 from orchestrator.errors import Conflict, Invalid
 from orchestrator.nodes import members as nodes_module
-from orchestrator.nodes.members import Nodes, first_address, free_address, free_name
+from orchestrator.nodes.members import Nodes, free_address, free_name
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import ManualClock
 from specs.node import Node, NodeFacts
+from specs.underlay import candidates
 from tests.fakes.control import FakeCluster
 
 
@@ -118,4 +119,4 @@ def test_the_lowest_free_address_is_taken():
     ],
 )
 def test_the_underlay_is_the_first_address_others_could_reach(addresses, found):
-    assert first_address(NodeFacts(addresses=addresses)) == found
+    assert next(iter(candidates(NodeFacts(addresses=addresses), ())), "") == found

@@ -25,15 +25,19 @@ if TYPE_CHECKING:
     from orchestrator.cli.session import Invocation
     from orchestrator.client.client import Client
 
-ACTIONS = ("start", "stop", "status")
+ACTIONS = ("start", "stop", "status", "extend")
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
-    parser.usage = "corral controller [start | stop | status [--format json] | DAEMON ARGUMENTS]"
+    parser.usage = (
+        "corral controller [start | stop | status [--format json] | extend RANGE | "
+        "DAEMON ARGUMENTS]"
+    )
     parser.epilog = (
         "start    start controller and agent of this machine in the background\n"
         "stop     end them; containers keep running and are adopted by the next start\n"
         "status   what runs here (exit code 1: nothing answers)\n"
+        "extend   give the cluster another range of addresses for networks, as 10.211.0.0/16\n"
         "(none)   become the controller, in the foreground"
     )
 
@@ -43,6 +47,8 @@ def run(_args: argparse.Namespace, session: Invocation) -> int:
     if not words or words[0] not in ACTIONS:
         become("orchestrator", words)
     action, *rest = words
+    if action == "extend":
+        return _extend(session.client, rest)
     allowed = ([], ["--format", "json"], ["--format=json"]) if action == "status" else ([],)
     if rest not in allowed:
         raise CliError(f"corral controller {action} does not know {' '.join(rest)}", code=2)
@@ -56,6 +62,16 @@ def run(_args: argparse.Namespace, session: Invocation) -> int:
     if action == "stop":
         return _stop(session.client)
     return _status(session.client, as_json=bool(rest))
+
+
+def _extend(client: Client, words: list[str]) -> int:
+    if len(words) != 1:
+        raise CliError(
+            "corral controller extend takes one range", hint="for example 10.211.0.0/16", code=2
+        )
+    answer = client.request("POST", "/v1/cluster/ranges", body={"range": words[0]})
+    print(f"networks get addresses of {', '.join(answer['ranges'])}")
+    return 0
 
 
 def become(module: str, words: list[str]) -> NoReturn:

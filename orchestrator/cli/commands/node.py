@@ -51,6 +51,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("name", metavar="NODE")
     sub.add_argument("labels", nargs="+", metavar="KEY=VALUE|KEY-")
 
+    sub = make("set", help="change how a node is reached")
+    sub.add_argument("name", metavar="NODE")
+    sub.add_argument(
+        "--underlay-addr", metavar="ADDRESS", required=True, help="how other nodes reach it"
+    )
+
     for word, text in (
         ("pause", "place nothing new on it"),
         ("drain", "move its tasks elsewhere"),
@@ -78,7 +84,13 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             _print_labels(session.client.request("PATCH", _path(args.name), body=body))
             return 0
         case _:
-            return _availability(args, session)
+            return _set(args, session) if args.action == "set" else _availability(args, session)
+
+
+def _set(args: argparse.Namespace, session: Invocation) -> int:
+    session.client.request("PATCH", _path(args.name), body={"underlay": args.underlay_addr})
+    print(f"{args.name}: other nodes reach it at {args.underlay_addr}")
+    return 0
 
 
 def _availability(args: argparse.Namespace, session: Invocation) -> int:

@@ -17,6 +17,7 @@ from orchestrator.control.mirror.node_view import node_of_client
 from orchestrator.errors import Invalid, RequestError, Unavailable
 from specs.api import Progress
 from specs.kit.amounts import size
+from specs.states import HEARD
 from specs.wire import BuildImage, ResolveImage
 
 if TYPE_CHECKING:
@@ -103,7 +104,7 @@ class ReleaseImages:
         while True:
             conditions = self.cluster.conditions
             ready = sorted(
-                n for n, c in conditions.items() if c.status == "ready" and n in self.cluster.nodes
+                n for n, c in conditions.items() if c.status in HEARD and n in self.cluster.nodes
             )
             client = node_of_client(self.cluster.nodes, self.release.client.boot_id)
             if client in ready:

@@ -161,6 +161,11 @@ class Cluster:
         """Call ``listener`` after every record's change."""
         self._listeners.append(listener)
 
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """Return the ranges that networks' pools are cut from."""
+        return self.record.ranges
+
     def version(self, key: str) -> int:
         """Return the revision of the key's last change, 0 when it does not exist."""
         return self._versions.get(key, 0)

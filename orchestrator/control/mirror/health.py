@@ -2,10 +2,10 @@
 
 The dispatcher holds a session with every node and ends it when the node was silent
 for 3 heartbeats (session.SILENCE), so here a node with a session that has reported is
-ready, one without is unknown, and one without for DOWN_AFTER is down: what may run
-elsewhere is replaced. A node that was down is taken back only after it stayed for a
-while, longer each time it flaps. All times are the controller's own monotonic clock,
-never the nodes'.
+ready (unready while it says itself that its network does not work), one without is
+unknown, and one without for DOWN_AFTER is down: what may run elsewhere is replaced. A
+node that was down is taken back only after it stayed for a while, longer each time it
+flaps. All times are the controller's own monotonic clock, never the nodes'.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ class _Pulse:
     reported: bool = False  # a full report came in this session
     since: float = 0.0  # connected since
     reason: str = ""
+    trouble: str = ""  # why its network is not as it should be, by its own word
     falls: int = 0
     fell_at: float = 0.0
     was_down: bool = False
@@ -63,12 +64,16 @@ class NodeHealth:
     def connected(self, node: str) -> None:
         """Note that a session began."""
         pulse = self._pulse(node)
-        pulse.connected, pulse.reported, pulse.reason = True, False, ""
+        pulse.connected, pulse.reported, pulse.reason, pulse.trouble = True, False, "", ""
         pulse.since = self._clock.monotonic()
 
     def reported(self, node: str) -> None:
         """Note a full report: the node's state is known."""
         self._pulse(node).reported = True
+
+    def troubled(self, node: str, trouble: str) -> None:
+        """Note what the node says of its own network; "" = all is well."""
+        self._pulse(node).trouble = trouble
 
     def disconnected(self, node: str, reason: str) -> None:
         """Note that the session ended, or could not be made again."""
@@ -118,6 +123,9 @@ class NodeHealth:
         return NodeStatus.DOWN, reason, None
 
     def _ready(self, pulse: _Pulse, now: float) -> tuple[NodeStatus, str, float | None]:
+        if pulse.trouble and not pulse.was_down:
+            # What runs there runs on; nothing new comes to it, and nobody waits for its word.
+            return NodeStatus.UNREADY, f"its network is not in order: {pulse.trouble}", None
         if not pulse.was_down:
             return NodeStatus.READY, "", None
         steady = min(LONGEST_STEADY, STEADY * 2.0 ** (pulse.falls - 1))

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class NetworkRecord(Model):
-    """A network and its pool of addresses.
+    """A network and its pools of addresses: the first one, and those it grew by.
 
     ``retired``: nobody wants it any more; its addresses rest before the pool is given
     out again, and a stack that comes back takes it over.
@@ -34,6 +34,7 @@ class NetworkRecord(Model):
     stack: str
     key: str
     pool: str
+    grown: tuple[str, ...] = ()
     subnets: tuple[str, ...] = ()  # as the file asked; a change makes another network
     internal: bool = False
     mtu: int | None = None
@@ -52,6 +53,20 @@ class NetworkRecord(Model):
             "retired": False,
         }
         return self.model_copy(update=update)
+
+    @property
+    def pools(self) -> tuple[str, ...]:
+        """Return the CIDRs of all its addresses."""
+        return (self.pool, *self.grown)
+
+    @property
+    def may_grow(self) -> bool:
+        """Say whether it takes more addresses when it is full: not where the file says which."""
+        return not any(":" not in subnet for subnet in self.subnets)
+
+    def with_pool(self, pool: str) -> NetworkRecord:
+        """Return the network with more addresses."""
+        return self.model_copy(update={"grown": (*self.grown, pool)})
 
     def let_go(self) -> NetworkRecord:
         """Return the network without anybody who wants it."""

@@ -1,9 +1,11 @@
 """Who gets which address: network pools, blocks leased to nodes, VIPs, fixed addresses.
 
-The plan (docs/architecture.md, Addresses): the cluster range is cut into pools; the
-first /20 is the nodes' own. A pool's first /26 is for VIPs, further /26 are leased to
-nodes on demand; where no whole block is left, and in pools too small for blocks,
-single addresses are leased as /32. An address is given to one holder at a time: a
+The plan (docs/architecture.md, Addresses): the cluster's ranges are cut into pools; the
+first /20 is the nodes' own. A network starts with a small pool and gets a larger one
+each time it is full, unless its file says which subnet it has. In pools of a /24 and
+more, blocks of a /26 are leased to nodes on demand (the first block of a network that
+starts so large is for VIPs); where no whole block is left, and in smaller pools, single
+addresses are leased as /32. An address is given to one holder at a time: a
 task record, a VIP record or a resting record holds it, and only the control loop,
 one pass at a time, gives any out.
 """
@@ -36,7 +38,9 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.draft import Draft
     from specs.stack import NetworkSpec
 
-POOL_SIZES = (20, 22, 24, 26)  # tried in this order: smaller ones once the range fills up
+# Prefix lengths of a network's first pool, its second, and so on; the last for all further ones.
+# A thousand networks fit into a /16, and a large one takes few pools.
+POOL_SIZES = (26, 24, 22, 20)
 BLOCK = 26
 SMALLEST_BLOCKED = 24  # pools with a longer prefix have no blocks
 
@@ -49,26 +53,54 @@ class Given:
     refused: str = ""
 
 
-def cut_pool(cluster_pool: str, taken: Iterable[str]) -> str | None:
-    """Return a free pool of the cluster range, or None when it is used up."""
-    whole = IPv4Network(cluster_pool)
+def cut_pool(ranges: Iterable[str], taken: Iterable[str], *, have: int = 0) -> str | None:
+    """Return a free pool of the cluster's ranges, or None when they are used up.
+
+    ``have`` is how many pools the network has; where there is no room for as large a pool as it
+    should get next, it gets a smaller one.
+    """
     used = [IPv4Network(pool) for pool in taken]
-    nodes = node_network(cluster_pool)
-    if nodes != whole:  # a range that small has nothing beside the nodes' part
-        used.append(nodes)
-    used = sorted((u for u in used if u.overlaps(whole)), key=lambda n: int(n.network_address))
-    for prefix in POOL_SIZES:
-        if prefix <= whole.prefixlen:
-            continue
-        at, end, step = int(whole.network_address), int(whole.broadcast_address), 1 << 32 - prefix
-        for taken_net in [*used, None]:
-            until = int(taken_net.network_address) if taken_net is not None else end + 1
-            start = -(-at // step) * step
-            if start + step <= until:
-                return f"{IPv4Address(start)}/{prefix}"
-            if taken_net is not None:
-                at = max(at, int(taken_net.broadcast_address) + 1)
+    wholes = [IPv4Network(one) for one in ranges]
+    for whole in wholes[:1]:
+        nodes = node_network(str(whole))
+        if nodes != whole:  # a range that small has nothing beside the nodes' part
+            used.append(nodes)
+    wished = POOL_SIZES[min(have, len(POOL_SIZES) - 1)]
+    for prefix in sorted(size for size in POOL_SIZES if size >= wished):
+        for whole in wholes:
+            found = _gap(whole, used, prefix)
+            if found is not None:
+                return found
     return None
+
+
+def _gap(whole: IPv4Network, used: Iterable[IPv4Network], prefix: int) -> str | None:
+    """Return the first free network of this size in the range."""
+    if prefix <= whole.prefixlen:
+        return None
+    inside = sorted((u for u in used if u.overlaps(whole)), key=lambda n: int(n.network_address))
+    at, end, step = int(whole.network_address), int(whole.broadcast_address), 1 << 32 - prefix
+    for taken in [*inside, None]:
+        until = int(taken.network_address) if taken is not None else end + 1
+        start = -(-at // step) * step
+        if start + step <= until:
+            return f"{IPv4Address(start)}/{prefix}"
+        if taken is not None:
+            at = max(at, int(taken.broadcast_address) + 1)
+    return None
+
+
+def exhausted(ranges: Iterable[str], networks: Iterable[NetworkRecord]) -> str:
+    """Return the words for ranges that are used up, with the way out."""
+    there = list(networks)
+    gone = sum(network.retired for network in there)
+    resting = f", {gone} of them removed and resting up to a minute" if gone else ""
+    ours = list(ranges)
+    return (
+        f"no addresses are left in the cluster's {'range' if len(ours) == 1 else 'ranges'} "
+        f"{', '.join(ours)} ({len(there)} networks use them{resting}); "
+        "give it another range: corral controller extend 10.X.0.0/16"
+    )
 
 
 class Addresses:
@@ -158,8 +190,41 @@ class Addresses:
         return given
 
     def _give(self, network: NetworkRecord, node: str) -> Given:
-        pool = IPv4Network(network.pool)
-        avoid = self.held(network.id) | self.fixed(network.id) | _unusable(pool)
+        network = self._newest(network)
+        while True:
+            given = self._give_within(network, node)
+            if given is not None:
+                return given
+            if not network.may_grow:
+                return Given(refused=self._full(network))
+            present = networks_ready(self._draft)
+            ranges = self._draft.cluster.record.ranges
+            taken = [pool for other in present for pool in other.pools]
+            pool = cut_pool(ranges, taken, have=len(network.pools))
+            if pool is None:
+                why = exhausted(ranges, present)
+                return Given(refused=f"network {network.name} is full, and {why}")
+            network = network.with_pool(pool)
+            self._draft.put(NETWORKS, network)
+
+    def _newest(self, network: NetworkRecord) -> NetworkRecord:
+        """Return the network as this pass left it: it may have grown."""
+        present = self._draft.cluster.networks.get(network.id, network)
+        return self._draft.get(NETWORKS.key_of(network), present) or network
+
+    def _full(self, network: NetworkRecord) -> str:
+        resting = len(self._draft.cluster.resting.get(network.id, ()))
+        rest = f"; {resting} are free again after a rest" if resting else ""
+        return (
+            f"network {network.name} has no free address left in {network.pool}, the subnet its "
+            f"file gives it{rest}; a larger subnet helps, or none: then it grows by itself"
+        )
+
+    def _give_within(self, network: NetworkRecord, node: str) -> Given | None:
+        """Give an address of the pools the network has; None when they are full."""
+        pools = [IPv4Network(pool) for pool in network.pools]
+        avoid = self.held(network.id) | self.fixed(network.id)
+        avoid = avoid.union(*(_unusable(pool) for pool in pools))
         # A /32 of another node inside our block would carry the traffic there.
         foreign = avoid | {
             int(IPv4Address(cidr.removesuffix("/32")))
@@ -173,26 +238,24 @@ class Addresses:
             found = _first_free(block, foreign)
             if found is not None:
                 return self._take(network, found)
-        fresh = self._new_block(network, pool, node)
-        if fresh is not None:
-            found = _first_free(fresh, foreign)
-            if found is not None:
+        for pool in pools:
+            fresh = self._new_block(network, pool, node)
+            found = _first_free(fresh, foreign) if fresh is not None else None
+            if fresh is not None and found is not None:
                 self._lease(network, str(fresh), node)
                 return self._take(network, found)
-        found = _first_free(pool, avoid)
-        if found is None:
-            return Given(
-                refused=f"network {network.name} has no free address left in {network.pool}"
-            )
-        self._lease(network, f"{IPv4Address(found)}/32", node)
-        return self._take(network, found)
+            found = _first_free(pool, avoid)
+            if found is not None:
+                self._lease(network, f"{IPv4Address(found)}/32", node)
+                return self._take(network, found)
+        return None
 
     def _give_fixed(self, network: NetworkRecord, node: str, fixed: str) -> Given:
         address = int(IPv4Address(fixed))
-        if IPv4Address(address) not in IPv4Network(network.pool):
-            return Given(
-                refused=f"address {fixed} is not in network {network.name} ({network.pool})"
-            )
+        network = self._newest(network)
+        if not any(IPv4Address(address) in IPv4Network(pool) for pool in network.pools):
+            pools = ", ".join(network.pools)
+            return Given(refused=f"address {fixed} is not in network {network.name} ({pools})")
         if address in self.held(network.id):
             holder = self._draft.cluster.by_network.get(network.id, {}).get(fixed)
             task = self._draft.task(holder) if holder is not None else None
@@ -211,9 +274,10 @@ class Addresses:
             return None
         leased = {c for c in self.leases(network.id) if not c.endswith("/32")}
         blocks = pool.subnets(new_prefix=BLOCK)
-        first = next(blocks)
-        if node == VIPS and str(first) not in leased:
-            return first
+        if str(pool) == str(IPv4Network(network.pool)):
+            first = next(blocks)
+            if node == VIPS and str(first) not in leased:
+                return first
         return next((b for b in blocks if str(b) not in leased), None)
 
     def _lease(self, network: NetworkRecord, cidr: str, node: str) -> None:
@@ -224,6 +288,12 @@ class Addresses:
     def _take(self, network: NetworkRecord, address: int) -> Given:
         self.held(network.id).add(address)
         return Given(str(IPv4Address(address)))
+
+
+def usable(pool: str) -> int:
+    """Return how many addresses of a pool can be given out."""
+    network = IPv4Network(pool)
+    return network.num_addresses - len(_unusable(network))
 
 
 def _unusable(pool: IPv4Network) -> set[int]:

@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.records import NODES
 from orchestrator.store import keys
 from specs.states import FINAL, Desired, may_move
+from specs.underlay import readdressed
 
 if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
+    from specs.node import Node, NodeFacts
     from specs.task import Task, TaskStatus
     from specs.wire import Report
 
@@ -39,7 +41,22 @@ def take(pass_: Pass, node: str, report: Report) -> None:
     if report.facts is not None:
         record = pass_.draft.get(keys.node(node), pass_.cluster.nodes.get(node))
         if record is not None and record.facts != report.facts:
-            pass_.draft.put(NODES, record.with_facts(report.facts))
+            look_at_machine(pass_, record, report.facts)
+
+
+def look_at_machine(pass_: Pass, node: Node, facts: NodeFacts) -> None:
+    """Write what a node's machine is now; its peers hear of an address that changed."""
+    seen = node.with_facts(facts)
+    known = readdressed(seen, facts, pass_.cluster.record.ranges)
+    if known.underlay != node.underlay:
+        pass_.notes.append(
+            (
+                "node.readdressed",
+                "",
+                f"node {node.name} is reached at {known.underlay} now, {node.underlay} is gone",
+            )
+        )
+    pass_.draft.put(NODES, known)
 
 
 def _take_status(pass_: Pass, task: Task, status: TaskStatus) -> None:

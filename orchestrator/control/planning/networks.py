@@ -18,7 +18,7 @@ from orchestrator.control.mirror.records import (
     NetworkRecord,
     Resting,
 )
-from orchestrator.control.planning.addresses import cut_pool, networks_ready
+from orchestrator.control.planning.addresses import cut_pool, exhausted, networks_ready, usable
 from orchestrator.control.planning.passes import earliest
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from specs.stack import NetworkSpec, StackSpec
 
 REST = 60.0  # seconds a freed address stays unused
+SHORT_REST = 5.0  # where few are left and none can be added: as long as names are remembered
+FEW = 4  # at most this part (1/4) of the addresses unused is few
 
 
 def ensure_networks(pass_: Pass, stack: str, spec: StackSpec) -> str:
@@ -90,22 +92,21 @@ def network_of(pass_: Pass, effective: Effective, key: str) -> NetworkRecord | N
 
 def _pool(pass_: Pass, wanted: NetworkSpec) -> tuple[str, str]:
     present = networks_ready(pass_.draft)
-    whole = pass_.cluster.record.pool
+    ranges = pass_.cluster.record.ranges
+    taken = [pool for network in present for pool in network.pools]
     subnet = next((s for s in wanted.subnets if ":" not in s), None)
     if subnet is None:
-        pool = cut_pool(whole, [n.pool for n in present])
+        pool = cut_pool(ranges, taken)
         if pool is None:
-            return "", (
-                f"network {wanted.name}: no addresses are left in the cluster range {whole} "
-                f"({len(present)} networks use it)"
-            )
+            return "", f"network {wanted.name}: {exhausted(ranges, present)}"
         return pool, ""
     asked = IPv4Network(subnet, strict=False)
     for other in present:
-        if asked.overlaps(IPv4Network(other.pool)):
+        hit = next((pool for pool in other.pools if asked.overlaps(IPv4Network(pool))), None)
+        if hit is not None:
             rest = " (its addresses are still resting)" if other.retired else ""
             return "", (
-                f"network {wanted.name}: subnet {asked} overlaps {other.pool} "
+                f"network {wanted.name}: subnet {asked} overlaps {hit} "
                 f"of network {other.name}{rest}"
             )
     return str(asked), ""
@@ -152,8 +153,9 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> float | None:
     due: float | None = None
     for network_id, resting in list(pass_.cluster.resting.items()):
         nodes = [n for n in interested.get(network_id, ()) if pass_.node_status(n) == "ready"]
+        rest = SHORT_REST if _scarce(pass_, network_id) else REST
         for address, record in list(resting.items()):
-            until = pass_.observed.resting_since.get((network_id, address), pass_.now) + REST
+            until = pass_.observed.resting_since.get((network_id, address), pass_.now) + rest
             # A fixed address has one owner, which waits for it: nodes' word is enough.
             if pass_.now < until and not pass_.addresses.is_fixed(network_id, address):
                 due = earliest(due, until)
@@ -171,3 +173,18 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> float | None:
         for lease in pass_.cluster.leases.get(network.id, {}).values():
             pass_.draft.delete(LEASES, lease)
     return due
+
+
+def _scarce(pass_: Pass, network_id: str) -> bool:
+    """Say whether the network has few unused addresses left and cannot get more."""
+    network = pass_.cluster.networks.get(network_id)
+    if network is None or network.retired:
+        return False
+    total = sum(usable(pool) for pool in network.pools)
+    unused = total - len(pass_.addresses.held(network_id) | pass_.addresses.fixed(network_id))
+    if unused * FEW > total:
+        return False
+    if not network.may_grow:
+        return True
+    taken = [pool for other in networks_ready(pass_.draft) for pool in other.pools]
+    return cut_pool(pass_.cluster.record.ranges, taken, have=len(network.pools)) is None

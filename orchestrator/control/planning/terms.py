@@ -14,7 +14,7 @@ from orchestrator.control.planning.placement import homes
 from scheduler.reconcile import WantedService
 from scheduler.replicas import Replica
 from specs.stack import TaskSpec
-from specs.states import FINAL, Health, TaskState
+from specs.states import FINAL, HEARD, Health, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
@@ -72,7 +72,7 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         leaving=task.leaving,
         lost=status == "down" and not (gone or tied or pass_.brake) and spec.on_reboot != "keep",
         evicted=evicted and not tied,
-        unheard=status != "ready",
+        unheard=status not in HEARD,
         created_at=task.created_at,
         ready_since=mark.ready_since,
         ended_at=mark.ended_at,

@@ -15,7 +15,7 @@ from orchestrator.control.mirror.released import newest_spec, spec_of
 from orchestrator.control.mirror.serving import is_leaving, serving, wanted_count
 from specs.api import ProblemRow, Release, ReleaseRow
 from specs.kit.amounts import size, span
-from specs.states import FINAL, Health, ReleaseState, TaskState
+from specs.states import FINAL, HEARD, Health, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -54,7 +54,7 @@ def words_of(cluster: Mirror, task: Task, now: float | None = None) -> TaskWords
     if task.state in FINAL:
         return TaskWords(_ended_text(task, now), task.status.reason, node_status=status)
     stopping = is_leaving(task)
-    if status != "ready":
+    if status not in HEARD:
         text = _unheard_text(cluster, task, status)
         return TaskWords(text, stopping=stopping, node_status=status)
     if stopping:

@@ -58,7 +58,7 @@ class Expected:
     """What the controller needs a machine to be."""
 
     cluster: str
-    pool: str
+    ranges: tuple[str, ...]
     python: str  # "3.11": the compiled parts of the agent are for this one
     arch: str
     now: float
@@ -233,12 +233,13 @@ def _explained_by_missing_tool(machine: Machine, text: str) -> bool:
 
 
 def _addresses(machine: Machine, expected: Expected) -> Iterator[Finding]:
-    pool = ipaddress.ip_network(expected.pool)
+    ranges = [ipaddress.IPv4Network(one) for one in expected.ranges]
     for network, device in routes(machine):
-        if network.overlaps(pool) and network.prefixlen > 0 and not device.startswith("cr"):
+        hit = next((own for own in ranges if network.overlaps(own)), None)
+        if hit is not None and network.prefixlen > 0 and not device.startswith("cr"):
             yield Finding(
                 f"this machine routes {network} to {device}, which overlaps the cluster's range"
-                f" {expected.pool}",
+                f" {hit}",
                 "containers there could not be reached. Remove that route, or make the cluster"
                 " with another range",
             )

@@ -58,6 +58,7 @@ class Members(Protocol):
         address: str = "",
         host_key: str = "",
         underlay: str = "",
+        asked: bool = False,
         labels: Mapping[str, str] | None = None,
     ) -> Node: ...
 
@@ -73,7 +74,6 @@ class Bootstrap:
         members: Members,
         cluster: Mirror,
         cluster_id: str,
-        pool: str,
         key: asyncssh.SSHKey,
         transport: Transport,
         folder: Path,
@@ -83,7 +83,6 @@ class Bootstrap:
         self._members = members
         self._cluster = cluster
         self._cluster_id = cluster_id
-        self._pool = pool
         self._key = key
         self._transport = transport
         self._folder = folder
@@ -163,6 +162,7 @@ class Bootstrap:
                 address=str(address),
                 host_key=key,
                 underlay=underlay,
+                asked=bool(request.underlay),
                 labels=request.labels,
             )
         finally:
@@ -192,7 +192,7 @@ class Bootstrap:
             hello = (await remote.run(command)).out
         expected = check.Expected(
             cluster=self._cluster_id,
-            pool=self._pool,
+            ranges=self._cluster.ranges,
             python=packed.python,
             arch=packed.arch,
             glibc=packed.glibc,

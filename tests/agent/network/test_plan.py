@@ -1,11 +1,14 @@
 """Links, routes and rules of the wanted state."""
 
+import dataclasses
+
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.network import messages, names
 from agent.network.objects import LinkAddress, Neighbour, Route, Rule
-from agent.network.overlay import ingress_numbers, overlay_mtu
+from agent.network.overlay import ingress_numbers, overlay_mtu, unfit
 from agent.network.plan import container_routes, host_plan, task_plan
 from specs.wire import Peer
 from tests.agent.network.test_rules import NODES, wanted
@@ -48,6 +51,47 @@ def test_mtu_leaves_room_for_the_outer_headers():
     assert overlay_mtu("10.77.0.1", 1500) == 1450
     assert overlay_mtu("fd00::1", 1500) == 1430
     assert overlay_mtu("", 1500) == 1450
+
+
+@pytest.mark.parametrize(
+    ("underlay", "mtu", "present", "says"),
+    [
+        ("10.77.0.1", 1450, True, ""),
+        ("10.77.0.1", 1230, True, ""),  # no IPv6 below 1280, and none is needed
+        ("10.77.0.1", 576, True, ""),
+        ("10.77.0.1", 575, True, "with 10.77.0.1 is 625; the overlay needs 626"),
+        ("fd00::1", 575, True, "with fd00::1 is 645; the overlay needs 646"),
+        ("10.77.0.1", 1450, False, "corral node set n1 --underlay-addr"),
+        ("", 400, False, ""),  # a node alone has no overlay to fail
+    ],
+)
+def test_a_node_that_cannot_take_part_says_why(underlay, mtu, present, says):
+    cluster = Cluster({"n1": underlay, "n2": "10.77.0.2"}, overlay=bool(underlay))
+    said = unfit(wanted(cluster), mtu=mtu, present=present)
+    assert says in said
+    assert bool(said) == bool(says)
+
+
+def test_a_network_that_grew_has_a_route_for_each_pool():
+    cluster = Cluster(NODES)
+    grown = cluster.networks["net-a"].model_copy(update={"more_pools": ("10.210.99.0/24",)})
+    cluster.networks["net-a"] = grown
+    task = cluster.task("t", "n1", ["net-a"], number=2)
+    inside = container_routes(task_plan(task, cluster.networks, mtu=1450))
+    assert [(r.destination, r.source) for r in inside] == [
+        ("10.210.16.0/20", "10.210.16.66"),
+        ("10.210.99.0/24", "10.210.16.66"),
+        ("0.0.0.0/0", "10.210.16.66"),
+    ]
+    assert Route("10.210.99.0/24", blackhole=True) in plan(cluster).routes
+
+
+def test_every_range_of_the_cluster_ends_here():
+    state = wanted(Cluster(NODES))
+    me = state.me.model_copy(update={"more_ranges": ("10.211.0.0/16",)})
+    found = host_plan(dataclasses.replace(state, me=me), mtu=1450, present=frozenset())
+    for whole in ("10.210.0.0/16", "10.211.0.0/16"):
+        assert Route(whole, blackhole=True) in found.routes
 
 
 def plan(cluster, name="n1", present=frozenset()):
@@ -107,6 +151,17 @@ def test_only_links_that_exist_get_routes():
     with_link = plan(cluster, present=frozenset({link}))
     assert Route("10.210.16.66/32", link, source="10.210.0.1") in with_link.routes
     assert Neighbour(link, "10.210.16.66", "02:72:0a:d2:10:42") in with_link.neighbours
+
+
+def test_a_link_keeps_its_route_when_the_node_is_not_told_of_the_network_any_more():
+    cluster = Cluster(NODES)
+    cluster.task("t", "n1", ["net-a"], number=2)
+    link = names.veth("t", "net-a")
+    del cluster.networks["net-a"]
+
+    found = plan(cluster, present=frozenset({link}))
+    assert Route("10.210.16.66/32", link, source="10.210.0.1") in found.routes
+    assert Neighbour(link, "10.210.16.66", "02:72:0a:d2:10:42") in found.neighbours
 
 
 OVERLAYS = st.lists(st.ip_addresses(v=4, network="10.210.0.0/16"), unique=True, max_size=60)

@@ -101,6 +101,50 @@ def test_host_mode_ports_lead_to_this_nodes_task_while_it_is_ready():
     assert set(rules(wanted(cluster)).sets["port_dead"]) == {"tcp . 8090"}
 
 
+def test_the_pools_of_a_grown_network_are_one_network():
+    cluster = shop()
+    grown = cluster.networks["net-a"].model_copy(update={"more_pools": ("10.210.99.0/24",)})
+    cluster.networks["net-a"] = grown
+    found = rules(wanted(cluster))
+    one, other = "10.210.16.0/20", "10.210.99.0/24"
+    assert {f"{a} . {b}" for a in (one, other) for b in (one, other)} <= set(found.sets["same_net"])
+    assert f"{other} . 10.210.32.0/20" not in found.sets["same_net"]
+    assert other in found.sets["egress"]
+    assert other in found.sets["pools"]
+    assert other in found.sets["insiders"]
+
+
+def test_a_host_port_leads_to_the_ready_one_while_a_task_is_replaced():
+    port = Port(target=80, published=8090, mode="host")
+    for ready, backend in (("old", "10.210.32.66"), ("new", "10.210.32.67")):
+        cluster = Cluster(NODES)
+        cluster.task("old", "n1", ["net-b"], number=2, host_ports=[port])
+        cluster.task("new", "n1", ["net-b"], number=3, host_ports=[port])
+        cluster.ready.update({"old": False, "new": False, ready: True})
+        found = rules(wanted(cluster))
+        assert backends(found, found.sets["ports"]["tcp . 8090"]) == {backend}
+        assert not found.sets["port_dead"]
+
+
+def test_a_stopping_tasks_packets_pass_and_new_connections_are_refused():
+    """Nothing of a connection that is there depends on the service having backends."""
+    cluster = shop()
+    serving = rules(wanted(cluster))
+    del cluster.services["shop/web/net-a"]
+    ports = [{"target": 80, "published": 8080}]
+    cluster.service("web", "net-a", [], vip=vip("net-a", 2), ports=ports)
+    cluster.ready["w1"] = False
+    found = rules(wanted(cluster))
+
+    assert found.sets["owned"] == serving.sets["owned"], "its own address is still its own"
+    assert found.base == serving.base, "nothing is reloaded: connections are known by their marks"
+    assert set(found.sets["vip_dead"]) == {vip("net-a", 2)}
+    assert set(found.sets["port_dead"]) == {"tcp . 8080"}
+    refusing = re.findall(r"(.*)jump refusals", found.base)
+    assert len(refusing) == 2
+    assert all("ct state new" in rule for rule in refusing)
+
+
 def test_internal_networks_are_not_egress():
     found = rules(wanted(shop()))
 

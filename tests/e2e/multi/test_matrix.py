@@ -69,7 +69,7 @@ class Matrix:
 
     def own(self, client: str, asked: str) -> str:
         """Return the address of ``client`` on the network that ``asked`` is on."""
-        pool = ip_network(f"{asked}/20", strict=False)
+        pool = ip_network(f"{asked}/26", strict=False)  # as they start
         (found,) = [a for a in self.addresses[client] if ip_network(a).subnet_of(pool)]
         return found
 

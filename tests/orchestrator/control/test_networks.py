@@ -21,22 +21,27 @@ TWO = {
 }
 
 
-async def test_tasks_get_addresses_of_their_nodes_blocks():
+@pytest.mark.parametrize("subnet", [None, "10.99.0.0/20"])
+async def test_tasks_get_addresses_that_lead_to_their_nodes(subnet):
     async with Rig(nodes=3) as rig:
-        await rig.up(project(web=replicas(9)))
+        text = project(web=replicas(9))
+        if subnet:
+            text["networks"]["default"]["ipam"] = {"config": [{"subnet": subnet}]}
+        await rig.up(text)
         await rig.deployed()
         (network,) = rig.cluster.networks.values()
         leases = rig.cluster.leases[network.id]
         assert len({t.addresses[network.id] for t in rig.live()}) == 9
         for task in rig.live():
             address = IPv4Address(task.addresses[network.id])
-            (block,) = [c for c, lease in leases.items() if lease.node == task.node]
-            assert address in IPv4Network(block)
+            (block,) = [c for c in leases if address in IPv4Network(c)]
+            assert leases[block].node == task.node
+            assert block.endswith("/26" if subnet else "/32")
         vip = rig.cluster.vips[network.id][("app", "web")].address
         first = next(IPv4Network(network.pool).subnets(new_prefix=26))
         assert IPv4Address(vip) in first
         # The first /20 is the nodes' own.
-        assert network.pool == "10.210.16.0/20"
+        assert network.pool == (subnet or "10.210.16.0/26")
 
 
 async def test_only_nodes_that_need_a_network_hear_of_it():
@@ -218,7 +223,8 @@ async def test_a_small_pool_is_used_up_by_single_addresses_and_says_so():
         waiting = [t for t in rig.tasks() if not t.node]
         assert len(waiting) == 2
         assert waiting[0].pending_reason == (
-            "network app_d has no free address left in 172.30.0.0/29"
+            "network app_d has no free address left in 172.30.0.0/29, the subnet its file gives it;"
+            " a larger subnet helps, or none: then it grows by itself"
         )
         (network,) = rig.cluster.networks
         assert all(c.endswith("/32") for c in rig.cluster.leases[network])

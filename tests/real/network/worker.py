@@ -73,6 +73,8 @@ async def handle(network, request):  # noqa: PLR0911 - a table of commands
             await network.adopt(set(request["tasks"]))
         case "verify":
             return {"repaired": await network.verify()}
+        case "trouble":
+            return {"trouble": network.trouble, "warnings": network.warnings}
         case "leave":
             await network.leave()
         case "check_ports":

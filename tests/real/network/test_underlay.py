@@ -1,0 +1,186 @@
+"""Devices between nodes that change: MTU, addresses; networks that grow under running containers.
+
+Two nodes: ``one`` and ``two`` are tasks of a network each, on n1 and n2, with a network more whose
+default route they do not have, so that a missing pool route shows.
+"""
+
+from __future__ import annotations
+
+import re
+import socket
+
+import pytest
+
+from specs.wire import Block
+from tests.real.network.hosts import Lab, ask, inside, sh, until
+from tests.real.network.states import Cluster
+
+pytestmark = pytest.mark.real
+NODES = {"n1": "10.77.0.1", "n2": "10.77.0.2"}
+STRANGER = "10.77.0.9"
+
+
+@pytest.fixture(scope="module")
+def pair():
+    lab = Lab()
+    try:
+        hosts = {name: lab.host(name, address) for name, address in NODES.items()}
+        made = Cluster(dict(NODES))
+        made.hosts, made.lab = hosts, lab
+        made.stranger = lab.host("stranger", STRANGER, worker=False)
+        for task, node in (("one", "n1"), ("two", "n2")):
+            made.task(task, node, ["net-a", "net-b"], number=2)
+        ports = [{"target": 80, "published": 8080}]
+        made.service("web", "net-a", ["two"], ports=ports)
+        made.push()
+        for task in ("one", "two"):
+            lab.serve(made.netns(task), task)
+        yield made
+    finally:
+        lab.close()
+
+
+def mtu_of(namespace, dev):
+    return int(re.search(r"mtu (\d+)", sh(namespace, "ip", "link", "show", dev))[1])
+
+
+def set_mtu(cluster, host, mtu):
+    cluster.hosts[host].sh("ip", "link", "set", "eth0", "mtu", str(mtu))
+
+
+def trouble(cluster, host):
+    return cluster.hosts[host].call("trouble")["trouble"]
+
+
+def carried(cluster, size=200_000):
+    """Send so much from task two to task one and say whether all of it arrived."""
+
+    def listen():
+        link = socket.socket()
+        link.bind(("0.0.0.0", 0))
+        link.listen(1)
+        link.settimeout(20)
+        return link
+
+    with inside(cluster.netns("one"), listen) as door:
+        port = door.getsockname()[1]
+        with inside(cluster.netns("two"), socket.socket) as link:
+            link.settimeout(20)
+            link.connect((cluster.address("one"), port))
+            other, _ = door.accept()
+            with other:
+                other.settimeout(20)
+                seen = 0
+                link.setblocking(False)
+                data = memoryview(bytes(size))
+                while seen < size:
+                    while data:
+                        try:
+                            data = data[link.send(data) :]
+                        except BlockingIOError:
+                            break
+                    seen += len(other.recv(65536))
+                return seen == size
+
+
+@pytest.mark.parametrize(
+    ("mtu", "inside_mtu"), [(1300, 1250), (1200, 1150), (700, 650), (1500, 1450)]
+)
+def test_the_overlay_follows_the_mtu_of_the_device_below_it(pair, mtu, inside_mtu):
+    for host in NODES:
+        set_mtu(pair, host, mtu)
+        pair.hosts[host].call("verify")
+    assert mtu_of(pair.hosts["n1"].ns, "cr-vxlan") == inside_mtu
+    for task in ("one", "two"):
+        assert mtu_of(pair.netns(task), "eth0") == inside_mtu
+        assert mtu_of(pair.netns(task), "eth1") == inside_mtu
+    assert ask(pair.netns("one"), pair.address("two"))[0] == "two"
+    assert carried(pair)
+    # A task that comes now works at once.
+    late = pair.task(f"late-{mtu}", "n1", ["net-a"], number=10 + mtu % 7)
+    pair.push()
+    assert ask(pair.netns(late.id), pair.address("two"))[0] == "two"
+    assert trouble(pair, "n1") == ""
+
+
+def test_an_mtu_too_small_for_anything_is_said_and_forgotten(pair):
+    set_mtu(pair, "n1", 600)
+    pair.hosts["n1"].call("verify")
+    assert trouble(pair, "n1") == (
+        "the MTU of the device with 10.77.0.1 is 600; the overlay needs 626 at least"
+    )
+    # The node's own tasks go on reaching each other.
+    near = pair.task("near", "n1", ["net-a"], number=40)
+    pair.push()
+    assert ask(pair.netns(near.id), pair.address("one"))[0] == "one"
+    set_mtu(pair, "n1", 1500)
+    pair.hosts["n1"].call("verify")
+    assert trouble(pair, "n1") == ""
+
+
+def test_a_node_that_moves_is_reached_at_its_new_address(pair):
+    two = pair.hosts["n2"]
+    two.sh("ip", "addr", "add", "10.77.0.22/24", "dev", "eth0")
+    two.sh("ip", "addr", "del", "10.77.0.2/24", "dev", "eth0")
+    two.call("verify")
+    said = trouble(pair, "n2")
+    assert said.startswith("this machine does not have 10.77.0.2, the address other nodes reach")
+    assert "corral node set n2 --underlay-addr" in said
+
+    for address in ("10.77.0.22", "10.77.0.2"):
+        two.sh("ip", "addr", "flush", "dev", "eth0", "scope", "global")
+        two.sh("ip", "addr", "add", f"{address}/24", "dev", "eth0")
+        pair.nodes["n2"] = address
+        pair.push()
+        assert trouble(pair, "n2") == ""
+        entries = pair.hosts["n1"].sh("bridge", "fdb", "show", "dev", "cr-vxlan")
+        assert re.findall(r"dst (\S+)", entries) == [address], "no stale entry, and a new one"
+        assert ask(pair.netns("one"), pair.address("two"))[0] == "two"
+        assert ask(pair.netns("two"), pair.address("one"))[0] == "one"
+        # By the published port of the other node too: the way back is by the new address.
+        assert ask(pair.stranger.ns, NODES["n1"], 8080) == ("two", STRANGER)
+
+
+def test_a_network_that_grows_is_one_network_for_containers_that_run(pair):
+    """On net-b the old tasks have no default route: only a pool route leads to the new one."""
+    grown = pair.networks["net-b"]
+    blocks = (*grown.blocks, Block(cidr="10.210.99.0/26", node="n2"))
+    changed = {"more_pools": ("10.210.99.0/24",), "blocks": blocks}
+    pair.networks["net-b"] = grown.model_copy(update=changed)
+    new = pair.task("new", "n2", ["net-b"], number=9)
+    place = new.networks[0].model_copy(update={"address": "10.210.99.5"})
+    pair.tasks["new"] = ("n2", new.model_copy(update={"networks": (place,)}))
+    pair.push()
+    pair.lab.serve(pair.netns("new"), "new")
+
+    for task in ("one", "two"):
+        found = ask(pair.netns(task), "10.210.99.5")
+        assert found == ("new", pair.address(task, 1)), "with its address on that network"
+        assert ask(pair.netns("new"), pair.address(task, 1))[0] == task
+    # A restarted agent gives running containers the routes it finds missing.
+    sh(pair.netns("one"), "ip", "route", "del", "10.210.99.0/24")
+    host = pair.hosts["n1"]
+    host.kill()
+    host.start()
+    host.call("adopt", tasks=[t for t, (node, _) in pair.tasks.items() if node == "n1"])
+    host.call("apply", state=pair.state("n1"))
+    assert ask(pair.netns("one"), "10.210.99.5") == ("new", pair.address("one", 1))
+
+
+def test_a_peer_that_falls_silent_gets_nothing_new_and_is_used_again(pair):
+    other = pair.task("here", "n1", ["net-a"], number=50)
+    pair.service("both", "net-a", ["two", "here"], vip="10.210.16.9")
+    pair.push()
+    pair.lab.serve(pair.netns(other.id), "here")
+
+    def answers():
+        return {ask(pair.netns("one"), "10.210.16.9", timeout=0.3)[0] for _ in range(4)}
+
+    until(lambda: answers() == {"two", "here"}, 20, "both serve")
+    pair.hosts["n2"].sh("ip", "link", "set", "eth0", "down")
+    until(lambda: answers() == {"here"}, 20, "the silent one is left out")
+    (warning,) = pair.hosts["n1"].call("trouble")["warnings"]
+    assert warning.startswith("n2 does not answer over the overlay")
+    pair.hosts["n2"].sh("ip", "link", "set", "eth0", "up")
+    until(lambda: answers() == {"two", "here"}, 30, "it is used again")
+    assert pair.hosts["n1"].call("trouble")["warnings"] == []
