@@ -227,13 +227,14 @@ def _networks(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet]) ->
                 )
                 draft.put(VIP, vip)
     specs = {k: v.spec for held in helds.values() for k, v in held.objects.releases.items()}
-    taken = [ipaddress.ip_network(state.pool) for state in found.values()]
+    taken = [ipaddress.ip_network(pool) for state in found.values() for pool in state.pools]
     for network in cluster.networks.values():
-        pool = ipaddress.ip_network(network.pool)
-        if network.id not in found and any(pool.overlaps(other) for other in taken):
+        pools = [ipaddress.ip_network(pool) for pool in network.pools]
+        if network.id not in found and any(p.overlaps(other) for p in pools for other in taken):
             _forget_network(draft, cluster, network)
     for state in found.values():
-        if state.id not in cluster.networks:
+        known_network = cluster.networks.get(state.id)
+        if known_network is None or known_network.pools != state.pools:
             draft.put(NETWORKS, _network(state, specs))
         for block in state.blocks:
             draft.put(LEASES, Lease(network=state.id, cidr=block.cidr, node=block.node))
@@ -260,6 +261,7 @@ def _network(state: NetworkState, specs: Mapping[str, StackSpec]) -> NetworkReco
         stack=state.stack,
         key=state.key,
         pool=state.pool,
+        grown=state.more_pools,
         subnets=wanted[-1].subnets if wanted else (),
         internal=state.internal,
         mtu=state.mtu,
