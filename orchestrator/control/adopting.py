@@ -28,6 +28,7 @@ from orchestrator.control.mirror.records import (
     StoredContent,
     Vip,
     Volume,
+    fingerprint_of,
 )
 from orchestrator.store import keys
 from specs.states import FINAL, RELEASE_MOVES, WANTED, ReleaseState
@@ -304,7 +305,7 @@ def _contents(
                     name=name,
                     stack=stack,
                     secret=content.secret,
-                    fingerprint=sealer.fingerprint(data),
+                    fingerprint=fingerprint_of(sealer, data, secret=content.secret),
                     sealed=base64.b64encode(sealer.seal(data)).decode(),
                     size=len(data),
                     created_at=wall,

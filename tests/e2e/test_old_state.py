@@ -31,10 +31,16 @@ def alive(corral, processes):
     return {pid for pid, start in processes.values() if corral.start_time(pid) == start}
 
 
+@pytest.fixture(autouse=True)
+def no_copy(corral):
+    yield
+    corral.sh(f"rm -rf {COPY}")
+
+
 def test_an_older_state_is_asked_about_and_taken_over_or_discarded(corral):
     corral.compose(SHOP, "shop")
     corral("up", "-d")
-    replace(corral, f"rm -rf {COPY}; cp -a {STATE} {COPY}")
+    replace(corral, f"cp -a {STATE} {COPY}")
     corral.compose(SHOP, "shop")
     corral("up", "-d", "--scale", "web=3", env={"VERSION": "2"})
     corral.compose(NEW, "new", key="secret")
@@ -79,4 +85,3 @@ def test_an_older_state_is_asked_about_and_taken_over_or_discarded(corral):
     corral.until(
         "the older one runs", lambda: [row["ready"] for row in corral.rows("shop")] == [True]
     )
-    corral.sh(f"rm -rf {COPY}")
