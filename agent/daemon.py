@@ -35,7 +35,7 @@ from agent.tasks.compose import TaskParts, compose
 from agent.tasks.effects import Effects
 from agent.tasks.journal import Journal
 from agent.tasks.record import Phase
-from specs.kit import programs
+from specs.kit import alive, programs
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import keep_open, listen
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROTATE_EVERY = 0.25
+KEEP_EVERY = 1.0
 
 
 def real_effects(config: AgentConfig) -> Effects:
@@ -80,13 +81,34 @@ async def run(
     config: AgentConfig, effects: Effects | None = None, clock: Clock | None = None
 ) -> None:
     """Run the agent until SIGTERM or SIGINT; containers outlive it."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    ending = Ending()
     with _only_one(config):
         _share(config)
-        await _serve(config, effects or real_effects(config), clock or SystemClock(), stop)
+        async with alive.shown(config.run_dir.parent, "agent"):
+            await _serve(config, effects or real_effects(config), clock or SystemClock(), ending)
+
+
+class Ending:
+    """Knows that the agent was told to end, from the moment of the signal on.
+
+    A handler of the loop's would run after whatever else has happened by then: the ends of
+    containers that were told in the same moment, because their machine goes down.
+    """
+
+    def __init__(self) -> None:
+        self.told = False
+        self._heard = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            signal.signal(number, self._take)
+
+    def _take(self, *_: object) -> None:
+        self.told = True
+        self._loop.call_soon_threadsafe(self._heard.set)
+
+    async def wait(self) -> None:
+        """Wait for the signal."""
+        await self._heard.wait()
 
 
 @contextlib.contextmanager
@@ -106,7 +128,7 @@ def _only_one(config: AgentConfig) -> Iterator[None]:
         os.close(lock)
 
 
-async def _serve(config: AgentConfig, effects: Effects, clock: Clock, stop: asyncio.Event) -> None:
+async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: Ending) -> None:
     async with contextlib.AsyncExitStack() as stack:
         spawner = await stack.enter_async_context(Spawner())
         stack.push_async_callback(effects.peers.close)
@@ -115,7 +137,8 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, stop: asyn
         inotify = Inotify()
         stack.callback(inotify.close)
         containers = _containers(config, spawner)
-        tasks = await _compose_tasks(config, effects, clock, containers, spawner)
+        journal = Journal(config.journal, config.tasks, config.run_dir)
+        tasks = await _compose_tasks(config, effects, clock, containers, spawner, journal, ending)
         server = Server(
             tasks=tasks,
             containers=containers,
@@ -129,11 +152,12 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, stop: asyn
                 group.create_task(tasks.worker.run(), name="worker"),
                 group.create_task(_rotate(tasks.holdings, containers), name="log rotation"),
                 group.create_task(effects.network.run(), name="network repair"),
+                group.create_task(_keep_records(tasks.holdings, journal), name="records"),
             ]
             await tasks.worker.adopted.wait()
             try:
                 async with _door(server, config):
-                    await stop.wait()
+                    await ending.wait()
             finally:
                 for task in work:
                     task.cancel()
@@ -160,6 +184,8 @@ async def _compose_tasks(
     clock: Clock,
     containers: OciContainers,
     spawner: Spawner,
+    journal: Journal,
+    ending: Ending,
 ) -> TaskParts:
     runtime = containers.runtime.name
     version = await containers.runtime.version()
@@ -175,7 +201,7 @@ async def _compose_tasks(
 
     return compose(
         effects,
-        journal=Journal(config.journal, config.tasks, config.run_dir),
+        journal=journal,
         containers=containers,
         prober=_prober(containers),
         clock=clock,
@@ -185,6 +211,7 @@ async def _compose_tasks(
         facts=await look(),
         look=look,
         join=join,
+        ending=lambda: ending.told,
     )
 
 
@@ -243,6 +270,20 @@ async def _rotate(holdings: Holdings, containers: OciContainers) -> None:
                     log.warning(
                         "a log cannot be rotated", extra={"task": record.id, "why": str(error)}
                     )
+
+
+async def _keep_records(holdings: Holdings, journal: Journal) -> None:
+    """Write the records below /run again when somebody tidied up there; what runs runs on."""
+    while True:
+        await asyncio.sleep(KEEP_EVERY)
+        if journal.whole():
+            continue
+        try:
+            journal.restore(holdings.records())
+        except OSError as error:
+            log.warning("the records cannot be written again", extra={"why": str(error)})
+        else:
+            log.warning("the records below the run directory had been deleted; written again")
 
 
 def _share(config: AgentConfig) -> None:

@@ -34,6 +34,7 @@ from orchestrator.nodes.members import Nodes
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
 from specs.api import Version
+from specs.kit import alive
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import keep_open
@@ -63,7 +64,8 @@ async def run(config: ControllerConfig, *, embedded: bool) -> None:
         store = await SqliteStore.open(config.database)
         try:
             sealer = vault.load(config.key, fresh=fresh)
-            await compose(config, store, sealer, embedded=embedded, stopped=stopped)
+            async with alive.shown(config.run_dir, "controller"):
+                await compose(config, store, sealer, embedded=embedded, stopped=stopped)
         finally:
             await store.close()
     log.info("stopped")
@@ -93,7 +95,7 @@ async def compose(
         rng=rng,
         authority=authority,
     )
-    control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher)
+    control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher, patience=config.patience)
     nodes = Nodes(
         store=store, cluster=cluster, agents=dispatcher, pool=found.pool, clock=clock, rng=rng
     )

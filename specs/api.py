@@ -272,6 +272,7 @@ class StackRow(Model):
     services: int
     tasks: str  # "7/7"
     reason: str = ""
+    orphans: tuple[str, ...] = ()  # services that run on although the files lack them
 
 
 class ScaledRow(StackRow):
@@ -315,6 +316,7 @@ class TaskRow(Model):
     node_status: str = "ready"  # unknown, down: what was heard last of it may be old
     reason: str = ""  # the part of ``status`` that says why
     carried: str = ""  # orphan | off | unasked: the newest release was not about its service
+    slot: int = 0  # which of its service's copies it is, from 1
 
 
 class NodeRow(Model):

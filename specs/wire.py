@@ -194,12 +194,16 @@ class ServiceEndpoints(Model):
 
 
 class Peer(Model):
-    """Another node: where its VXLAN end is and which overlay address it has."""
+    """Another node: where its VXLAN end is and which overlay address it has.
+
+    ``mtu`` is that of its device there, 0 where it is not known.
+    """
 
     node: str
     name: str
     underlay: str
     overlay: str
+    mtu: int = 0
 
 
 class NodeSelf(Model):
@@ -319,7 +323,8 @@ class Report(Model):
     ``gone`` lists tasks of which nothing is left on the node. ``applied`` is the
     newest generation whose *network* state (endpoints, DNS) is in the kernel:
     the acknowledgement rollouts wait for. ``trouble`` says why the node's network is not as it
-    should be, in words with what to do: such a node takes nothing new.
+    should be, in words with what to do: such a node takes nothing new. ``mtu`` is that of the
+    device with its underlay address, 0 where there is none.
     """
 
     applied: int = 0
@@ -329,6 +334,7 @@ class Report(Model):
     facts: NodeFacts | None = None  # when changed
     warnings: tuple[str, ...] = ()
     trouble: str = ""
+    mtu: int = 0
     unread: tuple[str, ...] = ()  # what who read the line left out of it; never sent
 
     def with_unread(self, unread: tuple[str, ...]) -> Report:

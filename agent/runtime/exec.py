@@ -46,17 +46,18 @@ def describe(config: dict[str, Any], request: ExecRequest) -> dict[str, Any]:
     """Return the OCI process of an exec (pure but for looking up a user in the image)."""
     process = dict(config["process"])
     env = list(process.get("env", []))
-    if request.tty:
+    terminal = request.tty and not request.detach
+    if terminal:
         env.append("TERM=xterm")
     env += [f"{name}={value}" for name, value in request.environment.items()]
     process.update(
-        terminal=request.tty,
+        terminal=terminal,
         args=list(request.command),
         env=env,
         cwd=request.working_dir or process.get("cwd") or "/",
     )
     process.pop("consoleSize", None)
-    if request.tty and request.rows and request.columns:
+    if terminal and request.rows and request.columns:
         process["consoleSize"] = {"height": request.rows, "width": request.columns}
     if request.user:
         user = resolve_user(Path(config["root"]["path"]), request.user)
@@ -216,6 +217,8 @@ async def begin(containers: OciContainers, task: str, request: ExecRequest) -> E
         *("exec", "--process", str(folder / "process.json"), "--pid-file", str(folder / "pid")),
     ]
     try:
+        if request.detach:
+            return await _detached(containers, task, argv, folder)
         if request.tty:
             return await _with_terminal(containers, task, request, argv, folder)
         return await _with_pipes(containers, task, request, argv, folder)
@@ -224,6 +227,20 @@ async def begin(containers: OciContainers, task: str, request: ExecRequest) -> E
             path.unlink(missing_ok=True)
         folder.rmdir()
         raise
+
+
+async def _detached(
+    containers: OciContainers, task: str, argv: list[str], folder: Path
+) -> ExecSession:
+    """Start a command that nobody listens to: the session is over once it runs."""
+    program = await containers.runtime.spawner.spawn(
+        [*argv, "--detach", task],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        environment=scratch(folder),
+    )
+    return ExecSession(program, folder)
 
 
 async def _with_pipes(

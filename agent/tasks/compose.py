@@ -53,6 +53,7 @@ def compose(
     facts: NodeFacts,
     look: Callable[[], Awaitable[NodeFacts]],
     join: Callable[[], None] = lambda: None,
+    ending: Callable[[], bool] = lambda: False,
 ) -> TaskParts:
     """Return the worker of a node and what it works with."""
     holdings = Holdings()
@@ -63,6 +64,7 @@ def compose(
         look=look,
         warnings=lambda: network.warnings,
         trouble=lambda: network.trouble,
+        mtu=lambda: network.underlay_mtu,
     )
     networking = NetworkKeeper(holdings, network, effects.peers, reports)
     preparation = Preparation(
@@ -88,6 +90,7 @@ def compose(
         clock=clock,
         slots=asyncio.Semaphore(SLOTS),
         changed=changed,
+        ending=ending,
     )
     worker = Worker(holdings, parts, reports=reports, networking=networking, boot=boot, join=join)
     return TaskParts(holdings, reports, worker)

@@ -156,6 +156,11 @@ class Networking(Protocol):
         """Return why the node's network is not as it should be; "" when it is."""
         ...
 
+    @property
+    def underlay_mtu(self) -> int:
+        """Return the MTU of the device other nodes reach this one by; 0 where there is none."""
+        ...
+
     async def run(self) -> None:
         """Repair what others break, until cancelled."""
         ...

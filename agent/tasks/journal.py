@@ -43,6 +43,7 @@ from specs.kit.disk import make_folder, sweep, sync, write_all, write_file
 from specs.wire import KINDS, PROTOCOL, Content, Instructions, NodeSelf, Objects, Refused, Stamp
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
 log = logging.getLogger(__name__)
@@ -384,6 +385,21 @@ class Journal:
             if durable:
                 sync(self._tasks)  # the folder's name too: an earlier write may have made it
         write_file(self._records / record.id, data, durable=False)
+
+    def whole(self) -> bool:
+        """Say whether the folders that a reboot would take are there; people tidy up below /run."""
+        return self._records.is_dir() and self._secrets.is_dir()
+
+    def restore(self, records: Iterable[Record]) -> None:
+        """Make these folders again and write what is known of the tasks; secrets come anew."""
+        for folder in (self._secrets, self._records):
+            make_folder(folder)
+        for record in records:
+            write_file(
+                self._records / record.id,
+                record.model_dump_json(exclude_defaults=True).encode(),
+                durable=False,
+            )
 
     def forget(self, task: str) -> None:
         """Delete the task's directory: record and logs."""

@@ -174,15 +174,13 @@ def _without_process(record: Record, now: float) -> Step:  # noqa: PLR0911 - a t
 def holds_network(record: Record) -> bool:
     """Say whether the task's addresses, filters and ports stay in force.
 
-    From before its first packet until its process has ended for good: a process that was asked
-    to stop serves the requests it has, and none of their packets may be lost. New connections go
-    elsewhere because it is not ready any more.
+    From before its first packet until its process has ended for good and its links are gone: a
+    process that was asked to stop serves the requests it has, and the end of an answer may still
+    be on its way when it has ended. New connections go elsewhere because it is not ready any more.
     """
-    if record.erased:
+    if record.erased or record.tidied:
         return False
-    if record.phase is not Phase.NONE:
-        return True
-    return record.assignment.desired is not Desired.REMOVED and record.state not in FINAL
+    return record.touched or record.assignment.desired not in LEAVING
 
 
 def grace(assignment: Assignment) -> float:

@@ -51,12 +51,14 @@ class Reports:
         look: Callable[[], Awaitable[NodeFacts]],
         warnings: Callable[[], tuple[str, ...]],
         trouble: Callable[[], str],
+        mtu: Callable[[], int],
     ) -> None:
         self._machine = facts
         self._holdings = holdings
         self._look = look
         self._more_warnings = warnings
         self._more_trouble = trouble
+        self._mtu = mtu
         self._subscribers: set[Subscriber] = set()
 
     # What others tell.
@@ -121,6 +123,7 @@ class Reports:
             facts=self.facts,
             warnings=self._warnings(),
             trouble=self._trouble(),
+            mtu=self._mtu(),
         )
 
     def _trouble(self) -> str:
@@ -177,4 +180,5 @@ class Reports:
             facts=facts,
             warnings=self._warnings(),
             trouble=self._trouble(),
+            mtu=self._mtu(),
         )

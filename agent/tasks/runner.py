@@ -54,6 +54,9 @@ SIGKILL = 9
 # States a reboot must not undo, and the first one, which says that effects exist.
 _ON_DISK = frozenset({TaskState.PREPARING, TaskState.RUNNING}) | FINAL
 TAIL = 10
+# A machine that goes down without systemd tells every process at once, the agent among them: an
+# end that nobody asked for is looked at that much later, so that the agent has heard of it, too.
+SWEEP = 0.02  # seconds
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class RunnerParts:
     clock: Clock
     slots: asyncio.Semaphore  # heavy steps at the same time
     changed: Callable[[Record], None]  # told after every change of a record
+    ending: Callable[[], bool] = lambda: False  # whether this agent was told to end
 
 
 class Runner:
@@ -147,8 +151,10 @@ class Runner:
         assert monitor is not None
 
         async def follow() -> None:
-            self._seen = await self._parts.containers.follow(self.record.id, process, monitor)
-            self._wake.set()
+            seen = await self._parts.containers.follow(self.record.id, process, monitor)
+            if not await self._swept_away():
+                self._seen = seen
+                self._wake.set()
 
         self._followers.create_task(follow(), name=f"exit of {self.record.id}")
         check = lifecycle.check_of(self.record)
@@ -156,6 +162,16 @@ class Runner:
             self._prober = self._followers.create_task(
                 self._probe(check), name=f"health of {self.record.id}"
             )
+
+    async def _swept_away(self) -> bool:
+        """Say whether the run may have ended with the machine: then the next agent judges it.
+
+        That one knows whether the machine was restarted meanwhile: what ended was the machine
+        then, and the task runs again. Else it finds how the run ended, as after any restart.
+        """
+        if not self.record.stopping:
+            await asyncio.sleep(SWEEP)
+        return self._parts.ending()
 
     def _stop_probing(self) -> None:
         if self._prober is not None:
@@ -174,8 +190,8 @@ class Runner:
                 code, output = await self._parts.prober(self.record.id, command, check.timeout)
             except (RuntimeFailure, Refusal, OSError) as error:
                 code, output = 1, str(error)
-            if not self._runs(number):
-                return
+            if not self._runs(number) or self._parts.ending():
+                return  # a probe is told to end with the machine, too
             healthy, text = probes.verdict(code, output)
             record = lifecycle.probed(
                 self.record,

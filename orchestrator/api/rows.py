@@ -39,6 +39,7 @@ def stack_row(cluster: Mirror, stack: Stack) -> StackRow:
         services=len(detail.services),
         tasks=detail.tasks,
         reason=detail.reason,
+        orphans=tuple(row.name for row in detail.services if row.carried == "orphan"),
     )
 
 
@@ -119,6 +120,7 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         node_status=words.node_status,
         reason=words.reason,
         carried=_carried(newest_spec(cluster, cluster.stacks.get(task.stack)), task.service),
+        slot=task.slot,
     )
 
 
@@ -140,13 +142,13 @@ def port_text(port: Port, chosen: Mapping[str, int]) -> str:
     return f"{f'[{host}]' if ':' in host else host}:{published}->{inside}"
 
 
-def node_row(cluster: Mirror, node: Node) -> NodeRow:
-    return NodeRow.model_validate(_node_fields(cluster, node))
+def node_row(cluster: Mirror, node: Node, *, now: float) -> NodeRow:
+    return NodeRow.model_validate(_node_fields(cluster, node, now))
 
 
-def node_detail(cluster: Mirror, node: Node) -> NodeDetail:
+def node_detail(cluster: Mirror, node: Node, *, now: float) -> NodeDetail:
     return NodeDetail(
-        **_node_fields(cluster, node),
+        **_node_fields(cluster, node, now),
         facts=node.facts,
         underlay=node.underlay,
         overlay=node.overlay,
@@ -154,24 +156,31 @@ def node_detail(cluster: Mirror, node: Node) -> NodeDetail:
     )
 
 
-def _reason(node: Node, condition: NodeCondition | None) -> str:
+def _reason(node: Node, condition: NodeCondition | None, now: float) -> str:
     """Return why the node is not ready; of a ready one, what it keeps and cannot read."""
     if condition is None:
         return "not heard from yet"
     unread = node.facts.unread
     if condition.reason or not unread:
-        return condition.reason
+        return _why(condition, now)
     more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
     return f"cannot read {unread[0]}{more}"
 
 
-def _node_fields(cluster: Mirror, node: Node) -> dict[str, Any]:
+def _why(condition: NodeCondition, now: float) -> str:
+    if not condition.replaced_at:
+        return condition.reason
+    left = max(0.0, condition.replaced_at - now)
+    return f"{condition.reason}; tasks are replaced in {left:.0f} s"
+
+
+def _node_fields(cluster: Mirror, node: Node, now: float) -> dict[str, Any]:
     condition = cluster.conditions.get(node.id)
     return {
         "id": node.id,
         "name": node.name,
         "status": condition.status if condition else "unknown",
-        "reason": _reason(node, condition),
+        "reason": _reason(node, condition, now),
         "availability": "removing" if node.removing else node.availability,
         "address": node.address,
         "labels": node.labels,

@@ -63,6 +63,16 @@ LONGEST_DELAY_LOCAL = 1.0  # no network to spare, and a person is likely to be w
 SETTLED = 10.0  # a session this long starts the back-off over
 
 
+class _AgentAway(Exception):
+    """The machine let us in, its agent did not answer or refused us."""
+
+
+def agent_away(node: Node, error: RequestError) -> str:
+    """Return the words for an agent that is not there, or that says why it will not have us."""
+    before, silent, why = error.detail.partition(f"node {node.name} is not reached: ")
+    return f"agent not answering, host reachable ({why})" if silent and not before else error.detail
+
+
 class Dispatcher:
     """Sessions with all nodes, and calls to each. Run it once, with the control loops."""
 
@@ -247,6 +257,8 @@ class Dispatcher:
             began = self._clock.monotonic()
             try:
                 await self._connect(node, control)
+            except _AgentAway as exc:
+                self._lost(node, control, str(exc), host=True)
             except RequestError as exc:
                 self._lost(node, control, exc.detail)
             except StoreError as exc:
@@ -264,6 +276,7 @@ class Dispatcher:
 
     async def _connect(self, node: Node, control: Control) -> None:
         async with self._reach(node) as client:
+            control.reached(node.id)
             session = AgentSession(
                 node=node,
                 client=client,
@@ -275,7 +288,10 @@ class Dispatcher:
                 certify=partial(self._certify, node.id),
                 known=self.known,
             )
-            hello = await session.open()
+            try:
+                hello = await session.open()
+            except RequestError as exc:
+                raise _AgentAway(agent_away(node, exc)) from exc
             await control.connected(node.id, hello)
             self._clients[node.id] = client
             self._reasons.pop(node.id, None)
@@ -296,11 +312,11 @@ class Dispatcher:
             return Certified()
         return Certified(signed, self._authority.pem)
 
-    def _lost(self, node: Node, control: Control, reason: str) -> None:
+    def _lost(self, node: Node, control: Control, reason: str, *, host: bool = False) -> None:
         if self._reasons.get(node.id) != reason:
             log.info("not connected: %s", reason, extra={"node": node.id})
         self._reasons[node.id] = reason
-        control.disconnected(node.id, reason)
+        control.disconnected(node.id, reason, host=host)
 
     @contextlib.asynccontextmanager
     async def _reach(self, node: Node) -> AsyncIterator[AgentClient]:

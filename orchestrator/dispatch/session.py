@@ -287,6 +287,7 @@ def says_something(report: Report, last: Report) -> bool:
         or report.facts is not None
         or report.warnings != last.warnings
         or report.trouble != last.trouble
+        or report.mtu != last.mtu
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -164,3 +166,22 @@ def test_a_damaged_record_is_a_stray_not_a_crash(tmp_path):
 )
 def test_ids_that_are_no_file_names(text):
     assert not safe_id(text)
+
+
+def test_records_that_were_tidied_away_are_written_again(tmp_path):
+    """The folders of /run are people's and tmp reapers' to empty; what is known is not lost."""
+    one = journal(tmp_path)
+    known = running()
+    one.put(known)
+    assert one.whole()
+    for folder in ("records", "contents"):
+        shutil.rmtree(tmp_path / "run" / folder)
+    assert not one.whole()
+    with pytest.raises(OSError, match="No such file"):
+        one.put(known)
+    one.restore([known])
+    assert one.whole()
+    one.put(known)
+    again = journal(tmp_path)
+    assert again.records()[known.id].phase is known.phase
+    take(again, Held(), instructions(1, contents={"s": Content(id="s", data="eA==", secret=True)}))

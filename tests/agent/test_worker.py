@@ -176,6 +176,18 @@ async def test_a_task_dropped_from_the_set_is_removed_too(node):
     assert node.status("b").ready
 
 
+async def test_a_network_that_is_not_in_order_is_told_until_it_is(node):
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").ready)
+    assert node.reports.full().trouble == ""
+    node.network.failures = 3
+    await node.put(named("a"), named("b"))
+    await node.until(lambda: "nft failed" in node.reports.full().trouble)
+    await node.until(lambda: node.reports.full().trouble == "")
+    node.network.troubled = "the MTU is too small"
+    assert node.reports.full().trouble == "the MTU is too small"
+
+
 NETWORK = NetworkState(id="n1", name="s_n", stack="s", key="n", pool="10.210.16.0/24")
 
 

@@ -26,6 +26,7 @@ SUBJECTS = {
     "single": "One host",
     "cluster": "Three hosts over SSH",
     "config": "corral config",
+    "verdict": "What the verdict of `up` costs",
 }
 LIMIT = 600.0  # seconds for everything; what would begin later is left out and said
 

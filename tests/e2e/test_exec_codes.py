@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 
 import pytest
 
@@ -163,3 +164,37 @@ def test_a_container_that_was_never_healthy(corral):
     finally:
         waiting.signal("INT")
         waiting.finish()
+
+
+# What is started -> its exit code when it is started, and what it says into /tmp/said later.
+DETACHED = [
+    (["sh", "-c", "sleep 1; echo late > /tmp/said; sleep 100"], 0, "late"),
+    (["sh", "-c", "echo quick > /tmp/said"], 0, "quick"),
+    (["sh", "-c", "echo failed > /tmp/said; exit 5"], 0, "failed"),
+    (["sh", "-c", "yes; echo flooded > /tmp/said"], 0, ""),
+    (["no-such-command"], 127, ""),
+]
+
+
+@pytest.mark.timeout(300)
+def test_a_detached_command_runs_on_and_is_not_waited_for(app):
+    inside = lambda *words: app("exec", "-T", "web", *words).stdout  # noqa: E731 - short
+    for command, code, said in DETACHED:
+        inside("rm", "-f", "/tmp/said")
+        began = time.monotonic()
+        done = app("exec", "-d", "web", *command, code=code, timeout=60)
+        if command[-1].endswith("sleep 100"):
+            assert time.monotonic() - began < 50, "it is not waited for"
+        assert done.stdout == ""
+        assert ("no-such-command" in done.stderr) == (code == 127)
+        if said:
+            app.until(said, lambda said=said: said in inside("sh", "-c", "cat /tmp/said || :"))
+    assert "sleep 100" in inside("ps"), "it runs on"
+    options = ["-u", "1000:1000", "-w", "/tmp", "-e", "A=b"]
+    app("exec", "-d", *options, "web", "sh", "-c", "echo $A > env; sleep 99")
+    app("exec", "-dt", "web", "sh", "-c", "test -t 0 || echo no terminal > /tmp/said")
+    app.until("no terminal", lambda: "no" in inside("sh", "-c", "cat /tmp/said || :"))
+    assert inside("cat", "/tmp/env") == "b\n"
+    assert "1000" in next(line for line in inside("ps").splitlines() if "sleep 99" in line)
+    app("restart", "-t", "0", "web")
+    assert "sleep 99" not in inside("ps"), "it ends with its container"

@@ -63,6 +63,23 @@ def test_an_interrupted_detached_up_goes_on(corral):
     corral("down", "-v")
 
 
+def test_an_interrupted_update_offers_what_undoes_it_and_no_more(corral):
+    corral.compose(QUICK)
+    corral("up", "-d")
+    corral.compose(SLOW)
+    command = corral.popen("up", "-d", **PIPES)
+    corral.until("the update is under way", lambda: corral.rows("app", "web"))
+    command.signal("INT")
+    code, _, err = command.finish(90)
+    assert code == 130
+    assert "Release 1 is what ran before" in err
+    assert "put the file back as it was and run corral up -d" in err
+    assert "corral down would remove the whole stack" in err
+    corral.compose(QUICK)
+    corral("up", "-d", "--remove-orphans")
+    assert [(row["service"], row["ready"]) for row in corral.rows()] == [("db", True)]
+
+
 @pytest.mark.parametrize("moment", [0.1, 0.25, 0.4, 0.6])
 def test_a_killed_up_is_cleaned_by_down(corral, moment):
     corral.compose(SLOW)

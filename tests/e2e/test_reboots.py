@@ -103,3 +103,44 @@ def test_what_ran_before_runs_again_in_order(machine):
 
 def running(machine) -> list[str]:
     return sorted(row["service"] for row in machine.rows() if row["ready"])
+
+
+SWEPT = f"""
+x-ends: &ends
+  image: busybox
+  command: [sh, -c, "echo $$HOSTNAME >> /data/starts; {LIVE}"]
+  volumes: ["data:/data"]
+services:
+  none: {{<<: *ends, restart: "no"}}
+  failure: {{<<: *ends, restart: on-failure}}
+  always: {{<<: *ends, restart: always}}
+  deaf: {{<<: *ends, command: [sleep, inf]}}
+  kept: {{<<: *ends, x-corral: {{on_reboot: keep}}}}
+  done: {{<<: *ends, command: ["true"]}}
+  down: {{<<: *ends}}
+volumes: {{data: {{}}}}
+"""
+SWEPT_RUN = ["always", "deaf", "failure", "none"]
+
+
+def test_a_shutdown_that_tells_every_process_is_not_the_tasks_end(machine):
+    """As init does without systemd: SIGTERM to all, some seconds, then the power goes."""
+    machine.compose(SWEPT)
+    machine("up", "-d")
+    machine("scale", "down=0")
+    before = {row["service"]: row["id"] for row in machine.rows(ended=True)}
+    machine.host.run(["sh", "-c", "kill -TERM -1"], check=False)
+    machine.until("the agent has ended", lambda: not machine.daemon("agent"))
+
+    machine.host.power_off()
+    machine.host.boot()
+    machine.begin()
+    machine.until("all run again", lambda: running(machine) == SWEPT_RUN)
+    after = {row["service"]: machine.task(row) for row in machine.rows(ended=True)}
+    assert {s: t["id"] for s, t in after.items()} == before, "the same tasks"
+    states = {service: task["status"]["state"] for service, task in after.items()}
+    assert states.pop("kept") == "failed"
+    assert states.pop("done") == "complete"
+    assert states == dict.fromkeys(SWEPT_RUN, "running")
+    for service in SWEPT_RUN:
+        assert after[service]["status"]["restarts"] == 0, "it is no crash"

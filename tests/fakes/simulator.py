@@ -278,6 +278,7 @@ class SimulatedNode:
         self._boots = 1
         self._boot = "boot1"
         self._sick: set[str] = set()
+        self.told_to_end = False  # the agent has its SIGTERM
         self.holdings = Holdings()
         self._running: asyncio.Task[Any] | None = None
 
@@ -285,6 +286,7 @@ class SimulatedNode:
 
     async def boot(self) -> None:
         """Start the agent; after :meth:`halt` it adopts what runs."""
+        self.told_to_end = False
         loop = asyncio.get_running_loop()
         if self._virtual:
             loop.set_default_executor(AtOnce())
@@ -299,6 +301,7 @@ class SimulatedNode:
             tasks=self.base / "tasks",
             facts=self.facts,
             look=self._look,
+            ending=lambda: self.told_to_end,
         )
         self._worker, self._reports, self.holdings = parts.worker, parts.reports, parts.holdings
         self._running = loop.create_task(self._worker.run(), name=f"agent in {self.base.name}")

@@ -21,14 +21,16 @@ replicas = st.builds(
     id=st.just(""),
     slot=st.integers(1, 4),
     spec_hash=st.sampled_from(HASHES),
-    node=st.sampled_from(["n1", "n2"]),
+    node=st.sampled_from(["n1", "n2", "n3", None]),
     state=st.sampled_from(list(TaskState)),
     desired=st.sampled_from([Desired.PREPARED, *[Desired.RUNNING] * 4, Desired.REMOVED]),
     ready=st.booleans(),
     leaving=st.sampled_from([False, False, False, True]),
     lost=st.sampled_from([False, False, True]),
     evicted=st.sampled_from([False, False, False, True]),
+    awaited=st.booleans(),
     unheard=st.booleans(),
+    returned_at=st.sampled_from([0.0, NOW - 10, NOW - 3]),
     ended_at=st.sampled_from([NOW - 5000, NOW - 1]),
     lived=st.sampled_from([0.0, 100.0]),
     attempt=st.integers(0, 8),
@@ -49,6 +51,11 @@ def services(draw):
         fixed = replace(task, id=f"t{number}", created_at=float(number))
         if fixed.state in FINAL:
             fixed = replace(fixed, ready=False, lost=False)
+        if fixed.node is None:  # there is nobody to lose it, or not to answer
+            fixed = replace(fixed, ready=False, lost=False, unheard=False, evicted=False)
+        if fixed.lost:
+            fixed = replace(fixed, ready=False, unheard=True)
+        fixed = replace(fixed, awaited=fixed.awaited and fixed.lost)
         found.append(fixed)
     slots = dict.fromkeys(range(1, draw(st.integers(0, 4)) + 1), "new")
     return WantedService(slots, draw(policies), exclusive=draw(st.booleans())), found
@@ -102,11 +109,31 @@ def test_reconcile(service, random):
                 t.sound and t.spec_hash == "new" for t in left
             ), "law: the last copy that serves a wanted slot is never stopped"
         current = [t for t in live if t.sound and t.spec_hash == "new" and not t.evicted]
-        kept = [t for t in current if t.id not in stopped]
-        assert len(kept) == min(1, len(current)), "law: of copies of one spec one stays"
-        if any(t.ready for t in current):
+        if any(t.awaited and t.spec_hash == "new" and not t.evicted for t in live):
+            assert slot not in created, "law: what is awaited is not replaced"
+            assert not [t for t in left if t in current and t.node is None], (
+                "law: nor is it by what no node has yet"
+            )
+            current = [t for t in current if t.node is not None]
+        heard = [t for t in current if not t.unheard]
+        kept = [t for t in heard if t.id not in stopped]
+        assert len(kept) == min(1, len(heard)), "law: of copies that answer one stays"
+        if any(t.ready for t in heard):
             assert kept[0].ready, "law: one that serves stays rather than one that does not"
-        outdated = [t for t in left if t.sound and t.spec_hash == "old"]
+            same = (kept[0].started, kept[0].state is TaskState.RUNNING)
+            equal = [
+                t for t in heard if t.ready and (t.started, t.state is TaskState.RUNNING) == same
+            ]
+            assert kept[0].returned_at == min(t.returned_at for t in equal), (
+                "law: of two that serve, the one on the node that stayed in reach stays"
+            )
+        unseen = {t.id for t in live if t.unheard and t.spec_hash == "new" and not t.evicted}
+        assert not unseen & stopped, "law: nothing is stopped because of what we could not see"
+        seen_ready = [t for t in kept if t.ready]
+        moved = {t.id for t in live if t.evicted and t.spec_hash == "new" and not t.lost}
+        if current and not seen_ready:
+            assert not moved & stopped, "law: it serves until another is seen to"
+        outdated = [t for t in left if t.sound and t.spec_hash == "old" and not t.unheard]
         if not any(t.sound and t.spec_hash == "new" for t in live):
             assert len(outdated) <= 1, "law: of copies of one spec one stays"
 

@@ -367,6 +367,9 @@ async def test_an_agent_that_falls_silent_is_given_up(world):
     await world.connected()
     world.agent.mute = True
     await world.control.until(lambda: "said nothing for 0.4 s" in str(world.control.lost))
+    said = [reason for _, reason in world.control.lost]
+    first = next(i for i, reason in enumerate(said) if "said nothing" in reason)
+    assert len(world.control.agentless) <= len(said) - 1 - first, "the host is asked again first"
 
 
 async def test_an_agent_that_is_not_there_is_said_to_be_so_and_found_when_it_comes(world):
@@ -374,6 +377,10 @@ async def test_an_agent_that_is_not_there_is_said_to_be_so_and_found_when_it_com
     await world.control.until(
         lambda: any("no such file" in reason for _, reason in world.control.lost)
     )
+    # The machine lets us in, so it is the agent that is away, and that is said.
+    await world.control.until(lambda: "n1" in world.control.agentless)
+    assert "agent not answering, host reachable (no such file" in world.control.lost[-1][1]
+    assert "n1" in world.control.machines
     with pytest.raises(Unavailable, match="node one is not reached"):
         await world.dispatcher.images("n1")
     await world.agent.start()
@@ -446,6 +453,8 @@ async def test_only_nodes_without_an_address_are_on_this_machine(world):
     world.cluster.add_node(Node(id="n2", name="two", address="root@192.0.2.2"))
     await world.control.until(lambda: any(n == "n2" for n, _ in world.control.lost))
     assert "is at root@192.0.2.2, not on this machine" in str(world.control.lost)
+    assert "n2" not in world.control.machines
+    assert "n2" not in world.control.agentless
 
 
 async def test_peers_change_without_the_rest(world):

@@ -7,6 +7,8 @@ from orchestrator.cli.show import table
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
+    from typing import Any
 
     from orchestrator.cli.session import Invocation
 
@@ -16,6 +18,13 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("-q", "--quiet", action="store_true", help="only names")
     add("-a", "--all", action="store_true", help="accepted; every stack is always listed")
     add("--format", choices=("table", "json"), default="table", help="json: one object a line")
+
+
+def remarks(row: Mapping[str, Any]) -> str:
+    """Return why the stack is as it is, and what of it no file has any more."""
+    orphans = ", ".join(row.get("orphans") or ())
+    kept = f"orphans: {orphans} (up --remove-orphans)" if orphans else ""
+    return "; ".join(part for part in (str(row.get("reason") or ""), kept) if part)
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
@@ -35,7 +44,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
                         row.get("release", ""),
                         row.get("services", ""),
                         row.get("tasks", ""),
-                        row.get("reason", ""),
+                        remarks(row),
                     )
                     for row in rows
                 ],

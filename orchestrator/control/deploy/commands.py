@@ -8,7 +8,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.control.deploy.deployment import Deployment
-from orchestrator.control.deploy.release import make_release, scale_problem, shared_problem
+from orchestrator.control.deploy.release import make_release
+from orchestrator.control.deploy.scaling import rescale
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS
@@ -17,8 +18,7 @@ from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
 from specs.api import ProblemRow
-from specs.problems import Problem
-from specs.states import FINAL, Desired, ReleaseState, TaskState
+from specs.states import FINAL, Desired, ReleaseState
 
 if TYPE_CHECKING:
     import random
@@ -85,27 +85,10 @@ class Commands:
 
         def write(draft: Draft) -> tuple[ProblemRow, ...]:
             record = self._stack(stack)
-            spec = self._spec(record)
-            problems = [
-                Problem(text, "bad-scale", f"services.{name}")
-                for name, count in services.items()
-                if (text := scale_problem(spec, name, count))
-            ]
-            if problems:
-                raise Invalid(problems)
-            # A number above zero asks for what `stop` ended, as `up` does.
-            down = [n for n, count in services.items() if count and n in record.stopped_services]
-            scaled = record.with_overrides(services)
-            draft.put(STACKS, scaled.with_asked(down) if down else scaled)
-            self._let_go(draft, record, services)
-            had = {
-                name: record.overrides.get(name, spec.services[name].replicas) for name in services
-            }
-            warnings = (
-                shared_problem(spec, name, before=had[name], count=count)
-                for name, count in services.items()
-            )
-            return tuple(ProblemRow.model_validate(w.as_json()) for w in warnings if w is not None)
+            if record.desired == "removed":
+                raise Conflict(f"stack {stack} is being removed")
+            spec, wall = self._spec(record), self._clock.wall()
+            return rescale(self._cluster, draft, record, spec, services, wall=wall)
 
         return await self._committed(stack, write)
 
@@ -184,13 +167,6 @@ class Commands:
             draft.put(STACKS, record.removed(timeout, volumes=volumes))
 
         await self._committed(stack, write)
-
-    def _let_go(self, draft: Draft, record: Stack, services: Mapping[str, int]) -> None:
-        """Free slots that hold only what a failed update left: so many copies were asked for."""
-        for task in list(draft.tasks(record.name).values()):
-            failed = task.state in (TaskState.FAILED, TaskState.REJECTED)
-            if failed and task.service in services and 0 < record.running < task.release:
-                draft.put_task(task.with_desired(Desired.REMOVED))
 
     def _stack(self, name: str) -> Stack:
         record = self._cluster.stacks.get(name)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.carrying import asked_project, carry, check_clashes
 from orchestrator.control.deploy.contents import with_contents
+from orchestrator.control.deploy.host_ports import check_host_ports
 from orchestrator.control.deploy.ports import check_ports, with_ports
 from orchestrator.control.mirror.dependencies import Cycle, Dependencies
 from orchestrator.control.mirror.records import RELEASES, STACKS, Idempotency
@@ -53,6 +54,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     spec = with_ports(deployment, spec, before)
     check_ports(deployment, spec)
     check_clashes(deployment, spec)
+    check_host_ports(deployment, spec, _overrides(deployment, spec, present, before))
     _check_fixed(deployment, spec)
     _check_scale(deployment, spec)
     deployment.check()

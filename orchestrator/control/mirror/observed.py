@@ -46,6 +46,8 @@ class Observed:
     acknowledged: dict[str, int] = field(default_factory=dict)
     resting_since: dict[tuple[str, str], float] = field(default_factory=dict)
     progress_at: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
+    # release -> service -> seconds its tasks, which serve all, are watched before they are judged
+    watched: dict[tuple[str, int], dict[str, float]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         now = self.clock.monotonic()
@@ -75,6 +77,7 @@ class Observed:
         elif kind is RELEASES and new is None and isinstance(old, Release):
             # After `down -v` the numbers begin anew; the old one's standstill is not this one's.
             self.progress_at.pop((old.stack, old.number), None)
+            self.watched.pop((old.stack, old.number), None)
         elif kind is RESTING:
             model = new or old
             key = (getattr(model, "network", ""), getattr(model, "address", ""))
@@ -113,6 +116,14 @@ class Observed:
         if mark.ready_since is not None:
             mark.lived = now - mark.ready_since
             mark.ready_since = None
+
+    def watch(self, stack: str, release: int, service: str, seconds: float) -> bool:
+        """Note for how long a service is watched, 0 = it is not; say whether that is news."""
+        before = self.watched.get((stack, release), {})
+        if before.get(service, 0.0) == seconds:
+            return False
+        self.watched[stack, release] = {**before, service: seconds}
+        return True
 
     def settled(self, stack: str, release: int, count: int) -> float:
         """Note how many replicas of a release came to stay; return when that number last grew."""

@@ -46,15 +46,15 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
             continue
         count = stack.overrides.get(name)
         # A new copy is one of what was deployed last: what failed would only fail again.
-        deployed = pass_.specs.of(stack.name, stack.running, name) if failed else None
-        if count is not None and (kept or deployed):
-            sample = deployed or kept[min(kept)]
-            kept = {s: kept.get(s, sample) for s in range(1, count + 1)}
-        if not kept:
+        deployed = pass_.specs.of(stack.name, stack.running, name)
+        sample = deployed or (kept[min(kept)] if kept else None)
+        if sample is None:
             continue
+        if count is not None:
+            kept = {s: kept.get(s, sample) for s in range(1, count + 1)}
         wanted = WantedService(
             {slot: effective.hash for slot, effective in kept.items()},
-            next(iter(kept.values())).task.restart,
+            sample.task.restart,
             asked=stack.asked.get(name, 0),
             asked_again=stack.asked_again.get(name, 0),
         )
@@ -68,18 +68,29 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
             asked = any(wanted.behind(t) for t in replicas if t.slot == create.slot)
             if not asked and _failed_attempt(pass_, found, create, stack):
                 continue
-            create_task(pass_, kept[create.slot], create, gate=True)
-        admitted_slots = {t.slot for t in found if t.desired is Desired.RUNNING}
-        started = [t for t in found if t.slot in admitted_slots]
-        let_run(pass_, next(iter(kept.values())), started, wanted)
+            # What waits for its dependencies since before goes on to, and new copies with it.
+            gate = deployed is not None or any(t.desired is Desired.RUNNING for t in found)
+            task = create_task(pass_, kept[create.slot], create, gate=gate or not found)
+            if task.desired is Desired.PREPARED:
+                pass_.draft.put_task(task.with_reason(_waiting(found)))
+        # What was deployed has passed its gate; of others the slots that had come so far.
+        known = {t.slot for t in found if t.desired is Desired.RUNNING}
+        serves = deployed.hash if deployed is not None else ""
+        started = [t for t in found if t.slot in known or t.spec_hash == serves]
+        let_run(pass_, sample, started, wanted)
     return due
+
+
+def _waiting(tasks: list[Task]) -> str:
+    """Return what the tasks of a service that was never let start wait for."""
+    return next((t.pending_reason for t in tasks if t.live and t.pending_reason), "")
 
 
 def _slots_as_they_are(pass_: Pass, tasks: list[Task]) -> dict[int, Effective]:
     """Return, for every slot in use, the service as its newest task has it."""
     kept: dict[int, Effective] = {}
     for task in sorted(tasks, key=lambda t: (t.live, t.created_at, t.id)):
-        if task.desired in (Desired.SHUTDOWN, Desired.REMOVED):
+        if task.leaving or task.desired in (Desired.SHUTDOWN, Desired.REMOVED):
             continue
         effective = pass_.specs.of(task.stack, task.release, task.service)
         if effective is not None:

@@ -34,8 +34,9 @@ class Pass:
     rng: random.Random
     now: float  # monotonic
     wall: float
-    brake: bool = False  # too many nodes are down at once: nothing lost is replaced
+    brake: bool = False  # too many nodes are silent at once: nothing lost is replaced
     notes: list[tuple[str, str, str]] = field(default_factory=list)  # event kind, stack, message
+    told: set[str] = field(default_factory=set)  # stacks of which there is news beside records
 
     @property
     def cluster(self) -> Cluster:

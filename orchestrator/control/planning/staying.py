@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.planning import gates
 from orchestrator.control.planning.passes import earliest
-from scheduler.trial import Trial, has_exited, steady_at
+from scheduler.trial import TRIAL, Trial, has_exited, steady_at
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
@@ -29,12 +29,20 @@ def judge(pass_: Pass, stack: Stack, state: ServiceState, target: ReleaseTarget)
     tasks = gates.current(state)
     exited = has_exited(tasks)
     slots: dict[int, float] = {}
+    tried = 0.0
     for task in tasks:
         if state.must_end and not task.done:
             continue
         at = steady_at(task, state.trial, exited=exited, now=pass_.now)
         if at is not None:
             slots[task.slot] = min(at, slots.get(task.slot, at))
+            if at > pass_.now and task.ready_since is not None:
+                tried = max(tried, round(at - task.ready_since, 1))
     state.steady = sum(at <= pass_.now for at in slots.values())
     if target.release.state is ReleaseState.DEPLOYING:
         state.steady_at = earliest(*(at for at in slots.values() if at > pass_.now))
+    # Where all serve and time alone is missing, whoever waits is told so.
+    serve = len(slots) == len(state.wanted.slots) and not state.carried
+    watched = tried if serve and tried > TRIAL else 0.0
+    if pass_.observed.watch(stack.name, target.release.number, state.name, watched):
+        pass_.told.add(stack.name)

@@ -21,7 +21,7 @@ from specs.api import Event, Progress
 from specs.states import FINAL, OVER, ReleaseState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator
+    from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 
     from orchestrator.control.mirror.cluster import Cluster
     from specs.api import Release
@@ -45,9 +45,12 @@ class Feed:
 class Streams:
     """All readers; the control loop tells it what moved."""
 
-    def __init__(self, cluster: Cluster, clock: Clock) -> None:
+    def __init__(
+        self, cluster: Cluster, clock: Clock, watched: Mapping[tuple[str, int], Mapping[str, float]]
+    ) -> None:
         self._cluster = cluster
         self._clock = clock
+        self._watched = watched  # see Observed
         self._feeds: set[Feed] = set()
         self._gone: deque[str] = deque(maxlen=REMEMBERED)
 
@@ -104,7 +107,7 @@ class Streams:
         follow = record.release if release is None and record.desired == "up" else release
         feed = Feed(stack)
         self._feeds.add(feed)
-        story = _Story(self._cluster, self._clock, stack, follow)
+        story = _Story(self._cluster, self._clock, stack, follow, self._watched)
         try:
             while True:
                 feed.changed.clear()
@@ -122,14 +125,22 @@ class Streams:
 class _Story:
     """What one reader was told, and what is new since."""
 
-    def __init__(self, cluster: Cluster, clock: Clock, stack: str, release: int | None) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        clock: Clock,
+        stack: str,
+        release: int | None,
+        watched: Mapping[tuple[str, int], Mapping[str, float]],
+    ) -> None:
         self._cluster = cluster
         self._clock = clock
         self._stack = stack
         self._release = release  # None: the stack's removal or stop is followed
         self._tasks: dict[str, Progress] = {}
         self._names: dict[str, Task] = {}
-        self._services: dict[str, tuple[int, int]] = {}
+        self._services: dict[str, tuple[int, int, str]] = {}
+        self._watched = watched
         self._state = ""
         self._warned: set[str] = set()  # notes of the release, nodes that do not answer
 
@@ -192,9 +203,20 @@ class _Story:
         tasks = self._cluster.by_stack.get(self._stack, {}).values()
         beside = self._beside()
         for service, (running, wanted) in service_counts(self._cluster, stack, tasks).items():
-            if service not in beside and self._services.get(service) != (running, wanted):
-                self._services[service] = (running, wanted)
-                yield self._line("service", service=service, running=running, wanted=wanted)
+            told = (running, wanted, self._watching(service))
+            if service not in beside and self._services.get(service) != told:
+                self._services[service] = told
+                yield self._line(
+                    "service", service=service, running=running, wanted=wanted, message=told[2]
+                )
+
+    def _watching(self, service: str) -> str:
+        """Return that a service which serves is watched for a while, where that is so."""
+        key = (self._stack, self._release or 0)
+        seconds, release = self._watched.get(key, {}).get(service), self._cluster.releases.get(key)
+        if not seconds or release is None or release.over:
+            return ""
+        return f"all of it runs; watched for {seconds:g} s before that counts"
 
     def _end(self, release: Release) -> Progress:
         if release.state is ReleaseState.DEPLOYED:

@@ -64,6 +64,7 @@ async def test_stacks_are_rows_with_counts(api):
                     "services": 2,
                     "tasks": "2/3",
                     "reason": "",
+                    "orphans": [],
                 }
             ]
         },

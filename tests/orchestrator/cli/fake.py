@@ -9,7 +9,6 @@ import json
 import re
 import socket
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -145,7 +144,8 @@ class FakeController:
         )
         for line in lines:
             if isinstance(line, float):
-                time.sleep(line)
+                if self.closing.wait(line):
+                    return
             elif isinstance(line, Hold):
                 self.closing.wait(20)
             elif isinstance(line, Cut):

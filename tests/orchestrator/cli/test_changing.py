@@ -311,46 +311,6 @@ def test_down_is_done_when_the_stack_is_gone_before_we_look(fake, corral):
     assert corral("-p", "shop", "down").code == 0
 
 
-def test_scale(shop, corral):
-    counts = iter(range(4, 7))
-
-    def stack(_request):
-        have = next(counts)
-        web = {"name": "web", "replicas": 6, "tasks": 6, "ready": have}
-        return {"services": [web, {"name": "redis", "replicas": 0, "tasks": 0, "ready": 0}]}
-
-    def tasks(_request):
-        rows = [{**row("web-1", "running"), "status": "running 3 s", "node": "alpha"}]
-        if shop.asked("POST", ".*/scale"):
-            rows.append({**row("web-2", "running"), "status": "running 0 s", "node": "alpha"})
-        return {"tasks": rows}
-
-    shop.on("GET", "/v1/stacks/shop/tasks", tasks)
-    shop.on("GET", "/v1/stacks/shop", stack)
-    shop.on("POST", "/v1/stacks/shop/scale", {"name": "shop"})
-    done = corral("-p", "shop", "scale", "web=6", "redis=0")
-    assert done.code == 0
-    assert done.err.startswith("web-2 on alpha: running\nshop: web 6/6, redis 0/0 (")
-    assert next(counts, None) is None
-    assert shop.asked("POST", ".*/scale")[0].body == {"services": {"web": 6, "redis": 0}}
-    assert corral("-p", "shop", "scale", "web").code == 2
-
-
-def test_scale_that_is_stuck_says_what_it_waits_for(shop, corral, monkeypatch):
-    from orchestrator.cli.commands import scale
-
-    monkeypatch.setattr(scale, "STUCK", 0.2)
-    reason = "no node has 8 GiB free"
-    waiting = {**row("web-1", "pending"), "status": f"pending: {reason}", "reason": reason}
-    web = {"name": "web", "replicas": 1, "tasks": 1, "ready": 0}
-    shop.on("GET", "/v1/stacks/shop/tasks", {"tasks": [waiting]})
-    shop.on("GET", "/v1/stacks/shop", {"services": [web]})
-    shop.on("POST", "/v1/stacks/shop/scale", {"name": "shop"})
-    done = corral("-p", "shop", "scale", "web=1")
-    assert done.code == 1
-    assert "no progress for 0 s: web (no node has 8 GiB free)" in done.err
-
-
 def test_stop_of_single_services_names_the_way(shop, corral):
     assert "scale web=0" in corral("-p", "shop", "stop", "web").err
     shop.on("POST", "/v1/stacks/shop/stop", {})
@@ -776,26 +736,6 @@ def test_a_refused_release_shows_every_problem(shop, project, corral):
     assert "compose.yaml:3:5: error: services.web: a\n" in done.err
     assert "corral: 1 problem; nothing was changed\n" in done.err
     assert "warning: services.front: b\n  hint: c\n" in done.err
-
-
-def test_scale_down_is_done_when_the_surplus_has_ended(shop, corral):
-    looks = []
-
-    def tasks(_request):
-        rows = [{**row(f"web-{i}", "running"), "node": "alpha"} for i in (1, 2)]
-        if shop.asked("POST", ".*/scale"):
-            looks.append(1)
-            rows[1] |= {"status": "stopping", "stopping": True}
-            if len(looks) > 2:
-                rows[1] |= {"state": "shutdown", "status": "stopped"}
-        return {"tasks": rows}
-
-    web = {"name": "web", "replicas": 1, "tasks": 1, "ready": 1}
-    shop.on("GET", "/v1/stacks/shop/tasks", tasks)
-    shop.on("GET", "/v1/stacks/shop", {"services": [web]})
-    shop.on("POST", "/v1/stacks/shop/scale", {"name": "shop"})
-    assert corral("-p", "shop", "scale", "web=1").code == 0
-    assert len(looks) == 3
 
 
 def test_a_crash_is_one_line_and_each_longer_wait_none():

@@ -131,13 +131,15 @@ def test_ls(fake, corral):
                     "services": 1,
                     "tasks": "0/1",
                     "reason": "web exited with code 1",
+                    "orphans": ["cron", "old"],
                 },
             ]
         },
     )
     assert corral("ls").out == (
         "NAME   STATUS     RELEASE   SERVICES   TASKS   REASON\n"
-        "blog   failed     1         1          0/1     web exited with code 1\n"
+        "blog   failed     1         1          0/1     web exited with code 1; "
+        "orphans: cron, old (up --remove-orphans)\n"
         "shop   deployed   3         4          6/6\n"
     )
     assert corral("ls", "-q").out == "blog\nshop\n"

@@ -111,6 +111,20 @@ class FakeNode:
             with contextlib.suppress(asyncio.CancelledError):
                 await session
 
+    async def lose_agent(self) -> None:
+        """Its agent dies or hangs; the machine answers, and its containers run on."""
+        await self.hang_up()
+        await self.agent.halt()
+        self.rig.control.disconnected(self.node.id, "said nothing for 9 s")
+        await self.try_again(host=True)
+
+    async def try_again(self, *, host: bool) -> None:
+        """The controller dials once more, and finds the machine or does not; no agent answers."""
+        if host:
+            self.rig.control.reached(self.node.id)
+        reason = "agent not answering, host reachable (open failed)" if host else "no route to host"
+        self.rig.control.disconnected(self.node.id, reason, host=host)
+
     async def crash(self, *, remembers: bool = False) -> None:
         """Power off: containers die with the machine. It returns empty, or with its disk."""
         await self.cut()
@@ -228,11 +242,12 @@ class FakeAgents:
 class Rig:
     """Everything of one test; ``async with Rig(nodes=3) as rig``."""
 
-    def __init__(self, nodes: int = 1, store: Any = None) -> None:
+    def __init__(self, nodes: int = 1, store: Any = None, **control: Any) -> None:
         self.store = store or MemoryStore()
         self.clock = LoopClock()
         self.rng = random.Random(7)
         self.count = nodes
+        self.settings = control  # for the control loop
         self.nodes: dict[str, FakeNode] = {}
         self.agents = FakeAgents(self)
         self.how: dict[str, Behaviour] = {}
@@ -296,7 +311,13 @@ class Rig:
         self.epoch += 1
         self.cluster = await Cluster.open(self.store, self.clock)
         self.control = ControlLoop(
-            self.store, self.cluster, self.clock, self.rng, PlainSealer(), self.agents
+            self.store,
+            self.cluster,
+            self.clock,
+            self.rng,
+            PlainSealer(),
+            self.agents,
+            **self.settings,
         )
         self._follow = self.group.create_task(self.cluster.follow())
         self._loop = self.group.create_task(self.control.run())

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from tests.orchestrator.control.builders import project, replicas
+from tests.orchestrator.control.builders import CHECK, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
 pytestmark = pytest.mark.looptime
@@ -40,6 +40,165 @@ async def test_after_a_paused_update_it_acts_at_once(bad, before, count):
         await asyncio.sleep(60)
         assert {t.release for t in rig.ready("web")} == {1}
         assert len(rig.ready("web")) == count
+
+
+ROLLBACK = {"failure_action": "rollback"}
+LOOP = Behaviour(exit_code=4, again=True)
+FLAPS = Behaviour(exit_code=4, runs_for=0.3, again=True)
+ALWAYS = {"restart": "always"}
+NOWHERE = {"deploy": {"placement": {"constraints": ["node.labels.disk == gold"]}}}
+
+
+async def deployed(rig, count, **service):
+    await rig.up(project(web=replicas(count, **service)))
+    await rig.deployed()
+
+
+async def paused(rig, count, bad):
+    """An update that failed: one slot is taken by what it brought."""
+    await deployed(rig, count, **ALWAYS)
+    rig.how["web:2"] = bad
+    await rig.up(project(web=replicas(count, image="web:2", **ALWAYS)))
+    assert (await rig.end_of()).state == "failed"
+
+
+async def rolled_back(rig, count):
+    await deployed(rig, count, **ALWAYS)
+    rig.how["web:2"] = Behaviour(reject="bad mount")
+    await rig.up(project(web=replicas(count, image="web:2", update=ROLLBACK, **ALWAYS)))
+    assert (await rig.end_of()).state == "rolled_back"
+
+
+async def updating(rig, count):
+    await deployed(rig, count, **ALWAYS)
+    rig.how["web:2"] = Behaviour(prepare=300.0)
+    await rig.up(project(web=replicas(count, image="web:2", **ALWAYS)))
+    await asyncio.sleep(2)
+    assert rig.release().state == "deploying"
+
+
+async def crashing_later(rig, count):
+    """It came to stay, and crashes since."""
+    rig.how["web"] = Behaviour(exit_code=4, runs_for=3.0, again=True)
+    await deployed(rig, count, **ALWAYS)
+    await asyncio.sleep(30)
+
+
+async def never_deployed(rig, count):
+    rig.how["web"] = LOOP
+    await rig.up(project(web=replicas(count, **ALWAYS)))
+    assert not (await rig.end_of(within=200)).ok
+
+
+async def never_placed(rig, count):
+    service = {"deploy": {**replicas(count)["deploy"], **NOWHERE["deploy"]}}
+    await rig.up(project(web=service), deadline=20)
+    assert not (await rig.end_of()).ok
+
+
+BEFORE = {
+    "paused, a crash loop": lambda rig, n: paused(rig, n, LOOP),
+    "paused, one that flaps": lambda rig, n: paused(rig, n, FLAPS),
+    "paused, rejected": lambda rig, n: paused(rig, n, Behaviour(reject="bad mount")),
+    "rolled back": rolled_back,
+    "updating": updating,
+    "crashing since": crashing_later,
+    "never deployed": never_deployed,
+    "never placed": never_placed,
+}
+SERVED = ("paused, a crash loop", "paused, one that flaps", "paused, rejected", "rolled back")
+
+
+@pytest.mark.parametrize(("had", "count"), [(1, 2), (3, 5), (3, 1), (2, 2), (2, 0)])
+@pytest.mark.parametrize("before", BEFORE)
+async def test_whatever_the_stack_is_in_the_number_changes_at_once(before, had, count):
+    async with Rig() as rig:
+        await BEFORE[before](rig, had)
+        began = rig.clock.monotonic()
+        await rig.control.scale("app", {"web": count})
+        await rig.until(lambda: {t.slot for t in rig.live("web")} == set(range(1, count + 1)))
+        assert rig.clock.monotonic() - began < 3, "law: the number changes at once"
+        if before in SERVED:
+            await rig.until(lambda: len(rig.ready("web")) == count)
+            assert rig.clock.monotonic() - began < 8
+            assert {t.release for t in rig.ready("web")} <= {1}, "in the spec that serves"
+        await asyncio.sleep(60)
+        slots = [t.slot for t in rig.live("web")]
+        assert set(slots) == set(range(1, count + 1))
+        if before in SERVED:
+            assert len(rig.ready("web")) == len(slots) == count
+
+
+@pytest.mark.parametrize(
+    ("before", "count", "told"),
+    [
+        ("paused, a crash loop", 3, True),
+        ("paused, rejected", 1, True),
+        ("paused, a crash loop", 0, False),
+        ("rolled back", 3, False),
+        ("never deployed", 3, False),
+        ("updating", 3, False),
+    ],
+)
+async def test_a_paused_update_is_named_where_its_service_is_scaled(before, count, told):
+    async with Rig() as rig:
+        await BEFORE[before](rig, 2)
+        rows = await rig.control.scale("app", {"web": count})
+        text = "web is scaled as release 1 has it: release 2 failed, its update is paused"
+        assert [row.message for row in rows] == [text] * told
+
+
+async def test_what_an_update_brought_and_serves_is_kept():
+    """One slot of three was updated well, the next one failed."""
+    async with Rig() as rig:
+        await deployed(rig, 3, **ALWAYS)
+        update = {"parallelism": 1, "monitor": "5s"}
+        await rig.up(project(web=replicas(3, image="web:2", update=update, **ALWAYS)))
+        await rig.until(lambda: [t.release for t in rig.ready("web")].count(2) == 1)
+        rig.how["web:2"] = LOOP
+        assert (await rig.end_of()).state == "failed"
+        await asyncio.sleep(6)
+        await rig.control.scale("app", {"web": 4})
+        await rig.until(lambda: len(rig.ready("web")) == 4)
+        assert sorted(t.release for t in rig.ready("web")) == [1, 1, 1, 2]
+
+
+async def test_copies_of_a_service_that_was_never_let_start_wait_with_it():
+    async with Rig() as rig:
+        rig.how["db"] = Behaviour(exit_code=3)
+        waits = {"depends_on": {"db": {"condition": "service_healthy"}}}
+        await rig.up(project(db={"restart": "no", **CHECK}, web=waits))
+        assert not (await rig.end_of()).ok
+        await rig.control.scale("app", {"web": 2})
+        await rig.until(lambda: len(rig.live("web")) == 2)
+        await asyncio.sleep(60)
+        assert [t.state.value for t in rig.live("web")] == ["prepared"] * 2
+        assert "web-2 starting" not in " ".join(rig.history)
+
+
+@pytest.mark.parametrize(("count", "runs", "code"), [(1, 1, 3), (2, 2, 3), (0, 0, 3), (1, 0, 0)])
+async def test_a_number_asks_for_what_has_ended_but_not_for_what_completed(count, runs, code):
+    async with Rig() as rig:
+        await deployed(rig, 1, restart="no")
+        rig.how.clear()
+        (task,) = rig.live("web")
+        rig.fake_of(task).end(task.id, code)
+        await rig.until(lambda: not rig.live("web"))
+        await rig.control.scale("app", {"web": count})
+        await asyncio.sleep(30)
+        assert len(rig.ready("web")) == runs
+
+
+async def test_a_stopped_stack_has_the_number_noted_and_stays_stopped():
+    async with Rig() as rig:
+        await deployed(rig, 1)
+        await rig.control.stop("app", 0.0)
+        await rig.control.scale("app", {"web": 3})
+        await asyncio.sleep(30)
+        assert rig.live("web") == []
+        await rig.up(project(web=replicas(1)))
+        await rig.deployed()
+        assert len(rig.ready("web")) == 3
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import gzip
 import hashlib
 import http.server
 import json
+import random
 import threading
 from typing import TYPE_CHECKING
 
@@ -133,7 +134,9 @@ async def test_full_disk_is_said_before_pulling(store, registry, monkeypatch) ->
         await store.resolve(ResolveImage(image=f"{registry.address}/app:1"))
 
 
-# A registry that can be made to lie
+# A registry that can be made to lie, and to take its time
+
+PIECE = 1 << 20
 
 
 class Stub:
@@ -143,6 +146,7 @@ class Stub:
         self.blobs: dict[str, bytes] = {}
         self.asked: list[tuple[str, str, dict[str, str]]] = []
         self.answer: Callable[[str], tuple[int, dict[str, str], bytes] | None] = lambda _: None
+        self.allowed: threading.Semaphore | None = None  # one release lets ``PIECE`` bytes go
 
     def blob(self, data: bytes, kind: str) -> dict[str, object]:
         digest = f"sha256:{hashlib.sha256(data).hexdigest()}"
@@ -189,7 +193,10 @@ def stub() -> Iterator[Stub]:
             self.end_headers()
             if self.command != "HEAD":
                 with contextlib.suppress(OSError):
-                    self.wfile.write(body)
+                    for start in range(0, len(body), PIECE):
+                        if made.allowed is not None and len(body) > PIECE:
+                            made.allowed.acquire(timeout=60)
+                        self.wfile.write(body[start : start + PIECE])
 
         do_HEAD = do_GET  # noqa: N815 - the name is the protocol
 
@@ -216,6 +223,30 @@ def nothing_kept(store: ImageStore) -> bool:
 async def test_the_stub_is_an_honest_registry_unless_told(store, stub) -> None:
     found = await store.resolve(ResolveImage(image=NAME))
     assert found.digest == f"sha256:{hashlib.sha256(stub.manifest).hexdigest()}"
+
+
+async def test_a_slow_registry_s_bytes_are_told_as_they_come(store, stub) -> None:
+    """Nothing is told before something came, more with every piece, nothing after the end."""
+    layer = tars.archive(tars.file(b"big", random.Random(5).randbytes(4 * PIECE)))
+    stub.manifest = stub.image([layer])
+    size = json.loads(stub.manifest)["layers"][0]["size"]
+    stub.allowed = threading.Semaphore(0)
+    assert store.transfer(NAME) == (0, 0)
+    pulling = asyncio.ensure_future(store.resolve(ResolveImage(image=NAME)))
+    told = []
+    async with asyncio.timeout(60):
+        for pieces in range(1, size // PIECE + 1):
+            stub.allowed.release()
+            while (seen := store.transfer(NAME))[0] < pieces * PIECE * 3 // 4:
+                assert not pulling.done()
+                await asyncio.sleep(0.01)
+            assert seen[0] <= pieces * PIECE + 4096, "never more than came"
+            assert seen[1] >= size
+            told.append(seen[0])
+        stub.allowed.release(99)
+        await pulling
+    assert len(told) >= 4
+    assert store.transfer(NAME) == (0, 0)
 
 
 def changed_blob(stub: Stub, change: Callable[[bytes], bytes]) -> None:

@@ -1,0 +1,113 @@
+"""`scale`: another number of copies, at once and whatever became of the last release.
+
+The number is an override in the stack's record; how many tasks there are follows from it. What a
+failed update left and does not serve makes room: so many copies were asked for, and those come
+from the release before it, which serves (``planning.frozen``). A stopped stack has the number
+noted and stays stopped.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.control.deploy.release import scale_problem, shared_problem
+from orchestrator.control.mirror.records import STACKS
+from orchestrator.control.mirror.released import spec_at
+from orchestrator.errors import Invalid
+from specs.api import ProblemRow
+from specs.problems import Problem
+from specs.states import Desired, Health, ReleaseState, TaskState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.mirror.draft import Draft
+    from specs.api import Stack
+    from specs.stack import StackSpec
+    from specs.task import Task
+
+
+def rescale(
+    cluster: Cluster,
+    draft: Draft,
+    record: Stack,
+    spec: StackSpec,
+    services: Mapping[str, int],
+    *,
+    wall: float,
+) -> tuple[ProblemRow, ...]:
+    """Set the numbers, all or none; return what to warn of. Raises Invalid."""
+    problems = [
+        Problem(text, "bad-scale", f"services.{name}")
+        for name, count in services.items()
+        if (text := scale_problem(spec, name, count))
+    ]
+    if problems:
+        raise Invalid(problems)
+    scaled = record.with_overrides(services)
+    # A number above zero asks for what has ended, as `up` does.
+    asked = [name for name, count in services.items() if count]
+    draft.put(STACKS, scaled.with_asked(asked) if asked and record.desired == "up" else scaled)
+    if 0 < record.running < record.release:
+        _let_go(cluster, draft, record, services, wall)
+    warnings = []
+    for name, count in services.items():
+        had = record.overrides.get(name, spec.services[name].replicas)
+        warnings.append(shared_problem(spec, name, before=had, count=count))
+        warnings.append(_paused(cluster, record, name) if count else None)
+    return tuple(ProblemRow.model_validate(w.as_json()) for w in warnings if w is not None)
+
+
+def _let_go(
+    cluster: Cluster, draft: Draft, record: Stack, services: Mapping[str, int], wall: float
+) -> None:
+    """Free slots that hold only what a failed update left."""
+    for task in list(draft.tasks(record.name).values()):
+        if task.service not in services or task.release <= record.running:
+            continue
+        if task.state in (TaskState.FAILED, TaskState.REJECTED):
+            draft.put_task(task.with_desired(Desired.REMOVED))
+        elif (
+            task.live
+            and _failed(cluster, record, task.release)
+            and not _sound(task, spec_at(cluster, record.name, task.release), wall)
+        ):
+            if task.node is None:
+                draft.delete_task(task)
+            else:
+                draft.put_task(task.with_leaving())
+
+
+def _sound(task: Task, spec: StackSpec | None, wall: float) -> bool:
+    """Say whether a task serves, and not only for a moment between two crashes."""
+    status, run = task.status, task.status.run
+    if not status.ready or run is None or run.started_at is None or spec is None:
+        return False
+    if status.health is Health.HEALTHY and not status.restarts:
+        return True
+    return wall - run.started_at >= spec.services[task.service].update.monitor
+
+
+def _failed(cluster: Cluster, record: Stack, number: int) -> bool:
+    release = cluster.releases.get((record.name, number))
+    return release is not None and release.state is ReleaseState.FAILED
+
+
+def _paused(cluster: Cluster, record: Stack, service: str) -> Problem | None:
+    """Return the warning that new copies are of the release before the one that failed."""
+    if record.running <= 0 or not _failed(cluster, record, record.release):
+        return None
+    before = spec_at(cluster, record.name, record.running)
+    after = spec_at(cluster, record.name, record.release)
+    old = before.services.get(service) if before is not None else None
+    if old is None or after is None or old == after.services.get(service):
+        return None
+    return Problem(
+        f"{service} is scaled as release {record.running} has it: release {record.release} "
+        "failed, its update is paused",
+        "paused-update",
+        f"services.{service}",
+        hint=f"corral -p {record.name} up tries again",
+        severity="warning",
+    )
