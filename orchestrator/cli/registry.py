@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "lint": ("lint", "say everything there is to say about the file, offline"),
     "node": ("node", "list, add, label and remove machines"),
     "lab": ("lab", "make hosts on this machine to try things on"),
+    "state": ("state", "decide about a controller's state that is older than what runs"),
     "controller": ("controller", "run, stop or inspect the controller"),
     "agent": ("agent", "run this machine's agent"),
     "supervise": ("supervise", "keep controller and agent running where there is no systemd"),

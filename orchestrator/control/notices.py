@@ -122,6 +122,10 @@ class Notices:
             self._task(old if isinstance(old, Task) else None, new)
         elif kind is STACKS and isinstance(model, Stack):
             self.again({model.name})
+            tasks = self._cluster.by_stack.get(model.name, {}).values()
+            self._nodes |= {task.node for task in tasks if task.node is not None}
+            if self._nodes:
+                self._schedule()
             if new is None:
                 self._streams.gone(model.name)
             self._streams.moved(model.name)
