@@ -150,6 +150,25 @@ def _platform_why(pending: Pending, loads: Sequence[Load]) -> str:
     return f"{_be(len(loads), 'is', 'are')} not {pending.platform}"
 
 
+# what its agent's version honours
+
+
+def _honours(pending: Pending, load: Load) -> bool:
+    return all(since <= load.node.wire for since, _ in pending.needs)
+
+
+def _honours_why(pending: Pending, loads: Sequence[Load]) -> str:
+    nodes: dict[str, list[NodeView]] = {}
+    for load in loads:
+        words = ", ".join(word for since, word in pending.needs if since > load.node.wire)
+        nodes.setdefault(words, []).append(load.node)
+    return ", ".join(
+        f"{_be(len(hit), 'runs', 'run')} an older corral that does not honour {words}"
+        f" ({named(hit)})"
+        for words, hit in nodes.items()
+    )
+
+
 # host ports
 
 
@@ -223,6 +242,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("resources", lambda p: p.cpus > 0 or p.memory > 0, _fits, _fits_why, fixed=False),
     Filter("constraints", lambda p: bool(p.constraints), _constrained, _constrained_why),
     Filter("platform", lambda p: bool(p.platform), _platform, _platform_why),
+    Filter("version", lambda p: bool(p.needs), _honours, _honours_why),
     Filter("ports", lambda p: bool(p.ports), _ports, _ports_why, fixed=False),
     Filter("max-replicas", lambda p: p.max_per_node > 0, _room, _room_why, fixed=False),
 )

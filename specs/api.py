@@ -23,6 +23,9 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/tasks/{id}/exec               WebSocket, as specs.wire says
     GET    /v1/stacks/{stack}/logs?service=&follow=&tail=&since=&timestamps=
                                              NDJSON stream of StackLogLine, merged by time
+    GET    /v1/state                         StateReport
+    POST   /v1/state/adopt?without_absent=   DecidedState: take over what runs
+    POST   /v1/state/discard                 DecidedState: stop what the state does not know
     GET    /v1/events?stack=                 NDJSON stream of Event
 
 Rows are shaped here, by the server: the CLI prints the dictionaries it reads and
@@ -156,6 +159,17 @@ class Stack(Model):
     stop_timeout: float | None = None
     spec: StackSpec | None = None  # never stored here; joined by readers
     stopped_services: tuple[str, ...] = ()  # down while the stack is up: `up` named others
+    epoch: int = 0  # the controller's when the record was changed last
+    generation: int = 0  # counts its changes
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """Return how new the record is: of two, the greater was written later."""
+        return self.epoch, self.generation
+
+    def stamped(self, epoch: int, generation: int) -> Stack:
+        """Return the record as the change of that number."""
+        return self.model_copy(update={"epoch": epoch, "generation": generation})
 
     def with_running(self, release: int) -> Stack:
         """Return the stack with the release that was deployed last."""
@@ -226,6 +240,22 @@ class ApiProblem(Model):
     detail: str = ""
     hint: str = ""
     problems: tuple[ProblemRow, ...] = ()
+
+
+class StateReport(Model):
+    """Whether the controller's state is older than what runs (``behind``: the words; empty = no).
+
+    ``adopts``: what taking over would do; ``stops``: the containers discarding would end.
+    """
+
+    behind: str = ""
+    absent: tuple[str, ...] = ()  # nodes that did not answer
+    adopts: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
+
+
+class DecidedState(Model):
+    done: tuple[str, ...] = ()
 
 
 class Version(Model):

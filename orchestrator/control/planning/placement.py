@@ -24,6 +24,7 @@ from orchestrator.control.planning.networks import network_of
 from orchestrator.store import keys
 from scheduler.place import place
 from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
+from specs import skew
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
@@ -183,6 +184,7 @@ def _pending(
         ports=fixed_host_ports(effective.task),
         homes=homes(pass_, effective, task.slot),
         image=effective.task.image_digest,
+        needs=skew.needs(effective.task),
         node=pinned,
         instead_of=replaced.node if replaced is not None else None,
         instead_use=_reserved(pass_, replaced) if replaced is not None else (0.0, 0),
