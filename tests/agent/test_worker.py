@@ -110,6 +110,25 @@ class Node:
             )
         )
 
+    def instructions(self, *assignments, base=None, remove=(), cluster="c", epoch=1, **more):
+        return Instructions(
+            stamp=Stamp(cluster=cluster, epoch=epoch, generation=self.generation),
+            me=NodeSelf(node="n", name="n"),
+            base=base,
+            put=Objects(tasks={one.id: one for one in assignments}, **more),
+            remove={"tasks": tuple(remove)} if remove else {},
+        )
+
+    async def increment(self, *assignments, remove=()):
+        """Send changes on top of what it has."""
+        self.tasks |= {one.id: one for one in assignments}
+        for name in remove:
+            self.tasks.pop(name, None)
+        self.generation += 1
+        return await self.worker.accept(
+            self.instructions(*assignments, base=self.generation - 1, remove=remove)
+        )
+
     async def until(self, condition, timeout=300.0):
         async with asyncio.timeout(timeout):
             while not condition():
