@@ -164,6 +164,7 @@ class Bootstrap:
                 underlay=underlay,
                 asked=bool(request.underlay),
                 labels=request.labels,
+                node_id=hello.node if hello.stamp is not None else "",
             )
         finally:
             # Also when this is cancelled: nothing half-installed stays behind.
