@@ -35,7 +35,7 @@ from agent.tasks.compose import TaskParts, compose
 from agent.tasks.effects import Effects
 from agent.tasks.journal import Journal
 from agent.tasks.record import Phase
-from specs.kit import programs
+from specs.kit import alive, programs
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import keep_open, listen
@@ -55,6 +55,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ROTATE_EVERY = 0.25
+KEEP_EVERY = 1.0
 
 
 def real_effects(config: AgentConfig) -> Effects:
@@ -83,7 +84,8 @@ async def run(
     ending = Ending()
     with _only_one(config):
         _share(config)
-        await _serve(config, effects or real_effects(config), clock or SystemClock(), ending)
+        async with alive.shown(config.run_dir.parent, "agent"):
+            await _serve(config, effects or real_effects(config), clock or SystemClock(), ending)
 
 
 class Ending:
@@ -135,7 +137,8 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: En
         inotify = Inotify()
         stack.callback(inotify.close)
         containers = _containers(config, spawner)
-        tasks = await _compose_tasks(config, effects, clock, containers, spawner, ending)
+        journal = Journal(config.journal, config.tasks, config.run_dir)
+        tasks = await _compose_tasks(config, effects, clock, containers, spawner, journal, ending)
         server = Server(
             tasks=tasks,
             containers=containers,
@@ -149,6 +152,7 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: En
                 group.create_task(tasks.worker.run(), name="worker"),
                 group.create_task(_rotate(tasks.holdings, containers), name="log rotation"),
                 group.create_task(effects.network.run(), name="network repair"),
+                group.create_task(_keep_records(tasks.holdings, journal), name="records"),
             ]
             await tasks.worker.adopted.wait()
             try:
@@ -180,6 +184,7 @@ async def _compose_tasks(
     clock: Clock,
     containers: OciContainers,
     spawner: Spawner,
+    journal: Journal,
     ending: Ending,
 ) -> TaskParts:
     runtime = containers.runtime.name
@@ -196,7 +201,7 @@ async def _compose_tasks(
 
     return compose(
         effects,
-        journal=Journal(config.journal, config.tasks, config.run_dir),
+        journal=journal,
         containers=containers,
         prober=_prober(containers),
         clock=clock,
@@ -265,6 +270,20 @@ async def _rotate(holdings: Holdings, containers: OciContainers) -> None:
                     log.warning(
                         "a log cannot be rotated", extra={"task": record.id, "why": str(error)}
                     )
+
+
+async def _keep_records(holdings: Holdings, journal: Journal) -> None:
+    """Write the records below /run again when somebody tidied up there; what runs runs on."""
+    while True:
+        await asyncio.sleep(KEEP_EVERY)
+        if journal.whole():
+            continue
+        try:
+            journal.restore(holdings.records())
+        except OSError as error:
+            log.warning("the records cannot be written again", extra={"why": str(error)})
+        else:
+            log.warning("the records below the run directory had been deleted; written again")
 
 
 def _share(config: AgentConfig) -> None:

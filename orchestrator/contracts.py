@@ -218,8 +218,15 @@ class Control(Protocol):
         """Take note that the agent answered and accepts our epoch; a full report follows."""
         ...
 
-    def disconnected(self, node_id: str, reason: str) -> None:
-        """Take note that the session ended or could not be made; ``reason`` is for people."""
+    def reached(self, node_id: str) -> None:
+        """Take note that the node's machine let us in; its agent is asked next."""
+        ...
+
+    def disconnected(self, node_id: str, reason: str, *, host: bool = False) -> None:
+        """Take note that the session ended or could not be made; ``reason`` is for people.
+
+        ``host``: the machine lets us in, it is its agent that does not answer or refuses us.
+        """
         ...
 
     async def ingest(self, node_id: str, report: Report) -> None:

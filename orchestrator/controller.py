@@ -24,6 +24,7 @@ from orchestrator.api import app
 from orchestrator.api.routes import ApiParts
 from orchestrator.control.control import ControlLoop
 from orchestrator.control.mirror.cluster import Cluster
+from orchestrator.control.state import StateQuestion
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.keys import ca, identity, vault
@@ -33,13 +34,14 @@ from orchestrator.nodes.members import Nodes
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
 from specs.api import Version
+from specs.kit import alive
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import keep_open
 from specs.kit.sdnotify import notify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Awaitable, Callable, Iterator
 
     from orchestrator.config import ControllerConfig
     from orchestrator.store.base import Store
@@ -62,7 +64,8 @@ async def run(config: ControllerConfig, *, embedded: bool) -> None:
         store = await SqliteStore.open(config.database)
         try:
             sealer = vault.load(config.key, fresh=fresh)
-            await compose(config, store, sealer, embedded=embedded, stopped=stopped)
+            async with alive.shown(config.run_dir, "controller"):
+                await compose(config, store, sealer, embedded=embedded, stopped=stopped)
         finally:
             await store.close()
     log.info("stopped")
@@ -92,7 +95,7 @@ async def compose(
         rng=rng,
         authority=authority,
     )
-    control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher)
+    control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher, patience=config.patience)
     nodes = Nodes(
         store=store, cluster=cluster, agents=dispatcher, pool=found.pool, clock=clock, rng=rng
     )
@@ -108,14 +111,16 @@ async def compose(
             cluster=dispatcher.identity.id,
             epoch=dispatcher.identity.epoch,
         ),
-        superseded=lambda: dispatcher.superseded,
+        superseded=lambda: dispatcher.behind.words if dispatcher.behind else dispatcher.superseded,
+        settled=dispatcher.settled.wait,
+        state=StateQuestion(store, cluster, sealer, dispatcher, clock),
         add_node=partial(transport.add_node, nodes),
         remove_node=partial(transport.remove_node, nodes),
     )
     async with asyncio.TaskGroup() as group:
         loops = [
             group.create_task(cluster.follow(), name="mirror"),
-            group.create_task(control.run(), name="control"),
+            group.create_task(_once(dispatcher.ready, control.run), name="control"),
             group.create_task(dispatcher.run(control), name="dispatcher"),
         ]
         if embedded:
@@ -133,6 +138,12 @@ async def compose(
             door.cancel()
         for loop in loops:
             loop.cancel()
+
+
+async def _once(ready: asyncio.Event, work: Callable[[], Awaitable[None]]) -> None:
+    """Work once it is known that the store is as new as what runs, or somebody decided."""
+    await ready.wait()
+    await work()
 
 
 def folders(config: ControllerConfig) -> None:

@@ -8,6 +8,9 @@ What ended is judged by the restart policy (``scheduler.restart``) until somebod
 service to run: then it is followed by another at once, as if nothing had happened before;
 only what completed stays, unless `restart` asked. What was stopped stays so until asked.
 
+What does not answer may run: it fills its slot until its node is down, is never surplus, and
+makes nothing else surplus, until its node answers again and exactly one copy is kept.
+
 Laws (tests/laws): a second look at the plan's own result plans nothing; creates
 only what is missing; never stops the last good copy of a wanted slot; the order
 of the input and the names of ids do not matter; ``now`` going back creates less,
@@ -48,6 +51,10 @@ class WantedService:
     def behind(self, task: Replica) -> bool:
         """Say whether the task ended before it was asked for again, so that it counts no more."""
         return task.ended and task.asked < (self.asked_again if task.done else self.asked)
+
+    def outdated(self, task: Replica) -> bool:
+        """Say whether the task must be replaced: it has another spec, or cannot stay there."""
+        return task.displaced or task.spec_hash != self.slots.get(task.slot)
 
     def stopped(self, task: Replica) -> bool:
         """Say whether the task was stopped by `stop`, and nobody asked for it since."""
@@ -115,20 +122,27 @@ def reconcile(wanted: WantedService, tasks: Iterable[Replica], now: float) -> Sl
 def _slot(wanted: WantedService, slot: int, found: list[Replica], now: float, out: _Draft) -> None:
     target = wanted.slots[slot]
     live = [t for t in found if t.live]
-    current = best_first(t for t in live if t.spec_hash == target and not t.lost)
+    awaited = any(t.awaited and t.spec_hash == target and not t.evicted for t in live)
+    if awaited:
+        # No node has these yet, so nothing is lost by waiting; what runs by now stays.
+        early = [t for t in live if t.node is None and t.spec_hash == target]
+        out.stop += [StopTask(t.id, "the node it would replace is awaited") for t in early]
+        live = [t for t in live if t not in early]
+    current = best_first(t for t in live if not wanted.outdated(t) and not t.lost)
     if current:
         if not _surplus(current, live, target, out) and not wanted.exclusive:
             out.create.append(_replacement(wanted, slot, target, current[0]))
         return
-    outdated = best_first(t for t in live if t.spec_hash != target and not t.lost)
+    outdated = best_first(t for t in live if wanted.outdated(t) and not t.lost)
     if outdated:
         # scheduler.rollout replaces it; here only copies beyond the one are surplus.
-        out.keep.append(outdated[0].id)
-        out.stop += [StopTask(t.id, "another copy serves this slot") for t in outdated[1:]]
+        _keep_one(outdated, out)
         return
     out.keep += [t.id for t in live]  # lost ones: judged again when their node is back
     if any(wanted.stopped(t) for t in found):
         out.stopped.append(slot)
+        return
+    if awaited:
         return
     if wanted.exclusive and any(not t.ended and t.going and not t.unheard for t in found):
         return  # what it needs is still held; its end wakes us
@@ -151,23 +165,30 @@ def _surplus(current: list[Replica], live: list[Replica], target: str, out: _Dra
     """Keep the best copy, stop the others; say whether the one kept may stay where it is."""
     staying = [t for t in current if not t.evicted]
     leaving = [t for t in current if t.evicted]
-    best, *others = staying or leaving
-    out.keep.append(best.id)
-    out.stop += [StopTask(t.id, "another copy serves this slot") for t in others]
+    best = _keep_one(staying or leaving, out)
     if staying:
         for task in leaving:
-            if best.ready:
+            if best.ready and not best.unheard:
                 out.stop.append(StopTask(task.id, "it was moved to another node"))
             else:
                 out.keep.append(task.id)  # it serves until its replacement does
     for task in live:
         if task.lost:
             # Of an old spec it is of no use; of this one it is judged when its node is back.
-            if task.spec_hash != target and best.ready:
+            if task.spec_hash != target and best.ready and not best.unheard:
                 out.stop.append(StopTask(task.id, "it was replaced"))
             else:
                 out.keep.append(task.id)
     return bool(staying)
+
+
+def _keep_one(copies: list[Replica], out: _Draft) -> Replica:
+    """Keep the best of the copies that answer, and all that do not; return the best."""
+    heard = [t for t in copies if not t.unheard]
+    best, *others = heard or copies[:1]
+    out.keep += [best.id, *(t.id for t in copies if t.unheard and t is not best)]
+    out.stop += [StopTask(t.id, "another copy serves this slot") for t in others]
+    return best
 
 
 def _replacement(wanted: WantedService, slot: int, target: str, old: Replica) -> CreateTask:

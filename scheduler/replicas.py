@@ -18,9 +18,12 @@ class Replica:
     """One task of a service.
 
     ``asked``: how often the service had been asked to run when it ended or was told to stop.
-    ``lost``: its node is down and it may run elsewhere. ``evicted``: it must leave its
-    node, which still works. ``unheard``: its node does not answer, so nothing it is
-    asked will happen now. ``ready_since``, ``ended_at``, ``sick_since`` None = not so.
+    ``lost``: its node is down and it may run elsewhere; ``awaited``: that node is likelier to
+    come back as it was, so nothing takes the task's place. ``evicted``: it must leave its
+    node, which still works. ``displaced``: its node breaks its constraints, and it goes
+    elsewhere, see ``scheduler.displaced``. ``unheard``: its node does not answer, so nothing it
+    is asked will happen now, and nobody knows what it does. ``returned_at``: when its node came
+    back after it was down. ``ready_since``, ``ended_at``, ``sick_since`` None = not so.
     """
 
     id: str
@@ -33,8 +36,11 @@ class Replica:
     ready: bool = False
     leaving: bool = False
     lost: bool = False
+    awaited: bool = False
     evicted: bool = False
+    displaced: bool = False
     unheard: bool = False
+    returned_at: float = 0.0
     created_at: float = 0.0
     ready_since: float | None = None
     ended_at: float | None = None
@@ -102,12 +108,22 @@ def best_first(tasks: Iterable[Replica]) -> list[Replica]:
     """Order copies of one slot: the first is kept, the others are surplus.
 
     A ready one beats one that is not, one that was told to start beats one that was
-    not, one whose node answers beats one whose node does not, newer beats older. The
-    order does not depend on who came back when, so two passes never disagree.
+    not, one whose node answers beats one whose node does not, one that ran well once beats
+    one that did not yet (so a replacement that came to nothing so far goes), one whose node
+    stayed in reach beats one whose node was away, newer beats older. Only copies that answer are
+    judged so (``reconcile``); the order then stays until one of them goes, so two passes
+    never disagree.
     """
     return sorted(
         sorted(tasks, key=lambda t: (t.created_at, t.id), reverse=True),
-        key=lambda t: (not t.ready, t.unheard, t.evicted, not t.started),
+        key=lambda t: (
+            not t.ready,
+            t.unheard,
+            t.evicted,
+            not t.started,
+            t.state is not TaskState.RUNNING,
+            t.returned_at,
+        ),
     )
 
 

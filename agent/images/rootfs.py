@@ -111,7 +111,8 @@ class RootFs:
                 disk.write_file(mark, digest.encode())
             if self.mounted(task):
                 return point
-            point.mkdir(exist_ok=True, mode=0o700)
+            # With its parent: people tidy up below /run.
+            point.mkdir(parents=True, exist_ok=True, mode=0o700)
             kernel.mount("corral", str(point), "overlay", 0, self._options(task, diff_ids))
         except OSError as error:
             raise Later(f"cannot mount the root of {task}: {error.strerror}") from error

@@ -174,6 +174,37 @@ def resolver_sockets(
     return udp, tcp
 
 
+# linux/tcp_states.h: the process has closed, and what it sent last may be on its way.
+_CLOSING = frozenset({"04", "09", "0B"})  # FIN_WAIT1, LAST_ACK, CLOSING
+
+
+def unsent(path: Path, *, home: int) -> bool:
+    """Say whether sockets in the namespace still have data that nobody has taken."""
+    namespace = namespaces.open_kept(path)
+    if namespace is None:
+        return False
+    try:
+        if os.path.sameopenfile(namespace, home):
+            return False  # the node's own: it stays
+        with namespaces.inside(namespace, home):
+            tables = [Path(f"/proc/thread-self/net/{name}").read_text() for name in ("tcp", "tcp6")]
+    except OSError:
+        return False
+    finally:
+        os.close(namespace)
+    return any(left_behind(table) for table in tables)
+
+
+def left_behind(table: str) -> bool:
+    """Say whether a table of TCP sockets has a closed one with data. Pure."""
+    for line in table.splitlines()[1:]:
+        words = line.split()
+        # The last byte is the FIN: a peer that vanished never takes it, and need not be waited for.
+        if len(words) > 4 and words[3] in _CLOSING and int(words[4].partition(":")[0], 16) > 1:
+            return True
+    return False
+
+
 def keep_host(path: Path) -> None:
     """Make ``path`` stand for the node's own namespace (network_mode: host)."""
     descriptor = namespaces.open_kept(path)

@@ -32,7 +32,7 @@ from agent.network import (
 )
 from agent.network.endpoints import PerService
 from agent.network.filtering import PacketFilter
-from agent.network.overlay import overlay_mtu, reachable_peers, unfit
+from agent.network.overlay import overlay_mtu, reachable_peers, smallest_mtu, unfit
 from agent.network.plan import TaskPlan, host_plan, task_plan
 from agent.network.probing import PeerProbes
 from agent.network.resolver import Resolver, ResolverDown
@@ -52,6 +52,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 _RESOLVER_CHECK = 0.5  # seconds between looks at the dns process
+_LAST_WORDS = 5.0  # seconds a slow client gets for the end of an answer whose sender has ended
 _VERIFY = 5.0  # seconds between looks at the kernel
 _NOTHING = Wanted(NodeSelf(node="", name=""), {}, {}, {}, {}, {})
 
@@ -70,7 +71,7 @@ class NodeNetwork:
         self._dns = ThreadPoolExecutor(1, thread_name_prefix="cr-dns")
         self._resolver = Resolver(run_dir / "agent" / "dns")
         self._filter = PacketFilter()
-        self._probes = PeerProbes()
+        self._probes = PeerProbes(run_dir / "agent" / "network" / "peers.json")
         self._unreachable: frozenset[str] = frozenset()
         self._lock = asyncio.Lock()
         self._wanted = _NOTHING
@@ -82,7 +83,8 @@ class NodeNetwork:
         self._name_parts = PerService(records.service_part)
         self._unpublished: set[str] = set()  # services the resolver may have old names of
         self._snapshot: dict[str, Any] = {}
-        self._mtu = 1450
+        self._mtu = 1450  # of the overlay
+        self._underlay_mtu = 0
         self._unfit = ""  # why this node cannot take part in its overlay
         self._broken = ""  # why the last repair failed
         self._inside: dict[str, TaskPlan] = {}  # what each attached task's links were made by
@@ -100,6 +102,11 @@ class NodeNetwork:
     def trouble(self) -> str:
         """Return why the network is not as it should be; "" when it is."""
         return self._broken or self._unfit
+
+    @property
+    def underlay_mtu(self) -> int:
+        """Return the MTU of the device other nodes reach this one by; 0 where there is none."""
+        return self._underlay_mtu
 
     def _silent_peers(self) -> list[str]:
         known = self._wanted.peers
@@ -205,6 +212,7 @@ class NodeNetwork:
 
     async def detach(self, task: str) -> None:
         """Remove everything attach made; calls at the same time share the kernel's work."""
+        await self._last_words(self._netns / task)
         self._extra.pop(task, None)
         self._doomed[task] = self._netns / task
 
@@ -219,6 +227,17 @@ class NodeNetwork:
         failed = self._undead.pop(task, None)
         if failed is not None:
             raise Later(f"the network of task {task} cannot be removed: {failed}") from failed
+
+    async def _last_words(self, path: Path) -> None:
+        """Wait until what ended processes sent last has been taken, a few seconds at most."""
+        clock = asyncio.get_running_loop().time
+        until = clock() + _LAST_WORDS
+        while clock() < until:
+            if not await self._in(
+                self._net, lambda: attaching.unsent(path, home=self._kernel()[0])
+            ):
+                return
+            await asyncio.sleep(0.05)
 
     async def adopt(self, tasks: set[str]) -> None:
         """Keep these tasks' objects and remove every other task's."""
@@ -296,10 +315,12 @@ class NodeNetwork:
         sysctls.ensure(self._record)
         found = converge.look(host)
         underlay = wanted.me.underlay
-        mtu = overlay_mtu(underlay, converge.underlay_mtu(found, underlay))
+        own = converge.underlay_mtu(found, underlay)
         present = converge.has_address(found, underlay)
-        self._unfit = unfit(wanted, mtu=mtu, present=present)
-        self._mtu = max(mtu, names.SMALLEST_MTU)
+        self._unfit = unfit(wanted, mtu=overlay_mtu(underlay, own), present=present)
+        self._underlay_mtu = own if wanted.in_overlay and present else 0
+        peers = reachable_peers(wanted) if wanted.in_overlay else []
+        self._mtu = max(overlay_mtu(underlay, smallest_mtu(own, peers)), names.SMALLEST_MTU)
         plan = host_plan(wanted, mtu=self._mtu, present=converge.veths(found))
         return converge.converge(plan, found, host)
 
@@ -431,6 +452,7 @@ class NodeNetwork:
     async def _withdraw(self) -> None:
         """Take away what serves all tasks together; the next task brings it back."""
         self._filter.forget()
+        self._probes.forget()
         self._snapshot = {}
 
         def work() -> None:

@@ -6,6 +6,7 @@ loop looks at it every tick; a look is a handful of system calls and never waits
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import struct
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING
 
 from agent.network import names, reach
 from agent.network.reach import History
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
 TICK = 0.25  # seconds between two looks
 _SOL_RAW, _ICMP_FILTER = 255, 1  # linux/socket.h, linux/icmp.h
@@ -53,10 +56,16 @@ def replied(packet: bytes) -> int | None:
 
 @dataclass
 class PeerProbes:
-    """What this node found out about its peers by asking them."""
+    """What this node found out about its peers by asking them.
 
+    Who has answered once is kept in a file on tmpfs: a peer that dies while the agent is away is
+    missed all the same.
+    """
+
+    path: Path
     histories: dict[str, History] = field(default_factory=dict)
     _overlays: dict[str, str] = field(default_factory=dict)
+    _known: dict[str, str] | None = None  # as it is in the file
     _link: socket.socket | None = None
     _source: str = ""
     _ident: int = field(default_factory=lambda: int.from_bytes(os.urandom(2), "big"))
@@ -67,13 +76,41 @@ class PeerProbes:
         if source != self._source:
             self.close()
             self._source = source
+        if peers == self._overlays:
+            return
+        before = self._remembered() if self._known is None else self._known
         kept = {
-            node: self.histories[node]
+            node: self.histories.get(node, History(known=True))
             for node, overlay in peers.items()
-            if self._overlays.get(node) == overlay and node in self.histories
+            if before.get(node) == overlay or self._overlays.get(node) == overlay
         }
         self._overlays = dict(peers)
         self.histories = {node: kept.get(node, History()) for node in peers}
+        self._known = before
+        self._remember()
+
+    def _remembered(self) -> dict[str, str]:
+        try:
+            found = json.loads(self.path.read_text())
+        except (OSError, ValueError):
+            return {}
+        known = found.items() if isinstance(found, dict) else ()
+        return {str(node): str(overlay) for node, overlay in known}
+
+    def _remember(self) -> None:
+        known = {n: self._overlays[n] for n, history in self.histories.items() if history.known}
+        if known == self._known:
+            return
+        self._known = known
+        with suppress(OSError):  # it is known all the same until the agent ends
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            disk.write_file(self.path, json.dumps(known).encode(), durable=False)
+
+    def forget(self) -> None:
+        """Forget everybody: the node leaves."""
+        self.close()
+        self.histories, self._overlays, self._known = {}, {}, None
+        self.path.unlink(missing_ok=True)
 
     def look(self, now: float) -> frozenset[str]:
         """Read what came, ask whom it is time to ask, and return who cannot be reached."""
@@ -83,6 +120,7 @@ class PeerProbes:
         if self._link is None and not self._open():
             return reach.unreachable(self.histories)
         self._receive(now)
+        self._remember()
         self.histories = {n: reach.judged(h, now) for n, h in self.histories.items()}
         for node in reach.due(self.histories, now):
             if self._send(self._overlays[node]):

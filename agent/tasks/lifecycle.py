@@ -162,7 +162,8 @@ def _without_process(record: Record, now: float) -> Step:  # noqa: PLR0911 - a t
     if now < record.next_at and not requested:
         return Wait(record.next_at)
     if not record.prepared:
-        return Prepare()
+        # Half a spec is not executed: whoever knows the rest of it sends it, or upgrades us.
+        return Wait() if record.unread else Prepare()
     if assignment.desired is Desired.PREPARED:
         return Wait()
     if now < record.held_until and not record.admitted and not requested:
@@ -173,15 +174,13 @@ def _without_process(record: Record, now: float) -> Step:  # noqa: PLR0911 - a t
 def holds_network(record: Record) -> bool:
     """Say whether the task's addresses, filters and ports stay in force.
 
-    From before its first packet until its process has ended for good: a process that was asked
-    to stop serves the requests it has, and none of their packets may be lost. New connections go
-    elsewhere because it is not ready any more.
+    From before its first packet until its process has ended for good and its links are gone: a
+    process that was asked to stop serves the requests it has, and the end of an answer may still
+    be on its way when it has ended. New connections go elsewhere because it is not ready any more.
     """
-    if record.erased:
+    if record.erased or record.tidied:
         return False
-    if record.phase is not Phase.NONE:
-        return True
-    return record.assignment.desired is not Desired.REMOVED and record.state not in FINAL
+    return record.touched or record.assignment.desired not in LEAVING
 
 
 def grace(assignment: Assignment) -> float:
@@ -220,7 +219,8 @@ def assigned(record: Record, assignment: Assignment) -> Record:
         assignment = assignment.with_desired(old.desired)
     if assignment.restart < old.restart:
         assignment = assignment.with_restart(old.restart)
-    record = record.having(assignment=assignment)
+    # What the controller sends we know whole.
+    record = record.having(assignment=assignment, unread=())
     if assignment.desired in LEAVING and old.desired not in LEAVING:
         record = record.having(next_at=0.0)
     if not record.runs:
@@ -311,6 +311,13 @@ def started(record: Record, now: float, wall: float) -> Record:
         held_until=0.0,
         restart_done=max(record.restart_done, record.assignment.restart),
     )
+
+
+def recalled(record: Record, image: ImageConfig) -> Record:
+    """Know the image again of a run that was taken over without its record."""
+    record = record.having(image=image)
+    unchecked = record.health is Health.NONE and check_of(record) is not None
+    return record.having(health=Health.STARTING) if unchecked else record
 
 
 def undone(record: Record) -> Record:

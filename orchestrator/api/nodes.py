@@ -20,12 +20,15 @@ CONTACT = 15.0  # seconds: a host key to be confirmed is a question, not a strea
 
 
 async def nodes(parts: ApiParts, _request: web.Request, _: None) -> NodeRows:
-    found = [rows.node_row(parts.cluster, node) for node in parts.cluster.nodes.values()]
+    now = parts.clock.wall()
+    found = [rows.node_row(parts.cluster, node, now=now) for node in parts.cluster.nodes.values()]
     return NodeRows(nodes=tuple(sorted(found, key=lambda row: row.name)))
 
 
 async def node(parts: ApiParts, request: web.Request, _: None) -> NodeDetail:
-    return rows.node_detail(parts.cluster, parts.nodes.find(request.match_info["name"]))
+    return rows.node_detail(
+        parts.cluster, parts.nodes.find(request.match_info["name"]), now=parts.clock.wall()
+    )
 
 
 async def add(parts: ApiParts, request: web.Request, body: AddNode) -> web.StreamResponse:
@@ -44,7 +47,7 @@ async def patch(parts: ApiParts, request: web.Request, body: PatchNode) -> NodeR
         availability=body.availability,
         underlay=body.underlay,
     )
-    return rows.node_row(parts.cluster, changed)
+    return rows.node_row(parts.cluster, changed, now=parts.clock.wall())
 
 
 async def extend(parts: ApiParts, _request: web.Request, body: ExtendCluster) -> ClusterRanges:

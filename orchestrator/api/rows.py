@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import Mirror
     from specs.api import Stack
-    from specs.node import Node
+    from specs.node import Node, NodeCondition
     from specs.stack import Port, StackSpec
     from specs.task import Task
 
@@ -119,6 +119,7 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         tied=tied(cluster, task, drained=True),
         node_status=words.node_status,
         reason=words.reason,
+        misplaced=task.misplaced,
         carried=_carried(newest_spec(cluster, cluster.stacks.get(task.stack)), task.service),
         slot=task.slot,
     )
@@ -142,13 +143,13 @@ def port_text(port: Port, chosen: Mapping[str, int]) -> str:
     return f"{f'[{host}]' if ':' in host else host}:{published}->{inside}"
 
 
-def node_row(cluster: Mirror, node: Node) -> NodeRow:
-    return NodeRow.model_validate(_node_fields(cluster, node))
+def node_row(cluster: Mirror, node: Node, *, now: float) -> NodeRow:
+    return NodeRow.model_validate(_node_fields(cluster, node, now))
 
 
-def node_detail(cluster: Mirror, node: Node) -> NodeDetail:
+def node_detail(cluster: Mirror, node: Node, *, now: float) -> NodeDetail:
     return NodeDetail(
-        **_node_fields(cluster, node),
+        **_node_fields(cluster, node, now),
         facts=node.facts,
         underlay=node.underlay,
         overlay=node.overlay,
@@ -156,13 +157,31 @@ def node_detail(cluster: Mirror, node: Node) -> NodeDetail:
     )
 
 
-def _node_fields(cluster: Mirror, node: Node) -> dict[str, Any]:
+def _reason(node: Node, condition: NodeCondition | None, now: float) -> str:
+    """Return why the node is not ready; of a ready one, what it keeps and cannot read."""
+    if condition is None:
+        return "not heard from yet"
+    unread = node.facts.unread
+    if condition.reason or not unread:
+        return _why(condition, now)
+    more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
+    return f"cannot read {unread[0]}{more}"
+
+
+def _why(condition: NodeCondition, now: float) -> str:
+    if not condition.replaced_at:
+        return condition.reason
+    left = max(0.0, condition.replaced_at - now)
+    return f"{condition.reason}; tasks are replaced in {left:.0f} s"
+
+
+def _node_fields(cluster: Mirror, node: Node, now: float) -> dict[str, Any]:
     condition = cluster.conditions.get(node.id)
     return {
         "id": node.id,
         "name": node.name,
         "status": condition.status if condition else "unknown",
-        "reason": condition.reason if condition else "not heard from yet",
+        "reason": _reason(node, condition, now),
         "availability": "removing" if node.removing else node.availability,
         "address": node.address,
         "labels": node.labels,
@@ -172,5 +191,9 @@ def _node_fields(cluster: Mirror, node: Node) -> dict[str, Any]:
         "cpus": node.facts.cpus,
         "memory": node.facts.memory,
         "version": node.facts.agent_version,
-        "warnings": (*node.facts.missing, *node.facts.warnings),
+        "warnings": (
+            *(f"cannot read {what}" for what in node.facts.unread),
+            *node.facts.missing,
+            *node.facts.warnings,
+        ),
     }

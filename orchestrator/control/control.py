@@ -20,7 +20,7 @@ from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
-from orchestrator.control.mirror.health import NodeHealth
+from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
 from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.notices import Notices
@@ -61,6 +61,8 @@ class ControlLoop:
         rng: random.Random,
         sealer: Sealer,
         agents: Agents,
+        *,
+        patience: float = AGENT_PATIENCE,
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -68,7 +70,7 @@ class ControlLoop:
         self._rng = rng
         self._specs = Specs(cluster)
         self._observed = Observed(cluster, clock)
-        self._health = NodeHealth(cluster, clock)
+        self._health = NodeHealth(cluster, clock, patience=patience)
         self._out = Outgoing(cluster, self._specs, sealer)
         self._streams = Streams(cluster, clock, self._observed.watched)
         self._wake = asyncio.Event()
@@ -168,8 +170,12 @@ class ControlLoop:
         brake = self._health.brake()
         if brake != self._brake:
             self._brake = brake
+            self._notices.everything()
             if brake and len(self._cluster.nodes) > 1:
-                text = "more than half of the nodes are down: nothing they ran is moved elsewhere"
+                text = (
+                    "more than half of the nodes do not answer: nothing they ran is replaced until"
+                    " most are back; is the network of the controller's machine up?"
+                )
                 log.warning(text)
                 self._streams.event("cluster.brake", text)
         return due
@@ -300,8 +306,12 @@ class ControlLoop:
         self._hellos[node_id] = hello
         self._wake.set()
 
-    def disconnected(self, node_id: str, reason: str) -> None:
-        self._health.disconnected(node_id, reason)
+    def reached(self, node_id: str) -> None:
+        self._health.reached(node_id)
+        self._wake.set()
+
+    def disconnected(self, node_id: str, reason: str, *, host: bool = False) -> None:
+        self._health.disconnected(node_id, reason, host=host)
         self._wake.set()
 
     async def ingest(self, node_id: str, report: Report) -> None:

@@ -26,7 +26,7 @@ from orchestrator.client.client import Client
 from orchestrator.client.errors import ClientError, Forbidden, NoAnswer, NoController
 from orchestrator.client.places import run_dir as sockets_dir
 from orchestrator.client.places import state_dir as durable_dir
-from orchestrator.embedded import supervisor, systemd
+from orchestrator.embedded import boot, supervisor, systemd
 from specs.kit import programs
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ REFUSED = "code:3"  # a daemon's word for: it said why, and trying again will no
 HOPELESS = 3  # crashes in a row after which waiting longer is no use
 TAIL = 10
 GROUP = "corral"
+USUAL = ("/var/lib/corral", "/run/corral")  # other folders are experiments: /etc stays as it is
 DAEMON_PYTHON = sys.executable  # the interpreter that has our packages
 
 # What a daemon may inherit from the shell that happened to start it.
@@ -56,10 +57,13 @@ def log_dir() -> Path:
     return Path(durable_dir()) / "log"
 
 
-def ensure(client: Client, say: Callable[[str], None]) -> bool:
+def ensure(
+    client: Client, say: Callable[[str], None], step: Callable[[str], None] = lambda _: None
+) -> bool:
     """Make sure the controller answers; start one here if that is allowed.
 
-    Returns whether something was started. Raises ClientError with the reason.
+    ``step`` is told what takes its time while it does. Returns whether something was started.
+    Raises ClientError with the reason.
     """
     if client.local and os.geteuid() == 0:
         _revive()
@@ -77,6 +81,7 @@ def ensure(client: Client, say: Callable[[str], None]) -> bool:
         if _answers(client):
             return False
         _refuse_foreign_node()
+        step("starting controller and agent on this machine")
         start(client, say)
     return True
 
@@ -152,11 +157,13 @@ def start(client: Client, say: Callable[[str], None]) -> None:
     _make_group(say)
     units = systemd.running()
     crashes = _restarts()
+    how, missing = "systemd units", ""
     if units:
         ours = not systemd.installed()
         systemd.install(environment())
     else:
         ours = _start_supervisor()
+        how, missing = _start_at_boot()
     try:
         _wait_until_ready(client, crashes)
     except BaseException:
@@ -167,9 +174,11 @@ def start(client: Client, say: Callable[[str], None]) -> None:
     seconds = time.monotonic() - began
     say(
         f"corral: started controller and agent on this machine in {seconds:.1f} s "
-        f"({'systemd units' if units else 'supervised'}); "
+        f"({how}); "
         "they stay after `down`, `corral controller stop` ends them"
     )
+    if missing:
+        say(f"warning: nothing starts them after a boot: {missing}")
 
 
 def environment() -> dict[str, str]:
@@ -244,6 +253,18 @@ def _start_supervisor() -> bool:
             hint=f"see {log_dir()}/supervisor.log",
         )
     return True
+
+
+def _start_at_boot() -> tuple[str, str]:
+    """Have the supervisor started after every boot; return how it is kept, and what is missing."""
+    if (durable_dir(), sockets_dir()) != USUAL:
+        return "supervised", ""
+    missing = boot.install(_starter(), environment(), supervisor_command())
+    return "supervised" if missing else f"supervised; after a boot by {boot.RC}", missing
+
+
+def _starter() -> Path:
+    return Path(durable_dir()) / "start"
 
 
 def _restarts() -> dict[str, int]:
@@ -357,9 +378,14 @@ def _listener(path: str) -> int | None:
 def stop(client: Client) -> list[str]:
     """End supervisor, controller and agent; return what was ended. Containers go on."""
     ended: list[str] = []
+    if supervisor_pid() is None:
+        # Killed: its daemons would start it again while we end them.
+        Path(sockets_dir(), "supervisor.pid").unlink(missing_ok=True)
     if systemd.running() and systemd.installed():
         systemd.remove()
         ended += ["controller", "agent"]
+    if (durable_dir(), sockets_dir()) == USUAL:
+        boot.remove(_starter())
     known = supervisor.read_status(sockets_dir())
     pid = supervisor_pid()
     if pid is not None:

@@ -2,18 +2,20 @@
 
 Started by orchestrator.embedded.daemons as a script with `python -I -S`, so it must import
 nothing but the standard library, and little of that: it is resident for as long as
-the cluster is (about 9 MB). It restarts what ends, with back-off, and never touches
+the cluster is (about 9 MB). It restarts what ends, with back-off, kills and restarts what
+hangs (specs/kit/alive.py writes NAME.alive while its event loop turns), and never touches
 a container: it signals only the two processes it started, by pid, never a group.
 
 Files in the run directory: ``supervisor.lock`` (held for life), ``supervisor.pid``
 and ``supervisor.status``, one line per child: NAME PID STARTTIME RESTARTS LASTEXIT.
-A supervisor that was killed is replaced by a new one, which adopts living children
-by pid and start time.
+A supervisor that was killed is started again by its daemons, which hold its command in
+CORRAL_SUPERVISOR; the new one adopts living children by pid and start time.
 """
 
 from __future__ import annotations
 
 import fcntl
+import json
 import os
 import signal
 import sys
@@ -31,6 +33,8 @@ EXIT_ANOTHER = 4  # says the same to the program that started us
 CALM = 10.0  # alive this long forgets earlier crashes
 GRACE = 15.0  # seconds between SIGTERM and SIGKILL of a daemon
 TICK = 1.0  # adopted children are not ours to wait for: they are looked at
+HUNG = 30.0  # seconds without a beat after which a daemon is taken to hang (a beat: 2 s)
+LOOKS = 6  # times in that span that its beat is looked at
 LOG_LIMIT = 16 * 1024 * 1024
 LOG_CHECK = 60.0
 WAKE = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
@@ -61,8 +65,12 @@ def write_atomically(path: str, text: str) -> None:
 class Child:
     """One daemon: its command, its present process, and when to start the next."""
 
-    def __init__(self, name: str, argv: list[str], log: str) -> None:
+    def __init__(self, name: str, argv: list[str], log: str, command: str = "") -> None:
         self.name = name
+        self.command = command  # what starts its supervisor, for itself to use
+        self.beat = ""  # what its file said when last looked at
+        self.looked = 0.0
+        self.silent = 0.0  # seconds that we looked without seeing it beat
         self.argv = argv
         self.log = log
         self.pid = 0
@@ -96,6 +104,8 @@ class Child:
             os.dup2(log, 2)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, WAKE)
             os.chdir("/")
+            if self.command:
+                os.environ["CORRAL_SUPERVISOR"] = self.command
             os.execv(self.argv[0], self.argv)  # noqa: S606 - what a supervisor does
         except BaseException as exc:  # noqa: BLE001 - a forked child must never return
             os.write(2, f"supervisor: cannot run {self.argv[0]}: {exc}\n".encode())
@@ -116,6 +126,24 @@ class Child:
         self.due = now + self.delay
         self.delay = min(self.delay * 2, LAST_DELAY)
         self.restarts += 1
+
+    def hangs(self, run_dir: str, now: float, limit: float) -> bool:
+        """Look at its beat; say whether it has shown none for ``limit`` seconds of our looking.
+
+        Only a process that has beaten is judged: one of an earlier version never does. Where
+        the whole machine stood still we did not look either, so that counts little.
+        """
+        gap, self.looked = min(now - self.looked, 2 * limit / LOOKS), now
+        try:
+            with open(f"{run_dir}/{self.name}.alive", encoding="ascii") as file:
+                beat = file.read()
+        except (OSError, ValueError):
+            beat = ""
+        if not self.alive or beat.split()[:1] != [str(self.pid)] or beat != self.beat:
+            self.beat, self.silent = beat, 0.0
+            return False
+        self.silent += gap
+        return self.silent >= limit
 
     def signal(self, number: int) -> None:
         """Signal the process, if it is still the one we know."""
@@ -149,6 +177,7 @@ class Supervisor:
         self.run_dir = run_dir
         self.tell = tell  # where to say that we run, for whoever started us
         self.children = children
+        self.hung_after = HUNG
         self.stopping = False
         self.next_trim = 0.0
 
@@ -184,6 +213,16 @@ class Supervisor:
     def _step(self, now: float) -> None:
         self._reap(now)
         for child in self.children:
+            if now - child.looked >= self.hung_after / LOOKS and child.hangs(
+                self.run_dir, now, self.hung_after
+            ):
+                say(
+                    f"{child.name} (pid {child.pid}) hangs: no sign of life for"
+                    f" {child.silent:.0f} s; killing it"
+                )
+                child.silent = 0.0
+                child.signal(signal.SIGKILL)
+        for child in self.children:
             if not child.alive and now >= child.due:
                 child.spawn(now)
                 say(f"started {child.name} (pid {child.pid})")
@@ -214,7 +253,7 @@ class Supervisor:
 
     def _wait(self) -> None:
         now = time.monotonic()
-        timeout = LOG_CHECK
+        timeout = min(LOG_CHECK, self.hung_after / LOOKS)
         for child in self.children:
             if not child.alive:
                 timeout = min(timeout, max(0.01, child.due - now))
@@ -315,8 +354,11 @@ def main(argv: list[str]) -> int:
     """Run: supervisor.py [--foreground] RUN_DIR LOG_DIR PYTHON [controller] [agent]."""
     foreground = argv[:1] == ["--foreground"]
     run_dir, log_dir, python, *names = argv[1:] if foreground else argv
+    again = [sys.executable, "-I", "-S", os.path.abspath(__file__), *argv]
+    command = "" if foreground else json.dumps(again)  # else somebody else keeps it
     children = [
-        Child(name, [python, *DAEMONS[name]], f"{log_dir}/{name}.log") for name in names or DAEMONS
+        Child(name, [python, *DAEMONS[name]], f"{log_dir}/{name}.log", command)
+        for name in names or DAEMONS
     ]
     os.makedirs(run_dir, mode=0o755, exist_ok=True)
     os.makedirs(log_dir, mode=0o750, exist_ok=True)

@@ -2,7 +2,8 @@
 
 Called by orchestrator.embedded.daemons only. KillMode=process: stopping a unit ends the
 daemon and never the containers beside it; Delegate=yes: systemd leaves the agent's
-cgroups alone.
+cgroups alone. A daemon that ends, or whose event loop stops turning (specs/kit/alive.py), is
+restarted, however often: SIGKILL, because what is stopped takes no other.
 """
 
 from __future__ import annotations
@@ -58,12 +59,16 @@ def unit_text(name: str, environment: dict[str, str], python: str = sys.executab
 Description=corral {name}
 Wants=network-online.target
 After=network-online.target
+StartLimitIntervalSec=0
 
 [Service]
 ExecStart={command}
 {variables}
 Restart=always
 RestartSec=1
+WatchdogSec=30
+WatchdogSignal=SIGKILL
+NotifyAccess=main
 KillMode=process
 Delegate=yes
 TasksMax=infinity

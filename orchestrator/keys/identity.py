@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.store import keys
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FIRST_POOL = "10.210.0.0/16"
 # Tried in this order where the first overlaps a route of the machine.
 POOLS = (FIRST_POOL, *(f"10.{n}.0.0/16" for n in (*range(211, 256), *range(64, 210))))
+EPOCHS_KEPT = 200
 NODES_BITS = 20  # the first /20 of the pool: the nodes' own addresses
 
 
@@ -37,6 +38,8 @@ class ClusterRecord:
     epoch: int = 0
     pool: str = FIRST_POOL
     created_at: float = 0.0
+    trusted: int = 0  # what agents learned in earlier epochs does not count: `state discard`
+    ended: dict[int, int] = field(default_factory=dict)  # epoch -> its last revision
     more: tuple[str, ...] = ()  # ranges it was extended by
 
     @property
@@ -61,12 +64,25 @@ async def load(
     return cluster
 
 
-async def take_epoch(store: Store, cluster: ClusterRecord, seen: Iterable[int]) -> ClusterRecord:
-    """Return the cluster with an epoch higher than the stored and every seen one, durably."""
+async def take_epoch(
+    store: Store,
+    cluster: ClusterRecord,
+    seen: Iterable[int],
+    *,
+    revision: int = 0,
+    trust: bool = False,
+) -> ClusterRecord:
+    """Return the cluster with an epoch higher than the stored and every seen one, durably.
+
+    ``revision`` is the last one of the epoch before; ``trust``: from now on the store is right,
+    whatever agents learned before.
+    """
     entry = await store.get(keys.CLUSTER)
     if entry is None or (stored := decode(entry.value)).id != cluster.id:
         raise StoreUnavailable("the store holds another cluster than a moment ago")
-    taken = replace(stored, epoch=max((stored.epoch, *seen)) + 1)
+    epoch = max((stored.epoch, *seen)) + 1
+    ended = dict(sorted({**stored.ended, stored.epoch: revision}.items())[-EPOCHS_KEPT:])
+    taken = replace(stored, epoch=epoch, ended=ended, trusted=epoch if trust else stored.trusted)
     result = await store.txn(
         (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, encode(taken)),)
     )
@@ -114,5 +130,9 @@ def encode(cluster: ClusterRecord) -> bytes:
 
 
 def decode(value: bytes) -> ClusterRecord:
-    fields = json.loads(value)
-    return ClusterRecord(**{**fields, "more": tuple(fields.get("more", ()))})
+    found = json.loads(value)
+    known = {each.name for each in fields(ClusterRecord)}
+    ended = {int(epoch): last for epoch, last in found.pop("ended", {}).items()}
+    more = tuple(found.pop("more", ()))
+    kept = {key: one for key, one in found.items() if key in known}
+    return ClusterRecord(**kept, ended=ended, more=more)

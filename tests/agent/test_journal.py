@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.tasks import lifecycle
 from agent.tasks.journal import Held, Journal, judge, merge, safe_id
-from specs.wire import Content, Instructions, NodeSelf, Objects, Stamp
+from specs.wire import PROTOCOL, Content, Instructions, NodeSelf, Objects, Stamp
 from tests.agent.test_lifecycle import running, task
 
 ME = NodeSelf(node="n1", name="one")
@@ -144,7 +146,7 @@ def test_records_prefer_this_boots_and_outlive_it_where_asked(tmp_path):
     one.put(lifecycle.stopping(record, lifecycle.Signal("restart"), 3.0))
     assert one.records()["t1"].stopping == "restart"
     (tmp_path / "run/records/t1").unlink()
-    assert one.records()["t1"] == record
+    assert one.records()["t1"] == record.model_copy(update={"wire": PROTOCOL})
     one.forget("t1")
     assert one.records() == {}
     assert one.strays(set()) == set()
@@ -164,3 +166,22 @@ def test_a_damaged_record_is_a_stray_not_a_crash(tmp_path):
 )
 def test_ids_that_are_no_file_names(text):
     assert not safe_id(text)
+
+
+def test_records_that_were_tidied_away_are_written_again(tmp_path):
+    """The folders of /run are people's and tmp reapers' to empty; what is known is not lost."""
+    one = journal(tmp_path)
+    known = running()
+    one.put(known)
+    assert one.whole()
+    for folder in ("records", "contents"):
+        shutil.rmtree(tmp_path / "run" / folder)
+    assert not one.whole()
+    with pytest.raises(OSError, match="No such file"):
+        one.put(known)
+    one.restore([known])
+    assert one.whole()
+    one.put(known)
+    again = journal(tmp_path)
+    assert again.records()[known.id].phase is known.phase
+    take(again, Held(), instructions(1, contents={"s": Content(id="s", data="eA==", secret=True)}))

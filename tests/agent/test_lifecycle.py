@@ -95,12 +95,14 @@ def left_with(phase, state="running", **changes):
         (left_with("running"), "removed", True),
         (left_with("running", stopping="shutdown", stop_at=1.0), "removed", True),
         (left_with("running", stopping="shutdown", stop_at=1.0, killed=True), "removed", True),
-        (left_with("ended", "shutdown"), "removed", True),  # what it sent last may be under way
-        (left_with("none", "shutdown"), "removed", False),
-        (left_with("none", "shutdown"), "shutdown", False),
-        (left_with("none", "failed"), "running", False),
-        (left_with("none", "complete"), "running", False),
-        (left_with("none", "preparing"), "removed", False),
+        (left_with("ended", "shutdown"), "removed", True),
+        (left_with("none", "shutdown"), "removed", True),  # what it sent last may be under way
+        (left_with("none", "failed"), "running", True),
+        (left_with("none", "preparing"), "removed", True),  # half of it may be there
+        (life.fresh(task("running"), "boot"), "removed", False),
+        (life.fresh(task("running"), "boot"), "shutdown", False),
+        (left_with("none", "shutdown", tidied=True), "shutdown", False),
+        (left_with("none", "complete", tidied=True), "running", False),
         (left_with("none", "shutdown", erased=True), "removed", False),
     ],
 )

@@ -110,6 +110,25 @@ class Node:
             )
         )
 
+    def instructions(self, *assignments, base=None, remove=(), cluster="c", epoch=1, **more):
+        return Instructions(
+            stamp=Stamp(cluster=cluster, epoch=epoch, generation=self.generation),
+            me=NodeSelf(node="n", name="n"),
+            base=base,
+            put=Objects(tasks={one.id: one for one in assignments}, **more),
+            remove={"tasks": tuple(remove)} if remove else {},
+        )
+
+    async def increment(self, *assignments, remove=()):
+        """Send changes on top of what it has."""
+        self.tasks |= {one.id: one for one in assignments}
+        for name in remove:
+            self.tasks.pop(name, None)
+        self.generation += 1
+        return await self.worker.accept(
+            self.instructions(*assignments, base=self.generation - 1, remove=remove)
+        )
+
     async def until(self, condition, timeout=300.0):
         async with asyncio.timeout(timeout):
             while not condition():
@@ -155,6 +174,18 @@ async def test_a_task_dropped_from_the_set_is_removed_too(node):
     await node.put(remove=("a",))
     await node.until(lambda: "a" in node.reports.full().gone)
     assert node.status("b").ready
+
+
+async def test_a_network_that_is_not_in_order_is_told_until_it_is(node):
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").ready)
+    assert node.reports.full().trouble == ""
+    node.network.failures = 3
+    await node.put(named("a"), named("b"))
+    await node.until(lambda: "nft failed" in node.reports.full().trouble)
+    await node.until(lambda: node.reports.full().trouble == "")
+    node.network.troubled = "the MTU is too small"
+    assert node.reports.full().trouble == "the MTU is too small"
 
 
 NETWORK = NetworkState(id="n1", name="s_n", stack="s", key="n", pool="10.210.16.0/24")

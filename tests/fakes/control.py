@@ -75,6 +75,8 @@ class FakeControl:
         self.reports: list[tuple[str, Report]] = []
         self.hellos: list[tuple[str, Hello]] = []
         self.lost: list[tuple[str, str]] = []
+        self.machines: list[str] = []  # that let the dispatcher in
+        self.agentless: list[str] = []  # lost there: the machine answers, its agent does not
         self.acknowledgements: list[tuple[str, int]] = []
         self.progress_lines: list[Progress] = []
         self.event_queue: asyncio.Queue[Event] = asyncio.Queue()
@@ -138,8 +140,13 @@ class FakeControl:
         self.hellos.append((node_id, hello))
         await self._stir()
 
-    def disconnected(self, node_id: str, reason: str) -> None:
+    def reached(self, node_id: str) -> None:
+        self.machines.append(node_id)
+
+    def disconnected(self, node_id: str, reason: str, *, host: bool = False) -> None:
         self.lost.append((node_id, reason))
+        if host:
+            self.agentless.append(node_id)
         self._stir_soon()
 
     async def ingest(self, node_id: str, report: Report) -> None:

@@ -32,6 +32,7 @@ class FakeCluster:
     nodes: dict[str, Node] = field(default_factory=dict)
     conditions: dict[str, NodeCondition] = field(default_factory=dict)
     transport: SshTransport | None = None
+    ranges: tuple[str, ...] = ("10.210.0.0/16",)
 
     def find(self, name):
         for node in self.nodes.values():
@@ -39,7 +40,9 @@ class FakeCluster:
                 return node
         raise NotFound(name)
 
-    async def join(self, facts, *, name, address="", host_key="", underlay="", labels=None):
+    async def join(
+        self, facts, *, name, address="", host_key="", underlay="", asked=False, labels=None
+    ):
         node = Node(
             id=f"n-{name}", name=name, address=address, host_key=host_key, underlay=underlay,
             labels=labels or {}, facts=facts,
@@ -77,7 +80,6 @@ class Controller:
             members=self.cluster,
             cluster=self.cluster,
             cluster_id=cluster,
-            pool="10.210.0.0/16",
             key=self.key,
             transport=self.cluster.transport,
             folder=folder,

@@ -3,9 +3,16 @@
 The dispatcher holds a session with every node and ends it when the node was silent
 for 3 heartbeats (session.SILENCE), so here a node with a session that has reported is
 ready (unready while it says itself that its network does not work), one without is
-unknown, and one without for DOWN_AFTER is down: what may run elsewhere is replaced. A
-node that was down is taken back only after it stayed for a while, longer each time it
-flaps. All times are the controller's own monotonic clock, never the nodes'.
+unknown, and one without for DOWN_AFTER is down: what may run elsewhere is replaced. Where
+the host lets us in and only its agent does not answer, what runs there runs on, and the host
+restarts the agent by itself (a unit's watchdog, or the supervisor): that gets
+AGENT_PATIENCE. A node that was down is taken back only after it stayed for a while, longer
+each time it flaps.
+
+Where most nodes fell silent, or one is down and most are silent, the fault is likelier ours
+than theirs (nodes that are cut off at once are found out, and found again, some seconds
+apart): then the brake is on, and nothing is replaced until all are back, or most have been
+for RELEASE. All times are the controller's own monotonic clock, never the nodes'.
 """
 
 from __future__ import annotations
@@ -14,7 +21,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from specs.node import NodeCondition
-from specs.states import NodeStatus
+from specs.states import HEARD, NodeStatus
 from specs.wire import HEARTBEAT
 
 if TYPE_CHECKING:
@@ -24,11 +31,13 @@ if TYPE_CHECKING:
 # Seconds without a session. With the 9 s of silence before a session ends, a node that was
 # switched off is down after 14 s at most.
 DOWN_AFTER = 5.0
+AGENT_PATIENCE = 60.0  # the same for a node whose host answers while its agent does not
 START_GRACE = 10.0  # more patience with nodes a starting controller has not met yet
 STEADY = HEARTBEAT  # a node that was down must stay this long before it counts again
 FLAP_MEMORY = 600.0
 LONGEST_STEADY = 60.0
-BRAKE = 0.55  # share of nodes down at once beyond which nothing lost is replaced
+BRAKE = 0.55  # share of nodes silent at once beyond which nothing lost is replaced
+RELEASE = 15.0  # seconds the others get to be reached again: a long pause and a slow connect
 
 
 @dataclass(slots=True)
@@ -37,22 +46,28 @@ class _Pulse:
 
     lost: float
     connected: bool = False
+    met: bool = False  # it was connected once
     reported: bool = False  # a full report came in this session
+    host: bool = False  # no session, but the machine let us in when we last tried
     since: float = 0.0  # connected since
     reason: str = ""
     trouble: str = ""  # why its network is not as it should be, by its own word
     falls: int = 0
     fell_at: float = 0.0
     was_down: bool = False
+    returned_at: float = 0.0
 
 
 class NodeHealth:
     """Keeps ``cluster.conditions`` current."""
 
-    def __init__(self, cluster: Cluster, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, clock: Clock, *, patience: float = AGENT_PATIENCE) -> None:
         self._cluster = cluster
         self._clock = clock
+        self._patience = max(patience, DOWN_AFTER)
         self._pulses: dict[str, _Pulse] = {}
+        self._braking = False
+        self._release_at: float | None = None  # when the brake is let go if nothing happens
 
     def _pulse(self, node: str) -> _Pulse:
         found = self._pulses.get(node)
@@ -65,22 +80,29 @@ class NodeHealth:
         """Note that a session began."""
         pulse = self._pulse(node)
         pulse.connected, pulse.reported, pulse.reason, pulse.trouble = True, False, "", ""
+        pulse.met, pulse.host = True, False
         pulse.since = self._clock.monotonic()
 
     def reported(self, node: str) -> None:
         """Note a full report: the node's state is known."""
         self._pulse(node).reported = True
 
+    def reached(self, node: str) -> None:
+        """Note that the machine let us in; whether its agent answers is not known yet."""
+        pulse = self._pulse(node)
+        pulse.host = not pulse.connected
+
     def troubled(self, node: str, trouble: str) -> None:
         """Note what the node says of its own network; "" = all is well."""
         self._pulse(node).trouble = trouble
 
-    def disconnected(self, node: str, reason: str) -> None:
-        """Note that the session ended, or could not be made again."""
+    def disconnected(self, node: str, reason: str, *, host: bool = False) -> None:
+        """Note that the session ended, or could not be made again; by the agent where ``host``."""
         pulse = self._pulse(node)
         if pulse.connected:
             pulse.lost = self._clock.monotonic()
         pulse.connected, pulse.reported, pulse.reason = False, False, reason
+        pulse.host = host
 
     def update(self) -> tuple[list[tuple[str, str, str]], float | None]:
         """Recompute conditions; return (node, old, new) changes and when to look again."""
@@ -94,15 +116,21 @@ class NodeHealth:
             status, reason, until = self._judge(self._pulse(node), now)
             if until is not None:
                 wake = until if wake is None else min(wake, until)
-            if old is None or old.status != status or old.reason != reason:
-                since = self._clock.wall() if old is None or old.status != status else old.since
-                self._cluster.conditions[node] = NodeCondition(
-                    status=status, reason=reason, since=since
-                )
+            awaited = self._pulse(node).host and status is NodeStatus.UNKNOWN
+            new = self._cluster.conditions[node] = NodeCondition(
+                status=status,
+                reason=reason,
+                since=self._clock.wall() if old is None or old.status != status else old.since,
+                returning=status is NodeStatus.DOWN and self._pulse(node).reported,
+                returned_at=self._pulse(node).returned_at,
+                replaced_at=self._clock.wall() + until - now if awaited and until else 0.0,
+            )
             before = old.status if old is not None else NodeStatus.UNKNOWN
-            if before != status:
+            gave_up = old is not None and old.returning and not new.returning
+            if before != status or gave_up:
                 moved.append((node, before, status))
-        return moved, wake
+        self._look_at_brake(now)
+        return moved, min((t for t in (wake, self._release_at) if t is not None), default=None)
 
     def _judge(self, pulse: _Pulse, now: float) -> tuple[NodeStatus, str, float | None]:
         """Return status, reason and when it may change by itself."""
@@ -114,7 +142,7 @@ class NodeHealth:
         if pulse.connected:
             # It answers: what it holds is known with its first report, due at once.
             return NodeStatus.UNKNOWN, "connected, its first report is awaited", None
-        until = pulse.lost + DOWN_AFTER
+        until = pulse.lost + (self._patience if pulse.host else DOWN_AFTER)
         if now < until:
             return NodeStatus.UNKNOWN, reason, until
         pulse.was_down = True
@@ -129,6 +157,8 @@ class NodeHealth:
         if not pulse.was_down:
             return NodeStatus.READY, "", None
         steady = min(LONGEST_STEADY, STEADY * 2.0 ** (pulse.falls - 1))
+        if self._braking:
+            steady = STEADY  # its fall was hardly its own fault
         if len(self._cluster.nodes) == 1:
             steady = 0.0  # there is nowhere else to go, so nothing to be careful about
         until = pulse.since + steady
@@ -138,11 +168,24 @@ class NodeHealth:
                 f"it is back; counted again after {steady:g} s without a break",
                 until,
             )
-        pulse.was_down = False
+        pulse.was_down, pulse.returned_at = False, now
         return NodeStatus.READY, "", None
 
     def brake(self) -> bool:
-        """Say whether so many nodes are down that the fault is likelier ours than theirs."""
-        total = len(self._cluster.nodes)
-        down = sum(1 for c in self._cluster.conditions.values() if c.status is NodeStatus.DOWN)
-        return total > 0 and down / total > BRAKE
+        """Say whether so many nodes are silent that the fault is likelier ours than theirs."""
+        return self._braking
+
+    def _look_at_brake(self, now: float) -> None:
+        found = {node: self._cluster.conditions[node].status for node in self._cluster.nodes}
+        silent = {node for node, status in found.items() if status not in HEARD}
+        # A starting controller has not heard anybody yet: that is no silence.
+        fell = {node for node in silent if self._pulse(node).met}
+        counted = silent if NodeStatus.DOWN in found.values() else fell
+        if len(counted) > BRAKE * len(found):
+            self._braking, self._release_at = True, None
+        elif not silent:
+            self._braking, self._release_at = False, None
+        elif self._braking and self._release_at is None:
+            self._release_at = now + RELEASE
+        elif self._release_at is not None and now >= self._release_at:
+            self._braking, self._release_at = False, None

@@ -13,6 +13,7 @@ from orchestrator.control.mirror.serving import global_slots, is_ready, wanted_c
 from orchestrator.control.planning.placement import homes
 from scheduler.reconcile import WantedService
 from scheduler.replicas import Replica
+from specs.node import NodeCondition
 from specs.stack import TaskSpec
 from specs.states import FINAL, HEARD, Health, TaskState
 
@@ -46,8 +47,10 @@ def wanted_service(
     )
 
 
-def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
-    """Return a task in the scheduler's terms."""
+def replica(
+    pass_: Pass, task: Task, effective: Effective | None, *, displaced: bool = False
+) -> Replica:
+    """Return a task in the scheduler's terms; ``displaced``: see misplaced."""
     mark = pass_.observed.mark(task.id)
     status = pass_.node_status(task.node)
     record = pass_.cluster.nodes.get(task.node) if task.node is not None else None
@@ -60,6 +63,8 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
     run = task.status.run
     cut_off = task.state is TaskState.FAILED and run is not None and run.cut_off
     lived = pass_.now - mark.ready_since if mark.ready_since is not None else mark.lived
+    condition = pass_.cluster.conditions.get(task.node or "", NodeCondition())
+    lost = status == "down" and not (gone or tied) and spec.on_reboot != "keep"
     return Replica(
         id=task.id,
         slot=task.slot,
@@ -70,9 +75,12 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         desired=task.desired,
         ready=is_ready(pass_.cluster, task),
         leaving=task.leaving,
-        lost=status == "down" and not (gone or tied or pass_.brake) and spec.on_reboot != "keep",
+        lost=lost,
+        awaited=lost and (pass_.brake or condition.returning),
         evicted=evicted and not tied,
+        displaced=displaced,
         unheard=status not in HEARD,
+        returned_at=condition.returned_at,
         created_at=task.created_at,
         ready_since=mark.ready_since,
         ended_at=mark.ended_at,

@@ -233,10 +233,36 @@ def test_echoes_are_well_formed_and_only_replies_count():
     assert replied(b"") is None
 
 
-def test_a_peer_whose_address_changed_is_not_judged_by_the_old_one():
-    probes = PeerProbes()
+def test_a_peer_whose_address_changed_is_not_judged_by_the_old_one(tmp_path):
+    probes = PeerProbes(tmp_path / "run" / "peers.json")
     probes.meet("10.210.0.1", {"n2": "10.210.0.2", "n3": "10.210.0.3"})
     known = reach.answered(History(), 1.0)
     probes.histories = dict.fromkeys(("n2", "n3"), known)
     probes.meet("10.210.0.1", {"n2": "10.210.0.2", "n3": "10.210.0.9", "n4": "10.210.0.4"})
     assert probes.histories == {"n2": known, "n3": History(), "n4": History()}
+
+
+def test_who_has_answered_once_is_known_to_the_next_agent(tmp_path):
+    path = tmp_path / "run" / "peers.json"
+    peers = {"n2": "10.210.0.2", "n3": "10.210.0.3", "n4": "10.210.0.4"}
+    probes = PeerProbes(path)
+    probes.meet("10.210.0.1", peers)
+    probes.histories |= {"n2": History(known=True), "n4": History(known=True)}
+    probes.meet(
+        "10.210.0.1", {"n2": "10.210.0.2", "n3": "10.210.0.3", "n4": "10.210.0.4", "n5": ""}
+    )
+
+    again = PeerProbes(path)
+    again.meet("10.210.0.1", {**peers, "n4": "10.210.0.44"})
+    assert {node: history.known for node, history in again.histories.items()} == {
+        "n2": True,
+        "n3": False,
+        "n4": False,  # another machine by now
+    }
+    again.forget()
+    assert not path.exists()
+    for text in ("torn {", "[]", ""):
+        path.write_text(text)
+        torn = PeerProbes(path)
+        torn.meet("10.210.0.1", peers)
+        assert not any(history.known for history in torn.histories.values())

@@ -333,6 +333,46 @@ def test_units_leave_containers_alone(monkeypatch):
     assert "KillMode=process\n" in text
     assert "Delegate=yes\n" in text
     assert "Restart=always\n" in text
+    assert "StartLimitIntervalSec=0\n" in text, "however often it ends"
+    assert "WatchdogSec=30\n" in text
+    assert "WatchdogSignal=SIGKILL\n" in text, "what was stopped with SIGSTOP takes no other"
+    assert "NotifyAccess=main\n" in text
+
+
+@pytest.mark.parametrize(
+    ("beats", "limit", "killed"),
+    [
+        ([1, 2, 3, 4, 5, 6, 7, 8, 9], 30.0, False),  # it beats
+        ([1, 1, 1, 1, 1, 1], 30.0, False),  # 30 s have not passed since it was first seen
+        ([1, 1, 1, 1, 1, 1, 1], 30.0, True),
+        ([1, 1, 1, 1, 1, 1, 2, 2, 2], 30.0, False),  # a slow machine
+        ([1, 2, 2, 2, 2, 2, 2, 2], 6.0, True),
+        ([None] * 20, 30.0, False),  # of an earlier version, or it has not begun yet
+        ([1, *[None] * 20], 30.0, False),  # its folder was removed under it
+        (["other", *["other"] * 20], 30.0, False),  # what the one before it left
+    ],
+)
+def test_a_daemon_hangs_when_it_beats_no_more(tmp_path, beats, limit, killed):
+    child = supervisor.Child("agent", [], "")
+    child.pid, now, found = 77, 1000.0, []
+    child.hangs(str(tmp_path), now, limit)
+    for beat in beats:
+        now += limit / supervisor.LOOKS
+        pid = 76 if beat == "other" else 77
+        (tmp_path / "agent.alive").unlink(missing_ok=True)
+        if beat is not None:
+            (tmp_path / "agent.alive").write_text(f"{pid:>10} {beat:>20}\n")
+        found.append(child.hangs(str(tmp_path), now, limit))
+    assert any(found) == killed
+
+
+def test_a_machine_that_stood_still_is_no_daemon_that_hangs(tmp_path):
+    child = supervisor.Child("agent", [], "")
+    child.pid = 77
+    (tmp_path / "agent.alive").write_text(f"{77:>10} {1:>20}\n")
+    assert not child.hangs(str(tmp_path), 1000.0, 30.0)
+    assert not child.hangs(str(tmp_path), 1005.0, 30.0)
+    assert not child.hangs(str(tmp_path), 5000.0, 30.0), "frozen for an hour, looked once"
 
 
 def test_install_and_remove_units(tmp_path, monkeypatch):

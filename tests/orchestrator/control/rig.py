@@ -25,7 +25,7 @@ from orchestrator.store.base import Delete, Put
 from orchestrator.store.memory import MemoryStore
 from specs.api import ClientMachine, Deploy
 from specs.node import Node, NodeFacts
-from specs.wire import BuildEvent, Report, ResolvedImage, Stamp
+from specs.wire import PROTOCOL, BuildEvent, Report, ResolvedImage, Stamp
 from tests.fakes.simulator import Behaviour, LoopClock, SimulatedNode
 
 if TYPE_CHECKING:
@@ -110,6 +110,20 @@ class FakeNode:
             session.cancel()
             with contextlib.suppress(asyncio.CancelledError):
                 await session
+
+    async def lose_agent(self) -> None:
+        """Its agent dies or hangs; the machine answers, and its containers run on."""
+        await self.hang_up()
+        await self.agent.halt()
+        self.rig.control.disconnected(self.node.id, "said nothing for 9 s")
+        await self.try_again(host=True)
+
+    async def try_again(self, *, host: bool) -> None:
+        """The controller dials once more, and finds the machine or does not; no agent answers."""
+        if host:
+            self.rig.control.reached(self.node.id)
+        reason = "agent not answering, host reachable (open failed)" if host else "no route to host"
+        self.rig.control.disconnected(self.node.id, reason, host=host)
 
     async def crash(self, *, remembers: bool = False) -> None:
         """Power off: containers die with the machine. It returns empty, or with its disk."""
@@ -228,11 +242,12 @@ class FakeAgents:
 class Rig:
     """Everything of one test; ``async with Rig(nodes=3) as rig``."""
 
-    def __init__(self, nodes: int = 1, store: Any = None) -> None:
+    def __init__(self, nodes: int = 1, store: Any = None, **control: Any) -> None:
         self.store = store or MemoryStore()
         self.clock = LoopClock()
         self.rng = random.Random(7)
         self.count = nodes
+        self.settings = control  # for the control loop
         self.nodes: dict[str, FakeNode] = {}
         self.agents = FakeAgents(self)
         self.how: dict[str, Behaviour] = {}
@@ -274,7 +289,11 @@ class Rig:
             underlay=f"192.0.2.{number}",
             overlay=f"10.210.0.{number}",
             facts=NodeFacts(
-                hostname=f"host{number}", boot_id=f"boot{number}", cpus=4.0, memory=8 << 30
+                hostname=f"host{number}",
+                boot_id=f"boot{number}",
+                cpus=4.0,
+                memory=8 << 30,
+                wire=PROTOCOL,
             ),
         ).model_copy(update=update)
         await self.store.txn((), (Put(keys.node(node.id), node.encode()),))
@@ -292,7 +311,13 @@ class Rig:
         self.epoch += 1
         self.cluster = await Cluster.open(self.store, self.clock)
         self.control = ControlLoop(
-            self.store, self.cluster, self.clock, self.rng, PlainSealer(), self.agents
+            self.store,
+            self.cluster,
+            self.clock,
+            self.rng,
+            PlainSealer(),
+            self.agents,
+            **self.settings,
         )
         self._follow = self.group.create_task(self.cluster.follow())
         self._loop = self.group.create_task(self.control.run())

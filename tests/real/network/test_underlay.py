@@ -7,7 +7,9 @@ default route they do not have, so that a missing pool route shows.
 from __future__ import annotations
 
 import re
+import shutil
 import socket
+import subprocess
 
 import pytest
 
@@ -103,6 +105,22 @@ def test_the_overlay_follows_the_mtu_of_the_device_below_it(pair, mtu, inside_mt
     assert trouble(pair, "n1") == ""
 
 
+def test_every_node_keeps_to_the_smallest_mtu_of_all(pair):
+    """Also large packets to a node whose device takes less arrive, in connections there already."""
+    set_mtu(pair, "n1", 1300)
+    pair.hosts["n1"].call("verify")
+    pair.mtus["n1"] = pair.hosts["n1"].call("trouble")["mtu"]
+    assert pair.mtus["n1"] == 1300
+    pair.push()
+    assert mtu_of(pair.netns("two"), "eth0") == 1250
+    assert carried(pair)
+    set_mtu(pair, "n1", 1500)
+    pair.hosts["n1"].call("verify")
+    del pair.mtus["n1"]
+    pair.push()
+    assert mtu_of(pair.netns("two"), "eth0") == 1450
+
+
 def test_an_mtu_too_small_for_anything_is_said_and_forgotten(pair):
     set_mtu(pair, "n1", 600)
     pair.hosts["n1"].call("verify")
@@ -177,6 +195,9 @@ def test_a_peer_that_falls_silent_gets_nothing_new_and_is_used_again(pair):
         return {ask(pair.netns("one"), "10.210.16.9", timeout=0.3)[0] for _ in range(4)}
 
     until(lambda: answers() == {"two", "here"}, 20, "both serve")
+    # A peer that never answered is not judged: the agent has asked at least once.
+    known = pair.hosts["n1"].dir / "run" / "agent" / "network" / "peers.json"
+    until(lambda: known.exists() and "n2" in known.read_text(), 20, "n2 has answered")
     pair.hosts["n2"].sh("ip", "link", "set", "eth0", "down")
     until(lambda: answers() == {"here"}, 20, "the silent one is left out")
     (warning,) = pair.hosts["n1"].call("trouble")["warnings"]
@@ -184,3 +205,17 @@ def test_a_peer_that_falls_silent_gets_nothing_new_and_is_used_again(pair):
     pair.hosts["n2"].sh("ip", "link", "set", "eth0", "up")
     until(lambda: answers() == {"two", "here"}, 30, "it is used again")
     assert pair.hosts["n1"].call("trouble")["warnings"] == []
+
+
+def test_a_repair_that_fails_is_said_until_it_works(pair):
+    host = pair.hosts["n1"]
+    nft = shutil.which("nft")
+    within = ("nsenter", "-t", str(host.pid), "-m")
+    subprocess.run([*within, "mount", "--bind", "/bin/false", nft], check=True)
+    try:
+        host.sh("nft", "flush", "ruleset")  # ours, not the host's: that one is covered
+        until(lambda: "cannot be repaired" in trouble(pair, "n1"), 30, "the failure is said")
+    finally:
+        subprocess.run([*within, "umount", nft], check=True)
+    until(lambda: trouble(pair, "n1") == "", 30, "it is repaired")
+    assert ask(pair.netns("one"), pair.address("two"))[0] == "two"

@@ -1,0 +1,152 @@
+"""Who is away: the controller cut off, most nodes silent, an agent dead or hung on a living host.
+
+What runs on the hosts goes on in each case, as the very same processes.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.multi.cluster import NODES
+
+pytestmark = pytest.mark.real
+STACK = """
+services:
+  web:
+    image: corral/debian-base:12
+    command: [sleep, inf]
+    init: true
+    deploy: {replicas: 3}
+  fixed:
+    image: corral/debian-base:12
+    command: [sleep, inf]
+    init: true
+    deploy: {replicas: 2, placement: {constraints: [node.hostname == n3]}}
+"""
+DOWN = 40.0  # seconds at most until a host that was cut off is down
+BACK = 90.0
+
+
+def statuses(cluster) -> list[str]:
+    return [cluster.nodes()[name]["status"] for name in NODES]
+
+
+def all_ready(cluster) -> bool:
+    return statuses(cluster) == ["ready"] * 3
+
+
+def up(cluster) -> dict[str, tuple[str, int, str]]:
+    cluster.compose(STACK)
+    cluster("up", "-d")
+    before = cluster.processes()
+    assert len(before) == 5
+    return before
+
+
+def living(cluster, before) -> set[str]:
+    """Return which of these tasks still are the processes they were, whatever is reported."""
+    return {
+        task
+        for task, (node, pid, start) in before.items()
+        if cluster.start_time(node, pid) == start
+    }
+
+
+def test_nothing_is_stopped_because_most_hosts_were_not_heard(cluster):
+    before = up(cluster)
+    fixed = {row["id"] for row in cluster.rows("fixed")}
+
+    # One host alone: what may run elsewhere is replaced, what may not waits for a node.
+    cluster.lab.cut("n3")
+    cluster.until("n3 is down", lambda: statuses(cluster)[2] == "down", DOWN)
+    cluster.until("replacements are pending", lambda: len(cluster.rows("fixed")) == 4)
+    cluster.lab.cut("n2")
+    cluster.until("n2 is down too", lambda: statuses(cluster)[1] == "down", DOWN)
+    cluster.until("nothing waits to replace", lambda: len(cluster.rows("fixed")) == 2)
+    assert living(cluster, before) == set(before)
+
+    cluster.lab.heal("n2")
+    cluster.lab.heal("n3")
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
+    cluster.until("exactly what is wanted", lambda: exactly(cluster), BACK)
+    assert {row["id"] for row in cluster.rows("fixed")} == fixed
+    assert fixed <= living(cluster, before), "the same processes"
+
+
+def test_a_controller_that_is_cut_off_touches_nothing(cluster):
+    before = up(cluster)
+    cluster.lab.cut("n1")
+    cluster.until("both are down", lambda: statuses(cluster)[1:] == ["down", "down"], DOWN)
+    cluster.lab.heal("n1")
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
+    cluster.until("exactly what is wanted", lambda: exactly(cluster), BACK)
+    assert cluster.processes() == before
+
+
+def test_a_dead_or_hung_agent_is_restarted_by_its_host_and_costs_no_container(cluster, capsys):
+    before = up(cluster)
+
+    # Dead: back within seconds.
+    (agent,) = cluster.daemons("n3", "agent")
+    cluster.kill(("n3", "agent"))
+    took = cluster.until("a new agent", lambda: cluster.daemons("n3", "agent") not in ([], [agent]))
+    took += cluster.until("n3 is ready", lambda: all_ready(cluster), 30)
+    figures = [f"killed: back after {took:.1f} s"]
+
+    # Hung, and on another host the supervisor is killed: both are found out by their host.
+    (hung,) = cluster.daemons("n3", "agent")
+    cluster.host("n3").run(["kill", "-STOP", str(hung)])
+    (supervisor,) = supervisors(cluster, "n2")
+    agents = cluster.daemons("n2", "agent")
+    cluster.host("n2").run(["kill", "-9", str(supervisor)])
+    took = cluster.until("another supervisor", lambda: supervisors(cluster, "n2"), 30)
+    figures.append(f"supervisor: back after {took:.1f} s")
+    assert cluster.daemons("n2", "agent") == agents, "it adopts what lives"
+    cluster.until(
+        "it is said which of the two is away",
+        lambda: "agent not answering, host reachable" in cluster.nodes()["n3"]["reason"],
+        30,
+    )
+    row = cluster.nodes()["n3"]
+    assert row["status"] == "unknown"
+    assert "tasks are replaced in " in row["reason"]
+    assert "agent not answering, host reachable" in cluster("node", "ls").stdout
+    took = cluster.until(
+        "the hung one is replaced", lambda: cluster.daemons("n3", "agent") not in ([], [hung]), 60
+    )
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), 30)
+    figures.append(f"hung: killed after {took:.1f} s more")
+
+    # What the new supervisor adopted it restarts as the old one would have.
+    cluster.kill(("n2", "agent"))
+    cluster.until("n2 has an agent", lambda: cluster.daemons("n2", "agent") not in ([], agents))
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), 30)
+    assert cluster.processes() == before, "no container was stopped, none was replaced"
+    with capsys.disabled():
+        print(f"\nagents: {'; '.join(figures)}", end="")
+
+
+def test_the_controllers_host_has_its_controller_again_after_a_boot(cluster):
+    """Where there is no systemd, a line of rc.local starts what `controller start` started."""
+    before = {task: where for task, where in up(cluster).items() if where[0] != "n1"}
+    assert before
+    cluster.lab.power_off("n1")
+    cluster.lab.power_on("n1")
+    cluster.until("a controller", lambda: supervisors(cluster, "n1"), 30)
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
+    cluster.until("exactly what is wanted", lambda: exactly(cluster), BACK)
+    assert living(cluster, before) == set(before)
+
+
+def supervisors(cluster, node: str) -> list[int]:
+    return cluster.pids(node, lambda words: any(w.endswith("/supervisor.py") for w in words))
+
+
+def exactly(cluster) -> bool:
+    """Say whether the five tasks are all there is, by the monitors too."""
+    rows = cluster.rows()
+    return (
+        sorted(row["service"] for row in rows) == ["fixed", "fixed", "web", "web", "web"]
+        and all(row["ready"] for row in rows)
+        and sum(cluster.containers(node) for node in NODES) == 5
+    )
