@@ -60,6 +60,7 @@ class Members(Protocol):
         underlay: str = "",
         asked: bool = False,
         labels: Mapping[str, str] | None = None,
+        node_id: str = "",
     ) -> Node: ...
 
     def remove(self, name: str, *, force: bool) -> AsyncIterator[Progress]: ...
