@@ -36,6 +36,12 @@ class NodeFacts(Model):
     addresses: tuple[str, ...] = ()  # the machine's own IPv4 and IPv6 addresses
     listening: tuple[str, ...] = ()
     images: tuple[str, ...] = ()  # manifest digests complete on this node
+    wire: int = 1  # the newest version of the wire the agent speaks
+    unread: tuple[str, ...] = ()  # what it keeps and cannot read, by name, and why
+
+    def with_unread(self, unread: tuple[str, ...]) -> NodeFacts:
+        """Return the facts with what the agent keeps and cannot read."""
+        return self.model_copy(update={"unread": unread})
 
 
 class Node(Model):

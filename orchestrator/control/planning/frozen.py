@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.mirror.serving import is_leaving
-from orchestrator.control.planning import gates, stopping
+from orchestrator.control.planning import gates, misplaced, stopping
 from orchestrator.control.planning.keeping import stop_unwanted
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ServiceState
@@ -47,6 +47,8 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     states: dict[str, ServiceState] = {}
     for name in _in_order(pass_, stack, {*tasks, *(stack.overrides if failed else ())}):
         found = tasks[name]
+        if newest is not None and failed:
+            misplaced.mark(pass_, found, misplaced.as_failed(pass_, newest, name, found))
         kept = _slots_as_they_are(pass_, found)
         if name in stack.stopped_services:
             continue

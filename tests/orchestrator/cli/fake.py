@@ -32,6 +32,9 @@ class Lines(list):
     """An NDJSON answer; floats are pauses, ``Hold`` keeps the stream open, ``Cut`` breaks it."""
 
 
+PULSE = "pulse"  # an empty line, as a silent controller sends
+
+
 class Hold:
     pass
 
@@ -82,7 +85,7 @@ class FakeController:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            connection.settimeout(20)
+            connection.settimeout(60)
             data = b""
             while b"\r\n\r\n" not in data:
                 part = connection.recv(65536)
@@ -151,7 +154,7 @@ class FakeController:
             elif isinstance(line, Cut):
                 return
             else:
-                data = json.dumps(line).encode() + b"\n"
+                data = (b"" if line == PULSE else json.dumps(line).encode()) + b"\n"
                 connection.sendall(f"{len(data):x}\r\n".encode() + data + b"\r\n")
         connection.sendall(b"0\r\n\r\n")
 

@@ -282,7 +282,9 @@ async def test_start_after_a_paused_update_moves_no_task_to_the_new_spec():
         await rig.control.stop("app", 0, ("other",))
         await ended(rig, "other", "shutdown")
         serving = {t.id: t.spec_hash for t in rig.ready("web")}
-        assert serving, [(t.name, t.state, t.desired, t.release, t.leaving, t.status.ready) for t in rig.tasks()]
+        assert serving, [
+            (t.name, t.state, t.desired, t.release, t.leaving, t.status.ready) for t in rig.tasks()
+        ]
         await rig.start("other")
         await rig.deployed()
         assert rig.ready("other")
