@@ -41,8 +41,13 @@ volumes: {data: {}}
 """
 
 
+def row_of(corral, service):
+    """Return the newest task; the one before it may not be gone yet."""
+    return max(corral.rows(service=service, ended=True), key=lambda row: row["created_at"])
+
+
 def run_of(corral, service):
-    return corral.task(corral.row(f"{service}-1"))["status"]["runs"][-1]
+    return corral.task(row_of(corral, service))["status"]["runs"][-1]
 
 
 def began(corral, *services):
@@ -100,13 +105,13 @@ def test_a_day_of_stopping_and_starting(corral):
 def test_restart_goes_along_its_edges_only(corral):
     corral.compose(STACK)
     corral("up", "-d")
-    before, task = pids(corral), corral.row("db-1")["id"]
+    before, task = pids(corral), row_of(corral, "db")["id"]
     corral("restart", "-t", "0", "db")
     after = pids(corral)
     db, follower = began(corral, "db", "follower")
     assert {name for name in before if before[name] != after[name]} == {"db", "follower"}
     assert follower >= db + 0.6, "it waits along the edge that says restart"
-    assert corral.row("db-1")["id"] == task, "in place"
+    assert row_of(corral, "db")["id"] == task, "in place"
 
     before = after
     corral("restart", "--no-deps", "-t", "0", "db")
@@ -127,7 +132,7 @@ def test_what_ended_with_3_is_started_by_every_verb(corral):
     corral.compose(ENDS)
     done = corral("up", "-d", code=1)
     assert "no such table" in done.stderr
-    assert corral.row("web-1")["exit_code"] == 3
+    assert row_of(corral, "web")["exit_code"] == 3
     first = run_of(corral, "web")["started_at"]
     done = corral("start", "web", code=1)
     assert "no such table" in done.stderr, "a start that fails says why"
@@ -136,8 +141,8 @@ def test_what_ended_with_3_is_started_by_every_verb(corral):
     for verb in (("up", "-d"), ("start", "web"), ("restart", "web")):
         corral("exec", "-T", "tool", "touch", "/data/good")
         corral(*verb)
-        corral.until("web runs", lambda: corral.row("web-1")["state"] == "running")
+        corral.until("web runs", lambda: row_of(corral, "web")["state"] == "running")
         corral("exec", "-T", "tool", "rm", "/data/good")
         pid = run_of(corral, "web")["pid"]
         corral.sh(f"kill -9 {pid}")
-        corral.until("web ended", lambda: corral.row("web-1")["state"] == "failed")
+        corral.until("web ended", lambda: row_of(corral, "web")["state"] == "failed")
