@@ -87,28 +87,29 @@ def _pinned_why(_: Pending, loads: Sequence[Load]) -> str:
 # resources, by reservations
 
 
-def _spare(pending: Pending, load: Load) -> tuple[float, int]:
+def spare(pending: Pending, load: Load) -> tuple[float, int]:
+    """Return the CPUs and memory of the node that the task may reserve."""
     cpus, memory = pending.instead_use if pending.instead_of == load.node.id else (0.0, 0)
     return load.node.cpus - load.cpus + cpus, load.node.memory - load.memory + memory
 
 
 def _fits(pending: Pending, load: Load) -> bool:
-    cpus, memory = _spare(pending, load)
+    cpus, memory = spare(pending, load)
     # A thousandth of a core of slack: sums of decimal fractions are not exact.
     return pending.cpus <= cpus + 0.001 and pending.memory <= memory
 
 
 def _fits_why(pending: Pending, loads: Sequence[Load]) -> str:
     parts = []
-    spare = [(_spare(pending, load), load.node) for load in loads]
-    short = [(free[1], node) for free, node in spare if pending.memory > free[1]]
+    left = [(spare(pending, load), load.node) for load in loads]
+    short = [(free[1], node) for free, node in left if pending.memory > free[1]]
     if short:
         most, where = max(short, key=lambda pair: pair[0])
         parts.append(
             f"{_be(len(short), 'lacks', 'lack')} memory (needs {size(pending.memory)}, "
             f"most unreserved is {size(max(0, most))} on {where.name})"
         )
-    slow = [(free[0], node) for free, node in spare if pending.cpus > free[0] + 0.001]
+    slow = [(free[0], node) for free, node in left if pending.cpus > free[0] + 0.001]
     if slow:
         top, where = max(slow, key=lambda pair: pair[0])
         parts.append(
@@ -172,7 +173,8 @@ def _honours_why(pending: Pending, loads: Sequence[Load]) -> str:
 # host ports
 
 
-def _port_holder(pending: Pending, load: Load) -> str:
+def port_holder(pending: Pending, load: Load) -> str:
+    """Return which port the task cannot have there and why, or ""."""
     own = load.node.id == pending.instead_of
     for port in pending.ports:
         name = f"{port.port}/{port.protocol}"
@@ -188,13 +190,13 @@ def _port_holder(pending: Pending, load: Load) -> str:
 
 
 def _ports(pending: Pending, load: Load) -> bool:
-    return not _port_holder(pending, load)
+    return not port_holder(pending, load)
 
 
 def _ports_why(pending: Pending, loads: Sequence[Load]) -> str:
     reasons: dict[str, list[NodeView]] = {}
     for load in loads:
-        reasons.setdefault(_port_holder(pending, load), []).append(load.node)
+        reasons.setdefault(port_holder(pending, load), []).append(load.node)
     return ", ".join(
         f"{_be(len(nodes), 'has', 'have')} {text} ({named(nodes)})"
         for text, nodes in reasons.items()

@@ -119,6 +119,7 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         tied=tied(cluster, task, drained=True),
         node_status=words.node_status,
         reason=words.reason,
+        misplaced=task.misplaced,
         carried=_carried(newest_spec(cluster, cluster.stacks.get(task.stack)), task.service),
         slot=task.slot,
     )

@@ -32,6 +32,9 @@ class Lines(list):
     """An NDJSON answer; floats are pauses, ``Hold`` keeps the stream open, ``Cut`` breaks it."""
 
 
+PULSE = "pulse"  # an empty line, as a silent controller sends
+
+
 class Hold:
     pass
 
@@ -151,7 +154,7 @@ class FakeController:
             elif isinstance(line, Cut):
                 return
             else:
-                data = json.dumps(line).encode() + b"\n"
+                data = (b"" if line == PULSE else json.dumps(line).encode()) + b"\n"
                 connection.sendall(f"{len(data):x}\r\n".encode() + data + b"\r\n")
         connection.sendall(b"0\r\n\r\n")
 
