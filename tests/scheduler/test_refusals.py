@@ -77,6 +77,12 @@ CASES = {
         ("a, b, c: has port 80/tcp held by a process of the host",),
         "publish another port of web, free that one, or corral node add USER@HOST",
     ),
+    "an older corral": (
+        task(needs=((3, "gpus"),)),
+        fleet(**{name: {"wire": 2} for name in "abc"}),
+        ("a, b, c: runs an older corral that does not honour gpus",),
+        "update corral on a, or do without gpus",
+    ),
     "nobody": (task(), Fleet({}), (), "there is no node in the cluster: corral node add USER@HOST"),
     "somebody": (task(), fleet(b=DOWN), (), ""),
 }
