@@ -20,6 +20,7 @@ from agent.runtime.capabilities import grantable_capabilities
 from agent.runtime.seccomp import machine
 from specs.kit import programs
 from specs.node import NodeFacts
+from specs.wire import PROTOCOL
 
 if TYPE_CHECKING:
     from agent.config import AgentConfig
@@ -194,6 +195,7 @@ def probe(runtime: str, runtime_version: str, images: frozenset[str]) -> NodeFac
         agent_version=version(),
         python=".".join(map(str, sys.version_info[:3])),
         runtime=runtime_version,
+        wire=PROTOCOL,
         cgroups=cgroups_mode(),
         missing=tuple(missing),
         warnings=tuple(warnings),

@@ -23,12 +23,15 @@ from agent.runtime.failure import RuntimeFailure
 from agent.runtime.logreading import Reader
 from agent.tasks.journal import safe_id
 from agent.tasks.record import Phase
+from specs import skew
 from specs.api import ApiProblem
 from specs.states import FINAL
 from specs.wire import (
+    PROTOCOL,
     BuildEvent,
     BuildImage,
     ExecRequest,
+    HeldSet,
     Hello,
     Instructions,
     Refused,
@@ -82,7 +85,11 @@ async def problems(
             f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:10]
         )
         problem = ApiProblem(
-            type="invalid", title="The message is not valid", status=400, detail=where
+            type="invalid",
+            title="The message is not valid",
+            status=400,
+            detail=where,
+            hint="nothing was changed; who sent it may be of a newer version: corral node ls",
         )
     except Refusal as refusal:
         problem = ApiProblem(
@@ -141,6 +148,7 @@ class Server:
             [
                 web.get("/v1/hello", self.hello),
                 web.put("/v1/instructions", self.instructions),
+                web.get("/v1/held", self.held),
                 web.get("/v1/reports", self.reports),
                 web.get("/v1/tasks/{id}/logs", self.logs),
                 web.get("/v1/tasks/{id}/exec", self.exec),
@@ -155,29 +163,49 @@ class Server:
         )
         return app
 
-    async def hello(self, _request: web.Request) -> web.Response:
-        held = self._holdings.held
+    async def hello(self, request: web.Request) -> web.Response:
+        held, version = self._holdings.held, _version(request)
         answer = Hello(
+            protocol=version,
             node=held.me.node if held.me else "",
             stamp=held.stamp,
+            revision=held.revision,
+            stacks={name: stack.stamp for name, stack in held.objects.stacks.items()},
             facts=self._tasks.reports.facts,
             signing_request=await self._peers.signing_request(),
         )
-        return _json(answer)
+        return web.Response(body=skew.encode(answer, version), content_type="application/json")
+
+    async def held(self, _request: web.Request) -> web.Response:
+        held = self._holdings.held
+        tasks = {one.id: one.status() for one in self._holdings.records() if not one.erased}
+        return _json(
+            HeldSet(
+                stamp=held.stamp,
+                me=held.me,
+                revision=held.revision,
+                objects=held.objects,
+                tasks=tasks,
+            )
+        )
 
     async def instructions(self, request: web.Request) -> web.Response:
+        # Nothing unknown is left out here: these are specs to execute.
+        _version(request)
         answer = await self._tasks.worker.accept(await _body(request, Instructions))
         return _json(answer, status=409 if isinstance(answer, Refused) else 200)
 
     async def reports(self, request: web.Request) -> web.StreamResponse:
+        version = _version(request)
         response = await _ndjson(request)
         with contextlib.suppress(ConnectionError):
             async with contextlib.aclosing(self._tasks.reports.stream()) as reports:
                 async for report in reports:
-                    await response.write(json_line(report))
+                    await response.write(skew.encode(report, version) + b"\n")
         return response
 
     async def logs(self, request: web.Request) -> web.StreamResponse:
+        version = _version(request)
         task = self._task(request)
         directory = self._containers.logs(task)
         if self._holdings.record(task) is None and not directory.exists():
@@ -206,7 +234,7 @@ class Server:
         with contextlib.suppress(ConnectionError):
             async with contextlib.aclosing(lines):
                 async for line in lines:
-                    await response.write(json_line(line))
+                    await response.write(skew.encode(line, version) + b"\n")
                 await response.write_eof()
         return response
 
@@ -399,6 +427,19 @@ async def _ndjson(request: web.Request) -> web.StreamResponse:
     response = web.StreamResponse(headers={"Content-Type": "application/x-ndjson"})
     await response.prepare(request)
     return response
+
+
+def _version(request: web.Request) -> int:
+    """Return the version to speak with who asked. Raises Fault where that is none of ours."""
+    text = request.headers.get(skew.HEADER, "1")
+    asked = int(text) if text.isdecimal() and len(text) < 9 else 0
+    if asked < skew.OLDEST:
+        raise Fault(
+            *(409, "conflict", "Too far apart"),
+            f"this agent speaks version {PROTOCOL} of the wire and {skew.OLDEST}, not {text[:9]}",
+            "containers run on; bring controller and agents to the same version of corral",
+        )
+    return min(asked, PROTOCOL)
 
 
 def _place(request: web.Request) -> tuple[int, int, int] | None:

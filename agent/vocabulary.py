@@ -62,6 +62,17 @@ class Process(Model):
 
 
 @dataclass(frozen=True)
+class FoundRun:
+    """A run that the runtime's own files tell of; ``process`` may have ended by now."""
+
+    number: int
+    process: Process
+    monitor: Process
+    begun: bool = True  # the command was let go
+    age: float = 0.0  # seconds since the process began
+
+
+@dataclass(frozen=True)
 class Exit:
     """How a run ended. ``code`` None = unknown, and ``reason`` says why."""
 

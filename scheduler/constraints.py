@@ -49,9 +49,9 @@ class Constraint:
 
 def value_of(node: NodeView, key: str) -> str | None:
     """Return what the node has under ``key``, or None."""
-    for prefix in _LABELS:
-        if key.startswith(prefix):
-            return node.labels.get(key.removeprefix(prefix))
+    label = label_of(key)
+    if label is not None:
+        return node.labels.get(label)
     return {
         "node.id": node.id,
         "node.name": node.name,
@@ -60,6 +60,11 @@ def value_of(node: NodeView, key: str) -> str | None:
         "node.platform.os": node.os,
         "node.platform.arch": _ARCH.get(node.arch, node.arch),
     }.get(key)
+
+
+def label_of(key: str) -> str | None:
+    """Return the label the key names, or None where it is no label's."""
+    return next((key.removeprefix(p) for p in _LABELS if key.startswith(p)), None)
 
 
 @lru_cache(maxsize=4096)

@@ -87,28 +87,29 @@ def _pinned_why(_: Pending, loads: Sequence[Load]) -> str:
 # resources, by reservations
 
 
-def _spare(pending: Pending, load: Load) -> tuple[float, int]:
+def spare(pending: Pending, load: Load) -> tuple[float, int]:
+    """Return the CPUs and memory of the node that the task may reserve."""
     cpus, memory = pending.instead_use if pending.instead_of == load.node.id else (0.0, 0)
     return load.node.cpus - load.cpus + cpus, load.node.memory - load.memory + memory
 
 
 def _fits(pending: Pending, load: Load) -> bool:
-    cpus, memory = _spare(pending, load)
+    cpus, memory = spare(pending, load)
     # A thousandth of a core of slack: sums of decimal fractions are not exact.
     return pending.cpus <= cpus + 0.001 and pending.memory <= memory
 
 
 def _fits_why(pending: Pending, loads: Sequence[Load]) -> str:
     parts = []
-    spare = [(_spare(pending, load), load.node) for load in loads]
-    short = [(free[1], node) for free, node in spare if pending.memory > free[1]]
+    left = [(spare(pending, load), load.node) for load in loads]
+    short = [(free[1], node) for free, node in left if pending.memory > free[1]]
     if short:
         most, where = max(short, key=lambda pair: pair[0])
         parts.append(
             f"{_be(len(short), 'lacks', 'lack')} memory (needs {size(pending.memory)}, "
             f"most unreserved is {size(max(0, most))} on {where.name})"
         )
-    slow = [(free[0], node) for free, node in spare if pending.cpus > free[0] + 0.001]
+    slow = [(free[0], node) for free, node in left if pending.cpus > free[0] + 0.001]
     if slow:
         top, where = max(slow, key=lambda pair: pair[0])
         parts.append(
@@ -150,10 +151,30 @@ def _platform_why(pending: Pending, loads: Sequence[Load]) -> str:
     return f"{_be(len(loads), 'is', 'are')} not {pending.platform}"
 
 
+# what its agent's version honours
+
+
+def _honours(pending: Pending, load: Load) -> bool:
+    return all(since <= load.node.wire for since, _ in pending.needs)
+
+
+def _honours_why(pending: Pending, loads: Sequence[Load]) -> str:
+    nodes: dict[str, list[NodeView]] = {}
+    for load in loads:
+        words = ", ".join(word for since, word in pending.needs if since > load.node.wire)
+        nodes.setdefault(words, []).append(load.node)
+    return ", ".join(
+        f"{_be(len(hit), 'runs', 'run')} an older corral that does not honour {words}"
+        f" ({named(hit)})"
+        for words, hit in nodes.items()
+    )
+
+
 # host ports
 
 
-def _port_holder(pending: Pending, load: Load) -> str:
+def port_holder(pending: Pending, load: Load) -> str:
+    """Return which port the task cannot have there and why, or ""."""
     own = load.node.id == pending.instead_of
     for port in pending.ports:
         name = f"{port.port}/{port.protocol}"
@@ -169,13 +190,13 @@ def _port_holder(pending: Pending, load: Load) -> str:
 
 
 def _ports(pending: Pending, load: Load) -> bool:
-    return not _port_holder(pending, load)
+    return not port_holder(pending, load)
 
 
 def _ports_why(pending: Pending, loads: Sequence[Load]) -> str:
     reasons: dict[str, list[NodeView]] = {}
     for load in loads:
-        reasons.setdefault(_port_holder(pending, load), []).append(load.node)
+        reasons.setdefault(port_holder(pending, load), []).append(load.node)
     return ", ".join(
         f"{_be(len(nodes), 'has', 'have')} {text} ({named(nodes)})"
         for text, nodes in reasons.items()
@@ -223,6 +244,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("resources", lambda p: p.cpus > 0 or p.memory > 0, _fits, _fits_why, fixed=False),
     Filter("constraints", lambda p: bool(p.constraints), _constrained, _constrained_why),
     Filter("platform", lambda p: bool(p.platform), _platform, _platform_why),
+    Filter("version", lambda p: bool(p.needs), _honours, _honours_why),
     Filter("ports", lambda p: bool(p.ports), _ports, _ports_why, fixed=False),
     Filter("max-replicas", lambda p: p.max_per_node > 0, _room, _room_why, fixed=False),
 )

@@ -52,6 +52,10 @@ class WantedService:
         """Say whether the task ended before it was asked for again, so that it counts no more."""
         return task.ended and task.asked < (self.asked_again if task.done else self.asked)
 
+    def outdated(self, task: Replica) -> bool:
+        """Say whether the task must be replaced: it has another spec, or cannot stay there."""
+        return task.displaced or task.spec_hash != self.slots.get(task.slot)
+
     def stopped(self, task: Replica) -> bool:
         """Say whether the task was stopped by `stop`, and nobody asked for it since."""
         stopped = task.desired is Desired.SHUTDOWN and not task.done
@@ -124,12 +128,12 @@ def _slot(wanted: WantedService, slot: int, found: list[Replica], now: float, ou
         early = [t for t in live if t.node is None and t.spec_hash == target]
         out.stop += [StopTask(t.id, "the node it would replace is awaited") for t in early]
         live = [t for t in live if t not in early]
-    current = best_first(t for t in live if t.spec_hash == target and not t.lost)
+    current = best_first(t for t in live if not wanted.outdated(t) and not t.lost)
     if current:
         if not _surplus(current, live, target, out) and not wanted.exclusive:
             out.create.append(_replacement(wanted, slot, target, current[0]))
         return
-    outdated = best_first(t for t in live if t.spec_hash != target and not t.lost)
+    outdated = best_first(t for t in live if wanted.outdated(t) and not t.lost)
     if outdated:
         # scheduler.rollout replaces it; here only copies beyond the one are surplus.
         _keep_one(outdated, out)

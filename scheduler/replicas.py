@@ -20,8 +20,9 @@ class Replica:
     ``asked``: how often the service had been asked to run when it ended or was told to stop.
     ``lost``: its node is down and it may run elsewhere; ``awaited``: that node is likelier to
     come back as it was, so nothing takes the task's place. ``evicted``: it must leave its
-    node, which still works. ``unheard``: its node does not answer, so nothing it is
-    asked will happen now, and nobody knows what it does. ``returned_at``: when its node came
+    node, which still works. ``displaced``: its node breaks its constraints, and it goes
+    elsewhere, see ``scheduler.displaced``. ``unheard``: its node does not answer, so nothing it
+    is asked will happen now, and nobody knows what it does. ``returned_at``: when its node came
     back after it was down. ``ready_since``, ``ended_at``, ``sick_since`` None = not so.
     """
 
@@ -37,6 +38,7 @@ class Replica:
     lost: bool = False
     awaited: bool = False
     evicted: bool = False
+    displaced: bool = False
     unheard: bool = False
     returned_at: float = 0.0
     created_at: float = 0.0

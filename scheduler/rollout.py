@@ -1,4 +1,4 @@
-"""Replace a service's tasks by tasks of a new spec, a few at a time.
+"""Replace a service's tasks by tasks of a new spec, or in new places, a few at a time.
 
 A step machine without memory: every pass looks at the tasks as they are and
 returns the next moves, so a controller that starts in the middle goes on where
@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Literal
 
 from scheduler.reconcile import CreateTask, StopTask, WantedService
 from scheduler.replicas import Replica, best_first, by_slot
+from scheduler.restart import delay
 from specs.states import TaskState
 
 if TYPE_CHECKING:
@@ -52,10 +53,16 @@ class Moves:
 class _Slot:
     slot: int
     target: str
-    old: list[Replica] = field(default_factory=list)  # live, another spec
+    old: list[Replica] = field(default_factory=list)  # live, another spec or a wrong place
     going: list[Replica] = field(default_factory=list)  # asked to go, still there
     new: Replica | None = None
     broken: list[Replica] = field(default_factory=list)
+    failed: Replica | None = None  # what ended here last, as it should not
+
+    @property
+    def moving(self) -> bool:
+        """Whether only the place is to change."""
+        return bool(self.old) and all(t.displaced and t.spec_hash == self.target for t in self.old)
 
 
 def advance(
@@ -85,8 +92,10 @@ def advance(
     width = update.parallelism or total
     wake: list[float] = []
     busy = 0
+    moving = any(entry.moving for entry in slots)
     for entry in slots:
-        under_way, until = _under_way(entry, update, release if updating else None, now)
+        delayed = updating and entry.new is not None and entry.new.release == release
+        under_way, until = _under_way(entry, update, now, delayed=delayed or moving)
         busy += under_way
         if until is not None:
             wake.append(until)
@@ -96,7 +105,11 @@ def advance(
     for entry in sorted(slots, key=lambda s: (any(t.ready for t in s.old), s.slot)):
         if entry.old and entry.new is None and busy < width:
             busy += 1
-            _begin(wanted, entry, create, stop, gate=gate)
+            again = _again(entry, now)
+            if again > now:
+                wake.append(again)
+            else:
+                _begin(wanted, entry, create, stop, gate=gate)
         elif entry.old and entry.new is not None and gate:
             stop += _swap(entry, update)
     if create or stop or any(not _settled(s) or s.old for s in slots):
@@ -112,16 +125,17 @@ def _slots(wanted: WantedService, tasks: Iterable[Replica], release: int) -> lis
     for slot, target in sorted(wanted.slots.items()):
         entry = _Slot(slot, target)
         here = found.get(slot, [])
-        current = best_first(t for t in here if t.spec_hash == target and t.sound)
+        current = best_first(t for t in here if not wanted.outdated(t) and t.sound)
         ended = [
             t
             for t in here
             if t.spec_hash == target and t.ended and not t.going and not wanted.behind(t)
         ]
         entry.new = current[0] if current else (ended[-1] if ended and ended[-1].done else None)
-        entry.old = [t for t in here if t.spec_hash != target and t.sound]
+        entry.old = [t for t in here if wanted.outdated(t) and t.sound]
         entry.going = [t for t in here if t.going and not t.ended and not t.unheard]
         entry.broken = [t for t in ended if t.broken and t.release == release]
+        entry.failed = ended[-1] if ended and ended[-1].broken else None
         slots.append(entry)
     return slots
 
@@ -142,16 +156,27 @@ def _failed(entry: _Slot, update: UpdateConfig, release: int) -> bool:
     return new.restarts > 0 and new.lived < update.monitor
 
 
+def _again(entry: _Slot, now: float) -> float:
+    """Return when the next try to move the slot may begin: at once unless the last one failed."""
+    if not entry.moving or entry.failed is None:
+        return now
+    ended = entry.failed.ended_at if entry.failed.ended_at is not None else now
+    return ended + delay(entry.failed.attempt + 2)  # it failed once already
+
+
 def _under_way(
-    entry: _Slot, update: UpdateConfig, release: int | None, now: float
+    entry: _Slot, update: UpdateConfig, now: float, *, delayed: bool
 ) -> tuple[bool, float | None]:
-    """Say whether the slot takes one of the ``parallelism`` places, and until when if known."""
+    """Say whether the slot takes one of the ``parallelism`` places, and until when if known.
+
+    ``delayed``: the next one waits for ``update.delay`` after this one.
+    """
     if entry.new is None:
         # Untouched, or the old one is on its way out and the new one not yet made.
         return not entry.old, None
     if entry.old or not _settled(entry):
         return True, None
-    if entry.new.ready_since is None or not update.delay or entry.new.release != release:
+    if entry.new.ready_since is None or not update.delay or not delayed:
         return False, None
     until = entry.new.ready_since + update.delay
     return now < until, until if now < until else None
@@ -167,9 +192,9 @@ def _begin(
 ) -> None:
     old = best_first(entry.old)[0]
     if not wanted.exclusive:
-        create.append(
-            CreateTask(entry.slot, entry.target, wanted.nodes.get(entry.slot), replaces=old.id)
-        )
+        attempt = entry.failed.attempt + 1 if entry.moving and entry.failed is not None else 0
+        node = wanted.nodes.get(entry.slot)
+        create.append(CreateTask(entry.slot, entry.target, node, attempt, replaces=old.id))
     elif gate:
         # Both cannot exist: the old one goes, then reconcile finds the slot empty.
         stop += [StopTask(t.id, "it is being updated") for t in entry.old]

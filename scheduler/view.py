@@ -64,6 +64,7 @@ class NodeView:
     arch: str = "amd64"
     cpus: float = 1.0
     memory: int = 0
+    wire: int = 2**31  # the version of corral's wire its agent speaks; what did not say: any
     listening: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
     failures: Mapping[str, int] = field(default_factory=dict)
@@ -99,6 +100,7 @@ class Pending:
     ports: tuple[HostPort, ...] = ()
     homes: tuple[Home, ...] = ()
     image: str = ""
+    needs: tuple[tuple[int, str], ...] = ()  # versions it asks of a node, and which key does
     node: str | None = None  # a global service's task belongs to this node
     instead_of: str | None = None  # node of the task it replaces stop-first: its room is ours
     instead_use: tuple[float, int] = (0.0, 0)  # cpus and memory of that task

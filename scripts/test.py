@@ -149,7 +149,7 @@ class Runner:
             process = subprocess.Popen(
                 [*(("nice", "-n", str(area.nice)) if area.nice else ()), *command],
                 cwd=ROOT,
-                env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **area.environment},
+                env={**os.environ, **area.environment},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,

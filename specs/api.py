@@ -23,6 +23,9 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/tasks/{id}/exec               WebSocket, as specs.wire says
     GET    /v1/stacks/{stack}/logs?service=&follow=&tail=&since=&timestamps=
                                              NDJSON stream of StackLogLine, merged by time
+    GET    /v1/state                         StateReport
+    POST   /v1/state/adopt?without_absent=   DecidedState: take over what runs
+    POST   /v1/state/discard                 DecidedState: stop what the state does not know
     GET    /v1/events?stack=                 NDJSON stream of Event
 
 Rows are shaped here, by the server: the CLI prints the dictionaries it reads and
@@ -83,6 +86,21 @@ class Deploy(Model):
     always_recreate_deps: bool = False
 
 
+class Homeless(Model):
+    """Tasks of one service that no node takes, why, and what would help; for people.
+
+    ``nodes``: one line for each reason, with the nodes that have it.
+    """
+
+    service: str
+    tasks: tuple[str, ...] = ()  # names
+    placed: int = 0
+    wanted: int = 0
+    reason: str = ""
+    nodes: tuple[str, ...] = ()
+    hint: str = ""
+
+
 class Release(Model):
     """The store's record of one release; the spec itself is content-addressed."""
 
@@ -106,6 +124,8 @@ class Release(Model):
     no_deps: bool = False  # the named services do not wait for what they depend on
     # service -> token mixed into its hash; a new one replaces its tasks though nothing changed
     recreates: dict[str, str] = Field(default_factory=dict)
+    homeless: tuple[Homeless, ...] = ()  # what has had no node for a while
+    stalled: bool = False  # and nothing else of it is under way
 
     @property
     def over(self) -> bool:
@@ -121,7 +141,11 @@ class Release(Model):
         )
         assert (finished_at is not None) == (state in OVER), f"{state} at {finished_at}"
         update = {"state": state, "reason": reason, "finished_at": finished_at}
-        return self.model_copy(update=update)
+        return self.model_copy(update=update).with_homeless((), stalled=False)
+
+    def with_homeless(self, homeless: tuple[Homeless, ...], *, stalled: bool) -> Release:
+        """Return the release with what no node takes now."""
+        return self.model_copy(update={"homeless": homeless, "stalled": stalled})
 
     def with_notes(self, notes: tuple[str, ...]) -> Release:
         """Return the release with more that people are warned of."""
@@ -156,6 +180,17 @@ class Stack(Model):
     stop_timeout: float | None = None
     spec: StackSpec | None = None  # never stored here; joined by readers
     stopped_services: tuple[str, ...] = ()  # down while the stack is up: `up` named others
+    epoch: int = 0  # the controller's when the record was changed last
+    generation: int = 0  # counts its changes
+
+    @property
+    def stamp(self) -> tuple[int, int]:
+        """Return how new the record is: of two, the greater was written later."""
+        return self.epoch, self.generation
+
+    def stamped(self, epoch: int, generation: int) -> Stack:
+        """Return the record as the change of that number."""
+        return self.model_copy(update={"epoch": epoch, "generation": generation})
 
     def with_running(self, release: int) -> Stack:
         """Return the stack with the release that was deployed last."""
@@ -228,6 +263,22 @@ class ApiProblem(Model):
     problems: tuple[ProblemRow, ...] = ()
 
 
+class StateReport(Model):
+    """Whether the controller's state is older than what runs (``behind``: the words; empty = no).
+
+    ``adopts``: what taking over would do; ``stops``: the containers discarding would end.
+    """
+
+    behind: str = ""
+    absent: tuple[str, ...] = ()  # nodes that did not answer
+    adopts: tuple[str, ...] = ()
+    stops: tuple[str, ...] = ()
+
+
+class DecidedState(Model):
+    done: tuple[str, ...] = ()
+
+
 class Version(Model):
     version: str
     api: int = 1
@@ -286,6 +337,7 @@ class TaskRow(Model):
     node_status: str = "ready"  # unknown, down: what was heard last of it may be old
     reason: str = ""  # the part of ``status`` that says why
     carried: str = ""  # orphan | off | unasked: the newest release was not about its service
+    misplaced: str = ""  # it serves, but its node breaks its constraints: why it stays there
     slot: int = 0  # which of its service's copies it is, from 1
 
 
@@ -386,12 +438,14 @@ class Progress(Model):
 
     ``kind`` release: the release moved (``state``, ``reason``); service: a summary
     (``service``, ``message``, counts); task: one task moved; build: a line of build
-    output; step: one step of ``node add``/``rm``; end: the stream's last line, with
+    output; step: one step of ``node add``/``rm``; homeless: no node takes tasks of ``service``
+    (``message``; ``nodes`` say why, ``hint`` what would help; ``stalled``: nothing else of the
+    release is under way; without ``message``: that is over); end: the stream's last line, with
     ``ok`` and, on failure, ``message``, ``hint``, ``log_tail``; ``host_key`` is the
     fingerprint somebody has to confirm before ``node add`` goes on.
     """
 
-    kind: Literal["release", "service", "task", "build", "step", "warning", "end"]
+    kind: Literal["release", "service", "task", "build", "step", "warning", "homeless", "end"]
     time: float = 0.0
     stack: str = ""
     service: str = ""
@@ -415,6 +469,8 @@ class Progress(Model):
     retries: bool = False  # it did not work and is tried again after a pause
     host_key: str = ""  # node add: the fingerprint somebody has to confirm
     orphans: tuple[str, ...] = ()  # release: services that run on although the files lack them
+    nodes: tuple[str, ...] = ()  # homeless: why nodes refuse, a line for each reason
+    stalled: bool = False  # homeless: nothing else of the release is under way
 
 
 class Event(Model):

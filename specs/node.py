@@ -36,6 +36,12 @@ class NodeFacts(Model):
     addresses: tuple[str, ...] = ()  # the machine's own IPv4 and IPv6 addresses
     listening: tuple[str, ...] = ()
     images: tuple[str, ...] = ()  # manifest digests complete on this node
+    wire: int = 1  # the newest version of the wire the agent speaks
+    unread: tuple[str, ...] = ()  # what it keeps and cannot read, by name, and why
+
+    def with_unread(self, unread: tuple[str, ...]) -> NodeFacts:
+        """Return the facts with what the agent keeps and cannot read."""
+        return self.model_copy(update={"unread": unread})
 
 
 class Node(Model):
@@ -46,6 +52,7 @@ class Node(Model):
     address: str = ""  # user@host[:port], empty = the local agent socket
     host_key: str = ""  # pinned, OpenSSH public key format
     underlay: str = ""  # address other nodes reach it by (VXLAN, image blobs)
+    mtu: int = 0  # of the device with that address, as its agent last said
     underlay_asked: bool = False  # somebody named that address: it is not changed by itself
     overlay: str = ""  # its own address inside the overlay
     labels: dict[str, str] = Field(default_factory=dict)
@@ -61,6 +68,10 @@ class Node(Model):
     def with_underlay(self, address: str, *, asked: bool) -> Node:
         """Return the node reached by its peers at another address."""
         return self.model_copy(update={"underlay": address, "underlay_asked": asked})
+
+    def with_mtu(self, mtu: int) -> Node:
+        """Return the node with another MTU towards its peers."""
+        return self.model_copy(update={"mtu": mtu})
 
     def with_labels(self, changes: Mapping[str, str | None]) -> Node:
         """Return the node with these labels set; None takes one away."""

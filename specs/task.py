@@ -117,6 +117,7 @@ class Task(Model):
     asked: int = 0  # Stack.asked of its service when it ended, or was told to stop
     attempt: int = 0  # how many tasks failed in this slot, one after the other, before this one
     pending_reason: str = ""  # while new or pending: what it waits for
+    misplaced: str = ""  # it stays although its node breaks its constraints: why
     admitted: str = ""  # the boot of its node in which it may start again, see TaskStatus.held
     addresses: dict[str, str] = Field(default_factory=dict)  # network id -> IPv4
     host_ports: dict[str, int] = Field(default_factory=dict)  # "80/tcp" -> chosen published port
@@ -148,6 +149,10 @@ class Task(Model):
     def with_reason(self, reason: str) -> Task:
         """Return the task with what it waits for before it may go on; empty: for nothing."""
         return self.model_copy(update={"pending_reason": reason})
+
+    def with_misplaced(self, reason: str) -> Task:
+        """Return the task with why it is where its constraints forbid; empty: it is not."""
+        return self.model_copy(update={"misplaced": reason})
 
     def with_node(
         self, node: str, *, addresses: Mapping[str, str], host_ports: Mapping[str, int]

@@ -5,6 +5,10 @@ generation), compared in that order: an agent pins the cluster id at its first
 instruction, refuses another cluster's and lower epochs, and answers with what
 it has seen, so that a controller which is behind stops and asks.
 
+A request of the controller's says which version it speaks (header ``Corral-Wire``; none = 1);
+the agent answers as that version does. What either cannot read is kept and reported, never
+erased: ``specs/skew.py``.
+
 What a node should hold is a set of keyed objects of a few kinds (``KINDS``).
 A full message replaces the whole set; an increment puts and removes objects on
 top of generation ``base``. The agent answers ``409`` when ``base`` is not what
@@ -15,6 +19,7 @@ HTTP on the agent's socket (JSON unless said otherwise)::
 
     GET  /v1/hello                  -> Hello
     PUT  /v1/instructions           Instructions -> Acknowledged | 409 Refused
+    GET  /v1/held                   -> HeldSet, for `corral state`
     GET  /v1/reports                -> NDJSON stream of Report: first a full one, then changes,
                                        at least one line each HEARTBEAT seconds
     GET  /v1/tasks/{id}/logs?follow=&tail=&since=&after= -> NDJSON stream of LogLine
@@ -43,17 +48,18 @@ from typing import Any, Literal
 
 from pydantic import Field
 
+from specs.api import Release, Stack
 from specs.base import Model
 from specs.node import NodeFacts
-from specs.stack import BuildSpec, Port, TaskSpec
+from specs.stack import BuildSpec, Port, StackSpec, TaskSpec
 from specs.states import Desired
 from specs.task import TaskStatus
 
-PROTOCOL = 1
+PROTOCOL = 2  # of the wire and of the agent's records; 1 is what did not say it (specs/skew.py)
 BLOB_PORT = 8473  # where agents serve image blobs to each other, on the overlay address
 HEARTBEAT = 3.0  # seconds between report lines at most
 
-KINDS = ("tasks", "networks", "services", "peers", "contents")
+KINDS = ("tasks", "networks", "services", "peers", "contents", "stacks", "releases")
 
 
 class Stamp(Model):
@@ -69,12 +75,17 @@ class Stamp(Model):
 
 
 class Hello(Model):
-    """An agent's self-introduction. ``stamp`` None = belongs to no cluster yet."""
+    """An agent's self-introduction. ``stamp`` None = belongs to no cluster yet.
 
-    protocol: int = PROTOCOL
+    ``protocol`` is the version it speaks with who asked, at most its own.
+    """
+
+    protocol: int = 1
     node: str = ""  # node id once joined
     stamp: Stamp | None = None
     facts: NodeFacts = NodeFacts()
+    revision: int = 0  # of the store, when what the node holds was taken from it
+    stacks: dict[str, tuple[int, int]] = Field(default_factory=dict)  # name -> Stack.stamp
     signing_request: str = ""  # asks for a certificate (PEM) of the node's own key
 
 
@@ -115,6 +126,8 @@ class Assignment(Model):
     volumes: dict[str, str] = Field(default_factory=dict)  # volume key -> real volume name
     after: tuple[str, ...] = ()  # what its gate waits for, in words: "db to be healthy"
     admitted: str = ""  # the boot id of the node in which it may start again
+    release: int = 0  # for a store that lost it: the release that made it, and of which spec
+    spec_hash: str = ""
 
     def with_desired(self, desired: Desired) -> Assignment:
         """Return the same task, wanted otherwise."""
@@ -181,12 +194,16 @@ class ServiceEndpoints(Model):
 
 
 class Peer(Model):
-    """Another node: where its VXLAN end is and which overlay address it has."""
+    """Another node: where its VXLAN end is and which overlay address it has.
+
+    ``mtu`` is that of its device there, 0 where it is not known.
+    """
 
     node: str
     name: str
     underlay: str
     overlay: str
+    mtu: int = 0
 
 
 class NodeSelf(Model):
@@ -196,6 +213,7 @@ class NodeSelf(Model):
     name: str
     underlay: str = ""
     overlay: str = ""
+    home: bool = False  # its machine is the controller's
     certificate: str = ""  # the answer to Hello.signing_request, and who signed it (PEM)
     authority: str = ""
     cluster_pool: str = "10.210.0.0/16"  # the range all networks' pools are cut from
@@ -223,14 +241,30 @@ class Content(Model):
         return self.model_copy(update={"data": ""})
 
 
+class KeptRelease(Model):
+    """A release of which the node has a task, keyed ``STACK/NUMBER``: nothing here is executed.
+
+    With the stack's own record it is what a store that was lost, or is older than what runs, can
+    be filled from: `corral state adopt`.
+    """
+
+    release: Release
+    spec: StackSpec
+
+
 class Objects(Model):
-    """Keyed objects by kind. Contents are keyed by id, the others as their docstrings say."""
+    """Keyed objects by kind. Contents are keyed by id, the others as their docstrings say.
+
+    ``stacks`` and ``releases`` are kept for the controller: those the node has tasks of.
+    """
 
     tasks: dict[str, Assignment] = Field(default_factory=dict)
     networks: dict[str, NetworkState] = Field(default_factory=dict)
     services: dict[str, ServiceEndpoints] = Field(default_factory=dict)
     peers: dict[str, Peer] = Field(default_factory=dict)
     contents: dict[str, Content] = Field(default_factory=dict)
+    stacks: dict[str, Stack] = Field(default_factory=dict)
+    releases: dict[str, KeptRelease] = Field(default_factory=dict)
 
     def with_contents(self, contents: dict[str, Content]) -> Objects:
         """Return the same objects with other contents."""
@@ -238,17 +272,32 @@ class Objects(Model):
 
 
 class Instructions(Model):
-    """What the node should hold from now on: the whole set, or changes to ``base``."""
+    """What the node should hold from now on: the whole set, or changes to ``base``.
 
+    ``protocol`` is the version that wrote them, in a journal the only thing that says so.
+    """
+
+    protocol: int = 1
     stamp: Stamp
     me: NodeSelf
     base: int | None = None  # None = ``put`` is the full set
     put: Objects = Objects()
     remove: dict[str, tuple[str, ...]] = Field(default_factory=dict)  # kind -> keys
+    revision: int = 0  # of the store it was taken from, at least
 
     def with_put(self, put: Objects) -> Instructions:
         """Return the same instructions with other objects to put."""
         return self.model_copy(update={"put": put})
+
+
+class HeldSet(Model):
+    """What a node holds, whole, and how its tasks are: for a controller whose store is older."""
+
+    stamp: Stamp | None = None
+    me: NodeSelf | None = None
+    revision: int = 0
+    objects: Objects = Objects()
+    tasks: dict[str, TaskStatus] = Field(default_factory=dict)
 
 
 class Acknowledged(Model):
@@ -276,7 +325,8 @@ class Report(Model):
     ``gone`` lists tasks of which nothing is left on the node. ``applied`` is the
     newest generation whose *network* state (endpoints, DNS) is in the kernel:
     the acknowledgement rollouts wait for. ``trouble`` says why the node's network is not as it
-    should be, in words with what to do: such a node takes nothing new.
+    should be, in words with what to do: such a node takes nothing new. ``mtu`` is that of the
+    device with its underlay address, 0 where there is none.
     """
 
     applied: int = 0
@@ -286,6 +336,16 @@ class Report(Model):
     facts: NodeFacts | None = None  # when changed
     warnings: tuple[str, ...] = ()
     trouble: str = ""
+    mtu: int = 0
+    unread: tuple[str, ...] = ()  # what who read the line left out of it; never sent
+
+    def with_unread(self, unread: tuple[str, ...]) -> Report:
+        """Return the report with what could not be read of it."""
+        return self.model_copy(update={"unread": unread})
+
+    def with_facts(self, facts: NodeFacts) -> Report:
+        """Return the report with what the machine is."""
+        return self.model_copy(update={"facts": facts})
 
 
 class LogLine(Model):

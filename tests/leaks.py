@@ -1,7 +1,7 @@
 """What exists on a machine, as comparable lines: the check that nothing is left behind.
 
-As a program (standard library only; run inside a lab host by ``of_host``) it prints the snapshot
-as JSON. As a module: ``of_host(host)`` and ``of_machine()`` take snapshots, ``difference``
+As a program (standard library only) it prints the snapshot as JSON. As a module:
+``of_host(host)`` (run inside by tests/warm.py) and ``of_machine()`` take snapshots, ``difference``
 compares two, ``settled`` waits for a clean state, because ends of processes and namespaces take
 the kernel a moment.
 """
@@ -241,8 +241,9 @@ def here(kinds: Iterable[str] = ALL) -> Snapshot:
 
 def here_of(host: Any, kinds: Iterable[str] = ALL) -> Snapshot:
     """Return what ``here`` sees inside a lab host."""
-    argv = [sys.executable, "-I", "-S", str(Path(__file__).resolve()), *kinds]
-    snapshot: Snapshot = json.loads(host.run(argv).stdout)
+    from tests import warm
+
+    snapshot: Snapshot = warm.snapshot(host, list(kinds))
     return snapshot
 
 

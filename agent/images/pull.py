@@ -75,6 +75,8 @@ def said(stderr: str) -> str:
         r"^pinging container registry \S+: ",
     ):
         text = re.sub(wrapper, "", text)
+    # Without the port of this one try: a fault said before is known by its words.
+    text = re.sub(r"\b(read|write) (tcp|udp) \S+->(\S+): ", r"\1 \3: ", text)
     return re.sub(r"[\x00-\x1f\x7f]+", " ", text)[:500]
 
 

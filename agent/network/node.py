@@ -32,7 +32,7 @@ from agent.network import (
 )
 from agent.network.endpoints import PerService
 from agent.network.filtering import PacketFilter
-from agent.network.overlay import overlay_mtu, reachable_peers, unfit
+from agent.network.overlay import overlay_mtu, reachable_peers, smallest_mtu, unfit
 from agent.network.plan import TaskPlan, host_plan, task_plan
 from agent.network.probing import PeerProbes
 from agent.network.resolver import Resolver, ResolverDown
@@ -83,7 +83,8 @@ class NodeNetwork:
         self._name_parts = PerService(records.service_part)
         self._unpublished: set[str] = set()  # services the resolver may have old names of
         self._snapshot: dict[str, Any] = {}
-        self._mtu = 1450
+        self._mtu = 1450  # of the overlay
+        self._underlay_mtu = 0
         self._unfit = ""  # why this node cannot take part in its overlay
         self._broken = ""  # why the last repair failed
         self._inside: dict[str, TaskPlan] = {}  # what each attached task's links were made by
@@ -101,6 +102,11 @@ class NodeNetwork:
     def trouble(self) -> str:
         """Return why the network is not as it should be; "" when it is."""
         return self._broken or self._unfit
+
+    @property
+    def underlay_mtu(self) -> int:
+        """Return the MTU of the device other nodes reach this one by; 0 where there is none."""
+        return self._underlay_mtu
 
     def _silent_peers(self) -> list[str]:
         known = self._wanted.peers
@@ -309,10 +315,12 @@ class NodeNetwork:
         sysctls.ensure(self._record)
         found = converge.look(host)
         underlay = wanted.me.underlay
-        mtu = overlay_mtu(underlay, converge.underlay_mtu(found, underlay))
+        own = converge.underlay_mtu(found, underlay)
         present = converge.has_address(found, underlay)
-        self._unfit = unfit(wanted, mtu=mtu, present=present)
-        self._mtu = max(mtu, names.SMALLEST_MTU)
+        self._unfit = unfit(wanted, mtu=overlay_mtu(underlay, own), present=present)
+        self._underlay_mtu = own if wanted.in_overlay and present else 0
+        peers = reachable_peers(wanted) if wanted.in_overlay else []
+        self._mtu = max(overlay_mtu(underlay, smallest_mtu(own, peers)), names.SMALLEST_MTU)
         plan = host_plan(wanted, mtu=self._mtu, present=converge.veths(found))
         return converge.converge(plan, found, host)
 

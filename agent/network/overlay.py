@@ -68,6 +68,16 @@ def overlay_mtu(underlay: str, underlay_mtu: int) -> int:
     return underlay_mtu - names.VXLAN_OVERHEAD[version]
 
 
+def smallest_mtu(underlay_mtu: int, peers: Iterable[Peer]) -> int:
+    """Return the smallest MTU of the members' devices: what all of them can take.
+
+    One so small that its node cannot take part (it says so itself) does not count.
+    """
+    told = [peer.mtu for peer in peers]
+    least = names.SMALLEST_MTU + max(names.VXLAN_OVERHEAD.values())
+    return min([underlay_mtu, *(mtu for mtu in told if mtu >= least)])
+
+
 def unfit(wanted: Wanted, *, mtu: int, present: bool) -> str:
     """Return why this node cannot take part in its overlay, and what would help; "" if it can.
 

@@ -91,7 +91,7 @@ async def create(conmon: str, runtime: Runtime, request: Request) -> tuple[Proce
     if pid <= 0:
         raise from_runtime(str(answer.get("message") or f"{runtime.name} create failed"))
     process = identify(pid)
-    monitor = identify(_pid(request.directory / "conmon.pid"))
+    monitor = identify(pid_in(request.directory / "conmon.pid"))
     if process is None or monitor is None:
         raise RuntimeFailure("the container or its monitor ended while it was created")
     return process, monitor
@@ -113,7 +113,8 @@ async def _answer(reader: int) -> dict[str, Any]:
     return answer if isinstance(answer, dict) else {}
 
 
-def _pid(path: Path) -> int:
+def pid_in(path: Path) -> int:
+    """Return the number in a pid file, -1 where there is none."""
     try:
         return int(path.read_text())
     except (OSError, ValueError):

@@ -18,11 +18,12 @@ from typing import TYPE_CHECKING, Any
 
 from agent.runtime import conmon, exits, logreading, logs
 from agent.runtime.failure import RuntimeFailure
+from agent.vocabulary import FoundRun, Process
 from specs.kit import disk
 
 if TYPE_CHECKING:
     from agent.runtime.crun import Runtime
-    from agent.vocabulary import Exit, Process
+    from agent.vocabulary import Exit
     from specs.stack import TaskSpec
 
 
@@ -83,6 +84,28 @@ class OciContainers:
 
     async def state(self, task: str) -> str | None:
         return await self.runtime.state(task)
+
+    async def find(self, task: str) -> FoundRun | None:
+        """Return the task's run by conmon's files and the runtime's word.
+
+        A pid of a file is believed only where it is in the task's own cgroup, or where conmon
+        told the exit: the number may be a stranger's by now.
+        """
+        process = exits.identify(conmon.pid_in(self.bundle(task) / "pid"))
+        monitor = exits.identify(conmon.pid_in(self.bundle(task) / "conmon.pid"))
+        if process is not None and not exits.is_member(process, self.cgroup, task):
+            process = None
+        if process is None and not (self.bundle(task) / "exits" / task).exists():
+            return None
+        gone = Process(pid=0, start=0)
+        pieces = logs.pieces(self.logs(task))
+        return FoundRun(
+            number=max((piece.run for piece in pieces), default=1),
+            process=process or gone,
+            monitor=monitor or gone,
+            begun=process is None or await self.runtime.state(task) != "created",
+            age=exits.age(process) if process is not None else 0.0,
+        )
 
     async def follow(self, task: str, process: Process, monitor: Process) -> Exit:
         return await exits.follow(process, monitor, self.bundle(task), (self.cgroup, task))

@@ -12,6 +12,7 @@ import contextlib
 import functools
 import os
 import signal
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -33,6 +34,17 @@ def identify(pid: int) -> Process | None:
         return None
     # The command name may contain spaces and parentheses: count from the last one.
     return Process(pid=pid, start=int(stat.rpartition(")")[2].split()[19]))
+
+
+def age(process: Process) -> float:
+    """Return how many seconds ago the process began."""
+    ticks = process.start / os.sysconf("SC_CLK_TCK")
+    return max(0.0, time.clock_gettime(time.CLOCK_BOOTTIME) - ticks)
+
+
+def is_member(process: Process, parent: str, task: str) -> bool:
+    """Say whether the process is in the task's cgroup."""
+    return any(process.pid in _members(place) for place in cgroup_dirs(parent, task))
 
 
 def open_process(process: Process) -> int | None:

@@ -64,6 +64,7 @@ def compose(
         look=look,
         warnings=lambda: network.warnings,
         trouble=lambda: network.trouble,
+        mtu=lambda: network.underlay_mtu,
     )
     networking = NetworkKeeper(holdings, network, effects.peers, reports)
     preparation = Preparation(

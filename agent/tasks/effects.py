@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.network.wanted import Wanted
-    from agent.vocabulary import Attachment, BoundMount, Exit, ImageConfig, Process
+    from agent.vocabulary import Attachment, BoundMount, Exit, FoundRun, ImageConfig, Process
     from specs.stack import TaskSpec
     from specs.wire import (
         Assignment,
@@ -156,6 +156,11 @@ class Networking(Protocol):
         """Return why the node's network is not as it should be; "" when it is."""
         ...
 
+    @property
+    def underlay_mtu(self) -> int:
+        """Return the MTU of the device other nodes reach this one by; 0 where there is none."""
+        ...
+
     async def run(self) -> None:
         """Repair what others break, until cancelled."""
         ...
@@ -186,6 +191,10 @@ class Containers(Protocol):
 
     async def state(self, task: str) -> str | None:
         """Return created, running, stopped; None = the runtime knows no such container."""
+        ...
+
+    async def find(self, task: str) -> FoundRun | None:
+        """Return the task's run by what conmon and the runtime left; None = there is none."""
         ...
 
     async def follow(self, task: str, process: Process, monitor: Process) -> Exit:

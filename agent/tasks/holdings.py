@@ -8,18 +8,26 @@ preparation of tasks. It does nothing by itself.
 from __future__ import annotations
 
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.tasks.journal import Held
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from agent.tasks.adoption import Found
     from agent.tasks.record import Record
     from agent.tasks.runner import Runner
     from specs.wire import Content
 
 GONE_KEPT = 1000  # the controller forgets a task with the first report that lists it
+
+
+class Stray(NamedTuple):
+    """A task whose what is not known: what there is of it, and why that is not enough."""
+
+    found: Found
+    why: str
 
 
 class Holdings:
@@ -29,6 +37,8 @@ class Holdings:
         self.held = Held()
         self.runners: dict[str, Runner] = {}
         self.applied = 0  # the generation whose network state is in force
+        self.strays: dict[str, Stray] = {}  # touched by nobody before the controller has spoken
+        self.notes: dict[str, str] = {}  # what is kept and cannot be read -> why
         self.network_error = ""  # why a newer one is not
         self._gone: deque[str] = deque(maxlen=GONE_KEPT)  # erased, and out of the set
 
@@ -36,6 +46,17 @@ class Holdings:
     def generation(self) -> int:
         """Return the generation of the newest instructions; 0 before the first."""
         return self.held.stamp.generation if self.held.stamp else 0
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Return what cannot be read and is kept all the same, for people."""
+        return (
+            *(f"{what}: {why}" for what, why in sorted(self.notes.items())),
+            *(
+                f"task {task} is left as it is: {stray.why}"
+                for task, stray in sorted(self.strays.items())
+            ),
+        )
 
     def contents(self) -> Mapping[str, Content]:
         """Return the secrets and configs sent to this node."""

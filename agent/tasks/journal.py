@@ -8,11 +8,18 @@ record that is merely of this boot may be older, which is harmless after a reboo
 Files below the state directory::
 
     journal/set.log       line 1: the full set; then increments; each with a checksum
+    journal/seen          who instructs, by itself: it outlives a damaged set
+    journal/unread/       what could not be read, as it was found
     journal/contents/ID   configs
     tasks/ID/record.json  one task's Record, as of its last move that a reboot must not undo
 
 and below the run directory (tmpfs) ``records/ID``: the Record as of now. Most writes
 are of this boot only (pids, phases) and cost no disk write; a SIGKILL loses none.
+
+What cannot be read is kept and told, never erased. A torn last line was never acknowledged and
+is dropped; anything else that is missing or damaged is a doubt (``Held.doubt``): the set may not
+be what was acknowledged, so nothing is begun or ended by it before a controller has sent the
+whole set (agent/tasks/adoption.py).
 
 Secrets are never written here: they are kept in ``secrets`` on a tmpfs, and after
 a reboot the controller sends them again.
@@ -25,14 +32,15 @@ import os
 import re
 import shutil
 import zlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
 from agent.tasks.record import Record
+from specs import skew
 from specs.kit.disk import make_folder, sweep, sync, write_all, write_file
-from specs.wire import KINDS, Content, Instructions, NodeSelf, Objects, Refused, Stamp
+from specs.wire import KINDS, PROTOCOL, Content, Instructions, NodeSelf, Objects, Refused, Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,6 +64,13 @@ class Held:
     stamp: Stamp | None = None
     me: NodeSelf | None = None
     objects: Objects = field(default_factory=Objects)
+    doubt: str = ""  # why it may not be what was acknowledged; a full set ends it
+    unread: dict[str, tuple[str, ...]] = field(default_factory=dict)  # task -> unknown fields
+    revision: int = 0  # of the controller's store, when it was taken from it
+
+
+UNREAD_KEPT = 50  # files; the oldest go
+_TORN, _DAMAGED = "torn", "damaged"
 
 
 def judge(seen: Stamp | None, instructions: Instructions) -> Refused | None:  # noqa: PLR0911 - a table of rules
@@ -99,7 +114,12 @@ def judge(seen: Stamp | None, instructions: Instructions) -> Refused | None:  # 
 def merge(held: Held, instructions: Instructions) -> Held:
     """Return what is held after (already judged) instructions."""
     if instructions.base is None:
-        return Held(instructions.stamp, instructions.me, instructions.put)
+        return Held(
+            instructions.stamp,
+            instructions.me,
+            instructions.put,
+            revision=instructions.revision,
+        )
     if held.stamp == instructions.stamp:
         return held  # a repeated increment
     kinds: dict[str, Any] = {}
@@ -109,7 +129,15 @@ def merge(held: Held, instructions: Instructions) -> Held:
             objects.pop(key, None)
         objects.update(getattr(instructions.put, kind))
         kinds[kind] = objects
-    return Held(instructions.stamp, instructions.me, Objects.model_construct(**kinds))
+    put = instructions.put.tasks
+    return Held(
+        instructions.stamp,
+        instructions.me,
+        Objects.model_construct(**kinds),
+        held.doubt,
+        {task: fields for task, fields in held.unread.items() if task not in put},
+        max(held.revision, instructions.revision),
+    )
 
 
 class Journal:
@@ -117,50 +145,144 @@ class Journal:
 
     def __init__(self, journal: Path, tasks: Path, run: Path) -> None:
         self._set = journal / "set.log"
+        self._seen = journal / "seen"
+        self._unread = journal / "unread"
         self._configs = journal / "contents"
         self._secrets = run / "contents"
         self._tasks = tasks
         self._records = run / "records"
         self._size = 0
-        for directory in (journal, self._configs, tasks, self._secrets, self._records):
+        self._known: Stamp | None = None  # what ``seen`` says
+        self.notes: dict[str, str] = {}  # what could not be read -> why
+        self.damaged: dict[str, str] = {}  # task -> why its newest record could not be read
+        self.unclear: set[str] = set()  # tasks of whom something was not read
+        for directory in (journal, self._unread, self._configs, tasks, self._secrets):
             make_folder(directory)
+        make_folder(self._records)
         for directory in (journal, self._configs, self._secrets, self._records):
             sweep(directory)
 
     # The instruction set.
 
     def load(self) -> Held:
-        """Return what was acknowledged last. A torn last line (a cut while writing) is dropped."""
+        """Return what was acknowledged last, as far as it can be read; ``doubt`` says what is not.
+
+        A torn last line (a cut while writing) was not acknowledged and is dropped.
+        """
+        self._known = self._read_seen()
         try:
             data = self._set.read_bytes()
         except FileNotFoundError:
-            return Held()
-        held, good = Held(), 0
-        for line in data.splitlines(keepends=True):
-            instructions = _decode(line)
-            if instructions is None:
-                log.warning("the journal ends in a torn line", extra={"at": good})
-                break
-            held = merge(held, instructions)
-            good += len(line)
-        if good < len(data):
+            if self._known is None and not self._any_task():
+                return Held()
+            return self._doubted(Held(), "the journal is missing")
+        except OSError as error:
+            self._keep(self._set)
+            return self._doubted(Held(), f"the journal cannot be read: {error.strerror or error}")
+        held, doubt, good = self._lines(data)
+        if good < len(data) and not doubt and self.strays(set(held.objects.tasks)):
+            doubt = "the journal ends in a torn line, and there are tasks it does not name"
+        if doubt or held.unread:
+            self._keep(self._set)
+        elif good < len(data):
+            log.warning("the journal ends in a torn line", extra={"at": good})
             os.truncate(self._set, good)
         self._size = good
+        if doubt:
+            return self._doubted(held, doubt)
         self._drop_contents(held.objects.contents)  # a cut may have kept what was removed
-        return Held(
-            held.stamp,
-            held.me,
-            held.objects.with_contents(self._read_contents(held.objects.contents)),
-        )
+        return self._with_contents(held)
+
+    def _lines(self, data: bytes) -> tuple[Held, str, int]:
+        """Return what the lines lead to, a doubt, and the length of what is whole."""
+        held, doubt, good = Held(), "", 0
+        lines = data.splitlines(keepends=True)
+        for number, line in enumerate(lines, 1):
+            read = _decode(line)
+            if read is _TORN and number == len(lines) and number > 1:
+                break
+            if isinstance(read, str):
+                doubt = doubt or f"line {number} of {len(lines)} of the journal is {read}"
+                continue
+            instructions = read.value
+            held = merge(held, instructions)
+            unread = {
+                task: fields
+                for task in instructions.put.tasks
+                if (fields := skew.ignored_of(read, "put", "tasks", task))
+            }
+            held = replace(held, unread={**held.unread, **unread})
+            if not read.whole:
+                self.notes["the journal"] = "; ".join(read.notes()[:5])
+            if read.lost:
+                doubt = doubt or f"line {number} of {len(lines)} of the journal: {read.notes()[0]}"
+            good += len(line)
+        if not lines:
+            doubt = "the journal is empty"
+        return held, doubt, good
+
+    def _doubted(self, held: Held, why: str) -> Held:
+        log.warning("the journal is in doubt: %s", why)
+        self.notes["the journal"] = why
+        stamp = held.stamp
+        if self._known is not None and (stamp is None or stamp.epoch < self._known.epoch):
+            stamp = self._known
+        return self._with_contents(replace(held, stamp=stamp, doubt=why))
+
+    def _with_contents(self, held: Held) -> Held:
+        contents = self._read_contents(held.objects.contents)
+        return replace(held, objects=held.objects.with_contents(contents))
+
+    def _any_task(self) -> bool:
+        return any(True for top in (self._tasks, self._records) for _ in top.iterdir())
+
+    def _read_seen(self) -> Stamp | None:
+        try:
+            return skew.decode(Stamp, self._seen.read_bytes()).value
+        except FileNotFoundError:
+            return None
+        except (OSError, skew.Unreadable) as error:
+            self.notes["who instructs"] = str(error)
+            return None
+
+    def _note_seen(self, stamp: Stamp) -> None:
+        known = self._known
+        if known is None or (known.cluster, known.epoch) != (stamp.cluster, stamp.epoch):
+            write_file(self._seen, stamp.encode())
+            self._known = stamp
+
+    def _keep(self, path: Path) -> None:
+        """Keep what cannot be read, as it was found; a folder in a file's place is moved."""
+        try:
+            if path.is_dir():
+                path.rename(self._unread / f"{path.name}-{os.urandom(4).hex()}")
+                return
+            data = path.read_bytes()
+            kept = self._unread / f"{path.name}-{zlib.crc32(data):08x}"
+            if not kept.exists():
+                write_file(kept, data)
+            files = sorted(self._unread.iterdir(), key=lambda file: file.stat().st_mtime)
+            for old in files[:-UNREAD_KEPT]:
+                if old.is_file():
+                    old.unlink()
+        except OSError as error:
+            log.warning("what cannot be read cannot be kept", extra={"why": str(error)})
 
     def accept(self, instructions: Instructions, held: Held) -> None:
         """Make instructions durable; ``held`` is the set they lead to. Raises OSError."""
         self._write_contents(instructions.put.contents)
+        self._note_seen(instructions.stamp)
         if instructions.base is None or self._size > COMPACT_AT:
             assert held.stamp is not None
             assert held.me is not None
             whole = Instructions.model_construct(
-                stamp=held.stamp, me=held.me, base=None, put=held.objects, remove={}
+                stamp=held.stamp,
+                me=held.me,
+                base=None,
+                put=held.objects,
+                remove={},
+                protocol=PROTOCOL,
+                revision=held.revision,
             )
             line = _encode(whole)
             write_file(self._set, line)
@@ -208,20 +330,41 @@ class Journal:
     # Task records.
 
     def records(self) -> dict[str, Record]:
-        """Return every task record that can be read: this boot's, else the durable one."""
+        """Return every task record that can be read: this boot's, else the durable one.
+
+        ``damaged`` then names the tasks of whom something newer could not be.
+        """
         found: dict[str, Record] = {}
-        paths = [directory / "record.json" for directory in self._tasks.iterdir()]
-        for path in (*paths, *self._records.iterdir()):
+        self.damaged = {}
+        paths = {directory.name: directory / "record.json" for directory in self._tasks.iterdir()}
+        for task, path in (*paths.items(), *((p.name, p) for p in self._records.iterdir())):
             try:
-                record = Record.model_validate_json(path.read_bytes())
+                read = skew.decode(Record, path.read_bytes())
             except FileNotFoundError:
                 continue
-            except (OSError, ValidationError) as error:
-                why = {"at": str(path), "why": str(error)}
-                log.warning("a task record cannot be read", extra=why)
+            except (OSError, skew.Unreadable) as error:
+                why = error.strerror or "" if isinstance(error, OSError) else str(error)
+                self._cannot_read(task, path, why)
+                self.damaged[task] = why
                 continue
-            found[record.id] = record
+            if read.value.id != task:
+                self._cannot_read(task, path, f"it is the record of {read.value.id}")
+                self.damaged[task] = "it is another task's"
+                continue
+            self.damaged.pop(task, None)
+            self.notes.pop(_record_of(task), None)  # it is of what was before this one
+            record = read.value
+            unread = skew.ignored_of(read, "assignment", "spec")
+            if not read.whole:
+                self._cannot_read(task, path, "; ".join(read.notes()[:5]))
+            found[task] = record.having(unread=unread) if unread else record
         return found
+
+    def _cannot_read(self, task: str, path: Path, why: str) -> None:
+        log.warning("a task record cannot be read: %s", why, extra={"at": str(path)})
+        self.notes[_record_of(task)] = why
+        self.unclear.add(task)
+        self._keep(path)
 
     def strays(self, known: set[str]) -> set[str]:
         """Return ids of task directories without a record we know."""
@@ -233,6 +376,7 @@ class Journal:
 
         Raises OSError.
         """
+        record = record.model_copy(update={"wire": PROTOCOL})
         data = record.model_dump_json(exclude_defaults=True).encode()
         if durable or disk:
             path = self._tasks / record.id / "record.json"
@@ -265,10 +409,16 @@ class Journal:
     def leave(self) -> None:
         """Forget the cluster: the next one may pin this node."""
         self._set.unlink(missing_ok=True)
-        for folder in (self._secrets, self._configs):
+        self._seen.unlink(missing_ok=True)
+        self._known = None
+        for folder in (self._secrets, self._configs, self._unread):
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder)
         self._size = 0
+
+
+def _record_of(task: str) -> str:
+    return f"the record of task {task}"
 
 
 def _encode(instructions: Instructions) -> bytes:
@@ -279,14 +429,17 @@ def _encode(instructions: Instructions) -> bytes:
     return b"%08x %s\n" % (zlib.crc32(body), body)
 
 
-def _decode(line: bytes) -> Instructions | None:
-    check, _, body = line.partition(b" ")
+def _decode(line: bytes) -> skew.Reading[Instructions] | str:
+    """Return what a line says, or why that cannot be known: torn (cut while written), damaged."""
     if not line.endswith(b"\n"):
-        return None
-    body = body[:-1]
+        return _TORN
+    check, _, body = line[:-1].partition(b" ")
     try:
         if int(check, 16) != zlib.crc32(body):
-            return None
-        return Instructions.model_validate_json(body)
-    except (ValueError, ValidationError):
-        return None
+            return _DAMAGED
+    except ValueError:
+        return _DAMAGED
+    try:
+        return skew.decode(Instructions, body)
+    except skew.Unreadable as error:
+        return f"not readable ({error})"

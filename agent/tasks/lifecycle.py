@@ -162,7 +162,8 @@ def _without_process(record: Record, now: float) -> Step:  # noqa: PLR0911 - a t
     if now < record.next_at and not requested:
         return Wait(record.next_at)
     if not record.prepared:
-        return Prepare()
+        # Half a spec is not executed: whoever knows the rest of it sends it, or upgrades us.
+        return Wait() if record.unread else Prepare()
     if assignment.desired is Desired.PREPARED:
         return Wait()
     if now < record.held_until and not record.admitted and not requested:
@@ -218,7 +219,8 @@ def assigned(record: Record, assignment: Assignment) -> Record:
         assignment = assignment.with_desired(old.desired)
     if assignment.restart < old.restart:
         assignment = assignment.with_restart(old.restart)
-    record = record.having(assignment=assignment)
+    # What the controller sends we know whole.
+    record = record.having(assignment=assignment, unread=())
     if assignment.desired in LEAVING and old.desired not in LEAVING:
         record = record.having(next_at=0.0)
     if not record.runs:
@@ -309,6 +311,13 @@ def started(record: Record, now: float, wall: float) -> Record:
         held_until=0.0,
         restart_done=max(record.restart_done, record.assignment.restart),
     )
+
+
+def recalled(record: Record, image: ImageConfig) -> Record:
+    """Know the image again of a run that was taken over without its record."""
+    record = record.having(image=image)
+    unchecked = record.health is Health.NONE and check_of(record) is not None
+    return record.having(health=Health.STARTING) if unchecked else record
 
 
 def undone(record: Record) -> Record:

@@ -84,7 +84,7 @@ class NetworkKeeper:
         for record in self._holdings.records():
             self._seen[record.id] = _traffic(record)
         try:
-            await self._network.adopt(set(self._holdings.runners))
+            await self._network.adopt({*self._holdings.runners, *self._holdings.strays})
         except Exception as error:  # apply() repairs what it can; the agent must come up
             log.exception("networks cannot be adopted")
             self._holdings.network_error = str(error)
@@ -95,6 +95,8 @@ class NetworkKeeper:
         while True:
             await self._dirty.wait()
             self._dirty.clear()
+            if self._holdings.held.doubt:
+                continue  # what is in the kernel serves what runs; the set may lack half of it
             generation = self._holdings.generation
             try:
                 await self.apply()

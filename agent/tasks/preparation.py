@@ -13,6 +13,7 @@ import re
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn
 
+from agent.errors import Later, Refusal
 from agent.runtime import bundle, rootfs
 from agent.runtime.signals import number_of
 from agent.vocabulary import ImageConfig
@@ -24,12 +25,14 @@ if TYPE_CHECKING:
     from agent.tasks.effects import Containers, Images, Networking, Volumes
     from agent.tasks.record import Record
     from agent.vocabulary import Attachment, ImageConfig
+    from specs.stack import TaskSpec
     from specs.task import Doing
     from specs.wire import Assignment, Content
 
 
 log = logging.getLogger(__name__)
 
+RECALL = 30.0  # seconds for the image of a container that was taken over
 TELL_EVERY = 1.0  # seconds between two words on how far an image is
 
 
@@ -80,6 +83,15 @@ class Preparation:
         async with slots:
             await self._make(assignment, image)
         return image
+
+    async def recall(self, spec: TaskSpec) -> ImageConfig | None:
+        """Return what the image of a container says that runs already; None = not to be had now."""
+        try:
+            async with asyncio.timeout(RECALL):
+                return await self.images.ensure(spec.image, spec.image_digest)
+        except (Refusal, Later, OSError, TimeoutError) as error:
+            log.warning("an image is not known any more", extra={"why": str(error)})
+            return None
 
     async def _watch(self, image: str, arrived: Callable[[tuple[int, int]], None]) -> NoReturn:
         """Tell how far the image is, for as long as it takes."""

@@ -62,6 +62,7 @@ class Changes(TypedDict, total=False):
     tidied: bool
     erased: bool
     log_tail: tuple[str, ...]
+    unread: tuple[str, ...]
 
 
 class Record(Model):
@@ -104,6 +105,9 @@ class Record(Model):
     tidied: bool = False  # final, and everything but logs and writable layer is gone
     erased: bool = False  # nothing is left on this node
     log_tail: tuple[str, ...] = ()
+
+    wire: int = 1  # the version that wrote it
+    unread: tuple[str, ...] = ()  # fields of its spec a newer version wrote and we do not know
 
     def having(self, **changes: Unpack[Changes]) -> Record:
         """Return a copy with these fields replaced; the state changes by :meth:`moved` only."""

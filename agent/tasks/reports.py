@@ -51,15 +51,33 @@ class Reports:
         look: Callable[[], Awaitable[NodeFacts]],
         warnings: Callable[[], tuple[str, ...]],
         trouble: Callable[[], str],
+        mtu: Callable[[], int],
     ) -> None:
-        self.facts = facts
+        self._machine = facts
         self._holdings = holdings
         self._look = look
         self._more_warnings = warnings
         self._more_trouble = trouble
+        self._mtu = mtu
         self._subscribers: set[Subscriber] = set()
 
     # What others tell.
+
+    @property
+    def facts(self) -> NodeFacts:
+        """Return what the machine is, and what the agent cannot read on it."""
+        unread = self._holdings.unread
+        return self._machine.with_unread(unread) if unread else self._machine
+
+    @facts.setter
+    def facts(self, facts: NodeFacts) -> None:
+        self._machine = facts
+
+    def unread(self) -> None:
+        """Take note that what cannot be read is more or less than it was."""
+        for subscriber in self._subscribers:
+            subscriber.facts = True
+            subscriber.event.set()
 
     def changed(self, record: Record) -> None:
         """Take note of a changed record."""
@@ -83,8 +101,8 @@ class Reports:
             except Exception:  # the old facts stay; the next look may succeed
                 log.exception("the node cannot be probed")
                 continue
-            if facts != self.facts:
-                self.facts = facts
+            if facts != self._machine:
+                self._machine = facts
                 for subscriber in self._subscribers:
                     subscriber.facts = True
                     subscriber.event.set()
@@ -105,6 +123,7 @@ class Reports:
             facts=self.facts,
             warnings=self._warnings(),
             trouble=self._trouble(),
+            mtu=self._mtu(),
         )
 
     def _trouble(self) -> str:
@@ -161,4 +180,5 @@ class Reports:
             facts=facts,
             warnings=self._warnings(),
             trouble=self._trouble(),
+            mtu=self._mtu(),
         )

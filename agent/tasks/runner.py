@@ -100,6 +100,7 @@ class Runner:
         """Bring the task to where it should be, until nothing of it is left."""
         async with asyncio.TaskGroup() as group:
             self._followers = group
+            await self._recall()
             if self.record.phase is Phase.RUNNING:
                 self._follow()
             while True:
@@ -134,6 +135,13 @@ class Runner:
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout):
                 await self._wake.wait()
+
+    async def _recall(self) -> None:
+        """Ask the image again what a run has of it whose record was lost."""
+        if self.record.image is None and self.record.phase in (Phase.RUNNING, Phase.CREATED):
+            image = await self._parts.preparation.recall(self.record.assignment.spec)
+            if image is not None:
+                self._save(lifecycle.recalled(self.record, image))
 
     def _follow(self) -> None:
         """Watch the run's processes; and probe it, where there is a check."""

@@ -1,9 +1,9 @@
 """Turn the instruction set into runners: one for each task that is, or was, wanted.
 
 ``agent/server.py`` hands instructions in; they are durable before they are acknowledged. At its
-start the worker adopts everything that runs and erases what no record explains. It decides
-nothing about a single task: that is ``lifecycle.py``. Network state is ``networking.py``'s
-business, what the controller is told ``reports.py``'s.
+start the worker adopts everything that runs (``adoption.py``) and erases what nothing explains.
+It decides nothing about a single task: that is ``lifecycle.py``. Network state is
+``networking.py``'s business, what the controller is told ``reports.py``'s.
 """
 
 from __future__ import annotations
@@ -15,21 +15,27 @@ from typing import TYPE_CHECKING, NoReturn
 
 from agent.errors import Refusal
 from agent.tasks import lifecycle
-from agent.tasks.journal import Held, judge, merge, safe_id
+from agent.tasks.adoption import Adopt, Found, Leave, Sweep, judge
+from agent.tasks.holdings import Stray
+from agent.tasks.journal import Held, merge, safe_id
+from agent.tasks.journal import judge as may_instruct
 from agent.tasks.reboot import rebooted
+from agent.tasks.record import Phase
 from agent.tasks.runner import Runner
 from specs.kit.backoff import Backoff
-from specs.states import Desired
+from specs.states import WANTED, Desired
 from specs.wire import Acknowledged, Instructions, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
+    from agent.tasks.adoption import Verdict
     from agent.tasks.holdings import Holdings
     from agent.tasks.networking import NetworkKeeper
     from agent.tasks.record import Record
     from agent.tasks.reports import Reports
     from agent.tasks.runner import RunnerParts
+    from specs.wire import Assignment
 
 log = logging.getLogger(__name__)
 
@@ -74,24 +80,76 @@ class Worker:
         raise AssertionError("the worker ends by being cancelled only")
 
     async def _adopt(self) -> None:
-        self._holdings.held = self._journal.load()
-        now, wall = self._parts.clock.monotonic(), self._parts.clock.wall()
-        for record in self._journal.records().values():
-            adopted = lifecycle.adopted(rebooted(record, self._boot, now, wall))
-            if not record.erased:
-                self._begin(adopted)
-        known = set(self._holdings.runners)
+        holdings = self._holdings
+        held = holdings.held = self._journal.load()
+        leftovers = []
+        for task, found in (await self._found(held)).items():
+            verdict = self._judge(found)
+            match verdict:
+                case Adopt(record):
+                    if record.erased:
+                        leftovers.append(task)
+                    else:
+                        self._take_over(record, again=bool(found.damaged))
+                case Leave(why):
+                    holdings.strays[task] = Stray(found, why)
+                case Sweep():
+                    leftovers.append(task)
+                case None:
+                    pass
+        holdings.notes = dict(self._journal.notes)
+        known = {*holdings.runners, *holdings.strays}
         await self._networking.adopt()
         await self._parts.preparation.adopt(known)
-        await self._sweep(known)
+        await self._sweep(leftovers)
         self._follow_set()
         self._networking.stale()
+        if holdings.unread:
+            log.warning("not all could be read: %s", "; ".join(holdings.unread))
         if known:
             log.info("adopted tasks", extra={"count": len(known)})
 
-    async def _sweep(self, known: set[str]) -> None:
-        """Erase what carries a task's id that no record explains."""
-        strays = self._journal.strays(known) | self._parts.containers.known() - known
+    async def _found(self, held: Held) -> dict[str, Found]:
+        """Return what there is of every task that anything here tells of."""
+        records, damaged = self._journal.records(), self._journal.damaged
+        containers = self._parts.containers
+        names = {*records, *damaged, *held.objects.tasks, *self._journal.strays(set())}
+        there = containers.known()
+        found = {}
+        for task in sorted(names | there):
+            record = records.get(task)
+            # Only where the record may be behind: a look costs a program's start.
+            asked = task in there and (record is None or record.phase is Phase.NONE)
+            found[task] = Found(
+                record=record,
+                damaged=damaged.get(task, ""),
+                run=await containers.find(task) if asked or task in damaged else None,
+                assignment=held.objects.tasks.get(task),
+                unread=held.unread.get(task, ()),
+            )
+        return found
+
+    def _judge(self, found: Found) -> Verdict | None:
+        clock = self._parts.clock
+        return judge(
+            found,
+            doubt=self._holdings.held.doubt,
+            boot=self._boot,
+            now=clock.monotonic(),
+            wall=clock.wall(),
+        )
+
+    def _take_over(self, record: Record, *, again: bool) -> None:
+        """Give a task its runner; ``again`` = its record is written anew, the old one is kept."""
+        now, wall = self._parts.clock.monotonic(), self._parts.clock.wall()
+        record = lifecycle.adopted(rebooted(record, self._boot, now, wall))
+        if again:
+            with contextlib.suppress(OSError):
+                self._journal.put(record, disk=True)
+        self._begin(record)
+
+    async def _sweep(self, strays: Iterable[str]) -> None:
+        """Erase what carries a task's id that nothing explains."""
         for task in strays:
             log.warning("erasing what is left of an unknown task", extra={"task": task})
             try:
@@ -106,6 +164,22 @@ class Worker:
         self._holdings.runners[record.id] = runner
         self._group.create_task(self._keep(runner), name=f"runner {record.id}")
 
+    def _begin_new(self, assignment: Assignment) -> None:
+        record = lifecycle.fresh(assignment, self._boot)
+        self._begin(record)
+        self._reports.changed(record)
+
+    def _wanted_again(self, runner: Runner) -> bool:
+        """Begin a task anew that was erased and is wanted all the same.
+
+        No controller goes back on its word but one that was told to believe an older state.
+        """
+        wanted = self._holdings.held.objects.tasks.get(runner.record.id)
+        if wanted is None or wanted.desired not in WANTED or not runner.record.erased:
+            return False
+        self._begin_new(wanted)
+        return True
+
     async def _keep(self, runner: Runner) -> None:
         """Run a runner to its end; a bug in one task must not end the agent."""
         backoff = Backoff(RETRY_FIRST, RETRY_MAX)
@@ -118,7 +192,8 @@ class Worker:
                 continue
             break
         self._networking.stale()
-        self._drop_if_gone(runner.record.id)
+        if not self._wanted_again(runner):
+            self._drop_if_gone(runner.record.id)
 
     def _drop_if_gone(self, task: str) -> None:
         self._holdings.drop_if_gone(task)
@@ -132,32 +207,61 @@ class Worker:
         _check_ids(instructions)
         async with self._accepting:
             before = self._holdings.held
-            refused = judge(before.stamp, instructions)
+            refused = may_instruct(before.stamp, instructions)
             if refused is not None:
                 return refused
+            if before.doubt and instructions.base is not None:
+                return Refused(reason="base", message=before.doubt, seen=before.stamp)
             held = merge(before, instructions)
             if held is not before:
                 if before.stamp is None:
                     self._join()
                 await asyncio.to_thread(self._journal.accept, instructions, held)
                 self._holdings.held = held
+                if instructions.base is None:
+                    self._settle_doubts()
                 self._follow_set()
                 self._networking.stale()
             return Acknowledged(generation=instructions.stamp.generation)
 
+    def _settle_doubts(self) -> None:
+        """Do what the whole set says of the tasks that were left as they are, and of all else."""
+        holdings = self._holdings
+        if not holdings.unread:
+            return
+        strays, holdings.strays = holdings.strays, {}
+        leftovers = []
+        for task, stray in strays.items():
+            verdict = self._judge(stray.found.told(holdings.held.objects.tasks.get(task)))
+            if isinstance(verdict, Adopt):
+                self._take_over(verdict.record, again=True)
+            elif task not in holdings.held.objects.tasks:
+                leftovers.append(task)
+        for record in holdings.records():
+            if record.id in self._journal.unclear:
+                with contextlib.suppress(OSError):
+                    self._journal.put(record, disk=True)  # as it was found it is kept beside
+        self._journal.unclear.clear()
+        holdings.notes = {}
+        self._reports.unread()
+        if leftovers:
+            assert self._group is not None
+            self._group.create_task(self._sweep(leftovers), name="sweep")
+
     def _follow_set(self) -> None:
         """Give every task of the set a runner, and tell the others that they are not wanted."""
-        wanted, runners = self._holdings.held.objects.tasks, self._holdings.runners
+        held, runners = self._holdings.held, self._holdings.runners
+        wanted = held.objects.tasks
         for task, assignment in wanted.items():
             runner = runners.get(task)
+            if task in self._holdings.strays or (held.doubt or task in held.unread):
+                continue
             if runner is None:
-                record = lifecycle.fresh(assignment, self._boot)
-                self._begin(record)
-                self._reports.changed(record)
-            else:
+                self._begin_new(assignment)
+            elif not self._wanted_again(runner):
                 runner.assign(assignment)
         for task, runner in list(runners.items()):
-            if task not in wanted:
+            if task not in wanted and not held.doubt:
                 if runner.record.erased:
                     self._drop_if_gone(task)
                 else:
@@ -170,6 +274,7 @@ class Worker:
         holdings = self._holdings
         async with self._accepting:
             holdings.held = Held(holdings.held.stamp, holdings.held.me)
+            self._settle_doubts()
             self._follow_set()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout):

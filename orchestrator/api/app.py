@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from orchestrator.api import logs, nodes, problems, stacks, streams, tasks
+from orchestrator.api import logs, nodes, problems, stacks, state, streams, tasks
 from orchestrator.api.answers import NodeRows, Releases, Stacks, TaskIds, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
@@ -160,6 +160,24 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute(
         "GET", "/v1/tasks/{id}/exec", tasks.execute, "Run a command in a task", websocket=True
     ),
+    ApiRoute("GET", "/v1/state", state.show, "Is it older than what runs", answer=api.StateReport),
+    ApiRoute(
+        "POST",
+        "/v1/state/adopt",
+        state.adopt,
+        "Take over what runs",
+        answer=api.DecidedState,
+        query=(QueryField("without_absent", "flag", text="although nodes do not answer"),),
+        always=True,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/state/discard",
+        state.discard,
+        "Stop what the state does not know",
+        answer=api.DecidedState,
+        always=True,
+    ),
     ApiRoute(
         "GET",
         "/v1/events",
@@ -182,6 +200,8 @@ def make(parts: ApiParts) -> web.Application:
 
 
 async def _handle(parts: ApiParts, route: ApiRoute, request: web.Request) -> web.StreamResponse:
+    if route.changes and parts.settled is not None:
+        await parts.settled()
     if route.changes and (why := parts.superseded()):
         raise Conflict(why)
     body = await read_body(request, route)

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from orchestrator.contracts import Agents, Control, Mirror
+    from orchestrator.control.state import StateQuestion
     from orchestrator.nodes.members import Nodes
     from orchestrator.store.base import Store
     from specs.api import AddNode, Progress, Version
@@ -44,6 +45,8 @@ class ApiParts:
     clock: Clock
     version: Callable[[], Version]
     superseded: Callable[[], str] = lambda: ""  # why this controller must not change anything
+    settled: Callable[[], Awaitable[object]] | None = None  # returns once that is known
+    state: StateQuestion | None = None
     add_node: Callable[[AddNode], AsyncIterator[Progress]] | None = None  # bootstrap over SSH
     remove_node: Callable[..., AsyncIterator[Progress]] | None = None  # and the machine's cleaning
 
@@ -70,11 +73,12 @@ class ApiRoute:
     limit: int = SMALL
     query: tuple[QueryField, ...] = ()
     websocket: bool = False
+    always: bool = False  # also while nothing may be changed
 
     @property
     def changes(self) -> bool:
         """Whether the request changes anything; a superseded controller refuses these."""
-        return self.method != "GET"
+        return self.method != "GET" and not self.always
 
 
 async def read_body(request: web.Request, route: ApiRoute) -> Model | None:

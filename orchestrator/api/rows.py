@@ -119,6 +119,7 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         tied=tied(cluster, task, drained=True),
         node_status=words.node_status,
         reason=words.reason,
+        misplaced=task.misplaced,
         carried=_carried(newest_spec(cluster, cluster.stacks.get(task.stack)), task.service),
         slot=task.slot,
     )
@@ -156,6 +157,17 @@ def node_detail(cluster: Mirror, node: Node, *, now: float) -> NodeDetail:
     )
 
 
+def _reason(node: Node, condition: NodeCondition | None, now: float) -> str:
+    """Return why the node is not ready; of a ready one, what it keeps and cannot read."""
+    if condition is None:
+        return "not heard from yet"
+    unread = node.facts.unread
+    if condition.reason or not unread:
+        return _why(condition, now)
+    more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
+    return f"cannot read {unread[0]}{more}"
+
+
 def _why(condition: NodeCondition, now: float) -> str:
     if not condition.replaced_at:
         return condition.reason
@@ -169,7 +181,7 @@ def _node_fields(cluster: Mirror, node: Node, now: float) -> dict[str, Any]:
         "id": node.id,
         "name": node.name,
         "status": condition.status if condition else "unknown",
-        "reason": _why(condition, now) if condition else "not heard from yet",
+        "reason": _reason(node, condition, now),
         "availability": "removing" if node.removing else node.availability,
         "address": node.address,
         "labels": node.labels,
@@ -179,5 +191,9 @@ def _node_fields(cluster: Mirror, node: Node, now: float) -> dict[str, Any]:
         "cpus": node.facts.cpus,
         "memory": node.facts.memory,
         "version": node.facts.agent_version,
-        "warnings": (*node.facts.missing, *node.facts.warnings),
+        "warnings": (
+            *(f"cannot read {what}" for what in node.facts.unread),
+            *node.facts.missing,
+            *node.facts.warnings,
+        ),
     }

@@ -138,8 +138,12 @@ class Client:
         query: Mapping[str, Any] | None = None,
         body: Any = None,
         idle: float = PULSE_TIMEOUT,
+        until: float | None = None,
     ) -> Stream:
-        """Open an NDJSON stream; ``idle`` seconds without even a pulse end it with NoAnswer."""
+        """Open an NDJSON stream; ``idle`` seconds without even a pulse end it with NoAnswer.
+
+        So does ``until`` (monotonic), whatever comes.
+        """
 
         def opened() -> Stream:
             connection = self.connect()
@@ -150,7 +154,7 @@ class Client:
                 connection.close()
                 raise
             connection.deadline = None
-            connection.idle = idle
+            connection.idle, connection.ends = idle, until
             return Stream(connection, answer)
 
         return self._over_restart(opened, NoAnswer) if method == "GET" else opened()

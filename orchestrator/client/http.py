@@ -48,16 +48,16 @@ class Connection:
         self.buffer = bytearray()
         self.deadline: float | None = None  # monotonic; of everything until it is moved
         self.idle: float | None = None  # seconds between two reads, when there is no deadline
+        self.ends: float | None = None  # monotonic; no read goes on beyond it, pulses or not
 
     def fill(self) -> bool:
         """Read once into the buffer; False at the end of the stream."""
-        if self.deadline is not None:
-            left = self.deadline - time.monotonic()
-            if left <= 0:
-                raise NoAnswer("the controller did not answer in time")
-            self.sock.settimeout(left)
-        else:
-            self.sock.settimeout(self.idle)
+        ends = self.ends if self.deadline is None else self.deadline
+        left = None if ends is None else ends - time.monotonic()
+        if left is not None and left <= 0:
+            raise NoAnswer("the controller did not answer in time")
+        limits = (left, self.idle if self.deadline is None else None)
+        self.sock.settimeout(min((limit for limit in limits if limit is not None), default=None))
         try:
             data = self.sock.recv(65536)
         except TimeoutError:

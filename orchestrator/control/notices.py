@@ -21,12 +21,14 @@ from orchestrator.control.mirror.records import (
     VOLUMES,
     Kind,
 )
+from orchestrator.control.telling.news import news_of
 from specs.api import Release, Stack
 from specs.node import Node
 from specs.task import Task
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.telling.news import News
     from orchestrator.control.telling.progress import Streams
     from orchestrator.control.wanted import Outgoing
     from specs.base import Model
@@ -120,6 +122,10 @@ class Notices:
             self._task(old if isinstance(old, Task) else None, new)
         elif kind is STACKS and isinstance(model, Stack):
             self.again({model.name})
+            tasks = self._cluster.by_stack.get(model.name, {}).values()
+            self._nodes |= {task.node for task in tasks if task.node is not None}
+            if self._nodes:
+                self._schedule()
             if new is None:
                 self._streams.gone(model.name)
             self._streams.moved(model.name)
@@ -169,8 +175,8 @@ class Notices:
         after = new if isinstance(new, Task) else None
         self.again({task.stack})
         self._streams.moved(task.stack)
-        if old is None or after is None or old.state is not after.state:
-            self._tell(task, gone=after is None)
+        for news in news_of(old, after):
+            self._tell(task, news)
         if task.node is not None:
             self._nodes.add(task.node)
         if _seen_by_others(old) != _seen_by_others(after):
@@ -180,12 +186,11 @@ class Notices:
             return
         self._schedule()
 
-    def _tell(self, task: Task, *, gone: bool) -> None:
-        state = "removed" if gone else task.state.value
+    def _tell(self, task: Task, news: News) -> None:
         node = self._cluster.nodes.get(task.node or "")
         self._streams.event(
-            f"task.{state}",
-            f"{task.name} is {state}",
+            news.kind,
+            news.text,
             stack=task.stack,
             service=task.service,
             task=task.id,

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import waits_for
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
+from orchestrator.control.mirror.released import spec_of
 from orchestrator.control.mirror.serving import is_leaving, is_ready
 from specs.states import TaskState
 from specs.wire import (
@@ -21,6 +22,7 @@ from specs.wire import (
     Block,
     Content,
     Endpoint,
+    KeptRelease,
     NetworkState,
     NodeSelf,
     Objects,
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
+    from specs.api import Stack
     from specs.stack import Port, TaskSpec
     from specs.task import Task
 
@@ -53,6 +56,7 @@ class Outgoing:
         self._services: dict[tuple[str, str, str], ServiceEndpoints] = {}
         self._network_services: dict[str, set[tuple[str, str]]] = {}
         self._contents: dict[str, Content] = {}
+        self._kept: dict[str, KeptRelease] = {}
         self._holding: dict[str, frozenset[str]] = {}  # node -> networks of its newest set
 
     # what changed
@@ -134,12 +138,15 @@ class Outgoing:
             overlay=node.overlay if node is not None else "",
             cluster_pool=self._cluster.record.pool,
             more_ranges=self._cluster.record.more,
+            home=node is not None and not node.address,
         )
 
     def objects(self, node_id: str) -> Objects:
         """Return everything the node should hold."""
         tasks = self._cluster.by_node.get(node_id, {})
         assignments = {}
+        stacks: dict[str, Stack] = {}
+        releases: dict[str, KeptRelease] = {}
         networks = self._published()
         contents: dict[str, Content] = {}
         for task in tasks.values():
@@ -147,6 +154,7 @@ class Outgoing:
             if made is None:
                 continue
             assignments[task.id] = made
+            self._keep_with(task, stacks, releases)
             networks.update(task.addresses)
             for ref in (*made.spec.secrets, *made.spec.configs):
                 content = self._content(ref.content)
@@ -160,14 +168,39 @@ class Outgoing:
                 if found is not None:
                     services[f"{stack}/{service}/{network}"] = found
         peers = {
-            n.id: Peer(node=n.id, name=n.name, underlay=n.underlay, overlay=n.overlay)
+            n.id: Peer(node=n.id, name=n.name, underlay=n.underlay, overlay=n.overlay, mtu=n.mtu)
             for n in self._cluster.nodes.values()
             if n.id != node_id and n.underlay
         }
         states = {n: s for n in sorted(networks) if (s := self._network(n)) is not None}
         return Objects.model_construct(
-            tasks=assignments, networks=states, services=services, peers=peers, contents=contents
+            tasks=assignments,
+            networks=states,
+            services=services,
+            peers=peers,
+            contents=contents,
+            stacks=stacks,
+            releases=releases,
         )
+
+    def _keep_with(
+        self, task: Task, stacks: dict[str, Stack], releases: dict[str, KeptRelease]
+    ) -> None:
+        """Have the node keep what a store that lost it would be filled from."""
+        stack = self._cluster.stacks.get(task.stack)
+        if stack is not None:
+            stacks[task.stack] = stack
+        key = f"{task.stack}/{task.release}"
+        release = self._cluster.releases.get((task.stack, task.release))
+        spec = spec_of(self._cluster, release)
+        if key in releases or release is None or spec is None:
+            return
+        known = self._kept.get(key)
+        if known is None or known.release is not release or known.spec is not spec:
+            if len(self._kept) > 2 * len(self._cluster.releases) + 64:
+                self._kept.clear()
+            known = self._kept[key] = KeptRelease(release=release, spec=spec)
+        releases[key] = known
 
     def _network(self, network_id: str) -> NetworkState | None:
         record = self._cluster.networks.get(network_id)
@@ -252,6 +285,8 @@ class Outgoing:
             volumes=volumes,
             after=waits_for(effective.service, effective.spec.services),
             admitted=task.admitted,
+            release=task.release,
+            spec_hash=task.spec_hash,
         )
 
     def _attachments(self, task: Task, effective: Effective) -> tuple[TaskNetwork, ...]:

@@ -13,13 +13,15 @@ import json
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
-from pydantic import ValidationError
 
 from orchestrator.dispatch.ndjson import LineTooLong, lines
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
+from specs import skew
 from specs.wire import (
+    PROTOCOL,
     Acknowledged,
     BuildEvent,
+    HeldSet,
     Hello,
     ImageInfo,
     LogLine,
@@ -52,10 +54,17 @@ class AgentClient:
 
     def __init__(self, http: aiohttp.ClientSession, name: str) -> None:
         self._http = http
+        self._version = PROTOCOL  # the agent's, once it has said hello
         self.name = name
 
     async def hello(self) -> Hello:
-        return await self._call("GET", "/v1/hello", Hello, timeout=SHORT)
+        hello = await self._call("GET", "/v1/hello", Hello, timeout=SHORT)
+        self._version = min(hello.protocol, PROTOCOL)
+        return hello
+
+    async def held(self) -> HeldSet:
+        """Return what the node holds, whole."""
+        return await self._call("GET", "/v1/held", HeldSet, timeout=INSTRUCT)
 
     async def instruct(self, instructions: Instructions) -> Acknowledged | Refused:
         """Send instructions; a refusal by the protocol's rules is an answer, not an error."""
@@ -67,9 +76,16 @@ class AgentClient:
             await self._check(answer)
             return self._decode(Acknowledged, await answer.read())
 
-    def reports(self, *, silence: float) -> AsyncGenerator[Report, None]:
-        """Yield reports; TimeoutError when the agent says nothing for ``silence`` seconds."""
-        return self._stream("GET", "/v1/reports", Report, silence=silence)
+    async def reports(self, *, silence: float) -> AsyncGenerator[Report, None]:
+        """Yield reports; TimeoutError when the agent says nothing for ``silence`` seconds.
+
+        What cannot be read of one is left out and named in it.
+        """
+        lines_ = self._lines("GET", "/v1/reports", silence=silence)
+        async with contextlib.aclosing(lines_) as found:
+            async for line in found:
+                read = self._read(Report, line)
+                yield read.value if read.whole else read.value.with_unread(read.notes())
 
     async def resolve_image(self, request: ResolveImage) -> ResolvedImage:
         return await self._call(
@@ -150,11 +166,25 @@ class AgentClient:
         params: dict[str, str] | None = None,
         silence: float | None,
     ) -> AsyncGenerator[M, None]:
+        found = self._lines(method, path, body=body, params=params, silence=silence)
+        async with contextlib.aclosing(found):
+            async for line in found:
+                yield self._decode(model, line)
+
+    async def _lines(
+        self,
+        method: str,
+        path: str,
+        *,
+        body: Model | None = None,
+        params: dict[str, str] | None = None,
+        silence: float | None,
+    ) -> AsyncGenerator[bytes, None]:
         async with self._request(method, path, body=body, params=params) as answer:
             await self._check(answer)
             async with contextlib.aclosing(lines(answer.content, silence=silence)) as found:
                 async for line in found:
-                    yield self._decode(model, line)
+                    yield line
 
     @contextlib.asynccontextmanager
     async def _request(
@@ -166,12 +196,14 @@ class AgentClient:
         params: dict[str, str] | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
-        headers = {"Content-Type": "application/json"} if body is not None else {}
+        headers = {skew.HEADER: str(PROTOCOL)}
+        if body is not None:
+            headers["Content-Type"] = "application/json"
         try:
             async with self._http.request(
                 method,
                 path,
-                data=body.encode() if body is not None else None,
+                data=skew.encode(body, self._version) if body is not None else None,
                 params=params,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=SHORT),
@@ -187,14 +219,14 @@ class AgentClient:
             raise self._refusal(answer.status, await answer.content.read(MAX_MESSAGE))
 
     def _decode(self, model: type[M], data: bytes) -> M:
+        return self._read(model, data).value
+
+    def _read(self, model: type[M], data: bytes) -> skew.Reading[M]:
         try:
-            return model.model_validate_json(data)
-        except ValidationError as exc:
-            first = exc.errors(include_url=False)[0]
-            where = ".".join(str(part) for part in first["loc"])
+            return skew.decode(model, data)
+        except skew.Unreadable as exc:
             raise Unavailable(
-                f"node {self.name} answered something else than {model.__name__}"
-                f" ({where}: {first['msg']})",
+                f"node {self.name} answered something else than {model.__name__} ({exc})",
                 hint="is its agent of this version? corral node ls shows the versions",
             ) from exc
 

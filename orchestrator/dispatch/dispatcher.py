@@ -4,7 +4,8 @@ In the straight line it stands between the control loops and the agents: it take
 the wanted set from Control and brings back what nodes report (session.py does that
 for one connection). It also is the ``agents`` seam: calls to one node for the API
 and the loops. Before the first instruction it takes an epoch above everything any
-reachable agent has seen; once superseded it instructs nobody any more.
+reachable agent has seen, and where the store is older than what they know (behind.py) it waits
+for somebody to decide; once superseded it instructs nobody any more.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ import asyncio
 import contextlib
 import logging
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import aiohttp
 
 from orchestrator.dispatch.agent import AgentClient
+from orchestrator.dispatch.behind import Behind, StoreSays, compare
 from orchestrator.dispatch.session import SILENCE, AgentSession, Certified, Superseded
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.keys import identity
@@ -27,7 +29,7 @@ from specs.wire import Stamp
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 
     from aiohttp.web import WebSocketResponse
 
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from specs.wire import (
         BuildEvent,
         BuildImage,
+        HeldSet,
         Hello,
         ImageInfo,
         LogLine,
@@ -50,7 +53,10 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ASK = 2.0  # seconds all agents have to say which epoch they saw, at start
+T = TypeVar("T")
+
+ASK = 2.0  # seconds all agents have to say what they saw, at start
+ASK_HELD = 15.0  # and all they hold
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
 LONGEST_DELAY_LOCAL = 1.0  # no network to spare, and a person is likely to be waiting
@@ -91,22 +97,35 @@ class Dispatcher:
         self._authority = authority
         self.identity = identity
         self.superseded = ""  # why this controller instructs nobody any more
+        self.behind: Behind | None = None  # the store is older than what runs: somebody decides
+        self.settled = asyncio.Event()  # whether it is, is known
+        self.ready = asyncio.Event()  # the epoch is taken: from now on something may change
+        self._decided = asyncio.Event()
+        self._discard = False
         self._clients: dict[str, AgentClient] = {}
         self._reasons: dict[str, str] = {}  # node -> why there is no client
         self._generations: dict[str, int] = {}
 
     async def run(self, control: Control) -> None:
         """Take the epoch, then keep a session with every node until cancelled."""
-        seen = await self._ask_epochs()
-        if any(epoch > self.identity.epoch for epoch in seen):
-            log.warning(
-                "agents have seen epoch %d, the store only knows %d: it was restored from a backup,"
-                " or another controller of this cluster ran",
-                max(seen),
-                self.identity.epoch,
-            )
-        self.identity = await identity.take_epoch(self._store, self.identity, seen)
+        hellos = await self.ask()
+        self.behind = compare(self.known(), hellos)
+        self.settled.set()
+        if self.behind is not None:
+            log.error(self.behind.words)
+            await self._decided.wait()
+            hellos = {**hellos, **await self.ask()}
+        seen = [h.stamp.epoch for h in hellos.values() if h.stamp and self._ours(h)]
+        self.identity = await identity.take_epoch(
+            self._store,
+            self.identity,
+            seen,
+            revision=self._cluster.revision,
+            trust=self._discard,
+        )
+        self.behind = None
         log.info("epoch taken", extra={"epoch": self.identity.epoch})
+        self.ready.set()
         try:
             async with asyncio.TaskGroup() as group:
                 await self._follow_nodes(control, group)
@@ -117,6 +136,27 @@ class Dispatcher:
             control.disconnected(node_id, self.superseded)
         # Not an exit: whoever restarts us would only make two controllers outbid each other.
         await asyncio.Event().wait()
+
+    # A store that is older than what runs.
+
+    def known(self) -> StoreSays:
+        """Return what the store knows of its own past."""
+        return StoreSays(
+            cluster=self.identity.id,
+            epoch=self.identity.epoch,
+            revision=self._cluster.revision,
+            stacks={name: stack.stamp for name, stack in self._cluster.stacks.items()},
+            ended=self.identity.ended,
+            trusted=self.identity.trusted,
+        )
+
+    def decide(self, *, discard: bool) -> None:
+        """Go on: with the store as it is by now, or (``discard``) whatever agents have seen."""
+        self._discard = discard
+        self._decided.set()
+
+    def _ours(self, hello: Hello) -> bool:
+        return hello.stamp is not None and hello.stamp.cluster == self.identity.id
 
     # The agents seam.
 
@@ -164,21 +204,34 @@ class Dispatcher:
 
     # Sessions.
 
-    async def _ask_epochs(self) -> list[int]:
-        """Return the epochs that agents of this cluster have seen, of all that answer in time."""
-        seen: list[int] = []
+    async def ask(self) -> dict[str, Hello]:
+        """Return what agents say of themselves, by node name, of all that answer in time."""
+        return await self._of_all(lambda client: client.hello(), ASK)
+
+    async def held(self) -> dict[str, HeldSet]:
+        """Return what nodes hold, by node id, of all that answer."""
+        found = await self._of_all(lambda client: client.held(), ASK_HELD)
+        ids = {node.name: node.id for node in self._cluster.nodes.values()}
+        return {
+            ids[name]: held
+            for name, held in found.items()
+            if held.stamp is not None and held.stamp.cluster == self.identity.id
+        }
+
+    async def _of_all(
+        self, question: Callable[[AgentClient], Awaitable[T]], patience: float
+    ) -> dict[str, T]:
+        answers: dict[str, T] = {}
 
         async def ask(node: Node) -> None:
             with contextlib.suppress(RequestError, TimeoutError):
-                async with asyncio.timeout(ASK), self._reach(node) as client:
-                    stamp = (await client.hello()).stamp
-                    if stamp is not None and stamp.cluster == self.identity.id:
-                        seen.append(stamp.epoch)
+                async with asyncio.timeout(patience), self._reach(node) as client:
+                    answers[node.name] = await question(client)
 
         async with asyncio.TaskGroup() as group:
             for node in list(self._cluster.nodes.values()):
-                group.create_task(ask(node), name=f"ask-epoch-{node.name}")
-        return seen
+                group.create_task(ask(node), name=f"ask-{node.name}")
+        return answers
 
     async def _follow_nodes(self, control: Control, group: asyncio.TaskGroup) -> None:
         """Have one running task for every member, by id and address."""
@@ -233,6 +286,7 @@ class Dispatcher:
                 generation=self._generations.get(node.id, 0),
                 silence=self._silence,
                 certify=partial(self._certify, node.id),
+                known=self.known,
             )
             try:
                 hello = await session.open()

@@ -14,8 +14,11 @@ import logging
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
+from orchestrator.dispatch.behind import compare
 from orchestrator.dispatch.instructions import difference, is_empty
 from orchestrator.errors import Conflict, Unavailable
+from specs import skew
+from specs.states import WANTED
 from specs.wire import HEARTBEAT, PROTOCOL, Hello, Instructions, Objects, Refused, Report, Stamp
 
 if TYPE_CHECKING:
@@ -23,13 +26,15 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import Control, Mirror
     from orchestrator.dispatch.agent import AgentClient
-    from specs.node import Node
+    from orchestrator.dispatch.behind import StoreSays
+    from specs.node import Node, NodeFacts
     from specs.wire import NodeSelf
 
 log = logging.getLogger(__name__)
 
 RENEW_AFTER = 45 * 86400.0  # seconds: half of a certificate's life
 COALESCE = 0.015  # seconds: changes that come together go out together
+UNREAD = 10  # things that cannot be read, told of one node
 SILENCE = 3 * HEARTBEAT  # seconds without a report after which a node counts as not heard
 
 
@@ -58,6 +63,7 @@ class AgentSession:
         generation: int,
         silence: float,
         certify: Callable[[Hello], Certified] | None = None,
+        known: Callable[[], StoreSays] | None = None,
     ) -> None:
         self._node = node
         self._client = client
@@ -67,8 +73,10 @@ class AgentSession:
         self.generation = generation
         self._silence = silence
         self._certify = certify
+        self._known = known
         self._certified = Certified()
         self._hello: Hello | None = None
+        self._facts: NodeFacts | None = None
         self._sent: tuple[NodeSelf, Objects] | None = None
         # (generation, mirror revision its set was computed from), not applied yet, oldest first.
         self._unapplied: deque[tuple[int, int]] = deque()
@@ -78,11 +86,14 @@ class AgentSession:
         """Greet, and check that this is our node and that we may instruct it."""
         hello = await self._client.hello()
         check(hello, self._node, self._stamp)
+        if self._known is not None and (found := compare(self._known(), {self._node.name: hello})):
+            # Met only now: what was done meanwhile is done, nothing more is.
+            raise Superseded(f"{found.words}. Restart the controller first")
         if hello.stamp is not None:
             # Above everything the agent ever applied, so that an old ``applied`` acknowledges
             # nothing of ours.
             self.generation = max(self.generation, hello.stamp.generation)
-        self._hello = hello
+        self._hello, self._facts = hello, hello.facts
         self._renew()
         return hello
 
@@ -144,6 +155,7 @@ class AgentSession:
         remove: dict[str, tuple[str, ...]] | None = None,
     ) -> None:
         """Send the increment, or the full set without one or when the agent asks for it."""
+        self._check_fit(wanted if put is None else put)
         base = self.generation if put is not None else None
         generation = self.generation + 1
         answer = await self._client.instruct(
@@ -153,6 +165,8 @@ class AgentSession:
                 base=base,
                 put=wanted if put is None else put,
                 remove=remove or {},
+                protocol=PROTOCOL,
+                revision=revision,
             )
         )
         if isinstance(answer, Refused):
@@ -166,6 +180,19 @@ class AgentSession:
         self.generation = generation
         self._sent = (me, wanted)
         self._note(generation, revision)
+
+    def _check_fit(self, put: Objects) -> None:
+        """Send nothing that an older agent would run otherwise than asked. Raises Conflict."""
+        version = self._hello.protocol if self._hello is not None else PROTOCOL
+        if version >= PROTOCOL:
+            return
+        for one in put.tasks.values():
+            if one.desired in WANTED and (why := skew.unfit(one.spec, version)):
+                raise Conflict(
+                    f"node {self._node.name} runs an older corral (wire {version}) that does not"
+                    f" honour {why} of {one.name}: it is not instructed, its containers run on",
+                    hint="bring its agent to this version of corral",
+                )
 
     def _refused(self, answer: Refused) -> None:
         name = self._node.name
@@ -181,7 +208,8 @@ class AgentSession:
         last = Report()
         try:
             async with contextlib.aclosing(self._client.reports(silence=self._silence)) as reports:
-                async for report in reports:
+                async for read in reports:
+                    report = self._with_unread(read)
                     if says_something(report, last):
                         await self._control.ingest(self._node.id, report)
                     last = report
@@ -193,6 +221,19 @@ class AgentSession:
                 ) from exc
             raise
         raise Unavailable(f"node {self._node.name}: the agent ended its reports; it may restart")
+
+    def _with_unread(self, report: Report) -> Report:
+        """Have what cannot be read of the reports be told with the node's facts."""
+        if report.facts is not None:
+            self._facts = report.facts
+        if not report.unread or self._facts is None:
+            return report
+        unread = dict.fromkeys((*self._facts.unread, *(f"its reports: {n}" for n in report.unread)))
+        if tuple(unread)[:UNREAD] == self._facts.unread:
+            return report
+        log.warning("not all of a report can be read", extra={"unread": report.unread[:5]})
+        self._facts = self._facts.with_unread(tuple(unread)[:UNREAD])
+        return report.with_facts(self._facts)
 
     def _note(self, generation: int, revision: int) -> None:
         """Remember which revision a generation stands for, until it is applied."""
@@ -212,11 +253,8 @@ class AgentSession:
 
 def check(hello: Hello, node: Node, stamp: Stamp) -> None:
     """Raise unless the agent is the node's, of our cluster, and has seen nothing newer."""
-    if hello.protocol != PROTOCOL:
-        raise Conflict(
-            f"node {node.name} speaks protocol {hello.protocol}, this controller {PROTOCOL}",
-            hint="bring both to the same version of corral",
-        )
+    if why := skew.refusal(node.name, hello.protocol):
+        raise Conflict(why, hint="bring both to the same version of corral")
     if hello.stamp is None:
         return
     if hello.stamp.cluster != stamp.cluster:
@@ -249,6 +287,7 @@ def says_something(report: Report, last: Report) -> bool:
         or report.facts is not None
         or report.warnings != last.warnings
         or report.trouble != last.trouble
+        or report.mtu != last.mtu
     )
 
 

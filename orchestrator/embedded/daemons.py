@@ -57,10 +57,13 @@ def log_dir() -> Path:
     return Path(durable_dir()) / "log"
 
 
-def ensure(client: Client, say: Callable[[str], None]) -> bool:
+def ensure(
+    client: Client, say: Callable[[str], None], step: Callable[[str], None] = lambda _: None
+) -> bool:
     """Make sure the controller answers; start one here if that is allowed.
 
-    Returns whether something was started. Raises ClientError with the reason.
+    ``step`` is told what takes its time while it does. Returns whether something was started.
+    Raises ClientError with the reason.
     """
     if client.local and os.geteuid() == 0:
         _revive()
@@ -78,6 +81,7 @@ def ensure(client: Client, say: Callable[[str], None]) -> bool:
         if _answers(client):
             return False
         _refuse_foreign_node()
+        step("starting controller and agent on this machine")
         start(client, say)
     return True
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ipaddress
 import json
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.store import keys
@@ -18,7 +18,7 @@ from specs.ids import new_id
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from orchestrator.store.base import Store
     from specs.kit.clock import Clock
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 FIRST_POOL = "10.210.0.0/16"
 # Tried in this order where the first overlaps a route of the machine.
 POOLS = (FIRST_POOL, *(f"10.{n}.0.0/16" for n in (*range(211, 256), *range(64, 210))))
+EPOCHS_KEPT = 200
 NODES_BITS = 20  # the first /20 of the pool: the nodes' own addresses
 
 
@@ -37,6 +38,8 @@ class ClusterRecord:
     epoch: int = 0
     pool: str = FIRST_POOL
     created_at: float = 0.0
+    trusted: int = 0  # what agents learned in earlier epochs does not count: `state discard`
+    ended: dict[int, int] = field(default_factory=dict)  # epoch -> its last revision
     more: tuple[str, ...] = ()  # ranges it was extended by
 
     @property
@@ -46,27 +49,48 @@ class ClusterRecord:
 
 
 async def load(
-    store: Store, *, clock: Clock, rng: random.Random, routes: Iterable[str]
+    store: Store,
+    *,
+    clock: Clock,
+    rng: random.Random,
+    routes: Iterable[str],
+    lost: Callable[[], Awaitable[ClusterRecord | None]] | None = None,
 ) -> ClusterRecord:
     """Return the cluster of this store, making it at first start.
 
     ``routes`` are the machine's own networks, which the cluster's range must not overlap.
+    ``lost`` tells of the cluster that this machine was the home of, where its store is gone.
     """
     entry = await store.get(keys.CLUSTER)
     if entry is not None:
         return decode(entry.value)
     now = clock.wall()
-    cluster = ClusterRecord(new_id("c", now=now, rng=rng), 0, choose_pool(routes), now)
+    cluster = await lost() if lost is not None else None
+    if cluster is None:
+        cluster = ClusterRecord(new_id("c", now=now, rng=rng), 0, choose_pool(routes), now)
     await store.txn((Compare(keys.CLUSTER, 0),), (Put(keys.CLUSTER, encode(cluster)),))
     return cluster
 
 
-async def take_epoch(store: Store, cluster: ClusterRecord, seen: Iterable[int]) -> ClusterRecord:
-    """Return the cluster with an epoch higher than the stored and every seen one, durably."""
+async def take_epoch(
+    store: Store,
+    cluster: ClusterRecord,
+    seen: Iterable[int],
+    *,
+    revision: int = 0,
+    trust: bool = False,
+) -> ClusterRecord:
+    """Return the cluster with an epoch higher than the stored and every seen one, durably.
+
+    ``revision`` is the last one of the epoch before; ``trust``: from now on the store is right,
+    whatever agents learned before.
+    """
     entry = await store.get(keys.CLUSTER)
     if entry is None or (stored := decode(entry.value)).id != cluster.id:
         raise StoreUnavailable("the store holds another cluster than a moment ago")
-    taken = replace(stored, epoch=max((stored.epoch, *seen)) + 1)
+    epoch = max((stored.epoch, *seen)) + 1
+    ended = dict(sorted({**stored.ended, stored.epoch: revision}.items())[-EPOCHS_KEPT:])
+    taken = replace(stored, epoch=epoch, ended=ended, trusted=epoch if trust else stored.trusted)
     result = await store.txn(
         (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, encode(taken)),)
     )
@@ -114,5 +138,9 @@ def encode(cluster: ClusterRecord) -> bytes:
 
 
 def decode(value: bytes) -> ClusterRecord:
-    fields = json.loads(value)
-    return ClusterRecord(**{**fields, "more": tuple(fields.get("more", ()))})
+    found = json.loads(value)
+    known = {each.name for each in fields(ClusterRecord)}
+    ended = {int(epoch): last for epoch, last in found.pop("ended", {}).items()}
+    more = tuple(found.pop("more", ()))
+    kept = {key: one for key, one in found.items() if key in known}
+    return ClusterRecord(**kept, ended=ended, more=more)

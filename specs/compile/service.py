@@ -51,6 +51,15 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 _LAST_PORT = 65535
 _CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
+_Condition = Literal["none", "on-failure", "any"]
+_CONDITIONS: dict[str, _Condition] = {
+    "no": "none",
+    "none": "none",
+    "on-failure": "on-failure",
+    "always": "any",
+    "any": "any",
+    "unless-stopped": "any",
+}
 
 
 class SecurityOptions(NamedTuple):
@@ -293,7 +302,9 @@ class ServiceCompiler:
                     )
                     continue
                 number = int(published)
-            protocol = self._one_of(f"{path}.ports[{index}].protocol", port, Port)
+            # Long forms keep what was written; for Docker a protocol is one in any case.
+            cased = {"protocol": str(port.get("protocol") or "").lower()}
+            protocol = self._one_of(f"{path}.ports[{index}].protocol", cased, Port)
             target = int(port.get("target") or 0)
             if not 0 < target <= _LAST_PORT or (number or 0) > _LAST_PORT:
                 self.verdicts.refuse(
@@ -342,32 +353,30 @@ class ServiceCompiler:
             return RestartPolicy(
                 max_attempts=policy.get("max_attempts"),
                 **given(
-                    condition=self._one_of(f"{base}.condition", policy, RestartPolicy),
+                    condition=self._condition(f"{base}.condition", policy.get("condition")),
                     delay=self.verdicts.duration(policy, f"{base}.delay"),
                     window=self.verdicts.duration(policy, f"{base}.window"),
                 ),
             )
         word, _, count = str(raw.get("restart") or "").partition(":")
-        match word:
-            case "no":
-                return RestartPolicy(condition="none")
-            case "on-failure":
-                return RestartPolicy(
-                    condition="on-failure", max_attempts=int(count) if count.isdigit() else None
-                )
-            case "always" | "unless-stopped":
-                return RestartPolicy(condition="any")
-            case "":
-                # As Compose: without `restart` a container that ends stays ended. A lost
-                # node's tasks are replaced all the same; that is not a restart.
-                return RestartPolicy(condition="none")
-            case _:
-                self.verdicts.refuse(
-                    f"{path}.restart",
-                    f"{raw.get('restart')!r} is not a restart policy",
-                    "no, always, on-failure[:N] or unless-stopped",
-                )
-                return RestartPolicy(condition="none")
+        # As Compose: without `restart` a container that ends stays ended. A lost
+        # node's tasks are replaced all the same; that is not a restart.
+        condition = self._condition(f"{path}.restart", word) or "none"
+        counted = condition == "on-failure" and count.isdigit()
+        return RestartPolicy(condition=condition, max_attempts=int(count) if counted else None)
+
+    def _condition(self, path: str, word: Any) -> _Condition | None:
+        """Return when to restart; the words of `restart` and of Swarm's policy are one language.
+
+        Compose takes each in the place of the other.
+        """
+        if word in (None, ""):
+            return None
+        known = _CONDITIONS.get(str(word))
+        if known is None:
+            told = "no, always, on-failure or unless-stopped (any and none mean always and no)"
+            self.verdicts.refuse(path, f"{word!r} is not a restart policy", told)
+        return known
 
     def _resources(self, raw: Json, deploy: Json) -> Resources:
         resources = mapping(deploy.get("resources"))

@@ -47,6 +47,9 @@ _HARMLESS = {
 
 
 def _harmless(pattern: str, value: Any) -> bool:
+    if pattern == "volumes.*.driver_opts":
+        # `type: ${VOLUME_TYPE}` with nothing set is a volume like any other, as for Docker.
+        return not any((value or {}).values())
     return value in _HARMLESS.get(pattern, ()) or (
         pattern == "networks.*.enable_ipv4" and value is True
     )

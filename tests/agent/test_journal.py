@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from agent.tasks import lifecycle
 from agent.tasks.journal import Held, Journal, judge, merge, safe_id
-from specs.wire import Content, Instructions, NodeSelf, Objects, Stamp
+from specs.wire import PROTOCOL, Content, Instructions, NodeSelf, Objects, Stamp
 from tests.agent.test_lifecycle import running, task
 
 ME = NodeSelf(node="n1", name="one")
@@ -146,7 +146,7 @@ def test_records_prefer_this_boots_and_outlive_it_where_asked(tmp_path):
     one.put(lifecycle.stopping(record, lifecycle.Signal("restart"), 3.0))
     assert one.records()["t1"].stopping == "restart"
     (tmp_path / "run/records/t1").unlink()
-    assert one.records()["t1"] == record
+    assert one.records()["t1"] == record.model_copy(update={"wire": PROTOCOL})
     one.forget("t1")
     assert one.records() == {}
     assert one.strays(set()) == set()

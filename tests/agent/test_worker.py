@@ -110,6 +110,25 @@ class Node:
             )
         )
 
+    def instructions(self, *assignments, base=None, remove=(), cluster="c", epoch=1, **more):
+        return Instructions(
+            stamp=Stamp(cluster=cluster, epoch=epoch, generation=self.generation),
+            me=NodeSelf(node="n", name="n"),
+            base=base,
+            put=Objects(tasks={one.id: one for one in assignments}, **more),
+            remove={"tasks": tuple(remove)} if remove else {},
+        )
+
+    async def increment(self, *assignments, remove=()):
+        """Send changes on top of what it has."""
+        self.tasks |= {one.id: one for one in assignments}
+        for name in remove:
+            self.tasks.pop(name, None)
+        self.generation += 1
+        return await self.worker.accept(
+            self.instructions(*assignments, base=self.generation - 1, remove=remove)
+        )
+
     async def until(self, condition, timeout=300.0):
         async with asyncio.timeout(timeout):
             while not condition():
@@ -468,3 +487,17 @@ async def test_a_restart_is_asked_for_once(node):
     await asyncio.sleep(30)
     assert node.status("a").run.number == 2
     assert node.holdings.record("a").assignment.desired is Desired.RUNNING
+
+
+@pytest.mark.parametrize("in_set", [True, False])
+async def test_what_was_erased_and_is_wanted_again_is_begun_anew(node, in_set):
+    """By a controller that was told to believe an older state."""
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").ready)
+    await node.put(named("a", "removed"))
+    if in_set:
+        await node.until(lambda: not node.containers.alive)
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a") and node.status("a").ready)
+    assert len(node.containers.alive) == 1
+    assert [run.number for run in node.status("a").runs] == [1]

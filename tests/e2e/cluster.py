@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.client.client import Client
 from orchestrator.client.errors import ClientError, NoAnswer
 from orchestrator.lab.host import CHECKOUT
-from tests import leaks
+from tests import leaks, warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -86,7 +86,7 @@ class Cluster:
         options.setdefault("cwd", self.folder)
         options.setdefault("timeout", 180.0)
         options["env"] = {**self.env, **(options.get("env") or {})}
-        done = self.host.corral(*words, check=False, **options)
+        done = warm.corral(self.host, *words, check=False, **options)
         said = f"corral {' '.join(words)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stdout + done.stderr, said
         assert code is None or done.returncode == code, said

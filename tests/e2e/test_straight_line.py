@@ -270,7 +270,8 @@ def _runner(line: Traces):
 
 @station("agent/tasks/lifecycle.py")
 def _steps(line: Traces):
-    states = [e["kind"].removeprefix("task.") for e in line.events if e.get("task")]
+    kinds = [e["kind"] for e in line.events if e.get("task")]
+    states = [kind.removeprefix("task.") for kind in kinds if kind.startswith("task.")]
     order = list(TaskState)
     places = [order.index(TaskState(state)) for state in states]
     assert places == sorted(places), f"states only move forward: {states}"

@@ -25,9 +25,11 @@ from typing import TYPE_CHECKING, Self
 from aiohttp import WSMsgType, web
 
 from agent.tasks.journal import Held
+from specs import skew
 from specs.api import ApiProblem
 from specs.node import NodeFacts
 from specs.wire import (
+    PROTOCOL,
     BuildEvent,
     BuildImage,
     ExecRequest,
@@ -44,6 +46,7 @@ from specs.wire import (
 from tests.fakes.simulator import Behaviour, SimulatedNode
 
 if TYPE_CHECKING:
+    from specs.api import Stack
     from specs.wire import Objects, Stamp
 
 GOOD = Behaviour()
@@ -54,7 +57,12 @@ class FakeAgent:
     socket: Path
     facts: NodeFacts = field(
         default_factory=lambda: NodeFacts(
-            hostname="fake", cpus=4.0, memory=8 << 30, addresses=("192.0.2.1",), agent_version="0"
+            hostname="fake",
+            cpus=4.0,
+            memory=8 << 30,
+            addresses=("192.0.2.1",),
+            agent_version="0",
+            wire=PROTOCOL,
         )
     )
     heartbeat: float = 0.5
@@ -71,6 +79,7 @@ class FakeAgent:
     log_lines: dict[str, list[LogLine]] = field(default_factory=dict)
     removed_volumes: list[str] = field(default_factory=list)
     left: int = 0
+    speaks: int = PROTOCOL  # the version of the wire it tells
     exec_requests: list[ExecRequest] = field(default_factory=list)
 
     def __post_init__(self) -> None:
@@ -82,6 +91,7 @@ class FakeAgent:
             virtual=False,
         )
         self._runner: web.AppRunner | None = None
+        self._odd: list[bytes] = []
         self._logged = asyncio.Condition()
         self._instructed = asyncio.Condition()
 
@@ -99,6 +109,7 @@ class FakeAgent:
         await self.simulated.boot()
         app = web.Application(client_max_size=64 << 20, middlewares=[self._alive])
         app.router.add_get("/v1/hello", self._hello)
+        app.router.add_get("/v1/held", self._held_set)
         app.router.add_put("/v1/instructions", self._instructions)
         app.router.add_get("/v1/reports", self._reports)
         app.router.add_get("/v1/tasks/{id}/logs", self._logs)
@@ -179,6 +190,17 @@ class FakeAgent:
         """Remember another controller's words."""
         self._remember(Held(stamp, self._held.me, self._held.objects))
 
+    def remember_stack(self, stack: Stack) -> None:
+        """Remember a stack as a controller told it."""
+        objects = self.objects.model_copy(update={"stacks": {stack.name: stack}})
+        self._remember(Held(self.stamp, self._held.me, objects, revision=self._held.revision))
+
+    async def say(self, line: bytes) -> None:
+        """Say a line that no agent of ours would say."""
+        self._odd.append(line)
+        while self._odd:
+            await asyncio.sleep(self.heartbeat / 5)
+
     def be_node(self, node: str) -> None:
         """Remember to be another node."""
         self._remember(Held(self.stamp, NodeSelf(node=node, name=node), self.objects))
@@ -204,7 +226,12 @@ class FakeAgent:
 
     async def _hello(self, _: web.Request) -> web.Response:
         self.greeted += 1
-        return _json(await self.simulated.hello())
+        hello = await self.simulated.hello()
+        told = hello.model_copy(update={"protocol": self.speaks})
+        return web.Response(body=skew.encode(told, self.speaks), content_type="application/json")
+
+    async def _held_set(self, _: web.Request) -> web.Response:
+        return _json(await self.simulated.held())
 
     async def _instructions(self, request: web.Request) -> web.Response:
         instructions = Instructions.model_validate_json(await request.read())
@@ -230,6 +257,8 @@ class FakeAgent:
                 else:
                     report = Report(applied=self.applied)
                     self.heartbeats += 1
+                while self._odd:
+                    await response.write(self._odd.pop() + b"\n")
                 if not self.mute:
                     await response.write(json_line(report))
         except ConnectionError:

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from agent.vocabulary import Exit, Process
+from agent.vocabulary import Exit, FoundRun, Process
 
 if TYPE_CHECKING:
     from agent.runtime.failure import RuntimeFailure
@@ -56,6 +56,13 @@ class FakeContainers:
 
     async def state(self, task):
         return self.states.get(task)
+
+    async def find(self, task):
+        process = self.alive.get(task)
+        if process is None:
+            return None
+        monitor = Process(pid=process.pid + 1, start=1)
+        return FoundRun(1, process, monitor, begun=self.states[task] != "created")
 
     async def follow(self, task, process, monitor):
         return await asyncio.shield(self.ends[process.pid])

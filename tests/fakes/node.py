@@ -202,6 +202,7 @@ class FakeNetwork:
     broken: Exception | None = None
     failures: int = 0
     troubled: str = ""
+    mtu: int = 0
 
     async def apply(self, wanted: Wanted) -> None:
         if self.failures:
@@ -231,6 +232,10 @@ class FakeNetwork:
     @property
     def trouble(self) -> str:
         return self.troubled
+
+    @property
+    def underlay_mtu(self) -> int:
+        return self.mtu
 
     async def run(self) -> None:
         await asyncio.Event().wait()

@@ -35,7 +35,7 @@ from specs.node import NodeFacts
 from specs.stack import Healthcheck
 from specs.states import Desired, TaskState
 from specs.task import MACHINE_RESTARTED
-from specs.wire import Hello
+from specs.wire import PROTOCOL, HeldSet, Hello
 from tests.fakes.containers import FakeContainers
 from tests.fakes.node import FakeNetwork, NoPeers
 
@@ -102,6 +102,9 @@ class MemoryJournal:
     saved: Callable[[Record], None]
     held: Held = field(default_factory=Held)
     kept: dict[str, Record] = field(default_factory=dict)
+    notes: dict[str, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+    unclear: set[str] = field(default_factory=set)
 
     def load(self) -> Held:
         return self.held
@@ -392,7 +395,21 @@ class SimulatedNode:
 
     async def hello(self) -> Hello:
         held = self.holdings.held
-        return Hello(node=held.me.node if held.me else "", stamp=held.stamp, facts=self.facts)
+        return Hello(
+            protocol=PROTOCOL,
+            node=held.me.node if held.me else "",
+            stamp=held.stamp,
+            revision=held.revision,
+            stacks={name: stack.stamp for name, stack in held.objects.stacks.items()},
+            facts=self.facts,
+        )
+
+    async def held(self) -> HeldSet:
+        held = self.holdings.held
+        tasks = {record.id: record.status() for record in self.holdings.records()}
+        return HeldSet(
+            stamp=held.stamp, me=held.me, revision=held.revision, objects=held.objects, tasks=tasks
+        )
 
     async def instruct(self, instructions: Instructions) -> Acknowledged | Refused:
         return await self._worker.accept(instructions)

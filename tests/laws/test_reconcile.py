@@ -28,6 +28,7 @@ replicas = st.builds(
     leaving=st.sampled_from([False, False, False, True]),
     lost=st.sampled_from([False, False, True]),
     evicted=st.sampled_from([False, False, False, True]),
+    displaced=st.sampled_from([False, False, False, True]),
     awaited=st.booleans(),
     unheard=st.booleans(),
     returned_at=st.sampled_from([0.0, NOW - 10, NOW - 3]),
@@ -50,11 +51,13 @@ def services(draw):
     for number, task in enumerate(draw(st.lists(replicas, max_size=8))):
         fixed = replace(task, id=f"t{number}", created_at=float(number))
         if fixed.state in FINAL:
-            fixed = replace(fixed, ready=False, lost=False)
+            fixed = replace(fixed, ready=False, lost=False, displaced=False)
         if fixed.node is None:  # there is nobody to lose it, or not to answer
             fixed = replace(fixed, ready=False, lost=False, unheard=False, evicted=False)
         if fixed.lost:
             fixed = replace(fixed, ready=False, unheard=True)
+        if fixed.unheard or fixed.node is None:
+            fixed = replace(fixed, displaced=False)
         fixed = replace(fixed, awaited=fixed.awaited and fixed.lost)
         found.append(fixed)
     slots = dict.fromkeys(range(1, draw(st.integers(0, 4)) + 1), "new")
@@ -95,7 +98,9 @@ def test_reconcile(service, random):
     assert not stopped & set(plan.keep), "law: nothing is both kept and stopped"
     slots = by_slot(tasks)
     for slot in created:
-        staying = [t for t in slots.get(slot, []) if t.sound and not t.evicted]
+        here = [t for t in slots.get(slot, []) if t.sound]
+        right = [t for t in here if not wanted.outdated(t)]
+        staying = [t for t in right if not t.evicted] if right else here
         assert not staying, "law: creates only what is missing"
     for slot, found in slots.items():
         live = [t for t in found if t.live]
@@ -108,7 +113,8 @@ def test_reconcile(service, random):
             assert [t for t in left if t.sound and t.ready] or any(
                 t.sound and t.spec_hash == "new" for t in left
             ), "law: the last copy that serves a wanted slot is never stopped"
-        current = [t for t in live if t.sound and t.spec_hash == "new" and not t.evicted]
+        right = [t for t in live if t.sound and not wanted.outdated(t)]
+        current = [t for t in right if not t.evicted]
         if any(t.awaited and t.spec_hash == "new" and not t.evicted for t in live):
             assert slot not in created, "law: what is awaited is not replaced"
             assert not [t for t in left if t in current and t.node is None], (
@@ -130,12 +136,12 @@ def test_reconcile(service, random):
         unseen = {t.id for t in live if t.unheard and t.spec_hash == "new" and not t.evicted}
         assert not unseen & stopped, "law: nothing is stopped because of what we could not see"
         seen_ready = [t for t in kept if t.ready]
-        moved = {t.id for t in live if t.evicted and t.spec_hash == "new" and not t.lost}
+        moved = {t.id for t in right if t.evicted}
         if current and not seen_ready:
             assert not moved & stopped, "law: it serves until another is seen to"
-        outdated = [t for t in left if t.sound and t.spec_hash == "old" and not t.unheard]
-        if not any(t.sound and t.spec_hash == "new" for t in live):
-            assert len(outdated) <= 1, "law: of copies of one spec one stays"
+        outdated = [t for t in left if t.sound and wanted.outdated(t) and not t.unheard]
+        if not right:
+            assert len(outdated) <= 1, "law: of what is to be replaced one copy stays"
 
     shuffled = list(tasks)
     random.shuffle(shuffled)

@@ -18,6 +18,7 @@ import pytest
 from orchestrator import controller
 from orchestrator.config import ControllerConfig, from_environment
 from orchestrator.errors import Conflict, Unavailable
+from orchestrator.keys import identity
 from orchestrator.store.base import Damaged
 from specs.wire import ExecRequest, LogLine, Stamp
 from tests.fakes.agent import FakeAgent
@@ -27,8 +28,10 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def config(tmp_path):
+def config(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
+    # Whatever the machine of the tests has routes to.
+    monkeypatch.setattr(identity, "machine_routes", lambda _table: [])
     return ControllerConfig(state_dir=tmp_path / "state", run_dir=tmp_path / "run")
 
 

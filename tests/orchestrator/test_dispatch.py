@@ -18,11 +18,13 @@ from orchestrator.keys import identity
 from orchestrator.store.base import StoreUnavailable
 from orchestrator.store.memory import MemoryStore
 from orchestrator.transport.local import LocalTransport
+from specs.api import Stack
 from specs.kit.clock import SystemClock
 from specs.node import Node, NodeFacts
 from specs.stack import BuildSpec, TaskSpec
 from specs.states import Desired, TaskState
 from specs.wire import (
+    PROTOCOL,
     Assignment,
     BuildEvent,
     BuildImage,
@@ -211,15 +213,89 @@ async def test_an_old_applied_number_acknowledges_nothing_of_a_new_controller(wo
     await world.control.until(lambda: world.control.acknowledgements == [("n1", 9)])
 
 
-async def test_every_start_takes_an_epoch_above_what_agents_saw(world):
+async def test_a_store_that_is_behind_changes_nothing_until_somebody_decides(world):
+    await world.connected()
+    world.agent.stamp = Stamp(cluster=CLUSTER, epoch=41, generation=2)
+    before = (await world.store.get("/cluster")).value
+    await world.restart_controller()
+    await asyncio.wait_for(world.dispatcher.settled.wait(), 5)
+    await asyncio.sleep(0.1)  # five times its longest pause before it would try again
+    assert "state adopt" in world.dispatcher.behind.words
+    assert not world.dispatcher.ready.is_set(), "law: no loop runs"
+    assert len(world.agent.received) == 1, "law: nobody is instructed"
+    assert (await world.store.get("/cluster")).value == before, "law: no epoch is taken"
+
+    world.dispatcher.decide(discard=False)
+    await world.agent.instructed(2)
+    assert world.agent.received[-1].stamp.epoch == 42
+    assert world.dispatcher.identity.epoch == 42
+    taken = identity.decode((await world.store.get("/cluster")).value)
+    assert (taken.epoch, taken.trusted) == (42, 0)
+    assert world.dispatcher.behind is None
+
+
+async def test_what_was_discarded_is_not_asked_about_again(world):
     await world.connected()
     world.agent.stamp = Stamp(cluster=CLUSTER, epoch=41, generation=2)
     await world.restart_controller()
+    await asyncio.wait_for(world.dispatcher.settled.wait(), 5)
+    world.dispatcher.decide(discard=True)
     await world.agent.instructed(2)
+    assert world.dispatcher.identity.trusted == 42
+    await world.restart_controller()
+    await world.agent.instructed(3)
+    assert world.dispatcher.behind is None
 
-    assert world.agent.received[-1].stamp.epoch == 42
-    assert world.dispatcher.identity.epoch == 42
-    assert identity.decode((await world.store.get("/cluster")).value).epoch == 42
+
+async def test_an_agent_that_knows_a_newer_stack_is_met_late_and_nothing_more_is_done(world):
+    """It was away when the controller started, and asked nobody else who knew."""
+    await world.connected()
+    newer = Stack(name="shop", epoch=1, generation=9)
+    world.agent.remember_stack(newer)
+    world.cluster.stacks["shop"] = newer.stamped(1, 4)
+    await world.agent.restart()
+    await world.control.until(lambda: world.dispatcher.superseded)
+    assert "shop is older here" in world.dispatcher.superseded
+    count = len(world.agent.received)
+    world.control.want("n1", tasks(assignment("t3")))
+    await asyncio.sleep(0.1)  # five times its longest pause before it would try again
+    assert len(world.agent.received) == count
+
+
+async def test_an_older_agent_gets_no_spec_it_does_not_honour_and_the_words_say_which(world):
+    world.agent.speaks = 1
+    world.control.want("n1", tasks(assignment("t1", after=("db to be healthy",))))
+    await world.agent.restart()
+    await world.agent.instructed(1)
+    assert world.agent.received[-1].put.tasks["t1"].after == (), "law: it gets what it knows"
+    spec = TaskSpec(image="web", no_new_privileges=True)
+    world.control.want("n1", tasks(assignment("t1"), assignment("t2", spec=spec)))
+    await world.control.until(
+        lambda: any(
+            "security_opt: no-new-privileges of s-web-t2" in r for _, r in world.control.lost
+        )
+    )
+    assert set(world.agent.objects.tasks) == {"t1"}, "law: and what runs there runs on"
+
+
+async def test_an_agent_too_far_away_is_refused_with_the_words(world):
+    world.agent.speaks = PROTOCOL + 2
+    await world.agent.restart()
+    await world.control.until(
+        lambda: any("containers run on" in reason for _, reason in world.control.lost)
+    )
+
+
+async def test_a_report_that_cannot_be_read_whole_is_told_with_the_node(world):
+    await world.connected()
+    await world.agent.say(b'{"tasks":{"t1":{"state":"dreaming"}},"mood":"good"}')
+    await world.control.until(
+        lambda: any(
+            r.facts and any("dreaming" in u or "state" in u for u in r.facts.unread)
+            for _, r in world.control.reports
+        )
+    )
+    assert world.dispatcher.connected("n1"), "law: the session lives on"
 
 
 async def test_an_agent_that_lost_its_set_gets_it_whole(world):

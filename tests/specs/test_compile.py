@@ -78,12 +78,45 @@ def test_a_full_service_ends_in_the_spec():
         ("unless-stopped", "any", None),
         ("on-failure", "on-failure", None),
         ("on-failure:3", "on-failure", 3),
+        ("any", "any", None),
+        ("none", "none", None),
     ],
 )
 def test_restart_words(value, condition, attempts):
+    """Compose reads the words of `restart` and those of Swarm's policy in either place."""
     spec, _ = stack({"a": {"image": "x", "restart": value}})
     policy = spec.services["a"].task.restart
     assert (policy.condition, policy.max_attempts) == (condition, attempts)
+    if value and ":" not in value:
+        swarm = {"deploy": {"restart_policy": {"condition": value, "max_attempts": 2}}}
+        policy = stack({"a": {"image": "x", **swarm}})[0].services["a"].task.restart
+        assert (policy.condition, policy.max_attempts) == (condition, 2)
+
+
+@pytest.mark.parametrize("word", ["allways", "True", "on_failure", "ANY", "on-failure-3", "-"])
+def test_other_restart_words_are_refused_in_either_place(word):
+    service = {"image": "x", "restart": word}
+    assert "services.a.restart" in {p for p, _ in refusals({"a": service})}
+    service = {"image": "x", "deploy": {"restart_policy": {"condition": word}}}
+    path = "services.a.deploy.restart_policy.condition"
+    assert path in {p for p, _ in refusals({"a": service})}
+
+
+@pytest.mark.parametrize(
+    ("written", "meant"),
+    [
+        ("tcp", "tcp"),
+        ("udp", "udp"),
+        ("UDP", "udp"),
+        ("Sctp", "sctp"),
+        ("", "tcp"),
+        (None, "tcp"),
+    ],
+)
+def test_a_protocol_is_one_in_any_case(written, meant):
+    ports = [{"target": 80, "published": "80", "protocol": written}]
+    spec, _ = stack({"a": {"image": "x", "ports": ports}})
+    assert spec.services["a"].task.ports[0].protocol == meant
 
 
 @pytest.mark.parametrize(
@@ -159,6 +192,25 @@ def test_a_files_mode_is_what_the_service_says(kind, reference, mode):
     spec, _ = stack({"a": {"image": "x", kind: [reference]}}, **{kind: {"key": {"file": "/k"}}})
     (found,) = getattr(spec.services["a"].task, kind)
     assert found.mode == mode
+
+
+@pytest.mark.parametrize(
+    ("options", "runs"),
+    [
+        ({}, True),
+        ({"type": "", "o": "", "device": ""}, True),
+        ({"type": None}, True),
+        ({"type": "nfs", "o": "addr=10.0.0.1", "device": ":/srv"}, False),
+        ({"type": "none", "o": "bind", "device": "/srv"}, False),
+        ({"type": "", "size": "1g"}, False),
+    ],
+)
+def test_options_of_a_volume_that_say_nothing_are_none(options, runs):
+    services, volumes = {"a": {"image": "x"}}, {"data": {"driver_opts": options}}
+    if runs:
+        assert stack(services, volumes=volumes)[0].volumes["data"].name == "shop_data"
+    else:
+        assert "volumes.data.driver_opts" in {p for p, _ in refusals(services, volumes=volumes)}
 
 
 def test_what_is_safe_without_is_a_warning_once():

@@ -116,12 +116,13 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         "detach": args.detach,
     }
     request |= {key: value for key, value in wishes.items() if value}
-    if with_tty:
-        request["rows"], request["columns"] = terminal_size()
+    size = terminal_size() if with_tty else None
+    if size is not None:
+        request["rows"], request["columns"] = size
     socket = websocket.open_websocket(session.client, f"/v1/tasks/{quote(task['id'])}/exec")
     try:
         socket.send(json.dumps(request))
-        return Channel(socket, with_tty=with_tty, reads_input=not args.detach).run()
+        return Channel(socket, size=size, reads_input=not args.detach).run()
     finally:
         socket.close()
 
@@ -129,9 +130,13 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 class Channel:
     """Moves bytes between this terminal and the command until it has ended."""
 
-    def __init__(self, socket: websocket.WebSocket, *, with_tty: bool, reads_input: bool) -> None:
+    def __init__(
+        self, socket: websocket.WebSocket, *, size: tuple[int, int] | None, reads_input: bool
+    ) -> None:
+        """``size``: of the terminal, as the node was told it; None = there is none."""
         self._socket = socket
-        self._tty = with_tty
+        self._size = size
+        self._tty = size is not None
         self._reads = reads_input
         self._interrupts = 0
         self._exit: int | None = None
@@ -149,6 +154,8 @@ class Channel:
         try:
             if saved is not None:
                 tty.setraw(STDIN, termios.TCSADRAIN)
+            if self._tty and terminal_size() != self._size:
+                self._signalled(signal.SIGWINCH)  # changed before anybody heard of it
             return self._loop(wake_read)
         finally:
             if saved is not None:

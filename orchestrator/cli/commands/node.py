@@ -173,11 +173,11 @@ def _ls(args: argparse.Namespace, session: Invocation) -> int:
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:
-    """Return the table of `node ls`; the reason stands behind a status that is not ready."""
+    """Return the table of `node ls`; a reason stands behind the status."""
     lines = []
     for row in rows:
         status = str(row.get("status", ""))
-        if status != "ready" and row.get("reason"):
+        if row.get("reason"):
             status += f": {row['reason']}"
         lines.append(
             (
@@ -234,7 +234,7 @@ def _inspect(args: argparse.Namespace, session: Invocation) -> int:
 
 
 def _because(row: dict[str, Any]) -> str:
-    return f" ({row['reason']})" if row.get("reason") and row.get("status") != "ready" else ""
+    return f" ({row['reason']})" if row.get("reason") else ""
 
 
 def _flat(value: Any) -> Any:

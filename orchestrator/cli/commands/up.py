@@ -13,18 +13,19 @@ from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import deploy, findings
 from orchestrator.cli import project as projects
-from orchestrator.cli.errors import INTERRUPTED, USAGE, CliError
+from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
 from orchestrator.cli.session import wants_colour
 from orchestrator.cli.show import board as boards
-from orchestrator.cli.show import output, watch
+from orchestrator.cli.show import meanwhile, output, watch
 from orchestrator.client.errors import ClientError
 from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from orchestrator.cli.session import Invocation
+    from specs import Project
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -88,6 +89,20 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     check(args)
+    with meanwhile.telling() as now:
+        project, release = _hand_over(args, session, now)
+    findings.show_json(deploy.told(release.get("warnings") or (), project.environment))
+    board = boards.Board(project.name, f"release {release.get('number', '?')}")
+    if args.detach or args.wait:
+        return _detached(args, session, board, release)
+    return _attached(args, session, board, release, project.model)
+
+
+def _hand_over(
+    args: argparse.Namespace, session: Invocation, now: Callable[[str], None]
+) -> tuple[Project, Mapping[str, Any]]:
+    """Load the project and make a release of it; start a controller if there is none."""
+    now("reading the Compose files")
     project = projects.with_profiles_of(session.flags, args.services)
     wanted = [args.exit_code_from] if args.exit_code_from else []
     deploy.known_services(project.model, [*args.attach, *args.no_attach, *wanted])
@@ -102,13 +117,11 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     )
     from orchestrator.embedded import daemons
 
-    daemons.ensure(session.client, say=lambda text: print(text, file=sys.stderr, flush=True))
-    release = deploy.send(session.client, project.name, request)
-    findings.show_json(deploy.told(release.get("warnings") or (), project.environment))
-    board = boards.Board(project.name, f"release {release.get('number', '?')}")
-    if args.detach or args.wait:
-        return _detached(args, session, board, release)
-    return _attached(args, session, board, release, project.model)
+    now("asking the controller")
+    say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731 - one short word
+    daemons.ensure(session.client, say=say, step=now)
+    now("handing over the release")
+    return project, deploy.send(session.client, project.name, request)
 
 
 def _detached(
@@ -119,7 +132,12 @@ def _detached(
     query = {"release": release["number"]}
     path = f"/v1/stacks/{quote(board.stack)}/progress"
     try:
-        good = watch.follow(session, board, path, query, limit=args.wait_timeout)
+        # Whoever says how long waits that long; else a person is told when it is of no use.
+        patient = args.wait_timeout is not None or args.deadline is not None
+        good = watch.follow(session, board, path, query, limit=args.wait_timeout, patient=patient)
+    except watch.Stalled:
+        print(boards.nowhere(board, command=command), file=sys.stderr)
+        return ERROR
     except watch.TooLate:
         late = ", ".join([*boards.waiting(board), *boards.unfinished(board)]) or "no reason given"
         raise CliError(

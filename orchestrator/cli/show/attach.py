@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.session import Invocation
     from orchestrator.cli.show.output import Painter
 
+HELD = 10_000  # lines that wait to be shown, about: who reads them waits then
 LOOK = 1.0  # seconds between two looks at the tasks without an event
 FINISH = 10.0  # seconds without a line of an ended container's log
 UNKNOWN = 1  # the code of a container that failed, where none is known
@@ -102,7 +103,8 @@ class AttachedRun:
         self._stack = stack
         self._release = release
         self._services = services
-        self._queue: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=10_000)
+        # Ctrl-C may come at any instruction: queue.Queue would then keep its lock for ever.
+        self._queue: queue.SimpleQueue[tuple[str, Any]] = queue.SimpleQueue()
         self._streams: list[Any] = []
         self._over = threading.Event()
         self._lines: dict[str, tuple[list[int], float]] = {}  # task -> place, time of the newest
@@ -127,12 +129,10 @@ class AttachedRun:
         threading.Thread(target=run, name=f"corral-{kind}", daemon=True).start()
 
     def _put(self, kind: str, value: Any) -> None:
-        while not self._over.is_set():
-            try:
-                self._queue.put((kind, value), timeout=0.5)
-            except queue.Full:
-                continue
-            return
+        while self._queue.qsize() >= HELD and not self._over.is_set():
+            time.sleep(0.02)
+        if not self._over.is_set():
+            self._queue.put((kind, value))
 
     def _watch_progress(self, query: Mapping[str, Any]) -> None:
         watcher = watch.Watcher(self._session, f"{self._path}/progress", query)

@@ -95,6 +95,8 @@ class Board:
         self.tasks: dict[str, TaskLine] = {}
         self.building: dict[str, list[str]] = {}
         self.warned: list[str] = []
+        self.homeless: dict[str, str] = {}  # service -> what no node takes, and why
+        self.stalled = False  # and nothing else is under way
         self.orphans: list[str] = []
         self.end: dict[str, Any] | None = None
         self._told = ""
@@ -127,6 +129,7 @@ class Board:
             "task": self._task,
             "build": self._build,
             "warning": self._warning,
+            "homeless": self._homeless,
             "end": self._end,
         }.get(str(line.get("kind")))
         return take(line) if take else []  # kinds of a newer controller are not for us
@@ -217,6 +220,17 @@ class Board:
             return [f"{name}: {text}"]
         return [f"{name} build | {text}"]
 
+    def _homeless(self, line: Mapping[str, Any]) -> list[str]:
+        service, message = (printable(str(line.get(key) or "")) for key in ("service", "message"))
+        before = self.homeless.pop(service, "")
+        self.stalled = bool(line.get("stalled"))
+        if not message:
+            return []
+        hint = [f"to do: {line['hint']}"] if line.get("hint") else []
+        rest = [printable(str(text)) for text in (*(line.get("nodes") or ()), *hint)]
+        self.homeless[service] = text = "\n  ".join([f"{service}: {message}", *rest])
+        return [f"warning: {text}"] if text != before else []
+
     def _warning(self, line: Mapping[str, Any]) -> list[str]:
         text = printable(str(line.get("message") or ""))
         if text in self.warned:
@@ -291,6 +305,16 @@ def failure(board: Board, *, command: str = "corral") -> str:
         hint = f"{command} ps -a" if board.tasks else f"once that is put right: {command} up"
     lines.append(f"  next: {printable(hint)}")
     return "\n".join(lines)
+
+
+def nowhere(board: Board, *, command: str = "corral") -> str:
+    """Return the paragraph for a release of which all that is left waits for a node."""
+    what = f"{board.what} of {board.stack}" if board.what else board.stack
+    told = "\n  ".join(board.homeless.values())
+    return (
+        f"corral: {what} waits for a node, and nothing else of it is under way\n  {told}\n"
+        f"  it goes on in the background, at once when a node fits: {command} ps"
+    )
 
 
 def success(board: Board, seconds: float) -> str:

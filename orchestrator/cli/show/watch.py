@@ -103,6 +103,10 @@ class TooLate(Exception):
     """The user's own time limit is over; what was asked for goes on."""
 
 
+class Stalled(Exception):
+    """All that is left of the release waits for a node; it goes on."""
+
+
 class Watcher:
     """Opens the progress stream again until it has said how it ended."""
 
@@ -132,8 +136,9 @@ class Watcher:
         while not self.cancelled:
             opened = time.monotonic()
             try:
+                self._left()
                 self._stream = self._session.client.stream(
-                    "GET", self._path, query=self._query, idle=min(SILENCE, self._left())
+                    "GET", self._path, query=self._query, idle=SILENCE, until=self._until
                 )
                 for line in self._stream:
                     away_since = None
@@ -195,13 +200,21 @@ def follow(
     query: Mapping[str, Any] | None = None,
     *,
     limit: float | None = None,
+    patient: bool = True,
 ) -> bool:
-    """Show the stream until its end; return whether it ended well (or its object is gone)."""
+    """Show the stream until its end; return whether it ended well (or its object is gone).
+
+    Raises Stalled where nothing is under way any more, unless ``patient``.
+    """
     view = make_view(board)
+
+    def take(line: Mapping[str, Any]) -> None:
+        view.update(board.apply(line))
+        if board.stalled and not patient:
+            raise Stalled
+
     try:
-        ended = Watcher(session, path, query or {}, limit=limit).run(
-            lambda line: view.update(board.apply(line))
-        )
+        ended = Watcher(session, path, query or {}, limit=limit).run(take)
     finally:
         view.close()
     return not ended or bool(board.outcome)

@@ -10,7 +10,7 @@ import base64
 import binascii
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.records import CONTENTS, StoredContent
+from orchestrator.control.mirror.records import CONTENTS, StoredContent, fingerprint_of
 from orchestrator.store.base import MAX_VALUE
 from specs.ids import new_id
 
@@ -83,8 +83,7 @@ def _version(
             hint="keep large files in an image or a volume",
         )
         return ""
-    # The kind is part of what is compared: a config equal to a secret must not tell so.
-    fingerprint = deployment.sealer.fingerprint(what.encode() + b"\0" + data)
+    fingerprint = fingerprint_of(deployment.sealer, data, secret=secret)
     found = known.get((secret, fingerprint))
     if found is not None:
         return found

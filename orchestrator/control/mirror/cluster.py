@@ -38,7 +38,8 @@ from orchestrator.control.mirror.records import (
 )
 from orchestrator.keys.identity import ClusterRecord, decode
 from orchestrator.store import keys
-from orchestrator.store.base import Change, Compacted, Store
+from orchestrator.store.base import Change, Compacted, Damaged, Store
+from specs import skew
 
 if TYPE_CHECKING:
     from specs.api import Release, Stack
@@ -50,6 +51,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WHO_CAN = "nothing was changed; start the version of corral that wrote it"
 Listener = Callable[[Kind, "Model | None", "Model | None"], None]  # kind, old, new
 
 
@@ -179,7 +181,7 @@ class Cluster:
         kind = kind_of(key)
         if kind is None:
             return
-        model = None if value is None else kind.model.model_validate_json(value)
+        model = None if value is None else _read(kind, key, value)
         self._set(key, model, version)
 
     def _set(self, key: str, model: Model | None, version: int) -> None:
@@ -258,6 +260,20 @@ class Cluster:
                 self.unplaced.add(new.id)
             for network, address in new.addresses.items():
                 self.by_network[network][address] = new.id
+
+
+def _read(kind: Kind, key: str, value: bytes) -> Model:
+    """Return a record. Raises Damaged: what cannot be read is neither left out nor changed."""
+    try:
+        read = skew.decode(kind.model, value)
+    except skew.Unreadable as exc:
+        raise Damaged(f"the store's record {key} cannot be read: {exc}; {WHO_CAN}") from exc
+    if kind is PARTS and not read.whole:
+        # A spec to execute: half of it would be another one.
+        raise Damaged(f"the store's record {key} has {read.notes()[0]}; {WHO_CAN}")
+    if not read.whole:
+        log.warning("a record is of a newer version", extra={"key": key, "why": read.notes()[:5]})
+    return read.value
 
 
 def _put(where: dict[Any, Any], key: object, value: object | None) -> None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.control.mirror.records import RESTING, TASKS, Kind, Resting
 from orchestrator.store import keys
 from orchestrator.store.base import MAX_OPERATIONS, Compare, Delete, Put, Store
+from specs.api import Stack
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -83,6 +84,11 @@ class Draft:
 
     def put(self, kind: Kind, model: Model) -> None:
         assert kind is not TASKS
+        if isinstance(model, Stack):
+            # Agents keep the newest one they were told: a store that is older shows by it.
+            known = self.cluster.stacks.get(model.name)
+            count = (known.generation if known is not None else 0) + 1
+            model = model.stamped(self.cluster.record.epoch, max(count, model.generation))
         self.writes[kind.key_of(model)] = model
 
     def put_key(self, key: str, model: Model) -> None:

@@ -65,6 +65,7 @@ def node_view(
         arch=facts.arch,
         cpus=facts.cpus,
         memory=facts.memory,
+        wire=facts.wire,
         listening=frozenset(facts.listening),
         images=frozenset(facts.images),
         failures=failures or {},

@@ -32,6 +32,7 @@ class TaskMark:
     was_ready: bool = False
     lived: float = 0.0
     sick_since: float | None = None
+    misplaced_since: float | None = None
     leaving_since: float | None = None
     withdrawn: int = 0  # revision at which its endpoints were taken out
 
@@ -104,6 +105,8 @@ class Observed:
             mark.sick_since = None
         elif mark.sick_since is None:
             mark.sick_since = now
+        if not new.misplaced or mark.misplaced_since is None:
+            mark.misplaced_since = now if new.misplaced else None
         if new.state in FINAL and mark.ended_at is None:
             mark.ended_at = now
         if new.leaving and (old is None or not old.leaving):

@@ -19,6 +19,7 @@ from specs.task import Task
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orchestrator.contracts import Sealer
     from specs.stack import NetworkSpec
 
 
@@ -96,6 +97,14 @@ class Resting(Model):
 
     network: str
     address: str
+
+
+def fingerprint_of(sealer: Sealer, data: bytes, *, secret: bool) -> str:
+    """Return by what two versions of a secret or config are told to be equal.
+
+    The kind is part of it: a config equal to a secret must not tell so.
+    """
+    return sealer.fingerprint((b"secret" if secret else b"config") + b"\0" + data)
 
 
 class StoredContent(Model):

@@ -6,11 +6,12 @@ none of them can call a service complete that another one still waits for. Pure.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import availability, node_status, node_view
 from scheduler import constraints
-from specs.states import Desired, TaskState
+from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -89,9 +90,11 @@ def global_slots(cluster: Mirror, service: ServiceSpec, tasks: Collection[Task])
         if task.node in eligible and task.node not in placed and task.slot not in slots:
             slots[task.slot] = task.node
             placed.add(task.node)
-    free = (number for number in range(1, len(eligible) * 2 + 2 + max(slots, default=0)))
+    # A number is given again once what had it on another node is gone.
+    used = {task.slot for task in tasks if task.node is not None and task.state not in FINAL}
+    free = (n for n in itertools.count(1) if n not in slots and n not in used)
     for node in sorted(eligible - placed):
-        slots[next(number for number in free if number not in slots)] = node
+        slots[next(free)] = node
     return slots
 
 

@@ -2,16 +2,17 @@
 
 The plan (docs/architecture.md, Addresses): the cluster's ranges are cut into pools; the
 first /20 is the nodes' own. A network starts with a small pool and gets a larger one
-each time it is full, unless its file says which subnet it has. In pools of a /24 and
-more, blocks of a /26 are leased to nodes on demand (the first block of a network that
-starts so large is for VIPs); where no whole block is left, and in smaller pools, single
-addresses are leased as /32. An address is given to one holder at a time: a
+each time it is full, unless its file says which subnet it has. Blocks of a pool (a /26
+of a large one, a /29 of a small one) are leased to nodes on demand, a network's very
+first block is for VIPs; where no whole block is left, and in pools too small for blocks,
+single addresses are leased as /32. An address is given to one holder at a time: a
 task record, a VIP record or a resting record holds it, and only the control loop,
 one pass at a time, gives any out.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from dataclasses import dataclass
 from functools import cached_property
 from ipaddress import IPv4Address, IPv4Network
@@ -41,8 +42,8 @@ if TYPE_CHECKING:
 # Prefix lengths of a network's first pool, its second, and so on; the last for all further ones.
 # A thousand networks fit into a /16, and a large one takes few pools.
 POOL_SIZES = (26, 24, 22, 20)
-BLOCK = 26
-SMALLEST_BLOCKED = 24  # pools with a longer prefix have no blocks
+# Blocks by pool: of a /26 in pools of a /24 and more, of a /29 in those of a /26 and more.
+BLOCKS = ((24, 26), (26, 29))
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,10 +271,11 @@ class Addresses:
     def _new_block(
         self, network: NetworkRecord, pool: IPv4Network, node: str
     ) -> IPv4Network | None:
-        if pool.prefixlen > SMALLEST_BLOCKED:
+        size = next((block for most, block in BLOCKS if pool.prefixlen <= most), None)
+        if size is None:
             return None
         leased = {c for c in self.leases(network.id) if not c.endswith("/32")}
-        blocks = pool.subnets(new_prefix=BLOCK)
+        blocks = pool.subnets(new_prefix=size)
         if str(pool) == str(IPv4Network(network.pool)):
             first = next(blocks)
             if node == VIPS and str(first) not in leased:
@@ -323,13 +325,11 @@ def empty_leases(draft: Draft) -> None:
         held = [_number(a) for a in cluster.by_network.get(network, ())]
         held += [_number(a) for a in cluster.resting.get(network, ())]
         held += [_number(v.address) for v in cluster.vips.get(network, {}).values()]
-        starts = {(a >> 6) << 6 for a in held}
-        exact = set(held)
+        held.sort()
         for cidr, lease in leases.items():
             block = IPv4Network(cidr)
-            base = int(block.network_address)
-            used = base in exact if block.prefixlen == 32 else base in starts
-            if not used:
+            first = bisect_left(held, int(block.network_address))
+            if first == len(held) or held[first] > int(block.broadcast_address):
                 draft.delete(LEASES, lease)
 
 

@@ -10,7 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.released import spec_at
-from orchestrator.control.planning import stopping
+from orchestrator.control.planning import misplaced, stopping
 from orchestrator.control.planning.keeping import stop_unwanted
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.starting import create_task, let_run
@@ -41,6 +41,8 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     failed = newest is not None and newest.state is ReleaseState.FAILED
     for name in {*tasks, *(stack.overrides if failed else ())}:
         found = tasks[name]
+        if newest is not None and failed:
+            misplaced.mark(pass_, found, misplaced.as_failed(pass_, newest, name, found))
         kept = _slots_as_they_are(pass_, found)
         if name in stack.stopped_services:
             continue

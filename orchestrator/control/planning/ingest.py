@@ -42,6 +42,14 @@ def take(pass_: Pass, node: str, report: Report) -> None:
         record = pass_.draft.get(keys.node(node), pass_.cluster.nodes.get(node))
         if record is not None and record.facts != report.facts:
             look_at_machine(pass_, record, report.facts)
+    look_at_mtu(pass_, node, report.mtu)
+
+
+def look_at_mtu(pass_: Pass, node_id: str, mtu: int) -> None:
+    """Write the MTU a node has towards its peers; they keep to the smallest."""
+    record = pass_.draft.get(keys.node(node_id), pass_.cluster.nodes.get(node_id))
+    if record is not None and mtu and record.mtu != mtu:
+        pass_.draft.put(NODES, record.with_mtu(mtu))
 
 
 def look_at_machine(pass_: Pass, node: Node, facts: NodeFacts) -> None:

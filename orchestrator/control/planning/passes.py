@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.node_view import node_status
+from orchestrator.control.mirror.node_view import node_status, node_view
 from specs.ids import new_id
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Specs
     from orchestrator.control.mirror.observed import Observed
     from orchestrator.control.planning.addresses import Addresses
+    from scheduler.view import NodeView
 
 
 def earliest(*times: float | None) -> float | None:
@@ -36,6 +37,7 @@ class Pass:
     wall: float
     brake: bool = False  # too many nodes are silent at once: nothing lost is replaced
     notes: list[tuple[str, str, str]] = field(default_factory=list)  # event kind, stack, message
+    _views: dict[str, NodeView] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # stacks of which there is news beside records
 
     @property
@@ -45,6 +47,12 @@ class Pass:
     def new_id(self, prefix: str) -> str:
         """Return a fresh id."""
         return new_id(prefix, now=self.wall, rng=self.rng)
+
+    def view(self, node: str | None) -> NodeView | None:
+        """Return the node in the scheduler's words, without what is taken of it."""
+        if node not in self._views and node in self.cluster.nodes:
+            self._views[node] = node_view(self.cluster, self.cluster.nodes[node])
+        return self._views.get(node or "")
 
     def node_status(self, node: str | None) -> str:
         """Return ready, unknown or down, see orchestrator.control.mirror.node_view."""

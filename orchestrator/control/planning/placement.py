@@ -23,7 +23,9 @@ from orchestrator.control.mirror.serving import global_slots
 from orchestrator.control.planning.networks import network_of
 from orchestrator.store import keys
 from scheduler.place import place
+from scheduler.refusals import NoPlace, no_place
 from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
+from specs import skew
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
@@ -66,6 +68,29 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
             _wait(pass_, task, result.refused.get(task.id, "its release is not there"))
         else:
             _assign(pass_, task, found[task.id], node, view)
+
+
+def needs(pass_: Pass, task: Task, effective: Effective) -> Pending:
+    """Return what a task that has a node would need of another one."""
+    return _pending(pass_, task, effective, None, [])
+
+
+def refusal(pass_: Pass, task: Task) -> NoPlace:
+    """Return why no node takes a waiting task, node by node, and what would help."""
+    effective = pass_.specs.of(task.stack, task.release, task.service)
+    if effective is None:
+        return NoPlace()
+    slot = [
+        other
+        for other in pass_.draft.tasks(task.stack).values()
+        if (other.service, other.slot) == (task.service, task.slot)
+        and other.node is not None
+        and other.state not in FINAL
+    ]
+    pinned = None
+    if effective.service.mode == "global":
+        pinned = _places(pass_, effective).get(task.slot)
+    return no_place(fleet(pass_), _pending(pass_, task, effective, pinned, slot))
 
 
 def _places(pass_: Pass, effective: Effective) -> dict[int, str]:
@@ -183,6 +208,7 @@ def _pending(
         ports=fixed_host_ports(effective.task),
         homes=homes(pass_, effective, task.slot),
         image=effective.task.image_digest,
+        needs=skew.needs(effective.task),
         node=pinned,
         instead_of=replaced.node if replaced is not None else None,
         instead_use=_reserved(pass_, replaced) if replaced is not None else (0.0, 0),

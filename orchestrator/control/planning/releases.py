@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.mirror.released import finish, spec_of
-from orchestrator.control.planning import failing
+from orchestrator.control.planning import failing, nowhere
 from orchestrator.control.planning.gates import unhealthy
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ReleaseTarget
@@ -75,8 +75,8 @@ def judge(
     wanted = sum(len(state.wanted.slots) for state in awaited)
     quiet = _quiet(pass_, stack, target, awaited)
     if steady == wanted and quiet:
-        _deployed(pass_, stack, release)
-        return None
+        return _came_to_stay(pass_, stack, release, awaited)
+    release = nowhere.noted(pass_, release, awaited)
     since = pass_.observed.settled(stack.name, release.number, steady)
     until = since + target.spec.deadline
     if pass_.now < until:
@@ -86,6 +86,39 @@ def judge(
     if not quiet or not all(_settled(state) for state in awaited):
         _too_late(pass_, stack, release, awaited, target.spec.deadline)
     return None
+
+
+def _came_to_stay(
+    pass_: Pass, stack: Stack, release: Release, awaited: Iterable[ServiceState]
+) -> float | None:
+    """End the release, all of which serves; return when to look again where it cannot end yet."""
+    until, misplaced = _misplaced(pass_, awaited)
+    if until > pass_.now:
+        return until
+    if misplaced:
+        fail(pass_, release, misplaced)
+    else:
+        _deployed(pass_, stack, release)
+    return None
+
+
+def _misplaced(pass_: Pass, awaited: Iterable[ServiceState]) -> tuple[float, str]:
+    """Return until when tasks that are not where they should be may yet find a place, and why.
+
+    That fails the release, and nothing is rolled back: they serve.
+    """
+    until, texts = pass_.now, []
+    for state in awaited:
+        found = ((pass_.draft.task(t), stay) for t, stay in sorted(state.misplaced.stays.items()))
+        # What is lost with its node is replaced, wherever it was.
+        left = [(t, s) for t, s in found if t is not None and pass_.node_status(t.node) != "down"]
+        for task, stay in left:
+            since = pass_.observed.mark(task.id).misplaced_since
+            until = max(until, (pass_.now if since is None else since) + stay.patience)
+        if left:
+            tasks = "1 task is" if len(left) == 1 else f"{len(left)} tasks are"
+            texts.append(f"{state.name}: {tasks} misplaced: {left[0][1].reason}")
+    return until, "; ".join(texts)
 
 
 def _too_late(

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from orchestrator.control.planning.passes import earliest
+from scheduler.displaced import Displaced
 from scheduler.reconcile import SlotPlan
 from scheduler.rollout import Moves
 from scheduler.trial import Trial
@@ -40,12 +41,14 @@ class ServiceState:
     must_end: bool = False  # others wait for it to complete: running is not enough
     carried: bool = False  # the release is not about it: left as it is, and not judged
     own_specs: Mapping[int, Effective] = field(default_factory=dict)  # slots with another spec
+    misplaced: Displaced = field(default_factory=Displaced)  # on nodes they may not be on
     settled: int = 0  # wanted slots whose current task serves, or completed
     steady: int = 0  # those of them that came to stay, see scheduler.trial
     steady_at: float | None = None  # when one more may have, if nothing happens
     trial: Trial = field(default_factory=Trial)
     failed: Cause | None = None  # it will not come as it is, see failing
     hopeless: Cause | None = None  # as things are, waiting for it is of no use
+    homeless: tuple[Replica, ...] = ()  # no node has taken them for a while, see nowhere
     look_at: float | None = None  # when it may become so, if nothing happens
 
     @property

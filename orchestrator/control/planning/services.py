@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.mirror.serving import serving
-from orchestrator.control.planning import failing, gates, staying, stopping
+from orchestrator.control.planning import failing, gates, misplaced, nowhere, staying, stopping
 from orchestrator.control.planning.keeping import Kept, as_it_is, stop_unwanted
 from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
@@ -70,8 +70,10 @@ def _plan_service(
     gate = _may_start(state, states, target)
     _decide(pass_, stack, state, target, gate=gate)
     _perform(pass_, state, tasks, gate=gate)
+    _mark_misplaced(pass_, stack, state, tasks, target)
     staying.judge(pass_, stack, state, target)
     failing.look(pass_, target, state, states)
+    nowhere.look(pass_, state)
     return state
 
 
@@ -80,13 +82,20 @@ def _as_wanted(
 ) -> ServiceState:
     """Return what the service should be, beside what is there of it."""
     name = effective.service.name
-    replicas = [replica(pass_, task, effective) for task in tasks]
+    wrong = misplaced.look(pass_, effective, tasks)
+    replicas = [replica(pass_, t, effective, displaced=t.id in wrong.moves) for t in tasks]
     kept = Kept(wanted_service(pass_, stack, effective, tasks))
     carried = name in target.spec.carried
     if carried:
         kept = as_it_is(pass_, effective, kept.wanted, replicas)
     state = ServiceState(
-        name, effective, kept.wanted, replicas, carried=carried, own_specs=kept.specs
+        name,
+        effective,
+        kept.wanted,
+        replicas,
+        carried=carried,
+        own_specs=kept.specs,
+        misplaced=wrong,
     )
     state.must_end = any(
         edge.condition is Condition.COMPLETED
@@ -132,7 +141,7 @@ def _decide(
     # What `stop` ended and nobody asked for is wanted by nobody, until somebody asks.
     slots = {s: h for s, h in wanted.slots.items() if s not in state.plan.stopped}
     state.wanted = replace(wanted, slots=slots)
-    if state.carried:
+    if state.carried and not state.misplaced.moves:
         state.moves = Moves(state="done")
         return
     state.moves = advance(
@@ -141,7 +150,7 @@ def _decide(
         service.rollback if target.rollback else service.update,
         release=state.effective.release,
         gate=gate,
-        updating=_updating(pass_, stack, state.name, target),
+        updating=not state.carried and _updating(pass_, stack, state.name, target),
         now=pass_.now,
     )
 
@@ -154,11 +163,29 @@ def _perform(pass_: Pass, state: ServiceState, tasks: list[Task], *, gate: bool)
     for create in (*state.plan.create, *state.moves.create):
         own = state.own_specs.get(create.slot, state.effective)
         create_task(pass_, own, create, gate=gate, waits_for=state.waits_for)
-    let_run(pass_, state.effective, tasks, state.wanted, blocked=state.waits_for)
+    let_run(
+        pass_,
+        state.effective,
+        tasks,
+        state.wanted,
+        blocked=state.waits_for,
+        displaced=state.misplaced.moves,
+    )
     for slot, found in tasks_by_slot(tasks).items():
         stopped = slot in state.plan.stopped
         wanted = slot in state.wanted.slots or stopped
         stopping.trim(pass_, found, wanted=wanted, stopped=stopped)
+
+
+def _mark_misplaced(
+    pass_: Pass, stack: Stack, state: ServiceState, tasks: list[Task], target: ReleaseTarget
+) -> None:
+    """Say which tasks stay where they should not be, by what was asked for last."""
+    stays = state.misplaced.stays
+    failed = misplaced.failed_release(pass_, stack)
+    if failed is not None and failed.number != target.release.number:
+        stays = {**misplaced.as_failed(pass_, failed, state.name, tasks), **stays}
+    misplaced.mark(pass_, tasks, stays)
 
 
 def _alone(state: ServiceState, target: ReleaseTarget) -> bool:

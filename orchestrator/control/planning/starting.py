@@ -14,7 +14,7 @@ from specs.states import FINAL, Desired, TaskState
 from specs.task import Task, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Collection, Iterable
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
@@ -51,6 +51,7 @@ def let_run(
     wanted: WantedService,
     *,
     blocked: str = "",
+    displaced: Collection[str] = (),
 ) -> None:
     """Let prepared tasks run, unless a dependency or the task they replace must come first."""
     order = effective.service.update.order
@@ -61,7 +62,9 @@ def let_run(
             continue
         if wanted.slots.get(task.slot) != task.spec_hash:
             continue
-        holder = _held_by(pass_, task, slots[task.slot]) if order == "stop-first" else None
+        holder = (
+            _held_by(pass_, task, slots[task.slot], displaced) if order == "stop-first" else None
+        )
         reason = f"waits for {blocked}" if blocked else ""
         if not reason and holder is not None:
             reason = f"waits until {holder.name} of release {holder.release} has stopped"
@@ -85,7 +88,7 @@ def tasks_by_slot(tasks: Iterable[Task]) -> dict[int, list[Task]]:
     return slots
 
 
-def _held_by(pass_: Pass, task: Task, slot: list[Task]) -> Task | None:
+def _held_by(pass_: Pass, task: Task, slot: list[Task], displaced: Collection[str]) -> Task | None:
     """Return another task of the slot that still runs where it can be heard.
 
     A task that moves off a draining node starts before the old one stops: both are current.
@@ -96,7 +99,7 @@ def _held_by(pass_: Pass, task: Task, slot: list[Task]) -> Task | None:
             other is not None
             and other.id != task.id
             and other.state not in FINAL
-            and (not other.live or other.spec_hash != task.spec_hash)
+            and (not other.live or other.spec_hash != task.spec_hash or other.id in displaced)
             and pass_.node_status(other.node) != "down"
         ):
             return other

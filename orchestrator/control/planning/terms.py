@@ -47,8 +47,10 @@ def wanted_service(
     )
 
 
-def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
-    """Return a task in the scheduler's terms."""
+def replica(
+    pass_: Pass, task: Task, effective: Effective | None, *, displaced: bool = False
+) -> Replica:
+    """Return a task in the scheduler's terms; ``displaced``: see misplaced."""
     mark = pass_.observed.mark(task.id)
     status = pass_.node_status(task.node)
     record = pass_.cluster.nodes.get(task.node) if task.node is not None else None
@@ -76,6 +78,7 @@ def replica(pass_: Pass, task: Task, effective: Effective | None) -> Replica:
         lost=lost,
         awaited=lost and (pass_.brake or condition.returning),
         evicted=evicted and not tied,
+        displaced=displaced,
         unheard=status not in HEARD,
         returned_at=condition.returned_at,
         created_at=task.created_at,

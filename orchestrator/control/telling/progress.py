@@ -15,7 +15,12 @@ from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.released import spec_of
 from orchestrator.control.mirror.serving import is_ready
 from orchestrator.control.telling.causes import explain_newest
-from orchestrator.control.telling.words import failed_tasks, service_counts, words_of
+from orchestrator.control.telling.words import (
+    failed_tasks,
+    homeless_words,
+    service_counts,
+    words_of,
+)
 from orchestrator.errors import NotFound
 from specs.api import Event, Progress
 from specs.states import FINAL, OVER, ReleaseState
@@ -24,7 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterator, Mapping
 
     from orchestrator.control.mirror.cluster import Cluster
-    from specs.api import Release
+    from specs.api import Homeless, Release
     from specs.kit.clock import Clock
     from specs.task import Task
 
@@ -142,6 +147,7 @@ class _Story:
         self._services: dict[str, tuple[int, int, str]] = {}
         self._watched = watched
         self._state = ""
+        self._homeless: dict[str, Progress] = {}
         self._warned: set[str] = set()  # notes of the release, nodes that do not answer
 
     def news(self) -> Iterator[Progress]:
@@ -163,6 +169,7 @@ class _Story:
                 if note not in self._warned:
                     self._warned.add(note)
                     yield self._line("warning", message=note)
+            yield from self._homeless_news(release)
             if release.state in OVER:
                 yield self._end(release)
         else:
@@ -217,6 +224,33 @@ class _Story:
         if not seconds or release is None or release.over:
             return ""
         return f"all of it runs; watched for {seconds:g} s before that counts"
+
+    def _homeless_news(self, release: Release) -> Iterator[Progress]:
+        """Yield what no node takes, and what now has one after all.
+
+        That nothing else is under way comes with the last line: all is told then.
+        """
+        lines = [self._no_node(homeless) for homeless in release.homeless]
+        if release.stalled and lines:
+            lines[-1] = lines[-1].model_copy(update={"stalled": True})
+        found = {line.service: line for line in lines}
+        for service in [name for name in self._homeless if name not in found]:
+            del self._homeless[service]
+            yield self._line("homeless", service=service, stalled=release.stalled)
+        for service, line in found.items():
+            told = line.model_copy(update={"time": 0.0})
+            if self._homeless.get(service) != told:
+                self._homeless[service] = told
+                yield line
+
+    def _no_node(self, homeless: Homeless) -> Progress:
+        return self._line(
+            "homeless",
+            service=homeless.service,
+            message=homeless_words(self._stack, homeless),
+            nodes=homeless.nodes or ((homeless.reason,) if homeless.reason else ()),
+            hint=homeless.hint,
+        )
 
     def _end(self, release: Release) -> Progress:
         if release.state is ReleaseState.DEPLOYED:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from orchestrator.contracts import Mirror
-    from specs.api import Stack
+    from specs.api import Homeless, Stack
     from specs.stack import ServiceSpec
     from specs.task import Run, Task
 
@@ -32,6 +32,9 @@ _ENDED = {
     TaskState.REJECTED: "rejected",
     TaskState.ORPHANED: "lost with its node",
 }
+
+
+SHOWN = 3  # names in a sentence before it says how many more
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +108,9 @@ def _running(task: Task, now: float | None) -> TaskWords:
         # An agent's reason may be the very word of the check.
         reason = "" if status.ready_reason == health else status.ready_reason
     said = run.reason if run is not None else ""  # how it was started, where that is worth a word
-    notes = [note for note in (health, f"not ready: {reason}" if reason else "", said) if note]
+    unready = f"not ready: {reason}" if reason else ""
+    misplaced = f"misplaced: {task.misplaced}" if task.misplaced else ""
+    notes = [note for note in (health, unready, said, misplaced) if note]
     return TaskWords(text + (f" ({', '.join(notes)})" if notes else ""), reason)
 
 
@@ -133,6 +138,14 @@ def _ended_text(task: Task, now: float | None) -> str:
     if now is not None and run.finished_at is not None:
         text += f", {span(now - run.finished_at)} ago"
     return text
+
+
+def homeless_words(stack: str, homeless: Homeless) -> str:
+    """Return which tasks of a service have no node: ``no node takes web-4, web-5 (3 of 5 ...)``."""
+    names = [name.removeprefix(f"{stack}-") for name in homeless.tasks]
+    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" * (len(names) > SHOWN))
+    count = f" ({homeless.placed} of {homeless.wanted} have one)" if homeless.placed else ""
+    return f"no node takes {shown}{count}"
 
 
 def tied(cluster: Mirror, task: Task, *, drained: bool = False) -> str:

@@ -43,6 +43,7 @@ _DATE = re.compile(
     r"|(?: (\d{1,2}):(\d{1,2}):(\d{1,2})(?:[.,](\d+))?))?\Z"
 )
 _CORE = "tag:yaml.org,2002:"
+_MERGE = _CORE + "merge"  # what programs that write YAML put before <<
 _DROP = object()
 
 
@@ -280,7 +281,7 @@ class _Builder:
             key = self._key(key_node, path, seen)
             if key is None:
                 continue
-            if key == "<<" and key_node.plain:
+            if key == "<<" and (key_node.plain or key_node.tag == _MERGE):
                 merges.append(value_node)
                 continue
             value = self._value(value_node, (*path, key), in_alias=in_alias)

@@ -56,6 +56,12 @@ def test_only_the_words_are_shown() -> None:
     assert "\x1b" not in said("a\x1b]52;c;x\x07b")
 
 
+def test_the_same_fault_has_the_same_words_at_each_try() -> None:
+    asked = "lookup a.b on [::1]:53: read udp [::1]:{}->[::1]:53: read: connection refused"
+    told = {said(FATAL.format(asked.format(port))) for port in (41196, 59796)}
+    assert told == {"lookup a.b on [::1]:53: read [::1]:53: read: connection refused"}
+
+
 @pytest.mark.parametrize(
     ("host", "named", "allowed"),
     [

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from agent.network import messages, names
 from agent.network.objects import LinkAddress, Neighbour, Route, Rule
-from agent.network.overlay import ingress_numbers, overlay_mtu, unfit
+from agent.network.overlay import ingress_numbers, overlay_mtu, smallest_mtu, unfit
 from agent.network.plan import container_routes, host_plan, task_plan
 from specs.wire import Peer
 from tests.agent.network.test_rules import NODES, wanted
@@ -70,6 +70,23 @@ def test_a_node_that_cannot_take_part_says_why(underlay, mtu, present, says):
     said = unfit(wanted(cluster), mtu=mtu, present=present)
     assert says in said
     assert bool(said) == bool(says)
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "least"),
+    [
+        (1500, [], 1500),
+        (1500, [0, 0], 1500),  # not told yet
+        (9000, [1500, 9000], 1500),
+        (1500, [9000], 1500),
+        (1500, [1300, 1400], 1300),
+        (1500, [600, 1400], 1400),  # that one cannot take part, and says so itself
+        (600, [1500], 600),
+    ],
+)
+def test_the_smallest_mtu_of_the_members_counts(own, others, least):
+    peers = [Peer(node=f"n{m}", name="", underlay="u", overlay="o", mtu=m) for m in others]
+    assert smallest_mtu(own, peers) == least
 
 
 def test_a_network_that_grew_has_a_route_for_each_pool():

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.client.client import Client
 from orchestrator.client.errors import NoAnswer
 from orchestrator.lab.host import CHECKOUT
-from tests import leaks
+from tests import leaks, warm
 from tests.lab_fixtures import end_cluster
 
 if TYPE_CHECKING:
@@ -68,7 +68,7 @@ class Cluster:
         """Run ``corral words`` in the stack's folder and hold its exit code against ``code``."""
         options.setdefault("cwd", self.folder)
         options.setdefault("timeout", 240.0)
-        done = self.host(on).corral(*words, check=False, **options)
+        done = warm.corral(self.host(on), *words, check=False, **options)
         said = f"corral {' '.join(words)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stdout + done.stderr, said
         assert code is None or done.returncode == code, said
@@ -248,9 +248,7 @@ class Cluster:
         )
 
     def snapshot(self, node: str) -> leaks.Snapshot:
-        program = str(Path(leaks.__file__).resolve())
-        argv = [sys.executable, "-I", "-S", program, *leaks.RUNTIME]
-        taken: leaks.Snapshot = json.loads(self.host(node).run(argv).stdout)
+        taken = leaks.here_of(self.host(node), leaks.RUNTIME)
         find = f"find {OF_TASKS} -xdev -mindepth 1 2>/dev/null || true"
         taken["files"] = sorted(self.host(node).run(["sh", "-c", find]).stdout.splitlines())
         return taken

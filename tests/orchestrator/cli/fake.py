@@ -9,7 +9,6 @@ import json
 import re
 import socket
 import threading
-import time
 from dataclasses import dataclass, field
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
@@ -31,6 +30,9 @@ class Problem(Exception):
 
 class Lines(list):
     """An NDJSON answer; floats are pauses, ``Hold`` keeps the stream open, ``Cut`` breaks it."""
+
+
+PULSE = "pulse"  # an empty line, as a silent controller sends
 
 
 class Hold:
@@ -145,13 +147,14 @@ class FakeController:
         )
         for line in lines:
             if isinstance(line, float):
-                time.sleep(line)
+                if self.closing.wait(line):
+                    return
             elif isinstance(line, Hold):
                 self.closing.wait(20)
             elif isinstance(line, Cut):
                 return
             else:
-                data = json.dumps(line).encode() + b"\n"
+                data = (b"" if line == PULSE else json.dumps(line).encode()) + b"\n"
                 connection.sendall(f"{len(data):x}\r\n".encode() + data + b"\r\n")
         connection.sendall(b"0\r\n\r\n")
 

@@ -6,12 +6,14 @@ import fcntl
 import json
 import os
 import pty
+import select
 import signal
 import struct
 import sys
 import termios
 import time
 from pathlib import Path
+from socket import socketpair
 
 import pytest
 from fake import Exec
@@ -191,12 +193,13 @@ def test_detach_asks_for_it_and_returns(shop, spawn_program):
     assert process.returncode == 0
 
 
-def read_until(master, mark, seconds=15):
+def read_until(master, mark, seconds=60):
     seen = b""
     until = time.monotonic() + seconds
     while mark not in seen:
         assert time.monotonic() < until, seen
-        seen += os.read(master, 4096)
+        if select.select([master], [], [], 0.5)[0]:
+            seen += os.read(master, 4096)
     return seen
 
 
@@ -243,6 +246,37 @@ def test_a_terminal_is_raw_resized_and_restored(shop):
     finally:
         os.close(master)
         os.close(slave)
+
+
+def test_a_resize_before_anybody_listens_for_it_arrives(monkeypatch):
+    """The size of the request was asked for a moment before the signal was listened for."""
+    master, slave = pty.openpty()
+    ours, theirs = socketpair()
+    fcntl.ioctl(slave, termios.TIOCSWINSZ, struct.pack("4H", 50, 120, 0, 0))
+    monkeypatch.setattr(exec_command, "STDIN", slave)
+    monkeypatch.setattr(exec_command, "STDOUT", slave)
+    sent = []
+
+    class Ending:
+        unsent, pending, closed = b"", True, True
+        fileno = theirs.fileno
+
+        def send(self, message):
+            sent.append(json.loads(message))
+
+        def receive(self):
+            return ['{"exit": 7}']
+
+    try:
+        for told in ((30, 100), (50, 120)):
+            channel = exec_command.Channel(Ending(), size=told, reads_input=False)
+            assert channel.run() == 7
+    finally:
+        os.close(master)
+        os.close(slave)
+        ours.close()
+        theirs.close()
+    assert sent == [{"resize": [50, 120]}], "once: the second was told the right size"
 
 
 # Choosing a task

@@ -25,7 +25,7 @@ from orchestrator.store.base import Delete, Put
 from orchestrator.store.memory import MemoryStore
 from specs.api import ClientMachine, Deploy
 from specs.node import Node, NodeFacts
-from specs.wire import BuildEvent, Report, ResolvedImage, Stamp
+from specs.wire import PROTOCOL, BuildEvent, Report, ResolvedImage, Stamp
 from tests.fakes.simulator import Behaviour, LoopClock, SimulatedNode
 
 if TYPE_CHECKING:
@@ -289,7 +289,11 @@ class Rig:
             underlay=f"192.0.2.{number}",
             overlay=f"10.210.0.{number}",
             facts=NodeFacts(
-                hostname=f"host{number}", boot_id=f"boot{number}", cpus=4.0, memory=8 << 30
+                hostname=f"host{number}",
+                boot_id=f"boot{number}",
+                cpus=4.0,
+                memory=8 << 30,
+                wire=PROTOCOL,
             ),
         ).model_copy(update=update)
         await self.store.txn((), (Put(keys.node(node.id), node.encode()),))

@@ -36,7 +36,7 @@ async def test_tasks_get_addresses_that_lead_to_their_nodes(subnet):
             address = IPv4Address(task.addresses[network.id])
             (block,) = [c for c in leases if address in IPv4Network(c)]
             assert leases[block].node == task.node
-            assert block.endswith("/26" if subnet else "/32")
+            assert block.endswith("/26" if subnet else "/29")
         vip = rig.cluster.vips[network.id][("app", "web")].address
         first = next(IPv4Network(network.pool).subnets(new_prefix=26))
         assert IPv4Address(vip) in first

@@ -74,6 +74,21 @@ async def tell(rig, node, **facts):
     await rig.control.ingest(node, report)
 
 
+async def test_the_mtu_a_node_has_is_told_to_the_others():
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(web=replicas(3)))
+        await rig.deployed()
+        for mtu in (1300, 1500):
+            rig.nodes["n2"].agent.network.mtu = mtu
+            await rig.until(
+                lambda mtu=mtu: all(
+                    rig.nodes[n].wanted.peers["n2"].mtu == mtu for n in ("n1", "n3")
+                ),
+                within=20,
+            )
+        assert rig.nodes["n2"].wanted.peers["n1"].mtu == 0
+
+
 async def test_a_nodes_new_address_is_told_to_the_others_and_to_itself():
     async with Rig(nodes=3) as rig:
         await rig.up(project(web=replicas(3)))

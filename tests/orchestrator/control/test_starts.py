@@ -7,6 +7,8 @@ import pytest
 from tests.orchestrator.control.builders import CHECK, after, project
 from tests.orchestrator.control.rig import Behaviour, Rig
 
+pytestmark = pytest.mark.looptime
+
 CHAIN = {
     "db": {**CHECK},
     "migrate": {"restart": "no", **after("service_healthy", "db")},

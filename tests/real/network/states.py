@@ -38,6 +38,7 @@ class Cluster:
 
     def __init__(self, nodes: dict[str, str], *, overlay: bool = True):
         self.nodes = nodes  # name -> underlay
+        self.mtus: dict[str, int] = {}  # what nodes said of the devices with it
         self.overlay = overlay
         self.number = {name: place for place, name in enumerate(nodes, 1)}
         self.tasks: dict[str, tuple[str, Assignment]] = {}
@@ -118,7 +119,13 @@ class Cluster:
             overlay=self.overlay_of(name),
         )
         peers = {
-            other: Peer(node=other, name=other, underlay=underlay, overlay=self.overlay_of(other))
+            other: Peer(
+                node=other,
+                name=other,
+                underlay=underlay,
+                overlay=self.overlay_of(other),
+                mtu=self.mtus.get(other, 0),
+            )
             for other, underlay in self.nodes.items()
             if other != name and self.overlay
         }

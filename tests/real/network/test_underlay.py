@@ -105,6 +105,22 @@ def test_the_overlay_follows_the_mtu_of_the_device_below_it(pair, mtu, inside_mt
     assert trouble(pair, "n1") == ""
 
 
+def test_every_node_keeps_to_the_smallest_mtu_of_all(pair):
+    """Also large packets to a node whose device takes less arrive, in connections there already."""
+    set_mtu(pair, "n1", 1300)
+    pair.hosts["n1"].call("verify")
+    pair.mtus["n1"] = pair.hosts["n1"].call("trouble")["mtu"]
+    assert pair.mtus["n1"] == 1300
+    pair.push()
+    assert mtu_of(pair.netns("two"), "eth0") == 1250
+    assert carried(pair)
+    set_mtu(pair, "n1", 1500)
+    pair.hosts["n1"].call("verify")
+    del pair.mtus["n1"]
+    pair.push()
+    assert mtu_of(pair.netns("two"), "eth0") == 1450
+
+
 def test_an_mtu_too_small_for_anything_is_said_and_forgotten(pair):
     set_mtu(pair, "n1", 600)
     pair.hosts["n1"].call("verify")

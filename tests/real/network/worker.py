@@ -74,7 +74,11 @@ async def handle(network, request):  # noqa: PLR0911 - a table of commands
         case "verify":
             return {"repaired": await network.verify()}
         case "trouble":
-            return {"trouble": network.trouble, "warnings": network.warnings}
+            return {
+                "trouble": network.trouble,
+                "warnings": network.warnings,
+                "mtu": network.underlay_mtu,
+            }
         case "leave":
             await network.leave()
         case "check_ports":

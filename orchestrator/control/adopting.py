@@ -1,0 +1,313 @@
+"""Fill a store that is older than what runs from what nodes hold. Pure: mirror and sets in.
+
+``orchestrator/control/state.py`` calls it when somebody decided so (``corral state adopt``). What
+a node holds wins: its tasks as they are, release by release, with the specs they were made from,
+addresses, volumes and contents. Nothing is begun by it and nothing of what runs ends: a task
+that no node has any more is forgotten, and a stack that runs nowhere is kept, but stopped. What
+is on nodes that are not there is left as the store has it.
+"""
+
+from __future__ import annotations
+
+import base64
+import ipaddress
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.draft import Draft
+from orchestrator.control.mirror.records import (
+    CONTENTS,
+    LEASES,
+    NETWORKS,
+    RELEASES,
+    STACKS,
+    VIP,
+    VOLUMES,
+    Lease,
+    NetworkRecord,
+    StoredContent,
+    Vip,
+    Volume,
+    fingerprint_of,
+)
+from orchestrator.store import keys
+from specs.states import FINAL, RELEASE_MOVES, WANTED, ReleaseState
+from specs.task import Task, TaskStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from orchestrator.contracts import Sealer
+    from orchestrator.control.mirror.cluster import Cluster
+    from specs.api import Release, Stack
+    from specs.stack import StackSpec
+    from specs.wire import Assignment, HeldSet, KeptRelease, NetworkState
+
+RESTORED = "taken over from the nodes that run it"
+
+
+@dataclass
+class Adoption:
+    """What is to be written, and what people are told of it."""
+
+    draft: Draft
+    said: list[str] = field(default_factory=list)
+
+
+def stopped_by_discard(cluster: Cluster, helds: Mapping[str, HeldSet]) -> list[str]:
+    """Return the containers that would end if the store were believed, by name and node."""
+    found = []
+    for node, held in helds.items():
+        name = cluster.nodes[node].name if node in cluster.nodes else node
+        for task, assignment in held.objects.tasks.items():
+            known = cluster.tasks.get(task)
+            kept = known is not None and known.node == node and known.desired in WANTED
+            if not kept and assignment.desired in WANTED and not _over(held, task):
+                found.append(f"{assignment.name} on {name}")
+    return sorted(found)
+
+
+def _over(held: HeldSet, task: str) -> bool:
+    status = held.tasks.get(task)
+    return status is not None and status.state in FINAL
+
+
+def adopt(
+    cluster: Cluster, helds: Mapping[str, HeldSet], sealer: Sealer, *, wall: float
+) -> Adoption:
+    """Return the writes that make the store what the nodes hold."""
+    made = Adoption(Draft(cluster))
+    _stacks(made, cluster, helds, wall)
+    _tasks(made, cluster, helds)
+    _networks(made, cluster, helds)
+    _volumes(made, cluster, helds, wall)
+    _contents(made, cluster, helds, sealer, wall)
+    return made
+
+
+def _newest(helds: Iterable[HeldSet]) -> dict[str, Stack]:
+    newest: dict[str, Stack] = {}
+    for held in helds:
+        for name, stack in held.objects.stacks.items():
+            if name not in newest or stack.stamp > newest[name].stamp:
+                newest[name] = stack
+    return newest
+
+
+def _stacks(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], wall: float) -> None:
+    newest = _newest(helds.values())
+    releases: dict[tuple[str, int], KeptRelease] = {}
+    for held in helds.values():
+        for kept in held.objects.releases.values():
+            releases[(kept.release.stack, kept.release.number)] = kept
+    for name, stack in sorted(newest.items()):
+        here = cluster.stacks.get(name)
+        if here is not None and here.stamp >= stack.stamp:
+            continue
+        numbers = [number for owner, number in releases if owner == name]
+        numbers += list(cluster.stack_releases.get(name, {}))
+        # A release of which no node has a task was not sent to any: what runs is the newest.
+        newest_number = max((n for n in numbers if n <= stack.release), default=stack.release)
+        running = max((n for n in numbers if n <= stack.running), default=0)
+        taken = stack.model_copy(
+            update={"release": newest_number, "running": running, "spec": None}
+        )
+        # With the stamp it has there: it is no change of ours.
+        made.draft.put_key(keys.stack(name), taken)
+        what = "brought up to date" if here is not None else "taken over"
+        made.said.append(f"stack {name}: {what}, release {newest_number}, {stack.desired}")
+    for (name, _), kept in sorted(releases.items()):
+        owner = newest.get(name) or cluster.stacks.get(name)
+        if owner is not None:
+            _release(made, cluster, kept, owner, wall, newest=name in newest)
+    for name, stack in sorted(cluster.stacks.items()):
+        if name not in newest and stack.desired == "up" and _all_there(cluster, name, helds):
+            made.draft.put(STACKS, stack.stopped(None))
+            made.said.append(
+                f"stack {name}: runs on no node any more; kept, but stopped"
+                f" (corral -p {name} up starts it, corral -p {name} down removes it)"
+            )
+
+
+def _all_there(cluster: Cluster, stack: str, helds: Mapping[str, HeldSet]) -> bool:
+    """Say whether the stack had tasks, and every node that had one has answered."""
+    nodes = {task.node for task in cluster.by_stack.get(stack, {}).values()} - {None}
+    return bool(nodes) and all(node in helds for node in nodes)
+
+
+def _release(
+    made: Adoption,
+    cluster: Cluster,
+    kept: KeptRelease,
+    stack: Stack,
+    wall: float,
+    *,
+    newest: bool,
+) -> None:
+    release, known = kept.release, cluster.releases.get((stack.name, kept.release.number))
+    if known is not None and (not newest or (known.spec == release.spec and known.over)):
+        return
+    made.draft.put(RELEASES, _settled(release, stack, wall))
+    if release.spec not in cluster.parts:
+        made.draft.put_key(keys.part(release.spec), kept.spec)
+
+
+def _settled(release: Release, stack: Stack, wall: float) -> Release:
+    """Return a release as it ended, where the stack's record knows that and its own does not."""
+    ended = release.number <= stack.running
+    if not ended or ReleaseState.DEPLOYED not in RELEASE_MOVES[release.state]:
+        return release
+    return release.moved(ReleaseState.DEPLOYED, reason=RESTORED, finished_at=wall)
+
+
+def _tasks(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet]) -> None:
+    draft = made.draft
+    stacks = {**cluster.stacks, **_newest(helds.values())}
+    for node, held in sorted(helds.items()):
+        new = 0
+        for task, assignment in sorted(held.objects.tasks.items()):
+            if assignment.stack not in stacks or not assignment.spec_hash:
+                continue  # of an agent that did not say: the store's own word is all there is
+            status = held.tasks.get(task)
+            known = cluster.tasks.get(task)
+            draft.put_task(_task(assignment, node, known, status))
+            new += known is None
+        gone = [t for t in cluster.by_node.get(node, {}).values() if t.id not in held.objects.tasks]
+        for task_record in gone:
+            draft.delete_task(task_record)
+        if new or gone:
+            name = cluster.nodes[node].name
+            made.said.append(f"node {name}: {new} tasks taken over, {len(gone)} forgotten")
+    for task_id in sorted(cluster.unplaced):
+        draft.delete_task(cluster.tasks[task_id])
+
+
+def _task(assignment: Assignment, node: str, known: Task | None, status: TaskStatus | None) -> Task:
+    ports = {
+        f"{port.target}/{port.protocol}": port.published
+        for port in assignment.host_ports
+        if port.published is not None
+    }
+    fallback = known.status if known is not None else TaskStatus()
+    return Task(
+        id=assignment.id,
+        stack=assignment.stack,
+        service=assignment.service,
+        slot=assignment.slot,
+        name=assignment.name,
+        release=assignment.release,
+        spec_hash=assignment.spec_hash,
+        node=node,
+        desired=assignment.desired,
+        restart=assignment.restart,
+        leaving=assignment.desired not in WANTED,
+        grace=assignment.grace,
+        admitted=assignment.admitted,
+        addresses={one.network: one.address for one in assignment.networks},
+        host_ports=ports,
+        created_at=known.created_at if known is not None else 0.0,
+        asked=known.asked if known is not None else 0,
+        attempt=known.attempt if known is not None else 0,
+        status=status or fallback,
+    )
+
+
+def _networks(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet]) -> None:
+    draft = made.draft
+    found: dict[str, NetworkState] = {}
+    for held in helds.values():
+        found.update(held.objects.networks)
+        for service in held.objects.services.values():
+            known = cluster.vips.get(service.network, {}).get((service.stack, service.service))
+            if service.vip and (known is None or known.address != service.vip):
+                vip = Vip(
+                    network=service.network,
+                    stack=service.stack,
+                    service=service.service,
+                    address=service.vip,
+                )
+                draft.put(VIP, vip)
+    specs = {k: v.spec for held in helds.values() for k, v in held.objects.releases.items()}
+    taken = [ipaddress.ip_network(pool) for state in found.values() for pool in state.pools]
+    for network in cluster.networks.values():
+        pools = [ipaddress.ip_network(pool) for pool in network.pools]
+        if network.id not in found and any(p.overlaps(other) for p in pools for other in taken):
+            _forget_network(draft, cluster, network)
+    for state in found.values():
+        known_network = cluster.networks.get(state.id)
+        if known_network is None or known_network.pools != state.pools:
+            draft.put(NETWORKS, _network(state, specs))
+        for block in state.blocks:
+            draft.put(LEASES, Lease(network=state.id, cidr=block.cidr, node=block.node))
+
+
+def _forget_network(draft: Draft, cluster: Cluster, network: NetworkRecord) -> None:
+    """Drop a network whose addresses were given to another one since."""
+    draft.delete(NETWORKS, network)
+    for lease in cluster.leases.get(network.id, {}).values():
+        draft.delete(LEASES, lease)
+    for vip in cluster.vips.get(network.id, {}).values():
+        draft.delete(VIP, vip)
+
+
+def _network(state: NetworkState, specs: Mapping[str, StackSpec]) -> NetworkRecord:
+    wanted = [
+        spec.networks[state.key]
+        for key, spec in specs.items()
+        if key.startswith(f"{state.stack}/") and state.key in spec.networks
+    ]
+    return NetworkRecord(
+        id=state.id,
+        name=state.name,
+        stack=state.stack,
+        key=state.key,
+        pool=state.pool,
+        grown=state.more_pools,
+        subnets=wanted[-1].subnets if wanted else (),
+        internal=state.internal,
+        mtu=state.mtu,
+        encrypted=state.encrypted,
+        attachable=wanted[-1].attachable if wanted else False,
+    )
+
+
+def _volumes(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], wall: float) -> None:
+    for node, held in sorted(helds.items()):
+        for assignment in held.objects.tasks.values():
+            if assignment.desired not in WANTED:
+                continue
+            for key, name in assignment.volumes.items():
+                known = cluster.volumes.get(name)
+                if known is None:
+                    known = Volume(name=name, stack=assignment.stack, key=key, created_at=wall)
+                if known.node != node:
+                    made.draft.put(VOLUMES, known.model_copy(update={"node": node}))
+
+
+def _contents(
+    made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], sealer: Sealer, wall: float
+) -> None:
+    owners: dict[str, tuple[str, str]] = {}
+    for held in helds.values():
+        for kept in held.objects.releases.values():
+            for item in (*kept.spec.secrets.values(), *kept.spec.configs.values()):
+                owners[item.content] = (kept.release.stack, item.name)
+    for held in helds.values():
+        for content in held.objects.contents.values():
+            if content.id in cluster.contents or not content.data:
+                continue
+            data = base64.b64decode(content.data)
+            stack, name = owners.get(content.id, ("", content.id))
+            made.draft.put(
+                CONTENTS,
+                StoredContent(
+                    id=content.id,
+                    name=name,
+                    stack=stack,
+                    secret=content.secret,
+                    fingerprint=fingerprint_of(sealer, data, secret=content.secret),
+                    sealed=base64.b64encode(sealer.seal(data)).decode(),
+                    size=len(data),
+                    created_at=wall,
+                ),
+            )

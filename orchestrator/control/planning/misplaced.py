@@ -1,0 +1,81 @@
+"""Tasks on nodes that do not satisfy their constraints (any more): who moves, who stays marked.
+
+Asks ``scheduler.displaced``. Those that move are replaced by ``rollout`` like tasks of an old
+spec; those that stay serve on, and say so in their record (``Task.misplaced``). A global
+service is not asked about: its tasks belong to nodes, and end where they do not belong.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.released import spec_of
+from orchestrator.control.planning.placement import fleet, needs
+from scheduler.displaced import Displaced, Settled, Stay, broken_rule, displaced
+from scheduler.view import Fleet
+from specs.states import FINAL, ReleaseState
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+    from orchestrator.control.mirror.effective import Effective
+    from orchestrator.control.planning.passes import Pass
+    from specs.api import Release, Stack
+    from specs.stack import StackSpec
+    from specs.task import Task
+
+
+def look(pass_: Pass, effective: Effective, tasks: Sequence[Task]) -> Displaced:
+    """Return which of a service's tasks must go elsewhere, and which would but stay."""
+    service = effective.service
+    if service.mode == "global" or not service.placement.constraints:
+        return Displaced()
+    here = [t for t in tasks if t.live and t.node is not None]
+    wrong = [t for t in here if _breaks(pass_, effective, t)]
+    if not wrong:
+        return Displaced()
+    right = {t.slot for t in here if t not in wrong and t.spec_hash == effective.hash}
+    settled = [
+        Settled(needs(pass_, task, effective), task.node or "", succeeded=task.slot in right)
+        for task in wrong
+    ]
+    view = Fleet({found.id: found for task in wrong if (found := pass_.view(task.node))})
+    if not all(task.wants.homes for task in settled):
+        view = fleet(pass_)  # some may go elsewhere: what room is there
+    return displaced(view, settled, brake=pass_.brake)
+
+
+def _breaks(pass_: Pass, effective: Effective, task: Task) -> bool:
+    view = pass_.view(task.node)
+    return view is not None and bool(broken_rule(effective.service.placement.constraints, view))
+
+
+def failed_release(pass_: Pass, stack: Stack) -> Release | None:
+    """Return the newest release where it failed: nothing is steered to it, but it was asked."""
+    newest = pass_.cluster.releases.get((stack.name, stack.release))
+    failed = newest is not None and newest.state is ReleaseState.FAILED
+    return newest if failed else None
+
+
+def mark(pass_: Pass, tasks: Iterable[Task], stays: Mapping[str, Stay]) -> None:
+    """Have the records say which tasks are misplaced."""
+    for known in tasks:
+        task = pass_.draft.task(known.id)
+        if task is None or task.state in FINAL:
+            continue
+        reason = stays[task.id].reason if task.id in stays and task.live else ""
+        if task.misplaced != reason:
+            pass_.draft.put_task(task.with_misplaced(reason))
+
+
+def as_failed(
+    pass_: Pass, release: Release, service: str, tasks: Sequence[Task]
+) -> Mapping[str, Stay]:
+    """Return which tasks are not where a release that failed asked for them to be."""
+    spec: StackSpec | None = spec_of(pass_.cluster, release)
+    if spec is None or service not in spec.services:
+        return {}
+    found = look(pass_, pass_.specs.under(release, spec, service), tasks)
+    later = f"release {release.number} failed, so it is not moved: corral up"
+    moves = {task: Stay(f"its node is not what the file asks for; {later}") for task in found.moves}
+    return {**moves, **found.stays}

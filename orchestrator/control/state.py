@@ -1,0 +1,119 @@
+"""`corral state`: what to do with a store that is older than what runs.
+
+The dispatcher found it so (``orchestrator/dispatch/behind.py``) and waits; until somebody has
+decided, the API refuses every change and no agent is told anything. Both decisions are written
+first and carried out after: killed in between, the controller asks again at its next start.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Protocol
+
+from orchestrator.control.adopting import adopt, stopped_by_discard
+from orchestrator.errors import Conflict
+from specs.api import DecidedState, StateReport
+
+if TYPE_CHECKING:
+    from orchestrator.contracts import Sealer
+    from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.store.base import Store
+    from specs.kit.clock import Clock
+    from specs.wire import HeldSet
+
+log = logging.getLogger(__name__)
+
+TRIES = 5
+
+
+class OlderState(Protocol):
+    """What the dispatcher found."""
+
+    @property
+    def words(self) -> str: ...
+
+
+class Asker(Protocol):
+    """The dispatcher, as far as this needs it."""
+
+    @property
+    def behind(self) -> OlderState | None: ...
+
+    async def held(self) -> dict[str, HeldSet]: ...
+
+    def decide(self, *, discard: bool) -> None: ...
+
+
+class StateQuestion:
+    """Shows what the question is, and takes the answer."""
+
+    def __init__(
+        self, store: Store, cluster: Cluster, sealer: Sealer, agents: Asker, clock: Clock
+    ) -> None:
+        self._store = store
+        self._cluster = cluster
+        self._sealer = sealer
+        self._agents = agents
+        self._clock = clock
+        self._one = asyncio.Lock()
+
+    async def show(self) -> StateReport:
+        """Return what both answers would do."""
+        behind = self._agents.behind
+        if behind is None:
+            return StateReport()
+        helds = await self._agents.held()
+        taken = adopt(self._cluster, helds, self._sealer, wall=self._clock.wall())
+        return StateReport(
+            behind=behind.words,
+            absent=self._absent(helds),
+            adopts=tuple(taken.said),
+            stops=tuple(stopped_by_discard(self._cluster, helds)),
+        )
+
+    async def adopt(self, *, without_absent: bool) -> DecidedState:
+        """Fill the store from what runs, and go on."""
+        async with self._one:
+            self._asked()
+            for _ in range(TRIES):
+                helds = await self._agents.held()
+                absent = self._absent(helds)
+                if absent and not without_absent:
+                    raise Conflict(
+                        f"{', '.join(absent)} cannot be asked, so what runs there would not be"
+                        " taken over",
+                        hint="bring them back first, or say so: corral state adopt --yes",
+                    )
+                taken = adopt(self._cluster, helds, self._sealer, wall=self._clock.wall())
+                if await taken.draft.commit(self._store):
+                    break
+            else:
+                raise Conflict("the store changes under our hands", hint="try again")
+            log.warning("the state was taken over from the nodes: %s", "; ".join(taken.said))
+            self._agents.decide(discard=False)
+            return DecidedState(done=tuple(taken.said))
+
+    async def discard(self) -> DecidedState:
+        """Believe the store, and go on."""
+        async with self._one:
+            self._asked()
+            stops = stopped_by_discard(self._cluster, await self._agents.held())
+            log.warning("what runs and is not in the state is stopped: %s", ", ".join(stops))
+            self._agents.decide(discard=True)
+            return DecidedState(done=tuple(f"{name} is stopped" for name in stops))
+
+    def _absent(self, helds: dict[str, HeldSet]) -> tuple[str, ...]:
+        """Return the nodes that did not answer, also those only their peers know of."""
+        names = {node.name for node in self._cluster.nodes.values() if node.id not in helds}
+        for held in helds.values():
+            peers = held.objects.peers.values()
+            names |= {peer.name for peer in peers if peer.node not in self._cluster.nodes}
+        return tuple(sorted(names))
+
+    def _asked(self) -> None:
+        if self._agents.behind is None:
+            raise Conflict(
+                "there is nothing to decide: the state is as new as what runs",
+                hint="corral state",
+            )

@@ -1,0 +1,303 @@
+"""``corral`` in lab hosts without a cold interpreter: a process that has it imported forks for it.
+
+Most of what a short command costs is the start of Python and the imports; end-to-end tests run a
+thousand of them. ``corral(host, ...)`` answers as ``LabHost.corral`` does, from a child of one
+server process per test process: it joins the host's control groups and namespaces, gets its own
+environment, folder and standard streams, and calls ``orchestrator.cli.main``. ``snapshot`` runs
+tests/leaks.py the same way.
+
+What is about the process itself (signals, terminals, how it starts) uses ``LabHost.popen``.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import importlib
+import json
+import os
+import pkgutil
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import traceback
+from contextlib import ExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.lab.host import LabHost
+
+ROOT = Path(__file__).resolve().parent.parent
+# Those of nsenter -m -u -i -n -p -C, the mount namespace last: /proc is read until then.
+NAMESPACES = ("cgroup", "uts", "ipc", "net", "pid", "mnt")
+MESSAGE_MAX = 1 << 17
+
+
+# ---- used by tests ----------------------------------------------------------------------------
+
+
+class Server:
+    """The server process, started with the first command and ended with its user."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._door: socket.socket | None = None
+        self._lock = threading.Lock()
+
+    def ask(self, request: dict[str, Any], descriptors: list[int]) -> None:
+        with self._lock:
+            if self._door is None:
+                self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+                with theirs:
+                    self._process = subprocess.Popen(
+                        [sys.executable, __file__, str(theirs.fileno())],
+                        pass_fds=[theirs.fileno()],
+                        cwd=ROOT,
+                        env={**os.environ, "PYTHONPATH": str(ROOT)},
+                        stdin=subprocess.DEVNULL,
+                        start_new_session=True,
+                    )
+            socket.send_fds(self._door, [json.dumps(request).encode()], descriptors)
+
+    def close(self) -> None:
+        if self._door is not None and self._process is not None:
+            self._door.close()
+            self._process.wait(60)
+            self._door = self._process = None
+
+
+SERVER = Server()
+atexit.register(SERVER.close)
+
+
+def corral(
+    host: LabHost,
+    *arguments: str,
+    stdin: str = "",
+    env: dict[str, str] | None = None,
+    cwd: str = "/root",
+    timeout: float = 90.0,
+    check: bool = True,
+) -> subprocess.CompletedProcess[str]:
+    """Run ``corral arguments`` in a host, as LabHost.corral does."""
+    from orchestrator.lab.host import LabError
+
+    words = _in_host(host, env, cwd)
+    code, out, err = _run({**words, "call": "corral", "argv": list(arguments)}, stdin, timeout)
+    if code is None:
+        raise LabError(
+            f"{host.name}: corral {' '.join(arguments)} took more than {timeout:g} s\n{out}{err}"
+        )
+    if check and code:
+        raise LabError(f"{host.name}: corral {' '.join(arguments)} ended with {code}\n{out}{err}")
+    return subprocess.CompletedProcess(["corral", *arguments], code, out, err)
+
+
+def snapshot(host: LabHost, kinds: list[str]) -> Any:
+    """Return what tests/leaks.py sees in a host."""
+    code, out, err = _run({**_in_host(host, None, "/"), "call": "leaks", "argv": kinds}, "", 120)
+    assert code == 0, f"no snapshot of {host.name}: {code}\n{err}"
+    return json.loads(out)
+
+
+def _in_host(host: LabHost, env: dict[str, str] | None, cwd: str) -> dict[str, Any]:
+    """Return where and how a command runs, as LabHost.argv has it in its words."""
+    given = {"PYTHONPATH": str(ROOT), **(env or {})}
+    words = host.argv((), given, cwd)
+    settings = dict(word.split("=", 1) for word in words[words.index("env") + 4 :])
+    script = words[words.index("-ec") + 1]
+    groups = [part.split(";")[0] for part in script.split("echo $$ > ")[1:]]
+    return {"pid": host.pid, "cgroups": groups, "env": settings, "cwd": cwd}
+
+
+def _run(request: dict[str, Any], stdin: str, timeout: float) -> tuple[int | None, str, str]:
+    """Return exit code (None: killed at the timeout), output and errors."""
+    with ExitStack() as stack:
+        pipes = [os.pipe() for _ in range(4)]  # stdin, stdout, stderr, status
+        mine = [pipes[0][1], pipes[1][0], pipes[2][0], pipes[3][0]]
+        theirs = [pipes[0][0], pipes[1][1], pipes[2][1], pipes[3][1]]
+        try:
+            SERVER.ask(request, theirs)
+        finally:
+            for descriptor in theirs:
+                os.close(descriptor)
+        files = [open(d, "wb" if d == mine[0] else "rb", buffering=0) for d in mine]  # noqa: SIM115
+        for file in files:
+            stack.enter_context(file)
+        feeder = threading.Thread(target=_feed, args=(files[0], stdin.encode()))
+        feeder.start()
+        said, ended = _collect(files[1:], timeout)
+        feeder.join()
+    out, err, status = (part.decode(errors="replace") for part in said)
+    lines = status.split()
+    if not ended:
+        return None, out, err
+    # A command that was killed says nothing at its end; its parent says how it ended.
+    return int(lines[-1]) if len(lines) > 1 else -9, out, err
+
+
+def _feed(file: Any, data: bytes) -> None:
+    with file, suppress(BrokenPipeError):
+        view = memoryview(data)
+        while view:
+            view = view[file.write(view) :]
+
+
+def _collect(files: list[Any], timeout: float) -> tuple[list[bytes], bool]:
+    """Read until all ends are reached; at the timeout kill the command, whose pid comes first."""
+    said = [b"" for _ in files]
+    deadline = time.monotonic() + timeout
+    ended = True
+    with selectors.DefaultSelector() as selector:
+        for number, file in enumerate(files):
+            selector.register(file, selectors.EVENT_READ, number)
+        while selector.get_map():
+            ready = selector.select(max(0.0, deadline - time.monotonic()) if ended else 10.0)
+            if not ready:
+                if not ended:
+                    break
+                ended = False
+                with suppress(OSError, ValueError, IndexError):
+                    os.kill(int(said[-1].split()[0]), signal.SIGKILL)
+            for key, _ in ready:
+                data = os.read(key.fd, 1 << 16)
+                said[key.data] += data
+                if not data:
+                    selector.unregister(key.fileobj)
+    return said, ended
+
+
+# ---- the server -------------------------------------------------------------------------------
+
+
+def preload() -> None:
+    """Import what commands need, so that their processes have it."""
+    sys.path.insert(0, str(ROOT))
+    from orchestrator.cli import commands
+
+    for found in pkgutil.iter_modules(commands.__path__):
+        importlib.import_module(f"orchestrator.cli.commands.{found.name}")
+    for name in (
+        "asyncio",
+        "difflib",
+        "orchestrator.cli.main",
+        "orchestrator.cli.names",
+        "orchestrator.cli.project",
+        "orchestrator.cli.findings",
+        "orchestrator.client.client",
+        "orchestrator.client.websocket",
+        "specs.compile",
+        "specs.compose.load",
+        "specs.lint",
+        "tests.leaks",
+    ):
+        importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
+
+
+def serve(door: socket.socket) -> None:
+    """Fork for every request until the other end is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for our children
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(door, MESSAGE_MAX, 4)
+        if not message:
+            return
+        if os.fork() == 0:
+            door.close()
+            _enter(json.loads(message), descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _join(pid: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    spaces = [os.open(f"/proc/{pid}/ns/{name}", os.O_RDONLY) for name in NAMESPACES]
+    for name, space in zip(NAMESPACES, spaces, strict=True):
+        if libc.setns(space, 0) != 0:
+            raise OSError(ctypes.get_errno(), f"setns {name}")
+        os.close(space)
+
+
+def _enter(request: dict[str, Any], descriptors: list[int]) -> None:
+    """Become a process of the host, tell the machine's pid of the command and then its end."""
+    status = descriptors[3]
+    for descriptor in descriptors:
+        os.set_inheritable(descriptor, False)
+    try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        for group in request["cgroups"]:
+            Path(group).write_text(str(os.getpid()))
+        _join(request["pid"])
+        command = os.fork()
+        if command == 0:
+            _command(request, descriptors)
+        os.write(status, f"{command}\n".encode())
+        for descriptor in descriptors[:3]:
+            os.close(descriptor)
+        code = os.waitstatus_to_exitcode(os.waitpid(command, 0)[1])
+        os.write(status, f"{code}\n".encode())
+    except BaseException:
+        with suppress(OSError):
+            os.write(descriptors[2], traceback.format_exc().encode())
+    finally:
+        os._exit(0)
+
+
+def _command(request: dict[str, Any], descriptors: list[int]) -> None:
+    code = 1
+    try:
+        for number, descriptor in enumerate(descriptors[:3]):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
+        os.chdir(request["cwd"])
+        os.environ.clear()
+        os.environ.update(request["env"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        sys.argv = ["corral", *request["argv"]]
+        sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+        sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
+        sys.stderr = open(  # noqa: SIM115
+            2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
+        )
+        code = CALLS[request["call"]](request["argv"])
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(BaseException):
+            threading._shutdown()  # type: ignore[attr-defined]  # what an interpreter's end does
+        with suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code & 0xFF)
+
+
+def _call_corral(argv: list[str]) -> int:
+    from orchestrator.cli.main import main
+
+    return main(argv)
+
+
+def _call_leaks(kinds: list[str]) -> int:
+    from tests import leaks
+
+    json.dump(leaks.here(kinds or leaks.ALL), sys.stdout)
+    return 0
+
+
+CALLS: dict[str, Callable[[list[str]], int]] = {"corral": _call_corral, "leaks": _call_leaks}
+
+
+if __name__ == "__main__":
+    preload()
+    serve(socket.socket(fileno=int(sys.argv[1])))
