@@ -27,7 +27,7 @@ def test_every_daemon_is_told_apart_by_its_command_line():
         "dns": "/venv/bin/python -P -m agent.dns /run",
         "agent": "/venv/bin/python -P -m agent",
         "controller": "/venv/bin/python -P -m orchestrator --embedded",
-        "supervisor": "/venv/bin/python -I -S /x/orchestrator/supervisor.py /run",
+        "supervisor": "/venv/bin/python -I -S /x/orchestrator/embedded/supervisor.py /run",
         "conmon": "/usr/bin/conmon --cid x",
         "shim": "/usr/bin/containerd-shim-runc-v2 -namespace moby",
         "containerd": "containerd --config x",

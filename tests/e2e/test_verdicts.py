@@ -126,6 +126,11 @@ def test_a_quiet_release_waits_for_a_second_and_an_update_for_its_monitor_time(c
     assert "update of web failed" in done.stderr
     assert "| gone" in done.stderr
     corral.compose(SHOP % f"true; {SLEEP}")
-    watched, _ = took(corral, "up", "-d")
+    watched, done = took(corral, "up", "-d")
     assert watched >= 5
     assert unchanged < watched, "nothing was new, so nothing was watched"
+    assert "web: all of it runs; watched for 5 s before that counts" in done.stderr
+    at_once = "    deploy: {update_config: {monitor: 0s}}\n    restart: always\n"
+    corral.compose((SHOP % SLEEP).replace("    restart: always\n", at_once))
+    _, done = took(corral, "up", "-d")
+    assert "watched for" not in done.stderr

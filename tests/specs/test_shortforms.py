@@ -213,6 +213,12 @@ def test_no_text_crashes_the_volume_parser(text):
             },
         ),
         (
+            # Compose leaves it out; here it ends the watching of an update.
+            "deploy: {update_config: {monitor: 0s}}",
+            "deploy",
+            {"update_config": {"monitor": "0s"}, "resources": {}, "placement": {}},
+        ),
+        (
             "blkio_config: {device_read_bps: [{path: /a, rate: 1m}], weight: 300}",
             "blkio_config",
             {"device_read_bps": [{"path": "/a", "rate": 1 << 20}], "weight": 300},

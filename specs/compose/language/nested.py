@@ -181,7 +181,7 @@ _UPDATE = mapping(
         "parallelism": integer(cast="int", bind="uint", keep="set"),
         "delay": duration(""),
         "failure_action": text(),
-        "monitor": duration(""),
+        "monitor": duration(),  # 0s ends the watching, so it is no default
         "max_failure_ratio": Shape("number string", bind="float32", cast="float"),
         "order": text(enum=("start-first", "stop-first")),
     },
