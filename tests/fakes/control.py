@@ -49,7 +49,7 @@ class FakeCluster:
         self._nodes_changed.set()
 
     async def reached(self, revision: int) -> None:
-        async with asyncio.timeout(5), self.followed:
+        async with asyncio.timeout(60), self.followed:
             await self.followed.wait_for(lambda: self.revision >= revision)
 
     async def follow(self, store) -> None:

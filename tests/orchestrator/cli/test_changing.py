@@ -438,9 +438,9 @@ class Printing:
 
     def ended(self):
         """Wait for the end; return its code, output and errors."""
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         for reader in self._readers:
-            reader.join(10)
+            reader.join(60)
         return code, self.said["stdout"].decode(), self.said["stderr"].decode()
 
 
@@ -452,7 +452,7 @@ def up(spawn_program):
     return start
 
 
-def wait_for(condition, what, seconds=10):
+def wait_for(condition, what, seconds=60.0):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, what

@@ -469,7 +469,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         capture_output=True,
         text=True,
         check=True,
-        timeout=20,
+        timeout=60,
     )
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     _, code, *modules = next(
