@@ -359,7 +359,7 @@ class TaskRow(Model):
 class NodeRow(Model):
     id: str
     name: str
-    status: str  # ready | unknown | down
+    status: str  # ready | unready | unknown | down
     reason: str = ""
     availability: str = "active"
     address: str = ""

@@ -55,9 +55,14 @@ def as_it_is(
             specs[slot] = own
         for other in live[1:]:
             task = pass_.draft.task(other.id)
-            if other.spec_hash != best.spec_hash and task is not None:
+            if other.spec_hash != best.spec_hash and task is not None and _outdone(other, best):
                 stopping.begin(pass_, task)
     return Kept(replace(wanted, slots=slots), specs)
+
+
+def _outdone(other: Replica, best: Replica) -> bool:
+    """Say whether the slot does without it: what nobody hears may be the one that serves."""
+    return not best.unheard and (best.ready or not other.unheard)
 
 
 def stop_unwanted(pass_: Pass, stack: Stack, spec: StackSpec | None) -> None:
