@@ -180,7 +180,13 @@ class Server:
         held = self._holdings.held
         tasks = {one.id: one.status() for one in self._holdings.records() if not one.erased}
         return _json(
-            HeldSet(stamp=held.stamp, revision=held.revision, objects=held.objects, tasks=tasks)
+            HeldSet(
+                stamp=held.stamp,
+                me=held.me,
+                revision=held.revision,
+                objects=held.objects,
+                tasks=tasks,
+            )
         )
 
     async def instructions(self, request: web.Request) -> web.Response:

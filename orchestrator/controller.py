@@ -28,7 +28,7 @@ from orchestrator.control.state import StateQuestion
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.keys import ca, identity, vault
-from orchestrator.nodes.local import join_local_agent
+from orchestrator.nodes.local import join_local_agent, lost_cluster
 from orchestrator.nodes.machines import Machines
 from orchestrator.nodes.members import Nodes
 from orchestrator.store.sqlite import SqliteStore
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 EXIT_REFUSED = 3  # it said why; starting again without a change will not help
+JOIN = 5.0  # seconds for this machine's agent, before the loops begin
 LONGEST_SOCKET = 103  # 108 with the terminator (unix(7)), and ".new" while it is made
 ROUTES = Path("/proc/net/route")
 
@@ -81,10 +82,16 @@ async def compose(
 ) -> None:
     """Join the parts and run them until ``stopped``."""
     clock, rng = SystemClock(), random.Random()  # noqa: S311 - ids and jitter, no secrets
-    found = await identity.load(store, clock=clock, rng=rng, routes=machine_routes())
+    local = LocalTransport(config.agent_socket)
+    found = await identity.load(
+        store,
+        clock=clock,
+        rng=rng,
+        routes=machine_routes(),
+        lost=partial(lost_cluster, local, config.agent_socket) if embedded else None,
+    )
     cluster = await Cluster.open(store, clock)
     authority = await ca.load(store, sealer, cluster=found.id, clock=clock)
-    local = LocalTransport(config.agent_socket)
     transport = Machines(config=config, local=local, cluster=cluster, identity=found, clock=clock)
     dispatcher = Dispatcher(
         store=store,
@@ -118,8 +125,13 @@ async def compose(
         remove_node=partial(transport.remove_node, nodes),
     )
     async with asyncio.TaskGroup() as group:
-        loops = [
-            group.create_task(cluster.follow(), name="mirror"),
+        loops = [group.create_task(cluster.follow(), name="mirror")]
+        if found.epoch == 0 and embedded and config.agent_socket.exists():
+            # A first start, or one whose store was lost: what this machine runs is asked first.
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(JOIN):
+                    await join_local_agent(nodes, cluster, local, clock, found)
+        loops += [
             group.create_task(_once(dispatcher.ready, control.run), name="control"),
             group.create_task(dispatcher.run(control), name="dispatcher"),
         ]

@@ -36,7 +36,7 @@ SINCE: dict[str, dict[str, int]] = {
     "Instructions": {"protocol": 2, "revision": 2},
     "LogLine": {"place": 2},
     "NetworkState": {"more_pools": 2},
-    "NodeSelf": {"more_ranges": 2},
+    "NodeSelf": {"home": 2, "more_ranges": 2},
     "Objects": {"stacks": 2, "releases": 2},
     "NodeFacts": {"wire": 2, "unread": 2},
     "Peer": {"mtu": 2},

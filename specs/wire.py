@@ -213,6 +213,7 @@ class NodeSelf(Model):
     name: str
     underlay: str = ""
     overlay: str = ""
+    home: bool = False  # its machine is the controller's
     certificate: str = ""  # the answer to Hello.signing_request, and who signed it (PEM)
     authority: str = ""
     cluster_pool: str = "10.210.0.0/16"  # the range all networks' pools are cut from
@@ -293,6 +294,7 @@ class HeldSet(Model):
     """What a node holds, whole, and how its tasks are: for a controller whose store is older."""
 
     stamp: Stamp | None = None
+    me: NodeSelf | None = None
     revision: int = 0
     objects: Objects = Objects()
     tasks: dict[str, TaskStatus] = Field(default_factory=dict)

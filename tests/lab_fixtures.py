@@ -10,7 +10,9 @@ A test that started the embedded cluster on a host ends it with ``end_cluster(ho
 ``controller stop`` leaves containers and their network running, by design.
 
 In a host: ``host.run([...])``, ``host.popen([...])``, ``host.corral("up", "-d")``,
-``host.write(path, text)``, ``host.copy_in(directory, path)``; see orchestrator/lab/host.py. The
+``host.write(path, text)``, ``host.copy_in(directory, path)``; see orchestrator/lab/host.py.
+``tests.warm.corral(host, "ps")`` is ``host.corral`` for a third of the CPU time: where a test makes
+many calls and is not about the process, which is why the clusters of tests/e2e use it. The
 checkout and its .venv are there, read-only, at the same paths; base images put below the
 checkout's ``.cache/`` are therefore visible in every host.
 """

@@ -29,6 +29,7 @@ def base(wanted: Wanted) -> str:
   chain guard {{
     type filter hook prerouting priority raw; policy accept;
     iifname {veths} goto guard_task
+    iifname {overlay} jump zones
     iifname != "lo" ip daddr 127.0.0.0/8 counter drop
 {vxlan_guard if wanted.in_overlay else ""}
   }}

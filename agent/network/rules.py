@@ -168,7 +168,8 @@ def ruleset(
     chains: dict[str, tuple[str, ...]] = {}
     fronts: dict[str, tuple[str, ...]] = {}
     _networks(wanted, sets)
-    _members(wanted, sets)
+    chains["zones"] = ()
+    _members(wanted, sets, chains)
     _tasks(wanted, sets)
     for part in parts.values():
         for name, elements in part.sets.items():
@@ -195,7 +196,9 @@ def _networks(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
     sets["insiders"] = dict.fromkeys({*pools, "127.0.0.0/8"}, "")
 
 
-def _members(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
+def _members(
+    wanted: Wanted, sets: dict[str, dict[str, str]], chains: dict[str, tuple[str, ...]]
+) -> None:
     underlay = wanted.me.underlay
     if underlay and ":" not in underlay:
         sets["members"][underlay] = ""
@@ -204,6 +207,9 @@ def _members(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
         return
     peers = reachable_peers(wanted)
     numbers = ingress_numbers(peers)
+    if numbers:
+        zones = ", ".join(f"{names.overlay_mac(o)} : {n}" for o, n in sorted(numbers.items()))
+        chains["zones"] = (f"ct original zone set ether saddr map {{ {zones} }}",)
     for peer in peers:
         if ":" in peer.underlay:
             sets["peer_underlays6"][peer.underlay] = ""

@@ -23,7 +23,7 @@ from agent.tasks.reboot import rebooted
 from agent.tasks.record import Phase
 from agent.tasks.runner import Runner
 from specs.kit.backoff import Backoff
-from specs.states import Desired
+from specs.states import WANTED, Desired
 from specs.wire import Acknowledged, Instructions, Refused
 
 if TYPE_CHECKING:
@@ -35,10 +35,12 @@ if TYPE_CHECKING:
     from agent.tasks.record import Record
     from agent.tasks.reports import Reports
     from agent.tasks.runner import RunnerParts
+    from specs.wire import Assignment
 
 log = logging.getLogger(__name__)
 
 RETRY_FIRST, RETRY_MAX = 0.2, 10.0
+SETTLED = 5  # things that could not be read are told after they matter no more, until we end
 
 
 class Worker:
@@ -163,6 +165,22 @@ class Worker:
         self._holdings.runners[record.id] = runner
         self._group.create_task(self._keep(runner), name=f"runner {record.id}")
 
+    def _begin_new(self, assignment: Assignment) -> None:
+        record = lifecycle.fresh(assignment, self._boot)
+        self._begin(record)
+        self._reports.changed(record)
+
+    def _wanted_again(self, runner: Runner) -> bool:
+        """Begin a task anew that was erased and is wanted all the same.
+
+        No controller goes back on its word but one that was told to believe an older state.
+        """
+        wanted = self._holdings.held.objects.tasks.get(runner.record.id)
+        if wanted is None or wanted.desired not in WANTED or not runner.record.erased:
+            return False
+        self._begin_new(wanted)
+        return True
+
     async def _keep(self, runner: Runner) -> None:
         """Run a runner to its end; a bug in one task must not end the agent."""
         backoff = Backoff(RETRY_FIRST, RETRY_MAX)
@@ -175,7 +193,8 @@ class Worker:
                 continue
             break
         self._networking.stale()
-        self._drop_if_gone(runner.record.id)
+        if not self._wanted_again(runner):
+            self._drop_if_gone(runner.record.id)
 
     def _drop_if_gone(self, task: str) -> None:
         self._holdings.drop_if_gone(task)
@@ -211,6 +230,7 @@ class Worker:
         holdings = self._holdings
         if not holdings.unread:
             return
+        holdings.settled = tuple(dict.fromkeys((*holdings.settled, *holdings.unread)))[-SETTLED:]
         strays, holdings.strays = holdings.strays, {}
         leftovers = []
         for task, stray in strays.items():
@@ -239,10 +259,8 @@ class Worker:
             if task in self._holdings.strays or (held.doubt or task in held.unread):
                 continue
             if runner is None:
-                record = lifecycle.fresh(assignment, self._boot)
-                self._begin(record)
-                self._reports.changed(record)
-            else:
+                self._begin_new(assignment)
+            elif not self._wanted_again(runner):
                 runner.assign(assignment)
         for task, runner in list(runners.items()):
             if task not in wanted and not held.doubt:

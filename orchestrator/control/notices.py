@@ -93,7 +93,7 @@ class Notices:
         return found
 
     def node_moved(self, node: str, status: str) -> None:
-        """Take note that a node became ready, unknown or down."""
+        """Take note that a node became ready, unready, unknown or down."""
         record = self._cluster.nodes.get(node)
         name = record.name if record is not None else node
         condition = self._cluster.conditions.get(node)

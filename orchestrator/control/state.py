@@ -104,9 +104,12 @@ class StateQuestion:
             return DecidedState(done=tuple(f"{name} is stopped" for name in stops))
 
     def _absent(self, helds: dict[str, HeldSet]) -> tuple[str, ...]:
-        return tuple(
-            sorted(node.name for node in self._cluster.nodes.values() if node.id not in helds)
-        )
+        """Return the nodes that did not answer, also those only their peers know of."""
+        names = {node.name for node in self._cluster.nodes.values() if node.id not in helds}
+        for held in helds.values():
+            peers = held.objects.peers.values()
+            names |= {peer.name for peer in peers if peer.node not in self._cluster.nodes}
+        return tuple(sorted(names))
 
     def _asked(self) -> None:
         if self._agents.behind is None:

@@ -138,6 +138,7 @@ class Outgoing:
             overlay=node.overlay if node is not None else "",
             cluster_pool=self._cluster.record.pool,
             more_ranges=self._cluster.record.more,
+            home=node is not None and not node.address,
         )
 
     def objects(self, node_id: str) -> Objects:

@@ -18,7 +18,7 @@ from specs.ids import new_id
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from orchestrator.store.base import Store
     from specs.kit.clock import Clock
@@ -49,17 +49,25 @@ class ClusterRecord:
 
 
 async def load(
-    store: Store, *, clock: Clock, rng: random.Random, routes: Iterable[str]
+    store: Store,
+    *,
+    clock: Clock,
+    rng: random.Random,
+    routes: Iterable[str],
+    lost: Callable[[], Awaitable[ClusterRecord | None]] | None = None,
 ) -> ClusterRecord:
     """Return the cluster of this store, making it at first start.
 
     ``routes`` are the machine's own networks, which the cluster's range must not overlap.
+    ``lost`` tells of the cluster that this machine was the home of, where its store is gone.
     """
     entry = await store.get(keys.CLUSTER)
     if entry is not None:
         return decode(entry.value)
     now = clock.wall()
-    cluster = ClusterRecord(new_id("c", now=now, rng=rng), 0, choose_pool(routes), now)
+    cluster = await lost() if lost is not None else None
+    if cluster is None:
+        cluster = ClusterRecord(new_id("c", now=now, rng=rng), 0, choose_pool(routes), now)
     await store.txn((Compare(keys.CLUSTER, 0),), (Put(keys.CLUSTER, encode(cluster)),))
     return cluster
 

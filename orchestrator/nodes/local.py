@@ -6,6 +6,7 @@ controller.py runs this once at start; from then on the node is like any other.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from typing import TYPE_CHECKING
@@ -14,11 +15,13 @@ import aiohttp
 
 from orchestrator.dispatch.agent import AgentClient
 from orchestrator.errors import Conflict, RequestError
+from orchestrator.keys.identity import ClusterRecord
 from specs.node import Node
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from orchestrator.contracts import Mirror
-    from orchestrator.keys.identity import ClusterRecord
     from orchestrator.nodes.members import Nodes
     from orchestrator.transport.local import LocalTransport
     from specs.kit.clock import Clock
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+PATIENCE = 5.0  # seconds the agent has to say what it held for a store that is gone
 LOOK = 0.05  # agent and controller are started together: worth looking often at first
 LOOK_LATER = 2.0
 DEADLINE = 60.0  # after which the operator is told, and looking goes on slowly
@@ -51,8 +55,35 @@ async def join_local_agent(
             f"this machine is a node of another cluster ({hello.stamp.cluster})",
             hint="use that cluster's controller, or take the machine out of it: corral node rm",
         )
-    node = await nodes.join(hello.facts, name=hello.facts.hostname or socket.gethostname())
+    # Of a cluster whose store was lost it is the node it was.
+    mine = hello.node if hello.stamp is not None else ""
+    node = await nodes.join(
+        hello.facts, name=hello.facts.hostname or socket.gethostname(), node_id=mine
+    )
     log.info("this machine is the first node", extra={"node": node.id, "node_name": node.name})
+
+
+async def lost_cluster(transport: LocalTransport, socket_: Path) -> ClusterRecord | None:
+    """Return the cluster this machine's agent says it is the home of; None = of none.
+
+    Asked where there is no store: of another machine's node the cluster is not ours to have.
+    """
+    if not socket_.exists():
+        return None
+    with contextlib.suppress(RequestError, TimeoutError):
+        async with (
+            asyncio.timeout(PATIENCE),
+            transport.connect(Node(id="", name="of this machine")) as connector,
+            aiohttp.ClientSession("http://agent", connector=connector) as http,
+        ):
+            held = await AgentClient(http, "of this machine").held()
+            if held.stamp is None or held.me is None or not held.me.home:
+                return None
+            log.warning("the state of cluster %s is gone from here", held.stamp.cluster)
+            return ClusterRecord(
+                id=held.stamp.cluster, pool=held.me.cluster_pool, more=held.me.more_ranges
+            )
+    return None
 
 
 async def _wait(transport: LocalTransport, clock: Clock) -> Hello:

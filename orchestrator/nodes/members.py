@@ -76,8 +76,12 @@ class Nodes:
         underlay: str = "",
         asked: bool = False,
         labels: Mapping[str, str] | None = None,
+        node_id: str = "",
     ) -> Node:
-        """Make a member; its session starts as soon as the mirror shows it."""
+        """Make a member; its session starts as soon as the mirror shows it.
+
+        ``node_id``: who it was already, in a cluster that forgot it.
+        """
         check_labels(labels or {})
         async with self._one_at_a_time:
             nodes = self._cluster.nodes.values()
@@ -85,7 +89,7 @@ class Nodes:
                 if other.address == address:
                     raise Conflict(f"{address or 'this machine'} is already node {other.name}")
             node = Node(
-                id=new_id("n", now=self._clock.wall(), rng=self._rng),
+                id=node_id or new_id("n", now=self._clock.wall(), rng=self._rng),
                 name=free_name(name, {other.name for other in nodes}),
                 address=address,
                 host_key=host_key,

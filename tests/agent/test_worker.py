@@ -487,3 +487,17 @@ async def test_a_restart_is_asked_for_once(node):
     await asyncio.sleep(30)
     assert node.status("a").run.number == 2
     assert node.holdings.record("a").assignment.desired is Desired.RUNNING
+
+
+@pytest.mark.parametrize("in_set", [True, False])
+async def test_what_was_erased_and_is_wanted_again_is_begun_anew(node, in_set):
+    """By a controller that was told to believe an older state."""
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").ready)
+    await node.put(named("a", "removed"))
+    if in_set:
+        await node.until(lambda: not node.containers.alive)
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a") and node.status("a").ready)
+    assert len(node.containers.alive) == 1
+    assert [run.number for run in node.status("a").runs] == [1]

@@ -407,7 +407,9 @@ class SimulatedNode:
     async def held(self) -> HeldSet:
         held = self.holdings.held
         tasks = {record.id: record.status() for record in self.holdings.records()}
-        return HeldSet(stamp=held.stamp, revision=held.revision, objects=held.objects, tasks=tasks)
+        return HeldSet(
+            stamp=held.stamp, me=held.me, revision=held.revision, objects=held.objects, tasks=tasks
+        )
 
     async def instruct(self, instructions: Instructions) -> Acknowledged | Refused:
         return await self._worker.accept(instructions)

@@ -45,7 +45,7 @@ async def agent(config):
 async def running(config, *, embedded=True):
     """The controller in this process; ended as by SIGTERM."""
     task = asyncio.create_task(controller.run(config, embedded=embedded))
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not config.socket.exists():
             if task.done():
                 task.result()
@@ -54,7 +54,7 @@ async def running(config, *, embedded=True):
     async with aiohttp.ClientSession("http://corral", connector=connector) as http:
         yield Client(http)
     os.kill(os.getpid(), signal.SIGTERM)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await task
 
 
@@ -69,7 +69,7 @@ class Client:
             return body
 
     async def until(self, path, condition):
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition(found := await self.call("GET", path)):
                 await asyncio.sleep(0.01)
         return found
@@ -131,7 +131,7 @@ async def test_from_deploy_to_down(config, agent):
         assert {t["name"] for t in found["tasks"]} == {"shop-web-1", "shop-web-2"}
         await client.call("DELETE", "/v1/stacks/shop")
         await client.until("/v1/stacks", lambda a: a["stacks"] == [])
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             while agent.objects.tasks or agent.objects.networks:
                 await asyncio.sleep(0.01)
 
@@ -272,7 +272,7 @@ class Process:
             },
             cwd="/", stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while not self.answers():
                 assert self.child.returncode is None, await self.child.stderr.read()
                 await asyncio.sleep(0.01)

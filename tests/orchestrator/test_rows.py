@@ -8,13 +8,14 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.api.rows import port_text, service_rows, task_row
+from orchestrator.api.rows import node_row, port_text, service_rows, task_row
 from orchestrator.control.mirror.serving import serves
+from orchestrator.control.telling.causes import explain_task
 from orchestrator.control.telling.progress import task_line
 from orchestrator.control.telling.words import service_counts, words_of
 from specs.api import Release, Stack
 from specs.kit.amounts import size, span
-from specs.node import Node, NodeCondition
+from specs.node import Node, NodeCondition, NodeFacts
 from specs.stack import Port, ServiceSpec, StackSpec, TaskSpec
 from specs.states import FINAL, Desired, Health, TaskState
 from specs.task import Run, Task, TaskStatus
@@ -184,3 +185,47 @@ def test_sizes_have_one_unit(count, text):
 )  # fmt: skip
 def test_ports_look_as_dockers(port, chosen, text):
     assert port_text(port, chosen) == text
+
+
+@pytest.mark.parametrize(
+    ("reason", "unread", "says"),
+    [
+        ("", (), ""),
+        ("", ("the journal: line 1 of 2 is damaged",), "cannot read the journal: line 1 of 2"),
+        ("", ("a", "b", "c"), "cannot read a, and 2 more"),
+        ("said nothing for 9 s", ("a",), "said nothing for 9 s"),
+    ],
+)
+def test_a_node_that_cannot_read_something_says_so_where_nodes_are_listed(reason, unread, says):
+    node = Node(id="n1", name="alpha", facts=NodeFacts(unread=unread))
+    condition = NodeCondition(status="ready", reason=reason)
+    cluster = SimpleNamespace(
+        nodes={"n1": node},
+        tasks={},
+        conditions={"n1": condition},
+    )
+    row = node_row(cluster, node, now=NOW)
+    assert row.reason.startswith(says)
+    assert bool(row.reason) == bool(says)
+    assert len(row.warnings) == len(unread)
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("exited with 1", "web: n exited with code 1"),
+        (
+            "exited with 1; its restart policy is none",
+            "web: n exited with code 1 (its restart policy is none)",
+        ),
+        ("exited with 12", "web: n exited with code 1 (exited with 12)"),
+        ("killed: no memory", "web: n exited with code 1 (killed: no memory)"),
+        ("code 1", "web: n exited with code 1"),
+        ("", "web: n exited with code 1"),
+    ],
+)
+def test_the_code_of_a_failure_is_said_once(reason, told):
+    over = OVER.model_copy(update={"reason": ""})
+    status = TaskStatus(state=TaskState.FAILED, runs=(over,), reason=reason)
+    cause = explain_task(a_cluster(), a_task(status, node="n1"), "")
+    assert cause.message == told

@@ -73,7 +73,7 @@ async def older(config, agent):
         await client.until(
             "/v1/stacks", lambda a: {s["name"] for s in a["stacks"]} == {"shop", "new"}
         )
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while set(agent.objects.stacks) != {"shop", "new"}:
                 await asyncio.sleep(0.01)
     put_back(config, "copy")
@@ -138,12 +138,38 @@ async def test_discard_goes_by_the_copy(config, agent, older):
         assert any("is stopped" in line for line in answer["done"])
         await client.until("/v1/stacks/shop/tasks", all_ready(1))
         await client.until("/v1/stacks/blog/tasks", all_ready(1))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(alive(agent)) != 2 or set(alive(agent)) & set(older):
                 await asyncio.sleep(0.01)
     async with running(config) as client:
         await client.until("/v1/nodes", lambda a: a["nodes"][0]["status"] == "ready")
         assert (await client.call("GET", "/v1/state"))["behind"] == "", "asked once"
+
+
+async def test_a_state_that_is_gone_is_filled_again(config, agent):
+    async with running(config) as client:
+        await client.until("/v1/nodes", lambda a: a["nodes"])
+        await deploy(client, "shop", "s1", 2)
+        (row,) = (await client.call("GET", "/v1/nodes"))["nodes"]
+    before = alive(agent)
+    for path in config.folder.glob("state.db*"):
+        path.unlink()
+    async with running(config) as client:
+        state = await settled(client)
+        assert "shop is not known here" in state["behind"]
+        assert len(state["stops"]) == 2
+        await refused(client, "DELETE", "/v1/stacks/shop")
+        await asyncio.sleep(0.5)
+        assert alive(agent) == before, "law: an empty store ends nothing"
+        await client.call("POST", "/v1/state/adopt")
+        await client.until("/v1/stacks/shop/tasks", all_ready(2))
+        found = await client.until("/v1/nodes", lambda a: a["nodes"][0]["status"] == "ready")
+        assert [n["id"] for n in found["nodes"]] == [row["id"]]
+        await deploy(client, "shop", "s2", 2)
+        assert alive(agent) == before, "law: the same processes"
+    async with running(config) as client:
+        await client.until("/v1/nodes", lambda a: a["nodes"][0]["status"] == "ready")
+        assert (await client.call("GET", "/v1/state"))["behind"] == ""
 
 
 async def test_an_answer_nobody_asked_for_is_refused(config, agent):

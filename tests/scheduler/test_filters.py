@@ -218,3 +218,36 @@ def test_the_order_of_scores(worse):
         for seed in range(5):
             placed = place(Fleet({"n1": bad, "n2": good}), [a_task(image="sha256:a")], seed)
             assert placed.assigned["t"] == "n2", f"law: {worse} counts before {name}"
+
+
+@pytest.mark.parametrize(
+    ("wires", "needs", "goes_to", "words"),
+    [
+        ((1, 2), ((2, "security_opt: seccomp"),), "n1", ""),
+        ((1,), (), "n0", ""),
+        ((2,), ((2, "security_opt: seccomp"),), "n0", ""),
+        (
+            (1, 1),
+            ((2, "security_opt: seccomp"),),
+            None,
+            "2 run an older corral that does not honour security_opt: seccomp (n0, n1)",
+        ),
+        (
+            (1, 2),
+            ((2, "a"), (3, "b")),
+            None,
+            "not honour a, b (n0), 1 runs an older corral that does not honour b (n1)",
+        ),
+        ((4,), ((2, "a"), (3, "b")), "n0", ""),
+    ],
+)
+def test_an_agent_gets_no_task_with_a_key_its_version_does_not_honour(wires, needs, goes_to, words):
+    nodes = {
+        f"n{i}": NodeView(id=f"n{i}", name=f"n{i}", cpus=4.0, memory=GIB, wire=wire)
+        for i, wire in enumerate(wires)
+    }
+    task = Pending(task="t", service="s/w", spec_hash="h", needs=needs)
+    placed = place(Fleet(nodes), [task], 1)
+    assert placed.assigned.get("t") == goes_to
+    if words:
+        assert words in placed.refused["t"]

@@ -39,7 +39,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         _list("this would stop", found.get("stops"))
         if not _confirmed():
             raise CliError("nothing was changed", "corral state discard --yes does it unasked")
-    query = {"without_absent": 1 if args.yes else None}
+    query = {"without_absent": 1 if args.yes and args.action == "adopt" else None}
     answer = session.client.request("POST", f"/v1/state/{args.action}", query=query)
     for line in (answer or {}).get("done") or ():
         print(table.printable(str(line)))

@@ -50,12 +50,19 @@ def as_it_is(
         own = pass_.specs.of(effective.stack, best.release, effective.service.name)
         if own is None:
             continue
-        specs[slot], slots[slot] = own, best.spec_hash
+        slots[slot] = best.spec_hash
+        if own.hash != effective.hash or effective.service.name in effective.spec.carried:
+            specs[slot] = own
         for other in live[1:]:
             task = pass_.draft.task(other.id)
-            if other.spec_hash != best.spec_hash and task is not None:
+            if other.spec_hash != best.spec_hash and task is not None and _outdone(other, best):
                 stopping.begin(pass_, task)
     return Kept(replace(wanted, slots=slots), specs)
+
+
+def _outdone(other: Replica, best: Replica) -> bool:
+    """Say whether the slot does without it: what nobody hears may be the one that serves."""
+    return not best.unheard and (best.ready or not other.unheard)
 
 
 def stop_unwanted(pass_: Pass, stack: Stack, spec: StackSpec | None) -> None:

@@ -55,5 +55,5 @@ class Pass:
         return self._views.get(node or "")
 
     def node_status(self, node: str | None) -> str:
-        """Return ready, unknown or down, see orchestrator.control.mirror.node_view."""
+        """Return ready, unready, unknown or down, see orchestrator.control.mirror.node_view."""
         return node_status(self.cluster, node)

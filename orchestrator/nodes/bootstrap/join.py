@@ -60,6 +60,7 @@ class Members(Protocol):
         underlay: str = "",
         asked: bool = False,
         labels: Mapping[str, str] | None = None,
+        node_id: str = "",
     ) -> Node: ...
 
     def remove(self, name: str, *, force: bool) -> AsyncIterator[Progress]: ...
@@ -164,6 +165,7 @@ class Bootstrap:
                 underlay=underlay,
                 asked=bool(request.underlay),
                 labels=request.labels,
+                node_id=hello.node if hello.stamp is not None else "",
             )
         finally:
             # Also when this is cancelled: nothing half-installed stays behind.

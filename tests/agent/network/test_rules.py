@@ -303,3 +303,13 @@ def test_models_used_here_are_the_wires():
 
     assert ServiceEndpoints.model_validate(one.model_dump()) == one
     assert Assignment.model_validate(shop().tasks["w1"][1].model_dump()) == shop().tasks["w1"][1]
+
+
+def test_what_comes_over_the_overlay_is_tracked_apart_by_peer():
+    found = rules(wanted(shop()))
+    (rule,) = found.chains["zones"]
+    assert rule == (
+        "ct original zone set ether saddr map { 02:63:0a:d2:00:02 : 2, 02:63:0a:d2:00:03 : 3 }"
+    )
+    alone = rules(wanted(Cluster({"n1": "10.77.0.1"}, overlay=False)))
+    assert alone.chains["zones"] == ()

@@ -288,7 +288,7 @@ async def test_a_reader_that_fell_behind_does_not_join_halves_of_different_lines
         reading = logreading.Reader(tmp_path, inotify).read(
             tail=None, since=None, follow=True, over=lambda: False
         )
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             async for line in reading:
                 got.append(line.line)
                 if len(got) == 1:

@@ -133,6 +133,7 @@ def judged(capsys: Any, what: str, figures: dict[str, dict[str, Any]]) -> None:
     assert not wrong, f"{what}: {said} {wrong}"
 
 
+@pytest.mark.timeout(300)
 def test_requests_in_flight_outlive_what_takes_their_task_away(cluster, capsys):
     traffic = deploy(cluster)
     steps = {
@@ -152,6 +153,7 @@ def test_requests_in_flight_outlive_what_takes_their_task_away(cluster, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_twenty_thousand_requests_two_hundred_of_them_slow(cluster, capsys):
     traffic = deploy(cluster)
     total = slow = 0

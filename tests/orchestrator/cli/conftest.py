@@ -76,7 +76,7 @@ def spawn_program():
     for process in running:
         if process.poll() is None:
             process.kill()
-        process.wait(5)
+        process.wait(60)
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream:
                 stream.close()

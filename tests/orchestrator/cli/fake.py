@@ -85,7 +85,7 @@ class FakeController:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            connection.settimeout(20)
+            connection.settimeout(60)
             data = b""
             while b"\r\n\r\n" not in data:
                 part = connection.recv(65536)
