@@ -24,7 +24,19 @@ if TYPE_CHECKING:
 
     from aiohttp.web import WebSocketResponse
 
-    from specs.api import Deploy, Event, ProblemRow, Progress, Release, ReleaseRow, Stack
+    from specs.api import (
+        Deploy,
+        Event,
+        ProblemRow,
+        Progress,
+        Release,
+        ReleaseRow,
+        Restart,
+        Restarted,
+        Stack,
+        Start,
+        Started,
+    )
     from specs.node import Node, NodeCondition
     from specs.stack import StackSpec
     from specs.task import Task
@@ -171,10 +183,12 @@ class Control(Protocol):
         """Set replica overrides; return what to warn of."""
         ...
 
-    async def restart(
-        self, stack: str, services: tuple[str, ...], timeout: float | None
-    ) -> tuple[str, ...]:
-        """Ask for a restart of the services' tasks (empty = all); return the task ids."""
+    async def restart(self, stack: str, request: Restart) -> Restarted:
+        """Ask for a restart of the services' tasks (empty = all); say which these are."""
+        ...
+
+    async def start(self, stack: str, request: Start) -> Started:
+        """Have what does not run run as it was, with what it depends on."""
         ...
 
     async def stop(

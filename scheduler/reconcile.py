@@ -6,7 +6,7 @@ whose replica merely has another spec counts as filled.
 
 What ended is judged by the restart policy (``scheduler.restart``) until somebody asks for the
 service to run: then it is followed by another at once, as if nothing had happened before;
-only what completed stays, unless `restart` asked. What was stopped stays so until asked.
+only what completed stays, unless `restart` asked. What `stop` keeps down is not asked about.
 
 What does not answer may run: it fills its slot until its node is down, is never surplus, and
 makes nothing else surplus, until its node answers again and exactly one copy is kept.
@@ -25,7 +25,6 @@ from typing import TYPE_CHECKING
 from scheduler.replicas import Replica, best_first, by_slot
 from scheduler.restart import Replacement, verdict
 from specs.stack import RestartPolicy
-from specs.states import Desired
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -56,11 +55,6 @@ class WantedService:
         """Say whether the task must be replaced: it has another spec, or cannot stay there."""
         return task.displaced or task.spec_hash != self.slots.get(task.slot)
 
-    def stopped(self, task: Replica) -> bool:
-        """Say whether the task was stopped by `stop`, and nobody asked for it since."""
-        stopped = task.desired is Desired.SHUTDOWN and not task.done
-        return stopped and task.asked >= self.asked
-
 
 @dataclass(frozen=True, slots=True)
 class CreateTask:
@@ -84,7 +78,6 @@ class SlotPlan:
     create: tuple[CreateTask, ...] = ()
     stop: tuple[StopTask, ...] = ()
     keep: tuple[str, ...] = ()
-    stopped: tuple[int, ...] = ()  # slots that stay empty because of `stop`
     # slot -> why it stays empty; one whose task completed is not among them
     gave_up: Mapping[int, str] = field(default_factory=dict)
     wake: float | None = None
@@ -95,7 +88,6 @@ class _Draft:
     create: list[CreateTask] = field(default_factory=list)
     stop: list[StopTask] = field(default_factory=list)
     keep: list[str] = field(default_factory=list)
-    stopped: list[int] = field(default_factory=list)
     gave_up: dict[int, str] = field(default_factory=dict)
     wake: float | None = None
 
@@ -113,7 +105,6 @@ def reconcile(wanted: WantedService, tasks: Iterable[Replica], now: float) -> Sl
         create=tuple(out.create),
         stop=tuple(out.stop),
         keep=tuple(out.keep),
-        stopped=tuple(out.stopped),
         gave_up=out.gave_up,
         wake=out.wake,
     )
@@ -139,9 +130,6 @@ def _slot(wanted: WantedService, slot: int, found: list[Replica], now: float, ou
         _keep_one(outdated, out)
         return
     out.keep += [t.id for t in live]  # lost ones: judged again when their node is back
-    if any(wanted.stopped(t) for t in found):
-        out.stopped.append(slot)
-        return
     if awaited:
         return
     if wanted.exclusive and any(not t.ended and t.going and not t.unheard for t in found):

@@ -112,6 +112,12 @@ def _platform(task: Pending, load: Load) -> Words:
     return said, f"add such a machine: {ADD_NODE}"
 
 
+def _version(task: Pending, load: Load) -> Words:
+    words = ", ".join(word for since, word in task.needs if since > load.node.wire)
+    said = f"runs an older corral that does not honour {words}"
+    return said, f"update corral on {load.node.name}, or do without {words}"
+
+
 def _ports(task: Pending, load: Load) -> Words:
     hint = f"publish another port of {_name(task)}, free that one, or {ADD_NODE}"
     return f"has {port_holder(task, load)}", hint
@@ -134,6 +140,7 @@ WORDS: dict[str, Callable[[Pending, Load], Words]] = {
     "resources": _resources,
     "constraints": _constraints,
     "platform": _platform,
+    "version": _version,
     "ports": _ports,
     "max-replicas": _room,
 }

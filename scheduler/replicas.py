@@ -51,6 +51,7 @@ class Replica:
     pending_since: float | None = None  # no node takes it
     lived: float = 0.0  # seconds it was ready in its last spell
     restarts: int = 0
+    restarting: bool = False  # a restart was asked for and is not done
     attempt: int = 0
     asked: int = 0
     cut_off: Literal["", "run", "keep"] = ""  # its node's end was its own: what then is asked for

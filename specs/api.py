@@ -16,7 +16,8 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/stacks/{stack}/progress?release=N     NDJSON of Progress; ends with the release
     DELETE /v1/stacks/{stack}?volumes=0|1&timeout=S  StackRow; then watch .../progress
     POST   /v1/stacks/{stack}/scale          Scale -> StackRow
-    POST   /v1/stacks/{stack}/restart        Restart -> {"tasks": [ids]}
+    POST   /v1/stacks/{stack}/restart        Restart -> Restarted
+    POST   /v1/stacks/{stack}/start          Start -> Started; then watch .../progress?release=N
     POST   /v1/stacks/{stack}/stop           StopStack -> StackRow; all tasks shut down, stack kept
     GET    /v1/stacks/{stack}/tasks?all=     {"tasks": [TaskRow]}
     GET    /v1/tasks/{id}                    Task (specs.task); {id} may be a live task's name
@@ -27,6 +28,8 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     POST   /v1/state/adopt?without_absent=   DecidedState: take over what runs
     POST   /v1/state/discard                 DecidedState: stop what the state does not know
     GET    /v1/events?stack=                 NDJSON stream of Event
+
+One module, though long: it is the one page both sides read.
 
 Rows are shaped here, by the server: the CLI prints the dictionaries it reads and
 never imports these models.
@@ -120,6 +123,8 @@ class Release(Model):
     services: tuple[str, ...] = ()
     remove_orphans: bool = False
     starts: tuple[str, ...] = ()  # services it starts again where they ended, see Stack.asked
+    # Made by `start`: about the services in ``starts`` alone, and every task keeps its spec.
+    only_starts: bool = False
     notes: tuple[str, ...] = ()  # what it went without although the file names it, for people
     no_deps: bool = False  # the named services do not wait for what they depend on
     # service -> token mixed into its hash; a new one replaces its tasks though nothing changed
@@ -163,10 +168,10 @@ StackDesired = Literal["up", "stopped", "removed"]
 class Stack(Model):
     """The store's record of one stack.
 
-    ``asked`` counts, for each service, how often somebody asked for it to run: `up`, `start`
-    and `restart` do. A task that ended before the newest of these has another one after it,
-    whatever its policy; one that completed only if that was asked by `restart`, whose last
-    number is in ``asked_again``.
+    ``asked`` is, for each service, the number of the last request that it run: `up`, `start`
+    and `restart` are such, counted for the stack, so that what was asked for together has one
+    number. A task that ended before has another one after it, whatever its policy; one that
+    completed only if that was asked by `restart`, whose last number is in ``asked_again``.
     """
 
     name: str
@@ -174,12 +179,12 @@ class Stack(Model):
     release: int = 0  # the newest release
     running: int = 0  # the newest release that was deployed
     overrides: dict[str, int] = Field(default_factory=dict)  # service -> replicas set by scale
-    asked: dict[str, int] = Field(default_factory=dict)  # service -> requests to run so far
+    asked: dict[str, int] = Field(default_factory=dict)  # service -> the last request to run
     asked_again: dict[str, int] = Field(default_factory=dict)  # service -> the last by `restart`
     remove_volumes: bool = False
     stop_timeout: float | None = None
     spec: StackSpec | None = None  # never stored here; joined by readers
-    stopped_services: tuple[str, ...] = ()  # down while the stack is up: `up` named others
+    stopped_services: tuple[str, ...] = ()  # kept down while the stack is up, until asked for
     epoch: int = 0  # the controller's when the record was changed last
     generation: int = 0  # counts its changes
 
@@ -205,17 +210,27 @@ class Stack(Model):
     def with_asked(self, services: Iterable[str], *, again: bool = False) -> Stack:
         """Return the stack wanted up, with these services asked to run once more.
 
-        ``again``: also those of which a task completed.
+        ``again``: also those of which a task completed. Other stopped services stay down.
         """
-        numbers = {name: self.asked.get(name, 0) + 1 for name in services}
+        numbers = dict.fromkeys(services, max(self.asked.values(), default=0) + 1)
         return self.model_copy(
             update={
                 "desired": "up",
                 "stop_timeout": None,
+                "stopped_services": tuple(n for n in self.stopped_services if n not in numbers),
                 "asked": {**self.asked, **numbers},
                 "asked_again": {**self.asked_again, **(numbers if again else {})},
             }
         )
+
+    def with_release(self, number: int) -> Stack:
+        """Return the stack with another newest release."""
+        return self.model_copy(update={"release": number})
+
+    def begun_down(self, services: Iterable[str]) -> Stack:
+        """Return the stack wanted up, with all its services stopped until they are asked for."""
+        down = tuple(sorted(services))
+        return self.model_copy(update={"desired": "up", "stopped_services": down})
 
     def stopped(self, timeout: float | None) -> Stack:
         """Return the stack asked to shut everything down; a removed one stays removed."""
@@ -414,6 +429,30 @@ class Scale(Model):
 class Restart(Model):
     services: tuple[str, ...] = ()  # empty = all
     timeout: float | None = None
+    no_deps: bool = False  # not those that want to be restarted with them
+
+
+class Restarted(Model):
+    """``tasks`` are restarted in place; of ``started`` something had ended: it runs anew."""
+
+    tasks: tuple[str, ...] = ()
+    started: tuple[str, ...] = ()
+
+
+class Start(Model):
+    key: str  # the same key never makes two releases
+    services: tuple[str, ...] = ()  # with what they depend on; empty = all
+
+
+class Started(Model):
+    """``release``: whose progress tells how it goes; None: everything ran already.
+
+    ``completed`` are one-offs that are done and were not run again.
+    """
+
+    stack: str
+    release: int | None = None
+    completed: tuple[str, ...] = ()
 
 
 class StopStack(Model):
@@ -469,6 +508,7 @@ class Progress(Model):
     retries: bool = False  # it did not work and is tried again after a pause
     host_key: str = ""  # node add: the fingerprint somebody has to confirm
     orphans: tuple[str, ...] = ()  # release: services that run on although the files lack them
+    completed: tuple[str, ...] = ()  # end: one-offs that were done before and did not run again
     nodes: tuple[str, ...] = ()  # homeless: why nodes refuse, a line for each reason
     stalled: bool = False  # homeless: nothing else of the release is under way
 

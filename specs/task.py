@@ -111,7 +111,9 @@ class Task(Model):
     spec_hash: str
     node: str | None = None
     desired: Desired = Desired.PREPARED
-    restart: int = 0  # number of `corral restart` requests so far
+    restart: int = 0  # `corral restart` requests handed on to its node so far
+    restart_asked: int = 0  # `corral restart` requests so far
+    restart_waits: str = ""  # what the next of them waits for
     leaving: bool = False  # its endpoints are withdrawn; it is stopped once nodes acknowledged that
     grace: float | None = None  # seconds between stop signal and kill, instead of the spec's
     asked: int = 0  # Stack.asked of its service when it ended, or was told to stop
@@ -184,6 +186,15 @@ class Task(Model):
         """Return the task with the requests to run that came before its end."""
         return self.model_copy(update={"asked": number})
 
-    def with_restart(self, grace: float | None) -> Task:
-        """Return the task with one more restart asked for."""
-        return self.model_copy(update={"restart": self.restart + 1, "grace": grace})
+    def with_restart_asked(self, grace: float | None) -> Task:
+        """Return the task with one more restart asked for; its node is not told yet."""
+        number = max(self.restart, self.restart_asked) + 1
+        return self.model_copy(update={"restart_asked": number, "grace": grace})
+
+    def with_restart_waits(self, what: str) -> Task:
+        """Return the task with what its restart waits for."""
+        return self.model_copy(update={"restart_waits": what})
+
+    def with_restart(self) -> Task:
+        """Return the task with all restarts that were asked for, for its node to do."""
+        return self.model_copy(update={"restart": self.restart_asked, "restart_waits": ""})

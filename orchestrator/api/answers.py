@@ -18,9 +18,5 @@ class Tasks(Model):
     tasks: tuple[TaskRow, ...] = ()
 
 
-class TaskIds(Model):
-    tasks: tuple[str, ...] = ()
-
-
 class NodeRows(Model):
     nodes: tuple[NodeRow, ...] = ()

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from orchestrator.api import logs, nodes, problems, stacks, state, streams, tasks
-from orchestrator.api.answers import NodeRows, Releases, Stacks, TaskIds, Tasks
+from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
@@ -122,15 +122,23 @@ ROUTES: tuple[ApiRoute, ...] = (
         "POST",
         "/v1/stacks/{stack}/restart",
         stacks.restart,
-        "Restart tasks in place",
+        "Restart tasks in place, start what had ended",
         body=api.Restart,
-        answer=TaskIds,
+        answer=api.Restarted,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/start",
+        stacks.start,
+        "Start what does not run, as it was",
+        body=api.Start,
+        answer=api.Started,
     ),
     ApiRoute(
         "POST",
         "/v1/stacks/{stack}/stop",
         stacks.stop,
-        "Stop all tasks, keep the stack",
+        "Stop all tasks, or those of some services; keep the stack",
         body=api.StopStack,
         answer=api.StackRow,
     ),

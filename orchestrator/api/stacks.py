@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.api import rows, streams
-from orchestrator.api.answers import Releases, Stacks, TaskIds, Tasks
+from orchestrator.api.answers import Releases, Stacks, Tasks
 from orchestrator.api.routes import flag, number
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import NotFound
@@ -19,10 +19,13 @@ if TYPE_CHECKING:
         Deploy,
         ReleaseRow,
         Restart,
+        Restarted,
         Scale,
         Stack,
         StackDetail,
         StackRow,
+        Start,
+        Started,
         StopStack,
     )
 
@@ -79,9 +82,12 @@ async def scale(parts: ApiParts, request: web.Request, body: Scale) -> ScaledRow
     return ScaledRow(**dict(row), warnings=warnings)
 
 
-async def restart(parts: ApiParts, request: web.Request, body: Restart) -> TaskIds:
-    name = find(parts, request).name
-    return TaskIds(tasks=await parts.control.restart(name, body.services, body.timeout))
+async def restart(parts: ApiParts, request: web.Request, body: Restart) -> Restarted:
+    return await parts.control.restart(find(parts, request).name, body)
+
+
+async def start(parts: ApiParts, request: web.Request, body: Start) -> Started:
+    return await parts.control.start(find(parts, request).name, body)
 
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:

@@ -30,7 +30,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "exec": ("exec", "run a command in a running container"),
     "scale": ("scale", "change the number of replicas"),
     "restart": ("restart", "restart containers"),
-    "stop": ("stop", "stop a stack and keep it"),
+    "start": ("start", "start what was stopped or has ended"),
+    "stop": ("stop", "stop a stack or some of its services, and keep them"),
     "ls": ("ls", "list stacks"),
     "events": ("events", "follow what happens"),
     "config": ("config", "check the file and print what it means"),
@@ -49,7 +50,6 @@ PASSED_ON = frozenset({"controller", "agent", "lab"})
 
 # Commands people know from elsewhere, and what does their work here.
 KNOWN_ELSEWHERE = {
-    "start": "corral up starts what is stopped",
     "rm": "corral down removes a stack; corral scale SERVICE=0 removes a service's containers",
     "attach": "corral logs -f SERVICE shows its output, corral exec SERVICE sh goes inside",
     "build": "corral up -d --build builds what the file builds and runs it",

@@ -39,7 +39,18 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Agents, Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
-    from specs.api import Deploy, Event, ProblemRow, Progress, Release, ReleaseRow
+    from specs.api import (
+        Deploy,
+        Event,
+        ProblemRow,
+        Progress,
+        Release,
+        ReleaseRow,
+        Restart,
+        Restarted,
+        Start,
+        Started,
+    )
     from specs.kit.clock import Clock
     from specs.wire import Hello, NodeSelf, Objects, Report
 
@@ -266,11 +277,13 @@ class ControlLoop:
         async with self._lock:
             return await self._commands.scale(stack, services)
 
-    async def restart(
-        self, stack: str, services: tuple[str, ...], timeout: float | None
-    ) -> tuple[str, ...]:
+    async def restart(self, stack: str, request: Restart) -> Restarted:
         async with self._lock:
-            return await self._commands.restart(stack, services, timeout)
+            return await self._commands.restart(stack, request)
+
+    async def start(self, stack: str, request: Start) -> Started:
+        async with self._lock:
+            return await self._commands.start(stack, request)
 
     async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
         async with self._lock:

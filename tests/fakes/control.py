@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from specs.api import ProblemRow, ReleaseRow
+from specs.api import ProblemRow, ReleaseRow, Restarted, Started
 from specs.node import Node, NodeCondition
 from specs.states import ReleaseState
 from specs.wire import NodeSelf, Objects
@@ -14,7 +14,7 @@ from specs.wire import NodeSelf, Objects
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from specs.api import Deploy, Event, Progress, Release, Stack
+    from specs.api import Deploy, Event, Progress, Release, Restart, Stack, Start
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import Hello, Report
@@ -104,9 +104,13 @@ class FakeControl:
         self._called("scale", stack, dict(services))
         return ()
 
-    async def restart(self, stack: str, services, timeout) -> tuple[str, ...]:
-        self._called("restart", stack, services, timeout)
-        return ("t1",)
+    async def restart(self, stack: str, request: Restart) -> Restarted:
+        self._called("restart", stack, request.services, request.timeout)
+        return Restarted(tasks=("t1",), started=("job",))
+
+    async def start(self, stack: str, request: Start) -> Started:
+        self._called("start", stack, request)
+        return Started(stack=stack, release=1)
 
     async def stop(self, stack: str, timeout, services=()) -> None:
         self._called("stop", stack, timeout, *([services] if services else []))

@@ -10,6 +10,7 @@ import pytest
 
 from orchestrator.api.rows import node_row, port_text, service_rows, task_row
 from orchestrator.control.mirror.serving import serves
+from orchestrator.control.telling.causes import explain_task
 from orchestrator.control.telling.progress import task_line
 from orchestrator.control.telling.words import service_counts, words_of
 from specs.api import Release, Stack
@@ -207,3 +208,24 @@ def test_a_node_that_cannot_read_something_says_so_where_nodes_are_listed(reason
     assert row.reason.startswith(says)
     assert bool(row.reason) == bool(says)
     assert len(row.warnings) == len(unread)
+
+
+@pytest.mark.parametrize(
+    ("reason", "told"),
+    [
+        ("exited with 1", "web: n exited with code 1"),
+        (
+            "exited with 1; its restart policy is none",
+            "web: n exited with code 1 (its restart policy is none)",
+        ),
+        ("exited with 12", "web: n exited with code 1 (exited with 12)"),
+        ("killed: no memory", "web: n exited with code 1 (killed: no memory)"),
+        ("code 1", "web: n exited with code 1"),
+        ("", "web: n exited with code 1"),
+    ],
+)
+def test_the_code_of_a_failure_is_said_once(reason, told):
+    over = OVER.model_copy(update={"reason": ""})
+    status = TaskStatus(state=TaskState.FAILED, runs=(over,), reason=reason)
+    cause = explain_task(a_cluster(), a_task(status, node="n1"), "")
+    assert cause.message == told

@@ -18,9 +18,9 @@ TABLE = [
     (TaskState.COMPLETE, RUNNING, "none", ("done", "done", "new")),
     (TaskState.COMPLETE, RUNNING, "on-failure", ("done", "done", "new")),
     (TaskState.COMPLETE, SHUTDOWN, "none", ("done", "done", "new")),
-    (TaskState.SHUTDOWN, SHUTDOWN, "none", ("stopped", "new", "new")),
-    (TaskState.SHUTDOWN, SHUTDOWN, "any", ("stopped", "new", "new")),
-    (TaskState.RUNNING, SHUTDOWN, "any", ("stopped", "new", "new")),  # still stopping
+    (TaskState.SHUTDOWN, SHUTDOWN, "none", ("new", "new", "new")),
+    (TaskState.SHUTDOWN, SHUTDOWN, "any", ("new", "new", "new")),
+    (TaskState.RUNNING, SHUTDOWN, "any", ("new", "new", "new")),  # still stopping
     (TaskState.RUNNING, RUNNING, "none", ("kept", "kept", "kept")),
 ]
 
@@ -34,7 +34,6 @@ def test_what_follows_a_task(state, desired, policy, answers):
         seen = (
             "new" if plan.create
             else "gave up" if plan.gave_up
-            else "stopped" if plan.stopped
             else "kept" if plan.keep
             else "later" if plan.wake is not None
             else "done"

@@ -1,7 +1,7 @@
-"""`corral restart`: end containers and start them again, in place.
+"""`corral restart`: end containers and start them again, in place; start what had ended.
 
-The task, its address and its writable layer stay; changes in the file are not
-picked up (that is `up`).
+The task, its address and its writable layer stay where something runs; changes in the file
+are not picked up (that is `up`).
 """
 
 from __future__ import annotations
@@ -17,20 +17,22 @@ from specs.states import FINAL
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable, Mapping
     from typing import Any
 
     from orchestrator.cli.session import Invocation
 
 PATIENCE = 120.0  # seconds beyond the grace period
+AFTER_FAILURE = 10.0  # of these, once something did not come back: who follows it may never
 LOOK = 0.2
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("services", nargs="*", metavar="SERVICE", help="only these services")
+    add("services", nargs="*", metavar="SERVICE", help="only these, and what follows them")
     add("-t", "--timeout", type=float, metavar="S", help="grace period before the kill")
     add("-d", "--detach", action="store_true", help="do not wait until they run again")
-    add("--no-deps", action="store_true", help="accepted; dependents are not restarted")
+    add("--no-deps", action="store_true", help="not what has depends_on with restart: true")
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
@@ -39,53 +41,96 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     answer = session.client.request(
         "POST",
         session.path("restart"),
-        body={"services": args.services, "timeout": args.timeout},
+        body={"services": args.services, "timeout": args.timeout, "no_deps": args.no_deps},
     )
-    waiting = {str(task) for task in answer["tasks"]}
-    if args.detach or not waiting:
-        if not waiting:
-            print(
-                "nothing runs that could be restarted; what had ended is started again",
-                file=sys.stderr,
-            )
+    rows: list[dict[str, Any]] = []
+    asked = _Asked(before, {str(task) for task in answer["tasks"]}, answer.get("started") or ())
+    if not asked.left():
+        print("nothing runs or has run that could be restarted", file=sys.stderr)
+    if args.detach or not asked.left():
         return 0
     command = watch.command_prefix(session)
     until = time.monotonic() + PATIENCE + (args.timeout or 10.0)
     told = time.monotonic() + watch.PAUSE
-    failed = []
-    rows: list[dict[str, Any]] = []
-    while waiting and time.monotonic() < until:
+    while asked.left() and time.monotonic() < until:
         time.sleep(LOOK)
         try:
             rows = _rows(session, path)
         except NoAnswer:
             continue
+        for line in asked.look(rows):
+            print(line, file=sys.stderr)
+        if asked.failed:
+            until = min(until, time.monotonic() + AFTER_FAILURE)
+        if asked.left() and time.monotonic() > told:
+            told = float("inf")
+            print(f"waiting for {', '.join(asked.names(rows))}", file=sys.stderr)
+    if asked.failed:
+        names = ", ".join(sorted(asked.failed))
+        raise CliError(f"did not come back: {names}", hint=f"{command} logs", code=ERROR)
+    if asked.left():
+        names = ", ".join(asked.names(rows))
+        raise CliError(f"not running again yet: {names}", hint=f"{command} ps", code=ERROR)
+    return 0
+
+
+class _Asked:
+    """What a restart was asked of, and how far it is."""
+
+    def __init__(
+        self, before: Mapping[str, Any], tasks: Iterable[str], services: Iterable[str]
+    ) -> None:
+        self._before = before
+        self._tasks = set(tasks)  # restarted in place
+        self._services = set(services)  # of these, tasks that are new
+        self._told: set[str] = set()
+        self.failed: set[str] = set()
+
+    def left(self) -> bool:
+        """Say whether anything is awaited still."""
+        return bool(self._tasks or self._services)
+
+    def look(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Take the present rows; return a line for each task that is there, or failed.
+
+        One that was started is restarted: its health is another matter, as in Compose.
+        """
+        lines = []
         for row in rows:
-            if row["id"] not in waiting:
+            task = str(row["id"])
+            fresh = task not in self._before and row.get("service") in self._services
+            if (task not in self._tasks and not fresh) or task in self._told:
                 continue
             started = row.get("started_at")
-            again = started is not None and started != before.get(row["id"])
-            if row.get("state") in FINAL:
-                failed.append(row)
-            elif not again:  # started is restarted: its health is another matter, as in Compose
+            again = started is not None and started != self._before.get(task)
+            if not again and row.get("state") not in FINAL:
                 continue
-            waiting.discard(row["id"])
-            print(
-                f"{row.get('name')}: {'restarted' if again else row.get('state')}", file=sys.stderr
-            )
-        waiting &= {row["id"] for row in rows}  # what was replaced meanwhile is not awaited
-        if waiting and time.monotonic() > told:
-            told = float("inf")
-            names = ", ".join(sorted(str(row["name"]) for row in rows if row["id"] in waiting))
-            print(f"waiting for {names} to end within the grace period", file=sys.stderr)
-    if waiting:
-        names = ", ".join(sorted(row["name"] for row in rows if row["id"] in waiting))
-        raise CliError(f"not running again yet: {names}", hint=f"{command} ps", code=ERROR)
-    bad = [row for row in failed if row.get("state") != "complete"]
-    if bad:
-        names = ", ".join(sorted(str(row.get("name")) for row in bad))
-        raise CliError(f"did not come back: {names}", hint=f"{command} logs", code=ERROR)
-    return 0
+            self._told.add(task)
+            self._tasks.discard(task)
+            name = str(row.get("name"))
+            if not again and row.get("state") != "complete":
+                self.failed.add(name)
+            lines.append(f"{name}: {'restarted' if again else row.get('state')}")
+        self._tasks &= {row["id"] for row in rows}  # what was replaced meanwhile is not awaited
+        for name in list(self._services):
+            new = [row["id"] for row in rows if self._is_new(row, name)]
+            if new and self._told.issuperset(new):
+                self._services.discard(name)
+        return lines
+
+    def names(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Return what is not there yet, in words."""
+        found = {
+            f"{row.get('name')} ({row.get('status') or row.get('state')})"
+            for row in rows
+            if (row["id"] in self._tasks or row.get("service") in self._services)
+            and row["id"] not in self._told
+            and (row["id"] in self._tasks or row["id"] not in self._before)
+        }
+        return sorted(found) or sorted(self._services)
+
+    def _is_new(self, row: Mapping[str, Any], service: str) -> bool:
+        return row.get("service") == service and row["id"] not in self._before
 
 
 def _rows(session: Invocation, path: str) -> list[dict[str, Any]]:

@@ -13,14 +13,13 @@ from orchestrator.cli import deploy
 from orchestrator.cli.errors import INTERRUPTED
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
+from orchestrator.cli.show.rows import lines_of
 from orchestrator.cli.show.scaling import Scaling
 from orchestrator.client.errors import NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
-    from typing import Any
 
     from orchestrator.cli.session import Invocation
 
@@ -108,38 +107,3 @@ def _tell(
         }
         watch.last_words(session, board)
     return watch.report(board, good=False, seconds=seconds, command=command)
-
-
-def lines_of(
-    services: Mapping[str, Mapping[str, Any]], tasks: list[dict[str, Any]]
-) -> list[dict[str, Any]]:
-    """Return rows as the progress lines a board understands."""
-    lines: list[dict[str, Any]] = [
-        {
-            "kind": "task",
-            "service": row.get("service"),
-            "task": row.get("id"),
-            "name": row.get("name"),
-            "node": row.get("node"),
-            "state": row.get("state"),
-            "ready": row.get("ready"),
-            # The phrase of `ps` counts seconds; a reason to wait does not.
-            "message": row.get("status")
-            if row.get("state") in boards.WAITING or row.get("stopping")
-            else "",
-            "reason": row.get("reason"),
-            "health": row.get("health"),
-            "stopping": row.get("stopping"),
-        }
-        for row in tasks
-    ]
-    lines += [
-        {
-            "kind": "service",
-            "service": name,
-            "running": row.get("ready"),
-            "wanted": row.get("replicas"),
-        }
-        for name, row in services.items()
-    ]
-    return lines

@@ -1,40 +1,81 @@
-"""`corral stop`: end every container of a stack and keep the stack."""
+"""`corral stop`: end every container of a stack, or those of some services; all is kept."""
 
 from __future__ import annotations
 
 import sys
 import time
 
-from orchestrator.cli.errors import INTERRUPTED, CliError
+from orchestrator.cli.errors import INTERRUPTED
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
+from orchestrator.cli.show.rows import lines_of
+from orchestrator.client.errors import NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
     from orchestrator.cli.session import Invocation
+
+LOOK = 0.15  # seconds
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("services", nargs="*", metavar="SERVICE", help="not possible: use scale SERVICE=0")
+    add("services", nargs="*", metavar="SERVICE", help="only these; the others run on")
     add("-t", "--timeout", type=float, metavar="S", help="grace period before the kill")
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     command = watch.command_prefix(session)
-    if args.services:
-        zero = " ".join(f"{name}=0" for name in args.services)
-        raise CliError(
-            "corral stop ends a whole stack", hint=f"for single services: {command} scale {zero}"
-        )
     began = time.monotonic()
     board = boards.Board(session.stack(), "stop")
-    session.client.persist("POST", session.path("stop"), body={"timeout": args.timeout})
+    body: dict[str, Any] = {"timeout": args.timeout}
+    if args.services:
+        body["services"] = args.services
+    session.client.persist("POST", session.path("stop"), body=body)
     try:
-        good = watch.follow(session, board, session.path("progress"))
+        if args.services:
+            _until_stopped(session, board, args.services)
+            good = True
+        else:
+            good = watch.follow(session, board, session.path("progress"))
     except KeyboardInterrupt:
         print(f"\nstopping goes on in the background: {command} ps", file=sys.stderr)
         return INTERRUPTED
     return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
+
+
+def _until_stopped(session: Invocation, board: boards.Board, services: list[str]) -> None:
+    """Look until nothing of the services runs; what a node that is down has is named.
+
+    Single services have no progress stream: the stack's own is about what runs.
+    """
+    view = watch.make_view(board)
+    away: set[str] = set()
+    heard = time.monotonic()
+    try:
+        while True:
+            try:
+                tasks = session.client.get(session.path("tasks"), all=True)["tasks"]
+            except NoAnswer:
+                if time.monotonic() - heard > watch.AWAY:
+                    raise
+                time.sleep(watch.RETRY)
+                continue
+            heard = time.monotonic()
+            mine = [row for row in tasks if row.get("service") in services]
+            for line in lines_of({}, mine):
+                view.update(board.apply(line))
+            left = [row for row in mine if row.get("state") not in boards.ENDED]
+            down = {str(row.get("node")) for row in left if row.get("node_status") == "down"}
+            for node in sorted(down - away):
+                text = f"node {node} does not answer; what runs there is stopped when it is back"
+                view.update(board.apply({"kind": "warning", "message": text}))
+            away |= down
+            if all(row.get("node_status") == "down" for row in left):
+                return
+            time.sleep(LOOK)
+    finally:
+        view.close()

@@ -217,7 +217,9 @@ class AttachedRun:
                         seconds=0.0,
                         command=watch.command_prefix(self._session),
                     )
-                print(boards.success(self._board, time.monotonic() - began), file=sys.stderr)
+                command = watch.command_prefix(self._session)
+                took = time.monotonic() - began
+                print(boards.success(self._board, took, command=command), file=sys.stderr)
                 deployed = True
                 next_look = 0.0
             if kind == "event":

@@ -317,8 +317,8 @@ def nowhere(board: Board, *, command: str = "corral") -> str:
     )
 
 
-def success(board: Board, seconds: float) -> str:
-    """Return the closing line of an operation that got there."""
+def success(board: Board, seconds: float, *, command: str = "corral") -> str:
+    """Return the closing line of an operation that got there, after what it did not do."""
     end = board.end or {}
     message = printable(str(end.get("message") or ""))
     running, wanted = board.counts
@@ -326,4 +326,9 @@ def success(board: Board, seconds: float) -> str:
     text = message or f"{board.what} done{count}"
     if board.orphans:
         text += f", {', '.join(board.orphans)} kept as orphan{'s' * (len(board.orphans) > 1)}"
-    return f"{board.stack}: {text} ({elapsed(seconds)})"
+    done = [printable(str(name)) for name in end.get("completed") or ()]
+    skipped = (
+        f"{', '.join(done)}: completed before, not run again; "
+        f"{command} restart {' '.join(done)} runs {'them' if len(done) > 1 else 'it'} again\n"
+    )
+    return (skipped if done else "") + f"{board.stack}: {text} ({elapsed(seconds)})"

@@ -223,7 +223,7 @@ def follow(
 def report(board: Board, *, good: bool, seconds: float, command: str) -> int:
     """Print how it ended to stderr; return the exit code."""
     if good:
-        print(boards.success(board, seconds), file=sys.stderr)
+        print(boards.success(board, seconds, command=command), file=sys.stderr)
         return 0
     print(boards.failure(board, command=command), file=sys.stderr)
     return 1

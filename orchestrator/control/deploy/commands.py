@@ -7,18 +7,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
+from orchestrator.control.deploy import restarting, starting
 from orchestrator.control.deploy.deployment import Deployment
 from orchestrator.control.deploy.release import make_release
 from orchestrator.control.deploy.scaling import rescale
-from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS
 from orchestrator.control.mirror.released import finish, newest_spec
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
-from specs.api import ProblemRow
-from specs.states import FINAL, Desired, ReleaseState
+from specs.api import ProblemRow, Started
+from specs.states import ReleaseState
 
 if TYPE_CHECKING:
     import random
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
-    from specs.api import Deploy, ReleaseRow, Stack
+    from specs.api import Deploy, ReleaseRow, Restart, Restarted, Stack, Start
     from specs.kit.clock import Clock
     from specs.stack import StackSpec
 
@@ -92,54 +92,26 @@ class Commands:
 
         return await self._committed(stack, write)
 
-    async def restart(
-        self, stack: str, services: tuple[str, ...], timeout: float | None
-    ) -> tuple[str, ...]:
+    async def restart(self, stack: str, request: Restart) -> Restarted:
         """Ask for a restart of the services' tasks and of dependents that want to follow."""
 
-        def write(draft: Draft) -> tuple[str, ...]:
+        def write(draft: Draft) -> Restarted:
             record = self._stack(stack)
-            if record.desired != "up":
-                raise Conflict(
-                    f"stack {stack} is {record.desired}", hint=f"corral -p {stack} up starts it"
-                )
-            wanted = self._restarted(record, services)
-            tasks = [t for t in draft.tasks(stack).values() if t.service in wanted]
-            live = {(t.service, t.slot) for t in tasks if t.live}
-            # What ended cannot be restarted in place: another task follows it, one-offs included.
-            ended = {
-                t.service for t in tasks if t.state in FINAL and (t.service, t.slot) not in live
-            }
-            if ended:
-                asked = record.with_asked(ended, again=True)
-                down = tuple(n for n in record.stopped_services if n not in ended)
-                draft.put(STACKS, asked.model_copy(update={"stopped_services": down}))
-            ids = []
-            for task in list(draft.tasks(stack).values()):
-                if (
-                    task.service not in wanted
-                    or not task.live
-                    or task.desired is not Desired.RUNNING
-                ):
-                    continue
-                draft.put_task(task.with_restart(timeout))
-                ids.append(task.id)
-            return tuple(ids)
+            return restarting.restart(draft, record, self._spec(record), request)
 
         return await self._committed(stack, write)
 
-    def _restarted(self, record: Stack, services: tuple[str, ...]) -> set[str]:
-        spec = self._spec(record)
-        unknown = [name for name in services if name not in spec.services]
-        if unknown:
-            known = ", ".join(sorted(spec.services))
-            raise NotFound(f"there is no service {unknown[0]} in {record.name} (services: {known})")
-        wanted = set(services) or set(spec.services)
-        for name in dependencies_of(spec).order:
-            edges = spec.services[name].depends_on
-            if any(edge.restart and other in wanted for other, edge in edges.items()):
-                wanted.add(name)
-        return wanted
+    async def start(self, stack: str, request: Start) -> Started:
+        """Have the services run that do not, as they were; or say what this key did before."""
+        made = self._cluster.requests.get(request.key)
+        if made is not None:
+            return Started(stack=made.stack, release=made.number)
+
+        def write(draft: Draft) -> Started:
+            record, wall = self._stack(stack), self._clock.wall()
+            return starting.start(self._cluster, draft, record, request, wall=wall)
+
+        return await self._committed(stack, write)
 
     async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
         """Have all tasks shut down, or those of some services; the stack is kept."""
@@ -148,6 +120,8 @@ class Commands:
             record = self._stack(stack)
             if record.desired == "removed":
                 raise Conflict(f"stack {stack} is being removed")
+            if services:
+                starting.check_known(record, self._spec(record), services)
             if not services or record.desired == "stopped":
                 draft.put(STACKS, record.stopped(timeout))
                 return

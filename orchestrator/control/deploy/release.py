@@ -235,12 +235,17 @@ def _tell_shared(
             deployment.findings.add(found)
 
 
-def _stopped(deployment: Deployment, spec: StackSpec, present: Stack | None) -> tuple[str, ...]:
-    """Return what stays down: after `stop`, `up web` starts web and what it needs, no more."""
-    if present is None or not deployment.request.services:
+def _stopped(spec: StackSpec, present: Stack | None, before: StackSpec | None) -> tuple[str, ...]:
+    """Return what stays down until it is asked for: all of a stopped stack, for the time being.
+
+    What the release starts is asked for once its images are there.
+    """
+    if present is None or present.desired == "removed":
         return ()
-    down = spec.services if present.desired == "stopped" else present.stopped_services
-    return tuple(sorted(name for name in down if name in spec.carried))
+    names = {*spec.services, *(before.services if before is not None else ())}
+    return tuple(
+        sorted(names if present.desired == "stopped" else names & {*present.stopped_services})
+    )
 
 
 def _store(
@@ -283,7 +288,7 @@ def _store(
             release=number,
             running=present.running if present is not None and present.desired != "removed" else 0,
             overrides=overrides,
-            stopped_services=_stopped(deployment, spec, present),
+            stopped_services=_stopped(spec, present, before),
             asked=present.asked if present is not None else {},
             asked_again=present.asked_again if present is not None else {},
         ),

@@ -8,8 +8,11 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.records import RELEASES
+from specs.states import Desired, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
     from orchestrator.contracts import Mirror
     from orchestrator.control.mirror.draft import Draft
     from specs.api import Release, Stack
@@ -38,6 +41,39 @@ def task_spec(cluster: Mirror, task: Task) -> TaskSpec | None:
     spec = spec_at(cluster, task.stack, task.release)
     service = spec.services.get(task.service) if spec is not None else None
     return service.task if service is not None else None
+
+
+def beside(spec: StackSpec, release: Release) -> Collection[str]:
+    """Return the services the release is not about: they go on as they are, and are not judged."""
+    return set(spec.services) - set(release.starts) if release.only_starts else spec.carried
+
+
+def newest_of(tasks: Iterable[Task]) -> dict[int, Task]:
+    """Return one service's newest task in each slot, but for those that go for good."""
+    kept = (t for t in tasks if t.desired is not Desired.REMOVED)
+    return {t.slot: t for t in sorted(kept, key=lambda t: (t.live, t.created_at, t.id))}
+
+
+def completed(tasks: Iterable[Task], *, before: Release | None = None) -> tuple[str, ...]:
+    """Return the services of which everything completed, at least once and ``before`` a release."""
+    services: dict[str, list[Task]] = {}
+    for task in tasks:
+        services.setdefault(task.service, []).append(task)
+    return tuple(
+        name
+        for name, mine in sorted(services.items())
+        if (newest := newest_of(mine)) and all(_completed(t, before) for t in newest.values())
+    )
+
+
+def _completed(task: Task, before: Release | None) -> bool:
+    if task.state is not TaskState.COMPLETE:
+        return False
+    run = task.status.run
+    at = run.finished_at if run is not None else None
+    return before is None or (
+        task.release < before.number and (at is None or at <= before.created_at)
+    )
 
 
 def finish(draft: Draft, release: Release, state: ReleaseState, reason: str, *, at: float) -> None:

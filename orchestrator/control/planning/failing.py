@@ -111,10 +111,10 @@ def sick(
     Whoever waits for its health waits in vain; where nobody does it has ``SICK`` seconds more.
     """
     waiting = any(
-        other.waits_for
-        and (edge := other.effective.service.depends_on.get(state.name)) is not None
-        and (edge.condition, edge.required) == (Condition.HEALTHY, True)
+        name == state.name and (edge.condition, edge.required) == (Condition.HEALTHY, True)
         for other in states.values()
+        if other.waits_for
+        for name, edge in gates.edges(other.effective.service, states)
     )
     for task in gates.unhealthy(state):
         never = task.state is not TaskState.RUNNING
@@ -158,9 +158,8 @@ def _blocked(state: ServiceState, states: Mapping[str, ServiceState]) -> Cause |
     """Return who keeps the service from starting for as long as it is hopeless itself."""
     if not state.waits_for:
         return None
-    for name, edge in sorted(state.effective.service.depends_on.items()):
-        other = states.get(name)
-        if other is None or other.hopeless is None or gates.satisfied(edge, other):
+    for name, edge in gates.edges(state.effective.service, states):
+        if states[name].hopeless is None or gates.satisfied(edge, states[name]):
             continue
         return Cause(f"{state.name} is blocked by {name}", service=state.name)
     return None

@@ -9,16 +9,21 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
-from orchestrator.control.planning import misplaced, stopping
+from orchestrator.control.mirror.serving import is_leaving
+from orchestrator.control.planning import gates, misplaced, stopping
 from orchestrator.control.planning.keeping import stop_unwanted
 from orchestrator.control.planning.passes import earliest
+from orchestrator.control.planning.service_state import ServiceState
 from orchestrator.control.planning.starting import create_task, let_run
 from orchestrator.control.planning.terms import replica
 from scheduler.reconcile import WantedService, reconcile
 from specs.states import FINAL, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
     from scheduler.reconcile import CreateTask
@@ -39,7 +44,8 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     stop_unwanted(pass_, stack, spec_at(pass_.cluster, stack.name, stack.release))
     newest = pass_.cluster.releases.get((stack.name, stack.release))
     failed = newest is not None and newest.state is ReleaseState.FAILED
-    for name in {*tasks, *(stack.overrides if failed else ())}:
+    states: dict[str, ServiceState] = {}
+    for name in _in_order(pass_, stack, {*tasks, *(stack.overrides if failed else ())}):
         found = tasks[name]
         if newest is not None and failed:
             misplaced.mark(pass_, found, misplaced.as_failed(pass_, newest, name, found))
@@ -62,7 +68,12 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         )
         replicas = [replica(pass_, task, kept.get(task.slot)) for task in found]
         plan = reconcile(wanted, replicas, pass_.now)
+        states[name] = ServiceState(name, sample, wanted, replicas, plan=plan)
+        waits_for = ""
+        if not gates.admitted(wanted, replicas):
+            waits_for = gates.waits_for(sample.service, states, wanted)
         due = earliest(due, plan.wake)
+        begun = {t.slot for t in found if t.desired is not Desired.PREPARED}
         by_id = {task.id: task for task in found}
         for stop in plan.stop:
             stopping.begin(pass_, by_id[stop.task])
@@ -71,16 +82,24 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
             if not asked and _failed_attempt(pass_, found, create, stack):
                 continue
             # What waits for its dependencies since before goes on to, and new copies with it.
-            gate = deployed is not None or any(t.desired is Desired.RUNNING for t in found)
-            task = create_task(pass_, kept[create.slot], create, gate=gate or not found)
-            if task.desired is Desired.PREPARED:
+            held = deployed is None and bool(found) and not begun
+            gate = not held and not waits_for
+            task = create_task(pass_, kept[create.slot], create, gate=gate, waits_for=waits_for)
+            if held:
                 pass_.draft.put_task(task.with_reason(_waiting(found)))
-        # What was deployed has passed its gate; of others the slots that had come so far.
-        known = {t.slot for t in found if t.desired is Desired.RUNNING}
+        # What was deployed may start; of others the slots that had come so far.
         serves = deployed.hash if deployed is not None else ""
-        started = [t for t in found if t.slot in known or t.spec_hash == serves]
-        let_run(pass_, sample, started, wanted)
+        started = [t for t in found if t.slot in begun or t.spec_hash == serves]
+        let_run(pass_, sample, started, wanted, blocked=waits_for)
     return due
+
+
+def _in_order(pass_: Pass, stack: Stack, names: Iterable[str]) -> list[str]:
+    """Return the services so that each comes after what it depends on."""
+    spec = spec_at(pass_.cluster, stack.name, stack.release)
+    order = dependencies_of(spec).order if spec is not None else ()
+    places = {name: place for place, name in enumerate(order)}
+    return sorted(names, key=lambda name: (places.get(name, len(places)), name))
 
 
 def _waiting(tasks: list[Task]) -> str:
@@ -92,7 +111,7 @@ def _slots_as_they_are(pass_: Pass, tasks: list[Task]) -> dict[int, Effective]:
     """Return, for every slot in use, the service as its newest task has it."""
     kept: dict[int, Effective] = {}
     for task in sorted(tasks, key=lambda t: (t.live, t.created_at, t.id)):
-        if task.leaving or task.desired in (Desired.SHUTDOWN, Desired.REMOVED):
+        if task.desired is not Desired.SHUTDOWN and is_leaving(task):
             continue
         effective = pass_.specs.of(task.stack, task.release, task.service)
         if effective is not None:

@@ -13,26 +13,69 @@ from orchestrator.control.mirror.dependencies import edge_words
 from specs.stack import Condition
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from orchestrator.control.planning.service_state import ServiceState
+    from scheduler.reconcile import WantedService
     from scheduler.replicas import Replica
     from specs.stack import Dependency, ServiceSpec
 
 
-def waits_for(
-    service: ServiceSpec, states: Mapping[str, ServiceState], *, restarted: bool = False
-) -> str:
-    """Return what the service waits for (``db to be healthy, migrate to complete``), or "".
+def admitted(wanted: WantedService, replicas: Iterable[Replica]) -> bool:
+    """Say whether the service passed its gate: a task of it was let run since it was asked for.
 
-    ``restarted``: what it was last asked for is a restart.
+    Such a task still runs, or ended by itself; what was stopped, or ended before somebody
+    asked for it, passed another gate.
     """
+    return any(
+        wanted.slots.get(t.slot) == t.spec_hash
+        and t.started
+        and not t.leaving
+        and not wanted.behind(t)
+        for t in replicas
+    )
+
+
+def waits_for(
+    service: ServiceSpec, states: Mapping[str, ServiceState], wanted: WantedService
+) -> str:
+    """Return what the service waits for (``db to be healthy, migrate to complete``), or ""."""
     waiting = [
         edge_words(name, edge)
-        for name, edge in sorted(service.depends_on.items())
-        if name in states and (edge.restart or not restarted) and not satisfied(edge, states[name])
+        for name, edge in edges(service, states)
+        if _holds(edge, states[name].wanted, wanted) and not satisfied(edge, states[name])
     ]
-    return ", ".join(waiting)
+    return ", ".join(dict.fromkeys(waiting))
+
+
+def edges(
+    service: ServiceSpec, states: Mapping[str, ServiceState]
+) -> Iterator[tuple[str, Dependency]]:
+    """Yield what the service depends on; a one-off that is skipped stands for its own order.
+
+    So an application behind a migration that was done long ago starts after the database.
+    """
+    for name, edge in sorted(service.depends_on.items()):
+        if name not in states:
+            continue
+        yield name, edge
+        if _skipped(states[name]):
+            for other, inherited in edges(states[name].effective.service, states):
+                required = edge.required and inherited.required
+                yield other, inherited.model_copy(update={"required": required})
+
+
+def _skipped(state: ServiceState) -> bool:
+    """Say whether everything of the service had completed when it was last asked for."""
+    tasks = current(state)
+    return bool(tasks) and all(t.done and t.asked < state.wanted.asked for t in tasks)
+
+
+def _holds(edge: Dependency, dependency: WantedService, wanted: WantedService) -> bool:
+    """Say whether the edge counts: after `restart` only one to what was restarted with it."""
+    if not 0 < wanted.asked == wanted.asked_again:
+        return True
+    return edge.restart and dependency.asked_again >= wanted.asked_again
 
 
 def satisfied(edge: Dependency, state: ServiceState) -> bool:
@@ -65,6 +108,8 @@ def unhealthy(state: ServiceState) -> list[Replica]:
 
 
 def _meets(condition: Condition, task: Replica) -> bool:
+    if task.restarting:
+        return False  # what it was before is no news
     match condition:
         case Condition.COMPLETED:
             return task.done

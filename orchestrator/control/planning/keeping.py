@@ -50,7 +50,9 @@ def as_it_is(
         own = pass_.specs.of(effective.stack, best.release, effective.service.name)
         if own is None:
             continue
-        specs[slot], slots[slot] = own, best.spec_hash
+        slots[slot] = best.spec_hash
+        if own.hash != effective.hash or effective.service.name in effective.spec.carried:
+            specs[slot] = own
         for other in live[1:]:
             task = pass_.draft.task(other.id)
             if other.spec_hash != best.spec_hash and task is not None and _outdone(other, best):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.released import beside
 from orchestrator.control.planning.passes import earliest
 from scheduler.displaced import Displaced
 from scheduler.reconcile import SlotPlan
@@ -16,7 +17,7 @@ from scheduler.rollout import Moves
 from scheduler.trial import Trial
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Collection, Mapping
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.telling.causes import Cause
@@ -64,3 +65,13 @@ class ReleaseTarget:
     release: Release
     spec: StackSpec
     rollback: bool = False
+
+    @property
+    def beside(self) -> Collection[str]:
+        """Return the services it is not about: they are left as they are, and not judged."""
+        return self.spec.carried if self.rollback else beside(self.spec, self.release)
+
+    @property
+    def only_starts(self) -> bool:
+        """Whether every task keeps the spec it has: it was made by `start`."""
+        return self.release.only_starts and not self.rollback

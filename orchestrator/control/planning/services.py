@@ -8,7 +8,6 @@ Joins records and observations into ``scheduler`` terms, asks ``reconcile`` and
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
-    from scheduler.replicas import Replica
     from specs.api import Stack
     from specs.task import Task
 
@@ -85,8 +83,8 @@ def _as_wanted(
     wrong = misplaced.look(pass_, effective, tasks)
     replicas = [replica(pass_, t, effective, displaced=t.id in wrong.moves) for t in tasks]
     kept = Kept(wanted_service(pass_, stack, effective, tasks))
-    carried = name in target.spec.carried
-    if carried:
+    carried = name in target.beside
+    if carried or target.only_starts:
         kept = as_it_is(pass_, effective, kept.wanted, replicas)
     state = ServiceState(
         name,
@@ -121,14 +119,9 @@ def _may_start(
 ) -> bool:
     """Say whether nothing the service depends on holds it back; note whom it waits for."""
     wanted, effective = state.wanted, state.effective
-    if (
-        target.rollback
-        or _admitted(wanted, state.replicas, effective.hash)
-        or _alone(state, target)
-    ):
+    if target.rollback or gates.admitted(wanted, state.replicas) or _alone(state, target):
         return True
-    restarted = 0 < wanted.asked == wanted.asked_again
-    state.waits_for = gates.waits_for(effective.service, states, restarted=restarted)
+    state.waits_for = gates.waits_for(effective.service, states, wanted)
     return not state.waits_for
 
 
@@ -138,14 +131,11 @@ def _decide(
     """Ask which tasks are missing or too many, and which to replace now."""
     wanted, service = state.wanted, state.effective.service
     state.plan = reconcile(wanted, state.replicas, pass_.now)
-    # What `stop` ended and nobody asked for is wanted by nobody, until somebody asks.
-    slots = {s: h for s, h in wanted.slots.items() if s not in state.plan.stopped}
-    state.wanted = replace(wanted, slots=slots)
-    if state.carried and not state.misplaced.moves:
+    if (state.carried or target.only_starts) and not state.misplaced.moves:
         state.moves = Moves(state="done")
         return
     state.moves = advance(
-        state.wanted,
+        wanted,
         state.replicas,
         service.rollback if target.rollback else service.update,
         release=state.effective.release,
@@ -172,9 +162,7 @@ def _perform(pass_: Pass, state: ServiceState, tasks: list[Task], *, gate: bool)
         displaced=state.misplaced.moves,
     )
     for slot, found in tasks_by_slot(tasks).items():
-        stopped = slot in state.plan.stopped
-        wanted = slot in state.wanted.slots or stopped
-        stopping.trim(pass_, found, wanted=wanted, stopped=stopped)
+        stopping.trim(pass_, found, wanted=slot in state.wanted.slots)
 
 
 def _mark_misplaced(
@@ -201,15 +189,3 @@ def _updating(pass_: Pass, stack: Stack, service: str, target: ReleaseTarget) ->
     spec = spec_at(pass_.cluster, stack.name, stack.running)
     older = stack.running < target.release.number
     return older and spec is not None and service in spec.services
-
-
-def _admitted(wanted: WantedService, replicas: Iterable[Replica], spec_hash: str) -> bool:
-    """Say whether the service passed its gate: a task of it was let run since it was asked for.
-
-    Such a task still runs, or ended by itself; what was stopped, or ended before somebody
-    asked for it, passed another gate.
-    """
-    return any(
-        t.spec_hash == spec_hash and t.started and not t.leaving and not wanted.behind(t)
-        for t in replicas
-    )

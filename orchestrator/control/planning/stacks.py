@@ -15,6 +15,7 @@ from orchestrator.control.planning import (
     reboots,
     releases,
     removal,
+    restarts,
     stopping,
 )
 from orchestrator.control.planning.frozen import plan_frozen
@@ -86,6 +87,7 @@ def _look_at(pass_: Pass, stack: Stack) -> float | None:
             return None
         case "up":
             reboots.admit(pass_, stack.name)
+            restarts.hand_on(pass_, stack)
     target = releases.target(pass_, stack)
     if target is None:
         return plan_frozen(pass_, stack)

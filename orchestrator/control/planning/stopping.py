@@ -48,7 +48,9 @@ def begin(
     stack = pass_.cluster.stacks.get(task.stack)
     if final is Desired.SHUTDOWN and stack is not None:
         going = going.with_asked(stack.asked.get(task.service, 0))
-    pass_.draft.put_task(going if grace is None else going.with_grace(grace))
+    if grace is not None or task.desired is not Desired.SHUTDOWN:
+        going = going.with_grace(grace)  # not what an earlier `restart -t` gave it
+    pass_.draft.put_task(going)
 
 
 def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> float | None:
@@ -87,17 +89,14 @@ def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> floa
     return None
 
 
-def trim(pass_: Pass, tasks: list[Task], *, wanted: bool, stopped: bool = False) -> None:
-    """Let go of what ended in one slot: all but the newest, all where it is unwanted.
-
-    ``stopped``: the slot stays empty because of `corral stop`; what ran there says so.
-    """
+def trim(pass_: Pass, tasks: list[Task], *, wanted: bool) -> None:
+    """Let go of what ended in one slot: all but the newest, all where it is unwanted."""
     ended = sorted(
         (t for t in tasks if t.state in FINAL and t.desired is not Desired.REMOVED),
         key=lambda t: (t.desired is not Desired.SHUTDOWN, t.created_at, t.id),
     )
     keep = ended[-1:] if wanted else []
-    if keep and not stopped and keep[0].desired is Desired.SHUTDOWN:
+    if keep and keep[0].desired is Desired.SHUTDOWN:
         # Stopped by `corral stop`; what runs now took its place, unless it was done already.
         keep = [t for t in keep if t.state is TaskState.COMPLETE]
     for task in ended:

@@ -92,6 +92,7 @@ def replica(
         pending_since=mark.pending_since,
         lived=lived,
         restarts=task.status.restarts,
+        restarting=task.live and task.status.restart_done < task.restart_asked,
         attempt=task.attempt,
         asked=task.asked,
         cut_off=spec.on_reboot if cut_off else "",

@@ -59,6 +59,9 @@ def explain_task(cluster: Mirror, task: Task | None, verdict: str) -> Cause:
         parts.append(f"{task.state.value}{where}")
     reason = task.status.reason or (run.reason if run is not None else "")
     reason = reason.removeprefix("unhealthy: ") if parts[0].startswith("is unhealthy") else reason
+    # The agent's reason begins with the code; that is said already.
+    head, _, rest = reason.partition("; ")
+    reason = rest if head == f"exited with {code}" else reason
     if reason and f"code {code}" not in reason:
         parts.append(reason)
     if task.status.health is Health.UNHEALTHY and task.status.health_output.strip():

@@ -12,7 +12,7 @@ from collections import deque
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_status
-from orchestrator.control.mirror.released import spec_of
+from orchestrator.control.mirror.released import beside, completed, spec_of
 from orchestrator.control.mirror.serving import is_ready
 from orchestrator.control.telling.causes import explain_newest
 from orchestrator.control.telling.words import (
@@ -179,7 +179,7 @@ class _Story:
         """Return the services the release is not about: how they are is not its news."""
         release = self._cluster.releases.get((self._stack, self._release or 0))
         spec = spec_of(self._cluster, release)
-        return spec.carried if spec is not None else ()
+        return beside(spec, release) if spec is not None and release is not None else ()
 
     def _task_news(self) -> Iterator[Progress]:
         beside = self._beside()
@@ -253,10 +253,11 @@ class _Story:
         )
 
     def _end(self, release: Release) -> Progress:
-        if release.state is ReleaseState.DEPLOYED:
-            return self._line("end", state=release.state.value, ok=True)
         tasks = self._cluster.by_stack.get(self._stack, {}).values()
         mine = [task for task in tasks if task.service not in self._beside()]
+        done = completed(mine, before=release)
+        if release.state is ReleaseState.DEPLOYED:
+            return self._line("end", state=release.state.value, ok=True, completed=done)
         cause = explain_newest(self._cluster, failed_tasks(mine, release.number))
         superseded = release.state is ReleaseState.SUPERSEDED
         hint = ""
@@ -272,6 +273,7 @@ class _Story:
             hint=hint,
             exit_code=cause.exit_code if cause is not None else None,
             log_tail=cause.log_tail if cause is not None else (),
+            completed=done,
         )
 
     def _gone_news(self) -> Iterator[Progress]:

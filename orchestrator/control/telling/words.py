@@ -109,8 +109,9 @@ def _running(task: Task, now: float | None) -> TaskWords:
         reason = "" if status.ready_reason == health else status.ready_reason
     said = run.reason if run is not None else ""  # how it was started, where that is worth a word
     unready = f"not ready: {reason}" if reason else ""
+    held = f"restart waits for {task.restart_waits}" if task.restart_waits else ""
     misplaced = f"misplaced: {task.misplaced}" if task.misplaced else ""
-    notes = [note for note in (health, unready, said, misplaced) if note]
+    notes = [note for note in (health, held, unready, said, misplaced) if note]
     return TaskWords(text + (f" ({', '.join(notes)})" if notes else ""), reason)
 
 

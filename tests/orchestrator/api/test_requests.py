@@ -13,7 +13,7 @@ from orchestrator.api import app as api_app
 from orchestrator.api import routes
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store import base as store
-from specs.api import Deploy
+from specs.api import Deploy, Start
 from specs.kit import door
 from specs.node import NodeCondition
 from specs.problems import Position, Problem
@@ -136,14 +136,18 @@ async def test_commands_on_a_stack(api):
     api.add_stack()
     await api.call("POST", "/v1/stacks/shop/scale", json={"services": {"web": 3}})
     await api.call("POST", "/v1/stacks/shop/stop", json={"timeout": 2})
+    body = {"key": "k1", "services": ["web"]}
+    _, started = await api.call("POST", "/v1/stacks/shop/start", json=body)
     _, restarted = await api.call("POST", "/v1/stacks/shop/restart", json={"services": ["web"]})
     status, row = await api.call("DELETE", "/v1/stacks/shop?volumes=1&timeout=1.5")
 
-    assert restarted == {"tasks": ["t1"]}
+    assert started == {"stack": "shop", "release": 1, "completed": []}
+    assert restarted == {"tasks": ["t1"], "started": ["job"]}
     assert (status, row["name"]) == (200, "shop")
     assert api.control.calls == [
         ("scale", "shop", {"web": 3}),
         ("stop", "shop", 2.0),
+        ("start", "shop", Start(**body)),
         ("restart", "shop", ("web",), None),
         ("remove", "shop", True, 1.5),
     ]

@@ -311,13 +311,6 @@ def test_down_is_done_when_the_stack_is_gone_before_we_look(fake, corral):
     assert corral("-p", "shop", "down").code == 0
 
 
-def test_stop_of_single_services_names_the_way(shop, corral):
-    assert "scale web=0" in corral("-p", "shop", "stop", "web").err
-    shop.on("POST", "/v1/stacks/shop/stop", {})
-    assert corral("-p", "shop", "stop", "-t", "1").code == 0
-    assert shop.asked("POST", ".*/stop")[0].body == {"timeout": 1.0}
-
-
 def test_restart_waits_until_it_runs_again(shop, corral):
     rows = [
         {"id": "t1", "name": "shop-web-1", "state": "running", "started_at": 1.0},

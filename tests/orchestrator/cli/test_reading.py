@@ -359,10 +359,10 @@ def test_an_answer_that_never_comes_has_a_deadline(fake, monkeypatch):
 def test_usage_errors(corral):
     assert "did you mean `corral logs`?" in corral("lgos").err
     assert corral("lgos").code == 2
-    assert "corral up starts what is stopped" in corral("start").err
     done = corral("ps", "-p", "shop")
     assert "-p stands before the command" in done.err
     assert "corral up " in corral().out
+    assert "corral ps" in corral("status").err
     assert "ssh:// is not supported yet" in corral("-H", "ssh://a@b", "ls").err
     assert "cannot be the name of a stack" in corral("-p", "Shop", "ps").err
 

@@ -23,7 +23,7 @@ from orchestrator.errors import Invalid, Unavailable
 from orchestrator.store import keys
 from orchestrator.store.base import Delete, Put
 from orchestrator.store.memory import MemoryStore
-from specs.api import ClientMachine, Deploy
+from specs.api import ClientMachine, Deploy, Restart, Start
 from specs.node import Node, NodeFacts
 from specs.wire import PROTOCOL, BuildEvent, Report, ResolvedImage, Stamp
 from tests.fakes.simulator import Behaviour, LoopClock, SimulatedNode
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from agent.tasks.record import Record
+    from specs.api import Restarted, Started
     from specs.task import Task
     from specs.wire import Acknowledged, Hello, Instructions, Objects, Refused
 
@@ -355,6 +356,14 @@ class Rig:
     async def up(self, project: dict[str, Any], stack: str = "app", **more: Any) -> int:
         row = await self.control.deploy(stack, self.request(project, stack, **more))
         return row.number
+
+    async def start(self, *services: str, stack: str = "app") -> Started:
+        self.deploys += 1
+        request = Start(key=f"key-{self.deploys}", services=services)
+        return await self.control.start(stack, request)
+
+    async def restart(self, *services: str, stack: str = "app", **more: Any) -> Restarted:
+        return await self.control.restart(stack, Restart(services=services, **more))
 
     def request(self, project: dict[str, Any], stack: str = "app", **more: Any) -> Deploy:
         self.deploys += 1

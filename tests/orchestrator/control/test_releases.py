@@ -345,12 +345,12 @@ async def test_restart_reaches_dependents_that_want_to_follow():
             )
         )
         await rig.deployed()
-        ids = await rig.control.restart("app", ("db",), None)
+        ids = (await rig.restart("db")).tasks
         restarted = {rig.cluster.tasks[i].service for i in ids}
         assert restarted == {"db", "web"}
-        assert all(rig.cluster.tasks[i].restart == 1 for i in ids)
+        await rig.until(lambda: all(rig.cluster.tasks[i].restart == 1 for i in ids))
         with pytest.raises(NotFound):
-            await rig.control.restart("app", ("nope",), None)
+            await rig.restart("nope")
 
 
 async def test_down_with_volumes_deletes_data_and_history():

@@ -1,0 +1,45 @@
+"""Rows of ``ps`` as the progress lines a board understands: for what has no progress stream."""
+
+from __future__ import annotations
+
+from orchestrator.cli.show import board as boards
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+
+def lines_of(
+    services: Mapping[str, Mapping[str, Any]], tasks: list[dict[str, Any]]
+) -> list[dict[str, Any]]:
+    """Return rows as the progress lines a board understands."""
+    lines: list[dict[str, Any]] = [
+        {
+            "kind": "task",
+            "service": row.get("service"),
+            "task": row.get("id"),
+            "name": row.get("name"),
+            "node": row.get("node"),
+            "state": row.get("state"),
+            "ready": row.get("ready"),
+            # The phrase of `ps` counts seconds; a reason to wait does not.
+            "message": row.get("status")
+            if row.get("state") in boards.WAITING or row.get("stopping")
+            else "",
+            "reason": row.get("reason"),
+            "health": row.get("health"),
+            "stopping": row.get("stopping"),
+        }
+        for row in tasks
+    ]
+    lines += [
+        {
+            "kind": "service",
+            "service": name,
+            "running": row.get("ready"),
+            "wanted": row.get("replicas"),
+        }
+        for name, row in services.items()
+    ]
+    return lines
