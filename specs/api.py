@@ -29,7 +29,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     POST   /v1/state/discard                 DecidedState: stop what the state does not know
     GET    /v1/events?stack=                 NDJSON stream of Event
 
-Long, and whole: it is the one page both sides read.
+It stays whole, though long: it is the one page both sides read.
 
 Rows are shaped here, by the server: the CLI prints the dictionaries it reads and
 never imports these models.

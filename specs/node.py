@@ -39,9 +39,10 @@ class NodeFacts(Model):
     wire: int = 1  # the newest version of the wire the agent speaks
     unread: tuple[str, ...] = ()  # what it keeps and cannot read, by name, and why
 
-    def with_unread(self, unread: tuple[str, ...]) -> NodeFacts:
-        """Return the facts with what the agent keeps and cannot read."""
-        return self.model_copy(update={"unread": unread})
+    def with_unread(self, unread: tuple[str, ...], warnings: tuple[str, ...] = ()) -> NodeFacts:
+        """Return the facts with what the agent keeps and cannot read, and more warnings."""
+        update = {"unread": unread, "warnings": (*self.warnings, *warnings)}
+        return self.model_copy(update=update)
 
 
 class Node(Model):

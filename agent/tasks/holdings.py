@@ -39,6 +39,7 @@ class Holdings:
         self.applied = 0  # the generation whose network state is in force
         self.strays: dict[str, Stray] = {}  # touched by nobody before the controller has spoken
         self.notes: dict[str, str] = {}  # what is kept and cannot be read -> why
+        self.settled: tuple[str, ...] = ()  # what a controller's word took the place of since
         self.network_error = ""  # why a newer one is not
         self._gone: deque[str] = deque(maxlen=GONE_KEPT)  # erased, and out of the set
 

@@ -66,8 +66,11 @@ class Reports:
     @property
     def facts(self) -> NodeFacts:
         """Return what the machine is, and what the agent cannot read on it."""
-        unread = self._holdings.unread
-        return self._machine.with_unread(unread) if unread else self._machine
+        unread, settled = self._holdings.unread, self._holdings.settled
+        if not unread and not settled:
+            return self._machine
+        told = (f"could not be read; it is kept, and was said anew: {one}" for one in settled)
+        return self._machine.with_unread(unread, tuple(told))
 
     @facts.setter
     def facts(self, facts: NodeFacts) -> None:

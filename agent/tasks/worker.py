@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_FIRST, RETRY_MAX = 0.2, 10.0
+SETTLED = 5  # things that could not be read are told after they matter no more, until we end
 
 
 class Worker:
@@ -229,6 +230,7 @@ class Worker:
         holdings = self._holdings
         if not holdings.unread:
             return
+        holdings.settled = tuple(dict.fromkeys((*holdings.settled, *holdings.unread)))[-SETTLED:]
         strays, holdings.strays = holdings.strays, {}
         leftovers = []
         for task, stray in strays.items():

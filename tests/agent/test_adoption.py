@@ -261,6 +261,7 @@ async def test_what_cannot_be_read_ends_nothing_and_is_told(node, name):
     await asyncio.sleep(60)
     assert node.containers.alive == processes, "law: the controller's word takes them over"
     assert node.reports.facts.unread == ()
+    assert bool(said) == any(said in told for told in node.reports.facts.warnings)
     assert set(node.holdings.runners) == {"a", "b", "c"}
     # And it is whole again: another life reads it all.
     await node.kill()
