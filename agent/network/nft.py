@@ -25,6 +25,7 @@ _NFNL_SUBSYS_NFTABLES = 10
 _NEWGEN = _NFNL_SUBSYS_NFTABLES << 8 | 15  # NFT_MSG_NEWGEN
 _GETGEN = _NFNL_SUBSYS_NFTABLES << 8 | 16
 _NFTA_GEN_ID = 1
+_UNKNOWN = -1  # no generation of the kernel's
 
 
 class NftFailed(Exception):
@@ -67,7 +68,7 @@ class Table:
 
     def __init__(self) -> None:
         self._applied: Ruleset | None = None
-        self._generation = -1
+        self._generation = _UNKNOWN
         self._fingerprint = ""
 
     @property
@@ -98,8 +99,12 @@ class Table:
     def _load(self, script: str) -> None:
         self._applied = None
         self._fingerprint = ""
+        before = generation()
         run("-f", "-", script=script)
-        self._generation = generation()
+        now = generation()
+        # A transaction raises it by one. Where somebody else's came between, nothing is known
+        # of the table any more, and the next look puts it there again.
+        self._generation = now if now == before + 1 else _UNKNOWN
 
     def intact(self) -> bool:
         """Say whether the table is as we left it; costs a listing only after foreign changes."""

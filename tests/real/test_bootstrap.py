@@ -41,10 +41,11 @@ class FakeCluster:
         raise NotFound(name)
 
     async def join(
-        self, facts, *, name, address="", host_key="", underlay="", asked=False, labels=None
-    ):
+        self, facts, *, name, address="", host_key="", underlay="", asked=False, labels=None,
+        node_id="",
+    ):  # fmt: skip
         node = Node(
-            id=f"n-{name}", name=name, address=address, host_key=host_key, underlay=underlay,
+            id=node_id or f"n-{name}", name=name, address=address, host_key=host_key, underlay=underlay,
             labels=labels or {}, facts=facts,
         )  # fmt: skip
         self.nodes[node.id] = node

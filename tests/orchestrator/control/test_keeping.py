@@ -39,10 +39,12 @@ def test_what_is_not_heard_is_stopped_only_where_another_serves(
     told: list[str] = []
     monkeypatch.setattr(stopping, "begin", lambda _pass, task: told.append(task))
     pass_ = SimpleNamespace(
-        specs=SimpleNamespace(of=lambda _stack, number, _service: f"of release {number}"),
+        specs=SimpleNamespace(of=lambda _s, number, _n: SimpleNamespace(hash=f"of {number}")),
         draft=SimpleNamespace(task=lambda name: name),
     )
-    effective = SimpleNamespace(stack="app", service=SimpleNamespace(name="web"))
+    spec = SimpleNamespace(carried=("web",))
+    service = SimpleNamespace(name="web")
+    effective = SimpleNamespace(stack="app", hash="of 2", service=service, spec=spec)
     copies = [
         Replica("old", 1, "old", "n1", release=1, created_at=1.0, **old),
         Replica("new", 1, "new", "n2", release=2, created_at=2.0, **new),
