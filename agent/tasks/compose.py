@@ -90,6 +90,7 @@ def compose(
         clock=clock,
         slots=asyncio.Semaphore(SLOTS),
         changed=changed,
+        settled=networking.settled,
         ending=ending,
     )
     worker = Worker(holdings, parts, reports=reports, networking=networking, boot=boot, join=join)

@@ -8,6 +8,7 @@ when it is in force: that is what the controller takes endpoints away by.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, NoReturn
 
@@ -30,6 +31,7 @@ log = logging.getLogger(__name__)
 
 SPACING = 0.05  # seconds between two applications of network state
 DEADLINE = 30.0  # seconds a task waits for the network of the instructions that brought it
+SETTLE = 5.0  # seconds a start waits for endpoints: an order, which no trouble may turn into "no"
 RETRY_FIRST, RETRY_MAX = 0.2, 10.0
 
 
@@ -47,11 +49,14 @@ class NetworkKeeper:
         self._networks: dict[str, NetworkState] = {}  # as last applied
         self._dirty = asyncio.Event()
         self._done = asyncio.Event()
+        self._changes = 0  # told so far
+        self._in_force = 0  # how many of them the network knows
 
     # What others tell and ask.
 
     def stale(self) -> None:
         """Take note that the wanted state may have changed."""
+        self._changes += 1
         self._dirty.set()
 
     def changed(self, record: Record) -> None:
@@ -59,7 +64,7 @@ class NetworkKeeper:
         now = _traffic(record)
         if self._seen.get(record.id) != now:
             self._seen[record.id] = now
-            self._dirty.set()
+            self.stale()
 
     def forget(self, task: str) -> None:
         """Forget a task that is gone."""
@@ -76,6 +81,19 @@ class NetworkKeeper:
         except TimeoutError:
             why = self._holdings.network_error or "it takes longer than usual"
             raise Later(f"the node's network is not set up yet: {why}") from None
+
+    async def settled(self) -> None:
+        """Wait until all that is known by now of endpoints is in force, SETTLE seconds at most.
+
+        What a command reaches for first is what it was made to wait for: a database that is
+        healthy by our word must answer at its VIP when the migration that waited for it starts.
+        """
+        wanted = self._changes
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(SETTLE):
+                while self._in_force < wanted:
+                    self._done.clear()
+                    await self._done.wait()
 
     # Acting.
 
@@ -97,7 +115,7 @@ class NetworkKeeper:
             self._dirty.clear()
             if self._holdings.held.doubt:
                 continue  # what is in the kernel serves what runs; the set may lack half of it
-            generation = self._holdings.generation
+            generation, changes = self._holdings.generation, self._changes
             try:
                 await self.apply()
             except Exception as error:  # whatever happened: say it, try again
@@ -108,7 +126,7 @@ class NetworkKeeper:
                 continue
             backoff.reset()
             self._holdings.network_error = ""
-            self._holdings.applied = generation
+            self._holdings.applied, self._in_force = generation, changes
             self._done.set()
             self._reports.applied()
             await asyncio.sleep(SPACING)

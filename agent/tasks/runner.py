@@ -37,7 +37,7 @@ from agent.tasks.record import Phase, Record
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from agent.tasks.effects import Containers, Prober
     from agent.tasks.journal import Journal
@@ -70,6 +70,7 @@ class RunnerParts:
     clock: Clock
     slots: asyncio.Semaphore  # heavy steps at the same time
     changed: Callable[[Record], None]  # told after every change of a record
+    settled: Callable[[], Awaitable[None]]  # waits until known endpoints answer, not for long
     ending: Callable[[], bool] = lambda: False  # whether this agent was told to end
 
 
@@ -280,6 +281,7 @@ class Runner:
 
     async def _launch(self, number: int) -> None:
         containers, task = self._parts.containers, self.record.id
+        await self._parts.settled()
         async with self._parts.slots:
             if self.record.assignment.desired is not Desired.RUNNING:
                 return

@@ -14,7 +14,7 @@ from agent.runtime.failure import RuntimeFailure
 from agent.tasks.compose import compose
 from agent.tasks.effects import Effects
 from agent.tasks.journal import Journal
-from agent.tasks.networking import SPACING
+from agent.tasks.networking import SETTLE, SPACING
 from agent.tasks.record import Phase
 from agent.vocabulary import ImageConfig
 from specs.node import NodeFacts
@@ -240,6 +240,24 @@ async def test_prepared_waits_for_running(node):
     assert not node.containers.alive
     await node.put(named("a", "running"))
     await node.until(lambda: node.status("a").ready, timeout=1.0)
+
+
+async def test_a_start_finds_the_endpoints_it_was_made_to_wait_for(node):
+    node.network.delay = 1.0
+    await node.put(named("db"), named("migrate", "prepared"))
+    await node.until(lambda: node.status("db").ready)
+    await node.until(lambda: node.status("migrate").state == "prepared")
+    await node.put(named("db"), named("migrate"))
+    await node.until(lambda: "migrate" in node.containers.alive)
+    assert node.network.applied[-1]["db"], "it is reached at its VIP"
+
+
+async def test_a_network_in_trouble_delays_a_start_and_does_not_refuse_it(node):
+    await node.put(named("a", "prepared"))
+    await node.until(lambda: node.status("a").state == "prepared")
+    node.network.failures = 1_000_000
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").ready, timeout=SETTLE + 1.0)
 
 
 async def test_what_cannot_be_prepared_is_rejected_or_tried_again(node):

@@ -201,6 +201,7 @@ class FakeNetwork:
     adopted: set[str] | None = None
     broken: Exception | None = None
     failures: int = 0
+    delay: float = 0.0  # seconds an application takes
     troubled: str = ""
     mtu: int = 0
 
@@ -208,6 +209,8 @@ class FakeNetwork:
         if self.failures:
             self.failures -= 1
             raise OSError(5, "nft failed")
+        if self.delay:
+            await asyncio.sleep(self.delay)
         self.applied.append(dict(wanted.ready))
         self.wanted.append(wanted)
 

@@ -45,8 +45,8 @@ class FakeCluster:
         node_id="",
     ):  # fmt: skip
         node = Node(
-            id=node_id or f"n-{name}", name=name, address=address, host_key=host_key, underlay=underlay,
-            labels=labels or {}, facts=facts,
+            id=node_id or f"n-{name}", name=name, address=address, host_key=host_key,
+            underlay=underlay, labels=labels or {}, facts=facts,
         )  # fmt: skip
         self.nodes[node.id] = node
         self.conditions[node.id] = NodeCondition(status="ready")
