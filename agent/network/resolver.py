@@ -197,6 +197,7 @@ class Resolver:
         if self._snapshot is None or not self._unsaved:
             return
         path = self._directory / "zones.json"
+        path.parent.mkdir(parents=True, exist_ok=True)  # somebody may have tidied up in /run
         text = json.dumps({**self._snapshot, "number": 0}, separators=(",", ":"))
         disk.write_file(path, text.encode(), durable=False, mode=0o644)
         self._unsaved = False

@@ -391,7 +391,9 @@ def test_a_service_passes_every_station_in_order(corral):
     line.mark = f"mark-{os.urandom(4).hex()}"
     corral.compose(FILE, STACK, **{"note.txt": NOTE})
     with Wire(corral) as wire, Events(corral, STACK) as events:
-        done = corral("up", "-d", env={"MARK": line.mark, "CORRAL_HOST": wire.host})
+        # A process of its own, started cold: its command line is one of the stations.
+        env = {"MARK": line.mark, "CORRAL_HOST": wire.host}
+        done = corral.host.corral("up", "-d", cwd=corral.folder, env=env, timeout=180.0)
         line.ended = float(corral.sh("date +%s.%N"))
         corral.until("the last event", lambda: _deployed(events.seen))
     line.exchanges, line.events, line.said = wire.exchanges, events.seen, done.stderr
