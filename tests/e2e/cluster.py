@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
 FOLDER = "/root/stack"
 DAEMONS = ("controller", "agent", "dns", "supervisor")
-# Our daemons come and go in these tests; everything else that runs must not.
-OURS = r"^processes: \S+ .*(-m orchestrator|-m agent|/supervisor\.py|agent\.dns)"
+# Our daemons, and the nft they run for a moment, come and go; everything else that runs must not.
+OURS = r"^processes: \S+ (nft |.*(-m orchestrator|-m agent|/supervisor\.py|agent\.dns))"
 # The daemons' doors are bound under a passing name.
 DOORS = r"^sockets: unix .*\.sock"
 ROOTS = (

@@ -111,10 +111,18 @@ AGAIN = (
     Step("logs --tail 1 --index 1 app", says=("app 1 listens",)),
     Step(
         "up -d",
-        says=("app-1 on .*healthy(.|\n)*web-1 on", "db-1 on .*healthy"),
+        says=(
+            "db-1 on .*healthy(.|\n)*app-1 on .*healthy(.|\n)*web-1 on",
+            "migrate: completed before, not run again; corral restart migrate",
+        ),
         touches="db app web",
         then=(runs(**ALL), serves("version 1 green")),
     ),
+    Step("stop web", touches="web", then=(runs(db=1, app=3),)),
+    Step("stop nope", 1, says=("no service nope",)),
+    Step("start web", touches="web", then=(runs(**ALL), serves("version 1 green"))),
+    Step("start", says=("nothing to start, everything runs",)),
+    Step("start nope", 1, says=("no service nope",)),
     Step("exec -T db cat /data/starts", prints="started\nstarted\n"),
 )
 
