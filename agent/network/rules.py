@@ -68,8 +68,8 @@ class PortKey:
 class Ruleset:
     """``sets`` map each element to its data ("" in a plain set); ``chains`` hold rules.
 
-    ``fronts`` repeat where UDP flows may go, for conntrack.py: the backends of each VIP
-    ("10.210.0.5") and published UDP port (":53").
+    ``fronts`` repeat where flows may go, for conntrack.py: the backends of each VIP
+    ("10.210.0.5") and published port (":53", ":80/tcp").
     """
 
     base: str
@@ -95,6 +95,11 @@ class ServicePart:
     chains: Mapping[str, tuple[str, ...]]
     targets: tuple[tuple[PortKey, Target], ...]
     fronts: Mapping[str, tuple[str, ...]]
+
+
+def port_front(port: int, protocol: str) -> str:
+    """Return the front that a published port is."""
+    return f":{port}" if protocol == "udp" else f":{port}/{protocol}"
 
 
 def service_part(seen: Seen) -> ServicePart:
@@ -179,8 +184,8 @@ def ruleset(
     for where, target in targets.items():
         if where not in withheld:
             _port(where, target, sets, chains)
-            if where.protocol == "udp" and target.addresses:
-                front = f":{where.published}"
+            if target.addresses:
+                front = port_front(where.published, where.protocol)
                 fronts[front] = (*fronts.get(front, ()), *target.addresses)
     return Ruleset(base(wanted), sets, chains, fronts)
 

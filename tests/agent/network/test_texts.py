@@ -1,11 +1,15 @@
 """The container's files, foreign firewalls, stale flows, names: small pure decisions."""
 
 import errno
+import socket
+from ipaddress import IPv4Address
+from types import SimpleNamespace
 
 import pytest
 
+from agent.linux.netlink import attr, nest
 from agent.network import files
-from agent.network.conntrack import Stale, stale
+from agent.network.conntrack import Stale, flows, stale
 from agent.network.endpoints import PerService
 from agent.network.foreign import judge
 from agent.network.ports import explain
@@ -133,6 +137,51 @@ def test_a_backend_that_left_makes_its_flows_stale():
     assert found.covers("10.77.0.1", 53, gone)
     assert not found.covers("10.77.0.1", 53, "10.210.16.130")
     assert not found.covers(gone, 80, gone)
+
+
+TCP = ({"target": 80, "published": 8080, "protocol": "tcp"},)
+
+
+def test_a_backend_that_left_makes_connections_to_it_stale():
+    old = rules(wanted(shop(TCP)))
+    cluster = shop(TCP)
+    cluster.ready["w1"] = False
+    found = stale(old, rules(wanted(cluster)))
+
+    gone = "10.210.16.66"
+    assert found.gone == {(vip("net-a", 2), gone), (":8080/tcp", gone)}
+    assert found.covers("10.77.0.1", 8080, gone, "tcp")
+    assert found.covers(vip("net-a", 2), 80, gone, "tcp")
+    assert not found.covers("10.77.0.1", 8080, gone, "udp")
+    assert not found.covers("10.77.0.1", 8080, "10.210.16.130", "tcp")
+    assert not found.covers("10.77.0.1", 8081, gone, "tcp")
+
+
+def _flow(protocol, status):
+    address = [attr(1, IPv4Address("192.0.2.9").packed), attr(2, IPv4Address("10.77.0.1").packed)]
+    ends = attr(1, bytes([protocol])) + attr(3, (8080).to_bytes(2, "big"))
+    there = nest(1, b"".join(address)) + nest(2, ends)
+    back = nest(1, attr(1, IPv4Address("10.210.16.66").packed)) + nest(2, ends)
+    return bytes(4) + nest(1, there) + nest(2, back) + attr(3, status.to_bytes(4, "big"))
+
+
+@pytest.mark.parametrize(
+    ("protocol", "status", "forgotten"),
+    [
+        (socket.IPPROTO_UDP, 0, True),
+        (socket.IPPROTO_UDP, 2, True),  # its client keeps it alive
+        (socket.IPPROTO_TCP, 0, True),  # the first packet is on its way to nobody
+        (socket.IPPROTO_TCP, 8, True),  # confirmed, not answered
+        (socket.IPPROTO_TCP, 2, False),  # it was answered: it may finish
+        (socket.IPPROTO_TCP, 2 | 4 | 8, False),
+        (socket.IPPROTO_ICMP, 0, False),
+    ],
+)
+def test_a_connection_is_forgotten_only_while_nobody_answered(protocol, status, forgotten):
+    link = SimpleNamespace(stream=lambda *_: [_flow(protocol, status)])
+    found = [(where, port, by, name) for _, where, port, by, name in flows(link)]
+    name = "udp" if protocol == socket.IPPROTO_UDP else "tcp"
+    assert found == ([("10.77.0.1", 8080, "10.210.16.66", name)] if forgotten else [])
 
 
 def test_a_first_backend_makes_untranslated_flows_stale():
