@@ -243,14 +243,21 @@ class Cluster:
         """Take the machine out of the cluster and end the daemons: as before the first ``up``."""
         with contextlib.suppress(ClientError, AssertionError):
             self.remove_stacks()
-        self.kill("supervisor", "controller")
+        self._unsupervised()
+        self.kill("controller")
         agent = Client(f"unix:///proc/{self.host.pid}/root/run/corral/agent.sock", timeout=60)
         with contextlib.suppress(ClientError):
             agent.request("POST", "/v1/leave")
         self.folder = "/root"
         self("controller", "stop", code=None)
+        self._unsupervised()
         self.kill(*DAEMONS)
         self.host.run(["rm", "-rf", "/run/corral", "/var/lib/corral/controller", FOLDER])
+
+    def _unsupervised(self) -> None:
+        """End the supervisor so that no daemon starts another, which would start them all."""
+        self.sh("rm -f /run/corral/supervisor.pid")
+        self.kill("supervisor")
 
 
 def names(rows: Iterable[Any]) -> list[str]:
