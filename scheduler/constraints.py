@@ -14,6 +14,8 @@ from functools import lru_cache
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from scheduler.view import NodeView
 
 _FORM = re.compile(r"^\s*([A-Za-z0-9._/-]+)\s*(==|!=|\s+in\s+)\s*(.*?)\s*$")
@@ -85,6 +87,11 @@ def parse(text: str) -> Constraint:
     if key == "node.platform.arch":
         folded = tuple(_ARCH.get(value, value) for value in folded)
     return Constraint(key, operator, folded, text)
+
+
+def broken(texts: Iterable[str], node: NodeView) -> Constraint | None:
+    """Return the first of these constraints that the node does not satisfy; None = it does."""
+    return next((rule for rule in map(parse, texts) if not rule.admits(node)), None)
 
 
 def check_key(key: str) -> None:

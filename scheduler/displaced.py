@@ -52,11 +52,6 @@ class Displaced:
     stays: Mapping[str, Stay] = field(default_factory=dict)
 
 
-def broken_rule(rules: Iterable[str], node: NodeView) -> str:
-    """Return the first constraint the node does not satisfy, as the user wrote it, or ""."""
-    return next((text for text in rules if not constraints.parse(text).admits(node)), "")
-
-
 def displaced(view: Fleet, tasks: Iterable[Settled], *, brake: bool) -> Displaced:
     """Return what is to become of these tasks."""
     moves: set[str] = set()
@@ -64,10 +59,10 @@ def displaced(view: Fleet, tasks: Iterable[Settled], *, brake: bool) -> Displace
     homeless: dict[str, tuple[Pending, str]] = {}
     for task in tasks:
         node = view.nodes.get(task.node)
-        rule = broken_rule(task.wants.constraints, node) if node is not None else ""
-        if node is None or not rule:
+        rule = constraints.broken(task.wants.constraints, node) if node is not None else None
+        if node is None or rule is None:
             continue
-        said = f"{node.name} does not satisfy {rule.strip()!r}"
+        said = f"{node.name} does not satisfy {rule.text.strip()!r}"
         held = _held(task, node, brake=brake)
         if held is not None:
             stays[task.wants.task] = Stay(f"{said}; {held.reason}", held.patience)

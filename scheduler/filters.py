@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scheduler import constraints
-from specs.kit.amounts import size
+from specs.kit.amounts import size, some
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -39,9 +39,7 @@ class Filter:
 
 def named(nodes: Sequence[NodeView]) -> str:
     """Return node names for a sentence: ``n1, n2, n3 and 4 more``."""
-    names = [node.name for node in nodes[:SHOWN]]
-    rest = len(nodes) - len(names)
-    return ", ".join(names) + (f" and {rest} more" if rest else "")
+    return some([node.name for node in nodes], SHOWN)
 
 
 def _be(count: int, one: str, many: str) -> str:
@@ -123,16 +121,15 @@ def _fits_why(pending: Pending, loads: Sequence[Load]) -> str:
 
 
 def _constrained(pending: Pending, load: Load) -> bool:
-    return all(constraints.parse(text).admits(load.node) for text in pending.constraints)
+    return constraints.broken(pending.constraints, load.node) is None
 
 
 def _constrained_why(pending: Pending, loads: Sequence[Load]) -> str:
     counts: dict[str, int] = {}
     for load in loads:
-        broken = next(
-            text for text in pending.constraints if not constraints.parse(text).admits(load.node)
-        )
-        counts[broken] = counts.get(broken, 0) + 1
+        rule = constraints.broken(pending.constraints, load.node)
+        if rule is not None:
+            counts[rule.text] = counts.get(rule.text, 0) + 1
     return ", ".join(
         f"{_be(count, 'does', 'do')} not satisfy {text.strip()!r}" for text, count in counts.items()
     )

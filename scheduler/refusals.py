@@ -82,9 +82,8 @@ def _resources(task: Pending, load: Load) -> Words:
 
 
 def _constraints(task: Pending, load: Load) -> Words:
-    broken = next(
-        rule for text in task.constraints if not (rule := constraints.parse(text)).admits(load.node)
-    )
+    broken = constraints.broken(task.constraints, load.node)
+    assert broken is not None, "no other rule brought us here"
     said = f"does not satisfy {broken.text.strip()!r} ({_found(broken, load.node)})"
     other = f"change deploy.placement.constraints of {_name(task)}"
     return said, f"{satisfying(broken, load.node)}, or {other}".removeprefix(", or ")

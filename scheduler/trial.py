@@ -14,14 +14,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from specs.patience import TRIAL
 from specs.states import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from scheduler.replicas import Replica
-
-TRIAL = 1.0  # seconds a task without a health check runs before it is judged
 
 
 @dataclass(frozen=True, slots=True)

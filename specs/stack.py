@@ -16,6 +16,7 @@ from typing import Literal
 from pydantic import Field
 
 from specs.base import Model
+from specs.patience import MONITOR
 
 
 class Condition(StrEnum):
@@ -260,7 +261,7 @@ class UpdateConfig(Model):
     delay: float = 0.0
     order: Literal["stop-first", "start-first"] = "stop-first"
     failure_action: Literal["pause", "continue", "rollback"] = "pause"
-    monitor: float = 5.0
+    monitor: float = MONITOR
     max_failure_ratio: float = 0.0
 
 

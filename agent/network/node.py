@@ -126,7 +126,7 @@ class NodeNetwork:
     async def apply(self, wanted: Wanted) -> None:
         """Bring kernel and resolver to this whole state; newer calls overtake waiting ones."""
         self._wanted = wanted
-        peers = reachable_peers(wanted) if wanted.in_overlay else []
+        peers = reachable_peers(wanted)
         self._probes.meet(wanted.me.overlay, {peer.node: peer.overlay for peer in peers})
         for task in wanted.assignments:
             self._extra.pop(task, None)
@@ -319,7 +319,7 @@ class NodeNetwork:
         present = converge.has_address(found, underlay)
         self._unfit = unfit(wanted, mtu=overlay_mtu(underlay, own), present=present)
         self._underlay_mtu = own if wanted.in_overlay and present else 0
-        peers = reachable_peers(wanted) if wanted.in_overlay else []
+        peers = reachable_peers(wanted)
         self._mtu = max(overlay_mtu(underlay, smallest_mtu(own, peers)), names.SMALLEST_MTU)
         plan = host_plan(wanted, mtu=self._mtu, present=converge.veths(found))
         return converge.converge(plan, found, host)

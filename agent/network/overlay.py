@@ -32,7 +32,12 @@ class VxlanPlan:
 
 
 def reachable_peers(wanted: Wanted) -> list[Peer]:
-    """Return the other members that have both addresses, in a stable order."""
+    """Return the other members that have both addresses, in a stable order.
+
+    Nobody, where this node takes no part in the overlay itself.
+    """
+    if not wanted.in_overlay:
+        return []
     return sorted(
         (
             peer

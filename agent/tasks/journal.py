@@ -376,8 +376,7 @@ class Journal:
 
         Raises OSError.
         """
-        record = record.model_copy(update={"wire": PROTOCOL})
-        data = record.model_dump_json(exclude_defaults=True).encode()
+        data = _written(record)
         if durable or disk:
             path = self._tasks / record.id / "record.json"
             path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -395,11 +394,7 @@ class Journal:
         for folder in (self._secrets, self._records):
             make_folder(folder)
         for record in records:
-            write_file(
-                self._records / record.id,
-                record.model_dump_json(exclude_defaults=True).encode(),
-                durable=False,
-            )
+            write_file(self._records / record.id, _written(record), durable=False)
 
     def forget(self, task: str) -> None:
         """Delete the task's directory: record and logs."""
@@ -415,6 +410,12 @@ class Journal:
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder)
         self._size = 0
+
+
+def _written(record: Record) -> bytes:
+    """Return a record as it stands in its file, with the version that wrote it."""
+    named = record.model_copy(update={"wire": PROTOCOL})
+    return named.model_dump_json(exclude_defaults=True).encode()
 
 
 def _record_of(task: str) -> str:

@@ -19,7 +19,7 @@ from specs.kit.backoff import Backoff
 from specs.wire import NodeSelf
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from agent.tasks.effects import Networking, Peers
     from agent.tasks.holdings import Holdings
@@ -74,10 +74,7 @@ class NetworkKeeper:
         """Wait until the networks of the newest instructions are set up. Raises Later."""
         wanted = self._holdings.generation
         try:
-            async with asyncio.timeout(DEADLINE):
-                while self._holdings.applied < wanted:
-                    self._done.clear()
-                    await self._done.wait()
+            await self._until(lambda: self._holdings.applied >= wanted, DEADLINE)
         except TimeoutError:
             why = self._holdings.network_error or "it takes longer than usual"
             raise Later(f"the node's network is not set up yet: {why}") from None
@@ -90,10 +87,14 @@ class NetworkKeeper:
         """
         wanted = self._changes
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(SETTLE):
-                while self._in_force < wanted:
-                    self._done.clear()
-                    await self._done.wait()
+            await self._until(lambda: self._in_force >= wanted, SETTLE)
+
+    async def _until(self, reached: Callable[[], bool], seconds: float) -> None:
+        """Look after every application. Raises TimeoutError."""
+        async with asyncio.timeout(seconds):
+            while not reached():
+                self._done.clear()
+                await self._done.wait()
 
     # Acting.
 

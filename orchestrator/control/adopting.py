@@ -77,8 +77,9 @@ def adopt(
 ) -> Adoption:
     """Return the writes that make the store what the nodes hold."""
     made = Adoption(Draft(cluster))
-    _stacks(made, cluster, helds, wall)
-    _tasks(made, cluster, helds)
+    newest = _newest(helds.values())
+    _stacks(made, cluster, helds, newest, wall)
+    _tasks(made, cluster, helds, newest)
     _networks(made, cluster, helds)
     _volumes(made, cluster, helds, wall)
     _contents(made, cluster, helds, sealer, wall)
@@ -94,8 +95,13 @@ def _newest(helds: Iterable[HeldSet]) -> dict[str, Stack]:
     return newest
 
 
-def _stacks(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], wall: float) -> None:
-    newest = _newest(helds.values())
+def _stacks(
+    made: Adoption,
+    cluster: Cluster,
+    helds: Mapping[str, HeldSet],
+    newest: Mapping[str, Stack],
+    wall: float,
+) -> None:
     releases: dict[tuple[str, int], KeptRelease] = {}
     for held in helds.values():
         for kept in held.objects.releases.values():
@@ -160,9 +166,11 @@ def _settled(release: Release, stack: Stack, wall: float) -> Release:
     return release.moved(ReleaseState.DEPLOYED, reason=RESTORED, finished_at=wall)
 
 
-def _tasks(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet]) -> None:
+def _tasks(
+    made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], newest: Mapping[str, Stack]
+) -> None:
     draft = made.draft
-    stacks = {**cluster.stacks, **_newest(helds.values())}
+    stacks = cluster.stacks.keys() | newest.keys()
     for node, held in sorted(helds.items()):
         new = 0
         for task, assignment in sorted(held.objects.tasks.items()):

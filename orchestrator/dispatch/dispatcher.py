@@ -14,7 +14,7 @@ import asyncio
 import contextlib
 import logging
 from functools import partial
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 import aiohttp
 
@@ -115,7 +115,7 @@ class Dispatcher:
             log.error(self.behind.words)
             await self._decided.wait()
             hellos = {**hellos, **await self.ask()}
-        seen = [h.stamp.epoch for h in hellos.values() if h.stamp and self._ours(h)]
+        seen = [h.stamp.epoch for h in hellos.values() if self._ours(h.stamp)]
         self.identity = await identity.take_epoch(
             self._store,
             self.identity,
@@ -155,8 +155,8 @@ class Dispatcher:
         self._discard = discard
         self._decided.set()
 
-    def _ours(self, hello: Hello) -> bool:
-        return hello.stamp is not None and hello.stamp.cluster == self.identity.id
+    def _ours(self, stamp: Stamp | None) -> TypeGuard[Stamp]:
+        return stamp is not None and stamp.cluster == self.identity.id
 
     # The agents seam.
 
@@ -212,11 +212,7 @@ class Dispatcher:
         """Return what nodes hold, by node id, of all that answer."""
         found = await self._of_all(lambda client: client.held(), ASK_HELD)
         ids = {node.name: node.id for node in self._cluster.nodes.values()}
-        return {
-            ids[name]: held
-            for name, held in found.items()
-            if held.stamp is not None and held.stamp.cluster == self.identity.id
-        }
+        return {ids[name]: held for name, held in found.items() if self._ours(held.stamp)}
 
     async def _of_all(
         self, question: Callable[[AgentClient], Awaitable[T]], patience: float

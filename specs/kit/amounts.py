@@ -1,10 +1,14 @@
-"""Sizes and spans of time in words, the same in every message and table.
+"""Sizes, spans of time and long lists in words, the same in every message and table.
 
 The scheduler's reasons, the controller's rows and the command line write them; reading
 what people write is ``specs.units``.
 """
 
 from __future__ import annotations
+
+TYPE_CHECKING = False  # `corral ps` reads this module, and does without typing
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _SPANS = (("s", 1, 60), ("min", 60, 3600), ("h", 3600, 48 * 3600))
 
@@ -16,6 +20,12 @@ def size(count: float) -> str:
             return _amount(count, unit)
         count /= 1024
     return _amount(count, "TiB")
+
+
+def some(names: Sequence[str], most: int) -> str:
+    """Return names for a sentence: ``n1, n2, n3 and 4 more``."""
+    rest = len(names) - most
+    return ", ".join(names[:most]) + (f" and {rest} more" if rest > 0 else "")
 
 
 def _amount(count: float, unit: str) -> str:

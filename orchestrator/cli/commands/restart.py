@@ -98,8 +98,7 @@ class _Asked:
         lines = []
         for row in rows:
             task = str(row["id"])
-            fresh = task not in self._before and row.get("service") in self._services
-            if (task not in self._tasks and not fresh) or task in self._told:
+            if not self._awaits(row) or task in self._told:
                 continue
             started = row.get("started_at")
             again = started is not None and started != self._before.get(task)
@@ -113,7 +112,11 @@ class _Asked:
             lines.append(f"{name}: {'restarted' if again else row.get('state')}")
         self._tasks &= {row["id"] for row in rows}  # what was replaced meanwhile is not awaited
         for name in list(self._services):
-            new = [row["id"] for row in rows if self._is_new(row, name)]
+            new = [
+                row["id"]
+                for row in rows
+                if row.get("service") == name and row["id"] not in self._before
+            ]
             if new and self._told.issuperset(new):
                 self._services.discard(name)
         return lines
@@ -123,14 +126,14 @@ class _Asked:
         found = {
             f"{row.get('name')} ({row.get('status') or row.get('state')})"
             for row in rows
-            if (row["id"] in self._tasks or row.get("service") in self._services)
-            and row["id"] not in self._told
-            and (row["id"] in self._tasks or row["id"] not in self._before)
+            if self._awaits(row) and row["id"] not in self._told
         }
         return sorted(found) or sorted(self._services)
 
-    def _is_new(self, row: Mapping[str, Any], service: str) -> bool:
-        return row.get("service") == service and row["id"] not in self._before
+    def _awaits(self, row: Mapping[str, Any]) -> bool:
+        """Say whether the task is one that was restarted in place, or a new one of what was not."""
+        new = row.get("service") in self._services and row["id"] not in self._before
+        return row["id"] in self._tasks or new
 
 
 def _rows(session: Invocation, path: str) -> list[dict[str, Any]]:

@@ -7,10 +7,8 @@ so it is watched as that of `up` is: dependencies first, until everything came t
 from __future__ import annotations
 
 import os
-import sys
-import time
 
-from orchestrator.cli.errors import INTERRUPTED, USAGE, CliError
+from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
 
@@ -32,7 +30,6 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Invocation) -> int:
     if args.detach and (args.wait or args.wait_timeout is not None):
         raise CliError("-d and --wait cannot be used together", code=USAGE)
-    began = time.monotonic()
     board = boards.Board(session.stack(), "start")
     command = watch.command_prefix(session)
     answer = session.client.persist(
@@ -48,23 +45,13 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         return watch.report(board, good=True, seconds=0.0, command=command)
     if args.detach:
         return 0
-    query = {"release": answer["release"]}
-    try:
-        good = watch.follow(
-            session, board, session.path("progress"), query, limit=args.wait_timeout
-        )
-    except watch.TooLate:
-        late = ", ".join([*boards.waiting(board), *boards.unfinished(board)]) or "no reason given"
-        raise CliError(
-            f"{board.stack} does not run after {args.wait_timeout:g} s: {late}",
-            hint=f"it goes on in the background: {command} ps",
-        ) from None
-    except KeyboardInterrupt:
-        print(
-            f"\nstarting goes on in the background: {command} ps. Undo it: {command} stop",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
-    if not good:
-        watch.last_words(session, board)
-    return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
+    return watch.release(
+        session,
+        board,
+        answer["release"],
+        limit=args.wait_timeout,
+        late="does not run",
+        interrupted=lambda: (
+            f"starting goes on in the background: {command} ps. Undo it: {command} stop"
+        ),
+    )

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import signal
 import sys
-import time
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import deploy, findings
 from orchestrator.cli import project as projects
-from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
+from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.session import wants_colour
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import meanwhile, output, watch
@@ -128,32 +127,19 @@ def _detached(
     args: argparse.Namespace, session: Invocation, board: boards.Board, release: Mapping[str, Any]
 ) -> int:
     command = watch.command_prefix(session)
-    began = time.monotonic()
-    query = {"release": release["number"]}
-    path = f"/v1/stacks/{quote(board.stack)}/progress"
-    try:
+    return watch.release(
+        session,
+        board,
+        release["number"],
+        limit=args.wait_timeout,
         # Whoever says how long waits that long; else a person is told when it is of no use.
-        patient = args.wait_timeout is not None or args.deadline is not None
-        good = watch.follow(session, board, path, query, limit=args.wait_timeout, patient=patient)
-    except watch.Stalled:
-        print(boards.nowhere(board, command=command), file=sys.stderr)
-        return ERROR
-    except watch.TooLate:
-        late = ", ".join([*boards.waiting(board), *boards.unfinished(board)]) or "no reason given"
-        raise CliError(
-            f"{board.stack} is not up after {args.wait_timeout:g} s: {late}",
-            hint=f"it goes on in the background: {command} ps",
-        ) from None
-    except KeyboardInterrupt:
-        print(
-            f"\n{board.what} of {board.stack} goes on in the background. "
-            f"See it: {command} ps. {_way_back(session, board, command)}",
-            file=sys.stderr,
-        )
-        return INTERRUPTED
-    if not good:
-        watch.last_words(session, board)
-    return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
+        patient=args.wait_timeout is not None or args.deadline is not None,
+        late="is not up",
+        interrupted=lambda: (
+            f"{board.what} of {board.stack} goes on in the background. "
+            f"See it: {command} ps. {_way_back(session, board, command)}"
+        ),
+    )
 
 
 def _way_back(session: Invocation, board: boards.Board, command: str) -> str:

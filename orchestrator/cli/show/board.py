@@ -8,7 +8,7 @@ that broke off may be opened again.
 from __future__ import annotations
 
 from orchestrator.cli.show.table import printable
-from specs.kit.amounts import elapsed
+from specs.kit.amounts import elapsed, some
 from specs.states import BROKEN, FINAL, UNPLACED, TaskState
 
 TYPE_CHECKING = False
@@ -268,8 +268,7 @@ def still(board: Board, seconds: float) -> str:
     names = unfinished(board) or waiting(board)
     if not names:
         return ""
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return f"{board.stack}: after {elapsed(seconds)} still {', '.join(names[:SHOWN])}{more}"
+    return f"{board.stack}: after {elapsed(seconds)} still {some(names, SHOWN)}"
 
 
 def failure(board: Board, *, command: str = "corral") -> str:

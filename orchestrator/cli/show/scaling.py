@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show.table import printable
+from specs.patience import ATTEMPTS, CRASHES, MONITOR, NOWHERE, SICK, TRIAL
 from specs.states import TaskState
 
 TYPE_CHECKING = False
@@ -20,13 +21,7 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-TRIAL = 1.0  # seconds a copy without a health check runs before it is judged
-MONITOR = 5.0  # of these, where something of it exited before
-CRASHES = 9  # restarts of a copy that never lived so long: it is given up
-REPLACED = 3  # tasks of one copy that failed one after the other
 FOLLOWED = 3.0  # seconds after which nothing follows a task that failed
-HOMELESS = 10.0  # seconds without a node
-SICK = 30.0  # seconds unhealthy
 STUCK = 60.0  # seconds without progress after which waiting ends
 LEAVING = 30.0  # seconds, when only tasks that should go are left
 SHOWN = 5  # reasons in one line
@@ -87,11 +82,11 @@ class Copy:
         """Return why it will not come as it is; empty: it may."""
         if self.old or self.row.get("ready") or self.settled(now):
             return ""
-        if len(self._failed) >= REPLACED:
+        if len(self._failed) >= ATTEMPTS:
             return f"{self.text}; it failed again and again"
         if int(self.row.get("restarts") or 0) >= CRASHES:
             return f"{self.text}; never up for {MONITOR:g} s"
-        limits = {"ended": FOLLOWED, "homeless": HOMELESS, "sick": SICK}
+        limits = {"ended": FOLLOWED, "homeless": NOWHERE, "sick": SICK}
         over = any(self._lasts(what, seconds, now) for what, seconds in limits.items())
         return self.text if over else ""
 
@@ -106,7 +101,7 @@ class Copy:
         state = self.row.get("state")
         loading = self.row.get("status") if state == TaskState.PREPARING else ""
         crashes = min(int(self.row.get("restarts") or 0), CRASHES)
-        return state, crashes, min(len(self._failed), REPLACED), loading
+        return state, crashes, min(len(self._failed), ATTEMPTS), loading
 
 
 class Scaling:

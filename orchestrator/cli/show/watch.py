@@ -12,6 +12,7 @@ import sys
 import threading
 import time
 
+from orchestrator.cli.errors import ERROR, INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.client.errors import ApiNotFound, BadAnswer, ClientError, NoAnswer
 from orchestrator.client.http import quote
@@ -218,6 +219,43 @@ def follow(
     finally:
         view.close()
     return not ended or bool(board.outcome)
+
+
+def release(
+    session: Invocation,
+    board: Board,
+    number: object,
+    *,
+    limit: float | None,
+    patient: bool = True,
+    late: str,
+    interrupted: Callable[[], str],
+) -> int:
+    """Show a release until its end; return the exit code.
+
+    ``late`` says what the stack is not when ``limit`` is over, ``interrupted`` what to tell a
+    person who leaves. Raises CliError when it takes too long.
+    """
+    command = command_prefix(session)
+    began = time.monotonic()
+    path = f"/v1/stacks/{quote(board.stack)}/progress"
+    try:
+        good = follow(session, board, path, {"release": number}, limit=limit, patient=patient)
+    except Stalled:
+        print(boards.nowhere(board, command=command), file=sys.stderr)
+        return ERROR
+    except TooLate:
+        left = ", ".join([*boards.waiting(board), *boards.unfinished(board)]) or "no reason given"
+        raise CliError(
+            f"{board.stack} {late} after {limit:g} s: {left}",
+            hint=f"it goes on in the background: {command} ps",
+        ) from None
+    except KeyboardInterrupt:
+        print(f"\n{interrupted()}", file=sys.stderr)
+        return INTERRUPTED
+    if not good:
+        last_words(session, board)
+    return report(board, good=good, seconds=time.monotonic() - began, command=command)
 
 
 def report(board: Board, *, good: bool, seconds: float, command: str) -> int:

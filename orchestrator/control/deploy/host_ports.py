@@ -14,6 +14,7 @@ from orchestrator.control.mirror.ports import fixed_host_ports, held_host_ports,
 from orchestrator.control.mirror.released import task_spec
 from scheduler import constraints
 from scheduler.filters import RESERVED_PORTS
+from specs.kit.amounts import some
 from specs.states import FINAL, WANTED
 
 if TYPE_CHECKING:
@@ -73,12 +74,12 @@ def check_host_ports(deployment: Deployment, spec: StackSpec, overrides: Mapping
 
 def _fitting(deployment: Deployment, service: ServiceSpec) -> list[Node]:
     """Return the nodes that would do but for the port."""
-    asked = [constraints.parse(text) for text in service.placement.constraints]
+    asked, cluster = service.placement.constraints, deployment.cluster
     return [
         node
-        for node in deployment.cluster.nodes.values()
+        for node in cluster.nodes.values()
         if availability(node) == "active"
-        and all(each.admits(node_view(deployment.cluster, node)) for each in asked)
+        and (not asked or constraints.broken(asked, node_view(cluster, node)) is None)
     ]
 
 
@@ -128,6 +129,4 @@ def _refuse(deployment: Deployment, path: str, label: str, taken: Mapping[str, s
 def _named(deployment: Deployment, taken: Mapping[str, str]) -> str:
     """Return ``blog/web on n1, a process on n2 and 3 more``."""
     nodes = deployment.cluster.nodes
-    names = [f"{who} on {nodes[node].name}" for node, who in taken.items()]
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    return some([f"{who} on {nodes[node].name}" for node, who in taken.items()], SHOWN)

@@ -22,6 +22,7 @@ from orchestrator.control.mirror.ports import (
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.errors import RequestError
 from scheduler.filters import RESERVED_PORTS
+from specs.kit.amounts import some
 
 if TYPE_CHECKING:
     from orchestrator.contracts import Agents
@@ -157,8 +158,7 @@ def _check_host(deployment: Deployment, path: str, label: str) -> None:
     holding = [n.name for n in nodes if label in deployment.listening(n)]
     if not holding:
         return
-    where = ", ".join(holding[:3]) + (f" and {len(holding) - 3} more" if len(holding) > 3 else "")
-    text = f"port {label} is held by a process on {where}"
+    text = f"port {label} is held by a process on {some(holding, 3)}"
     if len(holding) == len(nodes):
         deployment.error(
             path,

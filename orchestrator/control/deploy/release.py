@@ -15,7 +15,7 @@ from orchestrator.control.deploy.host_ports import check_host_ports
 from orchestrator.control.deploy.ports import check_ports, with_ports
 from orchestrator.control.mirror.dependencies import Cycle, Dependencies
 from orchestrator.control.mirror.records import RELEASES, STACKS, Idempotency
-from orchestrator.control.mirror.released import finish, newest_spec
+from orchestrator.control.mirror.released import newest_spec, supersede
 from orchestrator.errors import Invalid
 from orchestrator.store import keys
 from scheduler import constraints
@@ -24,7 +24,6 @@ from specs.base import content_hash
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.problems import Problem, SpecError
-from specs.states import ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -54,13 +53,14 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     spec = with_ports(deployment, spec, before)
     check_ports(deployment, spec)
     check_clashes(deployment, spec)
-    check_host_ports(deployment, spec, _overrides(deployment, spec, present, before))
+    overrides = _overrides(deployment, spec, present, before)
+    check_host_ports(deployment, spec, overrides)
     _check_fixed(deployment, spec)
     _check_scale(deployment, spec)
     deployment.check()
     if request.deadline is not None:
         spec = spec.model_copy(update={"deadline": request.deadline})
-    release = _store(deployment, spec, present, before)
+    release = _store(deployment, spec, present, before, overrides)
     return release, deployment.findings.warnings
 
 
@@ -249,7 +249,11 @@ def _stopped(spec: StackSpec, present: Stack | None, before: StackSpec | None) -
 
 
 def _store(
-    deployment: Deployment, spec: StackSpec, present: Stack | None, before: StackSpec | None
+    deployment: Deployment,
+    spec: StackSpec,
+    present: Stack | None,
+    before: StackSpec | None,
+    overrides: dict[str, int],
 ) -> Release:
     request, name = deployment.request, deployment.stack
     digest = content_hash(spec)
@@ -272,12 +276,8 @@ def _store(
     )
     if digest not in deployment.cluster.parts:
         deployment.draft.put_key(keys.part(digest), spec)
-    for old in known.values():
-        if not old.over:
-            reason = f"release {number} took its place"
-            finish(deployment.draft, old, ReleaseState.SUPERSEDED, reason, at=deployment.wall)
+    supersede(deployment.draft, known.values(), release, at=deployment.wall)
     deployment.draft.put(RELEASES, release)
-    overrides = _overrides(deployment, spec, present, before)
     _tell_scaled(deployment, spec, overrides)
     _tell_shared(deployment, spec, overrides, present, before)
     deployment.draft.put(

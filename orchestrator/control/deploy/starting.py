@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import RELEASES, STACKS, Idempotency
-from orchestrator.control.mirror.released import completed, finish, newest_of, spec_of
+from orchestrator.control.mirror.released import completed, newest_of, spec_of, supersede
 from orchestrator.errors import Conflict, NotFound
 from orchestrator.store import keys
 from specs.api import Started
@@ -55,10 +55,8 @@ def start(cluster: Cluster, draft: Draft, stack: Stack, request: Start, *, wall:
     begun = whole_down(stack, spec).with_release(release.number)
     if release.state is ReleaseState.DEPLOYING:  # else they are asked for when images are there
         begun = begun.with_asked(wanted)
-    for old in cluster.stack_releases.get(stack.name, {}).values():
-        if not old.over:
-            reason = f"release {release.number} took its place"
-            finish(draft, old, ReleaseState.SUPERSEDED, reason, at=wall)
+    known = cluster.stack_releases.get(stack.name, {})
+    supersede(draft, known.values(), release, at=wall)
     draft.put(RELEASES, release)
     draft.put(STACKS, begun)
     made = Idempotency(stack=stack.name, number=release.number, at=wall)

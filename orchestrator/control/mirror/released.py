@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.records import RELEASES
-from specs.states import Desired, TaskState
+from specs.states import Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -17,7 +17,6 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.draft import Draft
     from specs.api import Release, Stack
     from specs.stack import StackSpec, TaskSpec
-    from specs.states import ReleaseState
     from specs.task import Task
 
 
@@ -74,6 +73,14 @@ def _completed(task: Task, before: Release | None) -> bool:
     return before is None or (
         task.release < before.number and (at is None or at <= before.created_at)
     )
+
+
+def supersede(draft: Draft, known: Iterable[Release], release: Release, *, at: float) -> None:
+    """End what is still under way of these: this release takes their place."""
+    for old in known:
+        if not old.over:
+            reason = f"release {release.number} took its place"
+            finish(draft, old, ReleaseState.SUPERSEDED, reason, at=at)
 
 
 def finish(draft: Draft, release: Release, state: ReleaseState, reason: str, *, at: float) -> None:

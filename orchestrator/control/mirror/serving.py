@@ -107,5 +107,4 @@ def _belongs(cluster: Mirror, service: ServiceSpec, node: Node, *, has_task: boo
     asked = service.placement.constraints
     if not asked:
         return True  # a view costs more than the answer
-    view = node_view(cluster, node)
-    return all(constraints.parse(text).admits(view) for text in asked)
+    return constraints.broken(asked, node_view(cluster, node)) is None

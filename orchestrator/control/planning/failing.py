@@ -15,6 +15,7 @@ from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.planning import gates
 from orchestrator.control.telling.causes import Cause, explain_task
 from scheduler.trial import looping
+from specs.patience import ATTEMPTS, CRASHES, SICK
 from specs.stack import Condition
 from specs.states import TaskState
 
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from specs.api import Release
     from specs.stack import StackSpec
 
-CRASHES = 9  # ends of a first start that never lasted: about half a minute of back-off
-ATTEMPTS = 3  # replacements of one slot that failed in a row: the release fails
-SICK = 30.0  # seconds for an unhealthy container that nobody waits for: slow starters get well
 HOMELESS = 5.0  # seconds without a node after which nobody who can do without it waits on
 
 

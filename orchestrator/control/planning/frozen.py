@@ -19,7 +19,7 @@ from orchestrator.control.planning.service_state import ServiceState
 from orchestrator.control.planning.starting import create_task, let_run
 from orchestrator.control.planning.terms import replica
 from scheduler.reconcile import WantedService, reconcile
-from specs.states import FINAL, Desired, ReleaseState, TaskState
+from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,13 +42,12 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
     for task in pass_.draft.tasks(stack.name).values():
         tasks[task.service].append(task)
     stop_unwanted(pass_, stack, spec_at(pass_.cluster, stack.name, stack.release))
-    newest = pass_.cluster.releases.get((stack.name, stack.release))
-    failed = newest is not None and newest.state is ReleaseState.FAILED
+    failed = misplaced.failed_release(pass_, stack)
     states: dict[str, ServiceState] = {}
     for name in _in_order(pass_, stack, {*tasks, *(stack.overrides if failed else ())}):
         found = tasks[name]
-        if newest is not None and failed:
-            misplaced.mark(pass_, found, misplaced.as_failed(pass_, newest, name, found))
+        if failed is not None:
+            misplaced.mark(pass_, found, misplaced.as_failed(pass_, failed, name, found))
         kept = _slots_as_they_are(pass_, found)
         if name in stack.stopped_services:
             continue

@@ -82,7 +82,7 @@ def satisfied(edge: Dependency, state: ServiceState) -> bool:
     """Say whether one dependency is as the edge asks."""
     if not edge.required and state.hopeless is not None:
         return True  # that is told, not waited for
-    met = {task.slot for task in current(state) if _meets(edge.condition, task)}
+    met = {task.slot for task in current(state) if meets(edge.condition, task)}
     return met.issuperset(state.wanted.slots)
 
 
@@ -107,7 +107,8 @@ def unhealthy(state: ServiceState) -> list[Replica]:
     return [t for t in current(state) if t.live and t.sick_since is not None]
 
 
-def _meets(condition: Condition, task: Replica) -> bool:
+def meets(condition: Condition, task: Replica) -> bool:
+    """Say whether the task is as a condition asks."""
     if task.restarting:
         return False  # what it was before is no news
     match condition:

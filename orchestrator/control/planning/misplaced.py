@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.released import spec_of
 from orchestrator.control.planning.placement import fleet, needs
-from scheduler.displaced import Displaced, Settled, Stay, broken_rule, displaced
+from scheduler import constraints
+from scheduler.displaced import Displaced, Settled, Stay, displaced
 from scheduler.view import Fleet
 from specs.states import FINAL, ReleaseState
 
@@ -47,7 +48,9 @@ def look(pass_: Pass, effective: Effective, tasks: Sequence[Task]) -> Displaced:
 
 def _breaks(pass_: Pass, effective: Effective, task: Task) -> bool:
     view = pass_.view(task.node)
-    return view is not None and bool(broken_rule(effective.service.placement.constraints, view))
+    if view is None:
+        return False
+    return constraints.broken(effective.service.placement.constraints, view) is not None
 
 
 def failed_release(pass_: Pass, stack: Stack) -> Release | None:

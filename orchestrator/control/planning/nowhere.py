@@ -13,6 +13,7 @@ from orchestrator.control.planning import gates
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import refusal
 from specs.api import Homeless
+from specs.patience import NOWHERE
 from specs.states import TaskState
 
 if TYPE_CHECKING:
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.service_state import ServiceState
     from scheduler.replicas import Replica
     from specs.api import Release
-
-NOWHERE = 10.0  # seconds without a node after which that is said
 
 
 def look(pass_: Pass, state: ServiceState) -> None:

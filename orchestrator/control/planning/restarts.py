@@ -14,13 +14,14 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import edge_words
 from orchestrator.control.mirror.released import newest_of
-from orchestrator.control.mirror.serving import is_ready
-from specs.stack import Condition
-from specs.states import FINAL, TaskState
+from orchestrator.control.planning import gates
+from orchestrator.control.planning.terms import replica
+from specs.states import FINAL
 
 if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
     from specs.api import Stack
+    from specs.stack import Condition
     from specs.task import Task
 
 
@@ -66,10 +67,4 @@ def _there(pass_: Pass, task: Task, condition: Condition, asked: int) -> bool:
         return False  # another follows it
     if task.state not in FINAL and task.status.restart_done < task.restart_asked:
         return False
-    match condition:
-        case Condition.COMPLETED:
-            return task.state is TaskState.COMPLETE
-        case Condition.HEALTHY:
-            return task.state is TaskState.COMPLETE or is_ready(pass_.cluster, task)
-        case Condition.STARTED:
-            return any(run.started_at is not None for run in task.status.runs)
+    return gates.meets(condition, replica(pass_, task, None))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.planning import gates
 from orchestrator.control.planning.passes import earliest
-from scheduler.trial import TRIAL, Trial, has_exited, steady_at
+from scheduler.trial import Trial, has_exited, steady_at
+from specs.patience import TRIAL
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:

@@ -14,7 +14,7 @@ from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.released import newest_spec, spec_of
 from orchestrator.control.mirror.serving import is_leaving, serving, wanted_count
 from specs.api import ProblemRow, Release, ReleaseRow
-from specs.kit.amounts import size, span
+from specs.kit.amounts import size, some, span
 from specs.states import FINAL, HEARD, Health, ReleaseState, TaskState
 
 if TYPE_CHECKING:
@@ -144,9 +144,8 @@ def _ended_text(task: Task, now: float | None) -> str:
 def homeless_words(stack: str, homeless: Homeless) -> str:
     """Return which tasks of a service have no node: ``no node takes web-4, web-5 (3 of 5 ...)``."""
     names = [name.removeprefix(f"{stack}-") for name in homeless.tasks]
-    shown = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" * (len(names) > SHOWN))
     count = f" ({homeless.placed} of {homeless.wanted} have one)" if homeless.placed else ""
-    return f"no node takes {shown}{count}"
+    return f"no node takes {some(names, SHOWN)}{count}"
 
 
 def tied(cluster: Mirror, task: Task, *, drained: bool = False) -> str:

@@ -21,6 +21,7 @@ from orchestrator.client.client import Client
 from orchestrator.client.errors import NoAnswer
 from orchestrator.lab.host import CHECKOUT
 from tests import leaks, warm
+from tests.e2e.cluster import OURS
 from tests.lab_fixtures import end_cluster
 
 if TYPE_CHECKING:
@@ -33,8 +34,6 @@ FOLDER = "/root/stack"
 KEY = "/root/.ssh/id_ed25519"
 NODES = ("n1", "n2", "n3")
 PROGRAMS = Path(__file__).parent / "programs"
-# Our daemons come and go in these tests; everything else that runs must not.
-OURS = r"^processes: \S+ (nft |.*(-m orchestrator|-m agent|/supervisor\.py|agent\.dns))"
 # Of the files only those of tasks: a member's daemons rewrite their own.
 OF_TASKS = "/tmp /var/tmp /dev/shm /var/lib/corral/agent/tasks /var/lib/corral/agent/volumes /run/corral/agent/netns"  # noqa: E501
 # What the daemons of a member have that its first test made.

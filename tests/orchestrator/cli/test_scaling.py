@@ -6,7 +6,9 @@ import pytest
 from fake import Lines
 
 from orchestrator.cli.commands import scale
-from orchestrator.cli.show.scaling import HOMELESS, LEAVING, SICK, STUCK, Scaling
+from orchestrator.cli.show.scaling import LEAVING, STUCK, Scaling
+from specs import patience
+from specs.patience import SICK
 
 STEP = 0.25
 
@@ -152,7 +154,7 @@ CASES = {
     "rejected": ([OLD], 2, new(state="rejected", status="rejected: x"), False, "x", (3, 4)),
     "replaced for ever": ([OLD], 2, replaced(2), False, "it failed again and again", (4, 10)),
     "replaced slowly": ([OLD], 2, replaced(5), False, "it failed again and again", (10, 20)),
-    "no place": ([OLD], 2, new(**NOWHERE), False, "no node has 8 GiB free", (HOMELESS, 11)),
+    "no place": ([OLD], 2, new(**NOWHERE), False, "no node has 8 GiB free", (patience.NOWHERE, 11)),
     "unhealthy": ([OLD], 2, new(**SICKLY), False, "running (unhealthy)", (SICK, SICK + 1)),
     "never made": ([OLD], 2, steadily(OLD), False, "web has 1 of 2 copies", (STUCK, STUCK + 1)),
     "waits for another": (

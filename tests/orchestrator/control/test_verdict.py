@@ -7,7 +7,8 @@ import asyncio
 import pytest
 
 from scheduler.replicas import Replica
-from scheduler.trial import TRIAL, Trial, has_exited, looping, steady_at
+from scheduler.trial import Trial, has_exited, looping, steady_at
+from specs.patience import TRIAL
 from specs.states import Desired, TaskState
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
