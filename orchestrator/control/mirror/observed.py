@@ -35,6 +35,7 @@ class TaskMark:
     misplaced_since: float | None = None
     leaving_since: float | None = None
     withdrawn: int = 0  # revision at which its endpoints were taken out
+    served: int = 0  # and at which they were put in last
 
 
 @dataclass
@@ -95,6 +96,7 @@ class Observed:
         if new.status.ready:
             if mark.ready_since is None:
                 mark.ready_since = now
+                mark.served = self.cluster.version(keys.task(new.stack, new.id))
             mark.was_ready = True
         else:
             self._ended(mark, now)

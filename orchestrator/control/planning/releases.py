@@ -18,6 +18,7 @@ from orchestrator.control.planning import failing, nowhere
 from orchestrator.control.planning.gates import unhealthy
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ReleaseTarget
+from orchestrator.control.planning.stopping import ACK_LIMIT, unheard
 from orchestrator.control.telling.causes import explain_newest
 from orchestrator.control.telling.words import words_of
 from specs.states import FINAL, ReleaseState
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.service_state import ServiceState
     from orchestrator.control.telling.causes import Cause
     from specs.api import Release, Stack
+
+LISTEN = 0.05  # seconds between two looks at what nodes have heard of
 
 
 def target(pass_: Pass, stack: Stack) -> ReleaseTarget | None:
@@ -50,12 +53,23 @@ def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> Release
     return None if spec is None else ReleaseTarget(release, spec, rollback)
 
 
+def under_way(pass_: Pass, stack: str) -> bool:
+    """Say whether the stack's newest release is being deployed."""
+    record = pass_.cluster.stacks.get(stack)
+    release = pass_.cluster.releases.get((stack, record.release)) if record is not None else None
+    return release is not None and release.state is ReleaseState.DEPLOYING
+
+
 def judge(
-    pass_: Pass, stack: Stack, target: ReleaseTarget, states: Mapping[str, ServiceState]
+    pass_: Pass,
+    stack: Stack,
+    target: ReleaseTarget,
+    states: Mapping[str, ServiceState],
+    interested: Mapping[str, set[str]],
 ) -> float | None:
     """Move the release on: deployed when all came to stay, failed when that cannot come.
 
-    Return when to look again.
+    ``interested``: network -> the nodes that are told of its endpoints. Return when to look again.
     """
     release = target.release
     if release.state is not ReleaseState.DEPLOYING:
@@ -75,7 +89,7 @@ def judge(
     wanted = sum(len(state.wanted.slots) for state in awaited)
     quiet = _quiet(pass_, stack, target, awaited)
     if steady == wanted and quiet:
-        return _came_to_stay(pass_, stack, release, awaited)
+        return _came_to_stay(pass_, stack, release, awaited, interested)
     release = nowhere.noted(pass_, release, awaited)
     since = pass_.observed.settled(stack.name, release.number, steady)
     until = since + target.spec.deadline
@@ -89,17 +103,41 @@ def judge(
 
 
 def _came_to_stay(
-    pass_: Pass, stack: Stack, release: Release, awaited: Iterable[ServiceState]
+    pass_: Pass,
+    stack: Stack,
+    release: Release,
+    awaited: Iterable[ServiceState],
+    interested: Mapping[str, set[str]],
 ) -> float | None:
     """End the release, all of which serves; return when to look again where it cannot end yet."""
     until, misplaced = _misplaced(pass_, awaited)
     if until > pass_.now:
         return until
+    if _to_be_heard(pass_, awaited, interested):
+        return pass_.now + LISTEN
     if misplaced:
         fail(pass_, release, misplaced)
     else:
         _deployed(pass_, stack, release)
     return None
+
+
+def _to_be_heard(
+    pass_: Pass, awaited: Iterable[ServiceState], interested: Mapping[str, set[str]]
+) -> bool:
+    """Say whether nodes have yet to hear of an endpoint: who was told that all is up asks there.
+
+    A node that takes longer than ACK_LIMIT is not waited for, as when endpoints go.
+    """
+    for state in awaited:
+        for replica in state.replicas:
+            if replica.ready_since is None or replica.ready_since + ACK_LIMIT <= pass_.now:
+                continue
+            task = pass_.draft.task(replica.id)
+            served = pass_.observed.mark(replica.id).served
+            if task is not None and unheard(pass_, task, served, interested):
+                return True
+    return False
 
 
 def _misplaced(pass_: Pass, awaited: Iterable[ServiceState]) -> tuple[float, str]:

@@ -25,7 +25,7 @@ from orchestrator.control.planning.services import plan_services
 from specs.states import FINAL, ReleaseState, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from orchestrator.control.planning.passes import Pass
     from orchestrator.control.wanted import Outgoing
@@ -41,20 +41,21 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float |
     """Decide for these stacks; return for each when it must be looked at again."""
     due: dict[str, float | None] = {}
     names = sorted(stacks)
-    leaving = {
+    deploying = {name for name in names if releases.under_way(pass_, name)}
+    moving = {
         n
         for name in names
         for t in pass_.cluster.by_stack.get(name, {}).values()
-        if t.leaving
+        if t.leaving or (t.status.ready and name in deploying)
         for n in t.addresses
     }
-    interested = out.interested(leaving)
+    interested = out.interested(moving)
     for name in names:
         stack = pass_.cluster.stacks.get(name)
         again: float | None = None
         try:
             if stack is not None:
-                again = _look_at(pass_, stack)
+                again = _look_at(pass_, stack, interested)
             else:
                 _strays(pass_, name)
         except Exception:
@@ -75,7 +76,7 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float |
     return due
 
 
-def _look_at(pass_: Pass, stack: Stack) -> float | None:
+def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> float | None:
     """Decide for one stack; return when to look again."""
     _orphans(pass_, stack.name)
     match stack.desired:
@@ -97,7 +98,7 @@ def _look_at(pass_: Pass, stack: Stack) -> float | None:
             releases.fail(pass_, target.release, problem)
             return None
     states = plan_services(pass_, stack, target)
-    due = releases.judge(pass_, stack, target, states)
+    due = releases.judge(pass_, stack, target, states, interested)
     if target.release.state is ReleaseState.DEPLOYED:
         networks.drop_vips(pass_, stack.name, set(target.spec.services))
         keep = {

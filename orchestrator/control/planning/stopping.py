@@ -53,6 +53,18 @@ def begin(
     pass_.draft.put_task(going)
 
 
+def unheard(
+    pass_: Pass, task: Task, revision: int, interested: Mapping[str, set[str]]
+) -> list[str]:
+    """Return the ready nodes that see the task's endpoints and have not yet got that revision."""
+    nodes: set[str] = set().union(*(interested.get(n, set()) for n in task.addresses))
+    return sorted(
+        n
+        for n in nodes
+        if pass_.node_status(n) == "ready" and pass_.observed.acknowledged.get(n, 0) < revision
+    )
+
+
 def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> float | None:
     """Stop a withdrawn task once every ready node that knew its endpoints let go of them.
 
@@ -63,13 +75,7 @@ def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> floa
     mark = pass_.observed.mark(task.id)
     if mark.leaving_since is None:
         return None  # written in this very pass
-    nodes: set[str] = set().union(*(interested.get(n, set()) for n in task.addresses))
-    late = sorted(
-        n
-        for n in nodes
-        if pass_.node_status(n) == "ready"
-        and pass_.observed.acknowledged.get(n, 0) < mark.withdrawn
-    )
+    late = unheard(pass_, task, mark.withdrawn, interested)
     until = mark.leaving_since + ACK_LIMIT
     if late and pass_.now < until and task.state not in FINAL:
         return until

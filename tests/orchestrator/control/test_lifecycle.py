@@ -191,6 +191,35 @@ async def test_a_stop_waits_until_nodes_took_the_endpoint_out():
         assert rig.clock.monotonic() - start >= 1.0
 
 
+async def test_a_release_is_done_when_every_node_reaches_its_tasks():
+    async with Rig(nodes=2) as rig:
+        for node in rig.nodes.values():
+            node.late = 1.0
+        await rig.up(project(web=replicas(2, healthcheck={"test": ["CMD", "true"]})))
+        await rig.deployed()
+        ids = {task.id for task in rig.ready("web")}
+        assert len(ids) == 2
+        assert [node.reached >= ids for node in rig.nodes.values()] == [True, True]
+
+
+async def test_a_node_that_never_hears_of_an_endpoint_is_not_waited_for_long():
+    async with Rig(nodes=2) as rig:
+        web = replicas(2)
+        await rig.up(project(web=web))
+        await rig.deployed()
+        rig.nodes["n2"].late = 1000.0
+        more = {
+            "healthcheck": {"test": ["CMD", "true"]},
+            "deploy": {"placement": {"constraints": ["node.name == host1"]}},
+        }
+        start = rig.clock.monotonic()
+        await rig.up(project(web=web, more=more))
+        await rig.deployed()
+        (task,) = rig.ready("more")
+        assert task.id not in rig.nodes["n2"].reached
+        assert 4.9 <= rig.clock.monotonic() - start <= 8.0
+
+
 async def test_a_node_that_never_acknowledges_is_named_and_not_waited_for():
     async with Rig(nodes=2) as rig:
         await rig.up(project(web=replicas(2)))
