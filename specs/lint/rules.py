@@ -198,6 +198,25 @@ def _is_script(entrypoint: Any) -> bool:
     )
 
 
+def _certain(how: Json, other: Json) -> bool:
+    """Say whether `up` will refuse the wait: it is required, and of something that runs."""
+    count = (other.get("deploy") or {}).get("replicas", other.get("scale"))
+    return how.get("required") is not False and count != 0
+
+
+def _disabled_wait(
+    project: Project, where: str, name: str, target: str, *, certain: bool
+) -> Problem:
+    return Problem(
+        f"{name} waits for {target} to be healthy, but its health check is disabled",
+        "no-healthcheck",
+        where,
+        project.origin(where),
+        f"give {target} a healthcheck, or write condition: service_started",
+        "error" if certain else "warning",
+    )
+
+
 def impossible_wait(project: Project) -> Iterator[Problem]:
     """Find depends_on conditions that can hardly come true."""
     services: Json = project.model.get("services") or {}
@@ -212,13 +231,7 @@ def impossible_wait(project: Project) -> Iterator[Problem]:
             if condition == "service_healthy" and (
                 health.get("disable") or health.get("test") == ["NONE"]
             ):
-                yield _warning(
-                    project,
-                    "no-healthcheck",
-                    where,
-                    f"{name} waits until {target} is healthy, but its healthcheck is disabled",
-                    f"give {target} a healthcheck, or wait for service_started",
-                )
+                yield _disabled_wait(project, where, name, target, certain=_certain(how, other))
             elif condition == "service_healthy" and not health:
                 yield _warning(
                     project,
