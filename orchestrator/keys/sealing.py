@@ -30,7 +30,7 @@ from orchestrator.store.base import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterable
+    from collections.abc import AsyncIterator, Iterable, Sequence
 
     from orchestrator.contracts import Sealer
     from orchestrator.store.base import Change, Store
@@ -98,7 +98,7 @@ class SealedStore:
                 count += len(some)
         return count
 
-    async def _seal(self, entries: list[Stored]) -> None:
+    async def _seal(self, entries: Sequence[Stored]) -> None:
         writes: list[Put | Delete] = []
         for entry in entries:
             self._clear.discard(entry.key)
