@@ -11,6 +11,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from specs.kit import masking
 from specs.problems import Problem
 
 if TYPE_CHECKING:
@@ -77,8 +78,8 @@ def quotes_in_value(project: Project) -> Iterator[Problem]:
                     project,
                     "quotes-in-value",
                     where,
-                    f"the quotes are part of the value {value}",
-                    f"put them around the whole item: - '{key}={value[1:-1]}'",
+                    f"the quotes are part of the value {masking.value(key, value)}",
+                    f"put them around the whole item: - '{key}={masking.value(key, value[1:-1])}'",
                 )
             elif value != value.lstrip() or key != key.rstrip():
                 yield _warning(
@@ -86,7 +87,7 @@ def quotes_in_value(project: Project) -> Iterator[Problem]:
                     "blank-in-value",
                     where,
                     "the blank beside = is part of the name or the value",
-                    f"write {key.strip()}={value.strip()}",
+                    f"write {key.strip()}={masking.value(key, value.strip())}",
                 )
 
 
@@ -100,12 +101,13 @@ def unquoted_number(project: Project) -> Iterator[Problem]:
                 if not isinstance(value, str) or not _NUMBER_LIKE.match(value):
                     continue  # `64 160k` only begins like one
                 if _NUMBER_LIKE.match(token) and token != value:
+                    shown = masking.value(key, token)
                     yield _warning(
                         project,
                         "unquoted-number",
                         where,
-                        f"{token} is read as the number {value}",
-                        f'put quotes around it: "{token}"',
+                        f"{shown} is read as the number {masking.value(key, value)}",
+                        f'put quotes around it: "{shown}"',
                     )
 
 

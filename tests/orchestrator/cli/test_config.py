@@ -287,3 +287,13 @@ def test_lint_goes_on_behind_what_is_broken(clean_environment, corral):
         ("x-corral.deadlin", "error"),
     ]
     assert not [row for row in data["keys"] if "x-" in row["key"]]
+
+
+def test_the_line_a_finding_points_at_hides_what_is_secret(tmp_path):
+    from orchestrator.cli.findings import source_line
+    from specs.problems import Position, Problem
+
+    file = tmp_path / "compose.yaml"
+    file.write_text("a: 1\n      DB_PASSWORD: hunter2\n")
+    problem = Problem("wrong", position=Position(str(file), 2, 7))
+    assert source_line(problem) == "      DB_PASSWORD: ***"
