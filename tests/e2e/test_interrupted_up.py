@@ -31,7 +31,7 @@ services:
   db:
     image: busybox
     command: [sh, -c, "echo db says hello; trap 'echo bye; exit 0' TERM; sleep inf & wait"]
-"""  # noqa: E501
+"""
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 
