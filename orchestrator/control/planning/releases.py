@@ -24,7 +24,7 @@ from orchestrator.control.telling.words import words_of
 from specs.states import FINAL, ReleaseState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from orchestrator.control.planning.passes import Pass
     from orchestrator.control.planning.service_state import ServiceState
@@ -187,9 +187,18 @@ def _spared(target: ReleaseTarget, state: ServiceState) -> bool:
     return not any(t.ready and t.spec_hash != hashes.get(t.slot) for t in state.replicas)
 
 
-def _noted(pass_: Pass, target: ReleaseTarget, judged: Iterable[ServiceState]) -> Release:
+def _noted(pass_: Pass, target: ReleaseTarget, judged: Sequence[ServiceState]) -> Release:
     """Note in the release what it goes without; return it as it is then."""
-    notes = [_note(target, s.name, s.hopeless) for s in judged if s.hopeless and _spared(target, s)]
+    notes = [
+        f"{state.name} goes on without waiting for {name} to be healthy: it has no health check "
+        "(required: false)"
+        for state in judged
+        for name, required in state.unchecked
+        if not required
+    ]
+    notes += [
+        _note(target, s.name, s.hopeless) for s in judged if s.hopeless and _spared(target, s)
+    ]
     fresh = tuple(note for note in notes if note not in target.release.notes)
     if not fresh:
         return target.release

@@ -121,6 +121,8 @@ def _may_start(
     wanted, effective = state.wanted, state.effective
     if target.rollback or gates.admitted(wanted, state.replicas) or _alone(state, target):
         return True
+    found = gates.unchecked(effective.service, states, wanted)
+    state.unchecked = tuple((name, edge.required) for name, edge in found)
     state.waits_for = gates.waits_for(effective.service, states, wanted)
     return not state.waits_for
 
