@@ -188,8 +188,10 @@ async def test_binds(volumes, root, tmp_path) -> None:
         ({"source": "relative"}, "not an absolute path"),
         ({"source": "/etc/passwd/below"}, "Not a directory"),
         ({"propagation": "sideways"}, "none of"),
-        ({"target": "/"}, "not a path below /"),
-        ({"target": "relative"}, "not a path below /"),
+        ({"target": "/"}, "the container's root itself"),
+        ({"target": "relative"}, "not an absolute path"),
+        ({"target": "/proc/sys"}, "inside /proc"),
+        ({"target": "/a\0b"}, "control characters"),
         ({"target": "/a/../../b"}, "leads upwards"),
     ):
         with pytest.raises(Refusal, match=words):
