@@ -279,7 +279,7 @@ async def test_secret_values_reach_no_disk_and_no_message(volumes, root, tmp_pat
 @pytest.mark.parametrize(
     ("mount", "words"),
     [
-        (Mount(type="volume", source="bad", target="/x"), "not a volume name"),
+        (Mount(type="volume", source="bad", target="/x"), "not a valid name"),
         (Mount(type="volume", source="unknown", target="/x"), "no name on this node"),
     ],
 )
@@ -290,7 +290,7 @@ async def test_bad_names_are_refused(volumes, root, mount, words) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "", ".", "a/b", "-x", "x" * 256])
 async def test_no_name_leads_out_of_the_volumes(volumes, root, name) -> None:
-    with pytest.raises(Refusal, match="not a"):
+    with pytest.raises(Refusal, match="not a|longer than"):
         await volumes.remove(name)
     with pytest.raises(Refusal, match="not a task id"):
         await volumes.release(name)
