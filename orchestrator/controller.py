@@ -28,9 +28,11 @@ from orchestrator.control.state import StateQuestion
 from orchestrator.dispatch.dispatcher import Dispatcher
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.keys import ca, identity, vault
+from orchestrator.keys.sealing import SealedStore
 from orchestrator.nodes.local import join_local_agent, lost_cluster
 from orchestrator.nodes.machines import Machines
 from orchestrator.nodes.members import Nodes
+from orchestrator.store.base import StoreUnavailable
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
 from specs.api import Version
@@ -65,11 +67,25 @@ async def run(config: ControllerConfig, *, embedded: bool) -> None:
         store = await SqliteStore.open(config.database)
         try:
             sealer = vault.load(config.key, fresh=fresh)
+            sealed = await _sealed(store, sealer)
             async with alive.shown(config.run_dir, "controller"):
-                await compose(config, store, sealer, embedded=embedded, stopped=stopped)
+                await compose(config, sealed, sealer, embedded=embedded, stopped=stopped)
         finally:
             await store.close()
     log.info("stopped")
+
+
+async def _sealed(engine: SqliteStore, sealer: vault.Vault) -> SealedStore:
+    """Return the store; what an older version left in the clear is sealed first."""
+    store = SealedStore(engine, sealer)
+    try:
+        if count := await store.seal_all():
+            await engine.fold()
+            log.info("specs of an earlier version were sealed", extra={"records": count})
+    except StoreUnavailable as exc:
+        # A full disk: all of it can be read, and the next start tries again.
+        log.warning("the state file has specs in the clear: %s", exc)
+    return store
 
 
 async def compose(

@@ -133,6 +133,9 @@ class Release(Model):
     recreates: dict[str, str] = Field(default_factory=dict)
     homeless: tuple[Homeless, ...] = ()  # what has had no node for a while
     stalled: bool = False  # and nothing else of it is under way
+    # Services whose tasks, there when it began to be deployed, it replaces: updates. None: by an
+    # earlier version, which did not say.
+    updates: tuple[str, ...] | None = None
 
     @property
     def over(self) -> bool:
@@ -157,6 +160,14 @@ class Release(Model):
     def with_notes(self, notes: tuple[str, ...]) -> Release:
         """Return the release with more that people are warned of."""
         return self.model_copy(update={"notes": (*self.notes, *notes)})
+
+    def with_updates(self, services: tuple[str, ...]) -> Release:
+        """Return the release with the services it updates, rather than starts."""
+        return self.model_copy(update={"updates": services})
+
+    def updating(self, service: str) -> bool:
+        """Say whether tasks of the service may have been there to be replaced."""
+        return self.updates is None or service in self.updates
 
     def with_images(self, images: Mapping[str, str]) -> Release:
         """Return the release with the digest of every service's image: it can be deployed."""

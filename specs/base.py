@@ -20,7 +20,10 @@ from pydantic import BaseModel, ConfigDict
 class Model(BaseModel):
     """Immutable value; extra keys are errors; construction is by keyword."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", defer_build=True)
+    # An error shows no input: a part of an environment, its name cut off, could not be masked.
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", defer_build=True, hide_input_in_errors=True
+    )
 
     def encode(self) -> bytes:
         """Return the compact JSON that the store and the wire carry."""

@@ -16,6 +16,7 @@ from orchestrator.control.telling.words import (
     words_of,
 )
 from specs.api import NodeDetail, NodeRow, ServiceRow, StackDetail, StackRow, TaskRow
+from specs.kit import masking
 from specs.states import FINAL, TaskState
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Mirror
     from specs.api import Stack
     from specs.node import Node, NodeCondition
-    from specs.stack import Port, StackSpec
+    from specs.stack import Port, StackSpec, TaskSpec
     from specs.task import Task
 
 S = TaskState
@@ -101,7 +102,7 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         name=task.name,
         service=task.service,
         image=spec.image if spec else "",
-        command=" ".join((*(spec.entrypoint or ()), *(spec.command or ()))) if spec else "",
+        command=_command(spec) if spec else "",
         node=node.name if node else (task.node or ""),
         state=task.state.value,
         ready=is_ready(cluster, task),
@@ -123,6 +124,10 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         carried=_carried(newest_spec(cluster, cluster.stacks.get(task.stack)), task.service),
         slot=task.slot,
     )
+
+
+def _command(spec: TaskSpec) -> str:
+    return " ".join(masking.words((*(spec.entrypoint or ()), *(spec.command or ()))))
 
 
 def shown_tasks(tasks: Iterable[Task], *, every: bool) -> list[Task]:

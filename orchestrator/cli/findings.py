@@ -9,7 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
-from specs.kit import reading
+from specs.kit import masking, reading
 from specs.problems import Problem, gathered, problem_from_json, render
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def source_line(problem: Problem) -> str | None:
-    """Return the line the problem points at, if the file can be read."""
+    """Return the line the problem points at, if the file can be read; what is secret hidden."""
     if problem.position is None:
         return None
     try:
@@ -25,7 +25,9 @@ def source_line(problem: Problem) -> str | None:
     except OSError:
         return None
     lines = text.split("\n", problem.position.line)
-    return lines[problem.position.line - 1] if len(lines) >= problem.position.line else None
+    if len(lines) < problem.position.line:
+        return None
+    return masking.text(lines[problem.position.line - 1])
 
 
 def show(problems: Iterable[Problem]) -> None:

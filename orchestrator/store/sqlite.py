@@ -70,6 +70,10 @@ class SqliteStore:
         """Write a consistent copy to ``target``, which must not exist."""
         await self._call(lambda file: file.backup(target))
 
+    async def fold(self) -> None:
+        """Take what was overwritten off the disk, where the change log of the file has it yet."""
+        await self._call(StateFile.fold)
+
     async def close(self) -> None:
         if not self._closed:
             self._closed = True

@@ -153,6 +153,11 @@ class StateFile:
             finally:
                 copy.close()
 
+    def fold(self) -> None:
+        """Fold the log into the file now; of what was overwritten nothing is left in either."""
+        with self._converted("folding the log of"):
+            self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+
     def close(self) -> None:
         """Fold the log into the file and mark it as complete without it."""
         try:

@@ -2,6 +2,7 @@
 
 ``log.info("connected", extra={"node": ...})`` becomes
 ``{"time": ..., "level": "info", "logger": ..., "message": "connected", "node": ...}``.
+Values of secret variables that a text, a traceback or data brings along are hidden (masking.py).
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ import json
 import logging
 import sys
 from datetime import UTC, datetime
+
+from specs.kit import masking
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -22,12 +25,19 @@ class JsonFormatter(logging.Formatter):
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": masking.text(record.getMessage()),
         }
-        line.update((key, value) for key, value in vars(record).items() if key not in _OWN)
+        # The names of ``extra`` are ours; what is in it may be anybody's.
+        line.update(
+            (name, masking.data(value)) for name, value in vars(record).items() if name not in _OWN
+        )
         if record.exc_info:
-            line["error"] = self.formatException(record.exc_info)
-        return json.dumps(line, ensure_ascii=False, default=str)
+            line["error"] = masking.text(self.formatException(record.exc_info))
+        return json.dumps(line, ensure_ascii=False, default=_shown)
+
+
+def _shown(value: object) -> str:
+    return masking.text(str(value))
 
 
 def configure(level: int = logging.INFO) -> None:

@@ -11,6 +11,7 @@ import re
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from specs.kit import masking
 from specs.problems import Problem
 
 if TYPE_CHECKING:
@@ -77,8 +78,8 @@ def quotes_in_value(project: Project) -> Iterator[Problem]:
                     project,
                     "quotes-in-value",
                     where,
-                    f"the quotes are part of the value {value}",
-                    f"put them around the whole item: - '{key}={value[1:-1]}'",
+                    f"the quotes are part of the value {masking.value(key, value)}",
+                    f"put them around the whole item: - '{key}={masking.value(key, value[1:-1])}'",
                 )
             elif value != value.lstrip() or key != key.rstrip():
                 yield _warning(
@@ -86,7 +87,7 @@ def quotes_in_value(project: Project) -> Iterator[Problem]:
                     "blank-in-value",
                     where,
                     "the blank beside = is part of the name or the value",
-                    f"write {key.strip()}={value.strip()}",
+                    f"write {key.strip()}={masking.value(key, value.strip())}",
                 )
 
 
@@ -100,12 +101,13 @@ def unquoted_number(project: Project) -> Iterator[Problem]:
                 if not isinstance(value, str) or not _NUMBER_LIKE.match(value):
                     continue  # `64 160k` only begins like one
                 if _NUMBER_LIKE.match(token) and token != value:
+                    shown = masking.value(key, token)
                     yield _warning(
                         project,
                         "unquoted-number",
                         where,
-                        f"{token} is read as the number {value}",
-                        f'put quotes around it: "{token}"',
+                        f"{shown} is read as the number {masking.value(key, value)}",
+                        f'put quotes around it: "{shown}"',
                     )
 
 
@@ -196,6 +198,25 @@ def _is_script(entrypoint: Any) -> bool:
     )
 
 
+def _certain(how: Json, other: Json) -> bool:
+    """Say whether `up` will refuse the wait: it is required, and of something that runs."""
+    count = (other.get("deploy") or {}).get("replicas", other.get("scale"))
+    return how.get("required") is not False and count != 0
+
+
+def _disabled_wait(
+    project: Project, where: str, name: str, target: str, *, certain: bool
+) -> Problem:
+    return Problem(
+        f"{name} waits for {target} to be healthy, but its health check is disabled",
+        "no-healthcheck",
+        where,
+        project.origin(where),
+        f"give {target} a healthcheck, or write condition: service_started",
+        "error" if certain else "warning",
+    )
+
+
 def impossible_wait(project: Project) -> Iterator[Problem]:
     """Find depends_on conditions that can hardly come true."""
     services: Json = project.model.get("services") or {}
@@ -210,13 +231,7 @@ def impossible_wait(project: Project) -> Iterator[Problem]:
             if condition == "service_healthy" and (
                 health.get("disable") or health.get("test") == ["NONE"]
             ):
-                yield _warning(
-                    project,
-                    "no-healthcheck",
-                    where,
-                    f"{name} waits until {target} is healthy, but its healthcheck is disabled",
-                    f"give {target} a healthcheck, or wait for service_started",
-                )
+                yield _disabled_wait(project, where, name, target, certain=_certain(how, other))
             elif condition == "service_healthy" and not health:
                 yield _warning(
                     project,

@@ -164,6 +164,7 @@ def _draft(line: Traces):
 @station("orchestrator/store/sqlite.py")
 def _store(line: Traces):
     assert f"/releases/{STACK}/{line.release['number']:08d}" in line.store
+    assert line.files_with(line.mark, f"{STATE}/controller") == [], "sealed: no environment in it"
 
 
 @station("orchestrator/control/notices.py")

@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.real
 
-LIVE = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+LIVE = "trap 'exit 0' TERM; sleep inf & wait"
 CHECK = "{test: [CMD-SHELL, 'test ! -e /tmp/sick || { echo feels bad; exit 1; }'], "
 CHECK += "interval: 200ms, timeout: 2s, retries: 2, start_period: 5s, start_interval: 100ms}"
 SERVICE = f"""
@@ -32,6 +32,16 @@ DEPENDENT = f"""
     image: busybox
     command: [sh, -c, "{LIVE}"]
     depends_on: {{marked: {{condition: service_healthy}}}}
+"""
+UNCHECKED = f"""
+services:
+  plain:
+    image: busybox
+    command: [sh, -c, "{LIVE}"]
+  other:
+    image: busybox
+    command: [sh, -c, "{LIVE}"]
+    depends_on: {{plain: {{condition: service_healthy}}}}
 """
 RESTARTED = {"marked": False, "policy": True, "asked": True, "kept": False}
 
@@ -72,3 +82,14 @@ def test_what_becomes_of_sick_containers_and_who_waits_for_them(corral):
     corral("exec", "-T", "kept", "rm", "/tmp/sick")
     corral("up", "-d")
     assert corral.row("web-1")["ready"]
+
+    # What nothing checks is never healthy: who waits for that is told at once, and goes without
+    # where it may. busybox brings none.
+    corral.compose(UNCHECKED)
+    failed = corral("up", "-d", code=1)
+    assert "other waits for plain to be healthy, but plain has no health check" in failed.stderr
+    assert corral.row("plain-1")["ready"]
+    corral.compose(UNCHECKED.replace("healthy}", "healthy, required: false}"))
+    went = corral("up", "-d")
+    assert "other goes on without waiting for plain to be healthy" in went.stderr
+    assert corral.row("other-1")["ready"]

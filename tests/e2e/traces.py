@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 from orchestrator.client.client import Client
+from orchestrator.keys.sealing import SEALED
+from orchestrator.keys.vault import Vault
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -171,13 +173,36 @@ class Traces:
     @cached_property
     def store(self) -> dict[str, tuple[Any, int]]:
         """Key -> value and the revision that wrote it."""
+        controller = self.root(f"{STATE}/controller")
         with tempfile.TemporaryDirectory() as copy:
             # The controller keeps the file locked for itself; a copy needs its log, too.
-            for path in Path(f"/proc/{self.host.pid}/root{STATE}/controller").glob("state.db*"):
+            for path in controller.glob("state.db*"):
                 shutil.copy(path, copy)
             with contextlib.closing(sqlite3.connect(f"{copy}/state.db")) as file:
                 rows = file.execute("SELECT key, value, version FROM entries").fetchall()
-        return {key: (json.loads(value), version) for key, value, version in rows}
+        vault = Vault((controller / "key").read_bytes())
+        found = {}
+        for key, value, version in rows:
+            name, plain = key, value
+            if key.startswith(SEALED):
+                name, _, plain = vault.open(value).partition(b"\0")
+                name = name.decode()
+            found[name] = (json.loads(plain), version)
+        return found
+
+    def root(self, path: str) -> Path:
+        """Return where a path of the host is for us."""
+        return Path(f"/proc/{self.host.pid}/root{path}")
+
+    def files_with(self, text: str, *folders: str) -> list[str]:
+        """Return the files below these folders of the host that have the text in their bytes."""
+        found = []
+        for folder in folders:
+            for path in self.root(folder).rglob("*"):
+                with contextlib.suppress(OSError):
+                    if path.is_file() and text.encode() in path.read_bytes():
+                        found.append(str(path).partition("/root")[2])
+        return found
 
     def records(self, prefix: str) -> list[Any]:
         return [value for key, (value, _) in self.store.items() if key.startswith(prefix)]

@@ -229,3 +229,20 @@ def test_the_code_of_a_failure_is_said_once(reason, told):
     status = TaskStatus(state=TaskState.FAILED, runs=(over,), reason=reason)
     cause = explain_task(a_cluster(), a_task(status, node="n1"), "")
     assert cause.message == told
+
+
+def test_no_row_and_no_progress_shows_a_secret_value():
+    """The command, and what an agent says of it, may have one; containers' output is not ours."""
+    command = ("env", "API_TOKEN=hunter2", "serve", "--db-password", "hunter2", "--mode", "fast")
+    task = a_task(
+        TaskStatus(state=TaskState.PREPARING, reason="exec: API_TOKEN=hunter2: not found"),
+        node="n1",
+    )
+    cluster = a_cluster("ready", task)
+    web = cluster.parts["hash"].services["web"]
+    told = web.model_copy(update={"task": web.task.model_copy(update={"command": command})})
+    cluster.parts["hash"] = StackSpec(name="s", services={"web": told})
+    row = task_row(cluster, task, now=NOW)
+    assert row.command == "env API_TOKEN=*** serve --db-password *** --mode fast"
+    assert row.reason == "exec: API_TOKEN=*** not found"
+    assert "hunter2" not in f"{row} {task_line(cluster, task)}"

@@ -228,8 +228,8 @@ async def test_a_reboot_cleans_up_and_starts_what_should_run(host):
 
 
 async def test_stop_signal_grace_and_kill(host):
-    polite = "trap 'echo bye; exit 3' USR1; echo set; while :; do sleep 0.05; done"
-    deaf = "trap '' TERM; echo set; while :; do sleep 0.05; done"
+    polite = "trap 'echo bye; exit 3' USR1; echo set; sleep inf & wait"
+    deaf = "trap '' TERM; echo set; sleep inf & wait"
     await host.put(
         assignment("t1", polite, stop_signal="SIGUSR1", stop_grace=5.0),
         assignment("t2", deaf, stop_grace=0.4),

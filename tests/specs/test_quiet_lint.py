@@ -170,3 +170,18 @@ def test_what_is_right_is_not_warned_of(tmp_path, body, code):
     text = "services:\n  a:\n    image: 'x:1'\n" + "\n".join(keys) + "\n" + user
     found = said(f"{text}configs: {{c: {{content: x}}}}\n", tmp_path)
     assert [problem.code for problem in found] == ([code] if code else [])
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "environment: {API_KEY: 0644}",
+        "environment: ['DB_PASSWORD=\"0644\"']",
+        "environment: ['DB_PASSWORD= 0644']",
+    ],
+)
+def test_no_finding_repeats_a_secret_value(body, tmp_path):
+    found = said(services(1, f"{{image: 'x:1', {body}}}"), tmp_path)
+    told = [str(problem) for problem in found if "environment" in problem.path]
+    assert told
+    assert not any("0644" in text or "420" in text for text in told), told

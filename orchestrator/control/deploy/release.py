@@ -24,6 +24,7 @@ from specs.base import content_hash
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.problems import Problem, SpecError
+from specs.stack import Condition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -55,6 +56,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     check_clashes(deployment, spec)
     overrides = _overrides(deployment, spec, present, before)
     check_host_ports(deployment, spec, overrides)
+    _check_health(deployment, spec, overrides)
     _check_fixed(deployment, spec)
     _check_scale(deployment, spec)
     deployment.check()
@@ -95,6 +97,27 @@ def _check_constraints(deployment: Deployment, spec: StackSpec) -> None:
                 constraints.check_key(text.removeprefix("spread:").removeprefix("spread=").strip())
             except ValueError as exc:
                 deployment.error(f"{where}.preferences[{number}]", str(exc), code="bad-preference")
+
+
+def _check_health(deployment: Deployment, spec: StackSpec, overrides: Mapping[str, int]) -> None:
+    """Refuse to wait for a health that the file itself switches off.
+
+    Where neither file nor image has a check that shows when it runs, see ``planning.gates``.
+    """
+    for name in sorted(_asked(spec)) if not deployment.request.no_deps else ():
+        for other, edge in spec.services[name].depends_on.items():
+            service = spec.services.get(other)
+            if service is None or not edge.required or edge.condition is not Condition.HEALTHY:
+                continue
+            check = service.task.healthcheck
+            runs = service.mode == "global" or overrides.get(other, service.replicas) > 0
+            if runs and check is not None and check.disabled:
+                deployment.error(
+                    f"services.{name}.depends_on.{other}",
+                    f"{name} waits for {other} to be healthy, but its health check is disabled",
+                    code="no-healthcheck",
+                    hint=f"give {other} a healthcheck, or write condition: service_started",
+                )
 
 
 def _check_fixed(deployment: Deployment, spec: StackSpec) -> None:

@@ -57,7 +57,11 @@ def _failed(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | 
     """Return why the service will not come as it is."""
     if state.networks:
         return Cause(f"{state.name}: {state.networks}", service=state.name)
-    return _gave_up(pass_, target, state) or _goes_on_failing(pass_, target, state)
+    return (
+        _gave_up(pass_, target, state)
+        or _goes_on_failing(pass_, target, state)
+        or _unchecked(state)
+    )
 
 
 def _gave_up(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | None:
@@ -86,6 +90,19 @@ def _goes_on_failing(pass_: Pass, target: ReleaseTarget, state: ServiceState) ->
         if looping(task, state.trial, CRASHES) and _ended_since(pass_, task, target.release):
             lasted = "ready" if task.checked else f"up for {state.trial.monitor:g} s"
             return _explain(pass_, task, f"restarted {task.restarts} times and never {lasted}")
+    return None
+
+
+def _unchecked(state: ServiceState) -> Cause | None:
+    """Return whose health the service waits for although nothing checks it."""
+    for name, required in state.unchecked:
+        if required:
+            return Cause(
+                f"{state.name} waits for {name} to be healthy, but {name} has no health check, "
+                f"neither in the file nor in its image: give {name} a healthcheck, or write "
+                "condition: service_started",
+                service=state.name,
+            )
     return None
 
 

@@ -42,10 +42,31 @@ def waits_for(
     """Return what the service waits for (``db to be healthy, migrate to complete``), or ""."""
     waiting = [
         edge_words(name, edge)
-        for name, edge in edges(service, states)
-        if _holds(edge, states[name].wanted, wanted) and not satisfied(edge, states[name])
+        for name, edge in _held(service, states, wanted)
+        if not satisfied(edge, states[name])
     ]
     return ", ".join(dict.fromkeys(waiting))
+
+
+def unchecked(
+    service: ServiceSpec, states: Mapping[str, ServiceState], wanted: WantedService
+) -> Iterator[tuple[str, Dependency]]:
+    """Yield what the service waits for to be healthy although nothing can ever say so.
+
+    That a task has no health check, its own or its image's, is known once it ran.
+    """
+    for name, edge in _held(service, states, wanted):
+        if _in_vain(edge, states[name]):
+            yield name, edge
+
+
+def _held(
+    service: ServiceSpec, states: Mapping[str, ServiceState], wanted: WantedService
+) -> Iterator[tuple[str, Dependency]]:
+    """Yield the edges that count for a start of the service now."""
+    for name, edge in edges(service, states):
+        if _holds(edge, states[name].wanted, wanted):
+            yield name, edge
 
 
 def edges(
@@ -80,10 +101,19 @@ def _holds(edge: Dependency, dependency: WantedService, wanted: WantedService) -
 
 def satisfied(edge: Dependency, state: ServiceState) -> bool:
     """Say whether one dependency is as the edge asks."""
+    if _in_vain(edge, state):
+        return not edge.required
     if not edge.required and state.hopeless is not None:
         return True  # that is told, not waited for
     met = {task.slot for task in current(state) if meets(edge.condition, task)}
     return met.issuperset(state.wanted.slots)
+
+
+def _in_vain(edge: Dependency, state: ServiceState) -> bool:
+    """Say whether health is waited for that nothing checks."""
+    return edge.condition is Condition.HEALTHY and any(
+        t.has_run and not t.checked for t in current(state)
+    )
 
 
 def failed_for_good(state: ServiceState) -> list[Replica]:
@@ -115,7 +145,8 @@ def meets(condition: Condition, task: Replica) -> bool:
         case Condition.COMPLETED:
             return task.done
         case Condition.HEALTHY:
-            # A one-off that completed was healthy in its time; Compose sees it so too.
+            # A one-off that completed was healthy in its time; Compose sees it so too. Without a
+            # check this is that it runs: who may not take it for health asks ``unchecked``.
             return task.ready or task.done
         case Condition.STARTED:
             return task.has_run

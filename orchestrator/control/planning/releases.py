@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import RELEASES, STACKS
-from orchestrator.control.mirror.released import finish, spec_of
+from orchestrator.control.mirror.released import beside, finish, spec_of
+from orchestrator.control.mirror.serving import is_leaving
 from orchestrator.control.planning import failing, nowhere
 from orchestrator.control.planning.gates import unhealthy
 from orchestrator.control.planning.passes import earliest
@@ -24,7 +25,7 @@ from orchestrator.control.telling.words import words_of
 from specs.states import FINAL, ReleaseState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Mapping, Sequence
 
     from orchestrator.control.planning.passes import Pass
     from orchestrator.control.planning.service_state import ServiceState
@@ -51,6 +52,27 @@ def target(pass_: Pass, stack: Stack) -> ReleaseTarget | None:
 def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> ReleaseTarget | None:
     spec = spec_of(pass_.cluster, release)
     return None if spec is None else ReleaseTarget(release, spec, rollback)
+
+
+def deploying(pass_: Pass, release: Release, images: Mapping[str, str]) -> Release:
+    """Return a release whose images are there, with the services it updates.
+
+    Those have tasks of another spec now. What was stopped, or is not there, it only starts.
+    """
+    release = release.with_images(images)
+    spec = spec_of(pass_.cluster, release)
+    stack = pass_.cluster.stacks.get(release.stack)
+    if spec is None or stack is None or stack.desired != "up":
+        return release.with_updates(())
+    about = set(spec.services) - set(beside(spec, release)) - set(stack.stopped_services)
+    found = {
+        task.service
+        for task in pass_.draft.tasks(stack.name).values()
+        if task.service in about
+        and not is_leaving(task)
+        and task.spec_hash != pass_.specs.under(release, spec, task.service).hash
+    }
+    return release.with_updates(tuple(sorted(found)))
 
 
 def under_way(pass_: Pass, stack: str) -> bool:
@@ -187,9 +209,18 @@ def _spared(target: ReleaseTarget, state: ServiceState) -> bool:
     return not any(t.ready and t.spec_hash != hashes.get(t.slot) for t in state.replicas)
 
 
-def _noted(pass_: Pass, target: ReleaseTarget, judged: Iterable[ServiceState]) -> Release:
+def _noted(pass_: Pass, target: ReleaseTarget, judged: Sequence[ServiceState]) -> Release:
     """Note in the release what it goes without; return it as it is then."""
-    notes = [_note(target, s.name, s.hopeless) for s in judged if s.hopeless and _spared(target, s)]
+    notes = [
+        f"{state.name} goes on without waiting for {name} to be healthy: it has no health check "
+        "(required: false)"
+        for state in judged
+        for name, required in state.unchecked
+        if not required
+    ]
+    notes += [
+        _note(target, s.name, s.hopeless) for s in judged if s.hopeless and _spared(target, s)
+    ]
     fresh = tuple(note for note in notes if note not in target.release.notes)
     if not fresh:
         return target.release

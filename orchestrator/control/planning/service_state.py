@@ -38,6 +38,7 @@ class ServiceState:
     plan: SlotPlan = field(default_factory=SlotPlan)
     moves: Moves = field(default_factory=Moves)
     waits_for: str = ""  # the dependency it waits for, for people
+    unchecked: tuple[tuple[str, bool], ...] = ()  # whose health nothing checks; is it required
     networks: str = ""  # why its addresses cannot be given
     must_end: bool = False  # others wait for it to complete: running is not enough
     carried: bool = False  # the release is not about it: left as it is, and not judged

@@ -23,6 +23,7 @@ from orchestrator.control.telling.words import (
 )
 from orchestrator.errors import NotFound
 from specs.api import Event, Progress
+from specs.kit import masking
 from specs.states import FINAL, OVER, ReleaseState
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ class Streams:
 
     def event(self, kind: str, message: str, **where: str) -> None:
         """Hand an event to all who read events."""
-        event = Event(time=self._clock.wall(), kind=kind, message=message, **where)
+        event = Event(time=self._clock.wall(), kind=kind, message=masking.text(message), **where)
         for feed in self._feeds:
             if feed.stack is None or feed.stack == event.stack or not event.stack:
                 feed.events.append(event)

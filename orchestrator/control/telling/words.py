@@ -7,13 +7,14 @@ words: it has fields of its own. Pure functions of the mirror.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.released import newest_spec, spec_of
 from orchestrator.control.mirror.serving import is_leaving, serving, wanted_count
 from specs.api import ProblemRow, Release, ReleaseRow
+from specs.kit import masking
 from specs.kit.amounts import size, some, span
 from specs.states import FINAL, HEARD, Health, ReleaseState, TaskState
 
@@ -53,6 +54,11 @@ def words_of(cluster: Mirror, task: Task, now: float | None = None) -> TaskWords
 
     What ended has ended wherever its node is; a silent node comes before what it said last.
     """
+    said = _words_of(cluster, task, now)
+    return replace(said, text=masking.text(said.text), reason=masking.text(said.reason))
+
+
+def _words_of(cluster: Mirror, task: Task, now: float | None) -> TaskWords:
     status = node_status(cluster, task.node)
     if task.state in FINAL:
         return TaskWords(_ended_text(task, now), task.status.reason, node_status=status)

@@ -245,6 +245,33 @@ def test_each_rule_of_lint(clean_environment, corral, body, code):
     assert problem["hint"]
 
 
+@pytest.mark.parametrize(
+    ("db", "edge", "severity"),
+    [
+        ("healthcheck: {disable: true}", "", "error"),
+        ("healthcheck: {test: [NONE]}", "", "error"),
+        ("healthcheck: {disable: true}", ", required: false", "warning"),
+        ("healthcheck: {disable: true}, scale: 0", "", "warning"),
+        ("healthcheck: {disable: true}, deploy: {replicas: 0}", "", "warning"),
+        ("healthcheck: {interval: 3s}", "", None),  # its image may have one
+        ("healthcheck: {test: [CMD, 'true']}", "", None),
+        ("restart: always", "", "warning"),
+    ],
+)
+def test_lint_says_who_waits_for_a_health_that_nothing_checks(
+    clean_environment, corral, db, edge, severity
+):
+    (clean_environment.work / "compose.yaml").write_text(
+        f"services:\n  db: {{image: 'a:1', {db}}}\n  web:\n    image: b:1\n"
+        f"    depends_on: {{db: {{condition: service_healthy{edge}}}}}\n"
+    )
+    done = corral("lint", "--format", "json")
+    found = [p for p in json.loads(done.out)["problems"] if p["code"] == "no-healthcheck"]
+    assert [problem["severity"] for problem in found] == ([severity] if severity else [])
+    assert done.code == (severity == "error")
+    assert all(problem["position"]["line"] == 5 and problem["hint"] for problem in found)
+
+
 def test_lint_goes_on_behind_what_is_broken(clean_environment, corral):
     (clean_environment.work / "compose.yaml").write_text(
         "services:\n  web:\n    image: x:1\n    imagee: y\n    expose: [foo]\n    ipc: host\n"
@@ -260,3 +287,13 @@ def test_lint_goes_on_behind_what_is_broken(clean_environment, corral):
         ("x-corral.deadlin", "error"),
     ]
     assert not [row for row in data["keys"] if "x-" in row["key"]]
+
+
+def test_the_line_a_finding_points_at_hides_what_is_secret(tmp_path):
+    from orchestrator.cli.findings import source_line
+    from specs.problems import Position, Problem
+
+    file = tmp_path / "compose.yaml"
+    file.write_text("a: 1\n      DB_PASSWORD: hunter2\n")
+    problem = Problem("wrong", position=Position(str(file), 2, 7))
+    assert source_line(problem) == "      DB_PASSWORD: ***"

@@ -70,3 +70,20 @@ async def test_every_state_of_a_task_is_an_event():
         assert [told[0], told[-1]] == ["task.assigned", "task.removed"]
         assert "task.running" in told
         assert len(told) == len(set(told)), "law: a state is told when it is reached, once"
+
+
+async def test_no_event_shows_a_secret_value():
+    async with Rig() as rig:
+        told = []
+
+        async def listen():
+            async with contextlib.aclosing(rig.control.events(None)) as events:
+                async for event in events:
+                    told.append(event.message)  # noqa: PERF401 - one by one, as they come
+
+        listener = rig.group.create_task(listen())
+        await asyncio.sleep(0)
+        rig.control._streams.event("node.unready", "nft: DB_PASSWORD=hunter2 is no rule")
+        await rig.until(lambda: told)
+        listener.cancel()
+        assert told == ["nft: DB_PASSWORD=*** is no rule"]

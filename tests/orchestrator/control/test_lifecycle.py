@@ -86,6 +86,7 @@ async def test_up_again_without_a_change_keeps_every_task():
 async def test_services_start_after_what_they_depend_on_and_stop_before_it():
     async with Rig(nodes=2) as rig:
         rig.how["db"] = Behaviour(healthy=0.5)
+        rig.how["web"] = Behaviour(healthy=0.1)
         rig.how["migrate"] = Behaviour(exit_code=0, runs_for=0.2)
         await rig.up(
             project(

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from orchestrator.api.rows import task_row
-from tests.orchestrator.control.builders import after, project, replicas
+from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
 pytestmark = pytest.mark.looptime
@@ -275,7 +275,8 @@ async def test_who_depends_on_it_is_not_disturbed():
     async with Rig(nodes=3) as rig:
         for node in ("n1", "n2"):
             await label(rig, node, disk="ssd")
-        await rig.up(project(db=replicas(1, deploy=asks(SSD)), web=after("service_healthy", "db")))
+        db = {**replicas(1, deploy=asks(SSD)), **CHECK}
+        await rig.up(project(db=db, web=after("service_healthy", "db")))
         await rig.deployed()
         (web,) = rig.ready("web")
         (db,) = rig.ready("db")

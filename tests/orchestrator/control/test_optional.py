@@ -49,8 +49,7 @@ REQUIRED = {
     (HEALTHY, "unhealthy"): (False, "failed", 5),
     (COMPLETED, "unhealthy"): (False, "failed", 32),
     (STARTED, "loops"): (True, "failed", 40),
-    # Without a check healthy means running, and that it was for a moment.
-    (HEALTHY, "loops"): (True, "failed", 40),
+    (HEALTHY, "loops"): (False, "failed", 5),  # nothing checks it: see test_no_check
     (COMPLETED, "loops"): (False, "failed", 40),
     (STARTED, "never places"): (False, "failed", 102),
     (HEALTHY, "never places"): (False, "failed", 102),
@@ -112,7 +111,8 @@ async def test_a_required_dependency(condition, fate):
         assert bool(rig.ready("web")) is starts
         if ends == "failed":
             assert "dep" in end.message
-            assert FATES[fate][2] in end.message or fate == "blocked"
+            unchecked = "dep has no health check" in end.message
+            assert FATES[fate][2] in end.message or fate == "blocked" or unchecked
             assert starts or "web" in end.message, "who is kept from starting is named"
         assert not told
 
