@@ -290,7 +290,7 @@ async def test_bad_names_are_refused(volumes, root, mount, words) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "", ".", "a/b", "-x", "x" * 256])
 async def test_no_name_leads_out_of_the_volumes(volumes, root, name) -> None:
-    with pytest.raises(Refusal, match="not a|longer than"):
+    with pytest.raises(Refusal, match=r"not a|longer than"):
         await volumes.remove(name)
     with pytest.raises(Refusal, match="not a task id"):
         await volumes.release(name)
