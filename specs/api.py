@@ -50,6 +50,8 @@ from specs.states import OVER, RELEASE_MOVES, ReleaseState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+KEY = r"^[A-Za-z0-9_.:-]{1,128}$"  # what a request calls itself, part of a key of the store
+
 
 class ClientMachine(Model):
     """Which machine the CLI runs on: its files can be used there as they are."""
@@ -71,7 +73,7 @@ class Deploy(Model):
     ``always_recreate_deps`` replaces those, too.
     """
 
-    key: str  # idempotency key: the same key never makes two releases
+    key: str = Field(pattern=KEY)  # idempotency key: the same key never makes two releases
     project: dict[str, Any]
     directory: str = ""  # the project directory on the client's machine
     origins: dict[str, Position] = Field(default_factory=dict)
@@ -451,7 +453,7 @@ class Restarted(Model):
 
 
 class Start(Model):
-    key: str  # the same key never makes two releases
+    key: str = Field(pattern=KEY)  # the same key never makes two releases
     services: tuple[str, ...] = ()  # with what they depend on; empty = all
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import virtual_time
 from tests.lab_fixtures import fresh_lab, host, lab, lab_pool
 
 # pytest-asyncio asks for the thread's loop before it makes its own, and Python 3.11 then makes
@@ -66,9 +67,8 @@ def group(name: str) -> str:
     return name
 
 
-# Virtual time moves after this many looks at the sockets that found nothing (looptime: 42). Most
-# tests have no sockets, and what runs in a thread is waited for anyway: it was half their time.
-PATIENCE = pytest.mark.looptime(noop_cycles=2)
+virtual_time.install()
+PATIENCE = pytest.mark.looptime(**virtual_time.PATIENCE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
