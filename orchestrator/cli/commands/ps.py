@@ -90,7 +90,8 @@ def nothing_runs(stack: Mapping[str, Any]) -> str:
             return f"{name} is stopped (ps -a shows what ended)"
         case "removing":
             return f"{name} is being removed"
-    return ""
+        case _:
+            return ""
 
 
 def _states(words: list[str]) -> Collection[str]:
