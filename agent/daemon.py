@@ -36,6 +36,7 @@ from agent.tasks.effects import Effects
 from agent.tasks.journal import Journal
 from agent.tasks.record import Phase
 from specs.kit import alive, programs
+from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import keep_open, listen
@@ -56,6 +57,7 @@ log = logging.getLogger(__name__)
 
 ROTATE_EVERY = 0.25
 KEEP_EVERY = 1.0
+MOST_CALLERS = 2048  # connections to the API at once: a log that is followed is one
 
 
 def real_effects(config: AgentConfig) -> Effects:
@@ -219,14 +221,22 @@ async def _compose_tasks(
 async def _door(server: Server, config: AgentConfig) -> AsyncIterator[None]:
     """Serve on the agent's socket, and open it again when somebody deleted it."""
     api = web.AppRunner(
-        server.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0
+        server.application(),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=1.0,
+        keepalive_timeout=IDLE_SECONDS,
+        auto_decompress=False,  # nothing of a body is unpacked before it is refused
     )
     await api.setup()
+    assert api.server is not None
+    callers = Callers(api.server, most=MOST_CALLERS)
+    doors: list[asyncio.Server] = []
     try:
-        await _open(api, config)
+        await _open(callers, doors, config)
         async with asyncio.TaskGroup() as group:
             door = group.create_task(
-                keep_open(config.socket, partial(_open, api, config)), name="door"
+                keep_open(config.socket, partial(_open, callers, doors, config)), name="door"
             )
             notify("READY=1")
             log.info("the agent serves", extra={"socket": str(config.socket)})
@@ -234,15 +244,18 @@ async def _door(server: Server, config: AgentConfig) -> AsyncIterator[None]:
             notify("STOPPING=1")
             door.cancel()
     finally:
+        for opened in doors:
+            opened.close()
         await api.cleanup()
 
 
-async def _open(api: web.AppRunner, config: AgentConfig) -> None:
+async def _open(callers: Callers, doors: list[asyncio.Server], config: AgentConfig) -> None:
     """Listen at the socket's path; connections made before stay."""
-    old = list(api.sites)
-    await web.SockSite(api, listen(config.socket, config.group)).start()
-    for site in old:
-        await site.stop()
+    loop = asyncio.get_running_loop()
+    doors.append(await loop.create_server(callers, sock=listen(config.socket, config.group)))
+    for old in doors[:-1]:
+        old.close()
+    del doors[:-1]
 
 
 def _prober(containers: OciContainers) -> Prober:

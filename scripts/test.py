@@ -73,7 +73,7 @@ def areas() -> list[Area]:
             ((*PYTEST, "-m", "not slow", "-n", "2", PATIENT, *TOGETHER, "tests/real"),),
         ),
         Area(
-            "e2e", "e2e", ((*PYTEST, "-m", "not slow", "-n", "2", PATIENT, *TOGETHER, "tests/e2e"),)
+            "e2e", "e2e", ((*PYTEST, "-m", "not slow", "-n", "3", PATIENT, *TOGETHER, "tests/e2e"),)
         ),
     ]
 

@@ -50,6 +50,8 @@ from specs.states import OVER, RELEASE_MOVES, ReleaseState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+KEY = r"^[A-Za-z0-9_.:-]{1,128}$"  # what a request calls itself, part of a key of the store
+
 
 class ClientMachine(Model):
     """Which machine the CLI runs on: its files can be used there as they are."""
@@ -71,7 +73,7 @@ class Deploy(Model):
     ``always_recreate_deps`` replaces those, too.
     """
 
-    key: str  # idempotency key: the same key never makes two releases
+    key: str = Field(pattern=KEY)  # idempotency key: the same key never makes two releases
     project: dict[str, Any]
     directory: str = ""  # the project directory on the client's machine
     origins: dict[str, Position] = Field(default_factory=dict)
@@ -131,6 +133,9 @@ class Release(Model):
     recreates: dict[str, str] = Field(default_factory=dict)
     homeless: tuple[Homeless, ...] = ()  # what has had no node for a while
     stalled: bool = False  # and nothing else of it is under way
+    # Services whose tasks, there when it began to be deployed, it replaces: updates. None: by an
+    # earlier version, which did not say.
+    updates: tuple[str, ...] | None = None
 
     @property
     def over(self) -> bool:
@@ -155,6 +160,14 @@ class Release(Model):
     def with_notes(self, notes: tuple[str, ...]) -> Release:
         """Return the release with more that people are warned of."""
         return self.model_copy(update={"notes": (*self.notes, *notes)})
+
+    def with_updates(self, services: tuple[str, ...]) -> Release:
+        """Return the release with the services it updates, rather than starts."""
+        return self.model_copy(update={"updates": services})
+
+    def updating(self, service: str) -> bool:
+        """Say whether tasks of the service may have been there to be replaced."""
+        return self.updates is None or service in self.updates
 
     def with_images(self, images: Mapping[str, str]) -> Release:
         """Return the release with the digest of every service's image: it can be deployed."""
@@ -440,7 +453,7 @@ class Restarted(Model):
 
 
 class Start(Model):
-    key: str  # the same key never makes two releases
+    key: str = Field(pattern=KEY)  # the same key never makes two releases
     services: tuple[str, ...] = ()  # with what they depend on; empty = all
 
 
@@ -509,6 +522,7 @@ class Progress(Model):
     host_key: str = ""  # node add: the fingerprint somebody has to confirm
     orphans: tuple[str, ...] = ()  # release: services that run on although the files lack them
     completed: tuple[str, ...] = ()  # end: one-offs that were done before and did not run again
+    by: int = 0  # end: the release that took this one's place
     nodes: tuple[str, ...] = ()  # homeless: why nodes refuse, a line for each reason
     stalled: bool = False  # homeless: nothing else of the release is under way
 

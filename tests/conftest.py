@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests import virtual_time
 from tests.lab_fixtures import fresh_lab, host, lab, lab_pool
 
 # pytest-asyncio asks for the thread's loop before it makes its own, and Python 3.11 then makes
@@ -33,7 +34,8 @@ settings.load_profile("explore" if os.environ.get("CORRAL_EXPLORE") else "repeat
 HERE = Path(__file__).parent
 # Long ones first, so that no process works alone in the end.
 LONG = (
-    "e2e/multi",
+    "e2e/multi waiting",
+    "e2e/multi working",
     "e2e/test_killed_daemons.py",
     "e2e/test_nodes.py",
     "real/test_bootstrap.py",
@@ -41,14 +43,23 @@ LONG = (
     "test_in_private_namespaces[inside_kill]",
     "test_in_private_namespaces[inside_registry]",
 )
+# Of the tests on three joined hosts those that mostly wait, for hosts to be missed and to be back.
+WAITING = (
+    "test_away.py",
+    "test_faults.py",
+    "test_lost_peers.py",
+    "test_misplaced.py",
+    "test_reboots.py",
+    "test_refusals.py",
+)
 
 
 def group(name: str) -> str:
     """Return what a test, named by its id, must stay together with; most are free."""
     path, _, test = name.partition("::")
     match path.split("/")[1:]:
-        case ["e2e", "multi", *_]:
-            return "e2e/multi"  # three joined hosts
+        case ["e2e", "multi", file]:  # three joined hosts, in two processes at most
+            return f"e2e/multi {'waiting' if file in WAITING else 'working'}"
         case ["real", "test_images.py"]:
             return test  # each makes its own namespaces
         case ["e2e" | "real", *rest]:
@@ -56,9 +67,8 @@ def group(name: str) -> str:
     return name
 
 
-# Virtual time moves after this many looks at the sockets that found nothing (looptime: 42). Most
-# tests have no sockets, and what runs in a thread is waited for anyway: it was half their time.
-PATIENCE = pytest.mark.looptime(noop_cycles=2)
+virtual_time.install()
+PATIENCE = pytest.mark.looptime(**virtual_time.PATIENCE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

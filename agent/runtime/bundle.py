@@ -19,6 +19,7 @@ from agent.errors import Refusal
 from agent.runtime import seccomp
 from agent.runtime.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
 from specs.kit.programs import SYSTEM_PATH
+from specs.names import target_fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -309,8 +310,8 @@ def _mounts(inputs: Inputs, host: NodeTraits) -> list[dict[str, Any]]:
         mounts[target] = _mount(target, "bind", source, "rbind", "rprivate", access)
     for mount in inputs.mounts:
         target = mount.target.rstrip("/") or "/"
-        if target in ("/", "/proc"):
-            raise Refusal(f"nothing can be mounted at {target} of a container")
+        if why := target_fault(target):
+            raise Refusal(f"nothing can be mounted at {target} of a container: {why}")
         # A later mount at the same place wins, and takes its place in the order: parents first.
         mounts.pop(target, None)
         mounts[target] = _mount(target, mount.type, mount.source, *mount.options)

@@ -243,7 +243,7 @@ class ControlLoop:
             if reason:
                 releases.fail(pass_, current, reason)
                 return
-            pass_.draft.put(RELEASES, current.with_images(images))
+            pass_.draft.put(RELEASES, releases.deploying(pass_, current, images))
             stack = self._cluster.stacks.get(release.stack)
             if stack is not None and stack.desired == "up" and current.starts:
                 pass_.draft.put(STACKS, stack.with_asked(current.starts))

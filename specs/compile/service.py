@@ -6,7 +6,6 @@ what becomes a file in the container is :mod:`specs.compile.mounts`'.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from specs.compile.mounts import MountCompiler
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 _LAST_PORT = 65535
-_CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _Condition = Literal["none", "on-failure", "any"]
 _CONDITIONS: dict[str, _Condition] = {
     "no": "none",
@@ -101,7 +99,7 @@ class ServiceCompiler:
             name=name,
             task=self._task(path, raw, deploy, image, extension),
             build=build,
-            container_name=self._container_name(path, raw.get("container_name")),
+            container_name=raw.get("container_name") or None,
             depends_on={
                 other: Dependency(
                     **given(
@@ -140,16 +138,6 @@ class ServiceCompiler:
             self.verdicts.refuse(path, f"{word!r} is not known here", f"use {', '.join(known)}")
             return None
         return word or None
-
-    def _container_name(self, path: str, name: str | None) -> str | None:
-        if name and not _CONTAINER_NAME.fullmatch(name):
-            self.verdicts.refuse(
-                f"{path}.container_name",
-                f"{name!r} cannot be a container's name",
-                "use letters, digits, _, . and -, beginning with a letter or digit",
-            )
-            return None
-        return name
 
     def _task(self, path: str, raw: Json, deploy: Json, image: str, extension: Json) -> TaskSpec:
         network_mode = self._network_mode(path, raw.get("network_mode"))

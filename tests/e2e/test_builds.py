@@ -11,7 +11,7 @@ STACK = """
 services:
   user:
     image: made-here
-    command: &hold [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.05; done"]
+    command: &hold [sh, -c, "trap 'exit 0' TERM; sleep inf & wait"]
   maker: &maker
     image: made-here
     build:

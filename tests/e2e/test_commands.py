@@ -19,7 +19,7 @@ STACK = """
 services:
   web:
     image: busybox
-    command: [sh, -c, "trap 'echo bye; exit 0' TERM; echo one; echo two >&2; echo three; while :; do sleep 0.05; done"]
+    command: [sh, -c, "trap 'echo bye; exit 0' TERM; echo one; echo two >&2; echo three; sleep inf & wait"]
     environment: {COLOUR: green}
     working_dir: /tmp
     deploy: {replicas: 2}

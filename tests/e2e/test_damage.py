@@ -23,7 +23,7 @@ services:
     deploy: {replicas: 2}
   web:
     image: busybox
-    command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.05; done"]
+    command: [sh, -c, "trap 'exit 0' TERM; sleep inf & wait"]
     init: false
     healthcheck: {test: [CMD, "true"], interval: 0.3s}
 volumes: {data: {}}

@@ -14,7 +14,7 @@ STACK = """
 services:
   app:
     image: busybox
-    command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.05; done"]
+    command: [sh, -c, "trap 'exit 0' TERM; sleep inf & wait"]
     secrets:
       - token
       - {source: token, target: /etc/app/token, mode: 0440, uid: "65534", gid: "65534"}
@@ -95,7 +95,7 @@ services:
       dockerfile_inline: |
         FROM busybox
         RUN mkdir -p /data/sub && echo seed > /data/sub/seed && chown -R 65534:65534 /data
-    command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.05; done"]
+    command: [sh, -c, "trap 'exit 0' TERM; sleep inf & wait"]
     volumes: ["data:/data", "/data2", "./bound:/bound:ro"]
 volumes: {data: {}}
 """

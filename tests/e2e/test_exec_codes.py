@@ -27,7 +27,7 @@ UNWELL = """
 services:
   sick:
     image: busybox
-    command: [sh, -c, "trap '' TERM; while :; do sleep 0.1; done"]
+    command: [sh, -c, "trap '' TERM; sleep inf & wait"]
     stop_grace_period: 60s
     healthcheck: {test: "exit 1", interval: 300ms, start_period: 1h}
 """

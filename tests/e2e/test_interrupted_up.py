@@ -13,7 +13,7 @@ SLOW = """
 services:
   db:
     image: busybox
-    command: [sh, -c, "echo db says hello; trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done"]
+    command: [sh, -c, "echo db says hello; trap 'echo bye; exit 0' TERM; sleep inf & wait"]
     healthcheck: {test: [CMD, test, -e, /tmp/never], interval: 200ms, retries: 1000, start_period: 60s}
     volumes: [data:/data]
     networks: [back]
@@ -30,8 +30,8 @@ QUICK = """
 services:
   db:
     image: busybox
-    command: [sh, -c, "echo db says hello; trap 'echo bye; exit 0' TERM; while :; do sleep 0.05; done"]
-"""  # noqa: E501
+    command: [sh, -c, "echo db says hello; trap 'echo bye; exit 0' TERM; sleep inf & wait"]
+"""
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
 

@@ -16,7 +16,7 @@ pytestmark = pytest.mark.real
 
 SERVICE = """
     image: busybox
-    command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.05; done"]
+    command: [sh, -c, "trap 'exit 0' TERM; sleep inf & wait"]
     init: false
 """
 STACK = f"""

@@ -10,7 +10,7 @@ pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]  # three controllers, 
 
 SERVICE = """
     image: busybox
-    command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.05; done"]
+    command: [sh, -c, "trap 'exit 0' TERM; sleep inf & wait"]
     init: false
 """
 SHOP = f"services:\n  web:{SERVICE}    environment: {{VERSION: '${{VERSION:-1}}'}}\n"

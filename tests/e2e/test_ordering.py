@@ -39,7 +39,7 @@ CHAIN = """
 services:
   first:
     image: busybox
-    command: [sh, -c, "sleep 0.4; touch /tmp/ok; trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+    command: [sh, -c, "sleep 0.4; touch /tmp/ok; trap 'exit 0' TERM; sleep inf & wait"]
     healthcheck: {test: [CMD, test, -e, /tmp/ok], interval: 100ms, retries: 50}
   job:
     image: busybox
@@ -48,7 +48,7 @@ services:
     depends_on: {first: {condition: service_healthy}}
   last:
     image: busybox
-    command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.1; done"]
+    command: [sh, -c, "trap 'exit 0' TERM; sleep inf & wait"]
     depends_on: {job: {condition: service_completed_successfully}}
 """
 

@@ -17,7 +17,7 @@ IDLE = """
 services:
   web:
     image: IMAGE
-    command: [sh, -c, "trap 'exit 0' TERM; while :; do sleep 0.05; done"]
+    command: [sh, -c, "trap 'exit 0' TERM; sleep inf & wait"]
 """
 REGISTRY = """
 version: 0.1

@@ -8,7 +8,7 @@ import pytest
 
 pytestmark = pytest.mark.real
 
-LIVE = "trap 'exit 0' TERM; while :; do sleep 0.05; done"
+LIVE = "trap 'exit 0' TERM; sleep inf & wait"
 CHECK = "{test: [CMD-SHELL, 'test ! -e /tmp/sick || { echo feels bad; exit 1; }'], "
 CHECK += "interval: 200ms, timeout: 2s, retries: 2, start_period: 5s, start_interval: 100ms}"
 SERVICE = f"""

@@ -7,6 +7,7 @@ leaks.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import itertools
 import os
 import signal
@@ -227,8 +228,8 @@ async def test_a_reboot_cleans_up_and_starts_what_should_run(host):
 
 
 async def test_stop_signal_grace_and_kill(host):
-    polite = "trap 'echo bye; exit 3' USR1; echo set; while :; do sleep 0.05; done"
-    deaf = "trap '' TERM; echo set; while :; do sleep 0.05; done"
+    polite = "trap 'echo bye; exit 3' USR1; echo set; sleep inf & wait"
+    deaf = "trap '' TERM; echo set; sleep inf & wait"
     await host.put(
         assignment("t1", polite, stop_signal="SIGUSR1", stop_grace=5.0),
         assignment("t2", deaf, stop_grace=0.4),
@@ -459,6 +460,18 @@ async def test_bad_input_is_a_problem_not_a_traceback(host):
         async with client.put("/v1/instructions", data=body.encode()) as answer:
             assert answer.status == 409
             assert (await answer.json())["reason"] == reason
+    # Much, packed and as it is: refused before it is there.
+    for headers, data, status in (
+        ({"Content-Encoding": "gzip"}, gzip.compress(bytes(32 << 20), 1), 415),
+        ({"Content-Length": str(300 << 20)}, b"{", 413),
+    ):
+        async with client.put("/v1/instructions", data=data, headers=headers) as answer:
+            assert answer.status == status
+            assert answer.content_type == "application/problem+json"
+    # A text from a controller that does not look: named, and nothing is made of it.
+    await host.put(assignment("t2", extra_hosts=(("a\n192.0.2.6 bank", "192.0.2.1"),)))
+    status = await host.state_of("t2", "rejected")
+    assert "extra_hosts: 'a\\n192.0.2.6 bank' is not a host name" in status.reason
 
 
 async def test_leave_takes_everything(host):

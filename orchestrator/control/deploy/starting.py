@@ -123,5 +123,6 @@ def _release(
             "remove_orphans": False,
             "no_deps": False,
             "notes": (),
+            "updates": (),
         }
     )

@@ -68,9 +68,12 @@ def _outdone(other: Replica, best: Replica) -> bool:
 def stop_unwanted(pass_: Pass, stack: Stack, spec: StackSpec | None) -> None:
     """Move on the stop of single services: each after what depends on it, as for a stack."""
     tasks: dict[str, list[Task]] = {name: [] for name in stack.stopped_services}
+    ended: dict[str, list[Task]] = {name: [] for name in stack.stopped_services}
     for task in pass_.draft.tasks(stack.name).values():
-        if task.service in tasks and task.state not in FINAL:
-            tasks[task.service].append(task)
+        if task.service in tasks:
+            (ended if task.state in FINAL else tasks)[task.service].append(task)
+    for found in ended.values():
+        stopping.trim_stopped(pass_, found)
 
     def over(name: str) -> bool:
         return not any(

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import RELEASES, STACKS
-from orchestrator.control.mirror.released import finish, spec_of
+from orchestrator.control.mirror.released import beside, finish, spec_of
+from orchestrator.control.mirror.serving import is_leaving
 from orchestrator.control.planning import failing, nowhere
 from orchestrator.control.planning.gates import unhealthy
 from orchestrator.control.planning.passes import earliest
@@ -51,6 +52,27 @@ def target(pass_: Pass, stack: Stack) -> ReleaseTarget | None:
 def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> ReleaseTarget | None:
     spec = spec_of(pass_.cluster, release)
     return None if spec is None else ReleaseTarget(release, spec, rollback)
+
+
+def deploying(pass_: Pass, release: Release, images: Mapping[str, str]) -> Release:
+    """Return a release whose images are there, with the services it updates.
+
+    Those have tasks of another spec now. What was stopped, or is not there, it only starts.
+    """
+    release = release.with_images(images)
+    spec = spec_of(pass_.cluster, release)
+    stack = pass_.cluster.stacks.get(release.stack)
+    if spec is None or stack is None or stack.desired != "up":
+        return release.with_updates(())
+    about = set(spec.services) - set(beside(spec, release)) - set(stack.stopped_services)
+    found = {
+        task.service
+        for task in pass_.draft.tasks(stack.name).values()
+        if task.service in about
+        and not is_leaving(task)
+        and task.spec_hash != pass_.specs.under(release, spec, task.service).hash
+    }
+    return release.with_updates(tuple(sorted(found)))
 
 
 def under_way(pass_: Pass, stack: str) -> bool:

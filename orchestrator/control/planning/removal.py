@@ -62,6 +62,11 @@ def plan_stop(pass_: Pass, stack: Stack) -> None:
     """Move ``corral stop`` on: everything shut down, nothing forgotten."""
     end_releases(pass_, stack, "the stack was stopped")
     _stop_in_reverse(pass_, stack, Desired.SHUTDOWN)
+    services: dict[str, list[Task]] = {}
+    for task in pass_.draft.tasks(stack.name).values():
+        services.setdefault(task.service, []).append(task)
+    for found in services.values():
+        stopping.trim_stopped(pass_, found)
 
 
 def end_releases(pass_: Pass, stack: Stack, reason: str) -> None:

@@ -142,7 +142,7 @@ def _decide(
         service.rollback if target.rollback else service.update,
         release=state.effective.release,
         gate=gate,
-        updating=not state.carried and _updating(pass_, stack, state.name, target),
+        updating=not state.carried and _updating(pass_, stack, state, target),
         now=pass_.now,
     )
 
@@ -184,10 +184,11 @@ def _alone(state: ServiceState, target: ReleaseTarget) -> bool:
     return release.no_deps and not state.carried and release.state is ReleaseState.DEPLOYING
 
 
-def _updating(pass_: Pass, stack: Stack, service: str, target: ReleaseTarget) -> bool:
-    """Say whether the service ran before this release: then there is something to lose."""
+def _updating(pass_: Pass, stack: Stack, state: ServiceState, target: ReleaseTarget) -> bool:
+    """Say whether tasks that ran before are replaced: then there is something to lose."""
     if target.rollback:
         return True
     spec = spec_at(pass_.cluster, stack.name, stack.running)
     older = stack.running < target.release.number
-    return older and spec is not None and service in spec.services
+    ran = older and spec is not None and state.name in spec.services
+    return ran and (target.release.updating(state.name) or bool(state.misplaced.moves))

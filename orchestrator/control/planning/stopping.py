@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from specs.states import FINAL, UNPLACED, Desired, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from orchestrator.control.planning.passes import Pass
     from specs.task import Task
@@ -108,3 +108,20 @@ def trim(pass_: Pass, tasks: list[Task], *, wanted: bool) -> None:
     for task in ended:
         if task not in keep:
             begin(pass_, task, graceful=False)
+
+
+def trim_stopped(pass_: Pass, tasks: Iterable[Task]) -> None:
+    """Keep one task in each slot of a stopped service: a stop in the middle of an update finds two.
+
+    What ran has logs, so it is kept rather than what was never started; else the newest.
+    """
+    ended: dict[int, list[Task]] = {}
+    for known in tasks:
+        task = pass_.draft.task(known.id)
+        if task is not None and task.state in FINAL and task.desired is not Desired.REMOVED:
+            ended.setdefault(task.slot, []).append(task)
+    for found in ended.values():
+        kept = max(found, key=lambda t: (t.status.run is not None, t.created_at, t.id))
+        for task in found:
+            if task is not kept:
+                begin(pass_, task, graceful=False)

@@ -8,6 +8,7 @@ order, `scale` down and a drain. `down` lets those finish that are there.
 from __future__ import annotations
 
 import sys
+import time
 from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -143,10 +144,13 @@ def test_requests_in_flight_outlive_what_takes_their_task_away(cluster, capsys):
         "scale to 3": lambda: cluster("scale", "web=3"),
         "drain": lambda: drain(cluster, "n3"),
     }
-    for what, step in steps.items():
-        with traffic.all(6, 4.0) as figures:
+    times = {}
+    with traffic.all(6, 4.0) as figures:
+        begun = time.monotonic()
+        for what, step in steps.items():
+            times[what] = f"{time.monotonic() - begun:.1f} s"
             step()
-        judged(capsys, what, figures)
+    judged(capsys, f"steps at {times}", figures)
     with traffic.slow(6, 6.0, "once") as figures:
         cluster("down")
     judged(capsys, "down", figures)

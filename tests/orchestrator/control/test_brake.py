@@ -3,18 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING, Any
 
-import looptime
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
-
-if TYPE_CHECKING:
-    from collections.abc import Coroutine
+from tests.virtual_time import in_virtual_time
 
 pytestmark = pytest.mark.looptime
 ON_4 = {"placement": {"constraints": ["node.hostname == host4"]}}
@@ -224,12 +220,3 @@ async def _isolated(cut, apart, held, heal, pauses):
         assert {c.status for c in rig.cluster.conditions.values()} == {"ready"}
         assert not happened, "law: that we hear nobody is no reason to touch anything"
         assert {t.id for t in rig.tasks()} == before
-
-
-def in_virtual_time(work: Coroutine[Any, Any, None]) -> None:
-    """Run it as a test marked ``looptime`` is run, once for each example."""
-    loop = looptime.new_event_loop()
-    try:
-        loop.run_until_complete(work)
-    finally:
-        loop.close()

@@ -73,3 +73,65 @@ async def test_that_only_time_is_missing_is_said(case):
         else:
             assert said == told
         assert said[-1] == "", "law: what is over is not watched any more"
+
+
+async def _stop(rig):
+    await rig.control.stop("app", 0)
+
+
+async def _stop_web(rig):
+    await rig.control.stop("app", 0, ("web",))
+
+
+async def _none(rig):
+    await rig.up(project(web={**ONCE, **replicas(0)}, other={}))
+    await rig.deployed()
+
+
+async def _end(rig):
+    (task,) = rig.live("web")
+    rig.fake_of(task).end(task.id, 3)
+    await rig.until(lambda: not rig.live("web"))
+
+
+async def _nothing(rig):
+    pass
+
+
+ONCE = {"restart": "no"}
+OTHER = {**ONCE, "image": "web:2"}
+# what happened before the `up`, what it brings, with which flags -> whether web is updated by it
+UPDATES = {
+    "unchanged": (_nothing, ONCE, {}, False),
+    "changed": (_nothing, OTHER, {}, True),
+    "recreated": (_nothing, ONCE, {"force_recreate": True}, True),
+    "only another service is named": (_nothing, OTHER, {"services": ("other",)}, False),
+    "stopped, unchanged": (_stop, ONCE, {}, False),
+    "stopped, changed": (_stop, OTHER, {}, False),
+    "stopped, recreated": (_stop, ONCE, {"force_recreate": True}, False),
+    "it alone was stopped": (_stop_web, ONCE, {}, False),
+    "it alone was stopped, changed": (_stop_web, OTHER, {}, False),
+    "there was none, changed": (_none, OTHER, {}, False),
+    "ended, unchanged": (_end, ONCE, {}, False),
+    "ended, changed": (_end, OTHER, {}, True),
+}
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["works", "fails"])
+@pytest.mark.parametrize("case", UPDATES)
+async def test_updated_is_what_had_tasks_that_are_replaced(case, good):
+    before, after, flags, updated = UPDATES[case]
+    async with Rig() as rig:
+        await rig.up(project(web=ONCE, other={}))
+        await rig.deployed()
+        await before(rig)
+        if not good:
+            rig.how["web"] = rig.how["web:2"] = Behaviour(exit_code=4, runs_for=0.1)
+        await rig.up(project(web=after, other={}), **flags)
+        said, ok = await messages(rig)
+        # What runs on, or is not asked for, cannot fail it.
+        assert ok == (good or case in ("unchanged", "only another service is named"))
+        assert ("web" in rig.release().updates) == updated
+        assert (TOLD in said) == updated or not good, "only what is updated is watched"
+        reason = rig.release().reason
+        assert ("update of web failed" in reason) == (updated and not good), reason

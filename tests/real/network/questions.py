@@ -2,6 +2,7 @@
 
 import socket
 import struct
+import time
 
 import dns.flags
 import dns.message
@@ -10,9 +11,11 @@ import dns.rdatatype
 
 from tests.real.network.hosts import inside
 
+AGAIN = 5.0  # seconds; a datagram may be lost, and whoever asks asks again, as libc does
+
 
 def question(namespace, name, kind="A", *, tcp=False, timeout=10.0, size=None):
-    """Return the parsed answer."""
+    """Return the parsed answer; over UDP it is asked again every AGAIN seconds."""
     query = dns.message.make_query(name, kind)
     if size:
         query.use_edns(0, payload=size)
@@ -22,8 +25,7 @@ def question(namespace, name, kind="A", *, tcp=False, timeout=10.0, size=None):
         link.settimeout(timeout)
         link.connect(("127.0.0.11", 53))
         if not tcp:
-            link.send(wire)
-            data = link.recv(65535)
+            data = _datagram(link, wire, timeout)
         else:
             link.sendall(struct.pack("!H", len(wire)) + wire)
             data = b""
@@ -36,6 +38,19 @@ def question(namespace, name, kind="A", *, tcp=False, timeout=10.0, size=None):
     assert answer.id == query.id
     assert answer.flags & dns.flags.QR
     return answer
+
+
+def _datagram(link, wire, timeout):
+    end = time.monotonic() + timeout
+    while True:
+        left = end - time.monotonic()
+        link.settimeout(min(AGAIN, left))
+        link.send(wire)
+        try:
+            return link.recv(65535)
+        except TimeoutError:
+            if left <= AGAIN:
+                raise
 
 
 def lookup(namespace, name, kind="A", **arguments):

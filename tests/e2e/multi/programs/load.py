@@ -14,6 +14,7 @@ import threading
 import time
 
 addresses, port, workers = sys.argv[1].split(","), int(sys.argv[2]), int(sys.argv[3])
+PAUSE = 0.02  # seconds between the requests of a worker: a client, not a flood
 stop = threading.Event()
 lock = threading.Lock()
 figures = {"total": 0, "failed": 0, "retried": 0, "slowest": 0.0}
@@ -96,7 +97,7 @@ def worker(number):
             figures["slowest"] = max(figures["slowest"], took)
             if error:
                 errors[f"{host}: {error}"] += 1
-        time.sleep(0.002)
+        time.sleep(PAUSE)
     if link is not None:
         link.close()
 
