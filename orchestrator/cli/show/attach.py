@@ -38,7 +38,7 @@ class Exits:
     def __init__(self, release: int) -> None:
         self._seen: dict[str, tuple[str, int]] = {}
         self._release = release
-        self.found: list[laws.Exit] = []  # what ended since we came, in that order
+        self.found: list[laws.SeenExit] = []  # what ended since we came, in that order
         self.stopping = False  # else what an earlier release ran is shut down to be replaced
 
     def look(
@@ -69,7 +69,7 @@ class Exits:
                 continue
             old = int(row.get("release") or 0) < self._release
             if self.stopping or not old or state != boards.SHUTDOWN:
-                self.found.append(laws.Exit(str(row.get("service")), name, code))
+                self.found.append(laws.SeenExit(str(row.get("service")), name, code))
             lines.append(f"{name} exited with code {code}" + ("" if ended else " (restarting)"))
         return lines
 

@@ -31,7 +31,7 @@ class Ends:
 
 
 @dataclass(frozen=True, slots=True)
-class Exit:
+class SeenExit:
     """One end of a container that was seen while we were attached."""
 
     service: str
@@ -48,11 +48,11 @@ class End:
     """
 
     how: Literal["aborted", "failed", "over"]
-    cause: Exit | None = None
+    cause: SeenExit | None = None
 
 
 def decide(
-    ends: Ends, exits: Iterable[Exit], alive: Collection[str], *, deployed: bool | None
+    ends: Ends, exits: Iterable[SeenExit], alive: Collection[str], *, deployed: bool | None
 ) -> End | None:
     """Say whether it ends now; None: it goes on.
 
@@ -74,7 +74,7 @@ def decide(
     return None if watched else End("over")
 
 
-def _aborts(ends: Ends, one: Exit) -> bool:
+def _aborts(ends: Ends, one: SeenExit) -> bool:
     if not ends.abort:
         return False
     if one.code != 0:
@@ -83,7 +83,7 @@ def _aborts(ends: Ends, one: Exit) -> bool:
     return ends.abort == "exit" and not begins
 
 
-def code(ends: Ends, end: End, exits: Iterable[Exit]) -> tuple[int, str]:
+def code(ends: Ends, end: End, exits: Iterable[SeenExit]) -> tuple[int, str]:
     """Return the exit code once everything has stopped, and words where it needs some."""
     own = ends.exit_code_from
     if not own:

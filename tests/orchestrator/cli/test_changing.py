@@ -763,6 +763,28 @@ def test_a_crash_is_one_line_and_each_longer_wait_none():
     assert [len(line) for line in lines] == [1, 0, 0]
 
 
+@pytest.mark.parametrize(
+    ("made", "more", "told"),
+    [
+        (2, {}, []),  # it ran before this release, which left it alone
+        (2, {"health": "healthy", "message": "running (healthy)"}, []),
+        (3, {}, ["web-1 on alpha: running"]),
+        (0, {}, ["web-1 on alpha: running"]),  # of a controller that does not say it
+        (2, {"ready": False, "message": "running (unhealthy)", "health": "unhealthy"},
+         ["web-1 on alpha: running (unhealthy)"]),
+    ],
+)  # fmt: skip
+def test_what_ran_before_the_release_is_no_news(made, more, told):
+    board = boards.Board("shop", "release 3")
+    board.release = 3
+    running = task("web-1", "running", release=made, **more)
+    assert board.apply(running) == told
+    assert board.apply(running) == []
+    assert board.apply(task("web-1", "failed", message="failed: exit code 1")) == [
+        "web-1 on alpha: failed: exit code 1"
+    ]
+
+
 def test_stop_does_not_list_what_still_runs():
     board = boards.Board("shop", "stop")
     assert board.apply(task("web-1", "running", message="running (healthy)")) == []

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cli.show.ends import Ends, Exit, awaited, code, decide, reached, run_again
+from orchestrator.cli.show.ends import Ends, SeenExit, awaited, code, decide, reached, run_again
 
 EXIT = Ends(abort="exit")
 FAILURE = Ends(abort="failure")
@@ -15,7 +15,7 @@ NAMED = Ends(named=("tests",), watched=("tests",))
 
 def ended(*words):
     """Return exits of ``service=code`` words."""
-    return [Exit(n, f"{n}-1", int(c)) for n, c in (word.split("=") for word in words)]
+    return [SeenExit(n, f"{n}-1", int(c)) for n, c in (word.split("=") for word in words)]
 
 
 @pytest.mark.parametrize(
