@@ -11,6 +11,7 @@ import platform
 import resource
 import socket
 import sys
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +33,7 @@ _TOOLS = {
     "skopeo": "images cannot be pulled; install Debian's skopeo package",
     "buildah": "images cannot be built here; install Debian's buildah package",
 }
+_ROUTES = 512  # a router may know a million
 _LISTEN, _UDP_UNCONNECTED = "0A", "07"
 
 Cgroups = Literal["v1", "v2", "hybrid"]
@@ -152,6 +154,24 @@ def addresses() -> tuple[str, ...]:
     return tuple(sorted(a for a in found if not a.startswith("127.") and a != "::1"))
 
 
+def routes(table: Path = Path("/proc/self/net/route")) -> tuple[str, ...]:
+    """Return the machine's own IPv4 networks and their devices; defaults and ours aside."""
+    found = set()
+    try:
+        lines = table.read_text().splitlines()[1:]
+    except OSError:
+        return ()
+    for line in lines:
+        device, target, *rest = line.split()
+        if device.startswith("cr") or device == "*":  # ours: agent.network.names
+            continue
+        address, mask = (int.from_bytes(bytes.fromhex(n), "little") for n in (target, rest[5]))
+        if mask:
+            found.add((IPv4Address(address), mask.bit_count(), device))
+    widest = sorted(found, key=lambda route: (route[1], route))[:_ROUTES]
+    return tuple(f"{address}/{bits} {device}" for address, bits, device in sorted(widest))
+
+
 def _memory() -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemTotal:"):
@@ -202,4 +222,5 @@ def probe(runtime: str, runtime_version: str, images: frozenset[str]) -> NodeFac
         images=tuple(sorted(images)),
         addresses=addresses(),
         listening=listening(own=own_sockets()),
+        routes=routes(),
     )

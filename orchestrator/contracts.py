@@ -129,6 +129,11 @@ class Mirror(Protocol):
         ...
 
     @property
+    def chosen(self) -> Mapping[str, str]:
+        """Return the ranges that files chose themselves, with the names of their networks."""
+        ...
+
+    @property
     def stacks(self) -> Mapping[str, Stack]: ...
 
     @property

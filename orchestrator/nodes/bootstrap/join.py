@@ -201,6 +201,7 @@ class Bootstrap:
             now=self._clock.wall(),
             node_ids=frozenset(self._cluster.nodes),
             underlay=request.underlay,
+            chosen=self._cluster.chosen,
         )
         return check.judge(machine, expected, hello)
 
