@@ -522,6 +522,7 @@ class Progress(Model):
     host_key: str = ""  # node add: the fingerprint somebody has to confirm
     orphans: tuple[str, ...] = ()  # release: services that run on although the files lack them
     completed: tuple[str, ...] = ()  # end: one-offs that were done before and did not run again
+    by: int = 0  # end: the release that took this one's place
     nodes: tuple[str, ...] = ()  # homeless: why nodes refuse, a line for each reason
     stalled: bool = False  # homeless: nothing else of the release is under way
 

@@ -35,7 +35,8 @@ def find(parts: ApiParts, request: web.Request) -> Stack:
     name = request.match_info["stack"]
     stack = parts.cluster.stacks.get(name)
     if stack is None:
-        raise NotFound(f"there is no stack {name}", hint="corral ls shows the stacks there are")
+        hint = "corral ls shows the stacks there are; corral up -d makes the one of this folder"
+        raise NotFound(f"there is no stack {name}", hint=hint)
     return stack
 
 

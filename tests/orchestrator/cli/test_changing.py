@@ -797,6 +797,20 @@ def test_a_superseded_release_did_not_fail(shop, project, corral):
     )
 
 
+def test_the_release_that_took_its_place_is_named_with_the_time(shop, project, corral):
+    at = time.mktime((2026, 1, 31, 14, 5, 9, 0, 0, -1))
+    end = {"kind": "end", "ok": False, "state": "superseded", "time": at, "by": 4}
+    end["message"] = "release 4 took its place"
+    shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:2], end]))
+    done = corral("-p", "shop", "up", "-d")
+    assert done.code == 1
+    assert done.err.endswith(
+        "corral: release 3 of shop was not finished: release 4 took its place at 14:05:09\n"
+        "  next: corral -p shop ps shows what runs; if yours is to be the newest: "
+        "corral -p shop up -d\n"
+    )
+
+
 def test_help_shows_no_placeholders(corral, capsys):
     with pytest.raises(SystemExit):
         corral("down", "--help")
