@@ -25,6 +25,11 @@ class AgentConfig:
         return self.state_dir / "journal"
 
     @property
+    def key(self) -> Path:
+        """What the journal, the records and what is kept of them are sealed by."""
+        return self.state_dir / "node.key"
+
+    @property
     def tasks(self) -> Path:
         """Per task: what must survive a reboot (record, logs)."""
         return self.state_dir / "tasks"

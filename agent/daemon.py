@@ -24,8 +24,8 @@ from aiohttp import web
 from agent import facts
 from agent.linux.boot import boot_id
 from agent.linux.inotify import Inotify
+from agent.runtime import apparmor, exits, logs
 from agent.runtime import exec as execution
-from agent.runtime import exits, logs
 from agent.runtime.containers import OciContainers
 from agent.runtime.crun import Runtime, find_runtime
 from agent.runtime.failure import RuntimeFailure
@@ -36,6 +36,7 @@ from agent.tasks.effects import Effects
 from agent.tasks.journal import Journal
 from agent.tasks.record import Phase
 from specs.kit import alive, programs
+from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import keep_open, listen
@@ -56,6 +57,7 @@ log = logging.getLogger(__name__)
 
 ROTATE_EVERY = 0.25
 KEEP_EVERY = 1.0
+MOST_CALLERS = 2048  # connections to the API at once: a log that is followed is one
 
 
 def real_effects(config: AgentConfig) -> Effects:
@@ -189,6 +191,7 @@ async def _compose_tasks(
 ) -> TaskParts:
     runtime = containers.runtime.name
     version = await containers.runtime.version()
+    confined = await asyncio.to_thread(apparmor.provide)
 
     def join() -> None:
         if not is_mounted(config.run_dir):  # the node left a cluster before
@@ -197,7 +200,8 @@ async def _compose_tasks(
 
     async def look() -> NodeFacts:
         digests = frozenset(image.digest for image in await effects.images.list())
-        return await asyncio.to_thread(facts.probe, runtime, version, digests)
+        known = (confined.warning,) if confined.warning else ()
+        return await asyncio.to_thread(facts.probe, runtime, version, digests, known)
 
     return compose(
         effects,
@@ -206,7 +210,7 @@ async def _compose_tasks(
         prober=_prober(containers),
         clock=clock,
         boot=boot_id(),
-        traits=facts.traits(config, runtime),
+        traits=facts.traits(config, runtime, confined.profile),
         tasks=config.tasks,
         facts=await look(),
         look=look,
@@ -219,14 +223,22 @@ async def _compose_tasks(
 async def _door(server: Server, config: AgentConfig) -> AsyncIterator[None]:
     """Serve on the agent's socket, and open it again when somebody deleted it."""
     api = web.AppRunner(
-        server.application(), access_log=None, handle_signals=False, shutdown_timeout=1.0
+        server.application(),
+        access_log=None,
+        handle_signals=False,
+        shutdown_timeout=1.0,
+        keepalive_timeout=IDLE_SECONDS,
+        auto_decompress=False,  # nothing of a body is unpacked before it is refused
     )
     await api.setup()
+    assert api.server is not None
+    callers = Callers(api.server, most=MOST_CALLERS)
+    doors: list[asyncio.Server] = []
     try:
-        await _open(api, config)
+        await _open(callers, doors, config)
         async with asyncio.TaskGroup() as group:
             door = group.create_task(
-                keep_open(config.socket, partial(_open, api, config)), name="door"
+                keep_open(config.socket, partial(_open, callers, doors, config)), name="door"
             )
             notify("READY=1")
             log.info("the agent serves", extra={"socket": str(config.socket)})
@@ -234,15 +246,18 @@ async def _door(server: Server, config: AgentConfig) -> AsyncIterator[None]:
             notify("STOPPING=1")
             door.cancel()
     finally:
+        for opened in doors:
+            opened.close()
         await api.cleanup()
 
 
-async def _open(api: web.AppRunner, config: AgentConfig) -> None:
+async def _open(callers: Callers, doors: list[asyncio.Server], config: AgentConfig) -> None:
     """Listen at the socket's path; connections made before stay."""
-    old = list(api.sites)
-    await web.SockSite(api, listen(config.socket, config.group)).start()
-    for site in old:
-        await site.stop()
+    loop = asyncio.get_running_loop()
+    doors.append(await loop.create_server(callers, sock=listen(config.socket, config.group)))
+    for old in doors[:-1]:
+        old.close()
+    del doors[:-1]
 
 
 def _prober(containers: OciContainers) -> Prober:
@@ -303,6 +318,7 @@ async def _leave(config: AgentConfig, worker: Worker, effects: Effects) -> list[
     if not left:
         await effects.network.leave()
         exits.remove_parent(config.cgroup)
+        await asyncio.to_thread(apparmor.remove)
         await asyncio.to_thread(shutil.rmtree, config.tasks, True)  # noqa: FBT003 - its signature
         config.tasks.mkdir(mode=0o700, parents=True)
         for directory in (config.state_dir, config.run_dir):

@@ -50,6 +50,8 @@ from specs.states import OVER, RELEASE_MOVES, ReleaseState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+KEY = r"^[A-Za-z0-9_.:-]{1,128}$"  # what a request calls itself, part of a key of the store
+
 
 class ClientMachine(Model):
     """Which machine the CLI runs on: its files can be used there as they are."""
@@ -71,7 +73,7 @@ class Deploy(Model):
     ``always_recreate_deps`` replaces those, too.
     """
 
-    key: str  # idempotency key: the same key never makes two releases
+    key: str = Field(pattern=KEY)  # idempotency key: the same key never makes two releases
     project: dict[str, Any]
     directory: str = ""  # the project directory on the client's machine
     origins: dict[str, Position] = Field(default_factory=dict)
@@ -213,10 +215,8 @@ class Stack(Model):
         return self.model_copy(update={"running": release})
 
     def with_overrides(self, replicas: Mapping[str, int]) -> Stack:
-        """Return the stack with these services scaled, the others as they were."""
-        down = tuple(name for name in self.stopped_services if not replicas.get(name))
-        overrides = {**self.overrides, **replicas}
-        return self.model_copy(update={"overrides": overrides, "stopped_services": down})
+        """Return the stack with these services scaled; what is stopped stays so."""
+        return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
 
     def with_asked(self, services: Iterable[str], *, again: bool = False) -> Stack:
         """Return the stack wanted up, with these services asked to run once more.
@@ -322,10 +322,18 @@ class StackRow(Model):
     orphans: tuple[str, ...] = ()  # services that run on although the files lack them
 
 
-class ScaledRow(StackRow):
-    """A stack that was scaled, with what its user is warned of."""
+class Rescaled(Model):
+    """What `scale` came to: what its user is warned of, and what it started."""
 
     warnings: tuple[ProblemRow, ...] = ()
+    started: int | None = None  # the release that starts what was stopped
+
+
+class ScaledRow(StackRow):
+    """A stack that was scaled, see Rescaled."""
+
+    warnings: tuple[ProblemRow, ...] = ()
+    started: int | None = None
 
 
 class ReleaseRow(Model):
@@ -451,7 +459,7 @@ class Restarted(Model):
 
 
 class Start(Model):
-    key: str  # the same key never makes two releases
+    key: str = Field(pattern=KEY)  # the same key never makes two releases
     services: tuple[str, ...] = ()  # with what they depend on; empty = all
 
 
@@ -520,6 +528,7 @@ class Progress(Model):
     host_key: str = ""  # node add: the fingerprint somebody has to confirm
     orphans: tuple[str, ...] = ()  # release: services that run on although the files lack them
     completed: tuple[str, ...] = ()  # end: one-offs that were done before and did not run again
+    by: int = 0  # end: the release that took this one's place
     nodes: tuple[str, ...] = ()  # homeless: why nodes refuse, a line for each reason
     stalled: bool = False  # homeless: nothing else of the release is under way
 

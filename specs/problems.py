@@ -46,13 +46,20 @@ class Problem:
 
     def __str__(self) -> str:
         where = f"{self.position}: " if self.position else ""
-        path = f"{self.path}: " if self.path else ""
+        path = f"{_printable(self.path)}: " if self.path else ""
         hint = f"\n  hint: {self.hint}" if self.hint else ""
         return f"{where}{self.severity}: {path}{self.message}{hint}"
 
     def as_json(self) -> dict[str, Any]:
         """Return the problem as the API and ``--format json`` carry it."""
         return asdict(self)
+
+
+def _printable(text: str) -> str:
+    """Return a text with what a terminal would obey escaped: a key of a file is in its path."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def problem_from_json(data: dict[str, Any]) -> Problem:

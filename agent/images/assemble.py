@@ -124,6 +124,11 @@ class Assembly:
                     with self.content.using():
                         await self._assemble(reference, digest, manifest)
                     break
+                except Refusal as refusal:
+                    words = str(refusal)
+                    if words.startswith("image "):
+                        raise
+                    raise Refusal(f"image {reference.familiar}: {words}") from None
                 except DamagedBlob as damage:
                     log.warning("a damaged blob was found", extra={"digest": str(damage)})
                     if attempt + 1 == _ATTEMPTS:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 from agent.errors import Refusal
 from agent.images.reference import check_digest
 from agent.vocabulary import ImageConfig
+from specs import names
 from specs.stack import Healthcheck
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
 MAX_MANIFEST: Final = 4 * 1024 * 1024
@@ -197,6 +198,7 @@ def parse_config(data: bytes, digest: str, layers: int) -> ImageDocument:
     if not isinstance(run, dict):
         raise Refusal("the image's config is malformed")
     created = value.get("created")
+    _check_names(run, value)
     return ImageDocument(
         image=ImageConfig(
             digest=digest,
@@ -218,6 +220,46 @@ def parse_config(data: bytes, digest: str, layers: int) -> ImageDocument:
             if isinstance(part := value.get(key), str) and part
         ),
     )
+
+
+# Field -> what it has to be where a container is made of it.
+_NAMES: Final = {
+    "User": names.user_fault,
+    "WorkingDir": names.line_fault,
+    "StopSignal": names.line_fault,
+}
+
+
+def _check_names(run: Mapping[str, Any], value: Mapping[str, Any]) -> None:
+    """Refuse what would mean something else where it ends: a path, a line, an argument."""
+    for field, fault in _NAMES.items():
+        text = run.get(field)
+        if isinstance(text, str) and (why := fault(text)):
+            raise Refusal(f"the image's {field}: {why}")
+    for target in _mapping(run, "Volumes"):
+        # A relative one, and "/", were never honoured and do no harm.
+        honoured = target.startswith("/") and target.strip("/")
+        if why := (names.target_fault if honoured else names.line_fault)(target):
+            raise Refusal(f"the image's Volumes: {why}")
+    for name in _environment(_strings(run, "Env")):
+        if why := names.line_fault(name):
+            raise Refusal(f"the image's Env: {why}")
+    for field in ("Env", "Entrypoint", "Cmd"):
+        _check_texts(field, _strings(run, field))
+    health = run.get("Healthcheck")
+    if isinstance(health, dict):
+        _check_texts("Healthcheck", _strings(health, "Test"))
+    for key, text in _mapping(run, "Labels").items():
+        _check_texts("Labels", (key, str(text)))
+    for field in ("created", "os", "architecture", "variant"):
+        if isinstance(text := value.get(field), str) and (why := names.line_fault(text)):
+            raise Refusal(f"the image's {field}: {why}")
+
+
+def _check_texts(field: str, texts: Iterable[str]) -> None:
+    for text in texts:
+        if why := names.text_fault(text):
+            raise Refusal(f"the image's {field}: {why}")
 
 
 def _strings(run: Mapping[str, Any], key: str) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ from agent.errors import Refusal
 from agent.runtime import seccomp
 from agent.runtime.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
 from specs.kit.programs import SYSTEM_PATH
+from specs.names import target_fault
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -68,6 +69,7 @@ class NodeTraits:
     init: str | None = None  # a static init program
     rlimits: Mapping[str, int] | None = None  # hard limits we cannot raise; None = no such bound
     cgroup_parent: str = "corral"
+    apparmor: str = ""  # the profile that is loaded; empty = none
     all_groups: bool = True  # False in a user namespace: not every group may be named
 
 
@@ -229,6 +231,8 @@ def _process(
         },
         "noNewPrivileges": spec.no_new_privileges,
     }
+    if host.apparmor and not spec.privileged and spec.apparmor != "unconfined":
+        process["apparmorProfile"] = host.apparmor
     if spec.tty:
         process["consoleSize"] = {"height": 24, "width": 80}
     if spec.ulimits:
@@ -309,8 +313,8 @@ def _mounts(inputs: Inputs, host: NodeTraits) -> list[dict[str, Any]]:
         mounts[target] = _mount(target, "bind", source, "rbind", "rprivate", access)
     for mount in inputs.mounts:
         target = mount.target.rstrip("/") or "/"
-        if target in ("/", "/proc"):
-            raise Refusal(f"nothing can be mounted at {target} of a container")
+        if why := target_fault(target):
+            raise Refusal(f"nothing can be mounted at {target} of a container: {why}")
         # A later mount at the same place wins, and takes its place in the order: parents first.
         mounts.pop(target, None)
         mounts[target] = _mount(target, mount.type, mount.source, *mount.options)

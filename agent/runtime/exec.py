@@ -24,12 +24,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from agent.errors import Refusal
 from agent.runtime import exits
 from agent.runtime.capabilities import grantable_capabilities
 from agent.runtime.crun import scratch
 from agent.runtime.failure import RuntimeFailure, from_runtime
 from agent.runtime.rootfs import resolve_user
 from agent.runtime.spawner import ended, readable, writable
+from specs.names import line_fault, text_fault
 
 if TYPE_CHECKING:
     from agent.runtime.containers import OciContainers
@@ -44,6 +46,12 @@ STDOUT, STDERR = 1, 2
 
 def describe(config: dict[str, Any], request: ExecRequest) -> dict[str, Any]:
     """Return the OCI process of an exec (pure but for looking up a user in the image)."""
+    for text in (*request.command, *request.environment.values(), request.working_dir or ""):
+        if why := text_fault(text):
+            raise Refusal(f"the command: {why}")
+    for text in (*request.environment, request.user or ""):
+        if why := line_fault(text):
+            raise Refusal(f"the command: {why}")
     process = dict(config["process"])
     env = list(process.get("env", []))
     terminal = request.tty and not request.detach

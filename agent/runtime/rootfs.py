@@ -15,13 +15,16 @@ from typing import TYPE_CHECKING
 from agent.errors import Refusal
 from agent.linux.calls import open_inside
 from agent.runtime.bundle import NodeDevice, User
+from specs.names import is_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
+    from agent.vocabulary import BoundMount
     from specs.stack import Device
 
 _FILE_MAX = 1 << 20
+_LINKS = 40  # as many as the kernel follows
 
 
 def read_inside(root: int, path: str) -> str:
@@ -36,7 +39,7 @@ def read_inside(root: int, path: str) -> str:
         return file.read(_FILE_MAX).decode(errors="replace")
 
 
-def check(root: Path, *, cwd: str, targets: Iterable[str]) -> str:
+def check(root: Path, *, cwd: str, mounts: Sequence[BoundMount]) -> str:
     """Refuse a root the runtime could be led out of; return ``cwd`` as it resolves inside.
 
     A missing working directory is made, as Docker does.
@@ -50,22 +53,85 @@ def check(root: Path, *, cwd: str, targets: Iterable[str]) -> str:
                 continue
             if not stat.S_ISDIR(info.st_mode):
                 raise Refusal(f"the image's /{name} is not a directory; such an image is not run")
-        for target in targets:
-            _check_target(fd, target)
+        sources = {os.path.normpath(mount.target): mount.source for mount in mounts}
+        for mount in mounts:
+            _resolve(fd, mount.target)  # refuses a way through a file, or links without end
+            _check_target(root, mount.target, sources)
         return _enter(fd, cwd)
     finally:
         os.close(fd)
 
 
-def _check_target(root: int, target: str) -> None:
-    """Refuse a mount target that resolves to /proc, /sys or through a file."""
-    place = _resolve(root, target)
-    if place is None:
-        return
+def _check_target(root: Path, target: str, sources: Mapping[str, str]) -> None:
+    """Refuse a mount target that leads to /proc, /sys or /dev through a link."""
+    place = landing(root, target, sources)
     first = PurePosixPath(place).parts[1:2]
     asked = PurePosixPath(target).parts[1:2]
     if first != asked and first in (("proc",), ("sys",), ("dev",)):
-        raise Refusal(f"mount target {target} leads to {place} through a symlink of the image")
+        raise Refusal(f"mount target {target} leads to {place} through a symlink")
+
+
+def landing(root: Path, target: str, sources: Mapping[str, str]) -> str:
+    """Return where in the container ``target`` is when its other mounts are in place.
+
+    Walked by hand, because what is not there yet (all below /proc) is what links lead to, and
+    because a link may be in a volume. ``sources``: mounted place -> directory on the node.
+    """
+    own = os.path.normpath(target)
+    sources = {place: source for place, source in sources.items() if place != own}
+    todo = [part for part in target.split("/") if part not in ("", ".")]
+    done: list[str] = []
+    for _ in range(_LINKS):
+        here = _walk(root, todo, done, sources)
+        if here is None:
+            return "/" + "/".join(done)
+        if here.startswith("/"):
+            done.clear()
+        todo[:0] = [part for part in here.split("/") if part not in ("", ".")]
+    raise Refusal(f"mount target {target} leads through too many symlinks")
+
+
+def _walk(root: Path, todo: list[str], done: list[str], sources: Mapping[str, str]) -> str | None:
+    """Go on to the next link and return where it leads; None at the end."""
+    while todo:
+        part = todo.pop(0)
+        if part == "..":
+            done[-1:] = []
+            continue
+        link = _link(root, [*done, part], sources)
+        if link is not None:
+            return link
+        done.append(part)
+    return None
+
+
+def _link(root: Path, parts: list[str], sources: Mapping[str, str]) -> str | None:
+    """Return where the link at a place of the container leads; None where there is none."""
+    if "/" + "/".join(parts) in sources:
+        return None  # covered by a mount
+    base, rest = str(root), parts
+    for length in range(len(parts) - 1, 0, -1):
+        source = sources.get("/" + "/".join(parts[:length]))
+        if source is not None:
+            if not source.startswith("/"):
+                return None  # a new tmpfs is empty
+            base, rest = source, parts[length:]
+            break
+    try:
+        top = os.open(base, os.O_PATH | os.O_CLOEXEC)
+    except OSError:
+        return None
+    try:
+        # ``parts`` holds no link before its last, so nothing leads out; and none is followed.
+        found = open_inside(top, "/".join(rest), os.O_PATH | os.O_NOFOLLOW)
+    except OSError:
+        return None
+    finally:
+        os.close(top)
+    try:
+        return os.readlink("", dir_fd=found) if stat.S_ISLNK(os.fstat(found).st_mode) else None
+    finally:
+        os.close(found)
 
 
 def _resolve(root: int, path: str) -> str | None:
@@ -137,7 +203,7 @@ def find_user(
     )
     if row is not None:
         uid, gid, home, login = _id(row[2], "user"), _id(row[3], "group"), row[5] or "/", row[0]
-    elif name.isdigit():
+    elif is_number(name):
         uid, gid, home, login = _id(name, "user"), 0, "/", ""
     else:
         raise Refusal(f"user {name!r} is not in the image's /etc/passwd")
@@ -155,13 +221,13 @@ def _group(group: list[list[str]], wanted: str) -> int:
     row = next((r for r in group if r[0] == wanted), None)
     if row is not None:
         return _id(row[2], "group")
-    if wanted.isdigit():
+    if is_number(wanted):
         return _id(wanted, "group")
     raise Refusal(f"group {wanted!r} is not in the image's /etc/group")
 
 
 def _id(text: str, what: str) -> int:
-    if not text.isdigit() or int(text) > 2**31 - 1:
+    if not is_number(text) or int(text) > 2**31 - 1:
         raise Refusal(f"{what} id {text!r} is not a number from 0 to 2147483647")
     return int(text)
 

@@ -5,12 +5,13 @@ from __future__ import annotations
 import signal
 
 from agent.errors import Refusal
+from specs.names import is_number
 
 
 def number_of(text: str) -> int:
     """Return the number of ``SIGTERM``, ``term``, ``15`` or ``SIGRTMIN+3``. Raises Refusal."""
     name = text.strip().upper()
-    if name.isdigit():
+    if is_number(name):
         number = int(name)
     else:
         name = name.removeprefix("SIG")

@@ -21,12 +21,18 @@ is dropped; anything else that is missing or damaged is a doubt (``Held.doubt``)
 be what was acknowledged, so nothing is begun or ended by it before a controller has sent the
 whole set (agent/tasks/adoption.py).
 
+All of it but ``seen`` names specs, so passwords, and is sealed by the node's key
+(``agent/sealing.py``); what an earlier version left in the clear is sealed when it is read. When a
+stack has no task here any more, the set is written anew without it, and copies that may have
+something of it go.
+
 Secrets are never written here: they are kept in ``secrets`` on a tmpfs, and after
 a reboot the controller sends them again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
@@ -37,6 +43,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
+from agent.sealing import NodeSeal, Unopened, is_sealed
+from agent.tasks.kept import UnreadFiles
 from agent.tasks.record import Record
 from specs import skew
 from specs.kit.disk import make_folder, sweep, sync, write_all, write_file
@@ -69,7 +77,6 @@ class Held:
     revision: int = 0  # of the controller's store, when it was taken from it
 
 
-UNREAD_KEPT = 50  # files; the oldest go
 _TORN, _DAMAGED = "torn", "damaged"
 
 
@@ -144,6 +151,7 @@ class Journal:
     """Reads everything at start; writes are synchronous and small, callers choose the thread."""
 
     def __init__(self, journal: Path, tasks: Path, run: Path) -> None:
+        self._seal = NodeSeal(journal.with_name("node.key"))
         self._set = journal / "set.log"
         self._seen = journal / "seen"
         self._unread = journal / "unread"
@@ -153,11 +161,14 @@ class Journal:
         self._records = run / "records"
         self._size = 0
         self._known: Stamp | None = None  # what ``seen`` says
+        self._named: set[str] = set()  # stacks that the set's file tells of
+        self._clear = False  # whether a line of it is not sealed
         self.notes: dict[str, str] = {}  # what could not be read -> why
         self.damaged: dict[str, str] = {}  # task -> why its newest record could not be read
         self.unclear: set[str] = set()  # tasks of whom something was not read
-        for directory in (journal, self._unread, self._configs, tasks, self._secrets):
+        for directory in (journal, self._configs, tasks, self._secrets):
             make_folder(directory)
+        self._kept = UnreadFiles(self._unread, self._seal)
         make_folder(self._records)
         for directory in (journal, self._configs, self._secrets, self._records):
             sweep(directory)
@@ -170,6 +181,7 @@ class Journal:
         A torn last line (a cut while writing) was not acknowledged and is dropped.
         """
         self._known = self._read_seen()
+        self._kept.seal_all()
         try:
             data = self._set.read_bytes()
         except FileNotFoundError:
@@ -177,13 +189,13 @@ class Journal:
                 return Held()
             return self._doubted(Held(), "the journal is missing")
         except OSError as error:
-            self._keep(self._set)
+            self._kept.keep(self._set)
             return self._doubted(Held(), f"the journal cannot be read: {error.strerror or error}")
         held, doubt, good = self._lines(data)
         if good < len(data) and not doubt and self.strays(set(held.objects.tasks)):
             doubt = "the journal ends in a torn line, and there are tasks it does not name"
         if doubt or held.unread:
-            self._keep(self._set)
+            self._kept.keep(self._set)
         elif good < len(data):
             log.warning("the journal ends in a torn line", extra={"at": good})
             os.truncate(self._set, good)
@@ -191,6 +203,9 @@ class Journal:
         if doubt:
             return self._doubted(held, doubt)
         self._drop_contents(held.objects.contents)  # a cut may have kept what was removed
+        if self._clear and not held.unread:
+            with contextlib.suppress(OSError):
+                self._write_set(held)
         return self._with_contents(held)
 
     def _lines(self, data: bytes) -> tuple[Held, str, int]:
@@ -198,7 +213,7 @@ class Journal:
         held, doubt, good = Held(), "", 0
         lines = data.splitlines(keepends=True)
         for number, line in enumerate(lines, 1):
-            read = _decode(line)
+            read = self._decode(line)
             if read is _TORN and number == len(lines) and number > 1:
                 break
             if isinstance(read, str):
@@ -206,6 +221,7 @@ class Journal:
                 continue
             instructions = read.value
             held = merge(held, instructions)
+            self._named |= _stacks(instructions.put)
             unread = {
                 task: fields
                 for task in instructions.put.tasks
@@ -251,45 +267,18 @@ class Journal:
             write_file(self._seen, stamp.encode())
             self._known = stamp
 
-    def _keep(self, path: Path) -> None:
-        """Keep what cannot be read, as it was found; a folder in a file's place is moved."""
-        try:
-            if path.is_dir():
-                path.rename(self._unread / f"{path.name}-{os.urandom(4).hex()}")
-                return
-            data = path.read_bytes()
-            kept = self._unread / f"{path.name}-{zlib.crc32(data):08x}"
-            if not kept.exists():
-                write_file(kept, data)
-            files = sorted(self._unread.iterdir(), key=lambda file: file.stat().st_mtime)
-            for old in files[:-UNREAD_KEPT]:
-                if old.is_file():
-                    old.unlink()
-        except OSError as error:
-            log.warning("what cannot be read cannot be kept", extra={"why": str(error)})
-
     def accept(self, instructions: Instructions, held: Held) -> None:
         """Make instructions durable; ``held`` is the set they lead to. Raises OSError."""
         self._write_contents(instructions.put.contents)
         self._note_seen(instructions.stamp)
-        if instructions.base is None or self._size > COMPACT_AT:
-            assert held.stamp is not None
-            assert held.me is not None
-            whole = Instructions.model_construct(
-                stamp=held.stamp,
-                me=held.me,
-                base=None,
-                put=held.objects,
-                remove={},
-                protocol=PROTOCOL,
-                revision=held.revision,
-            )
-            line = _encode(whole)
-            write_file(self._set, line)
-            self._size = len(line)
+        gone = self._named - _stacks(held.objects)
+        if instructions.base is None or self._size > COMPACT_AT or gone:
+            self._write_set(held)
             self._drop_contents(held.objects.contents)
+            if gone:
+                self._kept.forget_all_but(held.objects.tasks)
             return
-        line = _encode(instructions)
+        line = self._encode(instructions)
         fd = os.open(self._set, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
             write_all(fd, line)
@@ -301,23 +290,45 @@ class Journal:
         finally:
             os.close(fd)
         self._size += len(line)
+        self._named |= _stacks(instructions.put)
         if instructions.remove.get("contents"):
             self._drop_contents(held.objects.contents)
+
+    def _write_set(self, held: Held) -> None:
+        """Write the set as one line: of what it was before nothing is left."""
+        assert held.stamp is not None
+        assert held.me is not None
+        whole = Instructions.model_construct(
+            stamp=held.stamp,
+            me=held.me,
+            base=None,
+            put=held.objects,
+            remove={},
+            protocol=PROTOCOL,
+            revision=held.revision,
+        )
+        line = self._encode(whole)
+        write_file(self._set, line)
+        self._size, self._clear = len(line), False
+        self._named = _stacks(held.objects)
 
     def _write_contents(self, contents: dict[str, Content]) -> None:
         for key, content in contents.items():
             folder = self._secrets if content.secret else self._configs
             path = folder / key
             if not path.exists():
-                write_file(path, content.encode(), durable=not content.secret)
+                data = self._seal.seal(content.encode())
+                write_file(path, data, durable=not content.secret)
 
     def _read_contents(self, named: dict[str, Content]) -> dict[str, Content]:
         found = {}
         for key, content in named.items():
             folder = self._secrets if content.secret else self._configs
             try:
-                found[key] = Content.model_validate_json((folder / key).read_bytes())
-            except (OSError, ValidationError):
+                data = (folder / key).read_bytes()
+                found[key] = Content.model_validate_json(self._seal.open(data))
+                self._seal_file(folder / key, data, durable=not content.secret)
+            except (OSError, ValidationError, Unopened):
                 log.info("a content must be sent again", extra={"content": key})
         return found
 
@@ -339,10 +350,11 @@ class Journal:
         paths = {directory.name: directory / "record.json" for directory in self._tasks.iterdir()}
         for task, path in (*paths.items(), *((p.name, p) for p in self._records.iterdir())):
             try:
-                read = skew.decode(Record, path.read_bytes())
+                data = path.read_bytes()
+                read = skew.decode(Record, self._seal.open(data))
             except FileNotFoundError:
                 continue
-            except (OSError, skew.Unreadable) as error:
+            except (OSError, skew.Unreadable, Unopened) as error:
                 why = error.strerror or "" if isinstance(error, OSError) else str(error)
                 self._cannot_read(task, path, why)
                 self.damaged[task] = why
@@ -357,14 +369,21 @@ class Journal:
             unread = skew.ignored_of(read, "assignment", "spec")
             if not read.whole:
                 self._cannot_read(task, path, "; ".join(read.notes()[:5]))
+            self._seal_file(path, data, durable=path.parent != self._records)
             found[task] = record.having(unread=unread) if unread else record
         return found
+
+    def _seal_file(self, path: Path, data: bytes, *, durable: bool) -> None:
+        """Seal what an earlier version wrote in the clear, as it is."""
+        if not is_sealed(data):
+            with contextlib.suppress(OSError):
+                write_file(path, self._seal.seal(data), durable=durable)
 
     def _cannot_read(self, task: str, path: Path, why: str) -> None:
         log.warning("a task record cannot be read: %s", why, extra={"at": str(path)})
         self.notes[_record_of(task)] = why
         self.unclear.add(task)
-        self._keep(path)
+        self._kept.keep(path, task)
 
     def strays(self, known: set[str]) -> set[str]:
         """Return ids of task directories without a record we know."""
@@ -376,7 +395,7 @@ class Journal:
 
         Raises OSError.
         """
-        data = _written(record)
+        data = self._written(record)
         if durable or disk:
             path = self._tasks / record.id / "record.json"
             path.parent.mkdir(mode=0o700, exist_ok=True)
@@ -394,11 +413,12 @@ class Journal:
         for folder in (self._secrets, self._records):
             make_folder(folder)
         for record in records:
-            write_file(self._records / record.id, _written(record), durable=False)
+            write_file(self._records / record.id, self._written(record), durable=False)
 
     def forget(self, task: str) -> None:
-        """Delete the task's directory: record and logs."""
+        """Delete the task's directory: record and logs, and what was kept of it."""
         (self._records / task).unlink(missing_ok=True)
+        self._kept.forget(task)
         shutil.rmtree(self._tasks / task, ignore_errors=True)
 
     def leave(self) -> None:
@@ -410,37 +430,45 @@ class Journal:
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder)
         self._size = 0
+        self._named = set()
+        self._seal.forget()
+
+    # What stands in the files.
+
+    def _written(self, record: Record) -> bytes:
+        """Return a record as it stands in its file, with the version that wrote it."""
+        named = record.model_copy(update={"wire": PROTOCOL})
+        return self._seal.seal(named.model_dump_json(exclude_defaults=True).encode())
+
+    def _encode(self, instructions: Instructions) -> bytes:
+        # Content bytes live in files of their own; the set names them only.
+        bare = {key: content.named_only() for key, content in instructions.put.contents.items()}
+        put = instructions.put.with_contents(bare)
+        body = self._seal.seal(instructions.with_put(put).encode())
+        return b"%08x %s\n" % (zlib.crc32(body), body)
+
+    def _decode(self, line: bytes) -> skew.Reading[Instructions] | str:
+        """Return what a line says, or why that is unknown: torn (cut while written), damaged."""
+        if not line.endswith(b"\n"):
+            return _TORN
+        check, _, body = line[:-1].partition(b" ")
+        try:
+            if int(check, 16) != zlib.crc32(body):
+                return _DAMAGED
+        except ValueError:
+            return _DAMAGED
+        self._clear = self._clear or not is_sealed(body)
+        try:
+            return skew.decode(Instructions, self._seal.open(body))
+        except (skew.Unreadable, Unopened) as error:
+            return f"not readable ({error})"
 
 
-def _written(record: Record) -> bytes:
-    """Return a record as it stands in its file, with the version that wrote it."""
-    named = record.model_copy(update={"wire": PROTOCOL})
-    return named.model_dump_json(exclude_defaults=True).encode()
+def _stacks(objects: Objects) -> set[str]:
+    """Return the stacks of which objects tell."""
+    found = {assignment.stack for assignment in objects.tasks.values()} | set(objects.stacks)
+    return found | {key.partition("/")[0] for key in objects.releases}
 
 
 def _record_of(task: str) -> str:
     return f"the record of task {task}"
-
-
-def _encode(instructions: Instructions) -> bytes:
-    # Content bytes live in files of their own; the set names them only.
-    bare = {key: content.named_only() for key, content in instructions.put.contents.items()}
-    put = instructions.put.with_contents(bare)
-    body = instructions.with_put(put).encode()
-    return b"%08x %s\n" % (zlib.crc32(body), body)
-
-
-def _decode(line: bytes) -> skew.Reading[Instructions] | str:
-    """Return what a line says, or why that cannot be known: torn (cut while written), damaged."""
-    if not line.endswith(b"\n"):
-        return _TORN
-    check, _, body = line[:-1].partition(b" ")
-    try:
-        if int(check, 16) != zlib.crc32(body):
-            return _DAMAGED
-    except ValueError:
-        return _DAMAGED
-    try:
-        return skew.decode(Instructions, body)
-    except skew.Unreadable as error:
-        return f"not readable ({error})"

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, NoReturn
 from agent.errors import Later, Refusal
 from agent.runtime import bundle, rootfs
 from agent.runtime.signals import number_of
+from agent.tasks import fitness
 from agent.vocabulary import ImageConfig
 
 if TYPE_CHECKING:
@@ -66,6 +67,7 @@ class Preparation:
         """Prepare a task. Raises Refusal, Later, OSError."""
         assignment = record.assignment
         spec = assignment.spec
+        fitness.check(spec)
         if spec.stop_signal:
             number_of(spec.stop_signal)
         say("image", f"getting image {spec.image}")
@@ -110,7 +112,7 @@ class Preparation:
         rootfs.check(
             root,
             cwd=bundle.working_dir(spec, image),
-            targets=[mount.target for mount in mounts],
+            mounts=mounts,
         )
         attached = await self.network.attach(assignment)
         own = spec.network_mode != "host"

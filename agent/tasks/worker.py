@@ -82,7 +82,8 @@ class Worker:
 
     async def _adopt(self) -> None:
         holdings = self._holdings
-        held = holdings.held = self._journal.load()
+        # In a thread: what opens it is large to import, and the set may be.
+        held = holdings.held = await asyncio.to_thread(self._journal.load)
         leftovers = []
         for task, found in (await self._found(held)).items():
             verdict = self._judge(found)

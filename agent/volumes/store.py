@@ -29,6 +29,7 @@ from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
 from agent.vocabulary import BoundMount
 from agent.volumes.secretfs import SecretFs
+from specs import names
 from specs.kit import disk
 from specs.stack import Mount
 
@@ -42,7 +43,6 @@ log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
 
-_NAME: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,254}")
 _TASK: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,127}")
 _PROPAGATION: Final = frozenset(
     {"private", "rprivate", "shared", "rshared", "slave", "rslave"},
@@ -267,18 +267,14 @@ def _check_task(task: str) -> None:
 
 
 def _check_name(name: str) -> str:
-    if not _NAME.fullmatch(name):
-        raise Refusal(
-            f"{name!r} is not a volume name: letters, digits, '_', '.', '-', not '.' first"
-        )
+    if why := names.NAME.fault(name):
+        raise Refusal(f"volume: {why}; {names.NAME.hint}")
     return name
 
 
 def _check_target(target: str) -> None:
-    if not target.startswith("/") or os.path.normpath(target) == "/":
-        raise Refusal(f"mount target {target!r} is not a path below / in the container")
-    if "\0" in target or ".." in target.split("/"):
-        raise Refusal(f"mount target {target!r} leads upwards")
+    if why := names.target_fault(target):
+        raise Refusal(f"mount target: {why}")
 
 
 def _propagation(name: str) -> str:

@@ -6,6 +6,7 @@ transaction inside Control; nothing here decides or keeps state.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -19,6 +20,7 @@ from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
+from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.door import listen
 from specs.task import Task
 
@@ -31,6 +33,8 @@ log = logging.getLogger(__name__)
 
 DRAIN = 1.0  # seconds open requests have at shutdown; streams are broken off at once
 MAX_HEADERS = 16 * 1024
+MOST_CALLERS = 512  # at once; a program may have 1,024 files open where nobody raised that
+BACKLOG = 128
 
 
 async def version(parts: ApiParts, _request: web.Request, _: None) -> api.Version:
@@ -225,19 +229,32 @@ async def serve(app: web.Application, path: Path) -> AsyncIterator[Callable[[], 
 
     Yields what opens the socket again, for specs.kit.door.
     """
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=DRAIN, max_field_size=MAX_HEADERS)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        shutdown_timeout=DRAIN,
+        max_field_size=MAX_HEADERS,
+        keepalive_timeout=IDLE_SECONDS,
+        auto_decompress=False,  # nothing of a body is unpacked before its route refused it
+    )
     await runner.setup()
+    assert runner.server is not None
+    callers = Callers(runner.server, most=MOST_CALLERS)
+    doors: list[asyncio.Server] = []
 
     async def enter() -> None:
-        old = list(runner.sites)
-        await web.SockSite(runner, listen(path), backlog=128).start()
-        for site in old:
-            await site.stop()  # what is connected stays so
+        loop = asyncio.get_running_loop()
+        doors.append(await loop.create_server(callers, sock=listen(path), backlog=BACKLOG))
+        for old in doors[:-1]:
+            old.close()  # what is connected stays so
+        del doors[:-1]
 
     try:
         await enter()
         yield enter
     finally:
+        for opened in doors:
+            opened.close()
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         await runner.cleanup()

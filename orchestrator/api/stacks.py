@@ -35,7 +35,8 @@ def find(parts: ApiParts, request: web.Request) -> Stack:
     name = request.match_info["stack"]
     stack = parts.cluster.stacks.get(name)
     if stack is None:
-        raise NotFound(f"there is no stack {name}", hint="corral ls shows the stacks there are")
+        hint = "corral ls shows the stacks there are; corral up -d makes the one of this folder"
+        raise NotFound(f"there is no stack {name}", hint=hint)
     return stack
 
 
@@ -77,9 +78,9 @@ async def remove(parts: ApiParts, request: web.Request, _: None) -> StackRow:
 
 async def scale(parts: ApiParts, request: web.Request, body: Scale) -> ScaledRow:
     before = find(parts, request)
-    warnings = await parts.control.scale(before.name, body.services)
+    done = await parts.control.scale(before.name, body.services)
     row = after(parts, before)
-    return ScaledRow(**dict(row), warnings=warnings)
+    return ScaledRow(**dict(row), warnings=done.warnings, started=done.started)
 
 
 async def restart(parts: ApiParts, request: web.Request, body: Restart) -> Restarted:

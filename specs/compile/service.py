@@ -6,7 +6,6 @@ what becomes a file in the container is :mod:`specs.compile.mounts`'.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from specs.compile.mounts import MountCompiler
@@ -50,7 +49,6 @@ if TYPE_CHECKING:
 
 Json = dict[str, Any]
 _LAST_PORT = 65535
-_CONTAINER_NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _Condition = Literal["none", "on-failure", "any"]
 _CONDITIONS: dict[str, _Condition] = {
     "no": "none",
@@ -67,6 +65,7 @@ class SecurityOptions(NamedTuple):
 
     no_new_privileges: bool = False
     seccomp: Literal["default", "unconfined"] = "default"
+    apparmor: Literal["default", "unconfined"] = "default"
 
 
 class ServiceCompiler:
@@ -101,7 +100,7 @@ class ServiceCompiler:
             name=name,
             task=self._task(path, raw, deploy, image, extension),
             build=build,
-            container_name=self._container_name(path, raw.get("container_name")),
+            container_name=raw.get("container_name") or None,
             depends_on={
                 other: Dependency(
                     **given(
@@ -140,16 +139,6 @@ class ServiceCompiler:
             self.verdicts.refuse(path, f"{word!r} is not known here", f"use {', '.join(known)}")
             return None
         return word or None
-
-    def _container_name(self, path: str, name: str | None) -> str | None:
-        if name and not _CONTAINER_NAME.fullmatch(name):
-            self.verdicts.refuse(
-                f"{path}.container_name",
-                f"{name!r} cannot be a container's name",
-                "use letters, digits, _, . and -, beginning with a letter or digit",
-            )
-            return None
-        return name
 
     def _task(self, path: str, raw: Json, deploy: Json, image: str, extension: Json) -> TaskSpec:
         network_mode = self._network_mode(path, raw.get("network_mode"))
@@ -191,6 +180,7 @@ class ServiceCompiler:
             cap_drop=tuple(raw.get("cap_drop") or ()),
             no_new_privileges=security.no_new_privileges,
             seccomp=security.seccomp,
+            apparmor=security.apparmor,
             devices=self._devices(path, raw.get("devices") or ()),
             ulimits=ulimits(raw.get("ulimits")),
             sysctls=texts(raw.get("sysctls")),
@@ -230,6 +220,8 @@ class ServiceCompiler:
                     found = found._replace(no_new_privileges=value != "false")
                 case "seccomp", "unconfined":
                     found = found._replace(seccomp="unconfined")
+                case "apparmor", "unconfined":
+                    found = found._replace(apparmor="unconfined")
                 case "apparmor" | "label" | "systempaths", _:
                     self.verdicts.warn(
                         f"{path}.security_opt[{index}]", f"`{option}` is not honoured yet"
@@ -238,7 +230,7 @@ class ServiceCompiler:
                     self.verdicts.refuse(
                         f"{path}.security_opt[{index}]",
                         f"{option!r} is not available",
-                        "known: no-new-privileges, seccomp=unconfined",
+                        "known: no-new-privileges, seccomp=unconfined, apparmor=unconfined",
                     )
         return found
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specs.compile import naming
 from specs.compile.service import ServiceCompiler
 from specs.compile.values import given, mapping, number, texts
 from specs.compile.verdicts import Verdicts
@@ -49,6 +50,7 @@ class _Compiler:
 
     def run(self) -> tuple[StackSpec, list[Problem]]:
         self.verdicts.apply_table()
+        naming.check(self.project, self.name, self.verdicts)
         services = ServiceCompiler(self.name, self.verdicts, self.directory)
         extension = mapping(self.project.get("x-corral"))
         spec = StackSpec(

@@ -13,6 +13,7 @@ import zlib
 
 import pytest
 
+from agent.sealing import NodeSeal
 from agent.tasks import lifecycle
 from agent.tasks.adoption import LOST, Adopt, Found, Leave, Sweep, judge
 from agent.tasks.record import Phase, Record
@@ -111,11 +112,16 @@ def test_half_a_spec_is_not_executed_but_what_runs_may_run_again_here():
 # The files.
 
 
-def line(change, data):
+def sealing(node):
+    """Return what the node's files are read and written by."""
+    return NodeSeal(node.base / "node.key")
+
+
+def line(seal, change, data):
     """Return one line of a journal with its body changed and a right checksum."""
-    body = json.loads(data.partition(b" ")[2])
+    body = json.loads(seal.open(data.partition(b" ")[2]))
     change(body)
-    text = json.dumps(body).encode()
+    text = seal.seal(json.dumps(body).encode())
     return b"%08x %s\n" % (zlib.crc32(text), text)
 
 
@@ -123,7 +129,7 @@ def in_body(change, number=0):
     def damage(node):
         path = node.base / "journal/set.log"
         lines = path.read_bytes().splitlines(keepends=True)
-        lines[number] = line(change, lines[number])
+        lines[number] = line(sealing(node), change, lines[number])
         path.write_bytes(b"".join(lines))
 
     return damage
@@ -154,9 +160,9 @@ def records(data=None, change=None):
     def damage(node):
         for path in (*node.base.glob("run/records/*"), *node.base.glob("tasks/*/record.json")):
             if change is not None:
-                body = json.loads(path.read_bytes())
+                body = json.loads(sealing(node).open(path.read_bytes()))
                 change(body)
-                path.write_text(json.dumps(body))
+                path.write_bytes(sealing(node).seal(json.dumps(body).encode()))
             else:
                 path.write_bytes(data)
 
@@ -179,6 +185,19 @@ def nothing_left(node):
     no_records(node)
 
 
+def no_key(node):
+    (node.base / "node.key").unlink()
+
+
+def half_a_key(node):
+    path = node.base / "node.key"
+    path.write_bytes(path.read_bytes()[:7])
+
+
+def last_flipped(data):
+    return data[:-9] + bytes([data[-9] ^ 1]) + data[-8:]
+
+
 def first_flipped(data):
     return data[:60] + bytes([data[60] ^ 1]) + data[61:]
 
@@ -188,7 +207,7 @@ DAMAGE = {
     "torn last line": (in_file(lambda data: data[:-7]), "tasks it does not name"),
     "zero-filled tail": (in_file(lambda data: data + b"\0" * 512), ""),
     "first line damaged": (in_file(first_flipped), "line 1 of 2"),
-    "last line damaged": (in_file(lambda data: data[:-9] + b"x" + data[-8:]), "line 2 of 2"),
+    "last line damaged": (in_file(last_flipped), "line 2 of 2"),
     "empty": (in_file(lambda _: b""), "empty"),
     "zeros": (in_file(lambda data: b"\0" * len(data)), "torn"),
     "not UTF-8": (in_file(lambda data: b"\xff\xfe" * 40 + b"\n" + data), "line 1 of 3"),
@@ -222,6 +241,8 @@ DAMAGE = {
     "records: folders": (record_folders, "directory"),
     "records: missing": (no_records, ""),
     "everything missing": (nothing_left, "nothing says what it is"),
+    "the key missing": (no_key, "key"),
+    "the key damaged": (half_a_key, "key"),
 }
 
 
@@ -295,7 +316,7 @@ async def test_a_doubtful_set_begins_nothing(node):
     await node.increment(remove=("a",))
     await node.until(lambda: not node.status("a"))
     await node.kill()
-    in_file(lambda data: data[:-9] + b"x" + data[-8:])(node)
+    in_file(last_flipped)(node)
     await node.start()
     await asyncio.sleep(120)
     assert set(node.containers.alive) == {"b"}, "law: never two writers"
@@ -331,12 +352,14 @@ def test_a_journal_and_a_record_of_version_1_are_adopted(tmp_path):
     assert record.phase is Phase.RUNNING
     assert record.assignment == held.objects.tasks["t1"]
     journal.put(record, disk=True)
-    kept = Record.model_validate_json((tmp_path / "tasks/t1/record.json").read_bytes())
+    seal = NodeSeal(tmp_path / "node.key")
+    kept = Record.model_validate_json(seal.open((tmp_path / "tasks/t1/record.json").read_bytes()))
     assert kept.wire == PROTOCOL
 
 
 def test_what_cannot_be_read_is_kept_as_it_was(tmp_path):
-    from agent.tasks.journal import UNREAD_KEPT, Journal
+    from agent.tasks.journal import Journal
+    from agent.tasks.kept import UNREAD_KEPT
 
     for number in range(UNREAD_KEPT + 20):
         (tmp_path / "tasks/t1").mkdir(parents=True, exist_ok=True)
@@ -344,6 +367,7 @@ def test_what_cannot_be_read_is_kept_as_it_was(tmp_path):
         journal = Journal(tmp_path / "journal", tmp_path / "tasks", tmp_path / "run")
         assert journal.records() == {}
         assert "t1" in journal.damaged
-    kept = [path.read_text() for path in (tmp_path / "journal/unread").iterdir()]
-    assert f"{{{number}" in kept
+    seal = NodeSeal(tmp_path / "node.key")
+    kept = [seal.open(path.read_bytes()) for path in (tmp_path / "journal/unread").iterdir()]
+    assert f"{{{number}".encode() in kept
     assert len(kept) == UNREAD_KEPT, "bounded"

@@ -5,7 +5,11 @@ Laws: what cannot be read ends nothing; one volume never has two writers for one
 
 from __future__ import annotations
 
+import sys
+
 import pytest
+
+from orchestrator.lab.host import CHECKOUT
 
 pytestmark = pytest.mark.real
 
@@ -28,12 +32,15 @@ volumes: {data: {}}
 JOURNAL, TASKS = "/var/lib/corral/agent/journal", "/var/lib/corral/agent/tasks"
 RECORDS = "/run/corral/agent/records"
 EACH = f"for f in {RECORDS}/* {TASKS}/*/record.json; do"
+OPENED = f"PYTHONPATH={CHECKOUT} {sys.executable} -P -m agent.sealing"
 DAMAGE = {
     "first line": f"printf '\\001' | dd of={JOURNAL}/set.log bs=1 seek=60 conv=notrunc",
     "set": f"rm {JOURNAL}/set.log",
     "empty": f": > {JOURNAL}/set.log",
     "journal": f"rm -r {JOURNAL}",
-    "records of another version": f"""{EACH} sed -i 's/^{{/{{"colour":"red",/' $f; done""",
+    # In the clear, which is read as well.
+    "records of another version": f"""{EACH} {OPENED} $f |
+        sed 's/^{{/{{"colour":"red",/' > $f.new && mv $f.new $f; done""",
     "records": f"{EACH} head -c 200 /dev/zero > $f; done",
     "everything": f"rm -r {JOURNAL} {RECORDS} {TASKS}/*/record.json",
 }

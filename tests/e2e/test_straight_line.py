@@ -258,8 +258,15 @@ def _worker(line: Traces):
 def _journal(line: Traces):
     for check, text in line.journal:
         assert int(check, 16) == zlib.crc32(text.encode())
-    assert line.mark in "".join(text for _, text in line.journal)
-    assert NOTE not in "".join(text for _, text in line.journal), "contents have their own files"
+    said = json.dumps(line.instructions)
+    assert line.mark in said
+    assert NOTE not in said, "contents have their own files"
+    folders = (f"{STATE}/agent/journal", f"{RUN}/agent/records")
+    assert line.files_with(line.mark, *folders) == [], "sealed: no environment in it"
+    assert line.files_with(NOTE, *folders) == []
+    kept = line.files_with(line.mark, f"{STATE}/agent/tasks", f"{RUN}/agent/tasks")
+    # What the runtime and conmon must have, in folders that are root's alone; and what it printed.
+    assert {path.rpartition("/")[2] for path in kept} <= {"config.json", "000001.log"}, kept
 
 
 @station("agent/tasks/runner.py")
@@ -412,6 +419,11 @@ def test_a_service_passes_every_station_in_order(corral):
     for (before, one), (after, other) in itertools.pairwise(moments):
         assert before <= after + SLACK, f"{one} comes before {other}: {before} > {after}"
     assert len(moments) > 12, "the order is seen from the moments"
+
+    corral("down", "-v")
+    agent = (f"{STATE}/agent/journal", f"{STATE}/agent/tasks", f"{STATE}/agent/volumes")
+    left = line.files_with(line.mark, f"{STATE}/controller", f"{STATE}/log", *agent, RUN)
+    assert left == [], "law: nothing on the machine has the environment of what went"
 
 
 def _deployed(events) -> bool:

@@ -21,6 +21,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+from agent.sealing import NodeSeal
 from orchestrator.client.client import Client
 from orchestrator.keys.sealing import SEALED
 from orchestrator.keys.vault import Vault
@@ -243,14 +244,19 @@ class Traces:
             stream.close()
 
     @cached_property
+    def seal(self) -> NodeSeal:
+        """What the agent's files are sealed by."""
+        return NodeSeal(self.root(f"{STATE}/agent/node.key"))
+
+    @cached_property
     def journal(self) -> list[tuple[str, str]]:
-        """Checksum and text of each line of the instruction set."""
+        """Checksum and sealed text of each line of the instruction set."""
         text = self.host.read(f"{STATE}/agent/journal/set.log")
         return [(line[:8], line[9:]) for line in text.splitlines()]
 
     @cached_property
     def instructions(self) -> list[Any]:
-        return [json.loads(text) for _, text in self.journal]
+        return [json.loads(self.seal.open(text.encode())) for _, text in self.journal]
 
     @cached_property
     def assignment(self) -> Any:
@@ -260,7 +266,8 @@ class Traces:
 
     @cached_property
     def record(self) -> Any:
-        return json.loads(self.host.read(f"{RUN}/agent/records/{self.task['id']}"))
+        text = self.host.read(f"{RUN}/agent/records/{self.task['id']}")
+        return json.loads(self.seal.open(text.encode()))
 
     def bundle(self, name: str) -> str:
         return f"{RUN}/agent/tasks/{self.task['id']}/{name}"

@@ -7,6 +7,7 @@ leaks.
 from __future__ import annotations
 
 import asyncio
+import gzip
 import itertools
 import os
 import signal
@@ -459,6 +460,18 @@ async def test_bad_input_is_a_problem_not_a_traceback(host):
         async with client.put("/v1/instructions", data=body.encode()) as answer:
             assert answer.status == 409
             assert (await answer.json())["reason"] == reason
+    # Much, packed and as it is: refused before it is there.
+    for headers, data, status in (
+        ({"Content-Encoding": "gzip"}, gzip.compress(bytes(32 << 20), 1), 415),
+        ({"Content-Length": str(300 << 20)}, b"{", 413),
+    ):
+        async with client.put("/v1/instructions", data=data, headers=headers) as answer:
+            assert answer.status == status
+            assert answer.content_type == "application/problem+json"
+    # A text from a controller that does not look: named, and nothing is made of it.
+    await host.put(assignment("t2", extra_hosts=(("a\n192.0.2.6 bank", "192.0.2.1"),)))
+    status = await host.state_of("t2", "rejected")
+    assert "extra_hosts: 'a\\n192.0.2.6 bank' is not a host name" in status.reason
 
 
 async def test_leave_takes_everything(host):

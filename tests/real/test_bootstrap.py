@@ -386,6 +386,7 @@ FORBIDDEN = (
     ["scp", "-O", "/etc/hostname", "TARGET:/tmp/x"],
     ["scp", "-s", "/etc/hostname", "TARGET:/tmp/x"],
     ["ssh", "-N", "-o", "ExitOnForwardFailure=yes", "-R", "2222:127.0.0.1:22", "TARGET"],
+    ["ssh", "-N", "-o", "ExitOnForwardFailure=yes", "-R", "/tmp/x:127.0.0.1:22", "TARGET"],
     ["ssh", "-W", "127.0.0.1:22", "TARGET"],
 )
 
@@ -458,6 +459,8 @@ async def _try_channels(host, key):
             await link.open_unix_connection("/run/other.sock")
         with pytest.raises(asyncssh.ChannelListenError):
             await link.start_server(lambda *_: None, "127.0.0.1", 2222)  # -R
+        with pytest.raises(asyncssh.ChannelListenError):
+            await link.start_unix_server(lambda: None, "/tmp/x")  # -R with a socket
         _, writer = await link.open_unix_connection("/run/corral/agent.sock")
         writer.close()
 

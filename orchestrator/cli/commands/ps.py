@@ -14,7 +14,7 @@ from orchestrator.client.errors import ApiNotFound
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
     from typing import Any
 
     from orchestrator.cli.session import Invocation
@@ -47,6 +47,10 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             raise
         rows = []
         print(f"corral: {absent}", file=sys.stderr)
+    else:
+        why = "" if rows else nothing_runs(session.client.get(session.path()))
+        if why:
+            print(f"corral: {why}", file=sys.stderr)
     if not args.orphans:
         rows = [row for row in rows if row.get("carried") != "orphan"]
     chosen = select(rows, args.services, states)
@@ -69,6 +73,25 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     else:
         print(as_table(chosen, now=time.time(), whole=args.no_trunc))
     return 0
+
+
+def nothing_runs(stack: Mapping[str, Any]) -> str:
+    """Return why a stack has nothing to list, "" where that is as it was asked for."""
+    name, number, reason = stack.get("name"), stack.get("release"), stack.get("reason")
+    match stack.get("status"):
+        case "pending":
+            return f"release {number} of {name} is being prepared (images); nothing runs yet"
+        case "deploying":
+            return f"release {number} of {name} is being deployed; nothing runs yet"
+        case "failed":
+            why = f": {table.printable(str(reason))}" if reason else ""
+            return f"release {number} of {name} failed, and nothing runs{why}"
+        case "stopped":
+            return f"{name} is stopped (ps -a shows what ended)"
+        case "removing":
+            return f"{name} is being removed"
+        case _:
+            return ""
 
 
 def _states(words: list[str]) -> Collection[str]:

@@ -9,7 +9,7 @@ from orchestrator.cli.errors import INTERRUPTED
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
 from orchestrator.cli.show.rows import lines_of
-from orchestrator.client.errors import NoAnswer
+from orchestrator.client.errors import ApiNotFound, NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,7 +34,14 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     body: dict[str, Any] = {"timeout": args.timeout}
     if args.services:
         body["services"] = args.services
-    session.client.persist("POST", session.path("stop"), body=body)
+    try:
+        session.client.persist("POST", session.path("stop"), body=body)
+    except ApiNotFound:
+        if _is_there(session):
+            raise  # a service the stack does not have
+        # As Compose: what does not run is stopped.
+        print(f"there is no stack {board.stack}: nothing to stop (corral ls)", file=sys.stderr)
+        return 0
     try:
         if args.services:
             _until_stopped(session, board, args.services)
@@ -45,6 +52,14 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         print(f"\nstopping goes on in the background: {command} ps", file=sys.stderr)
         return INTERRUPTED
     return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
+
+
+def _is_there(session: Invocation) -> bool:
+    try:
+        session.client.get(session.path())
+    except ApiNotFound:
+        return False
+    return True
 
 
 def _until_stopped(session: Invocation, board: boards.Board, services: list[str]) -> None:

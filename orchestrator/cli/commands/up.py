@@ -40,6 +40,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--force-recreate", action="store_true", help="replace tasks that have not changed, too")
     add("--no-deps", action="store_true", help="not what the named services depend on")
     add("--always-recreate-deps", action="store_true", help="replace dependencies, too")
+    add("--no-recreate", action="store_true", help="not possible: see start, and up SERVICE")
     add("--remove-orphans", action="store_true", help="remove services the file no longer has")
     add("-t", "--timeout", type=float, metavar="S", help="grace period when Ctrl-C stops it")
     add("--deadline", type=float, metavar="S", help="seconds without progress before it fails")
@@ -82,6 +83,13 @@ def check(args: argparse.Namespace) -> None:
     for one, other, both in together:
         if both:
             raise CliError(f"{one} and {other} cannot be used together", code=USAGE)
+    if args.no_recreate:
+        raise CliError(
+            "--no-recreate is not possible: a release is the whole file",
+            hint="corral start runs what there is as it was, without a look at the file; "
+            "corral up SERVICE brings what is new and leaves the others alone",
+            code=USAGE,
+        )
     if args.wait_timeout is not None and not args.wait:
         raise CliError("--wait-timeout needs --wait", code=USAGE)
 
@@ -135,10 +143,21 @@ def _detached(
         # Whoever says how long waits that long; else a person is told when it is of no use.
         patient=args.wait_timeout is not None or args.deadline is not None,
         late="is not up",
+        check=(lambda: _unhealthy(session)) if args.wait else None,
         interrupted=lambda: (
             f"{board.what} of {board.stack} goes on in the background. "
             f"See it: {command} ps. {_way_back(session, board, command)}"
         ),
+    )
+
+
+def _unhealthy(session: Invocation) -> str:
+    """Return what is unhealthy of what the release is about, which left it as it was: `--wait`."""
+    rows = session.client.get(session.path("tasks"))["tasks"]
+    return "; ".join(
+        f"{row.get('name')}: {row.get('status')}"
+        for row in rows
+        if row.get("health") == "unhealthy" and not row.get("carried") and not row.get("stopping")
     )
 
 

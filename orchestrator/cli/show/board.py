@@ -7,6 +7,7 @@ that broke off may be opened again.
 
 from __future__ import annotations
 
+from orchestrator.cli.show import times
 from orchestrator.cli.show.table import printable
 from specs.kit.amounts import elapsed, some
 from specs.states import BROKEN, FINAL, UNPLACED, TaskState
@@ -285,7 +286,7 @@ def failure(board: Board, *, command: str = "corral") -> str:
     message = printable(str(end.get("message") or board.reason or "it did not get there"))
     what = f"{board.what} of {board.stack}" if board.what else board.stack
     if end.get("state") == "superseded":
-        return f"corral: {what} was not finished: {message}\n  next: {command} ps"
+        return _superseded(end, f"{what} was not finished: {message}", command)
     lines = [f"corral: {what} failed: {message}"]
     place = " on ".join(part for part in (name or service, node) if part)
     if place:
@@ -304,6 +305,16 @@ def failure(board: Board, *, command: str = "corral") -> str:
         hint = f"{command} ps -a" if board.tasks else f"once that is put right: {command} up"
     lines.append(f"  next: {printable(hint)}")
     return "\n".join(lines)
+
+
+def _superseded(end: Mapping[str, Any], text: str, command: str) -> str:
+    """Say which release took this one's place and when, and how this one may come after all."""
+    if not end.get("by"):
+        return f"corral: {text}\n  next: {command} ps"
+    return (
+        f"corral: {text} at {times.of_day(end.get('time'))}\n"
+        f"  next: {command} ps shows what runs; if yours is to be the newest: {command} up -d"
+    )
 
 
 def nowhere(board: Board, *, command: str = "corral") -> str:

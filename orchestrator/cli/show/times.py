@@ -51,6 +51,12 @@ def since(moment_s: Any, now: float) -> str:
     return f"{span(now - moment_s)} ago"
 
 
+def of_day(moment_s: Any) -> str:
+    """Return the local time of day, ``14:05:09``."""
+    known = isinstance(moment_s, int | float) and moment_s
+    return time.strftime("%H:%M:%S", time.localtime(moment_s)) if known else "an unknown time"
+
+
 def rfc3339(moment_s: float) -> str:
     """Return the time in UTC with microseconds, as ``logs -t`` prints it."""
     whole = int(moment_s // 1)

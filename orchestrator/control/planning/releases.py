@@ -22,6 +22,7 @@ from orchestrator.control.planning.service_state import ReleaseTarget
 from orchestrator.control.planning.stopping import ACK_LIMIT, unheard
 from orchestrator.control.telling.causes import explain_newest
 from orchestrator.control.telling.words import words_of
+from scheduler.trial import marked
 from specs.states import FINAL, ReleaseState
 
 if TYPE_CHECKING:
@@ -219,6 +220,12 @@ def _noted(pass_: Pass, target: ReleaseTarget, judged: Sequence[ServiceState]) -
         if not required
     ]
     notes += [
+        f"{failing.explain(pass_, task).message}; it was there before and is left as it is"
+        for state in judged
+        for task in unhealthy(state)
+        if marked(task, state.trial)
+    ]
+    notes += [
         _note(target, s.name, s.hopeless) for s in judged if s.hopeless and _spared(target, s)
     ]
     fresh = tuple(note for note in notes if note not in target.release.notes)
@@ -243,7 +250,7 @@ def _quiet(
     pass_: Pass, stack: Stack, target: ReleaseTarget, awaited: Iterable[ServiceState]
 ) -> bool:
     """Say whether no rollout moves and nothing of removed or surplus tasks still runs."""
-    if any(state.moves.state == "going" for state in awaited):
+    if any(_moves(state) for state in awaited):
         return False
     names = {state.name for state in awaited}
     return not any(
@@ -254,6 +261,16 @@ def _quiet(
         task.service in target.spec.services or not task.live
         for task in pass_.draft.tasks(stack.name).values()
     )
+
+
+def _moves(state: ServiceState) -> bool:
+    """Say whether the rollout goes on; a slot whose task is only marked is none it waits for."""
+    moves = state.moves
+    if moves.state != "going" or moves.create or moves.stop:
+        return moves.state == "going"
+    left = any(t.live and state.wanted.outdated(t) for t in state.replicas)
+    sick = any(marked(t, state.trial) for t in unhealthy(state))
+    return left or not sick or state.steady < len(state.wanted.slots)
 
 
 def _deployed(pass_: Pass, stack: Stack, release: Release) -> None:

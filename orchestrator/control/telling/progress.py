@@ -271,11 +271,24 @@ class _Story:
             service=cause.service if cause is not None else "",
             task=cause.task if cause is not None else "",
             message=release.reason,
+            by=self._successor(release),
             hint=hint,
             exit_code=cause.exit_code if cause is not None else None,
             log_tail=cause.log_tail if cause is not None else (),
             completed=done,
         )
+
+    def _successor(self, release: Release) -> int:
+        """Return the release that was made when this one ended, 0 if it ended otherwise."""
+        if release.state is not ReleaseState.SUPERSEDED:
+            return 0
+        later = self._cluster.stack_releases.get(self._stack, {}).values()
+        found = (
+            r.number
+            for r in later
+            if r.number > release.number and r.created_at == release.finished_at
+        )
+        return min(found, default=0)
 
     def _gone_news(self) -> Iterator[Progress]:
         stack = self._cluster.stacks.get(self._stack)

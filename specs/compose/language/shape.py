@@ -13,6 +13,11 @@ import re
 from typing import Any
 
 
+def _whole(pattern: str) -> str:
+    """Return the pattern with an end that a line's end is not: Python's ``$`` has two."""
+    return f"{pattern[:-1]}\\Z" if pattern.endswith("$") else pattern
+
+
 class Shape:
     """One place of the language. Unset attributes mean "no rule".
 
@@ -79,7 +84,7 @@ class Shape:
         self.types = tuple(types.split())
         self.bind = bind
         self.fields = fields
-        self.names = re.compile(names) if names else None
+        self.names = re.compile(_whole(names)) if names else None
         self.values = values
         self.open = open
         self.extensible = extensible

@@ -169,6 +169,46 @@ def test_malformed_configs_are_refused_in_words(data, words) -> None:
         parse_config(data, D, 1)
 
 
+HOSTILE = {
+    "a NUL in an argument": ({"Cmd": ["a\0b"]}, "Cmd: .* NUL"),
+    "a NUL in the entrypoint": ({"Entrypoint": ["a\0b"]}, "Entrypoint: .* NUL"),
+    "a NUL in a variable": ({"Env": ["A=\0"]}, "Env: .* NUL"),
+    "a NUL in a check": ({"Healthcheck": {"Test": ["CMD", "\0"]}}, "Healthcheck: .* NUL"),
+    "a NUL in a label": ({"Labels": {"k": "\0"}}, "Labels: .* NUL"),
+    "half a character": ({"Cmd": ["\ud800"]}, "Cmd: .* not Unicode"),
+    "two lines of a user": ({"User": "a\nroot:x:0:0"}, "User: .* control characters"),
+    "other digits": ({"User": "\N{ARABIC-INDIC DIGIT THREE}"}, "User: .* digits other than 0 to 9"),
+    "a raised two": ({"User": "0:\N{SUPERSCRIPT TWO}"}, "User: .* digits other than 0 to 9"),
+    "three parts": ({"User": "a:b:c"}, "User: .* more than user and group"),
+    "a terminal's orders": ({"WorkingDir": "/\x1b[2J"}, "WorkingDir: .* control characters"),
+    "a signal of two lines": ({"StopSignal": "TERM\n"}, "StopSignal: .* control characters"),
+    "a variable's name": ({"Env": ["A\nB=1"]}, "Env: .* control characters"),
+    "a volume in /proc": ({"Volumes": {"/proc/sys": {}}}, "Volumes: '/proc/sys' is inside /proc"),
+    "the same in disguise": ({"Volumes": {"//proc/./sys/": {}}}, "Volumes: .* inside /proc"),
+    "a volume upwards": ({"Volumes": {"/a/../proc": {}}}, "Volumes: .* leads upwards"),
+    "a volume of two lines": ({"Volumes": {"/a\nb": {}}}, "Volumes: .* control characters"),
+}
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_a_config_is_refused_by_its_field(case) -> None:
+    run, words = HOSTILE[case]
+    with pytest.raises(Refusal, match=f"the image's {words}"):
+        parse_config(config(run), D, 1)
+
+
+def test_what_images_of_this_world_say_is_fine() -> None:
+    run = {
+        "User": "1000:www-data",
+        "WorkingDir": "/srv/a b/\u00e9",
+        "Env": ["TEXT=one\ntwo\t\x1b[0m", "A B=1"],
+        "Cmd": ["printf", "\x1b[31m\n"],
+        "Labels": {"org.x": "{\n}"},
+        "Volumes": {"/sys/fs/cgroup": {}, "/data dir": {}, "relative": {}, "/": {}, "/dev/shm": {}},
+    }
+    assert parse_config(config(run), D, 1).image.user == "1000:www-data"
+
+
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=5), inner),

@@ -9,6 +9,7 @@ import pytest
 from agent.errors import Refusal
 from agent.runtime import rootfs
 from agent.runtime.bundle import User
+from agent.vocabulary import BoundMount
 from specs.stack import Device
 
 PASSWD = [
@@ -42,6 +43,9 @@ def test_users(user, extra, wanted):
         ("nobody", (), "user 'nobody' is not in"),
         ("app:none", (), "group 'none' is not in"),
         ("app", ("none",), "group 'none'"),
+        ("\N{ARABIC-INDIC DIGIT THREE}", (), "is not in the image's"),
+        ("\N{SUPERSCRIPT TWO}", (), "is not in the image's"),
+        ("app:\N{ARABIC-INDIC DIGIT THREE}", (), "is not in the image's"),
         ("bad", (), "is not a number"),
         ("4294967296", (), "is not a number from 0"),
     ],
@@ -49,6 +53,12 @@ def test_users(user, extra, wanted):
 def test_users_that_do_not_exist(user, extra, words):
     with pytest.raises(Refusal, match=words):
         rootfs.find_user(PASSWD, GROUP, user, extra)
+
+
+def binds(*targets, **sources):
+    """Mounts of nothing in particular at ``targets``, and of a folder at each key's place."""
+    made = [BoundMount("/nowhere", target) for target in targets]
+    return [BoundMount(str(place), f"/{name}") for name, place in sources.items()] + made
 
 
 @pytest.fixture
@@ -79,33 +89,33 @@ def test_roots_the_runtime_could_be_led_out_of(root, name):
     (root / name).rmdir()
     (root / name).symlink_to("/tmp")
     with pytest.raises(Refusal, match=f"/{name} is not a directory"):
-        rootfs.check(root, cwd="/", targets=())
+        rootfs.check(root, cwd="/", mounts=())
 
 
 def test_mount_targets(root):
     (root / "run").mkdir()
     (root / "var").mkdir()
     (root / "var/run").symlink_to("/run")
-    rootfs.check(root, cwd="/", targets=("/var/run/x.sock", "/data", "/new/one", "/dev/x"))
+    rootfs.check(root, cwd="/", mounts=binds("/var/run/x.sock", "/data", "/new/one", "/dev/x"))
     (root / "evil").symlink_to("/proc/self")
     (root / "proc/self").mkdir()
     with pytest.raises(Refusal, match="leads to"):
-        rootfs.check(root, cwd="/", targets=("/evil",))
+        rootfs.check(root, cwd="/", mounts=binds("/evil"))
 
 
 def test_working_dir_is_made_inside_and_never_in_proc(root, tmp_path):
-    assert rootfs.check(root, cwd="/srv/app", targets=()) == "/srv/app"
+    assert rootfs.check(root, cwd="/srv/app", mounts=()) == "/srv/app"
     assert (root / "srv/app").is_dir()
     (root / "out").symlink_to(tmp_path / "outside")
     with pytest.raises(Refusal):
-        rootfs.check(root, cwd="/out/x", targets=())
+        rootfs.check(root, cwd="/out/x", mounts=())
     assert not (tmp_path / "outside").exists()
     for number in range(3, 31):
         with pytest.raises(Refusal, match="/proc"):
-            rootfs.check(root, cwd=f"/proc/self/fd/{number}", targets=())
+            rootfs.check(root, cwd=f"/proc/self/fd/{number}", mounts=())
     (root / "link").symlink_to("/proc")
     with pytest.raises(Refusal, match="/proc"):
-        rootfs.check(root, cwd="/link", targets=())
+        rootfs.check(root, cwd="/link", mounts=())
 
 
 def test_devices(tmp_path):
@@ -117,3 +127,46 @@ def test_devices(tmp_path):
         rootfs.node_devices([Device(source="/etc/hostname", target="/x")])
     with pytest.raises(Refusal, match="No such file"):
         rootfs.node_devices([Device(source="/dev/none", target="/x")])
+
+
+# what the image holds at /way (a link), what is mounted -> where it leads in the container
+LINKS = {
+    "into /proc, where the image has nothing": ("/proc/sys", "/way", "/proc/sys"),
+    "a folder of the image into /proc": ("/proc", "/way/sys/kernel", "/proc/sys/kernel"),
+    "by dots": ("../../proc/sys", "/way", "/proc/sys"),
+    "over another link": ("/etc/next", "/way", "/proc/sys"),
+    "to /sys": ("/sys/kernel", "/way", "/sys/kernel"),
+    "through a volume's link": ("/data", "/way/out", "/proc/self"),
+    "in a volume": ("", "/vol/out", "/proc/self"),
+    "to a folder like any other": ("/data", "/way/x", "/data/x"),
+    "covered by a mount": ("/vol", "/way/in", "/vol/in"),
+    "nothing yet": ("", "/way/new/one", "/way/new/one"),
+}
+
+
+@pytest.mark.parametrize("case", LINKS)
+def test_where_a_mount_lands(root, tmp_path, case):
+    link, target, wanted = LINKS[case]
+    (root / "etc/next").symlink_to("/proc/sys")
+    (root / "data/out").symlink_to("/proc/self")
+    volume = tmp_path / "volume"
+    volume.mkdir()
+    (volume / "out").symlink_to("../../../proc/self")
+    if link:
+        (root / "way").symlink_to(link)
+    mounts = binds(target, vol=volume)
+    sources = {mount.target: mount.source for mount in mounts}
+    assert rootfs.landing(root, target, sources) == wanted
+    if wanted.startswith(("/proc", "/sys")):
+        with pytest.raises(Refusal, match=f"leads to {wanted} through a symlink"):
+            rootfs.check(root, cwd="/", mounts=mounts)
+    else:
+        rootfs.check(root, cwd="/", mounts=mounts)
+
+
+def test_a_link_to_itself_is_refused(root):
+    (root / "way").symlink_to("way")
+    with pytest.raises(Refusal):
+        rootfs.check(root, cwd="/", mounts=binds("/way"))
+    with pytest.raises(Refusal, match="too many symlinks"):
+        rootfs.landing(root, "/way", {})

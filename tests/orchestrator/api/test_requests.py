@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import os
+import resource
 import socket
+import zlib
+from pathlib import Path
 
 import aiohttp
 import pytest
@@ -430,6 +435,77 @@ async def test_a_client_that_goes_away_in_the_middle_harms_nobody(api):
     await writer.wait_closed()
     assert (await api.call("GET", "/v1/version"))[0] == 200
     assert api.control.calls == []
+
+
+def packed(size):
+    """Return gzip of that many zeros; a hundredth of them is held while it is made."""
+    packer, piece = zlib.compressobj(1, zlib.DEFLATED, 31), bytes(1 << 20)
+    return b"".join([*(packer.compress(piece) for _ in range(size >> 20)), packer.flush()])
+
+
+def memory():
+    """Return the largest size this process had since it was last asked, in MiB."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    (peak,) = (int(line.split()[1]) for line in lines if line.startswith("VmHWM:"))
+    Path("/proc/self/clear_refs").write_text("5")
+    return peak >> 10
+
+
+RELEASES = "/v1/stacks/shop/releases"
+
+
+async def test_what_is_too_large_is_refused_before_it_is_there(api):
+    bomb, before = packed(300 << 20), memory() and memory()
+
+    async def pieces(data):
+        for place in range(0, len(data), 1 << 16):
+            yield data[place : place + (1 << 16)]
+
+    gzipped, more = {"Content-Encoding": "gzip"}, {"Content-Length": str(300 << 20)}
+    for headers, data, status in (
+        (gzipped, io.BytesIO(bomb), 415),
+        (gzipped, pieces(bomb), 415),
+        (more, b"{", 413),
+    ):
+        async with api.http.post(RELEASES, data=data, headers=headers) as answer:
+            assert answer.status == status
+            assert answer.content_type == "application/problem+json"
+    assert memory() - before < 48, "nothing was unpacked"
+    assert api.control.calls == []
+
+
+async def test_many_connections_that_ask_nothing_stop_nobody(api):
+    """1,500 of them; half have begun a request."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
+    silent = []
+    try:
+        for number in range(1500):
+            reader, writer = await asyncio.open_unix_connection(str(api.path))
+            if number % 2:
+                writer.write(b"POST /v1/stacks/shop/releases HTTP/1.1\r\nHost: x\r\n")
+            silent.append((reader, writer))
+            if number % 300 == 299:
+                connector = aiohttp.UnixConnector(str(api.path))
+                async with aiohttp.ClientSession("http://corral", connector=connector) as http:
+                    assert (await http.get("/v1/version")).status == 200
+        # Sockets of both sides are this process's: what is left is ours, and the others' rest.
+        async with asyncio.timeout(60):
+            while len(os.listdir("/proc/self/fd")) > 1500 + api_app.MOST_CALLERS + 100:
+                await asyncio.sleep(0.01)
+        assert (await api.call("GET", "/v1/version"))[0] == 200
+    finally:
+        for _, writer in silent:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize("stack", ["..%2fx", "a%0ab", "Shop", "a%00b"])
+async def test_a_stack_with_a_strange_name_is_an_answer(api, stack):
+    for method, path in (("GET", ""), ("GET", "/tasks"), ("DELETE", "")):
+        status, problem = await api.call(method, f"/v1/stacks/{stack}{path}")
+        assert (status, problem["type"]) == (404, "not-found")
 
 
 async def test_a_deleted_socket_is_opened_again_and_connections_stay(api, monkeypatch):

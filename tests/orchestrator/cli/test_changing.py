@@ -786,6 +786,29 @@ def test_wait_timeout_names_the_unhealthy_task(shop, project, corral):
     assert "not up after 0.3 s: web-1 on alpha (starting: unhealthy: 2 failed" in done.err
 
 
+@pytest.mark.parametrize(
+    ("more", "flags", "code"),
+    [
+        ({"health": "unhealthy"}, ("-d",), 0),
+        ({"health": "unhealthy"}, ("--wait",), 1),
+        ({"health": "healthy"}, ("--wait",), 0),
+        ({"health": "unhealthy", "carried": "orphan"}, ("--wait",), 0),
+        ({"health": "unhealthy", "stopping": True}, ("--wait",), 0),
+        ({"health": "none"}, ("--wait",), 0),
+    ],
+)
+def test_wait_asks_for_the_health_of_what_was_there_before(
+    shop, project, corral, more, flags, code
+):
+    row = {"id": "t1", "name": "shop-web-1", "service": "web", "state": "running"}
+    row["status"] = "running 2 d (unhealthy)"
+    shop.on("GET", "/v1/stacks/shop/progress", Lines(GOOD))
+    shop.on("GET", "/v1/stacks/shop/tasks", {"tasks": [{**row, **more}]})
+    done = corral("-p", "shop", "up", *flags)
+    assert done.code == code, done.err
+    assert ("failed: shop-web-1: running 2 d (unhealthy)" in done.err) == bool(code)
+
+
 def test_a_superseded_release_did_not_fail(shop, project, corral):
     end = {"kind": "end", "ok": False, "state": "superseded", "message": "release 4 took its place"}
     shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:2], end]))
@@ -794,6 +817,20 @@ def test_a_superseded_release_did_not_fail(shop, project, corral):
     assert done.err.endswith(
         "corral: release 3 of shop was not finished: release 4 took its place\n"
         "  next: corral -p shop ps\n"
+    )
+
+
+def test_the_release_that_took_its_place_is_named_with_the_time(shop, project, corral):
+    at = time.mktime((2026, 1, 31, 14, 5, 9, 0, 0, -1))
+    end = {"kind": "end", "ok": False, "state": "superseded", "time": at, "by": 4}
+    end["message"] = "release 4 took its place"
+    shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:2], end]))
+    done = corral("-p", "shop", "up", "-d")
+    assert done.code == 1
+    assert done.err.endswith(
+        "corral: release 3 of shop was not finished: release 4 took its place at 14:05:09\n"
+        "  next: corral -p shop ps shows what runs; if yours is to be the newest: "
+        "corral -p shop up -d\n"
     )
 
 

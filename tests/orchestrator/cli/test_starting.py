@@ -124,6 +124,7 @@ def test_stop_of_an_unknown_service_is_refused(shop, corral):
     def refuse(_request):
         raise Problem(404, {**body, "status": 404})
 
+    shop.on("GET", "/v1/stacks/shop", {"name": "shop", "services": []})
     shop.on("POST", "/v1/stacks/shop/stop", refuse)
     done = corral("-p", "shop", "stop", "nope")
     assert done.code == 1

@@ -508,3 +508,29 @@ async def test_a_second_stop_with_less_patience_shortens_the_first():
         await rig.until(lambda: rig.nodes["n1"].wanted.tasks[task].grace == 0.0, within=5.0)
         await rig.control.stop("app", 20.0)
         assert rig.nodes["n1"].wanted.tasks[task].grace == 0.0
+
+
+@pytest.mark.parametrize(
+    ("what", "by"), [("up", 2), ("stop", 0), ("stop web", 0), ("down", 0), ("stop, then up", 0)]
+)
+async def test_whose_release_was_overtaken_is_told_by_which(what, by):
+    async with Rig() as rig:
+        rig.how["web"] = Behaviour(prepare=30.0)
+        first = await rig.up(project(web={}))
+        await asyncio.sleep(1)
+        match what:
+            case "up":
+                await rig.up(project(web={"image": "web:2"}))
+            case "down":
+                await rig.control.remove("app", volumes=False, timeout=None)
+            case _:
+                await rig.control.stop("app", 0, ("web",) if what == "stop web" else ())
+        await rig.until(lambda: rig.cluster.releases["app", first].over)
+        if what == "stop, then up":
+            await asyncio.sleep(1)
+            await rig.up(project(web={"image": "web:2"}))
+        async for line in rig.control.progress("app", first):
+            if line.kind == "end":
+                break
+        assert (line.state, line.by) == ("superseded", by)
+        assert ("release 2 took its place" in line.message) == bool(by)

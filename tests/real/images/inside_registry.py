@@ -320,6 +320,13 @@ async def test_a_config_that_promises_other_layers_is_refused(store, stub) -> No
     assert nothing_kept(store)
 
 
+async def test_a_hostile_config_is_refused_by_image_and_field(store, stub) -> None:
+    stub.manifest = stub.image([ONE], config={"Volumes": {"/proc/sys": {}}})
+    with pytest.raises(Refusal, match=r"image \S+: the image's Volumes: '/proc/sys' is inside"):
+        await store.resolve(ResolveImage(image=NAME))
+    assert nothing_kept(store)
+
+
 async def test_the_platform_is_chosen_from_an_index(store, stub) -> None:
     inner = stub.manifest
     mine = f"sha256:{hashlib.sha256(inner).hexdigest()}"

@@ -188,8 +188,10 @@ async def test_binds(volumes, root, tmp_path) -> None:
         ({"source": "relative"}, "not an absolute path"),
         ({"source": "/etc/passwd/below"}, "Not a directory"),
         ({"propagation": "sideways"}, "none of"),
-        ({"target": "/"}, "not a path below /"),
-        ({"target": "relative"}, "not a path below /"),
+        ({"target": "/"}, "the container's root itself"),
+        ({"target": "relative"}, "not an absolute path"),
+        ({"target": "/proc/sys"}, "inside /proc"),
+        ({"target": "/a\0b"}, "control characters"),
         ({"target": "/a/../../b"}, "leads upwards"),
     ):
         with pytest.raises(Refusal, match=words):
@@ -277,7 +279,7 @@ async def test_secret_values_reach_no_disk_and_no_message(volumes, root, tmp_pat
 @pytest.mark.parametrize(
     ("mount", "words"),
     [
-        (Mount(type="volume", source="bad", target="/x"), "not a volume name"),
+        (Mount(type="volume", source="bad", target="/x"), "not a valid name"),
         (Mount(type="volume", source="unknown", target="/x"), "no name on this node"),
     ],
 )
@@ -288,7 +290,7 @@ async def test_bad_names_are_refused(volumes, root, mount, words) -> None:
 
 @pytest.mark.parametrize("name", ["../x", "", ".", "a/b", "-x", "x" * 256])
 async def test_no_name_leads_out_of_the_volumes(volumes, root, name) -> None:
-    with pytest.raises(Refusal, match="not a"):
+    with pytest.raises(Refusal, match=r"not a|longer than"):
         await volumes.remove(name)
     with pytest.raises(Refusal, match="not a task id"):
         await volumes.release(name)
