@@ -24,8 +24,8 @@ from aiohttp import web
 from agent import facts
 from agent.linux.boot import boot_id
 from agent.linux.inotify import Inotify
+from agent.runtime import apparmor, exits, logs
 from agent.runtime import exec as execution
-from agent.runtime import exits, logs
 from agent.runtime.containers import OciContainers
 from agent.runtime.crun import Runtime, find_runtime
 from agent.runtime.failure import RuntimeFailure
@@ -191,6 +191,7 @@ async def _compose_tasks(
 ) -> TaskParts:
     runtime = containers.runtime.name
     version = await containers.runtime.version()
+    confined = await asyncio.to_thread(apparmor.provide)
 
     def join() -> None:
         if not is_mounted(config.run_dir):  # the node left a cluster before
@@ -199,7 +200,8 @@ async def _compose_tasks(
 
     async def look() -> NodeFacts:
         digests = frozenset(image.digest for image in await effects.images.list())
-        return await asyncio.to_thread(facts.probe, runtime, version, digests)
+        known = (confined.warning,) if confined.warning else ()
+        return await asyncio.to_thread(facts.probe, runtime, version, digests, known)
 
     return compose(
         effects,
@@ -208,7 +210,7 @@ async def _compose_tasks(
         prober=_prober(containers),
         clock=clock,
         boot=boot_id(),
-        traits=facts.traits(config, runtime),
+        traits=facts.traits(config, runtime, confined.profile),
         tasks=config.tasks,
         facts=await look(),
         look=look,
@@ -316,6 +318,7 @@ async def _leave(config: AgentConfig, worker: Worker, effects: Effects) -> list[
     if not left:
         await effects.network.leave()
         exits.remove_parent(config.cgroup)
+        await asyncio.to_thread(apparmor.remove)
         await asyncio.to_thread(shutil.rmtree, config.tasks, True)  # noqa: FBT003 - its signature
         config.tasks.mkdir(mode=0o700, parents=True)
         for directory in (config.state_dir, config.run_dir):

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from agent.sealing import NodeSeal, Unopened, is_sealed
-from agent.tasks.kept import Kept
+from agent.tasks.kept import UnreadFiles
 from agent.tasks.record import Record
 from specs import skew
 from specs.kit.disk import make_folder, sweep, sync, write_all, write_file
@@ -168,7 +168,7 @@ class Journal:
         self.unclear: set[str] = set()  # tasks of whom something was not read
         for directory in (journal, self._configs, tasks, self._secrets):
             make_folder(directory)
-        self._kept = Kept(self._unread, self._seal)
+        self._kept = UnreadFiles(self._unread, self._seal)
         make_folder(self._records)
         for directory in (journal, self._configs, self._secrets, self._records):
             sweep(directory)
