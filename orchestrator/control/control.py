@@ -42,10 +42,10 @@ if TYPE_CHECKING:
     from specs.api import (
         Deploy,
         Event,
-        ProblemRow,
         Progress,
         Release,
         ReleaseRow,
+        Rescaled,
         Restart,
         Restarted,
         Start,
@@ -273,7 +273,7 @@ class ControlLoop:
         async with self._lock:
             return await self._commands.deploy(stack, request, listening)
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> tuple[ProblemRow, ...]:
+    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
         async with self._lock:
             return await self._commands.scale(stack, services)
 
