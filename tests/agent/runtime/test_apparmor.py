@@ -15,7 +15,9 @@ import pytest
 
 from agent import facts
 from agent.runtime.apparmor import NAME, PROFILE, Confinement, judge
+from agent.runtime.exec import describe
 from specs.kit import confinement
+from specs.wire import ExecRequest
 from tests.agent.runtime.test_bundle import HOST, build
 
 
@@ -62,6 +64,13 @@ def test_whether_the_kernel_has_it(tmp_path, text, there):
 def test_the_bundle_names_the_profile_that_is_loaded(keys, host, profile):
     config = build(host=replace(HOST, apparmor=host), **keys).config
     assert config["process"].get("apparmorProfile") == profile
+
+
+@pytest.mark.parametrize(("privileged", "profile"), [(False, NAME), (True, None)])
+def test_a_command_inside_runs_under_the_containers_profile(privileged, profile):
+    config = build(host=replace(HOST, apparmor=NAME)).config
+    process = describe(config, ExecRequest(command=("sh",), privileged=privileged))
+    assert process.get("apparmorProfile") == profile
 
 
 def test_the_profile_refuses_what_the_filter_cannot_see():
