@@ -160,6 +160,7 @@ async def test_killed_at_any_moment_of_pull_unpack_and_mount(
                 assert hashlib.sha256(path.read_bytes()).hexdigest() == path.name
             await store.ensure(name, digest)
             check_whole(await store.mount("t1", digest))
+            assert store.content.emptied(60)
             assert list((store.content.root / "staging").iterdir()) == []
             await store.discard("t1")
             await store.prune([], named=True)
@@ -191,6 +192,7 @@ async def test_a_full_disk_is_said_and_recovered_from(
         for _ in range(2):
             with pytest.raises(Later, match=r"(?i)no space|nearly full|MiB free"):
                 await store.ensure(name, digest)
+            assert store.content.emptied(60)
             assert list((store.content.root / "staging").iterdir()) == []
             assert await store.list() == []
         filler.unlink()
@@ -213,6 +215,7 @@ async def test_unpacking_stops_at_the_disks_floor(registry: Registry, tmp_path, 
         before = os.statvfs(small_disk).f_bavail
         with pytest.raises(Later, match="nearly full"):
             await store.ensure(f"{registry.address}/zeros:1", digest)
+        assert store.content.emptied(60)
         assert abs(os.statvfs(small_disk).f_bavail - before) * 4096 < 1 << 20
 
 
@@ -227,6 +230,7 @@ async def test_a_bomb_costs_neither_memory_nor_disk(own_disk, tmp_path, packing)
         with pytest.raises(Exception, match="decompression bomb"):
             await store.add("bomb", bomb, {})
         assert list(store.content.layers.iterdir()) == []
+        assert store.content.emptied(60)
         assert list((store.content.root / "staging").iterdir()) == []
         assert (before - os.statvfs(own_disk).f_bavail) * 4096 < 8 << 20
 
