@@ -69,7 +69,7 @@ def _cgroup_mounts() -> dict[str, str]:
     return found
 
 
-def traits(config: AgentConfig, runtime: str) -> NodeTraits:
+def traits(config: AgentConfig, runtime: str, apparmor: str = "") -> NodeTraits:
     """Return what a bundle needs to know of this node."""
     grantable = grantable_capabilities()
     limits = None if "CAP_SYS_RESOURCE" in grantable else _hard_limits()
@@ -81,6 +81,7 @@ def traits(config: AgentConfig, runtime: str) -> NodeTraits:
         init=next((path for path in _INITS if os.access(path, os.X_OK)), None),
         rlimits=limits,
         cgroup_parent=config.cgroup,
+        apparmor=apparmor,
         all_groups=_all_groups(),
     )
 
@@ -179,12 +180,17 @@ def _memory() -> int:
     return 0
 
 
-def probe(runtime: str, runtime_version: str, images: frozenset[str]) -> NodeFacts:
-    """Return what this machine is; ``images`` are the digests complete on it."""
+def probe(
+    runtime: str, runtime_version: str, images: frozenset[str], known: tuple[str, ...] = ()
+) -> NodeFacts:
+    """Return what this machine is; ``images`` are the digests complete on it.
+
+    ``known`` are warnings of what was found out before.
+    """
     missing = [
         f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not programs.find(tool)
     ]
-    warnings = []
+    warnings = list(known)
     if not runtime:
         missing.append("crun is missing: containers cannot be run; install Debian's crun package")
     elif runtime != "crun":

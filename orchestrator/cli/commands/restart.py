@@ -71,6 +71,9 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     if asked.left():
         names = ", ".join(asked.names(rows))
         raise CliError(f"not running again yet: {names}", hint=f"{command} ps", code=ERROR)
+    if asked.away:
+        hint = "that is done when their node is back; corral node ls"
+        raise CliError(f"not restarted yet: {', '.join(sorted(asked.away))}", hint=hint, code=ERROR)
     return 0
 
 
@@ -85,6 +88,7 @@ class _Asked:
         self._services = set(services)  # of these, tasks that are new
         self._told: set[str] = set()
         self.failed: set[str] = set()
+        self.away: set[str] = set()  # without a node that could, and nothing is in their place
 
     def left(self) -> bool:
         """Say whether anything is awaited still."""
@@ -95,7 +99,7 @@ class _Asked:
 
         One that was started is restarted: its health is another matter, as in Compose.
         """
-        lines = []
+        lines = self._not_there(rows)
         for row in rows:
             task = str(row["id"])
             if not self._awaits(row) or task in self._told:
@@ -121,6 +125,23 @@ class _Asked:
                 self._services.discard(name)
         return lines
 
+    def _not_there(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Wait for nothing that has no node, or one that is down; return who is nowhere else."""
+        lost = [row for row in rows if row["id"] in self._tasks and _away(row)]
+        here = {
+            (row.get("service"), row.get("slot"))
+            for row in rows
+            if not _away(row) and row.get("state") not in FINAL
+        }
+        lines = []
+        for row in lost:
+            self._tasks.discard(str(row["id"]))
+            name = str(row.get("name"))
+            if (row.get("service"), row.get("slot")) not in here and name not in self.away:
+                self.away.add(name)
+                lines.append(f"warning: {name}: {row.get('status') or row.get('state')}")
+        return lines
+
     def names(self, rows: list[dict[str, Any]]) -> list[str]:
         """Return what is not there yet, in words."""
         found = {
@@ -134,6 +155,11 @@ class _Asked:
         """Say whether the task is one that was restarted in place, or a new one of what was not."""
         new = row.get("service") in self._services and row["id"] not in self._before
         return row["id"] in self._tasks or new
+
+
+def _away(row: Mapping[str, Any]) -> bool:
+    """Say whether nothing can happen to the task now: its node is down, or none takes it."""
+    return row.get("node_status") == "down" or row.get("state") == "pending"
 
 
 def _rows(session: Invocation, path: str) -> list[dict[str, Any]]:

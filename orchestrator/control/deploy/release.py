@@ -44,6 +44,13 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
         )
     except SpecError as exc:
         raise Invalid(exc.problems) from exc
+    except (AttributeError, LookupError, TypeError, ValueError) as exc:
+        # The compiler relies on the language's types; files have them by then, requests may not.
+        # Its words are not repeated: they may hold a value.
+        raise Invalid(
+            detail=f"the project is not in canonical form ({type(exc).__name__})",
+            hint="send what `corral config --format json` prints",
+        ) from exc
     for warning in warnings:
         deployment.findings.add(warning)
     before = newest_spec(deployment.cluster, present)
