@@ -44,9 +44,21 @@ def steady_at(task: Replica, trial: Trial, *, exited: bool, now: float) -> float
     """
     if task.done:
         return now
+    if marked(task, trial):
+        return now
     if not task.ready or task.ready_since is None:
         return None
     return max(now, task.ready_since + _length(task, trial, exited=exited))
+
+
+def marked(task: Replica, trial: Trial) -> bool:
+    """Say whether the task was judged before and is unhealthy now, with nothing to restart it.
+
+    It runs, as the last deployed release left it: a release that does not touch it is not about
+    that, and waiting would not end.
+    """
+    judged = task.release <= trial.deployed
+    return judged and task.live and task.state is TaskState.RUNNING and task.sick_since is not None
 
 
 def _length(task: Replica, trial: Trial, *, exited: bool) -> float:

@@ -219,10 +219,8 @@ class Stack(Model):
         return self.model_copy(update={"running": release})
 
     def with_overrides(self, replicas: Mapping[str, int]) -> Stack:
-        """Return the stack with these services scaled, the others as they were."""
-        down = tuple(name for name in self.stopped_services if not replicas.get(name))
-        overrides = {**self.overrides, **replicas}
-        return self.model_copy(update={"overrides": overrides, "stopped_services": down})
+        """Return the stack with these services scaled; what is stopped stays so."""
+        return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
 
     def with_asked(
         self, services: Iterable[str], *, again: bool = False, anew: Iterable[str] = ()
@@ -336,10 +334,18 @@ class StackRow(Model):
     orphans: tuple[str, ...] = ()  # services that run on although the files lack them
 
 
-class ScaledRow(StackRow):
-    """A stack that was scaled, with what its user is warned of."""
+class Rescaled(Model):
+    """What `scale` came to: what its user is warned of, and what it started."""
 
     warnings: tuple[ProblemRow, ...] = ()
+    started: int | None = None  # the release that starts what was stopped
+
+
+class ScaledRow(StackRow):
+    """A stack that was scaled, see Rescaled."""
+
+    warnings: tuple[ProblemRow, ...] = ()
+    started: int | None = None
 
 
 class ReleaseRow(Model):

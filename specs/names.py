@@ -17,6 +17,8 @@ import re
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from specs.subnets import reserved
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -138,11 +140,12 @@ def ipv4_fault(text: str) -> str:
 
 
 def subnet_fault(text: str) -> str:
-    """Return why a text is not a subnet."""
+    """Return why a text is not a subnet that a network can have."""
     try:
         if _ADDRESS.fullmatch(text.partition("/")[0]):
             ip_network(text, strict=False)
-            return ""
+            meaning = reserved(text)
+            return f"{shown(text)} cannot be a network's range: it is {meaning}" if meaning else ""
     except ValueError:
         pass
     return f"{shown(text)} is not a subnet"

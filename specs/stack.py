@@ -208,6 +208,7 @@ class TaskSpec(Model):
     cap_drop: tuple[str, ...] = ()
     no_new_privileges: bool = False
     seccomp: Literal["default", "unconfined"] = "default"
+    apparmor: Literal["default", "unconfined"] = "default"  # where the node has AppArmor
     devices: tuple[Device, ...] = ()
     ulimits: dict[str, Ulimit] = Field(default_factory=dict)
     sysctls: dict[str, str] = Field(default_factory=dict)

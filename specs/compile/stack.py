@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specs.compile import naming
+from specs.compile import addresses, naming
 from specs.compile.service import ServiceCompiler
 from specs.compile.values import given, mapping, number, texts
 from specs.compile.verdicts import Verdicts
@@ -73,6 +73,7 @@ class _Compiler:
         )
         self.verdicts.unknown_extensions(extension, "x-corral")
         self._cross_checks(spec)
+        addresses.check(self.project, self.verdicts)
         if self.findings.errors:
             raise SpecError(self.findings.all())
         return spec, self.findings.all()

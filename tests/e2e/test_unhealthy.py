@@ -67,6 +67,12 @@ def test_what_becomes_of_sick_containers_and_who_waits_for_them(corral):
         assert corral.pid(f"{service}-1") == pids[service], "it was not touched"
     assert "(unhealthy" in corral("ps").stdout
 
+    # Nothing has changed: it is told and not waited for, but `--wait` asks for health.
+    told = corral("up", "-d").stderr
+    assert "marked: app-marked-1 is unhealthy" in told
+    assert "it was there before and is left as it is" in told
+    assert "app-kept-1: running" in corral("up", "--wait", code=1).stderr
+
     corral.compose(STACK + DEPENDENT)
     begun = time.monotonic()
     failed = corral("up", "-d", code=1)

@@ -73,6 +73,9 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     if asked.left():
         names = ", ".join(asked.names(rows))
         raise CliError(f"not running again yet: {names}", hint=f"{command} ps", code=ERROR)
+    if asked.away:
+        hint = "that is done when their node is back; corral node ls"
+        raise CliError(f"not restarted yet: {', '.join(sorted(asked.away))}", hint=hint, code=ERROR)
     return 0
 
 
@@ -111,6 +114,7 @@ class _Asked:
         self._over: set[str] = set()  # not awaited any more
         self.failed: dict[str, Mapping[str, Any]] = {}  # name -> row of what will not come back
         self.crashed: dict[str, Mapping[str, Any]] = {}  # of what its policy starts yet again
+        self.away: set[str] = set()  # without a node that could, and nothing is in their place
 
     def left(self) -> bool:
         """Say whether anything is awaited still."""
@@ -118,7 +122,7 @@ class _Asked:
 
     def look(self, rows: list[dict[str, Any]], now: float) -> list[str]:
         """Take the present rows; return a line for each task that runs again, or failed."""
-        lines = []
+        lines = self._not_there(rows)
         for row in rows:
             if self._awaits(row) and row["id"] not in self._over:
                 lines += self._judge(row, now)
@@ -176,6 +180,23 @@ class _Asked:
         self._over.add(task)
         self._tasks.discard(task)
 
+    def _not_there(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Wait for nothing that has no node, or one that is down; return who is nowhere else."""
+        lost = [row for row in rows if row["id"] in self._tasks and _away(row)]
+        here = {
+            (row.get("service"), row.get("slot"))
+            for row in rows
+            if not _away(row) and row.get("state") not in FINAL
+        }
+        lines = []
+        for row in lost:
+            self._tasks.discard(str(row["id"]))
+            name = str(row.get("name"))
+            if (row.get("service"), row.get("slot")) not in here and name not in self.away:
+                self.away.add(name)
+                lines.append(f"warning: {name}: {row.get('status') or row.get('state')}")
+        return lines
+
     def names(self, rows: list[dict[str, Any]]) -> list[str]:
         """Return what is not there yet, in words."""
         found = {
@@ -189,6 +210,11 @@ class _Asked:
         """Say whether the task is one that was restarted in place, or a new one of what was not."""
         new = row.get("service") in self._services and row["id"] not in self._before
         return row["id"] in self._tasks or new
+
+
+def _away(row: Mapping[str, Any]) -> bool:
+    """Say whether nothing can happen to the task now: its node is down, or none takes it."""
+    return row.get("node_status") == "down" or row.get("state") == "pending"
 
 
 def _rows(session: Invocation, path: str) -> list[dict[str, Any]]:

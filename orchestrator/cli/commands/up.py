@@ -150,10 +150,21 @@ def _detached(
         # Whoever says how long waits that long; else a person is told when it is of no use.
         patient=args.wait_timeout is not None or args.deadline is not None,
         late="is not up",
+        check=(lambda: _unhealthy(session)) if args.wait else None,
         interrupted=lambda: (
             f"{board.what} of {board.stack} goes on in the background. "
             f"See it: {command} ps. {_way_back(session, board, command)}"
         ),
+    )
+
+
+def _unhealthy(session: Invocation) -> str:
+    """Return what is unhealthy of what the release is about, which left it as it was: `--wait`."""
+    rows = session.client.get(session.path("tasks"))["tasks"]
+    return "; ".join(
+        f"{row.get('name')}: {row.get('status')}"
+        for row in rows
+        if row.get("health") == "unhealthy" and not row.get("carried") and not row.get("stopping")
     )
 
 

@@ -230,11 +230,13 @@ def release(
     patient: bool = True,
     late: str,
     interrupted: Callable[[], str],
+    check: Callable[[], str] | None = None,
 ) -> int:
     """Show a release until its end; return the exit code.
 
     ``late`` says what the stack is not when ``limit`` is over, ``interrupted`` what to tell a
-    person who leaves. Raises CliError when it takes too long.
+    person who leaves, ``check`` what is wrong all the same when it ended well. Raises CliError
+    when it takes too long.
     """
     command = command_prefix(session)
     began = time.monotonic()
@@ -253,6 +255,9 @@ def release(
     except KeyboardInterrupt:
         print(f"\n{interrupted()}", file=sys.stderr)
         return INTERRUPTED
+    wrong = check() if good and check is not None else ""
+    if wrong:
+        good, board.end = False, {"message": wrong}
     if not good:
         last_words(session, board)
     return report(board, good=good, seconds=time.monotonic() - began, command=command)

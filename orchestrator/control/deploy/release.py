@@ -13,6 +13,7 @@ from orchestrator.control.deploy.carrying import asked_project, carry, check_cla
 from orchestrator.control.deploy.contents import with_contents
 from orchestrator.control.deploy.host_ports import check_host_ports
 from orchestrator.control.deploy.ports import check_ports, with_ports
+from orchestrator.control.deploy.subnets import check_subnets
 from orchestrator.control.mirror.dependencies import Cycle, Dependencies
 from orchestrator.control.mirror.records import RELEASES, STACKS, Idempotency
 from orchestrator.control.mirror.released import newest_spec, supersede
@@ -43,6 +44,13 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
         )
     except SpecError as exc:
         raise Invalid(exc.problems) from exc
+    except (AttributeError, LookupError, TypeError, ValueError) as exc:
+        # The compiler relies on the language's types; files have them by then, requests may not.
+        # Its words are not repeated: they may hold a value.
+        raise Invalid(
+            detail=f"the project is not in canonical form ({type(exc).__name__})",
+            hint="send what `corral config --format json` prints",
+        ) from exc
     for warning in warnings:
         deployment.findings.add(warning)
     before = newest_spec(deployment.cluster, present)
@@ -54,6 +62,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     spec = with_ports(deployment, spec, before)
     check_ports(deployment, spec)
     check_clashes(deployment, spec)
+    check_subnets(deployment, spec)
     overrides = _overrides(deployment, spec, present, before)
     check_host_ports(deployment, spec, overrides)
     _check_health(deployment, spec, overrides)

@@ -66,7 +66,7 @@ def _failed(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | 
 
 def _gave_up(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | None:
     for task in gates.failed_for_good(state):
-        return _explain(pass_, task, state.plan.gave_up[task.slot])
+        return explain(pass_, task, state.plan.gave_up[task.slot])
     mine = [
         t
         for t in state.replicas
@@ -78,10 +78,10 @@ def _gave_up(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause |
     limit = min(ATTEMPTS, max(1, len(pass_.cluster.nodes)))
     for task in mine:
         if task.state is TaskState.REJECTED and task.attempt + 1 >= limit:
-            return _explain(pass_, task)
+            return explain(pass_, task)
     for task in mine:
         if task.attempt + 1 >= ATTEMPTS:
-            return _explain(pass_, task, "it failed again and again")
+            return explain(pass_, task, "it failed again and again")
     return None
 
 
@@ -89,7 +89,7 @@ def _goes_on_failing(pass_: Pass, target: ReleaseTarget, state: ServiceState) ->
     for task in state.replicas:
         if looping(task, state.trial, CRASHES) and _ended_since(pass_, task, target.release):
             lasted = "ready" if task.checked else f"up for {state.trial.monitor:g} s"
-            return _explain(pass_, task, f"restarted {task.restarts} times and never {lasted}")
+            return explain(pass_, task, f"restarted {task.restarts} times and never {lasted}")
     return None
 
 
@@ -135,7 +135,7 @@ def sick(
         never = task.state is not TaskState.RUNNING
         late = pass_.now >= given_up(target, task)
         if waiting or (never and late):
-            return _explain(pass_, task)
+            return explain(pass_, task)
     return None
 
 
@@ -152,7 +152,7 @@ def _hopeless(pass_: Pass, state: ServiceState, states: Mapping[str, ServiceStat
 def _unhealthy(pass_: Pass, state: ServiceState) -> Cause | None:
     """Return what is unhealthy now, restarted or not."""
     found = (t for t in gates.current(state) if t.live and t.unhealthy)
-    return next((_explain(pass_, t) for t in found), None)
+    return next((explain(pass_, t) for t in found), None)
 
 
 def _homeless(pass_: Pass, state: ServiceState) -> Cause | None:
@@ -180,5 +180,6 @@ def _blocked(state: ServiceState, states: Mapping[str, ServiceState]) -> Cause |
     return None
 
 
-def _explain(pass_: Pass, task: Replica, verdict: str = "") -> Cause:
+def explain(pass_: Pass, task: Replica, verdict: str = "") -> Cause:
+    """Return how the task is, as a sentence."""
     return explain_task(pass_.cluster, pass_.draft.task(task.id), verdict)

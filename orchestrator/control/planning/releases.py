@@ -15,13 +15,14 @@ from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.mirror.released import beside, finish, spec_of
 from orchestrator.control.mirror.serving import is_leaving
-from orchestrator.control.planning import failing, nowhere
+from orchestrator.control.planning import failing, misplaced, nowhere
 from orchestrator.control.planning.gates import unhealthy
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ReleaseTarget
 from orchestrator.control.planning.stopping import ACK_LIMIT, unheard
 from orchestrator.control.telling.causes import explain_newest
 from orchestrator.control.telling.words import words_of
+from scheduler.trial import marked
 from specs.states import FINAL, ReleaseState
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.service_state import ServiceState
     from orchestrator.control.telling.causes import Cause
     from specs.api import Release, Stack
+    from specs.task import Task
 
 LISTEN = 0.05  # seconds between two looks at what nodes have heard of
 
@@ -57,7 +59,8 @@ def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> Release
 def deploying(pass_: Pass, release: Release, images: Mapping[str, str]) -> Release:
     """Return a release whose images are there, with the services it updates.
 
-    Those have tasks of another spec now. What was stopped, or is not there, it only starts.
+    Those have tasks of another spec now, or where its constraints do not want them. What was
+    stopped, or is not there, it only starts.
     """
     release = release.with_images(images)
     spec = spec_of(pass_.cluster, release)
@@ -65,13 +68,14 @@ def deploying(pass_: Pass, release: Release, images: Mapping[str, str]) -> Relea
     if spec is None or stack is None or stack.desired != "up":
         return release.with_updates(())
     about = set(spec.services) - set(beside(spec, release)) - set(stack.stopped_services)
-    found = {
-        task.service
-        for task in pass_.draft.tasks(stack.name).values()
-        if task.service in about
-        and not is_leaving(task)
-        and task.spec_hash != pass_.specs.under(release, spec, task.service).hash
-    }
+
+    def replaces(task: Task) -> bool:
+        wanted = pass_.specs.under(release, spec, task.service)
+        return task.spec_hash != wanted.hash or misplaced.breaks(pass_, wanted, task)
+
+    tasks = pass_.draft.tasks(stack.name).values()
+    living = [task for task in tasks if task.service in about and not is_leaving(task)]
+    found = {task.service for task in living if replaces(task)}
     return release.with_updates(tuple(sorted(found)))
 
 
@@ -132,13 +136,13 @@ def _came_to_stay(
     interested: Mapping[str, set[str]],
 ) -> float | None:
     """End the release, all of which serves; return when to look again where it cannot end yet."""
-    until, misplaced = _misplaced(pass_, awaited)
+    until, left_behind = _misplaced(pass_, awaited)
     if until > pass_.now:
         return until
     if _to_be_heard(pass_, awaited, interested):
         return pass_.now + LISTEN
-    if misplaced:
-        fail(pass_, release, misplaced)
+    if left_behind:
+        fail(pass_, release, left_behind)
     else:
         _deployed(pass_, stack, release)
     return None
@@ -219,6 +223,12 @@ def _noted(pass_: Pass, target: ReleaseTarget, judged: Sequence[ServiceState]) -
         if not required
     ]
     notes += [
+        f"{failing.explain(pass_, task).message}; it was there before and is left as it is"
+        for state in judged
+        for task in unhealthy(state)
+        if marked(task, state.trial)
+    ]
+    notes += [
         _note(target, s.name, s.hopeless) for s in judged if s.hopeless and _spared(target, s)
     ]
     fresh = tuple(note for note in notes if note not in target.release.notes)
@@ -243,7 +253,7 @@ def _quiet(
     pass_: Pass, stack: Stack, target: ReleaseTarget, awaited: Iterable[ServiceState]
 ) -> bool:
     """Say whether no rollout moves and nothing of removed or surplus tasks still runs."""
-    if any(state.moves.state == "going" for state in awaited):
+    if any(_moves(state) for state in awaited):
         return False
     names = {state.name for state in awaited}
     return not any(
@@ -254,6 +264,16 @@ def _quiet(
         task.service in target.spec.services or not task.live
         for task in pass_.draft.tasks(stack.name).values()
     )
+
+
+def _moves(state: ServiceState) -> bool:
+    """Say whether the rollout goes on; a slot whose task is only marked is none it waits for."""
+    moves = state.moves
+    if moves.state != "going" or moves.create or moves.stop:
+        return moves.state == "going"
+    left = any(t.live and state.wanted.outdated(t) for t in state.replicas)
+    sick = any(marked(t, state.trial) for t in unhealthy(state))
+    return left or not sick or state.steady < len(state.wanted.slots)
 
 
 def _deployed(pass_: Pass, stack: Stack, release: Release) -> None:

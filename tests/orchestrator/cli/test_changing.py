@@ -821,6 +821,29 @@ def test_wait_timeout_names_the_unhealthy_task(shop, project, corral):
     assert "not up after 0.3 s: web-1 on alpha (starting: unhealthy: 2 failed" in done.err
 
 
+@pytest.mark.parametrize(
+    ("more", "flags", "code"),
+    [
+        ({"health": "unhealthy"}, ("-d",), 0),
+        ({"health": "unhealthy"}, ("--wait",), 1),
+        ({"health": "healthy"}, ("--wait",), 0),
+        ({"health": "unhealthy", "carried": "orphan"}, ("--wait",), 0),
+        ({"health": "unhealthy", "stopping": True}, ("--wait",), 0),
+        ({"health": "none"}, ("--wait",), 0),
+    ],
+)
+def test_wait_asks_for_the_health_of_what_was_there_before(
+    shop, project, corral, more, flags, code
+):
+    row = {"id": "t1", "name": "shop-web-1", "service": "web", "state": "running"}
+    row["status"] = "running 2 d (unhealthy)"
+    shop.on("GET", "/v1/stacks/shop/progress", Lines(GOOD))
+    shop.on("GET", "/v1/stacks/shop/tasks", {"tasks": [{**row, **more}]})
+    done = corral("-p", "shop", "up", *flags)
+    assert done.code == code, done.err
+    assert ("failed: shop-web-1: running 2 d (unhealthy)" in done.err) == bool(code)
+
+
 def test_a_superseded_release_did_not_fail(shop, project, corral):
     end = {"kind": "end", "ok": False, "state": "superseded", "message": "release 4 took its place"}
     shop.on("GET", "/v1/stacks/shop/progress", Lines([*GOOD[:2], end]))

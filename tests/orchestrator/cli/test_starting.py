@@ -184,6 +184,49 @@ def test_restart_waits_for_what_it_restarted(shop, corral, monkeypatch, looks, a
     assert said in done.err
 
 
+AWAY = {"node": "beta", "node_status": "down", "status": "down: node beta does not answer"}
+
+
+@pytest.mark.parametrize(
+    ("lost", "others", "code"),
+    [
+        (row("web-2", "running", slot=2, **AWAY), [], 1),
+        # Another has taken its place, and is restarted like the rest.
+        (
+            row("web-2", "running", slot=2, **AWAY),
+            [row("web-2", "running", id="new", slot=2, started_at=5.0)],
+            0,
+        ),
+        (
+            row("web-2", "running", slot=2, **AWAY),
+            [row("web-2", "failed", id="old", slot=2)],
+            1,
+        ),
+        # No node takes what would replace it.
+        (
+            row("web-2", "running", slot=2, **AWAY),
+            [row("web-2", "pending", id="new", slot=2, node="", started_at=None)],
+            1,
+        ),
+        # Silent for a moment only: it is waited for.
+        (row("web-2", "running", slot=2, node_status="unknown", started_at=5.0), [], 0),
+    ],
+    ids=["nowhere else", "replaced", "only what ended", "no node for it", "not down"],
+)
+def test_a_restart_does_not_wait_for_a_node_that_is_down(shop, corral, lost, others, code):
+    first = row("web-1", "running", slot=1)
+    looks = [
+        [first, row("web-2", "running", slot=2)],
+        [row("web-1", "running", slot=1, started_at=2.0), lost, *others],
+    ]
+    done = restart(shop, corral, looks, {"tasks": ["t-web-1", "t-web-2", "new"]})
+    assert done.code == code
+    assert "shop-web-1: restarted\n" in done.err
+    warning = "warning: shop-web-2: down: node beta does not answer\n"
+    assert done.err.count("warning:") == done.err.count(warning) == code
+    assert ("not restarted yet: shop-web-2" in done.err) == bool(code)
+
+
 def test_a_restart_whose_follower_waits_in_vain_ends(shop, corral, monkeypatch):
     from orchestrator.cli.commands import restart as command
 

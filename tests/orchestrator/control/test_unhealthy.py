@@ -103,6 +103,54 @@ async def test_a_new_dependent_of_a_sick_one_that_ran_before_fails_at_once():
         assert "web is blocked by db" in end.message
 
 
+UNCHANGED = {
+    # the policy, x-corral.on_unhealthy, what else the `up` brings -> how long it takes
+    "nothing else": ("no", None, {}, 0.5),
+    "kept": ("always", "keep", {}, 0.5),
+    "another service is new": ("no", None, {"other": {}}, 2),
+    "another service changed": ("no", None, {"web": {"image": "web:2"}}, 7),
+    "who starts after it is new": (
+        "no",
+        None,
+        {"web": {}, "new": after("service_started", "db")},
+        2,
+    ),
+}
+
+
+@pytest.mark.parametrize("case", UNCHANGED)
+async def test_what_was_deployed_long_ago_and_is_sick_now_is_told_and_not_waited_for(case):
+    restart, on_unhealthy, more, seconds = UNCHANGED[case]
+    async with Rig() as rig:
+        rig.how["db"] = Behaviour(healthy=1.0)
+        services = {"db": db(restart, on_unhealthy), "web": {}}
+        await rig.up(project(**services))
+        await rig.deployed()
+        (sick,) = rig.live("db")
+        rig.nodes["n1"].unhealthy(sick.id)
+        await rig.until(lambda: not rig.ready("db"))
+        begun = rig.clock.monotonic()
+        await rig.up(project(**{**services, **more}))
+        await rig.deployed()
+        assert rig.clock.monotonic() - begun < seconds
+        (note,) = rig.release().notes
+        assert note.startswith("db: app-db-1 is unhealthy (")
+        assert note.endswith("); it was there before and is left as it is")
+        assert [t.id for t in rig.live("db")] == [sick.id]
+
+
+async def test_what_is_made_anew_is_judged_by_its_health():
+    async with Rig() as rig:
+        rig.how["db"] = Behaviour(healthy=1.0)
+        await rig.up(project(db=db()))
+        await rig.deployed()
+        rig.nodes["n1"].unhealthy(rig.live("db")[0].id)
+        await rig.until(lambda: not rig.ready("db"))
+        rig.how["db"] = SICK
+        await rig.up(project(db=db()), force_recreate=True)
+        assert not (await rig.end_of()).ok
+
+
 async def test_an_update_to_a_sick_one_is_a_failed_update():
     async with Rig() as rig:
         update = {"failure_action": "rollback"}
