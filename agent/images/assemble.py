@@ -292,7 +292,7 @@ class Assembly:
             path.unlink(missing_ok=True)
             raise DamagedBlob(blob.digest)
         if path is not stored:
-            self.content.adopt_blob(path, blob.digest)
+            await self._off(self.content.adopt_blob, path, blob.digest)
 
     async def _hashed(self, path: Path) -> str:
         return await self._off(hash_file, path)

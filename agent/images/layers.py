@@ -141,7 +141,7 @@ class LayerStore:
                 extra={"layer": found, "count": result["skipped"]},
             )
         (home / "done").write_text(json.dumps(asdict(done)))
-        self._place(home, found)
+        await asyncio.to_thread(self._place, home, found)  # a busy disk takes its time
         return found
 
     def _place(self, home: Path, diff_id: str) -> None:

@@ -175,7 +175,7 @@ class ImageStore:
             digest = await self._call(hash_file, blob)
             diff_id = await self.layers.unpack(blob, digest, None)
             size = blob.stat().st_size
-            self.content.adopt_blob(blob, digest)
+            await self._call(self.content.adopt_blob, blob, digest)
             with self.content.blob(digest).open("rb") as file:
                 packed = _PACKED.get(file.read(2), "")
             layers = [{"mediaType": f"{OCI_LAYER}{packed}", "digest": digest, "size": size}]

@@ -248,7 +248,7 @@ class ControlLoop:
             pass_.draft.put(RELEASES, releases.deploying(pass_, current, images))
             stack = self._cluster.stacks.get(release.stack)
             if stack is not None and stack.desired == "up" and current.starts:
-                pass_.draft.put(STACKS, stack.with_asked(current.starts))
+                pass_.draft.put(STACKS, stack.with_asked(current.starts, anew=current.again))
 
         await self._write(change)
 

@@ -293,6 +293,7 @@ def _store(
     digest = content_hash(spec)
     known = deployment.cluster.stack_releases.get(name, {})
     number = max([*known, present.release if present is not None else 0], default=0) + 1
+    starts = _starts(deployment, spec, present)
     release = Release(
         stack=name,
         number=number,
@@ -303,7 +304,9 @@ def _store(
         build=request.build,
         pull=request.pull,
         services=request.services,
-        starts=_starts(deployment, spec, present),
+        starts=starts,
+        again=tuple(sorted({*request.again} & {*starts})),
+        grace=request.timeout,
         remove_orphans=request.remove_orphans,
         no_deps=request.no_deps,
         recreates=_recreates(deployment, spec, known),

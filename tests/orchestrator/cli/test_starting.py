@@ -158,9 +158,27 @@ def restart(shop, corral, looks, answer, *words):
            row("job-1", "rejected", id="new", started_at=None)]],
          {"tasks": ["t-web-1"], "started": ["job"]}, 1, "did not come back: shop-job-1"),
         ([[]], {"tasks": [], "started": []}, 0, "nothing runs or has run"),
+        # What runs again and ends at once did not come back, as with `start`.
+        ([[row("web-1", "running")], [row("web-1", "running", started_at=2.0)],
+          [row("web-1", "failed", started_at=2.0, exit_code=3)]],
+         {"tasks": ["t-web-1"]}, 1, "did not come back: shop-web-1 (exit code 3)"),
+        # A one-off that is done did; one that crashed and then stayed, too.
+        ([[row("job-1", "running")], [row("job-1", "complete", started_at=2.0, exit_code=0)]],
+         {"tasks": ["t-job-1"]}, 0, "shop-job-1: restarted\n"),
+        ([[row("web-1", "running")], [row("web-1", "running", started_at=2.0, exit_code=1)],
+          [row("web-1", "running", started_at=3.0, restarts=1)]],
+         {"tasks": ["t-web-1"]}, 0, "shop-web-1: restarted\n"),
+        # One that crashes again and again did not.
+        ([[row("web-1", "running")], [row("web-1", "running", started_at=2.0, exit_code=4)]],
+         {"tasks": ["t-web-1"]}, 1, "did not come back: shop-web-1 (exit code 4)"),
     ],
 )  # fmt: skip
-def test_restart_waits_for_what_it_restarted(shop, corral, looks, answer, code, said):
+def test_restart_waits_for_what_it_restarted(shop, corral, monkeypatch, looks, answer, code, said):
+    from orchestrator.cli.commands import restart as command
+
+    monkeypatch.setattr(command, "TRIAL", 0.4)
+    monkeypatch.setattr(command, "MONITOR", 0.5)
+    monkeypatch.setattr(command, "AFTER_FAILURE", 1.5)
     done = restart(shop, corral, looks, answer)
     assert done.code == code
     assert said in done.err
