@@ -26,7 +26,7 @@ LONGEST_HOSTNAME: Final = 64  # the kernel's (sethostname(2))
 LONGEST_DNS_NAME: Final = 253
 LONGEST_LABEL: Final = 63
 LONGEST_PATH: Final = 4095
-LONGEST_NAME: Final = 255  # of a file
+LONGEST_NAME: Final = 255  # of a file: one name is one folder or file of a node
 _SHOWN = 60
 
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]")

@@ -327,6 +327,11 @@ class Carried(Model):
     volumes: dict[str, VolumeSpec] = Field(default_factory=dict)
 
 
+# What the controller looks at in every pass, and every node holds, at most; docs/benchmarks.md.
+MOST_TASKS = 3000  # copies of a stack's services together
+MOST_PORTS = 1000  # published ports of a stack together
+
+
 class StackSpec(Model):
     """One stack, complete. Keys of the mappings are the keys of the Compose file.
 

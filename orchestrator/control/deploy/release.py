@@ -25,7 +25,7 @@ from specs.base import content_hash
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.problems import Problem, SpecError
-from specs.stack import Condition
+from specs.stack import MOST_TASKS, Condition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -175,6 +175,8 @@ def scale_problem(spec: StackSpec, name: str, count: int) -> str:
     if service is None:
         known = ", ".join(sorted(spec.services)) or "none"
         return f"there is no service {name} in stack {spec.name} (services: {known})"
+    if count > MOST_TASKS:
+        return f"{name} cannot have {count} replicas: a stack can have {MOST_TASKS}"
     if count < 0:
         return f"{name} cannot have {count} replicas"
     if service.mode == "global":
