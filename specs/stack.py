@@ -327,7 +327,7 @@ class Carried(Model):
     volumes: dict[str, VolumeSpec] = Field(default_factory=dict)
 
 
-# What the controller looks at in every pass, and every node holds, at most; docs/benchmarks.md.
+# At most; the controller looks at all of it in every pass, and every node holds the ports.
 MOST_TASKS = 3000  # copies of a stack's services together
 MOST_PORTS = 1000  # published ports of a stack together
 
