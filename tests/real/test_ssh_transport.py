@@ -53,7 +53,7 @@ def start_agent(host):
     host.run(
         ["setsid", "sh", "-c", f"{start} {wait}"],
         env={"PYTHONPATH": path, "PYTHONDONTWRITEBYTECODE": "1"},
-        timeout=10,
+        timeout=90,
     )
 
 
