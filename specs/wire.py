@@ -255,7 +255,7 @@ class KeptRelease(Model):
 EVERY_NODE = -1  # of a service that is global
 
 
-class Slots(Model):
+class StackSlots(Model):
     """How many tasks each service of a stack is to have: what a task leaves passes on in its slot.
 
     Also of what is stopped; not of what is removed. ``EVERY_NODE``: one on every node.
@@ -278,7 +278,7 @@ class Objects(Model):
     contents: dict[str, Content] = Field(default_factory=dict)
     stacks: dict[str, Stack] = Field(default_factory=dict)
     releases: dict[str, KeptRelease] = Field(default_factory=dict)
-    slots: dict[str, Slots] = Field(default_factory=dict)
+    slots: dict[str, StackSlots] = Field(default_factory=dict)
 
     def with_contents(self, contents: dict[str, Content]) -> Objects:
         """Return the same objects with other contents."""

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
     from agent.tasks.record import Record
-    from specs.wire import Assignment, Slots
+    from specs.wire import Assignment, StackSlots
 
 
-def slot_of(assignment: Assignment, slots: Mapping[str, Slots]) -> str:
+def slot_of(assignment: Assignment, slots: Mapping[str, StackSlots]) -> str:
     """Return the name of the slot a task fills."""
     known = slots.get(assignment.stack)
     count = known.services.get(assignment.service, 0) if known is not None else 0
@@ -28,7 +28,7 @@ def slot_of(assignment: Assignment, slots: Mapping[str, Slots]) -> str:
     return f"{assignment.stack}/{assignment.service}/{number}"
 
 
-def is_wanted(slot: str, slots: Mapping[str, Slots]) -> bool:
+def is_wanted(slot: str, slots: Mapping[str, StackSlots]) -> bool:
     """Say whether the slot of that name is to have a task, now or when its stack starts again."""
     stack, service, number = slot.split("/")
     known = slots.get(stack)

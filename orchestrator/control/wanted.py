@@ -29,7 +29,7 @@ from specs.wire import (
     Objects,
     Peer,
     ServiceEndpoints,
-    Slots,
+    StackSlots,
     TaskNetwork,
 )
 
@@ -59,7 +59,7 @@ class Outgoing:
         self._network_services: dict[str, set[tuple[str, str]]] = {}
         self._contents: dict[str, Content] = {}
         self._kept: dict[str, KeptRelease] = {}
-        self._slots: dict[str, tuple[Stack, StackSpec, Slots]] = {}
+        self._slots: dict[str, tuple[Stack, StackSpec, StackSlots]] = {}
         self._holding: dict[str, frozenset[str]] = {}  # node -> networks of its newest set
 
     # what changed
@@ -187,7 +187,7 @@ class Outgoing:
             slots=self._all_slots(),
         )
 
-    def _all_slots(self) -> dict[str, Slots]:
+    def _all_slots(self) -> dict[str, StackSlots]:
         """Return how many tasks the services of each stack are to have, stopped ones too.
 
         By the newest release: what that leaves out of its file is not to come back.
@@ -207,7 +207,7 @@ class Outgoing:
                     else stack.overrides.get(key, service.replicas)
                     for key, service in spec.services.items()
                 }
-                known = self._slots[name] = (stack, spec, Slots(services=counts))
+                known = self._slots[name] = (stack, spec, StackSlots(services=counts))
             found[name] = known[2]
         for name in [n for n in self._slots if n not in found]:
             del self._slots[name]

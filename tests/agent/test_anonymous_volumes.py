@@ -8,11 +8,11 @@ from agent.tasks import slots
 from agent.tasks.lifecycle import fresh
 from agent.volumes.anonymous import AnonymousVolumes
 from specs.states import Desired, TaskState
-from specs.wire import EVERY_NODE, Slots
+from specs.wire import EVERY_NODE, StackSlots
 from tests.agent.test_lifecycle import task
 
 SLOT = "s/w/1"
-WANTED = {"s": Slots(services={"w": 2, "every": EVERY_NODE, "none": 0})}
+WANTED = {"s": StackSlots(services={"w": 2, "every": EVERY_NODE, "none": 0})}
 
 
 class Sets:

@@ -27,7 +27,7 @@ from specs.wire import (
     NodeSelf,
     Objects,
     Refused,
-    Slots,
+    StackSlots,
     Stamp,
     TaskNetwork,
 )
@@ -528,7 +528,7 @@ def unnamed(name, desired="running", **keys):
     return one.model_copy(update={"stack": "s", "service": "w", "slot": 1})
 
 
-ONE_SLOT = {"s": Slots(services={"w": 1})}
+ONE_SLOT = {"s": StackSlots(services={"w": 1})}
 
 
 async def test_the_next_task_of_a_slot_waits_for_the_end_of_the_last_one_and_has_its_volume(node):
