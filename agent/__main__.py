@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import resource
 import sys
 
 from agent import daemon
 from agent.config import from_environment
 from agent.runtime.failure import RuntimeFailure
-from specs.kit import allocator, log
+from specs.kit import allocator, log, stalls
 
 FILES_MAX = 1 << 20  # containers inherit it; it is what Docker gives them
 
@@ -25,7 +24,7 @@ def main() -> int:
     most = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     try:
-        asyncio.run(daemon.run(from_environment()))
+        stalls.run(daemon.run(from_environment()))
     except (daemon.AlreadyRunning, RuntimeFailure, PermissionError) as error:
         sys.stderr.write(f"corral agent: {error}\n")
         return 1

@@ -24,18 +24,19 @@ from aiohttp import web
 from agent import facts
 from agent.linux.boot import boot_id
 from agent.linux.inotify import Inotify
+from agent.runtime import apparmor, exits
 from agent.runtime import exec as execution
-from agent.runtime import exits, logs
 from agent.runtime.containers import OciContainers
 from agent.runtime.crun import Runtime, find_runtime
 from agent.runtime.failure import RuntimeFailure
+from agent.runtime.rotation import Followed, Rotation
 from agent.runtime.spawner import Spawner, is_mounted, share, unshare
 from agent.server import Server
 from agent.tasks.compose import TaskParts, compose
 from agent.tasks.effects import Effects
 from agent.tasks.journal import Journal
 from agent.tasks.record import Phase
-from specs.kit import alive, programs
+from specs.kit import alive, programs, stalls
 from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
@@ -55,7 +56,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ROTATE_EVERY = 0.25
+FOLLOW_EVERY = 0.25
 KEEP_EVERY = 1.0
 MOST_CALLERS = 2048  # connections to the API at once: a log that is followed is one
 
@@ -87,7 +88,9 @@ async def run(
     with _only_one(config):
         _share(config)
         async with alive.shown(config.run_dir.parent, "agent"):
-            await _serve(config, effects or real_effects(config), clock or SystemClock(), ending)
+            effects = effects or real_effects(config)  # imports a lot; nobody waits for us yet
+            with stalls.watched():
+                await _serve(config, effects, clock or SystemClock(), ending)
 
 
 class Ending:
@@ -138,7 +141,9 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: En
         stack.push_async_callback(effects.network.close)
         inotify = Inotify()
         stack.callback(inotify.close)
-        containers = _containers(config, spawner)
+        rotation = Rotation()
+        stack.callback(rotation.close)
+        containers = _containers(config, spawner, rotation)
         journal = Journal(config.journal, config.tasks, config.run_dir)
         tasks = await _compose_tasks(config, effects, clock, containers, spawner, journal, ending)
         server = Server(
@@ -152,7 +157,7 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: En
         async with asyncio.TaskGroup() as group:
             work = [
                 group.create_task(tasks.worker.run(), name="worker"),
-                group.create_task(_rotate(tasks.holdings, containers), name="log rotation"),
+                group.create_task(_keep_logs(tasks.holdings, containers, rotation), name="logs"),
                 group.create_task(effects.network.run(), name="network repair"),
                 group.create_task(_keep_records(tasks.holdings, journal), name="records"),
             ]
@@ -166,7 +171,7 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: En
     log.info("the agent stopped; containers stay")
 
 
-def _containers(config: AgentConfig, spawner: Spawner) -> OciContainers:
+def _containers(config: AgentConfig, spawner: Spawner, rotation: Rotation) -> OciContainers:
     path, name = find_runtime()
     conmon = programs.find("conmon")
     if conmon is None:
@@ -177,6 +182,7 @@ def _containers(config: AgentConfig, spawner: Spawner) -> OciContainers:
         bundles=config.bundles,
         tasks=config.tasks,
         cgroup=config.cgroup,
+        rotation=rotation,
     )
 
 
@@ -191,6 +197,7 @@ async def _compose_tasks(
 ) -> TaskParts:
     runtime = containers.runtime.name
     version = await containers.runtime.version()
+    confined = await asyncio.to_thread(apparmor.provide)
 
     def join() -> None:
         if not is_mounted(config.run_dir):  # the node left a cluster before
@@ -199,7 +206,8 @@ async def _compose_tasks(
 
     async def look() -> NodeFacts:
         digests = frozenset(image.digest for image in await effects.images.list())
-        return await asyncio.to_thread(facts.probe, runtime, version, digests)
+        known = (confined.warning,) if confined.warning else ()
+        return await asyncio.to_thread(facts.probe, runtime, version, digests, known)
 
     return compose(
         effects,
@@ -208,7 +216,7 @@ async def _compose_tasks(
         prober=_prober(containers),
         clock=clock,
         boot=boot_id(),
-        traits=facts.traits(config, runtime),
+        traits=facts.traits(config, runtime, confined.profile),
         tasks=config.tasks,
         facts=await look(),
         look=look,
@@ -265,24 +273,21 @@ def _prober(containers: OciContainers) -> Prober:
     return probe
 
 
-async def _rotate(holdings: Holdings, containers: OciContainers) -> None:
-    """Rotate full logs: one look over all tasks (a stat each) every quarter of a second."""
+async def _keep_logs(holdings: Holdings, containers: OciContainers, rotation: Rotation) -> None:
+    """Tell the rotation which logs are written; a new run's first file is kept already."""
     while True:
-        await asyncio.sleep(ROTATE_EVERY)
-        for record in holdings.records():
-            spec = record.assignment.spec
-            if record.phase is Phase.RUNNING and spec.logging.driver != "none":
-                try:
-                    logs.rotate(
-                        containers.logs(record.id),
-                        containers.bundle(record.id),
-                        record.number,
-                        spec.logging,
-                    )
-                except OSError as error:
-                    log.warning(
-                        "a log cannot be rotated", extra={"task": record.id, "why": str(error)}
-                    )
+        rotation.follow(
+            Followed(
+                task=record.id,
+                run=record.number,
+                directory=containers.logs(record.id),
+                bundle=containers.bundle(record.id),
+                limits=record.assignment.spec.logging,
+            )
+            for record in holdings.records()
+            if record.phase is Phase.RUNNING and record.assignment.spec.logging.driver != "none"
+        )
+        await asyncio.sleep(FOLLOW_EVERY)
 
 
 async def _keep_records(holdings: Holdings, journal: Journal) -> None:
@@ -316,6 +321,7 @@ async def _leave(config: AgentConfig, worker: Worker, effects: Effects) -> list[
     if not left:
         await effects.network.leave()
         exits.remove_parent(config.cgroup)
+        await asyncio.to_thread(apparmor.remove)
         await asyncio.to_thread(shutil.rmtree, config.tasks, True)  # noqa: FBT003 - its signature
         config.tasks.mkdir(mode=0o700, parents=True)
         for directory in (config.state_dir, config.run_dir):

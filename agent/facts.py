@@ -11,6 +11,7 @@ import platform
 import resource
 import socket
 import sys
+from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -32,6 +33,7 @@ _TOOLS = {
     "skopeo": "images cannot be pulled; install Debian's skopeo package",
     "buildah": "images cannot be built here; install Debian's buildah package",
 }
+_ROUTES = 512  # a router may know a million
 _LISTEN, _UDP_UNCONNECTED = "0A", "07"
 
 Cgroups = Literal["v1", "v2", "hybrid"]
@@ -67,7 +69,7 @@ def _cgroup_mounts() -> dict[str, str]:
     return found
 
 
-def traits(config: AgentConfig, runtime: str) -> NodeTraits:
+def traits(config: AgentConfig, runtime: str, apparmor: str = "") -> NodeTraits:
     """Return what a bundle needs to know of this node."""
     grantable = grantable_capabilities()
     limits = None if "CAP_SYS_RESOURCE" in grantable else _hard_limits()
@@ -79,6 +81,7 @@ def traits(config: AgentConfig, runtime: str) -> NodeTraits:
         init=next((path for path in _INITS if os.access(path, os.X_OK)), None),
         rlimits=limits,
         cgroup_parent=config.cgroup,
+        apparmor=apparmor,
         all_groups=_all_groups(),
     )
 
@@ -152,6 +155,24 @@ def addresses() -> tuple[str, ...]:
     return tuple(sorted(a for a in found if not a.startswith("127.") and a != "::1"))
 
 
+def routes(table: Path = Path("/proc/self/net/route")) -> tuple[str, ...]:
+    """Return the machine's own IPv4 networks and their devices; defaults and ours aside."""
+    found = set()
+    try:
+        lines = table.read_text().splitlines()[1:]
+    except OSError:
+        return ()
+    for line in lines:
+        device, target, *rest = line.split()
+        if device.startswith("cr") or device == "*":  # ours: agent.network.names
+            continue
+        address, mask = (int.from_bytes(bytes.fromhex(n), "little") for n in (target, rest[5]))
+        if mask:
+            found.add((IPv4Address(address), mask.bit_count(), device))
+    widest = sorted(found, key=lambda route: (route[1], route))[:_ROUTES]
+    return tuple(f"{address}/{bits} {device}" for address, bits, device in sorted(widest))
+
+
 def _memory() -> int:
     for line in Path("/proc/meminfo").read_text().splitlines():
         if line.startswith("MemTotal:"):
@@ -159,12 +180,17 @@ def _memory() -> int:
     return 0
 
 
-def probe(runtime: str, runtime_version: str, images: frozenset[str]) -> NodeFacts:
-    """Return what this machine is; ``images`` are the digests complete on it."""
+def probe(
+    runtime: str, runtime_version: str, images: frozenset[str], known: tuple[str, ...] = ()
+) -> NodeFacts:
+    """Return what this machine is; ``images`` are the digests complete on it.
+
+    ``known`` are warnings of what was found out before.
+    """
     missing = [
         f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not programs.find(tool)
     ]
-    warnings = []
+    warnings = list(known)
     if not runtime:
         missing.append("crun is missing: containers cannot be run; install Debian's crun package")
     elif runtime != "crun":
@@ -202,4 +228,5 @@ def probe(runtime: str, runtime_version: str, images: frozenset[str]) -> NodeFac
         images=tuple(sorted(images)),
         addresses=addresses(),
         listening=listening(own=own_sockets()),
+        routes=routes(),
     )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import asyncio
 import logging
 import os
 import sys
@@ -11,7 +10,7 @@ import sys
 from orchestrator import config
 from orchestrator.errors import RequestError
 from orchestrator.store.base import StoreError
-from specs.kit import allocator, log
+from specs.kit import allocator, log, stalls
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -30,9 +29,7 @@ def main(argv: list[str] | None = None) -> int:
 
     os.umask(0o077)
     try:
-        asyncio.run(
-            controller.run(config.from_environment(os.environ), embedded=arguments.embedded)
-        )
+        stalls.run(controller.run(config.from_environment(os.environ), embedded=arguments.embedded))
     except* (RequestError, StoreError) as group:
         for error in controller.leaves(group):
             sys.stderr.write(f"corral controller: {controller.report(error)}\n")

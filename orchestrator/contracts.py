@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from specs.api import (
         Deploy,
         Event,
-        ProblemRow,
         Progress,
         Release,
         ReleaseRow,
+        Rescaled,
         Restart,
         Restarted,
         Stack,
@@ -129,6 +129,11 @@ class Mirror(Protocol):
         ...
 
     @property
+    def chosen(self) -> Mapping[str, str]:
+        """Return the ranges that files chose themselves, with the names of their networks."""
+        ...
+
+    @property
     def stacks(self) -> Mapping[str, Stack]: ...
 
     @property
@@ -179,7 +184,7 @@ class Control(Protocol):
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow: ...
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> tuple[ProblemRow, ...]:
+    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
         """Set replica overrides; return what to warn of."""
         ...
 

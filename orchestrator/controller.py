@@ -36,7 +36,7 @@ from orchestrator.store.base import StoreUnavailable
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
 from specs.api import Version
-from specs.kit import alive
+from specs.kit import alive, stalls
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import keep_open
@@ -69,7 +69,8 @@ async def run(config: ControllerConfig, *, embedded: bool) -> None:
             sealer = vault.load(config.key, fresh=fresh)
             sealed = await _sealed(store, sealer)
             async with alive.shown(config.run_dir, "controller"):
-                await compose(config, sealed, sealer, embedded=embedded, stopped=stopped)
+                with stalls.watched():
+                    await compose(config, sealed, sealer, embedded=embedded, stopped=stopped)
         finally:
             await store.close()
     log.info("stopped")

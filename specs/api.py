@@ -89,6 +89,8 @@ class Deploy(Model):
     known: tuple[str, ...] = ()
     no_deps: bool = False
     always_recreate_deps: bool = False
+    again: tuple[str, ...] = ()  # of the services it starts, those that run though they completed
+    timeout: float | None = None  # grace period of what it replaces or removes, else the spec's
 
 
 class Homeless(Model):
@@ -129,6 +131,8 @@ class Release(Model):
     only_starts: bool = False
     notes: tuple[str, ...] = ()  # what it went without although the file names it, for people
     no_deps: bool = False  # the named services do not wait for what they depend on
+    again: tuple[str, ...] = ()  # of ``starts``, those that run though they completed before
+    grace: float | None = None  # seconds for what it replaces or removes to end, else the spec's
     # service -> token mixed into its hash; a new one replaces its tasks though nothing changed
     recreates: dict[str, str] = Field(default_factory=dict)
     homeless: tuple[Homeless, ...] = ()  # what has had no node for a while
@@ -215,24 +219,30 @@ class Stack(Model):
         return self.model_copy(update={"running": release})
 
     def with_overrides(self, replicas: Mapping[str, int]) -> Stack:
-        """Return the stack with these services scaled, the others as they were."""
-        down = tuple(name for name in self.stopped_services if not replicas.get(name))
-        overrides = {**self.overrides, **replicas}
-        return self.model_copy(update={"overrides": overrides, "stopped_services": down})
+        """Return the stack with these services scaled; what is stopped stays so."""
+        return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
 
-    def with_asked(self, services: Iterable[str], *, again: bool = False) -> Stack:
+    def with_asked(
+        self, services: Iterable[str], *, again: bool = False, anew: Iterable[str] = ()
+    ) -> Stack:
         """Return the stack wanted up, with these services asked to run once more.
 
-        ``again``: also those of which a task completed. Other stopped services stay down.
+        ``again``: also those of which a task completed, as `restart` does it: in no order but
+        along its edges. ``anew`` are such services that keep all their order, so they are asked
+        twice: what completed runs again, and then as all others. Other stopped services stay
+        down.
         """
-        numbers = dict.fromkeys(services, max(self.asked.values(), default=0) + 1)
+        anew = set(anew)
+        number = max(self.asked.values(), default=0) + 1
+        numbers = dict.fromkeys(services, number + bool(anew))
+        asked_again = numbers if again else {n: number for n in numbers if n in anew}
         return self.model_copy(
             update={
                 "desired": "up",
                 "stop_timeout": None,
                 "stopped_services": tuple(n for n in self.stopped_services if n not in numbers),
                 "asked": {**self.asked, **numbers},
-                "asked_again": {**self.asked_again, **(numbers if again else {})},
+                "asked_again": {**self.asked_again, **asked_again},
             }
         )
 
@@ -324,10 +334,18 @@ class StackRow(Model):
     orphans: tuple[str, ...] = ()  # services that run on although the files lack them
 
 
-class ScaledRow(StackRow):
-    """A stack that was scaled, with what its user is warned of."""
+class Rescaled(Model):
+    """What `scale` came to: what its user is warned of, and what it started."""
 
     warnings: tuple[ProblemRow, ...] = ()
+    started: int | None = None  # the release that starts what was stopped
+
+
+class ScaledRow(StackRow):
+    """A stack that was scaled, see Rescaled."""
+
+    warnings: tuple[ProblemRow, ...] = ()
+    started: int | None = None
 
 
 class ReleaseRow(Model):
@@ -521,6 +539,7 @@ class Progress(Model):
     retries: bool = False  # it did not work and is tried again after a pause
     host_key: str = ""  # node add: the fingerprint somebody has to confirm
     orphans: tuple[str, ...] = ()  # release: services that run on although the files lack them
+    release: int = 0  # task: the release that made it
     completed: tuple[str, ...] = ()  # end: one-offs that were done before and did not run again
     by: int = 0  # end: the release that took this one's place
     nodes: tuple[str, ...] = ()  # homeless: why nodes refuse, a line for each reason

@@ -17,6 +17,8 @@ import re
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from specs.subnets import reserved
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -24,7 +26,7 @@ LONGEST_HOSTNAME: Final = 64  # the kernel's (sethostname(2))
 LONGEST_DNS_NAME: Final = 253
 LONGEST_LABEL: Final = 63
 LONGEST_PATH: Final = 4095
-LONGEST_NAME: Final = 255  # of a file
+LONGEST_NAME: Final = 255  # of a file: one name is one folder or file of a node
 _SHOWN = 60
 
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]")
@@ -138,11 +140,12 @@ def ipv4_fault(text: str) -> str:
 
 
 def subnet_fault(text: str) -> str:
-    """Return why a text is not a subnet."""
+    """Return why a text is not a subnet that a network can have."""
     try:
         if _ADDRESS.fullmatch(text.partition("/")[0]):
             ip_network(text, strict=False)
-            return ""
+            meaning = reserved(text)
+            return f"{shown(text)} cannot be a network's range: it is {meaning}" if meaning else ""
     except ValueError:
         pass
     return f"{shown(text)} is not a subnet"

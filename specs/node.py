@@ -35,6 +35,7 @@ class NodeFacts(Model):
     warnings: tuple[str, ...] = ()
     addresses: tuple[str, ...] = ()  # the machine's own IPv4 and IPv6 addresses
     listening: tuple[str, ...] = ()
+    routes: tuple[str, ...] = ()  # its IPv4 networks but the default, as "192.0.2.0/24 eth0"
     images: tuple[str, ...] = ()  # manifest digests complete on this node
     wire: int = 1  # the newest version of the wire the agent speaks
     unread: tuple[str, ...] = ()  # what it keeps and cannot read, by name, and why

@@ -38,11 +38,11 @@ SINCE: dict[str, dict[str, int]] = {
     "NetworkState": {"more_pools": 2},
     "NodeSelf": {"home": 2, "more_ranges": 2},
     "Objects": {"stacks": 2, "releases": 2, "slots": 2},
-    "NodeFacts": {"wire": 2, "unread": 2},
+    "NodeFacts": {"wire": 2, "unread": 2, "routes": 2},
     "Peer": {"mtu": 2},
     "Report": {"trouble": 2, "mtu": 2, "unread": 2},
     "Record": {"wire": 2, "unread": 2, "doing": 2, "arrived": 2, "held_until": 2},
-    "TaskSpec": {"no_new_privileges": 2, "seccomp": 2, "on_reboot": 2},
+    "TaskSpec": {"no_new_privileges": 2, "seccomp": 2, "apparmor": 2, "on_reboot": 2},
     "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2},
 }
 

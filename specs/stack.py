@@ -208,6 +208,7 @@ class TaskSpec(Model):
     cap_drop: tuple[str, ...] = ()
     no_new_privileges: bool = False
     seccomp: Literal["default", "unconfined"] = "default"
+    apparmor: Literal["default", "unconfined"] = "default"  # where the node has AppArmor
     devices: tuple[Device, ...] = ()
     ulimits: dict[str, Ulimit] = Field(default_factory=dict)
     sysctls: dict[str, str] = Field(default_factory=dict)
@@ -324,6 +325,11 @@ class Carried(Model):
     hash: str
     networks: dict[str, NetworkSpec] = Field(default_factory=dict)
     volumes: dict[str, VolumeSpec] = Field(default_factory=dict)
+
+
+# What the controller looks at in every pass, and every node holds, at most; docs/benchmarks.md.
+MOST_TASKS = 3000  # copies of a stack's services together
+MOST_PORTS = 1000  # published ports of a stack together
 
 
 class StackSpec(Model):

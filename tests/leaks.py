@@ -78,11 +78,11 @@ def processes() -> list[str]:
                 .strip()
             )
             fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            name = command or f"[{(entry / 'comm').read_text().strip()}] state {fields[0]}"
         except OSError:
             continue
         if not command and fields[1] in ("0", "2"):  # a kernel thread
             continue
-        name = command or f"[{(entry / 'comm').read_text().strip()}] state {fields[0]}"
         if not IGNORED_PROCESSES.match(name):
             found.append(f"{entry.name}@{fields[19]} {name[:300]}")
     return found

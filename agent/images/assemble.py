@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import shutil
 import weakref
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
 from agent.errors import Later, Refusal
 from agent.images.content import ImageFiles, ImageRecord, Ref, hash_file
@@ -33,6 +34,7 @@ from agent.images.manifest import (
 from agent.images.reference import Reference, digest_of, parse
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from concurrent.futures import Executor
     from pathlib import Path
 
@@ -41,6 +43,8 @@ if TYPE_CHECKING:
     from agent.images.rootfs import RootFs
 
 log = logging.getLogger(__name__)
+P = ParamSpec("P")
+T = TypeVar("T")
 _ATTEMPTS: Final = 2  # a damaged blob is fetched once more before giving up
 
 
@@ -68,17 +72,17 @@ class Assembly:
     async def adopt(self, manifest: bytes, name: str, origin: str, source: BlobSource) -> str:
         """Take over an image whose blobs ``source`` has, and name it; returns its digest."""
         with self.content.using(), self.content.stage() as stage:
-            digest = self.content.put_blob(manifest)
+            digest = await self._off(self.content.put_blob, manifest)
             await self.finish(digest, digest, stage, source)
-            self.content.set_ref(Ref(parse(name).name, digest, origin))
+            await self.name(name, digest, origin)
         return digest
 
-    def name(self, name: str, digest: str, origin: str) -> None:
+    async def name(self, name: str, digest: str, origin: str) -> None:
         """Let a name stand for a complete image."""
-        self.content.set_ref(Ref(parse(name).name, digest, origin))
+        await self._off(self.content.set_ref, Ref(parse(name).name, digest, origin))
 
     def packed(self) -> dict[str, Blob]:
-        """Return, by diffID, the blobs of layers as they came."""
+        """Return, by diffID, the blobs of layers as they came. Blocks: it reads every manifest."""
         found: dict[str, Blob] = {}
         for record in self.content.records():
             data = self.content.read_blob(record.manifest, MAX_MANIFEST)
@@ -185,7 +189,7 @@ class Assembly:
             if digest_of(data) != digest:
                 raise Later(f"the registry {reference.host} sent another manifest than asked for")
             parse_manifest(data)  # refuse before keeping it
-            self.content.put_blob(data)
+            await self._off(self.content.put_blob, data)
         return data
 
     async def _fetched_manifest(self, reference: Reference, digest: str) -> bytes:
@@ -226,7 +230,8 @@ class Assembly:
             raise _first(errors) from None
         self._rootfs.check(config.diff_ids)
         done = [self._layers.done(diff_id) for diff_id in set(config.diff_ids)]
-        self.content.set_record(
+        await self._off(
+            self.content.set_record,
             ImageRecord(
                 digest=digest,
                 manifest=own,
@@ -235,7 +240,7 @@ class Assembly:
                 diff_ids=config.diff_ids,
                 created=config.created,
                 size=sum(item.bytes for item in done if item),
-            )
+            ),
         )
         self._threads.submit(self._make_durable, config.diff_ids)
 
@@ -260,7 +265,7 @@ class Assembly:
             if digest_of(data) != blob.digest:
                 raise DamagedBlob(blob.digest)
             config = parse_config(data, own, len(manifest.layers))  # refuse before keeping it
-            self.content.put_blob(data)
+            await self._off(self.content.put_blob, data)
             return config
         if data is None:
             raise DamagedBlob(blob.digest)
@@ -287,10 +292,15 @@ class Assembly:
             path.unlink(missing_ok=True)
             raise DamagedBlob(blob.digest)
         if path is not stored:
-            self.content.adopt_blob(path, blob.digest)
+            await self._off(self.content.adopt_blob, path, blob.digest)
 
     async def _hashed(self, path: Path) -> str:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, hash_file, path)
+        return await self._off(hash_file, path)
+
+    async def _off(self, function: Callable[P, T], *arguments: P.args, **more: P.kwargs) -> T:
+        """Call what waits for the disk (an fsync may take a second) beside the event loop."""
+        call = functools.partial(function, *arguments, **more)
+        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
 def _first(errors: ExceptionGroup[Exception]) -> Exception:

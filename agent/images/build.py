@@ -94,7 +94,8 @@ class Builder:
         try:
             with self._content.stage() as stage:
                 names = [parse(name).name for name in (request.tag, *request.build.tags)]
-                text, path = _dockerfile(request.build, stage)
+                # In a thread: what the user calls a Dockerfile may be a pipe that is waited for.
+                text, path = await asyncio.to_thread(_dockerfile, request.build, stage)
                 await self._prepare()
                 for image in dockerfile.bases(text, request.build.args, request.build.target):
                     yield BuildEvent(line=f"FROM {image}: {await self._base(image, request.build)}")
@@ -272,7 +273,8 @@ class Builder:
         source = f"containers-storage:@{image_id.removeprefix('sha256:')}"
         raw = await self._tool("skopeo", "inspect", "--raw", source)
         command = [*_PRIVATE[3:], "skopeo", "--insecure-policy", PROXY]
-        manifest = self._own_manifest(raw, await self._diff_ids(source))
+        diff_ids = await self._diff_ids(source)
+        manifest = await asyncio.to_thread(self._own_manifest, raw, diff_ids)
 
         def explain(words: str) -> Exception:
             return Later(f"cannot take the image over from buildah: {words}")
@@ -280,7 +282,7 @@ class Builder:
         async with opened(command, source, self._environment, explain) as blobs:
             digest = await self._assembly.adopt(manifest, names[0], "built", blobs)
         for name in names[1:]:
-            self._assembly.name(name, digest, "built")
+            await self._assembly.name(name, digest, "built")
         return digest
 
     async def _diff_ids(self, source: str) -> list[str]:

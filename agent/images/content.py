@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
+import functools
 import hashlib
 import json
 import logging
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 _CHUNK: Final = 1 << 20
+LEFTOVERS: Final = 3  # large trees that wait to be deleted before more are begun
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,6 +92,7 @@ class ImageFiles:
         self._refs = root / "refs"
         self._records = root / "complete"
         self._staging = root / "staging"
+        self._remover = disk.Remover()
         for path in (
             root,
             self.blobs,
@@ -139,10 +142,11 @@ class ImageFiles:
 
     @contextlib.contextmanager
     def stage(self) -> Iterator[Path]:
-        """Give a private directory on the store's file system; it is gone afterwards.
+        """Give a private directory on the store's file system; it goes afterwards.
 
         Its lock tells other processes that its owner lives, so that only leftovers of the
-        dead are cleaned.
+        dead are cleaned. What is still in it at the end, maybe a refused image's hundreds of
+        thousands of files, is deleted beside us: this never blocks for long.
         """
         path = self._staging / f"{os.getpid()}-{secrets.token_hex(6)}"
         path.mkdir(mode=0o700)
@@ -151,21 +155,34 @@ class ImageFiles:
             fcntl.flock(fd, fcntl.LOCK_SH)
             yield path
         finally:
-            disk.remove_tree(path)
-            os.close(fd)
+            self._remover.remove(path, functools.partial(os.close, fd))
+
+    def leave_to_remover(self, path: Path) -> None:
+        """Delete a directory of ours beside us; a kill in between leaves it to the next start."""
+        gone = self._staging / f"{os.getpid()}-{secrets.token_hex(6)}"
+        with contextlib.suppress(FileNotFoundError):
+            path.rename(gone)
+            self._remover.remove(gone)
+
+    def crowded(self) -> bool:
+        """Say whether so much waits to be deleted that nothing large should be begun."""
+        return self._remover.pending > LEFTOVERS
+
+    def emptied(self, timeout: float) -> bool:
+        """Wait until what was left over is deleted. Blocks."""
+        return self._remover.wait(timeout)
 
     def clean_staging(self) -> None:
-        """Remove what dead processes left half done."""
+        """Have what dead processes left half done deleted."""
         for path in self._staging.iterdir():
             with contextlib.suppress(FileNotFoundError):
                 fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    disk.remove_tree(path)
                 except BlockingIOError:
-                    continue  # its owner lives
-                finally:
-                    os.close(fd)
+                    os.close(fd)  # its owner lives
+                    continue
+                self._remover.remove(path, functools.partial(os.close, fd))
 
     @contextlib.contextmanager
     def using(self, *, alone: bool = False) -> Iterator[None]:

@@ -107,6 +107,8 @@ class LayerStore:
         async with self._slots:
             if diff_id and self.done(diff_id):
                 return diff_id
+            if self._content.crowded():
+                raise Later("what refused images left behind is still being deleted; trying again")
             with self._content.stage() as stage:
                 return await self._unpack(stage / "layer", blob, digest, diff_id)
 
@@ -139,7 +141,7 @@ class LayerStore:
                 extra={"layer": found, "count": result["skipped"]},
             )
         (home / "done").write_text(json.dumps(asdict(done)))
-        self._place(home, found)
+        await asyncio.to_thread(self._place, home, found)  # a busy disk takes its time
         return found
 
     def _place(self, home: Path, diff_id: str) -> None:
@@ -215,9 +217,8 @@ class LayerStore:
     def remove(self, diff_id: str) -> None:
         """Delete a layer nobody mounts."""
         home = self.directory(diff_id).parent
-        with self._content.stage() as stage:
-            with contextlib.suppress(FileNotFoundError):
-                home.rename(stage / "old")
-            disk.remove_tree(stage / "old")
+        with self._content.stage() as stage, contextlib.suppress(FileNotFoundError):
+            home.rename(stage / "old")
+            disk.remove_tree(stage / "old")  # we are in a thread: who prunes wants the room
         name = self.short_name(diff_id)
         (self._content.root / name).unlink(missing_ok=True)

@@ -150,7 +150,8 @@ class RootFs:
         home = self._content.writable / task
         # The mark goes first: a half deleted layer must never be mounted again.
         (home / "image").unlink(missing_ok=True)
-        disk.remove_tree(home)
+        # All mounts wait for this thread, and a container may have written any number of files.
+        self._content.leave_to_remover(home)
 
     def tasks(self) -> dict[str, str]:
         """Return the digest each task's writable layer was made for."""

@@ -111,7 +111,7 @@ class ImageStore:
             digest, manifest = parsed.choose(request.platform).digest, b""
         await self._assembly.obtain(reference, digest, manifest)
         if reference.tag:
-            self.content.set_ref(Ref(reference.name, digest, "pulled"))
+            await self._call(self.content.set_ref, Ref(reference.name, digest, "pulled"))
         return self._resolved(request.image, digest)
 
     def transfer(self, image: str) -> tuple[int, int]:
@@ -125,7 +125,7 @@ class ImageStore:
         if not self._complete(digest):
             await self._assembly.obtain(reference, digest)
         if reference.tag and self.content.ref(reference.name) is None:
-            self.content.set_ref(Ref(reference.name, digest, "pulled"))
+            await self._call(self.content.set_ref, Ref(reference.name, digest, "pulled"))
         return self._config(digest)
 
     async def mount(self, task: str, digest: str) -> Path:
@@ -149,19 +149,7 @@ class ImageStore:
 
     async def list(self) -> list[ImageInfo]:
         """Return the images that are complete on this node."""
-        names: dict[str, list[str]] = {}
-        for ref in self.content.refs():
-            names.setdefault(ref.digest, []).append(parse(ref.name).familiar)
-        return [
-            ImageInfo(
-                digest=record.digest,
-                names=tuple(names.get(record.digest, ())),
-                size=record.size,
-                created=record.created,
-            )
-            for record in self.content.records()
-            if self._complete(record.digest)
-        ]
+        return [*await self._call(self._listed)]
 
     async def prune(self, keep: Collection[str], *, named: bool = False) -> tuple[str, ...]:
         """Delete images nobody needs and return their digests.
@@ -187,7 +175,7 @@ class ImageStore:
             digest = await self._call(hash_file, blob)
             diff_id = await self.layers.unpack(blob, digest, None)
             size = blob.stat().st_size
-            self.content.adopt_blob(blob, digest)
+            await self._call(self.content.adopt_blob, blob, digest)
             with self.content.blob(digest).open("rb") as file:
                 packed = _PACKED.get(file.read(2), "")
             layers = [{"mediaType": f"{OCI_LAYER}{packed}", "digest": digest, "size": size}]
@@ -198,9 +186,10 @@ class ImageStore:
                 "created": _EPOCH,
                 "history": [{"created": _EPOCH, "created_by": "corral image import"}],
             }
-            manifest = self.content.put_blob(self._manifest(full, layers))
+            data = await self._call(self._manifest, full, layers)
+            manifest = await self._call(self.content.put_blob, data)
             await self._assembly.finish(manifest, manifest)
-            self.content.set_ref(Ref(reference.name, manifest, "imported", note))
+            await self._call(self.content.set_ref, Ref(reference.name, manifest, "imported", note))
         return manifest
 
     def has(self, name: str, note: str) -> bool:
@@ -226,6 +215,22 @@ class ImageStore:
         )
 
     # inside
+
+    def _listed(self) -> Sequence[ImageInfo]:
+        # In a thread: a file for each name, each image and each of its layers.
+        names: dict[str, list[str]] = {}
+        for ref in self.content.refs():
+            names.setdefault(ref.digest, []).append(parse(ref.name).familiar)
+        return [
+            ImageInfo(
+                digest=record.digest,
+                names=tuple(names.get(record.digest, ())),
+                size=record.size,
+                created=record.created,
+            )
+            for record in self.content.records()
+            if self._complete(record.digest)
+        ]
 
     def _local(self, reference: Reference) -> str:
         """Return the digest a reference means on this node, or ""."""

@@ -24,6 +24,11 @@ def base(wanted: Wanted) -> str:
     vxlan_guard = f"""
     {frame} ip saddr != @peer_underlays counter drop
     {frame} ip6 saddr != @peer_underlays6 counter drop"""
+    # The kernel takes a packet for any of its addresses from any device: who routes the cluster's
+    # range to this machine would be at the doors that are meant for members.
+    outsiders = (
+        f'iifname != "lo" ip daddr {wanted.gateway} counter drop' if wanted.in_overlay else ""
+    )
     prohibit = "counter reject with icmpx admin-prohibited"
     return f"""
   chain guard {{
@@ -73,6 +78,7 @@ def base(wanted: Wanted) -> str:
     type filter hook input priority filter - 5; policy accept;
     iifname {veths} goto input_task
     iifname {overlay} goto input_overlay
+    {outsiders}
   }}
   chain input_task {{
     ct state established,related accept

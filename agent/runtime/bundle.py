@@ -69,6 +69,7 @@ class NodeTraits:
     init: str | None = None  # a static init program
     rlimits: Mapping[str, int] | None = None  # hard limits we cannot raise; None = no such bound
     cgroup_parent: str = "corral"
+    apparmor: str = ""  # the profile that is loaded; empty = none
     all_groups: bool = True  # False in a user namespace: not every group may be named
 
 
@@ -230,6 +231,8 @@ def _process(
         },
         "noNewPrivileges": spec.no_new_privileges,
     }
+    if host.apparmor and not spec.privileged and spec.apparmor != "unconfined":
+        process["apparmorProfile"] = host.apparmor
     if spec.tty:
         process["consoleSize"] = {"height": 24, "width": 80}
     if spec.ulimits:

@@ -35,7 +35,7 @@ class Request:
     container: str
     directory: Path
     log: Path | None  # None = output is dropped
-    log_max: int  # where conmon itself truncates: a backstop behind rotation
+    log_max: int  # bytes after which conmon begins another file in the log's place
     terminal: bool = False
     stdin: bool = False
 

@@ -7,6 +7,7 @@ config.json, conmon's pid and control files, the exit file.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 import os
@@ -18,15 +19,18 @@ from typing import TYPE_CHECKING, Any
 
 from agent.runtime import conmon, exits, logreading, logs
 from agent.runtime.failure import RuntimeFailure
+from agent.runtime.rotation import Followed
 from agent.vocabulary import FoundRun, Process
 from specs.kit import disk
 
 if TYPE_CHECKING:
     from agent.runtime.crun import Runtime
+    from agent.runtime.rotation import Rotation
     from agent.vocabulary import Exit
     from specs.stack import TaskSpec
 
 
+LAST_BYTES = 64 << 10  # of a log, read on the loop to tell why a task failed
 _RUN_FILES = ("pid", "conmon.pid", "oom", "exit", "ctl", "winsz", "attach")
 
 
@@ -39,6 +43,7 @@ class OciContainers:
     bundles: Path
     tasks: Path
     cgroup: str
+    rotation: Rotation
 
     def bundle(self, task: str) -> Path:
         """Return the task's bundle directory."""
@@ -73,11 +78,17 @@ class OciContainers:
             container=task,
             directory=self.bundle(task),
             log=None if spec.logging.driver == "none" else logs.path_of(folder, run),
-            log_max=max(spec.logging.max_size * logs.BACKSTOP, logs.BACKSTOP_MIN),
+            log_max=logs.file_size(spec.logging),
             terminal=spec.tty,
             stdin=spec.stdin_open,
         )
-        return await conmon.create(self.conmon, self.runtime, request)
+        made = await conmon.create(self.conmon, self.runtime, request)
+        if request.log is not None:
+            # Before it prints anything, so that no file is missed however fast it is.
+            with contextlib.suppress(OSError):
+                logs.settle(folder, run, logs.Count(), request.log_max)
+            self.rotation.begin(Followed(task, run, folder, self.bundle(task), spec.logging))
+        return made
 
     async def start(self, task: str) -> None:
         await self.runtime.start(task)
@@ -121,7 +132,8 @@ class OciContainers:
             raise RuntimeFailure(
                 "a process of the task cannot be killed; the kernel holds it"
             ) from None
-        exits.remove_cgroup(self.cgroup, task)
+        # In a thread: the kernel may take its time to take a control group down.
+        await asyncio.to_thread(exits.remove_cgroup, self.cgroup, task)
         await self.runtime.delete(task)
         await self.runtime.spawner.forget(f"{self.cgroup}/{task}")
         self._remove_run_files(task)
@@ -150,7 +162,8 @@ class OciContainers:
         shutil.rmtree(self.bundle(task), ignore_errors=True)
 
     def last_lines(self, task: str, count: int) -> list[str]:
-        return [line.line for line in logreading.last_lines(self.logs(task), count)]
+        found = logreading.last_lines(self.logs(task), count, LAST_BYTES)
+        return [line.line for line in found]
 
     def known(self) -> set[str]:
         found: set[str] = set()

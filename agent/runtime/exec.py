@@ -84,6 +84,7 @@ def describe(config: dict[str, Any], request: ExecRequest) -> dict[str, Any]:
     if request.privileged:
         names = privileged_capabilities()
         process["capabilities"] = dict.fromkeys(("bounding", "effective", "permitted"), names)
+        process.pop("apparmorProfile", None)  # as a privileged container has none
     return process
 
 

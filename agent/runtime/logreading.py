@@ -27,17 +27,21 @@ if TYPE_CHECKING:
 LOOK_AGAIN = 2.0  # seconds after which a follower looks without having been woken
 COARSE = 0.05  # seconds a file's time may be behind the clock
 CHUNK = 256 * 1024
+READ = 16 * 1024  # at a time on the event loop: some hundred lines, each costs some 20 us
+TURN = 256  # lines after which others have their turn on the loop
+WINDOW = 16 * 1024  # of the end of a log that is read first
 LINE_MAX = 1 << 20  # a line without end is shown in pieces of this size
 Place = tuple[int, int, int]
 
 
 class Entry(NamedTuple):
-    """One line of k8s-file form; ``whole``: it ends a line of output."""
+    """One line of k8s-file form; ``whole``: it ends a line of output; ``gap``: some is missing."""
 
     time: float
     stream: Literal["stdout", "stderr"]
     body: bytes
     whole: bool
+    gap: bool = False
 
 
 def newest_write(directory: Path) -> float:
@@ -59,7 +63,8 @@ def parse(line: bytes) -> Entry | None:
     except ValueError:
         return None
     stream: Literal["stdout", "stderr"] = "stdout" if parts[1] == b"stdout" else "stderr"
-    return Entry(moment, stream, parts[3] if len(parts) > 3 else b"", parts[2] == b"F")
+    body = parts[3] if len(parts) > 3 else b""
+    return Entry(moment, stream, body, parts[2] in (b"F", b"G"), parts[2] == b"G")
 
 
 class Assembler:
@@ -86,8 +91,10 @@ class Assembler:
         data = self._rest + data
         *lines, self._rest = data.split(b"\n")
         for raw in lines:
-            self._offset += len(raw) + 1
             entry = parse(raw)
+            if entry is not None and entry.gap:  # the rest of what had begun is lost
+                yield from self.flush()
+            self._offset += len(raw) + 1
             if entry is None:
                 continue
             self._latest = entry.time
@@ -135,19 +142,22 @@ class _File(NamedTuple):
     size: int
 
 
-def last_lines(directory: Path, count: int) -> list[LogLine]:
-    """Return the newest ``count`` lines. Blocks on files of at most the rotation size each."""
-    return _last(pieces(directory), count) if count else []
+def last_lines(directory: Path, count: int, most: int | None = None) -> list[LogLine]:
+    """Return the newest ``count`` lines, fewer where they are not in the last ``most`` bytes.
+
+    Blocks; without ``most`` on all files of a run, where a line has its end far from its beginning.
+    """
+    return _last(pieces(directory), count, most) if count else []
 
 
-def _last(found: list[Piece], count: int) -> list[LogLine]:
+def _last(found: list[Piece], count: int, most: int | None = None) -> list[LogLine]:
     """Return the last lines of these files, what was never finished among them."""
     lines: list[LogLine] = []
     while found and len(lines) < count:
         run = found[-1].run
         with _opened([piece for piece in found if piece.run == run]) as files:
             if files:
-                ended, assembler = _end(files, count - len(lines))
+                ended, assembler = _end(files, count - len(lines), most)
                 lines = [*ended, *assembler.flush(), *lines]
         found = [piece for piece in found if piece.run < run]
     return lines[-count:]
@@ -168,13 +178,15 @@ def _opened(found: list[Piece]) -> Iterator[list[_File]]:
         yield files
 
 
-def _end(files: list[_File], count: int) -> tuple[list[LogLine], Assembler]:
+def _end(
+    files: list[_File], count: int, most: int | None = None
+) -> tuple[list[LogLine], Assembler]:
     """Return at least the last ``count`` lines of one run's files and the unfinished rest.
 
     Reads backwards as far as is needed: a container may print faster than a file is read
     whole. A line may begin in one file and end in the next.
     """
-    window = CHUNK
+    window = min(WINDOW, CHUNK)
     while True:
         first, left = len(files) - 1, window
         while first > 0 and left > files[first].size:
@@ -196,6 +208,8 @@ def _end(files: list[_File], count: int) -> tuple[list[LogLine], Assembler]:
                 begun.add(line.stream)
             start = 0
         if whole or (len(lines) >= count and assembler.streams <= begun):
+            return lines, assembler
+        if most is not None and window >= most:
             return lines, assembler
         window *= 4
 
@@ -227,8 +241,10 @@ class Reader:
             # Where reading goes on is fixed before the tail is read: nothing is lost in between;
             # what was printed meanwhile is part of the tail and skipped below by position.
             lines = await asyncio.to_thread(position.tail, tail, since)
-            for line in lines:
+            for at, line in enumerate(lines, 1):
                 yield line
+                if at % TURN == 0:
+                    await asyncio.sleep(0)
             if not follow:
                 for line in position.flush():
                     yield line
@@ -237,6 +253,8 @@ class Reader:
             while True:
                 changed.clear()
                 finished = over()
+                # What conmon has just begun is read when it has its number: a moment later.
+                position.live = follow and not finished
                 async for line in self._drain(position, since):
                     if end is not None and line.time > end:
                         return
@@ -269,7 +287,9 @@ class _Position:
         self._after = after
         self._fd = -1
         self._run = 0
+        self._sequence = 0
         self._assembler = Assembler(0)
+        self.live = False  # somebody numbers the files; what is not numbered yet is left alone
 
     def tail(self, count: int, since: float | None) -> list[LogLine]:
         """Return the last lines and go to the end of everything."""
@@ -297,7 +317,7 @@ class _Position:
     def more(self) -> list[LogLine] | None:
         """Return the next lines, maybe none yet of a long one; None = at the end for now."""
         if self._fd < 0:
-            found = pieces(self._directory)
+            found = pieces(self._directory, settled=self.live)
             if self._after is not None:
                 # From the run's beginning: a line behind the place may have begun anywhere.
                 run = self._after[0]
@@ -321,7 +341,7 @@ class _Position:
         return flushed
 
     def _read(self) -> list[LogLine] | None:
-        data = os.read(self._fd, CHUNK)
+        data = os.read(self._fd, READ)
         return self._behind(self._assembler.feed(data)) if data else None
 
     def _behind(self, lines: Iterator[LogLine]) -> list[LogLine]:
@@ -330,13 +350,15 @@ class _Position:
 
     def _next(self) -> Piece | None:
         """Return the piece after the open one; None when that is the newest."""
-        found = pieces(self._directory)
+        found = pieces(self._directory, settled=self.live)
         at = self._index(found)
         if at is not None:
             return found[at + 1] if at + 1 < len(found) else None
-        # Ours was pruned while we were behind: go on with the oldest there is, and not with the
-        # beginning of a line whose end is gone.
-        self._assembler = Assembler(self._run)
+        # Ours was pruned while we were behind, or replaced before it had its number: go on with
+        # the oldest there is behind it, and not with the beginning of a line whose end is gone.
+        found = [piece for piece in found if piece[:2] >= (self._run, self._sequence)]
+        if found:
+            self._assembler = Assembler(self._run)
         return found[0] if found else None
 
     def _index(self, found: list[Piece]) -> int | None:
@@ -367,6 +389,7 @@ class _Position:
         if piece.run != self._run:
             self._run = piece.run
             self._assembler = Assembler(piece.run)
+        self._sequence = piece.sequence
         self._assembler.go_on(piece.sequence)
         return True
 

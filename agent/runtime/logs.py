@@ -1,13 +1,14 @@
 """Keep what containers print: the files of their logs. Reading them is logreading.py's.
 
-conmon writes ``NUMBER.log`` of each run in k8s-file form. Rotation renames it to
-``NUMBER.SEQUENCE.log`` and tells conmon to reopen by name, which loses no line;
-conmon's own size limit truncates and is only a backstop. The newest ``max_files``
-full files are kept, over all runs of the task.
+conmon writes ``NUMBER.log`` of each run in k8s-file form and begins it anew whenever it is full:
+it puts another file in its place (``--log-size-max``). So the disk is safe at any rate, whether
+an agent runs or not, and no container waits for us. What we add is that the full files stay:
+each is linked as ``NUMBER.SEQUENCE.log`` while it is being written, and so outlives its name.
+The newest ``max_files`` are kept, over all runs of the task.
 
-conmon counts every byte since its start and, at the limit, throws away the current
-file; the counter knows nothing of our rotations. So the limit is far away: it bounds
-the disk while no agent runs, and rarely costs lines when one does.
+rotation.py calls ``settle`` at each new file. Where it came too late for some, they are gone;
+then a file of one line in between says how much. Files of output have odd numbers, such notes
+the even ones.
 """
 
 from __future__ import annotations
@@ -15,19 +16,19 @@ from __future__ import annotations
 import contextlib
 import os
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from agent.runtime.conmon import reopen_log
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from specs.stack import LogConfig
 
-BACKSTOP = 100  # conmon truncates each time it has written this many times the rotation size,
-BACKSTOP_MIN = 256 << 20  # and not before this
 FILES_MAX = 100  # of a task that crashes for ever with little output
+UNKNOWN = -1
 _NAME = re.compile(r"(\d{6})(?:\.(\d{6}))?\.log")
-_CURRENT = 10**9
+_MIB = 1 << 20
 
 
 class Piece(NamedTuple):
@@ -43,63 +44,140 @@ def path_of(directory: Path, run: int) -> Path:
     return directory / f"{run:06d}.log"
 
 
-def pieces(directory: Path) -> list[Piece]:
-    """Return the task's log files, oldest first."""
-    found = []
+def piece_of(directory: Path, run: int, sequence: int) -> Path:
+    """Return the name under which a file stays."""
+    return directory / f"{run:06d}.{sequence:06d}.log"
+
+
+def pieces(directory: Path, *, settled: bool = False) -> list[Piece]:
+    """Return the task's log files, oldest first.
+
+    ``settled``: without a file conmon has begun and nobody has given its number yet; whether
+    something is missing before it is not known.
+    """
+    found: list[Piece] = []
+    inodes: dict[int, set[int]] = {}
+    currents: list[tuple[int, str, int]] = []
     with contextlib.suppress(FileNotFoundError), os.scandir(directory) as entries:
         for entry in entries:
             match = _NAME.fullmatch(entry.name)
-            if match:
-                sequence = int(match[2]) if match[2] else _CURRENT
-                found.append(Piece(int(match[1]), sequence, entry.path))
+            if match and match[2]:
+                found.append(Piece(int(match[1]), int(match[2]), entry.path))
+                inodes.setdefault(int(match[1]), set()).add(entry.inode())
+            elif match:
+                currents.append((int(match[1]), entry.path, entry.inode()))
+    for run, path, inode in currents:
+        numbered = inodes.get(run, set())
+        if inode not in numbered and not (settled and numbered):
+            found.append(Piece(run, _following(_last(found, run)), path))
     found.sort()
-    # What is being written has the number it will get: a place in it is not moved by a rotation.
-    for i, piece in enumerate(found):
-        if piece.sequence == _CURRENT:
-            before = found[i - 1] if i else None
-            last = before.sequence if before is not None and before.run == piece.run else 0
-            found[i] = piece._replace(sequence=last + 1)
     return found
 
 
-def rotate(directory: Path, bundle: Path, run: int, limits: LogConfig) -> bool:
-    """Rotate the run's log when it is full; True when it was. Safe to repeat after a crash."""
-    current = path_of(directory, run)
-    try:
-        size = current.stat().st_size
-    except FileNotFoundError:
-        # Killed between rename and reopen: conmon still writes to the renamed file.
-        return reopen_log(bundle)
-    if size < _shares(limits)[0]:
-        return False
-    sequence = max((p.sequence for p in pieces(directory) if p.run == run), default=1)
-    current.rename(directory / f"{run:06d}.{sequence:06d}.log")
-    reopen_log(bundle)
-    prune(directory, limits)
-    return True
+def _last(found: list[Piece], run: int) -> int:
+    return max((piece.sequence for piece in found if piece.run == run), default=0)
 
 
-def _shares(limits: LogConfig) -> tuple[int, int]:
-    """Return when a file is full, and how much the full ones may hold.
+def _following(sequence: int) -> int:
+    """Return the number of the next file of output: odd, with room for a note before it."""
+    return sequence + 1 + sequence % 2
 
-    One file alone is two halves: else each rotation would take what was just written.
+
+def file_size(limits: LogConfig) -> int:
+    """Return how large one file becomes.
+
+    One file alone is two halves: else each new one would take what was just written.
     """
-    if limits.max_files > 1:
-        return limits.max_size, limits.max_size * (limits.max_files - 1)
-    return limits.max_size // 2, limits.max_size // 2
+    return limits.max_size if limits.max_files > 1 else max(limits.max_size // 2, 1)
+
+
+class Count:
+    """Counts the files conmon begins in a log's place; this one: of a log never too fast."""
+
+    def missed(self) -> int:
+        """Return how many were begun and replaced before the one that is being kept now.
+
+        UNKNOWN where nobody counted.
+        """
+        return 0
+
+    def kept(self, missed: int) -> None:
+        """Note that one more file is kept, and that so many before it are told as lost."""
+
+
+def settle(directory: Path, run: int, count: Count, size: int) -> tuple[bool, int]:
+    """Make the run's current file stay, under its number; return whether it is new, and the loss.
+
+    That is the bytes of the files of ``size`` that were replaced before they could be kept, as
+    far as they were counted. Safe to repeat.
+    """
+    current, link = path_of(directory, run), directory / f".{run:06d}.link"
+    found = [piece for piece in pieces(directory, settled=True) if piece.run == run]
+    if found and found[-1].path == str(current):  # the first of its run
+        found = []
+    known = _inode(Path(found[-1].path)) if found else 0
+    sequence = _following(found[-1].sequence) if found else 1
+    if _inode(current) in (0, known):
+        return False, 0
+    link.unlink(missing_ok=True)
+    try:
+        os.link(current, link)
+    except FileNotFoundError:
+        return False, 0
+    inode, missed, lost = _inode(link), count.missed(), 0
+    if _inode(current) != inode:
+        missed = 0  # replaced meanwhile: what was counted may lie behind it; it is told then
+    if missed and sequence > 1:
+        _note(piece_of(directory, run, sequence - 1), link, missed * size)
+        lost = max(missed, 0) * size
+    count.kept(missed)
+    link.rename(piece_of(directory, run, sequence))
+    return True, lost
+
+
+def _inode(path: Path) -> int:
+    try:
+        return path.stat().st_ino
+    except FileNotFoundError:
+        return 0
+
+
+def _note(path: Path, following: Path, lost: int) -> None:
+    """Say in the log what is missing there; the line's time is that of the one behind it."""
+    with following.open("rb") as file:
+        moment = file.read(64).partition(b" ")[0].decode("ascii", "replace")
+    try:
+        datetime.fromisoformat(moment)
+    except ValueError:
+        moment = datetime.now(UTC).isoformat()
+    disk.write_file(path, f"{moment} stderr G {words(lost)}\n".encode(), durable=False)
+
+
+def words(lost: int) -> str:
+    """Return what a log says where output is missing; ``lost`` below 0: nobody counted."""
+    if lost < 0:
+        return "corral: output may be missing here: it was printed while corral's agent was away"
+    amount = f"{lost / _MIB:.1f} MiB" if lost >= _MIB else f"{max(lost >> 10, 1)} KiB"
+    return (
+        f"corral: about {amount} of output are missing here: they were printed faster than the"
+        " log's files could be kept (logging.options: a larger max-size)"
+    )
 
 
 def prune(directory: Path, limits: LogConfig) -> None:
-    """Delete the oldest files beyond what is to be kept; the newest full one always stays."""
-    room = _shares(limits)[1]
+    """Delete the oldest files beyond what is to be kept; the newest two of output always stay."""
+    room = file_size(limits) * max(limits.max_files - 1, 1)
     kept = 0
     for place, piece in enumerate(reversed(pieces(directory))):
+        if place == 0:
+            continue  # the one being written
         path = Path(piece.path)
-        if place == 0 and path == path_of(directory, piece.run):
-            continue  # the one being written; after a rename conmon makes it a moment later
         with contextlib.suppress(FileNotFoundError):
             size = path.stat().st_size
             room -= size
-            kept += size > 0
+            kept += size > 0 and piece.sequence % 2
             if (room < 0 and kept > 1) or place >= FILES_MAX:
+                own = path_of(directory, piece.run)
+                if own != path and _inode(own) == _inode(path):
+                    own.unlink()
                 path.unlink()

@@ -44,7 +44,7 @@ from typing import TYPE_CHECKING, Any
 from pydantic import ValidationError
 
 from agent.sealing import NodeSeal, Unopened, is_sealed
-from agent.tasks.kept import Kept
+from agent.tasks.kept import UnreadFiles
 from agent.tasks.record import Record
 from specs import skew
 from specs.kit.disk import make_folder, sweep, sync, write_all, write_file
@@ -77,6 +77,7 @@ class Held:
     revision: int = 0  # of the controller's store, when it was taken from it
 
 
+FORGET_TRIES = 3
 _TORN, _DAMAGED = "torn", "damaged"
 
 
@@ -168,7 +169,7 @@ class Journal:
         self.unclear: set[str] = set()  # tasks of whom something was not read
         for directory in (journal, self._configs, tasks, self._secrets):
             make_folder(directory)
-        self._kept = Kept(self._unread, self._seal)
+        self._kept = UnreadFiles(self._unread, self._seal)
         make_folder(self._records)
         for directory in (journal, self._configs, self._secrets, self._records):
             sweep(directory)
@@ -416,10 +417,13 @@ class Journal:
             write_file(self._records / record.id, self._written(record), durable=False)
 
     def forget(self, task: str) -> None:
-        """Delete the task's directory: record and logs, and what was kept of it."""
+        """Delete the task's directory: record and logs, and what was kept of it. Blocks."""
         (self._records / task).unlink(missing_ok=True)
         self._kept.forget(task)
-        shutil.rmtree(self._tasks / task, ignore_errors=True)
+        for _ in range(FORGET_TRIES):  # a last look at its logs may add a name meanwhile
+            shutil.rmtree(self._tasks / task, ignore_errors=True)
+            if not (self._tasks / task).exists():
+                return
 
     def leave(self) -> None:
         """Forget the cluster: the next one may pin this node."""

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 UNREAD_KEPT = 50  # files; the oldest go
 
 
-class Kept:
+class UnreadFiles:
     """The folder of what could not be read; a file's name begins with the task it is of."""
 
     def __init__(self, folder: Path, seal: NodeSeal) -> None:

@@ -106,12 +106,14 @@ class Preparation:
         spec, task = assignment.spec, assignment.id
         root = await self.images.mount(task, image.digest)
         wanted = image.user if spec.user is None else spec.user
-        user = rootfs.resolve_user(root, wanted, spec.group_add)
+        # In threads: files of the image, of any size, and a filter to be compiled.
+        user = await asyncio.to_thread(rootfs.resolve_user, root, wanted, spec.group_add)
         await self.volumes.take(task, self.holdings.slot_of(assignment))
         mounts = await self.volumes.prepare(
             assignment, image, root, self.holdings.contents(), (user.uid, user.gid)
         )
-        rootfs.check(
+        await asyncio.to_thread(
+            rootfs.check,
             root,
             cwd=bundle.working_dir(spec, image),
             mounts=mounts,
@@ -119,7 +121,8 @@ class Preparation:
         attached = await self.network.attach(assignment)
         own = spec.network_mode != "host"
         hostname = hostname_of(assignment)
-        made = bundle.build(
+        made = await asyncio.to_thread(
+            bundle.build,
             bundle.Inputs(
                 assignment=assignment,
                 image=image,

@@ -355,7 +355,8 @@ class Runner:
 
     async def _erase(self) -> None:
         await self._parts.preparation.erase(self.record, self._parts.slots)
-        self._parts.journal.forget(self.record.id)
+        # In a thread: its logs may be large, and a busy disk takes its time to let go of them.
+        await asyncio.to_thread(self._parts.journal.forget, self.record.id)
         self.record = lifecycle.erased(self.record)
         self._parts.changed(self.record)
 

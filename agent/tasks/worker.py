@@ -156,7 +156,7 @@ class Worker:
             log.warning("erasing what is left of an unknown task", extra={"task": task})
             try:
                 await self._parts.preparation.erase_by_name(task)
-                self._journal.forget(task)
+                await asyncio.to_thread(self._journal.forget, task)
             except Exception:  # a leftover must not keep the agent from starting
                 log.exception("a leftover cannot be erased", extra={"task": task})
 

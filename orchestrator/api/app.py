@@ -46,9 +46,14 @@ async def events(parts: ApiParts, request: web.Request, _: None) -> web.StreamRe
 
 
 async def openapi(parts: ApiParts, _request: web.Request, _: None) -> web.Response:
-    from orchestrator.api.openapi import document  # noqa: PLC0415 - builds every model's schema
+    version = parts.version().version
 
-    body = json.dumps(document(ROUTES, parts.version().version))
+    def written() -> str:
+        from orchestrator.api.openapi import document  # noqa: PLC0415 - builds every model's schema
+
+        return json.dumps(document(ROUTES, version))
+
+    body = await asyncio.to_thread(written)  # it takes a while, the first time
     return web.Response(text=body, content_type="application/json")
 
 

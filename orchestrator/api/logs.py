@@ -1,7 +1,7 @@
 """GET /v1/stacks/{stack}/logs: every task's lines from its node, merged by time.
 
-With follow, tasks that appear later join in, and a source whose agent restarts is
-taken up again after its last line, without gaps or doubles.
+With follow, tasks that appear later join in until nothing more can come by itself, and a
+source whose agent restarts is taken up again after its last line, without gaps or doubles.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from orchestrator.api import streams
 from orchestrator.api.logmerge import LogMerge
 from orchestrator.api.routes import flag, number
 from orchestrator.contracts import LogQuery
+from orchestrator.control.mirror.following import goes_on
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.store import keys
 from orchestrator.store.base import Compacted
@@ -110,16 +111,17 @@ class StackLogs:
                 merge.add(self._of_task(task), name=task.id)
 
     async def _follow_tasks(self, merge: LogMerge) -> None:
-        """Add tasks as they appear; end when the stack is gone."""
-        cluster, prefix = self._parts.cluster, f"{keys.TASKS}{self._stack}/"
-        while self._stack in cluster.stacks:
+        """Add tasks as they appear; end when no more will, or the stack is gone."""
+        cluster = self._parts.cluster
+        mine = (f"{keys.TASKS}{self._stack}/", keys.STACKS, keys.RELEASES)
+        while goes_on(cluster, self._stack, self._services):
             try:
                 self._add_tasks(merge)
                 async for batch in self._parts.store.watch("/", cluster.revision):
-                    if any(c.key.startswith((prefix, keys.STACKS)) for c in batch.changes):
+                    if any(c.key.startswith(mine) for c in batch.changes):
                         await cluster.reached(batch.revision)
                         self._add_tasks(merge)
-                        if self._stack not in cluster.stacks:
+                        if not goes_on(cluster, self._stack, self._services):
                             break
             except Compacted:
                 continue  # the mirror reads everything anew as well

@@ -78,9 +78,9 @@ async def remove(parts: ApiParts, request: web.Request, _: None) -> StackRow:
 
 async def scale(parts: ApiParts, request: web.Request, body: Scale) -> ScaledRow:
     before = find(parts, request)
-    warnings = await parts.control.scale(before.name, body.services)
+    done = await parts.control.scale(before.name, body.services)
     row = after(parts, before)
-    return ScaledRow(**dict(row), warnings=warnings)
+    return ScaledRow(**dict(row), warnings=done.warnings, started=done.started)
 
 
 async def restart(parts: ApiParts, request: web.Request, body: Restart) -> Restarted:

@@ -59,11 +59,12 @@ def body(
     directory: str = "",
     known: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
+    again: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the Deploy body (specs.api.Deploy) for these arguments of `up`.
 
     ``known`` are the file's services whose profile is off; ``environ`` has the variables of
-    the process and of ``.env``.
+    the process and of ``.env``; ``again`` are services that run even if they completed before.
     """
     scale = scales(args.scale)
     known_services(model, args.services)
@@ -87,6 +88,10 @@ def body(
     }
     if args.deadline is not None:
         request["deadline"] = args.deadline
+    if args.timeout is not None:
+        request["timeout"] = args.timeout
+    if again:
+        request["again"] = list(again)
     return request
 
 

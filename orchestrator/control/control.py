@@ -10,7 +10,9 @@ was. What is decided lives in the modules next to this one; this one only orders
 from __future__ import annotations
 
 import asyncio
+import importlib
 import logging
+import sys
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
@@ -42,10 +44,10 @@ if TYPE_CHECKING:
     from specs.api import (
         Deploy,
         Event,
-        ProblemRow,
         Progress,
         Release,
         ReleaseRow,
+        Rescaled,
         Restart,
         Restarted,
         Start,
@@ -246,7 +248,7 @@ class ControlLoop:
             pass_.draft.put(RELEASES, releases.deploying(pass_, current, images))
             stack = self._cluster.stacks.get(release.stack)
             if stack is not None and stack.desired == "up" and current.starts:
-                pass_.draft.put(STACKS, stack.with_asked(current.starts))
+                pass_.draft.put(STACKS, stack.with_asked(current.starts, anew=current.again))
 
         await self._write(change)
 
@@ -269,11 +271,13 @@ class ControlLoop:
     # commands, see orchestrator.contracts
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
+        if "networkx" not in sys.modules:  # 0.15 s with the first graph, not on the loop
+            await asyncio.to_thread(importlib.import_module, "networkx")
         listening = await listening_now(self._cluster, self._agents, request)
         async with self._lock:
             return await self._commands.deploy(stack, request, listening)
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> tuple[ProblemRow, ...]:
+    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
         async with self._lock:
             return await self._commands.scale(stack, services)
 

@@ -47,6 +47,7 @@ UseDNS no
 PrintMotd no
 AcceptEnv LANG LC_*
 Subsystem sftp internal-sftp
+Include /etc/ssh/sshd_config.d/*.conf
 """
 
 
@@ -119,6 +120,7 @@ class LabHost:
         (etc / "resolv.conf").write_text("# a lab host knows no name server\n")
         (etc / "machine-id").write_text(uuid.uuid4().hex + "\n")
         (etc / "ssh/sshd_config").write_text(SSHD_CONFIG)
+        (etc / "ssh/sshd_config.d").mkdir()
         key = etc / "ssh/ssh_host_ed25519_key"
         run_program(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", f"root@{name}", "-f", str(key)]

@@ -6,7 +6,9 @@ removes machines through it. A cluster of one machine never loads asyncssh (7 MB
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -49,13 +51,18 @@ class Machines:
     @contextlib.asynccontextmanager
     async def connect(self, node: Node) -> AsyncIterator[aiohttp.BaseConnector]:
         """Reach the node: the local socket for this machine, SSH for every other."""
+        if node.address:
+            await _load("orchestrator.transport.ssh")
         way: Transport = self._ssh() if node.address else self._local
         async with way.connect(node) as connector:
             yield connector
 
-    def add_node(self, nodes: Nodes, request: AddNode) -> AsyncIterator[Progress]:
+    async def add_node(self, nodes: Nodes, request: AddNode) -> AsyncIterator[Progress]:
         """Make a machine a node (bootstrap/join.py)."""
-        return self._bootstrap(nodes).add_node(request)
+        await _load("orchestrator.nodes.bootstrap.join")
+        async with contextlib.aclosing(self._bootstrap(nodes).add_node(request)) as said:
+            async for progress in said:
+                yield progress
 
     def remove_node(self, nodes: Nodes, name: str, *, force: bool) -> AsyncIterator[Progress]:
         """Take a node out and corral off its machine."""
@@ -87,3 +94,8 @@ class Machines:
             folder=self._config.folder / "bundles",
             clock=self._clock,
         )
+
+
+async def _load(module: str) -> None:
+    """Load a part beside the event loop: a fifth of a second of imports, once."""
+    await asyncio.to_thread(importlib.import_module, module)

@@ -65,6 +65,7 @@ class SecurityOptions(NamedTuple):
 
     no_new_privileges: bool = False
     seccomp: Literal["default", "unconfined"] = "default"
+    apparmor: Literal["default", "unconfined"] = "default"
 
 
 class ServiceCompiler:
@@ -179,6 +180,7 @@ class ServiceCompiler:
             cap_drop=tuple(raw.get("cap_drop") or ()),
             no_new_privileges=security.no_new_privileges,
             seccomp=security.seccomp,
+            apparmor=security.apparmor,
             devices=self._devices(path, raw.get("devices") or ()),
             ulimits=ulimits(raw.get("ulimits")),
             sysctls=texts(raw.get("sysctls")),
@@ -218,6 +220,8 @@ class ServiceCompiler:
                     found = found._replace(no_new_privileges=value != "false")
                 case "seccomp", "unconfined":
                     found = found._replace(seccomp="unconfined")
+                case "apparmor", "unconfined":
+                    found = found._replace(apparmor="unconfined")
                 case "apparmor" | "label" | "systempaths", _:
                     self.verdicts.warn(
                         f"{path}.security_opt[{index}]", f"`{option}` is not honoured yet"
@@ -226,7 +230,7 @@ class ServiceCompiler:
                     self.verdicts.refuse(
                         f"{path}.security_opt[{index}]",
                         f"{option!r} is not available",
-                        "known: no-new-privileges, seccomp=unconfined",
+                        "known: no-new-privileges, seccomp=unconfined, apparmor=unconfined",
                     )
         return found
 

@@ -10,13 +10,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specs.compile import naming
+from specs.compile import addresses, naming
 from specs.compile.service import ServiceCompiler
 from specs.compile.values import given, mapping, number, texts
 from specs.compile.verdicts import Verdicts
 from specs.findings import Findings
 from specs.problems import SpecError
-from specs.stack import ContentSpec, NetworkSpec, StackSpec, VolumeSpec
+from specs.stack import MOST_PORTS, MOST_TASKS, ContentSpec, NetworkSpec, StackSpec, VolumeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -72,7 +72,9 @@ class _Compiler:
             **given(deadline=self.verdicts.duration(extension, "x-corral.deadline")),
         )
         self.verdicts.unknown_extensions(extension, "x-corral")
+        self._bounds(spec)
         self._cross_checks(spec)
+        addresses.check(self.project, self.verdicts)
         if self.findings.errors:
             raise SpecError(self.findings.all())
         return spec, self.findings.all()
@@ -146,6 +148,32 @@ class _Compiler:
         }
 
     # Checks that need the whole
+
+    def _bounds(self, spec: StackSpec) -> None:
+        """Refuse more than the controller can look after and still answer."""
+        tasks = ports = 0
+        for service in spec.services.values():
+            path = f"services.{service.name}"
+            ports += len(service.task.ports)
+            if len(service.task.ports) and ports > MOST_PORTS:
+                self.verdicts.refuse(
+                    f"{path}.ports",
+                    f"{ports} published ports up to here: a stack can have {MOST_PORTS}",
+                    "publish fewer, or give the service network_mode: host",
+                    code="too-many",
+                )
+            if service.mode == "global":
+                continue
+            tasks += service.replicas
+            if service.replicas and tasks > MOST_TASKS:
+                self.verdicts.refuse(
+                    f"{path}.scale"
+                    if "scale" in self.project["services"][service.name]
+                    else f"{path}.deploy.replicas",
+                    f"{tasks} replicas up to here: a stack can have {MOST_TASKS}",
+                    "write a smaller number",
+                    code="too-many",
+                )
 
     def _cross_checks(self, spec: StackSpec) -> None:
         published: dict[tuple[int, str, str], str] = {}

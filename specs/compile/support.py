@@ -154,7 +154,8 @@ _SERVICE: dict[str, Support] = {
     "secrets": Support(_H, "sealed in the store; on nodes in memory only"),
     "secrets[].mode": Support(_H, "0444 unless given, whatever the file's own mode is"),
     "security_opt": Support(
-        _H, "no-new-privileges, seccomp=unconfined; the others change nothing yet"
+        _H,
+        "no-new-privileges, seccomp=unconfined, apparmor=unconfined; the others change nothing yet",
     ),
     "shm_size": Support(_H),
     "stdin_open": Support(_H),

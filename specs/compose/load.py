@@ -25,7 +25,7 @@ from specs.kit.reading import TEXT_LIMIT, FileTooLarge
 from specs.problems import Position, SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from specs.compose.reading.discovery import Setting
     from specs.compose.reading.source import Document
@@ -242,6 +242,34 @@ class _Load:
             folding.environments(enabled)
         folding.labels(enabled)
         project.file_marks.update(folding.marks)
+        self._unwritable(project)
+
+    def _unwritable(self, project: Project) -> None:
+        """Refuse texts no file can hold: bytes of the environment that are not UTF-8."""
+        for path, text in texts(project.model):
+            try:
+                text.encode()
+            except UnicodeEncodeError:
+                self.findings.error(
+                    f"{text[:60]!a} is not Unicode text",
+                    code="not-text",
+                    path=path,
+                    position=project.origin(path),
+                    hint="a variable of the environment is not UTF-8; secrets may be",
+                )
+
+
+def texts(value: object, path: str = "") -> Iterator[tuple[str, str]]:
+    """Yield every text below a value with its path, but for what is ASCII."""
+    if isinstance(value, str):
+        if not value.isascii():
+            yield path, value
+    elif isinstance(value, dict):
+        for key, item in value.items():
+            yield from texts(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from texts(item, f"{path}[{index}]")
 
 
 __all__ = ["STDIN", "LoadOptions", "examine", "load"]

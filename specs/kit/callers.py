@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-HEAD_SECONDS: Final = 10.0  # for the head of the first request
+HEAD_SECONDS: Final = 20.0  # for the head of the first request
 IDLE_SECONDS: Final = 75.0  # between requests; aiohttp counts these
 BODY_SECONDS: Final = 30.0  # without a byte of a body that was announced
 _TELL_EVERY: Final = 60.0

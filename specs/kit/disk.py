@@ -8,12 +8,16 @@ leaves is such a dot file: :func:`sweep` takes it away where a directory is read
 
 from __future__ import annotations
 
+import contextlib
 import os
+import queue
 import shutil
 import subprocess
+import threading
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
 
@@ -119,6 +123,58 @@ def remove_tree(path: Path) -> None:
     except FileNotFoundError:
         return
     except (OSError, RecursionError):
-        # rm walks with relative names, so paths beyond PATH_MAX and any depth go too.
-        command = ["rm", "-rf", "--one-file-system", "--", str(path)]
-        subprocess.run(command, check=True, capture_output=True)
+        subprocess.run(_rm(path), check=True, capture_output=True)
+
+
+def _rm(path: Path) -> list[str]:
+    # rm walks with relative names, so paths beyond PATH_MAX and any depth go too.
+    return ["rm", "-rf", "--one-file-system", "--", str(path)]
+
+
+class Remover:
+    """Deletes trees of any size beside whoever made them: one at a time, by a program of its own.
+
+    Called from event loops and threads alike; never waits. What is under way when the process
+    ends stays half deleted, so callers hand over only what a later start would sweep anyway.
+    """
+
+    def __init__(self) -> None:
+        self._given: queue.SimpleQueue[tuple[Path, Callable[[], None]]] = queue.SimpleQueue()
+        self._started = False
+        self._lock = threading.Lock()
+        self._idle = threading.Condition(self._lock)
+        self.pending = 0
+
+    def remove(self, path: Path, then: Callable[[], None] = lambda: None) -> None:
+        """Delete ``path``, an empty directory at once; call ``then`` when it is gone."""
+        try:
+            path.rmdir()
+        except FileNotFoundError:
+            pass
+        except OSError:
+            with self._lock:
+                self.pending += 1
+                if not self._started:
+                    self._started = True
+                    # A daemon thread: nobody waits for a large tree to go.
+                    threading.Thread(target=self._run, name="removal", daemon=True).start()
+            self._given.put((path, then))
+            return
+        then()
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Block until nothing is left to delete; False when the time was up first."""
+        with self._idle:
+            return self._idle.wait_for(lambda: self.pending == 0, timeout)
+
+    def _run(self) -> None:
+        while True:
+            path, then = self._given.get()
+            # It dies with us: a later start finds the rest, and two never delete at once.
+            command = ["setpriv", "--pdeathsig", "KILL", "nice", *_rm(path)]
+            with contextlib.suppress(OSError):
+                subprocess.run(command, check=False, capture_output=True)
+            then()
+            with self._idle:
+                self.pending -= 1
+                self._idle.notify_all()

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.client.client import Client
 from orchestrator.client.errors import ClientError, NoAnswer
 from orchestrator.lab.host import CHECKOUT
-from tests import leaks, warm
+from tests import leaks, stalled, warm
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -232,12 +232,13 @@ class Cluster:
             self("-p", row["name"], "down", "-v", "-t", "0")
 
     def clear(self) -> list[str]:
-        """Remove every stack; return what differs from the baseline afterwards."""
+        """Remove every stack; return what differs from the baseline, and stalls of our loops."""
         self.begin()
         self.remove_stacks()
         kinds = (*leaks.RUNTIME, "files")
         self.host.run(["rm", "-rf", FOLDER])
-        return leaks.settled(self.snapshot, self.baseline, kinds=kinds, allow=(OURS, DOORS))
+        left = leaks.settled(self.snapshot, self.baseline, kinds=kinds, allow=(OURS, DOORS))
+        return [*left, *stalled.on(self.host)]
 
     def stop(self) -> None:
         """Take the machine out of the cluster and end the daemons: as before the first ``up``."""

@@ -71,6 +71,22 @@ def as_user(corral, user, group, *command, **options):
     return corral.host.run(words, check=False, **options)
 
 
+def made_as_on_a_node(app):
+    """Make the user and group of `node add`, who may use the sockets; return the group's number."""
+    app.sh("getent group corral || groupadd --system corral")
+    home = "--home-dir /var/lib/corral/ssh --no-create-home"
+    app.sh(f"id -u corral || useradd --system --gid corral {home} --shell /bin/sh corral")
+    app.sh("chgrp corral /run/corral/*.sock")
+    return app.sh("getent group corral | cut -d: -f3")
+
+
+@pytest.fixture(autouse=True)
+def nobody_is_left(corral):
+    """Take the user away again, and what useradd wrote beside the lists of users."""
+    yield
+    corral.sh("userdel corral; groupdel corral; true", check=False)
+
+
 def test_setuid_works_inside_and_nobody_outside_gets_there(app):
     # su, sudo and ping must work inside; a volume brings no such programs.
     for folder, becomes in (("/tmp", "0"), ("/data", "1000")):
@@ -85,8 +101,13 @@ def test_setuid_works_inside_and_nobody_outside_gets_there(app):
     assert app.sh(f"stat -c %a {marked[0]}") == "4755"
     assert any(path.startswith("/run/corral/agent/subpaths/") for path in found)
 
-    group = app.sh("getent group corral | cut -d: -f3") or "4242"
-    for user, its_group in (("nobody", "nogroup"), ("daemon", "daemon"), ("4242", group)):
+    group = made_as_on_a_node(app)
+    for user, its_group in (
+        ("nobody", "nogroup"),
+        ("daemon", "daemon"),
+        ("corral", "corral"),
+        ("4242", group),
+    ):
         for path in marked:
             done = as_user(app, user, its_group, path, "-c", WHO)
             assert done.returncode != 0, (user, path, done.stdout)
@@ -97,6 +118,10 @@ def test_setuid_works_inside_and_nobody_outside_gets_there(app):
         files = [path for path in read if path not in OPEN and not PUBLIC.match(path)]
         assert files == [], user
         assert "/run/corral" in seen, "the sockets are reached through it"
+    # What the group is for: its sockets, which are how a controller reaches the node.
+    test = "test -w /run/corral/agent.sock && echo may"
+    assert as_user(app, "corral", "corral", "sh", "-c", test).stdout.strip() == "may"
+    assert as_user(app, "nobody", "nogroup", "sh", "-c", test).stdout.strip() == ""
 
 
 def test_folders_an_earlier_version_left_open_are_closed_at_start(app):

@@ -99,6 +99,17 @@ def test_ctrl_c_while_it_starts_stops_the_stack(corral):
     corral.until("stopped", lambda: not corral.processes())
 
 
+def test_ctrl_c_stops_what_was_named_and_not_what_others_use(corral):
+    web = "\n  web: {image: busybox, command: [sh, -c, 'echo web up; sleep inf'], "
+    corral.compose(QUICK + web.lstrip("\n") + "depends_on: [db], stop_grace_period: 0s}\n")
+    command = corral.popen("up", "web", **PIPES)
+    assert "web up" in command.process.stdout.readline()
+    command.signal("INT")
+    code, _, err = command.finish(90)
+    assert code == 130, err
+    assert [(row["service"], row["state"]) for row in corral.rows()] == [("db", "running")]
+
+
 def test_ctrl_c_in_an_attached_up_stops_the_stack(corral):
     corral.compose(QUICK)
     command = begin(corral)

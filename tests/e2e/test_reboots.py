@@ -128,6 +128,10 @@ def test_a_shutdown_that_tells_every_process_is_not_the_tasks_end(machine):
     machine.compose(SWEPT)
     machine("up", "-d")
     machine("scale", "down=0")
+    machine.until(
+        "what was scaled down is forgotten",
+        lambda: "down" not in {row["service"] for row in machine.rows(ended=True)},
+    )
     before = {row["service"]: row["id"] for row in machine.rows(ended=True)}
     machine.host.run(["sh", "-c", "kill -TERM -1"], check=False)
     machine.until("the agent has ended", lambda: not machine.daemon("agent"))

@@ -91,8 +91,8 @@ def test_a_day_of_stopping_and_starting(corral):
     corral("start", "nope", code=1)
 
     corral("stop", "-t", "0")
-    corral("start", "other")
-    assert set(pids(corral)) == {"other"}
+    corral("scale", "other=2")
+    assert [row["service"] for row in corral.rows()] == ["other", "other"]
     corral("start", "app")
     assert set(pids(corral)) == {"other", "app", "db"}
     corral("start")

@@ -6,7 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from specs.api import ProblemRow, ReleaseRow, Restarted, Started
+from specs.api import ReleaseRow, Rescaled, Restarted, Started
 from specs.node import Node, NodeCondition
 from specs.states import ReleaseState
 from specs.wire import NodeSelf, Objects
@@ -100,9 +100,9 @@ class FakeControl:
         self._called("deploy", stack, request)
         return ReleaseRow(stack=stack, number=1, state=ReleaseState.PENDING)
 
-    async def scale(self, stack: str, services) -> tuple[ProblemRow, ...]:
+    async def scale(self, stack: str, services) -> Rescaled:
         self._called("scale", stack, dict(services))
-        return ()
+        return Rescaled()
 
     async def restart(self, stack: str, request: Restart) -> Restarted:
         self._called("restart", stack, request.services, request.timeout)

@@ -32,7 +32,7 @@ sshd\tauthorizedkeysfile .ssh/authorized_keys .ssh/authorized_keys2
 END = "end\tend\n"
 EXPECTED = Expected(
     cluster="c-ours", ranges=("10.210.0.0/16",), python="3.11", arch="x86_64", now=1001.0,
-    glibc=(2, 28), node_ids=frozenset({"n-1"}),
+    glibc=(2, 28), node_ids=frozenset({"n-1"}), chosen={"172.30.0.0/24": "app_n"},
 )  # fmt: skip
 
 
@@ -67,6 +67,8 @@ ERRORS = [
     ("cannot\tVXLAN devices: Operation not supported", "cannot do VXLAN devices", ""),
     ("route\t10.0.0.0/8 dev tun0", "routes 10.0.0.0/8 to tun0", "overlaps"),
     ("route\tblackhole 10.210.0.0/16", "routes 10.210.0.0/16", ""),
+    ("route\t172.30.0.0/25 dev br7", "routes 172.30.0.0/25 to br7", "another subnet in its file"),
+    ("route\tlocal 172.30.0.7 dev eth1", "overlaps 172.30.0.0/24, the subnet of network app_n", ""),
     ("vxlan\t7: flannel.1: <UP> vxlan id 1 dstport 4789", "UDP port 4789: flannel.1", "Swarm"),
     (("forwarding yes", "forwarding no"), "does not forward unix sockets", "AllowStreamLocal"),
     ("sshd\tdisableforwarding yes", "does not forward unix sockets", "DisableForwarding"),

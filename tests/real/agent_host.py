@@ -14,7 +14,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 import tempfile
 import time
 import uuid
@@ -35,11 +34,11 @@ from specs.wire import (
     Report,
     Stamp,
 )
+from tests.real.warm_agent import SERVER
 
 if TYPE_CHECKING:
     from specs.task import TaskStatus
-
-REPO = Path(__file__).parents[2]
+    from tests.real.warm_agent import Agent
 
 
 def assignment(
@@ -79,7 +78,7 @@ class AgentHost:
             ["unshare", "-m", "-n", "--propagation", "private", "sleep", "infinity"]
         )
         until(lambda: _namespace(self.holder.pid) != _namespace(os.getpid()), "the namespaces")
-        self.agent: subprocess.Popen | None = None
+        self.agent: Agent | None = None
         self.generation = 0
         self.tasks: dict[str, Assignment] = {}
         self.seen: dict[str, TaskStatus] = {}
@@ -96,17 +95,13 @@ class AgentHost:
         ).stdout
 
     async def start(self) -> None:
-        self.agent = subprocess.Popen(
-            self.inside(sys.executable, "-m", "tests.real.agent_process"),
-            cwd=REPO,
-            stderr=self.log,
-            env={
-                "PATH": os.environ["PATH"],
-                "CORRAL_STATE_DIR": str(self.state),
-                "CORRAL_RUN_DIR": str(self.run),
-                "CORRAL_CGROUP": self.cgroup,
-            },
-        )
+        environment = {
+            "PATH": os.environ["PATH"],
+            "CORRAL_STATE_DIR": str(self.state),
+            "CORRAL_RUN_DIR": str(self.run),
+            "CORRAL_CGROUP": self.cgroup,
+        }
+        self.agent = SERVER.start(self.holder.pid, environment, self.log.fileno())
         if self.client is None:
             self.client = aiohttp.ClientSession(
                 "http://agent", connector=aiohttp.UnixConnector(str(self.run / "agent.sock"))

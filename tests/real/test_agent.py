@@ -7,9 +7,11 @@ leaks.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import itertools
 import os
+import re
 import signal
 import time
 from pathlib import Path
@@ -328,6 +330,60 @@ async def test_log_rotation_loses_nothing(host):
     wanted = [f"line {i} of a certain length" for i in range(1, count + 1)]
     assert [line.line for line in lines] == wanted
     assert [line.line for line in following] == wanted, "a follower sees every line once"
+
+
+async def test_a_flood_of_output_keeps_to_its_cap_and_says_what_is_missing(host):
+    """Also while the agent stands still: the container never waits, the disk never fills."""
+    cap = 2 << 20
+    limits = LogConfig(max_size=cap // 2, max_files=2)
+    # A line of two bytes is one of 45 in the log: about 45 MB, as fast as can be.
+    flood = "yes | head -c 2000000; echo end; exec sleep 1000"
+    await host.put(assignment("t1", flood, restart=NEVER, logging=limits))
+    folder = host.state / "agent/tasks/t1/log"
+    used, sizes = [], [0]
+
+    def begun() -> int:
+        """Return how many files conmon was seen to begin; inodes tell nothing, they come again."""
+        return sum(after < before for before, after in itertools.pairwise(sizes))
+
+    async def until_log(done) -> None:
+        """Wait, and measure the folder all the while."""
+        end = time.monotonic() + 60
+        while not done():
+            assert time.monotonic() < end, "it does not print on"
+            found = {}
+            for path in folder.glob("*.log"):
+                with contextlib.suppress(FileNotFoundError):
+                    one = path.stat()
+                    found[one.st_ino] = one.st_size
+                    if path.name == "000001.log":
+                        sizes.append(one.st_size)
+            used.append(sum(found.values()))
+            await asyncio.sleep(0.003)
+
+    await until_log(lambda: begun() > 2)
+    host.agent.send_signal(signal.SIGSTOP)
+    try:
+        sizes[:] = sizes[-1:]
+        await until_log(lambda: _end_of(folder / "000001.log").endswith(b" F end\n"))
+        unseen = begun()
+    finally:
+        host.agent.send_signal(signal.SIGCONT)
+    assert max(used) <= 2 * cap
+    deadline = time.monotonic() + 60
+    while not (said := {line.line for line in await host.logs("t1")} - {"y", "end"}):
+        assert time.monotonic() < deadline, "what is missing is said"
+        await asyncio.sleep(0.02)
+    (words,) = [re.match(r"corral: about (\d+\.\d) MiB of output are missing", x) for x in said]
+    assert float(words[1]) >= unseen - 2 > 0, "every file that was replaced unseen"
+    assert "output was dropped" in host.said()
+
+
+def _end_of(path: Path) -> bytes:
+    with contextlib.suppress(OSError), path.open("rb") as file:
+        file.seek(-8, os.SEEK_END)
+        return file.read()
+    return b""
 
 
 async def test_exec_with_terminal_stdin_and_exit_codes(host):

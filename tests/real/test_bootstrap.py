@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from subprocess import run
 
@@ -70,6 +71,12 @@ class FakeCluster:
         yield Progress(kind="end", ok=True)
 
 
+@cache
+def packed_once(folder):
+    """Pack as a controller does, once in its life: looking at all files again costs seconds."""
+    return bundle.build(folder, ["specs", STAND_IN])
+
+
 class Controller:
     """A controller on ``host``, as far as adding nodes needs one."""
 
@@ -85,7 +92,7 @@ class Controller:
             transport=self.cluster.transport,
             folder=folder,
             clock=SystemClock(),
-            pack=lambda folder: bundle.build(folder, ["specs", STAND_IN]),
+            pack=packed_once,
         )
 
     async def run(self, stream):
@@ -190,23 +197,6 @@ async def test_a_wrong_host_key_is_refused_and_nothing_is_sent(lab, controller):
     assert "user" not in console  # not even a name
 
 
-async def test_a_changed_host_key_is_a_hard_error(lab, controller):
-    n2 = lab.host("n2")
-    assert (await controller.add(n2, identity=identity(lab)))[-1].ok
-    node = controller.cluster.find("n2")
-    other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
-
-    async def dial():
-        async with controller.cluster.transport.connect(
-            node.model_copy(update={"host_key": other})
-        ):
-            pass
-
-    with lab.host("n1").network(), pytest.raises(Exception, match="is not the pinned one"):
-        await dial()
-    assert (await controller.rm("n2"))[-1].ok
-
-
 async def test_a_wrong_key_is_refused(lab, controller, tmp_path):
     n2 = lab.host("n2")
     before = leaks.of_host(n2)
@@ -307,22 +297,6 @@ async def test_a_node_of_another_cluster_is_refused(lab, controller, packed):
     n2.run(["/opt/corral/uninstall"])
 
 
-async def test_the_same_machine_twice_is_refused_also_by_another_address(lab, controller):
-    n2 = lab.host("n2")
-    assert (await controller.add(n2, identity=identity(lab)))[-1].ok
-    with pytest.raises(Conflict, match="is already node n2"):
-        await controller.add(n2, identity=identity(lab))
-    request = AddNode(
-        address=f"root@[{n2.address.ipv6}]", identity=str(identity(lab)), host_key=n2.fingerprint
-    )
-    end = (await controller.run(controller.bootstrap.add_node(request)))[-1]
-    assert not end.ok
-    assert "already a node of this cluster" in end.message
-    with pytest.raises(Conflict, match="there is a node n2 already"):
-        await controller.add(lab.host("n3"), identity=identity(lab), name="n2")
-    assert (await controller.rm("n2"))[-1].ok
-
-
 async def test_a_forgotten_node_can_be_added_again(lab, controller):
     n2 = lab.host("n2")
     before = leaks.of_host(n2)
@@ -412,13 +386,52 @@ FORBIDDEN = (
     ["scp", "-O", "/etc/hostname", "TARGET:/tmp/x"],
     ["scp", "-s", "/etc/hostname", "TARGET:/tmp/x"],
     ["ssh", "-N", "-o", "ExitOnForwardFailure=yes", "-R", "2222:127.0.0.1:22", "TARGET"],
+    ["ssh", "-N", "-o", "ExitOnForwardFailure=yes", "-R", "/tmp/x:127.0.0.1:22", "TARGET"],
     ["ssh", "-W", "127.0.0.1:22", "TARGET"],
 )
 
 
-async def test_the_clusters_key_opens_the_agents_socket_and_nothing_else(lab, controller):
-    n1, n2 = lab.host("n1"), lab.host("n2")
+async def test_what_a_joined_machine_lets_in_and_refuses(lab, controller):
+    """Joining costs seconds, so one machine stands for all of it: each part is a law by itself."""
+    n2 = lab.host("n2")
     assert (await controller.add(n2, identity=identity(lab)))[-1].ok
+    node = controller.cluster.find("n2")
+    await a_changed_host_key_is_a_hard_error(lab, controller, node)
+    await the_same_machine_twice_is_refused_also_by_another_address(lab, controller)
+    await the_clusters_key_opens_the_agents_socket_and_nothing_else(lab, controller)
+    assert (await controller.rm("n2"))[-1].ok
+    with lab.host("n1").network(), pytest.raises(Exception, match="does not accept the key"):
+        await dial_once(controller, node)  # at once: the key is gone
+
+
+async def dial_once(controller, node):
+    async with controller.cluster.transport.connect(node):
+        pass
+
+
+async def a_changed_host_key_is_a_hard_error(lab, controller, node):
+    other = asyncssh.generate_private_key("ssh-ed25519").export_public_key().decode()
+    changed = node.model_copy(update={"host_key": other})
+    with lab.host("n1").network(), pytest.raises(Exception, match="is not the pinned one"):
+        await dial_once(controller, changed)
+
+
+async def the_same_machine_twice_is_refused_also_by_another_address(lab, controller):
+    n2 = lab.host("n2")
+    with pytest.raises(Conflict, match="is already node n2"):
+        await controller.add(n2, identity=identity(lab))
+    request = AddNode(
+        address=f"root@[{n2.address.ipv6}]", identity=str(identity(lab)), host_key=n2.fingerprint
+    )
+    end = (await controller.run(controller.bootstrap.add_node(request)))[-1]
+    assert not end.ok
+    assert "already a node of this cluster" in end.message
+    with pytest.raises(Conflict, match="there is a node n2 already"):
+        await controller.add(lab.host("n3"), identity=identity(lab), name="n2")
+
+
+async def the_clusters_key_opens_the_agents_socket_and_nothing_else(lab, controller):
+    n1, n2 = lab.host("n1"), lab.host("n2")
     n1.write("/tmp/key", controller.key.export_private_key(), 0o600)
     n1.write("/tmp/known", f"{n2.address.ipv4} {n2.host_key}\n")
     options = ["-F", "none", "-i", "/tmp/key", "-o", "UserKnownHostsFile=/tmp/known",
@@ -434,7 +447,6 @@ async def test_the_clusters_key_opens_the_agents_socket_and_nothing_else(lab, co
     with n1.network():
         await _try_channels(n2, controller.key)
     n1.run(["rm", "-f", "/tmp/key", "/tmp/known"])
-    assert (await controller.rm("n2"))[-1].ok
 
 
 async def _try_channels(host, key):
@@ -447,22 +459,10 @@ async def _try_channels(host, key):
             await link.open_unix_connection("/run/other.sock")
         with pytest.raises(asyncssh.ChannelListenError):
             await link.start_server(lambda *_: None, "127.0.0.1", 2222)  # -R
+        with pytest.raises(asyncssh.ChannelListenError):
+            await link.start_unix_server(lambda: None, "/tmp/x")  # -R with a socket
         _, writer = await link.open_unix_connection("/run/corral/agent.sock")
         writer.close()
-
-
-async def test_after_the_key_is_gone_it_fails_at_once(lab, controller):
-    n2 = lab.host("n2")
-    assert (await controller.add(n2, identity=identity(lab)))[-1].ok
-    node = controller.cluster.find("n2")
-    assert (await controller.rm("n2"))[-1].ok
-
-    async def dial():
-        async with controller.cluster.transport.connect(node):
-            pass
-
-    with lab.host("n1").network(), pytest.raises(Exception, match="does not accept the key"):
-        await dial()
 
 
 async def test_requests_that_make_no_sense_are_refused(lab, controller):

@@ -61,6 +61,7 @@ async def unpack(content: ImageFiles, data: bytes, limits: UnpackLimits = SMALL)
 
 def left(content: ImageFiles) -> list[Path]:
     """Return what a refused layer left in the store."""
+    assert content.emptied(60)
     return [*content.layers.iterdir(), *(content.root / "staging").iterdir()]
 
 

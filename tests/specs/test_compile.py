@@ -163,16 +163,18 @@ def test_what_is_asked_for_the_unhealthy_and_for_reboots(own, restart, fields):
 @pytest.mark.parametrize(
     ("options", "fields"),
     [
-        (["no-new-privileges"], (True, "default")),
-        (["no-new-privileges:true", "seccomp:unconfined"], (True, "unconfined")),
-        (["no-new-privileges=true", "no-new-privileges=false"], (False, "default")),
-        (["apparmor=unconfined", "label:disable"], (False, "default")),
+        (["no-new-privileges"], (True, "default", "default")),
+        (["no-new-privileges:true", "seccomp:unconfined"], (True, "unconfined", "default")),
+        (["no-new-privileges=true", "no-new-privileges=false"], (False, "default", "default")),
+        (["apparmor=unconfined", "label:disable"], (False, "default", "unconfined")),
+        (["apparmor:unconfined"], (False, "default", "unconfined")),
+        (["apparmor=my-profile"], (False, "default", "default")),
     ],
 )
 def test_security_options_become_fields(options, fields):
     spec, _ = stack({"a": {"image": "x", "security_opt": options}})
     task = spec.services["a"].task
-    assert (task.no_new_privileges, task.seccomp) == fields
+    assert (task.no_new_privileges, task.seccomp, task.apparmor) == fields
 
 
 @pytest.mark.parametrize(

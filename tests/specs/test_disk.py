@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 
 import pytest
 
@@ -53,3 +54,41 @@ def test_what_a_killed_writer_left_is_swept(tmp_path):
     disk.sweep(tmp_path)
 
     assert os.listdir(tmp_path) == ["record"]
+
+
+def test_a_tree_is_removed_beside_its_maker_and_an_empty_one_at_once(tmp_path):
+    """Whatever its size: who hands it over goes on at once, and hears when it has gone."""
+    remover, gone = disk.Remover(), threading.Event()
+    (tmp_path / "empty").mkdir()
+    remover.remove(tmp_path / "empty")
+    assert not (tmp_path / "empty").exists()
+    remover.remove(tmp_path / "never-was", gone.set)
+    assert gone.is_set()
+    gone.clear()
+    for number in range(50):
+        (tmp_path / f"tree/{number}/deep").mkdir(parents=True)
+        (tmp_path / f"tree/{number}/file").write_text("x")
+    remover.remove(tmp_path / "tree", gone.set)
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other/file").write_text("x")
+    remover.remove(tmp_path / "other")
+    assert gone.wait(60)
+    assert remover.wait(60)
+    assert os.listdir(tmp_path) == []
+    assert remover.pending == 0
+
+
+def test_what_is_being_removed_is_not_waited_for(tmp_path, monkeypatch):
+    """A removal that takes long holds up neither the next one's owner nor a question."""
+    release = threading.Event()
+    monkeypatch.setattr(disk.subprocess, "run", lambda *_, **__: release.wait(60))
+    remover, done = disk.Remover(), []
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "file").write_text("x")
+        remover.remove(tmp_path / name, lambda name=name: done.append(name))
+    assert (remover.pending, done) == (2, [])
+    assert not remover.wait(0.01)
+    release.set()
+    assert remover.wait(60)
+    assert done == ["a", "b"]

@@ -32,6 +32,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     from orchestrator.cli import project
+    from specs.kit import confinement
     from specs.lint.report import lint
     from specs.problems import gathered
 
@@ -43,6 +44,9 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         print(_json(report))
     else:
         _show(shown, [] if args.quiet else report.keys)
+        if not args.quiet and not confinement.has_apparmor():
+            # Of this machine, which may become a node: no finding about the file.
+            print(f"note: {confinement.MISSING}")
         print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}")
     return ERROR if errors or (args.strict and warnings) else 0
 

@@ -1,7 +1,8 @@
 """`corral restart`: end containers and start them again, in place; start what had ended.
 
 The task, its address and its writable layer stay where something runs; changes in the file
-are not picked up (that is `up`).
+are not picked up (that is `up`). What ends as soon as it runs again did not come back: it is
+watched as long as `start` watches it, though not until it is healthy.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import sys
 import time
 
 from orchestrator.cli.errors import ERROR, CliError
+from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
 from orchestrator.client.errors import NoAnswer
-from specs.states import FINAL
+from specs.patience import MONITOR, TRIAL
+from specs.states import BROKEN, FINAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,20 +61,44 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             rows = _rows(session, path)
         except NoAnswer:
             continue
-        for line in asked.look(rows):
+        for line in asked.look(rows, time.monotonic()):
             print(line, file=sys.stderr)
-        if asked.failed:
+        if asked.failed or asked.crashed:
             until = min(until, time.monotonic() + AFTER_FAILURE)
         if asked.left() and time.monotonic() > told:
             told = float("inf")
             print(f"waiting for {', '.join(asked.names(rows))}", file=sys.stderr)
-    if asked.failed:
-        names = ", ".join(sorted(asked.failed))
-        raise CliError(f"did not come back: {names}", hint=f"{command} logs", code=ERROR)
+    if bad := {**asked.failed, **asked.crashed}:
+        return _tell_failure(session, bad, command)
     if asked.left():
         names = ", ".join(asked.names(rows))
         raise CliError(f"not running again yet: {names}", hint=f"{command} ps", code=ERROR)
+    if asked.away:
+        hint = "that is done when their node is back; corral node ls"
+        raise CliError(f"not restarted yet: {', '.join(sorted(asked.away))}", hint=hint, code=ERROR)
     return 0
+
+
+def _tell_failure(session: Invocation, bad: Mapping[str, Mapping[str, Any]], command: str) -> int:
+    """Say what did not come back, as `start` does."""
+    board = boards.Board(session.stack(), "restart")
+    name, row = min(bad.items())
+    code = row.get("exit_code")
+    names = [
+        one if (ended := bad[one].get("exit_code")) is None else f"{one} (exit code {ended})"
+        for one in sorted(bad)
+    ]
+    board.end = {
+        "ok": False,
+        "message": f"did not come back: {', '.join(names)}",
+        "service": row.get("service"),
+        "task": row.get("id"),
+        "name": name,
+        "node": row.get("node"),
+        "exit_code": code,
+    }
+    watch.last_words(session, board)
+    return watch.report(board, good=False, seconds=0.0, command=command)
 
 
 class _Asked:
@@ -83,33 +110,22 @@ class _Asked:
         self._before = before
         self._tasks = set(tasks)  # restarted in place
         self._services = set(services)  # of these, tasks that are new
-        self._told: set[str] = set()
-        self.failed: set[str] = set()
+        self._tried: dict[str, tuple[float, int]] = {}  # runs again: since when, its restarts
+        self._over: set[str] = set()  # not awaited any more
+        self.failed: dict[str, Mapping[str, Any]] = {}  # name -> row of what will not come back
+        self.crashed: dict[str, Mapping[str, Any]] = {}  # of what its policy starts yet again
+        self.away: set[str] = set()  # without a node that could, and nothing is in their place
 
     def left(self) -> bool:
         """Say whether anything is awaited still."""
         return bool(self._tasks or self._services)
 
-    def look(self, rows: list[dict[str, Any]]) -> list[str]:
-        """Take the present rows; return a line for each task that is there, or failed.
-
-        One that was started is restarted: its health is another matter, as in Compose.
-        """
-        lines = []
+    def look(self, rows: list[dict[str, Any]], now: float) -> list[str]:
+        """Take the present rows; return a line for each task that runs again, or failed."""
+        lines = self._not_there(rows)
         for row in rows:
-            task = str(row["id"])
-            if not self._awaits(row) or task in self._told:
-                continue
-            started = row.get("started_at")
-            again = started is not None and started != self._before.get(task)
-            if not again and row.get("state") not in FINAL:
-                continue
-            self._told.add(task)
-            self._tasks.discard(task)
-            name = str(row.get("name"))
-            if not again and row.get("state") != "complete":
-                self.failed.add(name)
-            lines.append(f"{name}: {'restarted' if again else row.get('state')}")
+            if self._awaits(row) and row["id"] not in self._over:
+                lines += self._judge(row, now)
         self._tasks &= {row["id"] for row in rows}  # what was replaced meanwhile is not awaited
         for name in list(self._services):
             new = [
@@ -117,8 +133,68 @@ class _Asked:
                 for row in rows
                 if row.get("service") == name and row["id"] not in self._before
             ]
-            if new and self._told.issuperset(new):
+            if new and self._over.issuperset(new):
                 self._services.discard(name)
+        return lines
+
+    def _judge(self, row: Mapping[str, Any], now: float) -> list[str]:
+        task, name, state = str(row["id"]), str(row.get("name")), row.get("state")
+        again = row.get("started_at") not in (None, self._before.get(task))
+        lines = []
+        if again and task not in self._tried:
+            self._tried[task] = (now, int(row.get("restarts") or 0))
+            lines.append(f"{name}: restarted")
+        if state in FINAL:
+            self._end(task)
+            self.crashed.pop(name, None)
+            if state in BROKEN or (state != "complete" and not again):
+                self.failed[name] = row
+            if state in BROKEN or not again:
+                lines.append(f"{name}: {row.get('status') or state}")
+        elif again and self._stays(row, now):
+            self._end(task)
+            self.crashed.pop(name, None)
+        return lines
+
+    def _stays(self, row: Mapping[str, Any], now: float) -> bool:
+        """Say whether a task that runs again came to stay; note that it ended and runs anew."""
+        task, name = str(row["id"]), str(row.get("name"))
+        since, known = self._tried[task]
+        restarts = int(row.get("restarts") or 0)
+        if restarts > known or row.get("exit_code") is not None:
+            self._tried[task] = (now, max(restarts, known))
+            self.crashed[name] = (
+                row
+                if row.get("exit_code") is not None
+                else {
+                    **row,
+                    "exit_code": self.crashed.get(name, {}).get("exit_code"),
+                }
+            )
+            return False
+        if name in self.crashed:
+            return now - since >= MONITOR
+        return row.get("health") == "healthy" or now - since >= TRIAL
+
+    def _end(self, task: str) -> None:
+        self._over.add(task)
+        self._tasks.discard(task)
+
+    def _not_there(self, rows: list[dict[str, Any]]) -> list[str]:
+        """Wait for nothing that has no node, or one that is down; return who is nowhere else."""
+        lost = [row for row in rows if row["id"] in self._tasks and _away(row)]
+        here = {
+            (row.get("service"), row.get("slot"))
+            for row in rows
+            if not _away(row) and row.get("state") not in FINAL
+        }
+        lines = []
+        for row in lost:
+            self._tasks.discard(str(row["id"]))
+            name = str(row.get("name"))
+            if (row.get("service"), row.get("slot")) not in here and name not in self.away:
+                self.away.add(name)
+                lines.append(f"warning: {name}: {row.get('status') or row.get('state')}")
         return lines
 
     def names(self, rows: list[dict[str, Any]]) -> list[str]:
@@ -126,7 +202,7 @@ class _Asked:
         found = {
             f"{row.get('name')} ({row.get('status') or row.get('state')})"
             for row in rows
-            if self._awaits(row) and row["id"] not in self._told
+            if self._awaits(row) and row["id"] not in self._over
         }
         return sorted(found) or sorted(self._services)
 
@@ -134,6 +210,11 @@ class _Asked:
         """Say whether the task is one that was restarted in place, or a new one of what was not."""
         new = row.get("service") in self._services and row["id"] not in self._before
         return row["id"] in self._tasks or new
+
+
+def _away(row: Mapping[str, Any]) -> bool:
+    """Say whether nothing can happen to the task now: its node is down, or none takes it."""
+    return row.get("node_status") == "down" or row.get("state") == "pending"
 
 
 def _rows(session: Invocation, path: str) -> list[dict[str, Any]]:

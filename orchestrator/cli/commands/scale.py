@@ -1,7 +1,8 @@
 """`corral scale SERVICE=N ...`: a replica count that outlives the next `up`.
 
 A scaled stack makes no release, so there is no progress stream to follow: the
-stack's own rows are looked at, and ``show.scaling`` judges what scaling added.
+stack's own rows are looked at, and ``show.scaling`` judges what scaling added. Where it
+starts what was stopped there is a release, and it is watched as that of `start` is.
 """
 
 from __future__ import annotations
@@ -30,7 +31,11 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("counts", nargs="+", metavar="SERVICE=N", help="replicas of the service")
     add("-d", "--detach", action="store_true", help="do not wait until they run")
-    add("--no-deps", action="store_true", help="accepted; scaling never touches dependencies")
+    add(
+        "--no-deps",
+        action="store_true",
+        help="accepted; what is stopped starts after what it depends on",
+    )
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
@@ -52,6 +57,16 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         return 0
     if args.detach:
         return 0
+    if answer.get("started"):
+        return watch.release(
+            session,
+            board,
+            answer["started"],
+            limit=None,
+            patient=False,
+            late="does not run",
+            interrupted=lambda: f"scaling goes on in the background: {command} ps",
+        )
     view = watch.make_view(board)
     began = time.monotonic()
     scaling = Scaling(board.stack, counts, mine, began)

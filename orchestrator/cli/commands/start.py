@@ -43,6 +43,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             "completed": answer.get("completed") or (),
         }
         return watch.report(board, good=True, seconds=0.0, command=command)
+    board.release = int(answer["release"])
     if args.detach:
         return 0
     return watch.release(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import deploy, findings
@@ -15,6 +16,7 @@ from orchestrator.cli import project as projects
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.session import wants_colour
 from orchestrator.cli.show import board as boards
+from orchestrator.cli.show import ends as laws
 from orchestrator.cli.show import meanwhile, output, watch
 from orchestrator.client.errors import ClientError
 from orchestrator.client.http import quote
@@ -42,7 +44,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--always-recreate-deps", action="store_true", help="replace dependencies, too")
     add("--no-recreate", action="store_true", help="not possible: see start, and up SERVICE")
     add("--remove-orphans", action="store_true", help="remove services the file no longer has")
-    add("-t", "--timeout", type=float, metavar="S", help="grace period when Ctrl-C stops it")
+    add(
+        "-t", "--timeout", type=float, metavar="S", help="grace period of what it replaces or stops"
+    )
     add("--deadline", type=float, metavar="S", help="seconds without progress before it fails")
     add("--timestamps", action="store_true", help="show times of log lines")
     add("--no-color", action="store_true", help="no colours")
@@ -100,6 +104,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         project, release = _hand_over(args, session, now)
     findings.show_json(deploy.told(release.get("warnings") or (), project.environment))
     board = boards.Board(project.name, f"release {release.get('number', '?')}")
+    board.release = int(release.get("number") or 0)
     if args.detach or args.wait:
         return _detached(args, session, board, release)
     return _attached(args, session, board, release, project.model)
@@ -113,6 +118,7 @@ def _hand_over(
     project = projects.with_profiles_of(session.flags, args.services)
     wanted = [args.exit_code_from] if args.exit_code_from else []
     deploy.known_services(project.model, [*args.attach, *args.no_attach, *wanted])
+    ends = ends_of(args, project.model)
     request = deploy.body(
         args,
         model=project.model,
@@ -121,6 +127,7 @@ def _hand_over(
         directory=project.working_dir,
         known=tuple(project.disabled),
         environ=project.environment,
+        again=laws.run_again(ends, args.services or project.model.get("services") or ()),
     )
     from orchestrator.embedded import daemons
 
@@ -197,6 +204,28 @@ def container_names(services: Mapping[str, Any], scale: Mapping[str, int]) -> li
     return names
 
 
+def ends_of(args: argparse.Namespace, model: Mapping[str, Any]) -> laws.Ends:
+    """Return what ends an attached run, and what that stops."""
+    services = model.get("services") or {}
+    own = args.exit_code_from or ""
+    names = list(args.services)
+    if own and names and own not in (names if args.no_deps else laws.reached(services, names)):
+        raise CliError(
+            f"--exit-code-from {own}: {own} is not among what this starts ({', '.join(names)})",
+            hint=f"corral up --exit-code-from {own} {' '.join([*names, own])}",
+            code=USAGE,
+        )
+    every = args.abort_on_container_exit or (own and not args.abort_on_container_failure)
+    return laws.Ends(
+        abort="exit" if every else "failure" if args.abort_on_container_failure else "",
+        exit_code_from=own,
+        stop_timeout=args.timeout,
+        named=tuple(names),
+        watched=tuple(names) or attached_services(args, services),
+        awaited=laws.awaited(services),
+    )
+
+
 def _attached(
     args: argparse.Namespace,
     session: Invocation,
@@ -204,7 +233,7 @@ def _attached(
     release: Mapping[str, Any],
     model: Mapping[str, Any],
 ) -> int:
-    from orchestrator.cli.show.attach import AttachedRun, Ends
+    from orchestrator.cli.show.attach import AttachedRun
 
     services = model.get("services") or {}
     shown = attached_services(args, services)
@@ -218,15 +247,8 @@ def _attached(
         names=names,
     )
     nodes = session.client.get("/v1/nodes")["nodes"]
-    ends = Ends(
-        abort="exit"
-        if args.abort_on_container_exit or args.exit_code_from
-        else "failure"
-        if args.abort_on_container_failure
-        else "",
-        exit_code_from=args.exit_code_from or "",
-        stop_timeout=args.timeout,
-        stops_on_interrupt=session.client.local and len(nodes) <= 1,
+    ends = replace(
+        ends_of(args, model), stops_on_interrupt=session.client.local and len(nodes) <= 1
     )
     attached = AttachedRun(
         session, board, painter, stack=board.stack, release=release, services=shown, ends=ends

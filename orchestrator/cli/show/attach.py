@@ -11,10 +11,10 @@ import queue
 import sys
 import threading
 import time
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.show import board as boards
+from orchestrator.cli.show import ends as laws
 from orchestrator.cli.show import watch
 from orchestrator.client.errors import ApiNotFound, ClientError, NoAnswer
 from orchestrator.client.http import quote
@@ -38,7 +38,8 @@ class Exits:
     def __init__(self, release: int) -> None:
         self._seen: dict[str, tuple[str, int]] = {}
         self._release = release
-        self.codes: dict[str, tuple[str, int]] = {}  # service -> (name, code) of its first exit
+        self.found: list[laws.SeenExit] = []  # what ended since we came, in that order
+        self.stopping = False  # else what an earlier release ran is shut down to be replaced
 
     def look(
         self,
@@ -66,19 +67,11 @@ class Exits:
                 continue  # it had ended before this release
             if not row.get("started_at"):
                 continue
-            self.codes.setdefault(str(row.get("service")), (name, code))
+            old = int(row.get("release") or 0) < self._release
+            if self.stopping or not old or state != boards.SHUTDOWN:
+                self.found.append(laws.SeenExit(str(row.get("service")), name, code))
             lines.append(f"{name} exited with code {code}" + ("" if ended else " (restarting)"))
         return lines
-
-
-@dataclass(frozen=True, slots=True)
-class Ends:
-    """What ends an attached run, and how."""
-
-    abort: Literal["", "exit", "failure"] = ""  # stop all when one exits, or fails
-    exit_code_from: str = ""  # the service whose code is ours
-    stop_timeout: float | None = None
-    stops_on_interrupt: bool = True  # else Ctrl-C only detaches
 
 
 class AttachedRun:
@@ -93,7 +86,7 @@ class AttachedRun:
         stack: str,
         release: Mapping[str, Any],
         services: tuple[str, ...],
-        ends: Ends,
+        ends: laws.Ends,
     ) -> None:
         self._session = session
         self._client = session.client
@@ -196,32 +189,20 @@ class AttachedRun:
             self._view = None
 
     def _until_end(self, began: float) -> int:
-        deployed = False
+        deployed = looked = False
         next_look = 0.0
         while True:
             kind, value = self._next(max(0.0, next_look - time.monotonic()))
             self._show(kind, value)
             outcome = self._board.outcome
-            if outcome is not None and not deployed:
+            if outcome and not deployed:
                 self._close_view()
-                if not outcome:
-                    self._look()
-                    if (code := self._abort_code()) is not None:
-                        # A container that fails may fail the release: its code is asked for.
-                        return self._aborted(code)
-                    self._drain()
-                    watch.last_words(self._session, self._board)
-                    return watch.report(
-                        self._board,
-                        good=False,
-                        seconds=0.0,
-                        command=watch.command_prefix(self._session),
-                    )
                 command = watch.command_prefix(self._session)
                 took = time.monotonic() - began
                 print(boards.success(self._board, took, command=command), file=sys.stderr)
                 deployed = True
-                next_look = 0.0
+            if outcome is not None and not looked:
+                looked, next_look = True, 0.0  # a container that fails may fail the release
             if kind == "event":
                 # A burst of events is worth one look.
                 next_look = min(next_look, time.monotonic() + 0.1)
@@ -229,11 +210,31 @@ class AttachedRun:
                 continue
             next_look = time.monotonic() + LOOK
             rows = self._look()
-            if (code := self._abort_code()) is not None:
-                return self._aborted(code)
-            if deployed and not any(row.get("state") not in boards.ENDED for row in rows):
-                self._drain()
-                return 0
+            if rows is None and outcome is not False:
+                continue  # the controller is away: what runs is not known
+            alive = _alive(rows or ())
+            end = laws.decide(self._ends, self._exits.found, alive, deployed=outcome)
+            if end is not None:
+                return self._end(end, alive)
+
+    def _end(self, end: laws.End, alive: Iterable[str]) -> int:
+        command = watch.command_prefix(self._session)
+        self._close_view()
+        if end.how == "failed":
+            self._drain()
+            watch.last_words(self._session, self._board)
+            return watch.report(self._board, good=False, seconds=0.0, command=command)
+        if end.how == "aborted":
+            self._stop(self._ends.stop_timeout)
+        else:
+            self._drain()
+            if left := sorted(alive):
+                runs = f"{', '.join(left)} {'run' if len(left) > 1 else 'runs'}"
+                print(f"{runs} on: {command} stop {' '.join(left)}", file=sys.stderr)
+        code, words = laws.code(self._ends, end, self._exits.found)
+        if words:
+            print(f"corral: {words}\n  next: {command} ps -a", file=sys.stderr)
+        return code
 
     def _next(self, wait: float) -> tuple[str, Any]:
         try:
@@ -282,13 +283,14 @@ class AttachedRun:
                 return
             self._show(kind, value)
 
-    def _look(self) -> list[dict[str, Any]]:
+    def _look(self) -> list[dict[str, Any]] | None:
+        """Tell what ended; return what the release is about, None where nobody answers."""
         try:
             rows: list[dict[str, Any]] = self._client.get(f"{self._path}/tasks", all=True)["tasks"]
         except ApiNotFound:
             return []  # removed by somebody else: no container is left
         except NoAnswer:
-            return [{"state": "unknown"}]
+            return None
         # What the release is not about neither ends it nor keeps it from its end.
         mine = [row for row in rows if not row.get("carried")]
         if len(mine) < len(rows):
@@ -357,21 +359,6 @@ class AttachedRun:
 
     # Ends
 
-    def _abort_code(self) -> int | None:
-        if not self._ends.abort:
-            return None
-        for _, code in self._exits.codes.values():
-            if self._ends.abort == "exit" or code != 0:
-                return code
-        return None
-
-    def _aborted(self, code: int) -> int:
-        """Stop what is left; return the first code, or that of the service that was named."""
-        self._stop(self._ends.stop_timeout)
-        if not self._ends.exit_code_from:
-            return code
-        return self._exits.codes.get(self._ends.exit_code_from, ("", 0))[1]
-
     def _interrupted(self) -> int:
         self._close_view()
         command = watch.command_prefix(self._session)
@@ -391,17 +378,25 @@ class AttachedRun:
         return 130
 
     def _stop(self, timeout: float | None) -> None:
-        """Stop the stack, or our part of it, and go on printing until it is stopped."""
+        """Stop the stack, or our part of it, and go on printing until it is stopped.
+
+        Services named on the command line are ours, not those that they depend on.
+        """
         self._close_view()
         if self._watcher is not None:
             self._watcher.cancel()
         self._look()
-        body = {"timeout": timeout, "services": self._only}
-        self._client.persist("POST", f"{self._path}/stop", body=body)
+        ours = list(self._ends.named) or self._only
+        body = {"timeout": timeout, "services": ours}
+        try:
+            self._client.persist("POST", f"{self._path}/stop", body=body)
+        except ApiNotFound:
+            return  # removed by somebody else: no container is left
         self._board.end = None
         self._board.what = "stop"
+        self._exits.stopping = True
         self._quiet = True  # how each container exits is told already
-        if not self._only:
+        if not ours:
             self._watch_progress({})
         until = time.monotonic() + (timeout or 10.0) + STOP_PATIENCE
         next_look = 0.0
@@ -411,9 +406,14 @@ class AttachedRun:
             if time.monotonic() >= next_look:
                 next_look = time.monotonic() + LOOK
                 rows = self._look()
-                if rows and all(row.get("state") in boards.ENDED for row in rows):
+                if rows is not None and not (_alive(rows) & set(ours or _alive(rows))):
                     break
         self._look()
         self._drain()
         if self._board.outcome is False:
             print(boards.failure(self._board), file=sys.stderr)
+
+
+def _alive(rows: Iterable[Mapping[str, Any]]) -> set[str]:
+    """Return the services of which something has not ended."""
+    return {str(row.get("service")) for row in rows if row.get("state") not in boards.ENDED}

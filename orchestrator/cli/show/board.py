@@ -25,6 +25,7 @@ WAITING = frozenset({*UNPLACED, TaskState.PREPARED})
 PASSING = WAITING | {TaskState.ASSIGNED, TaskState.PREPARING, TaskState.STARTING}
 BAD = BROKEN
 ENDED = FINAL | {REMOVED}
+SHUTDOWN = TaskState.SHUTDOWN
 SHOWN = 5  # names in one line
 BUILD_TAIL = 10  # lines of build output kept for the failure paragraph
 
@@ -90,6 +91,7 @@ class Board:
     def __init__(self, stack: str, what: str = "") -> None:
         self.stack = stack
         self.what = what  # "release 3", "down" ...: the heading
+        self.release = 0  # its number, where what ran before it is no news
         self.state = ""
         self.reason = ""
         self.services: dict[str, ServiceLine] = {}
@@ -177,18 +179,28 @@ class Board:
         if RANK.get(state, 99) < RANK.get(task.state, 0):
             return []
         task.take(line)
-        if fresh and task.state in ENDED:
-            return []  # how it ended is old news
+        if fresh and (task.state in ENDED or self._known(task, line)):
+            task.told = self._text(task)
+            return []  # how it ended, or that it runs, is old news
         if task.state in PASSING:
             return self._passing(task)
         if (task.stopping and task.state not in ENDED) or self._expected(task):
             return []
-        where = f" on {task.node}" if task.node else ""
-        text = f"{task.name}{where}: {task.text()}"
+        text = self._text(task)
         if text == task.told:
             return []
         task.told, task.crashed = text, task.restarting
         return [text]
+
+    def _known(self, task: TaskLine, line: Mapping[str, Any]) -> bool:
+        """Say whether it ran as it should before this release, which left it alone."""
+        made = int(line.get("release") or 0)
+        return 0 < made < self.release and task.ready and not task.stopping
+
+    @staticmethod
+    def _text(task: TaskLine) -> str:
+        where = f" on {task.node}" if task.node else ""
+        return f"{task.name}{where}: {task.text()}"
 
     def _expected(self, task: TaskLine) -> bool:
         """Say whether this is what anybody would expect, so that a line of it is noise."""

@@ -15,6 +15,7 @@ from orchestrator.control.deploy.images import NoImage, ReleaseImages
 from orchestrator.control.mirror.released import spec_of
 from orchestrator.errors import NotFound, RequestError
 from specs.api import Progress, Release
+from specs.names import NAME
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
@@ -99,6 +100,10 @@ class BackgroundWork:
             await self._finish(release, images, "")
 
     async def _remove(self, volume: Volume) -> None:
+        if NAME.fault(volume.name):
+            # No agent makes such a volume (or takes the name): nothing is there.
+            await self._forget(volume.name)
+            return
         while volume.node in self._cluster.nodes:
             try:
                 await self._agents.remove_volume(volume.node, volume.name)

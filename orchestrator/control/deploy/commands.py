@@ -18,6 +18,7 @@ from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
 from specs.api import ProblemRow, Started
+from specs.ids import new_id
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
-    from specs.api import Deploy, ReleaseRow, Restart, Restarted, Stack, Start
+    from specs.api import Deploy, ReleaseRow, Rescaled, Restart, Restarted, Stack, Start
     from specs.kit.clock import Clock
     from specs.stack import StackSpec
 
@@ -80,15 +81,16 @@ class Commands:
 
         return await self._committed(stack, write)
 
-    async def scale(self, stack: str, services: Mapping[str, int]) -> tuple[ProblemRow, ...]:
-        """Set replica overrides, all or none; return what to warn of."""
+    async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
+        """Set replica overrides, all or none; start what is stopped of them."""
+        key = new_id("scale", now=self._clock.wall(), rng=self._rng)
 
-        def write(draft: Draft) -> tuple[ProblemRow, ...]:
+        def write(draft: Draft) -> Rescaled:
             record = self._stack(stack)
             if record.desired == "removed":
                 raise Conflict(f"stack {stack} is being removed")
             spec, wall = self._spec(record), self._clock.wall()
-            return rescale(self._cluster, draft, record, spec, services, wall=wall)
+            return rescale(self._cluster, draft, record, spec, services, key=key, wall=wall)
 
         return await self._committed(stack, write)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.carrying import held_by, way_out
@@ -25,6 +26,8 @@ from scheduler.filters import RESERVED_PORTS
 from specs.kit.amounts import some
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.contracts import Agents
     from orchestrator.control.deploy.deployment import Deployment
     from orchestrator.control.mirror.cluster import Cluster
@@ -106,9 +109,9 @@ def _numbered(port: Port, old: ServiceSpec | None, taken: set[int]) -> Port:
 
 def check_ports(deployment: Deployment, spec: StackSpec) -> None:
     """Refuse ports that are published already, here or in another stack, or held by a node."""
-    others = _published_by_others(deployment)
+    others = _by_number(_published_by_others(deployment))
     # What is carried is there already; whoever wants its ports is refused.
-    seen = [(name, port) for name, port in ingress_ports(spec) if name in spec.carried]
+    seen = _by_number((name, port) for name, port in ingress_ports(spec) if name in spec.carried)
     ours = {(port.port, port.protocol) for port in _ours_before(deployment)}
     for service, port in ingress_ports(spec):
         if service in spec.carried:
@@ -119,7 +122,7 @@ def check_ports(deployment: Deployment, spec: StackSpec) -> None:
             deployment.error(
                 path, f"port {label} is reserved for the node itself", code="port-in-use"
             )
-        holder = next((who for who, other in others if other.clashes(port)), None)
+        holder = next((who for who, other in others[port.port] if other.clashes(port)), None)
         if holder is not None:
             deployment.error(
                 path,
@@ -127,7 +130,7 @@ def check_ports(deployment: Deployment, spec: StackSpec) -> None:
                 code="port-in-use",
                 hint="publish another port, or take that stack down",
             )
-        twin = next((who for who, o in seen if o.clashes(port) and who != service), None)
+        twin = next((who for who, o in seen[port.port] if o.clashes(port) and who != service), None)
         if twin is not None:
             deployment.error(
                 path,
@@ -135,9 +138,19 @@ def check_ports(deployment: Deployment, spec: StackSpec) -> None:
                 code="port-in-use",
                 hint=way_out(spec, [twin]) if twin in spec.carried else "",
             )
-        seen.append((service, port))
+        seen[port.port].append((service, port))
         if (port.port, port.protocol) not in ours:
             _check_host(deployment, path, label)
+
+
+def _by_number(
+    ports: Iterable[tuple[str, HostPort]],
+) -> defaultdict[int, list[tuple[str, HostPort]]]:
+    """Return who has which port by its number: two of different numbers never clash."""
+    found: defaultdict[int, list[tuple[str, HostPort]]] = defaultdict(list)
+    for who, port in ports:
+        found[port.port].append((who, port))
+    return found
 
 
 def _ours_before(deployment: Deployment) -> list[HostPort]:

@@ -13,6 +13,7 @@ from orchestrator.control.deploy.carrying import asked_project, carry, check_cla
 from orchestrator.control.deploy.contents import with_contents
 from orchestrator.control.deploy.host_ports import check_host_ports
 from orchestrator.control.deploy.ports import check_ports, with_ports
+from orchestrator.control.deploy.subnets import check_subnets
 from orchestrator.control.mirror.dependencies import Cycle, Dependencies
 from orchestrator.control.mirror.records import RELEASES, STACKS, Idempotency
 from orchestrator.control.mirror.released import newest_spec, supersede
@@ -24,7 +25,7 @@ from specs.base import content_hash
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.problems import Problem, SpecError
-from specs.stack import Condition
+from specs.stack import MOST_TASKS, Condition
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -43,6 +44,13 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
         )
     except SpecError as exc:
         raise Invalid(exc.problems) from exc
+    except (AttributeError, LookupError, TypeError, ValueError) as exc:
+        # The compiler relies on the language's types; files have them by then, requests may not.
+        # Its words are not repeated: they may hold a value.
+        raise Invalid(
+            detail=f"the project is not in canonical form ({type(exc).__name__})",
+            hint="send what `corral config --format json` prints",
+        ) from exc
     for warning in warnings:
         deployment.findings.add(warning)
     before = newest_spec(deployment.cluster, present)
@@ -54,6 +62,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     spec = with_ports(deployment, spec, before)
     check_ports(deployment, spec)
     check_clashes(deployment, spec)
+    check_subnets(deployment, spec)
     overrides = _overrides(deployment, spec, present, before)
     check_host_ports(deployment, spec, overrides)
     _check_health(deployment, spec, overrides)
@@ -166,6 +175,8 @@ def scale_problem(spec: StackSpec, name: str, count: int) -> str:
     if service is None:
         known = ", ".join(sorted(spec.services)) or "none"
         return f"there is no service {name} in stack {spec.name} (services: {known})"
+    if count > MOST_TASKS:
+        return f"{name} cannot have {count} replicas: a stack can have {MOST_TASKS}"
     if count < 0:
         return f"{name} cannot have {count} replicas"
     if service.mode == "global":
@@ -282,6 +293,7 @@ def _store(
     digest = content_hash(spec)
     known = deployment.cluster.stack_releases.get(name, {})
     number = max([*known, present.release if present is not None else 0], default=0) + 1
+    starts = _starts(deployment, spec, present)
     release = Release(
         stack=name,
         number=number,
@@ -292,7 +304,9 @@ def _store(
         build=request.build,
         pull=request.pull,
         services=request.services,
-        starts=_starts(deployment, spec, present),
+        starts=starts,
+        again=tuple(sorted({*request.again} & {*starts})),
+        grace=request.timeout,
         remove_orphans=request.remove_orphans,
         no_deps=request.no_deps,
         recreates=_recreates(deployment, spec, known),

@@ -2,19 +2,20 @@
 
 The number is an override in the stack's record; how many tasks there are follows from it. What a
 failed update left and does not serve makes room: so many copies were asked for, and those come
-from the release before it, which serves (``planning.frozen``). A stopped stack has the number
-noted and stays stopped.
+from the release before it, which serves (``planning.frozen``). What is stopped is started by a
+number above zero, as `start SERVICE` does it: by a release, after what it depends on.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.control.deploy import starting
 from orchestrator.control.deploy.release import scale_problem, shared_problem
 from orchestrator.control.mirror.records import STACKS
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.errors import Invalid
-from specs.api import ProblemRow
+from specs.api import ProblemRow, Rescaled, Start
 from specs.problems import Problem
 from specs.states import Desired, Health, ReleaseState, TaskState
 
@@ -35,9 +36,13 @@ def rescale(
     spec: StackSpec,
     services: Mapping[str, int],
     *,
+    key: str,
     wall: float,
-) -> tuple[ProblemRow, ...]:
-    """Set the numbers, all or none; return what to warn of. Raises Invalid."""
+) -> Rescaled:
+    """Set the numbers, all or none. Raises Invalid.
+
+    ``key`` is the request's, for the release that starts what is stopped.
+    """
     problems = [
         Problem(text, "bad-scale", f"services.{name}")
         for name, count in services.items()
@@ -47,8 +52,15 @@ def rescale(
         raise Invalid(problems)
     scaled = record.with_overrides(services)
     # A number above zero asks for what has ended, as `up` does.
-    asked = [name for name, count in services.items() if count]
-    draft.put(STACKS, scaled.with_asked(asked) if asked and record.desired == "up" else scaled)
+    asked = {name for name, count in services.items() if count}
+    down = asked if record.desired == "stopped" else asked & set(record.stopped_services)
+    if asked - down:
+        scaled = scaled.with_asked(sorted(asked - down))
+    draft.put(STACKS, scaled)
+    started = None
+    if down:
+        request = Start(key=key, services=tuple(sorted(down)))
+        started = starting.start(cluster, draft, scaled, request, wall=wall).release
     if 0 < record.running < record.release:
         _let_go(cluster, draft, record, services, wall)
     warnings = []
@@ -56,7 +68,8 @@ def rescale(
         had = record.overrides.get(name, spec.services[name].replicas)
         warnings.append(shared_problem(spec, name, before=had, count=count))
         warnings.append(_paused(cluster, record, name) if count else None)
-    return tuple(ProblemRow.model_validate(w.as_json()) for w in warnings if w is not None)
+    told = tuple(ProblemRow.model_validate(w.as_json()) for w in warnings if w is not None)
+    return Rescaled(warnings=told, started=started)
 
 
 def _let_go(

@@ -120,6 +120,8 @@ def _release(
             "services": request.services,
             "starts": tuple(sorted(wanted)),
             "only_starts": True,
+            "again": (),
+            "grace": None,
             "remove_orphans": False,
             "no_deps": False,
             "notes": (),

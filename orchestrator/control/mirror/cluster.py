@@ -166,6 +166,16 @@ class Cluster:
         """Return the ranges that networks' pools are cut from."""
         return self.record.ranges
 
+    @property
+    def chosen(self) -> dict[str, str]:
+        """Return the ranges that files chose themselves, with the names of their networks."""
+        return {
+            pool: network.name
+            for network in self.networks.values()
+            if network.subnets and not network.retired
+            for pool in network.pools
+        }
+
     def version(self, key: str) -> int:
         """Return the revision of the key's last change, 0 when it does not exist."""
         return self._versions.get(key, 0)

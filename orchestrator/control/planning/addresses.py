@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv4Network
 from socket import inet_aton
 from typing import TYPE_CHECKING
@@ -60,8 +60,8 @@ def cut_pool(ranges: Iterable[str], taken: Iterable[str], *, have: int = 0) -> s
     ``have`` is how many pools the network has; where there is no room for as large a pool as it
     should get next, it gets a smaller one.
     """
-    used = [IPv4Network(pool) for pool in taken]
-    wholes = [IPv4Network(one) for one in ranges]
+    used = [_parsed(pool) for pool in taken]
+    wholes = [_parsed(one) for one in ranges]
     for whole in wholes[:1]:
         nodes = node_network(str(whole))
         if nodes != whole:  # a range that small has nothing beside the nodes' part
@@ -73,6 +73,10 @@ def cut_pool(ranges: Iterable[str], taken: Iterable[str], *, have: int = 0) -> s
             if found is not None:
                 return found
     return None
+
+
+# A cluster has a thousand, and looks at all of them for every new network.
+_parsed = lru_cache(4096)(IPv4Network)
 
 
 def _gap(whole: IPv4Network, used: Iterable[IPv4Network], prefix: int) -> str | None:

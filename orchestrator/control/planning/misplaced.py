@@ -32,7 +32,7 @@ def look(pass_: Pass, effective: Effective, tasks: Sequence[Task]) -> Displaced:
     if service.mode == "global" or not service.placement.constraints:
         return Displaced()
     here = [t for t in tasks if t.live and t.node is not None]
-    wrong = [t for t in here if _breaks(pass_, effective, t)]
+    wrong = [t for t in here if breaks(pass_, effective, t)]
     if not wrong:
         return Displaced()
     right = {t.slot for t in here if t not in wrong and t.spec_hash == effective.hash}
@@ -46,8 +46,9 @@ def look(pass_: Pass, effective: Effective, tasks: Sequence[Task]) -> Displaced:
     return displaced(view, settled, brake=pass_.brake)
 
 
-def _breaks(pass_: Pass, effective: Effective, task: Task) -> bool:
-    view = pass_.view(task.node)
+def breaks(pass_: Pass, effective: Effective, task: Task) -> bool:
+    """Say whether a task is where its service's constraints do not want it."""
+    view = pass_.view(task.node) if effective.service.mode != "global" else None
     if view is None:
         return False
     return constraints.broken(effective.service.placement.constraints, view) is not None

@@ -15,7 +15,7 @@ from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.mirror.released import beside, finish, spec_of
 from orchestrator.control.mirror.serving import is_leaving
-from orchestrator.control.planning import failing, nowhere
+from orchestrator.control.planning import failing, misplaced, nowhere
 from orchestrator.control.planning.gates import unhealthy
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ReleaseTarget
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.service_state import ServiceState
     from orchestrator.control.telling.causes import Cause
     from specs.api import Release, Stack
+    from specs.task import Task
 
 LISTEN = 0.05  # seconds between two looks at what nodes have heard of
 
@@ -58,7 +59,8 @@ def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> Release
 def deploying(pass_: Pass, release: Release, images: Mapping[str, str]) -> Release:
     """Return a release whose images are there, with the services it updates.
 
-    Those have tasks of another spec now. What was stopped, or is not there, it only starts.
+    Those have tasks of another spec now, or where its constraints do not want them. What was
+    stopped, or is not there, it only starts.
     """
     release = release.with_images(images)
     spec = spec_of(pass_.cluster, release)
@@ -66,13 +68,14 @@ def deploying(pass_: Pass, release: Release, images: Mapping[str, str]) -> Relea
     if spec is None or stack is None or stack.desired != "up":
         return release.with_updates(())
     about = set(spec.services) - set(beside(spec, release)) - set(stack.stopped_services)
-    found = {
-        task.service
-        for task in pass_.draft.tasks(stack.name).values()
-        if task.service in about
-        and not is_leaving(task)
-        and task.spec_hash != pass_.specs.under(release, spec, task.service).hash
-    }
+
+    def replaces(task: Task) -> bool:
+        wanted = pass_.specs.under(release, spec, task.service)
+        return task.spec_hash != wanted.hash or misplaced.breaks(pass_, wanted, task)
+
+    tasks = pass_.draft.tasks(stack.name).values()
+    living = [task for task in tasks if task.service in about and not is_leaving(task)]
+    found = {task.service for task in living if replaces(task)}
     return release.with_updates(tuple(sorted(found)))
 
 
@@ -133,13 +136,13 @@ def _came_to_stay(
     interested: Mapping[str, set[str]],
 ) -> float | None:
     """End the release, all of which serves; return when to look again where it cannot end yet."""
-    until, misplaced = _misplaced(pass_, awaited)
+    until, left_behind = _misplaced(pass_, awaited)
     if until > pass_.now:
         return until
     if _to_be_heard(pass_, awaited, interested):
         return pass_.now + LISTEN
-    if misplaced:
-        fail(pass_, release, misplaced)
+    if left_behind:
+        fail(pass_, release, left_behind)
     else:
         _deployed(pass_, stack, release)
     return None

@@ -15,6 +15,7 @@ from scheduler.displaced import Displaced
 from scheduler.reconcile import SlotPlan
 from scheduler.rollout import Moves
 from scheduler.trial import Trial
+from specs.states import ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
@@ -76,3 +77,9 @@ class ReleaseTarget:
     def only_starts(self) -> bool:
         """Whether every task keeps the spec it has: it was made by `start`."""
         return self.release.only_starts and not self.rollback
+
+    @property
+    def grace(self) -> float | None:
+        """Return the seconds that `up -t` gave what the release replaces, while it is deployed."""
+        deploying = self.release.state is ReleaseState.DEPLOYING and not self.rollback
+        return self.release.grace if deploying else None

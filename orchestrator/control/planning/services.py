@@ -50,7 +50,7 @@ def plan_services(pass_: Pass, stack: Stack, target: ReleaseTarget) -> dict[str,
     for name, found in tasks.items():
         if name not in target.spec.services:
             for task in found:
-                stopping.begin(pass_, task)
+                stopping.begin(pass_, task, grace=target.grace)
     return states
 
 
@@ -67,7 +67,7 @@ def _plan_service(
     state.networks = ensure_vips(pass_, effective) if state.wanted.slots else ""
     gate = _may_start(state, states, target)
     _decide(pass_, stack, state, target, gate=gate)
-    _perform(pass_, state, tasks, gate=gate)
+    _perform(pass_, state, tasks, gate=gate, grace=target.grace)
     _mark_misplaced(pass_, stack, state, tasks, target)
     staying.judge(pass_, stack, state, target)
     failing.look(pass_, target, state, states)
@@ -147,11 +147,13 @@ def _decide(
     )
 
 
-def _perform(pass_: Pass, state: ServiceState, tasks: list[Task], *, gate: bool) -> None:
+def _perform(
+    pass_: Pass, state: ServiceState, tasks: list[Task], *, gate: bool, grace: float | None
+) -> None:
     """Do what was decided, and let go of what ended."""
     by_id = {task.id: task for task in tasks}
     for task_id in {stop.task for stop in (*state.plan.stop, *state.moves.stop)}:
-        stopping.begin(pass_, by_id[task_id])
+        stopping.begin(pass_, by_id[task_id], grace=grace)
     for create in (*state.plan.create, *state.moves.create):
         own = state.own_specs.get(create.slot, state.effective)
         create_task(pass_, own, create, gate=gate, waits_for=state.waits_for)

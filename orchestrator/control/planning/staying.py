@@ -22,10 +22,9 @@ if TYPE_CHECKING:
 def judge(pass_: Pass, stack: Stack, state: ServiceState, target: ReleaseTarget) -> None:
     """Count the slots whose task came to stay, and note when the next one may have."""
     before = pass_.specs.of(stack.name, stack.running, state.name)
-    changed = before is not None and before.hash != state.effective.hash
     state.trial = Trial(
         monitor=state.effective.service.update.monitor,
-        updated=changed and target.release.updating(state.name),
+        updated=before is not None and target.release.updating(state.name),
         deployed=min(stack.running, target.release.number - 1),
     )
     tasks = gates.current(state)

@@ -42,14 +42,15 @@ def begin(
         return
     if graceful and task.status.ready and task.addresses and task.state not in FINAL:
         if not task.leaving:
-            pass_.draft.put_task(task.with_leaving())
+            # Its grace is that of this stop, not what an earlier `restart -t` gave it.
+            pass_.draft.put_task(task.with_leaving().with_grace(grace))
         return
     going = task.with_desired(final).with_leaving()
     stack = pass_.cluster.stacks.get(task.stack)
     if final is Desired.SHUTDOWN and stack is not None:
         going = going.with_asked(stack.asked.get(task.service, 0))
-    if grace is not None or task.desired is not Desired.SHUTDOWN:
-        going = going.with_grace(grace)  # not what an earlier `restart -t` gave it
+    if grace is not None or (task.desired is not Desired.SHUTDOWN and not task.leaving):
+        going = going.with_grace(grace)
     pass_.draft.put_task(going)
 
 

@@ -342,5 +342,6 @@ def task_line(cluster: Cluster, task: Task) -> dict[str, object]:
         "doing": task.status.doing,
         "stopping": words.stopping,
         "restarting": words.restarting,
+        "release": task.release,
         "retries": task.status.retry_in > 0 and not words.restarting,
     }

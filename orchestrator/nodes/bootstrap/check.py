@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from orchestrator.nodes.bootstrap.probe import Machine, Python
 
@@ -65,6 +65,7 @@ class Expected:
     glibc: tuple[int, int] | None = None  # None: this controller's own libc is not glibc
     node_ids: frozenset[str] = frozenset()  # members at present
     underlay: str | None = None  # asked for with --underlay-addr
+    chosen: Mapping[str, str] = field(default_factory=dict)  # subnet of a file -> its network
 
 
 @dataclass
@@ -234,7 +235,17 @@ def _explained_by_missing_tool(machine: Machine, text: str) -> bool:
 
 def _addresses(machine: Machine, expected: Expected) -> Iterator[Finding]:
     ranges = [ipaddress.IPv4Network(one) for one in expected.ranges]
+    chosen = {ipaddress.IPv4Network(one): name for one, name in expected.chosen.items()}
     for network, device in routes(machine):
+        foreign = network.prefixlen > 0 and not device.startswith("cr")
+        covered = next((own for own in chosen if foreign and network.overlaps(own)), None)
+        if covered is not None:
+            yield Finding(
+                f"this machine routes {network} to {device}, which overlaps {covered}, the subnet"
+                f" of network {chosen[covered]}",
+                "one of the two could not be reached from there. Remove that route, or give the"
+                " network another subnet in its file",
+            )
         hit = next((own for own in ranges if network.overlaps(own)), None)
         if hit is not None and network.prefixlen > 0 and not device.startswith("cr"):
             yield Finding(

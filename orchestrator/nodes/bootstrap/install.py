@@ -88,6 +88,7 @@ def steps(plan: Installation, archive: Path) -> list[Step]:
             _KEY,
             stdin=authorized_key(plan.public_key).encode(),
         ),
+        Step("closing what sshd leaves open to it", _SSHD, stdin=SSHD.encode()),
         _start_systemd(plan) if plan.systemd else _start_supervised(plan),
     ]
 
@@ -178,6 +179,30 @@ cat > {HOME}/.ssh/authorized_keys.new
 chmod 644 {HOME}/.ssh/authorized_keys.new
 mv {HOME}/.ssh/authorized_keys.new {HOME}/.ssh/authorized_keys
 ! command -v restorecon >/dev/null 2>&1 || restorecon -R {HOME}
+"""
+
+
+# What no option of a key can forbid: sockets that -R makes on the machine (permitlisten is about
+# ports). Only where sshd reads the folder, and only while its configuration stays valid: what a
+# machine's sshd is like is its owner's. check.py says where this could not be done.
+SSHD_FILE = "/etc/ssh/sshd_config.d/50-corral.conf"
+SSHD = f"""# Made by `corral node add`, removed by `corral node rm`: the cluster's key opens the
+# agent's socket, and makes none.
+Match User {LOGIN}
+    AllowStreamLocalForwarding local
+"""
+_SSHD = f"""set -e
+umask 022
+note() {{ grep -qx "$1" {OPT}/made || echo "$1" >> {OPT}/made; }}
+made={SSHD_FILE}
+cat > {OPT}/sshd.conf
+if grep -Eqi '^ *include +/etc/ssh/sshd_config[.]d/' /etc/ssh/sshd_config 2>/dev/null &&
+  [ -d "${{made%/*}}" ] && ! cmp -s {OPT}/sshd.conf $made; then
+  note sshd
+  cp {OPT}/sshd.conf $made
+  if "$(command -v sshd)" -t; then {UNINSTALL} --reload-sshd; else rm -f $made; fi
+fi
+rm -f {OPT}/sshd.conf
 """
 
 

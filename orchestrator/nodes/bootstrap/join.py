@@ -26,7 +26,7 @@ from specs.api import Progress
 from specs.node import Node
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from orchestrator.contracts import Mirror
@@ -92,7 +92,7 @@ class Bootstrap:
 
     # ---- adding -----------------------------------------------------------------------------
 
-    async def add_node(self, request: AddNode) -> AsyncIterator[Progress]:
+    async def add_node(self, request: AddNode) -> AsyncGenerator[Progress, None]:
         """Make a machine a node.
 
         What can be refused without touching the machine is raised before the first line:
@@ -201,6 +201,7 @@ class Bootstrap:
             now=self._clock.wall(),
             node_ids=frozenset(self._cluster.nodes),
             underlay=request.underlay,
+            chosen=self._cluster.chosen,
         )
         return check.judge(machine, expected, hello)
 

@@ -88,13 +88,30 @@ class Remote:
         source = {"stdin": stdin} if isinstance(stdin, Path) else {"input": stdin}
         try:
             async with asyncio.timeout(timeout):
-                done = await self._link.run(shlex.join(argv), **source, encoding=None, check=False)
+                process = await self._start(shlex.join(argv), **source)
+                done = await process.wait()
         except TimeoutError:
             raise StepFailed(f"the machine took more than {timeout:g} s") from None
         except (asyncssh.Error, OSError) as error:
             raise StepFailed(f"the SSH connection was lost: {error}") from error
         code = done.returncode if done.returncode is not None else -1
         return Reply(code, _text(done.stdout), _text(done.stderr))
+
+    async def _start(
+        self, command: str, **source: bytes | Path
+    ) -> asyncssh.SSHClientProcess[bytes]:
+        """Start a command and give it its input, also when nobody waits for it any more.
+
+        One that is given up between its start and its input would wait for that input and hold the
+        machine's lock against what undoes it, until we hang up; and then go on.
+        """
+
+        async def start() -> asyncssh.SSHClientProcess[bytes]:
+            return await self._link.create_process(command, encoding=None, **source)
+
+        starting = asyncio.create_task(start(), name="ssh-command")
+        starting.add_done_callback(lambda one: one.cancelled() or one.exception())
+        return await asyncio.shield(starting)
 
 
 def _text(data: bytes | str | None) -> str:

@@ -13,6 +13,14 @@ case "${1:-}" in
     setsid "$0" --later "$@" </dev/null >/dev/null 2>&1 &
     exit 0
     ;;
+  --reload-sshd) # what `corral node add` asks for; sessions that are open stay
+    if [ -d /run/systemd/system ]; then
+      systemctl reload ssh.service 2>/dev/null || systemctl reload sshd.service 2>/dev/null
+    elif read -r pid 2>/dev/null </run/sshd.pid; then
+      [ "$(cat "/proc/$pid/comm" 2>/dev/null)" = sshd ] && kill -HUP "$pid"
+    fi
+    exit 0
+    ;;
   --later)
     shift
     later=yes
@@ -82,6 +90,11 @@ done
 if [ -e $RC ] && grep -q '# corral$' $RC; then
   sed -i '/# corral$/d' $RC
   made rc.local && rm -f $RC
+fi
+
+if made sshd; then
+  rm -f /etc/ssh/sshd_config.d/50-corral.conf
+  "$0" --reload-sshd
 fi
 
 if made user; then

@@ -92,4 +92,6 @@ def _read(entry: dict[str, Any], project: Project) -> bytes | None:
         except OSError as error:
             hint = "create the file" if isinstance(error, FileNotFoundError) else "name a file"
             raise _Unreadable(f"{entry['file']} cannot be read: {error.strerror}", hint) from None
-    return None
+    if entry.get("driver"):
+        return None
+    return b""  # ``content: ""`` (also of an unset variable): empty texts are not in the model

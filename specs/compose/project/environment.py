@@ -9,7 +9,7 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING, Any
 
-from specs.compose.reading.envfile import EnvFile, EnvFileError, parse_raw
+from specs.compose.reading.envfile import EnvFile, EnvFileError, parse_raw, text_of
 from specs.compose.reading.tree import SourceMark
 from specs.problems import Position
 
@@ -117,7 +117,7 @@ class Folding:
     ) -> dict[str, str] | None:
         path = posixpath.join(self._folder, path)  # relative only without path resolution
         try:
-            text = self._files.read(path).decode("utf-8", "surrogateescape")
+            text = text_of(self._files.read(path))
             if form == "raw":
                 return parse_raw(text, lookup)
             if form not in ("", ".env"):

@@ -30,6 +30,19 @@ class EnvFileError(ValueError):
         self.hint = hint
 
 
+def text_of(data: bytes) -> str:
+    """Return a file's text; EnvFileError with its line where it is not UTF-8.
+
+    What is not would reach containers as other bytes than were written, if at all.
+    """
+    try:
+        return data.decode()
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        message = f"not UTF-8 text: byte 0x{data[error.start]:02x} makes no character"
+        raise EnvFileError(line, message, "save it as UTF-8") from None
+
+
 class EnvFile:
     """The variables of one file, in order, with the line each was set on."""
 

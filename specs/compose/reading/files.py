@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from specs.compose.reading.envfile import EnvFile, EnvFileError
+from specs.compose.reading.envfile import EnvFile, EnvFileError, text_of
 from specs.kit import reading
 from specs.problems import Position
 
@@ -56,8 +56,7 @@ class Files:
         for path in paths:
             path = self.absolute(path)  # noqa: PLW2901 - the one form used below
             try:
-                text = self.read(path).decode("utf-8", "surrogateescape")
-                parsed = EnvFile(text, outer.get, values)
+                parsed = EnvFile(text_of(self.read(path)), outer.get, values)
             except FileNotFoundError:
                 findings.error(
                     f"the env file {path} does not exist",

@@ -26,7 +26,7 @@ def raw(text, second=0, stream=b"stdout", tag=b"F"):
 
 def test_parse():
     entry = logreading.parse(raw("a b  c").rstrip(b"\n"))
-    assert entry[1:] == ("stdout", b"a b  c", True)
+    assert entry[1:] == ("stdout", b"a b  c", True, False)
     assert entry.time == pytest.approx(1795435200.123456)
     assert logreading.parse(b"garbage") is None
     assert logreading.parse(b"not-a-time stdout F x") is None
@@ -195,7 +195,7 @@ async def test_a_reader_that_comes_back_gets_what_is_behind_its_place(tmp_path, 
         for i, line in enumerate(whole, 1):
             assert await read(line.place) == whole[i:]
         # A place stays what it is when the file is rotated and the next one has begun.
-        (tmp_path / "000002.log").rename(tmp_path / "000002.000002.log")
+        (tmp_path / "000002.log").rename(tmp_path / "000002.000003.log")
         write(tmp_path, "000002.log", "more")
         if whole and not any(tag == "P" for _, tag, _ in parts):
             assert [line.line for line in await read(whole[-1].place)] == ["more"]
@@ -223,35 +223,192 @@ async def test_follow_sees_each_line_once_over_rotation_and_a_new_run(tmp_path):
     assert got == [str(n) for n in range(31)]
 
 
-def test_rotation_and_pruning(tmp_path):
-    limits = LogConfig(max_size=1000, max_files=3)
-    line = "x" * 100
-    for number in range(40):
-        write(tmp_path, "000001.log", f"{number} {line}")
-        logs.rotate(tmp_path, tmp_path / "bundle", 1, limits)
-    total = sum(path.stat().st_size for path in tmp_path.iterdir())
-    assert total <= 3 * 1200
-    kept = [line.line.split()[0] for line in logreading.last_lines(tmp_path, 1000)]
-    assert kept == [str(n) for n in range(40 - len(kept), 40)], "the oldest go first"
+class Conmon(logs.Count):
+    """Writes a run's log as conmon does: a full file is replaced by a new one, and so gone."""
+
+    def __init__(self, folder, limits, run=1):
+        self.path, self.folder, self.limits, self.run = (
+            logs.path_of(folder, run),
+            folder,
+            limits,
+            run,
+        )
+        self.size, self.begun, self.known, self.lost, self.number = (
+            logs.file_size(limits),
+            0,
+            0,
+            0,
+            0,
+        )
+        self.path.touch()
+        self.settle()
+
+    def print(self, count=1, width=50):
+        for _ in range(count):
+            line = raw(f"{self.number:05d} " + "x" * width)
+            self.number += 1
+            if self.path.stat().st_size + len(line) > self.size:
+                (self.folder / "tmp").write_bytes(line)
+                (self.folder / "tmp").rename(self.path)
+                self.begun += 1
+            else:
+                with self.path.open("ab") as file:
+                    file.write(line)
+
+    def missed(self):
+        return self.begun - self.known - 1
+
+    def kept(self, missed):
+        self.known += 1 + missed
+
+    def settle(self):
+        new, lost = logs.settle(self.folder, self.run, self, self.size)
+        self.lost += lost
+        if new:
+            logs.prune(self.folder, self.limits)
+        return lost
+
+    def disk(self):
+        """Return the bytes on the disk; a file of two names is there once."""
+        found = {one.st_ino: one.st_size for one in map(os.stat, self.folder.iterdir())}
+        return sum(found.values())
+
+    def lines(self):
+        return [line.line for line in logreading.last_lines(self.folder, 10_000)]
+
+
+@pytest.mark.parametrize("files", [1, 2, 3, 5])
+@pytest.mark.parametrize("burst", [1, 5, 15, 40, 400])
+def test_the_cap_holds_at_any_rate_and_what_is_lost_is_said(tmp_path, files, burst):
+    """However much a container prints between two looks; nobody looking is the fastest of all."""
+    limits = LogConfig(max_size=4000, max_files=files)
+    conmon, told = Conmon(tmp_path, limits), 0
+    while conmon.number < 1600:
+        conmon.print(burst)
+        assert conmon.disk() <= 2 * files * 4000, "also while nobody looks"
+        told += conmon.settle()
+        assert conmon.disk() <= 2 * files * 4000
+        lines = conmon.lines()
+        gaps = [at for at, line in enumerate(lines) if line.startswith("corral: about")]
+        kept = [int(line.split()[0]) for line in lines[gaps[-1] + 1 if gaps else 0 :]]
+        assert kept == list(range(conmon.number - len(kept), conmon.number)), "the newest, in order"
+        assert not gaps or kept[0] > int(lines[gaps[-1] - 1].split()[0]) + 1 or gaps[-1] == 0
+    assert conmon.known == conmon.begun
+    assert told == 0 or burst * 105 > conmon.size, "nothing is lost where we come in time"
+    assert told > 0 or burst * 90 < 2 * conmon.size, "what is lost is said"
+    if not told:
+        assert len(kept) >= files * 4000 // 2 // 100 - 1
+
+
+def test_each_lost_file_is_counted_once(tmp_path):
+    conmon = Conmon(tmp_path, LogConfig(max_size=1000, max_files=100))
+    for rolls in (1, 2, 5, 1, 3):
+        begun = conmon.begun
+        while conmon.begun < begun + rolls:
+            conmon.print()
+        assert conmon.settle() == (rolls - 1) * 1000
+        assert conmon.settle() == 0
+    assert conmon.lost == 7000
+    said = [line for line in conmon.lines() if "corral:" in line]
+    assert [line.split()[2] for line in said] == ["1", "3", "1"]
+    assert conmon.lines()[-1].startswith(f"{conmon.number - 1:05d}")
+
+
+def test_a_file_replaced_while_it_is_kept_is_not_told_as_lost(tmp_path):
+    """conmon may begin another between our link and our count; that one is behind the first."""
+
+    class Quick(Conmon):
+        racing = False
+
+        def missed(self):
+            if self.racing:
+                self.racing = False
+                self.print(30)  # two more files
+            return super().missed()
+
+    conmon = Quick(tmp_path, LogConfig(max_size=1500, max_files=50))
+    conmon.print(20)
+    conmon.racing = True
+    conmon.settle()
+    assert conmon.lost == 0
+    conmon.settle()
+    begun = conmon.begun
+    numbered = [p for p in logs.pieces(tmp_path) if p.sequence % 2]
+    assert conmon.known == begun
+    assert conmon.lost == (begun + 1 - len(numbered)) * 1500, "kept and lost are all there were"
+
+
+def test_what_nobody_counted_is_said_without_an_amount(tmp_path):
+    conmon = Conmon(tmp_path, LogConfig(max_size=1000, max_files=9))
+    conmon.print(60)
+    conmon.missed = lambda: logs.UNKNOWN
+    assert conmon.settle() == 0
+    (said,) = [line for line in conmon.lines() if line.startswith("corral:")]
+    assert said == logs.words(logs.UNKNOWN)
 
 
 @pytest.mark.parametrize(
-    ("files", "burst"),
-    [(1, 1), (1, 5), (1, 40), (2, 1), (2, 40), (3, 1), (3, 40)],
+    ("lost", "amount"),
+    [(1, "1 KiB"), (4096, "4 KiB"), (1 << 20, "1.0 MiB"), (97 << 20, "97.0 MiB")],
 )
-def test_what_was_just_written_is_never_lost(tmp_path, files, burst):
-    """Whatever a container prints between two looks, a rotation keeps the newest lines."""
-    limits, number = LogConfig(max_size=2000, max_files=files), 0
-    while number < 120:
-        for _ in range(burst):
-            write(tmp_path, "000001.log", f"{number:03d} " + "x" * 50)
-            number += 1
-        logs.rotate(tmp_path, tmp_path / "bundle", 1, limits)
-        kept = [int(line.line.split()[0]) for line in logreading.last_lines(tmp_path, 1000)]
-        assert kept == list(range(number - len(kept), number))
-        assert len(kept) >= min(number, 9), "at least half a file"
-        total = sum(path.stat().st_size for path in tmp_path.iterdir())
-        assert total <= 2000 * files + (files + 1) * burst * 120
+def test_how_much_is_missing_is_said_in_words(lost, amount):
+    assert f"about {amount} of output" in logs.words(lost)
+
+
+async def test_halves_of_lines_are_not_joined_over_what_is_missing(tmp_path):
+    write(tmp_path, "000001.000001.log", "a")
+    with (tmp_path / "000001.000001.log").open("ab") as file:
+        file.write(raw("begun", tag=b"P") + raw("wrong", tag=b"P", stream=b"stderr"))
+    (tmp_path / "000001.000002.log").write_bytes(raw("gone", tag=b"G", stream=b"stderr"))
+    write(tmp_path, "000001.000003.log", "end", "b")
+    expected = ["a", "wrong", "begun", "gone", "end", "b"]
+    assert await collect(tmp_path) == expected
+    assert await collect(tmp_path, tail=9) == expected
+    inotify = Inotify()
+    try:
+        lines = logreading.Reader(tmp_path, inotify).read(
+            tail=None, since=None, follow=False, over=lambda: True
+        )
+        places = [line.place async for line in lines]
+    finally:
+        inotify.close()
+    assert places == sorted(set(places))
+
+
+async def test_a_follower_of_a_flood_sees_lines_in_order_and_every_gap(tmp_path):
+    """Files are replaced before they are numbered; a reader never goes into one of those."""
+    conmon, over = Conmon(tmp_path, LogConfig(max_size=2000, max_files=3)), False
+
+    async def work():
+        nonlocal over
+        for burst in (5, 10, 70, 5, 100, 3):
+            conmon.print(burst)
+            await asyncio.sleep(0.003)
+            conmon.settle()
+            await asyncio.sleep(0.02)
+        over = True
+
+    async with asyncio.TaskGroup() as group:
+        group.create_task(work())
+        got = await collect(tmp_path, follow=True, over=lambda: over)
+    numbers = [int(line.split()[0]) for line in got if not line.startswith("corral")]
+    assert numbers == sorted(set(numbers)), "each once, in order"
+    assert numbers[-1] == conmon.number - 1
+    jumps = sum(b != a + 1 for a, b in pairwise(numbers))
+    assert jumps <= sum(line.startswith("corral: about") for line in got)
+    assert conmon.lost > 0
+
+
+def test_reading_a_little_of_a_large_log_is_bounded(tmp_path, monkeypatch):
+    """A task that fails is told with its last lines, on the loop: whatever it printed before."""
+    reads = []
+    pread = os.pread
+    monkeypatch.setattr(os, "pread", lambda fd, n, at: reads.append(n) or pread(fd, n, at))
+    begun = raw("never finished", tag=b"P", stream=b"stderr")
+    (tmp_path / "000001.log").write_bytes(begun + raw("x" * 100) * 20_000 + raw("last"))
+    lines = logreading.last_lines(tmp_path, 2, 1 << 16)
+    assert [line.line for line in lines][-1] == "last"
+    assert sum(reads) <= 2 << 16
 
 
 def test_a_crash_loop_does_not_leave_thousands_of_files(tmp_path):

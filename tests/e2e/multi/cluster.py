@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.client.client import Client
 from orchestrator.client.errors import NoAnswer
 from orchestrator.lab.host import CHECKOUT
-from tests import leaks, warm
+from tests import leaks, stalled, warm
 from tests.e2e.cluster import OURS
 from tests.lab_fixtures import end_cluster
 
@@ -284,6 +284,7 @@ class Cluster:
             take = lambda name=name: self.snapshot(name)  # noqa: E731 - named only for the call
             found = leaks.settled(take, self.baseline[name], kinds=kinds, allow=STEADY)
             left += [f"{name} {line}" for line in found]
+            left += stalled.on(self.host(name))
         return left
 
     def stop(self) -> list[str]:

@@ -60,6 +60,13 @@ def test_nothing_is_stopped_because_most_hosts_were_not_heard(cluster):
     cluster.lab.cut("n3")
     cluster.until("n3 is down", lambda: statuses(cluster)[2] == "down", DOWN)
     cluster.until("replacements are pending", lambda: len(cluster.rows("fixed")) == 4)
+
+    # A restart is done where it can be, and does not wait for the host.
+    cluster.until("web is replaced", lambda: len(reached(cluster)) == 3)
+    began = reached(cluster)
+    cluster("restart", "web", "-t", "0")
+    assert all(again > began[task] for task, again in reached(cluster).items())
+    before = cluster.processes()
     cluster.lab.cut("n2")
     cluster.until("n2 is down too", lambda: statuses(cluster)[1] == "down", DOWN)
     cluster.until("nothing waits to replace", lambda: len(cluster.rows("fixed")) == 2)
@@ -74,7 +81,17 @@ def test_nothing_is_stopped_because_most_hosts_were_not_heard(cluster):
 
 
 def test_a_controller_that_is_cut_off_touches_nothing(cluster):
-    before = up(cluster)
+    first = up(cluster)
+    # Stopped and started on all three hosts: as many as before, where they may be.
+    cluster("stop", "-t", "0")
+    assert not cluster.processes()
+    cluster("start")
+    before = cluster.processes()
+    assert len(before) == 5
+    assert not set(before) & set(first), "what ended is followed by another"
+    assert {row["node"] for row in cluster.ready("fixed")} == {"n3"}
+    assert len(cluster.ready("web")) == 3
+
     cluster.lab.cut("n1")
     cluster.until("both are down", lambda: statuses(cluster)[1:] == ["down", "down"], DOWN)
     cluster.lab.heal("n1")
@@ -140,6 +157,12 @@ def test_the_controllers_host_has_its_controller_again_after_a_boot(cluster):
 
 def supervisors(cluster, node: str) -> list[int]:
     return cluster.pids(node, lambda words: any(w.endswith("/supervisor.py") for w in words))
+
+
+def reached(cluster) -> dict[str, float]:
+    """Return when the copies of web began to run that are ready on nodes that answer."""
+    rows = [row for row in cluster.ready("web") if row["node_status"] != "down"]
+    return {row["id"]: row["started_at"] for row in rows}
 
 
 def exactly(cluster) -> bool:

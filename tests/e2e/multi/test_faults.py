@@ -56,7 +56,7 @@ def test_killed_daemons_disturb_neither_containers_nor_requests(cluster, capsys)
     assert cluster.processes() == before
     with capsys.disabled():
         print(f"\n{figures['total']} requests while daemons were killed", end="")
-    assert figures["total"] > 1000
+    assert figures["total"] > 500
     # Nothing serving was touched: not even an idle connection may have been closed.
     assert (figures["failed"], figures["retried"]) == (0, 0), figures["errors"]
 

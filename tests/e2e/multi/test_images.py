@@ -95,7 +95,7 @@ print(json.dumps(answers))
 """
 
 
-def test_containers_do_not_reach_the_door_for_images(cluster):
+def test_neither_containers_nor_strangers_reach_the_door_for_images(cluster):
     cluster.compose(STRANGER, **{"knock.py": KNOCK})
     cluster("up", "-d")
     doors = [cluster.overlay(node) for node in NODES]
@@ -106,3 +106,15 @@ def test_containers_do_not_reach_the_door_for_images(cluster):
     # From a node itself the door is there: what was tried above exists.
     knock = cluster.first.run(["python3", "-I", "-", *words[4:]], stdin=KNOCK).stdout
     assert set(json.loads(knock).values()) == {"connected"}
+    # Who is outside and knows the way is not let in at the address, nor at the machine's own.
+    under = [cluster.host(node).address.ipv4 for node in NODES]
+    client = cluster.client
+    for door, via in zip(doors, under, strict=True):
+        client.run(["ip", "route", "add", f"{door}/32", "via", via])
+    try:
+        knock = client.run(["python3", "-I", "-", *words[4:], *under], stdin=KNOCK).stdout
+    finally:
+        for door in doors:
+            client.run(["ip", "route", "del", f"{door}/32"])
+    assert list(json.loads(knock)) == [*doors, *under]
+    assert "connected" not in json.loads(knock).values(), knock

@@ -317,11 +317,12 @@ def test_restart_waits_until_it_runs_again(shop, corral):
         {"id": "t1", "name": "shop-web-1", "state": "running", "started_at": 1.0},
         {"id": "t1", "name": "shop-web-1", "state": "running", "started_at": 2.0},
     ]
-    shop.on("GET", "/v1/stacks/shop/tasks", lambda _r: {"tasks": [rows.pop(0)]})
+    look = lambda _r: {"tasks": [rows.pop(0) if len(rows) > 1 else rows[0]]}  # noqa: E731 - short
+    shop.on("GET", "/v1/stacks/shop/tasks", look)
     shop.on("POST", "/v1/stacks/shop/restart", {"tasks": ["t1"]})
     done = corral("-p", "shop", "restart", "web")
     assert (done.code, done.err) == (0, "shop-web-1: restarted\n")
-    assert rows == []
+    assert len(rows) == 1
 
 
 # Attached
@@ -699,7 +700,19 @@ def test_exits_are_told_once_and_old_ones_never():
     assert look(old, quick, again) == ["web-1 exited with code 9 (restarting)"]
     assert look(old, quick, again) == []
     assert look(row("web-1", "failed", 9, restarts=1)) == ["web-1 exited with code 9"]
-    assert exits.codes == {"job": ("job-1", 0), "web": ("web-1", 9)}
+    assert [(one.service, one.name, one.code) for one in exits.found] == [
+        ("job", "job-1", 0),
+        ("web", "web-1", 9),
+        ("web", "web-1", 9),
+    ]
+    # What this release replaces ends, too: that aborts nothing, unless we stop it ourselves.
+    before, after = row("old-1", "running"), row("old-1", "shutdown", 143)
+    for stopping in (False, True):
+        exits = Exits(3)
+        exits.stopping = stopping
+        assert look(before) == []
+        assert look(after) == ["old-1 exited with code 143"]
+        assert [one.name for one in exits.found] == ["old-1"] * stopping
 
 
 def test_logs_are_json_when_asked(shop, corral):
@@ -748,6 +761,28 @@ def test_a_crash_is_one_line_and_each_longer_wait_none():
     tries = [task("b-1", "preparing", "b", message=text.format(n), **why) for n in (1, 2, 4)]
     lines = [board.apply(line) for line in tries]
     assert [len(line) for line in lines] == [1, 0, 0]
+
+
+@pytest.mark.parametrize(
+    ("made", "more", "told"),
+    [
+        (2, {}, []),  # it ran before this release, which left it alone
+        (2, {"health": "healthy", "message": "running (healthy)"}, []),
+        (3, {}, ["web-1 on alpha: running"]),
+        (0, {}, ["web-1 on alpha: running"]),  # of a controller that does not say it
+        (2, {"ready": False, "message": "running (unhealthy)", "health": "unhealthy"},
+         ["web-1 on alpha: running (unhealthy)"]),
+    ],
+)  # fmt: skip
+def test_what_ran_before_the_release_is_no_news(made, more, told):
+    board = boards.Board("shop", "release 3")
+    board.release = 3
+    running = task("web-1", "running", release=made, **more)
+    assert board.apply(running) == told
+    assert board.apply(running) == []
+    assert board.apply(task("web-1", "failed", message="failed: exit code 1")) == [
+        "web-1 on alpha: failed: exit code 1"
+    ]
 
 
 def test_stop_does_not_list_what_still_runs():

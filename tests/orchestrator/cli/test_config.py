@@ -297,3 +297,13 @@ def test_the_line_a_finding_points_at_hides_what_is_secret(tmp_path):
     file.write_text("a: 1\n      DB_PASSWORD: hunter2\n")
     problem = Problem("wrong", position=Position(str(file), 2, 7))
     assert source_line(problem) == "      DB_PASSWORD: ***"
+
+
+def test_lint_says_where_apparmor_is_missing(shop, corral, monkeypatch):
+    from specs.kit import confinement
+
+    for there in (False, True):
+        monkeypatch.setattr(confinement, "has_apparmor", lambda there=there: there)
+        assert ("no AppArmor in this kernel" in corral("lint").out) is not there
+        assert "AppArmor" not in corral("lint", "-q").out
+        assert corral("lint").code == 0, "law: it is no finding about the file"

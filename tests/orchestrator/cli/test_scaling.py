@@ -269,12 +269,31 @@ def test_nothing_that_moves_ends_with_what_it_waits_for(shop, corral, monkeypatc
     assert "corral -p shop ps; it goes on when that changes" in done.err
 
 
-def test_a_stopped_stack_has_the_number_noted(shop, corral):
+def test_a_stopped_stack_has_nothing_noted(shop, corral):
     shop.on("POST", "/v1/stacks/shop/scale", {"name": "shop", "status": "stopped"})
     answers(shop, [], [])
-    done = corral("-p", "shop", "scale", "web=3")
+    done = corral("-p", "shop", "scale", "web=0")
     assert done.code == 0
-    assert done.err == "shop is stopped; noted for its next start: web=3\n"
+    assert done.err == "shop is stopped; noted for its next start: web=0\n"
+
+
+@pytest.mark.parametrize(
+    ("end", "flags", "code", "said"),
+    [
+        ({"ok": True, "state": "deployed"}, (), 0, "shop: scale done"),
+        ({"ok": False, "state": "failed", "message": "web: no"}, (), 1, "scale of shop failed"),
+        ({}, ("-d",), 0, ""),
+    ],
+)
+def test_what_was_stopped_is_watched_as_a_start_is(shop, corral, end, flags, code, said):
+    answers(shop, [], [])
+    shop.on("POST", "/v1/stacks/shop/scale", {"name": "shop", "status": "deploying", "started": 4})
+    shop.on("GET", "/v1/stacks/shop/progress", Lines([{"kind": "end", **end}]))
+    done = corral("-p", "shop", "scale", *flags, "web=3")
+    assert done.code == code, done.err
+    assert said in done.err
+    asked = shop.asked("GET", "/v1/stacks/shop/progress")
+    assert [request.query for request in asked] == ([] if flags else [{"release": ["4"]}])
 
 
 def test_detached_it_returns_at_once(shop, corral):

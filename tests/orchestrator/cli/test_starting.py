@@ -158,12 +158,73 @@ def restart(shop, corral, looks, answer, *words):
            row("job-1", "rejected", id="new", started_at=None)]],
          {"tasks": ["t-web-1"], "started": ["job"]}, 1, "did not come back: shop-job-1"),
         ([[]], {"tasks": [], "started": []}, 0, "nothing runs or has run"),
+        # What runs again and ends at once did not come back, as with `start`.
+        ([[row("web-1", "running")], [row("web-1", "running", started_at=2.0)],
+          [row("web-1", "failed", started_at=2.0, exit_code=3)]],
+         {"tasks": ["t-web-1"]}, 1, "did not come back: shop-web-1 (exit code 3)"),
+        # A one-off that is done did; one that crashed and then stayed, too.
+        ([[row("job-1", "running")], [row("job-1", "complete", started_at=2.0, exit_code=0)]],
+         {"tasks": ["t-job-1"]}, 0, "shop-job-1: restarted\n"),
+        ([[row("web-1", "running")], [row("web-1", "running", started_at=2.0, exit_code=1)],
+          [row("web-1", "running", started_at=3.0, restarts=1)]],
+         {"tasks": ["t-web-1"]}, 0, "shop-web-1: restarted\n"),
+        # One that crashes again and again did not.
+        ([[row("web-1", "running")], [row("web-1", "running", started_at=2.0, exit_code=4)]],
+         {"tasks": ["t-web-1"]}, 1, "did not come back: shop-web-1 (exit code 4)"),
     ],
 )  # fmt: skip
-def test_restart_waits_for_what_it_restarted(shop, corral, looks, answer, code, said):
+def test_restart_waits_for_what_it_restarted(shop, corral, monkeypatch, looks, answer, code, said):
+    from orchestrator.cli.commands import restart as command
+
+    monkeypatch.setattr(command, "TRIAL", 0.4)
+    monkeypatch.setattr(command, "MONITOR", 0.5)
+    monkeypatch.setattr(command, "AFTER_FAILURE", 1.5)
     done = restart(shop, corral, looks, answer)
     assert done.code == code
     assert said in done.err
+
+
+AWAY = {"node": "beta", "node_status": "down", "status": "down: node beta does not answer"}
+
+
+@pytest.mark.parametrize(
+    ("lost", "others", "code"),
+    [
+        (row("web-2", "running", slot=2, **AWAY), [], 1),
+        # Another has taken its place, and is restarted like the rest.
+        (
+            row("web-2", "running", slot=2, **AWAY),
+            [row("web-2", "running", id="new", slot=2, started_at=5.0)],
+            0,
+        ),
+        (
+            row("web-2", "running", slot=2, **AWAY),
+            [row("web-2", "failed", id="old", slot=2)],
+            1,
+        ),
+        # No node takes what would replace it.
+        (
+            row("web-2", "running", slot=2, **AWAY),
+            [row("web-2", "pending", id="new", slot=2, node="", started_at=None)],
+            1,
+        ),
+        # Silent for a moment only: it is waited for.
+        (row("web-2", "running", slot=2, node_status="unknown", started_at=5.0), [], 0),
+    ],
+    ids=["nowhere else", "replaced", "only what ended", "no node for it", "not down"],
+)
+def test_a_restart_does_not_wait_for_a_node_that_is_down(shop, corral, lost, others, code):
+    first = row("web-1", "running", slot=1)
+    looks = [
+        [first, row("web-2", "running", slot=2)],
+        [row("web-1", "running", slot=1, started_at=2.0), lost, *others],
+    ]
+    done = restart(shop, corral, looks, {"tasks": ["t-web-1", "t-web-2", "new"]})
+    assert done.code == code
+    assert "shop-web-1: restarted\n" in done.err
+    warning = "warning: shop-web-2: down: node beta does not answer\n"
+    assert done.err.count("warning:") == done.err.count(warning) == code
+    assert ("not restarted yet: shop-web-2" in done.err) == bool(code)
 
 
 def test_a_restart_whose_follower_waits_in_vain_ends(shop, corral, monkeypatch):

@@ -30,6 +30,7 @@ def shop(fake, clean_environment):
     (clean_environment.work / "compose.yaml").write_text("services: {web: {image: busybox}}\n")
     row = {"stack": "shop", "number": 3, "state": "pending"}
     fake.on("POST", "/v1/stacks/shop/releases", row)
+    fake.on("GET", "/v1/stacks/shop/tasks", {"tasks": []})  # nothing is sick: `--wait` asks
     return fake
 
 

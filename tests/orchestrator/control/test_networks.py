@@ -242,9 +242,12 @@ async def test_overlapping_subnets_are_refused_by_name():
 
         await rig.up(project(web={}, top=with_subnet("172.30.0.0/24", "one")))
         await rig.deployed()
-        await rig.up(project(web={}, top=with_subnet("172.30.0.0/16", "two")), stack="second")
-        end = await rig.end_of("second")
-        assert "subnet 172.30.0.0/16 overlaps 172.30.0.0/24 of network one" in end.message
+        with pytest.raises(Invalid) as refused:
+            await rig.up(project(web={}, top=with_subnet("172.30.0.0/16", "two")), stack="second")
+        (problem,) = refused.value.problems
+        assert "172.30.0.0/16 of network default overlaps 172.30.0.0/24 of network one" in (
+            problem.message
+        )
 
 
 async def test_external_networks_join_stacks():

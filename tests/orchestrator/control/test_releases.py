@@ -422,6 +422,23 @@ async def test_refusals_point_into_the_file():
         assert "a" in str(caught.value.problems[0])
 
 
+async def test_what_is_no_canonical_project_is_refused_and_not_repeated():
+    async with Rig() as rig:
+        for service in (
+            {"deploy": {"replicas": "s3cret"}},
+            {"networks": {"default": {"aliases": 7}}},
+            {"healthcheck": {"test": ["CMD", {"s3cret": 1}]}},
+            {"depends_on": {"db": []}},
+            {"secrets": [{"source": "s", "target": 1}]},
+        ):
+            with pytest.raises(Invalid) as caught:
+                await rig.up(project(web=service))
+            assert "s3cret" not in str(caught.value.detail)
+        with pytest.raises(Invalid, match=r"is not a valid name"):
+            await rig.up({**project(web={}), "volumes": {"v": {"name": "../x"}}})
+        assert rig.cluster.stacks == {}
+
+
 async def test_published_ports_belong_to_one_service_of_the_cluster():
     async with Rig() as rig:
         port = {

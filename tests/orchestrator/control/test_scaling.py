@@ -143,7 +143,7 @@ async def test_whatever_the_stack_is_in_the_number_changes_at_once(before, had, 
 async def test_a_paused_update_is_named_where_its_service_is_scaled(before, count, told):
     async with Rig() as rig:
         await BEFORE[before](rig, 2)
-        rows = await rig.control.scale("app", {"web": count})
+        rows = (await rig.control.scale("app", {"web": count})).warnings
         text = "web is scaled as release 1 has it: release 2 failed, its update is paused"
         assert [row.message for row in rows] == [text] * told
 
@@ -189,16 +189,48 @@ async def test_a_number_asks_for_what_has_ended_but_not_for_what_completed(count
         assert len(rig.ready("web")) == runs
 
 
-async def test_a_stopped_stack_has_the_number_noted_and_stays_stopped():
+WEB = {"depends_on": {"db": {"condition": "service_healthy"}}}
+DOWN = {
+    # what is stopped, the numbers -> what runs then
+    "the stack": ((), {"web": 3}, {"db": 1, "web": 3}),
+    "the stack, as many as before": ((), {"web": 1}, {"db": 1, "web": 1}),
+    "the stack, none": ((), {"web": 0}, {}),
+    "the stack, two": ((), {"web": 2, "other": 2}, {"db": 1, "web": 2, "other": 2}),
+    "the stack, one of them none": ((), {"web": 2, "other": 0}, {"db": 1, "web": 2}),
+    "the stack, who depends on nobody": ((), {"other": 2}, {"other": 2}),
+    "the service": (("web",), {"web": 2}, {"db": 1, "web": 2, "other": 1}),
+    "the service and its dependency": (("db", "web"), {"web": 2}, {"db": 1, "web": 2, "other": 1}),
+    "the service, none": (("web",), {"web": 0}, {"db": 1, "other": 1}),
+    "another one": (("other",), {"web": 2}, {"db": 1, "web": 2}),
+}
+
+
+@pytest.mark.parametrize("case", DOWN)
+async def test_a_number_starts_what_is_stopped_after_what_it_depends_on(case):
+    stopped, numbers, runs = DOWN[case]
     async with Rig() as rig:
-        await deployed(rig, 1)
-        await rig.control.stop("app", 0.0)
-        await rig.control.scale("app", {"web": 3})
-        await asyncio.sleep(30)
-        assert rig.live("web") == []
-        await rig.up(project(web=replicas(1)))
+        rig.how["db"] = Behaviour(healthy=1.0)
+        await rig.up(project(db=CHECK, web=WEB, other={}))
         await rig.deployed()
-        assert len(rig.ready("web")) == 3
+        await rig.control.stop("app", 0.0, stopped)
+        down = stopped or ("db", "web", "other")
+        await rig.until(lambda: not any(rig.live(name) for name in down))
+        rig.history.clear()
+        done = await rig.control.scale("app", numbers)
+        starts = any(count and name in down for name, count in numbers.items())
+        assert done.started == (2 if starts else None)
+        if starts:
+            await rig.deployed()
+        await asyncio.sleep(30)
+        found = {name: len(rig.ready(name)) for name in ("db", "web", "other")}
+        assert {name: count for name, count in found.items() if count} == runs
+        if "db" in down and runs.get("web"):
+            at = rig.history.index
+            assert at("app-db-1 running") < at("app-web-1 starting"), "gates hold for its start"
+        if not starts and stopped == ():
+            await rig.up(project(db=CHECK, web=WEB, other={}))
+            await rig.deployed()
+            assert not rig.ready("web"), "the number is kept for the next start"
 
 
 @pytest.mark.parametrize(
@@ -251,7 +283,7 @@ SHARES = "the 3 copies of db share the volume app_data, on one node"
 async def test_copies_that_come_to_share_a_volume_are_warned_of_once(service, top, told, by):
     async def say(count):
         if by == "scale":
-            rows = await rig.control.scale("app", {"db": count})
+            rows = (await rig.control.scale("app", {"db": count})).warnings
         else:
             asked = rig.request(project(db=service, top=top), scale={"db": count})
             rows = (await rig.control.deploy("app", asked)).warnings

@@ -135,3 +135,23 @@ async def test_updated_is_what_had_tasks_that_are_replaced(case, good):
         assert (TOLD in said) == updated or not good, "only what is updated is watched"
         reason = rig.release().reason
         assert ("update of web failed" in reason) == (updated and not good), reason
+
+
+HOST_1, HOST_2 = (
+    {**ONCE, "deploy": {"placement": {"constraints": [f"node.name == host{n}"]}}} for n in (1, 2)
+)
+
+
+@pytest.mark.parametrize("good", [True, False], ids=["works", "fails"])
+async def test_what_moves_for_other_constraints_is_updated(good):
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web=HOST_1))
+        await rig.deployed()
+        if not good:
+            rig.how["web"] = Behaviour(exit_code=4, runs_for=3.0)
+        await rig.up(project(web=HOST_2))
+        said, ok = await messages(rig)
+        assert ok == good
+        assert rig.release().updates == ("web",)
+        assert TOLD in said
+        assert good or "exited with code 4" in rig.release().reason

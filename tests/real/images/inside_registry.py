@@ -32,6 +32,7 @@ THREE = tars.archive(tars.file(b"three", b"3" * 5000))
 
 
 def left(store: ImageStore) -> list[Path]:
+    assert store.content.emptied(60)
     return list((store.content.root / "staging").iterdir())
 
 

@@ -1,0 +1,92 @@
+"""What a refused image leaves behind is deleted beside the agent, and never begun twice at once."""
+
+from __future__ import annotations
+
+import threading
+
+import pytest
+
+from agent.errors import Later
+from agent.images.content import LEFTOVERS, ImageFiles
+from agent.images.layers import LayerStore, UnpackLimits
+from specs.kit import disk
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """Removals begin and do not end before this is set."""
+    release, run = threading.Event(), disk.subprocess.run
+
+    def late(*words, **options):
+        release.wait(60)
+        return run(*words, **options)
+
+    monkeypatch.setattr(disk.subprocess, "run", late)
+    yield release
+    release.set()
+
+
+def staging(content):
+    return list((content.root / "staging").iterdir())
+
+
+def refused(content, files=3):
+    with content.stage() as stage:
+        for number in range(files):
+            (stage / f"file-{number}").write_text("x")
+
+
+def test_leaving_a_stage_does_not_wait_for_its_files(tmp_path, held):
+    content = ImageFiles(tmp_path)
+    refused(content)
+    (left,) = staging(content)
+    # Another process that starts meanwhile sees that its owner still lives.
+    ImageFiles(tmp_path).clean_staging()
+    assert sorted(path.name for path in left.iterdir()) == ["file-0", "file-1", "file-2"]
+    held.set()
+    assert content.emptied(60)
+    assert staging(content) == []
+
+
+def test_an_empty_stage_is_gone_at_once(tmp_path, held):
+    content = ImageFiles(tmp_path)
+    refused(content, files=0)
+    assert staging(content) == []
+
+
+def test_a_writable_layer_is_out_of_the_way_at_once(tmp_path, held):
+    """The one thread that mounts does not delete: the next task's root waits for nobody."""
+    content = ImageFiles(tmp_path)
+    home = content.writable / "t1"
+    (home / "upper/many").mkdir(parents=True)
+    content.leave_to_remover(home)
+    content.leave_to_remover(content.writable / "never-was")
+    assert not home.exists()
+    home.mkdir()  # the task's next one
+    held.set()
+    assert content.emptied(60)
+    assert home.exists()
+    assert staging(content) == []
+
+
+async def test_a_hostile_image_tried_again_and_again_does_not_fill_the_disk(tmp_path, held):
+    content = ImageFiles(tmp_path)
+    layers = LayerStore(content, UnpackLimits())
+    for _ in range(LEFTOVERS + 1):
+        assert not content.crowded()
+        refused(content)
+    with pytest.raises(Later, match="still being deleted"):
+        await layers.unpack(tmp_path / "blob", "sha256:" + "0" * 64, None)
+    held.set()
+    assert content.emptied(60)
+    assert not content.crowded()
+
+
+def test_what_a_killed_agent_left_is_deleted_beside_the_next_one(tmp_path, held):
+    content = ImageFiles(tmp_path)
+    (content.root / "staging/1-dead/layer/fs").mkdir(parents=True)
+    content.clean_staging()
+    assert [path.name for path in staging(content)] == ["1-dead"]
+    held.set()
+    assert content.emptied(60)
+    assert staging(content) == []

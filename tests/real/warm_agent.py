@@ -1,0 +1,182 @@
+"""Agents of tests/real/agent_process.py without a cold interpreter: a warm process forks for them.
+
+``start`` answers as ``subprocess.Popen`` does, as far as tests/real/agent_host.py asks. An agent
+is in the namespaces of its host and has its own environment, standard error and session; what it
+imports came with the server, which costs a second of CPU time once instead of at each start.
+"""
+
+from __future__ import annotations
+
+import atexit
+import ctypes
+import gc
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+import traceback
+from contextlib import suppress
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMESPACES = ("net", "mnt")
+
+
+class Agent:
+    """One agent: the server's grandchild, whose pid and end it tells us."""
+
+    def __init__(self, status: int) -> None:
+        self._status = os.fdopen(status, "rb", buffering=0)
+        self._said = b""
+        self.pid = int(self._line(60.0))
+        self.returncode: int | None = None
+
+    def poll(self) -> int | None:
+        if self.returncode is None and (said := self._line(0.0)):
+            self.returncode = int(said)
+            self._status.close()
+        return self.returncode
+
+    def wait(self, timeout: float) -> int:
+        if self.returncode is None:
+            said = self._line(timeout)
+            if not said:
+                raise subprocess.TimeoutExpired("agent", timeout)
+            self.returncode = int(said)
+            self._status.close()
+        return self.returncode
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def _line(self, seconds: float) -> str:
+        until = time.monotonic() + seconds
+        while b"\n" not in self._said:
+            left = max(0.0, until - time.monotonic())
+            if not select.select([self._status], [], [], left)[0]:
+                return ""
+            data = self._status.read(100)
+            assert data, "the warm process ended"
+            self._said += data
+        line, _, self._said = self._said.partition(b"\n")
+        return line.decode()
+
+
+class Server:
+    """The warm process, started with the first agent and ended with its user."""
+
+    def __init__(self) -> None:
+        self._process: subprocess.Popen[bytes] | None = None
+        self._door: socket.socket | None = None
+
+    def start(self, holder: int, environment: dict[str, str], stderr: int) -> Agent:
+        """Start an agent in the namespaces of process ``holder``."""
+        if self._door is None:
+            self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, "-m", "tests.real.warm_agent", str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    cwd=ROOT,
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+        ours, theirs_status = os.pipe()
+        request = {"holder": holder, "env": environment}
+        try:
+            socket.send_fds(self._door, [json.dumps(request).encode()], [stderr, theirs_status])
+        finally:
+            os.close(theirs_status)
+        return Agent(ours)
+
+    def close(self) -> None:
+        if self._door is not None and self._process is not None:
+            self._door.close()
+            self._process.wait(60)
+            self._door = self._process = None
+
+
+SERVER = Server()
+atexit.register(SERVER.close)
+
+
+# ---- the server -------------------------------------------------------------------------------
+
+
+def serve(door: socket.socket) -> None:
+    """Fork for every request until the other end is closed."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for who waits for an agent
+    while True:
+        message, descriptors, _, _ = socket.recv_fds(door, 1 << 16, 2)
+        if not message:
+            return
+        if os.fork() == 0:
+            door.close()
+            _keep(json.loads(message), *descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+
+def _keep(request: dict, stderr: int, status: int) -> None:
+    """Fork the agent, tell its pid and then how it ended."""
+    try:
+        os.set_inheritable(status, False)
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        agent = os.fork()
+        if agent == 0:
+            os.close(status)
+            _become(request, stderr)
+        os.close(stderr)
+        os.write(status, b"%d\n" % agent)
+        code = os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1])
+        os.write(status, b"%d\n" % code)
+    finally:
+        os._exit(0)
+
+
+def _join(holder: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    spaces = [os.open(f"/proc/{holder}/ns/{name}", os.O_RDONLY) for name in NAMESPACES]
+    for space in spaces:
+        if libc.setns(space, 0) != 0:
+            raise OSError(ctypes.get_errno(), "setns")
+        os.close(space)
+
+
+def _become(request: dict, stderr: int) -> None:
+    code = 1
+    try:
+        os.dup2(stderr, 2)
+        os.close(stderr)
+        _join(request["holder"])
+        os.chdir(ROOT)
+        os.environ.clear()
+        os.environ.update(request["env"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        from tests.real import agent_process
+
+        code = agent_process.main()
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with suppress(BaseException):
+            sys.stderr.flush()
+        os._exit(code & 0xFF)
+
+
+if __name__ == "__main__":
+    from tests.real import agent_process as _preloaded  # noqa: F401 - children have it
+
+    gc.collect()
+    gc.freeze()
+    serve(socket.socket(fileno=int(sys.argv[1])))
