@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from agent.errors import Later, Refusal
 from agent.runtime import bundle, rootfs
@@ -20,22 +20,41 @@ from agent.tasks import fitness
 from agent.vocabulary import ImageConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from agent.tasks.effects import Containers, Images, Networking, Volumes
-    from agent.tasks.holdings import Holdings
     from agent.tasks.record import Record
     from agent.vocabulary import Attachment, ImageConfig
     from specs.stack import TaskSpec
     from specs.task import Doing
-    from specs.wire import Assignment
+    from specs.wire import Assignment, Content
 
 
 log = logging.getLogger(__name__)
 
 RECALL = 30.0  # seconds for the image of a container that was taken over
 TELL_EVERY = 1.0  # seconds between two words on how far an image is
+
+
+class SetKnowledge(Protocol):
+    """What the preparation asks of the node's whole set: ``agent/tasks/holdings.py``."""
+
+    def contents(self) -> Mapping[str, Content]:
+        """Return the secrets and configs sent to this node."""
+        ...
+
+    def slot_of(self, assignment: Assignment) -> str:
+        """Return the name of the slot a task fills."""
+        ...
+
+    def keeps(self, slot: str) -> bool:
+        """Say whether what a slot has stays."""
+        ...
+
+    def predecessors(self, record: Record) -> list[Record]:
+        """Return the tasks of a task's slot that are on their way out."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -48,7 +67,7 @@ class Preparation:
     containers: Containers
     tasks: Path  # per task, on disk
     traits: bundle.NodeTraits
-    holdings: Holdings
+    holdings: SetKnowledge
     networks_known: Callable[[], Awaitable[None]]  # waits; raises Later
 
     async def adopt(self, tasks: set[str]) -> None:
