@@ -73,6 +73,7 @@ class _Compiler:
         )
         self.verdicts.unknown_extensions(extension, "x-corral")
         self._bounds(spec)
+        self._limits()
         self._cross_checks(spec)
         addresses.check(self.project, self.verdicts)
         if self.findings.errors:
@@ -175,6 +176,25 @@ class _Compiler:
                     code="too-many",
                 )
 
+    def _limits(self) -> None:
+        """Refuse limits that no kernel takes."""
+        for name, raw in mapping(self.project.get("services")).items():
+            path = f"services.{name}"
+            for key, least in (("mem_limit", 0), ("mem_reservation", 0), ("pids_limit", -1)):
+                value = _signed(mapping(raw).get(key))
+                if value is not None and value < least:
+                    self.verdicts.refuse(
+                        f"{path}.{key}", f"{value} is negative", "write a number from 1 on"
+                    )
+            for key, limit in mapping(mapping(raw).get("ulimits")).items():
+                soft, hard = (_signed(mapping(limit).get(end)) for end in ("soft", "hard"))
+                if soft is not None and hard is not None and hard >= 0 and not 0 <= soft <= hard:
+                    self.verdicts.refuse(
+                        f"{path}.ulimits.{key}",
+                        f"the soft limit {soft} is above the hard limit {hard}",
+                        "write a hard limit that is at least the soft one",
+                    )
+
     def _cross_checks(self, spec: StackSpec) -> None:
         published: dict[tuple[int, str, str], str] = {}
         for service in spec.services.values():
@@ -201,3 +221,10 @@ class _Compiler:
                     "a named volume lives on one node, so this global service runs there only",
                     "set `x-corral: {per_slot: true}` on the volume",
                 )
+
+
+def _signed(value: Any) -> int | None:
+    try:
+        return int(str(value))
+    except ValueError:
+        return None

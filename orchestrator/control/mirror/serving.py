@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import availability, node_status, node_view
 from scheduler import constraints
+from specs.stack import MOST_TASKS
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
@@ -67,7 +68,8 @@ def wanted_count(cluster: Mirror, stack: Stack, service: ServiceSpec, tasks: Ite
     if service.name in stack.stopped_services:
         return 0
     if service.mode != "global":
-        return stack.overrides.get(service.name, service.replicas)
+        # A release that an earlier version took must not keep a pass busy for ever either.
+        return min(stack.overrides.get(service.name, service.replicas), MOST_TASKS)
     used = {task.node for task in tasks}
     return len(global_nodes(cluster, service, used))
 
