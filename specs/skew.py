@@ -37,7 +37,7 @@ SINCE: dict[str, dict[str, int]] = {
     "LogLine": {"place": 2},
     "NetworkState": {"more_pools": 2},
     "NodeSelf": {"home": 2, "more_ranges": 2},
-    "Objects": {"stacks": 2, "releases": 2},
+    "Objects": {"stacks": 2, "releases": 2, "slots": 2},
     "NodeFacts": {"wire": 2, "unread": 2, "routes": 2},
     "Peer": {"mtu": 2},
     "Report": {"trouble": 2, "mtu": 2, "unread": 2},

@@ -59,7 +59,7 @@ PROTOCOL = 2  # of the wire and of the agent's records; 1 is what did not say it
 BLOB_PORT = 8473  # where agents serve image blobs to each other, on the overlay address
 HEARTBEAT = 3.0  # seconds between report lines at most
 
-KINDS = ("tasks", "networks", "services", "peers", "contents", "stacks", "releases")
+KINDS = ("tasks", "networks", "services", "peers", "contents", "stacks", "releases", "slots")
 
 
 class Stamp(Model):
@@ -252,10 +252,23 @@ class KeptRelease(Model):
     spec: StackSpec
 
 
+EVERY_NODE = -1  # of a service that is global
+
+
+class StackSlots(Model):
+    """How many tasks each service of a stack is to have: what a task leaves passes on in its slot.
+
+    Also of what is stopped; not of what is removed. ``EVERY_NODE``: one on every node.
+    """
+
+    services: dict[str, int] = Field(default_factory=dict)
+
+
 class Objects(Model):
     """Keyed objects by kind. Contents are keyed by id, the others as their docstrings say.
 
     ``stacks`` and ``releases`` are kept for the controller: those the node has tasks of.
+    ``slots`` by stack, whether the node has tasks of it or not: it may have what the last one left.
     """
 
     tasks: dict[str, Assignment] = Field(default_factory=dict)
@@ -265,6 +278,7 @@ class Objects(Model):
     contents: dict[str, Content] = Field(default_factory=dict)
     stacks: dict[str, Stack] = Field(default_factory=dict)
     releases: dict[str, KeptRelease] = Field(default_factory=dict)
+    slots: dict[str, StackSlots] = Field(default_factory=dict)
 
     def with_contents(self, contents: dict[str, Content]) -> Objects:
         """Return the same objects with other contents."""

@@ -74,7 +74,7 @@ def compose(
         containers=containers,
         tasks=tasks,
         traits=traits,
-        contents=holdings.contents,
+        holdings=holdings,
         networks_known=networking.known,
     )
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
     from pathlib import Path
 
     from agent.network.wanted import Wanted
@@ -109,15 +109,37 @@ class Volumes(Protocol):
         """
         ...
 
-    async def release(self, task: str) -> None:
-        """Remove what belongs to the task alone: its secrets, configs, anonymous volumes."""
+    async def take(self, task: str, slot: str) -> None:
+        """Give a task that is being prepared the anonymous volumes its slot has."""
+        ...
+
+    async def claim(self, task: str, slot: str) -> None:
+        """Make the anonymous volumes of a task the slot's: its first run begins.
+
+        Those that its predecessor left take the place of what was made for it ahead.
+        """
+        ...
+
+    def owns(self, task: str) -> bool:
+        """Say whether the task has anonymous volumes."""
+        ...
+
+    async def release(self, task: str, kept: Callable[[str], bool]) -> None:
+        """Remove what belongs to the task alone: its secrets, configs, anonymous volumes.
+
+        The last stay for the next task of the slot where that is ``kept`` and the task ran.
+        """
+        ...
+
+    async def sweep(self, kept: Callable[[str], bool]) -> None:
+        """Remove the anonymous volumes of slots that are not wanted any more."""
         ...
 
     async def remove(self, name: str) -> None:
         """Delete a named volume and its data; unknown names are fine."""
         ...
 
-    async def adopt(self, tasks: set[str]) -> None:
+    async def adopt(self, tasks: set[str], kept: Callable[[str], bool]) -> None:
         """After a restart: remove what tasks other than these had for themselves."""
         ...
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
+from agent.tasks import slots
 from agent.tasks.journal import Held
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
     from agent.tasks.adoption import Found
     from agent.tasks.record import Record
     from agent.tasks.runner import Runner
-    from specs.wire import Content
+    from specs.wire import Assignment, Content
 
 GONE_KEPT = 1000  # the controller forgets a task with the first report that lists it
 
@@ -62,6 +63,20 @@ class Holdings:
     def contents(self) -> Mapping[str, Content]:
         """Return the secrets and configs sent to this node."""
         return self.held.objects.contents
+
+    def slot_of(self, assignment: Assignment) -> str:
+        """Return the name of the slot a task fills."""
+        return slots.slot_of(assignment, self.held.objects.slots)
+
+    def keeps(self, slot: str) -> bool:
+        """Say whether what a slot has stays; where the set is in doubt, everything does."""
+        return bool(self.held.doubt) or slots.is_wanted(slot, self.held.objects.slots)
+
+    def predecessors(self, record: Record) -> list[Record]:
+        """Return the tasks of a task's slot that are on their way out."""
+        mine = self.slot_of(record.assignment)
+        found = slots.predecessors(record, self.records())
+        return [other for other in found if self.slot_of(other.assignment) == mine]
 
     def record(self, task: str) -> Record | None:
         """Return what is known of a task."""

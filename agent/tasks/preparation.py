@@ -11,7 +11,7 @@ import asyncio
 import logging
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, Protocol
 
 from agent.errors import Later, Refusal
 from agent.runtime import bundle, rootfs
@@ -37,6 +37,26 @@ RECALL = 30.0  # seconds for the image of a container that was taken over
 TELL_EVERY = 1.0  # seconds between two words on how far an image is
 
 
+class SetKnowledge(Protocol):
+    """What the preparation asks of the node's whole set: ``agent/tasks/holdings.py``."""
+
+    def contents(self) -> Mapping[str, Content]:
+        """Return the secrets and configs sent to this node."""
+        ...
+
+    def slot_of(self, assignment: Assignment) -> str:
+        """Return the name of the slot a task fills."""
+        ...
+
+    def keeps(self, slot: str) -> bool:
+        """Say whether what a slot has stays."""
+        ...
+
+    def predecessors(self, record: Record) -> list[Record]:
+        """Return the tasks of a task's slot that are on their way out."""
+        ...
+
+
 @dataclass(frozen=True)
 class Preparation:
     """The parts a task is prepared with."""
@@ -47,13 +67,13 @@ class Preparation:
     containers: Containers
     tasks: Path  # per task, on disk
     traits: bundle.NodeTraits
-    contents: Callable[[], Mapping[str, Content]]
+    holdings: SetKnowledge
     networks_known: Callable[[], Awaitable[None]]  # waits; raises Later
 
     async def adopt(self, tasks: set[str]) -> None:
         """After a restart: remove what only tasks that are no more had."""
         try:
-            await self.volumes.adopt(tasks)
+            await self.volumes.adopt(tasks, self.holdings.keeps)
         except OSError as error:  # a leftover must not keep the agent from coming up
             log.warning("leftovers of volumes stay", extra={"error": str(error)})
 
@@ -107,8 +127,9 @@ class Preparation:
         wanted = image.user if spec.user is None else spec.user
         # In threads: files of the image, of any size, and a filter to be compiled.
         user = await asyncio.to_thread(rootfs.resolve_user, root, wanted, spec.group_add)
+        await self.volumes.take(task, self.holdings.slot_of(assignment))
         mounts = await self.volumes.prepare(
-            assignment, image, root, self.contents(), (user.uid, user.gid)
+            assignment, image, root, self.holdings.contents(), (user.uid, user.gid)
         )
         await asyncio.to_thread(
             rootfs.check,
@@ -154,15 +175,31 @@ class Preparation:
             places[f"/etc/{name}"] = str(path)
         return places
 
+    # Anonymous volumes pass from task to task of a slot.
+
+    def awaited(self, record: Record) -> str:
+        """Return whose end a task's first run waits for, to have their anonymous volumes."""
+        found = self.holdings.predecessors(record)
+        return ", ".join(other.id for other in found if self.volumes.owns(other.id))
+
+    async def claim(self, assignment: Assignment) -> None:
+        """Give a task whose first run begins what the last one of its slot left."""
+        await self.volumes.claim(assignment.id, self.holdings.slot_of(assignment))
+
+    async def sweep(self) -> None:
+        """Remove what was left in slots that are not wanted any more."""
+        try:
+            await self.volumes.sweep(self.holdings.keeps)
+        except OSError as error:  # the next change of the set tries it again
+            log.warning("anonymous volumes stay", extra={"error": str(error)})
+
+    # The end of a task.
+
     async def tidy(self, record: Record) -> None:
         """Take away everything but logs and the writable layer. Raises ExceptionGroup."""
         task = record.id
-        await _all(
-            f"tidying {task}",
-            lambda: self.containers.erase(task),
-            lambda: self.network.detach(task),
-            lambda: self.images.unmount(task),
-            lambda: self.volumes.release(task),
+        await self._end(
+            f"tidying {task}", task, self.containers.erase, lambda: self.images.unmount(task)
         )
 
     async def erase(self, record: Record, slots: asyncio.Semaphore) -> None:
@@ -171,24 +208,38 @@ class Preparation:
             return
         task = record.id
 
-        async def container() -> None:
+        async def container(task: str) -> None:
             async with slots:
                 await self.containers.erase(task)
 
         # Not in the slots, only behind each other: detaching is a wait in the kernel (30 ms) that
         # all tasks share which are there at the same time.
-        await _all(f"erasing {task}", container, *self._rest(task))
+        await self._end(f"erasing {task}", task, container, lambda: self.images.discard(task))
 
     async def erase_by_name(self, task: str) -> None:
         """Take away everything that carries this task's id. Raises ExceptionGroup."""
-        await _all(f"erasing {task}", lambda: self.containers.erase(task), *self._rest(task))
+        erase = self.containers.erase
+        await self._end(f"erasing {task}", task, erase, lambda: self.images.discard(task))
 
-    def _rest(self, task: str) -> tuple[Callable[[], Awaitable[None]], ...]:
-        return (
-            lambda: self.network.detach(task),
-            lambda: self.images.discard(task),
-            lambda: self.volumes.release(task),
-        )
+    async def _end(
+        self,
+        what: str,
+        task: str,
+        erase: Callable[[str], Awaitable[None]],
+        root: Callable[[], Awaitable[None]],
+    ) -> None:
+        ended = False
+
+        async def container() -> None:
+            nonlocal ended
+            await erase(task)
+            ended = True
+
+        async def volumes() -> None:
+            if ended:  # else a process may still write what the next task would get
+                await self.volumes.release(task, self.holdings.keeps)
+
+        await _all(what, container, lambda: self.network.detach(task), root, volumes)
 
 
 async def _all(what: str, *steps: Callable[[], Awaitable[None]]) -> None:

@@ -57,6 +57,7 @@ TAIL = 10
 # A machine that goes down without systemd tells every process at once, the agent among them: an
 # end that nobody asked for is looked at that much later, so that the agent has heard of it, too.
 SWEEP = 0.02  # seconds
+INHERIT = 0.05  # seconds between two looks whether a predecessor is gone
 
 
 @dataclass(frozen=True)
@@ -282,6 +283,8 @@ class Runner:
     async def _launch(self, number: int) -> None:
         containers, task = self._parts.containers, self.record.id
         await self._parts.settled()
+        if number == 1:
+            await self._inherit()
         async with self._parts.slots:
             if self.record.assignment.desired is not Desired.RUNNING:
                 return
@@ -295,6 +298,16 @@ class Runner:
                 return
             self._save(lifecycle.created(self.record, process, monitor))
             await self._start()
+
+    async def _inherit(self) -> None:
+        """Take over the anonymous volumes of the slot; who has them and is going is awaited."""
+        preparation = self._parts.preparation
+        while owner := preparation.awaited(self.record):
+            if self.record.assignment.desired is not Desired.RUNNING:
+                return
+            self._say("", f"waits for the end of {owner}, whose anonymous volumes it takes over")
+            await asyncio.sleep(INHERIT)
+        await preparation.claim(self.record.assignment)
 
     async def _start(self) -> None:
         """Let the command of a created run begin; where it cannot, that is the run's end."""

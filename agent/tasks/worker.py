@@ -224,7 +224,13 @@ class Worker:
                     self._settle_doubts()
                 self._follow_set()
                 self._networking.stale()
+                self._sweep_slots(before)
             return Acknowledged(generation=instructions.stamp.generation)
+
+    def _sweep_slots(self, before: Held) -> None:
+        """Remove what slots had that are gone; a task that still ends removes its own."""
+        if before.objects.slots != self._holdings.held.objects.slots and self._group is not None:
+            self._group.create_task(self._parts.preparation.sweep(), name="sweep of slots")
 
     def _settle_doubts(self) -> None:
         """Do what the whole set says of the tasks that were left as they are, and of all else."""
@@ -285,6 +291,7 @@ class Worker:
                         await asyncio.sleep(0.02)
             left = [record.id for record in holdings.records() if not record.erased]
             if not left:
+                await self._parts.preparation.sweep()
                 await self._networking.leave()
                 await asyncio.to_thread(self._journal.leave)
                 holdings.held, holdings.applied = Held(), 0

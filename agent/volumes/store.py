@@ -28,6 +28,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
 from agent.vocabulary import BoundMount
+from agent.volumes.anonymous import AnonymousVolumes
 from agent.volumes.secretfs import SecretFs
 from specs import names
 from specs.kit import disk
@@ -54,6 +55,10 @@ _COPY_SECONDS: Final = 600
 _DATA: Final = ("rbind", "rprivate", "nosuid", "nodev")
 
 
+def _none(_slot: str) -> bool:
+    return False
+
+
 class VolumeStore:
     """The volumes below one state directory."""
 
@@ -64,6 +69,7 @@ class VolumeStore:
         for path in (self._named, self._anonymous):
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._subpaths.mkdir(parents=True, exist_ok=True, mode=0o700)
+        self._unnamed = AnonymousVolumes(self._anonymous)
         self._files = SecretFs(run_dir)
         self._threads = ThreadPoolExecutor(4, "volumes")
         self._locks: weakref.WeakValueDictionary[Path, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -113,10 +119,28 @@ class VolumeStore:
         # A mount below another must come after it; equal depth keeps the file's order.
         return tuple(sorted(mounts, key=lambda mount: len(Path(mount.target).parts)))
 
-    async def release(self, task: str) -> None:
-        """Remove what belongs to the task alone: its secrets, configs, anonymous volumes."""
+    async def take(self, task: str, slot: str) -> None:
+        """Give a task that is being prepared the anonymous volumes its slot has."""
         _check_task(task)
-        await self._call(self._release, task)
+        await self._call(self._unnamed.take, task, slot)
+
+    async def claim(self, task: str, slot: str) -> None:
+        """Make the anonymous volumes of a task the slot's: its first run begins."""
+        _check_task(task)
+        await self._call(self._unnamed.claim, task, slot)
+
+    def owns(self, task: str) -> bool:
+        """Say whether the task has anonymous volumes."""
+        return self._unnamed.owns(task)
+
+    async def release(self, task: str, kept: Callable[[str], bool] = _none) -> None:
+        """Remove what belongs to the task alone; its anonymous volumes stay where ``kept``."""
+        _check_task(task)
+        await self._call(self._release, task, kept)
+
+    async def sweep(self, kept: Callable[[str], bool]) -> None:
+        """Remove the anonymous volumes of slots that are not wanted any more."""
+        await self._call(self._unnamed.sweep, kept)
 
     async def remove(self, name: str) -> None:
         """Delete a named volume and its data; unknown names are fine."""
@@ -128,11 +152,12 @@ class VolumeStore:
         """Return the names of the volumes that exist."""
         return sorted(path.name for path in self._named.iterdir() if path.name[0] != ".")
 
-    async def adopt(self, tasks: set[str]) -> None:
+    async def adopt(self, tasks: set[str], kept: Callable[[str], bool] = _none) -> None:
         """After a restart: remove what tasks that are no more had for themselves."""
         for task in await self._call(self._owners):
             if task not in tasks:
-                await self._call(self._release, task)
+                await self._call(self._release, task, kept)
+        await self._call(self._unnamed.sweep, kept)
 
     # one mount
 
@@ -156,8 +181,7 @@ class VolumeStore:
     async def _volume(self, assignment: Assignment, mount: Mount, root: Path) -> Path:
         """Return the data directory of a named or anonymous volume, made when missing."""
         if mount.source is None:
-            home = self._anonymous / assignment.id
-            home.mkdir(exist_ok=True, mode=0o700)
+            home = self._unnamed.home(assignment.id)
             path = home / hashlib.sha256(mount.target.encode()).hexdigest()[:32]
         else:
             name = assignment.volumes.get(mount.source)
@@ -223,7 +247,7 @@ class VolumeStore:
 
     # the end of a task
 
-    def _release(self, task: str) -> None:
+    def _release(self, task: str, kept: Callable[[str], bool]) -> None:
         self._files.remove(task)
         points = self._subpaths / task
         with contextlib.suppress(FileNotFoundError):
@@ -235,12 +259,11 @@ class VolumeStore:
                 else:
                     point.unlink()
             points.rmdir()
-        self._remove(self._anonymous / task)
+        self._unnamed.release(task, kept)
 
     def _owners(self) -> set[str]:
-        return self._files.tasks() | {
-            path.name for parent in (self._subpaths, self._anonymous) for path in parent.iterdir()
-        }
+        points = {path.name for path in self._subpaths.iterdir()}
+        return self._files.tasks() | points | self._unnamed.tasks()
 
     def _lock(self, path: Path) -> asyncio.Lock:
         return self._locks.setdefault(path, asyncio.Lock())

@@ -122,8 +122,7 @@ class Notices:
             self._task(old if isinstance(old, Task) else None, new)
         elif kind is STACKS and isinstance(model, Stack):
             self.again({model.name})
-            tasks = self._cluster.by_stack.get(model.name, {}).values()
-            self._nodes |= {task.node for task in tasks if task.node is not None}
+            self._nodes |= self._holders(model, old)
             if self._nodes:
                 self._schedule()
             if new is None:
@@ -145,6 +144,13 @@ class Notices:
             stack = str(getattr(model, "stack", ""))
             if stack in self._cluster.stacks:
                 self.again({stack})
+
+    def _holders(self, stack: Stack, old: Model | None) -> set[str]:
+        """Return the nodes with anything of a stack that changed."""
+        if stack.desired == "removed" and isinstance(old, Stack) and old.desired != "removed":
+            return set(self._cluster.nodes)  # any may have what its tasks left
+        tasks = self._cluster.by_stack.get(stack.name, {}).values()
+        return {task.node for task in tasks if task.node is not None}
 
     def _release(self, release: Release, *, gone: bool) -> None:
         if release.stack in self._cluster.stacks:

@@ -14,10 +14,11 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import waits_for
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
-from orchestrator.control.mirror.released import spec_of
+from orchestrator.control.mirror.released import spec_at, spec_of
 from orchestrator.control.mirror.serving import is_leaving, is_ready
 from specs.states import TaskState
 from specs.wire import (
+    EVERY_NODE,
     Assignment,
     Block,
     Content,
@@ -28,6 +29,7 @@ from specs.wire import (
     Objects,
     Peer,
     ServiceEndpoints,
+    StackSlots,
     TaskNetwork,
 )
 
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
     from specs.api import Stack
-    from specs.stack import Port, TaskSpec
+    from specs.stack import Port, StackSpec, TaskSpec
     from specs.task import Task
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
@@ -57,6 +59,7 @@ class Outgoing:
         self._network_services: dict[str, set[tuple[str, str]]] = {}
         self._contents: dict[str, Content] = {}
         self._kept: dict[str, KeptRelease] = {}
+        self._slots: dict[str, tuple[Stack, StackSpec, StackSlots]] = {}
         self._holding: dict[str, frozenset[str]] = {}  # node -> networks of its newest set
 
     # what changed
@@ -181,7 +184,34 @@ class Outgoing:
             contents=contents,
             stacks=stacks,
             releases=releases,
+            slots=self._all_slots(),
         )
+
+    def _all_slots(self) -> dict[str, StackSlots]:
+        """Return how many tasks the services of each stack are to have, stopped ones too.
+
+        By the newest release: what that leaves out of its file is not to come back.
+        """
+        found = {}
+        for name, stack in self._cluster.stacks.items():
+            if stack.desired == "removed":
+                continue
+            spec = spec_at(self._cluster, name, stack.release)
+            if spec is None:
+                continue
+            known = self._slots.get(name)
+            if known is None or known[0] is not stack or known[1] is not spec:
+                counts = {
+                    key: EVERY_NODE
+                    if service.mode == "global"
+                    else stack.overrides.get(key, service.replicas)
+                    for key, service in spec.services.items()
+                }
+                known = self._slots[name] = (stack, spec, StackSlots(services=counts))
+            found[name] = known[2]
+        for name in [n for n in self._slots if n not in found]:
+            del self._slots[name]
+        return found
 
     def _keep_with(
         self, task: Task, stacks: dict[str, Stack], releases: dict[str, KeptRelease]

@@ -18,7 +18,7 @@ from agent.tasks.networking import SETTLE, SPACING
 from agent.tasks.record import Phase
 from agent.vocabulary import ImageConfig
 from specs.node import NodeFacts
-from specs.stack import Healthcheck, RestartPolicy
+from specs.stack import Healthcheck, Mount, RestartPolicy
 from specs.states import Desired
 from specs.wire import (
     Content,
@@ -27,6 +27,7 @@ from specs.wire import (
     NodeSelf,
     Objects,
     Refused,
+    StackSlots,
     Stamp,
     TaskNetwork,
 )
@@ -519,3 +520,67 @@ async def test_what_was_erased_and_is_wanted_again_is_begun_anew(node, in_set):
     await node.until(lambda: node.status("a") and node.status("a").ready)
     assert len(node.containers.alive) == 1
     assert [run.number for run in node.status("a").runs] == [1]
+
+
+def unnamed(name, desired="running", **keys):
+    """A task of slot 1 with an anonymous volume."""
+    one = named(name, desired, mounts=(Mount(type="volume", target="/data"),), **keys)
+    return one.model_copy(update={"stack": "s", "service": "w", "slot": 1})
+
+
+ONE_SLOT = {"s": StackSlots(services={"w": 1})}
+
+
+async def test_the_next_task_of_a_slot_waits_for_the_end_of_the_last_one_and_has_its_volume(node):
+    node.containers.deaf.add("a")
+    await node.put(unnamed("a", grace=20.0), slots=ONE_SLOT)
+    await node.until(lambda: node.status("a").ready)
+    # Made ready while the old one runs, and told to run before that one's process is gone.
+    await node.put(unnamed("a", "shutdown", grace=20.0), unnamed("b"), slots=ONE_SLOT)
+    await node.until(lambda: "waits for the end of a" in node.status("b").reason)
+    assert node.volumes.owners == {"a": "a", "b": "b"}
+    assert not node.status("b").runs
+    await node.kill()
+    await node.start()  # a SIGKILL of the agent in between changes nothing
+    await node.until(lambda: node.status("b").ready)
+    assert node.volumes.owners == {"b": "a"}, "one owner, and it has what the first one made"
+    await node.put(unnamed("a", "removed", grace=20.0), unnamed("b"), slots=ONE_SLOT)
+    await node.until(lambda: "a" in node.reports.full().gone)
+    assert node.volumes.owners == {"b": "a"}
+
+
+@pytest.mark.parametrize("way", ["down", "the slot goes first", "the slot goes last", "leave"])
+async def test_nothing_is_left_of_a_slot_that_is_gone(node, way):
+    await node.put(unnamed("a"), slots=ONE_SLOT)
+    await node.until(lambda: node.status("a").ready)
+    if way == "leave":
+        assert await node.worker.leave() == []
+    else:
+        if way == "the slot goes first":
+            await node.put(unnamed("a"))
+        keeps = {"slots": ONE_SLOT} if way == "the slot goes last" else {}
+        await node.put(unnamed("a", "removed"), **keeps)
+        await node.until(lambda: "a" in node.reports.full().gone)
+        assert bool(node.volumes.left) == (way == "the slot goes last")
+        await node.put(remove=("a",))
+    await node.until(lambda: not node.volumes.left and not node.volumes.owners)
+
+
+async def test_a_task_that_cannot_be_ended_passes_nothing_on(node):
+    await node.put(unnamed("a"), slots=ONE_SLOT)
+    await node.until(lambda: node.status("a").ready)
+    erase, failing = node.containers.erase, [True]
+
+    async def fails(task):
+        if failing:
+            raise RuntimeFailure("busy")
+        await erase(task)
+
+    node.containers.erase = fails
+    await node.put(unnamed("a", "removed"), unnamed("b"), slots=ONE_SLOT)
+    await node.until(lambda: "busy" in node.status("a").reason)
+    assert node.volumes.owns("a")
+    assert not node.status("b").runs
+    failing.clear()
+    await node.until(lambda: node.status("b").ready)
+    assert node.volumes.owners == {"b": "a"}

@@ -117,3 +117,50 @@ def test_a_named_volume_is_filled_once_and_outlives_down(corral):
     assert corral.sh(f"cat {corral.folder}/bound/file") == "from the host", "never a bind's source"
     corral("up", "-d")
     assert sh(corral, "cat /data/sub/seed; ls /data", "db") == "seed\nsub"
+
+
+UNNAMED = """
+services:
+  db:
+    image: local/anon:1
+    build:
+      context: .
+      dockerfile_inline: |
+        FROM busybox
+        RUN mkdir /seed && echo seed > /seed/one
+        VOLUME /seed
+    command: [sh, -c, "trap 'exit 0' TERM; sleep inf & wait"]
+    volumes: [/data]
+    environment: {MODE: "MODE-HERE"}
+"""
+HELD = "find /var/lib/corral/agent/anonymous -mindepth 1"
+
+
+def test_anonymous_volumes_pass_from_task_to_task_and_go_with_the_stack(corral):
+    """As Compose keeps them: of the file and of the image, over every way to replace a task."""
+    read = "cat /data/kept /seed/kept; ls /seed"
+    corral.compose(UNNAMED)
+    corral("up", "-d", timeout=240)
+    sh(corral, "echo mine > /data/kept; echo its > /seed/kept", "db")
+    seen = corral.processes()
+    for what, commands in (
+        ("stop and start", [("stop",), ("start",)]),
+        ("stop and up", [("stop",), ("up", "-d")]),
+        ("recreated", [("up", "-d", "--force-recreate")]),
+        ("changed", [("up", "-d")]),
+    ):
+        if what == "changed":
+            corral.compose(UNNAMED.replace("MODE-HERE", "other"))
+        for command in commands:
+            corral(*command)
+        assert sh(corral, read, "db") == "mine\nits\nkept\none", what
+        before, seen = seen, corral.processes()
+        assert seen != before, f"{what}: it is another task"
+    corral("scale", "db=0")
+    corral.until("the slot's are gone", lambda: corral.sh(HELD) == "")
+    corral("scale", "db=1")
+    assert sh(corral, "ls /data /seed", "db") == "/data:\n\n/seed:\none", "a new slot's are new"
+    corral("stop")
+    assert corral.sh(HELD) != ""
+    corral("down")
+    corral.until("nothing is left", lambda: corral.sh(HELD) == "")

@@ -19,7 +19,7 @@ from agent.vocabulary import Attachment, BoundMount, ImageConfig
 from specs.wire import BuildEvent, BuildImage, ImageInfo, ResolvedImage, ResolveImage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from agent.network.wanted import Wanted
     from specs.stack import Mount
@@ -135,6 +135,10 @@ class FakeVolumes:
     prepared: dict[str, str] = field(default_factory=dict)  # task -> what it was given
     volumes: set[str] = field(default_factory=set)
     broken: Exception | None = None
+    # Anonymous volumes, as the task that made them: who has them, since which run, whose they are.
+    owners: dict[str, str] = field(default_factory=dict)
+    claimed: dict[str, str] = field(default_factory=dict)
+    left: dict[str, str] = field(default_factory=dict)
 
     async def prepare(
         self,
@@ -152,6 +156,8 @@ class FakeVolumes:
                 raise Later(f"waits for the controller to send {reference.source}")
         self.prepared[assignment.id] = f"{owner[0]}:{owner[1]}"
         self.volumes.update(assignment.volumes.values())
+        if any(m.type == "volume" and m.source is None for m in assignment.spec.mounts):
+            self.owners.setdefault(assignment.id, assignment.id)
         mounts = [self._mount(assignment, mount) for mount in assignment.spec.mounts]
         for reference in references:
             path = self._own(assignment.id) / reference.content
@@ -178,13 +184,35 @@ class FakeVolumes:
     def _own(self, task: str) -> Path:
         return self.base / "tasks" / task
 
-    async def release(self, task: str) -> None:
+    async def take(self, task: str, slot: str) -> None:
+        if slot in self.left:
+            self.owners[task] = self.left.pop(slot)
+
+    async def claim(self, task: str, slot: str) -> None:
+        if slot in self.left and task not in self.claimed:
+            self.owners[task] = self.left.pop(slot)
+        if task in self.owners:
+            self.claimed[task] = slot
+
+    def owns(self, task: str) -> bool:
+        return task in self.owners
+
+    async def release(self, task: str, kept: Callable[[str], bool] = lambda _slot: False) -> None:
         self.prepared.pop(task, None)
         shutil.rmtree(self._own(task), ignore_errors=True)
+        slot, data = self.claimed.pop(task, None), self.owners.pop(task, None)
+        if slot is not None and data is not None and kept(slot):
+            self.left[slot] = data
 
-    async def adopt(self, tasks: set[str]) -> None:
-        for task in set(self.prepared) - tasks:
-            await self.release(task)
+    async def sweep(self, kept: Callable[[str], bool]) -> None:
+        self.left = {slot: data for slot, data in self.left.items() if kept(slot)}
+
+    async def adopt(
+        self, tasks: set[str], kept: Callable[[str], bool] = lambda _slot: False
+    ) -> None:
+        for task in (set(self.prepared) | set(self.owners)) - tasks:
+            await self.release(task, kept)
+        await self.sweep(kept)
 
     async def remove(self, name: str) -> None:
         self.volumes.discard(name)

@@ -176,13 +176,25 @@ class _Volumes:
             for mount in assignment.spec.mounts
         )
 
-    async def release(self, task: str) -> None:
+    async def take(self, task: str, slot: str) -> None:
+        pass
+
+    async def claim(self, task: str, slot: str) -> None:
+        pass
+
+    def owns(self, task: str) -> bool:
+        return False
+
+    async def release(self, task: str, kept: Callable[[str], bool]) -> None:
         pass
 
     async def remove(self, name: str) -> None:
         pass
 
-    async def adopt(self, tasks: set[str]) -> None:
+    async def sweep(self, kept: Callable[[str], bool]) -> None:
+        pass
+
+    async def adopt(self, tasks: set[str], kept: Callable[[str], bool]) -> None:
         pass
 
 

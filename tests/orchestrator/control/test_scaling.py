@@ -295,3 +295,24 @@ async def test_copies_that_come_to_share_a_volume_are_warned_of_once(service, to
         assert await say(3) == [told] * bool(told)
         assert await say(4) == [], "once"
         assert await say(1) == []
+
+
+async def test_every_node_hears_which_slots_there_are():
+    """What the last task of one leaves is kept there until it is not to have one any more."""
+    async with Rig() as rig:
+        node = next(iter(rig.nodes))
+
+        def slots():
+            told = rig.control.wanted(node)[1].slots.get("app")
+            return None if told is None else told.services
+
+        every = {"deploy": {"mode": "global"}}
+        await rig.up(project(web=replicas(2), every=every, api=replicas(1)))
+        await rig.deployed()
+        assert slots() == {"web": 2, "every": -1, "api": 1}
+        await rig.control.scale("app", {"web": 1})
+        assert slots() == {"web": 1, "every": -1, "api": 1}
+        await rig.control.stop("app", timeout=0)
+        assert slots() == {"web": 1, "every": -1, "api": 1}
+        await rig.control.remove("app", volumes=False, timeout=0)
+        assert slots() is None
