@@ -65,7 +65,10 @@ def areas() -> list[Area]:
             nice=10,
         ),
         Area(
-            "unit", "compute", ((*PYTEST, "-m", "not slow and not real", "-n", "2", *PURE),), nice=5
+            "unit",
+            "compute",
+            ((*PYTEST, "-m", "not slow and not real", "-n", "2", *PURE),),
+            nice=15,
         ),
         Area(
             "real",

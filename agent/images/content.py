@@ -117,8 +117,24 @@ class ImageFiles:
         digest = digest_of(data)
         path = self.blob(digest)
         if not path.exists():
-            disk.write_file(path, data)
+            self._write_blob(path, data)
         return digest
+
+    def _write_blob(self, path: Path, data: bytes) -> None:
+        # What a kill leaves half done lies where the leftovers of the dead are found.
+        passing = self._staging / f"{os.getpid()}-{secrets.token_hex(6)}"
+        fd = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_SH)
+            disk.write_all(fd, data)
+            os.fsync(fd)
+            passing.rename(path)
+        except BaseException:
+            passing.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
+        disk.sync(path.parent)
 
     def read_blob(self, digest: str, limit: int) -> bytes | None:
         """Return a small blob after hashing it again; a damaged one is deleted."""
@@ -176,7 +192,7 @@ class ImageFiles:
         """Have what dead processes left half done deleted."""
         for path in self._staging.iterdir():
             with contextlib.suppress(FileNotFoundError):
-                fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+                fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
                 try:
                     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 except BlockingIOError:

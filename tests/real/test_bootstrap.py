@@ -34,6 +34,7 @@ class FakeCluster:
     conditions: dict[str, NodeCondition] = field(default_factory=dict)
     transport: SshTransport | None = None
     ranges: tuple[str, ...] = ("10.210.0.0/16",)
+    chosen: dict[str, str] = field(default_factory=dict)
 
     def find(self, name):
         for node in self.nodes.values():

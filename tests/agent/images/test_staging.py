@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 import threading
 
 import pytest
@@ -90,3 +92,20 @@ def test_what_a_killed_agent_left_is_deleted_beside_the_next_one(tmp_path, held)
     held.set()
     assert content.emptied(60)
     assert staging(content) == []
+
+
+def test_what_a_killed_writer_of_a_blob_leaves_is_deleted_by_the_next_start(tmp_path):
+    content = ImageFiles(tmp_path)
+    child = os.fork()
+    if not child:  # it is killed between the write and the name
+        disk.write_all = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+        content.put_blob(b"half")
+        os._exit(1)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == -signal.SIGKILL
+    assert list(content.blobs.iterdir()) == [], "a half blob has no place among the whole ones"
+    assert len(staging(content)) == 1
+    later = ImageFiles(tmp_path)
+    later.clean_staging()
+    assert later.emptied(60)
+    assert staging(later) == []
+    assert later.read_blob(later.put_blob(b"whole"), 100) == b"whole"
