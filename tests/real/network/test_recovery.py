@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.real.network.conftest import NODES, processes_of, remains
+from tests.real.network.conftest import NODES, left_on, processes_of, remains
 from tests.real.network.hosts import ROOT, Refused, ask, sh, until
 from tests.real.network.questions import lookup
 from tests.real.network.states import vip
@@ -194,7 +194,7 @@ def test_leaving_restores_the_machine(single):
     assert machine() != before
     host.call("leave")
 
-    assert remains(host) == []
+    assert left_on(host) == []
     assert _stable(machine()) == _stable(before)
 
 
@@ -307,7 +307,7 @@ def test_nothing_to_serve_leaves_nothing(single):
     single.networks, networks = {}, single.networks
     host.call("apply", state=single.state("n1"))
     assert host.call("verify") == {"repaired": []}
-    assert remains(host) == []
+    assert left_on(host) == []
     assert not (host.dir / "run" / "agent" / "dns").exists()
 
     single.networks = networks
@@ -325,4 +325,4 @@ def test_what_a_former_agent_left_goes_when_nothing_is_wanted(single):
     nothing = {"networks": {}, "services": {}, "peers": {}, "assignments": {}, "ready": {}}
     host.call("apply", state={"me": {"node": "n1", "name": "n1"}, **nothing})
 
-    assert remains(host) == []
+    assert left_on(host) == []
