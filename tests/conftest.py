@@ -7,6 +7,7 @@ share hosts that are slow to make.
 import asyncio
 import gc
 import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,10 @@ from tests.lab_fixtures import fresh_lab, host, lab, lab_pool
 # pytest-asyncio asks for the thread's loop before it makes its own, and Python 3.11 then makes
 # one that nobody closes; saying that there is none keeps that warning out of innocent tests.
 asyncio.set_event_loop(None)
+
+# A script's background job has it ignored, which what tests start would inherit: no Ctrl-C.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 __all__ = ["fresh_lab", "host", "lab", "lab_pool"]
 
