@@ -16,7 +16,6 @@ import os
 import shutil
 import signal
 import subprocess
-from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -40,7 +39,7 @@ from specs.kit import alive, programs, stalls
 from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
-from specs.kit.door import keep_open, listen
+from specs.kit.door import Door, keep_open
 from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
 
@@ -239,31 +238,19 @@ async def _door(server: Server, config: AgentConfig) -> AsyncIterator[None]:
     await api.setup()
     assert api.server is not None
     callers = Callers(api.server, most=MOST_CALLERS)
-    doors: list[asyncio.Server] = []
+    door = Door(callers, config.socket, group=config.group)
     try:
-        await _open(callers, doors, config)
+        await door.open()
         async with asyncio.TaskGroup() as group:
-            door = group.create_task(
-                keep_open(config.socket, partial(_open, callers, doors, config)), name="door"
-            )
+            keeper = group.create_task(keep_open(config.socket, door.open), name="door")
             notify("READY=1")
             log.info("the agent serves", extra={"socket": str(config.socket)})
             yield
             notify("STOPPING=1")
-            door.cancel()
+            keeper.cancel()
     finally:
-        for opened in doors:
-            opened.close()
+        door.close()
         await api.cleanup()
-
-
-async def _open(callers: Callers, doors: list[asyncio.Server], config: AgentConfig) -> None:
-    """Listen at the socket's path; connections made before stay."""
-    loop = asyncio.get_running_loop()
-    doors.append(await loop.create_server(callers, sock=listen(config.socket, config.group)))
-    for old in doors[:-1]:
-        old.close()
-    del doors[:-1]
 
 
 def _prober(containers: OciContainers) -> Prober:

@@ -25,7 +25,7 @@ from agent.tasks.journal import safe_id
 from agent.tasks.record import Phase
 from specs import skew
 from specs.api import ApiProblem
-from specs.kit.callers import BODY_SECONDS
+from specs.kit import callers
 from specs.states import FINAL
 from specs.wire import (
     PROTOCOL,
@@ -422,23 +422,12 @@ def _json(model: BaseModel, status: int = 200) -> web.Response:
 
 async def _body(request: web.Request, kind: type[M]) -> M:
     """Return the decoded body; what is too large or packed is refused before it is read."""
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        raise Fault(415, "invalid", "Packed bodies are not taken", "", "send the body as it is")
-    if (request.content_length or 0) > BODY_MAX:
-        raise Fault(413, "invalid", "Too large", f"the limit is {BODY_MAX >> 20} MiB")
-    data = bytearray()
     try:
-        while True:
-            async with asyncio.timeout(BODY_SECONDS):
-                chunk = await request.content.readany()
-            if not chunk:
-                break
-            data += chunk
-            if len(data) > BODY_MAX:
-                raise Fault(413, "invalid", "Too large", f"the limit is {BODY_MAX >> 20} MiB")
-    except TimeoutError:
-        raise Fault(408, "invalid", "The request did not arrive whole", "", "ask again") from None
-    return kind.model_validate_json(bytes(data) or b"{}")
+        data = await callers.read_body(request, BODY_MAX)
+    except callers.BodyRefused as refused:
+        detail = f"the limit is {BODY_MAX >> 20} MiB" if refused.status == 413 else ""
+        raise Fault(refused.status, "invalid", refused.title, detail, refused.hint) from None
+    return kind.model_validate_json(data or b"{}")
 
 
 async def _ndjson(request: web.Request) -> web.StreamResponse:

@@ -21,7 +21,7 @@ from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_
 from orchestrator.errors import Conflict
 from specs import api
 from specs.kit.callers import IDLE_SECONDS, Callers
-from specs.kit.door import listen
+from specs.kit.door import Door
 from specs.task import Task
 
 if TYPE_CHECKING:
@@ -244,22 +244,12 @@ async def serve(app: web.Application, path: Path) -> AsyncIterator[Callable[[], 
     )
     await runner.setup()
     assert runner.server is not None
-    callers = Callers(runner.server, most=MOST_CALLERS)
-    doors: list[asyncio.Server] = []
-
-    async def enter() -> None:
-        loop = asyncio.get_running_loop()
-        doors.append(await loop.create_server(callers, sock=listen(path), backlog=BACKLOG))
-        for old in doors[:-1]:
-            old.close()  # what is connected stays so
-        del doors[:-1]
-
+    door = Door(Callers(runner.server, most=MOST_CALLERS), path, backlog=BACKLOG)
     try:
-        await enter()
-        yield enter
+        await door.open()
+        yield door.open
     finally:
-        for opened in doors:
-            opened.close()
+        door.close()
         with contextlib.suppress(FileNotFoundError):
             path.unlink()
         await runner.cleanup()

@@ -6,7 +6,6 @@ decoded body; they return a model, or write a stream themselves.
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, TypeVar
 
@@ -14,7 +13,7 @@ from pydantic import ValidationError
 
 from orchestrator.api.problems import BadRequest, of_validation
 from specs.api import ApiProblem
-from specs.kit.callers import BODY_SECONDS
+from specs.kit import callers
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -87,26 +86,12 @@ async def read_body(request: web.Request, route: ApiRoute) -> Model | None:
     """Return the decoded body, never holding more than the route's limit."""
     if route.body is None:
         return None
-    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
-        # Whatever unpacks to more than was announced; nothing that asks us packs its body.
-        raise _refused(415, "Packed bodies are not taken", "send the body as it is")
-    declared = request.content_length
-    if declared is not None and declared > route.limit:
-        raise _too_large(route)
-    data = bytearray()
     try:
-        while True:
-            async with asyncio.timeout(BODY_SECONDS):
-                chunk = await request.content.readany()
-            if not chunk:
-                break
-            data += chunk
-            if len(data) > route.limit:
-                raise _too_large(route)
-    except TimeoutError:
-        raise _refused(408, "The request did not arrive whole", "ask again") from None
+        data = await callers.read_body(request, route.limit)
+    except callers.BodyRefused as refused:
+        raise _refused(refused, route) from None
     try:
-        return route.body.model_validate_json(bytes(data) or b"{}")
+        return route.body.model_validate_json(data or b"{}")
     except ValidationError as exc:
         raise BadRequest(of_validation(exc)) from None
 
@@ -136,17 +121,13 @@ def number(request: web.Request, name: str) -> float | None:
     return value
 
 
-def _refused(status: int, title: str, hint: str) -> BadRequest:
-    return BadRequest(ApiProblem(type="invalid", title=title, status=status, detail="", hint=hint))
-
-
-def _too_large(route: ApiRoute) -> BadRequest:
+def _refused(refused: callers.BodyRefused, route: ApiRoute) -> BadRequest:
+    detail, hint = "", refused.hint
+    if refused.status == 413:
+        detail = f"the request is larger than {route.limit // 1024} KiB"
+        hint = "secrets and configs are meant for small files; use a volume or the image"
     return BadRequest(
         ApiProblem(
-            type="invalid",
-            title="Too large",
-            status=413,
-            detail=f"the request is larger than {route.limit // 1024} KiB",
-            hint="secrets and configs are meant for small files; use a volume or the image",
+            type="invalid", title=refused.title, status=refused.status, detail=detail, hint=hint
         )
     )

@@ -7,17 +7,17 @@ connection has seconds to send the head of its first request, and when there are
 oldest that has not done so makes room: whoever asks at once is served whatever others do.
 
 Wraps the protocol of a server (``loop.create_server``); orchestrator.api.app and agent.daemon
-do that with aiohttp's. Stdlib only.
+do that with aiohttp's. ``read_body`` bounds what follows a head. Stdlib only.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
 log = logging.getLogger(__name__)
 
@@ -27,6 +27,56 @@ BODY_SECONDS: Final = 30.0  # without a byte of a body that was announced
 _TELL_EVERY: Final = 60.0
 _END = b"\r\n\r\n"
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+class BodyRefused(Exception):
+    """A body that is not taken: the answer's status, its title, and what to do instead."""
+
+    def __init__(self, status: int, title: str, hint: str = "") -> None:
+        super().__init__(title)
+        self.status = status
+        self.title = title
+        self.hint = hint
+
+
+class _Content(Protocol):
+    async def readany(self) -> bytes: ...
+
+
+class _Incoming(Protocol):
+    """What is asked of an aiohttp request."""
+
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def content_length(self) -> int | None: ...
+    @property
+    def content(self) -> _Content: ...
+
+
+async def read_body(request: _Incoming, limit: int) -> bytes:
+    """Return the whole body, of ``limit`` bytes at most.
+
+    Raises BodyRefused: 415 for a packed one, 413 for one too large, by its announced length
+    where there is one, 408 for one that stops coming.
+    """
+    if request.headers.get("Content-Encoding", "identity").lower() != "identity":
+        # Whatever unpacks to more than was announced; nothing that asks us packs its body.
+        raise BodyRefused(415, "Packed bodies are not taken", "send the body as it is")
+    if (request.content_length or 0) > limit:
+        raise BodyRefused(413, "Too large")
+    data = bytearray()
+    try:
+        while True:
+            async with asyncio.timeout(BODY_SECONDS):
+                chunk = await request.content.readany()
+            if not chunk:
+                return bytes(data)
+            data += chunk
+            if len(data) > limit:
+                raise BodyRefused(413, "Too large")
+    except TimeoutError:
+        raise BodyRefused(408, "The request did not arrive whole", "ask again") from None
 
 
 class Callers:

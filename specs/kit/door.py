@@ -1,7 +1,7 @@
 """A daemon's door: the unix socket that only root and one group may open, and keeping it there.
 
 A tidy-up of /run must not leave a daemon that lives, holds its lock and answers nobody: the
-path is opened again when somebody deleted it. Called by orchestrator.api.app and
+path is opened again when somebody deleted it. Used by orchestrator.api.app and
 agent.daemon for their servers.
 """
 
@@ -58,6 +58,38 @@ def listen(path: Path, group: str = GROUP) -> socket.socket:
         temporary.unlink(missing_ok=True)
         raise
     return server
+
+
+class Door:
+    """The server at a path: opened anew as often as need be; what is connected stays so."""
+
+    def __init__(
+        self,
+        protocol: Callable[[], asyncio.BaseProtocol],
+        path: Path,
+        *,
+        group: str = GROUP,
+        backlog: int = 100,
+    ) -> None:
+        self._protocol = protocol
+        self._path = path
+        self._group = group
+        self._backlog = backlog
+        self._server: asyncio.Server | None = None
+
+    async def open(self) -> None:
+        """Listen at the path. Raises OSError."""
+        loop = asyncio.get_running_loop()
+        sock = listen(self._path, self._group)
+        old = self._server
+        self._server = await loop.create_server(self._protocol, sock=sock, backlog=self._backlog)
+        if old is not None:
+            old.close()
+
+    def close(self) -> None:
+        """Listen no more."""
+        if self._server is not None:
+            self._server.close()
 
 
 async def keep_open(path: Path, reopen: Callable[[], Awaitable[None]]) -> NoReturn:
