@@ -153,7 +153,7 @@ async def test_no_file_of_the_controller_has_an_environment_at_any_time(config, 
         spec = next(iter(agent.simulated.containers.alive))
         assert spec == tasks["tasks"][0]["id"]
         await client.call("DELETE", "/v1/stacks/shop")
-        await client.until("/v1/stacks/shop/tasks", lambda a: not a["tasks"])
+        await client.until("/v1/stacks", lambda a: not a["stacks"])
         assert files_with(config, canary) == []
     assert files_with(config, canary) == []
 
