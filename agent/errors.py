@@ -12,8 +12,13 @@ from __future__ import annotations
 class Refusal(Exception):
     """The task cannot be prepared as asked, and trying again will not help: rejected.
 
-    The message is for users: what, which object, what to do.
+    The message is for users: what, which object, what to do. ``named``: it says itself which
+    image it is about.
     """
+
+    def __init__(self, message: str, *, named: bool = False) -> None:
+        super().__init__(message)
+        self.named = named
 
 
 class Later(Exception):

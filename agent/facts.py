@@ -11,7 +11,6 @@ import platform
 import resource
 import socket
 import sys
-from ipaddress import IPv4Address
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +18,7 @@ from agent.linux.boot import boot_id
 from agent.runtime.bundle import NodeTraits
 from agent.runtime.capabilities import grantable_capabilities
 from agent.runtime.seccomp import machine
+from specs import subnets
 from specs.kit import programs
 from specs.node import NodeFacts
 from specs.wire import PROTOCOL
@@ -157,20 +157,18 @@ def addresses() -> tuple[str, ...]:
 
 def routes(table: Path = Path("/proc/self/net/route")) -> tuple[str, ...]:
     """Return the machine's own IPv4 networks and their devices; defaults and ours aside."""
-    found = set()
     try:
-        lines = table.read_text().splitlines()[1:]
+        known = subnets.routes(table.read_text())
     except OSError:
         return ()
-    for line in lines:
-        device, target, *rest = line.split()
-        if device.startswith("cr") or device == "*":  # ours: agent.network.names
-            continue
-        address, mask = (int.from_bytes(bytes.fromhex(n), "little") for n in (target, rest[5]))
-        if mask:
-            found.add((IPv4Address(address), mask.bit_count(), device))
-    widest = sorted(found, key=lambda route: (route[1], route))[:_ROUTES]
-    return tuple(f"{address}/{bits} {device}" for address, bits, device in sorted(widest))
+    found = {
+        route
+        for route in known
+        # Ours (agent.network.names) and those to nowhere are not the machine's own.
+        if route.network.prefixlen and not route.whose.startswith("cr") and route.whose != "*"
+    }
+    widest = sorted(found, key=lambda route: (route.network.prefixlen, route))[:_ROUTES]
+    return tuple(f"{network} {device}" for network, device in sorted(widest))
 
 
 def _memory() -> int:

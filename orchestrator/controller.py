@@ -35,6 +35,7 @@ from orchestrator.nodes.members import Nodes
 from orchestrator.store.base import StoreUnavailable
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
+from specs import subnets
 from specs.api import Version
 from specs.kit import alive, stalls
 from specs.kit.clock import SystemClock
@@ -217,7 +218,7 @@ def locked(path: Path) -> Iterator[None]:
 def machine_routes() -> list[str]:
     """Return the networks this machine reaches, which the cluster's range must not overlap."""
     try:
-        return identity.machine_routes(ROUTES.read_text())
+        return [str(one.network) for one in subnets.routes(ROUTES.read_text())]
     except OSError:
         return []
 

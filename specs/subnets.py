@@ -28,7 +28,7 @@ _TRIES: Final = 4096
 
 
 class Taken(NamedTuple):
-    """A range that is not free, and whose it is: ``routed to eth0 by node n2``."""
+    """A range that is not free, and whose it is: a device, ``eth0``, or words for people."""
 
     network: IPv4Network
     whose: str
@@ -48,6 +48,19 @@ def reserved(text: str) -> str:
         if network.overlaps(IPv4Network(one)):
             return f"{meaning} ({one})" if str(network) != one else meaning
     return ""
+
+
+def routes(table: str) -> list[Taken]:
+    """Return the networks in the text of /proc/net/route, defaults too, and their devices.
+
+    Addresses and masks are hexadecimal, little-endian (proc(5)).
+    """
+    found = []
+    for line in table.splitlines()[1:]:
+        device, target, *rest = line.split()
+        address, mask = (int.from_bytes(bytes.fromhex(n), "little") for n in (target, rest[5]))
+        found.append(Taken(IPv4Network((address, mask.bit_count()), strict=False), device))
+    return found
 
 
 def route(text: str) -> Taken | None:

@@ -131,6 +131,12 @@ class Task(Model):
         return self.status.state
 
     @property
+    def cut_off(self) -> bool:
+        """Whether it failed because its machine ended: that is not the task's own end."""
+        run = self.status.run
+        return self.state is TaskState.FAILED and run is not None and run.cut_off
+
+    @property
     def live(self) -> bool:
         """Whether it still counts as a replica: not final and not asked to go."""
         return self.desired in WANTED and not self.leaving and self.state not in FINAL

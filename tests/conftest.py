@@ -26,10 +26,6 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
 
 __all__ = ["fresh_lab", "host", "lab", "lab_pool"]
 
-# pytest-asyncio asks for the current event loop before it sets its own; asking makes one that
-# nobody closes, which shows up as a ResourceWarning in whatever test runs later.
-asyncio.set_event_loop(None)
-
 # A busy two-core machine is not a finding: no deadlines, no health check of speed. What lands is
 # judged by the same examples every time; the slow lane looks for new ones.
 _BASE = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}

@@ -45,9 +45,13 @@ MESSAGE_MAX = 1 << 17
 
 
 class Server:
-    """The server process, started with the first command and ended with its user."""
+    """A warm process, started with the first request and ended with its user.
 
-    def __init__(self) -> None:
+    ``words``: what the interpreter is given to become it; the door's descriptor follows.
+    """
+
+    def __init__(self, *words: str) -> None:
+        self._words = words
         self._process: subprocess.Popen[bytes] | None = None
         self._door: socket.socket | None = None
         self._lock = threading.Lock()
@@ -58,7 +62,7 @@ class Server:
                 self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
                 with theirs:
                     self._process = subprocess.Popen(
-                        [sys.executable, __file__, str(theirs.fileno())],
+                        [sys.executable, *self._words, str(theirs.fileno())],
                         pass_fds=[theirs.fileno()],
                         cwd=ROOT,
                         env={**os.environ, "PYTHONPATH": str(ROOT)},
@@ -74,7 +78,7 @@ class Server:
             self._door = self._process = None
 
 
-SERVER = Server()
+SERVER = Server(__file__)
 atexit.register(SERVER.close)
 
 

@@ -129,10 +129,9 @@ class Assembly:
                         await self._assemble(reference, digest, manifest)
                     break
                 except Refusal as refusal:
-                    words = str(refusal)
-                    if words.startswith("image "):
+                    if refusal.named:
                         raise
-                    raise Refusal(f"image {reference.familiar}: {words}") from None
+                    raise Refusal(f"image {reference.familiar}: {refusal}", named=True) from None
                 except DamagedBlob as damage:
                     log.warning("a damaged blob was found", extra={"digest": str(damage)})
                     if attempt + 1 == _ATTEMPTS:
@@ -148,7 +147,8 @@ class Assembly:
             own = parsed.choose(host_platform()).digest
             parsed = parse_manifest(await self._manifest_bytes(reference, own))
         if isinstance(parsed, Index):
-            raise Refusal(f"image {reference.familiar}: an index inside an index is not supported")
+            text = f"image {reference.familiar}: an index inside an index is not supported"
+            raise Refusal(text, named=True)
         with self.content.stage() as stage:
             blobs = (parsed.config, *parsed.layers)
             missing = [blob for blob in blobs if not self.content.has_blob(blob.digest)]

@@ -90,7 +90,7 @@ def failure(what: str, stderr: str) -> Refusal | Later:
         return Later(f"no space left on this node to pull {what}")
     for pattern, meaning in _REFUSED:
         if re.search(pattern, lower):
-            return Refusal(f"image {what}: {meaning}: {words}")
+            return Refusal(f"image {what}: {meaning}: {words}", named=True)
     return Later(f"cannot pull {what}: {words}")
 
 
@@ -126,7 +126,9 @@ class Registry:
         if code:
             raise failure(reference.familiar, err.decode(errors="replace"))
         if len(out) > MAX_MANIFEST:
-            raise Refusal(f"image {reference.familiar}: its manifest is larger than 4 MiB")
+            raise Refusal(
+                f"image {reference.familiar}: its manifest is larger than 4 MiB", named=True
+            )
         return out
 
     def source(self, reference: Reference, digest: str) -> AbstractAsyncContextManager[ProxySource]:

@@ -87,7 +87,7 @@ def parse(text: str) -> Reference:
     problem = _problem(host, path, tag, tagged=bool(colon))
     if problem:
         shown = text[:120].encode("unicode_escape").decode()
-        raise Refusal(f"image {shown!r} is not a valid reference: {problem}")
+        raise Refusal(f"image {shown!r} is not a valid reference: {problem}", named=True)
     return Reference(host, path, tag or ("" if digest else "latest"), digest)
 
 

@@ -9,9 +9,7 @@ task that stays is the slot's. Which slots are wanted the caller says: the rest 
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import secrets
 import threading
 from typing import TYPE_CHECKING
 
@@ -66,13 +64,10 @@ class AnonymousVolumes:
                     for made in own.iterdir():
                         if not (left / made.name).exists():  # a mount the slot had not before
                             made.rename(left / made.name)
-                    self._remove(own)
+                    disk.take_away(own)
                 left.rename(own)
             if own.is_dir() and _slot_of(own) != slot:
-                new = own / ".new"
-                new.write_text(slot)
-                new.rename(own / _SLOT)
-                disk.sync(own)
+                disk.write_file(own / _SLOT, slot.encode())
                 disk.sync(self._folder)
 
     def release(self, task: str, kept: Callable[[str], bool]) -> None:
@@ -84,9 +79,9 @@ class AnonymousVolumes:
             own = self._folder / task
             slot = _slot_of(own)
             if not slot or not kept(slot) or self._lives_on(slot, task):
-                self._remove(own)
+                disk.take_away(own)
                 return
-            self._remove(self._left(slot))
+            disk.take_away(self._left(slot))
             own.rename(self._left(slot))
             disk.sync(self._folder)
 
@@ -96,7 +91,7 @@ class AnonymousVolumes:
             for path in list(self._folder.glob(f"{_LEFT}*")):
                 slot = _slot_of(path)
                 if not slot or not kept(slot):
-                    self._remove(path)
+                    disk.take_away(path)
 
     def _lives_on(self, slot: str, but: str) -> bool:
         """Say whether another task of the slot has begun with a set of its own."""
@@ -105,12 +100,6 @@ class AnonymousVolumes:
 
     def _left(self, slot: str) -> Path:
         return self._folder / (_LEFT + hashlib.sha256(slot.encode()).hexdigest()[:32])
-
-    def _remove(self, path: Path) -> None:
-        gone = self._folder / f".new-{secrets.token_hex(8)}"
-        with contextlib.suppress(FileNotFoundError):
-            path.rename(gone)
-        disk.remove_tree(gone)
 
 
 def _slot_of(home: Path) -> str:

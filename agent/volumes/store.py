@@ -146,7 +146,7 @@ class VolumeStore:
         """Delete a named volume and its data; unknown names are fine."""
         path = self._named / _check_name(name)
         async with self._lock(path):
-            await self._call(self._remove, path)
+            await self._call(disk.take_away, path)
 
     async def list(self) -> list[str]:
         """Return the names of the volumes that exist."""
@@ -216,12 +216,6 @@ class VolumeStore:
             raise Later(f"cannot make volume {path.name}: {error.strerror}") from None
         finally:
             disk.remove_tree(new)
-
-    def _remove(self, path: Path) -> None:
-        gone = path.parent / f".new-{secrets.token_hex(8)}"
-        with contextlib.suppress(FileNotFoundError):
-            path.rename(gone)
-        disk.remove_tree(gone)
 
     def _subpath(self, task: str, number: int, data: Path, subpath: str) -> str:
         """Bind a directory inside a volume to a place that the container cannot exchange."""

@@ -15,7 +15,7 @@ from orchestrator.control.mirror.dependencies import waits_for
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.released import spec_at, spec_of
-from orchestrator.control.mirror.serving import is_leaving, is_ready
+from orchestrator.control.mirror.serving import copies, is_leaving, is_ready
 from specs.states import TaskState
 from specs.wire import (
     EVERY_NODE,
@@ -202,9 +202,7 @@ class Outgoing:
             known = self._slots.get(name)
             if known is None or known[0] is not stack or known[1] is not spec:
                 counts = {
-                    key: EVERY_NODE
-                    if service.mode == "global"
-                    else stack.overrides.get(key, service.replicas)
+                    key: EVERY_NODE if service.mode == "global" else copies(stack, service)
                     for key, service in spec.services.items()
                 }
                 known = self._slots[name] = (stack, spec, StackSlots(services=counts))

@@ -117,19 +117,6 @@ def node_network(pool: str) -> ipaddress.IPv4Network:
     return next(network.subnets(new_prefix=NODES_BITS))
 
 
-def machine_routes(table: str) -> list[str]:
-    """Return the networks in the text of /proc/net/route; hexadecimal, little-endian."""
-    routes = []
-    for line in table.splitlines()[1:]:
-        fields = line.split("\t")
-        address, mask = (
-            int.from_bytes(bytes.fromhex(field.strip()), "little")
-            for field in (fields[1], fields[7])
-        )
-        routes.append(f"{ipaddress.IPv4Address(address)}/{mask.bit_count()}")
-    return routes
-
-
 def encode(cluster: ClusterRecord) -> bytes:
     fields = asdict(cluster)
     if not fields["more"]:

@@ -126,6 +126,17 @@ def remove_tree(path: Path) -> None:
         subprocess.run(_rm(path), check=True, capture_output=True)
 
 
+def take_away(path: Path) -> None:
+    """Delete a directory that is out of its place at once; missing is fine.
+
+    A kill meanwhile leaves ``.new-...`` beside it, for the owner of the folder to sweep.
+    """
+    gone = path.with_name(f".new-{os.urandom(8).hex()}")
+    with contextlib.suppress(FileNotFoundError):
+        path.rename(gone)
+    remove_tree(gone)
+
+
 def _rm(path: Path) -> list[str]:
     # rm walks with relative names, so paths beyond PATH_MAX and any depth go too.
     return ["rm", "-rf", "--one-file-system", "--", str(path)]

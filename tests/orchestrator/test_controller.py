@@ -18,7 +18,6 @@ import pytest
 from orchestrator import controller
 from orchestrator.config import ControllerConfig, from_environment
 from orchestrator.errors import Conflict, Unavailable
-from orchestrator.keys import identity
 from orchestrator.store.base import Damaged
 from specs.wire import ExecRequest, LogLine, Stamp
 from tests.fakes.agent import FakeAgent
@@ -31,7 +30,7 @@ ROOT = Path(__file__).parents[2]
 def config(tmp_path, monkeypatch):
     (tmp_path / "run").mkdir()
     # Whatever the machine of the tests has routes to.
-    monkeypatch.setattr(identity, "machine_routes", lambda _table: [])
+    monkeypatch.setattr(controller, "machine_routes", list)
     return ControllerConfig(state_dir=tmp_path / "state", run_dir=tmp_path / "run")
 
 

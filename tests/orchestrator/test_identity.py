@@ -9,6 +9,7 @@ import pytest
 from orchestrator.keys import identity
 from orchestrator.store.base import Put, StoreUnavailable
 from orchestrator.store.memory import MemoryStore
+from specs import subnets
 from specs.kit.clock import ManualClock
 
 
@@ -64,7 +65,8 @@ def test_the_kernels_route_table_is_read():
         "eth0\t00000000\t0102A8C0\t0003\t0\t0\t0\t00000000\t0\t0\t0\n"
         "eth0\t0002A8C0\t00000000\t0001\t0\t0\t0\t00FFFFFF\t0\t0\t0\n"
     )
-    assert identity.machine_routes(table) == ["0.0.0.0/0", "192.168.2.0/24"]
+    found = [str(route.network) for route in subnets.routes(table)]
+    assert found == ["0.0.0.0/0", "192.168.2.0/24"]
 
 
 def test_nodes_have_the_first_part_of_the_range():

@@ -34,7 +34,7 @@ from specs.wire import (
     Report,
     Stamp,
 )
-from tests.real.warm_agent import SERVER
+from tests.real import warm_agent
 
 if TYPE_CHECKING:
     from specs.task import TaskStatus
@@ -101,7 +101,7 @@ class AgentHost:
             "CORRAL_RUN_DIR": str(self.run),
             "CORRAL_CGROUP": self.cgroup,
         }
-        self.agent = SERVER.start(self.holder.pid, environment, self.log.fileno())
+        self.agent = warm_agent.start(self.holder.pid, environment, self.log.fileno())
         if self.client is None:
             self.client = aiohttp.ClientSession(
                 "http://agent", connector=aiohttp.UnixConnector(str(self.run / "agent.sock"))

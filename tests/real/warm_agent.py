@@ -22,6 +22,8 @@ import traceback
 from contextlib import suppress
 from pathlib import Path
 
+from tests.warm import Server
+
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACES = ("net", "mnt")
 
@@ -70,42 +72,18 @@ class Agent:
         return line.decode()
 
 
-class Server:
-    """The warm process, started with the first agent and ended with its user."""
-
-    def __init__(self) -> None:
-        self._process: subprocess.Popen[bytes] | None = None
-        self._door: socket.socket | None = None
-
-    def start(self, holder: int, environment: dict[str, str], stderr: int) -> Agent:
-        """Start an agent in the namespaces of process ``holder``."""
-        if self._door is None:
-            self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            with theirs:
-                self._process = subprocess.Popen(
-                    [sys.executable, "-m", "tests.real.warm_agent", str(theirs.fileno())],
-                    pass_fds=[theirs.fileno()],
-                    cwd=ROOT,
-                    stdin=subprocess.DEVNULL,
-                    start_new_session=True,
-                )
-        ours, theirs_status = os.pipe()
-        request = {"holder": holder, "env": environment}
-        try:
-            socket.send_fds(self._door, [json.dumps(request).encode()], [stderr, theirs_status])
-        finally:
-            os.close(theirs_status)
-        return Agent(ours)
-
-    def close(self) -> None:
-        if self._door is not None and self._process is not None:
-            self._door.close()
-            self._process.wait(60)
-            self._door = self._process = None
-
-
-SERVER = Server()
+SERVER = Server("-m", "tests.real.warm_agent")
 atexit.register(SERVER.close)
+
+
+def start(holder: int, environment: dict[str, str], stderr: int) -> Agent:
+    """Start an agent in the namespaces of process ``holder``."""
+    ours, theirs = os.pipe()
+    try:
+        SERVER.ask({"holder": holder, "env": environment}, [stderr, theirs])
+    finally:
+        os.close(theirs)
+    return Agent(ours)
 
 
 # ---- the server -------------------------------------------------------------------------------

@@ -206,10 +206,12 @@ def container_names(services: Mapping[str, Any], scale: Mapping[str, int]) -> li
 
 def ends_of(args: argparse.Namespace, model: Mapping[str, Any]) -> laws.Ends:
     """Return what ends an attached run, and what that stops."""
+    from specs.compose.project.selection import with_dependencies
+
     services = model.get("services") or {}
     own = args.exit_code_from or ""
     names = list(args.services)
-    if own and names and own not in (names if args.no_deps else laws.reached(services, names)):
+    if own and names and own not in (names if args.no_deps else with_dependencies(services, names)):
         raise CliError(
             f"--exit-code-from {own}: {own} is not among what this starts ({', '.join(names)})",
             hint=f"corral up --exit-code-from {own} {' '.join([*names, own])}",

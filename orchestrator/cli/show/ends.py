@@ -119,18 +119,6 @@ def run_again(ends: Ends, services: Iterable[str]) -> tuple[str, ...]:
     return ()
 
 
-def reached(services: Mapping[str, Any], names: Iterable[str]) -> set[str]:
-    """Return these services and all that they depend on."""
-    found: set[str] = set()
-    left = list(names)
-    while left:
-        name = left.pop()
-        if name not in found and name in services:
-            found.add(name)
-            left += _edges(services[name])
-    return found
-
-
 def _edges(spec: Mapping[str, Any] | None) -> Mapping[str, Any]:
     found = (spec or {}).get("depends_on") or {}
     return found if isinstance(found, dict) else dict.fromkeys(found)

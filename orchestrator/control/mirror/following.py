@@ -74,7 +74,6 @@ def _followed(stack: Stack, service: ServiceSpec, task: Task) -> bool:
     lived = 0.0
     if run is not None and run.started_at is not None and run.finished_at is not None:
         lived = run.finished_at - run.started_at
-    cut_off = task.state is TaskState.FAILED and run is not None and run.cut_off
     last = Replica(
         id=task.id,
         slot=task.slot,
@@ -83,7 +82,7 @@ def _followed(stack: Stack, service: ServiceSpec, task: Task) -> bool:
         lived=lived,
         attempt=task.attempt,
         restarts=task.status.restarts,
-        cut_off=service.task.on_reboot if cut_off else "",
+        cut_off=service.task.on_reboot if task.cut_off else "",
     )
     found = verdict(service.task.restart, last, 0.0)
     return not found.completed and not found.give_up

@@ -68,10 +68,17 @@ def wanted_count(cluster: Mirror, stack: Stack, service: ServiceSpec, tasks: Ite
     if service.name in stack.stopped_services:
         return 0
     if service.mode != "global":
-        # A release that an earlier version took must not keep a pass busy for ever either.
-        return min(stack.overrides.get(service.name, service.replicas), MOST_TASKS)
+        return copies(stack, service)
     used = {task.node for task in tasks}
     return len(global_nodes(cluster, service, used))
+
+
+def copies(stack: Stack, service: ServiceSpec) -> int:
+    """Return how many slots a service has that is not global: by its file, or scaled.
+
+    A release that an earlier version took must not keep a pass busy for ever either.
+    """
+    return min(stack.overrides.get(service.name, service.replicas), MOST_TASKS)
 
 
 def global_nodes(cluster: Mirror, service: ServiceSpec, used: Collection[str | None]) -> set[str]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
-from orchestrator.control.mirror.serving import is_leaving
+from orchestrator.control.mirror.serving import copies, is_leaving
 from orchestrator.control.planning import gates, misplaced, stopping
 from orchestrator.control.planning.keeping import stop_unwanted
 from orchestrator.control.planning.passes import earliest
@@ -51,14 +51,14 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         kept = _slots_as_they_are(pass_, found)
         if name in stack.stopped_services:
             continue
-        count = stack.overrides.get(name)
         # A new copy is one of what was deployed last: what failed would only fail again.
         deployed = pass_.specs.of(stack.name, stack.running, name)
         sample = deployed or (kept[min(kept)] if kept else None)
         if sample is None:
             continue
-        if count is not None:
-            kept = {s: kept.get(s, sample) for s in range(1, count + 1)}
+        if name in stack.overrides:
+            slots = range(1, copies(stack, sample.service) + 1)
+            kept = {slot: kept.get(slot, sample) for slot in slots}
         wanted = WantedService(
             {slot: effective.hash for slot, effective in kept.items()},
             sample.task.restart,

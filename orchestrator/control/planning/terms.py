@@ -60,8 +60,6 @@ def replica(
     )
     gone = task.node is not None and record is None
     spec = effective.service.task if effective is not None else TaskSpec(image="")
-    run = task.status.run
-    cut_off = task.state is TaskState.FAILED and run is not None and run.cut_off
     lived = pass_.now - mark.ready_since if mark.ready_since is not None else mark.lived
     condition = pass_.cluster.conditions.get(task.node or "", NodeCondition())
     lost = status == "down" and not (gone or tied) and spec.on_reboot != "keep"
@@ -95,6 +93,6 @@ def replica(
         restarting=task.live and task.status.restart_done < task.restart_asked,
         attempt=task.attempt,
         asked=task.asked,
-        cut_off=spec.on_reboot if cut_off else "",
+        cut_off=spec.on_reboot if task.cut_off else "",
         sick_since=None if spec.restarts_unhealthy else mark.sick_since,
     )

@@ -109,18 +109,24 @@ def _matching(pattern: str, services: Services) -> list[str]:
     return [name for name in services if matcher.match(name)]
 
 
-def narrowed(
-    model: dict[str, Any], names: Iterable[str], *, dependencies: bool = True
-) -> dict[str, Any]:
-    """Return a copy of the model with only the named services, what they depend on and use."""
-    services: Services = model.get("services") or {}
+def with_dependencies(services: Services, names: Iterable[str]) -> set[str]:
+    """Return those of the names that there are, and all that they depend on."""
     chosen = {name for name in names if name in services}
-    todo = list(chosen) if dependencies else []
+    todo = list(chosen)
     while todo:
         wanted = (services[todo.pop()] or {}).get("depends_on") or ()
         fresh = {name for name in wanted if name in services} - chosen
         chosen |= fresh
         todo += fresh
+    return chosen
+
+
+def narrowed(
+    model: dict[str, Any], names: Iterable[str], *, dependencies: bool = True
+) -> dict[str, Any]:
+    """Return a copy of the model with only the named services, what they depend on and use."""
+    services: Services = model.get("services") or {}
+    chosen = with_dependencies(services, names) if dependencies else set(names)
     found = {**model, "services": {n: s for n, s in services.items() if n in chosen}}
     prune(found)
     return found

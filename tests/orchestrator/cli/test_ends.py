@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from orchestrator.cli.show.ends import Ends, SeenExit, awaited, code, decide, reached, run_again
+from orchestrator.cli.show.ends import Ends, SeenExit, awaited, code, decide, run_again
+from specs.compose.project.selection import with_dependencies
 
 EXIT = Ends(abort="exit")
 FAILURE = Ends(abort="failure")
@@ -102,4 +103,4 @@ def test_what_the_files_say():
         "web": {},
     }
     assert awaited(services) == {"init"}
-    assert reached(services, ["tests"]) == {"tests", "init", "db", "disk"}
+    assert with_dependencies(services, ["tests"]) == {"tests", "init", "db", "disk"}

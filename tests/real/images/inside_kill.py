@@ -170,14 +170,20 @@ async def test_killed_at_any_moment_of_pull_unpack_and_mount(
         await store.discard("t1")
 
 
+@contextlib.contextmanager
+def a_disk(place: Path, options: str) -> Iterator[Path]:
+    """Have a disk of its own at a place."""
+    place.mkdir()
+    kernel.mount("disk", str(place), "tmpfs", 0, options)
+    yield place
+    kernel.unmount(str(place))
+
+
 @pytest.fixture
 def small_disk(tmp_path: Path):
     """A state directory with 12 MiB."""
-    disk = tmp_path / "disk"
-    disk.mkdir()
-    kernel.mount("small", str(disk), "tmpfs", 0, "size=12m,nr_inodes=4k")
-    yield disk
-    kernel.unmount(str(disk))
+    with a_disk(tmp_path / "disk", "size=12m,nr_inodes=4k") as disk:
+        yield disk
 
 
 async def test_a_full_disk_is_said_and_recovered_from(
@@ -260,8 +266,5 @@ def zstd(head: bytes) -> bytes:
 @pytest.fixture
 def own_disk(tmp_path: Path):
     """A disk that nobody else fills meanwhile."""
-    disk = tmp_path / "own"
-    disk.mkdir()
-    kernel.mount("own", str(disk), "tmpfs", 0, "size=1g")
-    yield disk
-    kernel.unmount(str(disk))
+    with a_disk(tmp_path / "own", "size=1g") as disk:
+        yield disk
