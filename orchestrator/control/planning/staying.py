@@ -51,7 +51,9 @@ def _words(state: ServiceState, tried: float, *, serve: int) -> str:
     """Return that time alone is missing, for whoever waits; "" where it is not so."""
     total = len(state.wanted.slots)
     if serve == total:
-        return f"all of it runs; watched for {tried:g} s before that counts" if tried > TRIAL else ""
+        return (
+            f"all of it runs; watched for {tried:g} s before that counts" if tried > TRIAL else ""
+        )
     if state.moves.paused is None or state.moves.create or not state.moves.others:
         return ""
     update = state.effective.service.update
