@@ -52,7 +52,7 @@ class Streams:
     """All readers; the control loop tells it what moved."""
 
     def __init__(
-        self, cluster: Cluster, clock: Clock, watched: Mapping[tuple[str, int], Mapping[str, float]]
+        self, cluster: Cluster, clock: Clock, watched: Mapping[tuple[str, int], Mapping[str, str]]
     ) -> None:
         self._cluster = cluster
         self._clock = clock
@@ -137,7 +137,7 @@ class _Story:
         clock: Clock,
         stack: str,
         release: int | None,
-        watched: Mapping[tuple[str, int], Mapping[str, float]],
+        watched: Mapping[tuple[str, int], Mapping[str, str]],
     ) -> None:
         self._cluster = cluster
         self._clock = clock
@@ -221,10 +221,10 @@ class _Story:
     def _watching(self, service: str) -> str:
         """Return that a service which serves is watched for a while, where that is so."""
         key = (self._stack, self._release or 0)
-        seconds, release = self._watched.get(key, {}).get(service), self._cluster.releases.get(key)
-        if not seconds or release is None or release.over:
+        release = self._cluster.releases.get(key)
+        if release is None or release.over:
             return ""
-        return f"all of it runs; watched for {seconds:g} s before that counts"
+        return self._watched.get(key, {}).get(service, "")
 
     def _homeless_news(self, release: Release) -> Iterator[Progress]:
         """Yield what no node takes, and what now has one after all.
