@@ -65,10 +65,10 @@ class Node:
         self.running: asyncio.Task | None = None
 
     async def start(self):
-        journal = Journal(self.base / "journal", self.base / "tasks", self.base / "run")
+        self.journal = Journal(self.base / "journal", self.base / "tasks", self.base / "run")
         parts = compose(
             Effects(self.images, self.volumes, self.network, NoPeers()),
-            journal=journal,
+            journal=self.journal,
             containers=self.containers,
             prober=self.probe,
             clock=LoopClock(),
@@ -89,6 +89,7 @@ class Node:
         self.running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self.running
+        self.journal.close()  # a thread of ours is not killed; it ends before the next life
 
     async def probe(self, task, command, timeout):
         self.probed.append(task)

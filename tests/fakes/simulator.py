@@ -122,6 +122,12 @@ class MemoryJournal:
         self.kept[record.id] = record
         self.saved(record)
 
+    def put_beside(self, record: Record, **_: bool) -> asyncio.Future[None]:
+        self.put(record)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
+
     def forget(self, task: str) -> None:
         self.kept.pop(task, None)
 
