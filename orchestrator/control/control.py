@@ -33,6 +33,7 @@ from orchestrator.control.telling.progress import Streams
 from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import StoreUnavailable
 from specs.states import ReleaseState
+from specs.wire import HEARTBEAT
 
 if TYPE_CHECKING:
     import random
@@ -76,6 +77,7 @@ class ControlLoop:
         agents: Agents,
         *,
         patience: float = AGENT_PATIENCE,
+        heartbeat: float = HEARTBEAT,
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -83,7 +85,7 @@ class ControlLoop:
         self._rng = rng
         self._specs = Specs(cluster)
         self._observed = Observed(cluster, clock)
-        self._health = NodeHealth(cluster, clock, patience=patience)
+        self._health = NodeHealth(cluster, clock, patience=patience, heartbeat=heartbeat)
         self._out = Outgoing(cluster, self._specs, sealer)
         self._streams = Streams(cluster, clock, self._observed.watched)
         self._wake = asyncio.Event()

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specs.compile import addresses, naming
+from specs.compile import addresses, limits, naming
 from specs.compile.service import ServiceCompiler
 from specs.compile.values import given, mapping, number, texts
 from specs.compile.verdicts import Verdicts
@@ -51,6 +51,7 @@ class _Compiler:
     def run(self) -> tuple[StackSpec, list[Problem]]:
         self.verdicts.apply_table()
         naming.check(self.project, self.name, self.verdicts)
+        limits.check(self.project, self.verdicts)
         services = ServiceCompiler(self.name, self.verdicts, self.directory)
         extension = mapping(self.project.get("x-corral"))
         spec = StackSpec(
@@ -73,7 +74,6 @@ class _Compiler:
         )
         self.verdicts.unknown_extensions(extension, "x-corral")
         self._bounds(spec)
-        self._limits()
         self._cross_checks(spec)
         addresses.check(self.project, self.verdicts)
         if self.findings.errors:
@@ -176,25 +176,6 @@ class _Compiler:
                     code="too-many",
                 )
 
-    def _limits(self) -> None:
-        """Refuse limits that no kernel takes."""
-        for name, raw in mapping(self.project.get("services")).items():
-            path = f"services.{name}"
-            for key, least in (("mem_limit", 0), ("mem_reservation", 0), ("pids_limit", -1)):
-                value = _signed(mapping(raw).get(key))
-                if value is not None and value < least:
-                    self.verdicts.refuse(
-                        f"{path}.{key}", f"{value} is negative", "write a number from 1 on"
-                    )
-            for key, limit in mapping(mapping(raw).get("ulimits")).items():
-                soft, hard = (_signed(mapping(limit).get(end)) for end in ("soft", "hard"))
-                if soft is not None and hard is not None and hard >= 0 and not 0 <= soft <= hard:
-                    self.verdicts.refuse(
-                        f"{path}.ulimits.{key}",
-                        f"the soft limit {soft} is above the hard limit {hard}",
-                        "write a hard limit that is at least the soft one",
-                    )
-
     def _cross_checks(self, spec: StackSpec) -> None:
         published: dict[tuple[int, str, str], str] = {}
         for service in spec.services.values():
@@ -221,10 +202,3 @@ class _Compiler:
                     "a named volume lives on one node, so this global service runs there only",
                     "set `x-corral: {per_slot: true}` on the volume",
                 )
-
-
-def _signed(value: Any) -> int | None:
-    try:
-        return int(str(value))
-    except ValueError:
-        return None

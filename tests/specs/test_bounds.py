@@ -46,25 +46,6 @@ def test_more_than_the_controller_can_look_after_is_refused(services, place):
     assert not found or "a stack can have" in found[0][1]
 
 
-@pytest.mark.parametrize(
-    ("service", "place"),
-    [
-        ({"mem_limit": -5}, "services.a.mem_limit"),
-        ({"mem_limit": "64m"}, ""),
-        ({"pids_limit": -2}, "services.a.pids_limit"),
-        ({"pids_limit": -1}, ""),
-        ({"ulimits": {"nofile": {"soft": 10, "hard": 5}}}, "services.a.ulimits.nofile"),
-        ({"ulimits": {"nofile": {"soft": -1, "hard": 5}}}, "services.a.ulimits.nofile"),
-        ({"ulimits": {"nofile": {"soft": 10, "hard": -1}}}, ""),
-        ({"ulimits": {"nofile": {"soft": 5, "hard": 5}}}, ""),
-    ],
-)
-def test_limits_no_kernel_takes_are_refused(service, place):
-    found = errors({"a": service})
-    assert len(found) == bool(place)
-    assert "".join(path for path, _ in found) == place
-
-
 @pytest.mark.parametrize("length", [254, 255, 256, 300])
 def test_a_volumes_name_is_a_name_on_a_node(length):
     found = errors({}, volumes={"v": {"name": "v" * length}})

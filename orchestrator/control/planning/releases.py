@@ -118,6 +118,8 @@ def judge(
         return _came_to_stay(pass_, stack, release, awaited, interested)
     release = nowhere.noted(pass_, release, awaited)
     since = pass_.observed.settled(stack.name, release.number, steady)
+    # A batch that is watched before the next one begins is no standstill, however long it is.
+    since = max([since, *(s.moves.paused for s in awaited if s.moves.paused is not None)])
     until = since + target.spec.deadline
     if pass_.now < until:
         given_up = (failing.given_up(target, t) for s in awaited for t in unhealthy(s))
