@@ -143,6 +143,8 @@ class Release(Model):
     # Services whose tasks, there when it began to be deployed, it replaces: updates. None: by an
     # earlier version, which did not say.
     updates: tuple[str, ...] | None = None
+    # The task whose end or check failed it; empty: none did. None: an earlier version does not say.
+    culprit: str | None = None
 
     @property
     def over(self) -> bool:
