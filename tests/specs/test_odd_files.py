@@ -223,7 +223,7 @@ def test_a_chain_of_extends_is_refused_once_by_its_length(tmp_path, count, refus
 
 @pytest.mark.parametrize("base_first", [True, False])
 def test_a_chain_that_is_refused_is_all_that_is_said(tmp_path, base_first):
-    """Only the base has the image, as people write it: who extends it in vain lacks nothing else."""
+    """Only the base has the image, as usual: who extends it in vain lacks nothing else."""
     text = chained(3000, base_first=base_first, body="environment: {KN: v}")
     base = 0 if base_first else 2999
     text = text.replace(f"environment: {{K{base}:", f"image: x\n    environment: {{K{base}:")
