@@ -27,6 +27,7 @@ from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.problems import Problem, SpecError
 from specs.stack import Condition
+from specs.states import ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -230,13 +231,24 @@ def _overrides(
 ) -> dict[str, int]:
     """Return scale's numbers that survive: those whose number in the file did not change."""
     kept = {}
-    for name, count in (present.overrides if present is not None else {}).items():
+    for name, count in _scaled(deployment, present).items():
         old = before.services.get(name) if before is not None else None
         new = spec.services.get(name)
         if new is not None and old is not None and new.replicas == old.replicas:
             kept[name] = count
     kept.update(_scales(deployment, spec))
     return kept
+
+
+def _scaled(deployment: Deployment, present: Stack | None) -> Mapping[str, int]:
+    """Return the numbers scale set so far, those of a release that waits for images included."""
+    if present is None:
+        return {}
+    newest = deployment.cluster.releases.get((present.name, present.release))
+    pending = newest is not None and newest.state is ReleaseState.PENDING
+    if newest is not None and newest.overrides is not None and pending:
+        return newest.overrides
+    return present.overrides
 
 
 def _starts(deployment: Deployment, spec: StackSpec, present: Stack | None) -> tuple[str, ...]:
@@ -272,7 +284,7 @@ def _tell_shared(
     present: Stack | None,
     before: StackSpec | None,
 ) -> None:
-    scaled = present.overrides if present is not None else {}
+    scaled = _scaled(deployment, present)
     for name in sorted(_asked(spec)):
         old = before.services.get(name) if before is not None else None
         had = scaled.get(name, old.replicas) if old is not None else 0
@@ -323,6 +335,7 @@ def _store(
         remove_orphans=request.remove_orphans,
         no_deps=request.no_deps,
         recreates=_recreates(deployment, spec, known),
+        overrides=overrides,
     )
     if digest not in deployment.cluster.parts:
         deployment.draft.put_key(keys.part(digest), spec)
@@ -337,7 +350,7 @@ def _store(
             desired="up",
             release=number,
             running=present.running if present is not None and present.desired != "removed" else 0,
-            overrides=overrides,
+            overrides=present.overrides if present is not None else {},
             stopped_services=_stopped(spec, present, before),
             asked=present.asked if present is not None else {},
             asked_again=present.asked_again if present is not None else {},

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy import starting
 from orchestrator.control.deploy.release import scale_problem, shared_problem
-from orchestrator.control.mirror.records import STACKS
+from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.errors import Invalid
 from specs import bounds
@@ -59,6 +59,9 @@ def rescale(
     if asked - down:
         scaled = scaled.with_asked(sorted(asked - down))
     draft.put(STACKS, scaled)
+    newest = cluster.releases.get((record.name, record.release))
+    if newest is not None and newest.state is ReleaseState.PENDING:
+        draft.put(RELEASES, newest.with_overrides(services))  # the later number wins
     started = None
     if down:
         request = Start(key=key, services=tuple(sorted(down)))

@@ -15,7 +15,7 @@ from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.released import beside, completed, spec_of
 from orchestrator.control.mirror.serving import is_ready
 from orchestrator.control.mirror.successors import asks_the_same, successor
-from orchestrator.control.telling.causes import explain_newest
+from orchestrator.control.telling.causes import explain_newest, explain_task
 from orchestrator.control.telling.words import (
     failed_tasks,
     homeless_words,
@@ -28,9 +28,10 @@ from specs.kit import masking
 from specs.states import FINAL, OVER, ReleaseState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+    from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 
     from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.telling.causes import Cause
     from specs.api import Homeless, Release
     from specs.kit.clock import Clock
     from specs.task import Task
@@ -269,7 +270,7 @@ class _Story:
         done = completed(mine, before=release)
         if release.state is ReleaseState.DEPLOYED:
             return self._line("end", state=release.state.value, ok=True, completed=done)
-        cause = explain_newest(self._cluster, failed_tasks(mine, release.number))
+        cause = self._cause(release, mine)
         superseded = release.state is ReleaseState.SUPERSEDED
         hint = ""
         if cause is not None and cause.task and not superseded:
@@ -287,6 +288,13 @@ class _Story:
             log_tail=cause.log_tail if cause is not None else (),
             completed=done,
         )
+
+    def _cause(self, release: Release, mine: Iterable[Task]) -> Cause | None:
+        """Return how the task that failed the release ended, whatever else went wrong beside it."""
+        if release.culprit is None:
+            return explain_newest(self._cluster, failed_tasks(mine, release.number))
+        found = self._cluster.tasks.get(release.culprit)
+        return explain_task(self._cluster, found, "") if found is not None else None
 
     def _successor(self, release: Release) -> int:
         """Return the number of the release that took this one's place, 0 if none did."""
