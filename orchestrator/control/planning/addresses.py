@@ -32,6 +32,7 @@ from orchestrator.control.mirror.records import (
 from orchestrator.control.mirror.released import newest_spec
 from orchestrator.keys.identity import node_network
 from orchestrator.store import keys
+from specs.names import ipv4_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -144,8 +145,9 @@ class Addresses:
                 networks = spec.seen_by(service.name).networks if spec is not None else {}
                 for attachment in service.task.networks:
                     wanted = networks.get(attachment.network)
-                    if attachment.ipv4_address is not None and wanted is not None:
-                        found.append((stack.name, wanted, attachment.ipv4_address))
+                    fixed = attachment.ipv4_address
+                    if fixed is not None and wanted is not None and not ipv4_fault(fixed):
+                        found.append((stack.name, wanted, fixed))
         return found
 
     def held(self, network: str) -> set[int]:
@@ -256,6 +258,8 @@ class Addresses:
         return None
 
     def _give_fixed(self, network: NetworkRecord, node: str, fixed: str) -> Given:
+        if why := ipv4_fault(fixed):
+            return Given(refused=f"{why}; correct it in the file and run `corral up`")
         address = int(IPv4Address(fixed))
         network = self._newest(network)
         if not any(IPv4Address(address) in IPv4Network(pool) for pool in network.pools):
