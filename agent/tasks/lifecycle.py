@@ -17,7 +17,7 @@ from agent.tasks.record import Phase, Record
 from agent.vocabulary import Exit
 from specs.kit import backoff
 from specs.states import FINAL, Desired, Health, TaskState
-from specs.task import Run
+from specs.task import RESTART_ASKED, Run
 
 if TYPE_CHECKING:
     from agent.vocabulary import ImageConfig, Process
@@ -452,6 +452,8 @@ def _ran(record: Record) -> bool:
 def _how(record: Record, seen: Exit) -> str:
     if record.stopping == "unhealthy":
         return "stopped because it was unhealthy"
+    if record.stopping == "restart":
+        return RESTART_ASKED
     if record.stopping:
         return f"stopped ({record.stopping})"
     if seen.oom:
