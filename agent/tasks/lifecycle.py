@@ -450,12 +450,9 @@ def _ran(record: Record) -> bool:
 
 
 def _how(record: Record, seen: Exit) -> str:
-    if record.stopping == "unhealthy":
-        return "stopped because it was unhealthy"
-    if record.stopping == "restart":
-        return RESTART_ASKED
     if record.stopping:
-        return f"stopped ({record.stopping})"
+        asked = {"unhealthy": "stopped because it was unhealthy", "restart": RESTART_ASKED}
+        return asked.get(record.stopping, f"stopped ({record.stopping})")
     if seen.oom:
         return "killed: out of memory (its limit)"
     if seen.code is None:
