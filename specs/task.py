@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # How a run ended that the node took with it: not the task's own end, so it runs again.
 MACHINE_RESTARTED = "the machine was restarted"
+# How a run ended that `restart` ended: nothing went wrong.
+RESTART_ASKED = "stopped (restart)"
 
 # What a node is at while it prepares a task; an image may take minutes.
 Doing = Literal["", "image", "network", "root"]
@@ -62,6 +64,14 @@ class Run(Model):
     def cut_off(self) -> bool:
         """Whether the end of its machine was its end."""
         return self.finished_at is not None and self.reason == MACHINE_RESTARTED
+
+    @property
+    def its_own_end(self) -> bool:
+        """Whether it ended neither with its machine nor because somebody asked for a restart."""
+        return self.finished_at is not None and self.reason not in (
+            MACHINE_RESTARTED,
+            RESTART_ASKED,
+        )
 
     @property
     def alive(self) -> bool:

@@ -392,6 +392,20 @@ async def test_reports_full_first_then_changes_then_heartbeats(node):
     await stream.aclose()
 
 
+@pytest.mark.parametrize("heartbeat", [0.5, 1.0, 3.0])
+async def test_heartbeats_come_as_often_as_they_are_asked_for(node, heartbeat):
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").ready)
+    stream = node.reports.stream(heartbeat)
+    await anext(stream)
+    began = asyncio.get_running_loop().time()
+    for _ in range(3):
+        await anext(stream)
+    took = asyncio.get_running_loop().time() - began
+    assert 2 * heartbeat < took < 3 * heartbeat + 0.3
+    await stream.aclose()
+
+
 async def test_applied_is_told_only_when_it_is_in_force(node):
     node.network.failures = 3
     await node.put(named("a"))

@@ -20,7 +20,7 @@ from orchestrator.control.planning import (
 )
 from orchestrator.control.planning.frozen import plan_frozen
 from orchestrator.control.planning.passes import earliest
-from orchestrator.control.planning.placement import place_pending
+from orchestrator.control.planning.placement import mistake, place_pending
 from orchestrator.control.planning.services import plan_services
 from specs.states import FINAL, WANTED, Desired, ReleaseState, TaskState
 
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 AFTER_MISTAKE = 5.0
+PERSISTENT = 15.0  # seconds of the same that are no passing thing
 
 
 def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float | None]:
@@ -59,11 +60,12 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float |
                 again = _look_at(pass_, stack, interested)
             else:
                 _strays(pass_, name)
-        except Exception:
+            pass_.observed.faults.pop(name, None)
+        except Exception as error:  # noqa: BLE001 - told of the stack; the others go on
             # A mistake of ours about one stack must not stop the care for all others; what was
             # decided so far is valid by itself, and the stack is looked at again.
-            log.exception("planning failed", extra={"stack": name})
             again = pass_.now + AFTER_MISTAKE
+            _mistaken(pass_, name, mistake(error, name))
         for task in list(pass_.draft.tasks(name).values()):
             again = earliest(again, stopping.advance(pass_, task, interested))
         due[name] = again
@@ -110,6 +112,19 @@ def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> f
         networks.retire_networks(pass_, stack.name, keep)
     reaper.trim_releases(pass_, stack)
     return earliest(due, *(state.due for state in states.values()))
+
+
+def _mistaken(pass_: Pass, name: str, reason: str) -> None:
+    """Say of a stack why nothing comes of it: by its tasks, and by its release after a while."""
+    since = pass_.observed.faults.setdefault(name, pass_.now)
+    for task in pass_.draft.tasks(name).values():
+        if task.live and task.node is None and task.pending_reason != reason:
+            pass_.draft.put_task(task.with_reason(reason))
+    if pass_.now - since < PERSISTENT:
+        return
+    for release in pass_.cluster.stack_releases.get(name, {}).values():
+        if release.state is ReleaseState.DEPLOYING:
+            releases.fail(pass_, release, reason)
 
 
 def _orphans(pass_: Pass, stack: str) -> None:

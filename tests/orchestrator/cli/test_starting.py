@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from fake import Hold, Lines, Problem
 
+from orchestrator.cli.show.rows import lines_of
+
 
 def line(name, state, **more):
     service = name.rpartition("-")[0]
@@ -109,6 +111,23 @@ def test_stop_of_single_services_waits_for_these_only(shop, corral):
     assert "web" not in done.err
 
 
+@pytest.mark.parametrize(
+    ("state", "status", "told"),
+    [
+        ("shutdown", "stopped (exit code 143), 0 s ago", "stopped (exit code 143)"),
+        ("shutdown", "stopped (exit code 0), 12 min ago (orphan)", "stopped (exit code 0)"),
+        ("failed", "failed: exit code 3, 2 s ago", "failed: exit code 3"),
+        ("complete", "completed (exit code 0), 3 days ago", "completed (exit code 0)"),
+        ("rejected", "rejected: no image", "rejected: no image"),
+        ("pending", "pending: no node fits", "pending: no node fits"),
+        ("running", "running 3 s", ""),
+    ],
+)
+def test_what_a_row_of_ps_says_in_progress(state, status, told):
+    (line,) = lines_of({}, [{"name": "shop-web-1", "state": state, "status": status}])
+    assert line["message"] == told
+
+
 def test_stop_names_a_node_that_does_not_answer_and_goes_on(shop, corral):
     shop.on("POST", "/v1/stacks/shop/stop", {})
     lost = row("db-1", "running", node_status="down", stopping=True)
@@ -168,6 +187,17 @@ def restart(shop, corral, looks, answer, *words):
         ([[row("web-1", "running")], [row("web-1", "running", started_at=2.0, exit_code=1)],
           [row("web-1", "running", started_at=3.0, restarts=1)]],
          {"tasks": ["t-web-1"]}, 0, "shop-web-1: restarted\n"),
+        # What a release made meanwhile replaced is that release's: it does not come back here.
+        ([[row("web-1", "running")],
+          [row("web-1", "running", stopping=True), row("web-1", "starting", id="new",
+                                                       created_at=9.0, started_at=None)]],
+         {"tasks": ["t-web-1"]}, 0, ""),
+        ([[row("web-1", "running")],
+          [row("web-1", "shutdown"), row("web-1", "running", id="new", created_at=9.0)]],
+         {"tasks": ["t-web-1"]}, 0, ""),
+        # Stopped meanwhile, and nothing in its place: it did not.
+        ([[row("web-1", "running")], [row("web-1", "shutdown")]],
+         {"tasks": ["t-web-1"]}, 1, "did not come back: shop-web-1"),
         # One that crashes again and again did not.
         ([[row("web-1", "running")], [row("web-1", "running", started_at=2.0, exit_code=4)]],
          {"tasks": ["t-web-1"]}, 1, "did not come back: shop-web-1 (exit code 4)"),
