@@ -20,12 +20,13 @@ from orchestrator.control.mirror.released import newest_spec, supersede
 from orchestrator.errors import Invalid
 from orchestrator.store import keys
 from scheduler import constraints
+from specs import bounds
 from specs.api import Release, Stack
 from specs.base import content_hash
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.problems import Problem, SpecError
-from specs.stack import MOST_TASKS, Condition
+from specs.stack import Condition
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
@@ -69,6 +70,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     _check_health(deployment, spec, overrides)
     _check_fixed(deployment, spec)
     _check_scale(deployment, spec)
+    _check_bounds(deployment, spec, overrides)
     deployment.check()
     if request.deadline is not None:
         spec = spec.model_copy(update={"deadline": request.deadline})
@@ -159,6 +161,19 @@ def _check_scale(deployment: Deployment, spec: StackSpec) -> None:
             deployment.error(f"services.{name}", problem, code="bad-scale")
 
 
+def _check_bounds(deployment: Deployment, spec: StackSpec, overrides: Mapping[str, int]) -> None:
+    """Refuse a whole that is too much: with what was scaled, and what goes on beside the files."""
+    beside = "corral up --remove-orphans removes the orphans" if spec.orphans else ""
+    for counts, most, what, hint in (
+        (bounds.copies(spec, overrides), bounds.MOST_TASKS, "replicas", "ask for fewer"),
+        (bounds.ports(spec), bounds.MOST_PORTS, "published ports", "publish fewer"),
+    ):
+        if why := bounds.excess(counts, most, what):
+            deployment.error(
+                f"services.{bounds.beyond(counts, most)}", why, code="too-many", hint=beside or hint
+            )
+
+
 def _scales(deployment: Deployment, spec: StackSpec) -> dict[str, int]:
     """Return the numbers asked for, but for services of the file that `up` does not name."""
     asked, request = deployment.request.scale, deployment.request
@@ -176,8 +191,6 @@ def scale_problem(spec: StackSpec, name: str, count: int) -> str:
     if service is None:
         known = ", ".join(sorted(spec.services)) or "none"
         return f"there is no service {name} in stack {spec.name} (services: {known})"
-    if count > MOST_TASKS:
-        return f"{name} cannot have {count} replicas: a stack can have {MOST_TASKS}"
     if count < 0:
         return f"{name} cannot have {count} replicas"
     if service.mode == "global":

@@ -47,8 +47,13 @@ def target(pass_: Pass, stack: Stack) -> ReleaseTarget | None:
         return None
     if newest is not None and newest.state is ReleaseState.ROLLED_BACK:
         return _target(pass_, running, rollback=True)
+    # What failed half way is no reason to undo what it did, as ending tasks where it excludes
+    # them; one that failed before it was deployed did nothing.
+    begun = (
+        newest is not None and newest.state is ReleaseState.FAILED and newest.updates is not None
+    )
     mixed = any(t.release > stack.running for t in pass_.draft.tasks(stack.name).values())
-    return None if mixed else _target(pass_, running)
+    return None if mixed or begun else _target(pass_, running)
 
 
 def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> ReleaseTarget | None:
