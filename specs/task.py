@@ -179,6 +179,11 @@ class Task(Model):
         placed = {"node": node, "addresses": dict(addresses), "host_ports": dict(host_ports)}
         return self.moved(TaskState.ASSIGNED).model_copy(update=placed)
 
+    def without_node(self) -> Task:
+        """Return a task that ended, when its node has left the cluster: what it was stays true."""
+        assert self.state in FINAL, f"task {self.id} has not ended, and has no node any more"
+        return self.model_copy(update={"node": None, "addresses": {}, "host_ports": {}})
+
     def with_desired(self, desired: Desired) -> Task:
         """Return the task with a new wish, which never takes a step back."""
         assert may_want(self.desired, desired), (
