@@ -9,6 +9,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     POST   /v1/nodes                         AddNode -> NDJSON stream of Progress
     PATCH  /v1/nodes/{name}                  PatchNode -> NodeRow
     DELETE /v1/nodes/{name}?force=           NDJSON stream of Progress
+    POST   /v1/upgrade                       Upgrade -> NDJSON stream of Progress
     GET    /v1/stacks                        {"stacks": [StackRow]}
     GET    /v1/stacks/{stack}                StackDetail
     POST   /v1/stacks/{stack}/releases       Deploy -> ReleaseRow (idempotent by Deploy.key)
@@ -137,9 +138,14 @@ class Release(Model):
     recreates: dict[str, str] = Field(default_factory=dict)
     homeless: tuple[Homeless, ...] = ()  # what has had no node for a while
     stalled: bool = False  # and nothing else of it is under way
+    # What Stack.overrides is to be once its images are there: a number and the spec it is for
+    # come together. None: it says nothing of numbers.
+    overrides: dict[str, int] | None = None
     # Services whose tasks, there when it began to be deployed, it replaces: updates. None: by an
     # earlier version, which did not say.
     updates: tuple[str, ...] | None = None
+    # The task whose end or check failed it; empty: none did. None: an earlier version does not say.
+    culprit: str | None = None
 
     @property
     def over(self) -> bool:
@@ -172,6 +178,12 @@ class Release(Model):
     def updating(self, service: str) -> bool:
         """Say whether tasks of the service may have been there to be replaced."""
         return self.updates is None or service in self.updates
+
+    def with_overrides(self, replicas: Mapping[str, int]) -> Release:
+        """Return the release with other numbers for some services: they were scaled since."""
+        if self.overrides is None:
+            return self
+        return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
 
     def with_images(self, images: Mapping[str, str]) -> Release:
         """Return the release with the digest of every service's image: it can be deployed."""
@@ -245,6 +257,12 @@ class Stack(Model):
                 "asked_again": {**self.asked_again, **asked_again},
             }
         )
+
+    def begun(self, release: Release) -> Stack:
+        """Return the stack as a release has it whose images are there: its numbers, its starts."""
+        numbers = self.overrides if release.overrides is None else release.overrides
+        scaled = self.model_copy(update={"overrides": dict(numbers)})
+        return scaled.with_asked(release.starts, anew=release.again) if release.starts else scaled
 
     def with_release(self, number: int) -> Stack:
         """Return the stack with another newest release."""
@@ -399,6 +417,7 @@ class NodeRow(Model):
     cpus: float = 0.0
     memory: int = 0
     version: str = ""
+    age: str = ""  # of that version beside the controller's: older | newer | another build
     warnings: tuple[str, ...] = ()
 
 
@@ -507,15 +526,18 @@ class Progress(Model):
     """One line of a progress stream.
 
     ``kind`` release: the release moved (``state``, ``reason``); service: a summary
-    (``service``, ``message``, counts); task: one task moved; build: a line of build
-    output; step: one step of ``node add``/``rm``; homeless: no node takes tasks of ``service``
-    (``message``; ``nodes`` say why, ``hint`` what would help; ``stalled``: nothing else of the
-    release is under way; without ``message``: that is over); end: the stream's last line, with
+    (``service``, ``message``, counts); task: one task moved; object: a volume or network
+    (``doing`` says which) went with its stack; build: a line of build output; step: one step
+    of ``node add``/``rm`` or ``upgrade``; homeless: no node takes tasks
+    of ``service`` (``message``; ``nodes`` say why, ``hint`` what would help; ``stalled``: nothing
+    else of the release is under way; without ``message``: that is over); end: the last line, with
     ``ok`` and, on failure, ``message``, ``hint``, ``log_tail``; ``host_key`` is the
     fingerprint somebody has to confirm before ``node add`` goes on.
     """
 
-    kind: Literal["release", "service", "task", "build", "step", "warning", "homeless", "end"]
+    kind: Literal[
+        "release", "service", "task", "object", "build", "step", "warning", "homeless", "end"
+    ]
     time: float = 0.0
     stack: str = ""
     service: str = ""
@@ -554,6 +576,21 @@ class Event(Model):
     task: str = ""
     node: str = ""
     message: str = ""
+
+
+class Upgrade(Model):
+    """``corral upgrade``: bring agents to the controller's version; without ``nodes`` all.
+
+    ``identity`` as in AddNode: it logs in as the operator does. ``dry_run`` only says what it
+    would do, of a controller that has ``version`` by then (its own without it); ``here``: who
+    asks renews the agent of the controller's machine himself.
+    """
+
+    nodes: tuple[str, ...] = ()
+    dry_run: bool = False
+    version: str = ""
+    here: bool = False
+    identity: str | None = None
 
 
 class AddNode(Model):

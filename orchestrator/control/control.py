@@ -249,8 +249,8 @@ class ControlLoop:
                 return
             pass_.draft.put(RELEASES, releases.deploying(pass_, current, images))
             stack = self._cluster.stacks.get(release.stack)
-            if stack is not None and stack.desired == "up" and current.starts:
-                pass_.draft.put(STACKS, stack.with_asked(current.starts, anew=current.again))
+            if stack is not None and stack.desired == "up":
+                pass_.draft.put(STACKS, stack.begun(current))
 
         await self._write(change)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specs import bounds
 from specs.compile import addresses, limits, naming
 from specs.compile.security import LEVELS
 from specs.compile.service import ServiceCompiler
@@ -17,7 +18,7 @@ from specs.compile.values import given, mapping, number, texts
 from specs.compile.verdicts import Verdicts
 from specs.findings import Findings
 from specs.problems import SpecError
-from specs.stack import MOST_PORTS, MOST_TASKS, ContentSpec, NetworkSpec, StackSpec, VolumeSpec
+from specs.stack import ContentSpec, NetworkSpec, StackSpec, VolumeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -165,29 +166,23 @@ class _Compiler:
 
     def _bounds(self, spec: StackSpec) -> None:
         """Refuse more than the controller can look after and still answer."""
-        tasks = ports = 0
-        for service in spec.services.values():
-            path = f"services.{service.name}"
-            ports += len(service.task.ports)
-            if len(service.task.ports) and ports > MOST_PORTS:
-                self.verdicts.refuse(
-                    f"{path}.ports",
-                    f"{ports} published ports up to here: a stack can have {MOST_PORTS}",
-                    "publish fewer, or give the service network_mode: host",
-                    code="too-many",
-                )
-            if service.mode == "global":
-                continue
-            tasks += service.replicas
-            if service.replicas and tasks > MOST_TASKS:
-                self.verdicts.refuse(
-                    f"{path}.scale"
-                    if "scale" in self.project["services"][service.name]
-                    else f"{path}.deploy.replicas",
-                    f"{tasks} replicas up to here: a stack can have {MOST_TASKS}",
-                    "write a smaller number",
-                    code="too-many",
-                )
+        published = bounds.ports(spec)
+        if name := bounds.beyond(published, bounds.MOST_PORTS):
+            self.verdicts.refuse(
+                f"services.{name}.ports",
+                bounds.excess(published, bounds.MOST_PORTS, "published ports"),
+                "publish fewer, or give the service network_mode: host",
+                code="too-many",
+            )
+        tasks = bounds.copies(spec, {})
+        if name := bounds.beyond(tasks, bounds.MOST_TASKS):
+            scale = "scale" in self.project["services"][name]
+            self.verdicts.refuse(
+                f"services.{name}.{'scale' if scale else 'deploy.replicas'}",
+                bounds.excess(tasks, bounds.MOST_TASKS, "replicas"),
+                "write a smaller number",
+                code="too-many",
+            )
 
     def _cross_checks(self, spec: StackSpec) -> None:
         published: dict[tuple[int, str, str], str] = {}

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from specs.bounds import MOST_PORTS, MOST_TASKS
 from specs.compile.stack import compile_stack
 from specs.compose.load import examine
 from specs.compose.project.content import read_contents
 from specs.problems import SpecError
-from specs.stack import MOST_PORTS, MOST_TASKS
 
 
 def errors(services, **more):

@@ -37,6 +37,8 @@ def asks_the_same(cluster: Cluster, old: Release, new: Release) -> bool:
         return False
     if any(_meaning(before, name) != _meaning(after, name) for name in about):
         return False
+    if any((old.overrides or {}).get(n) != (new.overrides or {}).get(n) for n in about):
+        return False
     # What was asked for beside the file: a build, a pull, an end of what is not in it.
     prepared = bool(old.images)
     return (

@@ -27,6 +27,7 @@ class Cause:
     task: str = ""
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
+    head: str = ""  # how the message begins whatever the details come to be
 
 
 def explain_newest(cluster: Mirror, tasks: Iterable[Task]) -> Cause | None:
@@ -44,7 +45,8 @@ def explain_task(cluster: Mirror, task: Task | None, verdict: str) -> Cause:
         return Cause("a task failed")
     run = task.status.run
     if run is not None and run.finished_at is None:
-        run = task.status.last_end or run  # started again meanwhile: how it ended is asked for
+        # Started again meanwhile: how it ended is asked for, unless that was no fault of its own.
+        run = next((r for r in reversed(task.status.runs) if r.its_own_end), run)
     code = run.exit_code if run is not None else None
     node = cluster.nodes.get(task.node or "")
     where = f" on {node.name}" if node is not None and len(cluster.nodes) > 1 else ""
@@ -69,6 +71,5 @@ def explain_task(cluster: Mirror, task: Task | None, verdict: str) -> Cause:
     if verdict:
         parts.append(verdict)
     text = f"{task.service}: {task.name} {parts[0]}"
-    if len(parts) > 1:
-        text += f" ({'; '.join(parts[1:])})"
-    return Cause(text, task.service, task.id, code, task.status.log_tail)
+    details = f" ({'; '.join(parts[1:])})" if len(parts) > 1 else ""
+    return Cause(text + details, task.service, task.id, code, task.status.log_tail, text)

@@ -102,6 +102,8 @@ class Consistency:
             self._defined("secrets", secret.get("source", ""), f"{path}.build.secrets[{index}]")
 
     def _no_image(self, path: str) -> None:
+        if f"{path}.extends" in self._findings.damaged:
+            return
         inside = f"{path}."
         for damaged in self._findings.damaged:
             key = damaged.removeprefix(inside).partition(".")[0]
