@@ -49,4 +49,7 @@ def in_words(error: OSError) -> str:
     """Return what is the matter, without the path: the caller names it."""
     if error.errno is None:
         return str(error) or type(error).__name__
-    return _WORDS.get(error.errno) or os.strerror(error.errno).lower()
+    usual = os.strerror(error.errno)
+    if error.strerror and error.strerror != usual:
+        return error.strerror  # words of our own, as of specs.kit.reading
+    return _WORDS.get(error.errno) or usual.lower()
