@@ -294,9 +294,15 @@ class _Supervised:
 
         Should we end in between, the daemons start the former one again.
         """
+        status = Path(sockets_dir(), "supervisor.status")
         for _ in range(5):
             _kill(daemons.supervisor_pid())
+            before = _written(status)
             if daemons.start_supervisor(list(command), environ):
+                # What it counts is its own only once it has written that down.
+                until = time.monotonic() + ENDS
+                while _written(status) == before and time.monotonic() < until:
+                    time.sleep(0.01)
                 return
         raise daemons.StartFailed(
             "the supervisor cannot be replaced", hint=f"see {daemons.log_dir()}/supervisor.log"
@@ -349,6 +355,14 @@ def _environ(former: Former) -> dict[str, str]:
     """Return the environment of before, but for what names the code: that is ours."""
     kept = {k: v for k, v in daemons.environment(former.environ).items() if k not in CODE}
     return kept | {key: os.environ[key] for key in CODE if key in os.environ}
+
+
+def _written(path: Path) -> tuple[int, int]:
+    try:
+        found = path.stat()
+    except OSError:
+        return 0, 0
+    return found.st_ino, found.st_mtime_ns
 
 
 def _kill(pid: int | None) -> None:

@@ -78,6 +78,14 @@ class Draft:
             self.writes[key] = None
         else:
             self.writes.pop(key, None)
+        self._let_rest(task)
+
+    def leave_node(self, task: Task) -> None:
+        """Keep what is known of a task that ended when its node leaves; its addresses rest."""
+        self.put_task(task.without_node())
+        self._let_rest(task)
+
+    def _let_rest(self, task: Task) -> None:
         for network, address in task.addresses.items():
             self.put(RESTING, Resting(network=network, address=address))
 

@@ -22,7 +22,7 @@ from orchestrator.control.planning.frozen import plan_frozen
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import mistake, place_pending
 from orchestrator.control.planning.services import plan_services
-from specs.states import FINAL, ReleaseState, TaskState
+from specs.states import FINAL, WANTED, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
     from orchestrator.control.wanted import Outgoing
     from specs.api import Stack
+    from specs.task import Task
 
 
 log = logging.getLogger(__name__)
@@ -127,14 +128,28 @@ def _mistaken(pass_: Pass, name: str, reason: str) -> None:
 
 
 def _orphans(pass_: Pass, stack: str) -> None:
-    """Forget tasks of nodes that left the cluster: nobody can be asked any more."""
+    """Forget tasks of nodes that left the cluster: nobody can be asked any more.
+
+    What had ended by itself did so wherever it was: a migration that completed is not run again
+    because its machine was taken away, and one that failed has used up its attempt.
+    """
     for task in list(pass_.draft.tasks(stack).values()):
-        if task.node is not None and task.node not in pass_.cluster.nodes:
-            pass_.draft.delete_task(task)
-            if task.state not in FINAL:
-                pass_.notes.append(
-                    ("task.orphaned", stack, f"{task.name} was lost: its node left the cluster")
-                )
+        if task.node is None or task.node in pass_.cluster.nodes:
+            continue
+        if _ended_by_itself(task):
+            pass_.draft.leave_node(task)
+            continue
+        pass_.draft.delete_task(task)
+        if task.state not in FINAL:
+            pass_.notes.append(
+                ("task.orphaned", stack, f"{task.name} was lost: its node left the cluster")
+            )
+
+
+def _ended_by_itself(task: Task) -> bool:
+    if task.state is TaskState.COMPLETE:
+        return task.desired is not Desired.REMOVED  # `stop` came to it afterwards
+    return task.state in FINAL and task.desired in WANTED and not task.leaving
 
 
 def _strays(pass_: Pass, stack: str) -> None:

@@ -6,8 +6,11 @@ field fewer in what it says. Whatever happens, the containers are the very same 
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 
+from orchestrator.lab.host import CHECKOUT
 from specs.kit import versions
 
 pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
@@ -151,3 +154,63 @@ def test_whole_older_agents_are_upgraded_and_a_broken_one_is_taken_back(stack):
     # What was handed over by the older one can be changed by the new one.
     cluster("restart", "every", "-t", "0")
     assert "nothing to do" in cluster("upgrade").stderr
+
+
+# A checkout as another release: `corral` of it is what PYTHONPATH names.
+RELEASE = """set -e
+rm -rf {folder}
+mkdir -p {folder}
+cp -r {checkout}/specs {checkout}/agent {checkout}/orchestrator {checkout}/scheduler {folder}
+mkdir {folder}/corral-{version}.dist-info
+printf 'Metadata-Version: 2.1\\nName: corral\\nVersion: {version}\\n' \\
+  > {folder}/corral-{version}.dist-info/METADATA
+"""
+
+
+def release(cluster, version: str, change: str = "true") -> dict[str, str]:
+    """Install another release on n1; return the environment of its commands."""
+    folder = f"/root/corral-{version}"
+    script = RELEASE.format(folder=folder, checkout=CHECKOUT, version=version)
+    shell(cluster, "n1", f"{script}cd {folder}\n{change}\n")
+    return {"PYTHONPATH": folder}
+
+
+def corral(cluster, env: dict[str, str], *words: str, code: int = 0):
+    """Run the ``corral`` of a release on n1."""
+    argv = [sys.executable, "-m", "orchestrator.cli.main", *words]
+    done = cluster.first.run(argv, env=env, cwd="/root", timeout=240, check=False)
+    assert done.returncode == code, done.stdout + done.stderr
+    assert "Traceback" not in done.stdout + done.stderr.replace("| Traceback", "")
+    return done
+
+
+def test_an_older_controller_is_upgraded_and_a_broken_one_is_taken_back(stack):
+    """The broken release is tried first; then ours, from an older one that ran all the time."""
+    cluster = stack
+    before = cluster.processes()
+    old = release(cluster, OLD)
+    broken = release(
+        cluster, "9.0.0", "echo 'raise SystemExit(\"no such thing\")' > orchestrator/__main__.py"
+    )
+    cluster("controller", "stop")
+    corral(cluster, old, "controller", "start")
+    assert cluster.get("/v1/version")["version"] == OLD
+    agent = cluster.daemons("n1", "agent")
+
+    done = corral(cluster, broken, "upgrade", code=1)
+    assert "the new controller (9.0.0) is no good: it ends as soon as it starts" in done.stderr
+    assert f"{OLD} is in place again" in done.stderr
+    assert "no such thing" in done.stderr
+    assert cluster.get("/v1/version")["version"] == OLD
+    assert cluster.daemons("n1", "agent") == agent, "no agent was touched"
+
+    # Other nodes are newer than this controller, by now: it leaves them as they are.
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), 90)
+    assert f"{NOW} (newer)" in cluster("node", "ls").stdout
+    said = cluster("upgrade").stderr
+    assert f"controller: {NOW} (was {OLD})" in said
+    assert f"this machine's agent: {NOW} (was {OLD}); 1 container kept running" in said
+    settle(cluster, n1=NOW, n2=NOW, n3=NOW)
+    assert cluster.processes() == before
+    assert cluster("exec", "-T", "web", "cat", "/data/mark").stdout == "kept\n"
+    shell(cluster, "n1", "rm -rf /root/corral-*")
