@@ -250,7 +250,7 @@ def release(
     except TooLate:
         left = ", ".join([*boards.waiting(board), *boards.unfinished(board)]) or "no reason given"
         raise CliError(
-            f"{board.stack} {late} after {as_set(limit)}: {left}",
+            f"{board.stack} {late} after {as_set(limit or 0)}: {left}",
             hint=f"it goes on in the background: {command} ps",
         ) from None
     except KeyboardInterrupt:
