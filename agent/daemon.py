@@ -144,6 +144,7 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: En
         stack.callback(rotation.close)
         containers = _containers(config, spawner, rotation)
         journal = Journal(config.journal, config.tasks, config.run_dir)
+        stack.callback(journal.close)
         tasks = await _compose_tasks(config, effects, clock, containers, spawner, journal, ending)
         server = Server(
             tasks=tasks,

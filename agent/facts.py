@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from agent.linux.boot import boot_id
+from agent.network.names import DEVICES
 from agent.runtime.bundle import NodeTraits
 from agent.runtime.capabilities import grantable_capabilities
 from agent.runtime.seccomp import machine
@@ -164,8 +165,8 @@ def routes(table: Path = Path("/proc/self/net/route")) -> tuple[str, ...]:
     found = {
         route
         for route in known
-        # Ours (agent.network.names) and those to nowhere are not the machine's own.
-        if route.network.prefixlen and not route.whose.startswith("cr") and route.whose != "*"
+        # Ours and those to nowhere are not the machine's own.
+        if route.network.prefixlen and not route.whose.startswith(DEVICES) and route.whose != "*"
     }
     widest = sorted(found, key=lambda route: (route.network.prefixlen, route))[:_ROUTES]
     return tuple(f"{network} {device}" for network, device in sorted(widest))

@@ -28,7 +28,9 @@ from specs.api import ApiProblem
 from specs.kit import callers
 from specs.states import FINAL
 from specs.wire import (
+    HEARTBEAT,
     PROTOCOL,
+    SHORTEST_HEARTBEAT,
     BuildEvent,
     BuildImage,
     ExecRequest,
@@ -167,6 +169,7 @@ class Server:
     async def hello(self, request: web.Request) -> web.Response:
         held, version = self._holdings.held, _version(request)
         answer = Hello(
+            heartbeat=SHORTEST_HEARTBEAT,
             protocol=version,
             node=held.me.node if held.me else "",
             stamp=held.stamp,
@@ -200,7 +203,9 @@ class Server:
         version = _version(request)
         response = await _ndjson(request)
         with contextlib.suppress(ConnectionError):
-            async with contextlib.aclosing(self._tasks.reports.stream()) as reports:
+            async with contextlib.aclosing(
+                self._tasks.reports.stream(_heartbeat(request))
+            ) as reports:
                 async for report in reports:
                     await response.write(skew.encode(report, version) + b"\n")
         return response
@@ -457,6 +462,12 @@ def _place(request: web.Request) -> tuple[int, int, int] | None:
         raise Fault(400, "invalid", "after is no place in a log", f"after={request.query['after']}")
     run, sequence, offset = map(int, words)
     return run, sequence, offset
+
+
+def _heartbeat(request: web.Request) -> float:
+    """Return the seconds between report lines that were asked for, within what there is."""
+    asked = _number(request, "heartbeat")
+    return HEARTBEAT if asked is None else min(max(asked, SHORTEST_HEARTBEAT), HEARTBEAT)
 
 
 def _number(request: web.Request, name: str) -> float | None:

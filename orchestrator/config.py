@@ -4,6 +4,9 @@ CORRAL_STATE_DIR (default /var/lib/corral) survives a reboot, CORRAL_RUN_DIR
 (default /run/corral) does not. CORRAL_HOST is the CLI's way to the controller; the
 controller itself only needs it to say where it listens. CORRAL_AGENT_PATIENCE (default 60)
 is how many seconds an agent may not answer on a host that does before its tasks are replaced.
+CORRAL_HEARTBEAT (default 3, at least 0.5) is how often agents report: a host that was silent for
+three of them is down after 1.7 more, so that 1 is three times as quick, and as easily mistaken
+about a line that stutters.
 """
 
 from __future__ import annotations
@@ -12,6 +15,8 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from specs.wire import HEARTBEAT, SHORTEST_HEARTBEAT
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -22,6 +27,7 @@ class ControllerConfig:
     state_dir: Path
     run_dir: Path
     patience: float = 60.0  # seconds an agent may be away from a host that answers
+    heartbeat: float = HEARTBEAT  # seconds between two reports of an agent
 
     @property
     def folder(self) -> Path:
@@ -55,15 +61,26 @@ def from_environment(environment: Mapping[str, str]) -> ControllerConfig:
     return ControllerConfig(
         state_dir=Path(environment.get("CORRAL_STATE_DIR") or "/var/lib/corral"),
         run_dir=Path(environment.get("CORRAL_RUN_DIR") or "/run/corral"),
-        patience=_seconds(environment.get("CORRAL_AGENT_PATIENCE") or "60"),
+        patience=_seconds(environment, "CORRAL_AGENT_PATIENCE", 60.0),
+        heartbeat=_seconds(
+            environment, "CORRAL_HEARTBEAT", HEARTBEAT, SHORTEST_HEARTBEAT, HEARTBEAT
+        ),
     )
 
 
-def _seconds(text: str) -> float:
+def _seconds(
+    environment: Mapping[str, str],
+    name: str,
+    usual: float,
+    least: float = 0.0,
+    most: float = math.inf,
+) -> float:
+    text = environment.get(name) or str(usual)
     try:
         seconds = float(text)
     except ValueError:
         seconds = math.nan
-    if not 0 <= seconds < math.inf:
-        raise ValueError(f"CORRAL_AGENT_PATIENCE is a number of seconds, not {text!r}")
+    if not least <= seconds <= most or math.isinf(seconds):
+        between = f" from {least:g} to {most:g}" if not math.isinf(most) else ""
+        raise ValueError(f"{name} is a number of seconds{between}, not {text!r}")
     return seconds

@@ -118,9 +118,11 @@ async def compose(
         transport=transport,
         clock=clock,
         rng=rng,
+        heartbeat=config.heartbeat,
         authority=authority,
     )
-    control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher, patience=config.patience)
+    waits = {"patience": config.patience, "heartbeat": config.heartbeat}
+    control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher, **waits)
     nodes = Nodes(
         store=store, cluster=cluster, agents=dispatcher, pool=found.pool, clock=clock, rng=rng
     )

@@ -12,9 +12,14 @@ the last one stopped. One slot goes through::
 Withdrawing endpoints and waiting for acknowledgements belongs to whoever performs
 a stop (``orchestrator.control.planning.stopping``).
 
+A new task without a health check keeps its place until it has run its monitor time: what
+starts and dies a moment later is to spoil one batch, not the service. A check that passed says
+enough by itself, and what replaces tasks that serve nobody puts nothing at stake.
+
 Laws (tests/laws): never more than ``parallelism`` slots under way; with stop-first
 at least ``replicas - parallelism`` stay available while the new ones become ready;
-a paused rollout moves nothing; done means all current and ready. Whether they came to
+a paused rollout moves nothing; where failures are tolerated a failed slot is tried again with
+back-off and holds nobody up; done means all current and ready. Whether they came to
 stay is ``scheduler.trial``'s to say.
 """
 
@@ -47,6 +52,8 @@ class Moves:
     updated: int = 0
     total: int = 0
     wake: float | None = None
+    paused: float | None = None  # until when what is there already has others wait
+    others: int = 0  # slots that are still to come, but for those that failed and may
 
 
 @dataclass(slots=True)
@@ -63,6 +70,19 @@ class _Slot:
     def moving(self) -> bool:
         """Whether only the place is to change."""
         return bool(self.old) and all(t.displaced and t.spec_hash == self.target for t in self.old)
+
+    @property
+    def serves(self) -> bool:
+        """Whether there is something to lose."""
+        return any(t.ready for t in self.old)
+
+
+@dataclass(frozen=True, slots=True)
+class _Pause:
+    """What is done takes a place a while longer; only with ``holds_all`` from everybody."""
+
+    until: float
+    holds_all: bool
 
 
 def advance(
@@ -90,33 +110,38 @@ def advance(
         if update.failure_action != "continue":
             return Moves(state="failed", reason=reason, updated=updated, total=total)
     width = update.parallelism or total
-    wake: list[float] = []
-    busy = 0
-    moving = any(entry.moving for entry in slots)
-    for entry in slots:
-        delayed = updating and entry.new is not None and entry.new.release == release
-        under_way, until = _under_way(entry, update, now, delayed=delayed or moving)
-        busy += under_way
-        if until is not None:
-            wake.append(until)
+    failing = {entry.slot for entry in failed}
+    left = [s for s in slots if s.old or not _settled(s)]
+    pauses = _pauses(slots, update, release if updating else None, now)
+    # What fails and may is tried again beside the others: it takes nobody's place.
+    busy = sum(_under_way(s) for s in slots if s.slot not in failing)
+    busy += sum(pause.holds_all for pause in pauses)
+    watched = sum(not pause.holds_all for pause in pauses)
     create: list[CreateTask] = []
     stop: list[StopTask] = []
+    wake = [pause.until for pause in pauses]
     # Slots that serve nobody go first: replacing them costs no availability.
-    for entry in sorted(slots, key=lambda s: (any(t.ready for t in s.old), s.slot)):
-        if entry.old and entry.new is None and busy < width:
-            busy += 1
+    for entry in sorted(left, key=lambda s: (s.serves, s.slot)):
+        taken = busy + (watched if entry.serves else 0)
+        if entry.old and entry.new is None and taken < width:
             again = _again(entry, now)
+            busy += entry.slot not in failing
             if again > now:
                 wake.append(again)
             else:
                 _begin(wanted, entry, create, stop, gate=gate)
         elif entry.old and entry.new is not None and gate:
             stop += _swap(entry, update)
-    if create or stop or any(not _settled(s) or s.old for s in slots):
-        return Moves(
-            tuple(create), tuple(stop), "going", "", updated, total, min(wake, default=None)
-        )
-    return Moves(state="done", updated=updated, total=total)
+    return Moves(
+        tuple(create),
+        tuple(stop),
+        "going" if left else "done",
+        updated=updated,
+        total=total,
+        wake=min(wake, default=None) if left else None,
+        paused=max((pause.until for pause in pauses), default=None) if left else None,
+        others=sum(s.slot not in failing for s in left),
+    )
 
 
 def _slots(wanted: WantedService, tasks: Iterable[Replica], release: int) -> list[_Slot]:
@@ -157,29 +182,40 @@ def _failed(entry: _Slot, update: UpdateConfig, release: int) -> bool:
 
 
 def _again(entry: _Slot, now: float) -> float:
-    """Return when the next try to move the slot may begin: at once unless the last one failed."""
-    if not entry.moving or entry.failed is None:
+    """Return when the next try with the slot may begin: at once unless the last one failed."""
+    if entry.failed is None:
         return now
     ended = entry.failed.ended_at if entry.failed.ended_at is not None else now
     return ended + delay(entry.failed.attempt + 2)  # it failed once already
 
 
-def _under_way(
-    entry: _Slot, update: UpdateConfig, now: float, *, delayed: bool
-) -> tuple[bool, float | None]:
-    """Say whether the slot takes one of the ``parallelism`` places, and until when if known.
-
-    ``delayed``: the next one waits for ``update.delay`` after this one.
-    """
+def _under_way(entry: _Slot) -> bool:
+    """Say whether the slot takes one of the ``parallelism`` places."""
     if entry.new is None:
         # Untouched, or the old one is on its way out and the new one not yet made.
-        return not entry.old, None
-    if entry.old or not _settled(entry):
-        return True, None
-    if entry.new.ready_since is None or not update.delay or not delayed:
-        return False, None
-    until = entry.new.ready_since + update.delay
-    return now < until, until if now < until else None
+        return not entry.old
+    return bool(entry.old) or not _settled(entry)
+
+
+def _pauses(
+    slots: list[_Slot], update: UpdateConfig, release: int | None, now: float
+) -> list[_Pause]:
+    """Return the slots that are done and have the next ones wait all the same.
+
+    ``release``: the one whose new tasks are watched, None where nothing is updated.
+    """
+    found = []
+    moving = any(entry.moving for entry in slots)
+    for entry in slots:
+        new = entry.new
+        if new is None or entry.old or not new.ready or new.ready_since is None:
+            continue
+        fresh = new.release == release
+        if (fresh or moving) and now < new.ready_since + update.delay:
+            found.append(_Pause(new.ready_since + update.delay, holds_all=True))
+        elif fresh and not new.checked and now < new.ready_since + update.monitor:
+            found.append(_Pause(new.ready_since + update.monitor, holds_all=False))
+    return found
 
 
 def _begin(
@@ -192,7 +228,7 @@ def _begin(
 ) -> None:
     old = best_first(entry.old)[0]
     if not wanted.exclusive:
-        attempt = entry.failed.attempt + 1 if entry.moving and entry.failed is not None else 0
+        attempt = entry.failed.attempt + 1 if entry.failed is not None else 0
         node = wanted.nodes.get(entry.slot)
         create.append(CreateTask(entry.slot, entry.target, node, attempt, replaces=old.id))
     elif gate:

@@ -60,7 +60,7 @@ def areas() -> list[Area]:
                 (str(BIN / "ruff"), "check", "-q", "."),
                 (str(BIN / "mypy"),),
                 (str(BIN / "lint-imports"), "--no-cache"),
-                (*PYTEST, "tests/test_house.py"),
+                (*PYTEST, "tests/test_house.py", "tests/test_differences.py"),
             ),
             nice=10,
         ),

@@ -137,9 +137,14 @@ class Release(Model):
     recreates: dict[str, str] = Field(default_factory=dict)
     homeless: tuple[Homeless, ...] = ()  # what has had no node for a while
     stalled: bool = False  # and nothing else of it is under way
+    # What Stack.overrides is to be once its images are there: a number and the spec it is for
+    # come together. None: it says nothing of numbers.
+    overrides: dict[str, int] | None = None
     # Services whose tasks, there when it began to be deployed, it replaces: updates. None: by an
     # earlier version, which did not say.
     updates: tuple[str, ...] | None = None
+    # The task whose end or check failed it; empty: none did. None: an earlier version does not say.
+    culprit: str | None = None
 
     @property
     def over(self) -> bool:
@@ -172,6 +177,12 @@ class Release(Model):
     def updating(self, service: str) -> bool:
         """Say whether tasks of the service may have been there to be replaced."""
         return self.updates is None or service in self.updates
+
+    def with_overrides(self, replicas: Mapping[str, int]) -> Release:
+        """Return the release with other numbers for some services: they were scaled since."""
+        if self.overrides is None:
+            return self
+        return self.model_copy(update={"overrides": {**self.overrides, **replicas}})
 
     def with_images(self, images: Mapping[str, str]) -> Release:
         """Return the release with the digest of every service's image: it can be deployed."""
@@ -245,6 +256,12 @@ class Stack(Model):
                 "asked_again": {**self.asked_again, **asked_again},
             }
         )
+
+    def begun(self, release: Release) -> Stack:
+        """Return the stack as a release has it whose images are there: its numbers, its starts."""
+        numbers = self.overrides if release.overrides is None else release.overrides
+        scaled = self.model_copy(update={"overrides": dict(numbers)})
+        return scaled.with_asked(release.starts, anew=release.again) if release.starts else scaled
 
     def with_release(self, number: int) -> Stack:
         """Return the stack with another newest release."""

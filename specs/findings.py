@@ -90,6 +90,10 @@ class Findings:
             self._seen.add(key)
             (self.errors if problem.severity == "error" else self.warnings).append(problem)
 
+    def damage(self, path: str) -> None:
+        """Note that something is missing at a path for a reason that was told elsewhere."""
+        self._damage(path)
+
     def position_of(self, path: str) -> Position | None:
         """Return where a path, or the nearest thing around it, is in the user's files."""
         while path and path not in self._origins:

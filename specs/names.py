@@ -17,6 +17,8 @@ import re
 from ipaddress import IPv4Address, ip_address, ip_network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
+from specs import kernel
+from specs.references import reference_fault, tag_fault
 from specs.subnets import reserved
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ LONGEST_LABEL: Final = 63
 LONGEST_PATH: Final = 4095
 LONGEST_NAME: Final = 255  # of a file: one name is one folder or file of a node
 _SHOWN = 60
+_ID_DIGITS = len(str(kernel.MOST_ID))
 
 _CONTROL = re.compile("[\\x00-\\x1f\\x7f-\\x9f\\u2028\\u2029\\u202a-\\u202e\\u2066-\\u2069]")
 _HOST = re.compile(r"[A-Za-z0-9_](?:[A-Za-z0-9_.-]*[A-Za-z0-9_])?")
@@ -167,6 +170,8 @@ def user_fault(text: str) -> str:
             why = f"{shown(text)} holds a blank"
         if not why and any(char.isnumeric() and not char.isascii() for char in part):
             why = f"{shown(text)} has digits other than 0 to 9"
+        if not why and is_number(part) and (len(part) > _ID_DIGITS or int(part) > kernel.MOST_ID):
+            why = f"{shown(part)} is no user's or group's number: they end at {kernel.MOST_ID}"
         if why:
             return why
     return f"{shown(text)} has more than user and group" if text.count(":") > 1 else ""
@@ -210,6 +215,14 @@ def target_fault(text: str) -> str:
 def file_target_fault(text: str) -> str:
     """Return why a secret or config cannot be put there; a relative name is below its folder."""
     return target_fault(text if text.startswith("/") else f"/run/secrets/{text}")
+
+
+def _known(what: str, known: Callable[[str], object]) -> Callable[[str], str]:
+    def fault(text: str) -> str:
+        why = line_fault(text)
+        return why or ("" if known(text) else f"{shown(text)} is no {what}")
+
+    return fault
 
 
 def annotation_fault(key: str) -> str:
@@ -270,6 +283,19 @@ SYSCTL: Final = NameRule(
 LINE: Final = NameRule(line_fault, "write it without control characters")
 ENV_NAME: Final = NameRule(env_name_fault, "write a name like LOG_LEVEL")
 ACCESS: Final = NameRule(_matching(_ACCESS, "a device's permissions", 3), "write r, w and m")
+SIGNAL: Final = NameRule(
+    _known("signal", kernel.signal_number), "write one like SIGTERM, SIGRTMIN+3 or 15"
+)
+CAPABILITY: Final = NameRule(
+    _known("capability", kernel.capability), "write one of capabilities(7), like NET_ADMIN, or ALL"
+)
+ULIMIT: Final = NameRule(
+    _known("ulimit", kernel.RLIMITS.__contains__), f"known are {', '.join(sorted(kernel.RLIMITS))}"
+)
+IMAGE: Final = NameRule(
+    reference_fault, "write it like nginx:1.28 or registry.example.com/team/app:1.2"
+)
+TAG: Final = NameRule(tag_fault, "write it like team/app:1.2")
 TOKEN: Final = NameRule(
     _matching(_TOKEN, "a name the kernel knows", 32), "write it as in the manual, like NET_ADMIN"
 )

@@ -327,11 +327,6 @@ class Carried(Model):
     volumes: dict[str, VolumeSpec] = Field(default_factory=dict)
 
 
-# At most; the controller looks at all of it in every pass, and every node holds the ports.
-MOST_TASKS = 3000  # copies of a stack's services together
-MOST_PORTS = 1000  # published ports of a stack together
-
-
 class StackSpec(Model):
     """One stack, complete. Keys of the mappings are the keys of the Compose file.
 

@@ -120,7 +120,7 @@ def parse_size(text: str) -> int:
 
 def _int64(amount: float, text: str) -> int:
     if not -_MAX_INT64 - 1 <= amount <= _MAX_INT64:
-        raise ValueError(f"the size {text!r} is too large")
+        raise BadValue(f"the size {text!r} is too large", "write a size like 64m or 1g")
     return int(amount)
 
 
@@ -137,7 +137,7 @@ def parse_int(text: str) -> int:
 def parse_float(text: str) -> float:
     """Return a decimal number; infinities and not-a-number make no sense in a model."""
     if not _FLOAT.match(text) or not text.isascii():
-        raise ValueError(f"{text!r} is not a number")
+        raise BadValue(f"{text!r} is not a number", "write one like 0.5 or 2")
     value = float(text)  # which takes the same underscores
     if value in (float("inf"), float("-inf")):
         raise ValueError(f"{text!r} is too large a number")
@@ -160,6 +160,8 @@ def float32(value: float) -> float | int:
         packed = struct.unpack("f", struct.pack("f", value))[0]
     except OverflowError:
         raise ValueError(f"{value!r} is too large a number") from None
+    if packed in (float("inf"), float("-inf")):
+        raise BadValue(f"{value!r} is too large a number", "write a smaller one")
     for digits in range(1, 10):
         shortest = float(f"{packed:.{digits}g}")
         if struct.unpack("f", struct.pack("f", shortest))[0] == packed:

@@ -58,6 +58,7 @@ from specs.task import TaskStatus
 PROTOCOL = 2  # of the wire and of the agent's records; 1 is what did not say it (specs/skew.py)
 BLOB_PORT = 8473  # where agents serve image blobs to each other, on the overlay address
 HEARTBEAT = 3.0  # seconds between report lines at most
+SHORTEST_HEARTBEAT = 0.5  # the same where a controller asks for more (?heartbeat=SECONDS)
 
 KINDS = ("tasks", "networks", "services", "peers", "contents", "stacks", "releases", "slots")
 
@@ -87,6 +88,7 @@ class Hello(Model):
     revision: int = 0  # of the store, when what the node holds was taken from it
     stacks: dict[str, tuple[int, int]] = Field(default_factory=dict)  # name -> Stack.stamp
     signing_request: str = ""  # asks for a certificate (PEM) of the node's own key
+    heartbeat: float = HEARTBEAT  # the shortest it keeps when asked for
 
 
 class TaskNetwork(Model):

@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 import pytest
 
+from orchestrator.cli.registry import COMMANDS, KNOWN_ELSEWHERE
+from tests.orchestrator.cli.test_verbs import COMPOSE
+
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "differences.md"
 HEADER = ("Compose", "corral", "why", "shown by")
@@ -71,6 +74,34 @@ def test_a_difference_has_a_reason_and_a_test_that_exists(row: Row) -> None:
 def test_the_page_is_more_than_a_heading() -> None:
     assert len(rows()) > 20
     assert len({row.compose for row in rows()}) == len(rows()), "a difference is told twice"
+
+
+def blocks() -> list[tuple[int, list[str], str]]:
+    """Return every table: the line it begins in, its lines, and the paragraph behind it."""
+    found: list[tuple[int, list[str], str]] = []
+    paragraphs = PAGE.read_text(encoding="utf-8").split("\n\n")
+    line = 1
+    for index, paragraph in enumerate(paragraphs):
+        if paragraph.startswith("|"):
+            behind = paragraphs[index + 1] if index + 1 < len(paragraphs) else ""
+            found.append((line, paragraph.splitlines(), behind))
+        line += paragraph.count("\n") + 2
+    return found
+
+
+@pytest.mark.parametrize(("line", "table", "behind"), blocks(), ids=lambda value: str(value)[:5])
+def test_every_table_names_what_shows_it(line: int, table: list[str], behind: str) -> None:
+    if cells(table[0]) == HEADER or cells(table[0]) == ("key", "files"):  # a count, not a law
+        return
+    assert behind.startswith("Shown by"), f"line {line}: no test shows this table"
+    assert SHOWN.findall(behind)
+
+
+def test_the_verbs_are_those_the_command_line_knows() -> None:
+    (table,) = [table for _, table, _ in blocks() if cells(table[0]) == ("Compose", "instead")]
+    told = {verb.strip("`"): words for verb, words in (cells(line) for line in table[2:])}
+    here = {verb: KNOWN_ELSEWHERE[verb] for verb in COMPOSE.split() if verb not in COMMANDS}
+    assert {verb: words.replace("\\|", "|") for verb, words in told.items()} == here
 
 
 def test_nothing_else_in_the_page_names_a_test_that_is_not_there() -> None:

@@ -53,7 +53,10 @@ def underlay_mtu(found: KernelState, underlay: str) -> int:
     physical = [
         link.mtu
         for link in found.links.values()
-        if link.up and link.name != "lo" and not link.name.startswith("cr-") and link.mtu >= 1280
+        if link.up
+        and link.name != "lo"
+        and not link.name.startswith(names.DEVICES)
+        and link.mtu >= 1280
     ]
     return min([1500, *physical])
 

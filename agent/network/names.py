@@ -12,8 +12,9 @@ import hashlib
 from ipaddress import IPv4Address
 
 TABLE = "corral"  # nft table, family inet
-VXLAN = "cr-vxlan"
-VETH_PREFIX = "cr-e"  # not "cr-v": the wildcard would catch cr-vxlan
+DEVICES = "cr-"  # what the name of every device of ours begins with
+VXLAN = f"{DEVICES}vxlan"
+VETH_PREFIX = f"{DEVICES}e"  # not "cr-v": the wildcard would catch cr-vxlan
 
 VNI = 13710
 VXLAN_PORT = 4789

@@ -10,14 +10,22 @@ ociVersion is 1.0.2: crun 1.8 refuses newer ones.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.errors import Refusal
 from agent.runtime import seccomp
-from agent.runtime.capabilities import ALL_CAPABILITIES, DEFAULT_CAPABILITIES
+from specs.kernel import (
+    ALL_CAPABILITIES,
+    DEFAULT_CAPABILITIES,
+    LONGEST_ARGUMENT,
+    RLIMITS,
+    capability,
+    room_for_arguments,
+    sysctl_fault,
+    weight,
+)
 from specs.kit.programs import SYSTEM_PATH
 from specs.names import target_fault
 
@@ -37,19 +45,11 @@ READ_ONLY: Final = ("/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sy
 INIT: Final = "/dev/.corral-init"  # on the container's own tmpfs: nothing is made in its root
 PERIOD: Final = 100_000  # microseconds of CPU quota accounting, as Docker
 
-# Namespaced sysctls: those of the namespaces a container has for itself.
-_SYSCTL_IPC = re.compile(
-    r"kernel\.(msgmax|msgmnb|msgmni|sem|shmall|shmmax|shmmni|shm_rmid_forced)$|fs\.mqueue\."
-)
 # In a network of its own nobody has to be root to take a low port or to ping, as in Docker.
 _OPEN_NETWORK: Final = {
     "net.ipv4.ip_unprivileged_port_start": "0",
     "net.ipv4.ping_group_range": "0 2147483647",
 }
-_RLIMIT_NAMES = """
-as core cpu data fsize locks memlock msgqueue nice nofile nproc rss rtprio rttime sigpending stack
-"""
-_RLIMITS: Final = frozenset(_RLIMIT_NAMES.split())
 # Default device rules: everything may be made, only these may be used.
 _DEVICE_RULES: Final[tuple[tuple[str, int | None, int | None], ...]] = (
     *(("c", 1, minor) for minor in (3, 5, 7, 8, 9)),
@@ -142,8 +142,8 @@ def build(inputs: Inputs, host: NodeTraits) -> OciBundle:
 
 
 def _capability(name: str) -> str:
-    full = name.upper() if name.upper().startswith("CAP_") else f"CAP_{name.upper()}"
-    if full not in ALL_CAPABILITIES and full != "CAP_ALL":
+    full = capability(name)
+    if not full:
         raise Refusal(f"capability {name!r} does not exist; see capabilities(7)")
     return full
 
@@ -178,11 +178,18 @@ def command_line(spec: TaskSpec, image: ImageConfig) -> tuple[str, ...]:
     else:
         entry = spec.entrypoint
         command = spec.command or ()
+    if entry == ("",):  # as with Docker: no entrypoint
+        entry = ()
     args = (*entry, *command)
     if not args:
         raise Refusal(
             f"image {spec.image} has neither entrypoint nor command, and the service gives none; "
             "set command:"
+        )
+    if not args[0]:
+        raise Refusal(
+            f"the first word of the command of image {spec.image} is empty, and no program has "
+            "that name; write the program there"
         )
     return args
 
@@ -213,6 +220,8 @@ def _process(
                 "catatonit package"
             )
         args = (INIT, "--", *args)
+    variables = environment(spec, inputs.image, user, inputs.hostname)
+    _fits(args, variables, spec)
     names = sorted(granted)
     # A process that is not root gets nothing by itself, but may regain through file capabilities.
     effective = names if user.uid == 0 else []
@@ -220,7 +229,7 @@ def _process(
         "terminal": spec.tty,
         "user": {"uid": user.uid, "gid": user.gid, "additionalGids": list(user.groups)},
         "args": list(args),
-        "env": environment(spec, inputs.image, user, inputs.hostname),
+        "env": variables,
         "cwd": working_dir(spec, inputs.image),
         "capabilities": {
             "bounding": names,
@@ -242,6 +251,23 @@ def _process(
     return process
 
 
+def _fits(args: Sequence[str], variables: Sequence[str], spec: TaskSpec) -> None:
+    """Refuse what execve(2) does not take, in words: the runtime would only name its errno."""
+    stack = spec.ulimits.get("stack")
+    room = room_for_arguments(stack.soft if stack else None)
+    if (size := weight([*args, *variables])) > room:
+        raise Refusal(
+            f"command and environment take {size} bytes and the kernel gives a process {room}; "
+            "put what is long into a file: configs:, secrets: or a volume"
+        )
+    for text in (*args, *variables):
+        if len(text.encode(errors="replace")) >= LONGEST_ARGUMENT:
+            raise Refusal(
+                f"{text[:30]!a}... in command or environment is longer than the "
+                f"{LONGEST_ARGUMENT} bytes that the kernel takes of one; put it into a file"
+            )
+
+
 def working_dir(spec: TaskSpec, image: ImageConfig) -> str:
     """Return the directory the command starts in."""
     path = spec.working_dir or image.working_dir or "/"
@@ -260,10 +286,8 @@ def _oom_score(wanted: int, host: NodeTraits, warnings: list[str]) -> int:
 def _rlimits(spec: TaskSpec, host: NodeTraits, warnings: list[str]) -> list[dict[str, Any]]:
     found = []
     for name, limit in sorted(spec.ulimits.items()):
-        if name not in _RLIMITS:
-            raise Refusal(
-                f"ulimit {name!r} does not exist; known are {', '.join(sorted(_RLIMITS))}"
-            )
+        if name not in RLIMITS:
+            raise Refusal(f"ulimit {name!r} does not exist; known are {', '.join(sorted(RLIMITS))}")
         infinity = 2**64 - 1
         soft = infinity if limit.soft < 0 else limit.soft
         hard = infinity if limit.hard < 0 else limit.hard
@@ -366,11 +390,8 @@ def _linux(inputs: Inputs, host: NodeTraits) -> dict[str, Any]:
 
 def _sysctls(spec: TaskSpec, host: NodeTraits, *, own_network: bool) -> dict[str, str]:
     for name in spec.sysctls:
-        if name.startswith("net."):
-            if not own_network:
-                raise Refusal(f"sysctl {name} would change the node: the task uses its network")
-        elif not _SYSCTL_IPC.match(name):
-            raise Refusal(f"sysctl {name} is not a container's own: it would change the whole node")
+        if why := sysctl_fault(name, own_network=own_network):
+            raise Refusal(why)
     defaults = dict(_OPEN_NETWORK) if own_network else {}
     if not host.all_groups:
         defaults.pop("net.ipv4.ping_group_range", None)

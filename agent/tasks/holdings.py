@@ -79,13 +79,13 @@ class Holdings:
         return [other for other in found if self.slot_of(other.assignment) == mine]
 
     def record(self, task: str) -> Record | None:
-        """Return what is known of a task."""
+        """Return what is known of a task, as far as it is written."""
         runner = self.runners.get(task)
-        return runner.record if runner else None
+        return runner.told if runner else None
 
     def records(self) -> list[Record]:
         """Return every task's record."""
-        return [runner.record for runner in self.runners.values()]
+        return [runner.told for runner in self.runners.values()]
 
     def erased(self) -> list[str]:
         """Return tasks nothing is left of: those still in the set, then the last ones that were."""

@@ -32,13 +32,16 @@ a reboot the controller sends them again.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 import os
 import re
 import shutil
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
@@ -56,6 +59,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+WRITERS = 4  # what they ask the file system for at the same time it does as one
 COMPACT_AT = 4 << 20  # bytes of increments after which the set is written anew
 _ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 
@@ -149,7 +153,10 @@ def merge(held: Held, instructions: Instructions) -> Held:
 
 
 class Journal:
-    """Reads everything at start; writes are synchronous and small, callers choose the thread."""
+    """Reads everything at start; writes are synchronous and small, callers choose the thread.
+
+    Those of one task's record come in order (``writing.py``); of several tasks they may overlap.
+    """
 
     def __init__(self, journal: Path, tasks: Path, run: Path) -> None:
         self._seal = NodeSeal(journal.with_name("node.key"))
@@ -164,6 +171,8 @@ class Journal:
         self._known: Stamp | None = None  # what ``seen`` says
         self._named: set[str] = set()  # stacks that the set's file tells of
         self._clear = False  # whether a line of it is not sealed
+        self._synced: set[str] = set()  # tasks whose folder's name outlives a power cut
+        self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="records")
         self.notes: dict[str, str] = {}  # what could not be read -> why
         self.damaged: dict[str, str] = {}  # task -> why its newest record could not be read
         self.unclear: set[str] = set()  # tasks of whom something was not read
@@ -401,9 +410,15 @@ class Journal:
             path = self._tasks / record.id / "record.json"
             path.parent.mkdir(mode=0o700, exist_ok=True)
             write_file(path, data, durable=durable)
-            if durable:
+            if durable and record.id not in self._synced:
                 sync(self._tasks)  # the folder's name too: an earlier write may have made it
+                self._synced.add(record.id)
         write_file(self._records / record.id, data, durable=False)
+
+    def put_beside(self, record: Record, *, durable: bool, disk: bool) -> asyncio.Future[None]:
+        """Write a record as ``put`` does, in a thread of ours."""
+        work = partial(self.put, record, durable=durable, disk=disk)
+        return asyncio.get_running_loop().run_in_executor(self._writers, work)
 
     def whole(self) -> bool:
         """Say whether the folders that a reboot would take are there; people tidy up below /run."""
@@ -419,6 +434,7 @@ class Journal:
     def forget(self, task: str) -> None:
         """Delete the task's directory: record and logs, and what was kept of it. Blocks."""
         (self._records / task).unlink(missing_ok=True)
+        self._synced.discard(task)
         self._kept.forget(task)
         for _ in range(FORGET_TRIES):  # a last look at its logs may add a name meanwhile
             shutil.rmtree(self._tasks / task, ignore_errors=True)
@@ -436,6 +452,10 @@ class Journal:
         self._size = 0
         self._named = set()
         self._seal.forget()
+
+    def close(self) -> None:
+        """Wait for records under way: the next agent's must not be followed by ours. Blocks."""
+        self._writers.shutdown()
 
     # What stands in the files.
 

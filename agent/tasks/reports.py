@@ -137,8 +137,8 @@ class Reports:
         error = self._holdings.network_error
         return (f"network state cannot be applied: {error}", *more) if error else more
 
-    async def stream(self) -> AsyncGenerator[Report, None]:
-        """Yield a full report, then changes; at least one each HEARTBEAT seconds."""
+    async def stream(self, heartbeat: float = HEARTBEAT) -> AsyncGenerator[Report, None]:
+        """Yield a full report, then changes; at least one each ``heartbeat`` seconds."""
         me = Subscriber()
         self._subscribers.add(me)
         try:
@@ -147,7 +147,7 @@ class Reports:
             yield full
             while True:
                 with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(HEARTBEAT):
+                    async with asyncio.timeout(heartbeat):
                         await me.event.wait()
                 await asyncio.sleep(TOGETHER)
                 report = self._changes(me)

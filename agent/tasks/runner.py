@@ -2,7 +2,8 @@
 
 ``agent/tasks/worker.py`` keeps one runner per task. This is the only place where the
 effects of a task are ordered; each is written to the journal as intent before and
-as done after, so that a SIGKILL between any two leaves nothing unexplained. A
+as done after, so that a SIGKILL between any two leaves nothing unexplained. What takes a disk
+is written beside the loop, and awaited before the next effect (``writing.py``). A
 runner never decides and never gives up: what fails is tried again with back-off,
 and the reason is part of the task's status.
 """
@@ -34,6 +35,7 @@ from agent.tasks.lifecycle import (
     Wait,
 )
 from agent.tasks.record import Phase, Record
+from agent.tasks.writing import RecordFile
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
@@ -79,13 +81,23 @@ class Runner:
     """One task on this node."""
 
     def __init__(self, record: Record, parts: RunnerParts) -> None:
-        self.record = record
         self._parts = parts
+        self._file = RecordFile(record, parts.journal, parts.changed)
         self._wake = asyncio.Event()
         self._seen: Exit | None = None
         self._interruptible: asyncio.Timeout | None = None
         self._followers: asyncio.TaskGroup | None = None
         self._prober: asyncio.Task[None] | None = None
+
+    @property
+    def record(self) -> Record:
+        """Return what is decided of the task; not all of it may be written yet."""
+        return self._file.newest
+
+    @property
+    def told(self) -> Record:
+        """Return what is written of the task, which is what others may know."""
+        return self._file.told
 
     def assign(self, assignment: Assignment) -> None:
         """Take a newer assignment; a preparation that is not wanted any more is interrupted."""
@@ -109,12 +121,14 @@ class Runner:
                 self._wake.clear()
                 self._observe()
                 step = lifecycle.next_step(self.record, self._now())
-                if isinstance(step, Gone):
-                    break
                 if isinstance(step, Wait):
                     await self._pause(step)
-                    continue
-                await self._perform(step)
+                elif await self._file.written():
+                    continue  # nothing is done before its reason is written; look again
+                elif isinstance(step, Gone):
+                    break
+                else:
+                    await self._perform(step)
             self._stop_probing()
 
     # Observing.
@@ -221,7 +235,7 @@ class Runner:
                 case Resume(undo):
                     await self._resume(undo=undo)
                 case Signal():
-                    self._stop(step)
+                    await self._stop(step)
                 case Clear():
                     async with self._parts.slots:
                         await self._parts.containers.clear(self.record.id)
@@ -251,7 +265,7 @@ class Runner:
             await self._pause(Wait(self.record.next_at))
 
     async def _prepare(self) -> None:
-        self._save(lifecycle.preparing(self.record))
+        await self._saved(lifecycle.preparing(self.record))
         try:
             async with asyncio.timeout(None) as scope:
                 self._interruptible = scope
@@ -271,14 +285,12 @@ class Runner:
     def _say(self, doing: Doing, reason: str) -> None:
         """Tell what the preparation is doing."""
         if reason != self.record.reason:
-            self.record = self.record.having(doing=doing, reason=reason)
-            self._parts.changed(self.record)
+            self._file.note(self.record.having(doing=doing, reason=reason))
 
     def _arrived(self, arrived: tuple[int, int]) -> None:
         """Tell how far the image is, when that has changed."""
         if arrived != self.record.arrived:
-            self.record = self.record.having(arrived=arrived)
-            self._parts.changed(self.record)
+            self._file.note(self.record.having(arrived=arrived))
 
     async def _launch(self, number: int) -> None:
         containers, task = self._parts.containers, self.record.id
@@ -288,7 +300,7 @@ class Runner:
         async with self._parts.slots:
             if self.record.assignment.desired is not Desired.RUNNING:
                 return
-            self._save(lifecycle.creating(self.record, number))
+            await self._saved(lifecycle.creating(self.record, number))
             try:
                 process, monitor = await containers.create(
                     task, number, self.record.assignment.spec
@@ -296,7 +308,7 @@ class Runner:
             except RuntimeFailure as failure:
                 self._launch_failed(failure)
                 return
-            self._save(lifecycle.created(self.record, process, monitor))
+            await self._saved(lifecycle.created(self.record, process, monitor))
             await self._start()
 
     async def _inherit(self) -> None:
@@ -339,7 +351,7 @@ class Runner:
         else:
             await self._start()
 
-    def _stop(self, step: Signal) -> None:
+    async def _stop(self, step: Signal) -> None:
         process = self.record.process
         number = SIGKILL
         if not step.kill:
@@ -349,7 +361,7 @@ class Runner:
             )
         if step.why in ("shutdown", "restart"):
             self._stop_probing()
-        self._save(lifecycle.stopping(self.record, step, self._now()))
+        await self._saved(lifecycle.stopping(self.record, step, self._now()))
         if process is not None:
             self._parts.containers.send(process, number)
 
@@ -357,8 +369,7 @@ class Runner:
         await self._parts.preparation.erase(self.record, self._parts.slots)
         # In a thread: its logs may be large, and a busy disk takes its time to let go of them.
         await asyncio.to_thread(self._parts.journal.forget, self.record.id)
-        self.record = lifecycle.erased(self.record)
-        self._parts.changed(self.record)
+        self._file.note(lifecycle.erased(self.record))
 
     def _with_tail(self, record: Record) -> Record:
         """Add the last lines of output to a record that has just failed, or starts again."""
@@ -369,22 +380,25 @@ class Runner:
                 return record.having(log_tail=tuple(line[:1000] for line in lines))
         return record
 
+    async def _saved(self, record: Record) -> None:
+        """Take a record whose effect follows: that comes after it is written."""
+        self._save(record)
+        await self._file.written()
+
     def _save(self, record: Record) -> None:
-        old, self.record = self.record, record
+        old = self.record
         removing = record.assignment.desired is Desired.REMOVED
         final = record.state in FINAL and old.state not in FINAL
-        durable = not removing and (final or record.restart_done != old.restart_done)
         moved = record.touched != old.touched or record.state != old.state
-        try:
-            self._parts.journal.put(
-                record,
-                durable=durable,
-                disk=moved and not removing and record.state in _ON_DISK,
-            )
-        except OSError as error:
-            # Full disk: what is in memory stays true; the next change is written again.
-            log.warning("a record cannot be written", extra={"task": record.id, "why": str(error)})
-        self._parts.changed(record)
+        self._file.put(
+            record,
+            durable=not removing and (final or record.restart_done != old.restart_done),
+            disk=moved and not removing and record.state in _ON_DISK,
+        )
+
+    def rewrite(self) -> None:
+        """Write the record anew, for a reboot too: what stood in its place was not all read."""
+        self._file.put(self.record, durable=False, disk=True)
 
     def _now(self) -> float:
         return self._parts.clock.monotonic()

@@ -144,11 +144,9 @@ class Worker:
     def _take_over(self, record: Record, *, again: bool) -> None:
         """Give a task its runner; ``again`` = its record is written anew, the old one is kept."""
         now, wall = self._parts.clock.monotonic(), self._parts.clock.wall()
-        record = lifecycle.adopted(rebooted(record, self._boot, now, wall))
+        runner = self._begin(lifecycle.adopted(rebooted(record, self._boot, now, wall)))
         if again:
-            with contextlib.suppress(OSError):
-                self._journal.put(record, disk=True)
-        self._begin(record)
+            runner.rewrite()
 
     async def _sweep(self, strays: Iterable[str]) -> None:
         """Erase what carries a task's id that nothing explains."""
@@ -160,11 +158,12 @@ class Worker:
             except Exception:  # a leftover must not keep the agent from starting
                 log.exception("a leftover cannot be erased", extra={"task": task})
 
-    def _begin(self, record: Record) -> None:
+    def _begin(self, record: Record) -> Runner:
         assert self._group is not None
         runner = Runner(record, self._parts)
         self._holdings.runners[record.id] = runner
         self._group.create_task(self._keep(runner), name=f"runner {record.id}")
+        return runner
 
     def _begin_new(self, assignment: Assignment) -> None:
         record = lifecycle.fresh(assignment, self._boot)
@@ -246,10 +245,9 @@ class Worker:
                 self._take_over(verdict.record, again=True)
             elif task not in holdings.held.objects.tasks:
                 leftovers.append(task)
-        for record in holdings.records():
-            if record.id in self._journal.unclear:
-                with contextlib.suppress(OSError):
-                    self._journal.put(record, disk=True)  # as it was found it is kept beside
+        for task, runner in holdings.runners.items():
+            if task in self._journal.unclear:
+                runner.rewrite()  # as it was found it is kept beside
         self._journal.unclear.clear()
         holdings.notes = {}
         self._reports.unread()

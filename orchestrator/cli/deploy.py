@@ -96,11 +96,19 @@ def body(
 
 
 def told(
-    warnings: Iterable[dict[str, Any]], environ: Mapping[str, str]
+    warnings: Iterable[dict[str, Any]], environ: Mapping[str, str], command: str = "corral"
 ) -> Iterator[dict[str, Any]]:
-    """Yield what is shown of the controller's warnings: COMPOSE_IGNORE_ORPHANS silences one."""
+    """Yield what is shown of the controller's warnings: COMPOSE_IGNORE_ORPHANS silences one.
+
+    ``command`` is how the user calls corral for this stack, which the controller cannot know.
+    """
     for warning in warnings:
-        if warning.get("code") != "orphans" or not _switch(environ, "COMPOSE_IGNORE_ORPHANS"):
+        if warning.get("code") == "orphans" and _switch(environ, "COMPOSE_IGNORE_ORPHANS"):
+            continue
+        hint = str(warning.get("hint") or "")
+        if hint.startswith(("corral scale ", "corral up ")):
+            yield {**warning, "hint": command + hint.removeprefix("corral")}
+        else:
             yield warning
 
 

@@ -33,6 +33,7 @@ from orchestrator.control.telling.progress import Streams
 from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import StoreUnavailable
 from specs.states import ReleaseState
+from specs.wire import HEARTBEAT
 
 if TYPE_CHECKING:
     import random
@@ -76,6 +77,7 @@ class ControlLoop:
         agents: Agents,
         *,
         patience: float = AGENT_PATIENCE,
+        heartbeat: float = HEARTBEAT,
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -83,7 +85,7 @@ class ControlLoop:
         self._rng = rng
         self._specs = Specs(cluster)
         self._observed = Observed(cluster, clock)
-        self._health = NodeHealth(cluster, clock, patience=patience)
+        self._health = NodeHealth(cluster, clock, patience=patience, heartbeat=heartbeat)
         self._out = Outgoing(cluster, self._specs, sealer)
         self._streams = Streams(cluster, clock, self._observed.watched)
         self._wake = asyncio.Event()
@@ -247,8 +249,8 @@ class ControlLoop:
                 return
             pass_.draft.put(RELEASES, releases.deploying(pass_, current, images))
             stack = self._cluster.stacks.get(release.stack)
-            if stack is not None and stack.desired == "up" and current.starts:
-                pass_.draft.put(STACKS, stack.with_asked(current.starts, anew=current.again))
+            if stack is not None and stack.desired == "up":
+                pass_.draft.put(STACKS, stack.begun(current))
 
         await self._write(change)
 

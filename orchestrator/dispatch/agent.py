@@ -18,6 +18,7 @@ from orchestrator.dispatch.ndjson import LineTooLong, lines
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
 from specs import skew
 from specs.wire import (
+    HEARTBEAT,
     PROTOCOL,
     Acknowledged,
     BuildEvent,
@@ -76,12 +77,15 @@ class AgentClient:
             await self._check(answer)
             return self._decode(Acknowledged, await answer.read())
 
-    async def reports(self, *, silence: float) -> AsyncGenerator[Report, None]:
+    async def reports(
+        self, *, silence: float, heartbeat: float = HEARTBEAT
+    ) -> AsyncGenerator[Report, None]:
         """Yield reports; TimeoutError when the agent says nothing for ``silence`` seconds.
 
         What cannot be read of one is left out and named in it.
         """
-        lines_ = self._lines("GET", "/v1/reports", silence=silence)
+        params = {"heartbeat": f"{heartbeat:g}"} if heartbeat != HEARTBEAT else None
+        lines_ = self._lines("GET", "/v1/reports", params=params, silence=silence)
         async with contextlib.aclosing(lines_) as found:
             async for line in found:
                 read = self._read(Report, line)

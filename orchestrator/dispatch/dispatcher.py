@@ -20,12 +20,12 @@ import aiohttp
 
 from orchestrator.dispatch.agent import AgentClient
 from orchestrator.dispatch.behind import Behind, StoreSays, compare
-from orchestrator.dispatch.session import SILENCE, AgentSession, Certified, Superseded
+from orchestrator.dispatch.session import AgentSession, Certified, Superseded
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.keys import identity
 from orchestrator.store.base import StoreError
 from specs.kit.backoff import Backoff
-from specs.wire import Stamp
+from specs.wire import HEARTBEAT, Stamp
 
 if TYPE_CHECKING:
     import random
@@ -85,7 +85,8 @@ class Dispatcher:
         transport: Transport,
         clock: Clock,
         rng: random.Random,
-        silence: float = SILENCE,
+        heartbeat: float = HEARTBEAT,
+        silence: float = 0.0,
         authority: Authority | None = None,
     ) -> None:
         self._store = store
@@ -93,6 +94,7 @@ class Dispatcher:
         self._transport = transport
         self._clock = clock
         self._rng = rng
+        self._heartbeat = heartbeat
         self._silence = silence
         self._authority = authority
         self.identity = identity
@@ -280,6 +282,7 @@ class Dispatcher:
                 cluster=self._cluster,
                 stamp=Stamp(cluster=self.identity.id, epoch=self.identity.epoch),
                 generation=self._generations.get(node.id, 0),
+                heartbeat=self._heartbeat,
                 silence=self._silence,
                 certify=partial(self._certify, node.id),
                 known=self.known,

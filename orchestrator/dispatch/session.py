@@ -35,7 +35,7 @@ log = logging.getLogger(__name__)
 RENEW_AFTER = 45 * 86400.0  # seconds: half of a certificate's life
 COALESCE = 0.015  # seconds: changes that come together go out together
 UNREAD = 10  # things that cannot be read, told of one node
-SILENCE = 3 * HEARTBEAT  # seconds without a report after which a node counts as not heard
+MISSED = 3  # heartbeats without a report after which a node counts as not heard
 
 
 class Certified(NamedTuple):
@@ -61,7 +61,8 @@ class AgentSession:
         cluster: Mirror,
         stamp: Stamp,
         generation: int,
-        silence: float,
+        heartbeat: float = HEARTBEAT,
+        silence: float = 0.0,
         certify: Callable[[Hello], Certified] | None = None,
         known: Callable[[], StoreSays] | None = None,
     ) -> None:
@@ -71,7 +72,8 @@ class AgentSession:
         self._cluster = cluster
         self._stamp = stamp
         self.generation = generation
-        self._silence = silence
+        self._heartbeat = heartbeat
+        self._silence = silence  # 0 = MISSED heartbeats
         self._certify = certify
         self._known = known
         self._certified = Certified()
@@ -94,6 +96,9 @@ class AgentSession:
             # nothing of ours.
             self.generation = max(self.generation, hello.stamp.generation)
         self._hello, self._facts = hello, hello.facts
+        # Of an agent that came before quicker heartbeats only the usual ones are expected.
+        self._heartbeat = max(self._heartbeat, hello.heartbeat)
+        self._silence = self._silence or MISSED * self._heartbeat
         self._renew()
         return hello
 
@@ -206,8 +211,9 @@ class AgentSession:
 
     async def _listen(self) -> None:
         last = Report()
+        found = self._client.reports(silence=self._silence, heartbeat=self._heartbeat)
         try:
-            async with contextlib.aclosing(self._client.reports(silence=self._silence)) as reports:
+            async with contextlib.aclosing(found) as reports:
                 async for read in reports:
                     report = self._with_unread(read)
                     if says_something(report, last):

@@ -142,6 +142,12 @@ class Lab:
         self.host(host), self.host(peer or host)
         self._apply(self._drops | faults.cut(host, peer, one_way=one_way))
 
+    def drop(self, drops: set[faults.Drop]) -> None:
+        """Lose these frames too."""
+        for host in {name for drop in drops for name in (drop.source, drop.target) if name}:
+            self.host(host)
+        self._apply(self._drops | drops)
+
     def lose(self, host: str, percent: int) -> None:
         """Lose ``percent`` of a host's frames in both directions."""
         name = self.host(host).name

@@ -24,6 +24,7 @@ from specs.compile.values import (
     ulimits,
     words,
 )
+from specs.references import built_name, reference_fault, tag_fault
 from specs.stack import (
     BuildSpec,
     Dependency,
@@ -95,7 +96,9 @@ class ServiceCompiler:
         image = raw.get("image") or ""
         build = self._build(path, raw.get("build"))
         if not image and build is not None:
-            image = f"{self.stack}-{name}"
+            image = built_name(self.stack, name)
+        elif build is not None and not reference_fault(image) and (why := tag_fault(image)):
+            self.verdicts.refuse(f"{path}.image", why, "write the name without its digest")
         return ServiceSpec(
             name=name,
             task=self._task(path, raw, deploy, image, extension),
@@ -376,7 +379,7 @@ class ServiceCompiler:
         reserved = mapping(resources.get("reservations"))
         cpus = cores(limits.get("cpus")) or cores(raw.get("cpus"))
         quota, period = raw.get("cpu_quota"), raw.get("cpu_period")
-        if cpus is None and quota:
+        if cpus is None and quota and float(quota) > 0:
             cpus = float(quota) / float(period or 100_000)
         pids = limits.get("pids") or raw.get("pids_limit")
         return Resources(

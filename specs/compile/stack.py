@@ -10,13 +10,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specs.compile import addresses, naming
+from specs import bounds
+from specs.compile import addresses, limits, naming
 from specs.compile.service import ServiceCompiler
 from specs.compile.values import given, mapping, number, texts
 from specs.compile.verdicts import Verdicts
 from specs.findings import Findings
 from specs.problems import SpecError
-from specs.stack import MOST_PORTS, MOST_TASKS, ContentSpec, NetworkSpec, StackSpec, VolumeSpec
+from specs.stack import ContentSpec, NetworkSpec, StackSpec, VolumeSpec
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,6 +52,7 @@ class _Compiler:
     def run(self) -> tuple[StackSpec, list[Problem]]:
         self.verdicts.apply_table()
         naming.check(self.project, self.name, self.verdicts)
+        limits.check(self.project, self.verdicts)
         services = ServiceCompiler(self.name, self.verdicts, self.directory)
         extension = mapping(self.project.get("x-corral"))
         spec = StackSpec(
@@ -73,7 +75,6 @@ class _Compiler:
         )
         self.verdicts.unknown_extensions(extension, "x-corral")
         self._bounds(spec)
-        self._limits()
         self._cross_checks(spec)
         addresses.check(self.project, self.verdicts)
         if self.findings.errors:
@@ -152,48 +153,23 @@ class _Compiler:
 
     def _bounds(self, spec: StackSpec) -> None:
         """Refuse more than the controller can look after and still answer."""
-        tasks = ports = 0
-        for service in spec.services.values():
-            path = f"services.{service.name}"
-            ports += len(service.task.ports)
-            if len(service.task.ports) and ports > MOST_PORTS:
-                self.verdicts.refuse(
-                    f"{path}.ports",
-                    f"{ports} published ports up to here: a stack can have {MOST_PORTS}",
-                    "publish fewer, or give the service network_mode: host",
-                    code="too-many",
-                )
-            if service.mode == "global":
-                continue
-            tasks += service.replicas
-            if service.replicas and tasks > MOST_TASKS:
-                self.verdicts.refuse(
-                    f"{path}.scale"
-                    if "scale" in self.project["services"][service.name]
-                    else f"{path}.deploy.replicas",
-                    f"{tasks} replicas up to here: a stack can have {MOST_TASKS}",
-                    "write a smaller number",
-                    code="too-many",
-                )
-
-    def _limits(self) -> None:
-        """Refuse limits that no kernel takes."""
-        for name, raw in mapping(self.project.get("services")).items():
-            path = f"services.{name}"
-            for key, least in (("mem_limit", 0), ("mem_reservation", 0), ("pids_limit", -1)):
-                value = _signed(mapping(raw).get(key))
-                if value is not None and value < least:
-                    self.verdicts.refuse(
-                        f"{path}.{key}", f"{value} is negative", "write a number from 1 on"
-                    )
-            for key, limit in mapping(mapping(raw).get("ulimits")).items():
-                soft, hard = (_signed(mapping(limit).get(end)) for end in ("soft", "hard"))
-                if soft is not None and hard is not None and hard >= 0 and not 0 <= soft <= hard:
-                    self.verdicts.refuse(
-                        f"{path}.ulimits.{key}",
-                        f"the soft limit {soft} is above the hard limit {hard}",
-                        "write a hard limit that is at least the soft one",
-                    )
+        published = bounds.ports(spec)
+        if name := bounds.beyond(published, bounds.MOST_PORTS):
+            self.verdicts.refuse(
+                f"services.{name}.ports",
+                bounds.excess(published, bounds.MOST_PORTS, "published ports"),
+                "publish fewer, or give the service network_mode: host",
+                code="too-many",
+            )
+        tasks = bounds.copies(spec, {})
+        if name := bounds.beyond(tasks, bounds.MOST_TASKS):
+            scale = "scale" in self.project["services"][name]
+            self.verdicts.refuse(
+                f"services.{name}.{'scale' if scale else 'deploy.replicas'}",
+                bounds.excess(tasks, bounds.MOST_TASKS, "replicas"),
+                "write a smaller number",
+                code="too-many",
+            )
 
     def _cross_checks(self, spec: StackSpec) -> None:
         published: dict[tuple[int, str, str], str] = {}
@@ -221,10 +197,3 @@ class _Compiler:
                     "a named volume lives on one node, so this global service runs there only",
                     "set `x-corral: {per_slot: true}` on the volume",
                 )
-
-
-def _signed(value: Any) -> int | None:
-    try:
-        return int(str(value))
-    except ValueError:
-        return None

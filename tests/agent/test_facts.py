@@ -20,6 +20,10 @@ def line(device, target, mask, gateway="00000000"):
         (line("eth0", "00000000", "00000000", "FE004D0A"), ()),  # the default route
         (line("tun0", "0000080A", "0000FFFF", "01004D0A"), ("10.8.0.0/16 tun0",)),
         (line("cr-vxlan", "4000D20A", "C0FFFFFF"), ()),  # ours
+        (line("cr-e1234567abcd", "4000D20A", "FFFFFFFF"), ()),  # ours: a container's
+        (line("crc0", "00008A0A", "0000FFFF"), ("10.138.0.0/16 crc0",)),  # somebody else's
+        (line("cr0", "00008A0A", "0000FFFF"), ("10.138.0.0/16 cr0",)),
+        (line("cr", "00008A0A", "0000FFFF"), ("10.138.0.0/16 cr",)),
         (line("*", "0000D20A", "0000FFFF"), ()),  # ours: a pool's blackhole
         ("", ()),
     ],

@@ -65,10 +65,10 @@ class Node:
         self.running: asyncio.Task | None = None
 
     async def start(self):
-        journal = Journal(self.base / "journal", self.base / "tasks", self.base / "run")
+        self.journal = Journal(self.base / "journal", self.base / "tasks", self.base / "run")
         parts = compose(
             Effects(self.images, self.volumes, self.network, NoPeers()),
-            journal=journal,
+            journal=self.journal,
             containers=self.containers,
             prober=self.probe,
             clock=LoopClock(),
@@ -89,6 +89,7 @@ class Node:
         self.running.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await self.running
+        self.journal.close()  # a thread of ours is not killed; it ends before the next life
 
     async def probe(self, task, command, timeout):
         self.probed.append(task)
@@ -388,6 +389,20 @@ async def test_reports_full_first_then_changes_then_heartbeats(node):
     change = await anext(stream)
     assert list(change.tasks) == ["a"]
     assert not change.tasks["a"].ready
+    await stream.aclose()
+
+
+@pytest.mark.parametrize("heartbeat", [0.5, 1.0, 3.0])
+async def test_heartbeats_come_as_often_as_they_are_asked_for(node, heartbeat):
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").ready)
+    stream = node.reports.stream(heartbeat)
+    await anext(stream)
+    began = asyncio.get_running_loop().time()
+    for _ in range(3):
+        await anext(stream)
+    took = asyncio.get_running_loop().time() - began
+    assert 2 * heartbeat < took < 3 * heartbeat + 0.3
     await stream.aclose()
 
 

@@ -10,9 +10,11 @@ from typing import Any
 PAGE = Path(__file__).resolve().parent.parent.parent / "docs" / "benchmarks.md"
 
 
-def write(line: str, texts: dict[str, tuple[str, str]], raw: dict[str, Any]) -> None:
+def write(
+    line: str, texts: dict[str, tuple[str, str]], raw: dict[str, Any], *, file: Path = PAGE
+) -> None:
     """Replace each measured subject's section; a subject not measured now keeps its old one."""
-    page = PAGE.read_text() if PAGE.exists() else "# Benchmarks\n"
+    page = file.read_text() if file.exists() else "# Benchmarks\n"
     day = dt.datetime.now(tz=dt.UTC).date()
     for name, (title, text) in texts.items():
         loads = raw[name].get("load")
@@ -22,7 +24,7 @@ def write(line: str, texts: dict[str, tuple[str, str]], raw: dict[str, Any]) -> 
         shown = text if text.startswith("|") else f"```text\n{text}\n```"
         body = f"## {title}\n\n{when}\n\n{shown}"
         page = replace(page, name, body)
-    PAGE.write_text(page)
+    file.write_text(page)
 
 
 def replace(page: str, name: str, body: str) -> str:

@@ -35,7 +35,7 @@ from specs.node import NodeFacts
 from specs.stack import Healthcheck
 from specs.states import Desired, TaskState
 from specs.task import MACHINE_RESTARTED
-from specs.wire import PROTOCOL, HeldSet, Hello
+from specs.wire import HEARTBEAT, PROTOCOL, SHORTEST_HEARTBEAT, HeldSet, Hello
 from tests.fakes.containers import FakeContainers
 from tests.fakes.node import FakeNetwork, NoPeers
 
@@ -121,6 +121,12 @@ class MemoryJournal:
     def put(self, record: Record, **_: bool) -> None:
         self.kept[record.id] = record
         self.saved(record)
+
+    def put_beside(self, record: Record, **_: bool) -> asyncio.Future[None]:
+        self.put(record)
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done.set_result(None)
+        return done
 
     def forget(self, task: str) -> None:
         self.kept.pop(task, None)
@@ -408,6 +414,7 @@ class SimulatedNode:
     async def hello(self) -> Hello:
         held = self.holdings.held
         return Hello(
+            heartbeat=SHORTEST_HEARTBEAT,
             protocol=PROTOCOL,
             node=held.me.node if held.me else "",
             stamp=held.stamp,
@@ -426,8 +433,8 @@ class SimulatedNode:
     async def instruct(self, instructions: Instructions) -> Acknowledged | Refused:
         return await self._worker.accept(instructions)
 
-    def reports(self, *, silence: float) -> AsyncIterator[Report]:
-        return self._reports.stream()
+    def reports(self, *, silence: float, heartbeat: float = HEARTBEAT) -> AsyncIterator[Report]:
+        return self._reports.stream(heartbeat)
 
     async def leave(self) -> list[str]:
         return await self._worker.leave()

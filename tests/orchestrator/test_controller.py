@@ -93,6 +93,30 @@ def test_the_environment_says_where(tmp_path):
     assert found.socket == Path("/run/corral/controller.sock")
 
 
+@pytest.mark.parametrize(
+    ("name", "text", "right"),
+    [
+        ("CORRAL_HEARTBEAT", "", True),
+        ("CORRAL_HEARTBEAT", "1", True),
+        ("CORRAL_HEARTBEAT", "0.5", True),
+        ("CORRAL_HEARTBEAT", "0.4", False),
+        ("CORRAL_HEARTBEAT", "4", False),
+        ("CORRAL_HEARTBEAT", "fast", False),
+        ("CORRAL_HEARTBEAT", "nan", False),
+        ("CORRAL_AGENT_PATIENCE", "0", True),
+        ("CORRAL_AGENT_PATIENCE", "600", True),
+        ("CORRAL_AGENT_PATIENCE", "-1", False),
+        ("CORRAL_AGENT_PATIENCE", "inf", False),
+    ],
+)
+def test_how_long_is_waited_is_read_or_refused_by_name(name, text, right):
+    if right:
+        from_environment({name: text})
+    else:
+        with pytest.raises(ValueError, match=f"{name} is a number of seconds.*, not '{text}'"):
+            from_environment({name: text})
+
+
 async def test_the_machines_agent_becomes_the_first_node(config, agent):
     async with running(config) as client:
         found = await client.until(

@@ -13,6 +13,7 @@ from orchestrator.contracts import LogQuery
 from orchestrator.dispatch import dispatcher as dispatch
 from orchestrator.dispatch import session
 from orchestrator.dispatch.dispatcher import Dispatcher
+from orchestrator.dispatch.session import AgentSession
 from orchestrator.errors import Invalid, NotFound, Unavailable
 from orchestrator.keys import identity
 from orchestrator.store.base import StoreUnavailable
@@ -24,13 +25,18 @@ from specs.node import Node, NodeFacts
 from specs.stack import BuildSpec, TaskSpec
 from specs.states import Desired, TaskState
 from specs.wire import (
+    HEARTBEAT,
     PROTOCOL,
+    Acknowledged,
     Assignment,
     BuildEvent,
     BuildImage,
+    Hello,
+    Instructions,
     LogLine,
     Objects,
     Peer,
+    Report,
     ResolveImage,
     Stamp,
 )
@@ -101,6 +107,59 @@ async def start(store, cluster, control, socket):
         silence=0.4,
     )
     return dispatcher, asyncio.create_task(dispatcher.run(control))
+
+
+class Listened:
+    """An agent that notes how its reports are asked for, and says no more."""
+
+    def __init__(self, shortest: float) -> None:
+        self.shortest = shortest
+        self.asked: list[dict[str, float]] = []
+
+    async def hello(self) -> Hello:
+        return Hello(node="n1", heartbeat=self.shortest)
+
+    async def instruct(self, instructions: Instructions) -> Acknowledged:
+        return Acknowledged(generation=instructions.stamp.generation)
+
+    async def reports(self, **how: float):
+        self.asked.append(how)
+        raise Unavailable("nothing came") from TimeoutError()
+        yield Report()
+
+
+@pytest.mark.parametrize(
+    ("wanted", "shortest", "heartbeat", "silence"),
+    [
+        (3.0, 0.5, 3.0, 9.0),
+        (1.0, 0.5, 1.0, 3.0),
+        (0.5, 0.5, 0.5, 1.5),
+        (0.5, 1.0, 1.0, 3.0),
+        (1.0, 3.0, 3.0, 9.0),  # an agent one release older knows no other than this
+        (3.0, 3.0, 3.0, 9.0),
+    ],
+)
+async def test_an_agent_is_asked_for_no_more_heartbeats_than_it_keeps(
+    wanted, shortest, heartbeat, silence
+):
+    agent = Listened(shortest)
+    session = AgentSession(
+        node=Node(id="n1", name="n1"),
+        client=agent,
+        control=FakeControl(),
+        cluster=FakeCluster(),
+        stamp=Stamp(cluster="c", epoch=1),
+        generation=0,
+        heartbeat=wanted,
+    )
+    await session.open()
+    with pytest.raises(Unavailable, match=f"said nothing for {silence:g} s"):
+        await session.run()
+    assert agent.asked == [{"silence": silence, "heartbeat": heartbeat}]
+
+
+def test_agents_of_before_say_the_heartbeat_they_have():
+    assert Hello.model_validate({}).heartbeat == HEARTBEAT
 
 
 async def stop(running):

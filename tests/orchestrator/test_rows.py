@@ -77,6 +77,16 @@ def a_cluster(condition="ready", *tasks):
             "restarting: exit code 1, 2 restarts",
         ),
         (
+            a_task(TaskStatus(state=TaskState.RUNNING, runs=(OVER, Run(number=2)), restarts=2,
+                              ready_reason="exited with 1")),
+            "restarting: exit code 1, 2 restarts",  # the next one is recorded and not yet started
+        ),
+        (
+            a_task(TaskStatus(state=TaskState.RUNNING, runs=(OVER, RUN), restarts=2,
+                              ready_reason="is being stopped")),
+            "running 2 min (not ready: is being stopped)",
+        ),
+        (
             a_task(TaskStatus(state=TaskState.RUNNING, runs=(RUN,)), desired=Desired.SHUTDOWN),
             "stopping",
         ),

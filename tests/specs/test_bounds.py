@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from specs.bounds import MOST_PORTS, MOST_TASKS
 from specs.compile.stack import compile_stack
 from specs.compose.load import examine
 from specs.compose.project.content import read_contents
 from specs.problems import SpecError
-from specs.stack import MOST_PORTS, MOST_TASKS
 
 
 def errors(services, **more):
@@ -44,25 +44,6 @@ def test_more_than_the_controller_can_look_after_is_refused(services, place):
     assert len(found) == bool(place)
     assert "".join(path for path, _ in found).startswith(place)
     assert not found or "a stack can have" in found[0][1]
-
-
-@pytest.mark.parametrize(
-    ("service", "place"),
-    [
-        ({"mem_limit": -5}, "services.a.mem_limit"),
-        ({"mem_limit": "64m"}, ""),
-        ({"pids_limit": -2}, "services.a.pids_limit"),
-        ({"pids_limit": -1}, ""),
-        ({"ulimits": {"nofile": {"soft": 10, "hard": 5}}}, "services.a.ulimits.nofile"),
-        ({"ulimits": {"nofile": {"soft": -1, "hard": 5}}}, "services.a.ulimits.nofile"),
-        ({"ulimits": {"nofile": {"soft": 10, "hard": -1}}}, ""),
-        ({"ulimits": {"nofile": {"soft": 5, "hard": 5}}}, ""),
-    ],
-)
-def test_limits_no_kernel_takes_are_refused(service, place):
-    found = errors({"a": service})
-    assert len(found) == bool(place)
-    assert "".join(path for path, _ in found) == place
 
 
 @pytest.mark.parametrize("length", [254, 255, 256, 300])

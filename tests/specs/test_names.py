@@ -38,8 +38,17 @@ TABLE = {
     ),
     "OPTION": (("ndots:2", "use-vc"), ("a b", "#", ":", "o" * 65)),
     "USER": (
-        ("root", "1000:1000", "www-data:adm", "DOM\\me", ":5"),
-        (THREE, "\N{SUPERSCRIPT TWO}", f"0:{THREE}", "a b", "a:b:c", "a\u2003b"),
+        ("root", "1000:1000", "www-data:adm", "DOM\\me", ":5", "2147483647"),
+        (
+            THREE,
+            "\N{SUPERSCRIPT TWO}",
+            f"0:{THREE}",
+            "a b",
+            "a:b:c",
+            "a\u2003b",
+            "2147483648",
+            "9" * 99,
+        ),
     ),
     "GROUP": (("docker", "0"), ("a:b", THREE)),
     "WORKING_DIR": (("/", "/a b/\u00e9"), ("a", "", "/proc/self/fd/7", "//proc/1", "/a/../proc")),
@@ -65,6 +74,14 @@ TABLE = {
     "LINE": (("a b", "\u00e9", ""), ("\x7f", "\x85", "\u2028", "\ud800")),
     "ENV_NAME": (("A", "a.b-c", "A B"), ("A\nB",)),
     "ACCESS": (("rwm", "r"), ("x", "", "rwmr", "r w")),
+    "SIGNAL": (
+        ("SIGTERM", "term", "15", "SIGRTMIN+3", "rtmax"),
+        ("SIGFOO", "0", "65", "SIGRTMIN+99", "SIGRTMIN+", "SIGTERM+x", "", THREE, "9" * 5000),
+    ),
+    "CAPABILITY": (("net_admin", "CAP_SYS_TIME", "ALL"), ("ROOT", "CAP_", "", "NET ADMIN")),
+    "ULIMIT": (("nofile", "memlock"), ("nofiles", "NOFILE", "")),
+    "IMAGE": (("nginx", "localhost:5000/a/b:v1"), ("x@@y", "Nginx", "x:", "a" * 300, "")),
+    "TAG": (("app:1.2",), ("x@@y", "app@sha256:" + "a1" * 32)),
     "TOKEN": (("NET_ADMIN", "SIGRTMIN+3", "rshared", "nofile"), ("a b", "", "x" * 33, THREE)),
 }
 

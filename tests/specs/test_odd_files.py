@@ -221,6 +221,40 @@ def test_a_chain_of_extends_is_refused_once_by_its_length(tmp_path, count, refus
     assert sum(problem.code == "too-long" for problem in problems) == refused
 
 
+@pytest.mark.parametrize("base_first", [True, False])
+def test_a_chain_that_is_refused_is_all_that_is_said(tmp_path, base_first):
+    """Only the base has the image, as usual: who extends it in vain lacks nothing else."""
+    text = chained(3000, base_first=base_first, body="environment: {KN: v}")
+    base = 0 if base_first else 2999
+    text = text.replace(f"environment: {{K{base}:", f"image: x\n    environment: {{K{base}:")
+    worked = time.thread_time()
+    _, problems = examine(["-"], stdin=text, cwd=str(tmp_path), environ={}, project_name="demo")
+    assert time.thread_time() - worked < 20
+    assert [problem.code for problem in problems] == ["too-long"]
+
+
+BROKEN = {
+    # services a, b, c ... where `a` cannot be extended -> what is said, once
+    "the service is not there": ("a: {extends: nope}", "does not exist"),
+    "the file is not there": ("a: {extends: {file: nope.yaml, service: x}}", "cannot be read"),
+    "the file has no services": ("a: {extends: {file: empty.yaml, service: x}}", "has no services"),
+    "the file lacks the service": ("a: {extends: {file: other.yaml, service: x}}", "not exist"),
+    "a circle": ("a: {extends: b}, b: {extends: a}", "circular"),
+    "itself": ("a: {extends: a}", "circular"),
+}
+
+
+@pytest.mark.parametrize("users", ["", ", u: {extends: a}, v: {extends: u}"])
+@pytest.mark.parametrize("case", BROKEN)
+def test_what_cannot_be_extended_is_told_once(tmp_path, case, users):
+    services, said = BROKEN[case]
+    (tmp_path / "empty.yaml").write_text("{}")
+    (tmp_path / "other.yaml").write_text("services: {y: {image: y}}")
+    text = f"services: {{{services}{users}}}"
+    _, problems = examine(["-"], stdin=text, cwd=str(tmp_path), environ={}, project_name="demo")
+    assert [said in problem.message for problem in problems] == [True], problems
+
+
 def test_a_long_chain_through_files_is_refused_once(tmp_path):
     for index in range(300):
         (tmp_path / f"{index}.yaml").write_text(

@@ -125,7 +125,7 @@ class _Asked:
         lines = self._not_there(rows)
         for row in rows:
             if self._awaits(row) and row["id"] not in self._over:
-                lines += self._judge(row, now)
+                lines += self._judge(row, now, replaced=_replaced(row, rows))
         self._tasks &= {row["id"] for row in rows}  # what was replaced meanwhile is not awaited
         for name in list(self._services):
             new = [
@@ -137,7 +137,11 @@ class _Asked:
                 self._services.discard(name)
         return lines
 
-    def _judge(self, row: Mapping[str, Any], now: float) -> list[str]:
+    def _judge(self, row: Mapping[str, Any], now: float, *, replaced: bool) -> list[str]:
+        if replaced:
+            # A release that was made meanwhile runs another task in its place, and judges that.
+            self._end(str(row["id"]))
+            return []
         task, name, state = str(row["id"]), str(row.get("name")), row.get("state")
         again = row.get("started_at") not in (None, self._before.get(task))
         lines = []
@@ -210,6 +214,19 @@ class _Asked:
         """Say whether the task is one that was restarted in place, or a new one of what was not."""
         new = row.get("service") in self._services and row["id"] not in self._before
         return row["id"] in self._tasks or new
+
+
+def _replaced(row: Mapping[str, Any], rows: Iterable[Mapping[str, Any]]) -> bool:
+    """Say whether the task was told to go, and another has its place."""
+    if row.get("state") in BROKEN or not (row.get("stopping") or row.get("state") in FINAL):
+        return False
+    place = (row.get("service"), row.get("slot"))
+    return any(
+        other["id"] != row["id"]
+        and (other.get("service"), other.get("slot")) == place
+        and float(other.get("created_at") or 0.0) > float(row.get("created_at") or 0.0)
+        for other in rows
+    )
 
 
 def _away(row: Mapping[str, Any]) -> bool:

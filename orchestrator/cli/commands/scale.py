@@ -95,7 +95,8 @@ def _watch(session: Invocation, board: boards.Board, scaling: Scaling, view: wat
             shown = [row for row in rows if row.get("service") in scaling.counts]
             for line in lines_of(mine, shown):
                 view.update(board.apply(line))
-            scaling.look(rows, now)
+            wanted = {n: r.get("replicas") for n, r in mine.items() if r.get("mode") != "global"}
+            scaling.look(rows, now, wanted)
         if scaling.over(now):
             return scaling.settled(now)
         time.sleep(LOOK)

@@ -102,7 +102,10 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     check(args)
     with meanwhile.telling() as now:
         project, release = _hand_over(args, session, now)
-    findings.show_json(deploy.told(release.get("warnings") or (), project.environment))
+    told = deploy.told(
+        release.get("warnings") or (), project.environment, watch.command_prefix(session)
+    )
+    findings.show_json(told)
     board = boards.Board(project.name, f"release {release.get('number', '?')}")
     board.release = int(release.get("number") or 0)
     if args.detach or args.wait:

@@ -25,6 +25,7 @@ FOLLOWED = 3.0  # seconds after which nothing follows a task that failed
 STUCK = 60.0  # seconds without progress after which waiting ends
 LEAVING = 30.0  # seconds, when only tasks that should go are left
 SHOWN = 5  # reasons in one line
+COMING = (TaskState.ASSIGNED, TaskState.PREPARING, TaskState.STARTING)
 
 
 class Copy:
@@ -112,14 +113,22 @@ class Scaling:
     ) -> None:
         self.counts = dict(counts)
         self._stack = stack
-        self._before = {row.get("id") for row in before if not row.get("stopping")}
+        self._before = {row.get("id") for row in before if not _comes(row)}
         self._copies: dict[tuple[str, int], Copy] = {}
         self._extra: tuple[str, ...] = ()  # tasks that are not wanted any more and still run
+        self._other = ""  # what another command asked for meanwhile
         self._mark: Any = None
         self._moved = now
 
-    def look(self, rows: Iterable[Row], now: float) -> None:
-        """Take in all tasks of the stack as they are now."""
+    def look(
+        self, rows: Iterable[Row], now: float, wanted: Mapping[str, object] | None = None
+    ) -> None:
+        """Take in all tasks of the stack, and how many of each service are wanted now."""
+        self._other = "; ".join(
+            f"{name} is to have {now_wanted} by another command, no longer {count}"
+            for name, count in self.counts.items()
+            if (now_wanted := (wanted or {}).get(name, count)) != count
+        )
         mine = [row for row in rows if row.get("service") in self.counts]
         places = _places(mine, self.counts)
         for place in self._copies.keys() - places.keys():
@@ -151,6 +160,8 @@ class Scaling:
 
     def settled(self, now: float) -> bool:
         """Say whether there are as many copies as wanted, and what was added came to stay."""
+        if self._other:
+            return False
         return not self._missing() and all(copy.settled(now) for copy in self._copies.values())
 
     def over(self, now: float) -> bool:
@@ -160,6 +171,8 @@ class Scaling:
         come, the others still get as far as they do.
         """
         still = now - self._moved
+        if self._other:
+            return True
         if self.settled(now):
             return not self._extra or still >= LEAVING
         pending = [copy for copy in self._copies.values() if not copy.settled(now)]
@@ -169,6 +182,8 @@ class Scaling:
 
     def wrong(self, now: float) -> tuple[Row, str]:
         """Return a copy that will not come, and why; or what everything waits for."""
+        if self._other:
+            return {}, self._other
         found = [(copy, text) for copy in self._copies.values() if (text := copy.wrong(now))]
         if found:
             return found[0][0].row, "; ".join(text for _, text in found[:SHOWN])
@@ -184,6 +199,12 @@ class Scaling:
         """Return ``web 2/2, db 1/1``: how many copies serve, of how many."""
         serve = [service for (service, _), copy in self._copies.items() if copy.serves]
         return ", ".join(f"{name} {serve.count(name)}/{n}" for name, n in self.counts.items())
+
+
+def _comes(row: Row) -> bool:
+    """Say whether a copy is on its way for the first time, as another command may have asked."""
+    first = not row.get("restarts") and row.get("started_at") is None
+    return bool(row.get("stopping")) or (first and row.get("state") in COMING)
 
 
 def _places(rows: Iterable[Row], counts: Mapping[str, int]) -> dict[tuple[str, int], Row]:

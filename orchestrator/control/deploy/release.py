@@ -20,12 +20,14 @@ from orchestrator.control.mirror.released import newest_spec, supersede
 from orchestrator.errors import Invalid
 from orchestrator.store import keys
 from scheduler import constraints
+from specs import bounds
 from specs.api import Release, Stack
 from specs.base import content_hash
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.problems import Problem, SpecError
-from specs.stack import MOST_TASKS, Condition
+from specs.stack import Condition
+from specs.states import ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +70,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     _check_health(deployment, spec, overrides)
     _check_fixed(deployment, spec)
     _check_scale(deployment, spec)
+    _check_bounds(deployment, spec, overrides)
     deployment.check()
     if request.deadline is not None:
         spec = spec.model_copy(update={"deadline": request.deadline})
@@ -158,6 +161,19 @@ def _check_scale(deployment: Deployment, spec: StackSpec) -> None:
             deployment.error(f"services.{name}", problem, code="bad-scale")
 
 
+def _check_bounds(deployment: Deployment, spec: StackSpec, overrides: Mapping[str, int]) -> None:
+    """Refuse a whole that is too much: with what was scaled, and what goes on beside the files."""
+    beside = "corral up --remove-orphans removes the orphans" if spec.orphans else ""
+    for counts, most, what, hint in (
+        (bounds.copies(spec, overrides), bounds.MOST_TASKS, "replicas", "ask for fewer"),
+        (bounds.ports(spec), bounds.MOST_PORTS, "published ports", "publish fewer"),
+    ):
+        if why := bounds.excess(counts, most, what):
+            deployment.error(
+                f"services.{bounds.beyond(counts, most)}", why, code="too-many", hint=beside or hint
+            )
+
+
 def _scales(deployment: Deployment, spec: StackSpec) -> dict[str, int]:
     """Return the numbers asked for, but for services of the file that `up` does not name."""
     asked, request = deployment.request.scale, deployment.request
@@ -175,8 +191,6 @@ def scale_problem(spec: StackSpec, name: str, count: int) -> str:
     if service is None:
         known = ", ".join(sorted(spec.services)) or "none"
         return f"there is no service {name} in stack {spec.name} (services: {known})"
-    if count > MOST_TASKS:
-        return f"{name} cannot have {count} replicas: a stack can have {MOST_TASKS}"
     if count < 0:
         return f"{name} cannot have {count} replicas"
     if service.mode == "global":
@@ -217,13 +231,24 @@ def _overrides(
 ) -> dict[str, int]:
     """Return scale's numbers that survive: those whose number in the file did not change."""
     kept = {}
-    for name, count in (present.overrides if present is not None else {}).items():
+    for name, count in _scaled(deployment, present).items():
         old = before.services.get(name) if before is not None else None
         new = spec.services.get(name)
         if new is not None and old is not None and new.replicas == old.replicas:
             kept[name] = count
     kept.update(_scales(deployment, spec))
     return kept
+
+
+def _scaled(deployment: Deployment, present: Stack | None) -> Mapping[str, int]:
+    """Return the numbers scale set so far, those of a release that waits for images included."""
+    if present is None:
+        return {}
+    newest = deployment.cluster.releases.get((present.name, present.release))
+    pending = newest is not None and newest.state is ReleaseState.PENDING
+    if newest is not None and newest.overrides is not None and pending:
+        return newest.overrides
+    return present.overrides
 
 
 def _starts(deployment: Deployment, spec: StackSpec, present: Stack | None) -> tuple[str, ...]:
@@ -259,7 +284,7 @@ def _tell_shared(
     present: Stack | None,
     before: StackSpec | None,
 ) -> None:
-    scaled = present.overrides if present is not None else {}
+    scaled = _scaled(deployment, present)
     for name in sorted(_asked(spec)):
         old = before.services.get(name) if before is not None else None
         had = scaled.get(name, old.replicas) if old is not None else 0
@@ -310,6 +335,7 @@ def _store(
         remove_orphans=request.remove_orphans,
         no_deps=request.no_deps,
         recreates=_recreates(deployment, spec, known),
+        overrides=overrides,
     )
     if digest not in deployment.cluster.parts:
         deployment.draft.put_key(keys.part(digest), spec)
@@ -324,7 +350,7 @@ def _store(
             desired="up",
             release=number,
             running=present.running if present is not None and present.desired != "removed" else 0,
-            overrides=overrides,
+            overrides=present.overrides if present is not None else {},
             stopped_services=_stopped(spec, present, before),
             asked=present.asked if present is not None else {},
             asked_again=present.asked_again if present is not None else {},

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy import starting
 from orchestrator.control.deploy.release import scale_problem, shared_problem
-from orchestrator.control.mirror.records import STACKS
+from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.errors import Invalid
+from specs import bounds
 from specs.api import ProblemRow, Rescaled, Start
 from specs.problems import Problem
 from specs.states import Desired, Health, ReleaseState, TaskState
@@ -48,15 +49,19 @@ def rescale(
         for name, count in services.items()
         if (text := scale_problem(spec, name, count))
     ]
+    scaled = record.with_overrides(services)
+    problems = problems or _too_many(record, scaled, spec)
     if problems:
         raise Invalid(problems)
-    scaled = record.with_overrides(services)
     # A number above zero asks for what has ended, as `up` does.
     asked = {name for name, count in services.items() if count}
     down = asked if record.desired == "stopped" else asked & set(record.stopped_services)
     if asked - down:
         scaled = scaled.with_asked(sorted(asked - down))
     draft.put(STACKS, scaled)
+    newest = cluster.releases.get((record.name, record.release))
+    if newest is not None and newest.state is ReleaseState.PENDING:
+        draft.put(RELEASES, newest.with_overrides(services))  # the later number wins
     started = None
     if down:
         request = Start(key=key, services=tuple(sorted(down)))
@@ -70,6 +75,15 @@ def rescale(
         warnings.append(_paused(cluster, record, name) if count else None)
     told = tuple(ProblemRow.model_validate(w.as_json()) for w in warnings if w is not None)
     return Rescaled(warnings=told, started=started)
+
+
+def _too_many(before: Stack, after: Stack, spec: StackSpec) -> list[Problem]:
+    """Refuse more copies than a stack can have; fewer than there are is always right."""
+    had, wanted = (bounds.copies(spec, record.overrides) for record in (before, after))
+    why = bounds.excess(wanted, bounds.MOST_TASKS, "replicas")
+    if not why or sum(wanted.values()) < sum(had.values()):
+        return []
+    return [Problem(why, "too-many", hint="scale to fewer, or another service down with it")]
 
 
 def _let_go(

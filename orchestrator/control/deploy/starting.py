@@ -126,5 +126,6 @@ def _release(
             "no_deps": False,
             "notes": (),
             "updates": (),
+            "overrides": None,
         }
     )

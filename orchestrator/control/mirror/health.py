@@ -1,7 +1,7 @@
 """Which nodes are ready, unknown or down: heartbeats in, conditions out.
 
 The dispatcher holds a session with every node and ends it when the node was silent
-for 3 heartbeats (session.SILENCE), so here a node with a session that has reported is
+for 3 heartbeats (session.MISSED), so here a node with a session that has reported is
 ready (unready while it says itself that its network does not work), one without is
 unknown, and one without for DOWN_AFTER is down: what may run elsewhere is replaced. Where
 the host lets us in and only its agent does not answer, what runs there runs on, and the host
@@ -28,8 +28,8 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from specs.kit.clock import Clock
 
-# Seconds without a session. With the 9 s of silence before a session ends, a node that was
-# switched off is down after 14 s at most.
+# Seconds without a session, at the usual heartbeat. With the 9 s of silence before a session ends,
+# a node that was switched off is down after 14 s at most; at a heartbeat of 1 s after 4.7.
 DOWN_AFTER = 5.0
 AGENT_PATIENCE = 60.0  # the same for a node whose host answers while its agent does not
 START_GRACE = 10.0  # more patience with nodes a starting controller has not met yet
@@ -61,10 +61,18 @@ class _Pulse:
 class NodeHealth:
     """Keeps ``cluster.conditions`` current."""
 
-    def __init__(self, cluster: Cluster, clock: Clock, *, patience: float = AGENT_PATIENCE) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        clock: Clock,
+        *,
+        patience: float = AGENT_PATIENCE,
+        heartbeat: float = HEARTBEAT,
+    ) -> None:
         self._cluster = cluster
         self._clock = clock
-        self._patience = max(patience, DOWN_AFTER)
+        self._down_after = DOWN_AFTER * heartbeat / HEARTBEAT
+        self._patience = max(patience, self._down_after)
         self._pulses: dict[str, _Pulse] = {}
         self._braking = False
         self._release_at: float | None = None  # when the brake is let go if nothing happens
@@ -142,7 +150,7 @@ class NodeHealth:
         if pulse.connected:
             # It answers: what it holds is known with its first report, due at once.
             return NodeStatus.UNKNOWN, "connected, its first report is awaited", None
-        until = pulse.lost + (self._patience if pulse.host else DOWN_AFTER)
+        until = pulse.lost + (self._patience if pulse.host else self._down_after)
         if now < until:
             return NodeStatus.UNKNOWN, reason, until
         pulse.was_down = True

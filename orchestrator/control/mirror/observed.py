@@ -48,8 +48,8 @@ class Observed:
     acknowledged: dict[str, int] = field(default_factory=dict)
     resting_since: dict[tuple[str, str], float] = field(default_factory=dict)
     progress_at: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
-    # release -> service -> seconds its tasks, which serve all, are watched before they are judged
-    watched: dict[tuple[str, int], dict[str, float]] = field(default_factory=dict)
+    # release -> service -> words that its tasks serve and are only watched for a while
+    watched: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         now = self.clock.monotonic()
@@ -122,12 +122,12 @@ class Observed:
             mark.lived = now - mark.ready_since
             mark.ready_since = None
 
-    def watch(self, stack: str, release: int, service: str, seconds: float) -> bool:
-        """Note for how long a service is watched, 0 = it is not; say whether that is news."""
+    def watch(self, stack: str, release: int, service: str, words: str) -> bool:
+        """Note what is said of a service that is watched, "" = it is not; tell if that is news."""
         before = self.watched.get((stack, release), {})
-        if before.get(service, 0.0) == seconds:
+        if before.get(service, "") == words:
             return False
-        self.watched[stack, release] = {**before, service: seconds}
+        self.watched[stack, release] = {**before, service: words}
         return True
 
     def settled(self, stack: str, release: int, count: int) -> float:

@@ -83,6 +83,18 @@ def supersede(draft: Draft, known: Iterable[Release], release: Release, *, at: f
             finish(draft, old, ReleaseState.SUPERSEDED, reason, at=at)
 
 
-def finish(draft: Draft, release: Release, state: ReleaseState, reason: str, *, at: float) -> None:
-    """End a release: it stays as it ended, and what runs is left as it is."""
-    draft.put(RELEASES, release.moved(state, reason=reason, finished_at=at))
+def finish(
+    draft: Draft,
+    release: Release,
+    state: ReleaseState,
+    reason: str,
+    *,
+    at: float,
+    culprit: str | None = None,
+) -> None:
+    """End a release: it stays as it ended, and what runs is left as it is.
+
+    ``culprit``: the task that failed it, empty where none did.
+    """
+    ended = release.moved(state, reason=reason, finished_at=at)
+    draft.put(RELEASES, ended.model_copy(update={"culprit": culprit}))

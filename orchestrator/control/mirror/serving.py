@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import availability, node_status, node_view
 from scheduler import constraints
-from specs.stack import MOST_TASKS
+from specs.bounds import MOST_TASKS
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:

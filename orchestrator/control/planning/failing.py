@@ -54,14 +54,26 @@ def needed(spec: StackSpec, chosen: tuple[str, ...] = ()) -> frozenset[str]:
 
 
 def _failed(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | None:
-    """Return why the service will not come as it is."""
+    """Return why the service will not come as it is.
+
+    Where an update may fail here and there (``failure_action: continue``) it is first brought to
+    everything else.
+    """
     if state.networks:
         return Cause(f"{state.name}: {state.networks}", service=state.name)
+    if state.moves.others and _tolerant(state):
+        return None
     return (
         _gave_up(pass_, target, state)
         or _goes_on_failing(pass_, target, state)
         or _unchecked(state)
     )
+
+
+def _tolerant(state: ServiceState) -> bool:
+    """Say whether the update goes on although some of it failed."""
+    update = state.effective.service.update
+    return update.failure_action == "continue" or update.max_failure_ratio > 0
 
 
 def _gave_up(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | None:

@@ -6,6 +6,7 @@ repeating both is harmless.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from ipaddress import IPv4Network
 from typing import TYPE_CHECKING
 
@@ -22,12 +23,14 @@ from orchestrator.control.planning.addresses import cut_pool, exhausted, network
 from orchestrator.control.planning.passes import earliest
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
     from specs.stack import NetworkSpec, StackSpec
 
 REST = 60.0  # seconds a freed address stays unused
-SHORT_REST = 5.0  # where few are left and none can be added: as long as names are remembered
+SHORT_REST = 5.0  # at the least, where few are left: as long as names are remembered
 FEW = 4  # at most this part (1/4) of the addresses unused is few
 
 
@@ -145,6 +148,34 @@ def retire_networks(pass_: Pass, stack: str, keep: set[str]) -> None:
             pass_.draft.put(NETWORKS, network.let_go())
 
 
+@dataclass(frozen=True, slots=True)
+class Rest:
+    """An address that somebody had."""
+
+    address: str
+    since: float
+    fixed: bool = False  # a service asks for this very one: it has one owner, which waits for it
+    let_go: bool = True  # every node that is ready took notice that it was removed
+
+
+def rested(resting: Iterable[Rest], now: float, *, early: int = 0) -> tuple[set[str], float | None]:
+    """Return the addresses that may be given out again, and when to look at the others.
+
+    ``early`` of them need not rest to the end because the network has few left: those that
+    rest longest, and no more than that (docs/adr/0017).
+    """
+    free: set[str] = set()
+    due: float | None = None
+    for one in sorted(resting, key=lambda rest: rest.since):
+        until = one.since + (SHORT_REST if early > 0 else REST)
+        if now < until and not one.fixed:
+            due = earliest(due, until)
+        elif one.let_go:
+            free.add(one.address)
+            early -= not one.fixed
+    return free, due
+
+
 def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> float | None:
     """Free addresses that rested and that every node concerned let go; then drop empty networks.
 
@@ -152,18 +183,25 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> float | None:
     """
     due: float | None = None
     for network_id, resting in list(pass_.cluster.resting.items()):
-        nodes = [n for n in interested.get(network_id, ()) if pass_.node_status(n) == "ready"]
-        rest = SHORT_REST if _scarce(pass_, network_id) else REST
-        for address, record in list(resting.items()):
-            until = pass_.observed.resting_since.get((network_id, address), pass_.now) + rest
-            # A fixed address has one owner, which waits for it: nodes' word is enough.
-            if pass_.now < until and not pass_.addresses.is_fixed(network_id, address):
-                due = earliest(due, until)
-                continue
+        nodes = interested.get(network_id, set())
+        told = [pass_.observed.acknowledged.get(n, 0) for n in nodes if _ready(pass_, n)]
+        slowest = min(told, default=None)
+        found = []
+        for address, record in resting.items():
             version = pass_.cluster.version(RESTING.key_of(record))
-            if all(pass_.observed.acknowledged.get(n, 0) >= version for n in nodes):
-                pass_.draft.delete(RESTING, record)
-                due = pass_.now  # what it kept from going may go now
+            found.append(
+                Rest(
+                    address,
+                    pass_.observed.resting_since.get((network_id, address), pass_.now),
+                    fixed=pass_.addresses.is_fixed(network_id, address),
+                    let_go=slowest is None or slowest >= version,
+                )
+            )
+        free, then = rested(found, pass_.now, early=_missing(pass_, network_id, nodes))
+        due = earliest(due, then)
+        for address in free:
+            pass_.draft.delete(RESTING, resting[address])
+            due = pass_.now  # what it kept from going may go now
     for network in list(pass_.cluster.networks.values()):
         if not network.retired or pass_.cluster.resting.get(network.id):
             continue
@@ -175,16 +213,24 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> float | None:
     return due
 
 
-def _scarce(pass_: Pass, network_id: str) -> bool:
-    """Say whether the network has few unused addresses left and cannot get more."""
+def _ready(pass_: Pass, node: str) -> bool:
+    return pass_.node_status(node) == "ready"
+
+
+def _missing(pass_: Pass, network_id: str, nodes: Iterable[str]) -> int:
+    """Return how many more addresses a network should have unused that cannot get more."""
     network = pass_.cluster.networks.get(network_id)
     if network is None or network.retired:
-        return False
+        return 0
     total = sum(usable(pool) for pool in network.pools)
     unused = total - len(pass_.addresses.held(network_id) | pass_.addresses.fixed(network_id))
-    if unused * FEW > total:
-        return False
+    missing = total // FEW + 1 - unused
+    if missing <= 0:
+        return 0
+    if any(pass_.node_status(node) == "unknown" for node in nodes):
+        return 0  # it may still send to whoever had them, and may be back at any moment
     if not network.may_grow:
-        return True
+        return missing
     taken = [pool for other in networks_ready(pass_.draft) for pool in other.pools]
-    return cut_pool(pass_.cluster.record.ranges, taken, have=len(network.pools)) is None
+    grows = cut_pool(pass_.cluster.record.ranges, taken, have=len(network.pools)) is not None
+    return 0 if grows else missing

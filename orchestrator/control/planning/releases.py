@@ -47,8 +47,13 @@ def target(pass_: Pass, stack: Stack) -> ReleaseTarget | None:
         return None
     if newest is not None and newest.state is ReleaseState.ROLLED_BACK:
         return _target(pass_, running, rollback=True)
+    # What failed half way is no reason to undo what it did, as ending tasks where it excludes
+    # them; one that failed before it was deployed did nothing.
+    begun = (
+        newest is not None and newest.state is ReleaseState.FAILED and newest.updates is not None
+    )
     mixed = any(t.release > stack.running for t in pass_.draft.tasks(stack.name).values())
-    return None if mixed else _target(pass_, running)
+    return None if mixed or begun else _target(pass_, running)
 
 
 def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> ReleaseTarget | None:
@@ -107,7 +112,7 @@ def judge(
             return None
     cause = find_cause(pass_, target, states)
     if cause is not None:
-        fail(pass_, release, cause.message)
+        fail(pass_, release, cause.message, cause)
         return None
     release = _noted(pass_, target, judged)
     awaited = [state for state in judged if not _spared(target, state)]
@@ -118,6 +123,8 @@ def judge(
         return _came_to_stay(pass_, stack, release, awaited, interested)
     release = nowhere.noted(pass_, release, awaited)
     since = pass_.observed.settled(stack.name, release.number, steady)
+    # A batch that is watched before the next one begins is no standstill, however long it is.
+    since = max([since, *(s.moves.paused for s in awaited if s.moves.paused is not None)])
     until = since + target.spec.deadline
     if pass_.now < until:
         given_up = (failing.given_up(target, t) for s in awaited for t in unhealthy(s))
@@ -190,10 +197,12 @@ def _too_late(
 ) -> None:
     text = f"no progress for {deadline:g} s: {stuck(pass_, awaited)}"
     broken = next((s for s in awaited if s.moves.total > s.moves.updated), None)
+    found = (worst(pass_, stack.name, state) for state in awaited if not _settled(state))
+    cause = next((c for c in found if c is not None and c.task), None)
     if broken is not None and _rolls_back(stack, broken, release):
-        _roll_back(pass_, stack, release, text)
+        _roll_back(pass_, stack, release, text, cause)
     else:
-        fail(pass_, release, text)
+        fail(pass_, release, text, cause)
 
 
 def _judged(target: ReleaseTarget, states: Mapping[str, ServiceState]) -> list[ServiceState]:
@@ -214,7 +223,10 @@ def _spared(target: ReleaseTarget, state: ServiceState) -> bool:
 
 
 def _noted(pass_: Pass, target: ReleaseTarget, judged: Sequence[ServiceState]) -> Release:
-    """Note in the release what it goes without; return it as it is then."""
+    """Note in the release what it goes without, each thing once; return it as it is then.
+
+    How often a check failed, and what it said, is another each time: the same thing all the same.
+    """
     notes = [
         f"{state.name} goes on without waiting for {name} to be healthy: it has no health check "
         "(required: false)"
@@ -222,31 +234,36 @@ def _noted(pass_: Pass, target: ReleaseTarget, judged: Sequence[ServiceState]) -
         for name, required in state.unchecked
         if not required
     ]
-    notes += [
-        f"{failing.explain(pass_, task).message}; it was there before and is left as it is"
+    told = target.release.notes
+    fresh = [note for note in notes if note not in told]
+    ill = [
+        (failing.explain(pass_, task), "; it was there before and is left as it is")
         for state in judged
         for task in unhealthy(state)
         if marked(task, state.trial)
     ]
-    notes += [
-        _note(target, s.name, s.hopeless) for s in judged if s.hopeless and _spared(target, s)
-    ]
-    fresh = tuple(note for note in notes if note not in target.release.notes)
+    lacking = [(s.name, s.hopeless) for s in judged if s.hopeless and _spared(target, s)]
+    ill += [(cause, _without(target, name)) for name, cause in lacking]
+    for cause, then in ill:
+        head = cause.head or cause.message
+        if not any(note.startswith(head) for note in (*told, *fresh)):
+            fresh.append(cause.message + then)
     if not fresh:
         return target.release
-    release = target.release.with_notes(fresh)
+    release = target.release.with_notes(tuple(fresh))
     pass_.draft.put(RELEASES, release)
     return release
 
 
-def _note(target: ReleaseTarget, name: str, cause: Cause) -> str:
+def _without(target: ReleaseTarget, name: str) -> str:
+    """Return who goes on without a service, to be said behind how it is."""
     services = target.spec.services.values()
     edges = {s.name: s.depends_on[name] for s in services if name in s.depends_on}
     users = [user for user, edge in sorted(edges.items()) if not edge.required]
     if not users:
-        return cause.message
+        return ""
     go = "goes" if len(users) == 1 else "go"
-    return f"{cause.message}; {', '.join(users)} {go} on without {name} (required: false)"
+    return f"; {', '.join(users)} {go} on without {name} (required: false)"
 
 
 def _quiet(
@@ -281,9 +298,10 @@ def _deployed(pass_: Pass, stack: Stack, release: Release) -> None:
     pass_.draft.put(STACKS, stack.with_running(release.number))
 
 
-def fail(pass_: Pass, release: Release, reason: str) -> None:
-    """Mark a release as failed; what runs is left as it is."""
-    finish(pass_.draft, release, ReleaseState.FAILED, reason, at=pass_.wall)
+def fail(pass_: Pass, release: Release, reason: str, cause: Cause | None = None) -> None:
+    """Mark a release as failed, by the task that ``cause`` names; what runs is left as it is."""
+    culprit = cause.task if cause is not None else ""
+    finish(pass_.draft, release, ReleaseState.FAILED, reason, at=pass_.wall, culprit=culprit)
 
 
 def _rolls_back(stack: Stack, state: ServiceState, release: Release) -> bool:
@@ -297,14 +315,17 @@ def _rollout_failed(pass_: Pass, stack: Stack, release: Release, state: ServiceS
     if cause is not None:
         text += f"; {cause.message}"
     if _rolls_back(stack, state, release):
-        _roll_back(pass_, stack, release, text)
+        _roll_back(pass_, stack, release, text, cause)
     else:
-        fail(pass_, release, f"{text}; the update is paused")
+        fail(pass_, release, f"{text}; the update is paused", cause)
 
 
-def _roll_back(pass_: Pass, stack: Stack, release: Release, reason: str) -> None:
+def _roll_back(
+    pass_: Pass, stack: Stack, release: Release, reason: str, cause: Cause | None
+) -> None:
     text = f"{reason}; rolled back to release {stack.running}"
-    finish(pass_.draft, release, ReleaseState.ROLLED_BACK, text, at=pass_.wall)
+    culprit = cause.task if cause is not None else ""
+    finish(pass_.draft, release, ReleaseState.ROLLED_BACK, text, at=pass_.wall, culprit=culprit)
 
 
 def find_cause(

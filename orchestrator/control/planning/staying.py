@@ -42,8 +42,20 @@ def judge(pass_: Pass, stack: Stack, state: ServiceState, target: ReleaseTarget)
     state.steady = sum(at <= pass_.now for at in slots.values())
     if target.release.state is ReleaseState.DEPLOYING:
         state.steady_at = earliest(*(at for at in slots.values() if at > pass_.now))
-    # Where all serve and time alone is missing, whoever waits is told so.
-    serve = len(slots) == len(state.wanted.slots) and not state.carried
-    watched = tried if serve and tried > TRIAL else 0.0
-    if pass_.observed.watch(stack.name, target.release.number, state.name, watched):
+    words = "" if state.carried else _words(state, tried, serve=len(slots))
+    if pass_.observed.watch(stack.name, target.release.number, state.name, words):
         pass_.told.add(stack.name)
+
+
+def _words(state: ServiceState, tried: float, *, serve: int) -> str:
+    """Return that time alone is missing, for whoever waits; "" where it is not so."""
+    total = len(state.wanted.slots)
+    if serve == total:
+        return (
+            f"all of it runs; watched for {tried:g} s before that counts" if tried > TRIAL else ""
+        )
+    if state.moves.paused is None or state.moves.create or not state.moves.others:
+        return ""
+    update = state.effective.service.update
+    until = max(update.monitor, update.delay)
+    return f"{serve} of {total} replaced; the next follow when these have run for {until:g} s"

@@ -27,6 +27,7 @@ class Cause:
     task: str = ""
     exit_code: int | None = None
     log_tail: tuple[str, ...] = ()
+    head: str = ""  # how the message begins whatever the details come to be
 
 
 def explain_newest(cluster: Mirror, tasks: Iterable[Task]) -> Cause | None:
@@ -69,6 +70,5 @@ def explain_task(cluster: Mirror, task: Task | None, verdict: str) -> Cause:
     if verdict:
         parts.append(verdict)
     text = f"{task.service}: {task.name} {parts[0]}"
-    if len(parts) > 1:
-        text += f" ({'; '.join(parts[1:])})"
-    return Cause(text, task.service, task.id, code, task.status.log_tail)
+    details = f" ({'; '.join(parts[1:])})" if len(parts) > 1 else ""
+    return Cause(text + details, task.service, task.id, code, task.status.log_tail, text)

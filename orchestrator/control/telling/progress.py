@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.released import beside, completed, spec_of
 from orchestrator.control.mirror.serving import is_ready
-from orchestrator.control.telling.causes import explain_newest
+from orchestrator.control.mirror.successors import asks_the_same, successor
+from orchestrator.control.telling.causes import explain_newest, explain_task
 from orchestrator.control.telling.words import (
     failed_tasks,
     homeless_words,
@@ -27,9 +28,10 @@ from specs.kit import masking
 from specs.states import FINAL, OVER, ReleaseState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Collection, Iterator, Mapping
+    from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
 
     from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.telling.causes import Cause
     from specs.api import Homeless, Release
     from specs.kit.clock import Clock
     from specs.task import Task
@@ -52,7 +54,7 @@ class Streams:
     """All readers; the control loop tells it what moved."""
 
     def __init__(
-        self, cluster: Cluster, clock: Clock, watched: Mapping[tuple[str, int], Mapping[str, float]]
+        self, cluster: Cluster, clock: Clock, watched: Mapping[tuple[str, int], Mapping[str, str]]
     ) -> None:
         self._cluster = cluster
         self._clock = clock
@@ -137,7 +139,7 @@ class _Story:
         clock: Clock,
         stack: str,
         release: int | None,
-        watched: Mapping[tuple[str, int], Mapping[str, float]],
+        watched: Mapping[tuple[str, int], Mapping[str, str]],
     ) -> None:
         self._cluster = cluster
         self._clock = clock
@@ -154,6 +156,9 @@ class _Story:
     def news(self) -> Iterator[Progress]:
         """Yield lines about everything that changed, the end last."""
         release = self._cluster.releases.get((self._stack, self._release or 0))
+        while release is not None and (heir := self._heir(release)) is not None:
+            yield self._line("release", state=heir.state.value, message=_followed(release, heir))
+            self._release, release = heir.number, heir
         if release is not None and release.state.value != self._state:
             self._state = release.state.value
             spec = spec_of(self._cluster, release)
@@ -175,6 +180,12 @@ class _Story:
                 yield self._end(release)
         else:
             yield from self._gone_news()
+
+    def _heir(self, release: Release) -> Release | None:
+        """Return the release that took this one's place and asks for the same: it is followed."""
+        found = successor(self._cluster, release)
+        same = found is not None and asks_the_same(self._cluster, release, found)
+        return found if same else None
 
     def _beside(self) -> Collection[str]:
         """Return the services the release is not about: how they are is not its news."""
@@ -221,10 +232,10 @@ class _Story:
     def _watching(self, service: str) -> str:
         """Return that a service which serves is watched for a while, where that is so."""
         key = (self._stack, self._release or 0)
-        seconds, release = self._watched.get(key, {}).get(service), self._cluster.releases.get(key)
-        if not seconds or release is None or release.over:
+        release = self._cluster.releases.get(key)
+        if release is None or release.over:
             return ""
-        return f"all of it runs; watched for {seconds:g} s before that counts"
+        return self._watched.get(key, {}).get(service, "")
 
     def _homeless_news(self, release: Release) -> Iterator[Progress]:
         """Yield what no node takes, and what now has one after all.
@@ -259,7 +270,7 @@ class _Story:
         done = completed(mine, before=release)
         if release.state is ReleaseState.DEPLOYED:
             return self._line("end", state=release.state.value, ok=True, completed=done)
-        cause = explain_newest(self._cluster, failed_tasks(mine, release.number))
+        cause = self._cause(release, mine)
         superseded = release.state is ReleaseState.SUPERSEDED
         hint = ""
         if cause is not None and cause.task and not superseded:
@@ -278,17 +289,17 @@ class _Story:
             completed=done,
         )
 
+    def _cause(self, release: Release, mine: Iterable[Task]) -> Cause | None:
+        """Return how the task that failed the release ended, whatever else went wrong beside it."""
+        if release.culprit is None:
+            return explain_newest(self._cluster, failed_tasks(mine, release.number))
+        found = self._cluster.tasks.get(release.culprit)
+        return explain_task(self._cluster, found, "") if found is not None else None
+
     def _successor(self, release: Release) -> int:
-        """Return the release that was made when this one ended, 0 if it ended otherwise."""
-        if release.state is not ReleaseState.SUPERSEDED:
-            return 0
-        later = self._cluster.stack_releases.get(self._stack, {}).values()
-        found = (
-            r.number
-            for r in later
-            if r.number > release.number and r.created_at == release.finished_at
-        )
-        return min(found, default=0)
+        """Return the number of the release that took this one's place, 0 if none did."""
+        found = successor(self._cluster, release)
+        return found.number if found is not None else 0
 
     def _gone_news(self) -> Iterator[Progress]:
         stack = self._cluster.stacks.get(self._stack)
@@ -323,6 +334,13 @@ class _Story:
         return Progress.model_validate(
             {"kind": kind, "time": self._clock.wall(), "stack": self._stack, **fields}
         )
+
+
+def _followed(release: Release, heir: Release) -> str:
+    return (
+        f"release {heir.number}, made while this one was under way, asks for the same and "
+        f"is followed instead of release {release.number}"
+    )
 
 
 def task_line(cluster: Cluster, task: Task) -> dict[str, object]:

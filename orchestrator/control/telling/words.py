@@ -98,10 +98,11 @@ def _running(task: Task, now: float | None) -> TaskWords:
     status, run = task.status, task.status.run
     if run is not None and run.finished_at is not None and status.held and status.reason:
         return TaskWords(f"restarting: {status.reason}", status.reason, restarting=True)
-    if run is not None and run.finished_at is not None:
+    over = status.last_end if run is not None and run.started_at is None else run
+    if over is not None and over.finished_at is not None:
         count = status.restarts
         times = f", {count} restart{'s' if count != 1 else ''}" if count else ""
-        reason = exit_words(run)
+        reason = exit_words(over)
         return TaskWords(f"restarting: {reason}{times}", reason, restarting=True)
     text = "running"
     if now is not None and run is not None and run.started_at is not None:

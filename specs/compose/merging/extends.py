@@ -68,6 +68,7 @@ class Extends:
             self._missing(base_name, services, path, mark, self._file)
             loaded = None
         if loaded is None:
+            self._findings.damage(path)
             return _without(service)
         base_services, base_cuts = loaded
         link = (file or self._file, name)
@@ -80,7 +81,10 @@ class Extends:
             below = self._length.get((id(base_services), base_name), 0)
         if below >= _LONGEST:
             self._refuse_length((*chain, link), base_name, path, mark)
+            self._findings.damage(path)
             return _without(service)
+        if f"services.{base_name}.extends" in self._findings.damaged:
+            self._findings.damage(path)  # what the base lacks is told where the base is
         self._length[id(services), name] = below + 1
         if isinstance(base, Map):
             return self._merged(name, copy(base), services, cuts)

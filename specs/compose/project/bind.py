@@ -187,7 +187,7 @@ def _unsigned(value: Any) -> int:
         raise ValueError(f"must be a number without quotes, not {value!r}")  # noqa: TRY004 - the user's error
     number = _int(value)
     if number < 0:
-        raise ValueError(f"cannot be negative: {number}")
+        raise BadValue(f"cannot be negative: {number}", "write a number from 0 on")
     return number
 
 

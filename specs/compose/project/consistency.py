@@ -102,6 +102,8 @@ class Consistency:
             self._defined("secrets", secret.get("source", ""), f"{path}.build.secrets[{index}]")
 
     def _no_image(self, path: str) -> None:
+        if f"{path}.extends" in self._findings.damaged:
+            return
         inside = f"{path}."
         for damaged in self._findings.damaged:
             key = damaged.removeprefix(inside).partition(".")[0]
@@ -219,7 +221,9 @@ class Consistency:
             deploy["replicas"] = replicas = scale
         for value, key in ((scale, "scale"), (replicas, "deploy.replicas")):
             if value is not None and value < 0:
-                self._error(f"cannot be negative: {value}", f"{path}.{key}")
+                self._error(
+                    f"cannot be negative: {value}", f"{path}.{key}", "write a number from 0 on"
+                )
         count = scale if scale is not None else replicas if replicas is not None else 1
         if count > 1 and service.get("container_name"):
             key = "scale" if scale is not None else "deploy.replicas"

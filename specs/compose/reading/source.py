@@ -362,7 +362,11 @@ class _Builder:
         if tag is None or tag == "!":
             value = resolve(node.value) if node.plain and tag is None else node.value
             if isinstance(value, float) and not -1e999 < value < 1e999:
-                self._refuse(node, f"{node.value} (infinity or not a number) cannot be used")
+                self._refuse(
+                    node,
+                    f"{node.value} (infinity or not a number) cannot be used",
+                    "write a plain number, or quotes around a text",
+                )
             return value
         if not tag.startswith(_CORE):
             return node.value
@@ -381,7 +385,7 @@ class _Builder:
                     text.replace("\n", "").replace(" ", ""), validate=True
                 ).decode("utf-8", "replace")
             except ValueError:
-                self._refuse(node, "!!binary wants base64 text")
+                self._refuse(node, "!!binary wants base64 text", "write the plain text")
         if tag == "float" and type(value) is int:
             return float(value)
         fits = {
@@ -392,15 +396,17 @@ class _Builder:
             "timestamp": isinstance(value, Timestamp),
         }
         if not fits.get(tag, True):
-            self._refuse(node, f"{text!r} is not a value of type !!{tag}")
+            self._refuse(node, f"{text!r} is not a value of type !!{tag}", f"leave !!{tag} out")
         return value if tag in fits else text
 
-    def _refuse(self, node: _Node, message: str) -> None:
+    def _refuse(
+        self,
+        node: _Node,
+        message: str,
+        hint: str = "use fewer aliases, or write the repeated parts out",
+    ) -> None:
         self._findings.error(
-            message,
-            code="yaml",
-            position=Position(self._file, node.line, node.column),
-            hint="use fewer aliases, or write the repeated parts out",
+            message, code="yaml", position=Position(self._file, node.line, node.column), hint=hint
         )
         raise _Refused
 

@@ -37,20 +37,20 @@ def test_names_are_spelled_as_docker_spells_them(text, name, familiar) -> None:
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "bad repository"),
+        ("", "it has no name"),
         ("Nginx", "lower case"),
-        ("a//b", "bad repository"),
+        ("a//b", "is not a name"),
         ("../../etc", "not a valid reference"),
-        ("--help", "bad repository"),
-        ("nginx:", "bad tag"),
-        ("nginx:a b", "bad tag"),
-        ("nginx:" + "t" * 129, "bad tag"),
+        ("--help", "is not a name"),
+        ("nginx:", "tag behind ':' is empty"),
+        ("nginx:a b", "is not a tag"),
+        ("nginx:" + "t" * 129, "tag is longer than 128"),
         ("nginx@sha256:../../etc/passwd", "not a digest"),
         ("nginx@sha256:" + "A1" * 32, "not a digest"),
         ("nginx@md5:abc", "not a digest"),
         ("a" * 300, "longer than"),
-        ("exa mple.com/x", "bad registry host"),
-        ("-x.example/y", "bad registry host"),
+        ("exa mple.com/x", "is not the host of a registry"),
+        ("-x.example/y", "is not the host of a registry"),
     ],
 )
 def test_other_text_is_refused_in_words(text, words) -> None:

@@ -77,11 +77,34 @@ def test_docker_capabilities():
         ({"entrypoint": ("/mine",)}, ["/mine"]),
         ({"entrypoint": ("/mine",), "command": ("x",)}, ["/mine", "x"]),
         ({"entrypoint": (), "command": ("x",)}, ["x"]),
+        ({"entrypoint": ("",), "command": ("x", "")}, ["x", ""]),  # none, as with Docker
+        ({"command": ("",)}, ["/entry", ""]),
         ({"init": True}, ["/dev/.corral-init", "--", "/entry", "serve"]),
     ],
 )
 def test_command_line(spec, args):
     assert build(**spec).config["process"]["args"] == args
+
+
+@pytest.mark.parametrize(
+    ("spec", "words"),
+    [
+        ({"entrypoint": (), "command": ("",)}, "the first word of the command of image i is empty"),
+        ({"entrypoint": ("",), "command": ()}, "neither entrypoint nor command"),
+        ({"command": ("x" * 131_072,)}, "longer than the 131072 bytes"),
+        ({"environment": {"A": "x" * 131_070}}, "longer than the 131072 bytes"),
+        ({"environment": {f"V{n}": "x" * 100_000 for n in range(30)}}, "gives a process 2097152"),
+    ],
+)
+def test_what_no_process_can_be_started_with_is_refused_in_words(spec, words):
+    with pytest.raises(Refusal, match=words):
+        build(**spec)
+
+
+def test_a_process_with_a_larger_stack_takes_more():
+    large = {f"V{n}": "x" * 100_000 for n in range(30)}
+    build(environment=large, ulimits={"stack": Ulimit(soft=-1, hard=-1)})
+    build(environment={"A": "x" * 131_069})
 
 
 def test_environment_order_and_defaults():

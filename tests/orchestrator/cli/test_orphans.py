@@ -10,6 +10,7 @@ import json
 
 import pytest
 
+from orchestrator.cli import deploy
 from specs.compose.project.selection import narrowed
 
 FILES = {
@@ -87,6 +88,25 @@ def test_the_warning_can_be_silenced(shop, corral, monkeypatch, ignore, shown):
     said = corral("up", "-d", "web").err
     assert ("old is not in the Compose file" in said) is shown
     assert "old kept as orphan" in said.splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("hint", "command", "shown"),
+    [
+        ("corral scale web=1", "corral", "corral scale web=1"),
+        ("corral scale web=1", "corral -p shop", "corral -p shop scale web=1"),
+        ("corral up db starts it", "corral -f a.yaml", "corral -f a.yaml up db starts it"),
+        ("corral -p shop up tries again", "corral -p shop", "corral -p shop up tries again"),
+        ("corral controller extend 10.9.0.0/16", "corral -p shop",
+         "corral controller extend 10.9.0.0/16"),
+        ("give db a healthcheck", "corral -p shop", "give db a healthcheck"),
+        ("", "corral -p shop", ""),
+    ],
+)  # fmt: skip
+def test_commands_to_copy_are_for_this_stack(hint, command, shown):
+    warning = {"message": "m", "hint": hint}
+    (told,) = deploy.told([warning], {}, command)
+    assert told == {"message": "m", "hint": shown}
 
 
 @pytest.mark.parametrize(

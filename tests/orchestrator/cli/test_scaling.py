@@ -165,6 +165,31 @@ CASES = {
         "waits for db",
         (STUCK, STUCK + 1),
     ),
+    # Somebody else asked for the same a moment ago: their copies are waited for like ours.
+    "what another command added": (
+        [OLD, row(2, "starting", ready=False)],
+        2,
+        steadily(OLD, row(2, restarts=1)),
+        True,
+        "web 2/2",
+        (5, 6),
+    ),
+    "what another command added fails": (
+        [OLD, row(2, "assigned", ready=False)],
+        2,
+        steadily(OLD, row(2, "failed", status="failed: exit code 4")),
+        False,
+        "web-2: failed: exit code 4",
+        (3, 4),
+    ),
+    "what had crashed before and starts again": (
+        [OLD, row(2, "starting", ready=False, restarts=3)],
+        2,
+        steadily(OLD, row(2, ready=False, restarts=4)),
+        True,
+        "web 1/2",
+        (0, 1),
+    ),
     "an image that comes slowly": ([OLD], 2, loading, True, "web 2/2", (600, 602)),
 }
 
@@ -227,7 +252,12 @@ def answers(shop, before, after):
     def tasks(_request):
         return {"tasks": after if shop.asked("POST", ".*/scale") else before}
 
+    def stack(_request):
+        asked = shop.asked("POST", ".*/scale")
+        return {"name": "shop", "services": [web(replicas=asked[0].body["services"]["web"])]}
+
     shop.on("GET", "/v1/stacks/shop/tasks", tasks)
+    shop.on("GET", "/v1/stacks/shop", stack)
 
 
 def test_scale(shop, corral):
@@ -237,6 +267,18 @@ def test_scale(shop, corral):
     assert done.err.startswith("web-2 on alpha: running\nshop: web 2/2 (")
     assert shop.asked("POST", ".*/scale")[0].body == {"services": {"web": 2}}
     assert corral("-p", "shop", "scale", "web").code == 2
+
+
+@pytest.mark.parametrize("other", [1, 0, 5])
+def test_another_number_by_another_command_ends_it_at_once(shop, corral, other):
+    """The copies it asked for are not to come any more."""
+    answers(shop, [OLD], [OLD])
+    service = {"name": "web", "mode": "replicated", "replicas": other, "ready": 1}
+    shop.on("GET", "/v1/stacks/shop", {"name": "shop", "services": [service]})
+    done = corral("-p", "shop", "scale", "web=3")
+    assert done.code == 1
+    assert f"web is to have {other} by another command, no longer 3" in done.err
+    assert "next: corral -p shop ps" in done.err
 
 
 def test_a_copy_that_will_not_come_is_said_with_its_last_lines(shop, corral, monkeypatch):

@@ -168,6 +168,17 @@ def restart(shop, corral, looks, answer, *words):
         ([[row("web-1", "running")], [row("web-1", "running", started_at=2.0, exit_code=1)],
           [row("web-1", "running", started_at=3.0, restarts=1)]],
          {"tasks": ["t-web-1"]}, 0, "shop-web-1: restarted\n"),
+        # What a release made meanwhile replaced is that release's: it does not come back here.
+        ([[row("web-1", "running")],
+          [row("web-1", "running", stopping=True), row("web-1", "starting", id="new",
+                                                       created_at=9.0, started_at=None)]],
+         {"tasks": ["t-web-1"]}, 0, ""),
+        ([[row("web-1", "running")],
+          [row("web-1", "shutdown"), row("web-1", "running", id="new", created_at=9.0)]],
+         {"tasks": ["t-web-1"]}, 0, ""),
+        # Stopped meanwhile, and nothing in its place: it did not.
+        ([[row("web-1", "running")], [row("web-1", "shutdown")]],
+         {"tasks": ["t-web-1"]}, 1, "did not come back: shop-web-1"),
         # One that crashes again and again did not.
         ([[row("web-1", "running")], [row("web-1", "running", started_at=2.0, exit_code=4)]],
          {"tasks": ["t-web-1"]}, 1, "did not come back: shop-web-1 (exit code 4)"),

@@ -26,7 +26,7 @@ from orchestrator.store.base import Delete, Put
 from orchestrator.store.memory import MemoryStore
 from specs.api import ClientMachine, Deploy, Restart, Start
 from specs.node import Node, NodeFacts
-from specs.wire import PROTOCOL, BuildEvent, Report, ResolvedImage, Stamp
+from specs.wire import HEARTBEAT, PROTOCOL, BuildEvent, Report, ResolvedImage, Stamp
 from tests.fakes.simulator import Behaviour, LoopClock, SimulatedNode
 from tests.virtual_time import until_something_is_due
 
@@ -169,8 +169,8 @@ class FakeNode:
         self.rig.check_wanted(self)
         return answer
 
-    def reports(self, *, silence: float) -> AsyncIterator[Report]:
-        return self.agent.reports(silence=silence)
+    def reports(self, *, silence: float, heartbeat: float = HEARTBEAT) -> AsyncIterator[Report]:
+        return self.agent.reports(silence=silence, heartbeat=heartbeat)
 
     # What a test says.
 

@@ -9,6 +9,7 @@ import pytest
 
 from orchestrator.api.rows import node_row
 from orchestrator.control.mirror.health import NodeHealth
+from specs.wire import HEARTBEAT, SHORTEST_HEARTBEAT
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
@@ -27,10 +28,10 @@ class Clock:
 class World:
     """Three nodes that are ready; ``play`` tells the health of n3 what the dispatcher would."""
 
-    def __init__(self) -> None:
+    def __init__(self, heartbeat: float = HEARTBEAT) -> None:
         self.clock = Clock()
         self.cluster = SimpleNamespace(nodes=dict.fromkeys(["n1", "n2", "n3"]), conditions={})
-        self.health = NodeHealth(self.cluster, self.clock)
+        self.health = NodeHealth(self.cluster, self.clock, heartbeat=heartbeat)
         for node in self.cluster.nodes:
             self.back(node)
         self.health.update()
@@ -99,6 +100,42 @@ def test_what_a_node_is_taken_for(events, status):
     assert world.n3.status == status
     away = status == "unknown" and events[-1][1] != "no host" and len(events) > 2
     assert bool(world.n3.replaced_at) == away
+
+
+@pytest.mark.parametrize(
+    ("heartbeat", "unknown", "down"),
+    [(HEARTBEAT, 4.9, 5.0), (1.5, 2.4, 2.5), (1.0, 1.6, 1.7), (SHORTEST_HEARTBEAT, 0.8, 0.9)],
+)
+def test_quicker_heartbeats_make_a_silent_node_down_sooner(heartbeat, unknown, down):
+    world = World(heartbeat)
+    world.play((0, "silent"), (unknown, "look"))
+    assert world.n3.status == "unknown"
+    world.play((down - unknown, "look"))
+    assert world.n3.status == "down"
+
+
+def test_an_agent_that_is_away_is_waited_for_as_long_whatever_the_heartbeat():
+    world = World(SHORTEST_HEARTBEAT)
+    world.play((0, "closed"), (0.1, "no agent"), (59.0, "look"))
+    assert world.n3.status == "unknown"
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize(("heartbeat", "goal"), [(HEARTBEAT, 8.0 - 1.0), (1.0, 6.0 - 3.0 - 1.0)])
+async def test_what_ran_on_a_node_that_hung_up_serves_elsewhere_in_time(heartbeat, goal):
+    """The rest of the goal is left to the silence before (three heartbeats) and to the node."""
+    async with Rig(nodes=3, heartbeat=heartbeat) as rig:
+        await rig.up(project(web=replicas(3)))
+        await rig.deployed()
+        began = rig.clock.monotonic()
+        await rig.nodes["n3"].cut()
+        await rig.until(lambda: elsewhere(rig) == 3)
+        assert rig.clock.monotonic() - began < goal
+
+
+def elsewhere(rig) -> int:
+    """Return how many tasks of web run on nodes that answer."""
+    return sum(t.node != "n3" and t.status.ready for t in rig.live("web"))
 
 
 def test_it_is_said_when_the_tasks_of_a_host_without_agent_are_replaced():

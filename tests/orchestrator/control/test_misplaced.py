@@ -283,3 +283,27 @@ async def test_who_depends_on_it_is_not_disturbed():
         await label(rig, db.node, disk=None)
         await rig.until(lambda: rig.ready("db") and rig.ready("db")[0].node != db.node)
         assert [t.id for t in rig.ready("web")] == [web.id]
+
+
+async def test_a_failed_release_leaves_global_tasks_ended_where_it_excluded_them():
+    async with Rig(nodes=2) as rig:
+        everywhere = {"deploy": {"mode": "global", **asks(SSD)}}
+        for node in ("n1", "n2"):
+            await label(rig, node, disk="ssd")
+        await rig.up(project(agent=everywhere, web=replicas(1, deploy=asks(SSD))))
+        await rig.deployed()
+        assert where(rig, "agent") == ["n1", "n2"]
+        gold = "node.labels.disk == gold"
+        nowhere = {"deploy": {"mode": "global", **asks(gold)}}
+        await rig.up(project(agent=nowhere, web=replicas(1, deploy=asks(gold))))
+        end = await rig.end_of()
+        assert end.state == "failed"
+        assert end.message.startswith("web: 1 task is misplaced")
+        await asyncio.sleep(20)
+        assert where(rig, "agent") == []
+        assert not rig.live("agent"), "nothing is rolled back"
+        # A node that is asked for gets its task with the next release.
+        await label(rig, "n2", disk="gold")
+        await rig.up(project(agent=nowhere, web=replicas(1, deploy=asks(gold))))
+        await rig.deployed()
+        assert where(rig, "agent") == where(rig) == ["n2"]

@@ -131,9 +131,9 @@ async def test_who_needs_the_dependent_is_blocked_by_it():
 async def test_a_dependent_that_may_be_missing_does_not_fail_the_release():
     async with Rig() as rig:
         top = after("service_started", "web", required=False)
-        await rig.up(project(db={}, web=after(HEALTHY, "db"), top_={**top}))
+        await rig.up(project(db={}, web=after(HEALTHY, "db"), upper={**top}))
         await rig.deployed()
-        assert rig.ready("top_")
+        assert rig.ready("upper")
         assert not rig.ready("web")
         assert any(WORDS in note for note in rig.release().notes)
 

@@ -189,3 +189,19 @@ async def test_a_dependency_that_comes_late_is_taken_all_the_same():
         node = rig.cluster.nodes["n1"]
         await rig.put_node(node.model_copy(update={"labels": {"disk": "gold"}}))
         await rig.until(lambda: rig.ready("dep"))
+
+
+async def test_what_goes_on_being_unhealthy_is_warned_of_once():
+    # Each failed check has another number and other words; it is one thing all the same.
+    check = {"healthcheck": {"test": ["CMD", "true"], "interval": "0.2s", "retries": 2}}
+    async with Rig() as rig:
+        rig.how["dep"] = Behaviour(sick=True)
+        rig.how["late"] = Behaviour(prepare=10.0)
+        await rig.up(project(dep=check, web=after(HEALTHY, "dep", required=False), late={}))
+        assert (await rig.end_of()).state == "deployed"
+        (note,) = rig.release().notes
+        assert note.startswith("dep: app-dep-1 is unhealthy (")
+        # The next release tells it again, once; by then it was there before.
+        await rig.up(project(dep=check, web=after(HEALTHY, "dep", required=False), late={}, new={}))
+        await rig.deployed()
+        assert len(rig.release().notes) == 1

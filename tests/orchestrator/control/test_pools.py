@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from ipaddress import IPv4Address, IPv4Network
 
@@ -9,11 +10,14 @@ import pytest
 
 from orchestrator.control.deploy.ranges import refusal
 from orchestrator.control.mirror.records import NetworkRecord
+from orchestrator.control.planning import networks
+from orchestrator.control.planning.networks import Rest, rested
 from orchestrator.errors import Invalid
 from orchestrator.keys.identity import ClusterRecord, decode, encode
 from orchestrator.store import keys
 from orchestrator.store.base import Put
 from specs.node import Node, NodeFacts
+from specs.states import NodeStatus
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Rig
 
@@ -85,6 +89,73 @@ async def test_five_updates_in_a_row_work_in_a_small_subnet(order):
             assert len(rig.ready("web")) == 4
         (network,) = rig.cluster.networks.values()
         assert network.pools == ("10.99.0.0/28",)
+
+
+@pytest.mark.parametrize(
+    ("resting", "now", "early", "free", "due"),
+    [
+        # Where there is room everything rests a minute, and is let go by every ready node.
+        ([Rest("a", 0.0)], 59.9, 0, "", 60.0),
+        ([Rest("a", 0.0)], 60.0, 0, "a", None),
+        ([Rest("a", 0.0, let_go=False)], 99.0, 0, "", None),
+        # Where few are left the oldest go first, as many as are missing, and none before names
+        # that lead to it are forgotten.
+        ([Rest("a", 0.0)], 4.9, 1, "", 5.0),
+        ([Rest("b", 2.0), Rest("a", 0.0), Rest("c", 4.0)], 9.0, 2, "ab", 64.0),
+        ([Rest("b", 2.0), Rest("a", 0.0), Rest("c", 4.0)], 6.0, 3, "a", 7.0),
+        ([Rest("b", 2.0), Rest("a", 0.0), Rest("c", 4.0)], 9.0, 9, "abc", None),
+        # One that a node has not let go stays, however few there are; another goes for it.
+        ([Rest("a", 0.0, let_go=False), Rest("b", 2.0), Rest("c", 4.0)], 9.5, 1, "b", 64.0),
+        # What a service asks for by number waits for the nodes only, and is nobody else's.
+        ([Rest("a", 0.0, fixed=True), Rest("b", 0.0)], 1.0, 0, "a", 60.0),
+        ([Rest("a", 0.0, fixed=True), Rest("b", 0.0)], 5.0, 1, "ab", None),
+        ([Rest("a", 0.0, fixed=True, let_go=False)], 99.0, 1, "", None),
+        ([], 0.0, 3, "", None),
+    ],
+)
+def test_how_long_an_address_rests(resting, now, early, free, due):
+    assert rested(resting, now, early=early) == (set(free), due)
+
+
+async def test_in_a_small_subnet_only_what_is_missing_rests_shorter():
+    async with Rig(nodes=2) as rig:
+        text = project(web=replicas(4))
+        text["networks"]["default"]["ipam"] = {"config": [{"subnet": "10.99.0.0/28"}]}
+        await rig.up(text)
+        await rig.deployed()
+        await rig.control.scale("app", {"web": 9})
+        await rig.until(lambda: len(rig.ready("web")) == 9)
+        (network,) = rig.cluster.networks
+        await rig.control.scale("app", {"web": 2})
+        # 13 can be used, 3 are: a quarter of them, and one, should be free.
+        await rig.until(lambda: len(rig.cluster.resting[network]) == 7)
+        await rig.until(lambda: len(rig.cluster.resting[network]) == 6, within=20)
+        await asyncio.sleep(30)
+        assert len(rig.cluster.resting[network]) == 6, "there are enough: they rest to the end"
+        await rig.until(lambda: not rig.cluster.resting[network], within=60)
+
+
+async def test_a_silent_node_lets_everything_rest_to_the_end():
+    async with Rig(nodes=2) as rig:
+        for number in range(2):
+            text = project(web=replicas(4, image=f"web:{number}"))
+            text["networks"]["default"]["ipam"] = {"config": [{"subnet": "10.99.0.0/28"}]}
+            await rig.up(text)
+            await rig.deployed()
+        (network,) = rig.cluster.networks
+        assert len(rig.cluster.resting[network]) == 4
+        pass_ = rig.control._new_pass()
+        nodes = set(rig.nodes)
+        assert networks._missing(pass_, network, nodes) == 0
+        held = pass_.addresses.held(network)
+        held |= {int(IPv4Address(f"10.99.0.{n}")) for n in range(11, 14)}
+        assert networks._missing(pass_, network, nodes) == 3
+        heard = rig.cluster.conditions["n2"]
+        rig.cluster.conditions["n2"] = heard.model_copy(update={"status": NodeStatus.UNKNOWN})
+        assert networks._missing(pass_, network, nodes) == 0, "it may still send to them"
+        rig.cluster.conditions["n2"] = heard.model_copy(update={"status": NodeStatus.DOWN})
+        assert networks._missing(pass_, network, nodes) == 3, "nobody waits for it"
+        rig.cluster.conditions["n2"] = heard
 
 
 async def test_a_range_that_is_used_up_says_what_helps_and_that_helps():

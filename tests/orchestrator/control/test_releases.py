@@ -173,8 +173,8 @@ async def test_what_is_only_watched_is_not_held_to_the_deadline():
         await rig.deployed()
         await rig.up(project(web={**web, "image": "web:2"}), deadline=30.0)
         begun = rig.clock.monotonic()
-        await rig.deployed(within=700)
-        assert 600 < rig.clock.monotonic() - begun < 602
+        await rig.deployed(within=1300)
+        assert 1200 < rig.clock.monotonic() - begun < 1203, "one after the other"
         # What it does in that time counts: the watching ends when a task does, not at its end.
         await rig.up(project(web={**web, "image": "web:3"}), deadline=30.0)
         await asyncio.sleep(60)

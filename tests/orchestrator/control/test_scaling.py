@@ -6,6 +6,10 @@ import asyncio
 
 import pytest
 
+from orchestrator.errors import Invalid
+from orchestrator.store import keys
+from orchestrator.store.base import Put
+from specs import bounds
 from tests.orchestrator.control.builders import CHECK, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
@@ -316,3 +320,65 @@ async def test_every_node_hears_which_slots_there_are():
         assert slots() == {"web": 1, "every": -1, "api": 1}
         await rig.control.remove("app", volumes=False, timeout=0)
         assert slots() is None
+
+
+# The bound holds for the whole stack, whoever asks: with services as they are (file, scaled to),
+# what is asked for, and whether it is taken.
+WHOLE = {
+    "all in the file": ({"a": 2000, "b": 1000}, {}, {}, True),
+    "one more by scale": ({"a": 2000, "b": 0}, {}, {"b": 1001}, False),
+    "exactly": ({"a": 2000, "b": 0}, {}, {"b": 1000}, True),
+    "both at once": ({"a": 0, "b": 0}, {}, {"a": 1500, "b": 1501}, False),
+    "one down, one up": ({"a": 3000, "b": 0}, {}, {"a": 0, "b": 3000}, True),
+    "with what was scaled before": ({"a": 0, "b": 0}, {"a": 2500}, {"b": 501}, False),
+    "scaled down makes room": ({"a": 3000, "b": 0}, {"a": 0}, {"b": 3000}, True),
+    "one alone": ({"a": 0, "b": 0}, {}, {"a": 3001}, False),
+    "far too much": ({"a": 0, "b": 0}, {}, {"a": 10**12}, False),
+}
+
+
+@pytest.mark.parametrize("case", WHOLE)
+@pytest.mark.parametrize("way", ["scale", "up --scale"])
+async def test_the_bound_is_the_whole_stacks_whoever_asks(case, way):
+    counts, scaled, asked, taken = WHOLE[case]
+    files = project(**{name: replicas(count) for name, count in counts.items()})
+    async with Rig(nodes=0) as rig:
+        await rig.up(files)
+        if scaled:
+            await rig.control.scale("app", scaled)
+        try:
+            if way == "scale":
+                await rig.control.scale("app", asked)
+            else:
+                await rig.up(files, scale=asked)
+        except Invalid as refused:
+            (problem,) = refused.problems
+            assert "a stack can have 3000" in problem.message
+            assert problem.hint
+            assert not taken
+        else:
+            assert taken
+
+
+async def test_what_an_earlier_version_took_can_be_scaled_down():
+    async with Rig(nodes=0) as rig:
+        await rig.up(project(a=replicas(0), b=replicas(0)))
+        stack = rig.cluster.stacks["app"].with_overrides({"a": 4000, "b": 2000})
+        await rig.store.txn((), (Put(keys.stack("app"), stack.encode()),))
+        await rig.until(lambda: rig.cluster.stacks["app"] == stack)
+        await rig.control.scale("app", {"a": 3900})
+        with pytest.raises(Invalid, match="5901 replicas"):
+            await rig.control.scale("app", {"a": 3901})
+
+
+async def test_orphans_count_and_the_refusal_says_how_they_go(monkeypatch):
+    monkeypatch.setattr(bounds, "MOST_TASKS", 3)
+    async with Rig() as rig:
+        await rig.up(project(a=replicas(2)))
+        await rig.deployed()
+        with pytest.raises(Invalid) as refused:
+            await rig.up(project(b=replicas(2)))
+        (problem,) = [p for p in refused.value.problems if p.severity == "error"]
+        assert "4 replicas (a 2, b 2): a stack can have 3" in problem.message
+        assert "--remove-orphans" in problem.hint
+        await rig.up(project(b=replicas(2)), remove_orphans=True)

@@ -283,3 +283,63 @@ async def test_up_of_one_service_is_judged_by_it_alone():
         end = await rig.end_of(within=100)
         assert end.state == "deployed", end.message
         assert rig.clock.monotonic() - began < 2
+
+
+# whose words are told: those of what failed the release, whatever else went wrong beside it
+
+SICK_CHECK = {"healthcheck": {"test": ["CMD", "true"], "interval": "1s", "retries": 2}}
+ENDED = Behaviour(exit_code=5, log_tail=("seed ended",))
+WHOSE = {
+    # services, how they turn out -> the service that is named, its exit code and last lines
+    "an optional one failed before": (
+        {"seed": {}, "web": after("service_started", "seed", required=False)},
+        {"seed": ENDED, "web": Behaviour(exit_code=4, runs_for=0.5, log_tail=TAIL)},
+        ("web", 4, TAIL),
+    ),
+    "an optional one failed later": (
+        {"seed": {}, "web": after("service_started", "seed", required=False), "late": {}},
+        {"seed": ENDED, "web": Behaviour(never_ready=True), "late": Behaviour(exit_code=4)},
+        ("late", 4, ()),
+    ),
+    "a check fails while another service is restarted": (
+        {"sick": SICK_CHECK, "web": {**SICK_CHECK, "restart": "always"}},
+        {"sick": Behaviour(sick=True), "web": Behaviour(never_ready=True, crashes=5, exit_code=3)},
+        ("sick", None, ()),
+    ),
+    "who waits for a check that fails": (
+        {
+            "sick": SICK_CHECK,
+            "web": after("service_healthy", "sick"),
+            "loop": {"restart": "always"},
+        },
+        {"sick": Behaviour(sick=True), "loop": Behaviour(exit_code=3, crashes=99, again=True)},
+        ("sick", None, ()),
+    ),
+    "the first of two in the order of their dependencies": (
+        {"zero": {}, "web": after("service_started", "zero")},
+        {"zero": ENDED, "web": Behaviour(exit_code=4, log_tail=TAIL)},
+        ("zero", 5, ("seed ended",)),
+    ),
+    "nothing that runs": (
+        {
+            "seed": {},
+            "web": after("service_started", "seed", required=False),
+            "none": {"deploy": {"placement": {"constraints": ["node.labels.x == y"]}}},
+        },
+        {"seed": ENDED},
+        ("", None, ()),
+    ),
+}
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("case", WHOSE)
+async def test_whose_last_lines_and_code_are_told(case):
+    services, how, (service, code, tail) = WHOSE[case]
+    async with Rig() as rig:
+        rig.how.update(how)
+        await rig.up(project(**services), deadline=20.0)
+        end = await rig.end_of(within=100)
+        assert end.state == "failed", end
+        assert (end.service, end.exit_code, end.log_tail) == (service, code, tail), end.message
+        assert end.message.startswith(f"{service}: " if service else "no progress")

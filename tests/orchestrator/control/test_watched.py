@@ -12,6 +12,7 @@ from tests.orchestrator.control.rig import Behaviour, Rig
 pytestmark = pytest.mark.looptime
 
 TOLD = "all of it runs; watched for 5 s before that counts"
+NEXT = "{} of {} replaced; the next follow when these have run for 5 s"
 
 
 async def messages(rig):
@@ -30,7 +31,24 @@ LONG = {"update": {"monitor": "20s"}}
 CASES = {
     # first, then -> told, ends well
     "a first release": (None, replicas(2), [""], True),
-    "an update": (replicas(2), replicas(2, image="web:2"), ["", TOLD, ""], True),
+    "an update": (
+        replicas(2),
+        replicas(2, image="web:2"),
+        ["", NEXT.format(1, 2), "", TOLD, ""],
+        True,
+    ),
+    "an update of three, two at a time": (
+        replicas(3),
+        replicas(3, image="web:2", update={"parallelism": 2}),
+        ["", NEXT.format(2, 3), "", TOLD, ""],
+        True,
+    ),
+    "an update of two with a check": (
+        replicas(2, **CHECK),
+        replicas(2, **CHECK, image="web:2"),
+        ["", TOLD, ""],
+        True,
+    ),
     "nothing changes": (replicas(2), replicas(2), [""], True),
     "more copies": (replicas(1), replicas(2), [""], True),
     "a longer time": (
@@ -155,3 +173,54 @@ async def test_what_moves_for_other_constraints_is_updated(good):
         assert rig.release().updates == ("web",)
         assert TOLD in said
         assert good or "exited with code 4" in rig.release().reason
+
+
+DIES = Behaviour(exit_code=4, runs_for=2.0)
+UPDATED = {
+    # the update of three replicas, how the new ones turn out -> replaced at most, seconds it takes
+    "dies after two seconds": ({}, DIES, 1, (2, 3)),
+    "two at a time": ({"parallelism": 2}, DIES, 2, (2, 3)),
+    "all at once": ({"parallelism": 0}, DIES, 3, (2, 3)),
+    "start-first": ({"order": "start-first"}, DIES, 1, (2, 3)),
+    "not watched": ({"monitor": "0s"}, DIES, 3, (1, 2)),
+    "runs": ({}, Behaviour(), 3, (15, 16)),
+    "runs, two at a time": ({"parallelism": 2}, Behaviour(), 3, (10, 11)),
+    "has a check": (CHECK, Behaviour(), 3, (5, 6)),
+}
+
+
+@pytest.mark.parametrize("case", UPDATED)
+async def test_a_bad_image_spoils_one_batch(case):
+    update, how, most, (earliest, latest) = UPDATED[case]
+    more = {"restart": "no"} if update is not CHECK else CHECK
+    update = {} if update is CHECK else update
+    async with Rig() as rig:
+        await rig.up(project(web=replicas(3, update=update, **more)))
+        await rig.deployed()
+        rig.how["web:2"] = how
+        began = rig.clock.monotonic()
+        await rig.up(project(web=replicas(3, update=update, image="web:2", **more)))
+        end = await rig.end_of()
+        assert earliest <= rig.clock.monotonic() - began <= latest
+        bad = how is DIES and case != "not watched"
+        assert end.ok != bad
+        assert len({t.slot for t in rig.tasks("web") if t.release == 2}) == most
+        assert len(rig.ready("web")) == (3 - most if bad else 3)
+
+
+async def test_an_update_that_goes_on_comes_to_all_and_fails_in_the_end():
+    update = {"failure_action": "continue", "order": "start-first", "monitor": "1s"}
+    async with Rig() as rig:
+        await rig.up(project(web=replicas(3, update=update, restart="no")))
+        await rig.deployed()
+        rig.how["web:2"] = Behaviour(reject="bind source /nope does not exist")
+        began = rig.clock.monotonic()
+        await rig.up(project(web=replicas(3, update=update, image="web:2", restart="no")))
+        end = await rig.end_of()
+        assert not end.ok
+        assert "bind source /nope does not exist" in end.message
+        made = [t.created_at for t in rig.tasks("web") if t.release == 2]
+        assert len({t.slot for t in rig.tasks("web") if t.release == 2}) == 3, "it came to all"
+        assert len(made) <= 6, "law: not without a pause"
+        assert rig.clock.monotonic() - began < 10
+        assert len(rig.ready("web")) == 3, "start-first: the old ones serve on"
