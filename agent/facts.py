@@ -20,7 +20,7 @@ from agent.runtime.bundle import NodeTraits
 from agent.runtime.capabilities import grantable_capabilities
 from agent.runtime.seccomp import machine
 from specs import subnets
-from specs.kit import programs
+from specs.kit import programs, versions
 from specs.node import NodeFacts
 from specs.wire import PROTOCOL
 
@@ -38,17 +38,6 @@ _ROUTES = 512  # a router may know a million
 _LISTEN, _UDP_UNCONNECTED = "0A", "07"
 
 Cgroups = Literal["v1", "v2", "hybrid"]
-
-
-def version() -> str:
-    """Return corral's version."""
-    from importlib.metadata import PackageNotFoundError  # noqa: PLC0415 - slow, once
-    from importlib.metadata import version as installed  # noqa: PLC0415 - as above
-
-    try:
-        return installed("corral")
-    except PackageNotFoundError:
-        return "0"
 
 
 def cgroups_mode() -> Cgroups:
@@ -217,7 +206,7 @@ def probe(
         kernel=platform.release(),
         cpus=float(len(os.sched_getaffinity(0))),
         memory=_memory(),
-        agent_version=version(),
+        agent_version=versions.installed(),
         python=".".join(map(str, sys.version_info[:3])),
         runtime=runtime_version,
         wire=PROTOCOL,

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
-import importlib.metadata
 import logging
 import os
 import random
@@ -37,7 +36,7 @@ from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
 from specs import subnets
 from specs.api import Version
-from specs.kit import alive, stalls
+from specs.kit import alive, stalls, versions
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import keep_open
@@ -134,7 +133,7 @@ async def compose(
         nodes=nodes,
         clock=clock,
         version=lambda: Version(
-            version=importlib.metadata.version("corral"),
+            version=versions.installed(),
             cluster=dispatcher.identity.id,
             epoch=dispatcher.identity.epoch,
         ),
@@ -143,6 +142,7 @@ async def compose(
         state=StateQuestion(store, cluster, sealer, dispatcher, clock),
         add_node=partial(transport.add_node, nodes),
         remove_node=partial(transport.remove_node, nodes),
+        upgrade=partial(transport.upgrade, nodes),
     )
     async with asyncio.TaskGroup() as group:
         loops = [group.create_task(cluster.follow(), name="mirror")]

@@ -94,6 +94,12 @@ def broken(texts: Iterable[str], node: NodeView) -> Constraint | None:
     return next((rule for rule in map(parse, texts) if not rule.admits(node)), None)
 
 
+def check(texts: Iterable[str]) -> None:
+    """Raise ValueError with a sentence where one of these is none."""
+    for text in texts:
+        parse(text)
+
+
 def check_key(key: str) -> None:
     """Refuse a key no node will ever have. Raises ValueError."""
     if key in _FIELDS or any(

@@ -9,6 +9,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     POST   /v1/nodes                         AddNode -> NDJSON stream of Progress
     PATCH  /v1/nodes/{name}                  PatchNode -> NodeRow
     DELETE /v1/nodes/{name}?force=           NDJSON stream of Progress
+    POST   /v1/upgrade                       Upgrade -> NDJSON stream of Progress
     GET    /v1/stacks                        {"stacks": [StackRow]}
     GET    /v1/stacks/{stack}                StackDetail
     POST   /v1/stacks/{stack}/releases       Deploy -> ReleaseRow (idempotent by Deploy.key)
@@ -416,6 +417,7 @@ class NodeRow(Model):
     cpus: float = 0.0
     memory: int = 0
     version: str = ""
+    age: str = ""  # of that version beside the controller's: older | newer | another build
     warnings: tuple[str, ...] = ()
 
 
@@ -524,15 +526,18 @@ class Progress(Model):
     """One line of a progress stream.
 
     ``kind`` release: the release moved (``state``, ``reason``); service: a summary
-    (``service``, ``message``, counts); task: one task moved; build: a line of build
-    output; step: one step of ``node add``/``rm``; homeless: no node takes tasks of ``service``
-    (``message``; ``nodes`` say why, ``hint`` what would help; ``stalled``: nothing else of the
-    release is under way; without ``message``: that is over); end: the stream's last line, with
+    (``service``, ``message``, counts); task: one task moved; object: a volume or network
+    (``doing`` says which) went with its stack; build: a line of build output; step: one step
+    of ``node add``/``rm`` or ``upgrade``; homeless: no node takes tasks
+    of ``service`` (``message``; ``nodes`` say why, ``hint`` what would help; ``stalled``: nothing
+    else of the release is under way; without ``message``: that is over); end: the last line, with
     ``ok`` and, on failure, ``message``, ``hint``, ``log_tail``; ``host_key`` is the
     fingerprint somebody has to confirm before ``node add`` goes on.
     """
 
-    kind: Literal["release", "service", "task", "build", "step", "warning", "homeless", "end"]
+    kind: Literal[
+        "release", "service", "task", "object", "build", "step", "warning", "homeless", "end"
+    ]
     time: float = 0.0
     stack: str = ""
     service: str = ""
@@ -571,6 +576,21 @@ class Event(Model):
     task: str = ""
     node: str = ""
     message: str = ""
+
+
+class Upgrade(Model):
+    """``corral upgrade``: bring agents to the controller's version; without ``nodes`` all.
+
+    ``identity`` as in AddNode: it logs in as the operator does. ``dry_run`` only says what it
+    would do, of a controller that has ``version`` by then (its own without it); ``here``: who
+    asks renews the agent of the controller's machine himself.
+    """
+
+    nodes: tuple[str, ...] = ()
+    dry_run: bool = False
+    version: str = ""
+    here: bool = False
+    identity: str | None = None
 
 
 class AddNode(Model):

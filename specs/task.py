@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 # How a run ended that the node took with it: not the task's own end, so it runs again.
 MACHINE_RESTARTED = "the machine was restarted"
+# How a run ended that `restart` ended: nothing went wrong.
+RESTART_ASKED = "stopped (restart)"
 
 # What a node is at while it prepares a task; an image may take minutes.
 Doing = Literal["", "image", "network", "root"]
@@ -62,6 +64,14 @@ class Run(Model):
     def cut_off(self) -> bool:
         """Whether the end of its machine was its end."""
         return self.finished_at is not None and self.reason == MACHINE_RESTARTED
+
+    @property
+    def its_own_end(self) -> bool:
+        """Whether it ended neither with its machine nor because somebody asked for a restart."""
+        return self.finished_at is not None and self.reason not in (
+            MACHINE_RESTARTED,
+            RESTART_ASKED,
+        )
 
     @property
     def alive(self) -> bool:
@@ -168,6 +178,11 @@ class Task(Model):
         """Return the task assigned to a node, with what it was given there."""
         placed = {"node": node, "addresses": dict(addresses), "host_ports": dict(host_ports)}
         return self.moved(TaskState.ASSIGNED).model_copy(update=placed)
+
+    def without_node(self) -> Task:
+        """Return a task that ended, when its node has left the cluster: what it was stays true."""
+        assert self.state in FINAL, f"task {self.id} has not ended, and has no node any more"
+        return self.model_copy(update={"node": None, "addresses": {}, "host_ports": {}})
 
     def with_desired(self, desired: Desired) -> Task:
         """Return the task with a new wish, which never takes a step back."""

@@ -17,7 +17,7 @@ from agent.tasks.record import Phase, Record
 from agent.vocabulary import Exit
 from specs.kit import backoff
 from specs.states import FINAL, Desired, Health, TaskState
-from specs.task import Run
+from specs.task import RESTART_ASKED, Run
 
 if TYPE_CHECKING:
     from agent.vocabulary import ImageConfig, Process
@@ -450,10 +450,9 @@ def _ran(record: Record) -> bool:
 
 
 def _how(record: Record, seen: Exit) -> str:
-    if record.stopping == "unhealthy":
-        return "stopped because it was unhealthy"
     if record.stopping:
-        return f"stopped ({record.stopping})"
+        asked = {"unhealthy": "stopped because it was unhealthy", "restart": RESTART_ASKED}
+        return asked.get(record.stopping, f"stopped ({record.stopping})")
     if seen.oom:
         return "killed: out of memory (its limit)"
     if seen.code is None:

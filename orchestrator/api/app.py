@@ -85,6 +85,14 @@ ROUTES: tuple[ApiRoute, ...] = (
     ),
     ApiRoute(
         "POST",
+        "/v1/upgrade",
+        nodes.upgrade,
+        "Bring agents to this controller's version, one after the other",
+        body=api.Upgrade,
+        stream=api.Progress,
+    ),
+    ApiRoute(
+        "POST",
         "/v1/cluster/ranges",
         nodes.extend,
         "Give the cluster another range of addresses",

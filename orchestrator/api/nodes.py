@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from orchestrator.api.routes import ApiParts
-    from specs.api import AddNode, ExtendCluster, NodeDetail, NodeRow, PatchNode
+    from specs.api import AddNode, ExtendCluster, NodeDetail, NodeRow, PatchNode, Upgrade
 
 CONTACT = 15.0  # seconds: a host key to be confirmed is a question, not a stream that ended
 
@@ -38,6 +38,14 @@ async def add(parts: ApiParts, request: web.Request, body: AddNode) -> web.Strea
             hint="corral version shows what it can do",
         )
     return await streams.respond(request, parts.add_node(body), detached=True, first=CONTACT)
+
+
+async def upgrade(parts: ApiParts, request: web.Request, body: Upgrade) -> web.StreamResponse:
+    if parts.upgrade is None:
+        raise Unavailable("this controller cannot upgrade machines: it was started without SSH")
+    # Not detached: who stops the command has no further node touched. The one under way ends by
+    # itself, as the old or as the new version.
+    return await streams.respond(request, parts.upgrade(body), first=CONTACT)
 
 
 async def patch(parts: ApiParts, request: web.Request, body: PatchNode) -> NodeRow:

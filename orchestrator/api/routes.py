@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.control.state import StateQuestion
     from orchestrator.nodes.members import Nodes
     from orchestrator.store.base import Store
-    from specs.api import AddNode, Progress, Version
+    from specs.api import AddNode, Progress, Upgrade, Version
     from specs.base import Model
     from specs.kit.clock import Clock
 
@@ -50,6 +50,7 @@ class ApiParts:
     state: StateQuestion | None = None
     add_node: Callable[[AddNode], AsyncIterator[Progress]] | None = None  # bootstrap over SSH
     remove_node: Callable[..., AsyncIterator[Progress]] | None = None  # and the machine's cleaning
+    upgrade: Callable[[Upgrade], AsyncIterator[Progress]] | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from orchestrator.control.telling.words import (
     words_of,
 )
 from specs.api import NodeDetail, NodeRow, ServiceRow, StackDetail, StackRow, TaskRow
-from specs.kit import masking
+from specs.kit import masking, versions
 from specs.states import FINAL, TaskState
 
 if TYPE_CHECKING:
@@ -196,6 +196,9 @@ def _node_fields(cluster: Mirror, node: Node, now: float) -> dict[str, Any]:
         "cpus": node.facts.cpus,
         "memory": node.facts.memory,
         "version": node.facts.agent_version,
+        "age": versions.age(node.facts.agent_version, versions.installed())
+        if node.facts.agent_version
+        else "",
         "warnings": (
             *(f"cannot read {what}" for what in node.facts.unread),
             *node.facts.missing,

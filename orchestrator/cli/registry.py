@@ -37,6 +37,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "config": ("config", "check the file and print what it means"),
     "lint": ("lint", "say everything there is to say about the file, offline"),
     "node": ("node", "list, add, label and remove machines"),
+    "upgrade": ("upgrade", "bring controller and agents to this version, containers run on"),
     "lab": ("lab", "make hosts on this machine to try things on"),
     "state": ("state", "decide about a controller's state that is older than what runs"),
     "controller": ("controller", "run, stop or inspect the controller"),

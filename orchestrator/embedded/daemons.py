@@ -30,7 +30,7 @@ from orchestrator.embedded import boot, supervisor, systemd
 from specs.kit import programs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 API_DEADLINE = 30.0  # seconds until the controller must answer
 NODE_DEADLINE = 60.0  # seconds until this machine's agent must be ready
@@ -77,7 +77,7 @@ def ensure(
             hint="sudo corral up; or name another machine's controller with CORRAL_HOST",
         )
     Path(sockets_dir()).mkdir(mode=0o755, parents=True, exist_ok=True)
-    with _locked(client, say):
+    with locked(client, say):
         if _answers(client):
             return False
         _refuse_foreign_node()
@@ -99,7 +99,7 @@ def _answers(client: Client) -> bool:
 
 
 @contextlib.contextmanager
-def _locked(client: Client, say: Callable[[str], None]) -> Iterator[None]:
+def locked(client: Client, say: Callable[[str], None]) -> Iterator[None]:
     """Hold the lock of everybody who starts a controller here; wait while another does."""
     path = f"{sockets_dir()}/embedded.lock"
     lock = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
@@ -156,14 +156,14 @@ def start(client: Client, say: Callable[[str], None]) -> None:
     began = time.monotonic()
     _make_group(say)
     units = systemd.running()
-    crashes = _restarts()
+    crashes = restarts()
     how, missing = "systemd units", ""
     if units:
         ours = not systemd.installed()
         systemd.install(environment())
     else:
-        ours = _start_supervisor()
-        how, missing = _start_at_boot()
+        ours = start_supervisor()
+        how, missing = start_at_boot()
     try:
         _wait_until_ready(client, crashes)
     except BaseException:
@@ -181,16 +181,17 @@ def start(client: Client, say: Callable[[str], None]) -> None:
         say(f"warning: nothing starts them after a boot: {missing}")
 
 
-def environment() -> dict[str, str]:
-    """Return the environment the daemons get."""
+def environment(source: Mapping[str, str] | None = None) -> dict[str, str]:
+    """Return the environment the daemons get, of what a shell or a daemon has."""
     kept = {
         name: value
-        for name, value in os.environ.items()
+        for name, value in (os.environ if source is None else source).items()
         if name in _KEPT
         or name.startswith(_KEPT_PREFIXES)
         or name.lower() in ("http_proxy", "https_proxy", "no_proxy", "all_proxy")
     }
-    kept.pop("CORRAL_HOST", None)
+    for ours in ("CORRAL_HOST", "CORRAL_SUPERVISOR"):
+        kept.pop(ours, None)
     have = kept.get("PATH", "").split(":")
     missing = [folder for folder in programs.SYSTEM_PATH.split(":") if folder not in have]
     kept["PATH"] = ":".join([folder for folder in have if folder] + missing)
@@ -228,12 +229,14 @@ def supervisor_command(*, foreground: bool = False, names: tuple[str, ...] = ())
     ]
 
 
-def _start_supervisor() -> bool:
+def start_supervisor(
+    command: list[str] | None = None, environ: Mapping[str, str] | None = None
+) -> bool:
     """Start the supervisor; False = one runs already. Raises StartFailed."""
     try:
         done = subprocess.run(
-            supervisor_command(),
-            env=environment(),
+            command or supervisor_command(),
+            env=dict(environ or environment()),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -255,19 +258,26 @@ def _start_supervisor() -> bool:
     return True
 
 
-def _start_at_boot() -> tuple[str, str]:
+def start_at_boot(
+    environ: Mapping[str, str] | None = None, command: list[str] | None = None
+) -> tuple[str, str]:
     """Have the supervisor started after every boot; return how it is kept, and what is missing."""
     if (durable_dir(), sockets_dir()) != USUAL:
         return "supervised", ""
-    missing = boot.install(_starter(), environment(), supervisor_command())
-    return "supervised" if missing else f"supervised; after a boot by {boot.RC}", missing
+    missing = boot.install(
+        _starter(), dict(environ or environment()), command or supervisor_command()
+    )
+    if missing:
+        return "supervised", missing
+    looked_after = ", looked after by cron" if boot.has_cron() else ""
+    return f"supervised; after a boot by {boot.RC}{looked_after}", ""
 
 
 def _starter() -> Path:
     return Path(durable_dir()) / "start"
 
 
-def _restarts() -> dict[str, int]:
+def restarts() -> dict[str, int]:
     """Return how often each daemon has been restarted so far."""
     return {name: row[2] for name, row in supervisor.read_status(sockets_dir()).items()}
 
@@ -276,7 +286,7 @@ def _revive() -> None:
     """Replace a supervisor that was killed while its daemons live on."""
     if supervisor.read_status(sockets_dir()) and supervisor_pid() is None:
         with contextlib.suppress(StartFailed):
-            _start_supervisor()
+            start_supervisor()
 
 
 def _wait_until_ready(client: Client, crashes: dict[str, int]) -> None:
@@ -389,21 +399,21 @@ def stop(client: Client) -> list[str]:
     known = supervisor.read_status(sockets_dir())
     pid = supervisor_pid()
     if pid is not None:
-        _end(pid, "supervisor")
+        end(pid, "supervisor")
         ended += [*known, "supervisor"]
     # What a killed supervisor left, and what was started by hand.
     for name, (child, started, *_) in known.items():
         if child and supervisor.start_time(child) == started:
-            _end(child, name)
+            end(child, name)
             ended.append(name)
     if client.local:
         for name, listener in daemon_pids().items():
-            _end(listener, name)
+            end(listener, name)
             ended.append(name)
     return list(dict.fromkeys(ended))
 
 
-def _end(pid: int, name: str) -> None:
+def end(pid: int, name: str) -> None:
     """SIGTERM one process and wait for its end; it ends its own work in order."""
     try:
         handle = os.pidfd_open(pid)

@@ -54,6 +54,21 @@ def start_time(pid: int) -> str:
     return "" if fields[0] in "ZX" else fields[19]
 
 
+def resolved(argv: list[str]) -> list[str]:
+    """Return the command, and make our environment, without the link to the present version.
+
+    A daemon keeps to the folder it was started from: it imports and starts things later on,
+    and `corral upgrade` changes the link while it runs.
+    """
+    link = os.environ.get("PYTHONPATH", "")
+    if not os.path.islink(link):
+        return argv
+    folder = os.path.realpath(link)
+    os.environ["PYTHONPATH"] = folder
+    program = argv[0]
+    return [folder + program[len(link) :] if program.startswith(f"{link}/") else program, *argv[1:]]
+
+
 def write_atomically(path: str, text: str) -> None:
     """Replace the file's content in one step."""
     temporary = f"{path}.new"
@@ -106,7 +121,8 @@ class Child:
             os.chdir("/")
             if self.command:
                 os.environ["CORRAL_SUPERVISOR"] = self.command
-            os.execv(self.argv[0], self.argv)  # noqa: S606 - what a supervisor does
+            argv = resolved(self.argv)
+            os.execv(argv[0], argv)  # noqa: S606 - what a supervisor does
         except BaseException as exc:  # noqa: BLE001 - a forked child must never return
             os.write(2, f"supervisor: cannot run {self.argv[0]}: {exc}\n".encode())
         os._exit(127)
@@ -351,14 +367,19 @@ DAEMONS = {
 
 
 def main(argv: list[str]) -> int:
-    """Run: supervisor.py [--foreground] RUN_DIR LOG_DIR PYTHON [controller] [agent]."""
+    """Run: supervisor.py [--foreground] RUN_DIR LOG_DIR PYTHON [controller] [agent].
+
+    NAME=PROGRAM runs that program instead of the daemon of this version (renewal.py: an agent that
+    was put back).
+    """
     foreground = argv[:1] == ["--foreground"]
     run_dir, log_dir, python, *names = argv[1:] if foreground else argv
     again = [sys.executable, "-I", "-S", os.path.abspath(__file__), *argv]
     command = "" if foreground else json.dumps(again)  # else somebody else keeps it
     children = [
-        Child(name, [python, *DAEMONS[name]], f"{log_dir}/{name}.log", command)
-        for name in names or DAEMONS
+        Child(name, [program] if program else [python, *DAEMONS[name]], log, command)
+        for name, _, program in (word.partition("=") for word in names or DAEMONS)
+        for log in (f"{log_dir}/{name}.log",)
     ]
     os.makedirs(run_dir, mode=0o755, exist_ok=True)
     os.makedirs(log_dir, mode=0o750, exist_ok=True)

@@ -47,9 +47,16 @@ def _quoted(text: str) -> str:
     return f'"{escaped}"'
 
 
-def unit_text(name: str, environment: dict[str, str], python: str = sys.executable) -> str:
-    """Return the unit file."""
-    command = " ".join(_quoted(word) for word in (python, *COMMANDS[name])).replace("$", "$$")
+def unit_text(
+    name: str,
+    environment: dict[str, str],
+    python: str = sys.executable,
+    *,
+    argv: tuple[str, ...] = (),
+) -> str:
+    """Return the unit file. ``argv``: what is run instead of the daemon itself; it becomes it."""
+    words = argv or (python, *COMMANDS[name])
+    command = " ".join(_quoted(word) for word in words).replace("$", "$$")
     variables = "\n".join(
         f"Environment={_quoted(f'{key}={value}')}" for key, value in sorted(environment.items())
     )
@@ -93,6 +100,22 @@ def remove() -> None:
     for name in COMMANDS:
         (UNIT_DIR / unit(name)).unlink(missing_ok=True)
     _systemctl("daemon-reload")
+
+
+def restart(name: str) -> None:
+    """Start a unit anew, by its file as it is now. Raises UnitFailed."""
+    _systemctl("daemon-reload")
+    _systemctl("restart", unit(name))
+
+
+def restarts(name: str) -> int:
+    """Return how often systemd started the unit again by itself."""
+    words = ["systemctl", "show", "-p", "NRestarts", "--value", unit(name)]
+    try:
+        done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=10)
+    except (OSError, subprocess.TimeoutExpired):
+        return 0
+    return int(done.stdout) if done.stdout.strip().isdecimal() else 0
 
 
 def journal(name: str, lines: int) -> list[str]:

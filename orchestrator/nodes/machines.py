@@ -21,10 +21,11 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Mirror
     from orchestrator.keys.identity import ClusterRecord
     from orchestrator.nodes.bootstrap.join import Bootstrap
+    from orchestrator.nodes.bootstrap.upgrade import Upgrades
     from orchestrator.nodes.members import Nodes
     from orchestrator.transport.base import Transport
     from orchestrator.transport.ssh import SshTransport
-    from specs.api import AddNode, Progress
+    from specs.api import AddNode, Progress, Upgrade
     from specs.kit.clock import Clock
     from specs.node import Node
 
@@ -47,6 +48,7 @@ class Machines:
         self._identity = identity
         self._clock = clock
         self._remote: SshTransport | None = None
+        self._upgrades: Upgrades | None = None
 
     @contextlib.asynccontextmanager
     async def connect(self, node: Node) -> AsyncIterator[aiohttp.BaseConnector]:
@@ -69,6 +71,27 @@ class Machines:
         if not nodes.find(name).address:
             return nodes.remove(name, force=force)
         return self._bootstrap(nodes).remove_node(name, force=force)
+
+    async def upgrade(self, nodes: Nodes, request: Upgrade) -> AsyncIterator[Progress]:
+        """Bring agents to this controller's version (bootstrap/upgrade.py)."""
+        selected = frozenset(nodes.find(name).name for name in request.nodes)
+        await _load("orchestrator.nodes.bootstrap.upgrade")
+        if self._upgrades is None:
+            self._upgrades = self._upgrader()
+        async with contextlib.aclosing(self._upgrades.run(request, selected)) as said:
+            async for progress in said:
+                yield progress
+
+    def _upgrader(self) -> Upgrades:
+        from orchestrator.nodes.bootstrap import clusterkey, upgrade  # noqa: PLC0415 - as below
+
+        return upgrade.Upgrades(
+            cluster=self._cluster,
+            cluster_id=self._identity.id,
+            public_key=clusterkey.public(self._key()),
+            folder=self._config.folder / "bundles",
+            clock=self._clock,
+        )
 
     def _key(self) -> asyncssh.SSHKey:
         from orchestrator.nodes.bootstrap import clusterkey  # noqa: PLC0415 - see the module docstring

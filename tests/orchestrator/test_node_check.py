@@ -215,13 +215,50 @@ def test_scripts_mention_only_places_of_ours():
     steps = install.steps(plan, b"archive")
     assert [step.stdin for step in steps][2] == b"archive"
     unit = steps[-1].stdin.decode()
-    assert 'Environment="PYTHONPATH=/opt/corral/1-x"' in unit
+    # By the link, resolved at the start: `corral upgrade` changes what it names.
+    assert "readlink -f /opt/corral/current" in unit
+    assert 'Environment="CORRAL_UNINSTALL=/opt/corral/uninstall"' in unit
     assert "KillMode=process" in unit
     supervised = install.steps(install.Installation(**{**vars(plan), "systemd": False}), b"")[-1]
     assert supervised.stdin.decode().endswith("# corral")
-    assert "supervisor.py /run/corral /var/lib/corral/log /usr/bin/python3 agent" in (
-        supervised.stdin.decode()
+    line = "supervisor.py /run/corral /var/lib/corral/log /opt/corral/current/python agent"
+    assert line in supervised.stdin.decode()
+
+
+def test_an_upgrade_touches_nothing_that_runs_until_it_changes_over():
+    plan = install.Installation(
+        cluster="c", public_key="ssh-ed25519 AAAA corral", bundle="2-y", digest="d" * 64,
+        python="/usr/bin/python3", systemd=True,
+    )  # fmt: skip
+    steps = install.shipping(plan, b"archive")
+    assert [step.stdin for step in steps][1] == b"archive"
+    assert not any("/opt/corral/current" in step.script for step in steps)
+    assert not any("systemctl restart corral" in step.script for step in steps)
+    change = install.change_over(plan, b"{}")
+    assert "PYTHONPATH=/opt/corral/2-y /opt/corral/2-y/python -P -s -m agent.upgrade" in (
+        change.script
     )
+
+
+@pytest.mark.parametrize(
+    ("change", "member", "says"),
+    [
+        (None, "c-ours", ""),
+        (("python\t/usr/bin/python3 3.11.2 cpython\n", ""), "c-ours", ""),
+        (("libc\tglibc 2.36", "libc\tglibc 2.20"), "c-ours", "glibc 2.20"),
+        (("arch\tx86_64", "arch\taarch64"), "c-ours", "this machine is aarch64"),
+        (("tool\tconmon\n", ""), "c-ours", "missing on this machine: conmon"),
+        (("3.11", "3.12"), "c-ours", "this machine needs Python 3.11"),
+        (None, "c-theirs", "a node of another cluster (c-theirs)"),
+        (None, "", "no node any more"),
+    ],
+)
+def test_what_speaks_against_another_version_on_a_node(change, member, says):
+    text = GOOD.replace(*change) if change else GOOD
+    if member:
+        text += f'member\t{{"cluster": "{member}", "node": "n-1"}}\n'
+    found = check.judge_again(probe.read(text + END), EXPECTED)
+    assert [says in error.message for error in found.errors] == [True] * bool(says)
 
 
 def test_glibc_versions():

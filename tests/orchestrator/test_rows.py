@@ -241,6 +241,33 @@ def test_the_code_of_a_failure_is_said_once(reason, told):
     assert cause.message == told
 
 
+CRASHED = OVER.model_copy(update={"reason": "exited with 1"})
+ASKED = Run(number=1, started_at=NOW - 130, finished_at=NOW - 5, exit_code=137,
+            reason="stopped (restart)")  # fmt: skip
+CUT = Run(number=1, started_at=NOW - 130, finished_at=NOW - 5, reason="the machine was restarted")
+SICK = {"state": TaskState.STARTING, "health": Health.UNHEALTHY,
+        "reason": "unhealthy: 3 failed checks in a row"}  # fmt: skip
+AGAIN = Run(number=2, pid=1, started_at=NOW - 4)
+
+
+@pytest.mark.parametrize(
+    ("runs", "told"),
+    [
+        ((RUN,), "web: n is unhealthy (3 failed checks in a row)"),
+        ((ASKED, AGAIN), "web: n is unhealthy (3 failed checks in a row)"),  # `restart` ended it
+        ((CUT, AGAIN), "web: n is unhealthy (3 failed checks in a row)"),  # a reboot did
+        ((CRASHED, AGAIN), "web: n exited with code 1 (unhealthy: 3 failed checks in a row)"),
+        ((CRASHED, ASKED.model_copy(update={"number": 2}), AGAIN.model_copy(update={"number": 3})),
+         "web: n exited with code 1 (unhealthy: 3 failed checks in a row)"),
+        ((), "web: n is unhealthy (3 failed checks in a row)"),
+    ],
+)  # fmt: skip
+def test_an_end_that_was_asked_for_is_no_cause(runs, told):
+    cause = explain_task(a_cluster(), a_task(TaskStatus(runs=runs, **SICK), node="n1"), "")
+    assert cause.message == told
+    assert cause.exit_code == (1 if CRASHED in runs else None)
+
+
 def test_no_row_and_no_progress_shows_a_secret_value():
     """The command, and what an agent says of it, may have one; containers' output is not ours."""
     command = ("env", "API_TOKEN=hunter2", "serve", "--db-password", "hunter2", "--mode", "fast")

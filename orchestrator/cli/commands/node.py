@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 
-from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
+from orchestrator.cli.errors import ERROR, USAGE, CliError
 from orchestrator.cli.show import table
 from orchestrator.client.errors import ApiRefusal
 from orchestrator.client.http import quote
@@ -187,7 +187,7 @@ def as_table(rows: list[dict[str, Any]]) -> str:
                 row.get("tasks", 0),
                 f"{float(row.get('cpus') or 0.0):g}",
                 size(float(row.get("memory") or 0)),
-                row.get("version", ""),
+                f"{row.get('version', '')}{f' ({age})' if (age := row.get('age')) else ''}",
                 _labels(row),
                 status,
             )
@@ -250,13 +250,14 @@ def _add(args: argparse.Namespace, session: Invocation) -> int:
         body["identity"] = os.path.abspath(os.path.expanduser(args.identity))
     wishes = {"name": args.name, "host_key": args.host_key, "underlay": args.underlay_addr}
     body |= {key: value for key, value in wishes.items() if value}
+    from orchestrator.cli.show import steps
     from orchestrator.embedded import daemons
 
     # The second machine may be added before anything was deployed: this one starts the cluster.
     daemons.ensure(session.client, say=lambda text: print(text, file=sys.stderr, flush=True))
-    what = f"add {args.address}"
+    what = f"node add {args.address}"
     try:
-        code, end = _steps(_open_add(session, body), what)
+        code, end = steps.follow(_open_add(session, body), what)
     except ApiRefusal as exc:
         shown = [p["message"] for p in exc.problems if p.get("code") == "host-key-unknown"]
         if not shown:
@@ -265,12 +266,12 @@ def _add(args: argparse.Namespace, session: Invocation) -> int:
     print_ = str(end.get("host_key") or "")
     if code == 0 or not print_ or "host_key" in body:
         if code and print_:
-            _failed(what, end)
+            steps.failed(what, end)
         return code
     if not _confirmed(end, print_):
-        _failed(what, end)
+        steps.failed(what, end)
         return ERROR
-    return _steps(_open_add(session, {**body, "host_key": print_}), what)[0]
+    return steps.follow(_open_add(session, {**body, "host_key": print_}), what)[0]
 
 
 def _open_add(session: Invocation, body: dict[str, Any]) -> Stream:
@@ -288,39 +289,12 @@ def _confirmed(end: dict[str, Any], fingerprint: str) -> bool:
 
 
 def _rm(args: argparse.Namespace, session: Invocation) -> int:
+    from orchestrator.cli.show import steps
+
     worst = 0
     for name in args.names:
         stream = session.client.stream(
             "DELETE", _path(name), query={"force": args.force or None}, idle=SILENCE
         )
-        worst = max(worst, _steps(stream, f"rm {name}")[0])
+        worst = max(worst, steps.follow(stream, f"node rm {name}")[0])
     return worst
-
-
-def _failed(what: str, end: dict[str, Any]) -> None:
-    print(f"corral: node {what} failed: {table.printable(str(end['message']))}", file=sys.stderr)
-    for text in end.get("log_tail") or ():
-        print(f"    | {table.printable(str(text))}", file=sys.stderr)
-    if end.get("hint"):
-        print(f"  hint: {table.printable(str(end['hint']))}", file=sys.stderr)
-
-
-def _steps(stream: Stream, what: str) -> tuple[int, dict[str, Any]]:
-    """Print each step once; return the exit code and the line that says how it ended."""
-    try:
-        for line in stream:
-            message = table.printable(str(line.get("message") or line.get("state") or ""))
-            if line.get("kind") != "end":
-                mark = {"warning": "warning: "}.get(str(line.get("kind")), "")
-                print(f"  {mark}{message}", file=sys.stderr, flush=True)
-                continue
-            if line.get("ok"):
-                print(message or f"node {what}: done", file=sys.stderr)
-                return 0, line
-            if not line.get("host_key"):  # else it is asked about
-                _failed(what, {**line, "message": message})
-            return ERROR, line
-    except KeyboardInterrupt:
-        print(f"\nnode {what}: interrupted; see where it stands: corral node ls", file=sys.stderr)
-        return INTERRUPTED, {}
-    raise CliError(f"node {what}: the controller stopped answering on the way", "corral node ls")

@@ -19,18 +19,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("-f", "--format", choices=("pretty", "json"), default="pretty")
 
 
-def own_version() -> str:
-    """Return the installed version of corral."""
-    from importlib import metadata  # 30 ms, so only here
-
-    try:
-        return metadata.version("corral")
-    except metadata.PackageNotFoundError:
-        return "unknown (not installed as a package)"
-
-
 def run(args: argparse.Namespace, session: Invocation) -> int:
-    mine = own_version()
+    from specs.kit import versions
+
+    mine = versions.installed()
     if args.short:
         print(mine)
         return 0

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import re
+
 from orchestrator.cli.show import board as boards
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
+
+# What `ps` says of the time since a task ended, and whatever stands behind it.
+_AGO = re.compile(r", \d+ \S+ ago.*")
+
+
+def _phrase(row: Mapping[str, Any]) -> str:
+    """Return the phrase of `ps` where it is news: it counts seconds, a reason to wait does not."""
+    status = str(row.get("status") or "")
+    if row.get("state") in boards.ENDED:
+        return _AGO.sub("", status)
+    return status if row.get("state") in boards.WAITING or row.get("stopping") else ""
 
 
 def lines_of(
@@ -23,10 +36,7 @@ def lines_of(
             "node": row.get("node"),
             "state": row.get("state"),
             "ready": row.get("ready"),
-            # The phrase of `ps` counts seconds; a reason to wait does not.
-            "message": row.get("status")
-            if row.get("state") in boards.WAITING or row.get("stopping")
-            else "",
+            "message": _phrase(row),
             "reason": row.get("reason"),
             "health": row.get("health"),
             "stopping": row.get("stopping"),

@@ -40,6 +40,7 @@ from orchestrator.keys.identity import ClusterRecord, decode
 from orchestrator.store import keys
 from orchestrator.store.base import Change, Compacted, Damaged, Store
 from specs import skew
+from specs.states import FINAL
 
 if TYPE_CHECKING:
     from specs.api import Release, Stack
@@ -78,7 +79,7 @@ class Cluster:
         self.conditions: dict[str, NodeCondition] = {}
         self.by_stack: dict[str, dict[str, Task]] = defaultdict(dict)
         self.by_node: dict[str, dict[str, Task]] = defaultdict(dict)
-        self.unplaced: set[str] = set()  # tasks without a node
+        self.unplaced: set[str] = set()  # tasks that wait for a node
         self.by_network: dict[str, dict[str, str]] = defaultdict(dict)  # network: address -> task
         self.stack_releases: dict[str, dict[int, Release]] = defaultdict(dict)
         self._versions: dict[str, int] = {}
@@ -266,7 +267,7 @@ class Cluster:
             self.by_stack[new.stack][new.id] = new
             if new.node is not None:
                 self.by_node[new.node][new.id] = new
-            else:
+            elif new.state not in FINAL:
                 self.unplaced.add(new.id)
             for network, address in new.addresses.items():
                 self.by_network[network][address] = new.id

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.control.mirror.records import RESTING, TASKS, Kind, Resting
+from orchestrator.control.mirror.records import NETWORKS, RESTING, TASKS, Kind, Resting
 from orchestrator.store import keys
 from orchestrator.store.base import MAX_OPERATIONS, Compare, Delete, Put, Store
 from specs.api import Stack
@@ -32,6 +32,7 @@ class Draft:
     def __init__(self, cluster: Cluster) -> None:
         self.cluster = cluster
         self.writes: dict[str, Model | None] = {}
+        self.networks: dict[str, Model | None] = {}  # of ``writes``, by key: asked for each task
         self._stacks: dict[str, dict[str, Task]] = {}
         self._tasks: dict[str, Task | None] = {}
 
@@ -77,6 +78,14 @@ class Draft:
             self.writes[key] = None
         else:
             self.writes.pop(key, None)
+        self._let_rest(task)
+
+    def leave_node(self, task: Task) -> None:
+        """Keep what is known of a task that ended when its node leaves; its addresses rest."""
+        self.put_task(task.without_node())
+        self._let_rest(task)
+
+    def _let_rest(self, task: Task) -> None:
         for network, address in task.addresses.items():
             self.put(RESTING, Resting(network=network, address=address))
 
@@ -90,6 +99,8 @@ class Draft:
             count = (known.generation if known is not None else 0) + 1
             model = model.stamped(self.cluster.record.epoch, max(count, model.generation))
         self.writes[kind.key_of(model)] = model
+        if kind is NETWORKS:
+            self.networks[kind.key_of(model)] = model
 
     def put_key(self, key: str, model: Model) -> None:
         """Write a record whose key is not in the record itself."""
@@ -97,6 +108,8 @@ class Draft:
 
     def delete(self, kind: Kind, model: Model) -> None:
         self.writes[kind.key_of(model)] = None
+        if kind is NETWORKS:
+            self.networks[kind.key_of(model)] = None
 
     def get(self, key: str, present: Any) -> Any:
         """Return what this pass made of ``key``, or ``present`` where it did not touch it."""

@@ -32,6 +32,7 @@ from orchestrator.control.mirror.records import (
 from orchestrator.control.mirror.released import newest_spec
 from orchestrator.keys.identity import node_network
 from orchestrator.store import keys
+from specs.names import ipv4_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -144,8 +145,9 @@ class Addresses:
                 networks = spec.seen_by(service.name).networks if spec is not None else {}
                 for attachment in service.task.networks:
                     wanted = networks.get(attachment.network)
-                    if attachment.ipv4_address is not None and wanted is not None:
-                        found.append((stack.name, wanted, attachment.ipv4_address))
+                    fixed = attachment.ipv4_address
+                    if fixed is not None and wanted is not None and not ipv4_fault(fixed):
+                        found.append((stack.name, wanted, fixed))
         return found
 
     def held(self, network: str) -> set[int]:
@@ -227,18 +229,17 @@ class Addresses:
 
     def _give_within(self, network: NetworkRecord, node: str) -> Given | None:
         """Give an address of the pools the network has; None when they are full."""
-        pools = [IPv4Network(pool) for pool in network.pools]
-        avoid = self.held(network.id) | self.fixed(network.id)
-        avoid = avoid.union(*(_unusable(pool) for pool in pools))
+        pools = [_network(pool) for pool in network.pools]
+        special = set().union(*(_unusable(pool) for pool in pools))
+        avoid = (self.held(network.id), self.fixed(network.id), special)
         # A /32 of another node inside our block would carry the traffic there.
-        foreign = avoid | {
-            int(IPv4Address(cidr.removesuffix("/32")))
+        singles = {
+            _number(cidr.removesuffix("/32"))
             for cidr, lease in self.leases(network.id).items()
-            if lease.node != node and cidr.endswith("/32")
+            if cidr.endswith("/32") and lease.node != node
         }
-        mine = [
-            IPv4Network(c) for c, lease in self.leases(network.id).items() if lease.node == node
-        ]
+        foreign = (*avoid, singles)
+        mine = [_network(c) for c, lease in self.leases(network.id).items() if lease.node == node]
         for block in sorted(mine, key=lambda b: (-b.num_addresses, int(b.network_address))):
             found = _first_free(block, foreign)
             if found is not None:
@@ -256,6 +257,8 @@ class Addresses:
         return None
 
     def _give_fixed(self, network: NetworkRecord, node: str, fixed: str) -> Given:
+        if why := ipv4_fault(fixed):
+            return Given(refused=f"{why}; correct it in the file and run `corral up`")
         address = int(IPv4Address(fixed))
         network = self._newest(network)
         if not any(IPv4Address(address) in IPv4Network(pool) for pool in network.pools):
@@ -310,9 +313,15 @@ def _unusable(pool: IPv4Network) -> set[int]:
     return {base, base + 1, int(pool.broadcast_address)}
 
 
-def _first_free(block: IPv4Network, avoid: set[int]) -> int | None:
+def _first_free(block: IPv4Network, avoid: Iterable[set[int]]) -> int | None:
     start = int(block.network_address)
-    return next((a for a in range(start, start + block.num_addresses) if a not in avoid), None)
+    for address in range(start, start + block.num_addresses):
+        if not any(address in taken for taken in avoid):
+            return address
+    return None
+
+
+_network = lru_cache(maxsize=4096)(IPv4Network)
 
 
 def _number(address: str) -> int:
@@ -340,9 +349,7 @@ def empty_leases(draft: Draft) -> None:
 def networks_ready(draft: Draft) -> list[NetworkRecord]:
     """Return every network, this pass's changes included."""
     found = dict(draft.cluster.networks)
-    for key, model in draft.writes.items():
-        if not key.startswith(keys.NETWORKS):
-            continue
+    for key, model in draft.networks.items():
         if isinstance(model, NetworkRecord):
             found[model.id] = model
         else:

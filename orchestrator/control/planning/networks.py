@@ -21,6 +21,7 @@ from orchestrator.control.mirror.records import (
 )
 from orchestrator.control.planning.addresses import cut_pool, exhausted, networks_ready, usable
 from orchestrator.control.planning.passes import earliest
+from specs.names import subnet_fault
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -103,6 +104,9 @@ def _pool(pass_: Pass, wanted: NetworkSpec) -> tuple[str, str]:
         if pool is None:
             return "", f"network {wanted.name}: {exhausted(ranges, present)}"
         return pool, ""
+    if why := subnet_fault(subnet):
+        # By an earlier version, which took it: a pass goes on for all others.
+        return "", f"network {wanted.name}: {why}; correct it in the file and run `corral up`"
     asked = IPv4Network(subnet, strict=False)
     for other in present:
         hit = next((pool for pool in other.pools if asked.overlaps(IPv4Network(pool))), None)

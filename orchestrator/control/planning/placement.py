@@ -6,6 +6,7 @@ carries the sentence that says why.
 
 from __future__ import annotations
 
+import logging
 from collections import Counter, defaultdict
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from orchestrator.control.mirror.released import task_spec
 from orchestrator.control.mirror.serving import global_slots
 from orchestrator.control.planning.networks import network_of
 from orchestrator.store import keys
+from scheduler import constraints
 from scheduler.place import place
 from scheduler.refusals import NoPlace, no_place
 from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
     from specs.task import Task
+
+log = logging.getLogger(__name__)
 
 FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
 
@@ -50,24 +54,50 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
             if other.node is not None and other.state not in FINAL:
                 slots[(stack, other.service, other.slot)].append(other)
     places: dict[tuple[str, int], dict[int, str]] = {}  # of global services
+    unfit: dict[str, str] = {}
     for task in waiting:
-        effective = pass_.specs.of(task.stack, task.release, task.service)
-        if effective is None:
-            continue
-        found[task.id] = effective
-        slot = slots.get((task.stack, task.service, task.slot), [])
-        key = (effective.key, effective.release)
-        if effective.service.mode == "global" and key not in places:
-            places[key] = _places(pass_, effective)
-        node = places.get(key, {}).get(task.slot)
-        pending.append(_pending(pass_, task, effective, node, slot))
+        try:
+            effective = pass_.specs.of(task.stack, task.release, task.service)
+            if effective is None:
+                continue
+            found[task.id] = effective
+            slot = slots.get((task.stack, task.service, task.slot), [])
+            key = (effective.key, effective.release)
+            constraints.check(effective.service.placement.constraints)
+            if effective.service.mode == "global" and key not in places:
+                places[key] = _places(pass_, effective)
+            node = places.get(key, {}).get(task.slot)
+            pending.append(_pending(pass_, task, effective, node, slot))
+        except Exception as error:  # noqa: BLE001 - told of the task; the others go on
+            unfit[task.id] = mistake(error, task.stack)
     result = place(view, pending, seed=0)
     for task in waiting:
         node = result.assigned.get(task.id)
         if node is None:
-            _wait(pass_, task, result.refused.get(task.id, "its release is not there"))
+            refused = unfit.get(task.id) or result.refused.get(task.id)
+            _wait(pass_, task, refused or "its release is not there")
         else:
-            _assign(pass_, task, found[task.id], node, view)
+            _try_to_assign(pass_, task, found[task.id], node, view)
+
+
+def _try_to_assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> None:
+    try:
+        _assign(pass_, task, effective, node, view)
+    except Exception as error:  # noqa: BLE001 - told of the task; the others go on
+        _wait(pass_, task, mistake(error, task.stack))
+
+
+def mistake(error: Exception, stack: str) -> str:
+    """Return why a task waits that cannot be planned: one bad fact of a stack stops no other.
+
+    What is said of a value (ValueError) is for people; the rest is a mistake of ours, logged.
+    """
+    if type(error) is ValueError:
+        return f"what is stored of it does not fit: {error}; correct the file and run `corral up`"
+    log.error("planning failed", extra={"stack": stack}, exc_info=error)
+    return (
+        f"a mistake of corral ({type(error).__name__}), tried again; the controller's log says more"
+    )
 
 
 def needs(pass_: Pass, task: Task, effective: Effective) -> Pending:

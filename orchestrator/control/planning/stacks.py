@@ -20,9 +20,9 @@ from orchestrator.control.planning import (
 )
 from orchestrator.control.planning.frozen import plan_frozen
 from orchestrator.control.planning.passes import earliest
-from orchestrator.control.planning.placement import place_pending
+from orchestrator.control.planning.placement import mistake, place_pending
 from orchestrator.control.planning.services import plan_services
-from specs.states import FINAL, ReleaseState, TaskState
+from specs.states import FINAL, WANTED, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -30,11 +30,13 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
     from orchestrator.control.wanted import Outgoing
     from specs.api import Stack
+    from specs.task import Task
 
 
 log = logging.getLogger(__name__)
 
 AFTER_MISTAKE = 5.0
+PERSISTENT = 15.0  # seconds of the same that are no passing thing
 
 
 def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float | None]:
@@ -58,11 +60,12 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float |
                 again = _look_at(pass_, stack, interested)
             else:
                 _strays(pass_, name)
-        except Exception:
+            pass_.observed.faults.pop(name, None)
+        except Exception as error:  # noqa: BLE001 - told of the stack; the others go on
             # A mistake of ours about one stack must not stop the care for all others; what was
             # decided so far is valid by itself, and the stack is looked at again.
-            log.exception("planning failed", extra={"stack": name})
             again = pass_.now + AFTER_MISTAKE
+            _mistaken(pass_, name, mistake(error, name))
         for task in list(pass_.draft.tasks(name).values()):
             again = earliest(again, stopping.advance(pass_, task, interested))
         due[name] = again
@@ -111,15 +114,42 @@ def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> f
     return earliest(due, *(state.due for state in states.values()))
 
 
+def _mistaken(pass_: Pass, name: str, reason: str) -> None:
+    """Say of a stack why nothing comes of it: by its tasks, and by its release after a while."""
+    since = pass_.observed.faults.setdefault(name, pass_.now)
+    for task in pass_.draft.tasks(name).values():
+        if task.live and task.node is None and task.pending_reason != reason:
+            pass_.draft.put_task(task.with_reason(reason))
+    if pass_.now - since < PERSISTENT:
+        return
+    for release in pass_.cluster.stack_releases.get(name, {}).values():
+        if release.state is ReleaseState.DEPLOYING:
+            releases.fail(pass_, release, reason)
+
+
 def _orphans(pass_: Pass, stack: str) -> None:
-    """Forget tasks of nodes that left the cluster: nobody can be asked any more."""
+    """Forget tasks of nodes that left the cluster: nobody can be asked any more.
+
+    What had ended by itself did so wherever it was: a migration that completed is not run again
+    because its machine was taken away, and one that failed has used up its attempt.
+    """
     for task in list(pass_.draft.tasks(stack).values()):
-        if task.node is not None and task.node not in pass_.cluster.nodes:
-            pass_.draft.delete_task(task)
-            if task.state not in FINAL:
-                pass_.notes.append(
-                    ("task.orphaned", stack, f"{task.name} was lost: its node left the cluster")
-                )
+        if task.node is None or task.node in pass_.cluster.nodes:
+            continue
+        if _ended_by_itself(task):
+            pass_.draft.leave_node(task)
+            continue
+        pass_.draft.delete_task(task)
+        if task.state not in FINAL:
+            pass_.notes.append(
+                ("task.orphaned", stack, f"{task.name} was lost: its node left the cluster")
+            )
+
+
+def _ended_by_itself(task: Task) -> bool:
+    if task.state is TaskState.COMPLETE:
+        return task.desired is not Desired.REMOVED  # `stop` came to it afterwards
+    return task.state in FINAL and task.desired in WANTED and not task.leaving
 
 
 def _strays(pass_: Pass, stack: str) -> None:

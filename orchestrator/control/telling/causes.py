@@ -45,7 +45,8 @@ def explain_task(cluster: Mirror, task: Task | None, verdict: str) -> Cause:
         return Cause("a task failed")
     run = task.status.run
     if run is not None and run.finished_at is None:
-        run = task.status.last_end or run  # started again meanwhile: how it ended is asked for
+        # Started again meanwhile: how it ended is asked for, unless that was no fault of its own.
+        run = next((r for r in reversed(task.status.runs) if r.its_own_end), run)
     code = run.exit_code if run is not None else None
     node = cluster.nodes.get(task.node or "")
     where = f" on {node.name}" if node is not None and len(cluster.nodes) > 1 else ""

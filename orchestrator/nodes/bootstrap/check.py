@@ -101,6 +101,28 @@ def judge(machine: Machine, expected: Expected, hello: str = "") -> Suitability:
     return verdict
 
 
+def judge_again(machine: Machine, expected: Expected) -> Suitability:
+    """Return what speaks against another version of the agent on a machine that is a node."""
+    verdict = Suitability(python=_choose_python(machine, expected))
+    verdict.errors += _membership_elsewhere(machine, expected)
+    verdict.errors += _platform(machine, expected)
+    if verdict.python is None:
+        verdict.errors.append(_no_python(machine, expected))
+    verdict.errors += _tools(machine)
+    return verdict
+
+
+def _membership_elsewhere(machine: Machine, expected: Expected) -> Iterator[Finding]:
+    cluster, _ = member_of(machine)
+    if cluster != expected.cluster:
+        yield Finding(
+            f"this machine is a node of another cluster ({cluster})"
+            if cluster
+            else "this machine is no node any more",
+            "corral node rm --force forgets it",
+        )
+
+
 # ---- membership ---------------------------------------------------------------------------------
 
 

@@ -19,8 +19,10 @@ OPT = "/opt/corral"
 STATE = "/var/lib/corral"
 RUN = "/run/corral"
 HOME = f"{STATE}/ssh"
+CURRENT = f"{OPT}/current"  # a link to the folder of the agent that is started
 UNINSTALL = f"{OPT}/uninstall"
 UNIT = "/etc/systemd/system/corral-agent.service"
+CHANGING = 420.0  # agent/upgrade.py: a start, a wait, and both again for the former agent
 
 
 @dataclass(frozen=True)
@@ -66,12 +68,12 @@ def authorized_key(public_key: str) -> str:
     return f"{KEY_OPTIONS} {public_key.strip()}\n"
 
 
-def environment(plan: Installation) -> dict[str, str]:
-    """Return the agent's environment."""
+def environment() -> dict[str, str]:
+    """Return the agent's environment, the same for every version of it."""
     return {
         "PATH": SYSTEM_PATH,
         "LANG": "C.UTF-8",
-        "PYTHONPATH": plan.program,
+        "PYTHONPATH": CURRENT,
         "CORRAL_UNINSTALL": UNINSTALL,
     }
 
@@ -89,8 +91,32 @@ def steps(plan: Installation, archive: Path) -> list[Step]:
             stdin=authorized_key(plan.public_key).encode(),
         ),
         Step("closing what sshd leaves open to it", _SSHD, stdin=SSHD.encode()),
-        _start_systemd(plan) if plan.systemd else _start_supervised(plan),
+        _start_systemd() if plan.systemd else _start_supervised(),
     ]
+
+
+def shipping(plan: Installation, archive: Path) -> list[Step]:
+    """Return what brings another version of the agent to a node, beside the one that runs."""
+    uninstall = Path(__file__).with_name("uninstall.sh").read_bytes()
+    return [
+        Step("renewing what takes corral off the machine", _UNINSTALL, stdin=uninstall),
+        Step(
+            f"sending agent {plan.bundle}", _receive(plan, _DURABLE), stdin=archive, timeout=300.0
+        ),
+        Step("closing what sshd leaves open to the cluster's key", _SSHD, stdin=SSHD.encode()),
+    ]
+
+
+def change_over(plan: Installation, request: bytes) -> Step:
+    """Return the step that starts the new agent, and the old one again when it is no good.
+
+    ``request``: of agent/upgrade.py, which this runs from the new agent's folder.
+    """
+    script = (
+        f"cd / && exec env -i PATH={SYSTEM_PATH} LANG=C.UTF-8 PYTHONPATH={plan.program}"
+        f" {plan.program}/python -P -s -m agent.upgrade"
+    )
+    return Step("changing over", script, stdin=request, timeout=CHANGING)
 
 
 # A step whose SSH connection was lost goes on there: whatever comes next waits for it. Daemons
@@ -121,6 +147,11 @@ def mark(cluster: str, node: str) -> Step:
     return Step("marking the machine", script, stdin=node_file(cluster, node).encode())
 
 
+_UNINSTALL = f"""cat > {UNINSTALL}.new
+chmod 755 {UNINSTALL}.new
+mv {UNINSTALL}.new {UNINSTALL}"""
+
+
 def _prepare(plan: Installation) -> str:
     return f"""set -e
 umask 022
@@ -128,9 +159,7 @@ mkdir -p {OPT}
 touch {OPT}/made
 note() {{ grep -qx "$1" {OPT}/made || echo "$1" >> {OPT}/made; }}
 [ -d {STATE} ] || note state
-cat > {UNINSTALL}.new
-chmod 755 {UNINSTALL}.new
-mv {UNINSTALL}.new {UNINSTALL}
+{_UNINSTALL}
 mkdir -p {STATE} {STATE}/log
 chmod 750 {STATE}/log
 (umask 077; echo '{node_file(plan.cluster).strip()}' > {STATE}/node.json)
@@ -149,7 +178,11 @@ id -u {LOGIN} >/dev/null 2>&1 || {{
 """
 
 
-def _unpack(plan: Installation) -> str:
+_DURABLE = f"sync -f {OPT}/unpacking 2>/dev/null || sync"
+
+
+def _receive(plan: Installation, whole: str = ":") -> str:
+    """Return what puts the archive into a folder of its own; what runs is not touched."""
     return f"""set -e
 umask 022
 cat > {OPT}/incoming.tar.gz
@@ -158,12 +191,20 @@ if [ ! -e {plan.program}/bundle.json ]; then
   rm -rf {OPT}/unpacking {plan.program}
   mkdir {OPT}/unpacking
   tar -xzf {OPT}/incoming.tar.gz -C {OPT}/unpacking --no-same-owner
+  {whole}
   mv {OPT}/unpacking {plan.program}
 fi
 rm -f {OPT}/incoming.tar.gz
-ln -sfn {plan.bundle} {OPT}/current
+ln -sfn {plan.python} {plan.program}/python
+env -i PATH={SYSTEM_PATH} PYTHONPATH={plan.program} {plan.program}/python -P -s \\
+  -c 'import agent, specs.wire'
+"""
+
+
+def _unpack(plan: Installation) -> str:
+    return f"""{_receive(plan)}
+ln -sfn {plan.bundle} {CURRENT}
 ln -sfn {plan.python} {OPT}/python
-env -i PATH={SYSTEM_PATH} PYTHONPATH={plan.program} {OPT}/python -P -s -c 'import agent, specs.wire'
 """
 
 
@@ -206,24 +247,42 @@ rm -f {OPT}/sshd.conf
 """
 
 
-def _start_systemd(plan: Installation) -> Step:
+# Resolved when it starts: a running agent keeps to its own folder whatever ``current`` names.
+_BECOME = f"""PYTHONPATH=$(readlink -f {CURRENT}); export PYTHONPATH
+exec "$PYTHONPATH/python" -P -m agent"""
+
+
+def starter(*, systemd: bool) -> str:
+    """Return what starts the agent: the unit, or the line of rc.local that starts a supervisor."""
+    if systemd:
+        return unit_text("agent", environment(), argv=("/bin/sh", "-c", _BECOME))
+    settings = " ".join(f"{key}={value}" for key, value in environment().items())
+    return f"env -i {settings} {_SUPERVISOR} </dev/null >/dev/null 2>&1 # corral"
+
+
+_SUPERVISOR = (
+    f"{CURRENT}/python -I -S {CURRENT}/supervisor.py {RUN} {STATE}/log {CURRENT}/python agent"
+)
+
+
+CRON = "/etc/cron.d/corral-node"
+# By what stands in rc.local, which an upgrade may have changed.
+CRON_LINE = """* * * * * root sh -c "$(grep "# corral$" /etc/rc.local)" """.strip()
+
+
+def _start_systemd() -> Step:
     script = f"""set -e
 cat > {UNIT}
 systemctl daemon-reload
 systemctl enable --quiet corral-agent.service
 systemctl restart corral-agent.service
 """
-    unit = unit_text("agent", environment(plan), python=plan.python)
-    return Step("starting the agent (systemd)", script, stdin=unit.encode())
+    return Step("starting the agent (systemd)", script, stdin=starter(systemd=True).encode())
 
 
-def _start_supervised(plan: Installation) -> Step:
+def _start_supervised() -> Step:
     """Start it under our own supervisor, now and, by rc.local, after every boot."""
-    settings = " ".join(f"{key}={value}" for key, value in environment(plan).items())
-    supervisor = (
-        f"{plan.python} -I -S {plan.program}/supervisor.py {RUN} {STATE}/log {plan.python} agent"
-    )
-    line = f"env -i {settings} {supervisor} </dev/null >/dev/null 2>&1 # corral"
+    settings = " ".join(f"{key}={value}" for key, value in environment().items())
     script = f"""set -e
 rc=/etc/rc.local
 if [ ! -e $rc ]; then
@@ -239,6 +298,12 @@ awk -v line="$(cat)" '
 chmod 755 $rc.new
 mv $rc.new $rc
 rm -f $rc.corral
-env -i {settings} {supervisor} </dev/null
+# Where everything of ours is killed at once, the line is run again within a minute.
+if [ -d /etc/cron.d ] && {{ command -v cron || command -v crond; }} >/dev/null; then
+  printf '%s\\n' '{CRON_LINE}' > {CRON}.new
+  chmod 644 {CRON}.new
+  mv {CRON}.new {CRON}
+fi
+env -i {settings} {_SUPERVISOR} </dev/null
 """
-    return Step("starting the agent (supervised)", script, stdin=line.encode())
+    return Step("starting the agent (supervised)", script, stdin=starter(systemd=False).encode())

@@ -156,7 +156,7 @@ def test_crashes_of_earlier_days_do_not_make_a_start_hopeless(machine):
     for count in range(1, 4):
         controller = pids(machine)["controller"]
         os.kill(controller, signal.SIGKILL)
-        wait_for(lambda n=count: daemons._restarts()["controller"] == n, "not noticed")
+        wait_for(lambda n=count: daemons.restarts()["controller"] == n, "not noticed")
         wait_for(lambda: daemons._answers(Client()), "the controller did not come back")
     os.kill(pids(machine)["controller"], signal.SIGKILL)
     wait_for(lambda: not daemons._answers(Client()), "the controller lives on")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import pytest
 from fake import Hold, Lines, Problem
 
+from orchestrator.cli.show.rows import lines_of
+
 
 def line(name, state, **more):
     service = name.rpartition("-")[0]
@@ -107,6 +109,23 @@ def test_stop_of_single_services_waits_for_these_only(shop, corral):
     assert "db-1 on alpha: " in done.err
     assert "shop: stop done (" in done.err
     assert "web" not in done.err
+
+
+@pytest.mark.parametrize(
+    ("state", "status", "told"),
+    [
+        ("shutdown", "stopped (exit code 143), 0 s ago", "stopped (exit code 143)"),
+        ("shutdown", "stopped (exit code 0), 12 min ago (orphan)", "stopped (exit code 0)"),
+        ("failed", "failed: exit code 3, 2 s ago", "failed: exit code 3"),
+        ("complete", "completed (exit code 0), 3 days ago", "completed (exit code 0)"),
+        ("rejected", "rejected: no image", "rejected: no image"),
+        ("pending", "pending: no node fits", "pending: no node fits"),
+        ("running", "running 3 s", ""),
+    ],
+)
+def test_what_a_row_of_ps_says_in_progress(state, status, told):
+    (line,) = lines_of({}, [{"name": "shop-web-1", "state": state, "status": status}])
+    assert line["message"] == told
 
 
 def test_stop_names_a_node_that_does_not_answer_and_goes_on(shop, corral):

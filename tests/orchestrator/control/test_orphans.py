@@ -298,23 +298,35 @@ async def test_what_a_partial_up_replaces(change, asked, replaced):
         assert {n[:-2] for n in last if last[n] != now[n]} == left
 
 
+WEB = {"services": ("web",)}
+BUILD, NO_DEPS = {"build": "always"}, {"no_deps": True}
+
+
 @pytest.mark.parametrize(
-    ("asked", "built"),
+    ("there", "asked", "built"),
     [
-        pytest.param({"build": "always", "services": ("web",)}, {"web"}, id="--build web"),
-        pytest.param({"build": "always"}, {"web", "db", "aside"}, id="--build"),
-        pytest.param({"services": ("web",)}, set(), id="web"),
+        pytest.param(True, {**BUILD, **WEB}, {"web"}, id="--build web"),
+        pytest.param(True, BUILD, {"web", "db", "aside"}, id="--build"),
+        pytest.param(True, WEB, set(), id="web"),
+        pytest.param(True, {**BUILD, **WEB, **NO_DEPS}, {"web"}, id="--build --no-deps web"),
+        pytest.param(False, WEB, {"web", "db"}, id="web, nothing is built yet"),
+        pytest.param(False, {**BUILD, **WEB}, {"web", "db"}, id="--build web, nothing yet"),
+        pytest.param(False, {**WEB, **NO_DEPS}, {"web"}, id="--no-deps web, nothing yet"),
+        pytest.param(False, {}, {"web", "db", "aside"}, id="all, nothing yet"),
     ],
 )
-async def test_what_a_partial_up_builds(asked, built):
+async def test_what_a_partial_up_builds(there, asked, built):
     async with Rig() as rig:
         services = {
             "db": {"build": {"context": "/src/db"}},
             "web": {"build": {"context": "/src/web"}, **after("service_started", "db")},
             "aside": {"build": {"context": "/src/aside"}},
         }
-        await rig.up(project(**services))
-        await rig.deployed()
+        if there:
+            await rig.up(project(**services))
+            await rig.deployed()
+        else:
+            rig.agents.missing |= {f"{name}:1" for name in services}
         await rig.up(project(**services), **asked)
         lines = [line async for line in rig.control.progress("app", None)]
         assert {line.service for line in lines if line.kind == "build"} == built
