@@ -45,7 +45,7 @@ def test_a_drain_ends_when_nothing_more_leaves(cluster):
     cluster.compose(STACK)
     cluster("up", "-d")
     try:
-        # What stays on its node keeps its anonymous volume, what must move starts empty and says so.
+        # What stays on its node keeps its anonymous volume, what must move starts empty.
         before = homes(cluster)
         assert sorted(before.values()) == ["n1", "n2", "n3"]
         for slot in before:
