@@ -3,6 +3,9 @@
 The line runs a script of ours in the state folder, closed to others because it holds the
 daemons' environment. ``corral controller start`` writes both (orchestrator.embedded.daemons),
 ``controller stop`` takes both away. A node that `node add` made has a line of its own.
+
+Supervisor and daemons look after each other (specs/kit/alive.py), but not where all of them are
+killed at once. Where a cron runs it looks each minute: a supervisor that is there says no.
 """
 
 from __future__ import annotations
@@ -12,10 +15,13 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from specs.kit import programs
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
 RC = Path("/etc/rc.local")
+CRON = Path("/etc/cron.d/corral")
 MARK = "# corral controller"
 SHEBANG = "#!/bin/sh"
 
@@ -49,6 +55,8 @@ def install(start: Path, environment: dict[str, str], command: Sequence[str]) ->
         text = RC.read_text(encoding="utf-8") if there else ""
         mode = RC.stat().st_mode & 0o7777 if there else 0o755
         _write(RC, with_line(text, line), mode)
+        if has_cron():
+            _write(CRON, f"* * * * * root {line}\n", 0o644)
     except (OSError, UnicodeDecodeError) as error:
         return f"{RC} cannot be changed ({error})"
     if not mode & 0o100:
@@ -56,8 +64,14 @@ def install(start: Path, environment: dict[str, str], command: Sequence[str]) ->
     return ""
 
 
+def has_cron() -> bool:
+    """Say whether something looks at ``CRON`` each minute."""
+    return CRON.parent.is_dir() and any(map(programs.find, ("cron", "crond")))
+
+
 def remove(start: Path) -> None:
     """Undo ``install``; a file that holds nothing but what we made it with goes."""
+    CRON.unlink(missing_ok=True)
     start.unlink(missing_ok=True)
     try:
         text = RC.read_text(encoding="utf-8")

@@ -267,7 +267,10 @@ def start_at_boot(
     missing = boot.install(
         _starter(), dict(environ or environment()), command or supervisor_command()
     )
-    return "supervised" if missing else f"supervised; after a boot by {boot.RC}", missing
+    if missing:
+        return "supervised", missing
+    looked_after = ", looked after by cron" if boot.has_cron() else ""
+    return f"supervised; after a boot by {boot.RC}{looked_after}", ""
 
 
 def _starter() -> Path:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
 import socket
@@ -13,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from specs.kit import alive
+from specs.kit import alive, sdnotify
 
 SUPERVISOR = Path(__file__).parents[2] / "orchestrator/embedded/supervisor.py"
 
@@ -40,14 +41,44 @@ async def test_it_beats_while_the_loop_turns_and_leaves_nothing(tmp_path, monkey
     assert not path.exists(), "who ends in order is expected to beat no more"
 
 
-async def test_it_beats_for_systemd(tmp_path, monkeypatch):
-    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+@pytest.mark.parametrize("abstract", [False, True])
+async def test_it_beats_for_systemd_while_its_loop_turns_and_no_longer(
+    tmp_path, monkeypatch, abstract
+):
+    """systemd, played by its socket: by path, and by an abstract name."""
+    monkeypatch.setattr(alive, "BEAT", 0.02)
+    name = f"@corral-test-{os.getpid()}-{tmp_path.name}" if abstract else str(tmp_path / "notify")
+    monkeypatch.setenv("NOTIFY_SOCKET", name)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
-        listener.bind(str(tmp_path / "notify"))
+        listener.bind("\0" + name[1:] if abstract else name)
         listener.settimeout(20)
         async with alive.shown(tmp_path, "agent"):
-            said = await asyncio.to_thread(listener.recv, 64)
-    assert said == b"WATCHDOG=1"
+            sdnotify.notify("READY=1")
+            told = [await asyncio.to_thread(listener.recv, 64) for _ in range(3)]
+            assert sorted(told) == [b"READY=1", b"WATCHDOG=1", b"WATCHDOG=1"]
+            # The loop hangs: what it said before is all that comes.
+            listener.setblocking(False)
+            said(listener)
+            time.sleep(0.2)
+            assert not said(listener), "a loop that hangs beats no more"
+            listener.settimeout(20)
+            assert await asyncio.to_thread(listener.recv, 64) == b"WATCHDOG=1"
+
+
+def said(listener):
+    found = []
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            found.append(listener.recv(64))
+    return found
+
+
+@pytest.mark.parametrize("address", [None, "", "/nowhere/notify", "@nobody-listens"])
+def test_nobody_is_told_where_nobody_listens(monkeypatch, address):
+    monkeypatch.delenv("NOTIFY_SOCKET", raising=False)
+    if address is not None:
+        monkeypatch.setenv("NOTIFY_SOCKET", address)
+    sdnotify.notify("READY=1")
 
 
 def ended_pid() -> int:

@@ -266,6 +266,11 @@ _SUPERVISOR = (
 )
 
 
+CRON = "/etc/cron.d/corral-node"
+# By what stands in rc.local, which an upgrade may have changed.
+CRON_LINE = """* * * * * root sh -c "$(grep "# corral$" /etc/rc.local)" """.strip()
+
+
 def _start_systemd() -> Step:
     script = f"""set -e
 cat > {UNIT}
@@ -294,6 +299,12 @@ awk -v line="$(cat)" '
 chmod 755 $rc.new
 mv $rc.new $rc
 rm -f $rc.corral
+# Where everything of ours is killed at once, the line is run again within a minute.
+if [ -d /etc/cron.d ] && {{ command -v cron || command -v crond; }} >/dev/null; then
+  printf '%s\\n' '{CRON_LINE}' > {CRON}.new
+  chmod 644 {CRON}.new
+  mv {CRON}.new {CRON}
+fi
 env -i {settings} {_SUPERVISOR} </dev/null
 """
     return Step("starting the agent (supervised)", script, stdin=starter(systemd=False).encode())

@@ -80,6 +80,7 @@ if [ -e /etc/systemd/system/corral-agent.service ]; then
   rm -f /etc/systemd/system/corral-agent.service
   systemctl daemon-reload
 fi
+rm -f /etc/cron.d/corral-node # before what it would start again
 if read -r pid birth _ 2>/dev/null <$RUN/supervisor.pid && [ "$(started "$pid")" = "$birth" ]; then
   end "$pid"
 fi

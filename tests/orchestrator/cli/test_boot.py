@@ -8,6 +8,8 @@ import subprocess
 import pytest
 
 from orchestrator.embedded import boot
+from orchestrator.nodes.bootstrap import install
+from specs.kit import programs
 
 FILES = {
     "none": None,
@@ -23,6 +25,7 @@ FILES = {
 @pytest.fixture
 def rc(tmp_path, monkeypatch):
     monkeypatch.setattr(boot, "RC", tmp_path / "rc.local")
+    monkeypatch.setattr(boot, "CRON", tmp_path / "cron.d" / "corral")
     return boot.RC
 
 
@@ -70,3 +73,49 @@ def test_a_failing_start_skips_nothing_of_others(tmp_path, rc):
 def test_what_cannot_be_written_is_named(tmp_path, rc):
     rc.mkdir()
     assert "cannot be changed" in boot.install(tmp_path / "start", {}, ["true"])
+
+
+@pytest.mark.parametrize(
+    ("folder", "daemons", "looks"),
+    [
+        (True, {"cron"}, True),
+        (True, {"crond"}, True),
+        (True, set(), False),  # the folder is everywhere; nobody would read it
+        (False, {"cron"}, False),
+    ],
+)
+def test_what_was_killed_all_at_once_is_started_by_cron_where_there_is_one(
+    tmp_path, rc, monkeypatch, folder, daemons, looks
+):
+    monkeypatch.setattr(programs, "find", lambda name: name if name in daemons else None)
+    if folder:
+        boot.CRON.parent.mkdir()
+    start, said = tmp_path / "start", tmp_path / "said"
+    for _ in range(2):
+        assert boot.install(start, {"A": "1"}, ["sh", "-c", f"echo $A >> {said}; exit 4"]) == ""
+    assert boot.has_cron() == boot.CRON.exists() == looks
+    if looks:
+        (line,) = boot.CRON.read_text().splitlines()
+        assert boot.CRON.stat().st_mode & 0o777 == 0o644
+        assert line.startswith("* * * * * root ")
+        assert "%" not in line, "cron would end the command there"
+        subprocess.run(["sh", "-c", line.split(" root ", 1)[1]], check=True)
+        assert said.read_text() == "1\n"
+    boot.remove(start)
+    assert not boot.CRON.exists()
+    assert not list(boot.CRON.parent.glob("*")), "nothing is left of it"
+
+
+@pytest.mark.parametrize("text", ["#!/bin/sh\n{} # corral\nexit 0\n", "#!/bin/sh\n", None])
+def test_a_node_s_cron_line_runs_what_rc_local_has_of_ours(tmp_path, text):
+    rc, said = tmp_path / "rc.local", tmp_path / "said"
+    if text is not None:
+        rc.write_text(text.format(f"env -i A=1 sh -c 'echo $A' >{said}"))
+    line = install.CRON_LINE.replace("/etc/rc.local", str(rc))
+    assert line.startswith("* * * * * root ")
+    assert "%" not in line
+    subprocess.run(["sh", "-c", line.split(" root ", 1)[1]], check=False, stderr=subprocess.DEVNULL)
+    assert said.exists() == (text is not None and "{}" in text)
+    step = install._start_supervised()
+    assert subprocess.run(["sh", "-n"], input=step.script.encode(), check=True).returncode == 0
+    assert install.CRON_LINE in step.script
