@@ -14,6 +14,7 @@ from orchestrator.control.deploy.contents import with_contents
 from orchestrator.control.deploy.host_ports import check_host_ports
 from orchestrator.control.deploy.ports import check_ports, with_ports
 from orchestrator.control.deploy.subnets import check_subnets
+from orchestrator.control.deploy.taken_names import check_names
 from orchestrator.control.mirror.dependencies import Cycle, Dependencies
 from orchestrator.control.mirror.records import RELEASES, STACKS, Idempotency
 from orchestrator.control.mirror.released import newest_spec, supersede
@@ -66,6 +67,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     spec = with_ports(deployment, spec, before)
     check_ports(deployment, spec)
     check_clashes(deployment, spec)
+    check_names(deployment, spec)
     check_subnets(deployment, spec)
     overrides = _overrides(deployment, spec, present, before)
     check_host_ports(deployment, spec, overrides)
