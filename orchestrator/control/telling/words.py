@@ -15,7 +15,7 @@ from orchestrator.control.mirror.released import spec_in_force, spec_of
 from orchestrator.control.mirror.serving import is_leaving, serving, wanted_count
 from specs.api import ProblemRow, Release, ReleaseRow
 from specs.kit import masking
-from specs.kit.amounts import size, some, span
+from specs.kit.amounts import as_set, size, some, span
 from specs.states import FINAL, HEARD, Health, ReleaseState, TaskState
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _words_of(cluster: Mirror, task: Task, now: float | None) -> TaskWords:
     # How far it is changes all the time and is no part of the reason.
     far = f": {size(done)} of {size(total)}" if total else ""
     return TaskWords(
-        f"{word}: {reason}{far}" + (f"; trying again in {again:g} s" if again else ""), reason
+        f"{word}: {reason}{far}" + (f"; trying again in {as_set(again)}" if again else ""), reason
     )
 
 
