@@ -5,10 +5,7 @@ from __future__ import annotations
 import resource
 import sys
 
-from agent import daemon
-from agent.config import from_environment
-from agent.runtime.failure import RuntimeFailure
-from specs.kit import allocator, log, stalls
+from specs.kit import allocator, log
 
 FILES_MAX = 1 << 20  # containers inherit it; it is what Docker gives them
 
@@ -17,6 +14,11 @@ def main() -> int:
     """Run the agent; return the process's exit code."""
     allocator.frugal()
     log.configure()
+    with allocator.uncollected():
+        from agent import daemon  # noqa: PLC0415 - the context is for it
+        from agent.config import from_environment  # noqa: PLC0415 - as above
+        from agent.runtime.failure import RuntimeFailure  # noqa: PLC0415 - as above
+        from specs.kit import stalls  # noqa: PLC0415 - as above
     # The spawner's thread must not wait 5 ms for the event loop to let go of the interpreter.
     sys.setswitchinterval(0.001)
     # Two pidfds for each container: the usual soft limit of 1,024 would end at 500.

@@ -26,6 +26,7 @@ from agent.tasks.record import Phase
 from specs import skew
 from specs.api import ApiProblem
 from specs.kit import callers
+from specs.kit.errnos import in_words
 from specs.states import FINAL
 from specs.wire import (
     HEARTBEAT,
@@ -107,7 +108,7 @@ async def problems(
             type="unavailable",
             title="The node could not do it",
             status=503,
-            detail=f"{error.filename or 'a file'}: {error.strerror or error}",
+            detail=f"{error.filename or 'a file'}: {in_words(error)}",
         )
     except web.HTTPException as error:
         kind = "not-found" if error.status == 404 else "invalid"

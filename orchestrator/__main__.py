@@ -7,10 +7,7 @@ import logging
 import os
 import sys
 
-from orchestrator import config
-from orchestrator.errors import RequestError
-from orchestrator.store.base import StoreError
-from specs.kit import allocator, log, stalls
+from specs.kit import allocator, log
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -25,7 +22,11 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     allocator.frugal()
     log.configure(logging.DEBUG if arguments.debug else logging.INFO)
-    from orchestrator import controller  # noqa: PLC0415 - --help should not cost half a second
+    with allocator.uncollected():  # and --help does not cost half a second
+        from orchestrator import config, controller  # noqa: PLC0415 - said above
+        from orchestrator.errors import RequestError  # noqa: PLC0415 - said above
+        from orchestrator.store.base import StoreError  # noqa: PLC0415 - said above
+        from specs.kit import stalls  # noqa: PLC0415 - said above
 
     os.umask(0o077)
     try:

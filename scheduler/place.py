@@ -102,12 +102,16 @@ def _with_homes(task: Pending, out: Placed) -> Pending:
 def _fill(loads: dict[str, Load], tasks: list[Pending], seed: int, out: Placed) -> int:
     """Place tasks of one group from the front; return how many found a node."""
     sample = tasks[0]
-    root = _tree(loads, sample, seed)
+    preferred = _preferred(loads, sample)
+    root = _tree(preferred or loads, sample, seed)
     one_only = any(home.node is None for home in sample.homes)
     for count, task in enumerate(tasks):
         if one_only and count:
             return count
         node_id = _take(root, loads, sample, seed)
+        if node_id is None and preferred:
+            preferred, root = {}, _tree(loads, sample, seed)
+            node_id = _take(root, loads, sample, seed)
         if node_id is None:
             return count
         loads[node_id].add(sample)
@@ -116,6 +120,17 @@ def _fill(loads: dict[str, Load], tasks: list[Pending], seed: int, out: Placed) 
             if home.node is None:
                 out.homes[home.key] = node_id
     return len(tasks)
+
+
+def _preferred(loads: dict[str, Load], sample: Pending) -> dict[str, Load]:
+    """Return the node that has what the task's slot left, unless its spec kept failing there.
+
+    Before all scores and spread preferences: data is worth more than an even load.
+    """
+    load = loads.get(sample.prefers or "")
+    if load is None or load.node.failures.get(sample.spec_hash, 0):
+        return {}
+    return {load.node.id: load}
 
 
 def _tree(loads: dict[str, Load], sample: Pending, seed: int) -> _Branch:

@@ -104,11 +104,13 @@ class Pending:
     node: str | None = None  # a global service's task belongs to this node
     instead_of: str | None = None  # node of the task it replaces stop-first: its room is ours
     instead_use: tuple[float, int] = (0.0, 0)  # cpus and memory of that task
+    prefers: str | None = None  # node with what its slot left: taken if it can be, never waited for
 
     @property
     def group(self) -> tuple[object, ...]:
         """Return what tasks must have in common to be placed in one go."""
-        return (self.service, self.spec_hash, self.homes, self.node, self.instead_of)
+        same = (self.service, self.spec_hash, self.homes, self.node, self.instead_of)
+        return (*same, self.prefers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -526,15 +526,18 @@ class Progress(Model):
     """One line of a progress stream.
 
     ``kind`` release: the release moved (``state``, ``reason``); service: a summary
-    (``service``, ``message``, counts); task: one task moved; build: a line of build
-    output; step: one step of ``node add``/``rm`` or ``upgrade``; homeless: no node takes tasks
+    (``service``, ``message``, counts); task: one task moved; object: a volume or network
+    (``doing`` says which) went with its stack; build: a line of build output; step: one step
+    of ``node add``/``rm`` or ``upgrade``; homeless: no node takes tasks
     of ``service`` (``message``; ``nodes`` say why, ``hint`` what would help; ``stalled``: nothing
     else of the release is under way; without ``message``: that is over); end: the last line, with
     ``ok`` and, on failure, ``message``, ``hint``, ``log_tail``; ``host_key`` is the
     fingerprint somebody has to confirm before ``node add`` goes on.
     """
 
-    kind: Literal["release", "service", "task", "build", "step", "warning", "homeless", "end"]
+    kind: Literal[
+        "release", "service", "task", "object", "build", "step", "warning", "homeless", "end"
+    ]
     time: float = 0.0
     stack: str = ""
     service: str = ""

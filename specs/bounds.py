@@ -1,7 +1,7 @@
 """How much a stack can have: one law for the file, `up`, `up --scale` and `scale`.
 
-The controller looks at every task in every pass, and every node holds every published port; the
-figures behind the numbers are in docs/benchmarks.md. Pure.
+The controller looks at every task in every pass, and every node holds every published port. Both
+bounds at once cost it a turn of 1.4 s; a node counts as silent after 9 (docs/benchmarks.md). Pure.
 """
 
 from __future__ import annotations

@@ -15,6 +15,12 @@ CHOWN DAC_OVERRIDE FSETID FOWNER MKNOD NET_RAW SETGID SETUID SETFCAP SETPCAP NET
 SYS_CHROOT KILL AUDIT_WRITE
 """
 DEFAULT_CAPABILITIES: Final = frozenset("CAP_" + name for name in _DEFAULT.split())
+# What a container has without asking, by x-corral.security.
+BY_LEVEL: Final = {
+    "default": DEFAULT_CAPABILITIES,
+    "baseline": DEFAULT_CAPABILITIES - {"CAP_MKNOD", "CAP_NET_RAW", "CAP_AUDIT_WRITE"},
+    "restricted": frozenset[str](),
+}
 # In the kernel's order: the position is the capability's number.
 _ALL = """
 CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE

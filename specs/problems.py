@@ -120,7 +120,7 @@ def gathered(problems: Iterable[Problem]) -> list[Problem]:
 
 # Kinds whose messages begin with a name, and how the rest reads of several.
 _BY_CODE = {"floating-tag": " names no version:"}
-_BY_HINT = frozenset({"no-healthcheck", "never-completes"})
+_BY_HINT = frozenset({"no-healthcheck", "never-completes", "volume-without-name"})
 _NAMED = 4  # names in a line; of the others it says how many
 
 

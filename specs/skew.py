@@ -42,7 +42,13 @@ SINCE: dict[str, dict[str, int]] = {
     "Peer": {"mtu": 2},
     "Report": {"trouble": 2, "mtu": 2, "unread": 2},
     "Record": {"wire": 2, "unread": 2, "doing": 2, "arrived": 2, "held_until": 2},
-    "TaskSpec": {"no_new_privileges": 2, "seccomp": 2, "apparmor": 2, "on_reboot": 2},
+    "TaskSpec": {
+        "no_new_privileges": 2,
+        "seccomp": 2,
+        "apparmor": 2,
+        "on_reboot": 2,
+        "security": 2,
+    },
     "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2},
 }
 
@@ -50,6 +56,7 @@ SINCE: dict[str, dict[str, int]] = {
 NEEDS: dict[str, tuple[int, str]] = {
     "no_new_privileges": (2, "security_opt: no-new-privileges"),
     "seccomp": (2, "security_opt: seccomp"),
+    "security": (2, "x-corral.security"),
 }
 
 # Where one unreadable object is left out instead of the whole message: kind -> paths to mappings.

@@ -220,6 +220,7 @@ class TaskSpec(Model):
     dns_opt: tuple[str, ...] = ()
     logging: LogConfig = LogConfig()
     on_unhealthy: Literal["policy", "restart", "keep"] = "policy"
+    security: Literal["default", "baseline", "restricted"] = "default"
     on_reboot: Literal["run", "keep"] = "run"  # what the end of its machine interrupted
 
     @property

@@ -20,6 +20,8 @@ from tests.lab_fixtures import fresh_lab, host, lab, lab_pool
 # one that nobody closes; saying that there is none keeps that warning out of innocent tests.
 asyncio.set_event_loop(None)
 
+gc.disable()  # until all tests are imported; see pytest_collection_finish
+
 # A script's background job has it ignored, which what tests start would inherit: no Ctrl-C.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -75,9 +77,10 @@ PATIENCE = pytest.mark.looptime(**virtual_time.PATIENCE)
 
 def pytest_collection_finish() -> None:
     """Have the collector look at what tests make only, and less often: it was a seventh of all."""
-    gc.collect()
+
     gc.freeze()
     gc.set_threshold(20_000, 20, 20)
+    gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 # What a test may leave: state is kept over `down`, by design.
 KEPT = (r"^files: /var/lib/corral/",)
 CHECKED = tuple(kind for kind in leaks.ALL if kind != "sysctls")  # an agent changes some, for good
-SETTLE = 20.0  # seconds; a machine at rest needs less than one
+SETTLE = 60.0  # seconds; a machine at rest needs less than one
 Snapshots = dict[str, leaks.Snapshot]
 EMPTY_STATE = """
 cd /var/lib/corral && find . -mindepth 1 -maxdepth 1 ! -name agent -exec rm -rf {} +

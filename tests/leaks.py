@@ -83,9 +83,22 @@ def processes() -> list[str]:
             continue
         if not command and fields[1] in ("0", "2"):  # a kernel thread
             continue
+        if fields[0] == "Z":
+            parent = _title(fields[1])
+            if IGNORED_PROCESSES.match(parent):  # sshd takes its time to look after a login's end
+                continue
+            name = f"{name}, child of {parent}"
         if not IGNORED_PROCESSES.match(name):
             found.append(f"{entry.name}@{fields[19]} {name[:300]}")
     return found
+
+
+def _title(pid: str) -> str:
+    try:
+        command = Path(f"/proc/{pid}/cmdline").read_bytes()
+    except OSError:
+        return "one that is gone"
+    return command.replace(b"\0", b" ").decode(errors="replace").strip()
 
 
 def netns() -> list[str]:
@@ -309,7 +322,7 @@ def settled(
     *,
     kinds: Iterable[str] = ALL,
     allow: Iterable[str] = (),
-    timeout: float = 20.0,
+    timeout: float = 60.0,
 ) -> list[str]:
     """Return what differs from ``before`` after waiting up to ``timeout`` for nothing to differ."""
     kinds, allow = tuple(kinds), tuple(allow)

@@ -30,6 +30,7 @@ from agent.images.pull import PROXY, run, said
 from agent.images.reference import check_digest, parse
 from specs.base import canonical_json, content_hash
 from specs.kit import disk, reading
+from specs.kit.errnos import in_words
 from specs.wire import BuildEvent, ResolveImage
 
 if TYPE_CHECKING:
@@ -120,7 +121,7 @@ class Builder:
         except (Refusal, Later) as error:
             yield BuildEvent(error=f"build of {request.tag}: {error}")
         except OSError as error:
-            yield BuildEvent(error=f"build of {request.tag}: {error.strerror}: {error.filename}")
+            yield BuildEvent(error=f"build of {request.tag}: {error.filename}: {in_words(error)}")
 
     # before: storage and bases
 
@@ -320,7 +321,7 @@ def _dockerfile(build: BuildSpec, stage: Path) -> tuple[str, str]:
             if path.exists():  # buildah would wait for a pipe
                 reading.read(str(path))
     except OSError as error:
-        raise Refusal(f"cannot read {path}: {error.strerror}") from None
+        raise Refusal(f"cannot read {path}: {in_words(error)}") from None
     made = dockerfile.keyed(text, build.args)
     if made == text and build.dockerfile_inline is None:
         return text, str(context / build.dockerfile)

@@ -18,6 +18,7 @@ import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.errors import Later
+from specs.kit.errnos import in_words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
@@ -73,7 +74,7 @@ class _Session:
         try:
             self._socket.send(request)
         except OSError as error:
-            raise ProxyError(f"skopeo ended ({error.strerror})") from None
+            raise ProxyError(f"skopeo ended ({in_words(error)})") from None
 
     def _receive(self) -> tuple[Any, tuple[int, int] | None]:
         try:
@@ -81,7 +82,7 @@ class _Session:
         except TimeoutError:
             raise Later(f"no answer for {STALL_SECONDS:.0f} s") from None
         except OSError as error:
-            raise ProxyError(f"skopeo ended ({error.strerror})") from None
+            raise ProxyError(f"skopeo ended ({in_words(error)})") from None
         if not data:
             raise ProxyError("skopeo ended")
         reply = json.loads(data)
@@ -140,7 +141,7 @@ class ProxySource:
                 raise self._explain(str(error)) from None
             except OSError as error:
                 await self._end(session)
-                raise Later(f"cannot store an image on this node: {error.strerror}") from None
+                raise Later(f"cannot store an image on this node: {in_words(error)}") from None
             except BaseException:
                 await self._end(session)
                 raise

@@ -18,6 +18,7 @@ from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
 from agent.linux import mounts
 from specs.kit import disk
+from specs.kit.errnos import in_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -115,7 +116,7 @@ class RootFs:
             point.mkdir(parents=True, exist_ok=True, mode=0o700)
             kernel.mount("corral", str(point), "overlay", 0, self._options(task, diff_ids))
         except OSError as error:
-            raise Later(f"cannot mount the root of {task}: {error.strerror}") from error
+            raise Later(f"cannot mount the root of {task}: {in_words(error)}") from error
         return point
 
     def _dress(self, upper: Path, diff_ids: tuple[str, ...]) -> None:

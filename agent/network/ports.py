@@ -11,6 +11,8 @@ import errno
 import socket
 from typing import TYPE_CHECKING
 
+from specs.kit.errnos import in_words
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -123,4 +125,4 @@ def explain(key: PortKey, error: OSError) -> str:
         case errno.EACCES:
             return f"port {key} may not be bound: the agent lacks the right to (run it as root)"
         case _:
-            return f"port {key} cannot be bound: {error.strerror}"
+            return f"port {key} cannot be bound: {in_words(error)}"

@@ -31,6 +31,7 @@ from agent.runtime.crun import scratch
 from agent.runtime.failure import RuntimeFailure, from_runtime
 from agent.runtime.rootfs import resolve_user
 from agent.runtime.spawner import ended, readable, writable
+from specs.kit.amounts import as_set
 from specs.names import line_fault, text_fault
 
 if TYPE_CHECKING:
@@ -383,6 +384,6 @@ async def probe(
     except TimeoutError:
         session.signal(signal.SIGKILL)
         text = said.decode(errors="replace")
-        return -1, f"no answer within {timeout:g} s{': ' + text if text else ''}"
+        return -1, f"no answer within {as_set(timeout)}{': ' + text if text else ''}"
     finally:
         session.close()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from agent.errors import Refusal
 from agent.linux.calls import open_inside
 from agent.runtime.bundle import NodeDevice, User
+from specs.kit.errnos import in_words
 from specs.names import is_number
 
 if TYPE_CHECKING:
@@ -141,7 +142,7 @@ def _resolve(root: int, path: str) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Refusal(f"{path} in the image cannot be used: {error.strerror}") from None
+        raise Refusal(f"{path} in the image cannot be used: {in_words(error)}") from None
     try:
         base = str(Path(f"/proc/self/fd/{root}").readlink())
         place = str(Path(f"/proc/self/fd/{fd}").readlink())
@@ -173,7 +174,7 @@ def _make(root: int, path: str) -> None:
             finally:
                 os.close(parent)
         except OSError as error:
-            raise Refusal(f"working_dir {path} cannot be made: {error.strerror}") from None
+            raise Refusal(f"working_dir {path} cannot be made: {in_words(error)}") from None
         here = f"{here}/{part}"
 
 
@@ -239,7 +240,7 @@ def node_devices(devices: Iterable[Device]) -> list[NodeDevice]:
         try:
             info = Path(device.source).stat()
         except OSError as error:
-            raise Refusal(f"device {device.source}: {error.strerror} on this node") from None
+            raise Refusal(f"device {device.source}: {in_words(error)} on this node") from None
         if stat.S_ISDIR(info.st_mode):
             for folder, _, names in os.walk(device.source):
                 for name in sorted(names):

@@ -18,6 +18,7 @@ import errno
 import functools
 import os
 import platform
+import struct
 from typing import Any, Final
 
 # Allowed for everybody.
@@ -154,9 +155,18 @@ def _deny(names: list[str], code: int = errno.EPERM) -> dict[str, Any]:
     return {"names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": code}
 
 
-def profile(capabilities: frozenset[str], arch: str = "amd64") -> dict[str, Any]:
-    """Return the OCI ``linux.seccomp`` object for a container with these capabilities."""
+def profile(
+    capabilities: frozenset[str], arch: str = "amd64", *, socketcall: bool = True
+) -> dict[str, Any]:
+    """Return the OCI ``linux.seccomp`` object for a container with these capabilities.
+
+    ``socketcall``: by it 32-bit programs open sockets of any family, which the filter cannot see;
+    without it the call answers ENOSYS, by the program; libseccomp makes EPERM of it in the JSON
+    form, because rules for socket() mean this call too.
+    """
     allowed = set(ALWAYS) | set(BY_ARCH.get(arch, ()))
+    if not socketcall:
+        allowed.discard("socketcall")
     gated: set[str] = set()
     for capability, names in BY_CAPABILITY.items():
         if capability in capabilities:
@@ -280,8 +290,23 @@ def _add(library: ctypes.CDLL, context: int, rule: dict[str, Any]) -> bool:
     return True
 
 
+# Before the program, whose jumps are relative: ENOSYS for call 102 of i386, whatever comes after.
+_NO_SOCKETCALL: Final = b"".join(
+    struct.pack("=HBBI", *instruction)
+    for instruction in (
+        (0x20, 0, 0, 4),  # load the architecture
+        (0x15, 0, 3, 0x40000003),  # is it i386?
+        (0x20, 0, 0, 0),  # load the call's number
+        (0x15, 0, 1, 102),  # is it socketcall?
+        (0x06, 0, 0, _ERRNO | errno.ENOSYS),
+    )
+)
+
+
 @functools.lru_cache(maxsize=64)
-def compiled(capabilities: frozenset[str], arch: str) -> str | None:
+def compiled(capabilities: frozenset[str], arch: str, *, socketcall: bool = True) -> str | None:
     """Return the program, base64, as crun's annotation takes it; None = use the JSON form."""
-    code = program(profile(capabilities, arch))
+    code = program(profile(capabilities, arch, socketcall=socketcall))
+    if code and not socketcall and arch == "amd64":
+        code = _NO_SOCKETCALL + code
     return base64.b64encode(code).decode() if code else None

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Self
 
 from agent.linux import calls
 from agent.runtime.failure import RuntimeFailure
+from specs.kit.errnos import in_words
 from specs.kit.programs import SYSTEM_PATH
 
 if TYPE_CHECKING:
@@ -158,7 +159,7 @@ class Spawner:
             future.add_done_callback(_put_away)
             raise
         except OSError as error:
-            raise RuntimeFailure(f"{argv[0]} cannot be started: {error.strerror}") from error
+            raise RuntimeFailure(f"{argv[0]} cannot be started: {in_words(error)}") from error
 
     async def run(self, argv: Sequence[str], *, timeout: float) -> Finished:
         """Run a program to its end; it is killed when it takes longer than ``timeout``."""

@@ -36,6 +36,7 @@ from agent.tasks.lifecycle import (
 )
 from agent.tasks.record import Phase, Record
 from agent.tasks.writing import RecordFile
+from specs.kit.errnos import in_words
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
@@ -411,5 +412,5 @@ def _words(error: BaseException) -> str:
     if isinstance(error, BaseExceptionGroup):
         return "; ".join(_words(one) for one in error.exceptions)
     if isinstance(error, OSError):
-        return f"{error.filename or 'a file'}: {error.strerror or error}"
+        return f"{error.filename or 'a file'}: {in_words(error)}"
     return str(error)

@@ -23,6 +23,7 @@ from agent.linux import calls as kernel
 from agent.linux import mounts
 from agent.vocabulary import BoundMount
 from specs.kit import disk
+from specs.kit.errnos import in_words
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -88,7 +89,7 @@ class SecretFs:
                 mounts.append(BoundMount(str(path), ref.target, "bind", options))
         except OSError as error:
             where = f" ({error.filename})" if error.filename else ""
-            raise Later(f"cannot place its secrets and configs: {error.strerror}{where}") from None
+            raise Later(f"cannot place its secrets and configs: {in_words(error)}{where}") from None
         return mounts
 
     def remove(self, task: str) -> None:

@@ -32,6 +32,7 @@ from agent.volumes.anonymous import AnonymousVolumes
 from agent.volumes.secretfs import SecretFs
 from specs import names
 from specs.kit import disk
+from specs.kit.errnos import in_words
 from specs.stack import Mount
 
 if TYPE_CHECKING:
@@ -213,7 +214,7 @@ class VolumeStore:
             new.rename(path)
             disk.sync(path.parent)
         except OSError as error:
-            raise Later(f"cannot make volume {path.name}: {error.strerror}") from None
+            raise Later(f"cannot make volume {path.name}: {in_words(error)}") from None
         finally:
             disk.remove_tree(new)
 
@@ -226,7 +227,7 @@ class VolumeStore:
                 inside = kernel.open_inside(root, subpath, os.O_PATH)
             except OSError as error:
                 raise Refusal(
-                    f"subpath {subpath!r} of volume {data.parent.name}: {error.strerror}"
+                    f"subpath {subpath!r} of volume {data.parent.name}: {in_words(error)}"
                 ) from None
             try:
                 if stat.S_ISDIR(os.fstat(inside).st_mode):
@@ -315,7 +316,7 @@ def _bind_source(mount: Mount) -> str:
     if not source.startswith("/"):
         raise Refusal(f"bind source {source!r} is not an absolute path on this node")
     try:
-        if not Path(source).exists():
+        if not _exists(source):
             if not mount.create_host_path:
                 raise Refusal(
                     f"bind source {source} does not exist on this node; make it, or leave "
@@ -323,8 +324,22 @@ def _bind_source(mount: Mount) -> str:
                 )
             Path(source).mkdir(parents=True, exist_ok=True, mode=0o755)
     except OSError as error:
-        raise Refusal(f"bind source {source}: {error.strerror}") from None
+        raise Refusal(f"bind source {source}: {in_words(error)}") from None
     return source
+
+
+def _exists(source: str) -> bool:
+    """Say whether a path of the node is there; raise OSError where it leads round in a circle."""
+    try:
+        Path(source).stat()
+    except FileNotFoundError:
+        if Path(source).is_symlink():
+            raise Refusal(
+                f"bind source {source} is a symbolic link to {Path(source).readlink()}, which is "
+                "not there on this node; make that, or mount another path"
+            ) from None
+        return False
+    return True
 
 
 @contextlib.contextmanager

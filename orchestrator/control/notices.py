@@ -20,6 +20,8 @@ from orchestrator.control.mirror.records import (
     VIP,
     VOLUMES,
     Kind,
+    NetworkRecord,
+    Volume,
 )
 from orchestrator.control.telling.news import news_of
 from specs.api import Release, Stack
@@ -125,9 +127,7 @@ class Notices:
             self._nodes |= self._holders(model, old)
             if self._nodes:
                 self._schedule()
-            if new is None:
-                self._streams.gone(model.name)
-            self._streams.moved(model.name)
+            self._tell_stack(model, gone=new is None)
         elif kind is RELEASES and isinstance(model, Release):
             self._release(model, gone=new is None)
         elif kind is NODES:
@@ -144,6 +144,21 @@ class Notices:
             stack = str(getattr(model, "stack", ""))
             if stack in self._cluster.stacks:
                 self.again({stack})
+        self._tell_dropped(old, new)
+
+    def _tell_stack(self, stack: Stack, *, gone: bool) -> None:
+        if gone:
+            self._streams.gone(stack.name)
+        elif stack.desired == "up":
+            self._streams.wanted_up(stack.name)
+        self._streams.moved(stack.name)
+
+    def _tell_dropped(self, old: Model | None, new: Model | None) -> None:
+        """Tell which volume or network nobody has any more."""
+        if isinstance(new, NetworkRecord) and new.retired and not _retired(old):
+            self._streams.dropped(new.stack, "network", new.name)
+        elif isinstance(old, Volume) and new is None:
+            self._streams.dropped(old.stack, "volume", old.name)
 
     def _holders(self, stack: Stack, old: Model | None) -> set[str]:
         """Return the nodes with anything of a stack that changed."""
@@ -242,3 +257,7 @@ def _seen_by_others(task: Task | None) -> object:
         tuple(sorted(task.addresses.items())),
         task.release,
     )
+
+
+def _retired(network: Model | None) -> bool:
+    return isinstance(network, NetworkRecord) and network.retired

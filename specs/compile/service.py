@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
+from specs.compile import security
 from specs.compile.mounts import MountCompiler
 from specs.compile.values import (
     cores,
@@ -72,8 +73,9 @@ class SecurityOptions(NamedTuple):
 class ServiceCompiler:
     """Compiles the services of one stack."""
 
-    def __init__(self, stack: str, verdicts: Verdicts, directory: str) -> None:
+    def __init__(self, stack: str, verdicts: Verdicts, directory: str, level: str) -> None:
         self.stack = stack
+        self.level = level  # of security, where a service names none
         self.verdicts = verdicts
         self.mounts = MountCompiler(verdicts, directory)
 
@@ -145,9 +147,9 @@ class ServiceCompiler:
 
     def _task(self, path: str, raw: Json, deploy: Json, image: str, extension: Json) -> TaskSpec:
         network_mode = self._network_mode(path, raw.get("network_mode"))
-        security = self._security(path, raw.get("security_opt") or [])
+        options = self._security(path, raw.get("security_opt") or [])
         ours = f"{path}.x-corral"
-        return TaskSpec(
+        fields: Json = dict(
             image=image,
             entrypoint=words(raw.get("entrypoint")),
             command=words(raw.get("command")),
@@ -181,9 +183,9 @@ class ServiceCompiler:
             privileged=bool(raw.get("privileged")),
             cap_add=tuple(raw.get("cap_add") or ()),
             cap_drop=tuple(raw.get("cap_drop") or ()),
-            no_new_privileges=security.no_new_privileges,
-            seccomp=security.seccomp,
-            apparmor=security.apparmor,
+            no_new_privileges=options.no_new_privileges,
+            seccomp=options.seccomp,
+            apparmor=options.apparmor,
             devices=self._devices(path, raw.get("devices") or ()),
             ulimits=ulimits(raw.get("ulimits")),
             sysctls=texts(raw.get("sysctls")),
@@ -200,6 +202,13 @@ class ServiceCompiler:
                 on_reboot=self._one_of(f"{ours}.on_reboot", extension, TaskSpec),
             ),
         )
+        level = self._level(ours, extension)
+        security.check(path, raw, level, self.verdicts)
+        return TaskSpec(**security.applied(fields, level, raw))
+
+    def _level(self, ours: str, extension: Json) -> str:
+        own = self._one_of(f"{ours}.security", extension, TaskSpec)
+        return own or self.level
 
     def _network_mode(self, path: str, mode: str | None) -> str:
         if mode in (None, "", "bridge", "default"):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from specs import bounds
 from specs.compile import addresses, limits, naming
+from specs.compile.security import LEVELS
 from specs.compile.service import ServiceCompiler
 from specs.compile.values import given, mapping, number, texts
 from specs.compile.verdicts import Verdicts
@@ -53,8 +54,9 @@ class _Compiler:
         self.verdicts.apply_table()
         naming.check(self.project, self.name, self.verdicts)
         limits.check(self.project, self.verdicts)
-        services = ServiceCompiler(self.name, self.verdicts, self.directory)
         extension = mapping(self.project.get("x-corral"))
+        level = self._level(extension)
+        services = ServiceCompiler(self.name, self.verdicts, self.directory, level)
         spec = StackSpec(
             name=self.name,
             services={
@@ -123,6 +125,17 @@ class _Compiler:
         if mtu is None or not 576 <= mtu <= 65535:
             self.verdicts.refuse(path, f"{value!r} is not an MTU", "write a number from 576 on")
         return mtu
+
+    def _level(self, extension: Json) -> str:
+        level = extension.get("security")
+        if level in (None, ""):
+            return "default"
+        if level not in LEVELS:
+            self.verdicts.refuse(
+                "x-corral.security", f"{level!r} is not known here", f"use {', '.join(LEVELS)}"
+            )
+            return "default"
+        return str(level)
 
     def _volume(self, key: str, raw: Json) -> VolumeSpec:
         path = f"volumes.{key}"

@@ -240,6 +240,14 @@ EXTENSIONS: dict[str, Extension] = {
         "seconds (or 10m) without progress before a release fails",
         {"anyOf": [{"type": "number", "exclusiveMinimum": 0}, {"type": "string"}]},
     ),
+    "x-corral.security": Extension(
+        "default (Docker's), baseline or restricted: see docs/security.md; a service may differ",
+        {"enum": ["default", "baseline", "restricted"]},
+    ),
+    "services.*.x-corral.security": Extension(
+        "default (Docker's), baseline or restricted; without it the stack's",
+        {"enum": ["default", "baseline", "restricted"]},
+    ),
     "services.*.x-corral.on_unhealthy": Extension(
         "restart or keep; policy (default): restart where there is a restart policy",
         {"enum": ["policy", "restart", "keep"]},

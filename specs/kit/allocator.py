@@ -1,13 +1,19 @@
-"""Keep a daemon's memory near what it uses: glibc's allocator, told to give back.
+"""Keep a daemon's memory near what it uses, and its start short: libc's allocator and Python's.
 
-Both daemons call :func:`frugal` first thing. Where the C library has no mallopt(3)
-(musl), nothing happens; that is why it asks libc itself and not through the agent's
-calls (agent/linux/calls.py), which raise.
+Both daemons call :func:`frugal` first thing, and import the rest :func:`uncollected`. Where
+the C library has no mallopt(3) (musl), nothing happens; that is why it asks libc itself and
+not through the agent's calls (agent/linux/calls.py), which raise.
 """
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
+import gc
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 _M_MMAP_THRESHOLD = -3
 _M_ARENA_MAX = -8
@@ -28,3 +34,18 @@ def frugal() -> None:
         return
     mallopt(_M_MMAP_THRESHOLD, _THRESHOLD)
     mallopt(_M_ARENA_MAX, _ARENAS)
+
+
+@contextlib.contextmanager
+def uncollected() -> Iterator[None]:
+    """Make what lives as long as the process, without the cyclic collector looking at it.
+
+    It would look ten times at ever more modules and models while they are imported, and find
+    nothing: 0.3 of an agent's 0.85 s.
+    """
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        gc.enable()

@@ -41,6 +41,17 @@ def span(seconds: float) -> str:
     return f"{whole // 86400} days"
 
 
+def as_set(amount: float) -> str:
+    """Return a span as it was set: ``5 s``, ``0.25 s``, ``20 ms``, and no powers of ten."""
+    if amount <= 0:
+        return "0 s"
+    if amount < 0.001:
+        return "less than 1 ms"
+    if amount < 0.1:
+        return f"{amount * 1000:.3g} ms"
+    return (f"{amount:.3f}".rstrip("0").rstrip(".") if amount < 1000 else f"{amount:.0f}") + " s"
+
+
 def elapsed(seconds: float) -> str:
     """Return how long something took that somebody waited for: ``4.1s``, ``2m05s``."""
     if seconds < 60:

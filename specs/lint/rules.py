@@ -30,6 +30,10 @@ _END = re.compile(r"[\s,}\]]")
 # What people give files, in the form they count it out: 0400, 0440 ... 0777.
 _USUAL = {0o400, 0o440, 0o444, 0o550, 0o555, 0o600, 0o640, 0o644, 0o660, 0o664, 0o666}
 _USUAL |= {0o700, 0o750, 0o755, 0o770, 0o777}
+# Folders that hide what a bind brings along; whoever needs what is in them makes it anew.
+_MADE_ANEW = re.compile(
+    r"/(?:node_modules|vendor|target|dist|build|tmp|cache|\.[a-z_]+|venv|__pycache__)/?\Z"
+)
 _SMALL = 4 * 1024 * 1024  # below this no container starts
 
 
@@ -320,6 +324,25 @@ def tiny_memory(project: Project) -> Iterator[Problem]:
                 )
 
 
+def volume_without_name(project: Project) -> Iterator[Problem]:
+    """Find data that stays behind when a task moves to another node."""
+    for _, path, service in _services(project):
+        for index, volume in enumerate(service.get("volumes") or ()):
+            if not isinstance(volume, dict) or volume.get("type") != "volume":
+                continue
+            target = str(volume.get("target") or "")
+            if volume.get("source") or _MADE_ANEW.search(target):
+                continue
+            yield _warning(
+                project,
+                "volume-without-name",
+                f"{path}.volumes[{index}]",
+                f"the volume at {target} has no name: a task that moves to another node starts "
+                "with an empty one",
+                "give it a name where its data matters, as in data:/PATH with data: under volumes:",
+            )
+
+
 def _token(project: Project, path: str) -> str:
     """Return the first word of a value as it was written."""
     return _END.split(_written(project, path), maxsplit=1)[0]
@@ -352,4 +375,5 @@ RULES = (
     unused_resource,
     port_taken,
     tiny_memory,
+    volume_without_name,
 )

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import platform
+
 import pytest
 
 pytestmark = pytest.mark.real
@@ -24,6 +26,35 @@ services:
     cap_drop: [ALL]
     security_opt: ["no-new-privileges:true"]
     tmpfs: [/tmp]
+  default:
+    image: corral/debian-base:12
+    command: [sleep, inf]
+    stop_grace_period: 0s
+  baseline:
+    image: corral/debian-base:12
+    command: [sleep, inf]
+    stop_grace_period: 0s
+    x-corral: {security: baseline}
+  restricted:
+    image: corral/debian-base:12
+    command: [sleep, inf]
+    stop_grace_period: 0s
+    user: "65534:65534"
+    x-corral: {security: restricted}
+"""
+# Opens a socket as 32-bit programs do: int 0x80, call 102 (socketcall), operation 1, on x86-64.
+SOCKETCALL = """
+import ctypes, errno, mmap, struct
+libc = ctypes.CDLL(None)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, *[ctypes.c_int] * 3, ctypes.c_long]
+at = libc.mmap(None, 4096, 7, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS | 0x40, -1, 0)  # MAP_32BIT
+code = bytes.fromhex("53b86600000089fb89f1cd805bc3")
+ctypes.memmove(at, code, len(code))
+ctypes.memmove(at + 256, struct.pack("III", 1, 1, 0), 12)  # AF_UNIX, SOCK_STREAM
+call = ctypes.CFUNCTYPE(ctypes.c_int, ctypes.c_uint, ctypes.c_uint)(at)
+found = call(1, at + 256)
+print("opened" if found >= 0 else errno.errorcode[-found])
 """
 
 
@@ -62,6 +93,26 @@ def test_what_exec_gets_is_no_more(app):
     text = sh(app, "plain", "grep -E 'Cap(Eff|Bnd)|Seccomp:' /proc/self/status")
     assert text.split()[1::2] == ["00000000a80425fb", "00000000a80425fb", "2"]
     assert sh(app, "tight", "id -u; grep CapEff /proc/self/status").split()[-1] == "0" * 16
+
+
+def test_levels_above_the_default_give_less(app):
+    """docs/security.md: `x-corral.security`."""
+    baseline, restricted = status(app, "baseline-1"), status(app, "restricted-1")
+    assert baseline["CapBnd"] == "00000000800405fb", "Docker's without MKNOD, NET_RAW, AUDIT_WRITE"
+    assert restricted["CapBnd"] == restricted["CapEff"] == "0" * 16
+    assert baseline["NoNewPrivs"] == restricted["NoNewPrivs"] == "1"
+    refused = app("exec", "-T", "restricted", "touch", "/x", code=1)
+    assert "Read-only file system" in refused.stderr
+    assert sh(app, "baseline", "touch /x && echo ok") == "ok"
+    answers = {
+        service: app("exec", "-T", service, "python3", "-c", SOCKETCALL).stdout.strip()
+        for service in ("default", "baseline", "restricted")
+        if platform.machine() == "x86_64"
+    }
+    assert answers in (
+        {"default": "opened", "baseline": "ENOSYS", "restricted": "ENOSYS"},
+        {},
+    )
 
 
 def test_system_calls_that_are_blocked(app):

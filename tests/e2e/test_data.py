@@ -108,11 +108,13 @@ def test_a_named_volume_is_filled_once_and_outlives_down(corral):
     assert sh(corral, "cat /bound/file", "db") == "from the host"
     assert "ead-only" in corral("exec", "-T", "db", "touch", "/bound/x", code=1).stderr
     sh(corral, "echo changed > /data/sub/seed; echo new > /data/new", "db")
-    corral("down")
+    said = corral("down").stderr
+    assert "network app_default: removed" in said
+    assert "volume" not in said
     assert "app_data" in corral.sh("ls /var/lib/corral/agent/volumes")
     corral("up", "-d")
     assert sh(corral, "cat /data/sub/seed /data/new", "db") == "changed\nnew", "filled only once"
-    corral("down", "-v")
+    assert corral("down", "-v").stderr.count("volume app_data: removed") == 1
     assert "app_data" not in corral.sh("ls /var/lib/corral/agent/volumes")
     assert corral.sh(f"cat {corral.folder}/bound/file") == "from the host", "never a bind's source"
     corral("up", "-d")

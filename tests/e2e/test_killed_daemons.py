@@ -128,7 +128,7 @@ def live(corral, *, seed, rounds):
 
 
 def test_killed_daemons_touch_no_container(corral):
-    live(corral, seed=20261123, rounds=14)
+    live(corral, seed=20261123, rounds=len(COMMANDS))  # every command and every victim once
 
 
 @pytest.mark.slow

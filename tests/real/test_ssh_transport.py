@@ -48,7 +48,9 @@ def node(lab, tmp_path):
 
 def start_agent(host):
     start = f"{sys.executable} -m agent </dev/null >/dev/null 2>&1 &"
-    wait = "until [ -S /run/corral/agent.sock ]; do sleep 0.02; done"
+    # Its name is there before it listens, and before its group may connect.
+    opened = '[ "$(stat -c %a.%G /run/corral/agent.sock 2>/dev/null)" = 660.corral ]'
+    wait = f"until {opened}; do sleep 0.05; done"
     path = f"{STAND_IN}:{CHECKOUT}"
     host.run(
         ["setsid", "sh", "-c", f"{start} {wait}"],
@@ -58,7 +60,10 @@ def start_agent(host):
 
 
 def end_agent(host):
-    host.run(["sh", "-c", "kill $(pgrep -f '[-]m agent') && rm -f /run/corral/agent.sock"])
+    # Ended, not only told to.
+    gone = "while pgrep -f '[-]m agent' >/dev/null; do sleep 0.05; done"
+    end = f"kill $(pgrep -f '[-]m agent') && {gone}; rm -f /run/corral/agent.sock"
+    host.run(["sh", "-c", end], timeout=90)
 
 
 def session(connector):

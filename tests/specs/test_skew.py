@@ -166,6 +166,9 @@ def test_every_field_that_came_later_is_in_the_table():
             "security_opt: no-new-privileges, security_opt: seccomp",
         ),
         ({"on_reboot": "keep"}, 1, ""),
+        ({"security": "default"}, 1, ""),
+        ({"security": "baseline"}, 1, "x-corral.security"),
+        ({"security": "restricted"}, 2, ""),
     ],
 )
 def test_what_a_version_does_not_honour_is_named_by_its_key(spec, version, unfit):

@@ -8,7 +8,7 @@ import sys
 import time
 
 from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.cli.show import table, times
+from orchestrator.cli.show import containers, table, times
 from orchestrator.client.errors import ApiNotFound
 
 TYPE_CHECKING = False
@@ -25,7 +25,7 @@ HEADERS = ("NAME", "IMAGE", "COMMAND", "SERVICE", "NODE", "CREATED", "STATUS", "
 def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("services", nargs="*", metavar="SERVICE", help="only these services")
-    add("-a", "--all", action="store_true", help="also tasks that have ended")
+    add("-a", "--all", action="store_true", help="also what has ended, and what is past")
     add("-q", "--quiet", action="store_true", help="only ids")
     add("--services", dest="names", action="store_true", help="only names of services")
     add("--status", action="append", default=[], help="only tasks in this state (repeatable)")
@@ -53,6 +53,9 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             print(f"corral: {why}", file=sys.stderr)
     if not args.orphans:
         rows = [row for row in rows if row.get("carried") != "orphan"]
+    meant = containers.now(rows)
+    if not everything:  # what is replaced, and still ends, is no container of its own
+        rows = [row for row in rows if row["id"] in meant]
     chosen = select(rows, args.services, states)
     missing = set(args.services) - {row.get("service") for row in rows}
     if missing and not everything:
@@ -69,9 +72,20 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     elif args.names:
         table.show("\n".join(sorted({row["service"] for row in chosen})))
     elif args.format == "json":
-        table.show(table.json_lines(chosen))
+        project, at = session.stack(), time.time()
+        table.show(
+            table.json_lines(
+                {
+                    **containers.as_compose(
+                        row, project=project, command=_command(row, args.no_trunc), at=at
+                    ),
+                    "past": row["id"] not in meant,
+                }
+                for row in chosen
+            )
+        )
     else:
-        print(as_table(chosen, now=time.time(), whole=args.no_trunc))
+        print(as_table(chosen, meant, now=time.time(), whole=args.no_trunc))
     return 0
 
 
@@ -128,7 +142,7 @@ def select(
             if (not services or row.get("service") in services)
             and (not states or row.get("state") in states)
         ),
-        key=lambda row: natural(str(row.get("name", ""))),
+        key=lambda row: (natural(str(row.get("name", ""))), float(row.get("created_at") or 0.0)),
     )
 
 
@@ -142,23 +156,32 @@ def short_image(image: str) -> str:
     return f"{name}@{digest[:12]}" if mark else name
 
 
-def as_table(rows: list[dict[str, Any]], *, now: float, whole: bool = False) -> str:
-    """Return the table; columns nobody fills are left out."""
+def _command(row: Mapping[str, Any], whole: bool) -> str:  # noqa: FBT001 - --no-trunc itself
+    command = str(row.get("command") or "")
+    return command if whole else cut(command, 20)
+
+
+def as_table(
+    rows: list[dict[str, Any]], meant: Collection[str], *, now: float, whole: bool = False
+) -> str:
+    """Return the table; columns nobody fills are left out.
+
+    ``meant`` are the ids of the tasks that their names mean; others of a name are past.
+    """
     lines = []
     for row in rows:
-        command = str(row.get("command") or "")
+        command = _command(row, whole)
         image = str(row.get("image") or "")
         lines.append(
             (
                 row.get("name", ""),
                 image if whole else cut(short_image(image), 48),
-                json.dumps(command if whole else cut(command, 20), ensure_ascii=False)
-                if command
-                else "",
+                json.dumps(command, ensure_ascii=False) if command else "",
                 row.get("service", ""),
                 row.get("node", ""),
                 times.since(row.get("created_at"), now),
                 (row.get("status") or row.get("state", ""))
+                + (" (past)" if row["id"] not in meant else "")
                 + (" (orphan)" if row.get("carried") == "orphan" else ""),
                 ", ".join(row.get("ports") or ()),
             )

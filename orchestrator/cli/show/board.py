@@ -101,6 +101,7 @@ class Board:
         self.homeless: dict[str, str] = {}  # service -> what no node takes, and why
         self.stalled = False  # and nothing else is under way
         self.orphans: list[str] = []
+        self.objects: list[str] = []  # volumes and networks that went
         self.end: dict[str, Any] | None = None
         self._told = ""
         self._reasons: set[tuple[str, str, str]] = set()
@@ -130,6 +131,7 @@ class Board:
             "release": self._release,
             "service": self._service,
             "task": self._task,
+            "object": self._object,
             "build": self._build,
             "warning": self._warning,
             "homeless": self._homeless,
@@ -190,6 +192,14 @@ class Board:
         if text == task.told:
             return []
         task.told, task.crashed = text, task.restarting
+        return [text]
+
+    def _object(self, line: Mapping[str, Any]) -> list[str]:
+        what, name = (printable(str(line.get(key) or "")) for key in ("doing", "name"))
+        text = f"{what} {name}: {printable(str(line.get('state') or ''))}"
+        if text in self.objects:
+            return []
+        self.objects.append(text)
         return [text]
 
     def _known(self, task: TaskLine, line: Mapping[str, Any]) -> bool:

@@ -16,6 +16,7 @@ from orchestrator.cli.errors import ERROR, INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.client.errors import ApiNotFound, BadAnswer, ClientError, NoAnswer
 from orchestrator.client.http import quote
+from specs.kit.amounts import as_set
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -249,7 +250,7 @@ def release(
     except TooLate:
         left = ", ".join([*boards.waiting(board), *boards.unfinished(board)]) or "no reason given"
         raise CliError(
-            f"{board.stack} {late} after {limit:g} s: {left}",
+            f"{board.stack} {late} after {as_set(limit or 0)}: {left}",
             hint=f"it goes on in the background: {command} ps",
         ) from None
     except KeyboardInterrupt:

@@ -15,6 +15,7 @@ from orchestrator.control.deploy.images import NoImage, ReleaseImages
 from orchestrator.control.mirror.released import spec_of
 from orchestrator.errors import NotFound, RequestError
 from specs.api import Progress, Release
+from specs.kit.amounts import as_set
 from specs.names import NAME
 from specs.states import ReleaseState
 
@@ -91,7 +92,7 @@ class BackgroundWork:
         except NoImage as exc:
             await self._finish(release, {}, str(exc))
         except TimeoutError:
-            await self._finish(release, {}, f"images were not ready after {spec.deadline:g} s")
+            await self._finish(release, {}, f"images were not ready after {as_set(spec.deadline)}")
         except Exception as exc:
             # The loop must live on; the release says what the log explains.
             log.exception("preparing failed", extra={"stack": release.stack})

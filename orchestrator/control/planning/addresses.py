@@ -12,7 +12,8 @@ one pass at a time, gives any out.
 
 from __future__ import annotations
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import cached_property, lru_cache
 from ipaddress import IPv4Address, IPv4Network
@@ -35,7 +36,7 @@ from orchestrator.store import keys
 from specs.names import ipv4_fault
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Container, Iterable
 
     from orchestrator.control.mirror.draft import Draft
     from specs.stack import NetworkSpec
@@ -117,6 +118,7 @@ class Addresses:
         self._held: dict[str, set[int]] = {}
         self._leases: dict[str, dict[str, Lease]] = {}
         self._fixed: dict[str, set[int]] = {}
+        self._leased: dict[str, _Leased] = {}
 
     def fixed(self, network: str) -> set[int]:
         """Return the addresses services ask for by number: nobody else gets those."""
@@ -232,15 +234,10 @@ class Addresses:
         pools = [_network(pool) for pool in network.pools]
         special = set().union(*(_unusable(pool) for pool in pools))
         avoid = (self.held(network.id), self.fixed(network.id), special)
+        index = self._index(network.id)
         # A /32 of another node inside our block would carry the traffic there.
-        singles = {
-            _number(cidr.removesuffix("/32"))
-            for cidr, lease in self.leases(network.id).items()
-            if cidr.endswith("/32") and lease.node != node
-        }
-        foreign = (*avoid, singles)
-        mine = [_network(c) for c, lease in self.leases(network.id).items() if lease.node == node]
-        for block in sorted(mine, key=lambda b: (-b.num_addresses, int(b.network_address))):
+        foreign = (*avoid, index.singles_beside(node))
+        for block in index.blocks.get(node, ()):
             found = _first_free(block, foreign)
             if found is not None:
                 return self._take(network, found)
@@ -281,7 +278,7 @@ class Addresses:
         size = next((block for most, block in BLOCKS if pool.prefixlen <= most), None)
         if size is None:
             return None
-        leased = {c for c in self.leases(network.id) if not c.endswith("/32")}
+        leased = self.leases(network.id)
         blocks = pool.subnets(new_prefix=size)
         if str(pool) == str(IPv4Network(network.pool)):
             first = next(blocks)
@@ -291,12 +288,62 @@ class Addresses:
 
     def _lease(self, network: NetworkRecord, cidr: str, node: str) -> None:
         lease = Lease(network=network.id, cidr=cidr, node=node)
+        self._index(network.id).drop(cidr)
         self.leases(network.id)[cidr] = lease
+        self._index(network.id).add(lease)
         self._draft.put(LEASES, lease)
+
+    def _index(self, network: str) -> _Leased:
+        found = self._leased.get(network)
+        if found is None:
+            found = self._leased[network] = _Leased()
+            for lease in self.leases(network).values():
+                found.add(lease)
+        return found
 
     def _take(self, network: NetworkRecord, address: int) -> Given:
         self.held(network.id).add(address)
         return Given(str(IPv4Address(address)))
+
+
+class _Leased:
+    """Leases of one network as an address is looked for: by node, and single addresses apart."""
+
+    def __init__(self) -> None:
+        self.blocks: dict[str, list[IPv4Network]] = defaultdict(list)  # largest first
+        self._singles: dict[str, set[int]] = defaultdict(set)  # node -> addresses
+        self._node: dict[str, str] = {}  # cidr -> node
+
+    def add(self, lease: Lease) -> None:
+        block = _network(lease.cidr)
+        self._node[lease.cidr] = lease.node
+        insort(self.blocks[lease.node], block, key=_largest_first)
+        if block.prefixlen == 32:
+            self._singles[lease.node].add(int(block.network_address))
+
+    def drop(self, cidr: str) -> None:
+        node = self._node.pop(cidr, None)
+        if node is not None:
+            block = _network(cidr)
+            self.blocks[node].remove(block)
+            self._singles[node].discard(int(block.network_address))
+
+    def singles_beside(self, node: str) -> _Beside:
+        return _Beside([found for other, found in self._singles.items() if other != node])
+
+
+class _Beside:
+    """Single addresses of the other nodes, without a copy."""
+
+    def __init__(self, sets: list[set[int]]) -> None:
+        self._sets = sets
+
+    def __contains__(self, address: object) -> bool:
+        return any(address in found for found in self._sets)
+
+
+def _largest_first(block: IPv4Network) -> tuple[int, int]:
+    return block.prefixlen, int(block.network_address)
 
 
 def usable(pool: str) -> int:
@@ -313,7 +360,7 @@ def _unusable(pool: IPv4Network) -> set[int]:
     return {base, base + 1, int(pool.broadcast_address)}
 
 
-def _first_free(block: IPv4Network, avoid: Iterable[set[int]]) -> int | None:
+def _first_free(block: IPv4Network, avoid: Iterable[Container[int]]) -> int | None:
     start = int(block.network_address)
     for address in range(start, start + block.num_addresses):
         if not any(address in taken for taken in avoid):

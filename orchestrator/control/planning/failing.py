@@ -15,6 +15,7 @@ from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.planning import gates
 from orchestrator.control.telling.causes import Cause, explain_task
 from scheduler.trial import looping
+from specs.kit.amounts import as_set
 from specs.patience import ATTEMPTS, CRASHES, SICK
 from specs.stack import Condition
 from specs.states import TaskState
@@ -100,7 +101,7 @@ def _gave_up(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause |
 def _goes_on_failing(pass_: Pass, target: ReleaseTarget, state: ServiceState) -> Cause | None:
     for task in state.replicas:
         if looping(task, state.trial, CRASHES) and _ended_since(pass_, task, target.release):
-            lasted = "ready" if task.checked else f"up for {state.trial.monitor:g} s"
+            lasted = "ready" if task.checked else f"up for {as_set(state.trial.monitor)}"
             return explain(pass_, task, f"restarted {task.restarts} times and never {lasted}")
     return None
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections import Counter, defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_of_client, node_view
@@ -48,12 +49,9 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
     pending = []
     found: dict[str, Effective] = {}
     stacks = {task.stack for task in waiting}
-    slots: dict[tuple[str, str, int], list[Task]] = defaultdict(list)
-    for stack in stacks:
-        for other in pass_.draft.tasks(stack).values():
-            if other.node is not None and other.state not in FINAL:
-                slots[(stack, other.service, other.slot)].append(other)
+    slots = _in_slots(pass_, stacks)
     places: dict[tuple[str, int], dict[int, str]] = {}  # of global services
+    left = _left(pass_, waiting)
     unfit: dict[str, str] = {}
     for task in waiting:
         try:
@@ -67,7 +65,12 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
             if effective.service.mode == "global" and key not in places:
                 places[key] = _places(pass_, effective)
             node = places.get(key, {}).get(task.slot)
-            pending.append(_pending(pass_, task, effective, node, slot))
+            pending.append(
+                replace(
+                    _pending(pass_, task, effective, node, slot),
+                    prefers=_prefers(effective, left.get(_slot(task))),
+                )
+            )
         except Exception as error:  # noqa: BLE001 - told of the task; the others go on
             unfit[task.id] = mistake(error, task.stack)
     result = place(view, pending, seed=0)
@@ -78,6 +81,55 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
             _wait(pass_, task, refused or "its release is not there")
         else:
             _try_to_assign(pass_, task, found[task.id], node, view)
+            _tell_empty(pass_, task, node, _prefers(found[task.id], left.get(_slot(task))))
+
+
+def _in_slots(pass_: Pass, stacks: set[str]) -> dict[tuple[str, str, int], list[Task]]:
+    """Return the tasks that are on a node and not over, by slot."""
+    slots: dict[tuple[str, str, int], list[Task]] = defaultdict(list)
+    for stack in stacks:
+        for task in pass_.draft.tasks(stack).values():
+            if task.node is not None and task.state not in FINAL:
+                slots[_slot(task)].append(task)
+    return slots
+
+
+def leaves_volumes(effective: Effective) -> bool:
+    """Say whether a task leaves anonymous volumes of the file on its node (docs/adr/0016)."""
+    return any(m.type == "volume" and m.source is None for m in effective.task.mounts)
+
+
+def _prefers(effective: Effective, before: Task | None) -> str | None:
+    """Return the node with the anonymous volumes a task would take over."""
+    return before.node if before is not None and leaves_volumes(effective) else None
+
+
+def _slot(task: Task) -> tuple[str, str, int]:
+    return (task.stack, task.service, task.slot)
+
+
+def _left(pass_: Pass, waiting: list[Task]) -> dict[tuple[str, str, int], Task]:
+    """Return the last task that had a node, of each slot: there its anonymous volumes are."""
+    found: dict[tuple[str, str, int], Task] = {}
+    for stack in {task.stack for task in waiting}:
+        for task in pass_.draft.tasks(stack).values():
+            known = found.get(_slot(task))
+            ran = task.node is not None and task.status.run is not None
+            if ran and (known is None or known.created_at <= task.created_at):
+                found[_slot(task)] = task
+    return found
+
+
+def _tell_empty(pass_: Pass, task: Task, node: str, before: str | None) -> None:
+    """Say of a task that had to move that its anonymous volumes did not."""
+    placed = pass_.draft.task(task.id)
+    if before is None or before == node or placed is None or placed.node != node:
+        return
+    text = (
+        f"{task.name} starts on {node_name(pass_, node)} with empty anonymous volumes: what it had "
+        f"is on {node_name(pass_, before)}; a volume with a name keeps its data"
+    )
+    pass_.notes.append(("task.volumes-left", task.stack, text))
 
 
 def _try_to_assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> None:

@@ -23,6 +23,7 @@ from orchestrator.control.planning.stopping import ACK_LIMIT, unheard
 from orchestrator.control.telling.causes import explain_newest
 from orchestrator.control.telling.words import words_of
 from scheduler.trial import marked
+from specs.kit.amounts import as_set
 from specs.states import FINAL, ReleaseState
 
 if TYPE_CHECKING:
@@ -195,7 +196,7 @@ def _misplaced(pass_: Pass, awaited: Iterable[ServiceState]) -> tuple[float, str
 def _too_late(
     pass_: Pass, stack: Stack, release: Release, awaited: Iterable[ServiceState], deadline: float
 ) -> None:
-    text = f"no progress for {deadline:g} s: {stuck(pass_, awaited)}"
+    text = f"no progress for {as_set(deadline)}: {stuck(pass_, awaited)}"
     broken = next((s for s in awaited if s.moves.total > s.moves.updated), None)
     found = (worst(pass_, stack.name, state) for state in awaited if not _settled(state))
     cause = next((c for c in found if c is not None and c.task), None)

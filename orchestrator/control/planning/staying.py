@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.planning import gates
 from orchestrator.control.planning.passes import earliest
 from scheduler.trial import Trial, has_exited, steady_at
+from specs.kit.amounts import as_set
 from specs.patience import TRIAL
 from specs.states import ReleaseState
 
@@ -52,10 +53,12 @@ def _words(state: ServiceState, tried: float, *, serve: int) -> str:
     total = len(state.wanted.slots)
     if serve == total:
         return (
-            f"all of it runs; watched for {tried:g} s before that counts" if tried > TRIAL else ""
+            f"all of it runs; watched for {as_set(tried)} before that counts"
+            if tried > TRIAL
+            else ""
         )
     if state.moves.paused is None or state.moves.create or not state.moves.others:
         return ""
     update = state.effective.service.update
     until = max(update.monitor, update.delay)
-    return f"{serve} of {total} replaced; the next follow when these have run for {until:g} s"
+    return f"{serve} of {total} replaced; the next follow when these have run for {as_set(until)}"

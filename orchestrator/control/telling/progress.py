@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.released import beside, completed, spec_of
@@ -61,6 +61,18 @@ class Streams:
         self._watched = watched  # see Observed
         self._feeds: set[Feed] = set()
         self._gone: deque[str] = deque(maxlen=REMEMBERED)
+        self._dropped: dict[str, list[tuple[str, str]]] = {}  # stack -> what, name
+
+    def dropped(self, stack: str, what: Literal["volume", "network"], name: str) -> None:
+        """Remember what goes with a stack, until it is wanted up again."""
+        while stack not in self._dropped and len(self._dropped) >= REMEMBERED:
+            del self._dropped[next(iter(self._dropped))]
+        self._dropped.setdefault(stack, []).append((what, name))
+        self.moved(stack)
+
+    def wanted_up(self, stack: str) -> None:
+        """Forget what went with the stack when it was removed before."""
+        self._dropped.pop(stack, None)
 
     def gone(self, stack: str) -> None:
         """Remember a stack that was removed: whoever asked for it may look only now."""
@@ -103,10 +115,10 @@ class Streams:
     async def progress(self, stack: str, release: int | None) -> AsyncIterator[Progress]:
         """Yield what happens to the stack until its release, stop or removal is over."""
         record = self._cluster.stacks.get(stack)
+        dropped = self._dropped
         if record is None and stack in self._gone and release is None:
-            yield Progress(
-                kind="end", time=self._clock.wall(), stack=stack, state="removed", ok=True
-            )
+            for line in _Story(self._cluster, self._clock, stack, None, {}, dropped).news():
+                yield line
             return
         if record is None:
             raise NotFound(f"there is no stack {stack}", hint="corral ls")
@@ -115,7 +127,7 @@ class Streams:
         follow = record.release if release is None and record.desired == "up" else release
         feed = Feed(stack)
         self._feeds.add(feed)
-        story = _Story(self._cluster, self._clock, stack, follow, self._watched)
+        story = _Story(self._cluster, self._clock, stack, follow, self._watched, dropped)
         try:
             while True:
                 feed.changed.clear()
@@ -140,9 +152,12 @@ class _Story:
         stack: str,
         release: int | None,
         watched: Mapping[tuple[str, int], Mapping[str, str]],
+        dropped: Mapping[str, list[tuple[str, str]]],
     ) -> None:
         self._cluster = cluster
         self._clock = clock
+        self._dropped = dropped
+        self._dropped_told = 0
         self._stack = stack
         self._release = release  # None: the stack's removal or stop is followed
         self._tasks: dict[str, Progress] = {}
@@ -303,6 +318,10 @@ class _Story:
 
     def _gone_news(self) -> Iterator[Progress]:
         stack = self._cluster.stacks.get(self._stack)
+        if stack is None or stack.desired == "removed":
+            for what, name in self._dropped.get(self._stack, [])[self._dropped_told :]:
+                self._dropped_told += 1
+                yield self._line("object", doing=what, name=name, state="removed")
         if stack is None:
             yield self._line("end", state="removed", ok=True)
             return

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_status
-from orchestrator.control.mirror.released import newest_spec, spec_of
+from orchestrator.control.mirror.released import spec_in_force, spec_of
 from orchestrator.control.mirror.serving import is_leaving, serving, wanted_count
 from specs.api import ProblemRow, Release, ReleaseRow
 from specs.kit import masking
-from specs.kit.amounts import size, some, span
+from specs.kit.amounts import as_set, size, some, span
 from specs.states import FINAL, HEARD, Health, ReleaseState, TaskState
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ def _words_of(cluster: Mirror, task: Task, now: float | None) -> TaskWords:
     # How far it is changes all the time and is no part of the reason.
     far = f": {size(done)} of {size(total)}" if total else ""
     return TaskWords(
-        f"{word}: {reason}{far}" + (f"; trying again in {again:g} s" if again else ""), reason
+        f"{word}: {reason}{far}" + (f"; trying again in {as_set(again)}" if again else ""), reason
     )
 
 
@@ -177,7 +177,7 @@ def service_counts(
     cluster: Mirror, stack: Stack, tasks: Iterable[Task]
 ) -> dict[str, tuple[int, int]]:
     """Return service -> (slots that serve, wanted while the stack is up)."""
-    spec = newest_spec(cluster, stack)
+    spec = spec_in_force(cluster, stack)
     services: Mapping[str, ServiceSpec] = spec.services if spec is not None else {}
     found: dict[str, list[Task]] = {name: [] for name in services}
     for task in tasks:

@@ -12,6 +12,7 @@ from agent.errors import Refusal
 from agent.runtime import bundle, seccomp
 from agent.runtime.bundle import Inputs, NodeDevice, NodeTraits, User
 from agent.vocabulary import BoundMount, ImageConfig
+from specs.kernel import DEFAULT_CAPABILITIES
 from specs.stack import Limits, Reservations, Resources, TaskSpec, Ulimit
 from specs.states import Desired
 from specs.wire import Assignment
@@ -269,7 +270,7 @@ def test_refusals_explain_themselves(keys, words):
 
 def test_seccomp_verdicts():
     """reliability M4 and M5: unknown calls answer ENOSYS, known-bad ones EPERM."""
-    rules = seccomp.profile(bundle.DEFAULT_CAPABILITIES)["syscalls"]
+    rules = seccomp.profile(DEFAULT_CAPABILITIES)["syscalls"]
 
     def verdict(name):
         found = [r for r in rules if name in r["names"]]
@@ -296,10 +297,49 @@ def test_seccomp_verdicts():
         assert verdict(name) == {eperm}, name
     assert verdict("clone3") == {enosys}
     assert seccomp.profile(frozenset())["defaultErrnoRet"] == 38
-    admin = seccomp.profile(bundle.DEFAULT_CAPABILITIES | {"CAP_SYS_ADMIN"})["syscalls"]
+    admin = seccomp.profile(DEFAULT_CAPABILITIES | {"CAP_SYS_ADMIN"})["syscalls"]
     assert any("unshare" in r["names"] and r["action"] == "SCMP_ACT_ALLOW" for r in admin)
     names = [n for r in rules for n in r["names"] if not r.get("args")]
     assert len(names) == len(set(names)), "a call has one verdict"
+
+
+BASELINE = DEFAULT_CAPABILITIES - {"CAP_MKNOD", "CAP_NET_RAW", "CAP_AUDIT_WRITE"}
+
+
+@pytest.mark.parametrize(
+    ("level", "options", "granted"),
+    [
+        ("default", {}, DEFAULT_CAPABILITIES),
+        ("baseline", {}, BASELINE),
+        ("baseline", {"cap_add": ("MKNOD",)}, BASELINE | {"CAP_MKNOD"}),
+        ("baseline", {"cap_drop": ("KILL",)}, BASELINE - {"CAP_KILL"}),
+        ("restricted", {}, frozenset()),
+        ("restricted", {"cap_add": ("NET_BIND_SERVICE",)}, {"CAP_NET_BIND_SERVICE"}),
+    ],
+)
+def test_each_level_grants_what_it_says(level, options, granted):
+    config = build(security=level, user=User(uid=7), **options).config
+    assert set(config["process"]["capabilities"]["bounding"]) == granted
+
+
+@pytest.mark.parametrize("level", ["default", "baseline", "restricted"])
+@pytest.mark.parametrize("runtime", ["crun", "runc"])
+def test_above_the_default_level_32_bit_programs_have_no_socketcall(level, runtime):
+    config = build(security=level, user=User(uid=7), host=replace(HOST, runtime=runtime)).config
+    rules = config["linux"]["seccomp"]["syscalls"]
+    named = any("socketcall" in rule["names"] for rule in rules)
+    assert named == (level == "default"), "what no rule allows is not allowed"
+    assert ("/sys/fs/selinux" in config["linux"]["maskedPaths"]) == (level != "default")
+    plain = build(user=User(uid=7), host=replace(HOST, runtime=runtime)).config
+    key = "run.oci.seccomp_bpf_data"
+    same = config["annotations"].get(key) == plain["annotations"].get(key)
+    assert same == (level == "default" or runtime == "runc"), "the program is the level's"
+
+
+def test_an_image_that_runs_as_root_is_refused_where_that_is_not_allowed():
+    with pytest.raises(Refusal, match=r"runs as root.*restricted.*set user:"):
+        build(security="restricted", user=User(uid=0))
+    build(security="baseline", user=User(uid=0))
 
 
 def test_the_filter_can_be_switched_off_and_no_new_privileges_on():
@@ -310,7 +350,7 @@ def test_the_filter_can_be_switched_off_and_no_new_privileges_on():
 
 def test_crun_gets_the_compiled_program():
     config = build(host=replace(HOST, runtime="crun")).config
-    if seccomp.compiled(bundle.DEFAULT_CAPABILITIES, "amd64") is None:
+    if seccomp.compiled(DEFAULT_CAPABILITIES, "amd64") is None:
         pytest.skip("libseccomp is not installed")
     assert config["annotations"]["run.oci.seccomp_bpf_data"]
     assert config["linux"]["seccomp"]["syscalls"], "the JSON form stays for other runtimes"

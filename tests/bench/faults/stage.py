@@ -60,6 +60,7 @@ services:
     image: corral/debian-base:12
     command: [python3, -u, -I, /slow.py, serve, "80"]
     init: true
+    restart: always
     networks: [front]
     ports: ["9080:80"]
     stop_grace_period: 2s
@@ -71,6 +72,7 @@ services:
     image: corral/debian-base:12
     command: [python3, -u, -I, /writer.py]
     init: true
+    restart: always
     stop_grace_period: 0s
     configs: [{source: writer, target: /writer.py}]
     volumes: ["kept:/data"]

@@ -224,6 +224,7 @@ LINT_RULES = [
     ("depends_on: {db: {condition: service_completed_successfully}}", "never-completes"),
     ("ports: ['80:80', '127.0.0.1:80:81']", "port-clash"),
     ("mem_limit: 512", "tiny-memory"),
+    ("volumes: [/data, /app/node_modules, /app/.next, 'named:/d']", "volume-without-name"),
     ("labels: {a: b}", "unused"),
 ]
 
@@ -236,6 +237,7 @@ def test_each_rule_of_lint(clean_environment, corral, body, code):
     (work / "compose.yaml").write_text(
         f"services:\n  web:\n{image}    {body}\n{used}"
         "  db: {image: 'db:1', restart: always}\nsecrets: {key: {environment: K}}\n"
+        + ("volumes: {named: {}}\n" if "named" in body else "")
     )
     data = json.loads(corral("lint", "--format", "json").out)
     assert [problem["code"] for problem in data["problems"]] == [code]

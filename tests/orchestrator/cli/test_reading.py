@@ -92,9 +92,16 @@ def test_ps_selections(shop, corral, argv, expected):
     assert corral("-p", "shop", "ps", *argv).out == expected
 
 
-def test_ps_json_is_the_servers_rows_one_a_line(shop, corral):
+def test_ps_json_is_the_servers_rows_one_a_line_with_compose_s_keys(shop, corral):
     lines = corral("-p", "shop", "ps", "--format", "json").out.splitlines()
-    assert [json.loads(line) for line in lines] == [ROWS[3], ROWS[1], ROWS[0]]
+    found = [json.loads(line) for line in lines]
+    assert [row["Name"] for row in found] == ["shop-redis-1", "shop-web-2", "shop-web-10"]
+    for row, ours in zip(found, [ROWS[3], ROWS[1], ROWS[0]], strict=True):
+        assert {key: row[key] for key in ours} == ours
+        assert {row["Project"], row["past"]} == {"shop", False}
+    assert found[2]["Command"] == '"python -m http.serv…"'
+    whole = corral("-p", "shop", "ps", "--format", "json", "--no-trunc", "web").out.splitlines()
+    assert json.loads(whole[0])["Command"] == f'"{ROWS[0]["command"]}"'
 
 
 def test_ps_names_an_unknown_service_and_the_known_ones(shop, corral):
@@ -492,6 +499,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.cli.names",
         "orchestrator.cli.commands.node",
         "orchestrator.cli.show.output",
+        "orchestrator.cli.show.containers",
         "orchestrator.cli.commands.ps",
         "orchestrator.cli.registry",
         "orchestrator.cli.session",

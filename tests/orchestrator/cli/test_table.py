@@ -38,6 +38,9 @@ def test_no_line_is_wider_than_the_terminal(limit):
         ("short", 5, "short"),
         ("pending: no node has room", 18, "pending: no node\N{HORIZONTAL ELLIPSIS}"),
         ("pending: no node has room", 17, "pending: no node\N{HORIZONTAL ELLIPSIS}"),
+        ("pending: no node has room", 19, "pending: no node\N{HORIZONTAL ELLIPSIS}"),
+        ("pending: no node has room", 20, "pending: no node\N{HORIZONTAL ELLIPSIS}"),
+        ("pending: no node has room", 21, "pending: no node has\N{HORIZONTAL ELLIPSIS}"),
         ("registry.example/team/web", 12, "registry.ex\N{HORIZONTAL ELLIPSIS}"),
         ("a registry.example/team/web", 12, "a registry.\N{HORIZONTAL ELLIPSIS}"),
         (

@@ -194,7 +194,7 @@ async def test_bad_requests_are_refused_in_words(store, context) -> None:
     assert "lower case" in await failing(store, context, text, tag="App")
     spec = BuildSpec(context=str(context), dockerfile="Missing")
     [event] = [event async for event in store.build(BuildImage(tag="a", build=spec))]
-    assert f"cannot read {context}/Missing: No such file" in event.error
+    assert f"cannot read {context}/Missing: it is not there" in event.error
 
 
 async def test_build_arguments_are_not_on_the_command_line(with_busybox, context) -> None:

@@ -1,0 +1,120 @@
+"""A stack's tasks as Compose shows containers: one a name, with Compose's keys. Pure.
+
+Compose makes a container anew under its name, so a name has one. Here the task before may
+still end, or is kept for its reason to be seen; ``now`` says which of them a name means.
+``corral ps`` shows those, and with ``-a`` the others too, marked. In JSON each row has what
+Compose prints, so that ``jq -r .Name`` works, beside the fields of our own.
+"""
+
+from __future__ import annotations
+
+import json
+
+from orchestrator.cli.show import times
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+    from typing import Any
+
+    Row = Mapping[str, Any]
+
+# As specs.states has them, which a list that is to appear at once does not load.
+FINAL = frozenset({"complete", "failed", "shutdown", "rejected", "orphaned"})
+
+
+def now(rows: Iterable[Row]) -> frozenset[str]:
+    """Return the ids of the tasks their names mean: one each.
+
+    What serves and is to stay, else what is on its way, else what ends; the newest of these.
+    """
+    best: dict[object, Row] = {}
+    for row in rows:
+        known = best.setdefault(row.get("name"), row)
+        if _rank(row) > _rank(known):
+            best[row.get("name")] = row
+    return frozenset(str(row.get("id")) for row in best.values())
+
+
+def _rank(row: Row) -> tuple[bool, bool, bool, float, str]:
+    live = row.get("state") not in FINAL
+    stays = live and not row.get("stopping")
+    ready = stays and bool(row.get("ready"))
+    return ready, stays, live, float(row.get("created_at") or 0.0), str(row.get("id"))
+
+
+def as_compose(row: Row, *, project: str, command: str, at: float) -> dict[str, Any]:
+    """Return a row with the keys of ``docker compose ps --format json`` beside our own.
+
+    Theirs come last: readers that take no notice of case then have what they know.
+    """
+    name, state = str(row.get("name") or ""), state_of(row)
+    return {
+        **row,
+        "ID": row.get("id", ""),
+        "Name": name,
+        "Names": name,
+        "Image": row.get("image", ""),
+        "Command": json.dumps(command, ensure_ascii=False),
+        "Project": project,
+        "Service": row.get("service", ""),
+        "Created": int(row.get("created_at") or 0),
+        "State": state,
+        "Status": _status(row, state, at),
+        "Health": _health(row),
+        "ExitCode": int(row.get("exit_code") or 0) if state in ("exited", "restarting") else 0,
+        "Publishers": [publisher(str(port)) for port in row.get("ports") or ()],
+    }
+
+
+def state_of(row: Row) -> str:
+    """Return the state in Docker's words: created, running, restarting, exited."""
+    state = row.get("state")
+    if state in FINAL:
+        return "exited"
+    if row.get("started_at") and row.get("finished_at") is None and row.get("exit_code") is None:
+        return "running"
+    if state == "running" and row.get("ready"):
+        return "running"
+    return "restarting" if row.get("started_at") else "created"
+
+
+def _health(row: Row) -> str:
+    health = str(row.get("health") or "")
+    return "" if health == "none" else health
+
+
+def _status(row: Row, state: str, at: float) -> str:
+    """Return what Docker says of it: ``Up 3 min (healthy)``, ``Exited (4) 2 s ago``."""
+    code = int(row.get("exit_code") or 0)
+    ended = times.since(row.get("finished_at"), at)
+    match state:
+        case "running":
+            health = _health(row)
+            how = f" (health: {health})" if health == "starting" else f" ({health})"
+            up = times.since(row.get("started_at"), at).removesuffix(" ago")
+            return f"Up {up}".rstrip() + (how if health else "")
+        case "exited":
+            return f"Exited ({code}) {ended}".rstrip()
+        case "restarting":
+            return f"Restarting ({code}) {ended}".rstrip()
+        case _:
+            return "Created"
+
+
+def publisher(text: str) -> dict[str, Any]:
+    """Return a port as Compose has it, from ``0.0.0.0:8080->80/tcp`` or ``80/tcp``."""
+    outside, arrow, inside = text.rpartition("->")
+    target, _, protocol = inside.partition("/")
+    host, _, published = outside.rpartition(":")
+    return {
+        "URL": host.strip("[]") if arrow else "",
+        "TargetPort": _number(target),
+        "PublishedPort": _number(published) if arrow else 0,
+        "Protocol": protocol or "tcp",
+    }
+
+
+def _number(text: str) -> int | str:
+    """Return a port; a range stays the text it is."""
+    return int(text) if text.isdecimal() else text
