@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.control.mirror.released import newest_spec, task_spec
+from orchestrator.control.mirror.released import spec_in_force, task_spec
 from orchestrator.control.mirror.serving import is_ready, serving
 from orchestrator.control.telling.words import (
     service_counts,
@@ -63,7 +63,7 @@ def stack_detail(cluster: Mirror, stack: Stack) -> StackDetail:
 
 def service_rows(cluster: Mirror, stack: Stack, tasks: list[Task]) -> tuple[ServiceRow, ...]:
     """Return the stack's services; where no spec is kept, what the tasks tell of them."""
-    spec = newest_spec(cluster, stack)
+    spec = spec_in_force(cluster, stack)
     counts = service_counts(cluster, stack, tasks)
     rows = []
     for name in counts or sorted({task.service for task in tasks}):
@@ -121,7 +121,7 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         node_status=words.node_status,
         reason=words.reason,
         misplaced=task.misplaced,
-        carried=_carried(newest_spec(cluster, cluster.stacks.get(task.stack)), task.service),
+        carried=_carried(spec_in_force(cluster, cluster.stacks.get(task.stack)), task.service),
         slot=task.slot,
     )
 

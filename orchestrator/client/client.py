@@ -16,7 +16,7 @@ import time
 
 from orchestrator.client.errors import BadHost, Forbidden, NoAnswer, NoController
 from orchestrator.client.http import Connection, Response, Stream, target
-from orchestrator.client.places import default_host, kept_alive
+from orchestrator.client.places import default_host, kept_alive, starting
 
 TYPE_CHECKING = False  # not from typing: its import is a tenth of what `corral ps` may cost
 if TYPE_CHECKING:
@@ -58,8 +58,12 @@ class Client:
         while True:
             try:
                 return ask()
-            except fault:
-                if time.monotonic() > until or not (self.local and self.patient and kept_alive()):
+            except fault as exc:
+                kept = self.local and self.patient and (kept_alive() or starting())
+                if time.monotonic() > until or not kept:
+                    if kept and isinstance(exc, NoController):
+                        # Nobody has to start it: whoever keeps it does, or says why not.
+                        exc.hint = "it is being started here; see corral controller status"
                     raise
                 time.sleep(0.05)
 

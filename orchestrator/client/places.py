@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 
+BOOT = 60.0  # seconds after a boot in which what is started then may be on its way
+
 
 def run_dir() -> str:
     """Return the directory of the sockets."""
@@ -28,3 +30,13 @@ def kept_alive() -> bool:
     except (OSError, ValueError, IndexError):
         keeper = "/etc/systemd/system/corral-controller.service"
     return os.path.exists(keeper)
+
+
+def starting() -> bool:
+    """Say whether this machine was started just now and had a controller before: it will again."""
+    try:
+        with open("/proc/uptime", encoding="ascii") as file:
+            up = float(file.read().split()[0])
+    except (OSError, ValueError, IndexError):
+        return False
+    return up < BOOT and os.path.exists(f"{state_dir()}/controller/state.db")

@@ -165,7 +165,7 @@ def start(client: Client, say: Callable[[str], None]) -> None:
         ours = start_supervisor()
         how, missing = start_at_boot()
     try:
-        _wait_until_ready(client, crashes)
+        question = _wait_until_ready(client, crashes)
     except BaseException:
         # A start that failed must not go on failing in the background.
         if ours:
@@ -179,6 +179,8 @@ def start(client: Client, say: Callable[[str], None]) -> None:
     )
     if missing:
         say(f"warning: nothing starts them after a boot: {missing}")
+    if question:
+        say(f"warning: {question}")
 
 
 def environment(source: Mapping[str, str] | None = None) -> dict[str, str]:
@@ -289,7 +291,8 @@ def _revive() -> None:
             start_supervisor()
 
 
-def _wait_until_ready(client: Client, crashes: dict[str, int]) -> None:
+def _wait_until_ready(client: Client, crashes: dict[str, int]) -> str:
+    """Wait until work can be handed over; return the question that is in the way of it, or ""."""
     until = time.monotonic() + API_DEADLINE
     while not _answers(client):
         _give_up_if_hopeless("controller", crashes)
@@ -302,7 +305,9 @@ def _wait_until_ready(client: Client, crashes: dict[str, int]) -> None:
     while True:
         ready, reason = _node_ready(client)
         if ready:
-            return
+            return ""
+        if question := _question(client):
+            return question  # no node is told anything, nor gets ready, before it is answered
         _give_up_if_hopeless("agent", crashes)
         if time.monotonic() > until:
             raise StartFailed(
@@ -323,6 +328,14 @@ def _node_ready(client: Client) -> tuple[bool, str]:
     if any(row.get("status") == "ready" for row in local):
         return True, ""
     return False, str(local[0].get("reason") or local[0].get("status"))
+
+
+def _question(client: Client) -> str:
+    """Return what a controller wants decided whose state is older than what runs."""
+    try:
+        return str(client.get("/v1/state").get("behind") or "")
+    except (ClientError, AttributeError):
+        return ""  # an earlier version does not ask
 
 
 def _give_up_if_hopeless(name: str, before: dict[str, int]) -> None:

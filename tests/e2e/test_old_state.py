@@ -58,7 +58,7 @@ def test_an_older_state_is_asked_about_and_taken_over_or_discarded(corral):
     assert "Nothing is changed" in refused
     assert "state adopt" in refused
     assert "shop" in corral("ls").stdout, "reads are served"
-    time.sleep(3)
+    time.sleep(1)  # a wrong step would be taken with the first look
     pids = {pid for pid, _ in before.values()}
     assert alive(corral, before) == pids, "law: nothing stops"
 

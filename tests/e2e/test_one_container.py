@@ -51,6 +51,12 @@ services:
     stop_grace_period: 0s
     cap_drop: [ALL]
     network_mode: host
+  heavy:
+    image: busybox
+    entrypoint: [""]
+    command: [sh, -c, "env | wc -c; exec sleep inf"]
+    stop_grace_period: 0s
+    environment: {LONG: "${LONG}", LONGER: "${LONG}", LONGEST: "${LONG}"}
 secrets: {key: {file: ./key}}
 configs: {plain: {file: ./plain}}
 """
@@ -59,7 +65,8 @@ SECRET = "s3cret-canary"
 
 @pytest.fixture
 def app(corral):
-    corral.compose(STACK, key=SECRET, plain=SECRET)
+    long = {".env": f"LONG={'x' * (128 * 1024 - 20)}\n"}
+    corral.compose(STACK, key=SECRET, plain=SECRET, **long)
     corral.sh(f"chmod 600 {corral.folder}/key {corral.folder}/plain")
     corral("up", "-d")
     return corral
@@ -100,6 +107,15 @@ def test_secrets_are_readable_inside_and_closed_outside(app):
 
 LISTEN = "import socket; socket.create_server(('', 80))"
 PING = "import socket as s; s.socket(s.AF_INET, s.SOCK_DGRAM, s.IPPROTO_ICMP)"
+
+
+def test_as_much_as_the_kernel_takes_is_started_and_no_entrypoint_is_none(app):
+    def said():
+        return app("logs", "--no-log-prefix", "heavy").stdout.split()
+
+    app.until("it has started", lambda: bool(said()))
+    assert int(said()[0]) > 3 * 128 * 1024 - 100
+    app("exec", "-T", "heavy", "true")  # which has the same environment
 
 
 @pytest.mark.parametrize(

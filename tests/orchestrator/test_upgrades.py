@@ -39,6 +39,7 @@ class FakeNodes:
     broken: dict[str, str] = field(default_factory=dict)  # goes back: why
     cut: dict[str, bool] = field(default_factory=dict)  # SSH is lost: does it become new?
     mute: tuple[str, ...] = ()  # comes up there, but not for us
+    killed: tuple[str, ...] = ()  # its own work is killed there
     packed: str = NEW
     running: int = 1
 
@@ -117,6 +118,8 @@ class FakeRemote:
             else:
                 asyncio.get_running_loop().call_later(30.0, nodes.heard, name, "ready")
             raise StepFailed("the SSH connection was lost: reset")
+        if name in nodes.killed:
+            raise StepFailed("changing over: exit code -9")
         if name in nodes.mute:
             nodes.heard(name, "unknown", "agent not answering, host reachable (500)")
         else:
@@ -223,6 +226,15 @@ async def test_a_lost_connection_to_one_that_went_back_is_told_at_the_deadline()
     assert lines[-1].ok is False
     assert "the SSH connection was lost" in lines[-1].message
     assert "0.1.0 is in place again; not touched: n3" in lines[-1].message
+
+
+async def test_work_that_was_killed_on_a_node_is_not_waited_for_as_long():
+    nodes = FakeNodes(killed=("n2",))
+    began = asyncio.get_running_loop().time()
+    lines = await run(nodes)
+    assert lines[-1].ok is False
+    assert "exit code -9; it still answers as 0.1.0" in lines[-1].message
+    assert asyncio.get_running_loop().time() - began < 100
 
 
 async def test_a_second_one_at_once_is_refused_by_name():

@@ -14,17 +14,20 @@ from orchestrator.control.deploy.contents import with_contents
 from orchestrator.control.deploy.host_ports import check_host_ports
 from orchestrator.control.deploy.ports import check_ports, with_ports
 from orchestrator.control.deploy.subnets import check_subnets
+from orchestrator.control.deploy.taken_names import check_names
 from orchestrator.control.mirror.dependencies import Cycle, Dependencies
 from orchestrator.control.mirror.records import RELEASES, STACKS, Idempotency
 from orchestrator.control.mirror.released import newest_spec, supersede
 from orchestrator.errors import Invalid
 from orchestrator.store import keys
+from orchestrator.store.base import MAX_VALUE
 from scheduler import constraints
 from specs import bounds
 from specs.api import Release, Stack
-from specs.base import content_hash
+from specs.base import canonical_json, content_hash
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
+from specs.kit.amounts import size
 from specs.problems import Problem, SpecError
 from specs.stack import Condition
 from specs.states import ReleaseState
@@ -64,6 +67,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     spec = with_ports(deployment, spec, before)
     check_ports(deployment, spec)
     check_clashes(deployment, spec)
+    check_names(deployment, spec)
     check_subnets(deployment, spec)
     overrides = _overrides(deployment, spec, present, before)
     check_host_ports(deployment, spec, overrides)
@@ -71,6 +75,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     _check_fixed(deployment, spec)
     _check_scale(deployment, spec)
     _check_bounds(deployment, spec, overrides)
+    _check_size(deployment, spec)
     deployment.check()
     if request.deadline is not None:
         spec = spec.model_copy(update={"deadline": request.deadline})
@@ -172,6 +177,27 @@ def _check_bounds(deployment: Deployment, spec: StackSpec, overrides: Mapping[st
             deployment.error(
                 f"services.{bounds.beyond(counts, most)}", why, code="too-many", hint=beside or hint
             )
+
+
+def _check_size(deployment: Deployment, spec: StackSpec) -> None:
+    """Refuse what the store takes of no stack, at the longest texts of it."""
+    total = len(spec.encode())
+    if total <= MAX_VALUE:
+        return
+    sizes = {
+        (name, key): len(canonical_json(getattr(service.task, key)))
+        for name, service in spec.services.items()
+        for key in ("environment", "command", "entrypoint", "labels", "annotations")
+        if getattr(service.task, key)
+    }
+    name, key = max(sizes, key=sizes.__getitem__, default=("", ""))
+    longest = f"; {size(sizes[name, key])} of it are here" if name else ""
+    deployment.error(
+        f"services.{name}.{key}" if name else "services",
+        f"a stack can have {size(MAX_VALUE)} of texts, this one has {size(total)}{longest}",
+        code="too-large",
+        hint="put what is long into configs: or secrets:, or split the stack",
+    )
 
 
 def _scales(deployment: Deployment, spec: StackSpec) -> dict[str, int]:

@@ -35,6 +35,14 @@ def newest_spec(cluster: Mirror, stack: Stack | None) -> StackSpec | None:
     return spec_at(cluster, stack.name, stack.release) if stack is not None else None
 
 
+def spec_in_force(cluster: Mirror, stack: Stack | None) -> StackSpec | None:
+    """Return the spec people are told of: the newest, or what a rollback went back to."""
+    newest = cluster.releases.get((stack.name, stack.release)) if stack is not None else None
+    if stack is not None and newest is not None and newest.state is ReleaseState.ROLLED_BACK:
+        return spec_at(cluster, stack.name, stack.running) or newest_spec(cluster, stack)
+    return newest_spec(cluster, stack)
+
+
 def task_spec(cluster: Mirror, task: Task) -> TaskSpec | None:
     """Return what the task was made from; None when its release is not kept any more."""
     spec = spec_at(cluster, task.stack, task.release)

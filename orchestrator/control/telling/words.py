@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_status
-from orchestrator.control.mirror.released import newest_spec, spec_of
+from orchestrator.control.mirror.released import spec_in_force, spec_of
 from orchestrator.control.mirror.serving import is_leaving, serving, wanted_count
 from specs.api import ProblemRow, Release, ReleaseRow
 from specs.kit import masking
@@ -177,7 +177,7 @@ def service_counts(
     cluster: Mirror, stack: Stack, tasks: Iterable[Task]
 ) -> dict[str, tuple[int, int]]:
     """Return service -> (slots that serve, wanted while the stack is up)."""
-    spec = newest_spec(cluster, stack)
+    spec = spec_in_force(cluster, stack)
     services: Mapping[str, ServiceSpec] = spec.services if spec is not None else {}
     found: dict[str, list[Task]] = {name: [] for name in services}
     for task in tasks:

@@ -250,8 +250,12 @@ class Upgrades:
         return outcome if isinstance(outcome, dict) else {"ok": False, "message": said[:200]}
 
     async def _found_out(self, node: Node, was: str, failed: StepFailed) -> dict[str, Any]:
-        """Return how it went on a machine we lost sight of: it goes on there by itself."""
-        why = await self._answers(node, LATER)
+        """Return how it went on a machine we lost sight of: it goes on there by itself.
+
+        Where its work was killed there, the agent it had started may come up all the same.
+        """
+        killed = str(failed).startswith(install.CHANGING_OVER)
+        why = await self._answers(node, BACK if killed else LATER)
         if not why:
             return {"ok": True}
         return {"ok": False, "back": self._has(node) == was, "message": f"{failed}; {why}"}

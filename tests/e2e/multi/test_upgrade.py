@@ -7,6 +7,8 @@ field fewer in what it says. Whatever happens, the containers are the very same 
 from __future__ import annotations
 
 import sys
+import time
+from subprocess import DEVNULL
 
 import pytest
 
@@ -214,3 +216,54 @@ def test_an_older_controller_is_upgraded_and_a_broken_one_is_taken_back(stack):
     assert cluster.processes() == before
     assert cluster("exec", "-T", "web", "cat", "/data/mark").stdout == "kept\n"
     shell(cluster, "n1", "rm -rf /root/corral-*")
+
+
+HITS = ("the command", "the controller", "the node's own work", "the node's power")
+
+
+def hit(cluster, what: str, process) -> None:
+    if what == "the command":
+        process.kill()
+    elif what == "the controller":
+        cluster.kill(("n1", "orchestrator"))
+    elif what == "the node's own work":
+        for pid in cluster.daemons("n2", "agent.upgrade"):
+            cluster.host("n2").run(["kill", "-9", str(pid)], check=False)
+    else:
+        cluster.lab.power_off("n2")
+        cluster.lab.power_on("n2")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_killed_at_any_moment_a_node_is_old_or_new_and_the_next_one_finishes(stack, capsys):
+    cluster = stack
+    rounds = []
+    for moment in (0.5, 1.5, 2.5, 4.0):
+        for what in HITS:
+            older(cluster, "n2")
+            settle(cluster, n2=OLD)
+            before = cluster.processes()
+            argv = [sys.executable, "-m", "orchestrator.cli.main", "upgrade"]
+            process = cluster.first.popen(
+                argv, env={"PYTHONPATH": str(CHECKOUT)}, stdout=DEVNULL, stderr=DEVNULL
+            )
+            time.sleep(moment)
+            hit(cluster, what, process)
+            process.wait(timeout=480)
+            cluster.until("a controller", lambda: cluster.get("/v1/version"), 60)
+            met = has(cluster)["n2"]
+            assert met in (OLD, NOW)
+            cluster.until(
+                "another one ends it", lambda: cluster("upgrade", code=None).returncode == 0, 300
+            )
+            settle(cluster, n2=NOW)
+            if what == "the node's power":
+                cluster.until("all run again", lambda: len(cluster.processes()) == 4, 60)
+            else:
+                assert cluster.processes() == before, (what, moment)
+            rounds.append(f"{what} after {moment:g} s: {met}")
+    cluster.until("the port answers everywhere", lambda: served(cluster), 60)
+    assert cluster("exec", "-T", "web", "cat", "/data/mark").stdout == "kept\n"
+    with capsys.disabled():
+        print("\n" + "\n".join(rounds))

@@ -49,9 +49,11 @@ while True:
     with peer:
         request = peer.recv(65536).decode()
         if "/v1/nodes" in request:
-            ready = mode != "unready" and time.monotonic() - began > 0.2
+            ready = mode not in ("unready", "behind") and time.monotonic() - began > 0.2
             body = {{"nodes": [{{"name": "alpha", "status": "ready" if ready else "unknown",
                                 "reason": "" if ready else "the agent is probing the kernel"}}]}}
+        elif "/v1/state" in request:
+            body = {{"behind": "shop is older here" if mode == "behind" else ""}}
         elif "/v1/hello" in request:
             body = {{"stamp": {{"cluster": "other"}} if mode == "foreign" else None}}
         elif "/tasks" in request:
@@ -200,6 +202,17 @@ def test_a_node_that_never_gets_ready_has_a_deadline_and_a_reason(machine, monke
     monkeypatch.setattr(daemons, "NODE_DEADLINE", 0.3)
     with pytest.raises(daemons.StartFailed, match="probing the kernel"):
         daemons.ensure(Client(), lambda _text: None)
+
+
+def test_a_state_that_is_older_than_what_runs_is_asked_about_and_not_waited_for(
+    machine, monkeypatch
+):
+    """No node gets ready before that is decided: a start that waits for one waits for nothing."""
+    monkeypatch.setenv("CORRAL_FAKE_CONTROLLER", "behind")
+    lines, say = said()
+    assert daemons.ensure(Client(), say) is True
+    assert lines[-1] == "warning: shop is older here"
+    assert set(pids(machine)) == {"controller", "agent"}, "they stay: they are asked"
 
 
 def test_a_node_of_another_cluster_refuses(machine, monkeypatch, spawn_program):

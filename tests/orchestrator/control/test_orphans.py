@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from orchestrator.api.rows import service_rows
 from orchestrator.errors import Invalid
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
@@ -195,6 +196,9 @@ async def test_a_rollback_goes_back_to_the_very_set_of_its_release():
         rig.how["web:2"] = Behaviour(reject="bad mount")
         await rig.up(project(web=replicas(1, update=update, image="web:2"), fresh={}))
         assert (await rig.end_of()).state == "rolled_back"
+        stack = rig.cluster.stacks["app"]
+        rows = service_rows(rig.cluster, stack, list(rig.tasks()))
+        assert [(row.name, row.replicas, row.carried) for row in rows] == [("web", 1, "")]
         await rig.until(lambda: not rig.tasks("fresh"))
         await rig.until(lambda: rig.ready("web"))
         await rig.up(project(other={}))

@@ -382,3 +382,27 @@ async def test_orphans_count_and_the_refusal_says_how_they_go(monkeypatch):
         assert "4 replicas (a 2, b 2): a stack can have 3" in problem.message
         assert "--remove-orphans" in problem.hint
         await rig.up(project(b=replicas(2)), remove_orphans=True)
+
+
+@pytest.mark.parametrize(
+    ("service", "place"),
+    [
+        ({"environment": {f"V{n}": "x" * 100_000 for n in range(12)}}, "services.web.environment"),
+        ({"labels": {f"l{n}": "x" * 100_000 for n in range(12)}}, "services.web.labels"),
+        ({"command": ["x" * 100_000] * 12}, "services.web.command"),
+        ({"environment": {"A": "x" * 100_000}, "command": ["x" * 100_000] * 8}, ""),
+    ],
+)
+async def test_what_the_store_does_not_take_is_refused_where_most_of_it_is(service, place):
+    async with Rig() as rig:
+        files = project(web={"image": "web", **service}, other={"image": "other"})
+        if not place:
+            await rig.up(files)
+            await rig.deployed()
+            return
+        with pytest.raises(Invalid) as refused:
+            await rig.up(files)
+        (problem,) = refused.value.problems
+        assert problem.path == place
+        assert "a stack can have 1 MiB of texts, this one has 1.1 MiB" in problem.message
+        assert "configs:" in problem.hint
