@@ -27,7 +27,7 @@ from specs import skew
 from specs.api import ApiProblem
 from specs.kit import callers
 from specs.kit.errnos import in_words
-from specs.states import FINAL
+from specs.states import FINAL, Desired
 from specs.wire import (
     HEARTBEAT,
     PROTOCOL,
@@ -215,12 +215,15 @@ class Server:
         version = _version(request)
         task = self._task(request)
         directory = self._containers.logs(task)
-        if self._holdings.record(task) is None and not directory.exists():
+        known = self._holdings.record(task)
+        if known is None and not directory.exists():
             raise _no_task(task)
         tail = _number(request, "tail")
         since = _number(request, "since")
         follow = request.query.get("follow", "") in ("1", "true")
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # So that its first line wakes us; of a task that is being erased nothing is made again.
+        if known is not None and known.assignment.desired is not Desired.REMOVED:
+            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
 
         def over() -> bool:
             record = self._holdings.record(task)
