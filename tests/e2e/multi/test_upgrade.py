@@ -15,7 +15,7 @@ import pytest
 from orchestrator.lab.host import CHECKOUT
 from specs.kit import versions
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(900)]
 OLD, NOW = "0.0.9", versions.installed()
 STACK = """
 services:
@@ -186,6 +186,7 @@ def corral(cluster, env: dict[str, str], *words: str, code: int = 0):
     return done
 
 
+@pytest.mark.slow
 def test_an_older_controller_is_upgraded_and_a_broken_one_is_taken_back(stack):
     """The broken release is tried first; then ours, from an older one that ran all the time."""
     cluster = stack

@@ -131,7 +131,7 @@ class Server:
         self.thread.join()
 
 
-def ask(namespace, address, port=80, protocol="tcp", source=None, timeout=2.0):
+def ask(namespace, address, port=80, protocol="tcp", source=None, timeout=30.0):
     """Return the server's answer as (name, peer), or the error's class name."""
     kind = socket.SOCK_STREAM if protocol == "tcp" else socket.SOCK_DGRAM
     with inside(namespace, lambda: socket.socket(socket.AF_INET, kind)) as link:

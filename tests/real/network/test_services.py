@@ -83,7 +83,7 @@ def test_a_long_lived_udp_client_follows_the_backends(single, way):
 
     link = inside(namespace, lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with link:
-        link.settimeout(1)
+        link.settimeout(30)
         first = answer()
         assert answer() == first
         single.ready[first] = False
@@ -98,7 +98,7 @@ def test_a_udp_client_from_before_the_first_backend_is_translated(single):
     single.push()
     link = inside(single.netns("client"), lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     with link:
-        link.settimeout(1)
+        link.settimeout(30)
         for _ in range(3):
             link.sendto(b"?", (FRONT, 80))
         single.ready["web1"] = True
@@ -121,7 +121,7 @@ def test_established_connections_are_left_to_drain(single):
         single.ready["web2"] = False
         single.push()
         with inside(client, socket.socket) as link:
-            link.settimeout(1)
+            link.settimeout(30)
             link.connect((FRONT, 81))
             served, _ = listener.accept()
             single.ready["web1"] = False
