@@ -322,7 +322,10 @@ class Dispatcher:
         async with (
             self._transport.connect(node) as connector,
             aiohttp.ClientSession(
-                "http://agent", connector=connector, timeout=aiohttp.ClientTimeout(total=None)
+                "http://agent",
+                connector=connector,
+                connector_owner=False,  # the transport ends it, which may be a line that is cut
+                timeout=aiohttp.ClientTimeout(total=None),
             ) as http,
         ):
             yield AgentClient(http, node.name)

@@ -57,6 +57,9 @@ class SshTransport:
             try:
                 yield connector
             finally:
+                # First: a channel's orderly end waits for an answer, which a cut line never gives.
+                # Somebody's log or exec would hold up whoever noticed that the node is silent.
+                link.abort()
                 await connector.close()
 
 

@@ -67,7 +67,7 @@ def end_agent(host):
 
 
 def session(connector):
-    return aiohttp.ClientSession("http://agent", connector=connector)
+    return aiohttp.ClientSession("http://agent", connector=connector, connector_owner=False)
 
 
 async def ends(answer):
@@ -161,6 +161,22 @@ async def test_a_cut_line_is_noticed_by_keepalive(node, lab, monkeypatch):
         await answer.content.readline()
         lab.cut("n2")
         await ends(answer)
+    lab.heal("n2")
+
+
+async def test_who_notices_a_cut_line_does_not_wait_for_its_goodbye(node, lab, monkeypatch):
+    """Missing reports tell of it before keepalive does; others' streams are still open then."""
+    _, member, transport = node
+    monkeypatch.setattr(ssh, "KEEPALIVE", 600.0)
+    async with (
+        asyncio.timeout(60),
+        transport.connect(member) as connector,
+        session(connector) as http,
+    ):
+        somebodys = await http.get("/v1/reports")
+        await somebodys.content.readline()
+        lab.cut("n2")
+    somebodys.close()
     lab.heal("n2")
 
 
