@@ -181,13 +181,7 @@ class NodePlace:
         if self._request.systemd:
             show = ["journalctl", "-u", "corral-agent", "-n", str(TAIL), "--no-pager", "-o", "cat"]
             return tuple(_output(show).splitlines())
-        try:
-            with self._at.log.open("rb") as file:
-                file.seek(self._logged)
-                said = file.read(1 << 20)
-        except OSError:
-            return ()
-        return tuple(said.decode(errors="replace").splitlines()[-TAIL:])
+        return changeover.said_since(self._at.log, self._logged, TAIL)
 
     # ---- asking -----------------------------------------------------------------------------
 

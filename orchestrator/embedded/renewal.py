@@ -202,12 +202,7 @@ class _AgentPlace:
     def last_words(self) -> tuple[str, ...]:
         if _by_systemd():
             return tuple(systemd.journal("agent", daemons.TAIL))
-        try:
-            with self._log.open("rb") as file:
-                file.seek(self._logged)
-                return tuple(file.read().decode(errors="replace").splitlines()[-daemons.TAIL :])
-        except OSError:
-            return ()
+        return changeover.said_since(self._log, self._logged, daemons.TAIL)
 
     def ask(self, path: str) -> Any:
         return changeover.ask(self._socket, path)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import http.client
 import json
+import os
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,7 @@ LOOK = 0.1
 HOPELESS = 3  # ends of an agent that was just started, after which waiting is no use
 ANY_WIRE = "99999999"  # whoever is asked answers in its own words; what is read here never changed
 UNWANTED = ("shutdown", "removed")
+SAID = 1 << 20  # bytes of a log that are looked at
 SIGNALLED = 128  # exit codes from here on are somebody's doing
 
 
@@ -227,6 +229,16 @@ def ask(socket_path: str, path: str, timeout: float = 10.0) -> Any:
         return None
     finally:
         link.close()
+
+
+def said_since(log: Path, offset: int, lines: int) -> tuple[str, ...]:
+    """Return the last lines a daemon wrote into its log behind ``offset``, of 1 MiB at most."""
+    try:
+        with log.open("rb") as file:
+            file.seek(max(offset, file.seek(0, os.SEEK_END) - SAID))
+            return tuple(file.read().decode(errors="replace").splitlines()[-lines:])
+    except OSError:
+        return ()
 
 
 def start_time(pid: int) -> str:

@@ -119,7 +119,7 @@ class FakeRemote:
                 asyncio.get_running_loop().call_later(30.0, nodes.heard, name, "ready")
             raise StepFailed("the SSH connection was lost: reset")
         if name in nodes.killed:
-            raise StepFailed("changing over: exit code -9")
+            raise StepFailed("changing over: exit code -9", code=-9)
         if name in nodes.mute:
             nodes.heard(name, "unknown", "agent not answering, host reachable (500)")
         else:

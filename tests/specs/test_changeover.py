@@ -206,3 +206,20 @@ def test_interrupted_anywhere_it_is_finished_by_doing_it_again(moment):
     setattr(machine, name, original[moment])
     assert changeover.change(machine, NEW).ok
     assert machine.living == {101: "s1", 102: "s2"}
+
+
+@pytest.mark.parametrize(
+    ("content", "offset", "said"),
+    [
+        (b"", 0, ()),
+        (b"a\nb\nc\nd\n", 0, ("b", "c", "d")),
+        (b"before\na\nb\n", 7, ("a", "b")),
+        (b"trimmed\n", 100, ()),
+        (b"\xff\n", 0, ("\N{REPLACEMENT CHARACTER}",)),
+        (b"x\n" * changeover.SAID + b"last\n", 0, ("x", "x", "last")),
+    ],
+)
+def test_last_words_are_those_behind_the_mark(tmp_path, content, offset, said):
+    (tmp_path / "log").write_bytes(content)
+    assert changeover.said_since(tmp_path / "log", offset, 3) == said
+    assert changeover.said_since(tmp_path / "none", offset, 3) == ()

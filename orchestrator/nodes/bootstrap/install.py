@@ -22,7 +22,6 @@ HOME = f"{STATE}/ssh"
 CURRENT = f"{OPT}/current"  # a link to the folder of the agent that is started
 UNINSTALL = f"{OPT}/uninstall"
 UNIT = "/etc/systemd/system/corral-agent.service"
-CHANGING_OVER = "changing over"
 CHANGING = 420.0  # agent/upgrade.py: a start, a wait, and both again for the former agent
 
 
@@ -117,7 +116,7 @@ def change_over(plan: Installation, request: bytes) -> Step:
         f"cd / && exec env -i PATH={SYSTEM_PATH} LANG=C.UTF-8 PYTHONPATH={plan.program}"
         f" {plan.program}/python -P -s -m agent.upgrade"
     )
-    return Step(CHANGING_OVER, script, stdin=request, timeout=CHANGING)
+    return Step("changing over", script, stdin=request, timeout=CHANGING)
 
 
 # A step whose SSH connection was lost goes on there: whatever comes next waits for it. Daemons

@@ -28,10 +28,14 @@ DEFAULT_KEYS = ("id_ed25519", "id_ecdsa", "id_rsa")
 
 
 class StepFailed(Exception):
-    """A command on the machine did not succeed; ``output`` is what it said."""
+    """A command on the machine did not succeed; ``output`` is what it said.
 
-    def __init__(self, message: str, output: str = "") -> None:
+    ``code``: it ended with that; None = how it ended is not known.
+    """
+
+    def __init__(self, message: str, output: str = "", code: int | None = None) -> None:
         self.output = output
+        self.code = code
         super().__init__(message)
 
 
@@ -73,7 +77,7 @@ class Remote:
         if answer.code != 0:
             said = (answer.err or answer.out).strip()
             last = said.splitlines()[-1] if said else f"exit code {answer.code}"
-            raise StepFailed(f"{what}: {last}", said)
+            raise StepFailed(f"{what}: {last}", said, answer.code)
         return answer.out
 
     async def as_user(self, script: str, timeout: float = STEP_TIMEOUT) -> Reply:

@@ -254,7 +254,7 @@ class Upgrades:
 
         Where its work was killed there, the agent it had started may come up all the same.
         """
-        killed = str(failed).startswith(install.CHANGING_OVER)
+        killed = failed.code is not None
         why = await self._answers(node, BACK if killed else LATER)
         if not why:
             return {"ok": True}
