@@ -13,18 +13,21 @@ import json
 import logging
 from typing import TYPE_CHECKING, TypeVar
 
-from aiohttp import WSMessage, WSMsgType, web
+from aiohttp import WSMsgType, web
 from pydantic import BaseModel, ValidationError
 
 from agent import facts
 from agent.errors import Later, Refusal
+from agent.inside import Inside
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.logreading import Reader
+from agent.shuttle import Shuttle
 from agent.tasks.journal import safe_id
 from agent.tasks.record import Phase
 from specs import skew
 from specs.api import ApiProblem
+from specs.inside import SignalTasks
 from specs.kit import callers
 from specs.kit.errnos import in_words
 from specs.states import FINAL, Desired
@@ -44,7 +47,7 @@ from specs.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import Awaitable, Callable
 
     from agent.linux.inotify import Inotify
     from agent.runtime.containers import OciContainers
@@ -53,7 +56,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-PING = 60.0  # seconds without a word from the client of an exec
 BODY_MAX = 64 << 20  # a full set with its configs and secrets
 M = TypeVar("M", bound=BaseModel)
 
@@ -139,6 +141,7 @@ class Server:
         self._tasks = tasks
         self._holdings = tasks.holdings
         self._containers = containers
+        self._inside = Inside(tasks, containers)
         self._images = effects.images
         self._volumes = effects.volumes
         self._peers = effects.peers
@@ -161,6 +164,9 @@ class Server:
                 web.get("/v1/images", self.images),
                 web.get("/v1/images/transfer", self.transfer),
                 web.get("/v1/listening", self.listening),
+                web.get("/v1/usage", self.usage),
+                web.get("/v1/processes", self.processes),
+                web.post("/v1/signal", self.signal),
                 web.delete("/v1/volumes/{name}", self.remove_volume),
                 web.post("/v1/leave", self.leave),
             ]
@@ -281,7 +287,7 @@ class Server:
             await websocket.send_json({"error": "the first message must be an ExecRequest"})
             return
         try:
-            await _Shuttle(websocket, session).run()
+            await Shuttle(websocket, session).run()
         finally:
             session.close()
 
@@ -312,6 +318,16 @@ class Server:
         ports = await asyncio.to_thread(lambda: facts.listening(own=facts.own_sockets()))
         return web.json_response({"ports": list(ports)})
 
+    async def usage(self, request: web.Request) -> web.Response:
+        return _json(await self._inside.usage(request.query.get("stack")))
+
+    async def processes(self, request: web.Request) -> web.Response:
+        return _json(await self._inside.processes(request.query.get("stack")))
+
+    async def signal(self, request: web.Request) -> web.Response:
+        got = self._inside.signal(await _body(request, SignalTasks))
+        return web.json_response({"tasks": got})
+
     async def remove_volume(self, request: web.Request) -> web.Response:
         await self._volumes.remove(request.match_info["name"])
         return web.json_response({})
@@ -332,89 +348,6 @@ class Server:
         if not safe_id(task):
             raise _no_task(task)
         return task
-
-
-class _Shuttle:
-    """Carries bytes between the client and the command until the command ends."""
-
-    def __init__(self, websocket: web.WebSocketResponse, session: execution.ExecSession) -> None:
-        self._websocket = websocket
-        self._session = session
-        self._readers: dict[int, asyncio.Task[None]] = {}  # by channel
-
-    async def run(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for fd, channel in self._session.readers.items():
-                self._readers[channel] = group.create_task(self._outward(fd, channel))
-            waiter = group.create_task(self._finish())
-            reader = group.create_task(self._inward())
-            await asyncio.wait({waiter, reader}, return_when=asyncio.FIRST_COMPLETED)
-            if waiter.done() and self._readers:
-                # What was printed last is still in the pipes; they end by themselves, once the
-                # client has taken it or has gone.
-                await asyncio.wait(self._readers.values())
-            # The client left before the end: closing its terminal or stdin tells the command.
-            for one in (*self._readers.values(), waiter, reader):
-                one.cancel()
-        if not waiter.cancelled():
-            with contextlib.suppress(ConnectionError):
-                await self._websocket.send_json(waiter.result())
-
-    async def _outward(self, fd: int, channel: int) -> None:
-        with contextlib.suppress(ConnectionError):
-            while data := await self._session.read(fd):
-                await self._websocket.send_bytes(bytes((channel,)) + data)
-
-    async def _inward(self) -> None:
-        async for message in _messages(self._websocket):
-            if message.type is WSMsgType.BINARY and message.data[:1] == b"\0":
-                await self._session.write(message.data[1:])
-            elif message.type is WSMsgType.TEXT:
-                channel = _control(self._session, message.data)
-                if channel is not None and (deaf := self._readers.get(channel)):
-                    deaf.cancel()
-                    await asyncio.wait({deaf})
-                    self._session.drop(channel)
-
-    async def _finish(self) -> dict[str, object]:
-        try:
-            return {"exit": await self._session.wait()}
-        except RuntimeFailure as failure:
-            return {"error": str(failure), "exit": failure.code or 126}
-
-
-async def _messages(websocket: web.WebSocketResponse) -> AsyncIterator[WSMessage]:
-    """Yield what the client sends until it goes.
-
-    A ping now and then, whose answer nobody counts, makes the connection to a machine that is
-    gone break in the end.
-    """
-    while True:
-        try:
-            message = await websocket.receive(timeout=PING)
-        except TimeoutError:
-            with contextlib.suppress(ConnectionError):
-                await websocket.ping()
-            continue
-        if message.type not in (WSMsgType.BINARY, WSMsgType.TEXT):
-            return
-        yield message
-
-
-def _control(session: execution.ExecSession, text: str) -> int | None:
-    """Do what a control message asks for; return the channel nobody reads any more."""
-    try:
-        message = json.loads(text)
-        if "resize" in message:
-            rows, columns = message["resize"]
-            session.resize(int(rows), int(columns))
-        elif "signal" in message:
-            session.signal(int(message["signal"]))
-        elif "close" in message:
-            return int(message["close"])
-    except (ValueError, TypeError, KeyError):
-        pass  # a malformed control message is ignored, as an unknown one is
-    return None
 
 
 def _no_task(task: str) -> Fault:

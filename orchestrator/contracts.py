@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Start,
         Started,
     )
+    from specs.inside import NodeProcesses, NodeUsage, SignalTasks
     from specs.node import Node, NodeCondition
     from specs.stack import StackSpec
     from specs.task import Task
@@ -105,6 +106,18 @@ class Agents(Protocol):
 
     async def listening(self, node: str) -> tuple[str, ...]:
         """Return the ports (``80/tcp``) that processes of the node hold at this moment."""
+        ...
+
+    async def usage(self, node: str, stack: str) -> NodeUsage:
+        """Return what the stack's running tasks on that node use."""
+        ...
+
+    async def processes(self, node: str, stack: str) -> NodeProcesses:
+        """Return the processes of the stack's running tasks on that node."""
+        ...
+
+    async def signal(self, node: str, request: SignalTasks) -> tuple[str, ...]:
+        """Send a signal to tasks on that node; return the ids of those that run and got it."""
         ...
 
     async def leave(self, node: str) -> None:

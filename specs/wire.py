@@ -29,6 +29,9 @@ HTTP on the agent's socket (JSON unless said otherwise)::
     GET  /v1/images                 -> {"images": [ImageInfo]}
     GET  /v1/images/transfer?image= -> {"done": bytes, "total": bytes}, 0 when none is fetched
     GET  /v1/listening              -> {"ports": ["80/tcp"]}, held by local processes now
+    GET  /v1/usage?stack=           -> NodeUsage (specs/inside.py) of the stack's running tasks
+    GET  /v1/processes?stack=       -> NodeProcesses, likewise
+    POST /v1/signal                 SignalTasks -> {"tasks": [ids that got it]}
     DELETE /v1/volumes/{name}       removes a named volume's data
     POST /v1/leave                  node removal: everything corral made on the node goes
 

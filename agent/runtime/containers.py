@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from agent.runtime import conmon, exits, logreading, logs
+from agent.runtime import conmon, exits, logreading, logs, usage
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.rotation import Followed
 from agent.vocabulary import FoundRun, Process
@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from agent.runtime.crun import Runtime
     from agent.runtime.rotation import Rotation
     from agent.vocabulary import Exit
+    from specs.inside import TaskProcess, TaskUsage
     from specs.stack import TaskSpec
 
 
@@ -123,6 +124,14 @@ class OciContainers:
 
     def send(self, process: Process, number: int) -> bool:
         return exits.send(process, number)
+
+    def usage(self, task: str, process: Process) -> TaskUsage | None:
+        """Return what the task uses; None when it has ended. Blocks a little."""
+        return usage.usage(self.cgroup, task, process)
+
+    def processes(self, task: str) -> tuple[TaskProcess, ...]:
+        """Return the task's processes. Blocks a little."""
+        return usage.processes(self.cgroup, task)
 
     async def clear(self, task: str) -> None:
         self._kill_monitor(task)

@@ -44,7 +44,7 @@ def age(process: Process) -> float:
 
 def is_member(process: Process, parent: str, task: str) -> bool:
     """Say whether the process is in the task's cgroup."""
-    return any(process.pid in _members(place) for place in cgroup_dirs(parent, task))
+    return any(process.pid in members(place) for place in cgroup_dirs(parent, task))
 
 
 def open_process(process: Process) -> int | None:
@@ -88,7 +88,8 @@ def cgroup_dirs(parent: str, task: str) -> list[Path]:
     return [place for place in places if place.is_dir()]
 
 
-def _members(directory: Path) -> Iterator[int]:
+def members(directory: Path) -> Iterator[int]:
+    """Yield the numbers of the processes in a control group and those below it."""
     for folder, _, _ in os.walk(directory):
         with contextlib.suppress(OSError):
             text = Path(folder, "cgroup.procs").read_text()
@@ -103,7 +104,7 @@ async def kill_cgroup(parent: str, task: str, timeout: float = 10.0) -> bool:
             for directory in cgroup_dirs(parent, task):
                 with contextlib.suppress(OSError):
                     (directory / "cgroup.kill").write_text("1")
-                for pid in _members(directory):
+                for pid in members(directory):
                     # A pid just read from our own cgroup; it may be gone, it cannot be a stranger's
                     # unless the number is used again within these microseconds.
                     alive = True

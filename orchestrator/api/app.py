@@ -15,11 +15,12 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from orchestrator.api import logs, nodes, problems, stacks, state, streams, tasks
+from orchestrator.api import inside, logs, nodes, problems, stacks, state, streams, tasks
 from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
+from specs.inside import InsideRows, Signalled, SignalStack
 from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.door import Door
 from specs.task import Task
@@ -58,6 +59,7 @@ async def openapi(parts: ApiParts, _request: web.Request, _: None) -> web.Respon
 
 
 _TIMEOUT = QueryField("timeout", "number", text="seconds between the stop signal and the kill")
+_SERVICES = QueryField("service", repeated=True, text="only these services")
 
 ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("GET", "/v1/version", version, "Version, cluster and epoch", answer=api.Version),
@@ -180,6 +182,30 @@ ROUTES: tuple[ApiRoute, ...] = (
             QueryField("since", "number", text="not before this time, seconds since the epoch"),
             QueryField("timestamps", "flag", text="for the reader; lines always carry their time"),
         ),
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/usage",
+        inside.usage,
+        "What running tasks use: processors, memory, network, disks",
+        answer=InsideRows,
+        query=(_SERVICES,),
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/processes",
+        inside.processes,
+        "The processes of running tasks",
+        answer=InsideRows,
+        query=(_SERVICES,),
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/signal",
+        inside.signal,
+        "Send a signal to running tasks",
+        body=SignalStack,
+        answer=Signalled,
     ),
     ApiRoute("GET", "/v1/tasks/{id}", tasks.task, "One task, whole", answer=Task),
     ApiRoute(

@@ -17,6 +17,7 @@ import aiohttp
 from orchestrator.dispatch.ndjson import LineTooLong, lines
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
 from specs import skew
+from specs.inside import NodeProcesses, NodeUsage
 from specs.wire import (
     HEARTBEAT,
     PROTOCOL,
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import LogQuery
     from specs.base import Model
+    from specs.inside import SignalTasks
     from specs.wire import BuildImage, Instructions, ResolveImage
 
 M = TypeVar("M", bound="Model")
@@ -132,6 +134,21 @@ class AgentClient:
             await self._check(answer)
             return tuple(map(str, (await answer.json())["ports"]))
 
+    async def usage(self, stack: str) -> NodeUsage:
+        return await self._call(
+            "GET", "/v1/usage", NodeUsage, params={"stack": stack}, timeout=SHORT
+        )
+
+    async def processes(self, stack: str) -> NodeProcesses:
+        return await self._call(
+            "GET", "/v1/processes", NodeProcesses, params={"stack": stack}, timeout=SHORT
+        )
+
+    async def signal(self, request: SignalTasks) -> tuple[str, ...]:
+        async with self._request("POST", "/v1/signal", body=request, timeout=SHORT) as answer:
+            await self._check(answer)
+            return tuple(map(str, (await answer.json())["tasks"]))
+
     async def remove_volume(self, name: str) -> None:
         async with self._request("DELETE", f"/v1/volumes/{name}", timeout=LEAVE) as answer:
             if answer.status != 404:
@@ -154,9 +171,16 @@ class AgentClient:
             raise self._lost(exc) from exc
 
     async def _call(
-        self, method: str, path: str, model: type[M], *, timeout: float, body: Model | None = None
+        self,
+        method: str,
+        path: str,
+        model: type[M],
+        *,
+        timeout: float,
+        body: Model | None = None,
+        params: dict[str, str] | None = None,
     ) -> M:
-        async with self._request(method, path, body=body, timeout=timeout) as answer:
+        async with self._request(method, path, body=body, params=params, timeout=timeout) as answer:
             await self._check(answer)
             return self._decode(model, await answer.read())
 

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from orchestrator.keys.identity import ClusterRecord
     from orchestrator.store.base import Store
     from orchestrator.transport.base import Transport
+    from specs.inside import NodeProcesses, NodeUsage, SignalTasks
     from specs.kit.clock import Clock
     from specs.node import Node
     from specs.wire import (
@@ -185,6 +186,15 @@ class Dispatcher:
 
     async def listening(self, node: str) -> tuple[str, ...]:
         return await self._client(node).listening()
+
+    async def usage(self, node: str, stack: str) -> NodeUsage:
+        return await self._client(node).usage(stack)
+
+    async def processes(self, node: str, stack: str) -> NodeProcesses:
+        return await self._client(node).processes(stack)
+
+    async def signal(self, node: str, request: SignalTasks) -> tuple[str, ...]:
+        return await self._client(node).signal(request)
 
     async def leave(self, node: str) -> None:
         await self._client(node).leave()

@@ -19,6 +19,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.nodes.members import Nodes
 from orchestrator.store.memory import MemoryStore
 from specs.api import Release, Stack, Version
+from specs.inside import NodeProcesses, NodeUsage, TaskProcess, TaskUsage
 from specs.kit.clock import SystemClock
 from specs.node import Node, NodeFacts
 from specs.stack import Port, ServiceSpec, StackSpec, TaskSpec
@@ -35,6 +36,9 @@ class FakeAgents:
     away: set[str] = field(default_factory=set)
     left: list[str] = field(default_factory=list)
     asked: list[Any] = field(default_factory=list)
+    inside: dict[str, tuple[TaskUsage, tuple[TaskProcess, ...]]] = field(default_factory=dict)
+    instead: dict[str, Any] = field(default_factory=dict)  # by node: what answers in its place
+    signals: list[tuple[str, int, tuple[str, ...]]] = field(default_factory=list)
 
     def __post_init__(self):
         self.more = asyncio.Condition()
@@ -79,6 +83,25 @@ class FakeAgents:
             await websocket.send_bytes(b"\x01" + str(message.data).upper().encode())
             await websocket.send_str(json.dumps({"exit": 0}))
             return
+
+    async def usage(self, node, stack):
+        await self.replaced(node)
+        found = {task: of[0] for task, of in self.inside.items()}
+        return NodeUsage(tasks=found, memory=8 << 30)
+
+    async def processes(self, node, stack):
+        await self.replaced(node)
+        return NodeProcesses(tasks={task: of[1] for task, of in self.inside.items()})
+
+    async def replaced(self, node):
+        self.check(node)
+        if node in self.instead:
+            await self.instead[node]()
+
+    async def signal(self, node, request):
+        self.check(node)
+        self.signals.append((node, request.number, request.tasks))
+        return request.tasks
 
     async def leave(self, node):
         self.check(node)

@@ -1,0 +1,78 @@
+"""`corral wait SERVICE...`: until all containers of the services have ended.
+
+Ends with the exit code of the one that ended last. What is restarted has not ended.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+
+from orchestrator.cli.errors import ERROR, CliError
+from orchestrator.cli.show import containers, watch
+from orchestrator.client.errors import NoAnswer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from orchestrator.cli.session import Invocation
+
+LOOK = 0.3  # seconds
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("services", nargs="+", metavar="SERVICE")
+    add("--down-project", action="store_true", help="remove the stack when the first one ends")
+
+
+def run(args: argparse.Namespace, session: Invocation) -> int:
+    told: set[str] = set()
+    heard = time.monotonic()
+    while True:
+        try:
+            rows = session.client.get(session.path("tasks"), all=True)["tasks"]
+        except NoAnswer:
+            if time.monotonic() - heard > watch.AWAY:
+                raise
+            time.sleep(watch.RETRY)
+            continue
+        heard = time.monotonic()
+        mine = meant(rows, args.services)
+        ended = [row for row in mine if row.get("state") in containers.FINAL]
+        for row in ended:
+            if row["id"] not in told:
+                told.add(row["id"])
+                print(f"container {row['name']!r} exited with status code {_code(row)}")
+                sys.stdout.flush()
+        if len(ended) == len(mine) or (args.down_project and ended):
+            break
+        time.sleep(LOOK)
+    last = max(ended, key=lambda row: float(row.get("finished_at") or 0.0))
+    if args.down_project:
+        from orchestrator.cli.commands import down
+
+        parser = argparse.ArgumentParser()
+        down.describe(parser)
+        down.run(parser.parse_args([]), session)
+    return _code(last) & 0xFF
+
+
+def meant(rows: list[dict[str, Any]], services: list[str]) -> list[dict[str, Any]]:
+    """Return the containers of the services, one a name. Raises CliError for one without any."""
+    now = containers.now(rows)
+    mine = [row for row in rows if row["id"] in now and row.get("service") in services]
+    missing = set(services) - {row.get("service") for row in mine}
+    if missing:
+        known = ", ".join(sorted({str(row.get("service")) for row in rows})) or "none"
+        raise CliError(
+            f"no containers of {', '.join(sorted(missing))}", hint=f"services with tasks: {known}"
+        )
+    return mine
+
+
+def _code(row: dict[str, Any]) -> int:
+    code = row.get("exit_code")
+    return code if isinstance(code, int) else ERROR
