@@ -148,6 +148,40 @@ def test_scale_down_to_nothing_and_up_again(app):
     assert "nope" in app("scale", "nope=1", code=1).stderr
 
 
+# ---- inside running tasks -------------------------------------------------------------------
+
+
+def test_what_goes_on_inside(app):
+    processes = json_lines(app("top", "--format", "json").stdout)
+    assert {p["Name"] for p in processes if p["command"] == "sleep inf"} == {
+        "app-web-1",
+        "app-web-2",
+    }
+    assert {p["Name"] for p in json_lines(app("top", "ticker", "--format", "json").stdout)} == {
+        "app-ticker-1"
+    }
+    rows = {
+        row["Name"]: row["usage"]
+        for row in json_lines(app("stats", "--no-stream", "--format", "json").stdout)
+    }
+    assert set(rows) == {"app-ticker-1", "app-web-1", "app-web-2"}
+    assert all(0 < row["memory"] < row["memory_limit"] and row["cpu"] > 0 for row in rows.values())
+    assert rows["app-web-1"]["processes"] == 2
+
+
+def test_signals(app):
+    before = app.processes()
+    names = app("kill", "-s", "CONT").stdout.split()[::2]
+    assert names == ["app-ticker-1", "app-web-1", "app-web-2"]
+    assert app.processes() == before
+    assert app("kill", "-s", "TERM", "ticker").stdout == "app-ticker-1 TERM\n"
+    said = app("wait", "ticker").stdout
+    assert said == "container 'app-ticker-1' exited with status code 0\n"
+    app("kill", "web")
+    assert {row["exit_code"] for row in app.rows("app", "web", ended=True)} == {137}
+    assert "nothing of app runs" in app("kill", "-s", "HUP", code=1).stderr
+
+
 # ---- machine-readable output ----------------------------------------------------------------
 
 
