@@ -516,7 +516,9 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "specs.kit",
         "specs.kit.amounts",
     }
-    assert min(costs) < 0.5  # the goal is 0.12; this only catches a new heavy import on a busy machine
+    assert (
+        min(costs) < 0.5
+    )  # the goal is 0.12; this only catches a new heavy import on a busy machine
 
 
 def test_ps_refuses_an_unknown_state(fake, corral):
