@@ -16,6 +16,7 @@ import signal
 import time
 from pathlib import Path
 
+import aiohttp
 import pytest
 
 from specs.stack import Healthcheck, Limits, LogConfig, Resources, RestartPolicy
@@ -301,7 +302,11 @@ async def test_health_gates_ready_and_unhealthy_is_restarted(host):
 
 async def heal(host) -> None:
     """Let the probes of t1 succeed, once its script has begun."""
-    while (await host.exec("t1", "sh", "-c", "test -e /tmp/up && touch /tmp/ok"))[0] != {"exit": 0}:
+    while True:
+        with contextlib.suppress(aiohttp.WSServerHandshakeError):  # it does not run yet
+            answer, _, _ = await host.exec("t1", "sh", "-c", "test -e /tmp/up && touch /tmp/ok")
+            if answer == {"exit": 0}:
+                return
         await asyncio.sleep(0.05)
 
 
