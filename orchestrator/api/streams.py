@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
+from orchestrator.api import problems
 from orchestrator.errors import RequestError
+from orchestrator.store.base import StoreError
 from specs.api import Progress, StackLogLine
 
 if TYPE_CHECKING:
@@ -66,11 +68,12 @@ async def respond(
                 break
             await lines.send(*(found if isinstance(found, list) else (found,)))
             reading = _next(source)
-    except RequestError as exc:
+    except (RequestError, StoreError) as exc:
         if not lines.opened:
             raise
         # The words still reach the reader, as the end of what it was watching.
-        await lines.send(Progress(kind="end", ok=False, message=exc.detail, hint=exc.hint))
+        why = problems.describe(exc)
+        await lines.send(Progress(kind="end", ok=False, message=why.detail, hint=why.hint))
     except Exception:
         if not lines.opened:
             raise
