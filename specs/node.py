@@ -28,6 +28,7 @@ class NodeFacts(Model):
     cpus: float = 1.0
     memory: int = 0
     agent_version: str = ""
+    build: str = ""  # what the agent runs from, as node add sent it: 0.2.0-0123456789ab; "": else
     python: str = ""
     runtime: str = ""  # e.g. "crun 1.8.1"
     cgroups: Literal["v1", "v2", "hybrid"] = "v2"

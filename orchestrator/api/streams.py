@@ -31,6 +31,7 @@ OPEN: web.AppKey[set[asyncio.Task[object]]] = web.AppKey("open_streams")
 
 PULSE = 10.0
 STUCK = 60.0
+HALF_WAY = "what was done before it stays; the same command goes on from there"
 FIRST = 0.25  # seconds an error has to become a proper answer instead of a broken stream
 
 
@@ -72,8 +73,9 @@ async def respond(
         if not lines.opened:
             raise
         # The words still reach the reader, as the end of what it was watching.
-        why = problems.describe(exc)
-        await lines.send(Progress(kind="end", ok=False, message=why.detail, hint=why.hint))
+        hint = exc.hint if isinstance(exc, RequestError) else HALF_WAY
+        why = problems.describe(exc).detail
+        await lines.send(Progress(kind="end", ok=False, message=why, hint=hint))
     except Exception:
         if not lines.opened:
             raise
