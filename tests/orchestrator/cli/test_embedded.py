@@ -104,6 +104,13 @@ def starts(machine):
         return []
 
 
+def both_started(machine):
+    """Wait until both have said so: readiness is the controller's word, an agent may be slower."""
+    wait_for(lambda: len(starts(machine)) >= 2, "not both were started")
+    log = machine.state / "log" / "agent.log"
+    wait_for(lambda: log.read_text() == "agent says hello from /\n", "the agent says nothing")
+
+
 def said():
     lines: list[str] = []
     return lines, lines.append
@@ -116,11 +123,11 @@ def pids(machine):
 def test_ensure_starts_both_daemons_once_and_waits_for_the_node(machine):
     lines, say = said()
     assert daemons.ensure(Client(), say) is True
+    both_started(machine)
     assert [line[0] for line in sorted(starts(machine))] == ["agent", "controller"]
     assert "started controller and agent on this machine" in lines[-1]
     assert daemons.ensure(Client(), say) is False
     assert len(starts(machine)) == 2
-    assert (machine.state / "log" / "agent.log").read_text() == "agent says hello from /\n"
 
 
 def test_several_at_once_start_one(machine):
@@ -135,6 +142,7 @@ def test_several_at_once_start_one(machine):
     for thread in threads:
         thread.join(60)
     assert sorted(outcomes) == [False, False, False, True]
+    both_started(machine)
     assert len(starts(machine)) == 2
 
 
@@ -170,6 +178,7 @@ def test_crashes_of_earlier_days_do_not_make_a_start_hopeless(machine):
 
 def test_a_killed_supervisor_is_replaced_and_adopts(machine):
     daemons.ensure(Client(), lambda _text: None)
+    both_started(machine)
     before, first = pids(machine), daemons.supervisor_pid()
     os.kill(first, signal.SIGKILL)
     wait_for(lambda: daemons.supervisor_pid() is None, "the supervisor lives on")
@@ -206,6 +215,7 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_supervisor_goes_on_whatever_becomes_of_its_files(machine, damage):
     daemons.ensure(Client(), lambda _text: None)
+    both_started(machine)
     first, agent = daemons.supervisor_pid(), pids(machine)["agent"]
     started = supervisor.start_time(first)
     DAMAGE[damage](machine)
@@ -231,6 +241,7 @@ def children(pid):
 
 def test_a_supervisor_whose_place_was_taken_leaves_without_a_word_to_its_daemons(machine):
     daemons.ensure(Client(), lambda _text: None)
+    both_started(machine)
     first, before = daemons.supervisor_pid(), pids(machine)
     (machine.run / "supervisor.lock").unlink()
     taken = supervisor.take_lock(str(machine.run))
