@@ -10,9 +10,8 @@ was. What is decided lives in the modules next to this one; this one only orders
 from __future__ import annotations
 
 import asyncio
-import importlib
+import contextlib
 import logging
-import sys
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 
@@ -32,6 +31,7 @@ from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import StoreUnavailable
+from specs.kit.loading import load
 from specs.states import ReleaseState
 from specs.wire import HEARTBEAT
 
@@ -62,6 +62,7 @@ log = logging.getLogger(__name__)
 RESYNC = 30.0  # seconds after which everything is looked at even if nothing happened
 SHORTEST = 0.001  # seconds; timers are not exact, so a rest too short to sleep must not spin
 RETRY = 0.5  # after the store could not be written
+GRAPHS = "networkx"  # of dependencies; loaded once there is a stack (mirror/dependencies.py)
 
 
 class ControlLoop:
@@ -112,6 +113,8 @@ class ControlLoop:
 
     async def run(self) -> NoReturn:
         """Run until cancelled."""
+        if self._cluster.stacks:
+            await load(GRAPHS)
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
@@ -273,35 +276,40 @@ class ControlLoop:
 
     # commands, see orchestrator.contracts
 
-    async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
-        if "networkx" not in sys.modules:  # 0.15 s with the first graph, not on the loop
-            await asyncio.to_thread(importlib.import_module, "networkx")
-        listening = await listening_now(self._cluster, self._agents, request)
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Be the one who decides and writes."""
+        await load(GRAPHS)
         async with self._lock:
+            yield
+
+    async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
+        listening = await listening_now(self._cluster, self._agents, request)
+        async with self._turn():
             return await self._commands.deploy(stack, request, listening)
 
     async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
-        async with self._lock:
+        async with self._turn():
             return await self._commands.scale(stack, services)
 
     async def restart(self, stack: str, request: Restart) -> Restarted:
-        async with self._lock:
+        async with self._turn():
             return await self._commands.restart(stack, request)
 
     async def start(self, stack: str, request: Start) -> Started:
-        async with self._lock:
+        async with self._turn():
             return await self._commands.start(stack, request)
 
     async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
-        async with self._lock:
+        async with self._turn():
             await self._commands.stop(stack, timeout, services)
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
-        async with self._lock:
+        async with self._turn():
             await self._commands.remove(stack, volumes=volumes, timeout=timeout)
 
     async def extend(self, text: str) -> tuple[str, ...]:
-        async with self._lock:
+        async with self._turn():
             ranges = await extend(self._store, self._cluster, text)
         self._notices.everywhere()
         return ranges

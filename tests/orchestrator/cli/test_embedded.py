@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from orchestrator.client import client as clients
 from orchestrator.client.client import Client
 from orchestrator.client.errors import ClientError, NoController
 from orchestrator.embedded import daemons, supervisor, systemd
@@ -157,7 +158,8 @@ def test_a_killed_daemon_is_started_again(machine, name):
     assert supervisor.read_status(str(machine.run))[name][2:] == (1, "signal:9")
 
 
-def test_reading_waits_for_a_controller_that_is_being_restarted(machine, corral):
+def test_reading_waits_for_a_controller_that_is_being_restarted(machine, corral, monkeypatch):
+    monkeypatch.setattr(clients, "RESTART_TIMEOUT", 60.0)
     daemons.ensure(Client(), lambda _text: None)
     os.kill(pids(machine)["controller"], signal.SIGKILL)
     assert corral("ls").code == 0
@@ -170,8 +172,10 @@ def test_crashes_of_earlier_days_do_not_make_a_start_hopeless(machine):
         os.kill(controller, signal.SIGKILL)
         wait_for(lambda n=count: daemons.restarts()["controller"] == n, "not noticed")
         wait_for(lambda: daemons._answers(Client()), "the controller did not come back")
-    os.kill(pids(machine)["controller"], signal.SIGKILL)
-    wait_for(lambda: not daemons._answers(Client()), "the controller lives on")
+    controller = pids(machine)["controller"]
+    os.kill(controller, signal.SIGKILL)
+    # Not until nobody answers: on a busy machine the next one does before we have looked.
+    wait_for(lambda: not supervisor.start_time(controller), "the controller lives on")
     daemons.ensure(Client(), lambda _text: None)
     assert daemons._answers(Client())
 
@@ -281,11 +285,24 @@ def test_a_daemon_that_always_crashes_gives_its_last_words(machine, monkeypatch)
     assert daemons.supervisor_pid() is None  # and nothing goes on failing
 
 
-def test_a_daemon_that_refuses_is_not_tried_three_times(machine, monkeypatch):
+def supervised_by(tmp_path, monkeypatch, was, now):
+    """Shorten or lengthen a time of the supervisor's own process: it runs a copy that has it."""
+    source = Path(supervisor.__file__).read_text()
+    assert was in source
+    copy = tmp_path / "supervisor.py"
+    copy.write_text(source.replace(was, now))
+    command = daemons.supervisor_command()
+    command[command.index(str(supervisor.__file__))] = str(copy)
+    monkeypatch.setattr(daemons, "supervisor_command", lambda: command)
+
+
+def test_a_daemon_that_refuses_is_not_tried_again(machine, monkeypatch, tmp_path):
+    # Whoever looks may be late; who would wait for another try waits for its own deadline.
+    supervised_by(tmp_path, monkeypatch, "FIRST_DELAY = 0.2", "FIRST_DELAY = 60.0")
     monkeypatch.setenv("CORRAL_FAKE_CONTROLLER", "refuse")
     with pytest.raises(daemons.StartFailed, match="belongs to another cluster"):
         daemons.ensure(Client(), lambda _text: None)
-    assert sum(line[0] == "controller" for line in starts(machine)) <= 2
+    assert sum(line[0] == "controller" for line in starts(machine)) == 1
 
 
 def test_a_node_that_never_gets_ready_has_a_deadline_and_a_reason(machine, monkeypatch):
@@ -339,13 +356,7 @@ def test_stop_ends_everything_and_says_so(machine, corral):
 
 
 def test_stop_kills_a_daemon_that_does_not_end(machine, monkeypatch, tmp_path):
-    # The grace period is a constant of the supervisor's own process: shorten it in a copy.
-    source = Path(supervisor.__file__).read_text().replace("GRACE = 15.0", "GRACE = 0.3")
-    copy = tmp_path / "supervisor.py"
-    copy.write_text(source)
-    command = daemons.supervisor_command()
-    command[command.index(str(supervisor.__file__))] = str(copy)
-    monkeypatch.setattr(daemons, "supervisor_command", lambda: command)
+    supervised_by(tmp_path, monkeypatch, "GRACE = 15.0", "GRACE = 0.3")
     monkeypatch.setenv("CORRAL_FAKE_CONTROLLER", "stubborn")
     daemons.ensure(Client(), lambda _text: None)
     assert daemons.stop(Client()) == ["controller", "agent", "supervisor"]
