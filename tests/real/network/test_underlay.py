@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -205,6 +206,20 @@ def test_a_peer_that_falls_silent_gets_nothing_new_and_is_used_again(pair):
     pair.hosts["n2"].sh("ip", "link", "set", "eth0", "up")
     until(lambda: answers() == {"two", "here"}, 60, "it is used again")
     assert pair.hosts["n1"].call("trouble")["warnings"] == []
+
+    # Its echoes are eaten, and it accepts connections: it is there. Without those nobody knows.
+    eat = "add table ip eat; add chain ip eat o { type filter hook output priority 0; }"
+    pair.hosts["n2"].sh("nft", f"{eat}; add rule ip eat o icmp type echo-reply drop")
+    try:
+        until_lost = time.monotonic() + 4
+        while time.monotonic() < until_lost:
+            answers()
+            assert pair.hosts["n1"].call("trouble")["warnings"] == []
+        assert answers() | answers() == {"two", "here"}
+        until(lambda: pair.hosts["n1"].call("trouble")["warnings"], 20, "it is left out")
+    finally:
+        pair.hosts["n2"].sh("nft", "delete table ip eat")
+    until(lambda: answers() == {"two", "here"}, 30, "it is used again once more")
 
 
 def test_a_repair_that_fails_is_said_until_it_works(pair):
