@@ -556,6 +556,7 @@ async def test_bad_input_is_a_problem_not_a_traceback(host):
         async with client.put("/v1/instructions", data=data, headers=headers) as answer:
             assert answer.status == status
             assert answer.content_type == "application/problem+json"
+            assert answer.headers["Connection"] == "close", "the next one need not wait for it"
     # A text from a controller that does not look: named, and nothing is made of it.
     await host.put(assignment("t2", extra_hosts=(("a\n192.0.2.6 bank", "192.0.2.1"),)))
     status = await host.state_of("t2", "rejected")
