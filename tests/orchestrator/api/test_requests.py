@@ -472,6 +472,7 @@ async def test_what_is_too_large_is_refused_before_it_is_there(api):
         async with api.http.post(RELEASES, data=data, headers=headers) as answer:
             assert answer.status == status
             assert answer.content_type == "application/problem+json"
+            assert answer.headers["Connection"] == "close", "the next one need not wait for it"
     assert memory() - before < 48, "nothing was unpacked"
     assert api.control.calls == []
 

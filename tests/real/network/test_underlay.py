@@ -10,6 +10,7 @@ import re
 import shutil
 import socket
 import subprocess
+import time
 
 import pytest
 
@@ -61,17 +62,17 @@ def carried(cluster, size=200_000):
         link = socket.socket()
         link.bind(("0.0.0.0", 0))
         link.listen(1)
-        link.settimeout(20)
+        link.settimeout(60)
         return link
 
     with inside(cluster.netns("one"), listen) as door:
         port = door.getsockname()[1]
         with inside(cluster.netns("two"), socket.socket) as link:
-            link.settimeout(20)
+            link.settimeout(60)
             link.connect((cluster.address("one"), port))
             other, _ = door.accept()
             with other:
-                other.settimeout(20)
+                other.settimeout(60)
                 seen = 0
                 link.setblocking(False)
                 data = memoryview(bytes(size))
@@ -194,17 +195,31 @@ def test_a_peer_that_falls_silent_gets_nothing_new_and_is_used_again(pair):
     def answers():
         return {ask(pair.netns("one"), "10.210.16.9", timeout=0.3)[0] for _ in range(4)}
 
-    until(lambda: answers() == {"two", "here"}, 20, "both serve")
+    until(lambda: answers() == {"two", "here"}, 60, "both serve")
     # A peer that never answered is not judged: the agent has asked at least once.
     known = pair.hosts["n1"].dir / "run" / "agent" / "network" / "peers.json"
-    until(lambda: known.exists() and "n2" in known.read_text(), 20, "n2 has answered")
+    until(lambda: known.exists() and "n2" in known.read_text(), 60, "n2 has answered")
     pair.hosts["n2"].sh("ip", "link", "set", "eth0", "down")
-    until(lambda: answers() == {"here"}, 20, "the silent one is left out")
+    until(lambda: answers() == {"here"}, 60, "the silent one is left out")
     (warning,) = pair.hosts["n1"].call("trouble")["warnings"]
     assert warning.startswith("n2 does not answer over the overlay")
     pair.hosts["n2"].sh("ip", "link", "set", "eth0", "up")
-    until(lambda: answers() == {"two", "here"}, 30, "it is used again")
+    until(lambda: answers() == {"two", "here"}, 60, "it is used again")
     assert pair.hosts["n1"].call("trouble")["warnings"] == []
+
+    # Its echoes are eaten, and it accepts connections: it is there. Without those nobody knows.
+    eat = "add table ip eat; add chain ip eat o { type filter hook output priority 0; }"
+    pair.hosts["n2"].sh("nft", f"{eat}; add rule ip eat o icmp type echo-reply drop")
+    try:
+        until_lost = time.monotonic() + 4
+        while time.monotonic() < until_lost:
+            answers()
+            assert pair.hosts["n1"].call("trouble")["warnings"] == []
+        assert answers() | answers() == {"two", "here"}
+        until(lambda: pair.hosts["n1"].call("trouble")["warnings"], 20, "it is left out")
+    finally:
+        pair.hosts["n2"].sh("nft", "delete table ip eat")
+    until(lambda: answers() == {"two", "here"}, 30, "it is used again once more")
 
 
 def test_a_repair_that_fails_is_said_until_it_works(pair):
@@ -214,8 +229,8 @@ def test_a_repair_that_fails_is_said_until_it_works(pair):
     subprocess.run([*within, "mount", "--bind", "/bin/false", nft], check=True)
     try:
         host.sh("nft", "flush", "ruleset")  # ours, not the host's: that one is covered
-        until(lambda: "cannot be repaired" in trouble(pair, "n1"), 30, "the failure is said")
+        until(lambda: "cannot be repaired" in trouble(pair, "n1"), 60, "the failure is said")
     finally:
         subprocess.run([*within, "umount", nft], check=True)
-    until(lambda: trouble(pair, "n1") == "", 30, "it is repaired")
+    until(lambda: trouble(pair, "n1") == "", 60, "it is repaired")
     assert ask(pair.netns("one"), pair.address("two"))[0] == "two"
