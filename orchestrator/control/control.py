@@ -188,7 +188,8 @@ class ControlLoop:
         brake = self._health.brake()
         if brake != self._brake:
             self._brake = brake
-            self._notices.everything()
+            self._out.forget_all()  # who is doubted is told something else
+            self._notices.everywhere()
             if brake and len(self._cluster.nodes) > 1:
                 text = (
                     "more than half of the nodes do not answer: nothing they ran is replaced until"

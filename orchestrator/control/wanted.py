@@ -15,7 +15,7 @@ from orchestrator.control.mirror.dependencies import waits_for
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.released import spec_at, spec_of
-from orchestrator.control.mirror.serving import copies, is_leaving, is_ready
+from orchestrator.control.mirror.serving import answers, comes_back, copies, is_leaving
 from specs.states import TaskState
 from specs.wire import (
     EVERY_NODE,
@@ -55,7 +55,7 @@ class Outgoing:
         self._specs = specs
         self._sealer = sealer
         self._assignments: dict[str, tuple[tuple[object, ...], Assignment]] = {}
-        self._services: dict[tuple[str, str, str], ServiceEndpoints] = {}
+        self._services: dict[tuple[str, str, str, bool], ServiceEndpoints] = {}
         self._network_services: dict[str, set[tuple[str, str]]] = {}
         self._contents: dict[str, Content] = {}
         self._kept: dict[str, KeptRelease] = {}
@@ -165,9 +165,11 @@ class Outgoing:
                     contents[content.id] = content
         self._holding[node_id] = frozenset(networks)
         services = {}
+        condition = self._cluster.conditions.get(node_id)
+        doubting = condition is not None and condition.doubted
         for network in sorted(networks):
             for stack, service in self._services_on(network):
-                found = self._endpoints(stack, service, network)
+                found = self._endpoints(stack, service, network, doubting=doubting)
                 if found is not None:
                     services[f"{stack}/{service}/{network}"] = found
         peers = {
@@ -349,15 +351,17 @@ class Outgoing:
             self._network_services[network] = found
         return sorted(found)
 
-    def _endpoints(self, stack: str, service: str, network: str) -> ServiceEndpoints | None:
-        key = (stack, service, network)
+    def _endpoints(
+        self, stack: str, service: str, network: str, *, doubting: bool
+    ) -> ServiceEndpoints | None:
+        key = (stack, service, network, doubting)
         found = self._services.get(key)
         if found is None:
-            self._build(network)
+            self._build(network, doubting=doubting)
             found = self._services.get(key)
         return found
 
-    def _build(self, network: str) -> None:
+    def _build(self, network: str, *, doubting: bool) -> None:
         """Build the missing services of one network in one go: O(tasks on it)."""
         tasks: dict[tuple[str, str], list[Task]] = defaultdict(list)
         for task_id in self._cluster.by_network.get(network, {}).values():
@@ -365,13 +369,24 @@ class Outgoing:
             if task is not None:
                 tasks[(task.stack, task.service)].append(task)
         for stack, service in self._services_on(network):
-            if (stack, service, network) not in self._services:
-                self._services[(stack, service, network)] = self._service(
-                    network, stack, service, tasks.get((stack, service), [])
+            key = (stack, service, network, doubting)
+            if key not in self._services:
+                mine = sorted(tasks.get((stack, service), ()), key=lambda t: (t.slot, t.id))
+                self._services[key] = self._service(
+                    network, stack, service, mine, self._answering(mine, doubting=doubting)
                 )
 
+    def _answering(self, tasks: list[Task], *, doubting: bool) -> frozenset[str]:
+        """Return which of a service's tasks get traffic.
+
+        One whose node still has to show that it stays is better than none at all.
+        """
+        shown = [t for t in tasks if not is_leaving(t) and t.state in SHOWN]
+        found = frozenset(t.id for t in shown if answers(self._cluster, t, doubting=doubting))
+        return found or frozenset(t.id for t in shown if comes_back(self._cluster, t))
+
     def _service(
-        self, network: str, stack: str, service: str, tasks: list[Task]
+        self, network: str, stack: str, service: str, tasks: list[Task], ready: frozenset[str]
     ) -> ServiceEndpoints:
         vip = self._cluster.vips.get(network, {}).get((stack, service))
         ports: tuple[Port, ...] = ()
@@ -379,8 +394,8 @@ class Outgoing:
         newest = max((t.release for t in tasks), default=0)
         effective = self._specs.of(stack, newest, service) if newest else None
         endpoints = []
-        for task in sorted(tasks, key=lambda t: (t.slot, t.id)):
-            endpoint = self._endpoint(task, network)
+        for task in tasks:
+            endpoint = self._endpoint(task, network, ready=task.id in ready)
             if endpoint is not None:
                 endpoints.append(endpoint)
                 aliases.update(endpoint.aliases)
@@ -398,7 +413,7 @@ class Outgoing:
             ports=ports,
         )
 
-    def _endpoint(self, task: Task, network: str) -> Endpoint | None:
+    def _endpoint(self, task: Task, network: str, *, ready: bool) -> Endpoint | None:
         address = task.addresses.get(network)
         if address is None or is_leaving(task) or task.state not in SHOWN:
             return None
@@ -416,7 +431,7 @@ class Outgoing:
             name=task.name,
             node=task.node or "",
             address=address,
-            ready=is_ready(self._cluster, task),
+            ready=ready,
             aliases=aliases,
             hostname=hostname,
         )

@@ -168,6 +168,7 @@ def test_a_full_disk(fresh_lab):
     corral.compose(IDLE.replace("IMAGE", "busybox"), "first")
     corral("up", "-d")
     before = corral.processes("first")
+    names = [row["name"] for row in corral.get("/v1/nodes")["nodes"]]
     corral.sh(f"head -c 400m /dev/zero > {state}/filler 2>/dev/null || true")
     corral.compose(IDLE.replace("IMAGE", "busybox"))
     said = corral("up", "-d", "--deadline", "5", code=1, timeout=240).stderr
@@ -175,7 +176,26 @@ def test_a_full_disk(fresh_lab):
     assert "nothing was changed" in said
     assert corral.processes("first") == before, "what runs goes on"
     assert "first-web-1" in corral("-p", "first", "ps").stdout, "reading works"
+    told = (
+        ("-p", "first", "scale", "web=2"),
+        ("-p", "first", "restart", "web"),
+        ("-p", "first", "stop"),
+        ("-p", "first", "down", "-v"),
+        ("node", "rm", names[0]),
+    )
+    for words in told:
+        said = corral(*words, code=1).stderr
+        assert "no space is left on its disk" in said, words
+        assert "nothing was changed" in said, words
+        assert len(said.splitlines()) <= 3, said
+    assert corral.processes("first") == before, "law: what is refused has begun nothing"
     corral.sh(f"rm {state}/filler")
+    corral("-p", "first", "scale", "web=2")
+    corral.until("it is scaled", lambda: len(corral.processes("first")) == 2)
+    assert before.items() <= corral.processes("first").items()
+    corral("-p", "first", "scale", "web=1")
+    corral.until("one is left", lambda: len(corral.processes("first")) == 1)
+    before = corral.processes("first")
     corral("up", "-d")
     assert [row["ready"] for row in corral.rows()] == [True]
     assert corral.processes("first") == before

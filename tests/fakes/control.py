@@ -88,7 +88,7 @@ class FakeControl:
         self.wants[node_id] = objects
         self.changed(node_id).set()
 
-    async def until(self, condition, timeout: float = 5.0) -> None:
+    async def until(self, condition, timeout: float = 60.0) -> None:
         """Return when the condition holds; it is looked at after every call from outside."""
         async with asyncio.timeout(timeout), self._stirred:
             await self._stirred.wait_for(condition)

@@ -5,8 +5,12 @@ What runs on the hosts goes on in each case, as the very same processes.
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from orchestrator.client.client import Client
+from orchestrator.client.errors import NoAnswer
 from tests.e2e.multi.cluster import NODES
 
 pytestmark = pytest.mark.real
@@ -25,6 +29,7 @@ services:
 """
 DOWN = 40.0  # seconds at most until a host that was cut off is down
 BACK = 90.0
+HELD_UP = 11.0  # seconds: nodes that say nothing for 9 are given up; its host kills it after 30
 
 
 def statuses(cluster) -> list[str]:
@@ -98,6 +103,26 @@ def test_a_controller_that_is_cut_off_touches_nothing(cluster):
     cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
     cluster.until("exactly what is wanted", lambda: exactly(cluster), BACK)
     assert cluster.processes() == before
+    held_up(cluster)
+    assert cluster.processes() == before
+
+
+def held_up(cluster) -> None:
+    """Stop the controller for longer than it waits for a silent node, and let it go on."""
+    (controller,) = cluster.daemons("n1", "orchestrator")
+    signal = lambda name: cluster.first.run(["kill", f"-{name}", str(controller)])  # noqa: E731
+    signal("STOP")
+    try:
+        stopped_at = time.monotonic()
+        api = Client(f"unix:///proc/{cluster.first.pid}/root/run/corral/controller.sock")
+        with pytest.raises(NoAnswer, match="the controller did not answer in time"):
+            api.request("GET", "/v1/nodes", timeout=1.0)
+        time.sleep(max(0.0, stopped_at + HELD_UP - time.monotonic()))
+    finally:
+        signal("CONT")
+    cluster("ps")
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
+    cluster.until("exactly what is wanted", lambda: exactly(cluster), BACK)
 
 
 def test_a_dead_or_hung_agent_is_restarted_by_its_host_and_costs_no_container(cluster, capsys):
@@ -153,6 +178,58 @@ def test_the_controllers_host_has_its_controller_again_after_a_boot(cluster):
     cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
     cluster.until("exactly what is wanted", lambda: exactly(cluster), BACK)
     assert living(cluster, before) == set(before)
+
+
+def test_an_older_state_is_decided_for_all_hosts_at_once(cluster):
+    """Kept from before a change; the question names who cannot be asked, and is one for all."""
+    older = up(cluster)
+    state, copy = "/var/lib/corral/controller", "/root/stack/copy"
+    restored(cluster, f"cp -a {state} {copy}")
+    cluster("scale", "web=5")
+    cluster.until("they run", lambda: len(cluster.ready("web")) == 5)
+    before = cluster.processes()
+    assert older.items() < before.items()
+    assert {node for node, _, _ in before.values()} == set(NODES)
+
+    cluster.lab.cut("n3")
+    restored(cluster, f"rm {state}/state.db*; cp -a {copy}/state.db* {state}/")
+    cluster.until("a question", lambda: cluster.get("/v1/state")["behind"])
+    refused = cluster("state", "adopt", code=1).stderr
+    assert "n3 cannot be asked" in refused, refused
+    assert "state adopt --yes" in refused, refused
+    cluster.lab.heal("n3")
+    cluster.until("n3 is asked", lambda: not cluster.get("/v1/state")["absent"], BACK)
+    assert living(cluster, before) == set(before), "law: nothing stops before it is decided"
+    cluster("state", "adopt")
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
+    cluster.until("all are ready", lambda: len(cluster.ready("web")) == 5)
+    assert cluster.processes() == before, "law: the same processes on all hosts"
+    assert sum(cluster.containers(name) for name in NODES) == len(before)
+
+    restored(cluster, f"rm {state}/state.db*; cp -a {copy}/state.db* {state}/")
+    cluster.until("a question", lambda: cluster.get("/v1/state")["behind"])
+    cluster.until("all are asked", lambda: not cluster.get("/v1/state")["absent"], BACK)
+    newer = set(before) - set(older)
+    stops = cluster.get("/v1/state")["stops"]
+    assert len(stops) == len(newer) == 2, stops
+    cluster("state", "discard", "--yes")
+    cluster.until("the newer ones go", lambda: living(cluster, before) == set(older), BACK)
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
+    assert cluster.processes() == older, "law: only what was named stops"
+
+
+def restored(cluster, script: str) -> None:
+    """Kill the controller, run the script on its host, and start it again."""
+    agents = cluster.daemons("n1", "agent")
+    ended = [*supervisors(cluster, "n1"), *cluster.daemons("n1", "orchestrator")]
+    assert len(ended) == 2
+    # With its pid's file, or the agent would start another supervisor.
+    kill = f"kill -9 {' '.join(map(str, ended))}; rm -f /run/corral/supervisor.pid"
+    cluster.first.run(["sh", "-c", kill])
+    cluster.until("no controller", lambda: not cluster.daemons("n1", "orchestrator"))
+    cluster.first.run(["sh", "-c", script])
+    cluster.begin()
+    assert cluster.daemons("n1", "agent") == agents
 
 
 def supervisors(cluster, node: str) -> list[int]:

@@ -233,7 +233,7 @@ class Lab:
 
     def wait_namespace(self, pid):
         home = os.readlink("/proc/self/ns/net")
-        end = time.monotonic() + 30
+        end = time.monotonic() + 60
         while os.readlink(f"/proc/{pid}/ns/net") == home:
             assert time.monotonic() < end
             time.sleep(0.002)
