@@ -267,6 +267,10 @@ class Server:
                 *(409, "conflict", "The task is not running"),
                 f"task {task} is {record.state}: {record.reason or 'no run'}",
             )
+        if record.paused:
+            raise Fault(
+                *(409, "conflict", "The task is paused"), f"task {task} is paused", "corral unpause"
+            )
         # No heartbeat: its answer would wait behind input the command does not read, or output
         # the user does not, and a slow reader is not a dead one. See _inward.
         websocket = web.WebSocketResponse(max_msg_size=4 << 20)

@@ -70,6 +70,7 @@ class FoundRun:
     monitor: Process
     begun: bool = True  # the command was let go
     age: float = 0.0  # seconds since the process began
+    paused: bool = False  # its processes are frozen
 
 
 @dataclass(frozen=True)

@@ -403,6 +403,7 @@ class TaskRow(Model):
     carried: str = ""  # orphan | off | unasked: the newest release was not about its service
     misplaced: str = ""  # it serves, but its node breaks its constraints: why it stays there
     slot: int = 0  # which of its service's copies it is, from 1
+    paused: bool = False  # its processes are frozen
 
 
 class NodeRow(Model):

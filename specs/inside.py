@@ -71,6 +71,19 @@ class SignalStack(Model):
     services: tuple[str, ...] = ()
 
 
+class PauseStack(Model):
+    """Freeze the running tasks of these services (none = all), or let them go on."""
+
+    paused: bool
+    services: tuple[str, ...] = ()
+
+
+class Paused(Model):
+    """Ids of the tasks it was asked of; each has come to it when its row says so."""
+
+    tasks: tuple[str, ...] = ()
+
+
 class Signalled(Model):
     """Names of the tasks that got it, and those that did not with the reason.
 

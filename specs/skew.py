@@ -31,7 +31,7 @@ OLDEST = PROTOCOL - 1  # what is spoken besides our own
 
 # model -> field -> the version it came with
 SINCE: dict[str, dict[str, int]] = {
-    "Assignment": {"after": 2, "admitted": 2, "release": 2, "spec_hash": 2},
+    "Assignment": {"after": 2, "admitted": 2, "paused": 2, "release": 2, "spec_hash": 2},
     "Hello": {"signing_request": 2, "revision": 2, "stacks": 2, "heartbeat": 2},
     "Instructions": {"protocol": 2, "revision": 2},
     "LogLine": {"place": 2},
@@ -41,7 +41,7 @@ SINCE: dict[str, dict[str, int]] = {
     "NodeFacts": {"wire": 2, "unread": 2, "routes": 2, "build": 2},
     "Peer": {"mtu": 2},
     "Report": {"trouble": 2, "mtu": 2, "unread": 2},
-    "Record": {"wire": 2, "unread": 2, "doing": 2, "arrived": 2, "held_until": 2},
+    "Record": {"wire": 2, "unread": 2, "doing": 2, "arrived": 2, "held_until": 2, "paused": 2},
     "TaskSpec": {
         "no_new_privileges": 2,
         "seccomp": 2,
@@ -49,7 +49,7 @@ SINCE: dict[str, dict[str, int]] = {
         "on_reboot": 2,
         "security": 2,
     },
-    "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2},
+    "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2, "paused": 2},
 }
 
 # Fields of a TaskSpec whose loss changes what runs: version, and how the user's file says it.

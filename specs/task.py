@@ -97,6 +97,7 @@ class TaskStatus(Model):
     restart_done: int = 0  # the highest Assignment.restart request carried out
     log_tail: tuple[str, ...] = ()  # last ten lines before its last end that nobody asked for
     held: str = ""  # the node's boot in which its start waits for Assignment.admitted
+    paused: bool = False  # its processes are frozen
 
     @property
     def run(self) -> Run | None:
@@ -131,6 +132,7 @@ class Task(Model):
     pending_reason: str = ""  # while new or pending: what it waits for
     misplaced: str = ""  # it stays although its node breaks its constraints: why
     admitted: str = ""  # the boot of its node in which it may start again, see TaskStatus.held
+    paused: bool = False  # wanted frozen, as `corral pause` asked
     addresses: dict[str, str] = Field(default_factory=dict)  # network id -> IPv4
     host_ports: dict[str, int] = Field(default_factory=dict)  # "80/tcp" -> chosen published port
     created_at: float = 0.0
@@ -210,7 +212,12 @@ class Task(Model):
     def with_restart_asked(self, grace: float | None) -> Task:
         """Return the task with one more restart asked for; its node is not told yet."""
         number = max(self.restart, self.restart_asked) + 1
-        return self.model_copy(update={"restart_asked": number, "grace": grace})
+        update = {"restart_asked": number, "grace": grace, "paused": False}
+        return self.model_copy(update=update)
+
+    def with_paused(self, paused: bool) -> Task:  # noqa: FBT001 - the state itself
+        """Return the task with its processes wanted frozen, or not."""
+        return self.model_copy(update={"paused": paused})
 
     def with_restart_waits(self, what: str) -> Task:
         """Return the task with what its restart waits for."""

@@ -131,6 +131,7 @@ class Assignment(Model):
     volumes: dict[str, str] = Field(default_factory=dict)  # volume key -> real volume name
     after: tuple[str, ...] = ()  # what its gate waits for, in words: "db to be healthy"
     admitted: str = ""  # the boot id of the node in which it may start again
+    paused: bool = False  # its processes are to be frozen while it runs
     release: int = 0  # for a store that lost it: the release that made it, and of which spec
     spec_hash: str = ""
 

@@ -117,6 +117,7 @@ class OciContainers:
             monitor=monitor or gone,
             begun=process is None or await self.runtime.state(task) != "created",
             age=exits.age(process) if process is not None else 0.0,
+            paused=exits.is_frozen(self.cgroup, task),
         )
 
     async def follow(self, task: str, process: Process, monitor: Process) -> Exit:
@@ -124,6 +125,9 @@ class OciContainers:
 
     def send(self, process: Process, number: int) -> bool:
         return exits.send(process, number)
+
+    async def freeze(self, task: str, *, paused: bool) -> None:
+        await exits.freeze(self.cgroup, task, paused=paused)
 
     def usage(self, task: str, process: Process) -> TaskUsage | None:
         """Return what the task uses; None when it has ended. Blocks a little."""

@@ -16,12 +16,16 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from agent.runtime.failure import RuntimeFailure
 from agent.runtime.spawner import readable
 from agent.vocabulary import Exit, Process
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+FREEZE = 10.0  # seconds: a process that waits for a disk freezes when that has answered
+# Both layouts' file, and what to write to (let go on, freeze).
+_FREEZERS = {"freezer.state": ("THAWED", "FROZEN"), "cgroup.freeze": ("0", "1")}
 MONITOR_GRACE = 5.0  # how long conmon may take to write the exit file
 _CGROUPS = Path("/sys/fs/cgroup")
 
@@ -94,6 +98,39 @@ def members(directory: Path) -> Iterator[int]:
         with contextlib.suppress(OSError):
             text = Path(folder, "cgroup.procs").read_text()
             yield from (int(line) for line in text.split())
+
+
+async def freeze(parent: str, task: str, *, paused: bool) -> None:
+    """Freeze the task's processes or let them go on; return once the kernel says so.
+
+    Raises RuntimeFailure where it cannot, or not within ``FREEZE`` seconds.
+    """
+    for directory in cgroup_dirs(parent, task):
+        for name, words in _FREEZERS.items():
+            path = directory / name
+            if path.exists():
+                path.write_text(words[paused])
+                break
+        else:
+            continue
+        break
+    else:
+        raise RuntimeFailure("the kernel has no freezer for control groups here")
+    until = time.monotonic() + FREEZE
+    while is_frozen(parent, task) is not paused:
+        if time.monotonic() > until:
+            raise RuntimeFailure(f"its processes did not freeze within {FREEZE:.0f} s")
+        await asyncio.sleep(0.01)
+
+
+def is_frozen(parent: str, task: str) -> bool:
+    """Say whether all of the task's processes are frozen."""
+    for directory in cgroup_dirs(parent, task):
+        with contextlib.suppress(OSError):
+            return (directory / "freezer.state").read_text().strip() == "FROZEN"
+        with contextlib.suppress(OSError):
+            return "frozen 1" in (directory / "cgroup.events").read_text()
+    return False
 
 
 async def kill_cgroup(parent: str, task: str, timeout: float = 10.0) -> bool:

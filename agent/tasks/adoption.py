@@ -126,6 +126,7 @@ def _rebuilt(
         next_at=0.0,
         stopping="",
         killed=False,
+        paused=run.paused,
     )
     if base.state in FINAL or base.state is TaskState.RUNNING:
         return base

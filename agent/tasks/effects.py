@@ -227,6 +227,10 @@ class Containers(Protocol):
         """Send a signal; False when the process is gone."""
         ...
 
+    async def freeze(self, task: str, *, paused: bool) -> None:
+        """Freeze the task's processes, or let them go on. Raises RuntimeFailure."""
+        ...
+
     async def clear(self, task: str) -> None:
         """Delete the container and every process of it; the bundle stays. Raises RuntimeFailure."""
         ...

@@ -69,6 +69,13 @@ class Signal:
 
 
 @dataclass(frozen=True)
+class Freeze:
+    """Freeze the run's processes, or let them go on."""
+
+    paused: bool
+
+
+@dataclass(frozen=True)
 class Clear:
     """The run's process is gone: delete what the runtime keeps of it."""
 
@@ -103,7 +110,9 @@ class Gone:
     """Nothing is left on the node."""
 
 
-Step = Prepare | Launch | Resume | Undo | Signal | Clear | Settle | Tidy | Erase | Wait | Gone
+Step = (
+    Prepare | Launch | Resume | Undo | Signal | Freeze | Clear | Settle | Tidy | Erase | Wait | Gone
+)
 
 
 def next_step(record: Record, now: float) -> Step:
@@ -127,9 +136,12 @@ def next_step(record: Record, now: float) -> Step:
 def _while_running(record: Record, now: float) -> Step:
     why = record.stopping or _reason_to_stop(record)
     if not why:
-        return Wait()
+        paused = record.assignment.paused
+        return Wait() if paused == record.paused else Freeze(paused)
     if not record.stopping:
         return Signal(why, kill=grace(record.assignment) <= 0)
+    if record.paused:
+        return Freeze(paused=False)  # what is frozen takes no signal, not even SIGKILL everywhere
     if record.killed:
         # SIGKILL is not repeated: a process in uninterruptible sleep ignores the second one too.
         return Wait()
@@ -288,6 +300,7 @@ def creating(record: Record, number: int) -> Record:
         stopping="",
         stop_at=0.0,
         killed=False,
+        paused=False,
     )
 
 
@@ -334,6 +347,12 @@ def stopping(record: Record, step: Signal, now: float) -> Record:
     )
 
 
+def frozen(record: Record, step: Freeze) -> Record:
+    """Note that the run's processes were frozen, or go on."""
+    reason = "" if record.next_at else record.reason  # why it did not work before
+    return record.having(paused=step.paused, reason=reason, next_at=0.0, backoff=0.0)
+
+
 def probed(record: Record, *, healthy: bool, output: str, counts: bool, now: float) -> Record:
     """Judge a health probe of the present run; ``counts`` = its failure counts."""
     if record.phase is not Phase.RUNNING:
@@ -362,7 +381,12 @@ def ended(record: Record, seen: Exit, now: float, wall: float) -> Record:
     reason = seen.reason or _how(record, seen)
     run = _newest(record).with_end(wall, seen.code, reason, oom=seen.oom)
     record = record.having(
-        phase=Phase.ENDED, process=None, monitor=None, runs=record.with_run(run), reason=reason
+        phase=Phase.ENDED,
+        process=None,
+        monitor=None,
+        runs=record.with_run(run),
+        reason=reason,
+        paused=False,
     )
     if record.assignment.desired in LEAVING:
         by_itself = not record.stopping and seen.code == 0

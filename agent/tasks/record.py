@@ -59,6 +59,7 @@ class Changes(TypedDict, total=False):
     stopping: str
     stop_at: float
     killed: bool
+    paused: bool
     tidied: bool
     erased: bool
     log_tail: tuple[str, ...]
@@ -102,6 +103,7 @@ class Record(Model):
     stopping: str = ""  # why the run is being stopped: shutdown, restart, unhealthy; empty = not
     stop_at: float = 0.0  # when the stop signal was sent
     killed: bool = False  # SIGKILL has been sent
+    paused: bool = False  # the run's processes are frozen
     tidied: bool = False  # final, and everything but logs and writable layer is gone
     erased: bool = False  # nothing is left on this node
     log_tail: tuple[str, ...] = ()
@@ -206,4 +208,5 @@ class Record(Model):
             restart_done=self.restart_done,
             log_tail=self.log_tail,
             held=self.boot if self.held else "",
+            paused=self.paused,
         )

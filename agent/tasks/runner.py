@@ -23,6 +23,7 @@ from agent.tasks import lifecycle, probes
 from agent.tasks.lifecycle import (
     Clear,
     Erase,
+    Freeze,
     Gone,
     Launch,
     Prepare,
@@ -89,6 +90,7 @@ class Runner:
         self._interruptible: asyncio.Timeout | None = None
         self._followers: asyncio.TaskGroup | None = None
         self._prober: asyncio.Task[None] | None = None
+        self._freezes = 0  # how often the run was frozen or let go on
 
     @property
     def record(self) -> Record:
@@ -202,13 +204,17 @@ class Runner:
             age = self._now() - self.record.run_started_at
             await asyncio.sleep(probes.delay(check, self.record.health, age))
             begun = self._now() - self.record.run_started_at
-            health = self.record.health
+            health, freezes = self.record.health, self._freezes
+            if self.record.paused:
+                continue  # as in Docker: what is frozen is not asked
             try:
                 code, output = await self._parts.prober(self.record.id, command, check.timeout)
             except (RuntimeFailure, Refusal, OSError) as error:
                 code, output = 1, str(error)
             if not self._runs(number) or self._parts.ending():
                 return  # a probe is told to end with the machine, too
+            if self._freezes != freezes:
+                continue  # it was frozen with the rest, and says nothing
             healthy, text = probes.verdict(code, output)
             record = lifecycle.probed(
                 self.record,
@@ -237,14 +243,13 @@ class Runner:
                     await self._resume(undo=undo)
                 case Signal():
                     await self._stop(step)
-                case Clear():
+                case Freeze():
+                    await self._freeze(step)
+                case Clear() | Undo():
                     async with self._parts.slots:
                         await self._parts.containers.clear(self.record.id)
-                    self._save(lifecycle.cleared(self.record))
-                case Undo():
-                    async with self._parts.slots:
-                        await self._parts.containers.clear(self.record.id)
-                    self._save(lifecycle.undone(self.record))
+                    become = lifecycle.cleared if isinstance(step, Clear) else lifecycle.undone
+                    self._save(become(self.record))
                 case Settle():
                     self._save(lifecycle.settled(self.record, step))
                 case Tidy():
@@ -261,7 +266,7 @@ class Runner:
         """Take note of a step that did not work; the next look tries it again, later."""
         log.warning("a step failed: %s", why, extra={"task": self.record.id})
         self._save(lifecycle.postponed(self.record, why, self._now()))
-        if self.record.phase in (Phase.ENDED, Phase.CREATING, Phase.CREATED):
+        if self.record.phase is not Phase.NONE:
             # These steps do not look at next_at: wait here, or until something changes.
             await self._pause(Wait(self.record.next_at))
 
@@ -365,6 +370,12 @@ class Runner:
         await self._saved(lifecycle.stopping(self.record, step, self._now()))
         if process is not None:
             self._parts.containers.send(process, number)
+
+    async def _freeze(self, step: Freeze) -> None:
+        await self._parts.containers.freeze(self.record.id, paused=step.paused)
+        self._freezes += 1
+        if self.record.phase is Phase.RUNNING:
+            self._save(lifecycle.frozen(self.record, step))
 
     async def _erase(self) -> None:
         await self._parts.preparation.erase(self.record, self._parts.slots)

@@ -20,7 +20,7 @@ from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
-from specs.inside import InsideRows, Signalled, SignalStack
+from specs.inside import InsideRows, Paused, PauseStack, Signalled, SignalStack
 from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.door import Door
 from specs.task import Task
@@ -206,6 +206,14 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Send a signal to running tasks",
         body=SignalStack,
         answer=Signalled,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/pause",
+        inside.pause,
+        "Freeze running tasks, or let them go on",
+        body=PauseStack,
+        answer=Paused,
     ),
     ApiRoute("GET", "/v1/tasks/{id}", tasks.task, "One task, whole", answer=Task),
     ApiRoute(

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from orchestrator.api.routes import ApiParts
     from orchestrator.contracts import Mirror
-    from specs.inside import SignalStack
+    from specs.inside import Paused, PauseStack, SignalStack
     from specs.task import Task
 
 T = TypeVar("T")
@@ -85,6 +85,11 @@ async def signal(parts: ApiParts, request: web.Request, body: SignalStack) -> Si
         missed={task.name: nodes.reason(task) for task in missed},
         stopping=tuple(sorted(ending)),
     )
+
+
+async def pause(parts: ApiParts, request: web.Request, body: PauseStack) -> Paused:
+    stack = find(parts, request).name
+    return await parts.control.pause(stack, body.services, paused=body.paused)
 
 
 def _asked(parts: ApiParts, request: web.Request) -> tuple[str, list[Task]]:

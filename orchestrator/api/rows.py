@@ -123,6 +123,7 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         misplaced=task.misplaced,
         carried=_carried(spec_in_force(cluster, cluster.stacks.get(task.stack)), task.service),
         slot=task.slot,
+        paused=task.status.paused,
     )
 
 

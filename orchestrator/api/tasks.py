@@ -44,6 +44,8 @@ async def execute(parts: ApiParts, request: web.Request, _: None) -> web.StreamR
             f"{found.name} is not running ({found.state.value})",
             hint="corral ps shows which tasks run",
         )
+    if found.status.paused:
+        raise Conflict(f"{found.name} is paused", hint="corral unpause lets it go on")
     websocket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE)
     if not websocket.can_prepare(request).ok:
         raise Conflict("exec is a WebSocket; this request is none")

@@ -54,6 +54,7 @@ if TYPE_CHECKING:
         Start,
         Started,
     )
+    from specs.inside import Paused
     from specs.kit.clock import Clock
     from specs.wire import Hello, NodeSelf, Objects, Report
 
@@ -303,6 +304,10 @@ class ControlLoop:
     async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
         async with self._turn():
             await self._commands.stop(stack, timeout, services)
+
+    async def pause(self, stack: str, services: tuple[str, ...], *, paused: bool) -> Paused:
+        async with self._turn():
+            return await self._commands.pause(stack, services, paused=paused)
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
         async with self._turn():

@@ -270,7 +270,7 @@ class Outgoing:
     def _assignment(self, task: Task) -> Assignment | None:
         single = len(self._cluster.nodes) <= 1
         key = (
-            *(task.desired, task.restart, task.grace, task.admitted),
+            *(task.desired, task.restart, task.grace, task.admitted, task.paused),
             *(single, task.release, task.spec_hash),
         )
         known = self._assignments.get(task.id)
@@ -315,6 +315,7 @@ class Outgoing:
             volumes=volumes,
             after=waits_for(effective.service, effective.spec.services),
             admitted=task.admitted,
+            paused=task.paused,
             release=task.release,
             spec_hash=task.spec_hash,
         )

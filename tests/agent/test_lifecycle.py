@@ -10,6 +10,7 @@ from agent.tasks import lifecycle as life
 from agent.tasks.lifecycle import (
     Clear,
     Erase,
+    Freeze,
     Gone,
     Launch,
     Prepare,
@@ -33,7 +34,11 @@ CHECK = Healthcheck(test=("CMD", "true"), interval=1.0, retries=3)
 
 
 def task(desired="running", **keys):
-    outer = {k: keys.pop(k) for k in ("restart", "grace", "local_restarts", "after") if k in keys}
+    outer = {
+        k: keys.pop(k)
+        for k in ("restart", "grace", "local_restarts", "after", "paused")
+        if k in keys
+    }
     if "policy" in keys:
         keys["restart"] = keys.pop("policy")
     return Assignment(
@@ -252,6 +257,49 @@ def test_stop_signal_then_kill_after_grace_once():
 def test_no_grace_kills_at_once_and_the_assignment_overrides_the_spec():
     record = wanting(running(task(stop_grace=30.0)), desired=Desired.REMOVED, grace=0.0)
     assert life.next_step(record, 1.0) == Signal("shutdown", kill=True)
+
+
+PAUSED = Freeze(paused=True)
+GOES_ON = Freeze(paused=False)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted", "steps"),
+    [
+        ({}, {"paused": True}, [PAUSED, Wait()]),
+        ({"paused": True}, {"paused": True}, [Wait()]),
+        ({"paused": True}, {"paused": False}, [GOES_ON, Wait()]),
+        # What is frozen takes no signal: it is sent, then it goes on, then its grace runs.
+        ({"paused": True}, {"paused": True, "desired": Desired.SHUTDOWN},
+         [Signal("shutdown"), GOES_ON, Wait(10.0)]),
+        ({"paused": True}, {"paused": False, "desired": Desired.REMOVED, "grace": 0.0},
+         [Signal("shutdown", kill=True), GOES_ON, Wait()]),
+        ({"paused": True}, {"paused": False, "restart": 1},
+         [Signal("restart"), GOES_ON, Wait(10.0)]),
+        # Asked for while it ends: not any more.
+        ({"stopping": "shutdown", "stop_at": 0.0}, {"paused": True, "desired": Desired.SHUTDOWN},
+         [Wait(10.0)]),
+        ({"phase": Phase.CREATED}, {"paused": True}, [Resume(undo=False)]),
+    ],
+)  # fmt: skip
+def test_what_is_frozen_and_when_it_goes_on(changes, wanted, steps):
+    record = wanting(running().having(**changes), **wanted)
+    for step in steps:
+        assert life.next_step(record, 0.0) == step
+        if isinstance(step, Freeze):
+            record = life.frozen(record, step)
+        elif isinstance(step, Signal):
+            record = life.stopping(record, step, 0.0)
+
+
+def test_a_new_run_is_frozen_anew_while_that_is_wanted():
+    record = wanting(running().having(paused=True), paused=True)
+    record = life.cleared(life.ended(record, Exit(1), 0.0, WALL))
+    assert not record.status().paused
+    record = life.created(
+        life.creating(record, 2), Process(pid=9, start=1), Process(pid=8, start=1)
+    )
+    assert life.next_step(life.started(record, 1.0, WALL), 1.0) == PAUSED
 
 
 def test_removal_erases_whatever_the_state():

@@ -513,6 +513,50 @@ async def test_leave_takes_everything_and_forgets_the_cluster(node):
     assert not isinstance(await node.worker.accept(other), Refused)
 
 
+async def test_what_is_paused_is_frozen_not_probed_and_ends_when_asked(node):
+    check = Healthcheck(test=("CMD", "true"), interval=1.0)
+    await node.put(named("a", healthcheck=check))
+    await node.until(lambda: node.status("a").ready)
+    await node.put(named("a", healthcheck=check, paused=True))
+    await node.until(lambda: node.status("a").paused)
+    assert node.containers.frozen == {"a"}
+    asked = len(node.probed)
+    await asyncio.sleep(10)
+    assert len(node.probed) == asked, "nobody asks what cannot answer"
+    assert node.status("a").ready, "it is as it was"
+    await node.put(named("a", healthcheck=check))
+    await node.until(lambda: not node.status("a").paused and len(node.probed) > asked)
+    await node.put(named("a", healthcheck=check, paused=True))
+    await node.until(lambda: node.status("a").paused)
+    await node.put(named("a", "shutdown", healthcheck=check, paused=True))
+    await node.until(lambda: node.status("a").state == "shutdown")
+    assert node.status("a").run.exit_code == 128 + 15
+
+
+async def test_what_does_not_freeze_says_so_and_is_tried_again(node):
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").ready)
+    node.containers.stubborn["a"] = RuntimeFailure("its processes did not freeze within 10 s")
+    await node.put(named("a", paused=True))
+    await node.until(lambda: "did not freeze" in node.status("a").reason)
+    assert node.status("a").ready
+    del node.containers.stubborn["a"]
+    await node.until(lambda: node.status("a").paused)
+
+
+async def test_a_frozen_run_whose_record_is_lost_goes_on_when_asked(node):
+    await node.put(named("a", paused=True))
+    await node.until(lambda: node.status("a").paused)
+    await node.kill()
+    (node.base / "run/records/a").unlink()
+    (node.base / "tasks/a/record.json").unlink()
+    await node.start()
+    await node.until(lambda: node.status("a").paused)
+    await node.put(named("a"))
+    await node.until(lambda: not node.status("a").paused)
+    assert node.containers.frozen == set()
+
+
 async def test_a_restart_is_asked_for_once(node):
     await node.put(named("a"))
     await node.until(lambda: node.status("a").ready)

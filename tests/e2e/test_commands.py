@@ -169,6 +169,25 @@ def test_what_goes_on_inside(app):
     assert rows["app-web-1"]["processes"] == 2
 
 
+def test_pause(app):
+    before = app.processes()
+    assert app("pause", "ticker").stdout == "app-ticker-1 paused\n"
+    row = json_lines(app("ps", "ticker", "--format", "json").stdout)[0]
+    assert (row["State"], row["paused"]) == ("paused", True)
+    assert "(paused)" in app("ps").stdout
+    said = app("exec", "-T", "ticker", "true", code=1).stderr
+    assert "paused" in said
+    lines = app("logs", "ticker").stdout
+    app("exec", "-T", "web", "sleep", "0.5")
+    assert app("logs", "ticker").stdout == lines, "it ticks every 0.2 s"
+    app("unpause")
+    app.until("it ticks again", lambda: app("logs", "ticker").stdout != lines)
+    assert app.processes() == before
+    app("pause")
+    app("stop")
+    assert {row["exit_code"] for row in app.rows("app", ended=True)} == {0}, "it ends as asked"
+
+
 def test_signals(app):
     before = app.processes()
     names = app("kill", "-s", "CONT").stdout.split()[::2]

@@ -24,6 +24,9 @@ class FakeContainers:
     states: dict[str, str] = field(default_factory=dict)
     ends: dict[int, asyncio.Future] = field(default_factory=dict)
     sent: list[tuple[int, int]] = field(default_factory=list)
+    frozen: set[str] = field(default_factory=set)
+    stubborn: dict[str, RuntimeFailure] = field(default_factory=dict)  # does not freeze
+    held: dict[str, list[int]] = field(default_factory=dict)  # signals to what is frozen
     creating: int = 0
     most_at_once: int = 0
     pids: int = 100
@@ -62,7 +65,8 @@ class FakeContainers:
         if process is None:
             return None
         monitor = Process(pid=process.pid + 1, start=1)
-        return FoundRun(1, process, monitor, begun=self.states[task] != "created")
+        begun, paused = self.states[task] != "created", task in self.frozen
+        return FoundRun(1, process, monitor, begun=begun, paused=paused)
 
     async def follow(self, task, process, monitor):
         return await asyncio.shield(self.ends[process.pid])
@@ -74,13 +78,24 @@ class FakeContainers:
     def send(self, process, number):
         self.sent.append((process.pid, number))
         task = next((t for t, p in self.alive.items() if p == process), "")
+        if task in self.frozen:
+            self.held.setdefault(task, []).append(number)  # until it goes on
+            return True
         if number == 9 or task not in self.deaf:
             self.end(process.pid, 128 + number)
         return True
 
+    async def freeze(self, task, *, paused):
+        if task in self.stubborn:
+            raise self.stubborn[task]
+        self.frozen = self.frozen | {task} if paused else self.frozen - {task}
+        for number in [] if paused else self.held.pop(task, []):
+            self.send(self.alive[task], number)
+
     async def clear(self, task):
         process = self.alive.pop(task, None)
         self.states.pop(task, None)
+        self.frozen = self.frozen - {task}
         if process is not None:
             self.end(process.pid, 137)
 

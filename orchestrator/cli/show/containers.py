@@ -68,10 +68,12 @@ def as_compose(row: Row, *, project: str, command: str, at: float) -> dict[str, 
 
 
 def state_of(row: Row) -> str:
-    """Return the state in Docker's words: created, running, restarting, exited."""
+    """Return the state in Docker's words: created, running, paused, restarting, exited."""
     state = row.get("state")
     if state in FINAL:
         return "exited"
+    if row.get("paused"):
+        return "paused"
     if row.get("started_at") and row.get("finished_at") is None and row.get("exit_code") is None:
         return "running"
     if state == "running" and row.get("ready"):
@@ -94,6 +96,9 @@ def _status(row: Row, state: str, at: float) -> str:
             how = f" (health: {health})" if health == "starting" else f" ({health})"
             up = times.since(row.get("started_at"), at).removesuffix(" ago")
             return f"Up {up}".rstrip() + (how if health else "")
+        case "paused":
+            up = times.since(row.get("started_at"), at).removesuffix(" ago")
+            return f"Up {up} (Paused)"
         case "exited":
             return f"Exited ({code}) {ended}".rstrip()
         case "restarting":

@@ -19,6 +19,7 @@ from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
 from specs.api import ProblemRow, Started
 from specs.ids import new_id
+from specs.inside import Paused
 from specs.states import ReleaseState
 
 if TYPE_CHECKING:
@@ -134,6 +135,26 @@ class Commands:
             draft.put(STACKS, record.with_stopped(services, timeout))
 
         await self._committed(stack, write)
+
+    async def pause(self, stack: str, services: tuple[str, ...], *, paused: bool) -> Paused:
+        """Have what runs frozen, or go on; return which tasks that is about."""
+
+        def write(draft: Draft) -> Paused:
+            record = self._stack(stack)
+            starting.check_known(record, self._spec(record), services)
+            mine = [
+                task
+                for task in draft.tasks(stack).values()
+                if task.live
+                and task.node is not None
+                and task.service in (services or (task.service,))
+            ]
+            for task in mine:
+                if task.paused is not paused:
+                    draft.put_task(task.with_paused(paused))
+            return Paused(tasks=tuple(task.id for task in mine))
+
+        return await self._committed(stack, write)
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
         """Have everything of the stack removed."""

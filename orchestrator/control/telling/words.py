@@ -118,7 +118,8 @@ def _running(task: Task, now: float | None) -> TaskWords:
     unready = f"not ready: {reason}" if reason else ""
     held = f"restart waits for {task.restart_waits}" if task.restart_waits else ""
     misplaced = f"misplaced: {task.misplaced}" if task.misplaced else ""
-    notes = [note for note in (health, held, unready, said, misplaced) if note]
+    paused = "paused" if status.paused else "is being paused" if task.paused else ""
+    notes = [note for note in (paused, health, held, unready, said, misplaced) if note]
     return TaskWords(text + (f" ({', '.join(notes)})" if notes else ""), reason)
 
 

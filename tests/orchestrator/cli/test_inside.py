@@ -203,6 +203,43 @@ def test_kill_with_no_signal_that_exists(fake, corral):
     assert fake.requests == []
 
 
+def paused_rows(fake, *looks):
+    left = list(looks)
+    fake.on("POST", "/v1/stacks/shop/pause", {"tasks": ["t-web-1", "t-web-2"]})
+    fake.on(
+        "GET",
+        "/v1/stacks/shop/tasks",
+        lambda _: {"tasks": left.pop(0) if len(left) > 1 else left[0]},
+    )
+
+
+@pytest.mark.parametrize(("verb", "paused"), [("pause", True), ("unpause", False)])
+def test_pause_waits_until_every_node_has_done_it(fake, corral, verb, paused):
+    one, two = row("web-1", "web", paused=not paused), row("web-2", "web", paused=not paused)
+    done = {"paused": paused}
+    paused_rows(fake, [one, two], [{**one, **done}, two], [{**one, **done}, {**two, **done}])
+    found = corral("-p", "shop", verb, "web")
+    assert found.code == 0
+    assert [line.split()[0] for line in found.out.splitlines()] == ["shop-web-1", "shop-web-2"]
+    asked = next(r for r in fake.requests if r.method == "POST")
+    assert asked.body == {"paused": paused, "services": ["web"]}
+
+
+def test_pause_of_what_ends_meanwhile_is_done_and_of_a_silent_node_is_not(fake, corral):
+    ended_ = row("web-1", "web", finished_at=NOW)
+    silent = row("web-2", "web", node="beta", node_status="down", status="unknown: beta is silent")
+    paused_rows(fake, [ended_, silent])
+    found = corral("-p", "shop", "pause")
+    assert found.code == 1
+    assert "shop-web-2 on beta: not yet" in found.err
+
+
+def test_pause_of_nothing_that_runs(fake, corral):
+    fake.on("POST", "/v1/stacks/shop/pause", {"tasks": []})
+    found = corral("-p", "shop", "pause", "web")
+    assert (found.code, "nothing of web runs" in found.err) == (1, True)
+
+
 def waiting(fake, *looks):
     """The stack's tasks as each look finds them; the last for ever."""
     left = list(looks)
