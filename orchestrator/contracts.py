@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         Start,
         Started,
     )
-    from specs.inside import NodeProcesses, NodeUsage, Paused, SignalTasks
+    from specs.inside import Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
     from specs.node import Node, NodeCondition
     from specs.stack import StackSpec
     from specs.task import Task
@@ -215,6 +215,10 @@ class Control(Protocol):
 
     async def pause(self, stack: str, services: tuple[str, ...], *, paused: bool) -> Paused:
         """Have running tasks frozen, or go on (none named = all); say which these are."""
+        ...
+
+    async def forget(self, stack: str, services: tuple[str, ...]) -> Forgotten:
+        """Remove what has ended of services that do not run (none named = all)."""
         ...
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None: ...

@@ -84,6 +84,19 @@ class Paused(Model):
     tasks: tuple[str, ...] = ()
 
 
+class ForgetTasks(Model):
+    """Remove what has ended of these services (none = all), where nothing of them runs."""
+
+    services: tuple[str, ...] = ()
+
+
+class Forgotten(Model):
+    """Names of the tasks that are removed, and of services left alone because they run."""
+
+    tasks: tuple[str, ...] = ()
+    running: tuple[str, ...] = ()
+
+
 class Signalled(Model):
     """Names of the tasks that got it, and those that did not with the reason.
 

@@ -20,7 +20,15 @@ from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
-from specs.inside import InsideRows, Paused, PauseStack, Signalled, SignalStack
+from specs.inside import (
+    ForgetTasks,
+    Forgotten,
+    InsideRows,
+    Paused,
+    PauseStack,
+    Signalled,
+    SignalStack,
+)
 from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.door import Door
 from specs.task import Task
@@ -160,6 +168,14 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Stop all tasks, or those of some services; keep the stack",
         body=api.StopStack,
         answer=api.StackRow,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/forget",
+        stacks.forget,
+        "Remove what has ended of services that do not run",
+        body=ForgetTasks,
+        answer=Forgotten,
     ),
     ApiRoute(
         "GET",

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
         Started,
         StopStack,
     )
+    from specs.inside import ForgetTasks, Forgotten
 
 
 def find(parts: ApiParts, request: web.Request) -> Stack:
@@ -95,6 +96,10 @@ async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackR
     before = find(parts, request)
     await parts.control.stop(before.name, body.timeout, body.services)
     return after(parts, before)
+
+
+async def forget(parts: ApiParts, request: web.Request, body: ForgetTasks) -> Forgotten:
+    return await parts.control.forget(find(parts, request).name, body.services)
 
 
 async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:

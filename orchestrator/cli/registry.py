@@ -32,6 +32,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "restart": ("restart", "restart containers"),
     "start": ("start", "start what was stopped or has ended"),
     "stop": ("stop", "stop a stack or some of its services, and keep them"),
+    "rm": ("rm", "remove what was stopped or has ended"),
     "kill": ("kill", "send a signal to containers; KILL without another word"),
     "wait": ("wait", "wait until containers have ended, and end with their exit code"),
     "pause": ("pause", "freeze the processes of running containers"),
@@ -58,7 +59,6 @@ PASSED_ON = frozenset({"controller", "agent", "lab"})
 
 # Commands people know from elsewhere, and what does their work here.
 KNOWN_ELSEWHERE = {
-    "rm": "corral down removes a stack; corral scale SERVICE=0 removes a service's containers",
     "attach": "corral logs -f SERVICE shows its output, corral exec SERVICE sh goes inside",
     "build": "corral up -d --build builds what the file builds and runs it",
     "commit": "an image comes from a Dockerfile: corral up -d --build",

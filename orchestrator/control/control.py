@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         Start,
         Started,
     )
-    from specs.inside import Paused
+    from specs.inside import Forgotten, Paused
     from specs.kit.clock import Clock
     from specs.wire import Hello, NodeSelf, Objects, Report
 
@@ -308,6 +308,10 @@ class ControlLoop:
     async def pause(self, stack: str, services: tuple[str, ...], *, paused: bool) -> Paused:
         async with self._turn():
             return await self._commands.pause(stack, services, paused=paused)
+
+    async def forget(self, stack: str, services: tuple[str, ...]) -> Forgotten:
+        async with self._turn():
+            return await self._commands.forget(stack, services)
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
         async with self._turn():

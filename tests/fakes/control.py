@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from specs.api import ReleaseRow, Rescaled, Restarted, Started
-from specs.inside import Paused
+from specs.inside import Forgotten, Paused
 from specs.node import Node, NodeCondition
 from specs.states import ReleaseState
 from specs.wire import NodeSelf, Objects
@@ -119,6 +119,10 @@ class FakeControl:
     async def pause(self, stack: str, services: tuple[str, ...], *, paused: bool) -> Paused:
         self._called("pause", stack, services, paused)
         return Paused(tasks=("t1",))
+
+    async def forget(self, stack: str, services: tuple[str, ...]) -> Forgotten:
+        self._called("forget", stack, services)
+        return Forgotten()
 
     async def remove(self, stack: str, *, volumes: bool, timeout) -> None:
         self._called("remove", stack, volumes, timeout)

@@ -5,6 +5,7 @@ Needs no Compose file when the stack is named with -p.
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 import time
@@ -17,14 +18,12 @@ from orchestrator.client.places import state_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
-
     from orchestrator.cli.session import Invocation
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("services", nargs="*", metavar="SERVICE", help="not possible: use scale SERVICE=0")
+    add("services", nargs="*", metavar="SERVICE", help="only these; the stack stays")
     add("-v", "--volumes", action="store_true", help="also remove named volumes and their data")
     add("-t", "--timeout", type=float, metavar="S", help="grace period before the kill")
     add("--remove-orphans", action="store_true", help="accepted; every task of the stack goes")
@@ -32,16 +31,13 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
-    if args.services:
-        zero = " ".join(f"{name}=0" for name in args.services)
-        raise CliError(
-            "corral down removes a whole stack", hint=f"for single services: corral scale {zero}"
-        )
     if args.rmi:
         raise CliError(
             "--rmi is not supported: images are shared between stacks",
             hint="leave --rmi out; unused images are collected by the agents",
         )
+    if args.services:
+        return _services(args, session)
     stack = session.stack()
     began = time.monotonic()
     board = boards.Board(stack, "down")
@@ -68,6 +64,20 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         seconds=time.monotonic() - began,
         command=watch.command_prefix(session),
     )
+
+
+def _services(args: argparse.Namespace, session: Invocation) -> int:
+    """Stop single services and remove what is left of them, until the next `up` makes them anew."""
+    if args.volumes:
+        raise CliError(
+            "-v removes the volumes of a whole stack", hint="corral down -v, without services"
+        )
+    from orchestrator.cli.commands import rm, stop
+
+    code = stop.run(argparse.Namespace(services=args.services, timeout=args.timeout), session)
+    if code:
+        return code
+    return rm.run(argparse.Namespace(services=args.services, stop=False, force=True), session)
 
 
 def _wake_controller(session: Invocation) -> None:

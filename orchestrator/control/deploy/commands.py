@@ -19,8 +19,8 @@ from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
 from specs.api import ProblemRow, Started
 from specs.ids import new_id
-from specs.inside import Paused
-from specs.states import ReleaseState
+from specs.inside import Forgotten, Paused
+from specs.states import FINAL, Desired, ReleaseState
 
 if TYPE_CHECKING:
     import random
@@ -153,6 +153,31 @@ class Commands:
                 if task.paused is not paused:
                     draft.put_task(task.with_paused(paused))
             return Paused(tasks=tuple(task.id for task in mine))
+
+        return await self._committed(stack, write)
+
+    async def forget(self, stack: str, services: tuple[str, ...]) -> Forgotten:
+        """Remove what has ended of services that do not run; the next `up` makes them anew."""
+
+        def write(draft: Draft) -> Forgotten:
+            record = self._stack(stack)
+            starting.check_known(record, self._spec(record), services)
+            tasks = [
+                task
+                for task in draft.tasks(stack).values()
+                if task.desired is not Desired.REMOVED
+                and (not services or task.service in services)
+            ]
+            alive = {task.service for task in tasks if task.state not in FINAL}
+            ended = [task for task in tasks if task.service not in alive]
+            if ended and record.desired == "up":
+                # A one-off without its record would be run again.
+                draft.put(STACKS, record.with_stopped({task.service for task in ended}, None))
+            for task in ended:
+                draft.put_task(task.with_desired(Desired.REMOVED))
+            return Forgotten(
+                tasks=tuple(sorted(task.name for task in ended)), running=tuple(sorted(alive))
+            )
 
         return await self._committed(stack, write)
 
