@@ -69,7 +69,7 @@ def areas() -> list[Area]:
         Area(
             "unit",
             "compute",
-            ((*PYTEST, "-m", "not slow and not real", "-n", "2", *PURE),),
+            ((*PYTEST, "-m", "not slow and not real", "-n", "2", PATIENT, *PURE),),
             nice=15,
         ),
         Area(

@@ -103,7 +103,10 @@ class FakeAgent:
 
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
-        shutil.rmtree(self._base)
+        while self._base.exists():  # a thread of what was cut off may be at work in it
+            with contextlib.suppress(OSError):
+                shutil.rmtree(self._base)
+            await asyncio.sleep(0)
 
     async def start(self) -> None:
         await self.simulated.boot()

@@ -104,7 +104,10 @@ class FakeController:
             first, *lines = head.decode().split("\r\n")
             headers = {k.lower(): v.strip() for k, v in (line.split(":", 1) for line in lines)}
             while len(rest) < int(headers.get("content-length", "0")):
-                rest += connection.recv(65536)
+                part = connection.recv(65536)
+                if not part:
+                    return  # the client was killed in the middle of it
+                rest += part
             method, where, _ = first.split(" ")
             parts = urlsplit(where)
             request = Request(

@@ -14,6 +14,7 @@ import time
 
 import pytest
 
+from agent.network import reach
 from specs.wire import Block
 from tests.real.network.hosts import Lab, ask, inside, sh, until
 from tests.real.network.states import Cluster
@@ -209,17 +210,35 @@ def test_a_peer_that_falls_silent_gets_nothing_new_and_is_used_again(pair):
 
     # Its echoes are eaten, and it accepts connections: it is there. Without those nobody knows.
     eat = "add table ip eat; add chain ip eat o { type filter hook output priority 0; }"
-    pair.hosts["n2"].sh("nft", f"{eat}; add rule ip eat o icmp type echo-reply drop")
-    try:
-        until_lost = time.monotonic() + 4
-        while time.monotonic() < until_lost:
-            answers()
-            assert pair.hosts["n1"].call("trouble")["warnings"] == []
-        assert answers() | answers() == {"two", "here"}
-        until(lambda: pair.hosts["n1"].call("trouble")["warnings"], 20, "it is left out")
-    finally:
-        pair.hosts["n2"].sh("nft", "delete table ip eat")
-    until(lambda: answers() == {"two", "here"}, 30, "it is used again once more")
+    for _ in range(10):
+        pair.hosts["n2"].sh("nft", f"{eat}; add rule ip eat o icmp type echo-reply drop")
+        try:
+            widest, warned = asked_for(pair, 4.0)
+            if widest < reach.LOST_AFTER * 0.9:
+                assert not warned
+                until(lambda: pair.hosts["n1"].call("trouble")["warnings"], 60, "it is left out")
+                break
+        finally:
+            pair.hosts["n2"].sh("nft", "delete table ip eat")
+        until(lambda: answers() == {"two", "here"}, 60, "it is used again after our own standstill")
+    else:
+        pytest.fail("this machine never came to ask twice a second for four seconds")
+    until(lambda: answers() == {"two", "here"}, 60, "it is used again once more")
+
+
+def asked_for(pair, seconds):
+    """Connect all the while; return how long n2 accepted nothing, at most, and what n1 warned of.
+
+    A busy machine may keep us from asking: then nobody can know that n2 is there.
+    """
+    began = last = time.monotonic()
+    widest, warned = 0.0, []
+    while time.monotonic() - began < seconds:
+        asked = time.monotonic()
+        if ask(pair.netns("one"), "10.210.16.9", timeout=0.3)[0] == "two":
+            widest, last = max(widest, time.monotonic() - last), asked
+        warned += pair.hosts["n1"].call("trouble")["warnings"]
+    return max(widest, time.monotonic() - last), warned
 
 
 def test_a_repair_that_fails_is_said_until_it_works(pair):
