@@ -65,6 +65,20 @@ async def test_it_beats_for_systemd_while_its_loop_turns_and_no_longer(
             assert await asyncio.to_thread(listener.recv, 64) == b"WATCHDOG=1"
 
 
+async def test_it_beats_on_where_systemd_reads_nothing(tmp_path, monkeypatch):
+    """The kernel keeps ten words for it; an agent that waited for room would answer nobody."""
+    monkeypatch.setattr(alive, "BEAT", 0.001)
+    monkeypatch.setenv("NOTIFY_SOCKET", str(tmp_path / "notify"))
+    path = tmp_path / "agent.alive"
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
+        listener.bind(str(tmp_path / "notify"))
+        async with alive.shown(tmp_path, "agent"), asyncio.timeout(60):
+            while not path.exists() or int(path.read_text().split()[1]) < 1000:
+                await asyncio.sleep(0.01)
+        listener.setblocking(False)
+        assert set(said(listener)) == {b"WATCHDOG=1"}
+
+
 def said(listener):
     found = []
     with contextlib.suppress(BlockingIOError):

@@ -158,6 +158,15 @@ async def test_commands_on_a_stack(api):
     ]
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("DELETE", "/v1/stacks/shop"), ("POST", "/v1/stacks/shop/stop")]
+)
+async def test_what_a_deploy_under_way_makes_is_removed_and_stopped_too(api, method, path):
+    api.control.arriving.append(api.add_stack)
+    status, row = await api.call(method, path)
+    assert (status, row["name"]) == (200, "shop")
+
+
 async def test_an_empty_body_means_the_defaults(api):
     api.add_stack()
     status, _ = await api.call("POST", "/v1/stacks/shop/stop")
