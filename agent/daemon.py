@@ -203,9 +203,9 @@ async def _compose_tasks(
     version = await containers.runtime.version()
     confined = await asyncio.to_thread(apparmor.provide)
 
-    def join() -> None:
+    async def join() -> None:
         if not is_mounted(config.run_dir):  # the node left a cluster before
-            _share(config)
+            await asyncio.to_thread(_share, config)
             spawner.renew()
 
     async def look() -> NodeFacts:

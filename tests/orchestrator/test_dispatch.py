@@ -284,7 +284,7 @@ async def test_a_store_that_is_behind_changes_nothing_until_somebody_decides(wor
     world.agent.stamp = Stamp(cluster=CLUSTER, epoch=41, generation=2)
     before = (await world.store.get("/cluster")).value
     await world.restart_controller()
-    await asyncio.wait_for(world.dispatcher.settled.wait(), 60)
+    await asyncio.wait_for(world.dispatcher.settled.wait(), 300)
     await asyncio.sleep(0.1)  # five times its longest pause before it would try again
     assert "state adopt" in world.dispatcher.behind.words
     assert not world.dispatcher.ready.is_set(), "law: no loop runs"
@@ -304,7 +304,7 @@ async def test_what_was_discarded_is_not_asked_about_again(world):
     await world.connected()
     world.agent.stamp = Stamp(cluster=CLUSTER, epoch=41, generation=2)
     await world.restart_controller()
-    await asyncio.wait_for(world.dispatcher.settled.wait(), 60)
+    await asyncio.wait_for(world.dispatcher.settled.wait(), 300)
     world.dispatcher.decide(discard=True)
     await world.agent.instructed(2)
     assert world.dispatcher.identity.trusted == 42
@@ -489,7 +489,8 @@ async def test_a_report_that_could_not_be_stored_comes_again(world, error, caplo
     await world.control.until(
         lambda: any(r.full and "t1" in r.tasks for _, r in world.control.reports)
     )
-    assert "Traceback" not in caplog.text
+    # Of ours: what other tests left behind may be told of at any time.
+    assert not [r for r in caplog.records if r.exc_info and r.name.startswith("orchestrator")]
 
 
 async def test_a_mistake_of_ours_ends_one_session_not_the_dispatcher(world, caplog):

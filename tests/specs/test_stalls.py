@@ -82,6 +82,10 @@ def told(caplog, work, seconds, times=1):
 
     with caplog.at_level(logging.WARNING, logger="specs.kit.stalls"):
         stalls.run(main())
+    return lines_of(caplog)
+
+
+def lines_of(caplog):
     return [record for record in caplog.records if record.message == stalls.MESSAGE]
 
 
@@ -158,18 +162,18 @@ def test_a_turn_without_end_is_told_before_its_end_and_the_worst_of_many_once(ca
         for _ in range(20):
             watch.look(now)
             now += stalls.LOOK
-    assert len(caplog.records) == 1, "told while it lasts, and not at every look"
-    assert caplog.records[0].blocked > 0.2
+    assert len(lines_of(caplog)) == 1, "told while it lasts, and not at every look"
+    assert lines_of(caplog)[0].blocked > 0.2
     caplog.clear()
     for cpu in (0.1, 7.0, 0.3):
         turns.turn, turns.longest = turns.turn + 1, (turns.turn, cpu)
         watch.look(now)
         now += stalls.LOOK
-    assert caplog.records == []
+    assert lines_of(caplog) == []
     now += stalls.TELL_AGAIN
     with caplog.at_level(logging.WARNING, logger="specs.kit.stalls"):
         watch.look(now)
-    (line,) = caplog.records
+    (line,) = lines_of(caplog)
     assert (line.cpu, line.others) == (7.0, 2)
     turns.close()
 

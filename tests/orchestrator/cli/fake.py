@@ -93,7 +93,7 @@ class FakeController:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            connection.settimeout(60)
+            connection.settimeout(300)
             data = b""
             while b"\r\n\r\n" not in data:
                 part = connection.recv(65536)
@@ -104,7 +104,10 @@ class FakeController:
             first, *lines = head.decode().split("\r\n")
             headers = {k.lower(): v.strip() for k, v in (line.split(":", 1) for line in lines)}
             while len(rest) < int(headers.get("content-length", "0")):
-                rest += connection.recv(65536)
+                part = connection.recv(65536)
+                if not part:
+                    return  # the client was killed in the middle of it
+                rest += part
             method, where, _ = first.split(" ")
             parts = urlsplit(where)
             request = Request(
@@ -158,7 +161,7 @@ class FakeController:
                 if self.closing.wait(line):
                     return
             elif isinstance(line, Hold):
-                self.closing.wait(110)
+                self.closing.wait(300)
             elif isinstance(line, Until):
                 while not line.seen.wait(0.05):
                     if self.closing.is_set():
