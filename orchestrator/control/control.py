@@ -14,6 +14,7 @@ import contextlib
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn
+from weakref import WeakValueDictionary
 
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.commands import Commands
@@ -105,6 +106,8 @@ class ControlLoop:
         self._inbox: deque[tuple[str, Report]] = deque()
         self._hellos: dict[str, Hello] = {}
         self._lock = asyncio.Lock()  # one writer: a pass or a command
+        # By stack, held while a release is made: nodes are asked before anything is written.
+        self._arrivals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._timers: dict[str, float | None] = {}
         self._over_due: float | None = 0.0
         self._brake = False
@@ -285,9 +288,15 @@ class ControlLoop:
             yield
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
-        listening = await listening_now(self._cluster, self._agents, request)
-        async with self._turn():
-            return await self._commands.deploy(stack, request, listening)
+        async with self._arrivals.setdefault(stack, asyncio.Lock()):
+            listening = await listening_now(self._cluster, self._agents, request)
+            async with self._turn():
+                return await self._commands.deploy(stack, request, listening)
+
+    async def arrived(self, stack: str) -> None:
+        """Wait for what was deployed before: a `down` right after an `up` is about that, too."""
+        async with self._arrivals.setdefault(stack, asyncio.Lock()):
+            pass
 
     async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
         async with self._turn():

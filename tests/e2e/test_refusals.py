@@ -34,11 +34,11 @@ sys.stdin.read()
 """
 
 
-def failed_up(corral, *words, limit=60.0):
+def failed_up(corral, *words, limit=300.0):
     """Run an `up` that must fail; return what it says."""
     began = time.monotonic()
     done = corral("up", "-d", *words, code=1, timeout=limit + 10)
-    assert time.monotonic() - began < limit, "an error that takes this long is no help"
+    assert time.monotonic() - began < limit, "an error at the release's deadline is no help"
     if "app" in [row["name"] for row in corral.get("/v1/stacks")["stacks"]]:
         assert not corral.processes(), "nothing half-made runs"
     return done.stderr
@@ -158,7 +158,7 @@ def test_no_node_matches(corral):
     assert "node.labels.disk == ssd" in said
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(600)
 def test_a_full_disk(fresh_lab):
     (host,) = fresh_lab(1).nodes
     state = "/var/lib/corral"
@@ -166,6 +166,7 @@ def test_a_full_disk(fresh_lab):
     host.run([sys.executable, str(CHECKOUT / "scripts/base_images.py"), "busybox"])
     corral = Cluster(host)
     corral.compose(IDLE.replace("IMAGE", "busybox"), "first")
+    corral.begin()
     corral("up", "-d")
     before = corral.processes("first")
     names = [row["name"] for row in corral.get("/v1/nodes")["nodes"]]

@@ -27,7 +27,7 @@ services:
     init: true
     deploy: {replicas: 2, placement: {constraints: [node.hostname == n3]}}
 """
-DOWN = 40.0  # seconds at most until a host that was cut off is down
+DOWN = 90.0  # seconds at most until a host that was cut off is down; on a busy machine
 BACK = 90.0
 HELD_UP = 11.0  # seconds: nodes that say nothing for 9 are given up; its host kills it after 30
 
@@ -132,7 +132,7 @@ def test_a_dead_or_hung_agent_is_restarted_by_its_host_and_costs_no_container(cl
     (agent,) = cluster.daemons("n3", "agent")
     cluster.kill(("n3", "agent"))
     took = cluster.until("a new agent", lambda: cluster.daemons("n3", "agent") not in ([], [agent]))
-    took += cluster.until("n3 is ready", lambda: all_ready(cluster), 30)
+    took += cluster.until("n3 is ready", lambda: all_ready(cluster), BACK)
     figures = [f"killed: back after {took:.1f} s"]
 
     # Hung, and on another host the supervisor is killed: both are found out by their host.
@@ -141,28 +141,29 @@ def test_a_dead_or_hung_agent_is_restarted_by_its_host_and_costs_no_container(cl
     (supervisor,) = supervisors(cluster, "n2")
     agents = cluster.daemons("n2", "agent")
     cluster.host("n2").run(["kill", "-9", str(supervisor)])
-    took = cluster.until("another supervisor", lambda: supervisors(cluster, "n2"), 30)
+    took = cluster.until("another supervisor", lambda: supervisors(cluster, "n2"), BACK)
     figures.append(f"supervisor: back after {took:.1f} s")
     assert cluster.daemons("n2", "agent") == agents, "it adopts what lives"
-    cluster.until(
-        "it is said which of the two is away",
-        lambda: "agent not answering, host reachable" in cluster.nodes()["n3"]["reason"],
-        30,
-    )
-    row = cluster.nodes()["n3"]
+    away, said = "agent not answering, host reachable", []
+
+    def told():  # in what is there at one moment: its host will not wait for us
+        said.append((cluster.nodes()["n3"], cluster("node", "ls").stdout))
+        return away in said[-1][0]["reason"] and away in said[-1][1]
+
+    cluster.until("it is said which of the two is away", told)
+    row, _ = said[-1]
     assert row["status"] == "unknown"
     assert "tasks are replaced in " in row["reason"]
-    assert "agent not answering, host reachable" in cluster("node", "ls").stdout
     took = cluster.until(
-        "the hung one is replaced", lambda: cluster.daemons("n3", "agent") not in ([], [hung]), 60
+        "the hung one is replaced", lambda: cluster.daemons("n3", "agent") not in ([], [hung]), BACK
     )
-    cluster.until("all nodes are ready", lambda: all_ready(cluster), 30)
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
     figures.append(f"hung: killed after {took:.1f} s more")
 
     # What the new supervisor adopted it restarts as the old one would have.
     cluster.kill(("n2", "agent"))
     cluster.until("n2 has an agent", lambda: cluster.daemons("n2", "agent") not in ([], agents))
-    cluster.until("all nodes are ready", lambda: all_ready(cluster), 30)
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
     assert cluster.processes() == before, "no container was stopped, none was replaced"
     with capsys.disabled():
         print(f"\nagents: {'; '.join(figures)}", end="")
@@ -174,12 +175,13 @@ def test_the_controllers_host_has_its_controller_again_after_a_boot(cluster):
     assert before
     cluster.lab.power_off("n1")
     cluster.lab.power_on("n1")
-    cluster.until("a controller", lambda: supervisors(cluster, "n1"), 30)
+    cluster.until("a controller", lambda: supervisors(cluster, "n1"))
     cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
     cluster.until("exactly what is wanted", lambda: exactly(cluster), BACK)
     assert living(cluster, before) == set(before)
 
 
+@pytest.mark.timeout(400)  # four controllers, a busy machine
 def test_an_older_state_is_decided_for_all_hosts_at_once(cluster):
     """Kept from before a change; the question names who cannot be asked, and is one for all."""
     older = up(cluster)
@@ -216,6 +218,21 @@ def test_an_older_state_is_decided_for_all_hosts_at_once(cluster):
     cluster.until("the newer ones go", lambda: living(cluster, before) == set(older), BACK)
     cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
     assert cluster.processes() == older, "law: only what was named stops"
+
+    # A state that is gone altogether: the nodes are found again by what their peers keep.
+    ids = {name: row["id"] for name, row in cluster.nodes().items()}
+    restored(cluster, f"rm {state}/state.db*")
+    cluster.until("a question", lambda: cluster.get("/v1/state")["behind"])
+    cluster.until("all are asked", lambda: not cluster.get("/v1/state")["absent"], BACK)
+    assert living(cluster, older) == set(older), "law: an empty store ends nothing"
+    said = cluster("state", "adopt").stdout
+    for name in NODES[1:]:
+        assert f"node {name}: known again" in said
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
+    cluster.until("all are ready", lambda: len(cluster.ready("web")) == 3)
+    assert {name: row["id"] for name, row in cluster.nodes().items()} == ids
+    assert cluster.processes() == older, "law: the same processes"
+    assert sum(cluster.containers(name) for name in NODES) == len(older)
 
 
 def restored(cluster, script: str) -> None:
