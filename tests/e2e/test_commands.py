@@ -157,14 +157,13 @@ def test_scale_down_to_nothing_and_up_again(app):
 
 
 def test_what_goes_on_inside(app):
-    processes = json_lines(app("top", "--format", "json").stdout)
-    assert {p["Name"] for p in processes if p["command"] == "sleep inf"} == {
-        "app-web-1",
-        "app-web-2",
-    }
-    assert {p["Name"] for p in json_lines(app("top", "ticker", "--format", "json").stdout)} == {
-        "app-ticker-1"
-    }
+    def sleeping():
+        found = json_lines(app("top", "--format", "json").stdout)
+        return {p["Name"] for p in found if p["command"] == "sleep inf"}
+
+    app.until("both shells have begun it", lambda: sleeping() == {"app-web-1", "app-web-2"})
+    one = json_lines(app("top", "ticker", "--format", "json").stdout)
+    assert {p["Name"] for p in one} == {"app-ticker-1"}
     rows = {
         row["Name"]: row["usage"]
         for row in json_lines(app("stats", "--no-stream", "--format", "json").stdout)
@@ -182,14 +181,19 @@ def test_pause(app):
     assert "(paused)" in app("ps").stdout
     said = app("exec", "-T", "ticker", "true", code=1).stderr
     assert "paused" in said
+
+    def silent():  # it ticks every 0.2 s; what it had said before may still be on its way
+        lines = app("logs", "ticker").stdout
+        app("exec", "-T", "web", "sleep", "0.5")
+        return app("logs", "ticker").stdout == lines
+
+    app.until("it says nothing more", silent)
     lines = app("logs", "ticker").stdout
-    app("exec", "-T", "web", "sleep", "0.5")
-    assert app("logs", "ticker").stdout == lines, "it ticks every 0.2 s"
     app("unpause")
     app.until("it ticks again", lambda: app("logs", "ticker").stdout != lines)
     assert app.processes() == before
     app("pause")
-    app("stop")
+    app("stop", "-t", "60")
     assert {row["exit_code"] for row in app.rows("app", ended=True)} == {0}, "it ends as asked"
 
 
