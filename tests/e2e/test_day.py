@@ -39,7 +39,8 @@ COFFEE = (
     Step("exec -T app true", 1, says=("no stack shop",)),
     Step("upp", 2, says=("did you mean `corral up`",)),
     Step("build", 2, says=("corral up -d --build",)),
-    Step("port web 80", 2, says=("corral ps shows",)),
+    Step("attach web", 2, says=("corral logs -f",)),
+    Step("port web 80", 1, says=("no stack shop",)),
     Step("up --no-such-flag", 2, says=("--no-such-flag", "corral up --help")),
     Step("up -d nope", 1, says=("no such service: nope", "app, db, migrate, web")),
 )
@@ -68,6 +69,13 @@ MORNING = (
     Step("ps --status exited", says=("migrate",), never=("shop-app",)),
     Step("ps cron", 1, says=("no tasks of cron",)),
     Step("ps nope", 1, says=("no tasks of nope", "app, db, web")),
+    Step("port web 80", prints="0.0.0.0:8080\n"),
+    Step("top app", says=("^app +1 .*\n(.|\n)*^app +3 ",)),
+    Step("stats --no-stream", says=("shop-app-3 .*%.*iB / .*%",)),
+    Step("pause app", says=("shop-app-1 paused", "app-2 paused", "app-3 paused")),
+    Step("ps app", says=("\\(paused, healthy\\)",)),
+    Step("unpause app", says=("shop-app-3 goes on",), then=(serves("version 1 green shop-app-"),)),
+    Step("kill -s CONT app", says=("shop-app-2 CONT",)),
     Step("ls", says=("^shop +running +3 +4 +6/6$",)),
     Step("ls -q", prints="shop\n"),
 )
