@@ -8,6 +8,7 @@ wrong with its file, the answer is "not known" and the loader is asked.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 
@@ -147,11 +148,23 @@ def remember(flags: argparse.Namespace, name: str) -> None:
         data[key] = {"name": name, "stamps": [_stamp(path) for path in paths]}
         while len(data) > KEPT:
             del data[next(iter(data))]
-        target = cache_file()
-        os.makedirs(os.path.dirname(target), exist_ok=True)
-        temporary = f"{target}.{os.getpid()}"
-        with open(temporary, "w", encoding="utf-8") as file:
-            json.dump(data, file)
-        os.replace(temporary, target)
+        _write(cache_file(), json.dumps(data))
     except OSError:
         return
+
+
+def _write(target: str, text: str) -> None:
+    """Replace the file. Always by the same other name, so that a kill leaves nothing for ever."""
+    os.makedirs(os.path.dirname(target), exist_ok=True)
+    temporary = f"{target}.new"
+    with open(os.open(temporary, os.O_RDWR | os.O_CREAT, 0o666), "w", encoding="utf-8") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return  # another is at it; what is not remembered now is found again
+        if not os.path.samestat(os.fstat(file.fileno()), os.stat(temporary)):
+            return  # it has just become the cache
+        file.truncate(0)
+        file.write(text)
+        file.flush()
+        os.replace(temporary, target)

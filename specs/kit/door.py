@@ -33,7 +33,7 @@ def listen(path: Path, group: str = GROUP) -> socket.socket:
     while a daemon is replaced. The caller holds the lock that says no other one lives.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    temporary = path.with_name(f".{path.name}.new")  # what a kill leaves is taken over
     temporary.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:

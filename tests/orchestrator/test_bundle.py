@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import subprocess
 import sys
 import tarfile
@@ -52,6 +53,15 @@ def test_equal_content_gives_equal_bytes_and_is_packed_once(packed, tmp_path):
     before = packed.archive.stat().st_mtime_ns
     assert bundle.build(packed.archive.parent) == packed
     assert packed.archive.stat().st_mtime_ns == before
+
+
+def test_what_a_killed_packer_left_goes_and_what_another_packs_stays(packed, tmp_path):
+    old, new = (tmp_path / f".agent-1-py3-x.tar.gz.{pid}" for pid in (1, 2))
+    for path in (old, new):
+        path.write_bytes(b"half")
+    os.utime(old, (0, 0))
+    bundle.build(tmp_path)
+    assert (old.exists(), new.exists()) == (False, True)
 
 
 def test_changed_content_has_another_name(packed, tmp_path):

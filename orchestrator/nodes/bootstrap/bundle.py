@@ -11,6 +11,7 @@ it made.
 from __future__ import annotations
 
 import ast
+import contextlib
 import gzip
 import hashlib
 import importlib.metadata
@@ -23,6 +24,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import time
 from dataclasses import asdict, dataclass
 from functools import cache
 from pathlib import Path
@@ -213,7 +215,14 @@ def _glibc(distributions: Iterable[importlib.metadata.Distribution]) -> tuple[in
 
 
 def _forget_old(folder: Path) -> None:
-    """Delete all but the newest few archives: every change of corral makes another one."""
+    """Delete all but the newest few archives: every change of corral makes another one.
+
+    And what a packer that was killed has left of one.
+    """
+    for path in folder.glob(".agent-*.tar.gz.*"):
+        with contextlib.suppress(FileNotFoundError):
+            if time.time() - path.stat().st_mtime > 2 * PACKING:
+                path.unlink()
     found = sorted(folder.glob("agent-*.tar.gz"), key=lambda path: path.stat().st_mtime)
     for path in found[:-KEPT]:
         path.unlink(missing_ok=True)

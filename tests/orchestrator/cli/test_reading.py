@@ -7,6 +7,7 @@ import os
 import resource
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -424,6 +425,38 @@ def test_a_broken_cache_is_ignored(clean_environment):
         assert names.lookup(Flags()) is None
         names.remember(Flags(), "shop")
         assert names.lookup(Flags()) == "shop"
+
+
+def test_a_killed_command_leaves_nothing_that_stays(clean_environment, monkeypatch):
+    (clean_environment.work / "compose.yaml").write_text("services: {}\n")
+    folder = Path(names.cache_file()).parent
+    before = set(folder.iterdir())
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", lambda *_: (_ for _ in ()).throw(OSError("killed here")))
+        names.remember(Flags(), "shop")
+    assert names.lookup(Flags()) is None
+    names.remember(Flags(), "shop")
+    assert names.lookup(Flags()) == "shop"
+    assert set(folder.iterdir()) - before == {Path(names.cache_file())}
+
+
+def test_commands_at_once_never_leave_a_broken_cache(clean_environment):
+    (clean_environment.work / "compose.yaml").write_text("services: {}\n")
+    told = [f"shop-{'x' * 2000 * number}" for number in range(8)]
+    threads = [
+        threading.Thread(
+            target=lambda name=name: [names.remember(Flags(), name) for _ in range(50)]
+        )
+        for name in told
+    ]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        path = Path(names.cache_file())
+        if path.exists():
+            json.loads(path.read_text())
+    names.remember(Flags(), "shop")
+    assert names.lookup(Flags()) == "shop"
 
 
 # Start-up
