@@ -50,20 +50,24 @@ def test_what_becomes_of_sick_containers_and_who_waits_for_them(corral):
     corral.compose(STACK)
     corral("up", "-d")
     pids = {service: corral.pid(f"{service}-1") for service in RESTARTED}
+    # A start that failed on a busy machine was tried again, and counts.
+    before = {service: corral.row(f"{service}-1")["restarts"] for service in RESTARTED}
     for service in RESTARTED:
         corral("exec", "-T", service, "touch", "/tmp/sick")
     for service, restarted in RESTARTED.items():
         row = lambda service=service: corral.row(f"{service}-1")  # noqa: E731 - short
         if restarted:
             corral.until(
-                f"{service} is well again", lambda row=row: row()["ready"] and row()["restarts"]
+                f"{service} is well again",
+                lambda row=row, had=before[service]: row()["ready"] and row()["restarts"] > had,
             )
             assert corral.pid(f"{service}-1") != pids[service]
         else:
             corral.until(f"{service} is marked", lambda row=row: row()["health"] == "unhealthy")
     for service in ("marked", "kept"):
         row = corral.row(f"{service}-1")
-        assert (row["ready"], row["restarts"], row["state"]) == (False, 0, "running")
+        assert (row["ready"], row["restarts"] - before[service]) == (False, 0)
+        assert row["state"] == "running"
         assert corral.pid(f"{service}-1") == pids[service], "it was not touched"
     assert "(unhealthy" in corral("ps").stdout
 
