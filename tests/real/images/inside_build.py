@@ -57,6 +57,14 @@ async def build(
     return events[-1].digest, [event.line for event in events[:-1]]
 
 
+def from_cache(lines: list[str], step: str) -> bool:
+    """Say whether buildah found the step in its cache."""
+    at = next(i for i, line in enumerate(lines) if line.startswith("STEP ") and step in line)
+    rest = lines[at + 1 :]
+    end = next((i for i, line in enumerate(rest) if line.startswith("STEP ")), len(rest))
+    return any("Using cache" in line for line in rest[:end])
+
+
 async def failing(store: ImageStore, context: Path, text: str, **more: object) -> str:
     with pytest.raises(AssertionError) as error:
         await build(store, context, text, **more)
@@ -93,16 +101,16 @@ async def test_a_build_from_a_local_image(store, busybox, context) -> None:
 async def test_the_same_build_is_cached_and_means_the_same_image(store, busybox, context) -> None:
     text = "FROM busybox\nRUN echo once\nCOPY file /file\n"
     first, lines = await build(store, context, text)
-    assert "once" in lines
+    assert not from_cache(lines, "RUN echo once")
     again, lines = await build(store, context, text)
     assert again == first
-    assert "once" not in lines
+    assert from_cache(lines, "RUN echo once")
     (context / "file").write_text("changed\n")
     second, lines = await build(store, context, text)
     assert second != first
-    assert "once" not in lines
+    assert from_cache(lines, "RUN echo once")
     fresh, lines = await build(store, context, text, no_cache=True)
-    assert "once" in lines
+    assert not from_cache(lines, "RUN echo once")
     assert fresh != second
 
 
@@ -160,10 +168,10 @@ async def test_a_base_in_a_registry(store, registry, busybox_tar, context) -> No
 
 async def test_a_base_that_changed_here_is_taken_anew(store, busybox, context) -> None:
     await build(store, context, "FROM busybox\nRUN echo 1 > /v\n", tag="base")
-    one, _ = await build(store, context, "FROM base\nRUN cat /v\n")
+    text = 'FROM base\nRUN test "$(cat /v)" = {}\n'
+    one, _ = await build(store, context, text.format(1))
     await build(store, context, "FROM busybox\nRUN echo 2 > /v\n", tag="base")
-    two, lines = await build(store, context, "FROM base\nRUN cat /v\n")
-    assert "2" in lines
+    two, _ = await build(store, context, text.format(2))
     assert one != two
 
 
@@ -208,9 +216,8 @@ async def test_build_arguments_are_not_on_the_command_line(with_busybox, context
 
 
 async def test_no_network_when_asked(with_busybox, context) -> None:
-    text = "FROM busybox\nRUN grep -q eth /proc/net/dev || echo none\n"
-    _, lines = await build(with_busybox, context, text, network="none")
-    assert "none" in lines
+    text = "FROM busybox\nRUN ! grep -q eth /proc/net/dev\n"
+    await build(with_busybox, context, text, network="none")
 
 
 async def test_a_build_that_is_given_up_leaves_no_process_or_mount(store, busybox, context) -> None:
@@ -250,8 +257,8 @@ async def test_each_build_has_the_values_of_its_own_arguments(
     found: dict[str, str] = {}
     for turn, tag in enumerate(("1", "2", "1")):
         digest, lines = await build(with_busybox, context, text, args={"TAG": tag})
-        above = any(line.startswith("for ") for line in lines)
-        assert above is (turn == 0)  # the cache serves what is above
+        # What it printed is no sign: buildah may lose the output of a command that ends at once.
+        assert from_cache(lines, "RUN echo for") is (turn > 0), "the cache serves what is above"
         assert found.setdefault(tag, digest) == digest  # and the same build again
         image = await with_busybox.ensure("app", "")
         root = await with_busybox.mount("t1", digest)
