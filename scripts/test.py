@@ -5,7 +5,8 @@ long lanes. Extra words are test areas to run alone: `scripts/test.py unit real`
 Ends with 1 when anything failed, but always runs every area.
 
 The areas of a lane run one after the other, the lanes at the same time: tests on lab
-hosts mostly wait, so what computes fits beside them. Each area's output is kept and
+hosts mostly wait, so what computes fits beside them. A third lane would only take the two
+processors from the others. Each area's output is kept and
 printed whole, in the order of the table; an area that runs alone prints as it goes.
 """
 
@@ -74,7 +75,7 @@ def areas() -> list[Area]:
         ),
         Area(
             "real",
-            "real",
+            "compute",
             ((*PYTEST, "-m", "not slow", "-n", "2", PATIENT, *TOGETHER, "tests/real"),),
         ),
         Area(
