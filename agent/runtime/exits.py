@@ -105,17 +105,16 @@ async def freeze(parent: str, task: str, *, paused: bool) -> None:
 
     Raises RuntimeFailure where it cannot, or not within ``FREEZE`` seconds.
     """
-    for directory in cgroup_dirs(parent, task):
-        for name, words in _FREEZERS.items():
-            path = directory / name
-            if path.exists():
-                path.write_text(words[paused])
-                break
-        else:
-            continue
-        break
-    else:
+    switches = (
+        (directory / name, words[paused])
+        for directory in cgroup_dirs(parent, task)
+        for name, words in _FREEZERS.items()
+    )
+    switch = next((switch for switch in switches if switch[0].exists()), None)
+    if switch is None:
         raise RuntimeFailure("the kernel has no freezer for control groups here")
+    path, word = switch
+    path.write_text(word)
     until = time.monotonic() + FREEZE
     while is_frozen(parent, task) is not paused:
         if time.monotonic() > until:

@@ -11,12 +11,10 @@ import time
 
 from orchestrator.cli.errors import ERROR
 from orchestrator.cli.show import watch
-from orchestrator.client.errors import NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from typing import Any
 
     from orchestrator.cli.session import Invocation
 
@@ -43,7 +41,7 @@ def bring(session: Invocation, services: list[str], *, paused: bool) -> int:
     left = set(asked)
     until = time.monotonic() + PATIENCE
     while True:
-        rows = _rows(session)
+        rows = watch.rows(session)
         for row in rows:
             if row["id"] in left and (bool(row.get("paused")) is paused or row.get("finished_at")):
                 left.discard(row["id"])
@@ -58,16 +56,3 @@ def bring(session: Invocation, services: list[str], *, paused: bool) -> int:
                 print(f"corral: {row['name']} on {row['node']}: not yet; {why}", file=sys.stderr)
             return ERROR
         time.sleep(LOOK)
-
-
-def _rows(session: Invocation) -> list[dict[str, Any]]:
-    until = time.monotonic() + watch.AWAY
-    while True:
-        try:
-            found: list[dict[str, Any]] = session.client.get(session.path("tasks"))["tasks"]
-        except NoAnswer:
-            if time.monotonic() > until:
-                raise
-            time.sleep(watch.RETRY)
-        else:
-            return found

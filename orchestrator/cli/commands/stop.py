@@ -9,7 +9,7 @@ from orchestrator.cli.errors import INTERRUPTED
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
 from orchestrator.cli.show.rows import lines_of
-from orchestrator.client.errors import ApiNotFound, NoAnswer
+from orchestrator.client.errors import ApiNotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,17 +69,9 @@ def _until_stopped(session: Invocation, board: boards.Board, services: list[str]
     """
     view = watch.make_view(board)
     away: set[str] = set()
-    heard = time.monotonic()
     try:
         while True:
-            try:
-                tasks = session.client.get(session.path("tasks"), all=True)["tasks"]
-            except NoAnswer:
-                if time.monotonic() - heard > watch.AWAY:
-                    raise
-                time.sleep(watch.RETRY)
-                continue
-            heard = time.monotonic()
+            tasks = watch.rows(session, every=True)
             mine = [row for row in tasks if row.get("service") in services]
             for line in lines_of({}, mine):
                 view.update(board.apply(line))

@@ -11,7 +11,6 @@ import time
 
 from orchestrator.cli.errors import ERROR, CliError
 from orchestrator.cli.show import containers, watch
-from orchestrator.client.errors import NoAnswer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,17 +29,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     told: set[str] = set()
-    heard = time.monotonic()
     while True:
-        try:
-            rows = session.client.get(session.path("tasks"), all=True)["tasks"]
-        except NoAnswer:
-            if time.monotonic() - heard > watch.AWAY:
-                raise
-            time.sleep(watch.RETRY)
-            continue
-        heard = time.monotonic()
-        mine = meant(rows, args.services)
+        mine = meant(watch.rows(session, every=True), args.services)
         ended = [row for row in mine if row.get("state") in containers.FINAL]
         for row in ended:
             if row["id"] not in told:

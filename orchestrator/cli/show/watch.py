@@ -195,6 +195,25 @@ class Watcher:
             self._stream.close()
 
 
+def rows(session: Invocation, *, every: bool = False) -> list[dict[str, Any]]:
+    """Return the stack's tasks, with ``every`` those that have ended too, over a restart.
+
+    Raises NoAnswer when the controller stays away.
+    """
+    until = time.monotonic() + AWAY
+    while True:
+        try:
+            found: list[dict[str, Any]] = session.client.get(session.path("tasks"), all=every)[
+                "tasks"
+            ]
+        except NoAnswer:
+            if time.monotonic() > until:
+                raise
+            time.sleep(RETRY)
+        else:
+            return found
+
+
 def follow(
     session: Invocation,
     board: Board,
