@@ -28,6 +28,7 @@ from specs.base import canonical_json, content_hash
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.kit.amounts import size
+from specs.pins import pins, sentence
 from specs.problems import Problem, SpecError
 from specs.stack import Condition
 from specs.states import ReleaseState
@@ -320,6 +321,16 @@ def _tell_shared(
             deployment.findings.add(found)
 
 
+def _tell_pinned(deployment: Deployment, spec: StackSpec, before: StackSpec | None) -> None:
+    """Say what keeps services on one node, where there are others; once, while it is the same."""
+    known = pins(before) if before is not None else {}
+    asked = _asked(spec)
+    news = {n: what for n, what in pins(spec).items() if n in asked and known.get(n) != what}
+    if news and len(deployment.cluster.nodes) > 1:
+        text = f"stays on one node, where its data is: {sentence(news)}"
+        deployment.findings.warn(text, code="pinned", path="services")
+
+
 def _stopped(spec: StackSpec, present: Stack | None, before: StackSpec | None) -> tuple[str, ...]:
     """Return what stays down until it is asked for: all of a stopped stack, for the time being.
 
@@ -369,6 +380,7 @@ def _store(
     deployment.draft.put(RELEASES, release)
     _tell_scaled(deployment, spec, overrides)
     _tell_shared(deployment, spec, overrides, present, before)
+    _tell_pinned(deployment, spec, before)
     deployment.draft.put(
         STACKS,
         Stack(

@@ -130,6 +130,15 @@ class Volume(Model):
     created_at: float = 0.0
 
 
+class BoundPath(Model):
+    """An absolute path that a stack writes; ``node`` has the data, empty = every node has it."""
+
+    stack: str
+    path: str
+    node: str = ""
+    created_at: float = 0.0
+
+
 class Idempotency(Model):
     """Which release a Deploy.key made."""
 
@@ -159,6 +168,7 @@ VIP = Kind("vips", keys.VIPS, Vip, lambda r: keys.vip(r.network, r.stack, r.serv
 RESTING = Kind("resting", keys.RESTING, Resting, lambda r: keys.resting(r.network, r.address))
 CONTENTS = Kind("contents", keys.CONTENTS, StoredContent, lambda r: keys.content(r.id))
 VOLUMES = Kind("volumes", keys.VOLUMES, Volume, lambda r: keys.volume(r.name))
+BOUND_PATHS = Kind("paths", keys.BOUND_PATHS, BoundPath, lambda r: keys.bound_path(r.stack, r.path))
 IDEMPOTENCY = Kind("idempotency", keys.IDEMPOTENCY, Idempotency, lambda _: "")
 
 KINDS = (
@@ -173,6 +183,7 @@ KINDS = (
     RESTING,
     CONTENTS,
     VOLUMES,
+    BOUND_PATHS,
     IDEMPOTENCY,
 )
 
