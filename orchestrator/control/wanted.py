@@ -12,12 +12,12 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import waits_for
-from orchestrator.control.mirror.effective import of_oneoff
+from orchestrator.control.mirror.effective import gateway_key, of_oneoff
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.released import spec_at, spec_of
-from orchestrator.control.mirror.serving import answers, comes_back, copies, is_leaving
-from specs.states import TaskState
+from orchestrator.control.mirror.serving import SHOWN, answers, comes_back, copies, is_leaving
+from orchestrator.control.oneoff_endpoints import joined
 from specs.wire import (
     EVERY_NODE,
     Assignment,
@@ -46,7 +46,6 @@ if TYPE_CHECKING:
     from specs.task import Task
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
-SHOWN = frozenset({TaskState.STARTING, TaskState.RUNNING})
 
 
 class Outgoing:
@@ -424,43 +423,7 @@ class Outgoing:
                     network, stack, service, mine, self._answering(mine, doubting=doubting)
                 )
                 if found := beside.get((stack, service)):
-                    self._services[key] = self._joined(self._services[key], found)
-
-    def _joined(self, service: ServiceEndpoints, found: list[OneOff]) -> ServiceEndpoints:
-        """Return a service with the one-offs that are it, or stand beside its tasks."""
-        endpoints, aliases, ports = list(service.endpoints), set(service.aliases), service.ports
-        for one in found:
-            task, effective = one.task, of_oneoff(one)
-            if is_leaving(task) or task.state not in SHOWN:
-                continue
-            own = service.service == task.name
-            names = next(
-                (
-                    attachment.aliases
-                    for attachment in effective.task.networks
-                    if (known := self.network_of(effective, attachment.network)) is not None
-                    and known.id == service.network
-                    and not own
-                ),
-                (),
-            )
-            aliases.update(names)
-            endpoints.append(
-                Endpoint(
-                    task=one.id,
-                    name=task.name,
-                    node=task.node or "",
-                    address=one.addresses[service.network],
-                    ready=task.status.ready,
-                    aliases=names,
-                    hostname=effective.task.hostname or "",
-                )
-            )
-            gateway = self._gateway(effective)
-            if own and gateway is not None and gateway.id == service.network:
-                ports = tuple(p for p in effective.task.ports if p.mode == "ingress")
-        update = {"endpoints": tuple(endpoints), "aliases": tuple(sorted(aliases)), "ports": ports}
-        return service.model_copy(update=update)
+                    self._services[key] = joined(self._services[key], found, self.network_of)
 
     def _answering(self, tasks: list[Task], *, doubting: bool) -> frozenset[str]:
         """Return which of a service's tasks get traffic.
@@ -525,19 +488,3 @@ class Outgoing:
 
 def _wants_vip(effective: Effective | None) -> bool:
     return effective is None or effective.service.endpoint_mode == "vip"
-
-
-def gateway_key(effective: Effective) -> str | None:
-    """Return the key of the network that carries the default route and published traffic.
-
-    The highest gw_priority; among equals a network that is not internal, then by name,
-    as Compose does.
-    """
-    best: tuple[tuple[int, bool, str], str] | None = None
-    for attachment in effective.task.networks:
-        spec = effective.spec.networks.get(attachment.network)
-        internal = spec is not None and spec.internal
-        rank = (-attachment.gw_priority, internal, attachment.network)
-        if best is None or rank < best[0]:
-            best = (rank, attachment.network)
-    return best[1] if best is not None else None
