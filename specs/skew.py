@@ -35,6 +35,7 @@ SINCE: dict[str, dict[str, int]] = {
         "after": 2,
         "admitted": 2,
         "paused": 2,
+        "attach": 2,
         "release": 2,
         "spec_hash": 2,
         "elsewhere": 2,

@@ -145,6 +145,11 @@ def drop_vips(pass_: Pass, stack: str, keep: set[str]) -> None:
 def retire_networks(pass_: Pass, stack: str, keep: set[str]) -> None:
     """Mark networks of the stack that neither its spec nor any task uses."""
     used = {n for task in pass_.draft.all_tasks() for n in task.addresses}
+    for one in pass_.draft.oneoffs():
+        used |= {*one.addresses}
+        if one.stack == stack and not one.over:  # also one that waits for a node
+            wanted = [find_network(pass_, stack, spec) for spec in one.networks.values()]
+            used |= {found.id for found in wanted if found is not None}
     for network in networks_ready(pass_.draft):
         if network.stack != stack or network.retired or network.id in keep:
             continue
