@@ -404,6 +404,9 @@ class TaskRow(Model):
     misplaced: str = ""  # it serves, but its node breaks its constraints: why it stays there
     slot: int = 0  # which of its service's copies it is, from 1
     paused: bool = False  # its processes are frozen
+    labels: dict[str, str] = Field(default_factory=dict)  # the container's own
+    networks: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()  # volumes by their key, folders of the node by their path
 
 
 class NodeRow(Model):

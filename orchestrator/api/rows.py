@@ -124,6 +124,9 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         carried=_carried(spec_in_force(cluster, cluster.stacks.get(task.stack)), task.service),
         slot=task.slot,
         paused=task.status.paused,
+        labels=masking.environment(spec.labels) if spec else {},
+        networks=tuple(sorted(task.addresses)),
+        mounts=tuple(mount.source for mount in spec.mounts if mount.source) if spec else (),
     )
 
 

@@ -536,6 +536,8 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.cli.commands.node",
         "orchestrator.cli.show.output",
         "orchestrator.cli.show.containers",
+        "orchestrator.cli.show.filters",
+        "orchestrator.cli.show.formats",
         "orchestrator.cli.commands.ps",
         "orchestrator.cli.registry",
         "orchestrator.cli.session",
