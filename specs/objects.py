@@ -89,6 +89,7 @@ class VolumeRow(Model):
     labels: dict[str, str] = Field(default_factory=dict)
     created_at: float = 0.0
     used_by: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()  # STACK/SERVICE of those that mount it
     removing: bool = False
     reason: str = ""
 

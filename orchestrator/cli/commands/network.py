@@ -32,16 +32,15 @@ def describe(parser: argparse.ArgumentParser) -> None:
     make.add_argument(
         "--label", action="append", default=[], metavar="KEY=VALUE", help="a note of yours"
     )
-    objects.describe_list(kinds.add_parser("ls", aliases=["list"], help="list networks"), "networks")
-    objects.describe_names(
+    objects.describe_list(kinds.add_parser("ls", aliases=["list"], help="list networks"))
+    objects.describe_inspect(
         kinds.add_parser("inspect", help="everything about networks, as JSON"), "NETWORK"
     )
     gone = kinds.add_parser("rm", aliases=["remove"], help="remove networks that no stack uses")
     objects.describe_names(gone, "NETWORK")
     gone.add_argument("-f", "--force", action="store_true", help="also if one is not there")
     prune = kinds.add_parser("prune", help="remove all networks that no stack uses")
-    prune.add_argument("-f", "--force", action="store_true", help="do not ask")
-    prune.add_argument("--filter", action="append", default=[], metavar="KEY=VALUE")
+    objects.describe_prune(prune)
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:

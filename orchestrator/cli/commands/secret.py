@@ -32,8 +32,8 @@ def describe(parser: argparse.ArgumentParser, kind: str = "secret") -> None:
     make.add_argument("name", metavar=kind.upper())
     make.add_argument("file", metavar="FILE|-", help="what is in it; - = standard input")
     objects.describe_labels(make)
-    objects.describe_list(kinds.add_parser("ls", aliases=["list"], help=f"list {kind}s"), f"{kind}s")
-    objects.describe_names(
+    objects.describe_list(kinds.add_parser("ls", aliases=["list"], help=f"list {kind}s"))
+    objects.describe_inspect(
         kinds.add_parser("inspect", help=f"everything about {kind}s, as JSON"), kind.upper()
     )
     gone = kinds.add_parser("rm", aliases=["remove"], help=f"remove {kind}s that no stack uses")

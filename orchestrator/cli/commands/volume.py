@@ -32,8 +32,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
     make.add_argument(
         "--label", action="append", default=[], metavar="KEY=VALUE", help="a note of yours"
     )
-    objects.describe_list(kinds.add_parser("ls", aliases=["list"], help="list volumes"), "volumes")
-    objects.describe_names(
+    objects.describe_list(kinds.add_parser("ls", aliases=["list"], help="list volumes"))
+    objects.describe_inspect(
         kinds.add_parser("inspect", help="everything about volumes, as JSON"), "VOLUME"
     )
     gone = kinds.add_parser("rm", aliases=["remove"], help="remove volumes that no stack uses")
@@ -41,8 +41,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     gone.add_argument("-f", "--force", action="store_true", help="also if one is not there")
     prune = kinds.add_parser("prune", help="remove all volumes that no stack uses")
     prune.add_argument("-a", "--all", action="store_true", help="those with a name, too")
-    prune.add_argument("-f", "--force", action="store_true", help="do not ask")
-    prune.add_argument("--filter", action="append", default=[], metavar="KEY=VALUE")
+    objects.describe_prune(prune)
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:

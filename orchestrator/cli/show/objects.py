@@ -10,9 +10,8 @@ import json
 import os
 import sys
 
-from orchestrator.cli.commands.node import pairs
 from orchestrator.cli.errors import ERROR, USAGE, CliError
-from orchestrator.cli.show import table, times
+from orchestrator.cli.show import filters, formats, table, times
 from orchestrator.client.errors import ApiNotFound, ApiRefusal
 from orchestrator.client.http import quote
 
@@ -26,24 +25,41 @@ if TYPE_CHECKING:
 
     Row = Mapping[str, Any]
 
-FILTERS = ("name", "label", "driver", "dangling", "stack", "node", "id")
+FILTERS = ("name", "label", "driver", "dangling", "stack", "node", "id", "used_by")
 
 
-def describe_list(parser: argparse.ArgumentParser, what: str) -> None:
+def describe_list(parser: argparse.ArgumentParser) -> None:
     """Add the flags every list has."""
     add = parser.add_argument
     add("-q", "--quiet", action="store_true", help="only names")
-    add("--format", choices=("table", "json"), default="table", help="json: one object a line")
-    add("--filter", action="append", default=[], metavar="KEY=VALUE", help=f"only {what} that fit")
+    formats.describe(parser)
+    filters.describe(parser, FILTERS)
 
 
 def describe_names(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the names of what the verb is about."""
     parser.add_argument("names", nargs="+", metavar=what)
 
 
+def describe_inspect(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add what every inspect has."""
+    describe_names(parser, what)
+    parser.add_argument(
+        "-f", "--format", type=formats.Format, metavar="FORMAT", help="'{{.Name}} {{.Labels}}'"
+    )
+
+
+def describe_prune(parser: argparse.ArgumentParser) -> None:
+    """Add what every prune has."""
+    parser.add_argument("-f", "--force", action="store_true", help="do not ask")
+    filters.describe(parser, FILTERS)
+
+
 def describe_labels(parser: argparse.ArgumentParser) -> None:
-    flag = {"action": "append", "default": [], "metavar": "KEY=VALUE"}
-    parser.add_argument("-l", "--label", **flag, help="a note of yours")
+    """Add --label, with Docker's short form."""
+    parser.add_argument(
+        *("-l", "--label"), action="append", default=[], metavar="KEY=VALUE", help="a note of yours"
+    )
 
 
 def labels(words: Iterable[str]) -> dict[str, str]:
@@ -51,43 +67,26 @@ def labels(words: Iterable[str]) -> dict[str, str]:
     return {key: value for key, _, value in (word.partition("=") for word in words)}
 
 
-def options(words: list[str]) -> dict[str, str]:
-    return pairs(words, "-o")
-
-
-def fits(row: Row, filters: Mapping[str, list[str]]) -> bool:
-    """Say whether a row is asked for: values of one key are alternatives, labels all hold."""
-    return all(
-        (all if key == "label" else any)(_fits(row, key, value) for value in values)
-        for key, values in filters.items()
-    )
-
-
-def _fits(row: Row, key: str, value: str) -> bool:
-    if key == "label":
-        name, mark, content = value.partition("=")
-        found = row.get("labels") or {}
-        return name in found and (not mark or found[name] == content)
-    if key == "dangling":
-        return bool(row.get("used_by")) is (value not in ("1", "true"))
-    if key == "name":
-        return value in str(row.get("name"))
-    if key == "id":
-        return str(row.get("id")).startswith(value)
-    return str(row.get(key) or "") == value
-
-
-def filters_of(words: Iterable[str]) -> dict[str, list[str]]:
-    """Return the filters by key. Raises CliError."""
-    found: dict[str, list[str]] = {}
+def options(words: Iterable[str]) -> dict[str, str]:
+    """Return the -o KEY=VALUE words. Raises CliError."""
+    found = {}
     for word in words:
         key, mark, value = word.partition("=")
-        if not mark or key not in FILTERS:
-            raise CliError(
-                f"--filter {word!r} is none", hint=f"KEY=VALUE with {', '.join(FILTERS)}", code=USAGE
-            )
-        found.setdefault(key, []).append(value)
+        if not mark or not key:
+            raise CliError(f"-o {word!r} is not KEY=VALUE", code=USAGE)
+        found[key] = value
     return found
+
+
+def fitting(rows: Iterable[Row], words: Sequence[str]) -> list[Row]:
+    """Return the rows --filter asks for. Raises CliError."""
+    wanted = filters.parse(words, FILTERS)
+
+    def facts(row: Row) -> dict[str, Any]:
+        unused = ("false", "0") if row.get("used_by") else ("true", "1")
+        return {**row, "label": row.get("labels"), "dangling": unused}
+
+    return [row for row in rows if filters.keeps(wanted, facts(row))]
 
 
 def show(
@@ -97,15 +96,13 @@ def show(
     cells: Callable[[Row], Sequence[Any]],
     dockers: Callable[[Row], dict[str, Any]],
 ) -> int:
-    """Print a list; ``dockers`` are the keys Docker's programs know, before our own."""
-    wanted = filters_of(args.filter)
-    found = [row for row in rows if fits(row, wanted)]
+    """Print a list; ``dockers`` are the keys Docker's programs know, beside our own."""
+    found = fitting(rows, args.filter)
     if args.quiet:
         table.show("\n".join(str(row["name"]) for row in found))
-    elif args.format == "json":
-        table.show(table.json_lines({**dockers(row), **row} for row in found))
-    else:
-        print(table.render(headers, [cells(row) for row in found]))
+        return 0
+    both = [{**dockers(row), **row} for row in found]
+    formats.show(args.format, both, lambda: table.render(headers, [cells(row) for row in found]))
     return 0
 
 
@@ -122,7 +119,10 @@ def inspect(
             code = ERROR
             continue
         found.append({**dockers(row), **row})
-    print(json.dumps(found, indent=4, ensure_ascii=False))
+    if args.format is None or args.format.kind != "template":
+        print(json.dumps(found, indent=4, ensure_ascii=False))
+    else:
+        formats.show(args.format, found, str)
     return code
 
 
@@ -130,9 +130,7 @@ def path(kind: str, name: str = "") -> str:
     return f"/v1/{kind}s/{quote(name)}" if name else f"/v1/{kind}s"
 
 
-def remove(
-    session: Invocation, kind: str, names: Iterable[str], *, missing: bool = False
-) -> int:
+def remove(session: Invocation, kind: str, names: Iterable[str], *, missing: bool = False) -> int:
     """Remove objects by name, each that can be; ``missing``: one that is not there is no fault."""
     code = 0
     for name in names:
@@ -157,8 +155,7 @@ def remove(
 
 def prune(args: argparse.Namespace, session: Invocation, kind: str, rows: Iterable[Row]) -> int:
     """Remove what of these nothing uses; on a terminal ask first, without one want -f."""
-    wanted = filters_of(args.filter)
-    names = [row["name"] for row in rows if not row.get("used_by") and fits(row, wanted)]
+    names = [row["name"] for row in fitting(rows, args.filter) if not row.get("used_by")]
     if not names:
         print(f"no unused {kind}s", file=sys.stderr)
         return 0

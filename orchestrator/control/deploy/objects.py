@@ -235,7 +235,7 @@ def _network_spec(asked: CreateNetwork) -> NetworkSpec:
         raise Invalid(detail="the overlay is IPv4: an IPv6 subnet is not possible")
     if len(asked.subnets) > 1:
         raise Invalid(detail="a network has one subnet", hint="it grows by itself without one")
-    return _compiled(
+    made: NetworkSpec = _compiled(
         "networks",
         {
             "name": asked.name,
@@ -247,11 +247,13 @@ def _network_spec(asked: CreateNetwork) -> NetworkSpec:
             "ipam": {"config": [{"subnet": subnet} for subnet in asked.subnets]},
         },
     )
+    return made
 
 
 def _volume_spec(asked: CreateVolume) -> VolumeSpec:
     entry = {"name": asked.name, "driver": asked.driver, "labels": asked.labels}
-    return _compiled("volumes", {**entry, "driver_opts": asked.options})
+    made: VolumeSpec = _compiled("volumes", {**entry, "driver_opts": asked.options})
+    return made
 
 
 def _compiled(kind: str, entry: dict[str, Any]) -> Any:

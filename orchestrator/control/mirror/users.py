@@ -29,11 +29,15 @@ def _by_key() -> Stacks:
 
 @dataclass
 class Users:
-    """The stacks by a network's id, a volume's name, a version's id."""
+    """The stacks by a network's id, a volume's name, a version's id.
+
+    ``mounts``: by a volume's name, STACK/SERVICE of those that have it mounted.
+    """
 
     networks: Stacks = field(default_factory=_by_key)
     volumes: Stacks = field(default_factory=_by_key)
     contents: Stacks = field(default_factory=_by_key)
+    mounts: Stacks = field(default_factory=_by_key)
 
 
 def users(cluster: Cluster) -> Users:
@@ -62,6 +66,12 @@ def _note(found: Users, cluster: Cluster, spec: StackSpec) -> None:
     for content in (*spec.secrets.values(), *spec.configs.values()):
         found.contents[content.content].add(spec.name)
     for service in spec.services.values():
+        volumes = spec.seen_by(service.name).volumes
+        for mount in service.task.mounts:
+            if mount.type != "volume" or mount.source not in volumes:
+                continue
+            for name in names_of(cluster, volumes[mount.source]):
+                found.mounts[name].add(f"{spec.name}/{service.name}")
         for ref in (*service.task.secrets, *service.task.configs):
             found.contents[ref.content].add(spec.name)
 

@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.users import users
 from specs.kit import masking
-from specs.node import NodeStatus
 from specs.objects import ContentRow, NetworkRow, VolumeRow
+from specs.states import NodeStatus
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
@@ -43,7 +43,7 @@ def network_rows(cluster: Cluster) -> tuple[NetworkRow, ...]:
 
 def volume_rows(cluster: Cluster) -> tuple[VolumeRow, ...]:
     """Return the volumes, those too that are on their way out."""
-    meant = users(cluster).volumes
+    found = users(cluster)
     rows = [
         VolumeRow(
             name=record.name,
@@ -52,7 +52,8 @@ def volume_rows(cluster: Cluster) -> tuple[VolumeRow, ...]:
             options={key: masking.text(text) for key, text in record.options.items()},
             labels=record.labels,
             created_at=record.created_at,
-            used_by=tuple(sorted(meant.get(record.name, ()))),
+            used_by=tuple(sorted(found.volumes.get(record.name, ()))),
+            services=tuple(sorted(found.mounts.get(record.name, ()))),
             removing=record.removing,
             reason=_why_still(cluster, record) if record.removing else "",
         )
