@@ -47,6 +47,7 @@ if TYPE_CHECKING:
         ObjectKind,
         VolumeRows,
     )
+    from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import (
@@ -171,6 +172,11 @@ class Mirror(Protocol):
         ...
 
     @property
+    def oneoffs(self) -> Mapping[str, OneOff]:
+        """Return every one-off by its task's id."""
+        ...
+
+    @property
     def nodes(self) -> Mapping[str, Node]: ...
 
     @property
@@ -253,6 +259,14 @@ class Control(Protocol):
 
     def config_data(self, content: str) -> bytes:
         """Return what is in a config, by its id."""
+        ...
+
+    def start_oneoff(self, stack: str, request: StartOneOff) -> AsyncIterator[OneOffProgress]:
+        """Make a one-off; the last line says which, or what it needs first. Raises at once."""
+        ...
+
+    async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
+        """Stop one-offs, or remove those that have ended."""
         ...
 
     async def extend(self, text: str) -> tuple[str, ...]:

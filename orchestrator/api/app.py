@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from orchestrator.api import inside, logs, nodes, objects, problems, stacks, state, streams, tasks
+from orchestrator.api import (
+    inside,
+    logs,
+    nodes,
+    objects,
+    oneoffs,
+    problems,
+    stacks,
+    state,
+    streams,
+    tasks,
+)
 from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
@@ -44,6 +55,7 @@ from specs.objects import (
     VolumeRow,
     VolumeRows,
 )
+from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff
 from specs.task import Task
 
 if TYPE_CHECKING:
@@ -189,6 +201,23 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Remove what has ended of services that do not run",
         body=ForgetTasks,
         answer=Forgotten,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/runs",
+        oneoffs.start,
+        "Run a command once in a container of a service",
+        body=StartOneOff,
+        limit=LARGE,
+        stream=OneOffProgress,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/oneoffs",
+        oneoffs.act,
+        "Stop one-offs, or remove those that have ended",
+        body=ActOnOneOffs,
+        answer=ActedOn,
     ),
     ApiRoute(
         "GET",

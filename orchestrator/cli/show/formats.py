@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
     from typing import Any
 
-    from orchestrator.cli.show.template import TemplateError
+    from orchestrator.cli.show.template import BadTemplate
 
 HELP = "table, json (one object a line), '{{.Name}} {{.Status}}', or 'table {{.Name}}\\t{{.ID}}'"
 
@@ -55,13 +55,13 @@ class Format:
         self.words = text.lstrip().removeprefix("table").lstrip() if self.tabular else text
         try:
             self.nodes = template.parse(self.words)
-        except template.TemplateError as exc:
+        except template.BadTemplate as exc:
             raise self._refused(exc) from None
 
     def __repr__(self) -> str:
         return self.words  # argparse shows a default
 
-    def _refused(self, exc: TemplateError) -> CliError:
+    def _refused(self, exc: BadTemplate) -> CliError:
         text = f"--format, column {exc.column} of {self.words!r}: {exc}"
         return CliError(text, hint=exc.hint, code=USAGE)
 
@@ -81,14 +81,14 @@ class Format:
         known = frozenset(key for row in rows for key in row)
         try:
             lines = [
-                template.Execution(dict(row), known, table.printable).text(self.nodes or ())
+                template.Printing(dict(row), known, table.printable).text(self.nodes or ())
                 for row in rows
             ]
             if not self.tabular:
                 return "\n".join(lines)
-            top = template.Execution(template.Headings(heading), known, table.printable)
+            top = template.Printing(template.Headings(heading), known, table.printable)
             headings = top.text(self.nodes or ()).rstrip("\n").split("\t")
-        except template.TemplateError as exc:
+        except template.BadTemplate as exc:
             raise self._refused(exc) from None
         cells = [line.rstrip("\n").split("\t") for line in lines]
         columns = max(len(line) for line in (headings, *cells))

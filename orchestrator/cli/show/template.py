@@ -13,6 +13,8 @@ from __future__ import annotations
 import json
 import re
 
+from orchestrator.cli.show.functions import FUNCTIONS, VERB, go, printf
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -29,12 +31,11 @@ TOKEN = re.compile(
 )
 COMMENT = re.compile(r"\s*/\*.*?\*/\s*(?=-?\}\})", re.DOTALL)
 CLOSING = re.compile(r"\}\}|(?:\s+|(?<=\s))-\}\}")
-VERB = re.compile(r"%[-+0 #]*\d*(?:\.\d+)?[a-zA-Z%]")
 BLOCKS = ("if", "range", "with")
 REFUSED = ("define", "template", "block", "break", "continue")
 
 
-class TemplateError(Exception):
+class BadTemplate(Exception):
     """The template cannot be used; ``column`` counts from 1."""
 
     def __init__(self, column: int, message: str, hint: str = "") -> None:
@@ -68,7 +69,7 @@ class _Reader:
             start = self.text.find("{{", self.at)
             if start < 0:
                 if within:
-                    raise TemplateError(len(self.text) + 1, f"{{{{{within}}}}} has no {{{{end}}}}")
+                    raise BadTemplate(len(self.text) + 1, f"{{{{{within}}}}} has no {{{{end}}}}")
                 found.append(("text", self._text(len(self.text), trim=False)))
                 return found, "", [], 0
             trim = self.text[start + 2 : start + 4] in ("- ", "-\t", "-\n")
@@ -80,7 +81,7 @@ class _Reader:
             kind, word, column = tokens[0][0], tokens[0][1], tokens[0][2] + 1
             if kind == "word" and word in ("end", "else"):
                 if not within:
-                    raise TemplateError(column, f"{{{{{word}}}}} without a block")
+                    raise BadTemplate(column, f"{{{{{word}}}}} without a block")
                 return found, word, tokens[1:], column
             found.append(self._node(kind, word, column, tokens))
 
@@ -89,10 +90,10 @@ class _Reader:
             return self._block(word, tokens[1:], column)
         if kind == "word" and word in REFUSED:
             known = ", ".join((*BLOCKS, "else", "end", *sorted(FUNCTIONS)))
-            raise TemplateError(column, f"{{{{{word}}}}} is not known here", f"known: {known}")
+            raise BadTemplate(column, f"{{{{{word}}}}} is not known here", f"known: {known}")
         marked = [token for token in tokens if token[1] in (":=", "=") and token[0] == "mark"]
         if marked:
-            raise TemplateError(marked[0][2] + 1, "variables can be set by range only")
+            raise BadTemplate(marked[0][2] + 1, "variables can be set by range only")
         return ("out", _pipeline(tokens, column))
 
     def _text(self, end: int, *, trim: bool) -> str:
@@ -112,15 +113,15 @@ class _Reader:
             closing = CLOSING.match(self.text, self.at)
             if closing:
                 if not tokens and not comment:
-                    raise TemplateError(opened + 1, "{{}} says nothing")
+                    raise BadTemplate(opened + 1, "{{}} says nothing")
                 self.at = closing.end()
                 self.trim = len(closing.group()) > 2
                 return tokens
             found = TOKEN.match(self.text, self.at)
             if found is None:
                 if self.at >= len(self.text):
-                    raise TemplateError(opened + 1, "{{ without }}")
-                raise TemplateError(self.at + 1, f"{self.text[self.at]!r} makes no sense here")
+                    raise BadTemplate(opened + 1, "{{ without }}")
+                raise BadTemplate(self.at + 1, f"{self.text[self.at]!r} makes no sense here")
             if found.lastgroup != "space":
                 kind = found.lastgroup or ""
                 tokens.append((kind, found.group(), found.start(), found.end()))
@@ -132,7 +133,7 @@ class _Reader:
             cut = [token[1] for token in tokens].index(":=")
             names = [token[1] for token in tokens[:cut] if token[1] != ","]
             if not names or len(names) > 2 or not all(name.startswith("$") for name in names):
-                raise TemplateError(column, "range sets one or two variables: $i, $v := .Field")
+                raise BadTemplate(column, "range sets one or two variables: $i, $v := .Field")
             tokens = tokens[cut + 1 :]
         pipe = _pipeline(tokens, column)
         body, ended, rest, at = self.nodes(word)
@@ -143,12 +144,12 @@ class _Reader:
             else:
                 other, ended, _, at = self.nodes(word)
                 if ended == "else":
-                    raise TemplateError(at, "a second {{else}}")
+                    raise BadTemplate(at, "a second {{else}}")
         return (word, names, pipe, body, other)
 
 
 def parse(text: str) -> list[Node]:
-    """Return the template, read. Raises TemplateError."""
+    """Return the template, read. Raises BadTemplate."""
     return _Reader(text).nodes()[0]
 
 
@@ -160,18 +161,18 @@ def _pipeline(tokens: list[Token], column: int) -> Node:
         kind, text, start, _ = tokens[at]
         if kind == "mark" and text == "|":
             if not commands[-1]:
-                raise TemplateError(start + 1, "nothing stands before |")
+                raise BadTemplate(start + 1, "nothing stands before |")
             commands.append([])
             at += 1
         else:
             operand, at = _operand(tokens, at)
             commands[-1].append(operand)
     if not commands[-1]:
-        raise TemplateError(column, "something is missing here")
+        raise BadTemplate(column, "something is missing here")
     for number, command in enumerate(commands):
         head = command[0]
         if head[0] != "call" and (number or len(command) > 1) and head[0] != "field":
-            raise TemplateError(head[-1], "this is no function: it takes nothing")
+            raise BadTemplate(head[-1], "this is no function: it takes nothing")
     return ("pipe", commands)
 
 
@@ -186,7 +187,7 @@ def _operand(tokens: list[Token], at: int) -> tuple[Node, int]:
         path, after = _fields_behind(tokens, at)
         return ("var", text, path, column), after
     if at + 1 < len(tokens) and tokens[at + 1][2] == end and tokens[at + 1][0] == "field":
-        raise TemplateError(tokens[at + 1][2] + 1, "a field of what has none")
+        raise BadTemplate(tokens[at + 1][2] + 1, "a field of what has none")
     return _simple(kind, text, column), at + 1
 
 
@@ -196,7 +197,7 @@ def _closing(tokens: list[Token], at: int) -> int:
         depth += {"(": 1, ")": -1}.get(tokens[close][1], 0)
         if depth == 0:
             return close
-    raise TemplateError(tokens[at][2] + 1, "( without )")
+    raise BadTemplate(tokens[at][2] + 1, "( without )")
 
 
 def _simple(kind: str, text: str, column: int) -> Node:
@@ -214,7 +215,7 @@ def _simple(kind: str, text: str, column: int) -> Node:
         case "word":
             return _word(text, column)
         case _:
-            raise TemplateError(column, f"{text!r} makes no sense here")
+            raise BadTemplate(column, f"{text!r} makes no sense here")
 
 
 def _fields_behind(tokens: list[Token], at: int) -> tuple[list[str], int]:
@@ -229,7 +230,7 @@ def _word(text: str, column: int) -> Node:
         return ("value", constants[text], column)
     if text not in FUNCTIONS and text not in ("and", "or"):
         known = ", ".join(sorted((*FUNCTIONS, "and", "or")))
-        raise TemplateError(column, f"there is no function {text}", f"functions: {known}")
+        raise BadTemplate(column, f"there is no function {text}", f"functions: {known}")
     return ("call", text, column)
 
 
@@ -237,124 +238,14 @@ def _unquoted(text: str, column: int) -> str:
     try:
         found = json.loads(text)
     except ValueError:
-        raise TemplateError(column, f"{text} is no string") from None
+        raise BadTemplate(column, f"{text} is no string") from None
     return str(found)
-
-
-# Values and functions
-
-
-def go(value: Any) -> str:
-    """Return a value as Go prints it."""
-    match value:
-        case str():
-            found = value
-        case bool():
-            found = "true" if value else "false"
-        case None:
-            found = "<no value>"
-        case float():
-            found = f"{value:g}" if abs(value) < 1e6 and value == round(value, 4) else repr(value)
-        case list() | tuple():
-            found = f"[{' '.join(go(item) for item in value)}]"
-        case dict():
-            found = f"map[{' '.join(f'{key}:{go(value[key])}' for key in sorted(value))}]"
-        case _:
-            found = str(value)
-    return found
-
-
-def compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
-
-
-def _text_of(value: Any) -> str:
-    if not isinstance(value, str):
-        raise ValueError(f"needs a text, not {go(value)}")  # noqa: TRY004 - told with its column
-    return value
-
-
-def _list_of(value: Any) -> Sequence[Any]:
-    if not isinstance(value, list | tuple):
-        raise ValueError(f"needs a list, not {go(value)!r}")  # noqa: TRY004 - told with its column
-    return value
-
-
-def _index(value: Any, *keys: Any) -> Any:
-    for key in keys:
-        if isinstance(value, dict):
-            value = value.get(key, "")
-        else:
-            try:
-                value = value[key]
-            except (TypeError, IndexError, KeyError):
-                raise ValueError(f"has nothing at {go(key)}") from None
-    return value
-
-
-def _slice(value: Any, *bounds: int) -> Any:
-    return value[slice(*(bounds if len(bounds) > 1 else (*bounds, None)))]
-
-
-def _printf(format_: Any, *values: Any) -> str:
-    left = list(values)
-
-    def one(found: re.Match[str]) -> str:
-        spec, verb = found.group()[:-1], found.group()[-1]
-        if verb == "%":
-            return "%"
-        if not left:
-            raise ValueError(f"has no value for {found.group()}")
-        value = left.pop(0)
-        if verb in "sv" or verb == "t":
-            return (spec + "s") % go(value)
-        if verb == "q":
-            return (spec + "s") % json.dumps(go(value), ensure_ascii=False)
-        if verb in "dxXofeg" and isinstance(value, int | float):
-            return (spec + verb) % value
-        raise ValueError(f"cannot print {go(value)} with {found.group()}")
-
-    text = VERB.sub(one, _text_of(format_))
-    if left:
-        raise ValueError(f"has {len(left)} more values than its format")
-    return text
-
-
-def _compare(one: Any, two: Any) -> int:
-    if isinstance(one, str) != isinstance(two, str):
-        raise ValueError(f"cannot compare {go(one)} with {go(two)}")
-    return int(one > two) - int(one < two)
-
-
-FUNCTIONS: dict[str, Callable[..., Any]] = {
-    "json": compact,
-    "upper": lambda text: _text_of(text).upper(),
-    "lower": lambda text: _text_of(text).lower(),
-    "title": lambda text: _text_of(text)[:1].upper() + text[1:],
-    "join": lambda items, mark: _text_of(mark).join(go(item) for item in _list_of(items)),
-    "split": lambda text, mark: _text_of(text).split(mark),
-    "truncate": lambda text, count: _text_of(text)[:count],
-    "pad": lambda text, before, after: f"{' ' * before}{text}{' ' * after}" if text else text,
-    "print": lambda *values: "".join(go(value) for value in values),
-    "println": lambda *values: " ".join(go(value) for value in values) + "\n",
-    "printf": _printf,
-    "len": len,
-    "index": _index,
-    "slice": _slice,
-    "not": lambda value: not value,
-    "eq": lambda one, *others: any(one == other for other in others),
-    "ne": lambda one, two: one != two,
-    "lt": lambda one, two: _compare(one, two) < 0,
-    "le": lambda one, two: _compare(one, two) <= 0,
-    "gt": lambda one, two: _compare(one, two) > 0,
-    "ge": lambda one, two: _compare(one, two) >= 0,
-}
 
 
 # Execution
 
 
-class Execution:
+class Printing:
     """One template over one row (or over the headings)."""
 
     def __init__(self, row: Any, known: frozenset[str], safe: Callable[[str], str]) -> None:
@@ -364,7 +255,7 @@ class Execution:
         self.heading = isinstance(row, Headings)
 
     def text(self, nodes: Sequence[Node]) -> str:
-        """Return what the template prints. Raises TemplateError."""
+        """Return what the template prints. Raises BadTemplate."""
         return "".join(self._texts(nodes, self.row, {"$": self.row}))
 
     def _texts(self, nodes: Sequence[Node], dot: Any, names: Mapping[str, Any]) -> Iterator[str]:
@@ -398,9 +289,11 @@ class Execution:
         elif not found:
             pairs = []
         else:
-            raise TemplateError(pipe[1][0][0][-1], f"range needs a list, not {go(found)!r}")
+            raise BadTemplate(pipe[1][0][0][-1], f"range needs a list, not {go(found)!r}")
         for key, value in pairs:
-            own = dict(zip(variables, (key, value) if len(variables) > 1 else (value,)))  # noqa: B905
+            own = dict(
+                zip(variables, (key, value)[-len(variables) :] if variables else (), strict=True)
+            )
             yield from self._texts(body, value, {**names, **own})
         if not pairs:
             yield from self._texts(other, dot, names)
@@ -426,7 +319,7 @@ class Execution:
     ) -> Any:
         """Return the first operand that decides; the others are not looked at."""
         if not rest and not last:
-            raise TemplateError(head[2], f"{head[1]}: needs at least one value")
+            raise BadTemplate(head[2], f"{head[1]}: needs at least one value")
         found: Any = None
         for operand in rest:
             found = self._value(operand, dot, names)
@@ -438,21 +331,21 @@ class Execution:
         if self.heading:
             named = [word for word in arguments if isinstance(word, str)]
             if name == "printf" and named:
-                return _printf(VERB.sub(_as_text, named[0]), *arguments[1:])
+                return printf(VERB.sub(_as_text, named[0]), *arguments[1:])
             if not name.startswith("print"):
                 return arguments[0] if arguments else ""
         try:
             return FUNCTIONS[name](*arguments)
         except TypeError:
             shown = ", ".join(repr(go(word)) for word in arguments) or "nothing"
-            raise TemplateError(column, f"{name} cannot be used with {shown}") from None
+            raise BadTemplate(column, f"{name} cannot be used with {shown}") from None
         except ValueError as exc:
-            raise TemplateError(column, f"{name} {exc}") from None
+            raise BadTemplate(column, f"{name} {exc}") from None
 
     def _method(self, head: Node, arguments: list[Any], dot: Any) -> Any:
         """Docker's one method of a row: ``{{.Label "key"}}``."""
         if head[0] != "field" or head[1] != ["Label"] or len(arguments) != 1:
-            raise TemplateError(head[-1], "this is no function: it takes nothing")
+            raise BadTemplate(head[-1], "this is no function: it takes nothing")
         if self.heading:
             return str(arguments[0]).rpartition(".")[2].replace("-", " ").replace("_", " ").upper()
         labels = dot.get("labels") if isinstance(dot, dict) else None
@@ -470,7 +363,7 @@ class Execution:
             )
         if kind == "var":
             if operand[1] not in names:
-                raise TemplateError(operand[3], f"there is no variable {operand[1]}")
+                raise BadTemplate(operand[3], f"there is no variable {operand[1]}")
             return self._fields(names[operand[1]], operand[2], operand[3])
         return self._fields(dot, operand[1], operand[2])
 
@@ -480,7 +373,7 @@ class Execution:
                 value = value.of(path[-1])
                 break
             if not isinstance(value, dict):
-                raise TemplateError(column, f".{name}: {go(value)!r} has no fields")
+                raise BadTemplate(column, f".{name}: {go(value)!r} has no fields")
             if name not in value and strict and depth == 0:
                 top = value is self.row
                 if top and name in self.known:
@@ -496,11 +389,11 @@ def _as_text(found: re.Match[str]) -> str:
     return found.group() if found.group().endswith("%") else f"{found.group()[:-1]}s"
 
 
-def _no_field(name: str, known: Mapping[str, Any] | frozenset[str], column: int) -> TemplateError:
+def _no_field(name: str, known: Mapping[str, Any] | frozenset[str], column: int) -> BadTemplate:
     import difflib  # only after a typing error
 
     lower = {field.lower(): field for field in sorted(known)}
     near = difflib.get_close_matches(name.lower(), list(lower), n=1, cutoff=0.6)
     meant = f"; did you mean .{lower[near[0]]}?" if near else ""
     fields = ", ".join(sorted(known)) or "none"
-    return TemplateError(column, f"there is no field .{name}{meant}", f"fields: {fields}")
+    return BadTemplate(column, f"there is no field .{name}{meant}", f"fields: {fields}")

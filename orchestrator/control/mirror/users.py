@@ -1,7 +1,7 @@
 """Which stacks mean which networks, volumes, secrets and configs. Pure: mirror in, names out.
 
-A stack means what its newest release, the one that runs, and those of its tasks name. One that is
-being removed means nothing any more: what its last tasks have goes with them.
+A stack means what its newest release, the one that runs, its tasks and its one-offs name. One
+that is being removed means nothing any more: what its last tasks have goes with them.
 """
 
 from __future__ import annotations
@@ -52,6 +52,10 @@ def users(cluster: Cluster) -> Users:
             spec = spec_at(cluster, name, number)
             if spec is not None:
                 _note(found, cluster, spec)
+    for one in cluster.oneoffs.values():
+        stack = cluster.stacks.get(one.stack)
+        if one.shown and (stack is None or stack.desired != "removed"):
+            _note(found, cluster, one.spec)
     return found
 
 

@@ -30,9 +30,9 @@ def network_rows(cluster: Cluster) -> tuple[NetworkRow, ...]:
             created_at=record.created_at,
             used_by=tuple(sorted(meant.get(record.id, ()))),
             tasks={
-                task.name: address
+                name: address
                 for address, owner in cluster.by_network.get(record.id, {}).items()
-                if (task := cluster.tasks.get(owner)) is not None
+                if (name := _task_name(cluster, owner))
             },
         )
         for record in cluster.networks.values()
@@ -85,6 +85,13 @@ def content_rows(cluster: Cluster, *, secret: bool) -> tuple[ContentRow, ...]:
         for record in newest.values()
     ]
     return tuple(sorted(rows, key=lambda row: (row.name, row.stack)))
+
+
+def _task_name(cluster: Cluster, task_id: str) -> str:
+    if (task := cluster.tasks.get(task_id)) is not None:
+        return task.name
+    one = cluster.oneoffs.get(task_id)
+    return one.task.name if one is not None else ""
 
 
 def _node_name(cluster: Cluster, node: str) -> str:

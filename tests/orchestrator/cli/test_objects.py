@@ -11,29 +11,25 @@ from types import SimpleNamespace
 import pytest
 from fake import Problem
 
-from tests.orchestrator.cli.test_verbs import COMPOSE
-
 AT = 1_700_000_000.0
 
 
 def network(name, **more):
-    base = {"id": f"n-{name}", "name": name, "driver": "overlay", "stack": "",
-            "subnets": ["10.0.0.0/26"], "internal": False, "attachable": False, "mtu": None, "labels": {}, "created_at": AT,
-            "used_by": [], "tasks": {}}  # fmt: skip
-    return {**base, **more}
+    base = {"id": f"n-{name}", "subnets": ["10.0.0.0/26"], "driver": "overlay", "mtu": None}
+    return {**base, "internal": False, "attachable": False, "tasks": {}, **common(name), **more}
 
 
 def volume(name, **more):
-    base = {"name": name, "driver": "local", "node": "alpha", "stack": "", "options": {},
-            "labels": {}, "created_at": AT, "used_by": [], "services": [], "removing": False,
-            "reason": ""}  # fmt: skip
-    return {**base, **more}
+    base = {"driver": "local", "node": "alpha", "options": {}, "services": []}
+    return {**base, "removing": False, "reason": "", **common(name), **more}
 
 
 def content(name, **more):
-    base = {"id": f"s-{name}", "name": name, "stack": "", "size": 4, "labels": {},
-            "created_at": AT, "used_by": [], "data": ""}  # fmt: skip
-    return {**base, **more}
+    return {"id": f"s-{name}", "size": 4, "data": "", **common(name), **more}
+
+
+def common(name):
+    return {"name": name, "stack": "", "labels": {}, "created_at": AT, "used_by": []}
 
 
 def refused(status, detail):
@@ -44,14 +40,16 @@ def refused(status, detail):
     return answer
 
 
+SHOP = {"stack": "shop", "used_by": ["shop"]}
 ROWS = {
-    "network": [network("front", labels={"team": "a"}),
-                network("shop_default", stack="shop", used_by=["shop"])],
-    "volume": [volume("free", labels={"team": "a"}), volume("shop_data", stack="shop", node="beta",
-               used_by=["shop"], services=["shop/db"])],
-    "secret": [content("key"), content("shop_key", stack="shop", used_by=["shop"])],
-    "config": [content("page"), content("shop_page", stack="shop", used_by=["shop"])],
-}  # fmt: skip
+    "network": [network("front", labels={"team": "a"}), network("shop_default", **SHOP)],
+    "volume": [
+        volume("free", labels={"team": "a"}),
+        volume("shop_data", node="beta", services=["shop/db"], **SHOP),
+    ],
+    "secret": [content("key"), content("shop_key", **SHOP)],
+    "config": [content("page"), content("shop_page", **SHOP)],
+}
 KINDS = list(ROWS)
 
 
@@ -241,11 +239,10 @@ def test_config_alone_is_about_the_file(corral, clean_environment):
     (clean_environment.work / "compose.yaml").write_text("services: {ls: {image: i}}\n")
     assert corral("config", "--services").out == "ls\n"
     assert "image: i" in corral("config", "--format", "yaml", "ls").out
-    assert "config" in COMPOSE.split()
 
 
 @pytest.mark.parametrize("words", [["network"], ["volume", "make"], ["secret", "create", "key"]])
 def test_usage(corral, words):
     done = corral(*words)
     assert done.code == 2
-    assert "--help" in done.err
+    assert "hint:" in done.err

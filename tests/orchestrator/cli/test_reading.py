@@ -541,6 +541,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.cli.commands.ps",
         "orchestrator.cli.registry",
         "orchestrator.cli.session",
+        "orchestrator.cli.wishes",
         "orchestrator.cli.show.table",
         "orchestrator.cli.show.times",
         "orchestrator.client.client",
