@@ -53,8 +53,8 @@ def users(cluster: Cluster) -> Users:
             if spec is not None:
                 _note(found, cluster, spec)
     for one in cluster.oneoffs.values():
-        stack = cluster.stacks.get(one.stack)
-        if one.shown and (stack is None or stack.desired != "removed"):
+        owner = cluster.stacks.get(one.stack)
+        if one.shown and (owner is None or owner.desired != "removed"):
             _note(found, cluster, one.spec)
     return found
 
