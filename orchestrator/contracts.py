@@ -39,6 +39,14 @@ if TYPE_CHECKING:
     )
     from specs.inside import Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
     from specs.node import Node, NodeCondition
+    from specs.objects import (
+        ContentRows,
+        MadeObject,
+        MakeObject,
+        NetworkRows,
+        ObjectKind,
+        VolumeRows,
+    )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
     from specs.paths import PathState
     from specs.stack import StackSpec
@@ -241,6 +249,26 @@ class Control(Protocol):
         ...
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None: ...
+
+    async def make(self, asked: MakeObject) -> MadeObject:
+        """Make a network, volume, secret or config that belongs to no stack."""
+        ...
+
+    async def drop(self, kind: ObjectKind, name: str) -> str:
+        """Have an object go that no stack means; return its name."""
+        ...
+
+    def networks(self) -> NetworkRows: ...
+
+    def volumes(self) -> VolumeRows: ...
+
+    def contents(self, *, secret: bool) -> ContentRows:
+        """Return the secrets, or the configs, without what is in them."""
+        ...
+
+    def config_data(self, content: str) -> bytes:
+        """Return what is in a config, by its id."""
+        ...
 
     def start_oneoff(self, stack: str, request: StartOneOff) -> AsyncIterator[OneOffProgress]:
         """Make a one-off; the last line says which, or what it needs first. Raises at once."""

@@ -34,7 +34,7 @@ All commands: corral --help. One command: corral COMMAND --help.
 """
 
 # Everywhere else flags may stand between a command's words.
-NOT_MIXED = registry.PASSED_ON | {"exec", "node", "state"}
+NOT_MIXED = registry.PASSED_ON | {"exec", "network", "node", "secret", "state", "volume"}
 
 
 class Parser(argparse.ArgumentParser):
@@ -112,15 +112,15 @@ def dispatch(argv: Sequence[str]) -> int:
     name, *rest = flags.words
     if name not in registry.COMMANDS:
         raise _unknown(flags.words)
-    module: registry.Command = importlib.import_module(
-        f"orchestrator.cli.commands.{registry.COMMANDS[name][0]}"
-    )
+    second = registry.SECOND.get((name, rest[0])) if rest else None
+    place, about = second or registry.COMMANDS[name]
+    module: registry.Command = importlib.import_module(f"orchestrator.cli.commands.{place}")
     from orchestrator.cli.session import Invocation
 
     session = Invocation(flags, argv=rest)
     own = Parser(
         prog=f"corral {name}",
-        description=_sentence(registry.COMMANDS[name][1]),
+        description=_sentence(about),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
@@ -128,7 +128,9 @@ def dispatch(argv: Sequence[str]) -> int:
     if name in registry.PASSED_ON and (name == "lab" or rest[:1] not in (["-h"], ["--help"])):
         return module.run(argparse.Namespace(), session)
     try:
-        args = own.parse_args(rest) if name in NOT_MIXED else own.parse_intermixed_args(rest)
+        args = (
+            own.parse_args(rest) if name in NOT_MIXED or second else own.parse_intermixed_args(rest)
+        )
     except errors.CliError as exc:
         raise _explained(_misplaced_global(exc, name, rest), name, rest, own) from None
     return module.run(args, session)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.carrying import asked_project, carry, check_clashes
 from orchestrator.control.deploy.contents import with_contents
+from orchestrator.control.deploy.external import check_external
 from orchestrator.control.deploy.host_ports import check_host_ports
 from orchestrator.control.deploy.ports import check_ports, with_ports
 from orchestrator.control.deploy.subnets import check_subnets
@@ -63,6 +64,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     _check_order(deployment, spec)
     _check_constraints(deployment, spec)
     deployment.check()
+    check_external(deployment, spec)
     spec = with_contents(deployment, spec)
     spec = carry(deployment, spec, present)
     spec = with_ports(deployment, spec, before)

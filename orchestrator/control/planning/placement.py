@@ -60,6 +60,9 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
             if effective is None:
                 continue
             found[task.id] = effective
+            if why := _no_volume(pass_, effective, task.slot):
+                unfit[task.id] = why
+                continue
             slot = slots.get((task.stack, task.service, task.slot), [])
             key = (effective.key, effective.release)
             constraints.check(effective.service.placement.constraints)
@@ -244,16 +247,33 @@ def _settle_volumes(pass_: Pass, task: Task, effective: Effective, node: str) ->
         name = effective.volume_name(mount.source, task.slot)
         present = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
         if present is None:
-            pass_.draft.put(
-                VOLUMES,
-                Volume(
-                    name=name,
-                    stack=task.stack,
-                    key=mount.source,
-                    node=node,
-                    created_at=pass_.wall,
-                ),
+            wanted = effective.spec.volumes.get(mount.source)
+            made = Volume(
+                name=name,
+                stack=task.stack,
+                key=mount.source,
+                node=node,
+                created_at=pass_.wall,
+                labels=wanted.labels if wanted is not None else {},
             )
+            pass_.draft.put(VOLUMES, made)
+        elif not present.node:  # made by hand, and used for the first time
+            pass_.draft.put(VOLUMES, present.model_copy(update={"node": node}))
+
+
+def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
+    """Return why a volume the task needs cannot be had, or ""."""
+    for mount in effective.task.mounts:
+        if mount.type != "volume" or mount.source is None:
+            continue
+        name = effective.volume_name(mount.source, slot)
+        volume = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
+        wanted = effective.spec.volumes.get(mount.source)
+        if volume is None and wanted is not None and wanted.external:
+            return f"external volume {name} does not exist: corral volume create {name}"
+        if volume is not None and volume.removing:
+            return f"volume {name} is being removed; corral volume ls says what it waits for"
+    return ""
 
 
 def homes(pass_: Pass, effective: Effective, slot: int) -> tuple[Home, ...]:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import random
 import shutil
@@ -55,7 +56,7 @@ class PlainSealer:
         return sealed.removeprefix(b"sealed:")
 
     def fingerprint(self, data: bytes) -> str:
-        return f"fp-{data!r}"
+        return f"fp-{hashlib.sha256(data).hexdigest()}"
 
 
 class FakeNode:
