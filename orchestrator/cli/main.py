@@ -32,7 +32,7 @@ All commands: corral --help. One command: corral COMMAND --help.
 """
 
 # Everywhere else flags may stand between a command's words.
-NOT_MIXED = registry.PASSED_ON | {"exec", "node", "state"}
+NOT_MIXED = registry.PASSED_ON | {"exec", "network", "node", "secret", "state", "volume"}
 
 
 def _unknown(words: Sequence[str]) -> errors.CliError:
@@ -65,15 +65,18 @@ def dispatch(argv: Sequence[str]) -> int:
     name, *rest = flags.words
     if name not in registry.COMMANDS:
         raise _unknown(flags.words)
-    module = parsers.module(name)
+    second = registry.SECOND.get((name, rest[0])) if rest else None
+    module = parsers.module(name, rest)
     from orchestrator.cli.session import Invocation
 
     session = Invocation(flags, argv=rest)
-    own = parsers.command_parser(name)
+    own = parsers.command_parser(name, rest)
     if name in registry.PASSED_ON and (name == "lab" or rest[:1] not in (["-h"], ["--help"])):
         return module.run(parsers.NOTHING, session)
     try:
-        args = own.parse_args(rest) if name in NOT_MIXED else own.parse_intermixed_args(rest)
+        args = (
+            own.parse_args(rest) if name in NOT_MIXED or second else own.parse_intermixed_args(rest)
+        )
     except errors.CliError as exc:
         raise _explained(_misplaced_global(exc, name, rest), name, rest, own) from None
     return module.run(args, session)

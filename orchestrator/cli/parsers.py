@@ -12,6 +12,7 @@ from orchestrator.cli import errors, registry, wishes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import NoReturn
 
 NOTHING = argparse.Namespace()  # of a verb whose words are somebody else's to parse
@@ -62,22 +63,28 @@ def global_parser() -> Parser:
     return parser
 
 
-def module(name: str) -> registry.Command:
-    found: registry.Command = importlib.import_module(
-        f"orchestrator.cli.commands.{registry.COMMANDS[name][0]}"
-    )
+def _place(name: str, rest: Sequence[str]) -> tuple[str, str]:
+    """Return a command's module and line of help; some second words have their own."""
+    second = registry.SECOND.get((name, rest[0])) if rest else None
+    return second or registry.COMMANDS[name]
+
+
+def module(name: str, rest: Sequence[str] = ()) -> registry.Command:
+    """Import the command's module."""
+    place, _ = _place(name, rest)
+    found: registry.Command = importlib.import_module(f"orchestrator.cli.commands.{place}")
     return found
 
 
-def command_parser(name: str) -> Parser:
+def command_parser(name: str, rest: Sequence[str] = ()) -> Parser:
     """Return the parser of what stands behind a command."""
     own = Parser(
         prog=f"corral {name}",
-        description=_sentence(registry.COMMANDS[name][1]),
+        description=_sentence(_place(name, rest)[1]),
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    module(name).describe(own)
+    module(name, rest).describe(own)
     return own
 
 

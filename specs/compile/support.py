@@ -208,15 +208,11 @@ _TOP: dict[str, Support] = {
     "secrets.*.driver": Support(_R, "use file, environment or external"),
     "secrets.*.driver_opts": Support(_R, "use file, environment or external"),
     "secrets.*.template_driver": Support(_R, "templates are not available yet"),
-    "secrets.*.external": Support(
-        _R, "secrets live in a stack's file for now: use file or environment"
-    ),
+    "secrets.*.external": Support(_H, "made by `corral secret create`"),
     "configs": Support(_H),
     "configs.*": Support(_H),
     "configs.*.template_driver": Support(_R, "templates are not available yet"),
-    "configs.*.external": Support(
-        _R, "configs live in a stack's file for now: use file or content"
-    ),
+    "configs.*.external": Support(_H, "made by `corral config create`"),
     "models": Support(_R, "corral runs no models"),
 }
 

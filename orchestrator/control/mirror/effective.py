@@ -18,6 +18,7 @@ from specs.base import content_hash
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from specs.api import ClientMachine, Release
+    from specs.oneoff import OneOff
     from specs.stack import ServiceSpec, StackSpec, TaskSpec
 
 
@@ -51,6 +52,19 @@ class Effective:
         if volume is None:
             return f"{self.stack}_{key}"
         return f"{volume.name}-{slot}" if volume.per_slot else volume.name
+
+
+def of_oneoff(one: OneOff) -> Effective:
+    """Return the service of a one-off: it is its own, of no release."""
+    return Effective(
+        stack=one.stack,
+        release=0,
+        service=one.service,
+        spec=one.spec,
+        task=one.service.task,
+        hash="",
+        client=one.client,
+    )
 
 
 class Specs:
@@ -135,3 +149,19 @@ def _hash(release: Release, spec: StackSpec, name: str, task: TaskSpec) -> str:
             "restarted": restarted,
         }
     )
+
+
+def gateway_key(effective: Effective) -> str | None:
+    """Return the key of the network that carries the default route and published traffic.
+
+    The highest gw_priority; among equals a network that is not internal, then by name,
+    as Compose does.
+    """
+    best: tuple[tuple[int, bool, str], str] | None = None
+    for attachment in effective.task.networks:
+        spec = effective.spec.networks.get(attachment.network)
+        internal = spec is not None and spec.internal
+        rank = (-attachment.gw_priority, internal, attachment.network)
+        if best is None or rank < best[0]:
+            best = (rank, attachment.network)
+    return best[1] if best is not None else None
