@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, TypeVar
 
+    from orchestrator.client.ssh import SshHost
+
     T = TypeVar("T")
 
 REQUEST_TIMEOUT = 30.0  # seconds for a whole request and its answer
@@ -38,7 +40,12 @@ class Client:
     def __init__(self, host: str | None = None, *, timeout: float = REQUEST_TIMEOUT) -> None:
         self.host = host or os.environ.get("CORRAL_HOST") or default_host()
         self.timeout = timeout
-        self.path = _socket_path(self.host)
+        self.ssh: SshHost | None = None
+        if self.host.startswith("ssh://"):
+            from orchestrator.client.ssh import SshHost  # noqa: PLC0415 - who reads here needs none
+
+            self.ssh = SshHost(self.host)
+        self.path = self.ssh.remote if self.ssh else _socket_path(self.host)
         self.patient = True  # wait for a controller that is being restarted
 
     @property
@@ -68,6 +75,13 @@ class Client:
                 time.sleep(0.05)
 
     def _connect(self, timeout: float) -> Connection:
+        if self.ssh:
+            connection = Connection(self.ssh.connect(timeout))
+            connection.nobody = (
+                f"no controller answers on {self.ssh.host}:{self.path}",
+                f"{self.ssh.login} corral controller status; your user must be in the group corral",
+            )
+            return connection
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(timeout)
         try:
@@ -199,14 +213,13 @@ def _socket_path(host: str) -> str:
         return host
     if scheme == "unix" and rest.startswith("/"):
         return rest
-    if scheme in ("ssh", "http", "https", "tcp"):
+    if scheme in ("http", "https", "tcp"):
         raise BadHost(
             f"{scheme}:// is not supported yet as the controller's address ({host})",
-            hint="log in to the controller's machine and use corral there, "
-            "or forward its socket: ssh -L /tmp/corral.sock:/run/corral/controller.sock HOST "
-            "and CORRAL_HOST=unix:///tmp/corral.sock",
+            hint="ssh://user@host reaches it through that machine's sshd",
         )
     raise BadHost(
         f"{host!r} is not the address of a controller",
-        hint="write unix:///path/to/controller.sock",
+        hint="write unix:///path/to/controller.sock or ssh://user@host; "
+        "corral context ls has names",
     )
