@@ -106,14 +106,14 @@ def test_both_ways(corral, place):
 def refused(corral, place):
     """What is not copied, with the reason; first of all what leads out of the container."""
     tasks = {row["service"]: f"/v1/tasks/{row['id']}/archive" for row in corral.rows()}
-    archive = (place / "pipe.tar").read_bytes()
+    archive = tarfile.TarInfo("a").tobuf() + bytes(1024)
     file = {"source": "a", "directory": False, "contents": False}
     out = [
         ("web", "/made/magic/passwd", "access is denied"),
         ("web", "/made/magic/.", "access is denied"),
         ("web", "/made/up/hostname-of-the-node", "there is no"),
         ("web", "/proc/1/status", "made up by the kernel"),
-        ("web", "/ready/.", "is not a folder"),
+        ("web", "/ready/.", "a file, not a folder"),
     ]
     into = [
         ("web", "/made/magic/planted", "access is denied"),
