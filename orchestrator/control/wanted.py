@@ -350,6 +350,11 @@ class Outgoing:
             networks=self._attachments(task, effective),
             host_ports=ports,
             volumes=volumes,
+            volume_options={
+                key: dict(options)
+                for key, name in volumes.items()
+                if (options := effective.volume_options(key, self._cluster.volumes.get(name)))
+            },
             after=waits_for(effective.service, effective.spec.services),
             admitted=task.admitted,
             paused=task.paused,
