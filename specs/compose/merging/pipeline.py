@@ -15,8 +15,8 @@ from specs.compose.language.schema import PROJECT
 from specs.compose.merging.extends import Extends
 from specs.compose.merging.include import Include
 from specs.compose.merging.merge import Merge
-from specs.compose.merging.paths import PathResolver
 from specs.compose.merging.passing import pass_through
+from specs.compose.merging.paths import PathResolver
 from specs.compose.merging.scope import Cuts, cut
 from specs.compose.merging.semantics import check, set_defaults
 from specs.compose.merging.shortforms import canonicalise
