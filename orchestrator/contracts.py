@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from aiohttp.web import WebSocketResponse
 
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         VolumeRows,
     )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
+    from specs.paths import PathState
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import (
@@ -117,6 +118,10 @@ class Agents(Protocol):
         """Return the ports (``80/tcp``) that processes of the node hold at this moment."""
         ...
 
+    async def paths(self, node: str, asked: Sequence[str]) -> dict[str, PathState]:
+        """Return how these paths of the node are at this moment."""
+        ...
+
     async def usage(self, node: str, stack: str) -> NodeUsage:
         """Return what the stack's running tasks on that node use."""
         ...
@@ -182,6 +187,10 @@ class Mirror(Protocol):
     @property
     def conditions(self) -> Mapping[str, NodeCondition]:
         """Return what is observed of each node, by node id; never stored."""
+        ...
+
+    def path_home(self, stack: str, path: str) -> str | None:
+        """Return the node with a stack's data at a path of nodes; "" = every one, None = none."""
         ...
 
     async def reached(self, revision: int) -> None:

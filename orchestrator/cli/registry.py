@@ -56,6 +56,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("agent", "run this machine's agent"),
     "supervise": ("supervise", "keep controller and agent running where there is no systemd"),
     "version": ("version", "print versions"),
+    "completion": ("completion", "print what makes bash, zsh or fish complete our words"),
+    "man": ("man", "show the manual page of all commands, or of one"),
 }
 
 # Words behind a command that make another command of it: Docker's `config create` is about

@@ -17,6 +17,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakValueDictionary
 
+from orchestrator.control.asking import PathQuestions
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.commands import Commands
 from orchestrator.control.deploy.images import NoImage, ReleaseImages
@@ -114,6 +115,9 @@ class ControlLoop:
             finish=self._prepared,
             forget=self._volume_gone,
         )
+        self._asking = PathQuestions(
+            cluster, agents, clock, self._observed.paths, self._notices.everything
+        )
         self._inbox: deque[tuple[str, Report]] = deque()
         self._hellos: dict[str, Hello] = {}
         self._lock = asyncio.Lock()  # one writer: a pass or a command
@@ -168,6 +172,7 @@ class ControlLoop:
             names |= set(removal.volumes_to_remove(self._cluster, stack))
         volumes = [self._cluster.volumes[name] for name in sorted(names)]
         self._preparing.sync(group, volumes)
+        self._asking.sync(group)
         return due
 
     async def _pass(self) -> float | None:

@@ -336,6 +336,14 @@ class Outgoing:
             for m in spec.mounts
             if m.type == "volume" and m.source is not None
         }
+        elsewhere: set[str] = set()
+        if effective.service.mode != "global":
+            for mount in spec.mounts:
+                if mount.type != "bind" or mount.source is None:
+                    continue
+                home = self._cluster.path_home(task.stack, mount.source)
+                if home is not None and home != task.node:
+                    elsewhere.add(mount.source)
         return Assignment(
             id=task.id,
             stack=task.stack,
@@ -350,11 +358,8 @@ class Outgoing:
             networks=self._attachments(task, effective),
             host_ports=ports,
             volumes=volumes,
-            volume_options={
-                key: dict(options)
-                for key, name in volumes.items()
-                if (options := effective.volume_options(key, self._cluster.volumes.get(name)))
-            },
+            volume_options=effective.all_options(volumes, self._cluster.volumes),
+            elsewhere=tuple(sorted(elsewhere)),
             after=waits_for(effective.service, effective.spec.services),
             admitted=task.admitted,
             paused=task.paused,

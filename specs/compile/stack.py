@@ -226,7 +226,9 @@ class _Compiler:
                             f"{service.name} mounts it; use a volume without driver_opts",
                         )
             if service.mode == "global" and any(
-                not spec.volumes[v].per_slot for v in volumes if v in spec.volumes
+                not spec.volumes[v].per_slot and not shares.is_shared(spec.volumes[v].options)
+                for v in volumes
+                if v in spec.volumes
             ):
                 self.verdicts.warn(
                     f"{path}.deploy.mode",

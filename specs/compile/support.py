@@ -85,7 +85,7 @@ _SERVICE: dict[str, Support] = {
     "deploy": Support(_H),
     "deploy.update_config.failure_action": Support(_H, "pause, continue, rollback"),
     "deploy.rollback_config.failure_action": Support(_H, "pause, continue, rollback"),
-    "deploy.labels": Support(_L, "labels of the service object; containers do not get them"),
+    "deploy.labels": Support(_H, "labels of the service object; containers do not get them"),
     "deploy.mode": Support(_H, "replicated, global; the job modes are refused"),
     "deploy.resources.reservations.devices": Support(_R, "devices are not scheduled yet"),
     "deploy.resources.reservations.generic_resources": Support(_R, "not scheduled yet"),

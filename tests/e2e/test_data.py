@@ -199,7 +199,7 @@ volumes:
 def test_driver_opts_are_mounted_while_a_task_has_them(corral):
     corral.compose(MOUNTED)
     said = corral("up", "-d", code=1).stderr
-    assert "/srv/data of this node: no such file" in said, said
+    assert "/srv/data of this node: it is not there" in said, said
     assert "make the folder there" in said
     corral.sh("mkdir -p /srv/data && echo theirs > /srv/data/file")
     corral("up", "-d")

@@ -45,6 +45,9 @@ class FakeCluster:
     def nodes_changed(self) -> asyncio.Event:
         return self._nodes_changed
 
+    def path_home(self, stack: str, path: str) -> str | None:
+        return None
+
     def add_node(self, node: Node) -> None:
         self.nodes[node.id] = node
         self._nodes_changed.set()

@@ -63,6 +63,16 @@ class Effective:
             return record.options
         return wanted.options if wanted is not None else {}
 
+    def all_options(
+        self, volumes: Mapping[str, str], records: Mapping[str, Volume]
+    ) -> dict[str, dict[str, str]]:
+        """Return the options of those of ``volumes`` (key -> real name) that have any."""
+        return {
+            key: dict(options)
+            for key, name in volumes.items()
+            if (options := self.volume_options(key, records.get(name)))
+        }
+
 
 def of_oneoff(one: OneOff) -> Effective:
     """Return the service of a one-off: it is its own, of no release."""

@@ -148,6 +148,15 @@ class Volume(Model):
     removing: bool = False
 
 
+class BoundPath(Model):
+    """An absolute path that a stack writes; ``node`` has the data, empty = every node has it."""
+
+    stack: str
+    path: str
+    node: str = ""
+    created_at: float = 0.0
+
+
 class Idempotency(Model):
     """Which release a Deploy.key made."""
 
@@ -178,6 +187,7 @@ VIP = Kind("vips", keys.VIPS, Vip, lambda r: keys.vip(r.network, r.stack, r.serv
 RESTING = Kind("resting", keys.RESTING, Resting, lambda r: keys.resting(r.network, r.address))
 CONTENTS = Kind("contents", keys.CONTENTS, StoredContent, lambda r: keys.content(r.id))
 VOLUMES = Kind("volumes", keys.VOLUMES, Volume, lambda r: keys.volume(r.name))
+BOUND_PATHS = Kind("paths", keys.BOUND_PATHS, BoundPath, lambda r: keys.bound_path(r.stack, r.path))
 IDEMPOTENCY = Kind("idempotency", keys.IDEMPOTENCY, Idempotency, lambda _: "")
 
 KINDS = (
@@ -193,6 +203,7 @@ KINDS = (
     RESTING,
     CONTENTS,
     VOLUMES,
+    BOUND_PATHS,
     IDEMPOTENCY,
 )
 

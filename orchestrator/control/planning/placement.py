@@ -22,6 +22,7 @@ from orchestrator.control.mirror.ports import (
 from orchestrator.control.mirror.records import VOLUMES, Volume
 from orchestrator.control.mirror.released import task_spec
 from orchestrator.control.mirror.serving import global_slots
+from orchestrator.control.planning import binds
 from orchestrator.control.planning.networks import network_of
 from orchestrator.store import keys
 from scheduler import constraints
@@ -68,6 +69,9 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
             if effective.service.mode == "global" and key not in places:
                 places[key] = _places(pass_, effective)
             node = places.get(key, {}).get(task.slot)
+            if waits := binds.look(pass_, effective, fresh=_new(task)).waits:
+                unfit[task.id] = waits
+                continue
             pending.append(
                 replace(
                     _pending(pass_, task, effective, node, slot),
@@ -215,6 +219,7 @@ def equipped(pass_: Pass, task: Task, effective: Effective, node: str, view: Fle
                 return given.refused
             addresses[network.id] = given.address
     _settle_volumes(pass_, task, effective, node)
+    binds.settle(pass_, effective, node, fresh=_new(task))
     host_ports = _host_ports(effective, view.nodes[node])
     return task.with_node(node, addresses=addresses, host_ports=host_ports)
 
@@ -228,6 +233,11 @@ def _host_ports(effective: Effective, node: NodeView) -> dict[str, int]:
         number = port.published if port.published is not None else free_port(taken)
         chosen[f"{port.target}/{port.protocol}"] = number
     return chosen
+
+
+def _new(task: Task) -> bool:
+    """Say whether a task was not looked at before; one that waits is looked at time and again."""
+    return task.state is TaskState.NEW
 
 
 def _settle_volumes(pass_: Pass, task: Task, effective: Effective, node: str) -> None:
@@ -313,6 +323,7 @@ def _pending(
 ) -> Pending:
     service = effective.service
     reserved = effective.task.resources.reservations
+    bound = binds.look(pass_, effective, fresh=_new(task))
     # The task of the slot that will be stopped before this one starts.
     goes_first = effective.service.update.order == "stop-first"
     replaced = next((t for t in slot if goes_first and t.id != task.id), None)
@@ -327,7 +338,8 @@ def _pending(
         preferences=service.placement.preferences,
         max_per_node=service.placement.max_replicas_per_node,
         ports=fixed_host_ports(effective.task),
-        homes=homes(pass_, effective, task.slot),
+        homes=(*homes(pass_, effective, task.slot), *bound.ties),
+        only=bound.only,
         image=effective.task.image_digest,
         needs=_needs(pass_, task, effective),
         node=pinned,

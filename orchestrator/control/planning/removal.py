@@ -13,7 +13,7 @@ from orchestrator.control.mirror.dependencies import Dependencies, dependencies_
 from orchestrator.control.mirror.records import RELEASES, STACKS, VOLUMES
 from orchestrator.control.mirror.released import finish, spec_at
 from orchestrator.control.mirror.users import all_volumes, names_of
-from orchestrator.control.planning import oneoffs, stopping
+from orchestrator.control.planning import binds, oneoffs, stopping
 from orchestrator.control.planning.networks import drop_vips, retire_networks
 from orchestrator.store import keys
 from specs.stack import StackSpec
@@ -42,6 +42,7 @@ def plan_removal(pass_: Pass, stack: Stack) -> None:
         for number, release in pass_.cluster.stack_releases.get(stack.name, {}).items():
             assert number == release.number
             pass_.draft.delete(RELEASES, release)
+        binds.forget(pass_, stack.name)
     pass_.draft.delete(STACKS, stack)
 
 
