@@ -74,10 +74,13 @@ def _mount_volumes(point: str, mounts: list[tuple[str, str, bool]]) -> None:
     root = os.open(point, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
     for source, target, read_only in mounts:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):  # gone meanwhile
-            folder = stat.S_ISDIR(os.stat(source).st_mode)
+            folder = not source or stat.S_ISDIR(os.stat(source).st_mode)
             fd = _target(root, target, folder=folder)
             place = f"/proc/self/fd/{fd}"
-            kernel.mount(source, place, None, kernel.MS_BIND | kernel.MS_REC)
+            if source:
+                kernel.mount(source, place, None, kernel.MS_BIND | kernel.MS_REC)
+            else:
+                kernel.mount("none", place, "tmpfs", 0, "size=4k")
             os.close(fd)
             if read_only:
                 fd = kernel.open_inside(root, target, os.O_PATH)

@@ -12,11 +12,12 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import waits_for
+from orchestrator.control.mirror.effective import gateway_key, of_oneoff
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.released import spec_at, spec_of
-from orchestrator.control.mirror.serving import answers, comes_back, copies, is_leaving
-from specs.states import TaskState
+from orchestrator.control.mirror.serving import SHOWN, answers, comes_back, copies, is_leaving
+from orchestrator.control.oneoff_endpoints import joined
 from specs.wire import (
     EVERY_NODE,
     Assignment,
@@ -40,11 +41,11 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
     from specs.api import Stack
+    from specs.oneoff import OneOff
     from specs.stack import Port, StackSpec, TaskSpec
     from specs.task import Task
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
-SHOWN = frozenset({TaskState.STARTING, TaskState.RUNNING})
 
 
 class Outgoing:
@@ -87,7 +88,8 @@ class Outgoing:
                 continue
             nodes = set()
             for task_id in self._cluster.by_network.get(network, {}).values():
-                task = self._cluster.tasks.get(task_id)
+                one = self._cluster.oneoffs.get(task_id)
+                task = one.task if one is not None else self._cluster.tasks.get(task_id)
                 if task is not None and task.node is not None:
                     nodes.add(task.node)
             result[network] = nodes
@@ -106,6 +108,10 @@ class Outgoing:
                 gateway = self._gateway(effective)
                 if gateway is not None and any(p.mode == "ingress" for p in effective.task.ports):
                     found.add(gateway.id)
+        for one in self._cluster.oneoffs.values():
+            gateway = self._gateway(of_oneoff(one)) if one.service.task.ports else None
+            if gateway is not None and not one.over and one.task.node is not None:
+                found.add(gateway.id)
         return found
 
     def _effectives(self, stack: str) -> Iterable[Effective]:
@@ -151,7 +157,6 @@ class Outgoing:
         stacks: dict[str, Stack] = {}
         releases: dict[str, KeptRelease] = {}
         networks = self._published()
-        contents: dict[str, Content] = {}
         for task in tasks.values():
             made = self._assignment(task)
             if made is None:
@@ -159,10 +164,14 @@ class Outgoing:
             assignments[task.id] = made
             self._keep_with(task, stacks, releases)
             networks.update(task.addresses)
-            for ref in (*made.spec.secrets, *made.spec.configs):
-                content = self._content(ref.content)
-                if content is not None:
-                    contents[content.id] = content
+        for one in self._cluster.oneoffs.values():
+            if one.task.node != node_id:
+                continue
+            assignments[one.id] = made = self._oneoff(one)
+            if (stack_record := self._cluster.stacks.get(one.stack)) is not None:
+                stacks[one.stack] = stack_record
+            networks.update(one.addresses)
+        contents = self._contents_of(assignments.values())
         self._holding[node_id] = frozenset(networks)
         services = {}
         condition = self._cluster.conditions.get(node_id)
@@ -196,6 +205,11 @@ class Outgoing:
             releases=releases,
             slots=self._all_slots(),
         )
+
+    def _contents_of(self, assignments: Iterable[Assignment]) -> dict[str, Content]:
+        refs = (ref for a in assignments for ref in (*a.spec.secrets, *a.spec.configs))
+        found = (self._content(ref.content) for ref in refs)
+        return {content.id: content for content in found if content is not None}
 
     def _all_slots(self) -> dict[str, StackSlots]:
         """Return how many tasks the services of each stack are to have, stopped ones too.
@@ -290,8 +304,23 @@ class Outgoing:
         made = self._make_assignment(task, effective, single=single)
         if len(self._assignments) > 2 * len(self._cluster.tasks) + 64:
             self._assignments = {
-                k: v for k, v in self._assignments.items() if k in self._cluster.tasks
+                k: v
+                for k, v in self._assignments.items()
+                if k in self._cluster.tasks or k in self._cluster.oneoffs
             }
+        self._assignments[task.id] = (key, made)
+        return made
+
+    def _oneoff(self, one: OneOff) -> Assignment:
+        """Return a one-off's assignment: to its node it is the one task of a service of its own."""
+        task = one.task
+        known = self._assignments.get(task.id)
+        key = (task.desired, task.grace)
+        if known is not None and known[0] == key:
+            return known[1]
+        made = self._make_assignment(task, of_oneoff(one), single=True).model_copy(
+            update={"service": task.name, "slot": 1, "after": (), "attach": one.attach}
+        )
         self._assignments[task.id] = (key, made)
         return made
 
@@ -307,6 +336,14 @@ class Outgoing:
             for m in spec.mounts
             if m.type == "volume" and m.source is not None
         }
+        elsewhere: set[str] = set()
+        if effective.service.mode != "global":
+            for mount in spec.mounts:
+                if mount.type != "bind" or mount.source is None:
+                    continue
+                home = self._cluster.path_home(task.stack, mount.source)
+                if home is not None and home != task.node:
+                    elsewhere.add(mount.source)
         return Assignment(
             id=task.id,
             stack=task.stack,
@@ -321,6 +358,8 @@ class Outgoing:
             networks=self._attachments(task, effective),
             host_ports=ports,
             volumes=volumes,
+            volume_options=effective.all_options(volumes, self._cluster.volumes),
+            elsewhere=tuple(sorted(elsewhere)),
             after=waits_for(effective.service, effective.spec.services),
             admitted=task.admitted,
             paused=task.paused,
@@ -357,6 +396,10 @@ class Outgoing:
                 task = self._cluster.tasks.get(task_id)
                 if task is not None:
                     found.add((task.stack, task.service))
+                elif (one := self._cluster.oneoffs.get(task_id)) is not None:
+                    found.add((one.stack, one.task.name))
+                    if one.aliases:
+                        found.add((one.stack, one.service.name))
             self._network_services[network] = found
         return sorted(found)
 
@@ -373,10 +416,15 @@ class Outgoing:
     def _build(self, network: str, *, doubting: bool) -> None:
         """Build the missing services of one network in one go: O(tasks on it)."""
         tasks: dict[tuple[str, str], list[Task]] = defaultdict(list)
+        beside: dict[tuple[str, str], list[OneOff]] = defaultdict(list)
         for task_id in self._cluster.by_network.get(network, {}).values():
             task = self._cluster.tasks.get(task_id)
             if task is not None:
                 tasks[(task.stack, task.service)].append(task)
+            elif (one := self._cluster.oneoffs.get(task_id)) is not None:
+                beside[(one.stack, one.task.name)].append(one)
+                if one.aliases:
+                    beside[(one.stack, one.service.name)].append(one)
         for stack, service in self._services_on(network):
             key = (stack, service, network, doubting)
             if key not in self._services:
@@ -384,6 +432,8 @@ class Outgoing:
                 self._services[key] = self._service(
                     network, stack, service, mine, self._answering(mine, doubting=doubting)
                 )
+                if found := beside.get((stack, service)):
+                    self._services[key] = joined(self._services[key], found, self.network_of)
 
     def _answering(self, tasks: list[Task], *, doubting: bool) -> frozenset[str]:
         """Return which of a service's tasks get traffic.
@@ -448,19 +498,3 @@ class Outgoing:
 
 def _wants_vip(effective: Effective | None) -> bool:
     return effective is None or effective.service.endpoint_mode == "vip"
-
-
-def gateway_key(effective: Effective) -> str | None:
-    """Return the key of the network that carries the default route and published traffic.
-
-    The highest gw_priority; among equals a network that is not internal, then by name,
-    as Compose does.
-    """
-    best: tuple[tuple[int, bool, str], str] | None = None
-    for attachment in effective.task.networks:
-        spec = effective.spec.networks.get(attachment.network)
-        internal = spec is not None and spec.internal
-        rank = (-attachment.gw_priority, internal, attachment.network)
-        if best is None or rank < best[0]:
-            best = (rank, attachment.network)
-    return best[1] if best is not None else None

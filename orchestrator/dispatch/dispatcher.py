@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Callable,
         Collection,
         Mapping,
+        Sequence,
     )
 
     from aiohttp.web import WebSocketResponse
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from specs.inside import Copied, NodeProcesses, NodeUsage, SignalTasks
     from specs.kit.clock import Clock
     from specs.node import Node
+    from specs.paths import PathState
     from specs.wire import (
         BuildEvent,
         BuildImage,
@@ -203,6 +205,9 @@ class Dispatcher:
 
     async def listening(self, node: str) -> tuple[str, ...]:
         return await self._client(node).listening()
+
+    async def paths(self, node: str, asked: Sequence[str]) -> dict[str, PathState]:
+        return await self._client(node).paths(asked)
 
     async def usage(self, node: str, stack: str) -> NodeUsage:
         return await self._client(node).usage(stack)

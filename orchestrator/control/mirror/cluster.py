@@ -12,13 +12,16 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from posixpath import normpath
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from orchestrator.control.mirror.records import (
+    BOUND_PATHS,
     IDEMPOTENCY,
     LEASES,
     NETWORKS,
     NODES,
+    ONEOFFS,
     PARTS,
     RELEASES,
     RESTING,
@@ -26,6 +29,7 @@ from orchestrator.control.mirror.records import (
     TASKS,
     VIP,
     VOLUMES,
+    BoundPath,
     Idempotency,
     Kind,
     Lease,
@@ -47,6 +51,7 @@ if TYPE_CHECKING:
     from specs.base import Model
     from specs.kit.clock import Clock
     from specs.node import Node, NodeCondition
+    from specs.oneoff import OneOff
     from specs.stack import StackSpec
     from specs.task import Task
 
@@ -68,6 +73,7 @@ class Cluster:
         self.releases: dict[tuple[str, int], Release] = {}
         self.parts: dict[str, StackSpec] = {}
         self.tasks: dict[str, Task] = {}
+        self.oneoffs: dict[str, OneOff] = {}  # by the id of their task
         self.nodes: dict[str, Node] = {}
         self.networks: dict[str, NetworkRecord] = {}
         self.leases: dict[str, dict[str, Lease]] = defaultdict(dict)  # network -> cidr
@@ -75,12 +81,14 @@ class Cluster:
         self.resting: dict[str, dict[str, Resting]] = defaultdict(dict)  # network -> address
         self.contents: dict[str, StoredContent] = {}
         self.volumes: dict[str, Volume] = {}
+        self.bound_paths: dict[tuple[str, str], BoundPath] = {}
         self.requests: dict[str, Idempotency] = {}  # Deploy.key -> what it made
         self.conditions: dict[str, NodeCondition] = {}
         self.by_stack: dict[str, dict[str, Task]] = defaultdict(dict)
         self.by_node: dict[str, dict[str, Task]] = defaultdict(dict)
         self.unplaced: set[str] = set()  # tasks that wait for a node
-        self.by_network: dict[str, dict[str, str]] = defaultdict(dict)  # network: address -> task
+        # network: address -> task or one-off
+        self.by_network: dict[str, dict[str, str]] = defaultdict(dict)
         self.stack_releases: dict[str, dict[int, Release]] = defaultdict(dict)
         self._versions: dict[str, int] = {}
         self._deleted: dict[str, int] = {}
@@ -96,6 +104,11 @@ class Cluster:
         cluster = cls(store, clock)
         await cluster._load()
         return cluster
+
+    def path_home(self, stack: str, path: str) -> str | None:
+        """Return the node with a stack's data at a path of nodes; "" = every one, None = none."""
+        found = self.bound_paths.get((stack, normpath(path)))
+        return found.node if found is not None else None
 
     async def _load(self) -> None:
         snapshot = await self._store.list("/")
@@ -216,6 +229,9 @@ class Cluster:
         if kind is TASKS:
             self._index_task(cast("Task | None", old), cast("Task | None", new))
             return
+        if kind is ONEOFFS:
+            self._index_oneoff(cast("OneOff | None", old), cast("OneOff | None", new))
+            return
         if kind is PARTS:
             digest = key.removeprefix(keys.PARTS)
             _put(self.parts, digest, cast("StackSpec | None", new))
@@ -247,6 +263,8 @@ class Cluster:
             where, key = self.resting[record.network], record.address
         elif kind is VOLUMES:
             where, key = self.volumes, record.name
+        elif kind is BOUND_PATHS:
+            where, key = self.bound_paths, (record.stack, record.path)
         else:
             where = self.networks if kind is NETWORKS else self.contents
             key = record.id
@@ -259,9 +277,7 @@ class Cluster:
             self.unplaced.discard(old.id)
             if old.node is not None:
                 self.by_node[old.node].pop(old.id, None)
-            for network, address in old.addresses.items():
-                if self.by_network[network].get(address) == old.id:
-                    del self.by_network[network][address]
+            self._let_go(old)
         if new is not None:
             self.tasks[new.id] = new
             self.by_stack[new.stack][new.id] = new
@@ -271,6 +287,20 @@ class Cluster:
                 self.unplaced.add(new.id)
             for network, address in new.addresses.items():
                 self.by_network[network][address] = new.id
+
+    def _index_oneoff(self, old: OneOff | None, new: OneOff | None) -> None:
+        if old is not None:
+            self.oneoffs.pop(old.id, None)
+            self._let_go(old)
+        if new is not None:
+            self.oneoffs[new.id] = new
+            for network, address in new.addresses.items():
+                self.by_network[network][address] = new.id
+
+    def _let_go(self, old: Task | OneOff) -> None:
+        for network, address in old.addresses.items():
+            if self.by_network[network].get(address) == old.id:
+                del self.by_network[network][address]
 
 
 def _read(kind: Kind, key: str, value: bytes) -> Model:
