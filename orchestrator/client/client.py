@@ -15,7 +15,7 @@ import socket
 import time
 
 from orchestrator.client.errors import BadHost, Forbidden, NoAnswer, NoController
-from orchestrator.client.http import Connection, Response, Stream, target
+from orchestrator.client.http import Connection, Download, Response, Stream, target
 from orchestrator.client.places import default_host, kept_alive, starting
 
 TYPE_CHECKING = False  # not from typing: its import is a tenth of what `corral ps` may cost
@@ -31,6 +31,7 @@ REQUEST_TIMEOUT = 30.0  # seconds for a whole request and its answer
 CONNECT_TIMEOUT = 5.0
 RESTART_TIMEOUT = 8.0  # seconds a controller that is restarted here is waited for
 PERSIST_TIMEOUT = 60.0
+BYTES_TIMEOUT = 300.0  # without a byte of an archive, either way
 PULSE_TIMEOUT = 60.0  # a living controller sends an empty line into a silent stream every 10 s
 
 
@@ -176,6 +177,51 @@ class Client:
             return Stream(connection, answer)
 
         return self._over_restart(opened, NoAnswer) if method == "GET" else opened()
+
+    def download(self, path: str, /, **query: Any) -> Download:
+        """Open an answer of bytes. Raises ClientError where it is a refusal."""
+        connection = self.connect()
+        try:
+            connection.deadline = time.monotonic() + BYTES_TIMEOUT
+            answer = self._ask(connection, "GET", target(path, query), None)
+        except BaseException:
+            connection.close()
+            raise
+        connection.deadline, connection.idle = None, BYTES_TIMEOUT
+        return Download(connection, answer)
+
+    def upload(
+        self, path: str, fill: Callable[[Callable[[bytes], None]], None], /, **query: Any
+    ) -> Any:
+        """Send what ``fill`` writes as a PUT's body and return the JSON answer.
+
+        A refusal may come before all is sent: it is raised, whatever was under way.
+        """
+        connection = self.connect()
+        try:
+            connection.sock.settimeout(BYTES_TIMEOUT)
+            head = (
+                f"PUT {target(path, query)} HTTP/1.1\r\nHost: corral\r\nConnection: close\r\n"
+                "Content-Type: application/x-tar\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+
+            def chunk(data: bytes) -> None:
+                connection.deadline = time.monotonic() + BYTES_TIMEOUT
+                connection.send(b"%x\r\n" % len(data) + data + b"\r\n")
+
+            try:
+                connection.send(head.encode())
+                fill(chunk)
+                connection.send(b"0\r\n\r\n")
+            except NoAnswer:
+                if not connection.buffer and not _readable(connection):
+                    raise
+            connection.deadline = time.monotonic() + BYTES_TIMEOUT
+            answer = Response(connection)
+            answer.raise_for_status()
+            return answer.json()
+        finally:
+            connection.close()
 
     def _ask(self, connection: Connection, method: str, where: str, body: Any) -> Response:
         data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()

@@ -197,6 +197,21 @@ def _parsed(data: bytes) -> Any:
         ) from None
 
 
+class Download:
+    """An answer of bytes: ``more`` returns the next ones, empty at its end."""
+
+    def __init__(self, connection: Connection, answer: Response) -> None:
+        self._connection = connection
+        self._chunks = answer.chunks()
+
+    def more(self) -> bytes:
+        """Return what came next. Raises NoAnswer where the answer is cut."""
+        return next(self._chunks, b"")
+
+    def close(self) -> None:
+        self._connection.close()
+
+
 class Stream:
     """An NDJSON answer: iterate over its objects; ``close`` from any thread ends it."""
 
