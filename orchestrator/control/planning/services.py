@@ -65,11 +65,15 @@ def _plan_service(
     """Plan one service: what should be, may it start, what moves, and how far it is then."""
     state = _as_wanted(pass_, stack, effective, tasks, target)
     state.networks = ensure_vips(pass_, effective) if state.wanted.slots else ""
-    gate = _may_start(state, states, target)
+    held = gates.created(stack, state.name)
+    gate = not held and _may_start(state, states, target)
+    state.waits_for = held or state.waits_for
     _decide(pass_, stack, state, target, gate=gate)
     _perform(pass_, state, tasks, gate=gate, grace=target.grace)
     _mark_misplaced(pass_, stack, state, tasks, target)
     staying.judge(pass_, stack, state, target)
+    if held:
+        state.settled = state.steady = _prepared(state)
     failing.look(pass_, target, state, states)
     nowhere.look(pass_, state)
     return state
@@ -84,8 +88,9 @@ def _as_wanted(
     replicas = [replica(pass_, t, effective, displaced=t.id in wrong.moves) for t in tasks]
     kept = Kept(wanted_service(pass_, stack, effective, tasks))
     carried = name in target.beside
-    if carried or target.only_starts:
-        kept = as_it_is(pass_, effective, kept.wanted, replicas)
+    if carried or target.only_starts or name in target.keeps:
+        stopped = name in target.keeps
+        kept = as_it_is(pass_, effective, kept.wanted, replicas, stopped=stopped)
     state = ServiceState(
         name,
         effective,
@@ -114,6 +119,11 @@ def _current(state: ServiceState, tasks: Iterable[Task]) -> list[Task]:
     return current
 
 
+def _prepared(state: ServiceState) -> int:
+    """Return how many slots have a task that lacks nothing but a start."""
+    return len({t.slot for t in gates.current(state) if t.state is TaskState.PREPARED})
+
+
 def _may_start(
     state: ServiceState, states: Mapping[str, ServiceState], target: ReleaseTarget
 ) -> bool:
@@ -133,7 +143,8 @@ def _decide(
     """Ask which tasks are missing or too many, and which to replace now."""
     wanted, service = state.wanted, state.effective.service
     state.plan = reconcile(wanted, state.replicas, pass_.now)
-    if (state.carried or target.only_starts) and not state.misplaced.moves:
+    left = state.carried or target.only_starts or state.name in target.keeps
+    if (left or state.name in stack.created) and not state.misplaced.moves:
         state.moves = Moves(state="done")
         return
     state.moves = advance(
