@@ -55,8 +55,12 @@ class Outgoing:
         self._specs = specs
         self._sealer = sealer
         self._assignments: dict[str, tuple[tuple[object, ...], Assignment]] = {}
-        self._services: dict[tuple[str, str, str], ServiceEndpoints] = {}
+        # By (stack, service) and network: each task's change drops its own service's.
+        self._services: dict[tuple[str, str], dict[str, ServiceEndpoints]] = {}
+        self._endpoint_of: dict[tuple[str, str], tuple[Task, Effective | None, Endpoint]] = {}
+        self._known_published: tuple[int, frozenset[str]] = (-1, frozenset())
         self._network_services: dict[str, set[tuple[str, str]]] = {}
+        self._networks: dict[str, NetworkState] = {}
         self._contents: dict[str, Content] = {}
         self._kept: dict[str, KeptRelease] = {}
         self._slots: dict[str, tuple[Stack, StackSpec, StackSlots]] = {}
@@ -66,13 +70,17 @@ class Outgoing:
 
     def forget_service(self, stack: str, service: str) -> None:
         """Drop cached endpoints of a service one of whose tasks changed."""
-        for key in [k for k in self._services if k[0] == stack and k[1] == service]:
-            del self._services[key]
+        self._services.pop((stack, service), None)
         self._network_services.clear()
+
+    def forget_network(self, network: str) -> None:
+        """Drop what was made of a network's record and leases: one of them changed."""
+        self._networks.pop(network, None)
 
     def forget_all(self) -> None:
         """Drop cached endpoints of everything: a node came or went, a release moved."""
         self._services.clear()
+        self._endpoint_of.clear()
         self._network_services.clear()
 
     # who needs what
@@ -98,8 +106,18 @@ class Outgoing:
         wanted = set(networks)
         return {n for n, held in self._holding.items() if held & wanted} & set(self._cluster.nodes)
 
-    def _published(self) -> set[str]:
-        """Return networks on which published ports are delivered: every node needs those."""
+    def _published(self) -> frozenset[str]:
+        """Return networks on which published ports are delivered: every node needs those.
+
+        Asked once for every node, so kept until any record changes.
+        """
+        at, known = self._known_published
+        if at != self._cluster.changes:
+            known = frozenset(self._find_published())
+            self._known_published = (self._cluster.changes, known)
+        return known
+
+    def _find_published(self) -> set[str]:
         found: set[str] = set()
         for stack in self._cluster.stacks:
             for effective in self._effectives(stack):
@@ -150,7 +168,7 @@ class Outgoing:
         assignments = {}
         stacks: dict[str, Stack] = {}
         releases: dict[str, KeptRelease] = {}
-        networks = self._published()
+        networks = set(self._published())
         contents: dict[str, Content] = {}
         for task in tasks.values():
             made = self._assignment(task)
@@ -234,6 +252,12 @@ class Outgoing:
         record = self._cluster.networks.get(network_id)
         if record is None:
             return None
+        known = self._networks.get(network_id)
+        if known is None:
+            known = self._networks[network_id] = self._make_network(network_id, record)
+        return known
+
+    def _make_network(self, network_id: str, record: NetworkRecord) -> NetworkState:
         blocks = tuple(
             Block(cidr=lease.cidr, node=lease.node)
             for _, lease in sorted(self._cluster.leases.get(network_id, {}).items())
@@ -350,11 +374,10 @@ class Outgoing:
         return sorted(found)
 
     def _endpoints(self, stack: str, service: str, network: str) -> ServiceEndpoints | None:
-        key = (stack, service, network)
-        found = self._services.get(key)
+        found = self._services.get((stack, service), {}).get(network)
         if found is None:
             self._build(network)
-            found = self._services.get(key)
+            found = self._services.get((stack, service), {}).get(network)
         return found
 
     def _build(self, network: str) -> None:
@@ -365,10 +388,10 @@ class Outgoing:
             if task is not None:
                 tasks[(task.stack, task.service)].append(task)
         for stack, service in self._services_on(network):
-            if (stack, service, network) not in self._services:
-                self._services[(stack, service, network)] = self._service(
-                    network, stack, service, tasks.get((stack, service), [])
-                )
+            known = self._services.setdefault((stack, service), {})
+            if network not in known:
+                here = tasks.get((stack, service), [])
+                known[network] = self._service(network, stack, service, here)
 
     def _service(
         self, network: str, stack: str, service: str, tasks: list[Task]
@@ -379,8 +402,11 @@ class Outgoing:
         newest = max((t.release for t in tasks), default=0)
         effective = self._specs.of(stack, newest, service) if newest else None
         endpoints = []
+        specs: dict[int, Effective | None] = {}  # by release
         for task in sorted(tasks, key=lambda t: (t.slot, t.id)):
-            endpoint = self._endpoint(task, network)
+            if task.release not in specs:
+                specs[task.release] = self._specs.of(stack, task.release, service)
+            endpoint = self._endpoint(task, specs[task.release], network)
             if endpoint is not None:
                 endpoints.append(endpoint)
                 aliases.update(endpoint.aliases)
@@ -398,11 +424,25 @@ class Outgoing:
             ports=ports,
         )
 
-    def _endpoint(self, task: Task, network: str) -> Endpoint | None:
+    def _endpoint(self, task: Task, effective: Effective | None, network: str) -> Endpoint | None:
         address = task.addresses.get(network)
         if address is None or is_leaving(task) or task.state not in SHOWN:
             return None
-        effective = self._specs.of(task.stack, task.release, task.service)
+        ready = is_ready(self._cluster, task)
+        # Of a thousand tasks one changes; the others' endpoints are the very same objects.
+        known = self._endpoint_of.get((task.id, network))
+        same = known is not None and known[0] is task and known[1] is effective
+        if known is not None and same and known[2].ready == ready:
+            return known[2]
+        made = self._make_endpoint(task, effective, network, address, ready=ready)
+        if len(self._endpoint_of) > 4 * len(self._cluster.tasks) + 64:
+            self._endpoint_of.clear()
+        self._endpoint_of[task.id, network] = (task, effective, made)
+        return made
+
+    def _make_endpoint(
+        self, task: Task, effective: Effective | None, network: str, address: str, *, ready: bool
+    ) -> Endpoint:
         aliases: tuple[str, ...] = ()
         hostname = ""
         if effective is not None:
@@ -416,7 +456,7 @@ class Outgoing:
             name=task.name,
             node=task.node or "",
             address=address,
-            ready=is_ready(self._cluster, task),
+            ready=ready,
             aliases=aliases,
             hostname=hostname,
         )

@@ -64,6 +64,7 @@ class Cluster:
         self._clock = clock
         self.record = ClusterRecord()
         self.revision = 0
+        self.changes = 0  # how many records changed in this mirror: the same number, the same state
         self.stacks: dict[str, Stack] = {}
         self.releases: dict[tuple[str, int], Release] = {}
         self.parts: dict[str, StackSpec] = {}
@@ -80,6 +81,7 @@ class Cluster:
         self.by_stack: dict[str, dict[str, Task]] = defaultdict(dict)
         self.by_node: dict[str, dict[str, Task]] = defaultdict(dict)
         self.unplaced: set[str] = set()  # tasks that wait for a node
+        self.leaving: set[str] = set()  # tasks whose endpoints are withdrawn
         self.by_network: dict[str, dict[str, str]] = defaultdict(dict)  # network: address -> task
         self.stack_releases: dict[str, dict[int, Release]] = defaultdict(dict)
         self._versions: dict[str, int] = {}
@@ -186,6 +188,7 @@ class Cluster:
             return
         if key == keys.CLUSTER:
             self._versions[key] = version
+            self.changes += 1
             if value is not None:
                 self.record = decode(value)
             return
@@ -200,6 +203,7 @@ class Cluster:
         if kind is None:
             return
         old = self._models.get(key)
+        self.changes += 1
         if model is None:
             self._models.pop(key, None)
             self._versions.pop(key, None)
@@ -257,6 +261,7 @@ class Cluster:
             self.tasks.pop(old.id, None)
             self.by_stack[old.stack].pop(old.id, None)
             self.unplaced.discard(old.id)
+            self.leaving.discard(old.id)
             if old.node is not None:
                 self.by_node[old.node].pop(old.id, None)
             for network, address in old.addresses.items():
@@ -265,6 +270,8 @@ class Cluster:
         if new is not None:
             self.tasks[new.id] = new
             self.by_stack[new.stack][new.id] = new
+            if new.leaving:
+                self.leaving.add(new.id)
             if new.node is not None:
                 self.by_node[new.node][new.id] = new
             elif new.state not in FINAL:

@@ -376,6 +376,12 @@ def _number(address: str) -> int:
     return int.from_bytes(inet_aton(address), "big")
 
 
+@lru_cache(maxsize=4096)
+def _ends(cidr: str) -> tuple[int, int]:
+    block = IPv4Network(cidr)
+    return int(block.network_address), int(block.broadcast_address)
+
+
 def empty_leases(draft: Draft) -> None:
     """Return blocks nobody holds an address of; resting addresses count as held."""
     cluster = draft.cluster
@@ -387,9 +393,9 @@ def empty_leases(draft: Draft) -> None:
         held += [_number(v.address) for v in cluster.vips.get(network, {}).values()]
         held.sort()
         for cidr, lease in leases.items():
-            block = IPv4Network(cidr)
-            first = bisect_left(held, int(block.network_address))
-            if first == len(held) or held[first] > int(block.broadcast_address):
+            begin, end = _ends(cidr)
+            first = bisect_left(held, begin)
+            if first == len(held) or held[first] > end:
                 draft.delete(LEASES, lease)
 
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
-from orchestrator.control.mirror.serving import serving
 from orchestrator.control.planning import failing, gates, misplaced, nowhere, staying, stopping
 from orchestrator.control.planning.keeping import Kept, as_it_is, stop_unwanted
 from orchestrator.control.planning.networks import ensure_vips
@@ -22,10 +21,10 @@ from orchestrator.control.planning.terms import replica, wanted_service
 from scheduler.reconcile import WantedService, reconcile
 from scheduler.rollout import Moves, advance
 from specs.stack import Condition
-from specs.states import ReleaseState, TaskState
+from specs.states import FINAL, ReleaseState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
@@ -100,18 +99,9 @@ def _as_wanted(
         for other in target.spec.services.values()
         if (edge := other.depends_on.get(name)) is not None
     )
-    state.settled = serving(pass_.cluster, _current(state, tasks))
+    serving = (t for t in gates.current(state) if t.done or (t.ready and not state.must_end))
+    state.settled = len({t.slot for t in serving if t.done or t.live})
     return state
-
-
-def _current(state: ServiceState, tasks: Iterable[Task]) -> list[Task]:
-    """Return the tasks that may count for their slots."""
-    wanted = state.wanted
-    behind = {t.id for t in state.replicas if wanted.behind(t)}
-    current = [t for t in tasks if wanted.slots.get(t.slot) == t.spec_hash and t.id not in behind]
-    if state.must_end:
-        current = [t for t in current if t.state is TaskState.COMPLETE]
-    return current
 
 
 def _may_start(
@@ -165,7 +155,7 @@ def _perform(
         blocked=state.waits_for,
         displaced=state.misplaced.moves,
     )
-    for slot, found in tasks_by_slot(tasks).items():
+    for slot, found in tasks_by_slot(t for t in tasks if t.state in FINAL).items():
         stopping.trim(pass_, found, wanted=slot in state.wanted.slots)
 
 

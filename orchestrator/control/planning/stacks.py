@@ -22,7 +22,7 @@ from orchestrator.control.planning.frozen import plan_frozen
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import mistake, place_pending
 from orchestrator.control.planning.services import plan_services
-from specs.states import FINAL, WANTED, Desired, ReleaseState, TaskState
+from specs.states import FINAL, UNPLACED, WANTED, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -66,14 +66,14 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float |
             # decided so far is valid by itself, and the stack is looked at again.
             again = pass_.now + AFTER_MISTAKE
             _mistaken(pass_, name, mistake(error, name))
-        for task in list(pass_.draft.tasks(name).values()):
+        for task in [t for t in pass_.draft.tasks(name).values() if t.leaving]:
             again = earliest(again, stopping.advance(pass_, task, interested))
         due[name] = again
     waiting = [
         task
         for name in names
         for task in pass_.draft.tasks(name).values()
-        if task.live and task.state in (TaskState.NEW, TaskState.PENDING)
+        if task.state in UNPLACED and task.live
     ]
     place_pending(pass_, waiting)
     return due
