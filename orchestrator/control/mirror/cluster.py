@@ -9,9 +9,10 @@ node conditions. It decides nothing and writes nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from orchestrator.control.mirror.records import (
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WHO_CAN = "nothing was changed; start the version of corral that wrote it"
+OPENING = 256  # records read before others get their turn
 Listener = Callable[[Kind, "Model | None", "Model | None"], None]  # kind, old, new
 
 
@@ -89,6 +91,8 @@ class Cluster:
         self._models: dict[str, Model] = {}
         self._listeners: list[Listener] = []
         self._followed = 0
+        self._may_move = asyncio.Event()
+        self._may_move.set()
         self._moved = asyncio.Event()
         self._nodes_changed = asyncio.Event()
 
@@ -96,16 +100,19 @@ class Cluster:
     async def open(cls, store: Store, clock: Clock) -> Self:
         """Read the whole store; ``follow`` keeps it current from there."""
         cluster = cls(store, clock)
-        await cluster._load()
+        await cluster._load(opening=True)
         return cluster
 
-    async def _load(self) -> None:
+    async def _load(self, *, opening: bool = False) -> None:
         snapshot = await self._store.list("/")
+        await self._may_move.wait()
         present = {entry.key for entry in snapshot.entries}
         for key in [key for key in self._models if key not in present]:
             self._apply(key, None, snapshot.revision)
-        for entry in snapshot.entries:
+        for number, entry in enumerate(snapshot.entries, 1):
             self._apply(entry.key, entry.value, entry.version)
+            if opening and not number % OPENING:
+                await asyncio.sleep(0)
         self._followed = max(self._followed, snapshot.revision)
         self._advance(snapshot.revision)
 
@@ -114,10 +121,20 @@ class Cluster:
         while True:
             try:
                 async for batch in self._store.watch("/", self._followed):
+                    await self._may_move.wait()
                     self._follow(batch.revision, batch.changes)
             except Compacted:
                 log.warning("the store's history was compacted under the mirror: reading it anew")
                 await self._load()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold others' changes back while somebody decides in several turns."""
+        self._may_move.clear()
+        try:
+            yield
+        finally:
+            self._may_move.set()
 
     def _follow(self, revision: int, changes: Iterable[Change]) -> None:
         for change in changes:

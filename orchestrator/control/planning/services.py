@@ -27,12 +27,14 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.control.mirror.effective import Effective
-    from orchestrator.control.planning.passes import Pass
+    from orchestrator.control.planning.passes import Pass, Steps
     from specs.api import Stack
     from specs.task import Task
 
 
-def plan_services(pass_: Pass, stack: Stack, target: ReleaseTarget) -> dict[str, ServiceState]:
+def plan_services(
+    pass_: Pass, stack: Stack, target: ReleaseTarget
+) -> Steps[dict[str, ServiceState]]:
     """Plan every service of the target in dependency order."""
     tasks: dict[str, list[Task]] = defaultdict(list)
     for task in pass_.draft.tasks(stack.name).values():
@@ -45,7 +47,9 @@ def plan_services(pass_: Pass, stack: Stack, target: ReleaseTarget) -> dict[str,
         if name in stack.stopped_services:
             states[name] = ServiceState(name, effective, WantedService({}), [], carried=True)
             continue
-        states[name] = _plan_service(pass_, stack, effective, tasks[name], states, target)
+        states[name] = yield from _plan_service(
+            pass_, stack, effective, tasks[name], states, target
+        )
     for name, found in tasks.items():
         if name not in target.spec.services:
             for task in found:
@@ -60,17 +64,20 @@ def _plan_service(
     tasks: list[Task],
     states: Mapping[str, ServiceState],
     target: ReleaseTarget,
-) -> ServiceState:
+) -> Steps[ServiceState]:
     """Plan one service: what should be, may it start, what moves, and how far it is then."""
     state = _as_wanted(pass_, stack, effective, tasks, target)
+    yield len(tasks)
     state.networks = ensure_vips(pass_, effective) if state.wanted.slots else ""
     gate = _may_start(state, states, target)
     _decide(pass_, stack, state, target, gate=gate)
-    _perform(pass_, state, tasks, gate=gate, grace=target.grace)
+    yield len(tasks)
+    yield from _perform(pass_, state, tasks, gate=gate, grace=target.grace)
     _mark_misplaced(pass_, stack, state, tasks, target)
     staying.judge(pass_, stack, state, target)
     failing.look(pass_, target, state, states)
     nowhere.look(pass_, state)
+    yield len(tasks)
     return state
 
 
@@ -139,14 +146,16 @@ def _decide(
 
 def _perform(
     pass_: Pass, state: ServiceState, tasks: list[Task], *, gate: bool, grace: float | None
-) -> None:
+) -> Steps[None]:
     """Do what was decided, and let go of what ended."""
     by_id = {task.id: task for task in tasks}
     for task_id in {stop.task for stop in (*state.plan.stop, *state.moves.stop)}:
         stopping.begin(pass_, by_id[task_id], grace=grace)
+        yield 1
     for create in (*state.plan.create, *state.moves.create):
         own = state.own_specs.get(create.slot, state.effective)
         create_task(pass_, own, create, gate=gate, waits_for=state.waits_for)
+        yield 2
     let_run(
         pass_,
         state.effective,
