@@ -32,7 +32,7 @@ def earliest(*times: float | None) -> float | None:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class Whereabouts:
     """What matters of a node for the tasks on it."""
 
     status: str
@@ -56,7 +56,7 @@ class Pass:
     brake: bool = False  # too many nodes are silent at once: nothing lost is replaced
     notes: list[tuple[str, str, str]] = field(default_factory=list)  # event kind, stack, message
     _views: dict[str, NodeView] = field(default_factory=dict)
-    _places: dict[str | None, Place] = field(default_factory=dict)
+    _places: dict[str | None, Whereabouts] = field(default_factory=dict)
     # By the networks of a task, see ``stopping.unheard``.
     least_heard: dict[tuple[str, ...], float] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # stacks of which there is news beside records
@@ -79,13 +79,13 @@ class Pass:
         """Return ready, unready, unknown or down, see orchestrator.control.mirror.node_view."""
         return node_status(self.cluster, node)
 
-    def place(self, node: str | None) -> Place:
+    def place(self, node: str | None) -> Whereabouts:
         """Return what matters of a node for the tasks on it."""
         found = self._places.get(node)
         if found is None:
             record = self.cluster.nodes.get(node) if node is not None else None
             condition = self.cluster.conditions.get(node or "")
-            found = self._places[node] = Place(
+            found = self._places[node] = Whereabouts(
                 status=node_status(self.cluster, node),
                 gone=node is not None and record is None,
                 draining=record is not None and availability(record) == "drain",

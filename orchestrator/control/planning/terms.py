@@ -17,7 +17,7 @@ from specs.states import FINAL, HEARD, Health, TaskState
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.mirror.observed import TaskMark
-    from orchestrator.control.planning.passes import Pass, Place
+    from orchestrator.control.planning.passes import Pass, Whereabouts
     from specs.api import Stack
     from specs.task import Task
 
@@ -74,7 +74,7 @@ def _replica(
     task: Task,
     effective: Effective | None,
     mark: TaskMark,
-    place: Place,
+    place: Whereabouts,
     *,
     displaced: bool,
 ) -> Replica:
