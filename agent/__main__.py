@@ -14,7 +14,7 @@ def main() -> int:
     """Run the agent; return the process's exit code."""
     allocator.frugal()
     log.configure()
-    with allocator.uncollected():
+    with allocator.uncollected(), allocator.without_authorities():
         from agent import daemon  # noqa: PLC0415 - the context is for it
         from agent.config import from_environment  # noqa: PLC0415 - as above
         from agent.runtime.failure import RuntimeFailure  # noqa: PLC0415 - as above

@@ -119,17 +119,21 @@ class Ending:
 def _only_one(config: AgentConfig) -> Iterator[None]:
     # The sockets beside the run directory are for others too; what is in it never is.
     config.run_dir.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
-    lock = os.open(
-        config.run_dir.parent / "agent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600
-    )
-    try:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise AlreadyRunning(f"an agent is already running for {config.run_dir}") from None
+    make_folder(config.state_dir)
+    with contextlib.ExitStack() as held:
+        # The first for agents of earlier versions. The second is there when somebody tidied /run.
+        for path, how in (
+            (config.run_dir.parent / "agent.lock", os.O_RDWR | os.O_CREAT),
+            (config.state_dir, os.O_RDONLY | os.O_DIRECTORY),
+        ):
+            lock = os.open(path, how | os.O_CLOEXEC, 0o600)
+            held.callback(os.close, lock)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                text = f"an agent is already running for {config.run_dir}"
+                raise AlreadyRunning(text) from None
         yield
-    finally:
-        os.close(lock)
 
 
 async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: Ending) -> None:
@@ -199,9 +203,9 @@ async def _compose_tasks(
     version = await containers.runtime.version()
     confined = await asyncio.to_thread(apparmor.provide)
 
-    def join() -> None:
+    async def join() -> None:
         if not is_mounted(config.run_dir):  # the node left a cluster before
-            _share(config)
+            await asyncio.to_thread(_share, config)
             spawner.renew()
 
     async def look() -> NodeFacts:

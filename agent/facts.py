@@ -207,6 +207,7 @@ def probe(
         cpus=float(len(os.sched_getaffinity(0))),
         memory=_memory(),
         agent_version=versions.installed(),
+        build=versions.build_of(Path(__file__).parent),
         python=".".join(map(str, sys.version_info[:3])),
         runtime=runtime_version,
         wire=PROTOCOL,

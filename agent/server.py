@@ -70,9 +70,12 @@ class Fault(Exception):
 
 def problem_response(problem: ApiProblem) -> web.Response:
     """Return a problem as an HTTP answer."""
-    return web.Response(
+    response = web.Response(
         status=problem.status, body=problem.encode(), content_type="application/problem+json"
     )
+    if problem.status in callers.UNREAD:
+        response.force_close()
+    return response
 
 
 @web.middleware

@@ -22,7 +22,8 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     allocator.frugal()
     log.configure(logging.DEBUG if arguments.debug else logging.INFO)
-    with allocator.uncollected():  # and --help does not cost half a second
+    # Here, so that --help does not cost half a second.
+    with allocator.uncollected(), allocator.without_authorities():
         from orchestrator import config, controller  # noqa: PLC0415 - said above
         from orchestrator.errors import RequestError  # noqa: PLC0415 - said above
         from orchestrator.store.base import StoreError  # noqa: PLC0415 - said above

@@ -184,6 +184,10 @@ class Control(Protocol):
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow: ...
 
+    async def arrived(self, stack: str) -> None:
+        """Wait until what was asked to be deployed before is a release, or refused."""
+        ...
+
     async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
         """Set replica overrides; return what to warn of."""
         ...

@@ -28,6 +28,7 @@ class NodeFacts(Model):
     cpus: float = 1.0
     memory: int = 0
     agent_version: str = ""
+    build: str = ""  # what the agent runs from, as node add sent it: 0.2.0-0123456789ab; "": else
     python: str = ""
     runtime: str = ""  # e.g. "crun 1.8.1"
     cgroups: Literal["v1", "v2", "hybrid"] = "v2"
@@ -99,3 +100,6 @@ class NodeCondition(Model):
     returning: bool = False  # down, but it answers again: it only has to stay for a while
     returned_at: float = 0.0  # the controller's monotonic clock; 0 = it never was down
     replaced_at: float = 0.0  # when its tasks are replaced, if the agent alone stays away; wall
+    # It fell silent together with most others: likelier the controller's fault than its own. Stays
+    # until that is over, also once the node is heard again.
+    doubted: bool = False

@@ -72,12 +72,19 @@ class LabPool:
 
 
 LEAVE = """
-import http.client, socket
+import http.client, socket, time
+until = time.monotonic() + 60  # for an agent that is being started again
 class Unix(http.client.HTTPConnection):
     def connect(self):
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(180)
-        self.sock.connect("/run/corral/agent.sock")
+        while True:
+            self.sock = socket.socket(socket.AF_UNIX)
+            self.sock.settimeout(180)
+            try:
+                return self.sock.connect("/run/corral/agent.sock")
+            except OSError:
+                if time.monotonic() > until:
+                    raise
+                time.sleep(0.1)
 link = Unix("agent")
 link.request("POST", "/v1/leave")
 raise SystemExit(0 if link.getresponse().status == 200 else 1)

@@ -51,8 +51,12 @@ SYSCTLS = ("net/ipv4", "net/ipv6", "net/netfilter", "net/bridge")
 
 
 def _output(*argv: str) -> str:
-    done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
-    return done.stdout if done.returncode == 0 else f"{argv[0]} failed: {done.stderr.strip()}\n"
+    for _ in range(5):  # what goes away while it is listed makes them fail
+        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        if done.returncode == 0:
+            return done.stdout
+        time.sleep(0.1)
+    return f"{argv[0]} failed: {done.stderr.strip()}\n"
 
 
 def _ancestors() -> set[int]:
@@ -220,7 +224,7 @@ def _describe(path: Path, shown: str) -> str:
             else info.st_size
         )
         return f"{shown} {stat.S_IMODE(info.st_mode):o} {info.st_uid}:{info.st_gid} {digest}"
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
 
 
@@ -314,6 +318,18 @@ def difference(
             if not any(pattern.search(f"{kind}: {line}") for pattern in allowed)
         ]
     return lines
+
+
+def at_rest(take: Callable[[], Snapshot], *, timeout: float = 60.0) -> Snapshot:
+    """Return what is there for a second: a ``before`` without what daemons run for a moment."""
+    deadline = time.monotonic() + timeout
+    found = take()
+    while True:
+        time.sleep(1.0)
+        again = take()
+        if not difference(found, again) or time.monotonic() > deadline:
+            return again
+        found = again
 
 
 def settled(

@@ -130,24 +130,7 @@ class Builder:
         async with self._bases:
             if self._ready:
                 return
-            for path in (self._home, self._run):
-                path.mkdir(parents=True, exist_ok=True, mode=0o700)
-            settings = {
-                "storage.conf": (
-                    f'[storage]\ndriver = "overlay"\ngraphroot = "{self._home}/storage"\n'
-                    f'runroot = "{self._run}"\n'
-                ),
-                "registries.conf": (
-                    'unqualified-search-registries = ["docker.io"]\n'
-                    'short-name-mode = "permissive"\n'
-                ),
-                "policy.json": '{"default": [{"type": "insecureAcceptAnything"}]}\n',
-                "containers.conf": "",
-            }
-            for name, text in settings.items():
-                path = self._home / name
-                if not path.exists() or path.read_text() != text:
-                    disk.write_file(path, text.encode())
+            await asyncio.to_thread(self._write_settings)  # onto a disk: not the loop's to wait for
             given = self._given
             self._environment = {
                 "PATH": given.get("PATH", os.defpath),
@@ -165,6 +148,25 @@ class Builder:
                 await self._tool("buildah", "rm", "--all")
             self._ready = True
 
+    def _write_settings(self) -> None:
+        for path in (self._home, self._run):
+            path.mkdir(parents=True, exist_ok=True, mode=0o700)
+        settings = {
+            "storage.conf": (
+                f'[storage]\ndriver = "overlay"\ngraphroot = "{self._home}/storage"\n'
+                f'runroot = "{self._run}"\n'
+            ),
+            "registries.conf": (
+                'unqualified-search-registries = ["docker.io"]\nshort-name-mode = "permissive"\n'
+            ),
+            "policy.json": '{"default": [{"type": "insecureAcceptAnything"}]}\n',
+            "containers.conf": "",
+        }
+        for name, text in settings.items():
+            path = self._home / name
+            if not path.exists() or path.read_text() != text:
+                disk.write_file(path, text.encode())
+
     async def _base(self, image: str, build: BuildSpec) -> str:
         """Make a base known to buildah; returns its digest for people."""
         reference = parse(image)
@@ -178,7 +180,8 @@ class Builder:
             if known.get(str(reference)) != resolved.digest:
                 await self._hand_over(str(reference), resolved.digest)
                 known[str(reference)] = resolved.digest
-                disk.write_file(self._imported, json.dumps(known, sort_keys=True).encode())
+                text = json.dumps(known, sort_keys=True)
+                await asyncio.to_thread(disk.write_file, self._imported, text.encode())
         return resolved.digest[7:19]
 
     def _read_imported(self) -> dict[str, str]:

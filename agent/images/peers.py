@@ -68,7 +68,7 @@ class PeerImages:
     async def meet(self, me: NodeSelf, peers: Mapping[str, Peer]) -> None:
         """Take note of who is in the cluster; serve on our overlay address."""
         self._peers = dict(peers)
-        renewed = self._identity.accept(me)
+        renewed = await asyncio.to_thread(self._identity.accept, me)  # it writes onto a disk
         if renewed:
             self._trust = None
         moved = self._me is None or self._me.overlay != me.overlay

@@ -1,5 +1,7 @@
 """Ask every peer's kernel for an echo over the overlay, from one socket. Decisions are reach.py's.
 
+A peer in doubt that accepts connections from here has answered as well (handshakes.py).
+
 A raw ICMP socket that only sees echo replies, bound to the overlay device. The agent's event
 loop looks at it every tick; a look is a handful of system calls and never waits.
 """
@@ -15,6 +17,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.network import names, reach
+from agent.network.handshakes import Handshakes
 from agent.network.reach import History
 from specs.kit import disk
 
@@ -67,6 +70,7 @@ class PeerProbes:
     _overlays: dict[str, str] = field(default_factory=dict)
     _known: dict[str, str] | None = None  # as it is in the file
     _link: socket.socket | None = None
+    _handshakes: Handshakes = field(default_factory=Handshakes)
     _source: str = ""
     _ident: int = field(default_factory=lambda: int.from_bytes(os.urandom(2), "big"))
     _sequence: int = 0
@@ -120,6 +124,11 @@ class PeerProbes:
         if self._link is None and not self._open():
             return reach.unreachable(self.histories)
         self._receive(now)
+        doubtful = {
+            n: self._overlays[n] for n, h in self.histories.items() if reach.in_doubt(h, now)
+        }
+        for node in self._handshakes.heard(doubtful):
+            self.histories[node] = reach.answered(self.histories[node], now)
         self._remember()
         self.histories = {n: reach.judged(h, now) for n, h in self.histories.items()}
         for node in reach.due(self.histories, now):
@@ -179,7 +188,8 @@ class PeerProbes:
         return True
 
     def close(self) -> None:
-        """Let go of the socket."""
+        """Let go of the sockets."""
+        self._handshakes.close()
         if self._link is not None:
             with suppress(OSError):
                 self._link.close()

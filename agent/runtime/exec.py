@@ -30,7 +30,7 @@ from agent.runtime.capabilities import grantable_capabilities
 from agent.runtime.crun import scratch
 from agent.runtime.failure import RuntimeFailure, from_runtime
 from agent.runtime.rootfs import resolve_user
-from agent.runtime.spawner import ended, readable, writable
+from agent.runtime.spawner import abandon, ended, readable, writable
 from specs.kit.amounts import as_set
 from specs.names import line_fault, text_fault
 
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from specs.wire import ExecRequest
 
 START_TIMEOUT = 30.0
+KILL_TIMEOUT = 10.0  # seconds a killed command has to end: one in the kernel may not
+KILL_AGAIN = 0.02
 CHUNK = 32768
 AFTERWARDS = 1 << 20  # bytes taken after the command's end: more than a pipe or a terminal holds
 FLUSH = 0.2  # seconds a terminal may take to hand over what was written before the end
@@ -191,6 +193,15 @@ class ExecSession:
             os.close(fd)
             os.close(self.ends.pop(fd))
 
+    async def over(self) -> None:
+        """Wait for the program's end; who waits no longer leaves it as it is."""
+        if self.program.poll() is None:
+            pidfd = os.pidfd_open(self.program.pid)
+            try:
+                await readable(pidfd)
+            finally:
+                os.close(pidfd)
+
     async def wait(self, timeout: float | None = None) -> int:
         """Return the exit code. Raises RuntimeFailure when the command could not be started."""
         code = await ended(self.program, timeout)
@@ -336,8 +347,7 @@ async def _receive(listener: socket.socket, program: subprocess.Popen[bytes]) ->
                 _, fds, _, _ = socket.recv_fds(connection, 4096, 1)
                 return fds[0] if fds else -1
     except TimeoutError:
-        program.kill()
-        program.wait(1.0)
+        abandon(program)
         raise RuntimeFailure(f"the terminal did not come within {START_TIMEOUT:g} s") from None
     finally:
         os.close(pidfd)
@@ -360,6 +370,19 @@ async def _either(first: int, second: int) -> None:
         loop.remove_reader(second)
 
 
+async def _kill(session: ExecSession) -> None:
+    """Kill the command and see it end, also one that the runtime is only about to begin.
+
+    On a busy machine the patience with a probe may end before there is a pid to kill. A runtime
+    that is killed then leaves the command to itself, and the next one would run beside it.
+    """
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(KILL_TIMEOUT):
+            while session.program.poll() is None:
+                session.signal(signal.SIGKILL)
+                await asyncio.sleep(KILL_AGAIN)
+
+
 async def probe(
     containers: OciContainers, task: str, request: ExecRequest, timeout: float, keep: int = 4096
 ) -> tuple[int, str]:
@@ -375,6 +398,7 @@ async def probe(
     try:
         async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
             readers = [group.create_task(collect(fd)) for fd in session.readers]
+            await session.over()  # `wait` would end the runtime when the time is up
             code = await session.wait()
             # A grandchild may hold the pipes open for ever: what is there is enough.
             await asyncio.wait(readers, timeout=0.1)
@@ -382,8 +406,10 @@ async def probe(
                 reader.cancel()
         return code, said.decode(errors="replace")
     except TimeoutError:
-        session.signal(signal.SIGKILL)
+        await _kill(session)
         text = said.decode(errors="replace")
         return -1, f"no answer within {as_set(timeout)}{': ' + text if text else ''}"
     finally:
+        if session.program.poll() is None:
+            abandon(session.program)
         session.close()

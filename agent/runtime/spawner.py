@@ -17,6 +17,7 @@ import os
 import select
 import shutil
 import subprocess
+import threading
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,9 +226,17 @@ async def ended(program: subprocess.Popen[bytes], timeout: float | None) -> int:
                 await readable(pidfd)
         except BaseException:
             program.kill()
-            select.select([pidfd], [], [], 1.0)
-            program.poll()
+            # As good as at once, and what comes next may want it gone. Longer would hold the loop.
+            select.select([pidfd], [], [], 0.02)
+            abandon(program)
             raise
         finally:
             os.close(pidfd)
     return program.wait(1.0)
+
+
+def abandon(program: subprocess.Popen[bytes]) -> None:
+    """Kill a child of ours and have it reaped beside us: its end may take a while."""
+    program.kill()
+    if program.poll() is None:
+        threading.Thread(target=program.wait, name="reaper", daemon=True).start()

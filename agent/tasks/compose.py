@@ -52,7 +52,7 @@ def compose(
     tasks: Path,
     facts: NodeFacts,
     look: Callable[[], Awaitable[NodeFacts]],
-    join: Callable[[], None] = lambda: None,
+    join: Callable[[], Awaitable[None]] | None = None,
     ending: Callable[[], bool] = lambda: False,
 ) -> TaskParts:
     """Return the worker of a node and what it works with."""

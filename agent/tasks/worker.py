@@ -27,7 +27,7 @@ from specs.states import WANTED, Desired
 from specs.wire import Acknowledged, Instructions, Refused
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from agent.tasks.adoption import Verdict
     from agent.tasks.holdings import Holdings
@@ -54,7 +54,7 @@ class Worker:
         reports: Reports,
         networking: NetworkKeeper,
         boot: str,
-        join: Callable[[], None] = lambda: None,
+        join: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
         self.adopted = asyncio.Event()
         self._holdings = holdings
@@ -215,8 +215,8 @@ class Worker:
                 return Refused(reason="base", message=before.doubt, seen=before.stamp)
             held = merge(before, instructions)
             if held is not before:
-                if before.stamp is None:
-                    self._join()
+                if before.stamp is None and self._join is not None:
+                    await self._join()
                 await asyncio.to_thread(self._journal.accept, instructions, held)
                 self._holdings.held = held
                 if instructions.base is None:

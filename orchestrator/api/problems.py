@@ -16,6 +16,7 @@ from aiohttp import web
 from orchestrator.errors import RequestError
 from orchestrator.store import base as store
 from specs.api import ApiProblem, ProblemRow
+from specs.kit import callers
 from specs.problems import SpecError
 
 if TYPE_CHECKING:
@@ -56,9 +57,12 @@ async def middleware(
 
 
 def respond(problem: ApiProblem) -> web.Response:
-    return web.Response(
+    response = web.Response(
         status=problem.status, body=problem.model_dump_json().encode(), content_type=CONTENT_TYPE
     )
+    if problem.status in callers.UNREAD:
+        response.force_close()
+    return response
 
 
 def describe(exc: Exception) -> ApiProblem:

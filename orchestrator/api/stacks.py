@@ -69,6 +69,7 @@ async def progress(parts: ApiParts, request: web.Request, _: None) -> web.Stream
 
 
 async def remove(parts: ApiParts, request: web.Request, _: None) -> StackRow:
+    await parts.control.arrived(request.match_info["stack"])
     before = find(parts, request)
     await parts.control.remove(
         before.name, volumes=flag(request, "volumes"), timeout=number(request, "timeout")
@@ -92,6 +93,7 @@ async def start(parts: ApiParts, request: web.Request, body: Start) -> Started:
 
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:
+    await parts.control.arrived(request.match_info["stack"])
     before = find(parts, request)
     await parts.control.stop(before.name, body.timeout, body.services)
     return after(parts, before)

@@ -15,7 +15,9 @@ from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import web
 
+from orchestrator.api import problems
 from orchestrator.errors import RequestError
+from orchestrator.store.base import StoreError
 from specs.api import Progress, StackLogLine
 
 if TYPE_CHECKING:
@@ -29,6 +31,7 @@ OPEN: web.AppKey[set[asyncio.Task[object]]] = web.AppKey("open_streams")
 
 PULSE = 10.0
 STUCK = 60.0
+HALF_WAY = "what was done before it stays; the same command goes on from there"
 FIRST = 0.25  # seconds an error has to become a proper answer instead of a broken stream
 
 
@@ -66,11 +69,13 @@ async def respond(
                 break
             await lines.send(*(found if isinstance(found, list) else (found,)))
             reading = _next(source)
-    except RequestError as exc:
+    except (RequestError, StoreError) as exc:
         if not lines.opened:
             raise
         # The words still reach the reader, as the end of what it was watching.
-        await lines.send(Progress(kind="end", ok=False, message=exc.detail, hint=exc.hint))
+        hint = exc.hint if isinstance(exc, RequestError) else HALF_WAY
+        why = problems.describe(exc).detail
+        await lines.send(Progress(kind="end", ok=False, message=why, hint=hint))
     except Exception:
         if not lines.opened:
             raise

@@ -11,11 +11,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import importlib
 import logging
-import sys
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn, TypeVar
+from weakref import WeakValueDictionary
 
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.commands import Commands
@@ -33,6 +32,7 @@ from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.wanted import Outgoing
 from orchestrator.store.base import StoreUnavailable
+from specs.kit.loading import load
 from specs.states import ReleaseState
 from specs.wire import HEARTBEAT
 
@@ -66,6 +66,7 @@ RESYNC = 30.0  # seconds after which everything is looked at even if nothing hap
 SHORTEST = 0.001  # seconds; timers are not exact, so a rest too short to sleep must not spin
 TURN = 500  # tasks looked at before others get their turn: some 10 ms
 RETRY = 0.5  # after the store could not be written
+GRAPHS = "networkx"  # of dependencies; loaded once there is a stack (mirror/dependencies.py)
 
 
 class ControlLoop:
@@ -107,6 +108,8 @@ class ControlLoop:
         self._inbox: deque[tuple[str, Report]] = deque()
         self._hellos: dict[str, Hello] = {}
         self._lock = asyncio.Lock()  # one writer: a pass or a command
+        # By stack, held while a release is made: nodes are asked before anything is written.
+        self._arrivals: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._timers: dict[str, float | None] = {}
         self._over_due: float | None = 0.0
         self._brake = False
@@ -116,6 +119,8 @@ class ControlLoop:
 
     async def run(self) -> NoReturn:
         """Run until cancelled."""
+        if self._cluster.stacks:
+            await load(GRAPHS)
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
@@ -209,7 +214,8 @@ class ControlLoop:
         brake = self._health.brake()
         if brake != self._brake:
             self._brake = brake
-            self._notices.everything()
+            self._out.forget_all()  # who is doubted is told something else
+            self._notices.everywhere()
             if brake and len(self._cluster.nodes) > 1:
                 text = (
                     "more than half of the nodes do not answer: nothing they ran is replaced until"
@@ -310,35 +316,46 @@ class ControlLoop:
 
     # commands, see orchestrator.contracts
 
-    async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
-        if "networkx" not in sys.modules:  # 0.15 s with the first graph, not on the loop
-            await asyncio.to_thread(importlib.import_module, "networkx")
-        listening = await listening_now(self._cluster, self._agents, request)
+    @contextlib.asynccontextmanager
+    async def _turn(self) -> AsyncIterator[None]:
+        """Be the one who decides and writes."""
+        await load(GRAPHS)
         async with self._lock:
-            return await self._commands.deploy(stack, request, listening)
+            yield
+
+    async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
+        async with self._arrivals.setdefault(stack, asyncio.Lock()):
+            listening = await listening_now(self._cluster, self._agents, request)
+            async with self._turn():
+                return await self._commands.deploy(stack, request, listening)
+
+    async def arrived(self, stack: str) -> None:
+        """Wait for what was deployed before: a `down` right after an `up` is about that, too."""
+        async with self._arrivals.setdefault(stack, asyncio.Lock()):
+            pass
 
     async def scale(self, stack: str, services: Mapping[str, int]) -> Rescaled:
-        async with self._lock:
+        async with self._turn():
             return await self._commands.scale(stack, services)
 
     async def restart(self, stack: str, request: Restart) -> Restarted:
-        async with self._lock:
+        async with self._turn():
             return await self._commands.restart(stack, request)
 
     async def start(self, stack: str, request: Start) -> Started:
-        async with self._lock:
+        async with self._turn():
             return await self._commands.start(stack, request)
 
     async def stop(self, stack: str, timeout: float | None, services: tuple[str, ...] = ()) -> None:
-        async with self._lock:
+        async with self._turn():
             await self._commands.stop(stack, timeout, services)
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
-        async with self._lock:
+        async with self._turn():
             await self._commands.remove(stack, volumes=volumes, timeout=timeout)
 
     async def extend(self, text: str) -> tuple[str, ...]:
-        async with self._lock:
+        async with self._turn():
             ranges = await extend(self._store, self._cluster, text)
         self._notices.everywhere()
         return ranges

@@ -15,7 +15,7 @@ from orchestrator.control.mirror.dependencies import waits_for
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.released import spec_at, spec_of
-from orchestrator.control.mirror.serving import copies, is_leaving, is_ready
+from orchestrator.control.mirror.serving import answers, comes_back, copies, is_leaving
 from specs.states import TaskState
 from specs.wire import (
     EVERY_NODE,
@@ -55,8 +55,8 @@ class Outgoing:
         self._specs = specs
         self._sealer = sealer
         self._assignments: dict[str, tuple[tuple[object, ...], Assignment]] = {}
-        # By (stack, service) and network: each task's change drops its own service's.
-        self._services: dict[tuple[str, str], dict[str, ServiceEndpoints]] = {}
+        # By (stack, service), then network and doubting: a task's change drops its own service's.
+        self._services: dict[tuple[str, str], dict[tuple[str, bool], ServiceEndpoints]] = {}
         self._endpoint_of: dict[tuple[str, str], tuple[Task, Effective | None, Endpoint]] = {}
         self._known_published: tuple[int, frozenset[str]] = (-1, frozenset())
         self._network_services: dict[str, set[tuple[str, str]]] = {}
@@ -183,9 +183,11 @@ class Outgoing:
                     contents[content.id] = content
         self._holding[node_id] = frozenset(networks)
         services = {}
+        condition = self._cluster.conditions.get(node_id)
+        doubting = condition is not None and condition.doubted
         for network in sorted(networks):
             for stack, service in self._services_on(network):
-                found = self._endpoints(stack, service, network)
+                found = self._endpoints(stack, service, network, doubting=doubting)
                 if found is not None:
                     services[f"{stack}/{service}/{network}"] = found
         peers = {
@@ -373,14 +375,17 @@ class Outgoing:
             self._network_services[network] = found
         return sorted(found)
 
-    def _endpoints(self, stack: str, service: str, network: str) -> ServiceEndpoints | None:
-        found = self._services.get((stack, service), {}).get(network)
+    def _endpoints(
+        self, stack: str, service: str, network: str, *, doubting: bool
+    ) -> ServiceEndpoints | None:
+        key = (network, doubting)
+        found = self._services.get((stack, service), {}).get(key)
         if found is None:
-            self._build(network)
-            found = self._services.get((stack, service), {}).get(network)
+            self._build(network, doubting=doubting)
+            found = self._services.get((stack, service), {}).get(key)
         return found
 
-    def _build(self, network: str) -> None:
+    def _build(self, network: str, *, doubting: bool) -> None:
         """Build the missing services of one network in one go: O(tasks on it)."""
         tasks: dict[tuple[str, str], list[Task]] = defaultdict(list)
         for task_id in self._cluster.by_network.get(network, {}).values():
@@ -389,12 +394,23 @@ class Outgoing:
                 tasks[(task.stack, task.service)].append(task)
         for stack, service in self._services_on(network):
             known = self._services.setdefault((stack, service), {})
-            if network not in known:
-                here = tasks.get((stack, service), [])
-                known[network] = self._service(network, stack, service, here)
+            if (network, doubting) not in known:
+                mine = sorted(tasks.get((stack, service), ()), key=lambda t: (t.slot, t.id))
+                known[network, doubting] = self._service(
+                    network, stack, service, mine, self._answering(mine, doubting=doubting)
+                )
+
+    def _answering(self, tasks: list[Task], *, doubting: bool) -> frozenset[str]:
+        """Return which of a service's tasks get traffic.
+
+        One whose node still has to show that it stays is better than none at all.
+        """
+        shown = [t for t in tasks if not is_leaving(t) and t.state in SHOWN]
+        found = frozenset(t.id for t in shown if answers(self._cluster, t, doubting=doubting))
+        return found or frozenset(t.id for t in shown if comes_back(self._cluster, t))
 
     def _service(
-        self, network: str, stack: str, service: str, tasks: list[Task]
+        self, network: str, stack: str, service: str, tasks: list[Task], ready: frozenset[str]
     ) -> ServiceEndpoints:
         vip = self._cluster.vips.get(network, {}).get((stack, service))
         ports: tuple[Port, ...] = ()
@@ -403,10 +419,10 @@ class Outgoing:
         effective = self._specs.of(stack, newest, service) if newest else None
         endpoints = []
         specs: dict[int, Effective | None] = {}  # by release
-        for task in sorted(tasks, key=lambda t: (t.slot, t.id)):
+        for task in tasks:
             if task.release not in specs:
                 specs[task.release] = self._specs.of(stack, task.release, service)
-            endpoint = self._endpoint(task, specs[task.release], network)
+            endpoint = self._endpoint(task, specs[task.release], network, ready=task.id in ready)
             if endpoint is not None:
                 endpoints.append(endpoint)
                 aliases.update(endpoint.aliases)
@@ -424,11 +440,12 @@ class Outgoing:
             ports=ports,
         )
 
-    def _endpoint(self, task: Task, effective: Effective | None, network: str) -> Endpoint | None:
+    def _endpoint(
+        self, task: Task, effective: Effective | None, network: str, *, ready: bool
+    ) -> Endpoint | None:
         address = task.addresses.get(network)
         if address is None or is_leaving(task) or task.state not in SHOWN:
             return None
-        ready = is_ready(self._cluster, task)
         # Of a thousand tasks one changes; the others' endpoints are the very same objects.
         known = self._endpoint_of.get((task.id, network))
         same = known is not None and known[0] is task and known[1] is effective

@@ -9,11 +9,13 @@ a container: it signals only the two processes it started, by pid, never a group
 Files in the run directory: ``supervisor.lock`` (held for life), ``supervisor.pid``
 and ``supervisor.status``, one line per child: NAME PID STARTTIME RESTARTS LASTEXIT.
 A supervisor that was killed is started again by its daemons, which hold its command in
-CORRAL_SUPERVISOR; the new one adopts living children by pid and start time.
+CORRAL_SUPERVISOR; the new one adopts living children by pid and start time. Files that somebody
+removed are made again; that they cannot be written, or a daemon not be started, ends nothing.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import json
 import os
@@ -37,6 +39,7 @@ HUNG = 30.0  # seconds without a beat after which a daemon is taken to hang (a b
 LOOKS = 6  # times in that span that its beat is looked at
 LOG_LIMIT = 16 * 1024 * 1024
 LOG_CHECK = 60.0
+LOCK, PID, STATUS = "supervisor.lock", "supervisor.pid", "supervisor.status"
 WAKE = frozenset({signal.SIGCHLD, signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
 
@@ -102,14 +105,25 @@ class Child:
         return self.pid > 0
 
     def spawn(self, now: float) -> None:
-        """Start the daemon in a session of its own, its output in its log file."""
-        log = os.open(self.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
-        pid = os.fork()
-        if pid == 0:
-            self._become(log)
-        os.close(log)
+        """Start the daemon in a session of its own, its output in its log file. Raises OSError."""
+        log = self._open_log()
+        try:
+            pid = os.fork()
+            if pid == 0:
+                self._become(log)
+        finally:
+            os.close(log)
         self.pid, self.started, self.born = pid, start_time(pid), now
         self.adopted = False
+
+    def _open_log(self) -> int:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        try:
+            os.makedirs(os.path.dirname(self.log), mode=0o750, exist_ok=True)
+            return os.open(self.log, flags, 0o640)
+        except OSError as exc:  # a full disk: a daemon without a log is better than none
+            say(f"{self.name} has no log: {exc}")
+            return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
 
     def _become(self, log: int) -> NoReturn:
         try:
@@ -189,10 +203,14 @@ class Child:
 class Supervisor:
     """The loop: wait for a signal or a due time, then compare wanted with present."""
 
-    def __init__(self, run_dir: str, children: list[Child], tell: int | None = None) -> None:
+    def __init__(
+        self, run_dir: str, children: list[Child], lock: int, tell: int | None = None
+    ) -> None:
         self.run_dir = run_dir
+        self.lock = lock
         self.tell = tell  # where to say that we run, for whoever started us
         self.children = children
+        self.unwritten = ""  # why our files cannot be written, said once
         self.hung_after = HUNG
         self.stopping = False
         self.next_trim = 0.0
@@ -200,23 +218,51 @@ class Supervisor:
     def run(self) -> int:
         """Supervise until SIGTERM or SIGINT; then stop the daemons and return."""
         signal.pthread_sigmask(signal.SIG_BLOCK, WAKE)
-        write_atomically(
-            f"{self.run_dir}/supervisor.pid", f"{os.getpid()} {start_time(os.getpid())}\n"
-        )
+        self._write(PID, f"{os.getpid()} {start_time(os.getpid())}\n")
         if self.tell is not None:
             os.write(self.tell, b"up")
             os.close(self.tell)
         self._adopt()
         while not self.stopping:
+            if not self._keep_files():
+                say("another supervisor runs: leaving it what we kept")
+                return EXIT_ANOTHER
             self._step(time.monotonic())
             self._wait()
         self._stop_children()
-        for name in ("supervisor.status", "supervisor.pid"):
-            try:
+        for name in (STATUS, PID):
+            with contextlib.suppress(OSError):
                 os.unlink(f"{self.run_dir}/{name}")
-            except FileNotFoundError:
-                continue
         return 0
+
+    def _keep_files(self) -> bool:
+        """Make again what somebody removed of our files; False when another took our place."""
+        if not is_at(self.lock, f"{self.run_dir}/{LOCK}"):
+            try:
+                os.makedirs(self.run_dir, mode=0o755, exist_ok=True)
+                lock = take_lock(self.run_dir)
+            except OSError as exc:
+                self._complain(exc)
+                return True
+            if lock is None:
+                return False
+            os.close(self.lock)
+            self.lock = lock
+        if not os.path.exists(f"{self.run_dir}/{PID}"):
+            self._write(PID, f"{os.getpid()} {start_time(os.getpid())}\n")
+        return True
+
+    def _write(self, name: str, text: str) -> None:
+        try:
+            write_atomically(f"{self.run_dir}/{name}", text)
+            self.unwritten = ""
+        except OSError as exc:
+            self._complain(exc)
+
+    def _complain(self, exc: OSError) -> None:
+        if self.unwritten != str(exc):
+            self.unwritten = str(exc)
+            say(f"cannot say what runs: {exc}")
 
     def _adopt(self) -> None:
         known = read_status(self.run_dir)
@@ -240,13 +286,22 @@ class Supervisor:
                 child.signal(signal.SIGKILL)
         for child in self.children:
             if not child.alive and now >= child.due:
-                child.spawn(now)
-                say(f"started {child.name} (pid {child.pid})")
+                self._start(child, now)
         self._write_status()
         if now >= self.next_trim:
             self.next_trim = now + LOG_CHECK
             for child in self.children:
                 child.trim_log()
+
+    def _start(self, child: Child, now: float) -> None:
+        try:
+            child.spawn(now)
+        except OSError as exc:  # no memory, no process ids left
+            say(f"{child.name} cannot be started: {exc}")
+            child.born = now
+            child.ended(f"errno:{exc.errno}", now)
+            return
+        say(f"started {child.name} (pid {child.pid})")
 
     def _reap(self, now: float) -> None:
         while True:
@@ -297,14 +352,14 @@ class Supervisor:
             f"{child.name} {child.pid} {child.started or '-'} {child.restarts} {child.last_exit}\n"
             for child in self.children
         ]
-        write_atomically(f"{self.run_dir}/supervisor.status", "".join(lines))
+        self._write(STATUS, "".join(lines))
 
 
 def read_status(run_dir: str) -> dict[str, tuple[int, str, int, str]]:
     """Return name -> (pid, start time, restarts, last exit); empty if there is none."""
     found: dict[str, tuple[int, str, int, str]] = {}
     try:
-        with open(f"{run_dir}/supervisor.status", encoding="utf-8") as file:
+        with open(f"{run_dir}/{STATUS}", encoding="utf-8") as file:
             for line in file:
                 name, pid, started, restarts, last = line.split()
                 found[name] = (int(pid), started, int(restarts), last)
@@ -324,13 +379,21 @@ def say(text: str) -> None:
 
 def take_lock(run_dir: str) -> int | None:
     """Return the descriptor of the lock every supervisor holds for life; None = taken."""
-    lock = os.open(f"{run_dir}/supervisor.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    lock = os.open(f"{run_dir}/{LOCK}", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError:
         os.close(lock)
         return None
     return lock
+
+
+def is_at(descriptor: int, path: str) -> bool:
+    """Say whether the open file is still the one at that path."""
+    try:
+        return os.path.samestat(os.fstat(descriptor), os.stat(path))
+    except OSError:
+        return False
 
 
 def daemonise(log: str) -> int:
@@ -388,7 +451,7 @@ def main(argv: list[str]) -> int:
     if lock is None:
         os.write(2 if tell is None else tell, ANOTHER)
         return EXIT_ANOTHER
-    return Supervisor(run_dir, children, tell).run()
+    return Supervisor(run_dir, children, lock, tell).run()
 
 
 if __name__ == "__main__":

@@ -154,7 +154,7 @@ def frozen(path: str) -> bool:
     )
 
 
-def kill(path: str, *, timeout: float = 10.0) -> None:
+def kill(path: str, *, timeout: float = 60.0) -> None:
     """End every process under ``path`` and wait until none is left."""
     deadline = time.monotonic() + timeout
     freeze(path, frozen=False)  # a v1 group that is frozen keeps even SIGKILL waiting
@@ -181,7 +181,7 @@ def _alive(pid: int) -> bool:
     return state not in "ZX"
 
 
-def remove(path: str, *, timeout: float = 5.0) -> None:
+def remove(path: str, *, timeout: float = 60.0) -> None:
     """Delete the empty groups under and including ``path``, in every hierarchy."""
     deadline = time.monotonic() + timeout
     for directory in directories(path):

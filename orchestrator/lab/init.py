@@ -41,6 +41,8 @@ OWN_SYSCTLS = (
     "kernel/msgmni",
 )  # fmt: skip
 
+SSH_PORT, LISTENING = 22, "0A"  # as host.py configures sshd; as /proc/net/tcp writes the state
+
 libc = ctypes.CDLL(None, use_errno=True)
 
 
@@ -179,6 +181,7 @@ def become_host(config: dict[str, Any]) -> NoReturn:
     signal.pthread_sigmask(signal.SIG_BLOCK, signals)
     null = os.open("/dev/null", os.O_RDWR)
     sshd = start_sshd(config, null, log)
+    await_listener(SSH_PORT, sshd)
     if os.access("/etc/rc.local", os.X_OK):  # how a machine without systemd starts local services
         spawn(["/etc/rc.local"], config, null, log)
     sys.stdout.write("ready\n")
@@ -190,6 +193,25 @@ def become_host(config: dict[str, Any]) -> NoReturn:
 
 def start_sshd(config: dict[str, Any], null: int, log: int) -> int:
     return spawn(config["sshd"], config, null, log)
+
+
+def await_listener(
+    port: int, pid: int, patience: float = 60.0, families: tuple[str, ...] = ("tcp", "tcp6")
+) -> bool:
+    """Wait until the port is listened on; False: our child has ended, or takes too long."""
+    deadline = time.monotonic() + patience
+    while time.monotonic() < deadline:
+        if all(listens(port, family) for family in families):
+            return True
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT):
+            return False  # serve() starts it again
+        time.sleep(0.005)
+    return False
+
+
+def listens(port: int, family: str) -> bool:
+    rows = [line.split() for line in Path("/proc/net", family).read_text().splitlines()[1:]]
+    return any(row[1].endswith(f":{port:04X}") and row[3] == LISTENING for row in rows)
 
 
 def spawn(argv: list[str], config: dict[str, Any], null: int, log: int) -> int:

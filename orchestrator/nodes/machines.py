@@ -6,10 +6,10 @@ removes machines through it. A cluster of one machine never loads asyncssh (7 MB
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
-import importlib
 from typing import TYPE_CHECKING
+
+from specs.kit.loading import load
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -54,14 +54,14 @@ class Machines:
     async def connect(self, node: Node) -> AsyncIterator[aiohttp.BaseConnector]:
         """Reach the node: the local socket for this machine, SSH for every other."""
         if node.address:
-            await _load("orchestrator.transport.ssh")
+            await load("orchestrator.transport.ssh")
         way: Transport = self._ssh() if node.address else self._local
         async with way.connect(node) as connector:
             yield connector
 
     async def add_node(self, nodes: Nodes, request: AddNode) -> AsyncIterator[Progress]:
         """Make a machine a node (bootstrap/join.py)."""
-        await _load("orchestrator.nodes.bootstrap.join")
+        await load("orchestrator.nodes.bootstrap.join")
         async with contextlib.aclosing(self._bootstrap(nodes).add_node(request)) as said:
             async for progress in said:
                 yield progress
@@ -75,7 +75,7 @@ class Machines:
     async def upgrade(self, nodes: Nodes, request: Upgrade) -> AsyncIterator[Progress]:
         """Bring agents to this controller's version (bootstrap/upgrade.py)."""
         selected = frozenset(nodes.find(name).name for name in request.nodes)
-        await _load("orchestrator.nodes.bootstrap.upgrade")
+        await load("orchestrator.nodes.bootstrap.upgrade")
         if self._upgrades is None:
             self._upgrades = self._upgrader()
         async with contextlib.aclosing(self._upgrades.run(request, selected)) as said:
@@ -117,8 +117,3 @@ class Machines:
             folder=self._config.folder / "bundles",
             clock=self._clock,
         )
-
-
-async def _load(module: str) -> None:
-    """Load a part beside the event loop: a fifth of a second of imports, once."""
-    await asyncio.to_thread(importlib.import_module, module)

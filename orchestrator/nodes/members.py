@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
 from orchestrator.keys.identity import node_network
 from orchestrator.store import keys
-from orchestrator.store.base import Compare, Delete, Put
+from orchestrator.store.base import Compare, Delete, Put, StoreUnavailable
 from specs.api import Progress
 from specs.ids import new_id
 from specs.node import Node
@@ -31,6 +31,8 @@ if TYPE_CHECKING:
     from specs.node import NodeFacts
 
 AVAILABILITIES = ("active", "pause", "drain")
+AGAIN = "when there is room again, corral node rm"
+ROOM = 30.0  # seconds for the store to take that a node is gone which has left
 DRAIN = 120.0  # seconds a node has to become empty before `node rm` gives up
 _LABEL = re.compile(r"[a-zA-Z0-9]([a-zA-Z0-9._/-]{0,126}[a-zA-Z0-9])?")
 
@@ -142,21 +144,42 @@ class Nodes:
         try:
             if not force:
                 await self._drained(node)
+            # It forgets us for good: not before it is seen that we can forget it.
+            await self._change(node.id, lambda n: n.with_removing(removing=True))
             yield self._step(node, "leaving")
             await self._agents.leave(node.id)
-        except RequestError as exc:
-            if not force:
-                await self._change(node.id, lambda n: n.with_removing(removing=False))
-                yield self._end(
-                    node,
-                    exc.detail,
-                    hint=f"corral node rm --force {node.name} forgets it without asking it",
-                )
+        except (RequestError, StoreUnavailable) as exc:
+            why = exc.detail if isinstance(exc, RequestError) else str(exc)
+            if not force or isinstance(exc, StoreUnavailable):
+                yield await self._stays(node, why)
                 return
-            yield self._step(node, f"not cleaned up: {exc.detail}")
-        result = await self._store.txn(writes=(Delete(keys.node(node.id)),))
-        await self._cluster.reached(result.revision)
-        yield self._end(node, "")
+            yield self._step(node, f"not cleaned up: {why}")
+        yield self._end(node, *await self._forgotten(node))
+
+    async def _stays(self, node: Node, why: str) -> Progress:
+        """Keep a node that was to be removed; say why it stays."""
+        hint = f"corral node rm --force {node.name} forgets it without asking it"
+        try:
+            await self._change(node.id, lambda n: n.with_removing(removing=False))
+        except StoreUnavailable as exc:
+            why = str(exc)
+            hint = f"it stays marked as leaving, so nothing new comes to it: {AGAIN} {node.name}"
+        return self._end(node, why, hint=hint)
+
+    async def _forgotten(self, node: Node) -> tuple[str, str]:
+        """Drop the record of a node that has left; return what is in the way of it, and a hint."""
+        until = self._clock.monotonic() + ROOM
+        while True:
+            try:
+                result = await self._store.txn(writes=(Delete(keys.node(node.id)),))
+            except StoreUnavailable as exc:
+                if self._clock.monotonic() >= until:
+                    why = f"{node.name} has left, and its record cannot be dropped: {exc}"
+                    return why, f"{AGAIN} --force {node.name}"
+                await asyncio.sleep(1.0)
+            else:
+                await self._cluster.reached(result.revision)
+                return "", ""
 
     async def _drained(self, node: Node) -> None:
         try:
@@ -200,7 +223,7 @@ class Nodes:
     def _step(self, node: Node, message: str) -> Progress:
         return Progress(kind="step", time=self._clock.wall(), node=node.name, message=message)
 
-    def _end(self, node: Node, message: str, *, hint: str = "") -> Progress:
+    def _end(self, node: Node, message: str, hint: str = "") -> Progress:
         return Progress(
             kind="end",
             time=self._clock.wall(),

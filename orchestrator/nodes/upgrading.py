@@ -1,6 +1,7 @@
 """What `corral upgrade` does with each node, decided before anything is touched (pure).
 
-The agent of every node is brought to the controller's own version, never beyond;
+The agent of every node is brought to the controller's own version, never beyond, and where it says
+so to its build of that: code that changed under the same version is other code. Then
 bootstrap/upgrade.py does what stands here, in this order. The controller's machine comes first:
 its agent is renewed with the controller (orchestrator/embedded/renewal.py).
 """
@@ -42,26 +43,38 @@ class NodePlan:
         return self.node.facts.agent_version or versions.UNKNOWN
 
 
-def plan(cluster: Mirror, version: str, selected: Collection[str] = ()) -> tuple[NodePlan, ...]:
-    """Return what to do, in order: the controller's machine, then by name. Empty = all nodes."""
+def plan(
+    cluster: Mirror, version: str, selected: Collection[str] = (), *, build: str = ""
+) -> tuple[NodePlan, ...]:
+    """Return what to do, in order: the controller's machine, then by name. Empty = all nodes.
+
+    ``build``: the bundle that agents of that version would run from, where it is known.
+    """
     wanted = [n for n in cluster.nodes.values() if not selected or n.name in selected]
     return tuple(
-        _decide(node, cluster.conditions.get(node.id) or NodeCondition(), version)
+        _decide(node, cluster.conditions.get(node.id) or NodeCondition(), version, build)
         for node in sorted(wanted, key=lambda n: (bool(n.address), n.name))
     )
 
 
 def foretell(
-    cluster: Mirror, version: str, selected: Collection[str] = (), *, here: bool
+    cluster: Mirror,
+    version: str,
+    selected: Collection[str] = (),
+    *,
+    here: bool,
+    build: str = "",
 ) -> tuple[NodePlan, ...]:
     """Return the plan in words of what would be done, for `--dry-run`.
 
     ``here``: the controller's own machine is renewed by who asks.
     """
     found = []
-    for one in plan(cluster, version, selected):
+    for one in plan(cluster, version, selected, build=build):
         condition = cluster.conditions.get(one.node.id) or NodeCondition()
         change = f"{one.node.name}: {one.was} -> {version}"
+        if one.act == "ship":
+            change = one.message
         running = _running(len(processes(cluster, one.node.id)))
         if here and not one.node.address and versions.age(one.was, version) not in ("", "newer"):
             found.append(NodePlan(one.node, "done", f"{change} with the controller; {running}"))
@@ -78,7 +91,13 @@ def foretell(
     return tuple(found)
 
 
-def _decide(node: Node, condition: NodeCondition, version: str) -> NodePlan:
+def other_build(node: Node, version: str, build: str) -> bool:
+    """Say whether the agent has that version and is other code all the same."""
+    facts = node.facts
+    return facts.agent_version == version and build not in ("", facts.build) and bool(facts.build)
+
+
+def _decide(node: Node, condition: NodeCondition, version: str, build: str) -> NodePlan:
     was = node.facts.agent_version or versions.UNKNOWN
     heard = condition.status in HEARD
     act: Act = "skip"
@@ -86,6 +105,8 @@ def _decide(node: Node, condition: NodeCondition, version: str) -> NodePlan:
     match versions.age(was, version):
         case _ if node.removing:
             words = "it is being removed"
+        case "" if other_build(node, version, build):
+            act, words = "ship", f"another build of {version}: {node.facts.build} -> {build}"
         case "" if heard:
             act, words = "done", f"{version} already"
         case "":

@@ -25,6 +25,9 @@ HEAD_SECONDS: Final = 20.0  # for the head of the first request
 IDLE_SECONDS: Final = 75.0  # between requests; aiohttp counts these
 BODY_SECONDS: Final = 30.0  # without a byte of a body that was announced
 _TELL_EVERY: Final = 60.0
+# Answers to a body that is still on its way: what comes behind it on that connection would wait
+# until all of it has been thrown away, 10 seconds at most. So the connection ends with them.
+UNREAD: Final = frozenset({408, 413, 415})
 _END = b"\r\n\r\n"
 _FULL = b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
 

@@ -10,8 +10,11 @@ import os
 import socket
 
 
-def notify(message: str) -> None:
-    """Send e.g. ``READY=1`` or ``STATUS=...`` to the service manager, if there is one."""
+def notify(message: str, *, wait: bool = True) -> None:
+    """Send e.g. ``READY=1`` or ``STATUS=...`` to the service manager, if there is one.
+
+    Without ``wait`` what it has no room for is dropped: one that reads nothing holds nobody up.
+    """
     address = os.environ.get("NOTIFY_SOCKET")
     if not address:
         return
@@ -21,4 +24,4 @@ def notify(message: str) -> None:
         contextlib.suppress(OSError),
         socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock,
     ):
-        sock.sendto(message.encode(), address)
+        sock.sendto(message.encode(), 0 if wait else socket.MSG_DONTWAIT, address)

@@ -11,6 +11,7 @@ import re
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from pathlib import Path
     from typing import Literal
 
     Age = Literal["", "older", "newer", "another build"]
@@ -29,6 +30,15 @@ def installed() -> str:
         return metadata.version("corral")
     except metadata.PackageNotFoundError:
         return UNKNOWN
+
+
+def build_of(package: Path) -> str:
+    """Return the name of the bundle that a package lies in, "" where it was installed otherwise.
+
+    orchestrator/nodes/bootstrap/bundle.py names it by the version and the digest of its content.
+    """
+    name = package.resolve().parent.name
+    return name if re.fullmatch(re.escape(installed()) + "-[0-9a-f]{12}", name) else ""
 
 
 def age(version: str, than: str) -> Age:

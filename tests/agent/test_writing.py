@@ -137,8 +137,10 @@ async def test_several_tasks_do_not_wait_for_each_other(tmp_path, monkeypatch):
     turns = 0
 
     def slow(record, **how):
-        if how["durable"]:
-            time.sleep(0.05)  # fsync on a busy disk
+        if how["durable"]:  # fsync on a busy disk: it takes until the loop has been round so often
+            awaited, deadline = turns + 100, time.monotonic() + 60
+            while turns < awaited and time.monotonic() < deadline:
+                time.sleep(0.001)
         put(record, **how)
 
     async def turn():

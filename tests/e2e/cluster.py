@@ -149,6 +149,10 @@ class Cluster:
     def pid(self, name: str, stack: str = "app") -> int:
         return int(self.task(self.row(name, stack))["status"]["runs"][-1]["pid"])
 
+    def written_at(self, name: str, path: str, stack: str = "app") -> float:
+        """Return when a file that a container sees was last written, by the host's clock."""
+        return float(self.sh(f"stat -c %.9Y /proc/{self.pid(name, stack)}/root{path}"))
+
     def processes(self, stack: str = "app") -> dict[str, tuple[int, str]]:
         """Return task id -> (pid, start time) of every container that runs."""
         found = {}
@@ -213,7 +217,12 @@ class Cluster:
         self("down", "-v", "-t", "0")
         # The last network's traces go a moment after `down`.
         self.until("an idle node", lambda: "blackhole 10.210.16" not in self.sh("ip route"))
-        self.baseline = self.snapshot()
+        self.baseline = self.until("nobody but the daemons", self._at_rest)
+
+    def _at_rest(self) -> leaks.Snapshot | None:
+        """Return what there is, None while what ended with the first stack is still ending."""
+        taken = self.snapshot()
+        return None if leaks.difference({}, taken, ("processes",), (OURS,)) else taken
 
     def begin(self) -> None:
         """Have a controller; on a very busy machine `controller start` gives up before it is."""
@@ -246,7 +255,7 @@ class Cluster:
             self.remove_stacks()
         self._unsupervised()
         self.kill("controller")
-        agent = Client(f"unix:///proc/{self.host.pid}/root/run/corral/agent.sock", timeout=60)
+        agent = Client(f"unix:///proc/{self.host.pid}/root/run/corral/agent.sock", timeout=240)
         with contextlib.suppress(ClientError):
             agent.request("POST", "/v1/leave")
         self.folder = "/root"

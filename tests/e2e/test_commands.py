@@ -80,7 +80,10 @@ def test_exec_on_a_terminal(app):
 
 
 def test_logs_of_services_streams_and_tail(app):
-    app.until("all written", lambda: app("logs", "web").stdout.count("three") == 2)
+    def written(done):  # to both streams: each is a pipe of its own
+        return (done.stdout.count("three"), done.stderr.count("two")) == (2, 2)
+
+    app.until("all written", lambda: written(app("logs", "web")))
     done = app("logs", "web")
     assert sorted(done.stdout.splitlines()) == sorted(
         f"web-{n}  | {word}" for n in (1, 2) for word in ("one", "three")
@@ -107,7 +110,9 @@ def test_logs_follow_and_since(app):
     follow.finish(90)
     first = int(lines[0].removeprefix("tick "))
     assert lines == [f"tick {first + n}" for n in range(4)], "each line once and in order"
-    rows = json_lines(app("logs", "--format", "json", "ticker").stdout)
+    whole = lambda: json_lines(app("logs", "--format", "json", "ticker").stdout)  # noqa: E731
+    app.until("a fifth line", lambda: len(whole()) > 4)
+    rows = whole()
     since = rows[3]["time"]
     later = json_lines(app("logs", "--format", "json", "--since", f"{since:.6f}", "ticker").stdout)
     assert later[0]["line"] in (rows[3]["line"], rows[4]["line"])

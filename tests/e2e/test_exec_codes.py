@@ -27,7 +27,10 @@ UNWELL = """
 services:
   sick:
     image: busybox
-    command: [sh, -c, "trap '' TERM; sleep inf & wait"]
+    command:
+      - sh
+      - -c
+      - "trap 'touch /tmp/asked' TERM; rm -f /tmp/end; until test -e /tmp/end; do sleep 0.1; done"
     stop_grace_period: 60s
     healthcheck: {test: "exit 1", interval: 300ms, start_period: 1h}
 """
@@ -117,7 +120,8 @@ def test_the_exit_code_is_the_commands(app):
 # Each line prints the exit codes of its pipeline last.
 PIPELINES = [
     ("$C 'yes' < /dev/null | head -1", "y\n141 0"),
-    ("$C 'echo a; sleep 0.3; echo b; exit 5' < /dev/null | true", "141 0"),
+    # It is the command that is told, when it writes after the reader has gone; soon or late.
+    ("$C 'for i in $(seq 600); do echo a; sleep 0.1; done; exit 5' < /dev/null | true", "141 0"),
     ("$C 'echo a; sleep 0.3; exit 5' < /dev/null | true", "5 0"),
     ("$C 'trap \"\" PIPE; yes 2>/dev/null; exit 6' < /dev/null | head -1", "y\n6 0"),
     ("$C 'yes >&2' 2>&1 < /dev/null | head -1", "y\n141 0"),
@@ -151,15 +155,19 @@ def test_a_container_that_was_never_healthy(corral):
         assert corral("exec", "-T", "sick", "echo", "inside").stdout == "inside\n"
         assert corral("exec", "-T", "sick", "sh", "-c", "exit 5", code=5)
         before = corral.processes()
-        corral("restart", "-t", "0", "sick", timeout=20)
+        corral("restart", "-t", "0", "sick")
         after = corral.processes()
         assert after.keys() == before.keys()
         assert after != before
         assert corral("exec", "-T", "sick", "echo", "again").stdout == "again\n"
         # It is asked to end and does not yet: its process runs, so it can be entered.
-        going = corral.popen("restart", "-t", "4", "sick")
-        corral.until("the stop signal", lambda: corral.rows()[0]["stopping"] or True)
+        corral("exec", "-T", "sick", "rm", "-f", "/tmp/asked")
+        ((pid, _),) = after.values()
+        going = corral.popen("restart", "-t", "300", "sick")
+        seen = f"ls /proc/{pid}/root/tmp/asked 2>/dev/null || true"
+        corral.until("the stop signal", lambda: corral.sh(seen))
         assert corral("exec", "-T", "sick", "echo", "still").stdout == "still\n"
+        corral("exec", "-T", "sick", "touch", "/tmp/end")
         assert going.finish()[0] == 0
     finally:
         waiting.signal("INT")
@@ -194,7 +202,7 @@ def test_a_detached_command_runs_on_and_is_not_waited_for(app):
     app("exec", "-d", *options, "web", "sh", "-c", "echo $A > env; sleep 99")
     app("exec", "-dt", "web", "sh", "-c", "test -t 0 || echo no terminal > /tmp/said")
     app.until("no terminal", lambda: "no" in inside("sh", "-c", "cat /tmp/said || :"))
-    assert inside("cat", "/tmp/env") == "b\n"
+    app.until("its environment", lambda: inside("sh", "-c", "cat /tmp/env || :") == "b\n")
     assert "1000" in next(line for line in inside("ps").splitlines() if "sleep 99" in line)
     app("restart", "-t", "0", "web")
     assert "sleep 99" not in inside("ps"), "it ends with its container"

@@ -27,6 +27,12 @@ def page(corral, path="/api", data=""):
     return corral.host.run([*words, f"http://127.0.0.1:8080{path}"]).stdout
 
 
+def served(corral):
+    """Wait for the page: `up` ends when tasks are ready, and nodes hear of it a moment later."""
+    words = ["curl", "-sS", "--fail", "--max-time", "8", "http://127.0.0.1:8080/api"]
+    corral.until("the page", lambda: corral.host.run(words, check=False).returncode == 0)
+
+
 def run_of(corral, name):
     return corral.task(corral.row(name, STACK))["status"]["runs"][-1]
 
@@ -58,6 +64,7 @@ def test_the_whole_life(guestbook):
     assert "completed" in corral("ps", "-a").stdout or "complete (0)" in corral("ps", "-a").stdout
 
     # The page, and an entry that must survive everything below.
+    served(corral)
     first = json.loads(page(corral))
     assert [entry["text"] for entry in first["entries"]] == ["Welcome!"]
     page(corral, data='{"name": "e2e", "text": "stays"}')
@@ -96,6 +103,7 @@ def test_the_whole_life(guestbook):
     assert after.keys() == before.keys(), "a restart in place keeps the task"
     assert {task for task in after if after[task] != before[task]} == hurt
     corral.until("ready again", lambda: all(row["ready"] for row in corral.rows(STACK)))
+    served(corral)
     assert "stays" in [entry["text"] for entry in json.loads(page(corral))["entries"]]
     assert corral.task(corral.row("web-2", STACK))["status"]["runs"][-2]["exit_code"] == 137
 

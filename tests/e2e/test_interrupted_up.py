@@ -13,7 +13,7 @@ SLOW = """
 services:
   db:
     image: busybox
-    command: [sh, -c, "echo db says hello; trap 'echo bye; exit 0' TERM; sleep inf & wait"]
+    command: [sh, -c, "trap 'echo bye; exit 0' TERM; echo db says hello; sleep inf & wait"]
     healthcheck: {test: [CMD, test, -e, /tmp/never], interval: 200ms, retries: 1000, start_period: 60s}
     volumes: [data:/data]
     networks: [back]
@@ -30,7 +30,7 @@ QUICK = """
 services:
   db:
     image: busybox
-    command: [sh, -c, "echo db says hello; trap 'echo bye; exit 0' TERM; sleep inf & wait"]
+    command: [sh, -c, "trap 'echo bye; exit 0' TERM; echo db says hello; sleep inf & wait"]
 """
 PIPES = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
 
@@ -51,9 +51,18 @@ def begin(corral, *words, moment=None):
     return command
 
 
+def follows(command):
+    """Wait until the command tells of the release: the cluster is quicker than its answer."""
+    lines = []
+    while "waits for db" not in "".join(lines):
+        lines.append(command.process.stderr.readline())
+        assert lines[-1], f"it ended:\n{''.join(lines)}"
+
+
 def test_an_interrupted_detached_up_goes_on(corral):
     corral.compose(SLOW)
     command = begin(corral, "-d")
+    follows(command)
     command.signal("INT")
     code, _, err = command.finish(90)
     assert code == 130
@@ -66,13 +75,15 @@ def test_an_interrupted_detached_up_goes_on(corral):
 def test_an_interrupted_update_offers_what_undoes_it_and_no_more(corral):
     corral.compose(QUICK)
     corral("up", "-d")
+    before = corral.row("db-1")["release"]
     corral.compose(SLOW)
     command = corral.popen("up", "-d", **PIPES)
     corral.until("the update is under way", lambda: corral.rows("app", "web"))
+    follows(command)
     command.signal("INT")
     code, _, err = command.finish(90)
     assert code == 130
-    assert "Release 1 is what ran before" in err
+    assert f"Release {before} is what ran before" in err
     assert "put the file back as it was and run corral up -d" in err
     assert "corral down would remove the whole stack" in err
     corral.compose(QUICK)

@@ -97,7 +97,7 @@ class Life:
         assert corral.processes("other") == self.other, f"{told}: the other stack noticed"
         # A new supervisor adopts what lives and knows nothing of earlier crashes.
         corral.kill("supervisor")
-        corral("controller", "start")
+        corral.begin()
 
     def reached(self, told):
         def wanted():

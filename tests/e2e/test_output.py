@@ -82,15 +82,23 @@ def test_every_line_comes_once_and_whole(corral):
         ("kill -9 $$$$", ["--exit-code-from", "test"], 137),
         ("printf last; exit 5", ["--abort-on-container-exit"], 5),
         ("sleep 0.2; exit 6", ["--abort-on-container-failure"], 6),
-        ("trap 'exit 9' TERM; sleep inf & wait", ["--exit-code-from", "test", "QUICK"], 9),
+        (
+            "trap 'exit 9' TERM; touch /tmp/up; sleep inf & wait",
+            ["--exit-code-from", "test", "QUICK"],
+            9,
+        ),
     ],
 )
 def test_the_exit_code_is_the_containers(corral, script, flags, code):
-    other = "sleep 0.5" if "QUICK" in flags else "sleep inf"
+    other, check, after = "sleep inf", "", ""
+    if "QUICK" in flags:  # it ends when the other is ready to be asked to end
+        other = "sleep 0.1"
+        check = ", healthcheck: {test: [CMD, test, -e, /tmp/up], interval: 0.2s, retries: 1000}"
+        after = ", depends_on: {test: {condition: service_healthy}}"
     corral.compose(
         "services:\n"
-        f'  test: {{image: busybox, init: true, command: [sh, -c, "{script}"]}}\n'
-        f'  db: {{image: busybox, command: [sh, -c, "{other}"], stop_grace_period: 0s}}\n'
+        f'  test: {{image: busybox, init: true, command: [sh, -c, "{script}"]{check}}}\n'
+        f'  db: {{image: busybox, command: [sh, -c, "{other}"], stop_grace_period: 0s{after}}}\n'
     )
     done = corral("up", *[flag for flag in flags if flag != "QUICK"], code=code)
     assert ("test-1  | last" in done.stdout) == ("last" in script)

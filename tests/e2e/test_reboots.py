@@ -27,7 +27,7 @@ services:
     depends_on: {{db: {{condition: service_healthy}}}}
   app:
     <<: *live
-    command: [sh, -c, "echo app >> /data/starts; echo mine >> /layer; {LIVE}"]
+    command: [sh, -c, "echo mine >> /layer; echo app >> /data/starts; {LIVE}"]
     depends_on:
       db: {{condition: service_healthy}}
       migrate: {{condition: service_completed_successfully}}

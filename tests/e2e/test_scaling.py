@@ -19,6 +19,7 @@ services:
 volumes: {data: {}}
 """
 SLEEP = "exec sleep inf"
+AT_ONCE = 100.0  # seconds that a second may be on a busy machine; a deadline is 600
 ONE_EACH = """
 services:
   web:
@@ -49,14 +50,14 @@ def test_after_a_paused_update_it_acts_at_once_in_the_spec_that_serves(corral):
     shares = "the 2 copies of web share the volume"
     for count, warned in ((2, True), (3, False), (1, False)):
         seconds, done = took(corral, "scale", f"web={count}")
-        assert seconds < 30
+        assert seconds < AT_ONCE
         assert releases(corral) == [first] * count, "copies of what serves, and all of them"
         words = f"web is scaled as release {first} has it: release {first + 1} failed"
         assert words in done.stderr
         assert (shares in done.stderr) == warned, "once"
         assert f"web {count}/{count}" in done.stderr
     seconds, _ = took(corral, "scale", "web=0")
-    assert seconds < 30
+    assert seconds < AT_ONCE
     assert corral.rows(service="web") == []
     corral.compose(SHOP % SLEEP)
     done = corral("up", "-d")
@@ -71,7 +72,7 @@ def test_a_crash_loop_is_the_verdict_and_down_is_quick(corral):
     corral.compose(SHOP % "sleep 0.3; echo no route; exit 4")
     corral("up", "-d", "--deadline", "4", code=1)
     seconds, done = took(corral, "scale", "web=2", code=1)
-    assert seconds < 120
+    assert seconds < 300, "and not the deadline"
     assert "scale of" in done.stderr
     assert "web-2: restarting: exit code 4" in done.stderr
     assert "never up for 5 s" in done.stderr
@@ -79,7 +80,7 @@ def test_a_crash_loop_is_the_verdict_and_down_is_quick(corral):
     assert "warning: as it was before scaling: web-1" in done.stderr
     for count in (1, 0):
         seconds, _ = took(corral, "scale", f"web={count}")
-        assert seconds < 30, "fewer copies of a crash loop need no success"
+        assert seconds < AT_ONCE, "fewer copies of a crash loop need no success"
     assert corral.rows(service="web") == []
 
 
@@ -87,10 +88,10 @@ def test_a_copy_without_a_place_is_said_after_ten_seconds(corral):
     corral.compose(ONE_EACH)
     corral("up", "-d")
     seconds, done = took(corral, "scale", "web=2", code=1)
-    assert 10 <= seconds < 40
+    assert 10 <= seconds < AT_ONCE
     assert "web-2: pending" in done.stderr
     assert "max_replicas_per_node" in done.stderr
     assert len(releases(corral)) == 1, "what runs runs on"
     seconds, _ = took(corral, "scale", "web=1")
-    assert seconds < 30
+    assert seconds < AT_ONCE
     assert len(corral.rows(service="web")) == 1

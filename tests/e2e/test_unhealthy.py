@@ -10,7 +10,7 @@ pytestmark = pytest.mark.real
 
 LIVE = "trap 'exit 0' TERM; sleep inf & wait"
 CHECK = "{test: [CMD-SHELL, 'test ! -e /tmp/sick || { echo feels bad; exit 1; }'], "
-CHECK += "interval: 200ms, timeout: 2s, retries: 2, start_period: 5s, start_interval: 100ms}"
+CHECK += "interval: 200ms, timeout: 60s, retries: 2, start_period: 5s, start_interval: 100ms}"
 SERVICE = f"""
     image: busybox
     command: [sh, -c, "rm -f /tmp/sick; {LIVE}"]
@@ -76,7 +76,7 @@ def test_what_becomes_of_sick_containers_and_who_waits_for_them(corral):
     corral.compose(STACK + DEPENDENT)
     begun = time.monotonic()
     failed = corral("up", "-d", code=1)
-    assert time.monotonic() - begun < 90, "at once, not at its deadline"
+    assert time.monotonic() - begun < 300, "at once, not at its deadline"
     said = failed.stdout + failed.stderr
     assert "app-marked-1 is unhealthy" in said
     assert "feels bad" in said

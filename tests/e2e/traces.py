@@ -176,9 +176,12 @@ class Traces:
         """Key -> value and the revision that wrote it."""
         controller = self.root(f"{STATE}/controller")
         with tempfile.TemporaryDirectory() as copy:
-            # The controller keeps the file locked for itself; a copy needs its log, too.
-            for path in controller.glob("state.db*"):
-                shutil.copy(path, copy)
+            # The controller keeps the file locked for itself; a copy needs its log, too, and
+            # nothing may have moved from the one to the other meanwhile.
+            before = None
+            while before != (before := _stamps(controller)):
+                for path in controller.glob("state.db*"):
+                    shutil.copy(path, copy)
             with contextlib.closing(sqlite3.connect(f"{copy}/state.db")) as file:
                 rows = file.execute("SELECT key, value, version FROM entries").fetchall()
         vault = Vault((controller / "key").read_bytes())
@@ -291,6 +294,11 @@ class Traces:
     def inside(self, path: str) -> str:
         """Return a file as the container sees it."""
         return self.host.read(f"/proc/{self.pid}/root{path}")
+
+
+def _stamps(controller: Path) -> list[tuple[str, int, int]]:
+    found = ((path.name, path.stat()) for path in controller.glob("state.db*"))
+    return sorted((name, stat.st_size, stat.st_mtime_ns) for name, stat in found)
 
 
 def stations(readme: str) -> Iterator[str]:

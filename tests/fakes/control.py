@@ -12,7 +12,7 @@ from specs.states import ReleaseState
 from specs.wire import NodeSelf, Objects
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from specs.api import Deploy, Event, Progress, Release, Restart, Stack, Start
     from specs.stack import StackSpec
@@ -81,6 +81,7 @@ class FakeControl:
         self.progress_lines: list[Progress] = []
         self.event_queue: asyncio.Queue[Event] = asyncio.Queue()
         self.error: Exception | None = None
+        self.arriving: list[Callable[[], object]] = []  # what comes of deploys under way
         self._changed: dict[str, asyncio.Event] = {}
         self._stirred = asyncio.Condition()
 
@@ -88,7 +89,7 @@ class FakeControl:
         self.wants[node_id] = objects
         self.changed(node_id).set()
 
-    async def until(self, condition, timeout: float = 5.0) -> None:
+    async def until(self, condition, timeout: float = 60.0) -> None:
         """Return when the condition holds; it is looked at after every call from outside."""
         async with asyncio.timeout(timeout), self._stirred:
             await self._stirred.wait_for(condition)
@@ -99,6 +100,10 @@ class FakeControl:
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
         self._called("deploy", stack, request)
         return ReleaseRow(stack=stack, number=1, state=ReleaseState.PENDING)
+
+    async def arrived(self, stack: str) -> None:
+        for arrive in self.arriving:
+            arrive()
 
     async def scale(self, stack: str, services) -> Rescaled:
         self._called("scale", stack, dict(services))

@@ -66,6 +66,7 @@ class World:
     cluster: FakeCluster
     dispatcher: Dispatcher
     store: MemoryStore
+    silence: float
     running: asyncio.Task[None]
 
     async def connected(self):
@@ -91,11 +92,11 @@ class World:
         await stop(self.running)
         self.control = FakeControl()
         self.dispatcher, self.running = await start(
-            self.store, self.cluster, self.control, self.agent.socket
+            self.store, self.cluster, self.control, self.agent.socket, self.silence
         )
 
 
-async def start(store, cluster, control, socket):
+async def start(store, cluster, control, socket, silence):
     entry = await store.get("/cluster")
     dispatcher = Dispatcher(
         store=store,
@@ -104,7 +105,7 @@ async def start(store, cluster, control, socket):
         transport=LocalTransport(socket),
         clock=SystemClock(),
         rng=random.Random(1),
-        silence=0.4,
+        silence=silence,
     )
     return dispatcher, asyncio.create_task(dispatcher.run(control))
 
@@ -177,15 +178,21 @@ async def agent(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-async def world(agent):
+def silence():
+    """Return what no busy machine holds agent and controller up for: both are in this process."""
+    return 60.0
+
+
+@pytest.fixture
+async def world(agent, silence):
     store, cluster, control = MemoryStore(), FakeCluster(), FakeControl()
     cluster_record = identity.ClusterRecord(CLUSTER, 0, "10.210.0.0/16", 0.0)
     from orchestrator.store.base import Put
 
     await store.txn(writes=(Put("/cluster", identity.encode(cluster_record)),))
     cluster.add_node(Node(id="n1", name="one"))
-    dispatcher, running = await start(store, cluster, control, agent.socket)
-    world = World(agent, control, cluster, dispatcher, store, running)
+    dispatcher, running = await start(store, cluster, control, agent.socket, silence)
+    world = World(agent, control, cluster, dispatcher, store, silence, running)
     yield world
     await stop(world.running)
 
@@ -222,8 +229,8 @@ async def test_changes_that_come_together_go_out_together(world, monkeypatch):
     # Long enough for a busy machine to make all of them meanwhile.
     monkeypatch.setattr(session, "COALESCE", 0.5)
     await world.connected()
-    for n in range(50):
-        world.control.want("n1", tasks(*(assignment(f"t{m}") for m in range(n))))
+    for wanted in [tasks(*(assignment(f"t{m}") for m in range(n))) for n in range(50)]:
+        world.control.want("n1", wanted)
         await asyncio.sleep(0)
     await world.agent.instructed(2)
     if len(world.agent.objects.tasks) < 49:
@@ -422,6 +429,7 @@ async def test_another_node_at_the_address_is_not_touched(world):
     assert world.agent.received == []
 
 
+@pytest.mark.parametrize("silence", [0.4])
 async def test_an_agent_that_falls_silent_is_given_up(world):
     await world.connected()
     world.agent.mute = True
@@ -438,7 +446,8 @@ async def test_an_agent_that_is_not_there_is_said_to_be_so_and_found_when_it_com
     )
     # The machine lets us in, so it is the agent that is away, and that is said.
     await world.control.until(lambda: "n1" in world.control.agentless)
-    assert "agent not answering, host reachable (no such file" in world.control.lost[-1][1]
+    words = "agent not answering, host reachable (no such file"
+    assert any(words in reason for _, reason in world.control.lost)
     assert "n1" in world.control.machines
     with pytest.raises(Unavailable, match="node one is not reached"):
         await world.dispatcher.images("n1")
@@ -480,7 +489,8 @@ async def test_a_report_that_could_not_be_stored_comes_again(world, error, caplo
     await world.control.until(
         lambda: any(r.full and "t1" in r.tasks for _, r in world.control.reports)
     )
-    assert "Traceback" not in caplog.text
+    # Of ours: what other tests left behind may be told of at any time.
+    assert not [r for r in caplog.records if r.exc_info and r.name.startswith("orchestrator")]
 
 
 async def test_a_mistake_of_ours_ends_one_session_not_the_dispatcher(world, caplog):

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import os
+import signal
+import socket
+import threading
+import time
+
 import pytest
 
-from orchestrator.lab import cgroups, faults
+from orchestrator.lab import cgroups, faults, init
 from orchestrator.lab.cli import main
 from orchestrator.lab.layout import LabError, Layout, addresses
 
@@ -67,3 +73,44 @@ def test_the_command_line_names_what_is_wrong(capsys):
     assert main(["up", "--nodes", "0"]) == 1
     assert "a lab has 1 to 150" in capsys.readouterr().err
     assert main(["down", "--name", "no-such-lab"]) == 0
+
+
+def nobody() -> int:
+    """Return the pid of a child that lives until it is ended."""
+    return os.posix_spawn("/bin/sleep", ["sleep", "600"], {})
+
+
+@pytest.mark.parametrize(
+    ("listens", "lives", "seen"),
+    [
+        pytest.param("before", True, True, id="listens already"),
+        pytest.param("later", True, True, id="listens in a moment"),
+        pytest.param("", True, False, id="never listens"),
+        pytest.param("", False, False, id="has ended"),
+        pytest.param("before", False, True, id="another one listens"),
+        pytest.param("bound", True, False, id="has the port and does not listen"),
+    ],
+)
+def test_a_host_stands_when_its_sshd_listens(listens, lives, seen):
+    pid = nobody()
+    if not lives:
+        os.kill(pid, signal.SIGKILL)
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        port = door.getsockname()[1]
+        later = threading.Timer(0.1, door.listen)
+        if listens == "before":
+            door.listen()
+        elif listens == "later":
+            later.start()
+        patience = 60.0 if seen or not lives else 0.2
+        began = time.monotonic()
+        assert init.await_listener(port, pid, patience, ("tcp",)) is seen
+        if not seen and lives:
+            assert time.monotonic() - began >= 0.2
+        later.cancel()
+        if later.ident is not None:
+            later.join()
+    if lives:
+        os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)  # it was not taken from whoever waits for it

@@ -41,6 +41,7 @@ class FakeNodes:
     mute: tuple[str, ...] = ()  # comes up there, but not for us
     killed: tuple[str, ...] = ()  # its own work is killed there
     packed: str = NEW
+    stuck: tuple[str, ...] = ()  # answers as before, whatever is in place
     running: int = 1
 
     def __post_init__(self):
@@ -70,9 +71,10 @@ class FakeNodes:
             raise Unavailable(f"{address}: {self.closed[name]}", hint="is it on?")
         yield FakeRemote(self, name)
 
-    def has(self, name, version):
+    def has(self, name, version, build=""):
         node = self.cluster.nodes[f"n-{name}"]
-        self.cluster.nodes[node.id] = node.with_facts(NodeFacts(agent_version=version))
+        facts = NodeFacts(agent_version=version, build=build)
+        self.cluster.nodes[node.id] = node.with_facts(facts)
 
     def heard(self, name, status, reason=""):
         self.cluster.conditions[f"n-{name}"] = NodeCondition(status=status, reason=reason)
@@ -127,7 +129,8 @@ class FakeRemote:
         return json.dumps({"ok": True, "was": OLD, "kept": nodes.running, "message": ""})
 
     def comes_up(self):
-        self.nodes.has(self.name, NEW)
+        build = f"{NEW}-old" if self.name in self.nodes.stuck else f"{NEW}-abc"
+        self.nodes.has(self.name, NEW, build)
         self.nodes.heard(self.name, "ready")
 
 
@@ -153,6 +156,27 @@ async def test_one_after_the_other_each_heard_before_the_next():
     assert nodes.requests[0][1]["told"] == {"t0": ["s-web-0", 100]}
     again = await run(nodes)
     assert said(again)[-1] == "nothing to do: all have 0.2.0"
+
+
+async def test_other_code_under_the_same_version_is_sent_and_waited_for():
+    nodes = FakeNodes()
+    for name in nodes.names:
+        nodes.has(name, NEW, f"{NEW}-old")
+    dry = await run(nodes, dry_run=True)
+    assert f"another build of {NEW}: {NEW}-old -> {NEW}-abc" in said(dry)[1]
+    lines = await run(nodes)
+    assert said(lines)[-1] == f"2 agents upgraded: all have {NEW}"
+    assert {n.facts.build for n in nodes.cluster.nodes.values()} == {"", f"{NEW}-abc"}
+    assert said(await run(nodes))[-1] == f"nothing to do: all have {NEW}"
+
+
+async def test_an_agent_that_answers_as_the_former_build_is_taken_back():
+    nodes = FakeNodes(names=("n2",), stuck=("n2",))
+    nodes.has("n2", NEW, f"{NEW}-old")
+    lines = await run(nodes)
+    assert not lines[-1].ok
+    assert f"it still answers as {NEW}-old" in said(lines)[-1]
+    assert nodes.requests[-1][1]["back"]
 
 
 async def test_dry_run_touches_nothing():

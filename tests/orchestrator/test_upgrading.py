@@ -76,6 +76,36 @@ def test_one_node(version, status, remote, act, says):
     assert bool(found.hint) == (act == "skip"), "what to do is said where nothing is done"
 
 
+A, B = "0.2.0-aaaaaaaaaaaa", "0.2.0-bbbbbbbbbbbb"
+
+
+@pytest.mark.parametrize(
+    ("version", "has", "would", "status", "act"),
+    [
+        ("0.2.0", A, A, READY, "done"),
+        ("0.2.0", A, B, READY, "ship"),
+        ("0.2.0", A, B, CUT, "ship"),  # SSH decides, as for an older one
+        ("0.2.0", A, "", READY, "done"),  # nobody knows what it would get
+        ("0.2.0", "", B, READY, "done"),  # installed otherwise, or of a version that does not say
+        ("0.2.0", A, A, CUT, "skip"),
+        ("0.1.0", A, B, READY, "ship"),
+        ("0.3.0", A, B, READY, "skip"),
+    ],
+)
+def test_other_code_under_the_same_version_is_another_build(version, has, would, status, act):
+    node = a_node("n2", version, address="root@n2")
+    node = node.with_facts(node.facts.model_copy(update={"build": has}))
+    cluster = a_cluster(node, statuses={"n2": status})
+    (found,) = upgrading.plan(cluster, OURS, build=would)
+    assert found.act == act
+    said = f"another build of 0.2.0: {A} -> {B}"
+    assert (said in found.message) == (act == "ship" and version == OURS)
+    if status == READY:
+        (foretold,) = upgrading.foretell(cluster, OURS, here=True, build=would)
+        assert foretold.act == act
+        assert (said in foretold.message) == (act == "ship" and version == OURS)
+
+
 def test_a_node_that_leaves_is_let_go():
     node = a_node("n2", "0.1.0", address="root@n2", removing=True)
     (found,) = upgrading.plan(a_cluster(node), OURS)

@@ -203,6 +203,13 @@ class AgentHost:
 
     # What is left.
 
+    async def left(self) -> list[str]:
+        """What of any task stays on the machine; the ends of processes take the kernel a moment."""
+        deadline = time.monotonic() + 60
+        while (found := self.leftovers()) and time.monotonic() < deadline:
+            await asyncio.sleep(0.05)
+        return found
+
     def leftovers(self) -> list[str]:
         """Everything of any task that exists on the machine."""
         found = []
@@ -276,7 +283,7 @@ def _namespace(pid: int) -> str:
     return os.readlink(f"/proc/{pid}/ns/mnt")
 
 
-def until(condition, what: str, timeout: float = 30.0) -> None:
+def until(condition, what: str, timeout: float = 60.0) -> None:
     deadline = time.monotonic() + timeout
     while not condition():
         assert time.monotonic() < deadline, f"{what} did not come"

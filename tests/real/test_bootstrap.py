@@ -97,7 +97,7 @@ class Controller:
         )
 
     async def run(self, stream):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(240):
             with self.host.network():
                 return [line async for line in stream]
 
@@ -189,11 +189,17 @@ async def test_an_unknown_host_key_is_asked_about(lab, controller):
 
 async def test_a_wrong_host_key_is_refused_and_nothing_is_sent(lab, controller):
     n2, n3 = lab.host("n2"), lab.host("n3")
+    # What those of the tests before say at their ends comes late.
+    wait(lambda: not n2.run(["pgrep", "-f", "^sshd: [^/]"], check=False).stdout)
     before = len((n2.dir / "console").read_text())
     with pytest.raises(hostkey.HostKeyWrong, match="does not have the host key"):
         await controller.add(n2, identity=identity(lab), host_key=n3.fingerprint)
-    console = (n2.dir / "console").read_text()[before:]
-    assert "Connection closed by 10.77.0.11" in console  # it was asked, and got
+
+    def console():
+        return (n2.dir / "console").read_text()[before:]
+
+    wait(lambda: "Connection closed by 10.77.0.11" in console())  # it was asked, and got
+    console = console()
     assert "Accepted" not in console
     assert "user" not in console  # not even a name
 
@@ -287,7 +293,7 @@ async def test_a_node_of_another_cluster_is_refused(lab, controller, packed):
     n2 = lab.host("n2")
     other = Controller(lab.host("n3"), packed, cluster="c-theirs")
     assert (await other.add(n2, identity=identity(lab)))[-1].ok
-    before = leaks.of_host(n2)
+    before = leaks.at_rest(lambda: leaks.of_host(n2))
     end = (await controller.add(n2, identity=identity(lab)))[-1]
     assert not end.ok
     assert "node of another cluster (c-theirs)" in end.message
@@ -345,6 +351,13 @@ async def test_an_agent_that_does_not_start_leaves_nothing(lab, controller, pack
     controller.bootstrap._pack = lambda folder: bundle.build(folder, ["specs", broken])
     from orchestrator.nodes.bootstrap import join
 
+    hello = controller.bootstrap._hello
+
+    async def once_it_ended(*given):
+        wait(lambda: "the dog ate it" in n2.run(["sh", "-c", install.LAST_WORDS]).stdout)
+        return await hello(*given)
+
+    controller.bootstrap._hello = once_it_ended
     old, join.ANSWER = join.ANSWER, 2.0
     try:
         end = (await controller.add(n2, identity=identity(lab)))[-1]

@@ -1,7 +1,10 @@
-"""The daemons' allocator settings: freed buffers go back to the kernel."""
+"""How the daemons start: freed buffers go back to the kernel, no authorities are read."""
 
+import os
 import subprocess
 import sys
+
+import pytest
 
 # One buffer is freed first: that is what raises glibc's threshold when nobody has fixed it.
 PROGRAM = """
@@ -33,3 +36,35 @@ def kept(how: str) -> int:
 
 def test_freed_buffers_between_small_ones_go_back():
     assert kept("frugal") < 8 * 1024 < kept("as it is")
+
+
+# A daemon's main up to where it would run, and what aiohttp then trusts.
+START = """
+import os, sys
+from agent import __main__ as agent
+from orchestrator import __main__ as orchestrator
+from specs.kit import stalls
+def instead(running):
+    running.close()
+    from aiohttp import connector
+    print(len(connector._SSL_CONTEXT_VERIFIED.get_ca_certs()), os.environ.get("SSL_CERT_FILE"))
+stalls.run = instead
+agent.main() if sys.argv[1] == "agent" else orchestrator.main([])
+"""
+
+
+@pytest.mark.parametrize("daemon", ["agent", "orchestrator"])
+def test_a_start_reads_no_list_of_authorities(daemon):
+    environment = {name: value for name, value in os.environ.items() if name != "SSL_CERT_FILE"}
+    assert said(daemon, environment) == "0 None"
+
+
+def test_a_list_that_was_given_stays():
+    assert said("agent", {**os.environ, "SSL_CERT_FILE": "/nowhere"}) == "0 /nowhere"
+
+
+def said(daemon, environment):
+    return subprocess.run(
+        [sys.executable, "-c", START, daemon],
+        capture_output=True, text=True, check=True, env=environment,
+    ).stdout.strip()  # fmt: skip

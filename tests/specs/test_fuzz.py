@@ -103,14 +103,18 @@ def attack(kind, rounds, seed):
     """Try many inputs of a kind; every one can be made again from its number."""
     texts = fuzz_inputs.seeds()
     for number in range(rounds):
-        rng = random.Random(f"{seed}/{kind}/{number}")
-        began = time.process_time()
-        try:
-            KINDS[kind](rng, texts)
-        except Exception as error:
-            raise AssertionError(f"input {seed}/{kind}/{number}: {error!r}") from error
-        took = time.process_time() - began
-        assert took < SECOND, f"input {seed}/{kind}/{number} took {took:.2f} s"
+        least = SECOND
+        for _ in range(3):  # others on the machine make an input dearer, never cheaper
+            rng = random.Random(f"{seed}/{kind}/{number}")
+            began = time.thread_time()
+            try:
+                KINDS[kind](rng, texts)
+            except Exception as error:
+                raise AssertionError(f"input {seed}/{kind}/{number}: {error!r}") from error
+            least = time.thread_time() - began
+            if least < SECOND:
+                break
+        assert least < SECOND, f"input {seed}/{kind}/{number} took {least:.2f} s"
 
 
 @pytest.mark.parametrize("kind", KINDS)

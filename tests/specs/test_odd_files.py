@@ -13,6 +13,7 @@ import pytest
 
 from specs.compose.load import examine
 from specs.compose.project.content import MAX_BYTES, read_contents
+from specs.kit import reading
 from specs.kit.reading import TEXT_LIMIT
 from specs.problems import SpecError
 
@@ -94,7 +95,7 @@ def plug(path):
 
 KINDS = {
     "a pipe without a writer": (pipe, "it is a named pipe into which nobody writes"),
-    "a pipe with an endless writer": (endless_pipe, "it is larger than|named pipe and does not"),
+    "a pipe with an endless writer": (endless_pipe, "it is larger than"),
     "a pipe with a silent writer": (held_pipe, "it is a named pipe"),
     "/dev/zero": (device, "it is a device, not a file"),
     "a huge file": (large, "it is larger than"),
@@ -121,8 +122,10 @@ def load(folder, place):
 
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("place", PLACES)
-def test_what_is_no_file_is_refused_soon(tmp_path, place, kind):
+def test_what_is_no_file_is_refused_soon(tmp_path, monkeypatch, place, kind):
     make, words = KINDS[kind]
+    if make is endless_pipe:  # its writer is a thread of this busy process
+        monkeypatch.setattr(reading, "PIPE_SECONDS", 60.0)
     make(tmp_path / "odd")
     began, worked = time.monotonic(), time.thread_time()
     _, problems = load(tmp_path, place)
@@ -130,7 +133,7 @@ def test_what_is_no_file_is_refused_soon(tmp_path, place, kind):
     assert time.monotonic() - began < 60  # a second, and what a busy machine takes
     told = [problem for problem in problems if str(tmp_path / "odd") in problem.message]
     assert len(told) == 1, problems
-    assert any(word in told[0].message for word in words.split("|")), told
+    assert words in told[0].message, told
     assert told[0].hint
 
 
@@ -152,8 +155,9 @@ def test_a_pipe_of_the_shell_is_read(tmp_path, place):
         os.close(reader)
 
 
-def test_a_named_pipe_with_a_writer_is_read(tmp_path):
+def test_a_named_pipe_with_a_writer_is_read(tmp_path, monkeypatch):
     """Tools that keep secrets hand out `.env` so."""
+    monkeypatch.setattr(reading, "PIPE_SECONDS", 60.0)
     os.mkfifo(tmp_path / ".env")
     writer = threading.Thread(target=lambda: (tmp_path / ".env").write_text("TAG=7\n"))
     writer.start()

@@ -33,3 +33,22 @@ def test_age(one, than, age):
 def test_the_installed_version_is_the_projects():
     assert versions.installed() != versions.UNKNOWN
     assert not versions.age(versions.installed(), versions.installed())
+
+
+@pytest.mark.parametrize(
+    ("folder", "said"),
+    [
+        ("VERSION-0123456789ab", True),
+        ("VERSION-0123456789ABC", False),
+        ("VERSION-dirty", False),
+        ("9.9.9-0123456789ab", False),
+        ("corral", False),
+        ("VERSION", False),
+    ],
+)
+def test_the_build_is_the_folder_an_agent_was_sent_into(tmp_path, folder, said):
+    name = folder.replace("VERSION", versions.installed())
+    (tmp_path / name / "agent").mkdir(parents=True)
+    (tmp_path / "current").symlink_to(name)
+    found = versions.build_of(tmp_path / "current" / "agent")
+    assert found == (name if said else "")

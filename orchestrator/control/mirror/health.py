@@ -12,7 +12,9 @@ each time it flaps.
 Where most nodes fell silent, or one is down and most are silent, the fault is likelier ours
 than theirs (nodes that are cut off at once are found out, and found again, some seconds
 apart): then the brake is on, and nothing is replaced until all are back, or most have been
-for RELEASE. All times are the controller's own monotonic clock, never the nodes'.
+for RELEASE. The nodes that fell silent in it are *doubted* for as long: what each of them is told
+of the others is what those said last (serving.answers). All times are the controller's own
+monotonic clock, never the nodes'.
 """
 
 from __future__ import annotations
@@ -56,6 +58,7 @@ class _Pulse:
     fell_at: float = 0.0
     was_down: bool = False
     returned_at: float = 0.0
+    doubted: bool = False  # silent with most others, and the brake is still on
 
 
 class NodeHealth:
@@ -119,6 +122,7 @@ class NodeHealth:
         wake: float | None = None
         for gone in set(self._pulses) - set(self._cluster.nodes):
             del self._pulses[gone]
+        down = {node for node, pulse in self._pulses.items() if pulse.was_down}
         for node in self._cluster.nodes:
             old = self._cluster.conditions.get(node)
             status, reason, until = self._judge(self._pulse(node), now)
@@ -134,10 +138,10 @@ class NodeHealth:
                 replaced_at=self._clock.wall() + until - now if awaited and until else 0.0,
             )
             before = old.status if old is not None else NodeStatus.UNKNOWN
-            gave_up = old is not None and old.returning and not new.returning
-            if before != status or gave_up:
+            if before != status or (old is not None and old.returning != new.returning):
                 moved.append((node, before, status))
         self._look_at_brake(now)
+        self._doubt(down)
         return moved, min((t for t in (wake, self._release_at) if t is not None), default=None)
 
     def _judge(self, pulse: _Pulse, now: float) -> tuple[NodeStatus, str, float | None]:
@@ -178,6 +182,20 @@ class NodeHealth:
             )
         pulse.was_down, pulse.returned_at = False, now
         return NodeStatus.READY, "", None
+
+    def _doubt(self, down: set[str]) -> None:
+        """Mark what fell silent with most others; ``down`` were that before, whoever's fault it is.
+
+        Nodes that are cut off together are found silent within a heartbeat of each other, which is
+        less than a node takes to be down: the brake comes on with the first of them.
+        """
+        for node, found in self._cluster.conditions.items():
+            pulse = self._pulse(node)
+            fell = found.status not in HEARD and node not in down
+            pulse.doubted = self._braking and (pulse.doubted or fell)
+            if found.doubted != pulse.doubted:
+                update = {"doubted": pulse.doubted}
+                self._cluster.conditions[node] = found.model_copy(update=update)
 
     def brake(self) -> bool:
         """Say whether so many nodes are silent that the fault is likelier ours than theirs."""

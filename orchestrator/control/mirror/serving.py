@@ -31,6 +31,25 @@ def is_ready(cluster: Mirror, task: Task) -> bool:
     return task.status.ready and node_status(cluster, task.node) != "down"
 
 
+def answers(cluster: Mirror, task: Task, *, doubting: bool) -> bool:
+    """Say whether a node is told that the task answers; ``doubting``: it was doubted itself.
+
+    Who fell silent with most others was hardly gone, the controller was. Of them one that is met
+    again is told what was known before: what it cannot reach it finds out itself. One that was
+    heard all the time is told of those that are met again.
+    """
+    if is_ready(cluster, task) or not task.status.ready:
+        return task.status.ready
+    found = cluster.conditions.get(task.node or "")
+    return found is not None and found.doubted and (doubting or found.returning)
+
+
+def comes_back(cluster: Mirror, task: Task) -> bool:
+    """Say whether the task answers on a node that only has to stay for a while to count again."""
+    found = cluster.conditions.get(task.node or "")
+    return found is not None and found.returning and task.status.ready
+
+
 def is_leaving(task: Task) -> bool:
     """Say whether the task was asked to go; it may still be there.
 

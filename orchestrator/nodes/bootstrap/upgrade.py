@@ -88,7 +88,10 @@ class Upgrades:
         """Do what the plan says; the last line tells how it ended. Raises Conflict at once."""
         if request.dry_run:
             version = request.version or self._version
-            plan = upgrading.foretell(self._cluster, version, selected, here=request.here)
+            build = await self._build() if version == self._version else ""
+            plan = upgrading.foretell(
+                self._cluster, version, selected, here=request.here, build=build
+            )
             for one in plan:
                 yield self._said(one)
             said = f"nothing was changed; the controller has {self._version}"
@@ -115,7 +118,8 @@ class Upgrades:
     ) -> AsyncGenerator[Progress, None]:
         skipped: list[str] = []
         done = 0
-        plan = upgrading.plan(self._cluster, self._version, selected)
+        build = await self._build()
+        plan = upgrading.plan(self._cluster, self._version, selected, build=build)
         for place, one in enumerate(plan):
             yield self._said(one)
             if one.act == "skip":
@@ -155,6 +159,17 @@ class Upgrades:
             said = f"{done} agent{plural} upgraded" if done else "nothing to do"
             yield self._line("end", "", f"{said}: all have {self._version}", ok=True)
 
+    async def _build(self) -> str:
+        """Return the build that nodes would get; "" where no agent's depends on it, or unknown."""
+        nodes = self._cluster.nodes.values()
+        if not any(n.facts.build and n.facts.agent_version == self._version for n in nodes):
+            return ""
+        try:
+            packed = await asyncio.to_thread(self._pack, self._folder)
+        except bundle.BundleFailed:
+            return ""  # said when a node has to get it
+        return packed.name if packed.name.rpartition("-")[0] == self._version else ""
+
     async def _heard(self, selected: frozenset[str]) -> None:
         """Give nodes the time to be heard at all."""
 
@@ -191,10 +206,10 @@ class Upgrades:
             try:
                 outcome = await self._change_over(node, plan, remote)
             except StepFailed as failed:
-                outcome = await self._found_out(node, one.was, failed)
+                outcome = await self._found_out(node, one.was, packed.name, failed)
             if not outcome["ok"]:
                 raise _Stopped(_failure(one.was, outcome), tuple(outcome.get("log") or ()))
-            if why := await self._answers(node, BACK):
+            if why := await self._answers(node, BACK, packed.name):
                 undone = await self._back(node, plan, remote)
                 raise _Stopped(f"its new agent answers there, but not us: {why}; {undone}")
         kept = int(outcome.get("kept") or 0)
@@ -249,26 +264,31 @@ class Upgrades:
             raise StepFailed("the node's answer cannot be read", said) from None
         return outcome if isinstance(outcome, dict) else {"ok": False, "message": said[:200]}
 
-    async def _found_out(self, node: Node, was: str, failed: StepFailed) -> dict[str, Any]:
+    async def _found_out(
+        self, node: Node, was: str, build: str, failed: StepFailed
+    ) -> dict[str, Any]:
         """Return how it went on a machine we lost sight of: it goes on there by itself.
 
         Where its work was killed there, the agent it had started may come up all the same.
         """
         killed = failed.code is not None
-        why = await self._answers(node, BACK if killed else LATER)
+        why = await self._answers(node, BACK if killed else LATER, build)
         if not why:
             return {"ok": True}
         return {"ok": False, "back": self._has(node) == was, "message": f"{failed}; {why}"}
 
-    async def _answers(self, node: Node, patience: float) -> str:
+    async def _answers(self, node: Node, patience: float, build: str) -> str:
         """Wait until the controller hears from the new agent; return why it does not."""
         until = self._clock.monotonic() + patience
         while True:
             condition = self._cluster.conditions.get(node.id) or NodeCondition()
-            if condition.status in upgrading.HEARD and self._has(node) == self._version:
+            now = self._cluster.nodes.get(node.id, node)
+            old = upgrading.other_build(now, self._version, build)
+            if condition.status in upgrading.HEARD and self._has(node) == self._version and not old:
                 return ""
             if self._clock.monotonic() >= until:
-                return condition.reason or f"it still answers as {self._has(node)}"
+                has = now.facts.build if old else self._has(node)
+                return condition.reason or f"it still answers as {has}"
             await asyncio.sleep(LOOK)
 
     def _has(self, node: Node) -> str:

@@ -41,6 +41,7 @@ MANIFEST = json.dumps({"schemaVersion": 2, "annotations": {"pad": "x" * 200_000}
 
 @pytest.fixture(autouse=True)
 def port(monkeypatch):
+    monkeypatch.setattr(module, "ASK_SECONDS", 60.0)  # nobody here is away
     with socket.socket() as free:
         free.bind(("127.0.0.11", 0))
         number = free.getsockname()[1]
@@ -257,7 +258,10 @@ async def test_a_peer_gone_in_the_middle_is_replaced_by_another(world, tmp_path,
     assert len({id(response) for response in served}) == 2
 
 
-async def test_a_peer_that_is_silent_does_not_hold_up_the_others(world, tmp_path, port):
+async def test_a_peer_that_is_silent_does_not_hold_up_the_others(
+    world, tmp_path, port, monkeypatch
+):
+    monkeypatch.setattr(module, "ASK_SECONDS", 120.0)
     await world.node("n1")
     asking = await world.node("n2", holds=False)
     with socket.socket() as silent:  # accepts and says nothing, as a host that lost power

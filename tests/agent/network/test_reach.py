@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import socket
+import struct
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from agent.network import reach
 from agent.network.endpoints import PerService
+from agent.network.handshakes import attach_filter
 from agent.network.probing import PeerProbes, checksum, echo, replied
 from agent.network.reach import History
 from agent.network.rules import service_part
@@ -266,3 +270,43 @@ def test_who_has_answered_once_is_known_to_the_next_agent(tmp_path):
         torn = PeerProbes(path)
         torn.meet("10.210.0.1", peers)
         assert not any(history.known for history in torn.histories.values())
+
+
+def _tcp(flags, *, protocol=6, fragment=0, options=b""):
+    """Return the beginning of an IPv4 packet with these TCP flags."""
+    words = (5 + len(options) // 4) | 0x40
+    header = struct.pack("!BBHHHBBH8x", words, 0, 40, 1, fragment, 64, protocol, 0) + options
+    return header + struct.pack("!HHIIBBHHH", 8080, 40000, 1, 1, 0x50, flags, 1024, 0, 0)
+
+
+SYN, ACK, RST, FIN, PUSH = 0x02, 0x10, 0x04, 0x01, 0x08
+
+
+@pytest.mark.parametrize(
+    ("packet", "heard"),
+    [
+        (_tcp(SYN | ACK), True),
+        (_tcp(SYN | ACK, options=bytes(8)), True),
+        (_tcp(SYN | ACK | 0x40), True),  # with ECN
+        (_tcp(SYN), False),  # it wants something of us: it may not hear our answer
+        (_tcp(ACK), False),
+        (_tcp(ACK | PUSH), False),  # sent again and again when our answers are lost
+        (_tcp(ACK | FIN), False),
+        (_tcp(ACK | RST), False),
+        (_tcp(SYN | ACK, protocol=17), False),
+        (_tcp(SYN | ACK, protocol=1), False),
+        (_tcp(SYN | ACK, fragment=100), False),
+        (b"\x45", False),
+    ],
+)
+def test_an_accepted_connection_is_the_only_packet_that_counts(packet, heard):
+    here, there = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with here, there:
+        attach_filter(here)
+        here.setblocking(False)
+        try:
+            there.send(packet)
+            found = bool(here.recv(256))
+        except (BlockingIOError, PermissionError):
+            found = False
+        assert found == heard

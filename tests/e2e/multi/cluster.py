@@ -138,14 +138,16 @@ class Cluster:
         return len(self.pids(node, lambda words: words[0].endswith("conmon")))
 
     def pids(self, node: str, wanted: Callable[[list[str]], bool]) -> list[int]:
-        found = []
+        """Return the processes with such words; a child has its parent's until it has its own."""
+        found: dict[int, int] = {}
         for entry in Path(f"/proc/{self.host(node).pid}/root/proc").iterdir():
             if entry.name.isdigit():
                 with suppress(OSError):
                     words = (entry / "cmdline").read_bytes().decode(errors="replace").split("\0")
                     if words[0] and wanted(words):
-                        found.append(int(entry.name))
-        return found
+                        parent = (entry / "stat").read_text().rpartition(")")[2].split()[1]
+                        found[int(entry.name)] = int(parent)
+        return [pid for pid, parent in found.items() if parent not in found]
 
     def daemons(self, node: str, module: str) -> list[int]:
         """Return the pids of ``python -m module`` on a host."""
@@ -183,6 +185,10 @@ class Cluster:
 
     # ---- traffic ----------------------------------------------------------------------------
 
+    def gone(self) -> bool:
+        """Say whether no host has a container, by the monitors."""
+        return not any(map(self.containers, NODES))
+
     def ask(self, host: str, questions: list[tuple[str, str, int]]) -> list[list[str]]:
         """Ask (protocol, address, port) from a host; [name, address seen, address asked] each."""
         argv = ["python3", "-I", "-", json.dumps(questions)]
@@ -198,7 +204,7 @@ class Cluster:
         argv = [sys.executable, "-I", "-c", (PROGRAMS / "load.py").read_text()]
         words = [",".join(addresses), str(port), str(connections)]
         # `up` ends when every task is ready; the nodes hear of the last one a moment later.
-        self.until("every node answers", lambda: self.answering(addresses, port), 30)
+        self.until("every node answers", lambda: self.answering(addresses, port))
         process = self.client.popen([*argv, *words], **PIPES)
         with loading(process) as figures:
             yield figures

@@ -27,7 +27,7 @@ services:
     deploy: {placement: {constraints: [node.hostname == n3]}}
 volumes: {data: {}}
 """
-RECOVERY = 20.0  # seconds at most from the fault until all that may move runs elsewhere
+RECOVERY = 120.0  # seconds until all that may move runs elsewhere; twelve, alone on a machine
 
 
 def test_killed_daemons_disturb_neither_containers_nor_requests(cluster, capsys):
@@ -50,13 +50,12 @@ def test_killed_daemons_disturb_neither_containers_nor_requests(cluster, capsys)
             cluster.until(
                 "every node is ready",
                 lambda: [row["status"] for row in cluster.nodes().values()] == ["ready"] * 3,
-                30,
             )
 
     assert cluster.processes() == before
     with capsys.disabled():
         print(f"\n{figures['total']} requests while daemons were killed", end="")
-    assert figures["total"] > 500
+    assert figures["total"] > 60, "ten of each connection"
     # Nothing serving was touched: not even an idle connection may have been closed.
     assert (figures["failed"], figures["retried"]) == (0, 0), figures["errors"]
 

@@ -59,7 +59,7 @@ def test_a_node_that_built_and_died_is_not_needed(cluster):
     cluster.until(
         "n1 runs it",
         lambda: sorted(row["node"] for row in cluster.ready("built")) == ["n1", "n3"],
-        30,
+        120,
     )
     for row in cluster.ready("built"):
         index = row["name"].rpartition("-")[2]
@@ -85,9 +85,9 @@ configs: {knock: {file: ./knock.py}}
 KNOCK = """
 import json, socket, sys
 answers = {}
-for address in sys.argv[2:]:
+for address in sys.argv[3:]:
     try:
-        socket.create_connection((address, int(sys.argv[1])), timeout=1).close()
+        socket.create_connection((address, int(sys.argv[1])), timeout=float(sys.argv[2])).close()
         answers[address] = "connected"
     except OSError as error:
         answers[address] = type(error).__name__
@@ -99,12 +99,13 @@ def test_neither_containers_nor_strangers_reach_the_door_for_images(cluster):
     cluster.compose(STRANGER, **{"knock.py": KNOCK})
     cluster("up", "-d")
     doors = [cluster.overlay(node) for node in NODES]
-    words = ("stranger", "python3", "-I", "/knock.py", str(BLOB_PORT), *doors)
+    words = ("stranger", "python3", "-I", "/knock.py", str(BLOB_PORT), "1", *doors)
     answers = json.loads(cluster("exec", "-T", *words).stdout)
     assert list(answers) == doors
     assert "connected" not in answers.values(), answers
     # From a node itself the door is there: what was tried above exists.
-    knock = cluster.first.run(["python3", "-I", "-", *words[4:]], stdin=KNOCK).stdout
+    knock = cluster.first.run(["python3", "-I", "-", str(BLOB_PORT), "20", *doors], stdin=KNOCK)
+    knock = knock.stdout
     assert set(json.loads(knock).values()) == {"connected"}
     # Who is outside and knows the way is not let in at the address, nor at the machine's own.
     under = [cluster.host(node).address.ipv4 for node in NODES]

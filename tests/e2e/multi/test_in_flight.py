@@ -108,7 +108,7 @@ def deploy(cluster: Cluster) -> Traffic:
         *NODES
     ]
     traffic = Traffic(cluster)
-    cluster.until("every node answers", lambda: cluster.answering(traffic.ips, PORT), 30)
+    cluster.until("every node answers", lambda: cluster.answering(traffic.ips, PORT))
     return traffic
 
 

@@ -31,8 +31,8 @@ services:
       interval: 5s, start_period: 20s, start_interval: 200ms}
 configs: {slow: {file: ./slow.py}}
 """
-PATIENCE = 0.5  # seconds one request may take
-SETTLED = 30.0  # seconds at most until nothing fails any more, on a busy machine
+PATIENCE = 2.0  # seconds one request may take; less, and a busy machine is a fault
+SETTLED = 120.0  # seconds at most until nothing fails any more, on a busy machine
 
 
 class Requests:
@@ -99,7 +99,7 @@ def end_controller(cluster: Cluster) -> None:
             cluster.first.run(["kill", "-9", str(pid)], check=False)
         return not left
 
-    cluster.until("no controller is left", gone, 30)
+    cluster.until("no controller is left", gone)
 
 
 @pytest.mark.timeout(300)
@@ -110,11 +110,11 @@ def test_without_a_controller_a_dead_host_gets_no_new_connections(cluster, fault
     on = {row["node"]: row["name"] for row in cluster.ready("web")}
     assert sorted(on) == [*NODES]
     hosts = [cluster.ip("n1"), cluster.ip("n2")]
-    cluster.until("every node answers", lambda: cluster.answering(hosts, PORT), 30)
+    cluster.until("every node answers", lambda: cluster.answering(hosts, PORT))
     with Requests(cluster, ["n1", "n2"]) as requests:
-        cluster.until("n3 serves", lambda: requests.seen(on["n3"]), 30)
+        cluster.until("n3 serves", lambda: requests.seen(on["n3"]))
         end_controller(cluster)
-        cluster.until("nothing fails without a controller", lambda: requests.quiet(2.0), 30)
+        cluster.until("nothing fails without a controller", lambda: requests.quiet(2.0))
         before = len(requests.failed)
 
         begun = time.monotonic()
@@ -134,4 +134,4 @@ def test_without_a_controller_a_dead_host_gets_no_new_connections(cluster, fault
             f"{len(errors)} requests; used again {back:.1f} s after it was back",
             end="",
         )
-    assert took < 10.0, "a deadline for a busy machine; the figure is printed"
+    assert took < 60.0, "a deadline for a busy machine; the figure is printed"

@@ -60,9 +60,11 @@ class Matrix:
         rows = {row["service"]: row for row in cluster.rows()}
         self.addresses = {name: set(row["addresses"]) for name, row in rows.items()}
 
-    def ask(self, where: str, questions: list[tuple[str, str, int]]) -> list[list[str]]:
+    def ask(
+        self, where: str, questions: list[tuple[str, str, int]], *patience: str
+    ) -> list[list[str]]:
         if where in SERVICES:
-            words = ("exec", "-T", where, "python3", "/ask.py", json.dumps(questions))
+            words = ("exec", "-T", where, "python3", "/ask.py", json.dumps(questions), *patience)
             answers: list[list[str]] = json.loads(self.cluster(*words).stdout)
             return answers
         return self.cluster.ask(where, questions)
@@ -95,9 +97,13 @@ def test_every_way_to_every_task_and_the_address_it_saw(cluster):
         cluster.until(
             f"{client} knows everybody",
             lambda c=client: all(answer[0] != "error" for answer in matrix.ask(c, names)),
-            5,
         )
     overlay = {node: cluster.overlay(node) for node in ("n1", "n2", "n3")}
+    for target in TARGETS:
+        cluster.until(
+            f"{target} is published everywhere",
+            lambda t=target: cluster.answering([cluster.ip(n) for n in overlay], SERVICES[t][2]),
+        )
     for client in ("one-n1", "two-n1"):
         asked = [(p, t) for p in PROTOCOLS for t in TARGETS]
         check(
@@ -152,7 +158,7 @@ def test_every_way_to_every_task_and_the_address_it_saw(cluster):
         [("two-n2", lambda a: matrix.own("apart-n1", a))] * 2,
     )
     (one,) = matrix.addresses["one-n2"]
-    refused = matrix.ask("apart-n1", [("tcp", "one-n2", 7000), ("tcp", one, 7000)])
+    refused = matrix.ask("apart-n1", [("tcp", "one-n2", 7000), ("tcp", one, 7000)], "3")
     wrong += [f"no shared network: {answer}" for answer in refused if answer[0] != "error"]
 
     assert not wrong, "\n".join(wrong)

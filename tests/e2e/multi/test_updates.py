@@ -79,8 +79,8 @@ def test_no_request_fails_during_a_rolling_update(cluster, replicas, order, caps
             print(f"\n{replicas} x {order}, {where}: {describe(seen)}", end="")
     assert outside["failed"] == 0, outside["errors"]
     assert inside["failed"] == 0, inside["errors"]
-    assert outside["total"] >= 1000
-    assert inside["total"] >= 200
+    assert outside["total"] >= 60, "ten of each connection"
+    assert inside["total"] >= 20
 
 
 def describe(figures: dict[str, Any]) -> str:

@@ -158,6 +158,15 @@ async def test_commands_on_a_stack(api):
     ]
 
 
+@pytest.mark.parametrize(
+    ("method", "path"), [("DELETE", "/v1/stacks/shop"), ("POST", "/v1/stacks/shop/stop")]
+)
+async def test_what_a_deploy_under_way_makes_is_removed_and_stopped_too(api, method, path):
+    api.control.arriving.append(api.add_stack)
+    status, row = await api.call(method, path)
+    assert (status, row["name"]) == (200, "shop")
+
+
 async def test_an_empty_body_means_the_defaults(api):
     api.add_stack()
     status, _ = await api.call("POST", "/v1/stacks/shop/stop")
@@ -353,8 +362,10 @@ async def test_removing_a_node_waits_for_its_tasks_and_takes_corral_off_it(api):
     api.cluster.conditions["n1"] = NodeCondition(status="ready")
     await api.add_task("t1")
     stream = asyncio.create_task(api.lines("/v1/nodes/node-n1", method="DELETE"))
+    async with asyncio.timeout(60):
+        while not api.cluster.nodes["n1"].removing:
+            await asyncio.sleep(0.005)
     await asyncio.sleep(0.05)
-    assert api.cluster.nodes["n1"].removing
     assert api.agents.left == []
     api.cluster.tasks["t1"] = api.cluster.tasks["t1"].model_copy(
         update={"desired": Desired.REMOVED, "status": TaskStatus(state=TaskState.SHUTDOWN)}
@@ -470,6 +481,7 @@ async def test_what_is_too_large_is_refused_before_it_is_there(api):
         async with api.http.post(RELEASES, data=data, headers=headers) as answer:
             assert answer.status == status
             assert answer.content_type == "application/problem+json"
+            assert answer.headers["Connection"] == "close", "the next one need not wait for it"
     assert memory() - before < 48, "nothing was unpacked"
     assert api.control.calls == []
 

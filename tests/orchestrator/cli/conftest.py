@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -37,6 +38,47 @@ def fake(clean_environment):
     controller = FakeController(str(clean_environment.run / "controller.sock"))
     yield controller
     controller.close()
+
+
+class Clock:
+    """Time that passes only where somebody sleeps, for a module that does ``import time``."""
+
+    def __init__(self):
+        self.slept = 0.0
+
+    def monotonic(self):
+        return 1000.0 + self.slept
+
+    def sleep(self, seconds):
+        self.slept += seconds
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+@pytest.fixture
+def over_after(monkeypatch):
+    """The time a user gave is over when the board has been told so many lines: not before."""
+    from orchestrator.cli.show import board, watch
+    from orchestrator.client import client, http
+
+    def begin(lines):
+        told, apply = [], board.Board.apply
+
+        def counted(shown, line):
+            told.append(line)
+            return apply(shown, line)
+
+        def now():
+            return time.monotonic() + (3600.0 if len(told) >= lines else 0.0)
+
+        monkeypatch.setattr(board.Board, "apply", counted)
+        for module in (watch, client, http):
+            monkeypatch.setattr(module, "time", SimpleNamespace(monotonic=now, sleep=time.sleep))
+
+    return begin
 
 
 @pytest.fixture

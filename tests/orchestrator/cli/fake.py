@@ -29,7 +29,8 @@ class Problem(Exception):
 
 
 class Lines(list):
-    """An NDJSON answer; floats are pauses, ``Hold`` keeps the stream open, ``Cut`` breaks it."""
+    """An NDJSON answer; floats are pauses, ``Hold`` keeps the stream open, ``Cut`` breaks it,
+    ``Until`` waits for the test."""
 
 
 PULSE = "pulse"  # an empty line, as a silent controller sends
@@ -37,6 +38,13 @@ PULSE = "pulse"  # an empty line, as a silent controller sends
 
 class Hold:
     pass
+
+
+class Until:
+    """Nothing more is said before the test has seen what it waits for."""
+
+    def __init__(self, seen: threading.Event) -> None:
+        self.seen = seen
 
 
 class Cut:
@@ -96,7 +104,10 @@ class FakeController:
             first, *lines = head.decode().split("\r\n")
             headers = {k.lower(): v.strip() for k, v in (line.split(":", 1) for line in lines)}
             while len(rest) < int(headers.get("content-length", "0")):
-                rest += connection.recv(65536)
+                part = connection.recv(65536)
+                if not part:
+                    return  # the client was killed in the middle of it
+                rest += part
             method, where, _ = first.split(" ")
             parts = urlsplit(where)
             request = Request(
@@ -150,7 +161,11 @@ class FakeController:
                 if self.closing.wait(line):
                     return
             elif isinstance(line, Hold):
-                self.closing.wait(20)
+                self.closing.wait(110)
+            elif isinstance(line, Until):
+                while not line.seen.wait(0.05):
+                    if self.closing.is_set():
+                        return
             elif isinstance(line, Cut):
                 return
             else:

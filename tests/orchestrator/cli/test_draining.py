@@ -74,9 +74,8 @@ def test_what_leaves_and_what_stays(looks, expected, held):
         ),
     ],
 )
-def test_drain_waits_and_says_so(fake, corral, monkeypatch, looks, flags, code, said):
-    monkeypatch.setattr(draining, "LOOK", 0.01)
-    monkeypatch.setattr(draining, "PATIENCE", 0.2)
+def test_drain_waits_and_says_so(fake, corral, monkeypatch, clock, looks, flags, code, said):
+    monkeypatch.setattr(draining, "time", clock)
     answers = list(looks)
     fake.on("PATCH", "/v1/nodes/alpha", {"name": "alpha"})
     fake.on("GET", "/v1/stacks", {"stacks": [{"name": "shop"}]})

@@ -469,16 +469,19 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
     names.remember(Flags(), "shop")
     # -S keeps out what the environment's own start-up files import.
     root = Path(__file__).parents[3]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, "-S", "-P", "-c", PROGRAM, *argv],
-        env={**os.environ, "PYTHONPATH": str(root)},
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=60,
-    )
-    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    costs = []
+    while not costs or (costs[-1] >= 0.5 and len(costs) < 5):  # a busy machine makes it dearer
+        before = resource.getrusage(resource.RUSAGE_CHILDREN)
+        done = subprocess.run(
+            [sys.executable, "-S", "-P", "-c", PROGRAM, *argv],
+            env={**os.environ, "PYTHONPATH": str(root)},
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=100,
+        )
+        after = resource.getrusage(resource.RUSAGE_CHILDREN)
+        costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)
     _, code, *modules = next(
         line for line in done.stderr.splitlines() if line.startswith("MODULES")
     ).split()
@@ -513,8 +516,9 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "specs.kit",
         "specs.kit.amounts",
     }
-    cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-    assert cpu < 0.5  # the goal is 0.12; this only catches a new heavy import on a busy machine
+    assert (
+        min(costs) < 0.5
+    )  # the goal is 0.12; this only catches a new heavy import on a busy machine
 
 
 def test_ps_refuses_an_unknown_state(fake, corral):

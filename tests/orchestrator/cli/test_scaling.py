@@ -242,7 +242,8 @@ def web(ready=1, replicas=1):
 
 
 @pytest.fixture
-def shop(fake):
+def shop(fake, monkeypatch, clock):
+    monkeypatch.setattr(scale, "time", clock)
     fake.on("GET", "/v1/stacks/shop", {"services": [web()]})
     fake.on("POST", "/v1/stacks/shop/scale", {"name": "shop", "status": "running"})
     return fake

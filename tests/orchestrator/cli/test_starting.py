@@ -62,13 +62,15 @@ def test_start_asks_once_and_watches_the_release_it_made(shop, corral, services)
         ([GOOD[0], FAILED], [], 1, "corral: start of shop failed: web-1 exited with code 3\n"),
         ([GOOD[0], FAILED], [], 1, "    | no such table\n"),
         ([line("web-1", "prepared", reason="waits for db to be healthy"), Hold()],
-         ["--wait-timeout", "0.3"], 1, "after 0.3 s: web (waits for db to be healthy)"),
+         ["--wait-timeout", "50"], 1, "after 50 s: web (waits for db to be healthy)"),
         ([Hold()], ["-d"], 0, ""),
         ([{**GOOD[-1], "completed": ["migrate"]}], [], 0,
          "migrate: completed before, not run again; corral -p shop restart migrate runs it again"),
     ],
 )  # fmt: skip
-def test_how_a_start_ends(shop, corral, lines, flags, code, said):
+def test_how_a_start_ends(shop, corral, over_after, lines, flags, code, said):
+    if "--wait-timeout" in flags:
+        over_after(lines.index(lines[-1]))
     shop.on("GET", "/v1/stacks/shop/progress", Lines(lines))
     done = corral("-p", "shop", "start", *flags)
     assert done.code == code
@@ -150,6 +152,13 @@ def test_stop_of_an_unknown_service_is_refused(shop, corral):
     assert "no service nope" in done.err
 
 
+@pytest.fixture(autouse=True)
+def quick(monkeypatch, clock):
+    from orchestrator.cli.commands import restart as command
+
+    monkeypatch.setattr(command, "time", clock)
+
+
 def restart(shop, corral, looks, answer, *words):
     """Run `restart` against these looks at the tasks, the first of them before it asks."""
     looks = list(looks)
@@ -203,12 +212,7 @@ def restart(shop, corral, looks, answer, *words):
          {"tasks": ["t-web-1"]}, 1, "did not come back: shop-web-1 (exit code 4)"),
     ],
 )  # fmt: skip
-def test_restart_waits_for_what_it_restarted(shop, corral, monkeypatch, looks, answer, code, said):
-    from orchestrator.cli.commands import restart as command
-
-    monkeypatch.setattr(command, "TRIAL", 0.4)
-    monkeypatch.setattr(command, "MONITOR", 0.5)
-    monkeypatch.setattr(command, "AFTER_FAILURE", 1.5)
+def test_restart_waits_for_what_it_restarted(shop, corral, looks, answer, code, said):
     done = restart(shop, corral, looks, answer)
     assert done.code == code
     assert said in done.err
@@ -257,10 +261,7 @@ def test_a_restart_does_not_wait_for_a_node_that_is_down(shop, corral, lost, oth
     assert ("not restarted yet: shop-web-2" in done.err) == bool(code)
 
 
-def test_a_restart_whose_follower_waits_in_vain_ends(shop, corral, monkeypatch):
-    from orchestrator.cli.commands import restart as command
-
-    monkeypatch.setattr(command, "AFTER_FAILURE", 0.5)
+def test_a_restart_whose_follower_waits_in_vain_ends(shop, corral):
     status = "running 3 s (restart waits for db to be healthy)"
     before = [row("db-1", "running"), row("web-1", "running")]
     looks = [before, [row("db-1", "failed"), row("web-1", "running", status=status)]]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from orchestrator.errors import Invalid
@@ -41,3 +43,44 @@ async def test_a_port_is_refused_by_what_is_held_now(reported, asked, refused, w
         row = await rig.control.deploy("app", rig.request(spec, "app"))
         told = [warning.message for warning in row.warnings if "is held by" in warning.message]
         assert bool(told) == warned
+
+
+@pytest.mark.parametrize(
+    ("stack", "asks", "waits"),
+    [
+        pytest.param("app", True, True, id="its nodes are being asked"),
+        pytest.param("app", False, False, id="nobody has to be asked: it is there at once"),
+        pytest.param("other", True, False, id="another stack's"),
+        pytest.param("", True, False, id="nothing was asked for"),
+    ],
+)
+async def test_what_was_deployed_before_is_there_for_who_asks_after_it(stack, asks, waits):
+    """As `corral down` does after an `up` that was killed while it waited for its answer."""
+    async with Rig(nodes=1) as rig:
+        answer = asyncio.Event()
+
+        async def listening(_node):
+            await answer.wait()
+            return ()
+
+        rig.agents.listening = listening
+        spec = project(web=PORT if asks else {})
+        request = rig.request(spec, stack or "app")
+        making = [asyncio.create_task(rig.control.deploy(stack, request))] if stack else []
+        await asyncio.sleep(0.1)
+        after = asyncio.create_task(rig.control.arrived("app"))
+        await asyncio.sleep(0.1)
+        assert after.done() is not waits
+        answer.set()
+        await after
+        assert ("app" in rig.cluster.stacks) == (stack == "app")
+        await asyncio.gather(*making)
+
+
+async def test_a_refused_deploy_is_not_waited_for_any_more():
+    async with Rig(nodes=1) as rig:
+        rig.agents.listens = {"n1": HELD}
+        with pytest.raises(Invalid):
+            await rig.control.deploy("app", rig.request(project(web=PORT), "app"))
+        await rig.control.arrived("app")
+        assert "app" not in rig.cluster.stacks

@@ -47,7 +47,7 @@ def work(path, fault):
     run = subprocess.run(
         ["strace", "-f", "-qq", "-o", "/dev/null", "-e", f"inject={fault}",
          sys.executable, "-c", WORK, str(path)],
-        capture_output=True, text=True, check=False, timeout=60, cwd=ROOT,
+        capture_output=True, text=True, check=False, timeout=300, cwd=ROOT,
     )  # fmt: skip
     lines = [line.split(" ", 2) for line in run.stdout.splitlines()]
     acknowledged = {int(line[1]) for line in lines if line[0] == "acknowledged"}

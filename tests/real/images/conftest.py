@@ -43,7 +43,7 @@ def nothing_left() -> Iterator[None]:
     yield
     # Only what is new: a lab that ends elsewhere takes its mounts out of every namespace.
     assert [line for line in mounts() if line not in before] == []
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 60
     while (left := children() - processes) and time.monotonic() < deadline:
         time.sleep(0.05)
     assert not left, [Path(f"/proc/{pid}/cmdline").read_bytes() for pid in left]

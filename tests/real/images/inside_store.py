@@ -231,7 +231,7 @@ async def test_a_layer_not_known_to_be_on_disk_is_unpacked_again_after_a_reboot(
 
 async def durable(store: ImageStore, diff_id: str) -> None:
     """Wait until the layer is known to be on disk."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while (done := store.layers.done(diff_id)) is None or done.boot:
             await asyncio.sleep(0.02)
 

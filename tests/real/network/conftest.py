@@ -31,7 +31,7 @@ def remains(host):
 
 def left_on(host):
     """What stays there; the end of an adopted resolver, nobody's child, takes a moment."""
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while (left := remains(host)) and time.monotonic() < deadline:
         time.sleep(0.1)
     return left

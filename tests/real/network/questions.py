@@ -9,13 +9,11 @@ import dns.message
 import dns.rcode
 import dns.rdatatype
 
-from tests.real.network.hosts import inside
-
-AGAIN = 5.0  # seconds; a datagram may be lost, and whoever asks asks again, as libc does
+from tests.real.network.hosts import AGAIN, inside
 
 
-def question(namespace, name, kind="A", *, tcp=False, timeout=10.0, size=None):
-    """Return the parsed answer; over UDP it is asked again every AGAIN seconds."""
+def question(namespace, name, kind="A", *, tcp=False, timeout=60.0, size=None, again=AGAIN):
+    """Return the parsed answer; over UDP it is asked again every ``again`` seconds."""
     query = dns.message.make_query(name, kind)
     if size:
         query.use_edns(0, payload=size)
@@ -25,7 +23,7 @@ def question(namespace, name, kind="A", *, tcp=False, timeout=10.0, size=None):
         link.settimeout(timeout)
         link.connect(("127.0.0.11", 53))
         if not tcp:
-            data = _datagram(link, wire, timeout)
+            data = _datagram(link, wire, timeout, again)
         else:
             link.sendall(struct.pack("!H", len(wire)) + wire)
             data = b""
@@ -40,16 +38,16 @@ def question(namespace, name, kind="A", *, tcp=False, timeout=10.0, size=None):
     return answer
 
 
-def _datagram(link, wire, timeout):
+def _datagram(link, wire, timeout, again):
     end = time.monotonic() + timeout
     while True:
         left = end - time.monotonic()
-        link.settimeout(min(AGAIN, left))
+        link.settimeout(max(min(again, left), 0.01))
         link.send(wire)
         try:
             return link.recv(65535)
         except TimeoutError:
-            if left <= AGAIN:
+            if left <= again:
                 raise
 
 

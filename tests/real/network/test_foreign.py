@@ -34,9 +34,9 @@ def shop(cluster):
     cluster.lab.serve(cluster.netns("web2"), "web2")
 
 
-def works(cluster):
-    outside = ask(cluster.stranger.ns, NODES["n1"], 8080, timeout=0.5)
-    inside = ask(cluster.netns("web3"), vip("net-a", 2), timeout=0.5)
+def works(cluster, *, patience=30.0):
+    outside = ask(cluster.stranger.ns, NODES["n1"], 8080, timeout=patience)
+    inside = ask(cluster.netns("web3"), vip("net-a", 2), timeout=patience)
     return outside[0] == inside[0] == "web2"
 
 
@@ -47,7 +47,7 @@ def test_dockers_forward_drop_is_opened_through_its_own_door(docker):
     assert answer["warnings"] == []
 
     iptables(docker.host, "-F", "DOCKER-USER")  # as a restart of Docker might
-    assert not works(docker)
+    assert not works(docker, patience=0.5)
     docker.host.call("verify")
     assert works(docker)
     assert iptables(docker.host, "-S", "DOCKER-USER").count("corral") == 2

@@ -65,7 +65,7 @@ def test_a_forged_source_goes_nowhere(cluster, target):
         for _ in range(5):
             link.sendto(forged, (cluster.address(target), 0))
 
-    until(lambda: dropped(cluster.hosts["n1"], "guard_task") >= before + 5, 30, "all dropped")
+    until(lambda: dropped(cluster.hosts["n1"], "guard_task") >= before + 5, 60, "all dropped")
     assert server.seen == seen
 
 
@@ -150,11 +150,11 @@ def test_vxlan_only_from_members(cluster):
         for _ in range(5):
             send(namespace, packet, (NODES["n1"], 4789))
 
-    until(lambda: dropped(n1, "guard") >= before + 5, 30, "all dropped")
+    until(lambda: dropped(n1, "guard") >= before + 5, 60, "all dropped")
     assert server.seen == seen
     # The same frame from a member's own address is what the overlay is made of.
     send(cluster.hosts["n2"].ns, packet, (NODES["n1"], 4789))
-    until(lambda: server.seen == seen + 1, 30, "it arrives")
+    until(lambda: server.seen == seen + 1, 60, "it arrives")
 
 
 def mac_of_overlay(host):

@@ -31,7 +31,7 @@ def answering(cluster):
     with inside(cluster.netns("web"), listen) as door:
         client = inside(cluster.stranger.ns, socket.socket)
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
-        client.settimeout(20)
+        client.settimeout(60)
         client.connect((NODES["n1"], 8080))
         link, _ = door.accept()
     with link:
@@ -46,11 +46,11 @@ def test_a_slow_client_gets_all_of_it(single):
     client, sent = answering(single)
     gone = threading.Thread(target=lambda: single.host.call("detach", tasks=["web"]))
     gone.start()
+    time.sleep(0.3)  # and only then takes the first of it
     seen = 0
     with client:
         while part := client.recv(65536):
             seen += len(part)
-            time.sleep(0.002)
     gone.join()
     single.host.attached.discard("web")
     assert seen == sent
@@ -63,4 +63,4 @@ def test_one_that_reads_nothing_is_not_waited_for_long(single):
         single.host.call("detach", tasks=["web"])
         took = time.monotonic() - begun
     single.host.attached.discard("web")
-    assert 4.0 < took < 30.0
+    assert 4.0 < took < 60.0

@@ -10,6 +10,7 @@ from tests.real.network.conftest import NODES, STRANGER
 from tests.real.network.hosts import inside
 
 pytestmark = pytest.mark.real
+SOURCE = 20678  # no port the kernel gives by itself: one that just ended would hold it
 
 
 @pytest.mark.parametrize("task", ["one-n1", "one-n2"])
@@ -22,7 +23,7 @@ def test_connections_by_two_nodes_with_the_same_source_port_do_not_mix(cluster, 
         door.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         door.bind(("0.0.0.0", 8888))
         door.listen(8)
-        door.settimeout(10)
+        door.settimeout(60)
         return door
 
     cluster.service(
@@ -34,8 +35,8 @@ def test_connections_by_two_nodes_with_the_same_source_port_do_not_mix(cluster, 
         for node in ("n3", "n1", "n2"):
             link = inside(cluster.stranger.ns, socket.socket)
             link.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            link.settimeout(10)
-            link.bind((STRANGER, 45678))
+            link.settimeout(60)
+            link.bind((STRANGER, SOURCE))
             link.connect((NODES[node], port + 100))
             other, (address, _) = door.accept()
             assert address == STRANGER

@@ -34,7 +34,7 @@ def test_fifty_attaches_and_detaches(single):
     single.host.call("apply", state=single.state("n1"))
     todo = [a.model_dump(mode="json") for _, a in single.tasks.values()]
 
-    with within(10):
+    with within(60):
         attach = statistics.quantiles(single.host.call("attach", assignments=todo)["seconds"])[0]
         detach = single.host.call("detach", tasks=list(single.tasks))["seconds"]
 
@@ -67,7 +67,7 @@ def test_a_thousand_services(single):
             vip=str(first_vip + number),
             endpoints=endpoints,
         )
-    with within(20):
+    with within(60):
         full = single.host.call("apply", state=single.state("n1"))["seconds"]
     again = single.host.call("apply", state=single.state("n1"))["seconds"]
     service = single.services["shop/s5/big"]
@@ -75,7 +75,7 @@ def test_a_thousand_services(single):
     for count in (9, 8, 7):
         fewer = service.model_copy(update={"endpoints": service.endpoints[:count]})
         single.services["shop/s5/big"] = fewer
-        with within(5):
+        with within(60):
             changes.append(single.host.call("apply", state=single.state("n1"))["seconds"])
 
     print(f"full {full:.3f} s, again {again:.3f} s, one changed {min(changes):.3f} s")
@@ -92,8 +92,8 @@ def test_resolver_throughput(single):
     single.push()
     link = inside(single.netns("web"), lambda: socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
     resolver = single.host.call("dns")["pid"]
-    with link, within(15):
-        link.settimeout(10)
+    with link, within(60):
+        link.settimeout(60)
         link.connect(("127.0.0.11", 53))
         begun = time.thread_time() + cpu_of(resolver)
         for start in range(0, 6000, 50):

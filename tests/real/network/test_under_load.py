@@ -119,7 +119,7 @@ def test_open_connections_live_through_an_agents_restart(moving):
             (moving.netns("two-n1"), FRONT, 81),
         ):
             client = links.enter_context(inside(namespace, socket.socket))
-            client.settimeout(2)
+            client.settimeout(60)
             client.connect((address, port))
             pairs.append((client, links.enter_context(listener.accept()[0])))
         for node in ("n1", "n2"):

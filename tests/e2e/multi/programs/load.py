@@ -14,6 +14,7 @@ import threading
 import time
 
 addresses, port, workers = sys.argv[1].split(","), int(sys.argv[2]), int(sys.argv[3])
+PATIENCE = 15  # seconds; whoever is asked and is not there any more never answers
 PAUSE = 0.02  # seconds between the requests of a worker: a client, not a flood
 stop = threading.Event()
 lock = threading.Lock()
@@ -50,7 +51,7 @@ def exchange(link, host):
                 raise Closed(False, "closed in the body")
             body += more
     except TimeoutError as error:
-        raise Closed(False, "no answer in 5 s") from error
+        raise Closed(False, f"no answer in {PATIENCE} s") from error
     except OSError as error:
         raise Closed(not data, repr(error)) from error
     return int(head.split(b" ")[1]), fields.get(b"connection") != b"close"
@@ -63,8 +64,8 @@ def request(link, host):
         reused = link is not None
         try:
             if link is None:
-                link = socket.create_connection((host, port), timeout=5)
-                link.settimeout(5)
+                link = socket.create_connection((host, port), timeout=PATIENCE)
+                link.settimeout(PATIENCE)
             status, stays = exchange(link, host)
         except Closed as error:
             link.close()
