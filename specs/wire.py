@@ -198,7 +198,8 @@ class ServiceEndpoints(Model):
 class Peer(Model):
     """Another node: where its VXLAN end is and which overlay address it has.
 
-    ``mtu`` is that of its device there, 0 where it is not known.
+    ``mtu`` is that of its device there, 0 where it is not known. ``address`` and ``host_key`` are
+    how the controller reaches it: a store that was lost finds its nodes again by them.
     """
 
     node: str
@@ -206,6 +207,8 @@ class Peer(Model):
     underlay: str
     overlay: str
     mtu: int = 0
+    address: str = ""
+    host_key: str = ""
 
 
 class NodeSelf(Model):

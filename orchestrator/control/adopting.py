@@ -4,7 +4,8 @@
 a node holds wins: its tasks as they are, release by release, with the specs they were made from,
 addresses, volumes and contents. Nothing is begun by it and nothing of what runs ends: a task
 that no node has any more is forgotten, and a stack that runs nowhere is kept, but stopped. What
-is on nodes that are not there is left as the store has it.
+is on nodes that are not there is left as the store has it. Nodes that the store does not know any
+more are found again by what their peers keep of them (:func:`forgotten`).
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import base64
 import ipaddress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.draft import Draft
@@ -19,6 +21,7 @@ from orchestrator.control.mirror.records import (
     CONTENTS,
     LEASES,
     NETWORKS,
+    NODES,
     RELEASES,
     STACKS,
     VIP,
@@ -31,6 +34,7 @@ from orchestrator.control.mirror.records import (
     fingerprint_of,
 )
 from orchestrator.store import keys
+from specs.node import Node
 from specs.states import FINAL, RELEASE_MOVES, WANTED, ReleaseState
 from specs.task import Task, TaskStatus
 
@@ -54,6 +58,29 @@ class Adoption:
     said: list[str] = field(default_factory=list)
 
 
+def forgotten(cluster: Cluster, helds: Mapping[str, HeldSet], *, wall: float) -> dict[str, Node]:
+    """Return the nodes that only their peers know of, with how they are reached; by id.
+
+    Their labels, and whether they were closed for tasks, nobody else knew.
+    """
+    here = {node.address for node in cluster.nodes.values()}
+    return {
+        peer.node: Node(
+            id=peer.node,
+            name=peer.name,
+            address=peer.address,
+            host_key=peer.host_key,
+            underlay=peer.underlay,
+            mtu=peer.mtu,
+            overlay=peer.overlay,
+            joined_at=wall,
+        )
+        for held in helds.values()
+        for peer in held.objects.peers.values()
+        if peer.node not in cluster.nodes and peer.host_key and peer.address not in here
+    }
+
+
 def stopped_by_discard(cluster: Cluster, helds: Mapping[str, HeldSet]) -> list[str]:
     """Return the containers that would end if the store were believed, by name and node."""
     found = []
@@ -73,17 +100,39 @@ def _over(held: HeldSet, task: str) -> bool:
 
 
 def adopt(
-    cluster: Cluster, helds: Mapping[str, HeldSet], sealer: Sealer, *, wall: float
+    cluster: Cluster,
+    helds: Mapping[str, HeldSet],
+    sealer: Sealer,
+    *,
+    wall: float,
+    found: Mapping[str, Node] = MappingProxyType({}),
 ) -> Adoption:
-    """Return the writes that make the store what the nodes hold."""
+    """Return the writes that make the store what the nodes hold.
+
+    ``found``: forgotten nodes that answered, with what they hold among ``helds``.
+    """
     made = Adoption(Draft(cluster))
+    _nodes(made, cluster, helds, found)
     newest = _newest(helds.values())
     _stacks(made, cluster, helds, newest, wall)
-    _tasks(made, cluster, helds, newest)
+    _tasks(made, cluster, helds, newest, {**cluster.nodes, **found})
     _networks(made, cluster, helds)
     _volumes(made, cluster, helds, wall)
     _contents(made, cluster, helds, sealer, wall)
     return made
+
+
+def _nodes(
+    made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], found: Mapping[str, Node]
+) -> None:
+    for node in sorted(found.values(), key=lambda n: n.name):
+        made.draft.put(NODES, node)
+        made.said.append(f"node {node.name}: known again; its labels are not, nor a pause or drain")
+    for node_id, held in helds.items():
+        known, overlay = cluster.nodes.get(node_id), held.me.overlay if held.me else ""
+        if known is not None and overlay and overlay != known.overlay:
+            # Given anew, it may be another one's: what runs goes by the one there was.
+            made.draft.put(NODES, known.model_copy(update={"overlay": overlay}))
 
 
 def _newest(helds: Iterable[HeldSet]) -> dict[str, Stack]:
@@ -167,7 +216,11 @@ def _settled(release: Release, stack: Stack, wall: float) -> Release:
 
 
 def _tasks(
-    made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], newest: Mapping[str, Stack]
+    made: Adoption,
+    cluster: Cluster,
+    helds: Mapping[str, HeldSet],
+    newest: Mapping[str, Stack],
+    nodes: Mapping[str, Node],
 ) -> None:
     draft = made.draft
     stacks = cluster.stacks.keys() | newest.keys()
@@ -184,7 +237,7 @@ def _tasks(
         for task_record in gone:
             draft.delete_task(task_record)
         if new or gone:
-            name = cluster.nodes[node].name
+            name = nodes[node].name
             made.said.append(f"node {name}: {new} tasks taken over, {len(gone)} forgotten")
     for task_id in sorted(cluster.unplaced):
         draft.delete_task(cluster.tasks[task_id])

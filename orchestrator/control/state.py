@@ -11,15 +11,18 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, Protocol
 
-from orchestrator.control.adopting import adopt, stopped_by_discard
+from orchestrator.control.adopting import adopt, forgotten, stopped_by_discard
 from orchestrator.errors import Conflict
 from specs.api import DecidedState, StateReport
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
     from specs.kit.clock import Clock
+    from specs.node import Node
     from specs.wire import HeldSet
 
 log = logging.getLogger(__name__)
@@ -40,7 +43,7 @@ class Asker(Protocol):
     @property
     def behind(self) -> OlderState | None: ...
 
-    async def held(self) -> dict[str, HeldSet]: ...
+    async def held(self, nodes: Collection[Node] | None = None) -> dict[str, HeldSet]: ...
 
     def decide(self, *, discard: bool) -> None: ...
 
@@ -63,21 +66,32 @@ class StateQuestion:
         behind = self._agents.behind
         if behind is None:
             return StateReport()
-        helds = await self._agents.held()
-        taken = adopt(self._cluster, helds, self._sealer, wall=self._clock.wall())
+        members = await self._agents.held()
+        helds, found = await self._with_forgotten(members)
+        taken = adopt(self._cluster, helds, self._sealer, wall=self._clock.wall(), found=found)
         return StateReport(
             behind=behind.words,
             absent=self._absent(helds),
             adopts=tuple(taken.said),
-            stops=tuple(stopped_by_discard(self._cluster, helds)),
+            stops=tuple(stopped_by_discard(self._cluster, members)),
         )
+
+    async def _with_forgotten(
+        self, helds: dict[str, HeldSet]
+    ) -> tuple[dict[str, HeldSet], dict[str, Node]]:
+        """Ask those too whom only their peers know; return all answers, and who they are."""
+        lost = forgotten(self._cluster, helds, wall=self._clock.wall())
+        if not lost:
+            return helds, {}
+        more = await self._agents.held(tuple(lost.values()))
+        return {**helds, **more}, {node: lost[node] for node in more}
 
     async def adopt(self, *, without_absent: bool) -> DecidedState:
         """Fill the store from what runs, and go on."""
         async with self._one:
             self._asked()
             for _ in range(TRIES):
-                helds = await self._agents.held()
+                helds, found = await self._with_forgotten(await self._agents.held())
                 absent = self._absent(helds)
                 if absent and not without_absent:
                     raise Conflict(
@@ -85,7 +99,8 @@ class StateQuestion:
                         " taken over",
                         hint="bring them back first, or say so: corral state adopt --yes",
                     )
-                taken = adopt(self._cluster, helds, self._sealer, wall=self._clock.wall())
+                wall = self._clock.wall()
+                taken = adopt(self._cluster, helds, self._sealer, wall=wall, found=found)
                 if await taken.draft.commit(self._store):
                     break
             else:
@@ -108,7 +123,8 @@ class StateQuestion:
         names = {node.name for node in self._cluster.nodes.values() if node.id not in helds}
         for held in helds.values():
             peers = held.objects.peers.values()
-            names |= {peer.name for peer in peers if peer.node not in self._cluster.nodes}
+            unknown = (peer for peer in peers if peer.node not in self._cluster.nodes)
+            names |= {peer.name for peer in unknown if peer.node not in helds}
         return tuple(sorted(names))
 
     def _asked(self) -> None:

@@ -191,7 +191,15 @@ class Outgoing:
                 if found is not None:
                     services[f"{stack}/{service}/{network}"] = found
         peers = {
-            n.id: Peer(node=n.id, name=n.name, underlay=n.underlay, overlay=n.overlay, mtu=n.mtu)
+            n.id: Peer(
+                node=n.id,
+                name=n.name,
+                underlay=n.underlay,
+                overlay=n.overlay,
+                mtu=n.mtu,
+                address=n.address,
+                host_key=n.host_key,
+            )
             for n in self._cluster.nodes.values()
             if n.id != node_id and n.underlay
         }

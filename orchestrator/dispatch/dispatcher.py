@@ -29,7 +29,7 @@ from specs.wire import HEARTBEAT, Stamp
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
 
     from aiohttp.web import WebSocketResponse
 
@@ -208,16 +208,21 @@ class Dispatcher:
 
     async def ask(self) -> dict[str, Hello]:
         """Return what agents say of themselves, by node name, of all that answer in time."""
-        return await self._of_all(lambda client: client.hello(), ASK)
+        members = list(self._cluster.nodes.values())
+        return await self._of_all(members, lambda client: client.hello(), ASK)
 
-    async def held(self) -> dict[str, HeldSet]:
-        """Return what nodes hold, by node id, of all that answer."""
-        found = await self._of_all(lambda client: client.held(), ASK_HELD)
-        ids = {node.name: node.id for node in self._cluster.nodes.values()}
+    async def held(self, nodes: Collection[Node] | None = None) -> dict[str, HeldSet]:
+        """Return what nodes hold, by node id, of all that answer; of all members by default."""
+        asked = list(self._cluster.nodes.values()) if nodes is None else list(nodes)
+        found = await self._of_all(asked, lambda client: client.held(), ASK_HELD)
+        ids = {node.name: node.id for node in asked}
         return {ids[name]: held for name, held in found.items() if self._ours(held.stamp)}
 
     async def _of_all(
-        self, question: Callable[[AgentClient], Awaitable[T]], patience: float
+        self,
+        nodes: Collection[Node],
+        question: Callable[[AgentClient], Awaitable[T]],
+        patience: float,
     ) -> dict[str, T]:
         answers: dict[str, T] = {}
 
@@ -227,7 +232,7 @@ class Dispatcher:
                     answers[node.name] = await question(client)
 
         async with asyncio.TaskGroup() as group:
-            for node in list(self._cluster.nodes.values()):
+            for node in nodes:
                 group.create_task(ask(node), name=f"ask-{node.name}")
         return answers
 

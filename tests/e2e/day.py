@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 STACK = "shop"
 PORT = 8080
-PATIENCE = 60.0  # seconds until what was promised for "soon" is there
+PATIENCE = 120.0  # seconds until what was promised for "soon" is there
 
 
 @dataclass(frozen=True)

@@ -227,7 +227,7 @@ EVENING = (
 STEPS = (*COFFEE, *MORNING, *INSIDE, *AGAIN, *CHANGES, *MISTAKES, *OTHERS, *EVENING)
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_day_on_one_host(corral):
     corral.compose(files.COMPOSE, "shop")
     Day(corral.host, ["127.0.0.1"], corral.folder).run(STEPS)

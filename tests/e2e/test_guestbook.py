@@ -23,7 +23,7 @@ def guestbook(corral):
 
 
 def page(corral, path="/api", data=""):
-    words = ["curl", "-sS", "--fail", "--max-time", "8", *(["--data", data] if data else [])]
+    words = ["curl", "-sS", "--fail", "--max-time", "60", *(["--data", data] if data else [])]
     return corral.host.run([*words, f"http://127.0.0.1:8080{path}"]).stdout
 
 

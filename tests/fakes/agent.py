@@ -213,12 +213,12 @@ class FakeAgent:
             self.log_lines.setdefault(task, []).extend(lines)
             self._logged.notify_all()
 
-    async def instructed(self, count: int, *, timeout: float = 60.0) -> None:
+    async def instructed(self, count: int, *, timeout: float = 300.0) -> None:
         """Return when ``count`` instructions have been taken since the start."""
         async with asyncio.timeout(timeout), self._instructed:
             await self._instructed.wait_for(lambda: len(self.received) >= count)
 
-    async def beats(self, count: int, *, timeout: float = 60.0) -> None:
+    async def beats(self, count: int, *, timeout: float = 300.0) -> None:
         """Return when ``count`` more heartbeats were said."""
         target = self.heartbeats + count
         async with asyncio.timeout(timeout):

@@ -49,7 +49,7 @@ class FakeCluster:
         self._nodes_changed.set()
 
     async def reached(self, revision: int) -> None:
-        async with asyncio.timeout(60), self.followed:
+        async with asyncio.timeout(300), self.followed:
             await self.followed.wait_for(lambda: self.revision >= revision)
 
     async def follow(self, store) -> None:
@@ -89,7 +89,7 @@ class FakeControl:
         self.wants[node_id] = objects
         self.changed(node_id).set()
 
-    async def until(self, condition, timeout: float = 60.0) -> None:
+    async def until(self, condition, timeout: float = 300.0) -> None:
         """Return when the condition holds; it is looked at after every call from outside."""
         async with asyncio.timeout(timeout), self._stirred:
             await self._stirred.wait_for(condition)

@@ -44,7 +44,7 @@ async def agent(config):
 async def running(config, *, embedded=True):
     """The controller in this process; ended as by SIGTERM."""
     task = asyncio.create_task(controller.run(config, embedded=embedded))
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while not config.socket.exists():
             if task.done():
                 task.result()
@@ -54,7 +54,7 @@ async def running(config, *, embedded=True):
         yield Client(http)
     if not task.done():  # else the signal would be for the tests' own process
         os.kill(os.getpid(), signal.SIGTERM)
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         await task
 
 
@@ -69,7 +69,7 @@ class Client:
             return body
 
     async def until(self, path, condition):
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while not condition(found := await self.call("GET", path)):
                 await asyncio.sleep(0.01)
         return found
@@ -155,7 +155,7 @@ async def test_from_deploy_to_down(config, agent):
         assert {t["name"] for t in found["tasks"]} == {"shop-web-1", "shop-web-2"}
         await client.call("DELETE", "/v1/stacks/shop")
         await client.until("/v1/stacks", lambda a: a["stacks"] == [])
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while agent.objects.tasks or agent.objects.networks:
                 await asyncio.sleep(0.01)
 
@@ -265,7 +265,7 @@ async def test_systemd_is_told(config, monkeypatch, tmp_path):
     path = tmp_path / "notify.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as listener:
         listener.bind(str(path))
-        listener.settimeout(60)
+        listener.settimeout(300)
         monkeypatch.setenv("NOTIFY_SOCKET", str(path))
         said = []
 
@@ -321,7 +321,7 @@ class Process:
             },
             cwd="/", stderr=asyncio.subprocess.PIPE,
         )  # fmt: skip
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while not self.answers():
                 assert self.child.returncode is None, await self.child.stderr.read()
                 await asyncio.sleep(0.01)

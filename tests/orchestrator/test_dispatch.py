@@ -284,7 +284,7 @@ async def test_a_store_that_is_behind_changes_nothing_until_somebody_decides(wor
     world.agent.stamp = Stamp(cluster=CLUSTER, epoch=41, generation=2)
     before = (await world.store.get("/cluster")).value
     await world.restart_controller()
-    await asyncio.wait_for(world.dispatcher.settled.wait(), 60)
+    await asyncio.wait_for(world.dispatcher.settled.wait(), 300)
     await asyncio.sleep(0.1)  # five times its longest pause before it would try again
     assert "state adopt" in world.dispatcher.behind.words
     assert not world.dispatcher.ready.is_set(), "law: no loop runs"
@@ -304,7 +304,7 @@ async def test_what_was_discarded_is_not_asked_about_again(world):
     await world.connected()
     world.agent.stamp = Stamp(cluster=CLUSTER, epoch=41, generation=2)
     await world.restart_controller()
-    await asyncio.wait_for(world.dispatcher.settled.wait(), 60)
+    await asyncio.wait_for(world.dispatcher.settled.wait(), 300)
     world.dispatcher.decide(discard=True)
     await world.agent.instructed(2)
     assert world.dispatcher.identity.trusted == 42

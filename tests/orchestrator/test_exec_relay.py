@@ -117,7 +117,7 @@ async def after_all_input(websocket):
 async def test_the_exit_code_arrives_whatever_input_is_under_way(tmp_path, agent, chunks):
     chunks = max(chunks, 1) if agent is after_some_input else chunks
     for _ in range(5):
-        async with asyncio.timeout(60), Relay(tmp_path, agent) as relay:
+        async with asyncio.timeout(300), Relay(tmp_path, agent) as relay:
             said = await talk(relay.http, chunks)
             assert json.loads(said[-1]) == {"exit": 5}
             assert relay.raised is None
@@ -126,7 +126,7 @@ async def test_the_exit_code_arrives_whatever_input_is_under_way(tmp_path, agent
 
 
 async def test_all_input_arrives(tmp_path):
-    async with asyncio.timeout(60), Relay(tmp_path, after_all_input) as relay:
+    async with asyncio.timeout(300), Relay(tmp_path, after_all_input) as relay:
         assert json.loads((await talk(relay.http, 50))[-1]) == {"exit": 5}
 
 
@@ -135,7 +135,7 @@ async def test_a_client_that_leaves_ends_the_agents_side(tmp_path):
         async for _ in websocket:
             pass
 
-    async with asyncio.timeout(60), Relay(tmp_path, until_gone) as relay:
+    async with asyncio.timeout(300), Relay(tmp_path, until_gone) as relay:
         async with relay.http.ws_connect("/v1/tasks/t1/exec") as websocket:
             await websocket.send_bytes(CHUNK)
         await relay.closed.wait()
@@ -145,5 +145,5 @@ async def test_an_agent_that_breaks_off_says_no_exit_code(tmp_path):
     async def break_off(websocket):
         websocket._req.transport.abort()
 
-    async with asyncio.timeout(60), Relay(tmp_path, break_off) as relay:
+    async with asyncio.timeout(300), Relay(tmp_path, break_off) as relay:
         assert not any("exit" in str(text) for text in await talk(relay.http, 50))

@@ -158,6 +158,31 @@ def test_membership(running):
     assert verdict(hello="not json").ok
 
 
+@pytest.mark.parametrize(
+    ("stacks", "cluster", "node", "refused"),
+    [
+        (
+            {"shop": [1, 4], "blog": [1, 9]},
+            "c-ours",
+            "n-forgotten",
+            "runs blog, shop for this cluster",
+        ),
+        ({}, "c-ours", "n-forgotten", ""),
+        (None, "c-ours", "n-forgotten", ""),
+        (["shop"], "c-ours", "n-forgotten", ""),
+        ({"shop": [1, 4]}, "c-ours", "n-1", "already a node of this cluster"),
+        ({"shop": [1, 4]}, "c-theirs", "n-9", "another cluster"),
+    ],
+)
+def test_a_forgotten_node_is_not_emptied_by_the_way(stacks, cluster, node, refused):
+    said = json.dumps({**json.loads(hello(cluster, node)), "stacks": stacks})
+    errors = verdict(hello=said).errors
+    assert len(errors) == bool(refused)
+    if refused:
+        assert refused in errors[0].message
+        assert errors[0].hint
+
+
 ROUTES = "route\tblackhole 10.210.0.0/16 proto 98 metric 4096 "
 
 

@@ -73,7 +73,7 @@ async def older(config, agent):
         await client.until(
             "/v1/stacks", lambda a: {s["name"] for s in a["stacks"]} == {"shop", "new"}
         )
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while set(agent.objects.stacks) != {"shop", "new"}:
                 await asyncio.sleep(0.01)
     put_back(config, "copy")
@@ -138,7 +138,7 @@ async def test_discard_goes_by_the_copy(config, agent, older):
         assert any("is stopped" in line for line in answer["done"])
         await client.until("/v1/stacks/shop/tasks", all_ready(1))
         await client.until("/v1/stacks/blog/tasks", all_ready(1))
-        async with asyncio.timeout(60):
+        async with asyncio.timeout(300):
             while len(alive(agent)) != 2 or set(alive(agent)) & set(older):
                 await asyncio.sleep(0.01)
     async with running(config) as client:

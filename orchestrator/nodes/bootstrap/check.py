@@ -143,6 +143,23 @@ def _membership(machine: Machine, expected: Expected, hello: str) -> Iterator[Fi
             "take it out there first: corral node rm. If that cluster is gone, run"
             " /opt/corral/uninstall on this machine",
         )
+    elif cluster and (stacks := stacks_of(hello)):
+        yield Finding(
+            f"this machine runs {', '.join(stacks)} for this cluster, which does not know it any"
+            " more; to add it would end that",
+            "where the cluster's state was lost, corral state adopt finds its nodes again; else run"
+            " /opt/corral/uninstall on this machine first (named volumes stay)",
+        )
+
+
+def stacks_of(hello: str) -> list[str]:
+    """Return the stacks that an agent has tasks of, by its greeting."""
+    try:
+        said = json.loads(hello)
+    except ValueError:
+        return []
+    stacks = said.get("stacks") if isinstance(said, dict) else None
+    return sorted(map(str, stacks)) if isinstance(stacks, dict) else []
 
 
 def member_of(machine: Machine, hello: str = "") -> tuple[str, str]:

@@ -181,6 +181,7 @@ def test_the_controllers_host_has_its_controller_again_after_a_boot(cluster):
     assert living(cluster, before) == set(before)
 
 
+@pytest.mark.timeout(400)  # four controllers, a busy machine
 def test_an_older_state_is_decided_for_all_hosts_at_once(cluster):
     """Kept from before a change; the question names who cannot be asked, and is one for all."""
     older = up(cluster)
@@ -217,6 +218,21 @@ def test_an_older_state_is_decided_for_all_hosts_at_once(cluster):
     cluster.until("the newer ones go", lambda: living(cluster, before) == set(older), BACK)
     cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
     assert cluster.processes() == older, "law: only what was named stops"
+
+    # A state that is gone altogether: the nodes are found again by what their peers keep.
+    ids = {name: row["id"] for name, row in cluster.nodes().items()}
+    restored(cluster, f"rm {state}/state.db*")
+    cluster.until("a question", lambda: cluster.get("/v1/state")["behind"])
+    cluster.until("all are asked", lambda: not cluster.get("/v1/state")["absent"], BACK)
+    assert living(cluster, older) == set(older), "law: an empty store ends nothing"
+    said = cluster("state", "adopt").stdout
+    for name in NODES[1:]:
+        assert f"node {name}: known again" in said
+    cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
+    cluster.until("all are ready", lambda: len(cluster.ready("web")) == 3)
+    assert {name: row["id"] for name, row in cluster.nodes().items()} == ids
+    assert cluster.processes() == older, "law: the same processes"
+    assert sum(cluster.containers(name) for name in NODES) == len(older)
 
 
 def restored(cluster, script: str) -> None:

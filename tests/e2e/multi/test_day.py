@@ -12,7 +12,7 @@ from tests.e2e.test_day import STEPS
 pytestmark = pytest.mark.real
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 def test_the_day_on_three_hosts(cluster):
     cluster.folder = f"{FOLDER}/shop"
     addresses = [cluster.ip(name) for name in NODES]

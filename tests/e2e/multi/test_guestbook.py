@@ -33,7 +33,15 @@ class Guestbook:
         return self.cluster(*words, env=settings, timeout=240, **options).stdout
 
     def fetch(self, node, data="", check=True):
-        words = ["curl", "-sS", "--max-time", "5", "--fail", *(["--data", data] if data else [])]
+        patience = "60" if check else "5"  # who asks again need not wait
+        words = [
+            "curl",
+            "-sS",
+            "--max-time",
+            patience,
+            "--fail",
+            *(["--data", data] if data else []),
+        ]
         done = self.cluster.client.run(
             [*words, f"http://{self.cluster.ip(node)}:{PORT}/api"], check=check
         )

@@ -104,7 +104,7 @@ class Api:
     async def lines(self, path, *, count=None, method="GET"):
         """Return the decoded lines of a stream; with ``count`` leave after so many."""
         found = []
-        async with asyncio.timeout(60), self.http.request(method, path) as answer:
+        async with asyncio.timeout(300), self.http.request(method, path) as answer:
             assert answer.status == 200, await answer.text()
             assert answer.content_type == "application/x-ndjson"
             async for line in answer.content:

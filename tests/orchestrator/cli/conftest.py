@@ -118,7 +118,7 @@ def spawn_program():
     for process in running:
         if process.poll() is None:
             process.kill()
-        process.wait(60)
+        process.wait(300)
         for stream in (process.stdin, process.stdout, process.stderr):
             if stream:
                 stream.close()

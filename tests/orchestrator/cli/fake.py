@@ -93,7 +93,7 @@ class FakeController:
 
     def _serve(self, connection: socket.socket) -> None:
         with connection, contextlib.suppress(OSError):
-            connection.settimeout(60)
+            connection.settimeout(300)
             data = b""
             while b"\r\n\r\n" not in data:
                 part = connection.recv(65536)
@@ -161,7 +161,7 @@ class FakeController:
                 if self.closing.wait(line):
                     return
             elif isinstance(line, Hold):
-                self.closing.wait(110)
+                self.closing.wait(300)
             elif isinstance(line, Until):
                 while not line.seen.wait(0.05):
                     if self.closing.is_set():

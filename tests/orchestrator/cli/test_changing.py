@@ -436,9 +436,9 @@ class Printing:
 
     def ended(self):
         """Wait for the end; return its code, output and errors."""
-        code = self.process.wait(60)
+        code = self.process.wait(300)
         for reader in self._readers:
-            reader.join(60)
+            reader.join(300)
         return code, self.said["stdout"].decode(), self.said["stderr"].decode()
 
 
@@ -450,7 +450,7 @@ def up(spawn_program):
     return start
 
 
-def wait_for(condition, what, seconds=60.0):
+def wait_for(condition, what, seconds=300.0):
     until = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < until, what
@@ -666,7 +666,7 @@ def test_the_live_tree_on_a_terminal(shop, project, world):
         os.execv(sys.executable, [sys.executable, "-c", PROGRAM, "-p", "shop", "up"])
     seen = b""
     try:
-        until = time.monotonic() + 100
+        until = time.monotonic() + 300
         interrupted = False
         while time.monotonic() < until:
             try:

@@ -95,7 +95,7 @@ def test_output_streams_input_and_exit_code(shop, spawn_program):
         stdin=-1,
     )
     big = os.urandom(300_000)
-    out, err = process.communicate(big, timeout=60)
+    out, err = process.communicate(big, timeout=300)
     assert (process.returncode, err) == (42, b"to standard error")
     assert out == big
 
@@ -115,7 +115,7 @@ def test_input_and_output_may_block_each_other(shop, spawn_program):
 
     shop.on("GET", "/v1/tasks/t-redis-1/exec", lambda _r: Exec(talk))
     process = execute(spawn_program, "redis", "cat", stdin=-1)
-    out, _ = process.communicate(b"y" * size, timeout=60)
+    out, _ = process.communicate(b"y" * size, timeout=300)
     assert (process.returncode, len(out)) == (0, size)
 
 
@@ -135,7 +135,7 @@ def test_large_fragmented_output_with_pings_in_between(shop, spawn_program):
 
     shop.on("GET", "/v1/tasks/t-redis-1/exec", lambda _r: Exec(talk))
     process = execute(spawn_program, "-T", "redis", "x")
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=300)
     assert (process.returncode, err, out) == (0, b"", chunk)
 
 
@@ -146,7 +146,7 @@ def test_an_error_of_the_node_is_a_message(shop, spawn_program):
 
     shop.on("GET", "/v1/tasks/t-redis-1/exec", lambda _r: Exec(talk))
     process = execute(spawn_program, "redis", "nope")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert b"corral: no such program: nope" in err
 
@@ -154,7 +154,7 @@ def test_an_error_of_the_node_is_a_message(shop, spawn_program):
 def test_a_connection_that_ends_early_is_an_error(shop, spawn_program):
     shop.on("GET", "/v1/tasks/t-redis-1/exec", lambda _r: Exec(lambda agent: agent.read()))
     process = execute(spawn_program, "redis", "x")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 1
     assert b"ended before the command did" in err
 
@@ -175,7 +175,7 @@ def test_an_interrupt_without_a_terminal_is_passed_on(shop, spawn_program):
     process = execute(spawn_program, "redis", "x")
     assert process.stdout.readline() == b"ready\n"
     process.send_signal(signal.SIGINT)
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 130
 
 
@@ -189,11 +189,11 @@ def test_detach_asks_for_it_and_returns(shop, spawn_program):
 
     shop.on("GET", "/v1/tasks/t-redis-1/exec", lambda _r: Exec(talk))
     process = execute(spawn_program, "-d", "redis", "x")
-    process.communicate(timeout=60)
+    process.communicate(timeout=300)
     assert process.returncode == 0
 
 
-def read_until(master, mark, seconds=60):
+def read_until(master, mark, seconds=300):
     seen = b""
     until = time.monotonic() + seconds
     while mark not in seen:
@@ -351,7 +351,7 @@ def test_a_command_that_is_not_there_is_127_and_said_once(shop, spawn_program, s
 
     shop.on("GET", "/v1/tasks/t-redis-1/exec", lambda _r: Exec(talk))
     process = execute(spawn_program, "redis", "nope")
-    _, err = process.communicate(timeout=60)
+    _, err = process.communicate(timeout=300)
     assert process.returncode == 127
     assert err.count(b"no nope in $PATH") == 1
 

@@ -478,7 +478,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
             capture_output=True,
             text=True,
             check=True,
-            timeout=100,
+            timeout=300,
         )
         after = resource.getrusage(resource.RUSAGE_CHILDREN)
         costs.append(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime)

@@ -31,7 +31,7 @@ async def put(store, key, value=b"x"):
 
 async def take(batches, count):
     found = []
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(300):
         while len(found) < count:
             found.append(await anext(batches))
     return found
@@ -206,7 +206,7 @@ async def test_listing_and_watching_from_there_misses_nothing(store):
             if batch.revision == 30:
                 return
 
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(300), asyncio.TaskGroup() as group:
         group.create_task(follow())
         for n in range(30):
             group.create_task(put(store, f"/k{n % 7}", b"%d" % n))
@@ -253,7 +253,7 @@ async def test_a_watch_from_the_future_is_refused(store):
 
 async def test_closing_ends_watches_and_refuses_the_rest(store):
     batches = store.watch("/", 0)
-    async with asyncio.timeout(60), asyncio.TaskGroup() as group:
+    async with asyncio.timeout(300), asyncio.TaskGroup() as group:
         waiting = group.create_task(pytest_raises_unavailable(batches))
         await asyncio.sleep(0)
         await store.close()

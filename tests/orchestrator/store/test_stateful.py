@@ -40,7 +40,7 @@ class StoreMachine(RuleBasedStateMachine):
         self.history = []
 
     def run(self, awaitable):
-        return self.loop.run_until_complete(asyncio.wait_for(awaitable, 60))
+        return self.loop.run_until_complete(asyncio.wait_for(awaitable, 300))
 
     def open(self):
         return SqliteStore.open(self.folder / f"{self.opened}.db")
