@@ -97,6 +97,22 @@ class Specs:
         return found
 
 
+def gateway_key(effective: Effective) -> str | None:
+    """Return the key of the network that carries the default route and published traffic.
+
+    The highest gw_priority; among equals a network that is not internal, then by name,
+    as Compose does.
+    """
+    best: tuple[tuple[int, bool, str], str] | None = None
+    for attachment in effective.task.networks:
+        spec = effective.spec.networks.get(attachment.network)
+        internal = spec is not None and spec.internal
+        rank = (-attachment.gw_priority, internal, attachment.network)
+        if best is None or rank < best[0]:
+            best = (rank, attachment.network)
+    return best[1] if best is not None else None
+
+
 def _effective(release: Release, spec: StackSpec, name: str) -> Effective:
     service = spec.services[name]
     task = service.task.model_copy(
