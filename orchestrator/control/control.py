@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from weakref import WeakValueDictionary
 
 from orchestrator.control.deploy.background import BackgroundWork
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import Agents, Sealer
     from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.planning.passes import Steps
     from orchestrator.store.base import Store
     from specs.api import (
         Deploy,
@@ -60,9 +61,11 @@ if TYPE_CHECKING:
     from specs.wire import Hello, NodeSelf, Objects, Report
 
 log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 RESYNC = 30.0  # seconds after which everything is looked at even if nothing happened
 SHORTEST = 0.001  # seconds; timers are not exact, so a rest too short to sleep must not spin
+TURN = 500  # tasks looked at before others get their turn: some 10 ms
 RETRY = 0.5  # after the store could not be written
 GRAPHS = "networkx"  # of dependencies; loaded once there is a stack (mirror/dependencies.py)
 
@@ -170,7 +173,11 @@ class ControlLoop:
         looked |= {name for name, due in self._timers.items() if due is not None and due <= now}
         pass_ = self._new_pass()
         over_due = self._over_due
-        self._timers.update(stacks.look(pass_, looked, self._out))
+        dues = await self._in_turns(stacks.look(pass_, looked, self._out))
+        if dues is None:
+            self._notices.again(looked)
+            return None
+        self._timers.update(dues)
         if looked or (over_due is not None and over_due <= now):
             over_due = stacks.look_over(pass_, self._out)
         if not await self._commit(pass_):
@@ -182,8 +189,24 @@ class ControlLoop:
             self._streams.event(kind, message, stack=stack)
         for stack in pass_.told:
             self._streams.moved(stack)
-        dues = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
-        return min(dues, default=None)
+        times = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
+        return min(times, default=None)
+
+    async def _in_turns(self, steps: Steps[T]) -> T | None:
+        """Decide in steps and let the event loop turn in between; None: what it is about moved."""
+        done, began = 0, self._cluster.changes
+        with self._cluster.held(), contextlib.closing(steps):
+            while True:
+                try:
+                    done += next(steps)
+                except StopIteration as end:
+                    found: T = end.value
+                    return found
+                if done >= TURN:
+                    done = 0
+                    await asyncio.sleep(0)
+                    if self._cluster.changes != began:
+                        return None
 
     def _look_at_nodes(self) -> float | None:
         moved, due = self._health.update()
@@ -204,11 +227,25 @@ class ControlLoop:
         return due
 
     async def _take_reports(self) -> bool:
-        """Write what nodes said; False when that must be repeated."""
-        reports, hellos = list(self._inbox), dict(self._hellos)
-        if not reports and not hellos:
-            return True
-        self._inbox.clear()
+        """Write what nodes said until now; False when that must be repeated."""
+        left = len(self._inbox)
+        while left or self._hellos:
+            taken = await self._take_some(left)
+            if taken is None:
+                return False
+            left -= taken
+            if left:
+                await asyncio.sleep(0)
+        return True
+
+    async def _take_some(self, most: int) -> int | None:
+        """Write the oldest reports, as many as one turn takes; None: that must be repeated."""
+        reports: list[tuple[str, Report]] = []
+        tasks = 0
+        while len(reports) < most and tasks < TURN:
+            reports.append(self._inbox.popleft())
+            tasks += len(reports[-1][1].tasks)
+        hellos = dict(self._hellos)
         self._hellos.clear()
         pass_ = self._new_pass()
         for node, hello in hellos.items():
@@ -225,7 +262,7 @@ class ControlLoop:
                 # What they say would be lost otherwise; taking it again is harmless.
                 self._inbox.extendleft(reversed(reports))
                 self._hellos = {**hellos, **self._hellos}
-        return done
+        return len(reports) if done else None
 
     def _new_pass(self) -> Pass:
         draft = Draft(self._cluster)

@@ -12,6 +12,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import waits_for
+from orchestrator.control.mirror.effective import gateway_key
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.released import spec_at, spec_of
@@ -55,8 +56,12 @@ class Outgoing:
         self._specs = specs
         self._sealer = sealer
         self._assignments: dict[str, tuple[tuple[object, ...], Assignment]] = {}
-        self._services: dict[tuple[str, str, str, bool], ServiceEndpoints] = {}
+        # By (stack, service), then network and doubting: a task's change drops its own service's.
+        self._services: dict[tuple[str, str], dict[tuple[str, bool], ServiceEndpoints]] = {}
+        self._endpoint_of: dict[tuple[str, str], tuple[Task, Effective | None, Endpoint]] = {}
+        self._known_published: tuple[int, frozenset[str]] = (-1, frozenset())
         self._network_services: dict[str, set[tuple[str, str]]] = {}
+        self._networks: dict[str, NetworkState] = {}
         self._contents: dict[str, Content] = {}
         self._kept: dict[str, KeptRelease] = {}
         self._slots: dict[str, tuple[Stack, StackSpec, StackSlots]] = {}
@@ -66,13 +71,17 @@ class Outgoing:
 
     def forget_service(self, stack: str, service: str) -> None:
         """Drop cached endpoints of a service one of whose tasks changed."""
-        for key in [k for k in self._services if k[0] == stack and k[1] == service]:
-            del self._services[key]
+        self._services.pop((stack, service), None)
         self._network_services.clear()
+
+    def forget_network(self, network: str) -> None:
+        """Drop what was made of a network's record and leases: one of them changed."""
+        self._networks.pop(network, None)
 
     def forget_all(self) -> None:
         """Drop cached endpoints of everything: a node came or went, a release moved."""
         self._services.clear()
+        self._endpoint_of.clear()
         self._network_services.clear()
 
     # who needs what
@@ -98,8 +107,18 @@ class Outgoing:
         wanted = set(networks)
         return {n for n, held in self._holding.items() if held & wanted} & set(self._cluster.nodes)
 
-    def _published(self) -> set[str]:
-        """Return networks on which published ports are delivered: every node needs those."""
+    def _published(self) -> frozenset[str]:
+        """Return networks on which published ports are delivered: every node needs those.
+
+        Asked once for every node, so kept until any record changes.
+        """
+        at, known = self._known_published
+        if at != self._cluster.changes:
+            known = frozenset(self._find_published())
+            self._known_published = (self._cluster.changes, known)
+        return known
+
+    def _find_published(self) -> set[str]:
         found: set[str] = set()
         for stack in self._cluster.stacks:
             for effective in self._effectives(stack):
@@ -150,7 +169,7 @@ class Outgoing:
         assignments = {}
         stacks: dict[str, Stack] = {}
         releases: dict[str, KeptRelease] = {}
-        networks = self._published()
+        networks = set(self._published())
         contents: dict[str, Content] = {}
         for task in tasks.values():
             made = self._assignment(task)
@@ -244,6 +263,12 @@ class Outgoing:
         record = self._cluster.networks.get(network_id)
         if record is None:
             return None
+        known = self._networks.get(network_id)
+        if known is None:
+            known = self._networks[network_id] = self._make_network(network_id, record)
+        return known
+
+    def _make_network(self, network_id: str, record: NetworkRecord) -> NetworkState:
         blocks = tuple(
             Block(cidr=lease.cidr, node=lease.node)
             for _, lease in sorted(self._cluster.leases.get(network_id, {}).items())
@@ -363,11 +388,11 @@ class Outgoing:
     def _endpoints(
         self, stack: str, service: str, network: str, *, doubting: bool
     ) -> ServiceEndpoints | None:
-        key = (stack, service, network, doubting)
-        found = self._services.get(key)
+        key = (network, doubting)
+        found = self._services.get((stack, service), {}).get(key)
         if found is None:
             self._build(network, doubting=doubting)
-            found = self._services.get(key)
+            found = self._services.get((stack, service), {}).get(key)
         return found
 
     def _build(self, network: str, *, doubting: bool) -> None:
@@ -378,10 +403,10 @@ class Outgoing:
             if task is not None:
                 tasks[(task.stack, task.service)].append(task)
         for stack, service in self._services_on(network):
-            key = (stack, service, network, doubting)
-            if key not in self._services:
+            known = self._services.setdefault((stack, service), {})
+            if (network, doubting) not in known:
                 mine = sorted(tasks.get((stack, service), ()), key=lambda t: (t.slot, t.id))
-                self._services[key] = self._service(
+                known[network, doubting] = self._service(
                     network, stack, service, mine, self._answering(mine, doubting=doubting)
                 )
 
@@ -403,8 +428,11 @@ class Outgoing:
         newest = max((t.release for t in tasks), default=0)
         effective = self._specs.of(stack, newest, service) if newest else None
         endpoints = []
+        specs: dict[int, Effective | None] = {}  # by release
         for task in tasks:
-            endpoint = self._endpoint(task, network, ready=task.id in ready)
+            if task.release not in specs:
+                specs[task.release] = self._specs.of(stack, task.release, service)
+            endpoint = self._endpoint(task, specs[task.release], network, ready=task.id in ready)
             if endpoint is not None:
                 endpoints.append(endpoint)
                 aliases.update(endpoint.aliases)
@@ -422,11 +450,26 @@ class Outgoing:
             ports=ports,
         )
 
-    def _endpoint(self, task: Task, network: str, *, ready: bool) -> Endpoint | None:
+    def _endpoint(
+        self, task: Task, effective: Effective | None, network: str, *, ready: bool
+    ) -> Endpoint | None:
         address = task.addresses.get(network)
         if address is None or is_leaving(task) or task.state not in SHOWN:
             return None
-        effective = self._specs.of(task.stack, task.release, task.service)
+        # Of a thousand tasks one changes; the others' endpoints are the very same objects.
+        known = self._endpoint_of.get((task.id, network))
+        same = known is not None and known[0] is task and known[1] is effective
+        if known is not None and same and known[2].ready == ready:
+            return known[2]
+        made = self._make_endpoint(task, effective, network, address, ready=ready)
+        if len(self._endpoint_of) > 4 * len(self._cluster.tasks) + 64:
+            self._endpoint_of.clear()
+        self._endpoint_of[task.id, network] = (task, effective, made)
+        return made
+
+    def _make_endpoint(
+        self, task: Task, effective: Effective | None, network: str, address: str, *, ready: bool
+    ) -> Endpoint:
         aliases: tuple[str, ...] = ()
         hostname = ""
         if effective is not None:
@@ -448,19 +491,3 @@ class Outgoing:
 
 def _wants_vip(effective: Effective | None) -> bool:
     return effective is None or effective.service.endpoint_mode == "vip"
-
-
-def gateway_key(effective: Effective) -> str | None:
-    """Return the key of the network that carries the default route and published traffic.
-
-    The highest gw_priority; among equals a network that is not internal, then by name,
-    as Compose does.
-    """
-    best: tuple[tuple[int, bool, str], str] | None = None
-    for attachment in effective.task.networks:
-        spec = effective.spec.networks.get(attachment.network)
-        internal = spec is not None and spec.internal
-        rank = (-attachment.gw_priority, internal, attachment.network)
-        if best is None or rank < best[0]:
-            best = (rank, attachment.network)
-    return best[1] if best is not None else None

@@ -9,9 +9,10 @@ node conditions. It decides nothing and writes nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from orchestrator.control.mirror.records import (
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WHO_CAN = "nothing was changed; start the version of corral that wrote it"
+OPENING = 256  # records read before others get their turn
 Listener = Callable[[Kind, "Model | None", "Model | None"], None]  # kind, old, new
 
 
@@ -64,6 +66,7 @@ class Cluster:
         self._clock = clock
         self.record = ClusterRecord()
         self.revision = 0
+        self.changes = 0  # how many records changed in this mirror: the same number, the same state
         self.stacks: dict[str, Stack] = {}
         self.releases: dict[tuple[str, int], Release] = {}
         self.parts: dict[str, StackSpec] = {}
@@ -80,6 +83,7 @@ class Cluster:
         self.by_stack: dict[str, dict[str, Task]] = defaultdict(dict)
         self.by_node: dict[str, dict[str, Task]] = defaultdict(dict)
         self.unplaced: set[str] = set()  # tasks that wait for a node
+        self.leaving: set[str] = set()  # tasks whose endpoints are withdrawn
         self.by_network: dict[str, dict[str, str]] = defaultdict(dict)  # network: address -> task
         self.stack_releases: dict[str, dict[int, Release]] = defaultdict(dict)
         self._versions: dict[str, int] = {}
@@ -87,6 +91,8 @@ class Cluster:
         self._models: dict[str, Model] = {}
         self._listeners: list[Listener] = []
         self._followed = 0
+        self._may_move = asyncio.Event()
+        self._may_move.set()
         self._moved = asyncio.Event()
         self._nodes_changed = asyncio.Event()
 
@@ -94,16 +100,19 @@ class Cluster:
     async def open(cls, store: Store, clock: Clock) -> Self:
         """Read the whole store; ``follow`` keeps it current from there."""
         cluster = cls(store, clock)
-        await cluster._load()
+        await cluster._load(opening=True)
         return cluster
 
-    async def _load(self) -> None:
+    async def _load(self, *, opening: bool = False) -> None:
         snapshot = await self._store.list("/")
+        await self._may_move.wait()
         present = {entry.key for entry in snapshot.entries}
         for key in [key for key in self._models if key not in present]:
             self._apply(key, None, snapshot.revision)
-        for entry in snapshot.entries:
+        for number, entry in enumerate(snapshot.entries, 1):
             self._apply(entry.key, entry.value, entry.version)
+            if opening and not number % OPENING:
+                await asyncio.sleep(0)
         self._followed = max(self._followed, snapshot.revision)
         self._advance(snapshot.revision)
 
@@ -112,10 +121,20 @@ class Cluster:
         while True:
             try:
                 async for batch in self._store.watch("/", self._followed):
+                    await self._may_move.wait()
                     self._follow(batch.revision, batch.changes)
             except Compacted:
                 log.warning("the store's history was compacted under the mirror: reading it anew")
                 await self._load()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold others' changes back while somebody decides in several turns."""
+        self._may_move.clear()
+        try:
+            yield
+        finally:
+            self._may_move.set()
 
     def _follow(self, revision: int, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -186,6 +205,7 @@ class Cluster:
             return
         if key == keys.CLUSTER:
             self._versions[key] = version
+            self.changes += 1
             if value is not None:
                 self.record = decode(value)
             return
@@ -200,6 +220,7 @@ class Cluster:
         if kind is None:
             return
         old = self._models.get(key)
+        self.changes += 1
         if model is None:
             self._models.pop(key, None)
             self._versions.pop(key, None)
@@ -257,6 +278,7 @@ class Cluster:
             self.tasks.pop(old.id, None)
             self.by_stack[old.stack].pop(old.id, None)
             self.unplaced.discard(old.id)
+            self.leaving.discard(old.id)
             if old.node is not None:
                 self.by_node[old.node].pop(old.id, None)
             for network, address in old.addresses.items():
@@ -265,6 +287,8 @@ class Cluster:
         if new is not None:
             self.tasks[new.id] = new
             self.by_stack[new.stack][new.id] = new
+            if new.leaving:
+                self.leaving.add(new.id)
             if new.node is not None:
                 self.by_node[new.node][new.id] = new
             elif new.state not in FINAL:

@@ -9,6 +9,7 @@ whole chunk and the next pass decides anew.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.control.mirror.records import NETWORKS, RESTING, TASKS, Kind, Resting
@@ -122,7 +123,11 @@ class Draft:
 
         Return whether all of it was written; what was is applied to the mirror either way.
         """
+        first = True
         for chunk in self._chunks():
+            if not first:
+                await asyncio.sleep(0)  # others' turn: an engine in memory does not wait
+            first = False
             compares = tuple(Compare(key, self.cluster.version(key)) for key, _, _ in chunk)
             writes = tuple(
                 Delete(key) if value is None else Put(key, value) for key, value, _ in chunk

@@ -144,10 +144,15 @@ def drop_vips(pass_: Pass, stack: str, keep: set[str]) -> None:
 
 def retire_networks(pass_: Pass, stack: str, keep: set[str]) -> None:
     """Mark networks of the stack that neither its spec nor any task uses."""
+    unwanted = [
+        network
+        for network in networks_ready(pass_.draft)
+        if network.stack == stack and not network.retired and network.id not in keep
+    ]
+    if not unwanted:
+        return
     used = {n for task in pass_.draft.all_tasks() for n in task.addresses}
-    for network in networks_ready(pass_.draft):
-        if network.stack != stack or network.retired or network.id in keep:
-            continue
+    for network in unwanted:
         if network.id not in used:
             pass_.draft.put(NETWORKS, network.let_go())
 

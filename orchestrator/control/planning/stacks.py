@@ -22,12 +22,12 @@ from orchestrator.control.planning.frozen import plan_frozen
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import mistake, place_pending
 from orchestrator.control.planning.services import plan_services
-from specs.states import FINAL, WANTED, Desired, ReleaseState, TaskState
+from specs.states import FINAL, UNPLACED, WANTED, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from orchestrator.control.planning.passes import Pass
+    from orchestrator.control.planning.passes import Pass, Steps
     from orchestrator.control.wanted import Outgoing
     from specs.api import Stack
     from specs.task import Task
@@ -39,8 +39,8 @@ AFTER_MISTAKE = 5.0
 PERSISTENT = 15.0  # seconds of the same that are no passing thing
 
 
-def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float | None]:
-    """Decide for these stacks; return for each when it must be looked at again."""
+def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> Steps[dict[str, float | None]]:
+    """Decide for these stacks, in steps; return for each when it must be looked at again."""
     due: dict[str, float | None] = {}
     names = sorted(stacks)
     deploying = {name for name in names if releases.under_way(pass_, name)}
@@ -57,7 +57,7 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float |
         again: float | None = None
         try:
             if stack is not None:
-                again = _look_at(pass_, stack, interested)
+                again = yield from _look_at(pass_, stack, interested)
             else:
                 _strays(pass_, name)
             pass_.observed.faults.pop(name, None)
@@ -66,20 +66,21 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float |
             # decided so far is valid by itself, and the stack is looked at again.
             again = pass_.now + AFTER_MISTAKE
             _mistaken(pass_, name, mistake(error, name))
-        for task in list(pass_.draft.tasks(name).values()):
+        for task in [t for t in pass_.draft.tasks(name).values() if t.leaving]:
             again = earliest(again, stopping.advance(pass_, task, interested))
         due[name] = again
+        yield len(pass_.draft.tasks(name)) // 4
     waiting = [
         task
         for name in names
         for task in pass_.draft.tasks(name).values()
-        if task.live and task.state in (TaskState.NEW, TaskState.PENDING)
+        if task.state in UNPLACED and task.live
     ]
-    place_pending(pass_, waiting)
+    yield from place_pending(pass_, waiting)
     return due
 
 
-def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> float | None:
+def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> Steps[float | None]:
     """Decide for one stack; return when to look again."""
     _orphans(pass_, stack.name)
     match stack.desired:
@@ -100,7 +101,7 @@ def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> f
         if problem:
             releases.fail(pass_, target.release, problem)
             return None
-    states = plan_services(pass_, stack, target)
+    states = yield from plan_services(pass_, stack, target)
     due = releases.judge(pass_, stack, target, states, interested)
     if target.release.state is ReleaseState.DEPLOYED:
         networks.drop_vips(pass_, stack.name, set(target.spec.services))
