@@ -175,22 +175,28 @@ class ControlLoop:
         over_due = self._over_due
         dues = await self._in_turns(stacks.look(pass_, looked, self._out))
         if dues is None:
-            self._notices.again(looked)
-            return None
+            return self._dropped(pass_, looked)
         self._timers.update(dues)
         if looked or (over_due is not None and over_due <= now):
             over_due = stacks.look_over(pass_, self._out)
         if not await self._commit(pass_):
-            self._notices.again(looked)
-            return None
+            return self._dropped(pass_, looked)
         self._over_due = over_due
         self._timers = {n: t for n, t in self._timers.items() if n in self._cluster.stacks}
         for kind, stack, message in pass_.notes:
             self._streams.event(kind, message, stack=stack)
-        for stack in pass_.told:
-            self._streams.moved(stack)
+        self._tell(pass_)
         times = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
         return min(times, default=None)
+
+    def _dropped(self, pass_: Pass, looked: set[str]) -> None:
+        """Have what was looked at decided anew: something else moved meanwhile."""
+        self._tell(pass_)  # what was observed stays observed, and is news only once
+        self._notices.again(looked)
+
+    def _tell(self, pass_: Pass) -> None:
+        for stack in pass_.told:
+            self._streams.moved(stack)
 
     async def _in_turns(self, steps: Steps[T]) -> T | None:
         """Decide in steps and let the event loop turn in between; None: what it is about moved."""

@@ -58,7 +58,8 @@ class Outgoing:
         self._assignments: dict[str, tuple[tuple[object, ...], Assignment]] = {}
         # By (stack, service), then network and doubting: a task's change drops its own service's.
         self._services: dict[tuple[str, str], dict[tuple[str, bool], ServiceEndpoints]] = {}
-        self._endpoint_of: dict[tuple[str, str], tuple[Task, Effective | None, Endpoint]] = {}
+        # By task, then network and whether it is ready; with what they were made of.
+        self._made: dict[str, tuple[Task, Effective | None, dict[tuple[str, bool], Endpoint]]] = {}
         self._known_published: tuple[int, frozenset[str]] = (-1, frozenset())
         self._network_services: dict[str, set[tuple[str, str]]] = {}
         self._networks: dict[str, NetworkState] = {}
@@ -81,7 +82,7 @@ class Outgoing:
     def forget_all(self) -> None:
         """Drop cached endpoints of everything: a node came or went, a release moved."""
         self._services.clear()
-        self._endpoint_of.clear()
+        self._made.clear()
         self._network_services.clear()
 
     # who needs what
@@ -457,15 +458,16 @@ class Outgoing:
         if address is None or is_leaving(task) or task.state not in SHOWN:
             return None
         # Of a thousand tasks one changes; the others' endpoints are the very same objects.
-        known = self._endpoint_of.get((task.id, network))
-        same = known is not None and known[0] is task and known[1] is effective
-        if known is not None and same and known[2].ready == ready:
-            return known[2]
-        made = self._make_endpoint(task, effective, network, address, ready=ready)
-        if len(self._endpoint_of) > 4 * len(self._cluster.tasks) + 64:
-            self._endpoint_of.clear()
-        self._endpoint_of[task.id, network] = (task, effective, made)
-        return made
+        known = self._made.get(task.id)
+        if known is None or known[0] is not task or known[1] is not effective:
+            if len(self._made) > 2 * len(self._cluster.tasks) + 64:
+                self._made.clear()
+            known = self._made[task.id] = (task, effective, {})
+        found = known[2].get((network, ready))
+        if found is None:
+            found = self._make_endpoint(task, effective, network, address, ready=ready)
+            known[2][network, ready] = found
+        return found
 
     def _make_endpoint(
         self, task: Task, effective: Effective | None, network: str, address: str, *, ready: bool

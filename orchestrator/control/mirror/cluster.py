@@ -91,8 +91,8 @@ class Cluster:
         self._models: dict[str, Model] = {}
         self._listeners: list[Listener] = []
         self._followed = 0
-        self._may_move = asyncio.Event()
-        self._may_move.set()
+        self._held = 0  # decisions under way that read the mirror
+        self._let_go = asyncio.Event()
         self._moved = asyncio.Event()
         self._nodes_changed = asyncio.Event()
 
@@ -105,7 +105,7 @@ class Cluster:
 
     async def _load(self, *, opening: bool = False) -> None:
         snapshot = await self._store.list("/")
-        await self._may_move.wait()
+        await self._free()
         present = {entry.key for entry in snapshot.entries}
         for key in [key for key in self._models if key not in present]:
             self._apply(key, None, snapshot.revision)
@@ -121,7 +121,7 @@ class Cluster:
         while True:
             try:
                 async for batch in self._store.watch("/", self._followed):
-                    await self._may_move.wait()
+                    await self._free()
                     self._follow(batch.revision, batch.changes)
             except Compacted:
                 log.warning("the store's history was compacted under the mirror: reading it anew")
@@ -130,11 +130,18 @@ class Cluster:
     @contextlib.contextmanager
     def held(self) -> Iterator[None]:
         """Hold others' changes back while somebody decides in several turns."""
-        self._may_move.clear()
+        self._held += 1
         try:
             yield
         finally:
-            self._may_move.set()
+            self._held -= 1
+            self._let_go.set()
+
+    async def _free(self) -> None:
+        """Return when nobody holds the mirror; whoever is woken too late waits again."""
+        while self._held:
+            self._let_go.clear()
+            await self._let_go.wait()
 
     def _follow(self, revision: int, changes: Iterable[Change]) -> None:
         for change in changes:

@@ -123,12 +123,11 @@ class Draft:
 
         Return whether all of it was written; what was is applied to the mirror either way.
         """
-        first = True
-        for chunk in self._chunks():
-            if not first:
+        decided_on = {key: self.cluster.version(key) for key in self.writes}
+        for number, chunk in enumerate(self._chunks()):
+            if number:
                 await asyncio.sleep(0)  # others' turn: an engine in memory does not wait
-            first = False
-            compares = tuple(Compare(key, self.cluster.version(key)) for key, _, _ in chunk)
+            compares = tuple(Compare(key, decided_on[key]) for key, _, _ in chunk)
             writes = tuple(
                 Delete(key) if value is None else Put(key, value) for key, value, _ in chunk
             )

@@ -9,9 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestrator.control import control
+from orchestrator.control.mirror.cluster import Cluster
+from orchestrator.control.mirror.draft import Draft
+from orchestrator.control.mirror.records import NODES
 from orchestrator.control.planning import stacks
+from orchestrator.store import keys
+from orchestrator.store.base import MAX_OPERATIONS, Put
+from orchestrator.store.memory import MemoryStore
+from specs.node import Node
 from tests.orchestrator.control.builders import after, project, replicas
-from tests.orchestrator.control.rig import Rig
+from tests.orchestrator.control.rig import LoopClock, Rig
 from tests.virtual_time import in_virtual_time
 
 AT_ONCE = 10**9
@@ -128,3 +135,106 @@ async def test_a_command_waits_for_the_decision_under_way(monkeypatch):
         for count in (3, 17, 5):
             await rig.control.scale("app", {"web": count})
         await rig.until(lambda: len(rig.tasks("web")) == 5 == len(rig.ready("web")))
+
+
+def a_node(number: int) -> Node:
+    return Node(id=f"n{number:04}", name=f"n{number}", address="")
+
+
+@pytest.mark.parametrize("chunk", [1, 2, 3])
+@pytest.mark.parametrize("seen", [False, True], ids=["the mirror is late", "the mirror has it"])
+@pytest.mark.looptime
+async def test_what_moved_while_a_decision_is_written_is_not_overwritten(chunk, seen):
+    """Every write compares the version it was decided on, not the one it finds when its turn is."""
+    count = 3 * MAX_OPERATIONS
+    store = MemoryStore()
+    for number in range(count):
+        node = a_node(number)
+        await store.txn((), (Put(keys.node(node.id), node.encode()),))
+    cluster = await Cluster.open(store, LoopClock())
+    draft = Draft(cluster)
+    for node in cluster.nodes.values():
+        draft.put(NODES, node.model_copy(update={"labels": {"by": "the decision"}}))
+    other = a_node(count - 1).model_copy(update={"labels": {"by": "somebody else"}})
+    written = []
+
+    class Crossed:
+        """A store somebody else writes to before that chunk."""
+
+        async def txn(self, compares, operations):
+            written.append(len(operations))
+            if len(written) == chunk:
+                result = await store.txn((), (Put(keys.node(other.id), other.encode()),))
+                if seen:
+                    cluster.applied(result.revision, [(keys.node(other.id), other)])
+            return await store.txn(compares, operations)
+
+        def __getattr__(self, name):
+            return getattr(store, name)
+
+    assert not await draft.commit(Crossed())
+    assert cluster.nodes[other.id].labels == other.labels, "the next decision knows of it"
+    again = await Cluster.open(store, LoopClock())
+    assert again.nodes[other.id].labels == other.labels
+
+
+@pytest.mark.looptime
+async def test_who_waits_for_the_mirror_does_not_move_it_in_the_next_decision():
+    store = MemoryStore()
+    cluster = await Cluster.open(store, LoopClock())
+    following = asyncio.create_task(cluster.follow())
+    try:
+        await asyncio.sleep(0.01)
+        for number in range(4):
+            with cluster.held():
+                node = a_node(number)
+                await store.txn((), (Put(keys.node(node.id), node.encode()),))
+                began = cluster.changes
+                await asyncio.sleep(0.01)
+                assert cluster.changes == began
+            # The next one begins at once, before the one that waits has had its turn.
+        await asyncio.sleep(0.01)
+        assert len(cluster.nodes) == 4
+    finally:
+        following.cancel()
+
+
+@pytest.mark.parametrize("what", ["acknowledged", "silent", "another stack"])
+@pytest.mark.looptime
+async def test_what_happens_between_two_turns_is_looked_at_afterwards(monkeypatch, what):
+    """Nothing that is said during a decision is lost: the next one is about it, at once."""
+    monkeypatch.setattr(control, "TURN", 1)
+    said, ends = asyncio.Event(), []
+
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(web=replicas(6)))
+        await rig.deployed()
+        real = stacks.look
+
+        def look(pass_, *rest):
+            found, turns = real(pass_, *rest), 0
+            while True:
+                try:
+                    step = next(found)
+                except StopIteration as end:
+                    ends.append(rig.clock.monotonic())
+                    return end.value
+                turns += 1
+                if turns == 3 and not said.is_set():
+                    said.set()
+                yield step
+
+        monkeypatch.setattr(stacks, "look", look)
+        await rig.control.scale("app", {"web": 3})
+        await said.wait()
+        if what == "acknowledged":
+            await rig.until(lambda: len(rig.tasks("web")) == 3)
+        elif what == "silent":
+            await rig.nodes["n1"].cut()
+            await rig.until(
+                lambda: {t.slot for t in rig.ready("web") if t.node != "n1"} == {1, 2, 3}
+            )
+        else:
+            await rig.up(project(web=replicas(2)), stack="other")
+            await rig.deployed("other")
+        assert len(ends) > 1
