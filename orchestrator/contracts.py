@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     )
     from specs.inside import Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
     from specs.node import Node, NodeCondition
+    from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import (
@@ -163,6 +164,11 @@ class Mirror(Protocol):
         ...
 
     @property
+    def oneoffs(self) -> Mapping[str, OneOff]:
+        """Return every one-off by its task's id."""
+        ...
+
+    @property
     def nodes(self) -> Mapping[str, Node]: ...
 
     @property
@@ -226,6 +232,14 @@ class Control(Protocol):
         ...
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None: ...
+
+    def start_oneoff(self, stack: str, request: StartOneOff) -> AsyncIterator[OneOffProgress]:
+        """Make a one-off; the last line says which, or what it needs first. Raises at once."""
+        ...
+
+    async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
+        """Stop one-offs, or remove those that have ended."""
+        ...
 
     async def extend(self, text: str) -> tuple[str, ...]:
         """Give the cluster another range of addresses; return all it has."""

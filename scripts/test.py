@@ -6,8 +6,9 @@ Ends with 1 when anything failed, but always runs every area.
 
 The areas of a lane run one after the other, the lanes at the same time: tests on lab
 hosts mostly wait, so what computes fits beside them. A third lane would only take the two
-processors from the others. Each area's output is kept and
-printed whole, in the order of the table; an area that runs alone prints as it goes.
+processors from the others. What never waits comes last in its lane: when the other lane has
+ended it alone keeps both processors busy. Each area's output is kept and printed whole, in the
+order of the table; an area that runs alone prints as it goes.
 """
 
 from __future__ import annotations
@@ -68,15 +69,15 @@ def areas() -> list[Area]:
             nice=10,
         ),
         Area(
+            "real",
+            "compute",
+            ((*PYTEST, "-m", "not slow", "-n", "2", PATIENT, *TOGETHER, "tests/real"),),
+        ),
+        Area(
             "unit",
             "compute",
             ((*PYTEST, "-m", "not slow and not real", "-n", "2", PATIENT, *PURE),),
             nice=15,
-        ),
-        Area(
-            "real",
-            "compute",
-            ((*PYTEST, "-m", "not slow", "-n", "2", PATIENT, *TOGETHER, "tests/real"),),
         ),
         Area(
             "e2e", "e2e", ((*PYTEST, "-m", "not slow", "-n", "3", PATIENT, *TOGETHER, "tests/e2e"),)

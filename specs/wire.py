@@ -132,6 +132,7 @@ class Assignment(Model):
     after: tuple[str, ...] = ()  # what its gate waits for, in words: "db to be healthy"
     admitted: str = ""  # the boot id of the node in which it may start again
     paused: bool = False  # its processes are to be frozen while it runs
+    attach: bool = False  # its first command begins once somebody listens, see AttachRequest
     release: int = 0  # for a store that lost it: the release that made it, and of which spec
     spec_hash: str = ""
 

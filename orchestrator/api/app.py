@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from orchestrator.api import inside, logs, nodes, problems, stacks, state, streams, tasks
+from orchestrator.api import inside, logs, nodes, oneoffs, problems, stacks, state, streams, tasks
 from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
@@ -31,6 +31,7 @@ from specs.inside import (
 )
 from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.door import Door
+from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff
 from specs.task import Task
 
 if TYPE_CHECKING:
@@ -176,6 +177,23 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Remove what has ended of services that do not run",
         body=ForgetTasks,
         answer=Forgotten,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/runs",
+        oneoffs.start,
+        "Run a command once in a container of a service",
+        body=StartOneOff,
+        limit=LARGE,
+        stream=OneOffProgress,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/oneoffs",
+        oneoffs.act,
+        "Stop one-offs, or remove those that have ended",
+        body=ActOnOneOffs,
+        answer=ActedOn,
     ),
     ApiRoute(
         "GET",

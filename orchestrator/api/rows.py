@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Mirror
     from specs.api import Stack
     from specs.node import Node, NodeCondition
+    from specs.oneoff import OneOff
     from specs.stack import Port, StackSpec, TaskSpec
     from specs.task import Task
 
@@ -92,8 +93,19 @@ def _carried(spec: StackSpec | None, service: str) -> str:
     return carried.why if carried is not None else ""
 
 
-def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
-    spec = task_spec(cluster, task)
+def oneoff_row(cluster: Mirror, one: OneOff, *, now: float) -> TaskRow:
+    row = task_row(cluster, one.task, now=now, spec=one.service.task)
+    return row.model_copy(update={"oneoff": True, "carried": "", "tied": ""})
+
+
+def shown_oneoffs(cluster: Mirror, stack: str) -> list[OneOff]:
+    """Return the one-offs ``ps -a`` lists, in order."""
+    mine = (one for one in cluster.oneoffs.values() if one.stack == stack and one.shown)
+    return sorted(mine, key=lambda one: (one.task.service, one.task.created_at, one.id))
+
+
+def task_row(cluster: Mirror, task: Task, *, now: float, spec: TaskSpec | None = None) -> TaskRow:
+    spec = spec or task_spec(cluster, task)
     words = words_of(cluster, task, now)
     run = task.status.run
     node = cluster.nodes.get(task.node) if task.node else None
@@ -124,6 +136,9 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         carried=_carried(spec_in_force(cluster, cluster.stacks.get(task.stack)), task.service),
         slot=task.slot,
         paused=task.status.paused,
+        labels=masking.environment(spec.labels) if spec else {},
+        networks=tuple(sorted(task.addresses)),
+        mounts=tuple(mount.source for mount in spec.mounts if mount.source) if spec else (),
     )
 
 

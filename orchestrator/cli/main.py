@@ -12,7 +12,7 @@ import importlib
 import os
 import sys
 
-from orchestrator.cli import errors, registry
+from orchestrator.cli import errors, registry, wishes
 from orchestrator.client.errors import ApiRefusal, ClientError
 
 TYPE_CHECKING = False
@@ -72,28 +72,25 @@ def global_parser() -> Parser:
     add("--env-file", action="append", default=[], help="file of variables (repeatable)")
     add("--project-directory", metavar="DIR", help="folder relative paths start from")
     add("--all-resources", action="store_true", help="keep resources no active service uses")
+    add("--ansi", choices=wishes.ANSI, help="colours and a moving picture, or not")
+    add("--progress", choices=wishes.PROGRESS, help="how progress is shown (on standard errors)")
+    add("--parallel", type=int, metavar="N", help="accepted: each node decides what it can do")
+    add("--compatibility", action="store_true", help="accepted: names keep their - here")
     add("-H", "--host", help="the controller: unix:///path (default: $CORRAL_HOST)")
     add("-v", "--version", action="store_true", help="print the version")
     add("words", nargs=argparse.PARSER, metavar="COMMAND", help=argparse.SUPPRESS)
     return parser
 
 
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """Return the known word that was probably meant."""
-    import difflib  # only after a typing error
+def _unknown(words: Sequence[str]) -> errors.CliError:
+    from orchestrator.cli import elsewhere  # only after a typing error
 
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return found[0] if found else None
-
-
-def _unknown(name: str) -> errors.CliError:
-    if name in registry.KNOWN_ELSEWHERE:
-        return errors.CliError(
-            f"corral has no command {name!r}", registry.KNOWN_ELSEWHERE[name], code=errors.USAGE
-        )
-    meant = nearest(name, list(registry.COMMANDS))
-    hint = f"did you mean `corral {meant}`?" if meant else "corral --help lists the commands"
-    return errors.CliError(f"corral has no command {name!r}", hint, code=errors.USAGE)
+    hint = elsewhere.job(words, registry.COMMANDS, registry.KNOWN_ELSEWHERE)
+    return errors.CliError(
+        f"corral has no command {words[0]!r}",
+        hint or "corral --help lists the commands",
+        code=errors.USAGE,
+    )
 
 
 def dispatch(argv: Sequence[str]) -> int:
@@ -106,10 +103,15 @@ def dispatch(argv: Sequence[str]) -> int:
     parser = global_parser()
     if argv[-1] in ("-v", "--version") and len(argv) == 1:
         argv = ["version"]
-    flags = parser.parse_args(argv)
+    try:
+        flags = parser.parse_args(argv)
+    except errors.CliError as exc:
+        raise _explained(exc, "", argv, parser) from None
+    wishes.typed(flags)
+    _say_without_effect(flags)
     name, *rest = flags.words
     if name not in registry.COMMANDS:
-        raise _unknown(name)
+        raise _unknown(flags.words)
     module: registry.Command = importlib.import_module(
         f"orchestrator.cli.commands.{registry.COMMANDS[name][0]}"
     )
@@ -128,8 +130,30 @@ def dispatch(argv: Sequence[str]) -> int:
     try:
         args = own.parse_args(rest) if name in NOT_MIXED else own.parse_intermixed_args(rest)
     except errors.CliError as exc:
-        raise _misplaced_global(exc, name, rest) from None
+        raise _explained(_misplaced_global(exc, name, rest), name, rest, own) from None
     return module.run(args, session)
+
+
+def _say_without_effect(flags: argparse.Namespace) -> None:
+    for flag, given, why in (
+        ("--parallel", flags.parallel is not None, "each node decides how much it does at once"),
+        ("--compatibility", flags.compatibility, "names keep their -, and deploy: counts anyway"),
+    ):
+        if given:
+            print(f"corral: warning: {flag} has no effect: {why}", file=sys.stderr)
+
+
+def _explained(
+    exc: errors.CliError, name: str, words: Sequence[str], parser: argparse.ArgumentParser
+) -> errors.CliError:
+    """Say what does the job of an unknown flag or word, or which one was meant."""
+    text = str(exc)
+    if not text.startswith("unrecognized arguments: -") and "invalid choice: " not in text:
+        return exc
+    from orchestrator.cli import elsewhere  # only after a typing error
+
+    hint = elsewhere.advice(text, name, words, parser)
+    return errors.CliError(text, hint or exc.hint, code=exc.code)
 
 
 def _sentence(text: str) -> str:
@@ -138,7 +162,8 @@ def _sentence(text: str) -> str:
 
 def _misplaced_global(exc: errors.CliError, name: str, rest: Sequence[str]) -> errors.CliError:
     """Explain global flags written behind the command."""
-    for flag in ("-p", "--project-name", "-f", "--file", "--profile", "--env-file", "-H", "--host"):
+    known = global_parser()._option_string_actions  # noqa: SLF001 - argparse has no other way
+    for flag in known:
         unknown = f"unrecognized arguments: {flag}"
         if str(exc).startswith(unknown) and flag in rest:
             return errors.CliError(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
+from orchestrator.cli import wishes
 from orchestrator.cli.errors import CliError
 from orchestrator.client.client import Client
 
@@ -87,7 +88,10 @@ def checked_name(name: str, source: str) -> str:
 
 
 def wants_colour(terminal: bool) -> bool:  # noqa: FBT001 - the question itself
-    """Say whether to colour: NO_COLOR and TERM=dumb say no."""
+    """Say whether to colour: --ansi decides, else NO_COLOR and TERM=dumb say no."""
+    wish = wishes.ansi()
+    if wish != "auto":
+        return wish == "always"
     return terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -18,6 +18,7 @@ from weakref import WeakValueDictionary
 
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.commands import Commands
+from orchestrator.control.deploy.images import NoImage, ReleaseImages
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.mirror.draft import Draft
@@ -31,14 +32,17 @@ from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.wanted import Outgoing
+from orchestrator.errors import Invalid
 from orchestrator.store.base import StoreUnavailable
+from specs.api import ProblemRow
 from specs.kit.loading import load
+from specs.oneoff import OneOffProgress
 from specs.states import ReleaseState
 from specs.wire import HEARTBEAT
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
     from orchestrator.contracts import Agents, Sealer
     from orchestrator.control.mirror.cluster import Cluster
@@ -58,6 +62,8 @@ if TYPE_CHECKING:
     )
     from specs.inside import Forgotten, Paused
     from specs.kit.clock import Clock
+    from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
+    from specs.stack import StackSpec
     from specs.wire import Hello, NodeSelf, Objects, Report
 
 log = logging.getLogger(__name__)
@@ -368,6 +374,63 @@ class ControlLoop:
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
         async with self._turn():
             await self._commands.remove(stack, volumes=volumes, timeout=timeout)
+
+    async def start_oneoff(self, stack: str, request: StartOneOff) -> AsyncIterator[OneOffProgress]:
+        warnings: tuple[ProblemRow, ...] = ()
+        if (made := self._commands.oneoff_of(request.deploy.key)) is None:
+            async with self._turn():
+                missing, release, spec = self._commands.examine_oneoff(stack, request)
+            if missing:
+                yield OneOffProgress(kind="end", stack=stack, ok=False, needs=missing)
+                return
+            images: dict[str, str] = {}
+            async with contextlib.aclosing(self._image(release, spec, images)) as told:
+                async for line in told:
+                    yield line
+            listening = await listening_now(self._cluster, self._agents, request.deploy)
+            async with self._turn():
+                made, told_of = await self._commands.start_oneoff(stack, request, images, listening)
+            warnings = tuple(ProblemRow.model_validate(w.as_json()) for w in told_of)
+        yield OneOffProgress(
+            kind="end",
+            stack=stack,
+            ok=True,
+            service=request.service,
+            task=made.id,
+            name=made.task.name,
+            warnings=warnings,
+        )
+
+    async def _image(
+        self, release: Release, spec: StackSpec, found: dict[str, str]
+    ) -> AsyncGenerator[OneOffProgress, None]:
+        """Find the image of a one-off, telling how it goes. Raises Invalid."""
+        lines: asyncio.Queue[Progress] = asyncio.Queue()
+        work = ReleaseImages(
+            self._cluster, self._agents, self._clock, release, spec, lines.put_nowait
+        )
+        working = asyncio.create_task(work.images(), name=f"image of {release.services[0]}")
+        try:
+            while not working.done() or not lines.empty():
+                if lines.empty():
+                    told = asyncio.create_task(lines.get())
+                    await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
+                    if not told.done():
+                        told.cancel()
+                        continue
+                    line = told.result()
+                else:
+                    line = lines.get_nowait()
+                yield OneOffProgress.model_validate(line.model_dump())
+            found.update(working.result())
+        except NoImage as exc:
+            raise Invalid(detail=str(exc)) from exc
+        finally:
+            working.cancel()
+
+    async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
+        async with self._turn():
+            return await self._commands.act_on_oneoffs(stack, request)
 
     async def extend(self, text: str) -> tuple[str, ...]:
         async with self._turn():

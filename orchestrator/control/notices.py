@@ -13,6 +13,7 @@ from orchestrator.control.mirror.records import (
     LEASES,
     NETWORKS,
     NODES,
+    ONEOFFS,
     RELEASES,
     RESTING,
     STACKS,
@@ -26,6 +27,7 @@ from orchestrator.control.mirror.records import (
 from orchestrator.control.telling.news import news_of
 from specs.api import Release, Stack
 from specs.node import Node
+from specs.oneoff import OneOff
 from specs.task import Task
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Notices:
         self._streams = streams
         self._wake = wake
         self._stacks: set[str] = set(cluster.stacks) | set(cluster.by_stack)
+        self._stacks |= {one.stack for one in cluster.oneoffs.values()}
         self._nodes: set[str] = set()
         self._networks: set[str] = set()
         self._flushing = False
@@ -118,6 +121,8 @@ class Notices:
         model = new if new is not None else old
         if kind is TASKS:
             self._task(old if isinstance(old, Task) else None, new)
+        elif kind is ONEOFFS and isinstance(model, OneOff):
+            self._oneoff(model, old if isinstance(old, OneOff) else None)
         elif kind is STACKS and isinstance(model, Stack):
             self.again({model.name})
             self._nodes |= self._holders(model, old)
@@ -202,6 +207,17 @@ class Notices:
             self._networks |= set(task.addresses)
         elif task.node is None:
             return
+        self._schedule()
+
+    def _oneoff(self, one: OneOff, old: OneOff | None) -> None:
+        self.again({one.stack})
+        self._streams.moved(one.stack)
+        for found in (one, old):
+            if found is not None and found.task.node is not None:
+                self._nodes.add(found.task.node)
+                self._networks |= {*found.addresses}
+        self._out.forget_service(one.stack, one.task.name)
+        self._out.forget_service(one.stack, one.service.name)
         self._schedule()
 
     def _tell(self, task: Task, news: News) -> None:

@@ -12,12 +12,12 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import waits_for
-from orchestrator.control.mirror.effective import gateway_key
+from orchestrator.control.mirror.effective import gateway_key, of_oneoff
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.released import spec_at, spec_of
-from orchestrator.control.mirror.serving import answers, comes_back, copies, is_leaving
-from specs.states import TaskState
+from orchestrator.control.mirror.serving import SHOWN, answers, comes_back, copies, is_leaving
+from orchestrator.control.oneoff_endpoints import joined
 from specs.wire import (
     EVERY_NODE,
     Assignment,
@@ -41,11 +41,11 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
     from specs.api import Stack
+    from specs.oneoff import OneOff
     from specs.stack import Port, StackSpec, TaskSpec
     from specs.task import Task
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
-SHOWN = frozenset({TaskState.STARTING, TaskState.RUNNING})
 
 
 class Outgoing:
@@ -97,7 +97,8 @@ class Outgoing:
                 continue
             nodes = set()
             for task_id in self._cluster.by_network.get(network, {}).values():
-                task = self._cluster.tasks.get(task_id)
+                one = self._cluster.oneoffs.get(task_id)
+                task = one.task if one is not None else self._cluster.tasks.get(task_id)
                 if task is not None and task.node is not None:
                     nodes.add(task.node)
             result[network] = nodes
@@ -126,6 +127,10 @@ class Outgoing:
                 gateway = self._gateway(effective)
                 if gateway is not None and any(p.mode == "ingress" for p in effective.task.ports):
                     found.add(gateway.id)
+        for one in self._cluster.oneoffs.values():
+            gateway = self._gateway(of_oneoff(one)) if one.service.task.ports else None
+            if gateway is not None and not one.over and one.task.node is not None:
+                found.add(gateway.id)
         return found
 
     def _effectives(self, stack: str) -> Iterable[Effective]:
@@ -171,7 +176,6 @@ class Outgoing:
         stacks: dict[str, Stack] = {}
         releases: dict[str, KeptRelease] = {}
         networks = set(self._published())
-        contents: dict[str, Content] = {}
         for task in tasks.values():
             made = self._assignment(task)
             if made is None:
@@ -179,10 +183,14 @@ class Outgoing:
             assignments[task.id] = made
             self._keep_with(task, stacks, releases)
             networks.update(task.addresses)
-            for ref in (*made.spec.secrets, *made.spec.configs):
-                content = self._content(ref.content)
-                if content is not None:
-                    contents[content.id] = content
+        for one in self._cluster.oneoffs.values():
+            if one.task.node != node_id:
+                continue
+            assignments[one.id] = made = self._oneoff(one)
+            if (stack_record := self._cluster.stacks.get(one.stack)) is not None:
+                stacks[one.stack] = stack_record
+            networks.update(one.addresses)
+        contents = self._contents_of(assignments.values())
         self._holding[node_id] = frozenset(networks)
         services = {}
         condition = self._cluster.conditions.get(node_id)
@@ -216,6 +224,11 @@ class Outgoing:
             releases=releases,
             slots=self._all_slots(),
         )
+
+    def _contents_of(self, assignments: Iterable[Assignment]) -> dict[str, Content]:
+        refs = (ref for a in assignments for ref in (*a.spec.secrets, *a.spec.configs))
+        found = (self._content(ref.content) for ref in refs)
+        return {content.id: content for content in found if content is not None}
 
     def _all_slots(self) -> dict[str, StackSlots]:
         """Return how many tasks the services of each stack are to have, stopped ones too.
@@ -316,8 +329,23 @@ class Outgoing:
         made = self._make_assignment(task, effective, single=single)
         if len(self._assignments) > 2 * len(self._cluster.tasks) + 64:
             self._assignments = {
-                k: v for k, v in self._assignments.items() if k in self._cluster.tasks
+                k: v
+                for k, v in self._assignments.items()
+                if k in self._cluster.tasks or k in self._cluster.oneoffs
             }
+        self._assignments[task.id] = (key, made)
+        return made
+
+    def _oneoff(self, one: OneOff) -> Assignment:
+        """Return a one-off's assignment: to its node it is the one task of a service of its own."""
+        task = one.task
+        known = self._assignments.get(task.id)
+        key = (task.desired, task.grace)
+        if known is not None and known[0] == key:
+            return known[1]
+        made = self._make_assignment(task, of_oneoff(one), single=True).model_copy(
+            update={"service": task.name, "slot": 1, "after": (), "attach": one.attach}
+        )
         self._assignments[task.id] = (key, made)
         return made
 
@@ -383,6 +411,10 @@ class Outgoing:
                 task = self._cluster.tasks.get(task_id)
                 if task is not None:
                     found.add((task.stack, task.service))
+                elif (one := self._cluster.oneoffs.get(task_id)) is not None:
+                    found.add((one.stack, one.task.name))
+                    if one.aliases:
+                        found.add((one.stack, one.service.name))
             self._network_services[network] = found
         return sorted(found)
 
@@ -399,10 +431,15 @@ class Outgoing:
     def _build(self, network: str, *, doubting: bool) -> None:
         """Build the missing services of one network in one go: O(tasks on it)."""
         tasks: dict[tuple[str, str], list[Task]] = defaultdict(list)
+        beside: dict[tuple[str, str], list[OneOff]] = defaultdict(list)
         for task_id in self._cluster.by_network.get(network, {}).values():
             task = self._cluster.tasks.get(task_id)
             if task is not None:
                 tasks[(task.stack, task.service)].append(task)
+            elif (one := self._cluster.oneoffs.get(task_id)) is not None:
+                beside[(one.stack, one.task.name)].append(one)
+                if one.aliases:
+                    beside[(one.stack, one.service.name)].append(one)
         for stack, service in self._services_on(network):
             known = self._services.setdefault((stack, service), {})
             if (network, doubting) not in known:
@@ -410,6 +447,9 @@ class Outgoing:
                 known[network, doubting] = self._service(
                     network, stack, service, mine, self._answering(mine, doubting=doubting)
                 )
+                if found := beside.get((stack, service)):
+                    made = known[network, doubting]
+                    known[network, doubting] = joined(made, found, self.network_of)
 
     def _answering(self, tasks: list[Task], *, doubting: bool) -> frozenset[str]:
         """Return which of a service's tasks get traffic.

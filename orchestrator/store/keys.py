@@ -8,6 +8,7 @@ STACKS = "/stacks/"
 RELEASES = "/releases/"
 PARTS = "/parts/"  # content-addressed: StackSpec JSON by hash
 TASKS = "/tasks/"
+ONEOFFS = "/oneoffs/"
 NODES = "/nodes/"
 NETWORKS = "/networks/"
 BLOCKS = "/blocks/"
@@ -32,6 +33,10 @@ def part(digest: str) -> str:
 
 def task(stack: str, task_id: str) -> str:
     return f"{TASKS}{stack}/{task_id}"
+
+
+def oneoff(stack: str, task_id: str) -> str:
+    return f"{ONEOFFS}{stack}/{task_id}"
 
 
 def node(node_id: str) -> str:

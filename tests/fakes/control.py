@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from specs.api import ReleaseRow, Rescaled, Restarted, Started
 from specs.inside import Forgotten, Paused
 from specs.node import Node, NodeCondition
+from specs.oneoff import ActedOn, OneOffProgress
 from specs.states import ReleaseState
 from specs.wire import NodeSelf, Objects
 
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from specs.api import Deploy, Event, Progress, Release, Restart, Stack, Start
+    from specs.oneoff import ActOnOneOffs, OneOff, StartOneOff
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import Hello, Report
@@ -31,6 +33,7 @@ class FakeCluster:
     releases: dict[tuple[str, int], Release] = field(default_factory=dict)
     parts: dict[str, StackSpec] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    oneoffs: dict[str, OneOff] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     conditions: dict[str, NodeCondition] = field(default_factory=dict)
 
@@ -131,6 +134,14 @@ class FakeControl:
 
     async def remove(self, stack: str, *, volumes: bool, timeout) -> None:
         self._called("remove", stack, volumes, timeout)
+
+    async def start_oneoff(self, stack: str, request: StartOneOff) -> AsyncIterator[OneOffProgress]:
+        self._called("start_oneoff", stack, request)
+        yield OneOffProgress(kind="end", ok=True, task="t1", name=f"{stack}-web-run-1")
+
+    async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
+        self._called("act_on_oneoffs", stack, request)
+        return ActedOn(names=request.names)
 
     def _called(self, *call: object) -> None:
         if self.error is not None:

@@ -20,6 +20,7 @@ from orchestrator.control.mirror.records import (
     LEASES,
     NETWORKS,
     NODES,
+    ONEOFFS,
     PARTS,
     RELEASES,
     RESTING,
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from specs.base import Model
     from specs.kit.clock import Clock
     from specs.node import Node, NodeCondition
+    from specs.oneoff import OneOff
     from specs.stack import StackSpec
     from specs.task import Task
 
@@ -71,6 +73,7 @@ class Cluster:
         self.releases: dict[tuple[str, int], Release] = {}
         self.parts: dict[str, StackSpec] = {}
         self.tasks: dict[str, Task] = {}
+        self.oneoffs: dict[str, OneOff] = {}  # by the id of their task
         self.nodes: dict[str, Node] = {}
         self.networks: dict[str, NetworkRecord] = {}
         self.leases: dict[str, dict[str, Lease]] = defaultdict(dict)  # network -> cidr
@@ -84,7 +87,8 @@ class Cluster:
         self.by_node: dict[str, dict[str, Task]] = defaultdict(dict)
         self.unplaced: set[str] = set()  # tasks that wait for a node
         self.leaving: set[str] = set()  # tasks whose endpoints are withdrawn
-        self.by_network: dict[str, dict[str, str]] = defaultdict(dict)  # network: address -> task
+        # network: address -> task or one-off
+        self.by_network: dict[str, dict[str, str]] = defaultdict(dict)
         self.stack_releases: dict[str, dict[int, Release]] = defaultdict(dict)
         self._versions: dict[str, int] = {}
         self._deleted: dict[str, int] = {}
@@ -92,7 +96,7 @@ class Cluster:
         self._listeners: list[Listener] = []
         self._followed = 0
         self._held = 0  # decisions under way that read the mirror
-        self._let_go = asyncio.Event()
+        self._released = asyncio.Event()
         self._moved = asyncio.Event()
         self._nodes_changed = asyncio.Event()
 
@@ -135,13 +139,13 @@ class Cluster:
             yield
         finally:
             self._held -= 1
-            self._let_go.set()
+            self._released.set()
 
     async def _free(self) -> None:
         """Return when nobody holds the mirror; whoever is woken too late waits again."""
         while self._held:
-            self._let_go.clear()
-            await self._let_go.wait()
+            self._released.clear()
+            await self._released.wait()
 
     def _follow(self, revision: int, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -244,6 +248,9 @@ class Cluster:
         if kind is TASKS:
             self._index_task(cast("Task | None", old), cast("Task | None", new))
             return
+        if kind is ONEOFFS:
+            self._index_oneoff(cast("OneOff | None", old), cast("OneOff | None", new))
+            return
         if kind is PARTS:
             digest = key.removeprefix(keys.PARTS)
             _put(self.parts, digest, cast("StackSpec | None", new))
@@ -288,9 +295,7 @@ class Cluster:
             self.leaving.discard(old.id)
             if old.node is not None:
                 self.by_node[old.node].pop(old.id, None)
-            for network, address in old.addresses.items():
-                if self.by_network[network].get(address) == old.id:
-                    del self.by_network[network][address]
+            self._let_go(old)
         if new is not None:
             self.tasks[new.id] = new
             self.by_stack[new.stack][new.id] = new
@@ -302,6 +307,20 @@ class Cluster:
                 self.unplaced.add(new.id)
             for network, address in new.addresses.items():
                 self.by_network[network][address] = new.id
+
+    def _index_oneoff(self, old: OneOff | None, new: OneOff | None) -> None:
+        if old is not None:
+            self.oneoffs.pop(old.id, None)
+            self._let_go(old)
+        if new is not None:
+            self.oneoffs[new.id] = new
+            for network, address in new.addresses.items():
+                self.by_network[network][address] = new.id
+
+    def _let_go(self, old: Task | OneOff) -> None:
+        for network, address in old.addresses.items():
+            if self.by_network[network].get(address) == old.id:
+                del self.by_network[network][address]
 
 
 def _read(kind: Kind, key: str, value: bytes) -> Model:

@@ -18,6 +18,7 @@ from specs.base import content_hash
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from specs.api import ClientMachine, Release
+    from specs.oneoff import OneOff
     from specs.stack import ServiceSpec, StackSpec, TaskSpec
 
 
@@ -59,6 +60,19 @@ class Effective:
         if volume is None:
             return f"{self.stack}_{key}"
         return f"{volume.name}-{slot}" if volume.per_slot else volume.name
+
+
+def of_oneoff(one: OneOff) -> Effective:
+    """Return the service of a one-off: it is its own, of no release."""
+    return Effective(
+        stack=one.stack,
+        release=0,
+        service=one.service,
+        spec=one.spec,
+        task=one.service.task,
+        hash="",
+        client=one.client,
+    )
 
 
 class Specs:

@@ -13,6 +13,7 @@ from orchestrator.store import keys
 from specs.api import Release, Stack
 from specs.base import Model
 from specs.node import Node
+from specs.oneoff import OneOff
 from specs.stack import StackSpec
 from specs.task import Task
 
@@ -152,6 +153,7 @@ STACKS = Kind("stacks", keys.STACKS, Stack, lambda r: keys.stack(r.name))
 RELEASES = Kind("releases", keys.RELEASES, Release, lambda r: keys.release(r.stack, r.number))
 PARTS = Kind("parts", keys.PARTS, StackSpec, lambda _: "")  # keyed by hash, see Draft.put_key
 TASKS = Kind("tasks", keys.TASKS, Task, lambda r: keys.task(r.stack, r.id))
+ONEOFFS = Kind("oneoffs", keys.ONEOFFS, OneOff, lambda r: keys.oneoff(r.stack, r.id))
 NODES = Kind("nodes", keys.NODES, Node, lambda r: keys.node(r.id))
 NETWORKS = Kind("networks", keys.NETWORKS, NetworkRecord, lambda r: keys.network(r.id))
 LEASES = Kind("leases", keys.BLOCKS, Lease, lambda r: keys.block(r.network, r.cidr))
@@ -166,6 +168,7 @@ KINDS = (
     RELEASES,
     PARTS,
     TASKS,
+    ONEOFFS,
     NODES,
     NETWORKS,
     LEASES,

@@ -152,6 +152,11 @@ def retire_networks(pass_: Pass, stack: str, keep: set[str]) -> None:
     if not unwanted:
         return
     used = {n for task in pass_.draft.all_tasks() for n in task.addresses}
+    for one in pass_.draft.oneoffs():
+        used |= {*one.addresses}
+        if one.stack == stack and not one.over:  # also one that waits for a node
+            wanted = [find_network(pass_, stack, spec) for spec in one.networks.values()]
+            used |= {found.id for found in wanted if found is not None}
     for network in unwanted:
         if network.id not in used:
             pass_.draft.put(NETWORKS, network.let_go())

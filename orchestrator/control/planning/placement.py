@@ -194,24 +194,30 @@ def _wait(pass_: Pass, task: Task, reason: str) -> None:
 
 
 def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> None:
+    placed = equipped(pass_, task, effective, node, view)
+    if isinstance(placed, str):
+        _wait(pass_, task, placed)
+        return
+    # What it waits for before it may start stays true; why it had no node does not.
+    held = task.state is TaskState.NEW and task.desired is Desired.PREPARED
+    pass_.draft.put_task(placed if held else placed.with_reason(""))
+
+
+def equipped(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> Task | str:
+    """Return the task on its node with what it is given there, or why it cannot have that."""
     addresses: dict[str, str] = {}
     if effective.task.network_mode == "overlay":
         for attachment in effective.task.networks:
             network = network_of(pass_, effective, attachment.network)
             if network is None:
-                _wait(pass_, task, f"network {attachment.network} is not there yet")
-                return
+                return f"network {attachment.network} is not there yet"
             given = pass_.addresses.for_task(network, node, attachment.ipv4_address)
             if given.refused:
-                _wait(pass_, task, given.refused)
-                return
+                return given.refused
             addresses[network.id] = given.address
     _settle_volumes(pass_, task, effective, node)
     host_ports = _host_ports(effective, view.nodes[node])
-    # What it waits for before it may start stays true; why it had no node does not.
-    held = task.state is TaskState.NEW and task.desired is Desired.PREPARED
-    placed = task.with_node(node, addresses=addresses, host_ports=host_ports)
-    pass_.draft.put_task(placed if held else placed.with_reason(""))
+    return task.with_node(node, addresses=addresses, host_ports=host_ports)
 
 
 def _host_ports(effective: Effective, node: NodeView) -> dict[str, int]:
@@ -335,6 +341,13 @@ def fleet(pass_: Pass) -> Fleet:
             hashes[node][task.spec_hash] += 1
         if task.host_ports:
             ports[node].update(held_host_ports(task_spec(pass_.cluster, task), task.host_ports))
+    for one in pass_.draft.oneoffs():
+        if one.task.node is not None and not one.over:
+            reserved = one.service.task.resources.reservations
+            cpus[one.task.node] += reserved.cpus
+            memory[one.task.node] += reserved.memory
+            services[one.task.node][f"{one.stack}/{one.task.name}"] += 1
+            ports[one.task.node].update(held_host_ports(one.service.task, one.task.host_ports))
     ingress = {port for _, _, port in published(pass_.cluster)}
     nodes = {}
     for node_id, record in pass_.cluster.nodes.items():

@@ -45,7 +45,11 @@ def sweep(pass_: Pass) -> None:
             pass_.draft.writes[keys.part(digest)] = None
     if not pass_.cluster.contents:
         return
-    used = set()
+    used = {
+        ref.content
+        for one in pass_.draft.oneoffs()
+        for ref in (*one.service.task.secrets, *one.service.task.configs)
+    }
     for digest in used_parts:
         spec = pass_.cluster.parts.get(digest)
         if spec is not None:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.planning import (
     networks,
+    oneoffs,
     reaper,
     reboots,
     releases,
@@ -60,6 +61,7 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> Steps[dict[str, f
                 again = yield from _look_at(pass_, stack, interested)
             else:
                 _strays(pass_, name)
+                oneoffs.remove_all(pass_, name)
             pass_.observed.faults.pop(name, None)
         except Exception as error:  # noqa: BLE001 - told of the stack; the others go on
             # A mistake of ours about one stack must not stop the care for all others; what was
@@ -77,6 +79,9 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> Steps[dict[str, f
         if task.state in UNPLACED and task.live
     ]
     yield from place_pending(pass_, waiting)
+    for name in names:
+        if name in pass_.cluster.stacks:
+            due[name] = earliest(due[name], oneoffs.plan(pass_, pass_.cluster.stacks[name]))
     return due
 
 
