@@ -181,12 +181,14 @@ class ControlLoop:
         over_due = self._over_due
         dues = await self._in_turns(stacks.look(pass_, looked, self._out))
         if dues is None:
-            return self._dropped(pass_, looked)
+            self._dropped(pass_, looked)
+            return None
         self._timers.update(dues)
         if looked or (over_due is not None and over_due <= now):
             over_due = stacks.look_over(pass_, self._out)
         if not await self._commit(pass_):
-            return self._dropped(pass_, looked)
+            self._dropped(pass_, looked)
+            return None
         self._over_due = over_due
         self._timers = {n: t for n, t in self._timers.items() if n in self._cluster.stacks}
         for kind, stack, message in pass_.notes:
