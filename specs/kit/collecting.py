@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final, Literal
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
-THRESHOLDS: Final = (700, 10, 5)  # Python's but for the last, 10: what is new stays little
+THRESHOLDS: Final = (700, 10, 1)  # Python's but for the last, 10: what is new stays little
 ROOM: Final = 400_000  # containers set aside; the records of some 3,000 replicas
 OLDEST: Final = 2  # the generation that a full collection looks at
 

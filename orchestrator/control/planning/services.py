@@ -66,11 +66,11 @@ def _plan_service(
     target: ReleaseTarget,
 ) -> Steps[ServiceState]:
     """Plan one service: what should be, may it start, what moves, and how far it is then."""
-    state = _as_wanted(pass_, stack, effective, tasks, target)
-    yield len(tasks)
+    state = yield from _as_wanted(pass_, stack, effective, tasks, target)
+    yield len(tasks) // 2
     state.networks = ensure_vips(pass_, effective) if state.wanted.slots else ""
     gate = _may_start(state, states, target)
-    _decide(pass_, stack, state, target, gate=gate)
+    yield from _decide(pass_, stack, state, target, gate=gate)
     yield len(tasks)
     yield from _perform(pass_, state, tasks, gate=gate, grace=target.grace)
     _mark_misplaced(pass_, stack, state, tasks, target)
@@ -83,11 +83,14 @@ def _plan_service(
 
 def _as_wanted(
     pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task], target: ReleaseTarget
-) -> ServiceState:
+) -> Steps[ServiceState]:
     """Return what the service should be, beside what is there of it."""
     name = effective.service.name
     wrong = misplaced.look(pass_, effective, tasks)
-    replicas = [replica(pass_, t, effective, displaced=t.id in wrong.moves) for t in tasks]
+    replicas = []
+    for task in tasks:
+        replicas.append(replica(pass_, task, effective, displaced=task.id in wrong.moves))
+        yield 1
     kept = Kept(wanted_service(pass_, stack, effective, tasks))
     carried = name in target.beside
     if carried or target.only_starts:
@@ -126,10 +129,11 @@ def _may_start(
 
 def _decide(
     pass_: Pass, stack: Stack, state: ServiceState, target: ReleaseTarget, *, gate: bool
-) -> None:
+) -> Steps[None]:
     """Ask which tasks are missing or too many, and which to replace now."""
     wanted, service = state.wanted, state.effective.service
     state.plan = reconcile(wanted, state.replicas, pass_.now)
+    yield max(len(state.replicas), len(wanted.slots)) // 2
     if (state.carried or target.only_starts) and not state.misplaced.moves:
         state.moves = Moves(state="done")
         return

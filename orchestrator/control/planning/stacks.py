@@ -40,9 +40,23 @@ AFTER_MISTAKE = 5.0
 PERSISTENT = 15.0  # seconds of the same that are no passing thing
 
 
-def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> Steps[dict[str, float | None]]:
-    """Decide for these stacks, in steps; return for each when it must be looked at again."""
-    due: dict[str, float | None] = {}
+Dues = dict[str, float | None]
+
+
+def look(
+    pass_: Pass, stacks: Iterable[str], out: Outgoing, *, over: bool
+) -> Steps[tuple[Dues, float | None]]:
+    """Decide, in steps, for these stacks and, if ``over``, for what belongs to none.
+
+    Return when each must be looked at again, and what belongs to none.
+    """
+    dues = yield from _look_at_all(pass_, stacks, out)
+    over_due = (yield from _look_over(pass_, out)) if over else None
+    return dues, over_due
+
+
+def _look_at_all(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> Steps[Dues]:
+    due: Dues = {}
     names = sorted(stacks)
     deploying = {name for name in names if releases.under_way(pass_, name)}
     moving = {
@@ -53,6 +67,7 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> Steps[dict[str, f
         for n in t.addresses
     }
     interested = out.interested(moving)
+    yield len(pass_.cluster.tasks) // 4
     for name in names:
         stack = pass_.cluster.stacks.get(name)
         again: float | None = None
@@ -106,6 +121,7 @@ def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> S
         if problem:
             releases.fail(pass_, target.release, problem)
             return None
+    yield len(pass_.draft.tasks(stack.name)) // 4
     states = yield from plan_services(pass_, stack, target)
     due = releases.judge(pass_, stack, target, states, interested)
     if target.release.state is ReleaseState.DEPLOYED:
@@ -165,12 +181,13 @@ def _strays(pass_: Pass, stack: str) -> None:
         stopping.begin(pass_, task, graceful=False)
 
 
-def look_over(pass_: Pass, out: Outgoing) -> float | None:
+def _look_over(pass_: Pass, out: Outgoing) -> Steps[float | None]:
     """Decide what belongs to no stack: addresses that rested, leases and contents unused.
 
     Return when to look again.
     """
     resting = [network for network, found in pass_.cluster.resting.items() if found]
-    due = networks.rest_over(pass_, out.interested(resting))
+    due = yield from networks.rest_over(pass_, out.interested(resting))
+    yield len(pass_.cluster.tasks) // 2
     reaper.sweep(pass_)
     return due

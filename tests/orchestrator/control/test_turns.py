@@ -95,8 +95,8 @@ async def test_what_a_decision_reads_does_not_move_while_it_is_made(monkeypatch)
     seen = []
     real = stacks.look
 
-    def look(pass_, *rest):
-        began, turns, found = pass_.cluster.changes, 0, real(pass_, *rest)
+    def look(pass_, *rest, over):
+        began, turns, found = pass_.cluster.changes, 0, real(pass_, *rest, over=over)
         while True:
             try:
                 step = next(found)
@@ -211,8 +211,8 @@ async def test_what_happens_between_two_turns_is_looked_at_afterwards(monkeypatc
         await rig.deployed()
         real = stacks.look
 
-        def look(pass_, *rest):
-            found, turns = real(pass_, *rest), 0
+        def look(pass_, *rest, over):
+            found, turns = real(pass_, *rest, over=over), 0
             while True:
                 try:
                     step = next(found)
