@@ -10,12 +10,14 @@ was. What is decided lives in the modules next to this one; this one only orders
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 from collections import deque
-from typing import TYPE_CHECKING, NoReturn, TypeVar
+from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakValueDictionary
 
+from orchestrator.control.asking import PathQuestions
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.commands import Commands
 from orchestrator.control.deploy.images import NoImage, ReleaseImages
@@ -30,12 +32,15 @@ from orchestrator.control.notices import Notices
 from orchestrator.control.planning import ingest, releases, removal, stacks
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
+from orchestrator.control.telling import objects
 from orchestrator.control.telling.progress import Streams
+from orchestrator.control.turns import TURN, in_turns
 from orchestrator.control.wanted import Outgoing
 from orchestrator.errors import Invalid
 from orchestrator.store.base import StoreUnavailable
 from specs.api import ProblemRow
 from specs.kit.loading import load
+from specs.objects import ContentRows, NetworkRows, VolumeRows
 from specs.oneoff import OneOffProgress
 from specs.states import ReleaseState
 from specs.wire import HEARTBEAT
@@ -46,7 +51,6 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import Agents, Sealer
     from orchestrator.control.mirror.cluster import Cluster
-    from orchestrator.control.planning.passes import Steps
     from orchestrator.store.base import Store
     from specs.api import (
         Deploy,
@@ -62,16 +66,15 @@ if TYPE_CHECKING:
     )
     from specs.inside import Forgotten, Paused
     from specs.kit.clock import Clock
+    from specs.objects import MadeObject, MakeObject, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
     from specs.stack import StackSpec
     from specs.wire import Hello, NodeSelf, Objects, Report
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 
 RESYNC = 30.0  # seconds after which everything is looked at even if nothing happened
 SHORTEST = 0.001  # seconds; timers are not exact, so a rest too short to sleep must not spin
-TURN = 250  # tasks looked at before others get their turn: some 5 ms
 RETRY = 0.5  # after the store could not be written
 GRAPHS = "networkx"  # of dependencies; loaded once there is a stack (mirror/dependencies.py)
 
@@ -103,6 +106,7 @@ class ControlLoop:
         self._wake = asyncio.Event()
         self._notices = Notices(cluster, self._out, self._streams, self._wake)
         self._agents = agents
+        self._sealer = sealer
         self._commands = Commands(store, cluster, sealer, rng, clock)
         self._preparing = BackgroundWork(
             cluster,
@@ -111,6 +115,9 @@ class ControlLoop:
             tell=self._streams.tell,
             finish=self._prepared,
             forget=self._volume_gone,
+        )
+        self._asking = PathQuestions(
+            cluster, agents, clock, self._observed.paths, self._notices.everything
         )
         self._inbox: deque[tuple[str, Report]] = deque()
         self._hellos: dict[str, Hello] = {}
@@ -161,12 +168,12 @@ class ControlLoop:
                 self._notices.everything()
                 self._wake.clear()
                 return self._now() + RETRY
-        volumes = [
-            self._cluster.volumes[name]
-            for stack in self._cluster.stacks.values()
-            for name in removal.volumes_to_remove(self._cluster, stack)
-        ]
+        names = removal.volumes_to_drop(self._cluster)
+        for stack in self._cluster.stacks.values():
+            names |= set(removal.volumes_to_remove(self._cluster, stack))
+        volumes = [self._cluster.volumes[name] for name in sorted(names)]
         self._preparing.sync(group, volumes)
+        self._asking.sync(group)
         return due
 
     async def _pass(self) -> float | None:
@@ -180,7 +187,7 @@ class ControlLoop:
         pass_ = self._new_pass()
         over_due = self._over_due
         over = bool(looked) or (over_due is not None and over_due <= now)
-        found = await self._in_turns(stacks.look(pass_, looked, self._out, over=over))
+        found = await in_turns(self._cluster, stacks.look(pass_, looked, self._out, over=over))
         if found is None or not await self._commit(pass_):
             self._dropped(pass_, looked)
             return None
@@ -202,22 +209,6 @@ class ControlLoop:
     def _tell(self, pass_: Pass) -> None:
         for stack in pass_.told:
             self._streams.moved(stack)
-
-    async def _in_turns(self, steps: Steps[T]) -> T | None:
-        """Decide in steps and let the event loop turn in between; None: what it is about moved."""
-        done, began = 0, self._cluster.changes
-        with self._cluster.held(), contextlib.closing(steps):
-            while True:
-                try:
-                    done += next(steps)
-                except StopIteration as end:
-                    found: T = end.value
-                    return found
-                if done >= TURN:
-                    done = 0
-                    await asyncio.sleep(0)
-                    if self._cluster.changes != began:
-                        return None
 
     def _look_at_nodes(self) -> float | None:
         moved, due = self._health.update()
@@ -373,6 +364,28 @@ class ControlLoop:
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
         async with self._turn():
             await self._commands.remove(stack, volumes=volumes, timeout=timeout)
+
+    async def make(self, asked: MakeObject) -> MadeObject:
+        async with self._turn():
+            return await self._commands.make(asked)
+
+    async def drop(self, kind: ObjectKind, name: str) -> str:
+        async with self._turn():
+            return await self._commands.drop(kind, name)
+
+    def networks(self) -> NetworkRows:
+        return NetworkRows(networks=objects.network_rows(self._cluster))
+
+    def volumes(self) -> VolumeRows:
+        return VolumeRows(volumes=objects.volume_rows(self._cluster))
+
+    def contents(self, *, secret: bool) -> ContentRows:
+        return ContentRows(contents=objects.content_rows(self._cluster, secret=secret))
+
+    def config_data(self, content: str) -> bytes:
+        stored = self._cluster.contents[content]
+        assert not stored.secret, "law: a secret's value is never shown"
+        return self._sealer.open(base64.b64decode(stored.sealed))
 
     async def start_oneoff(self, stack: str, request: StartOneOff) -> AsyncIterator[OneOffProgress]:
         warnings: tuple[ProblemRow, ...] = ()

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Specs
     from orchestrator.control.mirror.observed import Observed
     from orchestrator.control.planning.addresses import Addresses
-    from scheduler.view import NodeView
+    from scheduler.view import Home, NodeView, Only
 
 
 T = TypeVar("T")
@@ -41,6 +41,21 @@ class Whereabouts:
     returning: bool
     returned_at: float
 
+    @property
+    def leaves(self) -> bool:
+        """Whether what may run elsewhere does not stay with it."""
+        return self.draining or self.status == "down"
+
+
+@dataclass(frozen=True, slots=True)
+class BindRuling:
+    """What a service's binds ask of a node; ``homes``: where each path's data is (see binds)."""
+
+    ties: tuple[Home, ...] = ()
+    only: tuple[Only, ...] = ()
+    homes: tuple[tuple[str, str | None], ...] = ()
+    waits: str = ""  # why nothing can be said yet
+
 
 @dataclass
 class Pass:
@@ -59,6 +74,7 @@ class Pass:
     _places: dict[str | None, Whereabouts] = field(default_factory=dict)
     # By the networks of a task, see ``stopping.unheard``.
     least_heard: dict[tuple[str, ...], float] = field(default_factory=dict)
+    binds: dict[tuple[str, str, bool], BindRuling] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # stacks of which there is news beside records
 
     @property

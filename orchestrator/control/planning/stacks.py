@@ -187,6 +187,7 @@ def _look_over(pass_: Pass, out: Outgoing) -> Steps[float | None]:
     Return when to look again.
     """
     resting = [network for network, found in pass_.cluster.resting.items() if found]
+    networks.retire_left(pass_)
     due = yield from networks.rest_over(pass_, out.interested(resting))
     yield len(pass_.cluster.tasks) // 2
     reaper.sweep(pass_)

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.serving import global_slots, wanted_count
+from orchestrator.control.planning import binds
+from orchestrator.control.planning.placement import homes
 from scheduler.reconcile import WantedService
 from scheduler.replicas import Replica
 from specs.stack import TaskSpec
@@ -62,11 +64,20 @@ def replica(
         return known[3]
     made = _replica(pass_, task, effective, mark, place, displaced=displaced)
     # How long a task lived grows by itself while it counts as ready; it is asked after its end,
-    # or after a restart.
+    # or after a restart. What ties it to its node is more than is compared here.
     grows = mark.ready_since is not None and (task.status.restarts or task.state in FINAL)
-    if not grows:
+    if not grows and not place.leaves:
         mark.seen = (task, effective, key, made)
     return made
+
+
+def _tied(pass_: Pass, task: Task, effective: Effective | None) -> bool:
+    """Say whether the task stays with its node whatever becomes of that."""
+    return effective is not None and (
+        effective.service.mode == "global"
+        or bool(homes(pass_, effective, task.slot))
+        or binds.tied(pass_, effective)
+    )
 
 
 def _replica(
@@ -79,7 +90,7 @@ def _replica(
     displaced: bool,
 ) -> Replica:
     status = place.status
-    tied = effective is not None and (effective.service.mode == "global" or effective.has_home)
+    tied = place.leaves and _tied(pass_, task, effective)
     spec = effective.service.task if effective is not None else NO_SPEC
     lived = pass_.now - mark.ready_since if mark.ready_since is not None else mark.lived
     lost = status == "down" and not (place.gone or tied) and spec.on_reboot != "keep"

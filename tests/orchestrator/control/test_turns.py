@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.control import control
+from orchestrator.control import turns
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import NODES
@@ -35,7 +35,7 @@ steps = st.lists(
 
 async def _end_of(turn: int, todo: list[tuple[str, int, int]]) -> list[tuple[object, ...]]:
     """Return how a stack is after all of this, with turns of that length."""
-    before, control.TURN = control.TURN, turn
+    before, turns.TURN = turns.TURN, turn
     try:
         async with Rig(nodes=3) as rig:
             await _up(rig, 2, 3)
@@ -62,7 +62,7 @@ async def _end_of(turn: int, todo: list[tuple[str, int, int]]) -> list[tuple[obj
                 (t.service, t.slot, t.state, t.desired, t.status.ready, t.node) for t in rig.tasks()
             ]
     finally:
-        control.TURN = before
+        turns.TURN = before
 
 
 async def _up(rig: Rig, db: int, web: int) -> None:
@@ -91,7 +91,7 @@ def test_in_turns_or_at_once_comes_to_the_same(todo):
 
 @pytest.mark.looptime
 async def test_what_a_decision_reads_does_not_move_while_it_is_made(monkeypatch):
-    monkeypatch.setattr(control, "TURN", 1)
+    monkeypatch.setattr(turns, "TURN", 1)
     seen = []
     real = stacks.look
 
@@ -129,7 +129,7 @@ async def test_what_a_decision_reads_does_not_move_while_it_is_made(monkeypatch)
 
 @pytest.mark.looptime
 async def test_a_command_waits_for_the_decision_under_way(monkeypatch):
-    monkeypatch.setattr(control, "TURN", 1)
+    monkeypatch.setattr(turns, "TURN", 1)
     async with Rig(nodes=2) as rig:
         await rig.up(project(web=replicas(20)))
         for count in (3, 17, 5):
@@ -203,7 +203,7 @@ async def test_who_waits_for_the_mirror_does_not_move_it_in_the_next_decision():
 @pytest.mark.looptime
 async def test_what_happens_between_two_turns_is_looked_at_afterwards(monkeypatch, what):
     """Nothing that is said during a decision is lost: the next one is about it, at once."""
-    monkeypatch.setattr(control, "TURN", 1)
+    monkeypatch.setattr(turns, "TURN", 1)
     said, ends = asyncio.Event(), []
 
     async with Rig(nodes=3) as rig:
