@@ -93,6 +93,10 @@ class Agents(Protocol):
         """Join a prepared WebSocket to the agent's exec channel until either side ends."""
         ...
 
+    async def attach(self, node: str, task: str, websocket: WebSocketResponse) -> None:
+        """Join a prepared WebSocket to the task's own process, likewise."""
+        ...
+
     async def remove_volume(self, node: str, name: str) -> None:
         """Delete a named volume's data on that node; unknown names are fine."""
         ...

@@ -34,7 +34,7 @@ All commands: corral --help. One command: corral COMMAND --help.
 """
 
 # Everywhere else flags may stand between a command's words.
-NOT_MIXED = registry.PASSED_ON | {"exec", "node", "state"}
+NOT_MIXED = registry.PASSED_ON | {"exec", "node", "run", "state"}
 
 
 class Parser(argparse.ArgumentParser):

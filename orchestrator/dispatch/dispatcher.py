@@ -175,6 +175,9 @@ class Dispatcher:
     async def exec(self, node: str, task: str, websocket: WebSocketResponse) -> None:
         await self._client(node).exec(task, websocket)
 
+    async def attach(self, node: str, task: str, websocket: WebSocketResponse) -> None:
+        await self._client(node).attach(task, websocket)
+
     async def remove_volume(self, node: str, name: str) -> None:
         await self._client(node).remove_volume(name)
 

@@ -186,13 +186,17 @@ class Channel:
                 for message in self._socket.receive():
                     self._take(message)
                 if self._socket.closed and self._exit is None:
-                    raise CliError(
-                        "the connection to the container ended before the command did",
-                        hint="corral ps shows whether it still runs",
-                    )
+                    self._cut_off()
             if STDIN in ready and self._exit is None:
                 self._input()
         return self._exit
+
+    def _cut_off(self) -> None:
+        """Do what can be done when the connection ended before the command. Raises CliError."""
+        raise CliError(
+            "the connection to the container ended before the command did",
+            hint="corral ps shows whether it still runs",
+        )
 
     def _signalled(self, number: int) -> int | None:
         if number == signal.SIGWINCH:
