@@ -63,7 +63,6 @@ def test_a_command_once(app):
     assert len(app("run", "--rm", "web", "sh", "-c", much).stdout) == 20_000_000
     assert app("run", "--rm", "web", "nosuch", code=127).stderr
     assert "no such service" in app("run", "wbe", "true", code=1).stderr
-    app("run", "--rm", "web", "sh", "-c", "kill -9 $$", code=137)
     assert app.get("/v1/stacks/app")["release"] == release, "law: a run is no release"
 
     # a name of its own, kept without --rm; seen by `ps -a` only
@@ -121,7 +120,7 @@ def test_a_terminal_and_who_goes(app):
                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)  # fmt: skip
     assert command.process.stdout.readline() == "begun\n"
     command.signal("KILL")
-    command.process.wait(60)
+    command.finish()
     assert len(oneoffs(app)) == 1
     app.until("it is gone", lambda: not oneoffs(app))
 
@@ -133,7 +132,7 @@ def test_a_terminal_and_who_goes(app):
     command.signal("INT")
     assert command.process.stdout.readline() == "caught\n"
     command.signal("INT")
-    assert command.process.wait(60) == 137
+    assert command.finish()[0] == 137
     app.until("it is gone", lambda: not oneoffs(app))
 
 
@@ -163,9 +162,8 @@ def test_attach(app):
     command.process.stdin.flush()
     assert command.process.stdout.readline() == "got one\n"
     assert command.process.stdout.readline() == "got two\n"
-    command.process.stdin.close()
     command.signal("KILL")
-    command.process.wait(60)
+    command.finish()
     (row,) = app.rows(service="echo")
     assert row["state"] == "running", "whoever listens and goes leaves it as it is"
     assert "web" in app("attach", "web", code=1).stderr
