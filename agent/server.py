@@ -36,6 +36,7 @@ from specs.wire import (
     HEARTBEAT,
     PROTOCOL,
     SHORTEST_HEARTBEAT,
+    AskPaths,
     BuildEvent,
     BuildImage,
     ExecRequest,
@@ -170,6 +171,7 @@ class Server:
                 web.get("/v1/images", self.images),
                 web.get("/v1/images/transfer", self.transfer),
                 web.get("/v1/listening", self.listening),
+                web.post("/v1/paths", self.paths),
                 web.get("/v1/usage", self.usage),
                 web.get("/v1/processes", self.processes),
                 web.post("/v1/signal", self.signal),
@@ -336,6 +338,10 @@ class Server:
         """Say which ports local processes hold at this moment; the facts are some seconds old."""
         ports = await asyncio.to_thread(lambda: facts.listening(own=facts.own_sockets()))
         return web.json_response({"ports": list(ports)})
+
+    async def paths(self, request: web.Request) -> web.Response:
+        asked = await _body(request, AskPaths)
+        return web.json_response({"paths": await self._volumes.look(asked.paths)})
 
     async def usage(self, request: web.Request) -> web.Response:
         return _json(await self._inside.usage(request.query.get("stack")))

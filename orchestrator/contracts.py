@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from aiohttp.web import WebSocketResponse
 
@@ -39,7 +39,16 @@ if TYPE_CHECKING:
     )
     from specs.inside import Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
     from specs.node import Node, NodeCondition
+    from specs.objects import (
+        ContentRows,
+        MadeObject,
+        MakeObject,
+        NetworkRows,
+        ObjectKind,
+        VolumeRows,
+    )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
+    from specs.paths import PathState
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import (
@@ -113,6 +122,10 @@ class Agents(Protocol):
         """Return the ports (``80/tcp``) that processes of the node hold at this moment."""
         ...
 
+    async def paths(self, node: str, asked: Sequence[str]) -> dict[str, PathState]:
+        """Return how these paths of the node are at this moment."""
+        ...
+
     async def usage(self, node: str, stack: str) -> NodeUsage:
         """Return what the stack's running tasks on that node use."""
         ...
@@ -180,6 +193,10 @@ class Mirror(Protocol):
         """Return what is observed of each node, by node id; never stored."""
         ...
 
+    def path_home(self, stack: str, path: str) -> str | None:
+        """Return the node with a stack's data at a path of nodes; "" = every one, None = none."""
+        ...
+
     async def reached(self, revision: int) -> None:
         """Return when the mirror contains ``revision``: read your own write after a txn."""
         ...
@@ -236,6 +253,26 @@ class Control(Protocol):
         ...
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None: ...
+
+    async def make(self, asked: MakeObject) -> MadeObject:
+        """Make a network, volume, secret or config that belongs to no stack."""
+        ...
+
+    async def drop(self, kind: ObjectKind, name: str) -> str:
+        """Have an object go that no stack means; return its name."""
+        ...
+
+    def networks(self) -> NetworkRows: ...
+
+    def volumes(self) -> VolumeRows: ...
+
+    def contents(self, *, secret: bool) -> ContentRows:
+        """Return the secrets, or the configs, without what is in them."""
+        ...
+
+    def config_data(self, content: str) -> bytes:
+        """Return what is in a config, by its id."""
+        ...
 
     def start_oneoff(self, stack: str, request: StartOneOff) -> AsyncIterator[OneOffProgress]:
         """Make a one-off; the last line says which, or what it needs first. Raises at once."""

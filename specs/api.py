@@ -412,6 +412,7 @@ class TaskRow(Model):
     networks: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()  # volumes by their key, folders of the node by their path
     oneoff: bool = False  # made by `run`
+    service_labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels
 
 
 class NodeRow(Model):
@@ -442,6 +443,7 @@ class ServiceRow(Model):
     scaled: bool = False  # ``replicas`` comes from ``scale``, not from the file
     carried: str = ""  # orphan | off | unasked: the newest release was not about it
     ports: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels
 
 
 class StackDetail(Model):

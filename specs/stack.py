@@ -283,6 +283,7 @@ class ServiceSpec(Model):
     rollback: UpdateConfig = UpdateConfig()
     endpoint_mode: Literal["vip", "dnsrr"] = "vip"
     attach: bool = True
+    labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels: of no container
 
 
 class NetworkSpec(Model):

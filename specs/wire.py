@@ -30,6 +30,7 @@ HTTP on the agent's socket (JSON unless said otherwise)::
     GET  /v1/images                 -> {"images": [ImageInfo]}
     GET  /v1/images/transfer?image= -> {"done": bytes, "total": bytes}, 0 when none is fetched
     GET  /v1/listening              -> {"ports": ["80/tcp"]}, held by local processes now
+    POST /v1/paths                  {"paths": [path]} -> {"paths": {path: PathState}}
     GET  /v1/usage?stack=           -> NodeUsage (specs/inside.py) of the stack's running tasks
     GET  /v1/processes?stack=       -> NodeProcesses, likewise
     POST /v1/signal                 SignalTasks -> {"tasks": [ids that got it]}
@@ -130,6 +131,7 @@ class Assignment(Model):
     networks: tuple[TaskNetwork, ...] = ()
     host_ports: tuple[Port, ...] = ()  # mode: host ports of this task, published filled in
     volumes: dict[str, str] = Field(default_factory=dict)  # volume key -> real volume name
+    elsewhere: tuple[str, ...] = ()  # bind sources that are not made here: their data is elsewhere
     after: tuple[str, ...] = ()  # what its gate waits for, in words: "db to be healthy"
     admitted: str = ""  # the boot id of the node in which it may start again
     paused: bool = False  # its processes are to be frozen while it runs
@@ -430,6 +432,12 @@ class ResolvedImage(Model):
     digest: str
     size: int = 0
     created: str = ""
+
+
+class AskPaths(Model):
+    """Absolute paths of the node, of which the answer says how each is (``specs.paths``)."""
+
+    paths: tuple[str, ...]
 
 
 class BuildImage(Model):

@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
     from agent.network.wanted import Wanted
     from agent.vocabulary import Attachment, BoundMount, Exit, FoundRun, ImageConfig, Process
+    from specs.paths import PathState
     from specs.stack import TaskSpec
     from specs.wire import (
         Assignment,
@@ -137,6 +138,10 @@ class Volumes(Protocol):
 
     async def remove(self, name: str) -> None:
         """Delete a named volume and its data; unknown names are fine."""
+        ...
+
+    async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
+        """Say of paths of the node whether they are there, and whether corral made them."""
         ...
 
     async def adopt(self, tasks: set[str], kept: Callable[[str], bool]) -> None:

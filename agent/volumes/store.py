@@ -29,6 +29,7 @@ from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
 from agent.vocabulary import BoundMount
 from agent.volumes.anonymous import AnonymousVolumes
+from agent.volumes.binds import BindSources
 from agent.volumes.secretfs import SecretFs
 from specs import names
 from specs.kit import disk
@@ -36,9 +37,10 @@ from specs.kit.errnos import in_words
 from specs.stack import Mount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from agent.vocabulary import ImageConfig
+    from specs.paths import PathState
     from specs.wire import Assignment, Content
 
 log = logging.getLogger(__name__)
@@ -71,6 +73,7 @@ class VolumeStore:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._subpaths.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._unnamed = AnonymousVolumes(self._anonymous)
+        self._binds = BindSources(state_dir / "binds.json")
         self._files = SecretFs(run_dir)
         self._threads = ThreadPoolExecutor(4, "volumes")
         self._locks: weakref.WeakValueDictionary[Path, asyncio.Lock] = weakref.WeakValueDictionary()
@@ -153,6 +156,10 @@ class VolumeStore:
         """Return the names of the volumes that exist."""
         return sorted(path.name for path in self._named.iterdir() if path.name[0] != ".")
 
+    async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
+        """Say of paths of the node whether they are there, and whether corral made them."""
+        return await self._call(self._binds.look, sources)
+
     async def adopt(self, tasks: set[str], kept: Callable[[str], bool] = _none) -> None:
         """After a restart: remove what tasks that are no more had for themselves."""
         for task in await self._call(self._owners):
@@ -170,7 +177,7 @@ class VolumeStore:
             return _tmpfs(mount)
         read_only = ("ro",) if mount.read_only else ()
         if mount.type == "bind":
-            source = await self._call(_bind_source, mount)
+            source = await self._call(self._binds.source, mount, assignment.elsewhere)
             propagation = _propagation(mount.propagation)
             return BoundMount(source, mount.target, "bind", ("rbind", propagation, *read_only))
         path = await self._volume(assignment, mount, root)
@@ -309,37 +316,6 @@ def _tmpfs(mount: Mount) -> BoundMount:
     if mount.read_only:
         options.append("ro")
     return BoundMount("tmpfs", mount.target, "tmpfs", tuple(options))
-
-
-def _bind_source(mount: Mount) -> str:
-    source = mount.source or ""
-    if not source.startswith("/"):
-        raise Refusal(f"bind source {source!r} is not an absolute path on this node")
-    try:
-        if not _exists(source):
-            if not mount.create_host_path:
-                raise Refusal(
-                    f"bind source {source} does not exist on this node; make it, or leave "
-                    "create_host_path on"
-                )
-            Path(source).mkdir(parents=True, exist_ok=True, mode=0o755)
-    except OSError as error:
-        raise Refusal(f"bind source {source}: {in_words(error)}") from None
-    return source
-
-
-def _exists(source: str) -> bool:
-    """Say whether a path of the node is there; raise OSError where it leads round in a circle."""
-    try:
-        Path(source).stat()
-    except FileNotFoundError:
-        if Path(source).is_symlink():
-            raise Refusal(
-                f"bind source {source} is a symbolic link to {Path(source).readlink()}, which is "
-                "not there on this node; make that, or mount another path"
-            ) from None
-        return False
-    return True
 
 
 @contextlib.contextmanager

@@ -15,7 +15,18 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from orchestrator.api import inside, logs, nodes, oneoffs, problems, stacks, state, streams, tasks
+from orchestrator.api import (
+    inside,
+    logs,
+    nodes,
+    objects,
+    oneoffs,
+    problems,
+    stacks,
+    state,
+    streams,
+    tasks,
+)
 from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
@@ -31,6 +42,19 @@ from specs.inside import (
 )
 from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.door import Door
+from specs.objects import (
+    ContentRow,
+    ContentRows,
+    CreateContent,
+    CreateNetwork,
+    CreateVolume,
+    DroppedObject,
+    MadeObject,
+    NetworkRow,
+    NetworkRows,
+    VolumeRow,
+    VolumeRows,
+)
 from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff, TaskStreams
 from specs.task import Task
 
@@ -248,6 +272,76 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Freeze running tasks, or let them go on",
         body=PauseStack,
         answer=Paused,
+    ),
+    ApiRoute("GET", "/v1/networks", objects.networks, "All networks", answer=NetworkRows),
+    ApiRoute(
+        "POST",
+        "/v1/networks",
+        objects.make_network,
+        "Make a network that belongs to no stack",
+        body=CreateNetwork,
+        answer=MadeObject,
+    ),
+    ApiRoute("GET", "/v1/networks/{name}", objects.network, "One network", answer=NetworkRow),
+    ApiRoute(
+        "DELETE",
+        "/v1/networks/{name}",
+        objects.drop_network,
+        "Remove a network that no stack uses",
+        answer=DroppedObject,
+    ),
+    ApiRoute("GET", "/v1/volumes", objects.volumes, "All volumes", answer=VolumeRows),
+    ApiRoute(
+        "POST",
+        "/v1/volumes",
+        objects.make_volume,
+        "Make a volume that belongs to no stack",
+        body=CreateVolume,
+        answer=MadeObject,
+    ),
+    ApiRoute("GET", "/v1/volumes/{name}", objects.volume, "One volume", answer=VolumeRow),
+    ApiRoute(
+        "DELETE",
+        "/v1/volumes/{name}",
+        objects.drop_volume,
+        "Remove a volume that no stack uses",
+        answer=DroppedObject,
+    ),
+    ApiRoute("GET", "/v1/secrets", objects.secrets, "All secrets", answer=ContentRows),
+    ApiRoute(
+        "POST",
+        "/v1/secrets",
+        objects.make_secret,
+        "Make a secret that belongs to no stack",
+        body=CreateContent,
+        limit=LARGE,
+        answer=MadeObject,
+    ),
+    ApiRoute("GET", "/v1/secrets/{name}", objects.secret, "One secret", answer=ContentRow),
+    ApiRoute(
+        "DELETE",
+        "/v1/secrets/{name}",
+        objects.drop_secret,
+        "Remove a secret that no stack uses",
+        answer=DroppedObject,
+    ),
+    ApiRoute("GET", "/v1/configs", objects.configs, "All configs", answer=ContentRows),
+    ApiRoute(
+        "POST",
+        "/v1/configs",
+        objects.make_config,
+        "Make a config that belongs to no stack",
+        body=CreateContent,
+        limit=LARGE,
+        answer=MadeObject,
+    ),
+    ApiRoute("GET", "/v1/configs/{name}", objects.config, "One config", answer=ContentRow),
+    ApiRoute(
+        "DELETE",
+        "/v1/configs/{name}",
+        objects.drop_config,
+        "Remove a config that no stack uses",
+        answer=DroppedObject,
     ),
     ApiRoute("GET", "/v1/tasks/{id}", tasks.task, "One task, whole", answer=Task),
     ApiRoute(

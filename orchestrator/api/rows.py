@@ -83,6 +83,7 @@ def service_rows(cluster: Mirror, stack: Stack, tasks: list[Task]) -> tuple[Serv
                 scaled=name in stack.overrides,
                 carried=_carried(spec, name),
                 ports=tuple(port_text(p, {}) for p in service.task.ports) if service else (),
+                labels=masking.environment(service.labels) if service else {},
             )
         )
     return tuple(rows)
@@ -108,6 +109,8 @@ def task_row(cluster: Mirror, task: Task, *, now: float, spec: TaskSpec | None =
     spec = spec or task_spec(cluster, task)
     words = words_of(cluster, task, now)
     run = task.status.run
+    in_force = spec_in_force(cluster, cluster.stacks.get(task.stack))
+    service = in_force.services.get(task.service) if in_force else None
     node = cluster.nodes.get(task.node) if task.node else None
     return TaskRow(
         id=task.id,
@@ -133,7 +136,8 @@ def task_row(cluster: Mirror, task: Task, *, now: float, spec: TaskSpec | None =
         node_status=words.node_status,
         reason=words.reason,
         misplaced=task.misplaced,
-        carried=_carried(spec_in_force(cluster, cluster.stacks.get(task.stack)), task.service),
+        carried=_carried(in_force, task.service),
+        service_labels=masking.environment(service.labels) if service else {},
         slot=task.slot,
         paused=task.status.paused,
         labels=masking.environment(spec.labels) if spec else {},

@@ -62,9 +62,6 @@ WORDS: dict[str, str] = {
     "logout": _LOGIN,
     "registry": _LOGIN,
     # Docker: other objects
-    "volume": "volumes: in the file, then corral up; corral config --volumes lists them",
-    "network": "networks: in the file, then corral up; corral config --networks lists them",
-    "secret": "secrets: in the file; corral up seals and hands them out",
     "plugin": "there are no plugins; corral --help lists the commands",
     "system": "corral node ls, corral stats, corral ls",
     "system prune": _PRUNE,

@@ -7,18 +7,16 @@ message with what to do next; a traceback means a fault of ours.
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import os
 import sys
 
-from orchestrator.cli import errors, registry, wishes
+from orchestrator.cli import errors, parsers, registry, wishes
 from orchestrator.client.errors import ApiRefusal, ClientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
-    from typing import NoReturn
 
 SHORT_HELP = """\
 corral runs Compose files on one or many Linux machines.
@@ -34,52 +32,7 @@ All commands: corral --help. One command: corral COMMAND --help.
 """
 
 # Everywhere else flags may stand between a command's words.
-NOT_MIXED = registry.PASSED_ON | {"exec", "node", "run", "state"}
-
-
-class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors that end in the next command to type."""
-
-    def error(self, message: str) -> NoReturn:
-        raise errors.CliError(message, hint=f"{self.prog} --help", code=errors.USAGE)
-
-
-def _global_help() -> str:
-    width = max(len(name) for name in registry.COMMANDS)
-    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in registry.COMMANDS.items()]
-    return (
-        "commands:\n"
-        + "\n".join(lines)
-        + "\n\nenvironment: CORRAL_HOST, COMPOSE_FILE, "
-        + ("COMPOSE_PROJECT_NAME, COMPOSE_PROFILES, COMPOSE_ENV_FILES, NO_COLOR")
-    )
-
-
-def global_parser() -> Parser:
-    """Return the parser of the flags that stand before the command."""
-    parser = Parser(
-        prog="corral",
-        usage="corral [options] COMMAND [arguments]",
-        description="Run Compose files on one or many Linux machines.",
-        epilog=_global_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("-f", "--file", action="append", default=[], help="Compose file (repeatable; - = stdin)")
-    add("-p", "--project-name", metavar="NAME", help="name of the stack")
-    add("--profile", action="append", default=[], help="profile to switch on (repeatable; * = all)")
-    add("--env-file", action="append", default=[], help="file of variables (repeatable)")
-    add("--project-directory", metavar="DIR", help="folder relative paths start from")
-    add("--all-resources", action="store_true", help="keep resources no active service uses")
-    add("--ansi", choices=wishes.ANSI, help="colours and a moving picture, or not")
-    add("--progress", choices=wishes.PROGRESS, help="how progress is shown (on standard errors)")
-    add("--parallel", type=int, metavar="N", help="accepted: each node decides what it can do")
-    add("--compatibility", action="store_true", help="accepted: names keep their - here")
-    add("-H", "--host", help="the controller: unix:///path (default: $CORRAL_HOST)")
-    add("-v", "--version", action="store_true", help="print the version")
-    add("words", nargs=argparse.PARSER, metavar="COMMAND", help=argparse.SUPPRESS)
-    return parser
+NOT_MIXED = registry.PASSED_ON | {"exec", "network", "node", "run", "secret", "state", "volume"}
 
 
 def _unknown(words: Sequence[str]) -> errors.CliError:
@@ -100,7 +53,7 @@ def dispatch(argv: Sequence[str]) -> int:
         return 0
     if argv[0] == "help":
         argv = [*argv[1:2], "--help"]
-    parser = global_parser()
+    parser = parsers.global_parser()
     if argv[-1] in ("-v", "--version") and len(argv) == 1:
         argv = ["version"]
     try:
@@ -112,23 +65,18 @@ def dispatch(argv: Sequence[str]) -> int:
     name, *rest = flags.words
     if name not in registry.COMMANDS:
         raise _unknown(flags.words)
-    module: registry.Command = importlib.import_module(
-        f"orchestrator.cli.commands.{registry.COMMANDS[name][0]}"
-    )
+    second = registry.SECOND.get((name, rest[0])) if rest else None
+    module = parsers.module(name, rest)
     from orchestrator.cli.session import Invocation
 
     session = Invocation(flags, argv=rest)
-    own = Parser(
-        prog=f"corral {name}",
-        description=_sentence(registry.COMMANDS[name][1]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    module.describe(own)
+    own = parsers.command_parser(name, rest)
     if name in registry.PASSED_ON and (name == "lab" or rest[:1] not in (["-h"], ["--help"])):
-        return module.run(argparse.Namespace(), session)
+        return module.run(parsers.NOTHING, session)
     try:
-        args = own.parse_args(rest) if name in NOT_MIXED else own.parse_intermixed_args(rest)
+        args = (
+            own.parse_args(rest) if name in NOT_MIXED or second else own.parse_intermixed_args(rest)
+        )
     except errors.CliError as exc:
         raise _explained(_misplaced_global(exc, name, rest), name, rest, own) from None
     return module.run(args, session)
@@ -156,13 +104,9 @@ def _explained(
     return errors.CliError(text, hint or exc.hint, code=exc.code)
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
-
-
 def _misplaced_global(exc: errors.CliError, name: str, rest: Sequence[str]) -> errors.CliError:
     """Explain global flags written behind the command."""
-    known = global_parser()._option_string_actions  # noqa: SLF001 - argparse has no other way
+    known = parsers.global_parser()._option_string_actions  # noqa: SLF001 - argparse has no other way
     for flag in known:
         unknown = f"unrecognized arguments: {flag}"
         if str(exc).startswith(unknown) and flag in rest:
@@ -213,8 +157,13 @@ def hold_standard_streams() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     hold_standard_streams()
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = dispatch(list(sys.argv[1:] if argv is None else argv))
+        if words[:1] == ["__complete"]:
+            from orchestrator.cli import complete
+
+            return complete.run(words[1:])
+        code = dispatch(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return errors.INTERRUPTED

@@ -42,10 +42,14 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "top": ("top", "list the processes of running containers"),
     "stats": ("stats", "show what running containers use"),
     "port": ("port", "print where a port is published"),
+    "volumes": ("volumes", "list the volumes of a stack"),
     "ls": ("ls", "list stacks"),
     "events": ("events", "follow what happens"),
     "config": ("config", "check the file and print what it means"),
     "lint": ("lint", "say everything there is to say about the file, offline"),
+    "network": ("network", "make, list and remove networks that belong to no stack"),
+    "volume": ("volume", "make, list and remove volumes"),
+    "secret": ("secret", "make, list and remove secrets that belong to no stack"),
     "node": ("node", "list, add, label and remove machines"),
     "upgrade": ("upgrade", "bring controller and agents to this version, containers run on"),
     "lab": ("lab", "make hosts on this machine to try things on"),
@@ -54,6 +58,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("agent", "run this machine's agent"),
     "supervise": ("supervise", "keep controller and agent running where there is no systemd"),
     "version": ("version", "print versions"),
+    "completion": ("completion", "print what makes bash, zsh or fish complete our words"),
+    "man": ("man", "show the manual page of all commands, or of one"),
+}
+
+# Words behind a command that make another command of it: Docker's `config create` is about
+# configs, Compose's `config` about the file.
+SECOND = {
+    ("config", word): ("configs", "make, list and remove configs that belong to no stack")
+    for word in ("create", "ls", "list", "inspect", "rm", "remove")
 }
 
 # Commands whose words are somebody else's to parse.
@@ -71,7 +84,6 @@ KNOWN_ELSEWHERE = {
     "publish": "the file is all that corral up needs; corral config prints it whole",
     "pull": "corral up -d --pull always",
     "push": "nodes get images from each other: corral up needs no registry for what is built",
-    "volumes": "corral config --volumes",
     "watch": "corral up -d --build after a change",
     "deploy": "corral up",
     "list": "corral ls",

@@ -10,12 +10,14 @@ was. What is decided lives in the modules next to this one; this one only orders
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakValueDictionary
 
+from orchestrator.control.asking import PathQuestions
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.commands import Commands
 from orchestrator.control.deploy.images import NoImage, ReleaseImages
@@ -30,12 +32,14 @@ from orchestrator.control.notices import Notices
 from orchestrator.control.planning import ingest, releases, removal, stacks
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
+from orchestrator.control.telling import objects
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.wanted import Outgoing
 from orchestrator.errors import Invalid
 from orchestrator.store.base import StoreUnavailable
 from specs.api import ProblemRow
 from specs.kit.loading import load
+from specs.objects import ContentRows, NetworkRows, VolumeRows
 from specs.oneoff import OneOffProgress
 from specs.states import ReleaseState
 from specs.wire import HEARTBEAT
@@ -61,6 +65,7 @@ if TYPE_CHECKING:
     )
     from specs.inside import Forgotten, Paused
     from specs.kit.clock import Clock
+    from specs.objects import MadeObject, MakeObject, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
     from specs.stack import StackSpec
     from specs.wire import Hello, NodeSelf, Objects, Report
@@ -100,6 +105,7 @@ class ControlLoop:
         self._wake = asyncio.Event()
         self._notices = Notices(cluster, self._out, self._streams, self._wake)
         self._agents = agents
+        self._sealer = sealer
         self._commands = Commands(store, cluster, sealer, rng, clock)
         self._preparing = BackgroundWork(
             cluster,
@@ -108,6 +114,9 @@ class ControlLoop:
             tell=self._streams.tell,
             finish=self._prepared,
             forget=self._volume_gone,
+        )
+        self._asking = PathQuestions(
+            cluster, agents, clock, self._observed.paths, self._notices.everything
         )
         self._inbox: deque[tuple[str, Report]] = deque()
         self._hellos: dict[str, Hello] = {}
@@ -158,12 +167,12 @@ class ControlLoop:
                 self._notices.everything()
                 self._wake.clear()
                 return self._now() + RETRY
-        volumes = [
-            self._cluster.volumes[name]
-            for stack in self._cluster.stacks.values()
-            for name in removal.volumes_to_remove(self._cluster, stack)
-        ]
+        names = removal.volumes_to_drop(self._cluster)
+        for stack in self._cluster.stacks.values():
+            names |= set(removal.volumes_to_remove(self._cluster, stack))
+        volumes = [self._cluster.volumes[name] for name in sorted(names)]
         self._preparing.sync(group, volumes)
+        self._asking.sync(group)
         return due
 
     async def _pass(self) -> float | None:
@@ -331,6 +340,28 @@ class ControlLoop:
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
         async with self._turn():
             await self._commands.remove(stack, volumes=volumes, timeout=timeout)
+
+    async def make(self, asked: MakeObject) -> MadeObject:
+        async with self._turn():
+            return await self._commands.make(asked)
+
+    async def drop(self, kind: ObjectKind, name: str) -> str:
+        async with self._turn():
+            return await self._commands.drop(kind, name)
+
+    def networks(self) -> NetworkRows:
+        return NetworkRows(networks=objects.network_rows(self._cluster))
+
+    def volumes(self) -> VolumeRows:
+        return VolumeRows(volumes=objects.volume_rows(self._cluster))
+
+    def contents(self, *, secret: bool) -> ContentRows:
+        return ContentRows(contents=objects.content_rows(self._cluster, secret=secret))
+
+    def config_data(self, content: str) -> bytes:
+        stored = self._cluster.contents[content]
+        assert not stored.secret, "law: a secret's value is never shown"
+        return self._sealer.open(base64.b64decode(stored.sealed))
 
     async def start_oneoff(self, stack: str, request: StartOneOff) -> AsyncIterator[OneOffProgress]:
         warnings: tuple[ProblemRow, ...] = ()

@@ -147,8 +147,7 @@ class Notices:
             self.again(self._unplaced())
         elif kind is VOLUMES:
             stack = str(getattr(model, "stack", ""))
-            if stack in self._cluster.stacks:
-                self.again({stack})
+            self.again(self._unplaced() | ({stack} & self._cluster.stacks.keys()))
         self._tell_dropped(old, new)
 
     def _tell_stack(self, stack: Stack, *, gone: bool) -> None:

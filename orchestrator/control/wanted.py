@@ -336,6 +336,14 @@ class Outgoing:
             for m in spec.mounts
             if m.type == "volume" and m.source is not None
         }
+        elsewhere: set[str] = set()
+        if effective.service.mode != "global":
+            for mount in spec.mounts:
+                if mount.type != "bind" or mount.source is None:
+                    continue
+                home = self._cluster.path_home(task.stack, mount.source)
+                if home is not None and home != task.node:
+                    elsewhere.add(mount.source)
         return Assignment(
             id=task.id,
             stack=task.stack,
@@ -350,6 +358,7 @@ class Outgoing:
             networks=self._attachments(task, effective),
             host_ports=ports,
             volumes=volumes,
+            elsewhere=tuple(sorted(elsewhere)),
             after=waits_for(effective.service, effective.spec.services),
             admitted=task.admitted,
             paused=task.paused,

@@ -22,6 +22,7 @@ from specs.wire import (
     HEARTBEAT,
     PROTOCOL,
     Acknowledged,
+    AskPaths,
     BuildEvent,
     HeldSet,
     Hello,
@@ -33,13 +34,14 @@ from specs.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 
     from aiohttp.web import WebSocketResponse
 
     from orchestrator.contracts import LogQuery
     from specs.base import Model
     from specs.inside import SignalTasks
+    from specs.paths import PathState
     from specs.wire import BuildImage, Instructions, ResolveImage
 
 M = TypeVar("M", bound="Model")
@@ -133,6 +135,13 @@ class AgentClient:
         async with self._request("GET", "/v1/listening", timeout=SHORT) as answer:
             await self._check(answer)
             return tuple(map(str, (await answer.json())["ports"]))
+
+    async def paths(self, asked: Sequence[str]) -> dict[str, PathState]:
+        body = AskPaths(paths=tuple(asked))
+        async with self._request("POST", "/v1/paths", body=body, timeout=SHORT) as answer:
+            await self._check(answer)
+            found: dict[str, PathState] = (await answer.json())["paths"]
+            return found
 
     async def usage(self, stack: str) -> NodeUsage:
         return await self._call(

@@ -29,7 +29,14 @@ from specs.wire import HEARTBEAT, Stamp
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Collection,
+        Sequence,
+    )
 
     from aiohttp.web import WebSocketResponse
 
@@ -41,6 +48,7 @@ if TYPE_CHECKING:
     from specs.inside import NodeProcesses, NodeUsage, SignalTasks
     from specs.kit.clock import Clock
     from specs.node import Node
+    from specs.paths import PathState
     from specs.wire import (
         BuildEvent,
         BuildImage,
@@ -189,6 +197,9 @@ class Dispatcher:
 
     async def listening(self, node: str) -> tuple[str, ...]:
         return await self._client(node).listening()
+
+    async def paths(self, node: str, asked: Sequence[str]) -> dict[str, PathState]:
+        return await self._client(node).paths(asked)
 
     async def usage(self, node: str, stack: str) -> NodeUsage:
         return await self._client(node).usage(stack)

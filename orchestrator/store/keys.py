@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 CLUSTER = "/cluster"  # {"id", "epoch", "pool", "created_at"}
 AUTHORITY = "/authority"  # {"key": sealed, "certificate": PEM}
 STACKS = "/stacks/"
@@ -16,6 +18,7 @@ RESTING = "/resting/"  # freed addresses, not to be given out yet
 VIPS = "/vips/"
 CONTENTS = "/contents/"  # sealed secret and config versions
 VOLUMES = "/volumes/"
+BOUND_PATHS = "/paths/"
 IDEMPOTENCY = "/idempotency/"
 
 
@@ -65,6 +68,11 @@ def content(content_id: str) -> str:
 
 def volume(name: str) -> str:
     return f"{VOLUMES}{name}"
+
+
+def bound_path(stack: str, path: str) -> str:
+    # A path may be longer than a key, and holds what separates keys.
+    return f"{BOUND_PATHS}{stack}/{sha256(path.encode()).hexdigest()[:32]}"
 
 
 def idempotency(key: str) -> str:

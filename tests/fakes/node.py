@@ -19,9 +19,10 @@ from agent.vocabulary import Attachment, BoundMount, ImageConfig
 from specs.wire import BuildEvent, BuildImage, ImageInfo, ResolvedImage, ResolveImage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from agent.network.wanted import Wanted
+    from specs.paths import PathState
     from specs.stack import Mount
     from specs.wire import Assignment, Content, NodeSelf, Peer
 
@@ -206,6 +207,9 @@ class FakeVolumes:
 
     async def sweep(self, kept: Callable[[str], bool]) -> None:
         self.left = {slot: data for slot, data in self.left.items() if kept(slot)}
+
+    async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
+        return {path: "there" if os.path.exists(path) else "absent" for path in sources}
 
     async def adopt(
         self, tasks: set[str], kept: Callable[[str], bool] = lambda _slot: False

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.control.deploy import oneoffs, restarting, starting
 from orchestrator.control.deploy.deployment import Deployment
+from orchestrator.control.deploy.objects import Maker, drop
 from orchestrator.control.deploy.release import make_release
 from orchestrator.control.deploy.scaling import rescale
 from orchestrator.control.mirror.draft import Draft
@@ -20,6 +21,7 @@ from orchestrator.store.base import TooLarge
 from specs.api import ProblemRow, Started
 from specs.ids import new_id
 from specs.inside import Forgotten, Paused
+from specs.objects import CreateNetwork, CreateVolume
 from specs.states import FINAL, Desired, ReleaseState
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from orchestrator.store.base import Store
     from specs.api import Deploy, Release, ReleaseRow, Rescaled, Restart, Restarted, Stack, Start
     from specs.kit.clock import Clock
+    from specs.objects import MadeObject, MakeObject, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, StartOneOff
     from specs.problems import Problem
     from specs.stack import StackSpec
@@ -237,6 +240,25 @@ class Commands:
             draft.put(STACKS, record.removed(timeout, volumes=volumes))
 
         await self._committed(stack, write)
+
+    async def make(self, asked: MakeObject) -> MadeObject:
+        """Make an object that belongs to no stack."""
+
+        def write(draft: Draft) -> MadeObject:
+            maker = Maker(draft, self._sealer, self._rng, self._clock.wall())
+            match asked:
+                case CreateNetwork():
+                    return maker.network(asked)
+                case CreateVolume():
+                    return maker.volume(asked)
+                case _:
+                    return maker.content(asked)
+
+        return await self._committed("", write)
+
+    async def drop(self, kind: ObjectKind, name: str) -> str:
+        """Have an object go that nobody uses; return its name."""
+        return await self._committed("", lambda draft: drop(draft, kind, name))
 
     def _stack(self, name: str) -> Stack:
         record = self._cluster.stacks.get(name)

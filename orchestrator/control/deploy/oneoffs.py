@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.carrying import asked_project
 from orchestrator.control.deploy.contents import with_contents
+from orchestrator.control.deploy.external import check_external
 from orchestrator.control.deploy.ports import with_ports
 from orchestrator.control.mirror.ports import free_port, ingress_ports, numbers_taken, published
 from orchestrator.control.mirror.records import STACKS
@@ -70,6 +71,7 @@ def compiled(deployment: Deployment, asked: StartOneOff) -> StackSpec:
         except ValueError as exc:
             where = f"services.{asked.service}.deploy.placement.constraints[{number}]"
             deployment.error(where, str(exc), code="bad-constraint")
+    check_external(deployment, spec)
     deployment.check()
     return with_contents(deployment, spec)
 

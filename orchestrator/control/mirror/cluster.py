@@ -12,9 +12,11 @@ import asyncio
 import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable
+from posixpath import normpath
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from orchestrator.control.mirror.records import (
+    BOUND_PATHS,
     IDEMPOTENCY,
     LEASES,
     NETWORKS,
@@ -27,6 +29,7 @@ from orchestrator.control.mirror.records import (
     TASKS,
     VIP,
     VOLUMES,
+    BoundPath,
     Idempotency,
     Kind,
     Lease,
@@ -78,6 +81,7 @@ class Cluster:
         self.resting: dict[str, dict[str, Resting]] = defaultdict(dict)  # network -> address
         self.contents: dict[str, StoredContent] = {}
         self.volumes: dict[str, Volume] = {}
+        self.bound_paths: dict[tuple[str, str], BoundPath] = {}
         self.requests: dict[str, Idempotency] = {}  # Deploy.key -> what it made
         self.conditions: dict[str, NodeCondition] = {}
         self.by_stack: dict[str, dict[str, Task]] = defaultdict(dict)
@@ -100,6 +104,11 @@ class Cluster:
         cluster = cls(store, clock)
         await cluster._load()
         return cluster
+
+    def path_home(self, stack: str, path: str) -> str | None:
+        """Return the node with a stack's data at a path of nodes; "" = every one, None = none."""
+        found = self.bound_paths.get((stack, normpath(path)))
+        return found.node if found is not None else None
 
     async def _load(self) -> None:
         snapshot = await self._store.list("/")
@@ -254,6 +263,8 @@ class Cluster:
             where, key = self.resting[record.network], record.address
         elif kind is VOLUMES:
             where, key = self.volumes, record.name
+        elif kind is BOUND_PATHS:
+            where, key = self.bound_paths, (record.stack, record.path)
         else:
             where = self.networks if kind is NETWORKS else self.contents
             key = record.id

@@ -191,6 +191,7 @@ _RANKS = {
     keys.CONTENTS: 0,
     keys.NETWORKS: 1,
     keys.VOLUMES: 1,
+    keys.BOUND_PATHS: 1,
     keys.BLOCKS: 2,
     keys.VIPS: 2,
     keys.TASKS: 4,

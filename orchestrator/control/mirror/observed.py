@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.answers import PathAnswers
 from orchestrator.control.mirror.records import RELEASES, RESTING, TASKS, Kind
 from orchestrator.store import keys
 from specs.api import Release
@@ -48,6 +49,7 @@ class Observed:
     acknowledged: dict[str, int] = field(default_factory=dict)
     resting_since: dict[tuple[str, str], float] = field(default_factory=dict)
     progress_at: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
+    paths: PathAnswers = field(default_factory=PathAnswers)  # what nodes said of theirs
     faults: dict[str, float] = field(default_factory=dict)  # stack -> since it cannot be planned
     # release -> service -> words that its tasks serve and are only watched for a while
     watched: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)

@@ -16,12 +16,22 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Specs
     from orchestrator.control.mirror.observed import Observed
     from orchestrator.control.planning.addresses import Addresses
-    from scheduler.view import NodeView
+    from scheduler.view import Home, NodeView, Only
 
 
 def earliest(*times: float | None) -> float | None:
     """Return the first of these times; None stands for "only when something happens"."""
     return min((time for time in times if time is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class BindRuling:
+    """What a service's binds ask of a node; ``homes``: where each path's data is (see binds)."""
+
+    ties: tuple[Home, ...] = ()
+    only: tuple[Only, ...] = ()
+    homes: tuple[tuple[str, str | None], ...] = ()
+    waits: str = ""  # why nothing can be said yet
 
 
 @dataclass
@@ -38,6 +48,7 @@ class Pass:
     brake: bool = False  # too many nodes are silent at once: nothing lost is replaced
     notes: list[tuple[str, str, str]] = field(default_factory=list)  # event kind, stack, message
     _views: dict[str, NodeView] = field(default_factory=dict)
+    binds: dict[tuple[str, str, bool], BindRuling] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # stacks of which there is news beside records
 
     @property

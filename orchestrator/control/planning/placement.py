@@ -22,6 +22,7 @@ from orchestrator.control.mirror.ports import (
 from orchestrator.control.mirror.records import VOLUMES, Volume
 from orchestrator.control.mirror.released import task_spec
 from orchestrator.control.mirror.serving import global_slots
+from orchestrator.control.planning import binds
 from orchestrator.control.planning.networks import network_of
 from orchestrator.store import keys
 from scheduler import constraints
@@ -59,12 +60,18 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
             if effective is None:
                 continue
             found[task.id] = effective
+            if why := _no_volume(pass_, effective, task.slot):
+                unfit[task.id] = why
+                continue
             slot = slots.get((task.stack, task.service, task.slot), [])
             key = (effective.key, effective.release)
             constraints.check(effective.service.placement.constraints)
             if effective.service.mode == "global" and key not in places:
                 places[key] = _places(pass_, effective)
             node = places.get(key, {}).get(task.slot)
+            if waits := binds.look(pass_, effective, fresh=_new(task)).waits:
+                unfit[task.id] = waits
+                continue
             pending.append(
                 replace(
                     _pending(pass_, task, effective, node, slot),
@@ -212,6 +219,7 @@ def equipped(pass_: Pass, task: Task, effective: Effective, node: str, view: Fle
                 return given.refused
             addresses[network.id] = given.address
     _settle_volumes(pass_, task, effective, node)
+    binds.settle(pass_, effective, node, fresh=_new(task))
     host_ports = _host_ports(effective, view.nodes[node])
     return task.with_node(node, addresses=addresses, host_ports=host_ports)
 
@@ -227,6 +235,11 @@ def _host_ports(effective: Effective, node: NodeView) -> dict[str, int]:
     return chosen
 
 
+def _new(task: Task) -> bool:
+    """Say whether a task was not looked at before; one that waits is looked at time and again."""
+    return task.state is TaskState.NEW
+
+
 def _settle_volumes(pass_: Pass, task: Task, effective: Effective, node: str) -> None:
     for mount in effective.task.mounts:
         if mount.type != "volume" or mount.source is None:
@@ -234,16 +247,33 @@ def _settle_volumes(pass_: Pass, task: Task, effective: Effective, node: str) ->
         name = effective.volume_name(mount.source, task.slot)
         present = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
         if present is None:
-            pass_.draft.put(
-                VOLUMES,
-                Volume(
-                    name=name,
-                    stack=task.stack,
-                    key=mount.source,
-                    node=node,
-                    created_at=pass_.wall,
-                ),
+            wanted = effective.spec.volumes.get(mount.source)
+            made = Volume(
+                name=name,
+                stack=task.stack,
+                key=mount.source,
+                node=node,
+                created_at=pass_.wall,
+                labels=wanted.labels if wanted is not None else {},
             )
+            pass_.draft.put(VOLUMES, made)
+        elif not present.node:  # made by hand, and used for the first time
+            pass_.draft.put(VOLUMES, present.model_copy(update={"node": node}))
+
+
+def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
+    """Return why a volume the task needs cannot be had, or ""."""
+    for mount in effective.task.mounts:
+        if mount.type != "volume" or mount.source is None:
+            continue
+        name = effective.volume_name(mount.source, slot)
+        volume = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
+        wanted = effective.spec.volumes.get(mount.source)
+        if volume is None and wanted is not None and wanted.external:
+            return f"external volume {name} does not exist: corral volume create {name}"
+        if volume is not None and volume.removing:
+            return f"volume {name} is being removed; corral volume ls says what it waits for"
+    return ""
 
 
 def homes(pass_: Pass, effective: Effective, slot: int) -> tuple[Home, ...]:
@@ -280,6 +310,7 @@ def _pending(
 ) -> Pending:
     service = effective.service
     reserved = effective.task.resources.reservations
+    bound = binds.look(pass_, effective, fresh=_new(task))
     # The task of the slot that will be stopped before this one starts.
     goes_first = effective.service.update.order == "stop-first"
     replaced = next((t for t in slot if goes_first and t.id != task.id), None)
@@ -294,7 +325,8 @@ def _pending(
         preferences=service.placement.preferences,
         max_per_node=service.placement.max_replicas_per_node,
         ports=fixed_host_ports(effective.task),
-        homes=homes(pass_, effective, task.slot),
+        homes=(*homes(pass_, effective, task.slot), *bound.ties),
+        only=bound.only,
         image=effective.task.image_digest,
         needs=skew.needs(effective.task),
         node=pinned,

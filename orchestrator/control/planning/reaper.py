@@ -57,5 +57,7 @@ def sweep(pass_: Pass) -> None:
             for service in spec.services.values():
                 used |= {r.content for r in (*service.task.secrets, *service.task.configs)}
     for content in pass_.cluster.contents.values():
+        if not content.stack:
+            continue  # made by hand, and taken away so
         if content.id not in used and pass_.wall - content.created_at > CONTENT_GRACE:
             pass_.draft.delete(CONTENTS, content)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import Dependencies, dependencies_of
 from orchestrator.control.mirror.records import RELEASES, STACKS, VOLUMES
 from orchestrator.control.mirror.released import finish, spec_at
-from orchestrator.control.planning import oneoffs, stopping
+from orchestrator.control.mirror.users import all_volumes, names_of
+from orchestrator.control.planning import binds, oneoffs, stopping
 from orchestrator.control.planning.networks import drop_vips, retire_networks
 from orchestrator.store import keys
 from specs.stack import StackSpec
@@ -41,6 +42,7 @@ def plan_removal(pass_: Pass, stack: Stack) -> None:
         for number, release in pass_.cluster.stack_releases.get(stack.name, {}).items():
             assert number == release.number
             pass_.draft.delete(RELEASES, release)
+        binds.forget(pass_, stack.name)
     pass_.draft.delete(STACKS, stack)
 
 
@@ -52,6 +54,21 @@ def volumes_to_remove(cluster: Cluster, stack: Stack) -> list[str]:
     if stack.desired != "removed" or not stack.remove_volumes or tasks:
         return []
     return [v.name for v in cluster.volumes.values() if v.stack == stack.name]
+
+
+def volumes_to_drop(cluster: Cluster) -> set[str]:
+    """Return the names of volumes that somebody removes and that no task has any more."""
+    going = {volume.name for volume in cluster.volumes.values() if volume.removing}
+    if not going:
+        return going
+    kept = [one.spec for one in cluster.oneoffs.values() if one.task.node and not one.gone_at]
+    for task in cluster.tasks.values():
+        spec = spec_at(cluster, task.stack, task.release)
+        if spec is not None and task.node is not None:
+            kept.append(spec.seen_by(task.service))
+    for spec in kept:
+        going -= {name for volume in all_volumes(spec) for name in names_of(cluster, volume)}
+    return going
 
 
 def forget_volume(pass_: Pass, name: str) -> None:

@@ -170,6 +170,7 @@ def look_over(pass_: Pass, out: Outgoing) -> float | None:
     Return when to look again.
     """
     resting = [network for network, found in pass_.cluster.resting.items() if found]
+    networks.retire_left(pass_)
     due = networks.rest_over(pass_, out.interested(resting))
     reaper.sweep(pass_)
     return due

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import availability
 from orchestrator.control.mirror.serving import global_slots, is_ready, wanted_count
+from orchestrator.control.planning import binds
 from orchestrator.control.planning.placement import homes
 from scheduler.reconcile import WantedService
 from scheduler.replicas import Replica
@@ -56,7 +57,10 @@ def replica(
     record = pass_.cluster.nodes.get(task.node) if task.node is not None else None
     evicted = record is not None and availability(record) == "drain"
     tied = effective is not None and (
-        effective.service.mode == "global" or bool(homes(pass_, effective, task.slot))
+        effective.service.mode == "global"
+        or bool(homes(pass_, effective, task.slot))
+        # Asked of nodes, so only where it matters.
+        or ((evicted or status == "down") and binds.tied(pass_, effective))
     )
     gone = task.node is not None and record is None
     spec = effective.service.task if effective is not None else TaskSpec(image="")

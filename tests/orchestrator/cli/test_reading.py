@@ -533,6 +533,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.cli.commands.ls",
         "orchestrator.cli.main",
         "orchestrator.cli.names",
+        "orchestrator.cli.parsers",
         "orchestrator.cli.commands.node",
         "orchestrator.cli.show.output",
         "orchestrator.cli.show.containers",

@@ -10,7 +10,7 @@ import re
 import pytest
 from compose_words import GLOBAL, VERBS
 
-from orchestrator.cli import elsewhere, main, wishes
+from orchestrator.cli import elsewhere, main, parsers, wishes
 from orchestrator.cli.registry import COMMANDS, KNOWN_ELSEWHERE
 from orchestrator.cli.show import board, watch
 
@@ -37,7 +37,7 @@ def test_every_verb_of_compose_is_here_or_leads_here(verb, corral):
 def flags_of(verb):
     """Return every flag of ours that stands behind the verb; of none, those before it."""
     if not verb:
-        return set(main.global_parser()._option_string_actions)
+        return set(parsers.global_parser()._option_string_actions)
     parser = argparse.ArgumentParser()
     importlib.import_module(f"orchestrator.cli.commands.{COMMANDS[verb][0]}").describe(parser)
     return set(parser._option_string_actions)
