@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from agent.runtime.containers import OciContainers
     from agent.tasks.compose import TaskParts
-    from agent.tasks.listeners import Watch
+    from agent.tasks.listeners import Following
     from agent.tasks.record import Record
 
 PATIENCE = 600.0  # seconds until its container is made: an image may take that long
@@ -56,7 +56,7 @@ class Attaching:
                 await websocket.send_json(last)
 
     async def _converse(
-        self, websocket: web.WebSocketResponse, asked: AttachRequest, watch: Watch, task: str
+        self, websocket: web.WebSocketResponse, asked: AttachRequest, watch: Following, task: str
     ) -> dict[str, object] | None:
         """Return the last message; None: the client has gone."""
         if asked.detach:
@@ -83,7 +83,7 @@ class Attaching:
         return _ended(record) if record is not None else None
 
     async def _begin(
-        self, websocket: web.WebSocketResponse, watch: Watch
+        self, websocket: web.WebSocketResponse, watch: Following
     ) -> dict[str, object] | None:
         record = await self._until(websocket, watch, lambda r: _begun(r) or _over(r))
         if record is None:
@@ -93,7 +93,7 @@ class Attaching:
     async def _until(
         self,
         websocket: web.WebSocketResponse,
-        watch: Watch,
+        watch: Following,
         check: Callable[[Record], bool],
         at_most: float = PATIENCE,
     ) -> Record | None:

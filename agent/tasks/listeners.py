@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from agent.tasks.record import Record
 
 
-class Watch:
+class Following:
     """One task, as somebody follows it: the newest record, and when it changed."""
 
     def __init__(self, record: Record | None) -> None:
@@ -28,7 +28,7 @@ class Listeners:
     """Listeners of this agent, by task."""
 
     def __init__(self) -> None:
-        self._watches: dict[str, list[Watch]] = {}
+        self._watches: dict[str, list[Following]] = {}
         self._present: dict[str, asyncio.Event] = {}
 
     def changed(self, record: Record) -> None:
@@ -38,9 +38,9 @@ class Listeners:
             watch.changed.set()
 
     @contextlib.contextmanager
-    def watch(self, task: str, record: Record | None) -> Iterator[Watch]:
+    def watch(self, task: str, record: Record | None) -> Iterator[Following]:
         """Follow a task from this record on."""
-        found = Watch(record)
+        found = Following(record)
         self._watches.setdefault(task, []).append(found)
         try:
             yield found

@@ -56,7 +56,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     opened, tty = bool(whole.get("stdin_open")), bool(whole.get("tty"))
     reads = opened and not args.no_stdin
     with_tty = tty and os.isatty(STDOUT) and (os.isatty(STDIN) or not reads)
-    listener = Listener(
+    listener = Attached(
         session,
         str(row["id"]),
         str(row["name"]),
@@ -102,7 +102,7 @@ def _key(word: str) -> bytes:
     raise CliError(f"--detach-keys: {word!r} is no key", hint=f"like {KEYS}", code=USAGE)
 
 
-class Listener(Channel):
+class Attached(Channel):
     """Moves bytes between this terminal and a task's own process until it has ended."""
 
     def __init__(

@@ -17,7 +17,7 @@ from orchestrator.cli import deploy, findings
 from orchestrator.cli import oneoff as oneoffs
 from orchestrator.cli import project as projects
 from orchestrator.cli.commands import up
-from orchestrator.cli.commands.attach import KEYS, Keys, Listener
+from orchestrator.cli.commands.attach import KEYS, Attached, Keys
 from orchestrator.cli.commands.exec import STDIN, STDOUT, environment, terminal_size
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
 from orchestrator.cli.show import meanwhile, watch
@@ -187,7 +187,7 @@ def _act(session: Invocation, action: str, made: dict[str, Any]) -> None:
 
 def _detached(session: Invocation, made: dict[str, Any]) -> int:
     task, name = str(made["task"]), str(made["name"])
-    begun = Listener(session, task, name, reads=False, size=None, keys=None, detach=True)
+    begun = Attached(session, task, name, reads=False, size=None, keys=None, detach=True)
     code = begun.listen()
     print(made["name"])
     return code
@@ -196,7 +196,7 @@ def _detached(session: Invocation, made: dict[str, Any]) -> int:
 def _attached(
     args: argparse.Namespace, session: Invocation, made: dict[str, Any], *, tty: bool
 ) -> int:
-    listener = Listener(
+    listener = Attached(
         session,
         str(made["task"]),
         str(made["name"]),
