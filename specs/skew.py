@@ -38,6 +38,7 @@ SINCE: dict[str, dict[str, int]] = {
         "attach": 2,
         "release": 2,
         "spec_hash": 2,
+        "volume_options": 2,
         "elsewhere": 2,
     },
     "Hello": {"signing_request": 2, "revision": 2, "stacks": 2, "heartbeat": 2},

@@ -131,6 +131,7 @@ class Assignment(Model):
     networks: tuple[TaskNetwork, ...] = ()
     host_ports: tuple[Port, ...] = ()  # mode: host ports of this task, published filled in
     volumes: dict[str, str] = Field(default_factory=dict)  # volume key -> real volume name
+    volume_options: dict[str, dict[str, str]] = Field(default_factory=dict)  # of those with any
     elsewhere: tuple[str, ...] = ()  # bind sources that are not made here: their data is elsewhere
     after: tuple[str, ...] = ()  # what its gate waits for, in words: "db to be healthy"
     admitted: str = ""  # the boot id of the node in which it may start again

@@ -358,6 +358,7 @@ class Outgoing:
             networks=self._attachments(task, effective),
             host_ports=ports,
             volumes=volumes,
+            volume_options=effective.all_options(volumes, self._cluster.volumes),
             elsewhere=tuple(sorted(elsewhere)),
             after=waits_for(effective.service, effective.spec.services),
             admitted=task.admitted,

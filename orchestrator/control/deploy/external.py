@@ -10,9 +10,11 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.records import NETWORKS, VOLUMES
+from specs import shares
 
 if TYPE_CHECKING:
     from orchestrator.control.deploy.deployment import Deployment
+    from orchestrator.control.mirror.records import Volume
     from specs.stack import StackSpec
 
 # Docker makes these on every host; here a service says it without a network.
@@ -41,9 +43,25 @@ def _networks(deployment: Deployment, spec: StackSpec) -> None:
             deployment.draft.put(NETWORKS, found.model_copy(update={"stack": ""}))
 
 
+def _check_level(deployment: Deployment, spec: StackSpec, key: str, found: Volume) -> None:
+    """Refuse a path of the node, which the file does not show, to services that may have none."""
+    for service in spec.services.values():
+        level = service.task.security
+        mounted = any(m.type == "volume" and m.source == key for m in service.task.mounts)
+        if mounted and level != "default" and shares.is_bind(found.options):
+            deployment.error(
+                f"volumes.{key}",
+                f"volume {found.name} is a path of the node, which is not allowed at "
+                f"x-corral.security: {level}",
+                hint=f"{service.name} mounts it; use a volume without options",
+            )
+
+
 def _volumes(deployment: Deployment, spec: StackSpec) -> None:
     for key, volume in spec.volumes.items():
         found = deployment.cluster.volumes.get(volume.name)
+        if found is not None:
+            _check_level(deployment, spec, key, found)
         if found is not None and found.removing:
             deployment.error(
                 f"volumes.{key}",

@@ -31,6 +31,7 @@ from specs.ids import new_id
 from specs.kit.amounts import size
 from specs.pins import pins, sentence
 from specs.problems import Problem, SpecError
+from specs.shares import is_shared
 from specs.stack import Condition
 from specs.states import ReleaseState
 
@@ -239,6 +240,7 @@ def shared_problem(spec: StackSpec, name: str, *, before: int, count: int) -> Pr
         for mount in spec.services[name].task.mounts
         if mount.type == "volume" and mount.source is not None and not mount.read_only
         if (volume := spec.volumes.get(mount.source)) is not None and not volume.per_slot
+        if not is_shared(volume.options)
     )
     if not shared:
         return None

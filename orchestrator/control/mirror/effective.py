@@ -16,7 +16,10 @@ from orchestrator.control.mirror.released import spec_of
 from specs.base import content_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.mirror.records import Volume
     from specs.api import ClientMachine, Release
     from specs.oneoff import OneOff
     from specs.stack import ServiceSpec, StackSpec, TaskSpec
@@ -52,6 +55,23 @@ class Effective:
         if volume is None:
             return f"{self.stack}_{key}"
         return f"{volume.name}-{slot}" if volume.per_slot else volume.name
+
+    def volume_options(self, key: str, record: Volume | None) -> Mapping[str, str]:
+        """Return a volume's options: the file's, or those of who made it where that is another."""
+        wanted = self.spec.volumes.get(key)
+        if record is not None and (wanted is None or wanted.external or record.stack != self.stack):
+            return record.options
+        return wanted.options if wanted is not None else {}
+
+    def all_options(
+        self, volumes: Mapping[str, str], records: Mapping[str, Volume]
+    ) -> dict[str, dict[str, str]]:
+        """Return the options of those of ``volumes`` (key -> real name) that have any."""
+        return {
+            key: dict(options)
+            for key, name in volumes.items()
+            if (options := self.volume_options(key, records.get(name)))
+        }
 
 
 def of_oneoff(one: OneOff) -> Effective:
@@ -120,7 +140,7 @@ def _hash(release: Release, spec: StackSpec, name: str, task: TaskSpec) -> str:
         if (n := spec.networks.get(a.network)) is not None
     }
     volumes = {
-        m.source: [v.name, v.per_slot]
+        m.source: [v.name, v.per_slot, *([v.options] if v.options else ())]
         for m in task.mounts
         if m.type == "volume"
         and m.source is not None
