@@ -23,7 +23,7 @@ import subprocess
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeAlias, TypeVar
 
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
@@ -48,6 +48,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Places: TypeAlias = list[tuple[str, str, bool]]
 
 _TASK: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,127}")
 _PROPAGATION: Final = frozenset(
@@ -142,6 +144,10 @@ class VolumeStore:
         """Say whether the task has anonymous volumes."""
         return self._unnamed.owns(task)
 
+    async def present(self, assignment: Assignment, image: ImageConfig, slot: str) -> Places:
+        """Return (place on the node, target, read-only) of a task's mounts; empty = not there."""
+        return await self._call(self._present, assignment, image, slot)
+
     async def release(self, task: str, kept: Callable[[str], bool] = _none) -> None:
         """Remove what belongs to the task alone; its anonymous volumes stay where ``kept``."""
         _check_task(task)
@@ -208,7 +214,7 @@ class VolumeStore:
         """Return the data directory of a named or anonymous volume, made when missing."""
         if mount.source is None:
             home = self._unnamed.home(assignment.id)
-            path = home / hashlib.sha256(mount.target.encode()).hexdigest()[:32]
+            path = home / _hashed(mount.target)
         else:
             name = assignment.volumes.get(mount.source)
             if name is None:
@@ -221,6 +227,23 @@ class VolumeStore:
                     origin = None if mount.nocopy or mount.subpath else mount.target
                     await self._call(self._create, path, root, origin)
         return data
+
+    def _present(self, assignment: Assignment, image: ImageConfig, slot: str) -> Places:
+        found = []
+        for mount in _all_mounts(assignment.spec.mounts, image.volumes):
+            place: Path | None = None
+            if mount.type == "bind":
+                place = Path(mount.source or "")
+            elif mount.type != "tmpfs" and mount.source is None:
+                home = self._unnamed.whose(assignment.id, slot)
+                place = home and home / _hashed(mount.target) / "_data"
+            elif mount.type != "tmpfs" and (name := assignment.volumes.get(mount.source or "")):
+                place = self._named / _check_name(name) / "_data"
+            # What is not mounted now is covered, so that nothing is written below it. A subpath is
+            # not looked for: a link in it could lead anywhere.
+            there = place is not None and not mount.subpath and place.exists()
+            found.append((str(place) if there else "", mount.target, mount.read_only or not there))
+        return sorted(found, key=lambda one: len(Path(one[1]).parts))
 
     async def _mount_of(
         self, assignment: Assignment, mount: Mount, share: Share, root: Path
@@ -322,6 +345,10 @@ def _all_mounts(mounts: tuple[Mount, ...], volumes: tuple[str, ...]) -> list[Mou
         if target.startswith("/") and os.path.normpath(target) not in taken | {"/"}
     ]
     return [*mounts, *extra]
+
+
+def _hashed(target: str) -> str:
+    return hashlib.sha256(target.encode()).hexdigest()[:32]
 
 
 def _check_task(task: str) -> None:

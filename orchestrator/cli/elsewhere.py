@@ -119,6 +119,7 @@ WORDS: dict[str, str] = {
     "wg": "corral node inspect NODE",
     "caddy": _PUBLISH,
     "dns": "names are resolved inside the containers; " + _PUBLISH,
+    "ctx": "corral context ls",
     # Kamal
     "setup": "corral node add user@host for each machine, then corral up -d",
     "redeploy": "corral up -d --build",
@@ -182,8 +183,6 @@ FLAGS: dict[tuple[str, str], str] = {
     ("up", "-w"): "corral up -d --build after a change",
     ("up", "--watch"): "corral up -d --build after a change",
     # other tools' flags
-    ("", "-c"): "corral -f FILE names the file, corral -H ADDRESS the controller",
-    ("", "--context"): "corral -H ADDRESS names the controller",
     ("", "--compose-file"): "corral -f FILE up",
     ("", "-D"): "corral events says what happens",
     ("", "--debug"): "corral events says what happens",

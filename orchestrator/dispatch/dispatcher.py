@@ -36,6 +36,7 @@ if TYPE_CHECKING:
         Awaitable,
         Callable,
         Collection,
+        Mapping,
         Sequence,
     )
 
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
     from orchestrator.keys.identity import ClusterRecord
     from orchestrator.store.base import Store
     from orchestrator.transport.base import Transport
-    from specs.inside import NodeProcesses, NodeUsage, SignalTasks
+    from specs.inside import Copied, NodeProcesses, NodeUsage, SignalTasks
     from specs.kit.clock import Clock
     from specs.node import Node
     from specs.paths import PathState
@@ -184,6 +185,19 @@ class Dispatcher:
 
     async def exec(self, node: str, task: str, websocket: WebSocketResponse) -> None:
         await self._client(node).exec(task, websocket)
+
+    async def attach(self, node: str, task: str, websocket: WebSocketResponse) -> None:
+        await self._client(node).attach(task, websocket)
+
+    def read_archive(
+        self, node: str, task: str, query: Mapping[str, str]
+    ) -> AsyncGenerator[bytes, None]:
+        return self._client(node).read_archive(task, query)
+
+    async def write_archive(
+        self, node: str, task: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
+    ) -> Copied:
+        return await self._client(node).write_archive(task, query, pieces)
 
     async def remove_volume(self, node: str, name: str) -> None:
         await self._client(node).remove_volume(name)

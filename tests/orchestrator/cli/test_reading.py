@@ -371,7 +371,7 @@ def test_usage_errors(corral):
     assert "-p stands before the command" in done.err
     assert "corral up " in corral().out
     assert "corral ps" in corral("status").err
-    assert "ssh:// is not supported yet" in corral("-H", "ssh://a@b", "ls").err
+    assert "https:// is not supported yet" in corral("-H", "https://b", "ls").err
     assert "cannot be the name of a stack" in corral("-p", "Shop", "ps").err
 
 
@@ -546,6 +546,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.cli.show.table",
         "orchestrator.cli.show.times",
         "orchestrator.client.client",
+        "orchestrator.client.contexts",
         "orchestrator.client.errors",
         "orchestrator.client.http",
         "orchestrator.client.places",
