@@ -23,6 +23,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/stacks/{stack}/tasks?all=     {"tasks": [TaskRow]}
     POST   /v1/stacks/{stack}/runs           StartOneOff -> NDJSON of OneOffProgress (specs.oneoff)
     POST   /v1/stacks/{stack}/oneoffs        ActOnOneOffs -> ActedOn
+    GET    /v1/tasks/{id}/streams               TaskStreams
     GET    /v1/tasks/{id}/attach             WebSocket, as specs.wire says of AttachRequest
     GET    /v1/tasks/{id}                    Task (specs.task); {id} may be a live task's name
     GET    /v1/tasks/{id}/exec               WebSocket, as specs.wire says
