@@ -21,7 +21,7 @@ from orchestrator.control.planning.terms import replica, wanted_service
 from scheduler.reconcile import WantedService, reconcile
 from scheduler.rollout import Moves, advance
 from specs.stack import Condition
-from specs.states import FINAL, ReleaseState
+from specs.states import FINAL, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
