@@ -17,6 +17,7 @@ from aiohttp import WSMsgType, web
 from pydantic import BaseModel, ValidationError
 
 from agent import facts
+from agent.attaching import Attaching
 from agent.copying import Copying, NoSuchPath
 from agent.errors import Later, Refusal
 from agent.inside import Inside
@@ -152,6 +153,7 @@ class Server:
         self._holdings = tasks.holdings
         self._containers = containers
         self._inside = Inside(tasks, containers)
+        self._attaching = Attaching(tasks, containers)
         self._copying = Copying(tasks.holdings, effects.images, effects.volumes)
         self._images = effects.images
         self._volumes = effects.volumes
@@ -170,6 +172,7 @@ class Server:
                 web.get("/v1/reports", self.reports),
                 web.get("/v1/tasks/{id}/logs", self.logs),
                 web.get("/v1/tasks/{id}/exec", self.exec),
+                web.get("/v1/tasks/{id}/attach", self.attach),
                 web.get("/v1/tasks/{id}/archive", self.read_archive),
                 web.put("/v1/tasks/{id}/archive", self.write_archive),
                 web.post("/v1/images/resolve", self.resolve),
@@ -286,6 +289,15 @@ class Server:
         await websocket.prepare(request)
         with contextlib.suppress(ConnectionError):
             await self._converse(websocket, task)
+        await websocket.close()
+        return websocket
+
+    async def attach(self, request: web.Request) -> web.StreamResponse:
+        task = self._task(request)
+        websocket = web.WebSocketResponse(max_msg_size=4 << 20)
+        await websocket.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            await self._attaching.serve(websocket, task)
         await websocket.close()
         return websocket
 

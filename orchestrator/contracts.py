@@ -102,6 +102,10 @@ class Agents(Protocol):
         """Join a prepared WebSocket to the agent's exec channel until either side ends."""
         ...
 
+    async def attach(self, node: str, task: str, websocket: WebSocketResponse) -> None:
+        """Join a prepared WebSocket to the task's own process, likewise."""
+        ...
+
     def read_archive(
         self, node: str, task: str, query: Mapping[str, str]
     ) -> AsyncGenerator[bytes, None]:

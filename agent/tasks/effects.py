@@ -225,8 +225,13 @@ class Containers(Protocol):
         """Write the task's bundle."""
         ...
 
-    async def create(self, task: str, run: int, spec: TaskSpec) -> tuple[Process, Process]:
-        """Create the container; the command does not run yet. Raises RuntimeFailure."""
+    async def create(
+        self, task: str, run: int, spec: TaskSpec, *, once: bool = False
+    ) -> tuple[Process, Process]:
+        """Create the container; the command does not run yet. Raises RuntimeFailure.
+
+        ``once``: its input, where it is no terminal, ends with the first who gave it some.
+        """
         ...
 
     async def start(self, task: str) -> None:

@@ -58,7 +58,7 @@ from specs.objects import (
     VolumeRow,
     VolumeRows,
 )
-from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff
+from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff, TaskStreams
 from specs.sent import AskChunks, MissingChunks, PutChunks, SentFolder, SentTree
 from specs.task import Task
 
@@ -377,6 +377,20 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("GET", "/v1/tasks/{id}", tasks.task, "One task, whole", answer=Task),
     ApiRoute(
         "GET", "/v1/tasks/{id}/exec", tasks.execute, "Run a command in a task", websocket=True
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/tasks/{id}/streams",
+        tasks.streams_of,
+        "Whether it has a terminal and takes input",
+        answer=TaskStreams,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/tasks/{id}/attach",
+        tasks.attach,
+        "Listen and speak to a task's own process",
+        websocket=True,
     ),
     ApiRoute(
         "GET",

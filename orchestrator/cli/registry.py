@@ -28,9 +28,12 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ps": ("ps", "list the tasks of a stack"),
     "logs": ("logs", "show what the containers print"),
     "exec": ("exec", "run a command in a running container"),
+    "run": ("run", "run a command once in a new container of a service"),
+    "attach": ("attach", "the terminal of a container's own process, from now on"),
     "cp": ("cp", "copy files between containers and this machine"),
     "scale": ("scale", "change the number of replicas"),
     "restart": ("restart", "restart containers"),
+    "create": ("create", "make what the file says, and start nothing"),
     "start": ("start", "start what was stopped or has ended"),
     "stop": ("stop", "stop a stack or some of its services, and keep them"),
     "rm": ("rm", "remove what was stopped or has ended"),
@@ -74,18 +77,14 @@ PASSED_ON = frozenset({"controller", "agent", "lab"})
 
 # Commands people know from elsewhere, and what does their work here.
 KNOWN_ELSEWHERE = {
-    "attach": "corral logs -f SERVICE shows its output, corral exec SERVICE sh goes inside",
     "build": "corral up -d --build builds what the file builds and runs it",
     "commit": "an image comes from a Dockerfile: corral up -d --build",
-    "create": "corral up -d starts what it creates",
     "export": "corral exec -T SERVICE tar -cf - / > FILE.tar",
     "images": "corral config --images --resolve-image-digests",
     "inspect": "corral ps -a --format json, corral node inspect NODE",
     "publish": "the file is all that corral up needs; corral config prints it whole",
     "pull": "corral up -d --pull always",
     "push": "nodes get images from each other: corral up needs no registry for what is built",
-    "run": "corral exec SERVICE COMMAND in a running container; a one-off service in the file "
-    "otherwise, with corral up SERVICE",
     "watch": "corral up -d --build after a change",
     "deploy": "corral up",
     "list": "corral ls",

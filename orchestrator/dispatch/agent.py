@@ -188,9 +188,16 @@ class AgentClient:
 
     async def exec(self, task: str, websocket: WebSocketResponse) -> None:
         """Carry messages both ways until the agent's side or the client's ends."""
+        await self._relay(f"/v1/tasks/{task}/exec", websocket)
+
+    async def attach(self, task: str, websocket: WebSocketResponse) -> None:
+        """Likewise, to the task's own process."""
+        await self._relay(f"/v1/tasks/{task}/attach", websocket)
+
+    async def _relay(self, path: str, websocket: WebSocketResponse) -> None:
         try:
             async with self._http.ws_connect(
-                f"/v1/tasks/{task}/exec", max_msg_size=MAX_MESSAGE, autoclose=True
+                path, max_msg_size=MAX_MESSAGE, autoclose=True
             ) as agent:
                 await _join(websocket, agent)
         except aiohttp.WSServerHandshakeError as exc:

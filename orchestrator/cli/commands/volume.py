@@ -25,10 +25,12 @@ HEADERS = ("DRIVER", "VOLUME NAME", "NODE", "STACK", "USED BY", "STATUS")
 def describe(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     make = kinds.add_parser("create", help="make a volume", allow_abbrev=False)
-    make.add_argument("name", nargs="?", default="", metavar="VOLUME")
+    make.add_argument("name", nargs="?", default="", metavar="NAME")
     make.add_argument("-d", "--driver", default="", help="local")
     make.add_argument("-o", "--opt", action="append", default=[], metavar="KEY=VALUE")
-    make.add_argument("--node", default="", help="its home (default: where it is first used)")
+    make.add_argument(
+        "--node", default="", metavar="NODE", help="its home (default: where it is first used)"
+    )
     make.add_argument(
         "--label", action="append", default=[], metavar="KEY=VALUE", help="a note of yours"
     )

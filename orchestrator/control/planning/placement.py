@@ -34,7 +34,7 @@ from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
-    from orchestrator.control.planning.passes import Pass
+    from orchestrator.control.planning.passes import Pass, Steps
     from specs.task import Task
 
 log = logging.getLogger(__name__)
@@ -42,11 +42,12 @@ log = logging.getLogger(__name__)
 FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
 
 
-def place_pending(pass_: Pass, waiting: list[Task]) -> None:
+def place_pending(pass_: Pass, waiting: list[Task]) -> Steps[None]:
     """Assign what can be assigned."""
     if not waiting:
         return
     view = fleet(pass_)
+    yield len(pass_.cluster.tasks) // 2
     pending = []
     found: dict[str, Effective] = {}
     stacks = {task.stack for task in waiting}
@@ -55,6 +56,7 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
     left = _left(pass_, waiting)
     unfit: dict[str, str] = {}
     for task in waiting:
+        yield 1
         try:
             effective = pass_.specs.of(task.stack, task.release, task.service)
             if effective is None:
@@ -81,7 +83,9 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
         except Exception as error:  # noqa: BLE001 - told of the task; the others go on
             unfit[task.id] = mistake(error, task.stack)
     result = place(view, pending, seed=0)
+    yield len(pending)
     for task in waiting:
+        yield 4
         node = result.assigned.get(task.id)
         if node is None:
             refused = unfit.get(task.id) or result.refused.get(task.id)
