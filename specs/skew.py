@@ -40,6 +40,7 @@ SINCE: dict[str, dict[str, int]] = {
         "spec_hash": 2,
         "volume_options": 2,
         "elsewhere": 2,
+        "fresh_volumes": 2,
     },
     "Hello": {"signing_request": 2, "revision": 2, "stacks": 2, "heartbeat": 2},
     "Instructions": {"protocol": 2, "revision": 2},

@@ -122,10 +122,11 @@ class Volumes(Protocol):
         """Give a task that is being prepared the anonymous volumes its slot has."""
         ...
 
-    async def claim(self, task: str, slot: str) -> None:
+    async def claim(self, task: str, slot: str, *, fresh: bool = False) -> None:
         """Make the anonymous volumes of a task the slot's: its first run begins.
 
-        Those that its predecessor left take the place of what was made for it ahead.
+        Those that its predecessor left take the place of what was made for it ahead; of a task
+        that begins with ``fresh`` ones they go.
         """
         ...
 

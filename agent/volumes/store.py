@@ -135,10 +135,10 @@ class VolumeStore:
         _check_task(task)
         await self._call(self._unnamed.take, task, slot)
 
-    async def claim(self, task: str, slot: str) -> None:
+    async def claim(self, task: str, slot: str, *, fresh: bool = False) -> None:
         """Make the anonymous volumes of a task the slot's: its first run begins."""
         _check_task(task)
-        await self._call(self._unnamed.claim, task, slot)
+        await self._call(self._unnamed.claim, task, slot, fresh=fresh)
 
     def owns(self, task: str) -> bool:
         """Say whether the task has anonymous volumes."""

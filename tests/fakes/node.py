@@ -197,7 +197,7 @@ class FakeVolumes:
         if slot in self.left:
             self.owners[task] = self.left.pop(slot)
 
-    async def claim(self, task: str, slot: str) -> None:
+    async def claim(self, task: str, slot: str, *, fresh: bool = False) -> None:
         if slot in self.left and task not in self.claimed:
             self.owners[task] = self.left.pop(slot)
         if task in self.owners:

@@ -186,7 +186,7 @@ class _Volumes:
     async def take(self, task: str, slot: str) -> None:
         pass
 
-    async def claim(self, task: str, slot: str) -> None:
+    async def claim(self, task: str, slot: str, *, fresh: bool = False) -> None:
         pass
 
     def owns(self, task: str) -> bool:
