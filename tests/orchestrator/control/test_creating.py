@@ -156,5 +156,9 @@ async def test_what_begins_with_empty_anonymous_volumes(how, fresh):
         assert [t.fresh_volumes for t in made] == ([] if fresh is None else [fresh])
         if fresh:  # what replaces it one day keeps what it wrote
             await rig.fake_of(made[0]).crash()
-            await rig.until(lambda: [t for t in rig.ready("web") if t.id != made[0].id], within=600)
-            assert not rig.ready("web")[0].fresh_volumes
+
+            def others():
+                return [t for t in rig.ready("web") if t.id != made[0].id]
+
+            await rig.until(others, within=600)
+            assert not others()[0].fresh_volumes
