@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 def look(pass_: Pass, effective: Effective, *, fresh: bool) -> BindRuling:
     """Return what the service's binds ask of a node. ``fresh``: what nodes said long ago is out."""
-    if effective.service.mode == "global" or not any(bound_paths(effective.task)):
+    bound = tuple(bound_paths(effective.task))
+    if effective.service.mode == "global" or not bound:
         return BindRuling()
-    found = pass_.binds.get((effective.key, effective.hash, fresh))
-    if found is None:
-        found = pass_.binds[effective.key, effective.hash, fresh] = _look(pass_, effective, fresh)
-    return found
+    key = (effective.key, effective.hash, bound, fresh)
+    if key not in pass_.binds:
+        pass_.binds[key] = _look(pass_, effective, fresh)
+    return pass_.binds[key]
 
 
 def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa: FBT001 - as above

@@ -48,7 +48,7 @@ class Pass:
     brake: bool = False  # too many nodes are silent at once: nothing lost is replaced
     notes: list[tuple[str, str, str]] = field(default_factory=list)  # event kind, stack, message
     _views: dict[str, NodeView] = field(default_factory=dict)
-    binds: dict[tuple[str, str, bool], BindRuling] = field(default_factory=dict)
+    binds: dict[tuple[object, ...], BindRuling] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # stacks of which there is news beside records
 
     @property
