@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -255,6 +256,8 @@ async def _all(what: str, *steps: Callable[[], Awaitable[None]]) -> None:
 
 def hostname_of(assignment: Assignment) -> str:
     """Return the host name inside: the spec's, else the task's name made a legal one."""
+    if assignment.spec.uts == "host":
+        return socket.gethostname()
     if assignment.spec.hostname:
         return assignment.spec.hostname[:64]
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", assignment.name).strip("-.")

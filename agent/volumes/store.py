@@ -179,7 +179,10 @@ class VolumeStore:
         if mount.type == "bind":
             source = await self._call(self._binds.source, mount, assignment.elsewhere)
             propagation = _propagation(mount.propagation)
-            return BoundMount(source, mount.target, "bind", ("rbind", propagation, *read_only))
+            below = "bind" if mount.recursive == "disabled" else "rbind"
+            if read_only and mount.recursive == "readonly":
+                read_only = ("ro", "rro")
+            return BoundMount(source, mount.target, "bind", (below, propagation, *read_only))
         path = await self._volume(assignment, mount, root)
         source = str(path)
         if mount.subpath:
@@ -310,7 +313,9 @@ def _propagation(name: str) -> str:
 
 def _tmpfs(mount: Mount) -> BoundMount:
     mode = _TMPFS_MODE if mount.tmpfs_mode is None else mount.tmpfs_mode
-    options = ["noexec", "nosuid", "nodev", f"mode={mode:o}"]
+    # An option of the file's comes last: `exec` undoes what every tmpfs has here.
+    off = [f"no{flag}" for flag in ("exec", "suid", "dev") if flag not in mount.tmpfs_options]
+    options = [*off, *mount.tmpfs_options, f"mode={mode:o}"]
     if mount.tmpfs_size:
         options.append(f"size={mount.tmpfs_size}")
     if mount.read_only:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
-from specs.compile import security
+from specs.compile import machine, security
 from specs.compile.mounts import MountCompiler
 from specs.compile.values import (
     cores,
@@ -202,6 +202,7 @@ class ServiceCompiler:
                 on_unhealthy=self._one_of(f"{ours}.on_unhealthy", extension, TaskSpec),
                 on_reboot=self._one_of(f"{ours}.on_reboot", extension, TaskSpec),
             ),
+            **machine.shared(path, raw, deploy, self.verdicts),
         )
         level = self._level(ours, extension)
         security.check(path, raw, level, self.verdicts)

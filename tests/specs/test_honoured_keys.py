@@ -58,6 +58,14 @@ def capabilities(config):
     return config["process"]["capabilities"]["bounding"]
 
 
+def namespaces(config):
+    return {one["type"] for one in config["linux"]["namespaces"]}
+
+
+def bound(config, target):
+    return any(m["destination"] == target and m["type"] == "bind" for m in config["mounts"])
+
+
 # key -> (what the file says, does config.json carry it)
 IN_THE_BUNDLE = {
     "annotations": ("annotations: {a: b}", lambda c: c["annotations"]["a"] == "b"),
@@ -111,6 +119,15 @@ IN_THE_BUNDLE = {
         "cpu_quota: 25000\ncpu_period: 50000",
         lambda c: c["linux"]["resources"]["cpu"]["quota"] == 50_000,
     ),
+    "cpuset": ("cpuset: 0-1", lambda c: c["linux"]["resources"]["cpu"]["cpus"] == "0-1"),
+    "cpu_shares": ("cpu_shares: 9", lambda c: c["linux"]["resources"]["cpu"]["shares"] == 9),
+    "memswap_limit": (
+        "memswap_limit: 128m\nmem_limit: 64m",
+        lambda c: c["linux"]["resources"]["memory"]["swap"] == 128 << 20,
+    ),
+    "pid": ("pid: host", lambda c: "pid" not in namespaces(c)),
+    "ipc": ("ipc: host", lambda c: "ipc" not in namespaces(c) and bound(c, "/dev/shm")),
+    "uts": ("uts: host", lambda c: "uts" not in namespaces(c) and "hostname" not in c),
     "pids_limit": ("pids_limit: 9", lambda c: c["linux"]["resources"]["pids"]["limit"] == 9),
 }
 
@@ -174,6 +191,8 @@ IN_THE_SPEC = {
             }
         ),
     ),
+    "platform": ("platform: linux/arm64/v8", lambda s: s.task.platform == "linux/arm64"),
+    "runtime": ("runtime: runc", lambda s: s.task.image == "i:1"),  # the node's own, whichever
     "pull_policy": ("pull_policy: always", lambda s: s.pull_policy == "always"),
     "restart": (
         "restart: on-failure:3",

@@ -327,6 +327,7 @@ def _pending(
         ports=fixed_host_ports(effective.task),
         homes=(*homes(pass_, effective, task.slot), *bound.ties),
         only=bound.only,
+        platform=effective.task.platform,
         image=effective.task.image_digest,
         needs=skew.needs(effective.task),
         node=pinned,
