@@ -63,6 +63,7 @@ SINCE: dict[str, dict[str, int]] = {
         "cpu_shares": 2,
         "memory_swap": 2,
         "platform": 2,
+        "links": 2,
     },
     "Mount": {"tmpfs_options": 2, "recursive": 2},
     "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2, "paused": 2},

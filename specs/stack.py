@@ -230,6 +230,7 @@ class TaskSpec(Model):
     cpuset: str = ""  # processors it may run on: 0-3,5
     cpu_shares: int | None = None
     memory_swap: int | None = None  # memory and swap together; -1 = any swap
+    links: tuple[tuple[str, str], ...] = ()  # (name it knows, name on its networks)
     platform: str = ""  # os/arch of its nodes, empty = any
 
     @property

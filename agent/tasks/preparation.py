@@ -187,6 +187,10 @@ class Preparation:
         """Give a task whose first run begins what the last one of its slot left."""
         await self.volumes.claim(assignment.id, self.holdings.slot_of(assignment))
 
+    async def enter(self, assignment: Assignment) -> None:
+        """Find what a run mounts that others may have made by now. Raises Refusal."""
+        await self.volumes.enter(assignment)
+
     async def sweep(self) -> None:
         """Remove what was left in slots that are not wanted any more."""
         try:

@@ -115,13 +115,25 @@ class VolumeStore:
         _check_task(assignment.id)
         spec = assignment.spec
         mounts = []
-        for number, mount in enumerate(_all_mounts(spec.mounts, image.volumes)):
-            mounts.append(await self._prepare(assignment, mount, number, root))
+        wanted = _all_mounts(spec.mounts, image.volumes)
+        files = (*spec.secrets, *spec.configs)
+        places = [item.target for item in (*wanted, *files)]
+        places.append(spec.working_dir or image.working_dir or "/")
+        for number, mount in enumerate(wanted):
+            mounts.append(await self._prepare(assignment, mount, number, root, places))
         mounts += await self._call(
             self._files.place, assignment.id, spec.secrets, spec.configs, contents, owner
         )
         # A mount below another must come after it; equal depth keeps the file's order.
         return tuple(sorted(mounts, key=lambda mount: len(Path(mount.target).parts)))
+
+    async def enter(self, assignment: Assignment) -> None:
+        """Find the subpaths of volumes that a run mounts. Raises Refusal where one is missing."""
+        _check_task(assignment.id)
+        for number, mount in enumerate(assignment.spec.mounts):
+            if mount.type == "volume" and mount.subpath:
+                data = self._data(assignment, mount)
+                await self._call(self._subpath, assignment.id, number, data, mount.subpath)
 
     async def take(self, task: str, slot: str) -> None:
         """Give a task that is being prepared the anonymous volumes its slot has."""
@@ -170,7 +182,12 @@ class VolumeStore:
     # one mount
 
     async def _prepare(
-        self, assignment: Assignment, mount: Mount, number: int, root: Path
+        self,
+        assignment: Assignment,
+        mount: Mount,
+        number: int,
+        root: Path,
+        places: Sequence[str],
     ) -> BoundMount:
         _check_target(mount.target)
         if mount.type == "tmpfs":
@@ -183,23 +200,30 @@ class VolumeStore:
             if read_only and mount.recursive == "readonly":
                 read_only = ("ro", "rro")
             return BoundMount(source, mount.target, "bind", (below, propagation, *read_only))
-        path = await self._volume(assignment, mount, root)
-        source = str(path)
+        source = str(await self._volume(assignment, mount, root))
         if mount.subpath:
-            source = await self._call(self._subpath, assignment.id, number, path, mount.subpath)
+            # Who makes it may be what the task waits for: it is looked up when its run begins.
+            source = str(self._subpaths / assignment.id / str(number))
+            if any(_below(place, mount.target) for place in places):
+                # Links in it decide where that lands, which is looked at now.
+                data = self._data(assignment, mount)
+                await self._call(self._subpath, assignment.id, number, data, mount.subpath)
         return BoundMount(source, mount.target, "bind", _DATA + read_only)
 
-    async def _volume(self, assignment: Assignment, mount: Mount, root: Path) -> Path:
-        """Return the data directory of a named or anonymous volume, made when missing."""
+    def _data(self, assignment: Assignment, mount: Mount) -> Path:
+        """Return the data directory of a named or anonymous volume."""
         if mount.source is None:
             home = self._unnamed.home(assignment.id)
-            path = home / hashlib.sha256(mount.target.encode()).hexdigest()[:32]
-        else:
-            name = assignment.volumes.get(mount.source)
-            if name is None:
-                raise Refusal(f"volume {mount.source!r} has no name on this node")
-            path = self._named / _check_name(name)
-        data = path / "_data"
+            return home / hashlib.sha256(mount.target.encode()).hexdigest()[:32] / "_data"
+        name = assignment.volumes.get(mount.source)
+        if name is None:
+            raise Refusal(f"volume {mount.source!r} has no name on this node")
+        return self._named / _check_name(name) / "_data"
+
+    async def _volume(self, assignment: Assignment, mount: Mount, root: Path) -> Path:
+        """Return the data directory of a volume, made when missing."""
+        data = self._data(assignment, mount)
+        path = data.parent
         if not data.is_dir():
             async with self._lock(path):
                 if not data.is_dir():
@@ -287,6 +311,10 @@ def _all_mounts(mounts: tuple[Mount, ...], volumes: tuple[str, ...]) -> list[Mou
         if target.startswith("/") and os.path.normpath(target) not in taken | {"/"}
     ]
     return [*mounts, *extra]
+
+
+def _below(place: str, target: str) -> bool:
+    return os.path.normpath(place).startswith(f"{os.path.normpath(target)}/")
 
 
 def _check_task(task: str) -> None:

@@ -101,7 +101,7 @@ _SERVICE: dict[str, Support] = {
     "environment": Support(_H),
     "expose": Support(_H, "metadata only, as in Compose"),
     "extends": Support(_O),
-    "external_links": Support(_R, "join the other stack's network with `external: true`"),
+    "external_links": Support(_H, "the alias of a container on a network that both are in"),
     "extra_hosts": Support(_H),
     "gpus": Support(_R, "devices are not scheduled yet"),
     "group_add": Support(_H),
@@ -116,7 +116,7 @@ _SERVICE: dict[str, Support] = {
     "isolation": Support(_I, _WINDOWS),
     "label_file": Support(_O, "folded into labels"),
     "labels": Support(_H),
-    "links": Support(_L, "the order is kept; services already reach each other by name"),
+    "links": Support(_H, "the order, and the alias for this service alone"),
     "logging": Support(_H, "drivers local, json-file, none; others are refused"),
     "mac_address": Support(_L, "nothing on the routed overlay sees it"),
     "mem_limit": Support(_H),
@@ -176,7 +176,7 @@ _SERVICE: dict[str, Support] = {
     "volumes[].consistency": Support(_I, "a macOS setting"),
     "volumes[].image": Support(_R, "image mounts are not available yet"),
     "volumes[].volume.labels": Support(_L),
-    "volumes_from": Support(_R, "name the volume and mount it in both services"),
+    "volumes_from": Support(_H, "named volumes and binds of services of the file"),
     "working_dir": Support(_H),
 }
 

@@ -20,8 +20,30 @@ services:
   tmpfs:
     <<: *sleeper
     tmpfs: ["/exec:exec,uid=5,gid=6,mode=751,size=8m", "/plain"]
-  here: {<<: *sleeper, platform: linux/amd64, runtime: runc}
+  db: {<<: *sleeper}
+  node: {<<: *sleeper, network_mode: host, command: [nc, -ll, -p, "8123", -e, cat]}
+  linked:
+    <<: *sleeper
+    links: ["db:mysql"]
+    external_links: ["app-db-1:redis"]
+    extra_hosts: ["host.docker.internal:host-gateway"]
+  maker:
+    image: busybox
+    command: [sh, -c, "mkdir -p /data/made/deep && echo found > /data/made/deep/file"]
+    volumes: ["data:/data"]
+  here:
+    <<: *sleeper
+    depends_on: {maker: {condition: service_completed_successfully}}
+    volumes: [{type: volume, source: data, target: /sub, volume: {subpath: made/deep}}]
+    platform: linux/amd64
+    runtime: runc
+  borrower: {<<: *sleeper, volumes_from: ["maker:ro"]}
+volumes: {data: {}}
 """
+SWAP = (
+    "cat /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes 2>/dev/null "
+    "|| cat /sys/fs/cgroup/memory.swap.max"
+)
 ASKED = {
     # service: command -> what it prints there; {host} etc. are asked of the machine
     ("shared", "readlink /proc/self/ns/pid"): "{pid}",
@@ -34,10 +56,16 @@ ASKED = {
     ("limits", "grep Cpus_allowed_list /proc/self/status | tr -d '[:space:]'"): (
         "Cpus_allowed_list:0"
     ),
-    ("limits", "cat /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes 2>/dev/null"
-     " || cat /sys/fs/cgroup/memory.swap.max"): "{swap}",
+    ("limits", SWAP): "{swap}",
     ("limits", "cat /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || echo 512"): "512",
-    ("here", "echo ran"): "ran",
+    ("here", "cat /sub/file"): "found",
+    ("borrower", "cat /data/made/deep/file; touch /data/x 2>/dev/null || echo ro"): "found ro",
+    ("linked", "nslookup mysql | grep -c Address"): "2",
+    ("linked", "nslookup redis | grep -c Address"): "2",
+    ("here", "nslookup mysql >/dev/null 2>&1 || echo unknown"): "unknown",
+    ("linked", "echo hi | nc -w 9 host.docker.internal 8123"): "hi",
+    ("linked", "nc -w 5 host.docker.internal 22 </dev/null 2>&1 | grep -c SSH"): "0",
+    ("here", "echo hi | nc -w 5 {gateway} 8123 2>/dev/null || echo closed"): "closed",
 }  # fmt: skip
 
 
@@ -49,10 +77,15 @@ def test_what_each_key_makes_of_a_container(corral):
         "ipc": corral.sh("readlink /proc/1/ns/ipc"),
         "hostname": corral.sh("hostname"),
     }
-    for (service, script), expected in ASKED.items():
-        found = corral("exec", "-T", service, "sh", "-c", script).stdout.strip()
-        if expected == "{swap}":
-            assert found in (str(96 << 20), str(32 << 20)), "the old and the new cgroups"
-        else:
-            assert found == expected.format(**machine).strip(), (service, script)
-    corral("down")
+    hosts = corral("exec", "-T", "linked", "cat", "/etc/hosts").stdout.splitlines()
+    (machine["gateway"],) = [line.split()[0] for line in hosts if "host.docker.internal" in line]
+    for service in dict.fromkeys(service for service, _ in ASKED):
+        mine = {script: answer for (whose, script), answer in ASKED.items() if whose == service}
+        script = "".join(f"({one}) | tr '\\n' ' '; echo\n" for one in mine).format(**machine)
+        found = corral("exec", "-T", service, "sh", "-c", script).stdout.splitlines()
+        for (one, answer), line in zip(mine.items(), found, strict=True):
+            expected = (answer.format(**machine, swap=line.strip()),)
+            if answer == "{swap}":  # the old and the new cgroups
+                expected = (str(96 << 20), str(32 << 20))
+            assert line.strip() in expected, (service, one)
+    corral("down", "-v")

@@ -216,7 +216,9 @@ def test_options_of_a_volume_that_say_nothing_are_none(options, runs):
 
 
 def test_what_is_safe_without_is_a_warning_once():
-    _, problems = stack({"a": {"image": "x", "storage_opt": {"size": "1g"}, "blkio_config": {"weight": 10}}})
+    _, problems = stack(
+        {"a": {"image": "x", "storage_opt": {"size": "1g"}, "blkio_config": {"weight": 10}}}
+    )
     assert [(p.path, p.severity) for p in problems] == [
         ("services.a.storage_opt", "warning"),
         ("services.a.blkio_config", "warning"),

@@ -24,6 +24,7 @@ def compiled(folder, body):
     image = "" if body.startswith(("image", "build")) else "    image: i:1\n"
     project = folder.load(
         f"services:\n  web:\n{image}{lines}  db: {{image: 'd:1'}}\n"
+        "  lender: {image: 'l:1', volumes: ['data:/lent']}\n"
         "networks: {front: , back: }\nvolumes: {data: }\n"
         "secrets: {key: {environment: K}}\nconfigs: {conf: {content: c}}\n"
     )
@@ -169,6 +170,11 @@ IN_THE_SPEC = {
     ),
     "image": ("image: x:2", lambda s: s.task.image == "x:2"),
     "labels": ("labels: {a: b}", lambda s: s.task.labels == {"a": "b"}),
+    "links": ("links: ['db:mysql', db]", lambda s: s.task.links == (("mysql", "db"),)),
+    "external_links": (
+        "external_links: ['other-db-1:redis']",
+        lambda s: s.task.links == (("redis", "other-db-1"),),
+    ),
     "logging": (
         "logging: {driver: json-file, options: {max-size: 1m, max-file: '2'}}",
         lambda s: (s.task.logging.max_size, s.task.logging.max_files) == (1 << 20, 2),
@@ -217,6 +223,12 @@ IN_THE_SPEC = {
     "volumes": (
         "volumes: ['data:/d:ro', {type: volume, source: data, target: /e, volume: {subpath: s}}]",
         lambda s: s.task.mounts[0].read_only and s.task.mounts[1].subpath == "s",
+    ),
+    "volumes_from": (
+        "volumes_from: [lender:ro]",
+        lambda s: (
+            [(m.source, m.target, m.read_only) for m in s.task.mounts] == [("data", "/lent", True)]
+        ),
     ),
     "deploy.update_config.order": (
         "deploy: {update_config: {order: start-first, parallelism: 2, delay: 3s, monitor: 4s}}",

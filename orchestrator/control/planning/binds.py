@@ -100,7 +100,9 @@ def forget(pass_: Pass, stack: str) -> None:
 def bound_paths(task: TaskSpec) -> Iterator[tuple[str, bool]]:
     """Yield the node's own paths that a task binds, and whether it may write there."""
     for mount in task.mounts:
-        if mount.type == "bind" and not mount.relative and mount.source:
+        # A path with a template is another one for each task, or node.
+        own = mount.type == "bind" and not mount.relative and "{{" not in (mount.source or "{{")
+        if own and mount.source:
             yield posixpath.normpath(mount.source), not mount.read_only
 
 
