@@ -116,8 +116,8 @@ class VolumeStore:
         spec = assignment.spec
         mounts = []
         wanted = _all_mounts(spec.mounts, image.volumes)
-        files = (*spec.secrets, *spec.configs)
-        places = [item.target for item in (*wanted, *files)]
+        places = [mount.target for mount in wanted]
+        places += [file.target for file in (*spec.secrets, *spec.configs)]
         places.append(spec.working_dir or image.working_dir or "/")
         for number, mount in enumerate(wanted):
             mounts.append(await self._prepare(assignment, mount, number, root, places))
@@ -197,9 +197,9 @@ class VolumeStore:
             source = await self._call(self._binds.source, mount, assignment.elsewhere)
             propagation = _propagation(mount.propagation)
             below = "bind" if mount.recursive == "disabled" else "rbind"
-            if read_only and mount.recursive == "readonly":
-                read_only = ("ro", "rro")
-            return BoundMount(source, mount.target, "bind", (below, propagation, *read_only))
+            deep = ("rro",) if read_only and mount.recursive == "readonly" else ()
+            options = (below, propagation, *read_only, *deep)
+            return BoundMount(source, mount.target, "bind", options)
         source = str(await self._volume(assignment, mount, root))
         if mount.subpath:
             # Who makes it may be what the task waits for: it is looked up when its run begins.

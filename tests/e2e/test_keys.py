@@ -15,18 +15,22 @@ x-sleeper: &sleeper
   stop_grace_period: 0s
 services:
   shared: {<<: *sleeper, pid: host, uts: host, ipc: host}
-  shm: {<<: *sleeper, ipc: none}
-  limits: {<<: *sleeper, cpuset: "0", cpu_shares: 512, mem_limit: 64m, memswap_limit: 96m}
-  tmpfs:
+  odd:
     <<: *sleeper
+    ipc: none
+    cpuset: "0"
+    cpu_shares: 512
+    mem_limit: 64m
+    memswap_limit: 96m
     tmpfs: ["/exec:exec,uid=5,gid=6,mode=751,size=8m", "/plain"]
-  db: {<<: *sleeper}
   node: {<<: *sleeper, network_mode: host, command: [nc, -ll, -p, "8123", -e, cat]}
   linked:
     <<: *sleeper
-    links: ["db:mysql"]
-    external_links: ["app-db-1:redis"]
+    links: ["here:mysql"]
+    external_links: ["app-here-1:redis"]
     extra_hosts: ["host.docker.internal:host-gateway"]
+    volumes_from: ["maker:ro"]
+    hostname: "{{.Service.Name}}-{{.Task.Slot}}"
   maker:
     image: busybox
     command: [sh, -c, "mkdir -p /data/made/deep && echo found > /data/made/deep/file"]
@@ -37,7 +41,6 @@ services:
     volumes: [{type: volume, source: data, target: /sub, volume: {subpath: made/deep}}]
     platform: linux/amd64
     runtime: runc
-  borrower: {<<: *sleeper, volumes_from: ["maker:ro"]}
 volumes: {data: {}}
 """
 SWAP = (
@@ -49,17 +52,18 @@ ASKED = {
     ("shared", "readlink /proc/self/ns/pid"): "{pid}",
     ("shared", "hostname"): "{hostname}",
     ("shared", "readlink /proc/self/ns/ipc"): "{ipc}",
-    ("shm", "test -e /dev/shm || echo none"): "none",
-    ("tmpfs", "stat -c '%a %u %g' /exec"): "751 5 6",
-    ("tmpfs", "cp /bin/busybox /exec/echo && /exec/echo ran"): "ran",
-    ("tmpfs", "cp /bin/busybox /plain/echo && /plain/echo ran 2>/dev/null || echo no"): "no",
-    ("limits", "grep Cpus_allowed_list /proc/self/status | tr -d '[:space:]'"): (
+    ("odd", "test -e /dev/shm || echo none"): "none",
+    ("odd", "stat -c '%a %u %g' /exec"): "751 5 6",
+    ("odd", "cp /bin/busybox /exec/echo && /exec/echo ran"): "ran",
+    ("odd", "cp /bin/busybox /plain/echo && /plain/echo ran 2>/dev/null || echo no"): "no",
+    ("odd", "grep Cpus_allowed_list /proc/self/status | tr -d '[:space:]'"): (
         "Cpus_allowed_list:0"
     ),
-    ("limits", SWAP): "{swap}",
-    ("limits", "cat /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || echo 512"): "512",
+    ("odd", SWAP): "{swap}",
+    ("odd", "cat /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || echo 512"): "512",
     ("here", "cat /sub/file"): "found",
-    ("borrower", "cat /data/made/deep/file; touch /data/x 2>/dev/null || echo ro"): "found ro",
+    ("linked", "hostname"): "app_linked-1",
+    ("linked", "cat /data/made/deep/file; touch /data/x 2>/dev/null || echo ro"): "found ro",
     ("linked", "nslookup mysql | grep -c Address"): "2",
     ("linked", "nslookup redis | grep -c Address"): "2",
     ("here", "nslookup mysql >/dev/null 2>&1 || echo unknown"): "unknown",
