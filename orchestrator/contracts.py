@@ -37,7 +37,7 @@ if TYPE_CHECKING:
         Start,
         Started,
     )
-    from specs.inside import Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
+    from specs.inside import Copied, Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
     from specs.node import Node, NodeCondition
     from specs.objects import (
         ContentRows,
@@ -100,6 +100,22 @@ class Agents(Protocol):
 
     async def exec(self, node: str, task: str, websocket: WebSocketResponse) -> None:
         """Join a prepared WebSocket to the agent's exec channel until either side ends."""
+        ...
+
+    async def attach(self, node: str, task: str, websocket: WebSocketResponse) -> None:
+        """Join a prepared WebSocket to the task's own process, likewise."""
+        ...
+
+    def read_archive(
+        self, node: str, task: str, query: Mapping[str, str]
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the archive of a path in a task; an error before its first byte is raised."""
+        ...
+
+    async def write_archive(
+        self, node: str, task: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
+    ) -> Copied:
+        """Send an archive to a path in a task."""
         ...
 
     async def remove_volume(self, node: str, name: str) -> None:

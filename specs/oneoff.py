@@ -65,6 +65,13 @@ class ActedOn(Model):
     names: tuple[str, ...] = ()
 
 
+class TaskStreams(Model):
+    """How to listen to a task's own process."""
+
+    tty: bool = False
+    stdin_open: bool = False
+
+
 class OneOff(Model):
     """The store's record of one one-off. ``service`` is complete: image and contents pinned."""
 

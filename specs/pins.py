@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from specs import paths
+from specs.shares import is_shared
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -35,7 +36,7 @@ def _pin(spec: StackSpec, service: ServiceSpec, mount: Mount) -> str:
     source = mount.source or ""
     if mount.type == "volume" and source:
         volume = spec.volumes.get(source)
-        if volume is not None and volume.per_slot:
+        if volume is not None and (volume.per_slot or is_shared(volume.options)):
             return ""
         return f"volume {volume.name if volume is not None else source}"
     if mount.type != "bind":

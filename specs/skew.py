@@ -38,6 +38,7 @@ SINCE: dict[str, dict[str, int]] = {
         "attach": 2,
         "release": 2,
         "spec_hash": 2,
+        "volume_options": 2,
         "elsewhere": 2,
     },
     "Hello": {"signing_request": 2, "revision": 2, "stacks": 2, "heartbeat": 2},
@@ -66,6 +67,7 @@ SINCE: dict[str, dict[str, int]] = {
         "links": 2,
     },
     "Mount": {"tmpfs_options": 2, "recursive": 2},
+    "VolumeSpec": {"options": 2, "relative": 2},
     "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2, "paused": 2},
 }
 

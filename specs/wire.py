@@ -24,6 +24,7 @@ HTTP on the agent's socket (JSON unless said otherwise)::
                                        at least one line each HEARTBEAT seconds
     GET  /v1/tasks/{id}/logs?follow=&tail=&since=&after= -> NDJSON stream of LogLine
     GET  /v1/tasks/{id}/exec?...    -> WebSocket; see ExecRequest
+    GET  /v1/tasks/{id}/attach      -> WebSocket; see AttachRequest
     POST /v1/images/resolve         ResolveImage -> ResolvedImage   (pulls by policy)
     POST /v1/builds                 BuildImage -> NDJSON stream of BuildEvent
     GET  /v1/images                 -> {"images": [ImageInfo]}
@@ -130,6 +131,7 @@ class Assignment(Model):
     networks: tuple[TaskNetwork, ...] = ()
     host_ports: tuple[Port, ...] = ()  # mode: host ports of this task, published filled in
     volumes: dict[str, str] = Field(default_factory=dict)  # volume key -> real volume name
+    volume_options: dict[str, dict[str, str]] = Field(default_factory=dict)  # of those with any
     elsewhere: tuple[str, ...] = ()  # bind sources that are not made here: their data is elsewhere
     after: tuple[str, ...] = ()  # what its gate waits for, in words: "db to be healthy"
     admitted: str = ""  # the boot id of the node in which it may start again
@@ -401,6 +403,21 @@ class ExecRequest(Model):
     detach: bool = False
     rows: int = 24
     columns: int = 80
+
+
+class AttachRequest(Model):
+    """Listen to a task's own process, from now on; of an ``Assignment.attach``, from its begin.
+
+    On a WebSocket as that of an exec. Before anything else the server says {"attached": true}
+    once it listens; {"waits": reason} may come before, from the controller. ``stdin``: what comes
+    on channel 0 is its input. {"exit": code} or {"error": ..., "exit": code} comes last.
+    ``detach``: answer {"exit": 0} once it has begun.
+    """
+
+    stdin: bool = False
+    detach: bool = False
+    rows: int = 0
+    columns: int = 0
 
 
 class ResolveImage(Model):

@@ -61,6 +61,14 @@ class Images(Protocol):
         """Unmount and delete the writable layer."""
         ...
 
+    async def borrow(self, task: str, digest: str) -> tuple[int, str]:
+        """Return a descriptor of a mount of the task's root, and where it may be mounted.
+
+        It is a copy: what mounts or unmounts the root itself meanwhile does not touch it.
+        Raises Refusal, Later.
+        """
+        ...
+
     def build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
         """Build with buildah; the last event has ``digest`` or ``error``."""
         ...
@@ -127,6 +135,15 @@ class Volumes(Protocol):
 
     def owns(self, task: str) -> bool:
         """Say whether the task has anonymous volumes."""
+        ...
+
+    async def present(
+        self, assignment: Assignment, image: ImageConfig, slot: str
+    ) -> list[tuple[str, str, bool]]:
+        """Return (place on the node, target, read-only) of a task's mounts, in mount order.
+
+        For a task that does not run: nothing is made, and a place is empty where none is there.
+        """
         ...
 
     async def release(self, task: str, kept: Callable[[str], bool]) -> None:
@@ -212,8 +229,13 @@ class Containers(Protocol):
         """Write the task's bundle."""
         ...
 
-    async def create(self, task: str, run: int, spec: TaskSpec) -> tuple[Process, Process]:
-        """Create the container; the command does not run yet. Raises RuntimeFailure."""
+    async def create(
+        self, task: str, run: int, spec: TaskSpec, *, once: bool = False
+    ) -> tuple[Process, Process]:
+        """Create the container; the command does not run yet. Raises RuntimeFailure.
+
+        ``once``: its input, where it is no terminal, ends with the first who gave it some.
+        """
         ...
 
     async def start(self, task: str) -> None:

@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from orchestrator.api import (
+    archive,
     inside,
     logs,
     nodes,
     objects,
     oneoffs,
     problems,
+    sent,
     stacks,
     state,
     streams,
@@ -32,6 +34,7 @@ from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_
 from orchestrator.errors import Conflict
 from specs import api
 from specs.inside import (
+    Copied,
     ForgetTasks,
     Forgotten,
     InsideRows,
@@ -55,7 +58,8 @@ from specs.objects import (
     VolumeRow,
     VolumeRows,
 )
-from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff
+from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff, TaskStreams
+from specs.sent import AskChunks, MissingChunks, PutChunks, SentFolder, SentTree
 from specs.task import Task
 
 if TYPE_CHECKING:
@@ -133,6 +137,33 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Give the cluster another range of addresses",
         body=api.ExtendCluster,
         answer=api.ClusterRanges,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/sent/missing",
+        sent.missing,
+        "Which chunks of another machine's files are not here",
+        body=AskChunks,
+        limit=LARGE,
+        answer=MissingChunks,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/sent/chunks",
+        sent.put,
+        "Keep chunks of another machine's files",
+        body=PutChunks,
+        limit=LARGE,
+        answer=MissingChunks,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/sent/trees",
+        sent.tree,
+        "Make a folder of chunks",
+        body=SentTree,
+        limit=LARGE,
+        answer=SentFolder,
     ),
     ApiRoute("GET", "/v1/stacks", stacks.stacks, "All stacks", answer=Stacks),
     ApiRoute("GET", "/v1/stacks/{stack}", stacks.stack, "One stack", answer=api.StackDetail),
@@ -346,6 +377,45 @@ ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("GET", "/v1/tasks/{id}", tasks.task, "One task, whole", answer=Task),
     ApiRoute(
         "GET", "/v1/tasks/{id}/exec", tasks.execute, "Run a command in a task", websocket=True
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/tasks/{id}/streams",
+        tasks.streams_of,
+        "Whether it has a terminal and takes input",
+        answer=TaskStreams,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/tasks/{id}/attach",
+        tasks.attach,
+        "Listen and speak to a task's own process",
+        websocket=True,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/tasks/{id}/archive",
+        archive.read,
+        "What is at a path in a task, as a tar archive",
+        archive=True,
+        query=(
+            QueryField("path", text="absolute, or from / on; DIR/. is what is in it"),
+            QueryField("follow", "flag", text="of a link what it points to"),
+        ),
+    ),
+    ApiRoute(
+        "PUT",
+        "/v1/tasks/{id}/archive",
+        archive.write,
+        "Put a tar archive where it belongs in a task",
+        archive=True,
+        answer=Copied,
+        query=(
+            QueryField("path", text="where to"),
+            QueryField("source", text="the name its entries begin with; without it a folder's"),
+            QueryField("directory", "flag", text="that is a folder"),
+            QueryField("contents", "flag", text="only what is in it"),
+        ),
     ),
     ApiRoute("GET", "/v1/state", state.show, "Is it older than what runs", answer=api.StateReport),
     ApiRoute(

@@ -113,12 +113,31 @@ class Names:
     def nodes(self) -> Candidates:
         return [(str(row["name"]), str(row["status"])) for row in self._get("/v1/nodes", "nodes")]
 
+    def networks(self) -> Candidates:
+        return self._made("/v1/networks", "networks")
+
+    def volumes(self) -> Candidates:
+        return self._made("/v1/volumes", "volumes")
+
+    def secrets(self) -> Candidates:
+        return self._made("/v1/secrets", "contents")
+
+    def _made(self, path: str, key: str) -> Candidates:
+        return [(str(row["name"]), ", ".join(row["used_by"])) for row in self._get(path, key)]
+
+    def contexts(self) -> Candidates:
+        from orchestrator.client import contexts
+
+        return [(name, str(one["host"])) for name, one in contexts.read()["contexts"].items()]
+
     def _get(self, path: str, key: str) -> list[dict[str, Any]]:
+        from orchestrator.client import contexts
         from orchestrator.client.client import Client
         from orchestrator.client.errors import ClientError
 
         try:
-            client = Client(self._flags().host, timeout=ANSWER)
+            flags = self._flags()
+            client = Client(contexts.chosen(flags.host, flags.context)[0], timeout=ANSWER)
             client.patient = False
             rows: list[dict[str, Any]] = client.request("GET", path)[key]
         except (ClientError, OSError, KeyError, TypeError):
@@ -258,6 +277,10 @@ def _values(kind: dict[str, Any], live: Names) -> Candidates:
         "TASK": live.tasks,
         "NODE": live.nodes,
         "STACK": live.stacks,
+        "CONTEXT": live.contexts,
+        "NETWORK": live.networks,
+        "VOLUME": live.volumes,
+        "SECRET": live.secrets,
     }
     if takes.startswith("SERVICE="):
         return [(f"{name}=", text) for name, text in live.services()]

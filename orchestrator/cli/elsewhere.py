@@ -119,6 +119,7 @@ WORDS: dict[str, str] = {
     "wg": "corral node inspect NODE",
     "caddy": _PUBLISH,
     "dns": "names are resolved inside the containers; " + _PUBLISH,
+    "ctx": "corral context ls",
     # Kamal
     "setup": "corral node add user@host for each machine, then corral up -d",
     "redeploy": "corral up -d --build",
@@ -173,7 +174,6 @@ FLAGS: dict[tuple[str, str], str] = {
     ("events", "--since"): "events are told from now on; corral ps -a has what ended before",
     ("events", "--until"): "events are told until you end it, or: timeout 60 corral events",
     ("up", "--menu"): "Ctrl-C ends corral up; everything else is a command in another terminal",
-    ("up", "--no-start"): "corral up starts what it creates; corral config -q checks a file",
     ("up", "-V"): "anonymous volumes go with corral down; then corral up -d begins with empty ones",
     (
         "up",
@@ -182,8 +182,6 @@ FLAGS: dict[tuple[str, str], str] = {
     ("up", "-w"): "corral up -d --build after a change",
     ("up", "--watch"): "corral up -d --build after a change",
     # other tools' flags
-    ("", "-c"): "corral -f FILE names the file, corral -H ADDRESS the controller",
-    ("", "--context"): "corral -H ADDRESS names the controller",
     ("", "--compose-file"): "corral -f FILE up",
     ("", "-D"): "corral events says what happens",
     ("", "--debug"): "corral events says what happens",

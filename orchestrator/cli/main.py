@@ -32,7 +32,9 @@ All commands: corral --help. One command: corral COMMAND --help.
 """
 
 # Everywhere else flags may stand between a command's words.
-NOT_MIXED = registry.PASSED_ON | {"exec", "network", "node", "secret", "state", "volume"}
+NOT_MIXED = registry.PASSED_ON | {
+    *("context", "exec", "network", "node", "run", "secret", "state", "volume"),
+}
 
 
 def _unknown(words: Sequence[str]) -> errors.CliError:

@@ -31,7 +31,7 @@ def _global_help() -> str:
     return (
         "commands:\n"
         + "\n".join(lines)
-        + "\n\nenvironment: CORRAL_HOST, COMPOSE_FILE, "
+        + "\n\nenvironment: CORRAL_HOST, CORRAL_CONTEXT, COMPOSE_FILE, "
         + ("COMPOSE_PROJECT_NAME, COMPOSE_PROFILES, COMPOSE_ENV_FILES, NO_COLOR")
     )
 
@@ -57,7 +57,8 @@ def global_parser() -> Parser:
     add("--progress", choices=wishes.PROGRESS, help="how progress is shown (on standard errors)")
     add("--parallel", type=int, metavar="N", help="accepted: each node decides what it can do")
     add("--compatibility", action="store_true", help="accepted: names keep their - here")
-    add("-H", "--host", help="the controller: unix:///path (default: $CORRAL_HOST)")
+    add("-H", "--host", metavar="ADDRESS", help="the controller: unix:///path, ssh://user@host")
+    add("-c", "--context", metavar="CONTEXT", help="the controller of this name (corral context)")
     add("-v", "--version", action="store_true", help="print the version")
     add("words", nargs=argparse.PARSER, metavar="COMMAND", help=argparse.SUPPRESS)
     return parser

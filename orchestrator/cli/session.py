@@ -12,6 +12,7 @@ import sys
 
 from orchestrator.cli import wishes
 from orchestrator.cli.errors import CliError
+from orchestrator.client import contexts
 from orchestrator.client.client import Client
 
 TYPE_CHECKING = False
@@ -37,7 +38,8 @@ class Invocation:
     def client(self) -> Client:
         """The controller's client; nothing is sent before the first request."""
         if self._client is None:
-            self._client = Client(self.flags.host)
+            host, _ = contexts.chosen(self.flags.host, self.flags.context)
+            self._client = Client(host)
         return self._client
 
     @property

@@ -202,7 +202,7 @@ _TOP: dict[str, Support] = {
     "volumes": Support(_H),
     "volumes.*": Support(_H),
     "volumes.*.driver": Support(_H, "local; others are refused"),
-    "volumes.*.driver_opts": Support(_R, "use a bind mount"),
+    "volumes.*.driver_opts": Support(_H, "nfs, cifs, tmpfs, and `type: none, o: bind`"),
     "secrets": Support(_H),
     "secrets.*": Support(_H),
     "secrets.*.driver": Support(_R, "use file, environment or external"),

@@ -103,6 +103,9 @@ class FakeImages:
         self.kept.discard(task)
         shutil.rmtree(self.root(task), ignore_errors=True)
 
+    async def borrow(self, task: str, digest: str) -> tuple[int, str]:
+        raise Refusal(f"{task} has no root of its own here")
+
     async def build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
         yield BuildEvent(line=f"STEP 1: FROM {request.build.context}")
         self.known[request.tag] = DIGEST
@@ -166,6 +169,11 @@ class FakeVolumes:
             path.write_bytes(base64.b64decode(contents[reference.content].data))
             mounts.append(BoundMount(str(path), reference.target))
         return tuple(mounts)
+
+    async def present(
+        self, assignment: Assignment, image: ImageConfig, slot: str
+    ) -> list[tuple[str, str, bool]]:
+        return []
 
     def _mount(self, assignment: Assignment, mount: Mount) -> BoundMount:
         if mount.type == "tmpfs":

@@ -237,7 +237,7 @@ class _Containers(FakeContainers):
     node: SimulatedNode = None  # type: ignore[assignment] - after fields with defaults
     doomed: dict[str, int] = field(default_factory=dict)  # task -> code it ends with, for good
 
-    async def create(self, task, run, spec):
+    async def create(self, task, run, spec, *, once=False):
         await asyncio.sleep(self.node.how(task).start)
         if task in self.doomed:
             raise RuntimeFailure(f"exited with {self.doomed[task]}", NOT_FOUND)

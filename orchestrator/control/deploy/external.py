@@ -8,11 +8,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.network_names import network_behind
+from orchestrator.control.mirror.network_names import name_holder, network_behind
 from orchestrator.control.mirror.records import NETWORKS, VOLUMES
+from specs import shares
 
 if TYPE_CHECKING:
     from orchestrator.control.deploy.deployment import Deployment
+    from orchestrator.control.mirror.records import Volume
     from specs.stack import StackSpec
 
 # Docker makes these on every host; here a service says it without a network.
@@ -29,6 +31,14 @@ def _networks(deployment: Deployment, spec: StackSpec) -> None:
     there = list(deployment.cluster.networks.values())
     for key, network in spec.networks.items():
         if not network.external:
+            other = name_holder(there, deployment.stack, network.name)
+            if other is not None and not other.stack:
+                deployment.error(
+                    f"networks.{key}",
+                    f"network {network.name} was made by hand, and is not this stack's",
+                    code="in-use",
+                    hint="write external: true to join it, or give this one another name:",
+                )
             continue
         found = network_behind(there, deployment.stack, network)
         if found is None:
@@ -41,9 +51,25 @@ def _networks(deployment: Deployment, spec: StackSpec) -> None:
             deployment.draft.put(NETWORKS, found.model_copy(update={"stack": ""}))
 
 
+def _check_level(deployment: Deployment, spec: StackSpec, key: str, found: Volume) -> None:
+    """Refuse a path of the node, which the file does not show, to services that may have none."""
+    for service in spec.services.values():
+        level = service.task.security
+        mounted = any(m.type == "volume" and m.source == key for m in service.task.mounts)
+        if mounted and level != "default" and shares.is_bind(found.options):
+            deployment.error(
+                f"volumes.{key}",
+                f"volume {found.name} is a path of the node, which is not allowed at "
+                f"x-corral.security: {level}",
+                hint=f"{service.name} mounts it; use a volume without options",
+            )
+
+
 def _volumes(deployment: Deployment, spec: StackSpec) -> None:
     for key, volume in spec.volumes.items():
         found = deployment.cluster.volumes.get(volume.name)
+        if found is not None:
+            _check_level(deployment, spec, key, found)
         if found is not None and found.removing:
             deployment.error(
                 f"volumes.{key}",

@@ -26,7 +26,7 @@ from orchestrator.control.mirror.records import (
 from orchestrator.control.mirror.users import users
 from orchestrator.control.planning.networks import pool_for
 from orchestrator.errors import Conflict, Invalid, NotFound
-from specs import subnets
+from specs import shares, subnets
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.kit.amounts import size
@@ -97,7 +97,10 @@ class Maker:
             node=node,
             created_at=self._wall,
             labels=wanted.labels,
+            options=wanted.options,
         )
+        if node and shares.is_shared(wanted.options):
+            raise Invalid(detail="a share is the same on every node: it has no --node")
         present = self._cluster.volumes.get(name)
         if present is None:
             self._draft.put(VOLUMES, record)

@@ -29,12 +29,12 @@ from scheduler import constraints
 from scheduler.place import place
 from scheduler.refusals import NoPlace, no_place
 from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
-from specs import skew
+from specs import shares, skew
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
-    from orchestrator.control.planning.passes import Pass
+    from orchestrator.control.planning.passes import Pass, Steps
     from specs.task import Task
 
 log = logging.getLogger(__name__)
@@ -42,11 +42,12 @@ log = logging.getLogger(__name__)
 FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
 
 
-def place_pending(pass_: Pass, waiting: list[Task]) -> None:
+def place_pending(pass_: Pass, waiting: list[Task]) -> Steps[None]:
     """Assign what can be assigned."""
     if not waiting:
         return
     view = fleet(pass_)
+    yield len(pass_.cluster.tasks) // 2
     pending = []
     found: dict[str, Effective] = {}
     stacks = {task.stack for task in waiting}
@@ -55,6 +56,7 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
     left = _left(pass_, waiting)
     unfit: dict[str, str] = {}
     for task in waiting:
+        yield 1
         try:
             effective = pass_.specs.of(task.stack, task.release, task.service)
             if effective is None:
@@ -81,7 +83,9 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
         except Exception as error:  # noqa: BLE001 - told of the task; the others go on
             unfit[task.id] = mistake(error, task.stack)
     result = place(view, pending, seed=0)
+    yield len(pending)
     for task in waiting:
+        yield 4
         node = result.assigned.get(task.id)
         if node is None:
             refused = unfit.get(task.id) or result.refused.get(task.id)
@@ -246,19 +250,24 @@ def _settle_volumes(pass_: Pass, task: Task, effective: Effective, node: str) ->
             continue
         name = effective.volume_name(mount.source, task.slot)
         present = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
+        options = dict(effective.volume_options(mount.source, present))
+        home = "" if shares.is_shared(options) else node
         if present is None:
             wanted = effective.spec.volumes.get(mount.source)
             made = Volume(
                 name=name,
                 stack=task.stack,
                 key=mount.source,
-                node=node,
+                node=home,
+                options=options,
                 created_at=pass_.wall,
                 labels=wanted.labels if wanted is not None else {},
             )
             pass_.draft.put(VOLUMES, made)
-        elif not present.node:  # made by hand, and used for the first time
-            pass_.draft.put(VOLUMES, present.model_copy(update={"node": node}))
+        elif (home and not present.node) or options != present.options:
+            # Made by hand and used for the first time, or the file says something else now.
+            update = {"node": present.node or home, "options": options}
+            pass_.draft.put(VOLUMES, present.model_copy(update=update))
 
 
 def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
@@ -283,15 +292,23 @@ def homes(pass_: Pass, effective: Effective, slot: int) -> tuple[Home, ...]:
         if mount.type == "volume" and mount.source is not None:
             name = effective.volume_name(mount.source, slot)
             volume = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
+            if shares.is_shared(effective.volume_options(mount.source, volume)):
+                continue
             node = volume.node if volume is not None else None
+            wanted = effective.spec.volumes.get(mount.source)
+            if node is None and wanted is not None and wanted.relative:
+                found["client"] = _of_client(pass_, effective, wanted.options["device"])
             where = f" (its data is on {node_name(pass_, node)})" if node else ""
             found[name] = Home(f"volume {name}{where}", f"volume {name}", node or None)
         elif mount.type == "bind" and mount.relative:
-            client = client_node(pass_, effective)
-            host = effective.client.hostname or "the machine the command ran on"
-            what = f"path {mount.source} of {host}"
-            found["client"] = Home(what, "client", client or "?")
+            found["client"] = _of_client(pass_, effective, mount.source or "")
     return tuple(found[key] for key in sorted(found))
+
+
+def _of_client(pass_: Pass, effective: Effective, path: str) -> Home:
+    client = client_node(pass_, effective)
+    host = effective.client.hostname or "the machine the command ran on"
+    return Home(f"path {path} of {host}", "client", client or "?")
 
 
 def node_name(pass_: Pass, node: str | None) -> str:
@@ -329,11 +346,22 @@ def _pending(
         only=bound.only,
         platform=effective.task.platform,
         image=effective.task.image_digest,
-        needs=skew.needs(effective.task),
+        needs=_needs(pass_, task, effective),
         node=pinned,
         instead_of=replaced.node if replaced is not None else None,
         instead_use=_reserved(pass_, replaced) if replaced is not None else (0.0, 0),
     )
+
+
+def _needs(pass_: Pass, task: Task, effective: Effective) -> tuple[tuple[int, str], ...]:
+    """Return what a node's version must honour: an older one would make a plain volume."""
+    needs = skew.needs(effective.task)
+    for mount in effective.task.mounts:
+        if mount.type == "volume" and mount.source is not None:
+            name = effective.volume_name(mount.source, task.slot)
+            if effective.volume_options(mount.source, pass_.cluster.volumes.get(name)):
+                return (*needs, (2, "volumes: driver_opts"))
+    return needs
 
 
 def _reserved(pass_: Pass, task: Task) -> tuple[float, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.users import users
-from specs.kit import masking
+from specs import shares
 from specs.objects import ContentRow, NetworkRow, VolumeRow
 from specs.states import NodeStatus
 
@@ -49,7 +49,7 @@ def volume_rows(cluster: Cluster) -> tuple[VolumeRow, ...]:
             name=record.name,
             node=_node_name(cluster, record.node),
             stack=record.stack,
-            options={key: masking.text(text) for key, text in record.options.items()},
+            options=shares.shown(record.options),
             labels=record.labels,
             created_at=record.created_at,
             used_by=tuple(sorted(found.volumes.get(record.name, ()))),

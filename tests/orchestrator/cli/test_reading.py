@@ -371,7 +371,7 @@ def test_usage_errors(corral):
     assert "-p stands before the command" in done.err
     assert "corral up " in corral().out
     assert "corral ps" in corral("status").err
-    assert "ssh:// is not supported yet" in corral("-H", "ssh://a@b", "ls").err
+    assert "https:// is not supported yet" in corral("-H", "https://b", "ls").err
     assert "cannot be the name of a stack" in corral("-p", "Shop", "ps").err
 
 
@@ -490,13 +490,19 @@ print("MODULES", code, *sorted(sys.modules), file=sys.stderr)
 
 @pytest.mark.parametrize(
     "argv",
-    [["ps"], ["ps", "--format=json"], ["logs"], ["ls"], ["node", "ls"], ["events"]],
+    [
+        *(["ps"], ["ps", "--format=json"], ["logs"], ["ls"], ["node", "ls"], ["events"]),
+        *(["network", "ls"], ["volume", "ls"], ["secret", "ls"]),
+    ],
     ids=" ".join,
 )
 def test_reading_loads_few_modules(shop, clean_environment, argv):
     shop.on("GET", "/v1/stacks/shop/logs", Lines(LOG))
     shop.on("GET", "/v1/stacks", {"stacks": []})
     shop.on("GET", "/v1/nodes", {"nodes": []})
+    shop.on("GET", "/v1/networks", {"networks": []})
+    shop.on("GET", "/v1/volumes", {"volumes": []})
+    shop.on("GET", "/v1/secrets", {"contents": []})
     shop.on("GET", "/v1/events", Lines([]))
     (clean_environment.work / "compose.yaml").write_text("services: {}\n")
     names.remember(Flags(), "shop")
@@ -534,11 +540,15 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.cli.main",
         "orchestrator.cli.names",
         "orchestrator.cli.parsers",
+        "orchestrator.cli.commands.network",
         "orchestrator.cli.commands.node",
+        "orchestrator.cli.commands.secret",
+        "orchestrator.cli.commands.volume",
         "orchestrator.cli.show.output",
         "orchestrator.cli.show.containers",
         "orchestrator.cli.show.filters",
         "orchestrator.cli.show.formats",
+        "orchestrator.cli.show.objects",
         "orchestrator.cli.commands.ps",
         "orchestrator.cli.registry",
         "orchestrator.cli.session",
@@ -546,6 +556,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.cli.show.table",
         "orchestrator.cli.show.times",
         "orchestrator.client.client",
+        "orchestrator.client.contexts",
         "orchestrator.client.errors",
         "orchestrator.client.http",
         "orchestrator.client.places",

@@ -114,7 +114,7 @@ def test_a_slip_of_the_finger_and_nothing_else_is_guessed(word):
         ("--progress fancy up", "one of auto, tty"),
         ("stack deploy -c f s", "corral -f FILE -p STACK up -d"),
         ("up --xyz", "corral up --help"),
-        ("attch web", "attach: "),
+        ("attch web", "corral attach"),
         ("frobnicate", "corral --help"),
     ],
 )

@@ -7,14 +7,17 @@ import base64
 
 import pytest
 
+from orchestrator.control.adopting import adopt
+from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.mirror.users import users
 from orchestrator.control.planning.networks import REST
 from orchestrator.control.planning.reaper import CONTENT_GRACE
 from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
+from orchestrator.store.memory import MemoryStore
 from specs.objects import CreateContent, CreateNetwork, CreateVolume
 from specs.problems import Position
 from tests.orchestrator.control.builders import project, replicas
-from tests.orchestrator.control.rig import Rig
+from tests.orchestrator.control.rig import PlainSealer, Rig
 
 pytestmark = pytest.mark.looptime
 
@@ -443,3 +446,141 @@ async def test_what_was_made_by_hand_comes_through_a_restart_of_the_controller()
         assert names(rig.control.contents(secret=True).contents) == ["sec"]
         assert names(rig.control.contents(secret=False).contents) == ["con"]
         assert users(rig.cluster).volumes == {}
+
+
+# ---- what a volume is made of -----------------------------------------------------------------
+
+NFS = {"type": "nfs", "o": "addr=192.0.2.9,nfsvers=4", "device": ":/export"}
+MEMORY = {"type": "tmpfs", "o": "size=1m"}
+FOLDER = {"type": "none", "o": "bind", "device": "/srv/data"}
+PLACED = {
+    # options -> on how many nodes its tasks may be, the record's home
+    "a share": (NFS, 3, ""),
+    "memory": (MEMORY, 1, "n"),
+    "a folder of the node": (FOLDER, 1, "n"),
+    "a folder of ours": ({}, 1, "n"),
+}
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("case", PLACED)
+async def test_where_tasks_with_a_volume_may_be(case, by_hand):
+    options, count, home = PLACED[case]
+    async with Rig(nodes=3) as rig:
+        if by_hand:
+            await rig.control.make(CreateVolume(name="data", options=options))
+        entry = {"external": True} if by_hand else {"driver_opts": options}
+        services, top = mounting("data", **entry)
+        services["db"] |= replicas(3)
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        assert len({task.node for task in rig.live()}) == count
+        for task in rig.live():
+            told = rig.fake_of(task).tasks[task.id].assignment
+            assert told.volume_options == ({"data": options} if options else {})
+        (row,) = rig.control.volumes().volumes
+        assert row.options == options
+        assert bool(row.node) is bool(home)
+        await gone(rig)
+        await rig.control.drop("volume", "data")
+        await rig.until(lambda: not rig.cluster.volumes)
+        assert [name for _, name in rig.agents.removed] == ["data"] * bool(home)
+
+
+async def test_other_options_are_another_volume_for_the_tasks():
+    async with Rig() as rig:
+        services, top = mounting("data", driver_opts=MEMORY)
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        (before,) = rig.live()
+        services, top = mounting("data", driver_opts={**MEMORY, "o": "size=2m"})
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        (after,) = rig.live()
+        assert after.id != before.id
+        assert rig.cluster.volumes["data"].options["o"] == "size=2m"
+
+
+async def test_a_node_of_an_older_version_gets_no_volume_with_options():
+    async with Rig(nodes=2) as rig:
+        for node in list(rig.cluster.nodes.values()):
+            facts = node.facts.model_copy(update={"wire": 1 if node.id == "n1" else 2})
+            await rig.put_node(node.with_facts(facts))
+        await rig.until(lambda: rig.cluster.nodes["n1"].facts.wire == 1)
+        services, top = mounting("data", driver_opts=NFS)
+        services["db"] |= replicas(3)
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        assert {task.node for task in rig.live()} == {"n2"}
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+async def test_a_level_that_forbids_binds_forbids_a_folder_of_the_node(by_hand):
+    async with Rig() as rig:
+        if by_hand:
+            await rig.control.make(CreateVolume(name="data", options=FOLDER))
+        entry = {"external": True} if by_hand else {"driver_opts": FOLDER}
+        services, top = mounting("data", **entry)
+        services["db"]["x-corral"] = {"security": "baseline"}
+        with pytest.raises(Invalid) as refused:
+            await rig.up(project(**services, top=top))
+        (problem,) = refused.value.problems
+        assert "not allowed at x-corral.security: baseline" in problem.message
+
+
+async def test_a_password_is_in_no_row():
+    async with Rig() as rig:
+        options = {"type": "cifs", "o": "username=u,password=deep", "device": "//nas/share"}
+        await rig.control.make(CreateVolume(name="data", options=options))
+        assert "deep" not in rig.control.volumes().model_dump_json()
+        with pytest.raises(Invalid, match="no --node"):
+            await rig.control.make(CreateVolume(name="other", options=options, node="host1"))
+
+
+async def test_a_name_that_was_made_by_hand_is_not_the_stacks():
+    async with Rig() as rig:
+        await rig.control.make(CreateNetwork(name="shared"))
+        at = {"networks.default": Position("compose.yaml", 7, 3)}
+        with pytest.raises(Invalid) as refused:
+            await rig.up(project(web={}, top=OWN), origins=at)
+        (problem,) = refused.value.problems
+        assert "was made by hand" in problem.message
+        assert problem.position == at["networks.default"]
+
+
+async def test_a_store_that_was_lost_learns_again_what_is_nobodys():
+    """Else `down -v` of the stack would take data that somebody else made."""
+    async with Rig() as rig:
+        await rig.control.make(CreateVolume(name="hers"))
+        await rig.control.make(CreateVolume(name="share", options=NFS))
+        await rig.control.make(CreateNetwork(name="shared"))
+        await rig.control.make(content("key"))
+        mounts = [
+            {"type": "volume", "source": key, "target": f"/{key}"}
+            for key in ("mine", "hers", "nfs")
+        ]
+        top = {
+            **OUTSIDE,
+            "volumes": {
+                "mine": {"name": "app_mine"},
+                "hers": {"name": "hers", "external": True},
+                "nfs": {"name": "share", "external": True},
+            },
+            "secrets": {"key": {"name": "key", "external": True}},
+        }
+        ref = {"source": "key", "target": "/key"}
+        await rig.up(project(web={"volumes": mounts, "secrets": [ref]}, top=top))
+        await rig.deployed()
+        (task,) = rig.live()
+        helds = {"n1": await rig.nodes["n1"].agent.held()}
+        lost = await Cluster.open(MemoryStore(), rig.clock)
+        made = adopt(lost, helds, PlainSealer(), wall=0.0, found=rig.cluster.nodes)
+        assert await made.draft.commit(lost._store)
+        assert {v.name: (v.stack, v.node) for v in lost.volumes.values()} == {
+            "app_mine": ("app", task.node),
+            "hers": ("", task.node),
+            "share": ("", ""),
+        }
+        assert lost.volumes["share"].options == NFS
+        assert [(n.name, n.stack) for n in lost.networks.values()] == [("shared", "")]
+        assert [(c.name, c.stack) for c in lost.contents.values()] == [("key", "")]
