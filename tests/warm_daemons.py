@@ -17,6 +17,7 @@ from __future__ import annotations
 import atexit
 import ctypes
 import gc
+import importlib
 import json
 import mmap
 import os
@@ -39,6 +40,13 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 MODULES = {"agent", "orchestrator"}
+STARTING = (
+    "agent.daemon",
+    "agent.images.store",
+    "agent.network.node",
+    "agent.volumes.store",
+    "orchestrator.controller",
+)
 FIRST, LAST = 3, 1 << 16  # descriptors that an exec would close
 SERVER = warm.Server("-m", "tests.warm_daemons")
 atexit.register(SERVER.close)
@@ -51,6 +59,8 @@ def lend(door: socket.socket, host: dict[str, Any]) -> None:
     """Have this process start its supervisor through the door; whatever else it runs is cold."""
     from orchestrator.embedded import supervisor
 
+    if not possible():
+        return
     cold = subprocess.run
     start = [sys.executable, "-I", "-S", str(supervisor.__file__)]
 
@@ -85,11 +95,8 @@ def preload() -> None:
     from specs.kit import allocator
 
     with allocator.uncollected(), allocator.without_authorities():
-        import agent.daemon
-        import agent.images.store
-        import agent.network.node
-        import agent.volumes.store
-        import orchestrator.controller  # noqa: F401 - for those that are forked
+        for name in STARTING:
+            importlib.import_module(name)
     gc.collect()
     gc.freeze()
 
@@ -148,8 +155,21 @@ _PR_SET_MM, _PR_SET_MM_MAP = 35, 14
 _held: list[mmap.mmap] = []
 
 
+def possible() -> bool:
+    """Say whether a process may change what /proc shows of it; this one goes on as it was."""
+    argv = Path("/proc/self/cmdline").read_bytes().split(b"\0")[:-1]
+    try:
+        become([os.fsdecode(word) for word in argv], os.environ)
+    except OSError:
+        return False
+    return True
+
+
 def become(argv: list[str], environment: Mapping[str, str]) -> None:
-    """Have /proc show this command line and environment, as if both had been executed (prctl(2))."""
+    """Have /proc show this command line and environment, as if executed (prctl(2)).
+
+    Raises OSError where the kernel lets nobody do so (CONFIG_CHECKPOINT_RESTORE).
+    """
     libc = ctypes.CDLL(None, use_errno=True)
     libc.sbrk.restype, libc.sbrk.argtypes = ctypes.c_void_p, [ctypes.c_long]
     words = b"".join(os.fsencode(word) + b"\0" for word in argv)
@@ -167,9 +187,8 @@ def become(argv: list[str], environment: Mapping[str, str]) -> None:
         libc.sbrk(0), stat[28], at, middle, middle, end,
         0, 0, -1,  # neither another auxiliary vector nor another program
     )  # fmt: skip
-    if libc.prctl(
-        _PR_SET_MM, ctypes.c_ulong(_PR_SET_MM_MAP), layout, ctypes.c_ulong(len(layout)), 0
-    ):
+    size = ctypes.c_ulong(len(layout))
+    if libc.prctl(_PR_SET_MM, ctypes.c_ulong(_PR_SET_MM_MAP), layout, size, 0):
         raise OSError(ctypes.get_errno(), "prctl PR_SET_MM_MAP")
 
 

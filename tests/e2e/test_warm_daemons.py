@@ -5,6 +5,10 @@ from __future__ import annotations
 import json
 import re
 
+import pytest
+
+from tests import warm_daemons
+
 LOOK = """
 import json, os, re, sys
 DIGITS = re.compile("[0-9]+")
@@ -53,6 +57,8 @@ def started(corral, *, warm):
 
 
 def test_a_warm_daemon_is_the_process_that_an_exec_makes(corral):
+    if not warm_daemons.possible():
+        pytest.skip("this kernel has no CONFIG_CHECKPOINT_RESTORE: all daemons start cold")
     corral.folder = "/root"
     forked, shared = started(corral, warm=True)
     executed, alone = started(corral, warm=False)
