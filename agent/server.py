@@ -17,6 +17,8 @@ from aiohttp import WSMsgType, web
 from pydantic import BaseModel, ValidationError
 
 from agent import facts
+from agent.attaching import Attaching
+from agent.copying import Copying, NoSuchPath
 from agent.errors import Later, Refusal
 from agent.inside import Inside
 from agent.runtime import exec as execution
@@ -35,6 +37,7 @@ from specs.wire import (
     HEARTBEAT,
     PROTOCOL,
     SHORTEST_HEARTBEAT,
+    AskPaths,
     BuildEvent,
     BuildImage,
     ExecRequest,
@@ -53,6 +56,7 @@ if TYPE_CHECKING:
     from agent.runtime.containers import OciContainers
     from agent.tasks.compose import TaskParts
     from agent.tasks.effects import Effects
+    from agent.tasks.record import Record
 
 log = logging.getLogger(__name__)
 
@@ -70,12 +74,12 @@ class Fault(Exception):
         self.problem = ApiProblem(type=kind, title=title, status=status, detail=detail, hint=hint)
 
 
-def problem_response(problem: ApiProblem) -> web.Response:
-    """Return a problem as an HTTP answer."""
+def problem_response(problem: ApiProblem, *, unread: bool = False) -> web.Response:
+    """Return a problem as an HTTP answer. ``unread``: a body is still on its way."""
     response = web.Response(
         status=problem.status, body=problem.encode(), content_type="application/problem+json"
     )
-    if problem.status in callers.UNREAD:
+    if unread or problem.status in callers.UNREAD:
         response.force_close()
     return response
 
@@ -88,7 +92,7 @@ async def problems(
     try:
         return await handler(request)
     except Fault as fault:
-        return problem_response(fault.problem)
+        problem = fault.problem
     except ValidationError as error:
         where = "; ".join(
             f"{'.'.join(map(str, one['loc']))}: {one['msg']}" for one in error.errors()[:10]
@@ -115,6 +119,10 @@ async def problems(
             status=503,
             detail=f"{error.filename or 'a file'}: {in_words(error)}",
         )
+    except NoSuchPath as missing:
+        problem = ApiProblem(
+            type="not-found", title="No such file", status=404, detail=str(missing)
+        )
     except web.HTTPException as error:
         kind = "not-found" if error.status == 404 else "invalid"
         problem = ApiProblem(type=kind, title=error.reason, status=error.status)
@@ -126,7 +134,7 @@ async def problems(
             status=500,
             hint="see the agent's log; please report it",
         )
-    return problem_response(problem)
+    return problem_response(problem, unread=not request.content.at_eof())
 
 
 class Server:
@@ -145,6 +153,8 @@ class Server:
         self._holdings = tasks.holdings
         self._containers = containers
         self._inside = Inside(tasks, containers)
+        self._attaching = Attaching(tasks, containers)
+        self._copying = Copying(tasks.holdings, effects.images, effects.volumes)
         self._images = effects.images
         self._volumes = effects.volumes
         self._peers = effects.peers
@@ -162,11 +172,15 @@ class Server:
                 web.get("/v1/reports", self.reports),
                 web.get("/v1/tasks/{id}/logs", self.logs),
                 web.get("/v1/tasks/{id}/exec", self.exec),
+                web.get("/v1/tasks/{id}/attach", self.attach),
+                web.get("/v1/tasks/{id}/archive", self.read_archive),
+                web.put("/v1/tasks/{id}/archive", self.write_archive),
                 web.post("/v1/images/resolve", self.resolve),
                 web.post("/v1/builds", self.build),
                 web.get("/v1/images", self.images),
                 web.get("/v1/images/transfer", self.transfer),
                 web.get("/v1/listening", self.listening),
+                web.post("/v1/paths", self.paths),
                 web.get("/v1/usage", self.usage),
                 web.get("/v1/processes", self.processes),
                 web.post("/v1/signal", self.signal),
@@ -259,9 +273,7 @@ class Server:
 
     async def exec(self, request: web.Request) -> web.StreamResponse:
         task = self._task(request)
-        record = self._holdings.record(task)
-        if record is None:
-            raise _no_task(task)
+        record = self._record(request)
         if record.phase is not Phase.RUNNING:
             raise Fault(
                 *(409, "conflict", "The task is not running"),
@@ -277,6 +289,15 @@ class Server:
         await websocket.prepare(request)
         with contextlib.suppress(ConnectionError):
             await self._converse(websocket, task)
+        await websocket.close()
+        return websocket
+
+    async def attach(self, request: web.Request) -> web.StreamResponse:
+        task = self._task(request)
+        websocket = web.WebSocketResponse(max_msg_size=4 << 20)
+        await websocket.prepare(request)
+        with contextlib.suppress(ConnectionError):
+            await self._attaching.serve(websocket, task)
         await websocket.close()
         return websocket
 
@@ -297,6 +318,12 @@ class Server:
             await Shuttle(websocket, session).run()
         finally:
             session.close()
+
+    async def read_archive(self, request: web.Request) -> web.StreamResponse:
+        return await self._copying.read(self._record(request), request)
+
+    async def write_archive(self, request: web.Request) -> web.Response:
+        return _json(await self._copying.write(self._record(request), request))
 
     async def resolve(self, request: web.Request) -> web.Response:
         return _json(await self._images.resolve(await _body(request, ResolveImage)))
@@ -325,6 +352,10 @@ class Server:
         ports = await asyncio.to_thread(lambda: facts.listening(own=facts.own_sockets()))
         return web.json_response({"ports": list(ports)})
 
+    async def paths(self, request: web.Request) -> web.Response:
+        asked = await _body(request, AskPaths)
+        return web.json_response({"paths": await self._volumes.look(asked.paths)})
+
     async def usage(self, request: web.Request) -> web.Response:
         return _json(await self._inside.usage(request.query.get("stack")))
 
@@ -348,6 +379,13 @@ class Server:
                 "ask again; the agent's log says what holds them",
             )
         return web.json_response({})
+
+    def _record(self, request: web.Request) -> Record:
+        task = self._task(request)
+        record = self._holdings.record(task)
+        if record is None:
+            raise _no_task(task)
+        return record
 
     @staticmethod
     def _task(request: web.Request) -> str:

@@ -51,7 +51,7 @@ class Shuttle:
                 await self._websocket.send_bytes(bytes((channel,)) + data)
 
     async def _inward(self) -> None:
-        async for message in _messages(self._websocket):
+        async for message in messages(self._websocket):
             if message.type is WSMsgType.BINARY and message.data[:1] == b"\0":
                 await self._session.write(message.data[1:])
             elif message.type is WSMsgType.TEXT:
@@ -68,7 +68,7 @@ class Shuttle:
             return {"error": str(failure), "exit": failure.code or 126}
 
 
-async def _messages(websocket: web.WebSocketResponse) -> AsyncIterator[WSMessage]:
+async def messages(websocket: web.WebSocketResponse) -> AsyncIterator[WSMessage]:
     """Yield what the client sends until it goes.
 
     A ping now and then, whose answer nobody counts, makes the connection to a machine that is

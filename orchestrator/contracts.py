@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from aiohttp.web import WebSocketResponse
 
@@ -37,8 +37,18 @@ if TYPE_CHECKING:
         Start,
         Started,
     )
-    from specs.inside import Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
+    from specs.inside import Copied, Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
     from specs.node import Node, NodeCondition
+    from specs.objects import (
+        ContentRows,
+        MadeObject,
+        MakeObject,
+        NetworkRows,
+        ObjectKind,
+        VolumeRows,
+    )
+    from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
+    from specs.paths import PathState
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import (
@@ -92,6 +102,22 @@ class Agents(Protocol):
         """Join a prepared WebSocket to the agent's exec channel until either side ends."""
         ...
 
+    async def attach(self, node: str, task: str, websocket: WebSocketResponse) -> None:
+        """Join a prepared WebSocket to the task's own process, likewise."""
+        ...
+
+    def read_archive(
+        self, node: str, task: str, query: Mapping[str, str]
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the archive of a path in a task; an error before its first byte is raised."""
+        ...
+
+    async def write_archive(
+        self, node: str, task: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
+    ) -> Copied:
+        """Send an archive to a path in a task."""
+        ...
+
     async def remove_volume(self, node: str, name: str) -> None:
         """Delete a named volume's data on that node; unknown names are fine."""
         ...
@@ -106,6 +132,10 @@ class Agents(Protocol):
 
     async def listening(self, node: str) -> tuple[str, ...]:
         """Return the ports (``80/tcp``) that processes of the node hold at this moment."""
+        ...
+
+    async def paths(self, node: str, asked: Sequence[str]) -> dict[str, PathState]:
+        """Return how these paths of the node are at this moment."""
         ...
 
     async def usage(self, node: str, stack: str) -> NodeUsage:
@@ -163,11 +193,20 @@ class Mirror(Protocol):
         ...
 
     @property
+    def oneoffs(self) -> Mapping[str, OneOff]:
+        """Return every one-off by its task's id."""
+        ...
+
+    @property
     def nodes(self) -> Mapping[str, Node]: ...
 
     @property
     def conditions(self) -> Mapping[str, NodeCondition]:
         """Return what is observed of each node, by node id; never stored."""
+        ...
+
+    def path_home(self, stack: str, path: str) -> str | None:
+        """Return the node with a stack's data at a path of nodes; "" = every one, None = none."""
         ...
 
     async def reached(self, revision: int) -> None:
@@ -226,6 +265,34 @@ class Control(Protocol):
         ...
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None: ...
+
+    async def make(self, asked: MakeObject) -> MadeObject:
+        """Make a network, volume, secret or config that belongs to no stack."""
+        ...
+
+    async def drop(self, kind: ObjectKind, name: str) -> str:
+        """Have an object go that no stack means; return its name."""
+        ...
+
+    def networks(self) -> NetworkRows: ...
+
+    def volumes(self) -> VolumeRows: ...
+
+    def contents(self, *, secret: bool) -> ContentRows:
+        """Return the secrets, or the configs, without what is in them."""
+        ...
+
+    def config_data(self, content: str) -> bytes:
+        """Return what is in a config, by its id."""
+        ...
+
+    def start_oneoff(self, stack: str, request: StartOneOff) -> AsyncIterator[OneOffProgress]:
+        """Make a one-off; the last line says which, or what it needs first. Raises at once."""
+        ...
+
+    async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
+        """Stop one-offs, or remove those that have ended."""
+        ...
 
     async def extend(self, text: str) -> tuple[str, ...]:
         """Give the cluster another range of addresses; return all it has."""

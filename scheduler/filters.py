@@ -234,6 +234,28 @@ def _home_why(pending: Pending, loads: Sequence[Load]) -> str:
     )
 
 
+# paths of the node that are not made
+
+
+def _has(pending: Pending, load: Load) -> bool:
+    return all(load.node.id in only.nodes for only in pending.only)
+
+
+def lacks(pending: Pending, load: Load) -> str:
+    """Return what the node lacks of what the task binds."""
+    return " and ".join(o.what for o in pending.only if load.node.id not in o.nodes)
+
+
+def _has_why(pending: Pending, loads: Sequence[Load]) -> str:
+    counts: dict[str, int] = {}
+    for load in loads:
+        what = lacks(pending, load)
+        counts[what] = counts.get(what, 0) + 1
+    return ", ".join(
+        f"{_be(count, 'does', 'do')} not have {what}" for what, count in counts.items()
+    )
+
+
 FILTERS: tuple[Filter, ...] = (
     Filter("node", lambda p: p.node is not None, _pinned, _pinned_why),
     Filter("home", lambda p: bool(p.homes), _home, _home_why),
@@ -241,6 +263,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("resources", lambda p: p.cpus > 0 or p.memory > 0, _fits, _fits_why, fixed=False),
     Filter("constraints", lambda p: bool(p.constraints), _constrained, _constrained_why),
     Filter("platform", lambda p: bool(p.platform), _platform, _platform_why),
+    Filter("paths", lambda p: bool(p.only), _has, _has_why),
     Filter("version", lambda p: bool(p.needs), _honours, _honours_why),
     Filter("ports", lambda p: bool(p.ports), _ports, _ports_why, fixed=False),
     Filter("max-replicas", lambda p: p.max_per_node > 0, _room, _room_why, fixed=False),

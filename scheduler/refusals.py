@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from scheduler import constraints
-from scheduler.filters import FILTERS, first_refusal, named, port_holder, spare
+from scheduler.filters import FILTERS, first_refusal, lacks, named, port_holder, spare
 from scheduler.view import Load
 from specs.kit.amounts import size
 
@@ -111,6 +111,11 @@ def _platform(task: Pending, load: Load) -> Words:
     return said, f"add such a machine: {ADD_NODE}"
 
 
+def _paths(task: Pending, load: Load) -> Words:
+    what = lacks(task, load)
+    return f"does not have {what}", f"mount or make it on {load.node.name}: {what}"
+
+
 def _version(task: Pending, load: Load) -> Words:
     words = ", ".join(word for since, word in task.needs if since > load.node.wire)
     said = f"runs an older corral that does not honour {words}"
@@ -139,6 +144,7 @@ WORDS: dict[str, Callable[[Pending, Load], Words]] = {
     "resources": _resources,
     "constraints": _constraints,
     "platform": _platform,
+    "paths": _paths,
     "version": _version,
     "ports": _ports,
     "max-replicas": _room,

@@ -150,6 +150,10 @@ def _slots(wanted: WantedService, tasks: Iterable[Replica], release: int) -> lis
     for slot, target in sorted(wanted.slots.items()):
         entry = _Slot(slot, target)
         here = found.get(slot, [])
+        slots.append(entry)
+        if len(here) == 1 and here[0].sound and not wanted.outdated(here[0]):
+            entry.new = here[0]  # nothing else is here, as in nearly all
+            continue
         current = best_first(t for t in here if not wanted.outdated(t) and t.sound)
         ended = [
             t
@@ -161,7 +165,6 @@ def _slots(wanted: WantedService, tasks: Iterable[Replica], release: int) -> lis
         entry.going = [t for t in here if t.going and not t.ended and not t.unheard]
         entry.broken = [t for t in ended if t.broken and t.release == release]
         entry.failed = ended[-1] if ended and ended[-1].broken else None
-        slots.append(entry)
     return slots
 
 

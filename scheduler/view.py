@@ -84,6 +84,14 @@ class Home:
 
 
 @dataclass(frozen=True, slots=True)
+class Only:
+    """Nodes that come into question for the sake of something that others lack."""
+
+    what: str  # for people: "path /srv/data"
+    nodes: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Pending:
     """A task that needs a node."""
 
@@ -99,6 +107,7 @@ class Pending:
     platform: str = ""  # os/arch, empty = any
     ports: tuple[HostPort, ...] = ()
     homes: tuple[Home, ...] = ()
+    only: tuple[Only, ...] = ()
     image: str = ""
     needs: tuple[tuple[int, str], ...] = ()  # versions it asks of a node, and which key does
     node: str | None = None  # a global service's task belongs to this node
@@ -110,7 +119,7 @@ class Pending:
     def group(self) -> tuple[object, ...]:
         """Return what tasks must have in common to be placed in one go."""
         same = (self.service, self.spec_hash, self.homes, self.node, self.instead_of)
-        return (*same, self.prefers)
+        return (*same, self.only, self.prefers)
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,10 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     POST   /v1/stacks/{stack}/start          Start -> Started; then watch .../progress?release=N
     POST   /v1/stacks/{stack}/stop           StopStack -> StackRow; all tasks shut down, stack kept
     GET    /v1/stacks/{stack}/tasks?all=     {"tasks": [TaskRow]}
+    POST   /v1/stacks/{stack}/runs           StartOneOff -> NDJSON of OneOffProgress (specs.oneoff)
+    POST   /v1/stacks/{stack}/oneoffs        ActOnOneOffs -> ActedOn
+    GET    /v1/tasks/{id}/streams               TaskStreams
+    GET    /v1/tasks/{id}/attach             WebSocket, as specs.wire says of AttachRequest
     GET    /v1/tasks/{id}                    Task (specs.task); {id} may be a live task's name
     GET    /v1/tasks/{id}/exec               WebSocket, as specs.wire says
     GET    /v1/stacks/{stack}/logs?service=&follow=&tail=&since=&timestamps=
@@ -404,6 +408,11 @@ class TaskRow(Model):
     misplaced: str = ""  # it serves, but its node breaks its constraints: why it stays there
     slot: int = 0  # which of its service's copies it is, from 1
     paused: bool = False  # its processes are frozen
+    labels: dict[str, str] = Field(default_factory=dict)  # the container's own
+    networks: tuple[str, ...] = ()
+    mounts: tuple[str, ...] = ()  # volumes by their key, folders of the node by their path
+    oneoff: bool = False  # made by `run`
+    service_labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels
 
 
 class NodeRow(Model):
@@ -434,6 +443,7 @@ class ServiceRow(Model):
     scaled: bool = False  # ``replicas`` comes from ``scale``, not from the file
     carried: str = ""  # orphan | off | unasked: the newest release was not about it
     ports: tuple[str, ...] = ()
+    labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels
 
 
 class StackDetail(Model):

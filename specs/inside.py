@@ -123,3 +123,11 @@ class InsideRow(Model):
 
 class InsideRows(Model):
     tasks: tuple[InsideRow, ...] = ()
+
+
+class Copied(Model):
+    """What was written into a container. ``left_out``: devices, which are never made."""
+
+    files: int = 0
+    bytes: int = 0
+    left_out: int = 0

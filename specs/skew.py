@@ -31,7 +31,16 @@ OLDEST = PROTOCOL - 1  # what is spoken besides our own
 
 # model -> field -> the version it came with
 SINCE: dict[str, dict[str, int]] = {
-    "Assignment": {"after": 2, "admitted": 2, "paused": 2, "release": 2, "spec_hash": 2},
+    "Assignment": {
+        "after": 2,
+        "admitted": 2,
+        "paused": 2,
+        "attach": 2,
+        "release": 2,
+        "spec_hash": 2,
+        "volume_options": 2,
+        "elsewhere": 2,
+    },
     "Hello": {"signing_request": 2, "revision": 2, "stacks": 2, "heartbeat": 2},
     "Instructions": {"protocol": 2, "revision": 2},
     "LogLine": {"place": 2},

@@ -283,6 +283,7 @@ class ServiceSpec(Model):
     rollback: UpdateConfig = UpdateConfig()
     endpoint_mode: Literal["vip", "dnsrr"] = "vip"
     attach: bool = True
+    labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels: of no container
 
 
 class NetworkSpec(Model):
@@ -303,6 +304,8 @@ class VolumeSpec(Model):
     external: bool = False
     per_slot: bool = False
     labels: dict[str, str] = Field(default_factory=dict)
+    options: dict[str, str] = Field(default_factory=dict)  # driver_opts, see specs.shares
+    relative: bool = False  # a bind of the project's own folder: real on the client's machine only
 
 
 class ContentSpec(Model):

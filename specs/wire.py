@@ -24,11 +24,13 @@ HTTP on the agent's socket (JSON unless said otherwise)::
                                        at least one line each HEARTBEAT seconds
     GET  /v1/tasks/{id}/logs?follow=&tail=&since=&after= -> NDJSON stream of LogLine
     GET  /v1/tasks/{id}/exec?...    -> WebSocket; see ExecRequest
+    GET  /v1/tasks/{id}/attach      -> WebSocket; see AttachRequest
     POST /v1/images/resolve         ResolveImage -> ResolvedImage   (pulls by policy)
     POST /v1/builds                 BuildImage -> NDJSON stream of BuildEvent
     GET  /v1/images                 -> {"images": [ImageInfo]}
     GET  /v1/images/transfer?image= -> {"done": bytes, "total": bytes}, 0 when none is fetched
     GET  /v1/listening              -> {"ports": ["80/tcp"]}, held by local processes now
+    POST /v1/paths                  {"paths": [path]} -> {"paths": {path: PathState}}
     GET  /v1/usage?stack=           -> NodeUsage (specs/inside.py) of the stack's running tasks
     GET  /v1/processes?stack=       -> NodeProcesses, likewise
     POST /v1/signal                 SignalTasks -> {"tasks": [ids that got it]}
@@ -129,9 +131,12 @@ class Assignment(Model):
     networks: tuple[TaskNetwork, ...] = ()
     host_ports: tuple[Port, ...] = ()  # mode: host ports of this task, published filled in
     volumes: dict[str, str] = Field(default_factory=dict)  # volume key -> real volume name
+    volume_options: dict[str, dict[str, str]] = Field(default_factory=dict)  # of those with any
+    elsewhere: tuple[str, ...] = ()  # bind sources that are not made here: their data is elsewhere
     after: tuple[str, ...] = ()  # what its gate waits for, in words: "db to be healthy"
     admitted: str = ""  # the boot id of the node in which it may start again
     paused: bool = False  # its processes are to be frozen while it runs
+    attach: bool = False  # its first command begins once somebody listens, see AttachRequest
     release: int = 0  # for a store that lost it: the release that made it, and of which spec
     spec_hash: str = ""
 
@@ -400,6 +405,21 @@ class ExecRequest(Model):
     columns: int = 80
 
 
+class AttachRequest(Model):
+    """Listen to a task's own process, from now on; of an ``Assignment.attach``, from its begin.
+
+    On a WebSocket as that of an exec. Before anything else the server says {"attached": true}
+    once it listens; {"waits": reason} may come before, from the controller. ``stdin``: what comes
+    on channel 0 is its input. {"exit": code} or {"error": ..., "exit": code} comes last.
+    ``detach``: answer {"exit": 0} once it has begun.
+    """
+
+    stdin: bool = False
+    detach: bool = False
+    rows: int = 0
+    columns: int = 0
+
+
 class ResolveImage(Model):
     image: str
     policy: Literal["always", "missing", "never"] = "missing"
@@ -413,6 +433,12 @@ class ResolvedImage(Model):
     digest: str
     size: int = 0
     created: str = ""
+
+
+class AskPaths(Model):
+    """Absolute paths of the node, of which the answer says how each is (``specs.paths``)."""
+
+    paths: tuple[str, ...]
 
 
 class BuildImage(Model):

@@ -14,8 +14,9 @@ from typing import NamedTuple
 
 import pytest
 
+from orchestrator.cli.elsewhere import FLAGS
 from orchestrator.cli.registry import COMMANDS, KNOWN_ELSEWHERE
-from tests.orchestrator.cli.test_verbs import COMPOSE
+from tests.orchestrator.cli.compose_words import GLOBAL, VERBS
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "differences.md"
@@ -100,8 +101,20 @@ def test_every_table_names_what_shows_it(line: int, table: list[str], behind: st
 def test_the_verbs_are_those_the_command_line_knows() -> None:
     (table,) = [table for _, table, _ in blocks() if cells(table[0]) == ("Compose", "instead")]
     told = {verb.strip("`"): words for verb, words in (cells(line) for line in table[2:])}
-    here = {verb: KNOWN_ELSEWHERE[verb] for verb in COMPOSE.split() if verb not in COMMANDS}
+    here = {verb: KNOWN_ELSEWHERE[verb] for verb in VERBS if verb not in COMMANDS}
     assert {verb: words.replace("\\|", "|") for verb, words in told.items()} == here
+
+
+def test_the_flags_are_those_the_command_line_knows() -> None:
+    (table,) = [table for _, table, _ in blocks() if cells(table[0]) == ("flag", "instead")]
+    told = {flag.strip("`"): words for flag, words in (cells(line) for line in table[2:])}
+    theirs = {"": GLOBAL, **{verb: VERBS[verb] for verb in VERBS if verb in COMMANDS}}
+    here = {
+        f"{verb} {flag}".strip(): words
+        for (verb, flag), words in FLAGS.items()
+        if flag in theirs.get(verb, "").split()
+    }
+    assert {flag: words.replace("\\|", "|") for flag, words in told.items()} == here
 
 
 def test_nothing_else_in_the_page_names_a_test_that_is_not_there() -> None:

@@ -13,7 +13,7 @@ import threading
 import zlib
 from typing import Any, Final
 
-from agent.images.tarstream import BadArchive
+from specs.kit.tarstream import BadArchive
 
 _CHUNK: Final = 1 << 20
 _GZIP: Final = b"\x1f\x8b"

@@ -119,6 +119,23 @@ class RootFs:
             raise Later(f"cannot mount the root of {task}: {in_words(error)}") from error
         return point
 
+    def borrow(self, task: str, digest: str, diff_ids: tuple[str, ...]) -> tuple[int, str]:
+        """Return a copy of the mount, also where it is not mounted now. Runs in ``thread``.
+
+        Who asks mounts the copy at the place returned, in a mount namespace of his own. A task
+        whose writable layer is gone, or another image's, has nothing to be lent.
+        """
+        mark = self._content.writable / task / "image"
+        if not mark.exists() or mark.read_text() != digest:
+            raise Refusal("the container was removed, and what was written in it")
+        was = self.mounted(task)
+        point = self.mount(task, digest, diff_ids)
+        try:
+            return kernel.copy_mount(str(point)), str(self._mounts)
+        finally:
+            if not was:  # nobody else mounts or unmounts meanwhile: all that is this thread's
+                self.unmount(task)
+
     def _dress(self, upper: Path, diff_ids: tuple[str, ...]) -> None:
         """Give the merged "/" the owner and mode of the image's: they come from the top."""
         upper.chmod(0o755)

@@ -135,6 +135,13 @@ class ImageStore:
             raise Later(f"image {digest[:19]} is not complete on this node")
         return await self._mounting(self.rootfs.mount, task, digest, record.diff_ids)
 
+    async def borrow(self, task: str, digest: str) -> tuple[int, str]:
+        """Return a copy of the mount of a task's root, and a place for it in another namespace."""
+        record = self._complete(check_digest(digest))
+        if record is None:
+            raise Later(f"image {digest[:19]} is not complete on this node")
+        return await self._mounting(self.rootfs.borrow, task, digest, record.diff_ids)
+
     async def unmount(self, task: str) -> None:
         """Unmount the root; the writable layer stays."""
         await self._mounting(self.rootfs.unmount, task)

@@ -21,8 +21,8 @@ import sys
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from agent.images.packed import BlobStream, Budget, Halt
-from agent.images.tarstream import BadArchive, TarEntry, TarStream
 from agent.linux import calls as kernel
+from specs.kit.tarstream import BadArchive, TarEntry, TarStream
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -38,12 +38,18 @@ OVERLAY_MAGIC: Final = 0x794C7630
 TMPFS_MAGIC: Final = 0x01021994
 NSFS_MAGIC: Final = 0x6E736673
 PR_SET_PDEATHSIG: Final = 1
+PR_SET_DUMPABLE: Final = 4
 PR_CAPBSET_DROP: Final = 24
 PR_SET_NO_NEW_PRIVS: Final = 38
 
 # Generic system call numbers, the same on every architecture since 5.x (openat2, 437);
 # pivot_root and capset differ, so they go through libc or a table.
 _SYS_OPENAT2: Final = 437
+_SYS_OPEN_TREE: Final = 428
+_SYS_MOVE_MOUNT: Final = 429
+_OPEN_TREE_CLONE: Final = 1
+_MOVE_MOUNT_F_EMPTY_PATH: Final = 4
+_AT_FDCWD: Final = -100
 _SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
 _RACES: Final = 32  # whoever renames for ever in a tree must not hold us for ever
 _CAPABILITY_VERSION_3: Final = 0x20080522
@@ -73,6 +79,23 @@ def mount(source: str, target: str, kind: str | None, flags: int = 0, data: str 
 def unmount(target: str, flags: int = UMOUNT_NOFOLLOW) -> None:
     """Unmount what is mounted on top at ``target`` (umount2(2))."""
     _check(_libc.umount2(os.fsencode(target), flags), target)
+
+
+def copy_mount(point: str) -> int:
+    """Return a descriptor of a copy of what is mounted at ``point``: it stays when that goes."""
+    flags = _OPEN_TREE_CLONE | os.O_CLOEXEC
+    return _check(_libc.syscall(_SYS_OPEN_TREE, _AT_FDCWD, os.fsencode(point), flags), point)
+
+
+def place_mount(copy: int, target: str) -> None:
+    """Mount what :func:`copy_mount` returned."""
+    _check(
+        _libc.syscall(
+            *(_SYS_MOVE_MOUNT, copy, b"", _AT_FDCWD, os.fsencode(target)),
+            _MOVE_MOUNT_F_EMPTY_PATH,
+        ),
+        target,
+    )
 
 
 def unshare(flags: int) -> None:

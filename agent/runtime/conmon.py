@@ -38,6 +38,7 @@ class Request:
     log_max: int  # bytes after which conmon begins another file in the log's place
     terminal: bool = False
     stdin: bool = False
+    stays: bool = True  # the input stays open when whoever gave it some has gone
 
 
 def argv(conmon: str, runtime: Runtime, request: Request) -> list[str]:
@@ -61,7 +62,7 @@ def argv(conmon: str, runtime: Runtime, request: Request) -> list[str]:
     if request.terminal:
         words.append("--terminal")
     if request.stdin:
-        words += ["--stdin", "--leave-stdin-open"]
+        words += ["--stdin", *(["--leave-stdin-open"] if request.stays else [])]
     return words
 
 

@@ -70,7 +70,9 @@ class OciContainers:
         assert isinstance(config, dict)
         return config
 
-    async def create(self, task: str, run: int, spec: TaskSpec) -> tuple[Process, Process]:
+    async def create(
+        self, task: str, run: int, spec: TaskSpec, *, once: bool = False
+    ) -> tuple[Process, Process]:
         self._remove_run_files(task)
         folder = self.logs(task)
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -82,6 +84,7 @@ class OciContainers:
             log_max=logs.file_size(spec.logging),
             terminal=spec.tty,
             stdin=spec.stdin_open,
+            stays=spec.tty or not once,
         )
         made = await conmon.create(self.conmon, self.runtime, request)
         if request.log is not None:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.tasks.holdings import Holdings
+from agent.tasks.listeners import Listeners
 from agent.tasks.networking import NetworkKeeper
 from agent.tasks.preparation import Preparation
 from agent.tasks.reports import Reports
@@ -38,6 +39,7 @@ class TaskParts:
     holdings: Holdings
     reports: Reports
     worker: Worker
+    listeners: Listeners
 
 
 def compose(
@@ -78,7 +80,10 @@ def compose(
         networks_known=networking.known,
     )
 
+    listeners = Listeners()
+
     def changed(record: Record) -> None:
+        listeners.changed(record)
         reports.changed(record)
         networking.changed(record)
 
@@ -91,7 +96,8 @@ def compose(
         slots=asyncio.Semaphore(SLOTS),
         changed=changed,
         settled=networking.settled,
+        listeners=listeners,
         ending=ending,
     )
     worker = Worker(holdings, parts, reports=reports, networking=networking, boot=boot, join=join)
-    return TaskParts(holdings, reports, worker)
+    return TaskParts(holdings, reports, worker, listeners)

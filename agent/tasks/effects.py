@@ -11,11 +11,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
     from pathlib import Path
 
     from agent.network.wanted import Wanted
     from agent.vocabulary import Attachment, BoundMount, Exit, FoundRun, ImageConfig, Process
+    from specs.paths import PathState
     from specs.stack import TaskSpec
     from specs.wire import (
         Assignment,
@@ -58,6 +59,14 @@ class Images(Protocol):
 
     async def discard(self, task: str) -> None:
         """Unmount and delete the writable layer."""
+        ...
+
+    async def borrow(self, task: str, digest: str) -> tuple[int, str]:
+        """Return a descriptor of a mount of the task's root, and where it may be mounted.
+
+        It is a copy: what mounts or unmounts the root itself meanwhile does not touch it.
+        Raises Refusal, Later.
+        """
         ...
 
     def build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
@@ -124,6 +133,15 @@ class Volumes(Protocol):
         """Say whether the task has anonymous volumes."""
         ...
 
+    async def present(
+        self, assignment: Assignment, image: ImageConfig, slot: str
+    ) -> list[tuple[str, str, bool]]:
+        """Return (place on the node, target, read-only) of a task's mounts, in mount order.
+
+        For a task that does not run: nothing is made, and a place is empty where none is there.
+        """
+        ...
+
     async def release(self, task: str, kept: Callable[[str], bool]) -> None:
         """Remove what belongs to the task alone: its secrets, configs, anonymous volumes.
 
@@ -137,6 +155,10 @@ class Volumes(Protocol):
 
     async def remove(self, name: str) -> None:
         """Delete a named volume and its data; unknown names are fine."""
+        ...
+
+    async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
+        """Say of paths of the node whether they are there, and whether corral made them."""
         ...
 
     async def adopt(self, tasks: set[str], kept: Callable[[str], bool]) -> None:
@@ -203,8 +225,13 @@ class Containers(Protocol):
         """Write the task's bundle."""
         ...
 
-    async def create(self, task: str, run: int, spec: TaskSpec) -> tuple[Process, Process]:
-        """Create the container; the command does not run yet. Raises RuntimeFailure."""
+    async def create(
+        self, task: str, run: int, spec: TaskSpec, *, once: bool = False
+    ) -> tuple[Process, Process]:
+        """Create the container; the command does not run yet. Raises RuntimeFailure.
+
+        ``once``: its input, where it is no terminal, ends with the first who gave it some.
+        """
         ...
 
     async def start(self, task: str) -> None:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from agent.errors import Later, Refusal
@@ -35,6 +35,7 @@ from agent.tasks.lifecycle import (
     Undo,
     Wait,
 )
+from agent.tasks.listeners import Listeners
 from agent.tasks.record import Phase, Record
 from agent.tasks.writing import RecordFile
 from specs.kit.errnos import in_words
@@ -58,6 +59,7 @@ SIGKILL = 9
 # States a reboot must not undo, and the first one, which says that effects exist.
 _ON_DISK = frozenset({TaskState.PREPARING, TaskState.RUNNING}) | FINAL
 TAIL = 10
+LISTENER = 30.0  # seconds a command that is to be heard waits for who wants to hear it
 # A machine that goes down without systemd tells every process at once, the agent among them: an
 # end that nobody asked for is looked at that much later, so that the agent has heard of it, too.
 SWEEP = 0.02  # seconds
@@ -76,6 +78,7 @@ class RunnerParts:
     slots: asyncio.Semaphore  # heavy steps at the same time
     changed: Callable[[Record], None]  # told after every change of a record
     settled: Callable[[], Awaitable[None]]  # waits until known endpoints answer, not for long
+    listeners: Listeners = field(default_factory=Listeners)
     ending: Callable[[], bool] = lambda: False  # whether this agent was told to end
 
 
@@ -309,13 +312,16 @@ class Runner:
             await self._saved(lifecycle.creating(self.record, number))
             try:
                 process, monitor = await containers.create(
-                    task, number, self.record.assignment.spec
+                    task, number, self.record.assignment.spec, once=self.record.assignment.attach
                 )
             except RuntimeFailure as failure:
                 self._launch_failed(failure)
                 return
             await self._saved(lifecycle.created(self.record, process, monitor))
-            await self._start()
+            if not self.record.assignment.attach:
+                await self._start()
+                return
+        await self._start()  # waits for somebody who listens; others are made meanwhile
 
     async def _inherit(self) -> None:
         """Take over the anonymous volumes of the slot; who has them and is going is awaited."""
@@ -330,11 +336,35 @@ class Runner:
     async def _start(self) -> None:
         """Let the command of a created run begin; where it cannot, that is the run's end."""
         try:
+            if not await self._heard():
+                return  # not wanted any more; the next step takes away what was made
             await self._parts.containers.start(self.record.id)
         except RuntimeFailure as failure:
             self._launch_failed(failure)
             return
         self._started()
+
+    async def _heard(self) -> bool:
+        """Wait for somebody who listens, where nothing may be missed; False: it is to go instead.
+
+        Raises RuntimeFailure: whoever asked for it has gone, and nobody wants what it would print.
+        """
+        arrived = self._parts.listeners.arrived(self.record.id)
+        until = self._now() + LISTENER
+        while self.record.assignment.attach and self.record.number == 1 and not arrived.is_set():
+            if self.record.assignment.desired is not Desired.RUNNING:
+                return False
+            if self._now() >= until:
+                raise RuntimeFailure("who asked for it went before it began, so it was not started")
+            self._wake.clear()
+            waits = [asyncio.create_task(one.wait()) for one in (arrived, self._wake)]
+            await asyncio.wait(
+                waits, timeout=until - self._now(), return_when=asyncio.FIRST_COMPLETED
+            )
+            for one in waits:
+                one.cancel()
+        self._parts.listeners.forget(self.record.id)
+        return True
 
     def _started(self) -> None:
         self._save(lifecycle.started(self.record, self._now(), self._wall()))

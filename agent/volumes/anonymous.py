@@ -40,6 +40,13 @@ class AnonymousVolumes:
         """Say whether the task has a set."""
         return (self._folder / task).is_dir()
 
+    def whose(self, task: str, slot: str) -> Path | None:
+        """Return the folder of the task's set, or of what it left to its slot; None = neither."""
+        for folder in (self._folder / task, self._left(slot)):
+            if folder.is_dir():
+                return folder
+        return None
+
     def tasks(self) -> set[str]:
         """Return the tasks that have a set."""
         return {path.name for path in self._folder.iterdir() if path.name[0] != "."}

@@ -23,27 +23,33 @@ import subprocess
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
+from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeAlias, TypeVar
 
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
 from agent.vocabulary import BoundMount
 from agent.volumes.anonymous import AnonymousVolumes
+from agent.volumes.binds import BindSources
+from agent.volumes.mounted import MountedVolumes
 from agent.volumes.secretfs import SecretFs
-from specs import names
+from specs import names, shares
 from specs.kit import disk
 from specs.kit.errnos import in_words
 from specs.stack import Mount
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from agent.vocabulary import ImageConfig
+    from specs.paths import PathState
+    from specs.shares import Share
     from specs.wire import Assignment, Content
 
 log = logging.getLogger(__name__)
 P = ParamSpec("P")
 T = TypeVar("T")
+
+Places: TypeAlias = list[tuple[str, str, bool]]
 
 _TASK: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,127}")
 _PROPAGATION: Final = frozenset(
@@ -71,8 +77,11 @@ class VolumeStore:
             path.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._subpaths.mkdir(parents=True, exist_ok=True, mode=0o700)
         self._unnamed = AnonymousVolumes(self._anonymous)
+        self._mounted = MountedVolumes(run_dir / "mounted")
+        self._binds = BindSources(state_dir / "binds.json")
         self._files = SecretFs(run_dir)
         self._threads = ThreadPoolExecutor(4, "volumes")
+        self._slow = ThreadPoolExecutor(2, "shares")  # a server may hold these up, and no others
         self._locks: weakref.WeakValueDictionary[Path, asyncio.Lock] = weakref.WeakValueDictionary()
         self._clean()
 
@@ -85,6 +94,7 @@ class VolumeStore:
     def close(self) -> None:
         """End the threads; volumes and mounts stay."""
         self._threads.shutdown()
+        self._slow.shutdown()
 
     def _clean(self) -> None:
         """Remove volumes that were never finished or were being deleted."""
@@ -134,10 +144,20 @@ class VolumeStore:
         """Say whether the task has anonymous volumes."""
         return self._unnamed.owns(task)
 
+    async def present(self, assignment: Assignment, image: ImageConfig, slot: str) -> Places:
+        """Return (place on the node, target, read-only) of a task's mounts; empty = not there."""
+        return await self._call(self._present, assignment, image, slot)
+
     async def release(self, task: str, kept: Callable[[str], bool] = _none) -> None:
         """Remove what belongs to the task alone; its anonymous volumes stay where ``kept``."""
         _check_task(task)
         await self._call(self._release, task, kept)
+        await self._unmount(task)
+
+    async def _unmount(self, task: str) -> None:
+        slow = await self._call(self._mounted.of_server, task)
+        pool = self._slow if slow else self._threads
+        await asyncio.get_running_loop().run_in_executor(pool, self._mounted.release, task)
 
     async def sweep(self, kept: Callable[[str], bool]) -> None:
         """Remove the anonymous volumes of slots that are not wanted any more."""
@@ -153,11 +173,15 @@ class VolumeStore:
         """Return the names of the volumes that exist."""
         return sorted(path.name for path in self._named.iterdir() if path.name[0] != ".")
 
+    async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
+        """Say of paths of the node whether they are there, and whether corral made them."""
+        return await self._call(self._binds.look, sources)
+
     async def adopt(self, tasks: set[str], kept: Callable[[str], bool] = _none) -> None:
         """After a restart: remove what tasks that are no more had for themselves."""
         for task in await self._call(self._owners):
             if task not in tasks:
-                await self._call(self._release, task, kept)
+                await self.release(task, kept)
         await self._call(self._unnamed.sweep, kept)
 
     # one mount
@@ -170,20 +194,27 @@ class VolumeStore:
             return _tmpfs(mount)
         read_only = ("ro",) if mount.read_only else ()
         if mount.type == "bind":
-            source = await self._call(_bind_source, mount)
+            source = await self._call(self._binds.source, mount, assignment.elsewhere)
             propagation = _propagation(mount.propagation)
             return BoundMount(source, mount.target, "bind", ("rbind", propagation, *read_only))
-        path = await self._volume(assignment, mount, root)
+        share = _share(assignment, mount)
+        if share is None:
+            path = await self._volume(assignment, mount, root)
+            options: tuple[str, ...] = _DATA
+        else:
+            path = await self._mount_of(assignment, mount, share, root)
+            read_only = ("ro",) if mount.read_only or "ro" in share.flags else ()
+            options = _options(share)
         source = str(path)
         if mount.subpath:
             source = await self._call(self._subpath, assignment.id, number, path, mount.subpath)
-        return BoundMount(source, mount.target, "bind", _DATA + read_only)
+        return BoundMount(source, mount.target, "bind", options + read_only)
 
     async def _volume(self, assignment: Assignment, mount: Mount, root: Path) -> Path:
         """Return the data directory of a named or anonymous volume, made when missing."""
         if mount.source is None:
             home = self._unnamed.home(assignment.id)
-            path = home / hashlib.sha256(mount.target.encode()).hexdigest()[:32]
+            path = home / _hashed(mount.target)
         else:
             name = assignment.volumes.get(mount.source)
             if name is None:
@@ -196,6 +227,43 @@ class VolumeStore:
                     origin = None if mount.nocopy or mount.subpath else mount.target
                     await self._call(self._create, path, root, origin)
         return data
+
+    def _present(self, assignment: Assignment, image: ImageConfig, slot: str) -> Places:
+        found = []
+        for mount in _all_mounts(assignment.spec.mounts, image.volumes):
+            place: Path | None = None
+            if mount.type == "bind":
+                place = Path(mount.source or "")
+            elif mount.type != "tmpfs" and mount.source is None:
+                home = self._unnamed.whose(assignment.id, slot)
+                place = home and home / _hashed(mount.target) / "_data"
+            elif mount.type != "tmpfs" and (name := assignment.volumes.get(mount.source or "")):
+                place = self._named / _check_name(name) / "_data"
+            # What is not mounted now is covered, so that nothing is written below it. A subpath is
+            # not looked for: a link in it could lead anywhere.
+            there = place is not None and not mount.subpath and place.exists()
+            found.append((str(place) if there else "", mount.target, mount.read_only or not there))
+        return sorted(found, key=lambda one: len(Path(one[1]).parts))
+
+    async def _mount_of(
+        self, assignment: Assignment, mount: Mount, share: Share, root: Path
+    ) -> Path:
+        """Return the directory of a volume that is not a folder of ours. Raises Refusal, Later."""
+        name = _check_name(assignment.volumes.get(mount.source or "", ""))
+        origin = None if mount.nocopy or mount.subpath else mount.target
+
+        def fill(data: Path) -> None:
+            if origin is not None:
+                _fill(data, root, origin)
+
+        if share.kind == "bind":
+            if assignment.spec.security != "default":
+                raise Refusal(f"volume {name} is a path of the node, which the level forbids")
+            async with self._lock(self._named / name):
+                return await self._call(_folder_of_node, name, share, fill)
+        call = functools.partial(self._mounted.take, assignment.id, name, share, fill)
+        pool = self._slow if share.network else self._threads
+        return await asyncio.get_running_loop().run_in_executor(pool, call)
 
     def _create(self, path: Path, root: Path, origin: str | None) -> None:
         """Make a volume, filled from the image's directory ``origin``, all at once."""
@@ -258,7 +326,7 @@ class VolumeStore:
 
     def _owners(self) -> set[str]:
         points = {path.name for path in self._subpaths.iterdir()}
-        return self._files.tasks() | points | self._unnamed.tasks()
+        return self._files.tasks() | points | self._unnamed.tasks() | self._mounted.tasks()
 
     def _lock(self, path: Path) -> asyncio.Lock:
         return self._locks.setdefault(path, asyncio.Lock())
@@ -279,6 +347,10 @@ def _all_mounts(mounts: tuple[Mount, ...], volumes: tuple[str, ...]) -> list[Mou
     return [*mounts, *extra]
 
 
+def _hashed(target: str) -> str:
+    return hashlib.sha256(target.encode()).hexdigest()[:32]
+
+
 def _check_task(task: str) -> None:
     if not _TASK.fullmatch(task):
         raise Refusal(f"{task!r} is not a task id")
@@ -295,6 +367,37 @@ def _check_target(target: str) -> None:
         raise Refusal(f"mount target: {why}")
 
 
+def _share(assignment: Assignment, mount: Mount) -> Share | None:
+    """Return what the volume is in place of a folder of ours; None = such a folder."""
+    options = assignment.volume_options.get(mount.source or "", {})
+    try:
+        return shares.read(options)
+    except shares.VolumeFault as fault:
+        raise Refusal(f"volume {mount.source}: {fault}; {fault.hint}") from None
+
+
+def _options(share: Share) -> tuple[str, ...]:
+    """Return how a container gets the mount: flags of a bind are the container's own mount's."""
+    bind = "bind" if share.kind == "bind" and not share.recursive else "rbind"
+    own = tuple(flag for flag in share.flags if flag in ("noexec", "noatime", "nodiratime"))
+    return (bind, *_DATA[1:], *own)
+
+
+def _folder_of_node(name: str, share: Share, fill: Callable[[Path], object]) -> Path:
+    """Return a folder of the node that is a volume; an empty one is filled from the image."""
+    try:
+        path = Path(share.source).resolve(strict=True)
+        if "ro" not in share.flags and not any(path.iterdir()):
+            fill(path)
+    except (OSError, RuntimeError) as error:
+        said = in_words(error) if isinstance(error, OSError) else "its links lead in a circle"
+        raise Refusal(
+            f"volume {name}: device {share.source} of this node: {said}; make the folder there, "
+            "or leave driver_opts out"
+        ) from None
+    return path
+
+
 def _propagation(name: str) -> str:
     if name not in _PROPAGATION:
         raise Refusal(f"mount propagation {name!r} is none of {', '.join(sorted(_PROPAGATION))}")
@@ -309,37 +412,6 @@ def _tmpfs(mount: Mount) -> BoundMount:
     if mount.read_only:
         options.append("ro")
     return BoundMount("tmpfs", mount.target, "tmpfs", tuple(options))
-
-
-def _bind_source(mount: Mount) -> str:
-    source = mount.source or ""
-    if not source.startswith("/"):
-        raise Refusal(f"bind source {source!r} is not an absolute path on this node")
-    try:
-        if not _exists(source):
-            if not mount.create_host_path:
-                raise Refusal(
-                    f"bind source {source} does not exist on this node; make it, or leave "
-                    "create_host_path on"
-                )
-            Path(source).mkdir(parents=True, exist_ok=True, mode=0o755)
-    except OSError as error:
-        raise Refusal(f"bind source {source}: {in_words(error)}") from None
-    return source
-
-
-def _exists(source: str) -> bool:
-    """Say whether a path of the node is there; raise OSError where it leads round in a circle."""
-    try:
-        Path(source).stat()
-    except FileNotFoundError:
-        if Path(source).is_symlink():
-            raise Refusal(
-                f"bind source {source} is a symbolic link to {Path(source).readlink()}, which is "
-                "not there on this node; make that, or mount another path"
-            ) from None
-        return False
-    return True
 
 
 @contextlib.contextmanager

@@ -15,12 +15,25 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from orchestrator.api import inside, logs, nodes, problems, stacks, state, streams, tasks
+from orchestrator.api import (
+    archive,
+    inside,
+    logs,
+    nodes,
+    objects,
+    oneoffs,
+    problems,
+    stacks,
+    state,
+    streams,
+    tasks,
+)
 from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
 from specs.inside import (
+    Copied,
     ForgetTasks,
     Forgotten,
     InsideRows,
@@ -31,6 +44,20 @@ from specs.inside import (
 )
 from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.door import Door
+from specs.objects import (
+    ContentRow,
+    ContentRows,
+    CreateContent,
+    CreateNetwork,
+    CreateVolume,
+    DroppedObject,
+    MadeObject,
+    NetworkRow,
+    NetworkRows,
+    VolumeRow,
+    VolumeRows,
+)
+from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff, TaskStreams
 from specs.task import Task
 
 if TYPE_CHECKING:
@@ -178,6 +205,23 @@ ROUTES: tuple[ApiRoute, ...] = (
         answer=Forgotten,
     ),
     ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/runs",
+        oneoffs.start,
+        "Run a command once in a container of a service",
+        body=StartOneOff,
+        limit=LARGE,
+        stream=OneOffProgress,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/stacks/{stack}/oneoffs",
+        oneoffs.act,
+        "Stop one-offs, or remove those that have ended",
+        body=ActOnOneOffs,
+        answer=ActedOn,
+    ),
+    ApiRoute(
         "GET",
         "/v1/stacks/{stack}/tasks",
         stacks.tasks,
@@ -231,9 +275,118 @@ ROUTES: tuple[ApiRoute, ...] = (
         body=PauseStack,
         answer=Paused,
     ),
+    ApiRoute("GET", "/v1/networks", objects.networks, "All networks", answer=NetworkRows),
+    ApiRoute(
+        "POST",
+        "/v1/networks",
+        objects.make_network,
+        "Make a network that belongs to no stack",
+        body=CreateNetwork,
+        answer=MadeObject,
+    ),
+    ApiRoute("GET", "/v1/networks/{name}", objects.network, "One network", answer=NetworkRow),
+    ApiRoute(
+        "DELETE",
+        "/v1/networks/{name}",
+        objects.drop_network,
+        "Remove a network that no stack uses",
+        answer=DroppedObject,
+    ),
+    ApiRoute("GET", "/v1/volumes", objects.volumes, "All volumes", answer=VolumeRows),
+    ApiRoute(
+        "POST",
+        "/v1/volumes",
+        objects.make_volume,
+        "Make a volume that belongs to no stack",
+        body=CreateVolume,
+        answer=MadeObject,
+    ),
+    ApiRoute("GET", "/v1/volumes/{name}", objects.volume, "One volume", answer=VolumeRow),
+    ApiRoute(
+        "DELETE",
+        "/v1/volumes/{name}",
+        objects.drop_volume,
+        "Remove a volume that no stack uses",
+        answer=DroppedObject,
+    ),
+    ApiRoute("GET", "/v1/secrets", objects.secrets, "All secrets", answer=ContentRows),
+    ApiRoute(
+        "POST",
+        "/v1/secrets",
+        objects.make_secret,
+        "Make a secret that belongs to no stack",
+        body=CreateContent,
+        limit=LARGE,
+        answer=MadeObject,
+    ),
+    ApiRoute("GET", "/v1/secrets/{name}", objects.secret, "One secret", answer=ContentRow),
+    ApiRoute(
+        "DELETE",
+        "/v1/secrets/{name}",
+        objects.drop_secret,
+        "Remove a secret that no stack uses",
+        answer=DroppedObject,
+    ),
+    ApiRoute("GET", "/v1/configs", objects.configs, "All configs", answer=ContentRows),
+    ApiRoute(
+        "POST",
+        "/v1/configs",
+        objects.make_config,
+        "Make a config that belongs to no stack",
+        body=CreateContent,
+        limit=LARGE,
+        answer=MadeObject,
+    ),
+    ApiRoute("GET", "/v1/configs/{name}", objects.config, "One config", answer=ContentRow),
+    ApiRoute(
+        "DELETE",
+        "/v1/configs/{name}",
+        objects.drop_config,
+        "Remove a config that no stack uses",
+        answer=DroppedObject,
+    ),
     ApiRoute("GET", "/v1/tasks/{id}", tasks.task, "One task, whole", answer=Task),
     ApiRoute(
         "GET", "/v1/tasks/{id}/exec", tasks.execute, "Run a command in a task", websocket=True
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/tasks/{id}/streams",
+        tasks.streams_of,
+        "Whether it has a terminal and takes input",
+        answer=TaskStreams,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/tasks/{id}/attach",
+        tasks.attach,
+        "Listen and speak to a task's own process",
+        websocket=True,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/tasks/{id}/archive",
+        archive.read,
+        "What is at a path in a task, as a tar archive",
+        archive=True,
+        query=(
+            QueryField("path", text="absolute, or from / on; DIR/. is what is in it"),
+            QueryField("follow", "flag", text="of a link what it points to"),
+        ),
+    ),
+    ApiRoute(
+        "PUT",
+        "/v1/tasks/{id}/archive",
+        archive.write,
+        "Put a tar archive where it belongs in a task",
+        archive=True,
+        answer=Copied,
+        query=(
+            QueryField("path", text="where to"),
+            QueryField("source", text="the name its entries begin with; without it a folder's"),
+            QueryField("directory", "flag", text="that is a folder"),
+            QueryField("contents", "flag", text="only what is in it"),
+        ),
     ),
     ApiRoute("GET", "/v1/state", state.show, "Is it older than what runs", answer=api.StateReport),
     ApiRoute(

@@ -26,6 +26,9 @@ _TYPES: dict[str, dict[str, Any]] = {
 }
 
 
+_ARCHIVE: dict[str, Any] = {"application/x-tar": {"schema": {"type": "string", "format": "binary"}}}
+
+
 def document(routes: Iterable[ApiRoute], version: str) -> dict[str, Any]:
     """Return the API as an OpenAPI 3.1 document."""
     routes = list(routes)
@@ -74,12 +77,16 @@ def _operation(route: ApiRoute, schemas: dict[Any, Any]) -> dict[str, Any]:
             "required": True,
             "content": {"application/json": {"schema": schemas[route.body, "validation"]}},
         }
+    elif route.archive and route.changes:
+        operation["requestBody"] = {"required": True, "content": _ARCHIVE}
     return operation
 
 
 def _success(route: ApiRoute, schemas: dict[Any, Any]) -> dict[str, Any]:
     if route.websocket:
         return {"101": {"description": "a WebSocket; messages as specs/wire.py says"}}
+    if route.archive and not route.changes:
+        return {"200": {"description": "a tar archive; cut = not whole", "content": _ARCHIVE}}
     if route.stream is not None:
         content = {"application/x-ndjson": {"schema": schemas[route.stream, "serialization"]}}
         return {"200": {"description": _LINES, "content": content}}

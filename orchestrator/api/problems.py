@@ -53,14 +53,15 @@ async def middleware(
                 "request failed",
                 extra={"incident": problem.detail, "method": request.method, "path": request.path},
             )
-        return respond(problem)
+        return respond(problem, unread=not request.content.at_eof())
 
 
-def respond(problem: ApiProblem) -> web.Response:
+def respond(problem: ApiProblem, *, unread: bool = False) -> web.Response:
+    """Return the answer. ``unread``: a body is on its way that nobody takes."""
     response = web.Response(
         status=problem.status, body=problem.model_dump_json().encode(), content_type=CONTENT_TYPE
     )
-    if problem.status in callers.UNREAD:
+    if unread or problem.status in callers.UNREAD:
         response.force_close()
     return response
 

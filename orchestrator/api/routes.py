@@ -75,6 +75,7 @@ class ApiRoute:
     limit: int = SMALL
     query: tuple[QueryField, ...] = ()
     websocket: bool = False
+    archive: bool = False  # a tar stream: the answer of a GET, the body of a PUT
     always: bool = False  # also while nothing may be changed
 
     @property

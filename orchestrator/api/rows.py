@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Mirror
     from specs.api import Stack
     from specs.node import Node, NodeCondition
+    from specs.oneoff import OneOff
     from specs.stack import Port, StackSpec, TaskSpec
     from specs.task import Task
 
@@ -82,6 +83,7 @@ def service_rows(cluster: Mirror, stack: Stack, tasks: list[Task]) -> tuple[Serv
                 scaled=name in stack.overrides,
                 carried=_carried(spec, name),
                 ports=tuple(port_text(p, {}) for p in service.task.ports) if service else (),
+                labels=masking.environment(service.labels) if service else {},
             )
         )
     return tuple(rows)
@@ -92,10 +94,23 @@ def _carried(spec: StackSpec | None, service: str) -> str:
     return carried.why if carried is not None else ""
 
 
-def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
-    spec = task_spec(cluster, task)
+def oneoff_row(cluster: Mirror, one: OneOff, *, now: float) -> TaskRow:
+    row = task_row(cluster, one.task, now=now, spec=one.service.task)
+    return row.model_copy(update={"oneoff": True, "carried": "", "tied": ""})
+
+
+def shown_oneoffs(cluster: Mirror, stack: str) -> list[OneOff]:
+    """Return the one-offs ``ps -a`` lists, in order."""
+    mine = (one for one in cluster.oneoffs.values() if one.stack == stack and one.shown)
+    return sorted(mine, key=lambda one: (one.task.service, one.task.created_at, one.id))
+
+
+def task_row(cluster: Mirror, task: Task, *, now: float, spec: TaskSpec | None = None) -> TaskRow:
+    spec = spec or task_spec(cluster, task)
     words = words_of(cluster, task, now)
     run = task.status.run
+    in_force = spec_in_force(cluster, cluster.stacks.get(task.stack))
+    service = in_force.services.get(task.service) if in_force else None
     node = cluster.nodes.get(task.node) if task.node else None
     return TaskRow(
         id=task.id,
@@ -121,9 +136,13 @@ def task_row(cluster: Mirror, task: Task, *, now: float) -> TaskRow:
         node_status=words.node_status,
         reason=words.reason,
         misplaced=task.misplaced,
-        carried=_carried(spec_in_force(cluster, cluster.stacks.get(task.stack)), task.service),
+        carried=_carried(in_force, task.service),
+        service_labels=masking.environment(service.labels) if service else {},
         slot=task.slot,
         paused=task.status.paused,
+        labels=masking.environment(spec.labels) if spec else {},
+        networks=tuple(sorted(task.addresses)),
+        mounts=tuple(mount.source for mount in spec.mounts if mount.source) if spec else (),
     )
 
 

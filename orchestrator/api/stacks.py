@@ -108,8 +108,13 @@ async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
     name = find(parts, request).name
     mine = (task for task in parts.cluster.tasks.values() if task.stack == name)
     now = parts.clock.wall()
-    shown = rows.shown_tasks(mine, every=flag(request, "all"))
-    return Tasks(tasks=tuple(rows.task_row(parts.cluster, task, now=now) for task in shown))
+    every = flag(request, "all")
+    shown = rows.shown_tasks(mine, every=every)
+    found = [rows.task_row(parts.cluster, task, now=now) for task in shown]
+    if every:
+        oneoffs = rows.shown_oneoffs(parts.cluster, name)
+        found += [rows.oneoff_row(parts.cluster, one, now=now) for one in oneoffs]
+    return Tasks(tasks=tuple(found))
 
 
 def after(parts: ApiParts, before: Stack) -> StackRow:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from orchestrator.control.mirror.released import task_spec
 from orchestrator.control.mirror.serving import is_ready
 from orchestrator.errors import Conflict, NotFound, RequestError
+from specs.oneoff import TaskStreams
 from specs.states import FINAL
 
 if TYPE_CHECKING:
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from specs.task import Task
 
 MAX_MESSAGE = 1024 * 1024
+TELL_AFTER = 1.0  # seconds something waits before that is said
+LOOK_AGAIN = 0.5
 
 
 def find(parts: ApiParts, request: web.Request) -> Task:
@@ -28,11 +33,24 @@ def find(parts: ApiParts, request: web.Request) -> Task:
     if named:
         # Two for a while: a lost one and its replacement, an old one and the new.
         return max(named, key=lambda t: (is_ready(parts.cluster, t), t.live, t.created_at, t.id))
+    for one in parts.cluster.oneoffs.values():
+        if wanted == one.id or (wanted == one.task.name and one.shown):
+            return one.task
     raise NotFound(f"there is no task {wanted}", hint="corral ps shows the tasks of a stack")
 
 
 async def task(parts: ApiParts, request: web.Request, _: None) -> Task:
     return find(parts, request)
+
+
+async def streams_of(parts: ApiParts, request: web.Request, _: None) -> TaskStreams:
+    """Say whether the task has a terminal, and takes input."""
+    found = find(parts, request)
+    one = parts.cluster.oneoffs.get(found.id)
+    spec = one.service.task if one is not None else task_spec(parts.cluster, found)
+    if spec is None:
+        return TaskStreams()
+    return TaskStreams(tty=spec.tty, stdin_open=spec.stdin_open)
 
 
 async def execute(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:
@@ -58,3 +76,64 @@ async def execute(parts: ApiParts, request: web.Request, _: None) -> web.StreamR
     with contextlib.suppress(ConnectionError):
         await websocket.close()
     return websocket
+
+
+async def attach(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:
+    """Join the client's WebSocket to the task's own process, once it has a node.
+
+    One that has ended is answered with its code; of one that is only remembered, too.
+    """
+    found = find(parts, request)
+    websocket = web.WebSocketResponse(max_msg_size=MAX_MESSAGE)
+    if not websocket.can_prepare(request).ok:
+        raise Conflict("attach is a WebSocket; this request is none")
+    await websocket.prepare(request)
+    with contextlib.suppress(ConnectionError):
+        try:
+            placed = await _placed(parts, found.id, websocket)
+            if isinstance(placed, dict):
+                await websocket.send_json(placed)
+            elif placed is not None and placed.node is not None:
+                await parts.agents.attach(placed.node, placed.id, websocket)
+        except RequestError as exc:
+            await websocket.send_json({"lost": exc.detail})
+        await websocket.close()
+    return websocket
+
+
+async def _placed(
+    parts: ApiParts, task_id: str, websocket: web.WebSocketResponse
+) -> Task | dict[str, object] | None:
+    """Return the task once it has a node, or the last word on one that has ended.
+
+    None: the client has gone. Why it waits is said once it takes a while.
+    """
+    told, since = "", parts.clock.monotonic()
+    while not websocket.closed:
+        one = parts.cluster.oneoffs.get(task_id)
+        task = one.task if one is not None else parts.cluster.tasks.get(task_id)
+        if task is None:
+            return {"error": "it was removed", "exit": 1}
+        if task.state in FINAL:
+            return ended(task)
+        if task.node is not None:
+            return task
+        waited = parts.clock.monotonic() - since
+        if waited > TELL_AFTER and task.pending_reason not in ("", told):
+            told = task.pending_reason
+            await websocket.send_json({"waits": told})
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(LOOK_AGAIN):
+                await parts.cluster.reached(parts.cluster.revision + 1)
+    return None
+
+
+def ended(task: Task) -> dict[str, object]:
+    """Return the last word on a task that has ended: its code, or why it never began."""
+    run = task.status.run
+    if run is not None and run.started_at is not None and run.exit_code is not None:
+        return {"exit": run.exit_code}
+    begun = run is not None and run.started_at is not None
+    why = task.status.reason or task.pending_reason or task.state.value
+    code = run.exit_code if run is not None and run.exit_code else 1
+    return {"error": f"{task.name} {'ended' if begun else 'did not start'}: {why}", "exit": code}

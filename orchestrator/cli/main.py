@@ -7,18 +7,16 @@ message with what to do next; a traceback means a fault of ours.
 
 from __future__ import annotations
 
-import argparse
-import importlib
 import os
 import sys
 
-from orchestrator.cli import errors, registry
+from orchestrator.cli import errors, parsers, registry, wishes
 from orchestrator.client.errors import ApiRefusal, ClientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
-    from typing import NoReturn
 
 SHORT_HELP = """\
 corral runs Compose files on one or many Linux machines.
@@ -34,66 +32,20 @@ All commands: corral --help. One command: corral COMMAND --help.
 """
 
 # Everywhere else flags may stand between a command's words.
-NOT_MIXED = registry.PASSED_ON | {"exec", "node", "state"}
+NOT_MIXED = registry.PASSED_ON | {
+    *("context", "exec", "network", "node", "run", "secret", "state", "volume"),
+}
 
 
-class Parser(argparse.ArgumentParser):
-    """argparse with one-line errors that end in the next command to type."""
+def _unknown(words: Sequence[str]) -> errors.CliError:
+    from orchestrator.cli import elsewhere  # only after a typing error
 
-    def error(self, message: str) -> NoReturn:
-        raise errors.CliError(message, hint=f"{self.prog} --help", code=errors.USAGE)
-
-
-def _global_help() -> str:
-    width = max(len(name) for name in registry.COMMANDS)
-    lines = [f"  {name:<{width}}  {text}" for name, (_, text) in registry.COMMANDS.items()]
-    return (
-        "commands:\n"
-        + "\n".join(lines)
-        + "\n\nenvironment: CORRAL_HOST, COMPOSE_FILE, "
-        + ("COMPOSE_PROJECT_NAME, COMPOSE_PROFILES, COMPOSE_ENV_FILES, NO_COLOR")
+    hint = elsewhere.job(words, registry.COMMANDS, registry.KNOWN_ELSEWHERE)
+    return errors.CliError(
+        f"corral has no command {words[0]!r}",
+        hint or "corral --help lists the commands",
+        code=errors.USAGE,
     )
-
-
-def global_parser() -> Parser:
-    """Return the parser of the flags that stand before the command."""
-    parser = Parser(
-        prog="corral",
-        usage="corral [options] COMMAND [arguments]",
-        description="Run Compose files on one or many Linux machines.",
-        epilog=_global_help(),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    add = parser.add_argument
-    add("-f", "--file", action="append", default=[], help="Compose file (repeatable; - = stdin)")
-    add("-p", "--project-name", metavar="NAME", help="name of the stack")
-    add("--profile", action="append", default=[], help="profile to switch on (repeatable; * = all)")
-    add("--env-file", action="append", default=[], help="file of variables (repeatable)")
-    add("--project-directory", metavar="DIR", help="folder relative paths start from")
-    add("--all-resources", action="store_true", help="keep resources no active service uses")
-    add("-H", "--host", help="the controller: unix:///path (default: $CORRAL_HOST)")
-    add("-v", "--version", action="store_true", help="print the version")
-    add("words", nargs=argparse.PARSER, metavar="COMMAND", help=argparse.SUPPRESS)
-    return parser
-
-
-def nearest(word: str, known: Sequence[str]) -> str | None:
-    """Return the known word that was probably meant."""
-    import difflib  # only after a typing error
-
-    found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
-    return found[0] if found else None
-
-
-def _unknown(name: str) -> errors.CliError:
-    if name in registry.KNOWN_ELSEWHERE:
-        return errors.CliError(
-            f"corral has no command {name!r}", registry.KNOWN_ELSEWHERE[name], code=errors.USAGE
-        )
-    meant = nearest(name, list(registry.COMMANDS))
-    hint = f"did you mean `corral {meant}`?" if meant else "corral --help lists the commands"
-    return errors.CliError(f"corral has no command {name!r}", hint, code=errors.USAGE)
 
 
 def dispatch(argv: Sequence[str]) -> int:
@@ -103,42 +55,61 @@ def dispatch(argv: Sequence[str]) -> int:
         return 0
     if argv[0] == "help":
         argv = [*argv[1:2], "--help"]
-    parser = global_parser()
+    parser = parsers.global_parser()
     if argv[-1] in ("-v", "--version") and len(argv) == 1:
         argv = ["version"]
-    flags = parser.parse_args(argv)
+    try:
+        flags = parser.parse_args(argv)
+    except errors.CliError as exc:
+        raise _explained(exc, "", argv, parser) from None
+    wishes.typed(flags)
+    _say_without_effect(flags)
     name, *rest = flags.words
     if name not in registry.COMMANDS:
-        raise _unknown(name)
-    module: registry.Command = importlib.import_module(
-        f"orchestrator.cli.commands.{registry.COMMANDS[name][0]}"
-    )
+        raise _unknown(flags.words)
+    second = registry.SECOND.get((name, rest[0])) if rest else None
+    module = parsers.module(name, rest)
     from orchestrator.cli.session import Invocation
 
     session = Invocation(flags, argv=rest)
-    own = Parser(
-        prog=f"corral {name}",
-        description=_sentence(registry.COMMANDS[name][1]),
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
-    module.describe(own)
+    own = parsers.command_parser(name, rest)
     if name in registry.PASSED_ON and (name == "lab" or rest[:1] not in (["-h"], ["--help"])):
-        return module.run(argparse.Namespace(), session)
+        return module.run(parsers.NOTHING, session)
     try:
-        args = own.parse_args(rest) if name in NOT_MIXED else own.parse_intermixed_args(rest)
+        args = (
+            own.parse_args(rest) if name in NOT_MIXED or second else own.parse_intermixed_args(rest)
+        )
     except errors.CliError as exc:
-        raise _misplaced_global(exc, name, rest) from None
+        raise _explained(_misplaced_global(exc, name, rest), name, rest, own) from None
     return module.run(args, session)
 
 
-def _sentence(text: str) -> str:
-    return text[:1].upper() + text[1:] + "."
+def _say_without_effect(flags: argparse.Namespace) -> None:
+    for flag, given, why in (
+        ("--parallel", flags.parallel is not None, "each node decides how much it does at once"),
+        ("--compatibility", flags.compatibility, "names keep their -, and deploy: counts anyway"),
+    ):
+        if given:
+            print(f"corral: warning: {flag} has no effect: {why}", file=sys.stderr)
+
+
+def _explained(
+    exc: errors.CliError, name: str, words: Sequence[str], parser: argparse.ArgumentParser
+) -> errors.CliError:
+    """Say what does the job of an unknown flag or word, or which one was meant."""
+    text = str(exc)
+    if not text.startswith("unrecognized arguments: -") and "invalid choice: " not in text:
+        return exc
+    from orchestrator.cli import elsewhere  # only after a typing error
+
+    hint = elsewhere.advice(text, name, words, parser)
+    return errors.CliError(text, hint or exc.hint, code=exc.code)
 
 
 def _misplaced_global(exc: errors.CliError, name: str, rest: Sequence[str]) -> errors.CliError:
     """Explain global flags written behind the command."""
-    for flag in ("-p", "--project-name", "-f", "--file", "--profile", "--env-file", "-H", "--host"):
+    known = parsers.global_parser()._option_string_actions  # noqa: SLF001 - argparse has no other way
+    for flag in known:
         unknown = f"unrecognized arguments: {flag}"
         if str(exc).startswith(unknown) and flag in rest:
             return errors.CliError(
@@ -188,8 +159,13 @@ def hold_standard_streams() -> None:
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     hold_standard_streams()
+    words = list(sys.argv[1:] if argv is None else argv)
     try:
-        code = dispatch(list(sys.argv[1:] if argv is None else argv))
+        if words[:1] == ["__complete"]:
+            from orchestrator.cli import complete
+
+            return complete.run(words[1:])
+        code = dispatch(words)
         sys.stdout.flush()
     except KeyboardInterrupt:
         return errors.INTERRUPTED

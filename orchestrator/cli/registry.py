@@ -28,6 +28,9 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "ps": ("ps", "list the tasks of a stack"),
     "logs": ("logs", "show what the containers print"),
     "exec": ("exec", "run a command in a running container"),
+    "run": ("run", "run a command once in a new container of a service"),
+    "attach": ("attach", "the terminal of a container's own process, from now on"),
+    "cp": ("cp", "copy files between containers and this machine"),
     "scale": ("scale", "change the number of replicas"),
     "restart": ("restart", "restart containers"),
     "start": ("start", "start what was stopped or has ended"),
@@ -40,11 +43,16 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "top": ("top", "list the processes of running containers"),
     "stats": ("stats", "show what running containers use"),
     "port": ("port", "print where a port is published"),
+    "volumes": ("volumes", "list the volumes of a stack"),
     "ls": ("ls", "list stacks"),
     "events": ("events", "follow what happens"),
     "config": ("config", "check the file and print what it means"),
     "lint": ("lint", "say everything there is to say about the file, offline"),
+    "network": ("network", "make, list and remove networks that belong to no stack"),
+    "volume": ("volume", "make, list and remove volumes"),
+    "secret": ("secret", "make, list and remove secrets that belong to no stack"),
     "node": ("node", "list, add, label and remove machines"),
+    "context": ("context", "name controllers and choose the one to talk to"),
     "upgrade": ("upgrade", "bring controller and agents to this version, containers run on"),
     "lab": ("lab", "make hosts on this machine to try things on"),
     "state": ("state", "decide about a controller's state that is older than what runs"),
@@ -52,6 +60,15 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "agent": ("agent", "run this machine's agent"),
     "supervise": ("supervise", "keep controller and agent running where there is no systemd"),
     "version": ("version", "print versions"),
+    "completion": ("completion", "print what makes bash, zsh or fish complete our words"),
+    "man": ("man", "show the manual page of all commands, or of one"),
+}
+
+# Words behind a command that make another command of it: Docker's `config create` is about
+# configs, Compose's `config` about the file.
+SECOND = {
+    ("config", word): ("configs", "make, list and remove configs that belong to no stack")
+    for word in ("create", "ls", "list", "inspect", "rm", "remove")
 }
 
 # Commands whose words are somebody else's to parse.
@@ -59,10 +76,8 @@ PASSED_ON = frozenset({"controller", "agent", "lab"})
 
 # Commands people know from elsewhere, and what does their work here.
 KNOWN_ELSEWHERE = {
-    "attach": "corral logs -f SERVICE shows its output, corral exec SERVICE sh goes inside",
     "build": "corral up -d --build builds what the file builds and runs it",
     "commit": "an image comes from a Dockerfile: corral up -d --build",
-    "cp": "corral exec -T SERVICE cat FILE > COPY, or sh -c 'cat > FILE' < COPY",
     "create": "corral up -d starts what it creates",
     "export": "corral exec -T SERVICE tar -cf - / > FILE.tar",
     "images": "corral config --images --resolve-image-digests",
@@ -70,9 +85,6 @@ KNOWN_ELSEWHERE = {
     "publish": "the file is all that corral up needs; corral config prints it whole",
     "pull": "corral up -d --pull always",
     "push": "nodes get images from each other: corral up needs no registry for what is built",
-    "run": "corral exec SERVICE COMMAND in a running container; a one-off service in the file "
-    "otherwise, with corral up SERVICE",
-    "volumes": "corral config --volumes",
     "watch": "corral up -d --build after a change",
     "deploy": "corral up",
     "list": "corral ls",

@@ -10,7 +10,9 @@ from __future__ import annotations
 import os
 import sys
 
+from orchestrator.cli import wishes
 from orchestrator.cli.errors import CliError
+from orchestrator.client import contexts
 from orchestrator.client.client import Client
 
 TYPE_CHECKING = False
@@ -36,7 +38,8 @@ class Invocation:
     def client(self) -> Client:
         """The controller's client; nothing is sent before the first request."""
         if self._client is None:
-            self._client = Client(self.flags.host)
+            host, _ = contexts.chosen(self.flags.host, self.flags.context)
+            self._client = Client(host)
         return self._client
 
     @property
@@ -87,7 +90,10 @@ def checked_name(name: str, source: str) -> str:
 
 
 def wants_colour(terminal: bool) -> bool:  # noqa: FBT001 - the question itself
-    """Say whether to colour: NO_COLOR and TERM=dumb say no."""
+    """Say whether to colour: --ansi decides, else NO_COLOR and TERM=dumb say no."""
+    wish = wishes.ansi()
+    if wish != "auto":
+        return wish == "always"
     return terminal and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 

@@ -15,7 +15,7 @@ import socket
 import time
 
 from orchestrator.client.errors import BadHost, Forbidden, NoAnswer, NoController
-from orchestrator.client.http import Connection, Response, Stream, target
+from orchestrator.client.http import Connection, Download, Response, Stream, target
 from orchestrator.client.places import default_host, kept_alive, starting
 
 TYPE_CHECKING = False  # not from typing: its import is a tenth of what `corral ps` may cost
@@ -23,12 +23,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import Any, TypeVar
 
+    from orchestrator.client.ssh import SshHost
+
     T = TypeVar("T")
 
 REQUEST_TIMEOUT = 30.0  # seconds for a whole request and its answer
 CONNECT_TIMEOUT = 5.0
 RESTART_TIMEOUT = 8.0  # seconds a controller that is restarted here is waited for
 PERSIST_TIMEOUT = 60.0
+BYTES_TIMEOUT = 300.0  # without a byte of an archive, either way
 PULSE_TIMEOUT = 60.0  # a living controller sends an empty line into a silent stream every 10 s
 
 
@@ -38,7 +41,12 @@ class Client:
     def __init__(self, host: str | None = None, *, timeout: float = REQUEST_TIMEOUT) -> None:
         self.host = host or os.environ.get("CORRAL_HOST") or default_host()
         self.timeout = timeout
-        self.path = _socket_path(self.host)
+        self.ssh: SshHost | None = None
+        if self.host.startswith("ssh://"):
+            from orchestrator.client.ssh import SshHost  # noqa: PLC0415 - who reads here needs none
+
+            self.ssh = SshHost(self.host)
+        self.path = self.ssh.remote if self.ssh else _socket_path(self.host)
         self.patient = True  # wait for a controller that is being restarted
 
     @property
@@ -68,6 +76,13 @@ class Client:
                 time.sleep(0.05)
 
     def _connect(self, timeout: float) -> Connection:
+        if self.ssh:
+            connection = Connection(self.ssh.connect(timeout))
+            connection.nobody = (
+                f"no controller answers on {self.ssh.host}:{self.path}",
+                f"{self.ssh.login} corral controller status; your user must be in the group corral",
+            )
+            return connection
         sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         sock.settimeout(timeout)
         try:
@@ -163,6 +178,51 @@ class Client:
 
         return self._over_restart(opened, NoAnswer) if method == "GET" else opened()
 
+    def download(self, path: str, /, **query: Any) -> Download:
+        """Open an answer of bytes. Raises ClientError where it is a refusal."""
+        connection = self.connect()
+        try:
+            connection.deadline = time.monotonic() + BYTES_TIMEOUT
+            answer = self._ask(connection, "GET", target(path, query), None)
+        except BaseException:
+            connection.close()
+            raise
+        connection.deadline, connection.idle = None, BYTES_TIMEOUT
+        return Download(connection, answer)
+
+    def upload(
+        self, path: str, fill: Callable[[Callable[[bytes], None]], None], /, **query: Any
+    ) -> Any:
+        """Send what ``fill`` writes as a PUT's body and return the JSON answer.
+
+        A refusal may come before all is sent: it is raised, whatever was under way.
+        """
+        connection = self.connect()
+        try:
+            connection.sock.settimeout(BYTES_TIMEOUT)
+            head = (
+                f"PUT {target(path, query)} HTTP/1.1\r\nHost: corral\r\nConnection: close\r\n"
+                "Content-Type: application/x-tar\r\nTransfer-Encoding: chunked\r\n\r\n"
+            )
+
+            def chunk(data: bytes) -> None:
+                connection.deadline = time.monotonic() + BYTES_TIMEOUT
+                connection.send(b"%x\r\n" % len(data) + data + b"\r\n")
+
+            try:
+                connection.send(head.encode())
+                fill(chunk)
+                connection.send(b"0\r\n\r\n")
+            except NoAnswer:
+                if not connection.buffer and not _readable(connection):
+                    raise
+            connection.deadline = time.monotonic() + BYTES_TIMEOUT
+            answer = Response(connection)
+            answer.raise_for_status()
+            return answer.json()
+        finally:
+            connection.close()
+
     def _ask(self, connection: Connection, method: str, where: str, body: Any) -> Response:
         data = b"" if body is None else json.dumps(body, separators=(",", ":")).encode()
         head = [
@@ -199,14 +259,13 @@ def _socket_path(host: str) -> str:
         return host
     if scheme == "unix" and rest.startswith("/"):
         return rest
-    if scheme in ("ssh", "http", "https", "tcp"):
+    if scheme in ("http", "https", "tcp"):
         raise BadHost(
             f"{scheme}:// is not supported yet as the controller's address ({host})",
-            hint="log in to the controller's machine and use corral there, "
-            "or forward its socket: ssh -L /tmp/corral.sock:/run/corral/controller.sock HOST "
-            "and CORRAL_HOST=unix:///tmp/corral.sock",
+            hint="ssh://user@host reaches it through that machine's sshd",
         )
     raise BadHost(
         f"{host!r} is not the address of a controller",
-        hint="write unix:///path/to/controller.sock",
+        hint="write unix:///path/to/controller.sock or ssh://user@host; "
+        "corral context ls has names",
     )

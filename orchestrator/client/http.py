@@ -11,7 +11,7 @@ import json
 import socket
 import time
 
-from orchestrator.client.errors import BY_STATUS, ApiRefusal, BadAnswer, NoAnswer
+from orchestrator.client.errors import BY_STATUS, ApiRefusal, BadAnswer, NoAnswer, NoController
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,6 +48,7 @@ class Connection:
         self.buffer = bytearray()
         self.deadline: float | None = None  # monotonic; of everything until it is moved
         self.idle: float | None = None  # seconds between two reads, when there is no deadline
+        self.nobody: tuple[str, str] | None = None  # forwarded: what it means when it just closes
         self.ends: float | None = None  # monotonic; no read goes on beyond it, pulses or not
 
     def fill(self) -> bool:
@@ -63,7 +64,9 @@ class Connection:
         except TimeoutError:
             raise NoAnswer("the controller did not answer in time") from None
         except OSError as exc:
-            raise NoAnswer(f"the connection to the controller broke: {exc.strerror}") from exc
+            raise self.broken(exc) from exc
+        if data:
+            self.nobody = None
         self.buffer += data
         return bool(data)
 
@@ -98,7 +101,13 @@ class Connection:
         except TimeoutError:
             raise NoAnswer("the controller did not take the request in time") from None
         except OSError as exc:
-            raise NoAnswer(f"the connection to the controller broke: {exc.strerror}") from exc
+            raise self.broken(exc) from exc
+
+    def broken(self, exc: OSError) -> NoAnswer:
+        """Return what an error of the socket means to a person."""
+        if self.nobody:
+            return NoController(*self.nobody)
+        return NoAnswer(f"the connection to the controller broke: {exc.strerror}")
 
     def close(self) -> None:
         self.sock.close()
@@ -110,6 +119,8 @@ class Response:
     def __init__(self, connection: Connection) -> None:
         self.connection = connection
         head = connection.until(b"\r\n\r\n", MAX_HEAD)
+        if head is None and connection.nobody:
+            raise NoController(*connection.nobody)
         if head is None:
             raise NoAnswer("the controller closed the connection without an answer")
         first, *lines = head.decode("latin-1").split("\r\n")
@@ -184,6 +195,21 @@ def _parsed(data: bytes) -> Any:
             "the controller's answer is not JSON",
             hint="is it a corral controller of this version? corral version",
         ) from None
+
+
+class Download:
+    """An answer of bytes: ``more`` returns the next ones, empty at its end."""
+
+    def __init__(self, connection: Connection, answer: Response) -> None:
+        self._connection = connection
+        self._chunks = answer.chunks()
+
+    def more(self) -> bytes:
+        """Return what came next. Raises NoAnswer where the answer is cut."""
+        return next(self._chunks, b"")
+
+    def close(self) -> None:
+        self._connection.close()
 
 
 class Stream:

@@ -34,6 +34,7 @@ from orchestrator.control.mirror.records import (
     fingerprint_of,
 )
 from orchestrator.store import keys
+from specs import shares
 from specs.node import Node
 from specs.states import FINAL, RELEASE_MOVES, WANTED, ReleaseState
 from specs.task import Task, TaskStatus
@@ -340,9 +341,17 @@ def _volumes(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], wal
             for key, name in assignment.volumes.items():
                 known = cluster.volumes.get(name)
                 if known is None:
-                    known = Volume(name=name, stack=assignment.stack, key=key, created_at=wall)
+                    kept = held.objects.releases.get(f"{assignment.stack}/{assignment.release}")
+                    meant = kept.spec.seen_by(assignment.service).volumes if kept else {}
+                    # What a file calls external is nobody's: no `down -v` may take it.
+                    theirs = key in meant and meant[key].external
+                    owner = "" if theirs else assignment.stack
+                    known = Volume(name=name, stack=owner, key=key, created_at=wall)
                 if known.node != node:
-                    made.draft.put(VOLUMES, known.model_copy(update={"node": node}))
+                    options = assignment.volume_options.get(key, {})
+                    home = "" if shares.is_shared(options) else node
+                    update = {"node": home, "options": options}
+                    made.draft.put(VOLUMES, known.model_copy(update=update))
 
 
 def _contents(
@@ -352,7 +361,7 @@ def _contents(
     for held in helds.values():
         for kept in held.objects.releases.values():
             for item in (*kept.spec.secrets.values(), *kept.spec.configs.values()):
-                owners[item.content] = (kept.release.stack, item.name)
+                owners[item.content] = ("" if item.external else kept.release.stack, item.name)
     for held in helds.values():
         for content in held.objects.contents.values():
             if content.id in cluster.contents or not content.data:

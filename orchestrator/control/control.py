@@ -10,14 +10,17 @@ was. What is decided lives in the modules next to this one; this one only orders
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 from collections import deque
 from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakValueDictionary
 
+from orchestrator.control.asking import PathQuestions
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.commands import Commands
+from orchestrator.control.deploy.images import NoImage, ReleaseImages
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.mirror.draft import Draft
@@ -29,16 +32,22 @@ from orchestrator.control.notices import Notices
 from orchestrator.control.planning import ingest, releases, removal, stacks
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
+from orchestrator.control.telling import objects
 from orchestrator.control.telling.progress import Streams
+from orchestrator.control.turns import TURN, in_turns
 from orchestrator.control.wanted import Outgoing
+from orchestrator.errors import Invalid
 from orchestrator.store.base import StoreUnavailable
+from specs.api import ProblemRow
 from specs.kit.loading import load
+from specs.objects import ContentRows, NetworkRows, VolumeRows
+from specs.oneoff import OneOffProgress
 from specs.states import ReleaseState
 from specs.wire import HEARTBEAT
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
     from orchestrator.contracts import Agents, Sealer
     from orchestrator.control.mirror.cluster import Cluster
@@ -57,6 +66,9 @@ if TYPE_CHECKING:
     )
     from specs.inside import Forgotten, Paused
     from specs.kit.clock import Clock
+    from specs.objects import MadeObject, MakeObject, ObjectKind
+    from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
+    from specs.stack import StackSpec
     from specs.wire import Hello, NodeSelf, Objects, Report
 
 log = logging.getLogger(__name__)
@@ -94,6 +106,7 @@ class ControlLoop:
         self._wake = asyncio.Event()
         self._notices = Notices(cluster, self._out, self._streams, self._wake)
         self._agents = agents
+        self._sealer = sealer
         self._commands = Commands(store, cluster, sealer, rng, clock)
         self._preparing = BackgroundWork(
             cluster,
@@ -102,6 +115,9 @@ class ControlLoop:
             tell=self._streams.tell,
             finish=self._prepared,
             forget=self._volume_gone,
+        )
+        self._asking = PathQuestions(
+            cluster, agents, clock, self._observed.paths, self._notices.everything
         )
         self._inbox: deque[tuple[str, Report]] = deque()
         self._hellos: dict[str, Hello] = {}
@@ -152,12 +168,12 @@ class ControlLoop:
                 self._notices.everything()
                 self._wake.clear()
                 return self._now() + RETRY
-        volumes = [
-            self._cluster.volumes[name]
-            for stack in self._cluster.stacks.values()
-            for name in removal.volumes_to_remove(self._cluster, stack)
-        ]
+        names = removal.volumes_to_drop(self._cluster)
+        for stack in self._cluster.stacks.values():
+            names |= set(removal.volumes_to_remove(self._cluster, stack))
+        volumes = [self._cluster.volumes[name] for name in sorted(names)]
         self._preparing.sync(group, volumes)
+        self._asking.sync(group)
         return due
 
     async def _pass(self) -> float | None:
@@ -170,20 +186,29 @@ class ControlLoop:
         looked |= {name for name, due in self._timers.items() if due is not None and due <= now}
         pass_ = self._new_pass()
         over_due = self._over_due
-        self._timers.update(stacks.look(pass_, looked, self._out))
-        if looked or (over_due is not None and over_due <= now):
-            over_due = stacks.look_over(pass_, self._out)
-        if not await self._commit(pass_):
-            self._notices.again(looked)
+        over = bool(looked) or (over_due is not None and over_due <= now)
+        found = await in_turns(self._cluster, stacks.look(pass_, looked, self._out, over=over))
+        if found is None or not await self._commit(pass_):
+            self._dropped(pass_, looked)
             return None
+        dues, over_due = found[0], found[1] if over else over_due
+        self._timers.update(dues)
         self._over_due = over_due
         self._timers = {n: t for n, t in self._timers.items() if n in self._cluster.stacks}
         for kind, stack, message in pass_.notes:
             self._streams.event(kind, message, stack=stack)
+        self._tell(pass_)
+        times = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
+        return min(times, default=None)
+
+    def _dropped(self, pass_: Pass, looked: set[str]) -> None:
+        """Have what was looked at decided anew: something else moved meanwhile."""
+        self._tell(pass_)  # what was observed stays observed, and is news only once
+        self._notices.again(looked)
+
+    def _tell(self, pass_: Pass) -> None:
         for stack in pass_.told:
             self._streams.moved(stack)
-        dues = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
-        return min(dues, default=None)
 
     def _look_at_nodes(self) -> float | None:
         moved, due = self._health.update()
@@ -204,11 +229,25 @@ class ControlLoop:
         return due
 
     async def _take_reports(self) -> bool:
-        """Write what nodes said; False when that must be repeated."""
-        reports, hellos = list(self._inbox), dict(self._hellos)
-        if not reports and not hellos:
-            return True
-        self._inbox.clear()
+        """Write what nodes said until now; False when that must be repeated."""
+        left = len(self._inbox)
+        while left or self._hellos:
+            taken = await self._take_some(left)
+            if taken is None:
+                return False
+            left -= taken
+            if left:
+                await asyncio.sleep(0)
+        return True
+
+    async def _take_some(self, most: int) -> int | None:
+        """Write the oldest reports, as many as one turn takes; None: that must be repeated."""
+        reports: list[tuple[str, Report]] = []
+        tasks = 0
+        while len(reports) < most and tasks < TURN:
+            reports.append(self._inbox.popleft())
+            tasks += len(reports[-1][1].tasks)
+        hellos = dict(self._hellos)
         self._hellos.clear()
         pass_ = self._new_pass()
         for node, hello in hellos.items():
@@ -225,7 +264,7 @@ class ControlLoop:
                 # What they say would be lost otherwise; taking it again is harmless.
                 self._inbox.extendleft(reversed(reports))
                 self._hellos = {**hellos, **self._hellos}
-        return done
+        return len(reports) if done else None
 
     def _new_pass(self) -> Pass:
         draft = Draft(self._cluster)
@@ -325,6 +364,85 @@ class ControlLoop:
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
         async with self._turn():
             await self._commands.remove(stack, volumes=volumes, timeout=timeout)
+
+    async def make(self, asked: MakeObject) -> MadeObject:
+        async with self._turn():
+            return await self._commands.make(asked)
+
+    async def drop(self, kind: ObjectKind, name: str) -> str:
+        async with self._turn():
+            return await self._commands.drop(kind, name)
+
+    def networks(self) -> NetworkRows:
+        return NetworkRows(networks=objects.network_rows(self._cluster))
+
+    def volumes(self) -> VolumeRows:
+        return VolumeRows(volumes=objects.volume_rows(self._cluster))
+
+    def contents(self, *, secret: bool) -> ContentRows:
+        return ContentRows(contents=objects.content_rows(self._cluster, secret=secret))
+
+    def config_data(self, content: str) -> bytes:
+        stored = self._cluster.contents[content]
+        assert not stored.secret, "law: a secret's value is never shown"
+        return self._sealer.open(base64.b64decode(stored.sealed))
+
+    async def start_oneoff(self, stack: str, request: StartOneOff) -> AsyncIterator[OneOffProgress]:
+        warnings: tuple[ProblemRow, ...] = ()
+        if (made := self._commands.oneoff_of(request.deploy.key)) is None:
+            async with self._turn():
+                missing, release, spec = self._commands.examine_oneoff(stack, request)
+            if missing:
+                yield OneOffProgress(kind="end", stack=stack, ok=False, needs=missing)
+                return
+            images: dict[str, str] = {}
+            async with contextlib.aclosing(self._image(release, spec, images)) as told:
+                async for line in told:
+                    yield line
+            listening = await listening_now(self._cluster, self._agents, request.deploy)
+            async with self._turn():
+                made, told_of = await self._commands.start_oneoff(stack, request, images, listening)
+            warnings = tuple(ProblemRow.model_validate(w.as_json()) for w in told_of)
+        yield OneOffProgress(
+            kind="end",
+            stack=stack,
+            ok=True,
+            service=request.service,
+            task=made.id,
+            name=made.task.name,
+            warnings=warnings,
+        )
+
+    async def _image(
+        self, release: Release, spec: StackSpec, found: dict[str, str]
+    ) -> AsyncGenerator[OneOffProgress, None]:
+        """Find the image of a one-off, telling how it goes. Raises Invalid."""
+        lines: asyncio.Queue[Progress] = asyncio.Queue()
+        work = ReleaseImages(
+            self._cluster, self._agents, self._clock, release, spec, lines.put_nowait
+        )
+        working = asyncio.create_task(work.images(), name=f"image of {release.services[0]}")
+        try:
+            while not working.done() or not lines.empty():
+                if lines.empty():
+                    told = asyncio.create_task(lines.get())
+                    await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
+                    if not told.done():
+                        told.cancel()
+                        continue
+                    line = told.result()
+                else:
+                    line = lines.get_nowait()
+                yield OneOffProgress.model_validate(line.model_dump())
+            found.update(working.result())
+        except NoImage as exc:
+            raise Invalid(detail=str(exc)) from exc
+        finally:
+            working.cancel()
+
+    async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
+        async with self._turn():
+            return await self._commands.act_on_oneoffs(stack, request)
 
     async def extend(self, text: str) -> tuple[str, ...]:
         async with self._turn():

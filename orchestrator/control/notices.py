@@ -13,6 +13,7 @@ from orchestrator.control.mirror.records import (
     LEASES,
     NETWORKS,
     NODES,
+    ONEOFFS,
     RELEASES,
     RESTING,
     STACKS,
@@ -26,6 +27,7 @@ from orchestrator.control.mirror.records import (
 from orchestrator.control.telling.news import news_of
 from specs.api import Release, Stack
 from specs.node import Node
+from specs.oneoff import OneOff
 from specs.task import Task
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Notices:
         self._streams = streams
         self._wake = wake
         self._stacks: set[str] = set(cluster.stacks) | set(cluster.by_stack)
+        self._stacks |= {one.stack for one in cluster.oneoffs.values()}
         self._nodes: set[str] = set()
         self._networks: set[str] = set()
         self._flushing = False
@@ -71,11 +74,7 @@ class Notices:
 
     def awaited(self) -> bool:
         """Say whether anybody waits for acknowledgements; have those stacks looked at."""
-        waiting = {
-            name
-            for name, tasks in self._cluster.by_stack.items()
-            if any(task.leaving for task in tasks.values())
-        }
+        waiting = {self._cluster.tasks[task].stack for task in self._cluster.leaving}
         if any(self._cluster.resting.values()):
             waiting |= self._unplaced()
         self._stacks |= waiting
@@ -122,6 +121,8 @@ class Notices:
         model = new if new is not None else old
         if kind is TASKS:
             self._task(old if isinstance(old, Task) else None, new)
+        elif kind is ONEOFFS and isinstance(model, OneOff):
+            self._oneoff(model, old if isinstance(old, OneOff) else None)
         elif kind is STACKS and isinstance(model, Stack):
             self.again({model.name})
             self._nodes |= self._holders(model, old)
@@ -135,6 +136,7 @@ class Notices:
         elif kind in (NETWORKS, LEASES, VIP):
             network = str(getattr(model, "id", "") or getattr(model, "network", ""))
             self._networks.add(network)
+            self._out.forget_network(network)
             if kind is not LEASES:
                 self._out.forget_all()
             self._schedule()
@@ -142,8 +144,7 @@ class Notices:
             self.again(self._unplaced())
         elif kind is VOLUMES:
             stack = str(getattr(model, "stack", ""))
-            if stack in self._cluster.stacks:
-                self.again({stack})
+            self.again(self._unplaced() | ({stack} & self._cluster.stacks.keys()))
         self._tell_dropped(old, new)
 
     def _tell_stack(self, stack: Stack, *, gone: bool) -> None:
@@ -205,6 +206,17 @@ class Notices:
             self._networks |= set(task.addresses)
         elif task.node is None:
             return
+        self._schedule()
+
+    def _oneoff(self, one: OneOff, old: OneOff | None) -> None:
+        self.again({one.stack})
+        self._streams.moved(one.stack)
+        for found in (one, old):
+            if found is not None and found.task.node is not None:
+                self._nodes.add(found.task.node)
+                self._networks |= {*found.addresses}
+        self._out.forget_service(one.stack, one.task.name)
+        self._out.forget_service(one.stack, one.service.name)
         self._schedule()
 
     def _tell(self, task: Task, news: News) -> None:

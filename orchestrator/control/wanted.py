@@ -8,27 +8,24 @@ same object and a change costs its own service only.
 from __future__ import annotations
 
 import base64
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from orchestrator.control.endpoints import Endpoints
 from orchestrator.control.mirror.dependencies import waits_for
-from orchestrator.control.mirror.network_names import network_behind
+from orchestrator.control.mirror.effective import gateway_key, of_oneoff
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.released import spec_at, spec_of
-from orchestrator.control.mirror.serving import answers, comes_back, copies, is_leaving
-from specs.states import TaskState
+from orchestrator.control.mirror.serving import copies
 from specs.wire import (
     EVERY_NODE,
     Assignment,
     Block,
     Content,
-    Endpoint,
     KeptRelease,
     NetworkState,
     NodeSelf,
     Objects,
     Peer,
-    ServiceEndpoints,
     StackSlots,
     TaskNetwork,
 )
@@ -40,11 +37,11 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
     from specs.api import Stack
-    from specs.stack import Port, StackSpec, TaskSpec
+    from specs.oneoff import OneOff
+    from specs.stack import StackSpec, TaskSpec
     from specs.task import Task
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
-SHOWN = frozenset({TaskState.STARTING, TaskState.RUNNING})
 
 
 class Outgoing:
@@ -55,8 +52,9 @@ class Outgoing:
         self._specs = specs
         self._sealer = sealer
         self._assignments: dict[str, tuple[tuple[object, ...], Assignment]] = {}
-        self._services: dict[tuple[str, str, str, bool], ServiceEndpoints] = {}
-        self._network_services: dict[str, set[tuple[str, str]]] = {}
+        self._endpoints = Endpoints(cluster, specs)
+        self._known_published: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._networks: dict[str, NetworkState] = {}
         self._contents: dict[str, Content] = {}
         self._kept: dict[str, KeptRelease] = {}
         self._slots: dict[str, tuple[Stack, StackSpec, StackSlots]] = {}
@@ -66,14 +64,15 @@ class Outgoing:
 
     def forget_service(self, stack: str, service: str) -> None:
         """Drop cached endpoints of a service one of whose tasks changed."""
-        for key in [k for k in self._services if k[0] == stack and k[1] == service]:
-            del self._services[key]
-        self._network_services.clear()
+        self._endpoints.forget_service(stack, service)
+
+    def forget_network(self, network: str) -> None:
+        """Drop what was made of a network's record and leases: one of them changed."""
+        self._networks.pop(network, None)
 
     def forget_all(self) -> None:
         """Drop cached endpoints of everything: a node came or went, a release moved."""
-        self._services.clear()
-        self._network_services.clear()
+        self._endpoints.forget_all()
 
     # who needs what
 
@@ -87,7 +86,8 @@ class Outgoing:
                 continue
             nodes = set()
             for task_id in self._cluster.by_network.get(network, {}).values():
-                task = self._cluster.tasks.get(task_id)
+                one = self._cluster.oneoffs.get(task_id)
+                task = one.task if one is not None else self._cluster.tasks.get(task_id)
                 if task is not None and task.node is not None:
                     nodes.add(task.node)
             result[network] = nodes
@@ -98,14 +98,28 @@ class Outgoing:
         wanted = set(networks)
         return {n for n, held in self._holding.items() if held & wanted} & set(self._cluster.nodes)
 
-    def _published(self) -> set[str]:
-        """Return networks on which published ports are delivered: every node needs those."""
+    def _published(self) -> frozenset[str]:
+        """Return networks on which published ports are delivered: every node needs those.
+
+        Asked once for every node, so kept until any record changes.
+        """
+        at, known = self._known_published
+        if at != self._cluster.changes:
+            known = frozenset(self._find_published())
+            self._known_published = (self._cluster.changes, known)
+        return known
+
+    def _find_published(self) -> set[str]:
         found: set[str] = set()
         for stack in self._cluster.stacks:
             for effective in self._effectives(stack):
-                gateway = self._gateway(effective)
+                gateway = self._endpoints.gateway(effective)
                 if gateway is not None and any(p.mode == "ingress" for p in effective.task.ports):
                     found.add(gateway.id)
+        for one in self._cluster.oneoffs.values():
+            gateway = self._endpoints.gateway(of_oneoff(one)) if one.service.task.ports else None
+            if gateway is not None and not one.over and one.task.node is not None:
+                found.add(gateway.id)
         return found
 
     def _effectives(self, stack: str) -> Iterable[Effective]:
@@ -117,17 +131,6 @@ class Outgoing:
                 if effective is not None:
                     seen[task.service] = effective
         return seen.values()
-
-    def network_of(self, effective: Effective, key: str) -> NetworkRecord | None:
-        """Return the record behind a network key of the service's spec."""
-        wanted = effective.spec.networks.get(key)
-        if wanted is None:
-            return None
-        return network_behind(self._cluster.networks.values(), effective.stack, wanted)
-
-    def _gateway(self, effective: Effective) -> NetworkRecord | None:
-        key = gateway_key(effective)
-        return self.network_of(effective, key) if key is not None else None
 
     # the sets
 
@@ -150,8 +153,7 @@ class Outgoing:
         assignments = {}
         stacks: dict[str, Stack] = {}
         releases: dict[str, KeptRelease] = {}
-        networks = self._published()
-        contents: dict[str, Content] = {}
+        networks = set(self._published())
         for task in tasks.values():
             made = self._assignment(task)
             if made is None:
@@ -159,17 +161,21 @@ class Outgoing:
             assignments[task.id] = made
             self._keep_with(task, stacks, releases)
             networks.update(task.addresses)
-            for ref in (*made.spec.secrets, *made.spec.configs):
-                content = self._content(ref.content)
-                if content is not None:
-                    contents[content.id] = content
+        for one in self._cluster.oneoffs.values():
+            if one.task.node != node_id:
+                continue
+            assignments[one.id] = made = self._oneoff(one)
+            if (stack_record := self._cluster.stacks.get(one.stack)) is not None:
+                stacks[one.stack] = stack_record
+            networks.update(one.addresses)
+        contents = self._contents_of(assignments.values())
         self._holding[node_id] = frozenset(networks)
         services = {}
         condition = self._cluster.conditions.get(node_id)
         doubting = condition is not None and condition.doubted
         for network in sorted(networks):
-            for stack, service in self._services_on(network):
-                found = self._endpoints(stack, service, network, doubting=doubting)
+            for stack, service in self._endpoints.services_on(network):
+                found = self._endpoints.of(stack, service, network, doubting=doubting)
                 if found is not None:
                     services[f"{stack}/{service}/{network}"] = found
         peers = {
@@ -196,6 +202,11 @@ class Outgoing:
             releases=releases,
             slots=self._all_slots(),
         )
+
+    def _contents_of(self, assignments: Iterable[Assignment]) -> dict[str, Content]:
+        refs = (ref for a in assignments for ref in (*a.spec.secrets, *a.spec.configs))
+        found = (self._content(ref.content) for ref in refs)
+        return {content.id: content for content in found if content is not None}
 
     def _all_slots(self) -> dict[str, StackSlots]:
         """Return how many tasks the services of each stack are to have, stopped ones too.
@@ -244,6 +255,12 @@ class Outgoing:
         record = self._cluster.networks.get(network_id)
         if record is None:
             return None
+        known = self._networks.get(network_id)
+        if known is None:
+            known = self._networks[network_id] = self._make_network(network_id, record)
+        return known
+
+    def _make_network(self, network_id: str, record: NetworkRecord) -> NetworkState:
         blocks = tuple(
             Block(cidr=lease.cidr, node=lease.node)
             for _, lease in sorted(self._cluster.leases.get(network_id, {}).items())
@@ -290,8 +307,23 @@ class Outgoing:
         made = self._make_assignment(task, effective, single=single)
         if len(self._assignments) > 2 * len(self._cluster.tasks) + 64:
             self._assignments = {
-                k: v for k, v in self._assignments.items() if k in self._cluster.tasks
+                k: v
+                for k, v in self._assignments.items()
+                if k in self._cluster.tasks or k in self._cluster.oneoffs
             }
+        self._assignments[task.id] = (key, made)
+        return made
+
+    def _oneoff(self, one: OneOff) -> Assignment:
+        """Return a one-off's assignment: to its node it is the one task of a service of its own."""
+        task = one.task
+        known = self._assignments.get(task.id)
+        key = (task.desired, task.grace)
+        if known is not None and known[0] == key:
+            return known[1]
+        made = self._make_assignment(task, of_oneoff(one), single=True).model_copy(
+            update={"service": task.name, "slot": 1, "after": (), "attach": one.attach}
+        )
         self._assignments[task.id] = (key, made)
         return made
 
@@ -307,6 +339,14 @@ class Outgoing:
             for m in spec.mounts
             if m.type == "volume" and m.source is not None
         }
+        elsewhere: set[str] = set()
+        if effective.service.mode != "global":
+            for mount in spec.mounts:
+                if mount.type != "bind" or mount.source is None:
+                    continue
+                home = self._cluster.path_home(task.stack, mount.source)
+                if home is not None and home != task.node:
+                    elsewhere.add(mount.source)
         return Assignment(
             id=task.id,
             stack=task.stack,
@@ -321,6 +361,8 @@ class Outgoing:
             networks=self._attachments(task, effective),
             host_ports=ports,
             volumes=volumes,
+            volume_options=effective.all_options(volumes, self._cluster.volumes),
+            elsewhere=tuple(sorted(elsewhere)),
             after=waits_for(effective.service, effective.spec.services),
             admitted=task.admitted,
             paused=task.paused,
@@ -333,7 +375,7 @@ class Outgoing:
         result: list[TaskNetwork] = []
         ordered = sorted(effective.task.networks, key=lambda a: (-a.priority, a.network))
         for attachment in ordered:
-            network = self.network_of(effective, attachment.network)
+            network = self._endpoints.network_of(effective, attachment.network)
             if network is None or network.id not in task.addresses:
                 continue
             result.append(
@@ -346,121 +388,3 @@ class Outgoing:
                 )
             )
         return tuple(result)
-
-    # endpoints
-
-    def _services_on(self, network: str) -> list[tuple[str, str]]:
-        found = self._network_services.get(network)
-        if found is None:
-            found = set(self._cluster.vips.get(network, {}))
-            for task_id in self._cluster.by_network.get(network, {}).values():
-                task = self._cluster.tasks.get(task_id)
-                if task is not None:
-                    found.add((task.stack, task.service))
-            self._network_services[network] = found
-        return sorted(found)
-
-    def _endpoints(
-        self, stack: str, service: str, network: str, *, doubting: bool
-    ) -> ServiceEndpoints | None:
-        key = (stack, service, network, doubting)
-        found = self._services.get(key)
-        if found is None:
-            self._build(network, doubting=doubting)
-            found = self._services.get(key)
-        return found
-
-    def _build(self, network: str, *, doubting: bool) -> None:
-        """Build the missing services of one network in one go: O(tasks on it)."""
-        tasks: dict[tuple[str, str], list[Task]] = defaultdict(list)
-        for task_id in self._cluster.by_network.get(network, {}).values():
-            task = self._cluster.tasks.get(task_id)
-            if task is not None:
-                tasks[(task.stack, task.service)].append(task)
-        for stack, service in self._services_on(network):
-            key = (stack, service, network, doubting)
-            if key not in self._services:
-                mine = sorted(tasks.get((stack, service), ()), key=lambda t: (t.slot, t.id))
-                self._services[key] = self._service(
-                    network, stack, service, mine, self._answering(mine, doubting=doubting)
-                )
-
-    def _answering(self, tasks: list[Task], *, doubting: bool) -> frozenset[str]:
-        """Return which of a service's tasks get traffic.
-
-        One whose node still has to show that it stays is better than none at all.
-        """
-        shown = [t for t in tasks if not is_leaving(t) and t.state in SHOWN]
-        found = frozenset(t.id for t in shown if answers(self._cluster, t, doubting=doubting))
-        return found or frozenset(t.id for t in shown if comes_back(self._cluster, t))
-
-    def _service(
-        self, network: str, stack: str, service: str, tasks: list[Task], ready: frozenset[str]
-    ) -> ServiceEndpoints:
-        vip = self._cluster.vips.get(network, {}).get((stack, service))
-        ports: tuple[Port, ...] = ()
-        aliases: set[str] = set()
-        newest = max((t.release for t in tasks), default=0)
-        effective = self._specs.of(stack, newest, service) if newest else None
-        endpoints = []
-        for task in tasks:
-            endpoint = self._endpoint(task, network, ready=task.id in ready)
-            if endpoint is not None:
-                endpoints.append(endpoint)
-                aliases.update(endpoint.aliases)
-        if effective is not None:
-            gateway = self._gateway(effective)
-            if gateway is not None and gateway.id == network:
-                ports = tuple(p for p in effective.task.ports if p.mode == "ingress")
-        return ServiceEndpoints(
-            stack=stack,
-            service=service,
-            network=network,
-            vip=vip.address if vip is not None and _wants_vip(effective) else None,
-            aliases=tuple(sorted(aliases)),
-            endpoints=tuple(endpoints),
-            ports=ports,
-        )
-
-    def _endpoint(self, task: Task, network: str, *, ready: bool) -> Endpoint | None:
-        address = task.addresses.get(network)
-        if address is None or is_leaving(task) or task.state not in SHOWN:
-            return None
-        effective = self._specs.of(task.stack, task.release, task.service)
-        aliases: tuple[str, ...] = ()
-        hostname = ""
-        if effective is not None:
-            hostname = effective.task.hostname or ""
-            for attachment in effective.task.networks:
-                record = self.network_of(effective, attachment.network)
-                if record is not None and record.id == network:
-                    aliases = attachment.aliases
-        return Endpoint(
-            task=task.id,
-            name=task.name,
-            node=task.node or "",
-            address=address,
-            ready=ready,
-            aliases=aliases,
-            hostname=hostname,
-        )
-
-
-def _wants_vip(effective: Effective | None) -> bool:
-    return effective is None or effective.service.endpoint_mode == "vip"
-
-
-def gateway_key(effective: Effective) -> str | None:
-    """Return the key of the network that carries the default route and published traffic.
-
-    The highest gw_priority; among equals a network that is not internal, then by name,
-    as Compose does.
-    """
-    best: tuple[tuple[int, bool, str], str] | None = None
-    for attachment in effective.task.networks:
-        spec = effective.spec.networks.get(attachment.network)
-        internal = spec is not None and spec.internal
-        rank = (-attachment.gw_priority, internal, attachment.network)
-        if best is None or rank < best[0]:
-            best = (rank, attachment.network)
-    return best[1] if best is not None else None

@@ -17,11 +17,12 @@ import aiohttp
 from orchestrator.dispatch.ndjson import LineTooLong, lines
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
 from specs import skew
-from specs.inside import NodeProcesses, NodeUsage
+from specs.inside import Copied, NodeProcesses, NodeUsage
 from specs.wire import (
     HEARTBEAT,
     PROTOCOL,
     Acknowledged,
+    AskPaths,
     BuildEvent,
     HeldSet,
     Hello,
@@ -33,13 +34,14 @@ from specs.wire import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
 
     from aiohttp.web import WebSocketResponse
 
     from orchestrator.contracts import LogQuery
     from specs.base import Model
     from specs.inside import SignalTasks
+    from specs.paths import PathState
     from specs.wire import BuildImage, Instructions, ResolveImage
 
 M = TypeVar("M", bound="Model")
@@ -134,6 +136,13 @@ class AgentClient:
             await self._check(answer)
             return tuple(map(str, (await answer.json())["ports"]))
 
+    async def paths(self, asked: Sequence[str]) -> dict[str, PathState]:
+        body = AskPaths(paths=tuple(asked))
+        async with self._request("POST", "/v1/paths", body=body, timeout=SHORT) as answer:
+            await self._check(answer)
+            found: dict[str, PathState] = (await answer.json())["paths"]
+            return found
+
     async def usage(self, stack: str) -> NodeUsage:
         return await self._call(
             "GET", "/v1/usage", NodeUsage, params={"stack": stack}, timeout=SHORT
@@ -149,6 +158,25 @@ class AgentClient:
             await self._check(answer)
             return tuple(map(str, (await answer.json())["tasks"]))
 
+    async def read_archive(
+        self, task: str, query: Mapping[str, str]
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the archive of a path in a task; an error before its first byte is raised."""
+        path = f"/v1/tasks/{task}/archive"
+        async with self._request("GET", path, params=dict(query)) as answer:
+            await self._check(answer)
+            async for piece in answer.content.iter_any():
+                yield piece
+
+    async def write_archive(
+        self, task: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
+    ) -> Copied:
+        """Send an archive to a path in a task."""
+        path = f"/v1/tasks/{task}/archive"
+        async with self._request("PUT", path, params=dict(query), pieces=pieces) as answer:
+            await self._check(answer)
+            return self._decode(Copied, await answer.read())
+
     async def remove_volume(self, name: str) -> None:
         async with self._request("DELETE", f"/v1/volumes/{name}", timeout=LEAVE) as answer:
             if answer.status != 404:
@@ -160,9 +188,16 @@ class AgentClient:
 
     async def exec(self, task: str, websocket: WebSocketResponse) -> None:
         """Carry messages both ways until the agent's side or the client's ends."""
+        await self._relay(f"/v1/tasks/{task}/exec", websocket)
+
+    async def attach(self, task: str, websocket: WebSocketResponse) -> None:
+        """Likewise, to the task's own process."""
+        await self._relay(f"/v1/tasks/{task}/attach", websocket)
+
+    async def _relay(self, path: str, websocket: WebSocketResponse) -> None:
         try:
             async with self._http.ws_connect(
-                f"/v1/tasks/{task}/exec", max_msg_size=MAX_MESSAGE, autoclose=True
+                path, max_msg_size=MAX_MESSAGE, autoclose=True
             ) as agent:
                 await _join(websocket, agent)
         except aiohttp.WSServerHandshakeError as exc:
@@ -222,6 +257,7 @@ class AgentClient:
         *,
         body: Model | None = None,
         params: dict[str, str] | None = None,
+        pieces: AsyncIterator[bytes] | None = None,
         timeout: float | None = None,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
         headers = {skew.HEADER: str(PROTOCOL)}
@@ -231,7 +267,7 @@ class AgentClient:
             async with self._http.request(
                 method,
                 path,
-                data=skew.encode(body, self._version) if body is not None else None,
+                data=skew.encode(body, self._version) if body is not None else pieces,
                 params=params,
                 headers=headers,
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=SHORT),

@@ -25,11 +25,20 @@ from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.keys import identity
 from orchestrator.store.base import StoreError
 from specs.kit.backoff import Backoff
+from specs.kit.turns import OneATurn
 from specs.wire import HEARTBEAT, Stamp
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Collection
+    from collections.abc import (
+        AsyncGenerator,
+        AsyncIterator,
+        Awaitable,
+        Callable,
+        Collection,
+        Mapping,
+        Sequence,
+    )
 
     from aiohttp.web import WebSocketResponse
 
@@ -38,9 +47,10 @@ if TYPE_CHECKING:
     from orchestrator.keys.identity import ClusterRecord
     from orchestrator.store.base import Store
     from orchestrator.transport.base import Transport
-    from specs.inside import NodeProcesses, NodeUsage, SignalTasks
+    from specs.inside import Copied, NodeProcesses, NodeUsage, SignalTasks
     from specs.kit.clock import Clock
     from specs.node import Node
+    from specs.paths import PathState
     from specs.wire import (
         BuildEvent,
         BuildImage,
@@ -108,6 +118,7 @@ class Dispatcher:
         self._clients: dict[str, AgentClient] = {}
         self._reasons: dict[str, str] = {}  # node -> why there is no client
         self._generations: dict[str, int] = {}
+        self._turns = OneATurn()
 
     async def run(self, control: Control) -> None:
         """Take the epoch, then keep a session with every node until cancelled."""
@@ -175,6 +186,19 @@ class Dispatcher:
     async def exec(self, node: str, task: str, websocket: WebSocketResponse) -> None:
         await self._client(node).exec(task, websocket)
 
+    async def attach(self, node: str, task: str, websocket: WebSocketResponse) -> None:
+        await self._client(node).attach(task, websocket)
+
+    def read_archive(
+        self, node: str, task: str, query: Mapping[str, str]
+    ) -> AsyncGenerator[bytes, None]:
+        return self._client(node).read_archive(task, query)
+
+    async def write_archive(
+        self, node: str, task: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
+    ) -> Copied:
+        return await self._client(node).write_archive(task, query, pieces)
+
     async def remove_volume(self, node: str, name: str) -> None:
         await self._client(node).remove_volume(name)
 
@@ -186,6 +210,9 @@ class Dispatcher:
 
     async def listening(self, node: str) -> tuple[str, ...]:
         return await self._client(node).listening()
+
+    async def paths(self, node: str, asked: Sequence[str]) -> dict[str, PathState]:
+        return await self._client(node).paths(asked)
 
     async def usage(self, node: str, stack: str) -> NodeUsage:
         return await self._client(node).usage(stack)
@@ -301,6 +328,7 @@ class Dispatcher:
                 silence=self._silence,
                 certify=partial(self._certify, node.id),
                 known=self.known,
+                turns=self._turns,
             )
             try:
                 hello = await session.open()

@@ -194,9 +194,10 @@ class Nodes:
             ) from None
 
     def _tasks_on(self, node: Node) -> list[str]:
+        oneoffs = (one.task for one in self._cluster.oneoffs.values())
         return [
             task.name
-            for task in self._cluster.tasks.values()
+            for task in (*self._cluster.tasks.values(), *oneoffs)
             if task.node == node.id and task.state not in FINAL
         ]
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from hashlib import sha256
+
 CLUSTER = "/cluster"  # {"id", "epoch", "pool", "created_at"}
 AUTHORITY = "/authority"  # {"key": sealed, "certificate": PEM}
 STACKS = "/stacks/"
 RELEASES = "/releases/"
 PARTS = "/parts/"  # content-addressed: StackSpec JSON by hash
 TASKS = "/tasks/"
+ONEOFFS = "/oneoffs/"
 NODES = "/nodes/"
 NETWORKS = "/networks/"
 BLOCKS = "/blocks/"
@@ -15,6 +18,7 @@ RESTING = "/resting/"  # freed addresses, not to be given out yet
 VIPS = "/vips/"
 CONTENTS = "/contents/"  # sealed secret and config versions
 VOLUMES = "/volumes/"
+BOUND_PATHS = "/paths/"
 IDEMPOTENCY = "/idempotency/"
 
 
@@ -32,6 +36,10 @@ def part(digest: str) -> str:
 
 def task(stack: str, task_id: str) -> str:
     return f"{TASKS}{stack}/{task_id}"
+
+
+def oneoff(stack: str, task_id: str) -> str:
+    return f"{ONEOFFS}{stack}/{task_id}"
 
 
 def node(node_id: str) -> str:
@@ -60,6 +68,11 @@ def content(content_id: str) -> str:
 
 def volume(name: str) -> str:
     return f"{VOLUMES}{name}"
+
+
+def bound_path(stack: str, path: str) -> str:
+    # A path may be longer than a key, and holds what separates keys.
+    return f"{BOUND_PATHS}{stack}/{sha256(path.encode()).hexdigest()[:32]}"
 
 
 def idempotency(key: str) -> str:

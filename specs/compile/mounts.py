@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specs import paths
 from specs.compile.values import given, listed, mapping, number, octal, size_bytes
 from specs.stack import FileRef, Mount
 
@@ -69,6 +70,14 @@ class MountCompiler:
             )
             return None
         bind = mapping(volume.get("bind"))
+        engine = paths.engine_of(volume.get("source") or "") if kind == "bind" else ""
+        if engine:
+            self.verdicts.warn(
+                f"{path}.source",
+                f"{volume['source']} shows {engine}'s containers of the node, not corral's",
+                "it runs on nodes that have the path; leave it out where corral's are meant",
+                code="engine-socket",
+            )
         named = mapping(volume.get("volume"))
         tmpfs = mapping(volume.get("tmpfs"))
         return Mount(

@@ -124,6 +124,7 @@ class ServiceCompiler:
                 mapping(deploy.get("rollback_config")), f"{path}.deploy.rollback_config"
             ),
             attach=raw.get("attach") is not False,
+            labels=texts(deploy.get("labels")),
             **given(
                 pull_policy=raw.get("pull_policy") or None,
                 mode=mode,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specs import bounds
+from specs import bounds, shares
 from specs.compile import addresses, limits, naming
 from specs.compile.security import LEVELS
 from specs.compile.service import ServiceCompiler
@@ -141,8 +141,18 @@ class _Compiler:
         path = f"volumes.{key}"
         if raw.get("driver") not in (None, "", "local"):
             self.verdicts.refuse(
-                f"{path}.driver", f"the volume driver {raw['driver']} is not available", "local"
+                f"{path}.driver",
+                f"the volume driver {raw['driver']} is not available",
+                "leave it out (local): driver_opts: {type: nfs, o: 'addr=HOST,nfsvers=4', device: "
+                "':/PATH'} mounts a server's share on every node, {type: none, o: bind, device: "
+                "/PATH} what the node's owner mounted there",
             )
+        options = {key: str(v) for key, v in mapping(raw.get("driver_opts")).items() if v}
+        try:
+            share = shares.read(options)
+        except shares.VolumeFault as fault:
+            self.verdicts.refuse(f"{path}.driver_opts", str(fault), fault.hint)
+            share = None
         extension = mapping(raw.get("x-corral"))
         self.verdicts.unknown_extensions(extension, f"{path}.x-corral")
         return VolumeSpec(
@@ -150,6 +160,11 @@ class _Compiler:
             external=bool(raw.get("external")),
             per_slot=bool(extension.get("per_slot")),
             labels=texts(raw.get("labels")),
+            options=options,
+            relative=share is not None
+            and share.kind == "bind"
+            and bool(self.directory)
+            and f"{share.source}/".startswith(f"{self.directory.rstrip('/')}/"),
         )
 
     def _contents(self, kind: str) -> dict[str, ContentSpec]:
@@ -202,8 +217,18 @@ class _Compiler:
                     )
                 published.setdefault(key, service.name)
             volumes = {m.source for m in service.task.mounts if m.type == "volume" and m.source}
+            if (level := service.task.security) != "default":
+                for name in sorted(volumes & spec.volumes.keys()):
+                    if shares.is_bind(spec.volumes[name].options):
+                        self.verdicts.refuse(
+                            f"volumes.{name}.driver_opts",
+                            f"a path of the node is not allowed at x-corral.security: {level}",
+                            f"{service.name} mounts it; use a volume without driver_opts",
+                        )
             if service.mode == "global" and any(
-                not spec.volumes[v].per_slot for v in volumes if v in spec.volumes
+                not spec.volumes[v].per_slot and not shares.is_shared(spec.volumes[v].options)
+                for v in volumes
+                if v in spec.volumes
             ):
                 self.verdicts.warn(
                     f"{path}.deploy.mode",

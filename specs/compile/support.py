@@ -85,7 +85,7 @@ _SERVICE: dict[str, Support] = {
     "deploy": Support(_H),
     "deploy.update_config.failure_action": Support(_H, "pause, continue, rollback"),
     "deploy.rollback_config.failure_action": Support(_H, "pause, continue, rollback"),
-    "deploy.labels": Support(_L, "labels of the service object; containers do not get them"),
+    "deploy.labels": Support(_H, "labels of the service object; containers do not get them"),
     "deploy.mode": Support(_H, "replicated, global; the job modes are refused"),
     "deploy.resources.reservations.devices": Support(_R, "devices are not scheduled yet"),
     "deploy.resources.reservations.generic_resources": Support(_R, "not scheduled yet"),
@@ -202,21 +202,17 @@ _TOP: dict[str, Support] = {
     "volumes": Support(_H),
     "volumes.*": Support(_H),
     "volumes.*.driver": Support(_H, "local; others are refused"),
-    "volumes.*.driver_opts": Support(_R, "use a bind mount"),
+    "volumes.*.driver_opts": Support(_H, "nfs, cifs, tmpfs, and `type: none, o: bind`"),
     "secrets": Support(_H),
     "secrets.*": Support(_H),
     "secrets.*.driver": Support(_R, "use file, environment or external"),
     "secrets.*.driver_opts": Support(_R, "use file, environment or external"),
     "secrets.*.template_driver": Support(_R, "templates are not available yet"),
-    "secrets.*.external": Support(
-        _R, "secrets live in a stack's file for now: use file or environment"
-    ),
+    "secrets.*.external": Support(_H, "made by `corral secret create`"),
     "configs": Support(_H),
     "configs.*": Support(_H),
     "configs.*.template_driver": Support(_R, "templates are not available yet"),
-    "configs.*.external": Support(
-        _R, "configs live in a stack's file for now: use file or content"
-    ),
+    "configs.*.external": Support(_H, "made by `corral config create`"),
     "models": Support(_R, "corral runs no models"),
 }
 

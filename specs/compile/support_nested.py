@@ -41,6 +41,7 @@ AT_TOP = """
 networks.*.name networks.*.ipam.config networks.*.ipam.config[].subnet networks.*.external
 networks.*.external.name networks.*.internal networks.*.labels
 volumes.*.name volumes.*.external volumes.*.external.name volumes.*.labels
-secrets.*.name secrets.*.environment secrets.*.file secrets.*.labels
-configs.*.name configs.*.content configs.*.environment configs.*.file configs.*.labels
+secrets.*.name secrets.*.external.name secrets.*.environment secrets.*.file secrets.*.labels
+configs.*.name configs.*.external.name configs.*.content configs.*.environment configs.*.file
+configs.*.labels
 """

@@ -137,6 +137,7 @@ class _Load:
             home=self._environ.get("HOME"),
             interpolation=self._interpolation,
             resolve_paths=not options.no_path_resolution,
+            resolve_environment=not options.no_env_resolution,
         )
         documents = [pipeline.documents(path) or [] for path in setting.files]
         if self.findings.errors and not any(documents):

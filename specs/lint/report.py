@@ -14,6 +14,7 @@ from specs.compile.stack import compile_stack
 from specs.compile.support import support_of
 from specs.compile.verdicts import key_uses
 from specs.lint import rules
+from specs.pins import pins
 from specs.problems import Position, Problem, SpecError, once
 
 if TYPE_CHECKING:
@@ -38,6 +39,7 @@ class KeyReport(NamedTuple):
 class LintReport(NamedTuple):
     problems: list[Problem]
     keys: list[KeyReport]
+    pinned: dict[str, tuple[str, ...]]  # service -> what keeps it on one node
 
 
 def lint(project: Project | None, found: Iterable[Problem]) -> LintReport:
@@ -47,11 +49,12 @@ def lint(project: Project | None, found: Iterable[Problem]) -> LintReport:
     """
     problems = list(found)
     if project is None:
-        return LintReport(in_file_order(problems), [])
+        return LintReport(in_file_order(problems), [], {})
     broken = [problem.path for problem in problems if problem.severity == "error" and problem.path]
-    problems += [found for found in _compiled(project) if not _follows(found.path, broken)]
+    said, pinned = _compiled(project)
+    problems += [found for found in said if not _follows(found.path, broken)]
     problems += rules.check(project)
-    return LintReport(in_file_order(problems), sorted(_keys(project), key=_by_place))
+    return LintReport(in_file_order(problems), sorted(_keys(project), key=_by_place), pinned)
 
 
 def in_file_order(problems: Iterable[Problem]) -> list[Problem]:
@@ -93,11 +96,14 @@ def _follows(path: str, broken: list[str]) -> bool:
     )
 
 
-def _compiled(project: Project) -> list[Problem]:
+def _compiled(project: Project) -> tuple[list[Problem], dict[str, tuple[str, ...]]]:
     try:
-        return compile_stack(project.model, _Places(project), project.name)[1]
+        spec, said = compile_stack(
+            project.model, _Places(project), project.name, project.working_dir
+        )
     except SpecError as error:
-        return error.problems
+        return error.problems, {}
+    return said, pins(spec)
 
 
 def _keys(project: Project) -> Iterable[KeyReport]:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import socket
+from pathlib import Path
+
 import pytest
 
 from agent.errors import Refusal
-from agent.volumes.store import _bind_source
+from agent.volumes.binds import BindSources
 from specs.stack import Mount
 
 
@@ -52,7 +55,7 @@ CASES = {
 def test_a_source_that_cannot_be_mounted_says_why(make, tmp_path):
     source = make(tmp_path)
     with pytest.raises(Refusal) as refused:
-        _bind_source(Mount(type="bind", target="/x", source=str(source)))
+        BindSources(tmp_path / "made").source(Mount(type="bind", target="/x", source=str(source)))
     assert CASES[make] in str(refused.value)
     assert "bind source" in str(refused.value)
 
@@ -61,4 +64,61 @@ def test_a_source_that_is_there_or_can_be_made_is_fine(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path)
     for name in ("link", "new/folder", "."):
         source = str(tmp_path / name)
-        assert _bind_source(Mount(type="bind", target="/x", source=source)) == source
+        assert of(tmp_path).source(Mount(type="bind", target="/x", source=source)) == source
+
+
+def of(folder):
+    return BindSources(folder / "made.json")
+
+
+@pytest.mark.parametrize(
+    ("source", "words"),
+    [
+        ("/nowhere/docker.sock", "it is Docker's socket, and Docker is not running there"),
+        ("/nowhere/run/podman.sock", "it is Podman's socket"),
+        ("/nowhere/mysqld.sock", "a socket, which only the program behind it makes"),
+        ("/nowhere/dbus/system_bus_socket", "a socket, which only the program behind it makes"),
+        ("/dev/no-such-device", "below /dev is the kernel's"),
+        ("/proc/no-such-file", "below /proc is the kernel's"),
+        ("/sys/no/such", "below /sys is the kernel's"),
+    ],
+)
+def test_what_only_others_make_is_never_made(source, words, tmp_path):
+    with pytest.raises(Refusal, match="is never made") as refused:
+        of(tmp_path).source(Mount(type="bind", target="/x", source=source))
+    assert source in str(refused.value)
+    assert words in str(refused.value)
+    assert not Path("/nowhere").exists()
+
+
+def test_a_socket_that_is_there_is_mounted(tmp_path):
+    listening = socket.socket(socket.AF_UNIX)
+    path = str(tmp_path / "docker.sock")
+    listening.bind(path)
+    listening.close()
+    assert of(tmp_path).source(Mount(type="bind", target="/x", source=path)) == path
+
+
+def test_what_has_its_data_elsewhere_is_never_made(tmp_path):
+    source = str(tmp_path / "db")
+    with pytest.raises(Refusal, match="its data is on other nodes"):
+        of(tmp_path).source(Mount(type="bind", target="/x", source=source), [source])
+    assert not Path(source).exists()
+    Path(source).mkdir()
+    assert of(tmp_path).source(Mount(type="bind", target="/x", source=source), [source])
+
+
+def test_what_was_made_is_told_from_what_was_there(tmp_path):
+    binds = of(tmp_path)
+    (tmp_path / "here").mkdir()
+    new = tmp_path / "new" / "folder"
+    binds.source(Mount(type="bind", target="/x", source=str(new)))
+    asked = [str(tmp_path / name) for name in ("here", "new", "new/folder", "no")]
+    assert list(binds.look(asked).values()) == ["there", "made", "made", "absent"]
+    assert list(of(tmp_path).look(asked).values()) == ["there", "made", "made", "absent"]
+    new.rmdir()
+    assert binds.look([str(new)]) == {str(new): "absent"}
+    (tmp_path / "other").mkdir()  # the inode of what went may be taken by now
+    (tmp_path / "other").rename(new)
+    (tmp_path / "made.json").write_text("not json")
+    assert binds.look([str(new)]) == {str(new): "there"}

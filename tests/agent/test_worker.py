@@ -462,7 +462,7 @@ async def test_a_half_made_run_is_undone_once_and_begun_anew(node):
     begun, clears = asyncio.Event(), []
     create, clear = node.containers.create, node.containers.clear
 
-    async def unfinished(task, run, spec):
+    async def unfinished(task, run, spec, **_):
         begun.set()
         await asyncio.Event().wait()
 

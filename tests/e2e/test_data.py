@@ -166,3 +166,65 @@ def test_anonymous_volumes_pass_from_task_to_task_and_go_with_the_stack(corral):
     assert corral.sh(HELD) != ""
     corral("down")
     corral.until("nothing is left", lambda: corral.sh(HELD) == "")
+
+
+MOUNTED = """
+services:
+  one:
+    image: busybox
+    command: [sleep, inf]
+    stop_grace_period: 0s
+    volumes: ["memory:/memory", "folder:/folder", "shut:/shut"]
+  two:
+    image: busybox
+    command: [sleep, inf]
+    stop_grace_period: 0s
+    volumes: ["memory:/memory:ro", "folder:/folder"]
+volumes:
+  memory: {driver_opts: {type: tmpfs, device: tmpfs, o: "size=1m,mode=0700"}}
+  folder: {driver_opts: {type: none, o: bind, device: /srv/data}}
+  shut: {driver_opts: {type: none, o: "bind,ro", device: /srv/data}}
+"""
+SHARE = """
+services:
+  app:
+    image: busybox
+    command: [sleep, inf]
+    volumes: ["share:/share"]
+volumes:
+  share: {driver_opts: {type: nfs, o: "addr=127.0.0.1,nfsvers=4,soft", device: ":/x"}}
+"""
+
+
+def test_driver_opts_are_mounted_while_a_task_has_them(corral):
+    corral.compose(MOUNTED)
+    said = corral("up", "-d", code=1).stderr
+    assert "/srv/data of this node: it is not there" in said, said
+    assert "make the folder there" in said
+    corral.sh("mkdir -p /srv/data && echo theirs > /srv/data/file")
+    corral("up", "-d")
+    mounted = sh(corral, "grep -E ' /(memory|folder|shut) ' /proc/mounts", "one").splitlines()
+    by_place = {line.split()[1]: line.split() for line in mounted}
+    memory, folder, shut = (by_place[place] for place in ("/memory", "/folder", "/shut"))
+    assert memory[2] == "tmpfs"
+    assert {"size=1024k", "mode=700", "nosuid", "nodev"} <= set(memory[3].split(","))
+    assert {"nosuid", "nodev"} <= set(folder[3].split(","))
+    assert "ro" in shut[3].split(",")
+    # One mount for both, and the node's own folder.
+    sh(corral, "echo shared > /memory/word; echo ours >> /folder/file", "one")
+    assert sh(corral, "cat /memory/word /folder/file", "two") == "shared\ntheirs\nours"
+    assert corral("exec", "-T", "two", "touch", "/memory/x", code=1).returncode == 1
+    # Neither a restart nor another agent takes it away; the last task does.
+    corral("restart", "-t", "0", "one")
+    assert sh(corral, "cat /memory/word", "one") == "shared"
+    corral("down", "-v", "-t", "0")
+    assert corral.sh("grep -c /run/corral/agent/mounted/ /proc/mounts || true").strip() == "0"
+    assert corral.sh("cat /srv/data/file") == "theirs\nours\n", "what is theirs stays"
+    corral.sh("rm -r /srv/data")
+
+
+def test_a_share_that_cannot_be_mounted_says_why(corral):
+    corral.compose(f"{SHARE}x-corral: {{deadline: 5s}}\n")
+    said = corral("up", "-d", code=1)
+    words = said.stdout + said.stderr
+    assert "cannot mount nfs :/x for volume app_share" in words, words

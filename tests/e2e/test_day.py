@@ -76,6 +76,9 @@ MORNING = (
     Step("ps app", says=("\\(paused, healthy\\)",)),
     Step("unpause app", says=("shop-app-3 goes on",), then=(serves("version 1 green shop-app-"),)),
     Step("kill -s CONT app", says=("shop-app-2 CONT",)),
+    Step("cp compose.yaml app:/tmp/copy", says=("app-1: copied", "app-2: copied", "app-3: copied")),
+    Step("cp --index 3 app:/tmp/copy copied.yaml", says=("shop-app-3: copied",)),
+    Step("cp app:/nope copied.yaml", 1, says=("there is no /nope in the container",)),
     Step("ls", says=("^shop +running +3 +4 +6/6$",)),
     Step("ls -q", prints="shop\n"),
 )

@@ -34,7 +34,7 @@ class FakeContainers:
     def write(self, task, config):
         self.written[task] = config
 
-    async def create(self, task, run, spec):
+    async def create(self, task, run, spec, *, once=False):
         assert task in self.written, "a container without a bundle"
         assert task not in self.alive, "two containers of one task"
         self.creating += 1

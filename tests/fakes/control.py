@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 from specs.api import ReleaseRow, Rescaled, Restarted, Started
 from specs.inside import Forgotten, Paused
 from specs.node import Node, NodeCondition
+from specs.objects import ContentRows, MadeObject, NetworkRows, VolumeRows
+from specs.oneoff import ActedOn, OneOffProgress
 from specs.states import ReleaseState
 from specs.wire import NodeSelf, Objects
 
@@ -16,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from specs.api import Deploy, Event, Progress, Release, Restart, Stack, Start
+    from specs.oneoff import ActOnOneOffs, OneOff, StartOneOff
     from specs.stack import StackSpec
     from specs.task import Task
     from specs.wire import Hello, Report
@@ -31,6 +34,7 @@ class FakeCluster:
     releases: dict[tuple[str, int], Release] = field(default_factory=dict)
     parts: dict[str, StackSpec] = field(default_factory=dict)
     tasks: dict[str, Task] = field(default_factory=dict)
+    oneoffs: dict[str, OneOff] = field(default_factory=dict)
     nodes: dict[str, Node] = field(default_factory=dict)
     conditions: dict[str, NodeCondition] = field(default_factory=dict)
 
@@ -40,6 +44,9 @@ class FakeCluster:
 
     def nodes_changed(self) -> asyncio.Event:
         return self._nodes_changed
+
+    def path_home(self, stack: str, path: str) -> str | None:
+        return None
 
     def add_node(self, node: Node) -> None:
         self.nodes[node.id] = node
@@ -85,6 +92,9 @@ class FakeControl:
         self.arriving: list[Callable[[], object]] = []  # what comes of deploys under way
         self._changed: dict[str, asyncio.Event] = {}
         self._stirred = asyncio.Condition()
+        self.rows_of_networks = NetworkRows()
+        self.rows_of_volumes = VolumeRows()
+        self.rows_of_contents = ContentRows()
 
     def want(self, node_id: str, objects: Objects) -> None:
         self.wants[node_id] = objects
@@ -131,6 +141,34 @@ class FakeControl:
 
     async def remove(self, stack: str, *, volumes: bool, timeout) -> None:
         self._called("remove", stack, volumes, timeout)
+
+    async def make(self, asked) -> MadeObject:
+        self._called("make", asked)
+        return MadeObject(id="o1", name=asked.name)
+
+    async def drop(self, kind: str, name: str) -> str:
+        self._called("drop", kind, name)
+        return name
+
+    def networks(self) -> NetworkRows:
+        return self.rows_of_networks
+
+    def volumes(self) -> VolumeRows:
+        return self.rows_of_volumes
+
+    def contents(self, *, secret: bool) -> ContentRows:
+        return self.rows_of_contents
+
+    def config_data(self, content: str) -> bytes:
+        return b"what is in it"
+
+    async def start_oneoff(self, stack: str, request: StartOneOff) -> AsyncIterator[OneOffProgress]:
+        self._called("start_oneoff", stack, request)
+        yield OneOffProgress(kind="end", ok=True, task="t1", name=f"{stack}-web-run-1")
+
+    async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
+        self._called("act_on_oneoffs", stack, request)
+        return ActedOn(names=request.names)
 
     def _called(self, *call: object) -> None:
         if self.error is not None:

@@ -19,9 +19,10 @@ from agent.vocabulary import Attachment, BoundMount, ImageConfig
 from specs.wire import BuildEvent, BuildImage, ImageInfo, ResolvedImage, ResolveImage
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from agent.network.wanted import Wanted
+    from specs.paths import PathState
     from specs.stack import Mount
     from specs.wire import Assignment, Content, NodeSelf, Peer
 
@@ -102,6 +103,9 @@ class FakeImages:
         self.kept.discard(task)
         shutil.rmtree(self.root(task), ignore_errors=True)
 
+    async def borrow(self, task: str, digest: str) -> tuple[int, str]:
+        raise Refusal(f"{task} has no root of its own here")
+
     async def build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
         yield BuildEvent(line=f"STEP 1: FROM {request.build.context}")
         self.known[request.tag] = DIGEST
@@ -166,6 +170,11 @@ class FakeVolumes:
             mounts.append(BoundMount(str(path), reference.target))
         return tuple(mounts)
 
+    async def present(
+        self, assignment: Assignment, image: ImageConfig, slot: str
+    ) -> list[tuple[str, str, bool]]:
+        return []
+
     def _mount(self, assignment: Assignment, mount: Mount) -> BoundMount:
         if mount.type == "tmpfs":
             return BoundMount("tmpfs", mount.target, "tmpfs", ("nosuid", "nodev"))
@@ -206,6 +215,9 @@ class FakeVolumes:
 
     async def sweep(self, kept: Callable[[str], bool]) -> None:
         self.left = {slot: data for slot, data in self.left.items() if kept(slot)}
+
+    async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
+        return {path: "there" if os.path.exists(path) else "absent" for path in sources}
 
     async def adopt(
         self, tasks: set[str], kept: Callable[[str], bool] = lambda _slot: False

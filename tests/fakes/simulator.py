@@ -44,6 +44,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.tasks.record import Record
+    from specs.paths import PathState
     from specs.wire import Acknowledged, Assignment, Instructions, Refused, Report
 
 SIGKILL = 9
@@ -203,6 +204,9 @@ class _Volumes:
     async def adopt(self, tasks: set[str], kept: Callable[[str], bool]) -> None:
         pass
 
+    async def look(self, sources) -> dict[str, PathState]:
+        return dict.fromkeys(sources, "there")
+
 
 @dataclass
 class _Network(FakeNetwork):
@@ -230,7 +234,7 @@ class _Containers(FakeContainers):
     node: SimulatedNode = None  # type: ignore[assignment] - after fields with defaults
     doomed: dict[str, int] = field(default_factory=dict)  # task -> code it ends with, for good
 
-    async def create(self, task, run, spec):
+    async def create(self, task, run, spec, *, once=False):
         await asyncio.sleep(self.node.how(task).start)
         if task in self.doomed:
             raise RuntimeFailure(f"exited with {self.doomed[task]}", NOT_FOUND)

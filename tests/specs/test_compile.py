@@ -202,12 +202,14 @@ def test_a_files_mode_is_what_the_service_says(kind, reference, mode):
         ({}, True),
         ({"type": "", "o": "", "device": ""}, True),
         ({"type": None}, True),
-        ({"type": "nfs", "o": "addr=10.0.0.1", "device": ":/srv"}, False),
-        ({"type": "none", "o": "bind", "device": "/srv"}, False),
+        ({"type": "nfs", "o": "addr=10.0.0.1", "device": ":/srv"}, True),
+        ({"type": "none", "o": "bind", "device": "/srv"}, True),
+        ({"type": "ext4", "device": "/dev/sda1"}, False),
+        ({"type": "none", "o": "bind", "device": "/srv/../etc"}, False),
         ({"type": "", "size": "1g"}, False),
     ],
 )
-def test_options_of_a_volume_that_say_nothing_are_none(options, runs):
+def test_options_of_a_volume_that_mean_something_here(options, runs):
     services, volumes = {"a": {"image": "x"}}, {"data": {"driver_opts": options}}
     if runs:
         assert stack(services, volumes=volumes)[0].volumes["data"].name == "shop_data"

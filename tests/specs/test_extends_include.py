@@ -213,3 +213,37 @@ def test_includes_that_fail(folder, text, word):
 @pytest.mark.parametrize("text", ["include:", "include: []"])
 def test_an_empty_include_is_nothing(folder, text):
     assert list(folder.model(text + "\nservices: {m: {image: m}}\n")["services"]) == ["m"]
+
+
+PASSED = {
+    # what stands in the included file, what else is set -> environment of its service
+    "its .env": ("[T]", {}, {"T": "inner"}),
+    "in map form": ("{T: }", {}, {"T": "inner"}),
+    "the shell's wins": ("[T]", {"env": {"T": "shell"}}, {"T": "shell"}),
+    "the project's wins over its .env": ("[T]", {"outer": "T=outer\n"}, {"T": "outer"}),
+    "set nowhere": ("[NOWHERE]", {}, {"NOWHERE": None}),
+    "set in the project only": ("[M]", {"outer": "M=main\n"}, {"M": "main"}),
+    "a value of its own": ("[T=own]", {}, {"T": "own"}),
+    "empty is a value": ("['T=']", {}, {"T": ""}),
+    "given env files": ("[T]", {"files": "b.env"}, {"T": "given"}),
+    "as they are written": ("[T]", {"no_env_resolution": True}, {"T": None}),
+}
+
+
+@pytest.mark.parametrize("case", PASSED)
+def test_a_bare_variable_of_an_included_file_has_the_value_of_its_env_files(folder, case):
+    written, more, expected = PASSED[case]
+    env_file = f", env_file: {more['files']}" if "files" in more else ""
+    files = {
+        "compose.yaml": f"include: [{{path: a/compose.yaml{env_file}}}]\n"
+        "services: {mine: {image: x, environment: [T]}}\n",
+        "a/compose.yaml": f"services: {{web: {{image: x, environment: {written}}}}}\n",
+        "a/.env": "T=inner\n",
+        "b.env": "T=given\n",
+        ".env": more.get("outer", ""),
+    }
+    options = {k: v for k, v in more.items() if k in ("env", "no_env_resolution")}
+    services = folder.model(files, **options)["services"]
+    assert services["web"]["environment"] == expected
+    if not options and "outer" not in more:
+        assert services["mine"]["environment"] == {"T": None}, "its variables never leak out"

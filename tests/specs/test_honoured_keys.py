@@ -129,6 +129,10 @@ IN_THE_SPEC = {
         ),
     ),
     "deploy": ("deploy: {replicas: 3}", lambda s: s.replicas == 3),
+    "deploy.labels": (
+        "deploy: {labels: {a: b}}",
+        lambda s: s.labels == {"a": "b"} and s.task.labels == {},
+    ),
     "deploy.mode": ("deploy: {mode: global}", lambda s: s.mode == "global"),
     "dns": ("dns: 1.1.1.1", lambda s: s.task.dns == ("1.1.1.1",)),
     "dns_opt": ("dns_opt: [x]", lambda s: s.task.dns_opt == ("x",)),

@@ -206,6 +206,84 @@ def test_reset_and_override(folder, base, over, key, result):
     assert both(folder, base, over).get(key) == result
 
 
+# where -> (map form of one entry, list form or None; % = the name)
+KEYED = {
+    "services.web.environment": ("{%: '1'}", "['%=1']"),
+    "services.web.labels": ("{%: '1'}", "['%=1']"),
+    "services.web.annotations": ("{%: '1'}", "['%=1']"),
+    "services.web.sysctls": ("{%: '1'}", "['%=1']"),
+    "services.web.extra_hosts": ("{%: 192.0.2.1}", "['%:192.0.2.1']"),
+    "services.web.build.args": ("{%: '1'}", "['%=1']"),
+    "services.web.build.labels": ("{%: '1'}", "['%=1']"),
+    "services.web.build.additional_contexts": ("{%: /c}", "['%=/c']"),
+    "services.web.build.extra_hosts": ("{%: 192.0.2.1}", "['%=192.0.2.1']"),
+    "services.web.deploy.labels": ("{%: '1'}", "['%=1']"),
+    "services.web.ulimits": ("{%: 1}", None),
+    "services.web.depends_on": ("{%: {condition: service_started}}", "[%]"),
+    "services.web.networks": ("{%: {aliases: [x]}}", "[%]"),
+    "services.web.logging.options": ("{%: '1'}", None),
+    "networks.back.labels": ("{%: '1'}", "['%=1']"),
+    "networks.back.driver_opts": ("{%: '1'}", None),
+    "volumes.data.labels": ("{%: '1'}", "['%=1']"),
+    "secrets.hush.labels": ("{%: '1'}", "['%=1']"),
+}
+
+
+def nested(where, value):
+    """Return a file with that value at that place, as flow YAML."""
+    for key in reversed(where.split(".")):
+        value = f"{{{key}: {value}}}"
+    return value
+
+
+BEFORE = (
+    "services: {web: {image: x, build: {context: /ctx}}, a: {image: x}, b: {image: x}, "
+    "c: {image: x}}\nnetworks: {back: , a: , b: , c: }\nvolumes: {data: }\n"
+    "secrets: {hush: {file: /f}}\n"
+)
+ONCE = ("secrets.hush.labels", "volumes.data.labels")  # twice the same is refused, as in Compose
+FORMS = (("map",), ("list",), ("map", "map"), ("map", "list"), ("list", "map"), ("list", "list"))
+
+
+def tagged(folder, where, forms, tag):
+    """Return what is left at a place where a later file tags the key ``a``, and another adds."""
+    as_map, as_list = KEYED[where]
+    one, two, three = "abc"
+    if where.endswith("sysctls"):
+        one, two, three = "net.a", "net.b", "net.c"
+    files = {"0.yaml": BEFORE}
+    for number, form in enumerate(forms, 1):
+        value = (as_map if form == "map" else as_list).replace("%", one)
+        files[f"{number}.yaml"] = nested(where, value)
+    files["7.yaml"] = nested(where, as_map.replace("%", two))
+    files["8.yaml"] = nested(where, f"{{{one}: {tag}}}")
+    files["9.yaml"] = nested(where, as_map.replace("%", three))
+    found = folder.model(files, use=list(files))
+    for key in where.split("."):
+        found = found[key]
+    if isinstance(found, list):
+        found = dict(item.split("=") for item in found)
+    return {name: value for name, value in found.items() if name != "default"}
+
+
+@pytest.mark.parametrize("where", sorted(KEYED))
+def test_one_key_is_reset_however_many_files_came_before_and_in_which_form(folder, where):
+    for forms in FORMS:
+        if ("list" in forms and KEYED[where][1] is None) or (where in ONCE and forms != ("map",)):
+            continue
+        left = tagged(folder, where, forms, "!reset null")
+        assert len(left) == 2, (forms, left)
+        assert not {"a", "net.a"} & {*left}, forms
+
+
+@pytest.mark.parametrize("where", [w for w in sorted(KEYED) if KEYED[w][0].endswith("'1'}")])
+def test_one_key_is_overridden_in_the_same_way(folder, where):
+    forms = ("map",) if where in ONCE else ("map", "list") if KEYED[where][1] else ("map", "map")
+    left = tagged(folder, where, forms, "!override x")
+    assert left.get("a", left.get("net.a")) == "x"
+    assert len(left) == 3
+
+
 def test_reset_reaches_through_anchors(folder):
     files = {
         "compose.yaml": "services: {web: {image: x, ports: ['80:80'], tty: true}}\n",

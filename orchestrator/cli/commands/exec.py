@@ -53,12 +53,17 @@ def alive(row: dict[str, Any]) -> bool:
 
 
 def choose(rows: list[dict[str, Any]], service: str, index: int) -> dict[str, Any]:
-    """Return the task to enter: replica ``index``, or the first that runs. Raises CliError."""
+    """Return the task to enter: replica ``index``, or the first that runs. Raises CliError.
+
+    As in Compose a one-off is meant where nothing else of the service runs; it has a name, too.
+    """
     mine = sorted(
         (row for row in rows if row.get("service") == service),
         key=lambda row: natural(str(row.get("name"))),
     )
+    mine = mine or [row for row in rows if row.get("oneoff") and row.get("name") == service]
     running = [row for row in mine if alive(row)]
+    running = [row for row in running if not row.get("oneoff")] or running
     if index:
         running = [row for row in running if str(row.get("name")).endswith(f"-{index}")] or (
             running if index == 1 and len(mine) == 1 else []
@@ -186,13 +191,17 @@ class Channel:
                 for message in self._socket.receive():
                     self._take(message)
                 if self._socket.closed and self._exit is None:
-                    raise CliError(
-                        "the connection to the container ended before the command did",
-                        hint="corral ps shows whether it still runs",
-                    )
+                    self._cut_off()
             if STDIN in ready and self._exit is None:
                 self._input()
         return self._exit
+
+    def _cut_off(self) -> None:
+        """Do what can be done when the connection ended before the command. Raises CliError."""
+        raise CliError(
+            "the connection to the container ended before the command did",
+            hint="corral ps shows whether it still runs",
+        )
 
     def _signalled(self, number: int) -> int | None:
         if number == signal.SIGWINCH:

@@ -34,6 +34,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     from orchestrator.cli import project
     from specs.kit import confinement
     from specs.lint.report import lint
+    from specs.pins import sentence
     from specs.problems import gathered
 
     report = lint(*project.examine(session.flags))
@@ -47,6 +48,8 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         if not args.quiet and not confinement.has_apparmor():
             # Of this machine, which may become a node: no finding about the file.
             print(f"note: {confinement.MISSING}")
+        if report.pinned and not args.quiet:
+            print(f"stays on one node, where its data is: {sentence(report.pinned)}")
         print(f"{_count(errors, 'error')}, {_count(warnings, 'warning')}")
     return ERROR if errors or (args.strict and warnings) else 0
 
@@ -59,6 +62,7 @@ def _json(report: LintReport) -> str:
     return json.dumps(
         {
             "problems": [problem.as_json() for problem in report.problems],
+            "pinned": report.pinned,
             "keys": [row.as_json() for row in report.keys],
         },
         indent=2,

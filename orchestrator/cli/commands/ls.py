@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.cli.show import table
+from orchestrator.cli.show import filters, formats, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -13,11 +13,15 @@ if TYPE_CHECKING:
     from orchestrator.cli.session import Invocation
 
 
+FILTERS = ("name", "status")
+
+
 def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("-q", "--quiet", action="store_true", help="only names")
     add("-a", "--all", action="store_true", help="accepted; every stack is always listed")
-    add("--format", choices=("table", "json"), default="table", help="json: one object a line")
+    formats.describe(parser)
+    filters.describe(parser, FILTERS)
 
 
 def remarks(row: Mapping[str, Any]) -> str:
@@ -28,26 +32,40 @@ def remarks(row: Mapping[str, Any]) -> str:
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
-    rows = sorted(session.client.get("/v1/stacks")["stacks"], key=lambda row: str(row.get("name")))
+    wanted = filters.parse(args.filter, FILTERS)
+    rows = [row for row in session.client.get("/v1/stacks")["stacks"] if filters.keeps(wanted, row)]
+    rows.sort(key=lambda row: str(row.get("name")))
     if args.quiet:
         table.show("\n".join(row["name"] for row in rows))
-    elif args.format == "json":
-        table.show(table.json_lines(rows))
     else:
-        print(
-            table.render(
-                ("NAME", "STATUS", "RELEASE", "SERVICES", "TASKS", "REASON"),
-                [
-                    (
-                        row.get("name", ""),
-                        row.get("status", ""),
-                        row.get("release", ""),
-                        row.get("services", ""),
-                        row.get("tasks", ""),
-                        remarks(row),
-                    )
-                    for row in rows
-                ],
-            )
-        )
+        formats.show(args.format, [as_compose(row) for row in rows], lambda: as_table(rows))
     return 0
+
+
+def as_compose(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with the keys of ``docker compose ls --format json`` beside our own."""
+    serve = str(row.get("tasks") or "").partition("/")[0]
+    running = f"running({serve})" if serve.isdecimal() and int(serve) else ""
+    return {
+        **row,
+        "Name": row.get("name", ""),
+        "Status": running or row.get("status", ""),
+        "ConfigFiles": "",  # the controller has what the files mean, not where they lie
+    }
+
+
+def as_table(rows: list[dict[str, Any]]) -> str:
+    return table.render(
+        ("NAME", "STATUS", "RELEASE", "SERVICES", "TASKS", "REASON"),
+        [
+            (
+                row.get("name", ""),
+                row.get("status", ""),
+                row.get("release", ""),
+                row.get("services", ""),
+                row.get("tasks", ""),
+                remarks(row),
+            )
+            for row in rows
+        ],
+    )

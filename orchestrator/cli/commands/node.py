@@ -6,7 +6,7 @@ import json
 import sys
 
 from orchestrator.cli.errors import ERROR, USAGE, CliError
-from orchestrator.cli.show import table
+from orchestrator.cli.show import filters, formats, table
 from orchestrator.client.errors import ApiRefusal
 from orchestrator.client.http import quote
 from specs.kit.amounts import size
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.session import Invocation
     from orchestrator.client.http import Stream
 
+FILTERS = ("name", "id", "label", "status", "availability", "address", "version")
 SILENCE = 180.0  # seconds a step of node add may take without a word (packages, transfers)
 
 
@@ -28,8 +29,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
     sub = make("ls", help="list nodes")
     sub.add_argument("-q", "--quiet", action="store_true", help="only names")
-    sub.add_argument("--format", choices=("table", "json"), default="table")
-    sub.add_argument("--filter", action="append", default=[], metavar="KEY=VALUE")
+    formats.describe(sub)
+    filters.describe(sub, FILTERS)
 
     sub = make("inspect", help="everything about a node")
     sub.add_argument("names", nargs="+", metavar="NODE")
@@ -145,31 +146,34 @@ def _print_labels(row: dict[str, Any] | None) -> None:
         print(f"{row.get('name')}: {_labels(row) or 'no labels'}")
 
 
-def _matches(row: dict[str, Any], wanted: dict[str, str]) -> bool:
-    for key, value in wanted.items():
-        if key == "label":
-            name, mark, content = value.partition("=")
-            labels = row.get("labels") or {}
-            if name not in labels or (mark and labels[name] != content):
-                return False
-        elif str(row.get(key)) != value:
-            return False
-    return True
+def _fits(row: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
+    return filters.keeps(wanted, {**row, "label": row.get("labels") or {}})
 
 
 def _ls(args: argparse.Namespace, session: Invocation) -> int:
-    wanted = pairs(args.filter, "--filter")
+    wanted = filters.parse(args.filter, FILTERS)
     rows = sorted(
-        (row for row in session.client.get("/v1/nodes")["nodes"] if _matches(row, wanted)),
+        (row for row in session.client.get("/v1/nodes")["nodes"] if _fits(row, wanted)),
         key=lambda row: str(row.get("name")),
     )
     if args.quiet:
         table.show("\n".join(row["name"] for row in rows))
-    elif args.format == "json":
-        table.show(table.json_lines(rows))
     else:
-        print(as_table(rows))
+        formats.show(args.format, [as_docker(row) for row in rows], lambda: as_table(rows))
     return 0
+
+
+def as_docker(row: dict[str, Any]) -> dict[str, Any]:
+    """Return a row with the keys of ``docker node ls --format json`` beside our own."""
+    return {
+        **row,
+        "ID": row.get("id", ""),
+        "Hostname": row.get("name", ""),
+        "Name": row.get("name", ""),
+        "Status": str(row.get("status", "")).capitalize(),
+        "Availability": str(row.get("availability", "")).capitalize(),
+        "Labels": _labels(row),
+    }
 
 
 def as_table(rows: list[dict[str, Any]]) -> str:

@@ -8,17 +8,21 @@ import sys
 import time
 
 from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.cli.show import containers, table, times
+from orchestrator.cli.show import containers, filters, formats, table, times
 from orchestrator.client.errors import ApiNotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
     from typing import Any
 
     from orchestrator.cli.session import Invocation
 
+FILTERS = (
+    *("status", "name", "id", "label", "health", "service", "node"),
+    *("exited", "ancestor", "network", "volume"),
+)
 HEADERS = ("NAME", "IMAGE", "COMMAND", "SERVICE", "NODE", "CREATED", "STATUS", "PORTS")
 
 
@@ -29,7 +33,8 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("-q", "--quiet", action="store_true", help="only ids")
     add("--services", dest="names", action="store_true", help="only names of services")
     add("--status", action="append", default=[], help="only tasks in this state (repeatable)")
-    add("--format", choices=("table", "json"), default="table", help="json: one object a line")
+    formats.describe(parser)
+    filters.describe(parser, FILTERS)
     help_ = "also services the Compose file no longer has; the default"
     add("--orphans", "--orphans=true", action="store_true", default=True, help=help_)
     add("--orphans=false", dest="orphans", action="store_false", help="not those")
@@ -37,8 +42,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
-    everything = args.all or bool(args.status)
-    states = _states(args.status) if args.status else frozenset()
+    wanted = filters.parse(args.filter, FILTERS)
+    states = [*args.status, *wanted.get("status", ())]
+    _known_states(states)
+    if states:
+        wanted["status"] = states
+    everything = args.all or bool(states) or "exited" in wanted
     try:
         rows = session.client.get(session.path("tasks"), all=everything)["tasks"]
     except ApiNotFound as absent:
@@ -56,7 +65,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     meant = containers.now(rows)
     if not everything:  # what is replaced, and still ends, is no container of its own
         rows = [row for row in rows if row["id"] in meant]
-    chosen = select(rows, args.services, states)
+    chosen = select(rows, args.services, wanted)
     missing = set(args.services) - {row.get("service") for row in rows}
     if missing and not everything:
         every = session.client.get(session.path("tasks"), all=True)["tasks"]
@@ -71,21 +80,23 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         table.show("\n".join(row["id"] for row in chosen))
     elif args.names:
         table.show("\n".join(sorted({row["service"] for row in chosen})))
-    elif args.format == "json":
-        project, at = session.stack(), time.time()
-        table.show(
-            table.json_lines(
-                {
-                    **containers.as_compose(
-                        row, project=project, command=_command(row, args.no_trunc), at=at
-                    ),
-                    "past": row["id"] not in meant,
-                }
-                for row in chosen
-            )
-        )
     else:
-        print(as_table(chosen, meant, now=time.time(), whole=args.no_trunc))
+        project, at = session.stack(), time.time()
+        shown = [
+            {
+                **containers.as_compose(
+                    row, project=project, command=_command(row, args.no_trunc), at=at
+                ),
+                "past": row["id"] not in meant,
+            }
+            for row in (chosen if args.format.kind != "table" else ())
+        ]
+        formats.show(
+            args.format,
+            shown,
+            lambda: as_table(chosen, meant, now=at, whole=args.no_trunc),
+            limit=0 if args.no_trunc else None,
+        )
     return 0
 
 
@@ -108,22 +119,17 @@ def nothing_runs(stack: Mapping[str, Any]) -> str:
             return ""
 
 
-def _states(words: list[str]) -> Collection[str]:
-    """Return the states meant by --status: our own words, and Compose's."""
-    from specs.states import BROKEN, FINAL, TaskState
+def _known_states(words: Sequence[str]) -> None:
+    """Refuse what is no state: our own words, and Docker's, are."""
+    if not words:
+        return
+    from specs.states import TaskState
 
-    known: dict[str, Collection[str]] = {
-        **{state.value: (state,) for state in TaskState},
-        "exited": FINAL,
-        "dead": BROKEN,
-        "created": (TaskState.PREPARED,),
-        "restarting": (TaskState.STARTING,),
-    }
+    known = containers.STATES | {state.value for state in TaskState}
     for word in words:
         if word not in known:
             hint = f"one of {', '.join(sorted(known))}"
             raise CliError(f"--status {word}: no such state", hint=hint, code=USAGE)
-    return {state for word in words for state in known[word]}
 
 
 def natural(text: str) -> list[tuple[int, str]]:
@@ -132,7 +138,7 @@ def natural(text: str) -> list[tuple[int, str]]:
 
 
 def select(
-    rows: list[dict[str, Any]], services: list[str], states: Collection[str]
+    rows: list[dict[str, Any]], services: Sequence[str], wanted: Mapping[str, Sequence[str]]
 ) -> list[dict[str, Any]]:
     """Return the wanted rows, by name."""
     return sorted(
@@ -140,7 +146,7 @@ def select(
             row
             for row in rows
             if (not services or row.get("service") in services)
-            and (not states or row.get("state") in states)
+            and (not wanted or filters.keeps(wanted, containers.facts(row)))
         ),
         key=lambda row: (natural(str(row.get("name", ""))), float(row.get("created_at") or 0.0)),
     )

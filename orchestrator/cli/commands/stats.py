@@ -8,7 +8,7 @@ from __future__ import annotations
 import sys
 import time
 
-from orchestrator.cli.show import inside, table
+from orchestrator.cli.show import formats, inside, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("services", nargs="*", metavar="SERVICE", help="only these services")
     add("-a", "--all", action="store_true", help="also what does not run, with nothing used")
-    add("--format", choices=("table", "json"), default="table", help="json: one object a line")
+    formats.describe(parser)
     add("--no-stream", action="store_true", help="once, and return")
     add("--no-trunc", action="store_true", help="do not cut lines to the terminal's width")
 
@@ -40,18 +40,16 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Invocation) -> int:
     before, _ = inside.rows(session, "usage", args.services, quiet=True)
     time.sleep(FIRST)
-    live = sys.stdout.isatty() and not args.no_stream and args.format == "table"
+    live = sys.stdout.isatty() and not args.no_stream and args.format.kind == "table"
     while True:
         began = time.monotonic()
         rows, code = inside.rows(session, "usage", args.services, quiet=not args.no_stream)
         lines = compared(before, rows)
         if args.all:
             lines += _not_running(session, args.services, {str(row["id"]) for row in rows})
-        if args.format == "json":
-            table.show(table.json_lines(lines))
-        else:
-            text = as_table(lines, limit=0 if args.no_trunc else None)
-            print(f"{HOME}{text}" if live else text)
+        limit = 0 if args.no_trunc else None
+        text = args.format.text(lines, lambda: as_table(lines, limit), limit)  # noqa: B023 - at once
+        table.show(f"{HOME}{text}" if live else text)
         sys.stdout.flush()
         if args.no_stream:
             return code

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 
-from orchestrator.cli.show import inside, table
+from orchestrator.cli.show import formats, inside, table
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,21 +20,17 @@ HEADERS = (*("SERVICE", "#", "NODE", "UID", "PID", "PPID", "C", "STIME", "TTY", 
 def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("services", nargs="*", metavar="SERVICE", help="only these services")
-    add("--format", choices=("table", "json"), default="table", help="json: one object a line")
+    formats.describe(parser)
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     rows, code = inside.rows(session, "processes", args.services)
-    if args.format == "json":
-        table.show(
-            table.json_lines(
-                {"Name": row["name"], "Service": row["service"], "Node": row["node"], **process}
-                for row in rows
-                for process in row.get("processes") or ()
-            )
-        )
-    elif rows:
-        print(as_table(rows, time.time()))
+    shown = [
+        {"Name": row["name"], "Service": row["service"], "Node": row["node"], **process}
+        for row in rows
+        for process in row.get("processes") or ()
+    ]
+    formats.show(args.format, shown, lambda: as_table(rows, time.time()) if rows else "")
     return code
 
 

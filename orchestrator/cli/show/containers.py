@@ -9,6 +9,7 @@ Compose prints, so that ``jq -r .Name`` works, beside the fields of our own.
 from __future__ import annotations
 
 import json
+import time
 
 from orchestrator.cli.show import times
 
@@ -49,6 +50,7 @@ def as_compose(row: Row, *, project: str, command: str, at: float) -> dict[str, 
     Theirs come last: readers that take no notice of case then have what they know.
     """
     name, state = str(row.get("name") or ""), state_of(row)
+    mounts = [str(mount) for mount in row.get("mounts") or ()]
     return {
         **row,
         "ID": row.get("id", ""),
@@ -58,13 +60,71 @@ def as_compose(row: Row, *, project: str, command: str, at: float) -> dict[str, 
         "Command": json.dumps(command, ensure_ascii=False),
         "Project": project,
         "Service": row.get("service", ""),
+        "Node": row.get("node", ""),
         "Created": int(row.get("created_at") or 0),
+        "CreatedAt": _date(row.get("created_at")),
+        "RunningFor": times.since(row.get("created_at"), at),
         "State": state,
         "Status": _status(row, state, at),
         "Health": _health(row),
         "ExitCode": int(row.get("exit_code") or 0) if state in ("exited", "restarting") else 0,
         "Publishers": [publisher(str(port)) for port in row.get("ports") or ()],
+        "Ports": ", ".join(str(port) for port in row.get("ports") or ()),
+        "Labels": ",".join(f"{key}={value}" for key, value in sorted(_labels(row).items())),
+        "Networks": ",".join(row.get("networks") or ()),
+        "Mounts": ",".join(mounts),
+        "LocalVolumes": str(sum(not mount.startswith("/") for mount in mounts)),
+        "Size": "0B",
     }
+
+
+def _labels(row: Row) -> Mapping[str, str]:
+    return row.get("labels") or {}
+
+
+def _date(moment: Any) -> str:
+    """Return a time as Docker writes it: ``2026-01-31 12:00:00 +0000 UTC``."""
+    known = isinstance(moment, int | float) and moment
+    return time.strftime("%Y-%m-%d %H:%M:%S %z %Z", time.localtime(moment)) if known else ""
+
+
+def facts(row: Row) -> dict[str, Any]:
+    """Return what ``ps --filter`` looks at, by Docker's keys."""
+    image = str(row.get("image") or "")
+    code = row.get("exit_code")
+    return {
+        "id": row.get("id", ""),
+        "name": row.get("name", ""),
+        "service": row.get("service", ""),
+        "node": row.get("node", ""),
+        "label": _labels(row),
+        "health": row.get("health", ""),
+        "status": words(row),
+        "exited": "" if code is None or state_of(row) != "exited" else int(code),
+        "ancestor": {image, image.partition("@")[0], image.partition("@")[0].rpartition(":")[0]},
+        "network": row.get("networks") or (),
+        "volume": row.get("mounts") or (),
+    }
+
+
+# Docker's states beside those of state_of.
+STATES = frozenset({"created", "running", "paused", "restarting", "removing", "exited", "dead"})
+
+
+def words(row: Row) -> frozenset[str]:
+    """Return every word that --status may use for a task: our state, and Docker's."""
+    found = {str(row.get("state")), state_of(row)}
+    if row.get("stopping") and row.get("state") not in FINAL:
+        found.add("removing")
+    if row.get("state") in ("failed", "rejected", "orphaned"):
+        found.add("dead")
+    if row.get("state") == "prepared":
+        found.add("created")
+    if row.get("state") == "starting":
+        found.add("restarting")
+    if row.get("paused"):
+        found.discard("running")
+    return frozenset(found)
 
 
 def state_of(row: Row) -> str:

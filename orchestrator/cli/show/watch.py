@@ -7,11 +7,13 @@ the present state.
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 import threading
 import time
 
+from orchestrator.cli import wishes
 from orchestrator.cli.errors import ERROR, INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.client.errors import ApiNotFound, BadAnswer, ClientError, NoAnswer
@@ -88,12 +90,30 @@ class Quiet(Plain):
         super().update([line for line in lines if line.startswith("warning:")])
 
 
+class JsonLines(Plain):
+    """Each change as one JSON object on stderr, with the keys of Compose's."""
+
+    def update(self, lines: list[str]) -> None:
+        for line in lines:
+            level, mark, text = line.partition(": ")
+            known = mark and level in ("warning", "error")
+            row = {"time": time.time(), "text": text if known else line}
+            row |= {"level": level if known else "info"}
+            super().update([json.dumps(row, ensure_ascii=False)])
+
+
 def make_view(board: Board) -> View:
-    """Return the live tree on a terminal, plain lines elsewhere (COMPOSE_PROGRESS decides)."""
-    wish = os.environ.get("COMPOSE_PROGRESS", "auto")
+    """Return the live tree on a terminal, plain lines elsewhere (--progress decides)."""
+    wish = wishes.progress()
     if wish == "quiet":
         return Quiet()
-    live = sys.stderr.isatty() and os.environ.get("TERM") not in (None, "", "dumb")
+    if wish == "json":
+        return JsonLines(board)
+    live = (
+        wishes.ansi() != "never"
+        and sys.stderr.isatty()
+        and os.environ.get("TERM") not in (None, "", "dumb")
+    )
     if wish == "tty" or (wish == "auto" and live):
         from orchestrator.cli.show.live import Tree  # rich: 100 ms, after the request is on its way
 

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.control.deploy import restarting, starting
+from orchestrator.control.deploy import oneoffs, restarting, starting
 from orchestrator.control.deploy.deployment import Deployment
+from orchestrator.control.deploy.objects import Maker, drop
 from orchestrator.control.deploy.release import make_release
 from orchestrator.control.deploy.scaling import rescale
 from orchestrator.control.mirror.draft import Draft
@@ -20,6 +21,7 @@ from orchestrator.store.base import TooLarge
 from specs.api import ProblemRow, Started
 from specs.ids import new_id
 from specs.inside import Forgotten, Paused
+from specs.objects import CreateNetwork, CreateVolume
 from specs.states import FINAL, Desired, ReleaseState
 
 if TYPE_CHECKING:
@@ -29,8 +31,11 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
-    from specs.api import Deploy, ReleaseRow, Rescaled, Restart, Restarted, Stack, Start
+    from specs.api import Deploy, Release, ReleaseRow, Rescaled, Restart, Restarted, Stack, Start
     from specs.kit.clock import Clock
+    from specs.objects import MadeObject, MakeObject, ObjectKind
+    from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, StartOneOff
+    from specs.problems import Problem
     from specs.stack import StackSpec
 
 TRIES = 5
@@ -65,20 +70,66 @@ class Commands:
             return release_row(known)
 
         def write(draft: Draft) -> ReleaseRow:
-            deployment = Deployment(
-                cluster=self._cluster,
-                draft=draft,
-                sealer=self._sealer,
-                rng=self._rng,
-                wall=self._clock.wall(),
-                stack=stack,
-                request=request,
-                asked=listening,
-            )
+            deployment = self._deployment(draft, stack, request, listening)
             release, warnings = make_release(deployment)
             return release_row(
                 release, tuple(ProblemRow.model_validate(w.as_json()) for w in warnings)
             )
+
+        return await self._committed(stack, write)
+
+    def _deployment(
+        self, draft: Draft, stack: str, request: Deploy, asked: Mapping[str, tuple[str, ...]]
+    ) -> Deployment:
+        return Deployment(
+            cluster=self._cluster,
+            draft=draft,
+            sealer=self._sealer,
+            rng=self._rng,
+            wall=self._clock.wall(),
+            stack=stack,
+            request=request,
+            asked=asked,
+        )
+
+    def examine_oneoff(
+        self, stack: str, asked: StartOneOff
+    ) -> tuple[tuple[str, ...], Release, StackSpec]:
+        """Return what is to be brought up first, and the work of finding its image."""
+        deployment = self._deployment(Draft(self._cluster), stack, asked.deploy, {})
+        spec = oneoffs.compiled(deployment, asked)
+        missing = oneoffs.behind(deployment, spec, asked.service) if asked.dependencies else ()
+        return missing, *oneoffs.image_of(deployment, spec, asked.service)
+
+    def oneoff_of(self, key: str) -> OneOff | None:
+        """Return what a request of that key made before."""
+        return next((one for one in self._cluster.oneoffs.values() if one.key == key), None)
+
+    async def start_oneoff(
+        self,
+        stack: str,
+        asked: StartOneOff,
+        images: Mapping[str, str],
+        listening: Mapping[str, tuple[str, ...]],
+    ) -> tuple[OneOff, list[Problem]]:
+        """Make a one-off, or return the one this request made before."""
+
+        def write(draft: Draft) -> tuple[OneOff, list[Problem]]:
+            known = self.oneoff_of(asked.deploy.key)
+            if known is not None:
+                return known, []
+            deployment = self._deployment(draft, stack, asked.deploy, listening)
+            spec = oneoffs.compiled(deployment, asked)
+            return oneoffs.make(deployment, asked, spec, images), deployment.findings.warnings
+
+        return await self._committed(stack, write)
+
+    async def act_on_oneoffs(self, stack: str, asked: ActOnOneOffs) -> ActedOn:
+        """Stop one-offs, or remove what has ended of them."""
+
+        def write(draft: Draft) -> ActedOn:
+            self._stack(stack)
+            return oneoffs.act(draft, stack, asked)
 
         return await self._committed(stack, write)
 
@@ -189,6 +240,25 @@ class Commands:
             draft.put(STACKS, record.removed(timeout, volumes=volumes))
 
         await self._committed(stack, write)
+
+    async def make(self, asked: MakeObject) -> MadeObject:
+        """Make an object that belongs to no stack."""
+
+        def write(draft: Draft) -> MadeObject:
+            maker = Maker(draft, self._sealer, self._rng, self._clock.wall())
+            match asked:
+                case CreateNetwork():
+                    return maker.network(asked)
+                case CreateVolume():
+                    return maker.volume(asked)
+                case _:
+                    return maker.content(asked)
+
+        return await self._committed("", write)
+
+    async def drop(self, kind: ObjectKind, name: str) -> str:
+        """Have an object go that nobody uses; return its name."""
+        return await self._committed("", lambda draft: drop(draft, kind, name))
 
     def _stack(self, name: str) -> Stack:
         record = self._cluster.stacks.get(name)

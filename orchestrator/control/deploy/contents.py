@@ -23,7 +23,10 @@ LARGEST_CONTENT = MAX_VALUE // 2  # base64 and the record's own keys must fit a 
 
 def with_contents(deployment: Deployment, spec: StackSpec) -> StackSpec:
     """Store new versions of secrets and configs and put their ids where they are used."""
-    known = {(c.secret, c.fingerprint): c.id for c in deployment.cluster.contents.values()}
+    # Not those made by hand: they may be taken away while the stack goes on.
+    known = {
+        (c.secret, c.fingerprint): c.id for c in deployment.cluster.contents.values() if c.stack
+    }
     versions: dict[tuple[bool, str], str] = {}
     sections: dict[str, dict[str, ContentSpec]] = {}
     for kind, secret in (("secrets", True), ("configs", False)):
@@ -69,7 +72,7 @@ def _version(
 ) -> str:
     encoded = deployment.request.contents.get(f"{kind}.{key}")
     what = "secret" if secret else "config"
-    if encoded is None:
+    if encoded is None or item.external:
         return _existing(deployment, kind, key, item, secret=secret)
     try:
         data = base64.b64decode(encoded, validate=True)
@@ -108,7 +111,10 @@ def _version(
 def _existing(
     deployment: Deployment, kind: str, key: str, item: ContentSpec, *, secret: bool
 ) -> str:
-    """Return the newest stored version: of an external one, or of one the request left out."""
+    """Return the newest stored version: of an external one, or of one the request left out.
+
+    What somebody made by hand comes before what another stack's file calls so.
+    """
     found = [
         c
         for c in deployment.cluster.contents.values()
@@ -117,10 +123,17 @@ def _existing(
         and (item.external or c.stack == deployment.stack)
     ]
     if found:
-        return max(found, key=lambda c: (c.created_at, c.id)).id
+        by_hand = item.external
+        return max(found, key=lambda c: (by_hand and not c.stack, c.created_at, c.id)).id
     what = "secret" if secret else "config"
     if item.external:
-        deployment.error(f"{kind}.{key}", f"external {what} {item.name} does not exist")
+        deployment.error(
+            f"{kind}.{key}",
+            f"external {what} {item.name} does not exist",
+            code="missing",
+            hint=f"corral {what} create {item.name} FILE makes it, corral {what} ls shows what "
+            "there is",
+        )
     else:
         deployment.error(f"{kind}.{key}", f"the contents of {what} {key} were not sent")
     return ""

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.carrying import asked_project, carry, check_clashes
 from orchestrator.control.deploy.contents import with_contents
+from orchestrator.control.deploy.external import check_external
 from orchestrator.control.deploy.host_ports import check_host_ports
 from orchestrator.control.deploy.ports import check_ports, with_ports
 from orchestrator.control.deploy.subnets import check_subnets
@@ -28,7 +29,9 @@ from specs.base import canonical_json, content_hash
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.kit.amounts import size
+from specs.pins import pins, sentence
 from specs.problems import Problem, SpecError
+from specs.shares import is_shared
 from specs.stack import Condition
 from specs.states import ReleaseState
 
@@ -62,6 +65,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     _check_order(deployment, spec)
     _check_constraints(deployment, spec)
     deployment.check()
+    check_external(deployment, spec)
     spec = with_contents(deployment, spec)
     spec = carry(deployment, spec, present)
     spec = with_ports(deployment, spec, before)
@@ -236,6 +240,7 @@ def shared_problem(spec: StackSpec, name: str, *, before: int, count: int) -> Pr
         for mount in spec.services[name].task.mounts
         if mount.type == "volume" and mount.source is not None and not mount.read_only
         if (volume := spec.volumes.get(mount.source)) is not None and not volume.per_slot
+        if not is_shared(volume.options)
     )
     if not shared:
         return None
@@ -320,6 +325,16 @@ def _tell_shared(
             deployment.findings.add(found)
 
 
+def _tell_pinned(deployment: Deployment, spec: StackSpec, before: StackSpec | None) -> None:
+    """Say what keeps services on one node, where there are others; once, while it is the same."""
+    known = pins(before) if before is not None else {}
+    asked = _asked(spec)
+    news = {n: what for n, what in pins(spec).items() if n in asked and known.get(n) != what}
+    if news and len(deployment.cluster.nodes) > 1:
+        text = f"stays on one node, where its data is: {sentence(news)}"
+        deployment.findings.warn(text, code="pinned", path="services")
+
+
 def _stopped(spec: StackSpec, present: Stack | None, before: StackSpec | None) -> tuple[str, ...]:
     """Return what stays down until it is asked for: all of a stopped stack, for the time being.
 
@@ -369,6 +384,7 @@ def _store(
     deployment.draft.put(RELEASES, release)
     _tell_scaled(deployment, spec, overrides)
     _tell_shared(deployment, spec, overrides, present, before)
+    _tell_pinned(deployment, spec, before)
     deployment.draft.put(
         STACKS,
         Stack(

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 def check_subnets(deployment: Deployment, spec: StackSpec) -> None:
     """Refuse subnets that overlap what somebody has already."""
     cluster = deployment.cluster
-    elsewhere = [*_nodes(cluster), *_ranges(cluster), *_networks(cluster, deployment.stack)]
+    elsewhere = taken_from(cluster, deployment.stack)
     asked: list[Taken] = []
     for key, network in spec.networks.items():
         subnet = _subnet(network)
@@ -48,6 +48,11 @@ def check_subnets(deployment: Deployment, spec: StackSpec) -> None:
             deployment.warn(path, text, hint=hint)
         else:
             deployment.error(path, text, code="subnet-in-use", hint=hint)
+
+
+def taken_from(cluster: Cluster, stack: str | None) -> list[Taken]:
+    """Return what a subnet of the stack's (None = of nobody's) must not overlap."""
+    return [*_nodes(cluster), *_ranges(cluster), *_networks(cluster, stack)]
 
 
 def _subnet(network: NetworkSpec) -> IPv4Network | None:
@@ -77,7 +82,7 @@ def _ranges(cluster: Cluster) -> Iterator[Taken]:
         yield Taken(IPv4Network(text), whose)
 
 
-def _networks(cluster: Cluster, stack: str) -> Iterator[Taken]:
+def _networks(cluster: Cluster, stack: str | None) -> Iterator[Taken]:
     """Yield the pools of other stacks; what this one had under another subnet makes room."""
     for network in cluster.networks.values():
         if network.stack != stack and not network.retired:

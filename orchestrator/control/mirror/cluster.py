@@ -9,16 +9,20 @@ node conditions. It decides nothing and writes nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from posixpath import normpath
 from typing import TYPE_CHECKING, Any, Self, cast
 
 from orchestrator.control.mirror.records import (
+    BOUND_PATHS,
     IDEMPOTENCY,
     LEASES,
     NETWORKS,
     NODES,
+    ONEOFFS,
     PARTS,
     RELEASES,
     RESTING,
@@ -26,6 +30,7 @@ from orchestrator.control.mirror.records import (
     TASKS,
     VIP,
     VOLUMES,
+    BoundPath,
     Idempotency,
     Kind,
     Lease,
@@ -47,12 +52,14 @@ if TYPE_CHECKING:
     from specs.base import Model
     from specs.kit.clock import Clock
     from specs.node import Node, NodeCondition
+    from specs.oneoff import OneOff
     from specs.stack import StackSpec
     from specs.task import Task
 
 log = logging.getLogger(__name__)
 
 WHO_CAN = "nothing was changed; start the version of corral that wrote it"
+OPENING = 256  # records read before others get their turn
 Listener = Callable[[Kind, "Model | None", "Model | None"], None]  # kind, old, new
 
 
@@ -64,10 +71,12 @@ class Cluster:
         self._clock = clock
         self.record = ClusterRecord()
         self.revision = 0
+        self.changes = 0  # how many records changed in this mirror: the same number, the same state
         self.stacks: dict[str, Stack] = {}
         self.releases: dict[tuple[str, int], Release] = {}
         self.parts: dict[str, StackSpec] = {}
         self.tasks: dict[str, Task] = {}
+        self.oneoffs: dict[str, OneOff] = {}  # by the id of their task
         self.nodes: dict[str, Node] = {}
         self.networks: dict[str, NetworkRecord] = {}
         self.leases: dict[str, dict[str, Lease]] = defaultdict(dict)  # network -> cidr
@@ -75,18 +84,23 @@ class Cluster:
         self.resting: dict[str, dict[str, Resting]] = defaultdict(dict)  # network -> address
         self.contents: dict[str, StoredContent] = {}
         self.volumes: dict[str, Volume] = {}
+        self.bound_paths: dict[tuple[str, str], BoundPath] = {}
         self.requests: dict[str, Idempotency] = {}  # Deploy.key -> what it made
         self.conditions: dict[str, NodeCondition] = {}
         self.by_stack: dict[str, dict[str, Task]] = defaultdict(dict)
         self.by_node: dict[str, dict[str, Task]] = defaultdict(dict)
         self.unplaced: set[str] = set()  # tasks that wait for a node
-        self.by_network: dict[str, dict[str, str]] = defaultdict(dict)  # network: address -> task
+        self.leaving: set[str] = set()  # tasks whose endpoints are withdrawn
+        # network: address -> task or one-off
+        self.by_network: dict[str, dict[str, str]] = defaultdict(dict)
         self.stack_releases: dict[str, dict[int, Release]] = defaultdict(dict)
         self._versions: dict[str, int] = {}
         self._deleted: dict[str, int] = {}
         self._models: dict[str, Model] = {}
         self._listeners: list[Listener] = []
         self._followed = 0
+        self._held = 0  # decisions under way that read the mirror
+        self._released = asyncio.Event()
         self._moved = asyncio.Event()
         self._nodes_changed = asyncio.Event()
 
@@ -94,16 +108,24 @@ class Cluster:
     async def open(cls, store: Store, clock: Clock) -> Self:
         """Read the whole store; ``follow`` keeps it current from there."""
         cluster = cls(store, clock)
-        await cluster._load()
+        await cluster._load(opening=True)
         return cluster
 
-    async def _load(self) -> None:
+    def path_home(self, stack: str, path: str) -> str | None:
+        """Return the node with a stack's data at a path of nodes; "" = every one, None = none."""
+        found = self.bound_paths.get((stack, normpath(path)))
+        return found.node if found is not None else None
+
+    async def _load(self, *, opening: bool = False) -> None:
         snapshot = await self._store.list("/")
+        await self._free()
         present = {entry.key for entry in snapshot.entries}
         for key in [key for key in self._models if key not in present]:
             self._apply(key, None, snapshot.revision)
-        for entry in snapshot.entries:
+        for number, entry in enumerate(snapshot.entries, 1):
             self._apply(entry.key, entry.value, entry.version)
+            if opening and not number % OPENING:
+                await asyncio.sleep(0)
         self._followed = max(self._followed, snapshot.revision)
         self._advance(snapshot.revision)
 
@@ -112,10 +134,27 @@ class Cluster:
         while True:
             try:
                 async for batch in self._store.watch("/", self._followed):
+                    await self._free()
                     self._follow(batch.revision, batch.changes)
             except Compacted:
                 log.warning("the store's history was compacted under the mirror: reading it anew")
                 await self._load()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold others' changes back while somebody decides in several turns."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+            self._released.set()
+
+    async def _free(self) -> None:
+        """Return when nobody holds the mirror; whoever is woken too late waits again."""
+        while self._held:
+            self._released.clear()
+            await self._released.wait()
 
     def _follow(self, revision: int, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -186,6 +225,7 @@ class Cluster:
             return
         if key == keys.CLUSTER:
             self._versions[key] = version
+            self.changes += 1
             if value is not None:
                 self.record = decode(value)
             return
@@ -200,6 +240,7 @@ class Cluster:
         if kind is None:
             return
         old = self._models.get(key)
+        self.changes += 1
         if model is None:
             self._models.pop(key, None)
             self._versions.pop(key, None)
@@ -215,6 +256,9 @@ class Cluster:
     def _index(self, kind: Kind, key: str, old: Model | None, new: Model | None) -> None:
         if kind is TASKS:
             self._index_task(cast("Task | None", old), cast("Task | None", new))
+            return
+        if kind is ONEOFFS:
+            self._index_oneoff(cast("OneOff | None", old), cast("OneOff | None", new))
             return
         if kind is PARTS:
             digest = key.removeprefix(keys.PARTS)
@@ -247,6 +291,8 @@ class Cluster:
             where, key = self.resting[record.network], record.address
         elif kind is VOLUMES:
             where, key = self.volumes, record.name
+        elif kind is BOUND_PATHS:
+            where, key = self.bound_paths, (record.stack, record.path)
         else:
             where = self.networks if kind is NETWORKS else self.contents
             key = record.id
@@ -257,20 +303,35 @@ class Cluster:
             self.tasks.pop(old.id, None)
             self.by_stack[old.stack].pop(old.id, None)
             self.unplaced.discard(old.id)
+            self.leaving.discard(old.id)
             if old.node is not None:
                 self.by_node[old.node].pop(old.id, None)
-            for network, address in old.addresses.items():
-                if self.by_network[network].get(address) == old.id:
-                    del self.by_network[network][address]
+            self._let_go(old)
         if new is not None:
             self.tasks[new.id] = new
             self.by_stack[new.stack][new.id] = new
+            if new.leaving:
+                self.leaving.add(new.id)
             if new.node is not None:
                 self.by_node[new.node][new.id] = new
             elif new.state not in FINAL:
                 self.unplaced.add(new.id)
             for network, address in new.addresses.items():
                 self.by_network[network][address] = new.id
+
+    def _index_oneoff(self, old: OneOff | None, new: OneOff | None) -> None:
+        if old is not None:
+            self.oneoffs.pop(old.id, None)
+            self._let_go(old)
+        if new is not None:
+            self.oneoffs[new.id] = new
+            for network, address in new.addresses.items():
+                self.by_network[network][address] = new.id
+
+    def _let_go(self, old: Task | OneOff) -> None:
+        for network, address in old.addresses.items():
+            if self.by_network[network].get(address) == old.id:
+                del self.by_network[network][address]
 
 
 def _read(kind: Kind, key: str, value: bytes) -> Model:

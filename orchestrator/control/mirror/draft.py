@@ -9,9 +9,10 @@ whole chunk and the next pass decides anew.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.control.mirror.records import NETWORKS, RESTING, TASKS, Kind, Resting
+from orchestrator.control.mirror.records import NETWORKS, ONEOFFS, RESTING, TASKS, Kind, Resting
 from orchestrator.store import keys
 from orchestrator.store.base import MAX_OPERATIONS, Compare, Delete, Put, Store
 from specs.api import Stack
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
     from orchestrator.control.mirror.cluster import Cluster
     from specs.base import Model
+    from specs.oneoff import OneOff
     from specs.task import Task
 
 CHUNK_BYTES = 1024 * 1024
@@ -35,6 +37,7 @@ class Draft:
         self.networks: dict[str, Model | None] = {}  # of ``writes``, by key: asked for each task
         self._stacks: dict[str, dict[str, Task]] = {}
         self._tasks: dict[str, Task | None] = {}
+        self._fresh: dict[str, OneOff] = {}
 
     def __bool__(self) -> bool:
         return bool(self.writes)
@@ -85,7 +88,39 @@ class Draft:
         self.put_task(task.without_node())
         self._let_rest(task)
 
-    def _let_rest(self, task: Task) -> None:
+    # one-offs
+
+    def oneoff(self, task_id: str) -> OneOff | None:
+        """Return the one-off as this pass left it."""
+        known = self.cluster.oneoffs.get(task_id)
+        if known is None and task_id not in self._fresh:
+            return None
+        found = known or self._fresh[task_id]
+        present: OneOff | None = self.get(ONEOFFS.key_of(found), found)
+        return present
+
+    def oneoffs(self, stack: str | None = None) -> list[OneOff]:
+        """Return every one-off (of the stack), changes included."""
+        ids = [*self.cluster.oneoffs, *(i for i in self._fresh if i not in self.cluster.oneoffs)]
+        found = (self.oneoff(task_id) for task_id in ids)
+        return [one for one in found if one is not None and stack in (None, one.stack)]
+
+    def put_oneoff(self, one: OneOff) -> None:
+        """Create or change a one-off."""
+        self._fresh[one.id] = one
+        self.writes[ONEOFFS.key_of(one)] = one
+
+    def delete_oneoff(self, one: OneOff) -> None:
+        """Forget a one-off of which nothing is left."""
+        self.writes[ONEOFFS.key_of(one)] = None
+        self._let_rest(one)
+
+    def oneoff_gone(self, one: OneOff, at: float) -> None:
+        """Remember only how a one-off ended; its addresses rest."""
+        self._let_rest(one)
+        self.put_oneoff(one.gone(at))
+
+    def _let_rest(self, task: Task | OneOff) -> None:
         for network, address in task.addresses.items():
             self.put(RESTING, Resting(network=network, address=address))
 
@@ -122,8 +157,11 @@ class Draft:
 
         Return whether all of it was written; what was is applied to the mirror either way.
         """
-        for chunk in self._chunks():
-            compares = tuple(Compare(key, self.cluster.version(key)) for key, _, _ in chunk)
+        decided_on = {key: self.cluster.version(key) for key in self.writes}
+        for number, chunk in enumerate(self._chunks()):
+            if number:
+                await asyncio.sleep(0)  # others' turn: an engine in memory does not wait
+            compares = tuple(Compare(key, decided_on[key]) for key, _, _ in chunk)
             writes = tuple(
                 Delete(key) if value is None else Put(key, value) for key, value, _ in chunk
             )
@@ -157,9 +195,11 @@ _RANKS = {
     keys.CONTENTS: 0,
     keys.NETWORKS: 1,
     keys.VOLUMES: 1,
+    keys.BOUND_PATHS: 1,
     keys.BLOCKS: 2,
     keys.VIPS: 2,
     keys.TASKS: 4,
+    keys.ONEOFFS: 4,
     keys.RESTING: 3,
     keys.RELEASES: 5,
     keys.STACKS: 6,

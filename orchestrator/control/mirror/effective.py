@@ -16,8 +16,12 @@ from orchestrator.control.mirror.released import spec_of
 from specs.base import content_hash
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.mirror.records import Volume
     from specs.api import ClientMachine, Release
+    from specs.oneoff import OneOff
     from specs.stack import ServiceSpec, StackSpec, TaskSpec
 
 
@@ -52,6 +56,36 @@ class Effective:
             return f"{self.stack}_{key}"
         return f"{volume.name}-{slot}" if volume.per_slot else volume.name
 
+    def volume_options(self, key: str, record: Volume | None) -> Mapping[str, str]:
+        """Return a volume's options: the file's, or those of who made it where that is another."""
+        wanted = self.spec.volumes.get(key)
+        if record is not None and (wanted is None or wanted.external or record.stack != self.stack):
+            return record.options
+        return wanted.options if wanted is not None else {}
+
+    def all_options(
+        self, volumes: Mapping[str, str], records: Mapping[str, Volume]
+    ) -> dict[str, dict[str, str]]:
+        """Return the options of those of ``volumes`` (key -> real name) that have any."""
+        return {
+            key: dict(options)
+            for key, name in volumes.items()
+            if (options := self.volume_options(key, records.get(name)))
+        }
+
+
+def of_oneoff(one: OneOff) -> Effective:
+    """Return the service of a one-off: it is its own, of no release."""
+    return Effective(
+        stack=one.stack,
+        release=0,
+        service=one.service,
+        spec=one.spec,
+        task=one.service.task,
+        hash="",
+        client=one.client,
+    )
+
 
 class Specs:
     """Effective services, computed once per (release, service)."""
@@ -59,6 +93,8 @@ class Specs:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._cache: dict[tuple[str, int, str, str, str], Effective] = {}
+        # The same by the very records: asked for every task of every look.
+        self._last: dict[tuple[str, int, str], tuple[Release, StackSpec, Effective]] = {}
 
     def of(self, stack: str, number: int, service: str) -> Effective | None:
         """Return the service under the stack's release, or None when either is not there."""
@@ -70,6 +106,10 @@ class Specs:
 
     def under(self, release: Release, spec: StackSpec, service: str) -> Effective:
         """Return the service as ``spec`` of ``release`` has it."""
+        short = (release.stack, release.number, service)
+        last = self._last.get(short)
+        if last is not None and last[0] is release and last[1] is spec:
+            return last[2]
         images = ",".join(f"{k}={v}" for k, v in sorted(release.images.items()))
         key = (release.stack, release.number, service, release.spec, images)
         found = self._cache.get(key)
@@ -77,7 +117,26 @@ class Specs:
             if len(self._cache) > 4096:
                 self._cache.clear()
             found = self._cache[key] = _effective(release, spec, service)
+        if len(self._last) > 4096:
+            self._last.clear()
+        self._last[short] = (release, spec, found)
         return found
+
+
+def gateway_key(effective: Effective) -> str | None:
+    """Return the key of the network that carries the default route and published traffic.
+
+    The highest gw_priority; among equals a network that is not internal, then by name,
+    as Compose does.
+    """
+    best: tuple[tuple[int, bool, str], str] | None = None
+    for attachment in effective.task.networks:
+        spec = effective.spec.networks.get(attachment.network)
+        internal = spec is not None and spec.internal
+        rank = (-attachment.gw_priority, internal, attachment.network)
+        if best is None or rank < best[0]:
+            best = (rank, attachment.network)
+    return best[1] if best is not None else None
 
 
 def _effective(release: Release, spec: StackSpec, name: str) -> Effective:
@@ -106,7 +165,7 @@ def _hash(release: Release, spec: StackSpec, name: str, task: TaskSpec) -> str:
         if (n := spec.networks.get(a.network)) is not None
     }
     volumes = {
-        m.source: [v.name, v.per_slot]
+        m.source: [v.name, v.per_slot, *([v.options] if v.options else ())]
         for m in task.mounts
         if m.type == "volume"
         and m.source is not None

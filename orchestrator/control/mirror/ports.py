@@ -41,6 +41,10 @@ def published(cluster: Mirror) -> Iterator[tuple[str, str, HostPort]]:
             continue
         for service, port in ingress_ports(spec):
             yield stack.name, service, port
+    for one in cluster.oneoffs.values():
+        if one.shown and not one.over:
+            for _, port in ingress_ports(one.spec):
+                yield one.stack, one.task.name, port
 
 
 def fixed_host_ports(task: TaskSpec) -> tuple[HostPort, ...]:

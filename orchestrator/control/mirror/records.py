@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pydantic import Field
+
 from orchestrator.store import keys
 from specs.api import Release, Stack
 from specs.base import Model
 from specs.node import Node
+from specs.oneoff import OneOff
 from specs.stack import StackSpec
 from specs.task import Task
 
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 class NetworkRecord(Model):
     """A network and its pools of addresses: the first one, and those it grew by.
 
+    ``stack`` is empty where somebody made it by hand: then it stays until it is removed so.
     ``retired``: nobody wants it any more; its addresses rest before the pool is given
     out again, and a stack that comes back takes it over.
     """
@@ -42,6 +46,8 @@ class NetworkRecord(Model):
     encrypted: bool = False
     attachable: bool = False
     retired: bool = False
+    labels: dict[str, str] = Field(default_factory=dict)
+    created_at: float = 0.0
 
     def asked(self, key: str, wanted: NetworkSpec) -> NetworkRecord:
         """Return the network as its stack's file asks for it, which takes a retired one back."""
@@ -51,6 +57,7 @@ class NetworkRecord(Model):
             "mtu": wanted.mtu,
             "encrypted": wanted.encrypted,
             "attachable": wanted.attachable,
+            "labels": wanted.labels,
             "retired": False,
         }
         return self.model_copy(update=update)
@@ -108,7 +115,10 @@ def fingerprint_of(sealer: Sealer, data: bytes, *, secret: bool) -> str:
 
 
 class StoredContent(Model):
-    """One immutable version of a secret or config, sealed (base64)."""
+    """One immutable version of a secret or config, sealed (base64).
+
+    ``stack`` is empty where somebody made it by hand: then nobody but he takes it away.
+    """
 
     id: str
     name: str
@@ -118,14 +128,31 @@ class StoredContent(Model):
     sealed: str
     size: int = 0
     created_at: float = 0.0
+    labels: dict[str, str] = Field(default_factory=dict)
 
 
 class Volume(Model):
-    """A named volume; ``node`` is its home, decided by the first task placed."""
+    """A named volume; ``node`` is its home, decided by the first task placed.
+
+    ``stack`` is empty where somebody made it by hand. ``removing``: its data goes as soon as no
+    task has it and its node answers, and the record with it.
+    """
 
     name: str
     stack: str = ""
     key: str = ""
+    node: str = ""
+    created_at: float = 0.0
+    labels: dict[str, str] = Field(default_factory=dict)
+    options: dict[str, str] = Field(default_factory=dict)
+    removing: bool = False
+
+
+class BoundPath(Model):
+    """An absolute path that a stack writes; ``node`` has the data, empty = every node has it."""
+
+    stack: str
+    path: str
     node: str = ""
     created_at: float = 0.0
 
@@ -152,6 +179,7 @@ STACKS = Kind("stacks", keys.STACKS, Stack, lambda r: keys.stack(r.name))
 RELEASES = Kind("releases", keys.RELEASES, Release, lambda r: keys.release(r.stack, r.number))
 PARTS = Kind("parts", keys.PARTS, StackSpec, lambda _: "")  # keyed by hash, see Draft.put_key
 TASKS = Kind("tasks", keys.TASKS, Task, lambda r: keys.task(r.stack, r.id))
+ONEOFFS = Kind("oneoffs", keys.ONEOFFS, OneOff, lambda r: keys.oneoff(r.stack, r.id))
 NODES = Kind("nodes", keys.NODES, Node, lambda r: keys.node(r.id))
 NETWORKS = Kind("networks", keys.NETWORKS, NetworkRecord, lambda r: keys.network(r.id))
 LEASES = Kind("leases", keys.BLOCKS, Lease, lambda r: keys.block(r.network, r.cidr))
@@ -159,6 +187,7 @@ VIP = Kind("vips", keys.VIPS, Vip, lambda r: keys.vip(r.network, r.stack, r.serv
 RESTING = Kind("resting", keys.RESTING, Resting, lambda r: keys.resting(r.network, r.address))
 CONTENTS = Kind("contents", keys.CONTENTS, StoredContent, lambda r: keys.content(r.id))
 VOLUMES = Kind("volumes", keys.VOLUMES, Volume, lambda r: keys.volume(r.name))
+BOUND_PATHS = Kind("paths", keys.BOUND_PATHS, BoundPath, lambda r: keys.bound_path(r.stack, r.path))
 IDEMPOTENCY = Kind("idempotency", keys.IDEMPOTENCY, Idempotency, lambda _: "")
 
 KINDS = (
@@ -166,6 +195,7 @@ KINDS = (
     RELEASES,
     PARTS,
     TASKS,
+    ONEOFFS,
     NODES,
     NETWORKS,
     LEASES,
@@ -173,6 +203,7 @@ KINDS = (
     RESTING,
     CONTENTS,
     VOLUMES,
+    BOUND_PATHS,
     IDEMPOTENCY,
 )
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from specs.task import Task
 
 GOING = frozenset({Desired.SHUTDOWN, Desired.REMOVED})
+SHOWN = frozenset({TaskState.STARTING, TaskState.RUNNING})  # as endpoints
 
 
 def is_ready(cluster: Mirror, task: Task) -> bool:

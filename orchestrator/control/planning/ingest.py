@@ -9,6 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.records import NODES
+from orchestrator.control.planning import oneoffs
 from orchestrator.store import keys
 from specs.states import FINAL, Desired, may_move
 from specs.underlay import readdressed
@@ -27,12 +28,15 @@ def take(pass_: Pass, node: str, report: Report) -> None:
     if node not in pass_.cluster.nodes:
         return
     for task_id, status in report.tasks.items():
+        if oneoffs.take_status(pass_, node, task_id, status):
+            continue
         task = pass_.draft.task(task_id)
         # A task that is not this node's may not be moved by it.
         if task is None or task.node != node:
             continue
         _take_status(pass_, task, status)
     for task_id in report.gone:
+        oneoffs.take_gone(pass_, node, task_id)
         task = pass_.draft.task(task_id)
         if task is not None and task.node == node and task.desired is Desired.REMOVED:
             pass_.draft.delete_task(task)
@@ -87,6 +91,10 @@ def _forgotten(pass_: Pass, node: str, report: Report) -> None:
     """Forget removed tasks the node knows nothing of although it was told to remove them."""
     acknowledged = pass_.observed.acknowledged.get(node, 0)
     known = set(report.tasks)
+    for one in pass_.draft.oneoffs():
+        told = pass_.cluster.version(keys.oneoff(one.stack, one.id)) <= acknowledged
+        if told and one.id not in known:
+            oneoffs.take_gone(pass_, node, one.id)
     for task in list(pass_.cluster.by_node.get(node, {}).values()):
         if task.desired is not Desired.REMOVED or task.id in known:
             continue

@@ -67,6 +67,8 @@ def _outdone(other: Replica, best: Replica) -> bool:
 
 def stop_unwanted(pass_: Pass, stack: Stack, spec: StackSpec | None) -> None:
     """Move on the stop of single services: each after what depends on it, as for a stack."""
+    if not stack.stopped_services:
+        return
     tasks: dict[str, list[Task]] = {name: [] for name in stack.stopped_services}
     ended: dict[str, list[Task]] = {name: [] for name in stack.stopped_services}
     for task in pass_.draft.tasks(stack.name).values():

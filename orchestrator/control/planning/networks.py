@@ -19,6 +19,7 @@ from orchestrator.control.mirror.records import (
     NetworkRecord,
     Resting,
 )
+from orchestrator.control.mirror.users import users
 from orchestrator.control.planning.addresses import cut_pool, exhausted, networks_ready, usable
 from orchestrator.control.planning.passes import earliest
 from specs.names import subnet_fault
@@ -26,8 +27,9 @@ from specs.names import subnet_fault
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from orchestrator.control.mirror.draft import Draft
     from orchestrator.control.mirror.effective import Effective
-    from orchestrator.control.planning.passes import Pass
+    from orchestrator.control.planning.passes import Pass, Steps
     from specs.stack import NetworkSpec, StackSpec
 
 REST = 60.0  # seconds a freed address stays unused
@@ -54,21 +56,20 @@ def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
             ""
             if found is not None
             else (
-                f"external network {wanted.name} does not exist; deploy the stack that has it first"
+                f"external network {wanted.name} does not exist: corral network create "
+                f"{wanted.name}, or deploy the stack that has it first"
             )
         )
     other = name_holder(networks_ready(pass_.draft), stack, wanted.name)
     if found is None and other is not None:
-        return (
-            f"network {wanted.name} belongs to stack {other.stack}; "
-            "declare it external or give it another name"
-        )
+        owner = f"belongs to stack {other.stack}" if other.stack else "was made by hand"
+        return f"network {wanted.name} {owner}; declare it external or give it another name"
     if found is not None:
         changed = found.asked(key, wanted)
         if changed != found:
             pass_.draft.put(NETWORKS, changed)
         return ""
-    pool = _pool(pass_, wanted)
+    pool = pool_for(pass_.draft, wanted)
     if not pool[0]:
         return pool[1]
     fresh = NetworkRecord(
@@ -78,6 +79,7 @@ def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
         key=key,
         pool=pool[0],
         subnets=wanted.subnets,
+        created_at=pass_.wall,
     )
     pass_.draft.put(NETWORKS, fresh.asked(key, wanted))
     return ""
@@ -94,9 +96,10 @@ def network_of(pass_: Pass, effective: Effective, key: str) -> NetworkRecord | N
     return find_network(pass_, effective.stack, wanted) if wanted is not None else None
 
 
-def _pool(pass_: Pass, wanted: NetworkSpec) -> tuple[str, str]:
-    present = networks_ready(pass_.draft)
-    ranges = pass_.cluster.record.ranges
+def pool_for(draft: Draft, wanted: NetworkSpec) -> tuple[str, str]:
+    """Return the first pool of a new network, or "" and why there is none."""
+    present = networks_ready(draft)
+    ranges = draft.cluster.record.ranges
     taken = [pool for network in present for pool in network.pools]
     subnet = next((s for s in wanted.subnets if ":" not in s), None)
     if subnet is None:
@@ -143,12 +146,38 @@ def drop_vips(pass_: Pass, stack: str, keep: set[str]) -> None:
 
 
 def retire_networks(pass_: Pass, stack: str, keep: set[str]) -> None:
-    """Mark networks of the stack that neither its spec nor any task uses."""
+    """Mark networks of the stack that neither a spec nor any task uses."""
+    mine = [
+        network
+        for network in networks_ready(pass_.draft)
+        if network.stack == stack and not network.retired and network.id not in keep
+    ]
+    if not mine:
+        return
     used = {n for task in pass_.draft.all_tasks() for n in task.addresses}
-    for network in networks_ready(pass_.draft):
-        if network.stack != stack or network.retired or network.id in keep:
-            continue
-        if network.id not in used:
+    for one in pass_.draft.oneoffs():
+        used |= {*one.addresses}
+        if one.stack == stack and not one.over:  # also one that waits for a node
+            wanted = [find_network(pass_, stack, spec) for spec in one.networks.values()]
+            used |= {found.id for found in wanted if found is not None}
+    meant = users(pass_.cluster).networks
+    for network in mine:
+        if network.id not in used and meant.get(network.id, set()) <= {stack}:
+            pass_.draft.put(NETWORKS, network.let_go())
+
+
+def retire_left(pass_: Pass) -> None:
+    """Mark networks whose stack is gone, which stayed for others, once nobody means them."""
+    left = [
+        network
+        for network in pass_.cluster.networks.values()
+        if network.stack and not network.retired and network.stack not in pass_.cluster.stacks
+    ]
+    if not left:
+        return
+    meant = users(pass_.cluster).networks
+    for network in left:
+        if not meant.get(network.id) and not pass_.cluster.by_network.get(network.id):
             pass_.draft.put(NETWORKS, network.let_go())
 
 
@@ -180,7 +209,7 @@ def rested(resting: Iterable[Rest], now: float, *, early: int = 0) -> tuple[set[
     return free, due
 
 
-def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> float | None:
+def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> Steps[float | None]:
     """Free addresses that rested and that every node concerned let go; then drop empty networks.
 
     Return when to look again.
@@ -206,6 +235,7 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> float | None:
         for address in free:
             pass_.draft.delete(RESTING, resting[address])
             due = pass_.now  # what it kept from going may go now
+        yield len(resting)
     for network in list(pass_.cluster.networks.values()):
         if not network.retired or pass_.cluster.resting.get(network.id):
             continue

@@ -22,18 +22,19 @@ from orchestrator.control.mirror.ports import (
 from orchestrator.control.mirror.records import VOLUMES, Volume
 from orchestrator.control.mirror.released import task_spec
 from orchestrator.control.mirror.serving import global_slots
+from orchestrator.control.planning import binds
 from orchestrator.control.planning.networks import network_of
 from orchestrator.store import keys
 from scheduler import constraints
 from scheduler.place import place
 from scheduler.refusals import NoPlace, no_place
 from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
-from specs import skew
+from specs import shares, skew
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
-    from orchestrator.control.planning.passes import Pass
+    from orchestrator.control.planning.passes import Pass, Steps
     from specs.task import Task
 
 log = logging.getLogger(__name__)
@@ -41,11 +42,12 @@ log = logging.getLogger(__name__)
 FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
 
 
-def place_pending(pass_: Pass, waiting: list[Task]) -> None:
+def place_pending(pass_: Pass, waiting: list[Task]) -> Steps[None]:
     """Assign what can be assigned."""
     if not waiting:
         return
     view = fleet(pass_)
+    yield len(pass_.cluster.tasks) // 2
     pending = []
     found: dict[str, Effective] = {}
     stacks = {task.stack for task in waiting}
@@ -54,17 +56,24 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
     left = _left(pass_, waiting)
     unfit: dict[str, str] = {}
     for task in waiting:
+        yield 1
         try:
             effective = pass_.specs.of(task.stack, task.release, task.service)
             if effective is None:
                 continue
             found[task.id] = effective
+            if why := _no_volume(pass_, effective, task.slot):
+                unfit[task.id] = why
+                continue
             slot = slots.get((task.stack, task.service, task.slot), [])
             key = (effective.key, effective.release)
             constraints.check(effective.service.placement.constraints)
             if effective.service.mode == "global" and key not in places:
                 places[key] = _places(pass_, effective)
             node = places.get(key, {}).get(task.slot)
+            if waits := binds.look(pass_, effective, fresh=_new(task)).waits:
+                unfit[task.id] = waits
+                continue
             pending.append(
                 replace(
                     _pending(pass_, task, effective, node, slot),
@@ -74,7 +83,9 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> None:
         except Exception as error:  # noqa: BLE001 - told of the task; the others go on
             unfit[task.id] = mistake(error, task.stack)
     result = place(view, pending, seed=0)
+    yield len(pending)
     for task in waiting:
+        yield 4
         node = result.assigned.get(task.id)
         if node is None:
             refused = unfit.get(task.id) or result.refused.get(task.id)
@@ -190,24 +201,31 @@ def _wait(pass_: Pass, task: Task, reason: str) -> None:
 
 
 def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> None:
+    placed = equipped(pass_, task, effective, node, view)
+    if isinstance(placed, str):
+        _wait(pass_, task, placed)
+        return
+    # What it waits for before it may start stays true; why it had no node does not.
+    held = task.state is TaskState.NEW and task.desired is Desired.PREPARED
+    pass_.draft.put_task(placed if held else placed.with_reason(""))
+
+
+def equipped(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> Task | str:
+    """Return the task on its node with what it is given there, or why it cannot have that."""
     addresses: dict[str, str] = {}
     if effective.task.network_mode == "overlay":
         for attachment in effective.task.networks:
             network = network_of(pass_, effective, attachment.network)
             if network is None:
-                _wait(pass_, task, f"network {attachment.network} is not there yet")
-                return
+                return f"network {attachment.network} is not there yet"
             given = pass_.addresses.for_task(network, node, attachment.ipv4_address)
             if given.refused:
-                _wait(pass_, task, given.refused)
-                return
+                return given.refused
             addresses[network.id] = given.address
     _settle_volumes(pass_, task, effective, node)
+    binds.settle(pass_, effective, node, fresh=_new(task))
     host_ports = _host_ports(effective, view.nodes[node])
-    # What it waits for before it may start stays true; why it had no node does not.
-    held = task.state is TaskState.NEW and task.desired is Desired.PREPARED
-    placed = task.with_node(node, addresses=addresses, host_ports=host_ports)
-    pass_.draft.put_task(placed if held else placed.with_reason(""))
+    return task.with_node(node, addresses=addresses, host_ports=host_ports)
 
 
 def _host_ports(effective: Effective, node: NodeView) -> dict[str, int]:
@@ -221,23 +239,50 @@ def _host_ports(effective: Effective, node: NodeView) -> dict[str, int]:
     return chosen
 
 
+def _new(task: Task) -> bool:
+    """Say whether a task was not looked at before; one that waits is looked at time and again."""
+    return task.state is TaskState.NEW
+
+
 def _settle_volumes(pass_: Pass, task: Task, effective: Effective, node: str) -> None:
     for mount in effective.task.mounts:
         if mount.type != "volume" or mount.source is None:
             continue
         name = effective.volume_name(mount.source, task.slot)
         present = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
+        options = dict(effective.volume_options(mount.source, present))
+        home = "" if shares.is_shared(options) else node
         if present is None:
-            pass_.draft.put(
-                VOLUMES,
-                Volume(
-                    name=name,
-                    stack=task.stack,
-                    key=mount.source,
-                    node=node,
-                    created_at=pass_.wall,
-                ),
+            wanted = effective.spec.volumes.get(mount.source)
+            made = Volume(
+                name=name,
+                stack=task.stack,
+                key=mount.source,
+                node=home,
+                options=options,
+                created_at=pass_.wall,
+                labels=wanted.labels if wanted is not None else {},
             )
+            pass_.draft.put(VOLUMES, made)
+        elif (home and not present.node) or options != present.options:
+            # Made by hand and used for the first time, or the file says something else now.
+            update = {"node": present.node or home, "options": options}
+            pass_.draft.put(VOLUMES, present.model_copy(update=update))
+
+
+def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
+    """Return why a volume the task needs cannot be had, or ""."""
+    for mount in effective.task.mounts:
+        if mount.type != "volume" or mount.source is None:
+            continue
+        name = effective.volume_name(mount.source, slot)
+        volume = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
+        wanted = effective.spec.volumes.get(mount.source)
+        if volume is None and wanted is not None and wanted.external:
+            return f"external volume {name} does not exist: corral volume create {name}"
+        if volume is not None and volume.removing:
+            return f"volume {name} is being removed; corral volume ls says what it waits for"
+    return ""
 
 
 def homes(pass_: Pass, effective: Effective, slot: int) -> tuple[Home, ...]:
@@ -247,15 +292,23 @@ def homes(pass_: Pass, effective: Effective, slot: int) -> tuple[Home, ...]:
         if mount.type == "volume" and mount.source is not None:
             name = effective.volume_name(mount.source, slot)
             volume = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
+            if shares.is_shared(effective.volume_options(mount.source, volume)):
+                continue
             node = volume.node if volume is not None else None
+            wanted = effective.spec.volumes.get(mount.source)
+            if node is None and wanted is not None and wanted.relative:
+                found["client"] = _of_client(pass_, effective, wanted.options["device"])
             where = f" (its data is on {node_name(pass_, node)})" if node else ""
             found[name] = Home(f"volume {name}{where}", f"volume {name}", node or None)
         elif mount.type == "bind" and mount.relative:
-            client = client_node(pass_, effective)
-            host = effective.client.hostname or "the machine the command ran on"
-            what = f"path {mount.source} of {host}"
-            found["client"] = Home(what, "client", client or "?")
+            found["client"] = _of_client(pass_, effective, mount.source or "")
     return tuple(found[key] for key in sorted(found))
+
+
+def _of_client(pass_: Pass, effective: Effective, path: str) -> Home:
+    client = client_node(pass_, effective)
+    host = effective.client.hostname or "the machine the command ran on"
+    return Home(f"path {path} of {host}", "client", client or "?")
 
 
 def node_name(pass_: Pass, node: str | None) -> str:
@@ -274,6 +327,7 @@ def _pending(
 ) -> Pending:
     service = effective.service
     reserved = effective.task.resources.reservations
+    bound = binds.look(pass_, effective, fresh=_new(task))
     # The task of the slot that will be stopped before this one starts.
     goes_first = effective.service.update.order == "stop-first"
     replaced = next((t for t in slot if goes_first and t.id != task.id), None)
@@ -288,13 +342,25 @@ def _pending(
         preferences=service.placement.preferences,
         max_per_node=service.placement.max_replicas_per_node,
         ports=fixed_host_ports(effective.task),
-        homes=homes(pass_, effective, task.slot),
+        homes=(*homes(pass_, effective, task.slot), *bound.ties),
+        only=bound.only,
         image=effective.task.image_digest,
-        needs=skew.needs(effective.task),
+        needs=_needs(pass_, task, effective),
         node=pinned,
         instead_of=replaced.node if replaced is not None else None,
         instead_use=_reserved(pass_, replaced) if replaced is not None else (0.0, 0),
     )
+
+
+def _needs(pass_: Pass, task: Task, effective: Effective) -> tuple[tuple[int, str], ...]:
+    """Return what a node's version must honour: an older one would make a plain volume."""
+    needs = skew.needs(effective.task)
+    for mount in effective.task.mounts:
+        if mount.type == "volume" and mount.source is not None:
+            name = effective.volume_name(mount.source, task.slot)
+            if effective.volume_options(mount.source, pass_.cluster.volumes.get(name)):
+                return (*needs, (2, "volumes: driver_opts"))
+    return needs
 
 
 def _reserved(pass_: Pass, task: Task) -> tuple[float, int]:
@@ -331,6 +397,13 @@ def fleet(pass_: Pass) -> Fleet:
             hashes[node][task.spec_hash] += 1
         if task.host_ports:
             ports[node].update(held_host_ports(task_spec(pass_.cluster, task), task.host_ports))
+    for one in pass_.draft.oneoffs():
+        if one.task.node is not None and not one.over:
+            reserved = one.service.task.resources.reservations
+            cpus[one.task.node] += reserved.cpus
+            memory[one.task.node] += reserved.memory
+            services[one.task.node][f"{one.stack}/{one.task.name}"] += 1
+            ports[one.task.node].update(held_host_ports(one.service.task, one.task.host_ports))
     ingress = {port for _, _, port in published(pass_.cluster)}
     nodes = {}
     for node_id, record in pass_.cluster.nodes.items():

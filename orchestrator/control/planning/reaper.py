@@ -45,7 +45,11 @@ def sweep(pass_: Pass) -> None:
             pass_.draft.writes[keys.part(digest)] = None
     if not pass_.cluster.contents:
         return
-    used = set()
+    used = {
+        ref.content
+        for one in pass_.draft.oneoffs()
+        for ref in (*one.service.task.secrets, *one.service.task.configs)
+    }
     for digest in used_parts:
         spec = pass_.cluster.parts.get(digest)
         if spec is not None:
@@ -53,5 +57,7 @@ def sweep(pass_: Pass) -> None:
             for service in spec.services.values():
                 used |= {r.content for r in (*service.task.secrets, *service.task.configs)}
     for content in pass_.cluster.contents.values():
+        if not content.stack:
+            continue  # made by hand, and taken away so
         if content.id not in used and pass_.wall - content.created_at > CONTENT_GRACE:
             pass_.draft.delete(CONTENTS, content)

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import Dependencies, dependencies_of
 from orchestrator.control.mirror.records import RELEASES, STACKS, VOLUMES
 from orchestrator.control.mirror.released import finish, spec_at
-from orchestrator.control.planning import stopping
+from orchestrator.control.mirror.users import all_volumes, names_of
+from orchestrator.control.planning import binds, oneoffs, stopping
 from orchestrator.control.planning.networks import drop_vips, retire_networks
 from orchestrator.store import keys
 from specs.stack import StackSpec
@@ -28,11 +29,12 @@ if TYPE_CHECKING:
 def plan_removal(pass_: Pass, stack: Stack) -> None:
     """Move ``corral down`` on; the stack's record goes with its last task."""
     end_releases(pass_, stack, "the stack was removed")
-    if not _stop_in_reverse(pass_, stack, Desired.REMOVED):
+    done = oneoffs.remove_all(pass_, stack.name, grace=stack.stop_timeout)
+    if not _stop_in_reverse(pass_, stack, Desired.REMOVED) or not done:
         return
     drop_vips(pass_, stack.name, set())
     retire_networks(pass_, stack.name, set())
-    if pass_.draft.tasks(stack.name):
+    if pass_.draft.tasks(stack.name) or pass_.draft.oneoffs(stack.name):
         return  # of nodes that do not answer; the record goes with them
     if stack.remove_volumes:
         if any(v.stack == stack.name for v in pass_.cluster.volumes.values()):
@@ -40,15 +42,33 @@ def plan_removal(pass_: Pass, stack: Stack) -> None:
         for number, release in pass_.cluster.stack_releases.get(stack.name, {}).items():
             assert number == release.number
             pass_.draft.delete(RELEASES, release)
+        binds.forget(pass_, stack.name)
     pass_.draft.delete(STACKS, stack)
 
 
 def volumes_to_remove(cluster: Cluster, stack: Stack) -> list[str]:
     """Return the names of volumes whose data may be deleted now: nothing uses them any more."""
-    tasks = cluster.by_stack.get(stack.name)
+    tasks = cluster.by_stack.get(stack.name) or any(
+        one.stack == stack.name for one in cluster.oneoffs.values()
+    )
     if stack.desired != "removed" or not stack.remove_volumes or tasks:
         return []
     return [v.name for v in cluster.volumes.values() if v.stack == stack.name]
+
+
+def volumes_to_drop(cluster: Cluster) -> set[str]:
+    """Return the names of volumes that somebody removes and that no task has any more."""
+    going = {volume.name for volume in cluster.volumes.values() if volume.removing}
+    if not going:
+        return going
+    kept = [one.spec for one in cluster.oneoffs.values() if one.task.node and not one.gone_at]
+    for task in cluster.tasks.values():
+        spec = spec_at(cluster, task.stack, task.release)
+        if spec is not None and task.node is not None:
+            kept.append(spec.seen_by(task.service))
+    for spec in kept:
+        going -= {name for volume in all_volumes(spec) for name in names_of(cluster, volume)}
+    return going
 
 
 def forget_volume(pass_: Pass, name: str) -> None:

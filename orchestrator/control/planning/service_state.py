@@ -53,6 +53,7 @@ class ServiceState:
     hopeless: Cause | None = None  # as things are, waiting for it is of no use
     homeless: tuple[Replica, ...] = ()  # no node has taken them for a while, see nowhere
     look_at: float | None = None  # when it may become so, if nothing happens
+    current: tuple[Replica, ...] | None = None  # see gates.current
 
     @property
     def due(self) -> float | None:

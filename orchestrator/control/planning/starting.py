@@ -55,8 +55,9 @@ def let_run(
 ) -> None:
     """Let prepared tasks run, unless a dependency or the task they replace must come first."""
     order = effective.service.update.order
-    slots = tasks_by_slot(tasks)
-    for task in tasks:
+    waiting = [t for t in tasks if t.desired is Desired.PREPARED]  # nothing gets back to that
+    slots = tasks_by_slot(tasks) if waiting else {}
+    for task in waiting:
         current = pass_.draft.task(task.id)
         if current is None or not current.live or current.desired is not Desired.PREPARED:
             continue

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import Mirror
     from specs.api import Homeless, Stack
-    from specs.stack import ServiceSpec
+    from specs.stack import Mount, ServiceSpec
     from specs.task import Run, Task
 
 _ENDED = {
@@ -169,9 +169,14 @@ def tied(cluster: Mirror, task: Task, *, drained: bool = False) -> str:
         if mount.type == "volume" and mount.source is not None:
             volume = spec.seen_by(task.service).volumes.get(mount.source)
             return f"volume {volume.name if volume is not None else mount.source}"
-        if mount.type == "bind" and mount.relative:
+        if mount.type == "bind" and (mount.relative or _pinned(cluster, task, mount)):
             return f"path {mount.source}"
     return ""
+
+
+def _pinned(cluster: Mirror, task: Task, mount: Mount) -> bool:
+    home = cluster.path_home(task.stack, mount.source) if mount.source else None
+    return home is not None and home == task.node
 
 
 def service_counts(

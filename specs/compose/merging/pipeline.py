@@ -15,6 +15,7 @@ from specs.compose.language.schema import PROJECT
 from specs.compose.merging.extends import Extends
 from specs.compose.merging.include import Include
 from specs.compose.merging.merge import Merge
+from specs.compose.merging.passing import pass_through
 from specs.compose.merging.paths import PathResolver
 from specs.compose.merging.scope import Cuts, cut
 from specs.compose.merging.semantics import check, set_defaults
@@ -45,12 +46,14 @@ class Pipeline:
         home: str | None,
         interpolation: bool,
         resolve_paths: bool,
+        resolve_environment: bool,
     ) -> None:
         self.files = files
         self.findings = findings
         self._home = home
         self._interpolation = interpolation
         self._resolve_paths = resolve_paths
+        self._resolve_environment = resolve_environment
         self._parsed: dict[str, list[Document]] = {}
         self._extended: dict[Any, tuple[Map, Cuts] | None] = {}
 
@@ -89,6 +92,8 @@ class Pipeline:
                 tree = self._document(document, path, tree, scope, included)
         set_defaults(tree)
         check(tree, self.findings)
+        if included and self._resolve_environment:
+            pass_through(tree, scope.environment)
         if self._resolve_paths or included:
             PathResolver(scope.base, self._home, self.findings).project(tree)
         return tree

@@ -10,7 +10,7 @@ import posixpath
 from typing import TYPE_CHECKING, Any
 
 from specs.compose.merging.shortforms import clean
-from specs.compose.reading.tree import Map
+from specs.compose.reading.tree import Map, Seq
 
 if TYPE_CHECKING:
     from specs.compose.reading.variables import Environment
@@ -46,3 +46,18 @@ def cut(tree: Any, cuts: Cuts) -> None:
             here = here.get(step) if isinstance(here, Map) else None
         if isinstance(here, Map) and steps:
             here.pop(steps[-1], None)
+        elif isinstance(here, Seq) and len(steps) > 1:
+            _cut_item(here, steps[-1], steps[-2])
+
+
+def _cut_item(items: Seq, key: str, attribute: str) -> None:
+    """Remove a key's items from a mapping in list form; merging makes lists of mappings, too."""
+    marks = ("=", ":") if attribute == "extra_hosts" else ("=",)
+
+    def named(item: object) -> bool:
+        starts = tuple(f"{key}{mark}" for mark in marks)
+        return isinstance(item, str) and (item == key or item.startswith(starts))
+
+    kept = [(item, items.marks[at]) for at, item in enumerate(items) if not named(item)]
+    items[:] = [item for item, _ in kept]
+    items.marks[:] = [mark for _, mark in kept]

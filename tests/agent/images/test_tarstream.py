@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.images.tarstream import BadArchive, TarEntry, TarStream
+from specs.kit.tarstream import BadArchive, TarEntry, TarStream
 from tests.agent.images import tars
 
 

@@ -152,8 +152,11 @@ def test_what_has_ended_is_what_the_states_say():
 
 def test_the_keys_are_compose_s():
     found = containers.as_compose(row("web-1"), project="shop", command="sleep 600", at=NOW)
-    keys = "ID Name Names Image Command Project Service Created State Status Health ExitCode"
-    assert [key for key in found if key[0].isupper()] == [*keys.split(), "Publishers"]
+    keys = """
+    Command Created CreatedAt ExitCode Health ID Image Labels LocalVolumes Mounts Name Names
+    Networks Ports Project Publishers RunningFor Service Size State Status
+    """
+    assert {key for key in found if key[0].isupper()} == {*keys.split(), "Node"}
     assert found["Created"] == NOW - 600
     assert isinstance(found["Created"], int)
     assert found["Command"] == '"sleep 600"'

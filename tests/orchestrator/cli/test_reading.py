@@ -371,7 +371,7 @@ def test_usage_errors(corral):
     assert "-p stands before the command" in done.err
     assert "corral up " in corral().out
     assert "corral ps" in corral("status").err
-    assert "ssh:// is not supported yet" in corral("-H", "ssh://a@b", "ls").err
+    assert "https:// is not supported yet" in corral("-H", "https://b", "ls").err
     assert "cannot be the name of a stack" in corral("-p", "Shop", "ps").err
 
 
@@ -533,15 +533,20 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.cli.commands.ls",
         "orchestrator.cli.main",
         "orchestrator.cli.names",
+        "orchestrator.cli.parsers",
         "orchestrator.cli.commands.node",
         "orchestrator.cli.show.output",
         "orchestrator.cli.show.containers",
+        "orchestrator.cli.show.filters",
+        "orchestrator.cli.show.formats",
         "orchestrator.cli.commands.ps",
         "orchestrator.cli.registry",
         "orchestrator.cli.session",
+        "orchestrator.cli.wishes",
         "orchestrator.cli.show.table",
         "orchestrator.cli.show.times",
         "orchestrator.client.client",
+        "orchestrator.client.contexts",
         "orchestrator.client.errors",
         "orchestrator.client.http",
         "orchestrator.client.places",

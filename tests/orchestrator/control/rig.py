@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import os
 import random
 import shutil
@@ -55,7 +56,7 @@ class PlainSealer:
         return sealed.removeprefix(b"sealed:")
 
     def fingerprint(self, data: bytes) -> str:
-        return f"fp-{data!r}"
+        return f"fp-{hashlib.sha256(data).hexdigest()}"
 
 
 class FakeNode:
@@ -211,6 +212,9 @@ class FakeAgents:
     asked: list[tuple[str, str]] = field(default_factory=list)
     delay: float = 0.0
     transfers: dict[str, tuple[int, int]] = field(default_factory=dict)
+    has: dict[str, dict[str, str]] = field(default_factory=dict)  # node -> path -> how it is
+    deaf: set[str] = field(default_factory=set)  # nodes that do not say
+    looked: list[tuple[str, tuple[str, ...]]] = field(default_factory=list)
     listens: dict[str, tuple[str, ...]] = field(default_factory=dict)  # node -> ports held now
 
     async def resolve_image(self, node: str, request: Any) -> ResolvedImage:
@@ -240,6 +244,12 @@ class FakeAgents:
         if node not in self.listens:
             raise Unavailable(f"node {node} is not reached")
         return self.listens[node]
+
+    async def paths(self, node: str, asked: Any) -> dict[str, Any]:
+        self.looked.append((node, tuple(asked)))
+        if node in self.deaf:
+            raise Unavailable(f"node {node} is not reached")
+        return {path: self.has.get(node, {}).get(path, "absent") for path in asked}
 
     async def remove_volume(self, node: str, name: str) -> None:
         self.removed.append((node, name))

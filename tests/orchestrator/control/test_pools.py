@@ -163,12 +163,12 @@ async def test_a_range_that_is_used_up_says_what_helps_and_that_helps():
         await set_ranges(rig, ClusterRecord(id="rig", pool="10.210.0.0/19"))
         # The nodes' part is half of it; what is left is taken but for one small pool.
         taken = [
-            NetworkRecord(id=f"x{n}", name=f"x{n}", stack="x", key="x", pool=f"10.210.16.{n}/26")
+            NetworkRecord(id=f"x{n}", name=f"x{n}", stack="", key="x", pool=f"10.210.16.{n}/26")
             for n in (64, 128, 192)
         ]
         rest = [("17", 24), ("18", 23), ("20", 22), ("24", 21)]
         taken += [
-            NetworkRecord(id=f"y{n}", name=f"y{n}", stack="x", key="y", pool=f"10.210.{n}.0/{bits}")
+            NetworkRecord(id=f"y{n}", name=f"y{n}", stack="", key="y", pool=f"10.210.{n}.0/{bits}")
             for n, bits in rest
         ]
         await rig.store.txn((), [Put(keys.network(n.id), n.encode()) for n in taken])

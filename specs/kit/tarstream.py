@@ -2,7 +2,8 @@
 
 Own parser, because the archive is hostile and tarfile is neither bounded nor quick: ustar,
 GNU long names and sparse files, pax headers. Names stay bytes. It never touches the file
-system; agent.images.unpack does what the entries say, inside its jail.
+system; agent.images.unpack does what a layer's entries say, specs.kit.tarplacing what those of
+`corral cp` say.
 """
 
 from __future__ import annotations

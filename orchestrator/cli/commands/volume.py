@@ -1,0 +1,95 @@
+"""`corral volume create|ls|inspect|rm|prune`: named volumes, on whichever node they are.
+
+A volume lives on one node: the one named with --node, else the one where it is first used.
+A stack uses one that somebody made with `external: true`; nothing but `rm` and `prune -a`, or
+`down -v` of the stack that made it, takes one away.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from orchestrator.cli.show import objects
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+    from typing import Any
+
+    from orchestrator.cli.session import Invocation
+
+HEADERS = ("DRIVER", "VOLUME NAME", "NODE", "STACK", "USED BY", "STATUS")
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    kinds = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
+    make = kinds.add_parser("create", help="make a volume", allow_abbrev=False)
+    make.add_argument("name", nargs="?", default="", metavar="VOLUME")
+    make.add_argument("-d", "--driver", default="", help="local")
+    make.add_argument("-o", "--opt", action="append", default=[], metavar="KEY=VALUE")
+    make.add_argument("--node", default="", help="its home (default: where it is first used)")
+    make.add_argument(
+        "--label", action="append", default=[], metavar="KEY=VALUE", help="a note of yours"
+    )
+    objects.describe_list(kinds.add_parser("ls", aliases=["list"], help="list volumes"))
+    objects.describe_inspect(
+        kinds.add_parser("inspect", help="everything about volumes, as JSON"), "VOLUME"
+    )
+    gone = kinds.add_parser("rm", aliases=["remove"], help="remove volumes that no stack uses")
+    objects.describe_names(gone, "VOLUME")
+    gone.add_argument("-f", "--force", action="store_true", help="also if one is not there")
+    prune = kinds.add_parser("prune", help="remove all volumes that no stack uses")
+    prune.add_argument("-a", "--all", action="store_true", help="those with a name, too")
+    objects.describe_prune(prune)
+
+
+def run(args: argparse.Namespace, session: Invocation) -> int:
+    match args.action:
+        case "create":
+            body = {
+                "name": args.name,
+                "driver": args.driver,
+                "options": objects.options(args.opt),
+                "labels": objects.labels(args.label),
+                "node": args.node,
+            }
+            print(session.client.request("POST", objects.path("volume"), body=body)["name"])
+            return 0
+        case "inspect":
+            return objects.inspect(args, session, "volume", dockers)
+        case "rm" | "remove":
+            return objects.remove(session, "volume", args.names, missing=args.force)
+        case "prune":
+            if not args.all:
+                print(
+                    "volumes with a name stay: -a takes them, too; those without one go by"
+                    " themselves, with their replica",
+                    file=sys.stderr,
+                )
+                return 0
+            return objects.prune(args, session, "volume", rows(session))
+        case _:
+            return objects.show(args, rows(session), HEADERS, cells, dockers)
+
+
+def rows(session: Invocation) -> list[dict[str, Any]]:
+    """Return every volume of the cluster."""
+    found: list[dict[str, Any]] = session.client.get(objects.path("volume"))["volumes"]
+    return found
+
+
+def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    users = ", ".join(row["used_by"])
+    return (row["driver"], row["name"], row["node"], row["stack"], users, row["reason"])
+
+
+def dockers(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {
+        "Name": row["name"],
+        "Driver": row["driver"],
+        "Scope": "local",
+        "Labels": row["labels"],
+        "Options": row["options"],
+        "CreatedAt": objects.created(row),
+    }

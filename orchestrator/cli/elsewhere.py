@@ -1,0 +1,274 @@
+"""What people type who know other tools, what does that job here, and the nearest word. Pure.
+
+Read only after something was typed that corral does not have. Compose's own verbs are in
+``registry.KNOWN_ELSEWHERE``; here are other tools' words (one, or a group and its action), and
+flags: Compose's that are missing (docs/differences.md has the same table) and other tools'.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Iterable, Mapping, Sequence
+
+_UPDATE = "change the file and type corral up -d: only what changed is replaced, step by step"
+_ROLES = "every machine runs tasks; the controller is where corral up was typed first"
+_PRUNE = "corral down removes a stack with everything that runs; corral down -v its volumes, too"
+_PUBLISH = "ports: in the file publishes on every node; corral port SERVICE PORT says where"
+_LOGIN = "the registry's login of the node counts: docker login or podman login there"
+
+# one word, or two -> what to type here
+WORDS: dict[str, str] = {
+    # Docker: containers
+    "container": "corral ps, corral logs, corral exec, corral stop; each takes a SERVICE",
+    "container ls": "corral ps (-a: also what ended)",
+    "container ps": "corral ps (-a: also what ended)",
+    "container list": "corral ps (-a: also what ended)",
+    "container inspect": "corral ps -a --format json",
+    "container rm": "corral rm -f SERVICE",
+    "container prune": "corral rm -f",
+    "container stats": "corral stats",
+    "container top": "corral top SERVICE",
+    "container logs": "corral logs SERVICE",
+    "container exec": "corral exec SERVICE COMMAND",
+    "container stop": "corral stop SERVICE",
+    "container start": "corral start SERVICE",
+    "container restart": "corral restart SERVICE",
+    "container kill": "corral kill SERVICE",
+    "diff": "corral exec SERVICE sh shows what is in a container",
+    "rename": "a container's name follows its service, or container_name: in the file",
+    "update": _UPDATE,
+    # Docker: images
+    "image": "corral config --images lists the file's images; nodes fetch what they need",
+    "image ls": "corral config --images lists the file's images; nodes fetch what they need",
+    "image list": "corral config --images lists the file's images; nodes fetch what they need",
+    "image build": "corral up -d --build",
+    "image pull": "corral up -d --pull always",
+    "image push": "nodes get images from each other: corral up needs no registry for what is built",
+    "image inspect": "corral config --images --resolve-image-digests",
+    "image rm": "nodes remove images by themselves when nothing uses them",
+    "image prune": "nodes remove images by themselves when nothing uses them",
+    "rmi": "nodes remove images by themselves when nothing uses them",
+    "tag": "image: in the file says the name; corral up -d --build gives it",
+    "save": "nodes get images from each other: corral up",
+    "load": "nodes get images from each other: corral up",
+    "import": "an image comes from a Dockerfile: corral up -d --build",
+    "history": "corral config --images --resolve-image-digests",
+    "search": "image: in the file names what corral up fetches",
+    "builder": "corral up -d --build",
+    "buildx": "corral up -d --build",
+    "login": _LOGIN,
+    "logout": _LOGIN,
+    "registry": _LOGIN,
+    # Docker: other objects
+    "plugin": "there are no plugins; corral --help lists the commands",
+    "system": "corral node ls, corral stats, corral ls",
+    "system prune": _PRUNE,
+    "system df": "corral node ls, corral stats",
+    "system info": "corral node ls, corral version",
+    "system events": "corral events",
+    "prune": _PRUNE,
+    "info": "corral node ls, corral version",
+    # Swarm
+    "swarm": "corral up starts a cluster of one machine; corral node add user@host adds one more",
+    "swarm init": "corral up starts a cluster of one machine; nothing is to be prepared",
+    "swarm join": "from the controller's machine: corral node add user@host",
+    "swarm join-token": "no token is needed: corral node add user@host",
+    "swarm leave": "from the controller's machine: corral node rm NODE",
+    "swarm ca": "certificates are made and renewed by themselves; see corral controller status",
+    "swarm unlock": "the key lies with the controller; see corral controller status",
+    "swarm update": "corral controller extend adds addresses; the rest needs no setting",
+    "join": "from the controller's machine: corral node add user@host",
+    "init": "corral up starts a cluster of one machine; nothing is to be prepared",
+    "stack deploy": "corral -f FILE -p STACK up -d",
+    "stack up": "corral -f FILE -p STACK up -d",
+    "stack ls": "corral ls",
+    "stack ps": "corral -p STACK ps",
+    "stack services": "corral -p STACK ps",
+    "stack rm": "corral -p STACK down",
+    "stack down": "corral -p STACK down",
+    "stack config": "corral config",
+    "service ls": "corral ps",
+    "service ps": "corral ps SERVICE",
+    "service create": "a service of the file: corral up -d SERVICE",
+    "service scale": "corral scale SERVICE=NUMBER",
+    "service update": _UPDATE
+    + "; corral up -d --force-recreate SERVICE replaces what did not change",
+    "service rollback": "corral up -d with the file as it was before",
+    "service logs": "corral logs SERVICE",
+    "service inspect": "corral config SERVICE, corral ps --format json SERVICE",
+    "service rm": "corral down SERVICE, or take it out of the file: corral up -d --remove-orphans",
+    "service exec": "corral exec SERVICE COMMAND",
+    "node promote": _ROLES,
+    "node demote": _ROLES,
+    "node update": "corral node label NODE KEY=VALUE, corral node drain, corral node activate",
+    "node ps": "corral ps shows each task's node",
+    "node list": "corral node ls",
+    "node remove": "corral node rm NODE",
+    "node cordon": "corral node pause NODE",
+    "node uncordon": "corral node activate NODE",
+    "node join": "from the controller's machine: corral node add user@host",
+    # uncloud
+    "machine": "corral node ls, corral node add user@host, corral node rm NODE",
+    "machine init": "corral up starts a cluster of one machine; nothing is to be prepared",
+    "machine add": "corral node add user@host",
+    "machine ls": "corral node ls",
+    "machine rm": "corral node rm NODE",
+    "machine token": "no token is needed: corral node add user@host",
+    "wg": "corral node inspect NODE",
+    "caddy": _PUBLISH,
+    "dns": "names are resolved inside the containers; " + _PUBLISH,
+    "ctx": "corral context ls",
+    # Kamal
+    "setup": "corral node add user@host for each machine, then corral up -d",
+    "redeploy": "corral up -d --build",
+    "rollback": "corral up -d with the file as it was before",
+    "app": "corral ps, corral logs, corral exec, corral stop",
+    "app exec": "corral exec SERVICE COMMAND",
+    "app logs": "corral logs SERVICE",
+    "app boot": "corral up -d SERVICE",
+    "app stop": "corral stop SERVICE",
+    "app details": "corral ps SERVICE",
+    "accessory": "a database is a service like any other: corral up -d SERVICE",
+    "proxy": _PUBLISH,
+    "server": "corral node ls, corral node add user@host",
+    "server bootstrap": "corral node add user@host",
+    "details": "corral ps",
+    "remove": "corral down",
+    "audit": "corral events",
+    "lock": "nothing is to be locked: of two corral up the later one wins and both are told",
+    "env": "environment: and env_file: in the file, then corral up -d",
+    "secrets": "secrets: in the file; corral up seals and hands them out",
+    # Kubernetes, Nomad, and what else a shell remembers
+    "apply": "corral up -d",
+    "get": "corral ps, corral ls, corral node ls",
+    "describe": "corral ps -a --format json, corral node inspect NODE",
+    "delete": "corral down",
+    "rollout": "corral up -d replaces step by step; corral ps shows how far it is",
+    "drain": "corral node drain NODE",
+    "cordon": "corral node pause NODE",
+    "uncordon": "corral node activate NODE",
+    "port-forward": _PUBLISH,
+    "job": "a one-off is a service of the file: corral up -d SERVICE",
+    "alloc": "corral ps, corral logs, corral exec",
+    "shell": "corral exec SERVICE sh",
+    "sh": "corral exec SERVICE sh",
+    "bash": "corral exec SERVICE bash",
+    "ssh": "corral exec SERVICE sh",
+    "log": "corral logs SERVICE",
+    "tail": "corral logs -f SERVICE",
+    "destroy": "corral down -v",
+    "reload": "corral up -d takes a changed file; corral kill -s HUP SERVICE sends a signal",
+    "check": "corral lint",
+    "fmt": "corral config",
+    "monitor": "corral stats, corral events",
+}
+
+# (verb or "" for before the verb, flag) -> what to do instead
+FLAGS: dict[tuple[str, str], str] = {
+    (
+        "",
+        "--dry-run",
+    ): "corral config prints what the file means, corral lint what is wrong with it",
+    ("events", "--since"): "events are told from now on; corral ps -a has what ended before",
+    ("events", "--until"): "events are told until you end it, or: timeout 60 corral events",
+    ("up", "--menu"): "Ctrl-C ends corral up; everything else is a command in another terminal",
+    ("up", "--no-start"): "corral up starts what it creates; corral config -q checks a file",
+    ("up", "-V"): "anonymous volumes go with corral down; then corral up -d begins with empty ones",
+    (
+        "up",
+        "--renew-anon-volumes",
+    ): "anonymous volumes go with corral down; then corral up -d begins with empty ones",
+    ("up", "-w"): "corral up -d --build after a change",
+    ("up", "--watch"): "corral up -d --build after a change",
+    # other tools' flags
+    ("", "--compose-file"): "corral -f FILE up",
+    ("", "-D"): "corral events says what happens",
+    ("", "--debug"): "corral events says what happens",
+    ("", "--verbose"): "corral events says what happens",
+    ("ps", "-n"): "corral ps -a lists everything, in the order of its name",
+    ("ps", "--last"): "corral ps -a lists everything, in the order of its name",
+    ("ps", "-l"): "corral ps -a lists everything, in the order of its name",
+    ("ps", "-s"): "corral stats shows what containers use",
+    ("ps", "--size"): "corral stats shows what containers use",
+    ("up", "--replicas"): "corral up -d --scale SERVICE=NUMBER",
+    ("up", "--with-registry-auth"): _LOGIN,
+    ("up", "--prune"): "corral up -d --remove-orphans",
+    ("up", "--detach-keys"): "Ctrl-C ends or detaches from corral up; corral up -d does not attach",
+    ("scale", "--replicas"): "corral scale SERVICE=NUMBER",
+    ("down", "--purge"): "corral down -v removes volumes, too",
+    (
+        "node",
+        "--availability",
+    ): "corral node drain NODE, corral node pause NODE, corral node activate NODE",
+    ("node", "--label-add"): "corral node label NODE KEY=VALUE",
+    ("node", "--label-rm"): "corral node label NODE KEY-",
+}
+
+
+def job(words: Sequence[str], known: Iterable[str], compose: Mapping[str, str]) -> str:
+    """Return what does the job of what was typed, "" where these words say nothing to us.
+
+    ``known`` are our commands, ``compose`` what does the job of Compose's that we do not have.
+    """
+    found = WORDS.get(" ".join(words[:2])) if len(words) > 1 else None
+    found = found or compose.get(words[0]) or WORDS.get(words[0])
+    if found:
+        return found
+    here = list(known)
+    near = nearest(words[0], here)
+    if near:
+        return f"did you mean {' or '.join(f'`corral {word}`' for word in near)}?"
+    other = nearest(words[0], [word for word in (*compose, *WORDS) if " " not in word])
+    return f"{other[0]}: {compose.get(other[0]) or WORDS[other[0]]}" if other else ""
+
+
+def advice(text: str, name: str, words: Sequence[str], parser: argparse.ArgumentParser) -> str:
+    """Return what to type instead of what argparse complains of; "" where we know nothing."""
+    if "invalid choice: " in text:
+        typed = text.partition("invalid choice: '")[2].partition("'")[0]
+        if words[:1] == [typed] and WORDS.get(f"{name} {typed}"):
+            return WORDS[f"{name} {typed}"]
+        choices = text.partition("(choose from ")[2].rstrip(")").replace("'", "").split(", ")
+        near = nearest(typed, choices)
+        return f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(choices)}"
+    flag = text.partition("arguments: ")[2].split()[0].partition("=")[0]
+    known = FLAGS.get((name, flag))
+    if known:
+        return known
+    options = [o for o in parser._option_string_actions if o.startswith("--")]  # noqa: SLF001 - argparse has no other way
+    near = [f"--{word}" for word in nearest(flag.lstrip("-"), [o[2:] for o in options])]
+    return f"did you mean {' or '.join(near)}?" if near and flag.startswith("--") else ""
+
+
+def nearest(word: str, known: Sequence[str]) -> list[str]:
+    """Return the words that were probably meant: a slip of the finger away, or begun so.
+
+    Words that only look alike do another job (``stats`` is no ``restart``): one slip in a word
+    of up to four letters, two in a longer one, and never more than a third of it.
+    """
+    slips = 1 if len(word) <= 4 else 2
+    measured = [(distance(word, other), other) for other in known]
+    close = [found for found in measured if found[0] <= min(slips, len(found[1]) // 3 or 1)]
+    if close:
+        best = min(found[0] for found in close)
+        found = [other for away, other in close if away == best]
+        return sorted(found, key=lambda other: not other.startswith(word))[:2]
+    begun = [other for other in known if len(word) > 2 and other.startswith(word)]
+    return begun if len(begun) <= 2 else []
+
+
+def distance(one: str, two: str) -> int:
+    """Return how many slips (a letter more, less, another, two swapped) lie between two words."""
+    before: list[int] = []
+    line = list(range(len(two) + 1))
+    for i, a in enumerate(one, 1):
+        older, before = before, line
+        line = [i]
+        for j, b in enumerate(two, 1):
+            cost = min(line[j - 1] + 1, before[j] + 1, before[j - 1] + (a != b))
+            if i > 1 and j > 1 and a == two[j - 2] and one[i - 2] == b:
+                cost = min(cost, older[j - 2] + 1)
+            line.append(cost)
+    return line[-1]

@@ -1,0 +1,174 @@
+"""What `network`, `volume`, `secret` and `config` share: lists, inspect, rm, prune.
+
+One table of words for each kind would say less than the four commands do; they have their
+columns and keys, and call this for what is the same.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+
+from orchestrator.cli.errors import ERROR, USAGE, CliError
+from orchestrator.cli.show import filters, formats, table, times
+from orchestrator.client.errors import ApiNotFound, ApiRefusal
+from orchestrator.client.http import quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from typing import Any
+
+    from orchestrator.cli.session import Invocation
+
+    Row = Mapping[str, Any]
+
+FILTERS = ("name", "label", "driver", "dangling", "stack", "node", "id", "used_by")
+
+
+def describe_list(parser: argparse.ArgumentParser) -> None:
+    """Add the flags every list has."""
+    add = parser.add_argument
+    add("-q", "--quiet", action="store_true", help="only names")
+    formats.describe(parser)
+    filters.describe(parser, FILTERS)
+
+
+def describe_names(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add the names of what the verb is about."""
+    parser.add_argument("names", nargs="+", metavar=what)
+
+
+def describe_inspect(parser: argparse.ArgumentParser, what: str) -> None:
+    """Add what every inspect has."""
+    describe_names(parser, what)
+    parser.add_argument(
+        "-f", "--format", type=formats.Format, metavar="FORMAT", help="'{{.Name}} {{.Labels}}'"
+    )
+
+
+def describe_prune(parser: argparse.ArgumentParser) -> None:
+    """Add what every prune has."""
+    parser.add_argument("-f", "--force", action="store_true", help="do not ask")
+    filters.describe(parser, FILTERS)
+
+
+def describe_labels(parser: argparse.ArgumentParser) -> None:
+    """Add --label, with Docker's short form."""
+    parser.add_argument(
+        *("-l", "--label"), action="append", default=[], metavar="KEY=VALUE", help="a note of yours"
+    )
+
+
+def labels(words: Iterable[str]) -> dict[str, str]:
+    """Return labels as Docker reads them: one without a value has an empty one."""
+    return {key: value for key, _, value in (word.partition("=") for word in words)}
+
+
+def options(words: Iterable[str]) -> dict[str, str]:
+    """Return the -o KEY=VALUE words. Raises CliError."""
+    found = {}
+    for word in words:
+        key, mark, value = word.partition("=")
+        if not mark or not key:
+            raise CliError(f"-o {word!r} is not KEY=VALUE", code=USAGE)
+        found[key] = value
+    return found
+
+
+def fitting(rows: Iterable[Row], words: Sequence[str]) -> list[Row]:
+    """Return the rows --filter asks for. Raises CliError."""
+    wanted = filters.parse(words, FILTERS)
+
+    def facts(row: Row) -> dict[str, Any]:
+        unused = ("false", "0") if row.get("used_by") else ("true", "1")
+        return {**row, "label": row.get("labels"), "dangling": unused}
+
+    return [row for row in rows if filters.keeps(wanted, facts(row))]
+
+
+def show(
+    args: argparse.Namespace,
+    rows: Iterable[Row],
+    headers: Sequence[str],
+    cells: Callable[[Row], Sequence[Any]],
+    dockers: Callable[[Row], dict[str, Any]],
+) -> int:
+    """Print a list; ``dockers`` are the keys Docker's programs know, beside our own."""
+    found = fitting(rows, args.filter)
+    if args.quiet:
+        table.show("\n".join(str(row["name"]) for row in found))
+        return 0
+    both = [{**dockers(row), **row} for row in found]
+    formats.show(args.format, both, lambda: table.render(headers, [cells(row) for row in found]))
+    return 0
+
+
+def inspect(
+    args: argparse.Namespace, session: Invocation, kind: str, dockers: Callable[[Row], Any]
+) -> int:
+    """Print a JSON list of the objects; 1 where one is not there."""
+    found, code = [], 0
+    for name in args.names:
+        try:
+            row = session.client.get(path(kind, name))
+        except ApiNotFound as exc:
+            print(f"corral: {exc}", file=sys.stderr)
+            code = ERROR
+            continue
+        found.append({**dockers(row), **row})
+    if args.format is None or args.format.kind != "template":
+        print(json.dumps(found, indent=4, ensure_ascii=False))
+    else:
+        formats.show(args.format, found, str)
+    return code
+
+
+def path(kind: str, name: str = "") -> str:
+    return f"/v1/{kind}s/{quote(name)}" if name else f"/v1/{kind}s"
+
+
+def remove(session: Invocation, kind: str, names: Iterable[str], *, missing: bool = False) -> int:
+    """Remove objects by name, each that can be; ``missing``: one that is not there is no fault."""
+    code = 0
+    for name in names:
+        try:
+            gone = session.client.request("DELETE", path(kind, name))
+        except ApiNotFound as exc:
+            if not missing:
+                print(f"corral: {exc}", file=sys.stderr)
+                code = ERROR
+            continue
+        except ApiRefusal as exc:
+            print(f"corral: {exc}", file=sys.stderr)
+            if exc.hint:
+                print(f"  hint: {exc.hint}", file=sys.stderr)
+            code = ERROR
+            continue
+        print(gone["name"], flush=True)
+        if gone.get("left"):
+            print(f"corral: {kind} {name} is {gone['left']}", file=sys.stderr)
+    return code
+
+
+def prune(args: argparse.Namespace, session: Invocation, kind: str, rows: Iterable[Row]) -> int:
+    """Remove what of these nothing uses; on a terminal ask first, without one want -f."""
+    names = [row["name"] for row in fitting(rows, args.filter) if not row.get("used_by")]
+    if not names:
+        print(f"no unused {kind}s", file=sys.stderr)
+        return 0
+    if not args.force:
+        if not os.isatty(0):
+            raise CliError("prune asks before it removes, and nobody is there", "-f", code=USAGE)
+        print(f"Going to remove the {kind}s {', '.join(names)}")
+        if input("Are you sure? [yN] ").strip().lower() not in ("y", "yes"):
+            return 0
+    # What somebody began to use since is refused by name, and left.
+    return remove(session, kind, names, missing=True)
+
+
+def created(row: Row) -> str:
+    at = row.get("created_at")
+    return times.rfc3339(float(at)) if at else ""

@@ -1,0 +1,95 @@
+"""Which stacks mean which networks, volumes, secrets and configs. Pure: mirror in, names out.
+
+A stack means what its newest release, the one that runs, its tasks and its one-offs name. One
+that is being removed means nothing any more: what its last tasks have goes with them.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.network_names import network_behind
+from orchestrator.control.mirror.released import spec_at
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.control.mirror.cluster import Cluster
+    from specs.stack import StackSpec, VolumeSpec
+
+Stacks = dict[str, set[str]]
+
+
+def _by_key() -> Stacks:
+    return defaultdict(set)
+
+
+@dataclass
+class Users:
+    """The stacks by a network's id, a volume's name, a version's id.
+
+    ``mounts``: by a volume's name, STACK/SERVICE of those that have it mounted.
+    """
+
+    networks: Stacks = field(default_factory=_by_key)
+    volumes: Stacks = field(default_factory=_by_key)
+    contents: Stacks = field(default_factory=_by_key)
+    mounts: Stacks = field(default_factory=_by_key)
+
+
+def users(cluster: Cluster) -> Users:
+    """Return who means what."""
+    found = Users()
+    for name, stack in cluster.stacks.items():
+        if stack.desired == "removed":
+            continue
+        numbers = {stack.release, stack.running}
+        numbers |= {task.release for task in cluster.by_stack.get(name, {}).values()}
+        for number in numbers:
+            spec = spec_at(cluster, name, number)
+            if spec is not None:
+                _note(found, cluster, spec)
+    for one in cluster.oneoffs.values():
+        owner = cluster.stacks.get(one.stack)
+        if one.shown and (owner is None or owner.desired != "removed"):
+            _note(found, cluster, one.spec)
+    return found
+
+
+def _note(found: Users, cluster: Cluster, spec: StackSpec) -> None:
+    for _, network in spec.all_networks():
+        record = network_behind(cluster.networks.values(), spec.name, network)
+        if record is not None:
+            found.networks[record.id].add(spec.name)
+    for volume in all_volumes(spec):
+        for name in names_of(cluster, volume):
+            found.volumes[name].add(spec.name)
+    for content in (*spec.secrets.values(), *spec.configs.values()):
+        found.contents[content.content].add(spec.name)
+    for service in spec.services.values():
+        volumes = spec.seen_by(service.name).volumes
+        for mount in service.task.mounts:
+            if mount.type != "volume" or mount.source not in volumes:
+                continue
+            for name in names_of(cluster, volumes[mount.source]):
+                found.mounts[name].add(f"{spec.name}/{service.name}")
+        for ref in (*service.task.secrets, *service.task.configs):
+            found.contents[ref.content].add(spec.name)
+
+
+def all_volumes(spec: StackSpec) -> Iterator[VolumeSpec]:
+    """Yield the stack's volumes, those too that only a carried service means."""
+    yield from spec.volumes.values()
+    for carried in spec.carried.values():
+        yield from carried.volumes.values()
+
+
+def names_of(cluster: Cluster, volume: VolumeSpec) -> list[str]:
+    """Return the real names behind a volume of a file: one, or those of its slots."""
+    if not volume.per_slot:
+        return [volume.name]
+    slots = re.compile(re.escape(volume.name) + r"-[0-9]+")
+    return [name for name in cluster.volumes if slots.fullmatch(name)]

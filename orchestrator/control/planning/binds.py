@@ -1,0 +1,151 @@
+"""Absolute paths that services bind: where their data is, and which nodes have them.
+
+Asked by ``placement``; ``scheduler.paths`` decides. The first task that may write to such a path
+decides where the stack's data under it is, and a record keeps that beyond ``down``, as a
+volume's does. A service that runs on every node ties nothing: it has its own data on each.
+"""
+
+from __future__ import annotations
+
+import posixpath
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.records import BOUND_PATHS, BoundPath
+from orchestrator.control.planning.passes import BindRuling
+from orchestrator.store import keys
+from scheduler import constraints
+from scheduler.paths import SHARED, Bound, certain, rule
+from scheduler.view import Home, Only
+from specs import paths
+from specs.kit.amounts import some
+from specs.states import FINAL
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from orchestrator.control.mirror.effective import Effective
+    from orchestrator.control.planning.passes import Pass
+    from specs.stack import ServiceSpec, TaskSpec
+    from specs.task import Task
+
+
+def look(pass_: Pass, effective: Effective, *, fresh: bool) -> BindRuling:
+    """Return what the service's binds ask of a node. ``fresh``: what nodes said long ago is out."""
+    if effective.service.mode == "global" or not any(bound_paths(effective.task)):
+        return BindRuling()
+    found = pass_.binds.get((effective.key, effective.hash, fresh))
+    if found is None:
+        found = pass_.binds[effective.key, effective.hash, fresh] = _look(pass_, effective, fresh)
+    return found
+
+
+def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa: FBT001 - as above
+    candidates = [
+        node
+        for node in pass_.cluster.nodes
+        if (view := pass_.view(node)) is not None
+        and constraints.broken(effective.service.placement.constraints, view) is None
+    ]
+    answering = [node for node in candidates if pass_.node_status(node) == "ready"]
+    ties, only, homes, unanswered = [], [], [], set()
+    for path in sorted({path for path, _ in bound_paths(effective.task)}):
+        written = path in _written(effective)
+        bound = Bound(path, written, _home(pass_, effective, path) if written else None)
+        if certain(bound, candidates):
+            answering = []
+        said = pass_.observed.paths.of(path, answering, pass_.now, fresh=fresh)
+        ruled = rule(bound, candidates, answering, said)
+        unanswered |= {(path, node) for node in ruled.unanswered}
+        if ruled.only is not None:
+            only.append(Only(f"path {path}", ruled.only))
+        if ruled.pinned:
+            where = ""
+            if ruled.home:
+                where = f" (its data is on {_name(pass_, ruled.home)})"
+            ties.append(Home(f"path {path}{where}", f"path {effective.stack} {path}", ruled.home))
+        if written:
+            homes.append((path, ruled.home))
+    waits = ""
+    if unanswered:
+        nodes = some(sorted({_name(pass_, node) for _, node in unanswered}), 3)
+        asked = some(sorted({path for path, _ in unanswered}), 3)
+        waits = f"asks {nodes} for {asked}"
+    return BindRuling(tuple(ties), tuple(only), tuple(homes), waits)
+
+
+def tied(pass_: Pass, effective: Effective) -> bool:
+    """Say whether tasks of the service stay where they are: there is their data, or it may be."""
+    found = look(pass_, effective, fresh=False)
+    return bool(found.ties or found.waits)
+
+
+def settle(pass_: Pass, effective: Effective, node: str, *, fresh: bool) -> None:
+    """Note where the data of what the service writes is, now that a task of it goes to a node."""
+    for path, home in look(pass_, effective, fresh=fresh).homes:
+        record = _record(pass_, effective.stack, path)
+        wanted = node if home is None else home
+        # What another task of this pass has just decided stands.
+        if record is None or (home == SHARED and record.node != SHARED):
+            made = BoundPath(stack=effective.stack, path=path, node=wanted, created_at=pass_.wall)
+            pass_.draft.put(BOUND_PATHS, made)
+
+
+def forget(pass_: Pass, stack: str) -> None:
+    """Forget where a stack's data is: it was removed with its volumes."""
+    for record in [r for r in pass_.cluster.bound_paths.values() if r.stack == stack]:
+        pass_.draft.delete(BOUND_PATHS, record)
+
+
+def bound_paths(task: TaskSpec) -> Iterator[tuple[str, bool]]:
+    """Yield the node's own paths that a task binds, and whether it may write there."""
+    for mount in task.mounts:
+        if mount.type == "bind" and not mount.relative and mount.source:
+            yield posixpath.normpath(mount.source), not mount.read_only
+
+
+def _written(effective: Effective) -> set[str]:
+    """Return the paths that hold data of the stack: a service of it that is not global writes."""
+    return {
+        path
+        for service in effective.spec.services.values()
+        if service.mode != "global"
+        for path, writes in bound_paths(service.task)
+        if writes and not paths.never_made(path)
+    }
+
+
+def _record(pass_: Pass, stack: str, path: str) -> BoundPath | None:
+    known = pass_.cluster.bound_paths.get((stack, path))
+    found: BoundPath | None = pass_.draft.get(keys.bound_path(stack, path), known)
+    return found
+
+
+def _home(pass_: Pass, effective: Effective, path: str) -> str | None:
+    """Return where the data of a path is: by its record, else where tasks with it are or were.
+
+    Without a record they are older than these records, or than the store that was adopted.
+    """
+    record = _record(pass_, effective.stack, path)
+    if record is not None:
+        return record.node
+    ran = [
+        task
+        for task in pass_.draft.tasks(effective.stack).values()
+        if task.node is not None
+        and task.status.run is not None
+        and (service := _service(pass_, task)) is not None
+        and service.mode != "global"
+        and (path, True) in bound_paths(service.task)
+    ]
+    ran.sort(key=lambda task: (task.state in FINAL, -task.created_at))
+    return ran[0].node if ran else None
+
+
+def _service(pass_: Pass, task: Task) -> ServiceSpec | None:
+    known = pass_.specs.of(task.stack, task.release, task.service)
+    return known.service if known is not None else None
+
+
+def _name(pass_: Pass, node: str) -> str:
+    record = pass_.cluster.nodes.get(node)
+    return record.name if record is not None else f"{node}, which left the cluster"

@@ -1,0 +1,115 @@
+"""Networks, volumes, secrets and configs as objects of their own: what is asked, what is shown.
+
+What `corral network|volume|secret|config` sends and prints. An object somebody made has no
+stack; one that a stack's file made has that stack's name. ``used_by``: the stacks that mean it.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import Field
+
+from specs.base import Model
+
+ObjectKind = Literal["network", "volume", "secret", "config"]
+
+
+class CreateNetwork(Model):
+    name: str
+    driver: str = ""
+    subnets: tuple[str, ...] = ()
+    internal: bool = False
+    attachable: bool = False
+    options: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+class CreateVolume(Model):
+    """``node``: by name or id; without it the volume's home is where it is first used."""
+
+    name: str = ""
+    driver: str = ""
+    options: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+    node: str = ""
+
+
+class CreateContent(Model):
+    """A secret or config; ``data`` is base64."""
+
+    name: str
+    data: str
+    secret: bool
+    labels: dict[str, str] = Field(default_factory=dict)
+
+
+MakeObject = CreateNetwork | CreateVolume | CreateContent
+
+
+class MadeObject(Model):
+    id: str
+    name: str
+
+
+class DroppedObject(Model):
+    """``left``: why not all of it is gone yet, in words."""
+
+    name: str
+    left: str = ""
+
+
+class NetworkRow(Model):
+    id: str
+    name: str
+    driver: str = "overlay"
+    stack: str = ""
+    subnets: tuple[str, ...] = ()
+    internal: bool = False
+    attachable: bool = False
+    mtu: int | None = None
+    labels: dict[str, str] = Field(default_factory=dict)
+    created_at: float = 0.0
+    used_by: tuple[str, ...] = ()
+    tasks: dict[str, str] = Field(default_factory=dict)  # task's name -> its address
+
+
+class NetworkRows(Model):
+    networks: tuple[NetworkRow, ...] = ()
+
+
+class VolumeRow(Model):
+    """``node`` is the name of its home; empty = not used yet, or the same on every node."""
+
+    name: str
+    driver: str = "local"
+    node: str = ""
+    stack: str = ""
+    options: dict[str, str] = Field(default_factory=dict)
+    labels: dict[str, str] = Field(default_factory=dict)
+    created_at: float = 0.0
+    used_by: tuple[str, ...] = ()
+    services: tuple[str, ...] = ()  # STACK/SERVICE of those that mount it
+    removing: bool = False
+    reason: str = ""
+
+
+class VolumeRows(Model):
+    volumes: tuple[VolumeRow, ...] = ()
+
+
+class ContentRow(Model):
+    """A secret or config; ``data`` (base64) of a config alone, and only where one is asked for."""
+
+    id: str
+    name: str
+    stack: str = ""
+    size: int = 0
+    labels: dict[str, str] = Field(default_factory=dict)
+    created_at: float = 0.0
+    used_by: tuple[str, ...] = ()
+    data: str = ""
+
+
+class ContentRows(Model):
+    contents: tuple[ContentRow, ...] = ()

@@ -1,0 +1,98 @@
+"""Absolute binds on several hosts: data stays where it is, a share is everywhere, sockets are real.
+
+Shown with the paths of real hosts: one that nobody has, one that all have, one that one has.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.e2e.multi.cluster import NODES
+
+pytestmark = pytest.mark.real
+STACK = """
+services:
+  db:
+    image: busybox
+    command: [sh, -c, "echo {mark} >> /data/log; exec sleep inf"]
+    stop_grace_period: 0s
+    volumes: ["/srv/corral-db:/data"]
+  reader:
+    image: busybox
+    command: [sleep, inf]
+    stop_grace_period: 0s
+    volumes: ["/srv/corral-db:/data:ro"]
+  share:
+    image: busybox
+    command: [sleep, inf]
+    stop_grace_period: 0s
+    volumes: ["/srv/corral-share:/data"]
+    deploy: {{replicas: 3}}
+  agent:
+    image: busybox
+    command: [sh, -c, "test -f /s && exec sleep inf"]
+    stop_grace_period: 0s
+    volumes: ["/srv/corral-some/x.sock:/s"]
+    deploy: {{replicas: 2}}
+"""
+NO_SOCKET = """
+services:
+  web:
+    image: busybox
+    command: [sleep, inf]
+    volumes: ["/var/run/docker.sock:/var/run/docker.sock"]
+"""
+
+
+@pytest.fixture
+def paths(cluster):
+    for name in NODES:
+        cluster.host(name).run(["mkdir", "-p", "/srv/corral-share"])
+    # A file stands for the socket: only that it is there is asked.
+    sh(cluster, "n2", "mkdir /srv/corral-some && touch /srv/corral-some/x.sock")
+    yield
+    for name in NODES:
+        sh(cluster, name, "rm -rf /srv/corral-*")
+
+
+def sh(cluster, node, script):
+    return cluster.host(node).run(["sh", "-c", script]).stdout
+
+
+def there(cluster, path, *nodes):
+    return [node for node in nodes if sh(cluster, node, f"ls -d {path} 2>/dev/null || true")]
+
+
+def nodes_of(cluster, service):
+    return sorted(row["node"] for row in cluster.ready(service))
+
+
+def test_each_runs_where_its_path_is(cluster, paths):
+    cluster.compose(STACK.format(mark="first"))
+    said = cluster("up", "-d").stderr
+    assert "stays on one node, where its data is: " in said
+    assert "db (path /srv/corral-db, unless every node has it)" in said
+    (home,) = nodes_of(cluster, "db")
+    assert nodes_of(cluster, "reader") == [home]
+    assert nodes_of(cluster, "share") == list(NODES)
+    assert nodes_of(cluster, "agent") == ["n2", "n2"]
+
+    # The record outlives `down`; what is on the other nodes meanwhile is no reason to go there.
+    cluster("down")
+    other = next(name for name in NODES if name != home)
+    sh(cluster, other, "mkdir -p /srv/corral-db")
+    cluster.compose(STACK.format(mark="second"))
+    cluster("up", "-d")
+    assert nodes_of(cluster, "db") == [home]
+    written = cluster("exec", "-T", "reader", "cat", "/data/log").stdout.split()
+    assert written == ["first", "second"]
+    assert there(cluster, "/srv/corral-db", *NODES) == sorted([home, other])
+
+    cluster("down")
+    cluster.compose(NO_SOCKET)
+    failed = cluster("up", "-d", code=1)
+    assert "shows Docker's containers of the node, not corral's" in failed.stderr
+    assert "bind source /var/run/docker.sock does not exist on this node and is never made" in (
+        failed.stdout + failed.stderr
+    )
+    assert there(cluster, "/var/run/docker.sock", *NODES) == []

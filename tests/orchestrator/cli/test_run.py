@@ -1,0 +1,150 @@
+"""What `run`'s flags make of a service, and the keys that leave it running."""
+
+from __future__ import annotations
+
+import argparse
+import os
+
+import pytest
+
+from orchestrator.cli import oneoff
+from orchestrator.cli.commands import run
+from orchestrator.cli.commands.attach import KEYS, Keys
+from orchestrator.cli.errors import USAGE, CliError
+
+SERVICE = {
+    "image": "app:1",
+    "command": ["serve"],
+    "entrypoint": ["/entry"],
+    "environment": {"A": "file", "B": "file"},
+    "labels": {"l": "file"},
+    "ports": [{"target": 80, "published": "8080", "protocol": "tcp", "mode": "ingress"}],
+    "volumes": [{"type": "volume", "source": "data", "target": "/data", "volume": {}}],
+    "networks": {"back": {"ipv4_address": "10.9.0.5", "aliases": ["w"]}, "front": None},
+    "depends_on": {"db": {"condition": "service_started"}},
+    "restart": "always",
+    "container_name": "fixed",
+    "profiles": ["tools"],
+    "cap_add": ["NET_ADMIN"],
+    "deploy": {"replicas": 3, "resources": {"limits": {"memory": "1"}}, "update_config": {}},
+}
+PORT = {"target": 81, "published": "8081", "protocol": "tcp", "mode": "ingress"}
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    parser = argparse.ArgumentParser()
+    run.describe(parser)
+    return parser.parse_args([*words])
+
+
+def made(*words: str, terminal: bool = False, environment=None):
+    args = parsed(*words)
+    return oneoff.changed(
+        SERVICE,
+        args,
+        command=args.words[1:],
+        environment=environment or {},
+        terminal=terminal,
+        declared=("data", "more"),
+    )
+
+
+# words of the command line, key of the service, what it has
+TABLE = [
+    ("web", "command", ["serve"]),
+    ("web a -b --rm", "command", ["a", "-b", "--rm"]),
+    ("web", "entrypoint", ["/entry"]),
+    ("--entrypoint sh web", "command", []),
+    ("--entrypoint 'sh -c' web x", "entrypoint", ["sh", "-c"]),
+    ("--entrypoint 'sh -c' web x", "command", ["x"]),
+    ("--entrypoint '' web x", "entrypoint", []),
+    ("web", "ports", []),
+    ("-P web", "ports", SERVICE["ports"]),
+    ("-p 8081:81 web", "ports", [PORT]),
+    ("-P -p 8081:81 web", "ports", [*SERVICE["ports"], PORT]),
+    ("-l l=own -l m=own web", "labels", {"l": "own", "m": "own"}),
+    ("-u 5:6 web", "user", "5:6"),
+    ("-w /srv web", "working_dir", "/srv"),
+    ("--cap-add SYS_TIME web", "cap_add", ["NET_ADMIN", "SYS_TIME"]),
+    ("--cap-drop KILL web", "cap_drop", ["KILL"]),
+    ("web", "depends_on", SERVICE["depends_on"]),
+    ("--no-deps web", "depends_on", None),
+    ("web", "restart", None),
+    ("web", "container_name", None),
+    ("web", "profiles", None),
+    ("web", "deploy", {"resources": {"limits": {"memory": "1"}}}),
+    ("web", "networks", {"back": {"aliases": ["w"]}, "front": None}),
+    ("web", "stdin_open", True),
+    ("web", "tty", False),
+    ("-d web", "stdin_open", None),
+    ("-d web", "tty", None),
+]
+
+
+@pytest.mark.parametrize(("words", "key", "value"), TABLE)
+def test_what_the_flags_make_of_the_service(words, key, value):
+    import shlex
+
+    assert made(*shlex.split(words)).get(key) == value
+
+
+def test_a_terminal_and_the_environment():
+    found = made("web", terminal=True, environment={"A": "own"})
+    assert found["tty"] is True
+    assert found["environment"] == {"A": "own", "B": "file"}
+
+
+def test_volumes(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    found = made("-v", "more:/more:ro", "-v", "./x:/data", "-v", "/anon", "web")["volumes"]
+    assert [(m["type"], m.get("source"), m["target"]) for m in found] == [
+        ("bind", os.path.join(tmp_path, "x"), "/data"),
+        ("volume", "more", "/more"),
+        ("volume", None, "/anon"),
+    ]
+    assert found[1]["read_only"] is True
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("-v", "nosuch:/x", "web"), "no volume nosuch"),
+        (("-v", "data:bb:cc:dd", "web"), "too many colons"),
+        (("-p", "no:port", "web"), "-p no:port"),
+        (("--entrypoint", "'", "web"), "--entrypoint"),
+    ],
+)
+def test_what_is_refused(words, said):
+    with pytest.raises(CliError, match=said) as caught:
+        made(*words)
+    assert caught.value.code == USAGE
+
+
+# what is typed, piece by piece; what is passed on; whether the user leaves
+KEYED = [
+    ((b"ls\n",), b"ls\n", False),
+    ((b"\x10\x11",), b"", True),
+    ((b"\x10", b"\x11"), b"", True),
+    ((b"a\x10", b"b"), b"a\x10b", False),
+    ((b"\x10\x10\x11x",), b"\x10", True),
+    ((b"\x11\x10",), b"\x11", False),
+    ((b"x\x10\x11",), b"x", True),
+]
+
+
+@pytest.mark.parametrize(("typed", "passed", "left"), KEYED)
+def test_the_keys_that_leave(typed, passed, left):
+    keys, found, gone = Keys(KEYS), b"", False
+    for piece in typed:
+        more, gone = keys.feed(piece)
+        found += more
+        if gone:
+            break
+    assert (found, gone) == (passed, left)
+
+
+def test_other_keys_and_none():
+    assert Keys("ctrl-a,x").feed(b"\x01x") == (b"", True)
+    assert Keys("").feed(b"\x10\x11") == (b"\x10\x11", False)
+    with pytest.raises(CliError, match="no key"):
+        Keys("ctrl-,x")

@@ -1,0 +1,534 @@
+"""Networks, volumes, secrets and configs made by hand: who may use and remove them, and when."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+
+import pytest
+
+from orchestrator.control.mirror.users import users
+from orchestrator.control.planning.networks import REST
+from orchestrator.control.planning.reaper import CONTENT_GRACE
+from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
+from specs.objects import CreateContent, CreateNetwork, CreateVolume
+from specs.problems import Position
+from tests.orchestrator.control.builders import project, replicas
+from tests.orchestrator.control.rig import Rig
+
+pytestmark = pytest.mark.looptime
+
+OUTSIDE = {"networks": {"default": {"name": "shared", "external": True}}}
+OWN = {"networks": {"default": {"name": "shared"}}}
+
+
+def names(rows):
+    return [row.name for row in rows]
+
+
+def mounting(volume="data", **entry):
+    """A service that mounts a volume, and the volume's entry."""
+    mount = {"type": "volume", "source": "data", "target": "/data"}
+    return {"db": {"volumes": [mount]}}, {"volumes": {"data": {"name": volume, **entry}}}
+
+
+def reading(kind, name):
+    ref = {"source": "key", "target": "/key"}
+    return {"web": {kind: [ref]}}, {kind: {"key": {"name": name, "external": True}}}
+
+
+def content(name, data=b"x", *, secret=True, **more):
+    return CreateContent(name=name, data=base64.b64encode(data).decode(), secret=secret, **more)
+
+
+async def gone(rig, stack="app"):
+    await rig.control.remove(stack, volumes=False, timeout=0)
+    await rig.until(lambda: stack not in rig.cluster.stacks)
+
+
+# ---- networks -------------------------------------------------------------------------------
+
+
+async def test_a_network_by_hand_joins_stacks_and_outlives_them():
+    async with Rig(nodes=2) as rig:
+        made = await rig.control.make(CreateNetwork(name="shared", labels={"a": "b"}))
+        (row,) = rig.control.networks().networks
+        assert (row.id, row.name, row.stack, row.labels) == (made.id, "shared", "", {"a": "b"})
+        await rig.up(project(db={}, top=OUTSIDE), stack="one")
+        await rig.up(project(web={}, top=OUTSIDE), stack="two")
+        await rig.deployed("one")
+        await rig.deployed("two")
+        assert {n for t in rig.cluster.tasks.values() for n in t.addresses} == {made.id}
+        (row,) = rig.control.networks().networks
+        assert row.used_by == ("one", "two")
+        assert set(row.tasks) == {"one-db-1", "two-web-1"}
+        with pytest.raises(Conflict) as refused:
+            await rig.control.drop("network", "shared")
+        assert "in use by stacks one, two" in refused.value.detail
+        await gone(rig, "one")
+        await gone(rig, "two")
+        assert names(rig.control.networks().networks) == ["shared"]
+        await rig.control.drop("network", "shared")
+        assert rig.control.networks().networks == ()
+        await rig.until(lambda: not rig.cluster.networks, within=4 * REST)
+        assert not any(rig.cluster.leases.values())
+
+
+async def test_what_a_stack_made_stays_for_another_and_goes_with_the_last():
+    async with Rig() as rig:
+        await rig.up(project(db={}, top=OWN), stack="owner")
+        await rig.deployed("owner")
+        await rig.up(project(web={}, top=OUTSIDE), stack="guest")
+        await rig.deployed("guest")
+        await gone(rig, "owner")
+        await asyncio.sleep(REST)
+        assert names(rig.control.networks().networks) == ["shared"]
+        await rig.control.stop("guest", 0)
+        await gone(rig, "guest")
+        await rig.until(lambda: not rig.cluster.networks, within=4 * REST)
+
+
+MAKING = {
+    "twice": (CreateNetwork(name="there"), Conflict, "exists already"),
+    "no name": (CreateNetwork(name=""), Invalid, "needs a name"),
+    "a path": (CreateNetwork(name="../x"), Invalid, "not a valid name"),
+    "driver": (CreateNetwork(name="n", driver="macvlan"), Invalid, "macvlan"),
+    "encrypted": (CreateNetwork(name="n", options={"encrypted": ""}), Invalid, "encrypted"),
+    "mtu": (CreateNetwork(name="n", options={"mtu": "9"}), Invalid, "MTU"),
+    "IPv6": (CreateNetwork(name="n", subnets=("fd00::/64",)), Invalid, "IPv4"),
+    "no subnet": (CreateNetwork(name="n", subnets=("10.1/99",)), Invalid, "10.1/99"),
+    "of a node": (CreateNetwork(name="n", subnets=("192.0.2.0/24",)), Conflict, "node host1"),
+    "taken": (CreateNetwork(name="n", subnets=("172.30.0.0/25",)), Conflict, "network there"),
+}
+
+
+@pytest.mark.parametrize("case", MAKING)
+async def test_networks_that_cannot_be_made(case):
+    asked, kind, words = MAKING[case]
+    async with Rig() as rig:
+        await rig.control.make(CreateNetwork(name="there", subnets=("172.30.0.0/24",)))
+        with pytest.raises(kind) as refused:
+            await rig.control.make(asked)
+        assert words in refused.value.detail
+        assert names(rig.control.networks().networks) == ["there"]
+
+
+async def test_a_subnet_that_still_rests_is_taken_back_by_its_own_name():
+    async with Rig() as rig:
+        asked = CreateNetwork(name="shared", subnets=("172.30.0.0/24",))
+        await rig.control.make(asked)
+        await rig.up(project(web={}, top=OUTSIDE))
+        await rig.deployed()
+        await gone(rig)
+        await rig.control.drop("network", "shared")
+        await rig.control.make(asked)
+        (record,) = rig.cluster.networks.values()
+        assert (record.pool, record.retired) == ("172.30.0.0/24", False)
+
+
+async def test_a_network_is_removed_although_a_node_with_a_task_on_it_is_silent():
+    async with Rig(nodes=2) as rig:
+        await rig.control.make(CreateNetwork(name="shared"))
+        on_two = {"deploy": {"placement": {"constraints": ["node.name == host2"]}}}
+        await rig.up(project(web=on_two, top=OUTSIDE))
+        await rig.deployed()
+        await rig.nodes["n2"].crash(remembers=True)
+        await rig.until(lambda: rig.cluster.conditions["n2"].status == "down")
+        await rig.control.remove("app", volumes=False, timeout=0)
+        await rig.control.drop("network", "shared")
+        assert rig.control.networks().networks == (), "for people it is gone"
+        await asyncio.sleep(2 * REST)
+        assert rig.cluster.networks, "its addresses are not given out while a task may have one"
+        await rig.nodes["n2"].connect()
+        await rig.until(lambda: not rig.cluster.networks, within=4 * REST)
+        assert rig.nodes["n2"].wanted.networks == {}
+
+
+# ---- what is external must be there -----------------------------------------------------------
+
+MISSING = {
+    "network": ({"web": {}}, OUTSIDE, "networks.default", "corral network create shared"),
+    "volume": (*mounting("data", external=True), "volumes.data", "corral volume create data"),
+    "secret": (*reading("secrets", "key"), "secrets.key", "corral secret create key FILE"),
+    "config": (*reading("configs", "key"), "configs.key", "corral config create key FILE"),
+}
+
+
+@pytest.mark.parametrize("kind", MISSING)
+async def test_a_missing_external_object_is_an_error_with_its_line(kind):
+    services, top, path, hint = MISSING[kind]
+    async with Rig() as rig:
+        at = {path: Position("compose.yaml", 7, 3)}
+        with pytest.raises(Invalid) as refused:
+            await rig.up(project(**services, top=top), origins=at)
+        (problem,) = refused.value.problems
+        assert problem.code == "missing"
+        assert f"external {kind}" in problem.message
+        assert hint in problem.hint
+        assert problem.position == at[path]
+        assert {} == rig.cluster.stacks == rig.cluster.volumes == rig.cluster.networks
+
+
+async def test_dockers_own_networks_are_named():
+    async with Rig() as rig:
+        top = {"networks": {"default": {"name": "host", "external": True}}}
+        with pytest.raises(Invalid) as refused:
+            await rig.up(project(web={}, top=top))
+        assert "network_mode: host" in refused.value.problems[0].hint
+
+
+# ---- volumes --------------------------------------------------------------------------------
+
+
+async def test_a_volume_gets_its_home_where_it_is_first_used():
+    async with Rig(nodes=3) as rig:
+        await rig.control.make(CreateVolume(name="data"))
+        await rig.control.make(CreateVolume(name="there", node="host3"))
+        services, top = mounting("data", external=True)
+        await rig.up(project(**services, top=top), stack="one")
+        await rig.deployed("one")
+        (task,) = rig.live(stack="one")
+        assert rig.cluster.volumes["data"].node == task.node
+        assert rig.cluster.volumes["data"].stack == ""
+        services, top = mounting("there", external=True)
+        await rig.up(project(**services, top=top), stack="two")
+        await rig.deployed("two")
+        assert rig.live(stack="two")[0].node == "n3"
+        rows = {row.name: row for row in rig.control.volumes().volumes}
+        assert rows["there"].node == "host3"
+        assert rows["there"].services == ("two/db",)
+
+
+async def test_down_v_takes_what_the_stack_made_and_nothing_else():
+    async with Rig() as rig:
+        await rig.control.make(CreateVolume(name="hers"))
+        mounts = [
+            {"type": "volume", "source": key, "target": f"/{key}"}
+            for key in ("mine", "hers", "was")
+        ]
+        top = {
+            "volumes": {
+                "mine": {"name": "app_mine"},
+                "hers": {"name": "hers", "external": True},
+                "was": {"name": "app_was"},
+            }
+        }
+        await rig.up(project(db={"volumes": mounts}, top=top))
+        await rig.deployed()
+        # What the file calls external from now on is nobody's: the stack made it once.
+        top["volumes"]["was"]["external"] = True
+        await rig.up(project(db={"volumes": mounts}, top=top))
+        await rig.deployed()
+        await rig.control.remove("app", volumes=True, timeout=0)
+        await rig.until(lambda: "app" not in rig.cluster.stacks)
+        assert rig.agents.removed == [("n1", "app_mine")]
+        assert names(rig.control.volumes().volumes) == ["app_was", "hers"]
+
+
+async def test_a_volume_in_use_is_not_removed_and_the_stack_is_named():
+    async with Rig() as rig:
+        services, top = mounting("app_data")
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        await rig.control.stop("app", 0)
+        with pytest.raises(Conflict) as refused:
+            await rig.control.drop("volume", "app_data")
+        assert "in use by stack app" in refused.value.detail
+        await gone(rig)
+        assert names(rig.control.volumes().volumes) == ["app_data"], "down without -v keeps it"
+        await rig.control.drop("volume", "app_data")
+        await rig.until(lambda: not rig.cluster.volumes)
+        assert rig.agents.removed == [("n1", "app_data")]
+        with pytest.raises(NotFound):
+            await rig.control.drop("volume", "app_data")
+
+
+async def test_a_stack_that_means_a_volume_of_another_is_warned():
+    async with Rig() as rig:
+        await rig.control.make(CreateVolume(name="data"))
+        services, top = mounting("data")
+        row = await rig.control.deploy("app", rig.request(project(**services, top=top)))
+        (warning,) = [w for w in row.warnings if "volume data" in w.message]
+        assert "external: true" in warning.hint
+
+
+VOLUMES = {
+    "as it is": (CreateVolume(name="there"), None, ""),
+    "on its node": (CreateVolume(name="there", node="host2"), None, ""),
+    "elsewhere": (CreateVolume(name="there", node="host1"), Conflict, "another node"),
+    "no node": (CreateVolume(name="v", node="host9"), NotFound, "host9"),
+    "driver": (CreateVolume(name="v", driver="rexray"), Invalid, "rexray"),
+    "a path": (CreateVolume(name="a/b"), Invalid, "not a valid name"),
+    "no name": (CreateVolume(), None, ""),
+}
+
+
+@pytest.mark.parametrize("case", VOLUMES)
+async def test_volumes_that_can_be_made_and_that_cannot(case):
+    asked, kind, words = VOLUMES[case]
+    async with Rig(nodes=2) as rig:
+        await rig.control.make(CreateVolume(name="there", node="host2"))
+        if kind is None:
+            made = await rig.control.make(asked)
+            assert made.name == asked.name or made.name
+            return
+        with pytest.raises(kind) as refused:
+            await rig.control.make(asked)
+        assert words in refused.value.detail
+
+
+# Where a node or the controller is not there while a volume is removed: the record is marked
+# first, then the data goes, then the record. Each row: what happens after the mark.
+INTERRUPTED = ("node is silent", "controller is killed", "node leaves the cluster", "both at once")
+
+
+@pytest.mark.parametrize("case", INTERRUPTED)
+async def test_a_volume_that_is_being_removed_is_removed_in_the_end(case):
+    async with Rig(nodes=2) as rig:
+        await rig.control.make(CreateVolume(name="data", node="host2"))
+        answers = asyncio.Event()
+
+        async def remove_volume(node, name):
+            if not answers.is_set():
+                raise Unavailable(f"node {node} is not reached")
+            rig.agents.removed.append((node, name))
+
+        rig.agents.remove_volume = remove_volume
+        await rig.nodes["n2"].cut()
+        await rig.until(lambda: rig.cluster.conditions["n2"].status == "down")
+        await rig.control.drop("volume", "data")
+        (row,) = rig.control.volumes().volumes
+        assert (row.removing, "node host2 does not answer" in row.reason) == (True, True)
+        with pytest.raises(Conflict):
+            await rig.control.make(CreateVolume(name="data"))
+        services, top = mounting("data")
+        with pytest.raises(Invalid) as refused:
+            await rig.up(project(**services, top=top))
+        assert "is being removed" in refused.value.problems[0].message
+        if case in ("controller is killed", "both at once"):
+            await rig.halt()
+            await rig.boot()
+        if case == "node leaves the cluster":
+            await rig.remove_node("n2")
+        else:
+            await asyncio.sleep(30)
+            assert rig.cluster.volumes, "its data is still there"
+            answers.set()
+        await rig.until(lambda: not rig.cluster.volumes)
+        there = [] if case == "node leaves the cluster" else [("n2", "data")]
+        assert rig.agents.removed == there
+
+
+async def test_the_data_of_a_volume_waits_for_the_last_task_that_has_it():
+    async with Rig(nodes=2) as rig:
+        await rig.control.make(CreateVolume(name="data", node="host2"))
+        services, top = mounting("data", external=True)
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        await rig.nodes["n2"].crash(remembers=True)
+        await rig.until(lambda: rig.cluster.conditions["n2"].status == "down")
+        await rig.control.remove("app", volumes=False, timeout=0)
+        await rig.control.drop("volume", "data")
+        await asyncio.sleep(60)
+        assert rig.agents.removed == []
+        await rig.nodes["n2"].connect()
+        await rig.until(lambda: not rig.cluster.volumes)
+        assert rig.agents.removed == [("n2", "data")]
+        assert not rig.nodes["n2"].tasks
+
+
+# ---- secrets and configs ----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["secrets", "configs"])
+async def test_a_secret_by_hand_reaches_the_node_of_the_task_only(kind):
+    secret, word = kind == "secrets", kind.removesuffix("s")
+    async with Rig(nodes=2) as rig:
+        made = await rig.control.make(content("key", b"deep", secret=secret))
+        services, top = reading(kind, "key")
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        (task,) = rig.live()
+        held = {node: set(fake.wanted.contents) for node, fake in rig.nodes.items()}
+        other = next(node for node in rig.nodes if node != task.node)
+        assert held == {task.node: {made.id}, other: set()}
+        (row,) = rig.control.contents(secret=secret).contents
+        assert (row.name, row.size, row.used_by) == ("key", 4, ("app",))
+        assert rig.control.contents(secret=not secret).contents == ()
+        with pytest.raises(Conflict) as refused:
+            await rig.control.drop(word, "key")
+        assert "in use by stack app" in refused.value.detail
+        await gone(rig)
+        await asyncio.sleep(2 * CONTENT_GRACE)
+        assert names(rig.control.contents(secret=secret).contents) == ["key"], "it is kept unused"
+        await rig.control.drop(word, "key")
+        assert not rig.cluster.contents
+
+
+async def test_a_secret_is_changed_by_another_name():
+    async with Rig() as rig:
+        await rig.control.make(content("key", b"old"))
+        with pytest.raises(Conflict) as refused:
+            await rig.control.make(content("key", b"new"))
+        assert "never changes" in refused.value.detail
+        new = await rig.control.make(content("key-2", b"new"))
+        services, top = reading("secrets", "key")
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        (before,) = rig.live()
+        services, top = reading("secrets", "key-2")
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        (after,) = rig.live()
+        assert after.id != before.id
+        assert set(rig.nodes["n1"].wanted.contents) == {new.id}
+        await rig.control.drop("secret", "key")
+
+
+async def test_a_stacks_own_secret_of_the_same_value_is_another_object():
+    async with Rig() as rig:
+        made = await rig.control.make(content("key", b"same"))
+        ref = {"source": "mine", "target": "/mine"}
+        request = rig.request(
+            project(web={"secrets": [ref]}, top={"secrets": {"mine": {"name": "app_mine"}}}),
+            contents={"secrets.mine": base64.b64encode(b"same").decode()},
+        )
+        await rig.control.deploy("app", request)
+        await rig.deployed()
+        assert made.id not in rig.nodes["n1"].wanted.contents
+        rows = {row.name: row for row in rig.control.contents(secret=True).contents}
+        assert (rows["key"].used_by, rows["app_mine"].stack) == ((), "app")
+        await rig.control.drop("secret", "key")
+        with pytest.raises(Conflict) as refused:
+            await rig.control.drop("secret", "app_mine")
+        assert "of the file of stack app" in refused.value.detail
+
+
+CONTENTS = {
+    "empty": (content("key", b""), "1 byte"),
+    "too large": (content("key", b"x" * (500 * 1024 + 1)), "500"),
+    "no base64": (CreateContent(name="key", data="%%", secret=True), "not base64"),
+    "a path": (content("../key"), "not a valid name"),
+    "no name": (content(""), "needs a name"),
+}
+
+
+@pytest.mark.parametrize("case", CONTENTS)
+async def test_secrets_that_cannot_be_made(case):
+    asked, words = CONTENTS[case]
+    async with Rig() as rig:
+        with pytest.raises(Invalid) as refused:
+            await rig.control.make(asked)
+        assert words in refused.value.detail
+        assert not rig.cluster.contents
+
+
+async def test_the_largest_secret_fits():
+    async with Rig() as rig:
+        await rig.control.make(content("key", b"x" * 500 * 1024))
+        assert rig.control.contents(secret=True).contents[0].size == 500 * 1024
+
+
+async def test_what_was_made_by_hand_comes_through_a_restart_of_the_controller():
+    async with Rig() as rig:
+        await rig.control.make(CreateNetwork(name="net"))
+        await rig.control.make(CreateVolume(name="vol"))
+        await rig.control.make(content("sec"))
+        await rig.control.make(content("con", secret=False))
+        await rig.restart_controller()
+        await rig.up(project(web=replicas(1)))
+        await rig.deployed()
+        assert "net" in names(rig.control.networks().networks)
+        assert names(rig.control.volumes().volumes) == ["vol"]
+        assert names(rig.control.contents(secret=True).contents) == ["sec"]
+        assert names(rig.control.contents(secret=False).contents) == ["con"]
+        assert users(rig.cluster).volumes == {}
+
+
+# ---- what a volume is made of -----------------------------------------------------------------
+
+NFS = {"type": "nfs", "o": "addr=192.0.2.9,nfsvers=4", "device": ":/export"}
+MEMORY = {"type": "tmpfs", "o": "size=1m"}
+FOLDER = {"type": "none", "o": "bind", "device": "/srv/data"}
+PLACED = {
+    # options -> on how many nodes its tasks may be, the record's home
+    "a share": (NFS, 3, ""),
+    "memory": (MEMORY, 1, "n"),
+    "a folder of the node": (FOLDER, 1, "n"),
+    "a folder of ours": ({}, 1, "n"),
+}
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+@pytest.mark.parametrize("case", PLACED)
+async def test_where_tasks_with_a_volume_may_be(case, by_hand):
+    options, count, home = PLACED[case]
+    async with Rig(nodes=3) as rig:
+        if by_hand:
+            await rig.control.make(CreateVolume(name="data", options=options))
+        entry = {"external": True} if by_hand else {"driver_opts": options}
+        services, top = mounting("data", **entry)
+        services["db"] |= replicas(3)
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        assert len({task.node for task in rig.live()}) == count
+        for task in rig.live():
+            told = rig.fake_of(task).tasks[task.id].assignment
+            assert told.volume_options == ({"data": options} if options else {})
+        (row,) = rig.control.volumes().volumes
+        assert row.options == options
+        assert bool(row.node) is bool(home)
+        await gone(rig)
+        await rig.control.drop("volume", "data")
+        await rig.until(lambda: not rig.cluster.volumes)
+        assert [name for _, name in rig.agents.removed] == ["data"] * bool(home)
+
+
+async def test_other_options_are_another_volume_for_the_tasks():
+    async with Rig() as rig:
+        services, top = mounting("data", driver_opts=MEMORY)
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        (before,) = rig.live()
+        services, top = mounting("data", driver_opts={**MEMORY, "o": "size=2m"})
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        (after,) = rig.live()
+        assert after.id != before.id
+        assert rig.cluster.volumes["data"].options["o"] == "size=2m"
+
+
+async def test_a_node_of_an_older_version_gets_no_volume_with_options():
+    async with Rig(nodes=2) as rig:
+        for node in list(rig.cluster.nodes.values()):
+            facts = node.facts.model_copy(update={"wire": 1 if node.id == "n1" else 2})
+            await rig.put_node(node.with_facts(facts))
+        await rig.until(lambda: rig.cluster.nodes["n1"].facts.wire == 1)
+        services, top = mounting("data", driver_opts=NFS)
+        services["db"] |= replicas(3)
+        await rig.up(project(**services, top=top))
+        await rig.deployed()
+        assert {task.node for task in rig.live()} == {"n2"}
+
+
+@pytest.mark.parametrize("by_hand", [False, True])
+async def test_a_level_that_forbids_binds_forbids_a_folder_of_the_node(by_hand):
+    async with Rig() as rig:
+        if by_hand:
+            await rig.control.make(CreateVolume(name="data", options=FOLDER))
+        entry = {"external": True} if by_hand else {"driver_opts": FOLDER}
+        services, top = mounting("data", **entry)
+        services["db"]["x-corral"] = {"security": "baseline"}
+        with pytest.raises(Invalid) as refused:
+            await rig.up(project(**services, top=top))
+        (problem,) = refused.value.problems
+        assert "not allowed at x-corral.security: baseline" in problem.message
+
+
+async def test_a_password_is_in_no_row():
+    async with Rig() as rig:
+        options = {"type": "cifs", "o": "username=u,password=deep", "device": "//nas/share"}
+        await rig.control.make(CreateVolume(name="data", options=options))
+        assert "deep" not in rig.control.volumes().model_dump_json()
+        with pytest.raises(Invalid, match="no --node"):
+            await rig.control.make(CreateVolume(name="other", options=options, node="host1"))
