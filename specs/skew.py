@@ -58,6 +58,7 @@ SINCE: dict[str, dict[str, int]] = {
         "on_reboot": 2,
         "security": 2,
     },
+    "VolumeSpec": {"options": 2, "relative": 2},
     "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2, "paused": 2},
 }
 

@@ -113,6 +113,18 @@ class Names:
     def nodes(self) -> Candidates:
         return [(str(row["name"]), str(row["status"])) for row in self._get("/v1/nodes", "nodes")]
 
+    def networks(self) -> Candidates:
+        return self._made("/v1/networks", "networks")
+
+    def volumes(self) -> Candidates:
+        return self._made("/v1/volumes", "volumes")
+
+    def secrets(self) -> Candidates:
+        return self._made("/v1/secrets", "contents")
+
+    def _made(self, path: str, key: str) -> Candidates:
+        return [(str(row["name"]), ", ".join(row["used_by"])) for row in self._get(path, key)]
+
     def contexts(self) -> Candidates:
         from orchestrator.client import contexts
 
@@ -266,6 +278,9 @@ def _values(kind: dict[str, Any], live: Names) -> Candidates:
         "NODE": live.nodes,
         "STACK": live.stacks,
         "CONTEXT": live.contexts,
+        "NETWORK": live.networks,
+        "VOLUME": live.volumes,
+        "SECRET": live.secrets,
     }
     if takes.startswith("SERVICE="):
         return [(f"{name}=", text) for name, text in live.services()]

@@ -90,6 +90,10 @@ def body(
         request["deadline"] = args.deadline
     if args.timeout is not None:
         request["timeout"] = args.timeout
+    if getattr(args, "no_start", False):
+        request["no_start"] = True
+    if getattr(args, "no_recreate", False):
+        request["no_recreate"] = True
     if again:
         request["again"] = list(again)
     return request
