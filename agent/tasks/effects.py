@@ -118,6 +118,10 @@ class Volumes(Protocol):
         """
         ...
 
+    async def enter(self, assignment: Assignment) -> None:
+        """Find the subpaths of volumes that a run mounts. Raises Refusal where one is missing."""
+        ...
+
     async def take(self, task: str, slot: str) -> None:
         """Give a task that is being prepared the anonymous volumes its slot has."""
         ...

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -188,6 +189,10 @@ class Preparation:
         slot = self.holdings.slot_of(assignment)
         await self.volumes.claim(assignment.id, slot, fresh=assignment.fresh_volumes)
 
+    async def enter(self, assignment: Assignment) -> None:
+        """Find what a run mounts that others may have made by now. Raises Refusal."""
+        await self.volumes.enter(assignment)
+
     async def sweep(self) -> None:
         """Remove what was left in slots that are not wanted any more."""
         try:
@@ -257,6 +262,8 @@ async def _all(what: str, *steps: Callable[[], Awaitable[None]]) -> None:
 
 def hostname_of(assignment: Assignment) -> str:
     """Return the host name inside: the spec's, else the task's name made a legal one."""
+    if assignment.spec.uts == "host":
+        return socket.gethostname()
     if assignment.spec.hostname:
         return assignment.spec.hostname[:64]
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", assignment.name).strip("-.")

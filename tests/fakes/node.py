@@ -193,6 +193,9 @@ class FakeVolumes:
     def _own(self, task: str) -> Path:
         return self.base / "tasks" / task
 
+    async def enter(self, assignment: Assignment) -> None:
+        pass
+
     async def take(self, task: str, slot: str) -> None:
         if slot in self.left:
             self.owners[task] = self.left.pop(slot)

@@ -183,6 +183,9 @@ class _Volumes:
             for mount in assignment.spec.mounts
         )
 
+    async def enter(self, assignment: Assignment) -> None:
+        pass
+
     async def take(self, task: str, slot: str) -> None:
         pass
 

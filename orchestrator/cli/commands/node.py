@@ -251,6 +251,12 @@ def _add(args: argparse.Namespace, session: Invocation) -> int:
         # The controller reads the key, in its own folder: it needs the whole path.
         import os
 
+        if session.client.ssh and not args.identity.startswith("/"):
+            raise CliError(
+                f"-i {args.identity}: the key is read where the controller runs",
+                hint=f"give its path on {session.client.ssh.host}, from /",
+                code=USAGE,
+            )
         body["identity"] = os.path.abspath(os.path.expanduser(args.identity))
     wishes = {"name": args.name, "host_key": args.host_key, "underlay": args.underlay_addr}
     body |= {key: value for key, value in wishes.items() if value}

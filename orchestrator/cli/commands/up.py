@@ -122,16 +122,27 @@ def _hand_over(
     wanted = [args.exit_code_from] if args.exit_code_from else []
     deploy.known_services(project.model, [*args.attach, *args.no_attach, *wanted])
     ends = ends_of(args, project.model)
+    model, machine, directory = project.model, None, project.working_dir
+    if session.client.ssh:
+        from orchestrator.cli import sending
+
+        session.client.get("/v1/version")  # whatever is wrong with the way is said first
+        model, machine, top = sending.moved(
+            session.client, model, directory, builds=not args.no_build, say=now
+        )
+        directory = top or directory
     request = deploy.body(
         args,
-        model=project.model,
+        model=model,
         origins=projects.origins(project),
         contents=projects.contents(project, args.services, dependencies=not args.no_deps),
-        directory=project.working_dir,
+        directory=directory,
         known=tuple(project.disabled),
         environ=project.environment,
         again=laws.run_again(ends, args.services or project.model.get("services") or ()),
     )
+    if machine:
+        request["client"] = machine
     from orchestrator.embedded import daemons
 
     now("asking the controller")

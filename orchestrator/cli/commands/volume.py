@@ -86,6 +86,14 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (row["driver"], row["name"], row["node"], row["stack"], users, row["reason"])
 
 
+def place(row: Mapping[str, Any]) -> str:
+    """Return where on its node the data is; what is mounted for a task only has no place."""
+    options = row["options"]
+    if options:
+        return str(options.get("device", "")) if "bind" in str(options.get("o")) else ""
+    return f"/var/lib/corral/agent/volumes/{row['name']}/_data" if row["node"] else ""
+
+
 def dockers(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "Name": row["name"],
@@ -93,5 +101,6 @@ def dockers(row: Mapping[str, Any]) -> dict[str, Any]:
         "Scope": "local",
         "Labels": row["labels"],
         "Options": row["options"],
+        "Mountpoint": place(row),
         "CreatedAt": objects.created(row),
     }

@@ -296,3 +296,17 @@ def test_a_tab_knows_the_names(cluster, capsys):
         complete.run(["zsh", *complete.split(f"corral {line}")])
         rows = capsys.readouterr().out.splitlines()
         assert {row.partition("\t")[0] for row in rows} == wanted, line
+
+
+@pytest.mark.parametrize(
+    ("more", "place"),
+    [
+        ({}, "/var/lib/corral/agent/volumes/v/_data"),
+        ({"node": ""}, ""),
+        ({"options": {"type": "none", "o": "bind", "device": "/srv"}}, "/srv"),
+        ({"options": {"type": "nfs", "o": "addr=h", "device": ":/x"}}, ""),
+    ],
+)
+def test_where_the_data_is(fake, corral, more, place):
+    fake.on("GET", "/v1/volumes/v", volume("v", **more))
+    assert corral("volume", "inspect", "-f", "{{.Mountpoint}}", "v").out.strip() == place
