@@ -69,7 +69,7 @@ SINCE: dict[str, dict[str, int]] = {
     },
     "Mount": {"tmpfs_options": 2, "recursive": 2},
     "VolumeSpec": {"options": 2, "relative": 2},
-    "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2, "paused": 2},
+    "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2, "paused": 2, "unnamed": 2},
 }
 
 # Fields of a TaskSpec whose loss changes what runs: version, and how the user's file says it.
