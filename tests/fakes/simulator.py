@@ -183,10 +183,13 @@ class _Volumes:
             for mount in assignment.spec.mounts
         )
 
+    async def enter(self, assignment: Assignment) -> None:
+        pass
+
     async def take(self, task: str, slot: str) -> None:
         pass
 
-    async def claim(self, task: str, slot: str) -> None:
+    async def claim(self, task: str, slot: str, *, fresh: bool = False) -> None:
         pass
 
     def owns(self, task: str) -> bool:

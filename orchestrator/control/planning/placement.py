@@ -344,6 +344,7 @@ def _pending(
         ports=fixed_host_ports(effective.task),
         homes=(*homes(pass_, effective, task.slot), *bound.ties),
         only=bound.only,
+        platform=effective.task.platform,
         image=effective.task.image_digest,
         needs=_needs(pass_, task, effective),
         node=pinned,
