@@ -97,6 +97,7 @@ class Deploy(Model):
     again: tuple[str, ...] = ()  # of the services it starts, those that run though they completed
     timeout: float | None = None  # grace period of what it replaces or removes, else the spec's
     no_start: bool = False  # make what does not run, as far as it comes without a process
+    renew_volumes: bool = False  # what it makes anew begins with empty anonymous volumes
     no_recreate: bool = False  # what exists keeps its spec, only what is missing is made
 
 
@@ -147,6 +148,7 @@ class Release(Model):
     # What Stack.overrides is to be once its images are there: a number and the spec it is for
     # come together. None: it says nothing of numbers.
     overrides: dict[str, int] | None = None
+    renew_volumes: bool = False  # tasks it makes while it is deployed begin with empty ones
     # Services that exist and keep the spec their tasks have, though it is about them.
     keeps: tuple[str, ...] = ()
     # Services whose tasks, there when it began to be deployed, it replaces: updates. None: by an
