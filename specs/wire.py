@@ -133,6 +133,7 @@ class Assignment(Model):
     volumes: dict[str, str] = Field(default_factory=dict)  # volume key -> real volume name
     volume_options: dict[str, dict[str, str]] = Field(default_factory=dict)  # of those with any
     elsewhere: tuple[str, ...] = ()  # bind sources that are not made here: their data is elsewhere
+    fresh_volumes: bool = False  # what its slot has of anonymous volumes goes when it begins
     after: tuple[str, ...] = ()  # what its gate waits for, in words: "db to be healthy"
     admitted: str = ""  # the boot id of the node in which it may start again
     paused: bool = False  # its processes are to be frozen while it runs

@@ -68,6 +68,7 @@ class Behaviour:
     sick: bool = False  # unhealthy instead of healthy
     reject: str = ""
     log_tail: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()  # that its image declares
 
     @property
     def checked(self) -> bool:
@@ -154,7 +155,9 @@ class _Images:
             raise Refusal(how.reject)
         # An image may bring a check; so does that of a service that a test wants watched.
         check = Healthcheck(test=("CMD", "true")) if how.checked else None
-        return ImageConfig(digest=digest, command=("serve",), healthcheck=check)
+        return ImageConfig(
+            digest=digest, command=("serve",), healthcheck=check, volumes=how.volumes
+        )
 
     async def mount(self, task: str, _: str) -> Path:
         self.mounted.add(task)
@@ -183,10 +186,13 @@ class _Volumes:
             for mount in assignment.spec.mounts
         )
 
+    async def enter(self, assignment: Assignment) -> None:
+        pass
+
     async def take(self, task: str, slot: str) -> None:
         pass
 
-    async def claim(self, task: str, slot: str) -> None:
+    async def claim(self, task: str, slot: str, *, fresh: bool = False) -> None:
         pass
 
     def owns(self, task: str) -> bool:

@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 def look(pass_: Pass, effective: Effective, *, fresh: bool) -> BindRuling:
     """Return what the service's binds ask of a node. ``fresh``: what nodes said long ago is out."""
-    if effective.service.mode == "global" or not any(bound_paths(effective.task)):
+    bound = tuple(bound_paths(effective.task))
+    if effective.service.mode == "global" or not bound:
         return BindRuling()
-    found = pass_.binds.get((effective.key, effective.hash, fresh))
-    if found is None:
-        found = pass_.binds[effective.key, effective.hash, fresh] = _look(pass_, effective, fresh)
-    return found
+    key = (effective.key, effective.hash, bound, fresh)
+    if key not in pass_.binds:
+        pass_.binds[key] = _look(pass_, effective, fresh)
+    return pass_.binds[key]
 
 
 def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa: FBT001 - as above
@@ -99,7 +100,9 @@ def forget(pass_: Pass, stack: str) -> None:
 def bound_paths(task: TaskSpec) -> Iterator[tuple[str, bool]]:
     """Yield the node's own paths that a task binds, and whether it may write there."""
     for mount in task.mounts:
-        if mount.type == "bind" and not mount.relative and mount.source:
+        # A path with a template is another one for each task, or node.
+        own = mount.type == "bind" and not mount.relative and "{{" not in (mount.source or "{{")
+        if own and mount.source:
             yield posixpath.normpath(mount.source), not mount.read_only
 
 

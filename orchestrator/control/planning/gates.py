@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.service_state import ServiceState
     from scheduler.reconcile import WantedService
     from scheduler.replicas import Replica
+    from specs.api import Stack
     from specs.stack import Dependency, ServiceSpec
+
+
+CREATED = "corral start, being only created"
+
+
+def created(stack: Stack, service: str) -> str:
+    """Return what a service waits for that nobody asked to run yet; "" where somebody did."""
+    return CREATED if service in stack.created else ""
 
 
 def admitted(wanted: WantedService, replicas: Iterable[Replica]) -> bool:

@@ -105,14 +105,13 @@ def _in_slots(pass_: Pass, stacks: set[str]) -> dict[tuple[str, str, int], list[
     return slots
 
 
-def leaves_volumes(effective: Effective) -> bool:
-    """Say whether a task leaves anonymous volumes of the file on its node (docs/adr/0016)."""
-    return any(m.type == "volume" and m.source is None for m in effective.task.mounts)
-
-
 def _prefers(effective: Effective, before: Task | None) -> str | None:
     """Return the node with the anonymous volumes a task would take over."""
-    return before.node if before is not None and leaves_volumes(effective) else None
+    if before is None:
+        return None
+    # What only the image declares its node tells; an agent of an earlier version does not.
+    declared = any(m.type == "volume" and m.source is None for m in effective.task.mounts)
+    return before.node if declared or before.status.unnamed else None
 
 
 def _slot(task: Task) -> tuple[str, str, int]:
@@ -344,6 +343,7 @@ def _pending(
         ports=fixed_host_ports(effective.task),
         homes=(*homes(pass_, effective, task.slot), *bound.ties),
         only=bound.only,
+        platform=effective.task.platform,
         image=effective.task.image_digest,
         needs=_needs(pass_, task, effective),
         node=pinned,

@@ -21,13 +21,14 @@ from orchestrator.control.planning.terms import replica, wanted_service
 from scheduler.reconcile import WantedService, reconcile
 from scheduler.rollout import Moves, advance
 from specs.stack import Condition
-from specs.states import FINAL, ReleaseState
+from specs.states import FINAL, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass, Steps
+    from scheduler.reconcile import CreateTask
     from specs.api import Stack
     from specs.task import Task
 
@@ -69,12 +70,16 @@ def _plan_service(
     state = yield from _as_wanted(pass_, stack, effective, tasks, target)
     yield len(tasks) // 2
     state.networks = ensure_vips(pass_, effective) if state.wanted.slots else ""
-    gate = _may_start(state, states, target)
+    held = gates.created(stack, state.name)
+    gate = not held and _may_start(state, states, target)
+    state.waits_for = held or state.waits_for
     yield from _decide(pass_, stack, state, target, gate=gate)
     yield len(tasks)
-    yield from _perform(pass_, state, tasks, gate=gate, grace=target.grace)
+    yield from _perform(pass_, state, tasks, target, gate=gate)
     _mark_misplaced(pass_, stack, state, tasks, target)
     staying.judge(pass_, stack, state, target)
+    if held:
+        state.settled = state.steady = _prepared(state)
     failing.look(pass_, target, state, states)
     nowhere.look(pass_, state)
     yield len(tasks)
@@ -93,8 +98,9 @@ def _as_wanted(
         yield 1
     kept = Kept(wanted_service(pass_, stack, effective, tasks))
     carried = name in target.beside
-    if carried or target.only_starts:
-        kept = as_it_is(pass_, effective, kept.wanted, replicas)
+    if carried or target.only_starts or name in target.keeps:
+        stopped = name in target.keeps
+        kept = as_it_is(pass_, effective, kept.wanted, replicas, stopped=stopped)
     state = ServiceState(
         name,
         effective,
@@ -112,6 +118,11 @@ def _as_wanted(
     serving = (t for t in gates.current(state) if t.done or (t.ready and not state.must_end))
     state.settled = len({t.slot for t in serving if t.done or t.live})
     return state
+
+
+def _prepared(state: ServiceState) -> int:
+    """Return how many slots have a task that lacks nothing but a start."""
+    return len({t.slot for t in gates.current(state) if t.state is TaskState.PREPARED})
 
 
 def _may_start(
@@ -133,8 +144,9 @@ def _decide(
     """Ask which tasks are missing or too many, and which to replace now."""
     wanted, service = state.wanted, state.effective.service
     state.plan = reconcile(wanted, state.replicas, pass_.now)
+    left = state.carried or target.only_starts or state.name in target.keeps
     yield max(len(state.replicas), len(wanted.slots)) // 2
-    if (state.carried or target.only_starts) and not state.misplaced.moves:
+    if (left or state.name in stack.created) and not state.misplaced.moves:
         state.moves = Moves(state="done")
         return
     state.moves = advance(
@@ -149,16 +161,17 @@ def _decide(
 
 
 def _perform(
-    pass_: Pass, state: ServiceState, tasks: list[Task], *, gate: bool, grace: float | None
+    pass_: Pass, state: ServiceState, tasks: list[Task], target: ReleaseTarget, *, gate: bool
 ) -> Steps[None]:
     """Do what was decided, and let go of what ended."""
     by_id = {task.id: task for task in tasks}
     for task_id in {stop.task for stop in (*state.plan.stop, *state.moves.stop)}:
-        stopping.begin(pass_, by_id[task_id], grace=grace)
+        stopping.begin(pass_, by_id[task_id], grace=target.grace)
         yield 1
     for create in (*state.plan.create, *state.moves.create):
         own = state.own_specs.get(create.slot, state.effective)
-        create_task(pass_, own, create, gate=gate, waits_for=state.waits_for)
+        fresh = target.renews and not state.carried and _anew(tasks, create)
+        create_task(pass_, own, create, gate=gate, waits_for=state.waits_for, fresh=fresh)
         yield 2
     let_run(
         pass_,
@@ -170,6 +183,13 @@ def _perform(
     )
     for slot, found in tasks_by_slot(t for t in tasks if t.state in FINAL).items():
         stopping.trim(pass_, found, wanted=slot in state.wanted.slots)
+
+
+def _anew(tasks: list[Task], create: CreateTask) -> bool:
+    """Say whether a task is made because its slot had another spec: not what ended or was lost."""
+    before = [task for task in tasks if task.slot == create.slot]
+    newest = max(before, key=lambda t: (t.created_at, t.id), default=None)
+    return newest is not None and newest.spec_hash != create.spec_hash
 
 
 def _mark_misplaced(
