@@ -24,7 +24,9 @@ async def node(tmp_path):
 
 
 def heard(name="a", **update):
-    return named(name, policy=RestartPolicy(condition="none")).model_copy(update={"attach": True, **update})
+    return named(name, policy=RestartPolicy(condition="none")).model_copy(
+        update={"attach": True, **update}
+    )
 
 
 async def created(node, name="a"):

@@ -41,7 +41,8 @@ def app(corral):
 
 
 def oneoffs(app, stack="app"):
-    return [row for row in app.rows(stack, ended=True) if row.get("oneoff")]
+    found = app.get(f"/v1/stacks/{stack}/tasks", all=True, oneoffs=True)["tasks"]
+    return [row for row in found if row.get("oneoff")]
 
 
 def test_a_command_once(app):
@@ -79,6 +80,13 @@ def test_a_command_once(app):
     assert app("run", "--rm", "db", "sh", "-c", f"ping -c1 -W5 {name} >/dev/null && echo found"
                ).stdout == "found\n"  # fmt: skip
     assert app("run", "-d", "web", "nosuch", code=127).stderr
+
+    # by its name: what it printed, a signal, its end; the service's own are left alone
+    assert app("logs", "--no-log-prefix", "once").stdout == "kept\n"
+    app("stop", "-t", "0", name)
+    assert app("wait", name, code=137).stdout.endswith("status code 137\n")
+    assert f"{name} removed" in app("rm", "-f", "web").stdout
+    assert not [row for row in oneoffs(app) if row["name"] == name]
 
 
 def test_a_terminal_and_who_goes(app):
@@ -146,12 +154,13 @@ def test_daemons_that_go_meanwhile(app):
                             stderr=subprocess.PIPE, text=True)  # fmt: skip
         assert command.process.stdout.readline() == "begun\n"
         app.kill(daemon)
-        app.until("it answers", lambda: app.rows(ended=True))
+        app.until("it is heard of", lambda: oneoffs(app)[-1]["started_at"])
         app("exec", "-T", f"r-{daemon}", "touch", "/tmp/go")
         code, out, err = command.finish()
         assert code == 3, (out, err)
         assert "connection was lost" in err
-    app("down")
+        app("rm", "-f", f"r-{daemon}")
+    assert not oneoffs(app)
 
 
 def test_attach(app):
