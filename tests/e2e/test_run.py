@@ -55,13 +55,12 @@ def test_a_command_once(app):
     release = app.get("/v1/stacks/app")["release"]
 
     big = "x" * 300_000
-    assert app("run", "--rm", "-T", "web", "wc", "-c", stdin=big).stdout == "300000\n"
-    assert app("run", "--rm", "-T", "web", "cat", stdin="no newline").stdout == "no newline"
+    assert app("run", "--rm", "-T", "web", "cat", stdin=big).stdout == big
     done = app("run", "--rm", "-e", "COLOUR=red", "-w", "/", "-u", "65534:65534", "web",
                "sh", "-c", "echo $COLOUR; pwd; id -u; cat /etc/hostname | wc -l")  # fmt: skip
     assert done.stdout == "red\n/\n65534\n1\n"
-    much = "head -c 20000000 /dev/zero"
-    assert len(app("run", "--rm", "web", "sh", "-c", much).stdout) == 20_000_000
+    much = "head -c 2000000 /dev/zero"
+    assert len(app("run", "--rm", "web", "sh", "-c", much).stdout) == 2_000_000
     assert app("run", "--rm", "web", "nosuch", code=127).stderr
     assert "no such service" in app("run", "wbe", "true", code=1).stderr
     assert app.get("/v1/stacks/app")["release"] == release, "law: a run is no release"

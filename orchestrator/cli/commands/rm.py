@@ -33,19 +33,19 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         if code:
             return code
     services, named = stop.split(session, args.services)
+    removed: list[str] = []
     try:
         if not args.force and not _agreed(session, services, named):
             return 0
-        removed = list(_remove_oneoffs(session, services, named))
+        removed += _remove_oneoffs(session, services, named)
         if services or not named:
             found = session.client.persist(
                 "POST", session.path("forget"), body={"services": services}
             )
             removed += found["tasks"]
     except ApiNotFound:
-        if args.services:
+        if args.services and not removed:  # a service may have one-offs and nothing else
             raise
-        removed = []
     for name in removed:
         print(f"{name} removed")
     if not removed:
