@@ -154,7 +154,13 @@ def test_daemons_that_go_meanwhile(app):
         assert command.process.stdout.readline() == "begun\n"
         app.kill(daemon)
         app.until("it is heard of", lambda: oneoffs(app)[-1]["started_at"])
-        app("exec", "-T", f"r-{daemon}", "touch", "/tmp/go")
+        enter = ("exec", "-T", f"r-{daemon}", "touch", "/tmp/go")
+        try:
+            app.until("its node is reached", lambda: app(*enter, code=None).returncode == 0)  # noqa: B023 - called here
+        except BaseException:
+            command.signal("KILL")
+            command.finish()
+            raise
         code, out, err = command.finish()
         assert code == 3, (out, err)
         assert "connection was lost" in err
