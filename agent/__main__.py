@@ -18,7 +18,7 @@ def main() -> int:
         from agent import daemon  # noqa: PLC0415 - the context is for it
         from agent.config import from_environment  # noqa: PLC0415 - as above
         from agent.runtime.failure import RuntimeFailure  # noqa: PLC0415 - as above
-        from specs.kit import stalls  # noqa: PLC0415 - as above
+        from specs.kit import collecting, stalls  # noqa: PLC0415 - as above
     # The spawner's thread must not wait 5 ms for the event loop to let go of the interpreter.
     sys.setswitchinterval(0.001)
     # Two pidfds for each container: the usual soft limit of 1,024 would end at 500.
@@ -26,7 +26,8 @@ def main() -> int:
     most = FILES_MAX if hard == resource.RLIM_INFINITY else min(hard, FILES_MAX)
     resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
     try:
-        stalls.run(daemon.run(from_environment()))
+        with collecting.aside():
+            stalls.run(daemon.run(from_environment()))
     except (daemon.AlreadyRunning, RuntimeFailure, PermissionError) as error:
         sys.stderr.write(f"corral agent: {error}\n")
         return 1

@@ -27,11 +27,13 @@ def main(argv: list[str] | None = None) -> int:
         from orchestrator import config, controller  # noqa: PLC0415 - said above
         from orchestrator.errors import RequestError  # noqa: PLC0415 - said above
         from orchestrator.store.base import StoreError  # noqa: PLC0415 - said above
-        from specs.kit import stalls  # noqa: PLC0415 - said above
+        from specs.kit import collecting, stalls  # noqa: PLC0415 - said above
 
     os.umask(0o077)
     try:
-        stalls.run(controller.run(config.from_environment(os.environ), embedded=arguments.embedded))
+        with collecting.aside():
+            settings = config.from_environment(os.environ)
+            stalls.run(controller.run(settings, embedded=arguments.embedded))
     except* (RequestError, StoreError) as group:
         for error in controller.leaves(group):
             sys.stderr.write(f"corral controller: {controller.report(error)}\n")

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api import app
 from orchestrator.api.routes import ApiParts
+from orchestrator.api.sent import SentFiles
 from orchestrator.control.control import ControlLoop
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.state import StateQuestion
@@ -143,6 +144,7 @@ async def compose(
         add_node=partial(transport.add_node, nodes),
         remove_node=partial(transport.remove_node, nodes),
         upgrade=partial(transport.upgrade, nodes),
+        sent=SentFiles(config.folder / "sent", wall=clock.wall),
     )
     async with asyncio.TaskGroup() as group:
         loops = [group.create_task(cluster.follow(), name="mirror")]

@@ -100,7 +100,11 @@ def reconcile(wanted: WantedService, tasks: Iterable[Replica], now: float) -> Sl
         if slot not in wanted.slots:
             out.stop += [StopTask(t.id, "the service has fewer replicas") for t in found if t.live]
     for slot in sorted(wanted.slots):
-        _slot(wanted, slot, slots.get(slot, []), now, out)
+        found = slots.get(slot, [])
+        if len(found) == 1 and _as_it_should_be(wanted, found[0]):
+            out.keep.append(found[0].id)  # what _slot would say, as of nearly all
+        else:
+            _slot(wanted, slot, found, now, out)
     return SlotPlan(
         create=tuple(out.create),
         stop=tuple(out.stop),
@@ -108,6 +112,12 @@ def reconcile(wanted: WantedService, tasks: Iterable[Replica], now: float) -> Sl
         gave_up=out.gave_up,
         wake=out.wake,
     )
+
+
+def _as_it_should_be(wanted: WantedService, task: Replica) -> bool:
+    """Say whether a task that is alone in its slot is all the slot needs."""
+    away = task.lost or task.awaited or task.evicted
+    return task.live and not away and not wanted.outdated(task)
 
 
 def _slot(wanted: WantedService, slot: int, found: list[Replica], now: float, out: _Draft) -> None:

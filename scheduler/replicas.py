@@ -12,6 +12,8 @@ from typing import Literal
 
 from specs.states import FINAL, Desired, TaskState
 
+GOING = frozenset({Desired.SHUTDOWN, Desired.REMOVED})
+
 
 @dataclass(frozen=True, slots=True)
 class Replica:
@@ -60,7 +62,7 @@ class Replica:
     @property
     def live(self) -> bool:
         """Whether it counts as a replica: not ended and not asked to go."""
-        return not self.ended and not self.going
+        return self.state not in FINAL and not (self.leaving or self.desired in GOING)
 
     @property
     def ended(self) -> bool:
@@ -72,19 +74,19 @@ class Replica:
 
         One that had completed when the stop came to it stays what it is: done.
         """
-        if self.done and self.desired is Desired.SHUTDOWN:
+        if self.desired is Desired.SHUTDOWN and self.done:
             return False
-        return self.leaving or self.desired in (Desired.SHUTDOWN, Desired.REMOVED)
-
-    @property
-    def started(self) -> bool:
-        """Whether it was told to run, not only to get ready for it."""
-        return self.desired is Desired.RUNNING
+        return self.leaving or self.desired in GOING
 
     @property
     def done(self) -> bool:
         """Whether it ended as it should: a one-off that exited with 0."""
         return self.state is TaskState.COMPLETE
+
+    @property
+    def started(self) -> bool:
+        """Whether it was told to run, not only to get ready for it."""
+        return self.desired is Desired.RUNNING
 
     @property
     def broken(self) -> bool:
@@ -100,9 +102,12 @@ class Replica:
 def by_slot(tasks: Iterable[Replica]) -> dict[int, list[Replica]]:
     """Return tasks by slot, oldest first."""
     slots: dict[int, list[Replica]] = {}
-    for task in sorted(tasks, key=lambda t: (t.slot, t.created_at, t.id)):
+    for task in tasks:
         slots.setdefault(task.slot, []).append(task)
-    return slots
+    for found in slots.values():
+        if len(found) > 1:  # nearly all have one
+            found.sort(key=lambda t: (t.created_at, t.id))
+    return {slot: slots[slot] for slot in sorted(slots)}
 
 
 def best_first(tasks: Iterable[Replica]) -> list[Replica]:

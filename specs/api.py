@@ -96,6 +96,9 @@ class Deploy(Model):
     always_recreate_deps: bool = False
     again: tuple[str, ...] = ()  # of the services it starts, those that run though they completed
     timeout: float | None = None  # grace period of what it replaces or removes, else the spec's
+    no_start: bool = False  # make what does not run, as far as it comes without a process
+    renew_volumes: bool = False  # what it makes anew begins with empty anonymous volumes
+    no_recreate: bool = False  # what exists keeps its spec, only what is missing is made
 
 
 class Homeless(Model):
@@ -145,6 +148,9 @@ class Release(Model):
     # What Stack.overrides is to be once its images are there: a number and the spec it is for
     # come together. None: it says nothing of numbers.
     overrides: dict[str, int] | None = None
+    renew_volumes: bool = False  # tasks it makes while it is deployed begin with empty ones
+    # Services that exist and keep the spec their tasks have, though it is about them.
+    keeps: tuple[str, ...] = ()
     # Services whose tasks, there when it began to be deployed, it replaces: updates. None: by an
     # earlier version, which did not say.
     updates: tuple[str, ...] | None = None
@@ -218,6 +224,7 @@ class Stack(Model):
     stop_timeout: float | None = None
     spec: StackSpec | None = None  # never stored here; joined by readers
     stopped_services: tuple[str, ...] = ()  # kept down while the stack is up, until asked for
+    created: tuple[str, ...] = ()  # their tasks are made and let run only once asked for
     epoch: int = 0  # the controller's when the record was changed last
     generation: int = 0  # counts its changes
 
@@ -257,6 +264,7 @@ class Stack(Model):
                 "desired": "up",
                 "stop_timeout": None,
                 "stopped_services": tuple(n for n in self.stopped_services if n not in numbers),
+                "created": tuple(n for n in self.created if n not in numbers),
                 "asked": {**self.asked, **numbers},
                 "asked_again": {**self.asked_again, **asked_again},
             }

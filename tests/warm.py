@@ -58,18 +58,26 @@ class Server:
 
     def ask(self, request: dict[str, Any], descriptors: list[int]) -> None:
         with self._lock:
-            if self._door is None:
-                self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-                with theirs:
-                    self._process = subprocess.Popen(
-                        [sys.executable, *self._words, str(theirs.fileno())],
-                        pass_fds=[theirs.fileno()],
-                        cwd=ROOT,
-                        env={**os.environ, "PYTHONPATH": str(ROOT)},
-                        stdin=subprocess.DEVNULL,
-                        start_new_session=True,
-                    )
-            socket.send_fds(self._door, [json.dumps(request).encode()], descriptors)
+            socket.send_fds(self._open(), [json.dumps(request).encode()], descriptors)
+
+    def door(self) -> int:
+        """Return a descriptor through which others may ask, too."""
+        with self._lock:
+            return self._open().fileno()
+
+    def _open(self) -> socket.socket:
+        if self._door is None:
+            self._door, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._process = subprocess.Popen(
+                    [sys.executable, *self._words, str(theirs.fileno())],
+                    pass_fds=[theirs.fileno()],
+                    cwd=ROOT,
+                    env={**os.environ, "PYTHONPATH": str(ROOT)},
+                    stdin=subprocess.DEVNULL,
+                    start_new_session=True,
+                )
+        return self._door
 
     def close(self) -> None:
         if self._door is not None and self._process is not None:
@@ -90,12 +98,17 @@ def corral(
     cwd: str = "/root",
     timeout: float = 90.0,
     check: bool = True,
+    daemons: bool = False,
 ) -> subprocess.CompletedProcess[str]:
-    """Run ``corral arguments`` in a host, as LabHost.corral does."""
+    """Run ``corral arguments`` in a host, as LabHost.corral does.
+
+    ``daemons``: those that it starts are warm too (tests/warm_daemons.py).
+    """
     from orchestrator.lab.host import LabError
 
     words = _in_host(host, env, cwd)
-    code, out, err = _run({**words, "call": "corral", "argv": list(arguments)}, stdin, timeout)
+    request = {**words, "call": "corral", "argv": list(arguments)}
+    code, out, err = _run(request, stdin, timeout, daemons=daemons)
     if code is None:
         raise LabError(
             f"{host.name}: corral {' '.join(arguments)} took more than {timeout:g} s\n{out}{err}"
@@ -122,14 +135,16 @@ def _in_host(host: LabHost, env: dict[str, str] | None, cwd: str) -> dict[str, A
     return {"pid": host.pid, "cgroups": groups, "env": settings, "cwd": cwd}
 
 
-def _run(request: dict[str, Any], stdin: str, timeout: float) -> tuple[int | None, str, str]:
+def _run(
+    request: dict[str, Any], stdin: str, timeout: float, *, daemons: bool = False
+) -> tuple[int | None, str, str]:
     """Return exit code (None: killed at the timeout), output and errors."""
     with ExitStack() as stack:
         pipes = [os.pipe() for _ in range(4)]  # stdin, stdout, stderr, status
         mine = [pipes[0][1], pipes[1][0], pipes[2][0], pipes[3][0]]
         theirs = [pipes[0][0], pipes[1][1], pipes[2][1], pipes[3][1]]
         try:
-            SERVER.ask(request, theirs)
+            SERVER.ask(request, [*theirs, *([_daemons()] if daemons else [])])
         finally:
             for descriptor in theirs:
                 os.close(descriptor)
@@ -146,6 +161,12 @@ def _run(request: dict[str, Any], stdin: str, timeout: float) -> tuple[int | Non
         return None, out, err
     # A command that was killed says nothing at its end; its parent says how it ended.
     return int(lines[-1]) if len(lines) > 1 else -9, out, err
+
+
+def _daemons() -> int:
+    from tests import warm_daemons
+
+    return warm_daemons.SERVER.door()
 
 
 def _feed(file: Any, data: bytes) -> None:
@@ -202,6 +223,7 @@ def preload() -> None:
         "specs.compose.load",
         "specs.lint",
         "tests.leaks",
+        "tests.warm_daemons",
     ):
         importlib.import_module(name)
     gc.collect()
@@ -212,7 +234,7 @@ def serve(door: socket.socket) -> None:
     """Fork for every request until the other end is closed."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for our children
     while True:
-        message, descriptors, _, _ = socket.recv_fds(door, MESSAGE_MAX, 4)
+        message, descriptors, _, _ = socket.recv_fds(door, MESSAGE_MAX, 5)
         if not message:
             return
         if os.fork() == 0:
@@ -266,6 +288,11 @@ def _command(request: dict[str, Any], descriptors: list[int]) -> None:
         os.environ.clear()
         os.environ.update(request["env"])
         signal.signal(signal.SIGINT, signal.default_int_handler)
+        if len(descriptors) > 4:
+            from tests import warm_daemons
+
+            host = {"pid": request["pid"], "cgroups": request["cgroups"]}
+            warm_daemons.lend(socket.socket(fileno=descriptors[4]), host)
         sys.argv = ["corral", *request["argv"]]
         sys.stdin = open(0, encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115
         sys.stdout = open(1, "w", encoding="utf-8", errors="surrogateescape", closefd=False)  # noqa: SIM115

@@ -310,6 +310,11 @@ class Runner:
         async with self._parts.slots:
             if self.record.assignment.desired is not Desired.RUNNING:
                 return
+            try:
+                await self._parts.preparation.enter(self.record.assignment)
+            except Refusal as refusal:
+                self._save(lifecycle.refused(self.record, str(refusal)))
+                return
             await self._saved(lifecycle.creating(self.record, number))
             try:
                 process, monitor = await containers.create(

@@ -23,6 +23,7 @@ from orchestrator.api import (
     objects,
     oneoffs,
     problems,
+    sent,
     stacks,
     state,
     streams,
@@ -58,6 +59,7 @@ from specs.objects import (
     VolumeRows,
 )
 from specs.oneoff import ActedOn, ActOnOneOffs, OneOffProgress, StartOneOff, TaskStreams
+from specs.sent import AskChunks, MissingChunks, PutChunks, SentFolder, SentTree
 from specs.task import Task
 
 if TYPE_CHECKING:
@@ -135,6 +137,33 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Give the cluster another range of addresses",
         body=api.ExtendCluster,
         answer=api.ClusterRanges,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/sent/missing",
+        sent.missing,
+        "Which chunks of another machine's files are not here",
+        body=AskChunks,
+        limit=LARGE,
+        answer=MissingChunks,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/sent/chunks",
+        sent.put,
+        "Keep chunks of another machine's files",
+        body=PutChunks,
+        limit=LARGE,
+        answer=MissingChunks,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/sent/trees",
+        sent.tree,
+        "Make a folder of chunks",
+        body=SentTree,
+        limit=LARGE,
+        answer=SentFolder,
     ),
     ApiRoute("GET", "/v1/stacks", stacks.stacks, "All stacks", answer=Stacks),
     ApiRoute("GET", "/v1/stacks/{stack}", stacks.stack, "One stack", answer=api.StackDetail),

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
+    from orchestrator.api.sent import SentFiles
     from orchestrator.contracts import Agents, Control, Mirror
     from orchestrator.control.state import StateQuestion
     from orchestrator.nodes.members import Nodes
@@ -51,6 +52,7 @@ class ApiParts:
     add_node: Callable[[AddNode], AsyncIterator[Progress]] | None = None  # bootstrap over SSH
     remove_node: Callable[..., AsyncIterator[Progress]] | None = None  # and the machine's cleaning
     upgrade: Callable[[Upgrade], AsyncIterator[Progress]] | None = None
+    sent: SentFiles | None = None  # files of machines outside the cluster
 
 
 @dataclass(frozen=True)

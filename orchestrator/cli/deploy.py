@@ -90,6 +90,12 @@ def body(
         request["deadline"] = args.deadline
     if args.timeout is not None:
         request["timeout"] = args.timeout
+    if getattr(args, "no_start", False):
+        request["no_start"] = True
+    if getattr(args, "renew_anon_volumes", False):
+        request["renew_volumes"] = True
+    if getattr(args, "no_recreate", False):
+        request["no_recreate"] = True
     if again:
         request["again"] = list(again)
     return request

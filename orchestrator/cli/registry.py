@@ -33,6 +33,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "cp": ("cp", "copy files between containers and this machine"),
     "scale": ("scale", "change the number of replicas"),
     "restart": ("restart", "restart containers"),
+    "create": ("create", "make what the file says, and start nothing"),
     "start": ("start", "start what was stopped or has ended"),
     "stop": ("stop", "stop a stack or some of its services, and keep them"),
     "rm": ("rm", "remove what was stopped or has ended"),
@@ -78,7 +79,6 @@ PASSED_ON = frozenset({"controller", "agent", "lab"})
 KNOWN_ELSEWHERE = {
     "build": "corral up -d --build builds what the file builds and runs it",
     "commit": "an image comes from a Dockerfile: corral up -d --build",
-    "create": "corral up -d starts what it creates",
     "export": "corral exec -T SERVICE tar -cf - / > FILE.tar",
     "images": "corral config --images --resolve-image-digests",
     "inspect": "corral ps -a --format json, corral node inspect NODE",

@@ -34,6 +34,7 @@ from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling import objects
 from orchestrator.control.telling.progress import Streams
+from orchestrator.control.turns import TURN, in_turns
 from orchestrator.control.wanted import Outgoing
 from orchestrator.errors import Invalid
 from orchestrator.store.base import StoreUnavailable
@@ -185,20 +186,32 @@ class ControlLoop:
         looked |= {name for name, due in self._timers.items() if due is not None and due <= now}
         pass_ = self._new_pass()
         over_due = self._over_due
-        self._timers.update(stacks.look(pass_, looked, self._out))
-        if looked or (over_due is not None and over_due <= now):
-            over_due = stacks.look_over(pass_, self._out)
-        if not await self._commit(pass_):
-            self._notices.again(looked)
+        over = bool(looked) or (over_due is not None and over_due <= now)
+        found = await in_turns(self._cluster, stacks.look(pass_, looked, self._out, over=over))
+        if found is None or not await self._commit(pass_):
+            self._dropped(pass_, looked)
             return None
+        dues, over_due = found[0], found[1] if over else over_due
+        self._timers.update(dues)
         self._over_due = over_due
         self._timers = {n: t for n, t in self._timers.items() if n in self._cluster.stacks}
+        self._say(pass_)
+        times = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
+        return min(times, default=None)
+
+    def _dropped(self, pass_: Pass, looked: set[str]) -> None:
+        """Have what was looked at decided anew: something else moved meanwhile."""
+        self._tell(pass_)  # what was observed stays observed, and is news only once
+        self._notices.again(looked)
+
+    def _say(self, pass_: Pass) -> None:
         for kind, stack, message in pass_.notes:
             self._streams.event(kind, message, stack=stack)
+        self._tell(pass_)
+
+    def _tell(self, pass_: Pass) -> None:
         for stack in pass_.told:
             self._streams.moved(stack)
-        dues = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
-        return min(dues, default=None)
 
     def _look_at_nodes(self) -> float | None:
         moved, due = self._health.update()
@@ -219,11 +232,25 @@ class ControlLoop:
         return due
 
     async def _take_reports(self) -> bool:
-        """Write what nodes said; False when that must be repeated."""
-        reports, hellos = list(self._inbox), dict(self._hellos)
-        if not reports and not hellos:
-            return True
-        self._inbox.clear()
+        """Write what nodes said until now; False when that must be repeated."""
+        left = len(self._inbox)
+        while left or self._hellos:
+            taken = await self._take_some(left)
+            if taken is None:
+                return False
+            left -= taken
+            if left:
+                await asyncio.sleep(0)
+        return True
+
+    async def _take_some(self, most: int) -> int | None:
+        """Write the oldest reports, as many as one turn takes; None: that must be repeated."""
+        reports: list[tuple[str, Report]] = []
+        tasks = 0
+        while len(reports) < most and tasks < TURN:
+            reports.append(self._inbox.popleft())
+            tasks += len(reports[-1][1].tasks)
+        hellos = dict(self._hellos)
         self._hellos.clear()
         pass_ = self._new_pass()
         for node, hello in hellos.items():
@@ -240,7 +267,9 @@ class ControlLoop:
                 # What they say would be lost otherwise; taking it again is harmless.
                 self._inbox.extendleft(reversed(reports))
                 self._hellos = {**hellos, **self._hellos}
-        return done
+            else:
+                self._say(pass_)
+        return len(reports) if done else None
 
     def _new_pass(self) -> Pass:
         draft = Draft(self._cluster)

@@ -74,11 +74,7 @@ class Notices:
 
     def awaited(self) -> bool:
         """Say whether anybody waits for acknowledgements; have those stacks looked at."""
-        waiting = {
-            name
-            for name, tasks in self._cluster.by_stack.items()
-            if any(task.leaving for task in tasks.values())
-        }
+        waiting = {self._cluster.tasks[task].stack for task in self._cluster.leaving}
         if any(self._cluster.resting.values()):
             waiting |= self._unplaced()
         self._stacks |= waiting
@@ -140,6 +136,7 @@ class Notices:
         elif kind in (NETWORKS, LEASES, VIP):
             network = str(getattr(model, "id", "") or getattr(model, "network", ""))
             self._networks.add(network)
+            self._out.forget_network(network)
             if kind is not LEASES:
                 self._out.forget_all()
             self._schedule()

@@ -8,28 +8,25 @@ same object and a change costs its own service only.
 from __future__ import annotations
 
 import base64
-from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from orchestrator.control.endpoints import Endpoints
 from orchestrator.control.mirror.dependencies import waits_for
 from orchestrator.control.mirror.effective import gateway_key, of_oneoff
-from orchestrator.control.mirror.network_names import network_behind
+from orchestrator.control.mirror.placed import made_elsewhere, spec_there
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.released import spec_at, spec_of
-from orchestrator.control.mirror.serving import SHOWN, answers, comes_back, copies, is_leaving
-from orchestrator.control.oneoff_endpoints import joined
+from orchestrator.control.mirror.serving import copies
 from specs.wire import (
     EVERY_NODE,
     Assignment,
     Block,
     Content,
-    Endpoint,
     KeptRelease,
     NetworkState,
     NodeSelf,
     Objects,
     Peer,
-    ServiceEndpoints,
     StackSlots,
     TaskNetwork,
 )
@@ -42,7 +39,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective, Specs
     from specs.api import Stack
     from specs.oneoff import OneOff
-    from specs.stack import Port, StackSpec, TaskSpec
+    from specs.stack import StackSpec
     from specs.task import Task
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
@@ -56,8 +53,9 @@ class Outgoing:
         self._specs = specs
         self._sealer = sealer
         self._assignments: dict[str, tuple[tuple[object, ...], Assignment]] = {}
-        self._services: dict[tuple[str, str, str, bool], ServiceEndpoints] = {}
-        self._network_services: dict[str, set[tuple[str, str]]] = {}
+        self._endpoints = Endpoints(cluster, specs)
+        self._known_published: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._networks: dict[str, NetworkState] = {}
         self._contents: dict[str, Content] = {}
         self._kept: dict[str, KeptRelease] = {}
         self._slots: dict[str, tuple[Stack, StackSpec, StackSlots]] = {}
@@ -67,14 +65,15 @@ class Outgoing:
 
     def forget_service(self, stack: str, service: str) -> None:
         """Drop cached endpoints of a service one of whose tasks changed."""
-        for key in [k for k in self._services if k[0] == stack and k[1] == service]:
-            del self._services[key]
-        self._network_services.clear()
+        self._endpoints.forget_service(stack, service)
+
+    def forget_network(self, network: str) -> None:
+        """Drop what was made of a network's record and leases: one of them changed."""
+        self._networks.pop(network, None)
 
     def forget_all(self) -> None:
         """Drop cached endpoints of everything: a node came or went, a release moved."""
-        self._services.clear()
-        self._network_services.clear()
+        self._endpoints.forget_all()
 
     # who needs what
 
@@ -100,16 +99,26 @@ class Outgoing:
         wanted = set(networks)
         return {n for n, held in self._holding.items() if held & wanted} & set(self._cluster.nodes)
 
-    def _published(self) -> set[str]:
-        """Return networks on which published ports are delivered: every node needs those."""
+    def _published(self) -> frozenset[str]:
+        """Return networks on which published ports are delivered: every node needs those.
+
+        Asked once for every node, so kept until any record changes.
+        """
+        at, known = self._known_published
+        if at != self._cluster.changes:
+            known = frozenset(self._find_published())
+            self._known_published = (self._cluster.changes, known)
+        return known
+
+    def _find_published(self) -> set[str]:
         found: set[str] = set()
         for stack in self._cluster.stacks:
             for effective in self._effectives(stack):
-                gateway = self._gateway(effective)
+                gateway = self._endpoints.gateway(effective)
                 if gateway is not None and any(p.mode == "ingress" for p in effective.task.ports):
                     found.add(gateway.id)
         for one in self._cluster.oneoffs.values():
-            gateway = self._gateway(of_oneoff(one)) if one.service.task.ports else None
+            gateway = self._endpoints.gateway(of_oneoff(one)) if one.service.task.ports else None
             if gateway is not None and not one.over and one.task.node is not None:
                 found.add(gateway.id)
         return found
@@ -123,17 +132,6 @@ class Outgoing:
                 if effective is not None:
                     seen[task.service] = effective
         return seen.values()
-
-    def network_of(self, effective: Effective, key: str) -> NetworkRecord | None:
-        """Return the record behind a network key of the service's spec."""
-        wanted = effective.spec.networks.get(key)
-        if wanted is None:
-            return None
-        return network_behind(self._cluster.networks.values(), effective.stack, wanted)
-
-    def _gateway(self, effective: Effective) -> NetworkRecord | None:
-        key = gateway_key(effective)
-        return self.network_of(effective, key) if key is not None else None
 
     # the sets
 
@@ -156,7 +154,7 @@ class Outgoing:
         assignments = {}
         stacks: dict[str, Stack] = {}
         releases: dict[str, KeptRelease] = {}
-        networks = self._published()
+        networks = set(self._published())
         for task in tasks.values():
             made = self._assignment(task)
             if made is None:
@@ -177,8 +175,8 @@ class Outgoing:
         condition = self._cluster.conditions.get(node_id)
         doubting = condition is not None and condition.doubted
         for network in sorted(networks):
-            for stack, service in self._services_on(network):
-                found = self._endpoints(stack, service, network, doubting=doubting)
+            for stack, service in self._endpoints.services_on(network):
+                found = self._endpoints.of(stack, service, network, doubting=doubting)
                 if found is not None:
                     services[f"{stack}/{service}/{network}"] = found
         peers = {
@@ -258,6 +256,12 @@ class Outgoing:
         record = self._cluster.networks.get(network_id)
         if record is None:
             return None
+        known = self._networks.get(network_id)
+        if known is None:
+            known = self._networks[network_id] = self._make_network(network_id, record)
+        return known
+
+    def _make_network(self, network_id: str, record: NetworkRecord) -> NetworkState:
         blocks = tuple(
             Block(cidr=lease.cidr, node=lease.node)
             for _, lease in sorted(self._cluster.leases.get(network_id, {}).items())
@@ -325,7 +329,7 @@ class Outgoing:
         return made
 
     def _make_assignment(self, task: Task, effective: Effective, *, single: bool) -> Assignment:
-        spec: TaskSpec = effective.task
+        spec = spec_there(self._cluster, task, effective)
         ports = tuple(
             p.model_copy(update={"published": task.host_ports.get(f"{p.target}/{p.protocol}")})
             for p in spec.ports
@@ -336,14 +340,6 @@ class Outgoing:
             for m in spec.mounts
             if m.type == "volume" and m.source is not None
         }
-        elsewhere: set[str] = set()
-        if effective.service.mode != "global":
-            for mount in spec.mounts:
-                if mount.type != "bind" or mount.source is None:
-                    continue
-                home = self._cluster.path_home(task.stack, mount.source)
-                if home is not None and home != task.node:
-                    elsewhere.add(mount.source)
         return Assignment(
             id=task.id,
             stack=task.stack,
@@ -358,11 +354,12 @@ class Outgoing:
             networks=self._attachments(task, effective),
             host_ports=ports,
             volumes=volumes,
+            elsewhere=made_elsewhere(self._cluster, task, effective),
             volume_options=effective.all_options(volumes, self._cluster.volumes),
-            elsewhere=tuple(sorted(elsewhere)),
             after=waits_for(effective.service, effective.spec.services),
             admitted=task.admitted,
             paused=task.paused,
+            fresh_volumes=task.fresh_volumes,
             release=task.release,
             spec_hash=task.spec_hash,
         )
@@ -372,7 +369,7 @@ class Outgoing:
         result: list[TaskNetwork] = []
         ordered = sorted(effective.task.networks, key=lambda a: (-a.priority, a.network))
         for attachment in ordered:
-            network = self.network_of(effective, attachment.network)
+            network = self._endpoints.network_of(effective, attachment.network)
             if network is None or network.id not in task.addresses:
                 continue
             result.append(
@@ -385,116 +382,3 @@ class Outgoing:
                 )
             )
         return tuple(result)
-
-    # endpoints
-
-    def _services_on(self, network: str) -> list[tuple[str, str]]:
-        found = self._network_services.get(network)
-        if found is None:
-            found = set(self._cluster.vips.get(network, {}))
-            for task_id in self._cluster.by_network.get(network, {}).values():
-                task = self._cluster.tasks.get(task_id)
-                if task is not None:
-                    found.add((task.stack, task.service))
-                elif (one := self._cluster.oneoffs.get(task_id)) is not None:
-                    found.add((one.stack, one.task.name))
-                    if one.aliases:
-                        found.add((one.stack, one.service.name))
-            self._network_services[network] = found
-        return sorted(found)
-
-    def _endpoints(
-        self, stack: str, service: str, network: str, *, doubting: bool
-    ) -> ServiceEndpoints | None:
-        key = (stack, service, network, doubting)
-        found = self._services.get(key)
-        if found is None:
-            self._build(network, doubting=doubting)
-            found = self._services.get(key)
-        return found
-
-    def _build(self, network: str, *, doubting: bool) -> None:
-        """Build the missing services of one network in one go: O(tasks on it)."""
-        tasks: dict[tuple[str, str], list[Task]] = defaultdict(list)
-        beside: dict[tuple[str, str], list[OneOff]] = defaultdict(list)
-        for task_id in self._cluster.by_network.get(network, {}).values():
-            task = self._cluster.tasks.get(task_id)
-            if task is not None:
-                tasks[(task.stack, task.service)].append(task)
-            elif (one := self._cluster.oneoffs.get(task_id)) is not None:
-                beside[(one.stack, one.task.name)].append(one)
-                if one.aliases:
-                    beside[(one.stack, one.service.name)].append(one)
-        for stack, service in self._services_on(network):
-            key = (stack, service, network, doubting)
-            if key not in self._services:
-                mine = sorted(tasks.get((stack, service), ()), key=lambda t: (t.slot, t.id))
-                self._services[key] = self._service(
-                    network, stack, service, mine, self._answering(mine, doubting=doubting)
-                )
-                if found := beside.get((stack, service)):
-                    self._services[key] = joined(self._services[key], found, self.network_of)
-
-    def _answering(self, tasks: list[Task], *, doubting: bool) -> frozenset[str]:
-        """Return which of a service's tasks get traffic.
-
-        One whose node still has to show that it stays is better than none at all.
-        """
-        shown = [t for t in tasks if not is_leaving(t) and t.state in SHOWN]
-        found = frozenset(t.id for t in shown if answers(self._cluster, t, doubting=doubting))
-        return found or frozenset(t.id for t in shown if comes_back(self._cluster, t))
-
-    def _service(
-        self, network: str, stack: str, service: str, tasks: list[Task], ready: frozenset[str]
-    ) -> ServiceEndpoints:
-        vip = self._cluster.vips.get(network, {}).get((stack, service))
-        ports: tuple[Port, ...] = ()
-        aliases: set[str] = set()
-        newest = max((t.release for t in tasks), default=0)
-        effective = self._specs.of(stack, newest, service) if newest else None
-        endpoints = []
-        for task in tasks:
-            endpoint = self._endpoint(task, network, ready=task.id in ready)
-            if endpoint is not None:
-                endpoints.append(endpoint)
-                aliases.update(endpoint.aliases)
-        if effective is not None:
-            gateway = self._gateway(effective)
-            if gateway is not None and gateway.id == network:
-                ports = tuple(p for p in effective.task.ports if p.mode == "ingress")
-        return ServiceEndpoints(
-            stack=stack,
-            service=service,
-            network=network,
-            vip=vip.address if vip is not None and _wants_vip(effective) else None,
-            aliases=tuple(sorted(aliases)),
-            endpoints=tuple(endpoints),
-            ports=ports,
-        )
-
-    def _endpoint(self, task: Task, network: str, *, ready: bool) -> Endpoint | None:
-        address = task.addresses.get(network)
-        if address is None or is_leaving(task) or task.state not in SHOWN:
-            return None
-        effective = self._specs.of(task.stack, task.release, task.service)
-        aliases: tuple[str, ...] = ()
-        hostname = ""
-        if effective is not None:
-            hostname = effective.task.hostname or ""
-            for attachment in effective.task.networks:
-                record = self.network_of(effective, attachment.network)
-                if record is not None and record.id == network:
-                    aliases = attachment.aliases
-        return Endpoint(
-            task=task.id,
-            name=task.name,
-            node=task.node or "",
-            address=address,
-            ready=ready,
-            aliases=aliases,
-            hostname=hostname,
-        )
-
-
-def _wants_vip(effective: Effective | None) -> bool:
-    return effective is None or effective.service.endpoint_mode == "vip"

@@ -25,6 +25,7 @@ from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.keys import identity
 from orchestrator.store.base import StoreError
 from specs.kit.backoff import Backoff
+from specs.kit.turns import OneATurn
 from specs.wire import HEARTBEAT, Stamp
 
 if TYPE_CHECKING:
@@ -117,6 +118,7 @@ class Dispatcher:
         self._clients: dict[str, AgentClient] = {}
         self._reasons: dict[str, str] = {}  # node -> why there is no client
         self._generations: dict[str, int] = {}
+        self._turns = OneATurn()
 
     async def run(self, control: Control) -> None:
         """Take the epoch, then keep a session with every node until cancelled."""
@@ -326,6 +328,7 @@ class Dispatcher:
                 silence=self._silence,
                 certify=partial(self._certify, node.id),
                 known=self.known,
+                turns=self._turns,
             )
             try:
                 hello = await session.open()

@@ -18,6 +18,7 @@ from orchestrator.dispatch.behind import compare
 from orchestrator.dispatch.instructions import difference, is_empty
 from orchestrator.errors import Conflict, Unavailable
 from specs import skew
+from specs.kit.turns import OneATurn
 from specs.states import WANTED
 from specs.wire import HEARTBEAT, PROTOCOL, Hello, Instructions, Objects, Refused, Report, Stamp
 
@@ -65,6 +66,7 @@ class AgentSession:
         silence: float = 0.0,
         certify: Callable[[Hello], Certified] | None = None,
         known: Callable[[], StoreSays] | None = None,
+        turns: OneATurn | None = None,
     ) -> None:
         self._node = node
         self._client = client
@@ -76,6 +78,7 @@ class AgentSession:
         self._silence = silence  # 0 = MISSED heartbeats
         self._certify = certify
         self._known = known
+        self._turns = turns or OneATurn()  # all sessions' together: each makes its node's set
         self._certified = Certified()
         self._hello: Hello | None = None
         self._facts: NodeFacts | None = None
@@ -135,15 +138,16 @@ class AgentSession:
             changed.set()
 
     async def _bring_up_to_date(self) -> None:
-        # The revision STRICTLY BEFORE the set: the set then contains at least that revision.
-        revision = self._cluster.revision
-        me, wanted = self._control.wanted(self._node.id)
-        me = me.certified(*self._certified)
-        if self._sent is None:
+        async with self._turns.mine():
+            # The revision STRICTLY BEFORE the set: the set then contains at least that revision.
+            revision = self._cluster.revision
+            me, wanted = self._control.wanted(self._node.id)
+            me = me.certified(*self._certified)
+            old_me, old = self._sent or (None, Objects())
+            put, remove = difference(old, wanted)
+        if old_me is None:
             await self._send(revision, me, wanted)
             return
-        old_me, old = self._sent
-        put, remove = difference(old, wanted)
         if me == old_me and is_empty(put, remove):
             self._sent = (me, wanted)  # keeps what is compared by identity next time fresh
             self._note(self.generation, revision)

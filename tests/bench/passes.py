@@ -26,11 +26,22 @@ _OURS = ("ControlLoop", "AgentSession", "Cluster.", "Streams", "FakeNode._run")
 
 
 class Turns:
-    """The longest turns of the event loop, by what ran."""
+    """The longest turns of the event loop: of what ran, and of all that ran in one turn.
 
-    def __init__(self) -> None:
+    The daemons' watch (``specs.kit.stalls``) counts the latter.
+    """
+
+    def __init__(self, beside: str = "") -> None:
         self.longest: dict[str, float] = {}
+        self.all: float = 0.0
+        self._beside = beside  # whose work does not count
+        self._now: dict[str, float] = {}
+        self.made_of: dict[str, float] = {}  # the longest
         self._run: Any = asyncio.events.Handle._run
+        self._run_once: Any = asyncio.base_events.BaseEventLoop._run_once  # type: ignore[attr-defined]
+
+    def clear(self) -> None:
+        self.longest, self.all, self.made_of = {}, 0.0, {}
 
     def __enter__(self) -> Self:
         turns = self
@@ -43,12 +54,22 @@ class Turns:
             coroutine = owner.get_coro() if isinstance(owner, asyncio.Task) else None
             name = getattr(coroutine, "__qualname__", "") or "callback"
             turns.longest[name] = max(turns.longest.get(name, 0.0), took)
+            turns._now[name] = turns._now.get(name, 0.0) + took
+
+        def once(loop: Any) -> None:
+            turns._now = {}
+            turns._run_once(loop)
+            took = sum(s for name, s in turns._now.items() if name != turns._beside)
+            if took > turns.all:
+                turns.all, turns.made_of = took, turns._now
 
         asyncio.events.Handle._run = timed  # type: ignore[method-assign]
+        asyncio.base_events.BaseEventLoop._run_once = once  # type: ignore[attr-defined]
         return self
 
     def __exit__(self, *exc: object) -> None:
         asyncio.events.Handle._run = self._run  # type: ignore[method-assign]
+        asyncio.base_events.BaseEventLoop._run_once = self._run_once  # type: ignore[attr-defined]
 
     @property
     def ours(self) -> float:

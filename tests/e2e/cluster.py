@@ -84,6 +84,7 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run ``corral words`` in the stack's folder and hold its exit code against ``code``."""
         options.setdefault("cwd", self.folder)
+        options.setdefault("daemons", True)
         options.setdefault("timeout", 180.0)
         options["env"] = {**self.env, **(options.get("env") or {})}
         done = warm.corral(self.host, *words, check=False, **options)

@@ -47,10 +47,18 @@ def place(corral):
 
 def test_both_ways(corral, place):
     corral.compose(STACK)
-    corral("up", "-d", "--wait")
+    # created: all is there but a process, and files can be put there ahead
+    corral("create")
+    assert not [row for row in corral.rows() if row["started_at"] is not None]
+    assert "created" in corral("ps", "-a", "--format", "{{.State}}").stdout
+    (place / "ahead").write_text("ahead")
+    corral("cp", f"{HERE}/ahead", "web:/nameless")
+    corral("start")
 
     def inside(script, n=1):
         return corral("exec", "-T", "--index", str(n), "web", "sh", "-c", script).stdout
+
+    assert inside("cat /nameless/ahead", 2) == "ahead"
 
     # out: a folder, its contents, a file over a file, a link and what it points to, tmpfs
     corral("cp", "web:/made/deep", f"{HERE}/new")

@@ -79,6 +79,10 @@ MORNING = (
     Step("cp compose.yaml app:/tmp/copy", says=("app-1: copied", "app-2: copied", "app-3: copied")),
     Step("cp --index 3 app:/tmp/copy copied.yaml", says=("shop-app-3: copied",)),
     Step("cp app:/nope copied.yaml", 1, says=("there is no /nope in the container",)),
+    Step("volumes", says=("^local +shop_data +\\S+$",)),
+    Step("volume rm shop_data", 1, says=("in use by stack shop",)),
+    Step("network ls", says=(" shop_default +overlay +\\S+ +shop +shop$",)),
+    Step("config ls", says=("^ID +NAME +SIZE",)),
     Step("ls", says=("^shop +running +3 +4 +6/6$",)),
     Step("ls -q", prints="shop\n"),
 )

@@ -55,12 +55,45 @@ def test_equal_content_gives_equal_bytes_and_is_packed_once(packed, tmp_path):
     assert packed.archive.stat().st_mtime_ns == before
 
 
-def test_what_a_killed_packer_left_goes_and_what_another_packs_stays(packed, tmp_path):
+@pytest.mark.parametrize(
+    "around",
+    [
+        "{}",
+        "def f():\n class C:\n  {}",
+        "async def f():\n async with x:\n  async for y in z:\n   {}",
+        "if x: pass\nelif y: {}",
+        "if x: pass\nelse: {}",
+        "try: {}\nexcept E: pass",
+        "try: pass\nexcept E: {}",
+        "try: pass\nexcept* E: {}",
+        "try: pass\nexcept E: pass\nelse: {}",
+        "try: pass\nfinally: {}",
+        "for x in y: pass\nelse: {}",
+        "while x: pass\nelse: {}",
+        "match x:\n case 1: pass\n case _: {}",
+        "with x: {}",
+    ],
+)
+def test_an_import_is_found_wherever_it_stands(tmp_path, around):
+    (tmp_path / "a.py").write_text(around.format("import found.inner, other"))
+    (tmp_path / "b.py").write_text(around.format("from found_too.inner import x"))
+    assert bundle.imported([tmp_path]) == {"found", "other", "found_too"}
+
+
+def small(tmp_path):
+    """Return a package that needs no other."""
+    package = tmp_path / "small"
+    package.mkdir()
+    (package / "__init__.py").write_text("import json\n")
+    return package
+
+
+def test_what_a_killed_packer_left_goes_and_what_another_packs_stays(tmp_path):
     old, new = (tmp_path / f".agent-1-py3-x.tar.gz.{pid}" for pid in (1, 2))
     for path in (old, new):
         path.write_bytes(b"half")
     os.utime(old, (0, 0))
-    bundle.build(tmp_path)
+    bundle.build(tmp_path, [small(tmp_path)])
     assert (old.exists(), new.exists()) == (False, True)
 
 

@@ -1,8 +1,10 @@
-"""Agents of tests/real/agent_process.py without a cold interpreter: a warm process forks for them.
+"""Agents of tests/real without a cold interpreter: a warm process forks for them.
 
 ``start`` answers as ``subprocess.Popen`` does, as far as tests/real/agent_host.py asks. An agent
 is in the namespaces of its host and has its own environment, standard error and session; what it
 imports came with the server, which costs a second of CPU time once instead of at each start.
+``start_worker`` does the same for the agent's network alone (tests/real/network/worker.py), which
+is talked to over its standard input and output.
 """
 
 from __future__ import annotations
@@ -43,7 +45,7 @@ class Agent:
             self._status.close()
         return self.returncode
 
-    def wait(self, timeout: float) -> int:
+    def wait(self, timeout: float = 60.0) -> int:
         if self.returncode is None:
             said = self._line(timeout)
             if not said:
@@ -80,10 +82,33 @@ def start(holder: int, environment: dict[str, str], stderr: int) -> Agent:
     """Start an agent in the namespaces of process ``holder``."""
     ours, theirs = os.pipe()
     try:
-        SERVER.ask({"holder": holder, "env": environment}, [stderr, theirs])
+        request = {"holder": holder, "env": environment, "call": "agent", "argv": []}
+        SERVER.ask(request, [stderr, theirs])
     finally:
         os.close(theirs)
     return Agent(ours)
+
+
+class Worker(Agent):
+    """An agent's network, with pipes for its standard input and output."""
+
+    def __init__(self, status: int, stdin: int, stdout: int) -> None:
+        self.stdin = os.fdopen(stdin, "w", encoding="utf-8")
+        self.stdout = os.fdopen(stdout, encoding="utf-8")
+        super().__init__(status)
+
+
+def start_worker(holder: int, *arguments: str) -> Worker:
+    """Start a network in the namespaces of process ``holder``."""
+    stdin, stdout, status = os.pipe(), os.pipe(), os.pipe()
+    env = dict(os.environ)
+    request = {"holder": holder, "env": env, "call": "worker", "argv": list(arguments)}
+    try:
+        SERVER.ask(request, [stdin[0], stdout[1], 2, status[1]])
+    finally:
+        for descriptor in (stdin[0], stdout[1], status[1]):
+            os.close(descriptor)
+    return Worker(status[0], stdin[1], stdout[0])
 
 
 # ---- the server -------------------------------------------------------------------------------
@@ -93,17 +118,18 @@ def serve(door: socket.socket) -> None:
     """Fork for every request until the other end is closed."""
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for who waits for an agent
     while True:
-        message, descriptors, _, _ = socket.recv_fds(door, 1 << 16, 2)
+        message, descriptors, _, _ = socket.recv_fds(door, 1 << 16, 4)
         if not message:
             return
         if os.fork() == 0:
             door.close()
-            _keep(json.loads(message), *descriptors)
+            *standard, status = descriptors
+            _keep(json.loads(message), standard, status)
         for descriptor in descriptors:
             os.close(descriptor)
 
 
-def _keep(request: dict, stderr: int, status: int) -> None:
+def _keep(request: dict, standard: list[int], status: int) -> None:
     """Fork the agent, tell its pid and then how it ended."""
     try:
         os.set_inheritable(status, False)
@@ -111,8 +137,9 @@ def _keep(request: dict, stderr: int, status: int) -> None:
         agent = os.fork()
         if agent == 0:
             os.close(status)
-            _become(request, stderr)
-        os.close(stderr)
+            _become(request, standard)
+        for descriptor in standard:
+            os.close(descriptor)
         os.write(status, b"%d\n" % agent)
         code = os.waitstatus_to_exitcode(os.waitpid(agent, 0)[1])
         os.write(status, b"%d\n" % code)
@@ -129,31 +156,48 @@ def _join(holder: int) -> None:
         os.close(space)
 
 
-def _become(request: dict, stderr: int) -> None:
+def _become(request: dict, standard: list[int]) -> None:
     code = 1
     try:
-        os.dup2(stderr, 2)
-        os.close(stderr)
+        for number, descriptor in zip(range(3)[-len(standard) :], standard, strict=True):
+            os.dup2(descriptor, number)
+            os.close(descriptor)
         _join(request["holder"])
         os.chdir(ROOT)
         os.environ.clear()
         os.environ.update(request["env"])
         signal.signal(signal.SIGINT, signal.default_int_handler)
-        from tests.real import agent_process
-
-        code = agent_process.main()
+        code = CALLS[request["call"]](request["argv"])
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
     except BaseException:
         traceback.print_exc()
     finally:
         with suppress(BaseException):
+            sys.stdout.flush()
             sys.stderr.flush()
         os._exit(code & 0xFF)
 
 
+def _agent(_: list[str]) -> int:
+    from tests.real import agent_process
+
+    return agent_process.main()
+
+
+def _worker(argv: list[str]) -> int:
+    from tests.real.network import worker
+
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115
+    return worker.main(argv)
+
+
+CALLS = {"agent": _agent, "worker": _worker}
+
+
 if __name__ == "__main__":
-    from tests.real import agent_process as _preloaded  # noqa: F401 - children have it
+    from tests.real import agent_process as _agents  # noqa: F401 - children have it
+    from tests.real.network import worker as _workers  # noqa: F401 - as above
 
     gc.collect()
     gc.freeze()

@@ -22,7 +22,7 @@ HEADERS = ("NETWORK ID", "NAME", "DRIVER", "SUBNET", "STACK", "USED BY")
 def describe(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     make = kinds.add_parser("create", help="make a network", allow_abbrev=False)
-    make.add_argument("name", metavar="NETWORK")
+    make.add_argument("name", metavar="NAME")
     make.add_argument("-d", "--driver", default="", help="overlay or bridge: both span the nodes")
     make.add_argument("--subnet", action="append", default=[], metavar="CIDR", help="its addresses")
     make.add_argument("--internal", action="store_true", help="without a way out of the cluster")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from orchestrator.cli.errors import ERROR, USAGE, CliError
@@ -34,7 +33,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
     sub = make("inspect", help="everything about a node")
     sub.add_argument("names", nargs="+", metavar="NODE")
-    sub.add_argument("--format", choices=("pretty", "json"), default="pretty")
+    sub.add_argument("-f", "--format", default="pretty", type=formats.Format, metavar="FORMAT")
 
     sub = make("add", help="join a machine over SSH")
     sub.add_argument("address", metavar="USER@HOST[:PORT]")
@@ -215,8 +214,8 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 def _inspect(args: argparse.Namespace, session: Invocation) -> int:
     for name in args.names:
         row = session.client.get(_path(name))
-        if args.format == "json":
-            print(json.dumps(row, ensure_ascii=False))
+        if args.format.kind != "table":
+            formats.show(args.format, [as_docker(row)], str)
             continue
         facts = row.get("facts") or {}
         print(f"{row.get('name')}  {row.get('status')}" + _because(row))
@@ -251,6 +250,12 @@ def _add(args: argparse.Namespace, session: Invocation) -> int:
         # The controller reads the key, in its own folder: it needs the whole path.
         import os
 
+        if session.client.ssh and not args.identity.startswith("/"):
+            raise CliError(
+                f"-i {args.identity}: the key is read where the controller runs",
+                hint=f"give its path on {session.client.ssh.host}, from /",
+                code=USAGE,
+            )
         body["identity"] = os.path.abspath(os.path.expanduser(args.identity))
     wishes = {"name": args.name, "host_key": args.host_key, "underlay": args.underlay_addr}
     body |= {key: value for key, value in wishes.items() if value}

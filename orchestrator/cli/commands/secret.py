@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import sys
-from pathlib import Path
 
 from orchestrator.cli.errors import CliError
 from orchestrator.cli.show import objects, times
@@ -29,7 +28,7 @@ LARGEST = 500 * 1024  # bytes, as in Swarm
 def describe(parser: argparse.ArgumentParser, kind: str = "secret") -> None:
     kinds = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     make = kinds.add_parser("create", help=f"seal a {kind} under a name", allow_abbrev=False)
-    make.add_argument("name", metavar=kind.upper())
+    make.add_argument("name", metavar="NAME")
     make.add_argument("file", metavar="FILE|-", help="what is in it; - = standard input")
     objects.describe_labels(make)
     objects.describe_list(kinds.add_parser("ls", aliases=["list"], help=f"list {kind}s"))
@@ -65,7 +64,7 @@ def _read(file: str) -> bytes:
     if file == "-":
         data = sys.stdin.buffer.read(LARGEST + 1)
     else:
-        with Path(file).open("rb") as opened:
+        with open(file, "rb") as opened:
             data = opened.read(LARGEST + 1)
     if not data:
         raise CliError(f"{'standard input' if file == '-' else file} is empty")

@@ -42,7 +42,9 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--force-recreate", action="store_true", help="replace tasks that have not changed, too")
     add("--no-deps", action="store_true", help="not what the named services depend on")
     add("--always-recreate-deps", action="store_true", help="replace dependencies, too")
-    add("--no-recreate", action="store_true", help="not possible: see start, and up SERVICE")
+    add("--no-recreate", action="store_true", help="what exists stays as it is; make the rest")
+    add("-V", "--renew-anon-volumes", action="store_true", help="anonymous volumes begin empty")
+    add("--no-start", action="store_true", help="make what is missing, and start nothing")
     add("--remove-orphans", action="store_true", help="remove services the file no longer has")
     add(
         "-t", "--timeout", type=float, metavar="S", help="grace period of what it replaces or stops"
@@ -84,16 +86,14 @@ def check(args: argparse.Namespace) -> None:
             args.abort_on_container_exit and args.abort_on_container_failure,
         )
     )
+    recreates = [("--force-recreate", args.force_recreate)]
+    recreates += [("--always-recreate-deps", args.always_recreate_deps)]
+    together += [("--no-recreate", flag, args.no_recreate and given) for flag, given in recreates]
+    together += [("--no-start", flag, args.no_start) for flag in aborts]
+    together.append(("--no-start", "--wait", args.no_start and args.wait))
     for one, other, both in together:
         if both:
             raise CliError(f"{one} and {other} cannot be used together", code=USAGE)
-    if args.no_recreate:
-        raise CliError(
-            "--no-recreate is not possible: a release is the whole file",
-            hint="corral start runs what there is as it was, without a look at the file; "
-            "corral up SERVICE brings what is new and leaves the others alone",
-            code=USAGE,
-        )
     if args.wait_timeout is not None and not args.wait:
         raise CliError("--wait-timeout needs --wait", code=USAGE)
 
@@ -108,7 +108,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     findings.show_json(told)
     board = boards.Board(project.name, f"release {release.get('number', '?')}")
     board.release = int(release.get("number") or 0)
-    if args.detach or args.wait:
+    if args.detach or args.wait or args.no_start:
         return _detached(args, session, board, release)
     return _attached(args, session, board, release, project.model)
 
@@ -122,16 +122,27 @@ def _hand_over(
     wanted = [args.exit_code_from] if args.exit_code_from else []
     deploy.known_services(project.model, [*args.attach, *args.no_attach, *wanted])
     ends = ends_of(args, project.model)
+    model, machine, directory = project.model, None, project.working_dir
+    if session.client.ssh:
+        from orchestrator.cli import sending
+
+        session.client.get("/v1/version")  # whatever is wrong with the way is said first
+        model, machine, top = sending.moved(
+            session.client, model, directory, builds=not args.no_build, say=now
+        )
+        directory = top or directory
     request = deploy.body(
         args,
-        model=project.model,
+        model=model,
         origins=projects.origins(project),
         contents=projects.contents(project, args.services, dependencies=not args.no_deps),
-        directory=project.working_dir,
+        directory=directory,
         known=tuple(project.disabled),
         environ=project.environment,
         again=laws.run_again(ends, args.services or project.model.get("services") or ()),
     )
+    if machine:
+        request["client"] = machine
     from orchestrator.embedded import daemons
 
     now("asking the controller")

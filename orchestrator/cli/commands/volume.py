@@ -25,10 +25,12 @@ HEADERS = ("DRIVER", "VOLUME NAME", "NODE", "STACK", "USED BY", "STATUS")
 def describe(parser: argparse.ArgumentParser) -> None:
     kinds = parser.add_subparsers(dest="action", metavar="ACTION", required=True)
     make = kinds.add_parser("create", help="make a volume", allow_abbrev=False)
-    make.add_argument("name", nargs="?", default="", metavar="VOLUME")
+    make.add_argument("name", nargs="?", default="", metavar="NAME")
     make.add_argument("-d", "--driver", default="", help="local")
     make.add_argument("-o", "--opt", action="append", default=[], metavar="KEY=VALUE")
-    make.add_argument("--node", default="", help="its home (default: where it is first used)")
+    make.add_argument(
+        "--node", default="", metavar="NODE", help="its home (default: where it is first used)"
+    )
     make.add_argument(
         "--label", action="append", default=[], metavar="KEY=VALUE", help="a note of yours"
     )
@@ -84,6 +86,14 @@ def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     return (row["driver"], row["name"], row["node"], row["stack"], users, row["reason"])
 
 
+def place(row: Mapping[str, Any]) -> str:
+    """Return where on its node the data is; what is mounted for a task only has no place."""
+    options = row["options"]
+    if options:
+        return str(options.get("device", "")) if "bind" in str(options.get("o")) else ""
+    return f"/var/lib/corral/agent/volumes/{row['name']}/_data" if row["node"] else ""
+
+
 def dockers(row: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "Name": row["name"],
@@ -91,5 +101,6 @@ def dockers(row: Mapping[str, Any]) -> dict[str, Any]:
         "Scope": "local",
         "Labels": row["labels"],
         "Options": row["options"],
+        "Mountpoint": place(row),
         "CreatedAt": objects.created(row),
     }

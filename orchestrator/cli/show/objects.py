@@ -163,7 +163,11 @@ def prune(args: argparse.Namespace, session: Invocation, kind: str, rows: Iterab
         if not os.isatty(0):
             raise CliError("prune asks before it removes, and nobody is there", "-f", code=USAGE)
         print(f"Going to remove the {kind}s {', '.join(names)}")
-        if input("Are you sure? [yN] ").strip().lower() not in ("y", "yes"):
+        try:
+            answer = input("Are you sure? [yN] ")
+        except EOFError:
+            answer = ""
+        if answer.strip().lower() not in ("y", "yes"):
             return 0
     # What somebody began to use since is refused by name, and left.
     return remove(session, kind, names, missing=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.network_names import network_behind
+from orchestrator.control.mirror.network_names import name_holder, network_behind
 from orchestrator.control.mirror.records import NETWORKS, VOLUMES
 from specs import shares
 
@@ -31,6 +31,14 @@ def _networks(deployment: Deployment, spec: StackSpec) -> None:
     there = list(deployment.cluster.networks.values())
     for key, network in spec.networks.items():
         if not network.external:
+            other = name_holder(there, deployment.stack, network.name)
+            if other is not None and not other.stack:
+                deployment.error(
+                    f"networks.{key}",
+                    f"network {network.name} was made by hand, and is not this stack's",
+                    code="in-use",
+                    hint="write external: true to join it, or give this one another name:",
+                )
             continue
         found = network_behind(there, deployment.stack, network)
         if found is None:

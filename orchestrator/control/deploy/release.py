@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.control.deploy import creating
 from orchestrator.control.deploy.carrying import asked_project, carry, check_clashes
 from orchestrator.control.deploy.contents import with_contents
 from orchestrator.control.deploy.external import check_external
@@ -44,8 +45,15 @@ if TYPE_CHECKING:
 
 def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
     """Put a new release into the draft; return it with the warnings. Raises Invalid."""
-    request, name = deployment.request, deployment.stack
+    name = deployment.stack
     present = deployment.cluster.stacks.get(name)
+    if deployment.request.no_start:
+        narrowed = creating.narrowed(deployment, present)
+        if narrowed is None and present is not None:
+            newest = deployment.cluster.releases[(name, present.release)]
+            return newest, deployment.findings.warnings
+        deployment = narrowed or deployment
+    request = deployment.request
     try:
         spec, warnings = compile_stack(
             asked_project(deployment), request.origins, name, request.directory
@@ -289,6 +297,8 @@ def _starts(deployment: Deployment, spec: StackSpec, present: Stack | None) -> t
     before that starts nothing. What goes on beside them comes back after `stop` only.
     """
     stopped = present is not None and present.desired == "stopped"
+    if deployment.request.no_start:
+        return ()
     whole = stopped and not deployment.request.services
     return tuple(sorted(name for name in spec.services if whole or name not in spec.carried))
 
@@ -377,6 +387,8 @@ def _store(
         no_deps=request.no_deps,
         recreates=_recreates(deployment, spec, known),
         overrides=overrides,
+        renew_volumes=request.renew_volumes,
+        keeps=_keeps(deployment, spec, present),
     )
     if digest not in deployment.cluster.parts:
         deployment.draft.put_key(keys.part(digest), spec)
@@ -394,6 +406,7 @@ def _store(
             running=present.running if present is not None and present.desired != "removed" else 0,
             overrides=present.overrides if present is not None else {},
             stopped_services=_stopped(spec, present, before),
+            created=creating.created(deployment, spec, present),
             asked=present.asked if present is not None else {},
             asked_again=present.asked_again if present is not None else {},
         ),
@@ -402,6 +415,12 @@ def _store(
         keys.idempotency(request.key), Idempotency(stack=name, number=number, at=deployment.wall)
     )
     return release
+
+
+def _keeps(deployment: Deployment, spec: StackSpec, present: Stack | None) -> tuple[str, ...]:
+    if not deployment.request.no_recreate:
+        return ()
+    return tuple(sorted(creating.existing(deployment, present) & _asked(spec)))
 
 
 def _recreates(

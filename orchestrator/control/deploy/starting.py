@@ -90,7 +90,7 @@ def _source(cluster: Cluster, stack: Stack) -> Release | None:
 def _idle(stack: Stack, service: str, tasks: Iterable[Task]) -> bool:
     """Say whether something of the service was stopped, or ended and did not complete."""
     slots = newest_of(t for t in tasks if t.service == service)
-    down = stack.desired == "stopped" or service in stack.stopped_services
+    down = stack.desired == "stopped" or service in {*stack.stopped_services, *stack.created}
     if down and not slots:
         return True
     return any(
@@ -127,5 +127,7 @@ def _release(
             "notes": (),
             "updates": (),
             "overrides": None,
+            "keeps": (),
+            "renew_volumes": False,
         }
     )

@@ -9,9 +9,10 @@ node conditions. It decides nothing and writes nothing.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import defaultdict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from posixpath import normpath
 from typing import TYPE_CHECKING, Any, Self, cast
 
@@ -58,6 +59,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 WHO_CAN = "nothing was changed; start the version of corral that wrote it"
+OPENING = 256  # records read before others get their turn
 Listener = Callable[[Kind, "Model | None", "Model | None"], None]  # kind, old, new
 
 
@@ -69,6 +71,7 @@ class Cluster:
         self._clock = clock
         self.record = ClusterRecord()
         self.revision = 0
+        self.changes = 0  # how many records changed in this mirror: the same number, the same state
         self.stacks: dict[str, Stack] = {}
         self.releases: dict[tuple[str, int], Release] = {}
         self.parts: dict[str, StackSpec] = {}
@@ -87,6 +90,7 @@ class Cluster:
         self.by_stack: dict[str, dict[str, Task]] = defaultdict(dict)
         self.by_node: dict[str, dict[str, Task]] = defaultdict(dict)
         self.unplaced: set[str] = set()  # tasks that wait for a node
+        self.leaving: set[str] = set()  # tasks whose endpoints are withdrawn
         # network: address -> task or one-off
         self.by_network: dict[str, dict[str, str]] = defaultdict(dict)
         self.stack_releases: dict[str, dict[int, Release]] = defaultdict(dict)
@@ -95,6 +99,8 @@ class Cluster:
         self._models: dict[str, Model] = {}
         self._listeners: list[Listener] = []
         self._followed = 0
+        self._held = 0  # decisions under way that read the mirror
+        self._released = asyncio.Event()
         self._moved = asyncio.Event()
         self._nodes_changed = asyncio.Event()
 
@@ -102,7 +108,7 @@ class Cluster:
     async def open(cls, store: Store, clock: Clock) -> Self:
         """Read the whole store; ``follow`` keeps it current from there."""
         cluster = cls(store, clock)
-        await cluster._load()
+        await cluster._load(opening=True)
         return cluster
 
     def path_home(self, stack: str, path: str) -> str | None:
@@ -110,13 +116,16 @@ class Cluster:
         found = self.bound_paths.get((stack, normpath(path)))
         return found.node if found is not None else None
 
-    async def _load(self) -> None:
+    async def _load(self, *, opening: bool = False) -> None:
         snapshot = await self._store.list("/")
+        await self._free()
         present = {entry.key for entry in snapshot.entries}
         for key in [key for key in self._models if key not in present]:
             self._apply(key, None, snapshot.revision)
-        for entry in snapshot.entries:
+        for number, entry in enumerate(snapshot.entries, 1):
             self._apply(entry.key, entry.value, entry.version)
+            if opening and not number % OPENING:
+                await asyncio.sleep(0)
         self._followed = max(self._followed, snapshot.revision)
         self._advance(snapshot.revision)
 
@@ -125,10 +134,27 @@ class Cluster:
         while True:
             try:
                 async for batch in self._store.watch("/", self._followed):
+                    await self._free()
                     self._follow(batch.revision, batch.changes)
             except Compacted:
                 log.warning("the store's history was compacted under the mirror: reading it anew")
                 await self._load()
+
+    @contextlib.contextmanager
+    def held(self) -> Iterator[None]:
+        """Hold others' changes back while somebody decides in several turns."""
+        self._held += 1
+        try:
+            yield
+        finally:
+            self._held -= 1
+            self._released.set()
+
+    async def _free(self) -> None:
+        """Return when nobody holds the mirror; whoever is woken too late waits again."""
+        while self._held:
+            self._released.clear()
+            await self._released.wait()
 
     def _follow(self, revision: int, changes: Iterable[Change]) -> None:
         for change in changes:
@@ -199,6 +225,7 @@ class Cluster:
             return
         if key == keys.CLUSTER:
             self._versions[key] = version
+            self.changes += 1
             if value is not None:
                 self.record = decode(value)
             return
@@ -213,6 +240,7 @@ class Cluster:
         if kind is None:
             return
         old = self._models.get(key)
+        self.changes += 1
         if model is None:
             self._models.pop(key, None)
             self._versions.pop(key, None)
@@ -275,12 +303,15 @@ class Cluster:
             self.tasks.pop(old.id, None)
             self.by_stack[old.stack].pop(old.id, None)
             self.unplaced.discard(old.id)
+            self.leaving.discard(old.id)
             if old.node is not None:
                 self.by_node[old.node].pop(old.id, None)
             self._let_go(old)
         if new is not None:
             self.tasks[new.id] = new
             self.by_stack[new.stack][new.id] = new
+            if new.leaving:
+                self.leaving.add(new.id)
             if new.node is not None:
                 self.by_node[new.node][new.id] = new
             elif new.state not in FINAL:

@@ -9,6 +9,7 @@ whole chunk and the next pass decides anew.
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.control.mirror.records import NETWORKS, ONEOFFS, RESTING, TASKS, Kind, Resting
@@ -156,8 +157,11 @@ class Draft:
 
         Return whether all of it was written; what was is applied to the mirror either way.
         """
-        for chunk in self._chunks():
-            compares = tuple(Compare(key, self.cluster.version(key)) for key, _, _ in chunk)
+        decided_on = {key: self.cluster.version(key) for key in self.writes}
+        for number, chunk in enumerate(self._chunks()):
+            if number:
+                await asyncio.sleep(0)  # others' turn: an engine in memory does not wait
+            compares = tuple(Compare(key, decided_on[key]) for key, _, _ in chunk)
             writes = tuple(
                 Delete(key) if value is None else Put(key, value) for key, value, _ in chunk
             )

@@ -93,6 +93,8 @@ class Specs:
     def __init__(self, cluster: Cluster) -> None:
         self._cluster = cluster
         self._cache: dict[tuple[str, int, str, str, str], Effective] = {}
+        # The same by the very records: asked for every task of every look.
+        self._last: dict[tuple[str, int, str], tuple[Release, StackSpec, Effective]] = {}
 
     def of(self, stack: str, number: int, service: str) -> Effective | None:
         """Return the service under the stack's release, or None when either is not there."""
@@ -104,6 +106,10 @@ class Specs:
 
     def under(self, release: Release, spec: StackSpec, service: str) -> Effective:
         """Return the service as ``spec`` of ``release`` has it."""
+        short = (release.stack, release.number, service)
+        last = self._last.get(short)
+        if last is not None and last[0] is release and last[1] is spec:
+            return last[2]
         images = ",".join(f"{k}={v}" for k, v in sorted(release.images.items()))
         key = (release.stack, release.number, service, release.spec, images)
         found = self._cache.get(key)
@@ -111,7 +117,26 @@ class Specs:
             if len(self._cache) > 4096:
                 self._cache.clear()
             found = self._cache[key] = _effective(release, spec, service)
+        if len(self._last) > 4096:
+            self._last.clear()
+        self._last[short] = (release, spec, found)
         return found
+
+
+def gateway_key(effective: Effective) -> str | None:
+    """Return the key of the network that carries the default route and published traffic.
+
+    The highest gw_priority; among equals a network that is not internal, then by name,
+    as Compose does.
+    """
+    best: tuple[tuple[int, bool, str], str] | None = None
+    for attachment in effective.task.networks:
+        spec = effective.spec.networks.get(attachment.network)
+        internal = spec is not None and spec.internal
+        rank = (-attachment.gw_priority, internal, attachment.network)
+        if best is None or rank < best[0]:
+            best = (rank, attachment.network)
+    return best[1] if best is not None else None
 
 
 def _effective(release: Release, spec: StackSpec, name: str) -> Effective:
@@ -169,19 +194,3 @@ def _hash(release: Release, spec: StackSpec, name: str, task: TaskSpec) -> str:
             "restarted": restarted,
         }
     )
-
-
-def gateway_key(effective: Effective) -> str | None:
-    """Return the key of the network that carries the default route and published traffic.
-
-    The highest gw_priority; among equals a network that is not internal, then by name,
-    as Compose does.
-    """
-    best: tuple[tuple[int, bool, str], str] | None = None
-    for attachment in effective.task.networks:
-        spec = effective.spec.networks.get(attachment.network)
-        internal = spec is not None and spec.internal
-        rank = (-attachment.gw_priority, internal, attachment.network)
-        if best is None or rank < best[0]:
-            best = (rank, attachment.network)
-    return best[1] if best is not None else None

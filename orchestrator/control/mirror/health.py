@@ -204,8 +204,9 @@ class NodeHealth:
     def _look_at_brake(self, now: float) -> None:
         found = {node: self._cluster.conditions[node].status for node in self._cluster.nodes}
         silent = {node for node, status in found.items() if status not in HEARD}
-        # A starting controller has not heard anybody yet: that is no silence.
-        fell = {node for node in silent if self._pulse(node).met}
+        # A starting controller has not heard anybody yet: that is no silence. Nor is it one where
+        # the first report is on its way.
+        fell = {node for node in silent if (p := self._pulse(node)).met and not p.connected}
         counted = silent if NodeStatus.DOWN in found.values() else fell
         if len(counted) > BRAKE * len(found):
             self._braking, self._release_at = True, None

@@ -19,6 +19,7 @@ from specs.task import Task
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
+    from scheduler.replicas import Replica
     from specs.base import Model
     from specs.kit.clock import Clock
 
@@ -37,6 +38,8 @@ class TaskMark:
     leaving_since: float | None = None
     withdrawn: int = 0  # revision at which its endpoints were taken out
     served: int = 0  # and at which they were put in last
+    # The task in the scheduler's terms, and of what it was made: ``planning.terms``.
+    seen: tuple[Task, object, object, Replica] | None = None
 
 
 @dataclass
@@ -50,6 +53,7 @@ class Observed:
     resting_since: dict[tuple[str, str], float] = field(default_factory=dict)
     progress_at: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
     paths: PathAnswers = field(default_factory=PathAnswers)  # what nodes said of theirs
+    volumes: dict[str, frozenset[str]] = field(default_factory=dict)  # node -> what it holds
     faults: dict[str, float] = field(default_factory=dict)  # stack -> since it cannot be planned
     # release -> service -> words that its tasks serve and are only watched for a while
     watched: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)
@@ -94,6 +98,7 @@ class Observed:
     def _task(self, old: Task | None, new: Task) -> None:
         now = self.clock.monotonic()
         mark = self.mark(new.id)
+        mark.seen = None
         if old is not None and new.status.restarts > old.status.restarts:
             self._ended(mark, now)  # it may be ready again in the very report that tells of it
         if new.status.ready:

@@ -119,6 +119,8 @@ class Addresses:
         self._leases: dict[str, dict[str, Lease]] = {}
         self._fixed: dict[str, set[int]] = {}
         self._leased: dict[str, _Leased] = {}
+        # Of (network, node, block): everything before it is taken.
+        self._looked_to: dict[tuple[str, str, IPv4Network], int] = {}
 
     def fixed(self, network: str) -> set[int]:
         """Return the addresses services ask for by number: nobody else gets those."""
@@ -238,16 +240,16 @@ class Addresses:
         # A /32 of another node inside our block would carry the traffic there.
         foreign = (*avoid, index.singles_beside(node))
         for block in index.blocks.get(node, ()):
-            found = _first_free(block, foreign)
+            found = self._next_free(network, node, block, foreign)
             if found is not None:
                 return self._take(network, found)
         for pool in pools:
             fresh = self._new_block(network, pool, node)
-            found = _first_free(fresh, foreign) if fresh is not None else None
+            found = self._next_free(network, node, fresh, foreign) if fresh is not None else None
             if fresh is not None and found is not None:
                 self._lease(network, str(fresh), node)
                 return self._take(network, found)
-            found = _first_free(pool, avoid)
+            found = self._next_free(network, "", pool, avoid)
             if found is not None:
                 self._lease(network, f"{IPv4Address(found)}/32", node)
                 return self._take(network, found)
@@ -299,6 +301,20 @@ class Addresses:
             found = self._leased[network] = _Leased()
             for lease in self.leases(network).values():
                 found.add(lease)
+        return found
+
+    def _next_free(
+        self, network: NetworkRecord, node: str, block: IPv4Network, avoid: Iterable[Container[int]]
+    ) -> int | None:
+        """Return the first free address of a block; what was taken is not looked at again.
+
+        Within a pass addresses are given and never taken back.
+        """
+        key = (network.id, node, block)
+        begin = self._looked_to.get(key, int(block.network_address))
+        end = int(block.network_address) + block.num_addresses
+        found = next((a for a in range(begin, end) if not any(a in taken for taken in avoid)), None)
+        self._looked_to[key] = end if found is None else found
         return found
 
     def _take(self, network: NetworkRecord, address: int) -> Given:
@@ -360,20 +376,18 @@ def _unusable(pool: IPv4Network) -> set[int]:
     return {base, base + 1, int(pool.broadcast_address)}
 
 
-def _first_free(block: IPv4Network, avoid: Iterable[Container[int]]) -> int | None:
-    start = int(block.network_address)
-    for address in range(start, start + block.num_addresses):
-        if not any(address in taken for taken in avoid):
-            return address
-    return None
-
-
 _network = lru_cache(maxsize=4096)(IPv4Network)
 
 
 def _number(address: str) -> int:
     # Every address, every pass: ten times as fast as by ipaddress. All were checked when given.
     return int.from_bytes(inet_aton(address), "big")
+
+
+@lru_cache(maxsize=4096)
+def _ends(cidr: str) -> tuple[int, int]:
+    block = IPv4Network(cidr)
+    return int(block.network_address), int(block.broadcast_address)
 
 
 def empty_leases(draft: Draft) -> None:
@@ -387,9 +401,9 @@ def empty_leases(draft: Draft) -> None:
         held += [_number(v.address) for v in cluster.vips.get(network, {}).values()]
         held.sort()
         for cidr, lease in leases.items():
-            block = IPv4Network(cidr)
-            first = bisect_left(held, int(block.network_address))
-            if first == len(held) or held[first] > int(block.broadcast_address):
+            begin, end = _ends(cidr)
+            first = bisect_left(held, begin)
+            if first == len(held) or held[first] > end:
                 draft.delete(LEASES, lease)
 
 

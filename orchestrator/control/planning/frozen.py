@@ -68,8 +68,8 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         replicas = [replica(pass_, task, kept.get(task.slot)) for task in found]
         plan = reconcile(wanted, replicas, pass_.now)
         states[name] = ServiceState(name, sample, wanted, replicas, plan=plan)
-        waits_for = ""
-        if not gates.admitted(wanted, replicas):
+        waits_for = gates.created(stack, name)
+        if not waits_for and not gates.admitted(wanted, replicas):
             waits_for = gates.waits_for(sample.service, states, wanted)
         due = earliest(due, plan.wake)
         begun = {t.slot for t in found if t.desired is not Desired.PREPARED}

@@ -18,7 +18,16 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.service_state import ServiceState
     from scheduler.reconcile import WantedService
     from scheduler.replicas import Replica
+    from specs.api import Stack
     from specs.stack import Dependency, ServiceSpec
+
+
+CREATED = "corral start, being only created"
+
+
+def created(stack: Stack, service: str) -> str:
+    """Return what a service waits for that nobody asked to run yet; "" where somebody did."""
+    return CREATED if service in stack.created else ""
 
 
 def admitted(wanted: WantedService, replicas: Iterable[Replica]) -> bool:
@@ -121,15 +130,18 @@ def failed_for_good(state: ServiceState) -> list[Replica]:
     return [task for task in current(state) if task.slot in state.plan.gave_up and task.broken]
 
 
-def current(state: ServiceState) -> list[Replica]:
+def current(state: ServiceState) -> tuple[Replica, ...]:
     """Return the tasks of the spec that is wanted, but for those gone or asked for anew."""
-    return [
-        task
-        for task in state.replicas
-        if state.wanted.slots.get(task.slot) == task.spec_hash
-        and not task.going
-        and not state.wanted.behind(task)
-    ]
+    if state.current is None:  # asked for again and again, and neither input changes
+        wanted, slots = state.wanted, state.wanted.slots
+        state.current = tuple(
+            task
+            for task in state.replicas
+            if slots.get(task.slot) == task.spec_hash
+            and not task.going
+            and not (task.ended and wanted.behind(task))
+        )
+    return state.current
 
 
 def unhealthy(state: ServiceState) -> list[Replica]:

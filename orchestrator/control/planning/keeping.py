@@ -36,14 +36,24 @@ class Kept:
 
 
 def as_it_is(
-    pass_: Pass, effective: Effective, wanted: WantedService, replicas: Iterable[Replica]
+    pass_: Pass,
+    effective: Effective,
+    wanted: WantedService,
+    replicas: Iterable[Replica],
+    *,
+    stopped: bool = False,
 ) -> Kept:
-    """Return the service with the spec each slot has now; stop what else lives in a slot."""
+    """Return the service with the spec each slot has now; stop what else lives in a slot.
+
+    ``stopped``: of a slot that was stopped, the spec it had.
+    """
     specs: dict[int, Effective] = {}
     slots = dict(wanted.slots)
     for slot, found in by_slot(replicas).items():
         live = best_first(t for t in found if t.live)
         ended = [t for t in found if t.ended and not t.going]
+        if stopped and not ended:
+            ended = [t for t in found if t.desired is Desired.SHUTDOWN]
         best = live[0] if live else ended[-1] if ended else None
         if best is None or slot not in slots:
             continue
@@ -67,6 +77,8 @@ def _outdone(other: Replica, best: Replica) -> bool:
 
 def stop_unwanted(pass_: Pass, stack: Stack, spec: StackSpec | None) -> None:
     """Move on the stop of single services: each after what depends on it, as for a stack."""
+    if not stack.stopped_services:
+        return
     tasks: dict[str, list[Task]] = {name: [] for name in stack.stopped_services}
     ended: dict[str, list[Task]] = {name: [] for name in stack.stopped_services}
     for task in pass_.draft.tasks(stack.name).values():

@@ -64,6 +64,8 @@ def failed_release(pass_: Pass, stack: Stack) -> Release | None:
 def mark(pass_: Pass, tasks: Iterable[Task], stays: Mapping[str, Stay]) -> None:
     """Have the records say which tasks are misplaced."""
     for known in tasks:
+        if not known.misplaced and known.id not in stays:
+            continue
         task = pass_.draft.task(known.id)
         if task is None or task.state in FINAL:
             continue

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from orchestrator.control.mirror.draft import Draft
     from orchestrator.control.mirror.effective import Effective
-    from orchestrator.control.planning.passes import Pass
+    from orchestrator.control.planning.passes import Pass, Steps
     from specs.stack import NetworkSpec, StackSpec
 
 REST = 60.0  # seconds a freed address stays unused
@@ -209,7 +209,7 @@ def rested(resting: Iterable[Rest], now: float, *, early: int = 0) -> tuple[set[
     return free, due
 
 
-def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> float | None:
+def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> Steps[float | None]:
     """Free addresses that rested and that every node concerned let go; then drop empty networks.
 
     Return when to look again.
@@ -235,6 +235,7 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> float | None:
         for address in free:
             pass_.draft.delete(RESTING, resting[address])
             due = pass_.now  # what it kept from going may go now
+        yield len(resting)
     for network in list(pass_.cluster.networks.values()):
         if not network.retired or pass_.cluster.resting.get(network.id):
             continue

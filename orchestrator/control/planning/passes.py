@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
-from orchestrator.control.mirror.node_view import node_status, node_view
+from orchestrator.control.mirror.node_view import availability, node_status, node_view
 from specs.ids import new_id
 
 if TYPE_CHECKING:
@@ -19,9 +20,31 @@ if TYPE_CHECKING:
     from scheduler.view import Home, NodeView, Only
 
 
+T = TypeVar("T")
+# A decision in steps: each says how many tasks it looked at, so that whoever takes them can let
+# the event loop turn in between. It is one decision all the same: nothing it reads may move.
+Steps = Generator[int, None, T]
+
+
 def earliest(*times: float | None) -> float | None:
     """Return the first of these times; None stands for "only when something happens"."""
     return min((time for time in times if time is not None), default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Whereabouts:
+    """What matters of a node for the tasks on it."""
+
+    status: str
+    gone: bool  # it left the cluster
+    draining: bool
+    returning: bool
+    returned_at: float
+
+    @property
+    def leaves(self) -> bool:
+        """Whether what may run elsewhere does not stay with it."""
+        return self.draining or self.status == "down"
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,7 +71,10 @@ class Pass:
     brake: bool = False  # too many nodes are silent at once: nothing lost is replaced
     notes: list[tuple[str, str, str]] = field(default_factory=list)  # event kind, stack, message
     _views: dict[str, NodeView] = field(default_factory=dict)
-    binds: dict[tuple[str, str, bool], BindRuling] = field(default_factory=dict)
+    _places: dict[str | None, Whereabouts] = field(default_factory=dict)
+    # By the networks of a task, see ``stopping.unheard``.
+    least_heard: dict[tuple[str, ...], float] = field(default_factory=dict)
+    binds: dict[tuple[object, ...], BindRuling] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # stacks of which there is news beside records
 
     @property
@@ -68,3 +94,18 @@ class Pass:
     def node_status(self, node: str | None) -> str:
         """Return ready, unready, unknown or down, see orchestrator.control.mirror.node_view."""
         return node_status(self.cluster, node)
+
+    def place(self, node: str | None) -> Whereabouts:
+        """Return what matters of a node for the tasks on it."""
+        found = self._places.get(node)
+        if found is None:
+            record = self.cluster.nodes.get(node) if node is not None else None
+            condition = self.cluster.conditions.get(node or "")
+            found = self._places[node] = Whereabouts(
+                status=node_status(self.cluster, node),
+                gone=node is not None and record is None,
+                draining=record is not None and availability(record) == "drain",
+                returning=condition is not None and condition.returning,
+                returned_at=condition.returned_at if condition is not None else 0.0,
+            )
+        return found

@@ -27,12 +27,16 @@ if TYPE_CHECKING:
 
 def admit(pass_: Pass, stack: str) -> None:
     """Let those held tasks of a stack start whose dependencies are there."""
+    held = [
+        task
+        for task in pass_.draft.tasks(stack).values()
+        if task.status.held and task.status.held != task.admitted and task.live
+    ]
+    if not held:
+        return
     services: dict[str, list[Task]] = defaultdict(list)
-    held = []
     for task in pass_.draft.tasks(stack).values():
         services[task.service].append(task)
-        if task.live and task.status.held and task.status.held != task.admitted:
-            held.append(task)
     for task in held:
         effective = pass_.specs.of(stack, task.release, task.service)
         edges = effective.service.depends_on if effective is not None else {}

@@ -74,6 +74,7 @@ def deploying(pass_: Pass, release: Release, images: Mapping[str, str]) -> Relea
     if spec is None or stack is None or stack.desired != "up":
         return release.with_updates(())
     about = set(spec.services) - set(beside(spec, release)) - set(stack.stopped_services)
+    about -= {*release.keeps}
 
     def replaces(task: Task) -> bool:
         wanted = pass_.specs.under(release, spec, task.service)

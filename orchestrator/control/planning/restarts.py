@@ -27,10 +27,14 @@ if TYPE_CHECKING:
 
 def hand_on(pass_: Pass, stack: Stack) -> None:
     """Let tasks restart that were asked to and have nobody to wait for; say of others whom."""
+    tasks = pass_.draft.tasks(stack.name).values()
+    asked = [t for t in tasks if (t.restart_asked > t.restart or t.grace is not None) and t.live]
+    if not asked:
+        return
     services: dict[str, list[Task]] = defaultdict(list)
-    for task in pass_.draft.tasks(stack.name).values():
+    for task in tasks:
         services[task.service].append(task)
-    for task in [t for found in services.values() for t in found if t.live]:
+    for task in asked:
         if task.restart_asked <= task.restart:
             if task.grace is not None and task.status.restart_done >= task.restart:
                 pass_.draft.put_task(task.with_grace(None))  # it was for that restart alone

@@ -53,6 +53,7 @@ class ServiceState:
     hopeless: Cause | None = None  # as things are, waiting for it is of no use
     homeless: tuple[Replica, ...] = ()  # no node has taken them for a while, see nowhere
     look_at: float | None = None  # when it may become so, if nothing happens
+    current: tuple[Replica, ...] | None = None  # see gates.current
 
     @property
     def due(self) -> float | None:
@@ -77,6 +78,17 @@ class ReleaseTarget:
     def only_starts(self) -> bool:
         """Whether every task keeps the spec it has: it was made by `start`."""
         return self.release.only_starts and not self.rollback
+
+    @property
+    def keeps(self) -> Collection[str]:
+        """Return the services of which every task keeps the spec it has: `up --no-recreate`."""
+        return () if self.rollback else self.release.keeps
+
+    @property
+    def renews(self) -> bool:
+        """Whether what it makes begins with empty anonymous volumes; never what is lost later."""
+        deploying = self.release.state is ReleaseState.DEPLOYING and not self.rollback
+        return self.release.renew_volumes and deploying
 
     @property
     def grace(self) -> float | None:

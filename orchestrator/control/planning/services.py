@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
-from orchestrator.control.mirror.serving import serving
 from orchestrator.control.planning import failing, gates, misplaced, nowhere, staying, stopping
 from orchestrator.control.planning.keeping import Kept, as_it_is, stop_unwanted
 from orchestrator.control.planning.networks import ensure_vips
@@ -22,18 +21,21 @@ from orchestrator.control.planning.terms import replica, wanted_service
 from scheduler.reconcile import WantedService, reconcile
 from scheduler.rollout import Moves, advance
 from specs.stack import Condition
-from specs.states import ReleaseState, TaskState
+from specs.states import FINAL, ReleaseState, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from orchestrator.control.mirror.effective import Effective
-    from orchestrator.control.planning.passes import Pass
+    from orchestrator.control.planning.passes import Pass, Steps
+    from scheduler.reconcile import CreateTask
     from specs.api import Stack
     from specs.task import Task
 
 
-def plan_services(pass_: Pass, stack: Stack, target: ReleaseTarget) -> dict[str, ServiceState]:
+def plan_services(
+    pass_: Pass, stack: Stack, target: ReleaseTarget
+) -> Steps[dict[str, ServiceState]]:
     """Plan every service of the target in dependency order."""
     tasks: dict[str, list[Task]] = defaultdict(list)
     for task in pass_.draft.tasks(stack.name).values():
@@ -46,7 +48,9 @@ def plan_services(pass_: Pass, stack: Stack, target: ReleaseTarget) -> dict[str,
         if name in stack.stopped_services:
             states[name] = ServiceState(name, effective, WantedService({}), [], carried=True)
             continue
-        states[name] = _plan_service(pass_, stack, effective, tasks[name], states, target)
+        states[name] = yield from _plan_service(
+            pass_, stack, effective, tasks[name], states, target
+        )
     for name, found in tasks.items():
         if name not in target.spec.services:
             for task in found:
@@ -61,31 +65,42 @@ def _plan_service(
     tasks: list[Task],
     states: Mapping[str, ServiceState],
     target: ReleaseTarget,
-) -> ServiceState:
+) -> Steps[ServiceState]:
     """Plan one service: what should be, may it start, what moves, and how far it is then."""
-    state = _as_wanted(pass_, stack, effective, tasks, target)
+    state = yield from _as_wanted(pass_, stack, effective, tasks, target)
+    yield len(tasks) // 2
     state.networks = ensure_vips(pass_, effective) if state.wanted.slots else ""
-    gate = _may_start(state, states, target)
-    _decide(pass_, stack, state, target, gate=gate)
-    _perform(pass_, state, tasks, gate=gate, grace=target.grace)
+    held = gates.created(stack, state.name)
+    gate = not held and _may_start(state, states, target)
+    state.waits_for = held or state.waits_for
+    yield from _decide(pass_, stack, state, target, gate=gate)
+    yield len(tasks)
+    yield from _perform(pass_, state, tasks, target, gate=gate)
     _mark_misplaced(pass_, stack, state, tasks, target)
     staying.judge(pass_, stack, state, target)
+    if held:
+        state.settled = state.steady = _prepared(state)
     failing.look(pass_, target, state, states)
     nowhere.look(pass_, state)
+    yield len(tasks)
     return state
 
 
 def _as_wanted(
     pass_: Pass, stack: Stack, effective: Effective, tasks: list[Task], target: ReleaseTarget
-) -> ServiceState:
+) -> Steps[ServiceState]:
     """Return what the service should be, beside what is there of it."""
     name = effective.service.name
     wrong = misplaced.look(pass_, effective, tasks)
-    replicas = [replica(pass_, t, effective, displaced=t.id in wrong.moves) for t in tasks]
+    replicas = []
+    for task in tasks:
+        replicas.append(replica(pass_, task, effective, displaced=task.id in wrong.moves))
+        yield 1
     kept = Kept(wanted_service(pass_, stack, effective, tasks))
     carried = name in target.beside
-    if carried or target.only_starts:
-        kept = as_it_is(pass_, effective, kept.wanted, replicas)
+    if carried or target.only_starts or name in target.keeps:
+        stopped = name in target.keeps
+        kept = as_it_is(pass_, effective, kept.wanted, replicas, stopped=stopped)
     state = ServiceState(
         name,
         effective,
@@ -100,18 +115,14 @@ def _as_wanted(
         for other in target.spec.services.values()
         if (edge := other.depends_on.get(name)) is not None
     )
-    state.settled = serving(pass_.cluster, _current(state, tasks))
+    serving = (t for t in gates.current(state) if t.done or (t.ready and not state.must_end))
+    state.settled = len({t.slot for t in serving if t.done or t.live})
     return state
 
 
-def _current(state: ServiceState, tasks: Iterable[Task]) -> list[Task]:
-    """Return the tasks that may count for their slots."""
-    wanted = state.wanted
-    behind = {t.id for t in state.replicas if wanted.behind(t)}
-    current = [t for t in tasks if wanted.slots.get(t.slot) == t.spec_hash and t.id not in behind]
-    if state.must_end:
-        current = [t for t in current if t.state is TaskState.COMPLETE]
-    return current
+def _prepared(state: ServiceState) -> int:
+    """Return how many slots have a task that lacks nothing but a start."""
+    return len({t.slot for t in gates.current(state) if t.state is TaskState.PREPARED})
 
 
 def _may_start(
@@ -129,11 +140,13 @@ def _may_start(
 
 def _decide(
     pass_: Pass, stack: Stack, state: ServiceState, target: ReleaseTarget, *, gate: bool
-) -> None:
+) -> Steps[None]:
     """Ask which tasks are missing or too many, and which to replace now."""
     wanted, service = state.wanted, state.effective.service
     state.plan = reconcile(wanted, state.replicas, pass_.now)
-    if (state.carried or target.only_starts) and not state.misplaced.moves:
+    left = state.carried or target.only_starts or state.name in target.keeps
+    yield max(len(state.replicas), len(wanted.slots)) // 2
+    if (left or state.name in stack.created) and not state.misplaced.moves:
         state.moves = Moves(state="done")
         return
     state.moves = advance(
@@ -148,15 +161,18 @@ def _decide(
 
 
 def _perform(
-    pass_: Pass, state: ServiceState, tasks: list[Task], *, gate: bool, grace: float | None
-) -> None:
+    pass_: Pass, state: ServiceState, tasks: list[Task], target: ReleaseTarget, *, gate: bool
+) -> Steps[None]:
     """Do what was decided, and let go of what ended."""
     by_id = {task.id: task for task in tasks}
     for task_id in {stop.task for stop in (*state.plan.stop, *state.moves.stop)}:
-        stopping.begin(pass_, by_id[task_id], grace=grace)
+        stopping.begin(pass_, by_id[task_id], grace=target.grace)
+        yield 1
     for create in (*state.plan.create, *state.moves.create):
         own = state.own_specs.get(create.slot, state.effective)
-        create_task(pass_, own, create, gate=gate, waits_for=state.waits_for)
+        fresh = target.renews and not state.carried and _anew(tasks, create)
+        create_task(pass_, own, create, gate=gate, waits_for=state.waits_for, fresh=fresh)
+        yield 2
     let_run(
         pass_,
         state.effective,
@@ -165,8 +181,15 @@ def _perform(
         blocked=state.waits_for,
         displaced=state.misplaced.moves,
     )
-    for slot, found in tasks_by_slot(tasks).items():
+    for slot, found in tasks_by_slot(t for t in tasks if t.state in FINAL).items():
         stopping.trim(pass_, found, wanted=slot in state.wanted.slots)
+
+
+def _anew(tasks: list[Task], create: CreateTask) -> bool:
+    """Say whether a task is made because its slot had another spec: not what ended or was lost."""
+    before = [task for task in tasks if task.slot == create.slot]
+    newest = max(before, key=lambda t: (t.created_at, t.id), default=None)
+    return newest is not None and newest.spec_hash != create.spec_hash
 
 
 def _mark_misplaced(

@@ -23,12 +23,12 @@ from orchestrator.control.planning.frozen import plan_frozen
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import mistake, place_pending
 from orchestrator.control.planning.services import plan_services
-from specs.states import FINAL, WANTED, Desired, ReleaseState, TaskState
+from specs.states import FINAL, UNPLACED, WANTED, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from orchestrator.control.planning.passes import Pass
+    from orchestrator.control.planning.passes import Pass, Steps
     from orchestrator.control.wanted import Outgoing
     from specs.api import Stack
     from specs.task import Task
@@ -40,9 +40,23 @@ AFTER_MISTAKE = 5.0
 PERSISTENT = 15.0  # seconds of the same that are no passing thing
 
 
-def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float | None]:
-    """Decide for these stacks; return for each when it must be looked at again."""
-    due: dict[str, float | None] = {}
+Dues = dict[str, float | None]
+
+
+def look(
+    pass_: Pass, stacks: Iterable[str], out: Outgoing, *, over: bool
+) -> Steps[tuple[Dues, float | None]]:
+    """Decide, in steps, for these stacks and, if ``over``, for what belongs to none.
+
+    Return when each must be looked at again, and what belongs to none.
+    """
+    dues = yield from _look_at_all(pass_, stacks, out)
+    over_due = (yield from _look_over(pass_, out)) if over else None
+    return dues, over_due
+
+
+def _look_at_all(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> Steps[Dues]:
+    due: Dues = {}
     names = sorted(stacks)
     deploying = {name for name in names if releases.under_way(pass_, name)}
     moving = {
@@ -53,12 +67,13 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float |
         for n in t.addresses
     }
     interested = out.interested(moving)
+    yield len(pass_.cluster.tasks) // 4
     for name in names:
         stack = pass_.cluster.stacks.get(name)
         again: float | None = None
         try:
             if stack is not None:
-                again = _look_at(pass_, stack, interested)
+                again = yield from _look_at(pass_, stack, interested)
             else:
                 _strays(pass_, name)
                 oneoffs.remove_all(pass_, name)
@@ -68,23 +83,24 @@ def look(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> dict[str, float |
             # decided so far is valid by itself, and the stack is looked at again.
             again = pass_.now + AFTER_MISTAKE
             _mistaken(pass_, name, mistake(error, name))
-        for task in list(pass_.draft.tasks(name).values()):
+        for task in [t for t in pass_.draft.tasks(name).values() if t.leaving]:
             again = earliest(again, stopping.advance(pass_, task, interested))
         due[name] = again
+        yield len(pass_.draft.tasks(name)) // 4
     waiting = [
         task
         for name in names
         for task in pass_.draft.tasks(name).values()
-        if task.live and task.state in (TaskState.NEW, TaskState.PENDING)
+        if task.state in UNPLACED and task.live
     ]
-    place_pending(pass_, waiting)
+    yield from place_pending(pass_, waiting)
     for name in names:
         if name in pass_.cluster.stacks:
             due[name] = earliest(due[name], oneoffs.plan(pass_, pass_.cluster.stacks[name]))
     return due
 
 
-def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> float | None:
+def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> Steps[float | None]:
     """Decide for one stack; return when to look again."""
     _orphans(pass_, stack.name)
     match stack.desired:
@@ -105,7 +121,8 @@ def _look_at(pass_: Pass, stack: Stack, interested: Mapping[str, set[str]]) -> f
         if problem:
             releases.fail(pass_, target.release, problem)
             return None
-    states = plan_services(pass_, stack, target)
+    yield len(pass_.draft.tasks(stack.name)) // 4
+    states = yield from plan_services(pass_, stack, target)
     due = releases.judge(pass_, stack, target, states, interested)
     if target.release.state is ReleaseState.DEPLOYED:
         networks.drop_vips(pass_, stack.name, set(target.spec.services))
@@ -164,13 +181,14 @@ def _strays(pass_: Pass, stack: str) -> None:
         stopping.begin(pass_, task, graceful=False)
 
 
-def look_over(pass_: Pass, out: Outgoing) -> float | None:
+def _look_over(pass_: Pass, out: Outgoing) -> Steps[float | None]:
     """Decide what belongs to no stack: addresses that rested, leases and contents unused.
 
     Return when to look again.
     """
     resting = [network for network, found in pass_.cluster.resting.items() if found]
     networks.retire_left(pass_)
-    due = networks.rest_over(pass_, out.interested(resting))
+    due = yield from networks.rest_over(pass_, out.interested(resting))
+    yield len(pass_.cluster.tasks) // 2
     reaper.sweep(pass_)
     return due

@@ -6,6 +6,7 @@ acknowledge in ACK_LIMIT seconds is named and not waited for.
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 from specs.states import FINAL, UNPLACED, Desired, TaskState
@@ -58,12 +59,27 @@ def unheard(
     pass_: Pass, task: Task, revision: int, interested: Mapping[str, set[str]]
 ) -> list[str]:
     """Return the ready nodes that see the task's endpoints and have not yet got that revision."""
-    nodes: set[str] = set().union(*(interested.get(n, set()) for n in task.addresses))
+    networks = tuple(task.addresses)
+    least = pass_.least_heard.get(networks)
+    if least is None:
+        least = pass_.least_heard[networks] = _least_heard(pass_, networks, interested)
+    if least >= revision:
+        return []
+    nodes: set[str] = set().union(*(interested.get(n, set()) for n in networks))
     return sorted(
         n
         for n in nodes
         if pass_.node_status(n) == "ready" and pass_.observed.acknowledged.get(n, 0) < revision
     )
+
+
+def _least_heard(pass_: Pass, networks: Iterable[str], interested: Mapping[str, set[str]]) -> float:
+    """Return the revision that every ready node which sees the networks has got."""
+    nodes: set[str] = set().union(*(interested.get(n, set()) for n in networks))
+    heard = (
+        pass_.observed.acknowledged.get(n, 0) for n in nodes if pass_.node_status(n) == "ready"
+    )
+    return min(heard, default=math.inf)
 
 
 def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> float | None:

@@ -8,21 +8,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.node_view import availability
-from orchestrator.control.mirror.serving import global_slots, is_ready, wanted_count
+from orchestrator.control.mirror.serving import global_slots, wanted_count
 from orchestrator.control.planning import binds
 from orchestrator.control.planning.placement import homes
 from scheduler.reconcile import WantedService
 from scheduler.replicas import Replica
-from specs.node import NodeCondition
 from specs.stack import TaskSpec
 from specs.states import FINAL, HEARD, Health, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
-    from orchestrator.control.planning.passes import Pass
+    from orchestrator.control.mirror.observed import TaskMark
+    from orchestrator.control.planning.passes import Pass, Whereabouts
     from specs.api import Stack
     from specs.task import Task
+
+NO_SPEC = TaskSpec(image="")
 
 
 def wanted_service(
@@ -51,38 +52,64 @@ def wanted_service(
 def replica(
     pass_: Pass, task: Task, effective: Effective | None, *, displaced: bool = False
 ) -> Replica:
-    """Return a task in the scheduler's terms; ``displaced``: see misplaced."""
+    """Return a task in the scheduler's terms; ``displaced``: see misplaced.
+
+    Kept in the task's mark: as long as neither the task nor its node moves it is the same.
+    """
     mark = pass_.observed.mark(task.id)
-    status = pass_.node_status(task.node)
-    record = pass_.cluster.nodes.get(task.node) if task.node is not None else None
-    evicted = record is not None and availability(record) == "drain"
-    tied = effective is not None and (
+    place = pass_.place(task.node)
+    key = (place, pass_.brake, displaced)
+    known = mark.seen
+    if known is not None and known[0] is task and known[1] is effective and known[2] == key:
+        return known[3]
+    made = _replica(pass_, task, effective, mark, place, displaced=displaced)
+    # How long a task lived grows by itself while it counts as ready; it is asked after its end,
+    # or after a restart. What ties it to its node is more than is compared here.
+    grows = mark.ready_since is not None and (task.status.restarts or task.state in FINAL)
+    if not grows and not place.leaves:
+        mark.seen = (task, effective, key, made)
+    return made
+
+
+def _tied(pass_: Pass, task: Task, effective: Effective | None) -> bool:
+    """Say whether the task stays with its node whatever becomes of that."""
+    return effective is not None and (
         effective.service.mode == "global"
         or bool(homes(pass_, effective, task.slot))
-        # Asked of nodes, so only where it matters.
-        or ((evicted or status == "down") and binds.tied(pass_, effective))
+        or binds.tied(pass_, effective)
     )
-    gone = task.node is not None and record is None
-    spec = effective.service.task if effective is not None else TaskSpec(image="")
+
+
+def _replica(
+    pass_: Pass,
+    task: Task,
+    effective: Effective | None,
+    mark: TaskMark,
+    place: Whereabouts,
+    *,
+    displaced: bool,
+) -> Replica:
+    status = place.status
+    tied = place.leaves and _tied(pass_, task, effective)
+    spec = effective.service.task if effective is not None else NO_SPEC
     lived = pass_.now - mark.ready_since if mark.ready_since is not None else mark.lived
-    condition = pass_.cluster.conditions.get(task.node or "", NodeCondition())
-    lost = status == "down" and not (gone or tied) and spec.on_reboot != "keep"
+    lost = status == "down" and not (place.gone or tied) and spec.on_reboot != "keep"
     return Replica(
         id=task.id,
         slot=task.slot,
         spec_hash=task.spec_hash,
         node=task.node,
         release=task.release,
-        state=TaskState.ORPHANED if gone and task.state not in FINAL else task.state,
+        state=TaskState.ORPHANED if place.gone and task.state not in FINAL else task.state,
         desired=task.desired,
-        ready=is_ready(pass_.cluster, task),
+        ready=task.status.ready and status != "down",
         leaving=task.leaving,
         lost=lost,
-        awaited=lost and (pass_.brake or condition.returning),
-        evicted=evicted and not tied,
+        awaited=lost and (pass_.brake or place.returning),
+        evicted=place.draining and not tied,
         displaced=displaced,
         unheard=status not in HEARD,
-        returned_at=condition.returned_at,
+        returned_at=place.returned_at,
         created_at=task.created_at,
         ready_since=mark.ready_since,
         ended_at=mark.ended_at,

@@ -25,7 +25,7 @@ from orchestrator.control.telling.words import (
 from orchestrator.errors import NotFound
 from specs.api import Event, Progress
 from specs.kit import masking
-from specs.states import FINAL, OVER, ReleaseState
+from specs.states import FINAL, HEARD, OVER, ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Collection, Iterable, Iterator, Mapping
@@ -93,6 +93,8 @@ class Streams:
 
     def event(self, kind: str, message: str, **where: str) -> None:
         """Hand an event to all who read events."""
+        if not self._feeds:
+            return
         event = Event(time=self._clock.wall(), kind=kind, message=masking.text(message), **where)
         for feed in self._feeds:
             if feed.stack is None or feed.stack == event.stack or not event.stack:
@@ -161,6 +163,7 @@ class _Story:
         self._stack = stack
         self._release = release  # None: the stack's removal or stop is followed
         self._tasks: dict[str, Progress] = {}
+        self._seen: dict[str, tuple[Task, str, str]] = {}  # of what its line was made
         self._names: dict[str, Task] = {}
         self._services: dict[str, tuple[int, int, str]] = {}
         self._watched = watched
@@ -217,11 +220,14 @@ class _Story:
         }
         for task_id in [t for t in self._tasks if t not in tasks]:
             del self._tasks[task_id]
+            self._seen.pop(task_id, None)
             task = self._names.pop(task_id)
             yield self._line(
                 "task", service=task.service, task=task_id, name=task.name, state="removed"
             )
         for task in sorted(tasks.values(), key=lambda t: (t.service, t.slot, t.created_at)):
+            if self._the_same(task):
+                continue
             line = self._line("task", **task_line(self._cluster, task))
             told = line.model_copy(update={"time": 0.0})
             if self._tasks.get(task.id) == told:
@@ -229,6 +235,20 @@ class _Story:
             self._tasks[task.id] = told
             self._names[task.id] = task
             yield line
+
+    def _the_same(self, task: Task) -> bool:
+        """Say whether neither the task nor its node's answering moved since it was looked at.
+
+        What is said of a task whose node is silent depends on more.
+        """
+        status = node_status(self._cluster, task.node)
+        node = self._cluster.nodes.get(task.node or "")
+        seen = (task, status, node.name if node is not None else "")
+        known = self._seen.get(task.id)
+        if status in HEARD and known is not None and known[0] is task and known[1:] == seen[1:]:
+            return True
+        self._seen[task.id] = seen
+        return False
 
     def _service_news(self) -> Iterator[Progress]:
         stack = self._cluster.stacks.get(self._stack)

@@ -206,6 +206,8 @@ def stack_status(stack: Stack, release: Release | None, *, complete: bool) -> st
     match release.state:
         case ReleaseState.PENDING | ReleaseState.DEPLOYING | ReleaseState.FAILED:
             return release.state.value
+        case _ if stack.created and not complete:
+            return "created"
         case _:
             return "running" if complete else "degraded"
 

@@ -138,13 +138,23 @@ def imported(roots: Iterable[Path]) -> set[str]:
     found: set[str] = set()
     for root in roots:
         for source in root.rglob("*.py"):
-            for node in ast.walk(ast.parse(source.read_bytes())):
+            for node in _statements(ast.parse(source.read_bytes())):
                 if isinstance(node, ast.Import):
                     found |= {alias.name.partition(".")[0] for alias in node.names}
                 elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
                     # A namespace package (backports.x) is told apart by its second part only.
                     found.add(node.module.partition(".")[0])
     return found - own - set(sys.stdlib_module_names)
+
+
+def _statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the statements of a module at any depth: an import is never part of an expression."""
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        yield node
+        for field in ("body", "handlers", "orelse", "finalbody", "cases"):
+            waiting += getattr(node, field, ())
 
 
 def _needed(roots: list[Path]) -> list[importlib.metadata.Distribution]:

@@ -66,6 +66,7 @@ class Cluster:
     ) -> subprocess.CompletedProcess[str]:
         """Run ``corral words`` in the stack's folder and hold its exit code against ``code``."""
         options.setdefault("cwd", self.folder)
+        options.setdefault("daemons", True)
         options.setdefault("timeout", 240.0)
         done = warm.corral(self.host(on), *words, check=False, **options)
         said = f"corral {' '.join(words)} ended with {done.returncode}\n{done.stdout}{done.stderr}"

@@ -22,7 +22,7 @@ services:
     command: [perl, -e, {json.dumps(LISTEN).replace("$", "$$")}]
     init: true
     networks: [front]
-    volumes: ["data:/data"]
+    volumes: ["data:/data", "memory:/memory"]
     secrets: [key]
     configs: [{{source: page, target: /page}}]
     deploy: {{placement: {{constraints: [node.hostname == n3]}}}}
@@ -30,6 +30,7 @@ networks:
   front: {{external: true}}
 volumes:
   data: {{external: true}}
+  memory: {{driver_opts: {{type: tmpfs, o: size=1m}}}}
 secrets:
   key: {{external: true}}
 configs:
@@ -55,7 +56,7 @@ def listed(cluster, kind):
 def test_what_was_made_by_hand_serves_stacks_on_other_nodes_and_outlives_them(cluster):
     cluster.compose(KEEPER)
     said = cluster("up", "-d", code=1).stderr
-    for line, kind in ((13, "network"), (15, "volume"), (17, "secret"), (19, "config")):
+    for line, kind in ((13, "network"), (15, "volume"), (18, "secret"), (20, "config")):
         assert f"compose.yaml:{line}:" in said, said
         assert f"external {kind}" in said
     cluster("network", "create", "--label", "team=a", "front")
@@ -67,9 +68,18 @@ def test_what_was_made_by_hand_serves_stacks_on_other_nodes_and_outlives_them(cl
     read = cluster("exec", "-T", "keeper", "cat", "/run/secrets/key", "/page").stdout
     assert read == "deep<h1>"
     cluster("exec", "-T", "keeper", "sh", "-c", "echo kept > /data/file")
-    row = json.loads(cluster("volume", "ls", "--format", "json").stdout)
-    assert (row["node"], row["stack"], row["services"]) == ("n3", "", ["app/keeper"])
-    assert cluster("volumes", "--format", "{{.Name}} {{.node}}").stdout == "data n3\n"
+    rows = [
+        json.loads(line) for line in cluster("volume", "ls", "--format", "json").stdout.splitlines()
+    ]
+    assert [(row["name"], row["node"], row["stack"], row["services"]) for row in rows] == [
+        ("app_memory", "n3", "app", ["app/keeper"]),
+        ("data", "n3", "", ["app/keeper"]),
+    ]
+    assert (
+        cluster("volumes", "--format", "{{.Name}} {{.node}}").stdout == "app_memory n3\ndata n3\n"
+    )
+    kind = cluster("exec", "-T", "keeper", "sh", "-c", "grep ' /memory ' /proc/mounts").stdout
+    assert "size=1024k" in kind
 
     # The other stack, on a third node, finds it by its name.
     cluster.compose(GUEST, "guest")
@@ -84,6 +94,7 @@ def test_what_was_made_by_hand_serves_stacks_on_other_nodes_and_outlives_them(cl
     cluster("-p", "app", "down", "-v", "-t", "0")
     assert listed(cluster, "network") == ["front"]
     assert listed(cluster, "volume") == ["data"], "down -v takes no external one"
+    assert "/agent/mounted/" not in cluster.host("n3").run(["cat", "/proc/mounts"]).stdout
     kept = cluster.host("n3").run(["cat", "/var/lib/corral/agent/volumes/data/_data/file"])
     assert kept.stdout == "kept\n"
 

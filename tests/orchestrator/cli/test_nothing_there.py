@@ -93,13 +93,3 @@ def test_what_runs_is_not_talked_about(fake, corral):
     done = corral("-p", "shop", "ps", "-q")
     assert (done.code, done.out, done.err) == (0, "t1\n", "")
     assert not fake.asked("GET", "/v1/stacks/shop"), "one request is enough"
-
-
-@pytest.mark.parametrize("words", [("up", "--no-recreate"), ("up", "-d", "--no-recreate", "web")])
-def test_no_recreate_is_refused_with_what_to_do_instead(fake, corral, words):
-    done = corral("-p", "shop", *words)
-    assert done.code == 2
-    assert "--no-recreate is not possible" in done.err
-    assert "corral start" in done.err
-    assert "corral up SERVICE" in done.err
-    assert not fake.requests

@@ -246,3 +246,67 @@ def test_usage(corral, words):
     done = corral(*words)
     assert done.code == 2
     assert "hint:" in done.err
+
+
+def no_answer():
+    raise EOFError
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["network", "ls"],
+        ["network", "create", "net"],
+        ["volume", "rm", "vol"],
+        ["volume", "prune", "-af"],
+        ["secret", "inspect", "key"],
+        ["config", "ls"],
+        ["-p", "shop", "volumes"],
+    ],
+    ids=" ".join,
+)
+def test_no_controller(corral, words):
+    done = corral(*words)
+    assert (done.code, done.out) == (1, "")
+    assert "corral: " in done.err
+    assert "hint:" in done.err
+
+
+def test_a_closed_standard_input_is_no_secret_and_no_yes(cluster, corral, monkeypatch):
+    from orchestrator.cli.show import objects
+
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO()))
+    done = corral("secret", "create", "key", "-")
+    assert (done.code, "standard input is empty" in done.err) == (1, True)
+    monkeypatch.setattr(objects.os, "isatty", lambda _: True)
+    monkeypatch.setattr("builtins.input", lambda _: no_answer())
+    assert corral("network", "prune").code == 0
+    assert not [r for r in cluster.requests if r.method in ("DELETE", "POST")]
+
+
+def test_a_tab_knows_the_names(cluster, capsys):
+    from orchestrator.cli import complete
+
+    for line, wanted in (
+        ("network rm ", {"front", "shop_default"}),
+        ("volume inspect ", {"free", "shop_data"}),
+        ("secret rm ", {"key", "shop_key"}),
+        ("volume create ", set()),
+    ):
+        complete.run(["zsh", *complete.split(f"corral {line}")])
+        rows = capsys.readouterr().out.splitlines()
+        assert {row.partition("\t")[0] for row in rows} == wanted, line
+
+
+@pytest.mark.parametrize(
+    ("more", "place"),
+    [
+        ({}, "/var/lib/corral/agent/volumes/v/_data"),
+        ({"node": ""}, ""),
+        ({"options": {"type": "none", "o": "bind", "device": "/srv"}}, "/srv"),
+        ({"options": {"type": "nfs", "o": "addr=h", "device": ":/x"}}, ""),
+    ],
+)
+def test_where_the_data_is(fake, corral, more, place):
+    fake.on("GET", "/v1/volumes/v", volume("v", **more))
+    assert corral("volume", "inspect", "-f", "{{.Mountpoint}}", "v").out.strip() == place

@@ -490,13 +490,19 @@ print("MODULES", code, *sorted(sys.modules), file=sys.stderr)
 
 @pytest.mark.parametrize(
     "argv",
-    [["ps"], ["ps", "--format=json"], ["logs"], ["ls"], ["node", "ls"], ["events"]],
+    [
+        *(["ps"], ["ps", "--format=json"], ["logs"], ["ls"], ["node", "ls"], ["events"]),
+        *(["network", "ls"], ["volume", "ls"], ["secret", "ls"]),
+    ],
     ids=" ".join,
 )
 def test_reading_loads_few_modules(shop, clean_environment, argv):
     shop.on("GET", "/v1/stacks/shop/logs", Lines(LOG))
     shop.on("GET", "/v1/stacks", {"stacks": []})
     shop.on("GET", "/v1/nodes", {"nodes": []})
+    shop.on("GET", "/v1/networks", {"networks": []})
+    shop.on("GET", "/v1/volumes", {"volumes": []})
+    shop.on("GET", "/v1/secrets", {"contents": []})
     shop.on("GET", "/v1/events", Lines([]))
     (clean_environment.work / "compose.yaml").write_text("services: {}\n")
     names.remember(Flags(), "shop")
@@ -534,11 +540,15 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.cli.main",
         "orchestrator.cli.names",
         "orchestrator.cli.parsers",
+        "orchestrator.cli.commands.network",
         "orchestrator.cli.commands.node",
+        "orchestrator.cli.commands.secret",
+        "orchestrator.cli.commands.volume",
         "orchestrator.cli.show.output",
         "orchestrator.cli.show.containers",
         "orchestrator.cli.show.filters",
         "orchestrator.cli.show.formats",
+        "orchestrator.cli.show.objects",
         "orchestrator.cli.commands.ps",
         "orchestrator.cli.registry",
         "orchestrator.cli.session",

@@ -103,6 +103,36 @@ def test_what_a_node_is_taken_for(events, status):
 
 
 @pytest.mark.parametrize(
+    ("nodes", "brake"),
+    [
+        (["new", "new", "new", "new"], False),  # a starting controller has met nobody yet
+        (["met", "met", "met", "met"], False),  # it has just met all; their reports are on the way
+        (["met", "met", "met", "new"], False),
+        (["heard", "met", "met", "met"], False),
+        (["heard", "heard", "heard", "heard"], False),
+        (["heard", "heard", "lost", "lost"], False),
+        (["heard", "lost", "lost", "lost"], True),
+        (["met", "lost", "lost", "lost"], True),
+        (["lost", "lost", "lost", "lost"], True),
+        (["heard", "met", "lost", "lost"], False),
+        (["new", "new", "lost", "lost"], False),
+    ],
+)
+def test_silence_is_what_was_heard_before(nodes, brake):
+    world = World()
+    world.cluster.nodes = {f"m{number}": None for number in range(4)}
+    for node, how in zip(world.cluster.nodes, nodes, strict=True):
+        if how != "new":
+            world.health.connected(node)
+        if how in {"heard", "lost"}:
+            world.health.reported(node)
+        if how == "lost":
+            world.health.disconnected(node, "closed")
+    world.health.update()
+    assert world.health.brake() == brake
+
+
+@pytest.mark.parametrize(
     ("heartbeat", "unknown", "down"),
     [(HEARTBEAT, 4.9, 5.0), (1.5, 2.4, 2.5), (1.0, 1.6, 1.7), (SHORTEST_HEARTBEAT, 0.8, 0.9)],
 )

@@ -7,14 +7,17 @@ import base64
 
 import pytest
 
+from orchestrator.control.adopting import adopt
+from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.mirror.users import users
 from orchestrator.control.planning.networks import REST
 from orchestrator.control.planning.reaper import CONTENT_GRACE
 from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
+from orchestrator.store.memory import MemoryStore
 from specs.objects import CreateContent, CreateNetwork, CreateVolume
 from specs.problems import Position
 from tests.orchestrator.control.builders import project, replicas
-from tests.orchestrator.control.rig import Rig
+from tests.orchestrator.control.rig import PlainSealer, Rig
 
 pytestmark = pytest.mark.looptime
 
@@ -532,3 +535,52 @@ async def test_a_password_is_in_no_row():
         assert "deep" not in rig.control.volumes().model_dump_json()
         with pytest.raises(Invalid, match="no --node"):
             await rig.control.make(CreateVolume(name="other", options=options, node="host1"))
+
+
+async def test_a_name_that_was_made_by_hand_is_not_the_stacks():
+    async with Rig() as rig:
+        await rig.control.make(CreateNetwork(name="shared"))
+        at = {"networks.default": Position("compose.yaml", 7, 3)}
+        with pytest.raises(Invalid) as refused:
+            await rig.up(project(web={}, top=OWN), origins=at)
+        (problem,) = refused.value.problems
+        assert "was made by hand" in problem.message
+        assert problem.position == at["networks.default"]
+
+
+async def test_a_store_that_was_lost_learns_again_what_is_nobodys():
+    """Else `down -v` of the stack would take data that somebody else made."""
+    async with Rig() as rig:
+        await rig.control.make(CreateVolume(name="hers"))
+        await rig.control.make(CreateVolume(name="share", options=NFS))
+        await rig.control.make(CreateNetwork(name="shared"))
+        await rig.control.make(content("key"))
+        mounts = [
+            {"type": "volume", "source": key, "target": f"/{key}"}
+            for key in ("mine", "hers", "nfs")
+        ]
+        top = {
+            **OUTSIDE,
+            "volumes": {
+                "mine": {"name": "app_mine"},
+                "hers": {"name": "hers", "external": True},
+                "nfs": {"name": "share", "external": True},
+            },
+            "secrets": {"key": {"name": "key", "external": True}},
+        }
+        ref = {"source": "key", "target": "/key"}
+        await rig.up(project(web={"volumes": mounts, "secrets": [ref]}, top=top))
+        await rig.deployed()
+        (task,) = rig.live()
+        helds = {"n1": await rig.nodes["n1"].agent.held()}
+        lost = await Cluster.open(MemoryStore(), rig.clock)
+        made = adopt(lost, helds, PlainSealer(), wall=0.0, found=rig.cluster.nodes)
+        assert await made.draft.commit(lost._store)
+        assert {v.name: (v.stack, v.node) for v in lost.volumes.values()} == {
+            "app_mine": ("app", task.node),
+            "hers": ("", task.node),
+            "share": ("", ""),
+        }
+        assert lost.volumes["share"].options == NFS
+        assert [(n.name, n.stack) for n in lost.networks.values()] == [("shared", "")]
+        assert [(c.name, c.stack) for c in lost.contents.values()] == [("key", "")]

@@ -13,11 +13,12 @@ import select
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import threading
 import time
 from pathlib import Path
+
+from tests.real import warm_agent
 
 ROOT = Path(__file__).resolve().parents[3]
 libc = ctypes.CDLL(None, use_errno=True)
@@ -185,17 +186,8 @@ class Host:
             self.start()
 
     def start(self):
-        self.worker = subprocess.Popen(
-            [
-                *("nsenter", "-t", str(self.pid), "-n", "-m"),
-                *(sys.executable, "-m", "tests.real.network.worker"),
-                *(str(self.dir / "run"), str(self.dir / "state")),
-            ],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-            cwd=ROOT,
-        )
+        folders = (str(self.dir / "run"), str(self.dir / "state"))
+        self.worker = warm_agent.start_worker(self.pid, *folders)
         self.agent_pid = json.loads(self.worker.stdout.readline())["pid"]
 
     def kill(self):

@@ -107,8 +107,7 @@ class Watch:
             self.task = asyncio.create_task(self.network.run())
 
 
-async def main():
-    run_dir, state_dir = Path(sys.argv[1]), Path(sys.argv[2])
+async def serve(run_dir, state_dir):
     network = NodeNetwork(run_dir, state_dir, resolv_conf=run_dir / "resolv.conf")
     watch = Watch(network)
     watch.set(True)
@@ -133,4 +132,10 @@ async def main():
     await network.close()
 
 
-asyncio.run(main())
+def main(argv):
+    asyncio.run(serve(*map(Path, argv)))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

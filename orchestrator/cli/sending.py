@@ -1,0 +1,189 @@
+"""Send what a Compose file needs of this machine, where this machine is outside the cluster.
+
+Build contexts and read-only binds beside the file go to the controller's machine as folders by
+their content, and the model names those: to the cluster the command ran there. Only chunks that
+are missing travel. Called by `up` when the controller is reached over ssh; secrets and configs
+travel in the request, as always.
+"""
+
+from __future__ import annotations
+
+import base64
+import copy
+import fnmatch
+import hashlib
+import os
+import stat
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli.errors import CliError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+    from orchestrator.client.client import Client
+
+CHUNK = 4 * 1024 * 1024  # as specs.sent has it
+BATCH = 12 * 1024 * 1024  # bytes of a request, before base64
+MOST = 100_000  # files, folders and links of one folder
+ANSWER = 600.0  # seconds for a batch over a slow line
+
+
+class Folder:
+    """A folder (or one file) of this machine, read and cut into chunks."""
+
+    def __init__(self, path: str, ignored: Sequence[str] = ()) -> None:
+        self.path = path
+        self.entries: list[dict[str, Any]] = []
+        self.where: dict[str, tuple[str, int]] = {}  # chunk -> file, offset
+        if os.path.isdir(path):
+            for name in _walk(path, ignored):
+                self._add(name, f"{path}/{name}")
+        else:
+            self._add(os.path.basename(path), path)
+        if len(self.entries) > MOST:
+            raise CliError(
+                f"{path} has {len(self.entries)} files: at most {MOST} are sent",
+                hint="a .dockerignore leaves out what no build needs",
+            )
+
+    def _add(self, name: str, path: str) -> None:
+        seen = os.lstat(path)
+        entry: dict[str, Any] = {"path": name, "mode": stat.S_IMODE(seen.st_mode) & 0o777}
+        if stat.S_ISLNK(seen.st_mode):
+            entry |= {"kind": "link", "target": os.readlink(path), "mode": 0o777}
+        elif stat.S_ISDIR(seen.st_mode):
+            entry["kind"] = "folder"
+        elif stat.S_ISREG(seen.st_mode):
+            entry["chunks"] = self._chunks(path)
+        else:
+            return  # sockets, pipes and devices mean nothing elsewhere
+        self.entries.append(entry)
+
+    def _chunks(self, path: str) -> list[str]:
+        found: list[str] = []
+        with open(path, "rb") as file:
+            while data := file.read(CHUNK):
+                digest = hashlib.sha256(data).hexdigest()
+                self.where[digest] = (path, len(found) * CHUNK)
+                found.append(digest)
+        return found
+
+
+def _walk(top: str, ignored: Sequence[str]) -> Iterator[str]:
+    for folder, folders, files in os.walk(top):
+        below = os.path.relpath(folder, top)
+        prefix = "" if below == "." else f"{below}/"
+        links = [name for name in folders if os.path.islink(f"{folder}/{name}")]
+        folders[:] = sorted(n for n in folders if n not in links and not _out(prefix + n, ignored))
+        for name in sorted([*folders, *links, *files]):
+            if not _out(prefix + name, ignored):
+                yield prefix + name
+
+
+def _out(name: str, ignored: Sequence[str]) -> bool:
+    """Say whether a build surely ignores the path; what is in doubt is sent."""
+    for pattern in ignored:
+        if pattern.startswith("**/") and "/" not in pattern[3:]:
+            if fnmatch.fnmatchcase(name.rpartition("/")[2], pattern[3:]):
+                return True
+        elif name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern):
+            return True
+    return False
+
+
+def ignored_by(context: str) -> list[str]:
+    """Return the patterns of .dockerignore; none where some are taken back (``!``)."""
+    try:
+        with open(f"{context}/.dockerignore", encoding="utf-8") as file:
+            lines = [line.strip() for line in file]
+    except (OSError, UnicodeDecodeError):
+        return []
+    patterns = [line for line in lines if line and not line.startswith("#")]
+    if any(line.startswith("!") for line in patterns):
+        return []
+    cleaned = [line.strip("/").removeprefix("./") for line in patterns]
+    return [line for line in cleaned if line not in ("Dockerfile", ".dockerignore", "*", "**", "")]
+
+
+def moved(
+    client: Client,
+    model: Mapping[str, Any],
+    directory: str,
+    *,
+    builds: bool,
+    say: Callable[[str], None],
+) -> tuple[dict[str, Any], dict[str, str] | None, str]:
+    """Return the model with its paths on the controller's machine, that machine, its folder.
+
+    The machine is None where nothing was to be sent. Raises CliError, ClientError.
+    """
+    found = copy.deepcopy(dict(model))
+    sent: dict[str, tuple[str, dict[str, str]]] = {}
+
+    def send(path: str, ignored: Sequence[str] = ()) -> str:
+        if path not in sent:
+            say(f"reading {path}")
+            sent[path] = _send(client, Folder(path, ignored), say)
+        there = sent[path][0]
+        return there if os.path.isdir(path) else f"{there}/{os.path.basename(path)}"
+
+    for name, service in (found.get("services") or {}).items():
+        build = service.get("build")
+        if builds and build:
+            context = str(build.get("context") or "")
+            if context.startswith("/"):
+                _there(context, f"services.{name}.build.context")
+                build["context"] = send(context, ignored_by(context))
+            file = str(build.get("dockerfile") or "")
+            if file.startswith("/"):
+                build["dockerfile"] = send(file)
+            more = build.get("additional_contexts") or {}
+            for key, value in more.items():
+                if str(value).startswith("/"):
+                    more[key] = send(str(value), ignored_by(str(value)))
+        for number, mount in enumerate(service.get("volumes") or ()):
+            source = str(mount.get("source") or "")
+            if mount.get("type") == "bind" and f"{source}/".startswith(f"{directory}/"):
+                where = f"services.{name}.volumes[{number}]"
+                if not mount.get("read_only"):
+                    raise CliError(
+                        f"{where}: {source} is on this machine, no node, and is written to",
+                        hint="a named volume, or :ro for files that are only read",
+                    )
+                _there(source, where)
+                mount["source"] = send(source)
+    machine = next((client_ for _, client_ in sent.values()), None)
+    top = next((os.path.dirname(path) for path, _ in sent.values()), "")
+    return found, machine, top
+
+
+def _there(path: str, where: str) -> None:
+    if not os.path.exists(path):
+        raise CliError(f"{where}: there is no {path} on this machine")
+
+
+def _send(client: Client, folder: Folder, say: Callable[[str], None]) -> tuple[str, dict[str, str]]:
+    missing = client.request(
+        "POST", "/v1/sent/missing", body={"chunks": list(folder.where)}, timeout=ANSWER
+    )["missing"]
+    batch: dict[str, str] = {}
+    size = done = 0
+    for number, digest in enumerate(missing, 1):
+        path, offset = folder.where[digest]
+        with open(path, "rb") as file:
+            file.seek(offset)
+            data = file.read(CHUNK)
+        if hashlib.sha256(data).hexdigest() != digest:
+            raise CliError(f"{path} changed while it was sent", hint="type it again")
+        batch[digest] = base64.b64encode(data).decode()
+        size += len(data)
+        done += len(data)
+        if size >= BATCH or number == len(missing):
+            say(f"sending {folder.path}: {done / 1e6:.1f} MB")
+            client.request("POST", "/v1/sent/chunks", body={"chunks": batch}, timeout=ANSWER)
+            batch, size = {}, 0
+    answer = client.request(
+        "POST", "/v1/sent/trees", body={"entries": folder.entries}, timeout=ANSWER
+    )
+    return str(answer["path"]), dict(answer["client"])

@@ -1,0 +1,164 @@
+"""`create`, `up --no-start` and `up --no-recreate`: what is made, what is left, what starts it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.orchestrator.control.builders import CHECK, after, project, replicas
+from tests.orchestrator.control.rig import Behaviour, Rig
+
+pytestmark = pytest.mark.looptime
+
+CHAIN = {"db": {**CHECK}, "web": {**after("service_healthy", "db"), **replicas(2)}}
+
+
+def states(rig):
+    return {t.name: t.state.value for t in rig.tasks() if t.live}
+
+
+PREPARED = {"app-db-1": "prepared", "app-web-1": "prepared", "app-web-2": "prepared"}
+
+
+async def test_what_is_created_has_all_but_a_process_and_start_starts_it_in_order():
+    async with Rig() as rig:
+        rig.how["db"] = Behaviour(healthy=2.0)
+        await rig.up(project(**CHAIN), no_start=True)
+        await rig.deployed()
+        assert states(rig) == PREPARED
+        assert all(t.node for t in rig.tasks())
+        ids = {t.id for t in rig.tasks()}
+        assert not [line for line in rig.history if line.endswith(" starting")]
+        rig.history.clear()
+        await rig.start()
+        await rig.deployed()
+        begun = [line.split()[0] for line in rig.history if line.endswith(" starting")]
+        assert begun[0] == "app-db-1", "the gates hold for this start, too"
+        assert sorted(begun) == ["app-db-1", "app-web-1", "app-web-2"]
+        assert {t.id for t in rig.tasks() if t.live} == ids, "they are the tasks that were created"
+        assert not rig.cluster.stacks["app"].created
+
+
+@pytest.mark.parametrize("how", ["up", "start-one", "stop-start", "down", "restart-controller"])
+async def test_what_becomes_of_the_created(how):
+    async with Rig() as rig:
+        await rig.up(project(**CHAIN), no_start=True)
+        await rig.deployed()
+        match how:
+            case "up":
+                await rig.up(project(**CHAIN))
+                await rig.deployed()
+                assert set(states(rig).values()) == {"running"}
+            case "start-one":
+                await rig.start("db")
+                await rig.deployed()
+                assert states(rig) == {**PREPARED, "app-db-1": "running"}
+            case "stop-start":
+                await rig.control.stop("app", 0)
+                await rig.until(lambda: not states(rig))
+                await rig.start()
+                await rig.deployed()
+                assert set(states(rig).values()) == {"running"}
+            case "down":
+                await rig.control.remove("app", volumes=False, timeout=0)
+                await rig.until(lambda: not rig.tasks())
+            case _:
+                await rig.restart_controller()
+                await rig.until(lambda: states(rig) == PREPARED)
+
+
+async def test_what_runs_is_left_and_only_the_rest_is_created():
+    async with Rig() as rig:
+        await rig.up(project(db=CHAIN["db"]))
+        await rig.deployed()
+        db = rig.tasks("db")[0].id
+        changed = {**CHAIN["db"], "command": ["other"]}
+        await rig.up(project(db=changed, web=CHAIN["web"]), no_start=True)
+        await rig.deployed()
+        assert states(rig) == {**PREPARED, "app-db-1": "running"}
+        assert [t.id for t in rig.tasks("db") if t.live] == [db]
+        number = rig.release().number
+        assert await rig.up(project(db=changed), no_start=True) == number, "nothing is left to make"
+        await rig.up(project(db=changed, web=CHAIN["web"]))
+        await rig.deployed()
+        assert set(states(rig).values()) == {"running"}
+        assert [t.id for t in rig.tasks("db") if t.live] != [db], "now the change comes"
+
+
+async def test_an_image_that_is_not_there_fails_the_creation():
+    async with Rig() as rig:
+        rig.how["web"] = Behaviour(reject="no such image")
+        await rig.up(project(web={}), no_start=True)
+        end = await rig.end_of()
+        assert not end.ok
+        assert "no such image" in end.message
+
+
+@pytest.mark.parametrize("was", ["running", "stopped", "ended", "scaled"])
+async def test_no_recreate_keeps_what_exists_and_makes_what_is_missing(was):
+    async with Rig() as rig:
+        if was == "ended":
+            rig.how["web"] = Behaviour(exit_code=3, runs_for=5.0)
+        await rig.up(project(web={**replicas(2), "restart": "no"}))
+        if was == "ended":
+            await rig.until(lambda: len([t for t in rig.tasks("web") if t.state == "failed"]) == 2)
+            rig.how["web"] = Behaviour()
+        else:
+            await rig.deployed()
+        if was == "stopped":
+            await rig.control.stop("app", 0)
+            await rig.until(lambda: not states(rig))
+        before = {t.id: t.spec_hash for t in rig.tasks("web")}
+        hashes = set(before.values())
+        more = 3 if was == "scaled" else 2
+        changed = {**replicas(more), "restart": "no", "command": ["other"]}
+        await rig.up(project(web=changed, db={}), no_recreate=True)
+        await rig.deployed()
+        live = {t.slot: t for t in rig.tasks("web") if t.live}
+        assert {live[slot].spec_hash for slot in (1, 2)} == hashes, "what exists keeps its spec"
+        assert len(live) == more
+        if was in ("running", "scaled"):
+            assert {live[1].id, live[2].id} == set(before)
+        if was == "scaled":
+            assert live[3].spec_hash not in hashes
+        assert len(rig.ready("db")) == 1
+        await rig.up(project(web=changed, db={}))
+        await rig.deployed()
+        assert not hashes & {t.spec_hash for t in rig.tasks("web") if t.live}
+
+
+@pytest.mark.parametrize(
+    ("how", "fresh"),
+    [
+        ({"force_recreate": True, "renew_volumes": True}, True),
+        ({"renew_volumes": True}, None),  # nothing is made anew
+        ({"force_recreate": True}, False),
+        ({"renew_volumes": True, "command": ["other"]}, True),
+        ({"renew_volumes": True, "stopped": True}, False),  # started again, not made anew
+        ({"renew_volumes": True, "others": True}, None),
+    ],
+)
+async def test_what_begins_with_empty_anonymous_volumes(how, fresh):
+    async with Rig(nodes=3) as rig:
+        services = {"web": {}, "db": {}}
+        await rig.up(project(**services))
+        await rig.deployed()
+        before = {t.id for t in rig.tasks("web")}
+        if how.pop("stopped", False):
+            await rig.control.stop("app", 0)
+            await rig.until(lambda: not states(rig))
+        if how.pop("others", False):
+            how |= {"services": ("db",), "force_recreate": True}
+        if command := how.pop("command", None):
+            services["web"] = {"command": command}
+        await rig.up(project(**services), **how)
+        await rig.deployed()
+        made = [t for t in rig.tasks("web") if t.live and t.id not in before]
+        assert [t.fresh_volumes for t in made] == ([] if fresh is None else [fresh])
+        if fresh:  # what replaces it one day keeps what it wrote
+            await rig.fake_of(made[0]).crash()
+
+            def others():
+                return [t for t in rig.ready("web") if t.id != made[0].id]
+
+            await rig.until(others, within=600)
+            assert not others()[0].fresh_volumes
