@@ -128,7 +128,8 @@ class Preparation:
         wanted = image.user if spec.user is None else spec.user
         # In threads: files of the image, of any size, and a filter to be compiled.
         user = await asyncio.to_thread(rootfs.resolve_user, root, wanted, spec.group_add)
-        await self.volumes.take(task, self.holdings.slot_of(assignment))
+        if not assignment.fresh_volumes:
+            await self.volumes.take(task, self.holdings.slot_of(assignment))
         mounts = await self.volumes.prepare(
             assignment, image, root, self.holdings.contents(), (user.uid, user.gid)
         )
@@ -185,7 +186,8 @@ class Preparation:
 
     async def claim(self, assignment: Assignment) -> None:
         """Give a task whose first run begins what the last one of its slot left."""
-        await self.volumes.claim(assignment.id, self.holdings.slot_of(assignment))
+        slot = self.holdings.slot_of(assignment)
+        await self.volumes.claim(assignment.id, slot, fresh=assignment.fresh_volumes)
 
     async def enter(self, assignment: Assignment) -> None:
         """Find what a run mounts that others may have made by now. Raises Refusal."""

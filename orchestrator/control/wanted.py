@@ -359,6 +359,7 @@ class Outgoing:
             after=waits_for(effective.service, effective.spec.services),
             admitted=task.admitted,
             paused=task.paused,
+            fresh_volumes=task.fresh_volumes,
             release=task.release,
             spec_hash=task.spec_hash,
         )
