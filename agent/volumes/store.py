@@ -177,9 +177,9 @@ class VolumeStore:
         async with self._lock(path):
             await self._call(disk.take_away, path)
 
-    async def list(self) -> list[str]:
-        """Return the names of the volumes that exist."""
-        return sorted(path.name for path in self._named.iterdir() if path.name[0] != ".")
+    def held(self) -> tuple[str, ...]:
+        """Return the names of the named volumes that are here."""
+        return tuple(sorted(path.name for path in self._named.iterdir() if path.name[0] != "."))
 
     async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
         """Say of paths of the node whether they are there, and whether corral made them."""
