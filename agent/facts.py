@@ -72,8 +72,19 @@ def traits(config: AgentConfig, runtime: str, apparmor: str = "") -> NodeTraits:
         rlimits=limits,
         cgroup_parent=config.cgroup,
         apparmor=apparmor,
+        swap=_counts_swap(),
+        cpus=os.cpu_count() or 0,
         all_groups=_all_groups(),
     )
+
+
+def _counts_swap() -> bool:
+    """Say whether cgroups have a limit of memory and swap together."""
+    old = Path("/sys/fs/cgroup/memory")
+    if old.is_dir():
+        return (old / "memory.memsw.limit_in_bytes").exists()
+    found = Path("/sys/fs/cgroup").glob("*/memory.swap.max")
+    return next(found, None) is not None
 
 
 def _all_groups() -> bool:

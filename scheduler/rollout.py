@@ -14,7 +14,8 @@ a stop (``orchestrator.control.planning.stopping``).
 
 A new task without a health check keeps its place until it has run its monitor time: what
 starts and dies a moment later is to spoil one batch, not the service. A check that passed says
-enough by itself, and what replaces tasks that serve nobody puts nothing at stake.
+enough by itself, and what replaces tasks that serve nobody puts nothing at stake. With
+start-first the old task serves beside it for that time: nothing is lost to one that dies.
 
 Laws (tests/laws): never more than ``parallelism`` slots under way; with stop-first
 at least ``replicas - parallelism`` stay available while the new ones become ready;
@@ -120,6 +121,7 @@ def advance(
     create: list[CreateTask] = []
     stop: list[StopTask] = []
     wake = [pause.until for pause in pauses]
+    watching: list[float] = []
     # Slots that serve nobody go first: replacing them costs no availability.
     for entry in sorted(left, key=lambda s: (s.serves, s.slot)):
         taken = busy + (watched if entry.serves else 0)
@@ -131,15 +133,19 @@ def advance(
             else:
                 _begin(wanted, entry, create, stop, gate=gate)
         elif entry.old and entry.new is not None and gate:
-            stop += _swap(entry, update)
+            proven = _proven_at(entry, update, release if updating else None)
+            if proven > now:
+                watching.append(proven)
+            else:
+                stop += _swap(entry, update)
     return Moves(
         tuple(create),
         tuple(stop),
         "going" if left else "done",
         updated=updated,
         total=total,
-        wake=min(wake, default=None) if left else None,
-        paused=max((pause.until for pause in pauses), default=None) if left else None,
+        wake=min([*wake, *watching], default=None) if left else None,
+        paused=max([*(p.until for p in pauses), *watching], default=None) if left else None,
         others=sum(s.slot not in failing for s in left),
     )
 
@@ -237,6 +243,18 @@ def _begin(
     elif gate:
         # Both cannot exist: the old one goes, then reconcile finds the slot empty.
         stop += [StopTask(t.id, "it is being updated") for t in entry.old]
+
+
+def _proven_at(entry: _Slot, update: UpdateConfig, release: int | None) -> float:
+    """Return when a task that serves may go for its successor, which serves beside it already.
+
+    ``release``: as for ``_pauses``. 0: nothing has to be waited for.
+    """
+    new = entry.new
+    if update.order != "start-first" or new is None or new.done or not entry.serves:
+        return 0.0
+    unproven = new.ready and not new.checked and new.release == release
+    return new.ready_since + update.monitor if unproven and new.ready_since is not None else 0.0
 
 
 def _swap(entry: _Slot, update: UpdateConfig) -> list[StopTask]:

@@ -20,7 +20,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     POST   /v1/stacks/{stack}/restart        Restart -> Restarted
     POST   /v1/stacks/{stack}/start          Start -> Started; then watch .../progress?release=N
     POST   /v1/stacks/{stack}/stop           StopStack -> StackRow; all tasks shut down, stack kept
-    GET    /v1/stacks/{stack}/tasks?all=     {"tasks": [TaskRow]}
+    GET    /v1/stacks/{stack}/tasks?all=&oneoffs=   {"tasks": [TaskRow]}
     POST   /v1/stacks/{stack}/runs           StartOneOff -> NDJSON of OneOffProgress (specs.oneoff)
     POST   /v1/stacks/{stack}/oneoffs        ActOnOneOffs -> ActedOn
     GET    /v1/tasks/{id}/streams               TaskStreams
@@ -97,6 +97,7 @@ class Deploy(Model):
     again: tuple[str, ...] = ()  # of the services it starts, those that run though they completed
     timeout: float | None = None  # grace period of what it replaces or removes, else the spec's
     no_start: bool = False  # make what does not run, as far as it comes without a process
+    renew_volumes: bool = False  # what it makes anew begins with empty anonymous volumes
     no_recreate: bool = False  # what exists keeps its spec, only what is missing is made
 
 
@@ -147,6 +148,7 @@ class Release(Model):
     # What Stack.overrides is to be once its images are there: a number and the spec it is for
     # come together. None: it says nothing of numbers.
     overrides: dict[str, int] | None = None
+    renew_volumes: bool = False  # tasks it makes while it is deployed begin with empty ones
     # Services that exist and keep the spec their tasks have, though it is about them.
     keeps: tuple[str, ...] = ()
     # Services whose tasks, there when it began to be deployed, it replaces: updates. None: by an

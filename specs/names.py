@@ -112,8 +112,15 @@ def dns_name_fault(text: str) -> str:
     return why
 
 
+_SWARM: Final = re.compile(
+    r"\{\{\s*\.(?:Service\.Name|Task\.(?:ID|Name|Slot)|Node\.(?:ID|Hostname)"
+    r"|Node\.Platform\.(?:OS|Architecture))\s*\}\}"
+)
+
+
 def hostname_fault(text: str) -> str:
-    """Return why a container cannot have this host name."""
+    """Return why a container cannot have this host name; Swarm's templates are filled in later."""
+    text = _SWARM.sub("x", text)
     return _kernel_name(text) or dns_name_fault(text)
 
 

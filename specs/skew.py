@@ -40,6 +40,7 @@ SINCE: dict[str, dict[str, int]] = {
         "spec_hash": 2,
         "volume_options": 2,
         "elsewhere": 2,
+        "fresh_volumes": 2,
     },
     "Hello": {"signing_request": 2, "revision": 2, "stacks": 2, "heartbeat": 2},
     "Instructions": {"protocol": 2, "revision": 2},
@@ -49,7 +50,7 @@ SINCE: dict[str, dict[str, int]] = {
     "Objects": {"stacks": 2, "releases": 2, "slots": 2},
     "NodeFacts": {"wire": 2, "unread": 2, "routes": 2, "build": 2},
     "Peer": {"mtu": 2, "address": 2, "host_key": 2},
-    "Report": {"trouble": 2, "mtu": 2, "unread": 2},
+    "Report": {"trouble": 2, "mtu": 2, "unread": 2, "volumes": 2},
     "Record": {"wire": 2, "unread": 2, "doing": 2, "arrived": 2, "held_until": 2, "paused": 2},
     "TaskSpec": {
         "no_new_privileges": 2,
@@ -57,9 +58,18 @@ SINCE: dict[str, dict[str, int]] = {
         "apparmor": 2,
         "on_reboot": 2,
         "security": 2,
+        "pid": 2,
+        "ipc": 2,
+        "uts": 2,
+        "cpuset": 2,
+        "cpu_shares": 2,
+        "memory_swap": 2,
+        "platform": 2,
+        "links": 2,
     },
+    "Mount": {"tmpfs_options": 2, "recursive": 2},
     "VolumeSpec": {"options": 2, "relative": 2},
-    "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2, "paused": 2},
+    "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2, "paused": 2, "unnamed": 2},
 }
 
 # Fields of a TaskSpec whose loss changes what runs: version, and how the user's file says it.
@@ -67,6 +77,11 @@ NEEDS: dict[str, tuple[int, str]] = {
     "no_new_privileges": (2, "security_opt: no-new-privileges"),
     "seccomp": (2, "security_opt: seccomp"),
     "security": (2, "x-corral.security"),
+    "pid": (2, "pid: host"),
+    "ipc": (2, "ipc: host"),
+    "uts": (2, "uts: host"),
+    "cpuset": (2, "cpuset"),
+    "memory_swap": (2, "memswap_limit"),
 }
 
 # Where one unreadable object is left out instead of the whole message: kind -> paths to mappings.

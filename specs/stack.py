@@ -107,6 +107,8 @@ class Mount(Model):
     propagation: str = "rprivate"
     tmpfs_size: int | None = None
     tmpfs_mode: int | None = None
+    tmpfs_options: tuple[str, ...] = ()  # as mount(8) has them: exec, uid=5, noatime
+    recursive: Literal["enabled", "disabled", "readonly"] = "enabled"  # of a bind's own mounts
 
 
 class FileRef(Model):
@@ -222,6 +224,14 @@ class TaskSpec(Model):
     on_unhealthy: Literal["policy", "restart", "keep"] = "policy"
     security: Literal["default", "baseline", "restricted"] = "default"
     on_reboot: Literal["run", "keep"] = "run"  # what the end of its machine interrupted
+    pid: Literal["private", "host"] = "private"
+    ipc: Literal["private", "host", "none"] = "private"
+    uts: Literal["private", "host"] = "private"
+    cpuset: str = ""  # processors it may run on: 0-3,5
+    cpu_shares: int | None = None
+    memory_swap: int | None = None  # memory and swap together; -1 = any swap
+    links: tuple[tuple[str, str], ...] = ()  # (name it knows, name on its networks)
+    platform: str = ""  # os/arch of its nodes, empty = any
 
     @property
     def restarts_unhealthy(self) -> bool:

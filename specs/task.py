@@ -98,6 +98,7 @@ class TaskStatus(Model):
     log_tail: tuple[str, ...] = ()  # last ten lines before its last end that nobody asked for
     held: str = ""  # the node's boot in which its start waits for Assignment.admitted
     paused: bool = False  # its processes are frozen
+    unnamed: bool = False  # it has anonymous volumes, those only its image declares included
 
     @property
     def run(self) -> Run | None:
@@ -132,6 +133,7 @@ class Task(Model):
     pending_reason: str = ""  # while new or pending: what it waits for
     misplaced: str = ""  # it stays although its node breaks its constraints: why
     admitted: str = ""  # the boot of its node in which it may start again, see TaskStatus.held
+    fresh_volumes: bool = False  # it does not get the anonymous volumes of its slot: `up -V`
     paused: bool = False  # wanted frozen, as `corral pause` asked
     addresses: dict[str, str] = Field(default_factory=dict)  # network id -> IPv4
     host_ports: dict[str, int] = Field(default_factory=dict)  # "80/tcp" -> chosen published port

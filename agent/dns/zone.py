@@ -33,6 +33,7 @@ class View:
     stack: str = ""
     forward: bool = False
     upstreams: tuple[str, ...] = ()
+    links: dict[str, str] = field(default_factory=dict)  # names only this task knows -> names
 
 
 @dataclass(slots=True)
@@ -65,6 +66,7 @@ class Zones:
                 view["stack"],
                 bool(view["forward"]),
                 tuple(view["upstreams"]),
+                dict(view.get("links", {})),  # who sends may be older
             )
             for task, view in data["views"].items()
         }
@@ -108,6 +110,7 @@ class Zones:
         view = self.views.get(task)
         if view is None:
             return None
+        name = view.links.get(name, name)
         for key in view.networks:
             network = self._networks.get(key)
             if network is None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from agent.network import names
+from specs.wire import BLOB_PORT
 
 if TYPE_CHECKING:
     from agent.network.wanted import Wanted
@@ -29,6 +30,9 @@ def base(wanted: Wanted) -> str:
     outsiders = (
         f'iifname != "lo" ip daddr {wanted.gateway} counter drop' if wanted.in_overlay else ""
     )
+    # Who named the machine (host-gateway) reaches what listens there, but not who manages it.
+    managing = f"22, {BLOB_PORT}"
+    datagrams = f"udp dport != {names.VXLAN_PORT}" if wanted.in_overlay else "meta l4proto udp"
     prohibit = "counter reject with icmpx admin-prohibited"
     return f"""
   chain guard {{
@@ -82,6 +86,9 @@ def base(wanted: Wanted) -> str:
   }}
   chain input_task {{
     ct state established,related accept
+    ip saddr @internal {prohibit}
+    ip saddr @host_clients tcp dport != {{ {managing} }} accept
+    ip saddr @host_clients {datagrams} accept
     {prohibit}
   }}
   chain input_overlay {{

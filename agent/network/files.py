@@ -1,7 +1,8 @@
-"""The resolv.conf and hosts file of a container. Pure."""
+"""The resolv.conf and hosts file of a container. Pure but for :func:`own_address`."""
 
 from __future__ import annotations
 
+import socket
 from typing import TYPE_CHECKING
 
 from agent.network import names
@@ -61,6 +62,16 @@ def resolv_conf(assignment: Assignment, node: str) -> str:
 
 def _sets_ndots(options: Sequence[str]) -> bool:
     return any(option.startswith("ndots:") for option in options)
+
+
+def own_address() -> str:
+    """Return the address this machine has towards others; empty where it has no way out."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asked:
+        try:
+            asked.connect(("192.0.2.1", 9))  # only the way there is asked for: nothing is sent
+            return str(asked.getsockname()[0])
+        except OSError:
+            return ""
 
 
 def hosts(assignment: Assignment, *, host_gateway: str) -> str:

@@ -145,7 +145,7 @@ class NodeNetwork:
         except OSError as error:
             raise Later(f"the network of {assignment.name} cannot be made: {error}") from error
         node = _read(self._resolv_conf)
-        gateway = self._wanted.me.underlay or self._wanted.gateway
+        gateway = self._wanted.me.underlay or files.own_address() or self._wanted.gateway
         return Attachment(
             netns=path,
             resolv_conf=files.resolv_conf(assignment, node),

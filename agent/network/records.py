@@ -81,4 +81,10 @@ def _view(wanted: Wanted, assignment: Assignment, upstreams: Sequence[str]) -> d
         # A container of internal networks only must not get a byte out, not even a question.
         "forward": any(not network.internal for network in known),
         "upstreams": list(assignment.spec.dns or upstreams),
+        **({"links": links} if (links := dict(_links(assignment))) else {}),
     }
+
+
+def _links(assignment: Assignment) -> Iterable[tuple[str, str]]:
+    for alias, name in assignment.spec.links:
+        yield alias.lower().rstrip("."), name.lower().rstrip(".")

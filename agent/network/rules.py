@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # name -> (key type, flags, data type or "")
 _SETS: dict[str, tuple[str, str, str]] = {
+    "host_clients": ("ipv4_addr", "", ""),
     "owned": ("ifname . ipv4_addr", "", ""),
     "same_net": ("ipv4_addr . ipv4_addr", "interval", ""),
     "pools": ("ipv4_addr", "interval", ""),
@@ -230,6 +231,8 @@ def _members(
 def _tasks(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
     for assignment in wanted.assignments.values():
         sets["owned"].update(dict.fromkeys(owned_elements(assignment), ""))
+        if any(address == "host-gateway" for _, address in assignment.spec.extra_hosts):
+            sets["host_clients"].update({place.address: "" for place in assignment.networks})
 
 
 def owned_elements(assignment: Assignment) -> list[str]:

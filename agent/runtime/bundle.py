@@ -71,6 +71,8 @@ class NodeTraits:
     rlimits: Mapping[str, int] | None = None  # hard limits we cannot raise; None = no such bound
     cgroup_parent: str = "corral"
     apparmor: str = ""  # the profile that is loaded; empty = none
+    swap: bool = True  # the kernel counts swap of cgroups
+    cpus: int = 0  # processors, 0 = not known
     all_groups: bool = True  # False in a user namespace: not every group may be named
 
 
@@ -128,12 +130,12 @@ def build(inputs: Inputs, host: NodeTraits) -> OciBundle:
     granted = capabilities(spec, host, warnings)
     config: dict[str, Any] = {
         "ociVersion": "1.0.2",
-        "hostname": inputs.hostname,
+        **({"hostname": inputs.hostname} if spec.uts == "private" else {}),
         "root": {"path": inputs.root, "readonly": spec.read_only},
         "process": _process(inputs, host, granted, warnings),
         "mounts": _mounts(inputs, host),
         "annotations": dict(spec.annotations),
-        "linux": _linux(inputs, host),
+        "linux": _linux(inputs, host, warnings),
     }
     if spec.domainname:
         config["annotations"]["org.corral.domainname"] = spec.domainname
@@ -339,6 +341,11 @@ def _mount(target: str, kind: str, source: str, *options: str) -> dict[str, Any]
 def _mounts(inputs: Inputs, host: NodeTraits) -> list[dict[str, Any]]:
     spec = inputs.assignment.spec
     mounts = dict(_base_mounts(spec.shm_size, spec.privileged))
+    if spec.ipc == "none":
+        del mounts["/dev/shm"]
+    elif spec.ipc == "host":
+        for target in ("/dev/shm", "/dev/mqueue"):
+            mounts[target] = _mount(target, "bind", target, "rbind", "rprivate")
     access = "ro" if spec.read_only else "rw"
     for target, source in inputs.etc.items():
         mounts[target] = _mount(target, "bind", source, "rbind", "rprivate", access)
@@ -354,15 +361,10 @@ def _mounts(inputs: Inputs, host: NodeTraits) -> list[dict[str, Any]]:
     return list(mounts.values())
 
 
-def _linux(inputs: Inputs, host: NodeTraits) -> dict[str, Any]:
+def _linux(inputs: Inputs, host: NodeTraits, warnings: list[str]) -> dict[str, Any]:
     spec = inputs.assignment.spec
-    namespaces: list[dict[str, str]] = [
-        {"type": "pid"},
-        {"type": "ipc"},
-        {"type": "uts"},
-        {"type": "mount"},
-        {"type": "cgroup"},
-    ]
+    own = {"pid": spec.pid, "ipc": spec.ipc, "uts": spec.uts, "mount": "", "cgroup": ""}
+    namespaces = [{"type": kind} for kind, whose in own.items() if whose != "host"]
     if inputs.netns is not None:
         network = {"type": "network"}
         if inputs.netns:
@@ -371,7 +373,7 @@ def _linux(inputs: Inputs, host: NodeTraits) -> dict[str, Any]:
     linux: dict[str, Any] = {
         "cgroupsPath": f"/{host.cgroup_parent}/{inputs.assignment.id}",
         "namespaces": namespaces,
-        "resources": _resources(inputs),
+        "resources": _resources(inputs, host, warnings),
         "rootfsPropagation": "private",
     }
     if not spec.privileged:
@@ -405,7 +407,7 @@ def _sysctls(spec: TaskSpec, host: NodeTraits, *, own_network: bool) -> dict[str
     return defaults | spec.sysctls
 
 
-def _resources(inputs: Inputs) -> dict[str, Any]:
+def _resources(inputs: Inputs, host: NodeTraits, warnings: list[str]) -> dict[str, Any]:
     spec = inputs.assignment.spec
     limits = spec.resources.limits
     resources: dict[str, Any] = {"devices": _device_rules(inputs)}
@@ -415,11 +417,34 @@ def _resources(inputs: Inputs) -> dict[str, Any]:
             resources["memory"]["reservation"] = min(
                 spec.resources.reservations.memory, limits.memory
             )
+    if spec.memory_swap is not None:
+        if host.swap:
+            resources.setdefault("memory", {})["swap"] = spec.memory_swap
+        else:
+            warnings.append("memswap_limit: the kernel of this node does not count swap")
+    cpu: dict[str, Any] = {}
     if limits.cpus:
-        resources["cpu"] = {"quota": max(int(limits.cpus * PERIOD), 1000), "period": PERIOD}
+        cpu = {"quota": max(int(limits.cpus * PERIOD), 1000), "period": PERIOD}
+    if spec.cpu_shares is not None:
+        cpu["shares"] = spec.cpu_shares
+    if spec.cpuset:
+        _there(spec.cpuset, host)
+        cpu["cpus"] = spec.cpuset
+    if cpu:
+        resources["cpu"] = cpu
     if limits.pids is not None and limits.pids > 0:
         resources["pids"] = {"limit": limits.pids}
     return resources
+
+
+def _there(cpuset: str, host: NodeTraits) -> None:
+    """Refuse processors the node does not have: the kernel would only name its errno."""
+    last = max(int(word) for part in cpuset.split(",") for word in part.split("-"))
+    if host.cpus and last >= host.cpus:
+        raise Refusal(
+            f"cpuset {cpuset}: this node has the processors 0-{host.cpus - 1}; name some of them,"
+            " or place the service on a node that has more"
+        )
 
 
 def _device_rules(inputs: Inputs) -> list[dict[str, Any]]:

@@ -118,14 +118,19 @@ class Volumes(Protocol):
         """
         ...
 
+    async def enter(self, assignment: Assignment) -> None:
+        """Find the subpaths of volumes that a run mounts. Raises Refusal where one is missing."""
+        ...
+
     async def take(self, task: str, slot: str) -> None:
         """Give a task that is being prepared the anonymous volumes its slot has."""
         ...
 
-    async def claim(self, task: str, slot: str) -> None:
+    async def claim(self, task: str, slot: str, *, fresh: bool = False) -> None:
         """Make the anonymous volumes of a task the slot's: its first run begins.
 
-        Those that its predecessor left take the place of what was made for it ahead.
+        Those that its predecessor left take the place of what was made for it ahead; of a task
+        that begins with ``fresh`` ones they go.
         """
         ...
 
@@ -155,6 +160,10 @@ class Volumes(Protocol):
 
     async def remove(self, name: str) -> None:
         """Delete a named volume and its data; unknown names are fine."""
+        ...
+
+    def held(self) -> tuple[str, ...]:
+        """Return the names of the named volumes that are here."""
         ...
 
     async def look(self, sources: Sequence[str]) -> dict[str, PathState]:

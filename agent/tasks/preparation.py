@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import re
+import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
@@ -127,7 +128,8 @@ class Preparation:
         wanted = image.user if spec.user is None else spec.user
         # In threads: files of the image, of any size, and a filter to be compiled.
         user = await asyncio.to_thread(rootfs.resolve_user, root, wanted, spec.group_add)
-        await self.volumes.take(task, self.holdings.slot_of(assignment))
+        if not assignment.fresh_volumes:
+            await self.volumes.take(task, self.holdings.slot_of(assignment))
         mounts = await self.volumes.prepare(
             assignment, image, root, self.holdings.contents(), (user.uid, user.gid)
         )
@@ -184,7 +186,12 @@ class Preparation:
 
     async def claim(self, assignment: Assignment) -> None:
         """Give a task whose first run begins what the last one of its slot left."""
-        await self.volumes.claim(assignment.id, self.holdings.slot_of(assignment))
+        slot = self.holdings.slot_of(assignment)
+        await self.volumes.claim(assignment.id, slot, fresh=assignment.fresh_volumes)
+
+    async def enter(self, assignment: Assignment) -> None:
+        """Find what a run mounts that others may have made by now. Raises Refusal."""
+        await self.volumes.enter(assignment)
 
     async def sweep(self) -> None:
         """Remove what was left in slots that are not wanted any more."""
@@ -255,6 +262,8 @@ async def _all(what: str, *steps: Callable[[], Awaitable[None]]) -> None:
 
 def hostname_of(assignment: Assignment) -> str:
     """Return the host name inside: the spec's, else the task's name made a legal one."""
+    if assignment.spec.uts == "host":
+        return socket.gethostname()
     if assignment.spec.hostname:
         return assignment.spec.hostname[:64]
     name = re.sub(r"[^A-Za-z0-9.-]+", "-", assignment.name).strip("-.")

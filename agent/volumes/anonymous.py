@@ -59,13 +59,16 @@ class AnonymousVolumes:
                 left.rename(own)
                 disk.sync(self._folder)
 
-    def claim(self, task: str, slot: str) -> None:
+    def claim(self, task: str, slot: str, *, fresh: bool = False) -> None:
         """Make the set the slot's own: the task's first run begins.
 
-        What was made for it ahead, while its predecessor still ran, gives way to what that left.
+        What was made for it ahead, while its predecessor still ran, gives way to what that left;
+        where the task is to begin with ``fresh`` ones, that goes instead.
         """
         with self._lock:
             left, own = self._left(slot), self._folder / task
+            if fresh and not (own / _SLOT).exists():
+                disk.take_away(left)
             if left.is_dir() and not (own / _SLOT).exists():
                 if own.is_dir():
                     for made in own.iterdir():

@@ -11,9 +11,10 @@ import json
 import logging
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from agent.errors import Refusal
+from agent.vocabulary import BoundMount
 from specs import paths
 from specs.kit import disk
 from specs.kit.errnos import in_words
@@ -25,6 +26,11 @@ if TYPE_CHECKING:
     from specs.stack import Mount
 
 log = logging.getLogger(__name__)
+
+_PROPAGATION: Final = frozenset(
+    {"private", "rprivate", "shared", "rshared", "slave", "rslave"},
+)
+_TMPFS_MODE: Final = 0o1777
 
 
 class BindSources:
@@ -112,3 +118,23 @@ def _exists(source: str) -> bool:
             ) from None
         return False
     return True
+
+
+def propagation_of(name: str) -> str:
+    """Return a propagation that the kernel has. Raises Refusal."""
+    if name not in _PROPAGATION:
+        raise Refusal(f"mount propagation {name!r} is none of {', '.join(sorted(_PROPAGATION))}")
+    return name
+
+
+def tmpfs(mount: Mount) -> BoundMount:
+    """Return the mount of a tmpfs, with what every one has here."""
+    mode = _TMPFS_MODE if mount.tmpfs_mode is None else mount.tmpfs_mode
+    # An option of the file's comes last: `exec` undoes what every tmpfs has here.
+    off = [f"no{flag}" for flag in ("exec", "suid", "dev") if flag not in mount.tmpfs_options]
+    options = [*off, *mount.tmpfs_options, f"mode={mode:o}"]
+    if mount.tmpfs_size:
+        options.append(f"size={mount.tmpfs_size}")
+    if mount.read_only:
+        options.append("ro")
+    return BoundMount("tmpfs", mount.target, "tmpfs", tuple(options))

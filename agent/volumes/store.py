@@ -27,15 +27,14 @@ from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeAlias, TypeVar
 
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
-from agent.vocabulary import BoundMount
+from agent.vocabulary import BoundMount, all_mounts
 from agent.volumes.anonymous import AnonymousVolumes
-from agent.volumes.binds import BindSources
+from agent.volumes.binds import BindSources, propagation_of, tmpfs
 from agent.volumes.mounted import MountedVolumes
 from agent.volumes.secretfs import SecretFs
 from specs import names, shares
 from specs.kit import disk
 from specs.kit.errnos import in_words
-from specs.stack import Mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from agent.vocabulary import ImageConfig
     from specs.paths import PathState
     from specs.shares import Share
+    from specs.stack import Mount
     from specs.wire import Assignment, Content
 
 log = logging.getLogger(__name__)
@@ -52,10 +52,6 @@ T = TypeVar("T")
 Places: TypeAlias = list[tuple[str, str, bool]]
 
 _TASK: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,127}")
-_PROPAGATION: Final = frozenset(
-    {"private", "rprivate", "shared", "rshared", "slave", "rslave"},
-)
-_TMPFS_MODE: Final = 0o1777
 _COPY_SECONDS: Final = 600
 # Volumes hold data: what a container puts there is no device and no way to become root
 # for others that mount it.
@@ -122,23 +118,35 @@ class VolumeStore:
         _check_task(assignment.id)
         spec = assignment.spec
         mounts = []
-        for number, mount in enumerate(_all_mounts(spec.mounts, image.volumes)):
-            mounts.append(await self._prepare(assignment, mount, number, root))
+        wanted = all_mounts(spec.mounts, image.volumes)
+        places = [mount.target for mount in wanted]
+        places += [file.target for file in (*spec.secrets, *spec.configs)]
+        places.append(spec.working_dir or image.working_dir or "/")
+        for number, mount in enumerate(wanted):
+            mounts.append(await self._prepare(assignment, mount, number, root, places))
         mounts += await self._call(
             self._files.place, assignment.id, spec.secrets, spec.configs, contents, owner
         )
         # A mount below another must come after it; equal depth keeps the file's order.
         return tuple(sorted(mounts, key=lambda mount: len(Path(mount.target).parts)))
 
+    async def enter(self, assignment: Assignment) -> None:
+        """Find the subpaths of volumes that a run mounts. Raises Refusal where one is missing."""
+        _check_task(assignment.id)
+        for number, mount in enumerate(assignment.spec.mounts):
+            if mount.type == "volume" and mount.subpath and _share(assignment, mount) is None:
+                data = self._data(assignment, mount)
+                await self._call(self._subpath, assignment.id, number, data, mount.subpath)
+
     async def take(self, task: str, slot: str) -> None:
         """Give a task that is being prepared the anonymous volumes its slot has."""
         _check_task(task)
         await self._call(self._unnamed.take, task, slot)
 
-    async def claim(self, task: str, slot: str) -> None:
+    async def claim(self, task: str, slot: str, *, fresh: bool = False) -> None:
         """Make the anonymous volumes of a task the slot's: its first run begins."""
         _check_task(task)
-        await self._call(self._unnamed.claim, task, slot)
+        await self._call(self._unnamed.claim, task, slot, fresh=fresh)
 
     def owns(self, task: str) -> bool:
         """Say whether the task has anonymous volumes."""
@@ -169,9 +177,9 @@ class VolumeStore:
         async with self._lock(path):
             await self._call(disk.take_away, path)
 
-    async def list(self) -> list[str]:
-        """Return the names of the volumes that exist."""
-        return sorted(path.name for path in self._named.iterdir() if path.name[0] != ".")
+    def held(self) -> tuple[str, ...]:
+        """Return the names of the named volumes that are here."""
+        return tuple(sorted(path.name for path in self._named.iterdir() if path.name[0] != "."))
 
     async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
         """Say of paths of the node whether they are there, and whether corral made them."""
@@ -187,16 +195,24 @@ class VolumeStore:
     # one mount
 
     async def _prepare(
-        self, assignment: Assignment, mount: Mount, number: int, root: Path
+        self,
+        assignment: Assignment,
+        mount: Mount,
+        number: int,
+        root: Path,
+        places: Sequence[str],
     ) -> BoundMount:
         _check_target(mount.target)
         if mount.type == "tmpfs":
-            return _tmpfs(mount)
+            return tmpfs(mount)
         read_only = ("ro",) if mount.read_only else ()
         if mount.type == "bind":
             source = await self._call(self._binds.source, mount, assignment.elsewhere)
-            propagation = _propagation(mount.propagation)
-            return BoundMount(source, mount.target, "bind", ("rbind", propagation, *read_only))
+            propagation = propagation_of(mount.propagation)
+            below = "bind" if mount.recursive == "disabled" else "rbind"
+            deep = ("rro",) if read_only and mount.recursive == "readonly" else ()
+            bound = (below, propagation, *read_only, *deep)
+            return BoundMount(source, mount.target, "bind", bound)
         share = _share(assignment, mount)
         if share is None:
             path = await self._volume(assignment, mount, root)
@@ -207,20 +223,27 @@ class VolumeStore:
             options = _options(share)
         source = str(path)
         if mount.subpath:
-            source = await self._call(self._subpath, assignment.id, number, path, mount.subpath)
+            # Who makes it may be what the task waits for: it is looked up when its run begins.
+            source = str(self._subpaths / assignment.id / str(number))
+            if share is not None or any(_below(place, mount.target) for place in places):
+                # Links in it decide where that lands, which is looked at now.
+                await self._call(self._subpath, assignment.id, number, path, mount.subpath)
         return BoundMount(source, mount.target, "bind", options + read_only)
 
-    async def _volume(self, assignment: Assignment, mount: Mount, root: Path) -> Path:
-        """Return the data directory of a named or anonymous volume, made when missing."""
+    def _data(self, assignment: Assignment, mount: Mount) -> Path:
+        """Return the data directory of a named or anonymous volume."""
         if mount.source is None:
             home = self._unnamed.home(assignment.id)
-            path = home / _hashed(mount.target)
-        else:
-            name = assignment.volumes.get(mount.source)
-            if name is None:
-                raise Refusal(f"volume {mount.source!r} has no name on this node")
-            path = self._named / _check_name(name)
-        data = path / "_data"
+            return home / _hashed(mount.target) / "_data"
+        name = assignment.volumes.get(mount.source)
+        if name is None:
+            raise Refusal(f"volume {mount.source!r} has no name on this node")
+        return self._named / _check_name(name) / "_data"
+
+    async def _volume(self, assignment: Assignment, mount: Mount, root: Path) -> Path:
+        """Return the data directory of a volume, made when missing."""
+        data = self._data(assignment, mount)
+        path = data.parent
         if not data.is_dir():
             async with self._lock(path):
                 if not data.is_dir():
@@ -230,7 +253,7 @@ class VolumeStore:
 
     def _present(self, assignment: Assignment, image: ImageConfig, slot: str) -> Places:
         found = []
-        for mount in _all_mounts(assignment.spec.mounts, image.volumes):
+        for mount in all_mounts(assignment.spec.mounts, image.volumes):
             place: Path | None = None
             if mount.type == "bind":
                 place = Path(mount.source or "")
@@ -336,15 +359,8 @@ class VolumeStore:
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
 
 
-def _all_mounts(mounts: tuple[Mount, ...], volumes: tuple[str, ...]) -> list[Mount]:
-    """Return the task's mounts, and an anonymous volume for each of the image's left over."""
-    taken = {os.path.normpath(mount.target) for mount in mounts}
-    extra = [
-        Mount(type="volume", target=target)
-        for target in volumes
-        if target.startswith("/") and os.path.normpath(target) not in taken | {"/"}
-    ]
-    return [*mounts, *extra]
+def _below(place: str, target: str) -> bool:
+    return os.path.normpath(place).startswith(f"{os.path.normpath(target)}/")
 
 
 def _hashed(target: str) -> str:
@@ -396,22 +412,6 @@ def _folder_of_node(name: str, share: Share, fill: Callable[[Path], object]) -> 
             "or leave driver_opts out"
         ) from None
     return path
-
-
-def _propagation(name: str) -> str:
-    if name not in _PROPAGATION:
-        raise Refusal(f"mount propagation {name!r} is none of {', '.join(sorted(_PROPAGATION))}")
-    return name
-
-
-def _tmpfs(mount: Mount) -> BoundMount:
-    mode = _TMPFS_MODE if mount.tmpfs_mode is None else mount.tmpfs_mode
-    options = ["noexec", "nosuid", "nodev", f"mode={mode:o}"]
-    if mount.tmpfs_size:
-        options.append(f"size={mount.tmpfs_size}")
-    if mount.read_only:
-        options.append("ro")
-    return BoundMount("tmpfs", mount.target, "tmpfs", tuple(options))
 
 
 @contextlib.contextmanager

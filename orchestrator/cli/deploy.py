@@ -92,6 +92,8 @@ def body(
         request["timeout"] = args.timeout
     if getattr(args, "no_start", False):
         request["no_start"] = True
+    if getattr(args, "renew_anon_volumes", False):
+        request["renew_volumes"] = True
     if getattr(args, "no_recreate", False):
         request["no_recreate"] = True
     if again:

@@ -174,11 +174,6 @@ FLAGS: dict[tuple[str, str], str] = {
     ("events", "--since"): "events are told from now on; corral ps -a has what ended before",
     ("events", "--until"): "events are told until you end it, or: timeout 60 corral events",
     ("up", "--menu"): "Ctrl-C ends corral up; everything else is a command in another terminal",
-    ("up", "-V"): "anonymous volumes go with corral down; then corral up -d begins with empty ones",
-    (
-        "up",
-        "--renew-anon-volumes",
-    ): "anonymous volumes go with corral down; then corral up -d begins with empty ones",
     ("up", "-w"): "corral up -d --build after a change",
     ("up", "--watch"): "corral up -d --build after a change",
     # other tools' flags

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.effective import gateway_key
 from orchestrator.control.mirror.network_names import network_behind
+from orchestrator.control.mirror.placed import spec_there
 from orchestrator.control.mirror.serving import SHOWN, answers, comes_back, is_leaving
 from orchestrator.control.oneoff_endpoints import joined
 from specs.wire import Endpoint, ServiceEndpoints
@@ -176,7 +177,7 @@ class Endpoints:
         aliases: tuple[str, ...] = ()
         hostname = ""
         if effective is not None:
-            hostname = effective.task.hostname or ""
+            hostname = spec_there(self._cluster, task, effective).hostname or ""
             for attachment in effective.task.networks:
                 record = self.network_of(effective, attachment.network)
                 if record is not None and record.id == network:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.endpoints import Endpoints
 from orchestrator.control.mirror.dependencies import waits_for
 from orchestrator.control.mirror.effective import gateway_key, of_oneoff
+from orchestrator.control.mirror.placed import made_elsewhere, spec_there
 from orchestrator.control.mirror.records import VIPS, NetworkRecord
 from orchestrator.control.mirror.released import spec_at, spec_of
 from orchestrator.control.mirror.serving import copies
@@ -38,7 +39,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective, Specs
     from specs.api import Stack
     from specs.oneoff import OneOff
-    from specs.stack import StackSpec, TaskSpec
+    from specs.stack import StackSpec
     from specs.task import Task
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
@@ -328,7 +329,7 @@ class Outgoing:
         return made
 
     def _make_assignment(self, task: Task, effective: Effective, *, single: bool) -> Assignment:
-        spec: TaskSpec = effective.task
+        spec = spec_there(self._cluster, task, effective)
         ports = tuple(
             p.model_copy(update={"published": task.host_ports.get(f"{p.target}/{p.protocol}")})
             for p in spec.ports
@@ -339,14 +340,6 @@ class Outgoing:
             for m in spec.mounts
             if m.type == "volume" and m.source is not None
         }
-        elsewhere: set[str] = set()
-        if effective.service.mode != "global":
-            for mount in spec.mounts:
-                if mount.type != "bind" or mount.source is None:
-                    continue
-                home = self._cluster.path_home(task.stack, mount.source)
-                if home is not None and home != task.node:
-                    elsewhere.add(mount.source)
         return Assignment(
             id=task.id,
             stack=task.stack,
@@ -361,11 +354,12 @@ class Outgoing:
             networks=self._attachments(task, effective),
             host_ports=ports,
             volumes=volumes,
+            elsewhere=made_elsewhere(self._cluster, task, effective),
             volume_options=effective.all_options(volumes, self._cluster.volumes),
-            elsewhere=tuple(sorted(elsewhere)),
             after=waits_for(effective.service, effective.spec.services),
             admitted=task.admitted,
             paused=task.paused,
+            fresh_volumes=task.fresh_volumes,
             release=task.release,
             spec_hash=task.spec_hash,
         )

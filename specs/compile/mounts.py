@@ -5,6 +5,7 @@ Part of the compiler of services; :mod:`specs.compile.service` calls it.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from specs import paths
@@ -15,6 +16,17 @@ if TYPE_CHECKING:
     from specs.compile.verdicts import Verdicts
 
 Json = dict[str, Any]
+
+# Docker's options of a tmpfs, but for those that every tmpfs has here or that have a field.
+_TMPFS = re.compile(
+    r"exec|suid|dev|(?:no|rel|strict)?atime|(?:no)?diratime|(?:a)?sync|dirsync|"
+    r"size=[0-9]+%|[ug]id=[0-9]{1,10}|nr_(?:inodes|blocks)=[0-9]+[kmgKMG]?|mpol=[a-z0-9:,=-]+"
+)
+_TMPFS_HINT = "exec, suid, dev, ro, size=, mode=, uid=, gid=, nr_inodes=, nr_blocks=, noatime ..."
+
+
+def _recursive(word: str | None) -> str | None:
+    return word if word in ("disabled", "readonly") else None
 
 
 class MountCompiler:
@@ -41,18 +53,26 @@ class MountCompiler:
         target, _, options = entry.partition(":")
         size = mode = None
         read_only = False
+        kept = []
         for option in filter(None, options.split(",")):
             key, _, value = option.partition("=")
-            if key == "size":
+            if key == "size" and not value.endswith("%"):
                 size = size_bytes(value)
             elif key == "mode":
                 mode = octal(value)
             elif key == "ro":
                 read_only = True
+            elif _TMPFS.fullmatch(option):
+                kept.append(option)
             elif key not in ("rw", "noexec", "nosuid", "nodev"):  # what every tmpfs has here
-                self.verdicts.warn(path, f"the tmpfs option `{option}` is not honoured yet")
+                self.verdicts.refuse(path, f"a tmpfs has no option `{option}`", _TMPFS_HINT)
         return Mount(
-            type="tmpfs", target=target, tmpfs_size=size, tmpfs_mode=mode, read_only=read_only
+            type="tmpfs",
+            target=target,
+            tmpfs_size=size,
+            tmpfs_mode=mode,
+            tmpfs_options=tuple(kept),
+            read_only=read_only,
         )
 
     def _mount(self, path: str, volume: Json) -> Mount | None:
@@ -93,6 +113,7 @@ class MountCompiler:
             **given(
                 create_host_path=bind.get("create_host_path"),
                 propagation=bind.get("propagation") or None,
+                recursive=_recursive(bind.get("recursive")),
             ),
         )
 

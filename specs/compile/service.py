@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
-from specs.compile import security
+from specs.compile import machine, security
 from specs.compile.mounts import MountCompiler
 from specs.compile.values import (
     cores,
     exposed,
     extra_hosts,
     given,
+    links,
     listed,
     mapping,
     number,
@@ -192,6 +193,7 @@ class ServiceCompiler:
             sysctls=texts(raw.get("sysctls")),
             oom_score_adj=raw.get("oom_score_adj"),
             extra_hosts=extra_hosts(raw.get("extra_hosts")),
+            links=links(raw),
             dns=tuple(listed(raw.get("dns"))),
             dns_search=tuple(listed(raw.get("dns_search"))),
             dns_opt=tuple(listed(raw.get("dns_opt"))),
@@ -202,6 +204,7 @@ class ServiceCompiler:
                 on_unhealthy=self._one_of(f"{ours}.on_unhealthy", extension, TaskSpec),
                 on_reboot=self._one_of(f"{ours}.on_reboot", extension, TaskSpec),
             ),
+            **machine.shared(path, raw, deploy, self.verdicts),
         )
         level = self._level(ours, extension)
         security.check(path, raw, level, self.verdicts)

@@ -16,6 +16,7 @@ from specs.compile.security import LEVELS
 from specs.compile.service import ServiceCompiler
 from specs.compile.values import given, mapping, number, texts
 from specs.compile.verdicts import Verdicts
+from specs.compile.volumes_from import with_inherited
 from specs.findings import Findings
 from specs.problems import SpecError
 from specs.stack import ContentSpec, NetworkSpec, StackSpec, VolumeSpec
@@ -57,11 +58,12 @@ class _Compiler:
         extension = mapping(self.project.get("x-corral"))
         level = self._level(extension)
         services = ServiceCompiler(self.name, self.verdicts, self.directory, level)
+        named = mapping(self.project.get("services"))
         spec = StackSpec(
             name=self.name,
             services={
-                key: services.service(key, mapping(value))
-                for key, value in mapping(self.project.get("services")).items()
+                key: services.service(key, with_inherited(named, key, self.verdicts))
+                for key in named
             },
             networks={
                 key: self._network(key, mapping(value))

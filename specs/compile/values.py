@@ -122,6 +122,16 @@ def extra_hosts(raw: Any) -> tuple[tuple[str, str], ...]:
     )
 
 
+def links(raw: Json) -> tuple[tuple[str, str], ...]:
+    """Return the names a service gives to others: ``links`` to services, or to containers."""
+    found = {}
+    for entry in (*(raw.get("links") or ()), *(raw.get("external_links") or ())):
+        name, _, alias = str(entry).partition(":")
+        if alias not in ("", name):
+            found[alias] = name
+    return tuple(sorted(found.items()))
+
+
 def placement(raw: Json) -> Placement:
     return Placement(
         constraints=tuple(raw.get("constraints") or ()),

@@ -40,7 +40,7 @@ _FREE = frozenset(
 )
 
 _HARMLESS = {
-    "services.*.ipc": ("private", "shareable"),
+    "networks.*.ipam.driver": ("default",),
     "services.*.cgroup": ("private",),
     "services.*.userns_mode": (),
 }

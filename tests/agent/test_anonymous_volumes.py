@@ -22,13 +22,15 @@ class Sets:
         self.folder = folder
         self.wanted = True
         self.made = AnonymousVolumes(folder)
+        self.fresh = {"n"}  # the one that `up -V` made
 
     def prepare(self, name):
-        self.made.take(name, SLOT)
+        if name not in self.fresh:
+            self.made.take(name, SLOT)
         (self.made.home(name) / "mount").mkdir(exist_ok=True)
 
     def run(self, name, word=""):
-        self.made.claim(name, SLOT)
+        self.made.claim(name, SLOT, fresh=name in self.fresh)
         if word:
             (self.folder / name / "mount/word").write_text(word)
 
@@ -47,6 +49,15 @@ class Sets:
 CASES = {
     # what happens, and what each task finds then (None = it has no volumes of its own)
     "stop and start": ("prepare a, run a DATA, end a, prepare b, run b", {"a": None, "b": "DATA"}),
+    "renewed": ("prepare a, run a DATA, end a, prepare n, run n", {"a": None, "n": ""}),
+    "renewed while the old one runs": (
+        "prepare a, run a DATA, prepare n, end a, run n NEW, run n, end n, prepare b, run b",
+        {"a": None, "n": None, "b": "NEW"},
+    ),
+    "renewed, and gone before it ran": (
+        "prepare a, run a DATA, end a, prepare n, end n, prepare b, run b",
+        {"n": None, "b": "DATA"},
+    ),
     "made ready while the old one runs": (
         "prepare a, run a DATA, prepare b, end a, run b",
         {"a": None, "b": "DATA"},
@@ -95,7 +106,7 @@ def test_what_each_task_of_a_slot_finds(tmp_path, name):
         assert sets.made.owns(owner) == (word is not None), owner
         assert sets.word(owner) == (word or "")
     sets.unwanted()
-    for owner in ("a", "b", "c"):
+    for owner in ("a", "b", "c", "n"):
         sets.end(owner)
     assert list(tmp_path.iterdir()) == [], "nothing stays of a slot that is gone"
 

@@ -158,6 +158,13 @@ def test_anonymous_volumes_pass_from_task_to_task_and_go_with_the_stack(corral):
         assert sh(corral, read, "db") == "mine\nits\nkept\none", what
         before, seen = seen, corral.processes()
         assert seen != before, f"{what}: it is another task"
+    corral("up", "-d", "-V")
+    assert sh(corral, read, "db") == "mine\nits\nkept\none", "nothing was made anew"
+    corral("up", "-d", "-V", "--force-recreate")
+    assert sh(corral, "ls /data /seed", "db") == "/data:\n\n/seed:\none", "all of it is new"
+    sh(corral, "echo mine > /data/kept", "db")
+    corral("up", "-d", "--force-recreate")
+    assert sh(corral, "cat /data/kept", "db") == "mine", "and passes on from there"
     corral("scale", "db=0")
     corral.until("the slot's are gone", lambda: corral.sh(HELD) == "")
     corral("scale", "db=1")

@@ -193,11 +193,14 @@ class FakeVolumes:
     def _own(self, task: str) -> Path:
         return self.base / "tasks" / task
 
+    async def enter(self, assignment: Assignment) -> None:
+        pass
+
     async def take(self, task: str, slot: str) -> None:
         if slot in self.left:
             self.owners[task] = self.left.pop(slot)
 
-    async def claim(self, task: str, slot: str) -> None:
+    async def claim(self, task: str, slot: str, *, fresh: bool = False) -> None:
         if slot in self.left and task not in self.claimed:
             self.owners[task] = self.left.pop(slot)
         if task in self.owners:
@@ -215,6 +218,9 @@ class FakeVolumes:
 
     async def sweep(self, kept: Callable[[str], bool]) -> None:
         self.left = {slot: data for slot, data in self.left.items() if kept(slot)}
+
+    def held(self) -> tuple[str, ...]:
+        return tuple(sorted(self.volumes))
 
     async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
         return {path: "there" if os.path.exists(path) else "absent" for path in sources}

@@ -127,3 +127,29 @@ def test_what_fails_and_may_is_tried_again_with_back_off(case):
     assert found.wake == (pytest.approx(wake) if wake is not None else None)
     assert found.state == "going"
     assert found.others == len({t.slot for t in tasks if t.id == "old-2"})
+
+
+FIRST = {"order": "start-first"}
+BESIDE = {
+    # the new task beside an old one that serves, the settings -> the old one stops, or when it may
+    "it has not run long enough": (new(1, since=98.0), FIRST, 103.0),
+    "it has": (new(1, since=95.0), FIRST, None),
+    "its check passed": (new(1, since=99.9, checked=True), FIRST, None),
+    "a longer monitor time": (new(1, since=80.0), {**FIRST, "monitor": 30.0}, 110.0),
+    "none": (new(1, since=100.0), {**FIRST, "monitor": 0.0}, None),
+    "it is not ready": (new(1), FIRST, 0.0),
+    "it fell, and starts again": (new(1, was_ready=True, restarts=1, lived=9.0), FIRST, 0.0),
+    "stop-first": (new(1, since=98.0), {}, None),
+    "a one-off that ended well": (new(1, state=TaskState.COMPLETE), FIRST, None),
+    "not of this update": (new(1, since=98.0, release=1), FIRST, None),
+}
+
+
+@pytest.mark.parametrize("case", BESIDE)
+def test_when_the_old_one_goes_for_one_that_was_started_first(case):
+    one, update, wake = BESIDE[case]
+    found = moves(one, old(1), **update)
+    assert [stop.task for stop in found.stop] == ([] if wake is not None else ["old-1"])
+    assert (found.wake, found.paused) == ((wake, wake) if wake else (None, None))
+    nobody = moves(one, old(1, ready=False), **update)
+    assert nobody.wake is None, "what serves nobody is not kept for that"

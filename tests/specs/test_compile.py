@@ -122,7 +122,7 @@ def test_a_protocol_is_one_in_any_case(written, meant):
 @pytest.mark.parametrize(
     ("service", "path"),
     [
-        ({"pid": "host"}, "services.a.pid"),
+        ({"pid": "service:b"}, "services.a.pid"),
         ({"volumes_from": ["b"]}, "services.a.volumes_from"),
         ({"network_mode": "service:b"}, "services.a.network_mode"),
         ({"logging": {"driver": "gelf"}}, "services.a.logging.driver"),
@@ -218,9 +218,11 @@ def test_options_of_a_volume_that_mean_something_here(options, runs):
 
 
 def test_what_is_safe_without_is_a_warning_once():
-    _, problems = stack({"a": {"image": "x", "cpuset": "0", "blkio_config": {"weight": 10}}})
+    _, problems = stack(
+        {"a": {"image": "x", "storage_opt": {"size": "1g"}, "blkio_config": {"weight": 10}}}
+    )
     assert [(p.path, p.severity) for p in problems] == [
-        ("services.a.cpuset", "warning"),
+        ("services.a.storage_opt", "warning"),
         ("services.a.blkio_config", "warning"),
     ]
 
@@ -239,7 +241,7 @@ def test_two_services_on_one_port_are_refused():
 def test_problems_point_into_the_file():
     with pytest.raises(SpecError) as caught:
         compile_stack(
-            {"services": {"a": {"image": "x", "pid": "host"}}},
+            {"services": {"a": {"image": "x", "pid": "service:b"}}},
             {"services.a": Position("compose.yaml", 2, 3)},
             "shop",
         )

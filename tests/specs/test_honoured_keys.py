@@ -24,6 +24,7 @@ def compiled(folder, body):
     image = "" if body.startswith(("image", "build")) else "    image: i:1\n"
     project = folder.load(
         f"services:\n  web:\n{image}{lines}  db: {{image: 'd:1'}}\n"
+        "  lender: {image: 'l:1', volumes: ['data:/lent']}\n"
         "networks: {front: , back: }\nvolumes: {data: }\n"
         "secrets: {key: {environment: K}}\nconfigs: {conf: {content: c}}\n"
     )
@@ -56,6 +57,14 @@ def config_of(service):
 
 def capabilities(config):
     return config["process"]["capabilities"]["bounding"]
+
+
+def namespaces(config):
+    return {one["type"] for one in config["linux"]["namespaces"]}
+
+
+def bound(config, target):
+    return any(m["destination"] == target and m["type"] == "bind" for m in config["mounts"])
 
 
 # key -> (what the file says, does config.json carry it)
@@ -111,6 +120,15 @@ IN_THE_BUNDLE = {
         "cpu_quota: 25000\ncpu_period: 50000",
         lambda c: c["linux"]["resources"]["cpu"]["quota"] == 50_000,
     ),
+    "cpuset": ("cpuset: 0-1", lambda c: c["linux"]["resources"]["cpu"]["cpus"] == "0-1"),
+    "cpu_shares": ("cpu_shares: 9", lambda c: c["linux"]["resources"]["cpu"]["shares"] == 9),
+    "memswap_limit": (
+        "memswap_limit: 128m\nmem_limit: 64m",
+        lambda c: c["linux"]["resources"]["memory"]["swap"] == 128 << 20,
+    ),
+    "pid": ("pid: host", lambda c: "pid" not in namespaces(c)),
+    "ipc": ("ipc: host", lambda c: "ipc" not in namespaces(c) and bound(c, "/dev/shm")),
+    "uts": ("uts: host", lambda c: "uts" not in namespaces(c) and "hostname" not in c),
     "pids_limit": ("pids_limit: 9", lambda c: c["linux"]["resources"]["pids"]["limit"] == 9),
 }
 
@@ -152,6 +170,11 @@ IN_THE_SPEC = {
     ),
     "image": ("image: x:2", lambda s: s.task.image == "x:2"),
     "labels": ("labels: {a: b}", lambda s: s.task.labels == {"a": "b"}),
+    "links": ("links: ['db:mysql', db]", lambda s: s.task.links == (("mysql", "db"),)),
+    "external_links": (
+        "external_links: ['other-db-1:redis']",
+        lambda s: s.task.links == (("redis", "other-db-1"),),
+    ),
     "logging": (
         "logging: {driver: json-file, options: {max-size: 1m, max-file: '2'}}",
         lambda s: (s.task.logging.max_size, s.task.logging.max_files) == (1 << 20, 2),
@@ -174,6 +197,8 @@ IN_THE_SPEC = {
             }
         ),
     ),
+    "platform": ("platform: linux/arm64/v8", lambda s: s.task.platform == "linux/arm64"),
+    "runtime": ("runtime: runc", lambda s: s.task.image == "i:1"),  # the node's own, whichever
     "pull_policy": ("pull_policy: always", lambda s: s.pull_policy == "always"),
     "restart": (
         "restart: on-failure:3",
@@ -198,6 +223,12 @@ IN_THE_SPEC = {
     "volumes": (
         "volumes: ['data:/d:ro', {type: volume, source: data, target: /e, volume: {subpath: s}}]",
         lambda s: s.task.mounts[0].read_only and s.task.mounts[1].subpath == "s",
+    ),
+    "volumes_from": (
+        "volumes_from: [lender:ro]",
+        lambda s: (
+            [(m.source, m.target, m.read_only) for m in s.task.mounts] == [("data", "/lent", True)]
+        ),
     ),
     "deploy.update_config.order": (
         "deploy: {update_config: {order: start-first, parallelism: 2, delay: 3s, monitor: 4s}}",

@@ -87,7 +87,7 @@ TABLE = {
         },
     ),
     "mem_reservation: {}": (("64m", "-1"), {"-5": "negative", "-64m": "negative"}),
-    "memswap_limit: {}": (("64m", "-1"), {"-5": "negative"}),
+    "memswap_limit: {}": (("-1",), {"-5": "negative"}),
     "mem_swappiness: {}": (("0", "100", "-1"), {"101": "too much", "-2": "negative"}),
     resource("limits", "memory", "{}"): (("64M", '"-1"'), {"-64M": "negative", '"-5"': "negative"}),
     resource("reservations", "memory", "{}"): (("8m",), {"-8m": "negative", '"-8"': "negative"}),

@@ -66,9 +66,9 @@ KINDS = {
         ),
     ),
     "a key that is not honoured yet": (
-        services(5, "{image: 'a:1', platform: linux/arm64}"),
+        services(5, "{image: 'a:1', storage_opt: {size: 1g}}"),
         5,
-        "`platform` is not honoured yet (5 times, in services s0, s1, s2, s3, s4)",
+        "`storage_opt` is not honoured yet (5 times, in services s0, s1, s2, s3, s4)",
     ),
 }
 
@@ -92,7 +92,7 @@ def test_an_obsolete_version_in_several_files_is_one_line(tmp_path):
 
 
 def test_different_things_stay_apart(tmp_path):
-    text = services(2, "{image: 'a:1$TAGN', platform: x}")
+    text = services(2, "{image: 'a:1$TAGN', storage_opt: {size: 1g}}")
     assert len(gathered(said(text, tmp_path))) == 3
 
 

@@ -43,6 +43,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--no-deps", action="store_true", help="not what the named services depend on")
     add("--always-recreate-deps", action="store_true", help="replace dependencies, too")
     add("--no-recreate", action="store_true", help="what exists stays as it is; make the rest")
+    add("-V", "--renew-anon-volumes", action="store_true", help="anonymous volumes begin empty")
     add("--no-start", action="store_true", help="make what is missing, and start nothing")
     add("--remove-orphans", action="store_true", help="remove services the file no longer has")
     add(
@@ -127,7 +128,12 @@ def _hand_over(
 
         session.client.get("/v1/version")  # whatever is wrong with the way is said first
         model, machine, top = sending.moved(
-            session.client, model, directory, builds=not args.no_build, say=now
+            session.client,
+            model,
+            directory,
+            of=sending.asked(model, args.services, dependencies=not args.no_deps),
+            builds=not args.no_build,
+            say=now,
         )
         directory = top or directory
     request = deploy.body(

@@ -387,6 +387,7 @@ def _store(
         no_deps=request.no_deps,
         recreates=_recreates(deployment, spec, known),
         overrides=overrides,
+        renew_volumes=request.renew_volumes,
         keeps=_keeps(deployment, spec, present),
     )
     if digest not in deployment.cluster.parts:

@@ -128,5 +128,6 @@ def _release(
             "updates": (),
             "overrides": None,
             "keeps": (),
+            "renew_volumes": False,
         }
     )

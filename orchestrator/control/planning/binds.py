@@ -31,12 +31,13 @@ if TYPE_CHECKING:
 
 def look(pass_: Pass, effective: Effective, *, fresh: bool) -> BindRuling:
     """Return what the service's binds ask of a node. ``fresh``: what nodes said long ago is out."""
-    if effective.service.mode == "global" or not any(bound_paths(effective.task)):
+    bound = tuple(bound_paths(effective.task))
+    if effective.service.mode == "global" or not bound:
         return BindRuling()
-    found = pass_.binds.get((effective.key, effective.hash, fresh))
-    if found is None:
-        found = pass_.binds[effective.key, effective.hash, fresh] = _look(pass_, effective, fresh)
-    return found
+    key = (effective.key, effective.hash, bound, fresh)
+    if key not in pass_.binds:
+        pass_.binds[key] = _look(pass_, effective, fresh)
+    return pass_.binds[key]
 
 
 def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa: FBT001 - as above
@@ -61,7 +62,9 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
         if ruled.pinned:
             where = ""
             if ruled.home:
-                where = f" (its data is on {_name(pass_, ruled.home)})"
+                record = _record(pass_, effective.stack, path)
+                called = record.home if record is not None and record.node == ruled.home else ""
+                where = f" (its data is on {_name(pass_, ruled.home, called)})"
             ties.append(Home(f"path {path}{where}", f"path {effective.stack} {path}", ruled.home))
         if written:
             homes.append((path, ruled.home))
@@ -69,7 +72,7 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
     if unanswered:
         nodes = some(sorted({_name(pass_, node) for _, node in unanswered}), 3)
         asked = some(sorted({path for path, _ in unanswered}), 3)
-        waits = f"asks {nodes} for {asked}"
+        waits = f"asks {nodes} whether {asked} is there"
     return BindRuling(tuple(ties), tuple(only), tuple(homes), waits)
 
 
@@ -86,7 +89,14 @@ def settle(pass_: Pass, effective: Effective, node: str, *, fresh: bool) -> None
         wanted = node if home is None else home
         # What another task of this pass has just decided stands.
         if record is None or (home == SHARED and record.node != SHARED):
-            made = BoundPath(stack=effective.stack, path=path, node=wanted, created_at=pass_.wall)
+            known = pass_.cluster.nodes.get(wanted)
+            made = BoundPath(
+                stack=effective.stack,
+                path=path,
+                node=wanted,
+                created_at=pass_.wall,
+                home=known.name if known is not None else "",
+            )
             pass_.draft.put(BOUND_PATHS, made)
 
 
@@ -99,7 +109,9 @@ def forget(pass_: Pass, stack: str) -> None:
 def bound_paths(task: TaskSpec) -> Iterator[tuple[str, bool]]:
     """Yield the node's own paths that a task binds, and whether it may write there."""
     for mount in task.mounts:
-        if mount.type == "bind" and not mount.relative and mount.source:
+        # A path with a template is another one for each task, or node.
+        own = mount.type == "bind" and not mount.relative and "{{" not in (mount.source or "{{")
+        if own and mount.source:
             yield posixpath.normpath(mount.source), not mount.read_only
 
 
@@ -146,6 +158,6 @@ def _service(pass_: Pass, task: Task) -> ServiceSpec | None:
     return known.service if known is not None else None
 
 
-def _name(pass_: Pass, node: str) -> str:
+def _name(pass_: Pass, node: str, called: str = "") -> str:
     record = pass_.cluster.nodes.get(node)
-    return record.name if record is not None else f"{node}, which left the cluster"
+    return record.name if record is not None else f"{called or node}, which left the cluster"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import edge_words
 from orchestrator.control.mirror.effective import of_oneoff
 from orchestrator.control.mirror.released import newest_of
-from orchestrator.control.planning import networks
+from orchestrator.control.planning import binds, networks
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import equipped, fleet, mistake, needs
 from scheduler.place import place
@@ -131,6 +131,9 @@ def _place(pass_: Pass, one: OneOff) -> None:
     effective = of_oneoff(one)
     if problem := networks.ensure_networks(pass_, one.stack, one.spec):
         _wait(pass_, one, problem)
+        return
+    if waits := binds.look(pass_, effective, fresh=one.task.state is TaskState.NEW).waits:
+        _wait(pass_, one, waits)
         return
     view = fleet(pass_)
     result = place(view, [needs(pass_, one.task, effective)], seed=0)

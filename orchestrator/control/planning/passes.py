@@ -74,7 +74,7 @@ class Pass:
     _places: dict[str | None, Whereabouts] = field(default_factory=dict)
     # By the networks of a task, see ``stopping.unheard``.
     least_heard: dict[tuple[str, ...], float] = field(default_factory=dict)
-    binds: dict[tuple[str, str, bool], BindRuling] = field(default_factory=dict)
+    binds: dict[tuple[object, ...], BindRuling] = field(default_factory=dict)
     told: set[str] = field(default_factory=set)  # stacks of which there is news beside records
 
     @property

@@ -85,6 +85,12 @@ class ReleaseTarget:
         return () if self.rollback else self.release.keeps
 
     @property
+    def renews(self) -> bool:
+        """Whether what it makes begins with empty anonymous volumes; never what is lost later."""
+        deploying = self.release.state is ReleaseState.DEPLOYING and not self.rollback
+        return self.release.renew_volumes and deploying
+
+    @property
     def grace(self) -> float | None:
         """Return the seconds that `up -t` gave what the release replaces, while it is deployed."""
         deploying = self.release.state is ReleaseState.DEPLOYING and not self.rollback

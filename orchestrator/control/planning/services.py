@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass, Steps
+    from scheduler.reconcile import CreateTask
     from specs.api import Stack
     from specs.task import Task
 
@@ -74,7 +75,7 @@ def _plan_service(
     state.waits_for = held or state.waits_for
     yield from _decide(pass_, stack, state, target, gate=gate)
     yield len(tasks)
-    yield from _perform(pass_, state, tasks, gate=gate, grace=target.grace)
+    yield from _perform(pass_, state, tasks, target, gate=gate)
     _mark_misplaced(pass_, stack, state, tasks, target)
     staying.judge(pass_, stack, state, target)
     if held:
@@ -160,16 +161,17 @@ def _decide(
 
 
 def _perform(
-    pass_: Pass, state: ServiceState, tasks: list[Task], *, gate: bool, grace: float | None
+    pass_: Pass, state: ServiceState, tasks: list[Task], target: ReleaseTarget, *, gate: bool
 ) -> Steps[None]:
     """Do what was decided, and let go of what ended."""
     by_id = {task.id: task for task in tasks}
     for task_id in {stop.task for stop in (*state.plan.stop, *state.moves.stop)}:
-        stopping.begin(pass_, by_id[task_id], grace=grace)
+        stopping.begin(pass_, by_id[task_id], grace=target.grace)
         yield 1
     for create in (*state.plan.create, *state.moves.create):
         own = state.own_specs.get(create.slot, state.effective)
-        create_task(pass_, own, create, gate=gate, waits_for=state.waits_for)
+        fresh = target.renews and not state.carried and _anew(tasks, create)
+        create_task(pass_, own, create, gate=gate, waits_for=state.waits_for, fresh=fresh)
         yield 2
     let_run(
         pass_,
@@ -181,6 +183,13 @@ def _perform(
     )
     for slot, found in tasks_by_slot(t for t in tasks if t.state in FINAL).items():
         stopping.trim(pass_, found, wanted=slot in state.wanted.slots)
+
+
+def _anew(tasks: list[Task], create: CreateTask) -> bool:
+    """Say whether a task is made because its slot had another spec: not what ended or was lost."""
+    before = [task for task in tasks if task.slot == create.slot]
+    newest = max(before, key=lambda t: (t.created_at, t.id), default=None)
+    return newest is not None and newest.spec_hash != create.spec_hash
 
 
 def _mark_misplaced(

@@ -22,7 +22,13 @@ if TYPE_CHECKING:
 
 
 def create_task(
-    pass_: Pass, effective: Effective, create: CreateTask, *, gate: bool, waits_for: str = ""
+    pass_: Pass,
+    effective: Effective,
+    create: CreateTask,
+    *,
+    gate: bool,
+    waits_for: str = "",
+    fresh: bool = False,
 ) -> Task:
     """Create a task; it is told to get ready, and to run at once where nothing holds it back."""
     ends_first = create.replaces is not None and effective.service.update.order == "stop-first"
@@ -37,6 +43,7 @@ def create_task(
         desired=Desired.RUNNING if gate and not ends_first else Desired.PREPARED,
         attempt=create.attempt,
         pending_reason=f"waits for {waits_for}" if waits_for else "",
+        fresh_volumes=fresh,
         created_at=pass_.wall,
         status=TaskStatus(state=TaskState.NEW),
     )

@@ -152,6 +152,14 @@ def test_internal_networks_are_not_egress():
     assert set(found.sets["egress"]) == {"10.210.16.0/20", "10.210.32.0/20"}
 
 
+def test_who_names_the_machine_reaches_it_and_nobody_else():
+    cluster = Cluster(NODES)
+    cluster.task("asks", "n1", ["net-a"], number=1, extra_hosts=(("node", "host-gateway"),))
+    cluster.task("other", "n1", ["net-a"], number=2, extra_hosts=(("node", "192.0.2.1"),))
+    found = rules(wanted(cluster)).sets["host_clients"]
+    assert set(found) == {p.address for p in wanted(cluster).assignments["asks"].networks}
+
+
 def test_every_address_of_a_task_is_good_on_every_link_of_it_and_on_no_other():
     cluster = Cluster(NODES)
     cluster.task("a", "n1", ["net-a", "net-b"], number=2)

@@ -1,12 +1,14 @@
 """The container's files, foreign firewalls, stale flows, names: small pure decisions."""
 
 import errno
+import json
 import socket
 from ipaddress import IPv4Address
 from types import SimpleNamespace
 
 import pytest
 
+from agent.dns.zone import Zones
 from agent.linux.netlink import attr, nest
 from agent.network import files
 from agent.network.conntrack import Stale, flows, stale
@@ -242,3 +244,13 @@ def test_views():
     assert not views["inner"]["forward"]
     assert views["own"]["upstreams"] == ["198.51.100.1"]
     assert "bare" not in views
+
+
+def test_a_link_is_a_name_for_one_task_alone():
+    cluster = shop()
+    cluster.task("linked", "n1", ["net-a"], number=5, links=(("MySQL", "web"), ("gone", "no")))
+    zones = Zones()
+    zones.load(json.loads(json.dumps(names(cluster))))
+    assert zones.lookup("linked", "mysql") == zones.lookup("linked", "web") is not None
+    assert zones.lookup("w1", "mysql") is None
+    assert zones.lookup("linked", "gone") is None

@@ -31,6 +31,8 @@ def shop(fake, tmp_path, monkeypatch):
         ),
         ("create --force-recreate", {"no_start": True, "force_recreate": True}),
         ("up --no-start", {"no_start": True}),
+        ("up -d -V web", {"renew_volumes": True, "services": ["web"]}),
+        ("up -d --renew-anon-volumes", {"renew_volumes": True}),
         ("up -d --no-recreate db", {"no_recreate": True, "services": ["db"]}),
     ],
 )

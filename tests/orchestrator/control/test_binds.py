@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from orchestrator.api.rows import task_row
+from specs.oneoff import StartOneOff
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Rig
 
@@ -195,3 +196,16 @@ async def test_up_says_what_stays_on_one_node_where_there_are_others_and_once():
         assert told(await rig.control.deploy("app", again)) == []
     async with Rig() as rig:
         assert told(await rig.control.deploy("app", rig.request(project(db=bind())))) == []
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_a_one_off_goes_where_the_data_is(first):
+    async with Rig(nodes=3) as rig:
+        has(rig, "n3")
+        if not first:
+            await rig.up(project(db=bind()))
+            await rig.deployed()
+        request = StartOneOff(deploy=rig.request(project(db=bind())), service="db")
+        end = [line async for line in rig.control.start_oneoff("app", request)][-1]
+        await rig.until(lambda: rig.cluster.oneoffs[end.task].task.node)
+        assert rig.cluster.oneoffs[end.task].task.node == "n3"

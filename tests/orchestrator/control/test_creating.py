@@ -124,3 +124,41 @@ async def test_no_recreate_keeps_what_exists_and_makes_what_is_missing(was):
         await rig.up(project(web=changed, db={}))
         await rig.deployed()
         assert not hashes & {t.spec_hash for t in rig.tasks("web") if t.live}
+
+
+@pytest.mark.parametrize(
+    ("how", "fresh"),
+    [
+        ({"force_recreate": True, "renew_volumes": True}, True),
+        ({"renew_volumes": True}, None),  # nothing is made anew
+        ({"force_recreate": True}, False),
+        ({"renew_volumes": True, "command": ["other"]}, True),
+        ({"renew_volumes": True, "stopped": True}, False),  # started again, not made anew
+        ({"renew_volumes": True, "others": True}, None),
+    ],
+)
+async def test_what_begins_with_empty_anonymous_volumes(how, fresh):
+    async with Rig(nodes=3) as rig:
+        services = {"web": {}, "db": {}}
+        await rig.up(project(**services))
+        await rig.deployed()
+        before = {t.id for t in rig.tasks("web")}
+        if how.pop("stopped", False):
+            await rig.control.stop("app", 0)
+            await rig.until(lambda: not states(rig))
+        if how.pop("others", False):
+            how |= {"services": ("db",), "force_recreate": True}
+        if command := how.pop("command", None):
+            services["web"] = {"command": command}
+        await rig.up(project(**services), **how)
+        await rig.deployed()
+        made = [t for t in rig.tasks("web") if t.live and t.id not in before]
+        assert [t.fresh_volumes for t in made] == ([] if fresh is None else [fresh])
+        if fresh:  # what replaces it one day keeps what it wrote
+            await rig.fake_of(made[0]).crash()
+
+            def others():
+                return [t for t in rig.ready("web") if t.id != made[0].id]
+
+            await rig.until(others, within=600)
+            assert not others()[0].fresh_volumes

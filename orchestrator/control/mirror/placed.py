@@ -1,0 +1,82 @@
+"""What of a task's spec depends on where it was placed: Swarm's templates, and paths of nodes.
+
+Used where a node is told what to hold (:mod:`orchestrator.control.wanted`). The hash of a service
+does not know of it: all of its tasks have one spec. Pure.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from orchestrator.contracts import Mirror
+    from orchestrator.control.mirror.effective import Effective
+    from specs.stack import TaskSpec
+    from specs.task import Task
+
+_PLACEHOLDER = re.compile(r"\{\{\s*\.([A-Za-z.]+)\s*\}\}")
+
+
+def spec_there(cluster: Mirror, task: Task, effective: Effective) -> TaskSpec:
+    """Return the task's spec with templates filled in: hostname, environment, sources of binds."""
+    spec = effective.task
+    texts = (
+        spec.hostname or "",
+        *spec.environment.values(),
+        *(m.source or "" for m in spec.mounts),
+    )
+    if not any("{{" in text for text in texts):
+        return spec
+    fill = _filler(cluster, task, effective)
+    return spec.model_copy(
+        update={
+            "hostname": fill(spec.hostname) if spec.hostname else spec.hostname,
+            "environment": {key: fill(value) for key, value in spec.environment.items()},
+            "mounts": tuple(
+                mount.model_copy(update={"source": fill(mount.source)})
+                if mount.type == "bind" and mount.source
+                else mount
+                for mount in spec.mounts
+            ),
+        }
+    )
+
+
+def _filler(cluster: Mirror, task: Task, effective: Effective) -> Callable[[str], str]:
+    node = cluster.nodes.get(task.node or "")
+    values = {
+        "Service.ID": effective.key,
+        "Service.Name": f"{task.stack}_{task.service}",
+        "Task.ID": task.id,
+        "Task.Name": task.name,
+        "Task.Slot": str(task.slot),
+    }
+    if node is not None:
+        values |= {
+            "Node.ID": node.id,
+            "Node.Hostname": node.facts.hostname or node.name,
+            "Node.Platform.OS": node.facts.os,
+            "Node.Platform.Architecture": node.facts.arch,
+        }
+
+    def fill(text: str) -> str:
+        # What is no word of Swarm's is somebody else's template, and stays as it is.
+        return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
+
+    return fill
+
+
+def made_elsewhere(cluster: Mirror, task: Task, effective: Effective) -> tuple[str, ...]:
+    """Return the paths that are not made on the task's node: their data is on others."""
+    if effective.service.mode == "global":
+        return ()
+    found = set()
+    for mount in effective.task.mounts:
+        if mount.type == "bind" and mount.source:
+            home = cluster.path_home(task.stack, mount.source)
+            if home is not None and home != task.node:
+                found.add(mount.source)
+    return tuple(sorted(found))
