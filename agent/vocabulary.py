@@ -8,13 +8,14 @@ together, and keeps some in the journal. Values only; what the rooms *do* for a 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from pydantic import Field
 
 from specs.base import Model
-from specs.stack import Healthcheck
+from specs.stack import Healthcheck, Mount
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -33,6 +34,17 @@ class ImageConfig(Model):
     healthcheck: Healthcheck | None = None
     volumes: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
+
+
+def all_mounts(mounts: tuple[Mount, ...], volumes: tuple[str, ...]) -> list[Mount]:
+    """Return a task's mounts, and an anonymous volume for each of its image's left over."""
+    taken = {os.path.normpath(mount.target) for mount in mounts}
+    extra = [
+        Mount(type="volume", target=target)
+        for target in volumes
+        if target.startswith("/") and os.path.normpath(target) not in taken | {"/"}
+    ]
+    return [*mounts, *extra]
 
 
 @dataclass(frozen=True)

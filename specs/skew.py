@@ -50,7 +50,7 @@ SINCE: dict[str, dict[str, int]] = {
     "Objects": {"stacks": 2, "releases": 2, "slots": 2},
     "NodeFacts": {"wire": 2, "unread": 2, "routes": 2, "build": 2},
     "Peer": {"mtu": 2, "address": 2, "host_key": 2},
-    "Report": {"trouble": 2, "mtu": 2, "unread": 2},
+    "Report": {"trouble": 2, "mtu": 2, "unread": 2, "volumes": 2},
     "Record": {"wire": 2, "unread": 2, "doing": 2, "arrived": 2, "held_until": 2, "paused": 2},
     "TaskSpec": {
         "no_new_privileges": 2,
@@ -69,7 +69,7 @@ SINCE: dict[str, dict[str, int]] = {
     },
     "Mount": {"tmpfs_options": 2, "recursive": 2},
     "VolumeSpec": {"options": 2, "relative": 2},
-    "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2, "paused": 2},
+    "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2, "paused": 2, "unnamed": 2},
 }
 
 # Fields of a TaskSpec whose loss changes what runs: version, and how the user's file says it.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TypedDict, Unpack
 
-from agent.vocabulary import ImageConfig, Process
+from agent.vocabulary import ImageConfig, Process, all_mounts
 from specs.base import Model
 from specs.states import FINAL, Health, TaskState, may_move
 from specs.task import MACHINE_RESTARTED, Doing, Run, TaskStatus
@@ -190,6 +190,13 @@ class Record(Model):
         waits = self.next_at > 0 and self.phase is not Phase.RUNNING and self.state not in FINAL
         return self.backoff if waits else 0.0
 
+    @property
+    def unnamed(self) -> bool:
+        """Whether it has anonymous volumes on this node: of its file, or of its image alone."""
+        volumes = self.image.volumes if self.image is not None else ()
+        mounts = all_mounts(self.assignment.spec.mounts, volumes)
+        return any(mount.type == "volume" and mount.source is None for mount in mounts)
+
     def status(self) -> TaskStatus:
         """Return what is reported to the controller."""
         return TaskStatus(
@@ -209,4 +216,5 @@ class Record(Model):
             log_tail=self.log_tail,
             held=self.boot if self.held else "",
             paused=self.paused,
+            unnamed=self.unnamed,
         )

@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeAlias, TypeVar
 
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
-from agent.vocabulary import BoundMount
+from agent.vocabulary import BoundMount, all_mounts
 from agent.volumes.anonymous import AnonymousVolumes
 from agent.volumes.binds import BindSources, propagation_of, tmpfs
 from agent.volumes.mounted import MountedVolumes
@@ -35,7 +35,6 @@ from agent.volumes.secretfs import SecretFs
 from specs import names, shares
 from specs.kit import disk
 from specs.kit.errnos import in_words
-from specs.stack import Mount
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,6 +42,7 @@ if TYPE_CHECKING:
     from agent.vocabulary import ImageConfig
     from specs.paths import PathState
     from specs.shares import Share
+    from specs.stack import Mount
     from specs.wire import Assignment, Content
 
 log = logging.getLogger(__name__)
@@ -118,7 +118,7 @@ class VolumeStore:
         _check_task(assignment.id)
         spec = assignment.spec
         mounts = []
-        wanted = _all_mounts(spec.mounts, image.volumes)
+        wanted = all_mounts(spec.mounts, image.volumes)
         places = [mount.target for mount in wanted]
         places += [file.target for file in (*spec.secrets, *spec.configs)]
         places.append(spec.working_dir or image.working_dir or "/")
@@ -177,9 +177,9 @@ class VolumeStore:
         async with self._lock(path):
             await self._call(disk.take_away, path)
 
-    async def list(self) -> list[str]:
-        """Return the names of the volumes that exist."""
-        return sorted(path.name for path in self._named.iterdir() if path.name[0] != ".")
+    def held(self) -> tuple[str, ...]:
+        """Return the names of the named volumes that are here."""
+        return tuple(sorted(path.name for path in self._named.iterdir() if path.name[0] != "."))
 
     async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
         """Say of paths of the node whether they are there, and whether corral made them."""
@@ -253,7 +253,7 @@ class VolumeStore:
 
     def _present(self, assignment: Assignment, image: ImageConfig, slot: str) -> Places:
         found = []
-        for mount in _all_mounts(assignment.spec.mounts, image.volumes):
+        for mount in all_mounts(assignment.spec.mounts, image.volumes):
             place: Path | None = None
             if mount.type == "bind":
                 place = Path(mount.source or "")
@@ -315,7 +315,7 @@ class VolumeStore:
         point.parent.mkdir(exist_ok=True, mode=0o700)
         with _opened(data) as root:
             try:
-                inside = kernel.open_inside(root, subpath, os.O_PATH)
+                inside = kernel.open_inside(root, subpath, os.O_PATH, kernel.RESOLVE_BENEATH)
             except OSError as error:
                 raise Refusal(
                     f"subpath {subpath!r} of volume {data.parent.name}: {in_words(error)}"
@@ -357,17 +357,6 @@ class VolumeStore:
     async def _call(self, function: Callable[P, T], *arguments: P.args, **more: P.kwargs) -> T:
         call = functools.partial(function, *arguments, **more)
         return await asyncio.get_running_loop().run_in_executor(self._threads, call)
-
-
-def _all_mounts(mounts: tuple[Mount, ...], volumes: tuple[str, ...]) -> list[Mount]:
-    """Return the task's mounts, and an anonymous volume for each of the image's left over."""
-    taken = {os.path.normpath(mount.target) for mount in mounts}
-    extra = [
-        Mount(type="volume", target=target)
-        for target in volumes
-        if target.startswith("/") and os.path.normpath(target) not in taken | {"/"}
-    ]
-    return [*mounts, *extra]
 
 
 def _below(place: str, target: str) -> bool:

@@ -14,7 +14,6 @@ from orchestrator.cli import words as tables
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import argparse
     from collections.abc import Callable, Iterable, Sequence
     from typing import Any
 
@@ -74,17 +73,39 @@ def split(line: str) -> list[str]:
     return words[1:] or [""]
 
 
+class Before:
+    """What stands before the verb, as far as names depend on it; argparse would cost a third."""
+
+    def __init__(self, typed: Sequence[str], flags: dict[str, Any]) -> None:
+        found: dict[str, list[str]] = {}
+        at, end = 0, _verb(typed, flags)
+        while at < end:
+            name, mark, value = typed[at].partition("=")
+            known = flags.get(name)
+            takes = known is not None and bool(known["takes"] or known["choices"])
+            if known and takes:
+                if not mark:
+                    at += 1
+                    value = typed[at] if at < end and at < len(typed) else ""
+                found.setdefault(known["same"][-1], []).append(value)
+            at += 1
+        last = {name: values[-1] for name, values in found.items()}
+        self.file = found.get("--file", [])
+        self.env_file = found.get("--env-file", [])
+        self.project_name = last.get("--project-name")
+        self.project_directory = last.get("--project-directory")
+        self.host = last.get("--host")
+        self.context = last.get("--context")
+
+
 class Names:
     """Live names, asked for when something is to be completed with them."""
 
     def __init__(self, typed: Sequence[str]) -> None:
         self._typed = list(typed)
 
-    def _flags(self) -> argparse.Namespace:
-        from orchestrator.cli import parsers
-
-        before = self._typed[: _verb(self._typed, tables.table()[""]["flags"])]
-        return parsers.global_parser().parse_args([*before, "ps"])
+    def _flags(self) -> Before:
+        return Before(self._typed, tables.table()[""]["flags"])
 
     def services(self) -> Candidates:
         """Return the services of the stack here, and those its file has."""
@@ -98,12 +119,13 @@ class Names:
     def tasks(self) -> Candidates:
         return [(str(row["name"]), str(row["status"])) for row in self._tasks(self._flags())]
 
-    def _tasks(self, flags: argparse.Namespace) -> list[dict[str, Any]]:
+    def _tasks(self, flags: Before) -> list[dict[str, Any]]:
         from orchestrator.cli import names
         from orchestrator.client.http import quote
 
         stack = flags.project_name or os.environ.get("COMPOSE_PROJECT_NAME")
-        stack = stack or names.lookup(flags) or os.path.basename(os.getcwd()).lower()
+        known = names.lookup(flags)  # type: ignore[arg-type] # has the fields it reads
+        stack = stack or known or os.path.basename(os.getcwd()).lower()
         rows: list[dict[str, Any]] = self._get(f"/v1/stacks/{quote(stack)}/tasks", "tasks")
         return rows
 
@@ -145,7 +167,7 @@ class Names:
         return rows
 
 
-def in_the_file(flags: argparse.Namespace) -> list[str]:
+def in_the_file(flags: Before) -> list[str]:
     """Return the names below ``services:`` of the Compose file, without reading YAML."""
     from orchestrator.cli import names
 

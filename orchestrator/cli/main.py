@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from orchestrator.cli import errors, parsers, registry, wishes
+from orchestrator.cli import errors, registry
 from orchestrator.client.errors import ApiRefusal, ClientError
 
 TYPE_CHECKING = False
@@ -50,6 +50,8 @@ def _unknown(words: Sequence[str]) -> errors.CliError:
 
 def dispatch(argv: Sequence[str]) -> int:
     """Parse, import the command, run it; return the exit code."""
+    from orchestrator.cli import parsers, wishes  # completion does without argparse
+
     if not argv:
         print(SHORT_HELP, end="")
         return 0
@@ -108,6 +110,8 @@ def _explained(
 
 def _misplaced_global(exc: errors.CliError, name: str, rest: Sequence[str]) -> errors.CliError:
     """Explain global flags written behind the command."""
+    from orchestrator.cli import parsers
+
     known = parsers.global_parser()._option_string_actions  # noqa: SLF001 - argparse has no other way
     for flag in known:
         unknown = f"unrecognized arguments: {flag}"

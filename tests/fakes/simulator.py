@@ -68,6 +68,7 @@ class Behaviour:
     sick: bool = False  # unhealthy instead of healthy
     reject: str = ""
     log_tail: tuple[str, ...] = ()
+    volumes: tuple[str, ...] = ()  # that its image declares
 
     @property
     def checked(self) -> bool:
@@ -154,7 +155,9 @@ class _Images:
             raise Refusal(how.reject)
         # An image may bring a check; so does that of a service that a test wants watched.
         check = Healthcheck(test=("CMD", "true")) if how.checked else None
-        return ImageConfig(digest=digest, command=("serve",), healthcheck=check)
+        return ImageConfig(
+            digest=digest, command=("serve",), healthcheck=check, volumes=how.volumes
+        )
 
     async def mount(self, task: str, _: str) -> Path:
         self.mounted.add(task)
@@ -172,6 +175,8 @@ class _Images:
 
 class _Volumes:
     """Mounts by name only; contents must have been sent, as on a real node."""
+
+    names: tuple[str, ...] = ()  # of the named volumes that are there
 
     async def prepare(self, assignment, image, root, contents, owner) -> tuple[BoundMount, ...]:
         references = (*assignment.spec.secrets, *assignment.spec.configs)
@@ -206,6 +211,9 @@ class _Volumes:
 
     async def adopt(self, tasks: set[str], kept: Callable[[str], bool]) -> None:
         pass
+
+    def held(self) -> tuple[str, ...]:
+        return self.names
 
     async def look(self, sources) -> dict[str, PathState]:
         return dict.fromkeys(sources, "there")
@@ -291,6 +299,7 @@ class SimulatedNode:
         self.facts = facts or NodeFacts()
         self.happened = happened
         self.network = _Network()
+        self.volumes = _Volumes()
         root = base / "root"
         (root / "etc").mkdir(parents=True, exist_ok=True)
         self.images = _Images(self, root)
@@ -316,7 +325,7 @@ class SimulatedNode:
         if self._virtual:
             loop.set_default_executor(AtOnce())
         parts = compose(
-            Effects(self.images, _Volumes(), self.network, NoPeers()),
+            Effects(self.images, self.volumes, self.network, NoPeers()),
             journal=self.journal,
             containers=self.containers,
             prober=self._probe,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from orchestrator.cli.errors import ERROR, USAGE, CliError
@@ -34,7 +33,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
     sub = make("inspect", help="everything about a node")
     sub.add_argument("names", nargs="+", metavar="NODE")
-    sub.add_argument("--format", choices=("pretty", "json"), default="pretty")
+    sub.add_argument("-f", "--format", default="pretty", type=formats.Format, metavar="FORMAT")
 
     sub = make("add", help="join a machine over SSH")
     sub.add_argument("address", metavar="USER@HOST[:PORT]")
@@ -215,8 +214,8 @@ def as_table(rows: list[dict[str, Any]]) -> str:
 def _inspect(args: argparse.Namespace, session: Invocation) -> int:
     for name in args.names:
         row = session.client.get(_path(name))
-        if args.format == "json":
-            print(json.dumps(row, ensure_ascii=False))
+        if args.format.kind != "table":
+            formats.show(args.format, [as_docker(row)], str)
             continue
         facts = row.get("facts") or {}
         print(f"{row.get('name')}  {row.get('status')}" + _because(row))

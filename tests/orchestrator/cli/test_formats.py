@@ -291,6 +291,11 @@ def test_ls_and_node_ls_have_docker_s_keys_beside_ours(fake, corral):
         json.loads(corral("node", "ls", "--format", "{{json .}}").out)["availability"] == "active"
     )
     assert corral("node", "ls", "--filter", "status=down", "-q").out == ""
+    fake.on("GET", "/v1/nodes/alpha", {**node, "facts": {"kernel": "6.1"}})
+    shown = corral("node", "inspect", "-f", "{{.Hostname}} {{.facts.kernel}}", "alpha").out
+    assert shown == "alpha 6.1\n"
+    assert corral("node", "inspect", "alpha").out.startswith("alpha  ready\n")
+    assert json.loads(corral("node", "inspect", "--format", "json", "alpha").out)["id"] == "n1"
 
 
 def test_a_template_loads_nothing_heavy():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from tests.orchestrator.control.builders import project, replicas
-from tests.orchestrator.control.rig import Rig
+from tests.orchestrator.control.rig import Behaviour, Rig
 
 pytestmark = pytest.mark.looptime
 
@@ -17,9 +17,9 @@ def places(rig):
     return {task.slot: task.node for task in rig.ready("web")}
 
 
-async def crowded(rig):
+async def crowded(rig, data):
     """Three copies on three nodes; then one of these has nine other tasks."""
-    await rig.up(project(web=replicas(3, **DATA)))
+    await rig.up(project(web=replicas(3, **data)))
     await rig.deployed()
     before = places(rig)
     assert sorted(before.values()) == ["n1", "n2", "n3"]
@@ -29,17 +29,21 @@ async def crowded(rig):
 
 
 @pytest.mark.parametrize("way", ["stop", "update"])
-async def test_a_slot_comes_back_to_the_node_of_its_volumes(way):
+@pytest.mark.parametrize("whose", ["file", "image", "both", "nobody"])
+async def test_a_slot_comes_back_to_the_node_of_its_volumes(whose, way):
+    data = DATA if whose in ("file", "both") else {}
     async with Rig(nodes=3) as rig:
-        before = await crowded(rig)
+        if whose in ("image", "both"):
+            rig.how["web"] = Behaviour(volumes=("/seed",))
+        before = await crowded(rig, data)
         if way == "stop":
             await rig.control.stop("app", 0)
             await rig.until(lambda: not rig.ready("web"))
             await rig.start()
         else:
-            await rig.up(project(web=replicas(3, image="web:2", **DATA)))
+            await rig.up(project(web=replicas(3, image="web:2", **data)))
         await rig.deployed()
-        assert places(rig) == before
+        assert (places(rig) == before) == (whose != "nobody")
 
 
 async def test_a_slot_whose_node_is_drained_moves_and_says_that_it_is_empty():
