@@ -72,7 +72,7 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
     if unanswered:
         nodes = some(sorted({_name(pass_, node) for _, node in unanswered}), 3)
         asked = some(sorted({path for path, _ in unanswered}), 3)
-        waits = f"asks {nodes} for {asked}"
+        waits = f"asks {nodes} whether {asked} is there"
     return BindRuling(tuple(ties), tuple(only), tuple(homes), waits)
 
 
