@@ -20,7 +20,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     POST   /v1/stacks/{stack}/restart        Restart -> Restarted
     POST   /v1/stacks/{stack}/start          Start -> Started; then watch .../progress?release=N
     POST   /v1/stacks/{stack}/stop           StopStack -> StackRow; all tasks shut down, stack kept
-    GET    /v1/stacks/{stack}/tasks?all=     {"tasks": [TaskRow]}
+    GET    /v1/stacks/{stack}/tasks?all=&oneoffs=   {"tasks": [TaskRow]}
     POST   /v1/stacks/{stack}/runs           StartOneOff -> NDJSON of OneOffProgress (specs.oneoff)
     POST   /v1/stacks/{stack}/oneoffs        ActOnOneOffs -> ActedOn
     GET    /v1/tasks/{id}/streams               TaskStreams

@@ -50,7 +50,7 @@ SINCE: dict[str, dict[str, int]] = {
     "Objects": {"stacks": 2, "releases": 2, "slots": 2},
     "NodeFacts": {"wire": 2, "unread": 2, "routes": 2, "build": 2},
     "Peer": {"mtu": 2, "address": 2, "host_key": 2},
-    "Report": {"trouble": 2, "mtu": 2, "unread": 2},
+    "Report": {"trouble": 2, "mtu": 2, "unread": 2, "volumes": 2},
     "Record": {"wire": 2, "unread": 2, "doing": 2, "arrived": 2, "held_until": 2, "paused": 2},
     "TaskSpec": {
         "no_new_privileges": 2,

@@ -355,7 +355,8 @@ class Report(Model):
     newest generation whose *network* state (endpoints, DNS) is in the kernel:
     the acknowledgement rollouts wait for. ``trouble`` says why the node's network is not as it
     should be, in words with what to do: such a node takes nothing new. ``mtu`` is that of the
-    device with its underlay address, 0 where there is none.
+    device with its underlay address, 0 where there is none. ``volumes`` are the named volumes it
+    holds, said with the first line; None = it does not say.
     """
 
     applied: int = 0
@@ -366,6 +367,7 @@ class Report(Model):
     warnings: tuple[str, ...] = ()
     trouble: str = ""
     mtu: int = 0
+    volumes: tuple[str, ...] | None = None
     unread: tuple[str, ...] = ()  # what who read the line left out of it; never sent
 
     def with_unread(self, unread: tuple[str, ...]) -> Report:

@@ -118,7 +118,8 @@ async def freeze(parent: str, task: str, *, paused: bool) -> None:
     until = time.monotonic() + FREEZE
     while is_frozen(parent, task) is not paused:
         if time.monotonic() > until:
-            raise RuntimeFailure(f"its processes did not freeze within {FREEZE:.0f} s")
+            failed = "freeze" if paused else "go on"
+            raise RuntimeFailure(f"its processes did not {failed} within {FREEZE:.0f} s")
         await asyncio.sleep(0.01)
 
 

@@ -67,6 +67,7 @@ def compose(
         warnings=lambda: network.warnings,
         trouble=lambda: network.trouble,
         mtu=lambda: network.underlay_mtu,
+        volumes=effects.volumes.held,
     )
     networking = NetworkKeeper(holdings, network, effects.peers, reports)
     preparation = Preparation(

@@ -162,6 +162,10 @@ class Volumes(Protocol):
         """Delete a named volume and its data; unknown names are fine."""
         ...
 
+    def held(self) -> tuple[str, ...]:
+        """Return the names of the named volumes that are here."""
+        ...
+
     async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
         """Say of paths of the node whether they are there, and whether corral made them."""
         ...

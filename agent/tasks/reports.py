@@ -52,6 +52,7 @@ class Reports:
         warnings: Callable[[], tuple[str, ...]],
         trouble: Callable[[], str],
         mtu: Callable[[], int],
+        volumes: Callable[[], tuple[str, ...]],
     ) -> None:
         self._machine = facts
         self._holdings = holdings
@@ -59,6 +60,7 @@ class Reports:
         self._more_warnings = warnings
         self._more_trouble = trouble
         self._mtu = mtu
+        self._volumes = volumes
         self._subscribers: set[Subscriber] = set()
 
     # What others tell.
@@ -127,6 +129,7 @@ class Reports:
             warnings=self._warnings(),
             trouble=self._trouble(),
             mtu=self._mtu(),
+            volumes=self._volumes(),
         )
 
     def _trouble(self) -> str:

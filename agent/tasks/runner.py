@@ -56,6 +56,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 SIGKILL = 9
+NEVER = 126  # as a shell says of what it does not start; no other try follows
 # States a reboot must not undo, and the first one, which says that effects exist.
 _ON_DISK = frozenset({TaskState.PREPARING, TaskState.RUNNING}) | FINAL
 TAIL = 10
@@ -360,12 +361,12 @@ class Runner:
             if self.record.assignment.desired is not Desired.RUNNING:
                 return False
             if self._now() >= until:
-                raise RuntimeFailure("who asked for it went before it began, so it was not started")
+                why = "who asked for it went before it began, so it was not started"
+                raise RuntimeFailure(why, NEVER)
             self._wake.clear()
             waits = [asyncio.create_task(one.wait()) for one in (arrived, self._wake)]
-            await asyncio.wait(
-                waits, timeout=until - self._now(), return_when=asyncio.FIRST_COMPLETED
-            )
+            left = max(until - self._now(), 0.001)  # as in _pause
+            await asyncio.wait(waits, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             for one in waits:
                 one.cancel()
         self._parts.listeners.forget(self.record.id)

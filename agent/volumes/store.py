@@ -177,9 +177,9 @@ class VolumeStore:
         async with self._lock(path):
             await self._call(disk.take_away, path)
 
-    async def list(self) -> list[str]:
-        """Return the names of the volumes that exist."""
-        return sorted(path.name for path in self._named.iterdir() if path.name[0] != ".")
+    def held(self) -> tuple[str, ...]:
+        """Return the names of the named volumes that are here."""
+        return tuple(sorted(path.name for path in self._named.iterdir() if path.name[0] != "."))
 
     async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
         """Say of paths of the node whether they are there, and whether corral made them."""
@@ -315,7 +315,7 @@ class VolumeStore:
         point.parent.mkdir(exist_ok=True, mode=0o700)
         with _opened(data) as root:
             try:
-                inside = kernel.open_inside(root, subpath, os.O_PATH)
+                inside = kernel.open_inside(root, subpath, os.O_PATH, kernel.RESOLVE_BENEATH)
             except OSError as error:
                 raise Refusal(
                     f"subpath {subpath!r} of volume {data.parent.name}: {in_words(error)}"

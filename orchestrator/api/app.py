@@ -256,7 +256,10 @@ ROUTES: tuple[ApiRoute, ...] = (
         stacks.tasks,
         "Tasks",
         answer=Tasks,
-        query=(QueryField("all", "flag", text="also those that have ended"),),
+        query=(
+            QueryField("all", "flag", text="also those that have ended"),
+            QueryField("oneoffs", "flag", text="of these also what `run` made"),
+        ),
     ),
     ApiRoute(
         "GET",

@@ -67,11 +67,16 @@ async def signal(parts: ApiParts, request: web.Request, body: SignalStack) -> Si
     """Send a signal. One that ends a container for good is a stop, else it would be restarted."""
     stack = find(parts, request)
     tasks = _running(parts.cluster, stack.name, body.services)
-    ending = {task.service for task in tasks if _ends(parts.cluster, task, body.number)}
+    ending = {
+        task.service
+        for task in tasks
+        if task.id in parts.cluster.tasks and _ends(parts.cluster, task, body.number)
+    }
     if ending:
         grace = 0.0 if body.number == signals.SIGKILL else None
         await parts.control.stop(stack.name, grace, tuple(sorted(ending)))
-    others = [task for task in tasks if task.service not in ending]
+    beside = parts.cluster.oneoffs
+    others = [task for task in tasks if task.service not in ending or task.id in beside]
     nodes = _Nodes(parts, others)
 
     async def send(node: str) -> tuple[str, ...]:
@@ -102,6 +107,13 @@ def _running(cluster: Mirror, stack: str, services: Sequence[str]) -> list[Task]
     mine = [task for task in cluster.tasks.values() if task.stack == stack]
     spec = spec_in_force(cluster, cluster.stacks.get(stack))
     known = {task.service for task in mine} | set(spec.services if spec else ())
+    named = [
+        one.task
+        for one in cluster.oneoffs.values()
+        if one.stack == stack and one.shown and one.task.name in services
+    ]
+    mine += named
+    known |= {task.name for task in named}
     for service in services:
         if service not in known:
             hint = f"services of {stack}: {', '.join(sorted(known)) or 'none'}"
@@ -113,7 +125,7 @@ def _running(cluster: Mirror, stack: str, services: Sequence[str]) -> list[Task]
         and task.state not in FINAL
         and (run := task.status.run) is not None
         and run.finished_at is None
-        and (not services or task.service in services)
+        and (not services or task.service in services or task in named)
     )
     return sorted(running, key=lambda task: (task.service, task.slot, task.created_at, task.id))
 

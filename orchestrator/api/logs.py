@@ -109,6 +109,12 @@ class StackLogs:
             ):
                 self._seen.add(task.id)
                 merge.add(self._of_task(task), name=task.id)
+        for one in list(self._parts.cluster.oneoffs.values()):
+            # As in Compose not among a service's; by its name it is to be had.
+            mine = one.stack == self._stack and one.task.name in self._services
+            if mine and one.id not in self._seen and one.task.node is not None:
+                self._seen.add(one.id)
+                merge.add(self._of_task(one.task), name=one.id)
 
     async def _follow_tasks(self, merge: LogMerge) -> None:
         """Add tasks as they appear; end when no more will, or the stack is gone."""
@@ -168,10 +174,17 @@ class StackLogs:
         return now is None or now.state in FINAL
 
 
+def _shown(task: Task) -> str:
+    """Return the name without the stack's; a one-off has no number in its service."""
+    if task.slot:
+        return f"{task.service}-{task.slot}"
+    return task.name.removeprefix(f"{task.stack}-")
+
+
 def _stack_line(task: Task, line: LogLine) -> StackLogLine:
     return StackLogLine(
         task=task.id,
-        name=f"{task.service}-{task.slot}",
+        name=_shown(task),
         service=task.service,
         stream=line.stream,
         time=line.time,
@@ -184,7 +197,7 @@ def _note(task: Task, detail: str, now: float) -> StackLogLine:
     """Return a line in the log's place, so that a reader knows that something is missing."""
     return StackLogLine(
         task=task.id,
-        name=f"{task.service}-{task.slot}",
+        name=_shown(task),
         service=task.service,
         stream="stderr",
         time=now,

@@ -111,7 +111,7 @@ async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
     every = flag(request, "all")
     shown = rows.shown_tasks(mine, every=every)
     found = [rows.task_row(parts.cluster, task, now=now) for task in shown]
-    if every:
+    if every and flag(request, "oneoffs"):  # who counts replicas is not to see them
         oneoffs = rows.shown_oneoffs(parts.cluster, name)
         found += [rows.oneoff_row(parts.cluster, one, now=now) for one in oneoffs]
     return Tasks(tasks=tuple(found))

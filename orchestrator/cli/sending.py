@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli.errors import CliError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 
     from orchestrator.client.client import Client
 
@@ -106,17 +106,29 @@ def ignored_by(context: str) -> list[str]:
     return [line for line in cleaned if line not in ("Dockerfile", ".dockerignore", "*", "**", "")]
 
 
+def asked(model: Mapping[str, Any], names: Sequence[str], *, dependencies: bool) -> Collection[str]:
+    """Return the services that `up NAMES` is about."""
+    from specs.compose.project.selection import with_dependencies
+
+    services = model.get("services") or {}
+    if not names:
+        return set(services)
+    return with_dependencies(services, names) if dependencies else set(names) & set(services)
+
+
 def moved(
     client: Client,
     model: Mapping[str, Any],
     directory: str,
     *,
+    of: Collection[str],
     builds: bool,
     say: Callable[[str], None],
 ) -> tuple[dict[str, Any], dict[str, str] | None, str]:
     """Return the model with its paths on the controller's machine, that machine, its folder.
 
-    The machine is None where nothing was to be sent. Raises CliError, ClientError.
+    Only what the services ``of`` need is looked at. The machine is None where nothing was
+    sent. Raises CliError, ClientError.
     """
     found = copy.deepcopy(dict(model))
     sent: dict[str, tuple[str, dict[str, str]]] = {}
@@ -128,7 +140,8 @@ def moved(
         there = sent[path][0]
         return there if os.path.isdir(path) else f"{there}/{os.path.basename(path)}"
 
-    for name, service in (found.get("services") or {}).items():
+    for name in sorted(of):
+        service = found["services"][name] or {}
         build = service.get("build")
         if builds and build:
             context = str(build.get("context") or "")

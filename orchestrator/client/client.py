@@ -14,9 +14,22 @@ import os
 import socket
 import time
 
-from orchestrator.client.errors import BadHost, Forbidden, NoAnswer, NoController
+from orchestrator.client.errors import (
+    BadHost,
+    ClientError,
+    ControllerElsewhere,
+    Forbidden,
+    NoAnswer,
+    NoController,
+)
 from orchestrator.client.http import Connection, Download, Response, Stream, target
-from orchestrator.client.places import default_host, kept_alive, starting
+from orchestrator.client.places import (
+    agent_host,
+    default_host,
+    had_controller,
+    kept_alive,
+    starting,
+)
 
 TYPE_CHECKING = False  # not from typing: its import is a tenth of what `corral ps` may cost
 if TYPE_CHECKING:
@@ -63,10 +76,14 @@ class Client:
 
     def _over_restart(self, ask: Callable[[], T], fault: type[NoAnswer]) -> T:
         until = time.monotonic() + RESTART_TIMEOUT
+        first = True
         while True:
             try:
                 return ask()
             except fault as exc:
+                if first and self.local and self.patient and isinstance(exc, NoController):
+                    refuse_member()  # nobody starts one here: there is nothing to wait for
+                first = False
                 kept = self.local and self.patient and (kept_alive() or starting())
                 if time.monotonic() > until or not kept:
                     if kept and isinstance(exc, NoController):
@@ -242,6 +259,28 @@ class Client:
         answer = Response(connection)
         answer.raise_for_status()
         return answer
+
+
+def refuse_member() -> None:
+    """Raise ControllerElsewhere on a node of a cluster whose controller is on another machine.
+
+    The one place that decides it, for every command.
+    """
+    if had_controller():
+        return
+    agent = Client(agent_host())
+    try:
+        hello = agent.request("GET", "/v1/hello", timeout=5.0)
+    except ClientError:
+        return
+    stamp = hello.get("stamp") if isinstance(hello, dict) else None
+    if isinstance(stamp, dict):
+        raise ControllerElsewhere(
+            f"this machine is a node of the cluster {stamp.get('cluster', '?')}, "
+            "whose controller runs elsewhere",
+            hint="use corral on that controller's machine (or from here: corral -H ssh://user@it), "
+            "or take this one out of the cluster there: corral node rm NAME",
+        ) from None
 
 
 def _readable(connection: Connection) -> bool:

@@ -350,7 +350,9 @@ def _volumes(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], wal
                 if known.node != node:
                     options = assignment.volume_options.get(key, {})
                     home = "" if shares.is_shared(options) else node
-                    update = {"node": home, "options": options}
+                    here = cluster.nodes.get(home)
+                    called = here.name if here is not None else ""
+                    update = {"node": home, "options": options, "home": called}
                     made.draft.put(VOLUMES, known.model_copy(update=update))
 
 

@@ -196,9 +196,7 @@ class ControlLoop:
         self._timers.update(dues)
         self._over_due = over_due
         self._timers = {n: t for n, t in self._timers.items() if n in self._cluster.stacks}
-        for kind, stack, message in pass_.notes:
-            self._streams.event(kind, message, stack=stack)
-        self._tell(pass_)
+        self._say(pass_)
         times = [t for t in (*self._timers.values(), health_due, over_due) if t is not None]
         return min(times, default=None)
 
@@ -206,6 +204,11 @@ class ControlLoop:
         """Have what was looked at decided anew: something else moved meanwhile."""
         self._tell(pass_)  # what was observed stays observed, and is news only once
         self._notices.again(looked)
+
+    def _say(self, pass_: Pass) -> None:
+        for kind, stack, message in pass_.notes:
+            self._streams.event(kind, message, stack=stack)
+        self._tell(pass_)
 
     def _tell(self, pass_: Pass) -> None:
         for stack in pass_.told:
@@ -265,6 +268,8 @@ class ControlLoop:
                 # What they say would be lost otherwise; taking it again is harmless.
                 self._inbox.extendleft(reversed(reports))
                 self._hellos = {**hellos, **self._hellos}
+            else:
+                self._say(pass_)
         return len(reports) if done else None
 
     def _new_pass(self) -> Pass:

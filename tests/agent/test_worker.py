@@ -79,6 +79,7 @@ class Node:
             look=self.facts,
         )
         self.worker, self.reports, self.holdings = parts.worker, parts.reports, parts.holdings
+        self.listeners = parts.listeners
         self.running = asyncio.get_running_loop().create_task(self.worker.run())
         await self.worker.adopted.wait()
 

@@ -26,6 +26,7 @@ SUBJECTS = {
     "single": "One host",
     "cluster": "Three hosts over SSH",
     "config": "corral config",
+    "once": "A command once",
     "verdict": "What the verdict of `up` costs",
 }
 LIMIT = 600.0  # seconds for everything; what would begin later is left out and said
@@ -88,7 +89,7 @@ def _module(name: str) -> Any:
 
 def _options(name: str, arguments: argparse.Namespace) -> dict[str, Any]:
     options: dict[str, Any] = {"runs": arguments.runs}
-    if name in ("single", "config"):
+    if name in ("single", "config", "once"):
         options["others"] = not arguments.no_others
     return options
 

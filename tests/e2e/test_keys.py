@@ -14,7 +14,12 @@ x-sleeper: &sleeper
   command: [sleep, inf]
   stop_grace_period: 0s
 services:
-  shared: {<<: *sleeper, pid: host, uts: host, ipc: host}
+  shared:
+    <<: *sleeper
+    pid: host
+    uts: host
+    ipc: host
+    command: [sh, -c, "sleep 424242 & exec sleep inf"]
   odd:
     <<: *sleeper
     ipc: none
@@ -43,6 +48,12 @@ services:
     runtime: runc
 volumes: {data: {}}
 """
+# What was just started may not listen yet.
+AGAIN = """
+again() {{ for i in $(seq 200); do "$@" >/tmp/said 2>/dev/null && break; sleep 0.1; done
+  cat /tmp/said; }}
+asks() {{ echo hi | nc -w 5 $1 8123 | grep hi; }}
+"""
 SWAP = (
     "cat /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes 2>/dev/null "
     "|| cat /sys/fs/cgroup/memory.swap.max"
@@ -64,10 +75,10 @@ ASKED = {
     ("here", "cat /sub/file"): "found",
     ("linked", "hostname"): "app_linked-1",
     ("linked", "cat /data/made/deep/file; touch /data/x 2>/dev/null || echo ro"): "found ro",
-    ("linked", "nslookup mysql | grep -c Address"): "2",
-    ("linked", "nslookup redis | grep -c Address"): "2",
+    ("linked", "again nslookup mysql | grep -c Address"): "2",
+    ("linked", "again nslookup redis | grep -c Address"): "2",
     ("here", "nslookup mysql >/dev/null 2>&1 || echo unknown"): "unknown",
-    ("linked", "echo hi | nc -w 9 host.docker.internal 8123"): "hi",
+    ("linked", "again asks host.docker.internal"): "hi",
     ("linked", "nc -w 5 host.docker.internal 22 </dev/null 2>&1 | grep -c SSH"): "0",
     ("here", "echo hi | nc -w 5 {gateway} 8123 2>/dev/null || echo closed"): "closed",
 }  # fmt: skip
@@ -85,11 +96,15 @@ def test_what_each_key_makes_of_a_container(corral):
     (machine["gateway"],) = [line.split()[0] for line in hosts if "host.docker.internal" in line]
     for service in dict.fromkeys(service for service, _ in ASKED):
         mine = {script: answer for (whose, script), answer in ASKED.items() if whose == service}
-        script = "".join(f"({one}) | tr '\\n' ' '; echo\n" for one in mine).format(**machine)
+        script = AGAIN + "".join(f"({one}) | tr '\\n' ' '; echo\n" for one in mine)
+        script = script.format(**machine)
         found = corral("exec", "-T", service, "sh", "-c", script).stdout.splitlines()
         for (one, answer), line in zip(mine.items(), found, strict=True):
             expected = (answer.format(**machine, swap=line.strip()),)
             if answer == "{swap}":  # the old and the new cgroups
                 expected = (str(96 << 20), str(32 << 20))
             assert line.strip() in expected, (service, one)
+    # In the node's own process namespace nothing but us ends what the container has begun.
+    assert corral.sh("pgrep -f 'sleep 42424[2]'")
     corral("down", "-v")
+    assert not corral.sh("pgrep -f 'sleep 42424[2]' || true")

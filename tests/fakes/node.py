@@ -219,6 +219,9 @@ class FakeVolumes:
     async def sweep(self, kept: Callable[[str], bool]) -> None:
         self.left = {slot: data for slot, data in self.left.items() if kept(slot)}
 
+    def held(self) -> tuple[str, ...]:
+        return tuple(sorted(self.volumes))
+
     async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
         return {path: "there" if os.path.exists(path) else "absent" for path in sources}
 

@@ -176,6 +176,8 @@ class _Images:
 class _Volumes:
     """Mounts by name only; contents must have been sent, as on a real node."""
 
+    names: tuple[str, ...] = ()  # of the named volumes that are there
+
     async def prepare(self, assignment, image, root, contents, owner) -> tuple[BoundMount, ...]:
         references = (*assignment.spec.secrets, *assignment.spec.configs)
         for reference in references:
@@ -209,6 +211,9 @@ class _Volumes:
 
     async def adopt(self, tasks: set[str], kept: Callable[[str], bool]) -> None:
         pass
+
+    def held(self) -> tuple[str, ...]:
+        return self.names
 
     async def look(self, sources) -> dict[str, PathState]:
         return dict.fromkeys(sources, "there")
@@ -294,6 +299,7 @@ class SimulatedNode:
         self.facts = facts or NodeFacts()
         self.happened = happened
         self.network = _Network()
+        self.volumes = _Volumes()
         root = base / "root"
         (root / "etc").mkdir(parents=True, exist_ok=True)
         self.images = _Images(self, root)
@@ -319,7 +325,7 @@ class SimulatedNode:
         if self._virtual:
             loop.set_default_executor(AtOnce())
         parts = compose(
-            Effects(self.images, _Volumes(), self.network, NoPeers()),
+            Effects(self.images, self.volumes, self.network, NoPeers()),
             journal=self.journal,
             containers=self.containers,
             prober=self._probe,

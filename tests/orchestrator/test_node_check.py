@@ -183,6 +183,39 @@ def test_a_forgotten_node_is_not_emptied_by_the_way(stacks, cluster, node, refus
         assert errors[0].hint
 
 
+RUNNING = ("running\tt1", "running\tt2")
+# agent: how it is there; whose: what its disk says
+FORGOTTEN = [
+    # agent, whose, what runs, words of the refusal ("" = it may be added)
+    ("answers", "c-ours", RUNNING, "runs shop for this cluster"),
+    ("answers, has no stack", "c-ours", RUNNING, "runs 2 containers for this cluster, which"),
+    ("answers, has no stack", "c-ours", RUNNING[:1], "a container for this cluster"),
+    ("answers, has no stack", "c-ours", (), ""),
+    ("dead or hung", "c-ours", RUNNING, "2 containers for this cluster, which does not know it"),
+    ("dead or hung", "c-ours", RUNNING, "and its agent does not answer; to add it would end those"),
+    ("dead or hung", "c-ours", RUNNING[:1], "its agent does not answer; to add it would end that"),
+    ("dead or hung", "c-ours", (), ""),
+    ("dead or hung", "c-theirs", RUNNING, "another cluster (c-theirs)"),
+    ("dead or hung", "c-theirs", (), "another cluster (c-theirs)"),
+    ("missing", "", RUNNING, "2 containers for a cluster, and its agent does not answer"),
+    ("missing", "", (), ""),
+]
+
+
+@pytest.mark.parametrize(("agent", "whose", "running", "refused"), FORGOTTEN)
+def test_what_runs_is_not_ended_by_the_way(agent, whose, running, refused):
+    said = ""
+    if agent.startswith("answers"):
+        stacks = {} if agent.endswith("stack") else {"shop": [1, 4]}
+        said = json.dumps({**json.loads(hello(whose, "n-forgotten")), "stacks": stacks})
+    disk = (member(whose, "n-forgotten"),) if whose else ()
+    errors = verdict(*disk, *running, hello=said).errors
+    assert len(errors) == bool(refused)
+    if refused:
+        assert refused in errors[0].message
+        assert errors[0].hint
+
+
 ROUTES = "route\tblackhole 10.210.0.0/16 proto 98 metric 4096 "
 
 

@@ -23,6 +23,15 @@ from tests import leaks
 
 pytestmark = pytest.mark.real
 
+# A process with a monitor's name and command line, which waits for ever.
+MONITOR = r"""
+mkdir -p /run/stand-in
+mkfifo /run/stand-in/never
+printf '#!/bin/sh\nread -r _ </run/stand-in/never\n' > /run/stand-in/conmon
+chmod 755 /run/stand-in/conmon
+setsid /run/stand-in/conmon --cid t1 --bundle /run/corral/agent/bundles/t1 --log-path none \
+  </dev/null >/dev/null 2>&1 &
+"""
 STAND_IN = Path(__file__).parent / "stand_in" / "agent"
 
 
@@ -309,6 +318,23 @@ async def test_a_forgotten_node_can_be_added_again(lab, controller):
     before = leaks.of_host(n2)
     assert (await controller.add(n2, identity=identity(lab)))[-1].ok
     assert (await controller.rm("n2", force=True))[-1].ok
+    # A container's monitor outlives its agent: what it watches is not ended by the way.
+    n2.run(["sh", "-ec", MONITOR])
+    end = (await controller.add(n2, identity=identity(lab)))[-1]
+    assert not end.ok
+    assert "runs a container for this cluster, which does not know it any more" in end.message
+    n2.run(["kill", *n2.run(["pgrep", "-f", "[s]upervisor.py"]).stdout.split()])
+    async with asyncio.timeout(60):
+        while n2.run(["pgrep", "-f", "[s]upervisor.py"], check=False).stdout:
+            await asyncio.sleep(0.05)
+    end = (await controller.add(n2, identity=identity(lab)))[-1]
+    assert not end.ok
+    assert "runs a container for this cluster" in end.message
+    n2.run(["kill", *n2.run(["pgrep", "-x", "conmon"]).stdout.split()])
+    async with asyncio.timeout(60):
+        while n2.run(["pgrep", "-x", "conmon"], check=False).stdout:
+            await asyncio.sleep(0.05)
+    n2.run(["rm", "-r", "/run/stand-in"])
     lines = await controller.add(n2, identity=identity(lab))
     assert any("earlier membership" in line.message for line in lines)
     assert lines[-1].ok, lines

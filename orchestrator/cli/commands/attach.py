@@ -49,7 +49,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     keys = Keys(args.detach_keys)
-    rows = session.client.get(session.path("tasks"), all=True)["tasks"]
+    rows = session.client.get(session.path("tasks"), all=True, oneoffs=True)["tasks"]
     named = [row for row in rows if row.get("name") == args.service and execs.alive(row)]
     row = named[-1] if named else execs.choose(rows, args.service, args.index)
     whole = session.client.get(f"/v1/tasks/{quote(str(row['id']))}/streams")

@@ -109,7 +109,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     service, *command = args.words
     if command[0] == "--":
         command = command[1:]
-    rows = session.client.get(session.path("tasks"), all=True)["tasks"]
+    rows = session.client.get(session.path("tasks"), all=True, oneoffs=True)["tasks"]
     task = choose(rows, service, args.index)
     with_tty = os.isatty(STDIN) and os.isatty(STDOUT) and not (args.no_tty or args.detach)
     request: dict[str, Any] = {"command": command, "tty": with_tty, "stdin": not args.detach}

@@ -79,9 +79,10 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 
 def _names(session: Invocation, services: list[str]) -> list[str]:
     """Return the containers' names, so that the first line is aligned already."""
-    rows = session.client.get(session.path("tasks"), all=True)["tasks"]
+    rows = session.client.get(session.path("tasks"), all=True, oneoffs=True)["tasks"]
     start = f"{session.stack()}-"
     known = {row.get("service") for row in rows}
+    known |= {row.get("name") for row in rows if row.get("oneoff")}
     for name in services:
         if name not in known:
             shown = ", ".join(sorted(map(str, known))) or "none"

@@ -49,7 +49,9 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         wanted["status"] = states
     everything = args.all or bool(states) or "exited" in wanted
     try:
-        rows = session.client.get(session.path("tasks"), all=everything)["tasks"]
+        rows = session.client.get(session.path("tasks"), all=everything, oneoffs=everything)[
+            "tasks"
+        ]
     except ApiNotFound as absent:
         # As Compose: a project that is not up has an empty list; the reason goes to people only.
         if args.services:

@@ -32,30 +32,55 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         code = stop.run(argparse.Namespace(services=args.services, timeout=None), session)
         if code:
             return code
+    services, named = stop.split(session, args.services)
+    removed: list[str] = []
     try:
-        if not args.force and not _agreed(session, args.services):
+        if not args.force and not _agreed(session, services, named):
             return 0
-        found = session.client.persist(
-            "POST", session.path("forget"), body={"services": args.services}
-        )
+        removed += _remove_oneoffs(session, services, named)
+        if services or not named:
+            found = session.client.persist(
+                "POST", session.path("forget"), body={"services": services}
+            )
+            removed += found["tasks"]
     except ApiNotFound:
-        if args.services:
+        if args.services and not removed:  # a service may have one-offs and nothing else
             raise
-        found = {"tasks": ()}
-    for name in found["tasks"]:
+    for name in removed:
         print(f"{name} removed")
-    if not found["tasks"]:
+    if not removed:
         print("no stopped containers", file=sys.stderr)
     return 0
 
 
-def _agreed(session: Invocation, services: list[str]) -> bool:
-    rows = session.client.get(session.path("tasks"), all=True)["tasks"]
-    alive = {row["service"] for row in rows if row["state"] not in containers.FINAL}
+def _remove_oneoffs(session: Invocation, services: list[str], named: list[str]) -> list[str]:
+    """Remove what `run` made and has ended, of the services too; return the names."""
+    wanted = [
+        row["name"]
+        for row in session.client.get(session.path("tasks"), all=True, oneoffs=True)["tasks"]
+        if row.get("oneoff")
+        and row["state"] in containers.FINAL
+        and (not (services or named) or row["service"] in services or row["name"] in named)
+    ]
+    if not wanted:
+        return []
+    body = {"action": "remove", "names": wanted}
+    names: list[str] = session.client.persist("POST", session.path("oneoffs"), body=body)["names"]
+    return names
+
+
+def _agreed(session: Invocation, services: list[str], named: list[str]) -> bool:
+    rows = session.client.get(session.path("tasks"), all=True, oneoffs=True)["tasks"]
+    alive = {
+        row["service"]
+        for row in rows
+        if row["state"] not in containers.FINAL and not row.get("oneoff")
+    }
     names = sorted(
         row["name"]
         for row in rows
-        if row["service"] not in alive and (not services or row["service"] in services)
+        if (row["state"] in containers.FINAL if row.get("oneoff") else row["service"] not in alive)
+        and (not (services or named) or row["service"] in services or row["name"] in named)
     )
     if not names:
         return True

@@ -31,9 +31,14 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     command = watch.command_prefix(session)
     began = time.monotonic()
     board = boards.Board(session.stack(), "stop")
+    services, named = split(session, args.services)
+    if named:
+        _stop_oneoffs(session, named, args.timeout)
+        if not services:
+            return 0
     body: dict[str, Any] = {"timeout": args.timeout}
-    if args.services:
-        body["services"] = args.services
+    if services:
+        body["services"] = services
     try:
         session.client.persist("POST", session.path("stop"), body=body)
     except ApiNotFound:
@@ -43,8 +48,8 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         print(f"there is no stack {board.stack}: nothing to stop (corral ls)", file=sys.stderr)
         return 0
     try:
-        if args.services:
-            _until_stopped(session, board, args.services)
+        if services:
+            _until_stopped(session, board, services)
             good = True
         else:
             good = watch.follow(session, board, session.path("progress"))
@@ -52,6 +57,29 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         print(f"\nstopping goes on in the background: {command} ps", file=sys.stderr)
         return INTERRUPTED
     return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
+
+
+def split(session: Invocation, words: list[str]) -> tuple[list[str], list[str]]:
+    """Return which words are services, and which the names of one-offs (`run`)."""
+    if not words:
+        return [], []
+    try:
+        rows = watch.rows(session, every=True, oneoffs=True)
+    except ApiNotFound:
+        return words, []
+    known = {row.get("name") for row in rows if row.get("oneoff")}
+    return [w for w in words if w not in known], [w for w in words if w in known]
+
+
+def _stop_oneoffs(session: Invocation, names: list[str], timeout: float | None) -> None:
+    body = {"action": "stop", "names": names, "timeout": timeout}
+    session.client.persist("POST", session.path("oneoffs"), body=body)
+    while True:
+        rows = watch.rows(session, every=True, oneoffs=True)
+        mine = [row for row in rows if row.get("name") in names and row.get("oneoff")]
+        if all(row.get("state") in boards.ENDED for row in mine):
+            return
+        time.sleep(LOOK)
 
 
 def _is_there(session: Invocation) -> bool:

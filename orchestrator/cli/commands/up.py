@@ -128,7 +128,12 @@ def _hand_over(
 
         session.client.get("/v1/version")  # whatever is wrong with the way is said first
         model, machine, top = sending.moved(
-            session.client, model, directory, builds=not args.no_build, say=now
+            session.client,
+            model,
+            directory,
+            of=sending.asked(model, args.services, dependencies=not args.no_deps),
+            builds=not args.no_build,
+            say=now,
         )
         directory = top or directory
     request = deploy.body(

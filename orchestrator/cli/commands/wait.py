@@ -30,7 +30,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Invocation) -> int:
     told: set[str] = set()
     while True:
-        mine = meant(watch.rows(session, every=True), args.services)
+        mine = meant(watch.rows(session, every=True, oneoffs=True), args.services)
         ended = [row for row in mine if row.get("state") in containers.FINAL]
         for row in ended:
             if row["id"] not in told:
@@ -52,15 +52,18 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 
 def meant(rows: list[dict[str, Any]], services: list[str]) -> list[dict[str, Any]]:
     """Return the containers of the services, one a name. Raises CliError for one without any."""
+    named = [row for row in rows if row.get("oneoff") and row.get("name") in services]
+    rows = [row for row in rows if not row.get("oneoff")]
     now = containers.now(rows)
     mine = [row for row in rows if row["id"] in now and row.get("service") in services]
     missing = set(services) - {row.get("service") for row in mine}
+    missing -= {row.get("name") for row in named}
     if missing:
         known = ", ".join(sorted({str(row.get("service")) for row in rows})) or "none"
         raise CliError(
             f"no containers of {', '.join(sorted(missing))}", hint=f"services with tasks: {known}"
         )
-    return mine
+    return mine + named
 
 
 def _code(row: dict[str, Any]) -> int:

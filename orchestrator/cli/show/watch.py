@@ -215,17 +215,19 @@ class Watcher:
             self._stream.close()
 
 
-def rows(session: Invocation, *, every: bool = False) -> list[dict[str, Any]]:
+def rows(
+    session: Invocation, *, every: bool = False, oneoffs: bool = False
+) -> list[dict[str, Any]]:
     """Return the stack's tasks, with ``every`` those that have ended too, over a restart.
 
-    Raises NoAnswer when the controller stays away.
+    ``oneoffs``: and of these what `run` made. Raises NoAnswer when the controller stays away.
     """
     until = time.monotonic() + AWAY
     while True:
         try:
-            found: list[dict[str, Any]] = session.client.get(session.path("tasks"), all=every)[
-                "tasks"
-            ]
+            found: list[dict[str, Any]] = session.client.get(
+                session.path("tasks"), all=every, **({"oneoffs": True} if oneoffs else {})
+            )["tasks"]
         except NoAnswer:
             if time.monotonic() > until:
                 raise

@@ -98,6 +98,7 @@ class Maker:
             created_at=self._wall,
             labels=wanted.labels,
             options=wanted.options,
+            home=self._cluster.nodes[node].name if node else "",
         )
         if node and shares.is_shared(wanted.options):
             raise Invalid(detail="a share is the same on every node: it has no --node")
@@ -109,6 +110,10 @@ class Maker:
             raise Conflict(
                 f"volume {name} is being removed", hint="corral volume ls says why still"
             )
+        if node and present.node and present.node not in self._cluster.nodes:
+            # Its home left the cluster: where the data is now, only the user may know.
+            self._draft.put(VOLUMES, present.at_home(node, record.home))
+            return MadeObject(id=name, name=name)
         if present.options != record.options or (node and node != present.node):
             raise Conflict(
                 f"volume {name} exists already, with other options or on another node",

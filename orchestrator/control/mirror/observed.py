@@ -53,6 +53,7 @@ class Observed:
     resting_since: dict[tuple[str, str], float] = field(default_factory=dict)
     progress_at: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
     paths: PathAnswers = field(default_factory=PathAnswers)  # what nodes said of theirs
+    volumes: dict[str, frozenset[str]] = field(default_factory=dict)  # node -> what it holds
     faults: dict[str, float] = field(default_factory=dict)  # stack -> since it cannot be planned
     # release -> service -> words that its tasks serve and are only watched for a while
     watched: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)

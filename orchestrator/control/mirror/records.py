@@ -134,6 +134,7 @@ class StoredContent(Model):
 class Volume(Model):
     """A named volume; ``node`` is its home, decided by the first task placed.
 
+    ``home`` is that node's name, for people: it is known of a node that left, too.
     ``stack`` is empty where somebody made it by hand. ``removing``: its data goes as soon as no
     task has it and its node answers, and the record with it.
     """
@@ -146,15 +147,24 @@ class Volume(Model):
     labels: dict[str, str] = Field(default_factory=dict)
     options: dict[str, str] = Field(default_factory=dict)
     removing: bool = False
+    home: str = ""
+
+    def at_home(self, node: str, name: str) -> Volume:
+        """Return the volume with its data on a node, given with its name."""
+        return self.model_copy(update={"node": node, "home": name})
 
 
 class BoundPath(Model):
-    """An absolute path that a stack writes; ``node`` has the data, empty = every node has it."""
+    """An absolute path that a stack writes; ``node`` has the data, empty = every node has it.
+
+    ``home`` is that node's name, for people.
+    """
 
     stack: str
     path: str
     node: str = ""
     created_at: float = 0.0
+    home: str = ""
 
 
 class Idempotency(Model):

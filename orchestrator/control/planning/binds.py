@@ -62,7 +62,9 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
         if ruled.pinned:
             where = ""
             if ruled.home:
-                where = f" (its data is on {_name(pass_, ruled.home)})"
+                record = _record(pass_, effective.stack, path)
+                called = record.home if record is not None and record.node == ruled.home else ""
+                where = f" (its data is on {_name(pass_, ruled.home, called)})"
             ties.append(Home(f"path {path}{where}", f"path {effective.stack} {path}", ruled.home))
         if written:
             homes.append((path, ruled.home))
@@ -70,7 +72,7 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
     if unanswered:
         nodes = some(sorted({_name(pass_, node) for _, node in unanswered}), 3)
         asked = some(sorted({path for path, _ in unanswered}), 3)
-        waits = f"asks {nodes} for {asked}"
+        waits = f"asks {nodes} whether {asked} is there"
     return BindRuling(tuple(ties), tuple(only), tuple(homes), waits)
 
 
@@ -87,7 +89,14 @@ def settle(pass_: Pass, effective: Effective, node: str, *, fresh: bool) -> None
         wanted = node if home is None else home
         # What another task of this pass has just decided stands.
         if record is None or (home == SHARED and record.node != SHARED):
-            made = BoundPath(stack=effective.stack, path=path, node=wanted, created_at=pass_.wall)
+            known = pass_.cluster.nodes.get(wanted)
+            made = BoundPath(
+                stack=effective.stack,
+                path=path,
+                node=wanted,
+                created_at=pass_.wall,
+                home=known.name if known is not None else "",
+            )
             pass_.draft.put(BOUND_PATHS, made)
 
 
@@ -149,6 +158,6 @@ def _service(pass_: Pass, task: Task) -> ServiceSpec | None:
     return known.service if known is not None else None
 
 
-def _name(pass_: Pass, node: str) -> str:
+def _name(pass_: Pass, node: str, called: str = "") -> str:
     record = pass_.cluster.nodes.get(node)
-    return record.name if record is not None else f"{node}, which left the cluster"
+    return record.name if record is not None else f"{called or node}, which left the cluster"

@@ -9,7 +9,7 @@ import logging
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.records import NODES
-from orchestrator.control.planning import oneoffs
+from orchestrator.control.planning import homes, oneoffs
 from orchestrator.store import keys
 from specs.states import FINAL, Desired, may_move
 from specs.underlay import readdressed
@@ -42,6 +42,8 @@ def take(pass_: Pass, node: str, report: Report) -> None:
             pass_.draft.delete_task(task)
     if report.full:
         _forgotten(pass_, node, report)
+    if report.volumes is not None:
+        homes.hear(pass_, node, report.volumes)
     if report.facts is not None:
         record = pass_.draft.get(keys.node(node), pass_.cluster.nodes.get(node))
         if record is not None and record.facts != report.facts:

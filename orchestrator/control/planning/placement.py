@@ -23,6 +23,7 @@ from orchestrator.control.mirror.records import VOLUMES, Volume
 from orchestrator.control.mirror.released import task_spec
 from orchestrator.control.mirror.serving import global_slots
 from orchestrator.control.planning import binds
+from orchestrator.control.planning import homes as volume_homes
 from orchestrator.control.planning.networks import network_of
 from orchestrator.store import keys
 from scheduler import constraints
@@ -251,6 +252,7 @@ def _settle_volumes(pass_: Pass, task: Task, effective: Effective, node: str) ->
         present = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
         options = dict(effective.volume_options(mount.source, present))
         home = "" if shares.is_shared(options) else node
+        called = pass_.cluster.nodes[home].name if home else ""
         if present is None:
             wanted = effective.spec.volumes.get(mount.source)
             made = Volume(
@@ -261,12 +263,13 @@ def _settle_volumes(pass_: Pass, task: Task, effective: Effective, node: str) ->
                 options=options,
                 created_at=pass_.wall,
                 labels=wanted.labels if wanted is not None else {},
+                home=called,
             )
             pass_.draft.put(VOLUMES, made)
         elif (home and not present.node) or options != present.options:
             # Made by hand and used for the first time, or the file says something else now.
-            update = {"node": present.node or home, "options": options}
-            pass_.draft.put(VOLUMES, present.model_copy(update=update))
+            made = present if present.node or not home else present.at_home(home, called)
+            pass_.draft.put(VOLUMES, made.model_copy(update={"options": options}))
 
 
 def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
@@ -281,6 +284,8 @@ def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
             return f"external volume {name} does not exist: corral volume create {name}"
         if volume is not None and volume.removing:
             return f"volume {name} is being removed; corral volume ls says what it waits for"
+        if volume is not None and (why := volume_homes.undecided(pass_, volume)):
+            return why
     return ""
 
 
@@ -293,11 +298,14 @@ def homes(pass_: Pass, effective: Effective, slot: int) -> tuple[Home, ...]:
             volume = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
             if shares.is_shared(effective.volume_options(mount.source, volume)):
                 continue
+            if volume is not None:
+                volume = volume_homes.find(pass_, volume)
             node = volume.node if volume is not None else None
             wanted = effective.spec.volumes.get(mount.source)
             if node is None and wanted is not None and wanted.relative:
                 found["client"] = _of_client(pass_, effective, wanted.options["device"])
-            where = f" (its data is on {node_name(pass_, node)})" if node else ""
+            called = volume.home if volume is not None else ""
+            where = f" (its data is on {node_name(pass_, node, called)})" if node else ""
             found[name] = Home(f"volume {name}{where}", f"volume {name}", node or None)
         elif mount.type == "bind" and mount.relative:
             found["client"] = _of_client(pass_, effective, mount.source or "")
@@ -310,10 +318,10 @@ def _of_client(pass_: Pass, effective: Effective, path: str) -> Home:
     return Home(f"path {path} of {host}", "client", client or "?")
 
 
-def node_name(pass_: Pass, node: str | None) -> str:
-    """Return a node's name for people."""
+def node_name(pass_: Pass, node: str | None, called: str = "") -> str:
+    """Return a node's name for people; ``called``: what it was called, should it have left."""
     record = pass_.cluster.nodes.get(node or "")
-    return record.name if record is not None else f"{node}, which left the cluster"
+    return record.name if record is not None else f"{called or node}, {volume_homes.LEFT}"
 
 
 def client_node(pass_: Pass, effective: Effective) -> str | None:

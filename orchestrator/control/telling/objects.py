@@ -47,7 +47,7 @@ def volume_rows(cluster: Cluster) -> tuple[VolumeRow, ...]:
     rows = [
         VolumeRow(
             name=record.name,
-            node=_node_name(cluster, record.node),
+            node=_node_name(cluster, record),
             stack=record.stack,
             options=shares.shown(record.options),
             labels=record.labels,
@@ -94,9 +94,9 @@ def _task_name(cluster: Cluster, task_id: str) -> str:
     return one.task.name if one is not None else ""
 
 
-def _node_name(cluster: Cluster, node: str) -> str:
-    record = cluster.nodes.get(node)
-    return record.name if record is not None else node
+def _node_name(cluster: Cluster, volume: Volume) -> str:
+    node = cluster.nodes.get(volume.node)
+    return node.name if node is not None else volume.home or volume.node
 
 
 def _why_still(cluster: Cluster, record: Volume) -> str:

@@ -147,9 +147,23 @@ def _membership(machine: Machine, expected: Expected, hello: str) -> Iterator[Fi
         yield Finding(
             f"this machine runs {', '.join(stacks)} for this cluster, which does not know it any"
             " more; to add it would end that",
-            "where the cluster's state was lost, corral state adopt finds its nodes again; else run"
-            " /opt/corral/uninstall on this machine first (named volumes stay)",
+            _BEFORE_ADDING,
         )
+    elif running := machine.all("running"):
+        count = "a container" if len(running) == 1 else f"{len(running)} containers"
+        yield Finding(
+            f"this machine runs {count} for"
+            + (" this cluster, which does not know it any more" if cluster else " a cluster")
+            + ("" if hello else ", and its agent does not answer")
+            + f"; to add it would end {'that' if len(running) == 1 else 'those'}",
+            _BEFORE_ADDING,
+        )
+
+
+_BEFORE_ADDING = (
+    "where the cluster's state was lost, corral state adopt finds its nodes again; else run"
+    " /opt/corral/uninstall on this machine first (named volumes stay)"
+)
 
 
 def stacks_of(hello: str) -> list[str]:

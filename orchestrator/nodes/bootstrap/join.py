@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import shlex
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import aiohttp
 import asyncssh
@@ -20,9 +20,9 @@ from orchestrator.dispatch.agent import AgentClient
 from orchestrator.errors import Conflict, Invalid, RequestError, Unavailable
 from orchestrator.nodes.bootstrap import bundle, check, clusterkey, hostkey, install, probe
 from orchestrator.nodes.bootstrap.remote import StepFailed, login
+from orchestrator.nodes.bootstrap.telling import Lines
 from orchestrator.nodes.members import check_labels
 from orchestrator.transport.address import SshAddress, parse
-from specs.api import Progress
 from specs.node import Node
 
 if TYPE_CHECKING:
@@ -32,14 +32,14 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Mirror
     from orchestrator.nodes.bootstrap.remote import Remote
     from orchestrator.transport.base import Transport
-    from specs.api import AddNode
+    from specs.api import AddNode, Progress
     from specs.kit.clock import Clock
     from specs.node import NodeFacts
     from specs.wire import Hello
 
 log = logging.getLogger(__name__)
 
-ANSWER = 30.0  # seconds a started agent has until it answers over the cluster's key
+ANSWER = 60.0  # seconds a started agent has until it answers over the cluster's key
 READY = 20.0  # seconds a new member has until its first report
 GONE = 30.0  # seconds a leaving machine has to remove everything
 UNDO = 120.0
@@ -88,6 +88,7 @@ class Bootstrap:
         self._transport = transport
         self._folder = folder
         self._clock = clock
+        self._line = Lines(clock)
         self._pack = pack
 
     # ---- adding -----------------------------------------------------------------------------
@@ -293,28 +294,6 @@ class Bootstrap:
         return False
 
     # ---- words ------------------------------------------------------------------------------
-
-    def _line(
-        self,
-        kind: Literal["step", "warning", "end"],
-        node: str,
-        message: str,
-        *,
-        hint: str = "",
-        ok: bool | None = None,
-        said: tuple[str, ...] = (),
-        host_key: str = "",
-    ) -> Progress:
-        return Progress(
-            kind=kind,
-            time=self._clock.wall(),
-            node=node,
-            message=message,
-            hint=hint,
-            ok=ok,
-            log_tail=said,
-            host_key=host_key,
-        )
 
     def _step(self, address: SshAddress, message: str) -> Progress:
         return self._line("step", str(address), message)

@@ -61,7 +61,8 @@ class Machine:
         return self.many.get(key, ())
 
 
-_MANY = ("tool", "python", "cannot", "address", "route", "vxlan", "nft", "firewall", "sshd")
+_MANY = ("tool", "python", "cannot", "address", "route", "vxlan", "nft", "firewall", "sshd",
+         "running")  # fmt: skip
 
 
 def read(answer: str) -> Machine | None:

@@ -84,4 +84,11 @@ sshd=$(command -v sshd) &&
 [ -e /var/lib/corral/node.json ] && say member "$(cat /var/lib/corral/node.json)"
 [ -e /var/lib/corral/controller/state.db ] && say controller yes
 [ -e /opt/corral ] && say installed yes
+# Containers of ours outlive an agent: each has its monitor. Those of machines made out of
+# namespaces on this one have process numbers of their own.
+for proc in /proc/[0-9]*; do
+  read -r name 2>/dev/null <"$proc/comm" && [ "$name" = conmon ] || continue
+  [ "$(readlink "$proc/ns/pid")" = "$(readlink /proc/self/ns/pid)" ] || continue
+  tr '\0' '\n' 2>/dev/null <"$proc/cmdline" | sed -n '/^--bundle$/{n;s|^/run/corral/.*/||p;}'
+done | each running
 say end end

@@ -17,8 +17,8 @@ from orchestrator.errors import Conflict, Invalid, RequestError, Unavailable
 from orchestrator.nodes import upgrading
 from orchestrator.nodes.bootstrap import bundle, check, install, probe
 from orchestrator.nodes.bootstrap.remote import StepFailed, login
+from orchestrator.nodes.bootstrap.telling import Lines
 from orchestrator.transport.address import parse
-from specs.api import Progress
 from specs.kit import versions
 from specs.node import NodeCondition
 from specs.states import NodeStatus
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Mirror
     from orchestrator.nodes.bootstrap.remote import Remote
     from orchestrator.nodes.upgrading import NodePlan
-    from specs.api import Upgrade
+    from specs.api import Progress, Upgrade
     from specs.kit.clock import Clock
     from specs.node import Node
 
@@ -77,6 +77,7 @@ class Upgrades:
         self._public_key = public_key
         self._folder = folder
         self._clock = clock
+        self._line = Lines(clock)
         self._pack = pack
         self._login = login
         self._version = version or versions.installed()
@@ -311,27 +312,7 @@ class Upgrades:
     def _end(
         self, node: str, message: str, *, hint: str = "", log: tuple[str, ...] = ()
     ) -> Progress:
-        return self._line("end", node, message, hint=hint, ok=False, log=log)
-
-    def _line(
-        self,
-        kind: Literal["step", "warning", "end"],
-        node: str,
-        message: str,
-        *,
-        hint: str = "",
-        ok: bool | None = None,
-        log: tuple[str, ...] = (),
-    ) -> Progress:
-        return Progress(
-            kind=kind,
-            time=self._clock.wall(),
-            node=node,
-            message=message,
-            hint=hint,
-            ok=ok,
-            log_tail=log,
-        )
+        return self._line("end", node, message, hint=hint, ok=False, said=log)
 
 
 def _failure(was: str, outcome: dict[str, Any]) -> str:

@@ -21,13 +21,15 @@ services:
     image: busybox
     command: [sleep, inf]
     stop_grace_period: 0s
-    volumes: ["/srv/corral-db:/data:ro"]
+    volumes_from: ["db:ro"]
   share:
     image: busybox
     command: [sleep, inf]
     stop_grace_period: 0s
     volumes: ["/srv/corral-share:/data"]
-    deploy: {{replicas: 3}}
+    deploy: {{replicas: 3, placement: {{max_replicas_per_node: 1}}}}
+    hostname: "{{{{.Node.Hostname}}}}-{{{{.Task.Slot}}}}"
+    links: ["db:store"]
   agent:
     image: busybox
     command: [sh, -c, "test -f /s && exec sleep inf"]
@@ -76,6 +78,15 @@ def test_each_runs_where_its_path_is(cluster, paths):
     assert nodes_of(cluster, "reader") == [home]
     assert nodes_of(cluster, "share") == list(NODES)
     assert nodes_of(cluster, "agent") == ["n2", "n2"]
+    for slot in (1, 2):
+        asked = (
+            "hostname; for i in $(seq 200); do nslookup store >/dev/null && break; sleep 0.1; done"
+        )
+        said = cluster("exec", "-T", "--index", str(slot), "share", "sh", "-c", f"{asked}; echo $i")
+        (row,) = [r for r in cluster.rows("share") if r["slot"] == slot]
+        name, tries = said.stdout.split()
+        assert name == f"{sh(cluster, row['node'], 'hostname').strip()}-{slot}"
+        assert int(tries) < 200, "the alias of db leads to it from every host"
 
     # The record outlives `down`; what is on the other nodes meanwhile is no reason to go there.
     cluster("down")

@@ -92,7 +92,8 @@ def laptop(tmp_path):
 
 
 def moved(direct, laptop, **options):
-    options = {"builds": True, "say": lambda _: None, **options}
+    of = set(laptop.model["services"])
+    options = {"of": of, "builds": True, "say": lambda _: None, **options}
     return sending.moved(direct, laptop.model, str(laptop.top), **options)
 
 
@@ -155,6 +156,27 @@ def test_nothing_is_sent_where_nothing_is_needed(files, laptop):
     laptop.model["services"]["web"]["volumes"] = []
     model, machine, top = moved(direct, laptop, builds=False)
     assert (model, machine, top, direct.asked) == (laptop.model, None, "", [])
+
+
+@pytest.mark.parametrize(
+    ("names", "dependencies", "asked"),
+    [
+        ([], True, {"web", "db", "cron"}),
+        (["web"], True, {"web", "db"}),
+        (["web"], False, {"web"}),
+        (["cron", "nope"], True, {"cron"}),
+    ],
+)
+def test_a_partial_up_sends_what_it_is_about(names, dependencies, asked):
+    model = {"services": {"web": {"depends_on": {"db": {}}}, "db": {}, "cron": {}}}
+    assert sending.asked(model, names, dependencies=dependencies) == asked
+
+
+def test_what_a_partial_up_is_not_about_is_neither_sent_nor_refused(files, laptop):
+    laptop.model["services"]["one"]["volumes"][0]["read_only"] = False
+    model, machine, _ = moved(Direct(files), laptop, of={"web"})
+    assert machine
+    assert model["services"]["one"] == laptop.model["services"]["one"]
 
 
 @pytest.mark.parametrize(

@@ -129,10 +129,8 @@ async def test_an_up_and_what_comes_beside_it(case, begun):
                 "law: the same again replaces nothing"
             )
             await asyncio.sleep(10)
-            alone = (
-                case == "the same service"
-                or (case.startswith("a service, then ")
-                and ("another" in case or "others" in case))
+            alone = case == "the same service" or (
+                case.startswith("a service, then ") and ("another" in case or "others" in case)
             )
             assert len(rig.live("web")) == (3 if "scale" in case else 0 if alone else 1)
 

@@ -1,0 +1,115 @@
+"""A volume whose home left the cluster: where its data is, by what members report."""
+
+from __future__ import annotations
+
+import pytest
+
+from orchestrator.control.mirror.records import Volume
+from orchestrator.control.planning.homes import holders
+from orchestrator.store import keys
+from orchestrator.store.base import Put
+from specs.objects import CreateVolume
+from tests.orchestrator.control.builders import project
+from tests.orchestrator.control.rig import FakeNode, Rig
+
+pytestmark = pytest.mark.looptime
+
+DB = {"volumes": [{"type": "volume", "source": "data", "target": "/data"}]}
+FILE = {"db": DB, "top": {"volumes": {"data": {"name": "app_data", "external": True}}}}
+
+
+async def joins(rig, number, *volumes):
+    """Add a machine that holds volumes from an earlier life."""
+    await rig.add_node(number)
+    node: FakeNode = rig.nodes[f"n{number}"]
+    node.agent.volumes.names = volumes
+    await rig.until(lambda: f"n{number}" in rig.cluster.nodes)
+    await node.connect()
+    await rig.until(lambda: rig.cluster.conditions[f"n{number}"].status == "ready")
+
+
+async def without_its_home(rig):
+    await rig.control.make(CreateVolume(name="app_data", node="host2"))
+    await rig.up(project(**FILE))
+    await rig.deployed()
+    assert rig.cluster.volumes["app_data"].home == "host2"
+    await rig.nodes["n2"].crash()
+    await rig.remove_node("n2")
+    await rig.until(lambda: any(t.pending_reason for t in rig.live("db")))
+
+
+def why(rig):
+    return next(t.pending_reason for t in rig.live("db"))
+
+
+@pytest.mark.parametrize(
+    ("come", "home", "words"),
+    [
+        ([], "", ["its data is on host2, which left the cluster"]),  # nobody has it: by name
+        ([()], "", ["its data is on host2, which left the cluster"]),  # a machine, without it
+        ([("other",)], "", ["its data is on host2, which left the cluster"]),
+        ([("app_data",)], "n3", []),  # the machine is back, as another node
+        ([(), ("app_data", "other")], "n4", []),
+    ],
+)
+async def test_where_a_volume_is_at_home_whose_home_left(come, home, words):
+    async with Rig(nodes=2) as rig:
+        await without_its_home(rig)
+        told = []
+        real = rig.control._streams.event
+        rig.control._streams.event = lambda kind, text, **more: (
+            told.append(text) if kind == "volume.home" else None,
+            real(kind, text, **more),
+        )
+        for number, volumes in enumerate(come, start=3):
+            await joins(rig, number, *volumes)
+        if home:
+            await rig.until(lambda: [t.node for t in rig.ready("db")] == [home])
+            assert rig.cluster.volumes["app_data"].node == home
+            name = rig.cluster.volumes["app_data"].home
+            assert name == rig.cluster.nodes[home].name
+            where = "host2, which left the cluster, had it"
+            assert told == [f"volume app_data is at home on {name} now: it has it, and {where}"]
+        else:
+            assert all(word in why(rig) for word in words), why(rig)
+            assert "n2" not in why(rig)
+
+
+async def test_where_several_have_it_the_user_decides():
+    async with Rig(nodes=3) as rig:
+        for node in ("n1", "n3"):
+            rig.nodes[node].agent.volumes.names = ("app_data",)
+            await rig.nodes[node].cut()
+            await rig.nodes[node].connect()
+        await rig.until(lambda: rig.control._observed.volumes.keys() >= {"n1", "n3"})
+        await without_its_home(rig)
+        assert why(rig) == (
+            "volume app_data was on host2, which left the cluster, and host1, host3 have one of "
+            "that name: corral volume create --node NODE app_data says which it is"
+        )
+        await rig.control.make(CreateVolume(name="app_data", node="host3"))
+        await rig.until(lambda: [t.node for t in rig.ready("db")] == ["n3"])
+
+
+@pytest.mark.parametrize("node", ["n2", ""])
+async def test_a_volume_that_is_at_home_stays_whoever_else_has_one(node):
+    async with Rig(nodes=2) as rig:
+        volume = Volume(name="app_data", node=node)
+        await rig.store.txn((), (Put(keys.volume("app_data"), volume.encode()),))
+        await joins(rig, 3, "app_data")
+        assert rig.cluster.volumes["app_data"].node == node
+
+
+@pytest.mark.parametrize(
+    ("held", "found"),
+    [
+        ({}, []),
+        ({"a": {"v"}}, ["a"]),
+        ({"a": {"w"}}, []),
+        ({"a": {"v"}, "b": {"v", "w"}}, ["a", "b"]),
+        ({"gone": {"v"}}, []),
+        ({"gone": {"v"}, "b": {"v"}}, ["b"]),
+    ],
+)
+def test_who_holds_a_volume(held, found):
+    assert holders("v", ["a", "b"], held) == found
