@@ -152,7 +152,7 @@ def _fits(row: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
 def _ls(args: argparse.Namespace, session: Invocation) -> int:
     wanted = filters.parse(args.filter, FILTERS)
     rows = sorted(
-        (row for row in session.client.get("/v1/nodes")["nodes"] if _fits(row, wanted)),
+        (row for row in session.listed("nodes", "/v1/nodes") if _fits(row, wanted)),
         key=lambda row: str(row.get("name")),
     )
     if args.quiet:
