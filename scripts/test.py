@@ -25,7 +25,10 @@ import threading
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
@@ -35,18 +38,26 @@ LONG = "--timeout=1800"
 PATIENT = "--timeout=600"  # making labs counts as a test's time; a busy machine is no finding
 # Tests that share a lab stay together (tests/conftest.py says which do).
 TOGETHER = ("--dist", "loadgroup", "--no-loadscope-reorder")
+# Thousands of small files that live for a moment, each write synced: on a disk a fifth of the unit
+# tests' processor time and half of their waiting, and what lab hosts wait for, too.
+MEMORY = Path("/dev/shm")
+ROOM = 2 << 30  # bytes there without which a disk has to do
 SESSION_NICE = 5
 PATIENCE = 60.0  # seconds an interrupted area gets to take its labs down
 
 
 @dataclass
 class Area:
-    """Commands that are judged together; ``lane``: what runs beside, ``nice``: what yields."""
+    """Commands that are judged together; ``lane``: what runs beside, ``nice``: what yields.
+
+    ``in_memory``: their files may lie there.
+    """
 
     name: str
     lane: str
     commands: tuple[tuple[str, ...], ...]
     nice: int = 0
+    in_memory: bool = False
     environment: dict[str, str] = field(default_factory=dict)
     seconds: float = 0.0
     ok: bool = False
@@ -149,12 +160,16 @@ class Runner:
                 area.ended.set()
 
     def _commands(self, area: Area, output: IO[bytes] | None) -> bool:
+        with _files(area) as options:
+            return self._each(area, output, options)
+
+    def _each(self, area: Area, output: IO[bytes] | None, options: tuple[str, ...]) -> bool:
         ok = True
         for command in area.commands:
             if self.stopping.is_set():
                 return False
             process = subprocess.Popen(
-                [*(("nice", "-n", str(area.nice)) if area.nice else ()), *command],
+                [*(("nice", "-n", str(area.nice)) if area.nice else ()), *command, *options],
                 cwd=ROOT,
                 env={**os.environ, **area.environment},
                 stdin=subprocess.DEVNULL,
@@ -192,6 +207,26 @@ class Runner:
                 process.wait(max(0.0, until - time.monotonic()))
             except subprocess.TimeoutExpired:
                 process.kill()
+
+
+@contextlib.contextmanager
+def _files(area: Area) -> Iterator[tuple[str, ...]]:
+    """Give an area a folder in memory, as pytest's options; none where there is no room."""
+    try:
+        room = shutil.disk_usage(MEMORY).free >= ROOM and os.path.ismount(MEMORY)
+    except OSError:
+        room = False
+    if not (area.in_memory and room):
+        yield ()
+        return
+    for left in MEMORY.glob("corral-tests-*"):  # of a runner that was killed
+        if not Path("/proc", left.name.rpartition("-")[2]).exists():
+            shutil.rmtree(left, ignore_errors=True)
+    folder = MEMORY / f"corral-tests-{os.getpid()}"
+    try:
+        yield (f"--basetemp={folder}",)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _yield_to_labs(pid: int) -> None:

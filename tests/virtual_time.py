@@ -8,10 +8,12 @@ its time moves at once. Nine tests in ten are such, and looking was half of what
 from __future__ import annotations
 
 import asyncio
+import functools
 from typing import TYPE_CHECKING, Any
 
 import looptime
 from looptime import LoopTimeEventLoop
+from looptime._internal import plugin
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -38,7 +40,20 @@ def _select(self: Any, timeout: float | None) -> list[Any]:
     return found
 
 
+@functools.cache
+def _loops(asyncio_plugin: Any) -> frozenset[str]:
+    names = dir(asyncio_plugin)
+    return frozenset(name for name in names if plugin._is_fixture(getattr(asyncio_plugin, name)))
+
+
+def _should_patch(fixture: Any, request: Any) -> bool:
+    """Say what looptime says, without looking the plugin through for each fixture of each test."""
+    found = request.config.pluginmanager.getplugin("asyncio")
+    return fixture.func.__module__ == found.__name__ or fixture.argname in _loops(found)
+
+
 def install() -> None:
+    plugin._should_patch = _should_patch
     setattr(LoopTimeEventLoop, f"{_PRIVATE}replaced_select", _select)
 
 

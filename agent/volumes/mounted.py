@@ -91,7 +91,7 @@ class MountedVolumes:
 
     def release(self, task: str) -> None:
         """Give up what a task had; what nobody has any more is unmounted."""
-        for place in self._folder.iterdir():
+        for place in self._places():
             if (place / "users" / task).exists():
                 with self._lock(place.name):
                     self._drop(place, task)
@@ -104,8 +104,15 @@ class MountedVolumes:
         """Say whether a task has a share: letting go may take as long as its server."""
         return any(
             not place.name.startswith("tmpfs-") and (place / "users" / task).exists()
-            for place in self._folder.iterdir()
+            for place in self._places()
         )
+
+    def _places(self) -> list[Path]:
+        """Return what is mounted; nothing when somebody emptied /run, where a mount would stay."""
+        try:
+            return list(self._folder.iterdir())
+        except FileNotFoundError:
+            return []
 
     def _drop(self, place: Path, task: str) -> None:
         users, data = place / "users", place / "data"

@@ -315,7 +315,7 @@ class VolumeStore:
         point.parent.mkdir(exist_ok=True, mode=0o700)
         with _opened(data) as root:
             try:
-                inside = kernel.open_inside(root, subpath, os.O_PATH)
+                inside = kernel.open_inside(root, subpath, os.O_PATH, kernel.RESOLVE_BENEATH)
             except OSError as error:
                 raise Refusal(
                     f"subpath {subpath!r} of volume {data.parent.name}: {in_words(error)}"

@@ -100,13 +100,21 @@ class MountCompiler:
             )
         named = mapping(volume.get("volume"))
         tmpfs = mapping(volume.get("tmpfs"))
+        subpath = str(named.get("subpath") or "")
+        if subpath.startswith("/") or ".." in subpath.split("/"):
+            self.verdicts.refuse(
+                f"{path}.volume.subpath",
+                f"subpath {subpath} does not stay in the volume",
+                "write a path below the volume's top, without / at its start and without ..",
+            )
+            return None
         return Mount(
             type=kind,
             target=volume["target"],
             source=volume.get("source") or None,
             read_only=bool(volume.get("read_only")),
             nocopy=bool(named.get("nocopy")),
-            subpath=named.get("subpath") or "",
+            subpath=subpath,
             relative=kind == "bind" and self._in_project(volume.get("source") or ""),
             tmpfs_size=size_bytes(tmpfs.get("size")),
             tmpfs_mode=octal(tmpfs.get("mode")),

@@ -69,6 +69,14 @@ def test_a_mount_lives_as_long_as_a_task_has_it(case, tmp_path, kernel):
         assert left(volumes) == []
 
 
+def test_an_emptied_run_directory_keeps_no_task_from_ending(volumes, kernel):
+    volumes._folder.rmdir()  # where nothing is mounted, it may go at any moment
+    assert not volumes.of_server("a")
+    volumes.release("a")
+    assert volumes.tasks() == set()
+    assert volumes.take("a", "x", MEMORY, nothing).is_dir()
+
+
 def test_other_options_are_another_mount(volumes, kernel):
     volumes.take("a", "x", MEMORY, nothing)
     volumes.take("b", "x", shares.read({"type": "tmpfs", "o": "size=2m"}), nothing)

@@ -13,7 +13,7 @@ import pytest
 from orchestrator.client.errors import ApiRefusal
 from tests.e2e.cluster import CHECKOUT
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 STACK = """
 services:

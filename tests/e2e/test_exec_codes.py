@@ -96,7 +96,7 @@ def shell(app, script):
     )
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_the_exit_code_is_the_commands(app):
     cells = [
         (kind, out, code)
@@ -137,7 +137,7 @@ PIPELINES = [
 ]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_pipelines(app):
     for script, said in PIPELINES:
         done = shell(app, f"{script}; echo ${{PIPESTATUS[@]}}")
@@ -184,7 +184,7 @@ DETACHED = [
 ]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_detached_command_runs_on_and_is_not_waited_for(app):
     inside = lambda *words: app("exec", "-T", "web", *words).stdout  # noqa: E731 - short
     for command, code, said in DETACHED:

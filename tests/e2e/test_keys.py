@@ -14,7 +14,12 @@ x-sleeper: &sleeper
   command: [sleep, inf]
   stop_grace_period: 0s
 services:
-  shared: {<<: *sleeper, pid: host, uts: host, ipc: host}
+  shared:
+    <<: *sleeper
+    pid: host
+    uts: host
+    ipc: host
+    command: [sh, -c, "sleep 424242 & exec sleep inf"]
   odd:
     <<: *sleeper
     ipc: none
@@ -99,4 +104,7 @@ def test_what_each_key_makes_of_a_container(corral):
             if answer == "{swap}":  # the old and the new cgroups
                 expected = (str(96 << 20), str(32 << 20))
             assert line.strip() in expected, (service, one)
+    # In the node's own process namespace nothing but us ends what the container has begun.
+    assert corral.sh("pgrep -f 'sleep 42424[2]'")
     corral("down", "-v")
+    assert not corral.sh("pgrep -f 'sleep 42424[2]' || true")

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]  # three controllers, a busy machine
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]  # three controllers, a busy machine
 
 SERVICE = """
     image: busybox

@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.cluster import Cluster
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 LIVE = "trap 'exit 0' TERM; sleep inf & wait"
 STACK = f"""

@@ -123,7 +123,7 @@ def test_a_protocol_is_one_in_any_case(written, meant):
     ("service", "path"),
     [
         ({"pid": "service:b"}, "services.a.pid"),
-        ({"volumes_from": ["b"]}, "services.a.volumes_from"),
+        ({"volumes_from": ["b"]}, "services.a.volumes_from[0]"),
         ({"network_mode": "service:b"}, "services.a.network_mode"),
         ({"logging": {"driver": "gelf"}}, "services.a.logging.driver"),
         ({"deploy": {"mode": "global-job"}}, "services.a.deploy.mode"),
@@ -272,6 +272,32 @@ def test_a_bind_from_beside_the_file_is_tied_to_its_machine():
     )
     assert [m.relative for m in spec.services["a"].task.mounts] == [True, False, False]
     assert all(m.create_host_path for m in spec.services["a"].task.mounts)
+
+
+@pytest.mark.parametrize(
+    ("subpath", "taken"),
+    [
+        ("a", True),
+        ("a/b.d/..c", True),
+        ("./a", True),
+        ("", True),
+        ("..", False),
+        ("../..", False),
+        ("a/../../b", False),
+        ("a/..", False),
+        ("/", False),
+        ("/etc", False),
+    ],
+)
+def test_a_subpath_stays_in_its_volume(subpath, taken):
+    mount = {"type": "volume", "source": "d", "target": "/d", "volume": {"subpath": subpath}}
+    service = {"a": {"image": "x", "volumes": [mount]}}
+    if taken:
+        spec, _ = stack(service, volumes={"d": {}})
+        assert spec.services["a"].task.mounts[0].subpath == subpath
+    else:
+        found = {path for path, _ in refusals(service, volumes={"d": {}})}
+        assert found == {"services.a.volumes[0].volume.subpath"}
 
 
 def test_origins_arrive_as_positions():

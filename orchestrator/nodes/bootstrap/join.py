@@ -39,7 +39,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ANSWER = 30.0  # seconds a started agent has until it answers over the cluster's key
+ANSWER = 60.0  # seconds a started agent has until it answers over the cluster's key
 READY = 20.0  # seconds a new member has until its first report
 GONE = 30.0  # seconds a leaving machine has to remove everything
 UNDO = 120.0

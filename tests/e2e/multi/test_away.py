@@ -181,7 +181,7 @@ def test_the_controllers_host_has_its_controller_again_after_a_boot(cluster):
     assert living(cluster, before) == set(before)
 
 
-@pytest.mark.timeout(400)  # four controllers, a busy machine
+@pytest.mark.timeout(600)  # four controllers, a busy machine
 def test_an_older_state_is_decided_for_all_hosts_at_once(cluster):
     """Kept from before a change; the question names who cannot be asked, and is one for all."""
     older = up(cluster)

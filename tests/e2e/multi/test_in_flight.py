@@ -134,7 +134,7 @@ def judged(capsys: Any, what: str, figures: dict[str, dict[str, Any]]) -> None:
     assert not wrong, f"{what}: {said} {wrong}"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_requests_in_flight_outlive_what_takes_their_task_away(cluster, capsys):
     traffic = deploy(cluster)
     steps = {

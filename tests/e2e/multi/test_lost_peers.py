@@ -102,7 +102,7 @@ def end_controller(cluster: Cluster) -> None:
     cluster.until("no controller is left", gone)
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", ["powered off", "cut off"])
 def test_without_a_controller_a_dead_host_gets_no_new_connections(cluster, fault, capsys):
     cluster.compose(STACK)

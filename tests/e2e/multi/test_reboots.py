@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e.multi.cluster import NODES
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(400)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 # No service has a restart policy: the end of the host is not the end of what ran on it.
 STACK = """
