@@ -16,18 +16,18 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli import deploy, findings
 from orchestrator.cli import oneoff as oneoffs
 from orchestrator.cli import project as projects
-from orchestrator.cli.commands import up
 from orchestrator.cli.commands.attach import KEYS, Attached, Keys
 from orchestrator.cli.commands.exec import STDIN, STDOUT, environment, terminal_size
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
 from orchestrator.cli.show import meanwhile, watch
-from orchestrator.client.errors import ClientError, NoAnswer
+from orchestrator.client.errors import ApiNotFound, ClientError, NoAnswer
 from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
     from orchestrator.cli.session import Invocation
     from specs import Project
 
+KNOWN = 5.0  # seconds the controller has to hear what the node said
 AGAIN = 60.0  # seconds a controller that goes meanwhile is waited for
 
 
@@ -174,6 +174,8 @@ def _make(session: Invocation, body: dict[str, Any], *, quiet: bool) -> dict[str
 
 def _bring_up(session: Invocation, args: argparse.Namespace, services: list[str]) -> int:
     """Bring up what it needs, as `up -d` does; return its exit code."""
+    from orchestrator.cli.commands import up  # most runs find all they need
+
     parser = argparse.ArgumentParser()
     up.describe(parser)
     orphans = ["--remove-orphans"] if args.remove_orphans else []
@@ -189,8 +191,24 @@ def _detached(session: Invocation, made: dict[str, Any]) -> int:
     task, name = str(made["task"]), str(made["name"])
     begun = Attached(session, task, name, reads=False, size=None, keys=None, detach=True)
     code = begun.listen()
+    if code == 0:
+        _until_known(session, task)
     print(made["name"])
     return code
+
+
+def _until_known(session: Invocation, task: str) -> None:
+    """Wait until the controller knows what its node told us: the next command may be an `exec`."""
+    until = time.monotonic() + KNOWN
+    while time.monotonic() < until:
+        try:
+            status = session.client.get(f"/v1/tasks/{quote(task)}")["status"]
+        except ApiNotFound:
+            return
+        runs = status.get("runs") or ()
+        if runs and runs[-1].get("started_at"):
+            return
+        time.sleep(0.02)
 
 
 def _attached(
