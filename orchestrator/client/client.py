@@ -14,9 +14,22 @@ import os
 import socket
 import time
 
-from orchestrator.client.errors import BadHost, Forbidden, NoAnswer, NoController
+from orchestrator.client.errors import (
+    BadHost,
+    ClientError,
+    ControllerElsewhere,
+    Forbidden,
+    NoAnswer,
+    NoController,
+)
 from orchestrator.client.http import Connection, Download, Response, Stream, target
-from orchestrator.client.places import default_host, kept_alive, starting
+from orchestrator.client.places import (
+    agent_host,
+    default_host,
+    had_controller,
+    kept_alive,
+    starting,
+)
 
 TYPE_CHECKING = False  # not from typing: its import is a tenth of what `corral ps` may cost
 if TYPE_CHECKING:
@@ -28,6 +41,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 REQUEST_TIMEOUT = 30.0  # seconds for a whole request and its answer
+READ_TIMEOUT = 10.0  # the same for what the controller answers by itself: nobody stares at nothing
 CONNECT_TIMEOUT = 5.0
 RESTART_TIMEOUT = 8.0  # seconds a controller that is restarted here is waited for
 PERSIST_TIMEOUT = 60.0
@@ -63,10 +77,14 @@ class Client:
 
     def _over_restart(self, ask: Callable[[], T], fault: type[NoAnswer]) -> T:
         until = time.monotonic() + RESTART_TIMEOUT
+        first = True
         while True:
             try:
                 return ask()
             except fault as exc:
+                if first and self.local and self.patient and isinstance(exc, NoController):
+                    refuse_member()  # nobody starts one here: there is nothing to wait for
+                first = False
                 kept = self.local and self.patient and (kept_alive() or starting())
                 if time.monotonic() > until or not kept:
                     if kept and isinstance(exc, NoController):
@@ -120,7 +138,7 @@ class Client:
         """Make one request and return the JSON answer. Raises ClientError."""
         connection = self.connect()
         try:
-            connection.deadline = time.monotonic() + (timeout or self.timeout)
+            connection.wait(timeout or self.timeout)
             answer = self._ask(connection, method, target(path, query), body)
             return answer.json()
         finally:
@@ -145,9 +163,12 @@ class Client:
             tried = True
             time.sleep(0.2)
 
-    def get(self, path: str, **query: Any) -> Any:
-        """Return the JSON of a GET."""
-        return self._over_restart(lambda: self.request("GET", path, query=query), NoAnswer)
+    def get(self, path: str, /, *, patience: float = READ_TIMEOUT, **query: Any) -> Any:
+        """Return the JSON of a GET; ``patience`` is longer where nodes are asked for it."""
+        limit = min(patience, self.timeout)
+        return self._over_restart(
+            lambda: self.request("GET", path, query=query, timeout=limit), NoAnswer
+        )
 
     def stream(
         self,
@@ -167,7 +188,8 @@ class Client:
         def opened() -> Stream:
             connection = self.connect()
             try:
-                connection.deadline = time.monotonic() + self.timeout
+                limit = READ_TIMEOUT if method == "GET" else REQUEST_TIMEOUT
+                connection.wait(min(limit, self.timeout))
                 answer = self._ask(connection, method, target(path, query), body)
             except BaseException:
                 connection.close()
@@ -242,6 +264,28 @@ class Client:
         answer = Response(connection)
         answer.raise_for_status()
         return answer
+
+
+def refuse_member() -> None:
+    """Raise ControllerElsewhere on a node of a cluster whose controller is on another machine.
+
+    The one place that decides it, for every command.
+    """
+    if had_controller():
+        return
+    agent = Client(agent_host())
+    try:
+        hello = agent.request("GET", "/v1/hello", timeout=5.0)
+    except ClientError:
+        return
+    stamp = hello.get("stamp") if isinstance(hello, dict) else None
+    if isinstance(stamp, dict):
+        raise ControllerElsewhere(
+            f"this machine is a node of the cluster {stamp.get('cluster', '?')}, "
+            "whose controller runs elsewhere",
+            hint="use corral on that controller's machine (or from here: corral -H ssh://user@it), "
+            "or take this one out of the cluster there: corral node rm NAME",
+        ) from None
 
 
 def _readable(connection: Connection) -> bool:

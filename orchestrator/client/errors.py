@@ -32,6 +32,10 @@ class NoController(NoAnswer):
     """Nothing listens on the controller's socket."""
 
 
+class ControllerElsewhere(NoController):
+    """Nor will anything: this machine is a node of a cluster that is led from another one."""
+
+
 class Forbidden(ClientError):
     """The socket is there, but this user may not use it."""
 

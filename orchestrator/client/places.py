@@ -22,6 +22,22 @@ def default_host() -> str:
     return f"unix://{run_dir()}/controller.sock"
 
 
+def agent_host() -> str:
+    """Return where this machine's agent listens."""
+    return f"unix://{run_dir()}/agent.sock"
+
+
+def had_controller() -> bool:
+    """Say whether a controller keeps its state here; who may not look takes it that one does."""
+    try:
+        os.stat(f"{state_dir()}/controller/state.db")
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def kept_alive() -> bool:
     """Say whether something on this machine starts the controller again when it ends."""
     try:

@@ -19,6 +19,7 @@ from weakref import WeakValueDictionary
 
 from orchestrator.control.asking import PathQuestions
 from orchestrator.control.deploy.background import BackgroundWork
+from orchestrator.control.deploy.beginning import let_begin
 from orchestrator.control.deploy.commands import Commands
 from orchestrator.control.deploy.images import NoImage, ReleaseImages
 from orchestrator.control.deploy.ports import listening_now
@@ -332,6 +333,7 @@ class ControlLoop:
             yield
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
+        await let_begin(self._cluster, self._clock, stack, request)
         async with self._arrivals.setdefault(stack, asyncio.Lock()):
             listening = await listening_now(self._cluster, self._agents, request)
             async with self._turn():

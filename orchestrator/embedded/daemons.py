@@ -20,9 +20,9 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from orchestrator.client.client import Client
+from orchestrator.client.client import Client, refuse_member
 from orchestrator.client.errors import ClientError, Forbidden, NoAnswer, NoController
 from orchestrator.client.places import run_dir as sockets_dir
 from orchestrator.client.places import state_dir as durable_dir
@@ -71,6 +71,7 @@ def ensure(
         return False
     if not client.local:
         client.get("/v1/version")  # raises what is wrong with that host
+    refuse_member()
     if os.geteuid() != 0:
         raise NoController(
             "no controller runs on this machine, and only root can start one",
@@ -80,7 +81,6 @@ def ensure(
     with locked(client, say):
         if _answers(client):
             return False
-        _refuse_foreign_node()
         step("starting controller and agent on this machine")
         start(client, say)
     return True
@@ -126,29 +126,6 @@ def locked(client: Client, say: Callable[[str], None]) -> Iterator[None]:
         yield
     finally:
         os.close(lock)
-
-
-def _refuse_foreign_node() -> None:
-    """Refuse on a machine that is a node of a cluster whose controller is elsewhere."""
-    stamp = _agent_stamp()
-    if stamp is None or (Path(durable_dir()) / "controller" / "state.db").exists():
-        return
-    raise StartFailed(
-        f"this machine is a node of the cluster {stamp.get('cluster', '?')}, "
-        "whose controller runs elsewhere",
-        hint="use corral on that controller's machine, or take this one out of the cluster "
-        "there: corral node rm NAME",
-    )
-
-
-def _agent_stamp() -> dict[str, Any] | None:
-    agent = Client(f"unix://{sockets_dir()}/agent.sock")
-    try:
-        hello = agent.request("GET", "/v1/hello", timeout=5.0)
-    except ClientError:
-        return None
-    stamp = hello.get("stamp") if isinstance(hello, dict) else None
-    return stamp if isinstance(stamp, dict) else None
 
 
 def start(client: Client, say: Callable[[str], None]) -> None:
@@ -333,7 +310,7 @@ def _node_ready(client: Client) -> tuple[bool, str]:
 def _question(client: Client) -> str:
     """Return what a controller wants decided whose state is older than what runs."""
     try:
-        return str(client.get("/v1/state").get("behind") or "")
+        return str(client.get("/v1/state", patience=30.0).get("behind") or "")
     except (ClientError, AttributeError):
         return ""  # an earlier version does not ask
 

@@ -2,13 +2,16 @@
 
 Two people who say `up` of the same file in the same moment both get what they want: the
 later release has all of the earlier, so whoever waits for that one waits for this one
-(``telling.progress``). Where the later asks for something else the earlier came to nothing.
+(``telling.progress``). One that says ``up db`` beside somebody's ``up web`` is about something
+else, and keeps web as it was asked for: then web itself is waited for (``telling.beside``).
+Where the later asks for something else of the same services the earlier came to nothing.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.effective import Specs
 from orchestrator.control.mirror.released import beside, spec_of
 from specs.states import ReleaseState
 
@@ -25,6 +28,31 @@ def successor(cluster: Cluster, release: Release) -> Release | None:
     later = cluster.stack_releases.get(release.stack, {}).values()
     found = [r for r in later if r.number > release.number and r.created_at == release.finished_at]
     return min(found, key=lambda r: r.number, default=None)
+
+
+def keeps(cluster: Cluster, old: Release, new: Release) -> bool:
+    """Say whether all that the older release was about goes on in the newer one as it is there."""
+    before, after = spec_of(cluster, old), spec_of(cluster, new)
+    about = about_of(cluster, old)
+    if before is None or after is None or not old.images or not about <= set(after.services):
+        return False
+    if old.remove_orphans and not new.remove_orphans:
+        return False
+    specs = Specs(cluster)
+    for name in about:
+        there = after.carried.get(name)
+        was = specs.under(old, before, name)
+        if there is not None and (there.why == "orphan" or there.hash != was.hash):
+            return False
+        if there is None and _meaning(before, name) != _meaning(after, name):
+            return False
+    return True
+
+
+def about_of(cluster: Cluster, release: Release) -> set[str]:
+    """Return the services a release is about."""
+    spec = spec_of(cluster, release)
+    return set(spec.services) - set(beside(spec, release)) if spec is not None else set()
 
 
 def asks_the_same(cluster: Cluster, old: Release, new: Release) -> bool:

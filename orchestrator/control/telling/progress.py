@@ -8,6 +8,7 @@ Build output and events are true queues, bounded; the oldest lines go first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from collections import deque
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +16,7 @@ from orchestrator.control.mirror.node_view import node_status
 from orchestrator.control.mirror.released import beside, completed, spec_of
 from orchestrator.control.mirror.serving import is_ready
 from orchestrator.control.mirror.successors import asks_the_same, successor
+from orchestrator.control.telling.beside import fares, keeper
 from orchestrator.control.telling.causes import explain_newest, explain_task
 from orchestrator.control.telling.words import (
     failed_tasks,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from specs.task import Task
 
 REMEMBERED = 100  # stacks removed lately
+LOOK_AGAIN = 1.0  # seconds, where time alone may be missing
 QUEUED = 1000  # lines a reader may be behind
 
 
@@ -139,7 +142,9 @@ class Streams:
                     yield line
                     if line.kind == "end":
                         return
-                await feed.changed.wait()
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(LOOK_AGAIN if story.beside else None):
+                        await feed.changed.wait()
         finally:
             self._feeds.discard(feed)
 
@@ -168,6 +173,7 @@ class _Story:
         self._services: dict[str, tuple[int, int, str]] = {}
         self._watched = watched
         self._state = ""
+        self.beside = 0  # the release that took its place and keeps what it asked for
         self._homeless: dict[str, Progress] = {}
         self._warned: set[str] = set()  # notes of the release, nodes that do not answer
 
@@ -177,7 +183,13 @@ class _Story:
         while release is not None and (heir := self._heir(release)) is not None:
             yield self._line("release", state=heir.state.value, message=_followed(release, heir))
             self._release, release = heir.number, heir
-        if release is not None and release.state.value != self._state:
+        kept = keeper(self._cluster, release) if release is not None else None
+        if release is not None and kept is not None and kept.number != self.beside:
+            self.beside = kept.number
+            yield self._line("release", state=kept.state.value, message=_kept(release, kept))
+        if kept is None:
+            self.beside = 0
+        if release is not None and kept is None and release.state.value != self._state:
             self._state = release.state.value
             spec = spec_of(self._cluster, release)
             yield self._line(
@@ -194,7 +206,9 @@ class _Story:
                     self._warned.add(note)
                     yield self._line("warning", message=note)
             yield from self._homeless_news(release)
-            if release.state in OVER:
+            if kept is not None:
+                yield from self._kept_end(release, kept)
+            elif release.state in OVER:
                 yield self._end(release)
         else:
             yield from self._gone_news()
@@ -324,6 +338,25 @@ class _Story:
             completed=done,
         )
 
+    def _kept_end(self, release: Release, kept: Release) -> Iterator[Progress]:
+        """Yield the end of what goes on beside the release that took this one's place."""
+        found = fares(self._cluster, release, kept, self._clock.wall())
+        if found.ok is None:
+            return
+        cause = explain_task(self._cluster, found.failed, "") if found.failed else None
+        hint = f"corral -p {self._stack} logs {cause.service}" if cause is not None else ""
+        yield self._line(
+            "end",
+            state="deployed" if found.ok else "failed" if cause is not None else "superseded",
+            ok=found.ok,
+            service=cause.service if cause is not None else "",
+            task=cause.task if cause is not None else "",
+            message=cause.message if cause is not None else found.message,
+            hint=hint,
+            exit_code=cause.exit_code if cause is not None else None,
+            log_tail=cause.log_tail if cause is not None else (),
+        )
+
     def _cause(self, release: Release, mine: Iterable[Task]) -> Cause | None:
         """Return how the task that failed the release ended, whatever else went wrong beside it."""
         if release.culprit is None:
@@ -373,6 +406,13 @@ class _Story:
         return Progress.model_validate(
             {"kind": kind, "time": self._clock.wall(), "stack": self._stack, **fields}
         )
+
+
+def _kept(release: Release, kept: Release) -> str:
+    return (
+        f"release {kept.number}, made while this one was under way, is about something else; "
+        f"what release {release.number} asked for goes on"
+    )
 
 
 def _followed(release: Release, heir: Release) -> str:

@@ -16,7 +16,7 @@ import pytest
 
 from orchestrator.client import client as clients
 from orchestrator.client.client import Client
-from orchestrator.client.errors import ClientError, NoController
+from orchestrator.client.errors import ClientError, ControllerElsewhere, NoController
 from orchestrator.embedded import daemons, supervisor, systemd
 
 # Plays both daemons: it is the "Python" the supervisor runs with -P -m MODULE.
@@ -323,15 +323,32 @@ def test_a_state_that_is_older_than_what_runs_is_asked_about_and_not_waited_for(
     assert set(pids(machine)) == {"controller", "agent"}, "they stay: they are asked"
 
 
-def test_a_node_of_another_cluster_refuses(machine, monkeypatch, spawn_program):
+def test_a_node_of_another_cluster_refuses(machine, monkeypatch, spawn_program, corral):
     monkeypatch.setenv("CORRAL_FAKE_AGENT", "foreign")
     agent = spawn_program(
         "import os, sys; os.execv(sys.argv[1], sys.argv[1:])",
         daemons.DAEMON_PYTHON, "-P", "-m", "agent",
     )  # fmt: skip
     wait_for((machine.run / "agent.sock").exists, "the agent did not start")
-    with pytest.raises(daemons.StartFailed, match="node of the cluster other"):
+    words = "this machine is a node of the cluster other, whose controller runs elsewhere"
+    with pytest.raises(ControllerElsewhere, match=words):
         daemons.ensure(Client(), lambda _text: None)
+    # The supervisor of its agent is no reason to wait for a controller either.
+    (machine.run / "supervisor.pid").write_text(f"{os.getpid()}\n")
+    for line in (
+        ["node", "ls"], ["ls"], ["-p", "app", "ps"], ["-p", "app", "logs"], ["-p", "app", "events"],
+        ["volume", "ls"], ["-p", "app", "stop"], ["controller", "start"],
+    ):  # fmt: skip
+        done = corral(*line)
+        assert (done.code, words in done.err) == (1, True), (line, done.err)
+        assert "corral -H ssh://user@it" in done.err
+        assert "being started" not in done.err
+    # On the controller's own machine one that is away comes back.
+    state = machine.state / "controller/state.db"
+    state.parent.mkdir(parents=True, exist_ok=True)
+    state.touch()
+    (machine.run / "supervisor.pid").unlink()
+    assert "no controller answers" in corral("node", "ls").err
     assert agent.poll() is None  # it is not ours to end
     agent.kill()
     agent.wait(300)

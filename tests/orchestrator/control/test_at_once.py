@@ -59,10 +59,22 @@ CASES = {
     "another image, then the same again": (up(), [up(OTHER), up()], TOOK),
     "more copies in the file": (up(), [up({**SHOP, "db": replicas(2)})], TOOK),
     "a service less": (up(MORE), [up()], TOOK),
-    "one of its services": (up(), [up(SHOP, "db")], TOOK),
+    "one of its services": (up(), [up(SHOP, "db")], SAME),
+    "another image of one": (up(), [up({**SHOP, "db": {"image": "db:2"}}, "db")], TOOK),
     "a service, then all": (up(SHOP, "db"), [up()], SAME),
     "the same service": (up(SHOP, "db"), [up(SHOP, "db")], SAME),
-    "a service, then another": (up(SHOP, "db"), [up({**SHOP, "cache": {}}, "cache")], TOOK),
+    "a service, then another": (up(SHOP, "db"), [up({**SHOP, "cache": {}}, "cache")], SAME),
+    "a service, then two others": (
+        up(SHOP, "db"),
+        [up({**MORE, "more": {}}, "cache"), up({**MORE, "more": {}}, "more")],
+        SAME,
+    ),
+    "a service, another, the first removed": (up(SHOP, "db"), [up(MORE, "cache"), down], "removed"),
+    "a service, another, the first changed": (
+        up(SHOP, "db"),
+        [up(MORE, "cache"), up({"db": {"image": "db:2"}}, "db")],
+        TOOK,
+    ),
     "another network": (
         up(),
         [up({**SHOP, "top": {"networks": {"default": {"name": "x", "internal": True}}}})],
@@ -117,7 +129,9 @@ async def test_an_up_and_what_comes_beside_it(case, begun):
                 "law: the same again replaces nothing"
             )
             await asyncio.sleep(10)
-            alone = case == "the same service"
+            alone = case == "the same service" or (
+                case.startswith("a service, then ") and ("another" in case or "others" in case)
+            )
             assert len(rig.live("web")) == (3 if "scale" in case else 0 if alone else 1)
 
 
@@ -151,3 +165,47 @@ async def test_an_up_beside_a_down_has_the_last_word():
         number = await rig.up(project(web={}))
         assert (await ends(rig, number)).ok
         assert rig.ready("web")
+
+
+@pytest.mark.parametrize("reject", [False, True], ids=["it exits", "it cannot be made"])
+@pytest.mark.parametrize("beside", ["db", "cache"])
+async def test_two_who_ask_for_different_services_are_judged_each_by_his_own(beside, reject):
+    """Law: what one asks for beside another neither fails him nor makes him wait."""
+    services = {"web": {"restart": "no"}, "db": {}, "cache": {}}
+    async with Rig() as rig:
+        rig.agents.delay = 0.2
+        bad = Behaviour(prepare=1.0, reject="no such program") if reject else None
+        rig.how["web"] = bad or Behaviour(prepare=1.0, exit_code=4)
+        first = await rig.up(project(**services), services=("web",))
+        waiting = rig.group.create_task(ends(rig, first))
+        second = await rig.up(project(**services), services=(beside,))
+        assert second == first + 1
+        assert (await ends(rig, second)).ok
+        end = await waiting
+        assert (end.ok, end.state, end.service) == (False, "failed", "web")
+        assert ("no such program" in end.message) if reject else end.exit_code == 4
+
+
+async def test_that_it_goes_on_beside_another_release_is_said_and_no_large_image_holds_it_up():
+    services = {"web": {}, "db": {}}
+    async with Rig() as rig:
+        rig.agents.delay = 2.0
+        first = await rig.up(project(**services), services=("web",))
+        async with contextlib.aclosing(rig.control.progress("app", first)) as lines:
+            waiting = rig.group.create_task(_all(lines))
+            await rig.up(project(**services), services=("db",))
+            said = await waiting
+        told = "".join(line.message for line in said if line.kind == "release")
+        assert "release 2, made while this one was under way, is about something else" in told
+        assert said[-1].ok
+        rig.agents.delay = 100.0
+        slow = await rig.up(project(web={"image": "web:2"}, db={}), services=("web",))
+        began = rig.clock.monotonic()
+        await rig.up(project(**services), services=("db",))
+        assert 9 <= rig.clock.monotonic() - began <= 11
+        end = await ends(rig, slow)
+        assert (end.ok, end.state) == (False, "superseded")
+
+
+async def _all(lines):
+    return [line async for line in lines]
