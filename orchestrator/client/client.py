@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     T = TypeVar("T")
 
 REQUEST_TIMEOUT = 30.0  # seconds for a whole request and its answer
+READ_TIMEOUT = 10.0  # the same for what the controller answers by itself: nobody stares at nothing
 CONNECT_TIMEOUT = 5.0
 RESTART_TIMEOUT = 8.0  # seconds a controller that is restarted here is waited for
 PERSIST_TIMEOUT = 60.0
@@ -137,7 +138,7 @@ class Client:
         """Make one request and return the JSON answer. Raises ClientError."""
         connection = self.connect()
         try:
-            connection.deadline = time.monotonic() + (timeout or self.timeout)
+            connection.wait(timeout or self.timeout)
             answer = self._ask(connection, method, target(path, query), body)
             return answer.json()
         finally:
@@ -162,9 +163,12 @@ class Client:
             tried = True
             time.sleep(0.2)
 
-    def get(self, path: str, **query: Any) -> Any:
-        """Return the JSON of a GET."""
-        return self._over_restart(lambda: self.request("GET", path, query=query), NoAnswer)
+    def get(self, path: str, /, *, patience: float = READ_TIMEOUT, **query: Any) -> Any:
+        """Return the JSON of a GET; ``patience`` is longer where nodes are asked for it."""
+        limit = min(patience, self.timeout)
+        return self._over_restart(
+            lambda: self.request("GET", path, query=query, timeout=limit), NoAnswer
+        )
 
     def stream(
         self,
@@ -184,7 +188,8 @@ class Client:
         def opened() -> Stream:
             connection = self.connect()
             try:
-                connection.deadline = time.monotonic() + self.timeout
+                limit = READ_TIMEOUT if method == "GET" else REQUEST_TIMEOUT
+                connection.wait(min(limit, self.timeout))
                 answer = self._ask(connection, method, target(path, query), body)
             except BaseException:
                 connection.close()

@@ -47,22 +47,34 @@ class Connection:
         self.sock = sock
         self.buffer = bytearray()
         self.deadline: float | None = None  # monotonic; of everything until it is moved
+        self.patience = 0.0  # seconds that were given for the deadline
         self.idle: float | None = None  # seconds between two reads, when there is no deadline
         self.nobody: tuple[str, str] | None = None  # forwarded: what it means when it just closes
         self.ends: float | None = None  # monotonic; no read goes on beyond it, pulses or not
+
+    def wait(self, seconds: float) -> None:
+        """Have everything be done in so many seconds from now."""
+        self.deadline, self.patience = time.monotonic() + seconds, seconds
+
+    def _late(self) -> NoAnswer:
+        span = f" ({self.patience:g} s)" if self.patience and self.deadline is not None else ""
+        return NoAnswer(
+            f"the controller did not answer in time{span}",
+            hint="it is stopped, hangs, or has very much to do: corral controller status",
+        )
 
     def fill(self) -> bool:
         """Read once into the buffer; False at the end of the stream."""
         ends = self.ends if self.deadline is None else self.deadline
         left = None if ends is None else ends - time.monotonic()
         if left is not None and left <= 0:
-            raise NoAnswer("the controller did not answer in time")
+            raise self._late()
         limits = (left, self.idle if self.deadline is None else None)
         self.sock.settimeout(min((limit for limit in limits if limit is not None), default=None))
         try:
             data = self.sock.recv(65536)
         except TimeoutError:
-            raise NoAnswer("the controller did not answer in time") from None
+            raise self._late() from None
         except OSError as exc:
             raise self.broken(exc) from exc
         if data:

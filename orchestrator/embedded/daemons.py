@@ -310,7 +310,7 @@ def _node_ready(client: Client) -> tuple[bool, str]:
 def _question(client: Client) -> str:
     """Return what a controller wants decided whose state is older than what runs."""
     try:
-        return str(client.get("/v1/state").get("behind") or "")
+        return str(client.get("/v1/state", patience=30.0).get("behind") or "")
     except (ClientError, AttributeError):
         return ""  # an earlier version does not ask
 

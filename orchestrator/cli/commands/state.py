@@ -29,7 +29,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
-    found = session.client.get("/v1/state")
+    found = session.client.get("/v1/state", patience=30.0)
     if args.action in (None, "show"):
         return _show(found, as_json=getattr(args, "format", "") == "json")
     if not found.get("behind"):

@@ -16,7 +16,7 @@ def rows(
     session: Invocation, what: str, services: Sequence[str], *, quiet: bool = False
 ) -> tuple[list[dict[str, Any]], int]:
     """Return the rows of ``usage`` or ``processes`` and an exit code: 1 when one has no answer."""
-    found = session.client.get(session.path(what), service=list(services))["tasks"]
+    found = session.client.get(session.path(what), patience=30.0, service=list(services))["tasks"]
     silent = [row for row in found if row.get("reason")]
     if not quiet:
         for row in silent:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import resource
+import socket
 import subprocess
 import sys
 import threading
@@ -362,6 +363,33 @@ def test_an_answer_that_never_comes_has_a_deadline(fake, monkeypatch):
     fake.on("GET", "/v1/stacks", lambda _request: fake.closing.wait(5) or {})
     with pytest.raises(NoAnswer, match="in time"):
         Client().request("GET", "/v1/stacks", timeout=0.1)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        ["ls"], ["-p", "shop", "ps"], ["node", "ls"], ["volume", "ls"], ["-p", "shop", "logs"],
+        ["-p", "shop", "events"], ["network", "ls"],
+    ],
+)  # fmt: skip
+def test_a_controller_that_is_stopped_is_not_waited_for_in_silence(
+    clean_environment, corral, monkeypatch, line
+):
+    """It takes connections (the kernel does) and says nothing, as after SIGSTOP."""
+    from orchestrator.client import client as clients
+
+    assert clients.READ_TIMEOUT == 10
+    monkeypatch.setattr(clients, "READ_TIMEOUT", 0.2)
+    monkeypatch.setattr(clients.Client.get, "__kwdefaults__", {"patience": 0.2})
+    with socket.socket(socket.AF_UNIX) as stopped:
+        stopped.bind(str(clean_environment.run / "controller.sock"))
+        stopped.listen(4)
+        done = corral(*line)
+    assert (done.code, done.out) == (1, "")
+    assert "the controller did not answer in time (0.2 s)" in done.err
+    assert "hint: it is stopped, hangs, or has very much to do: corral controller status" in (
+        done.err
+    )
 
 
 def test_usage_errors(corral):
