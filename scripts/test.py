@@ -89,6 +89,7 @@ def areas() -> list[Area]:
             "compute",
             ((*PYTEST, "-m", "not slow and not real", "-n", "2", PATIENT, *PURE),),
             nice=15,
+            in_memory=True,
         ),
         Area(
             "e2e", "e2e", ((*PYTEST, "-m", "not slow", "-n", "3", PATIENT, *TOGETHER, "tests/e2e"),)

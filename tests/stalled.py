@@ -17,7 +17,7 @@ from specs.kit import stalls
 if TYPE_CHECKING:
     from orchestrator.lab.host import LabHost
 
-CPU = 0.5
+CPU = 0.3
 BLOCKED = 15.0
 LOGS = "var/lib/corral/log"
 

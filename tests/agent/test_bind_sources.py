@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,13 @@ import pytest
 from agent.errors import Refusal
 from agent.volumes.binds import BindSources
 from specs.stack import Mount
+
+
+@pytest.fixture
+def tmp_path():
+    """A folder on a disk: what is below /dev, where those of unit tests may lie, is never made."""
+    with tempfile.TemporaryDirectory() as folder:
+        yield Path(folder)
 
 
 def loop(folder):

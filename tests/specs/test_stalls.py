@@ -197,7 +197,7 @@ async def test_a_loop_of_another_kind_is_left_alone():
 
 @pytest.mark.parametrize(
     ("cpu", "blocked", "fails"),
-    [(0.06, 0.0, False), (0.4, 0.3, False), (0.6, 0.0, True), (0.0, 6.0, False), (0.0, 16.0, True)],
+    [(0.06, 0.0, False), (0.2, 0.3, False), (0.4, 0.0, True), (0.0, 6.0, False), (0.0, 16.0, True)],
 )
 def test_what_fails_an_end_to_end_test(cpu, blocked, fails):
     said = log.JsonFormatter().format(

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli import deploy, findings
 from orchestrator.cli import oneoff as oneoffs
 from orchestrator.cli import project as projects
-from orchestrator.cli.commands import up
 from orchestrator.cli.commands.attach import KEYS, Attached, Keys
 from orchestrator.cli.commands.exec import STDIN, STDOUT, environment, terminal_size
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
@@ -175,6 +174,8 @@ def _make(session: Invocation, body: dict[str, Any], *, quiet: bool) -> dict[str
 
 def _bring_up(session: Invocation, args: argparse.Namespace, services: list[str]) -> int:
     """Bring up what it needs, as `up -d` does; return its exit code."""
+    from orchestrator.cli.commands import up  # most runs find all they need
+
     parser = argparse.ArgumentParser()
     up.describe(parser)
     orphans = ["--remove-orphans"] if args.remove_orphans else []

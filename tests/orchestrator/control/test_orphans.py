@@ -341,7 +341,7 @@ BROKEN = [
     pytest.param({"image": "crash:1", "restart": "no"}, id="it exits"),
     pytest.param({"image": "reject:1"}, id="it cannot be prepared"),
     pytest.param(
-        {"networks": {"default": {"link_local_ips": ["169.254.8.8"]}}, "pid": "host"},
+        {"networks": {"default": {"link_local_ips": ["169.254.8.8"]}}, "userns_mode": "host"},
         id="a key is refused",
     ),
     pytest.param(
