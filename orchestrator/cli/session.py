@@ -18,7 +18,7 @@ from orchestrator.client.client import Client
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
     from typing import Any
 
     from specs import Project
@@ -71,20 +71,6 @@ class Invocation:
         from orchestrator.cli import project
 
         return project.load(self.flags, services)
-
-    def listed(self, kind: str, path: str, **query: Any) -> list[dict[str, Any]]:
-        """Return the rows of a list; where it is of a state in doubt, say so in one line."""
-        answer = self.client.get(path, **query)
-        self.tell_undecided(answer)
-        rows: list[dict[str, Any]] = answer[kind]
-        return rows
-
-    def tell_undecided(self, answer: Mapping[str, Any]) -> None:
-        """Say in one line that somebody has to decide before what is listed is known, and how."""
-        if why := str(answer.get("undecided") or ""):
-            from orchestrator.cli.show.table import printable
-
-            print(f"corral: warning: {printable(why)}", file=sys.stderr)
 
     def path(self, *rest: str) -> str:
         """Return the API path of the stack, or of something below it."""

@@ -9,7 +9,7 @@ import sys
 import time
 
 from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.cli.show import containers, filters, formats, table, times
+from orchestrator.cli.show import containers, filters, formats, table, times, undecided
 from orchestrator.client.errors import ApiNotFound, ClientError
 
 TYPE_CHECKING = False
@@ -50,7 +50,9 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         wanted["status"] = states
     everything = args.all or bool(states) or "exited" in wanted
     try:
-        rows = session.listed("tasks", session.path("tasks"), all=everything, oneoffs=everything)
+        rows = undecided.listed(
+            session.client, "tasks", session.path("tasks"), all=everything, oneoffs=everything
+        )
     except ApiNotFound as absent:
         # As Compose: a project that is not up has an empty list; the reason goes to people only.
         if args.services:
@@ -59,7 +61,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         print(f"corral: {absent}", file=sys.stderr)
         # Where the state was lost it may run all the same.
         with contextlib.suppress(ClientError):
-            session.tell_undecided(session.client.get("/v1/stacks"))
+            undecided.tell(session.client.get("/v1/stacks"))
     else:
         why = "" if rows else nothing_runs(session.client.get(session.path()))
         if why:
