@@ -79,7 +79,10 @@ class NetworkRows(Model):
 
 
 class VolumeRow(Model):
-    """``node`` is the name of its home; empty = not used yet, or the same on every node."""
+    """``node`` is the name of its home; empty = not used yet, or the same on every node.
+
+    ``everywhere``: a global service has one of the name on each of its nodes.
+    """
 
     name: str
     driver: str = "local"
@@ -92,6 +95,7 @@ class VolumeRow(Model):
     services: tuple[str, ...] = ()  # STACK/SERVICE of those that mount it
     removing: bool = False
     reason: str = ""
+    everywhere: bool = False
 
 
 class VolumeRows(Model):

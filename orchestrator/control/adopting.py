@@ -17,6 +17,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.draft import Draft
+from orchestrator.control.mirror.effective import has_own
 from orchestrator.control.mirror.records import (
     CONTENTS,
     LEASES,
@@ -339,17 +340,21 @@ def _volumes(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], wal
             if assignment.desired not in WANTED:
                 continue
             for key, name in assignment.volumes.items():
-                known = cluster.volumes.get(name)
+                known = made.draft.get(keys.volume(name), cluster.volumes.get(name))
+                kept = held.objects.releases.get(f"{assignment.stack}/{assignment.release}")
+                meant = kept.spec.seen_by(assignment.service).volumes if kept else {}
                 if known is None:
-                    kept = held.objects.releases.get(f"{assignment.stack}/{assignment.release}")
-                    meant = kept.spec.seen_by(assignment.service).volumes if kept else {}
                     # What a file calls external is nobody's: no `down -v` may take it.
                     theirs = key in meant and meant[key].external
                     owner = "" if theirs else assignment.stack
                     known = Volume(name=name, stack=owner, key=key, created_at=wall)
-                if known.node != node:
+                service = kept.spec.services.get(assignment.service) if kept else None
+                shared = shares.is_shared(assignment.volume_options.get(key, {}))
+                if service is not None and has_own(service, meant.get(key)) and not shared:
+                    made.draft.put(VOLUMES, known.model_copy(update={"everywhere": True}))
+                elif known.node != node:
                     options = assignment.volume_options.get(key, {})
-                    home = "" if shares.is_shared(options) else node
+                    home = "" if shared else node
                     here = cluster.nodes.get(home)
                     called = here.name if here is not None else ""
                     update = {"node": home, "options": options, "home": called}

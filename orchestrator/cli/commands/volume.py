@@ -83,7 +83,8 @@ def rows(session: Invocation) -> list[dict[str, Any]]:
 
 def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     users = ", ".join(row["used_by"])
-    return (row["driver"], row["name"], row["node"], row["stack"], users, row["reason"])
+    node = row["node"] or ("each of its service" if row.get("everywhere") else "")
+    return (row["driver"], row["name"], node, row["stack"], users, row["reason"])
 
 
 def place(row: Mapping[str, Any]) -> str:
@@ -91,7 +92,11 @@ def place(row: Mapping[str, Any]) -> str:
     options = row["options"]
     if options:
         return str(options.get("device", "")) if "bind" in str(options.get("o")) else ""
-    return f"/var/lib/corral/agent/volumes/{row['name']}/_data" if row["node"] else ""
+    return (
+        f"/var/lib/corral/agent/volumes/{row['name']}/_data"
+        if row["node"] or row.get("everywhere")
+        else ""
+    )
 
 
 def dockers(row: Mapping[str, Any]) -> dict[str, Any]:

@@ -105,9 +105,15 @@ class BackgroundWork:
             # No agent makes such a volume (or takes the name): nothing is there.
             await self._forget(volume.name)
             return
-        while volume.node in self._cluster.nodes:
+        for node in list(self._cluster.nodes) if volume.everywhere else [volume.node]:
+            await self._remove_from(node, volume)
+        await self._forget(volume.name)
+
+    async def _remove_from(self, node: str, volume: Volume) -> None:
+        """Have a node delete its data of a volume; one that left takes it along."""
+        while node in self._cluster.nodes:
             try:
-                await self._agents.remove_volume(volume.node, volume.name)
+                await self._agents.remove_volume(node, volume.name)
                 break
             except NotFound:
                 break
@@ -121,4 +127,3 @@ class BackgroundWork:
                     )
                 )
                 await asyncio.sleep(VOLUME_RETRY)
-        await self._forget(volume.name)

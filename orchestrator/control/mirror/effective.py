@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.records import Volume
     from specs.api import ClientMachine, Release
     from specs.oneoff import OneOff
-    from specs.stack import ServiceSpec, StackSpec, TaskSpec
+    from specs.stack import ServiceSpec, StackSpec, TaskSpec, VolumeSpec
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +56,10 @@ class Effective:
             return f"{self.stack}_{key}"
         return f"{volume.name}-{slot}" if volume.per_slot else volume.name
 
+    def on_each_node(self, key: str) -> bool:
+        """Say whether each node has a volume of its own behind the key: a global service's."""
+        return has_own(self.service, self.spec.volumes.get(key))
+
     def volume_options(self, key: str, record: Volume | None) -> Mapping[str, str]:
         """Return a volume's options: the file's, or those of who made it where that is another."""
         wanted = self.spec.volumes.get(key)
@@ -72,6 +76,14 @@ class Effective:
             for key, name in volumes.items()
             if (options := self.volume_options(key, records.get(name)))
         }
+
+
+def has_own(service: ServiceSpec, volume: VolumeSpec | None) -> bool:
+    """Say whether a service has, on each of its nodes, a volume of its own behind one name.
+
+    A volume for each slot has a name of its own anyway, and stays where it is.
+    """
+    return service.mode == "global" and not (volume is not None and volume.per_slot)
 
 
 def of_oneoff(one: OneOff) -> Effective:

@@ -135,6 +135,7 @@ class Volume(Model):
     """A named volume; ``node`` is its home, decided by the first task placed.
 
     ``home`` is that node's name, for people: it is known of a node that left, too.
+    ``everywhere``: a global service has one of the name on each of its nodes; no home ties it.
     ``stack`` is empty where somebody made it by hand. ``removing``: its data goes as soon as no
     task has it and its node answers, and the record with it.
     """
@@ -148,6 +149,7 @@ class Volume(Model):
     options: dict[str, str] = Field(default_factory=dict)
     removing: bool = False
     home: str = ""
+    everywhere: bool = False
 
     def at_home(self, node: str, name: str) -> Volume:
         """Return the volume with its data on a node, given with its name."""

@@ -251,7 +251,9 @@ def _settle_volumes(pass_: Pass, task: Task, effective: Effective, node: str) ->
         name = effective.volume_name(mount.source, task.slot)
         present = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
         options = dict(effective.volume_options(mount.source, present))
-        home = "" if shares.is_shared(options) else node
+        shared, each = shares.is_shared(options), effective.on_each_node(mount.source)
+        home = "" if shared or each else node
+        everywhere = each and not shared
         called = pass_.cluster.nodes[home].name if home else ""
         if present is None:
             wanted = effective.spec.volumes.get(mount.source)
@@ -264,12 +266,18 @@ def _settle_volumes(pass_: Pass, task: Task, effective: Effective, node: str) ->
                 created_at=pass_.wall,
                 labels=wanted.labels if wanted is not None else {},
                 home=called,
+                everywhere=everywhere,
             )
             pass_.draft.put(VOLUMES, made)
-        elif (home and not present.node) or options != present.options:
+        elif (
+            (home and not present.node)
+            or options != present.options
+            or (everywhere and not present.everywhere)
+        ):
             # Made by hand and used for the first time, or the file says something else now.
             made = present if present.node or not home else present.at_home(home, called)
-            pass_.draft.put(VOLUMES, made.model_copy(update={"options": options}))
+            update = {"options": options, "everywhere": everywhere or present.everywhere}
+            pass_.draft.put(VOLUMES, made.model_copy(update=update))
 
 
 def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
@@ -284,7 +292,8 @@ def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
             return f"external volume {name} does not exist: corral volume create {name}"
         if volume is not None and volume.removing:
             return f"volume {name} is being removed; corral volume ls says what it waits for"
-        if volume is not None and (why := volume_homes.undecided(pass_, volume)):
+        tied = volume is not None and not effective.on_each_node(mount.source)
+        if volume is not None and tied and (why := volume_homes.undecided(pass_, volume)):
             return why
     return ""
 
@@ -297,6 +306,8 @@ def homes(pass_: Pass, effective: Effective, slot: int) -> tuple[Home, ...]:
             name = effective.volume_name(mount.source, slot)
             volume = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
             if shares.is_shared(effective.volume_options(mount.source, volume)):
+                continue
+            if effective.on_each_node(mount.source):
                 continue
             if volume is not None:
                 volume = volume_homes.find(pass_, volume)

@@ -55,6 +55,7 @@ def volume_rows(cluster: Cluster) -> tuple[VolumeRow, ...]:
             used_by=tuple(sorted(found.volumes.get(record.name, ()))),
             services=tuple(sorted(found.mounts.get(record.name, ()))),
             removing=record.removing,
+            everywhere=record.everywhere,
             reason=_why_still(cluster, record) if record.removing else "",
         )
         for record in cluster.volumes.values()
