@@ -363,6 +363,11 @@ class StackRow(Model):
     reason: str = ""
     orphans: tuple[str, ...] = ()  # services that run on although the files lack them
 
+    def unknown(self) -> StackRow:
+        """Return the row of a stack of which nobody knows what runs."""
+        wanted = self.tasks.rpartition("/")[2]
+        return self.model_copy(update={"status": "unknown", "tasks": f"?/{wanted}"})
+
 
 class Rescaled(Model):
     """What `scale` came to: what its user is warned of, and what it started."""

@@ -6,7 +6,13 @@ from specs.api import NodeRow, ReleaseRow, StackRow, TaskRow
 from specs.base import Model
 
 
-class Stacks(Model):
+class Undecided(Model):
+    """What a list says beside its rows: why nothing may be changed now, and what is to be done."""
+
+    undecided: str = ""
+
+
+class Stacks(Undecided):
     stacks: tuple[StackRow, ...] = ()
 
 
@@ -14,9 +20,9 @@ class Releases(Model):
     releases: tuple[ReleaseRow, ...] = ()
 
 
-class Tasks(Model):
+class Tasks(Undecided):
     tasks: tuple[TaskRow, ...] = ()
 
 
-class NodeRows(Model):
+class NodeRows(Undecided):
     nodes: tuple[NodeRow, ...] = ()

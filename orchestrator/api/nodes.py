@@ -22,7 +22,8 @@ CONTACT = 15.0  # seconds: a host key to be confirmed is a question, not a strea
 async def nodes(parts: ApiParts, _request: web.Request, _: None) -> NodeRows:
     now = parts.clock.wall()
     found = [rows.node_row(parts.cluster, node, now=now) for node in parts.cluster.nodes.values()]
-    return NodeRows(nodes=tuple(sorted(found, key=lambda row: row.name)))
+    found.sort(key=lambda row: row.name)
+    return NodeRows(nodes=tuple(found), undecided=parts.superseded())
 
 
 async def node(parts: ApiParts, request: web.Request, _: None) -> NodeDetail:

@@ -43,7 +43,11 @@ def find(parts: ApiParts, request: web.Request) -> Stack:
 
 async def stacks(parts: ApiParts, _request: web.Request, _: None) -> Stacks:
     found = [rows.stack_row(parts.cluster, stack) for stack in parts.cluster.stacks.values()]
-    return Stacks(stacks=tuple(sorted(found, key=lambda row: row.name)))
+    why = parts.superseded()
+    if why:
+        # The records are not what runs: nobody was asked, and nobody is until it is decided.
+        found = [row.unknown() for row in found]
+    return Stacks(stacks=tuple(sorted(found, key=lambda row: row.name)), undecided=why)
 
 
 async def stack(parts: ApiParts, request: web.Request, _: None) -> StackDetail:
@@ -114,7 +118,7 @@ async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
     if every and flag(request, "oneoffs"):  # who counts replicas is not to see them
         oneoffs = rows.shown_oneoffs(parts.cluster, name)
         found += [rows.oneoff_row(parts.cluster, one, now=now) for one in oneoffs]
-    return Tasks(tasks=tuple(found))
+    return Tasks(tasks=tuple(found), undecided=parts.superseded())
 
 
 def after(parts: ApiParts, before: Stack) -> StackRow:

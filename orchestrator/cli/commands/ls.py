@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestrator.cli.show import filters, formats, table
+from orchestrator.cli.show import filters, formats, table, undecided
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +33,11 @@ def remarks(row: Mapping[str, Any]) -> str:
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     wanted = filters.parse(args.filter, FILTERS)
-    rows = [row for row in session.client.get("/v1/stacks")["stacks"] if filters.keeps(wanted, row)]
+    rows = [
+        row
+        for row in undecided.listed(session.client, "stacks", "/v1/stacks")
+        if filters.keeps(wanted, row)
+    ]
     rows.sort(key=lambda row: str(row.get("name")))
     if args.quiet:
         table.show("\n".join(row["name"] for row in rows))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from orchestrator.cli.errors import ERROR, USAGE, CliError
-from orchestrator.cli.show import filters, formats, table
+from orchestrator.cli.show import filters, formats, table, undecided
 from orchestrator.client.errors import ApiRefusal
 from orchestrator.client.http import quote
 from specs.kit.amounts import size
@@ -152,7 +152,11 @@ def _fits(row: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
 def _ls(args: argparse.Namespace, session: Invocation) -> int:
     wanted = filters.parse(args.filter, FILTERS)
     rows = sorted(
-        (row for row in session.client.get("/v1/nodes")["nodes"] if _fits(row, wanted)),
+        (
+            row
+            for row in undecided.listed(session.client, "nodes", "/v1/nodes")
+            if _fits(row, wanted)
+        ),
         key=lambda row: str(row.get("name")),
     )
     if args.quiet:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sys
 import time
 
 from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.cli.show import containers, filters, formats, table, times
-from orchestrator.client.errors import ApiNotFound
+from orchestrator.cli.show import containers, filters, formats, table, times, undecided
+from orchestrator.client.errors import ApiNotFound, ClientError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,15 +50,18 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         wanted["status"] = states
     everything = args.all or bool(states) or "exited" in wanted
     try:
-        rows = session.client.get(session.path("tasks"), all=everything, oneoffs=everything)[
-            "tasks"
-        ]
+        rows = undecided.listed(
+            session.client, "tasks", session.path("tasks"), all=everything, oneoffs=everything
+        )
     except ApiNotFound as absent:
         # As Compose: a project that is not up has an empty list; the reason goes to people only.
         if args.services:
             raise
         rows = []
         print(f"corral: {absent}", file=sys.stderr)
+        # Where the state was lost it may run all the same.
+        with contextlib.suppress(ClientError):
+            undecided.tell(session.client.get("/v1/stacks"))
     else:
         why = "" if rows else nothing_runs(session.client.get(session.path()))
         if why:

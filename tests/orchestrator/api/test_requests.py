@@ -61,6 +61,7 @@ async def test_stacks_are_rows_with_counts(api):
     assert (status, answer) == (
         200,
         {
+            "undecided": "",
             "stacks": [
                 {
                     "name": "shop",
@@ -71,7 +72,7 @@ async def test_stacks_are_rows_with_counts(api):
                     "reason": "",
                     "orphans": [],
                 }
-            ]
+            ],
         },
     )
     _, detail = await api.call("GET", "/v1/stacks/shop")
@@ -311,6 +312,17 @@ async def test_a_superseded_controller_reads_but_does_not_change(api):
     assert problem["detail"] == "a newer controller has spoken"
     assert (await api.call("GET", "/v1/stacks/shop"))[0] == 200
     assert api.control.calls == []
+    # What is listed is no word of what runs, and says so.
+    for path in ("/v1/stacks", "/v1/stacks/shop/tasks", "/v1/nodes"):
+        _, answer = await api.call("GET", path)
+        assert answer["undecided"] == "a newer controller has spoken"
+    (row,) = (await api.call("GET", "/v1/stacks"))[1]["stacks"]
+    assert row["status"] == "unknown"
+    assert row["tasks"].startswith("?/")
+    object.__setattr__(api.parts, "superseded", lambda: "")
+    (row,) = (await api.call("GET", "/v1/stacks"))[1]["stacks"]
+    assert (row["status"], "?" in row["tasks"]) != ("unknown", True)
+    assert not (await api.call("GET", "/v1/nodes"))[1].get("undecided")
 
 
 # Nodes.

@@ -276,14 +276,14 @@ def test_lint_says_who_waits_for_a_health_that_nothing_checks(
 
 def test_lint_goes_on_behind_what_is_broken(clean_environment, corral):
     (clean_environment.work / "compose.yaml").write_text(
-        "services:\n  web:\n    image: x:1\n    imagee: y\n    expose: [foo]\n    ipc: host\n"
+        "services:\n  web:\n    image: x:1\n    imagee: y\n    expose: [foo]\n    gpus: all\n"
         "    ports: [{target: x}]\n    x-corral: {on_unhealty: keep}\nx-corral: {deadlin: 3}\n"
     )
     data = json.loads(corral("lint", "--format", "json").out)
     assert [(problem["path"], problem["severity"]) for problem in data["problems"]] == [
         ("services.web.imagee", "error"),
         ("services.web.expose[0]", "warning"),
-        ("services.web.ipc", "error"),
+        ("services.web.gpus", "error"),
         ("services.web.ports[0].target", "error"),
         ("services.web.x-corral.on_unhealty", "error"),
         ("x-corral.deadlin", "error"),

@@ -583,6 +583,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.cli.wishes",
         "orchestrator.cli.show.table",
         "orchestrator.cli.show.times",
+        "orchestrator.cli.show.undecided",
         "orchestrator.client.client",
         "orchestrator.client.contexts",
         "orchestrator.client.errors",

@@ -19,6 +19,32 @@ def test_a_state_that_is_new_enough_asks_nothing(fake, corral):
     assert all(request.method == "GET" for request in fake.requests)
 
 
+@pytest.mark.parametrize(
+    ("line", "path", "kind"),
+    [
+        (("ls",), "/v1/stacks", "stacks"),
+        (("ls", "-q"), "/v1/stacks", "stacks"),
+        (("node", "ls"), "/v1/nodes", "nodes"),
+        (("-p", "shop", "ps"), "/v1/stacks/shop/tasks", "tasks"),
+        (("-p", "shop", "ps", "-a", "--format", "json"), "/v1/stacks/shop/tasks", "tasks"),
+    ],
+)
+@pytest.mark.parametrize("why", ["", "older than what runs on n1: corral state shows it"])
+def test_a_list_says_in_one_line_that_a_decision_is_due(fake, corral, line, path, kind, why):
+    fake.on("GET", path, {kind: [], "undecided": why})
+    fake.on("GET", "/v1/stacks/shop", {"name": "shop", "status": "running"})
+    done = corral(*line)
+    assert done.code == 0
+    said = [text for text in done.err.splitlines() if "warning" in text]
+    assert said == ([f"corral: warning: {why}"] if why else [])
+
+
+def test_a_lost_stack_is_said_to_wait_for_a_decision(fake, corral):
+    fake.on("GET", "/v1/stacks", {"stacks": [], "undecided": "corral state adopt takes over"})
+    done = corral("-p", "gone", "ps")
+    assert "corral: warning: corral state adopt takes over" in done.err
+
+
 def test_what_both_answers_would_do_is_shown(fake, corral):
     fake.on("GET", "/v1/state", OLD)
     done = corral("state", "show")

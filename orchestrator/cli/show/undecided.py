@@ -1,0 +1,28 @@
+"""Lists of a state that somebody has to decide about first: said in one line beside the rows."""
+
+from __future__ import annotations
+
+import sys
+
+from orchestrator.cli.show import table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import Any
+
+    from orchestrator.client.client import Client
+
+
+def listed(client: Client, kind: str, path: str, **query: Any) -> list[dict[str, Any]]:
+    """Return the rows of a list; where its state is in doubt, say so."""
+    answer = client.get(path, **query)
+    tell(answer)
+    rows: list[dict[str, Any]] = answer[kind]
+    return rows
+
+
+def tell(answer: Mapping[str, Any]) -> None:
+    """Say that a decision is due before what is listed is known, and how it is taken."""
+    if why := str(answer.get("undecided") or ""):
+        print(f"corral: warning: {table.printable(why)}", file=sys.stderr)
