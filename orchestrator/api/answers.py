@@ -22,6 +22,7 @@ class Releases(Model):
 
 class Tasks(Undecided):
     tasks: tuple[TaskRow, ...] = ()
+    missing: tuple[str, ...] = ()  # replicas that ended, with none in their place: why
 
 
 class NodeRows(Undecided):

@@ -17,7 +17,7 @@ from orchestrator.control.telling.words import (
 )
 from specs.api import NodeDetail, NodeRow, ServiceRow, StackDetail, StackRow, TaskRow
 from specs.kit import masking, versions
-from specs.states import FINAL, TaskState
+from specs.states import FINAL, WANTED, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -156,6 +156,37 @@ def shown_tasks(tasks: Iterable[Task], *, every: bool) -> list[Task]:
     if every:
         return ordered
     return [task for task in ordered if task.state not in FINAL]
+
+
+_BROKEN = frozenset({S.FAILED, S.REJECTED, S.ORPHANED})
+
+
+def missing(cluster: Mirror, stack: Stack, tasks: Iterable[Task], now: float) -> tuple[str, ...]:
+    """Return what ``ps`` tells of replicas that ended and have none in their place.
+
+    It lists what is there, as Compose does; a service that misses replicas is told of all the
+    same. What completed, was stopped, or is not wanted any more is missed by nobody.
+    """
+    if stack.desired != "up":
+        return ()
+    mine = list(tasks)
+    counts = service_counts(cluster, stack, mine)
+    slots: dict[tuple[str, int], list[Task]] = {}
+    for task in mine:
+        slots.setdefault((task.service, task.slot), []).append(task)
+    found = []
+    for (service, slot), replicas in sorted(slots.items()):
+        last = max(replicas, key=lambda task: (task.state not in FINAL, task.created_at, task.id))
+        spec = spec_in_force(cluster, stack)
+        known = spec.services.get(service) if spec is not None else None
+        _, wanted = counts.get(service, (0, 0))
+        if known is None or (known.mode != "global" and slot > wanted) or not wanted:
+            continue
+        if last.state in _BROKEN and last.desired in WANTED:
+            text = words_of(cluster, last, now).text
+            help_ = f"corral start {service} starts it again, ps -a shows it"
+            found.append(f"{last.name} is missing: {text} ({help_})")
+    return tuple(found)
 
 
 def port_text(port: Port, chosen: Mapping[str, int]) -> str:

@@ -109,8 +109,9 @@ async def forget(parts: ApiParts, request: web.Request, body: ForgetTasks) -> Fo
 
 
 async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
-    name = find(parts, request).name
-    mine = (task for task in parts.cluster.tasks.values() if task.stack == name)
+    found_stack = find(parts, request)
+    name = found_stack.name
+    mine = [task for task in parts.cluster.tasks.values() if task.stack == name]
     now = parts.clock.wall()
     every = flag(request, "all")
     shown = rows.shown_tasks(mine, every=every)
@@ -118,7 +119,8 @@ async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:
     if every and flag(request, "oneoffs"):  # who counts replicas is not to see them
         oneoffs = rows.shown_oneoffs(parts.cluster, name)
         found += [rows.oneoff_row(parts.cluster, one, now=now) for one in oneoffs]
-    return Tasks(tasks=tuple(found), undecided=parts.superseded())
+    missing = () if every else rows.missing(parts.cluster, found_stack, mine, now)
+    return Tasks(tasks=tuple(found), missing=missing, undecided=parts.superseded())
 
 
 def after(parts: ApiParts, before: Stack) -> StackRow:

@@ -1,4 +1,4 @@
-"""Lists of a state that somebody has to decide about first: said in one line beside the rows."""
+"""What a list says beside its rows: that a decision is due, and which replicas are missing."""
 
 from __future__ import annotations
 
@@ -26,3 +26,5 @@ def tell(answer: Mapping[str, Any]) -> None:
     """Say that a decision is due before what is listed is known, and how it is taken."""
     if why := str(answer.get("undecided") or ""):
         print(f"corral: warning: {table.printable(why)}", file=sys.stderr)
+    for line in answer.get("missing") or ():
+        print(f"corral: {table.printable(str(line))}", file=sys.stderr)

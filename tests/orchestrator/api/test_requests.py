@@ -305,6 +305,41 @@ async def test_garbage_instead_of_http_harms_nobody(api):
     assert (await api.call("GET", "/v1/version"))[0] == 200
 
 
+LOST = TaskStatus(state=TaskState.FAILED, reason="the monitor (conmon) was lost")
+STOPPED = {"stopped_services": ("web",)}
+
+
+@pytest.mark.parametrize(
+    ("tasks", "stack", "said"),
+    [
+        ([{}], {}, False),  # it runs
+        ([{"status": LOST}], {}, True),
+        ([{"status": TaskStatus(state=TaskState.REJECTED, reason="no such file")}], {}, True),
+        ([{"status": TaskStatus(state=TaskState.ORPHANED)}], {}, True),
+        ([{"status": TaskStatus(state=TaskState.COMPLETE)}], {}, False),  # as it should
+        ([{"status": TaskStatus(state=TaskState.SHUTDOWN)}], {}, False),
+        ([{"status": LOST, "desired": "shutdown"}], {}, False),  # `stop` came to it
+        ([{"status": LOST}, {"created_at": 2.0}], {}, False),  # another took its place
+        ([{"status": LOST}, {"status": LOST, "created_at": 2.0}], {}, True),  # said once
+        ([{"status": LOST, "slot": 3}], {}, False),  # scaled to two
+        ([{"status": LOST}], {"desired": "stopped"}, False),
+        ([{"status": LOST}], STOPPED, False),
+    ],
+)
+async def test_replicas_that_are_missing_are_told_of(api, tasks, stack, said):
+    api.add_stack(**stack)
+    for number, task in enumerate(tasks):
+        await api.add_task(f"t{number}", **task)
+    _, answer = await api.call("GET", "/v1/stacks/shop/tasks")
+    assert len(answer["missing"]) == said
+    if said:
+        (words,) = answer["missing"]
+        assert words.startswith("shop-web-1 is missing: ")
+        assert words.endswith(" (corral start web starts it again, ps -a shows it)")
+    _, answer = await api.call("GET", "/v1/stacks/shop/tasks?all=1")
+    assert answer["missing"] == []
+
+
 async def test_a_superseded_controller_reads_but_does_not_change(api):
     api.add_stack()
     object.__setattr__(api.parts, "superseded", lambda: "a newer controller has spoken")

@@ -39,6 +39,13 @@ def test_a_list_says_in_one_line_that_a_decision_is_due(fake, corral, line, path
     assert said == ([f"corral: warning: {why}"] if why else [])
 
 
+def test_a_replica_that_is_missing_is_told_of_beside_the_rows(fake, corral):
+    fake.on("GET", "/v1/stacks/shop/tasks", {"tasks": [], "missing": ["shop-web-3 is missing: x"]})
+    fake.on("GET", "/v1/stacks/shop", {"name": "shop", "status": "degraded"})
+    done = corral("-p", "shop", "ps", "-q")
+    assert (done.out.strip(), done.err) == ("", "corral: shop-web-3 is missing: x\n")
+
+
 def test_a_lost_stack_is_said_to_wait_for_a_decision(fake, corral):
     fake.on("GET", "/v1/stacks", {"stacks": [], "undecided": "corral state adopt takes over"})
     done = corral("-p", "gone", "ps")
