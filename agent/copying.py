@@ -97,14 +97,25 @@ class Copying:
         process = record.process
         fd = _namespace(process) if process is not None else None
         if fd is not None:
-            asked["namespace"] = fd
-        else:
-            if record.image is None or record.erased:
-                raise Refusal("nothing of this task is on the node yet, or any more")
-            slot = self._holdings.slot_of(record.assignment)
-            asked["mounts"] = await self._volumes.present(record.assignment, record.image, slot)
-            fd, asked["point"] = await self._images.borrow(record.id, record.image.digest)
-            asked["root"] = fd
+            async with self._started(asked | {"namespace": fd}, fd) as child:
+                yield child
+            return
+        if record.image is None or record.erased:
+            raise Refusal("nothing of this task is on the node yet, or any more")
+        slot = self._holdings.slot_of(record.assignment)
+        asked["mounts"] = await self._volumes.present(record.assignment, record.image, slot)
+        fd, asked["point"] = await self._images.borrow(record.id, record.image.digest)
+        try:
+            async with self._started(asked | {"root": fd}, fd) as child:
+                yield child
+        finally:
+            await asyncio.shield(self._images.returned(record.id))
+
+    @contextlib.asynccontextmanager
+    async def _started(
+        self, asked: dict[str, Any], fd: int
+    ) -> AsyncIterator[asyncio.subprocess.Process]:
+        """Start the child with a descriptor that becomes its own; end it with the block."""
         asked["parent"] = os.getpid()
         try:
             child = await asyncio.create_subprocess_exec(

@@ -1,6 +1,6 @@
 """Root file systems of tasks: shared layers below, the task's own writable layer on top.
 
-Called by the store's mount, unmount and discard. All mounts go through one thread whose
+Called by the store's mount, unmount, borrow and discard. All mounts go through one thread whose
 current directory is the store's root: overlayfs reads at most a page of options, and names
 like ``l/abcd`` keep 127 layers within it.
 """
@@ -11,6 +11,7 @@ import contextlib
 import errno
 import os
 import stat
+from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final
 
@@ -39,6 +40,10 @@ class RootFs:
         self._layers = layers
         self._mounts = run_dir / "rootfs"
         self._mounts.mkdir(parents=True, exist_ok=True, mode=0o700)
+        # Roots others look into: how many do, and the copy kept of one that is not mounted now.
+        # Two overlay mounts of one writable layer are undefined (kernel, overlayfs.rst).
+        self._lent: Counter[str] = Counter()
+        self._kept: dict[str, int] = {}
         self.thread = ThreadPoolExecutor(1, "mount", initializer=self._enter)
 
     def _enter(self) -> None:
@@ -114,6 +119,12 @@ class RootFs:
                 return point
             # With its parent: people tidy up below /run.
             point.mkdir(parents=True, exist_ok=True, mode=0o700)
+            if (kept := self._kept.pop(task, None)) is not None:
+                try:
+                    kernel.place_mount(kept, str(point))
+                finally:
+                    os.close(kept)
+                return point
             kernel.mount("corral", str(point), "overlay", 0, self._options(task, diff_ids))
         except OSError as error:
             raise Later(f"cannot mount the root of {task}: {in_words(error)}") from error
@@ -122,8 +133,9 @@ class RootFs:
     def borrow(self, task: str, digest: str, diff_ids: tuple[str, ...]) -> tuple[int, str]:
         """Return a copy of the mount, also where it is not mounted now. Runs in ``thread``.
 
-        Who asks mounts the copy at the place returned, in a mount namespace of his own. A task
-        whose writable layer is gone, or another image's, has nothing to be lent.
+        Who asks mounts the copy at the place returned, in a mount namespace of his own, and says
+        ``returned`` when that has ended. Until then whatever mounts the root mounts this one.
+        A task whose writable layer is gone, or another image's, has nothing to be lent.
         """
         mark = self._content.writable / task / "image"
         if not mark.exists() or mark.read_text() != digest:
@@ -131,10 +143,23 @@ class RootFs:
         was = self.mounted(task)
         point = self.mount(task, digest, diff_ids)
         try:
-            return kernel.copy_mount(str(point)), str(self._mounts)
+            copy = kernel.copy_mount(str(point))
+            self._lent[task] += 1
         finally:
             if not was:  # nobody else mounts or unmounts meanwhile: all that is this thread's
                 self.unmount(task)
+        return copy, str(self._mounts)
+
+    def returned(self, task: str) -> None:
+        """Note that one borrower has ended. Runs in ``thread``."""
+        self._lent[task] -= 1
+        if self._lent[task] <= 0:
+            del self._lent[task]
+            self._drop(task)
+
+    def _drop(self, task: str) -> None:
+        if (kept := self._kept.pop(task, None)) is not None:
+            os.close(kept)
 
     def _dress(self, upper: Path, diff_ids: tuple[str, ...]) -> None:
         """Give the merged "/" the owner and mode of the image's: they come from the top."""
@@ -157,6 +182,8 @@ class RootFs:
     def unmount(self, task: str) -> None:
         """Unmount the root and remove its mount point. Blocks; runs in ``thread``."""
         point = self.point(task)
+        if task in self._lent and task not in self._kept and self.mounted(task):
+            self._kept[task] = kernel.copy_mount(str(point))
         while self.mounted(task):
             mounts.take_off(str(point))
         with contextlib.suppress(FileNotFoundError):
@@ -165,6 +192,7 @@ class RootFs:
     def discard(self, task: str) -> None:
         """Unmount and delete the writable layer. Blocks; runs in ``thread``."""
         self.unmount(task)
+        self._drop(task)
         home = self._content.writable / task
         # The mark goes first: a half deleted layer must never be mounted again.
         (home / "image").unlink(missing_ok=True)

@@ -140,7 +140,20 @@ class ImageStore:
         record = self._complete(check_digest(digest))
         if record is None:
             raise Later(f"image {digest[:19]} is not complete on this node")
-        return await self._mounting(self.rootfs.borrow, task, digest, record.diff_ids)
+        lending = asyncio.ensure_future(
+            self._mounting(self.rootfs.borrow, task, digest, record.diff_ids)
+        )
+        try:
+            return await asyncio.shield(lending)
+        except asyncio.CancelledError:  # who asked has left: nobody else would say "returned"
+            copy, _ = await lending
+            os.close(copy)
+            await self.returned(task)
+            raise
+
+    async def returned(self, task: str) -> None:
+        """Note that who borrowed the task's root has ended."""
+        await self._mounting(self.rootfs.returned, task)
 
     async def unmount(self, task: str) -> None:
         """Unmount the root; the writable layer stays."""

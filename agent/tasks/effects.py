@@ -65,8 +65,12 @@ class Images(Protocol):
         """Return a descriptor of a mount of the task's root, and where it may be mounted.
 
         It is a copy: what mounts or unmounts the root itself meanwhile does not touch it.
-        Raises Refusal, Later.
+        ``returned`` follows when who got it has ended. Raises Refusal, Later.
         """
+        ...
+
+    async def returned(self, task: str) -> None:
+        """Note that who borrowed the task's root has ended."""
         ...
 
     def build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:

@@ -106,6 +106,9 @@ class FakeImages:
     async def borrow(self, task: str, digest: str) -> tuple[int, str]:
         raise Refusal(f"{task} has no root of its own here")
 
+    async def returned(self, task: str) -> None:
+        raise AssertionError(f"{task} was never lent")
+
     async def build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
         yield BuildEvent(line=f"STEP 1: FROM {request.build.context}")
         self.known[request.tag] = DIGEST

@@ -9,7 +9,7 @@ import os
 import subprocess
 import sys
 from dataclasses import asdict
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -19,9 +19,6 @@ from agent.images.store import ImageStore
 from agent.linux import calls as kernel
 from specs.wire import ResolveImage
 from tests.agent.images import tars
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 
 async def add(store: ImageStore, tmp_path: Path, name: str, *members: bytes) -> str:
@@ -51,6 +48,46 @@ async def test_a_root_is_mounted_written_remounted_and_discarded(store, busybox)
         await store.discard(task)
     assert list(store.content.writable.iterdir()) == []
     assert list(root.parent.iterdir()) == []
+
+
+async def test_a_root_that_is_lent_is_never_mounted_a_second_time(store, busybox) -> None:
+    """Two overlay mounts of one writable layer are undefined: a start takes the lent one."""
+    root = await store.mount("t1", busybox)
+    await store.unmount("t1")
+    first, _ = await store.borrow("t1", busybox)
+    second, _ = await store.borrow("t1", busybox)
+    lent = {os.fstat(first).st_dev, os.fstat(second).st_dev}
+    assert not root.exists()
+    for _ in range(2):  # a start, an end, and a start again while somebody looks into it
+        assert await store.mount("t1", busybox) == root
+        assert {root.stat().st_dev} == lent
+        (root / "mark").write_text("1")
+        await store.unmount("t1")
+    os.close(first)
+    await store.returned("t1")
+    await store.mount("t1", busybox)
+    assert {root.stat().st_dev} == lent
+    await store.unmount("t1")
+    os.close(second)
+    await store.returned("t1")
+    await store.mount("t1", busybox)
+    assert (root / "mark").read_text() == "1"
+    third, _ = await store.borrow("t1", busybox)
+    await store.discard("t1")
+    os.close(third)
+    await store.returned("t1")
+    assert list(root.parent.iterdir()) == []
+    assert descriptors_of_mounts() == 0
+
+
+def descriptors_of_mounts() -> int:
+    """Return how many open descriptors of this process are of an overlay."""
+    own = Path("/proc/self/fd")
+    return sum(
+        kernel.filesystem_type(str(own / name)) == kernel.OVERLAY_MAGIC
+        for name in os.listdir(own)
+        if (own / name).exists()
+    )
 
 
 async def test_a_restarted_store_finds_mounted_roots(store, busybox, tmp_path) -> None:
