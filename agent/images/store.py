@@ -140,7 +140,7 @@ class ImageStore:
         record = self._complete(check_digest(digest))
         if record is None:
             raise Later(f"image {digest[:19]} is not complete on this node")
-        lending = asyncio.ensure_future(
+        lending = asyncio.create_task(
             self._mounting(self.rootfs.borrow, task, digest, record.diff_ids)
         )
         try:
