@@ -38,6 +38,8 @@ def _pin(spec: StackSpec, service: ServiceSpec, mount: Mount) -> str:
         volume = spec.volumes.get(source)
         if volume is not None and (volume.per_slot or is_shared(volume.options)):
             return ""
+        if service.mode == "global":  # each node has its own
+            return ""
         return f"volume {volume.name if volume is not None else source}"
     if mount.type != "bind":
         return ""
