@@ -52,11 +52,9 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
     answering = [node for node in candidates if pass_.node_status(node) == "ready"]
     ties, only, homes, unanswered = [], [], [], set()
     for path in sorted({path for path, _ in bound_paths(effective.task)}):
-        written = path in _written(effective)
         # A one-off's spec has its own service alone: that another one writes, the record says.
-        written = written or (
-            not effective.hash and _record(pass_, effective.stack, path) is not None
-        )
+        of_others = not effective.hash and _record(pass_, effective.stack, path) is not None
+        written = of_others or path in _written(effective)
         bound = Bound(path, written, _home(pass_, effective, path) if written else None)
         asked = [] if certain(bound, candidates) else answering
         said = pass_.observed.paths.of(path, asked, pass_.now, fresh=fresh)
@@ -76,8 +74,8 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
     waits = ""
     if unanswered:
         nodes = some(sorted({_name(pass_, node) for _, node in unanswered}), 3)
-        asked = some(sorted({path for path, _ in unanswered}), 3)
-        waits = f"asks {nodes} whether {asked} is there"
+        paths = some(sorted({path for path, _ in unanswered}), 3)
+        waits = f"asks {nodes} whether {paths} is there"
     return BindRuling(tuple(ties), tuple(only), tuple(homes), waits)
 
 
