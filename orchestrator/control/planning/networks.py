@@ -43,10 +43,18 @@ def ensure_networks(pass_: Pass, stack: str, spec: StackSpec, *, change: bool = 
     for key, wanted in spec.all_networks():
         if key not in used:
             continue
+        if spec.networks.get(key) != wanted and _left(pass_, stack, wanted):
+            continue
         problem = _ensure(pass_, stack, key, wanted, change=change)
         if problem:
             return problem
     return ""
+
+
+def _left(pass_: Pass, stack: str, wanted: NetworkSpec) -> bool:
+    """Whether a carried service is on it, and its file calls it external by now: nobody's."""
+    found = find_network(pass_, stack, wanted)
+    return found is not None and not found.stack and not found.retired
 
 
 def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec, *, change: bool) -> str:

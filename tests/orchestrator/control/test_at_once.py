@@ -209,3 +209,24 @@ async def test_that_it_goes_on_beside_another_release_is_said_and_no_large_image
 
 async def _all(lines):
     return [line async for line in lines]
+
+
+@pytest.mark.parametrize(("images", "store"), [(0.0, 0.0), (2.0, 0.0), (0.0, 0.3), (2.0, 0.3)])
+async def test_three_at_once_for_three_services_all_run(images, store):
+    """Law: who waits for a release to begin waits for the one before him, whoever else waits."""
+    names = ("web", "db", "cache")
+    services = project(**{name: {} for name in names})
+    async with Rig() as rig:
+        rig.agents.delay = images
+        write = rig.store.txn
+
+        async def late(*args):
+            await asyncio.sleep(store)
+            return await write(*args)
+
+        rig.store.txn = late
+        numbers = await asyncio.gather(*[rig.up(services, services=(name,)) for name in names])
+        assert sorted(numbers) == [1, 2, 3]
+        found = await asyncio.gather(*[ends(rig, number) for number in numbers])
+        assert [(end.ok, end.message) for end in found if not end.ok] == []
+        assert {name for name in names if rig.ready(name)} == {*names}

@@ -209,3 +209,41 @@ async def test_a_one_off_goes_where_the_data_is(first):
         end = [line async for line in rig.control.start_oneoff("app", request)][-1]
         await rig.until(lambda: rig.cluster.oneoffs[end.task].task.node)
         assert rig.cluster.oneoffs[end.task].task.node == "n3"
+
+
+async def test_a_one_off_that_reads_goes_where_what_is_written_is():
+    """Its spec has its own service alone: that another service writes the path, the record says."""
+    db = {**bind(), "deploy": {"placement": {"constraints": ["node.hostname==host1"]}}}
+    async with Rig(nodes=2) as rig:
+        has(rig, "n2")
+        services = {"db": db, "backup": bind(read_only=True)}
+        await rig.up(project(**services))
+        await rig.deployed()
+        assert places(rig) == ["n1", "n1"]
+        has(rig, "n1", state="made")
+        request = StartOneOff(
+            deploy=rig.request(project(**services), services=("backup",)),
+            service="backup",
+            dependencies=False,
+        )
+        end = [line async for line in rig.control.start_oneoff("app", request)][-1]
+        await rig.until(lambda: rig.cluster.oneoffs[end.task].task.node)
+        assert rig.cluster.oneoffs[end.task].task.node == "n1"
+
+
+async def test_of_two_paths_each_is_asked_for_itself():
+    """Law: that one path needs no question takes nothing from what is asked of the next one."""
+    second = {**bind("/b")["volumes"][0], "target": "/more"}
+    both = {"volumes": [*bind("/a")["volumes"], second]}
+    async with Rig(nodes=2) as rig:
+        has(rig, "n1", "n2", path="/b")
+        await rig.up(project(web=both))
+        await rig.deployed()
+        (first,) = rig.live()
+        other = "n2" if first.node == "n1" else "n1"
+        await rig.nodes[other].crash()
+        await rig.remove_node(other)
+        await rig.until(lambda: other not in rig.cluster.nodes)
+        await rig.up(project(web={**both, "command": ["new"]}))
+        await rig.deployed()
+        assert places(rig) == [first.node]

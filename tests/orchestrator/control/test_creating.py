@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
@@ -162,3 +164,65 @@ async def test_what_begins_with_empty_anonymous_volumes(how, fresh):
 
             await rig.until(others, within=600)
             assert not others()[0].fresh_volumes
+
+
+def commands(rig, service):
+    specs = rig.control._specs
+    return [specs.of("app", t.release, service).task.command for t in rig.live(service)]
+
+
+async def kept(rig, **more):
+    """`up`, an edit of web, and `up --no-recreate`: web is as it was."""
+    await rig.up(project(web={"command": ["old"]}, db=more))
+    await rig.deployed()
+    await rig.up(project(web={"command": ["new"]}, db=more), no_recreate=True)
+    await rig.deployed()
+    assert commands(rig, "web") == [("old",)]
+
+
+async def test_what_was_not_recreated_is_as_it_was_after_stop_and_start():
+    async with Rig() as rig:
+        await kept(rig)
+        await rig.control.stop("app", 0)
+        await rig.until(lambda: not rig.live())
+        await rig.start()
+        await rig.until(lambda: rig.ready("web") and rig.ready("db"))
+        assert commands(rig, "web") == [("old",)]
+
+
+@pytest.mark.parametrize("touched", [False, True])
+async def test_a_rollback_recreates_what_the_release_that_failed_has_changed_and_no_more(touched):
+    async with Rig() as rig:
+        rolls = {"deploy": {"update_config": {"failure_action": "rollback"}}}
+        await kept(rig, **rolls)
+        before = [t.id for t in rig.live("web")]
+        rig.how["db:bad"] = Behaviour(never_ready=True)
+        web = {"command": ["newest" if touched else "new"]}
+        services = {"web": web, "db": {**rolls, "image": "db:bad"}}
+        await rig.up(project(**services), services=() if touched else ("db",))
+        end = await rig.end_of(within=900)
+        assert not end.ok
+        await rig.until(lambda: rig.release().state.value == "rolled_back", within=900)
+        await asyncio.sleep(60)
+        assert rig.ready("db")
+        assert rig.ready("web")
+        assert ([t.id for t in rig.live("web")] == before) == (not touched)
+        assert commands(rig, "web") == [("new",) if touched else ("old",)]
+
+
+@pytest.mark.parametrize("edited", [{"command": ["new"]}, {"image": "web:2"}])
+async def test_what_was_only_created_gives_way_to_what_the_file_says_now(edited):
+    async with Rig() as rig:
+        await rig.up(project(web={"command": ["old"]}, db={}), no_start=True)
+        await rig.deployed()
+        (db,) = rig.live("db")
+        number = await rig.up(project(web=edited, db={}), no_start=True)
+        await rig.deployed()
+        assert states(rig) == {"app-db-1": "prepared", "app-web-1": "prepared"}
+        assert [(t.id, t.release) for t in rig.live("db")] == [(db.id, db.release)]
+        assert [t.release for t in rig.live("web")] == [number]
+        await rig.start()
+        await rig.deployed()
+        (web,) = rig.live("web")
+        assert (web.release, web.status.ready) == (number, True)
+        assert rig.history.count("app-web-1 starting") == 1, "law: the old one never ran"

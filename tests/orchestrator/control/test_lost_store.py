@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.control.adopting import adopt
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.state import StateQuestion
 from orchestrator.errors import Conflict
@@ -12,6 +13,9 @@ from orchestrator.store.base import Put
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import ManualClock
 from specs.node import Node
+from specs.objects import CreateVolume
+from specs.oneoff import StartOneOff
+from specs.states import TaskState
 from specs.wire import HeldSet, NodeSelf, Objects, Peer
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import PlainSealer, Rig
@@ -130,3 +134,56 @@ async def test_every_node_keeps_how_its_peers_are_reached():
             "n2": "root@host2",
             "n3": "root@host3",
         }
+
+
+DATA = {"volumes": [{"type": "volume", "source": "data", "target": "/data"}]}
+HERS = {"volumes": {"data": {"name": "hers", "external": True}}}
+
+
+async def one_off(rig, services):
+    deploy = rig.request(services, services=("web",))
+    asked = StartOneOff(deploy=deploy, service="web", dependencies=False)
+    end = [line async for line in rig.control.start_oneoff("app", asked)][-1]
+    await rig.until(lambda: rig.cluster.oneoffs[end.task].task.state is TaskState.RUNNING)
+    return rig.cluster.oneoffs[end.task]
+
+
+async def test_what_a_one_off_mounts_is_nobodys_and_that_it_ends_is_said():
+    async with Rig() as rig:
+        await rig.control.make(CreateVolume(name="hers"))
+        await rig.up(project(web={}))
+        await rig.deployed()
+        one = await one_off(rig, project(web=DATA, top=HERS))
+        helds = {"n1": await rig.nodes["n1"].agent.held()}
+        lost = await Cluster.open(MemoryStore(), rig.clock)
+        made = adopt(lost, helds, PlainSealer(), wall=0.0, found=rig.cluster.nodes)
+        assert await made.draft.commit(lost._store)
+        assert {v.name: (v.stack, v.node) for v in lost.volumes.values()} == {"hers": ("", "n1")}
+        assert not lost.oneoffs
+        name = one.task.name
+        assert f"{name}: ends, the store does not know it (`run`)" in made.said
+        assert not any("app-web-1: ends" in line for line in made.said)
+
+
+@pytest.mark.parametrize("held", ["runs", "ended", "not there", "of a node that is away"])
+async def test_a_one_off_that_the_store_knows_is_as_its_node_says_and_runs_once(held):
+    async with Rig() as rig:
+        await rig.up(project(web={}))
+        await rig.deployed()
+        one = await one_off(rig, project(web={}))
+        if held == "ended":
+            rig.nodes["n1"].end(one.id, 3)
+        said = await rig.nodes["n1"].agent.held()
+        if held == "not there":
+            tasks = {key: task for key, task in said.objects.tasks.items() if key != one.id}
+            objects = said.objects.model_copy(update={"tasks": tasks})
+            said = said.model_copy(update={"objects": objects})
+        helds = {} if held == "of a node that is away" else {"n1": said}
+        made = adopt(rig.cluster, helds, PlainSealer(), wall=0.0)
+        kept = {known.id: known for known in made.draft.oneoffs("app")}
+        assert (one.id in kept) == (held != "not there"), "law: it is not sent again"
+        if held == "ended":
+            assert kept[one.id].task.status == said.tasks[one.id]
+        forgotten = [line for line in made.said if line.startswith("one-off")]
+        words = f"one-off {one.task.name}: forgotten, no node has it any more"
+        assert forgotten == ([words] if held == "not there" else [])

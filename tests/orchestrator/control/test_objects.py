@@ -17,7 +17,7 @@ from orchestrator.store.memory import MemoryStore
 from specs.objects import CreateContent, CreateNetwork, CreateVolume
 from specs.problems import Position
 from tests.orchestrator.control.builders import project, replicas
-from tests.orchestrator.control.rig import PlainSealer, Rig
+from tests.orchestrator.control.rig import Behaviour, PlainSealer, Rig
 
 pytestmark = pytest.mark.looptime
 
@@ -584,3 +584,97 @@ async def test_a_store_that_was_lost_learns_again_what_is_nobodys():
         assert lost.volumes["share"].options == NFS
         assert [(n.name, n.stack) for n in lost.networks.values()] == [("shared", "")]
         assert [(c.name, c.stack) for c in lost.contents.values()] == [("key", "")]
+
+
+@pytest.mark.parametrize("guest", ["runs", "stopped", "gone", "has its own"])
+async def test_down_v_leaves_the_volume_that_another_stack_has(guest):
+    """Law: data that another stack means is not deleted; from then on it is nobody's."""
+    async with Rig() as rig:
+        services, top = mounting("shared")
+        await rig.up(project(**services, top=top), stack="owner")
+        await rig.deployed("owner")
+        services, theirs = mounting("other" if guest == "has its own" else "shared")
+        theirs["volumes"]["data"]["external"] = guest != "has its own"
+        await rig.up(project(**services, top=theirs), stack="guest")
+        await rig.deployed("guest")
+        if guest == "stopped":
+            await rig.control.stop("guest", 0)
+            await rig.until(lambda: not rig.live(stack="guest"))
+        elif guest == "gone":
+            await gone(rig, "guest")
+        await rig.control.remove("owner", volumes=True, timeout=0)
+        await rig.until(lambda: "owner" not in rig.cluster.stacks)
+        if guest in ("gone", "has its own"):
+            assert rig.agents.removed == [("n1", "shared")]
+            return
+        assert rig.agents.removed == []
+        assert rig.cluster.volumes["shared"].stack == ""
+        assert len(rig.ready("db", "guest")) == (guest == "runs")
+        await rig.control.remove("guest", volumes=True, timeout=0)
+        await rig.until(lambda: "guest" not in rig.cluster.stacks)
+        assert rig.agents.removed == [], "what was external to it is not its own now"
+        await rig.control.drop("volume", "shared")
+        await rig.until(lambda: "shared" not in rig.cluster.volumes)
+        assert rig.agents.removed == [("n1", "shared")]
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_an_own_network_that_the_file_calls_external_now_is_the_one_it_was(restarted):
+    """Law: to say whose a network is takes neither its ports nor its networks from what runs."""
+
+    def published(rig, node):
+        services = rig.nodes[node].wanted.services.values()
+        return [([p.published for p in s.ports], len(s.endpoints)) for s in services]
+
+    web = {"ports": [{"target": 80, "published": "8080", "protocol": "tcp", "mode": "ingress"}]}
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web=web, top=OWN))
+        await rig.deployed()
+        (network,) = rig.cluster.networks
+        await rig.until(lambda: all(published(rig, n) == [([8080], 1)] for n in rig.nodes))
+        (was,) = rig.live()
+        await rig.up(project(web=web, top=OUTSIDE))
+        await rig.deployed()
+        if restarted:
+            await rig.restart_controller()
+        await asyncio.sleep(2 * REST)
+        assert list(rig.cluster.networks) == [network]
+        assert all(published(rig, n) == [([8080], 1)] for n in rig.nodes)
+        (task,) = rig.live()
+        assert list(task.addresses) == [network]
+        assert all(network in rig.nodes[n].wanted.networks for n in rig.nodes)
+        assert (task.id == was.id) or task.status.ready
+
+
+@pytest.mark.parametrize("moved", [False, True])
+async def test_what_is_carried_stays_on_the_network_that_the_file_calls_external_now(moved):
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web={}, db={}, top=OWN))
+        await rig.deployed()
+        (network,) = rig.cluster.networks
+        (db,) = rig.live("db")
+        await rig.up(project(web={"command": ["new"]}, db={}, top=OUTSIDE), services=("web",))
+        await rig.deployed()
+        assert [t.id for t in rig.live("db")] == [db.id]
+        if moved:
+            await rig.fake_of(db).crash()
+            await rig.remove_node(db.node)
+            await rig.until(lambda: [t for t in rig.ready("db") if t.node != db.node])
+        await rig.until(lambda: rig.ready("web"))
+        assert list(rig.cluster.networks) == [network]
+        assert {n for t in rig.live() for n in t.addresses} == {network}
+
+
+async def test_a_rollback_of_a_network_that_became_external_brings_back_what_ran():
+    async with Rig() as rig:
+        web = {"deploy": {"update_config": {"failure_action": "rollback"}}}
+        await rig.up(project(web=web, top=OWN))
+        await rig.deployed()
+        (network,) = rig.cluster.networks
+        rig.how["web:2"] = Behaviour(never_ready=True)
+        await rig.up(project(web={**web, "image": "web:2"}, top=OUTSIDE))
+        await rig.until(lambda: rig.release().state.value == "rolled_back", within=900)
+        await rig.until(lambda: [t.release for t in rig.ready("web")] == [1])
+        assert list(rig.cluster.networks) == [network]
+        await rig.up(project(web=web, top=OUTSIDE))
+        await rig.deployed()

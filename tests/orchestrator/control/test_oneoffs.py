@@ -227,3 +227,49 @@ async def test_ports_and_names_are_its_own_unless_it_takes_the_services():
         assert published[one().task.name] == [8081]
         with pytest.raises(Invalid, match="8081"):
             await rig.up(project(web={"ports": [port]}), stack="other")
+
+
+@pytest.mark.parametrize("name", ["web", "db", "new"])
+async def test_the_name_of_a_service_is_not_for_a_one_off(name):
+    """To nodes a one-off is a service of its name: it would take that one's endpoints and data."""
+    async with Rig() as rig:
+        port = {"target": 80, "published": "8080", "protocol": "tcp"}
+        await rig.up(project(web={"ports": [port]}, db={}))
+        await rig.deployed()
+        held = rig.nodes["n1"].wanted.services
+        with pytest.raises(Conflict, match=f"{name} is a service of the stack"):
+            await answer(rig, asked(rig, project(web={}, new={}), name=name))
+        assert not rig.cluster.oneoffs
+        assert rig.nodes["n1"].wanted.services == held
+
+
+@pytest.mark.parametrize("over", [True, False])
+async def test_the_name_of_a_one_off_is_not_for_a_service(over):
+    async with Rig() as rig:
+        await rig.up(project(web={}))
+        await rig.deployed()
+        one = await run(rig, project(web={}), name="db", remove=True)
+        await rig.until(lambda: one().task.state is TaskState.RUNNING)
+        if over:
+            rig.fake_of(one().task).end(one().id, 0)
+            await rig.until(lambda: one() is None or one().gone_at)
+            await rig.up(project(web={}, db={}))
+            await rig.deployed()
+            return
+        with pytest.raises(Invalid, match="db is the name of a container that `run` made"):
+            await rig.up(project(web={}, db={}))
+        await rig.up(project(web={}, db={}), stack="other")
+        await rig.deployed("other")
+
+
+@pytest.mark.parametrize("internal", [True, False])
+async def test_a_file_that_says_otherwise_changes_no_network_that_is_in_use(internal):
+    async with Rig() as rig:
+        services, edited = project(web={}), project(web={})
+        services["networks"]["default"]["internal"] = internal
+        edited["networks"]["default"]["internal"] = not internal
+        await rig.up(services)
+        await rig.deployed()
+        one = await run(rig, edited)
+        await rig.until(lambda: one().task.state is TaskState.RUNNING)
+        assert [n.internal for n in rig.cluster.networks.values()] == [internal]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from orchestrator.control.mirror.records import Volume
@@ -113,3 +115,52 @@ async def test_a_volume_that_is_at_home_stays_whoever_else_has_one(node):
 )
 def test_who_holds_a_volume(held, found):
     assert holders("v", ["a", "b"], held) == found
+
+
+@pytest.mark.parametrize("first", ["n1", "n3"])
+async def test_after_a_restart_it_is_decided_when_every_member_has_said(first):
+    """Law: who says first is not who has it."""
+    async with Rig(nodes=3) as rig:
+        for node in ("n1", "n3"):
+            rig.nodes[node].agent.volumes.names = ("app_data",)
+        await without_its_home(rig)
+        for node in ("n1", "n3"):
+            await rig.nodes[node].hang_up()
+        await rig.halt()
+        await rig.boot()
+        await rig.nodes[first].connect()
+        await rig.until(lambda: first in rig.control._observed.volumes)
+        await asyncio.sleep(20)
+        assert rig.cluster.volumes["app_data"].node == "n2", "the other one has yet to say"
+        await rig.nodes["n3" if first == "n1" else "n1"].connect()
+        await rig.until(lambda: "host1, host3 have one" in why(rig))
+        assert rig.cluster.volumes["app_data"].node == "n2"
+
+
+async def test_a_volume_that_was_removed_is_in_nobodys_report_any_more():
+    def on(node):
+        return {**DB, "deploy": {"placement": {"constraints": [f"node.hostname=={node}"]}}}
+
+    top = {"volumes": {"data": {"name": "app_data"}}}
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(db=on("host2"), top=top))
+        await rig.deployed()
+        n2 = rig.nodes["n2"]
+        n2.agent.volumes.names = ("app_data",)
+        await n2.cut()
+        await n2.connect()
+        await rig.until(lambda: "app_data" in rig.control._observed.volumes["n2"])
+        await rig.control.remove("app", volumes=True, timeout=0)
+        await rig.until(lambda: "app" not in rig.cluster.stacks)
+        assert rig.agents.removed == [("n2", "app_data")]
+        n2.agent.volumes.names = ()
+        await rig.up(project(db=on("host3"), top=top))
+        await rig.deployed()
+        await rig.up(project(db=DB, top=top))
+        await rig.deployed()
+        assert rig.cluster.volumes["app_data"].node == "n3"
+        await rig.nodes["n3"].crash()
+        await rig.remove_node("n3")
+        await rig.until(lambda: any(t.pending_reason for t in rig.live("db")))
+        assert "its data is on host3, which left the cluster" in why(rig)
+        assert rig.cluster.volumes["app_data"].node == "n3"
