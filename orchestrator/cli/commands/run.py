@@ -75,8 +75,10 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         deploy.known_services(project.model, [service])
         session.flags.project_name = project.name
         body = _request(args, project, service, command, tty=tty)
+        from orchestrator.cli import sending
         from orchestrator.embedded import daemons
 
+        sending.from_here(session.client, body["deploy"], now)
         now("asking the controller")
         say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731 - one short word
         daemons.ensure(session.client, say=say, step=now)
