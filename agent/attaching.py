@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from aiohttp import WSMsgType
 from pydantic import ValidationError
 
-from agent.runtime.attach import MainProcess
+from agent.runtime.attach import Hearing, MainProcess
 from agent.runtime.failure import RuntimeFailure
 from agent.shuttle import messages
 from agent.tasks.record import Phase
@@ -128,6 +128,7 @@ class _Shuttle:
     ) -> None:
         self._websocket = websocket
         self._process = process
+        self._hearing = Hearing(process, record.process)
         self._asked = asked
         self._record = record
         self._signal = signal
@@ -135,18 +136,19 @@ class _Shuttle:
     async def run(self) -> bool:
         """Return whether the process ended; False: the client has gone."""
         async with asyncio.TaskGroup() as group:
+            heard = group.create_task(self._hearing.run())
             outward = group.create_task(self._outward())
             inward = group.create_task(self._inward())
             await asyncio.wait({outward, inward}, return_when=asyncio.FIRST_COMPLETED)
             ended = outward.done()
-            outward.cancel()
-            inward.cancel()
+            for each in (heard, outward, inward):
+                each.cancel()
         return ended
 
     async def _outward(self) -> None:
         with contextlib.suppress(ConnectionError):
             while True:
-                channel, data = await self._process.read()
+                channel, data = await self._hearing.next()
                 if not data:
                     return
                 await self._websocket.send_bytes(bytes((channel,)) + data)

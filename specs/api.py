@@ -313,7 +313,7 @@ class ProblemRow(Model):
     path: str = ""
     position: dict[str, Any] | None = None
     hint: str = ""
-    severity: Literal["error", "warning"] = "error"
+    severity: Literal["error", "warning", "note"] = "error"
 
 
 class ApiProblem(Model):

@@ -89,7 +89,8 @@ def stopped_by_discard(cluster: Cluster, helds: Mapping[str, HeldSet]) -> list[s
     for node, held in helds.items():
         name = cluster.nodes[node].name if node in cluster.nodes else node
         for task, assignment in held.objects.tasks.items():
-            known = cluster.tasks.get(task)
+            one = cluster.oneoffs.get(task)
+            known = one.task if one is not None else cluster.tasks.get(task)
             kept = known is not None and known.node == node and known.desired in WANTED
             if not kept and assignment.desired in WANTED and not _over(held, task):
                 found.append(f"{assignment.name} on {name}")
@@ -243,6 +244,24 @@ def _tasks(
             made.said.append(f"node {name}: {new} tasks taken over, {len(gone)} forgotten")
     for task_id in sorted(cluster.unplaced):
         draft.delete_task(cluster.tasks[task_id])
+    _oneoffs(made, cluster, helds)
+
+
+def _oneoffs(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet]) -> None:
+    """Take what nodes say of the one-offs the store knows; one that no node has ran once."""
+    for one in cluster.oneoffs.values():
+        held, name = helds.get(one.task.node or ""), one.task.name
+        if one.gone_at or (one.task.node is not None and held is None):
+            continue
+        if held is None or one.id not in held.objects.tasks:
+            made.draft.delete_oneoff(one)
+            made.said.append(f"one-off {name}: forgotten, no node has it any more")
+        elif (status := held.tasks.get(one.id)) is not None:
+            made.draft.put_oneoff(one.with_task(one.task.with_status(status)))
+    for held in helds.values():
+        for task, assignment in sorted(held.objects.tasks.items()):
+            if not assignment.spec_hash and not assignment.release and task not in cluster.oneoffs:
+                made.said.append(f"{assignment.name}: ends, the store does not know it (`run`)")
 
 
 def _task(assignment: Assignment, node: str, known: Task | None, status: TaskStatus | None) -> Task:
@@ -345,13 +364,15 @@ def _volumes(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], wal
                 meant = kept.spec.seen_by(assignment.service).volumes if kept else {}
                 if known is None:
                     # What a file calls external is nobody's: no `down -v` may take it.
-                    theirs = key in meant and meant[key].external
+                    # Nor is that of a one-off, of which no file is kept.
+                    theirs = kept is None or (key in meant and meant[key].external)
                     owner = "" if theirs else assignment.stack
                     known = Volume(name=name, stack=owner, key=key, created_at=wall)
                 service = kept.spec.services.get(assignment.service) if kept else None
                 shared = shares.is_shared(assignment.volume_options.get(key, {}))
                 if service is not None and has_own(service, meant.get(key)) and not shared:
-                    made.draft.put(VOLUMES, known.model_copy(update={"everywhere": True}))
+                    own = {"options": assignment.volume_options.get(key, {}), "everywhere": True}
+                    made.draft.put(VOLUMES, known.model_copy(update=own))
                 elif known.node != node:
                     options = assignment.volume_options.get(key, {})
                     home = "" if shared else node

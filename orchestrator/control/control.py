@@ -333,8 +333,8 @@ class ControlLoop:
             yield
 
     async def deploy(self, stack: str, request: Deploy) -> ReleaseRow:
-        await let_begin(self._cluster, self._clock, stack, request)
         async with self._arrivals.setdefault(stack, asyncio.Lock()):
+            await let_begin(self._cluster, self._clock, stack, request)
             listening = await listening_now(self._cluster, self._agents, request)
             async with self._turn():
                 return await self._commands.deploy(stack, request, listening)

@@ -15,7 +15,7 @@ CASES = {
     ),
     "volumes: ['/srv/x:/x:ro', '/var/run/docker.sock:/s', /anonymous]": (),
     "volumes: ['/srv/x:/x']\ndeploy: {mode: global}": (),
-    "volumes: ['data:/d']\ndeploy: {mode: global}": ("volume demo_data",),
+    "volumes: ['data:/d']\ndeploy: {mode: global}": (),
     "volumes: ['each:/d']": (),
     "volumes: ['./html:/x:ro']": ("path WORK/html of the machine with the file",),
     "tmpfs: /x": (),

@@ -144,8 +144,8 @@ def _place(
     name, contents, _ = named(os.fsencode(path))
     last, nameless, slash = named(os.fsencode(dest))
     to = os.fsencode(dest).rstrip(b"/") or b"/"
-    spot = Spot(directory=os.path.isdir(to), file=_is_file(to), slash=slash)
     try:
+        spot = Spot(directory=os.path.isdir(to), file=_is_file(to), slash=slash)
         archive = _Peeked(answer)
         folder_first = archive.first is not None and archive.first.kind == 0x35
         source = Source(name, directory=folder_first, contents=contents)
@@ -174,7 +174,11 @@ def _place(
 
 
 def _is_file(path: bytes) -> bool:
-    return os.path.exists(path) and not os.path.isdir(path)
+    if os.path.isfile(path):
+        return True
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise CopyRefused("it is neither a file nor a folder, and would be replaced by what comes")
+    return False
 
 
 def _open_folder(path: bytes) -> int:

@@ -199,6 +199,12 @@ def act(draft: Draft, stack: str, asked: ActOnOneOffs) -> ActedOn:
 
 def _check_name(deployment: Deployment, name: str) -> None:
     cluster = deployment.cluster
+    newest = newest_spec(cluster, cluster.stacks.get(deployment.stack))
+    services = {*(deployment.request.project.get("services") or ())}
+    services |= {*(newest.services if newest is not None else ())}
+    services |= {task.service for task in cluster.by_stack.get(deployment.stack, {}).values()}
+    if name in services:  # to its node a one-off is a service of its name, with that one's slot
+        raise Conflict(f"{name} is a service of the stack", hint="another --name")
     tasks = (task for task in cluster.tasks.values() if task.state not in FINAL)
     owner = next((t.stack for t in tasks if t.name == name), None)
     for one in cluster.oneoffs.values():

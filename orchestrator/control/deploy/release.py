@@ -342,7 +342,7 @@ def _tell_pinned(deployment: Deployment, spec: StackSpec, before: StackSpec | No
     news = {n: what for n, what in pins(spec).items() if n in asked and known.get(n) != what}
     if news and len(deployment.cluster.nodes) > 1:
         text = f"stays on one node, where its data is: {sentence(news)}"
-        deployment.findings.warn(text, code="pinned", path="services")
+        deployment.findings.add(Problem(text, code="pinned", severity="note"))
 
 
 def _stopped(spec: StackSpec, present: Stack | None, before: StackSpec | None) -> tuple[str, ...]:

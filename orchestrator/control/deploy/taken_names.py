@@ -21,7 +21,17 @@ if TYPE_CHECKING:
 
 
 def check_names(deployment: Deployment, spec: StackSpec) -> None:
-    """Refuse names that containers of other stacks have."""
+    """Refuse names that containers of other stacks have, and those of the stack's one-offs."""
+    for one in deployment.cluster.oneoffs.values():
+        name = one.task.name
+        same = one.stack == spec.name and name in {
+            *(spec.services.keys() - spec.carried.keys()),
+            *(s.container_name for s in spec.services.values()),
+        }
+        if same and not one.gone_at:
+            text = f"{name} is the name of a container that `run` made"
+            hint = f"corral -p {spec.name} rm {name}, once it has ended"
+            deployment.error(f"services.{name}", text, code="in-use", hint=hint)
     others = [
         stack
         for stack in deployment.cluster.stacks.values()

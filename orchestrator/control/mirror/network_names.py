@@ -33,10 +33,10 @@ def network_behind(
         and (
             not network.retired
             if wanted.external
-            else network.stack == stack and network.subnets == wanted.subnets
+            else network.stack in (stack, "") and network.subnets == wanted.subnets
         )
     ]
-    return min(found, key=lambda n: (n.retired, n.id), default=None)
+    return min(found, key=lambda n: (n.stack != stack, n.retired, n.id), default=None)
 
 
 def name_holder(networks: Iterable[NetworkRecord], stack: str, name: str) -> NetworkRecord | None:

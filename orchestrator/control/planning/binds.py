@@ -34,6 +34,8 @@ def look(pass_: Pass, effective: Effective, *, fresh: bool) -> BindRuling:
     bound = tuple(bound_paths(effective.task))
     if effective.service.mode == "global" or not bound:
         return BindRuling()
+    if not effective.hash:  # a one-off: of another file maybe, and others are placed in this pass
+        return _look(pass_, effective, fresh)
     key = (effective.key, effective.hash, bound, fresh)
     if key not in pass_.binds:
         pass_.binds[key] = _look(pass_, effective, fresh)
@@ -50,12 +52,13 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
     answering = [node for node in candidates if pass_.node_status(node) == "ready"]
     ties, only, homes, unanswered = [], [], [], set()
     for path in sorted({path for path, _ in bound_paths(effective.task)}):
-        written = path in _written(effective)
+        # A one-off's spec has its own service alone: that another one writes, the record says.
+        of_others = not effective.hash and _record(pass_, effective.stack, path) is not None
+        written = of_others or path in _written(effective)
         bound = Bound(path, written, _home(pass_, effective, path) if written else None)
-        if certain(bound, candidates):
-            answering = []
-        said = pass_.observed.paths.of(path, answering, pass_.now, fresh=fresh)
-        ruled = rule(bound, candidates, answering, said)
+        asked = [] if certain(bound, candidates) else answering
+        said = pass_.observed.paths.of(path, asked, pass_.now, fresh=fresh)
+        ruled = rule(bound, candidates, asked, said)
         unanswered |= {(path, node) for node in ruled.unanswered}
         if ruled.only is not None:
             only.append(Only(f"path {path}", ruled.only))
@@ -71,8 +74,8 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
     waits = ""
     if unanswered:
         nodes = some(sorted({_name(pass_, node) for _, node in unanswered}), 3)
-        asked = some(sorted({path for path, _ in unanswered}), 3)
-        waits = f"asks {nodes} whether {asked} is there"
+        paths = some(sorted({path for path, _ in unanswered}), 3)
+        waits = f"asks {nodes} whether {paths} is there"
     return BindRuling(tuple(ties), tuple(only), tuple(homes), waits)
 
 

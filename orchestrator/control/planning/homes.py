@@ -31,6 +31,8 @@ def find(pass_: Pass, volume: Volume) -> Volume:
     """Return the volume with the home it has; one whose home left may have come back."""
     if not volume.node or volume.removing or volume.node in pass_.cluster.nodes:
         return volume
+    if volume.everywhere or not pass_.observed.volumes.keys() >= pass_.cluster.nodes.keys():
+        return volume  # each has its own of that name; or one may have it that has yet to say
     found = holders(volume.name, pass_.cluster.nodes, pass_.observed.volumes)
     if len(found) != 1:
         return volume

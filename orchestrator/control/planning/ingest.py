@@ -44,6 +44,8 @@ def take(pass_: Pass, node: str, report: Report) -> None:
         _forgotten(pass_, node, report)
     if report.volumes is not None:
         homes.hear(pass_, node, report.volumes)
+    elif report.full:  # an agent of an earlier version does not say
+        pass_.observed.volumes.setdefault(node, frozenset())
     if report.facts is not None:
         record = pass_.draft.get(keys.node(node), pass_.cluster.nodes.get(node))
         if record is not None and record.facts != report.facts:

@@ -37,19 +37,19 @@ SHORT_REST = 5.0  # at the least, where few are left: as long as names are remem
 FEW = 4  # at most this part (1/4) of the addresses unused is few
 
 
-def ensure_networks(pass_: Pass, stack: str, spec: StackSpec) -> str:
+def ensure_networks(pass_: Pass, stack: str, spec: StackSpec, *, change: bool = True) -> str:
     """Make the spec's networks exist; return "" or the sentence why one cannot."""
     used = {a.network for s in spec.services.values() for a in s.task.networks}
     for key, wanted in spec.all_networks():
         if key not in used:
             continue
-        problem = _ensure(pass_, stack, key, wanted)
+        problem = _ensure(pass_, stack, key, wanted, change=change)
         if problem:
             return problem
     return ""
 
 
-def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
+def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec, *, change: bool) -> str:
     found = find_network(pass_, stack, wanted)
     if wanted.external:
         return (
@@ -61,12 +61,12 @@ def _ensure(pass_: Pass, stack: str, key: str, wanted: NetworkSpec) -> str:
             )
         )
     other = name_holder(networks_ready(pass_.draft), stack, wanted.name)
-    if found is None and other is not None:
+    if other is not None and (found is None or found == other):
         owner = f"belongs to stack {other.stack}" if other.stack else "was made by hand"
         return f"network {wanted.name} {owner}; declare it external or give it another name"
     if found is not None:
         changed = found.asked(key, wanted)
-        if changed != found:
+        if changed != found and (change or found.retired):
             pass_.draft.put(NETWORKS, changed)
         return ""
     pool = pool_for(pass_.draft, wanted)

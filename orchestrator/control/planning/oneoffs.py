@@ -129,7 +129,7 @@ def _start(pass_: Pass, one: OneOff) -> None:
 
 def _place(pass_: Pass, one: OneOff) -> None:
     effective = of_oneoff(one)
-    if problem := networks.ensure_networks(pass_, one.stack, one.spec):
+    if problem := networks.ensure_networks(pass_, one.stack, one.spec, change=False):
         _wait(pass_, one, problem)
         return
     if waits := binds.look(pass_, effective, fresh=one.task.state is TaskState.NEW).waits:

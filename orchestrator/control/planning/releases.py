@@ -59,7 +59,11 @@ def target(pass_: Pass, stack: Stack) -> ReleaseTarget | None:
 
 def _target(pass_: Pass, release: Release, *, rollback: bool = False) -> ReleaseTarget | None:
     spec = spec_of(pass_.cluster, release)
-    return None if spec is None else ReleaseTarget(release, spec, rollback)
+    if spec is None:
+        return None
+    tasks = pass_.draft.tasks(release.stack).values() if rollback and release.keeps else ()
+    touched = {task.service for task in tasks if task.release > release.number}
+    return ReleaseTarget(release, spec, rollback, tuple({*release.keeps} - touched))
 
 
 def deploying(pass_: Pass, release: Release, images: Mapping[str, str]) -> Release:

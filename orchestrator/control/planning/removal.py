@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import Dependencies, dependencies_of
 from orchestrator.control.mirror.records import RELEASES, STACKS, VOLUMES
 from orchestrator.control.mirror.released import finish, spec_at
-from orchestrator.control.mirror.users import all_volumes, names_of
+from orchestrator.control.mirror.users import all_volumes, names_of, users
 from orchestrator.control.planning import binds, oneoffs, stopping
 from orchestrator.control.planning.networks import drop_vips, retire_networks
 from orchestrator.store import keys
@@ -37,7 +37,14 @@ def plan_removal(pass_: Pass, stack: Stack) -> None:
     if pass_.draft.tasks(stack.name) or pass_.draft.oneoffs(stack.name):
         return  # of nodes that do not answer; the record goes with them
     if stack.remove_volumes:
-        if any(v.stack == stack.name for v in pass_.cluster.volumes.values()):
+        meant = used_by_others(pass_.cluster, stack.name)
+        mine = [v for v in pass_.cluster.volumes.values() if v.stack == stack.name]
+        for volume in mine:
+            if volume.name in meant:  # it is nobody's from here on, as an external one
+                pass_.draft.put(VOLUMES, volume.model_copy(update={"stack": ""}))
+                text = f"volume {volume.name} stays: another stack has it"
+                pass_.notes.append(("volume.kept", stack.name, text))
+        if any(v.name not in meant for v in mine):
             return  # control.py has the nodes delete the data, then forgets the records
         for number, release in pass_.cluster.stack_releases.get(stack.name, {}).items():
             assert number == release.number
@@ -53,7 +60,28 @@ def volumes_to_remove(cluster: Cluster, stack: Stack) -> list[str]:
     )
     if stack.desired != "removed" or not stack.remove_volumes or tasks:
         return []
-    return [v.name for v in cluster.volumes.values() if v.stack == stack.name]
+    mine = [v.name for v in cluster.volumes.values() if v.stack == stack.name]
+    meant = used_by_others(cluster, stack.name) if mine else set()
+    return [name for name in mine if name not in meant]
+
+
+def used_by_others(cluster: Cluster, stack: str) -> set[str]:
+    """Return the names of volumes that another stack means, or that its tasks still have."""
+    found = {name for name, who in users(cluster).volumes.items() if who - {stack}}
+    for spec in _mounting(cluster, but=stack):
+        found |= {name for volume in all_volumes(spec) for name in names_of(cluster, volume)}
+    return found
+
+
+def _mounting(cluster: Cluster, but: str = "") -> list[StackSpec]:
+    """Return what tasks and one-offs on nodes are made from."""
+    ones = (o for o in cluster.oneoffs.values() if o.task.node and not o.gone_at)
+    kept = [one.spec for one in ones if one.stack != but]
+    for task in cluster.tasks.values():
+        spec = spec_at(cluster, task.stack, task.release) if task.stack != but else None
+        if spec is not None and task.node is not None:
+            kept.append(spec.seen_by(task.service))
+    return kept
 
 
 def volumes_to_drop(cluster: Cluster) -> set[str]:
@@ -61,12 +89,7 @@ def volumes_to_drop(cluster: Cluster) -> set[str]:
     going = {volume.name for volume in cluster.volumes.values() if volume.removing}
     if not going:
         return going
-    kept = [one.spec for one in cluster.oneoffs.values() if one.task.node and not one.gone_at]
-    for task in cluster.tasks.values():
-        spec = spec_at(cluster, task.stack, task.release)
-        if spec is not None and task.node is not None:
-            kept.append(spec.seen_by(task.service))
-    for spec in kept:
+    for spec in _mounting(cluster):
         going -= {name for volume in all_volumes(spec) for name in names_of(cluster, volume)}
     return going
 
@@ -76,6 +99,8 @@ def forget_volume(pass_: Pass, name: str) -> None:
     volume = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
     if volume is not None:
         pass_.draft.delete(VOLUMES, volume)
+    for node, held in pass_.observed.volumes.items():
+        pass_.observed.volumes[node] = held - {name}  # a node says it anew with a session only
 
 
 def plan_stop(pass_: Pass, stack: Stack) -> None:

@@ -68,6 +68,7 @@ class ReleaseTarget:
     release: Release
     spec: StackSpec
     rollback: bool = False
+    untouched: Collection[str] = ()  # of release.keeps: what failed after it did not change them
 
     @property
     def beside(self) -> Collection[str]:
@@ -82,7 +83,7 @@ class ReleaseTarget:
     @property
     def keeps(self) -> Collection[str]:
         """Return the services of which every task keeps the spec it has: `up --no-recreate`."""
-        return () if self.rollback else self.release.keeps
+        return self.untouched if self.rollback else self.release.keeps
 
     @property
     def renews(self) -> bool:

@@ -18,7 +18,7 @@ from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
 from orchestrator.control.planning.starting import create_task, let_run, tasks_by_slot
 from orchestrator.control.planning.terms import replica, wanted_service
-from scheduler.reconcile import WantedService, reconcile
+from scheduler.reconcile import StopTask, WantedService, reconcile
 from scheduler.rollout import Moves, advance
 from specs.stack import Condition
 from specs.states import FINAL, ReleaseState, TaskState
@@ -99,7 +99,7 @@ def _as_wanted(
     kept = Kept(wanted_service(pass_, stack, effective, tasks))
     carried = name in target.beside
     if carried or target.only_starts or name in target.keeps:
-        stopped = name in target.keeps
+        stopped = name in target.keeps or target.only_starts
         kept = as_it_is(pass_, effective, kept.wanted, replicas, stopped=stopped)
     state = ServiceState(
         name,
@@ -147,7 +147,11 @@ def _decide(
     left = state.carried or target.only_starts or state.name in target.keeps
     yield max(len(state.replicas), len(wanted.slots)) // 2
     if (left or state.name in stack.created) and not state.misplaced.moves:
-        state.moves = Moves(state="done")
+        # What was only made gives way to what the file says now; nothing of it ever ran.
+        stale = (t for t in state.replicas if t.live and not t.has_run and wanted.outdated(t))
+        made = state.name in stack.created and not left
+        stops = tuple(StopTask(t.id, "its file changed") for t in stale) if made else ()
+        state.moves = Moves(stop=stops, state="done")
         return
     state.moves = advance(
         wanted,

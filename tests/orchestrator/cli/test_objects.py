@@ -281,9 +281,10 @@ def test_a_closed_standard_input_is_no_secret_and_no_yes(cluster, corral, monkey
     assert not [r for r in cluster.requests if r.method in ("DELETE", "POST")]
 
 
-def test_a_tab_knows_the_names(cluster, capsys):
+def test_a_tab_knows_the_names(cluster, capsys, monkeypatch):
     from orchestrator.cli import complete
 
+    monkeypatch.setattr(complete, "ANSWER", 300.0)
     for line, wanted in (
         ("network rm ", {"front", "shop_default"}),
         ("volume inspect ", {"free", "shop_data"}),

@@ -36,6 +36,7 @@ def ssh(tmp_path, monkeypatch, clean_environment):
     (programs / "ssh").write_text(SSH)
     (programs / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr("orchestrator.client.ssh.LOGIN", 300.0)
     monkeypatch.setenv("SAID", str(tmp_path / "said"))
     monkeypatch.setenv("LEADS_TO", str(clean_environment.run / "controller.sock"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
