@@ -265,6 +265,7 @@ class Attached(Channel):
         if self._lost_at is not None:
             return self._leave()  # nobody is there to be told
         if not self._proxies:
+            self._left = True
             return INTERRUPTED
         self._interrupts += 1
         if self._interrupts == 1:
@@ -274,6 +275,7 @@ class Attached(Channel):
             self._tell(f"stopping {self._name}; once more leaves it alone")
             self._end()
             return None
+        self._left = True
         return INTERRUPTED
 
     def _end(self) -> None:

@@ -8,9 +8,12 @@ import pty
 import signal
 import subprocess
 import termios
+from types import SimpleNamespace
 
 import pytest
 from fake import Exec
+
+from orchestrator.cli.commands import attach as attach_command
 
 PROGRAM = """
 import sys
@@ -171,3 +174,25 @@ def test_a_terminal_to_show_on_and_no_input(attach):
     finally:
         os.close(ours)
         os.close(theirs)
+
+
+def test_input_another_process_was_quicker_to_read_has_not_ended(monkeypatch):
+    """Who shares the terminal may have made it non-blocking."""
+    left, right = os.pipe()
+    os.set_blocking(left, False)
+    monkeypatch.setattr(attach_command, "STDIN", left)
+    sent: list[bytes] = []
+    opened = SimpleNamespace(send=sent.append)
+    monkeypatch.setattr(attach_command.Attached, "_open", lambda *_, **__: opened)
+    keys = attach_command.Keys(attach_command.KEYS)
+    listener = attach_command.Attached(None, "t", "n", reads=True, size=(24, 80), keys=keys)
+    try:
+        listener._input()
+        assert (sent, listener._reads) == ([], True)
+        os.write(right, b"ls")
+        listener._input()
+        os.close(right)
+        listener._input()
+        assert (sent, listener._reads) == ([b"\x00ls", b"\x00"], False)
+    finally:
+        os.close(left)
