@@ -32,7 +32,7 @@ from agent.volumes.anonymous import AnonymousVolumes
 from agent.volumes.binds import BindSources, propagation_of, tmpfs
 from agent.volumes.mounted import MountedVolumes
 from agent.volumes.secretfs import SecretFs
-from specs import names, shares
+from specs import names, sent, shares
 from specs.kit import disk
 from specs.kit.errnos import in_words
 
@@ -256,7 +256,8 @@ class VolumeStore:
         for mount in all_mounts(assignment.spec.mounts, image.volumes):
             place: Path | None = None
             if mount.type == "bind":
-                place = Path(mount.source or "")
+                source = mount.source or ""
+                place = None if mount.relative and sent.leaves_tree(source) else Path(source)
             elif mount.type != "tmpfs" and mount.source is None:
                 home = self._unnamed.whose(assignment.id, slot)
                 place = home and home / _hashed(mount.target) / "_data"

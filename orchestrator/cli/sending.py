@@ -40,7 +40,10 @@ class Folder:
             for name in _walk(path, ignored):
                 self._add(name, f"{path}/{name}")
         else:
-            self._add(os.path.basename(path), path)
+            # What a link leads to here: the link itself would lead to a file of the controller's.
+            self._add(os.path.basename(path), os.path.realpath(path))
+            if not self.entries:
+                raise CliError(f"{path} is neither a file nor a folder", hint="take it out")
         if len(self.entries) > MOST:
             raise CliError(
                 f"{path} has {len(self.entries)} files: at most {MOST} are sent",
