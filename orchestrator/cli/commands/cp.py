@@ -12,7 +12,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.commands.exec import alive
+from orchestrator.cli.commands.exec import alive, write_all
 from orchestrator.cli.commands.ps import natural
 from orchestrator.cli.commands.stats import decimal
 from orchestrator.cli.errors import ERROR, CliError
@@ -114,17 +114,11 @@ def _out(
     try:
         if dest == "-":
             while piece := answer.more():
-                _all(STDOUT, piece)
+                write_all(STDOUT, piece)
             return 0
         return _place(args, row, answer, path, dest)
     finally:
         answer.close()
-
-
-def _all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 class _Peeked:

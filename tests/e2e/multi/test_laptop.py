@@ -70,6 +70,9 @@ def test_a_laptop_without_a_controller(cluster: Cluster) -> None:
         cluster.until("three know the secret", secrets, 240)
         lines = "built from the laptop\nconfigured on the laptop\n"
         cluster.until("both files of the laptop are there", lambda: said("tool") == lines, 240)
+        # a command once finds the laptop's files there, too
+        done = corral("run", "--rm", "-T", "tool", "cat", "/built", "/conf/tool.conf")
+        assert done.stdout == lines
         # streams: exec with an exit code and what it reads, and a log that is followed
         done = corral("exec", "-T", "web", "sh", "-c", "cat; exit 7", code=7, stdin="from here\n")
         assert done.stdout == "from here\n"

@@ -38,6 +38,10 @@ class Direct:
         self.files = files
         self.bytes = 0
         self.asked = []
+        self.ssh = None
+
+    def get(self, path):
+        self.asked.append(path)
 
     def request(self, method, path, *, body, timeout):
         self.asked.append(path)
@@ -136,6 +140,40 @@ def test_what_did_not_change_is_not_sent_again_and_is_the_same_folder(files, lap
     with open(f"{old}/web.conf", encoding="utf-8") as file:  # what runs keeps what it began with
         assert file.read() == "listen 80\n"
     assert model["services"]["web"]["build"] == first["services"]["web"]["build"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sent"),
+    [
+        ({}, ["web", "one"]),
+        ({"services": ["web"]}, ["web", "one"]),  # which it depends on
+        ({"services": ["web"], "no_deps": True}, ["web"]),
+        ({"services": ["one"]}, ["one"]),
+        ({"build": "never", "services": ["one"]}, ["one"]),
+    ],
+)
+def test_a_request_is_the_controllers_machines_then(files, laptop, change, sent):
+    direct = Direct(files)
+    services = laptop.model["services"]
+    services["web"]["depends_on"] = {"one": {}}
+    here = {"hostname": "laptop", "boot_id": "l"}
+    request = {
+        "project": laptop.model,
+        "directory": str(laptop.top),
+        "client": here,
+        "services": [],
+        "build": "missing",
+        "no_deps": False,
+        **change,
+    }
+    before = dict(request)
+    sending.from_here(direct, request, lambda _: None)
+    assert (request, direct.asked) == (before, []), "no ssh: the paths are good as they are"
+    direct.ssh = object()
+    sending.from_here(direct, request, lambda _: None)
+    assert [n for n in ("web", "one") if request["project"]["services"][n] != services[n]] == sent
+    assert request["client"] == {"hostname": "n1", "boot_id": "b"}
+    assert request["directory"] == str(files.trees)
 
 
 @pytest.mark.parametrize(

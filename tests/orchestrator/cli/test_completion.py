@@ -98,6 +98,27 @@ def test_nobody_answers(clean_environment, capsys, line):
     assert capsys.readouterr() == ("", "")
 
 
+@pytest.mark.parametrize("line", ["ps ", "node drain ", "-p ", "volume rm ", "up --scale "])
+def test_a_tab_logs_in_nowhere(clean_environment, capsys, monkeypatch, line):
+    from orchestrator.client.ssh import SshHost
+
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(clean_environment.run))
+    monkeypatch.setattr(SshHost, "files", lambda _: (str(clean_environment.run / "no.sock"), ""))
+    monkeypatch.setattr(SshHost, "connect", lambda *_: pytest.fail("it logs in"))
+    assert complete.run(["zsh", *complete.split(f"corral -H ssh://n1 {line}")]) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_tab_asks_over_a_connection_that_stands(shop, clean_environment, capsys, monkeypatch):
+    from orchestrator.client import ssh
+
+    there = str(clean_environment.run / "controller.sock")
+    monkeypatch.setattr(ssh, "STANDS", 300.0)
+    monkeypatch.setattr(ssh.SshHost, "files", lambda _: (there, ""))
+    complete.run(["zsh", *complete.split("corral -H ssh://n1 node drain ")])
+    assert capsys.readouterr().out == "alpha\tready\nbeta\tdown\n"
+
+
 @pytest.mark.parametrize(
     ("line", "found"),
     [

@@ -188,6 +188,30 @@ def test_reading_over_a_connection_that_stands_loads_no_subprocess(ssh, fake, co
     assert not {"subprocess", "asyncio", "typing", "pathlib"} & set(modules)
 
 
+@pytest.mark.parametrize("line", ["up -d", "run -d tool", "run -T tool x", "create"])
+def test_what_is_asked_for_names_the_files_that_were_sent(
+    ssh, fake, corral, clean_environment, line
+):
+    work = clean_environment.work
+    (work / "conf").mkdir()
+    (work / "conf/one").write_text("1")
+    (work / "compose.yaml").write_text(
+        "services: {tool: {image: x, build: ., volumes: ['./conf:/c:ro']}}"
+    )
+    machine = {"hostname": "n1", "boot_id": "b"}
+    fake.on("GET", "/v1/version", {"version": "0.1.0", "api": 1, "cluster": "c", "epoch": 1})
+    fake.on("POST", "/v1/sent/missing", {"missing": []})
+    fake.on("POST", "/v1/sent/trees", {"path": "/there/tree", "client": machine})
+    corral("-H", "ssh://n1", *line.split())
+    (body,) = [
+        r.body for r in fake.requests if r.method == "POST" and r.path.startswith("/v1/stacks/")
+    ]
+    body = body.get("deploy") or body
+    tool = body["project"]["services"]["tool"]
+    assert tool["build"]["context"] == tool["volumes"][0]["source"] == "/there/tree"
+    assert (body["client"], body["directory"]) == (machine, "/there")
+
+
 # Contexts
 
 
