@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 PIECE = 256 * 1024
 ANSWER = 30.0  # seconds for the first word of the child
 ANSWER_MAX = 64 * 1024
-SILENCE = 300.0  # seconds without a byte of an archive that is being sent here
+SILENCE = 300.0  # seconds without a byte of an archive, at either end and either way
 
 
 class NoSuchPath(Exception):
@@ -60,14 +60,11 @@ class Copying:
             )
             await response.prepare(request)
             with contextlib.suppress(ConnectionError):
-                while piece := await child.stdout.read(PIECE):
-                    await response.write(piece)
-                if await child.wait():
+                if await _passed_on(child, response):
+                    await response.write_eof()
+                elif request.transport is not None:
                     # Nothing says "not whole" but a stream that is cut.
-                    if request.transport is not None:
-                        request.transport.abort()
-                    return response
-                await response.write_eof()
+                    request.transport.abort()
         return response
 
     async def write(self, record: Record, request: web.Request) -> Copied:
@@ -83,7 +80,11 @@ class Copying:
                 await asyncio.wait({answer, feed}, return_when=asyncio.FIRST_COMPLETED)
                 if not answer.done():
                     feed.result()  # raises where who sends has gone
-                return Copied.model_validate(await answer)
+                try:
+                    async with asyncio.timeout(SILENCE):
+                        return Copied.model_validate(await answer)
+                except TimeoutError:
+                    raise _stuck() from None
             finally:
                 for task in (answer, feed):
                     task.cancel()
@@ -94,19 +95,27 @@ class Copying:
         self, record: Record, asked: dict[str, Any]
     ) -> AsyncIterator[asyncio.subprocess.Process]:
         """Start the child in the task's files; it is ended when the block is left."""
-        process = record.process
-        fd = _namespace(process) if process is not None else None
-        if fd is not None:
-            async with self._started(asked | {"namespace": fd}, fd) as child:
-                yield child
-            return
         if record.image is None or record.erased:
             raise Refusal("nothing of this task is on the node yet, or any more")
         slot = self._holdings.slot_of(record.assignment)
-        asked["mounts"] = await self._volumes.present(record.assignment, record.image, slot)
-        fd, asked["point"] = await self._images.borrow(record.id, record.image.digest)
+        # Lent also where the child goes into the namespace of what runs: that may end, and be
+        # unmounted, while the child still holds its mount. Before the namespace is looked for, so
+        # that it is the same mount.
+        root, point = await self._images.borrow(record.id, record.image.digest)
         try:
-            async with self._started(asked | {"root": fd}, fd) as child:
+            process = record.process
+            inside = _namespace(process) if process is not None else None
+            if inside is not None:
+                os.close(root)
+                asked, fd = asked | {"namespace": inside}, inside
+            else:
+                try:
+                    there = await self._volumes.present(record.assignment, record.image, slot)
+                except BaseException:
+                    os.close(root)
+                    raise
+                asked, fd = asked | {"root": root, "point": point, "mounts": there}, root
+            async with self._started(asked, fd) as child:
                 yield child
         finally:
             await asyncio.shield(self._images.returned(record.id))
@@ -189,13 +198,33 @@ async def _answer(
             raise Later(said["error"])
 
 
+async def _passed_on(child: asyncio.subprocess.Process, response: web.StreamResponse) -> bool:
+    """Give who asked what the child reads; False where that is not all: it broke off or hangs."""
+    assert child.stdout is not None
+    try:
+        while True:
+            async with asyncio.timeout(SILENCE):
+                if not (piece := await child.stdout.read(PIECE)):
+                    return await child.wait() == 0
+                await response.write(piece)
+    except TimeoutError:
+        return False
+
+
+def _stuck() -> Later:
+    return Later(f"the container's files took nothing for {SILENCE:g} s")
+
+
 async def _feed(child: asyncio.subprocess.Process, request: web.Request) -> None:
     """Give the child what is sent, until all is there or it takes no more. Raises Later."""
     assert child.stdin is not None
     while piece := await _sent(request):
         try:
             child.stdin.write(piece)
-            await child.stdin.drain()
+            async with asyncio.timeout(SILENCE):
+                await child.stdin.drain()
+        except TimeoutError:
+            raise _stuck() from None
         except (BrokenPipeError, ConnectionResetError):
             return  # it has said why
     child.stdin.close()

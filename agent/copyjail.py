@@ -199,8 +199,13 @@ def _spot(root: int, path: bytes, *, slash: bool) -> Spot:
         handle = _find(root, path, follow=True)
     except FileNotFoundError:
         return Spot(slash=slash)
-    folder = stat.S_ISDIR(os.fstat(handle).st_mode)
+    mode = os.fstat(handle).st_mode
     os.close(handle)
+    folder = stat.S_ISDIR(mode)
+    if not folder and not stat.S_ISREG(mode):
+        raise CopyRefused(
+            f"{shown(path)} is neither a file nor a folder, and would be replaced by what comes"
+        )
     return Spot(directory=folder, file=not folder, slash=slash)
 
 

@@ -7,6 +7,8 @@ that never changes, so what runs keeps what it was started with, and equal trees
 
 from __future__ import annotations
 
+import os
+import re
 from typing import Literal
 
 from pydantic import Field
@@ -17,6 +19,18 @@ from specs.base import Model
 CHUNK = 4 * 1024 * 1024  # bytes
 DIGEST = r"^[0-9a-f]{64}$"
 MOST_ENTRIES = 100_000
+
+
+_TREE = re.compile(r"(/.*/sent/trees/[0-9a-f]{32})(?:/.*)?")
+
+
+def leaves_tree(path: str) -> bool:
+    """Say whether a path of a tree that was sent leads out of it, through a link in it."""
+    found = _TREE.fullmatch(path)
+    if found is None:
+        return False
+    tree, place = os.path.realpath(found[1]), os.path.realpath(path)
+    return not f"{place}/".startswith(f"{tree}/")
 
 
 class SentEntry(Model):

@@ -226,6 +226,12 @@ def preload() -> None:
         "tests.warm_daemons",
     ):
         importlib.import_module(name)
+    # A loaded machine may keep a controller from answering for longer than people would wait; that
+    # the commands wait no longer than that is tests/orchestrator/cli/test_reading.py's.
+    from orchestrator.client import client
+
+    client.READ_TIMEOUT = client.REQUEST_TIMEOUT
+    client.Client.get.__kwdefaults__["patience"] = client.REQUEST_TIMEOUT
     gc.collect()
     gc.freeze()
 

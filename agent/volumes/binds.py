@@ -10,12 +10,13 @@ from __future__ import annotations
 import json
 import logging
 import os
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import Refusal
 from agent.vocabulary import BoundMount
-from specs import paths
+from specs import paths, sent
 from specs.kit import disk
 from specs.kit.errnos import in_words
 
@@ -38,6 +39,7 @@ class BindSources:
 
     def __init__(self, memory: Path) -> None:
         self._memory = memory
+        self._lock = threading.Lock()  # tasks are prepared side by side
 
     def source(self, mount: Mount, elsewhere: Container[str] = ()) -> str:
         """Return the path to mount, made where it is missing. Raises Refusal.
@@ -47,6 +49,11 @@ class BindSources:
         source = mount.source or ""
         if not source.startswith("/"):
             raise Refusal(f"bind source {source!r} is not an absolute path on this node")
+        if mount.relative and sent.leaves_tree(source):
+            raise Refusal(
+                f"bind source {source} is a link out of what was sent: it means a file of the "
+                "machine it was sent from; send that file itself"
+            )
         try:
             if not _exists(source):
                 if why := _not_made(mount, source, elsewhere):
@@ -64,9 +71,10 @@ class BindSources:
     def _make(self, path: Path) -> None:
         new = [path, *(parent for parent in path.parents if not parent.exists())]
         path.mkdir(parents=True, exist_ok=True, mode=0o755)
-        made = {known: place for known, place in self._read().items() if _place(known) == place}
-        made.update({str(folder): _place(str(folder)) for folder in new})
-        disk.write_file(self._memory, json.dumps(made).encode())
+        with self._lock:
+            made = {known: place for known, place in self._read().items() if _place(known) == place}
+            made.update({str(folder): _place(str(folder)) for folder in new})
+            disk.write_file(self._memory, json.dumps(made).encode())
 
     def _read(self) -> dict[str, str]:
         try:

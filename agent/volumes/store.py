@@ -30,9 +30,10 @@ from agent.linux import calls as kernel
 from agent.vocabulary import BoundMount, all_mounts
 from agent.volumes.anonymous import AnonymousVolumes
 from agent.volumes.binds import BindSources, propagation_of, tmpfs
+from agent.volumes.looking import Looks
 from agent.volumes.mounted import MountedVolumes
 from agent.volumes.secretfs import SecretFs
-from specs import names, shares
+from specs import names, sent, shares
 from specs.kit import disk
 from specs.kit.errnos import in_words
 
@@ -75,9 +76,12 @@ class VolumeStore:
         self._unnamed = AnonymousVolumes(self._anonymous)
         self._mounted = MountedVolumes(run_dir / "mounted")
         self._binds = BindSources(state_dir / "binds.json")
+        self._looks = Looks(self._binds.look)
         self._files = SecretFs(run_dir)
         self._threads = ThreadPoolExecutor(4, "volumes")
-        self._slow = ThreadPoolExecutor(2, "shares")  # a server may hold these up, and no others
+        # A server may hold these up, and no others.
+        self._slow = ThreadPoolExecutor(2, "shares")
+        self._paths = ThreadPoolExecutor(4, "paths")  # of the node: one may be on such a server
         self._locks: weakref.WeakValueDictionary[Path, asyncio.Lock] = weakref.WeakValueDictionary()
         self._clean()
 
@@ -91,6 +95,7 @@ class VolumeStore:
         """End the threads; volumes and mounts stay."""
         self._threads.shutdown()
         self._slow.shutdown()
+        self._paths.shutdown()
 
     def _clean(self) -> None:
         """Remove volumes that were never finished or were being deleted."""
@@ -154,7 +159,7 @@ class VolumeStore:
 
     async def present(self, assignment: Assignment, image: ImageConfig, slot: str) -> Places:
         """Return (place on the node, target, read-only) of a task's mounts; empty = not there."""
-        return await self._call(self._present, assignment, image, slot)
+        return await _in(self._paths, self._present, assignment, image, slot)
 
     async def release(self, task: str, kept: Callable[[str], bool] = _none) -> None:
         """Remove what belongs to the task alone; its anonymous volumes stay where ``kept``."""
@@ -164,8 +169,7 @@ class VolumeStore:
 
     async def _unmount(self, task: str) -> None:
         slow = await self._call(self._mounted.of_server, task)
-        pool = self._slow if slow else self._threads
-        await asyncio.get_running_loop().run_in_executor(pool, self._mounted.release, task)
+        await _in(self._slow if slow else self._threads, self._mounted.release, task)
 
     async def sweep(self, kept: Callable[[str], bool]) -> None:
         """Remove the anonymous volumes of slots that are not wanted any more."""
@@ -183,7 +187,7 @@ class VolumeStore:
 
     async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
         """Say of paths of the node whether they are there, and whether corral made them."""
-        return await self._call(self._binds.look, sources)
+        return await self._looks.ask(sources)
 
     async def adopt(self, tasks: set[str], kept: Callable[[str], bool] = _none) -> None:
         """After a restart: remove what tasks that are no more had for themselves."""
@@ -207,7 +211,7 @@ class VolumeStore:
             return tmpfs(mount)
         read_only = ("ro",) if mount.read_only else ()
         if mount.type == "bind":
-            source = await self._call(self._binds.source, mount, assignment.elsewhere)
+            source = await _in(self._paths, self._binds.source, mount, assignment.elsewhere)
             propagation = propagation_of(mount.propagation)
             below = "bind" if mount.recursive == "disabled" else "rbind"
             deep = ("rro",) if read_only and mount.recursive == "readonly" else ()
@@ -227,7 +231,8 @@ class VolumeStore:
             source = str(self._subpaths / assignment.id / str(number))
             if share is not None or any(_below(place, mount.target) for place in places):
                 # Links in it decide where that lands, which is looked at now.
-                await self._call(self._subpath, assignment.id, number, path, mount.subpath)
+                pool = self._threads if share is None else self._slow
+                await _in(pool, self._subpath, assignment.id, number, path, mount.subpath)
         return BoundMount(source, mount.target, "bind", options + read_only)
 
     def _data(self, assignment: Assignment, mount: Mount) -> Path:
@@ -256,7 +261,8 @@ class VolumeStore:
         for mount in all_mounts(assignment.spec.mounts, image.volumes):
             place: Path | None = None
             if mount.type == "bind":
-                place = Path(mount.source or "")
+                source = mount.source or ""
+                place = None if mount.relative and sent.leaves_tree(source) else Path(source)
             elif mount.type != "tmpfs" and mount.source is None:
                 home = self._unnamed.whose(assignment.id, slot)
                 place = home and home / _hashed(mount.target) / "_data"
@@ -283,10 +289,9 @@ class VolumeStore:
             if assignment.spec.security != "default":
                 raise Refusal(f"volume {name} is a path of the node, which the level forbids")
             async with self._lock(self._named / name):
-                return await self._call(_folder_of_node, name, share, fill)
-        call = functools.partial(self._mounted.take, assignment.id, name, share, fill)
+                return await _in(self._paths, _folder_of_node, name, share, fill)
         pool = self._slow if share.network else self._threads
-        return await asyncio.get_running_loop().run_in_executor(pool, call)
+        return await _in(pool, self._mounted.take, assignment.id, name, share, fill)
 
     def _create(self, path: Path, root: Path, origin: str | None) -> None:
         """Make a volume, filled from the image's directory ``origin``, all at once."""
@@ -355,8 +360,14 @@ class VolumeStore:
         return self._locks.setdefault(path, asyncio.Lock())
 
     async def _call(self, function: Callable[P, T], *arguments: P.args, **more: P.kwargs) -> T:
-        call = functools.partial(function, *arguments, **more)
-        return await asyncio.get_running_loop().run_in_executor(self._threads, call)
+        return await _in(self._threads, function, *arguments, **more)
+
+
+async def _in(
+    pool: ThreadPoolExecutor, function: Callable[P, T], *arguments: P.args, **more: P.kwargs
+) -> T:
+    call = functools.partial(function, *arguments, **more)
+    return await asyncio.get_running_loop().run_in_executor(pool, call)
 
 
 def _below(place: str, target: str) -> bool:

@@ -11,6 +11,7 @@ import asyncio
 import base64
 import binascii
 import hashlib
+import os
 import re
 import shutil
 import socket
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api.problems import BadRequest
 from specs.api import ApiProblem, ClientMachine
+from specs.kit import disk
 from specs.sent import DIGEST, MissingChunks, SentFolder, SentTree
 
 if TYPE_CHECKING:
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from specs.sent import AskChunks, PutChunks, SentEntry
 
 KEPT = 7 * 24 * 3600.0  # seconds that what nothing uses is kept for the next time
+STALE = 3600.0  # seconds after which a draft is what a kill left
 
 
 class SentFiles:
@@ -47,7 +50,7 @@ class SentFiles:
         for digest in dict.fromkeys(digests):
             _digest(digest)
             path = self.chunks / digest
-            if path.exists():
+            if path.is_file():
                 path.touch()
             else:
                 found.append(digest)
@@ -55,7 +58,8 @@ class SentFiles:
 
     def put(self, chunks: dict[str, str]) -> None:
         """Keep chunks. Raises BadRequest where one is not what its digest says."""
-        self.chunks.mkdir(mode=0o700, parents=True, exist_ok=True)
+        disk.make_folder(self.chunks.parent)
+        disk.make_folder(self.chunks)
         for digest, text in chunks.items():
             _digest(digest)
             try:
@@ -64,9 +68,7 @@ class SentFiles:
                 raise _bad(f"chunk {digest[:12]} is no base64") from None
             if hashlib.sha256(data).hexdigest() != digest:
                 raise _bad(f"chunk {digest[:12]} is not what its digest says")
-            draft = self.chunks / f"{digest}.new"
-            draft.write_bytes(data)
-            draft.replace(self.chunks / digest)
+            disk.write_file(self.chunks / digest, data)
 
     def tree(self, tree: SentTree) -> Path:
         """Return the tree's folder, made now if it is not here. Raises BadRequest."""
@@ -76,23 +78,31 @@ class SentFiles:
             place.touch()
             return place
         _check(tree.entries)
-        draft = self.trees / f"{name}.new"
-        shutil.rmtree(draft, ignore_errors=True)
-        draft.mkdir(mode=0o755, parents=True)
+        disk.make_folder(self.trees.parent)
+        disk.make_folder(self.trees)
+        # A name for each call: two may send the same tree at once.
+        draft = self.trees / f"{name}.{os.urandom(8).hex()}.new"
         try:
+            draft.mkdir()
+            draft.chmod(0o755)  # whatever the umask: containers of any user go through it
             self._fill(draft, tree)
+            disk.sync_tree(draft)
+            try:
+                draft.rename(place)
+            except OSError:
+                if not place.is_dir():  # else another request made the same one meanwhile
+                    raise
+            disk.sync(self.trees)
         except FileNotFoundError:
-            shutil.rmtree(draft, ignore_errors=True)
             raise _bad("a chunk of the tree is not here: send it again") from None
-        with suppress(OSError):  # another request made the same one meanwhile
-            draft.rename(place)
-        shutil.rmtree(draft, ignore_errors=True)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
         return place
 
     def _fill(self, draft: Path, tree: SentTree) -> None:
         for entry in sorted(tree.entries, key=lambda entry: entry.path):
             path = draft / entry.path
-            path.parent.mkdir(parents=True, exist_ok=True)
+            _make_above(path)
             if entry.kind == "folder":
                 path.mkdir(exist_ok=True)
             elif entry.kind == "link":
@@ -100,23 +110,41 @@ class SentFiles:
             else:
                 with path.open("xb") as file:
                     for digest in entry.chunks:
-                        file.write((self.chunks / digest).read_bytes())
+                        file.write(self._chunk(digest))
         for entry in sorted(tree.entries, key=lambda entry: entry.path, reverse=True):
             if entry.kind != "link":
                 (draft / entry.path).chmod(entry.mode)
 
+    def _chunk(self, digest: str) -> bytes:
+        """Return a chunk; one that the disk has spoilt is gone then. Raises FileNotFoundError."""
+        path = self.chunks / digest
+        data = path.read_bytes()
+        if hashlib.sha256(data).hexdigest() != digest:
+            path.unlink(missing_ok=True)
+            raise FileNotFoundError(digest)
+        return data
+
     def sweep(self, used: frozenset[str]) -> None:
         """Remove what has not been asked for in a week and no spec names."""
-        limit = self._wall() - KEPT
+        now = self._wall()
         for folder in (self.trees, self.chunks):
             for path in folder.iterdir() if folder.is_dir() else ():
                 with suppress(OSError):
+                    draft = path.name.startswith(".") or path.name.endswith(".new")
+                    limit = now - (STALE if draft else KEPT)
                     if path.stat().st_mtime >= limit or path.name in used:
                         continue
                     if path.is_dir():
                         shutil.rmtree(path, ignore_errors=True)
                     else:
                         path.unlink()
+
+
+def _make_above(path: Path) -> None:
+    if not path.parent.exists():
+        _make_above(path.parent)
+        path.parent.mkdir()
+        path.parent.chmod(0o755)  # whatever the umask
 
 
 def _digest(text: str) -> None:

@@ -1,8 +1,9 @@
 """What may follow on the command line, for the shells: ``corral __complete SHELL ...``.
 
 The shell's function (``corral completion bash``) asks after each Tab, so this loads next to
-nothing, waits for the controller a second at most, and says nothing of what goes wrong: no
-answer is an answer. Names are live: services and tasks of the stack here, stacks, nodes.
+nothing, waits for the controller a second at most, logs in nowhere, and says nothing of what
+goes wrong: no answer is an answer. Names are live: services and tasks of the stack here,
+stacks, nodes.
 """
 
 from __future__ import annotations
@@ -161,6 +162,8 @@ class Names:
             flags = self._flags()
             client = Client(contexts.chosen(flags.host, flags.context)[0], timeout=ANSWER)
             client.patient = False
+            if client.ssh and not client.ssh.stands():
+                return []  # a login may take longer than anybody waits after a Tab
             rows: list[dict[str, Any]] = client.request("GET", path)[key]
         except (ClientError, OSError, KeyError, TypeError):
             return []

@@ -2,8 +2,8 @@
 
 Build contexts and read-only binds beside the file go to the controller's machine as folders by
 their content, and the model names those: to the cluster the command ran there. Only chunks that
-are missing travel. Called by `up` when the controller is reached over ssh; secrets and configs
-travel in the request, as always.
+are missing travel. `up` and `run` call it; nothing is done unless the controller is reached over
+ssh. Secrets and configs travel in the request, as always.
 """
 
 from __future__ import annotations
@@ -40,7 +40,10 @@ class Folder:
             for name in _walk(path, ignored):
                 self._add(name, f"{path}/{name}")
         else:
-            self._add(os.path.basename(path), path)
+            # What a link leads to here: the link itself would lead to a file of the controller's.
+            self._add(os.path.basename(path), os.path.realpath(path))
+            if not self.entries:
+                raise CliError(f"{path} is neither a file nor a folder", hint="take it out")
         if len(self.entries) > MOST:
             raise CliError(
                 f"{path} has {len(self.entries)} files: at most {MOST} are sent",
@@ -114,6 +117,28 @@ def asked(model: Mapping[str, Any], names: Sequence[str], *, dependencies: bool)
     if not names:
         return set(services)
     return with_dependencies(services, names) if dependencies else set(names) & set(services)
+
+
+def from_here(client: Client, request: dict[str, Any], say: Callable[[str], None]) -> None:
+    """Change a request (specs.api.Deploy): its paths are the controller's, where ssh leads there.
+
+    Its model, folder and machine, that is. Raises CliError, ClientError.
+    """
+    if not client.ssh:
+        return
+    client.get("/v1/version")  # whatever is wrong with the way is said first
+    model = request["project"]
+    model, machine, top = moved(
+        client,
+        model,
+        request["directory"],
+        of=asked(model, request["services"], dependencies=not request["no_deps"]),
+        builds=request["build"] != "never",
+        say=say,
+    )
+    request["project"] = model
+    if machine:
+        request |= {"client": machine, "directory": top}
 
 
 def moved(

@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 REQUEST_TIMEOUT = 30.0  # seconds for a whole request and its answer
 READ_TIMEOUT = 10.0  # the same for what the controller answers by itself: nobody stares at nothing
 CONNECT_TIMEOUT = 5.0
+HELLO_TIMEOUT = 5.0  # seconds this machine's agent has to say whose node it is
 RESTART_TIMEOUT = 8.0  # seconds a controller that is restarted here is waited for
 PERSIST_TIMEOUT = 60.0
 BYTES_TIMEOUT = 300.0  # without a byte of an archive, either way
@@ -275,7 +276,7 @@ def refuse_member() -> None:
         return
     agent = Client(agent_host())
     try:
-        hello = agent.request("GET", "/v1/hello", timeout=5.0)
+        hello = agent.request("GET", "/v1/hello", timeout=HELLO_TIMEOUT)
     except ClientError:
         return
     stamp = hello.get("stamp") if isinstance(hello, dict) else None

@@ -27,6 +27,7 @@ IDLE = 120  # seconds the connection stays after the last command
 CONNECT = 10  # seconds until the other machine's sshd must answer
 LOGIN = 20.0  # seconds for the whole login where nobody can be asked anything
 ASKED = 180.0  # the same where somebody may have to type a passphrase
+STANDS = 0.2  # seconds a connection that stands needs to take another
 LONGEST = 107  # bytes of a socket's path (unix(7))
 _ALLOWED = frozenset("abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789.-_:%")
 
@@ -116,6 +117,14 @@ class SshHost:
         if found is None:
             raise NoAnswer(f"ssh forwards nothing to {self.host}", hint=self.login)
         return found
+
+    def stands(self) -> bool:
+        """Say whether a connection is there already: nobody logs in for this question."""
+        found = _opened(self.files()[0], STANDS)
+        if found is None:
+            return False
+        found.close()
+        return True
 
     def _log_in(self, local: str, control: str) -> None:
         import subprocess

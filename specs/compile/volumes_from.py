@@ -6,7 +6,7 @@ belongs to the other's container alone: Compose would share that, too, so it is 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from specs.compile.values import mapping
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from specs.compile.verdicts import Verdicts
 
 Json = dict[str, Any]
+_Known: TypeAlias = dict[str, list[Json]]
 
 
 def with_inherited(services: Json, name: str, verdicts: Verdicts) -> Json:
@@ -21,11 +22,16 @@ def with_inherited(services: Json, name: str, verdicts: Verdicts) -> Json:
     raw = mapping(services.get(name))
     if not raw.get("volumes_from"):
         return raw
-    mounts = _mounts(services, name, verdicts, (name,))
+    mounts = _mounts(services, name, verdicts, (name,), {})
     return {**raw, "volumes": [*(raw.get("volumes") or ()), *mounts]}
 
 
-def _mounts(services: Json, name: str, verdicts: Verdicts, chain: tuple[str, ...]) -> list[Json]:
+def _mounts(
+    services: Json, name: str, verdicts: Verdicts, chain: tuple[str, ...], known: _Known
+) -> list[Json]:
+    """Return what a service inherits; ``known`` has those looked at, which many may name."""
+    if name in known:
+        return known[name]
     raw = mapping(services.get(name))
     taken = {mapping(mount).get("target") for mount in raw.get("volumes") or ()}
     found: list[Json] = []
@@ -41,7 +47,7 @@ def _mounts(services: Json, name: str, verdicts: Verdicts, chain: tuple[str, ...
         if other in chain:
             continue  # a circle of dependencies, which loading refuses
         theirs = mapping(services[other]).get("volumes") or ()
-        for mount in (*theirs, *_mounts(services, other, verdicts, (*chain, other))):
+        for mount in (*theirs, *_mounts(services, other, verdicts, (*chain, other), known)):
             if mapping(mount).get("target") in taken:
                 continue
             taken.add(mount["target"])
@@ -53,4 +59,5 @@ def _mounts(services: Json, name: str, verdicts: Verdicts, chain: tuple[str, ...
                 )
             elif mount.get("type") in ("volume", "bind"):
                 found.append({**mount, "read_only": access == "ro" or mount.get("read_only")})
+    known[name] = found
     return found

@@ -90,6 +90,11 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def sync_tree(path: Path) -> None:
+    """Make all that was written below a directory durable: its file system is."""
+    subprocess.run(["sync", "--file-system", "--", str(path)], check=True, capture_output=True)
+
+
 def make_folder(path: Path, *, mode: int = 0o700) -> None:
     """Make a directory, and those above it that are missing, so that a power cut leaves it there.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,12 @@ def test_what_was_made_is_told_from_what_was_there(tmp_path):
     (tmp_path / "other").rename(new)
     (tmp_path / "made.json").write_text("not json")
     assert binds.look([str(new)]) == {str(new): "there"}
+
+
+def test_folders_made_by_several_tasks_at_once_are_all_remembered(tmp_path):
+    binds = of(tmp_path)
+    new = [str(tmp_path / f"srv{n}") for n in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        mounts = [Mount(type="bind", target="/x", source=path) for path in new]
+        assert list(pool.map(binds.source, mounts)) == new
+    assert binds.look(new) == dict.fromkeys(new, "made")

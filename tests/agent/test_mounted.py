@@ -181,7 +181,8 @@ def test_a_server_without_a_name_is_waited_for(volumes, kernel, monkeypatch):
     assert left(volumes) == []
 
 
-def test_the_child_says_what_the_kernel_said():
+def test_the_child_says_what_the_kernel_said(monkeypatch):
+    monkeypatch.setattr(mounted, "ANSWERS", 300.0)  # an interpreter has to start for it
     with pytest.raises((FileNotFoundError, PermissionError)):
         mounted._by_child("x", "/nowhere/at/all", "tmpfs", 0, "")
 

@@ -123,12 +123,14 @@ def test_a_terminal_and_who_goes(app):
 
     # Killed: what it started goes on to its end, and is removed then.
     command = app.popen("run", "--rm", "-T", "--no-deps", "web", "sh", "-c",
-                        "echo begun; sleep 1; touch /tmp/done",
+                        "echo begun; while ! [ -e /tmp/go ]; do sleep 0.1; done",
                         stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)  # fmt: skip
     assert command.process.stdout.readline() == "begun\n"
     command.signal("KILL")
     command.finish()
-    assert len(oneoffs(app)) == 1
+    (row,) = oneoffs(app)
+    assert row["state"] == "running"
+    app("exec", "-T", row["name"], "touch", "/tmp/go")
     app.until("it is gone", lambda: not oneoffs(app))
 
     # Ctrl-C: to the command; the second one stops it.
@@ -164,6 +166,7 @@ def test_daemons_that_go_meanwhile(app):
         code, out, err = command.finish()
         assert code == 3, (out, err)
         assert "connection was lost" in err
+        app.until("its end is known", lambda: oneoffs(app)[-1]["state"] in ("complete", "failed"))
         app("rm", "-f", f"r-{daemon}")
     assert not oneoffs(app)
 
@@ -171,6 +174,7 @@ def test_daemons_that_go_meanwhile(app):
 def test_attach(app):
     """A service's own process: what it prints from now on, and its input."""
     app("--profile", "tools", "up", "-d", "echo")
+    app.until("it is ready", lambda: "ready" in app("logs", "echo").stdout)
     command = app.popen("attach", "echo", stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     command.process.stdin.write("one\ntwo\n")
     command.process.stdin.flush()

@@ -10,13 +10,24 @@ import pytest
 from tests import warm_daemons
 
 LOOK = """
-import json, os, re, sys
+import json, os, re, sys, time
 DIGITS = re.compile("[0-9]+")
+def links(folder):
+    found = {}
+    for name in os.listdir(folder):
+        try:
+            found[name] = os.readlink(f"{folder}/{name}")
+        except FileNotFoundError:
+            pass  # a living process closes what it has no more use for
+    return found
+def opened(pid):
+    fds = links(f"/proc/{pid}/fd")
+    return {DIGITS.sub("N", name) for number, name in fds.items() if int(number) > 2}
 def of(pid):
     p = f"/proc/{pid}"
     text = lambda name: open(f"{p}/{name}", errors="replace").read()
     status = dict(line.split(":", 1) for line in text("status").splitlines())
-    fds = {int(fd): os.readlink(f"{p}/fd/{fd}") for fd in os.listdir(f"{p}/fd")}
+    fds = links(f"{p}/fd")
     kept = ("Name", "Umask", "Uid", "Gid", "Groups", "SigBlk", "SigIgn", "SigCgt", "CapEff",
             "NoNewPrivs", "Seccomp")
     return {
@@ -25,17 +36,23 @@ def of(pid):
         "program": os.readlink(f"{p}/exe"),
         "folder": os.readlink(f"{p}/cwd"),
         "status": {name: status[name].strip() for name in kept},
-        "namespaces": {name: os.readlink(f"{p}/ns/{name}") for name in os.listdir(f"{p}/ns")},
+        "namespaces": links(f"{p}/ns"),
         "groups": sorted(text("cgroup").splitlines()),
         "limits": text("limits"),
         "oom": text("oom_score_adj"),
         "session": [os.getsid(int(pid)) == int(pid), os.getpgid(int(pid)) == int(pid)],
         "nice": os.getpriority(os.PRIO_PROCESS, int(pid)),
         "parent": text("stat").rpartition(")")[2].split()[1],
-        "standard": [fds.get(number) for number in range(3)],
-        "open": sorted({DIGITS.sub("N", name) for number, name in fds.items() if number > 2}),
+        "standard": [fds.get(str(number)) for number in range(3)],
     }
-print(json.dumps({name: of(pid) for name, pid in zip(sys.argv[1::2], sys.argv[2::2])}))
+pids = dict(zip(sys.argv[1::2], sys.argv[2::2]))
+kept = {name: opened(pid) for name, pid in pids.items()}
+for _ in range(10):  # a file that is read or a request that is answered comes and goes
+    time.sleep(0.2)
+    for name, pid in pids.items():
+        kept[name] &= opened(pid)
+found = {name: of(pid) | {"open": sorted(kept[name])} for name, pid in pids.items()}
+print(json.dumps(found))
 """
 NAMES = ("supervisor", "controller", "agent")
 
@@ -45,7 +62,8 @@ def started(corral, *, warm):
     of the agent's memory that it shares with the process that forked it."""
     corral("controller", "stop")
     assert not any(corral.daemon(name) for name in NAMES)
-    corral("controller", "start", daemons=warm)
+    start = lambda: corral("controller", "start", code=None, daemons=warm)  # noqa: E731 - short
+    corral.until("the controller runs", lambda: start().returncode == 0, 240)
     pids = {name: corral.daemon(name) for name in NAMES}
     assert all(pids.values()), pids
     words = [word for name, pid in pids.items() for word in (name, str(pid))]

@@ -5,11 +5,17 @@ from __future__ import annotations
 import errno
 import io
 import os
+import socket
 import stat
 import tarfile
+from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
+from agent import copyjail
+from orchestrator.cli.commands import cp
+from orchestrator.cli.errors import CliError
 from specs.kit import tarpacking, tarplacing
 from specs.kit.copyrules import CopyRefused, Landing, Source, Spot, land, land_stream, named
 from specs.kit.tarpacking import Packer
@@ -292,3 +298,68 @@ def test_a_file_that_shrinks_or_grows_meanwhile_is_as_long_as_was_said(tmp_path,
     os.close(handle)
     with tarfile.open(fileobj=io.BytesIO(b"".join(pieces))) as archive:
         assert archive.getmember("log").size == 1_000_000
+
+
+def pipe(place):
+    os.mkfifo(place)
+
+
+def listening(place):
+    with socket.socket(socket.AF_UNIX) as made:
+        made.bind(os.fspath(place))
+
+
+def device(place):
+    place.symlink_to("/dev/null")
+
+
+SPECIAL = [pipe, listening, device]
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+def test_what_is_neither_file_nor_folder_is_not_replaced_here(tmp_path, monkeypatch, make):
+    monkeypatch.chdir(tmp_path)
+    make(Path("it"))
+    answer = Answer(archived(tmp_path))
+    args = SimpleNamespace(archive=False)
+    with pytest.raises(CliError, match="neither a file nor a folder"):
+        cp._place(args, {"name": "web-1"}, answer, "/f", "it")
+    assert not Path("it").is_file()
+    Path("old").write_text("old")
+    cp._place(args, {"name": "web-1"}, Answer(archived(tmp_path)), "/f", "old")
+    assert Path("old").read_text() == "new"
+
+
+@pytest.mark.parametrize("make", SPECIAL)
+def test_what_is_neither_file_nor_folder_is_not_replaced_there(tmp_path, monkeypatch, make):
+    monkeypatch.setattr(
+        copyjail, "_find", lambda root, path, follow: os.open(path, os.O_PATH | os.O_CLOEXEC)
+    )
+    monkeypatch.chdir(tmp_path)
+    make(Path("it"))
+    with pytest.raises(CopyRefused, match="neither a file nor a folder"):
+        copyjail._spot(0, b"it", slash=False)
+    Path("old").write_text("old")
+    assert copyjail._spot(0, b"old", slash=False) == Spot(file=True)
+    assert copyjail._spot(0, b".", slash=False) == Spot(directory=True)
+    assert copyjail._spot(0, b"gone", slash=True) == Spot(slash=True)
+
+
+class Answer:
+    """An archive as it is downloaded."""
+
+    def __init__(self, data):
+        self.data = data
+
+    def more(self):
+        data, self.data = self.data, b""
+        return data
+
+
+def archived(folder):
+    made = folder / "made"
+    made.write_text("new")
+    out = io.BytesIO()
+    with tarfile.open(fileobj=out, mode="w") as archive:
+        archive.add(made, "f")
+    return out.getvalue()

@@ -53,3 +53,17 @@ def test_containers_that_are_none_of_the_files_are_refused(folder, other):
     (problem,) = refused.value.problems
     assert "no container x" in problem.message
     assert problem.hint
+
+
+def test_layers_that_share_their_ancestors(folder):
+    """Each service is looked at once, not once for each way to it: those are 2 to the 30th."""
+    lines = ["services:", "  a0: {image: i, volumes: ['data:/a']}", "  b0: {image: i}"]
+    for n in range(1, 31):
+        for name in "ab":
+            below = f"[a{n - 1}, 'b{n - 1}:ro']"
+            lines.append(f"  {name}{n}: {{image: i, volumes_from: {below}}}")
+    text = "\n".join([*lines, "volumes: {data: }", ""])
+    model = folder.load(text).model
+    spec, _ = compile_stack(model, {}, "demo")
+    mounts = spec.services["b30"].task.mounts
+    assert [(m.source, m.target, m.read_only) for m in mounts] == [("data", "/a", False)]

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import select
 import signal
 import sys
 import time
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
 KEYS = "ctrl-p,ctrl-q"
 AWAY = 60.0  # seconds a lost connection is tried again
 RETRY = 0.2
+LASTED = 5.0  # seconds; a connection open for longer was heard, whatever was said on it
+CTRL_C = b"\x03"
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -132,6 +135,13 @@ class Attached(Channel):
         self._detach = detach
         self._early: list[bytes | str] = []
         self._wants_input = reads
+        self._wake: int | None = None  # tells of signals, once they are caught
+        self._lost_at: float | None = None  # since when nobody is heard
+        self._opened = 0.0
+        self._why = ""  # the last word on why nobody is heard
+        self._refused = False  # it was said on this connection
+        self._told: set[str] = set()
+        self._typed = b""  # on a terminal, while nobody is heard
         super().__init__(self._open(size, reads=reads), size=size, reads_input=reads)
 
     def _open(self, size: tuple[int, int] | None, *, reads: bool) -> websocket.WebSocket:
@@ -142,18 +152,24 @@ class Attached(Channel):
             request["rows"], request["columns"] = size
         socket.send(json.dumps(request))
         socket.push()
+        self._opened, self._refused = time.monotonic(), False
         return socket
 
     def listen(self) -> int:
         """Return the exit code of the process; 0 when it was left running. Raises CliError."""
         try:
             self._until_attached()
-            for message in self._early:
-                self._take(message)
             code = self._exit
             return self.run() if code is None else code
         finally:
             self._socket.close()
+
+    def _loop(self, wake: int) -> int:
+        self._wake = wake
+        for message in self._early:  # shown only now: whoever sees it may send a signal
+            self._take(message)
+        self._early = []
+        return super()._loop(wake)
 
     def _until_attached(self) -> None:
         """Wait until the process is heard, in a terminal that is as it was: Ctrl-C ends that."""
@@ -161,13 +177,10 @@ class Attached(Channel):
             messages = list(self._socket.receive())
             for at, message in enumerate(messages):
                 said = _said(message)
-                if "waits" in said:
-                    print(f"{self._name} waits: {said['waits']}", file=sys.stderr, flush=True)
-                elif "attached" in said:
+                self._take(message)
+                if "attached" in said:
                     self._early = messages[at + 1 :]
                     return
-                else:
-                    self._take(message)
             if self._exit is not None:
                 return
             if self._socket.closed:
@@ -175,49 +188,103 @@ class Attached(Channel):
             self._socket.push()
 
     def _cut_off(self) -> None:
-        print(f"\r\n{self._name}: the connection was lost; coming back\r", file=sys.stderr)
-        lost_input = self._wants_input and self._size is None
+        # What was on its way is lost, and the process has seen the end of its input.
+        lost_input = self._reads and self._size is None
+        if self._lost_at is None:
+            self._tell(f"{self._name}: the connection was lost; coming back")
         self._again(wait=False)
-        if lost_input:
-            # What was on its way is lost, and the process has seen the end of its input.
+        if lost_input and self._exit is None:
             self._reads = False
-            print(f"{self._name}: its input ended there, before its end here", file=sys.stderr)
+            self._tell(f"{self._name}: its input ended there, before its end here")
 
     def _again(self, *, wait: bool) -> None:
-        """Open the connection anew. Raises CliError when that takes too long."""
-        until = time.monotonic() + AWAY
+        """Open the connection anew, or leave. Raises CliError when nobody is heard for long."""
+        now = time.monotonic()
+        if self._lost_at is None or (not self._refused and now - self._opened > LASTED):
+            self._lost_at = now
         while True:
-            time.sleep(RETRY)
+            if time.monotonic() - self._lost_at > AWAY:
+                self._left = True
+                raise CliError(
+                    f"{self._name} cannot be reached any more: {self._why or 'nobody answers'}",
+                    hint="it runs on, if it ran; corral ps -a shows it",
+                )
+            self._pause()
+            if self._exit is not None:
+                return
+            self._socket.close()
+            self._size = terminal_size() if self._size is not None else None
+            reads = self._wants_input and (wait or self._size is not None)
             try:
-                self._socket.close()
-                reads = self._wants_input and (wait or self._size is not None)
                 self._socket = self._open(self._size, reads=reads)
             except NoAnswer as exc:
-                if time.monotonic() < until:
-                    continue
-                raise CliError(
-                    f"{self._name} cannot be reached any more: {exc}",
-                    hint="it runs on, if it ran; corral ps -a shows it",
-                ) from None
+                self._why = str(exc)
+            else:
+                return
+
+    def _pause(self) -> None:
+        """Wait a moment before the next try; Ctrl-C, as a signal or typed, leaves."""
+        if self._wake is None:
+            time.sleep(RETRY)
             return
+        until = time.monotonic() + RETRY
+        while self._exit is None and (left := until - time.monotonic()) > 0:
+            typed = [STDIN] if self._reads and self._keys is not None else []
+            ready, _, _ = select.select([self._wake, *typed], [], [], left)
+            if self._wake in ready:
+                for number in os.read(self._wake, 64):
+                    if number != signal.SIGWINCH:  # the size is told anyway
+                        self._leave()
+            if STDIN in ready and self._exit is None:
+                self._input()
+
+    def _leave(self) -> int:
+        self._tell(f"{self._name} is left alone; it runs on, if it ran")
+        self._left, self._exit = True, INTERRUPTED
+        return INTERRUPTED
+
+    def _tell(self, text: str) -> None:
+        raw = self._wake is not None and self._keys is not None
+        print(f"\r\n{text}\r" if raw else text, file=sys.stderr, flush=True)
+
+    def _tell_once(self, text: str) -> None:
+        if text not in self._told:
+            self._told.add(text)
+            self._tell(text)
+
+    def _deafened(self, fd: int) -> None:
+        """Go as a process of a pipeline does, and stop what was started for it."""
+        if fd != STDOUT or self._exit is not None:
+            return
+        self._left, self._exit = True, 128 + signal.SIGPIPE
+        self._end()
 
     def _signalled(self, number: int) -> int | None:
         if number == signal.SIGWINCH:
             return super()._signalled(number)
+        if self._lost_at is not None:
+            return self._leave()  # nobody is there to be told
         if not self._proxies:
+            self._left = True
             return INTERRUPTED
         self._interrupts += 1
         if self._interrupts == 1:
             self._socket.send(json.dumps({"signal": number}))
             return None
         if self._interrupts == 2 and self._stop is not None:
-            print(f"stopping {self._name}; once more leaves it alone", file=sys.stderr, flush=True)
-            try:
-                self._stop()
-            except ClientError as exc:
-                print(f"corral: {exc}", file=sys.stderr)
+            self._tell(f"stopping {self._name}; once more leaves it alone")
+            self._end()
             return None
+        self._left = True
         return INTERRUPTED
+
+    def _end(self) -> None:
+        if self._stop is None:
+            return
+        try:
+            self._stop()
+        except ClientError as exc:
+            self._tell(f"corral: {exc}")
 
     def _input(self) -> None:
         if self._keys is None:
@@ -225,14 +292,22 @@ class Attached(Channel):
             return
         try:
             data = os.read(STDIN, 32768)
+        except BlockingIOError:
+            return  # another process shares the terminal and was quicker
         except OSError:
             data = b""
         if not data:
             self._socket.send(b"\x00")
             self._reads = False
             return
+        away = self._lost_at is not None
+        if away and CTRL_C in data:
+            self._leave()
+            return
         passed, left = self._keys.feed(data)
-        if passed:
+        if away:
+            self._typed += passed
+        elif passed:
             self._socket.send(b"\x00" + passed)
         if left:
             self._left, self._exit = True, 0
@@ -240,10 +315,19 @@ class Attached(Channel):
     def _take(self, message: bytes | str) -> None:
         said = _said(message)
         if "attached" in said or "waits" in said:
-            return
-        if "lost" in said:
-            return  # it is closed next, and tried again
-        super()._take(message)
+            self._lost_at = None
+            if "waits" in said:
+                self._tell_once(f"{self._name} waits: {said['waits']}")
+                return
+            self._told.clear()
+            if self._typed:
+                self._socket.send(b"\x00" + self._typed)
+                self._typed = b""
+        elif "lost" in said:  # it is closed next, and tried again
+            self._why, self._refused = str(said["lost"]), True
+            self._tell_once(f"{self._name}: {self._why}; trying again")
+        else:
+            super()._take(message)
 
     @property
     def left(self) -> bool:

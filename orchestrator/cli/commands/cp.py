@@ -12,7 +12,7 @@ import stat
 import sys
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.commands.exec import alive
+from orchestrator.cli.commands.exec import alive, write_all
 from orchestrator.cli.commands.ps import natural
 from orchestrator.cli.commands.stats import decimal
 from orchestrator.cli.errors import ERROR, CliError
@@ -114,17 +114,11 @@ def _out(
     try:
         if dest == "-":
             while piece := answer.more():
-                _all(STDOUT, piece)
+                write_all(STDOUT, piece)
             return 0
         return _place(args, row, answer, path, dest)
     finally:
         answer.close()
-
-
-def _all(fd: int, data: bytes) -> None:
-    view = memoryview(data)
-    while view:
-        view = view[os.write(fd, view) :]
 
 
 class _Peeked:
@@ -150,8 +144,8 @@ def _place(
     name, contents, _ = named(os.fsencode(path))
     last, nameless, slash = named(os.fsencode(dest))
     to = os.fsencode(dest).rstrip(b"/") or b"/"
-    spot = Spot(directory=os.path.isdir(to), file=_is_file(to), slash=slash)
     try:
+        spot = Spot(directory=os.path.isdir(to), file=_is_file(to), slash=slash)
         archive = _Peeked(answer)
         folder_first = archive.first is not None and archive.first.kind == 0x35
         source = Source(name, directory=folder_first, contents=contents)
@@ -180,7 +174,11 @@ def _place(
 
 
 def _is_file(path: bytes) -> bool:
-    return os.path.exists(path) and not os.path.isdir(path)
+    if os.path.isfile(path):
+        return True
+    if os.path.exists(path) and not os.path.isdir(path):
+        raise CopyRefused("it is neither a file nor a folder, and would be replaced by what comes")
+    return False
 
 
 def _open_folder(path: bytes) -> int:

@@ -150,10 +150,11 @@ class Channel:
 
     def run(self) -> int:
         """Return the command's exit code. Raises CliError with the node's reason."""
-        saved = termios.tcgetattr(STDIN) if self._tty else None
+        saved = termios.tcgetattr(STDIN) if self._tty and self._reads else None
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
-        signals = [signal.SIGWINCH] if self._tty else [signal.SIGINT, signal.SIGTERM]
+        # A typed Ctrl-C is a byte in raw mode; signals are caught there, too: they end nothing raw.
+        signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGWINCH] if self._tty else [])]
         old_wake = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         old = {number: signal.signal(number, lambda *_: None) for number in signals}
         try:
@@ -192,6 +193,7 @@ class Channel:
                     self._take(message)
                 if self._socket.closed and self._exit is None:
                     self._cut_off()
+                    continue  # what was ready is long past
             if STDIN in ready and self._exit is None:
                 self._input()
         return self._exit
@@ -254,13 +256,18 @@ class Channel:
         if fd in self._deaf:
             return
         try:
-            _write_all(fd, data)
+            write_all(fd, data)
         except BrokenPipeError:
             self._deaf.add(fd)
-            self._socket.send(json.dumps({"close": fd}))
+            self._deafened(fd)
+
+    def _deafened(self, fd: int) -> None:
+        """Do what is to be done once nobody reads an output here any more."""
+        self._socket.send(json.dumps({"close": fd}))
 
 
-def _write_all(fd: int, data: bytes) -> None:
+def write_all(fd: int, data: bytes) -> None:
+    """Write everything, also where another process made the output non-blocking."""
     view = memoryview(data)
     while view:
         try:

@@ -6,12 +6,10 @@ The next `up` or `start` makes it anew. With -s it is stopped first.
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 
 from orchestrator.cli.commands import stop
-from orchestrator.cli.errors import USAGE, CliError
-from orchestrator.cli.show import containers
+from orchestrator.cli.show import containers, sure
 from orchestrator.client.errors import ApiNotFound
 
 TYPE_CHECKING = False
@@ -84,7 +82,4 @@ def _agreed(session: Invocation, services: list[str], named: list[str]) -> bool:
     )
     if not names:
         return True
-    if not os.isatty(0):
-        raise CliError("rm asks before it removes, and nobody is there", "-f", code=USAGE)
-    print(f"Going to remove {', '.join(names)}")
-    return input("Are you sure? [yN] ").strip().lower() in ("y", "yes")
+    return sure.agreed("rm", ", ".join(names))

@@ -19,11 +19,13 @@ from orchestrator.cli import project as projects
 from orchestrator.cli.commands.attach import KEYS, Attached, Keys
 from orchestrator.cli.commands.exec import STDIN, STDOUT, environment, terminal_size
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
-from orchestrator.cli.show import meanwhile, watch
-from orchestrator.client.errors import ApiNotFound, ClientError, NoAnswer
+from orchestrator.cli.show import containers, meanwhile, watch
+from orchestrator.client.errors import ClientError, NoAnswer
 from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from orchestrator.cli.session import Invocation
     from specs import Project
 
@@ -69,16 +71,22 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     if command[:1] == ["--"]:
         command = command[1:]
     tty = os.isatty(STDIN) and os.isatty(STDOUT) and not (args.no_tty or args.detach)
-    with meanwhile.telling() as now:
+    with meanwhile.telling(quiet=args.quiet) as now:
         now("reading the Compose files")
         project = projects.with_profiles_of(session.flags, [service])
         deploy.known_services(project.model, [service])
         session.flags.project_name = project.name
         body = _request(args, project, service, command, tty=tty)
+        from orchestrator.cli import sending
         from orchestrator.embedded import daemons
 
+        sending.from_here(session.client, body["deploy"], now)
         now("asking the controller")
-        say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731 - one short word
+
+        def say(text: str) -> None:
+            if not args.quiet:
+                print(text, file=sys.stderr, flush=True)
+
         daemons.ensure(session.client, say=say, step=now)
     made = _make(session, body, quiet=args.quiet)
     if made.get("needs"):
@@ -192,23 +200,30 @@ def _detached(session: Invocation, made: dict[str, Any]) -> int:
     begun = Attached(session, task, name, reads=False, size=None, keys=None, detach=True)
     code = begun.listen()
     if code == 0:
-        _until_known(session, task)
+        _until_known(session, task, _began)
     print(made["name"])
     return code
 
 
-def _until_known(session: Invocation, task: str) -> None:
-    """Wait until the controller knows what its node told us: the next command may be an `exec`."""
+def _until_known(session: Invocation, task: str, known: Callable[[dict[str, Any]], bool]) -> None:
+    """Wait until the controller knows what its node told us: an `exec` or `rm` may come next."""
     until = time.monotonic() + KNOWN
     while time.monotonic() < until:
         try:
-            status = session.client.get(f"/v1/tasks/{quote(task)}")["status"]
-        except ApiNotFound:
-            return
-        runs = status.get("runs") or ()
-        if runs and runs[-1].get("started_at"):
-            return
+            if known(session.client.get(f"/v1/tasks/{quote(task)}")):
+                return
+        except ClientError:
+            return  # it is gone, or nobody is there: whoever comes next is told so
         time.sleep(0.02)
+
+
+def _began(task: dict[str, Any]) -> bool:
+    runs = task["status"].get("runs") or ()
+    return bool(runs and runs[-1].get("started_at"))
+
+
+def _ended(task: dict[str, Any]) -> bool:
+    return task.get("state") in containers.FINAL
 
 
 def _attached(
@@ -224,7 +239,10 @@ def _attached(
         stop=lambda: _act(session, "stop", made),
     )
     try:
-        return listener.listen()
+        code = listener.listen()
+    except CliError:
+        _settled(args, session, listener, made)
+        raise
     except KeyboardInterrupt:
         # It has not begun, and is not to: nobody would see what it does.
         print(f"\n{made['name']} is not started", file=sys.stderr)
@@ -236,3 +254,13 @@ def _attached(
             print(f"corral: {exc}", file=sys.stderr)
             return ERROR
         return INTERRUPTED
+    _settled(args, session, listener, made)
+    return code
+
+
+def _settled(
+    args: argparse.Namespace, session: Invocation, listener: Attached, made: dict[str, Any]
+) -> None:
+    """Let the controller hear of the end that was heard here: `rm` removes what has ended."""
+    if not args.rm and not listener.left:
+        _until_known(session, str(made["task"]), _ended)

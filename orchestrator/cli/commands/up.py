@@ -122,34 +122,20 @@ def _hand_over(
     wanted = [args.exit_code_from] if args.exit_code_from else []
     deploy.known_services(project.model, [*args.attach, *args.no_attach, *wanted])
     ends = ends_of(args, project.model)
-    model, machine, directory = project.model, None, project.working_dir
-    if session.client.ssh:
-        from orchestrator.cli import sending
-
-        session.client.get("/v1/version")  # whatever is wrong with the way is said first
-        model, machine, top = sending.moved(
-            session.client,
-            model,
-            directory,
-            of=sending.asked(model, args.services, dependencies=not args.no_deps),
-            builds=not args.no_build,
-            say=now,
-        )
-        directory = top or directory
     request = deploy.body(
         args,
-        model=model,
+        model=project.model,
         origins=projects.origins(project),
         contents=projects.contents(project, args.services, dependencies=not args.no_deps),
-        directory=directory,
+        directory=project.working_dir,
         known=tuple(project.disabled),
         environ=project.environment,
         again=laws.run_again(ends, args.services or project.model.get("services") or ()),
     )
-    if machine:
-        request["client"] = machine
+    from orchestrator.cli import sending
     from orchestrator.embedded import daemons
 
+    sending.from_here(session.client, request, now)
     now("asking the controller")
     say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731 - one short word
     daemons.ensure(session.client, say=say, step=now)

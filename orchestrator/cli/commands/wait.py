@@ -11,6 +11,8 @@ import time
 
 from orchestrator.cli.errors import ERROR, CliError
 from orchestrator.cli.show import containers, watch
+from orchestrator.client.errors import ApiNotFound
+from orchestrator.client.http import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -29,8 +31,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     told: set[str] = set()
+    seen: dict[str, dict[str, Any]] = {}  # one-offs; `run --rm` leaves no row when it has ended
     while True:
-        mine = meant(watch.rows(session, every=True, oneoffs=True), args.services)
+        mine = meant(_rows(session, seen), args.services)
+        seen |= {row["id"]: row for row in mine if row.get("oneoff")}
         ended = [row for row in mine if row.get("state") in containers.FINAL]
         for row in ended:
             if row["id"] not in told:
@@ -48,6 +52,31 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         down.describe(parser)
         down.run(parser.parse_args([]), session)
     return _code(last) & 0xFF
+
+
+def _rows(session: Invocation, seen: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the stack's containers, and those of ``seen`` that have gone from it."""
+    try:
+        rows = watch.rows(session, every=True, oneoffs=True)
+    except ApiNotFound:
+        if not seen:
+            raise
+        rows = []  # it was the stack's last
+    there = {row["id"] for row in rows}
+    return rows + [_last(session, row) for key, row in seen.items() if key not in there]
+
+
+def _last(session: Invocation, row: dict[str, Any]) -> dict[str, Any]:
+    """Return the row as its record has it now: it is remembered longer than it is shown."""
+    if row.get("state") in containers.FINAL:
+        return row
+    try:
+        task = session.client.get(f"/v1/tasks/{quote(str(row['id']))}")
+    except ApiNotFound:
+        return {**row, "state": "failed", "finished_at": time.time()}
+    runs: list[dict[str, Any]] = task["status"].get("runs") or [{}]
+    known = {key: runs[-1].get(key) for key in ("exit_code", "finished_at")}
+    return {**row, **known, "state": task["state"]}
 
 
 def meant(rows: list[dict[str, Any]], services: list[str]) -> list[dict[str, Any]]:

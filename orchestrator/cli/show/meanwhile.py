@@ -61,11 +61,11 @@ class Meanwhile:
 
 
 @contextmanager
-def telling() -> Iterator[Meanwhile]:
+def telling(*, quiet: bool = False) -> Iterator[Meanwhile]:
     """Tell on stderr, unless quiet is asked for."""
 
     def say(text: str) -> None:
-        if os.environ.get("COMPOSE_PROGRESS") != "quiet":
+        if not quiet and os.environ.get("COMPOSE_PROGRESS") != "quiet":
             print(text, file=sys.stderr, flush=True)
 
     meanwhile = Meanwhile(say)

@@ -7,7 +7,6 @@ columns and keys, and call this for what is the same.
 from __future__ import annotations
 
 import json
-import os
 import sys
 
 from orchestrator.cli.errors import ERROR, USAGE, CliError
@@ -160,14 +159,9 @@ def prune(args: argparse.Namespace, session: Invocation, kind: str, rows: Iterab
         print(f"no unused {kind}s", file=sys.stderr)
         return 0
     if not args.force:
-        if not os.isatty(0):
-            raise CliError("prune asks before it removes, and nobody is there", "-f", code=USAGE)
-        print(f"Going to remove the {kind}s {', '.join(names)}")
-        try:
-            answer = input("Are you sure? [yN] ")
-        except EOFError:
-            answer = ""
-        if answer.strip().lower() not in ("y", "yes"):
+        from orchestrator.cli.show import sure  # lists need none of it
+
+        if not sure.agreed("prune", f"the {kind}s {', '.join(names)}"):
             return 0
     # What somebody began to use since is refused by name, and left.
     return remove(session, kind, names, missing=True)

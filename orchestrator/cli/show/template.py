@@ -249,10 +249,11 @@ class Printing:
     """One template over one row (or over the headings)."""
 
     def __init__(self, row: Any, known: frozenset[str], safe: Callable[[str], str]) -> None:
-        self.row = row
         self.known = known  # fields of any row of the list: one may lack what another has
         self.safe = safe
         self.heading = isinstance(row, Headings)
+        self.exact = row  # for programs, as --format json has it: {{json .}}
+        self.row = row if self.heading else self._safe(row)
 
     def text(self, nodes: Sequence[Node]) -> str:
         """Return what the template prints. Raises BadTemplate."""
@@ -334,6 +335,8 @@ class Printing:
                 return printf(VERB.sub(_as_text, named[0]), *arguments[1:])
             if not name.startswith("print"):
                 return arguments[0] if arguments else ""
+        if name == "json" and len(arguments) == 1 and arguments[0] is self.row:
+            arguments = [self.exact]
         try:
             return FUNCTIONS[name](*arguments)
         except TypeError:
@@ -349,7 +352,7 @@ class Printing:
         if self.heading:
             return str(arguments[0]).rpartition(".")[2].replace("-", " ").replace("_", " ").upper()
         labels = dot.get("labels") if isinstance(dot, dict) else None
-        return self.safe(str((labels or {}).get(arguments[0], "")))
+        return str((labels or {}).get(arguments[0], ""))
 
     def _value(self, operand: Node, dot: Any, names: Mapping[str, Any]) -> Any:
         kind = operand[0]
@@ -382,7 +385,17 @@ class Printing:
             value = value.get(name)
         if isinstance(value, Headings):
             return value.of("")
-        return self.safe(value) if isinstance(value, str) else value
+        return value
+
+    def _safe(self, value: Any) -> Any:
+        """Return it with nothing in it that a terminal would take for a command."""
+        if isinstance(value, str):
+            return self.safe(value)
+        if isinstance(value, dict):
+            return {self._safe(key): self._safe(inner) for key, inner in value.items()}
+        if isinstance(value, list | tuple):
+            return [self._safe(inner) for inner in value]
+        return value
 
 
 def _as_text(found: re.Match[str]) -> str:

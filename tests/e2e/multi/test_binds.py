@@ -95,8 +95,11 @@ def test_each_runs_where_its_path_is(cluster, paths):
     cluster.compose(STACK.format(mark="second"))
     cluster("up", "-d")
     assert nodes_of(cluster, "db") == [home]
-    written = cluster("exec", "-T", "reader", "cat", "/data/log").stdout.split()
-    assert written == ["first", "second"]
+
+    def written():  # it runs before its shell has written
+        return cluster("exec", "-T", "reader", "cat", "/data/log").stdout.split()
+
+    cluster.until("both have written", lambda: written() == ["first", "second"], 240)
     assert there(cluster, "/srv/corral-db", *NODES) == sorted([home, other])
 
     cluster("down")

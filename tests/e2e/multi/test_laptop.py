@@ -64,10 +64,15 @@ def test_a_laptop_without_a_controller(cluster: Cluster) -> None:
             "tool n1 running",
             *(f"web {n} running" for n in ("n1", "n2", "n3")),
         ]
-        said = corral("logs", "--no-log-prefix").stdout
-        assert said.count("secret of the laptop") == 3
-        lines = said.splitlines()  # of several tasks, between each other
-        assert lines.index("built from the laptop") < lines.index("configured on the laptop")
+        # Up is a service without a check before its shell has printed.
+        said = lambda name: corral("logs", "--no-log-prefix", name).stdout  # noqa: E731 - short
+        secrets = lambda: said("web").count("secret of the laptop") == 3  # noqa: E731 - short
+        cluster.until("three know the secret", secrets, 240)
+        lines = "built from the laptop\nconfigured on the laptop\n"
+        cluster.until("both files of the laptop are there", lambda: said("tool") == lines, 240)
+        # a command once finds the laptop's files there, too
+        done = corral("run", "--rm", "-T", "tool", "cat", "/built", "/conf/tool.conf")
+        assert done.stdout == lines
         # streams: exec with an exit code and what it reads, and a log that is followed
         done = corral("exec", "-T", "web", "sh", "-c", "cat; exit 7", code=7, stdin="from here\n")
         assert done.stdout == "from here\n"

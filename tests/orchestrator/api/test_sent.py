@@ -6,15 +6,22 @@ import base64
 import hashlib
 import os
 import stat
+import tempfile
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 
+from agent.errors import Refusal
+from agent.volumes.binds import BindSources
 from orchestrator.api import sent
 from orchestrator.api.problems import BadRequest
 from orchestrator.cli import sending
 from orchestrator.cli.errors import CliError
-from specs.sent import CHUNK, AskChunks, PutChunks, SentEntry, SentTree
+from specs.sent import CHUNK, AskChunks, PutChunks, SentEntry, SentTree, leaves_tree
+from specs.stack import Mount
 
 NOW = 1_800_000_000.0
 
@@ -31,6 +38,10 @@ class Direct:
         self.files = files
         self.bytes = 0
         self.asked = []
+        self.ssh = None
+
+    def get(self, path):
+        self.asked.append(path)
 
     def request(self, method, path, *, body, timeout):
         self.asked.append(path)
@@ -129,6 +140,40 @@ def test_what_did_not_change_is_not_sent_again_and_is_the_same_folder(files, lap
     with open(f"{old}/web.conf", encoding="utf-8") as file:  # what runs keeps what it began with
         assert file.read() == "listen 80\n"
     assert model["services"]["web"]["build"] == first["services"]["web"]["build"]
+
+
+@pytest.mark.parametrize(
+    ("change", "sent"),
+    [
+        ({}, ["web", "one"]),
+        ({"services": ["web"]}, ["web", "one"]),  # which it depends on
+        ({"services": ["web"], "no_deps": True}, ["web"]),
+        ({"services": ["one"]}, ["one"]),
+        ({"build": "never", "services": ["one"]}, ["one"]),
+    ],
+)
+def test_a_request_is_the_controllers_machines_then(files, laptop, change, sent):
+    direct = Direct(files)
+    services = laptop.model["services"]
+    services["web"]["depends_on"] = {"one": {}}
+    here = {"hostname": "laptop", "boot_id": "l"}
+    request = {
+        "project": laptop.model,
+        "directory": str(laptop.top),
+        "client": here,
+        "services": [],
+        "build": "missing",
+        "no_deps": False,
+        **change,
+    }
+    before = dict(request)
+    sending.from_here(direct, request, lambda _: None)
+    assert (request, direct.asked) == (before, []), "no ssh: the paths are good as they are"
+    direct.ssh = object()
+    sending.from_here(direct, request, lambda _: None)
+    assert [n for n in ("web", "one") if request["project"]["services"][n] != services[n]] == sent
+    assert request["client"] == {"hostname": "n1", "boot_id": "b"}
+    assert request["directory"] == str(files.trees)
 
 
 @pytest.mark.parametrize(
@@ -260,3 +305,155 @@ async def test_over_http(api, tmp_path, monkeypatch):
     told = await answer.json()
     assert os.path.isdir(f"{told['path']}/a")
     assert set(told["client"]) == {"hostname", "boot_id"}
+
+
+@pytest.mark.parametrize("links", ["/etc/ssl/app.conf", "conf/web.conf", "a link to a link"])
+def test_of_a_link_what_it_leads_to_here_is_sent(files, laptop, tmp_path, links):
+    target = laptop.top / "conf/web.conf"
+    if links == "/etc/ssl/app.conf":
+        target = tmp_path / "ssl"
+        target.write_text("of the laptop\n")
+    elif links == "a link to a link":
+        (laptop.top / "conf/two").symlink_to("web.conf")
+        target = laptop.top / "conf/two"
+    (laptop.top / "app.conf").symlink_to(target)
+    laptop.model["services"]["one"]["volumes"][0]["source"] = str(laptop.top / "app.conf")
+    laptop.model["services"]["web"]["build"]["dockerfile"] = str(laptop.top / "app.conf")
+    model = moved(Direct(files), laptop)[0]
+    for there in (
+        model["services"]["one"]["volumes"][0]["source"],
+        model["services"]["web"]["build"]["dockerfile"],
+    ):
+        assert os.path.basename(there) == "app.conf"
+        assert not os.path.islink(there)
+        with open(there, "rb") as file:
+            assert file.read() == target.read_bytes()
+        assert not leaves_tree(there)
+
+
+def test_what_is_no_file_behind_a_link_is_not_sent(files, laptop):
+    (laptop.top / "app.conf").symlink_to("/dev/null")
+    laptop.model["services"]["one"]["volumes"][0]["source"] = str(laptop.top / "app.conf")
+    with pytest.raises(CliError, match="neither a file nor a folder"):
+        moved(Direct(files), laptop)
+
+
+@pytest.mark.parametrize(
+    ("target", "below", "leaves"),
+    [
+        ("/etc/passwd", "link", True),
+        ("../../chunks", "link", True),
+        ("/etc", "link/passwd", True),
+        ("file", "link", False),
+        ("/etc/passwd", "file", False),
+        ("/etc/passwd", "", False),
+    ],
+)
+def test_a_source_that_leaves_its_tree(files, target, below, leaves):
+    entries = [
+        SentEntry(path="link", kind="link", target=target),
+        SentEntry(path="file", chunks=(chunk(files),)),
+    ]
+    place = str(files.tree(SentTree(entries=entries)) / below)
+    assert leaves_tree(place) is leaves
+    with tempfile.TemporaryDirectory() as memory:
+        binds = BindSources(Path(memory) / "binds.json")
+        mount = Mount(type="bind", target="/x", source=place, relative=True)
+        if leaves:
+            with pytest.raises(Refusal, match="link out of what was sent"):
+                binds.source(mount)
+        else:
+            assert binds.source(mount) == place
+    assert not leaves_tree("/etc/passwd")
+
+
+def test_a_chunk_that_the_disk_spoilt_is_asked_for_again(files):
+    digest = chunk(files)
+    (files.chunks / digest).write_bytes(b"")
+    wanted = SentTree(entries=[SentEntry(path="a", chunks=(digest,))])
+    with pytest.raises(BadRequest) as refused:
+        files.tree(wanted)
+    assert "send it again" in refused.value.problem.detail
+    assert files.missing([digest]) == (digest,)
+    assert list(files.trees.iterdir()) == []
+    chunk(files)
+    assert (files.tree(wanted) / "a").read_bytes() == b"x"
+
+
+def test_what_is_kept_is_on_the_disk_before_its_name(files, monkeypatch):
+    """Chunks are written durably, and a tree is synced before it gets its name."""
+    done = []
+    monkeypatch.setattr(sent.disk, "sync_tree", lambda path: done.append((path, files_of(path))))
+    written = sent.disk.write_file
+    monkeypatch.setattr(
+        sent.disk, "write_file", lambda *a, **more: (done.append(more), written(*a, **more))
+    )
+    digest = chunk(files)
+    place = files.tree(SentTree(entries=[SentEntry(path="a", chunks=(digest,))]))
+    (how, (draft, names)) = done
+    assert how.get("durable", True)
+    assert draft != place
+    assert names == ["a"]
+
+
+def files_of(path):
+    return sorted(os.listdir(path))
+
+
+def test_two_uploads_of_the_same_at_once(files, monkeypatch):
+    data = os.urandom(CHUNK)
+    digest = hashlib.sha256(data).hexdigest()
+    wanted = SentTree(
+        entries=[SentEntry(path=f"{n}", chunks=(digest,)) for n in range(3)],
+    )
+    both = threading.Barrier(6, timeout=60)
+
+    def upload(_):
+        both.wait()
+        files.put({digest: base64.b64encode(data).decode()})
+        both.wait()
+        return files.tree(wanted)
+
+    with ThreadPoolExecutor(6) as pool:
+        places = set(pool.map(upload, range(6)))
+    assert len(places) == 1
+    assert files_of(files.trees) == [place.name for place in places]
+    assert files_of(files.chunks) == [digest]
+    assert all((places.copy().pop() / f"{n}").read_bytes() == data for n in range(3))
+
+
+def test_drafts_that_a_kill_left_go(files):
+    digest = chunk(files)
+    old, young = files.chunks / f".{digest}.00", files.chunks / f".{digest}.01"
+    tree, own = files.chunks.parent / "trees/x.0.new", files.chunks.parent / "trees/x.1.new"
+    for path in (old, young):
+        path.write_text("")
+    for path in (tree, own):
+        path.mkdir(parents=True)
+    for path in (old, tree):
+        os.utime(path, (NOW - 2 * 3600,) * 2)
+    for path in (young, own):
+        os.utime(path, (NOW - 60,) * 2)
+    files.sweep(frozenset())
+    assert [path.exists() for path in (old, tree, young, own)] == [False, False, True, True]
+
+
+@pytest.mark.parametrize("mask", [0o077, 0o022, 0o777])
+def test_modes_are_those_sent_whatever_the_umask(files, mask):
+    if mask == 0o777 and os.geteuid():
+        pytest.skip("only root makes files in folders it may not enter")
+    digest = chunk(files)
+    entries = [
+        SentEntry(path="d", kind="folder", mode=0o755),
+        SentEntry(path="d/f", mode=0o644, chunks=(digest,)),
+        SentEntry(path="p", mode=0o600, chunks=(digest,)),
+        SentEntry(path="not/listed/f", mode=0o666, chunks=(digest,)),
+    ]
+    before = os.umask(mask)
+    try:
+        place = files.tree(SentTree(entries=entries))
+    finally:
+        os.umask(before)
+    names = (".", "d", "d/f", "p", "not", "not/listed", "not/listed/f")
+    modes = [stat.S_IMODE((place / name).stat().st_mode) for name in names]
+    assert modes == [0o755, 0o755, 0o644, 0o600, 0o755, 0o755, 0o666]

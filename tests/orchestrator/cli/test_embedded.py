@@ -38,11 +38,12 @@ if mode == "refuse":
 if mode == "stubborn":
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
 path = f"{{run}}/{{name}}.sock"
-if os.path.exists(path):
-    os.unlink(path)
+if os.path.exists(path + ".new"):
+    os.unlink(path + ".new")
 server = socket.socket(socket.AF_UNIX)
-server.bind(path)
+server.bind(path + ".new")
 server.listen(16)
+os.rename(path + ".new", path)  # who sees it may connect
 began = time.monotonic()
 while True:
     try:
@@ -325,6 +326,7 @@ def test_a_state_that_is_older_than_what_runs_is_asked_about_and_not_waited_for(
 
 def test_a_node_of_another_cluster_refuses(machine, monkeypatch, spawn_program, corral):
     monkeypatch.setenv("CORRAL_FAKE_AGENT", "foreign")
+    monkeypatch.setattr(clients, "HELLO_TIMEOUT", 300.0)
     agent = spawn_program(
         "import os, sys; os.execv(sys.argv[1], sys.argv[1:])",
         daemons.DAEMON_PYTHON, "-P", "-m", "agent",

@@ -140,8 +140,36 @@ def test_of_no_rows_nothing_is_printed_and_one_row_may_lack_what_another_has():
     assert formats.Format("{{.Name}} {{.reason}}").text(both, str) == "a late\nb "
 
 
-def test_what_a_row_says_never_reaches_the_terminal_as_a_command():
-    assert printed("{{.Name}}", {"Name": "\x1b]0;x\x07"}) == "\ufffd]0;x\ufffd"
+SAFE = {
+    "{{.Name}}": "?]0;x?",
+    "{{.labels}}": "map[?k:?v]",
+    "{{.labels.a}}": "<no value>",
+    "{{range $k, $v := .labels}}{{$k}}={{$v}}{{end}}": "?k=?v",
+    '{{index .Names 0}}{{join .Names ","}}': "?1?1,b",
+    "{{.Names}}{{range .Names}}{{.}}{{end}}": "[?1 b]?1b",
+    "{{json .labels}}{{.Names | json}}": '{"?k":"?v"}["?1","b"]',
+    "{{(index .deep 0).one}}{{range .deep}}{{.one}}{{end}}": "[?]" * 2,
+    '{{index . "Name"}}{{$.Name}}{{with .labels}}{{.}}{{end}}': "?]0;x?" * 2 + "map[?k:?v]",
+    '{{range $k, $v := .}}{{if eq $k "Name"}}{{$v}}{{end}}{{end}}': "?]0;x?",
+    '{{.Label "l"}}{{printf "%v" .labels}}{{println .Names}}': "map[?k:?v][?1 b]\n",
+}
+
+
+@pytest.mark.parametrize("text", SAFE)
+def test_what_a_row_says_never_reaches_the_terminal_as_a_command(text):
+    row = {
+        "Name": "\x1b]0;x\x07",
+        "labels": {"\x9bk": "\x1bv"},
+        "Names": ["\x9b1", "b"],
+        "deep": [{"one": ["\x1b"]}],
+    }
+    assert printed(text, row) == SAFE[text].replace("?", "\ufffd")
+
+
+def test_the_whole_row_as_json_is_what_it_is():
+    row = {"Name": "two\nlines", "labels": {"a": "\t"}}
+    for text in ("{{json .}}", "{{. | json}}", "{{json $}}"):
+        assert json.loads(printed(text, row)) == row
 
 
 FACTS = {

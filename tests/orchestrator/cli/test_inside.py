@@ -281,6 +281,19 @@ def test_wait_for_what_an_older_attempt_left_waits_for_the_new_one(fake, corral)
     assert (done.code, len(done.out.splitlines())) == (0, 1)
 
 
+@pytest.mark.parametrize("last", [False, True])
+def test_wait_for_a_run_that_is_removed_when_it_ends(fake, corral, last):
+    """Its row goes with its end; its record, remembered for a while, has the code."""
+    once = row("once", "web", oneoff=True)
+    others = [] if last else [row("web-1", "web")]
+    gone = Problem(404, {"type": "not-found", "title": "", "status": 404, "detail": "no stack"})
+    waiting(fake, [once, *others], gone if last else others)
+    status = {"runs": [{"started_at": NOW, "finished_at": NOW, "exit_code": 7}]}
+    fake.on("GET", f"/v1/tasks/{once['id']}", {"state": "failed", "status": status})
+    done = corral("-p", "shop", "wait", once["name"])
+    assert (done.code, done.out.endswith("status code 7\n")) == (7, True), done.err
+
+
 def test_wait_for_nobody(fake, corral):
     waiting(fake, [row("web-1", "web")])
     done = corral("-p", "shop", "wait", "job", "web")

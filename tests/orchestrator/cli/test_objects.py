@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import io
 import json
+import os
 import sys
 from types import SimpleNamespace
 
@@ -206,9 +207,7 @@ def test_prune_takes_what_nothing_uses(cluster, corral, kind):
 
 @pytest.mark.parametrize(("answer", "taken"), [("y", True), ("n", False), ("", False)])
 def test_prune_asks_on_a_terminal(cluster, corral, monkeypatch, answer, taken):
-    from orchestrator.cli.show import objects
-
-    monkeypatch.setattr(objects.os, "isatty", lambda _: True)
+    monkeypatch.setattr(os, "isatty", lambda _: True)
     monkeypatch.setattr("builtins.input", lambda _: answer)
     done = corral("volume", "prune", "-a")
     assert done.code == 0
@@ -273,20 +272,19 @@ def test_no_controller(corral, words):
 
 
 def test_a_closed_standard_input_is_no_secret_and_no_yes(cluster, corral, monkeypatch):
-    from orchestrator.cli.show import objects
-
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO()))
     done = corral("secret", "create", "key", "-")
     assert (done.code, "standard input is empty" in done.err) == (1, True)
-    monkeypatch.setattr(objects.os, "isatty", lambda _: True)
+    monkeypatch.setattr(os, "isatty", lambda _: True)
     monkeypatch.setattr("builtins.input", lambda _: no_answer())
     assert corral("network", "prune").code == 0
     assert not [r for r in cluster.requests if r.method in ("DELETE", "POST")]
 
 
-def test_a_tab_knows_the_names(cluster, capsys):
+def test_a_tab_knows_the_names(cluster, capsys, monkeypatch):
     from orchestrator.cli import complete
 
+    monkeypatch.setattr(complete, "ANSWER", 300.0)
     for line, wanted in (
         ("network rm ", {"front", "shop_default"}),
         ("volume inspect ", {"free", "shop_data"}),

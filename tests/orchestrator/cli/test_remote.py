@@ -36,6 +36,7 @@ def ssh(tmp_path, monkeypatch, clean_environment):
     (programs / "ssh").write_text(SSH)
     (programs / "ssh").chmod(0o755)
     monkeypatch.setenv("PATH", f"{programs}:{os.environ['PATH']}")
+    monkeypatch.setattr("orchestrator.client.ssh.LOGIN", 300.0)
     monkeypatch.setenv("SAID", str(tmp_path / "said"))
     monkeypatch.setenv("LEADS_TO", str(clean_environment.run / "controller.sock"))
     monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path / "config"))
@@ -185,6 +186,30 @@ def test_reading_over_a_connection_that_stands_loads_no_subprocess(ssh, fake, co
     code, *modules = done.stdout.split()
     assert code == "0", done.stderr
     assert not {"subprocess", "asyncio", "typing", "pathlib"} & set(modules)
+
+
+@pytest.mark.parametrize("line", ["up -d", "run -d tool", "run -T tool x", "create"])
+def test_what_is_asked_for_names_the_files_that_were_sent(
+    ssh, fake, corral, clean_environment, line
+):
+    work = clean_environment.work
+    (work / "conf").mkdir()
+    (work / "conf/one").write_text("1")
+    (work / "compose.yaml").write_text(
+        "services: {tool: {image: x, build: ., volumes: ['./conf:/c:ro']}}"
+    )
+    machine = {"hostname": "n1", "boot_id": "b"}
+    fake.on("GET", "/v1/version", {"version": "0.1.0", "api": 1, "cluster": "c", "epoch": 1})
+    fake.on("POST", "/v1/sent/missing", {"missing": []})
+    fake.on("POST", "/v1/sent/trees", {"path": "/there/tree", "client": machine})
+    corral("-H", "ssh://n1", *line.split())
+    (body,) = [
+        r.body for r in fake.requests if r.method == "POST" and r.path.startswith("/v1/stacks/")
+    ]
+    body = body.get("deploy") or body
+    tool = body["project"]["services"]["tool"]
+    assert tool["build"]["context"] == tool["volumes"][0]["source"] == "/there/tree"
+    assert (body["client"], body["directory"]) == (machine, "/there")
 
 
 # Contexts

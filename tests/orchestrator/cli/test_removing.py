@@ -38,6 +38,16 @@ def test_rm_asks_first(shop, corral, monkeypatch, answer, goes):
         assert done.out.splitlines()[0] == "Going to remove shop-web-1"
 
 
+def test_the_end_of_input_is_no_yes(shop, corral, monkeypatch):
+    def nobody(_):
+        raise EOFError
+
+    monkeypatch.setattr(os, "isatty", lambda _: True)
+    monkeypatch.setattr("builtins.input", nobody)
+    assert corral("-p", "shop", "rm").code == 0
+    assert not asked(shop)
+
+
 def test_rm_of_services_without_asking_and_stopped_first(shop, corral):
     done = corral("-p", "shop", "rm", "-fsv", "web")
     assert (done.code, done.out) == (0, "shop-web-1 removed\n")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+from types import SimpleNamespace
 
 import pytest
 
@@ -11,6 +12,7 @@ from orchestrator.cli import oneoff
 from orchestrator.cli.commands import run
 from orchestrator.cli.commands.attach import KEYS, Keys
 from orchestrator.cli.errors import USAGE, CliError
+from orchestrator.client.errors import ApiNotFound, NoAnswer
 
 SERVICE = {
     "image": "app:1",
@@ -148,3 +150,42 @@ def test_other_keys_and_none():
     assert Keys("").feed(b"\x10\x11") == (b"\x10\x11", False)
     with pytest.raises(CliError, match="no key"):
         Keys("ctrl-,x")
+
+
+# --rm, whether the user left, what the controller says look by look; how often it is asked
+SETTLED = [
+    (False, False, ["running", "running", "complete"], 3),
+    (False, False, ["failed"], 1),
+    (False, False, ["running", NoAnswer("it went")], 2),
+    (False, False, ["running", None], 2),
+    (True, False, ["running"], 0),
+    (False, True, ["running"], 0),
+]
+
+
+@pytest.mark.parametrize(("removes", "left", "looks", "asked"), SETTLED)
+def test_the_end_is_known_before_run_ends(removes, left, looks, asked):
+    """`corral run ...; corral rm -f NAME`: rm removes what the controller knows has ended."""
+    rest = list(looks)
+
+    def get(_):
+        look = rest.pop(0)
+        if look is None:
+            raise ApiNotFound({"title": "gone"}, 404)
+        if isinstance(look, Exception):
+            raise look
+        return {"state": look, "status": {}}
+
+    session = SimpleNamespace(client=SimpleNamespace(get=get))
+    listener, made = SimpleNamespace(left=left), {"task": "t", "name": "n"}
+    run._settled(SimpleNamespace(rm=removes), session, listener, made)
+    assert len(looks) - len(rest) == asked
+
+
+def test_a_controller_that_never_hears_of_the_end_holds_run_up_for_a_moment_only(
+    monkeypatch, clock
+):
+    monkeypatch.setattr(run, "time", clock)
+    client = SimpleNamespace(get=lambda _: {"state": "running", "status": {}})
+    run._until_known(SimpleNamespace(client=client), "t", run._ended)
+    assert clock.slept == pytest.approx(run.KNOWN, abs=0.1)

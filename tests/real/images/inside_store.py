@@ -80,6 +80,25 @@ async def test_a_root_that_is_lent_is_never_mounted_a_second_time(store, busybox
     assert descriptors_of_mounts() == 0
 
 
+async def test_a_root_lent_while_it_is_mounted_stays_the_only_one(store, busybox) -> None:
+    """Who is in the namespace of what ran has no other mount than those that come after it."""
+    root = await store.mount("t1", busybox)
+    inside = os.open(root, os.O_RDONLY)  # as a child in the task's namespace has it
+    copy, _ = await store.borrow("t1", busybox)
+    os.close(copy)
+    await store.unmount("t1")
+    second, _ = await store.borrow("t1", busybox)
+    assert os.fstat(second).st_dev == os.fstat(inside).st_dev
+    os.close(second)
+    await store.returned("t1")
+    await store.mount("t1", busybox)
+    assert root.stat().st_dev == os.fstat(inside).st_dev
+    os.close(inside)
+    await store.returned("t1")
+    await store.discard("t1")
+    assert descriptors_of_mounts() == 0
+
+
 def descriptors_of_mounts() -> int:
     """Return how many open descriptors of this process are of an overlay."""
     own = Path("/proc/self/fd")
