@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import json
 import os
@@ -240,7 +241,10 @@ def test_a_supervisor_goes_on_whatever_becomes_of_its_files(machine, damage):
 def children(pid):
     """Return the pids of a process' agents."""
     found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
-    named = {int(n): Path(f"/proc/{n}/cmdline").read_bytes().split(b"\0") for n in found}
+    named = {}
+    for n in found:
+        with contextlib.suppress(OSError):  # one that ends meanwhile is none
+            named[int(n)] = Path(f"/proc/{n}/cmdline").read_bytes().split(b"\0")
     return {n for n, words in named.items() if b"agent" in words}
 
 
