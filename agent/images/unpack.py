@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, NoReturn
 from agent.images.packed import BlobStream, Budget, Halt
 from agent.linux import calls as kernel
 from specs.kit.tarstream import BadArchive, TarEntry, TarStream
+from specs.kit.tarwriting import write_all, write_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -157,7 +158,7 @@ class Layer:
             if entry.sparse is None:
                 for piece in stream.pieces():
                     self._budget.data(len(piece))
-                    _write(fd, piece)
+                    write_all(fd, piece)
             else:
                 self._sparse(entry, fd, stream)
             os.fchown(fd, entry.uid, entry.gid)
@@ -172,18 +173,7 @@ class Layer:
     def _sparse(self, entry: TarEntry, fd: int, stream: TarStream) -> None:
         # Holes cost no disk here, but a copy of the file elsewhere may: the length counts.
         self._budget.data(entry.real_size)
-        os.ftruncate(fd, entry.real_size)
-        fragments = iter(entry.sparse or ())
-        offset = left = 0
-        for whole in stream.pieces():
-            piece = whole
-            while piece:
-                while not left:
-                    offset, left = next(fragments)
-                part = piece[:left]
-                os.lseek(fd, offset, os.SEEK_SET)
-                _write(fd, part)
-                offset, left, piece = offset + len(part), left - len(part), piece[len(part) :]
+        write_sparse(entry, fd, stream.pieces())
 
     def _directory(self, entry: TarEntry, path: bytes) -> None:
         opaque = path in self._hidden
@@ -289,11 +279,6 @@ class Layer:
         except FileNotFoundError:
             self._parents(path)
             os.mknod(path, stat.S_IFCHR, os.makedev(0, 0))
-
-
-def _write(fd: int, piece: memoryview) -> None:
-    while piece:
-        piece = piece[os.write(fd, piece) :]
 
 
 def _jail(directory: str, limits: dict[str, int]) -> None:

@@ -16,6 +16,7 @@ import stat
 from typing import TYPE_CHECKING, Final, Protocol
 
 from specs.kit.copyrules import CopyRefused
+from specs.kit.tarwriting import write_all, write_sparse
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -194,9 +195,9 @@ class Placer:
         try:
             if entry.sparse is None:
                 for piece in stream.pieces():
-                    _write(fd, piece)
+                    write_all(fd, piece)
             else:
-                _write_sparse(entry, fd, stream)
+                write_sparse(entry, fd, stream.pieces())
             if self._owners:
                 os.fchown(fd, entry.uid, entry.gid)
             os.fchmod(fd, self._mode(entry))
@@ -315,23 +316,3 @@ class Placer:
 
 def _temporary() -> bytes:
     return b".corral-cp-" + os.urandom(6).hex().encode()
-
-
-def _write(fd: int, piece: memoryview) -> None:
-    while piece:
-        piece = piece[os.write(fd, piece) :]
-
-
-def _write_sparse(entry: TarEntry, fd: int, stream: Archive) -> None:
-    os.ftruncate(fd, entry.real_size)
-    fragments = iter(entry.sparse or ())
-    offset = left = 0
-    for whole in stream.pieces():
-        piece = whole
-        while piece:
-            while not left:
-                offset, left = next(fragments)
-            part = piece[:left]
-            os.lseek(fd, offset, os.SEEK_SET)
-            _write(fd, part)
-            offset, left, piece = offset + len(part), left - len(part), piece[len(part) :]

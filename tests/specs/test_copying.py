@@ -261,7 +261,7 @@ def test_who_is_interrupted_leaves_the_old_file(tmp_path, own, monkeypatch, unna
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     monkeypatch.setattr(os, "open", opened)
-    monkeypatch.setattr(tarplacing, "_write", full)
+    monkeypatch.setattr(tarplacing, "write_all", full)
     with pytest.raises(OSError, match="No space"):
         placed(entry("file", data=b"new") + END, tmp_path, IN, own)
     assert calls

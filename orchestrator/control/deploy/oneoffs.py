@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.control.deploy.carrying import asked_project
+from orchestrator.control.deploy.compiling import compiled_as_asked
 from orchestrator.control.deploy.contents import with_contents
 from orchestrator.control.deploy.external import check_external
 from orchestrator.control.deploy.ports import with_ports
@@ -21,11 +21,9 @@ from orchestrator.errors import Conflict, Invalid, NotFound
 from scheduler import constraints
 from scheduler.filters import RESERVED_PORTS
 from specs.api import Release, Stack
-from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.names import NAME
 from specs.oneoff import ActedOn, OneOff
-from specs.problems import SpecError
 from specs.stack import RestartPolicy, ServiceSpec, StackSpec
 from specs.states import FINAL, Desired
 from specs.task import Task
@@ -48,22 +46,7 @@ def compiled(deployment: Deployment, asked: StartOneOff) -> StackSpec:
         )
     if asked.name and (why := NAME.fault(asked.name)):
         raise Invalid(detail=f"--name {asked.name}: {why}")
-    try:
-        spec, warnings = compile_stack(
-            asked_project(deployment),
-            deployment.request.origins,
-            deployment.stack,
-            deployment.request.directory,
-        )
-    except SpecError as exc:
-        raise Invalid(exc.problems) from exc
-    except (AttributeError, LookupError, TypeError, ValueError) as exc:
-        raise Invalid(
-            detail=f"the project is not in canonical form ({type(exc).__name__})",
-            hint="send what `corral config --format json` prints",
-        ) from exc
-    for warning in warnings:
-        deployment.findings.add(warning)
+    spec = compiled_as_asked(deployment)
     service = spec.services[asked.service]
     for number, text in enumerate(service.placement.constraints):
         try:

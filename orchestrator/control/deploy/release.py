@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy import creating
-from orchestrator.control.deploy.carrying import asked_project, carry, check_clashes
+from orchestrator.control.deploy.carrying import carry, check_clashes
+from orchestrator.control.deploy.compiling import compiled_as_asked
 from orchestrator.control.deploy.contents import with_contents
 from orchestrator.control.deploy.external import check_external
 from orchestrator.control.deploy.host_ports import check_host_ports
@@ -20,18 +21,16 @@ from orchestrator.control.deploy.taken_names import check_names
 from orchestrator.control.mirror.dependencies import Cycle, Dependencies
 from orchestrator.control.mirror.records import RELEASES, STACKS, Idempotency
 from orchestrator.control.mirror.released import newest_spec, supersede
-from orchestrator.errors import Invalid
 from orchestrator.store import keys
 from orchestrator.store.base import MAX_VALUE
 from scheduler import constraints
 from specs import bounds
 from specs.api import Release, Stack
 from specs.base import canonical_json, content_hash
-from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.kit.amounts import size
 from specs.pins import pins, sentence
-from specs.problems import Problem, SpecError
+from specs.problems import Problem
 from specs.shares import is_shared
 from specs.stack import Condition
 from specs.states import ReleaseState
@@ -54,21 +53,7 @@ def make_release(deployment: Deployment) -> tuple[Release, list[Problem]]:
             return newest, deployment.findings.warnings
         deployment = narrowed or deployment
     request = deployment.request
-    try:
-        spec, warnings = compile_stack(
-            asked_project(deployment), request.origins, name, request.directory
-        )
-    except SpecError as exc:
-        raise Invalid(exc.problems) from exc
-    except (AttributeError, LookupError, TypeError, ValueError) as exc:
-        # The compiler relies on the language's types; files have them by then, requests may not.
-        # Its words are not repeated: they may hold a value.
-        raise Invalid(
-            detail=f"the project is not in canonical form ({type(exc).__name__})",
-            hint="send what `corral config --format json` prints",
-        ) from exc
-    for warning in warnings:
-        deployment.findings.add(warning)
+    spec = compiled_as_asked(deployment)
     before = newest_spec(deployment.cluster, present)
     _check_order(deployment, spec)
     _check_constraints(deployment, spec)
