@@ -7,7 +7,7 @@ import base64
 
 import pytest
 
-from orchestrator.control.deploy import release as deploying
+from orchestrator.control.deploy import compiling
 from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
 from specs.api import ClientMachine
 from specs.problems import Position
@@ -121,7 +121,7 @@ async def test_a_crashing_update_is_paused_and_the_old_tasks_serve_on():
 
 
 async def test_an_update_that_fails_is_rolled_back_where_the_file_says_so(monkeypatch):
-    compile_stack = deploying.compile_stack
+    compile_stack = compiling.compile_stack
 
     def with_rollback(*args):
         spec, problems = compile_stack(*args)
@@ -133,7 +133,7 @@ async def test_an_update_that_fails_is_rolled_back_where_the_file_says_so(monkey
         }
         return spec.model_copy(update={"services": services}), problems
 
-    monkeypatch.setattr(deploying, "compile_stack", with_rollback)
+    monkeypatch.setattr(compiling, "compile_stack", with_rollback)
     async with Rig(nodes=2) as rig:
         await rig.up(project(web=replicas(3, **CHECK)))
         await rig.deployed()
