@@ -1,4 +1,4 @@
-"""How much a stack can have: one law for the file, `up`, `up --scale` and `scale`.
+"""How much a stack can have, and a secret or config: one law for the file and every command.
 
 The controller looks at every task in every pass, and every node holds every published port. Both
 bounds at once cost it a turn of 1.4 s; a node counts as silent after 9 (docs/benchmarks.md). Pure.
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 MOST_TASKS: Final = 3000  # copies of a stack's services together
 MOST_PORTS: Final = 1000  # published ports of a stack together
+MOST_BYTES: Final = 500 * 1024  # of a secret or config, as Swarm; in base64 it fits a store value
 _NAMED = 3
 
 

@@ -10,6 +10,7 @@ import shlex
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.errors import USAGE, CliError
+from orchestrator.cli.pairs import labels
 
 if TYPE_CHECKING:
     import argparse
@@ -36,7 +37,7 @@ def changed(
     if command:
         found["command"] = list(command)
     found["environment"] = {**(service.get("environment") or {}), **environment}
-    found["labels"] = {**(service.get("labels") or {}), **_labels(args.label)}
+    found["labels"] = {**(service.get("labels") or {}), **labels(args.label)}
     found["ports"] = [*((service.get("ports") or []) if args.service_ports else [])]
     found["ports"] += _ports(args.publish)
     found["volumes"] = _mounts(service.get("volumes") or [], args.volume, declared)
@@ -65,10 +66,6 @@ def _split(text: str) -> list[str]:
         return shlex.split(text)
     except ValueError as exc:
         raise CliError(f"--entrypoint {text!r}: {exc}", code=USAGE) from None
-
-
-def _labels(words: Sequence[str]) -> dict[str, str]:
-    return {key: value for key, _, value in (word.partition("=") for word in words)}
 
 
 def _ports(words: Sequence[str]) -> list[dict[str, Any]]:

@@ -13,7 +13,7 @@ from orchestrator.control.mirror.effective import gateway_key
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.placed import spec_there
 from orchestrator.control.mirror.serving import SHOWN, answers, comes_back, is_leaving
-from orchestrator.control.oneoff_endpoints import joined
+from orchestrator.control.oneoff_endpoints import aliases_on, joined, ports_through
 from specs.wire import Endpoint, ServiceEndpoints
 
 if TYPE_CHECKING:
@@ -140,9 +140,7 @@ class Endpoints:
                 endpoints.append(endpoint)
                 aliases.update(endpoint.aliases)
         if effective is not None:
-            gateway = self.gateway(effective)
-            if gateway is not None and gateway.id == network:
-                ports = tuple(p for p in effective.task.ports if p.mode == "ingress")
+            ports = ports_through(effective, network, self.network_of) or ()
         return ServiceEndpoints(
             stack=stack,
             service=service,
@@ -178,10 +176,7 @@ class Endpoints:
         hostname = ""
         if effective is not None:
             hostname = spec_there(self._cluster, task, effective).hostname or ""
-            for attachment in effective.task.networks:
-                record = self.network_of(effective, attachment.network)
-                if record is not None and record.id == network:
-                    aliases = attachment.aliases
+            aliases = aliases_on(effective, network, self.network_of)
         return Endpoint(
             task=task.id,
             name=task.name,

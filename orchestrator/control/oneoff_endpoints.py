@@ -1,4 +1,7 @@
-"""How others reach a one-off: by its own name, and as its service where it was asked so."""
+"""How others reach a one-off: by its own name, and as its service where it was asked so.
+
+And what a spec says of that on one network, which ``endpoints`` asks of services, too.
+"""
 
 from __future__ import annotations
 
@@ -14,6 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.mirror.records import NetworkRecord
     from specs.oneoff import OneOff
+    from specs.stack import Port
     from specs.wire import ServiceEndpoints
 
     NetworkOf = Callable[[Effective, str], NetworkRecord | None]
@@ -29,7 +33,7 @@ def joined(
         if is_leaving(task) or task.state not in SHOWN:
             continue
         own = service.service == task.name
-        names = () if own else _aliases(effective, service.network, network_of)
+        names = () if own else aliases_on(effective, service.network, network_of)
         aliases.update(names)
         endpoints.append(
             Endpoint(
@@ -42,17 +46,28 @@ def joined(
                 hostname=effective.task.hostname or "",
             )
         )
-        gateway = gateway_key(effective)
-        record = network_of(effective, gateway) if gateway is not None else None
-        if own and record is not None and record.id == service.network:
-            ports = tuple(p for p in effective.task.ports if p.mode == "ingress")
+        through = ports_through(effective, service.network, network_of) if own else None
+        ports = ports if through is None else through
     update = {"endpoints": tuple(endpoints), "aliases": tuple(sorted(aliases)), "ports": ports}
     return service.model_copy(update=update)
 
 
-def _aliases(effective: Effective, network: str, network_of: NetworkOf) -> tuple[str, ...]:
+def aliases_on(effective: Effective, network: str, network_of: NetworkOf) -> tuple[str, ...]:
+    """Return what tasks of the spec are called on a network besides their names."""
+    found: tuple[str, ...] = ()
     for attachment in effective.task.networks:
         record = network_of(effective, attachment.network)
         if record is not None and record.id == network:
-            return attachment.aliases
-    return ()
+            found = attachment.aliases
+    return found
+
+
+def ports_through(
+    effective: Effective, network: str, network_of: NetworkOf
+) -> tuple[Port, ...] | None:
+    """Return what is published through a network; None where another one is the way in."""
+    gateway = gateway_key(effective)
+    record = network_of(effective, gateway) if gateway is not None else None
+    if record is None or record.id != network:
+        return None
+    return tuple(p for p in effective.task.ports if p.mode == "ingress")

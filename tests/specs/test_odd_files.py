@@ -11,8 +11,9 @@ import time
 
 import pytest
 
+from specs.bounds import MOST_BYTES
 from specs.compose.load import examine
-from specs.compose.project.content import MAX_BYTES, read_contents
+from specs.compose.project.content import read_contents
 from specs.kit import reading
 from specs.kit.reading import TEXT_LIMIT
 from specs.problems import SpecError
@@ -190,7 +191,7 @@ def test_endless_standard_input_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_secret_has_its_own_limit(tmp_path):
-    (tmp_path / "odd").write_bytes(b"x" * (MAX_BYTES + 1))
+    (tmp_path / "odd").write_bytes(b"x" * (MOST_BYTES + 1))
     _, problems = load(tmp_path, "secret")
     assert [(problem.code, problem.hint) for problem in problems] == [
         ("too-large", "mount it as a volume instead")

@@ -32,12 +32,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     make.add_argument(
         "--label", action="append", default=[], metavar="KEY=VALUE", help="a note of yours"
     )
-    objects.describe_list(kinds.add_parser("ls", aliases=["list"], help="list networks"))
-    objects.describe_inspect(
-        kinds.add_parser("inspect", help="everything about networks, as JSON"), "NETWORK"
-    )
-    gone = kinds.add_parser("rm", aliases=["remove"], help="remove networks that no stack uses")
-    objects.describe_names(gone, "NETWORK")
+    gone = objects.describe_rest(kinds, "network")
     gone.add_argument("-f", "--force", action="store_true", help="also if one is not there")
     prune = kinds.add_parser("prune", help="remove all networks that no stack uses")
     objects.describe_prune(prune)
@@ -46,14 +41,16 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Invocation) -> int:
     match args.action:
         case "create":
+            from orchestrator.cli.pairs import labels, pairs  # lists need none of it
+
             body = {
                 "name": args.name,
                 "driver": args.driver,
                 "subnets": args.subnet,
                 "internal": args.internal,
                 "attachable": args.attachable,
-                "options": objects.options(args.opt),
-                "labels": objects.labels(args.label),
+                "options": pairs(args.opt, "-o"),
+                "labels": labels(args.label),
             }
             print(session.client.request("POST", objects.path("network"), body=body)["id"])
             return 0

@@ -109,17 +109,6 @@ def _path(name: str) -> str:
     return f"/v1/nodes/{quote(name)}"
 
 
-def pairs(words: list[str], flag: str) -> dict[str, str]:
-    """Return the mapping of KEY=VALUE words. Raises CliError."""
-    found = {}
-    for word in words:
-        key, mark, value = word.partition("=")
-        if not mark or not key:
-            raise CliError(f"{flag} {word!r} is not KEY=VALUE", code=USAGE)
-        found[key] = value
-    return found
-
-
 def label_changes(words: list[str]) -> dict[str, str | None]:
     """Return what to set and (None) what to remove. Raises CliError."""
     changes: dict[str, str | None] = {}
@@ -249,6 +238,8 @@ def _flat(value: Any) -> Any:
 
 
 def _add(args: argparse.Namespace, session: Invocation) -> int:
+    from orchestrator.cli.pairs import pairs  # lists need none of it
+
     body: dict[str, Any] = {"address": args.address, "labels": pairs(args.label, "--label")}
     if args.identity:
         # The controller reads the key, in its own folder: it needs the whole path.

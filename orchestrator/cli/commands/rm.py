@@ -14,6 +14,8 @@ from orchestrator.client.errors import ApiNotFound
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from orchestrator.cli.session import Invocation
 
 
@@ -56,15 +58,18 @@ def _remove_oneoffs(session: Invocation, services: list[str], named: list[str]) 
     wanted = [
         row["name"]
         for row in session.client.get(session.path("tasks"), all=True, oneoffs=True)["tasks"]
-        if row.get("oneoff")
-        and row["state"] in containers.FINAL
-        and (not (services or named) or row["service"] in services or row["name"] in named)
+        if row.get("oneoff") and row["state"] in containers.FINAL and _asked(row, services, named)
     ]
     if not wanted:
         return []
     body = {"action": "remove", "names": wanted}
     names: list[str] = session.client.persist("POST", session.path("oneoffs"), body=body)["names"]
     return names
+
+
+def _asked(row: dict[str, Any], services: list[str], named: list[str]) -> bool:
+    """Say whether it is about this container: without words it is about all."""
+    return not (services or named) or row["service"] in services or row["name"] in named
 
 
 def _agreed(session: Invocation, services: list[str], named: list[str]) -> bool:
@@ -78,7 +83,7 @@ def _agreed(session: Invocation, services: list[str], named: list[str]) -> bool:
         row["name"]
         for row in rows
         if (row["state"] in containers.FINAL if row.get("oneoff") else row["service"] not in alive)
-        and (not (services or named) or row["service"] in services or row["name"] in named)
+        and _asked(row, services, named)
     )
     if not names:
         return True

@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from orchestrator.cli.session import Invocation
 
 HEADERS = ("ID", "NAME", "SIZE", "CREATED", "STACK", "USED BY")
-LARGEST = 500 * 1024  # bytes, as in Swarm
 
 
 def describe(parser: argparse.ArgumentParser, kind: str = "secret") -> None:
@@ -31,22 +30,19 @@ def describe(parser: argparse.ArgumentParser, kind: str = "secret") -> None:
     make.add_argument("name", metavar="NAME")
     make.add_argument("file", metavar="FILE|-", help="what is in it; - = standard input")
     objects.describe_labels(make)
-    objects.describe_list(kinds.add_parser("ls", aliases=["list"], help=f"list {kind}s"))
-    objects.describe_inspect(
-        kinds.add_parser("inspect", help=f"everything about {kind}s, as JSON"), kind.upper()
-    )
-    gone = kinds.add_parser("rm", aliases=["remove"], help=f"remove {kind}s that no stack uses")
-    objects.describe_names(gone, kind.upper())
+    objects.describe_rest(kinds, kind)
 
 
 def run(args: argparse.Namespace, session: Invocation, kind: str = "secret") -> int:
     match args.action:
         case "create":
+            from orchestrator.cli.pairs import labels  # lists need none of it
+
             body = {
                 "name": args.name,
                 "data": base64.b64encode(_read(args.file)).decode(),
                 "secret": kind == "secret",
-                "labels": objects.labels(args.label),
+                "labels": labels(args.label),
             }
             print(session.client.request("POST", objects.path(kind), body=body)["id"])
             return 0
@@ -61,16 +57,19 @@ def run(args: argparse.Namespace, session: Invocation, kind: str = "secret") -> 
 
 def _read(file: str) -> bytes:
     """Return what is in a file, or comes on standard input. Raises CliError."""
+    from specs.bounds import MOST_BYTES
+
+    what = "standard input" if file == "-" else file
     if file == "-":
-        data = sys.stdin.buffer.read(LARGEST + 1)
+        data = sys.stdin.buffer.read(MOST_BYTES + 1)
     else:
         with open(file, "rb") as opened:
-            data = opened.read(LARGEST + 1)
+            data = opened.read(MOST_BYTES + 1)
     if not data:
-        raise CliError(f"{'standard input' if file == '-' else file} is empty")
-    if len(data) > LARGEST:
+        raise CliError(f"{what} is empty")
+    if len(data) > MOST_BYTES:
         raise CliError(
-            f"{'standard input' if file == '-' else file} has more than {size(LARGEST)}",
+            f"{what} has more than {size(MOST_BYTES)}",
             hint="keep large files in an image or a volume",
         )
     return data

@@ -34,12 +34,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     make.add_argument(
         "--label", action="append", default=[], metavar="KEY=VALUE", help="a note of yours"
     )
-    objects.describe_list(kinds.add_parser("ls", aliases=["list"], help="list volumes"))
-    objects.describe_inspect(
-        kinds.add_parser("inspect", help="everything about volumes, as JSON"), "VOLUME"
-    )
-    gone = kinds.add_parser("rm", aliases=["remove"], help="remove volumes that no stack uses")
-    objects.describe_names(gone, "VOLUME")
+    gone = objects.describe_rest(kinds, "volume")
     gone.add_argument("-f", "--force", action="store_true", help="also if one is not there")
     prune = kinds.add_parser("prune", help="remove all volumes that no stack uses")
     prune.add_argument("-a", "--all", action="store_true", help="those with a name, too")
@@ -49,11 +44,13 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Invocation) -> int:
     match args.action:
         case "create":
+            from orchestrator.cli.pairs import labels, pairs  # lists need none of it
+
             body = {
                 "name": args.name,
                 "driver": args.driver,
-                "options": objects.options(args.opt),
-                "labels": objects.labels(args.label),
+                "options": pairs(args.opt, "-o"),
+                "labels": labels(args.label),
                 "node": args.node,
             }
             print(session.client.request("POST", objects.path("volume"), body=body)["name"])

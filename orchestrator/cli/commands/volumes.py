@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from orchestrator.cli.commands import volume
 from orchestrator.cli.errors import CliError
-from orchestrator.cli.show import formats, table
+from orchestrator.cli.show import formats, objects
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
+    from typing import Any
 
     from orchestrator.cli.session import Invocation
 
@@ -30,10 +32,8 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         raise CliError(f"no service {wrong[0]!r}", hint=f"services of {stack['name']}: {services}")
     wanted = {f"{stack['name']}/{name}" for name in args.services or known}
     found = [row for row in volume.rows(session) if wanted & set(row["services"])]
-    if args.quiet:
-        table.show("\n".join(row["name"] for row in found))
-        return 0
-    lines = [(row["driver"], row["name"], row["node"]) for row in found]
-    both = [{**volume.dockers(row), **row} for row in found]
-    formats.show(args.format, both, lambda: table.render(HEADERS, lines))
-    return 0
+    return objects.listed(args, found, HEADERS, cells, volume.dockers)
+
+
+def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return (row["driver"], row["name"], row["node"])

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import sys
 
-from orchestrator.cli.errors import ERROR, USAGE, CliError
+from orchestrator.cli.errors import ERROR
 from orchestrator.cli.show import filters, formats, table, times
 from orchestrator.client.errors import ApiNotFound, ApiRefusal
 from orchestrator.client.http import quote
@@ -48,6 +48,18 @@ def describe_inspect(parser: argparse.ArgumentParser, what: str) -> None:
     )
 
 
+def describe_rest(kinds: Any, kind: str) -> argparse.ArgumentParser:
+    """Add ls, inspect and rm of a kind to its actions; return rm's parser."""
+    describe_list(kinds.add_parser("ls", aliases=["list"], help=f"list {kind}s"))
+    about = kinds.add_parser("inspect", help=f"everything about {kind}s, as JSON")
+    describe_inspect(about, kind.upper())
+    gone: argparse.ArgumentParser = kinds.add_parser(
+        "rm", aliases=["remove"], help=f"remove {kind}s that no stack uses"
+    )
+    describe_names(gone, kind.upper())
+    return gone
+
+
 def describe_prune(parser: argparse.ArgumentParser) -> None:
     """Add what every prune has."""
     parser.add_argument("-f", "--force", action="store_true", help="do not ask")
@@ -59,22 +71,6 @@ def describe_labels(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         *("-l", "--label"), action="append", default=[], metavar="KEY=VALUE", help="a note of yours"
     )
-
-
-def labels(words: Iterable[str]) -> dict[str, str]:
-    """Return labels as Docker reads them: one without a value has an empty one."""
-    return {key: value for key, _, value in (word.partition("=") for word in words)}
-
-
-def options(words: Iterable[str]) -> dict[str, str]:
-    """Return the -o KEY=VALUE words. Raises CliError."""
-    found = {}
-    for word in words:
-        key, mark, value = word.partition("=")
-        if not mark or not key:
-            raise CliError(f"-o {word!r} is not KEY=VALUE", code=USAGE)
-        found[key] = value
-    return found
 
 
 def fitting(rows: Iterable[Row], words: Sequence[str]) -> list[Row]:
@@ -96,7 +92,17 @@ def show(
     dockers: Callable[[Row], dict[str, Any]],
 ) -> int:
     """Print a list; ``dockers`` are the keys Docker's programs know, beside our own."""
-    found = fitting(rows, args.filter)
+    return listed(args, fitting(rows, args.filter), headers, cells, dockers)
+
+
+def listed(
+    args: argparse.Namespace,
+    found: Sequence[Row],
+    headers: Sequence[str],
+    cells: Callable[[Row], Sequence[Any]],
+    dockers: Callable[[Row], dict[str, Any]],
+) -> int:
+    """Print these rows, as -q and --format ask."""
     if args.quiet:
         table.show("\n".join(str(row["name"]) for row in found))
         return 0

@@ -27,6 +27,7 @@ from orchestrator.control.mirror.users import users
 from orchestrator.control.planning.networks import pool_for
 from orchestrator.errors import Conflict, Invalid, NotFound
 from specs import shares, subnets
+from specs.bounds import MOST_BYTES
 from specs.compile.stack import compile_stack
 from specs.ids import new_id
 from specs.kit.amounts import size
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from specs.objects import ObjectKind
     from specs.stack import NetworkSpec, VolumeSpec
 
-LARGEST = 500 * 1024  # bytes of a secret or config, as in Swarm
 _IT = "it"  # the key of the entry that is compiled
 
 
@@ -146,9 +146,9 @@ class Maker:
             data = base64.b64decode(asked.data, validate=True)
         except binascii.Error:
             raise Invalid(detail=f"the contents of {what} {asked.name} are not base64") from None
-        if not 0 < len(data) <= LARGEST:
+        if not 0 < len(data) <= MOST_BYTES:
             raise Invalid(
-                detail=f"{what} {asked.name} has {size(len(data))}; 1 byte to {size(LARGEST)} "
+                detail=f"{what} {asked.name} has {size(len(data))}; 1 byte to {size(MOST_BYTES)} "
                 "are possible",
                 hint="keep large files in an image or a volume",
             )

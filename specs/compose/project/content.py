@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from specs.bounds import MOST_BYTES
 from specs.kit import reading
 from specs.problems import Problem, SpecError
 
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from specs.compose.project.model import Project
-
-MAX_BYTES = 500 * 1024  # as Swarm; a store value must stay under 1 MiB with base64
 
 
 def read_contents(
@@ -46,10 +45,10 @@ def read_contents(
                 continue
             if data is None:
                 continue  # a driver of its own provides it
-            if len(data) > MAX_BYTES:
+            if len(data) > MOST_BYTES:
                 problems.append(
                     Problem(
-                        f"{len(data)} bytes are more than the {MAX_BYTES} allowed",
+                        f"{len(data)} bytes are more than the {MOST_BYTES} allowed",
                         "too-large",
                         path,
                         project.origin(path),
@@ -84,7 +83,7 @@ def _read(entry: dict[str, Any], project: Project) -> bytes | None:
         return content.encode("utf-8", "surrogateescape")
     if entry.get("file"):
         try:
-            return reading.read(entry["file"], MAX_BYTES)
+            return reading.read(entry["file"], MOST_BYTES)
         except reading.FileTooLarge as error:
             raise _Unreadable(
                 f"{entry['file']}: {error.strerror}", "mount it as a volume instead", "too-large"
