@@ -324,8 +324,11 @@ class Outgoing:
             return known[1]
         made = self._make_assignment(task, of_oneoff(one), single=True).model_copy(
             update={
-                "service": task.name, "slot": 1, "after": (),
-                "attach": one.attach, "oneoff": one.kept,
+                "service": task.name,
+                "slot": 1,
+                "after": (),
+                "attach": one.attach,
+                "oneoff": one.kept,
             }
         )
         self._assignments[task.id] = (key, made)
