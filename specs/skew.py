@@ -38,6 +38,7 @@ SINCE: dict[str, dict[str, int]] = {
         "attach": 2,
         "release": 2,
         "spec_hash": 2,
+        "oneoff": 2,
         "volume_options": 2,
         "elsewhere": 2,
         "fresh_volumes": 2,
