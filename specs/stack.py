@@ -162,6 +162,16 @@ class Device(Model):
     permissions: str = "rwm"
 
 
+class Hook(Model):
+    """A command of ``post_start`` or ``pre_stop``: run inside the container, as `exec` does."""
+
+    command: tuple[str, ...]
+    user: str | None = None  # None = the container's
+    privileged: bool = False
+    working_dir: str | None = None
+    environment: dict[str, str] = Field(default_factory=dict)  # besides the container's
+
+
 class LogConfig(Model):
     driver: Literal["local", "json-file", "none"] = "local"
     max_size: int = 10 * 1024 * 1024
@@ -232,6 +242,8 @@ class TaskSpec(Model):
     memory_swap: int | None = None  # memory and swap together; -1 = any swap
     links: tuple[tuple[str, str], ...] = ()  # (name it knows, name on its networks)
     platform: str = ""  # os/arch of its nodes, empty = any
+    post_start: tuple[Hook, ...] = ()  # after the start of each run, one after the other
+    pre_stop: tuple[Hook, ...] = ()  # before the stop signal, within stop_grace
 
     @property
     def restarts_unhealthy(self) -> bool:

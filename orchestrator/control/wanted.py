@@ -323,7 +323,13 @@ class Outgoing:
         if known is not None and known[0] == key:
             return known[1]
         made = self._make_assignment(task, of_oneoff(one), single=True).model_copy(
-            update={"service": task.name, "slot": 1, "after": (), "attach": one.attach}
+            update={
+                "service": task.name,
+                "slot": 1,
+                "after": (),
+                "attach": one.attach,
+                "oneoff": one.kept,
+            }
         )
         self._assignments[task.id] = (key, made)
         return made

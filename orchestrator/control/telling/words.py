@@ -127,7 +127,7 @@ def exit_words(run: Run) -> str:
     """Return how a run ended."""
     if run.oom:
         return "killed because it used more memory than its limit"
-    if run.exit_code is None:
+    if run.exit_code is None or run.unbegun:
         return run.reason or "ended, exit code unknown"
     return f"exit code {run.exit_code}"
 
