@@ -51,7 +51,7 @@ def test_what_is_edited_is_in_every_container(corral):
         print(err)  # shown where the test fails
     assert code == 130, err
     assert "web: not rebuilt; what ran before runs on" in err
-    assert "app-web-2: kept is mounted there on its own and stays" in err
+    assert "kept is mounted there on its own and stays" in err
     assert err.count("building after a change") == 2
     assert "Traceback" not in out + err
 

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from orchestrator.cli.commands.watch import pack
 from orchestrator.cli.develop.rules import WatchRule
-from orchestrator.cli.develop.tree import Tree
+from orchestrator.cli.develop.tree import WatchedTree
 from specs.kit import tarpacking
 from specs.kit.copyrules import CopyRefused
 from specs.kit.tarstream import TarStream
@@ -149,7 +149,7 @@ def test_whatever_happens_here_the_copy_is_the_same_after_a_look(steps):
         here.mkdir()
         there.mkdir()
         rule = WatchRule("web", 0, str(here), "sync", "/app")
-        tree = Tree([rule])
+        tree = WatchedTree([rule])
         for what, name, other in [*steps, ("look", "a", "a")]:
             if what != "look":
                 _step(here, what, name, other)

@@ -23,8 +23,8 @@ from orchestrator.cli.commands import cp, restart
 from orchestrator.cli.commands.exec import Channel, alive
 from orchestrator.cli.develop import rules as laws
 from orchestrator.cli.develop.ledger import Ledger
-from orchestrator.cli.develop.notices import Notices
-from orchestrator.cli.develop.tree import Tree
+from orchestrator.cli.develop.notices import FolderNotices
+from orchestrator.cli.develop.tree import WatchedTree
 from orchestrator.cli.errors import INTERRUPTED, USAGE, CliError
 from orchestrator.client import websocket
 from orchestrator.client.errors import ApiNotFound, ApiRefusal, ClientError
@@ -120,8 +120,8 @@ class Watching:
         self._ledgers = {name: Ledger() for name in self._of}
         self._restarts = dict.fromkeys(self._of, 0)
         self._told: dict[str, str] = {}
-        self._notices = Notices()
-        self._tree = Tree(rules, watched=self._notices.watch, unwatched=self._notices.forget)
+        self._notices = FolderNotices()
+        self._tree = WatchedTree(rules, watched=self._notices.watch, unwatched=self._notices.forget)
 
     def run(self) -> None:
         """Watch until Ctrl-C."""

@@ -57,7 +57,7 @@ class Burst:
         return min(self._last + QUIET, self._began + LONGEST) - now
 
 
-class Notices:
+class FolderNotices:
     """An inotify descriptor and the folders it watches."""
 
     def __init__(self) -> None:

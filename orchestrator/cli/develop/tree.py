@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from orchestrator.cli.develop.rules import WatchRule
 
 
-class Seen(NamedTuple):
+class SeenFile(NamedTuple):
     """What a look tells of a path; times of folders say nothing new."""
 
     kind: int
@@ -27,7 +27,7 @@ class Seen(NamedTuple):
     changed: int = 0
 
 
-class Tree:
+class WatchedTree:
     """All that lies below the rules' paths and can be somebody's.
 
     ``watched`` is told of each folder before it is read, and ``unwatched`` of those that went.
@@ -42,8 +42,8 @@ class Tree:
     ) -> None:
         self._rules = rules
         self._tops = sorted({rule.path for rule in rules})
-        self._top: dict[str, Seen | None] = {}
-        self._folders: dict[str, dict[str, Seen]] = {}
+        self._top: dict[str, SeenFile | None] = {}
+        self._folders: dict[str, dict[str, SeenFile]] = {}
         self._watched = watched
         self._unwatched = unwatched
         self.look(None)
@@ -117,20 +117,20 @@ class Tree:
                 self._enter(path, changed)
 
 
-def _look(path: str) -> Seen | None:
+def _look(path: str) -> SeenFile | None:
     try:
         info = os.stat(path, follow_symlinks=False)
     except OSError:
         return None
     kind, mode = stat.S_IFMT(info.st_mode), stat.S_IMODE(info.st_mode)
     if kind == stat.S_IFDIR:
-        return Seen(kind, info.st_ino, mode)
+        return SeenFile(kind, info.st_ino, mode)
     if kind in (stat.S_IFREG, stat.S_IFLNK):
-        return Seen(kind, info.st_ino, mode, info.st_size, info.st_mtime_ns)
+        return SeenFile(kind, info.st_ino, mode, info.st_size, info.st_mtime_ns)
     return None  # pipes, sockets and devices mean nothing elsewhere
 
 
-def _listed(folder: str) -> dict[str, Seen]:
+def _listed(folder: str) -> dict[str, SeenFile]:
     try:
         names = os.listdir(folder)
     except OSError:
@@ -139,9 +139,9 @@ def _listed(folder: str) -> dict[str, Seen]:
     return {name: seen for name, seen in looked.items() if seen is not None}
 
 
-def _folder(seen: Seen | None) -> bool:
+def _folder(seen: SeenFile | None) -> bool:
     return seen is not None and stat.S_ISDIR(seen.kind)
 
 
-def _other(old: Seen | None, new: Seen | None) -> bool:
+def _other(old: SeenFile | None, new: SeenFile | None) -> bool:
     return old is None or new is None or old.inode != new.inode

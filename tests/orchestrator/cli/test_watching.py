@@ -7,12 +7,17 @@ import time
 
 import pytest
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 
 from orchestrator.cli.develop import notices, rules
 from orchestrator.cli.develop.ledger import Ledger
-from orchestrator.cli.develop.notices import Burst, Notices
-from orchestrator.cli.develop.tree import Tree
+from orchestrator.cli.develop.notices import Burst, FolderNotices
+from orchestrator.cli.develop.tree import WatchedTree
 from orchestrator.cli.errors import CliError
 
 FILES = {"/p/.dockerignore": "secret\n*.log\n!keep.log\nDockerfile\n"}
@@ -182,7 +187,8 @@ class Containers(RuleBasedStateMachine):
             }
 
 
-TestContainers = Containers.TestCase
+def test_who_lacks_nothing_has_everything():
+    run_state_machine_as_test(Containers)
 
 
 @pytest.mark.parametrize(
@@ -207,8 +213,8 @@ def watched(top, *more):
     found = rules.rules_of(
         model(entry(path=str(top), ignore=["out"]), *more, build=None), (), read=lambda _: None
     )[0]
-    heard = Notices()
-    tree = Tree(found, watched=heard.watch, unwatched=heard.forget)
+    heard = FolderNotices()
+    tree = WatchedTree(found, watched=heard.watch, unwatched=heard.forget)
 
     def wanted(path, folder):
         return any(r.takes(path) or (folder and not r.closes(path)) for r in found)
