@@ -74,6 +74,8 @@ def told(folder: Path) -> dict[str, str | None]:
         ({"a": "1"}, {"a": "->/etc/hosts"}, ["a"], {"a": "1"}),
         ({}, {"a": "->/etc"}, ["a"], {}),
         ({}, {"a": "->/etc"}, ["a/hosts"], {"a": "->/etc"}),
+        ({"d": "->/etc"}, {"d/hosts": "1"}, ["d", "d/hosts"], {"d": "->/etc"}),
+        ({"d": "->d/a"}, {"d/a": "1"}, ["d/a", "d"], {"d": "->d/a"}),
     ],
 )
 def test_what_becomes_of_a_folder(tmp_path, here, there, names, after):

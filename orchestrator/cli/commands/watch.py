@@ -309,19 +309,28 @@ def pack(files: Mapping[str, str], send: Callable[[bytes], None]) -> None:
     try:
         packer = tarpacking.Packer(gathered.add, own=own, owner=(0, 0))
         for name, path in sorted(files.items(), reverse=True):
-            if not os.path.lexists(path):
+            if not _there(path, name):
                 packer.none(os.fsencode(name), tarsyncing.GONE)
         for name, path in sorted(files.items()):
+            if not _there(path, name):
+                continue
             try:
                 _one(packer, os.fsencode(name), path)
             except (FileNotFoundError, NotADirectoryError):
-                continue  # by now: the next look finds it
+                continue  # not any more: the next look finds it
             except PermissionError:
                 say(f"{path}: this user may not read it")
         packer.end()
         gathered.flush()
     finally:
         os.close(own)
+
+
+def _there(path: str, name: str) -> bool:
+    """Say whether it is there, and not only behind a link that has taken its folder's place."""
+    top, parts = path[: -len(name)].rstrip("/"), name.split("/")[:-1]
+    ways = ("/".join([top, *parts[: end + 1]]) for end in range(len(parts)))
+    return os.path.lexists(path) and not any(os.path.islink(way) for way in ways)
 
 
 def _one(packer: tarpacking.Packer, name: bytes, path: str) -> None:
