@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specs import names
+from specs import names, templates
 from specs.compile.values import extra_hosts
 from specs.compile.verdicts import key_uses
 
@@ -36,7 +36,7 @@ KEYS: dict[str, names.NameRule] = {
 VALUES: dict[str, names.NameRule] = {
     "networks.*.name": names.NAME,
     "networks.*.ipam.config[].subnet": names.SUBNET,
-    "volumes.*.name": names.NAME,
+    "volumes.*.name": names.NameRule(templates.volume_name_fault, templates.HINT),
     "secrets.*.name": names.NAME,
     "configs.*.name": names.NAME,
     "services.*.hostname": names.HOSTNAME,
