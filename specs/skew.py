@@ -41,6 +41,7 @@ SINCE: dict[str, dict[str, int]] = {
         "volume_options": 2,
         "elsewhere": 2,
         "fresh_volumes": 2,
+        "partner": 2,
     },
     "Hello": {"signing_request": 2, "revision": 2, "stacks": 2, "heartbeat": 2},
     "Instructions": {"protocol": 2, "revision": 2},
@@ -66,6 +67,7 @@ SINCE: dict[str, dict[str, int]] = {
         "memory_swap": 2,
         "platform": 2,
         "links": 2,
+        "partner": 2,
     },
     "Mount": {"tmpfs_options": 2, "recursive": 2},
     "VolumeSpec": {"options": 2, "relative": 2},
@@ -82,6 +84,7 @@ NEEDS: dict[str, tuple[int, str]] = {
     "uts": (2, "uts: host"),
     "cpuset": (2, "cpuset"),
     "memory_swap": (2, "memswap_limit"),
+    "partner": (2, "network_mode: service:"),
 }
 
 # Where one unreadable object is left out instead of the whole message: kind -> paths to mappings.
