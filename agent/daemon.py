@@ -28,6 +28,7 @@ from agent.runtime import exec as execution
 from agent.runtime.containers import OciContainers
 from agent.runtime.crun import Runtime, find_runtime
 from agent.runtime.failure import RuntimeFailure
+from agent.runtime.hooks import OciHooks
 from agent.runtime.rotation import Followed, Rotation
 from agent.runtime.spawner import Spawner, is_mounted, share, unshare
 from agent.server import Server
@@ -218,6 +219,7 @@ async def _compose_tasks(
         journal=journal,
         containers=containers,
         prober=_prober(containers),
+        hooks=OciHooks(containers),
         clock=clock,
         boot=boot_id(),
         traits=facts.traits(config, runtime, confined.profile),

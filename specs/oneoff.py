@@ -72,6 +72,22 @@ class TaskStreams(Model):
     stdin_open: bool = False
 
 
+class KeptOneOff(Model):
+    """What a node keeps of a one-off beside its assignment; nothing here is executed.
+
+    With that it is what a store that was lost can know it by again: `corral state adopt`.
+    """
+
+    service: str
+    key: str = ""
+    networks: dict[str, NetworkSpec] = Field(default_factory=dict)
+    volumes: dict[str, VolumeSpec] = Field(default_factory=dict)
+    client: ClientMachine = ClientMachine()
+    remove: bool = False
+    aliases: bool = False
+    created_at: float = 0.0
+
+
 class OneOff(Model):
     """The store's record of one one-off. ``service`` is complete: image and contents pinned."""
 
@@ -116,6 +132,20 @@ class OneOff(Model):
             services={self.service.name: self.service},
             networks=self.networks,
             volumes=self.volumes,
+        )
+
+    @property
+    def kept(self) -> KeptOneOff:
+        """Return what its node is to keep of it."""
+        return KeptOneOff(
+            service=self.service.name,
+            key=self.key,
+            networks=self.networks,
+            volumes=self.volumes,
+            client=self.client,
+            remove=self.remove,
+            aliases=self.aliases,
+            created_at=self.task.created_at,
         )
 
     def with_task(self, task: Task) -> OneOff:

@@ -38,6 +38,7 @@ SINCE: dict[str, dict[str, int]] = {
         "attach": 2,
         "release": 2,
         "spec_hash": 2,
+        "oneoff": 2,
         "volume_options": 2,
         "elsewhere": 2,
         "fresh_volumes": 2,
@@ -52,7 +53,17 @@ SINCE: dict[str, dict[str, int]] = {
     "NodeFacts": {"wire": 2, "unread": 2, "routes": 2, "build": 2},
     "Peer": {"mtu": 2, "address": 2, "host_key": 2},
     "Report": {"trouble": 2, "mtu": 2, "unread": 2, "volumes": 2},
-    "Record": {"wire": 2, "unread": 2, "doing": 2, "arrived": 2, "held_until": 2, "paused": 2},
+    "Record": {
+        "wire": 2,
+        "unread": 2,
+        "doing": 2,
+        "arrived": 2,
+        "held_until": 2,
+        "paused": 2,
+        "hooked": 2,
+        "hook_failed": 2,
+        "pre_stop": 2,
+    },
     "TaskSpec": {
         "no_new_privileges": 2,
         "seccomp": 2,
@@ -68,6 +79,8 @@ SINCE: dict[str, dict[str, int]] = {
         "platform": 2,
         "links": 2,
         "partner": 2,
+        "post_start": 2,
+        "pre_stop": 2,
     },
     "Mount": {"tmpfs_options": 2, "recursive": 2},
     "VolumeSpec": {"options": 2, "relative": 2},
@@ -85,6 +98,8 @@ NEEDS: dict[str, tuple[int, str]] = {
     "cpuset": (2, "cpuset"),
     "memory_swap": (2, "memswap_limit"),
     "partner": (2, "network_mode: service:"),
+    "post_start": (2, "post_start"),
+    "pre_stop": (2, "pre_stop"),
 }
 
 # Where one unreadable object is left out instead of the whole message: kind -> paths to mappings.

@@ -56,6 +56,7 @@ from pydantic import Field
 from specs.api import Release, Stack
 from specs.base import Model
 from specs.node import NodeFacts
+from specs.oneoff import KeptOneOff
 from specs.stack import BuildSpec, Port, StackSpec, TaskSpec
 from specs.states import Desired
 from specs.task import TaskStatus
@@ -141,6 +142,7 @@ class Assignment(Model):
     release: int = 0  # for a store that lost it: the release that made it, and of which spec
     spec_hash: str = ""
     partner: str = ""  # the task whose namespaces it shares, on the same node
+    oneoff: KeptOneOff | None = None  # likewise, of what `run` made
 
     def with_desired(self, desired: Desired) -> Assignment:
         """Return the same task, wanted otherwise."""

@@ -36,16 +36,19 @@ from orchestrator.control.mirror.records import (
 )
 from orchestrator.store import keys
 from specs import shares
+from specs.api import Stack
 from specs.node import Node
+from specs.oneoff import KeptOneOff, OneOff
+from specs.stack import NetworkSpec, ServiceSpec, VolumeSpec
 from specs.states import FINAL, RELEASE_MOVES, WANTED, ReleaseState
 from specs.task import Task, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
-    from specs.api import Release, Stack
+    from specs.api import Release
     from specs.stack import StackSpec
     from specs.wire import Assignment, HeldSet, KeptRelease, NetworkState
 
@@ -244,11 +247,13 @@ def _tasks(
             made.said.append(f"node {name}: {new} tasks taken over, {len(gone)} forgotten")
     for task_id in sorted(cluster.unplaced):
         draft.delete_task(cluster.tasks[task_id])
-    _oneoffs(made, cluster, helds)
+    _oneoffs(made, cluster, helds, stacks)
 
 
-def _oneoffs(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet]) -> None:
-    """Take what nodes say of the one-offs the store knows; one that no node has ran once."""
+def _oneoffs(
+    made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], stacks: Collection[str]
+) -> None:
+    """Take what nodes say of one-offs; one the store knows and no node has was there once."""
     for one in cluster.oneoffs.values():
         held, name = helds.get(one.task.node or ""), one.task.name
         if one.gone_at or (one.task.node is not None and held is None):
@@ -258,10 +263,55 @@ def _oneoffs(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet]) -> 
             made.said.append(f"one-off {name}: forgotten, no node has it any more")
         elif (status := held.tasks.get(one.id)) is not None:
             made.draft.put_oneoff(one.with_task(one.task.with_status(status)))
-    for held in helds.values():
+    for node, held in sorted(helds.items()):
         for task, assignment in sorted(held.objects.tasks.items()):
-            if not assignment.spec_hash and not assignment.release and task not in cluster.oneoffs:
-                made.said.append(f"{assignment.name}: ends, the store does not know it (`run`)")
+            if not is_oneoff(assignment) or task in cluster.oneoffs:
+                continue
+            made.draft.put_oneoff(_oneoff(assignment, node, held))
+            if assignment.stack not in stacks:
+                made.draft.put(STACKS, Stack(name=assignment.stack, desired="up"))
+            goes = "it has ended" if _over(held, task) else "it runs to its end"
+            made.said.append(f"one-off {assignment.name}: taken over, {goes}")
+
+
+def is_oneoff(assignment: Assignment) -> bool:
+    """Say whether `run` made it; an agent may have kept it of a controller that did not say."""
+    return assignment.oneoff is not None or not (assignment.spec_hash or assignment.release)
+
+
+def _oneoff(assignment: Assignment, node: str, held: HeldSet) -> OneOff:
+    """Return a one-off as its node has it. Its image, ports and mounts are in its spec, pinned."""
+    kept = assignment.oneoff or _guessed(assignment, held)
+    task = _task(assignment, node, None, held.tasks.get(assignment.id))
+    own = {"service": kept.service, "slot": 0, "created_at": kept.created_at}
+    return OneOff(
+        task=task.model_copy(update=own),
+        service=ServiceSpec(name=kept.service, task=assignment.spec),
+        key=kept.key,
+        networks=kept.networks,
+        volumes=kept.volumes,
+        client=kept.client,
+        remove=kept.remove,
+        aliases=kept.aliases,
+        attach=assignment.attach,
+    )
+
+
+def _guessed(assignment: Assignment, held: HeldSet) -> KeptOneOff:
+    """Return what can be known of a one-off of which only the assignment was kept.
+
+    Its networks are those it is on. Whether it was to be removed at its end nobody knows: it
+    stays until somebody does.
+    """
+    there = {one.network for one in assignment.networks}
+    networks = {
+        state.key: NetworkSpec(name=state.name, internal=state.internal, encrypted=state.encrypted)
+        for state in held.objects.networks.values()
+        if state.id in there
+    }
+    volumes = {key: VolumeSpec(name=name) for key, name in assignment.volumes.items()}
+    name = assignment.name.removeprefix(f"{assignment.stack}-")
+    return KeptOneOff(service=name.partition("-run-")[0], networks=networks, volumes=volumes)
 
 
 def _task(assignment: Assignment, node: str, known: Task | None, status: TaskStatus | None) -> Task:
@@ -363,10 +413,13 @@ def _volumes(made: Adoption, cluster: Cluster, helds: Mapping[str, HeldSet], wal
                 known = made.draft.get(keys.volume(name), cluster.volumes.get(name))
                 kept = held.objects.releases.get(f"{assignment.stack}/{assignment.release}")
                 meant = kept.spec.seen_by(assignment.service).volumes if kept else {}
+                if assignment.oneoff is not None:
+                    meant = assignment.oneoff.volumes
                 if known is None:
                     # What a file calls external is nobody's: no `down -v` may take it.
-                    # Nor is that of a one-off, of which no file is kept.
-                    theirs = kept is None or (key in meant and meant[key].external)
+                    # Nor is that of what nobody knows the file of.
+                    unknown = kept is None and key not in meant
+                    theirs = unknown or (key in meant and meant[key].external)
                     owner = "" if theirs else assignment.stack
                     known = Volume(name=name, stack=owner, key=key, created_at=wall)
                 service = kept.spec.services.get(assignment.service) if kept else None

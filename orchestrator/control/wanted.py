@@ -323,7 +323,13 @@ class Outgoing:
         if known is not None and known[0] == key:
             return known[1]
         made = self._make_assignment(task, of_oneoff(one), single=True).model_copy(
-            update={"service": task.name, "slot": 1, "after": (), "attach": one.attach}
+            update={
+                "service": task.name,
+                "slot": 1,
+                "after": (),
+                "attach": one.attach,
+                "oneoff": one.kept,
+            }
         )
         self._assignments[task.id] = (key, made)
         return made
@@ -335,8 +341,9 @@ class Outgoing:
             for p in spec.ports
             if p.mode == "host"
         )
+        node = self._cluster.nodes.get(task.node or "")
         volumes = {
-            m.source: effective.volume_name(m.source, task.slot)
+            m.source: effective.volume_name(m.source, task.slot, node)
             for m in spec.mounts
             if m.type == "volume" and m.source is not None
         }

@@ -378,29 +378,54 @@ def _listener(path: str) -> int | None:
 def stop(client: Client) -> list[str]:
     """End supervisor, controller and agent; return what was ended. Containers go on."""
     ended: list[str] = []
-    if supervisor_pid() is None:
-        # Killed: its daemons would start it again while we end them.
-        Path(sockets_dir(), "supervisor.pid").unlink(missing_ok=True)
     if systemd.running() and systemd.installed():
         systemd.remove()
         ended += ["controller", "agent"]
     if (durable_dir(), sockets_dir()) == USUAL:
         boot.remove(_starter())
-    known = supervisor.read_status(sockets_dir())
-    pid = supervisor_pid()
-    if pid is not None:
-        end(pid, "supervisor")
-        ended += [*known, "supervisor"]
-    # What a killed supervisor left, and what was started by hand.
-    for name, (child, started, *_) in known.items():
-        if child and supervisor.start_time(child) == started:
-            end(child, name)
-            ended.append(name)
-    if client.local:
-        for name, listener in daemon_pids().items():
-            end(listener, name)
-            ended.append(name)
+    with _unsupervised() as (known, supervised):
+        ended += [*known, "supervisor"] if supervised else []
+        # What a killed supervisor left, and what was started by hand.
+        for name, (child, started, *_) in known.items():
+            if child and supervisor.start_time(child) == started:
+                end(child, name)
+                ended.append(name)
+        if client.local:
+            for name, listener in daemon_pids().items():
+                end(listener, name)
+                ended.append(name)
     return list(dict.fromkeys(ended))
+
+
+@contextlib.contextmanager
+def _unsupervised() -> Iterator[tuple[dict[str, tuple[int, str, int, str]], bool]]:
+    """End the supervisor and hold its lock, so that none starts what is ended in here.
+
+    Yields the daemons by name as it noted them, and whether one ran. One that a daemon is just
+    starting again has the lock before its pid is known: it is waited for.
+    """
+    known = supervisor.read_status(sockets_dir())
+    lock, supervised = None, False
+    until = time.monotonic() + STOP_DEADLINE
+    while Path(sockets_dir()).is_dir():
+        pid = supervisor_pid()
+        if pid is not None:
+            known = supervisor.read_status(sockets_dir()) or known
+            end(pid, "supervisor")
+            supervised = True
+        with contextlib.suppress(PermissionError):  # not ours to lock: whatever runs says so
+            lock = supervisor.take_lock(sockets_dir())
+            if lock is None and time.monotonic() < until:
+                time.sleep(0.02)
+                continue
+        break
+    try:
+        if lock is not None:  # who is about to start one again sees that it is not wanted
+            Path(sockets_dir(), supervisor.PID).unlink(missing_ok=True)
+        yield known, supervised
+    finally:
+        if lock is not None:
+            os.close(lock)
 
 
 def end(pid: int, name: str) -> None:

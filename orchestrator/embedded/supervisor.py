@@ -9,7 +9,8 @@ a container: it signals only the two processes it started, by pid, never a group
 Files in the run directory: ``supervisor.lock`` (held for life), ``supervisor.pid``
 and ``supervisor.status``, one line per child: NAME PID STARTTIME RESTARTS LASTEXIT.
 A supervisor that was killed is started again by its daemons, which hold its command in
-CORRAL_SUPERVISOR; the new one adopts living children by pid and start time. Files that somebody
+CORRAL_SUPERVISOR; the new one adopts living children by pid and start time. What was ended in
+order meanwhile stays ended: such a start wants the killed one's pid file. Files that somebody
 removed are made again; that they cannot be written, or a daemon not be started, ends nothing.
 """
 
@@ -31,7 +32,9 @@ if TYPE_CHECKING:
 FIRST_DELAY = 0.2  # seconds before the first restart; doubles
 LAST_DELAY = 10.0
 ANOTHER = b"another supervisor runs already"
-EXIT_ANOTHER = 4  # says the same to the program that started us
+ENDED = b"the killed supervisor's daemons were ended in order meanwhile"
+EXIT_ANOTHER = 4  # says either to the program that started us
+AGAIN = "CORRAL_SUPERVISOR_AGAIN"  # specs/kit/alive.py sets it
 CALM = 10.0  # alive this long forgets earlier crashes
 GRACE = 15.0  # seconds between SIGTERM and SIGKILL of a daemon
 TICK = 1.0  # adopted children are not ours to wait for: they are looked at
@@ -407,7 +410,7 @@ def daemonise(log: str) -> int:
         answer = os.read(told, 64)
         if answer not in (b"", b"up"):
             os.write(2, answer + b"\n")
-        os._exit({b"up": 0, ANOTHER: EXIT_ANOTHER}.get(answer, 1))
+        os._exit({b"up": 0, ANOTHER: EXIT_ANOTHER, ENDED: EXIT_ANOTHER}.get(answer, 1))
     os.close(told)
     os.setsid()
     if os.fork():
@@ -446,10 +449,14 @@ def main(argv: list[str]) -> int:
     ]
     os.makedirs(run_dir, mode=0o755, exist_ok=True)
     os.makedirs(log_dir, mode=0o750, exist_ok=True)
+    again_only = os.environ.pop(AGAIN, "") != ""
     tell = None if foreground else daemonise(f"{log_dir}/supervisor.log")
     lock = take_lock(run_dir)
-    if lock is None:
-        os.write(2 if tell is None else tell, ANOTHER)
+    refusal = ANOTHER if lock is None else b""
+    if lock is not None and again_only and not os.path.exists(f"{run_dir}/{PID}"):
+        refusal = ENDED
+    if lock is None or refusal:
+        os.write(2 if tell is None else tell, refusal)
         return EXIT_ANOTHER
     return Supervisor(run_dir, children, lock, tell).run()
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from specs.compile import machine, pairs, security
+from specs.compile.hooks import hooks
 from specs.compile.mounts import MountCompiler
 from specs.compile.values import (
     cores,
@@ -199,6 +200,8 @@ class ServiceCompiler:
             dns_search=tuple(listed(raw.get("dns_search"))),
             dns_opt=tuple(listed(raw.get("dns_opt"))),
             logging=self._logging(path, mapping(raw.get("logging"))),
+            post_start=hooks(path, raw, "post_start", self.verdicts),
+            pre_stop=hooks(path, raw, "pre_stop", self.verdicts),
             **given(
                 stop_grace=self.verdicts.duration(raw, f"{path}.stop_grace_period"),
                 shm_size=size_bytes(raw.get("shm_size")),

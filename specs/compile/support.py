@@ -141,9 +141,11 @@ _SERVICE: dict[str, Support] = {
     "ports": Support(_H, "every node answers; `mode: host`: the task's node only"),
     "ports[].app_protocol": Support(_I, "only a note to the reader"),
     "ports[].name": Support(_I, "only a note to the reader"),
-    "post_start": Support(_R, "use the image's entrypoint"),
+    "post_start": Support(
+        _H, "after every start of the container; where one fails, so does the start"
+    ),
     "pre_start": Support(_R, "use a one-off service and `service_completed_successfully`"),
-    "pre_stop": Support(_R, "handle the stop signal in the program"),
+    "pre_stop": Support(_H, "before the stop signal, within stop_grace_period; not at `kill`"),
     "privileged": Support(_H),
     "profiles": Support(_O),
     "provider": Support(_R, "corral runs containers only"),

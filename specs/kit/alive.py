@@ -26,6 +26,7 @@ log = logging.getLogger(__name__)
 
 BEAT = 2.0  # seconds; who judges waits for many of them
 LOOK = 3.0
+AGAIN = "CORRAL_SUPERVISOR_AGAIN"  # set where a daemon starts a killed one, and only then
 RESTARTER = "CORRAL_SUPERVISOR"  # the supervisor's own command, as it gives it to its daemons
 
 
@@ -98,6 +99,7 @@ def _start(command: list[str]) -> None:
     try:
         done = subprocess.run(
             command,
+            env={**os.environ, AGAIN: "1"},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,

@@ -61,7 +61,10 @@ def started(corral, *, warm):
     """Start the cluster; return what /proc shows of its daemons, whatever their pids, and the kB
     of the agent's memory that it shares with the process that forked it."""
     corral("controller", "stop")
-    assert not any(corral.daemon(name) for name in NAMES)
+    left = {
+        name: corral.sh(f"cat /proc/{pid}/stat") for name in NAMES if (pid := corral.daemon(name))
+    }
+    assert left == {}
     start = lambda: corral("controller", "start", code=None, daemons=warm)  # noqa: E731 - short
     corral.until("the controller runs", lambda: start().returncode == 0, 240)
     pids = {name: corral.daemon(name) for name in NAMES}

@@ -13,9 +13,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.commands.exec import alive, write_all
-from orchestrator.cli.commands.ps import natural
 from orchestrator.cli.commands.stats import decimal
 from orchestrator.cli.errors import ERROR, CliError
+from orchestrator.cli.show.order import natural
 from orchestrator.client.errors import ClientError
 from orchestrator.client.http import quote
 from specs.kit import tarpacking, tarplacing

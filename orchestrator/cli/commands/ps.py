@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sys
 import time
 
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import containers, filters, formats, table, times, undecided
+from orchestrator.cli.show.order import natural
 from orchestrator.client.errors import ApiNotFound, ClientError
 
 TYPE_CHECKING = False
@@ -136,11 +136,6 @@ def _known_states(words: Sequence[str]) -> None:
         if word not in known:
             hint = f"one of {', '.join(sorted(known))}"
             raise CliError(f"--status {word}: no such state", hint=hint, code=USAGE)
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """Return a sort key that puts web-2 before web-10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
 def select(

@@ -311,7 +311,7 @@ def _settle_volumes(pass_: Pass, task: Task, effective: Effective, node: str) ->
     for mount in effective.task.mounts:
         if mount.type != "volume" or mount.source is None:
             continue
-        name = effective.volume_name(mount.source, task.slot)
+        name = effective.volume_name(mount.source, task.slot, pass_.cluster.nodes.get(node))
         present = pass_.draft.get(keys.volume(name), pass_.cluster.volumes.get(name))
         options = dict(effective.volume_options(mount.source, present))
         shared, each = shares.is_shared(options), effective.on_each_node(mount.source)

@@ -19,6 +19,7 @@ from orchestrator.client import client as clients
 from orchestrator.client.client import Client
 from orchestrator.client.errors import ClientError, ControllerElsewhere, NoController
 from orchestrator.embedded import daemons, supervisor, systemd
+from specs.kit import alive
 
 # Plays both daemons: it is the "Python" the supervisor runs with -P -m MODULE.
 DAEMON = """#!{python} -IS
@@ -383,6 +384,55 @@ def test_stop_kills_a_daemon_that_does_not_end(machine, monkeypatch, tmp_path):
     monkeypatch.setenv("CORRAL_FAKE_CONTROLLER", "stubborn")
     daemons.ensure(Client(), lambda _text: None)
     assert daemons.stop(Client()) == ["controller", "agent", "supervisor"]
+
+
+@pytest.mark.parametrize("moment", ["starting", "adopting"])
+def test_stop_ends_a_supervisor_that_is_just_being_started(machine, monkeypatch, tmp_path, moment):
+    """A daemon starts a killed one again: it holds the lock before anybody knows its pid."""
+    daemons.ensure(Client(), lambda _text: None)
+    wait_for(lambda: len(supervisor.read_status(machine.run)) == 2, "no status")
+    os.kill(daemons.supervisor_pid(), signal.SIGKILL)
+    wait_for(lambda: daemons.supervisor_pid() is None, "it lives")
+    line = {
+        "starting": "signal.pthread_sigmask(signal.SIG_BLOCK, WAKE)",
+        "adopting": "self._adopt()",
+    }
+    slow = f"open(self.run_dir + '/slow', 'w').close(); time.sleep(1); {line[moment]}"
+    supervised_by(tmp_path, monkeypatch, line[moment], slow)
+    start = threading.Thread(target=daemons.start_supervisor)
+    start.start()
+    wait_for((machine.run / "slow").exists, "it did not start")
+    assert set(daemons.stop(Client())) == {"controller", "agent", "supervisor"}
+    start.join()
+    assert daemons.supervisor_pid() is None
+    assert daemons.daemon_pids() == {}
+    with contextlib.closing(os.fdopen(supervisor.take_lock(machine.run))):
+        for _, pid, _ in starts(machine):
+            assert supervisor.start_time(int(pid)) == ""
+
+
+@pytest.mark.parametrize("stopped", [True, False])
+def test_a_daemon_that_starts_a_killed_supervisor_late_starts_none_after_a_stop(
+    machine, monkeypatch, stopped
+):
+    daemons.ensure(Client(), lambda _text: None)
+    wait_for(lambda: len(supervisor.read_status(machine.run)) == 2, "no status")
+    os.kill(daemons.supervisor_pid(), signal.SIGKILL)
+    wait_for(lambda: daemons.supervisor_pid() is None, "it lives")
+    assert alive.was_killed(machine.run / "supervisor.pid")
+    if stopped:
+        assert set(daemons.stop(Client())) == {"controller", "agent"}
+    for name, value in daemons.environment().items():
+        monkeypatch.setenv(name, value)
+    alive._start(daemons.supervisor_command())
+    assert (daemons.supervisor_pid() is None) == stopped
+    assert (len(daemons.daemon_pids()) == 0) == stopped
+    if not stopped:  # what it starts later on knows nothing of that
+        environ = Path(f"/proc/{daemons.supervisor_pid()}/environ").read_bytes()
+        assert supervisor.AGAIN.encode() in environ
+        os.kill(daemons.daemon_pids()["agent"], signal.SIGKILL)
+        pid = wait_for(lambda: daemons.daemon_pids().get("agent"), "it was not started again")
+        assert supervisor.AGAIN.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
 
 
 def test_stop_ends_a_controller_that_was_started_by_hand(machine, spawn_program):

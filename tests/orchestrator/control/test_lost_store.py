@@ -15,7 +15,7 @@ from specs.kit.clock import ManualClock
 from specs.node import Node
 from specs.objects import CreateVolume
 from specs.oneoff import StartOneOff
-from specs.states import TaskState
+from specs.states import FINAL, TaskState
 from specs.wire import HeldSet, NodeSelf, Objects, Peer
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import PlainSealer, Rig
@@ -140,29 +140,87 @@ DATA = {"volumes": [{"type": "volume", "source": "data", "target": "/data"}]}
 HERS = {"volumes": {"data": {"name": "hers", "external": True}}}
 
 
-async def one_off(rig, services):
+async def one_off(rig, services, **more):
     deploy = rig.request(services, services=("web",))
-    asked = StartOneOff(deploy=deploy, service="web", dependencies=False)
+    asked = StartOneOff(deploy=deploy, service="web", dependencies=False, **more)
     end = [line async for line in rig.control.start_oneoff("app", asked)][-1]
     await rig.until(lambda: rig.cluster.oneoffs[end.task].task.state is TaskState.RUNNING)
     return rig.cluster.oneoffs[end.task]
 
 
-async def test_what_a_one_off_mounts_is_nobodys_and_that_it_ends_is_said():
+MINE = {"volumes": {"data": {}}}
+# of the file, of `run`; its exit code, if it ended meanwhile; what its node kept of it besides its
+# assignment; whose the volume is, what is said, and whether its record stays once it has ended
+ONCE = {
+    "it mounts what is nobody's": (HERS, {}, None, True, "", "it runs to its end", True),
+    "it mounts its stack's": (MINE, {}, None, True, "app", "it runs to its end", True),
+    "--rm": (MINE, {"remove": True, "aliases": True}, None, True, "app", "it runs to", False),
+    "it ended meanwhile": (MINE, {}, 3, True, "app", "it has ended", True),
+    "--rm, it ended meanwhile": (MINE, {"remove": True}, 0, True, "app", "it has ended", False),
+    "without a release": (MINE, {"name": "first"}, None, True, "app", "it runs to its end", True),
+    "kept by an older agent": (HERS, {"remove": True}, None, False, "", "it runs to its end", True),
+    "the same, ended": (MINE, {"aliases": True}, 1, False, "", "it has ended", True),
+}
+
+
+@pytest.mark.parametrize("case", ONCE)
+async def test_a_one_off_that_only_its_node_knows_is_taken_over(case):
+    """Law: what runs is not stopped because the store that knew it was lost."""
+    top, more, code, kept, owner, said, stays = ONCE[case]
     async with Rig() as rig:
         await rig.control.make(CreateVolume(name="hers"))
-        await rig.up(project(web={}))
-        await rig.deployed()
-        one = await one_off(rig, project(web=DATA, top=HERS))
-        helds = {"n1": await rig.nodes["n1"].agent.held()}
-        lost = await Cluster.open(MemoryStore(), rig.clock)
-        made = adopt(lost, helds, PlainSealer(), wall=0.0, found=rig.cluster.nodes)
-        assert await made.draft.commit(lost._store)
-        assert {v.name: (v.stack, v.node) for v in lost.volumes.values()} == {"hers": ("", "n1")}
-        assert not lost.oneoffs
-        name = one.task.name
-        assert f"{name}: ends, the store does not know it (`run`)" in made.said
-        assert not any("app-web-1: ends" in line for line in made.said)
+        if case != "without a release":
+            await rig.up(project(web={}))
+            await rig.deployed()
+        one = await one_off(rig, project(web=DATA, top=top), **more)
+        node, nodes = rig.nodes["n1"], rig.cluster.nodes
+        await node.hang_up()
+        if code is not None:
+            node.end(one.id, code)
+            await rig.until(lambda: node.tasks[one.id].state in FINAL)
+        held = await node.agent.held()
+        if not kept:
+            older = held.objects.tasks[one.id].model_copy(update={"oneoff": None})
+            tasks = {**held.objects.tasks, one.id: older}
+            held = held.model_copy(
+                update={"objects": held.objects.model_copy(update={"tasks": tasks})}
+            )
+        await rig.halt()
+        rig.store = MemoryStore()
+        lost = await Cluster.open(rig.store, rig.clock)
+        made = adopt(lost, {"n1": held}, PlainSealer(), wall=0.0, found=nodes)
+        assert await made.draft.commit(rig.store)
+        (line,) = [line for line in made.said if line.startswith("one-off")]
+        assert line.startswith(f"one-off {one.task.name}: taken over, {said}")
+        volume = "hers" if top is HERS else "app_data"
+        assert {v.name: (v.stack, v.node) for v in lost.volumes.values()} == {volume: (owner, "n1")}
+        (again,) = lost.oneoffs.values()
+        update = {"status": again.task.status}
+        if not kept:
+            update["created_at"] = 0.0
+        assert again.task == one.task.model_copy(update=update)
+        if kept:
+            assert again.kept == one.kept
+
+        runs = len(node.tasks[one.id].runs)
+        await rig.boot()
+        await node.connect()
+        if code is None:
+            await rig.until(lambda: one.id in rig.cluster.oneoffs)
+            await rig.until(lambda: node.wanted.tasks[one.id].oneoff is not None)
+            was, now = held.objects.tasks[one.id], node.wanted.tasks[one.id]
+            same = {"oneoff": None}
+            assert now.model_copy(update=same) == was.model_copy(update=same), "the same task"
+            node.end(one.id, 5)
+        ended = lambda: (now := rig.cluster.oneoffs.get(one.id)) and now.over  # noqa: E731 - short
+        await rig.until(ended)
+        found = rig.cluster.oneoffs[one.id].task.status
+        assert found.run.exit_code == (5 if code is None else code)
+        assert len(found.runs) == runs, "law: it runs once"
+        if not stays:
+            await rig.until(lambda: not node.tasks.get(one.id))
+        else:
+            assert rig.cluster.oneoffs[one.id].shown
 
 
 @pytest.mark.parametrize("held", ["runs", "ended", "not there", "of a node that is away"])
