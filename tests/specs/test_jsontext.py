@@ -1,4 +1,4 @@
-"""What a terminal would obey is printed by its number, and is the same value to whoever reads it."""
+"""What a terminal would obey is printed by its number, and read it is the same value."""
 
 from __future__ import annotations
 
