@@ -124,7 +124,9 @@ _SERVICE: dict[str, Support] = {
     "mem_swappiness": Support(_L, _KERNEL),
     "memswap_limit": Support(_H, "where the node's kernel counts swap, else a warning"),
     "models": Support(_R, "corral runs no models"),
-    "network_mode": Support(_H, "none and host; bridge = default; service: and container: refused"),
+    "network_mode": Support(
+        _H, "none, host, service:X (beside that task); bridge = default; container: refused"
+    ),
     "networks": Support(_H),
     "networks.*.driver_opts": Support(_L),
     "networks.*.interface_name": Support(_L, "interfaces are eth0, eth1 ... by priority and name"),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 
@@ -11,6 +10,7 @@ from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import containers, filters, formats, table, times, undecided
 from orchestrator.cli.show.order import natural
 from orchestrator.client.errors import ApiNotFound, ClientError
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -183,7 +183,7 @@ def as_table(
             (
                 row.get("name", ""),
                 image if whole else cut(short_image(image), 48),
-                json.dumps(command, ensure_ascii=False) if command else "",
+                jsontext.shown(command) if command else "",
                 row.get("service", ""),
                 row.get("node", ""),
                 times.since(row.get("created_at"), now),
