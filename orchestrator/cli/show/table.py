@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import unicodedata
+
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def cut(text: str, limit: int) -> str:
 
 def json_lines(rows: Iterable[dict[str, Any]]) -> str:
     """Return one compact JSON object a line."""
-    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    return "\n".join(jsontext.shown(row) for row in rows)
 
 
 def show(text: str) -> None:
