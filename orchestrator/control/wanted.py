@@ -369,6 +369,7 @@ class Outgoing:
             fresh_volumes=task.fresh_volumes,
             release=task.release,
             spec_hash=task.spec_hash,
+            partner=task.partner,
         )
 
     def _attachments(self, task: Task, effective: Effective) -> tuple[TaskNetwork, ...]:
