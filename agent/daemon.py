@@ -28,6 +28,7 @@ from agent.runtime import exec as execution
 from agent.runtime.containers import OciContainers
 from agent.runtime.crun import Runtime, find_runtime
 from agent.runtime.failure import RuntimeFailure
+from agent.runtime.hooks import OciHooks
 from agent.runtime.rotation import Followed, Rotation
 from agent.runtime.spawner import Spawner, is_mounted, share, unshare
 from agent.server import Server
@@ -145,10 +146,12 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: En
         inotify = Inotify()
         stack.callback(inotify.close)
         rotation = Rotation()
-        stack.callback(rotation.close)
+        # In threads: it ends with a look at every log; and what is written may be on a busy disk.
+        stack.push_async_callback(asyncio.to_thread, rotation.close)
         containers = _containers(config, spawner, rotation)
-        journal = Journal(config.journal, config.tasks, config.run_dir)
-        stack.callback(journal.close)
+        places = (config.journal, config.tasks, config.run_dir)
+        journal = await asyncio.to_thread(Journal, *places)
+        stack.push_async_callback(asyncio.to_thread, journal.close)
         tasks = await _compose_tasks(config, effects, clock, containers, spawner, journal, ending)
         server = Server(
             tasks=tasks,
@@ -218,6 +221,7 @@ async def _compose_tasks(
         journal=journal,
         containers=containers,
         prober=_prober(containers),
+        hooks=OciHooks(containers),
         clock=clock,
         boot=boot_id(),
         traits=facts.traits(config, runtime, confined.profile),

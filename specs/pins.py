@@ -36,7 +36,9 @@ def _pin(spec: StackSpec, service: ServiceSpec, mount: Mount) -> str:
     source = mount.source or ""
     if mount.type == "volume" and source:
         volume = spec.volumes.get(source)
-        elsewhere_too = volume is not None and (volume.per_slot or is_shared(volume.options))
+        elsewhere_too = volume is not None and (
+            volume.per_slot or volume.per_node or is_shared(volume.options)
+        )
         if elsewhere_too or service.mode == "global":  # of which each node has its own
             return ""
         return f"volume {volume.name if volume is not None else source}"

@@ -42,6 +42,7 @@ SINCE: dict[str, dict[str, int]] = {
         "volume_options": 2,
         "elsewhere": 2,
         "fresh_volumes": 2,
+        "partner": 2,
     },
     "Hello": {"signing_request": 2, "revision": 2, "stacks": 2, "heartbeat": 2},
     "Instructions": {"protocol": 2, "revision": 2},
@@ -52,7 +53,17 @@ SINCE: dict[str, dict[str, int]] = {
     "NodeFacts": {"wire": 2, "unread": 2, "routes": 2, "build": 2},
     "Peer": {"mtu": 2, "address": 2, "host_key": 2},
     "Report": {"trouble": 2, "mtu": 2, "unread": 2, "volumes": 2},
-    "Record": {"wire": 2, "unread": 2, "doing": 2, "arrived": 2, "held_until": 2, "paused": 2},
+    "Record": {
+        "wire": 2,
+        "unread": 2,
+        "doing": 2,
+        "arrived": 2,
+        "held_until": 2,
+        "paused": 2,
+        "hooked": 2,
+        "hook_failed": 2,
+        "pre_stop": 2,
+    },
     "TaskSpec": {
         "no_new_privileges": 2,
         "seccomp": 2,
@@ -67,6 +78,9 @@ SINCE: dict[str, dict[str, int]] = {
         "memory_swap": 2,
         "platform": 2,
         "links": 2,
+        "partner": 2,
+        "post_start": 2,
+        "pre_stop": 2,
     },
     "Mount": {"tmpfs_options": 2, "recursive": 2},
     "VolumeSpec": {"options": 2, "relative": 2},
@@ -83,6 +97,9 @@ NEEDS: dict[str, tuple[int, str]] = {
     "uts": (2, "uts: host"),
     "cpuset": (2, "cpuset"),
     "memory_swap": (2, "memswap_limit"),
+    "partner": (2, "network_mode: service:"),
+    "post_start": (2, "post_start"),
+    "pre_stop": (2, "pre_stop"),
 }
 
 # Where one unreadable object is left out instead of the whole message: kind -> paths to mappings.

@@ -11,12 +11,16 @@ Units: bytes for sizes, seconds (float) for durations, cores (float) for CPUs.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
+from specs import templates
 from specs.base import Model
 from specs.patience import MONITOR
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 class Condition(StrEnum):
@@ -162,6 +166,16 @@ class Device(Model):
     permissions: str = "rwm"
 
 
+class Hook(Model):
+    """A command of ``post_start`` or ``pre_stop``: run inside the container, as `exec` does."""
+
+    command: tuple[str, ...]
+    user: str | None = None  # None = the container's
+    privileged: bool = False
+    working_dir: str | None = None
+    environment: dict[str, str] = Field(default_factory=dict)  # besides the container's
+
+
 class LogConfig(Model):
     driver: Literal["local", "json-file", "none"] = "local"
     max_size: int = 10 * 1024 * 1024
@@ -193,7 +207,7 @@ class TaskSpec(Model):
     secrets: tuple[FileRef, ...] = ()
     configs: tuple[FileRef, ...] = ()
     networks: tuple[NetworkAttachment, ...] = ()
-    network_mode: Literal["overlay", "none", "host"] = "overlay"
+    network_mode: Literal["overlay", "none", "host", "partner"] = "overlay"
     ports: tuple[Port, ...] = ()
     expose: tuple[Port, ...] = ()
     healthcheck: Healthcheck | None = None
@@ -231,7 +245,10 @@ class TaskSpec(Model):
     cpu_shares: int | None = None
     memory_swap: int | None = None  # memory and swap together; -1 = any swap
     links: tuple[tuple[str, str], ...] = ()  # (name it knows, name on its networks)
+    partner: str = ""  # the service that lends it the namespaces that are "partner" above
     platform: str = ""  # os/arch of its nodes, empty = any
+    post_start: tuple[Hook, ...] = ()  # after the start of each run, one after the other
+    pre_stop: tuple[Hook, ...] = ()  # before the stop signal, within stop_grace
 
     @property
     def restarts_unhealthy(self) -> bool:
@@ -316,6 +333,24 @@ class VolumeSpec(Model):
     labels: dict[str, str] = Field(default_factory=dict)
     options: dict[str, str] = Field(default_factory=dict)  # driver_opts, see specs.shares
     relative: bool = False  # a bind of the project's own folder: real on the client's machine only
+
+    @property
+    def per_node(self) -> bool:
+        """Whether its name says the node: each has one of its own."""
+        return templates.names_nodes(self.name)
+
+    def names(self, stack: str) -> str:
+        """Return a regular expression of the names of the volumes that it is in a stack."""
+        pattern = templates.volume_name_pattern(self.name, stack)
+        suffixed = self.per_slot and templates.SLOT not in templates.words(self.name)
+        return f"{pattern}-[0-9]+" if suffixed else pattern
+
+    def name_of(self, service: str, slot: int, node: Mapping[str, str]) -> str:
+        """Return the volume's real name for a task; ``node`` are the words of its node."""
+        words = {**node, "Service.Name": service, templates.SLOT: str(slot)}
+        name = templates.fill(self.name, words)
+        suffixed = self.per_slot and templates.SLOT not in templates.words(self.name)
+        return f"{name}-{slot}" if suffixed else name
 
 
 class ContentSpec(Model):

@@ -27,6 +27,9 @@ MACHINE_RESTARTED = "the machine was restarted"
 # How a run ended that `restart` ended: nothing went wrong.
 RESTART_ASKED = "stopped (restart)"
 
+# How the reason begins, or ends, of a run whose start was not over when it ended.
+START_HOOK = "post_start hook"
+
 # What a node is at while it prepares a task; an image may take minutes.
 Doing = Literal["", "image", "network", "root"]
 
@@ -72,6 +75,11 @@ class Run(Model):
             MACHINE_RESTARTED,
             RESTART_ASKED,
         )
+
+    @property
+    def unbegun(self) -> bool:
+        """Whether it was its post_start hooks that made it end, or were not over at its end."""
+        return self.finished_at is not None and START_HOOK in self.reason
 
     @property
     def alive(self) -> bool:
@@ -137,6 +145,7 @@ class Task(Model):
     paused: bool = False  # wanted frozen, as `corral pause` asked
     addresses: dict[str, str] = Field(default_factory=dict)  # network id -> IPv4
     host_ports: dict[str, int] = Field(default_factory=dict)  # "80/tcp" -> chosen published port
+    partner: str = ""  # the task whose namespaces it shares, where it has a node
     created_at: float = 0.0
     status: TaskStatus = TaskStatus(state=TaskState.NEW)
 

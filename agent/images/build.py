@@ -81,10 +81,12 @@ class Builder:
     async def build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
         """Yield output lines; the last event has ``digest`` or ``error``.
 
-        Two services with the same build wait for each other: the second one finds the
-        first one's layers, and both mean the same image.
+        Builds of one Dockerfile wait for each other: where two services have the same build, the
+        second one finds the first one's layers, and both mean the same image; other targets
+        and arguments find the steps that they share, and do not install everything twice.
         """
-        key = content_hash(request.build.model_copy(update={"tags": ()}))
+        build = request.build
+        key = content_hash((build.context, build.dockerfile, build.dockerfile_inline))
         lock = self._same.setdefault(key, asyncio.Lock())
         async with lock:
             async for event in self._build(request):
@@ -333,7 +335,8 @@ def _dockerfile(build: BuildSpec, stage: Path) -> tuple[str, str]:
 
 
 def _text(line: bytes) -> str:
-    return line.decode(errors="replace").rstrip("\r")[:_LINE]
+    """Return a line as it looks in the end: what a progress display wrote over is not told."""
+    return line.rstrip(b"\r").rpartition(b"\r")[2].decode(errors="replace")[:_LINE]
 
 
 def _failure(tag: str, step: str, words: str) -> str:

@@ -35,6 +35,8 @@ from specs.kit.amounts import as_set
 from specs.names import line_fault, text_fault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from agent.runtime.containers import OciContainers
     from specs.wire import ExecRequest
 
@@ -226,12 +228,17 @@ class ExecSession:
             self.folder.rmdir()
 
 
-async def begin(containers: OciContainers, task: str, request: ExecRequest) -> ExecSession:
-    """Start a command in the task's container. Raises RuntimeFailure, Refusal."""
+async def begin(
+    containers: OciContainers, task: str, request: ExecRequest, prefix: str = "exec-"
+) -> ExecSession:
+    """Start a command in the task's container. Raises RuntimeFailure, Refusal.
+
+    ``prefix``: of the name of the folder with its pid, in the task's bundle.
+    """
     if not request.command:
         raise RuntimeFailure("exec needs a command")
     process = describe(containers.config(task), request)
-    folder = Path(tempfile.mkdtemp(prefix="exec-", dir=containers.bundle(task)))
+    folder = Path(tempfile.mkdtemp(prefix=prefix, dir=containers.bundle(task)))
     (folder / "process.json").write_text(json.dumps(process))
     argv = [
         *containers.runtime.argv(f"--log={folder / 'log'}", "--log-format=json"),
@@ -390,25 +397,47 @@ async def probe(
     session = await begin(containers, task, request)
     said = bytearray()
 
-    async def collect(fd: int) -> None:
+    def take(_: int, data: bytes) -> None:
+        said.extend(data[: max(keep - len(said), 0)])
+
+    try:
+        code = await to_end(session, take, timeout)
+        return code, said.decode(errors="replace")
+    except TimeoutError:
+        text = said.decode(errors="replace")
+        return -1, f"no answer within {as_set(timeout)}{': ' + text if text else ''}"
+
+
+async def to_end(session: ExecSession, take: Callable[[int, bytes], None], timeout: float) -> int:
+    """Return the exit code of a command, its output given to ``take`` by channel; closes it.
+
+    Raises TimeoutError when it did not end by itself, and was killed, RuntimeFailure when it
+    could not be started. Who waits no longer ends it.
+    """
+
+    async def collect(fd: int, channel: int) -> None:
         while data := await session.read(fd):
-            said.extend(data[: max(keep - len(said), 0)])
+            take(channel, data)
+        take(channel, b"")
 
     readers: list[asyncio.Task[None]] = []
     try:
         async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
-            readers = [group.create_task(collect(fd)) for fd in session.readers]
+            readers = [group.create_task(collect(*one)) for one in session.readers.items()]
             await session.over()  # `wait` would end the runtime when the time is up
             code = await session.wait()
             # A grandchild may hold the pipes open for ever: what is there is enough.
             await asyncio.wait(readers, timeout=0.1)
             for reader in readers:
                 reader.cancel()
-        return code, said.decode(errors="replace")
     except TimeoutError:
         await _kill(session)
-        text = said.decode(errors="replace")
-        return -1, f"no answer within {as_set(timeout)}{': ' + text if text else ''}"
+        raise
+    except asyncio.CancelledError:
+        session.signal(signal.SIGKILL)
+        raise
+    else:
+        return code
     finally:
         if session.program.poll() is None:
             abandon(session.program)

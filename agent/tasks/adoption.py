@@ -127,6 +127,10 @@ def _rebuilt(
         stopping="",
         killed=False,
         paused=run.paused,
+        # Nobody knows which hooks it had: a run that goes on is not put at risk by others.
+        hooked=len(base.assignment.spec.post_start) if run.begun else 0,
+        hook_failed="",
+        pre_stop="",
     )
     if base.state in FINAL or base.state is TaskState.RUNNING:
         return base

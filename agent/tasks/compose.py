@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.runtime.bundle import NodeTraits
-    from agent.tasks.effects import Containers, Effects, Prober
+    from agent.tasks.effects import Containers, Effects, HookRunner, Prober
     from agent.tasks.journal import Journal
     from agent.tasks.record import Record
     from specs.kit.clock import Clock
@@ -48,6 +48,7 @@ def compose(
     journal: Journal,
     containers: Containers,
     prober: Prober,
+    hooks: HookRunner,
     clock: Clock,
     boot: str,
     traits: NodeTraits,
@@ -93,6 +94,7 @@ def compose(
         preparation=preparation,
         containers=containers,
         prober=prober,
+        hooks=hooks,
         clock=clock,
         slots=asyncio.Semaphore(SLOTS),
         changed=changed,

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from agent.network.wanted import Wanted
     from agent.vocabulary import Attachment, BoundMount, Exit, FoundRun, ImageConfig, Process
     from specs.paths import PathState
-    from specs.stack import TaskSpec
+    from specs.stack import Hook, TaskSpec
     from specs.wire import (
         Assignment,
         BuildEvent,
@@ -238,6 +238,10 @@ class Containers(Protocol):
         """Write the task's bundle."""
         ...
 
+    def config(self, task: str) -> dict[str, Any]:
+        """Return what the task's bundle says. Raises RuntimeFailure."""
+        ...
+
     async def create(
         self, task: str, run: int, spec: TaskSpec, *, once: bool = False
     ) -> tuple[Process, Process]:
@@ -295,6 +299,22 @@ class Prober(Protocol):
         self, task: str, command: tuple[str, ...], timeout: float
     ) -> tuple[int, str]:
         """Return exit code and output. Raises RuntimeFailure."""
+        ...
+
+
+class HookRunner(Protocol):
+    """Runs commands of a task's file inside its container."""
+
+    async def run(self, task: str, run: int, hook: Hook, kind: str, timeout: float) -> str:
+        """Run one hook to its end; return why it failed, empty = it did not.
+
+        What it prints goes to the log of ``run``, each line behind the ``kind`` of the hook; who
+        waits no longer ends it. Raises RuntimeFailure, Refusal, OSError: it cannot be started.
+        """
+        ...
+
+    async def sweep(self, task: str) -> None:
+        """End a hook that an agent before this one began."""
         ...
 
 

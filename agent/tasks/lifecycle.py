@@ -10,14 +10,30 @@ here touches the node, a clock or chance. States only move forward
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from agent.tasks import hooks
 from agent.tasks.record import Phase, Record
+from agent.tasks.steps import (
+    BeforeStop,
+    Clear,
+    Erase,
+    Freeze,
+    Gone,
+    Launch,
+    Prepare,
+    Resume,
+    Settle,
+    Signal,
+    Step,
+    Tidy,
+    Undo,
+    Wait,
+)
 from agent.vocabulary import Exit
 from specs.kit import backoff
 from specs.states import FINAL, Desired, Health, TaskState
-from specs.task import RESTART_ASKED, Run
+from specs.task import RESTART_ASKED, START_HOOK, Run
 
 if TYPE_CHECKING:
     from agent.vocabulary import ImageConfig, Process
@@ -31,88 +47,6 @@ PREPARE_MAX = 30.0
 
 LEAVING = frozenset({Desired.SHUTDOWN, Desired.REMOVED})
 _DOWNWARDS = {desired: place for place, desired in enumerate(Desired)}
-
-
-@dataclass(frozen=True)
-class Prepare:
-    """Make image, root, mounts, network and bundle."""
-
-
-@dataclass(frozen=True)
-class Launch:
-    """Create and start run ``number``."""
-
-    number: int
-
-
-@dataclass(frozen=True)
-class Resume:
-    """A run was created before the agent was restarted: start it unless it runs already.
-
-    ``undo`` = it is not wanted any more: take it away if it has not been started.
-    """
-
-    undo: bool
-
-
-@dataclass(frozen=True)
-class Undo:
-    """Take a half-made run away; the user's command has not been started."""
-
-
-@dataclass(frozen=True)
-class Signal:
-    """Send the stop signal (or SIGKILL) to the run."""
-
-    why: str
-    kill: bool = False
-
-
-@dataclass(frozen=True)
-class Freeze:
-    """Freeze the run's processes, or let them go on."""
-
-    paused: bool
-
-
-@dataclass(frozen=True)
-class Clear:
-    """The run's process is gone: delete what the runtime keeps of it."""
-
-
-@dataclass(frozen=True)
-class Settle:
-    """Move to a final state; nothing to do on the node."""
-
-    state: TaskState
-    reason: str
-
-
-@dataclass(frozen=True)
-class Tidy:
-    """The task is final: take everything away but logs and the writable layer."""
-
-
-@dataclass(frozen=True)
-class Erase:
-    """Take everything away."""
-
-
-@dataclass(frozen=True)
-class Wait:
-    """Nothing to do before ``until`` (None = before something happens)."""
-
-    until: float | None = None
-
-
-@dataclass(frozen=True)
-class Gone:
-    """Nothing is left on the node."""
-
-
-Step = (
-    Prepare | Launch | Resume | Undo | Signal | Freeze | Clear | Settle | Tidy | Erase | Wait | Gone
-)
 
 
 def next_step(record: Record, now: float) -> Step:
@@ -138,14 +72,24 @@ def _while_running(record: Record, now: float) -> Step:
     if not why:
         paused = record.assignment.paused
         return Wait() if paused == record.paused else Freeze(paused)
-    if not record.stopping:
-        return Signal(why, kill=grace(record.assignment) <= 0)
+    return _while_stopping(record, why, now)
+
+
+def _while_stopping(record: Record, why: str, now: float) -> Step:
+    patience = grace(record.assignment)
+    if not record.stopping and hooks.first(record) and patience > 0:
+        return Freeze(paused=False) if record.paused else BeforeStop(why)
+    if record.stopping and record.pre_stop == "running" and patience > 0:
+        until = record.stop_at + hooks.patience(patience)
+        return Signal(why) if now >= until else Wait(until)
+    if not record.stopping or record.pre_stop in ("running", "over"):
+        return Signal(why, kill=patience <= 0)
     if record.paused:
         return Freeze(paused=False)  # what is frozen takes no signal, not even SIGKILL everywhere
     if record.killed:
         # SIGKILL is not repeated: a process in uninterruptible sleep ignores the second one too.
         return Wait()
-    deadline = record.stop_at + grace(record.assignment)
+    deadline = record.stop_at + patience
     return Signal(why, kill=True) if now >= deadline else Wait(deadline)
 
 
@@ -157,7 +101,7 @@ def _reason_to_stop(record: Record) -> str:
         return "restart"
     if record.health is Health.UNHEALTHY and assignment.spec.restarts_unhealthy:
         return "unhealthy"
-    return ""
+    return "post_start" if record.hook_failed else ""
 
 
 def _without_process(record: Record, now: float) -> Step:  # noqa: PLR0911 - a table of cases
@@ -301,6 +245,9 @@ def creating(record: Record, number: int) -> Record:
         stop_at=0.0,
         killed=False,
         paused=False,
+        hooked=0,
+        hook_failed="",
+        pre_stop="",
     )
 
 
@@ -316,7 +263,8 @@ def started(record: Record, now: float, wall: float) -> Record:
     """Note that the command runs."""
     run = _newest(record).with_start(wall, record.unawaited)
     checked = check_of(record) is not None
-    return record.moved(record.state if checked else TaskState.RUNNING).having(
+    waits = checked or bool(record.hooks_left)
+    return record.moved(record.state if waits else TaskState.RUNNING).having(
         phase=Phase.RUNNING,
         reason="waits for its first healthy check" if checked and not _ran(record) else "",
         runs=record.with_run(run),
@@ -344,6 +292,7 @@ def stopping(record: Record, step: Signal, now: float) -> Record:
         stopping=step.why,
         stop_at=record.stop_at if record.stopping else now,
         killed=record.killed or step.kill,
+        pre_stop="sent",
     )
 
 
@@ -358,12 +307,12 @@ def probed(record: Record, *, healthy: bool, output: str, counts: bool, now: flo
     if record.phase is not Phase.RUNNING:
         return record
     if healthy:
-        return record.moved(TaskState.RUNNING).having(
+        return record.moved(record.state if record.hooks_left else TaskState.RUNNING).having(
             health=Health.HEALTHY,
             health_output="",
             failing=0,
             healthy_at=now if record.healthy_at is None else record.healthy_at,
-            reason="",
+            reason=record.reason if record.hooks_left else "",
         )
     check = check_of(record)
     failing = record.failing + 1 if counts else record.failing
@@ -389,7 +338,7 @@ def ended(record: Record, seen: Exit, now: float, wall: float) -> Record:
         paused=False,
     )
     if record.assignment.desired in LEAVING:
-        by_itself = not record.stopping and seen.code == 0
+        by_itself = not record.stopping and _well(record, seen)
         done = by_itself and record.assignment.spec.restart.condition != "any"
         return record.moved(TaskState.COMPLETE if done else TaskState.SHUTDOWN)
     if record.stopping == "restart":
@@ -400,7 +349,7 @@ def ended(record: Record, seen: Exit, now: float, wall: float) -> Record:
 def _by_policy(record: Record, seen: Exit, reason: str, now: float) -> Record:
     policy = record.assignment.spec.restart
     sick = record.stopping == "unhealthy"
-    well = seen.code == 0 and not sick
+    well = _well(record, seen) and not sick
     # An unhealthy one was stopped to be restarted: where no policy says so, the service does.
     if (policy.condition == "none" and not sick) or (policy.condition == "on-failure" and well):
         return _final(record, reason, well=well)
@@ -424,6 +373,11 @@ def _by_policy(record: Record, seen: Exit, reason: str, now: float) -> Record:
         attempts=(*kept, now) if policy.max_attempts is not None else (),
         next_at=now + delay,
     )
+
+
+def _well(record: Record, seen: Exit) -> bool:
+    """Say whether a run ended as it should: its start was over, and its command is content."""
+    return seen.code == 0 and not record.hooks_left
 
 
 def _final(record: Record, reason: str, *, well: bool) -> Record:
@@ -460,6 +414,9 @@ def erased(record: Record) -> Record:
 def adopted(record: Record) -> Record:
     """Take over a record of this boot after the agent was restarted."""
     # The signal may have been recorded and not sent, or sent and not recorded: send it again.
+    # Hooks that were under way are begun anew; those that were over are not.
+    over = record.pre_stop in ("over", "sent")
+    record = record.having(pre_stop="over" if over else "")
     return record.having(stopping="", killed=False, stop_at=0.0)
 
 
@@ -474,6 +431,14 @@ def _ran(record: Record) -> bool:
 
 
 def _how(record: Record, seen: Exit) -> str:
+    if record.stopping == "post_start":
+        return record.hook_failed
+    if not record.stopping and record.hooks_left:
+        return f"{_cause(record, seen)} before its {START_HOOK}s were over"
+    return _cause(record, seen)
+
+
+def _cause(record: Record, seen: Exit) -> str:
     if record.stopping:
         asked = {"unhealthy": "stopped because it was unhealthy", "restart": RESTART_ASKED}
         return asked.get(record.stopping, f"stopped ({record.stopping})")

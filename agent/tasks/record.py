@@ -8,13 +8,16 @@ seconds of the boot ``boot``; a record of another boot has no living process.
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import TypedDict, Unpack
+from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
 from agent.vocabulary import ImageConfig, Process, all_mounts
 from specs.base import Model
 from specs.states import FINAL, Health, TaskState, may_move
 from specs.task import MACHINE_RESTARTED, Doing, Run, TaskStatus
 from specs.wire import Assignment
+
+if TYPE_CHECKING:
+    from specs.stack import Hook
 
 RUNS_KEPT = 5
 
@@ -27,6 +30,10 @@ class Phase(StrEnum):
     CREATED = "created"  # processes exist and are known; the command may have been started
     RUNNING = "running"
     ENDED = "ended"  # the process is gone; the run's leftovers are not
+
+
+# Of a run that is to stop: no hook yet; runs; all have ended, the signal follows; it was sent.
+PreStop = Literal["", "running", "over", "sent"]
 
 
 class Changes(TypedDict, total=False):
@@ -60,6 +67,9 @@ class Changes(TypedDict, total=False):
     stop_at: float
     killed: bool
     paused: bool
+    hooked: int
+    hook_failed: str
+    pre_stop: PreStop
     tidied: bool
     erased: bool
     log_tail: tuple[str, ...]
@@ -100,8 +110,13 @@ class Record(Model):
     restart_done: int = 0
     next_at: float = 0.0  # not before
 
-    stopping: str = ""  # why the run is being stopped: shutdown, restart, unhealthy; empty = not
-    stop_at: float = 0.0  # when the stop signal was sent
+    hooked: int = 0  # how many post_start hooks of the present run have ended well
+    hook_failed: str = ""  # why one of them did not
+
+    # Why the run is being stopped: shutdown, restart, unhealthy, post_start; empty = not.
+    stopping: str = ""
+    pre_stop: PreStop = ""
+    stop_at: float = 0.0  # when the stop began: with its hooks, else with the stop signal
     killed: bool = False  # SIGKILL has been sent
     paused: bool = False  # the run's processes are frozen
     tidied: bool = False  # final, and everything but logs and writable layer is gone
@@ -136,11 +151,17 @@ class Record(Model):
         return (*kept, run)[-RUNS_KEPT:]
 
     @property
+    def hooks_left(self) -> tuple[Hook, ...]:
+        """Return the post_start hooks that have not ended well in the present run."""
+        return self.assignment.spec.post_start[self.hooked :]
+
+    @property
     def ready(self) -> bool:
         """Whether traffic may come: the run is alive, wanted, and healthy if it is checked."""
         return (
             self.phase is Phase.RUNNING
             and not self.stopping
+            and not self.hooks_left
             and self.health in (Health.NONE, Health.HEALTHY)
         )
 
@@ -151,6 +172,8 @@ class Record(Model):
             return ""
         if self.phase is Phase.RUNNING and self.stopping:
             return f"is being stopped ({self.stopping})"
+        if self.phase is Phase.RUNNING and self.hooks_left:
+            return self.reason or "runs its post_start hooks"
         if self.phase is Phase.RUNNING:
             starting = self.health is Health.STARTING
             return "waits for its first healthy check" if starting else "unhealthy"

@@ -19,8 +19,12 @@ from typing import TYPE_CHECKING
 from agent.errors import Later, Refusal
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.signals import number_of
-from agent.tasks import lifecycle, probes
-from agent.tasks.lifecycle import (
+from agent.tasks import hooks, lifecycle, probes
+from agent.tasks.hooking import HookPump
+from agent.tasks.listeners import Listeners
+from agent.tasks.record import Phase, Record
+from agent.tasks.steps import (
+    BeforeStop,
     Clear,
     Erase,
     Freeze,
@@ -35,8 +39,6 @@ from agent.tasks.lifecycle import (
     Undo,
     Wait,
 )
-from agent.tasks.listeners import Listeners
-from agent.tasks.record import Phase, Record
 from agent.tasks.writing import RecordFile
 from specs.kit.errnos import in_words
 from specs.states import FINAL, Desired, TaskState
@@ -44,7 +46,7 @@ from specs.states import FINAL, Desired, TaskState
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from agent.tasks.effects import Containers, Prober
+    from agent.tasks.effects import Containers, HookRunner, Prober
     from agent.tasks.journal import Journal
     from agent.tasks.preparation import Preparation
     from agent.vocabulary import Exit
@@ -75,6 +77,7 @@ class RunnerParts:
     preparation: Preparation
     containers: Containers
     prober: Prober
+    hooks: HookRunner
     clock: Clock
     slots: asyncio.Semaphore  # heavy steps at the same time
     changed: Callable[[Record], None]  # told after every change of a record
@@ -94,6 +97,7 @@ class Runner:
         self._interruptible: asyncio.Timeout | None = None
         self._followers: asyncio.TaskGroup | None = None
         self._prober: asyncio.Task[None] | None = None
+        self._hooks = HookPump(parts.hooks, lambda: self.record, self._hook_over)
         self._freezes = 0  # how often the run was frozen or let go on
 
     @property
@@ -137,6 +141,7 @@ class Runner:
                 else:
                     await self._perform(step)
             self._stop_probing()
+            self._hooks.end()
 
     # Observing.
 
@@ -144,6 +149,7 @@ class Runner:
         seen, self._seen = self._seen, None
         if seen is not None and self.record.phase in (Phase.RUNNING, Phase.CREATED):
             self._stop_probing()
+            self._hooks.end()
             record = lifecycle.ended(self.record, seen, self._now(), self._wall())
             run = record.run
             log.info(
@@ -180,11 +186,18 @@ class Runner:
                 self._wake.set()
 
         self._followers.create_task(follow(), name=f"exit of {self.record.id}")
+        self._hooks.after_start(self._followers)
         check = lifecycle.check_of(self.record)
         if check is not None and probes.command(check):
             self._prober = self._followers.create_task(
                 self._probe(check), name=f"health of {self.record.id}"
             )
+
+    def _hook_over(self, record: Record) -> None:
+        """Take what became of a hook; a hook is told to end with the machine, too."""
+        if not self._parts.ending():
+            self._save(record)
+            self._wake.set()
 
     async def _swept_away(self) -> bool:
         """Say whether the run may have ended with the machine: then the next agent judges it.
@@ -245,7 +258,7 @@ class Runner:
                     await self._launch(number)
                 case Resume(undo):
                     await self._resume(undo=undo)
-                case Signal():
+                case BeforeStop() | Signal():
                     await self._stop(step)
                 case Freeze():
                     await self._freeze(step)
@@ -393,7 +406,18 @@ class Runner:
         else:
             await self._start()
 
-    async def _stop(self, step: Signal) -> None:
+    async def _stop(self, step: BeforeStop | Signal) -> None:
+        self._hooks.end()
+        if step.why in ("shutdown", "restart"):
+            self._stop_probing()
+        if isinstance(step, Signal):
+            await self._signal(step)
+            return
+        assert self._followers is not None
+        await self._saved(hooks.leaving(self.record, step.why, self._now()))
+        self._hooks.before_stop(self._followers)
+
+    async def _signal(self, step: Signal) -> None:
         process = self.record.process
         number = SIGKILL
         if not step.kill:
@@ -401,8 +425,6 @@ class Runner:
             number = number_of(
                 spec.stop_signal or (image.stop_signal if image else "") or "SIGTERM"
             )
-        if step.why in ("shutdown", "restart"):
-            self._stop_probing()
         await self._saved(lifecycle.stopping(self.record, step, self._now()))
         if process is not None:
             self._parts.containers.send(process, number)

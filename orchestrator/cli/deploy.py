@@ -8,14 +8,15 @@ from __future__ import annotations
 
 import os
 import socket
-from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.client.http import quote
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from typing import Any
 
     from orchestrator.client.client import Client
 
@@ -116,6 +117,14 @@ def told(
             yield {**warning, "hint": command + hint.removeprefix("corral")}
         else:
             yield warning
+
+
+def show(warnings: Iterable[dict[str, Any]]) -> None:
+    """Print what is left of them."""
+    if found := list(warnings):
+        from orchestrator.cli import findings  # most have none
+
+        findings.show_json(found)
 
 
 def _switch(environ: Mapping[str, str] | None, name: str) -> bool:

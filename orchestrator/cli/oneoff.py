@@ -6,15 +6,14 @@ from the command line, and a terminal where this is one.
 
 from __future__ import annotations
 
-import shlex
-from typing import TYPE_CHECKING, Any
-
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.pairs import labels
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Mapping, Sequence
+    from typing import Any
 
 # What belongs to the service's own tasks. A fixed address, too: two cannot have it.
 NOT_ITS_OWN = ("container_name", "restart", "scale", "profiles")
@@ -62,6 +61,8 @@ def changed(
 
 
 def _split(text: str) -> list[str]:
+    import shlex
+
     try:
         return shlex.split(text)
     except ValueError as exc:
@@ -69,6 +70,8 @@ def _split(text: str) -> list[str]:
 
 
 def _ports(words: Sequence[str]) -> list[dict[str, Any]]:
+    if not words:
+        return []
     from specs.compose.merging.shortforms import parse_port
 
     found: list[dict[str, Any]] = []
@@ -84,10 +87,10 @@ def _mounts(
     own: Sequence[dict[str, Any]], words: Sequence[str], declared: Sequence[str]
 ) -> list[dict[str, Any]]:
     """Return the mounts with those of -v, which take the place of one at the same target."""
-    from specs.compose.merging.shortforms import parse_volume
-
     found = {str(mount.get("target")): mount for mount in own}
     for word in words:
+        from specs.compose.merging.shortforms import parse_volume
+
         try:
             mount = parse_volume(word)
         except ValueError as exc:

@@ -7,18 +7,19 @@ is something unsent and room for it. Why it is ours: docs/adr/0011.
 
 from __future__ import annotations
 
-import base64
-import hashlib
+import binascii
 import os
 import socket
 import time
-from typing import TYPE_CHECKING, Any
 
+from orchestrator.client.digests import sha1
 from orchestrator.client.errors import BadAnswer, NoAnswer
 from orchestrator.client.http import Response, target
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
+    from typing import Any
 
     from orchestrator.client.client import Client
     from orchestrator.client.http import Connection
@@ -151,6 +152,10 @@ class WebSocket:
         self._connection.close()
 
 
+def _base64(data: bytes) -> str:
+    return binascii.b2a_base64(data, newline=False).decode()
+
+
 def open_websocket(
     client: Client, path: str, query: Mapping[str, Any] | None = None, timeout: float = 15.0
 ) -> WebSocket:
@@ -158,7 +163,7 @@ def open_websocket(
     connection = client.connect()
     try:
         connection.deadline = time.monotonic() + timeout
-        key = base64.b64encode(os.urandom(16)).decode()
+        key = _base64(os.urandom(16))
         head = (
             f"GET {target(path, query)} HTTP/1.1",
             "Host: corral",
@@ -170,8 +175,7 @@ def open_websocket(
         connection.send("\r\n".join(head).encode() + b"\r\n\r\n")
         answer = Response(connection)
         answer.raise_for_status()
-        digest = hashlib.sha1(f"{key}{_GUID}".encode(), usedforsecurity=False).digest()
-        accept = base64.b64encode(digest).decode()
+        accept = _base64(sha1(f"{key}{_GUID}".encode()))
         if answer.status != 101 or answer.headers.get("sec-websocket-accept") != accept:
             raise BadAnswer("the controller did not open a WebSocket")  # noqa: TRY301 - closes below
     except BaseException:

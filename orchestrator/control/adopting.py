@@ -335,6 +335,7 @@ def _task(assignment: Assignment, node: str, known: Task | None, status: TaskSta
         leaving=assignment.desired not in WANTED,
         grace=assignment.grace,
         admitted=assignment.admitted,
+        partner=assignment.partner,
         addresses={one.network: one.address for one in assignment.networks},
         host_ports=ports,
         created_at=known.created_at if known is not None else 0.0,

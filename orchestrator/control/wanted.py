@@ -341,8 +341,9 @@ class Outgoing:
             for p in spec.ports
             if p.mode == "host"
         )
+        node = self._cluster.nodes.get(task.node or "")
         volumes = {
-            m.source: effective.volume_name(m.source, task.slot)
+            m.source: effective.volume_name(m.source, task.slot, node)
             for m in spec.mounts
             if m.type == "volume" and m.source is not None
         }
@@ -368,6 +369,7 @@ class Outgoing:
             fresh_volumes=task.fresh_volumes,
             release=task.release,
             spec_hash=task.spec_hash,
+            partner=task.partner,
         )
 
     def _attachments(self, task: Task, effective: Effective) -> tuple[TaskNetwork, ...]:

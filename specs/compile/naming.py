@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specs import names
+from specs import names, templates
 from specs.compile.values import extra_hosts
 from specs.compile.verdicts import key_uses
 
@@ -26,6 +26,8 @@ KEYS: dict[str, names.NameRule] = {
     "services.*.annotations": names.ANNOTATION,
     "services.*.environment": names.ENV_NAME,
     "services.*.labels": names.LINE,
+    "services.*.post_start[].environment": names.ENV_NAME,
+    "services.*.pre_stop[].environment": names.ENV_NAME,
     "services.*.sysctls": names.SYSCTL,
     "services.*.ulimits": names.ULIMIT,
     "services.*.build.args": names.ENV_NAME,
@@ -34,7 +36,7 @@ KEYS: dict[str, names.NameRule] = {
 VALUES: dict[str, names.NameRule] = {
     "networks.*.name": names.NAME,
     "networks.*.ipam.config[].subnet": names.SUBNET,
-    "volumes.*.name": names.NAME,
+    "volumes.*.name": names.NameRule(templates.volume_name_fault, templates.HINT),
     "secrets.*.name": names.NAME,
     "configs.*.name": names.NAME,
     "services.*.hostname": names.HOSTNAME,
@@ -43,6 +45,10 @@ VALUES: dict[str, names.NameRule] = {
     "services.*.user": names.USER,
     "services.*.group_add": names.GROUP,
     "services.*.working_dir": names.WORKING_DIR,
+    "services.*.post_start[].user": names.USER,
+    "services.*.post_start[].working_dir": names.WORKING_DIR,
+    "services.*.pre_stop[].user": names.USER,
+    "services.*.pre_stop[].working_dir": names.WORKING_DIR,
     "services.*.stop_signal": names.SIGNAL,
     "services.*.dns": names.ADDRESS,
     "services.*.dns_search": names.SEARCH,

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from specs import bounds, shares
-from specs.compile import addresses, limits, naming
+from specs import bounds, shares, templates
+from specs.compile import addresses, limits, naming, pairs
 from specs.compile.security import LEVELS
 from specs.compile.service import ServiceCompiler
 from specs.compile.values import given, mapping, number, texts
@@ -55,6 +55,7 @@ class _Compiler:
         self.verdicts.apply_table()
         naming.check(self.project, self.name, self.verdicts)
         limits.check(self.project, self.verdicts)
+        pairs.check(self.project, self.verdicts)
         extension = mapping(self.project.get("x-corral"))
         level = self._level(extension)
         services = ServiceCompiler(self.name, self.verdicts, self.directory, level)
@@ -157,10 +158,25 @@ class _Compiler:
             share = None
         extension = mapping(raw.get("x-corral"))
         self.verdicts.unknown_extensions(extension, f"{path}.x-corral")
+        name = str(raw.get("name") or f"{self.name}_{key}")
+        words = templates.words(name)
+        if words and raw.get("external"):
+            self.verdicts.refuse(
+                f"{path}.name",
+                f"{name} is the name of several volumes, and an external one is there already",
+                "write its very name, or leave external out",
+            )
+        for option, text in options.items():
+            if templates.words(text):
+                self.verdicts.refuse(
+                    f"{path}.driver_opts.{option}",
+                    "Swarm's words are not filled in here",
+                    "mount the whole share, and a `subpath` or a path of the environment's",
+                )
         return VolumeSpec(
-            name=raw.get("name") or f"{self.name}_{key}",
+            name=name,
             external=bool(raw.get("external")),
-            per_slot=bool(extension.get("per_slot")),
+            per_slot=bool(extension.get("per_slot")) or templates.SLOT in words,
             labels=texts(raw.get("labels")),
             options=options,
             relative=share is not None
@@ -227,13 +243,12 @@ class _Compiler:
                             f"a path of the node is not allowed at x-corral.security: {level}",
                             f"{service.name} mounts it; use a volume without driver_opts",
                         )
-            if service.mode == "global" and any(
-                not spec.volumes[v].per_slot and not shares.is_shared(spec.volumes[v].options)
-                for v in volumes
-                if v in spec.volumes
-            ):
-                self.verdicts.warn(
-                    f"{path}.deploy.mode",
-                    "a named volume lives on one node, so this global service runs there only",
-                    "set `x-corral: {per_slot: true}` on the volume",
-                )
+            if service.mode == "global":
+                for name in sorted(volumes & spec.volumes.keys()):
+                    if templates.SLOT in templates.words(spec.volumes[name].name):
+                        self.verdicts.refuse(
+                            f"volumes.{name}.name",
+                            f"{service.name} is global, and which of its tasks is on a node has "
+                            "no number that stays",
+                            "use {{.Node.Hostname}}",
+                        )

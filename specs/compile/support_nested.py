@@ -28,6 +28,10 @@ healthcheck.disable healthcheck.interval healthcheck.retries healthcheck.test
 healthcheck.timeout healthcheck.start_period healthcheck.start_interval
 logging.driver logging.options
 networks.* networks.*.aliases networks.*.ipv4_address networks.*.priority networks.*.gw_priority
+post_start[].command post_start[].user post_start[].privileged post_start[].working_dir
+post_start[].environment
+pre_stop[].command pre_stop[].user pre_stop[].privileged pre_stop[].working_dir
+pre_stop[].environment
 ports[].mode ports[].host_ip ports[].target ports[].published ports[].protocol
 secrets[].source secrets[].target secrets[].uid secrets[].gid secrets[].mode
 ulimits.* ulimits.*.hard ulimits.*.soft

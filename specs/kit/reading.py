@@ -7,13 +7,17 @@ named pipe nobody writes into, or a file without an end. Each is an OSError whos
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import select
 import stat
-from typing import Final
+import time
 
-from specs.kit.clock import SystemClock
+TYPE_CHECKING = False  # not from typing: who only reads a line of a file needs no more than this
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from typing import Final
 
 TEXT_LIMIT: Final = 4 * 1024 * 1024  # far above any file that people wrote
 PIPE_SECONDS: Final = 0.5  # for all a named pipe holds; whoever offers one answers at once
@@ -30,12 +34,53 @@ class FileTooLarge(OSError):
         super().__init__(errno.EFBIG, f"it is larger than {size}", path)
 
 
+_noted: list[set[str]] = []  # who wants to know what is looked at
+
+
+@contextlib.contextmanager
+def noting() -> Iterator[set[str]]:
+    """Collect every path that is read or asked for meanwhile, absent ones too.
+
+    What was made of files can be used again while none of these has changed.
+    """
+    found: set[str] = set()
+    _noted.append(found)
+    try:
+        yield found
+    finally:
+        _noted.remove(found)
+
+
+def _note(path: str) -> None:
+    for found in _noted:
+        found.add(os.fspath(path))
+
+
+def exists(path: str) -> bool:
+    """Say whether there is something at the path, noted."""
+    _note(path)
+    return os.path.exists(path)
+
+
+def is_folder(path: str) -> bool:
+    """Say whether the path is a folder, noted."""
+    _note(path)
+    return os.path.isdir(path)
+
+
+def is_link(path: str) -> bool:
+    """Say whether the path is a symbolic link, noted."""
+    _note(path)
+    return os.path.islink(path)
+
+
 def read(path: str, limit: int = TEXT_LIMIT) -> bytes:
     """Return the bytes of a file; OSError when it cannot be read or has more than ``limit``.
 
     A pipe of the shell (``/dev/stdin``, ``<(command)``) is read to its end, since its writer
     was started for it; a named pipe gets ``PIPE_SECONDS``. ``/dev/null`` is an empty file.
     """
+    _note(path)
     try:
         fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError as error:
@@ -66,7 +111,7 @@ def _contents(fd: int, path: str, limit: int) -> bytes:
         if os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:"):
             os.set_blocking(fd, True)  # the shell's: this opening of it is ours alone
         else:
-            until = SystemClock().monotonic() + PIPE_SECONDS
+            until = time.monotonic() + PIPE_SECONDS
     data = bytearray()
     while chunk := _chunk(fd, path, until, begun=bool(data)):
         data += chunk
@@ -80,7 +125,7 @@ def _chunk(fd: int, path: str, until: float | None, *, begun: bool) -> bytes:
     if until is not None:
         waiting = select.poll()
         waiting.register(fd, select.POLLIN)
-        left = until - SystemClock().monotonic()
+        left = until - time.monotonic()
         if left <= 0 or not waiting.poll(left * 1000):
             words = "and does not end" if begun else "into which nobody writes"
             raise OSError(errno.EINVAL, f"it is a named pipe {words}", path)

@@ -14,7 +14,7 @@ import zlib
 import pytest
 
 from agent.sealing import NodeSeal
-from agent.tasks import lifecycle
+from agent.tasks import lifecycle, steps
 from agent.tasks.adoption import LOST, Adopt, Found, Leave, Sweep, judge
 from agent.tasks.record import Phase, Record
 from agent.vocabulary import FoundRun, ImageConfig, Process
@@ -102,11 +102,11 @@ def test_a_record_made_of_a_run_tells_the_truth():
 
 def test_half_a_spec_is_not_executed_but_what_runs_may_run_again_here():
     record = lifecycle.fresh(SET, "boot").having(unread=("colour",))
-    assert isinstance(lifecycle.next_step(record, 1.0), lifecycle.Wait)
+    assert isinstance(lifecycle.next_step(record, 1.0), steps.Wait)
     ready = prepared().having(unread=("colour",))
-    assert isinstance(lifecycle.next_step(ready, 1.0), lifecycle.Launch), "its bundle is whole"
+    assert isinstance(lifecycle.next_step(ready, 1.0), steps.Launch), "its bundle is whole"
     whole = lifecycle.assigned(record, SET)
-    assert isinstance(lifecycle.next_step(whole, 1.0), lifecycle.Prepare)
+    assert isinstance(lifecycle.next_step(whole, 1.0), steps.Prepare)
 
 
 # The files.

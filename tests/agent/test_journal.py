@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.tasks import lifecycle
+from agent.tasks import lifecycle, steps
 from agent.tasks.journal import Held, Journal, judge, merge, safe_id
 from specs.wire import PROTOCOL, Content, Instructions, NodeSelf, Objects, Stamp
 from tests.agent.test_lifecycle import running, task
@@ -143,7 +143,7 @@ def test_records_prefer_this_boots_and_outlive_it_where_asked(tmp_path):
     one = journal(tmp_path)
     record = running()
     one.put(record, disk=True)
-    one.put(lifecycle.stopping(record, lifecycle.Signal("restart"), 3.0))
+    one.put(lifecycle.stopping(record, steps.Signal("restart"), 3.0))
     assert one.records()["t1"].stopping == "restart"
     (tmp_path / "run/records/t1").unlink()
     assert one.records()["t1"] == record.model_copy(update={"wire": PROTOCOL})

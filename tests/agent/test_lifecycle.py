@@ -6,8 +6,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from agent.tasks import hooks
 from agent.tasks import lifecycle as life
-from agent.tasks.lifecycle import (
+from agent.tasks.reboot import rebooted
+from agent.tasks.record import Phase
+from agent.tasks.steps import (
+    BeforeStop,
     Clear,
     Erase,
     Freeze,
@@ -21,10 +25,8 @@ from agent.tasks.lifecycle import (
     Undo,
     Wait,
 )
-from agent.tasks.reboot import rebooted
-from agent.tasks.record import Phase
 from agent.vocabulary import Exit, ImageConfig, Process
-from specs.stack import Healthcheck, RestartPolicy, TaskSpec
+from specs.stack import Healthcheck, Hook, RestartPolicy, TaskSpec
 from specs.states import FINAL, Desired, TaskState, may_move
 from specs.wire import Assignment
 
@@ -486,6 +488,7 @@ EVENTS = st.lists(
         st.tuples(st.just("desired"), st.sampled_from(list(Desired))),
         st.tuples(st.just("restart"), st.integers(1, 3)),
         st.tuples(st.just("probe"), st.booleans()),
+        st.tuples(st.just("hook"), st.booleans()),
         st.tuples(st.just("time"), st.floats(0.01, 70.0)),
         st.tuples(st.just("refuse"), st.booleans()),
         st.tuples(st.just("agent dies"), st.just(None)),
@@ -539,6 +542,9 @@ class World:
                     one = Process(pid=number, start=1)
                     self.set(life.created(self.record, one, one))
                     self.set(life.started(self.record, self.now, WALL))
+                case BeforeStop(why):
+                    assert self.record.pre_stop == "", "hooks of a stop run once"
+                    self.set(hooks.leaving(self.record, why, self.now))
                 case Signal():
                     self.set(life.stopping(self.record, step, self.now))
                     if step.kill:
@@ -574,6 +580,11 @@ class World:
                 )
             case "probe" if life.check_of(record) is not None:
                 self.set(life.probed(record, healthy=value, output="", counts=True, now=self.now))
+            case "hook" if record.pre_stop == "running":
+                self.set(hooks.left(record))
+            case "hook" if record.phase is Phase.RUNNING and record.hooks_left:
+                failing = not value and not record.hook_failed
+                self.set(hooks.failed(record, "no") if failing else hooks.hooked(record))
             case "time":
                 self.now += value
             case "agent dies":
@@ -588,11 +599,13 @@ class World:
 
 
 @settings(max_examples=300, deadline=None)
-@given(EVENTS, POLICIES, st.booleans(), st.sampled_from([None, 0, 2]), st.booleans())
-def test_laws_of_any_history(events, policy, checked, local, gated):
+@given(EVENTS, POLICIES, st.booleans(), st.sampled_from([None, 0, 2]), st.booleans(), st.booleans())
+def test_laws_of_any_history(events, policy, checked, local, gated, hooked):
     check = CHECK if checked else None
     after = ("db to be healthy",) if gated else ()
-    world = World(task(policy=policy, healthcheck=check, local_restarts=local, after=after))
+    begins = (Hook(command=("x",)),) * 2 if hooked else ()
+    spec = {"healthcheck": check, "post_start": begins, "pre_stop": begins[:1]}
+    world = World(task(policy=policy, local_restarts=local, after=after, **spec))
     for event, value in events:
         if event == "refuse":
             world.settle(refuse=value)

@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 
 from agent.tasks import lifecycle as life
-from agent.tasks.lifecycle import Clear, Erase, Launch, Prepare, Settle, Tidy, Wait
 from agent.tasks.reboot import HOLD, rebooted
+from agent.tasks.steps import Clear, Erase, Launch, Prepare, Settle, Tidy, Wait
 from agent.vocabulary import Exit, ImageConfig, Process
 from specs.stack import RestartPolicy, TaskSpec
 from specs.states import Desired, TaskState

@@ -33,6 +33,7 @@ from specs.wire import (
 )
 from tests.agent.test_lifecycle import task
 from tests.fakes.containers import FakeContainers
+from tests.fakes.hooks import FakeHooks
 from tests.fakes.node import FakeImages, FakeNetwork, FakeVolumes, NoPeers
 
 if TYPE_CHECKING:
@@ -57,7 +58,7 @@ class Node:
         self.images = FakeImages(base / "images", known={"i": "sha256:" + "a" * 64})
         self.images.config = ImageConfig(digest="sha256:" + "a" * 64, command=("serve",))
         self.volumes, self.network = FakeVolumes(base / "volumes"), FakeNetwork()
-        self.containers = FakeContainers()
+        self.containers, self.hooks = FakeContainers(), FakeHooks()
         self.probes: dict[str, list[int]] = {}
         self.probed: list[str] = []
         self.generation = 0
@@ -71,6 +72,7 @@ class Node:
             journal=self.journal,
             containers=self.containers,
             prober=self.probe,
+            hooks=self.hooks,
             clock=LoopClock(),
             boot="boot",
             traits=NodeTraits(runtime="runc"),

@@ -37,6 +37,7 @@ from specs.states import Desired, TaskState
 from specs.task import MACHINE_RESTARTED
 from specs.wire import HEARTBEAT, PROTOCOL, SHORTEST_HEARTBEAT, HeldSet, Hello
 from tests.fakes.containers import FakeContainers
+from tests.fakes.hooks import FakeHooks
 from tests.fakes.node import FakeNetwork, NoPeers
 
 if TYPE_CHECKING:
@@ -329,6 +330,7 @@ class SimulatedNode:
             journal=self.journal,
             containers=self.containers,
             prober=self._probe,
+            hooks=FakeHooks(),
             clock=LoopClock(),
             boot=self._boot,
             traits=NodeTraits(runtime="runc"),

@@ -10,7 +10,7 @@ from agent.runtime.bundle import Inputs, NodeDevice, NodeTraits, User, build
 from agent.vocabulary import ImageConfig
 from specs.compile.stack import compile_stack
 from specs.compile.support import SUPPORT, KeyVerdict
-from specs.stack import Condition, Healthcheck, Ulimit
+from specs.stack import Condition, Healthcheck, Hook, Ulimit
 from specs.states import Desired
 from specs.wire import Assignment
 
@@ -199,6 +199,19 @@ IN_THE_SPEC = {
     ),
     "platform": ("platform: linux/arm64/v8", lambda s: s.task.platform == "linux/arm64"),
     "runtime": ("runtime: runc", lambda s: s.task.image == "i:1"),  # the node's own, whichever
+    "post_start": (
+        "post_start: [{command: a 'b c', user: '0', privileged: true}, {command: [d]}]",
+        lambda s: (
+            s.task.post_start
+            == (Hook(command=("a", "b c"), user="0", privileged=True), Hook(command=("d",)))
+        ),
+    ),
+    "pre_stop": (
+        "pre_stop: [{command: [a], working_dir: /w, environment: {A: 1, B: null}}]",
+        lambda s: (
+            s.task.pre_stop == (Hook(command=("a",), working_dir="/w", environment={"A": "1"}),)
+        ),
+    ),
     "pull_policy": ("pull_policy: always", lambda s: s.pull_policy == "always"),
     "restart": (
         "restart: on-failure:3",

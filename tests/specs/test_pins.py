@@ -17,6 +17,7 @@ CASES = {
     "volumes: ['/srv/x:/x']\ndeploy: {mode: global}": (),
     "volumes: ['data:/d']\ndeploy: {mode: global}": (),
     "volumes: ['each:/d']": (),
+    "volumes: ['there:/d']": (),
     "volumes: ['./html:/x:ro']": ("path WORK/html of the machine with the file",),
     "tmpfs: /x": (),
 }
@@ -27,7 +28,7 @@ def test_what_keeps_a_service_on_one_node(folder, body):
     lines = "".join(f"    {line}\n" for line in body.splitlines())
     project = folder.load(
         f"name: demo\nservices:\n  web:\n    image: i:1\n{lines}"
-        "volumes: {data: , each: {x-corral: {per_slot: true}}}\n"
+        "volumes: {data: , each: {x-corral: {per_slot: true}}, there: {name: 'd-{{.Node.ID}}'}}\n"
     )
     expected = tuple(what.replace("WORK", project.working_dir) for what in CASES[body])
     assert lint(project, []).pinned == ({"web": expected} if expected else {})

@@ -12,7 +12,6 @@ import select
 import signal
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.commands import exec as execs
 from orchestrator.cli.commands.exec import STDIN, STDOUT, Channel, terminal_size
@@ -21,9 +20,11 @@ from orchestrator.client import websocket
 from orchestrator.client.errors import ClientError, NoAnswer
 from orchestrator.client.http import quote
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable
+    from typing import Any
 
     from orchestrator.cli.session import Invocation
 

@@ -13,9 +13,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.commands.exec import alive, write_all
-from orchestrator.cli.commands.ps import natural
 from orchestrator.cli.commands.stats import decimal
 from orchestrator.cli.errors import ERROR, CliError
+from orchestrator.cli.show.order import natural
 from orchestrator.client.errors import ClientError
 from orchestrator.client.http import quote
 from specs.kit import tarpacking, tarplacing
@@ -234,7 +234,7 @@ def _send(
 
         def fill(send: Callable[[bytes], None]) -> None:
             own = tarpacking.descriptors()
-            gathered = _Gathered(send)
+            gathered = Gathered(send)
             owner = None if args.archive else (0, 0)
             try:
                 tarpacking.Packer(gathered.add, own=own, owner=owner).pack(handle, name)
@@ -253,7 +253,7 @@ def _send(
         os.close(handle)
 
 
-class _Gathered:
+class Gathered:
     """Small pieces become large ones: each is a system call and a chunk with a head."""
 
     def __init__(self, send: Callable[[bytes], None]) -> None:

@@ -13,17 +13,16 @@ import os
 import select
 import signal
 import struct
-import termios
-import tty
-from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.commands.ps import natural
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
+from orchestrator.cli.show.order import natural
 from orchestrator.client import websocket
 from orchestrator.client.http import quote
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from typing import Any
 
     from orchestrator.cli.session import Invocation
 
@@ -95,6 +94,8 @@ def environment(words: list[str]) -> dict[str, str]:
 
 def terminal_size() -> tuple[int, int]:
     """Return rows and columns of the terminal."""
+    import termios  # who has no terminal does not load it
+
     try:
         data = fcntl.ioctl(STDOUT if os.isatty(STDOUT) else STDIN, termios.TIOCGWINSZ, bytes(8))
     except OSError:
@@ -150,7 +151,7 @@ class Channel:
 
     def run(self) -> int:
         """Return the command's exit code. Raises CliError with the node's reason."""
-        saved = termios.tcgetattr(STDIN) if self._tty and self._reads else None
+        saved = _settings() if self._tty and self._reads else None
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         # A typed Ctrl-C is a byte in raw mode; signals are caught there, too: they end nothing raw.
@@ -159,13 +160,13 @@ class Channel:
         old = {number: signal.signal(number, lambda *_: None) for number in signals}
         try:
             if saved is not None:
-                tty.setraw(STDIN, termios.TCSADRAIN)
+                _set(None)
             if self._tty and terminal_size() != self._size:
                 self._signalled(signal.SIGWINCH)  # changed before anybody heard of it
             return self._loop(wake_read)
         finally:
             if saved is not None:
-                termios.tcsetattr(STDIN, termios.TCSADRAIN, saved)
+                _set(saved)
             signal.set_wakeup_fd(old_wake)
             for number, handler in old.items():
                 signal.signal(number, handler)
@@ -264,6 +265,26 @@ class Channel:
     def _deafened(self, fd: int) -> None:
         """Do what is to be done once nobody reads an output here any more."""
         self._socket.send(json.dumps({"close": fd}))
+
+
+# Who has no terminal loads nothing about terminals.
+
+
+def _settings() -> list[Any]:
+    import termios
+
+    return termios.tcgetattr(STDIN)
+
+
+def _set(settings: list[Any] | None) -> None:
+    """Give the terminal its settings back; None: make it raw."""
+    import termios
+    import tty
+
+    if settings is None:
+        tty.setraw(STDIN, termios.TCSADRAIN)
+    else:
+        termios.tcsetattr(STDIN, termios.TCSADRAIN, settings)
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import json
-import re
 import sys
 import time
 
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import containers, filters, formats, table, times, undecided
+from orchestrator.cli.show.order import natural
 from orchestrator.client.errors import ApiNotFound, ClientError
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def nothing_runs(stack: Mapping[str, Any]) -> str:
         case "deploying":
             return f"release {number} of {name} is being deployed; nothing runs yet"
         case "failed":
-            why = f": {table.printable(str(reason))}" if reason else ""
+            why = f": {table.first_line(str(reason))}" if reason else ""
             return f"release {number} of {name} failed, and nothing runs{why}"
         case "stopped":
             return f"{name} is stopped (ps -a shows what ended)"
@@ -136,11 +136,6 @@ def _known_states(words: Sequence[str]) -> None:
         if word not in known:
             hint = f"one of {', '.join(sorted(known))}"
             raise CliError(f"--status {word}: no such state", hint=hint, code=USAGE)
-
-
-def natural(text: str) -> list[tuple[int, str]]:
-    """Return a sort key that puts web-2 before web-10."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", text)]
 
 
 def select(
@@ -188,7 +183,7 @@ def as_table(
             (
                 row.get("name", ""),
                 image if whole else cut(short_image(image), 48),
-                json.dumps(command, ensure_ascii=False) if command else "",
+                jsontext.shown(command) if command else "",
                 row.get("service", ""),
                 row.get("node", ""),
                 times.since(row.get("created_at"), now),

@@ -11,23 +11,24 @@ import argparse
 import os
 import sys
 import time
-from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli import deploy, findings
+from orchestrator.cli import deploy, reaching
 from orchestrator.cli import oneoff as oneoffs
 from orchestrator.cli import project as projects
 from orchestrator.cli.commands.attach import KEYS, Attached, Keys
 from orchestrator.cli.commands.exec import STDIN, STDOUT, environment, terminal_size
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
-from orchestrator.cli.show import containers, meanwhile, watch
-from orchestrator.client.errors import ClientError, NoAnswer
+from orchestrator.cli.show import containers, meanwhile
+from orchestrator.client.errors import ClientError, NoAnswer, NoController
 from orchestrator.client.http import quote
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
+    from orchestrator.cli.loaded import Loaded
     from orchestrator.cli.session import Invocation
-    from specs import Project
 
 KNOWN = 5.0  # seconds the controller has to hear what the node said
 AGAIN = 60.0  # seconds a controller that goes meanwhile is waited for
@@ -77,32 +78,27 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         deploy.known_services(project.model, [service])
         session.flags.project_name = project.name
         body = _request(args, project, service, command, tty=tty)
-        from orchestrator.cli import sending
-        from orchestrator.embedded import daemons
-
-        sending.from_here(session.client, body["deploy"], now)
-        now("asking the controller")
-
-        def say(text: str) -> None:
-            if not args.quiet:
-                print(text, file=sys.stderr, flush=True)
-
-        daemons.ensure(session.client, say=say, step=now)
-    made = _make(session, body, quiet=args.quiet)
+        reaching.send_files(session.client, body["deploy"], now)
+    made = reaching.first(
+        session.client, lambda: _make(session, body, quiet=args.quiet), quiet=args.quiet
+    )
     if made.get("needs"):
         code = _bring_up(session, args, [str(name) for name in made["needs"]])
         if code:
             return code
         made = _make(session, {**body, "dependencies": False}, quiet=args.quiet)
-    prefix = watch.command_prefix(session)
-    findings.show_json(deploy.told(made.get("warnings") or (), project.environment, prefix))
+    if warnings := made.get("warnings"):
+        from orchestrator.cli.show import watch
+
+        prefix = watch.command_prefix(session)
+        deploy.show(deploy.told(warnings, project.environment, prefix))
     if args.detach:
         return _detached(session, made)
     return _attached(args, session, made, tty=tty)
 
 
 def _request(
-    args: argparse.Namespace, project: Project, service: str, command: list[str], *, tty: bool
+    args: argparse.Namespace, project: Loaded, service: str, command: list[str], *, tty: bool
 ) -> dict[str, Any]:
     """Return what is asked for (specs.oneoff.StartOneOff)."""
     model = dict(project.model)
@@ -121,7 +117,7 @@ def _request(
             "key": os.urandom(16).hex(),
             "project": {**model, "services": services},
             "directory": project.working_dir,
-            "origins": projects.origins(project),
+            "origins": project.origins,
             "contents": projects.contents(project, [service], dependencies=not args.no_deps),
             "client": deploy.client_identity(),
             "services": [service],
@@ -153,7 +149,7 @@ def _env_files(paths: list[str]) -> dict[str, str]:
 
 
 def _make(session: Invocation, body: dict[str, Any], *, quiet: bool) -> dict[str, Any]:
-    """Ask for it and show how its image comes; return the last line. Raises CliError.
+    """Ask for it and show how its image comes; return the last line. Raises CliError, NoController.
 
     The request's key makes it safe to say it again to a controller that went meanwhile.
     """
@@ -171,8 +167,9 @@ def _make(session: Invocation, body: dict[str, Any], *, quiet: bool) -> dict[str
                     print(line["message"], file=sys.stderr, flush=True)
             why = NoAnswer("the controller went away")
         except NoAnswer as exc:
-            if not tried and time.monotonic() > until:
-                raise
+            absent = isinstance(exc, NoController) and not session.client.patient
+            if not tried and (absent or time.monotonic() > until):
+                raise  # the first word: one may have to be started (reaching.first)
             why = exc
         tried = True
         if time.monotonic() > until:

@@ -11,7 +11,7 @@ import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli import deploy, findings
+from orchestrator.cli import deploy, reaching
 from orchestrator.cli import project as projects
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.session import wants_colour
@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping
 
+    from orchestrator.cli.loaded import Loaded
     from orchestrator.cli.session import Invocation
-    from specs import Project
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -105,7 +105,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     told = deploy.told(
         release.get("warnings") or (), project.environment, watch.command_prefix(session)
     )
-    findings.show_json(told)
+    deploy.show(told)
     board = boards.Board(project.name, f"release {release.get('number', '?')}")
     board.release = int(release.get("number") or 0)
     if args.detach or args.wait or args.no_start:
@@ -115,7 +115,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 
 def _hand_over(
     args: argparse.Namespace, session: Invocation, now: Callable[[str], None]
-) -> tuple[Project, Mapping[str, Any]]:
+) -> tuple[Loaded, Mapping[str, Any]]:
     """Load the project and make a release of it; start a controller if there is none."""
     now("reading the Compose files")
     project = projects.with_profiles_of(session.flags, args.services)
@@ -125,22 +125,18 @@ def _hand_over(
     request = deploy.body(
         args,
         model=project.model,
-        origins=projects.origins(project),
+        origins=project.origins,
         contents=projects.contents(project, args.services, dependencies=not args.no_deps),
         directory=project.working_dir,
         known=tuple(project.disabled),
         environ=project.environment,
         again=laws.run_again(ends, args.services or project.model.get("services") or ()),
     )
-    from orchestrator.cli import sending
-    from orchestrator.embedded import daemons
-
-    sending.from_here(session.client, request, now)
-    now("asking the controller")
-    say = lambda text: print(text, file=sys.stderr, flush=True)  # noqa: E731 - one short word
-    daemons.ensure(session.client, say=say, step=now)
+    reaching.send_files(session.client, request, now)
     now("handing over the release")
-    return project, deploy.send(session.client, project.name, request)
+    return project, reaching.first(
+        session.client, lambda: deploy.send(session.client, project.name, request), step=now
+    )
 
 
 def _detached(

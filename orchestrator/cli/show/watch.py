@@ -7,7 +7,6 @@ the present state.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import threading
@@ -18,6 +17,7 @@ from orchestrator.cli.errors import ERROR, INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.client.errors import ApiNotFound, BadAnswer, ClientError, NoAnswer, NoController
 from orchestrator.client.http import quote
+from specs.kit import jsontext
 from specs.kit.amounts import as_set
 
 TYPE_CHECKING = False
@@ -99,7 +99,7 @@ class JsonLines(Plain):
             known = mark and level in ("warning", "error")
             row = {"time": time.time(), "text": text if known else line}
             row |= {"level": level if known else "info"}
-            super().update([json.dumps(row, ensure_ascii=False)])
+            super().update([jsontext.shown(row)])
 
 
 def make_view(board: Board) -> View:

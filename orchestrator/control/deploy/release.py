@@ -232,7 +232,8 @@ def shared_problem(spec: StackSpec, name: str, *, before: int, count: int) -> Pr
         volume.name
         for mount in spec.services[name].task.mounts
         if mount.type == "volume" and mount.source is not None and not mount.read_only
-        if (volume := spec.volumes.get(mount.source)) is not None and not volume.per_slot
+        if (volume := spec.volumes.get(mount.source)) is not None
+        if not volume.per_slot and not volume.per_node
         if not is_shared(volume.options)
     )
     if not shared:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.records import Volume
     from specs.api import ClientMachine, Release
+    from specs.node import Node
     from specs.oneoff import OneOff
     from specs.stack import ServiceSpec, StackSpec, TaskSpec, VolumeSpec
 
@@ -36,6 +37,7 @@ class Effective:
     task: TaskSpec
     hash: str
     client: ClientMachine
+    lends: tuple[str, ...] = ()  # services whose tasks have its tasks' namespaces, or theirs
 
     @property
     def key(self) -> str:
@@ -47,14 +49,17 @@ class Effective:
         task = self.task
         fixed = any(a.ipv4_address for a in task.networks)
         host = any(p.mode == "host" and p.published for p in task.ports)
-        return fixed or host or task.network_mode == "host"
+        # Two of one slot would be in one network: the same ports cannot be had twice.
+        shared = task.network_mode == "partner" and self.service.update.order == "start-first"
+        return fixed or host or shared or task.network_mode == "host"
 
-    def volume_name(self, key: str, slot: int) -> str:
-        """Return the real name of a volume for a slot."""
+    def volume_name(self, key: str, slot: int, node: Node | None = None) -> str:
+        """Return the real name of a volume for a slot; on ``node``, where it is another on each."""
         volume = self.spec.volumes.get(key)
         if volume is None:
             return f"{self.stack}_{key}"
-        return f"{volume.name}-{slot}" if volume.per_slot else volume.name
+        words = node_words(node) if node is not None else {}
+        return volume.name_of(f"{self.stack}_{self.service.name}", slot, words)
 
     def on_each_node(self, key: str) -> bool:
         """Say whether each node has a volume of its own behind the key: a global service's."""
@@ -79,11 +84,24 @@ class Effective:
 
 
 def has_own(service: ServiceSpec, volume: VolumeSpec | None) -> bool:
-    """Say whether a service has, on each of its nodes, a volume of its own behind one name.
+    """Say whether a service has, on each of its nodes, a volume of its own behind one key.
 
-    A volume for each slot has a name of its own anyway, and stays where it is.
+    That is so of a name with the node's in it, and of a global service's. A volume for each slot
+    has a name of its own anyway, and stays where it is.
     """
+    if volume is not None and volume.per_node:
+        return True
     return service.mode == "global" and not (volume is not None and volume.per_slot)
+
+
+def node_words(node: Node) -> dict[str, str]:
+    """Return Swarm's words for a node (:mod:`specs.templates`)."""
+    return {
+        "Node.ID": node.id,
+        "Node.Hostname": node.facts.hostname or node.name,
+        "Node.Platform.OS": node.facts.os,
+        "Node.Platform.Architecture": node.facts.arch,
+    }
 
 
 def of_oneoff(one: OneOff) -> Effective:
@@ -164,7 +182,20 @@ def _effective(release: Release, spec: StackSpec, name: str) -> Effective:
         task=task,
         hash=_hash(release, spec, name, task),
         client=release.client,
+        lends=_lends(spec, name),
     )
+
+
+def _lends(spec: StackSpec, name: str) -> tuple[str, ...]:
+    """Return the services that share a service's namespaces, directly or not."""
+    found: list[str] = []
+    for other in sorted(spec.services):
+        seen, at = {other}, other
+        while (at := spec.services[at].task.partner) in spec.services and at not in seen:
+            if at == name:
+                found.append(other)
+            seen.add(at)
+    return tuple(found)
 
 
 def _hash(release: Release, spec: StackSpec, name: str, task: TaskSpec) -> str:

@@ -6,8 +6,11 @@ does not know of it: all of its tasks have one spec. Pure.
 
 from __future__ import annotations
 
-import re
+from functools import partial
 from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.effective import node_words
+from specs.templates import fill
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -16,8 +19,6 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
     from specs.stack import TaskSpec
     from specs.task import Task
-
-_PLACEHOLDER = re.compile(r"\{\{\s*\.([A-Za-z.]+)\s*\}\}")
 
 
 def spec_there(cluster: Mirror, task: Task, effective: Effective) -> TaskSpec:
@@ -30,13 +31,13 @@ def spec_there(cluster: Mirror, task: Task, effective: Effective) -> TaskSpec:
     )
     if not any("{{" in text for text in texts):
         return spec
-    fill = _filler(cluster, task, effective)
+    filled = _filler(cluster, task, effective)
     return spec.model_copy(
         update={
-            "hostname": fill(spec.hostname) if spec.hostname else spec.hostname,
-            "environment": {key: fill(value) for key, value in spec.environment.items()},
+            "hostname": filled(spec.hostname) if spec.hostname else spec.hostname,
+            "environment": {key: filled(value) for key, value in spec.environment.items()},
             "mounts": tuple(
-                mount.model_copy(update={"source": fill(mount.source)})
+                mount.model_copy(update={"source": filled(mount.source)})
                 if mount.type == "bind" and mount.source
                 else mount
                 for mount in spec.mounts
@@ -55,18 +56,8 @@ def _filler(cluster: Mirror, task: Task, effective: Effective) -> Callable[[str]
         "Task.Slot": str(task.slot),
     }
     if node is not None:
-        values |= {
-            "Node.ID": node.id,
-            "Node.Hostname": node.facts.hostname or node.name,
-            "Node.Platform.OS": node.facts.os,
-            "Node.Platform.Architecture": node.facts.arch,
-        }
-
-    def fill(text: str) -> str:
-        # What is no word of Swarm's is somebody else's template, and stays as it is.
-        return _PLACEHOLDER.sub(lambda found: values.get(found[1], found[0]), text)
-
-    return fill
+        values |= node_words(node)
+    return partial(fill, values=values)
 
 
 def made_elsewhere(cluster: Mirror, task: Task, effective: Effective) -> tuple[str, ...]:

@@ -65,7 +65,7 @@ def _note(found: Users, cluster: Cluster, spec: StackSpec) -> None:
         if record is not None:
             found.networks[record.id].add(spec.name)
     for volume in all_volumes(spec):
-        for name in names_of(cluster, volume):
+        for name in names_of(cluster, volume, spec.name):
             found.volumes[name].add(spec.name)
     for content in (*spec.secrets.values(), *spec.configs.values()):
         found.contents[content.content].add(spec.name)
@@ -74,7 +74,7 @@ def _note(found: Users, cluster: Cluster, spec: StackSpec) -> None:
         for mount in service.task.mounts:
             if mount.type != "volume" or mount.source not in volumes:
                 continue
-            for name in names_of(cluster, volumes[mount.source]):
+            for name in names_of(cluster, volumes[mount.source], spec.name):
                 found.mounts[name].add(f"{spec.name}/{service.name}")
         for ref in (*service.task.secrets, *service.task.configs):
             found.contents[ref.content].add(spec.name)
@@ -87,9 +87,10 @@ def all_volumes(spec: StackSpec) -> Iterator[VolumeSpec]:
         yield from carried.volumes.values()
 
 
-def names_of(cluster: Cluster, volume: VolumeSpec) -> list[str]:
-    """Return the real names behind a volume of a file: one, or those of its slots."""
-    if not volume.per_slot:
+def names_of(cluster: Cluster, volume: VolumeSpec, stack: str) -> list[str]:
+    """Return the real names behind a volume of a stack's file: one, or those of slots and nodes."""
+    pattern = volume.names(stack)
+    if pattern == re.escape(volume.name):
         return [volume.name]
-    slots = re.compile(re.escape(volume.name) + r"-[0-9]+")
-    return [name for name in cluster.volumes if slots.fullmatch(name)]
+    names = re.compile(pattern)
+    return [name for name in cluster.volumes if names.fullmatch(name)]

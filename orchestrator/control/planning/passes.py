@@ -75,6 +75,7 @@ class Pass:
     # By the networks of a task, see ``stopping.unheard``.
     least_heard: dict[tuple[str, ...], float] = field(default_factory=dict)
     binds: dict[tuple[object, ...], BindRuling] = field(default_factory=dict)
+    followers: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # see pairs
     told: set[str] = field(default_factory=set)  # stacks of which there is news beside records
 
     @property

@@ -69,7 +69,9 @@ def used_by_others(cluster: Cluster, stack: str) -> set[str]:
     """Return the names of volumes that another stack means, or that its tasks still have."""
     found = {name for name, who in users(cluster).volumes.items() if who - {stack}}
     for spec in _mounting(cluster, but=stack):
-        found |= {name for volume in all_volumes(spec) for name in names_of(cluster, volume)}
+        found |= {
+            name for volume in all_volumes(spec) for name in names_of(cluster, volume, spec.name)
+        }
     return found
 
 
@@ -90,7 +92,9 @@ def volumes_to_drop(cluster: Cluster) -> set[str]:
     if not going:
         return going
     for spec in _mounting(cluster):
-        going -= {name for volume in all_volumes(spec) for name in names_of(cluster, volume)}
+        going -= {
+            name for volume in all_volumes(spec) for name in names_of(cluster, volume, spec.name)
+        }
     return going
 
 

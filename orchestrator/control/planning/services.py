@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
-from orchestrator.control.planning import failing, gates, misplaced, nowhere, staying, stopping
+from orchestrator.control.planning import (
+    failing,
+    gates,
+    misplaced,
+    nowhere,
+    pairs,
+    staying,
+    stopping,
+)
 from orchestrator.control.planning.keeping import Kept, as_it_is, stop_unwanted
 from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
@@ -75,6 +83,8 @@ def _plan_service(
     state.waits_for = held or state.waits_for
     yield from _decide(pass_, stack, state, target, gate=gate)
     yield len(tasks)
+    for task in pairs.left_behind(pass_, effective, tasks):
+        stopping.begin(pass_, task, grace=target.grace)
     yield from _perform(pass_, state, tasks, target, gate=gate)
     _mark_misplaced(pass_, stack, state, tasks, target)
     staying.judge(pass_, stack, state, target)

@@ -127,7 +127,7 @@ def exit_words(run: Run) -> str:
     """Return how a run ended."""
     if run.oom:
         return "killed because it used more memory than its limit"
-    if run.exit_code is None:
+    if run.exit_code is None or run.unbegun:
         return run.reason or "ended, exit code unknown"
     return f"exit code {run.exit_code}"
 
@@ -168,6 +168,8 @@ def tied(cluster: Mirror, task: Task, *, drained: bool = False) -> str:
     for mount in service.task.mounts:
         if mount.type == "volume" and mount.source is not None:
             volume = spec.seen_by(task.service).volumes.get(mount.source)
+            if volume is not None and volume.per_node:
+                continue
             return f"volume {volume.name if volume is not None else mount.source}"
         if mount.type == "bind" and (mount.relative or _pinned(cluster, task, mount)):
             return f"path {mount.source}"

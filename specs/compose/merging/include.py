@@ -14,6 +14,7 @@ from specs.compose.language.schema import PROJECT
 from specs.compose.merging.merge import Merge
 from specs.compose.merging.scope import Scope, cut, relative
 from specs.compose.reading.tree import Map, Seq, SourceMark, child
+from specs.kit import reading
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -120,7 +121,7 @@ class Include:
         values, sources = self._files.env_files(chosen, scope.environment, self._findings, mark)
         environment.add(values, sources)
         base = folder
-        if wanted_folder and not os.path.isdir(folder):
+        if wanted_folder and not reading.is_folder(folder):
             base = posixpath.dirname(folder)  # as Compose does with a folder that does not exist
         inner = Scope(folder, relative(base, scope.folder), environment)
         imported = self._load_set(files, inner, path, mark)
@@ -131,13 +132,13 @@ class Include:
     ) -> list[str] | None:
         if not given:
             default = f"{folder}/.env"
-            return [default] if os.path.exists(default) and not os.path.isdir(default) else []
+            return [default] if reading.exists(default) and not reading.is_folder(default) else []
         chosen = []
         for name in given:
             if name == os.devnull:
                 continue
             full = posixpath.join(self._scope.folder, name)
-            if not os.path.exists(full):
+            if not reading.exists(full):
                 self._findings.error(
                     f"the env file {full} does not exist",
                     code="missing-file",

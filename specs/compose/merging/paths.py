@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from specs.compose.language.schema import PROJECT
 from specs.compose.merging.shortforms import clean
 from specs.compose.reading.tree import Map, Seq, child, mark_of
+from specs.kit import reading
 
 if TYPE_CHECKING:
     from specs.compose.language.shape import Shape
@@ -155,7 +156,7 @@ def _follow_links(path: str) -> str:
             continue
         current = posixpath.join(current, part)
         try:
-            if os.path.islink(current):
+            if reading.is_link(current):
                 return path.replace(current, os.path.realpath(current, strict=True), 1)
         except (OSError, ValueError):
             return path

@@ -14,12 +14,24 @@ from specs.problems import Problem, SpecError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import Protocol
 
-    from specs.compose.project.model import Project
+    from specs.problems import Position
+
+    class Written(Protocol):
+        """What a project is asked for here; the command line has one without its tree."""
+
+        @property
+        def model(self) -> dict[str, Any]: ...
+
+        @property
+        def environment(self) -> Mapping[str, str]: ...
+
+        def origin(self, path: str) -> Position | None: ...
 
 
 def read_contents(
-    project: Project,
+    project: Written,
     sections: Sequence[str] = ("secrets", "configs"),
     *,
     used: Mapping[str, Any] | None = None,
@@ -69,7 +81,7 @@ class _Unreadable(Exception):
         self.code = code
 
 
-def _read(entry: dict[str, Any], project: Project) -> bytes | None:
+def _read(entry: dict[str, Any], project: Written) -> bytes | None:
     if entry.get("environment"):
         variable = entry["environment"]
         value = project.environment.get(variable)

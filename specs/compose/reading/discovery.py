@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from specs.compose.reading.files import STDIN, Files
 from specs.compose.reading.interpolate import Substitution, TemplateError
 from specs.compose.reading.variables import PROJECT_NAME, Environment
+from specs.kit import reading
 from specs.problems import Position
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ def _add_env_files(
             if _GO_BOOLEANS[disabled]:
                 return
         default = f"{folder}/.env"
-        if not os.path.exists(default) or os.path.isdir(default):
+        if not reading.exists(default) or reading.is_folder(default):
             return
         paths = [default]
     values, sources = reader.env_files(paths, setting.environment, findings)
@@ -124,7 +125,7 @@ def _files_from_environment(setting: Setting, reader: Files, findings: Findings)
     separator = setting.environment.get("COMPOSE_PATH_SEPARATOR") or os.pathsep
     for name in value.split(separator):
         path = name if name == STDIN else reader.absolute(name)
-        if path != STDIN and not os.path.exists(path):
+        if path != STDIN and not reading.exists(path):
             findings.error(
                 f"the file {path} named by COMPOSE_FILE does not exist", code="missing-file"
             )
@@ -154,7 +155,7 @@ def _search(setting: Setting, folder: str, findings: Findings) -> None:
 
 def _present(names: tuple[str, ...], folder: str) -> list[str]:
     paths = (f"{folder.rstrip('/')}/{name}" for name in names)
-    return [path for path in paths if os.path.exists(path)]
+    return [path for path in paths if reading.exists(path)]
 
 
 def normalize_name(text: str) -> str:

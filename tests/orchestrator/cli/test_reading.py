@@ -572,6 +572,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "orchestrator.cli.commands.node",
         "orchestrator.cli.commands.secret",
         "orchestrator.cli.commands.volume",
+        "orchestrator.cli.show.order",
         "orchestrator.cli.show.output",
         "orchestrator.cli.show.containers",
         "orchestrator.cli.show.filters",
@@ -592,6 +593,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "specs",
         "specs.kit",
         "specs.kit.amounts",
+        "specs.kit.jsontext",
     }
     assert (
         min(costs) < 0.5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.orchestrator.control.builders import project, replicas
@@ -55,3 +57,63 @@ async def test_a_name_with_a_template_is_found_as_it_is_filled_in():
             for endpoint in service.endpoints
         }
         assert names == {"web-1", "web-2"}
+
+
+MOUNT = [{"type": "volume", "source": "data", "target": "/d"}]
+VOLUMES = {
+    # the name in the file, is the service global -> names by task, does a node keep the tasks
+    ("{{.Service.Name}}-x", False): (["app_web-x"] * 2, True),
+    ("d-{{.Task.Slot}}", False): (["d-1", "d-2"], True),
+    ("{{.Service.Name}}.{{.Task.Slot}}", False): (["app_web.1", "app_web.2"], True),
+    ("d-{{.Node.Hostname}}", False): (["d-host1", "d-host2"], False),
+    ("d-{{.Node.ID}}-{{.Task.Slot}}", False): (["d-n1-1", "d-n2-2"], False),
+    ("{{.Service.Name}}-{{.Node.Hostname}}", True): (["app_web-host1", "app_web-host2"], False),
+    ("plain", True): (["plain"] * 2, False),
+}
+
+
+@pytest.mark.parametrize("case", VOLUMES, ids=lambda case: case[0])
+async def test_a_volume_is_called_by_its_task_and_is_where_its_data_is(case):
+    name, everywhere = VOLUMES[case][0], not VOLUMES[case][1]
+    deploy = {"placement": {"max_replicas_per_node": 1}}
+    web = {"deploy": {"mode": "global"}} if case[1] else replicas(2, deploy=deploy)
+    top = {"volumes": {"data": {"name": case[0]}}}
+    one_node = len(set(name)) == 1 and not case[1]
+    if one_node:
+        web = replicas(2)
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web={**web, "volumes": MOUNT}, top=top))
+        await rig.deployed()
+        tasks = sorted(rig.live(), key=lambda task: (task.node, task.slot))
+        held = [rig.nodes[task.node].wanted.tasks[task.id] for task in tasks]
+        assert [one.volumes["data"] for one in held] == name
+        assert set(rig.cluster.volumes) == set(name)
+        for task, real in zip(tasks, name, strict=True):
+            record = rig.cluster.volumes[real]
+            assert record.everywhere is everywhere
+            assert record.node == ("" if everywhere else task.node)
+        # What is made anew goes where its data is.
+        before = {task.slot: task.node for task in tasks}
+        await rig.up(project(web={**web, "volumes": MOUNT, "environment": {"A": "1"}}, top=top))
+        await rig.deployed()
+        if not everywhere:
+            assert {task.slot: task.node for task in rig.live()} == before
+        assert set(rig.cluster.volumes) == set(name)
+        await rig.control.remove("app", volumes=True, timeout=0)
+        await rig.until(lambda: "app" not in rig.cluster.stacks)
+        assert {removed for _, removed in rig.agents.removed} == set(name)
+
+
+async def test_what_a_lost_node_had_is_made_anew_elsewhere_only_by_the_node_s_own_name():
+    """A name with the node's in it ties nothing; one with the slot's is one volume, at home."""
+    for name, moves in (("d-{{.Node.Hostname}}", True), ("d-{{.Task.Slot}}", False)):
+        async with Rig(nodes=3) as rig:
+            deploy = {"placement": {"constraints": ["node.hostname != host1"]}}
+            top = {"volumes": {"data": {"name": name}}}
+            await rig.up(project(web={**replicas(1, deploy=deploy), "volumes": MOUNT}, top=top))
+            await rig.deployed()
+            (task,) = rig.live()
+            await rig.nodes[task.node].cut()
+            await asyncio.sleep(60)
+            assert {t.node for t in rig.ready("web")} - {task.node} != set() or not moves
+            assert moves or {t.node for t in rig.tasks("web")} == {task.node}

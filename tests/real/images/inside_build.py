@@ -124,6 +124,19 @@ async def test_two_services_with_one_build_get_one_image(store, busybox, context
     assert "x" not in "".join(jobs[1].result()[1]) or len(store.content.records()) == 2
 
 
+async def test_targets_of_one_dockerfile_take_their_common_steps_once(
+    with_busybox, context
+) -> None:
+    text = "FROM busybox AS base\nRUN sleep 0.2; echo common\nFROM base AS a\nFROM base AS b\n"
+    async with asyncio.TaskGroup() as group:
+        jobs = [
+            group.create_task(build(with_busybox, context, text, tag=tag, target=tag))
+            for tag in ("a", "b")
+        ]
+    cached = [any("Using cache" in line for line in job.result()[1]) for job in jobs]
+    assert sorted(cached) == [False, True]
+
+
 async def test_layers_of_the_base_are_not_copied_again(store, busybox, context) -> None:
     before = {path.name: path.stat().st_ino for path in store.content.blobs.iterdir()}
     digest, _ = await build(store, context, "FROM busybox\nCOPY file /file\n")

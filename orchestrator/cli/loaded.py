@@ -1,0 +1,219 @@
+"""Compose projects as they were loaded, kept while nothing that was looked at has changed.
+
+Loading takes YAML and half of what `run` costs its user's processor. A kept project counts only
+while the flags, the folder, the environment, our own loader, and every file that was read or
+found absent are as they were (inode, size, times of change). What is in doubt is loaded again,
+and whatever is wrong with the cache's file means the same.
+
+Kept in memory only, for its owner's eyes: a model holds what variables hold. A project with the
+value of a variable of the environment whose name says that it is secret is not kept at all.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+
+from orchestrator.client.digests import sha256
+from orchestrator.client.places import run_dir
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Collection, Mapping
+    from typing import Any
+
+    from specs import Project
+    from specs.problems import Position
+
+KEPT = 50  # projects
+FRESH = 0.1  # seconds; what changed this short before it was read may have changed since
+# What differs from shell to shell and command to command. No file that names one is kept.
+_RESTLESS = ("_", "SHLVL", "OLDPWD")
+_NAMED = (b"SHLVL", b"OLDPWD", b"${_}", b"$_")
+_SECRET = ("PASSWORD", "SECRET", "TOKEN", "KEY")
+_LOADER = (
+    *("specs", "specs/compose", "specs/compose/language", "specs/compose/merging"),
+    *("specs/compose/project", "specs/compose/reading", "specs/kit"),
+)
+
+
+class Loaded:
+    """A project as commands that send it need it, from its files or from the cache."""
+
+    def __init__(self, data: Mapping[str, Any]) -> None:
+        self._data = data
+        self.name = str(data["name"])
+        self.working_dir = str(data["working_dir"])
+        self.model: dict[str, Any] = data["model"]
+        self.origins: dict[str, dict[str, Any]] = data["origins"]
+        self.disabled: dict[str, Any] = data["disabled"]
+        self.profiles = tuple(data["profiles"])
+        self.warnings: list[dict[str, Any]] = data["warnings"]
+        self.environment: dict[str, str] = {**os.environ, **data["variables"]}
+
+    def origin(self, path: str) -> Position | None:
+        """Return where the value at ``path`` was written, or the nearest thing around it."""
+        from specs.problems import Position
+
+        while path and path not in self.origins:
+            path = path[: max(path.rfind("."), path.rfind("["), 0)]
+        return Position(**self.origins[path]) if path else None
+
+    def as_json(self) -> dict[str, Any]:
+        return dict(self._data)
+
+
+def of(project: Project) -> Loaded:
+    """Return a project that has just been loaded."""
+    variables = project.environment
+    return Loaded(
+        {
+            "name": project.name,
+            "working_dir": project.working_dir,
+            "model": project.model,
+            "origins": {
+                path: {"file": at.file, "line": at.line, "column": at.column}
+                for path, at in project.origins.items()
+            },
+            "disabled": project.disabled,
+            "profiles": list(project.profiles),
+            "warnings": [problem.as_json() for problem in project.warnings],
+            "variables": {n: v for n, v in variables.items() if os.environ.get(n) != v},
+        }
+    )
+
+
+def lookup(flags: argparse.Namespace) -> Loaded | None:
+    """Return the project these flags mean, if it was loaded before and nothing has changed."""
+    try:
+        key = _key(flags)
+        path = _path(key)
+        if path is None:
+            return None
+        with open(path, encoding="utf-8") as file:
+            seen = os.fstat(file.fileno())
+            if seen.st_uid != os.geteuid() or seen.st_mode & 0o077:
+                return None
+            kept = json.load(file)
+        if kept["key"] != key or any(_stamp(old[0]) != old for old in kept["stamps"]):
+            return None
+        return Loaded(kept["project"])
+    except (OSError, ValueError, KeyError, TypeError, IndexError):
+        return None
+
+
+def remember(
+    flags: argparse.Namespace,
+    project: Loaded,
+    *,
+    looked_at: Collection[str],
+    texts: Collection[bytes],
+    began: float,
+) -> None:
+    """Keep a project that was loaded since ``began`` (of the wall clock) from these files.
+
+    Failing to is not an error.
+    """
+    try:
+        key = _key(flags)
+        path = _path(key)
+        if path is None or any(word in text for text in texts for word in _NAMED):
+            return
+        stamps = [_stamp(name) for name in sorted(looked_at)]
+        if any(_in_doubt(stamp, began) for stamp in stamps):
+            return
+        text = json.dumps({"key": key, "stamps": stamps, "project": project.as_json()})
+        if not _holds_secrets(text):
+            _write(path, text)
+    except (OSError, ValueError, TypeError):
+        return
+
+
+def _key(flags: argparse.Namespace) -> list[Any]:
+    environment = sorted(item for item in os.environ.items() if item[0] not in _RESTLESS)
+    return [
+        os.getcwd(),
+        *(flags.file, flags.project_name, flags.project_directory),
+        *(flags.profile, flags.env_file, flags.all_resources),
+        sha256(json.dumps([environment, _loader()]).encode()),
+    ]
+
+
+def _loader() -> list[list[Any]]:
+    """Return what changes whenever the loader may have changed."""
+    base = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    found: list[list[Any]] = [[base]]
+    for folder in _LOADER:
+        with os.scandir(f"{base}/{folder}") as entries:
+            files = [entry for entry in entries if entry.name.endswith(".py")]
+            found += sorted([entry.name, entry.stat().st_mtime_ns] for entry in files)
+    return found
+
+
+def _path(key: list[Any]) -> str | None:
+    """Return where a project is kept: in memory, never on a disk; None = nowhere."""
+    if os.geteuid() == 0:
+        shared = run_dir()
+        folder = f"{shared}/projects" if os.path.isdir(shared) else ""
+    else:
+        own = os.environ.get("XDG_RUNTIME_DIR") or ""
+        folder = f"{own}/corral" if os.path.isdir(own) else ""
+    return f"{folder}/{sha256(json.dumps(key).encode())[:32]}.json" if folder else None
+
+
+def _stamp(path: str) -> list[Any]:
+    """Return what is different once a file is, or once there is one."""
+    link = os.readlink(path) if os.path.islink(path) else ""
+    try:
+        seen = os.stat(path)
+    except (OSError, ValueError):
+        return [path, link]
+    if stat.S_ISDIR(seen.st_mode):
+        return [path, link, "folder"]
+    times = [seen.st_mtime_ns, seen.st_ctime_ns]
+    return [path, link, stat.S_IFMT(seen.st_mode), seen.st_dev, seen.st_ino, seen.st_size, *times]
+
+
+def _in_doubt(stamp: list[Any], began: float) -> bool:
+    """Say whether what was read may be other than what is there now: a pipe, a file just written.
+
+    Times in the future say nothing at all.
+    """
+    if len(stamp) <= 3:
+        return False
+    return bool(stamp[2] != stat.S_IFREG or max(stamp[-2:]) > (began - FRESH) * 1e9)
+
+
+def _holds_secrets(text: str) -> bool:
+    return any(
+        value and any(word in name.upper() for word in _SECRET) and json.dumps(value)[1:-1] in text
+        for name, value in os.environ.items()
+    )
+
+
+def _write(path: str, text: str) -> None:
+    folder = os.path.dirname(path)
+    os.makedirs(folder, mode=0o700, exist_ok=True)
+    kept = [f"{folder}/{name}" for name in os.listdir(folder)]
+    if len(kept) >= KEPT:
+        for old in sorted(kept, key=_age)[: len(kept) - KEPT + 1]:
+            os.unlink(old)
+    draft = f"{path}.{os.getpid()}"
+    try:
+        with open(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+            file.write(text)
+        os.replace(draft, path)
+    except OSError:
+        if os.path.exists(draft):
+            os.unlink(draft)
+        raise
+
+
+def _age(path: str) -> float:
+    try:
+        return os.stat(path).st_mtime
+    except OSError:
+        return time.time()
