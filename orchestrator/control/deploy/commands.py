@@ -199,9 +199,7 @@ class Commands:
             mine = [
                 task
                 for task in draft.tasks(stack).values()
-                if task.live
-                and task.node is not None
-                and (not services or task.service in asked)
+                if task.live and task.node is not None and (not services or task.service in asked)
             ]
             for task in mine:
                 if task.paused is not paused:

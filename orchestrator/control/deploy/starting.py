@@ -73,7 +73,7 @@ def whole_down(stack: Stack, spec: StackSpec) -> Stack:
 def check_known(
     stack: Stack, spec: StackSpec, services: Iterable[str], oneoffs: Iterable[OneOff] = ()
 ) -> None:
-    """Refuse names the stack does not have; also of ``oneoffs``, which run once. Raises NotFound."""
+    """Refuse names the stack does not have, and those of its ``oneoffs``. Raises NotFound."""
     unknown = next((name for name in services if name not in spec.services), None)
     if unknown is not None:
         for one in oneoffs:
