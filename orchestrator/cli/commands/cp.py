@@ -234,7 +234,7 @@ def _send(
 
         def fill(send: Callable[[bytes], None]) -> None:
             own = tarpacking.descriptors()
-            gathered = _Gathered(send)
+            gathered = Gathered(send)
             owner = None if args.archive else (0, 0)
             try:
                 tarpacking.Packer(gathered.add, own=own, owner=owner).pack(handle, name)
@@ -253,7 +253,7 @@ def _send(
         os.close(handle)
 
 
-class _Gathered:
+class Gathered:
     """Small pieces become large ones: each is a system call and a chunk with a head."""
 
     def __init__(self, send: Callable[[bytes], None]) -> None:
