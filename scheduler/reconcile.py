@@ -113,13 +113,13 @@ def reconcile_in_steps(
     for number, slot in enumerate(sorted(wanted.slots), 1):
         if not number % STEP:
             yield STEP
-        found = slots.get(slot)
-        if not found:  # again what _slot would say
+        here = slots.get(slot)
+        if not here:  # again what _slot would say
             out.create.append(CreateTask(slot, wanted.slots[slot], wanted.nodes.get(slot)))
-        elif len(found) == 1 and _as_it_should_be(wanted, found[0]):
-            out.keep.append(found[0].id)  # what _slot would say, as of nearly all
+        elif len(here) == 1 and _as_it_should_be(wanted, here[0]):
+            out.keep.append(here[0].id)  # what _slot would say, as of nearly all
         else:
-            _slot(wanted, slot, found, now, out)
+            _slot(wanted, slot, here, now, out)
     return SlotPlan(
         create=tuple(out.create),
         stop=tuple(out.stop),
