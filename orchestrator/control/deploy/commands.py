@@ -207,7 +207,7 @@ class Commands:
             ones = [one for one in ones if not one.over and one.task.node is not None]
             for one in ones:
                 draft.put_oneoff(one.with_task(one.task.with_paused(paused)))
-            return Paused(tasks=tuple(one.id for one in (*mine, *ones)))
+            return Paused(tasks=(*(t.id for t in mine), *(one.id for one in ones)))
 
         return await self._committed(stack, write)
 
