@@ -89,7 +89,7 @@ _SERVICE: dict[str, Support] = {
     "deploy.mode": Support(_H, "replicated, global; the job modes are refused"),
     "deploy.resources.reservations.devices": Support(_R, "devices are not scheduled yet"),
     "deploy.resources.reservations.generic_resources": Support(_R, "not scheduled yet"),
-    "develop": Support(_I, "read by `watch`, which corral does not have yet"),
+    "develop": Support(_O, "what `corral watch` does; nothing of it is left in a container"),
     "device_cgroup_rules": Support(_R, "use `devices`"),
     "devices": Support(_H, "device files; names of vendors' devices (CDI) are refused"),
     "dns": Support(_H),
