@@ -71,7 +71,7 @@ class Copying:
         """Put the archive that is sent where it belongs. Raises NoSuchPath, Refusal, Later."""
         query = request.query
         asked: dict[str, Any] = {"path": _path(query), "write": True, "source": query.get("source")}
-        for name in ("directory", "contents"):
+        for name in ("directory", "contents", "sync"):
             asked[name] = query.get(name) == "1"
         async with self._child(record, asked) as child:
             answer = asyncio.create_task(_answer(child, patience=None), name="copy-answer")

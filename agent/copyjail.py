@@ -28,6 +28,7 @@ from specs.kit.errnos import in_words
 from specs.kit.tarpacking import Packer, TooDeep, descriptors
 from specs.kit.tarplacing import Placer, shown
 from specs.kit.tarstream import BadArchive, TarStream
+from specs.kit.tarsyncing import SyncPlacer
 
 # chown, dac_override, dac_read_search, fowner, fsetid, mknod, setfcap
 _CAPABILITIES: Final = frozenset({0, 1, 2, 3, 4, 27, 31})
@@ -167,6 +168,8 @@ def _all(piece: bytes) -> None:
 
 def take(root: int, own: int, asked: dict[str, Any]) -> dict[str, int]:
     """Put the archive on stdin where it belongs; return what came of it."""
+    if asked.get("sync"):
+        return _put(SyncPlacer(_made(root, asked["path"]), own=own))
     asked_path = asked["path"].encode("utf-8", "surrogateescape")
     _, nameless, slash = named(asked_path)
     path = asked_path if nameless else _final(root, asked_path)
@@ -187,7 +190,20 @@ def take(root: int, own: int, asked: dict[str, Any]) -> dict[str, int]:
         raise Missing(f"there is no folder {shown(base)} in the container") from None
     if unreal(folder):
         raise CopyRefused(f"{shown(base)} is made up by the kernel; nothing is stored there")
-    placer = Placer(folder, landing, own=own, owners=True, powers=True)
+    return _put(Placer(folder, landing, own=own, owners=True, powers=True))
+
+
+def _made(root: int, path: str) -> int:
+    """Return a handle of the folder, made where it is missing: a watch's target."""
+    folder = _target(root, path, folder=True)
+    if not stat.S_ISDIR(os.fstat(folder).st_mode):
+        raise CopyRefused(f"{shown(os.fsencode(path))} is not a folder")
+    if unreal(folder):
+        raise CopyRefused(f"{shown(os.fsencode(path))} is made up by the kernel")
+    return folder
+
+
+def _put(placer: Placer) -> dict[str, int]:
     placer.place(TarStream(lambda: os.read(0, 1 << 17)))
     while os.read(0, 1 << 17):
         pass  # padding at the end, so that who writes is not told of a broken pipe

@@ -146,10 +146,12 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: En
         inotify = Inotify()
         stack.callback(inotify.close)
         rotation = Rotation()
-        stack.callback(rotation.close)
+        # In threads: it ends with a look at every log; and what is written may be on a busy disk.
+        stack.push_async_callback(asyncio.to_thread, rotation.close)
         containers = _containers(config, spawner, rotation)
-        journal = Journal(config.journal, config.tasks, config.run_dir)
-        stack.callback(journal.close)
+        places = (config.journal, config.tasks, config.run_dir)
+        journal = await asyncio.to_thread(Journal, *places)
+        stack.push_async_callback(asyncio.to_thread, journal.close)
         tasks = await _compose_tasks(config, effects, clock, containers, spawner, journal, ending)
         server = Server(
             tasks=tasks,

@@ -87,7 +87,9 @@ def _pinned_why(_: Pending, loads: Sequence[Load]) -> str:
 
 def spare(pending: Pending, load: Load) -> tuple[float, int]:
     """Return the CPUs and memory of the node that the task may reserve."""
-    cpus, memory = pending.instead_use if pending.instead_of == load.node.id else (0.0, 0)
+    cpus, memory = pending.aside if load.node.id == pending.node else (0.0, 0)
+    if pending.instead_of == load.node.id:
+        cpus, memory = pending.instead_use
     return load.node.cpus - load.cpus + cpus, load.node.memory - load.memory + memory
 
 

@@ -113,13 +113,14 @@ class Pending:
     node: str | None = None  # a global service's task belongs to this node
     instead_of: str | None = None  # node of the task it replaces stop-first: its room is ours
     instead_use: tuple[float, int] = (0.0, 0)  # cpus and memory of that task
+    aside: tuple[float, int] = (0.0, 0)  # cpus and memory that ``node`` keeps for it already
     prefers: str | None = None  # node with what its slot left: taken if it can be, never waited for
 
     @property
     def group(self) -> tuple[object, ...]:
         """Return what tasks must have in common to be placed in one go."""
         same = (self.service, self.spec_hash, self.homes, self.node, self.instead_of)
-        return (*same, self.only, self.prefers)
+        return (*same, self.only, self.prefers, self.cpus, self.memory)  # of a pair, of both
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,7 +147,7 @@ class Load:
     def add(self, pending: Pending) -> None:
         """Count a task as placed here."""
         replaced = pending.instead_of == self.node.id
-        cpus, memory = pending.instead_use if replaced else (0.0, 0)
+        cpus, memory = pending.instead_use if replaced else pending.aside
         self.cpus += max(0.0, pending.cpus - cpus)
         self.memory += max(0, pending.memory - memory)
         self.tasks += 1

@@ -42,6 +42,7 @@ SINCE: dict[str, dict[str, int]] = {
         "volume_options": 2,
         "elsewhere": 2,
         "fresh_volumes": 2,
+        "partner": 2,
     },
     "Hello": {"signing_request": 2, "revision": 2, "stacks": 2, "heartbeat": 2},
     "Instructions": {"protocol": 2, "revision": 2},
@@ -77,6 +78,7 @@ SINCE: dict[str, dict[str, int]] = {
         "memory_swap": 2,
         "platform": 2,
         "links": 2,
+        "partner": 2,
         "post_start": 2,
         "pre_stop": 2,
     },
@@ -95,6 +97,7 @@ NEEDS: dict[str, tuple[int, str]] = {
     "uts": (2, "uts: host"),
     "cpuset": (2, "cpuset"),
     "memory_swap": (2, "memswap_limit"),
+    "partner": (2, "network_mode: service:"),
     "post_start": (2, "post_start"),
     "pre_stop": (2, "pre_stop"),
 }

@@ -207,7 +207,7 @@ class TaskSpec(Model):
     secrets: tuple[FileRef, ...] = ()
     configs: tuple[FileRef, ...] = ()
     networks: tuple[NetworkAttachment, ...] = ()
-    network_mode: Literal["overlay", "none", "host"] = "overlay"
+    network_mode: Literal["overlay", "none", "host", "partner"] = "overlay"
     ports: tuple[Port, ...] = ()
     expose: tuple[Port, ...] = ()
     healthcheck: Healthcheck | None = None
@@ -245,6 +245,7 @@ class TaskSpec(Model):
     cpu_shares: int | None = None
     memory_swap: int | None = None  # memory and swap together; -1 = any swap
     links: tuple[tuple[str, str], ...] = ()  # (name it knows, name on its networks)
+    partner: str = ""  # the service that lends it the namespaces that are "partner" above
     platform: str = ""  # os/arch of its nodes, empty = any
     post_start: tuple[Hook, ...] = ()  # after the start of each run, one after the other
     pre_stop: tuple[Hook, ...] = ()  # before the stop signal, within stop_grace

@@ -145,6 +145,7 @@ class Task(Model):
     paused: bool = False  # wanted frozen, as `corral pause` asked
     addresses: dict[str, str] = Field(default_factory=dict)  # network id -> IPv4
     host_ports: dict[str, int] = Field(default_factory=dict)  # "80/tcp" -> chosen published port
+    partner: str = ""  # the task whose namespaces it shares, where it has a node
     created_at: float = 0.0
     status: TaskStatus = TaskStatus(state=TaskState.NEW)
 

@@ -141,6 +141,7 @@ class Assignment(Model):
     attach: bool = False  # its first command begins once somebody listens, see AttachRequest
     release: int = 0  # for a store that lost it: the release that made it, and of which spec
     spec_hash: str = ""
+    partner: str = ""  # the task whose namespaces it shares, on the same node
     oneoff: KeptOneOff | None = None  # likewise, of what `run` made
 
     def with_desired(self, desired: Desired) -> Assignment:

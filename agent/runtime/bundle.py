@@ -392,7 +392,8 @@ def _linux(inputs: Inputs, host: NodeTraits, warnings: list[str]) -> dict[str, A
             }
             for device in inputs.devices
         ]
-    if values := _sysctls(spec, host, own_network=inputs.netns is not None):
+    own_network = inputs.netns is not None and spec.network_mode != "partner"
+    if values := _sysctls(spec, host, own_network=own_network):
         linux["sysctl"] = values
     return linux
 

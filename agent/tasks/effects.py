@@ -238,6 +238,10 @@ class Containers(Protocol):
         """Write the task's bundle."""
         ...
 
+    def config(self, task: str) -> dict[str, Any]:
+        """Return what the task's bundle says. Raises RuntimeFailure."""
+        ...
+
     async def create(
         self, task: str, run: int, spec: TaskSpec, *, once: bool = False
     ) -> tuple[Process, Process]:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NoReturn, Protocol
 from agent.errors import Later, Refusal
 from agent.runtime import bundle, rootfs
 from agent.runtime.signals import number_of
-from agent.tasks import fitness
+from agent.tasks import fitness, pairs
 from agent.vocabulary import ImageConfig
 
 if TYPE_CHECKING:
@@ -55,6 +55,10 @@ class SetKnowledge(Protocol):
 
     def predecessors(self, record: Record) -> list[Record]:
         """Return the tasks of a task's slot that are on their way out."""
+        ...
+
+    def record(self, task: str) -> Record | None:
+        """Return what is known of a task."""
         ...
 
 
@@ -102,10 +106,19 @@ class Preparation:
         if spec.network_mode != "host":
             say("network", "waiting for the node's network")
             await self.networks_known()
+        if spec.network_mode == "partner":
+            await self._partner(assignment, say)
         say("root", "making its root, mounts and network")
         async with slots:
             await self._make(assignment, image)
         return image
+
+    async def _partner(self, assignment: Assignment, say: Callable[[Doing, str], None]) -> None:
+        """Wait until the task whose network this one shares has one, however long that takes."""
+        while not pairs.there(partner := self.holdings.record(assignment.partner)):
+            name = partner.assignment.name if partner is not None else assignment.spec.partner
+            say("network", f"waits for {name}, whose network it shares")
+            await asyncio.sleep(pairs.LOOK)
 
     async def recall(self, spec: TaskSpec) -> ImageConfig | None:
         """Return what the image of a container says that runs already; None = not to be had now."""
@@ -139,9 +152,7 @@ class Preparation:
             cwd=bundle.working_dir(spec, image),
             mounts=mounts,
         )
-        attached = await self.network.attach(assignment)
-        own = spec.network_mode != "host"
-        hostname = hostname_of(assignment)
+        net = await self._network(assignment)
         made = await asyncio.to_thread(
             bundle.build,
             bundle.Inputs(
@@ -149,15 +160,25 @@ class Preparation:
                 image=image,
                 root=str(root),
                 user=user,
-                netns=_place(attached.netns) if own else None,
-                hostname=hostname,
-                etc=self._etc(task, hostname, attached),
+                netns=net.netns,
+                hostname=net.hostname,
+                etc=net.etc,
                 mounts=mounts,
                 devices=rootfs.node_devices(spec.devices),
             ),
             self.traits,
         )
         self.containers.write(task, made.config)
+
+    async def _network(self, assignment: Assignment) -> pairs.Lent:
+        """Make the task's network, or find its partner's, and the files that tell of it."""
+        if assignment.spec.network_mode == "partner":
+            return pairs.lent(self.containers.config(assignment.partner))
+        attached = await self.network.attach(assignment)
+        hostname = hostname_of(assignment)
+        own = assignment.spec.network_mode != "host"
+        etc = self._etc(assignment.id, hostname, attached)
+        return pairs.Lent(_place(attached.netns) if own else None, hostname, etc)
 
     def _etc(self, task: str, hostname: str, attached: Attachment) -> dict[str, str]:
         """Write the three files every container gets; return where they go."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
-from specs.compile import machine, security
+from specs.compile import machine, pairs, security
 from specs.compile.hooks import hooks
 from specs.compile.mounts import MountCompiler
 from specs.compile.values import (
@@ -149,7 +149,7 @@ class ServiceCompiler:
         return word or None
 
     def _task(self, path: str, raw: Json, deploy: Json, image: str, extension: Json) -> TaskSpec:
-        network_mode = self._network_mode(path, raw.get("network_mode"))
+        network_mode = self._network_mode(path, raw)
         options = self._security(path, raw.get("security_opt") or [])
         ours = f"{path}.x-corral"
         fields: Json = dict(
@@ -173,6 +173,7 @@ class ServiceCompiler:
             configs=self.mounts.files(path, raw, "configs", "/"),
             networks=self._attachments(raw) if network_mode == "overlay" else (),
             network_mode=cast("Any", network_mode),
+            partner=pairs.partner_of(raw),
             ports=self._ports(path, raw.get("ports") or []),
             expose=self._expose(path, raw.get("expose") or []),
             healthcheck=self._healthcheck(path, raw.get("healthcheck")),
@@ -217,11 +218,16 @@ class ServiceCompiler:
         own = self._one_of(f"{ours}.security", extension, TaskSpec)
         return own or self.level
 
-    def _network_mode(self, path: str, mode: str | None) -> str:
-        if mode in (None, "", "bridge", "default"):
+    def _network_mode(self, path: str, raw: Json) -> str:
+        mode = str(raw.get("network_mode") or "")
+        if mode in ("", "bridge", "default"):
             return "overlay"
         if mode in ("none", "host"):
-            return str(mode)
+            return mode
+        if pairs.shares(raw, "network_mode"):
+            return "partner"
+        if mode.startswith("container:"):
+            return "none"  # refused by pairs.check
         self.verdicts.refuse(
             f"{path}.network_mode",
             f"network_mode {mode} is not available",

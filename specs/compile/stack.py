@@ -11,7 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from specs import bounds, shares, templates
-from specs.compile import addresses, limits, naming
+from specs.compile import addresses, limits, naming, pairs
 from specs.compile.security import LEVELS
 from specs.compile.service import ServiceCompiler
 from specs.compile.values import given, mapping, number, texts
@@ -55,6 +55,7 @@ class _Compiler:
         self.verdicts.apply_table()
         naming.check(self.project, self.name, self.verdicts)
         limits.check(self.project, self.verdicts)
+        pairs.check(self.project, self.verdicts)
         extension = mapping(self.project.get("x-corral"))
         level = self._level(extension)
         services = ServiceCompiler(self.name, self.verdicts, self.directory, level)

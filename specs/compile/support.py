@@ -89,7 +89,7 @@ _SERVICE: dict[str, Support] = {
     "deploy.mode": Support(_H, "replicated, global; the job modes are refused"),
     "deploy.resources.reservations.devices": Support(_R, "devices are not scheduled yet"),
     "deploy.resources.reservations.generic_resources": Support(_R, "not scheduled yet"),
-    "develop": Support(_I, "read by `watch`, which corral does not have yet"),
+    "develop": Support(_O, "what `corral watch` does; nothing of it is left in a container"),
     "device_cgroup_rules": Support(_R, "use `devices`"),
     "devices": Support(_H, "device files; names of vendors' devices (CDI) are refused"),
     "dns": Support(_H),
@@ -124,7 +124,9 @@ _SERVICE: dict[str, Support] = {
     "mem_swappiness": Support(_L, _KERNEL),
     "memswap_limit": Support(_H, "where the node's kernel counts swap, else a warning"),
     "models": Support(_R, "corral runs no models"),
-    "network_mode": Support(_H, "none and host; bridge = default; service: and container: refused"),
+    "network_mode": Support(
+        _H, "none, host, service:X (beside that task); bridge = default; container: refused"
+    ),
     "networks": Support(_H),
     "networks.*.driver_opts": Support(_L),
     "networks.*.interface_name": Support(_L, "interfaces are eth0, eth1 ... by priority and name"),

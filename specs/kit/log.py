@@ -7,12 +7,11 @@ Values of secret variables that a text, a traceback or data brings along are hid
 
 from __future__ import annotations
 
-import json
 import logging
 import sys
 from datetime import UTC, datetime
 
-from specs.kit import masking
+from specs.kit import jsontext, masking
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 
@@ -33,7 +32,7 @@ class JsonFormatter(logging.Formatter):
         )
         if record.exc_info:
             line["error"] = masking.text(self.formatException(record.exc_info))
-        return json.dumps(line, ensure_ascii=False, default=_shown)
+        return jsontext.shown(line, default=_shown)
 
 
 def _shown(value: object) -> str:

@@ -58,9 +58,23 @@ class Packer:
     def pack(self, handle: int, name: bytes) -> None:
         """Write what ``handle`` (O_PATH) stands for under ``name``, all of it, and the end."""
         self._entry(handle, os.fsdecode(name), 0)
+        self.end()
+
+    def one(self, handle: int, name: bytes) -> None:
+        """Write what ``handle`` stands for; of a folder only that it is there."""
+        self._entry(handle, os.fsdecode(name), None)
+
+    def none(self, name: bytes, kind: bytes) -> None:
+        """Write an entry of which there is nothing but its name and kind."""
+        head = tarfile.TarInfo(os.fsdecode(name))
+        head.type = kind
+        self._head(head)
+
+    def end(self) -> None:
+        """Write the end of the archive."""
         self._emit(_END)
 
-    def _entry(self, handle: int, path: str, depth: int) -> None:
+    def _entry(self, handle: int, path: str, depth: int | None) -> None:
         info = os.fstat(handle)
         head = tarfile.TarInfo(path)
         head.mode = stat.S_IMODE(info.st_mode)
@@ -73,7 +87,7 @@ class Packer:
         if kind == stat.S_IFDIR:
             head.type = tarfile.DIRTYPE
             self._head(head)
-            if not self._unreal(handle):
+            if depth is not None and not self._unreal(handle):
                 self._folder(handle, path, depth)
             return
         if kind == stat.S_IFLNK:

@@ -34,6 +34,9 @@ class FakeContainers:
     def write(self, task, config):
         self.written[task] = config
 
+    def config(self, task):
+        return self.written[task]
+
     async def create(self, task, run, spec, *, once=False):
         assert task in self.written, "a container without a bundle"
         assert task not in self.alive, "two containers of one task"

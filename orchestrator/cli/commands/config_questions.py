@@ -6,11 +6,11 @@ Called by orchestrator.cli.commands.config with a loaded project; returns text. 
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.errors import CliError
 from orchestrator.cli.show.table import render as table
+from specs.kit import jsontext
 
 if TYPE_CHECKING:
     from orchestrator.client.client import Client
@@ -40,7 +40,7 @@ def schema(form: str) -> str:
         from specs.compose.project.render import as_yaml
 
         return as_yaml(json_schema())
-    return json.dumps(json_schema(), indent=2, ensure_ascii=False) + "\n"
+    return jsontext.shown(json_schema(), indent=2) + "\n"
 
 
 def environment(project: Project) -> str:
@@ -55,7 +55,7 @@ def variables(project: Project, form: str | None) -> str:
     asked = asked_variables([project.model, list(project.disabled.values())])
     if form == "json":
         rows = {item.name: item._asdict() for item in asked}
-        return json.dumps(rows, indent=2, ensure_ascii=False) + "\n"
+        return jsontext.shown(rows, indent=2) + "\n"
     shown = table(
         ["NAME", "REQUIRED", "DEFAULT VALUE", "ALTERNATE VALUE"],
         [[item.name, str(item.required).lower(), item.default, item.alternate] for item in asked],

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import sys
 
@@ -10,6 +9,7 @@ from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import formats, table
 from orchestrator.client import contexts
 from orchestrator.client.places import default_host
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -172,7 +172,7 @@ def _inspect(args: argparse.Namespace, session: Invocation, known: dict[str, Any
     for name in args.names:
         contexts.host_of(name)
     wanted = [found[name] for name in args.names or [current or contexts.DEFAULT]]
-    formats.show(args.format, wanted, lambda: json.dumps(wanted, indent=1))
+    formats.show(args.format, wanted, lambda: jsontext.shown(wanted, indent=1))
     return 0
 
 

@@ -6,7 +6,6 @@ the controller's.
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 
@@ -15,6 +14,7 @@ from orchestrator.cli.show import table
 from orchestrator.client.errors import ClientError
 from orchestrator.client.http import quote
 from orchestrator.client.places import default_host
+from specs.kit import jsontext
 from specs.kit.amounts import size
 
 TYPE_CHECKING = False
@@ -159,7 +159,7 @@ def status(client: Client) -> dict[str, Any]:
 def _status(client: Client, *, as_json: bool) -> int:
     found = status(client)
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(jsontext.shown(found))
         return 0 if found["running"] else 1
     if not found["running"]:
         print(f"controller: {found['reason']}")

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from orchestrator.cli.show import times
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -44,6 +44,6 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     for event in session.client.stream("GET", "/v1/events", query=query):
         if args.services and event.get("service") not in args.services:
             continue
-        print(json.dumps(event, ensure_ascii=False) if as_json else text(event))
+        print(jsontext.shown(event) if as_json else text(event))
         sys.stdout.flush()
     return 0

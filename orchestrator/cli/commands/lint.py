@@ -7,11 +7,11 @@ one kind in one line with a count. ``--format json`` has each of them.
 
 from __future__ import annotations
 
-import json
 import textwrap
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.errors import ERROR
+from specs.kit import jsontext
 
 if TYPE_CHECKING:
     import argparse
@@ -59,14 +59,13 @@ def _count(number: int, word: str) -> str:
 
 
 def _json(report: LintReport) -> str:
-    return json.dumps(
+    return jsontext.shown(
         {
             "problems": [problem.as_json() for problem in report.problems],
             "pinned": report.pinned,
             "keys": [row.as_json() for row in report.keys],
         },
         indent=2,
-        ensure_ascii=False,
     )
 
 

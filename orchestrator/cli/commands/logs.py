@@ -7,6 +7,7 @@ import time
 
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import output, times
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -61,12 +62,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             continue
         if args.index is not None and not str(line.get("name", "")).endswith(ending):
             continue
-        if args.format == "json":
-            import json
-
-            text = json.dumps(line, ensure_ascii=False)
-        else:
-            text = painter.text(line)
+        text = jsontext.shown(line) if args.format == "json" else painter.text(line)
         # Like Compose, a container's standard error stays standard error.
         error = line.get("stream") == "stderr" and args.format != "json"
         if error:

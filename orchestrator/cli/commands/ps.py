@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import sys
 import time
 
@@ -11,6 +10,7 @@ from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import containers, filters, formats, table, times, undecided
 from orchestrator.cli.show.order import natural
 from orchestrator.client.errors import ApiNotFound, ClientError
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -115,7 +115,7 @@ def nothing_runs(stack: Mapping[str, Any]) -> str:
         case "deploying":
             return f"release {number} of {name} is being deployed; nothing runs yet"
         case "failed":
-            why = f": {table.printable(str(reason))}" if reason else ""
+            why = f": {table.first_line(str(reason))}" if reason else ""
             return f"release {number} of {name} failed, and nothing runs{why}"
         case "stopped":
             return f"{name} is stopped (ps -a shows what ended)"
@@ -183,7 +183,7 @@ def as_table(
             (
                 row.get("name", ""),
                 image if whole else cut(short_image(image), 48),
-                json.dumps(command, ensure_ascii=False) if command else "",
+                jsontext.shown(command) if command else "",
                 row.get("service", ""),
                 row.get("node", ""),
                 times.since(row.get("created_at"), now),

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import sys
 
 from orchestrator.cli.errors import ERROR, CliError
 from orchestrator.cli.show import table
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 
 def _show(found: dict[str, Any], *, as_json: bool) -> int:
     if as_json:
-        print(json.dumps(found, ensure_ascii=False))
+        print(jsontext.shown(found))
         return 0
     if not found.get("behind"):
         print("the state is as new as what runs")

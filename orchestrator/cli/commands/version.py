@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import json
-
 from orchestrator.client.errors import ClientError
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,7 +32,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     except ClientError as exc:
         reason = str(exc)
     if args.format == "json":
-        print(json.dumps({"version": mine, "controller": theirs, "reason": reason}))
+        print(jsontext.shown({"version": mine, "controller": theirs, "reason": reason}))
         return 0
     print(f"corral {mine}")
     if theirs is None:

@@ -8,10 +8,10 @@ Compose prints, so that ``jq -r .Name`` works, beside the fields of our own.
 
 from __future__ import annotations
 
-import json
 import time
 
 from orchestrator.cli.show import times
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def as_compose(row: Row, *, project: str, command: str, at: float) -> dict[str, 
         "Name": name,
         "Names": name,
         "Image": row.get("image", ""),
-        "Command": json.dumps(command, ensure_ascii=False),
+        "Command": jsontext.shown(command),
         "Project": project,
         "Service": row.get("service", ""),
         "Node": row.get("node", ""),

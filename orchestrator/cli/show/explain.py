@@ -6,12 +6,12 @@ orchestrator.cli.commands.config.
 
 from __future__ import annotations
 
-import json
 import os
 import re
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.errors import CliError
+from specs.kit import jsontext
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -152,4 +152,4 @@ def _place(place: Position | str) -> str:
 
 
 def _shown(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, sort_keys=True)
+    return jsontext.shown(value, sort_keys=True)

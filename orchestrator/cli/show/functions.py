@@ -6,8 +6,9 @@ A function that cannot do what it is asked raises ValueError with the words behi
 
 from __future__ import annotations
 
-import json
 import re
+
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ def go(value: Any) -> str:
 
 
 def compact(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return jsontext.shown(value, separators=(",", ":"))
 
 
 def _text_of(value: Any) -> str:
@@ -82,7 +83,7 @@ def printf(format_: Any, *values: Any) -> str:
         if verb in "sv" or verb == "t":
             return (spec + "s") % go(value)
         if verb == "q":
-            return (spec + "s") % json.dumps(go(value), ensure_ascii=False)
+            return (spec + "s") % jsontext.shown(go(value))
         if verb in "dxXofeg" and isinstance(value, int | float):
             return (spec + verb) % value
         raise ValueError(f"cannot print {go(value)} with {found.group()}")

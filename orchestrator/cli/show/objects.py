@@ -6,13 +6,13 @@ columns and keys, and call this for what is the same.
 
 from __future__ import annotations
 
-import json
 import sys
 
 from orchestrator.cli.errors import ERROR
 from orchestrator.cli.show import filters, formats, table, times
 from orchestrator.client.errors import ApiNotFound, ApiRefusal
 from orchestrator.client.http import quote
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ def inspect(
             continue
         found.append({**dockers(row), **row})
     if args.format is None or args.format.kind != "template":
-        print(json.dumps(found, indent=4, ensure_ascii=False))
+        print(jsontext.shown(found, indent=4))
     else:
         formats.show(args.format, found, str)
     return code

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 import unicodedata
+
+from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +32,11 @@ def printable(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
+
+
+def first_line(text: str) -> str:
+    """Return what a reason says before the details that follow it line by line, printable."""
+    return printable(text.partition("\n")[0])
 
 
 def render(headers: Sequence[str], rows: Iterable[Sequence[Any]], limit: int | None = None) -> str:
@@ -94,7 +100,7 @@ def cut(text: str, limit: int) -> str:
 
 def json_lines(rows: Iterable[dict[str, Any]]) -> str:
     """Return one compact JSON object a line."""
-    return "\n".join(json.dumps(row, ensure_ascii=False) for row in rows)
+    return "\n".join(jsontext.shown(row) for row in rows)
 
 
 def show(text: str) -> None:

@@ -37,6 +37,7 @@ class Effective:
     task: TaskSpec
     hash: str
     client: ClientMachine
+    lends: tuple[str, ...] = ()  # services whose tasks have its tasks' namespaces, or theirs
 
     @property
     def key(self) -> str:
@@ -48,7 +49,9 @@ class Effective:
         task = self.task
         fixed = any(a.ipv4_address for a in task.networks)
         host = any(p.mode == "host" and p.published for p in task.ports)
-        return fixed or host or task.network_mode == "host"
+        # Two of one slot would be in one network: the same ports cannot be had twice.
+        shared = task.network_mode == "partner" and self.service.update.order == "start-first"
+        return fixed or host or shared or task.network_mode == "host"
 
     def volume_name(self, key: str, slot: int, node: Node | None = None) -> str:
         """Return the real name of a volume for a slot; on ``node``, where it is another on each."""
@@ -179,7 +182,20 @@ def _effective(release: Release, spec: StackSpec, name: str) -> Effective:
         task=task,
         hash=_hash(release, spec, name, task),
         client=release.client,
+        lends=_lends(spec, name),
     )
+
+
+def _lends(spec: StackSpec, name: str) -> tuple[str, ...]:
+    """Return the services that share a service's namespaces, directly or not."""
+    found: list[str] = []
+    for other in sorted(spec.services):
+        seen, at = {other}, other
+        while (at := spec.services[at].task.partner) in spec.services and at not in seen:
+            if at == name:
+                found.append(other)
+            seen.add(at)
+    return tuple(found)
 
 
 def _hash(release: Release, spec: StackSpec, name: str, task: TaskSpec) -> str:

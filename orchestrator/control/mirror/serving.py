@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.node_view import availability, node_status, node_view
 from scheduler import constraints
 from specs.bounds import MOST_TASKS
+from specs.stack import Condition
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
@@ -59,6 +60,22 @@ def is_leaving(task: Task) -> bool:
     if task.state is TaskState.COMPLETE and task.desired is Desired.SHUTDOWN:
         return False
     return task.leaving or task.desired in GOING
+
+
+def meets(condition: Condition, task: Task) -> bool:
+    """Say whether the task is as somebody's dependency on it asks."""
+    run = task.status.run
+    match condition:
+        case Condition.COMPLETED:
+            return task.state is TaskState.COMPLETE
+        case Condition.HEALTHY:
+            return task.status.ready or task.state is TaskState.COMPLETE
+        case Condition.STARTED:
+            return (
+                run is not None
+                and run.started_at is not None
+                and (task.state not in FINAL or task.state is TaskState.COMPLETE)
+            )
 
 
 def serves(cluster: Mirror, task: Task) -> bool:

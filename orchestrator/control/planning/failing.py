@@ -186,8 +186,10 @@ def _blocked(state: ServiceState, states: Mapping[str, ServiceState]) -> Cause |
     """Return who keeps the service from starting for as long as it is hopeless itself."""
     if not state.waits_for:
         return None
-    for name, edge in gates.edges(state.effective.service, states):
-        if states[name].hopeless is None or gates.satisfied(edge, states[name]):
+    service = state.effective.service
+    for name, edge in gates.edges(service, states):
+        one = name == service.task.partner
+        if states[name].hopeless is None or gates.satisfied(edge, states[name], one=one):
             continue
         return Cause(f"{state.name} is blocked by {name}", service=state.name)
     return None

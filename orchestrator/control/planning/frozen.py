@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.control.mirror.serving import copies, is_leaving
-from orchestrator.control.planning import gates, misplaced, stopping
+from orchestrator.control.planning import gates, misplaced, pairs, stopping
 from orchestrator.control.planning.keeping import stop_unwanted
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ServiceState
@@ -74,8 +74,9 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         due = earliest(due, plan.wake)
         begun = {t.slot for t in found if t.desired is not Desired.PREPARED}
         by_id = {task.id: task for task in found}
-        for stop in plan.stop:
-            stopping.begin(pass_, by_id[stop.task])
+        left = pairs.left_behind(pass_, sample, found)
+        for going in [*left, *(by_id[stop.task] for stop in plan.stop)]:
+            stopping.begin(pass_, going)
         for create in plan.create:
             asked = any(wanted.behind(t) for t in replicas if t.slot == create.slot)
             if not asked and _failed_attempt(pass_, found, create, stack):

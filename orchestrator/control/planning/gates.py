@@ -52,7 +52,7 @@ def waits_for(
     waiting = [
         edge_words(name, edge)
         for name, edge in _held(service, states, wanted)
-        if not satisfied(edge, states[name])
+        if not satisfied(edge, states[name], one=name == service.task.partner)
     ]
     return ", ".join(dict.fromkeys(waiting))
 
@@ -108,13 +108,18 @@ def _holds(edge: Dependency, dependency: WantedService, wanted: WantedService) -
     return edge.restart and dependency.asked_again >= wanted.asked_again
 
 
-def satisfied(edge: Dependency, state: ServiceState) -> bool:
-    """Say whether one dependency is as the edge asks."""
+def satisfied(edge: Dependency, state: ServiceState, *, one: bool = False) -> bool:
+    """Say whether one dependency is as the edge asks.
+
+    ``one``: a task of it is enough, as each waits for its own partner besides (see pairs).
+    """
     if _in_vain(edge, state):
         return not edge.required
     if not edge.required and state.hopeless is not None:
         return True  # that is told, not waited for
     met = {task.slot for task in current(state) if meets(edge.condition, task)}
+    if one and state.wanted.slots:
+        return bool(met)
     return met.issuperset(state.wanted.slots)
 
 

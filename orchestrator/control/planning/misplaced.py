@@ -10,7 +10,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.released import spec_of
-from orchestrator.control.planning.placement import fleet, needs
+from orchestrator.control.planning import pairs
+from orchestrator.control.planning.placement import needs
+from orchestrator.control.planning.room import fleet
 from scheduler import constraints
 from scheduler.displaced import Displaced, Settled, Stay, displaced
 from scheduler.view import Fleet
@@ -29,7 +31,9 @@ if TYPE_CHECKING:
 def look(pass_: Pass, effective: Effective, tasks: Sequence[Task]) -> Displaced:
     """Return which of a service's tasks must go elsewhere, and which would but stay."""
     service = effective.service
-    if service.mode == "global" or not service.placement.constraints:
+    if service.mode == "global" or effective.task.partner:
+        return Displaced()  # nobody moves away from his partner
+    if not pairs.constraints_of(effective):
         return Displaced()
     here = [t for t in tasks if t.live and t.node is not None]
     wrong = [t for t in here if breaks(pass_, effective, t)]
@@ -51,7 +55,7 @@ def breaks(pass_: Pass, effective: Effective, task: Task) -> bool:
     view = pass_.view(task.node) if effective.service.mode != "global" else None
     if view is None:
         return False
-    return constraints.broken(effective.service.placement.constraints, view) is not None
+    return constraints.broken(pairs.constraints_of(effective), view) is not None
 
 
 def failed_release(pass_: Pass, stack: Stack) -> Release | None:

@@ -12,13 +12,15 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.dependencies import edge_words
 from orchestrator.control.mirror.effective import of_oneoff
 from orchestrator.control.mirror.released import newest_of
-from orchestrator.control.planning import binds, networks
+from orchestrator.control.mirror.serving import meets
+from orchestrator.control.planning import binds, networks, pairs
 from orchestrator.control.planning.passes import earliest
-from orchestrator.control.planning.placement import equipped, fleet, mistake, needs
+from orchestrator.control.planning.placement import equipped, mistake, needs
+from orchestrator.control.planning.room import fleet
 from scheduler.place import place
 from specs.oneoff import REMEMBERED
 from specs.stack import Condition
-from specs.states import BROKEN, FINAL, UNPLACED, Desired, TaskState, may_move
+from specs.states import BROKEN, UNPLACED, Desired, TaskState, may_move
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -135,8 +137,16 @@ def _place(pass_: Pass, one: OneOff) -> None:
     if waits := binds.look(pass_, effective, fresh=one.task.state is TaskState.NEW).waits:
         _wait(pass_, one, waits)
         return
+    partner = pairs.any_lender(pass_, effective)
+    if effective.task.partner and partner is None:
+        name = effective.task.partner
+        _refuse(pass_, one, f"{name}, whose network it shares, does not run: corral up -d {name}")
+        return
+    if partner is not None:
+        one = one.with_task(one.task.model_copy(update={"partner": partner.id}))
     view = fleet(pass_)
-    result = place(view, [needs(pass_, one.task, effective)], seed=0)
+    there = partner.node if partner is not None else None
+    result = place(view, [needs(pass_, one.task, effective, there)], seed=0)
     node = result.assigned.get(one.id)
     if node is None:
         _wait(pass_, one, result.refused.get(one.id, "no node is ready"))
@@ -167,7 +177,7 @@ def waits_for(edges: dict[str, Dependency], tasks: Iterable[Task]) -> str:
     waiting = [
         edge_words(name, edge)
         for name, edge in sorted(edges.items())
-        if name in services and not all(_meets(edge.condition, t) for t in services[name])
+        if name in services and not all(meets(edge.condition, t) for t in services[name])
     ]
     return ", ".join(waiting)
 
@@ -188,18 +198,3 @@ def _by_service(tasks: Iterable[Task]) -> dict[str, list[Task]]:
     for task in tasks:
         found.setdefault(task.service, []).append(task)
     return {name: list(newest_of(mine).values()) for name, mine in found.items()}
-
-
-def _meets(condition: Condition, task: Task) -> bool:
-    run = task.status.run
-    match condition:
-        case Condition.COMPLETED:
-            return task.state is TaskState.COMPLETE
-        case Condition.HEALTHY:
-            return task.status.ready or task.state is TaskState.COMPLETE
-        case Condition.STARTED:
-            return (
-                run is not None
-                and run.started_at is not None
-                and (task.state not in FINAL or task.state is TaskState.COMPLETE)
-            )

@@ -7,54 +7,96 @@ carries the sentence that says why.
 from __future__ import annotations
 
 import logging
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.node_view import node_of_client, node_view
+from orchestrator.control.mirror.node_view import node_of_client
 from orchestrator.control.mirror.ports import (
     fixed_host_ports,
     free_port,
-    held_host_ports,
     numbers_taken,
-    published,
 )
 from orchestrator.control.mirror.records import VOLUMES, Volume
-from orchestrator.control.mirror.released import task_spec
 from orchestrator.control.mirror.serving import global_slots
-from orchestrator.control.planning import binds
+from orchestrator.control.planning import binds, pairs
 from orchestrator.control.planning import homes as volume_homes
 from orchestrator.control.planning.networks import network_of
+from orchestrator.control.planning.room import fleet, reserved
 from orchestrator.store import keys
 from scheduler import constraints
 from scheduler.place import place
 from scheduler.refusals import NoPlace, no_place
-from scheduler.view import Fleet, Home, HostPort, NodeUse, NodeView, Pending
+from scheduler.steps import STEP
+from scheduler.view import Fleet, Home, NodeView, Pending
 from specs import shares, skew
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
-    from orchestrator.control.planning.passes import Pass, Steps
+    from orchestrator.control.planning.passes import Pass
+    from scheduler.steps import Steps
+    from scheduler.view import Only
     from specs.task import Task
 
 log = logging.getLogger(__name__)
 
-FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
-
 
 def place_pending(pass_: Pass, waiting: list[Task]) -> Steps[None]:
-    """Assign what can be assigned."""
-    if not waiting:
-        return
+    """Assign what can be assigned: partners first, then those that go with them."""
+    rounds: dict[int, list[Task]] = defaultdict(list)
+    for number, task in enumerate(waiting, 1):
+        if not number % STEP:
+            yield STEP // 4
+        rounds[_depth(pass_, task)].append(task)
+    for depth, tasks in sorted(rounds.items()):
+        ready = _beside(pass_, tasks) if depth else tasks
+        if ready:
+            yield from _place(pass_, ready)
+
+
+def _depth(pass_: Pass, task: Task) -> int:
+    """Return how many partners there are before a task's own turn."""
+    effective = pass_.specs.of(task.stack, task.release, task.service)
+    depth = 0
+    while effective is not None and effective.task.partner and depth < len(effective.spec.services):
+        effective = pass_.specs.of(task.stack, task.release, effective.task.partner)
+        depth += 1
+    return depth
+
+
+def _beside(pass_: Pass, waiting: list[Task]) -> list[Task]:
+    """Return the tasks whose partner has a node, with who that is; say of others that they wait."""
+    lenders: dict[tuple[str, str, int], tuple[pairs.Lenders, dict[int, str]]] = {}
+    ready = []
+    for task in waiting:
+        key = (task.stack, task.service, task.release)
+        effective = pass_.specs.of(task.stack, task.release, task.service)
+        assert effective is not None, "only who has a partner comes here"
+        if key not in lenders:
+            places = _places(pass_, effective) if effective.service.mode == "global" else {}
+            lenders[key] = pairs.Lenders(pass_, effective), places
+        known, places = lenders[key]
+        partner = known.of(task.slot, places.get(task.slot))
+        if partner is None or partner.node is None:
+            _await(pass_, task, known, partner)
+        else:
+            known_one = task.partner == partner.id
+            ready.append(task if known_one else task.model_copy(update={"partner": partner.id}))
+    return ready
+
+
+def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
     view = fleet(pass_)
     yield len(pass_.cluster.tasks) // 2
     pending = []
     found: dict[str, Effective] = {}
     stacks = {task.stack for task in waiting}
     slots = _in_slots(pass_, stacks)
+    yield len(waiting) // 4
     places: dict[tuple[str, int], dict[int, str]] = {}  # of global services
     left = _left(pass_, waiting)
+    yield len(waiting) // 4
     unfit: dict[str, str] = {}
     for task in waiting:
         yield 1
@@ -72,12 +114,14 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> Steps[None]:
             if effective.service.mode == "global" and key not in places:
                 places[key] = _places(pass_, effective)
             node = places.get(key, {}).get(task.slot)
+            if (partner := pass_.draft.task(task.partner)) is not None:
+                node = partner.node
             if waits := binds.look(pass_, effective, fresh=_new(task)).waits:
                 unfit[task.id] = waits
                 continue
             pending.append(
                 replace(
-                    _pending(pass_, task, effective, node, slot),
+                    _pair(pass_, task, effective, node, slot),
                     prefers=_prefers(effective, left.get(_slot(task))),
                 )
             )
@@ -90,10 +134,18 @@ def place_pending(pass_: Pass, waiting: list[Task]) -> Steps[None]:
         node = result.assigned.get(task.id)
         if node is None:
             refused = unfit.get(task.id) or result.refused.get(task.id)
-            _wait(pass_, task, refused or "its release is not there")
+            _wait(pass_, task, _with(pass_, task) + (refused or "its release is not there"))
         else:
             _try_to_assign(pass_, task, found[task.id], node, view)
             _tell_empty(pass_, task, node, _prefers(found[task.id], left.get(_slot(task))))
+
+
+def _with(pass_: Pass, task: Task) -> str:
+    """Return who decides where a task goes, before why that node does not take it."""
+    partner = pass_.draft.task(task.partner) if task.partner else None
+    if partner is None:
+        return ""
+    return f"it goes with {partner.name}, which is on {node_name(pass_, partner.node)}: "
 
 
 def _in_slots(pass_: Pass, stacks: set[str]) -> dict[tuple[str, str, int], list[Task]]:
@@ -163,9 +215,9 @@ def mistake(error: Exception, stack: str) -> str:
     )
 
 
-def needs(pass_: Pass, task: Task, effective: Effective) -> Pending:
-    """Return what a task that has a node would need of another one."""
-    return _pending(pass_, task, effective, None, [])
+def needs(pass_: Pass, task: Task, effective: Effective, pinned: str | None = None) -> Pending:
+    """Return what a task needs of a node, whatever node it has."""
+    return _pair(pass_, task, effective, pinned, [])
 
 
 def refusal(pass_: Pass, task: Task) -> NoPlace:
@@ -183,7 +235,12 @@ def refusal(pass_: Pass, task: Task) -> NoPlace:
     pinned = None
     if effective.service.mode == "global":
         pinned = _places(pass_, effective).get(task.slot)
-    return no_place(fleet(pass_), _pending(pass_, task, effective, pinned, slot))
+    if effective.task.partner:
+        partner = pairs.Lenders(pass_, effective).of(task.slot, pinned)
+        if partner is None or partner.node is None:
+            return NoPlace(hint=f"corral ps -a {effective.task.partner}")
+        pinned = partner.node
+    return no_place(fleet(pass_), _pair(pass_, task, effective, pinned, slot))
 
 
 def _places(pass_: Pass, effective: Effective) -> dict[int, str]:
@@ -198,6 +255,18 @@ def _wait(pass_: Pass, task: Task, reason: str) -> None:
         pass_.draft.put_task(task.moved(TaskState.PENDING).with_reason(reason))
     elif pass_.draft.cluster.tasks.get(task.id) is not task:
         pass_.draft.put_task(task)
+
+
+def _await(pass_: Pass, task: Task, lenders: pairs.Lenders, partner: Task | None) -> None:
+    """Say that a task waits for its partner's node; where none will come, that it has no place."""
+    name = partner.name if partner is not None else lenders.service
+    reason = f"waits for {name}, whose network it shares"
+    if partner is not None and partner.state is TaskState.PENDING and partner.pending_reason:
+        _wait(pass_, task, f"{reason}: {partner.pending_reason}")
+    elif lenders.stopped:
+        _wait(pass_, task, f"{reason}, and that is stopped: corral start {name}")
+    elif task.pending_reason != reason:
+        pass_.draft.put_task(task.with_reason(reason))
 
 
 def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> None:
@@ -344,7 +413,7 @@ def _pending(
     pass_: Pass, task: Task, effective: Effective, pinned: str | None, slot: list[Task]
 ) -> Pending:
     service = effective.service
-    reserved = effective.task.resources.reservations
+    own = effective.task.resources.reservations
     bound = binds.look(pass_, effective, fresh=_new(task))
     # The task of the slot that will be stopped before this one starts.
     goes_first = effective.service.update.order == "stop-first"
@@ -354,8 +423,8 @@ def _pending(
         service=effective.key,
         spec_hash=task.spec_hash,
         slot=task.slot,
-        cpus=reserved.cpus,
-        memory=reserved.memory,
+        cpus=own.cpus,
+        memory=own.memory,
         constraints=service.placement.constraints,
         preferences=service.placement.preferences,
         max_per_node=service.placement.max_replicas_per_node,
@@ -367,8 +436,40 @@ def _pending(
         needs=_needs(pass_, task, effective),
         node=pinned,
         instead_of=replaced.node if replaced is not None else None,
-        instead_use=_reserved(pass_, replaced) if replaced is not None else (0.0, 0),
+        instead_use=reserved(pass_, replaced) if replaced is not None else (0.0, 0),
     )
+
+
+def _pair(
+    pass_: Pass, task: Task, effective: Effective, pinned: str | None, slot: list[Task]
+) -> Pending:
+    """Return what a task needs with all that goes with it, and what gives way to them."""
+    pending = _pending(pass_, task, effective, pinned, slot)
+
+    def ties(other: Effective, number: int) -> tuple[tuple[Home, ...], tuple[Only, ...]]:
+        bound = binds.look(pass_, other, fresh=_new(task))
+        return (*homes(pass_, other, number), *bound.ties), bound.only
+
+    if effective.lends:
+        pending = pairs.together(pass_, effective, pending, ties)
+    if pending.instead_of is not None:
+        going = [t for t in slot if t.id != task.id and t.node == pending.instead_of][:1]
+        going += [other for one in going for other in pairs.followers(pass_, one)]
+        used = [reserved(pass_, one) for one in going]
+        pending = replace(
+            pending, instead_use=(sum(cpus for cpus, _ in used), sum(memory for _, memory in used))
+        )
+    if task.partner and task.release and not any(one.partner == task.partner for one in slot):
+        pending = replace(pending, aside=_aside(pass_, task))
+    return pending
+
+
+def _aside(pass_: Pass, task: Task) -> tuple[float, int]:
+    """Return what is kept for a task beside its partner, as long as it is not there."""
+    first = pairs.first_of(pass_, task)
+    known = pass_.specs.of(task.stack, first.release, task.service)
+    own = known.task.resources.reservations if known is not None else None
+    return (own.cpus, own.memory) if own is not None else (0.0, 0)
 
 
 def _needs(pass_: Pass, task: Task, effective: Effective) -> tuple[tuple[int, str], ...]:
@@ -380,63 +481,3 @@ def _needs(pass_: Pass, task: Task, effective: Effective) -> tuple[tuple[int, st
             if effective.volume_options(mount.source, pass_.cluster.volumes.get(name)):
                 return (*needs, (2, "volumes: driver_opts"))
     return needs
-
-
-def _reserved(pass_: Pass, task: Task) -> tuple[float, int]:
-    effective = pass_.specs.of(task.stack, task.release, task.service)
-    if effective is None:
-        return 0.0, 0
-    reserved = effective.task.resources.reservations
-    return reserved.cpus, reserved.memory
-
-
-def fleet(pass_: Pass) -> Fleet:
-    """Return the scheduler's view: nodes with what is reserved on them, O(tasks + nodes)."""
-    cpus: dict[str, float] = defaultdict(float)
-    memory: dict[str, int] = defaultdict(int)
-    services: dict[str, Counter[str]] = defaultdict(Counter)
-    hashes: dict[str, Counter[str]] = defaultdict(Counter)
-    ports: dict[str, set[HostPort]] = defaultdict(set)
-    failures: dict[str, Counter[str]] = defaultdict(Counter)
-    for task in pass_.draft.all_tasks():
-        node = task.node
-        if node is None:
-            continue
-        if task.state in FINAL:
-            ended = pass_.observed.mark(task.id).ended_at
-            recent = ended is None or pass_.now - ended < FAILURE_MEMORY
-            if recent and task.state in (TaskState.FAILED, TaskState.REJECTED):
-                failures[node][task.spec_hash] += 1
-            continue
-        used = _reserved(pass_, task)
-        cpus[node] += used[0]
-        memory[node] += used[1]
-        if task.desired in (Desired.PREPARED, Desired.RUNNING):
-            services[node][f"{task.stack}/{task.service}"] += 1
-            hashes[node][task.spec_hash] += 1
-        if task.host_ports:
-            ports[node].update(held_host_ports(task_spec(pass_.cluster, task), task.host_ports))
-    for one in pass_.draft.oneoffs():
-        if one.task.node is not None and not one.over:
-            reserved = one.service.task.resources.reservations
-            cpus[one.task.node] += reserved.cpus
-            memory[one.task.node] += reserved.memory
-            services[one.task.node][f"{one.stack}/{one.task.name}"] += 1
-            ports[one.task.node].update(held_host_ports(one.service.task, one.task.host_ports))
-    ingress = {port for _, _, port in published(pass_.cluster)}
-    nodes = {}
-    for node_id, record in pass_.cluster.nodes.items():
-        nodes[node_id] = node_view(
-            pass_.cluster,
-            record,
-            failures=failures[node_id],
-            use=NodeUse(
-                cpus=cpus[node_id],
-                memory=memory[node_id],
-                tasks=services[node_id].total(),
-                services=services[node_id],
-                specs=hashes[node_id],
-                ports=frozenset(ports[node_id] | ingress),
-            ),
-        )
-    return Fleet(nodes)

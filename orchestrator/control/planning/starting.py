@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import TYPE_CHECKING
 
+from orchestrator.control.planning import pairs
 from specs.stack import task_name
 from specs.states import FINAL, Desired, TaskState
 from specs.task import Task, TaskStatus
@@ -32,6 +33,7 @@ def create_task(
 ) -> Task:
     """Create a task; it is told to get ready, and to run at once where nothing holds it back."""
     ends_first = create.replaces is not None and effective.service.update.order == "stop-first"
+    paired = bool(effective.task.partner)  # it starts after its partner, which is not known yet
     task = Task(
         id=pass_.new_id("t"),
         stack=effective.stack,
@@ -40,7 +42,7 @@ def create_task(
         name=task_name(effective.stack, effective.service, create.slot),
         release=effective.release,
         spec_hash=create.spec_hash,
-        desired=Desired.RUNNING if gate and not ends_first else Desired.PREPARED,
+        desired=Desired.RUNNING if gate and not ends_first and not paired else Desired.PREPARED,
         attempt=create.attempt,
         pending_reason=f"waits for {waits_for}" if waits_for else "",
         fresh_volumes=fresh,
@@ -76,6 +78,8 @@ def let_run(
         reason = f"waits for {blocked}" if blocked else ""
         if not reason and holder is not None:
             reason = f"waits until {holder.name} of release {holder.release} has stopped"
+        if not reason and (partner := pairs.awaited(pass_, effective, current)):
+            reason = f"waits for {partner}"
         _say_or_run(pass_, current, reason)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from orchestrator.control.planning import pairs
 from specs.states import FINAL, UNPLACED, Desired, TaskState
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ def begin(
             # Its grace is that of this stop, not what an earlier `restart -t` gave it.
             pass_.draft.put_task(task.with_leaving().with_grace(grace))
         return
+    if task.state not in FINAL and _after_others(pass_, task, grace):
+        return
     going = task.with_desired(final).with_leaving()
     stack = pass_.cluster.stacks.get(task.stack)
     if final is Desired.SHUTDOWN and stack is not None:
@@ -53,6 +56,16 @@ def begin(
     if grace is not None or (task.desired is not Desired.SHUTDOWN and not task.leaving):
         going = going.with_grace(grace)
     pass_.draft.put_task(going)
+
+
+def _after_others(pass_: Pass, task: Task, grace: float | None) -> bool:
+    """Stop those that live in the task's namespaces first; say whether they are still there."""
+    others = pairs.followers(pass_, task)
+    for other in others:
+        begin(pass_, other, graceful=False, grace=grace)
+    if others and not task.leaving:
+        pass_.draft.put_task(task.with_leaving().with_grace(grace))
+    return bool(others)
 
 
 def unheard(
@@ -108,8 +121,9 @@ def advance(pass_: Pass, task: Task, interested: Mapping[str, set[str]]) -> floa
                 ),
             )
         )
-    pass_.draft.put_task(task.with_desired(Desired.REMOVED))
-    return None
+    if task.state in FINAL or not _after_others(pass_, task, task.grace):
+        pass_.draft.put_task(task.with_desired(Desired.REMOVED))
+    return None  # the end of the last of the others is heard
 
 
 def trim(pass_: Pass, tasks: list[Task], *, wanted: bool) -> None:

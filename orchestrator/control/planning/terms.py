@@ -75,6 +75,7 @@ def _tied(pass_: Pass, task: Task, effective: Effective | None) -> bool:
     """Say whether the task stays with its node whatever becomes of that."""
     return effective is not None and (
         effective.service.mode == "global"
+        or bool(effective.task.partner)  # it goes when that goes, see pairs
         or bool(homes(pass_, effective, task.slot))
         or binds.tied(pass_, effective)
     )

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from specs.compose.language.schema import PROJECT
 from specs.compose.reading.source import resolve
+from specs.kit import jsontext
 
 if TYPE_CHECKING:
     from specs.compose.language.shape import Shape
@@ -29,9 +30,7 @@ def render(model: dict[str, Any], form: str = "yaml", *, double: bool = True) ->
     if double:
         ordered = _doubled(ordered)
     if form == "json":
-        import json  # noqa: PLC0415 - one of the two forms
-
-        return json.dumps(ordered, indent=2, ensure_ascii=False) + "\n"
+        return jsontext.shown(ordered, indent=2) + "\n"
     return as_yaml(ordered)
 
 

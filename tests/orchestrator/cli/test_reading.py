@@ -593,6 +593,7 @@ def test_reading_loads_few_modules(shop, clean_environment, argv):
         "specs",
         "specs.kit",
         "specs.kit.amounts",
+        "specs.kit.jsontext",
     }
     assert (
         min(costs) < 0.5

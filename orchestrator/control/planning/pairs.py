@@ -1,0 +1,255 @@
+"""Pairs: a task that shares another one's namespaces is where that one is, and goes when it goes.
+
+The Compose file says it of services (``network_mode: service:web``); here it becomes a matter of
+tasks. ``Task.partner`` names the task whose namespaces one has, from the moment it has a node.
+
+Who goes with whom: by number, as far as there are partners, and from the front again beyond (so
+all go with the one there is, as in Compose); of global services those on the same node. The pair
+is placed by what both need (:func:`together`), which stays reserved while one of them is missing
+(:func:`set_aside`). Nobody moves away from his partner: whoever's partner goes, goes first, and
+another takes his place beside whoever took the partner's (:func:`left_behind`). ADR 0021.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.dependencies import edge_words
+from orchestrator.control.mirror.ports import fixed_host_ports
+from orchestrator.control.mirror.serving import copies, meets
+from specs.stack import Dependency
+from specs.states import FINAL, WANTED, ReleaseState
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from orchestrator.control.mirror.effective import Effective
+    from orchestrator.control.planning.passes import Pass
+    from scheduler.view import Home, Only, Pending
+    from specs.api import Stack
+    from specs.task import Task
+
+Ties = tuple[tuple["Home", ...], tuple["Only", ...]]
+
+
+def beside(slot: int, others: int) -> int:
+    """Return the slot of the partner of a slot, of so many; 0 where there is none."""
+    return (slot - 1) % others + 1 if others else 0
+
+
+def _copies(stack: Stack | None, effective: Effective) -> int:
+    if stack is None or effective.service.name in stack.stopped_services:
+        return 0
+    return copies(stack, effective.service)
+
+
+class Lenders:
+    """The tasks whose namespaces those of one service share."""
+
+    def __init__(self, pass_: Pass, effective: Effective) -> None:
+        self.service = effective.task.partner
+        self._pass = pass_
+        self._by_node = effective.service.mode == "global"
+        self._own = pass_.specs.of(effective.stack, effective.release, self.service)
+        stack = pass_.cluster.stacks.get(effective.stack)
+        self._count = _copies(stack, self._own) if self._own is not None else 0
+        self._strict = self._own is not None and _replacing(pass_, effective, self.service)
+        self._tasks = [
+            task
+            for task in pass_.draft.tasks(effective.stack).values()
+            if task.service == self.service and task.live
+        ]
+        if self._own is not None and self._own.service.mode == "global":
+            self._count = max((task.slot for task in self._tasks), default=0)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether there is to be none."""
+        return self._own is not None and not self._count
+
+    def of(self, slot: int, node: str | None = None) -> Task | None:
+        """Return the one a task of that slot goes with: the newest, and of the spec that is wanted.
+
+        ``node``: where the task belongs, of a global service.
+        """
+        wanted = beside(slot, self._count)
+        found = [
+            task
+            for task in self._tasks
+            if (task.node == node if self._by_node else task.slot == wanted)
+            and self._pass.node_status(task.node) != "down"
+        ]
+        right = [t for t in found if self._own is None or t.spec_hash == self._own.hash]
+        if self._strict and not right:
+            return None
+        return max(right or found, key=lambda t: (t.created_at, t.id), default=None)
+
+    def goes_with(self, slot: int, other: Task) -> bool:
+        """Say whether a task of that slot still belongs to that partner, by their numbers."""
+        return self._by_node or other.slot == beside(slot, self._count)
+
+
+def any_lender(pass_: Pass, effective: Effective) -> Task | None:
+    """Return whose network a one-off of the service shares: the first there is, as in Compose."""
+    found = [
+        task
+        for task in pass_.draft.tasks(effective.stack).values()
+        if task.service == effective.task.partner
+        and task.live
+        and task.node is not None
+        and pass_.node_status(task.node) != "down"
+    ]
+    return min(found, key=lambda t: (t.slot, -t.created_at, t.id), default=None)
+
+
+def _replacing(pass_: Pass, effective: Effective, name: str) -> bool:
+    """Say whether the release gives the service's tasks the spec it has there: others come."""
+    release = pass_.cluster.releases.get((effective.stack, effective.release))
+    return (
+        release is not None
+        and release.state is ReleaseState.DEPLOYING
+        and not release.only_starts
+        and name not in release.keeps
+    )
+
+
+def left_behind(pass_: Pass, effective: Effective, tasks: Iterable[Task]) -> list[Task]:
+    """Return the tasks of a service that have no partner any more, or not the right one."""
+    if not effective.task.partner:
+        return []
+    lenders = Lenders(pass_, effective)
+    return [t for t in tasks if t.live and t.partner and _is_left(pass_, lenders, t)]
+
+
+def _is_left(pass_: Pass, lenders: Lenders, task: Task) -> bool:
+    partner = pass_.draft.task(task.partner)
+    if partner is None or partner.desired not in WANTED:
+        return True
+    if partner.leaving:
+        return False  # it still serves who is there; then ``stopping`` has its pair go first
+    if partner.state in FINAL or pass_.node_status(partner.node) == "down":
+        # What ended by itself, or is silent, is gone once another one is to be there.
+        follower = lenders.of(task.slot, task.node)
+        return follower is not None and follower.id != partner.id
+    return not lenders.goes_with(task.slot, partner)
+
+
+def followers(pass_: Pass, task: Task) -> list[Task]:
+    """Return the tasks that still have this one's namespaces, where they can be asked to go."""
+    known = pass_.followers.get(task.stack)
+    if known is None:
+        known = pass_.followers[task.stack] = {}
+        for other in pass_.draft.tasks(task.stack).values():
+            if other.partner:
+                known.setdefault(other.partner, []).append(other.id)
+    found = (pass_.draft.task(name) for name in known.get(task.id, ()))
+    return [
+        other
+        for other in found
+        if other is not None
+        and other.node is not None
+        and other.state not in FINAL
+        and pass_.node_status(other.node) != "down"
+    ]
+
+
+def awaited(pass_: Pass, effective: Effective, task: Task) -> str:
+    """Return what a task waits for of its own partner before it may start, or ""."""
+    name = effective.task.partner
+    if not name:
+        return ""
+    edge = effective.service.depends_on.get(name, Dependency())
+    partner = pass_.draft.task(task.partner) if task.partner else None
+    return "" if partner is not None and meets(edge.condition, partner) else edge_words(name, edge)
+
+
+# where both go
+
+
+def members(pass_: Pass, effective: Effective, slot: int) -> Iterator[tuple[Effective, int]]:
+    """Yield the services, and slots, of which a task goes with that one, or with one of those."""
+    if not effective.lends:
+        return
+    stack = pass_.cluster.stacks.get(effective.stack)
+    mine = _copies(stack, effective)
+    for name in effective.lends:
+        other = pass_.specs.of(effective.stack, effective.release, name)
+        if other is None or other.task.partner != effective.service.name:
+            continue
+        if other.service.mode == "global":
+            slots: Iterable[int] = (slot,) if _copies(stack, other) else ()
+        elif effective.service.mode == "global":
+            slots = (slot,) if slot <= _copies(stack, other) else ()
+        else:
+            slots = range(slot, _copies(stack, other) + 1, mine) if mine else ()
+        for number in slots:
+            yield other, number
+            yield from members(pass_, other, number)
+
+
+def together(
+    pass_: Pass,
+    effective: Effective,
+    pending: Pending,
+    ties: Callable[[Effective, int], Ties],
+) -> Pending:
+    """Return what a task needs of a node with all that goes with it."""
+    for other, slot in members(pass_, effective, pending.slot):
+        reserved, placing = other.task.resources.reservations, other.service.placement
+        homes, only = ties(other, slot)
+        most = [n for n in (pending.max_per_node, placing.max_replicas_per_node) if n]
+        pending = replace(
+            pending,
+            cpus=pending.cpus + reserved.cpus,
+            memory=pending.memory + reserved.memory,
+            constraints=(*pending.constraints, *placing.constraints),
+            max_per_node=min(most, default=0),
+            ports=(*pending.ports, *fixed_host_ports(other.task)),
+            homes=tuple({home.key: home for home in (*pending.homes, *homes)}.values()),
+            only=(*pending.only, *only),
+            platform=pending.platform or other.task.platform,
+        )
+    return pending
+
+
+def constraints_of(effective: Effective) -> tuple[str, ...]:
+    """Return what a service and all that goes with it ask of their node."""
+    found = list(effective.service.placement.constraints)
+    for name in effective.lends:
+        found += effective.spec.services[name].placement.constraints
+    return tuple(dict.fromkeys(found))
+
+
+def present(pass_: Pass) -> Counter[tuple[str, str]]:
+    """Return how many tasks that are not over have each task for the first of their partners."""
+    found: Counter[tuple[str, str]] = Counter()
+    for task in pass_.draft.all_tasks():
+        if task.partner and task.state not in FINAL:
+            found[first_of(pass_, task).id, task.service] += 1
+    return found
+
+
+def first_of(pass_: Pass, task: Task) -> Task:
+    """Return the one at the head of a task's partners."""
+    while task.partner and (other := pass_.draft.task(task.partner)) is not None:
+        task = other
+    return task
+
+
+def set_aside(
+    pass_: Pass, task: Task, effective: Effective, there: Counter[tuple[str, str]]
+) -> tuple[float, int]:
+    """Return the CPUs and memory reserved beside a task for those of its pair that are missing."""
+    if not effective.lends or effective.task.partner or not task.live:
+        return 0.0, 0
+    cpus, memory = 0.0, 0
+    seen: Counter[str] = Counter()
+    for other, _ in members(pass_, effective, task.slot):
+        name = other.service.name
+        seen[name] += 1
+        if seen[name] > there[task.id, name]:
+            cpus += other.task.resources.reservations.cpus
+            memory += other.task.resources.reservations.memory
+    return cpus, memory

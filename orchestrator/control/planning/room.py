@@ -1,0 +1,86 @@
+"""What is free: the cluster as the scheduler sees it, with what tasks have reserved of each node.
+
+Also what is kept for those of a pair that are missing just now (see pairs).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from typing import TYPE_CHECKING
+
+from orchestrator.control.mirror.node_view import node_view
+from orchestrator.control.mirror.ports import held_host_ports, published
+from orchestrator.control.mirror.released import task_spec
+from orchestrator.control.planning import pairs
+from scheduler.view import Fleet, HostPort, NodeUse
+from specs.states import FINAL, Desired, TaskState
+
+if TYPE_CHECKING:
+    from orchestrator.control.planning.passes import Pass
+    from specs.task import Task
+
+FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
+
+
+def reserved(pass_: Pass, task: Task) -> tuple[float, int]:
+    """Return the CPUs and memory that a task has for itself."""
+    effective = pass_.specs.of(task.stack, task.release, task.service)
+    if effective is None:
+        return 0.0, 0
+    own = effective.task.resources.reservations
+    return own.cpus, own.memory
+
+
+def fleet(pass_: Pass) -> Fleet:
+    """Return the scheduler's view: nodes with what is reserved on them, O(tasks + nodes)."""
+    cpus: dict[str, float] = defaultdict(float)
+    memory: dict[str, int] = defaultdict(int)
+    services: dict[str, Counter[str]] = defaultdict(Counter)
+    hashes: dict[str, Counter[str]] = defaultdict(Counter)
+    ports: dict[str, set[HostPort]] = defaultdict(set)
+    failures: dict[str, Counter[str]] = defaultdict(Counter)
+    pair = pairs.present(pass_)
+    for task in pass_.draft.all_tasks():
+        node = task.node
+        if node is None:
+            continue
+        if task.state in FINAL:
+            ended = pass_.observed.mark(task.id).ended_at
+            recent = ended is None or pass_.now - ended < FAILURE_MEMORY
+            if recent and task.state in (TaskState.FAILED, TaskState.REJECTED):
+                failures[node][task.spec_hash] += 1
+            continue
+        effective = pass_.specs.of(task.stack, task.release, task.service)
+        used = reserved(pass_, task)
+        kept = pairs.set_aside(pass_, task, effective, pair) if effective is not None else (0.0, 0)
+        cpus[node] += used[0] + kept[0]
+        memory[node] += used[1] + kept[1]
+        if task.desired in (Desired.PREPARED, Desired.RUNNING):
+            services[node][f"{task.stack}/{task.service}"] += 1
+            hashes[node][task.spec_hash] += 1
+        if task.host_ports:
+            ports[node].update(held_host_ports(task_spec(pass_.cluster, task), task.host_ports))
+    for one in pass_.draft.oneoffs():
+        if one.task.node is not None and not one.over:
+            own = one.service.task.resources.reservations
+            cpus[one.task.node] += own.cpus
+            memory[one.task.node] += own.memory
+            services[one.task.node][f"{one.stack}/{one.task.name}"] += 1
+            ports[one.task.node].update(held_host_ports(one.service.task, one.task.host_ports))
+    ingress = {port for _, _, port in published(pass_.cluster)}
+    nodes = {}
+    for node_id, record in pass_.cluster.nodes.items():
+        nodes[node_id] = node_view(
+            pass_.cluster,
+            record,
+            failures=failures[node_id],
+            use=NodeUse(
+                cpus=cpus[node_id],
+                memory=memory[node_id],
+                tasks=services[node_id].total(),
+                services=services[node_id],
+                specs=hashes[node_id],
+                ports=frozenset(ports[node_id] | ingress),
+            ),
+        )
+    return Fleet(nodes)

@@ -1,0 +1,116 @@
+"""Bring a folder to what somebody else's has become: the writing half of `corral watch`.
+
+As specs.kit.tarplacing, with three laws of its own. An entry of the kind GONE says that nothing is
+to be there: it goes with all below it, but what is mounted on its own stays, for it is no copy of
+anybody's. What is new belongs to whom it replaces, else to whom its folder belongs: the numbers of
+the machine it comes from mean nothing here. And what is there in another shape makes room.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import stat
+from typing import TYPE_CHECKING, Final
+
+from specs.kit.copyrules import CopyRefused, Landing
+from specs.kit.tarplacing import Archive, Placer, shown
+
+if TYPE_CHECKING:
+    from specs.kit.tarstream import TarEntry
+
+GONE: Final = b"Z"  # of the letters that tar leaves to others; who does not know it refuses it
+_DEEPEST: Final = 512
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class SyncPlacer(Placer):
+    """Writes and removes below the folder ``base``; ``own`` as of tarpacking.descriptors()."""
+
+    def __init__(self, base: int, *, own: int) -> None:
+        super().__init__(base, Landing(inside=True), own=own, owners=True)
+        self._refused: list[str] = []
+
+    def place(self, stream: Archive) -> None:
+        """Do all that can be done. Raises CopyRefused for what was not, BadArchive, OSError."""
+        super().place(stream)
+        if self._refused:
+            raise CopyRefused("; ".join(self._refused[:5]))
+
+    def _add(self, entry: TarEntry, stream: Archive) -> None:
+        parts = self._there(entry.name)
+        if not parts:
+            return
+        if entry.kind == GONE[0]:
+            self._gone(parts)
+            return
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            folder = self._folder(parts[:-1], make=False)
+            self._make_room(entry, folder, parts[-1])
+        super()._add(entry, stream)
+
+    def _gone(self, parts: list[bytes]) -> None:
+        self.files += 1
+        try:
+            folder = self._folder(parts[:-1], make=False)
+        except (FileNotFoundError, CopyRefused):
+            return  # not even its folder is there
+        try:
+            remove(folder, parts[-1], own=self._own)
+        except CopyRefused as refused:
+            self._refused.append(str(refused))
+
+    def _make_room(self, entry: TarEntry, folder: int, name: bytes) -> None:
+        """Take away what has the name and is of another kind; who it belonged to is kept."""
+        owner = os.fstat(folder)
+        with contextlib.suppress(FileNotFoundError):
+            there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            if stat.S_ISDIR(there.st_mode) != (entry.kind == 0x35):
+                if stat.S_ISLNK(there.st_mode):
+                    raise CopyRefused(f"{shown(name)} is a link there and is no folder")
+                remove(folder, name, own=self._own)
+            owner = there
+        entry.uid, entry.gid = owner.st_uid, owner.st_gid
+
+
+def remove(folder: int, name: bytes, *, own: int, depth: int = 0) -> None:
+    """Remove what has the name in the folder, and all below. Raises CopyRefused, OSError."""
+    if depth > _DEEPEST:
+        raise CopyRefused("there are folders in folders beyond all bounds")
+    try:
+        os.unlink(name, dir_fd=folder)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        if error.errno == errno.EBUSY:
+            raise _mounted(name) from None
+        if error.errno not in (errno.EISDIR, errno.EPERM):
+            raise
+    else:
+        return
+    inner = os.open(name, _FOLDER, dir_fd=folder)
+    try:
+        if _mount(inner, own) != _mount(folder, own):
+            raise _mounted(name)
+        with os.scandir(inner) as entries:
+            names = [os.fsencode(entry.name) for entry in entries]
+        for each in names:
+            remove(inner, each, own=own, depth=depth + 1)
+    finally:
+        os.close(inner)
+    os.rmdir(name, dir_fd=folder)
+
+
+def _mounted(name: bytes) -> CopyRefused:
+    return CopyRefused(f"{shown(name)} is mounted there on its own and stays")
+
+
+def _mount(fd: int, own: int) -> bytes:
+    """Return which mount a descriptor of this process lies in."""
+    notes = os.open(f"../fdinfo/{fd}", os.O_RDONLY | os.O_CLOEXEC, dir_fd=own)
+    try:
+        lines = os.read(notes, 4096).splitlines()
+    finally:
+        os.close(notes)
+    return next(line for line in lines if line.startswith(b"mnt_id:"))

@@ -1,0 +1,83 @@
+"""A service in another one's network: what is published there reaches it, and it goes with it."""
+
+from __future__ import annotations
+
+import pytest
+
+pytestmark = pytest.mark.real
+STACK = """
+services:
+  web:
+    image: busybox
+    command: [sleep, inf]
+    stop_grace_period: 0s
+    restart: always
+    hostname: front
+    extra_hosts: ["old.test:192.0.2.7"]
+    ports: ["18080:80"]
+  side:
+    image: busybox
+    command: [sh, -c, "mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www"]
+    stop_grace_period: 0s
+    network_mode: service:web
+  third:
+    image: busybox
+    command: [sleep, inf]
+    stop_grace_period: 0s
+    network_mode: service:side
+"""
+
+
+def served(corral):
+    ask = "curl -sS -m 5 http://127.0.0.1:18080/ 2>/dev/null || true"
+    return corral.until("the page", lambda: corral.sh(ask))
+
+
+def inside(corral, name):
+    """Return the network a container is in."""
+    return corral.sh(f"readlink /proc/{corral.pid(name)}/ns/net")
+
+
+def ids(corral):
+    return {row["service"]: row["id"] for row in corral.rows()}
+
+
+def test_a_network_of_two_through_a_day(corral):
+    corral.compose(STACK)
+    corral("up", "-d")
+    assert served(corral) == "front"
+    assert inside(corral, "side-1") == inside(corral, "third-1") == inside(corral, "web-1")
+    asked = "hostname; cat /etc/hosts /etc/resolv.conf; ip -o -4 addr show eth0; nslookup side"
+    said = {s: corral("exec", "-T", s, "sh", "-c", asked, code=None).stdout for s in ids(corral)}
+    assert said["web"] == said["side"] == said["third"]
+    assert "192.0.2.7" in said["side"]
+    assert corral("port", "side", "80", code=None).stdout == ""
+
+    # The partner ends by itself and is restarted in place: its network stays, and who serves there.
+    before = corral.processes()
+    corral.sh(f"kill -9 {corral.pid('web-1')}")
+    corral.until("another run", lambda: corral.row("web-1")["restarts"] == 1)
+    assert served(corral) == "front"
+    after = corral.processes()
+    assert {t: p for t, p in before.items() if t != ids(corral)["web"]}.items() <= after.items()
+
+    # What is restarted by command has its dependents restarted after it, as in Compose.
+    corral("restart", "web")
+    assert ids(corral).keys() == {"web", "side", "third"}
+    assert not set(after.values()) & set(corral.processes().values())
+    assert served(corral) == "front"
+
+    # Another agent takes over what there is.
+    before = corral.processes()
+    corral.kill("agent")
+    corral.until("an agent", lambda: corral.daemon("agent"))
+    assert served(corral) == "front"
+    assert corral.processes() == before
+
+    # Another partner is another network: all of them are new.
+    old = ids(corral)
+    corral("up", "-d", "--force-recreate", "web")
+    corral.until("the new ones", lambda: not set(old.values()) & set(ids(corral).values()))
+    assert served(corral) == "front"
+    assert inside(corral, "side-1") == inside(corral, "third-1") == inside(corral, "web-1")
+    corral("run", "--rm", "-T", "side", "wget", "-q", "-O", "-", "http://127.0.0.1/")

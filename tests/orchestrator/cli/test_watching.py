@@ -1,0 +1,282 @@
+"""`watch`: what a change asks for, who lacks what, when a burst is over; all without a cluster."""
+
+from __future__ import annotations
+
+import os
+import time
+
+import pytest
+from hypothesis import strategies as st
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
+
+from orchestrator.cli.develop import notices, rules
+from orchestrator.cli.develop.ledger import Ledger
+from orchestrator.cli.develop.notices import Burst, FolderNotices
+from orchestrator.cli.develop.tree import WatchedTree
+from orchestrator.cli.errors import CliError
+
+FILES = {"/p/.dockerignore": "secret\n*.log\n!keep.log\nDockerfile\n"}
+
+
+def entry(path="/p/src", action="sync", target="/app", **more):
+    found = {"path": path, "action": action, **more}
+    return found if action in ("rebuild", "restart") else {"target": target, **found}
+
+
+def model(*entries, **service):
+    web = {"build": {"context": "/p", "dockerfile": "Dockerfile"}, **service}
+    return {"services": {"web": {**web, "develop": {"watch": list(entries)}}, "db": {}}}
+
+
+def made(*entries, names=(), builds=True, **service):
+    return rules.rules_of(model(*entries, **service), names, read=FILES.get, builds=builds)
+
+
+SRC = entry(ignore=["vendor/", "*.pyc"])
+PY = entry(action="sync+restart", include=["**/*.py"], path="/p")
+EXEC = entry(action="sync+exec", exec={"command": ["x"]}, path="/p/conf", target="/etc/")
+
+
+@pytest.mark.parametrize(
+    ("entries", "changed", "files", "rebuild", "restart"),
+    [
+        ([SRC], "/p/src/a.py", [(0, "a.py")], False, False),
+        ([SRC], "/p/src/d/a.pyc", [(0, "d/a.pyc")], False, False),
+        ([SRC], "/p/src/a.pyc", None, False, False),
+        ([SRC], "/p/src/vendor/x/y", None, False, False),
+        ([SRC], "/p/srcs/a", None, False, False),
+        ([SRC], "/p/src/.git/index", None, False, False),
+        ([SRC], "/p/src/d/.a.swp", None, False, False),
+        ([SRC], "/p/src/a~", None, False, False),
+        ([SRC], "/p/src/4913", None, False, False),
+        ([entry(path="/p")], "/p/secret/key", None, False, False),
+        ([entry(path="/p")], "/p/a.log", None, False, False),
+        ([entry(path="/p")], "/p/keep.log", [(0, "keep.log")], False, False),
+        ([entry(path="/q")], "/q/secret", [(0, "secret")], False, False),
+        ([PY], "/p/d/a.py", [(0, "d/a.py")], False, False),
+        ([PY], "/p/d/a.txt", None, False, False),
+        ([EXEC], "/p/conf", [(0, "")], False, False),
+        ([entry(action="rebuild")], "/p/src/a", [], True, False),
+        ([entry(action="restart")], "/p/src/a", [], False, True),
+        ([entry(path="/p/Dockerfile", action="rebuild")], "/p/Dockerfile", [], True, False),
+        ([SRC, PY, entry(action="rebuild")], "/p/src/a.py", [(0, "a.py"), (1, "src/a.py")], True,
+         False),
+    ],
+)  # fmt: skip
+def test_what_a_change_asks_for(entries, changed, files, rebuild, restart):
+    found = rules.due(made(*entries)[0], [changed])
+    if files is None:
+        assert found == {}
+    else:
+        assert found == {"web": rules.Due(set(files), rebuild, restart)}
+
+
+@pytest.mark.parametrize(
+    ("rule_", "inner", "place"),
+    [
+        (SRC, "d/a.py", ("/app", "d/a.py")),
+        (entry(path="/p/nginx.conf", target="/etc/nginx/nginx.conf"), "",
+         ("/etc/nginx", "nginx.conf")),
+        (entry(path="/p/nginx.conf", target="/etc/nginx/"), "", ("/etc/nginx/", "nginx.conf")),
+        (entry(path="/p/a", target="/b"), "", ("/", "b")),
+    ],
+)  # fmt: skip
+def test_where_it_goes(rule_, inner, place):
+    assert made(rule_)[0][0].place(inner) == place
+
+
+@pytest.mark.parametrize(
+    ("entries", "more", "says"),
+    [
+        ([], {}, "no service has anything to watch"),
+        ([entry(action="rebuild")], {"build": None}, "no build section"),
+        ([entry(action="rebuild")], {"builds": False}, "--no-build"),
+        ([entry(action="sync+exec", exec={"command": None})], {}, "no command"),
+        ([SRC], {"names": ["db"]}, "none of db has anything to watch"),
+    ],
+)
+def test_what_cannot_be_watched_is_refused(entries, more, says):
+    with pytest.raises(CliError, match=says):
+        made(*entries, **more)
+
+
+def test_what_is_bound_is_not_sent():
+    mount = {"type": "bind", "source": "/p/src", "target": "/app"}
+    found, warnings = made(entry(path="/p/src/d"), entry(path="/p/other"), volumes=[mount])
+    assert [rule_.path for rule_ in found] == ["/p/other"]
+    assert len(warnings) == 1
+    assert "/p/src" in warnings[0]
+
+
+def test_a_folder_nobody_wants_is_closed_and_one_on_the_way_is_not():
+    (one,) = made(SRC)[0]
+    closed = {path: one.closes(path) for path in ("/", "/p", "/p/src", "/p/src/vendor", "/p/x")}
+    wanted = {"/": False, "/p": False, "/p/src": False, "/p/src/vendor": True, "/p/x": True}
+    assert closed == wanted
+    assert not made(entry(path="/p"))[0][0].closes("/p/secret"), "something in it is taken back"
+
+
+class Containers(RuleBasedStateMachine):
+    """Files change, containers come and go, sending fails, images are built: all have the same."""
+
+    keys = st.sampled_from([(0, "a"), (0, "b"), (1, "c")])
+
+    def __init__(self):
+        super().__init__()
+        self.ledger = Ledger()
+        self.disk: dict = {}
+        self.image: dict = {}
+        self.running: dict[str, dict] = {}
+        self.came = 0
+
+    @rule(keys=st.lists(keys, max_size=3), text=st.integers())
+    def edited(self, keys, text):
+        self.disk.update(dict.fromkeys(keys, text))
+        if keys:
+            self.ledger.note(keys)
+
+    @rule()
+    def another_container_comes(self):
+        self.came += 1
+        self.running[f"c{self.came}"] = dict(self.image)
+
+    @rule(data=st.data())
+    def one_goes(self, data):
+        if self.running:
+            self.running.pop(data.draw(st.sampled_from(sorted(self.running))))
+            self.ledger.keep(self.running)
+
+    @rule(data=st.data(), fails=st.booleans())
+    def sending(self, data, fails):
+        if not self.running:
+            return
+        name = data.draw(st.sampled_from(sorted(self.running)))
+        number, lacks = self.ledger.number, self.ledger.behind(name)
+        for key in lacks[:1] if fails else lacks:
+            self.running[name][key] = self.disk[key]
+        if not fails:
+            self.ledger.brought(name, number)
+
+    @rule(meanwhile=st.lists(keys, max_size=2), works=st.booleans())
+    def building(self, meanwhile, works):
+        begun, context = self.ledger.number, dict(self.disk)
+        self.edited_now(meanwhile)
+        if works:
+            self.image = context
+            self.running = {f"{name}'": dict(context) for name in self.running}
+            self.ledger.built(begun)
+            self.ledger.keep(self.running)
+
+    def edited_now(self, keys):
+        for key in keys:
+            self.disk[key] = (self.disk.get(key), "later")
+        if keys:
+            self.ledger.note(keys)
+
+    @invariant()
+    def who_lacks_nothing_has_everything(self):
+        for name, has in self.running.items():
+            lacks = set(self.ledger.behind(name))
+            assert {k: v for k, v in self.disk.items() if k not in lacks} == {
+                k: v for k, v in has.items() if k not in lacks
+            }
+
+
+def test_who_lacks_nothing_has_everything():
+    run_state_machine_as_test(Containers)
+
+
+@pytest.mark.parametrize(
+    ("notices_at", "over_at"),
+    [
+        ([0.0], 0.25),
+        ([0.0, 0.2, 0.4], 0.65),
+        ([0.0, 0.1], 0.35),
+        ([0.2 * n for n in range(40)], 5.0),
+    ],
+)
+def test_when_a_burst_is_over(notices_at, over_at):
+    burst = Burst(notices_at[0])
+    for at in notices_at:
+        if burst.left(at) > 0:
+            burst.more(at)
+    assert burst.left(over_at - 0.01) > 0
+    assert burst.left(over_at + 0.01) <= 0
+
+
+def watched(top, *more):
+    found = rules.rules_of(
+        model(entry(path=str(top), ignore=["out"]), *more, build=None), (), read=lambda _: None
+    )[0]
+    heard = FolderNotices()
+    tree = WatchedTree(found, watched=heard.watch, unwatched=heard.forget)
+
+    def wanted(path, folder):
+        return any(r.takes(path) or (folder and not r.closes(path)) for r in found)
+
+    def changes(want):
+        """Return what changed, once all of it is seen."""
+        seen: set[str] = set()
+        until = time.monotonic() + 30
+        while not want <= seen and time.monotonic() < until:
+            noticed = heard.wait(0.5, wanted)
+            if noticed is not None:
+                seen |= tree.look(None if noticed.everything else noticed.folders) | noticed.files
+        return seen
+
+    return heard, tree, changes
+
+
+def test_the_kernel_tells_of_files_of_new_folders_and_of_moved_ones(tmp_path):
+    """Some may be told twice, on a busy machine; none is left out, and nothing of nobody's."""
+    top = tmp_path / "src"
+    (top / "a").mkdir(parents=True)
+    (top / "out").mkdir()
+    heard, _, changes = watched(top)
+    (top / "a" / "x").write_text("1")
+    (top / "n" / "m").mkdir(parents=True)
+    (top / "n" / "m" / "y").write_text("1")
+    (top / "out" / "z").write_text("1")
+    new = {f"{top}/a/x", f"{top}/n", f"{top}/n/m", f"{top}/n/m/y"}
+    seen = changes(new)
+    (top / "n").rename(top / "k")
+    moved = {f"{top}/{name}" for name in ("n", "n/m", "n/m/y", "k", "k/m", "k/m/y")}
+    seen |= changes(moved)
+    (top / "k" / "m" / "y").write_text("2")  # its folder has another name by now
+    assert f"{top}/k/m/y" in changes({f"{top}/k/m/y"})
+    assert seen == new | moved
+    while heard.wait(0.5, lambda *_: True):
+        pass
+    (top / "out" / "z").write_text("2")
+    assert heard.wait(0.1, lambda *_: True) is None, "it is not even watched"
+
+
+def test_a_path_that_is_not_there_yet_and_a_single_file(tmp_path):
+    one, later = tmp_path / "one.conf", tmp_path / "later"
+    one.write_text("1")
+    _, tree, changes = watched(later, entry(path=str(one), target="/etc/one.conf"))
+    later.mkdir()
+    (later / "f").write_text("1")
+    assert f"{later}/f" in changes({f"{later}/f"})
+    replaced = tmp_path / ".one.tmp"
+    replaced.write_text("2")
+    replaced.rename(one)  # as editors save
+    assert str(one) in changes({str(one)})
+    one.unlink()
+    assert str(one) in changes({str(one)})
+    assert tree.below(str(later)) == [f"{later}/f"]
+
+
+def test_where_the_kernel_watches_no_more_all_is_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(notices, "POLL", 0.05)
+    heard, _, changes = watched(tmp_path)
+    heard.deaf = "it watches no more"
+    (tmp_path / "a").write_text("1")
+    assert changes({f"{tmp_path}/a"}) == {f"{tmp_path}/a"}
+    os.unlink(tmp_path / "a")
+    assert changes({f"{tmp_path}/a"}) == {f"{tmp_path}/a"}

@@ -1,0 +1,294 @@
+"""Tasks that share another one's network: where they are, in which order, and how they go."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.orchestrator.control.builders import CHECK, project, replicas
+from tests.orchestrator.control.rig import Behaviour, Rig
+
+pytestmark = pytest.mark.looptime
+
+GIB = 1 << 30
+
+
+def side(**more):
+    """Return a service that shares web's network."""
+    more.setdefault(
+        "depends_on", {"web": {"condition": "service_started", "restart": True, "required": True}}
+    )
+    return {"network_mode": "service:web", "networks": {}, **more}
+
+
+def reserve(gib, **more):
+    return {"resources": {"reservations": {"memory": str(int(gib * GIB))}}, **more}
+
+
+def together(rig):
+    """Say whether every side is beside a web that is there, on its node; return the pairs."""
+    webs = {task.id: task for task in rig.live("web")}
+    found = []
+    for task in rig.live("side"):
+        web = webs.get(task.partner)
+        if web is None or web.node != task.node or task.node is None:
+            return None
+        found.append((task.slot, web.slot))
+    return sorted(found)
+
+
+def order(rig, *words):
+    return [line for line in rig.history if line.split()[1] in words]
+
+
+@pytest.mark.parametrize(
+    ("webs", "sides", "pairs"),
+    [
+        (1, 1, [(1, 1)]),
+        (3, 3, [(1, 1), (2, 2), (3, 3)]),
+        (1, 3, [(1, 1), (2, 1), (3, 1)]),  # as in Compose
+        (2, 3, [(1, 1), (2, 2), (3, 1)]),
+        (3, 1, [(1, 1)]),
+        (2, 0, []),
+    ],
+)
+async def test_who_goes_with_whom(webs, sides, pairs):
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(web=replicas(webs), side=side(**replicas(sides))))
+        await rig.deployed()
+        assert together(rig) == pairs
+        assert all(not task.addresses for task in rig.live("side"))
+        for task in rig.live("side"):
+            assert rig.fake_of(task).wanted.tasks[task.id].partner == task.partner
+
+
+async def test_of_global_services_those_on_one_node_are_a_pair():
+    both = {"deploy": {"mode": "global"}}
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(web=both, side=side(**both)))
+        await rig.deployed()
+        assert len(together(rig)) == 3
+        assert len({task.node for task in rig.live("side")}) == 3
+
+
+async def test_a_chain_is_on_one_node():
+    chain = {
+        "web": replicas(2),
+        "side": side(**replicas(2)),
+        "third": {
+            "network_mode": "service:side",
+            "networks": {},
+            "depends_on": {"side": {"condition": "service_started", "restart": True}},
+            **replicas(2),
+        },
+    }
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(**chain))
+        await rig.deployed()
+        assert together(rig) == [(1, 1), (2, 2)]
+        places = {(t.slot, t.node) for name in chain for t in rig.live(name)}
+        assert len(places) == 2
+
+
+async def test_the_partner_starts_first_and_stops_last():
+    async with Rig(nodes=2) as rig:
+        rig.how["web"] = Behaviour(start=2.0, stop=1.0)
+        rig.how["side"] = Behaviour(stop=3.0)
+        await rig.up(project(web={}, side=side()))
+        await rig.deployed()
+        assert order(rig, "running") == ["app-web-1 running", "app-side-1 running"]
+        rig.history.clear()
+        await rig.control.remove("app", volumes=False, timeout=None)
+        await rig.until(lambda: not rig.tasks())
+        assert order(rig, "shutdown") == ["app-side-1 shutdown", "app-web-1 shutdown"]
+
+
+async def test_health_is_waited_for_of_the_own_partner():
+    async with Rig(nodes=2) as rig:
+        rig.how["web"] = Behaviour(healthy=5.0)
+        healthy = {"web": {"condition": "service_healthy", "restart": True, "required": True}}
+        await rig.up(project(web={**CHECK}, side=side(depends_on=healthy)))
+        await rig.until(lambda: rig.tasks("side") and rig.tasks("side")[0].node)
+        (waiting,) = rig.tasks("side")
+        assert waiting.pending_reason == "waits for web to be healthy"
+        await rig.deployed()
+        assert order(rig, "running") == ["app-web-1 running", "app-side-1 running"]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("edge", [True, False])
+@pytest.mark.parametrize("way", ["stop-first", "start-first"])
+async def test_an_update_of_the_partner_renews_the_pair_and_the_others_stay(count, edge, way):
+    """With or without ``restart: true`` in the file: the network is another one."""
+    depends = {"web": {"condition": "service_started", "restart": edge, "required": True}}
+    update = {"order": way, "parallelism": 1, "monitor": "1s"}
+
+    def file(tag):
+        web = {**replicas(count, update=update), "image": f"web:{tag}"}
+        return project(web=web, side=side(**replicas(count), depends_on=depends))
+
+    async with Rig(nodes=3) as rig:
+        await rig.up(file(1))
+        await rig.deployed()
+        before = {t.id for t in rig.live("side")}
+        fewest = count
+
+        def watch(*_):
+            nonlocal fewest
+            fewest = min(fewest, len([t for t in rig.ready("side") if together(rig) is not None]))
+            for task in rig.tasks("side"):
+                partner = rig.cluster.tasks.get(task.partner)
+                running = task.status.run is not None and task.status.run.alive
+                assert not running or partner is not None, "its partner went before it"
+
+        rig.watchers.append(watch)
+        await rig.up(file(2))
+        await rig.deployed(within=200)
+        await rig.until(lambda: together(rig) is not None)
+        assert together(rig) == [(n, n) for n in range(1, count + 1)]
+        assert not before & {t.id for t in rig.live("side")}
+        await rig.until(lambda: len(rig.ready("side")) == count)
+        if count > 1:
+            assert len({t.partner for t in rig.live("side")}) == count
+
+
+async def test_an_update_of_the_other_leaves_the_partner():
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web=replicas(2), side=side(**replicas(2))))
+        await rig.deployed()
+        webs = {t.id for t in rig.live("web")}
+        await rig.up(project(web=replicas(2), side=side(**replicas(2), environment={"A": "1"})))
+        await rig.deployed()
+        assert {t.id for t in rig.live("web")} == webs
+        assert together(rig) == [(1, 1), (2, 2)]
+
+
+async def test_a_partner_that_failed_for_good_is_followed_by_another_pair():
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web={"restart": "on-failure"}, side=side()))
+        await rig.deployed()
+        web, other = rig.live("web")[0], rig.live("side")[0]
+        rig.fake_of(web).end(web.id, 3)
+        await rig.until(lambda: rig.live("web") and rig.live("web")[0].id != web.id)
+        await rig.until(lambda: together(rig) == [(1, 1)] and rig.ready("side"))
+        assert rig.live("side")[0].id != other.id
+
+
+async def test_what_is_restarted_in_place_keeps_its_pair():
+    async with Rig() as rig:
+        rig.how["web"] = Behaviour(crashes=1, exit_code=3, runs_for=5.0)
+        await rig.up(project(web={"restart": "always"}, side=side()))
+        await rig.until(lambda: rig.ready("side"))
+        (other,) = rig.live("side")
+        await rig.until(lambda: rig.live("web")[0].status.restarts == 1 and rig.ready("web"))
+        assert together(rig) == [(1, 1)]
+        assert rig.live("side")[0].id == other.id
+        assert rig.live("side")[0].status.restarts == 0
+
+
+async def test_a_lost_node_loses_both_and_both_come_elsewhere():
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(web={}, side=side()))
+        await rig.deployed()
+        lost = rig.fake_of(rig.live("web")[0])
+        await lost.crash()
+        await rig.until(lambda: any(t.node != lost.node.id for t in rig.ready("side")), within=120)
+        (other,) = rig.ready("side")
+        assert rig.cluster.tasks[other.partner].node == other.node != lost.node.id
+        await lost.connect()  # it comes back, empty
+        await rig.until(lambda: len(rig.tasks()) == 2 and together(rig) == [(1, 1)])
+
+
+@pytest.mark.parametrize("returns", [True, False])
+async def test_a_drained_node_is_left_by_both(returns):
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web={}, side=side()))
+        await rig.deployed()
+        node = rig.cluster.nodes[rig.live("web")[0].node]
+        await rig.put_node(node.model_copy(update={"availability": "drain"}))
+        await rig.until(
+            lambda: (
+                together(rig) == [(1, 1)]
+                and rig.ready("side")
+                and rig.ready("side")[0].node != node.id
+            )
+        )
+        await rig.until(lambda: len(rig.tasks()) == 2)
+        if returns:
+            await rig.put_node(node)
+            await rig.control.scale("app", {"web": 2, "side": 2})
+            await rig.until(lambda: together(rig) == [(1, 1), (2, 2)])
+
+
+async def test_scaling_makes_and_ends_pairs():
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web={}, side=side()))
+        await rig.deployed()
+        await rig.control.scale("app", {"side": 2})
+        await rig.until(lambda: together(rig) == [(1, 1), (2, 1)] and len(rig.ready("side")) == 2)
+        await rig.control.scale("app", {"web": 2})  # the second has its own now
+        await rig.until(lambda: together(rig) == [(1, 1), (2, 2)] and len(rig.ready("side")) == 2)
+        await rig.control.scale("app", {"web": 1})
+        await rig.until(lambda: together(rig) == [(1, 1), (2, 1)] and len(rig.ready("side")) == 2)
+        await rig.until(lambda: len(rig.tasks()) == 3)
+
+
+async def test_who_has_no_partner_waits_and_says_for_whom():
+    async with Rig() as rig:
+        await rig.up(project(web={}, side=side()))
+        await rig.deployed()
+        await rig.control.stop("app", 0, services=("web",))
+        await rig.until(
+            lambda: [t for t in rig.live("side") if "corral start web" in t.pending_reason]
+        )
+        await rig.start("web")
+        await rig.until(lambda: together(rig) == [(1, 1)] and rig.ready("side"))
+
+
+async def test_a_pair_is_placed_by_what_both_need():
+    """Each alone would fit on the nearly full node, both together do not."""
+    async with Rig(nodes=2) as rig:
+        memory = rig.cluster.nodes["n1"].facts.memory / GIB
+        first = {"placement": {"constraints": ["node.hostname==host1"]}}
+        await rig.up(project(filler={"deploy": reserve(memory * 0.5, **first)}), stack="full")
+        await rig.deployed("full")
+        big = {"deploy": reserve(memory * 0.4)}
+        await rig.up(project(web=big, side=side(**big)))
+        await rig.deployed()
+        assert together(rig) == [(1, 1)]
+        assert rig.live("web")[0].node == "n2"
+
+
+async def test_room_is_kept_for_one_that_is_missing():
+    async with Rig(nodes=1) as rig:
+        memory = rig.cluster.nodes["n1"].facts.memory / GIB
+        big = {"deploy": reserve(memory * 0.4)}
+        await rig.up(project(web=big, side=side(**big, restart="always")))
+        await rig.deployed()
+        (other,) = rig.live("side")
+        rig.fake_of(other).end(other.id, 3)
+        await rig.up(project(thief=big), stack="others")
+        await rig.until(lambda: [t for t in rig.live("thief", "others") if t.pending_reason])
+        await rig.until(lambda: rig.ready("side") and rig.ready("side")[0].id != other.id)
+        assert together(rig) == [(1, 1)]
+        (thief,) = rig.live("thief", "others")
+        assert thief.node is None
+        assert "memory" in thief.pending_reason
+
+
+async def test_what_the_other_asks_of_a_node_is_asked_for_both():
+    async with Rig(nodes=3) as rig:
+        rule = {"deploy": {"placement": {"constraints": ["node.hostname==host3"]}}}
+        await rig.up(project(web={}, side=side(**rule)))
+        await rig.deployed()
+        assert {t.node for t in rig.live()} == {"n3"}
+
+
+async def test_a_controller_that_starts_in_between_goes_on():
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web={}, side=side()))
+        await rig.deployed()
+        before = {t.id for t in rig.live()}
+        await rig.restart_controller()
+        await rig.until(lambda: len(rig.ready("side")) == 1)
+        assert {t.id for t in rig.live()} == before
+        assert together(rig) == [(1, 1)]

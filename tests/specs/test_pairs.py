@@ -1,0 +1,104 @@
+"""Services that share another one's network: what may be, what may not, and what becomes of it."""
+
+from __future__ import annotations
+
+import pytest
+
+from specs.compile.stack import compile_stack
+from specs.problems import SpecError
+
+FILE = """
+services:
+  web: {{image: 'w:1'{web}}}
+  box: {{image: 'b:1', container_name: crate}}
+  side:
+    image: s:1
+{side}
+"""
+
+
+def compiled(folder, side, web=""):
+    lines = "".join(f"    {line}\n" for line in side.splitlines())
+    project = folder.load(FILE.format(side=lines, web=f", {web}" if web else ""))
+    return compile_stack(project.model, {}, "demo")
+
+
+SHARED = "network_mode: service:web\n"
+FINE = {
+    # what the file says of side, and of web -> words of the only warnings
+    ("", ""): [],
+    ("depends_on: [web]", ""): [],
+    ("depends_on: {web: {condition: service_healthy}}", ""): [],
+    ("scale: 3", ""): [],
+    ("", "scale: 3"): [],
+    ("scale: 3", "scale: 2"): [],
+    ("", "network_mode: host"): [],
+    ("", "network_mode: none"): [],
+    ("", "network_mode: 'service:box'"): [],
+    ("", "deploy: {mode: global}"): [],
+    ("deploy: {mode: global}", "deploy: {mode: global}"): [],
+    ("uts: host", ""): [],
+    ("sysctls: {kernel.sem: '1'}", ""): [],
+    ("domainname: a.test", ""): ["side.domainname"],
+    ("dns_search: a.test", ""): ["side.dns_search"],
+    ("dns_opt: ['ndots:1']", ""): ["side.dns_opt"],
+}
+
+
+@pytest.mark.parametrize("case", FINE)
+def test_what_a_pair_may_be(folder, case):
+    spec, warnings = compiled(folder, SHARED + case[0], case[1])
+    side, web = spec.services["side"], spec.services["web"]
+    assert (side.task.network_mode, side.task.partner) == ("partner", "web")
+    assert side.task.networks == ()
+    assert web.task.partner == ("box" if "service:box" in case[1] else "")
+    # The order follows from it; ``restart: true`` unless the file says how it depends.
+    assert side.depends_on["web"].restart == ("depends_on" not in case[0])
+    assert [warning.path.removeprefix("services.") for warning in warnings] == FINE[case]
+
+
+REFUSED = {
+    # as Docker refuses them of a container in another one's network
+    (f"{SHARED}ports: ['80']", "side.ports"): "the network is that of web",
+    (f"{SHARED}expose: ['80']", "side.expose"): "the network is that of web",
+    (f"{SHARED}hostname: me", "side.hostname"): "the network is that of web",
+    (f"{SHARED}dns: 1.1.1.1", "side.dns"): "the network is that of web",
+    (f"{SHARED}extra_hosts: ['a=1.2.3.4']", "side.extra_hosts"): "the network is that of web",
+    (f"{SHARED}links: [box]", "side.links"): "the network is that of web",
+    (f"{SHARED}external_links: [x]", "side.external_links"): "the network is that of web",
+    (f"{SHARED}mac_address: '02:00:00:00:00:01'", "side.mac_address"): "that of web",
+    (f"{SHARED}sysctls: {{net.core.somaxconn: '9'}}", "side.sysctls"): "that of web",
+    # what has no partner
+    ("network_mode: container:crate", "side.network_mode"): "names a container",
+    ("network_mode: container:other", "side.network_mode"): "names a container",
+    (f"{SHARED}deploy: {{mode: global}}", "side.network_mode"): "to run on every node",
+    (
+        f"{SHARED}depends_on: {{web: {{condition: service_completed_successfully}}}}",
+        "side.network_mode",
+    ): "has no network any more",
+    ("network_mode: other", "side.network_mode"): "network_mode other is not available",
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_is_refused_says_where_and_what_to_do(folder, case):
+    body, path = case
+    with pytest.raises(SpecError) as refused:
+        compiled(folder, body)
+    (problem,) = [p for p in refused.value.problems if p.severity == "error"]
+    assert problem.path.startswith(f"services.{path}")
+    assert REFUSED[case] in problem.message
+    assert problem.hint
+
+
+def test_the_hint_names_the_service_of_a_container(folder):
+    with pytest.raises(SpecError, match=r"service:box"):
+        compiled(folder, "network_mode: container:crate")
+
+
+@pytest.mark.parametrize("name", ["nope", "side"])
+def test_what_comes_over_the_api_without_a_file_is_checked_too(name):
+    services = {"side": {"image": "s", "network_mode": f"service:{name}"}}
+    with pytest.raises(SpecError) as refused:
+        compile_stack({"services": services}, {}, "demo")
+    assert refused.value.problems[0].path == "services.side.network_mode"
