@@ -75,7 +75,7 @@ VERBS: dict[str, Row] = {
     "volumes": ("volumes", 0, "app_data", "", ""),
     "ls": ("ls", 0, "app ", "", ""),
     "events": ("events", -1, "", "", ""),
-    "kill": ("kill -s CONT far", 0, "app-far-1 CONT", "kill -s CONT nope", "stack app has no service nope"),
+    "kill": ("kill -s CONT far", 0, "app-far-1 CONT", "kill -s CONT nope", "has no service nope"),
     "restart": ("restart -t 0 web", 0, "", "restart nope", UNKNOWN),
     "create": ("create", 0, "", "create nope", "no such service: nope"),
     "network": ("network ls -q", 0, "", "network inspect nope", "no network nope"),
