@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from agent.runtime.bundle import User
     from agent.tasks.effects import Containers, Images, Networking, Volumes
     from agent.tasks.record import Record
-    from agent.vocabulary import Attachment, BoundMount, ImageConfig
+    from agent.vocabulary import Attachment, BoundMount, ImageConfig, Process
     from specs.stack import TaskSpec
     from specs.task import Doing
     from specs.wire import Assignment, Content
@@ -141,8 +141,21 @@ class Preparation:
             partner = self.holdings.record(assignment.partner)
             if not pairs.there(partner):
                 name = partner.assignment.name if partner is not None else assignment.spec.partner
-                say("network", f"waits for {name}, whose network it shares")
+                say("network", f"waits for {name}, whose {assignment.spec.lent} it shares")
             await asyncio.wait({networking}, timeout=pairs.LOOK)
+
+    def join(self, record: Record) -> Process | None:
+        """Have the task's next run join its partner's process; None = that is not there."""
+        process = pairs.process_of(self.holdings.record(record.assignment.partner))
+        if process is not None:
+            config, kinds = self.containers.config(record.id), pairs.joins(record.assignment.spec)
+            self.containers.write(record.id, pairs.joined(config, kinds, process))
+        return process
+
+    def beside(self, record: Record) -> bool:
+        """Say whether the partner's process is there that a run has joined, if it has."""
+        partner = record.assignment.partner
+        return record.beside is None or pairs.beside(record, self.holdings.record(partner))
 
     async def recall(self, spec: TaskSpec) -> ImageConfig | None:
         """Return what the image of a container says that runs already; None = not to be had now."""

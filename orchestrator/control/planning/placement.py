@@ -260,7 +260,7 @@ def _wait(pass_: Pass, task: Task, reason: str) -> None:
 def _await(pass_: Pass, task: Task, lenders: pairs.Lenders, partner: Task | None) -> None:
     """Say that a task waits for its partner's node; where none will come, that it has no place."""
     name = partner.name if partner is not None else lenders.service
-    reason = f"waits for {name}, whose network it shares"
+    reason = f"waits for {name}, whose {lenders.lent} it shares"
     if partner is not None and partner.state is TaskState.PENDING and partner.pending_reason:
         _wait(pass_, task, f"{reason}: {partner.pending_reason}")
     elif lenders.stopped:
