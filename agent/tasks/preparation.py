@@ -106,7 +106,7 @@ class Preparation:
         if spec.network_mode != "host":
             say("network", "waiting for the node's network")
             await self.networks_known()
-        if spec.network_mode == "partner":
+        if spec.network_mode == "partner" or spec.ipc == "partner":
             await self._partner(assignment, say)
         say("root", "making its root, mounts and network")
         async with slots:
@@ -159,6 +159,9 @@ class Preparation:
         mounts = await self.volumes.prepare(
             assignment, image, root, self.holdings.contents(), (user.uid, user.gid)
         )
+        if spec.ipc == "partner":
+            memory = pairs.memory(self.containers.config(assignment.partner))
+            mounts = (*((memory,) if memory is not None else ()), *mounts)
         await asyncio.to_thread(
             rootfs.check,
             root,
