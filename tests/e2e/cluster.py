@@ -37,9 +37,11 @@ DOORS = r"^sockets: unix .*\.sock"
 ROOTS = (
     "/run/corral /tmp /var/tmp /dev/shm /var/lib/corral/agent/tasks /var/lib/corral/agent/volumes"
 )
-# Locks, logs of the daemons and what they rewrite while nothing of a stack is there.
+# Locks, logs of the daemons and what they rewrite while nothing of a stack is there; projects as
+# the command line loaded them, the newest 50, in memory.
 KEPT_FILES = re.compile(
     r"^/run/corral/[a-z.]+$|^/run/corral/agent/(build|dns|network|crun|spawner)"
+    r"|^/run/corral/projects/"
 )
 
 
