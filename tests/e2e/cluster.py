@@ -40,8 +40,12 @@ ROOTS = (
 # Locks, logs of the daemons and what they rewrite while nothing of a stack is there; projects as
 # the command line loaded them, the newest 50, in memory.
 KEPT_FILES = re.compile(
+<<<<<<< HEAD
     r"^/run/corral/[a-z.]+$|^/run/corral/agent/(build|dns|network|crun|spawner)"
     r"|^/run/corral/projects/"
+=======
+    r"^/run/corral/[a-z.]+$|^/run/corral/projects/|^/run/corral/agent/(build|dns|network|crun|spawner)"
+>>>>>>> main
 )
 
 

@@ -71,6 +71,7 @@ VERBS = {
     "unpause": Verb("unpause web"),
     "top": Verb("top"),
     "stats": Verb("stats", streams=True),
+    "watch": Verb("watch", code=1, unread=(1,), **NOWHERE),  # nothing of the file is watched
     "port": Verb("port web 80"),
     "volumes": Verb("volumes"),
     "ls": Verb("ls", **BESIDE),
