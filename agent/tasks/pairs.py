@@ -47,6 +47,11 @@ def there(partner: Record | None) -> bool:
     return partner is not None and partner.prepared and not (partner.erased or partner.tidied)
 
 
+def takes(spec: TaskSpec) -> bool:
+    """Say whether a task takes what its partner is prepared with: its network, its /dev/shm."""
+    return "partner" in (spec.network_mode, spec.ipc)
+
+
 def joins(spec: TaskSpec) -> tuple[str, ...]:
     """Return the namespaces that a run takes of a process of its partner: they end with that."""
     return tuple(kind for kind in ("pid", "ipc") if getattr(spec, kind) == "partner")

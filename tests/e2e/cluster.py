@@ -37,10 +37,9 @@ DOORS = r"^sockets: unix .*\.sock"
 ROOTS = (
     "/run/corral /tmp /var/tmp /dev/shm /var/lib/corral/agent/tasks /var/lib/corral/agent/volumes"
 )
-# Locks, logs of the daemons and what they rewrite while nothing of a stack is there; projects as
-# the command line has loaded them.
+# Locks, logs of the daemons and what they rewrite while nothing of a stack is there.
 KEPT_FILES = re.compile(
-    r"^/run/corral/[a-z.]+$|^/run/corral/(projects|agent/(build|dns|network|crun|spawner))"
+    r"^/run/corral/[a-z.]+$|^/run/corral/projects/|^/run/corral/agent/(build|dns|network|crun|spawner)"
 )
 
 
