@@ -420,16 +420,14 @@ async def to_end(session: ExecSession, take: Callable[[int, bytes], None], timeo
             take(channel, data)
         take(channel, b"")
 
-    readers: list[asyncio.Task[None]] = []
+    readers = [asyncio.create_task(collect(*one)) for one in session.readers.items()]
     try:
-        async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
-            readers = [group.create_task(collect(*one)) for one in session.readers.items()]
+        async with asyncio.timeout(timeout):
             await session.over()  # `wait` would end the runtime when the time is up
             code = await session.wait()
             # A grandchild may hold the pipes open for ever: what is there is enough.
-            await asyncio.wait(readers, timeout=0.1)
-            for reader in readers:
-                reader.cancel()
+            if readers:
+                await asyncio.wait(readers, timeout=0.1)
     except TimeoutError:
         await _kill(session)
         raise
@@ -439,6 +437,10 @@ async def to_end(session: ExecSession, take: Callable[[int, bytes], None], timeo
     else:
         return code
     finally:
+        for reader in readers:
+            reader.cancel()
+        # A pipe that could not be read: what was said is less, the verdict is the same.
+        await asyncio.gather(*readers, return_exceptions=True)
         if session.program.poll() is None:
             abandon(session.program)
         session.close()
