@@ -416,8 +416,9 @@ async def to_end(session: ExecSession, take: Callable[[int, bytes], None], timeo
     """
 
     async def collect(fd: int, channel: int) -> None:
-        while data := await session.read(fd):
-            take(channel, data)
+        with contextlib.suppress(OSError):  # what was said is less, the verdict is the same
+            while data := await session.read(fd):
+                take(channel, data)
         take(channel, b"")
 
     readers = [asyncio.create_task(collect(*one)) for one in session.readers.items()]
@@ -439,8 +440,8 @@ async def to_end(session: ExecSession, take: Callable[[int, bytes], None], timeo
     finally:
         for reader in readers:
             reader.cancel()
-        # A pipe that could not be read: what was said is less, the verdict is the same.
-        await asyncio.gather(*readers, return_exceptions=True)
+        if readers:
+            await asyncio.wait(readers)
         if session.program.poll() is None:
             abandon(session.program)
         session.close()
