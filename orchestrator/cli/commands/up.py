@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Callable, Mapping
 
+    from orchestrator.cli.commands.watch import Watching
     from orchestrator.cli.loaded import Loaded
     from orchestrator.cli.session import Invocation
 
@@ -59,6 +60,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--abort-on-container-exit", action="store_true", help="stop all when one ends")
     add("--abort-on-container-failure", action="store_true", help="stop all when one fails")
     add("--exit-code-from", metavar="SERVICE", help="end with its code; stops all when one ends")
+    add("-w", "--watch", action="store_true", help="also bring in or build again what is edited")
     for ignored in ("--quiet-pull", "--quiet-build", "-y", "--yes"):
         add(ignored, action="store_true", help="accepted, has no effect here")
 
@@ -90,6 +92,9 @@ def check(args: argparse.Namespace) -> None:
     recreates += [("--always-recreate-deps", args.always_recreate_deps)]
     together += [("--no-recreate", flag, args.no_recreate and given) for flag, given in recreates]
     together += [("--no-start", flag, args.no_start) for flag in aborts]
+    alone = [*aborts, "-d"] if args.detach else [*aborts, "--wait"] if args.wait else aborts
+    alone += ["--no-start"] if args.no_start else []
+    together += [("--watch", flag, args.watch) for flag in alone]
     together.append(("--no-start", "--wait", args.no_start and args.wait))
     for one, other, both in together:
         if both:
@@ -100,8 +105,18 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     check(args)
+    watching: list[Watching] = []
+
+    def loaded(project: Loaded) -> None:
+        if args.watch:  # what changes from now on is a change
+            from orchestrator.cli.commands import watch as watches
+
+            builds = not args.no_build
+            found = watches.prepared(session, project.model, args.services, builds=builds)
+            watching.append(found)
+
     with meanwhile.telling() as now:
-        project, release = _hand_over(args, session, now)
+        project, release = _hand_over(args, session, now, loaded)
     told = deploy.told(
         release.get("warnings") or (), project.environment, watch.command_prefix(session)
     )
@@ -110,17 +125,26 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     board.release = int(release.get("number") or 0)
     if args.detach or args.wait or args.no_start:
         return _detached(args, session, board, release)
-    return _attached(args, session, board, release, project.model)
+    if not watching:
+        return _attached(args, session, board, release, project.model)
+    from orchestrator.cli.commands import watch as watches
+
+    with watches.beside(watching[0]):
+        return _attached(args, session, board, release, project.model)
 
 
 def _hand_over(
-    args: argparse.Namespace, session: Invocation, now: Callable[[str], None]
+    args: argparse.Namespace,
+    session: Invocation,
+    now: Callable[[str], None],
+    loaded: Callable[[Loaded], None],
 ) -> tuple[Loaded, Mapping[str, Any]]:
     """Load the project and make a release of it; start a controller if there is none."""
     now("reading the Compose files")
     project = projects.with_profiles_of(session.flags, args.services)
     wanted = [args.exit_code_from] if args.exit_code_from else []
     deploy.known_services(project.model, [*args.attach, *args.no_attach, *wanted])
+    loaded(project)
     ends = ends_of(args, project.model)
     request = deploy.body(
         args,

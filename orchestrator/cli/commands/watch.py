@@ -9,13 +9,17 @@ be reached gets it later. What fails is said, and what ran before runs on.
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
 import json
 import os
 import shlex
+import signal
 import stat
 import sys
+import traceback
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from orchestrator.cli import deploy, sending, wishes
 from orchestrator.cli import project as projects
@@ -32,7 +36,7 @@ from orchestrator.client.http import quote
 from specs.kit import tarpacking, tarsyncing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 
     from orchestrator.cli.develop.ledger import Key
     from orchestrator.cli.develop.rules import WatchRule
@@ -40,6 +44,7 @@ if TYPE_CHECKING:
 
 LOOK = 1.0  # seconds between two looks at the containers
 RESTARTS = 2  # for one change, of what ends by itself
+PR_SET_PDEATHSIG = 1
 FINAL = (400, 404, 409, 422)  # answers that are the same when asked again
 
 
@@ -57,26 +62,72 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
+    if args.quiet:
+        wishes.typed(argparse.Namespace(ansi=session.flags.ansi, progress="quiet"))
+    project = projects.with_profiles_of(session.flags, args.services)
+    # Looked at before anything is built: what changes meanwhile is a change.
+    watching = prepared(session, project.model, args.services)
+    if not args.no_up and (code := up(session, ["--build", *args.services])):
+        return code
+    watching.run()
+    return 0
+
+
+def prepared(
+    session: Invocation, model: Mapping[str, Any], services: Sequence[str], *, builds: bool = True
+) -> Watching:
+    """Return what watches these services' files, as they are now. Raises CliError."""
     if "-" in session.flags.file:
         raise CliError(
             "the file is read again at each rebuild, and standard input only once",
             hint="corral -f FILE watch",
             code=USAGE,
         )
-    project = projects.with_profiles_of(session.flags, args.services)
-    deploy.known_services(project.model, args.services)
-    names = sending.asked(project.model, args.services, dependencies=True)
-    rules, warnings = laws.rules_of(project.model, names if args.services else (), read=text_of)
+    deploy.known_services(model, list(services))
+    names = sending.asked(model, services, dependencies=True) if services else ()
+    rules, warnings = laws.rules_of(model, names, read=text_of, builds=builds)
     for line in warnings:
         say(f"warning: {line}; it is not watched")
-    if args.quiet:
-        wishes.typed(argparse.Namespace(ansi=session.flags.ansi, progress="quiet"))
-    # Looked at before anything is built: what changes meanwhile is a change.
-    watching = Watching(session, rules, built=project.model["services"])
-    if not args.no_up and (code := up(session, ["--build", *args.services])):
-        return code
-    watching.run()
-    return 0
+    return Watching(session, rules, built=model["services"])
+
+
+@contextlib.contextmanager
+def beside(watching: Watching | None) -> Iterator[None]:
+    """Watch in a process of its own for as long as the block runs: `up --watch`."""
+    if watching is None:
+        yield
+        return
+    sys.stdout.flush()
+    sys.stderr.flush()
+    parent = os.getpid()
+    child = os.fork()
+    if not child:
+        _apart(watching, parent)
+    try:
+        yield
+    finally:
+        os.kill(child, signal.SIGTERM)  # it is there, be it as a zombie, until it is waited for
+        os.waitpid(child, 0)
+
+
+def _apart(watching: Watching, parent: int) -> NoReturn:
+    try:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() == parent:
+            wishes.typed(argparse.Namespace(ansi="never", progress="plain"))
+            watching.run()
+    except KeyboardInterrupt:
+        pass  # `up` says what that does
+    except BrokenPipeError:
+        pass  # nobody reads what we say, and `up` finds that, too
+    except (CliError, ClientError, OSError) as exc:
+        say(f"Watch disabled: {exc}")
+    except BaseException:
+        traceback.print_exc()
+        raise
+    finally:
+        os._exit(0)  # nothing of the parent's is ended here
 
 
 def text_of(path: str) -> str | None:
