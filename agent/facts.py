@@ -14,6 +14,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from agent.linux import sockets
 from agent.linux.boot import boot_id
 from agent.network.names import DEVICES
 from agent.runtime.bundle import NodeTraits
@@ -36,6 +37,12 @@ _TOOLS = {
 }
 _ROUTES = 512  # a router may know a million
 _LISTEN, _UDP_UNCONNECTED = "0A", "07"
+_TABLES = (
+    ("tcp", socket.AF_INET, socket.IPPROTO_TCP),
+    ("tcp6", socket.AF_INET6, socket.IPPROTO_TCP),
+    ("udp", socket.AF_INET, socket.IPPROTO_UDP),
+    ("udp6", socket.AF_INET6, socket.IPPROTO_UDP),
+)
 
 Cgroups = Literal["v1", "v2", "hybrid"]
 
@@ -118,26 +125,30 @@ def own_sockets() -> frozenset[str]:
     return frozenset(found)
 
 
-def listening(
-    net: Path = Path("/proc/self/net"), own: frozenset[str] = frozenset()
-) -> tuple[str, ...]:
+def listening(own: frozenset[str] = frozenset()) -> tuple[str, ...]:
     """Return ports that local processes other than ours hold, as ``80/tcp``."""
     found: set[tuple[int, str]] = set()
-    for name, protocol, state in (
-        ("tcp", "tcp", _LISTEN),
-        ("tcp6", "tcp", _LISTEN),
-        ("udp", "udp", _UDP_UNCONNECTED),
-        ("udp6", "udp", _UDP_UNCONNECTED),
-    ):
+    for name, family, protocol in _TABLES:
         try:
-            lines = (net / name).read_text().splitlines()[1:]
-        except OSError:
-            continue
-        for line in lines:
-            words = line.split()
-            if len(words) > 9 and words[3] == state and words[9] not in own:
-                found.add((int(words[1].rpartition(":")[2], 16), protocol))
+            held = sockets.held(family, protocol)
+        except OSError:  # a kernel that cannot be asked so
+            held = table_of(Path("/proc/self/net", name))
+        found |= {(port, name.removesuffix("6")) for port, inode in held if inode not in own}
     return tuple(f"{port}/{protocol}" for port, protocol in sorted(found))
+
+
+def table_of(path: Path) -> list[tuple[int, str]]:
+    """Return port and inode of the sockets in a table of /proc that anybody may send to."""
+    state = _LISTEN if path.name.startswith("tcp") else _UDP_UNCONNECTED
+    try:
+        lines = [line.split() for line in path.read_text().splitlines()[1:]]
+    except OSError:
+        return []
+    return [
+        (int(words[1].rpartition(":")[2], 16), words[9])
+        for words in lines
+        if len(words) > 9 and words[3] == state
+    ]
 
 
 def addresses() -> tuple[str, ...]:

@@ -24,10 +24,13 @@ from typing import TYPE_CHECKING
 
 from scheduler.replicas import Replica, best_first, by_slot
 from scheduler.restart import Replacement, verdict
+from scheduler.steps import STEP, whole
 from specs.stack import RestartPolicy
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
+
+    from scheduler.steps import Steps
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,17 +97,29 @@ class _Draft:
 
 def reconcile(wanted: WantedService, tasks: Iterable[Replica], now: float) -> SlotPlan:
     """Return what to create, stop and keep."""
+    return whole(reconcile_in_steps(wanted, tasks, now))
+
+
+def reconcile_in_steps(
+    wanted: WantedService, tasks: Iterable[Replica], now: float
+) -> Steps[SlotPlan]:
+    """Decide it in steps."""
     out = _Draft()
     slots = by_slot(tasks)
+    yield len(slots) // 2
     for slot, found in slots.items():
         if slot not in wanted.slots:
             out.stop += [StopTask(t.id, "the service has fewer replicas") for t in found if t.live]
-    for slot in sorted(wanted.slots):
-        found = slots.get(slot, [])
-        if len(found) == 1 and _as_it_should_be(wanted, found[0]):
-            out.keep.append(found[0].id)  # what _slot would say, as of nearly all
+    for number, slot in enumerate(sorted(wanted.slots), 1):
+        if not number % STEP:
+            yield STEP
+        here = slots.get(slot)
+        if not here:  # again what _slot would say
+            out.create.append(CreateTask(slot, wanted.slots[slot], wanted.nodes.get(slot)))
+        elif len(here) == 1 and _as_it_should_be(wanted, here[0]):
+            out.keep.append(here[0].id)  # what _slot would say, as of nearly all
         else:
-            _slot(wanted, slot, found, now, out)
+            _slot(wanted, slot, here, now, out)
     return SlotPlan(
         create=tuple(out.create),
         stop=tuple(out.stop),

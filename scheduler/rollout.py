@@ -32,11 +32,13 @@ from typing import TYPE_CHECKING, Literal
 from scheduler.reconcile import CreateTask, StopTask, WantedService
 from scheduler.replicas import Replica, best_first, by_slot
 from scheduler.restart import delay
+from scheduler.steps import STEP, whole
 from specs.states import TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from scheduler.steps import Steps
     from specs.stack import UpdateConfig
 
 CRASHES = 3  # restarts of a new task that was never ready: it counts as failed
@@ -102,7 +104,25 @@ def advance(
     before it, so that failures are the update's and not a first start's.
     ``gate`` False: dependencies are awaited; new tasks may be staged, nothing is stopped.
     """
-    slots = _slots(wanted, tasks, release)
+    return whole(
+        advance_in_steps(
+            wanted, tasks, update, release=release, gate=gate, updating=updating, now=now
+        )
+    )
+
+
+def advance_in_steps(
+    wanted: WantedService,
+    tasks: Iterable[Replica],
+    update: UpdateConfig,
+    *,
+    release: int,
+    gate: bool,
+    updating: bool,
+    now: float,
+) -> Steps[Moves]:
+    """Decide it in steps."""
+    slots = yield from _slots(wanted, tasks, release)
     total = len(slots)
     failed = [s for s in slots if updating and _failed(s, update, release)]
     updated = sum(1 for s in slots if _settled(s))
@@ -113,9 +133,11 @@ def advance(
     width = update.parallelism or total
     failing = {entry.slot for entry in failed}
     left = [s for s in slots if s.old or not _settled(s)]
+    yield total // 2
     pauses = _pauses(slots, update, release if updating else None, now)
     # What fails and may is tried again beside the others: it takes nobody's place.
     busy = sum(_under_way(s) for s in slots if s.slot not in failing)
+    yield total // 2
     busy += sum(pause.holds_all for pause in pauses)
     watched = sum(not pause.holds_all for pause in pauses)
     create: list[CreateTask] = []
@@ -123,7 +145,9 @@ def advance(
     wake = [pause.until for pause in pauses]
     watching: list[float] = []
     # Slots that serve nobody go first: replacing them costs no availability.
-    for entry in sorted(left, key=lambda s: (s.serves, s.slot)):
+    for number, entry in enumerate(sorted(left, key=lambda s: (s.serves, s.slot)), 1):
+        if not number % STEP:
+            yield STEP // 2
         taken = busy + (watched if entry.serves else 0)
         if entry.old and entry.new is None and taken < width:
             again = _again(entry, now)
@@ -150,13 +174,17 @@ def advance(
     )
 
 
-def _slots(wanted: WantedService, tasks: Iterable[Replica], release: int) -> list[_Slot]:
+def _slots(wanted: WantedService, tasks: Iterable[Replica], release: int) -> Steps[list[_Slot]]:
     found = by_slot(tasks)
-    slots = []
+    slots: list[_Slot] = []
     for slot, target in sorted(wanted.slots.items()):
+        if not len(slots) % STEP:
+            yield STEP // 2
         entry = _Slot(slot, target)
-        here = found.get(slot, [])
+        here = found.get(slot)
         slots.append(entry)
+        if not here:
+            continue
         if len(here) == 1 and here[0].sound and not wanted.outdated(here[0]):
             entry.new = here[0]  # nothing else is here, as in nearly all
             continue

@@ -59,6 +59,8 @@ SINCE: dict[str, dict[str, int]] = {
         "doing": 2,
         "arrived": 2,
         "held_until": 2,
+        "beside": 2,
+        "alone": 2,
         "paused": 2,
         "hooked": 2,
         "hook_failed": 2,

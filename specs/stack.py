@@ -238,7 +238,7 @@ class TaskSpec(Model):
     on_unhealthy: Literal["policy", "restart", "keep"] = "policy"
     security: Literal["default", "baseline", "restricted"] = "default"
     on_reboot: Literal["run", "keep"] = "run"  # what the end of its machine interrupted
-    pid: Literal["private", "host"] = "private"
+    pid: Literal["private", "host", "partner"] = "private"
     ipc: Literal["private", "host", "none"] = "private"
     uts: Literal["private", "host"] = "private"
     cpuset: str = ""  # processors it may run on: 0-3,5
@@ -249,6 +249,12 @@ class TaskSpec(Model):
     platform: str = ""  # os/arch of its nodes, empty = any
     post_start: tuple[Hook, ...] = ()  # after the start of each run, one after the other
     pre_stop: tuple[Hook, ...] = ()  # before the stop signal, within stop_grace
+
+    @property
+    def lent(self) -> str:
+        """Return what its partner lends it, for people."""
+        kinds = {"network": self.network_mode, "processes": self.pid, "memory": self.ipc}
+        return " and ".join(word for word, whose in kinds.items() if whose == "partner")
 
     @property
     def restarts_unhealthy(self) -> bool:

@@ -18,6 +18,7 @@ import importlib
 import json
 import os
 import pkgutil
+import select
 import selectors
 import signal
 import socket
@@ -31,7 +32,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from orchestrator.lab.host import LabHost
 
@@ -118,6 +119,64 @@ def corral(
     return subprocess.CompletedProcess(["corral", *arguments], code, out, err)
 
 
+class Begun:
+    """A ``corral`` command with the standard streams a test gives it; ``end`` waits for it.
+
+    ``host`` None: beside the test, on this machine. Descriptors of ``streams`` (input, output,
+    errors) stay the caller's; None is a stream that is closed (``<&-``).
+    """
+
+    def __init__(
+        self,
+        host: LabHost | None,
+        *arguments: str,
+        streams: Sequence[int | None],
+        env: dict[str, str] | None = None,
+        cwd: str = "/root",
+    ) -> None:
+        where = _beside(env, cwd) if host is None else _in_host(host, env, cwd)
+        closed = [number for number, stream in enumerate(streams) if stream is None]
+        request = {**where, "call": "corral", "argv": list(arguments), "closed": closed}
+        nowhere = os.open(os.devnull, os.O_RDWR)
+        mine, theirs = os.pipe()
+        self._status = open(mine, "rb", buffering=0)  # noqa: SIM115 - closed at its end
+        try:
+            given = [nowhere if stream is None else stream for stream in streams]
+            SERVER.ask(request, [*given, theirs])
+        finally:
+            os.close(nowhere)
+            os.close(theirs)
+        self._said = b""
+        self._code: int | None = None
+        self.pid = int(self._line(300.0))
+
+    def signal(self, number: int) -> None:
+        os.kill(self.pid, number)
+
+    def end(self, timeout: float = 240.0) -> int:
+        """Return its exit code, 128 + the signal that ended it. Raises TimeoutError."""
+        self._code = int(self._line(timeout))
+        self._status.close()
+        return self._code if self._code >= 0 else 128 - self._code
+
+    def kill(self) -> None:
+        """End it, if it has not ended."""
+        if self._code is None:
+            os.kill(self.pid, signal.SIGKILL)
+            self.end()
+
+    def _line(self, timeout: float) -> bytes:
+        deadline = time.monotonic() + timeout
+        while b"\n" not in self._said:
+            if not select.select([self._status], [], [], max(0.0, deadline - time.monotonic()))[0]:
+                raise TimeoutError(f"corral has not ended within {timeout:g} s")
+            data = self._status.read(64)
+            assert data, "the command's parent has gone"
+            self._said += data
+        line, _, self._said = self._said.partition(b"\n")
+        return line
+
+
 def snapshot(host: LabHost, kinds: list[str]) -> Any:
     """Return what tests/leaks.py sees in a host."""
     code, out, err = _run({**_in_host(host, None, "/"), "call": "leaks", "argv": kinds}, "", 120)
@@ -133,6 +192,12 @@ def _in_host(host: LabHost, env: dict[str, str] | None, cwd: str) -> dict[str, A
     script = words[words.index("-ec") + 1]
     groups = [part.split(";")[0] for part in script.split("echo $$ > ")[1:]]
     return {"pid": host.pid, "cgroups": groups, "env": settings, "cwd": cwd}
+
+
+def _beside(env: dict[str, str] | None, cwd: str) -> dict[str, Any]:
+    """Return the same for a command that runs in no host, but beside the test."""
+    settings = {"PYTHONPATH": str(ROOT), "PATH": os.environ["PATH"], "LANG": "C.UTF-8"}
+    return {"pid": None, "cgroups": [], "env": {**settings, **(env or {})}, "cwd": cwd}
 
 
 def _run(
@@ -268,7 +333,8 @@ def _enter(request: dict[str, Any], descriptors: list[int]) -> None:
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         for group in request["cgroups"]:
             Path(group).write_text(str(os.getpid()))
-        _join(request["pid"])
+        if request["pid"] is not None:
+            _join(request["pid"])
         command = os.fork()
         if command == 0:
             _command(request, descriptors)
@@ -305,6 +371,9 @@ def _command(request: dict[str, Any], descriptors: list[int]) -> None:
         sys.stderr = open(  # noqa: SIM115
             2, "w", buffering=1, encoding="utf-8", errors="backslashreplace", closefd=False
         )
+        for number in request.get("closed", ()):  # as an interpreter that finds them closed
+            os.close(number)
+            setattr(sys, ("stdin", "stdout", "stderr")[number], None)
         code = CALLS[request["call"]](request["argv"])
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
@@ -313,9 +382,13 @@ def _command(request: dict[str, Any], descriptors: list[int]) -> None:
     finally:
         with suppress(BaseException):
             threading._shutdown()  # type: ignore[attr-defined]  # what an interpreter's end does
-        with suppress(BaseException):
-            sys.stdout.flush()
-            sys.stderr.flush()
+        for stream in filter(None, (sys.stdout, sys.stderr)):
+            try:
+                stream.flush()
+            except BaseException as exc:  # as at an end of an interpreter
+                code = 120
+                with suppress(BaseException):
+                    print(f"Exception ignored while flushing: {exc!r}", file=sys.stderr)
         os._exit(code & 0xFF)
 
 

@@ -45,6 +45,8 @@ BACKOFF_MAX = 60.0
 PREPARE_FIRST = 0.5  # seconds before a failed preparation is tried again, doubling
 PREPARE_MAX = 30.0
 
+KILLED = 137  # by SIGKILL, as whoever is in a process namespace when its first process ends
+
 LEAVING = frozenset({Desired.SHUTDOWN, Desired.REMOVED})
 _DOWNWARDS = {desired: place for place, desired in enumerate(Desired)}
 
@@ -99,6 +101,8 @@ def _reason_to_stop(record: Record) -> str:
         return "shutdown"
     if assignment.restart > record.restart_done:
         return "restart"
+    if record.alone:
+        return "partner"
     if record.health is Health.UNHEALTHY and assignment.spec.restarts_unhealthy:
         return "unhealthy"
     return "post_start" if record.hook_failed else ""
@@ -228,7 +232,7 @@ def launch_failed(record: Record, reason: str, code: int | None, now: float, wal
     return refused(record, reason)
 
 
-def creating(record: Record, number: int) -> Record:
+def creating(record: Record, number: int, beside: Process | None = None) -> Record:
     """Write the intent of run ``number``."""
     state = record.state if record.state is TaskState.RUNNING else TaskState.STARTING
     checked = check_of(record) is not None
@@ -245,6 +249,8 @@ def creating(record: Record, number: int) -> Record:
         stop_at=0.0,
         killed=False,
         paused=False,
+        beside=beside,
+        alone=False,
         hooked=0,
         hook_failed="",
         pre_stop="",
@@ -341,9 +347,14 @@ def ended(record: Record, seen: Exit, now: float, wall: float) -> Record:
         by_itself = not record.stopping and _well(record, seen)
         done = by_itself and record.assignment.spec.restart.condition != "any"
         return record.moved(TaskState.COMPLETE if done else TaskState.SHUTDOWN)
-    if record.stopping == "restart":
+    if record.stopping == "restart" or _with_partner(record, seen):
         return record.having(restarts=record.restarts + 1, next_at=0.0, crashes=0, backoff=0.0)
     return _by_policy(record, seen, reason, now)
+
+
+def _with_partner(record: Record, seen: Exit) -> bool:
+    """Say whether the run ended because its partner did: no end of its own, so it runs again."""
+    return record.stopping == "partner" or (record.alone and seen.code == KILLED)
 
 
 def _by_policy(record: Record, seen: Exit, reason: str, now: float) -> Record:
@@ -439,6 +450,9 @@ def _how(record: Record, seen: Exit) -> str:
 
 
 def _cause(record: Record, seen: Exit) -> str:
+    if _with_partner(record, seen):
+        spec = record.assignment.spec
+        return f"ended with {spec.partner}, whose {spec.lent} it shares"
     if record.stopping:
         asked = {"unhealthy": "stopped because it was unhealthy", "restart": RESTART_ASKED}
         return asked.get(record.stopping, f"stopped ({record.stopping})")

@@ -67,6 +67,8 @@ class Changes(TypedDict, total=False):
     stop_at: float
     killed: bool
     paused: bool
+    beside: Process | None
+    alone: bool
     hooked: int
     hook_failed: str
     pre_stop: PreStop
@@ -119,6 +121,8 @@ class Record(Model):
     stop_at: float = 0.0  # when the stop began: with its hooks, else with the stop signal
     killed: bool = False  # SIGKILL has been sent
     paused: bool = False  # the run's processes are frozen
+    beside: Process | None = None  # the partner's, whose namespaces the run has joined
+    alone: bool = False  # that one has ended
     tidied: bool = False  # final, and everything but logs and writable layer is gone
     erased: bool = False  # nothing is left on this node
     log_tail: tuple[str, ...] = ()

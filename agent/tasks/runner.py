@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from agent.errors import Later, Refusal
@@ -22,6 +23,7 @@ from agent.runtime.signals import number_of
 from agent.tasks import hooks, lifecycle, probes
 from agent.tasks.hooking import HookPump
 from agent.tasks.listeners import Listeners
+from agent.tasks.pairing import Pairing
 from agent.tasks.record import Phase, Record
 from agent.tasks.steps import (
     BeforeStop,
@@ -98,6 +100,9 @@ class Runner:
         self._followers: asyncio.TaskGroup | None = None
         self._prober: asyncio.Task[None] | None = None
         self._hooks = HookPump(parts.hooks, lambda: self.record, self._hook_over)
+        self._pairing = Pairing(
+            parts.preparation, parts.clock, lambda: self.record, partial(self._say, "")
+        )
         self._freezes = 0  # how often the run was frozen or let go on
 
     @property
@@ -146,6 +151,8 @@ class Runner:
     # Observing.
 
     def _observe(self) -> None:
+        if self._pairing.parted():
+            self._save(self.record.having(alone=True))
         seen, self._seen = self._seen, None
         if seen is not None and self.record.phase in (Phase.RUNNING, Phase.CREATED):
             self._stop_probing()
@@ -162,7 +169,7 @@ class Runner:
         # At least a millisecond: rounding must not make a wait for "now" a busy loop.
         timeout = None if step.until is None else max(step.until - self._now(), 0.001)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(self._pairing.until(timeout)):
                 await self._wake.wait()
 
     async def _recall(self) -> None:
@@ -181,6 +188,8 @@ class Runner:
 
         async def follow() -> None:
             seen = await self._parts.containers.follow(self.record.id, process, monitor)
+            if seen.code == lifecycle.KILLED and not self.record.stopping:
+                await self._pairing.alone()
             if not await self._swept_away():
                 self._seen = seen
                 self._wake.set()
@@ -320,6 +329,7 @@ class Runner:
         await self._parts.settled()
         if number == 1:
             await self._inherit()
+        partner = await self._pairing.partner()
         async with self._parts.slots:
             if self.record.assignment.desired is not Desired.RUNNING:
                 return
@@ -328,12 +338,14 @@ class Runner:
             except Refusal as refusal:
                 self._save(lifecycle.refused(self.record, str(refusal)))
                 return
-            await self._saved(lifecycle.creating(self.record, number))
+            await self._saved(lifecycle.creating(self.record, number, partner))
             try:
                 process, monitor = await containers.create(
                     task, number, self.record.assignment.spec, once=self.record.assignment.attach
                 )
             except RuntimeFailure as failure:
+                if await self._pairing.alone():
+                    return  # whom it was to join has ended: it is undone, and tried again
                 self._launch_failed(failure)
                 return
             await self._saved(lifecycle.created(self.record, process, monitor))

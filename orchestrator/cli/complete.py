@@ -145,6 +145,9 @@ class Names:
     def secrets(self) -> Candidates:
         return self._made("/v1/secrets", "contents")
 
+    def configs(self) -> Candidates:
+        return self._made("/v1/configs", "contents")
+
     def _made(self, path: str, key: str) -> Candidates:
         return [(str(row["name"]), ", ".join(row["used_by"])) for row in self._get(path, key)]
 
@@ -242,7 +245,18 @@ def candidates(typed: Sequence[str], live: Names) -> Candidates:
         rest = rest[deeper + 1 :]
         if place is None:
             return []
-    return _within(place, rest, live)
+    return _second(place, rest, live)
+
+
+def _second(place: dict[str, Any], rest: Sequence[str], live: Names) -> Candidates:
+    """Return what may follow a verb whose first word may make another of it: ``config rm``."""
+    other = place.get("second", {})
+    if len(rest) > 1 and rest[0] in other:
+        return _within(other[rest[0]], rest[1:], live)
+    found = _within(place, rest, live)
+    if len(rest) == 1 and not rest[0].startswith("-"):
+        found += [(word, sub["help"]) for word, sub in other.items()]
+    return found
 
 
 def _within(place: dict[str, Any], rest: Sequence[str], live: Names) -> Candidates:
@@ -306,6 +320,7 @@ def _values(kind: dict[str, Any], live: Names) -> Candidates:
         "NETWORK": live.networks,
         "VOLUME": live.volumes,
         "SECRET": live.secrets,
+        "CONFIG": live.configs,
     }
     if takes.startswith("SERVICE="):
         return [(f"{name}=", text) for name, text in live.services()]

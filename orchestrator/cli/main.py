@@ -7,6 +7,7 @@ message with what to do next; a traceback means a fault of ours.
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -17,6 +18,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
+    from typing import Any
 
 SHORT_HELP = """\
 corral runs Compose files on one or many Linux machines.
@@ -160,22 +162,67 @@ def hold_standard_streams() -> None:
             setattr(sys, name, open(fd, mode, closefd=False))  # noqa: SIM115 - for ever
 
 
+class _Unheard(io.FileIO):
+    """Standard error that goes on when nobody reads it: what is said there stops no work."""
+
+    def write(self, data: Any) -> int:
+        try:
+            return super().write(data) or 0
+        except BrokenPipeError:
+            _nowhere(self.fileno())
+            return len(data)
+
+
+def _nowhere(number: int) -> None:
+    """Let what is written to a standard stream go nowhere, now and at the interpreter's exit."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, number)
+    os.close(null)
+
+
+def _say_without_ears() -> None:
+    """Have what is printed as an error end nothing where its reader has gone."""
+    # Not where somebody has put another stream there, to see what is said.
+    if type(sys.stderr) is io.TextIOWrapper and sys.stderr.fileno() == 2:
+        raw = io.BufferedWriter(_Unheard(2, "w", closefd=False))
+        errors = sys.stderr.errors or "backslashreplace"
+        sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, errors, line_buffering=True)
+
+
+def _heard() -> bool:
+    """Say whether somebody took all that was printed; without a word at the exit otherwise."""
+    try:
+        sys.stdout.flush()
+    except BrokenPipeError:
+        _nowhere(1)
+        return False
+    return True
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
     hold_standard_streams()
+    _say_without_ears()
     words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        code = _outcome(words)
+    finally:  # also of --help, which exits
+        heard = _heard()
+    return code if heard else code or errors.ERROR
+
+
+def _outcome(words: list[str]) -> int:
+    """Run the command; what goes wrong is told, and its code returned."""
     try:
         if words[:1] == ["__complete"]:
             from orchestrator.cli import complete
 
             return complete.run(words[1:])
-        code = dispatch(words)
-        sys.stdout.flush()
+        return dispatch(words)
     except KeyboardInterrupt:
         return errors.INTERRUPTED
     except BrokenPipeError:
-        # The reader (head, less) went away: no message, and none at interpreter exit either.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        _nowhere(1)  # the reader (head, less) went away: no message
         return errors.ERROR
     except errors.CliError as exc:
         _report(str(exc), exc.hint)
@@ -183,7 +230,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     except (ClientError, OSError) as exc:
         _report_trouble(exc)
         return errors.ERROR
-    return code
 
 
 if __name__ == "__main__":

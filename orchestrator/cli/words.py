@@ -64,6 +64,9 @@ def collect() -> dict[str, Any]:
     for name, (_, text) in registry.COMMANDS.items():
         parser = parsers.command_parser(name)
         found[name] = {**_described(parser), "help": text}
+    for name, word in registry.SECOND:  # `config rm`: another command, behind its first word
+        other = _described(parsers.command_parser(name, (word,)))["actions"][word]
+        found[name].setdefault("second", {})[word] = other
     return found
 
 

@@ -332,6 +332,7 @@ def _task(assignment: Assignment, node: str, known: Task | None, status: TaskSta
         node=node,
         desired=assignment.desired,
         restart=assignment.restart,
+        paused=assignment.paused,
         leaving=assignment.desired not in WANTED,
         grace=assignment.grace,
         admitted=assignment.admitted,

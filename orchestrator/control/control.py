@@ -21,7 +21,7 @@ from orchestrator.control.asking import PathQuestions
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.beginning import let_begin
 from orchestrator.control.deploy.commands import Commands
-from orchestrator.control.deploy.images import NoImage, ReleaseImages
+from orchestrator.control.deploy.oneoff_image import image_of
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.mirror.draft import Draft
@@ -37,7 +37,6 @@ from orchestrator.control.telling import objects
 from orchestrator.control.telling.progress import Streams
 from orchestrator.control.turns import TURN, in_turns
 from orchestrator.control.wanted import Outgoing
-from orchestrator.errors import Invalid
 from orchestrator.store.base import StoreUnavailable
 from specs.api import ProblemRow
 from specs.kit.loading import load
@@ -48,7 +47,7 @@ from specs.wire import HEARTBEAT
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from orchestrator.contracts import Agents, Sealer
     from orchestrator.control.mirror.cluster import Cluster
@@ -69,7 +68,6 @@ if TYPE_CHECKING:
     from specs.kit.clock import Clock
     from specs.objects import MadeObject, MakeObject, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
-    from specs.stack import StackSpec
     from specs.wire import Hello, NodeSelf, Objects, Report
 
 log = logging.getLogger(__name__)
@@ -250,7 +248,7 @@ class ControlLoop:
         tasks = 0
         while len(reports) < most and tasks < TURN:
             reports.append(self._inbox.popleft())
-            tasks += len(reports[-1][1].tasks)
+            tasks += len(reports[-1][1].tasks) + len(reports[-1][1].gone)
         hellos = dict(self._hellos)
         self._hellos.clear()
         pass_ = self._new_pass()
@@ -403,7 +401,8 @@ class ControlLoop:
                 yield OneOffProgress(kind="end", stack=stack, ok=False, needs=missing)
                 return
             images: dict[str, str] = {}
-            async with contextlib.aclosing(self._image(release, spec, images)) as told:
+            parts = (self._cluster, self._agents, self._clock)
+            async with contextlib.aclosing(image_of(release, spec, images, *parts)) as told:
                 async for line in told:
                     yield line
             listening = await listening_now(self._cluster, self._agents, request.deploy)
@@ -419,33 +418,6 @@ class ControlLoop:
             name=made.task.name,
             warnings=warnings,
         )
-
-    async def _image(
-        self, release: Release, spec: StackSpec, found: dict[str, str]
-    ) -> AsyncGenerator[OneOffProgress, None]:
-        """Find the image of a one-off, telling how it goes. Raises Invalid."""
-        lines: asyncio.Queue[Progress] = asyncio.Queue()
-        work = ReleaseImages(
-            self._cluster, self._agents, self._clock, release, spec, lines.put_nowait
-        )
-        working = asyncio.create_task(work.images(), name=f"image of {release.services[0]}")
-        try:
-            while not working.done() or not lines.empty():
-                if lines.empty():
-                    told = asyncio.create_task(lines.get())
-                    await asyncio.wait({working, told}, return_when=asyncio.FIRST_COMPLETED)
-                    if not told.done():
-                        told.cancel()
-                        continue
-                    line = told.result()
-                else:
-                    line = lines.get_nowait()
-                yield OneOffProgress.model_validate(line.model_dump())
-            found.update(working.result())
-        except NoImage as exc:
-            raise Invalid(detail=str(exc)) from exc
-        finally:
-            working.cancel()
 
     async def act_on_oneoffs(self, stack: str, request: ActOnOneOffs) -> ActedOn:
         async with self._turn():

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
-    from orchestrator.control.planning.passes import Steps
+    from scheduler.steps import Steps
 
 T = TypeVar("T")
 

@@ -319,7 +319,7 @@ class Outgoing:
         """Return a one-off's assignment: to its node it is the one task of a service of its own."""
         task = one.task
         known = self._assignments.get(task.id)
-        key = (task.desired, task.grace)
+        key = (task.desired, task.grace, task.paused)
         if known is not None and known[0] == key:
             return known[1]
         made = self._make_assignment(task, of_oneoff(one), single=True).model_copy(

@@ -1,8 +1,9 @@
 """The store as the controller sees it: what tells of an environment is sealed on its way in.
 
 Wraps any engine behind the store's own interface, so that nothing above knows of it: the mirror
-decodes a record once and keeps it. Sealed are the stacks' specs (``parts``), and tasks and
-releases, which name a spec by its hash: who has a guess at a password could try it there. For
+decodes a record once and keeps it. Sealed are the stacks' specs (``parts``), one-offs, which hold
+theirs, volumes, whose options may have the password of a share, and tasks and releases, which
+name a spec by its hash: who has a guess at a password could try it there. For
 the same reason a part, known by its hash to all others, lies under a keyed one: equal specs are
 still one part, but only with the cluster's key.
 
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.store.base import Change, Store
 
-SEALED = (keys.PARTS, keys.RELEASES, keys.TASKS)
+SEALED = (keys.PARTS, keys.RELEASES, keys.TASKS, keys.ONEOFFS, keys.VOLUMES)
 _CLEAR = b"{"  # every record is a JSON object, and no sealed value begins like one
 _AT_ONCE = 60  # records sealed in one transaction: two operations for a part
 _BYTES = 1 << 20

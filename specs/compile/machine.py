@@ -10,6 +10,7 @@ import re
 from typing import TYPE_CHECKING, Any, Final
 
 from specs import kernel
+from specs.compile import pairs
 from specs.compile.values import mapping, number, size_bytes
 
 if TYPE_CHECKING:
@@ -56,6 +57,10 @@ def _namespace(path: str, raw: Json, key: str, verdicts: Verdicts) -> str:
     value = str(raw.get(key) or "private")
     if value in _OWN[key]:
         return "private"
+    if key == "pid" and pairs.shares(raw, key):
+        return "partner"
+    if key == "pid" and value.startswith("container:"):
+        return "private"  # refused by pairs.check
     if value not in _SHARED[key]:
         hint = "leave it out, or share the node's: host"
         if key == "ipc" and value.startswith("service:"):

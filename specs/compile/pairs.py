@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _PREFIX: Final = "service:"
-_WHAT: Final = {"network_mode": "the network"}
+_WHAT: Final = {"network_mode": "the network", "pid": "the processes"}
 # Docker refuses these of a container in another one's network: they would change that.
 _PARTNERS: Final = {
     "ports": "publish the port there: its processes and these share every port",
@@ -61,6 +61,14 @@ def _check(name: str, services: Json, verdicts: Verdicts) -> None:
             _of_container(f"{path}.{key}", word, services, verdicts)
         elif word.startswith(_PREFIX):
             _of_service(f"{path}.{key}", what, name, services, verdicts)
+    named = _shared(raw)
+    for key, other in named:
+        if other != named[0][1]:
+            verdicts.refuse(
+                f"{path}.{key}",
+                f"{named[0][0]} has {named[0][1]} as partner, and a service has one",
+                f"share both of one of them: {key}: {_PREFIX}{named[0][1]}",
+            )
     if shares(raw, "network_mode"):
         _network(path, raw, verdicts)
 

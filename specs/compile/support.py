@@ -135,7 +135,7 @@ _SERVICE: dict[str, Support] = {
     "networks.*.mac_address": Support(_L, "nothing on the routed overlay sees it"),
     "oom_kill_disable": Support(_L),
     "oom_score_adj": Support(_H),
-    "pid": Support(_H, "host; service: and container: refused"),
+    "pid": Support(_H, "host, service:X (beside that task); container: refused"),
     "pids_limit": Support(_H),
     "platform": Support(_H, "it runs on nodes of that architecture; nothing is emulated"),
     "ports": Support(_H, "every node answers; `mode: host`: the task's node only"),

@@ -7,6 +7,7 @@ that ends in ``/.`` means what is in the folder, not the folder.
 
 from __future__ import annotations
 
+import stat
 from typing import NamedTuple
 
 _NAMELESS = frozenset({b"", b".", b".."})
@@ -80,3 +81,16 @@ def land_stream(spot: Spot) -> Landing:
     if not spot.directory:
         raise CopyRefused("an archive can only be copied into a folder that is there")
     return Landing(inside=True)
+
+
+def may_replace(there: int, comes: int, *, same: bool) -> bool:
+    """Say whether what comes takes the place of what has its name, by their modes.
+
+    A file or a link is replaced by anything, as ever. A pipe, a socket or a device is somebody's
+    way to somebody else: only another pipe, or the very device (``same``), stands for it. A
+    folder the kernel keeps.
+    """
+    kind = stat.S_IFMT(there)
+    if kind in (stat.S_IFREG, stat.S_IFLNK, stat.S_IFDIR):
+        return True
+    return kind == stat.S_IFMT(comes) and kind != stat.S_IFSOCK and same

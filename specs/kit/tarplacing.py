@@ -15,7 +15,7 @@ import os
 import stat
 from typing import TYPE_CHECKING, Final, Protocol
 
-from specs.kit.copyrules import CopyRefused
+from specs.kit.copyrules import CopyRefused, may_replace
 from specs.kit.tarwriting import write_all, write_sparse
 
 if TYPE_CHECKING:
@@ -252,6 +252,14 @@ class Placer:
 
     @staticmethod
     def _rename(folder: int, temporary: bytes, name: bytes) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            there = os.stat(name, dir_fd=folder, follow_symlinks=False)
+            comes = os.stat(temporary, dir_fd=folder, follow_symlinks=False)
+            same = (there.st_rdev == comes.st_rdev) or not there.st_rdev
+            if not may_replace(there.st_mode, comes.st_mode, same=same):
+                raise CopyRefused(
+                    f"{shown(name)} is there and is neither a file nor a folder; it is left alone"
+                )
         try:
             os.rename(temporary, name, src_dir_fd=folder, dst_dir_fd=folder)
         except IsADirectoryError:

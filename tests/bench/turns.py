@@ -92,6 +92,7 @@ class Quick:
                 put, remove = difference(sent, wanted)
                 self.bench.sets.append(time.thread_time() - began)
             sent = wanted
+            await asyncio.sleep(0)  # what a node does is no part of the controller's turn
             if full or not is_empty(put, remove):
                 await self._do(put, full=full)
             control.acknowledged(self.node, revision)

@@ -28,6 +28,33 @@ def sealed(engine=None, key=KEY):
     return SealedStore(engine or MemoryStore(), Vault(key))
 
 
+KINDS = {
+    # what lies there -> may it tell of an environment, a password of a share, a hash of them
+    keys.PARTS: True,
+    keys.RELEASES: True,
+    keys.TASKS: True,
+    keys.ONEOFFS: True,  # the service as `run -e` made it
+    keys.VOLUMES: True,  # driver_opts: o: password=...
+    keys.STACKS: False,
+    keys.NODES: False,
+    keys.NETWORKS: False,
+    keys.BLOCKS: False,
+    keys.RESTING: False,
+    keys.VIPS: False,
+    keys.CONTENTS: False,  # sealed one by one
+    keys.BOUND_PATHS: False,
+    keys.IDEMPOTENCY: False,
+    keys.CLUSTER: False,
+    keys.AUTHORITY: False,  # its key is sealed
+}
+
+
+def test_which_records_are_sealed():
+    known = {value for name, value in vars(keys).items() if name.isupper()}
+    assert known == set(KINDS), "law: whoever adds a kind says whether it has secrets"
+    assert set(SEALED) == {kind for kind, secret in KINDS.items() if secret}
+
+
 async def collected(store, prefix, after, revision):
     found = []
     async for batch in store.watch(prefix, after):
@@ -122,12 +149,22 @@ def secretive(value):
     made = project("shop")
     made["services"]["web"]["environment"] = {"DB_PASSWORD": value}
     made["services"]["web"]["command"] = ["serve", "--as", value]
+    made["services"]["web"]["post_start"] = [{"command": ["x"], "environment": {"A_KEY": value}}]
+    mount = {"type": "volume", "source": "share", "target": "/share"}
+    made["services"]["web"]["volumes"] = [mount]
+    share = {"type": "cifs", "device": "//192.0.2.1/s", "o": f"username=u,password={value}"}
+    made["volumes"] = {"share": {"name": "shop_share", "driver_opts": share}}
     return made
 
 
 def files_with(config, text):
     """Return the files of the controller's folder that have the text anywhere in their bytes."""
     return [p.name for p in config.folder.rglob("*") if p.is_file() and text in p.read_bytes()]
+
+
+def by_hand(value):
+    share = {"type": "cifs", "device": "//192.0.2.1/s", "o": f"username=u,password={value}"}
+    return {"name": "other", "options": share}
 
 
 async def up(client, key, value):
@@ -142,6 +179,11 @@ async def test_no_file_of_the_controller_has_an_environment_at_any_time(config, 
     async with running(config) as client:
         await up(client, "k1", CANARY)
         assert files_with(config, canary) == [], "law: nor has the log beside the file"
+        await client.call("POST", "/v1/volumes", json=by_hand(CANARY))
+        assert files_with(config, canary) == [], "law: nor of a volume made by hand"
+        shown = await client.call("GET", "/v1/volumes")
+        assert {row["options"]["o"] for row in shown["volumes"]} == {"username=u,password=***"}
+        assert CANARY not in str(shown)
         tasks = await client.call("GET", "/v1/stacks/shop/tasks")
         await up(client, "k2", CANARY)
         again = await client.call("GET", "/v1/stacks/shop/tasks")

@@ -17,7 +17,16 @@ from agent import copyjail
 from orchestrator.cli.commands import cp
 from orchestrator.cli.errors import CliError
 from specs.kit import tarpacking, tarplacing
-from specs.kit.copyrules import CopyRefused, Landing, Source, Spot, land, land_stream, named
+from specs.kit.copyrules import (
+    CopyRefused,
+    Landing,
+    Source,
+    Spot,
+    land,
+    land_stream,
+    may_replace,
+    named,
+)
 from specs.kit.tarpacking import Packer
 from specs.kit.tarplacing import Placer
 from specs.kit.tarstream import BadArchive, TarStream
@@ -365,3 +374,51 @@ def archived(folder):
     with tarfile.open(fileobj=out, mode="w") as archive:
         archive.add(made, "f")
     return out.getvalue()
+
+
+REG, LNK = stat.S_IFREG, stat.S_IFLNK
+FIFO, SOCK, CHR, BLK = stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK
+# what is there -> by what it may be replaced; a device only by itself
+REPLACED = {
+    REG: {REG, LNK, FIFO, CHR, BLK},
+    LNK: {REG, LNK, FIFO, CHR, BLK},
+    FIFO: {FIFO},
+    SOCK: set(),
+    CHR: {CHR},
+    BLK: {BLK},
+}
+
+
+@pytest.mark.parametrize("there", REPLACED)
+@pytest.mark.parametrize("comes", [REG, LNK, FIFO, CHR, BLK])
+def test_what_replaces_what(there, comes):
+    found = may_replace(there | 0o600, comes | 0o644, same=True)
+    assert found is (comes in REPLACED[there])
+    if there in (CHR, BLK):
+        assert not may_replace(there, comes, same=False), "another device is not the device"
+
+
+@pytest.mark.parametrize("make", [pipe, listening])
+@pytest.mark.parametrize(
+    "comes",
+    [
+        entry("it", data=b"x"),
+        entry("it", LINK, linkname="f"),
+        entry("f", data=b"x") + entry("it", tarfile.LNKTYPE, linkname="f"),
+    ],
+    ids=["file", "link", "hard link"],
+)
+def test_what_stands_in_a_folder_is_left_alone(tmp_path, own, make, comes):
+    """`cp web:/null /dev` names a folder; what is in it is as safe as by its own name."""
+    make(tmp_path / "it")
+    before = (tmp_path / "it").lstat().st_ino
+    with pytest.raises(CopyRefused, match="it is there and is neither a file nor a folder"):
+        placed(comes + END, tmp_path, IN, own)
+    assert (tmp_path / "it").lstat().st_ino == before
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".corral")]
+
+
+def test_a_pipe_is_copied_again(tmp_path, own):
+    pipe(tmp_path / "it")
+    placed(entry("it", tarfile.FIFOTYPE) + END, tmp_path, IN, own)
+    assert stat.S_ISFIFO((tmp_path / "it").lstat().st_mode)

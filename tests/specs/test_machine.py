@@ -28,8 +28,7 @@ FINE = {
     "restart: unless-stopped": {},
 }
 REFUSED = {
-    "pid: service:db": "pid: service:db is not available",
-    "pid: container:x": "pid: container:x is not available",
+    "pid: container:x": "container:x names a container",
     "ipc: service:db": "ipc: service:db is not available",
     "uts: other": "uts: other is not available",
     "uts: host\nhostname: me": "the node's host name",

@@ -57,6 +57,24 @@ def test_what_a_pair_may_be(folder, case):
     assert [warning.path.removeprefix("services.") for warning in warnings] == FINE[case]
 
 
+@pytest.mark.parametrize(
+    ("body", "fields", "networks"),
+    [
+        ("pid: service:web", ("overlay", "partner", "web"), 1),
+        (f"{SHARED}pid: service:web", ("partner", "partner", "web"), 0),
+        ("pid: service:web\nports: ['80']\nhostname: me", ("overlay", "partner", "web"), 1),
+        ("pid: host", ("overlay", "host", ""), 1),
+    ],
+)
+def test_whose_processes_are_shared(folder, body, fields, networks):
+    spec, warnings = compiled(folder, body)
+    task = spec.services["side"].task
+    assert (task.network_mode, task.pid, task.partner) == fields
+    assert len(task.networks) == networks
+    assert warnings == []
+    assert spec.services["side"].depends_on.keys() == ({"web"} if fields[2] else set())
+
+
 REFUSED = {
     # as Docker refuses them of a container in another one's network
     (f"{SHARED}ports: ['80']", "side.ports"): "the network is that of web",
@@ -68,6 +86,9 @@ REFUSED = {
     (f"{SHARED}external_links: [x]", "side.external_links"): "the network is that of web",
     (f"{SHARED}mac_address: '02:00:00:00:00:01'", "side.mac_address"): "that of web",
     (f"{SHARED}sysctls: {{net.core.somaxconn: '9'}}", "side.sysctls"): "that of web",
+    # a service has one partner
+    (f"{SHARED}pid: service:box", "side.pid"): "network_mode has web as partner",
+    ("pid: container:crate", "side.pid"): "names a container",
     # what has no partner
     ("network_mode: container:crate", "side.network_mode"): "names a container",
     ("network_mode: container:other", "side.network_mode"): "names a container",

@@ -65,7 +65,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         )
     if not from_service and not to_service:
         raise CliError("neither is a container's path", hint="corral cp web:/etc/hosts .")
-    rows = session.client.get(session.path("tasks"), all=True)["tasks"]
+    rows = session.client.get(session.path("tasks"), all=True, oneoffs=True)["tasks"]
     if from_service:
         if args.all:
             raise CliError("cannot use the --all flag when copying from a service")
@@ -76,7 +76,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 
 def chosen(rows: list[dict[str, Any]], service: str, index: int) -> list[dict[str, Any]]:
     """Return the containers meant, one for each replica, those that run first. Raises CliError."""
-    mine = [row for row in rows if row.get("service") == service]
+    mine = [row for row in rows if row.get("service") == service and not row.get("oneoff")]
     if not mine:
         mine = [row for row in rows if service in (row.get("name"), row.get("id"))]
     if not mine:

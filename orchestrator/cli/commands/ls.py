@@ -28,7 +28,9 @@ def remarks(row: Mapping[str, Any]) -> str:
     """Return why the stack is as it is, and what of it no file has any more."""
     orphans = ", ".join(row.get("orphans") or ())
     kept = f"orphans: {orphans} (up --remove-orphans)" if orphans else ""
-    return "; ".join(part for part in (str(row.get("reason") or ""), kept) if part)
+    return "; ".join(
+        part for part in (table.first_line(str(row.get("reason") or "")), kept) if part
+    )
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:

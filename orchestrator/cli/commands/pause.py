@@ -41,7 +41,7 @@ def bring(session: Invocation, services: list[str], *, paused: bool) -> int:
     left = set(asked)
     until = time.monotonic() + PATIENCE
     while True:
-        rows = watch.rows(session)
+        rows = watch.rows(session, every=True, oneoffs=True)
         for row in rows:
             if row["id"] in left and (bool(row.get("paused")) is paused or row.get("finished_at")):
                 left.discard(row["id"])

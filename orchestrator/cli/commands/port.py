@@ -27,7 +27,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     protocol = protocol if mark else args.protocol
     if not text.isdecimal() or protocol not in ("tcp", "udp"):
         raise CliError(f"{args.port!r} is not a port", hint="80 or 53/udp", code=USAGE)
-    rows = session.client.get(session.path("tasks"), all=True)["tasks"]
+    rows = session.client.get(session.path("tasks"), all=True, oneoffs=True)["tasks"]
     row = choose(rows, args.service, args.index)
     found = published(row, int(text), protocol)
     if not found:

@@ -115,7 +115,7 @@ def nothing_runs(stack: Mapping[str, Any]) -> str:
         case "deploying":
             return f"release {number} of {name} is being deployed; nothing runs yet"
         case "failed":
-            why = f": {table.printable(str(reason))}" if reason else ""
+            why = f": {table.first_line(str(reason))}" if reason else ""
             return f"release {number} of {name} failed, and nothing runs{why}"
         case "stopped":
             return f"{name} is stopped (ps -a shows what ended)"

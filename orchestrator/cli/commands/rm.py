@@ -45,7 +45,10 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             removed += found["tasks"]
     except ApiNotFound:
         if args.services and not removed:  # a service may have one-offs and nothing else
-            raise
+            if stop.is_there(session):
+                raise
+            print(f"there is no stack {session.stack()}: nothing to remove", file=sys.stderr)
+            return 0
     for name in removed:
         print(f"{name} removed")
     if not removed:

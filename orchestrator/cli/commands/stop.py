@@ -42,7 +42,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     try:
         session.client.persist("POST", session.path("stop"), body=body)
     except ApiNotFound:
-        if _is_there(session):
+        if is_there(session):
             raise  # a service the stack does not have
         # As Compose: what does not run is stopped.
         print(f"there is no stack {board.stack}: nothing to stop (corral ls)", file=sys.stderr)
@@ -64,7 +64,7 @@ def split(session: Invocation, words: list[str]) -> tuple[list[str], list[str]]:
     if not words:
         return [], []
     try:
-        rows = watch.rows(session, every=True, oneoffs=True)
+        rows = watch.rows(session, every=True, oneoffs=True, first=True)
     except ApiNotFound:
         return words, []
     known = {row.get("name") for row in rows if row.get("oneoff")}
@@ -82,7 +82,8 @@ def _stop_oneoffs(session: Invocation, names: list[str], timeout: float | None) 
         time.sleep(LOOK)
 
 
-def _is_there(session: Invocation) -> bool:
+def is_there(session: Invocation) -> bool:
+    """Say whether there is such a stack, whatever of it."""
     try:
         session.client.get(session.path())
     except ApiNotFound:

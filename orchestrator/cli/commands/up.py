@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import deploy, reaching
@@ -23,9 +24,9 @@ from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
-    from orchestrator.cli.commands.watch import Watching
+    from orchestrator.cli.develop.watching import Watching
     from orchestrator.cli.loaded import Loaded
     from orchestrator.cli.session import Invocation
 
@@ -109,10 +110,15 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 
     def loaded(project: Loaded) -> None:
         if args.watch:  # what changes from now on is a change
-            from orchestrator.cli.commands import watch as watches
+            from orchestrator.cli.develop import watching as watches
 
-            builds = not args.no_build
-            found = watches.prepared(session, project.model, args.services, builds=builds)
+            found = watches.prepared(
+                session,
+                project.model,
+                args.services,
+                bring_up=partial(again, session),
+                builds=not args.no_build,
+            )
             watching.append(found)
 
     with meanwhile.telling() as now:
@@ -127,10 +133,19 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         return _detached(args, session, board, release)
     if not watching:
         return _attached(args, session, board, release, project.model)
-    from orchestrator.cli.commands import watch as watches
+    from orchestrator.cli.develop import watching as watches
 
     with watches.beside(watching[0]):
         return _attached(args, session, board, release, project.model)
+
+
+def again(session: Invocation, words: Sequence[str]) -> int:
+    """Bring services up as `up -d` with these words does; return its exit code."""
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    describe(parser)
+    return run(parser.parse_args(["-d", *words]), session)
 
 
 def _hand_over(

@@ -32,8 +32,10 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Invocation) -> int:
     told: set[str] = set()
     seen: dict[str, dict[str, Any]] = {}  # one-offs; `run --rm` leaves no row when it has ended
+    first = True
     while True:
-        mine = meant(_rows(session, seen), args.services)
+        mine = meant(_rows(session, seen, first=first), args.services)
+        first = False
         seen |= {row["id"]: row for row in mine if row.get("oneoff")}
         ended = [row for row in mine if row.get("state") in containers.FINAL]
         for row in ended:
@@ -54,10 +56,12 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     return _code(last) & 0xFF
 
 
-def _rows(session: Invocation, seen: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+def _rows(
+    session: Invocation, seen: dict[str, dict[str, Any]], *, first: bool
+) -> list[dict[str, Any]]:
     """Return the stack's containers, and those of ``seen`` that have gone from it."""
     try:
-        rows = watch.rows(session, every=True, oneoffs=True)
+        rows = watch.rows(session, every=True, oneoffs=True, first=first)
     except ApiNotFound:
         if not seen:
             raise

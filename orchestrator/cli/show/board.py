@@ -8,7 +8,7 @@ that broke off may be opened again.
 from __future__ import annotations
 
 from orchestrator.cli.show import times
-from orchestrator.cli.show.table import printable
+from orchestrator.cli.show.table import first_line, printable
 from specs.kit.amounts import elapsed, some
 from specs.states import BROKEN, FINAL, UNPLACED, TaskState
 
@@ -145,7 +145,7 @@ class Board:
 
     def _release(self, line: Mapping[str, Any]) -> list[str]:
         self.state = str(line.get("state") or "")
-        self.reason = printable(str(line.get("message") or line.get("reason") or ""))
+        self.reason = first_line(str(line.get("message") or line.get("reason") or ""))
         self.orphans = [printable(str(name)) for name in line.get("orphans") or ()]
         if self.state == "deploying":
             self.building.clear()  # it was built: what fails now is not the build
@@ -304,8 +304,9 @@ def failure(board: Board, *, command: str = "corral") -> str:
     task = board.tasks.get(str(end.get("task") or ""))
     name = board.short(str(end.get("name") or "")) or (task.name if task else "")
     node = str(end.get("node") or "") or (task.node if task else "")
-    tail: list[str] = list(end.get("log_tail") or board.building.get(service) or [])[-10:]
-    message = printable(str(end.get("message") or board.reason or "it did not get there"))
+    message, *rest = str(end.get("message") or board.reason or "it did not get there").split("\n")
+    message = printable(message)
+    tail: list[str] = list(end.get("log_tail") or board.building.get(service) or rest)[-10:]
     what = f"{board.what} of {board.stack}" if board.what else board.stack
     if end.get("state") == "superseded":
         return _superseded(end, f"{what} was not finished: {message}", command)

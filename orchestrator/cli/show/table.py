@@ -34,6 +34,11 @@ def printable(text: str) -> str:
     return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
+def first_line(text: str) -> str:
+    """Return what a reason says before the details that follow it line by line, printable."""
+    return printable(text.partition("\n")[0])
+
+
 def render(headers: Sequence[str], rows: Iterable[Sequence[Any]], limit: int | None = None) -> str:
     """Return an aligned table; the last column is not padded.
 

@@ -15,7 +15,7 @@ import time
 from orchestrator.cli import wishes
 from orchestrator.cli.errors import ERROR, INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
-from orchestrator.client.errors import ApiNotFound, BadAnswer, ClientError, NoAnswer
+from orchestrator.client.errors import ApiNotFound, BadAnswer, ClientError, NoAnswer, NoController
 from orchestrator.client.http import quote
 from specs.kit import jsontext
 from specs.kit.amounts import as_set
@@ -216,11 +216,12 @@ class Watcher:
 
 
 def rows(
-    session: Invocation, *, every: bool = False, oneoffs: bool = False
+    session: Invocation, *, every: bool = False, oneoffs: bool = False, first: bool = False
 ) -> list[dict[str, Any]]:
     """Return the stack's tasks, with ``every`` those that have ended too, over a restart.
 
-    ``oneoffs``: and of these what `run` made. Raises NoAnswer when the controller stays away.
+    ``oneoffs``: and of these what `run` made. ``first``: nothing was asked for so far, so that a
+    controller that is not there is no matter of waiting. Raises NoAnswer when it stays away.
     """
     until = time.monotonic() + AWAY
     while True:
@@ -228,8 +229,8 @@ def rows(
             found: list[dict[str, Any]] = session.client.get(
                 session.path("tasks"), all=every, **({"oneoffs": True} if oneoffs else {})
             )["tasks"]
-        except NoAnswer:
-            if time.monotonic() > until:
+        except NoAnswer as exc:
+            if time.monotonic() > until or (first and isinstance(exc, NoController)):
                 raise
             time.sleep(RETRY)
         else:

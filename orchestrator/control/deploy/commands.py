@@ -192,18 +192,22 @@ class Commands:
 
         def write(draft: Draft) -> Paused:
             record = self._stack(stack)
-            starting.check_known(record, self._spec(record), services)
+            ones = [o for o in draft.oneoffs(stack) if o.shown and o.task.name in services]
+            asked = tuple(name for name in services if name not in {o.task.name for o in ones})
+            if asked:
+                starting.check_known(record, self._spec(record), asked)
             mine = [
                 task
                 for task in draft.tasks(stack).values()
-                if task.live
-                and task.node is not None
-                and task.service in (services or (task.service,))
+                if task.live and task.node is not None and (not services or task.service in asked)
             ]
             for task in mine:
                 if task.paused is not paused:
                     draft.put_task(task.with_paused(paused))
-            return Paused(tasks=tuple(task.id for task in mine))
+            ones = [one for one in ones if not one.over and one.task.node is not None]
+            for one in ones:
+                draft.put_oneoff(one.with_task(one.task.with_paused(paused)))
+            return Paused(tasks=(*(t.id for t in mine), *(one.id for one in ones)))
 
         return await self._committed(stack, write)
 

@@ -25,7 +25,7 @@ def restart(draft: Draft, stack: Stack, spec: StackSpec, request: Restart) -> Re
     """Put the request into the draft. Raises NotFound, Conflict."""
     if stack.desired == "removed":
         raise Conflict(f"stack {stack.name} is being removed", hint="corral up, once it is gone")
-    check_known(stack, spec, request.services)
+    check_known(stack, spec, request.services, draft.oneoffs(stack.name))
     wanted = set(request.services) or set(spec.services)
     if not request.no_deps:
         wanted = _with_followers(spec, wanted)

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.draft import Draft
     from specs.api import Release, Stack, Start
+    from specs.oneoff import OneOff
     from specs.stack import StackSpec
     from specs.task import Task
 
@@ -36,7 +37,7 @@ def start(cluster: Cluster, draft: Draft, stack: Stack, request: Start, *, wall:
     spec = spec_of(cluster, source)
     if source is None or spec is None:
         raise Conflict(f"stack {stack.name} has no release", hint="corral up")
-    check_known(stack, spec, request.services)
+    check_known(stack, spec, request.services, draft.oneoffs(stack.name))
     wanted = set(spec.services)
     if request.services:
         wanted = dependencies_of(spec).closure(request.services)
@@ -69,10 +70,18 @@ def whole_down(stack: Stack, spec: StackSpec) -> Stack:
     return stack.begun_down(spec.services) if stack.desired == "stopped" else stack
 
 
-def check_known(stack: Stack, spec: StackSpec, services: Iterable[str]) -> None:
-    """Refuse names the stack does not have. Raises NotFound."""
+def check_known(
+    stack: Stack, spec: StackSpec, services: Iterable[str], oneoffs: Iterable[OneOff] = ()
+) -> None:
+    """Refuse names the stack does not have, and those of its ``oneoffs``. Raises NotFound."""
     unknown = next((name for name in services if name not in spec.services), None)
     if unknown is not None:
+        for one in oneoffs:
+            if one.stack == stack.name and one.task.name == unknown:
+                raise NotFound(
+                    f"{unknown} is what `run` made of {one.service.name}: it runs once",
+                    hint=f"corral run {one.service.name} makes another",
+                )
         known = ", ".join(sorted(spec.services)) or "none"
         raise NotFound(f"there is no service {unknown} in {stack.name} (services: {known})")
 

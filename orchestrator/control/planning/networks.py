@@ -22,6 +22,7 @@ from orchestrator.control.mirror.records import (
 from orchestrator.control.mirror.users import users
 from orchestrator.control.planning.addresses import cut_pool, exhausted, networks_ready, usable
 from orchestrator.control.planning.passes import earliest
+from scheduler.steps import STEP
 from specs.names import subnet_fault
 
 if TYPE_CHECKING:
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
     from orchestrator.control.mirror.draft import Draft
     from orchestrator.control.mirror.effective import Effective
-    from orchestrator.control.planning.passes import Pass, Steps
+    from orchestrator.control.planning.passes import Pass
+    from scheduler.steps import Steps
     from specs.stack import NetworkSpec, StackSpec
 
 REST = 60.0  # seconds a freed address stays unused
@@ -228,7 +230,9 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> Steps[float | Non
         told = [pass_.observed.acknowledged.get(n, 0) for n in nodes if _ready(pass_, n)]
         slowest = min(told, default=None)
         found = []
-        for address, record in resting.items():
+        for number, (address, record) in enumerate(resting.items(), 1):
+            if not number % STEP:
+                yield STEP
             version = pass_.cluster.version(RESTING.key_of(record))
             found.append(
                 Rest(
@@ -240,6 +244,7 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> Steps[float | Non
             )
         free, then = rested(found, pass_.now, early=_missing(pass_, network_id, nodes))
         due = earliest(due, then)
+        yield len(resting)
         for address in free:
             pass_.draft.delete(RESTING, resting[address])
             due = pass_.now  # what it kept from going may go now

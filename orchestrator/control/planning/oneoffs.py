@@ -140,7 +140,8 @@ def _place(pass_: Pass, one: OneOff) -> None:
     partner = pairs.any_lender(pass_, effective)
     if effective.task.partner and partner is None:
         name = effective.task.partner
-        _refuse(pass_, one, f"{name}, whose network it shares, does not run: corral up -d {name}")
+        what = effective.task.lent
+        _refuse(pass_, one, f"{name}, whose {what} it shares, does not run: corral up -d {name}")
         return
     if partner is not None:
         one = one.with_task(one.task.model_copy(update={"partner": partner.id}))

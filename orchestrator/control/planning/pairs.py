@@ -50,6 +50,7 @@ class Lenders:
 
     def __init__(self, pass_: Pass, effective: Effective) -> None:
         self.service = effective.task.partner
+        self.lent = effective.task.lent
         self._pass = pass_
         self._by_node = effective.service.mode == "global"
         self._own = pass_.specs.of(effective.stack, effective.release, self.service)

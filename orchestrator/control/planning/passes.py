@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import availability, node_status, node_view
 from specs.ids import new_id
@@ -18,12 +17,6 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.observed import Observed
     from orchestrator.control.planning.addresses import Addresses
     from scheduler.view import Home, NodeView, Only
-
-
-T = TypeVar("T")
-# A decision in steps: each says how many tasks it looked at, so that whoever takes them can let
-# the event loop turn in between. It is one decision all the same: nothing it reads may move.
-Steps = Generator[int, None, T]
 
 
 def earliest(*times: float | None) -> float | None:

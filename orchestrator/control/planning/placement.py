@@ -27,13 +27,15 @@ from orchestrator.store import keys
 from scheduler import constraints
 from scheduler.place import place
 from scheduler.refusals import NoPlace, no_place
+from scheduler.steps import STEP
 from scheduler.view import Fleet, Home, NodeView, Pending
 from specs import shares, skew
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.effective import Effective
-    from orchestrator.control.planning.passes import Pass, Steps
+    from orchestrator.control.planning.passes import Pass
+    from scheduler.steps import Steps
     from scheduler.view import Only
     from specs.task import Task
 
@@ -43,7 +45,9 @@ log = logging.getLogger(__name__)
 def place_pending(pass_: Pass, waiting: list[Task]) -> Steps[None]:
     """Assign what can be assigned: partners first, then those that go with them."""
     rounds: dict[int, list[Task]] = defaultdict(list)
-    for task in waiting:
+    for number, task in enumerate(waiting, 1):
+        if not number % STEP:
+            yield STEP // 4
         rounds[_depth(pass_, task)].append(task)
     for depth, tasks in sorted(rounds.items()):
         ready = _beside(pass_, tasks) if depth else tasks
@@ -89,8 +93,10 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
     found: dict[str, Effective] = {}
     stacks = {task.stack for task in waiting}
     slots = _in_slots(pass_, stacks)
+    yield len(waiting) // 4
     places: dict[tuple[str, int], dict[int, str]] = {}  # of global services
     left = _left(pass_, waiting)
+    yield len(waiting) // 4
     unfit: dict[str, str] = {}
     for task in waiting:
         yield 1
@@ -254,7 +260,7 @@ def _wait(pass_: Pass, task: Task, reason: str) -> None:
 def _await(pass_: Pass, task: Task, lenders: pairs.Lenders, partner: Task | None) -> None:
     """Say that a task waits for its partner's node; where none will come, that it has no place."""
     name = partner.name if partner is not None else lenders.service
-    reason = f"waits for {name}, whose network it shares"
+    reason = f"waits for {name}, whose {lenders.lent} it shares"
     if partner is not None and partner.state is TaskState.PENDING and partner.pending_reason:
         _wait(pass_, task, f"{reason}: {partner.pending_reason}")
     elif lenders.stopped:

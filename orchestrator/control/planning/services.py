@@ -26,8 +26,8 @@ from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
 from orchestrator.control.planning.starting import create_task, let_run, tasks_by_slot
 from orchestrator.control.planning.terms import replica, wanted_service
-from scheduler.reconcile import StopTask, WantedService, reconcile
-from scheduler.rollout import Moves, advance
+from scheduler.reconcile import StopTask, WantedService, reconcile_in_steps
+from scheduler.rollout import Moves, advance_in_steps
 from specs.stack import Condition
 from specs.states import FINAL, ReleaseState, TaskState
 
@@ -35,8 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from orchestrator.control.mirror.effective import Effective
-    from orchestrator.control.planning.passes import Pass, Steps
+    from orchestrator.control.planning.passes import Pass
     from scheduler.reconcile import CreateTask
+    from scheduler.steps import Steps
     from specs.api import Stack
     from specs.task import Task
 
@@ -153,7 +154,7 @@ def _decide(
 ) -> Steps[None]:
     """Ask which tasks are missing or too many, and which to replace now."""
     wanted, service = state.wanted, state.effective.service
-    state.plan = reconcile(wanted, state.replicas, pass_.now)
+    state.plan = yield from reconcile_in_steps(wanted, state.replicas, pass_.now)
     left = state.carried or target.only_starts or state.name in target.keeps
     yield max(len(state.replicas), len(wanted.slots)) // 2
     if (left or state.name in stack.created) and not state.misplaced.moves:
@@ -163,7 +164,7 @@ def _decide(
         stops = tuple(StopTask(t.id, "its file changed") for t in stale) if made else ()
         state.moves = Moves(stop=stops, state="done")
         return
-    state.moves = advance(
+    state.moves = yield from advance_in_steps(
         wanted,
         state.replicas,
         service.rollback if target.rollback else service.update,

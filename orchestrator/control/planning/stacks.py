@@ -23,13 +23,15 @@ from orchestrator.control.planning.frozen import plan_frozen
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import mistake, place_pending
 from orchestrator.control.planning.services import plan_services
+from scheduler.steps import STEP
 from specs.states import FINAL, UNPLACED, WANTED, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-    from orchestrator.control.planning.passes import Pass, Steps
+    from orchestrator.control.planning.passes import Pass
     from orchestrator.control.wanted import Outgoing
+    from scheduler.steps import Steps
     from specs.api import Stack
     from specs.task import Task
 
@@ -83,7 +85,10 @@ def _look_at_all(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> Steps[Due
             # decided so far is valid by itself, and the stack is looked at again.
             again = pass_.now + AFTER_MISTAKE
             _mistaken(pass_, name, mistake(error, name))
-        for task in [t for t in pass_.draft.tasks(name).values() if t.leaving]:
+        leaving = [t for t in pass_.draft.tasks(name).values() if t.leaving]
+        for number, task in enumerate(leaving, 1):
+            if not number % STEP:
+                yield STEP
             again = earliest(again, stopping.advance(pass_, task, interested))
         due[name] = again
         yield len(pass_.draft.tasks(name)) // 4

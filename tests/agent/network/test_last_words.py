@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.network.attach import left_behind
+from agent.network.attach import in_use, left_behind
 
 HEAD = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid"
 
@@ -29,3 +29,21 @@ def test_what_is_waited_for(state, sending, waits):
     assert left_behind(f"{HEAD}\n{line}\n") is waits
     assert left_behind(HEAD) is False
     assert left_behind("") is False
+
+
+@pytest.mark.parametrize(
+    ("table", "counts", "looked_at"),
+    [
+        ("tcp", "sockets: used 4\nTCP: inuse 0 orphan 0 tw 9 alloc 103 mem 67\n", False),
+        ("tcp", "sockets: used 4\nTCP: inuse 1 orphan 1 tw 0 alloc 103 mem 848\n", True),
+        ("tcp6", "TCP6: inuse 0\nUDP6: inuse 3\n", False),
+        ("tcp6", "TCP6: inuse 2\nUDP6: inuse 0\n", True),
+        ("tcp", "UDP: inuse 0\n", True),  # it does not say
+        ("tcp", "TCP: inuse\n", True),
+        ("tcp6", None, True),
+    ],
+)
+def test_a_table_nobody_is_in_is_not_read(tmp_path, table, counts, looked_at):
+    if counts is not None:
+        (tmp_path / table.replace("tcp", "sockstat")).write_text(counts)
+    assert in_use(tmp_path, table) is looked_at

@@ -50,6 +50,7 @@ class Cluster:
         self.first = lab.host("n1")
         self.client = lab.client
         self.folder = FOLDER
+        self.env: dict[str, str] = {}
         self.before: dict[str, leaks.Snapshot] = {}
         self.baseline: dict[str, leaks.Snapshot] = {}
 
@@ -68,6 +69,7 @@ class Cluster:
         options.setdefault("cwd", self.folder)
         options.setdefault("daemons", True)
         options.setdefault("timeout", 240.0)
+        options["env"] = {**self.env, **(options.get("env") or {})}
         done = warm.corral(self.host(on), *words, check=False, **options)
         said = f"corral {' '.join(words)} ended with {done.returncode}\n{done.stdout}{done.stderr}"
         assert "Traceback" not in done.stdout + done.stderr, said

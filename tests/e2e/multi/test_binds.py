@@ -30,6 +30,13 @@ services:
     deploy: {{replicas: 3, placement: {{max_replicas_per_node: 1}}}}
     hostname: "{{{{.Node.Hostname}}}}-{{{{.Task.Slot}}}}"
     links: ["db:store"]
+    ports: ["18090:80"]
+  beside:
+    image: busybox
+    command: [sh, -c, "mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www"]
+    stop_grace_period: 0s
+    network_mode: service:share
+    deploy: {{replicas: 3}}
   agent:
     image: busybox
     command: [sh, -c, "test -f /s && exec sleep inf"]
@@ -69,6 +76,27 @@ def nodes_of(cluster, service):
     return sorted(row["node"] for row in cluster.ready(service))
 
 
+def beside_each_other(cluster):
+    """Each of the pairs is on one node, and what one publishes there is served by the other."""
+    places = {
+        service: {row["slot"]: row["node"] for row in cluster.ready(service)}
+        for service in ("share", "beside")
+    }
+    assert len(places["share"]) == 3
+    assert places["beside"] == places["share"]
+    names = {f"{sh(cluster, node, 'hostname').strip()}-{n}" for n, node in places["share"].items()}
+    found = set()
+
+    def asked():
+        for node in NODES:
+            url = f"http://{cluster.ip(node)}:18090/"
+            found.add(sh(cluster, "n1", f"curl -sS -m 5 {url} 2>/dev/null || true").strip())
+        return found >= names
+
+    cluster.until("each pair has answered", asked)
+    assert found - {""} == names
+
+
 def test_each_runs_where_its_path_is(cluster, paths):
     cluster.compose(STACK.format(mark="first"))
     said = cluster("up", "-d").stderr
@@ -87,6 +115,8 @@ def test_each_runs_where_its_path_is(cluster, paths):
         name, tries = said.stdout.split()
         assert name == f"{sh(cluster, row['node'], 'hostname').strip()}-{slot}"
         assert int(tries) < 200, "the alias of db leads to it from every host"
+
+    beside_each_other(cluster)
 
     # The record outlives `down`; what is on the other nodes meanwhile is no reason to go there.
     cluster("down")

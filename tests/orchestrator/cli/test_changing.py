@@ -200,6 +200,23 @@ def test_a_failed_release_is_a_paragraph_and_exit_code_1(shop, project, corral):
     )
 
 
+def test_a_reason_of_several_lines_is_its_first_and_the_last_lines(shop, project, corral):
+    """As of a build nobody watched: no line end becomes a replacement character."""
+    why = "web: the build of web failed: exit status 1\n  STEP 2: RUN make\n  no rule"
+    lines = [{"kind": "release", "state": "failed", "message": why}, {"kind": "end", "ok": False}]
+    for end in ({}, {"message": why}):
+        shop.on("GET", "/v1/stacks/shop/progress", Lines([lines[0], {**lines[1], **end}]))
+        err = corral("-p", "shop", "up", "-d").err
+        assert "failed: web: the build of web failed: exit status 1\n" in err
+        assert "\N{REPLACEMENT CHARACTER}" not in err
+        assert ("    |   no rule\n" in err) is bool(end)
+    rows = [{"name": "shop", "status": "failed", "reason": why, "services": 1, "tasks": "0/1"}]
+    shop.on("GET", "/v1/stacks", {"stacks": rows})
+    shown = corral("ls").out
+    assert "exit status 1" in shown
+    assert "STEP" not in shown
+
+
 def test_a_failed_build_shows_the_end_of_its_output(shop, project, corral):
     build = [{"kind": "build", "service": "web", "message": f"STEP {i}\n"} for i in range(20)]
     end = {

@@ -46,6 +46,9 @@ def shop(fake, clean_environment, monkeypatch):
     fake.on("GET", "/v1/stacks", {"stacks": stacks})
     nodes = [{"name": "alpha", "status": "ready"}, {"name": "beta", "status": "down"}]
     fake.on("GET", "/v1/nodes", {"nodes": nodes})
+    for kind in ("secrets", "configs"):
+        row = {"name": f"{kind}-made", "used_by": []}
+        fake.on("GET", f"/v1/{kind}", {"contents": [row]})
     (clean_environment.work / "compose.yaml").write_text(FILE)
     return fake
 
@@ -78,6 +81,14 @@ FOLLOWS = {
     "node drain ": (["alpha", "beta"], ["web"]),
     "node drain alpha ": (["beta"], ["alpha"]),
     "node ls -": (["--filter"], ["--no-wait"]),
+    "secret rm ": (["secrets-made"], ["configs-made", "web"]),
+    "config ": (["web", "rm", "create", "ls"], ["configs-made"]),
+    "config -": (["--images"], ["rm"]),
+    "config web ": (["db"], ["web", "rm"]),
+    "config r": (["rm"], ["web"]),
+    "config rm ": (["configs-made"], ["secrets-made", "web", "rm"]),
+    "config inspect -": (["--format"], ["--images"]),
+    "config inspect c": (["configs-made"], ["web"]),
     "completion ": (["bash", "zsh", "fish"], ["web"]),
     "nonsense ": ([], ["web", "ps"]),
 }

@@ -299,3 +299,28 @@ def test_wait_for_nobody(fake, corral):
     done = corral("-p", "shop", "wait", "job", "web")
     assert done.code == 1
     assert "no containers of job" in done.err
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["port", "once", "80"], "0.0.0.0:9999\n"),
+        (["port", "web", "80"], "0.0.0.0:8080\n"),
+        (["pause", "once"], "shop-once paused\n"),
+        (["pause", "web"], "shop-web-1 paused\n"),
+    ],
+)
+def test_what_run_made_is_meant_by_its_name(fake, corral, words, said):
+    once = row("once", "web", oneoff=True, paused=True, ports=["0.0.0.0:9999->80/tcp"])
+    rows = [row("web-1", "web", paused=True, ports=["0.0.0.0:8080->80/tcp"]), once]
+    rows[1]["name"] = "once"
+
+    def tasks(request):
+        wanted = request.query.get("all") == ["1"] and request.query.get("oneoffs") == ["1"]
+        return {"tasks": rows if wanted else rows[:1]}
+
+    fake.on("GET", "/v1/stacks/shop/tasks", tasks)
+    meant = rows[1] if words[1] == "once" else rows[0]
+    fake.on("POST", "/v1/stacks/shop/pause", {"tasks": [meant["id"]]})
+    done = corral("-p", "shop", *words)
+    assert (done.code, done.out) == (0, said.replace("shop-once", "once")), done.err

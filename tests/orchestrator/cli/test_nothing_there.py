@@ -57,6 +57,11 @@ NOTHING_RUNS = {
     ("pending", "", 0): "release 3 of shop is being prepared (images); nothing runs yet",
     ("deploying", "", 0): "release 3 of shop is being deployed; nothing runs yet",
     ("failed", WHY, 0): f"release 3 of shop failed, and nothing runs: {WHY}",
+    (
+        "failed",
+        f"{WHY}\n  RUN make\n  no rule",
+        0,
+    ): f"release 3 of shop failed, and nothing runs: {WHY}",
     ("failed", "", 0): "release 3 of shop failed, and nothing runs",
     ("stopped", "the stack was stopped", 2): "shop is stopped (ps -a shows what ended)",
     ("removing", "", 2): "shop is being removed",

@@ -198,7 +198,7 @@ async def test_a_one_off_that_only_its_node_knows_is_taken_over(case):
         update = {"status": again.task.status}
         if not kept:
             update["created_at"] = 0.0
-        assert again.task == one.task.model_copy(update=update)
+        assert again.task == one.task.model_copy(update=update), "also that it is paused, or not"
         if kept:
             assert again.kept == one.kept
 

@@ -6,6 +6,8 @@ import pytest
 
 from orchestrator.control.telling.words import words_of
 from orchestrator.errors import NotFound
+from specs.oneoff import StartOneOff
+from specs.states import TaskState
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Rig
 
@@ -74,3 +76,33 @@ async def test_nothing_there():
         await rig.control.stop("app", 0)
         await rig.until(lambda: not rig.live())
         assert (await rig.control.pause("app", (), paused=True)).tasks == ()
+
+
+async def test_what_run_made_is_paused_by_its_name_alone():
+    """Without words, and by its service's name, what runs beside the service is left alone."""
+    async with Rig() as rig:
+        await rig.up(project(web={}))
+        await rig.deployed()
+        deploy = rig.request(project(web={}), services=("web",))
+        asked = StartOneOff(deploy=deploy, service="web", name="once")
+        end = [line async for line in rig.control.start_oneoff("app", asked)][-1]
+        one = lambda: rig.cluster.oneoffs[end.task].task  # noqa: E731 - short
+        await rig.until(lambda: one().state is TaskState.RUNNING)
+        pid = one().status.run.pid
+
+        await rig.control.pause("app", (), paused=True)
+        await rig.until(lambda: frozen(rig) == {"app-web-1"})
+        assert not one().paused
+        await rig.control.pause("app", ("web",), paused=False)
+        found = await rig.control.pause("app", ("once",), paused=True)
+        assert found.tasks == (end.task,)
+        await rig.until(lambda: one().status.paused)
+        assert not frozen(rig)
+        with pytest.raises(NotFound, match="there is no service nope"):
+            await rig.control.pause("app", ("once", "nope"), paused=False)
+        await rig.control.pause("app", ("once", "web"), paused=False)
+        await rig.until(lambda: not one().status.paused)
+        assert one().status.run.pid == pid
+        for again in (rig.restart, rig.start):
+            with pytest.raises(NotFound, match="`run` made of web: it runs once"):
+                await again("once")

@@ -21,6 +21,8 @@ from orchestrator.store import keys
 from orchestrator.store.base import MAX_OPERATIONS, Put
 from orchestrator.store.memory import MemoryStore
 from specs.node import Node
+from specs.task import TaskStatus
+from specs.wire import Report
 from tests.orchestrator.control.builders import after, project, replicas
 from tests.orchestrator.control.rig import LoopClock, PlainSealer, Rig
 from tests.virtual_time import in_virtual_time
@@ -262,3 +264,31 @@ async def test_what_happens_between_two_turns_is_looked_at_afterwards(monkeypatc
             await rig.up(project(web=replicas(2)), stack="other")
             await rig.deployed("other")
         assert len(ends) > 1
+
+
+@pytest.mark.parametrize(
+    ("said", "taken"),
+    [
+        ({"gone": 100}, 3),
+        ({"tasks": 100}, 3),
+        ({"tasks": 60, "gone": 60}, 3),
+        ({"gone": 1}, 20),
+        ({}, 20),
+        ({"gone": 1000}, 1),
+    ],
+    ids=str,
+)
+@pytest.mark.looptime
+async def test_a_turn_takes_as_many_reports_as_it_has_time_for(said, taken):
+    """What is gone costs a deletion each, as what has moved costs a write."""
+    async with Rig(nodes=1) as rig:
+        reports = [
+            Report(
+                tasks={f"t{n}.{i}": TaskStatus() for i in range(said.get("tasks", 0))},
+                gone=tuple(f"g{n}.{i}" for i in range(said.get("gone", 0))),
+            )
+            for n in range(20)
+        ]
+        rig.control._inbox.extend(("n1", report) for report in reports)
+        assert await rig.control._take_some(20) == taken
+        rig.control._inbox.clear()

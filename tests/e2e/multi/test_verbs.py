@@ -1,0 +1,245 @@
+"""Every verb about a stack whose containers are on other nodes: one stack, a table of situations.
+
+n1 has the controller, the client is a laptop with an ssh key; web runs on n2, far and shell on n3.
+What needs no container, and a reader that goes, is tests/orchestrator/cli/test_situations.py.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import select
+import shlex
+import signal
+import struct
+import termios
+import time
+from typing import Any
+
+import pytest
+
+from orchestrator.cli.registry import COMMANDS
+from tests import warm
+
+pytestmark = pytest.mark.real
+STACK = """
+services:
+  web:
+    image: busybox
+    command: [sh, -c, "trap 'exit 0' TERM; while :; do echo tick; sleep 0.2; done"]
+    environment: {COLOUR: green}
+    working_dir: /tmp
+    ports: ["8099:80"]
+    stop_grace_period: 0s
+    volumes: ["data:/data"]
+    deploy: {placement: {constraints: [node.hostname == n2]}}
+  far:
+    image: busybox
+    command: [sh, -c, "while read line; do echo got $$line; done; exit 4"]
+    stdin_open: true
+    stop_grace_period: 0s
+    deploy: {placement: {constraints: [node.hostname == n3]}}
+  shell:
+    image: busybox
+    command: [sh]
+    tty: true
+    stdin_open: true
+    stop_grace_period: 0s
+    deploy: {placement: {constraints: [node.hostname == n3]}}
+volumes: {data: {}}
+"""
+ELSEWHERE = "this machine is a node of the cluster"
+UNKNOWN = "there is no service nope in app (services: far, shell, web)"
+NO_TASKS = "services with tasks: far, shell, web"
+
+# verb: words of it; its code and what it prints; words about what is not there, and what is said
+# then. "" in their place: it is about no stack, or asks no controller.
+Row = tuple[str, int, str, str, str]
+VERBS: dict[str, Row] = {
+    "up": ("up -d", 0, "", "up -d nope", "no such service: nope"),
+    "ps": ("ps", 0, "app-web-1", "ps nope", "nope"),
+    "logs": ("logs --tail 1 web", 0, "tick", "logs nope", NO_TASKS),
+    "exec": ("exec -T web sh -c 'echo $COLOUR; exit 7'", 7, "green",
+             "exec -T nope true", NO_TASKS),
+    "run": ("run --rm -T web sh -c 'echo $COLOUR; exit 6'", 6, "green",
+            "run -T nope true", "no such service: nope"),
+    "attach": ("attach web", -1, "tick", "attach nope", NO_TASKS),
+    "cp": ("cp web:/etc/hostname -", 0, "app-web-1", "cp nope:/x -", NO_TASKS),
+    "scale": ("scale web=1", 0, "", "scale nope=1", "nope"),
+    "pause": ("pause web", 0, "app-web-1 paused", "pause nope", UNKNOWN),
+    "unpause": ("unpause", 0, "app-web-1 goes on", "unpause nope", UNKNOWN),
+    "top": ("top web", 0, " n2 ", "top nope", "nope"),
+    "stats": ("stats --no-stream", 0, " n3 ", "stats --no-stream nope", "nope"),
+    "port": ("port web 80", 0, "0.0.0.0:8099", "port nope 80", NO_TASKS),
+    "volumes": ("volumes", 0, "app_data", "", ""),
+    "ls": ("ls", 0, "app ", "", ""),
+    "events": ("events", -1, "", "", ""),
+    "kill": ("kill -s CONT far", 0, "app-far-1 CONT", "kill -s CONT nope", "has no service nope"),
+    "restart": ("restart -t 0 web", 0, "", "restart nope", UNKNOWN),
+    "create": ("create", 0, "", "create nope", "no such service: nope"),
+    "network": ("network ls -q", 0, "", "network inspect nope", "no network nope"),
+    "volume": ("volume ls -q", 0, "app_data", "volume inspect nope", "no volume nope"),
+    "secret": ("secret ls", 0, "", "secret inspect nope", "no secret nope"),
+    "node": ("node ls -q", 0, "n2", "node inspect nope", "nope"),
+    "state": ("state", 0, "", "", ""),
+    "stop": ("stop -t 0 web", 0, "", "stop nope", UNKNOWN),
+    "wait": ("wait web", 137, "container 'app-web-1' exited with status code 137",
+             "wait nope", NO_TASKS),
+    "rm": ("rm -f web", 0, "app-web-1 removed", "rm -f nope", UNKNOWN),
+    "start": ("start web", 0, "", "start nope", UNKNOWN),
+    "upgrade": ("upgrade --dry-run", 0, "", "", ""),
+    "controller": ("controller status", 0, "", "", ""),
+    "down": ("down -v -t 0", 0, "", "", ""),
+}  # fmt: skip
+# Those that change nothing are typed again, with a closed input and on the laptop.
+READS = {"ps", "logs", "exec", "run", "cp", "top", "stats", "port", "volumes", "ls", "network",
+         "volume", "secret", "node", "state", "kill", "scale"}  # fmt: skip
+TERMINALS = {"ps", "logs", "top", "port", "volumes", "ls", "node", "kill", "pause", "wait"}
+# Files of this machine, and what it becomes; what another test of these hosts is about.
+OTHERS = {
+    "watch": "tests/e2e/multi/test_watch.py",
+    "config": "", "lint": "", "context": "test_laptop.py", "lab": "", "agent": "",
+    "supervise": "", "version": "", "completion": "", "man": "",
+}  # fmt: skip
+
+
+def test_every_verb_has_a_row():
+    assert set(VERBS) | set(OTHERS) == set(COMMANDS)
+    assert not set(VERBS) & set(OTHERS)
+
+
+class Typed:
+    """A command on a host of the cluster, with streams as a shell or a terminal gives them."""
+
+    def __init__(
+        self, cluster: Any, host: str, words: list[str], *, tty: bool = False, stdin: str = "null"
+    ) -> None:
+        """``stdin``: "null", "pipe" or "closed"."""
+        self.said = b""
+        self.terminal = self.input = -1
+        null = os.open(os.devnull, os.O_RDONLY)
+        self.output, theirs = pty.openpty() if tty else os.pipe()
+        feed = null
+        if tty:
+            self.input, self.terminal, feed = self.output, theirs, theirs
+            self._size(24, 80)
+        elif stdin == "pipe":
+            feed, self.input = os.pipe()
+        self.begun = warm.Begun(
+            cluster.host(host),
+            *words,
+            streams=(None if stdin == "closed" else feed, theirs, theirs),
+            cwd=cluster.folder,
+        )
+        for descriptor in {null, feed, theirs} - {self.terminal}:
+            os.close(descriptor)
+
+    def _size(self, rows: int, columns: int) -> None:
+        fcntl.ioctl(self.terminal, termios.TIOCSWINSZ, struct.pack("4H", rows, columns, 0, 0))
+
+    def resize(self, rows: int, columns: int) -> None:
+        self._size(rows, columns)
+        self.begun.signal(signal.SIGWINCH)
+
+    def type(self, text: str) -> None:
+        os.write(self.input, text.encode())
+
+    def until(self, wanted: str, within: float = 60.0) -> str:
+        """Read until it has said this; return what it said before, since the last time."""
+        deadline, mark = time.monotonic() + within, wanted.encode()
+        while mark not in self.said:
+            left = max(0.0, deadline - time.monotonic())
+            ready = select.select([self.output], [], [], left)[0]
+            assert ready, f"{wanted!r} was not said: {self.said!r}"
+            assert self._read(), f"it ended without {wanted!r}: {self.said!r}"
+        before, _, self.said = self.said.partition(mark)
+        return before.decode(errors="replace")
+
+    def unread(self) -> None:
+        """Let nobody read its output from now on."""
+        os.close(self.output)
+        self.output = -1
+
+    def end(self) -> tuple[int, str]:
+        """Return its code and all it said that was not read."""
+        if self.terminal >= 0:
+            os.close(self.terminal)
+            self.terminal = -1
+        elif self.input >= 0:
+            os.close(self.input)
+            self.input = -1
+        while self.output >= 0 and self._read():
+            pass
+        code, text = self.begun.end(), self.said.decode(errors="replace")
+        assert "Traceback" not in text, text
+        return code, text
+
+    def _read(self) -> bool:
+        try:
+            data = os.read(self.output, 65536)
+        except OSError:
+            return False  # a terminal that nobody has open any more
+        self.said += data
+        return bool(data)
+
+    def close(self) -> None:
+        self.begun.kill()
+        for descriptor in {self.output, self.input, self.terminal} - {-1}:
+            os.close(descriptor)
+
+
+@pytest.fixture
+def app(cluster):
+    """The stack, a laptop that may log in, and ``app.typed``: a command with its streams."""
+    here = f"ssh://root@{cluster.ip('n1')}"
+    known = f"{cluster.ip('n1')} {cluster.first.host_key}\n"
+    cluster.client.write("/root/.ssh/known_hosts", known)
+    cluster.compose(STACK)
+    for host in ("n2", "client"):
+        cluster.host(host).write(f"{cluster.folder}/compose.yaml", STACK)
+    cluster("up", "-d")
+    begun: list[Typed] = []
+
+    def typed(line: str, host: str = "n1", **how: Any) -> Typed:
+        before = ["-H", here] if host == "client" else []
+        begun.append(Typed(cluster, host, [*before, *shlex.split(line)], **how))
+        return begun[-1]
+
+    cluster.typed = typed
+    try:
+        yield cluster
+    finally:
+        for one in begun:
+            one.close()
+        end = "for c in /root/.cache/corral-ssh/*.ctl; do ssh -S $c -O exit n1; done"
+        cluster.client.run(["sh", "-c", end], check=False)
+        cluster.client.run(["rm", "-rf", "/root/.cache", "/root/.ssh/known_hosts", "/root/stack"])
+        cluster.until(
+            "no login is left",
+            lambda: "ssh -M" not in cluster.client.run(["ps", "-eo", "args"]).stdout,
+        )
+
+
+def test_each_verb_where_the_containers_are_elsewhere(app):
+    """On the controller's machine, on a member that has the container, and from a laptop."""
+    wrong = []
+
+    def check(what: str, found: tuple[int, str], code: int, said: str) -> None:
+        if found[0] != code or said not in found[1]:
+            wrong.append(f"{what}: {found}, expected {code} {said!r}")
+
+    for verb, (line, code, said, missing, why) in VERBS.items():
+        check(f"n2: {line}", app.typed(line, "n2").end(), 1, ELSEWHERE)
+        if missing:
+            check(missing, app.typed(missing).end(), 1, why)
+            stdin = {"stdin": "closed"}
+            check(f"laptop: {missing}", app.typed(missing, "client", **stdin).end(), 1, why)
+        if code < 0:
+            continue
+        how: dict[str, Any] = {"tty": True} if verb in TERMINALS else {}
+        check(line, app.typed(line, **how).end(), code, said)
+        if verb in READS:
+            check(f"closed: {line}", app.typed(line, stdin="closed").end(), code, said)
+            check(f"laptop: {line}", app.typed(line, "client").end(), code, said)
+    assert not wrong, "\n".join(wrong)
