@@ -108,6 +108,8 @@ def project(monkeypatch):
         origins={},
         warnings=(),
         disabled={},
+        profiles=(),
+        sources={"-": ""},  # nothing to come back to
         working_dir="/shop",
         environment=os.environ,
     )
@@ -354,8 +356,8 @@ from types import SimpleNamespace
 from orchestrator.cli import project, main
 MODEL = {MODEL!r}
 project.load = lambda flags, services=(), **_: SimpleNamespace(
-    name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}}, working_dir="/shop",
-    environment={{}})
+    name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}}, profiles=(),
+    working_dir="/shop", environment={{}}, sources={{"-": ""}})
 project.contents = lambda _project, *_, **__: {{}}
 sys.exit(main.main(sys.argv[1:]))
 """
