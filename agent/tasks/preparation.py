@@ -120,7 +120,7 @@ class Preparation:
                 root = await self._make_root(assignment, image)
             if not networking.done() and spec.network_mode != "host":
                 say("network", "waiting for the node's network")
-            if spec.network_mode == "partner":
+            if pairs.takes(spec):
                 await self._partner(assignment, say, networking)
             net = await networking
         finally:
@@ -194,6 +194,10 @@ class Preparation:
     async def _bundle(
         self, assignment: Assignment, image: ImageConfig, root: Root, net: pairs.Lent
     ) -> None:
+        mounts = root.mounts
+        if assignment.spec.ipc == "partner":
+            memory = pairs.memory(self.containers.config(assignment.partner))
+            mounts = (*((memory,) if memory is not None else ()), *mounts)
         made = await asyncio.to_thread(
             bundle.build,
             bundle.Inputs(
@@ -204,7 +208,7 @@ class Preparation:
                 netns=net.netns,
                 hostname=net.hostname,
                 etc=net.etc,
-                mounts=root.mounts,
+                mounts=mounts,
                 devices=rootfs.node_devices(assignment.spec.devices),
             ),
             self.traits,
@@ -218,9 +222,10 @@ class Preparation:
         """
         if assignment.spec.network_mode != "host":
             await self.networks_known()
+        taken = pairs.takes(assignment.spec)
+        while taken and not pairs.there(self.holdings.record(assignment.partner)):
+            await asyncio.sleep(pairs.LOOK)
         if assignment.spec.network_mode == "partner":
-            while not pairs.there(self.holdings.record(assignment.partner)):
-                await asyncio.sleep(pairs.LOOK)
             return pairs.lent(self.containers.config(assignment.partner))
         attached = await self.network.attach(assignment)
         hostname = hostname_of(assignment)
