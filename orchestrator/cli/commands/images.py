@@ -38,8 +38,8 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         services = ", ".join(sorted(known)) or "none"
         raise CliError(f"no service {wrong[0]!r}", hint=f"services of {stack['name']}: {services}")
     rows = [row for row in rows if not args.services or row["service"] in args.services]
-    found = [_shown(row, session) for row in sorted(rows, key=lambda r: natural(str(r["name"])))]
-    found = [one for one in found if one is not None]
+    rows = sorted(rows, key=lambda row: natural(str(row["name"])))
+    found = [one for row in rows if (one := _shown(row, session)) is not None]
     if args.quiet:
         table.show("\n".join(dict.fromkeys(one["ID"] for one in found if one["ID"])))
         return 0
