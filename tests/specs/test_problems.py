@@ -12,7 +12,7 @@ from specs.problems import Position, Problem, render
 def test_of_a_long_line_the_part_around_the_place_is_shown(length, where):
     at = int(where * (length - 1))
     line = "a" * at + "X" + "b" * (length - at - 1)
-    problem = Problem("bad", "services.web", Position("compose.yaml", 1, at + 1))
+    problem = Problem("bad", "services.web", position=Position("compose.yaml", 1, at + 1))
     _, shown, caret = render(problem, line + "\n").splitlines()
     assert len(shown) <= 4 + 160 + 6
     assert shown[caret.index("^")] == "X"
