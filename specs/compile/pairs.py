@@ -100,12 +100,10 @@ def _of_container(path: str, word: str, services: Json, verdicts: Verdicts) -> N
 def _of_service(path: str, what: str, name: str, services: Json, verdicts: Verdicts) -> None:
     key = path.rpartition(".")[2]
     other = str(services[name][key]).removeprefix(_PREFIX)
-    if other not in services:
-        verdicts.refuse(
-            path, f"there is no service {other!r} to share {what} of", "name one of this file"
-        )
-    elif other == name:
+    if other == name:
         verdicts.refuse(path, f"{name} cannot share {what} of itself", "name another service")
+    elif other not in services:
+        return  # `up --no-deps`: it is there already; what no file has loading has refused
     elif key == "ipc" and not _lends_memory(services[other]):
         verdicts.refuse(
             path,

@@ -25,6 +25,10 @@ services:
     command: [sh, -c, "sleep 424242 & exec sleep inf"]
   odd:
     <<: *sleeper
+    command: [sh, -c, "trap 'exit 0' TERM; sleep inf & wait"]
+    stop_grace_period: 20s
+    post_start: [{command: [sh, -c, "echo $$HELLO >> /memory/said"], environment: {HELLO: hi}}]
+    pre_stop: [{command: echo bye, working_dir: /}, {command: [sh, -c, "echo bye >> /memory/said"]}]
     ipc: none
     cpuset: "0"
     cpu_shares: 512
@@ -103,6 +107,7 @@ ASKED = {
     ("odd", "stat -c %a /long /memory"): "750 700",
     ("odd", "grep -E ' /(long|memory) ' /proc/mounts | grep -c size=1024k"): "2",
     ("odd", "grep ' /old ' /proc/mounts | grep -c ro,.*noatime"): "1",
+    ("odd", "cat /memory/said"): "hi bye hi",
     ("odd", "grep Cpus_allowed_list /proc/self/status | tr -d '[:space:]'"): (
         "Cpus_allowed_list:0"
     ),
@@ -130,6 +135,7 @@ ASKED = {
 def ask(corral: Any, machine: Callable[[str], Callable[[str], str]]) -> None:
     """Ask everything; ``machine`` returns what runs a script on the node of a service."""
     shared = machine("shared")
+    corral("restart", "odd")
     known = {
         "pid": shared("readlink /proc/1/ns/pid"),
         "ipc": shared("readlink /proc/1/ns/ipc"),

@@ -47,6 +47,12 @@ services:
     <<: *sleeper
     profiles: [broken]
     post_start: [{command: [sh, -c, "echo no such table >&2; exit 3"], user: root}]
+  slow:
+    <<: *sleeper
+    profiles: [slow]
+    post_start:
+      - command: [sh, -c, "test -e /kept/go || { echo began > /kept/slow; exec sleep 31337; }"]
+        user: root
 volumes: {kept: {}}
 """
 
@@ -70,4 +76,16 @@ def test_hooks_run_with_what_they_ask_for_at_every_start_and_stop(corral):
     failed = corral("--profile", "broken", "up", "-d", "broken", code=1)
     assert "post_start hook: exited with 3: no such table" in failed.stdout + failed.stderr
     assert "post_start hook: exited with 3" in corral("ps", "-a", "broken").stdout
+
+    # The agent is killed in the middle of a hook: what is left of it ends, and it is begun anew.
+    up = corral.popen("--profile", "slow", "up", "-d", "slow")
+    began = ("exec", "-T", "-u", "root", "guest", "cat", "/kept/slow")
+    corral.until("the hook runs", lambda: corral(*began, code=None).stdout == "began\n")
+    corral("exec", "-T", "-u", "root", "guest", "touch", "/kept/go")
+    pid = corral.pid("slow-1")
+    assert corral.sh("pgrep -f 'sleep 3133[7]'")
+    corral.kill("agent")
+    assert up.finish()[0] == 0
+    assert corral.pid("slow-1") == pid
+    assert not corral.sh("pgrep -f 'sleep 3133[7]' || true")
     corral("down", "-v")

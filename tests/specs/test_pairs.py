@@ -149,9 +149,24 @@ def test_a_partner_lends_nobody_what_his_level_forbids(folder, key, level):
     assert f"{key}: host is not allowed" in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["nope", "side"])
-def test_what_comes_over_the_api_without_a_file_is_checked_too(name):
-    services = {"side": {"image": "s", "network_mode": f"service:{name}"}}
+def test_what_comes_over_the_api_without_a_file_is_checked_too():
+    services = {"side": {"image": "s", "network_mode": "service:side"}}
     with pytest.raises(SpecError) as refused:
         compile_stack({"services": services}, {}, "demo")
     assert refused.value.problems[0].path == "services.side.network_mode"
+
+
+def test_a_partner_that_is_not_asked_for_need_not_be_there():
+    """Of ``up --no-deps side`` only side comes here."""
+    services = {"side": {"image": "s", "network_mode": "service:web", "ipc": "service:web"}}
+    spec, warnings = compile_stack({"services": services}, {}, "demo")
+    assert spec.services["side"].task.partner == "web"
+    assert warnings == []
+
+
+@pytest.mark.parametrize("key", ["network_mode", "pid", "ipc"])
+def test_a_partner_that_no_file_has_is_refused(folder, key):
+    with pytest.raises(SpecError) as refused:
+        compiled(folder, f"{key}: service:nope")
+    assert "nope" in str(refused.value)
+    assert "not defined" in str(refused.value)
