@@ -5,9 +5,9 @@ What is in the nodes' stores beside these is not asked: sizes and dates are not 
 
 from __future__ import annotations
 
-from orchestrator.cli.commands.ps import natural
 from orchestrator.cli.errors import CliError
 from orchestrator.cli.show import formats, table
+from orchestrator.cli.show.order import natural
 from orchestrator.client.errors import ApiNotFound
 from orchestrator.client.http import quote
 
