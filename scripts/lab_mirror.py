@@ -47,12 +47,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def do_GET(self) -> None:
         """Answer from the mirror."""
-        try:
-            answer = self._fetch(self.path)
-        except (OSError, ValueError, http.client.HTTPException) as error:
-            self.send_error(502, f"{type(error).__name__}: {error}")
-            return
-        with contextlib.closing(answer):
+        with contextlib.ExitStack() as closing:
+            try:
+                answer = self._fetch(self.path, closing)
+            except (OSError, ValueError, http.client.HTTPException) as error:
+                self.send_error(502, f"{type(error).__name__}: {error}")
+                return
             self.send_response(answer.status)
             for name, value in answer.getheaders():
                 if name.lower() not in HOP:
@@ -63,19 +63,19 @@ class Handler(BaseHTTPRequestHandler):
             self.end_headers()
             shutil.copyfileobj(answer, self.wfile)
 
-    def _fetch(self, address: str) -> http.client.HTTPResponse:
+    def _fetch(self, address: str, closing: contextlib.ExitStack) -> http.client.HTTPResponse:
         for _ in range(4):
             url = urllib.parse.urlsplit(address)
             if url.scheme != "http" or not url.hostname:
                 raise ValueError(f"only http://HOST/... is fetched, not {address!r}")
             link = http.client.HTTPConnection(url.hostname, url.port or 80, timeout=SECONDS)
+            closing.callback(link.close)
             headers = {name: self.headers[name] for name in ASKED if name in self.headers}
             link.request("GET", url._replace(scheme="", netloc="").geturl() or "/", headers=headers)
-            answer = link.getresponse()
+            answer = closing.enter_context(link.getresponse())
             if answer.status not in REDIRECTED:
                 return answer
             address = urllib.parse.urljoin(address, answer.getheader("Location") or "")
-            link.close()
         raise ValueError("too many redirections")
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as in the base class

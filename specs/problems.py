@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 Severity = Literal["error", "warning", "note"]
+_SHOWN = 160  # characters of a source line
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +75,21 @@ def render(problem: Problem, source_line: str | None = None) -> str:
     if source_line is None or problem.position is None:
         return text
     head, _, hint = text.partition("\n  hint: ")
-    shown = source_line.rstrip("\n").replace("\t", " ")
-    caret = " " * (problem.position.column - 1) + "^"
+    shown, at = _around(source_line.rstrip("\n").replace("\t", " "), problem.position.column - 1)
+    caret = " " * at + "^"
     lines = [head, f"  | {shown}", f"  | {caret}"]
     if hint:
         lines.append(f"  hint: {hint}")
     return "\n".join(lines)
+
+
+def _around(line: str, at: int) -> tuple[str, int]:
+    """Return the part of a line around a column that people read, and the column in it."""
+    if len(line) <= _SHOWN:
+        return line, at
+    begin = max(0, min(at - _SHOWN // 2, len(line) - _SHOWN))
+    before, after = "..." if begin else "", "..." if begin + _SHOWN < len(line) else ""
+    return f"{before}{line[begin : begin + _SHOWN]}{after}", at - begin + len(before)
 
 
 def once(problems: Iterable[Problem]) -> list[Problem]:

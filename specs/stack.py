@@ -239,7 +239,7 @@ class TaskSpec(Model):
     security: Literal["default", "baseline", "restricted"] = "default"
     on_reboot: Literal["run", "keep"] = "run"  # what the end of its machine interrupted
     pid: Literal["private", "host", "partner"] = "private"
-    ipc: Literal["private", "host", "none"] = "private"
+    ipc: Literal["private", "host", "none", "shareable", "partner"] = "private"
     uts: Literal["private", "host"] = "private"
     cpuset: str = ""  # processors it may run on: 0-3,5
     cpu_shares: int | None = None

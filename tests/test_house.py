@@ -8,8 +8,12 @@ from collections import defaultdict
 from functools import cache
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("specs", "scheduler", "agent", "orchestrator")
@@ -44,10 +48,23 @@ def is_type_checking(node: ast.AST) -> bool:
     return name == "TYPE_CHECKING"
 
 
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield what a module consists of at any depth but expressions, which hold none of it."""
+    for part in ("body", "handlers", "orelse", "finalbody", "cases"):
+        yield from getattr(tree, part, ())
+
+
+def everything(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield the tree and every statement in it."""
+    yield tree
+    for node in statements(tree):
+        yield from everything(node)
+
+
 def imported(tree: ast.AST) -> set[str]:
     """Return the dotted names that are imported when the module is or its functions run."""
     names: set[str] = set()
-    for node in ast.iter_child_nodes(tree):
+    for node in statements(tree):
         if is_type_checking(node):
             continue
         if isinstance(node, ast.Import):
@@ -150,7 +167,7 @@ def test_every_path_a_docstring_or_comment_names_exists() -> None:
     for name, path in modules().items():
         told = [
             ast.get_docstring(node) or ""
-            for node in ast.walk(tree_of(path))
+            for node in everything(tree_of(path))
             if isinstance(node, (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef))
         ]
         told += re.findall(r"#.*", path.read_text(encoding="utf-8"))

@@ -32,6 +32,7 @@ from agent.images.manifest import (
     parse_manifest,
 )
 from agent.images.reference import Reference, digest_of, parse
+from specs.kit import cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -227,6 +228,7 @@ class Assembly:
                 for blob, diff_id in dict.fromkeys(jobs):
                     group.create_task(self._layer(blob, diff_id, stage, source))
         except ExceptionGroup as errors:
+            cancelled.settle()  # another source is tried next, with timeouts of its own
             raise _first(errors) from None
         self._rootfs.check(config.diff_ids)
         done = [self._layers.done(diff_id) for diff_id in set(config.diff_ids)]

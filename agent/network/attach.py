@@ -226,6 +226,7 @@ def keep_host(path: Path) -> None:
     if descriptor is not None:
         os.close(descriptor)
         return
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o444)
     namespaces.keep(path)
 

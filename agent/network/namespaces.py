@@ -39,6 +39,7 @@ def inside(namespace: int, home: int) -> Iterator[None]:
 
 def create(path: Path, home: int) -> int:
     """Make a namespace, keep it at ``path``, and return a descriptor of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o444)
     calls.unshare(calls.CLONE_NEWNET)
     try:

@@ -136,7 +136,6 @@ class NodeNetwork:
         """Make the task's namespace, links and resolver."""
         path = self._netns / assignment.id
         mode = assignment.spec.network_mode
-        await self._in(self._net, lambda: self._netns.mkdir(parents=True, exist_ok=True))
         try:
             if mode == "host":
                 await self._in(self._net, lambda: attaching.keep_host(path))
@@ -170,14 +169,18 @@ class NodeNetwork:
         plan = task_plan(assignment, self._wanted.networks, mtu=self._mtu)
         source = self._wanted.me.overlay if self._wanted.me.underlay else ""
 
-        def work() -> None:
+        aside = attaching.serves_names(assignment.spec)
+        named = overlay and not self._resolver.holds(assignment.id)
+
+        def work() -> tuple[socket.socket, socket.socket] | None:
             home, host = self._kernel()
             attaching.attach(plan, path, home=home, host=host, source=source)
             self._inside[assignment.id] = plan
+            return attaching.resolver_sockets(path, home=home, aside=aside) if named else None
 
-        await self._in(self._net, work)
-        if overlay:
-            await self._resolve(assignment)
+        sockets = await self._in(self._net, work)
+        if named:
+            await self._hold(assignment.id, sockets)
 
     async def _announce(self, assignment: Assignment) -> None:
         """Have filters in force before the first packet; refuse ports that cannot be had."""
@@ -200,7 +203,10 @@ class NodeNetwork:
             path = self._netns / task
             return attaching.resolver_sockets(path, home=self._kernel()[0], aside=aside)
 
-        sockets = await self._in(self._net, make)
+        await self._hold(task, await self._in(self._net, make))
+
+    async def _hold(self, task: str, sockets: tuple[socket.socket, socket.socket] | None) -> None:
+        """Hand the sockets of a task's names to the resolver."""
         try:
             if sockets is not None:
                 pair = sockets

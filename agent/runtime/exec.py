@@ -416,20 +416,19 @@ async def to_end(session: ExecSession, take: Callable[[int, bytes], None], timeo
     """
 
     async def collect(fd: int, channel: int) -> None:
-        while data := await session.read(fd):
-            take(channel, data)
+        with contextlib.suppress(OSError):  # what was said is less, the verdict is the same
+            while data := await session.read(fd):
+                take(channel, data)
         take(channel, b"")
 
-    readers: list[asyncio.Task[None]] = []
+    readers = [asyncio.create_task(collect(*one)) for one in session.readers.items()]
     try:
-        async with asyncio.timeout(timeout), asyncio.TaskGroup() as group:
-            readers = [group.create_task(collect(*one)) for one in session.readers.items()]
+        async with asyncio.timeout(timeout):
             await session.over()  # `wait` would end the runtime when the time is up
             code = await session.wait()
             # A grandchild may hold the pipes open for ever: what is there is enough.
-            await asyncio.wait(readers, timeout=0.1)
-            for reader in readers:
-                reader.cancel()
+            if readers:
+                await asyncio.wait(readers, timeout=0.1)
     except TimeoutError:
         await _kill(session)
         raise
@@ -439,6 +438,10 @@ async def to_end(session: ExecSession, take: Callable[[int, bytes], None], timeo
     else:
         return code
     finally:
+        for reader in readers:
+            reader.cancel()
+        if readers:
+            await asyncio.wait(readers)
         if session.program.poll() is None:
             abandon(session.program)
         session.close()

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final, Literal
 
+from specs.kit import masking
 from specs.states import Health, TaskState
 from specs.task import START_HOOK
 
@@ -39,7 +40,7 @@ def first(record: Record) -> bool:
 
 def named(kind: HookKind, hook: Hook) -> str:
     """Return what people read of a hook that is under way."""
-    command = " ".join(hook.command)
+    command = " ".join(masking.words(hook.command))
     return f"{kind} hook: {command[:80]}{'...' if len(command) > 80 else ''}"
 
 
@@ -61,7 +62,7 @@ def hooked(record: Record) -> Record:
 
 def failed(record: Record, why: str) -> Record:
     """Note that a post_start hook failed: the run is ended because of that."""
-    said = f"{START_HOOK}: {why}"
+    said = masking.text(f"{START_HOOK}: {why}")
     return record.having(hook_failed=said, reason=said)
 
 

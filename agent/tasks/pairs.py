@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.tasks.record import Phase
+from agent.vocabulary import BoundMount
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 LOOK = 0.05  # seconds between two looks whether a partner is there
 PARTED = 0.5  # seconds between two looks whether the process of a partner still is
 SETTLES = 1.0  # seconds in which a partner's end is known that killed who shared its processes
+SHM: Final = "/dev/shm"
 _FILES: Final = ("/etc/hostname", "/etc/hosts", "/etc/resolv.conf")
 
 
@@ -43,6 +45,11 @@ class Lent:
 def there(partner: Record | None) -> bool:
     """Say whether a partner has what the other takes of it."""
     return partner is not None and partner.prepared and not (partner.erased or partner.tidied)
+
+
+def takes(spec: TaskSpec) -> bool:
+    """Say whether a task takes what its partner is prepared with: its network, its /dev/shm."""
+    return "partner" in (spec.network_mode, spec.ipc)
 
 
 def joins(spec: TaskSpec) -> tuple[str, ...]:
@@ -70,6 +77,14 @@ def joined(config: Mapping[str, Any], kinds: tuple[str, ...], process: Process) 
         for one in config["linux"]["namespaces"]
     ]
     return {**config, "linux": {**config["linux"], "namespaces": namespaces}}
+
+
+def memory(config: Mapping[str, Any]) -> BoundMount | None:
+    """Return the mount of a partner's shared memory, by its bundle; None where it lends none."""
+    for mount in config["mounts"]:
+        if mount["destination"] == SHM and mount["type"] == "bind":
+            return BoundMount(mount["source"], SHM, "bind", tuple(mount["options"]))
+    return None
 
 
 def lent(config: Mapping[str, Any]) -> Lent:

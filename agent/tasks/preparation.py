@@ -12,7 +12,7 @@ import logging
 import re
 import socket
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn, Protocol
+from typing import TYPE_CHECKING, NamedTuple, NoReturn, Protocol
 
 from agent.errors import Later, Refusal
 from agent.runtime import bundle, rootfs
@@ -21,12 +21,13 @@ from agent.tasks import fitness, pairs
 from agent.vocabulary import ImageConfig
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Mapping, Sequence
     from pathlib import Path
 
+    from agent.runtime.bundle import User
     from agent.tasks.effects import Containers, Images, Networking, Volumes
     from agent.tasks.record import Record
-    from agent.vocabulary import Attachment, ImageConfig, Process
+    from agent.vocabulary import Attachment, BoundMount, ImageConfig, Process
     from specs.stack import TaskSpec
     from specs.task import Doing
     from specs.wire import Assignment, Content
@@ -60,6 +61,14 @@ class SetKnowledge(Protocol):
     def record(self, task: str) -> Record | None:
         """Return what is known of a task."""
         ...
+
+
+class Root(NamedTuple):
+    """What there is of a task before it has a network."""
+
+    path: str
+    user: User
+    mounts: Sequence[BoundMount]
 
 
 @dataclass(frozen=True)
@@ -103,22 +112,37 @@ class Preparation:
             watching.cancel()
             await asyncio.wait({watching})
             arrived((0, 0))
-        if spec.network_mode != "host":
-            say("network", "waiting for the node's network")
-            await self.networks_known()
-        if spec.network_mode == "partner":
-            await self._partner(assignment, say)
         say("root", "making its root, mounts and network")
+        # Beside each other: the one waits for filters and the kernel, the other for the disk.
+        networking = asyncio.create_task(self._network(assignment), name="network of a task")
+        try:
+            async with slots:
+                root = await self._make_root(assignment, image)
+            if not networking.done() and spec.network_mode != "host":
+                say("network", "waiting for the node's network")
+            if pairs.takes(spec):
+                await self._partner(assignment, say, networking)
+            net = await networking
+        finally:
+            networking.cancel()
+            await asyncio.wait({networking})
         async with slots:
-            await self._make(assignment, image)
+            await self._bundle(assignment, image, root, net)
         return image
 
-    async def _partner(self, assignment: Assignment, say: Callable[[Doing, str], None]) -> None:
-        """Wait until the task whose network this one shares has one, however long that takes."""
-        while not pairs.there(partner := self.holdings.record(assignment.partner)):
-            name = partner.assignment.name if partner is not None else assignment.spec.partner
-            say("network", f"waits for {name}, whose {assignment.spec.lent} it shares")
-            await asyncio.sleep(pairs.LOOK)
+    async def _partner(
+        self,
+        assignment: Assignment,
+        say: Callable[[Doing, str], None],
+        networking: asyncio.Task[pairs.Lent],
+    ) -> None:
+        """Say whom it waits for, until that one's network is known."""
+        while not networking.done():
+            partner = self.holdings.record(assignment.partner)
+            if not pairs.there(partner):
+                name = partner.assignment.name if partner is not None else assignment.spec.partner
+                say("network", f"waits for {name}, whose {assignment.spec.lent} it shares")
+            await asyncio.wait({networking}, timeout=pairs.LOOK)
 
     def join(self, record: Record) -> Process | None:
         """Have the task's next run join its partner's process; None = that is not there."""
@@ -148,7 +172,7 @@ class Preparation:
             await asyncio.sleep(TELL_EVERY)
             arrived(await asyncio.to_thread(self.images.transfer, image))
 
-    async def _make(self, assignment: Assignment, image: ImageConfig) -> None:
+    async def _make_root(self, assignment: Assignment, image: ImageConfig) -> Root:
         spec, task = assignment.spec, assignment.id
         root = await self.images.mount(task, image.digest)
         wanted = image.user if spec.user is None else spec.user
@@ -165,26 +189,42 @@ class Preparation:
             cwd=bundle.working_dir(spec, image),
             mounts=mounts,
         )
-        net = await self._network(assignment)
+        return Root(str(root), user, mounts)
+
+    async def _bundle(
+        self, assignment: Assignment, image: ImageConfig, root: Root, net: pairs.Lent
+    ) -> None:
+        mounts = root.mounts
+        if assignment.spec.ipc == "partner":
+            memory = pairs.memory(self.containers.config(assignment.partner))
+            mounts = (*((memory,) if memory is not None else ()), *mounts)
         made = await asyncio.to_thread(
             bundle.build,
             bundle.Inputs(
                 assignment=assignment,
                 image=image,
-                root=str(root),
-                user=user,
+                root=root.path,
+                user=root.user,
                 netns=net.netns,
                 hostname=net.hostname,
                 etc=net.etc,
                 mounts=mounts,
-                devices=rootfs.node_devices(spec.devices),
+                devices=rootfs.node_devices(assignment.spec.devices),
             ),
             self.traits,
         )
-        self.containers.write(task, made.config)
+        self.containers.write(assignment.id, made.config)
 
     async def _network(self, assignment: Assignment) -> pairs.Lent:
-        """Make the task's network, or find its partner's, and the files that tell of it."""
+        """Make the task's network, or find its partner's, and the files that tell of it.
+
+        However long it takes until the node's network, or the partner, is there.
+        """
+        if assignment.spec.network_mode != "host":
+            await self.networks_known()
+        taken = pairs.takes(assignment.spec)
+        while taken and not pairs.there(self.holdings.record(assignment.partner)):
+            await asyncio.sleep(pairs.LOOK)
         if assignment.spec.network_mode == "partner":
             return pairs.lent(self.containers.config(assignment.partner))
         attached = await self.network.attach(assignment)

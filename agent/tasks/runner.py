@@ -42,6 +42,7 @@ from agent.tasks.steps import (
     Wait,
 )
 from agent.tasks.writing import RecordFile
+from specs.kit import cancelled
 from specs.kit.errnos import in_words
 from specs.states import FINAL, Desired, TaskState
 
@@ -286,6 +287,7 @@ class Runner:
                 case Wait() | Gone():
                     pass
         except (RuntimeFailure, Later, Refusal, OSError, ExceptionGroup) as error:
+            cancelled.settle()
             await self._again(_words(error))
 
     async def _again(self, why: str) -> None:

@@ -33,6 +33,7 @@ from agent.volumes.binds import BindSources, propagation_of, tmpfs
 from agent.volumes.looking import Looks
 from agent.volumes.mounted import MountedVolumes
 from agent.volumes.secretfs import SecretFs
+from agent.volumes.shmfs import ShmFs
 from specs import names, sent, shares
 from specs.kit import disk
 from specs.kit.errnos import in_words
@@ -78,6 +79,7 @@ class VolumeStore:
         self._binds = BindSources(state_dir / "binds.json")
         self._looks = Looks(self._binds.look)
         self._files = SecretFs(run_dir)
+        self._shm = ShmFs(run_dir)
         self._threads = ThreadPoolExecutor(4, "volumes")
         # A server may hold these up, and no others.
         self._slow = ThreadPoolExecutor(2, "shares")
@@ -123,6 +125,8 @@ class VolumeStore:
         _check_task(assignment.id)
         spec = assignment.spec
         mounts = []
+        if spec.ipc == "shareable":
+            mounts.append(await self._call(self._shm.place, assignment.id, spec.shm_size))
         wanted = all_mounts(spec.mounts, image.volumes)
         places = [mount.target for mount in wanted]
         places += [file.target for file in (*spec.secrets, *spec.configs)]
@@ -138,6 +142,8 @@ class VolumeStore:
     async def enter(self, assignment: Assignment) -> None:
         """Find the subpaths of volumes that a run mounts. Raises Refusal where one is missing."""
         _check_task(assignment.id)
+        if assignment.spec.ipc == "shareable":
+            await self._call(self._shm.place, assignment.id, assignment.spec.shm_size)
         for number, mount in enumerate(assignment.spec.mounts):
             if mount.type == "volume" and mount.subpath and _share(assignment, mount) is None:
                 data = self._data(assignment, mount)
@@ -340,6 +346,7 @@ class VolumeStore:
 
     def _release(self, task: str, kept: Callable[[str], bool]) -> None:
         self._files.remove(task)
+        self._shm.remove(task)
         points = self._subpaths / task
         with contextlib.suppress(FileNotFoundError):
             for point in points.iterdir():
@@ -354,7 +361,8 @@ class VolumeStore:
 
     def _owners(self) -> set[str]:
         points = {path.name for path in self._subpaths.iterdir()}
-        return self._files.tasks() | points | self._unnamed.tasks() | self._mounted.tasks()
+        files = self._files.tasks() | self._shm.tasks()
+        return files | points | self._unnamed.tasks() | self._mounted.tasks()
 
     def _lock(self, path: Path) -> asyncio.Lock:
         return self._locks.setdefault(path, asyncio.Lock())

@@ -174,8 +174,6 @@ FLAGS: dict[tuple[str, str], str] = {
     ("events", "--since"): "events are told from now on; corral ps -a has what ended before",
     ("events", "--until"): "events are told until you end it, or: timeout 60 corral events",
     ("up", "--menu"): "Ctrl-C ends corral up; everything else is a command in another terminal",
-    ("up", "-w"): "corral watch, in another terminal",
-    ("up", "--watch"): "corral watch, in another terminal",
     # other tools' flags
     ("", "--compose-file"): "corral -f FILE up",
     ("", "-D"): "corral events says what happens",

@@ -5,8 +5,9 @@ while the flags, the folder, the environment, our own loader, and every file tha
 found absent are as they were (inode, size, times of change). What is in doubt is loaded again,
 and whatever is wrong with the cache's file means the same.
 
-Kept in memory only, for its owner's eyes: a model holds what variables hold. A project with the
-value of a variable of the environment whose name says that it is secret is not kept at all.
+Kept in memory only, for its owner's eyes, and until `down`: a model holds what variables hold. A
+project with the value of a variable of the environment whose name says that it is secret is not
+kept at all.
 """
 
 from __future__ import annotations
@@ -90,7 +91,8 @@ def lookup(flags: argparse.Namespace) -> Loaded | None:
     """Return the project these flags mean, if it was loaded before and nothing has changed."""
     try:
         key = _key(flags)
-        path = _path(key)
+        folder, end = _folder(), _end(key)  # whose it is stands before that, and is not known yet
+        path = next((f"{folder}/{name}" for name in os.listdir(folder) if name.endswith(end)), None)
         if path is None:
             return None
         with open(path, encoding="utf-8") as file:
@@ -119,16 +121,27 @@ def remember(
     """
     try:
         key = _key(flags)
-        path = _path(key)
-        if path is None or any(word in text for text in texts for word in _NAMED):
+        folder = _folder()
+        if not folder or any(word in text for text in texts for word in _NAMED):
             return
         stamps = [_stamp(name) for name in sorted(looked_at)]
         if any(_in_doubt(stamp, began) for stamp in stamps):
             return
         text = json.dumps({"key": key, "stamps": stamps, "project": project.as_json()})
         if not _holds_secrets(text):
-            _write(path, text)
+            _write(f"{folder}/{project.name}{_end(key)}", text)
     except (OSError, ValueError, TypeError):
+        return
+
+
+def forget(stack: str) -> None:
+    """Drop what is kept of a stack: it is being removed. Failing to is not an error."""
+    try:
+        folder = _folder()
+        for name in os.listdir(folder):
+            if name.partition(".")[0] == stack:
+                os.unlink(f"{folder}/{name}")
+    except OSError:
         return
 
 
@@ -153,15 +166,17 @@ def _loader() -> list[list[Any]]:
     return found
 
 
-def _path(key: list[Any]) -> str | None:
-    """Return where a project is kept: in memory, never on a disk; None = nowhere."""
+def _end(key: list[Any]) -> str:
+    return f".{sha256(json.dumps(key).encode())[:32]}.json"
+
+
+def _folder() -> str:
+    """Return where projects are kept: in memory, never on a disk; "" = nowhere."""
     if os.geteuid() == 0:
         shared = run_dir()
-        folder = f"{shared}/projects" if os.path.isdir(shared) else ""
-    else:
-        own = os.environ.get("XDG_RUNTIME_DIR") or ""
-        folder = f"{own}/corral" if os.path.isdir(own) else ""
-    return f"{folder}/{sha256(json.dumps(key).encode())[:32]}.json" if folder else None
+        return f"{shared}/projects" if os.path.isdir(shared) else ""
+    own = os.environ.get("XDG_RUNTIME_DIR") or ""
+    return f"{own}/corral" if os.path.isdir(own) else ""
 
 
 def _stamp(path: str) -> list[Any]:

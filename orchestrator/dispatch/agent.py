@@ -52,6 +52,7 @@ PULL = 1800.0  # one image, or a build that prints nothing
 LEAVE = 120.0  # stopping what is left and taking the network down
 MAX_MESSAGE = 1024 * 1024  # of an exec channel
 _ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
+_CLOSED = (RuntimeError, AssertionError, AttributeError)  # aiohttp's, of a closed session
 
 
 class AgentClient:
@@ -202,7 +203,7 @@ class AgentClient:
                 await _join(websocket, agent)
         except aiohttp.WSServerHandshakeError as exc:
             raise self._refusal(exc.status, b"") from exc
-        except _ERRORS as exc:
+        except (*_ERRORS, *_CLOSED) as exc:
             raise self._lost(exc) from exc
 
     async def _call(
@@ -273,7 +274,7 @@ class AgentClient:
                 timeout=aiohttp.ClientTimeout(total=timeout, sock_connect=SHORT),
             ) as answer:
                 yield answer
-        except _ERRORS as exc:
+        except (*_ERRORS, *_CLOSED) as exc:
             raise self._lost(exc) from exc
         except LineTooLong as exc:
             raise Unavailable(f"node {self.name} sent a line without end") from exc
@@ -314,6 +315,10 @@ class AgentClient:
                 return Unavailable(text, hint=hint)
 
     def _lost(self, exc: BaseException) -> Unavailable:
+        if isinstance(exc, _CLOSED):
+            if not self._http.closed:
+                raise exc
+            exc = ConnectionError("the connection to it has just ended")
         return Unavailable(
             f"node {self.name} is not reached: {describe(exc)}",
             hint=f"corral node inspect {self.name}",

@@ -18,6 +18,7 @@ from orchestrator.dispatch.behind import compare
 from orchestrator.dispatch.instructions import difference, is_empty
 from orchestrator.errors import Conflict, Unavailable
 from specs import skew
+from specs.kit import cancelled
 from specs.kit.turns import OneATurn
 from specs.states import WANTED
 from specs.wire import HEARTBEAT, PROTOCOL, Hello, Instructions, Objects, Refused, Report, Stamp
@@ -117,6 +118,7 @@ class AgentSession:
                 group.create_task(self._listen(), name=f"listen-{self._node.name}")
                 group.create_task(self._keep_certified(changed), name="certificate")
         except BaseExceptionGroup as group_error:
+            cancelled.settle()  # the node is tried again, with timeouts
             raise _first(group_error) from group_error
         raise Unavailable(f"node {self._node.name}: the session ended")
 

@@ -20,10 +20,10 @@ Json = dict[str, Any]
 
 _SHARED: Final = {
     "pid": ("host",),
-    "ipc": ("host", "none"),
+    "ipc": ("host", "none", "shareable"),
     "uts": ("host",),
 }
-_OWN: Final = {"pid": ("private",), "ipc": ("private", "shareable"), "uts": ("private",)}
+_OWN: Final = {"pid": ("private",), "ipc": ("private",), "uts": ("private",)}
 _CPUS: Final = re.compile(r"[0-9]+(?:-[0-9]+)?(?:,[0-9]+(?:-[0-9]+)?)*")
 # Runtimes of which each starts the same container: the node has one of them.
 _RUNTIMES: Final = frozenset({"runc", "crun", "io.containerd.runc.v2", "oci", "default"})
@@ -57,14 +57,12 @@ def _namespace(path: str, raw: Json, key: str, verdicts: Verdicts) -> str:
     value = str(raw.get(key) or "private")
     if value in _OWN[key]:
         return "private"
-    if key == "pid" and pairs.shares(raw, key):
+    if key != "uts" and pairs.shares(raw, key):
         return "partner"
-    if key == "pid" and value.startswith("container:"):
+    if key != "uts" and value.startswith("container:"):
         return "private"  # refused by pairs.check
     if value not in _SHARED[key]:
         hint = "leave it out, or share the node's: host"
-        if key == "ipc" and value.startswith("service:"):
-            hint = "share files by a volume in both services"
         verdicts.refuse(f"{path}.{key}", f"{key}: {value} is not available", hint)
         return "private"
     return value

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Json = dict[str, Any]
 
 _PREFIX: Final = "service:"
-_WHAT: Final = {"network_mode": "the network", "pid": "the processes"}
+_WHAT: Final = {"network_mode": "the network", "pid": "the processes", "ipc": "the memory"}
 # Docker refuses these of a container in another one's network: they would change that.
 _PARTNERS: Final = {
     "ports": "publish the port there: its processes and these share every port",
@@ -44,6 +44,19 @@ def shares(raw: Json, key: str) -> bool:
 
 def _shared(raw: Json) -> list[tuple[str, str]]:
     return [(key, str(raw[key]).removeprefix(_PREFIX)) for key in _WHAT if shares(raw, key)]
+
+
+def of_the_node(services: Json, name: str) -> Json:
+    """Return those keys of a service whose partner, or partner's partner, has the node's own."""
+    found: Json = {}
+    for key, _ in _shared(mapping(services[name])):
+        seen, at = {name}, mapping(services[name])
+        while shares(at, key) and (other := str(at[key]).removeprefix(_PREFIX)) not in seen:
+            seen.add(other)
+            at = mapping(services.get(other))
+        if at.get(key) == "host":
+            found[key] = "host"
+    return found
 
 
 def check(project: Json, verdicts: Verdicts) -> None:
@@ -87,12 +100,16 @@ def _of_container(path: str, word: str, services: Json, verdicts: Verdicts) -> N
 def _of_service(path: str, what: str, name: str, services: Json, verdicts: Verdicts) -> None:
     key = path.rpartition(".")[2]
     other = str(services[name][key]).removeprefix(_PREFIX)
-    if other not in services:
-        verdicts.refuse(
-            path, f"there is no service {other!r} to share {what} of", "name one of this file"
-        )
-    elif other == name:
+    if other == name:
         verdicts.refuse(path, f"{name} cannot share {what} of itself", "name another service")
+    elif other not in services:
+        return  # `up --no-deps`: it is there already; what no file has loading has refused
+    elif key == "ipc" and not _lends_memory(services[other]):
+        verdicts.refuse(
+            path,
+            f"{other} does not lend its memory",
+            f"as for Docker, {other} needs ipc: shareable",
+        )
     elif _edge(services[name], other).get("condition") == "service_completed_successfully":
         verdicts.refuse(
             path,
@@ -105,6 +122,10 @@ def _of_service(path: str, what: str, name: str, services: Json, verdicts: Verdi
             f"{name} is to run on every node, and {other}, whose {what[4:]} it shares, is not",
             f"give {other} deploy.mode: global, too, or leave it out here",
         )
+
+
+def _lends_memory(raw: Json) -> bool:
+    return raw.get("ipc") in ("shareable", "host") or shares(raw, "ipc")
 
 
 def _edge(raw: Json, other: str) -> Json:

@@ -81,7 +81,8 @@ class ServiceCompiler:
         self.verdicts = verdicts
         self.mounts = MountCompiler(verdicts, directory)
 
-    def service(self, name: str, raw: Json) -> ServiceSpec:
+    def service(self, name: str, raw: Json, lent: Json) -> ServiceSpec:
+        """Return the service; ``lent``: what of its keys a partner has of the node."""
         path = f"services.{name}"
         deploy = mapping(raw.get("deploy"))
         extension = mapping(raw.get("x-corral"))
@@ -105,7 +106,7 @@ class ServiceCompiler:
             self.verdicts.refuse(f"{path}.image", why, "write the name without its digest")
         return ServiceSpec(
             name=name,
-            task=self._task(path, raw, deploy, image, extension),
+            task=self._task(path, raw, deploy, image, lent),
             build=build,
             container_name=raw.get("container_name") or None,
             depends_on={
@@ -148,7 +149,8 @@ class ServiceCompiler:
             return None
         return word or None
 
-    def _task(self, path: str, raw: Json, deploy: Json, image: str, extension: Json) -> TaskSpec:
+    def _task(self, path: str, raw: Json, deploy: Json, image: str, lent: Json) -> TaskSpec:
+        extension = mapping(raw.get("x-corral"))
         network_mode = self._network_mode(path, raw)
         options = self._security(path, raw.get("security_opt") or [])
         ours = f"{path}.x-corral"
@@ -211,7 +213,7 @@ class ServiceCompiler:
             **machine.shared(path, raw, deploy, self.verdicts),
         )
         level = self._level(ours, extension)
-        security.check(path, raw, level, self.verdicts)
+        security.check(path, {**raw, **lent}, level, self.verdicts)
         return TaskSpec(**security.applied(fields, level, raw))
 
     def _level(self, ours: str, extension: Json) -> str:

@@ -63,7 +63,9 @@ class _Compiler:
         spec = StackSpec(
             name=self.name,
             services={
-                key: services.service(key, with_inherited(named, key, self.verdicts))
+                key: services.service(
+                    key, with_inherited(named, key, self.verdicts), pairs.of_the_node(named, key)
+                )
                 for key in named
             },
             networks={

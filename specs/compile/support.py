@@ -112,7 +112,9 @@ _SERVICE: dict[str, Support] = {
     "hostname": Support(_H),
     "image": Support(_H, "the digest is pinned in the release"),
     "init": Support(_H),
-    "ipc": Support(_H, "private, shareable, host, none; service: and container: refused"),
+    "ipc": Support(
+        _H, "private, shareable, host, none, service:X (that is shareable); container: refused"
+    ),
     "isolation": Support(_I, _WINDOWS),
     "label_file": Support(_O, "folded into labels"),
     "labels": Support(_H),

@@ -257,3 +257,15 @@ async def test_a_run_whose_record_is_lost_is_not_put_at_risk_by_its_hooks(node):
     await node.start()
     await node.until(lambda: node.status("a").ready)
     assert node.hooks.seen == []
+
+
+async def test_what_ps_says_of_a_hook_has_no_password(node):
+    hook = Hook(command=("login", "--password", "hunter2", "DB_PASSWORD=hunter2"))
+    assert (
+        hooks.named("post_start", hook) == "post_start hook: login --password *** DB_PASSWORD=***"
+    )
+    node.hooks.fails = {"a1": "exited with 1: DB_PASSWORD=hunter2 is wrong"}
+    await node.put(named("a", **spec(policy=NEVER)))
+    await node.until(lambda: node.status("a").state == "failed")
+    assert "hunter2" not in str(node.status("a"))
+    assert "is wrong" in node.status("a").reason

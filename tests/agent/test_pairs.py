@@ -11,7 +11,7 @@ from agent.runtime import bundle
 from agent.runtime.failure import RuntimeFailure
 from agent.tasks import pairs
 from agent.tasks.record import Phase
-from agent.vocabulary import ImageConfig, Process
+from agent.vocabulary import BoundMount, ImageConfig, Process
 from specs.stack import RestartPolicy
 from tests.agent.test_lifecycle import task
 from tests.agent.test_worker import Node
@@ -22,7 +22,7 @@ ETC = {"/etc/hosts": "/t/web/hosts", "/etc/hostname": "/t/web/hostname"}
 PRIVATE = ["pid", "ipc", "uts", "mount", "cgroup", "network"]
 
 
-def config(netns="/run/netns/web", **keys):
+def config(netns="/run/netns/web", mounts=(), **keys):
     inputs = bundle.Inputs(
         assignment=task(**keys),
         image=ImageConfig(digest="sha256:1", command=("x",)),
@@ -31,6 +31,7 @@ def config(netns="/run/netns/web", **keys):
         netns=netns,
         hostname="front",
         etc=ETC,
+        mounts=mounts,
     )
     return bundle.build(inputs, bundle.NodeTraits(runtime="runc")).config
 
@@ -94,6 +95,26 @@ def test_a_run_joins_what_its_partner_s_process_has(keys, paths):
     assert pairs.joined(joined, ("pid",), Process(pid=78, start=1)) == pairs.joined(
         made, ("pid",), Process(pid=78, start=1)
     )
+
+
+@pytest.mark.parametrize(
+    ("keys", "place"),
+    [
+        ({}, None),  # the runtime's own, which nobody else can mount
+        ({"ipc": "host"}, "/dev/shm"),
+        ({"ipc": "shareable", "mounts": True}, "/run/shm/web"),
+        ({"ipc": "partner", "mounts": True}, "/run/shm/web"),  # of a chain the first one's
+    ],
+)
+def test_whose_shared_memory_is_mounted(keys, place):
+    mounts = ()
+    if keys.pop("mounts", False):
+        mounts = (BoundMount("/run/shm/web", "/dev/shm", "bind", ("rbind", "rw")),)
+    made = config(mounts=mounts, **keys)
+    found = pairs.memory(made)
+    assert (found.source if found else None) == place
+    assert sum(mount["destination"] == "/dev/shm" for mount in made["mounts"]) == 1
+    assert pairs.joins(task(**keys).spec) == (("ipc",) if keys.get("ipc") == "partner" else ())
 
 
 # on a node
@@ -181,10 +202,11 @@ async def test_who_shares_processes_ends_with_them_and_runs_again(node, first, p
     assert written["pid"] == f"/proc/{record.beside.pid}/ns/pid"
 
 
-async def test_what_it_does_not_survive_is_ended(node):
+async def test_what_is_left_with_old_memory_is_ended(node):
     """Of memory that is shared nothing ends by itself with whom it was of."""
     await node.put(
-        web(policy=RestartPolicy(condition="any")), side(network_mode="overlay", pid="partner")
+        web(policy=RestartPolicy(condition="any"), ipc="shareable"),
+        side(network_mode="overlay", ipc="partner"),
     )
     await node.until(lambda: both_run(node))
     ends(node, "web", 1)

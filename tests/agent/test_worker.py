@@ -287,6 +287,30 @@ async def test_removal_interrupts_a_long_pull(node):
     await node.until(lambda: "a" in node.reports.full().gone, timeout=1.0)
 
 
+async def test_a_preparation_whose_parts_failed_together_is_tried_again(node):
+    """Layers come side by side: one fails, and the others fail as they are ended (Python 3.11)."""
+    ensure, failing = node.images.ensure, [True, True]
+
+    async def layer(seconds: float) -> None:
+        try:
+            await asyncio.sleep(seconds)
+        finally:
+            raise Later("the nodes that have it stopped giving it")
+
+    async def fails(*arguments, **more):
+        if failing:
+            failing.pop()
+            async with asyncio.TaskGroup() as group:
+                for seconds in (0.01, 5):
+                    group.create_task(layer(seconds))
+        return await ensure(*arguments, **more)
+
+    node.images.ensure = fails
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").state == "running")
+    assert not failing
+
+
 async def test_crash_loop_backs_off_and_fails_with_its_last_lines(node):
     node.containers.behaviour["a"] = (0.05, 3)
     await node.put(named("a", local_restarts=3))
@@ -337,7 +361,7 @@ async def test_a_deaf_process_is_killed_after_its_grace(node):
     began = asyncio.get_running_loop().time()
     await node.put(named("a", "shutdown", stop_grace=7.0))
     await node.until(lambda: node.status("a").state == "shutdown")
-    assert 7.0 <= asyncio.get_running_loop().time() - began < 7.2
+    assert 7.0 <= asyncio.get_running_loop().time() - began < 12.0  # threads: see virtual_time
     assert [number for _, number in node.containers.sent] == [15, 9]
 
 

@@ -1,7 +1,8 @@
 """Docker and Swarm in a lab host, measured like corral: a daemon of its own, ended by its pid.
 
-Only where dockerd is installed; nothing is installed here. The daemon keeps everything below the
-host's own directories, so the end of the lab host is the end of it.
+Only where dockerd is installed, or its unpacked packages lead PATH; nothing is installed here.
+The daemon keeps everything below the host's own directories, so the end of the lab host is the
+end of it.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from specs.kit import programs
 from tests.bench import hosts
 
 if TYPE_CHECKING:
@@ -20,10 +23,16 @@ if TYPE_CHECKING:
 
     from orchestrator.lab.host import LabHost
 
-DOCKERD, DOCKER = "/usr/sbin/dockerd", "/usr/bin/docker"
+DOCKERD = shutil.which("dockerd") or "/usr/sbin/dockerd"
+_PLACE = Path(DOCKERD).parent.parent
+DOCKER = str(_PLACE / "bin/docker")  # of the same packages, whatever else is called so
 STATE = "/var/lib/corral/docker-bench"  # on the host's disk; its root is in memory
 SOCKET = "unix:///run/docker-bench.sock"
-ENVIRONMENT = {"DOCKER_HOST": SOCKET, "DOCKER_CLI_HINTS": "false"}
+ENVIRONMENT = {
+    "DOCKER_HOST": SOCKET,
+    "DOCKER_CLI_HINTS": "false",
+    "PATH": f"{_PLACE}/bin:{_PLACE}/sbin:{programs.SYSTEM_PATH}",
+}
 AT_ONCE = 8  # `docker run` at the same time: 4 and 50 were not faster
 START_LIMIT = 60.0
 UP = "seq 1 {n} | xargs -P {p} -I % docker run -d --network bench --name bench-% {image}"
@@ -55,7 +64,9 @@ def daemon(host: LabHost) -> Iterator[None]:
         *("--pidfile", "/run/docker-bench.pid", "--log-level", "error", "--userland-proxy=false"),
     ]
     with (host.dir / "dockerd.log").open("wb") as log:
-        process = host.popen(words, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        process = host.popen(
+            words, env=ENVIRONMENT, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )
     try:
         _until_it_answers(host, process)
         yield

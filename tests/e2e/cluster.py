@@ -39,7 +39,7 @@ ROOTS = (
 )
 # Locks, logs of the daemons and what they rewrite while nothing of a stack is there.
 KEPT_FILES = re.compile(
-    r"^/run/corral/[a-z.]+$|^/run/corral/agent/(build|dns|network|crun|spawner)"
+    r"^/run/corral/[a-z.]+$|^/run/corral/projects/|^/run/corral/agent/(build|dns|network|crun|spawner)"
 )
 
 

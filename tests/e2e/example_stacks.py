@@ -302,6 +302,7 @@ class Jobs:
         stage.up(WORKER_VERSION="2")
         stage.corral("scale", "worker=5")
         assert stage.ready("worker", "jobs") == 5
+        stage.served(8080)
         results = self._collected(stage, 60)
         assert {int(result["job"]["text"]) for result in results} == set(range(60))
         (after,) = self._done(stage, [{"text": "one more"}])
@@ -366,6 +367,8 @@ class Metrics:
 EXAMPLES: dict[str, Any] = {
     "django": Django,
     "flask": Flask,
+    "jobs": Jobs,
+    "metrics": Metrics,
     "voting": Voting,
     "wordpress": WordPress,
 }

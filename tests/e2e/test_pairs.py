@@ -15,6 +15,8 @@ services:
     hostname: front
     extra_hosts: ["old.test:192.0.2.7"]
     ports: ["18080:80"]
+    ipc: shareable
+    shm_size: 8m
   side:
     image: busybox
     command: [sh, -c, "mkdir /www; hostname > /www/index.html; exec httpd -f -p 80 -h /www"]
@@ -30,6 +32,7 @@ services:
     command: [sleep, inf]
     stop_grace_period: 0s
     pid: service:web
+    ipc: service:web
 """
 
 
@@ -67,6 +70,12 @@ def test_a_network_of_two_through_a_day(corral):
     assert "192.0.2.7" in said["side"]
     assert corral("port", "side", "80", code=None).stdout == ""
     assert seen(corral)
+    corral("exec", "-T", "web", "touch", "/dev/shm/written")
+    assert corral("exec", "-T", "seer", "ls", "/dev/shm").stdout == "written\n"
+    assert "8.0M" in corral("exec", "-T", "seer", "df", "-h", "/dev/shm").stdout
+    namespace = "readlink /proc/self/ns/ipc"
+    asked = [corral("exec", "-T", s, *namespace.split()).stdout for s in ("seer", "web", "side")]
+    assert asked[0] == asked[1] != asked[2]
     assert inside(corral, "seer-1") != inside(corral, "web-1")
 
     # The partner ends by itself and is restarted in place: its network stays, and who serves there;
@@ -80,6 +89,7 @@ def test_a_network_of_two_through_a_day(corral):
     assert {t: p for t, p in before.items() if t not in ended}.items() <= after.items()
     corral.until("another run of both", lambda: corral.row("seer-1")["restarts"] == 1)
     corral.until("it runs", lambda: seen(corral))
+    assert corral("exec", "-T", "seer", "ls", "/dev/shm").stdout == ""
 
     # What is restarted by command has its dependents restarted after it, as in Compose.
     corral("restart", "web")

@@ -10,6 +10,7 @@ import pytest
 from aiohttp import web
 
 from orchestrator.dispatch.agent import AgentClient
+from orchestrator.errors import Unavailable
 
 pytestmark = pytest.mark.asyncio
 
@@ -147,3 +148,34 @@ async def test_an_agent_that_breaks_off_says_no_exit_code(tmp_path):
 
     async with asyncio.timeout(300), Relay(tmp_path, break_off) as relay:
         assert not any("exit" in str(text) for text in await talk(relay.http, 50))
+
+
+@pytest.mark.parametrize("verb", ["exec", "attach", "hello", "leave"])
+@pytest.mark.parametrize("moment", ["before", "while connecting"])
+async def test_a_session_that_is_taken_down_is_a_node_out_of_reach(tmp_path, verb, moment):
+    async with Relay(tmp_path, at_once) as relay:
+        http = relay.to_agent
+        connect, found = http.connector.connect, []
+
+        async def closes(*args, **kwargs):
+            found.append(await connect(*args, **kwargs))
+            await http.close()
+            return found[-1]
+
+        if moment == "before":
+            await http.close()
+        else:
+            http.connector.connect = closes
+        agent = AgentClient(http, "n1")
+        words = ("t1", None) if verb in ("exec", "attach") else ()
+        with pytest.raises(Unavailable, match="node n1 is not reached: "):
+            await getattr(agent, verb)(*words)
+        for connection in found:
+            connection.close()
+
+
+async def test_a_fault_of_our_own_is_not_taken_for_a_lost_node(tmp_path):
+    async with Relay(tmp_path, at_once) as relay:
+        with pytest.raises(AssertionError, match="ours"):
+            async with AgentClient(relay.to_agent, "n1")._request("GET", "/"):
+                raise AssertionError("ours")

@@ -324,6 +324,14 @@ async def test_a_hung_probe_times_out_and_does_not_pile_up(host):
     assert int(out) <= 1, "at most one probe at a time"
 
 
+async def test_a_check_whose_program_is_not_there_fails_like_any_other(host):
+    check = Healthcheck(test=("CMD", "no-such-program"), interval=0.2, timeout=60.0, retries=2)
+    await host.put(assignment("t1", healthcheck=check, on_unhealthy="keep"))
+    sick = lambda seen: "t1" in seen and seen["t1"].health == "unhealthy"  # noqa: E731 - short
+    await host.until(sick, "t1 is unhealthy")
+    assert "no-such-program" in host.seen["t1"].health_output
+
+
 async def test_out_of_memory_is_told(host):
     await host.put(
         assignment(

@@ -122,9 +122,9 @@ def test_a_protocol_is_one_in_any_case(written, meant):
 @pytest.mark.parametrize(
     ("service", "path"),
     [
-        ({"pid": "service:b"}, "services.a.pid"),
+        ({"pid": "container:b"}, "services.a.pid"),
         ({"volumes_from": ["b"]}, "services.a.volumes_from[0]"),
-        ({"network_mode": "service:b"}, "services.a.network_mode"),
+        ({"network_mode": "container:b"}, "services.a.network_mode"),
         ({"logging": {"driver": "gelf"}}, "services.a.logging.driver"),
         ({"deploy": {"mode": "global-job"}}, "services.a.deploy.mode"),
         ({"gpus": [{"count": -1}]}, "services.a.gpus"),
@@ -241,7 +241,7 @@ def test_two_services_on_one_port_are_refused():
 def test_problems_point_into_the_file():
     with pytest.raises(SpecError) as caught:
         compile_stack(
-            {"services": {"a": {"image": "x", "pid": "service:b"}}},
+            {"services": {"a": {"image": "x", "pid": "container:b"}}},
             {"services.a": Position("compose.yaml", 2, 3)},
             "shop",
         )

@@ -12,7 +12,7 @@ FINE = {
     # what the file says -> fields of the task, and the only warnings
     "pid: host": {"pid": "host"},
     "pid: private": {"pid": "private"},
-    "ipc: shareable": {"ipc": "private"},
+    "ipc: shareable": {"ipc": "shareable"},
     "ipc: private": {"ipc": "private"},
     "ipc: none": {"ipc": "none"},
     "uts: host": {"uts": "host"},
@@ -29,7 +29,7 @@ FINE = {
 }
 REFUSED = {
     "pid: container:x": "container:x names a container",
-    "ipc: service:db": "ipc: service:db is not available",
+    "ipc: service:db": "db does not lend its memory",
     "uts: other": "uts: other is not available",
     "uts: host\nhostname: me": "the node's host name",
     "runtime: nvidia": "the runtime nvidia is not available",

@@ -75,6 +75,21 @@ def test_whose_processes_are_shared(folder, body, fields, networks):
     assert spec.services["side"].depends_on.keys() == ({"web"} if fields[2] else set())
 
 
+@pytest.mark.parametrize(
+    ("web", "said"),
+    [("ipc: shareable", "shareable"), ("ipc: host", "host"), ("ipc: 'service:box'", "partner")],
+)
+def test_whose_memory_is_shared(folder, web, said):
+    file = FILE.replace("container_name: crate", "container_name: crate, ipc: shareable")
+    lines = "    ipc: service:web\n"
+    project = folder.load(file.format(side=lines, web=f", {web}"))
+    spec, warnings = compile_stack(project.model, {}, "demo")
+    task = spec.services["side"].task
+    assert (task.ipc, task.partner, task.lent) == ("partner", "web", "memory")
+    assert spec.services["web"].task.ipc == said
+    assert warnings == []
+
+
 REFUSED = {
     # as Docker refuses them of a container in another one's network
     (f"{SHARED}ports: ['80']", "side.ports"): "the network is that of web",
@@ -89,6 +104,9 @@ REFUSED = {
     # a service has one partner
     (f"{SHARED}pid: service:box", "side.pid"): "network_mode has web as partner",
     ("pid: container:crate", "side.pid"): "names a container",
+    ("ipc: container:crate", "side.ipc"): "names a container",
+    ("ipc: service:web", "side.ipc"): "web does not lend its memory",
+    ("uts: service:web", "side.uts"): "uts: service:web is not available",
     # what has no partner
     ("network_mode: container:crate", "side.network_mode"): "names a container",
     ("network_mode: container:other", "side.network_mode"): "names a container",
@@ -117,9 +135,38 @@ def test_the_hint_names_the_service_of_a_container(folder):
         compiled(folder, "network_mode: container:crate")
 
 
-@pytest.mark.parametrize("name", ["nope", "side"])
-def test_what_comes_over_the_api_without_a_file_is_checked_too(name):
-    services = {"side": {"image": "s", "network_mode": f"service:{name}"}}
+@pytest.mark.parametrize("key", ["network_mode", "pid", "ipc"])
+@pytest.mark.parametrize("level", ["baseline", "restricted"])
+def test_a_partner_lends_nobody_what_his_level_forbids(folder, key, level):
+    """Through one that has no level, and a chain."""
+    body = f"{key}: service:web\nx-corral: {{security: {level}}}"
+    compiled(folder, body, "ipc: shareable")  # its own
+    file = FILE.replace("container_name: crate", f"{key}: host")
+    lines = "".join(f"    {line}\n" for line in body.splitlines())
+    project = folder.load(file.format(side=lines, web=f", {key}: 'service:box'"))
+    with pytest.raises(SpecError) as refused:
+        compile_stack(project.model, {}, "demo")
+    assert f"{key}: host is not allowed" in str(refused.value)
+
+
+def test_what_comes_over_the_api_without_a_file_is_checked_too():
+    services = {"side": {"image": "s", "network_mode": "service:side"}}
     with pytest.raises(SpecError) as refused:
         compile_stack({"services": services}, {}, "demo")
     assert refused.value.problems[0].path == "services.side.network_mode"
+
+
+def test_a_partner_that_is_not_asked_for_need_not_be_there():
+    """Of ``up --no-deps side`` only side comes here."""
+    services = {"side": {"image": "s", "network_mode": "service:web", "ipc": "service:web"}}
+    spec, warnings = compile_stack({"services": services}, {}, "demo")
+    assert spec.services["side"].task.partner == "web"
+    assert warnings == []
+
+
+@pytest.mark.parametrize("key", ["network_mode", "pid", "ipc"])
+def test_a_partner_that_no_file_has_is_refused(folder, key):
+    with pytest.raises(SpecError) as refused:
+        compiled(folder, f"{key}: service:nope")
+    assert "nope" in str(refused.value)
+    assert "not defined" in str(refused.value)

@@ -11,9 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestrator.cli.commands.watch import pack
 from orchestrator.cli.develop.rules import WatchRule
 from orchestrator.cli.develop.tree import WatchedTree
+from orchestrator.cli.develop.watching import pack
 from specs.kit import tarpacking
 from specs.kit.copyrules import CopyRefused
 from specs.kit.tarstream import TarStream

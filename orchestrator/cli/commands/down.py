@@ -10,6 +10,7 @@ import os
 import sys
 import time
 
+from orchestrator.cli import loaded
 from orchestrator.cli.errors import INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
@@ -41,6 +42,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     stack = session.stack()
     began = time.monotonic()
     board = boards.Board(stack, "down")
+    loaded.forget(stack)
     _wake_controller(session)
     try:
         session.client.persist(

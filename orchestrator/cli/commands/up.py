@@ -9,6 +9,7 @@ from __future__ import annotations
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli import deploy, reaching
@@ -23,8 +24,9 @@ from orchestrator.client.http import quote
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
+    from orchestrator.cli.develop.watching import Watching
     from orchestrator.cli.loaded import Loaded
     from orchestrator.cli.session import Invocation
 
@@ -59,6 +61,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("--abort-on-container-exit", action="store_true", help="stop all when one ends")
     add("--abort-on-container-failure", action="store_true", help="stop all when one fails")
     add("--exit-code-from", metavar="SERVICE", help="end with its code; stops all when one ends")
+    add("-w", "--watch", action="store_true", help="also bring in or build again what is edited")
     for ignored in ("--quiet-pull", "--quiet-build", "-y", "--yes"):
         add(ignored, action="store_true", help="accepted, has no effect here")
 
@@ -90,6 +93,9 @@ def check(args: argparse.Namespace) -> None:
     recreates += [("--always-recreate-deps", args.always_recreate_deps)]
     together += [("--no-recreate", flag, args.no_recreate and given) for flag, given in recreates]
     together += [("--no-start", flag, args.no_start) for flag in aborts]
+    alone = [*aborts, "-d"] if args.detach else [*aborts, "--wait"] if args.wait else aborts
+    alone += ["--no-start"] if args.no_start else []
+    together += [("--watch", flag, args.watch) for flag in alone]
     together.append(("--no-start", "--wait", args.no_start and args.wait))
     for one, other, both in together:
         if both:
@@ -100,8 +106,23 @@ def check(args: argparse.Namespace) -> None:
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     check(args)
+    watching: list[Watching] = []
+
+    def loaded(project: Loaded) -> None:
+        if args.watch:  # what changes from now on is a change
+            from orchestrator.cli.develop import watching as watches
+
+            found = watches.prepared(
+                session,
+                project.model,
+                args.services,
+                bring_up=partial(again, session),
+                builds=not args.no_build,
+            )
+            watching.append(found)
+
     with meanwhile.telling() as now:
-        project, release = _hand_over(args, session, now)
+        project, release = _hand_over(args, session, now, loaded)
     told = deploy.told(
         release.get("warnings") or (), project.environment, watch.command_prefix(session)
     )
@@ -110,17 +131,35 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     board.release = int(release.get("number") or 0)
     if args.detach or args.wait or args.no_start:
         return _detached(args, session, board, release)
-    return _attached(args, session, board, release, project.model)
+    if not watching:
+        return _attached(args, session, board, release, project.model)
+    from orchestrator.cli.develop import watching as watches
+
+    with watches.beside(watching[0]):
+        return _attached(args, session, board, release, project.model)
+
+
+def again(session: Invocation, words: Sequence[str]) -> int:
+    """Bring services up as `up -d` with these words does; return its exit code."""
+    import argparse
+
+    parser = argparse.ArgumentParser()
+    describe(parser)
+    return run(parser.parse_args(["-d", *words]), session)
 
 
 def _hand_over(
-    args: argparse.Namespace, session: Invocation, now: Callable[[str], None]
+    args: argparse.Namespace,
+    session: Invocation,
+    now: Callable[[str], None],
+    loaded: Callable[[Loaded], None],
 ) -> tuple[Loaded, Mapping[str, Any]]:
     """Load the project and make a release of it; start a controller if there is none."""
     now("reading the Compose files")
     project = projects.with_profiles_of(session.flags, args.services)
     wanted = [args.exit_code_from] if args.exit_code_from else []
     deploy.known_services(project.model, [*args.attach, *args.no_attach, *wanted])
+    loaded(project)
     ends = ends_of(args, project.model)
     request = deploy.body(
         args,

@@ -74,6 +74,9 @@ class FolderNotices:
             return
         number = self._libc.inotify_add_watch(self._fd, os.fsencode(folder), _MASK)
         if number >= 0:
+            # A folder that was moved keeps its watch: whatever was called so is to be forgotten
+            # without ending it.
+            self._number.pop(self._path.get(number, ""), None)
             self._path[number] = folder
             self._number[folder] = number
             return

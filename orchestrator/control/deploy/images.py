@@ -16,6 +16,7 @@ from orchestrator.control.deploy.orders import orders, whole_name
 from orchestrator.control.mirror.node_view import node_of_client
 from orchestrator.errors import Invalid, RequestError, Unavailable
 from specs.api import Progress
+from specs.kit import cancelled
 from specs.kit.amounts import size
 from specs.states import HEARD
 from specs.wire import BuildImage, ResolveImage
@@ -91,6 +92,7 @@ class ReleaseImages:
                 for order in builds:
                     group.create_task(build(order), name=f"build {order.services[0]}")
         except ExceptionGroup as group_error:
+            cancelled.settle()
             expected, others = group_error.split(NoImage)
             if expected is None or others is not None:
                 raise

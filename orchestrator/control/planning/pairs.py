@@ -66,9 +66,11 @@ class Lenders:
             self._count = max((task.slot for task in self._tasks), default=0)
 
     @property
-    def stopped(self) -> bool:
-        """Whether there is to be none."""
-        return self._own is not None and not self._count
+    def missing(self) -> str:
+        """Return what would help, where there is to be none; else ""."""
+        if self._count:
+            return ""
+        return f"corral {'start' if self._own is not None else 'up -d'} {self.service}"
 
     def of(self, slot: int, node: str | None = None) -> Task | None:
         """Return the one a task of that slot goes with: the newest, and of the spec that is wanted.

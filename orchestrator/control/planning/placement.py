@@ -263,8 +263,8 @@ def _await(pass_: Pass, task: Task, lenders: pairs.Lenders, partner: Task | None
     reason = f"waits for {name}, whose {lenders.lent} it shares"
     if partner is not None and partner.state is TaskState.PENDING and partner.pending_reason:
         _wait(pass_, task, f"{reason}: {partner.pending_reason}")
-    elif lenders.stopped:
-        _wait(pass_, task, f"{reason}, and that is stopped: corral start {name}")
+    elif lenders.missing:
+        _wait(pass_, task, f"{reason}, and does not run: {lenders.missing}")
     elif task.pending_reason != reason:
         pass_.draft.put_task(task.with_reason(reason))
 

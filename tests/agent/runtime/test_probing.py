@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.runtime import exec as execution
+from agent.runtime.failure import RuntimeFailure
 from specs.wire import ExecRequest
 
 # What the runtime does: begins the command, says its pid, waits for its end.
@@ -68,3 +69,22 @@ async def test_one_that_ends_in_time_is_believed(tmp_path, monkeypatch):
 
     monkeypatch.setattr(execution, "begin", begin)
     assert await execution.probe(None, "t1", ExecRequest(command=("x",)), 60.0) == (7, "")
+
+
+@pytest.mark.parametrize("moment", ["runtime", "output"])
+async def test_what_the_runtime_refuses_is_a_failure_by_that_name(tmp_path, monkeypatch, moment):
+    """Its own words, so that who runs a probe takes it for one that failed, and goes on."""
+    script = 'echo \'{"msg": "exec: \\"nix\\": not found"}\' >"$1/log"; exit 1'
+
+    async def begin(*_):
+        session = listened(subprocess.Popen(["sh", "-c", script, "sh", tmp_path]), tmp_path)
+        if moment == "output":  # a pipe that fails takes nothing from the verdict
+            monkeypatch.setattr(session, "read", broken)
+        return session
+
+    async def broken(_fd):
+        raise OSError(5, "Input/output error")
+
+    monkeypatch.setattr(execution, "begin", begin)
+    with pytest.raises(RuntimeFailure, match="not found"):
+        await execution.probe(None, "t1", ExecRequest(command=("nix",)), 60.0)

@@ -38,7 +38,7 @@ def three_hosts(lab_pool: LabPool) -> Iterator[Cluster]:
         lab.down()
 
 
-@pytest.mark.parametrize("name", ["flask", "voting"])
+@pytest.mark.parametrize("name", ["flask", "metrics"])
 def test_on_three_hosts(three_hosts: Cluster, name: str) -> None:
     addresses = [three_hosts.ip(node) for node in NODES]
     live(Stage(three_hosts, three_hosts.client, addresses), name)

@@ -108,6 +108,8 @@ def project(monkeypatch):
         origins={},
         warnings=(),
         disabled={},
+        profiles=(),
+        sources={"-": ""},  # nothing to come back to
         working_dir="/shop",
         environment=os.environ,
     )
@@ -269,6 +271,11 @@ def test_wait_timeout_names_what_is_missing(shop, project, corral, over_after):
         ["-d", "--abort-on-container-exit"],
         ["--wait", "--exit-code-from", "web"],
         ["--wait-timeout", "3"],
+        ["--watch", "-d"],
+        ["--watch", "--wait"],
+        ["-w", "--no-start"],
+        ["-w", "--abort-on-container-exit"],
+        ["-w", "--exit-code-from", "web"],
         ["--abort-on-container-exit", "--abort-on-container-failure"],
         ["-d", "--scale", "web"],
         ["-d", "--scale", "web=-1"],
@@ -354,8 +361,8 @@ from types import SimpleNamespace
 from orchestrator.cli import project, main
 MODEL = {MODEL!r}
 project.load = lambda flags, services=(), **_: SimpleNamespace(
-    name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}}, working_dir="/shop",
-    environment={{}})
+    name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}}, profiles=(),
+    working_dir="/shop", environment={{}}, sources={{"-": ""}})
 project.contents = lambda _project, *_, **__: {{}}
 sys.exit(main.main(sys.argv[1:]))
 """

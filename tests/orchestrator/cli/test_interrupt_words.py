@@ -26,6 +26,8 @@ def interrupted(fake, monkeypatch):
         origins={},
         warnings=(),
         disabled={},
+        profiles=(),
+        sources={"-": ""},  # nothing to come back to
         working_dir="/shop",
         environment=os.environ,
     )

@@ -225,6 +225,14 @@ def test_warnings_are_said_each_time(shop, loads, capsys):
     assert len(loads) == 1
 
 
+def test_what_is_kept_of_a_stack_goes_with_it():
+    for name in ("app", "app-two", "ap"):
+        whole("-p", name)
+    loaded.forget("app")
+    assert sorted(path.name.partition(".")[0] for path in kept()) == ["ap", "app-two"]
+    loaded.forget("nobody")
+
+
 def test_only_so_many_are_kept(monkeypatch):
     monkeypatch.setattr(loaded, "KEPT", 2)
     for name in "abcd":

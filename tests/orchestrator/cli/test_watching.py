@@ -256,6 +256,24 @@ def test_the_kernel_tells_of_files_of_new_folders_and_of_moved_ones(tmp_path):
     assert heard.wait(0.1, lambda *_: True) is None, "it is not even watched"
 
 
+@pytest.mark.parametrize("first", ["enter", "leave"])
+def test_a_moved_folder_is_heard_whichever_of_its_names_is_seen_first(tmp_path, first):
+    """The kernel has one watch for a folder, whatever it is called."""
+    heard = FolderNotices()
+    (tmp_path / "old").mkdir()
+    heard.watch(f"{tmp_path}/old")
+    (tmp_path / "old").rename(tmp_path / "new")
+    if first == "leave":
+        heard.forget(f"{tmp_path}/old")
+    heard.watch(f"{tmp_path}/new")
+    if first == "enter":
+        heard.forget(f"{tmp_path}/old")
+    (tmp_path / "new" / "file").write_text("1")
+    noticed = heard.wait(30.0, lambda *_: True)
+    assert noticed is not None
+    assert noticed.folders == {f"{tmp_path}/new"}
+
+
 def test_a_path_that_is_not_there_yet_and_a_single_file(tmp_path):
     one, later = tmp_path / "one.conf", tmp_path / "later"
     one.write_text("1")

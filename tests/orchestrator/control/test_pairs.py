@@ -6,6 +6,7 @@ import pytest
 
 from tests.orchestrator.control.builders import CHECK, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
+from tests.orchestrator.control.test_oneoffs import ended, run
 
 pytestmark = pytest.mark.looptime
 
@@ -292,3 +293,40 @@ async def test_a_controller_that_starts_in_between_goes_on():
         await rig.until(lambda: len(rig.ready("side")) == 1)
         assert {t.id for t in rig.live()} == before
         assert together(rig) == [(1, 1)]
+
+
+async def test_after_a_reboot_both_run_again_in_order():
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web={}, side=side()))
+        await rig.deployed()
+        before = {t.id for t in rig.live()}
+        node = rig.fake_of(rig.live("web")[0])
+        await node.reboot()
+        await node.connect()
+        await rig.until(lambda: all(len(t.status.runs) == 2 for t in rig.live()))
+        await rig.until(lambda: len(rig.ready("web")) == len(rig.ready("side")) == 1)
+        assert {t.id for t in rig.live()} == before
+        first, second = (rig.ready(name)[0].status.run for name in ("web", "side"))
+        assert first.started_at < second.started_at
+
+
+@pytest.mark.parametrize(("there", "code"), [(True, 0), (False, None)])
+async def test_a_one_off_goes_where_its_partner_is(there, code):
+    services = {"web": {}, "side": side(depends_on={})}
+    async with Rig(nodes=3) as rig:
+        rig.how["side:1"] = Behaviour(exit_code=0, runs_for=1.0)
+        await rig.up(project(web=services["web"], other=replicas(2)))
+        await rig.deployed()
+        if not there:
+            await rig.control.stop("app", 0, services=("web",))
+            await rig.until(lambda: not rig.live("web"))
+        one = await run(rig, project(**services), "side", no_deps=True)
+        await rig.until(lambda: ended(one))
+        if there:
+            (web,) = rig.live("web")
+            assert (one().task.partner, one().task.node) == (web.id, web.node)
+            assert one().task.status.run.exit_code == code
+        else:
+            assert one().task.status.reason == (
+                "web, whose network it shares, does not run: corral up -d web"
+            )
