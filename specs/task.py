@@ -106,6 +106,7 @@ class TaskStatus(Model):
     log_tail: tuple[str, ...] = ()  # last ten lines before its last end that nobody asked for
     held: str = ""  # the node's boot in which its start waits for Assignment.admitted
     paused: bool = False  # its processes are frozen
+    crowded: bool = False  # nothing more fits on its node, so it cannot be prepared there
     unnamed: bool = False  # it has anonymous volumes, those only its image declares included
 
     @property

@@ -199,6 +199,7 @@ def prepared(record: Record, image: ImageConfig) -> Record:
     early = record.state in (TaskState.ASSIGNED, TaskState.PREPARING)
     return record.moved(TaskState.PREPARED if early else record.state).having(
         prepared=True,
+        crowded=False,
         image=image,
         reason=record.hold_reason,
         next_at=0.0 if early else record.next_at,
@@ -206,10 +207,10 @@ def prepared(record: Record, image: ImageConfig) -> Record:
     )
 
 
-def postponed(record: Record, reason: str, now: float) -> Record:
+def postponed(record: Record, reason: str, now: float, *, crowded: bool = False) -> Record:
     """Note that a step did not work now; it is tried again with back-off."""
     delay = backoff.grown(record.backoff, first=PREPARE_FIRST, longest=PREPARE_MAX)
-    return record.having(reason=reason, backoff=delay, next_at=now + delay)
+    return record.having(reason=reason, backoff=delay, next_at=now + delay, crowded=crowded)
 
 
 def refused(record: Record, reason: str) -> Record:

@@ -63,6 +63,7 @@ class Changes(TypedDict, total=False):
     attempts: tuple[float, ...]
     restart_done: int
     next_at: float
+    crowded: bool
     stopping: str
     stop_at: float
     killed: bool
@@ -111,6 +112,7 @@ class Record(Model):
     attempts: tuple[float, ...] = ()  # when restarts happened, for max_attempts and its window
     restart_done: int = 0
     next_at: float = 0.0  # not before
+    crowded: bool = False  # it could not be prepared because nothing more fits on this node
 
     hooked: int = 0  # how many post_start hooks of the present run have ended well
     hook_failed: str = ""  # why one of them did not
@@ -244,4 +246,5 @@ class Record(Model):
             held=self.boot if self.held else "",
             paused=self.paused,
             unnamed=self.unnamed,
+            crowded=self.crowded and not self.prepared and self.state not in FINAL,
         )

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.errors import Later, Refusal
+from agent.errors import Later, Refusal, lacks_room
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.signals import number_of
 from agent.tasks import hooks, lifecycle, probes
@@ -288,12 +288,12 @@ class Runner:
                     pass
         except (RuntimeFailure, Later, Refusal, OSError, ExceptionGroup) as error:
             cancelled.settle()
-            await self._again(_words(error))
+            await self._again(_words(error), crowded=lacks_room(error))
 
-    async def _again(self, why: str) -> None:
+    async def _again(self, why: str, *, crowded: bool) -> None:
         """Take note of a step that did not work; the next look tries it again, later."""
         log.warning("a step failed: %s", why, extra={"task": self.record.id})
-        self._save(lifecycle.postponed(self.record, why, self._now()))
+        self._save(lifecycle.postponed(self.record, why, self._now(), crowded=crowded))
         if self.record.phase is not Phase.NONE:
             # These steps do not look at next_at: wait here, or until something changes.
             await self._pause(Wait(self.record.next_at))
