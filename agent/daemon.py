@@ -41,6 +41,7 @@ from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import Door, keep_open
+from specs.kit.room import RoomWatch
 from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
 
@@ -205,6 +206,7 @@ async def _compose_tasks(
     runtime = containers.runtime.name
     version = await containers.runtime.version()
     confined = await asyncio.to_thread(apparmor.provide)
+    room = RoomWatch(config.state_dir, config.run_dir)
 
     async def join() -> None:
         if not is_mounted(config.run_dir):  # the node left a cluster before
@@ -212,6 +214,7 @@ async def _compose_tasks(
             spawner.renew()
 
     async def look() -> NodeFacts:
+        await asyncio.to_thread(room.look)
         digests = frozenset(image.digest for image in await effects.images.list())
         known = (confined.warning,) if confined.warning else ()
         return await asyncio.to_thread(facts.probe, runtime, version, digests, known)
@@ -230,6 +233,7 @@ async def _compose_tasks(
         look=look,
         join=join,
         ending=lambda: ending.told,
+        room=lambda: room.lack,
     )
 
 
@@ -290,6 +294,8 @@ async def _keep_records(holdings: Holdings, journal: Journal) -> None:
     """Write the records below /run again when somebody tidied up there; what runs runs on."""
     while True:
         await asyncio.sleep(KEEP_EVERY)
+        if journal.wants_room:
+            await asyncio.to_thread(journal.provide)
         if journal.whole():
             continue
         try:

@@ -131,7 +131,9 @@ class NodeStatus(StrEnum):
     """Whether the controller hears from a node; observed, never stored."""
 
     READY = "ready"
-    UNREADY = "unready"  # heard, but its network does not work: nothing new is placed there
+    UNREADY = (
+        "unready"  # heard; its network does not work, or its disk is full: nothing new comes there
+    )
     UNKNOWN = "unknown"  # not heard from for a while, or not yet
     DOWN = "down"  # silent for so long that its tasks are replaced elsewhere
 

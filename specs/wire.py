@@ -357,7 +357,8 @@ class Report(Model):
     ``gone`` lists tasks of which nothing is left on the node. ``applied`` is the
     newest generation whose *network* state (endpoints, DNS) is in the kernel:
     the acknowledgement rollouts wait for. ``trouble`` says why the node's network is not as it
-    should be, in words with what to do: such a node takes nothing new. ``mtu`` is that of the
+    should be, in words with what to do: such a node takes nothing new. ``room`` likewise says why
+    there is none for anything new on its disk. ``mtu`` is that of the
     device with its underlay address, 0 where there is none. ``volumes`` are the named volumes it
     holds, said with the first line; None = it does not say.
     """
@@ -369,6 +370,7 @@ class Report(Model):
     facts: NodeFacts | None = None  # when changed
     warnings: tuple[str, ...] = ()
     trouble: str = ""
+    room: str = ""
     mtu: int = 0
     volumes: tuple[str, ...] | None = None
     unread: tuple[str, ...] = ()  # what who read the line left out of it; never sent

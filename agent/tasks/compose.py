@@ -57,8 +57,9 @@ def compose(
     look: Callable[[], Awaitable[NodeFacts]],
     join: Callable[[], Awaitable[None]] | None = None,
     ending: Callable[[], bool] = lambda: False,
+    room: Callable[[], str] = lambda: "",
 ) -> TaskParts:
-    """Return the worker of a node and what it works with."""
+    """Return the worker of a node and what it works with; ``room``: why its disk has none."""
     holdings = Holdings()
     network = effects.network
     reports = Reports(
@@ -69,6 +70,7 @@ def compose(
         trouble=lambda: network.trouble,
         mtu=lambda: network.underlay_mtu,
         volumes=effects.volumes.held,
+        room=lambda: room() or journal.behind,
     )
     networking = NetworkKeeper(holdings, network, effects.peers, reports)
     preparation = Preparation(

@@ -11,7 +11,7 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from agent.tasks import slots
-from agent.tasks.journal import Held
+from agent.tasks.held import Held
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

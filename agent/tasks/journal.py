@@ -10,6 +10,7 @@ Files below the state directory::
     journal/set.log       line 1: the full set; then increments; each with a checksum
     journal/seen          who instructs, by itself: it outlives a damaged set
     journal/unread/       what could not be read, as it was found
+    journal/reserve/      room for all this on a full disk (agent/tasks/reserve.py)
     journal/contents/ID   configs
     tasks/ID/record.json  one task's Record, as of its last move that a reboot must not undo
 
@@ -20,6 +21,10 @@ What cannot be read is kept and told, never erased. A torn last line was never a
 is dropped; anything else that is missing or damaged is a doubt (``Held.doubt``): the set may not
 be what was acknowledged, so nothing is begun or ended by it before a controller has sent the
 whole set (agent/tasks/adoption.py).
+
+On a full disk instructions are taken all the same, or what fills it could never be told to go:
+the set's file is marked (its mode, which needs no room) as *behind*, and written when there is
+room. An agent that finds the mark is in doubt: it begins and ends nothing by that file.
 
 All of it but ``seen`` names specs, so passwords, and is sealed by the node's key
 (``agent/sealing.py``); what an earlier version left in the clear is sealed when it is read. When a
@@ -40,18 +45,22 @@ import re
 import shutil
 import zlib
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from pydantic import ValidationError
 
 from agent.sealing import NodeSeal, Unopened, is_sealed
+from agent.tasks.held import Held, merge
 from agent.tasks.kept import UnreadFiles
 from agent.tasks.record import Record
+from agent.tasks.reserve import Reserve
 from specs import skew
 from specs.kit.disk import make_folder, sweep, sync, write_all, write_file
-from specs.wire import KINDS, PROTOCOL, Content, Instructions, NodeSelf, Objects, Refused, Stamp
+from specs.kit.errnos import in_words
+from specs.kit.room import lacks_room
+from specs.wire import PROTOCOL, Content, Instructions, Objects, Stamp
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,87 +78,9 @@ def safe_id(text: str) -> bool:
     return _ID.fullmatch(text) is not None and ".." not in text
 
 
-@dataclass(frozen=True)
-class Held:
-    """What the node should hold, by the newest instructions."""
-
-    stamp: Stamp | None = None
-    me: NodeSelf | None = None
-    objects: Objects = field(default_factory=Objects)
-    doubt: str = ""  # why it may not be what was acknowledged; a full set ends it
-    unread: dict[str, tuple[str, ...]] = field(default_factory=dict)  # task -> unknown fields
-    revision: int = 0  # of the controller's store, when it was taken from it
-
-
 FORGET_TRIES = 3
+BEHIND = 0o400  # the mode of a set's file that newer instructions are missing in
 _TORN, _DAMAGED = "torn", "damaged"
-
-
-def judge(seen: Stamp | None, instructions: Instructions) -> Refused | None:  # noqa: PLR0911 - a table of rules
-    """Return why instructions are not taken, by the rules of ``specs.wire``; None = take them."""
-    stamp, base = instructions.stamp, instructions.base
-    if seen is None:
-        return (
-            None if base is None else Refused(reason="base", message="this node holds nothing yet")
-        )
-    if stamp.cluster != seen.cluster:
-        return Refused(
-            reason="cluster",
-            message=f"this node belongs to cluster {seen.cluster}, not {stamp.cluster}",
-            seen=seen,
-        )
-    if stamp.epoch < seen.epoch:
-        return Refused(
-            reason="epoch",
-            message=f"a newer controller has spoken: epoch {seen.epoch}, yours is {stamp.epoch}",
-            seen=seen,
-        )
-    if stamp.epoch > seen.epoch:
-        if base is None:
-            return None
-        return Refused(reason="base", message="a new epoch begins with the full set", seen=seen)
-    if stamp.generation < seen.generation:
-        return Refused(
-            reason="base",
-            message=f"generation {stamp.generation} is older than {seen.generation}",
-            seen=seen,
-        )
-    if base is not None and seen.generation not in (base, stamp.generation):
-        return Refused(
-            reason="base",
-            message=f"this node holds generation {seen.generation}, not {base}",
-            seen=seen,
-        )
-    return None
-
-
-def merge(held: Held, instructions: Instructions) -> Held:
-    """Return what is held after (already judged) instructions."""
-    if instructions.base is None:
-        return Held(
-            instructions.stamp,
-            instructions.me,
-            instructions.put,
-            revision=instructions.revision,
-        )
-    if held.stamp == instructions.stamp:
-        return held  # a repeated increment
-    kinds: dict[str, Any] = {}
-    for kind in KINDS:
-        objects = dict(getattr(held.objects, kind))
-        for key in instructions.remove.get(kind, ()):
-            objects.pop(key, None)
-        objects.update(getattr(instructions.put, kind))
-        kinds[kind] = objects
-    put = instructions.put.tasks
-    return Held(
-        instructions.stamp,
-        instructions.me,
-        Objects.model_construct(**kinds),
-        held.doubt,
-        {task: fields for task, fields in held.unread.items() if task not in put},
-        max(held.revision, instructions.revision),
-    )
 
 
 class Journal:
@@ -176,9 +107,11 @@ class Journal:
         self.notes: dict[str, str] = {}  # what could not be read -> why
         self.damaged: dict[str, str] = {}  # task -> why its newest record could not be read
         self.unclear: set[str] = set()  # tasks of whom something was not read
+        self.behind = ""  # why the set's file is not what was acknowledged
         for directory in (journal, self._configs, tasks, self._secrets):
             make_folder(directory)
         self._kept = UnreadFiles(self._unread, self._seal)
+        self._reserve = Reserve(journal / "reserve")
         make_folder(self._records)
         for directory in (journal, self._configs, self._secrets, self._records):
             sweep(directory)
@@ -202,6 +135,7 @@ class Journal:
             self._kept.keep(self._set)
             return self._doubted(Held(), f"the journal cannot be read: {error.strerror or error}")
         held, doubt, good = self._lines(data)
+        behind = self._set.stat().st_mode & 0o777 == BEHIND
         if good < len(data) and not doubt and self.strays(set(held.objects.tasks)):
             doubt = "the journal ends in a torn line, and there are tasks it does not name"
         if doubt or held.unread:
@@ -210,6 +144,8 @@ class Journal:
             log.warning("the journal ends in a torn line", extra={"at": good})
             os.truncate(self._set, good)
         self._size = good
+        if behind and not doubt:
+            doubt = "the disk was full when newer instructions came"
         if doubt:
             return self._doubted(held, doubt)
         self._drop_contents(held.objects.contents)  # a cut may have kept what was removed
@@ -278,11 +214,49 @@ class Journal:
             self._known = stamp
 
     def accept(self, instructions: Instructions, held: Held) -> None:
-        """Make instructions durable; ``held`` is the set they lead to. Raises OSError."""
+        """Make instructions durable; ``held`` is the set they lead to. Raises OSError.
+
+        On a full disk they are owed (``behind``): :meth:`catch_up` writes them.
+        """
+        if self._known is None:
+            self._reserve.spending(partial(self._note_seen, instructions.stamp))
+        try:
+            self._reserve.spending(partial(self._write, instructions, held))
+        except OSError as error:
+            if not lacks_room(error):
+                raise
+            self._fall_behind(error)
+        else:
+            self.behind = ""
+
+    def catch_up(self, held: Held) -> None:
+        """Write the set that was owed, if there is room by now. Raises OSError."""
+        if self.behind and held.stamp is not None and held.me is not None:
+            put, stamp = held.objects, held.stamp
+            self.accept(Instructions.model_construct(stamp=stamp, me=held.me, put=put), held)
+
+    def _fall_behind(self, error: OSError) -> None:
+        self.behind = f"{error.filename or self._set}: {in_words(error)}"
+        log.warning("instructions cannot be written yet: %s", self.behind)
+        with contextlib.suppress(FileNotFoundError):
+            self._set.chmod(BEHIND)
+            sync(self._set)
+
+    @property
+    def wants_room(self) -> bool:
+        """Say whether room is to be set aside, which is done while this node is of a cluster."""
+        return self._known is not None and not self._reserve.whole
+
+    def provide(self) -> None:
+        """Set room aside for a full disk. Blocks."""
+        if self.wants_room:
+            self._reserve.provide()
+
+    def _write(self, instructions: Instructions, held: Held) -> None:
         self._write_contents(instructions.put.contents)
         self._note_seen(instructions.stamp)
         gone = self._named - _stacks(held.objects)
-        if instructions.base is None or self._size > COMPACT_AT or gone:
+        if instructions.base is None or self._size > COMPACT_AT or gone or self.behind:
             self._write_set(held)
             self._drop_contents(held.objects.contents)
             if gone:
@@ -328,7 +302,13 @@ class Journal:
             path = folder / key
             if not path.exists():
                 data = self._seal.seal(content.encode())
-                write_file(path, data, durable=not content.secret)
+                try:
+                    write_file(path, data, durable=not content.secret)
+                except OSError as error:
+                    if not (content.secret and lacks_room(error)):
+                        raise
+                    # It is in memory; the next agent has it sent again, as after a reboot.
+                    log.warning("a secret is not kept: %s", in_words(error))
 
     def _read_contents(self, named: dict[str, Content]) -> dict[str, Content]:
         found = {}
@@ -406,14 +386,19 @@ class Journal:
         Raises OSError.
         """
         data = self._written(record)
-        if durable or disk:
-            path = self._tasks / record.id / "record.json"
-            path.parent.mkdir(mode=0o700, exist_ok=True)
-            write_file(path, data, durable=durable)
-            if durable and record.id not in self._synced:
-                sync(self._tasks)  # the folder's name too: an earlier write may have made it
-                self._synced.add(record.id)
-        write_file(self._records / record.id, data, durable=False)
+        try:
+            if durable or disk:
+                self._reserve.spending(partial(self._put_on_disk, record.id, data, durable=durable))
+        finally:
+            write_file(self._records / record.id, data, durable=False)
+
+    def _put_on_disk(self, task: str, data: bytes, *, durable: bool) -> None:
+        path = self._tasks / task / "record.json"
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        write_file(path, data, durable=durable)
+        if durable and task not in self._synced:
+            sync(self._tasks)  # the folder's name too: an earlier write may have made it
+            self._synced.add(task)
 
     def put_beside(self, record: Record, *, durable: bool, disk: bool) -> asyncio.Future[None]:
         """Write a record as ``put`` does, in a thread of ours."""
@@ -450,7 +435,8 @@ class Journal:
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder)
         self._size = 0
-        self._named = set()
+        self._named, self.behind = set(), ""
+        self._reserve.remove()
         self._seal.forget()
 
     def close(self) -> None:

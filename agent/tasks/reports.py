@@ -53,6 +53,7 @@ class Reports:
         trouble: Callable[[], str],
         mtu: Callable[[], int],
         volumes: Callable[[], tuple[str, ...]],
+        room: Callable[[], str],
     ) -> None:
         self._machine = facts
         self._holdings = holdings
@@ -61,6 +62,7 @@ class Reports:
         self._more_trouble = trouble
         self._mtu = mtu
         self._volumes = volumes
+        self._room = room
         self._subscribers: set[Subscriber] = set()
 
     # What others tell.
@@ -128,6 +130,7 @@ class Reports:
             facts=self.facts,
             warnings=self._warnings(),
             trouble=self._trouble(),
+            room=self._room(),
             mtu=self._mtu(),
             volumes=self._volumes(),
         )
@@ -186,5 +189,6 @@ class Reports:
             facts=facts,
             warnings=self._warnings(),
             trouble=self._trouble(),
+            room=self._room(),
             mtu=self._mtu(),
         )

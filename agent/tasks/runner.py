@@ -480,9 +480,10 @@ class Runner:
             disk=moved and not removing and record.state in _ON_DISK,
         )
 
-    def rewrite(self) -> None:
-        """Write the record anew, for a reboot too: what stood in its place was not all read."""
-        self._file.put(self.record, durable=False, disk=True)
+    def rewrite(self, *, owed: bool = False) -> None:
+        """Write the record anew, for a reboot too; ``owed``: if the disk had no room for it."""
+        if self._file.owed or not owed:
+            self._file.put(self.record, durable=False, disk=True)
 
     def _now(self) -> float:
         return self._parts.clock.monotonic()

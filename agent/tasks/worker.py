@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, NoReturn
 from agent.errors import Refusal
 from agent.tasks import lifecycle
 from agent.tasks.adoption import Adopt, Found, Leave, Sweep, judge
+from agent.tasks.held import Held, merge
+from agent.tasks.held import judge as may_instruct
 from agent.tasks.holdings import Stray
-from agent.tasks.journal import Held, merge, safe_id
-from agent.tasks.journal import judge as may_instruct
+from agent.tasks.journal import safe_id
 from agent.tasks.reboot import rebooted
 from agent.tasks.record import Phase
 from agent.tasks.runner import Runner
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RETRY_FIRST, RETRY_MAX = 0.2, 10.0
+CATCH_UP = 5.0  # seconds between two looks whether a full disk has room
 SETTLED = 5  # things that could not be read are told after they matter no more, until we end
 
 
@@ -77,8 +79,21 @@ class Worker:
             self.adopted.set()
             group.create_task(self._networking.run(), name="network")
             group.create_task(self._reports.keep_facts(), name="facts")
+            group.create_task(self._catch_up(), name="what is owed")
             await asyncio.Event().wait()
         raise AssertionError("the worker ends by being cancelled only")
+
+    async def _catch_up(self) -> NoReturn:
+        """Write what a full disk had no room for."""
+        while True:
+            await asyncio.sleep(CATCH_UP)
+            if self._journal.behind:
+                async with self._accepting:
+                    with contextlib.suppress(OSError):  # said already; the next look tries again
+                        await asyncio.to_thread(self._journal.catch_up, self._holdings.held)
+            for runner in list(self._holdings.runners.values()):
+                if runner.record.assignment.desired is not Desired.REMOVED:
+                    runner.rewrite(owed=True)
 
     async def _adopt(self) -> None:
         holdings = self._holdings

@@ -46,6 +46,7 @@ class RecordFile:
         self._busy = False
         self._idle = asyncio.Event()
         self._idle.set()
+        self.owed = False  # the disk had no room for one
 
     @property
     def told(self) -> Record:
@@ -70,7 +71,7 @@ class RecordFile:
             self._idle.clear()
             self._begin(_Write(record, disk, durable))
         else:
-            with _told(record):
+            with self._told(record, owes=False):
                 self._journal.put(record)
             self._changed(record)
 
@@ -90,8 +91,9 @@ class RecordFile:
     def _done(self, record: Record, future: asyncio.Future[None]) -> None:
         if future.cancelled():
             return  # the loop ends
-        with _told(record):
+        with self._told(record, owes=True):
             future.result()
+            self.owed = False
         self._safe = record
         after, self._next = self._next, None
         if after is not None:
@@ -102,13 +104,13 @@ class RecordFile:
         self._idle.set()
         self._changed(self.newest)
 
-
-@contextlib.contextmanager
-def _told(record: Record) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        # Full disk: what is in memory stays true; the next change is written again.
-        log.warning("a record cannot be written", extra={"task": record.id, "why": str(error)})
-    except Exception:  # a bug: the task must not wait for it for ever
-        log.exception("a record cannot be written", extra={"task": record.id})
+    @contextlib.contextmanager
+    def _told(self, record: Record, *, owes: bool) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            # Full disk: what is in memory stays true, and is written when there is room.
+            self.owed = self.owed or owes
+            log.warning("a record cannot be written", extra={"task": record.id, "why": str(error)})
+        except Exception:  # a bug: the task must not wait for it for ever
+            log.exception("a record cannot be written", extra={"task": record.id})

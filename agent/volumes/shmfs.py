@@ -56,7 +56,10 @@ class ShmFs:
 
     def tasks(self) -> set[str]:
         """Return the tasks that have some."""
-        return {path.name for path in self._root.iterdir()}
+        try:
+            return {path.name for path in self._root.iterdir()}
+        except FileNotFoundError:  # somebody tidied up below /run
+            return set()
 
     def _take_off(self, home: Path) -> None:
         with contextlib.suppress(FileNotFoundError):

@@ -460,7 +460,7 @@ class ControlLoop:
     async def ingest(self, node_id: str, report: Report) -> None:
         if report.full:
             self._health.reported(node_id)
-        self._health.troubled(node_id, report.trouble)
+        self._health.troubled(node_id, report.trouble, report.room)
         self._inbox.append((node_id, report))
         self._wake.set()
 

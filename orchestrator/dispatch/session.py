@@ -299,6 +299,7 @@ def says_something(report: Report, last: Report) -> bool:
         or report.facts is not None
         or report.warnings != last.warnings
         or report.trouble != last.trouble
+        or report.room != last.room
         or report.mtu != last.mtu
     )
 

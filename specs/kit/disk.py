@@ -37,7 +37,9 @@ def write_file(
     try:
         _write(temporary, data, durable=durable, mode=mode, owner=owner)
         temporary.rename(path)
-    except BaseException:
+    except BaseException as error:
+        if isinstance(error, OSError):
+            error.filename = str(path)  # not the name beside it, and a write names none
         temporary.unlink(missing_ok=True)
         raise
     if durable:

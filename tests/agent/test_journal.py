@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.tasks import lifecycle, steps
-from agent.tasks.journal import Held, Journal, judge, merge, safe_id
+from agent.tasks.held import Held, judge, merge
+from agent.tasks.journal import Journal, safe_id
 from specs.wire import PROTOCOL, Content, Instructions, NodeSelf, Objects, Stamp
 from tests.agent.test_lifecycle import running, task
 

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from agent.tasks.journal import Held, Journal, merge
+from agent.tasks.held import Held, merge
+from agent.tasks.journal import Journal
 from agent.tasks.record import Record
 from specs.kit import disk
 from specs.wire import Content

@@ -11,7 +11,8 @@ import zlib
 import pytest
 
 from agent.sealing import MARK, NodeSeal, Unopened, is_sealed, readable
-from agent.tasks.journal import Held, Journal
+from agent.tasks.held import Held
+from agent.tasks.journal import Journal
 from agent.tasks.record import Record
 from specs.api import Release, Stack
 from specs.stack import StackSpec

@@ -9,7 +9,7 @@ import stat
 
 import pytest
 
-from agent.volumes import secretfs
+from agent.volumes import secretfs, shmfs
 from specs.stack import FileRef
 from specs.wire import Content
 
@@ -32,6 +32,16 @@ def test_files_are_placed_after_the_folder_was_deleted(files, tmp_path):
     [mount] = files.place("t1", (ref,), (), content(), (os.getuid(), os.getgid()))
     with open(mount.source, "rb") as file:
         assert file.read() == b"s3cret"
+
+
+@pytest.mark.parametrize("kind", [secretfs.SecretFs, shmfs.ShmFs])
+def test_nobody_has_files_where_all_was_deleted(tmp_path, kind):
+    kept = kind(tmp_path)
+    assert kept.tasks() == set()
+    for folder in tmp_path.iterdir():
+        shutil.rmtree(folder)
+    assert kept.tasks() == set()
+    kept.remove("t1")
 
 
 # Compose: the mode of the user's own file. Swarm: 0444, root. Ours: what the service says, each

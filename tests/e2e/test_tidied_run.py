@@ -33,4 +33,4 @@ def test_tasks_start_again_after_the_run_directory_was_emptied(corral):
     corral.until("nothing is wrong with the node", lambda: node() == ("ready", ""))
     corral("down", "-t", "0")
     # Nobody needed these again; the comparison with before knows them.
-    corral.host.run(["sh", "-c", "cd /run/corral/agent && mkdir -p files subpaths mounted"])
+    corral.host.run(["sh", "-c", "cd /run/corral/agent && mkdir -p files subpaths mounted shm"])

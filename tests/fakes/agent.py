@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Self
 
 from aiohttp import WSMsgType, web
 
-from agent.tasks.journal import Held
+from agent.tasks.held import Held
 from specs import skew
 from specs.api import ApiProblem
 from specs.node import NodeFacts

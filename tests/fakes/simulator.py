@@ -27,8 +27,8 @@ from agent.runtime.failure import RuntimeFailure
 from agent.tasks import lifecycle
 from agent.tasks.compose import compose
 from agent.tasks.effects import Effects
+from agent.tasks.held import Held
 from agent.tasks.holdings import Holdings
-from agent.tasks.journal import Held
 from agent.tasks.record import Phase
 from agent.vocabulary import BoundMount, ImageConfig
 from specs.node import NodeFacts
@@ -108,6 +108,7 @@ class MemoryJournal:
     notes: dict[str, str] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
+    behind: str = ""
 
     def load(self) -> Held:
         return self.held
@@ -314,6 +315,7 @@ class SimulatedNode:
         self._boot = "boot1"
         self._sick: set[str] = set()
         self.told_to_end = False  # the agent has its SIGTERM
+        self.full = ""  # why its disk has no room
         self.holdings = Holdings()
         self._running: asyncio.Task[Any] | None = None
 
@@ -338,6 +340,7 @@ class SimulatedNode:
             facts=self.facts,
             look=self._look,
             ending=lambda: self.told_to_end,
+            room=lambda: self.full,
         )
         self._worker, self._reports, self.holdings = parts.worker, parts.reports, parts.holdings
         self._running = loop.create_task(self._worker.run(), name=f"agent in {self.base.name}")

@@ -2,8 +2,9 @@
 
 The dispatcher holds a session with every node and ends it when the node was silent
 for 3 heartbeats (session.MISSED), so here a node with a session that has reported is
-ready (unready while it says itself that its network does not work), one without is
-unknown, and one without for DOWN_AFTER is down: what may run elsewhere is replaced. Where
+ready (unready while it says itself that its network does not work, or that its disk is full),
+one without is unknown, and one without for DOWN_AFTER is down: what may run elsewhere is
+replaced. Where
 the host lets us in and only its agent does not answer, what runs there runs on, and the host
 restarts the agent by itself (a unit's watchdog, or the supervisor): that gets
 AGENT_PATIENCE. A node that was down is taken back only after it stayed for a while, longer
@@ -53,7 +54,7 @@ class _Pulse:
     host: bool = False  # no session, but the machine let us in when we last tried
     since: float = 0.0  # connected since
     reason: str = ""
-    trouble: str = ""  # why its network is not as it should be, by its own word
+    trouble: str = ""  # why its network is not as it should be, or its disk full, by its own word
     falls: int = 0
     fell_at: float = 0.0
     was_down: bool = False
@@ -103,9 +104,10 @@ class NodeHealth:
         pulse = self._pulse(node)
         pulse.host = not pulse.connected
 
-    def troubled(self, node: str, trouble: str) -> None:
-        """Note what the node says of its own network; "" = all is well."""
-        self._pulse(node).trouble = trouble
+    def troubled(self, node: str, network: str, room: str) -> None:
+        """Note what the node says of its own network and its disk; "" = all is well."""
+        found = f"its network is not in order: {network}" if network else ""
+        self._pulse(node).trouble = "; ".join(why for why in (found, room) if why)
 
     def disconnected(self, node: str, reason: str, *, host: bool = False) -> None:
         """Note that the session ended, or could not be made again; by the agent where ``host``."""
@@ -165,7 +167,7 @@ class NodeHealth:
     def _ready(self, pulse: _Pulse, now: float) -> tuple[NodeStatus, str, float | None]:
         if pulse.trouble and not pulse.was_down:
             # What runs there runs on; nothing new comes to it, and nobody waits for its word.
-            return NodeStatus.UNREADY, f"its network is not in order: {pulse.trouble}", None
+            return NodeStatus.UNREADY, pulse.trouble, None
         if not pulse.was_down:
             return NodeStatus.READY, "", None
         steady = min(LONGEST_STEADY, STEADY * 2.0 ** (pulse.falls - 1))

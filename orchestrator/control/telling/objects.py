@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.users import users
 from specs import shares
 from specs.objects import ContentRow, NetworkRow, VolumeRow
-from specs.states import NodeStatus
+from specs.states import HEARD
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
@@ -103,7 +103,7 @@ def _node_name(cluster: Cluster, volume: Volume) -> str:
 def _why_still(cluster: Cluster, record: Volume) -> str:
     node = cluster.nodes.get(record.node)
     condition = cluster.conditions.get(record.node)
-    if node is None or (condition is not None and condition.status is NodeStatus.READY):
+    if node is None or (condition is not None and condition.status in HEARD):
         return "being removed"
     return (
         f"being removed: node {node.name} does not answer, its data goes when it does "

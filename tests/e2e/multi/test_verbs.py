@@ -21,6 +21,7 @@ import pytest
 
 from orchestrator.cli.registry import COMMANDS
 from tests import warm
+from tests.e2e.multi.cluster import NODES
 
 pytestmark = pytest.mark.real
 STACK = """
@@ -98,7 +99,7 @@ READS = {"ps", "logs", "exec", "run", "cp", "top", "stats", "port", "volumes", "
 TERMINALS = {"ps", "logs", "top", "port", "volumes", "ls", "node", "kill", "pause", "wait"}
 # Files of this machine, and what it becomes; what another test of these hosts is about.
 OTHERS = {
-    "watch": "tests/e2e/multi/test_watch.py",
+    "watch": "tests/e2e/test_watch.py",
     "config": "", "lint": "", "context": "test_laptop.py", "lab": "", "agent": "",
     "supervise": "", "version": "", "completion": "", "man": "",
 }  # fmt: skip
@@ -242,4 +243,141 @@ def test_each_verb_where_the_containers_are_elsewhere(app):
         if verb in READS:
             check(f"closed: {line}", app.typed(line, stdin="closed").end(), code, said)
             check(f"laptop: {line}", app.typed(line, "client").end(), code, said)
+    assert not wrong, "\n".join(wrong)
+
+
+CAUGHT = "trap 'echo caught' INT; echo begun; while :; do sleep 0.1; done"
+# what is typed, what it says first, what ends it, and its code then
+GOES_ON = [
+    ("logs -f --tail 1 web", "tick", "INT", 130),
+    ("logs -f --tail 1 web", "tick", "unread", 1),
+    ("exec -T web sh -c 'echo begun; exec sleep 100'", "begun", "INT", 130),
+    ("exec -T web sh -c 'while echo y; do sleep 0.1; done; exit 3'", "y", "unread", 141),
+    ("attach --no-stdin web", "tick", "unread", 141),
+    ("attach --sig-proxy=false web", "tick", "INT", 130),
+    (f'run --rm -T --no-deps web sh -c "{CAUGHT}"', "begun", "INT INT", 137),
+    ("run --rm -T --no-deps far sh -c 'while echo y; do sleep 0.1; done'", "y", "unread", 141),
+    ("stats", "app-far-1", "INT", 130),
+    ("stats", "app-far-1", "unread", 1),
+]
+FROM_A_LAPTOP = ("logs", "exec", "run")
+
+
+@pytest.mark.slow
+def test_what_goes_on_ends_with_who_asked(app):
+    """Ctrl-C, and a reader that goes; what was entered or listened to runs on."""
+    before = app.processes()
+    wrong = []
+    typed = [("n1", *row) for row in GOES_ON]
+    typed += [("client", *row) for row in GOES_ON if row[0].startswith(FROM_A_LAPTOP)]
+    for host, line, said, how, code in typed:
+        one = app.typed(line, host)
+        one.until(said)
+        if how == "unread":
+            one.unread()
+        else:
+            one.begun.signal(signal.SIGINT)
+        if how == "INT INT":  # the command takes it as its own: a second one stops it
+            one.until("caught")
+            one.begun.signal(signal.SIGINT)
+        found = one.end()
+        if found[0] != code:
+            wrong.append(f"{host}: {line} ({how}): {found}, expected {code}")
+    assert not wrong, "\n".join(wrong)
+    assert app.processes() == before, "law: nothing of the stack was touched"
+    app.until("what was run has gone", lambda: not oneoffs(app))
+
+
+def oneoffs(app) -> list[Any]:
+    found = app.get("/v1/stacks/app/tasks", all=True, oneoffs=True)["tasks"]
+    return [row for row in found if row.get("oneoff")]
+
+
+def test_terminals(app):
+    """A shell there on a terminal here: its size, Ctrl-C, the keys that leave it, its end."""
+    for host, line in (
+        ("n1", "exec -it web sh"),
+        ("client", "exec -it web sh"),
+        ("n1", "run --rm -it --no-deps far sh"),
+        ("client", "attach --detach-keys ctrl-a,d shell"),
+    ):
+        one = app.typed(line, host, tty=True)
+        one.type("\necho a$((40+2))b; stty size\n")
+        one.until("a42b")
+        one.until("24 80")
+        one.resize(51, 121)
+        # It is told a moment later.
+        one.type("until stty size | grep 51; do sleep 0.1; done; echo c$((40+2))d\n")
+        one.until("51 121")
+        one.until("c42d")
+        # Its terminal is not the line editor's any more once it has said that.
+        one.type("echo g$((40+2))h; sleep 100\n")
+        one.until("g42h")
+        one.type("\x03")
+        one.type("echo e$((40+2))f\n")
+        one.until("e42f")
+        one.type("\x01d" if "detach" in line else "exit 9\n")
+        assert one.end()[0] == (0 if "detach" in line else 9), line
+    (row,) = app.rows("shell")
+    assert (row["state"], row["restarts"]) == ("running", 0)
+    app.until("what was run has gone", lambda: not oneoffs(app))
+
+
+# of `run`: the words, what is given to it, its code and what it prints
+ONCE = [
+    ("--rm -T web sh -c 'echo $COLOUR; pwd; id -u; exit 3'", "", 3, "green\n/tmp\n0\n"),
+    ("--rm -T -e COLOUR=red -w / -u 65534 web sh -c 'echo $COLOUR; pwd; id -u'", "", 0,
+     "red\n/\n65534\n"),
+    ("--rm -T --env-from-file my.env web sh -c 'echo $COLOUR'", "", 0, "blue\n"),
+    ("--rm -T --no-deps far cat", "from here\n", 0, "from here\n"),
+    ("--rm -T --entrypoint 'echo -n' web hi", "", 0, "hi"),
+    ("--rm -T -v data:/other web sh -c 'cat /other/mark'", "", 0, "of web\n"),
+    ("--rm -T --name once web hostname", "", 0, "once\n"),
+    ("--rm -T web sh -c 'exit 255'", "", 255, ""),
+    ("--rm -T web nosuch", "", 127, ""),
+    ("--rm -T -P web true", "", 1, "port 8099/tcp is already published by app/web"),
+    ("--rm -T -p 8099:80 web true", "", 1, "port 8099/tcp is already published by app/web"),
+]  # fmt: skip
+
+
+def test_run_where_its_container_is_elsewhere(app):
+    app.first.write(f"{app.folder}/my.env", "COLOUR=blue\n")
+    app("exec", "-T", "web", "sh", "-c", "echo of web > /data/mark")
+    wrong = []
+    for line, given, code, said in ONCE:
+        one = app.typed(f"run {line}", stdin="pipe" if given else "null")
+        if given:
+            one.type(given)
+        found = one.end()
+        if found[0] != code or said not in found[1]:
+            wrong.append(f"run {line}: {found}, expected {code} {said!r}")
+    assert not wrong, "\n".join(wrong)
+    app.until("they have gone", lambda: not oneoffs(app))
+
+    # In the background, published on every node, and meant by its name in every verb about it.
+    serve = "while :; do echo hello | nc -l -p 80; done"
+    assert app("run", "-d", "--name", "once", "-p", "8098:80", "web", "sh", "-c", serve)
+    app.until("every node answers", lambda: app.answering([app.ip(n) for n in NODES], 8098))
+    app.first.write(f"{app.folder}/here", "of the laptop\n")
+    for line, code, said in (
+        ("port once 80", 0, "0.0.0.0:8098"),
+        ("cp here once:/tmp/there", 0, ""),
+        ("exec -T once cat /tmp/there", 0, "of the laptop"),
+        ("cp once:/etc/hostname -", 0, "once\n"),
+        ("top once", 0, "nc -l"),
+        ("stats --no-stream once", 0, " n2 "),
+        ("pause once", 0, "once paused"),
+        ("exec -T once true", 1, "paused"),
+        ("unpause once", 0, "once goes on"),
+        ("kill -s CONT once", 0, "once CONT"),
+        ("restart once", 1, "`run` made of web: it runs once"),
+        ("start once", 1, "`run` made of web: it runs once"),
+        ("stop -t 0 once", 0, ""),
+        ("wait once", 137, "status code 137"),
+        ("cp once:/tmp/there -", 0, "of the laptop"),
+        ("rm -f once", 0, "once removed"),
+    ):
+        found = app.typed(line).end()
+        if found[0] != code or said not in found[1]:
+            wrong.append(f"{line}: {found}, expected {code} {said!r}")
     assert not wrong, "\n".join(wrong)

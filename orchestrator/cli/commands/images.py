@@ -1,0 +1,73 @@
+"""`corral images [SERVICE...]`: the image of each container of a stack, wherever it is.
+
+What is in the nodes' stores beside these is not asked: sizes and dates are not known here.
+"""
+
+from __future__ import annotations
+
+from orchestrator.cli.errors import CliError
+from orchestrator.cli.show import formats, table
+from orchestrator.cli.show.order import natural
+from orchestrator.client.errors import ApiNotFound
+from orchestrator.client.http import quote
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Mapping
+    from typing import Any
+
+    from orchestrator.cli.session import Invocation
+
+HEADERS = ("CONTAINER", "REPOSITORY", "TAG", "IMAGE ID", "NODE")
+SHORT = 12  # letters of a digest that people are shown
+
+
+def describe(parser: argparse.ArgumentParser) -> None:
+    add = parser.add_argument
+    add("services", nargs="*", metavar="SERVICE", help="only these services")
+    add("-q", "--quiet", action="store_true", help="only the images' digests")
+    formats.describe(parser)
+
+
+def run(args: argparse.Namespace, session: Invocation) -> int:
+    stack = session.client.get(session.path())  # a stack that is not there is said
+    rows = session.client.get(session.path("tasks"), all=True)["tasks"]
+    known = {str(row["name"]) for row in stack["services"]} | {str(r["service"]) for r in rows}
+    if wrong := [name for name in args.services if name not in known]:
+        services = ", ".join(sorted(known)) or "none"
+        raise CliError(f"no service {wrong[0]!r}", hint=f"services of {stack['name']}: {services}")
+    rows = [row for row in rows if not args.services or row["service"] in args.services]
+    rows = sorted(rows, key=lambda row: natural(str(row["name"])))
+    found = [one for row in rows if (one := _shown(row, session)) is not None]
+    if args.quiet:
+        table.show("\n".join(dict.fromkeys(one["ID"] for one in found if one["ID"])))
+        return 0
+    formats.show(args.format, found, lambda: table.render(HEADERS, [_cells(o) for o in found]))
+    return 0
+
+
+def _shown(row: Mapping[str, Any], session: Invocation) -> dict[str, Any] | None:
+    """Return what is known of a container's image, with Docker's keys; None: it went meanwhile."""
+    name, _, digest = str(row.get("image") or "").partition("@")
+    if not digest:
+        try:
+            task = session.client.get(f"/v1/tasks/{quote(str(row['id']))}")
+        except ApiNotFound:
+            return None
+        digest = str((task.get("status") or {}).get("image_digest") or "")
+    head, slash, last = name.rpartition("/")
+    last, _, tag = last.partition(":")
+    return {
+        "ID": digest,
+        "ContainerName": str(row.get("name") or ""),
+        "Repository": f"{head}{slash}{last}",
+        "Tag": tag or "latest",
+        "Service": str(row.get("service") or ""),
+        "Node": str(row.get("node") or ""),
+    }
+
+
+def _cells(one: Mapping[str, Any]) -> tuple[str, ...]:
+    short = str(one["ID"]).removeprefix("sha256:")[:SHORT]
+    return (one["ContainerName"], one["Repository"], one["Tag"], short or "-", one["Node"] or "-")

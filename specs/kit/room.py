@@ -1,0 +1,77 @@
+"""Has a disk room for anything new, and if not, what is short: bytes, or inodes.
+
+A disk can have room for bytes and none for another file: the error number is the same, and what
+helps is not. Standard library only.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+FLOOR = 64 << 20  # bytes below which nothing new is begun; of a small disk a twentieth
+FLOOR_FILES = 1024  # inodes likewise
+SHARE = 20
+NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class RoomWatch:
+    """Whether anything new fits at some places; once it did not, twice the floors are asked for."""
+
+    def __init__(self, *places: Path) -> None:
+        self._places = places
+        self.lack = ""  # what is short, in words
+
+    def look(self) -> None:
+        """Measure anew."""
+        slack, found = 2.0 if self.lack else 1.0, ""
+        for place in self._places:
+            room = measure(place)
+            if room is not None and not found:
+                found = shortage(room, str(place), slack=slack)
+        self.lack = found
+
+
+class Room(NamedTuple):
+    """What is free, and what there is in all; 0 files in all = they are not counted there."""
+
+    free: int
+    total: int
+    free_files: int = 0
+    files: int = 0
+
+
+def lacks_room(error: OSError) -> bool:
+    """Say whether a write failed because nothing more fits."""
+    return error.errno in NO_ROOM
+
+
+def measure(path: Path) -> Room | None:
+    """Return how much room there is where a file or folder is, or would be; None = not known."""
+    for place in (path, *path.parents):
+        try:
+            found = os.statvfs(place)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            return None
+        unit = found.f_frsize
+        return Room(found.f_bavail * unit, found.f_blocks * unit, found.f_favail, found.f_files)
+    return None
+
+
+def shortage(room: Room, place: str, *, slack: float = 1.0) -> str:
+    """Return what is short there, in words; "" = there is room. ``slack``: of the floors (pure)."""
+    if room.free < min(FLOOR, room.total // SHARE) * slack:
+        free, total = room.free >> 20, room.total >> 20
+        return f"no room is left: {place} has {free} of {total} MiB free; free some"
+    if room.files and room.free_files < min(FLOOR_FILES, room.files // SHARE) * slack:
+        return (
+            f"no more files fit: {place} has {room.free_files} of {room.files} inodes free (df -i);"
+            " delete some files"
+        )
+    return ""

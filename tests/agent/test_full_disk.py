@@ -1,0 +1,214 @@
+"""A full disk: what is instructed is taken, taking away needs no room, and nothing is forgotten."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from agent.tasks.held import Held, judge
+from agent.tasks.reserve import PIECES
+from specs.stack import RestartPolicy
+from specs.states import TaskState
+from specs.wire import Content
+from tests.agent.full_disk import Disk
+from tests.agent.test_journal import instructions, journal, named, take
+from tests.agent.test_worker import Node
+from tests.agent.test_worker import named as assigned
+
+ONE = Content(id="c1", data="b25l")
+SECRET = Content(id="s1", data="b25l", secret=True)
+
+# What comes while the disk is full: a task more, one less, another wish, the whole set of a
+# session that begins, of a controller that begins, files.
+COMES = {
+    "a task more": instructions(2, base=1, tasks={"c": named("c")}),
+    "a task less": instructions(2, base=1, remove={"tasks": ("a",)}),
+    "an end": instructions(2, base=1, tasks={"a": named("a", "shutdown")}),
+    "a session": instructions(2, tasks={"a": named("a"), "b": named("b")}),
+    "a controller": instructions(2, epoch=2, tasks={"a": named("a")}),
+    "the last one goes": instructions(2, tasks={}),
+    "a config": instructions(2, base=1, contents={"c1": ONE}),
+    "a secret": instructions(2, base=1, contents={"s1": SECRET}),
+}
+
+
+@pytest.fixture
+def disk(tmp_path, monkeypatch):
+    (tmp_path / "journal").mkdir()
+    return Disk(monkeypatch, tmp_path)
+
+
+def begun(tmp_path, *, reserve: bool):
+    """Return a journal with two tasks, and what it holds."""
+    one = journal(tmp_path)
+    held = take(one, Held(), instructions(1, tasks={"a": named("a"), "b": named("b")}))
+    if reserve:
+        one.provide()
+    return one, held
+
+
+@pytest.mark.parametrize("comes", COMES)
+def test_the_reserve_takes_what_a_full_disk_does_not(tmp_path, disk, comes):
+    one, held = begun(tmp_path, reserve=True)
+    disk.fill()
+    held = take(one, held, COMES[comes])
+    assert disk.refused, "the disk was full"
+    assert one.behind == ""
+    again = journal(tmp_path).load()
+    assert (again.objects, again.stamp, again.doubt) == (held.objects, held.stamp, "")
+    # What was given up comes back with room, and not before.
+    disk.fill()
+    one.provide()
+    assert len(list((tmp_path / "journal/reserve").iterdir())) < PIECES
+    disk.empty()
+    one.provide()
+    assert len(list((tmp_path / "journal/reserve").iterdir())) == PIECES
+
+
+@pytest.mark.parametrize("comes", COMES)
+def test_without_a_reserve_it_is_taken_and_written_when_there_is_room(tmp_path, disk, comes):
+    one, held = begun(tmp_path, reserve=False)
+    disk.fill()
+    after = take(one, held, COMES[comes])
+    if comes != "a secret":  # on a tmpfs of its own; only the names are in the set
+        assert "no space" in one.behind
+    # Killed now: what the file says is no more than a doubt, so nothing is begun or ended by it.
+    found = journal(tmp_path).load()
+    assert found.objects.tasks == held.objects.tasks
+    assert "full" in found.doubt
+    assert judge(found.stamp, instructions(3, base=None, epoch=2)) is None, "a whole set ends it"
+    # One more while it is full, then room.
+    after = take(one, after, instructions(3, base=2, epoch=after.stamp.epoch))
+    one.catch_up(after)
+    assert one.behind
+    disk.empty()
+    one.catch_up(after)
+    assert one.behind == ""
+    again = journal(tmp_path).load()
+    assert (again.objects, again.stamp, again.doubt) == (after.objects, after.stamp, "")
+
+
+def test_a_node_that_cannot_note_who_instructs_it_takes_nothing(tmp_path, disk):
+    one = journal(tmp_path)
+    disk.fill()
+    with pytest.raises(OSError, match="seen") as caught:
+        take(one, Held(), instructions(1, tasks={"a": named("a")}))
+    assert caught.value.errno == errno.ENOSPC
+
+
+@pytest.mark.parametrize("fault", [errno.EIO, errno.EROFS])
+def test_another_fault_of_the_disk_is_refused(tmp_path, disk, monkeypatch, fault):
+    one, held = begun(tmp_path, reserve=False)
+
+    def broken(*_):
+        raise OSError(fault, os.strerror(fault))
+
+    monkeypatch.setattr(os, "write", broken)
+    with pytest.raises(OSError, match=os.strerror(fault)):
+        take(one, held, COMES["a task less"])
+    assert not one.behind
+
+
+def test_half_a_line_never_stays(tmp_path, disk):
+    one, held = begun(tmp_path, reserve=False)
+    before = (tmp_path / "journal/set.log").read_bytes()
+    disk.fill(left=20)
+    take(one, held, COMES["a task more"])
+    assert (tmp_path / "journal/set.log").read_bytes() == before
+
+
+def test_a_node_that_left_keeps_no_reserve(tmp_path, disk):
+    one, _ = begun(tmp_path, reserve=True)
+    one.leave()
+    assert not (tmp_path / "journal/reserve").exists()
+    one.provide()
+    assert not (tmp_path / "journal/reserve").exists(), "whose it is, is open"
+
+
+# The node's tasks.
+
+
+@pytest.fixture
+async def node(tmp_path, disk):
+    made = Node(tmp_path)
+    made.disk = disk
+    yield made
+    if made.running is not None:
+        await made.kill()
+
+
+async def full(node, *tasks):
+    """Have these run, then fill the disk."""
+    await node.put(*tasks)
+    await node.until(lambda: all(node.status(t.id).ready for t in tasks))
+    node.disk.fill()
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("way", ["stopped", "removed", "dropped", "restarted", "frozen"])
+async def test_what_takes_away_needs_no_room(node, way):
+    await full(node, assigned("a"), assigned("b"))
+    pids = {task: process.pid for task, process in node.containers.alive.items()}
+    match way:
+        case "stopped":
+            await node.put(assigned("a", "shutdown"))
+            await node.until(lambda: node.status("a").state is TaskState.SHUTDOWN)
+        case "removed":
+            await node.put(assigned("a", "removed"))
+            await node.until(lambda: "a" in node.reports.full().gone)
+            assert not (node.base / "tasks/a").exists()
+        case "dropped":
+            await node.put(remove=("a",))
+            await node.until(lambda: "a" in node.reports.full().gone)
+        case "restarted":
+            await node.put(assigned("a").with_restart(1))
+            await node.until(lambda: len(node.status("a").runs) == 2 and node.status("a").ready)
+        case "frozen":
+            await node.put(assigned("a").model_copy(update={"paused": True}))
+            await node.until(lambda: node.status("a").paused)
+    assert node.containers.alive["b"].pid == pids["b"]
+    assert node.status("b").ready
+    if way in ("stopped", "removed", "dropped"):
+        await node.until(lambda: "a" not in {*node.containers.alive, *node.network.attached})
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("way", ["stays", "is killed", "is killed and the disk freed"])
+async def test_what_ran_runs_on_and_what_came_meanwhile_is_done_by_the_next_agent(node, way):
+    await full(node, assigned("a"), assigned("b"))
+    alive = dict(node.containers.alive)
+    await node.put(assigned("a", "removed"), assigned("c"))
+    await node.until(lambda: "a" in node.reports.full().gone)
+    assert "no space" in node.reports.full().room
+    if way != "stays":
+        await node.kill()
+        if "freed" in way:
+            node.disk.empty()
+        await node.start()
+        assert node.containers.alive["b"] == alive["b"], "law: what runs outlives us"
+        assert "a" not in node.containers.alive, "law: what is gone does not come back"
+    await node.put(remove=("a",))
+    node.disk.empty()
+    await node.until(lambda: node.status("b").ready and node.status("c").ready)
+    await node.until(lambda: node.reports.full().room == "")
+    assert node.containers.alive["b"] == alive["b"]
+    assert "a" not in node.containers.alive
+    await node.kill()
+    again = journal(node.base).load()
+    assert (set(again.objects.tasks), again.doubt) == ({"b", "c"}, "")
+
+
+@pytest.mark.looptime
+async def test_an_end_that_could_not_be_written_is_when_there_is_room(node):
+    node.containers.behaviour["a"] = (50.0, 3)
+    await full(node, assigned("a", policy=RestartPolicy(condition="none")))
+    await node.until(lambda: node.status("a").state is TaskState.FAILED)
+    kept = node.base / "tasks/a/record.json"
+    before = kept.read_bytes()
+    node.disk.empty()
+    await node.until(lambda: kept.read_bytes() != before)
+    await node.kill()
+    (node.base / "run/records/a").unlink()  # a reboot
+    assert journal(node.base).records()["a"].state is TaskState.FAILED

@@ -1,0 +1,63 @@
+"""A node whose disk is full: it is heard, what runs there counts, and nothing new comes to it."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.orchestrator.control.builders import project, replicas
+from tests.orchestrator.control.rig import Rig
+
+pytestmark = pytest.mark.looptime
+FULL = "no room is left: /var/lib/corral/agent has 0 of 20480 MiB free; free some"
+BROKEN = "the MTU is too small"
+
+
+async def until_status(rig, node, status):
+    await rig.until(lambda: rig.cluster.conditions[node].status == status, within=20)
+
+
+@pytest.mark.parametrize(
+    ("network", "room", "reason"),
+    [
+        ("", FULL, FULL),
+        (BROKEN, "", f"its network is not in order: {BROKEN}"),
+        (BROKEN, FULL, f"its network is not in order: {BROKEN}; {FULL}"),
+    ],
+)
+async def test_the_reason_names_what_is_the_matter(network, room, reason):
+    async with Rig(nodes=2) as rig:
+        agent = rig.nodes["n2"].agent
+        agent.network.troubled, agent.full = network, room
+        await until_status(rig, "n2", "unready")
+        assert rig.cluster.conditions["n2"].reason == reason
+        agent.network.troubled = agent.full = ""
+        await until_status(rig, "n2", "ready")
+        assert rig.cluster.conditions["n2"].reason == ""
+
+
+async def test_what_runs_there_counts_and_nothing_new_comes():
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(web=replicas(3)))
+        await rig.deployed()
+        before = {t.id for t in rig.live("web")}
+        rig.nodes["n2"].agent.full = FULL
+        await until_status(rig, "n2", "unready")
+        await rig.control.scale("app", {"web": 6})
+        await rig.until(lambda: len(rig.ready("web")) == 6)
+        assert before <= {t.id for t in rig.live("web")}, "law: nothing is replaced because of it"
+        assert [t.node for t in rig.live("web")].count("n2") == 1
+        await rig.control.remove("app", volumes=True, timeout=None)
+        await rig.until(lambda: not rig.tasks("web"), within=60)
+        assert not rig.nodes["n2"].agent.containers.alive
+
+
+async def test_a_task_that_belongs_there_waits_with_the_reason():
+    async with Rig(nodes=2) as rig:
+        rig.nodes["n2"].agent.full = FULL
+        await until_status(rig, "n2", "unready")
+        await rig.up(
+            project(web=replicas(1, deploy={"placement": {"constraints": ["node.id == n2"]}}))
+        )
+        await rig.until(lambda: any(FULL in t.pending_reason for t in rig.tasks("web")))
+        rig.nodes["n2"].agent.full = ""
+        await rig.deployed()

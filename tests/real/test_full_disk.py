@@ -1,0 +1,83 @@
+"""The agent on a disk without bytes, then without inodes. What runs runs on; what goes, goes."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from specs.skew import HEADER
+from specs.wire import PROTOCOL, Report
+from tests.real.agent_host import AgentHost, assignment, until
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+async def host():
+    made = AgentHost()
+    try:
+        made.shell(
+            f"mkdir {made.state} && mount -t tmpfs -o size=24m,nr_inodes=2000 s {made.state}"
+        )
+        await made.start()
+        yield made
+    finally:
+        await made.stop()
+
+
+async def room(host, wanted: str) -> None:
+    """Wait until the node says this of its disk."""
+    ours = {HEADER: str(PROTOCOL)}
+    async with asyncio.timeout(60), host.client.get("/v1/reports", headers=ours) as stream:
+        async for line in stream.content:
+            said = Report.model_validate_json(line).room
+            if (wanted in said) if wanted else not said:
+                return
+
+
+async def test_a_full_disk_takes_nothing_along(host):
+    reserve, journal = host.state / "agent/journal/reserve", host.state / "agent/journal/set.log"
+    await host.put(*(assignment(f"t{n}", "echo said; exec sleep 1000") for n in range(5)))
+    before = await host.ready(*(f"t{n}" for n in range(5)))
+    until(lambda: host.shell(f"ls {reserve} 2>/dev/null | wc -l").strip() == "4", "the reserve")
+
+    def fill() -> None:
+        host.shell(f"cat /dev/zero >> {host.state}/big 2>/dev/null || true")
+
+    fill()
+    await room(host, "MiB free")
+    # By the reserve, and when that is used up as well: what goes makes room, which is taken again.
+    await host.remove("t4")
+    host.shell(f"rm -f {reserve}/*")
+    fill()
+    await host.remove("t3")
+    fill()
+    await host.put(assignment("t2", desired="shutdown"))
+    await host.state_of("t2", "shutdown")
+    assert [line.line for line in await host.logs("t1")] == ["said"]
+    assert (await host.exec("t1", "echo", "inside"))[1] == "inside\n"
+    # Killed while it owes what it was told, the next one is in doubt: nothing begins, nothing ends.
+    fill()
+    await host.put(assignment("t5"))
+    assert host.shell(f"stat -c %a {journal}").strip() == "400"
+    host.kill()
+    fill()
+    await host.start()
+    after = await host.ready("t0", "t1")
+    assert [s.run.pid for s in after] == [s.run.pid for s in before[:2]]
+    assert not [p for p in host.processes() if "t3" in p or "t4" in p]
+    await host.put()
+
+    host.shell(f"rm {host.state}/big")
+    await host.ready("t0", "t1", "t5")
+    await room(host, "")
+    until(lambda: host.shell(f"stat -c %a {journal}").strip() == "600", "what was owed")
+
+    host.shell(f"cd {host.state} && mkdir many && cd many && seq 3000 | xargs touch || true")
+    await room(host, "inodes free")
+    await host.remove("t5")
+    after = await host.ready("t0", "t1")
+    assert [s.run.pid for s in after] == [s.run.pid for s in before[:2]]
+    host.shell(f"rm -r {host.state}/many")
+    await host.remove()
