@@ -353,11 +353,11 @@ WHY = "cannot mount the root: no inode is left on the disk (df -i): delete some 
 @pytest.mark.parametrize(
     ("state", "reason", "said"),
     [
-        ("preparing", WHY, f"shop-web-2 on alpha (preparing: {WHY})"),
-        ("preparing", "", "shop-web-2 on alpha (preparing)"),
+        ("preparing", WHY, f"web-2 on alpha (preparing: {WHY})"),
+        ("preparing", "", "web-2 on alpha (preparing)"),
         ("starting", "waits for its first healthy check", "(starting: waits for its first healthy"),
         ("pending", "no node fits", "(pending: no node fits)"),
-        ("assigned", "", "shop-web-2 on alpha (assigned)"),
+        ("assigned", "", "web-2 on alpha (assigned)"),
     ],
 )
 def test_who_waits_is_told_the_reason_that_ps_has(state, reason, said):
