@@ -1,7 +1,8 @@
 """The controller's HTTP API on a unix socket: the route table, and serving it.
 
 The straight line enters the controller here. Every command is one store
-transaction inside Control; nothing here decides or keeps state.
+transaction inside Control; nothing here decides or keeps state. The route table is one piece:
+who looks for a path finds it here, and the OpenAPI document is made of it.
 """
 
 from __future__ import annotations

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import pytest
-
-from tests.orchestrator.cli.fake import Problem
+from fake import Problem
 
 WEB = {"name": "shop-web", "digests": ["sha256:" + "a" * 64]}
 DB = {"name": "postgres:16", "digests": []}
@@ -93,7 +92,10 @@ def test_what_is_not_meant(shop, corral, words, code, says):
 
 
 def test_a_controller_that_refuses_is_a_failure(shop, corral):
-    refusal = Problem(409, {"detail": "another controller took over"})
-    shop.on("POST", "/v1/images/forget", refusal)
+    def refuse(_):
+        body = {"type": "conflict", "title": "Conflict", "detail": "another controller took over"}
+        raise Problem(409, {**body, "status": 409})
+
+    shop.on("POST", "/v1/images/forget", refuse)
     done = corral("-p", "shop", "down", "--rmi", "all")
     assert (done.code, "took over" in done.err) == (1, True)
