@@ -8,6 +8,8 @@ Nothing else is here, so that the child that reads hostile archives can import i
 
 from __future__ import annotations
 
+from specs.kit import room
+
 
 class Refusal(Exception):
     """The task cannot be prepared as asked, and trying again will not help: rejected.
@@ -23,3 +25,16 @@ class Refusal(Exception):
 
 class Later(Exception):
     """It did not work now (registry down, disk full); trying again may. Message for users."""
+
+
+class NoRoom(Later):
+    """It did not work now because nothing more fits on this node: another may have room."""
+
+
+def lacks_room(error: BaseException | None) -> bool:
+    """Say whether that is what an error comes from, at whatever remove."""
+    while error is not None:
+        if isinstance(error, NoRoom) or (isinstance(error, OSError) and room.lacks_room(error)):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

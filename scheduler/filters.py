@@ -119,6 +119,18 @@ def _fits_why(pending: Pending, loads: Sequence[Load]) -> str:
     return ", ".join(parts)
 
 
+# the disk, by what a task like it met there
+
+
+def _disk(pending: Pending, load: Load) -> bool:
+    return pending.spec_hash not in load.node.crowded
+
+
+def _disk_why(_: Pending, loads: Sequence[Load]) -> str:
+    be = _be(len(loads), "has", "have")
+    return f"{be} no room on the disk for it ({named(_views(loads))})"
+
+
 # constraints
 
 
@@ -263,6 +275,7 @@ FILTERS: tuple[Filter, ...] = (
     Filter("home", lambda p: bool(p.homes), _home, _home_why),
     Filter("ready", lambda _: True, _ready, _ready_why),
     Filter("resources", lambda p: p.cpus > 0 or p.memory > 0, _fits, _fits_why, fixed=False),
+    Filter("disk", lambda _: True, _disk, _disk_why),
     Filter("constraints", lambda p: bool(p.constraints), _constrained, _constrained_why),
     Filter("platform", lambda p: bool(p.platform), _platform, _platform_why),
     Filter("paths", lambda p: bool(p.only), _has, _has_why),

@@ -81,6 +81,10 @@ def _resources(task: Pending, load: Load) -> Words:
     return f"lacks {', '.join(parts)}", hint
 
 
+def _disk(_: Pending, load: Load) -> Words:
+    return "has no room on its disk for it", f"free some on {load.node.name}, or {ADD_NODE}"
+
+
 def _constraints(task: Pending, load: Load) -> Words:
     broken = constraints.broken(task.constraints, load.node)
     assert broken is not None, "no other rule brought us here"
@@ -142,6 +146,7 @@ WORDS: dict[str, Callable[[Pending, Load], Words]] = {
     "home": _home,
     "ready": _ready,
     "resources": _resources,
+    "disk": _disk,
     "constraints": _constraints,
     "platform": _platform,
     "paths": _paths,

@@ -48,7 +48,8 @@ class NodeUse:
 class NodeView:
     """One node as the filters and scores see it.
 
-    ``failures`` counts recent failures by spec hash; ``listening`` are ports that
+    ``failures`` counts recent failures by spec hash; ``crowded`` are those of tasks that do not fit
+    on its disk; ``listening`` are ports that
     local processes hold, as ``80/tcp``.
     """
 
@@ -68,6 +69,7 @@ class NodeView:
     listening: frozenset[str] = frozenset()
     images: frozenset[str] = frozenset()
     failures: Mapping[str, int] = field(default_factory=dict)
+    crowded: frozenset[str] = frozenset()
     use: NodeUse = NodeUse()
 
 

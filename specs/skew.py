@@ -65,6 +65,8 @@ SINCE: dict[str, dict[str, int]] = {
         "hooked": 2,
         "hook_failed": 2,
         "pre_stop": 2,
+        "crowded": 2,
+        "unasked": 2,
     },
     "TaskSpec": {
         "no_new_privileges": 2,
@@ -86,7 +88,16 @@ SINCE: dict[str, dict[str, int]] = {
     },
     "Mount": {"tmpfs_options": 2, "recursive": 2},
     "VolumeSpec": {"options": 2, "relative": 2},
-    "TaskStatus": {"doing": 2, "arrived": 2, "retry_in": 2, "held": 2, "paused": 2, "unnamed": 2},
+    "TaskStatus": {
+        "doing": 2,
+        "arrived": 2,
+        "retry_in": 2,
+        "held": 2,
+        "paused": 2,
+        "unnamed": 2,
+        "crowded": 2,
+        "unasked": 2,
+    },
 }
 
 # Fields of a TaskSpec whose loss changes what runs: version, and how the user's file says it.

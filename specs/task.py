@@ -99,6 +99,7 @@ class TaskStatus(Model):
     retry_in: float = 0.0  # it did not work and is tried or started again: the pause in seconds
     health: Health = Health.NONE
     health_output: str = ""  # of the last failing probe, at most 4,096 characters
+    unasked: str = ""  # why its check could not be run last: its health is what it was
     restarts: int = 0
     runs: tuple[Run, ...] = ()  # newest last, at most 5
     image_digest: str = ""
@@ -106,6 +107,7 @@ class TaskStatus(Model):
     log_tail: tuple[str, ...] = ()  # last ten lines before its last end that nobody asked for
     held: str = ""  # the node's boot in which its start waits for Assignment.admitted
     paused: bool = False  # its processes are frozen
+    crowded: bool = False  # nothing more fits on its node, so it cannot be prepared there
     unnamed: bool = False  # it has anonymous volumes, those only its image declares included
 
     @property

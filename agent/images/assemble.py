@@ -16,7 +16,7 @@ import shutil
 import weakref
 from typing import TYPE_CHECKING, Final, ParamSpec, TypeVar
 
-from agent.errors import Later, Refusal
+from agent.errors import Later, NoRoom, Refusal
 from agent.images.content import ImageFiles, ImageRecord, Ref, hash_file
 from agent.images.layers import DamagedBlob, LayerStore
 from agent.images.manifest import (
@@ -179,8 +179,10 @@ class Assembly:
         """Refuse to start what cannot end: the packed blobs alone must fit."""
         free = shutil.disk_usage(self.content.root).free
         if wanted + self._layers.limits.floor > free:
-            raise Later(
-                f"the image needs {wanted >> 20} MiB; {self.content.root} has {free >> 20} MiB free"
+            floor = self._layers.limits.floor >> 20
+            raise NoRoom(
+                f"the image needs {wanted >> 20} MiB, and {floor} are left free; "
+                f"{self.content.root} has {free >> 20} MiB free"
             )
 
     async def _manifest_bytes(self, reference: Reference, digest: str, given: bytes = b"") -> bytes:

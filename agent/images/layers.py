@@ -18,7 +18,7 @@ import sys
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Final
 
-from agent.errors import Later, Refusal
+from agent.errors import Later, NoRoom, Refusal
 from agent.images.reference import check_digest
 from agent.linux import calls as kernel
 from agent.linux.boot import boot_id
@@ -119,7 +119,7 @@ class LayerStore:
         result = await self._child(files, blob)
         if "error" in result:
             if result.get("kind") == "space":
-                raise Later(f"cannot unpack a layer: {result['error']} ({self._content.root})")
+                raise NoRoom(f"cannot unpack a layer: {result['error']} ({self._content.root})")
             raise Refusal(f"layer {digest[:19]} cannot be unpacked: {result['error']}")
         if result["blob"] != digest:
             raise DamagedBlob(digest)

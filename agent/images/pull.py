@@ -14,7 +14,7 @@ import ipaddress
 import re
 from typing import TYPE_CHECKING, Final
 
-from agent.errors import Later, Refusal
+from agent.errors import Later, NoRoom, Refusal
 from agent.images.manifest import MAX_MANIFEST
 from agent.images.proxy import ProxySource, opened
 
@@ -87,7 +87,7 @@ def failure(what: str, stderr: str) -> Refusal | Later:
     if _LATER.search(lower) and not re.search(r"manifest unknown|unauthorized", lower):
         return Later(f"cannot reach the registry for {what}: {words}")
     if "no space left" in lower:
-        return Later(f"no space left on this node to pull {what}")
+        return NoRoom(f"no space left on this node to pull {what}")
     for pattern, meaning in _REFUSED:
         if re.search(pattern, lower):
             return Refusal(f"image {what}: {meaning}: {words}", named=True)

@@ -236,8 +236,9 @@ class Journal:
             self.accept(Instructions.model_construct(stamp=stamp, me=held.me, put=put), held)
 
     def _fall_behind(self, error: OSError) -> None:
+        if not self.behind:
+            log.warning("instructions cannot be written yet: %s", in_words(error))
         self.behind = f"{error.filename or self._set}: {in_words(error)}"
-        log.warning("instructions cannot be written yet: %s", self.behind)
         with contextlib.suppress(FileNotFoundError):
             self._set.chmod(BEHIND)
             sync(self._set)

@@ -199,6 +199,7 @@ def prepared(record: Record, image: ImageConfig) -> Record:
     early = record.state in (TaskState.ASSIGNED, TaskState.PREPARING)
     return record.moved(TaskState.PREPARED if early else record.state).having(
         prepared=True,
+        crowded=False,
         image=image,
         reason=record.hold_reason,
         next_at=0.0 if early else record.next_at,
@@ -206,10 +207,10 @@ def prepared(record: Record, image: ImageConfig) -> Record:
     )
 
 
-def postponed(record: Record, reason: str, now: float) -> Record:
+def postponed(record: Record, reason: str, now: float, *, crowded: bool = False) -> Record:
     """Note that a step did not work now; it is tried again with back-off."""
     delay = backoff.grown(record.backoff, first=PREPARE_FIRST, longest=PREPARE_MAX)
-    return record.having(reason=reason, backoff=delay, next_at=now + delay)
+    return record.having(reason=reason, backoff=delay, next_at=now + delay, crowded=crowded)
 
 
 def refused(record: Record, reason: str) -> Record:
@@ -243,6 +244,7 @@ def creating(record: Record, number: int, beside: Process | None = None) -> Reco
         monitor=None,
         health=Health.STARTING if checked else Health.NONE,
         health_output="",
+        unasked="",
         failing=0,
         healthy_at=None,
         stopping="",
@@ -308,10 +310,16 @@ def frozen(record: Record, step: Freeze) -> Record:
     return record.having(paused=step.paused, reason=reason, next_at=0.0, backoff=0.0)
 
 
+def unasked(record: Record, why: str) -> Record:
+    """Note that the present run's check could not be run: its health is what it was."""
+    return record.having(unasked=why)
+
+
 def probed(record: Record, *, healthy: bool, output: str, counts: bool, now: float) -> Record:
     """Judge a health probe of the present run; ``counts`` = its failure counts."""
     if record.phase is not Phase.RUNNING:
         return record
+    record = record.having(unasked="") if record.unasked else record
     if healthy:
         return record.moved(record.state if record.hooks_left else TaskState.RUNNING).having(
             health=Health.HEALTHY,

@@ -55,6 +55,7 @@ class Changes(TypedDict, total=False):
     held_until: float
     health: Health
     health_output: str
+    unasked: str
     failing: int
     healthy_at: float | None
     restarts: int
@@ -63,6 +64,7 @@ class Changes(TypedDict, total=False):
     attempts: tuple[float, ...]
     restart_done: int
     next_at: float
+    crowded: bool
     stopping: str
     stop_at: float
     killed: bool
@@ -102,6 +104,7 @@ class Record(Model):
 
     health: Health = Health.NONE
     health_output: str = ""
+    unasked: str = ""  # why the last probe could not be run, which says nothing of its health
     failing: int = 0  # failed probes in a row that count
     healthy_at: float | None = None  # when the present run was first healthy
 
@@ -111,6 +114,7 @@ class Record(Model):
     attempts: tuple[float, ...] = ()  # when restarts happened, for max_attempts and its window
     restart_done: int = 0
     next_at: float = 0.0  # not before
+    crowded: bool = False  # it could not be prepared because nothing more fits on this node
 
     hooked: int = 0  # how many post_start hooks of the present run have ended well
     hook_failed: str = ""  # why one of them did not
@@ -236,6 +240,7 @@ class Record(Model):
             retry_in=self.retry_in,
             health=self.health,
             health_output=self.health_output,
+            unasked=self.unasked if self.phase is Phase.RUNNING else "",
             restarts=self.restarts,
             runs=self.runs,
             image_digest=self.image.digest if self.image else "",
@@ -244,4 +249,5 @@ class Record(Model):
             held=self.boot if self.held else "",
             paused=self.paused,
             unnamed=self.unnamed,
+            crowded=self.crowded and not self.prepared and self.state not in FINAL,
         )

@@ -5,7 +5,7 @@ effects of a task are ordered; each is written to the journal as intent before a
 as done after, so that a SIGKILL between any two leaves nothing unexplained. What takes a disk
 is written beside the loop, and awaited before the next effect (``writing.py``). A
 runner never decides and never gives up: what fails is tried again with back-off,
-and the reason is part of the task's status.
+and the reason is part of the task's status. It stays in one piece: the order is its only law.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
-from agent.errors import Later, Refusal
+from agent.errors import Later, Refusal, lacks_room
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.signals import number_of
 from agent.tasks import hooks, lifecycle, probes
@@ -237,6 +237,9 @@ class Runner:
             try:
                 code, output = await self._parts.prober(self.record.id, command, check.timeout)
             except (RuntimeFailure, Refusal, OSError) as error:
+                if probes.could_not_be_run(error):
+                    self._unasked(number, _words(error))
+                    continue
                 code, output = 1, str(error)
             if not self._runs(number) or self._parts.ending():
                 return  # a probe is told to end with the machine, too
@@ -253,6 +256,10 @@ class Runner:
             if record != self.record:
                 self._save(record)
                 self._wake.set()
+
+    def _unasked(self, number: int, why: str) -> None:
+        if self._runs(number) and why != self.record.unasked:
+            self._save(lifecycle.unasked(self.record, why))
 
     def _runs(self, number: int) -> bool:
         return self.record.phase is Phase.RUNNING and self.record.number == number
@@ -288,12 +295,12 @@ class Runner:
                     pass
         except (RuntimeFailure, Later, Refusal, OSError, ExceptionGroup) as error:
             cancelled.settle()
-            await self._again(_words(error))
+            await self._again(_words(error), crowded=lacks_room(error))
 
-    async def _again(self, why: str) -> None:
+    async def _again(self, why: str, *, crowded: bool) -> None:
         """Take note of a step that did not work; the next look tries it again, later."""
         log.warning("a step failed: %s", why, extra={"task": self.record.id})
-        self._save(lifecycle.postponed(self.record, why, self._now()))
+        self._save(lifecycle.postponed(self.record, why, self._now(), crowded=crowded))
         if self.record.phase is not Phase.NONE:
             # These steps do not look at next_at: wait here, or until something changes.
             await self._pause(Wait(self.record.next_at))

@@ -110,7 +110,9 @@ class RecordFile:
             yield
         except OSError as error:
             # Full disk: what is in memory stays true, and is written when there is room.
+            if not self.owed:
+                said = {"task": record.id, "why": str(error)}
+                log.warning("a record cannot be written", extra=said)
             self.owed = self.owed or owes
-            log.warning("a record cannot be written", extra={"task": record.id, "why": str(error)})
         except Exception:  # a bug: the task must not wait for it for ever
             log.exception("a record cannot be written", extra={"task": record.id})

@@ -8,7 +8,10 @@ from __future__ import annotations
 
 import errno
 import os
+from pathlib import Path
 from typing import Final
+
+from specs.kit.room import measure
 
 _WORDS: Final = {
     errno.ELOOP: "a symbolic link in it leads round in a circle",
@@ -52,4 +55,12 @@ def in_words(error: OSError) -> str:
     usual = os.strerror(error.errno)
     if error.strerror and error.strerror != usual:
         return error.strerror  # words of our own, as of specs.kit.reading
+    if error.errno == errno.ENOSPC and _no_inodes(error.filename):
+        return "no inode is left on the disk (df -i): delete some files"
     return _WORDS.get(error.errno) or usual.lower()
+
+
+def _no_inodes(filename: object) -> bool:
+    """Say whether it is names, not bytes, that do not fit where a file is or would be."""
+    room = measure(Path(filename)) if isinstance(filename, str) else None
+    return room is not None and room.files > 0 and not room.free_files

@@ -7,8 +7,10 @@ import os
 
 import pytest
 
+from agent.errors import Later, NoRoom, lacks_room
 from agent.tasks.held import Held, judge
 from agent.tasks.reserve import PIECES
+from specs.kit.room import Room, shortage
 from specs.stack import RestartPolicy
 from specs.states import TaskState
 from specs.wire import Content
@@ -212,3 +214,70 @@ async def test_an_end_that_could_not_be_written_is_when_there_is_room(node):
     await node.kill()
     (node.base / "run/records/a").unlink()  # a reboot
     assert journal(node.base).records()["a"].state is TaskState.FAILED
+
+
+# Whether another node may have the room that this one lacks.
+
+
+def caused(number, *, cause=True):
+    """Return what is made of an error of the kernel's; ``cause`` False: ``from None``."""
+    found, error = Later("cannot mount it"), OSError(number, os.strerror(number), "/v/x")
+    found.__context__ = error
+    found.__cause__ = error if cause else None
+    return found
+
+
+@pytest.mark.parametrize(
+    ("error", "crowded"),
+    [
+        (OSError(errno.ENOSPC, "x"), True),
+        (caused(errno.ENOSPC), True),
+        (caused(errno.ENOSPC, cause=False), True),
+        (caused(errno.EDQUOT), True),
+        (caused(errno.EIO), False),
+        (NoRoom("the image needs 9 MiB"), True),
+        (Later("no answer"), False),
+    ],
+)
+def test_lack_of_room_is_known_at_whatever_remove(error, crowded):
+    assert lacks_room(error) is crowded
+
+
+@pytest.mark.looptime
+async def test_a_task_that_does_not_fit_says_so_until_it_does(node):
+    mount = node.images.mount
+
+    async def mounted(task, digest):
+        if node.disk.size is not None:
+            raise NoRoom("its image needs 9 MiB")
+        return await mount(task, digest)
+
+    node.images.mount = mounted
+    await full(node, assigned("a"))
+    await node.put(assigned("a"), assigned("c"))
+    await node.until(lambda: node.status("c").crowded)
+    assert "c" in node.reports.full().tasks
+    assert not node.status("a").crowded
+    node.disk.empty()
+    await node.until(lambda: node.status("c").ready)
+    assert not node.status("c").crowded
+
+
+@pytest.mark.parametrize(
+    ("room", "words"),
+    [
+        (Room(free=0, total=20 << 30), "/v has 0 of 20480 MiB free"),
+        (Room(free=63 << 20, total=20 << 30), "/v has 63 of 20480 MiB free"),
+        (Room(free=64 << 20, total=20 << 30), ""),
+        (Room(free=2 << 20, total=20 << 20), ""),
+        (Room(free=0, total=20 << 20), "/v has 0 of 20 MiB free"),
+        (Room(1 << 30, 20 << 30, free_files=3, files=1 << 20), "/v has 3 of 1048576 inodes free"),
+        (Room(1 << 30, 20 << 30, free_files=0, files=0), ""),
+        (Room(1 << 30, 20 << 30, free_files=60, files=1000), ""),
+    ],
+)
+def test_what_is_short_is_named(room, words):
+    found = shortage(room, "/v")
+    assert (words in found) if words else not found
+    if words:
+        assert shortage(room, "/v", slack=2.0)

@@ -21,7 +21,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
-from agent.errors import Later, Refusal
+from agent.errors import Later, NoRoom, Refusal
 from agent.runtime.bundle import NodeTraits
 from agent.runtime.failure import RuntimeFailure
 from agent.tasks import lifecycle
@@ -162,6 +162,8 @@ class _Images:
         )
 
     async def mount(self, task: str, _: str) -> Path:
+        if self.node.crowded:
+            raise NoRoom(self.node.crowded)
         self.mounted.add(task)
         return self.root
 
@@ -315,7 +317,8 @@ class SimulatedNode:
         self._boot = "boot1"
         self._sick: set[str] = set()
         self.told_to_end = False  # the agent has its SIGTERM
-        self.full = ""  # why its disk has no room
+        self.full = ""  # why its disk has no room, by its own word
+        self.crowded = ""  # why no task can be prepared, which it finds out with the first one
         self.holdings = Holdings()
         self._running: asyncio.Task[Any] | None = None
 

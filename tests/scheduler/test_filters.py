@@ -221,6 +221,31 @@ def test_the_order_of_scores(worse):
 
 
 @pytest.mark.parametrize(
+    ("crowded", "statuses", "goes_to", "words"),
+    [
+        ((), "rr", "any", ""),
+        (("n0",), "rr", "n1", ""),
+        (("n1",), "rr", "n0", ""),
+        (("n0", "n1"), "rr", None, "of 2 nodes, 2 have no room on the disk for it (n0, n1)"),
+        (("n0",), "ru", None, "1 has no room on the disk for it (n0)"),
+        (("n0",), "ru", None, "n1 is not ready: no room is left"),
+    ],
+)
+def test_a_node_whose_disk_has_no_room_is_no_candidate(crowded, statuses, goes_to, words):
+    nodes = {}
+    for name, status in zip(("n0", "n1"), statuses, strict=True):
+        unready = {"status": "unready", "reason": "no room is left: /v has 0 of 9 MiB free"}
+        more = unready if status == "u" else {}
+        hashes = frozenset({"h"} if name in crowded else {"other"})
+        nodes[name] = NodeView(id=name, name=name, cpus=4, memory=GIB, crowded=hashes, **more)
+    placed = place(Fleet(nodes), [a_task()], 1)
+    assert (placed.assigned.get("t") or "") in (
+        {"n0", "n1"} if goes_to == "any" else {goes_to or ""}
+    )
+    assert words in placed.refused.get("t", "")
+
+
+@pytest.mark.parametrize(
     ("wires", "needs", "goes_to", "words"),
     [
         ((1, 2), ((2, "security_opt: seccomp"),), "n1", ""),

@@ -5,12 +5,14 @@ from __future__ import annotations
 import re
 
 from orchestrator.cli.show import board as boards
+from specs.states import TaskState
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from typing import Any
 
+COMING = frozenset({TaskState.ASSIGNED, TaskState.PREPARING, TaskState.STARTING})
 # What `ps` says of the time since a task ended, and whatever stands behind it.
 _AGO = re.compile(r", \d+ \S+ ago.*")
 
@@ -20,7 +22,11 @@ def _phrase(row: Mapping[str, Any]) -> str:
     status = str(row.get("status") or "")
     if row.get("state") in boards.ENDED:
         return _AGO.sub("", status)
-    return status if row.get("state") in boards.WAITING or row.get("stopping") else ""
+    if row.get("state") in boards.WAITING or row.get("stopping"):
+        return status
+    # The words of `ps` count bytes as well; the reason is the same at every try.
+    coming, reason = row.get("state") in COMING, row.get("reason")
+    return f"{row.get('state')}: {reason}" if coming and reason else ""
 
 
 def lines_of(

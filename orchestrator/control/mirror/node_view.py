@@ -48,6 +48,7 @@ def node_view(
     *,
     use: NodeUse | None = None,
     failures: Mapping[str, int] | None = None,
+    crowded: frozenset[str] = frozenset(),
 ) -> NodeView:
     """Return the node in the scheduler's words, with what is taken of it where that matters."""
     condition = cluster.conditions.get(node.id)
@@ -69,6 +70,7 @@ def node_view(
         listening=frozenset(facts.listening),
         images=frozenset(facts.images),
         failures=failures or {},
+        crowded=crowded,
         use=use or NodeUse(),
     )
 

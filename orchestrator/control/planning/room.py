@@ -39,6 +39,7 @@ def fleet(pass_: Pass) -> Fleet:
     hashes: dict[str, Counter[str]] = defaultdict(Counter)
     ports: dict[str, set[HostPort]] = defaultdict(set)
     failures: dict[str, Counter[str]] = defaultdict(Counter)
+    crowded: dict[str, set[str]] = defaultdict(set)
     pair = pairs.present(pass_)
     for task in pass_.draft.all_tasks():
         node = task.node
@@ -50,6 +51,8 @@ def fleet(pass_: Pass) -> Fleet:
             if recent and task.state in (TaskState.FAILED, TaskState.REJECTED):
                 failures[node][task.spec_hash] += 1
             continue
+        if task.status.crowded:
+            crowded[node].add(task.spec_hash)
         effective = pass_.specs.of(task.stack, task.release, task.service)
         used = reserved(pass_, task)
         kept = pairs.set_aside(pass_, task, effective, pair) if effective is not None else (0.0, 0)
@@ -74,6 +77,7 @@ def fleet(pass_: Pass) -> Fleet:
             pass_.cluster,
             record,
             failures=failures[node_id],
+            crowded=frozenset(crowded[node_id]),
             use=NodeUse(
                 cpus=cpus[node_id],
                 memory=memory[node_id],

@@ -66,7 +66,7 @@ def replica(
     # How long a task lived grows by itself while it counts as ready; it is asked after its end,
     # or after a restart. What ties it to its node is more than is compared here.
     grows = mark.ready_since is not None and (task.status.restarts or task.state in FINAL)
-    if not grows and not place.leaves:
+    if not grows and not place.leaves and not task.status.crowded:
         mark.seen = (task, effective, key, made)
     return made
 
@@ -91,7 +91,9 @@ def _replica(
     displaced: bool,
 ) -> Replica:
     status = place.status
-    tied = place.leaves and _tied(pass_, task, effective)
+    # What cannot be made where it is, since nothing more fits there, goes where it can.
+    crowded = task.status.crowded and place.status in HEARD and not task.status.runs
+    tied = (place.leaves or crowded) and _tied(pass_, task, effective)
     spec = effective.service.task if effective is not None else NO_SPEC
     lived = pass_.now - mark.ready_since if mark.ready_since is not None else mark.lived
     lost = status == "down" and not (place.gone or tied) and spec.on_reboot != "keep"
@@ -107,7 +109,7 @@ def _replica(
         leaving=task.leaving,
         lost=lost,
         awaited=lost and (pass_.brake or place.returning),
-        evicted=place.draining and not tied,
+        evicted=(place.draining or crowded) and not tied,
         displaced=displaced,
         unheard=status not in HEARD,
         returned_at=place.returned_at,

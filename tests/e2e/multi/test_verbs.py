@@ -263,6 +263,7 @@ GOES_ON = [
 FROM_A_LAPTOP = ("logs", "exec", "run")
 
 
+@pytest.mark.slow
 def test_what_goes_on_ends_with_who_asked(app):
     """Ctrl-C, and a reader that goes; what was entered or listened to runs on."""
     before = app.processes()

@@ -6,6 +6,8 @@ import pytest
 from fake import Lines
 
 from orchestrator.cli.commands import scale
+from orchestrator.cli.show.board import Board, still
+from orchestrator.cli.show.rows import lines_of
 from orchestrator.cli.show.scaling import LEAVING, STUCK, Scaling
 from specs import patience
 from specs.patience import SICK
@@ -343,3 +345,25 @@ def test_detached_it_returns_at_once(shop, corral):
     answers(shop, [OLD], [OLD])
     assert corral("-p", "shop", "scale", "-d", "web=9").code == 0
     assert scale.LOOK < 1
+
+
+WHY = "cannot mount the root: no inode is left on the disk (df -i): delete some files"
+
+
+@pytest.mark.parametrize(
+    ("state", "reason", "said"),
+    [
+        ("preparing", WHY, f"web-2 on alpha (preparing: {WHY})"),
+        ("preparing", "", "web-2 on alpha (preparing)"),
+        ("starting", "waits for its first healthy check", "(starting: waits for its first healthy"),
+        ("pending", "no node fits", "(pending: no node fits)"),
+        ("assigned", "", "web-2 on alpha (assigned)"),
+    ],
+)
+def test_who_waits_is_told_the_reason_that_ps_has(state, reason, said):
+    status = f"{state}: {reason}: 3 of 5 MiB; trying again in 30 s" if state == "preparing" else ""
+    status = status or f"{state}: {reason}"
+    shown = Board("shop")
+    for line in lines_of({}, [row(2, state, reason=reason, status=status)]):
+        shown.apply(line)
+    assert said in still(shown, 20.0)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.orchestrator.control.builders import project, replicas
@@ -61,3 +63,62 @@ async def test_a_task_that_belongs_there_waits_with_the_reason():
         await rig.until(lambda: any(FULL in t.pending_reason for t in rig.tasks("web")))
         rig.nodes["n2"].agent.full = ""
         await rig.deployed()
+
+
+LITTLE = "cannot mount the root of it: no inode is left on the disk (df -i): delete some files"
+
+
+@pytest.mark.parametrize("full", [("n2",), ("n1", "n2"), ("n3",)])
+async def test_what_cannot_be_prepared_for_lack_of_room_goes_elsewhere(full):
+    """The node learns with the first task that it has none; who had been served goes on."""
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(web=replicas(3)))
+        await rig.deployed()
+        before = {t.id for t in rig.live("web")}
+        for node in full:
+            rig.nodes[node].agent.crowded = LITTLE
+        await rig.control.scale("app", {"web": 9})
+        await rig.until(lambda: len(rig.ready("web")) == 9 and len(rig.live("web")) == 9)
+        assert before <= {t.id for t in rig.live("web")}
+        assert [t.node for t in rig.live("web") if t.node in full] == list(full)
+        made = {t.id for t in rig.tasks("web")}
+        await rig.until(lambda: len(rig.tasks("web")) == 9)
+        assert len(made) <= 9 + 6, "law: one try for each node and task, no loop"
+
+
+async def test_where_no_node_has_room_it_waits_where_it_is_and_says_why():
+    async with Rig(nodes=2) as rig:
+        for node in rig.nodes.values():
+            node.agent.crowded = LITTLE
+        await rig.up(project(web=replicas(1)))
+        await rig.until(
+            lambda: any("no room on the disk" in t.pending_reason for t in rig.tasks("web"))
+        )
+        assert len(rig.tasks("web")) <= 3
+        rig.nodes["n1"].agent.crowded = ""
+        await rig.deployed()
+        assert [t.node for t in rig.live("web")] == ["n1"]
+
+
+@pytest.mark.parametrize("tie", ["volume", "constraint", "global"])
+async def test_what_is_tied_to_the_full_node_waits_there(tie):
+    async with Rig(nodes=2) as rig:
+        deploy = {"placement": {"constraints": ["node.id == n2"]}}
+        service = replicas(1, deploy={} if tie == "volume" else deploy)
+        if tie == "volume":
+            service["volumes"] = [{"type": "volume", "source": "data", "target": "/data"}]
+        if tie == "global":
+            service = {"deploy": {"mode": "global", **deploy}}
+        await rig.up(project(web=service, top={"volumes": {"data": {"name": "app_data"}}}))
+        await rig.deployed()
+        (home,) = [t.node for t in rig.live("web")]
+        rig.nodes[home].agent.crowded = LITTLE
+        service["environment"] = {"A": "1"}
+        await rig.up(project(web=service, top={"volumes": {"data": {"name": "app_data"}}}))
+        await rig.until(lambda: any(t.status.crowded for t in rig.tasks("web")))
+        await asyncio.sleep(20)
+        assert {t.node for t in rig.tasks("web")} <= {home, None}
+        assert len(rig.tasks("web")) <= 3
+        rig.nodes[home].agent.crowded = ""
+        await rig.deployed(within=120)
+        assert [t.node for t in rig.live("web")] == [home]
