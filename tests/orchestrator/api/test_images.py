@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.api import images
+from orchestrator.errors import NotFound
 from specs.api import Release
 from specs.oneoff import OneOff
 from specs.stack import BuildSpec, ServiceSpec, StackSpec, TaskSpec
@@ -161,3 +162,15 @@ async def test_a_node_that_is_away_is_named_and_not_waited_for(shop):
 async def test_no_images_ask_nobody(shop):
     _, answer = await shop.call("POST", "/v1/images/forget", json={"images": []})
     assert (answer["rows"], shop.agents.asked) == ([], [])
+
+
+async def test_an_agent_of_an_older_version_is_named_with_what_to_do(shop):
+    async def unknown():
+        raise NotFound("node node-n1: answered 404")
+
+    shop.agents.instead["n1"] = unknown
+    body = {"images": [{"name": "nobodys", "digests": []}]}
+    _, answer = await shop.call("POST", "/v1/images/forget", json=body)
+    older, other = answer["rows"]
+    assert (older["node"], "corral upgrade" in older["reason"]) == ("node-n1", True)
+    assert other == {"node": "node-n2", "image": "nobodys", "reason": ""}
