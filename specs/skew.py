@@ -66,6 +66,7 @@ SINCE: dict[str, dict[str, int]] = {
         "hook_failed": 2,
         "pre_stop": 2,
         "crowded": 2,
+        "unasked": 2,
     },
     "TaskSpec": {
         "no_new_privileges": 2,
@@ -95,6 +96,7 @@ SINCE: dict[str, dict[str, int]] = {
         "paused": 2,
         "unnamed": 2,
         "crowded": 2,
+        "unasked": 2,
     },
 }
 

@@ -99,6 +99,7 @@ class TaskStatus(Model):
     retry_in: float = 0.0  # it did not work and is tried or started again: the pause in seconds
     health: Health = Health.NONE
     health_output: str = ""  # of the last failing probe, at most 4,096 characters
+    unasked: str = ""  # why its check could not be run last: its health is what it was
     restarts: int = 0
     runs: tuple[Run, ...] = ()  # newest last, at most 5
     image_digest: str = ""

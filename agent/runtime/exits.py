@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.spawner import readable
 from agent.vocabulary import Exit, Process
+from specs.kit.room import measure, shortage
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -194,9 +195,7 @@ async def follow(
                 signal.pidfd_send_signal(container, signal.SIGKILL)
             await readable(container)
         await kill_cgroup(*cgroup)
-        return _told(directory, cgroup[1]) or Exit(
-            None, reason="its monitor (conmon) was lost, so the exit code is unknown"
-        )
+        return _told(directory, cgroup[1]) or Exit(None, reason=_untold(directory))
     finally:
         for pidfd in (container, conmon):
             if pidfd is not None:
@@ -226,6 +225,15 @@ async def _until_told(conmon: int, directory: Path, task: str) -> None:
     """Wait for conmon's end, or at least its word on the exit."""
     if _told(directory, task) is None:
         await readable(conmon)
+
+
+def _untold(directory: Path) -> str:
+    """Return why an exit code is not known."""
+    room = measure(directory)
+    lack = shortage(room, str(directory)) if room is not None else ""
+    if lack:
+        return f"its exit code could not be kept ({lack}), so it is unknown"
+    return "its monitor (conmon) was lost, so the exit code is unknown"
 
 
 def _told(directory: Path, task: str) -> Exit | None:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from agent.errors import Refusal
 from agent.runtime.failure import RuntimeFailure
-from agent.tasks import hooks
+from agent.tasks import hooks, probes
 from agent.tasks.record import Phase
 from specs.kit.errnos import in_words
 
@@ -28,6 +28,7 @@ log = logging.getLogger(__name__)
 
 # A hook dies with its container: then the container's end says more than the hook's.
 FIRST = 0.2  # seconds
+AGAIN, SELDOM = 0.5, 10.0  # seconds between two tries at a hook the node cannot run
 
 
 class HookPump:
@@ -99,10 +100,23 @@ class HookPump:
             log.warning("what is left of a hook cannot be ended", extra={"why": str(error)})
 
     async def _run(self, number: int, hook: Hook, kind: HookKind, timeout: float) -> str:
-        """Return why a hook failed; empty = it did not."""
-        try:
-            return await self._effects.run(self._record().id, number, hook, kind, timeout)
-        except (RuntimeFailure, Refusal) as error:
-            return str(error)
-        except OSError as error:
-            return in_words(error)
+        """Return why a hook failed; empty = it did not.
+
+        One that the node cannot run says nothing of the task: after a start it is tried again.
+        A stop does not wait for it.
+        """
+        waited, pause = 0.0, AGAIN
+        while True:
+            try:
+                return await self._effects.run(self._record().id, number, hook, kind, timeout)
+            except (RuntimeFailure, Refusal, OSError) as error:
+                why = in_words(error) if isinstance(error, OSError) else str(error)
+                tries = kind == "post_start" and probes.could_not_be_run(error)
+                if not tries or waited >= timeout or not self._here(number):
+                    return why
+            record = self._record()
+            said = f"{hooks.named(kind, hook)} cannot be run yet: {why}"
+            if record.reason != said:
+                self._save(record.having(reason=said))
+            await asyncio.sleep(pause)
+            waited, pause = waited + pause, min(2 * pause, SELDOM)

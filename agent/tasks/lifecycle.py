@@ -244,6 +244,7 @@ def creating(record: Record, number: int, beside: Process | None = None) -> Reco
         monitor=None,
         health=Health.STARTING if checked else Health.NONE,
         health_output="",
+        unasked="",
         failing=0,
         healthy_at=None,
         stopping="",
@@ -309,10 +310,16 @@ def frozen(record: Record, step: Freeze) -> Record:
     return record.having(paused=step.paused, reason=reason, next_at=0.0, backoff=0.0)
 
 
+def unasked(record: Record, why: str) -> Record:
+    """Note that the present run's check could not be run: its health is what it was."""
+    return record.having(unasked=why)
+
+
 def probed(record: Record, *, healthy: bool, output: str, counts: bool, now: float) -> Record:
     """Judge a health probe of the present run; ``counts`` = its failure counts."""
     if record.phase is not Phase.RUNNING:
         return record
+    record = record.having(unasked="") if record.unasked else record
     if healthy:
         return record.moved(record.state if record.hooks_left else TaskState.RUNNING).having(
             health=Health.HEALTHY,

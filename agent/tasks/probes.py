@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from agent.runtime.failure import RuntimeFailure
 from specs.states import Health
 
 if TYPE_CHECKING:
@@ -19,6 +20,14 @@ if TYPE_CHECKING:
 
 EARLY = 0.1  # seconds after the start of the first early probe
 OUTPUT_MAX = 4096
+# In what a runtime complains of: the node's lack, not the container's.
+_OF_THE_NODE = (
+    "no space left on device",
+    "disk quota exceeded",
+    "read-only file system",
+    "too many open files",
+    "input/output error",
+)
 
 
 def command(check: Healthcheck) -> tuple[str, ...]:
@@ -51,3 +60,15 @@ def counts(check: Healthcheck, health: Health, begun: float) -> bool:
 def verdict(code: int, output: str) -> tuple[bool, str]:
     """Return (healthy, what it said)."""
     return code == 0, output[:OUTPUT_MAX]
+
+
+def could_not_be_run(error: Exception) -> bool:
+    """Say whether a command was not run for reasons of the node: that says nothing of the task.
+
+    A command that is not there or may not be executed, or a user nobody knows, is the task's own.
+    """
+    if isinstance(error, OSError):
+        return True
+    low = str(error).lower()
+    mute = isinstance(error, RuntimeFailure) and error.code is None
+    return mute and any(word in low for word in _OF_THE_NODE)

@@ -55,6 +55,7 @@ class Changes(TypedDict, total=False):
     held_until: float
     health: Health
     health_output: str
+    unasked: str
     failing: int
     healthy_at: float | None
     restarts: int
@@ -103,6 +104,7 @@ class Record(Model):
 
     health: Health = Health.NONE
     health_output: str = ""
+    unasked: str = ""  # why the last probe could not be run, which says nothing of its health
     failing: int = 0  # failed probes in a row that count
     healthy_at: float | None = None  # when the present run was first healthy
 
@@ -238,6 +240,7 @@ class Record(Model):
             retry_in=self.retry_in,
             health=self.health,
             health_output=self.health_output,
+            unasked=self.unasked if self.phase is Phase.RUNNING else "",
             restarts=self.restarts,
             runs=self.runs,
             image_digest=self.image.digest if self.image else "",

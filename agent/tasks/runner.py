@@ -5,7 +5,7 @@ effects of a task are ordered; each is written to the journal as intent before a
 as done after, so that a SIGKILL between any two leaves nothing unexplained. What takes a disk
 is written beside the loop, and awaited before the next effect (``writing.py``). A
 runner never decides and never gives up: what fails is tried again with back-off,
-and the reason is part of the task's status.
+and the reason is part of the task's status. It stays in one piece: the order is its only law.
 """
 
 from __future__ import annotations
@@ -237,6 +237,9 @@ class Runner:
             try:
                 code, output = await self._parts.prober(self.record.id, command, check.timeout)
             except (RuntimeFailure, Refusal, OSError) as error:
+                if probes.could_not_be_run(error):
+                    self._unasked(number, _words(error))
+                    continue
                 code, output = 1, str(error)
             if not self._runs(number) or self._parts.ending():
                 return  # a probe is told to end with the machine, too
@@ -253,6 +256,10 @@ class Runner:
             if record != self.record:
                 self._save(record)
                 self._wake.set()
+
+    def _unasked(self, number: int, why: str) -> None:
+        if self._runs(number) and why != self.record.unasked:
+            self._save(lifecycle.unasked(self.record, why))
 
     def _runs(self, number: int) -> bool:
         return self.record.phase is Phase.RUNNING and self.record.number == number

@@ -73,6 +73,11 @@ def a_cluster(condition="ready", *tasks):
             "running 2 min (unhealthy)",
         ),
         (
+            a_task(TaskStatus(state=TaskState.RUNNING, runs=(RUN,), health=Health.HEALTHY,
+                              ready=True, unasked="no space is left")),
+            "running 2 min (healthy, not asked: no space is left)",
+        ),
+        (
             a_task(TaskStatus(state=TaskState.RUNNING, runs=(OVER,), restarts=2)),
             "restarting: exit code 1, 2 restarts",
         ),

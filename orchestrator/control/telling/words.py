@@ -114,6 +114,8 @@ def _running(task: Task, now: float | None) -> TaskWords:
     if not status.ready and status.health is not Health.STARTING:
         # An agent's reason may be the very word of the check.
         reason = "" if status.ready_reason == health else status.ready_reason
+    if status.unasked:
+        health = f"{health or 'health'}, not asked: {status.unasked}".lstrip()
     said = run.reason if run is not None else ""  # how it was started, where that is worth a word
     unready = f"not ready: {reason}" if reason else ""
     held = f"restart waits for {task.restart_waits}" if task.restart_waits else ""
