@@ -80,7 +80,7 @@ class FolderNotices:
         if number >= 0:
             # A folder that was moved keeps its watch: whatever was called so is to be forgotten
             # without ending it.
-            new = self._number.get(folder) != number
+            new: bool = self._number.get(folder) != number
             self._number.pop(self._path.get(number, ""), None)
             self._path[number] = folder
             self._number[folder] = number
