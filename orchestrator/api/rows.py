@@ -141,16 +141,10 @@ def task_row(cluster: Mirror, task: Task, *, now: float, spec: TaskSpec | None =
         slot=task.slot,
         paused=task.status.paused,
         labels=masking.environment(spec.labels) if spec else {},
-        networks=_network_names(cluster, task),
+        networks=tuple(sorted(cluster.network_name(each) for each in task.addresses)),
         network_ids=tuple(sorted(task.addresses)),
         mounts=tuple(mount.source for mount in spec.mounts if mount.source) if spec else (),
     )
-
-
-def _network_names(cluster: Mirror, task: Task) -> tuple[str, ...]:
-    """Return what its networks are called; an id stands for one whose record has gone."""
-    known = cluster.networks
-    return tuple(sorted(known[id_].name if id_ in known else id_ for id_ in task.addresses))
 
 
 def _command(spec: TaskSpec) -> str:
