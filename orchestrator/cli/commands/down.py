@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 
 from orchestrator.cli import loaded
 from orchestrator.cli.errors import INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
-from orchestrator.cli.show import watch
+from orchestrator.cli.show import said, watch
 from orchestrator.client.errors import ApiNotFound, NoController
 from orchestrator.client.places import state_dir
 
@@ -51,14 +50,14 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             query={"volumes": args.volumes, "timeout": args.timeout},
         )
     except ApiNotFound:
-        print(
-            f"{stack}: no such stack, nothing to remove (corral ls lists stacks)", file=sys.stderr
+        said.tell(
+            f"{stack}: no such stack, nothing to remove (corral ls lists stacks)", said.WARNING
         )
         return 0
     try:
         good = watch.follow(session, board, session.path("progress"))
     except KeyboardInterrupt:
-        print(f"\nthe removal of {stack} goes on in the background: corral ls", file=sys.stderr)
+        said.tell(f"\nthe removal of {stack} goes on in the background: corral ls", said.WARNING)
         return INTERRUPTED
     return watch.report(
         board,
@@ -92,4 +91,4 @@ def _wake_controller(session: Invocation) -> None:
             raise
         from orchestrator.embedded import daemons
 
-        daemons.ensure(session.client, say=lambda text: print(text, file=sys.stderr))
+        daemons.ensure(session.client, say=said.tell)

@@ -18,7 +18,7 @@ from orchestrator.cli import project as projects
 from orchestrator.cli.commands.attach import KEYS, Attached, Keys
 from orchestrator.cli.commands.exec import STDIN, STDOUT, environment, terminal_size
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
-from orchestrator.cli.show import containers, meanwhile
+from orchestrator.cli.show import containers, meanwhile, said
 from orchestrator.client.errors import ClientError, NoAnswer, NoController
 from orchestrator.client.http import quote
 
@@ -164,7 +164,7 @@ def _make(session: Invocation, body: dict[str, Any], *, quiet: bool) -> dict[str
                         raise CliError(str(line.get("message")), hint=str(line.get("hint") or ""))
                     return dict(line)
                 if not quiet and line.get("message"):
-                    print(line["message"], file=sys.stderr, flush=True)
+                    said.tell(str(line["message"]))
             why = NoAnswer("the controller went away")
         except NoAnswer as exc:
             absent = isinstance(exc, NoController) and not session.client.patient
