@@ -29,6 +29,7 @@ from agent.tasks.journal import safe_id
 from agent.tasks.record import Phase
 from specs import skew
 from specs.api import ApiProblem
+from specs.images import ForgetImages
 from specs.inside import SignalTasks
 from specs.kit import callers
 from specs.kit.errnos import in_words
@@ -179,6 +180,7 @@ class Server:
                 web.post("/v1/builds", self.build),
                 web.get("/v1/images", self.images),
                 web.get("/v1/images/transfer", self.transfer),
+                web.post("/v1/images/forget", self.forget_images),
                 web.get("/v1/listening", self.listening),
                 web.post("/v1/paths", self.paths),
                 web.get("/v1/usage", self.usage),
@@ -346,6 +348,17 @@ class Server:
     async def transfer(self, request: web.Request) -> web.Response:
         done, total = await asyncio.to_thread(self._images.transfer, request.query.get("image", ""))
         return web.json_response({"done": done, "total": total})
+
+    async def forget_images(self, request: web.Request) -> web.Response:
+        """Remove images; what a task of this node has or is to have stays."""
+        asked = await _body(request, ForgetImages)
+        mine = {
+            record.assignment.spec.image_digest: record.assignment.name
+            for record in self._holdings.records()
+            if not record.erased
+        }
+        used = asked.keep | {digest: f"container {name}" for digest, name in mine.items()}
+        return _json(await self._images.forget(asked.images, used))
 
     async def listening(self, _request: web.Request) -> web.Response:
         """Say which ports local processes hold at this moment; the facts are some seconds old."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         Start,
         Started,
     )
+    from specs.images import ForgetImages, ForgottenImages
     from specs.inside import Copied, Forgotten, NodeProcesses, NodeUsage, Paused, SignalTasks
     from specs.node import Node, NodeCondition
     from specs.objects import (
@@ -128,6 +129,10 @@ class Agents(Protocol):
 
     async def transfer(self, node: str, image: str) -> tuple[int, int]:
         """Return (bytes arrived, bytes wanted) of an image the node fetches, else (0, 0)."""
+        ...
+
+    async def forget_images(self, node: str, request: ForgetImages) -> ForgottenImages:
+        """Remove images of that node that nobody uses."""
         ...
 
     async def listening(self, node: str) -> tuple[str, ...]:

@@ -25,7 +25,7 @@ import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import repeat
+from itertools import count, repeat
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 PYTEST = (str(BIN / "python"), "-m", "pytest", "-q", "--no-header", "--durations=5")
+KEYS = "tests/test_keys_shown.py"
 PURE = ("tests/specs", "tests/scheduler", "tests/orchestrator", "tests/agent", "tests/laws")
 # About half of their processor time. Two plain processes for the two halves: those of -n 2 both
 # read all eight thousand tests and tell a third of each result, which costs a quarter more.
@@ -57,6 +58,7 @@ SESSION_NICE = 5
 # What pytest makes of a test module is kept for the area's other processes; read anew by each of
 # them it was another 20 s of processor time. Empty, as all of Python reads it, is "not set".
 KEEPING = {"PYTHONDONTWRITEBYTECODE": ""}
+ENDED = "CORRAL_TESTS_ENDED"  # tests/conftest.py makes that file when a session is over
 PATIENCE = 60.0  # seconds an interrupted area gets to take its labs down
 
 
@@ -90,7 +92,7 @@ def areas() -> list[Area]:
                 (str(BIN / "ruff"), "check", "-q", "."),
                 (str(BIN / "mypy"),),
                 (str(BIN / "lint-imports"), "--no-cache"),
-                (*PYTEST, "tests/test_house.py", "tests/test_differences.py"),
+                (*PYTEST, "tests/test_house.py", "tests/test_differences.py", KEYS),
             ),
             nice=10,
         ),
@@ -138,6 +140,7 @@ class Runner:
         self.chosen = chosen
         self.folder = folder
         self.stopping = threading.Event()
+        self.numbers = count()
         self.running: set[subprocess.Popen[bytes]] = set()
         self.lock = threading.Lock()
 
@@ -203,10 +206,12 @@ class Runner:
     def _command(self, area: Area, command: tuple[str, ...], output: IO[bytes] | None) -> bool:
         if self.stopping.is_set():
             return False
+        # pytest's own word that it came to its end: a test may end the process with 0.
+        ended = self.folder / f"ended-{next(self.numbers)}"
         process = subprocess.Popen(
             [*(("nice", "-n", str(area.nice)) if area.nice else ()), *command],
             cwd=ROOT,
-            env={**os.environ, **KEEPING, **area.environment},
+            env={**os.environ, **KEEPING, ENDED: str(ended), **area.environment},
             stdin=subprocess.DEVNULL,
             stdout=output,
             stderr=output,
@@ -219,6 +224,10 @@ class Runner:
         code = process.wait()
         with self.lock:
             self.running.discard(process)
+        if command[: len(PYTEST)] == PYTEST and not ended.exists():
+            with contextlib.suppress(OSError):
+                os.write(output.fileno() if output else 2, b"pytest ended before its tests had\n")
+            return False
         # 5 = nothing collected in a lane that has no tests of this kind yet
         return code in (0, 5)
 

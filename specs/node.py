@@ -96,6 +96,7 @@ class NodeCondition(Model):
 
     status: NodeStatus = NodeStatus.UNKNOWN
     reason: str = "not heard from yet"
+    full: str = ""  # what is short on its disk: nothing new fits, and nothing begins anew
     since: float = 0.0
     returning: bool = False  # down, but it answers again: it only has to stay for a while
     returned_at: float = 0.0  # the controller's monotonic clock; 0 = it never was down

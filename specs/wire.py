@@ -28,6 +28,7 @@ HTTP on the agent's socket (JSON unless said otherwise)::
     POST /v1/images/resolve         ResolveImage -> ResolvedImage   (pulls by policy)
     POST /v1/builds                 BuildImage -> NDJSON stream of BuildEvent
     GET  /v1/images                 -> {"images": [ImageInfo]}
+    POST /v1/images/forget          ForgetImages -> ForgottenImages (specs/images.py)
     GET  /v1/images/transfer?image= -> {"done": bytes, "total": bytes}, 0 when none is fetched
     GET  /v1/listening              -> {"ports": ["80/tcp"]}, held by local processes now
     POST /v1/paths                  {"paths": [path]} -> {"paths": {path: PathState}}

@@ -71,6 +71,7 @@ def group(name: str) -> str:
     return name
 
 
+SESSION = os.getpid()
 virtual_time.install()
 PATIENCE = pytest.mark.looptime(**virtual_time.PATIENCE)
 
@@ -89,6 +90,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(PATIENCE)
     order = {name: place for place, name in enumerate(LONG)}
     items.sort(key=lambda item: order.get(group(item.nodeid), len(order)))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Tell scripts/test.py that the session came to its end, in the process it started."""
+    path = os.environ.get("CORRAL_TESTS_ENDED")
+    if path and not hasattr(session.config, "workerinput") and os.getpid() == SESSION:
+        Path(path).touch()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -19,7 +19,7 @@ from agent.errors import Later, Refusal
 from agent.identity import Identity
 from agent.images.assemble import Assembly
 from agent.images.build import Builder
-from agent.images.collect import collect
+from agent.images.collect import collect, forget
 from agent.images.content import ImageFiles, ImageRecord, Ref, hash_file
 from agent.images.layers import LayerStore, UnpackLimits
 from agent.images.manifest import (
@@ -44,10 +44,13 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from agent.vocabulary import ImageConfig
+    from specs.images import ForgottenImages, StackImage
     from specs.wire import BuildEvent, BuildImage, ResolveImage
 
 P = ParamSpec("P")
 T = TypeVar("T")
+PATIENCE: Final = 50  # looks whether no image is being added any more
+PAUSE: Final = 0.1  # seconds between them
 _EPOCH: Final = "1970-01-01T00:00:00Z"
 _PACKED: Final = {b"\x1f\x8b": "+gzip", b"\x28\xb5": "+zstd"}
 
@@ -178,6 +181,20 @@ class ImageStore:
         every image that has a name. Raises Later while images are being added.
         """
         return await self._call(collect, self.content, self.layers, self.rootfs, keep, named=named)
+
+    async def forget(self, asked: Sequence[StackImage], used: Mapping[str, str]) -> ForgottenImages:
+        """Remove these images unless they are used; ``used``: digest -> by whom.
+
+        Raises Later where images are being added all the time.
+        """
+        for turn in range(PATIENCE):
+            try:
+                return await self._call(forget, self.content, self.layers, self.rootfs, asked, used)
+            except Later:
+                if turn == PATIENCE - 1:
+                    raise
+            await asyncio.sleep(PAUSE)
+        raise AssertionError
 
     # adding images
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from agent.network.wanted import Wanted
     from agent.vocabulary import Attachment, BoundMount, Exit, FoundRun, ImageConfig, Process
+    from specs.images import ForgottenImages, StackImage
     from specs.paths import PathState
     from specs.stack import Hook, TaskSpec
     from specs.wire import (
@@ -79,6 +80,10 @@ class Images(Protocol):
 
     async def list(self) -> list[ImageInfo]:
         """Return the images that are complete on this node."""
+        ...
+
+    async def forget(self, asked: Sequence[StackImage], used: Mapping[str, str]) -> ForgottenImages:
+        """Remove these images unless they are used; ``used``: digest -> by whom. Raises Later."""
         ...
 
     def close(self) -> None:

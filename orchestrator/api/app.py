@@ -1,7 +1,8 @@
 """The controller's HTTP API on a unix socket: the route table, and serving it.
 
 The straight line enters the controller here. Every command is one store
-transaction inside Control; nothing here decides or keeps state.
+transaction inside Control; nothing here decides or keeps state. The route table is one piece:
+who looks for a path finds it here, and the OpenAPI document is made of it.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from aiohttp import web
 
 from orchestrator.api import (
     archive,
+    images,
     inside,
     logs,
     nodes,
@@ -33,6 +35,7 @@ from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
 from orchestrator.errors import Conflict
 from specs import api
+from specs.images import ImagesLeft, StackImages
 from specs.inside import (
     Copied,
     ForgetTasks,
@@ -232,6 +235,22 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Remove what has ended of services that do not run",
         body=ForgetTasks,
         answer=Forgotten,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/stacks/{stack}/images",
+        images.images,
+        "Images of a stack's services",
+        answer=StackImages,
+        query=(QueryField("built", "flag", text="only what is built under no name of its own"),),
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/images/forget",
+        images.forget,
+        "Remove images from the nodes where nobody uses them",
+        body=StackImages,
+        answer=ImagesLeft,
     ),
     ApiRoute(
         "POST",

@@ -2,8 +2,9 @@
 
 Loading takes YAML and half of what `run` costs its user's processor. A kept project counts only
 while the flags, the folder, the environment, our own loader, and every file that was read or
-found absent are as they were (inode, size, times of change). What is in doubt is loaded again,
-and whatever is wrong with the cache's file means the same.
+found absent are as they were before they were looked at (place behind links, inode, size, times of
+change). What changed meanwhile or is in doubt is loaded again, and whatever is wrong with the
+cache's file means the same.
 
 Kept in memory only, for its owner's eyes, and until `down`: a model holds what variables hold. A
 project with the value of a variable of the environment whose name says that it is secret is not
@@ -23,7 +24,7 @@ from orchestrator.client.places import run_dir
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Iterator, Mapping
     from typing import Any
 
     from specs import Project
@@ -31,10 +32,11 @@ if TYPE_CHECKING:
 
 KEPT = 50  # projects
 FRESH = 0.1  # seconds; what changed this short before it was read may have changed since
+COARSE = 2.1  # likewise, where times are whole seconds (some file systems), or every other one
 # What differs from shell to shell and command to command. No file that names one is kept.
 _RESTLESS = ("_", "SHLVL", "OLDPWD")
-_NAMED = (b"SHLVL", b"OLDPWD", b"${_}", b"$_")
-_SECRET = ("PASSWORD", "SECRET", "TOKEN", "KEY")
+_NAMED = (b"SHLVL", b"OLDPWD", b"${_", b"$_")
+_SECRET = ("PASSW", "PASSPHRASE", "SECRET", "TOKEN", "KEY", "CREDENTIAL")
 _LOADER = (
     *("specs", "specs/compose", "specs/compose/language", "specs/compose/merging"),
     *("specs/compose/project", "specs/compose/reading", "specs/kit"),
@@ -100,7 +102,7 @@ def lookup(flags: argparse.Namespace) -> Loaded | None:
             if seen.st_uid != os.geteuid() or seen.st_mode & 0o077:
                 return None
             kept = json.load(file)
-        if kept["key"] != key or any(_stamp(old[0]) != old for old in kept["stamps"]):
+        if kept["key"] != key or any(stamp(old[0]) != old for old in kept["stamps"]):
             return None
         return Loaded(kept["project"])
     except (OSError, ValueError, KeyError, TypeError, IndexError):
@@ -111,25 +113,27 @@ def remember(
     flags: argparse.Namespace,
     project: Loaded,
     *,
-    looked_at: Collection[str],
+    looked_at: Mapping[str, list[Any]],
     texts: Collection[bytes],
     began: float,
 ) -> None:
     """Keep a project that was loaded since ``began`` (of the wall clock) from these files.
 
-    Failing to is not an error.
+    ``looked_at``: each path with its stamp before it was read. Failing to is not an error.
     """
     try:
         key = _key(flags)
         folder = _folder()
         if not folder or any(word in text for text in texts for word in _NAMED):
             return
-        stamps = [_stamp(name) for name in sorted(looked_at)]
-        if any(_in_doubt(stamp, began) for stamp in stamps):
+        if any(name in environment for environment in _environments(project) for name in _RESTLESS):
+            return
+        stamps = [looked_at[name] for name in sorted(looked_at)]
+        if any(stamp(old[0]) != old or _in_doubt(old, began) for old in stamps):
             return
         text = json.dumps({"key": key, "stamps": stamps, "project": project.as_json()})
         if not _holds_secrets(text):
-            _write(f"{folder}/{project.name}{_end(key)}", text)
+            _write(folder, project.name, _end(key), text)
     except (OSError, ValueError, TypeError):
         return
 
@@ -179,39 +183,58 @@ def _folder() -> str:
     return f"{own}/corral" if os.path.isdir(own) else ""
 
 
-def _stamp(path: str) -> list[Any]:
-    """Return what is different once a file is, or once there is one."""
-    link = os.readlink(path) if os.path.islink(path) else ""
+def stamp(path: str) -> list[Any]:
+    """Return what is different once a file is, or a link on the way to it, or once there is one."""
     try:
-        seen = os.stat(path)
+        place = os.path.realpath(path)
+        own, seen = os.lstat(path), os.stat(path)
     except (OSError, ValueError):
-        return [path, link]
+        return [path, os.path.realpath(path) if "\0" not in path else ""]
     if stat.S_ISDIR(seen.st_mode):
-        return [path, link, "folder"]
-    times = [seen.st_mtime_ns, seen.st_ctime_ns]
-    return [path, link, stat.S_IFMT(seen.st_mode), seen.st_dev, seen.st_ino, seen.st_size, *times]
+        return [path, place, "folder"]
+    kind = [stat.S_IFMT(seen.st_mode), seen.st_dev, seen.st_ino, seen.st_size, own.st_ino]
+    return [path, place, *kind, own.st_ctime_ns, seen.st_mtime_ns, seen.st_ctime_ns]
 
 
-def _in_doubt(stamp: list[Any], began: float) -> bool:
+def _in_doubt(seen: list[Any], began: float) -> bool:
     """Say whether what was read may be other than what is there now: a pipe, a file just written.
 
     Times in the future say nothing at all.
     """
-    if len(stamp) <= 3:
+    if len(seen) <= 3:
         return False
-    return bool(stamp[2] != stat.S_IFREG or max(stamp[-2:]) > (began - FRESH) * 1e9)
+    newest = max(seen[-3:])
+    patience = COARSE if newest % 10**9 == 0 else FRESH
+    return bool(seen[2] != stat.S_IFREG or newest > (began - patience) * 1e9)
+
+
+def _environments(project: Loaded) -> Iterator[Collection[str]]:
+    for service in (*project.model["services"].values(), *project.disabled.values()):
+        yield (service or {}).get("environment") or ()
 
 
 def _holds_secrets(text: str) -> bool:
     return any(
-        value and any(word in name.upper() for word in _SECRET) and json.dumps(value)[1:-1] in text
+        value and _secret(name, value) and json.dumps(value)[1:-1] in text
         for name, value in os.environ.items()
     )
 
 
-def _write(path: str, text: str) -> None:
-    folder = os.path.dirname(path)
+def _secret(name: str, value: str) -> bool:
+    """Say whether a variable is likely to be one: by its name, or a URL with a password."""
+    _, scheme, rest = value.partition("://")
+    user, at, _ = rest.partition("@")
+    named = name.upper()
+    by_name = named.endswith("PASS") or any(word in named for word in _SECRET)
+    return by_name or bool(scheme and at and ":" in user)
+
+
+def _write(folder: str, name: str, end: str, text: str) -> None:
     os.makedirs(folder, mode=0o700, exist_ok=True)
+    path = f"{folder}/{name}{end}"
+    for other in os.listdir(folder):  # what the same flags meant before the file's name changed
+        if other.endswith(end) and other != f"{name}{end}":
+            os.unlink(f"{folder}/{other}")
     kept = [f"{folder}/{name}" for name in os.listdir(folder)]
     if len(kept) >= KEPT:
         for old in sorted(kept, key=_age)[: len(kept) - KEPT + 1]:

@@ -171,12 +171,17 @@ def hold_standard_streams() -> None:
 
 
 class _Unheard(io.FileIO):
-    """Standard error that goes on when nobody reads it: what is said there stops no work."""
+    """Standard error that goes on when nobody reads it: what is said there stops no work.
+
+    Nor does a full disk it is written to: there is nowhere to say so.
+    """
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data) or 0
-        except BrokenPipeError:
+        except BlockingIOError:
+            raise
+        except OSError:
             _nowhere(self.fileno())
             return len(data)
 

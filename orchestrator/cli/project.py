@@ -82,7 +82,7 @@ def _whole(flags: argparse.Namespace) -> Loaded:
         from specs.kit import reading
 
         began = time.time()
-        with reading.noting() as looked_at:
+        with reading.noting(loaded.stamp) as looked_at:
             fresh = load(flags)
         project = loaded.of(fresh)
         texts = fresh.sources

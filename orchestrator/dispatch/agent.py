@@ -17,6 +17,7 @@ import aiohttp
 from orchestrator.dispatch.ndjson import LineTooLong, lines
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
 from specs import skew
+from specs.images import ForgottenImages
 from specs.inside import Copied, NodeProcesses, NodeUsage
 from specs.wire import (
     HEARTBEAT,
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import LogQuery
     from specs.base import Model
+    from specs.images import ForgetImages
     from specs.inside import SignalTasks
     from specs.paths import PathState
     from specs.wire import BuildImage, Instructions, ResolveImage
@@ -131,6 +133,11 @@ class AgentClient:
             await self._check(answer)
             found = await answer.json()
         return int(found["done"]), int(found["total"])
+
+    async def forget_images(self, request: ForgetImages) -> ForgottenImages:
+        return await self._call(
+            "POST", "/v1/images/forget", ForgottenImages, body=request, timeout=INSTRUCT
+        )
 
     async def listening(self) -> tuple[str, ...]:
         async with self._request("GET", "/v1/listening", timeout=SHORT) as answer:

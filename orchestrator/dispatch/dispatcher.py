@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from orchestrator.keys.identity import ClusterRecord
     from orchestrator.store.base import Store
     from orchestrator.transport.base import Transport
+    from specs.images import ForgetImages, ForgottenImages
     from specs.inside import Copied, NodeProcesses, NodeUsage, SignalTasks
     from specs.kit.clock import Clock
     from specs.node import Node
@@ -207,6 +208,9 @@ class Dispatcher:
 
     async def transfer(self, node: str, image: str) -> tuple[int, int]:
         return await self._client(node).transfer(image)
+
+    async def forget_images(self, node: str, request: ForgetImages) -> ForgottenImages:
+        return await self._client(node).forget_images(request)
 
     async def listening(self, node: str) -> tuple[str, ...]:
         return await self._client(node).listening()

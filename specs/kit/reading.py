@@ -16,8 +16,8 @@ import time
 
 TYPE_CHECKING = False  # not from typing: who only reads a line of a file needs no more than this
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Final
+    from collections.abc import Callable, Iterator
+    from typing import Any, Final
 
 TEXT_LIMIT: Final = 4 * 1024 * 1024  # far above any file that people wrote
 PIPE_SECONDS: Final = 0.5  # for all a named pipe holds; whoever offers one answers at once
@@ -34,26 +34,30 @@ class FileTooLarge(OSError):
         super().__init__(errno.EFBIG, f"it is larger than {size}", path)
 
 
-_noted: list[set[str]] = []  # who wants to know what is looked at
+# Who wants to know what is looked at, and how it was.
+_noted: list[tuple[dict[str, Any], Callable[[str], Any]]] = []
 
 
 @contextlib.contextmanager
-def noting() -> Iterator[set[str]]:
-    """Collect every path that is read or asked for meanwhile, absent ones too.
+def noting(stamp: Callable[[str], Any]) -> Iterator[dict[str, Any]]:
+    """Collect every path that is read or asked for meanwhile, absent ones too, and its stamp.
 
-    What was made of files can be used again while none of these has changed.
+    That is taken before the first look at it. What was made of files can be used again while
+    none of these has changed.
     """
-    found: set[str] = set()
-    _noted.append(found)
+    noted: tuple[dict[str, Any], Callable[[str], Any]] = ({}, stamp)
+    _noted.append(noted)
     try:
-        yield found
+        yield noted[0]
     finally:
-        _noted.remove(found)
+        _noted[:] = [one for one in _noted if one is not noted]
 
 
 def _note(path: str) -> None:
-    for found in _noted:
-        found.add(os.fspath(path))
+    name = os.fspath(path)
+    for found, stamp in _noted:
+        if name not in found:
+            found[name] = stamp(name)
 
 
 def exists(path: str) -> bool:

@@ -18,6 +18,7 @@ import pytest
 from agent.errors import Later, Refusal
 from agent.network.wanted import Wanted
 from agent.vocabulary import Attachment, ImageConfig
+from specs.images import StackImage
 from specs.stack import FileRef, Mount
 from specs.wire import BuildImage, Content, NodeSelf, ResolveImage
 from tests.agent.test_lifecycle import task
@@ -67,6 +68,14 @@ class ImagesContract:
             await images.ensure("nosuch", NOWHERE)
         found = await images.resolve(ResolveImage(image="busybox", policy="never"))
         assert (found.image, found.digest) == ("busybox", known)
+
+    async def test_what_is_used_stays_and_what_nobody_has_goes(self, images, known):
+        asked = (StackImage(name="busybox", digests=(known,)),)
+        done = await images.forget(asked, {known: "stack shop"})
+        assert (done.removed, done.kept) == ((), {"busybox": "stack shop uses it"})
+        assert (await images.ensure("busybox", known)).digest == known
+        gone = await images.forget((StackImage(name="never-here"),), {})
+        assert (gone.removed, gone.kept) == ((), {})
 
     async def test_a_build_ends_with_its_digest_and_is_there(self, images, buildable):
         events = [e async for e in images.build(BuildImage(tag="mine", build=buildable))]

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from orchestrator.client.client import Client
+
 pytestmark = pytest.mark.real
 
 # `user` names what `maker` builds; `twin` builds the same under the same name.
@@ -57,3 +59,19 @@ def test_a_sibling_that_builds_it_is_enough_to_have_the_image(corral):
     )
     done = corral("up", "-d")
     assert "registry" not in done.stdout + done.stderr
+    corral("-p", "other", "up", "-d")
+    kept = corral("down", "--rmi", "all").stderr
+    assert "image only-here:1 stays on" in kept, kept
+    assert "container other-" in kept, kept
+    assert _names(corral) >= {"only-here:1"}
+    gone = corral("-p", "other", "down", "--rmi", "all").stderr
+    assert "image only-here:1 removed on" in gone, gone
+    left = _names(corral)
+    assert "only-here:1" not in left
+    assert "busybox:latest" in left, "what it was built from is no service's"
+
+
+def _names(corral) -> set[str]:
+    """Return the names of the images its node has."""
+    agent = Client(f"unix:///proc/{corral.host.pid}/root/run/corral/agent.sock")
+    return {name for image in agent.get("/v1/images")["images"] for name in image["names"]}

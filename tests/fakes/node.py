@@ -16,12 +16,14 @@ from typing import TYPE_CHECKING
 
 from agent.errors import Later, Refusal
 from agent.vocabulary import Attachment, BoundMount, ImageConfig
+from specs.images import ForgottenImages
 from specs.wire import BuildEvent, BuildImage, ImageInfo, ResolvedImage, ResolveImage
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from agent.network.wanted import Wanted
+    from specs.images import StackImage
     from specs.paths import PathState
     from specs.stack import Mount
     from specs.wire import Assignment, Content, NodeSelf, Peer
@@ -74,6 +76,13 @@ class FakeImages:
 
     def transfer(self, _image: str) -> tuple[int, int]:
         return 0, 0
+
+    async def forget(self, asked: Sequence[StackImage], used: Mapping[str, str]) -> ForgottenImages:
+        kept = {o.name: f"{used[d]} uses it" for o in asked for d in o.digests if d in used}
+        gone = [one.name for one in asked if one.name in self.known and one.name not in kept]
+        for name in gone:
+            del self.known[name]
+        return ForgottenImages(removed=tuple(gone), kept=kept)
 
     async def ensure(self, image: str, digest: str) -> ImageConfig:
         if self.delay:

@@ -18,6 +18,8 @@ from orchestrator.client.places import state_dir
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from orchestrator.cli.session import Invocation
 
 
@@ -27,15 +29,15 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add("-v", "--volumes", action="store_true", help="also remove named volumes and their data")
     add("-t", "--timeout", type=float, metavar="S", help="grace period before the kill")
     add("--remove-orphans", action="store_true", help="accepted; every task of the stack goes")
-    add("--rmi", choices=("local", "all"), help="not supported: images stay for other stacks")
+    add(
+        "--rmi",
+        choices=("local", "all"),
+        help="also remove images: those built without a name in `image:`, or all; what another"
+        " stack uses stays",
+    )
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
-    if args.rmi:
-        raise CliError(
-            "--rmi is not supported: images are shared between stacks",
-            hint="leave --rmi out; unused images are collected by the agents",
-        )
     if args.services:
         return _services(args, session)
     stack = session.stack()
@@ -43,6 +45,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     board = boards.Board(stack, "down")
     loaded.forget(stack)
     _wake_controller(session)
+    images = _images(args.rmi, session)
     try:
         session.client.persist(
             "DELETE",
@@ -59,12 +62,47 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     except KeyboardInterrupt:
         said.tell(f"\nthe removal of {stack} goes on in the background: corral ls", said.WARNING)
         return INTERRUPTED
-    return watch.report(
+    code = watch.report(
         board,
         good=good,
         seconds=time.monotonic() - began,
         command=watch.command_prefix(session),
     )
+    if code == 0 and images:
+        _remove_images(images, session)
+    elif images:
+        print("its images stay: the removal did not come to its end", file=sys.stderr)
+    return code
+
+
+def _images(rmi: str | None, session: Invocation) -> list[dict[str, Any]]:
+    """Return the images that are to go; asked for while the stack is there to say them."""
+    if not rmi:
+        return []
+    try:
+        found = session.client.get(session.path("images"), built=rmi == "local")
+    except ApiNotFound:  # said when the stack itself is asked for
+        return []
+    return list(found["images"])
+
+
+def _remove_images(images: list[dict[str, Any]], session: Invocation) -> None:
+    """Have every node remove them; say of each what became of it. What stays is no failure."""
+    rows = session.client.persist("POST", "/v1/images/forget", body={"images": images})["rows"]
+    gone: dict[str, list[str]] = {}
+    for row in rows:
+        if row["image"] and not row["reason"]:
+            gone.setdefault(str(row["image"]), []).append(str(row["node"]))
+    for image, nodes in sorted(gone.items()):
+        print(f"image {image} removed on {', '.join(nodes)}", file=sys.stderr)
+    for row in rows:
+        if row["reason"]:
+            what = f"image {row['image']} stays on" if row["image"] else "images stay on"
+            print(f"{what} {row['node']}: {row['reason']}", file=sys.stderr)
+    known = {str(row["image"]) for row in rows}
+    for name in (str(image["name"]) for image in images):
+        if name not in known:
+            print(f"image {name}: no node that answers has it", file=sys.stderr)
 
 
 def _services(args: argparse.Namespace, session: Invocation) -> int:
@@ -72,6 +110,11 @@ def _services(args: argparse.Namespace, session: Invocation) -> int:
     if args.volumes:
         raise CliError(
             "-v removes the volumes of a whole stack", hint="corral down -v, without services"
+        )
+    if args.rmi:
+        raise CliError(
+            "--rmi removes the images of a whole stack",
+            hint=f"corral down --rmi {args.rmi}, without services",
         )
     from orchestrator.cli.commands import rm, stop
 

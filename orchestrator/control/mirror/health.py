@@ -55,6 +55,7 @@ class _Pulse:
     since: float = 0.0  # connected since
     reason: str = ""
     trouble: str = ""  # why its network is not as it should be, or its disk full, by its own word
+    full: str = ""  # the part of it that is about the disk
     falls: int = 0
     fell_at: float = 0.0
     was_down: bool = False
@@ -107,7 +108,8 @@ class NodeHealth:
     def troubled(self, node: str, network: str, room: str) -> None:
         """Note what the node says of its own network and its disk; "" = all is well."""
         found = f"its network is not in order: {network}" if network else ""
-        self._pulse(node).trouble = "; ".join(why for why in (found, room) if why)
+        pulse = self._pulse(node)
+        pulse.trouble, pulse.full = "; ".join(why for why in (found, room) if why), room
 
     def disconnected(self, node: str, reason: str, *, host: bool = False) -> None:
         """Note that the session ended, or could not be made again; by the agent where ``host``."""
@@ -134,6 +136,7 @@ class NodeHealth:
             new = self._cluster.conditions[node] = NodeCondition(
                 status=status,
                 reason=reason,
+                full=self._pulse(node).full if status is NodeStatus.UNREADY else "",
                 since=self._clock.wall() if old is None or old.status != status else old.since,
                 returning=status is NodeStatus.DOWN and self._pulse(node).reported,
                 returned_at=self._pulse(node).returned_at,

@@ -46,10 +46,19 @@ def hand_on(pass_: Pass, stack: Stack) -> None:
             for name, edge in sorted(edges.items())
             if edge.restart and _awaited(pass_, stack, task, name, services[name], edge.condition)
         )
+        waits = waits or _room(pass_, task)
         if not waits:
             pass_.draft.put_task(task.with_restart())
         elif waits != task.restart_waits:
             pass_.draft.put_task(task.with_restart_waits(waits))
+
+
+def _room(pass_: Pass, task: Task) -> str:
+    """Say that a node may have no room for another run: the one there is, is kept until it has."""
+    condition, run = pass_.cluster.conditions.get(task.node or ""), task.status.run
+    if condition is None or not condition.full or run is None or not run.alive:
+        return ""
+    return f"room on {pass_.cluster.nodes[task.node or ''].name} ({condition.full})"
 
 
 def _awaited(

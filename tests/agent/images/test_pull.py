@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from agent.errors import Later, Refusal
+from agent.errors import Later, NoRoom, Refusal
 from agent.images.pull import failure, insecure, said
 
 FATAL = 'time="2026-01-01T00:00:00Z" level=fatal msg="{}"'
@@ -28,7 +28,7 @@ FATAL = 'time="2026-01-01T00:00:00Z" level=fatal msg="{}"'
         ("net/http: TLS handshake timeout", Later),
         ("read tcp: connection reset by peer", Later),
         ("unexpected EOF", Later),
-        ("write /x: no space left on device", Later),
+        ("write /x: no space left on device", NoRoom),
         ("something nobody has seen before", Later),
     ],
 )

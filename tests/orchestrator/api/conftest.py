@@ -19,6 +19,7 @@ from orchestrator.errors import Unavailable
 from orchestrator.nodes.members import Nodes
 from orchestrator.store.memory import MemoryStore
 from specs.api import Release, Stack, Version
+from specs.images import ForgottenImages
 from specs.inside import NodeProcesses, NodeUsage, TaskProcess, TaskUsage
 from specs.kit.clock import SystemClock
 from specs.node import Node, NodeFacts
@@ -102,6 +103,18 @@ class FakeAgents:
         self.check(node)
         self.signals.append((node, request.number, request.tasks))
         return request.tasks
+
+    async def forget_images(self, node, request):
+        await self.replaced(node)
+        self.asked.append((node, request))
+        names = [one.name for one in request.images if not set(one.digests) & set(request.keep)]
+        kept = {
+            one.name: f"{request.keep[digest]} uses it"
+            for one in request.images
+            for digest in one.digests
+            if digest in request.keep
+        }
+        return ForgottenImages(removed=tuple(names), kept=kept)
 
     async def leave(self, node):
         self.check(node)

@@ -59,6 +59,7 @@ FOLLOWS = {
     "p": (["ps", "port"], ["up"]),
     "-": (["--file", "-p", "--progress"], ["up"]),
     "--progress ": (["tty", "json"], ["up"]),
+    "down --rmi ": (["local", "all"], ["up", "web"]),
     "--progress=j": (["--progress=json"], ["--progress=tty"]),
     "-p ": (["shop", "blog"], ["up"]),
     "-p shop p": (["ps"], ["shop"]),

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+import specs
 from orchestrator.cli import loaded, project
 from orchestrator.cli.parsers import global_parser
+from specs.kit import reading
 
 ROOT = Path(__file__).parents[3]
 FILE = """\
@@ -159,11 +162,91 @@ def test_what_differs_from_shell_to_shell_does_not_count(loads, monkeypatch, wor
     assert len(loads) == 1
 
 
-@pytest.mark.parametrize("text", ["${SHLVL}", "$OLDPWD", "${_}", "$_"])
-def test_but_where_a_file_asks_for_it(shop, loads, text):
-    (shop / "compose.yaml").write_text(f"services: {{web: {{image: a, hostname: '{text}'}}}}\n")
+@pytest.mark.parametrize(
+    "key",
+    [
+        *("hostname: '${SHLVL}'", "hostname: $OLDPWD", "hostname: '${_}'", "hostname: $_"),
+        *("hostname: '${_:-x}'", "environment: [_]", "environment: {_: }"),
+    ],
+)
+def test_but_where_a_file_asks_for_it(shop, loads, monkeypatch, key):
+    monkeypatch.setenv("_", "/bin/one")
+    (shop / "compose.yaml").write_text(f"services: {{web: {{image: a, {key}}}}}\n")
     whole()
     assert kept() == []
+
+
+# What somebody does to a file right after it was read, while the rest is still being loaded.
+MEANWHILE = {
+    "a link is switched": ("compose.yaml", lambda at: (
+        (at / "new").symlink_to("v2.yaml"), (at / "new").rename(at / "compose.yaml"))),
+    "a link behind it is switched": ("compose.yaml", lambda at: (
+        (at / "new").symlink_to("v2.yaml"), (at / "new").rename(at / "v.yaml"))),
+    "an override goes": ("compose.override.yaml", lambda at: (
+        (at / "compose.override.yaml").unlink())),
+    "it is written in place": ("v1.yaml", lambda at: (
+        (at / "v1.yaml").write_text((at / "v2.yaml").read_text()))),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("what", MEANWHILE)
+def test_what_changes_while_it_is_loaded_is_read_again(shop, monkeypatch, what):
+    name, change = MEANWHILE[what]
+    for number in "12":
+        (shop / f"v{number}.yaml").write_text(f"services: {{web: {{image: 'app:{number}'}}}}\n")
+    (shop / "compose.yaml").unlink()
+    (shop / "v.yaml").symlink_to("v1.yaml")
+    (shop / "compose.yaml").symlink_to("v.yaml")
+    (shop / "compose.override.yaml").write_text("services: {web: {labels: {a: b}}}\n")
+    real, done = reading.read, []
+
+    def read(path, *limit):
+        data = real(path, *limit)
+        if Path(path).name in (name, "compose.yaml" if name == "v1.yaml" else name) and not done:
+            done.append(change(shop))
+        return data
+
+    monkeypatch.setattr(reading, "read", read)
+    whole()
+    assert done
+    fresh = specs.load(files=[], project_name=None, project_directory=None)
+    assert whole().model == json.loads(json.dumps(fresh.model))
+
+
+def test_a_link_on_the_way_to_a_folder_counts(shop, loads):
+    for name in ("one", "two"):
+        (shop / name / "src").mkdir(parents=True)
+    (shop / "now").symlink_to("one")
+    (shop / "src").symlink_to("now/src")
+    (shop / "compose.yaml").write_text(
+        "services: {web: {image: a, build: ., develop: "
+        "{watch: [{path: ./src, action: sync, target: /app}]}}}\n"
+    )
+    whole()
+    (shop / "now").unlink()
+    (shop / "now").symlink_to("two")
+    (rule,) = whole().model["services"]["web"]["develop"]["watch"]
+    assert rule["path"] == str(shop / "two/src") or len(loads) == 2
+
+
+@pytest.mark.parametrize(("ns", "age", "doubt"), [
+    (0, 1.0, True), (0, 3.0, False), (5, 0.05, True), (5, 1.0, False), (5, -9.0, True),
+])  # fmt: skip
+def test_times_of_whole_seconds_are_believed_later(monkeypatch, ns, age, doubt):
+    monkeypatch.setattr(loaded, "FRESH", 0.1)
+    at = 1_700_000_000
+    stamp = ["compose.yaml", "/compose.yaml", stat.S_IFREG, 1, 2, 3, 2, *[at * 10**9 + ns] * 3]
+    assert loaded._in_doubt(stamp, at + age) == doubt
+
+
+def test_another_name_in_the_file_is_kept_in_its_place(shop, loads):
+    for name in ("a", "b"):
+        (shop / "compose.yaml").write_text(f"name: {name}\nservices: {{web: {{image: a}}}}\n")
+        whole()
+    (path,) = kept()
+    assert path.name.startswith("b.")
+    assert whole().name == "b"
+    assert len(loads) == 2
 
 
 def test_what_changed_while_it_was_read_is_not_kept(monkeypatch):
@@ -173,11 +256,11 @@ def test_what_changed_while_it_was_read_is_not_kept(monkeypatch):
 
 
 def test_standard_input_and_pipes_are_not_kept(shop, monkeypatch):
-    reading, writing = os.pipe()
-    os.write(writing, b"services: {web: {image: a}}\n")
-    os.close(writing)
-    whole("-f", f"/dev/fd/{reading}")
-    os.close(reading)
+    theirs, ours = os.pipe()
+    os.write(ours, b"services: {web: {image: a}}\n")
+    os.close(ours)
+    whole("-f", f"/dev/fd/{theirs}")
+    os.close(theirs)
     assert kept() == []
 
 
@@ -195,9 +278,12 @@ def test_it_is_for_its_owner_alone_and_in_memory(clean_environment, monkeypatch)
     assert kept() == []
 
 
-@pytest.mark.parametrize("name", ["DB_PASSWORD", "api_token", "SECRET", "SIGNING_KEY"])
+@pytest.mark.parametrize(
+    "name",
+    ["DB_PASSWORD", "api_token", "SECRET", "SIGNING_KEY", "DB_PASSWD", "PGPASS", "DATABASE_URL"],
+)
 def test_a_secret_of_the_environment_is_never_written(shop, monkeypatch, name):
-    monkeypatch.setenv(name, 'hunter"2')
+    monkeypatch.setenv(name, "db://me:hunter2@db/x" if "URL" in name else 'hunter"2')
     whole()
     assert len(kept()) == 1  # it is not in the project
     (shop / "compose.yaml").write_text(f"services: {{web: {{image: a, environment: [{name}]}}}}\n")

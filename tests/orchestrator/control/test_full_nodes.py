@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from orchestrator.control.telling.words import words_of
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Rig
 
@@ -122,3 +123,29 @@ async def test_what_is_tied_to_the_full_node_waits_there(tie):
         rig.nodes[home].agent.crowded = ""
         await rig.deployed(within=120)
         assert [t.node for t in rig.live("web")] == [home]
+
+
+@pytest.mark.parametrize(
+    ("network", "room", "kept"), [("", FULL, True), (BROKEN, FULL, True), (BROKEN, "", False)]
+)
+async def test_a_restart_takes_nothing_away_where_nothing_could_come_back(network, room, kept):
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web=replicas(2)))
+        await rig.deployed()
+        agent = rig.nodes["n2"].agent
+        agent.network.troubled, agent.full = network, room
+        await until_status(rig, "n2", "unready")
+        (there,) = [t for t in rig.live("web") if t.node == "n2"]
+        (other,) = [t for t in rig.live("web") if t.node == "n1"]
+        await rig.restart("web")
+        await rig.until(lambda: rig.cluster.tasks[other.id].status.restart_done)
+        if kept:
+            said = f"restart waits for room on {rig.cluster.nodes['n2'].name} ({FULL})"
+            await rig.until(lambda: said in words_of(rig.cluster, rig.cluster.tasks[there.id]).text)
+            await asyncio.sleep(10)
+            assert len(rig.cluster.tasks[there.id].status.runs) == 1
+            assert rig.cluster.tasks[there.id].status.ready, "law: the old run serves on"
+            agent.full = ""
+        await rig.until(lambda: rig.cluster.tasks[there.id].status.restart_done)
+        await rig.until(lambda: len(rig.ready("web")) == 2)
+        assert not rig.cluster.tasks[there.id].restart_waits
