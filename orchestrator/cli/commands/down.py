@@ -71,7 +71,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     if code == 0 and images:
         _remove_images(images, session)
     elif images:
-        print("its images stay: the removal did not come to its end", file=sys.stderr)
+        said.tell("its images stay: the removal did not come to its end", said.WARNING)
     return code
 
 
@@ -94,15 +94,15 @@ def _remove_images(images: list[dict[str, Any]], session: Invocation) -> None:
         if row["image"] and not row["reason"]:
             gone.setdefault(str(row["image"]), []).append(str(row["node"]))
     for image, nodes in sorted(gone.items()):
-        print(f"image {image} removed on {', '.join(nodes)}", file=sys.stderr)
+        said.tell(f"image {image} removed on {', '.join(nodes)}")
     for row in rows:
         if row["reason"]:
             what = f"image {row['image']} stays on" if row["image"] else "images stay on"
-            print(f"{what} {row['node']}: {row['reason']}", file=sys.stderr)
+            said.tell(f"{what} {row['node']}: {row['reason']}", said.WARNING)
     known = {str(row["image"]) for row in rows}
     for name in (str(image["name"]) for image in images):
         if name not in known:
-            print(f"image {name}: no node that answers has it", file=sys.stderr)
+            said.tell(f"image {name}: no node that answers has it", said.WARNING)
 
 
 def _services(args: argparse.Namespace, session: Invocation) -> int:
