@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli.show import said
+from orchestrator.cli import said
 from specs.kit import masking, reading
 from specs.problems import Problem, gathered, problem_from_json, render
 

@@ -94,7 +94,7 @@ def _say_without_effect(flags: argparse.Namespace) -> None:
         ("--compatibility", flags.compatibility, "names keep their -, and deploy: counts anyway"),
     ):
         if given:
-            from orchestrator.cli.show import said
+            from orchestrator.cli import said
 
             said.tell(f"corral: warning: {flag} has no effect: {why}", said.WARNING)
 
@@ -129,8 +129,7 @@ def _misplaced_global(exc: errors.CliError, name: str, rest: Sequence[str]) -> e
 
 
 def _report(message: str, hint: str) -> None:
-    from orchestrator.cli import wishes
-    from orchestrator.cli.show import said
+    from orchestrator.cli import said, wishes
 
     if wishes.progress() == "json":
         said.tell(message, said.ERROR, hint=hint)

@@ -6,7 +6,8 @@ loaded, and asked to (``orchestrator.embedded.daemons``), or to say why it may n
 
 from __future__ import annotations
 
-from orchestrator.cli.show import meanwhile, said
+from orchestrator.cli import said
+from orchestrator.cli.show import meanwhile
 from orchestrator.client.errors import NoController
 from orchestrator.client.places import kept_alive
 

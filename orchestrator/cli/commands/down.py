@@ -9,10 +9,10 @@ import argparse
 import os
 import time
 
-from orchestrator.cli import loaded
+from orchestrator.cli import loaded, said
 from orchestrator.cli.errors import INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
-from orchestrator.cli.show import said, watch
+from orchestrator.cli.show import watch
 from orchestrator.client.errors import ApiNotFound, NoController
 from orchestrator.client.places import state_dir
 

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import time
 
+from orchestrator.cli import said
 from orchestrator.cli.errors import ERROR, CliError
 from orchestrator.cli.show import board as boards
-from orchestrator.cli.show import said, watch
+from orchestrator.cli.show import watch
 from orchestrator.client.errors import NoAnswer
 from specs.patience import MONITOR, TRIAL
 from specs.states import BROKEN, FINAL

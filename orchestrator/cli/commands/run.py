@@ -12,13 +12,13 @@ import os
 import sys
 import time
 
-from orchestrator.cli import deploy, reaching
+from orchestrator.cli import deploy, reaching, said
 from orchestrator.cli import oneoff as oneoffs
 from orchestrator.cli import project as projects
 from orchestrator.cli.commands.attach import KEYS, Attached, Keys
 from orchestrator.cli.commands.exec import STDIN, STDOUT, environment, terminal_size
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
-from orchestrator.cli.show import containers, meanwhile, said
+from orchestrator.cli.show import containers, meanwhile
 from orchestrator.client.errors import ClientError, NoAnswer, NoController
 from orchestrator.client.http import quote
 

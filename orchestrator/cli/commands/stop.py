@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import time
 
+from orchestrator.cli import said
 from orchestrator.cli.errors import INTERRUPTED
 from orchestrator.cli.show import board as boards
-from orchestrator.cli.show import said, watch
+from orchestrator.cli.show import watch
 from orchestrator.cli.show.rows import lines_of
 from orchestrator.client.errors import ApiNotFound
 

@@ -12,9 +12,10 @@ import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cli import said
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import ends as laws
-from orchestrator.cli.show import said, watch
+from orchestrator.cli.show import watch
 from orchestrator.client.errors import ApiNotFound, ClientError, NoAnswer
 from orchestrator.client.http import quote
 

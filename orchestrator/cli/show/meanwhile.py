@@ -10,7 +10,7 @@ import threading
 from contextlib import contextmanager
 from functools import partial
 
-from orchestrator.cli.show import said
+from orchestrator.cli import said
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -12,10 +12,9 @@ import sys
 import threading
 import time
 
-from orchestrator.cli import wishes
+from orchestrator.cli import said, wishes
 from orchestrator.cli.errors import ERROR, INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
-from orchestrator.cli.show import said
 from orchestrator.client.errors import ApiNotFound, BadAnswer, ClientError, NoAnswer, NoController
 from orchestrator.client.http import quote
 from specs.kit.amounts import as_set
