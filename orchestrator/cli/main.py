@@ -94,7 +94,9 @@ def _say_without_effect(flags: argparse.Namespace) -> None:
         ("--compatibility", flags.compatibility, "names keep their -, and deploy: counts anyway"),
     ):
         if given:
-            print(f"corral: warning: {flag} has no effect: {why}", file=sys.stderr)
+            from orchestrator.cli import said
+
+            said.tell(f"corral: warning: {flag} has no effect: {why}", said.WARNING)
 
 
 def _explained(
@@ -127,6 +129,11 @@ def _misplaced_global(exc: errors.CliError, name: str, rest: Sequence[str]) -> e
 
 
 def _report(message: str, hint: str) -> None:
+    from orchestrator.cli import said, wishes
+
+    if wishes.progress() == "json":
+        said.tell(message, said.ERROR, hint=hint)
+        return
     print(f"corral: {message}", file=sys.stderr)
     if hint:
         print(f"  hint: {hint}", file=sys.stderr)

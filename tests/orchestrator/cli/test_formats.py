@@ -308,6 +308,27 @@ def test_nonsense_is_refused_before_anything_is_asked(fake, corral, argv):
     assert not fake.requests
 
 
+@pytest.mark.parametrize(
+    ("argv", "out"),
+    [
+        (["ls", "-f", "name=sh"], "shop\n"), (["ls", "-f", "name=no"], ""),
+        (["ps", "-f", "status=exited"], "t-job-1\n"), (["ps", "-f", "name=db"], "t-db-1\n"),
+        (["node", "ls", "-f", "status=ready"], "alpha\n"), (["node", "ls", "-f", "name=b"], ""),
+    ],
+)  # fmt: skip
+def test_behind_a_list_f_is_docker_s_filter(shop, corral, argv, out):
+    shop.on("GET", "/v1/stacks", {"stacks": [{"name": "shop", "status": "deployed"}]})
+    shop.on("GET", "/v1/nodes", {"nodes": [{"id": "n", "name": "alpha", "status": "ready"}]})
+    done = corral("-p", "shop", *argv, "-q")
+    assert (done.code, done.out) == (0, out), done.err
+
+
+def test_a_compose_file_behind_a_list_is_told_where_it_stands(fake, corral):
+    done = corral("ps", "-f", "compose.yaml")
+    assert done.code == 2
+    assert "stands before the command: corral -f compose.yaml ..." in done.err
+
+
 def test_ls_and_node_ls_have_docker_s_keys_beside_ours(fake, corral):
     fake.on(
         "GET", "/v1/stacks", {"stacks": [{"name": "shop", "status": "deployed", "tasks": "2/2"}]}
