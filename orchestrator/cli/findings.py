@@ -6,9 +6,9 @@ stderr, so that `corral config` stays usable in a pipe.
 
 from __future__ import annotations
 
-import sys
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cli import said
 from specs.kit import masking, reading
 from specs.problems import Problem, gathered, problem_from_json, render
 
@@ -35,7 +35,7 @@ def show(problems: Iterable[Problem]) -> None:
     for problem in gathered(problems):
         # A warning is one line; the caret is for what must be repaired.
         line = source_line(problem) if problem.severity == "error" else None
-        print(render(problem, line), file=sys.stderr)
+        said.tell(render(problem, line), str(problem.severity))
 
 
 def show_json(problems: Iterable[dict[str, Any]]) -> None:

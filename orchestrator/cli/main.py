@@ -94,7 +94,9 @@ def _say_without_effect(flags: argparse.Namespace) -> None:
         ("--compatibility", flags.compatibility, "names keep their -, and deploy: counts anyway"),
     ):
         if given:
-            print(f"corral: warning: {flag} has no effect: {why}", file=sys.stderr)
+            from orchestrator.cli import said
+
+            said.tell(f"corral: warning: {flag} has no effect: {why}", said.WARNING)
 
 
 def _explained(
@@ -127,6 +129,11 @@ def _misplaced_global(exc: errors.CliError, name: str, rest: Sequence[str]) -> e
 
 
 def _report(message: str, hint: str) -> None:
+    from orchestrator.cli import said, wishes
+
+    if wishes.progress() == "json":
+        said.tell(message, said.ERROR, hint=hint)
+        return
     print(f"corral: {message}", file=sys.stderr)
     if hint:
         print(f"  hint: {hint}", file=sys.stderr)
@@ -163,12 +170,17 @@ def hold_standard_streams() -> None:
 
 
 class _Unheard(io.FileIO):
-    """Standard error that goes on when nobody reads it: what is said there stops no work."""
+    """Standard error that goes on when nobody reads it: what is said there stops no work.
+
+    Nor does a full disk it is written to: there is nowhere to say so.
+    """
 
     def write(self, data: Any) -> int:
         try:
             return super().write(data) or 0
-        except BrokenPipeError:
+        except BlockingIOError:
+            raise
+        except OSError:
             _nowhere(self.fileno())
             return len(data)
 

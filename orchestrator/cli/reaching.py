@@ -6,8 +6,7 @@ loaded, and asked to (``orchestrator.embedded.daemons``), or to say why it may n
 
 from __future__ import annotations
 
-import sys
-
+from orchestrator.cli import said
 from orchestrator.cli.show import meanwhile
 from orchestrator.client.errors import NoController
 from orchestrator.client.places import kept_alive
@@ -53,7 +52,7 @@ def first(
 
     def say(text: str) -> None:
         if not quiet:
-            print(text, file=sys.stderr, flush=True)
+            said.tell(text)
 
     if step is not None:
         daemons.ensure(client, say=say, step=step)

@@ -368,7 +368,10 @@ class ControlLoop:
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
         async with self._turn():
+            away = stack not in self._cluster.stacks
             await self._commands.remove(stack, volumes=volumes, timeout=timeout)
+            if away:  # it takes what an earlier removal left: that one's news are old
+                self._streams.begun_anew(stack)
 
     async def make(self, asked: MakeObject) -> MadeObject:
         async with self._turn():

@@ -151,7 +151,7 @@ class Notices:
         if gone:
             self._streams.gone(stack.name)
         elif stack.desired == "up":
-            self._streams.wanted_up(stack.name)
+            self._streams.begun_anew(stack.name)
         self._streams.moved(stack.name)
 
     def _tell_dropped(self, old: Model | None, new: Model | None) -> None:

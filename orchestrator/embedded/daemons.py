@@ -211,11 +211,31 @@ def supervisor_command(*, foreground: bool = False, names: tuple[str, ...] = ())
 def start_supervisor(
     command: list[str] | None = None, environ: Mapping[str, str] | None = None
 ) -> bool:
-    """Start the supervisor; False = one runs already. Raises StartFailed."""
+    """Start the supervisor; False = one runs already. Raises StartFailed.
+
+    A `controller stop` under way holds its lock without one that runs: its end is waited for.
+    """
+    until = time.monotonic() + STOP_DEADLINE
+    while True:
+        done = _started(command or supervisor_command(), environ or environment())
+        if done.returncode != supervisor.EXIT_ANOTHER:
+            break
+        if supervisor_pid() is not None or time.monotonic() > until:
+            return False
+        time.sleep(0.05)
+    if done.returncode != 0:
+        raise StartFailed(
+            f"the supervisor did not start: {done.stderr.strip() or 'no reason given'}",
+            hint=f"see {log_dir()}/supervisor.log",
+        )
+    return True
+
+
+def _started(command: list[str], environ: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
     try:
-        done = subprocess.run(
-            command or supervisor_command(),
-            env=dict(environ or environment()),
+        return subprocess.run(
+            command,
+            env=dict(environ),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
@@ -227,14 +247,6 @@ def start_supervisor(
         raise StartFailed(
             "the supervisor did not start in 15 s", hint=f"see {log_dir()}/supervisor.log"
         ) from None
-    if done.returncode == supervisor.EXIT_ANOTHER:
-        return False
-    if done.returncode != 0:
-        raise StartFailed(
-            f"the supervisor did not start: {done.stderr.strip() or 'no reason given'}",
-            hint=f"see {log_dir()}/supervisor.log",
-        )
-    return True
 
 
 def start_at_boot(

@@ -1,9 +1,11 @@
 """Bring a folder to what somebody else's has become: the writing half of `corral watch`.
 
-As specs.kit.tarplacing, with three laws of its own. An entry of the kind GONE says that nothing is
+As specs.kit.tarplacing, with four laws of its own. An entry of the kind GONE says that nothing is
 to be there: it goes with all below it, but what is mounted on its own stays, for it is no copy of
 anybody's. What is new belongs to whom it replaces, else to whom its folder belongs: the numbers of
-the machine it comes from mean nothing here. And what is there in another shape makes room.
+the machine it comes from mean nothing here. What is there in another shape makes room; but a name
+that an entry of the kind ALONE gave before is that of a single file, and no folder makes room for
+one: what the folder holds came with the image, not from here.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from specs.kit.tarstream import TarEntry
 
 GONE: Final = b"Z"  # of the letters that tar leaves to others; who does not know it refuses it
+ALONE: Final = b"Y"
 _DEEPEST: Final = 512
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -31,6 +34,7 @@ class SyncPlacer(Placer):
     def __init__(self, base: int, *, own: int) -> None:
         super().__init__(base, Landing(inside=True), own=own, owners=True)
         self._refused: list[str] = []
+        self._alone: set[bytes] = set()
 
     def place(self, stream: Archive) -> None:
         """Do all that can be done. Raises CopyRefused for what was not, BadArchive, OSError."""
@@ -42,6 +46,13 @@ class SyncPlacer(Placer):
         parts = self._there(entry.name)
         if not parts:
             return
+        if entry.kind == ALONE[0]:
+            self._alone.add(b"/".join(parts))
+            return
+        if self._stays(entry, parts):
+            text = f"{shown(entry.name)} is a folder there and stays as it is"
+            self._refused.append(f"{text}: end the target with / to have the file in it")
+            return
         if entry.kind == GONE[0]:
             self._gone(parts)
             return
@@ -49,6 +60,16 @@ class SyncPlacer(Placer):
             folder = self._folder(parts[:-1], make=False)
             self._make_room(entry, folder, parts[-1])
         super()._add(entry, stream)
+
+    def _stays(self, entry: TarEntry, parts: list[bytes]) -> bool:
+        """Say whether a folder is there that a single file would take away."""
+        if entry.kind == 0x35 or b"/".join(parts) not in self._alone:
+            return False
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError, CopyRefused):
+            folder = self._folder(parts[:-1], make=False)
+            there = os.stat(parts[-1], dir_fd=folder, follow_symlinks=False)
+            return stat.S_ISDIR(there.st_mode)
+        return False
 
     def _gone(self, parts: list[bytes]) -> None:
         self.files += 1

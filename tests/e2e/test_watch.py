@@ -127,6 +127,13 @@ def edited(corral, look):
     shutil.rmtree(here / "src/d")
     look.all_have("the burst", BURST)
     look.all_read("once called", "app/calls", "called\n")
+    # a folder made again is heard as the first was, whatever number the disk gives it
+    shutil.rmtree(here / "src/n")
+    (here / "src/n/m").mkdir(parents=True)
+    (here / "src/n/m/new").write_text("again")
+    look.all_have("made again", {**BURST, "n/m/new": ("again", 1234)})
+    (here / "src/n/m/new").write_text("new")
+    look.all_have("heard again", BURST)
     # a container that comes later has what changed before
     corral("scale", "web=3")
     look.all_have("the third has all", BURST, (3,))

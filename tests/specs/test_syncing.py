@@ -20,9 +20,9 @@ from specs.kit.tarstream import TarStream
 from specs.kit.tarsyncing import SyncPlacer
 
 
-def bring(source: Path, names, into: Path) -> None:
+def bring(source: Path, names, into: Path, alone=()) -> None:
     pieces: list[bytes] = []
-    pack({name: str(source / name) for name in names}, pieces.append)
+    pack({name: str(source / name) for name in names}, pieces.append, alone=alone)
     archive = iter(pieces)
     own, base = tarpacking.descriptors(), os.open(into, os.O_RDONLY | os.O_DIRECTORY)
     try:
@@ -96,6 +96,38 @@ def test_a_link_is_no_way_out_and_the_rest_is_done(tmp_path):
         bring(tmp_path / "here", ["gone", "d/x"], tmp_path / "there")
     assert told(tmp_path / "else") == {}
     assert not (tmp_path / "there" / "gone").exists()
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "after"),
+    [
+        ({"a": "2"}, {"a": "1"}, {"a": "2"}),
+        ({"a": "2"}, {}, {"a": "2"}),
+        ({}, {"a": "1"}, {}),
+        ({}, {}, {}),
+        ({"a": "->b"}, {"a": "1"}, {"a": "->b"}),
+        ({"a": "2"}, {"a": "->b"}, {"a": "2"}),
+        ({"a/": None}, {"a": "1"}, {"a/": None}),
+        ({"a/": None}, {"a/own": "1"}, {"a/": None, "a/own": "1"}),
+        ({"a": "2"}, {"a/own": "1"}, "a is a folder there"),
+        ({"a": "2"}, {"a/": None}, "a is a folder there"),
+        ({"a": "->b"}, {"a/own": "1"}, "a is a folder there"),
+        ({}, {"a/own": "1"}, "end the target with /"),
+    ],
+)
+def test_a_rules_own_path_takes_no_folder_away(tmp_path, here, there, after):
+    """What the folder holds came with the image; what else is brought is brought."""
+    for name, files in (("here", {**here, "z": "1"}), ("there", there)):
+        (tmp_path / name).mkdir()
+        laid(tmp_path / name, files)
+    was = told(tmp_path / "there")
+    if isinstance(after, str):
+        with pytest.raises(CopyRefused, match=after):
+            bring(tmp_path / "here", ["a", "z"], tmp_path / "there", alone=["a"])
+        after = was
+    else:
+        bring(tmp_path / "here", ["a", "z"], tmp_path / "there", alone=["a"])
+    assert told(tmp_path / "there") == {**after, "z": "1"}
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="owners are root's to give")

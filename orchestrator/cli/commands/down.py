@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 
-from orchestrator.cli import loaded
+from orchestrator.cli import loaded, said
 from orchestrator.cli.errors import INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
@@ -54,14 +53,14 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             query={"volumes": args.volumes, "timeout": args.timeout},
         )
     except ApiNotFound:
-        print(
-            f"{stack}: no such stack, nothing to remove (corral ls lists stacks)", file=sys.stderr
+        said.tell(
+            f"{stack}: no such stack, nothing to remove (corral ls lists stacks)", said.WARNING
         )
         return 0
     try:
         good = watch.follow(session, board, session.path("progress"))
     except KeyboardInterrupt:
-        print(f"\nthe removal of {stack} goes on in the background: corral ls", file=sys.stderr)
+        said.tell(f"\nthe removal of {stack} goes on in the background: corral ls", said.WARNING)
         return INTERRUPTED
     code = watch.report(
         board,
@@ -72,7 +71,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     if code == 0 and images:
         _remove_images(images, session)
     elif images:
-        print("its images stay: the removal did not come to its end", file=sys.stderr)
+        said.tell("its images stay: the removal did not come to its end", said.WARNING)
     return code
 
 
@@ -95,15 +94,15 @@ def _remove_images(images: list[dict[str, Any]], session: Invocation) -> None:
         if row["image"] and not row["reason"]:
             gone.setdefault(str(row["image"]), []).append(str(row["node"]))
     for image, nodes in sorted(gone.items()):
-        print(f"image {image} removed on {', '.join(nodes)}", file=sys.stderr)
+        said.tell(f"image {image} removed on {', '.join(nodes)}")
     for row in rows:
         if row["reason"]:
             what = f"image {row['image']} stays on" if row["image"] else "images stay on"
-            print(f"{what} {row['node']}: {row['reason']}", file=sys.stderr)
+            said.tell(f"{what} {row['node']}: {row['reason']}", said.WARNING)
     known = {str(row["image"]) for row in rows}
     for name in (str(image["name"]) for image in images):
         if name not in known:
-            print(f"image {name}: no node that answers has it", file=sys.stderr)
+            said.tell(f"image {name}: no node that answers has it", said.WARNING)
 
 
 def _services(args: argparse.Namespace, session: Invocation) -> int:
@@ -135,4 +134,4 @@ def _wake_controller(session: Invocation) -> None:
             raise
         from orchestrator.embedded import daemons
 
-        daemons.ensure(session.client, say=lambda text: print(text, file=sys.stderr))
+        daemons.ensure(session.client, say=said.tell)

@@ -7,9 +7,9 @@ watched as long as `start` watches it, though not until it is healthy.
 
 from __future__ import annotations
 
-import sys
 import time
 
+from orchestrator.cli import said
 from orchestrator.cli.errors import ERROR, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     rows: list[dict[str, Any]] = []
     asked = _Asked(before, {str(task) for task in answer["tasks"]}, answer.get("started") or ())
     if not asked.left():
-        print("nothing runs or has run that could be restarted", file=sys.stderr)
+        said.tell("nothing runs or has run that could be restarted", said.WARNING)
     if args.detach or not asked.left():
         return 0
     command = watch.command_prefix(session)
@@ -62,12 +62,12 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         except NoAnswer:
             continue
         for line in asked.look(rows, time.monotonic()):
-            print(line, file=sys.stderr)
+            said.tell(line)
         if asked.failed or asked.crashed:
             until = min(until, time.monotonic() + AFTER_FAILURE)
         if asked.left() and time.monotonic() > told:
             told = float("inf")
-            print(f"waiting for {', '.join(asked.names(rows))}", file=sys.stderr)
+            said.tell(f"waiting for {', '.join(asked.names(rows))}")
     if bad := {**asked.failed, **asked.crashed}:
         return _tell_failure(session, bad, command)
     if asked.left():

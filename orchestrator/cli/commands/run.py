@@ -12,7 +12,7 @@ import os
 import sys
 import time
 
-from orchestrator.cli import deploy, reaching
+from orchestrator.cli import deploy, reaching, said
 from orchestrator.cli import oneoff as oneoffs
 from orchestrator.cli import project as projects
 from orchestrator.cli.commands.attach import KEYS, Attached, Keys
@@ -164,7 +164,7 @@ def _make(session: Invocation, body: dict[str, Any], *, quiet: bool) -> dict[str
                         raise CliError(str(line.get("message")), hint=str(line.get("hint") or ""))
                     return dict(line)
                 if not quiet and line.get("message"):
-                    print(line["message"], file=sys.stderr, flush=True)
+                    said.tell(str(line["message"]))
             why = NoAnswer("the controller went away")
         except NoAnswer as exc:
             absent = isinstance(exc, NoController) and not session.client.patient

@@ -7,10 +7,9 @@ starts what was stopped there is a release, and it is watched as that of `start`
 
 from __future__ import annotations
 
-import sys
 import time
 
-from orchestrator.cli import deploy
+from orchestrator.cli import deploy, said
 from orchestrator.cli.errors import INTERRUPTED
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
@@ -53,7 +52,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     command = watch.command_prefix(session)
     if answer.get("status") == "stopped":
         numbers = ", ".join(f"{name}={count}" for name, count in counts.items())
-        print(f"{board.stack} is stopped; noted for its next start: {numbers}", file=sys.stderr)
+        said.tell(f"{board.stack} is stopped; noted for its next start: {numbers}", said.WARNING)
         return 0
     if args.detach:
         return 0
@@ -74,7 +73,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         good = _watch(session, board, scaling, view)
     except KeyboardInterrupt:
         view.close()
-        print(f"\nscaling goes on in the background: {command} ps", file=sys.stderr)
+        said.tell(f"\nscaling goes on in the background: {command} ps", said.WARNING)
         return INTERRUPTED
     finally:
         view.close()
@@ -108,7 +107,7 @@ def _tell(
     """Say how it ended; return the exit code."""
     command = watch.command_prefix(session)
     for text in scaling.broken():
-        print(f"warning: as it was before scaling: {text}", file=sys.stderr)
+        said.tell(f"warning: as it was before scaling: {text}", said.WARNING)
     if good:
         board.end = {"ok": True, "message": scaling.reached()}
         return watch.report(board, good=True, seconds=seconds, command=command)

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import sys
 import time
 
+from orchestrator.cli import said
 from orchestrator.cli.errors import INTERRUPTED
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import watch
@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         if is_there(session):
             raise  # a service the stack does not have
         # As Compose: what does not run is stopped.
-        print(f"there is no stack {board.stack}: nothing to stop (corral ls)", file=sys.stderr)
+        said.tell(f"there is no stack {board.stack}: nothing to stop (corral ls)", said.WARNING)
         return 0
     try:
         if services:
@@ -54,7 +54,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         else:
             good = watch.follow(session, board, session.path("progress"))
     except KeyboardInterrupt:
-        print(f"\nstopping goes on in the background: {command} ps", file=sys.stderr)
+        said.tell(f"\nstopping goes on in the background: {command} ps", said.WARNING)
         return INTERRUPTED
     return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
 

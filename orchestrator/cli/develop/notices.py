@@ -68,23 +68,29 @@ class FolderNotices:
         self._number: dict[str, int] = {}
         self._looked = time.monotonic()
 
-    def watch(self, folder: str) -> None:
-        """Hear of changes in the folder; where that cannot be, of everything every POLL s."""
-        if self.deaf or folder in self._number:
-            return
+    def watch(self, folder: str) -> bool:
+        """Hear of changes in the folder; where that cannot be, of everything every POLL s.
+
+        The kernel is asked each time, for it ends a watch with its folder and tells so later; and
+        it says whether it is a new watch: another folder than what was called so till now.
+        """
+        if self.deaf:
+            return False
         number = self._libc.inotify_add_watch(self._fd, os.fsencode(folder), _MASK)
         if number >= 0:
             # A folder that was moved keeps its watch: whatever was called so is to be forgotten
             # without ending it.
+            new: bool = self._number.get(folder) != number
             self._number.pop(self._path.get(number, ""), None)
             self._path[number] = folder
             self._number[folder] = number
-            return
+            return new
         error = ctypes.get_errno()
         if error == errno.ENOSPC:
             self.deaf = "the kernel watches no more folders (sysctl fs.inotify.max_user_watches)"
         elif error not in (errno.ENOENT, errno.ENOTDIR, errno.EACCES):
             self.deaf = os.strerror(error)
+        return False
 
     def forget(self, folder: str) -> None:
         """Take it that the folder of this name is another one by now, or none."""

@@ -3,6 +3,9 @@
 A notice of the kernel only says that looking again is worth while: what changed is found by
 comparing with the last look. So notices may be lost, doubled or early, and a file that was
 written and removed between two looks is no change.
+
+Only what the kernel says is not there is gone. What cannot be reached for another reason (rights, a
+broken disk, a network that is away) stays as it was at the last look, until it is seen again.
 """
 
 from __future__ import annotations
@@ -30,15 +33,18 @@ class SeenFile(NamedTuple):
 class WatchedTree:
     """All that lies below the rules' paths and can be somebody's.
 
-    ``watched`` is told of each folder before it is read, and ``unwatched`` of those that went.
+    ``watched`` is told of each folder before it is read, and says whether it was not watched till
+    now: then it is another one, whatever its number (disks give those again). ``unwatched`` is told
+    of those that went, ``unread`` once of what cannot be reached, and why.
     """
 
     def __init__(
         self,
         rules: Sequence[WatchRule],
         *,
-        watched: Callable[[str], None] = lambda _: None,
+        watched: Callable[[str], bool] = lambda _: False,
         unwatched: Callable[[str], None] = lambda _: None,
+        unread: Callable[[str, str], None] = lambda _, __: None,
     ) -> None:
         self._rules = rules
         self._tops = sorted({rule.path for rule in rules})
@@ -46,6 +52,8 @@ class WatchedTree:
         self._folders: dict[str, dict[str, SeenFile]] = {}
         self._watched = watched
         self._unwatched = unwatched
+        self._unread = unread
+        self.shut: set[str] = set()  # what could not be reached: looked at again each time
         self.look(None)
 
     def look(self, folders: Iterable[str] | None) -> set[str]:
@@ -53,10 +61,17 @@ class WatchedTree:
         changed: set[str] = set()
         for top in self._tops:
             self._look_at_top(top, changed)
-        for folder in sorted(self._folders if folders is None else set(folders)):
+        asked = self._folders if folders is None else {*folders, *self.shut}
+        for folder in sorted(asked):
             if folder in self._folders:  # neither gone by now nor nobody's
                 self._compare(folder, changed)
         return changed
+
+    def holds(self, path: str) -> bool:
+        """Say whether a file of this name was there at the last look."""
+        folder, name = os.path.split(path)
+        seen = self._folders.get(folder, {}).get(name) or self._top.get(path)
+        return seen is not None and not _folder(seen)
 
     def below(self, path: str) -> list[str]:
         """Return all known paths below this one, the one itself where it is a file."""
@@ -74,8 +89,17 @@ class WatchedTree:
         parent = os.path.dirname(top)
         while not os.path.isdir(parent):
             parent = os.path.dirname(parent)
-        self._watched(parent)
-        before, now = self._top.get(top), _look(top)
+        if self._watched(parent) and parent in self._folders:
+            self._compare(parent, changed)
+        before = self._top.get(top)
+        try:
+            now = _look(top, follow=True)
+        except OSError as error:
+            self._unreached(top, error)
+            return
+        if top in self.shut and top not in self._folders:
+            self.shut.discard(top)
+            changed.add(top)  # it may not have been sent
         self._top[top] = now
         was, is_ = _folder(before), _folder(now)
         if was and (not is_ or _other(before, now)):
@@ -83,28 +107,46 @@ class WatchedTree:
         if before is not None and not was and (now is None or is_):
             changed.add(top)
         if is_:
-            if top not in self._folders:
-                self._enter(top, changed)
+            self._enter(top, changed)
         elif now is not None and before != now:
             changed.add(top)
 
     def _enter(self, folder: str, changed: set[str]) -> None:
-        if any(not rule.closes(folder) for rule in self._rules):
-            self._folders[folder] = {}
-            self._watched(folder)
+        """Look into a folder that may be a new one; a known one is looked at when it is told of."""
+        new = folder not in self._folders
+        if new and all(rule.closes(folder) for rule in self._rules):
+            return
+        if self._watched(folder) or new:
+            self._folders.setdefault(folder, {})
             self._compare(folder, changed)
+
+    def _unreached(self, path: str, error: OSError) -> None:
+        if path in self.shut:
+            return
+        if not any(path.startswith(f"{other}/") for other in self.shut):
+            self._unread(str(error.filename or path), error.strerror or str(error))
+        self.shut.add(path)
 
     def _leave(self, folder: str, changed: set[str]) -> None:
         names = self._folders.pop(folder, {})
-        if names is not None:
-            self._unwatched(folder)
+        self.shut.discard(folder)
+        self._unwatched(folder)
         for name, seen in names.items():
             changed.add(f"{folder}/{name}")
             if _folder(seen):
                 self._leave(f"{folder}/{name}", changed)
 
     def _compare(self, folder: str, changed: set[str]) -> None:
-        before, now = self._folders[folder], _listed(folder)
+        before = self._folders[folder]
+        self._watched(folder)
+        try:
+            now = _listed(folder)
+        except OSError as error:
+            self._unreached(folder, error)
+            return
+        if folder in self.shut:
+            self.shut.discard(folder)
+            changed.update(f"{folder}/{name}" for name in now)  # it may not have been sent
         self._folders[folder] = now
         for name in before.keys() | now.keys():
             path = f"{folder}/{name}"
@@ -113,14 +155,20 @@ class WatchedTree:
                 changed.add(path)
             if _folder(old) and (not _folder(new) or _other(old, new)):
                 self._leave(path, changed)
-            if _folder(new) and path not in self._folders:
+            if _folder(new):
                 self._enter(path, changed)
 
 
-def _look(path: str) -> SeenFile | None:
+def _look(path: str, *, follow: bool = False) -> SeenFile | None:
+    """Return what is there, or None. A link is looked through where it leads to a folder.
+
+    Raises OSError where that cannot be said.
+    """
     try:
         info = os.stat(path, follow_symlinks=False)
-    except OSError:
+        if follow and stat.S_ISLNK(info.st_mode):
+            info = _through(path, info)
+    except (FileNotFoundError, NotADirectoryError):
         return None
     kind, mode = stat.S_IFMT(info.st_mode), stat.S_IMODE(info.st_mode)
     if kind == stat.S_IFDIR:
@@ -130,11 +178,19 @@ def _look(path: str) -> SeenFile | None:
     return None  # pipes, sockets and devices mean nothing elsewhere
 
 
+def _through(path: str, link: os.stat_result) -> os.stat_result:
+    try:
+        info = os.stat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return link
+    return info if stat.S_ISDIR(info.st_mode) else link
+
+
 def _listed(folder: str) -> dict[str, SeenFile]:
     try:
         names = os.listdir(folder)
-    except OSError:
-        return {}  # gone, or closed to us
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
     looked = {name: _look(f"{folder}/{name}") for name in names}
     return {name: seen for name, seen in looked.items() if seen is not None}
 

@@ -117,7 +117,7 @@ def text_of(path: str) -> str | None:
     try:
         with open(path, encoding="utf-8", errors="surrogateescape") as file:
             return file.read()
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         return None
 
 
@@ -148,7 +148,12 @@ class Watching:
         self._restarts = dict.fromkeys(self._of, 0)
         self._told: dict[str, str] = {}
         self._notices = FolderNotices()
-        self._tree = WatchedTree(rules, watched=self._notices.watch, unwatched=self._notices.forget)
+        self._tree = WatchedTree(
+            rules,
+            watched=self._notices.watch,
+            unwatched=self._notices.forget,
+            unread=lambda path, why: say(f"{path}: {why}; it stays in the containers as it is"),
+        )
 
     def run(self) -> None:
         """Watch until Ctrl-C."""
@@ -165,9 +170,10 @@ class Watching:
     def _changed(self) -> set[str]:
         noticed = self._notices.wait(LOOK, self._anybodys)
         if noticed is None:
-            return set()
+            return self._tree.look(()) if self._tree.shut else set()
         looked = self._tree.look(None if noticed.everything else noticed.folders)
-        return looked | noticed.files
+        # A change that a look does not see, of what is there: not what came and went meanwhile.
+        return looked | {path for path in noticed.files if self._tree.holds(path)}
 
     def _anybodys(self, path: str, folder: bool) -> bool:  # noqa: FBT001 - one question
         if any(rule.takes(path) for rule in self._rules):
@@ -277,17 +283,20 @@ class Watching:
     def _sent(self, row: Mapping[str, Any], name: str, keys: Iterable[Key]) -> bool:
         """Send these to one container; False where it is worth another try."""
         bases: dict[str, dict[str, str]] = {}
+        alone: dict[str, set[str]] = {}
         for number, inner in keys:
             rule = self._of[name][number]
             base, called = rule.place(inner)
             bases.setdefault(base, {})[called] = f"{rule.path}/{inner}" if inner else rule.path
+            if not inner:
+                alone.setdefault(base, set()).add(called)
         count = 0
         for base, files in bases.items():
             try:
                 where = f"/v1/tasks/{quote(str(row['id']))}/archive"
-                fill = partial(pack, files)
+                fill = partial(pack, files, alone=alone.get(base, ()))
                 done = self._session.client.upload(where, fill, path=base, sync=True)
-            except ClientError as exc:
+            except (ClientError, OSError) as exc:
                 self._tell_once(str(row["id"]), f"{row.get('name')}: {exc}")
                 final = isinstance(exc, ApiRefusal) and exc.status in FINAL
                 if not (final and alive(dict(row))):
@@ -332,17 +341,25 @@ class Watching:
             say(text)
 
 
-def pack(files: Mapping[str, str], send: Callable[[bytes], None]) -> None:
-    """Write an archive: names to be gone first, then what is there, folders before their files."""
+def pack(
+    files: Mapping[str, str], send: Callable[[bytes], None], *, alone: Collection[str] = ()
+) -> None:
+    """Write an archive: names to be gone first, then what is there, folders before their files.
+
+    ``alone``: the names that are a rule's own path, which stand for no folder of the container.
+    """
+    there = {name: _there(path, name) for name, path in files.items()}
     gathered = cp.Gathered(send)
     own = tarpacking.descriptors()
     try:
         packer = tarpacking.Packer(gathered.add, own=own, owner=(0, 0))
-        for name, path in sorted(files.items(), reverse=True):
-            if not _there(path, name):
+        for name in sorted(alone):
+            packer.none(os.fsencode(name), tarsyncing.ALONE)
+        for name in sorted(files, reverse=True):
+            if there[name] is False:
                 packer.none(os.fsencode(name), tarsyncing.GONE)
         for name, path in sorted(files.items()):
-            if not _there(path, name):
+            if not there[name]:
                 continue
             try:
                 _one(packer, os.fsencode(name), path)
@@ -356,11 +373,20 @@ def pack(files: Mapping[str, str], send: Callable[[bytes], None]) -> None:
         os.close(own)
 
 
-def _there(path: str, name: str) -> bool:
-    """Say whether it is there, and not only behind a link that has taken its folder's place."""
+def _there(path: str, name: str) -> bool | None:
+    """Say whether it is there, and not only behind a link that has taken its folder's place.
+
+    None: that cannot be said, and so nothing is to be done.
+    """
     top, parts = path[: -len(name)].rstrip("/"), name.split("/")[:-1]
     ways = ("/".join([top, *parts[: end + 1]]) for end in range(len(parts)))
-    return os.path.lexists(path) and not any(os.path.islink(way) for way in ways)
+    try:
+        os.lstat(path)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return None  # the tree says why
+    return not any(os.path.islink(way) for way in ways)
 
 
 def _one(packer: tarpacking.Packer, name: bytes, path: str) -> None:

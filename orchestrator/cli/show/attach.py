@@ -8,11 +8,11 @@ triggered: an event only says that looking again is worth while.
 from __future__ import annotations
 
 import queue
-import sys
 import threading
 import time
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cli import said
 from orchestrator.cli.show import board as boards
 from orchestrator.cli.show import ends as laws
 from orchestrator.cli.show import watch
@@ -199,7 +199,7 @@ class AttachedRun:
                 self._close_view()
                 command = watch.command_prefix(self._session)
                 took = time.monotonic() - began
-                print(boards.success(self._board, took, command=command), file=sys.stderr)
+                said.tell(boards.success(self._board, took, command=command))
                 deployed = True
             if outcome is not None and not looked:
                 looked, next_look = True, 0.0  # a container that fails may fail the release
@@ -230,10 +230,10 @@ class AttachedRun:
             self._drain()
             if left := sorted(alive):
                 runs = f"{', '.join(left)} {'run' if len(left) > 1 else 'runs'}"
-                print(f"{runs} on: {command} stop {' '.join(left)}", file=sys.stderr)
+                said.tell(f"{runs} on: {command} stop {' '.join(left)}", said.WARNING)
         code, words = laws.code(self._ends, end, self._exits.found)
         if words:
-            print(f"corral: {words}\n  next: {command} ps -a", file=sys.stderr)
+            said.tell(f"corral: {words}\n  next: {command} ps -a", said.ERROR)
         return code
 
     def _next(self, wait: float) -> tuple[str, Any]:
@@ -363,17 +363,17 @@ class AttachedRun:
         self._close_view()
         command = watch.command_prefix(self._session)
         if not self._ends.stops_on_interrupt:
-            print(
+            said.tell(
                 f"\n{self._stack} goes on without this terminal. "
                 f"See it: {command} ps, {command} logs -f. Stop it: {command} stop",
-                file=sys.stderr,
+                said.WARNING,
             )
             return 130
-        print("\nGracefully stopping... (press Ctrl+C again to force)", file=sys.stderr)
+        said.tell("\nGracefully stopping... (press Ctrl+C again to force)", said.WARNING)
         try:
             self._stop(self._ends.stop_timeout)
         except KeyboardInterrupt:
-            print("\nKilling...", file=sys.stderr)
+            said.tell("\nKilling...", said.WARNING)
             self._stop(0.0)
         return 130
 
@@ -411,7 +411,7 @@ class AttachedRun:
         self._look()
         self._drain()
         if self._board.outcome is False:
-            print(boards.failure(self._board), file=sys.stderr)
+            said.tell(boards.failure(self._board), said.ERROR)
 
 
 def _alive(rows: Iterable[Mapping[str, Any]]) -> set[str]:

@@ -17,10 +17,11 @@ if TYPE_CHECKING:
     from typing import Any
 
 
-def describe(parser: argparse.ArgumentParser, known: Sequence[str]) -> None:
-    """Add --filter to a list verb."""
+def describe(parser: argparse.ArgumentParser, known: Sequence[str], *, short: bool = True) -> None:
+    """Add --filter to a list verb; ``short``: with Docker's -f, which a prune has for --force."""
     help_ = f"only what fits (repeatable): {', '.join(known)}"
-    parser.add_argument("--filter", action="append", default=[], metavar="KEY=VALUE", help=help_)
+    names = ("-f", "--filter") if short else ("--filter",)
+    parser.add_argument(*names, action="append", default=[], metavar="KEY=VALUE", help=help_)
 
 
 def parse(words: Sequence[str], known: Sequence[str]) -> dict[str, list[str]]:
@@ -29,7 +30,9 @@ def parse(words: Sequence[str], known: Sequence[str]) -> dict[str, list[str]]:
     for word in words:
         key, mark, value = word.partition("=")
         if not mark or not key:
-            raise CliError(f"--filter {word!r} is not KEY=VALUE", code=USAGE)
+            # Behind `ls` and `ps` it is Docker's -f; before them Compose's.
+            hint = f"a Compose file stands before the command: corral -f {word} ..."
+            raise CliError(f"--filter {word!r} is not KEY=VALUE", hint, code=USAGE)
         if key not in known:
             raise CliError(
                 f"--filter {word}: nothing is filtered by {key}",

@@ -6,11 +6,11 @@ show. Each of these is named once, and only when it lasts.
 
 from __future__ import annotations
 
-import os
-import sys
 import threading
 from contextlib import contextmanager
 from functools import partial
+
+from orchestrator.cli import said
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -65,8 +65,8 @@ def telling(*, quiet: bool = False) -> Iterator[Meanwhile]:
     """Tell on stderr, unless quiet is asked for."""
 
     def say(text: str) -> None:
-        if not quiet and os.environ.get("COMPOSE_PROGRESS") != "quiet":
-            print(text, file=sys.stderr, flush=True)
+        if not quiet:
+            said.tell(text)
 
     meanwhile = Meanwhile(say)
     try:

@@ -63,7 +63,7 @@ def describe_rest(kinds: Any, kind: str) -> argparse.ArgumentParser:
 def describe_prune(parser: argparse.ArgumentParser) -> None:
     """Add what every prune has."""
     parser.add_argument("-f", "--force", action="store_true", help="do not ask")
-    filters.describe(parser, FILTERS)
+    filters.describe(parser, FILTERS, short=False)
 
 
 def describe_labels(parser: argparse.ArgumentParser) -> None:

@@ -12,12 +12,11 @@ import sys
 import threading
 import time
 
-from orchestrator.cli import wishes
+from orchestrator.cli import said, wishes
 from orchestrator.cli.errors import ERROR, INTERRUPTED, CliError
 from orchestrator.cli.show import board as boards
 from orchestrator.client.errors import ApiNotFound, BadAnswer, ClientError, NoAnswer, NoController
 from orchestrator.client.http import quote
-from specs.kit import jsontext
 from specs.kit.amounts import as_set
 
 TYPE_CHECKING = False
@@ -97,9 +96,8 @@ class JsonLines(Plain):
         for line in lines:
             level, mark, text = line.partition(": ")
             known = mark and level in ("warning", "error")
-            row = {"time": time.time(), "text": text if known else line}
-            row |= {"level": level if known else "info"}
-            super().update([jsontext.shown(row)])
+            row = said.row(text, level) if known else said.row(line, said.INFO)
+            super().update([row])
 
 
 def make_view(board: Board) -> View:
@@ -287,7 +285,7 @@ def release(
     try:
         good = follow(session, board, path, {"release": number}, limit=limit, patient=patient)
     except Stalled:
-        print(boards.nowhere(board, command=command), file=sys.stderr)
+        said.tell(boards.nowhere(board, command=command), said.ERROR)
         return ERROR
     except TooLate:
         left = ", ".join([*boards.waiting(board), *boards.unfinished(board)]) or "no reason given"
@@ -296,7 +294,7 @@ def release(
             hint=f"it goes on in the background: {command} ps",
         ) from None
     except KeyboardInterrupt:
-        print(f"\n{interrupted()}", file=sys.stderr)
+        said.tell(f"\n{interrupted()}", said.WARNING)
         return INTERRUPTED
     wrong = check() if good and check is not None else ""
     if wrong:
@@ -309,9 +307,9 @@ def release(
 def report(board: Board, *, good: bool, seconds: float, command: str) -> int:
     """Print how it ended to stderr; return the exit code."""
     if good:
-        print(boards.success(board, seconds, command=command), file=sys.stderr)
+        said.tell(boards.success(board, seconds, command=command))
         return 0
-    print(boards.failure(board, command=command), file=sys.stderr)
+    said.tell(boards.failure(board, command=command), said.ERROR)
     return 1
 
 

@@ -18,7 +18,7 @@ from orchestrator.control.mirror.released import finish, newest_spec
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import Conflict, Invalid, NotFound
 from orchestrator.store.base import TooLarge
-from specs.api import ProblemRow, Started
+from specs.api import ProblemRow, Stack, Started
 from specs.ids import new_id
 from specs.inside import Forgotten, Paused
 from specs.objects import CreateNetwork, CreateVolume
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.store.base import Store
-    from specs.api import Deploy, Release, ReleaseRow, Rescaled, Restart, Restarted, Stack, Start
+    from specs.api import Deploy, Release, ReleaseRow, Rescaled, Restart, Restarted, Start
     from specs.kit.clock import Clock
     from specs.objects import MadeObject, MakeObject, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, StartOneOff
@@ -237,10 +237,15 @@ class Commands:
         return await self._committed(stack, write)
 
     async def remove(self, stack: str, *, volumes: bool, timeout: float | None) -> None:
-        """Have everything of the stack removed."""
+        """Have everything of the stack removed; with ``volumes`` also what an earlier one left.
+
+        Raises NotFound where there is nothing of it.
+        """
 
         def write(draft: Draft) -> None:
-            record = self._stack(stack)
+            kept = volumes and any(v.stack == stack for v in self._cluster.volumes.values())
+            gone = stack not in self._cluster.stacks
+            record = Stack(name=stack) if kept and gone else self._stack(stack)
             draft.put(STACKS, record.removed(timeout, volumes=volumes))
 
         await self._committed(stack, write)

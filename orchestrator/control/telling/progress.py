@@ -73,7 +73,7 @@ class Streams:
         self._dropped.setdefault(stack, []).append((what, name))
         self.moved(stack)
 
-    def wanted_up(self, stack: str) -> None:
+    def begun_anew(self, stack: str) -> None:
         """Forget what went with the stack when it was removed before."""
         self._dropped.pop(stack, None)
 

@@ -411,6 +411,21 @@ def test_stop_ends_a_supervisor_that_is_just_being_started(machine, monkeypatch,
             assert supervisor.start_time(int(pid)) == ""
 
 
+def test_a_start_beside_a_stop_waits_for_its_end(machine):
+    machine.run.mkdir(parents=True, exist_ok=True)
+    lock = supervisor.take_lock(machine.run)  # as a stop holds it
+    said = threading.Event()
+    starting = threading.Thread(
+        target=daemons.ensure, args=(Client(), lambda _text: None, lambda _step: said.set())
+    )
+    starting.start()
+    assert said.wait(300)
+    time.sleep(0.3)  # the first try finds it held, most likely
+    os.close(lock)
+    starting.join(300)
+    assert set(daemons.daemon_pids()) == {"controller", "agent"}
+
+
 @pytest.mark.parametrize("stopped", [True, False])
 def test_a_daemon_that_starts_a_killed_supervisor_late_starts_none_after_a_stop(
     machine, monkeypatch, stopped

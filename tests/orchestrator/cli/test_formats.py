@@ -233,6 +233,7 @@ def task(name, **more):
         "ports": ["0.0.0.0:8080->80/tcp"],
         "labels": {"tier": "front"},
         "networks": ["shop_default"],
+        "network_ids": ["n1ngky823np1gq"],
         "mounts": ["data", "/srv"],
         **more,
     }
@@ -264,6 +265,9 @@ def shop(fake, monkeypatch):
         (["--filter", "exited=3", "-q"], "t-job-1\n"),
         (["--filter", "label=tier=front", "--services"], "web\n"),
         (["--filter", "node=beta", "--filter", "name=web", "-q"], "t-web-2\n"),
+        (["--filter", "network=shop_default", "--filter", "service=db", "-q"], "t-db-1\n"),
+        (["--filter", "network=n1ngky823np1gq", "--filter", "service=db", "-q"], "t-db-1\n"),
+        (["--filter", "network=other_default", "-q"], ""),
         (
             ["--filter", "volume=data", "--filter", "ancestor=web", "-q"],
             "t-web-1\nt-web-2\nt-job-1\n",
@@ -302,6 +306,27 @@ def test_ps(shop, corral, argv, expected):
 def test_nonsense_is_refused_before_anything_is_asked(fake, corral, argv):
     assert corral("-p", "shop", *argv).code == 2
     assert not fake.requests
+
+
+@pytest.mark.parametrize(
+    ("argv", "out"),
+    [
+        (["ls", "-f", "name=sh"], "shop\n"), (["ls", "-f", "name=no"], ""),
+        (["ps", "-f", "status=exited"], "t-job-1\n"), (["ps", "-f", "name=db"], "t-db-1\n"),
+        (["node", "ls", "-f", "status=ready"], "alpha\n"), (["node", "ls", "-f", "name=b"], ""),
+    ],
+)  # fmt: skip
+def test_behind_a_list_f_is_docker_s_filter(shop, corral, argv, out):
+    shop.on("GET", "/v1/stacks", {"stacks": [{"name": "shop", "status": "deployed"}]})
+    shop.on("GET", "/v1/nodes", {"nodes": [{"id": "n", "name": "alpha", "status": "ready"}]})
+    done = corral("-p", "shop", *argv, "-q")
+    assert (done.code, done.out) == (0, out), done.err
+
+
+def test_a_compose_file_behind_a_list_is_told_where_it_stands(fake, corral):
+    done = corral("ps", "-f", "compose.yaml")
+    assert done.code == 2
+    assert "stands before the command: corral -f compose.yaml ..." in done.err
 
 
 def test_ls_and_node_ls_have_docker_s_keys_beside_ours(fake, corral):

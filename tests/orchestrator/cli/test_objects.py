@@ -100,7 +100,7 @@ def test_ls(cluster, corral, kind):
 )
 @pytest.mark.parametrize("kind", ["network", "volume"])
 def test_ls_filtered(cluster, corral, kind, words, left):
-    flags = [word for one in words for word in ("--filter", one)]
+    flags = [word for i, one in enumerate(words) for word in (("--filter", "-f")[i % 2], one)]
     found = corral(kind, "ls", "-q", *flags).out.split()
     assert found == [ROWS[kind][i]["name"] for i in left]
 

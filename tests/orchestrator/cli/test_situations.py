@@ -73,6 +73,7 @@ VERBS = {
     "stats": Verb("stats", streams=True),
     "watch": Verb("watch", code=1, unread=(1,), **NOWHERE),  # nothing of the file is watched
     "port": Verb("port web 80"),
+    "images": Verb("images"),
     "volumes": Verb("volumes"),
     "ls": Verb("ls", **BESIDE),
     "events": Verb("events", streams=True, absent=None),  # of what may come

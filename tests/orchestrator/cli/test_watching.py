@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import os
+import shutil
+import subprocess
+import sys
 import time
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import strategies as st
@@ -15,9 +20,11 @@ from hypothesis.stateful import (
 )
 
 from orchestrator.cli.develop import notices, rules
+from orchestrator.cli.develop import tree as tree_module
 from orchestrator.cli.develop.ledger import Ledger
 from orchestrator.cli.develop.notices import Burst, FolderNotices
 from orchestrator.cli.develop.tree import WatchedTree
+from orchestrator.cli.develop.watching import Watching, pack, text_of
 from orchestrator.cli.errors import CliError
 
 FILES = {"/p/.dockerignore": "secret\n*.log\n!keep.log\nDockerfile\n"}
@@ -226,7 +233,8 @@ def watched(top, *more):
         while not want <= seen and time.monotonic() < until:
             noticed = heard.wait(0.5, wanted)
             if noticed is not None:
-                seen |= tree.look(None if noticed.everything else noticed.folders) | noticed.files
+                seen |= tree.look(None if noticed.everything else noticed.folders)
+                seen |= {path for path in noticed.files if tree.holds(path)}
         return seen
 
     return heard, tree, changes
@@ -272,6 +280,147 @@ def test_a_moved_folder_is_heard_whichever_of_its_names_is_seen_first(tmp_path, 
     noticed = heard.wait(30.0, lambda *_: True)
     assert noticed is not None
     assert noticed.folders == {f"{tmp_path}/new"}
+
+
+@pytest.mark.parametrize("gone", ["", "d", "d/e"])
+@pytest.mark.parametrize("again", [True, False], ids=["number again", "other number"])
+def test_a_folder_made_again_is_heard_whatever_number_it_gets(tmp_path, monkeypatch, gone, again):
+    """Disks give a folder's number to the next one; the kernel's watch went with the first."""
+    real = tree_module._look
+
+    def look(path, **how):
+        seen = real(path, **how)
+        return seen._replace(inode=1) if seen and again and tree_module._folder(seen) else seen
+
+    monkeypatch.setattr(tree_module, "_look", look)
+    top = tmp_path / "src"
+    inner = top / gone
+    (top / "d" / "e").mkdir(parents=True)
+    (inner / "old").write_text("1")
+    _, _, changes = watched(top)
+    shutil.rmtree(inner)
+    (top / "d" / "e").mkdir(parents=True)
+    (inner / "a").write_text("1")
+    assert {f"{inner}/old", f"{inner}/a"} <= changes({f"{inner}/old", f"{inner}/a"})
+    for folder in {inner, top / "d", top / "d" / "e"}:
+        (folder / "b").write_text("2")
+        assert f"{folder}/b" in changes({f"{folder}/b"})
+        (folder / "b").write_text("3")
+        assert f"{folder}/b" in changes({f"{folder}/b"})
+
+
+@pytest.mark.parametrize("error", [errno.EACCES, errno.EIO, errno.ESTALE, errno.ENOTCONN])
+@pytest.mark.parametrize("shut", ["src", "src/d", "src/d/f", "one"])
+def test_what_cannot_be_reached_stays_as_it_was(tmp_path, monkeypatch, error, shut):
+    """It is said once; what changed meanwhile, or may not have been sent, is found afterwards."""
+    (tmp_path / "src" / "d").mkdir(parents=True)
+    files = [tmp_path / "src" / "d" / "f", tmp_path / "one"]
+    for file in files:
+        file.write_text("1")
+    said: list[str] = []
+    found = made(
+        entry(path=f"{tmp_path}/src"), entry(path=f"{tmp_path}/one", target="/one"), build=None
+    )[0]
+    tree = WatchedTree(found, unread=lambda path, why: said.append(f"{path}: {why}"))
+    before = [tree.below(f"{tmp_path}/{top}") for top in ("src", "one")]
+
+    def refusing(real):
+        def asked(path, *args, **how):
+            if f"{path}/".startswith(f"{tmp_path}/{shut}/"):
+                raise OSError(error, os.strerror(error), path)
+            return real(path, *args, **how)
+
+        return asked
+
+    pieces: list[bytes] = []
+    with monkeypatch.context() as patched:
+        for name in ("stat", "lstat", "listdir"):
+            patched.setattr(os, name, refusing(getattr(os, name)))
+        assert tree.look(None) == set()
+        assert tree.look(()) == set()
+        pack({"file": str(files[shut == "one"])}, pieces.append)
+    assert not b"".join(pieces).strip(b"\0"), "nothing is removed"
+    assert [tree.below(f"{tmp_path}/{top}") for top in ("src", "one")] == before
+    assert len(said) == 1
+    assert os.strerror(error) in said[0]
+    files[shut == "one"].write_text("changed")
+    seen = tree.look(())
+    assert any(str(path) in seen for path in (files[shut == "one"], files[0].parent))
+    assert not tree.shut
+    files[shut == "one"].unlink()
+    assert str(files[shut == "one"]) in tree.look(None), "what is gone is gone"
+
+
+def test_a_root_that_becomes_a_link_is_looked_through(tmp_path):
+    top = tmp_path / "src"
+    top.mkdir()
+    (top / "a").write_text("1")
+    _, tree, changes = watched(top)
+    top.rename(tmp_path / "moved")
+    top.symlink_to("moved")
+    (top / "b").write_text("1")
+    assert changes({f"{top}/b"}) == {f"{top}/b"}
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "b").write_text("1")
+    (tmp_path / "new").symlink_to("other")
+    (tmp_path / "new").rename(top)
+    assert {f"{top}/a", f"{top}/b"} == changes({f"{top}/a", f"{top}/b"})
+    (top / "a").write_text("2")
+    assert changes({f"{top}/a"}) == {f"{top}/a"}
+    assert tree.below(str(top)) == [f"{top}/a", f"{top}/b"]
+
+
+@pytest.mark.parametrize(
+    ("steps", "asks"),
+    [
+        (["write tmp", "remove tmp"], False),
+        (["write tmp", "move tmp"], False),
+        (["write tmp"], True),
+        (["write old"], True),
+        (["remove old"], True),
+        (["remove old", "write old"], True),
+    ],
+)
+def test_what_came_and_went_asks_for_nothing(tmp_path, steps, asks):
+    (tmp_path / "src").mkdir()
+    (tmp_path / "src" / "old").write_text("1")
+    found = made(entry(path=f"{tmp_path}/src", action="rebuild"))[0]
+    watching = Watching(SimpleNamespace(), found, built={}, bring_up=lambda _: 0)
+    for step in steps:
+        what, name = step.split()
+        path = tmp_path / "src" / name
+        if what == "write":
+            path.write_text("2")
+        elif what == "remove":
+            path.unlink()
+        else:
+            path.rename(tmp_path / "elsewhere")
+    (tmp_path / "src" / "last").write_text("")  # that there is a burst to be seen
+    seen: set[str] = set()
+    until = time.monotonic() + 30
+    while f"{tmp_path}/src/last" not in seen and time.monotonic() < until:
+        seen |= watching._changed()
+    assert f"{tmp_path}/src/last" in seen
+    name = f"{tmp_path}/src/{steps[0].split()[1]}"
+    assert bool(rules.due(found, seen & {name})) == asks
+
+
+def test_an_ignore_file_that_is_a_folder_is_none(tmp_path):
+    (tmp_path / ".dockerignore").mkdir()
+    assert text_of(f"{tmp_path}/.dockerignore") is None
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="no device that is full")
+def test_errors_that_nowhere_takes_end_nothing():
+    code = (
+        "import sys; from orchestrator.cli import main; main._say_without_ears();"
+        "[print('x', file=sys.stderr, flush=True) for _ in range(3)]; print('on')"
+    )
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(
+            [sys.executable, "-c", code], stdout=subprocess.PIPE, stderr=full, check=False
+        )
+    assert (done.returncode, done.stdout) == (0, b"on\n")
 
 
 def test_a_path_that_is_not_there_yet_and_a_single_file(tmp_path):

@@ -7,6 +7,7 @@ import contextlib
 
 import pytest
 
+from orchestrator.errors import NotFound
 from tests.orchestrator.control.builders import project
 from tests.orchestrator.control.rig import Behaviour, Rig
 
@@ -79,3 +80,28 @@ async def test_what_an_earlier_removal_took_is_not_told_again():
         await rig.control.remove("app", volumes=False, timeout=0)
         told, _ = await removed(rig)
         assert "volume app_data" not in told
+
+
+@pytest.mark.parametrize("volumes", [True, False])
+async def test_a_second_removal_takes_the_volumes_that_the_first_one_left(volumes):
+    """Compose takes them from the file; here the store knows whose they are."""
+    async with Rig() as rig:
+        await rig.up(project(web=USES, top=TOP))
+        await rig.deployed()
+        await rig.control.remove("app", volumes=False, timeout=0)
+        await rig.until(lambda: "app" not in rig.cluster.stacks)
+        assert set(rig.cluster.volumes) == {"app_data", "our-logs"}
+        if not volumes:
+            with pytest.raises(NotFound):
+                await rig.control.remove("app", volumes=False, timeout=0)
+            return
+        await rig.control.remove("app", volumes=True, timeout=0)
+        told, ok = await removed(rig)
+        assert ok
+        assert set(told) == VOLUMES
+        assert rig.cluster.volumes == {}
+        assert "app" not in rig.cluster.stacks
+        with pytest.raises(NotFound):
+            await rig.control.remove("app", volumes=True, timeout=0)
+        await rig.up(project(web=USES, top=TOP))
+        await rig.deployed()

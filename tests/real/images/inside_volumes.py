@@ -322,7 +322,7 @@ async def test_a_restart_forgets_the_tasks_that_are_gone(volumes, root, tmp_path
         assert os.listdir(tmp_path / "state/anonymous") == ["t2"]
         assert again.held() == ()
         await again.adopt(set())
-    assert below(tmp_path / "run") == ["files", "mounted", "subpaths"]
+    assert below(tmp_path / "run") == ["files", "mounted", "shm", "subpaths"]
 
 
 @pytest.mark.parametrize("delay", [0.0, 0.002, 0.005, 0.01, 0.02, 0.03])
