@@ -436,7 +436,11 @@ async def to_end(
         await _kill(session)
         raise
     except asyncio.CancelledError:
-        session.signal(signal.SIGKILL)
+        # Also one that has no pid yet, and however often we are asked: it is the last chance.
+        killing = asyncio.create_task(_kill(session))
+        while not killing.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([killing])
         raise
     else:
         return code
