@@ -210,6 +210,10 @@ class Mirror(Protocol):
         """Return what is observed of each node, by node id; never stored."""
         ...
 
+    def network_name(self, network: str) -> str:
+        """Return what the network with this id is called; the id itself once its record is gone."""
+        ...
+
     def path_home(self, stack: str, path: str) -> str | None:
         """Return the node with a stack's data at a path of nodes; "" = every one, None = none."""
         ...

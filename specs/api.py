@@ -422,7 +422,8 @@ class TaskRow(Model):
     slot: int = 0  # which of its service's copies it is, from 1
     paused: bool = False  # its processes are frozen
     labels: dict[str, str] = Field(default_factory=dict)  # the container's own
-    networks: tuple[str, ...] = ()
+    networks: tuple[str, ...] = ()  # their names, and
+    network_ids: tuple[str, ...] = ()
     mounts: tuple[str, ...] = ()  # volumes by their key, folders of the node by their path
     oneoff: bool = False  # made by `run`
     service_labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels

@@ -141,7 +141,8 @@ def task_row(cluster: Mirror, task: Task, *, now: float, spec: TaskSpec | None =
         slot=task.slot,
         paused=task.status.paused,
         labels=masking.environment(spec.labels) if spec else {},
-        networks=tuple(sorted(task.addresses)),
+        networks=tuple(sorted(cluster.network_name(each) for each in task.addresses)),
+        network_ids=tuple(sorted(task.addresses)),
         mounts=tuple(mount.source for mount in spec.mounts if mount.source) if spec else (),
     )
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import pty
 import re
 import select
 import subprocess
+import termios
 import time
 
 import pytest
@@ -142,6 +144,29 @@ def test_a_terminal_and_who_goes(app):
     assert command.process.stdout.readline() == "caught\n"
     command.signal("INT")
     assert command.finish()[0] == 137
+    app.until("it is gone", lambda: not oneoffs(app))
+
+    # Other signals: to the command, as often as they come. A closed terminal: it ends with it.
+    script = "trap 'echo hup' HUP; trap 'exit 14' USR1; echo begun; while :; do sleep 0.1; done"
+    command = app.popen("run", "--rm", "-T", "--no-deps", "web", "sh", "-c", script,
+                        stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, text=True)  # fmt: skip
+    assert command.process.stdout.readline() == "begun\n"
+    for _ in range(2):
+        command.signal("HUP")
+        assert command.process.stdout.readline() == "hup\n"
+    command.signal("USR1")
+    assert command.finish()[0] == 14
+    ours, theirs = pty.openpty()
+    script = "trap '' HUP; trap 'exit 0' TERM; echo a$((40+2))b; while :; do sleep 0.1; done"
+    command = app.popen("run", "--rm", "--no-deps", "web", "sh", "-c", script,
+                        stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True,
+                        preexec_fn=lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0))  # fmt: skip
+    os.close(theirs)
+    try:
+        until_seen(ours, b"a42b")
+    finally:
+        os.close(ours)
+    command.process.wait(60)  # with whatever brought it onto the host
     app.until("it is gone", lambda: not oneoffs(app))
 
 

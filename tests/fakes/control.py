@@ -45,6 +45,9 @@ class FakeCluster:
     def nodes_changed(self) -> asyncio.Event:
         return self._nodes_changed
 
+    def network_name(self, network: str) -> str:
+        return network
+
     def path_home(self, stack: str, path: str) -> str | None:
         return None
 

@@ -41,6 +41,7 @@ def a_cluster(condition="ready", *tasks):
         parts={"hash": spec},
         stacks={"s": Stack(name="s", release=1)},
         tasks={task.id: task for task in tasks},
+        network_name=lambda network: network,
     )
 
 
@@ -271,6 +272,24 @@ def test_an_end_that_was_asked_for_is_no_cause(runs, told):
     cause = explain_task(a_cluster(), a_task(TaskStatus(runs=runs, **SICK), node="n1"), "")
     assert cause.message == told
     assert cause.exit_code == (1 if CRASHED in runs else None)
+
+
+@pytest.mark.parametrize(
+    ("addresses", "known", "names"),
+    [
+        ({}, {}, ()),
+        ({"i1": "10.0.0.2"}, {"i1": "shop_default"}, ("shop_default",)),
+        ({"i1": "10.0.0.2", "i2": "10.0.1.2"}, {"i1": "z", "i2": "a"}, ("a", "z")),
+        ({"i1": "10.0.0.2", "i2": "10.0.1.2"}, {"i1": "z"}, ("i2", "z")),
+    ],
+)
+def test_networks_are_told_by_their_names_and_their_ids(addresses, known, names):
+    task = a_task(TaskStatus(), node="n1", addresses=addresses)
+    cluster = a_cluster("ready", task)
+    cluster.network_name = lambda network: known.get(network, network)
+    row = task_row(cluster, task, now=NOW)
+    assert row.networks == names
+    assert row.network_ids == tuple(sorted(addresses))
 
 
 def test_no_row_and_no_progress_shows_a_secret_value():

@@ -2,10 +2,12 @@
 
 Ctrl-P Ctrl-Q leaves it as it is. Signals go to the process (not with --sig-proxy=false), so Ctrl-C
 ends what it would end there. A connection that is lost is taken up again: the container runs on.
+A terminal that is closed leaves it, too, but ends what `run` started for it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import select
@@ -33,6 +35,11 @@ AWAY = 60.0  # seconds a lost connection is tried again
 RETRY = 0.2
 LASTED = 5.0  # seconds; a connection open for longer was heard, whatever was said on it
 CTRL_C = b"\x03"
+# Passed on as often as they come. INT and TERM are, too, but somebody who insists wants to go.
+PASSED = (
+    *(signal.SIGHUP, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGPWR),
+    *range(signal.SIGRTMIN, signal.SIGRTMAX + 1),
+)
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -131,6 +138,7 @@ class Attached(Channel):
         self._name = name
         self._keys = keys
         self._proxies = proxies
+        self._of_terminal = _terminal()
         self._stop = stop
         self._left = False
         self._detach = detach
@@ -235,7 +243,7 @@ class Attached(Channel):
             if self._wake in ready:
                 for number in os.read(self._wake, 64):
                     if number != signal.SIGWINCH:  # the size is told anyway
-                        self._leave()
+                        self._signalled(number)
             if STDIN in ready and self._exit is None:
                 self._input()
 
@@ -246,7 +254,8 @@ class Attached(Channel):
 
     def _tell(self, text: str) -> None:
         raw = self._wake is not None and self._keys is not None
-        print(f"\r\n{text}\r" if raw else text, file=sys.stderr, flush=True)
+        with contextlib.suppress(OSError):  # nobody is there to read it
+            print(f"\r\n{text}\r" if raw else text, file=sys.stderr, flush=True)
 
     def _tell_once(self, text: str) -> None:
         if text not in self._told:
@@ -260,11 +269,27 @@ class Attached(Channel):
         self._left, self._exit = True, 128 + signal.SIGPIPE
         self._end()
 
+    def _caught(self) -> list[int]:
+        """Return those that are passed on; of the others what was to be ignored (nohup) stays so.
+
+        Without --sig-proxy they mean this command line, and do what they do to any.
+        """
+        more = PASSED if self._proxies else ()
+        return super()._caught() + [n for n in more if signal.getsignal(n) != signal.SIG_IGN]
+
     def _signalled(self, number: int) -> int | None:
         if number == signal.SIGWINCH:
             return super()._signalled(number)
+        if number == signal.SIGHUP and self._of_terminal and not _terminal():
+            return self._hung_up()
         if self._lost_at is not None:
             return self._leave()  # nobody is there to be told
+        if number in PASSED:
+            self._socket.send(json.dumps({"signal": number}))
+            return None
+        return self._interrupted(number)
+
+    def _interrupted(self, number: int) -> int | None:
         if not self._proxies:
             self._left = True
             return INTERRUPTED
@@ -278,6 +303,16 @@ class Attached(Channel):
             return None
         self._left = True
         return INTERRUPTED
+
+    def _hung_up(self) -> int:
+        """Go with the terminal: nobody sees or ends any more what was started in it."""
+        self._left, self._exit = True, 128 + signal.SIGHUP
+        if self._stop is not None:
+            if self._lost_at is None:
+                self._socket.send(json.dumps({"signal": int(signal.SIGHUP)}))
+                self._socket.push()
+            self._end()
+        return self._exit
 
     def _end(self) -> None:
         if self._stop is None:
@@ -334,6 +369,15 @@ class Attached(Channel):
     def left(self) -> bool:
         """Whether the user went, and the process runs on."""
         return self._left
+
+
+def _terminal() -> bool:
+    """Say whether this process has a terminal it was started in, be it redirected or not."""
+    try:
+        os.close(os.open("/dev/tty", os.O_RDONLY | os.O_NOCTTY | os.O_CLOEXEC))
+    except OSError:
+        return False
+    return True
 
 
 def _said(message: bytes | str) -> dict[str, Any]:

@@ -7,6 +7,8 @@ on one machine, output nobody reads is closed inside too: the command decides wh
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import json
 import os
@@ -155,7 +157,7 @@ class Channel:
         wake_read, wake_write = os.pipe()
         os.set_blocking(wake_write, False)
         # A typed Ctrl-C is a byte in raw mode; signals are caught there, too: they end nothing raw.
-        signals = [signal.SIGINT, signal.SIGTERM, *([signal.SIGWINCH] if self._tty else [])]
+        signals = [*self._caught(), *([signal.SIGWINCH] if self._tty else [])]
         old_wake = signal.set_wakeup_fd(wake_write, warn_on_full_buffer=False)
         old = {number: signal.signal(number, lambda *_: None) for number in signals}
         try:
@@ -172,6 +174,10 @@ class Channel:
                 signal.signal(number, handler)
             os.close(wake_read)
             os.close(wake_write)
+
+    def _caught(self) -> list[int]:
+        """Return the signals that end nothing here at once."""
+        return [signal.SIGINT, signal.SIGTERM]
 
     def _loop(self, wake: int) -> int:
         while self._exit is None:
@@ -258,7 +264,9 @@ class Channel:
             return
         try:
             write_all(fd, data)
-        except BrokenPipeError:
+        except OSError as exc:
+            if exc.errno not in (errno.EPIPE, errno.EIO):  # EIO: the terminal was closed
+                raise
             self._deaf.add(fd)
             self._deafened(fd)
 
@@ -284,7 +292,8 @@ def _set(settings: list[Any] | None) -> None:
     if settings is None:
         tty.setraw(STDIN, termios.TCSADRAIN)
     else:
-        termios.tcsetattr(STDIN, termios.TCSADRAIN, settings)
+        with contextlib.suppress(termios.error):  # it was closed meanwhile
+            termios.tcsetattr(STDIN, termios.TCSADRAIN, settings)
 
 
 def write_all(fd: int, data: bytes) -> None:

@@ -107,7 +107,7 @@ def facts(row: Row) -> dict[str, Any]:
         "status": words(row),
         "exited": "" if code is None or state_of(row) != "exited" else int(code),
         "ancestor": {image, image.partition("@")[0], image.partition("@")[0].rpartition(":")[0]},
-        "network": row.get("networks") or (),
+        "network": (*(row.get("networks") or ()), *(row.get("network_ids") or ())),
         "volume": row.get("mounts") or (),
     }
 

@@ -111,6 +111,11 @@ class Cluster:
         await cluster._load(opening=True)
         return cluster
 
+    def network_name(self, network: str) -> str:
+        """Return what the network with this id is called; the id itself once its record is gone."""
+        known = self.networks.get(network)
+        return known.name if known is not None else network
+
     def path_home(self, stack: str, path: str) -> str | None:
         """Return the node with a stack's data at a path of nodes; "" = every one, None = none."""
         found = self.bound_paths.get((stack, normpath(path)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import pty
@@ -106,6 +107,104 @@ def test_what_comes_back_goes_on(attach):
     process.send_signal(signal.SIGTERM)
     assert process.wait(300) == signal.SIGTERM
     assert b"its input ended" not in process.stderr.read(), "it takes none"
+
+
+S = signal
+ONE_BY_ONE = [S.SIGINT, S.SIGTERM, S.SIGHUP, S.SIGQUIT, S.SIGUSR1, S.SIGUSR2, S.SIGALRM]
+
+
+@pytest.mark.parametrize("number", [*ONE_BY_ONE, S.SIGPWR, S.SIGRTMIN + 3, S.SIGRTMAX])
+def test_what_is_sent_to_the_command_line_goes_to_the_process(attach, number):
+    process = attach(echoes_signals)
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(number)
+    assert process.wait(300) == number
+
+
+def test_what_asks_nobody_to_go_is_passed_on_as_often_as_it_comes(attach):
+    def talk(node):
+        node.read()
+        node.send({"attached": True})
+        node.send(b"\x01begun\n")
+        while True:
+            _, data = node.read()
+            if data[:1] == b"{":
+                node.send(b"\x01%d\n" % json.loads(data)["signal"])
+
+    process = attach(talk)
+    assert process.stdout.readline() == b"begun\n"
+    for number in (signal.SIGUSR1, signal.SIGUSR1, signal.SIGHUP, signal.SIGHUP, signal.SIGINT):
+        process.send_signal(number)
+        assert process.stdout.readline() == b"%d\n" % number
+    process.send_signal(signal.SIGINT)
+    assert process.wait(300) == 130, "law: a second Ctrl-C leaves"
+
+
+def test_what_nohup_ignores_stays_ignored(attach):
+    ignore = lambda: signal.signal(signal.SIGHUP, signal.SIG_IGN) and None  # noqa: E731
+    process = attach(echoes_signals, preexec_fn=ignore)
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGHUP)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(300) == signal.SIGTERM
+
+
+def test_without_sig_proxy_a_signal_means_the_command_line(attach):
+    process = attach(echoes_signals, words=("--sig-proxy=false",))
+    assert process.stdout.readline() == b"begun\n"
+    process.send_signal(signal.SIGUSR1)
+    assert process.wait(300) == -signal.SIGUSR1
+
+
+def test_a_terminal_that_is_closed_leaves_a_service_alone(attach):
+    """Who loses the connection to a machine did not ask a service there to end."""
+    heard: list[bytes] = []
+
+    def talk(node):
+        node.read()
+        node.send({"attached": True})
+        node.send(b"\x01begun\n")
+        while True:
+            _, data = node.read()
+            if not data:
+                return
+            heard.append(data)
+
+    ours, theirs = pty.openpty()
+    own = lambda: fcntl.ioctl(0, termios.TIOCSCTTY, 0)  # noqa: E731
+    process = attach(talk, stdin=theirs, stderr=theirs, start_new_session=True, preexec_fn=own)
+    os.close(theirs)
+    try:
+        assert process.stdout.readline() == b"begun\n"
+    finally:
+        os.close(ours)
+    assert process.wait(300) == 128 + signal.SIGHUP
+    assert not [data for data in heard if b"signal" in data]
+
+
+# what was started, whether nobody is heard just then; what goes to it, how often it is stopped
+HUNG_UP = [
+    ("run", False, [{"signal": 1}], 1),
+    ("run", True, [], 1),
+    ("attach", False, [], 0),
+    ("attach", True, [], 0),
+]
+
+
+@pytest.mark.parametrize(("what", "lost", "told", "stopped"), HUNG_UP)
+def test_a_terminal_that_is_closed_ends_what_run_started(monkeypatch, what, lost, told, stopped):
+    there = [True, False]
+    monkeypatch.setattr(attach_command, "_terminal", lambda: there.pop(0))
+    sent: list[str] = []
+    opened = SimpleNamespace(send=sent.append, push=lambda: None)
+    monkeypatch.setattr(attach_command.Attached, "_open", lambda *_, **__: opened)
+    stops: list[int] = []
+    stop = (lambda: stops.append(1)) if what == "run" else None
+    listener = attach_command.Attached(None, "t", "n", reads=True, size=None, keys=None, stop=stop)
+    listener._lost_at = 1.0 if lost else None
+    assert listener._signalled(signal.SIGHUP) == 128 + signal.SIGHUP
+    assert ([json.loads(text) for text in sent], len(stops)) == (told, stopped)
+    assert listener.left, "law: rm waits for no end"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -233,6 +233,7 @@ def task(name, **more):
         "ports": ["0.0.0.0:8080->80/tcp"],
         "labels": {"tier": "front"},
         "networks": ["shop_default"],
+        "network_ids": ["n1ngky823np1gq"],
         "mounts": ["data", "/srv"],
         **more,
     }
@@ -264,6 +265,9 @@ def shop(fake, monkeypatch):
         (["--filter", "exited=3", "-q"], "t-job-1\n"),
         (["--filter", "label=tier=front", "--services"], "web\n"),
         (["--filter", "node=beta", "--filter", "name=web", "-q"], "t-web-2\n"),
+        (["--filter", "network=shop_default", "--filter", "service=db", "-q"], "t-db-1\n"),
+        (["--filter", "network=n1ngky823np1gq", "--filter", "service=db", "-q"], "t-db-1\n"),
+        (["--filter", "network=other_default", "-q"], ""),
         (
             ["--filter", "volume=data", "--filter", "ancestor=web", "-q"],
             "t-web-1\nt-web-2\nt-job-1\n",
