@@ -48,7 +48,7 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         found = tasks[name]
         if failed is not None:
             misplaced.mark(pass_, found, misplaced.as_failed(pass_, failed, name, found))
-        kept = _slots_as_they_are(pass_, found)
+        kept = _slots_as_they_are(pass_, stack, found)
         if name in stack.stopped_services:
             continue
         # A new copy is one of what was deployed last: what failed would only fail again.
@@ -72,7 +72,11 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         if not waits_for and not gates.admitted(wanted, replicas):
             waits_for = gates.waits_for(sample.service, states, wanted)
         due = earliest(due, plan.wake)
-        begun = {t.slot for t in found if t.desired is not Desired.PREPARED}
+        begun = {
+            t.slot
+            for t in found
+            if t.desired is not Desired.PREPARED or pairs.came_so_far(pass_, t)
+        }
         by_id = {task.id: task for task in found}
         left = pairs.left_behind(pass_, sample, found)
         for going in [*left, *(by_id[stop.task] for stop in plan.stop)]:
@@ -107,15 +111,18 @@ def _waiting(tasks: list[Task]) -> str:
     return next((t.pending_reason for t in tasks if t.live and t.pending_reason), "")
 
 
-def _slots_as_they_are(pass_: Pass, tasks: list[Task]) -> dict[int, Effective]:
+def _slots_as_they_are(pass_: Pass, stack: Stack, tasks: list[Task]) -> dict[int, Effective]:
     """Return, for every slot in use, the service as its newest task has it."""
     kept: dict[int, Effective] = {}
     for task in sorted(tasks, key=lambda t: (t.live, t.created_at, t.id)):
-        if task.desired is not Desired.SHUTDOWN and is_leaving(task):
-            continue
         effective = pass_.specs.of(task.stack, task.release, task.service)
-        if effective is not None:
+        if effective is None:
+            continue
+        going = task.desired is not Desired.SHUTDOWN and is_leaving(task)
+        if not going:
             kept[task.slot] = effective
+        elif pairs.goes_with_partner(pass_, effective, task):
+            kept[task.slot] = pairs.comes_as(pass_, stack, effective, task)
     return kept
 
 

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import edge_words
 from orchestrator.control.mirror.ports import fixed_host_ports
-from orchestrator.control.mirror.serving import copies, meets
+from orchestrator.control.mirror.serving import copies, is_leaving, meets
 from specs.stack import Dependency
-from specs.states import FINAL, WANTED, ReleaseState
+from specs.states import FINAL, WANTED, Desired, ReleaseState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -137,6 +137,55 @@ def _is_left(pass_: Pass, lenders: Lenders, task: Task) -> bool:
         follower = lenders.of(task.slot, task.node)
         return follower is not None and follower.id != partner.id
     return not lenders.goes_with(task.slot, partner)
+
+
+def goes_with_partner(pass_: Pass, effective: Effective, task: Task) -> bool:
+    """Say whether a task that is asked to go does so for its partner's sake alone.
+
+    Its slot is wanted still: another one comes, beside whoever takes the partner's place. Not so
+    where the file of the stack's newest release has no such slot any more.
+    """
+    if not task.partner or not effective.task.partner:
+        return False
+    stack = pass_.cluster.stacks.get(task.stack)
+    newest = pass_.specs.of(task.stack, stack.release, task.service) if stack is not None else None
+    if newest is None or newest.task.partner != effective.task.partner:
+        return False
+    if newest.service.mode == "global":
+        if Lenders(pass_, effective).of(task.slot, task.node) is None:
+            return False
+    elif task.slot > _copies(stack, newest):
+        return False
+    partner = pass_.draft.task(task.partner)
+    return (
+        partner is None
+        or is_leaving(partner)
+        or partner.state in FINAL
+        or pass_.node_status(partner.node) == "down"
+        or not Lenders(pass_, effective).goes_with(task.slot, partner)
+    )
+
+
+def comes_as(pass_: Pass, stack: Stack, effective: Effective, task: Task) -> Effective:
+    """Return what the successor of a task that went with its partner is: as old as his partner."""
+    deployed = pass_.specs.of(stack.name, stack.running, task.service)
+    if deployed is None or deployed.hash == effective.hash:
+        return effective
+    lender = Lenders(pass_, effective).of(task.slot, task.node)
+    name = effective.task.partner
+    lends = pass_.specs.of(stack.name, stack.running, name)
+    failed = lends is not None and lender is not None and lender.spec_hash == lends.hash
+    return deployed if failed else effective
+
+
+def came_so_far(pass_: Pass, task: Task) -> bool:
+    """Say whether a task belongs to one that was let run by the same release."""
+    partner = pass_.draft.task(task.partner) if task.partner else None
+    return (
+        partner is not None
+        and partner.release == task.release
+        and partner.desired is Desired.RUNNING
+    )
 
 
 def followers(pass_: Pass, task: Task) -> list[Task]:

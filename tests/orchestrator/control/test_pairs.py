@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from tests.orchestrator.control.builders import CHECK, project, replicas
@@ -330,3 +332,82 @@ async def test_a_one_off_goes_where_its_partner_is(there, code):
             assert one().task.status.reason == (
                 "web, whose network it shares, does not run: corral up -d web"
             )
+
+
+async def frozen(rig, count=1, *, new=False):
+    """Have pairs whose last release failed by another service; new: after it moved them."""
+
+    def file(version, **more):
+        kept = {**replicas(count), "restart": "always", "environment": {"V": version}}
+        return project(web=kept, side=side(**kept), **more)
+
+    await rig.up(file("1"))
+    await rig.deployed()
+    rig.how["bad"] = Behaviour(exit_code=3, runs_for=0.1)
+    edge = {name: {"condition": "service_started"} for name in ("web", "side")}
+    bad = {"restart": "no", "depends_on": edge}
+    await rig.up(file("2" if new else "1", bad=bad))
+    assert (await rig.end_of(within=300)).state == "failed"
+
+
+@pytest.mark.parametrize("new", [False, True])
+@pytest.mark.parametrize(
+    ("how", "count", "pairs"),
+    [
+        ("crash", 1, [(1, 1)]),
+        ("drain", 1, [(1, 1)]),
+        ("end", 1, [(1, 1)]),
+        ("drain", 2, [(1, 1), (2, 2)]),
+        ("end", 2, [(1, 1), (2, 2)]),
+        ("scale", 2, [(1, 1), (2, 1)]),
+        ("both", 2, [(1, 1)]),
+    ],
+)
+async def test_a_pair_comes_back_whole_after_a_release_failed(how, count, pairs, new):
+    async with Rig(nodes=3) as rig:
+        await frozen(rig, count, new=new)
+        web = next(task for task in rig.live("web") if task.slot == 1)
+        match how:
+            case "crash":
+                await rig.fake_of(web).crash()
+            case "drain":
+                node = rig.cluster.nodes[web.node]
+                await rig.put_node(node.model_copy(update={"availability": "drain"}))
+            case "end":
+                rig.fake_of(web).end(web.id, 3)
+            case "scale":
+                await rig.control.scale("app", {"web": 1})
+            case "both":
+                await rig.control.scale("app", {"web": 1, "side": 1})
+        await asyncio.sleep(300)
+        if how == "crash":
+            wrong = [t for t in rig.live("side") if t.node != web.node and not t.status.ready]
+            assert not wrong
+            assert len({t.id for t in rig.live("side") if t.node != web.node}) == 1
+        else:
+            assert together(rig) == pairs
+            assert len(rig.ready("side")) == len(pairs)
+
+
+@pytest.mark.parametrize("edge", [True, False])
+@pytest.mark.parametrize("action", ["pause", "rollback"])
+@pytest.mark.parametrize("checked", [True, False])
+async def test_an_update_of_the_partner_that_fails_leaves_whole_pairs(edge, action, checked):
+    depends = {"web": {"condition": "service_started", "restart": edge, "required": True}}
+    update = {"order": "start-first", "parallelism": 1, "monitor": "1s", "failure_action": action}
+    check = CHECK if checked else {}
+
+    def file(tag):
+        web = {**replicas(2, update=update), **check, "image": f"web:{tag}", "restart": "no"}
+        return project(web=web, side=side(**replicas(2), depends_on=depends))
+
+    async with Rig(nodes=2) as rig:
+        await rig.up(file(1))
+        await rig.deployed()
+        rig.how["web:2"] = Behaviour(exit_code=3, runs_for=0.2, healthy=5.0 if checked else 0.0)
+        await rig.up(file(2))
+        await rig.end_of(within=300)
+        await asyncio.sleep(60)
+        partners = {task.slot for task in rig.live("web") if task.status.ready}
+        assert {slot for slot, _ in together(rig)} == partners
+        assert {task.slot for task in rig.ready("side")} == partners
