@@ -32,6 +32,7 @@ from agent.runtime.failure import RuntimeFailure, from_runtime
 from agent.runtime.rootfs import resolve_user
 from agent.runtime.spawner import abandon, ended, readable, writable
 from specs.kit.amounts import as_set
+from specs.kit.patience import Patience
 from specs.names import line_fault, text_fault
 
 if TYPE_CHECKING:
@@ -401,14 +402,16 @@ async def probe(
         said.extend(data[: max(keep - len(said), 0)])
 
     try:
-        code = await to_end(session, take, timeout)
+        code = await to_end(session, take, Patience(timeout))
         return code, said.decode(errors="replace")
     except TimeoutError:
         text = said.decode(errors="replace")
         return -1, f"no answer within {as_set(timeout)}{': ' + text if text else ''}"
 
 
-async def to_end(session: ExecSession, take: Callable[[int, bytes], None], timeout: float) -> int:
+async def to_end(
+    session: ExecSession, take: Callable[[int, bytes], None], patience: Patience
+) -> int:
     """Return the exit code of a command, its output given to ``take`` by channel; closes it.
 
     Raises TimeoutError when it did not end by itself, and was killed, RuntimeFailure when it
@@ -423,7 +426,7 @@ async def to_end(session: ExecSession, take: Callable[[int, bytes], None], timeo
 
     readers = [asyncio.create_task(collect(*one)) for one in session.readers.items()]
     try:
-        async with asyncio.timeout(timeout):
+        async with patience.limit():
             await session.over()  # `wait` would end the runtime when the time is up
             code = await session.wait()
             # A grandchild may hold the pipes open for ever: what is there is enough.
@@ -433,7 +436,11 @@ async def to_end(session: ExecSession, take: Callable[[int, bytes], None], timeo
         await _kill(session)
         raise
     except asyncio.CancelledError:
-        session.signal(signal.SIGKILL)
+        # Also one that has no pid yet, and however often we are asked: it is the last chance.
+        killing = asyncio.create_task(_kill(session))
+        while not killing.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([killing])
         raise
     else:
         return code

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from agent.runtime.containers import OciContainers
     from agent.vocabulary import Process
+    from specs.kit.patience import Patience
     from specs.stack import Hook
 
 _PREFIX: Final = "hook-"
@@ -87,7 +88,7 @@ class OciHooks:
     def __init__(self, containers: OciContainers) -> None:
         self._containers = containers
 
-    async def run(self, task: str, run: int, hook: Hook, kind: str, timeout: float) -> str:
+    async def run(self, task: str, run: int, hook: Hook, kind: str, patience: Patience) -> str:
         request = ExecRequest(
             command=hook.command,
             user=hook.user,
@@ -99,10 +100,10 @@ class OciHooks:
         session = await execution.begin(self._containers, task, request, _PREFIX)
         why = "it was not waited for any longer"
         try:
-            code = await execution.to_end(session, log.add, timeout)
+            code = await execution.to_end(session, log.add, patience)
             why = _fault(code, log.last)
         except TimeoutError:
-            why = f"did not end within {as_set(timeout)}{_said(log.last)}"
+            why = f"did not end within {as_set(patience.seconds)}{_said(log.last)}"
         finally:
             if why:
                 log.say(execution.STDERR, [f"failed: {why}"])

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from agent.network.wanted import Wanted
     from agent.vocabulary import Attachment, BoundMount, Exit, FoundRun, ImageConfig, Process
     from specs.images import ForgottenImages, StackImage
+    from specs.kit.patience import Patience
     from specs.paths import PathState
     from specs.stack import Hook, TaskSpec
     from specs.wire import (
@@ -310,7 +311,7 @@ class Prober(Protocol):
 class HookRunner(Protocol):
     """Runs commands of a task's file inside its container."""
 
-    async def run(self, task: str, run: int, hook: Hook, kind: str, timeout: float) -> str:
+    async def run(self, task: str, run: int, hook: Hook, kind: str, patience: Patience) -> str:
         """Run one hook to its end; return why it failed, empty = it did not.
 
         What it prints goes to the log of ``run``, each line behind the ``kind`` of the hook; who

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 HookKind = Literal["post_start", "pre_stop"]
 
 LONGEST: Final = 300.0  # seconds a post_start hook may take
+PAUSED: Final = "is paused: its post_start hooks run when it goes on"
 LAST: Final = 2.0  # seconds of a stop's patience that stay for the signal, at most half of them
 
 

@@ -405,6 +405,8 @@ def _final(record: Record, reason: str, *, well: bool) -> Record:
 
 
 def _long_enough(record: Record, now: float) -> bool:
+    if record.hooks_left or record.hook_failed:
+        return False  # its start was not over: the time its hooks took is no healthy spell
     since = record.run_started_at if check_of(record) is None else record.healthy_at
     return since is not None and now - since >= ALIVE_ENOUGH
 

@@ -100,7 +100,7 @@ class Runner:
         self._interruptible: asyncio.Timeout | None = None
         self._followers: asyncio.TaskGroup | None = None
         self._prober: asyncio.Task[None] | None = None
-        self._hooks = HookPump(parts.hooks, lambda: self.record, self._hook_over)
+        self._hooks = HookPump(parts.hooks, lambda: self.record, self._hook_over, parts.ending)
         self._pairing = Pairing(
             parts.preparation, parts.clock, lambda: self.record, partial(self._say, "")
         )
@@ -125,6 +125,7 @@ class Runner:
         scope = self._interruptible
         if scope is not None and self.record.assignment.desired in lifecycle.LEAVING:
             scope.reschedule(asyncio.get_running_loop().time())
+        self._hooks.look()
         self._wake.set()
 
     async def run(self) -> None:
@@ -204,10 +205,9 @@ class Runner:
             )
 
     def _hook_over(self, record: Record) -> None:
-        """Take what became of a hook; a hook is told to end with the machine, too."""
-        if not self._parts.ending():
-            self._save(record)
-            self._wake.set()
+        """Take what became of a hook."""
+        self._save(record)
+        self._wake.set()
 
     async def _swept_away(self) -> bool:
         """Say whether the run may have ended with the machine: then the next agent judges it.
@@ -455,6 +455,7 @@ class Runner:
         self._freezes += 1
         if self.record.phase is Phase.RUNNING:
             self._save(lifecycle.frozen(self.record, step))
+        self._hooks.frozen(paused=step.paused)
 
     async def _erase(self) -> None:
         await self._parts.preparation.erase(self.record, self._parts.slots)

@@ -18,6 +18,9 @@ _PRUNE = "corral down removes a stack with everything that runs; corral down -v 
 _PUBLISH = "ports: in the file publishes on every node; corral port SERVICE PORT says where"
 _LOGIN = "the registry's login of the node counts: docker login or podman login there"
 
+# Other programs' names, typed before the verb.
+PROGRAMS = frozenset({"compose", "docker", "docker-compose", "podman"})
+
 # one word, or two -> what to type here
 WORDS: dict[str, str] = {
     # Docker: containers
@@ -204,11 +207,14 @@ def job(words: Sequence[str], known: Iterable[str], compose: Mapping[str, str]) 
 
     ``known`` are our commands, ``compose`` what does the job of Compose's that we do not have.
     """
+    here = list(known)
+    if words[0] in PROGRAMS and len(words) > 1:
+        rest = " ".join(words[1:])
+        return f"corral {rest}" if words[1] in here else job(words[1:], here, compose)
     found = WORDS.get(" ".join(words[:2])) if len(words) > 1 else None
     found = found or compose.get(words[0]) or WORDS.get(words[0])
     if found:
         return found
-    here = list(known)
     near = nearest(words[0], here)
     if near:
         return f"did you mean {' or '.join(f'`corral {word}`' for word in near)}?"

@@ -13,11 +13,16 @@ import asyncio
 
 
 def settle() -> None:
-    """Forget what is still counted. Call it where a group's error was caught, and goes no further.
+    """Forget what the group counted. Call it where its error was caught, and goes no further.
 
-    Nothing else is lost: whoever cancels a task while its group fails is not heard in any case,
-    because the group's errors go first.
+    A group counts at most once. What is left then is somebody who cancelled the task while its
+    group waited for its children: the group's errors went first, and he is heard now. (One who
+    did so where the group had not counted itself cannot be told from the group.)
+
+    Raises CancelledError: the task is to end.
     """
     task = asyncio.current_task()
-    while task is not None and task.cancelling():
-        task.uncancel()
+    if task is None or not task.cancelling():
+        return
+    if task.uncancel():
+        raise asyncio.CancelledError

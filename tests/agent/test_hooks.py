@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 
 import pytest
 
@@ -17,6 +18,7 @@ NEVER = RestartPolicy(condition="none")
 @pytest.fixture
 async def node(tmp_path):
     made = Node(tmp_path)
+    made.hooks.frozen = lambda task: task in made.containers.frozen
     yield made
     if made.running is not None:
         await made.kill()
@@ -269,3 +271,109 @@ async def test_what_ps_says_of_a_hook_has_no_password(node):
     await node.until(lambda: node.status("a").state == "failed")
     assert "hunter2" not in str(node.status("a"))
     assert "is wrong" in node.status("a").reason
+
+
+PAUSED = {
+    # what happens while it is paused, longer than a hook may take -> hooks, until it has gone on
+    "before its hooks": ["a1", "a2"],
+    "during a hook": ["a1", "a2"],
+    "the agent is killed": ["a1", "-a1", "a1", "a2"],
+    "it is restarted": ["a1", "a2", "z1", "z2", "a1", "a2"],
+    "the freeze comes between": ["?a1", "a1", "a2"],
+    "a pause longer than the rest of the deadline": ["a1", "a2"],
+}
+
+
+@pytest.mark.parametrize("case", PAUSED)
+async def test_a_pause_does_not_end_a_start(node, case, monkeypatch):
+    """Nothing can be begun in a frozen container, and what is frozen is not late."""
+    monkeypatch.setattr(hooks, "LONGEST", 30.0)
+    takes = 25.0 if "deadline" in case else 3.0
+    node.hooks.takes = {"a1": takes}
+    if "restarted" in case:
+        await node.put(named("a", **spec(policy=NEVER)))
+        await node.until(lambda: node.status("a").ready)
+    elif case != "before its hooks":
+        if "between" in case:
+            node.hooks.begins = 5.0
+        await node.put(named("a", **spec(policy=NEVER)))
+        await node.until(lambda: node.status("a").reason == "post_start hook: a1")
+        await node.until(lambda: node.hooks.seen or "between" in case)
+        await asyncio.sleep(takes - 1 if "deadline" in case else 0.0)
+    await node.put(named("a", paused=True, restart=int("restarted" in case), **spec(policy=NEVER)))
+    await node.until(lambda: node.status("a").paused)
+    if "agent" in case:
+        await node.kill()
+        await node.start()
+    if "restarted" in case:
+        await node.until(lambda: node.status("a").run.number == 2 and node.status("a").paused)
+    await asyncio.sleep(50)
+    status = node.status("a")
+    assert (status.state in ("starting", "running"), status.paused) == (True, True)
+    if case in ("before its hooks", "the agent is killed", "it is restarted"):
+        assert status.reason == hooks.PAUSED
+    restart = int("restarted" in case)
+    await node.put(named("a", paused=False, restart=restart, **spec(policy=NEVER)))
+    await node.until(lambda: node.status("a").ready)
+    assert node.hooks.seen == PAUSED[case]
+    assert node.status("a").state == "running"
+    assert node.status("a").reason == ""
+
+
+async def test_a_hook_frozen_for_long_has_the_rest_of_its_deadline(node, monkeypatch):
+    monkeypatch.setattr(hooks, "LONGEST", 30.0)
+    node.hooks.takes = {"a1": 10_000.0}
+    began = now()
+    await node.put(named("a", **spec(["a1"], [], policy=NEVER)))
+    await asyncio.sleep(10)
+    await node.put(named("a", paused=True, **spec(["a1"], [], policy=NEVER)))
+    await node.until(lambda: node.status("a").paused)
+    await asyncio.sleep(100)
+    assert node.status("a").state == "starting"
+    assert signals(node) == []
+    await node.put(named("a", paused=False, **spec(["a1"], [], policy=NEVER)))
+    await node.until(lambda: node.status("a").state == "failed")
+    assert hooks.LONGEST + 100 <= now() - began < hooks.LONGEST + 105
+
+
+@pytest.mark.parametrize(
+    ("fails", "hooked"),
+    [("", 1), ("ended by signal 15", 0)],  # what failed then was told to end with the machine
+)
+async def test_an_agent_that_ends_begins_no_further_hook(node, fails, hooked):
+    node.hooks.fails = {"a1": fails}
+    await node.put(named("a", **spec(policy=NEVER)))
+    await node.until(lambda: node.hooks.seen == ["a1"])
+    runner = node.holdings.runners["a"]
+    ending = replace(runner._parts, ending=lambda: True)
+    runner._parts = ending
+    runner._hooks._ending = ending.ending
+    await asyncio.sleep(5)
+    assert node.hooks.seen == ["a1"]
+    record = node.holdings.record("a")
+    assert (record.hooked, record.hook_failed) == (hooked, "")
+
+
+@pytest.mark.parametrize("takes", [100.0, 290.0, 310.0])
+async def test_a_pre_stop_has_what_the_service_gives_it(node, takes):
+    node.hooks.takes = {"z1": takes}
+    await node.put(named("a", **spec([], ["z1"], stop_grace=400.0)))
+    await node.until(lambda: node.status("a").ready)
+    began = now()
+    await node.put(named("a", "shutdown", **spec([], ["z1"], stop_grace=400.0)))
+    await asyncio.sleep(takes - 1)
+    await node.until(lambda: signals(node) == [15])
+    assert takes <= now() - began < takes + 1
+    assert node.hooks.seen == ["z1"]
+
+
+@pytest.mark.parametrize("takes", [0.1, 5.0, 15.0])
+async def test_a_start_that_fails_late_is_a_crash_as_any_other(node, takes):
+    node.hooks.takes = {"a1": takes}
+    node.hooks.fails = {"a1": "exited with 1"}
+    policy = RestartPolicy(condition="any", delay=1.0)
+    assignment = named("a", **spec(["a1"], [], policy=policy))
+    await node.put(assignment.model_copy(update={"local_restarts": 2}))
+    await asyncio.sleep(4 * takes + 30)
+    assert node.status("a").state == "failed"
+    assert "3 crashes in a row" in node.status("a").reason

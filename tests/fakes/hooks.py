@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from agent.runtime.failure import RuntimeFailure
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 @dataclass
@@ -13,15 +19,22 @@ class FakeHooks:
     takes: dict[str, float] = field(default_factory=dict)
     fails: dict[str, str] = field(default_factory=dict)
     seen: list[str] = field(default_factory=list)
+    begins: float = 0.0  # seconds the runtime takes to begin one
+    frozen: Callable[[str], bool] = lambda _: False
 
-    async def run(self, task, run, hook, kind, timeout):
+    async def run(self, task, run, hook, kind, patience):
         (name,) = hook.command
+        if self.begins:
+            await asyncio.sleep(self.begins)
+        if self.frozen(task):
+            self.seen.append(f"?{name}")
+            raise RuntimeFailure(f"cannot exec in a paused container {task}")
         self.seen.append(name)
         try:
-            async with asyncio.timeout(timeout):
+            async with patience.limit():
                 await asyncio.sleep(self.takes.get(name, 0.1))
         except TimeoutError:
-            return f"did not end within {timeout:g} s"
+            return f"did not end within {patience.seconds:g} s"
         except asyncio.CancelledError:
             self.seen.append(f"-{name}")
             raise

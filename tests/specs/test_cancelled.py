@@ -41,3 +41,51 @@ async def test_a_timeout_after_a_group_that_failed(children):
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.001):
             await asyncio.sleep(5)
+
+
+async def ends_slowly(seconds):
+    try:
+        await asyncio.sleep(60)
+    finally:
+        await asyncio.sleep(seconds)
+
+
+@pytest.mark.parametrize("others", [(), (fails_late,), (asyncio.sleep,), (fails_late, fails_late)])
+@pytest.mark.parametrize("who", ["cancel", "timeout"])
+@pytest.mark.parametrize("rounds", [0, 2])
+@pytest.mark.looptime
+async def test_who_cancels_while_a_group_ends_is_heard(others, who, rounds):
+    """The task is to end, and what it does next is not begun; groups that failed before or not."""
+    ending = asyncio.Event()
+    reached = []
+
+    async def once(*children):
+        try:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(fails(0.1))
+                for child in children:
+                    group.create_task(child(0.2))
+        except ExceptionGroup:
+            cancelled.settle()
+
+    async def works():
+        for _ in range(rounds):
+            await once()
+        asyncio.get_running_loop().call_later(0.5, ending.set)
+        await once(ends_slowly_for_long, *others)
+        reached.append("the next step")
+
+    async def ends_slowly_for_long(_):
+        await ends_slowly(5.0)
+
+    if who == "timeout":
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1 * rounds + 0.5):
+                await works()
+    else:
+        task = asyncio.create_task(works())
+        await ending.wait()
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    assert reached == []

@@ -88,7 +88,7 @@ def with_digests(model: dict[str, Any], client: Client) -> dict[str, Any]:
     services: dict[str, Any] = {}
     for name, spec in model["services"].items():
         image = image_of(model, name, spec)
-        if "@" in image:
+        if "@" in image or not spec.get("image"):  # what is built here has no registry's digest
             services[name] = spec
         elif image in pinned:
             services[name] = {**spec, "image": f"{image}@{pinned[image]}"}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.cli.commands.exec import alive, write_all
 from orchestrator.cli.commands.stats import decimal
 from orchestrator.cli.errors import ERROR, CliError
+from orchestrator.cli.show.containers import FINAL
 from orchestrator.cli.show.order import natural
 from orchestrator.client.errors import ClientError
 from orchestrator.client.http import quote
@@ -219,6 +220,12 @@ def _into(
             print(f"corral: devices left out: {done['left_out']}", file=sys.stderr)
         size = decimal(int(done.get("bytes") or 0))
         print(f"{row['name']}: copied {size} to {path}", file=sys.stderr)
+        if row.get("state") in FINAL and not row.get("oneoff"):
+            print(
+                f"{row['name']} is stopped, and start makes it anew:"
+                " only what went into a volume or a folder of its node is there then",
+                file=sys.stderr,
+            )
     return ERROR if failed else 0
 
 

@@ -190,7 +190,7 @@ def as_table(
                 (row.get("status") or row.get("state", ""))
                 + (" (past)" if row["id"] not in meant else "")
                 + (" (orphan)" if row.get("carried") == "orphan" else ""),
-                ", ".join(row.get("ports") or ()),
+                ", ".join(containers.ports(row)),
             )
         )
     used = [

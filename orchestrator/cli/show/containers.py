@@ -44,6 +44,11 @@ def _rank(row: Row) -> tuple[bool, bool, bool, float, str]:
     return ready, stays, live, float(row.get("created_at") or 0.0), str(row.get("id"))
 
 
+def ports(row: Row) -> list[str]:
+    """Return where it is reached: what has ended holds no port, as in Docker."""
+    return [] if row.get("state") in FINAL else [str(port) for port in row.get("ports") or ()]
+
+
 def as_compose(row: Row, *, project: str, command: str, at: float) -> dict[str, Any]:
     """Return a row with the keys of ``docker compose ps --format json`` beside our own.
 
@@ -68,8 +73,8 @@ def as_compose(row: Row, *, project: str, command: str, at: float) -> dict[str, 
         "Status": _status(row, state, at),
         "Health": _health(row),
         "ExitCode": int(row.get("exit_code") or 0) if state in ("exited", "restarting") else 0,
-        "Publishers": [publisher(str(port)) for port in row.get("ports") or ()],
-        "Ports": ", ".join(str(port) for port in row.get("ports") or ()),
+        "Publishers": [publisher(port) for port in ports(row)],
+        "Ports": ", ".join(ports(row)),
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(_labels(row).items())),
         "Networks": ",".join(row.get("networks") or ()),
         "Mounts": ",".join(mounts),

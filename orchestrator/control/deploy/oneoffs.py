@@ -188,15 +188,19 @@ def _check_name(deployment: Deployment, name: str) -> None:
     services |= {task.service for task in cluster.by_stack.get(deployment.stack, {}).values()}
     if name in services:  # to its node a one-off is a service of its name, with that one's slot
         raise Conflict(f"{name} is a service of the stack", hint="another --name")
-    tasks = (task for task in cluster.tasks.values() if task.state not in FINAL)
-    owner = next((t.stack for t in tasks if t.name == name), None)
+    # What was stopped keeps its name as long as it is there: `start` makes it again.
+    there = (t for t in cluster.tasks.values() if t.name == name)
+    task = next(
+        (t for t in there if t.state not in FINAL or t.desired is not Desired.REMOVED), None
+    )
+    owner, word = (task.stack, task.service) if task is not None else (None, name)
     for one in cluster.oneoffs.values():
         if one.task.name == name and not one.gone_at:
-            owner = one.stack
+            owner, word = one.stack, name
     if owner is not None:
         raise Conflict(
             f"the container name {name} is in use in stack {owner}",
-            hint=f"another --name, or remove that one: corral -p {owner} rm {name}",
+            hint=f"another --name, or remove that one: corral -p {owner} rm {word}",
         )
 
 

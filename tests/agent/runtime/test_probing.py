@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import subprocess
 import time
@@ -11,6 +12,7 @@ import pytest
 
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
+from specs.kit.patience import Patience
 from specs.wire import ExecRequest
 
 # What the runtime does: begins the command, says its pid, waits for its end.
@@ -88,3 +90,23 @@ async def test_what_the_runtime_refuses_is_a_failure_by_that_name(tmp_path, monk
     monkeypatch.setattr(execution, "begin", begin)
     with pytest.raises(RuntimeFailure, match="not found"):
         await execution.probe(None, "t1", ExecRequest(command=("nix",)), 60.0)
+
+
+@pytest.mark.parametrize("when", ["early", "late"])
+@pytest.mark.parametrize("times", [1, 3])
+async def test_who_waits_no_longer_ends_what_has_no_pid_yet(tmp_path, monkeypatch, when, times):
+    """Else the runtime is killed instead, and a hook or a check runs on for ever."""
+    monkeypatch.setattr(execution, "KILL_TIMEOUT", 60.0)
+    program = subprocess.Popen(["sh", "-c", RUNTIME, "sh", tmp_path, when])
+    while when == "early" and not (tmp_path / "begun").exists():
+        await asyncio.sleep(0.01)
+    session = listened(program, tmp_path)
+    waits = asyncio.create_task(execution.to_end(session, lambda *_: None, Patience(60.0)))
+    await asyncio.sleep(0)
+    for _ in range(times):
+        waits.cancel()
+        await asyncio.sleep(0.02)
+    (tmp_path / "go").touch()
+    with pytest.raises(asyncio.CancelledError):
+        await waits
+    assert not runs(int((tmp_path / "told").read_text()))

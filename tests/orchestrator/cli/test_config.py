@@ -169,6 +169,12 @@ def test_digests_come_from_the_running_tasks(monkeypatch):
     assert images_only(with_digests(model, Controller())) == {
         "services": {"web": {"image": "nginx:7@sha256:aa"}}
     }
+    built = {"build": {"context": "."}}
+    found = with_digests({**model, "services": {**model["services"], "own": built}}, Controller())
+    assert found["services"]["own"] == built
+    assert list(images_only(found)["services"]) == ["web"], (
+        "as Compose: what is built is not locked"
+    )
     model["services"]["job"] = {"image": "job:2"}
     with pytest.raises(CliError, match="job:2"):
         with_digests(model, Controller())

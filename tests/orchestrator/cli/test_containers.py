@@ -180,3 +180,12 @@ def test_a_port_is_a_publisher(text, url, published, target, protocol):
         "PublishedPort": published,
         "Protocol": protocol,
     }
+
+
+@pytest.mark.parametrize("state", ["running", "complete", "failed", "shutdown"])
+def test_what_has_ended_holds_no_port(state):
+    text = "0.0.0.0:80->80/tcp"
+    given = {"id": "t", "name": "web-1", "state": state, "ports": [text]}
+    shown = containers.as_compose(given, project="shop", command="", at=NOW)
+    assert shown["Ports"] == (text if state == "running" else "")
+    assert len(shown["Publishers"]) == (state == "running")

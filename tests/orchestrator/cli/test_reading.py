@@ -392,6 +392,20 @@ def test_a_controller_that_is_stopped_is_not_waited_for_in_silence(
     )
 
 
+@pytest.mark.parametrize(
+    ("typed", "hint"),
+    [
+        ("compose up -d", "hint: corral up -d\n"), ("compose ps", "hint: corral ps\n"),
+        ("docker ps", "hint: corral ps\n"), ("docker compose up", "hint: corral up\n"),
+        ("docker-compose logs web", "hint: corral logs web\n"),
+        ("docker stack deploy", "hint: corral -f FILE -p STACK up -d\n"),
+    ],
+)  # fmt: skip
+def test_another_program_s_name_before_the_verb(corral, typed, hint):
+    done = corral(*typed.split())
+    assert (done.code, hint in done.err) == (2, True), done.err
+
+
 def test_usage_errors(corral):
     assert "did you mean `corral logs`?" in corral("lgos").err
     assert corral("lgos").code == 2

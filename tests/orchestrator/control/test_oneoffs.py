@@ -10,7 +10,7 @@ import pytest
 
 from orchestrator.errors import Conflict, Invalid, NotFound
 from specs.oneoff import ActOnOneOffs, StartOneOff
-from specs.states import TaskState
+from specs.states import FINAL, TaskState
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
@@ -208,6 +208,21 @@ async def test_what_is_refused(request_, service, error, words):
         request = ActOnOneOffs(action="stop", names=("nope",))
         with pytest.raises(NotFound):
             await rig.control.act_on_oneoffs("app", request)
+
+
+async def test_the_name_of_what_was_stopped_is_in_use_until_it_is_removed():
+    """`start` makes it again, and there would be two of one name."""
+    async with Rig() as rig:
+        await rig.up(project(web={}))
+        await rig.deployed()
+        await rig.control.stop("app", 0)
+        await rig.until(lambda: all(t.state in FINAL for t in rig.cluster.tasks.values()))
+        again = asked(rig, project(web={}), name="app-web-1")
+        with pytest.raises(Conflict, match="in use") as caught:
+            await answer(rig, again)
+        assert "corral -p app rm web" in str(caught.value.hint)
+        await rig.control.forget("app", ("web",))
+        assert (await answer(rig, again)).ok
 
 
 async def test_ports_and_names_are_its_own_unless_it_takes_the_services():
