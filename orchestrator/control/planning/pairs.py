@@ -18,12 +18,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.control.mirror.dependencies import edge_words
 from orchestrator.control.mirror.ports import fixed_host_ports
-from orchestrator.control.mirror.serving import copies, is_leaving, meets
+from orchestrator.control.mirror.serving import copies, global_slots, is_leaving, meets
 from specs.stack import Dependency
 from specs.states import FINAL, WANTED, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 Ties = tuple[tuple["Home", ...], tuple["Only", ...]]
 
 
-def beside(slot: int, others: int) -> int:
-    """Return the slot of the partner of a slot, of so many; 0 where there is none."""
-    return (slot - 1) % others + 1 if others else 0
+def beside(slot: int, others: Sequence[int]) -> int:
+    """Return the slot of the partner of a slot, of those there are; 0 where there is none."""
+    return others[(slot - 1) % len(others)] if others else 0
 
 
 def _copies(stack: Stack | None, effective: Effective) -> int:
@@ -55,20 +55,27 @@ class Lenders:
         self._by_node = effective.service.mode == "global"
         self._own = pass_.specs.of(effective.stack, effective.release, self.service)
         stack = pass_.cluster.stacks.get(effective.stack)
-        self._count = _copies(stack, self._own) if self._own is not None else 0
+        count = _copies(stack, self._own) if self._own is not None else 0
         self._strict = self._own is not None and _replacing(pass_, effective, self.service)
         self._tasks = [
             task
             for task in pass_.draft.tasks(effective.stack).values()
             if task.service == self.service and task.live
         ]
+        self._slots: Sequence[int] = range(1, count + 1)
         if self._own is not None and self._own.service.mode == "global":
-            self._count = max((task.slot for task in self._tasks), default=0)
+            # Of nodes, so there may be gaps; not of tasks, which come and go in between.
+            known = [
+                task
+                for task in pass_.draft.tasks(effective.stack).values()
+                if task.service == self.service
+            ]
+            self._slots = sorted(global_slots(pass_.cluster, self._own.service, known))
 
     @property
     def missing(self) -> str:
         """Return what would help, where there is to be none; else ""."""
-        if self._count:
+        if self._slots:
             return ""
         return f"corral {'start' if self._own is not None else 'up -d'} {self.service}"
 
@@ -77,7 +84,7 @@ class Lenders:
 
         ``node``: where the task belongs, of a global service.
         """
-        wanted = beside(slot, self._count)
+        wanted = beside(slot, self._slots)
         found = [
             task
             for task in self._tasks
@@ -91,7 +98,7 @@ class Lenders:
 
     def goes_with(self, slot: int, other: Task) -> bool:
         """Say whether a task of that slot still belongs to that partner, by their numbers."""
-        return self._by_node or other.slot == beside(slot, self._count)
+        return self._by_node or other.slot == beside(slot, self._slots)
 
 
 def any_lender(pass_: Pass, effective: Effective) -> Task | None:

@@ -459,3 +459,32 @@ async def test_an_update_of_the_partner_that_fails_leaves_whole_pairs(edge, acti
         partners = {task.slot for task in rig.live("web") if task.status.ready}
         assert {slot for slot, _ in together(rig)} == partners
         assert {task.slot for task in rig.ready("side")} == partners
+
+
+async def test_a_node_that_goes_leaves_no_one_beside_a_number_that_is_not_there():
+    """Of three tasks of a global service the first goes; two of another one share those left."""
+    async with Rig(nodes=3) as rig:
+        rule = {"placement": {"constraints": ["node.labels.go != 1"]}}
+        web = {"deploy": {"mode": "global", **rule}}
+        await rig.up(project(web=web, side=side(**replicas(2))))
+        await rig.deployed()
+        first = next(task for task in rig.live("web") if task.slot == 1)
+        node = rig.cluster.nodes[first.node]
+        await rig.put_node(node.model_copy(update={"labels": {"go": "1"}}))
+        await asyncio.sleep(120)
+        assert {task.slot for task in rig.live("web")} == {2, 3}
+        assert together(rig) == [(1, 2), (2, 3)]
+        assert len(rig.ready("side")) == 2
+
+
+async def test_one_of_a_global_service_that_is_replaced_moves_only_its_own_pair():
+    async with Rig(nodes=3) as rig:
+        web = {"deploy": {"mode": "global"}, "restart": "always"}
+        await rig.up(project(web=web, side=side(**replicas(2), restart="always")))
+        await rig.deployed()
+        stays = next(task for task in rig.live("side") if task.slot == 2)
+        first = next(task for task in rig.live("web") if task.slot == 1)
+        rig.fake_of(first).end(first.id, 3)
+        await asyncio.sleep(60)
+        assert together(rig) == [(1, 1), (2, 2)]
+        assert stays.id in {task.id for task in rig.ready("side")}
