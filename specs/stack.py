@@ -345,9 +345,12 @@ class VolumeSpec(Model):
         """Whether its name says the node: each has one of its own."""
         return templates.names_nodes(self.name)
 
-    def names(self, stack: str) -> str:
-        """Return a regular expression of the names of the volumes that it is in a stack."""
-        pattern = templates.volume_name_pattern(self.name, stack)
+    def names(self, stack: str, node: Mapping[str, str] | None = None) -> str:
+        """Return a regular expression of the names of the volumes that it is in a stack.
+
+        ``node``: the words of a node, for those there alone.
+        """
+        pattern = templates.volume_name_pattern(templates.fill(self.name, node or {}), stack)
         suffixed = self.per_slot and templates.SLOT not in templates.words(self.name)
         return f"{pattern}-[0-9]+" if suffixed else pattern
 

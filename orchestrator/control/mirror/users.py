@@ -11,6 +11,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.effective import node_words
 from orchestrator.control.mirror.network_names import network_behind
 from orchestrator.control.mirror.released import spec_at
 
@@ -88,9 +89,21 @@ def all_volumes(spec: StackSpec) -> Iterator[VolumeSpec]:
 
 
 def names_of(cluster: Cluster, volume: VolumeSpec, stack: str) -> list[str]:
-    """Return the real names behind a volume of a stack's file: one, or those of slots and nodes."""
+    """Return the real names behind a volume of a stack's file: one, or those of slots and nodes.
+
+    Of what another stack made only those that a node there is would give: ``data-prod`` is not
+    ``data-{{.Node.Hostname}}`` where no machine is called prod.
+    """
     pattern = volume.names(stack)
     if pattern == re.escape(volume.name):
         return [volume.name]
     names = re.compile(pattern)
-    return [name for name in cluster.volumes if names.fullmatch(name)]
+    found = [record for name, record in cluster.volumes.items() if names.fullmatch(name)]
+    if not volume.per_node or all(record.stack == stack for record in found):
+        return [record.name for record in found]
+    there = [re.compile(volume.names(stack, node_words(n))) for n in cluster.nodes.values()]
+    return [
+        record.name
+        for record in found
+        if record.stack == stack or any(own.fullmatch(record.name) for own in there)
+    ]

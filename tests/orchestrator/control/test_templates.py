@@ -117,3 +117,30 @@ async def test_what_a_lost_node_had_is_made_anew_elsewhere_only_by_the_node_s_ow
             await asyncio.sleep(60)
             assert {t.node for t in rig.ready("web")} - {task.node} != set() or not moves
             assert moves or {t.node for t in rig.tasks("web")} == {task.node}
+
+
+@pytest.mark.parametrize(
+    ("template", "name", "goes"),
+    [
+        ("data-{{.Node.Hostname}}", "data-prod", True),
+        ("data-{{.Node.Hostname}}", "data-host1", False),
+        ("data-{{.Node.Hostname}}-{{.Task.Slot}}", "data-prod-1", True),
+        ("data-{{.Node.Hostname}}-{{.Task.Slot}}", "data-host2-7", False),
+        ("data-{{.Node.ID}}", "data-host1", True),
+        ("data-{{.Node.ID}}", "data-n1", False),
+        ("data-{{.Task.Slot}}", "data-2", False),
+        ("{{.Service.Name}}-{{.Node.Hostname}}", "app_db-prod", True),
+    ],
+)
+async def test_a_template_means_volumes_of_another_stack_only_where_a_node_is_called_so(
+    template, name, goes
+):
+    web = {"volumes": MOUNT}
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web=web, top={"volumes": {"data": {"name": name}}}), stack="b")
+        await rig.deployed("b")
+        await rig.up(project(web=web, top={"volumes": {"data": {"name": template}}}))
+        await rig.deployed()
+        await rig.control.remove("b", volumes=True, timeout=0)
+        await rig.until(lambda: "b" not in rig.cluster.stacks)
+        assert (name not in rig.cluster.volumes) is goes
