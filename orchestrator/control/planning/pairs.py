@@ -14,13 +14,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from orchestrator.control.mirror.dependencies import edge_words
 from orchestrator.control.mirror.ports import fixed_host_ports
 from orchestrator.control.mirror.serving import copies, is_leaving, meets
 from specs.stack import Dependency
-from specs.states import FINAL, WANTED, Desired, ReleaseState
+from specs.states import FINAL, WANTED, Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -188,6 +188,12 @@ def came_so_far(pass_: Pass, task: Task) -> bool:
     )
 
 
+def all_followers(pass_: Pass, task: Task) -> list[Task]:
+    """Return those, and theirs: all that end before this one can."""
+    direct = followers(pass_, task)
+    return direct + [other for one in direct for other in all_followers(pass_, one)]
+
+
 def followers(pass_: Pass, task: Task) -> list[Task]:
     """Return the tasks that still have this one's namespaces, where they can be asked to go."""
     known = pass_.followers.get(task.stack)
@@ -274,13 +280,50 @@ def constraints_of(effective: Effective) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def present(pass_: Pass) -> Counter[tuple[str, str]]:
-    """Return how many tasks that are not over have each task for the first of their partners."""
-    found: Counter[tuple[str, str]] = Counter()
+class Present(NamedTuple):
+    """Which of a pair are there, and of whom no other one comes."""
+
+    there: Counter[tuple[str, str]]  # of each first partner, by its id: how many of a service
+    over: set[tuple[str, str, int | str]]  # stack, service, and slot or (a global one's) node
+
+
+def present(pass_: Pass) -> Present:
+    """Return, for all pairs, which of their tasks are there and which will not come again."""
+    found = Present(Counter(), set())
+    ended: dict[tuple[str, str, int | str], Task] = {}
     for task in pass_.draft.all_tasks():
-        if task.partner and task.state not in FINAL:
-            found[first_of(pass_, task).id, task.service] += 1
+        if not task.partner:
+            continue
+        if task.state not in FINAL:
+            found.there[first_of(pass_, task).id, task.service] += 1
+            continue
+        for place in (task.slot, task.node or ""):
+            key = (task.stack, task.service, place)
+            last = ended.get(key)
+            if last is None or (last.created_at, last.id) < (task.created_at, task.id):
+                ended[key] = task
+    found.over.update(key for key, task in ended.items() if _no_other(pass_, task))
     return found
+
+
+def _no_other(pass_: Pass, task: Task) -> bool:
+    """Say whether no other task follows one that ended: it completed, or had its attempts."""
+    stack = pass_.cluster.stacks.get(task.stack)
+    if stack is None or task.leaving or task.desired not in WANTED:
+        return False
+    again = stack.asked_again if task.state is TaskState.COMPLETE else stack.asked
+    newest = pass_.specs.of(task.stack, stack.release, task.service)
+    if newest is None or task.asked < again.get(task.service, 0):
+        return False
+    release = pass_.cluster.releases[task.stack, stack.release]
+    if newest.hash != task.spec_hash and release.state is ReleaseState.DEPLOYING:
+        return False  # one of the new spec comes
+    if task.state is not TaskState.FAILED or task.cut_off:
+        return task.state is TaskState.COMPLETE
+    policy = newest.task.restart
+    most = policy.max_attempts
+    used_up = most is not None and not policy.window and task.attempt + task.status.restarts >= most
+    return policy.condition == "none" or used_up
 
 
 def first_of(pass_: Pass, task: Task) -> Task:
@@ -290,18 +333,26 @@ def first_of(pass_: Pass, task: Task) -> Task:
     return task
 
 
-def set_aside(
-    pass_: Pass, task: Task, effective: Effective, there: Counter[tuple[str, str]]
-) -> tuple[float, int]:
-    """Return the CPUs and memory reserved beside a task for those of its pair that are missing."""
-    if not effective.lends or effective.task.partner or not task.live:
+def set_aside(pass_: Pass, task: Task, found: Present) -> tuple[float, int]:
+    """Return the CPUs and memory reserved beside a task for those of its pair that are missing.
+
+    Those count that the file wants by now, whatever release the task itself is of.
+    """
+    if task.partner or not task.live:
+        return 0.0, 0
+    stack = pass_.cluster.stacks.get(task.stack)
+    effective = pass_.specs.of(task.stack, stack.release, task.service) if stack else None
+    if effective is None or not effective.lends or effective.task.partner:
         return 0.0, 0
     cpus, memory = 0.0, 0
     seen: Counter[str] = Counter()
-    for other, _ in members(pass_, effective, task.slot):
+    for other, slot in members(pass_, effective, task.slot):
         name = other.service.name
+        place = (task.node or "") if other.service.mode == "global" else slot
+        if (task.stack, name, place) in found.over:
+            continue
         seen[name] += 1
-        if seen[name] > there[task.id, name]:
+        if seen[name] > found.there[task.id, name]:
             cpus += other.task.resources.reservations.cpus
             memory += other.task.resources.reservations.memory
     return cpus, memory

@@ -454,7 +454,7 @@ def _pair(
         pending = pairs.together(pass_, effective, pending, ties)
     if pending.instead_of is not None:
         going = [t for t in slot if t.id != task.id and t.node == pending.instead_of][:1]
-        going += [other for one in going for other in pairs.followers(pass_, one)]
+        going += [other for one in going for other in pairs.all_followers(pass_, one)]
         used = [reserved(pass_, one) for one in going]
         pending = replace(
             pending, instead_use=(sum(cpus for cpus, _ in used), sum(memory for _, memory in used))
@@ -466,8 +466,8 @@ def _pair(
 
 def _aside(pass_: Pass, task: Task) -> tuple[float, int]:
     """Return what is kept for a task beside its partner, as long as it is not there."""
-    first = pairs.first_of(pass_, task)
-    known = pass_.specs.of(task.stack, first.release, task.service)
+    stack = pass_.cluster.stacks.get(task.stack)
+    known = pass_.specs.of(task.stack, stack.release, task.service) if stack else None
     own = known.task.resources.reservations if known is not None else None
     return (own.cpus, own.memory) if own is not None else (0.0, 0)
 

@@ -53,9 +53,8 @@ def fleet(pass_: Pass) -> Fleet:
             continue
         if task.status.crowded:
             crowded[node].add(task.spec_hash)
-        effective = pass_.specs.of(task.stack, task.release, task.service)
         used = reserved(pass_, task)
-        kept = pairs.set_aside(pass_, task, effective, pair) if effective is not None else (0.0, 0)
+        kept = pairs.set_aside(pass_, task, pair)
         cpus[node] += used[0] + kept[0]
         memory[node] += used[1] + kept[1]
         if task.desired in (Desired.PREPARED, Desired.RUNNING):

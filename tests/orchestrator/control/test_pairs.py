@@ -278,6 +278,54 @@ async def test_room_is_kept_for_one_that_is_missing():
         assert "memory" in thief.pending_reason
 
 
+async def test_a_chain_is_updated_on_a_node_that_is_full():
+    async with Rig(nodes=1) as rig:
+        memory = rig.cluster.nodes["n1"].facts.memory / GIB
+        big = {"deploy": reserve(memory * 0.3)}
+
+        def file(tag):
+            edge = {"side": {"condition": "service_started", "restart": True, "required": True}}
+            third = {"network_mode": "service:side", "networks": {}, "depends_on": edge, **big}
+            return project(web={**big, "image": f"web:{tag}"}, side=side(**big), third=third)
+
+        await rig.up(file(1))
+        await rig.deployed()
+        await rig.up(file(2))
+        assert (await rig.end_of(within=300)).state == "deployed"
+        assert together(rig) == [(1, 1)]
+        assert len(rig.ready("third")) == 1
+
+
+@pytest.mark.parametrize("how", ["removed", "reduced", "smaller", "completed", "never"])
+async def test_room_is_let_go_of_where_nobody_comes(how):
+    async with Rig(nodes=1) as rig:
+        memory = rig.cluster.nodes["n1"].facts.memory / GIB
+        big = reserve(memory * 0.25)
+        rig.how["side"] = Behaviour(exit_code=0, runs_for=1.0)
+        policy = {"completed": "on-failure", "never": "no"}.get(how, "always")
+        count = 2 if how == "reduced" else 1
+        if policy == "always":
+            del rig.how["side"]
+        web = {"deploy": reserve(memory * 0.1)}
+        sides = side(deploy={**big, "replicas": count}, restart=policy)
+        await rig.up(project(web=web, side=sides))
+        await rig.deployed()
+        match how:
+            case "removed":
+                await rig.up(project(web=web), remove_orphans=True)
+            case "reduced":
+                await rig.up(project(web=web, side=side(deploy={**big, "replicas": 1})))
+            case "smaller":
+                small = reserve(memory * 0.05)
+                await rig.up(project(web=web, side=side(deploy=small, restart="always")))
+            case _:
+                await rig.until(lambda: rig.tasks("side")[0].state.value == "complete")
+        size = 0.6 if how == "reduced" else 0.8
+        await rig.up(project(other={"deploy": reserve(memory * size)}), stack="others")
+        await asyncio.sleep(60)
+        assert len(rig.ready("other", "others")) == 1
+
+
 async def test_what_the_other_asks_of_a_node_is_asked_for_both():
     async with Rig(nodes=3) as rig:
         rule = {"deploy": {"placement": {"constraints": ["node.hostname==host3"]}}}
