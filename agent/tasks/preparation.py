@@ -155,6 +155,8 @@ class Preparation:
     def beside(self, record: Record) -> bool:
         """Say whether the partner's process is there that a run has joined, if it has."""
         partner = record.assignment.partner
+        if partner in self.holdings.strays:
+            return True  # nobody knows yet what became of it: nothing is ended by that
         return record.beside is None or pairs.beside(record, self.holdings.record(partner))
 
     async def recall(self, spec: TaskSpec) -> ImageConfig | None:
