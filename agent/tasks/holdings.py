@@ -78,6 +78,10 @@ class Holdings:
         found = slots.predecessors(record, self.records())
         return [other for other in found if self.slot_of(other.assignment) == mine]
 
+    def unclear(self, task: str) -> bool:
+        """Say whether something is here of a task, and nobody knows yet what became of it."""
+        return task in self.strays
+
     def record(self, task: str) -> Record | None:
         """Return what is known of a task, as far as it is written."""
         runner = self.runners.get(task)

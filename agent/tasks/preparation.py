@@ -62,6 +62,10 @@ class SetKnowledge(Protocol):
         """Return what is known of a task."""
         ...
 
+    def unclear(self, task: str) -> bool:
+        """Say whether something is here of a task, and nobody knows yet what became of it."""
+        ...
+
 
 class Root(NamedTuple):
     """What there is of a task before it has a network."""
@@ -155,6 +159,8 @@ class Preparation:
     def beside(self, record: Record) -> bool:
         """Say whether the partner's process is there that a run has joined, if it has."""
         partner = record.assignment.partner
+        if self.holdings.unclear(partner):
+            return True  # nothing is ended because we do not know
         return record.beside is None or pairs.beside(record, self.holdings.record(partner))
 
     async def recall(self, spec: TaskSpec) -> ImageConfig | None:

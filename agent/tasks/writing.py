@@ -47,6 +47,7 @@ class RecordFile:
         self._idle = asyncio.Event()
         self._idle.set()
         self.owed = False  # the disk had no room for one
+        self._lasting = False  # what is owed was to outlive a power cut
 
     @property
     def told(self) -> Record:
@@ -84,16 +85,19 @@ class RecordFile:
         return True
 
     def _begin(self, write: _Write) -> None:
-        record = write.record
-        future = self._journal.put_beside(record, durable=write.durable, disk=write.disk)
-        future.add_done_callback(partial(self._done, record))
+        # Who writes what is owed does it as certainly as it was to be written.
+        write = write._replace(durable=write.durable or self._lasting)
+        future = self._journal.put_beside(write.record, durable=write.durable, disk=write.disk)
+        future.add_done_callback(partial(self._done, write))
 
-    def _done(self, record: Record, future: asyncio.Future[None]) -> None:
+    def _done(self, write: _Write, future: asyncio.Future[None]) -> None:
+        record = write.record
         if future.cancelled():
             return  # the loop ends
         with self._told(record, owes=True):
+            self._lasting = write.durable
             future.result()
-            self.owed = False
+            self.owed = self._lasting = False
         self._safe = record
         after, self._next = self._next, None
         if after is not None:

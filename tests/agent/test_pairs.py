@@ -257,3 +257,21 @@ async def test_a_partner_that_ends_while_one_joins_it_is_no_failure(node):
     node.containers.broken.clear()
     await node.until(lambda: both_run(node))
     assert node.status("side").state == "running"
+
+
+@pytest.mark.parametrize("kind", ["pid", "ipc"])
+@pytest.mark.parametrize("lost", ["web", "side"])
+async def test_nobody_is_ended_because_a_record_cannot_be_read(node, kind, lost):
+    """What runs is left alone until the controller has said what it is."""
+    extra = {"ipc": "shareable"} if kind == "ipc" else {}
+    await node.put(web(**extra), side(network_mode="overlay", **{kind: "partner"}))
+    await node.until(lambda: both_run(node))
+    await node.kill()
+    unread = [node.base / "run/records" / lost, node.base / "tasks" / lost / "record.json"]
+    for path in (*unread, *node.base.rglob("set.log")):
+        path.write_bytes(b"garbage")
+    await node.start()
+    await asyncio.sleep(5)
+    assert set(node.holdings.strays) == {lost}
+    assert node.containers.sent == []
+    assert set(node.containers.alive) == {"web", "side"}

@@ -130,6 +130,44 @@ async def test_a_full_disk_holds_nobody_up(where, caplog):
     assert story.file.told.reason == "b", "the next one is written again"
 
 
+OWED = {
+    # what the full disk refused, each (disk, durable) -> whether the next write is durable, and
+    # the one after it
+    "a final state": ([(True, True)], [True, False]),
+    "a restart that was done": ([(False, True)], [True, False]),
+    "a state for a reboot": ([(True, False)], [False, False]),
+    "a final state, then another": ([(True, True), (True, False)], [True, False]),
+    "another, then a final state": ([(True, False), (True, True)], [True, False]),
+    "nothing": ([], [False, False]),
+}
+
+
+@pytest.mark.parametrize("case", OWED)
+async def test_what_was_to_outlive_a_power_cut_still_is_when_there_is_room(case):
+    refused, durable = OWED[case]
+    story = Story()
+    for disk, lasting in refused:
+        story.put("a", disk=disk, durable=lasting)
+        await story.disk.answers(OSError(28, "full"))
+    assert story.file.owed == bool(refused)
+    story.disk.wrote.clear()
+    for _ in durable:
+        story.put("b", disk=True)
+        await story.disk.answers()
+        assert not story.file.owed
+    assert [lasting for *_, lasting in story.disk.wrote] == durable
+
+
+async def test_what_waited_behind_a_refused_write_is_as_certain():
+    story = Story()
+    story.put("a", durable=True)
+    story.put("b", disk=True)
+    await story.disk.answers(OSError(28, "full"))
+    await story.disk.answers()
+    assert story.disk.wrote == [("a", False, True), ("b", True, True)]
+    assert not story.file.owed
+
+
 async def test_several_tasks_do_not_wait_for_each_other(tmp_path, monkeypatch):
     """The real journal: nobody waits on the loop, whatever the disk takes."""
     journal = Journal(tmp_path / "journal", tmp_path / "tasks", tmp_path / "run")

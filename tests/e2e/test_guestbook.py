@@ -101,7 +101,14 @@ def test_the_whole_life(guestbook):
     after = corral.processes(STACK)
     hurt = {row["id"] for row in victims.values()}
     assert after.keys() == before.keys(), "a restart in place keeps the task"
-    assert {task for task in after if after[task] != before[task]} == hurt
+    changed = {task for task in after if after[task] != before[task]}
+    # On a busy machine a web that finds no redis may be unhealthy for long enough.
+    sick = {
+        row["id"]
+        for row in corral.rows(STACK, "web")
+        if any("unhealthy" in run["reason"] for run in corral.task(row)["status"]["runs"])
+    }
+    assert hurt <= changed <= hurt | sick
     corral.until("ready again", lambda: all(row["ready"] for row in corral.rows(STACK)))
     served(corral)
     assert "stays" in [entry["text"] for entry in json.loads(page(corral))["entries"]]

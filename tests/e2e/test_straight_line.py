@@ -87,10 +87,10 @@ def _load(line: Traces):
     assert "compose.yaml" in str(line.request["origins"]["services.web.environment.MARK"])
 
 
-@station("orchestrator/embedded/daemons.py")
+@station("orchestrator/cli/reaching.py")
 def _ensure(line: Traces):
     first = line.exchanges[0]
-    assert first.line.startswith("GET /v1/version "), "asked before anything is sent"
+    assert first.line.startswith("POST "), "nothing is asked first: nearly always one answers"
     assert "--embedded" in line.proc("cmdline", line.corral.daemon("controller"))
     return first.time
 

@@ -74,6 +74,7 @@ VERBS: dict[str, Row] = {
     "stats": ("stats --no-stream", 0, " n3 ", "stats --no-stream nope", "nope"),
     "port": ("port web 80", 0, "0.0.0.0:8099", "port nope 80", NO_TASKS),
     "volumes": ("volumes", 0, "app_data", "", ""),
+    "images": ("images web", 0, "app-web-1 ", "images nope", "nope"),
     "ls": ("ls", 0, "app ", "", ""),
     "events": ("events", -1, "", "", ""),
     "kill": ("kill -s CONT far", 0, "app-far-1 CONT", "kill -s CONT nope", "has no service nope"),
