@@ -12,6 +12,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.node_view import node_words
 from orchestrator.control.mirror.released import spec_of
 from specs.base import content_hash
 
@@ -92,16 +93,6 @@ def has_own(service: ServiceSpec, volume: VolumeSpec | None) -> bool:
     if volume is not None and volume.per_node:
         return True
     return service.mode == "global" and not (volume is not None and volume.per_slot)
-
-
-def node_words(node: Node) -> dict[str, str]:
-    """Return Swarm's words for a node (:mod:`specs.templates`)."""
-    return {
-        "Node.ID": node.id,
-        "Node.Hostname": node.facts.hostname or node.name,
-        "Node.Platform.OS": node.facts.os,
-        "Node.Platform.Architecture": node.facts.arch,
-    }
 
 
 def of_oneoff(one: OneOff) -> Effective:

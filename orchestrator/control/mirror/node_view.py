@@ -83,3 +83,13 @@ def node_of_client(nodes: Mapping[str, Node], boot_id: str) -> str | None:
     if not boot_id and len(nodes) == 1:
         return next(iter(nodes))
     return None
+
+
+def node_words(node: Node) -> dict[str, str]:
+    """Return Swarm's words for a node (:mod:`specs.templates`)."""
+    return {
+        "Node.ID": node.id,
+        "Node.Hostname": node.facts.hostname or node.name,
+        "Node.Platform.OS": node.facts.os,
+        "Node.Platform.Architecture": node.facts.arch,
+    }

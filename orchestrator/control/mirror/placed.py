@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.effective import node_words
+from orchestrator.control.mirror.node_view import node_words
 from specs.templates import fill
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.effective import node_words
 from orchestrator.control.mirror.network_names import network_behind
+from orchestrator.control.mirror.node_view import node_words
 from orchestrator.control.mirror.released import spec_at
 
 if TYPE_CHECKING:
