@@ -2,7 +2,7 @@
 
 A task and its partner are a pair: on one node, the partner first, and whoever has no network of
 its own cannot say what that should be like. Part of the compiler of stacks; the table of right
-answers is tests/specs/test_pairs.py, ADR 0018 says what a pair is.
+answers is tests/specs/test_pairs.py, ADR 0021 says what a pair is.
 """
 
 from __future__ import annotations
@@ -122,6 +122,19 @@ def _of_service(path: str, what: str, name: str, services: Json, verdicts: Verdi
             f"{name} is to run on every node, and {other}, whose {what[4:]} it shares, is not",
             f"give {other} deploy.mode: global, too, or leave it out here",
         )
+    elif _is_global(services, name) and _where(services, name) != _where(services, other):
+        verdicts.refuse(
+            path,
+            f"{name} and {other} are to run on every node, but their constraints differ",
+            "give both the same deploy.placement.constraints",
+        )
+    elif 0 < (most := _most_on_a_node(services, name)) < _beside_one(services, name, other):
+        verdicts.refuse(
+            path,
+            f"{_beside_one(services, name, other)} of {name} share {what} of one {other},"
+            f" so they are on its node, and max_replicas_per_node is {most}",
+            f"give {other} as many replicas as {name}, or leave max_replicas_per_node out",
+        )
 
 
 def _lends_memory(raw: Json) -> bool:
@@ -134,6 +147,35 @@ def _edge(raw: Json, other: str) -> Json:
 
 def _is_global(services: Json, name: str) -> bool:
     return mapping(mapping(services[name]).get("deploy")).get("mode") == "global"
+
+
+def _placement(services: Json, name: str) -> Json:
+    return mapping(mapping(mapping(services[name]).get("deploy")).get("placement"))
+
+
+def _where(services: Json, name: str) -> list[str]:
+    return sorted(
+        "".join(str(c).split()) for c in _placement(services, name).get("constraints") or ()
+    )
+
+
+def _most_on_a_node(services: Json, name: str) -> int:
+    return _count(_placement(services, name).get("max_replicas_per_node"), 0)
+
+
+def _beside_one(services: Json, name: str, other: str) -> int:
+    """Return how many replicas of ``name`` at most have one of ``other`` as partner; 1 of none."""
+    if _is_global(services, other):
+        return 1  # as many as there are nodes
+    mine, theirs = (
+        _count(mapping(mapping(services[one]).get("deploy")).get("replicas"), 1)
+        for one in (name, other)
+    )
+    return max(1, -(-mine // max(1, theirs)))
+
+
+def _count(value: Any, default: int) -> int:
+    return value if isinstance(value, int) else default
 
 
 def _network(path: str, raw: Json, verdicts: Verdicts) -> None:

@@ -24,6 +24,9 @@ def compiled(folder, side, web=""):
 
 
 SHARED = "network_mode: service:web\n"
+ONE_EACH = "placement: {max_replicas_per_node: 1}"
+AMD = "placement: {constraints: [node.labels.a==1]}"
+AMD_TOO = "placement: {constraints: [node.labels.a == 1]}"
 FINE = {
     # what the file says of side, and of web -> words of the only warnings
     ("", ""): [],
@@ -37,6 +40,10 @@ FINE = {
     ("", "network_mode: 'service:box'"): [],
     ("", "deploy: {mode: global}"): [],
     ("deploy: {mode: global}", "deploy: {mode: global}"): [],
+    (f"deploy: {{mode: global, {AMD}}}", f"deploy: {{mode: global, {AMD_TOO}}}"): [],
+    (f"deploy: {{replicas: 2, {ONE_EACH}}}", "deploy: {replicas: 2}"): [],
+    (f"deploy: {{{ONE_EACH}}}", "deploy: {replicas: 2}"): [],
+    (f"deploy: {{replicas: 3, {ONE_EACH}}}", "deploy: {mode: global}"): [],
     ("uts: host", ""): [],
     ("sysctls: {kernel.sem: '1'}", ""): [],
     ("domainname: a.test", ""): ["side.domainname"],
@@ -111,12 +118,28 @@ REFUSED = {
     ("network_mode: container:crate", "side.network_mode"): "names a container",
     ("network_mode: container:other", "side.network_mode"): "names a container",
     (f"{SHARED}deploy: {{mode: global}}", "side.network_mode"): "to run on every node",
+    (f"{SHARED}deploy: {{replicas: 2, {ONE_EACH}}}", "side.network_mode"): (
+        "2 of side share the network of one web, so they are on its node"
+    ),
     (
         f"{SHARED}depends_on: {{web: {{condition: service_completed_successfully}}}}",
         "side.network_mode",
     ): "has no network any more",
     ("network_mode: other", "side.network_mode"): "network_mode other is not available",
 }
+
+
+@pytest.mark.parametrize(
+    ("side", "web"),
+    [
+        (f"mode: global, {AMD}", "mode: global"),
+        ("mode: global", f"mode: global, {AMD}"),
+        ("mode: global, placement: {constraints: [node.role==worker]}", f"mode: global, {AMD}"),
+    ],
+)
+def test_two_on_every_node_are_on_the_same_ones(folder, side, web):
+    with pytest.raises(SpecError, match="their constraints differ"):
+        compiled(folder, f"{SHARED}deploy: {{{side}}}", f"deploy: {{{web}}}")
 
 
 @pytest.mark.parametrize("case", REFUSED)
