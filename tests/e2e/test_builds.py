@@ -74,4 +74,4 @@ def test_a_sibling_that_builds_it_is_enough_to_have_the_image(corral):
 def _names(corral) -> set[str]:
     """Return the names of the images its node has."""
     agent = Client(f"unix:///proc/{corral.host.pid}/root/run/corral/agent.sock")
-    return {name for image in agent.get("/v1/images")["images"] for name in image["names"]}
+    return {name for image in agent.get("/v1/images")["images"] for name in image.get("names", ())}
