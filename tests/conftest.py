@@ -72,6 +72,10 @@ def group(name: str) -> str:
 
 
 SESSION = os.getpid()
+# Under nohup and in the background of a script these are ignored, which every child inherits.
+for number in (signal.SIGHUP, signal.SIGQUIT):
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, signal.SIG_DFL)
 virtual_time.install()
 PATIENCE = pytest.mark.looptime(**virtual_time.PATIENCE)
 
