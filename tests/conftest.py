@@ -22,9 +22,15 @@ asyncio.set_event_loop(None)
 
 gc.disable()  # until all tests are imported; see pytest_collection_finish
 
-# A script's background job has it ignored, which what tests start would inherit: no Ctrl-C.
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-    signal.signal(signal.SIGINT, signal.default_int_handler)
+# A script's background job has these ignored, or nohup, which what tests start would inherit.
+USUAL = {
+    signal.SIGINT: signal.default_int_handler,
+    signal.SIGHUP: signal.SIG_DFL,
+    signal.SIGQUIT: signal.SIG_DFL,
+}
+for number, usual in USUAL.items():
+    if signal.getsignal(number) is signal.SIG_IGN:
+        signal.signal(number, usual)
 
 __all__ = ["fresh_lab", "host", "lab", "lab_pool"]
 
@@ -72,10 +78,6 @@ def group(name: str) -> str:
 
 
 SESSION = os.getpid()
-# Under nohup and in the background of a script these are ignored, which every child inherits.
-for number in (signal.SIGHUP, signal.SIGQUIT):
-    if signal.getsignal(number) is signal.SIG_IGN:
-        signal.signal(number, signal.SIG_DFL)
 virtual_time.install()
 PATIENCE = pytest.mark.looptime(**virtual_time.PATIENCE)
 

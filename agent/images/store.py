@@ -9,6 +9,7 @@ repaired from its own blobs or fetched again.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import os
 import shutil
@@ -187,14 +188,12 @@ class ImageStore:
 
         Raises Later where images are being added all the time.
         """
-        for turn in range(PATIENCE):
-            try:
-                return await self._call(forget, self.content, self.layers, self.rootfs, asked, used)
-            except Later:
-                if turn == PATIENCE - 1:
-                    raise
+        content, layers, rootfs = self.content, self.layers, self.rootfs
+        for _ in range(PATIENCE - 1):
+            with contextlib.suppress(Later):
+                return await self._call(forget, content, layers, rootfs, asked, used)
             await asyncio.sleep(PAUSE)
-        raise AssertionError
+        return await self._call(forget, content, layers, rootfs, asked, used)
 
     # adding images
 

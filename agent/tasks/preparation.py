@@ -161,7 +161,7 @@ class Preparation:
         partner = record.assignment.partner
         if self.holdings.unclear(partner):
             return True  # nothing is ended because we do not know
-        return record.beside is None or pairs.beside(record, self.holdings.record(partner))
+        return pairs.beside(record, self.holdings.record(partner))
 
     async def recall(self, spec: TaskSpec) -> ImageConfig | None:
         """Return what the image of a container says that runs already; None = not to be had now."""

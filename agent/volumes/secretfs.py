@@ -13,15 +13,14 @@ from __future__ import annotations
 
 import base64
 import binascii
-import contextlib
 import errno
 import os
 from typing import TYPE_CHECKING, Final
 
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
-from agent.linux import mounts
 from agent.vocabulary import BoundMount
+from agent.volumes.taskfs import TaskFs
 from specs.kit import disk
 from specs.kit.errnos import in_words
 
@@ -39,27 +38,15 @@ _ROOM: Final = 1 << 20  # beside the contents: page rounding, inodes
 _FLAGS: Final = kernel.MS_NOSUID | kernel.MS_NODEV
 
 
-class SecretFs:
-    """The tmpfs directories of one node's tasks. All methods block."""
+class SecretFs(TaskFs):
+    """Those with secrets and configs."""
 
     def __init__(self, run_dir: Path) -> None:
-        self._root = run_dir / "files"
-        self._make_root()
+        super().__init__(run_dir / "files")
 
     def _make_root(self) -> None:
-        """Make the parent of all; again at each use, because people tidy up below /run."""
-        self._root.mkdir(parents=True, exist_ok=True, mode=0o700)
+        super()._make_root()
         self._root.chmod(0o700)  # an earlier version let others pass
-
-    def _home(self, task: str) -> Path:
-        return self._root / task
-
-    def mounted(self, task: str) -> bool:
-        try:
-            inside = self._home(task).stat().st_dev
-        except FileNotFoundError:
-            return False
-        return inside != self._root.stat().st_dev
 
     def place(
         self,
@@ -91,21 +78,6 @@ class SecretFs:
             where = f" ({error.filename})" if error.filename else ""
             raise Later(f"cannot place its secrets and configs: {in_words(error)}{where}") from None
         return mounts
-
-    def remove(self, task: str) -> None:
-        """Unmount and remove the task's files; none is fine."""
-        home = self._home(task)
-        while self.mounted(task):
-            mounts.take_off(str(home))
-        with contextlib.suppress(FileNotFoundError):
-            home.rmdir()
-
-    def tasks(self) -> set[str]:
-        """Return the tasks that have files here."""
-        try:
-            return {path.name for path in self._root.iterdir()}
-        except FileNotFoundError:  # somebody tidied up below /run
-            return set()
 
 
 def access(ref: FileRef, owner: tuple[int, int]) -> tuple[int, tuple[int, int]]:

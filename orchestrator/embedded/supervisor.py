@@ -449,14 +449,11 @@ def main(argv: list[str]) -> int:
     ]
     os.makedirs(run_dir, mode=0o755, exist_ok=True)
     os.makedirs(log_dir, mode=0o750, exist_ok=True)
-    again_only = os.environ.pop(AGAIN, "") != ""
+    after_kill = bool(os.environ.pop(AGAIN, ""))
     tell = None if foreground else daemonise(f"{log_dir}/supervisor.log")
     lock = take_lock(run_dir)
-    refusal = ANOTHER if lock is None else b""
-    if lock is not None and again_only and not os.path.exists(f"{run_dir}/{PID}"):
-        refusal = ENDED
-    if lock is None or refusal:
-        os.write(2 if tell is None else tell, refusal)
+    if lock is None or (after_kill and not os.path.exists(f"{run_dir}/{PID}")):
+        os.write(2 if tell is None else tell, ANOTHER if lock is None else ENDED)
         return EXIT_ANOTHER
     return Supervisor(run_dir, children, lock, tell).run()
 

@@ -30,7 +30,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
         "--prune",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="accepted: nodes remove images that nothing uses by themselves",
+        help="accepted, has no effect here: down --rmi removes images",
     )
 
 

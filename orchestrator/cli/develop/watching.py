@@ -74,11 +74,8 @@ def prepared(
 
 
 @contextlib.contextmanager
-def beside(watching: Watching | None) -> Iterator[None]:
+def beside(watching: Watching) -> Iterator[None]:
     """Watch in a process of its own for as long as the block runs: `up --watch`."""
-    if watching is None:
-        yield
-        return
     sys.stdout.flush()
     sys.stderr.flush()
     parent = os.getpid()

@@ -45,6 +45,12 @@ class Effective:
         return f"{self.stack}/{self.service.name}"
 
     @property
+    def reserved(self) -> tuple[float, int]:
+        """Return the CPUs and memory that one of its tasks has for itself."""
+        own = self.task.resources.reservations
+        return own.cpus, own.memory
+
+    @property
     def exclusive(self) -> bool:
         """Whether two tasks of one slot cannot exist at once, so the old one goes first."""
         task = self.task

@@ -57,19 +57,15 @@ class Lenders:
         stack = pass_.cluster.stacks.get(effective.stack)
         count = _copies(stack, self._own) if self._own is not None else 0
         self._strict = self._own is not None and _replacing(pass_, effective, self.service)
-        self._tasks = [
+        known = [
             task
             for task in pass_.draft.tasks(effective.stack).values()
-            if task.service == self.service and task.live
+            if task.service == self.service
         ]
+        self._tasks = [task for task in known if task.live]
         self._slots: Sequence[int] = range(1, count + 1)
         if self._own is not None and self._own.service.mode == "global":
             # Of nodes, so there may be gaps; not of tasks, which come and go in between.
-            known = [
-                task
-                for task in pass_.draft.tasks(effective.stack).values()
-                if task.service == self.service
-            ]
             self._slots = sorted(global_slots(pass_.cluster, self._own.service, known))
 
     @property
@@ -158,8 +154,9 @@ def goes_with_partner(pass_: Pass, effective: Effective, task: Task) -> bool:
     newest = pass_.specs.of(task.stack, stack.release, task.service) if stack is not None else None
     if newest is None or newest.task.partner != effective.task.partner:
         return False
+    lenders = Lenders(pass_, effective)
     if newest.service.mode == "global":
-        if Lenders(pass_, effective).of(task.slot, task.node) is None:
+        if lenders.of(task.slot, task.node) is None:
             return False
     elif task.slot > _copies(stack, newest):
         return False
@@ -169,7 +166,7 @@ def goes_with_partner(pass_: Pass, effective: Effective, task: Task) -> bool:
         or is_leaving(partner)
         or partner.state in FINAL
         or pass_.node_status(partner.node) == "down"
-        or not Lenders(pass_, effective).goes_with(task.slot, partner)
+        or not lenders.goes_with(task.slot, partner)
     )
 
 
@@ -195,12 +192,6 @@ def came_so_far(pass_: Pass, task: Task) -> bool:
     )
 
 
-def all_followers(pass_: Pass, task: Task) -> list[Task]:
-    """Return those, and theirs: all that end before this one can."""
-    direct = followers(pass_, task)
-    return direct + [other for one in direct for other in all_followers(pass_, one)]
-
-
 def followers(pass_: Pass, task: Task) -> list[Task]:
     """Return the tasks that still have this one's namespaces, where they can be asked to go."""
     known = pass_.followers.get(task.stack)
@@ -218,6 +209,12 @@ def followers(pass_: Pass, task: Task) -> list[Task]:
         and other.state not in FINAL
         and pass_.node_status(other.node) != "down"
     ]
+
+
+def all_followers(pass_: Pass, task: Task) -> list[Task]:
+    """Return its followers, and theirs: all that end before this one can."""
+    direct = followers(pass_, task)
+    return direct + [other for one in direct for other in all_followers(pass_, one)]
 
 
 def awaited(pass_: Pass, effective: Effective, task: Task) -> str:
@@ -262,13 +259,13 @@ def together(
 ) -> Pending:
     """Return what a task needs of a node with all that goes with it."""
     for other, slot in members(pass_, effective, pending.slot):
-        reserved, placing = other.task.resources.reservations, other.service.placement
+        (cpus, memory), placing = other.reserved, other.service.placement
         homes, only = ties(other, slot)
         most = [n for n in (pending.max_per_node, placing.max_replicas_per_node) if n]
         pending = replace(
             pending,
-            cpus=pending.cpus + reserved.cpus,
-            memory=pending.memory + reserved.memory,
+            cpus=pending.cpus + cpus,
+            memory=pending.memory + memory,
             constraints=(*pending.constraints, *placing.constraints),
             max_per_node=min(most, default=0),
             ports=(*pending.ports, *fixed_host_ports(other.task)),
@@ -360,6 +357,6 @@ def set_aside(pass_: Pass, task: Task, found: Present) -> tuple[float, int]:
             continue
         seen[name] += 1
         if seen[name] > found.there[task.id, name]:
-            cpus += other.task.resources.reservations.cpus
-            memory += other.task.resources.reservations.memory
+            own = other.reserved
+            cpus, memory = cpus + own[0], memory + own[1]
     return cpus, memory

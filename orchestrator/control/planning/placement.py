@@ -413,18 +413,20 @@ def _pending(
     pass_: Pass, task: Task, effective: Effective, pinned: str | None, slot: list[Task]
 ) -> Pending:
     service = effective.service
-    own = effective.task.resources.reservations
+    cpus, memory = effective.reserved
     bound = binds.look(pass_, effective, fresh=_new(task))
     # The task of the slot that will be stopped before this one starts.
     goes_first = effective.service.update.order == "stop-first"
     replaced = next((t for t in slot if goes_first and t.id != task.id), None)
+    going = [] if replaced is None else [replaced, *pairs.all_followers(pass_, replaced)]
+    used = [reserved(pass_, one) for one in going]
     return Pending(
         task=task.id,
         service=effective.key,
         spec_hash=task.spec_hash,
         slot=task.slot,
-        cpus=own.cpus,
-        memory=own.memory,
+        cpus=cpus,
+        memory=memory,
         constraints=service.placement.constraints,
         preferences=service.placement.preferences,
         max_per_node=service.placement.max_replicas_per_node,
@@ -436,14 +438,14 @@ def _pending(
         needs=_needs(pass_, task, effective),
         node=pinned,
         instead_of=replaced.node if replaced is not None else None,
-        instead_use=reserved(pass_, replaced) if replaced is not None else (0.0, 0),
+        instead_use=(sum((one[0] for one in used), 0.0), sum(one[1] for one in used)),
     )
 
 
 def _pair(
     pass_: Pass, task: Task, effective: Effective, pinned: str | None, slot: list[Task]
 ) -> Pending:
-    """Return what a task needs with all that goes with it, and what gives way to them."""
+    """Return what a task needs with all that goes with it, and what is kept for it already."""
     pending = _pending(pass_, task, effective, pinned, slot)
 
     def ties(other: Effective, number: int) -> tuple[tuple[Home, ...], tuple[Only, ...]]:
@@ -452,13 +454,6 @@ def _pair(
 
     if effective.lends:
         pending = pairs.together(pass_, effective, pending, ties)
-    if pending.instead_of is not None:
-        going = [t for t in slot if t.id != task.id and t.node == pending.instead_of][:1]
-        going += [other for one in going for other in pairs.all_followers(pass_, one)]
-        used = [reserved(pass_, one) for one in going]
-        pending = replace(
-            pending, instead_use=(sum(cpus for cpus, _ in used), sum(memory for _, memory in used))
-        )
     if task.partner and task.release and not any(one.partner == task.partner for one in slot):
         pending = replace(pending, aside=_aside(pass_, task))
     return pending
@@ -468,8 +463,7 @@ def _aside(pass_: Pass, task: Task) -> tuple[float, int]:
     """Return what is kept for a task beside its partner, as long as it is not there."""
     stack = pass_.cluster.stacks.get(task.stack)
     known = pass_.specs.of(task.stack, stack.release, task.service) if stack else None
-    own = known.task.resources.reservations if known is not None else None
-    return (own.cpus, own.memory) if own is not None else (0.0, 0)
+    return known.reserved if known is not None else (0.0, 0)
 
 
 def _needs(pass_: Pass, task: Task, effective: Effective) -> tuple[tuple[int, str], ...]:

@@ -25,10 +25,7 @@ FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
 def reserved(pass_: Pass, task: Task) -> tuple[float, int]:
     """Return the CPUs and memory that a task has for itself."""
     effective = pass_.specs.of(task.stack, task.release, task.service)
-    if effective is None:
-        return 0.0, 0
-    own = effective.task.resources.reservations
-    return own.cpus, own.memory
+    return effective.reserved if effective is not None else (0.0, 0)
 
 
 def fleet(pass_: Pass) -> Fleet:
