@@ -6,13 +6,12 @@ Every node is asked at once; one that does not answer is named, and what it has 
 
 from __future__ import annotations
 
-import asyncio
 from typing import TYPE_CHECKING
 
+from orchestrator.api.everywhere import ask_each
 from orchestrator.api.routes import flag
 from orchestrator.api.stacks import find
 from orchestrator.control.mirror.released import newest_spec, spec_at, spec_of
-from orchestrator.errors import NotFound, RequestError
 from specs.images import ForgetImages, ImageLeft, ImagesLeft, StackImage, StackImages
 from specs.references import built_name
 
@@ -39,25 +38,22 @@ async def forget(parts: ApiParts, _request: web.Request, body: StackImages) -> I
     if not asked.images:
         return ImagesLeft()
 
-    async def one(node: str, name: str) -> list[ImageLeft]:
-        try:
-            async with asyncio.timeout(ASK):
-                done = await parts.agents.forget_images(node, asked)
-        except NotFound:
-            return [ImageLeft(node=name, reason=OLDER)]
-        except RequestError as error:
-            return [ImageLeft(node=name, reason=error.detail)]
-        except TimeoutError:
-            return [ImageLeft(node=name, reason=f"no answer within {ASK:.0f} s")]
-        left = [ImageLeft(node=name, image=image) for image in done.removed]
-        return left + [ImageLeft(node=name, image=i, reason=why) for i, why in done.kept.items()]
-
     nodes = sorted(parts.cluster.nodes.values(), key=lambda node: node.name)
-    async with asyncio.TaskGroup() as group:
-        asking = [
-            group.create_task(one(node.id, node.name), name=f"images-{node.id}") for node in nodes
-        ]
-    return ImagesLeft(rows=tuple(row for done in asking for row in done.result()))
+    answers, reasons = await ask_each(
+        [node.id for node in nodes],
+        lambda node: parts.agents.forget_images(node, asked),
+        seconds=ASK,
+        older=OLDER,
+    )
+    rows: list[ImageLeft] = []
+    for node in nodes:
+        done = answers.get(node.id)
+        if done is None:
+            rows.append(ImageLeft(node=node.name, reason=reasons[node.id]))
+            continue
+        rows += [ImageLeft(node=node.name, image=image) for image in done.removed]
+        rows += [ImageLeft(node=node.name, image=i, reason=why) for i, why in done.kept.items()]
+    return ImagesLeft(rows=tuple(rows))
 
 
 def images_of(cluster: Mirror, stack: str, *, built: bool) -> tuple[StackImage, ...]:

@@ -6,13 +6,13 @@ who asks is shown the others at once.
 
 from __future__ import annotations
 
-import asyncio
 import signal as signals
 from typing import TYPE_CHECKING, TypeVar
 
+from orchestrator.api.everywhere import ask_each
 from orchestrator.api.stacks import find
 from orchestrator.control.mirror.released import spec_in_force, task_spec
-from orchestrator.errors import NotFound, RequestError
+from orchestrator.errors import NotFound
 from specs.inside import InsideRow, InsideRows, Signalled, SignalTasks
 from specs.kernel import signal_number
 from specs.states import FINAL
@@ -149,22 +149,8 @@ class _Nodes:
 
     async def ask(self, question: Callable[[str], Awaitable[T]]) -> dict[str, T]:
         """Ask every node that has one of the tasks; return the answers by node id."""
-        answers: dict[str, T] = {}
-
-        async def one(node: str) -> None:
-            try:
-                async with asyncio.timeout(ASK):
-                    answers[node] = await question(node)
-            except NotFound:
-                self._reasons[node] = OLDER
-            except RequestError as error:
-                self._reasons[node] = error.detail
-            except TimeoutError:
-                self._reasons[node] = f"no answer within {ASK:.0f} s"
-
-        async with asyncio.TaskGroup() as group:
-            for node in {task.node for task in self._tasks if task.node is not None}:
-                group.create_task(one(node), name=f"inside-{node}")
+        nodes = {task.node for task in self._tasks if task.node is not None}
+        answers, self._reasons = await ask_each(nodes, question, seconds=ASK, older=OLDER)
         return answers
 
     def reason(self, task: Task) -> str:

@@ -18,7 +18,7 @@ from orchestrator.client.client import Client
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Sequence
+    from collections.abc import Collection, Sequence
     from typing import Any
 
     from specs import Project
@@ -87,6 +87,13 @@ def checked_name(name: str, source: str) -> str:
             hint="use lower-case letters, digits, - and _, beginning with a letter or digit",
         )
     return name
+
+
+def check_services(asked: Sequence[str], known: Collection[str], stack: str) -> None:
+    """Refuse services that a stack does not have. Raises CliError."""
+    if wrong := [name for name in asked if name not in known]:
+        services = ", ".join(sorted(known)) or "none"
+        raise CliError(f"no service {wrong[0]!r}", hint=f"services of {stack}: {services}")
 
 
 def wants_colour(terminal: bool) -> bool:  # noqa: FBT001 - the question itself

@@ -5,7 +5,7 @@ What is in the nodes' stores beside these is not asked: sizes and dates are not 
 
 from __future__ import annotations
 
-from orchestrator.cli.errors import CliError
+from orchestrator.cli.session import check_services
 from orchestrator.cli.show import formats, table
 from orchestrator.cli.show.order import natural
 from orchestrator.client.errors import ApiNotFound
@@ -34,9 +34,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     stack = session.client.get(session.path())  # a stack that is not there is said
     rows = session.client.get(session.path("tasks"), all=True)["tasks"]
     known = {str(row["name"]) for row in stack["services"]} | {str(r["service"]) for r in rows}
-    if wrong := [name for name in args.services if name not in known]:
-        services = ", ".join(sorted(known)) or "none"
-        raise CliError(f"no service {wrong[0]!r}", hint=f"services of {stack['name']}: {services}")
+    check_services(args.services, known, stack["name"])
     rows = [row for row in rows if not args.services or row["service"] in args.services]
     rows = sorted(rows, key=lambda row: natural(str(row["name"])))
     found = [one for row in rows if (one := _shown(row, session)) is not None]

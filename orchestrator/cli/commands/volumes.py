@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestrator.cli.commands import volume
-from orchestrator.cli.errors import CliError
+from orchestrator.cli.session import check_services
 from orchestrator.cli.show import formats, objects
 
 TYPE_CHECKING = False
@@ -27,9 +27,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Invocation) -> int:
     stack = session.client.get(session.path())  # a stack that is not there is said
     known = {row["name"] for row in stack["services"]}
-    if wrong := [name for name in args.services if name not in known]:
-        services = ", ".join(sorted(known)) or "none"
-        raise CliError(f"no service {wrong[0]!r}", hint=f"services of {stack['name']}: {services}")
+    check_services(args.services, known, stack["name"])
     wanted = {f"{stack['name']}/{name}" for name in args.services or known}
     found = [row for row in volume.rows(session) if wanted & set(row["services"])]
     return objects.listed(args, found, HEADERS, cells, volume.dockers)
