@@ -10,6 +10,7 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.planning import pairs
+from orchestrator.control.planning.terms import at_home
 from specs.stack import task_name
 from specs.states import FINAL, Desired, TaskState
 from specs.task import Task, TaskStatus
@@ -72,9 +73,10 @@ def let_run(
             continue
         if wanted.slots.get(task.slot) != task.spec_hash:
             continue
-        holder = (
-            _held_by(pass_, task, slots[task.slot], displaced) if order == "stop-first" else None
-        )
+        holder = None
+        if order == "stop-first":
+            stays = at_home(pass_, task, effective)
+            holder = _held_by(pass_, task, slots[task.slot], displaced, stays=stays)
         reason = f"waits for {blocked}" if blocked else ""
         if not reason and holder is not None:
             reason = f"waits until {holder.name} of release {holder.release} has stopped"
@@ -100,10 +102,14 @@ def tasks_by_slot(tasks: Iterable[Task]) -> dict[int, list[Task]]:
     return slots
 
 
-def _held_by(pass_: Pass, task: Task, slot: list[Task], displaced: Collection[str]) -> Task | None:
+def _held_by(
+    pass_: Pass, task: Task, slot: list[Task], displaced: Collection[str], *, stays: bool
+) -> Task | None:
     """Return another task of the slot that still runs where it can be heard.
 
-    A task that moves off a draining node starts before the old one stops: both are current.
+    A task that moves off a draining node starts before the old one stops: both are current. One
+    that ``stays`` with its data starts on the very node that is down now, where the old one may
+    still write it: it waits until that is heard to have ended.
     """
     for known in slot:
         other = pass_.draft.task(known.id)
@@ -112,7 +118,7 @@ def _held_by(pass_: Pass, task: Task, slot: list[Task], displaced: Collection[st
             and other.id != task.id
             and other.state not in FINAL
             and (not other.live or other.spec_hash != task.spec_hash or other.id in displaced)
-            and pass_.node_status(other.node) != "down"
+            and (stays or pass_.node_status(other.node) != "down")
         ):
             return other
     return None
