@@ -21,6 +21,23 @@ NOTHING = argparse.Namespace()  # of a verb whose words are somebody else's to p
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors that end in the next command to type."""
 
+    _shown = False  # whether somebody reads its help
+
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        if self._shown:
+            return super()._get_formatter()
+        # `add_argument` makes one each time, to try it: with a width it asks no terminal, for which
+        # it would load what unpacks archives.
+        return self.formatter_class(prog=self.prog, width=80)
+
+    def format_help(self) -> str:
+        self._shown = True
+        return super().format_help()
+
+    def format_usage(self) -> str:
+        self._shown = True
+        return super().format_usage()
+
     def error(self, message: str) -> NoReturn:
         raise errors.CliError(message, hint=f"{self.prog} --help", code=errors.USAGE)
 

@@ -18,7 +18,7 @@ from orchestrator.cli import project as projects
 from orchestrator.cli.commands.attach import KEYS, Attached, Keys
 from orchestrator.cli.commands.exec import STDIN, STDOUT, environment, terminal_size
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
-from orchestrator.cli.show import containers, meanwhile
+from orchestrator.cli.show import meanwhile
 from orchestrator.client.errors import ClientError, NoAnswer, NoController
 from orchestrator.client.http import quote
 
@@ -135,6 +135,8 @@ def _request(
 
 
 def _env_files(paths: list[str]) -> dict[str, str]:
+    if not paths:
+        return {}  # what reads them is 15 ms of imports
     from specs.compose.reading.envfile import EnvFile, EnvFileError, text_of
 
     found: dict[str, str] = {}
@@ -220,6 +222,8 @@ def _began(task: dict[str, Any]) -> bool:
 
 
 def _ended(task: dict[str, Any]) -> bool:
+    from orchestrator.cli.show import containers  # with --rm nobody asks
+
     return task.get("state") in containers.FINAL
 
 
