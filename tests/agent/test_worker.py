@@ -15,6 +15,7 @@ from agent.tasks.compose import compose
 from agent.tasks.effects import Effects
 from agent.tasks.journal import Journal
 from agent.tasks.networking import SETTLE, SPACING
+from agent.tasks.reports import STEPS
 from agent.tasks.record import Phase
 from agent.vocabulary import ImageConfig
 from specs.node import NodeFacts
@@ -670,3 +671,20 @@ async def test_a_task_that_cannot_be_ended_passes_nothing_on(node):
     failing.clear()
     await node.until(lambda: node.status("b").ready)
     assert node.volumes.owners == {"b": "a"}
+
+
+async def test_steps_of_a_start_are_one_line_and_what_is_pressing_waits_for_none(node):
+    await node.start()
+    stream = node.reports.stream()
+    await anext(stream)
+    await node.put(named("a"))
+    seen = []
+    while not seen or not seen[-1].ready:
+        report = await anext(stream)
+        seen += [report.tasks["a"]] if "a" in report.tasks else []
+    assert len(seen) <= 3, "not one for each of its six steps"
+    began = asyncio.get_running_loop().time()
+    node.containers.end(node.containers.alive["a"].pid, 1)
+    assert not (await anext(stream)).tasks["a"].ready
+    assert asyncio.get_running_loop().time() - began < STEPS
+    await stream.aclose()
