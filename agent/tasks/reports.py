@@ -101,7 +101,7 @@ class Reports:
 
     def changed(self, record: Record) -> None:
         """Take note of a changed record."""
-        pressing = not _is_a_step(record)
+        pressing = not is_a_step(record)
         for subscriber in self._subscribers:
             subscriber.tasks.add(record.id)
             if record.erased:
@@ -211,7 +211,7 @@ class Reports:
         )
 
 
-def _is_a_step(record: Record) -> bool:
+def is_a_step(record: Record) -> bool:
     """Say whether a record tells only how far a start is, which others do not go on from."""
     if record.state is TaskState.PREPARED and record.assignment.desired is Desired.PREPARED:
         return False  # that is what it was asked for

@@ -6,7 +6,10 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import os
+import sys
 
 from orchestrator.cli import errors, registry, wishes
 
@@ -21,25 +24,24 @@ NOTHING = argparse.Namespace()  # of a verb whose words are somebody else's to p
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors that end in the next command to type."""
 
-    _shown = False  # whether somebody reads its help
-
     def _get_formatter(self) -> argparse.HelpFormatter:
-        if self._shown:
-            return super()._get_formatter()
-        # `add_argument` makes one each time, to try it: with a width it asks no terminal, for which
-        # it would load what unpacks archives.
-        return self.formatter_class(prog=self.prog, width=80)
-
-    def format_help(self) -> str:
-        self._shown = True
-        return super().format_help()
-
-    def format_usage(self) -> str:
-        self._shown = True
-        return super().format_usage()
+        # `add_argument` makes one each time, to try it. Where it has to find the width itself it
+        # loads what unpacks archives (shutil).
+        return self.formatter_class(prog=self.prog, width=_columns() - 2)
 
     def error(self, message: str) -> NoReturn:
         raise errors.CliError(message, hint=f"{self.prog} --help", code=errors.USAGE)
+
+
+def _columns() -> int:
+    """Return how wide the terminal is, as shutil.get_terminal_size does."""
+    with contextlib.suppress(KeyError, ValueError):
+        if (columns := int(os.environ["COLUMNS"])) > 0:
+            return columns
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        if sys.__stdout__ is not None:
+            return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80
+    return 80
 
 
 def _global_help() -> str:

@@ -515,6 +515,7 @@ FORBIDDEN = {
     "pathlib",
     "pydantic",
     "rich",
+    "shutil",
     "ssl",
     "subprocess",
     "typing",
