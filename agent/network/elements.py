@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import socket
 import struct
-from ipaddress import collapse_addresses, ip_network
+from ipaddress import IPv4Network, collapse_addresses, ip_network
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 from agent.linux.netlink import (
@@ -91,7 +91,7 @@ def _range_moves(name: str, before: Iterable[str], after: Iterable[str]) -> list
 
 def _merged(texts: Iterable[str]) -> list[tuple[int, int]]:
     found: list[tuple[int, int]] = []
-    for network in collapse_addresses(ip_network(text) for text in texts):
+    for network in collapse_addresses(IPv4Network(text) for text in texts):
         first, after = int(network.network_address), int(network.broadcast_address) + 1
         if found and found[-1][1] == first:
             found[-1] = (found[-1][0], after)

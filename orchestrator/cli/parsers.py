@@ -15,7 +15,7 @@ from orchestrator.cli import errors, registry, wishes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
 NOTHING = argparse.Namespace()  # of a verb whose words are somebody else's to parse
@@ -27,7 +27,8 @@ class Parser(argparse.ArgumentParser):
     def _get_formatter(self) -> argparse.HelpFormatter:
         # `add_argument` makes one each time, to try it. Where it has to find the width itself it
         # loads what unpacks archives (shutil).
-        return self.formatter_class(prog=self.prog, width=_columns() - 2)
+        made: Callable[..., argparse.HelpFormatter] = self.formatter_class
+        return made(prog=self.prog, width=_columns() - 2)
 
     def error(self, message: str) -> NoReturn:
         raise errors.CliError(message, hint=f"{self.prog} --help", code=errors.USAGE)
