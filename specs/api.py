@@ -626,7 +626,11 @@ class Upgrade(Model):
 
 
 class AddNode(Model):
-    """``corral node add``: ``address`` user@host[:port]; ``host_key`` a SHA256:... fingerprint."""
+    """``corral node add``: ``address`` user@host[:port]; ``host_key`` a SHA256:... fingerprint.
+
+    ``replaces``: a node that is down, whose name, labels and pins the machine takes
+    (``corral node replace``); it says what ``name`` and ``labels`` say otherwise.
+    """
 
     address: str
     name: str | None = None
@@ -634,3 +638,4 @@ class AddNode(Model):
     host_key: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     underlay: str | None = None
+    replaces: str = ""
