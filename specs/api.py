@@ -512,6 +512,7 @@ class Restart(Model):
     services: tuple[str, ...] = ()  # empty = all
     timeout: float | None = None
     no_deps: bool = False  # not those that want to be restarted with them
+    tasks: tuple[str, ...] = ()  # ids of single ones, which nobody follows
 
 
 class Restarted(Model):
