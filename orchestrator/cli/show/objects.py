@@ -125,7 +125,7 @@ def inspect(
             continue
         found.append({**dockers(row), **row})
     if args.format is None or args.format.kind != "template":
-        print(jsontext.shown(found, indent=4))
+        print(jsontext.shown([formats.for_programs(row) for row in found], indent=4))
     else:
         formats.show(args.format, found, str)
     return code

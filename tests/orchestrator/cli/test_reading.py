@@ -99,7 +99,7 @@ def test_ps_json_is_the_servers_rows_one_a_line_with_compose_s_keys(shop, corral
     found = [json.loads(line) for line in lines]
     assert [row["Name"] for row in found] == ["shop-redis-1", "shop-web-2", "shop-web-10"]
     for row, ours in zip(found, [ROWS[3], ROWS[1], ROWS[0]], strict=True):
-        assert {key: row[key] for key in ours} == ours
+        assert {key: {**row, **row["corral"]}[key] for key in ours} == ours
         assert {row["Project"], row["past"]} == {"shop", False}
     assert found[2]["Command"] == '"python -m http.serv…"'
     whole = corral("-p", "shop", "ps", "--format", "json", "--no-trunc", "web").out.splitlines()
