@@ -286,7 +286,7 @@ class Dispatcher:
             members = {(node.id, node.address) for node in self._cluster.nodes.values()}
             for key in [key for key in running if key not in members]:
                 running.pop(key).cancel()
-            for key in members - running.keys():
+            for key in sorted(members - running.keys()):
                 running[key] = group.create_task(
                     self._keep(key[0], control), name=f"session-{key[0]}"
                 )

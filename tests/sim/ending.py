@@ -80,7 +80,7 @@ def _tasks(world: World, wanted: Counter[tuple[str, str]]) -> list[str]:
     for key in sorted({*wanted, *live}):
         counts = wanted[key], live[key], ready[key]
         if len(set(counts)) > 1:
-            found.append(f"{key[0]}/{key[1]}: %s wanted, %s there, %s ready" % counts)  # noqa: UP031
+            found.append(f"{key[0]}/{key[1]}: %s wanted, %s there, %s ready" % counts)
     return found
 
 
