@@ -10,11 +10,11 @@ import contextlib
 import gzip
 import os
 import stat
-import sys
 import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cli import said
 from orchestrator.cli.commands.exec import write_all
 from orchestrator.cli.errors import CliError
 from orchestrator.client.errors import ApiNotFound
@@ -59,13 +59,13 @@ def backup(args: argparse.Namespace, session: Invocation) -> int:
             whole = _kept(to, answer.more)
         finally:
             answer.close()
-    print(f"volume {args.name}: {size(whole)} in {to}", file=sys.stderr)
+    said.tell(f"volume {args.name}: {size(whole)} in {to}")
     if not args.pause and _running(session.client, row["services"]):
         users = ", ".join(row["services"])
-        print(
+        said.tell(
             f"  warning: {users} ran meanwhile: what was written is there as it was at one moment "
             "or another; --pause freezes them, a database's own dump needs neither",
-            file=sys.stderr,
+            said.WARNING,
         )
     return 0
 
@@ -133,7 +133,7 @@ def restore(args: argparse.Namespace, session: Invocation) -> int:
             replace=args.force,
             size=plain or None,
         )
-    print(f"volume {args.name} on {done['node']} has what {args.file} holds", file=sys.stderr)
+    said.tell(f"volume {args.name} on {done['node']} has what {args.file} holds")
     return 0
 
 

@@ -17,7 +17,7 @@ IDENTITY = "/root/.ssh/id_ed25519"
 
 def node_rows(host):
     out = host.corral("node", "ls", "--format", "json", check=False).stdout
-    return {row["name"]: row for row in map(json.loads, out.splitlines())}
+    return {row["Name"]: {**row, **row["corral"]} for row in map(json.loads, out.splitlines())}
 
 
 def until(what, condition, timeout=240.0):

@@ -7,8 +7,6 @@ A stack uses one that somebody made with `external: true`; nothing but `rm` and 
 
 from __future__ import annotations
 
-import sys
-
 from orchestrator.cli.show import objects
 
 TYPE_CHECKING = False
@@ -85,10 +83,12 @@ def _restore(args: argparse.Namespace, session: Invocation) -> int:
 def _prune(args: argparse.Namespace, session: Invocation) -> int:
     if args.all:
         return objects.prune(args, session, "volume", rows(session))
-    print(
+    from orchestrator.cli import said
+
+    said.tell(
         "volumes with a name stay: -a takes them, too; those without one go by themselves, with"
         " their replica",
-        file=sys.stderr,
+        said.WARNING,
     )
     return 0
 
