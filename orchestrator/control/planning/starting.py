@@ -10,13 +10,12 @@ from collections import defaultdict
 from typing import TYPE_CHECKING
 
 from orchestrator.control.planning import pairs
-from orchestrator.control.planning.terms import at_home
 from specs.stack import task_name
 from specs.states import FINAL, Desired, TaskState
 from specs.task import Task, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
@@ -62,8 +61,12 @@ def let_run(
     *,
     blocked: str = "",
     displaced: Collection[str] = (),
+    at_home: Callable[[Task], bool] = lambda _: False,
 ) -> None:
-    """Let prepared tasks run, unless a dependency or the task they replace must come first."""
+    """Let prepared tasks run, unless a dependency or the task they replace must come first.
+
+    ``at_home``: whether a task can run on one node only, because its data is there.
+    """
     order = effective.service.update.order
     waiting = [t for t in tasks if t.desired is Desired.PREPARED]  # nothing gets back to that
     slots = tasks_by_slot(tasks) if waiting else {}
@@ -75,7 +78,7 @@ def let_run(
             continue
         holder = None
         if order == "stop-first":
-            stays = at_home(pass_, task, effective)
+            stays = at_home(task)
             holder = _held_by(pass_, task, slots[task.slot], displaced, stays=stays)
         reason = f"waits for {blocked}" if blocked else ""
         if not reason and holder is not None:
