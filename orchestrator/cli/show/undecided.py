@@ -26,5 +26,7 @@ def tell(answer: Mapping[str, Any]) -> None:
     """Say that a decision is due before what is listed is known, and how it is taken."""
     if why := str(answer.get("undecided") or ""):
         print(f"corral: warning: {table.printable(why)}", file=sys.stderr)
+    for line in answer.get("warnings") or ():
+        print(f"corral: warning: {table.printable(str(line))}", file=sys.stderr)
     for line in answer.get("missing") or ():
         print(f"corral: {table.printable(str(line))}", file=sys.stderr)
