@@ -48,7 +48,7 @@ from specs.kit.sdnotify import notify
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from orchestrator.backups.making import Copied
+    from orchestrator.backups.making import SelfCopying
     from orchestrator.config import ControllerConfig
     from orchestrator.store.base import Store
 
@@ -100,7 +100,7 @@ async def compose(
     store: Store,
     sealer: vault.Vault,
     *,
-    engine: Copied,
+    engine: SelfCopying,
     embedded: bool,
     stopped: asyncio.Event,
 ) -> None:

@@ -53,7 +53,7 @@ SCRATCH = ".backup-"
 NOTE = "backups.json"
 
 
-class Copied(Protocol):
+class SelfCopying(Protocol):
     """An engine that copies itself while it works."""
 
     async def backup(self, target: Path) -> None: ...
@@ -65,7 +65,7 @@ class Backups:
     def __init__(
         self,
         *,
-        engine: Copied,
+        engine: SelfCopying,
         store: Store,
         config: ControllerConfig,
         cluster: Mirror,
