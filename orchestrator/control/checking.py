@@ -230,7 +230,8 @@ def _contents(seen: _Looked) -> None:
         except (Broken, ValueError) as exc:
             seen.error(key, f"does not open: {exc}")
     for key, stack in seen.of(STACKS).items():
-        release = seen.of(RELEASES).get(keys.release(stack.name, stack.running))
+        number = stack.running or stack.release
+        release = seen.of(RELEASES).get(keys.release(stack.name, number))
         spec = seen.of(PARTS).get(keys.part(release.spec)) if release is not None else None
         if spec is None or stack.desired == "removed":
             continue
