@@ -155,7 +155,7 @@ class Backups:
             raise Invalid(detail="a passphrase and --plain exclude each other")
         key = None if request.plain else await derived(request.passphrase)
         try:
-            await asyncio.to_thread(_usable, folder)
+            mount = await asyncio.to_thread(_usable, folder)
         except OSError as exc:
             raise Unavailable(
                 f"{folder} cannot be written: {in_words(exc)}", hint="--to another folder"
@@ -163,6 +163,7 @@ class Backups:
         return {
             "cron": request.cron,
             "to": request.to,
+            "mount": mount,
             "keep": request.keep,
             "set_at": self._clock.wall(),
             "key": None if key is None else self._sealed(key),
@@ -206,7 +207,7 @@ class Backups:
         key = self._opened(schedule["key"]) if schedule["key"] else None
         async with self._one:
             with self._scratch() as scratch:
-                await asyncio.to_thread(make_folder, folder)
+                await asyncio.to_thread(_still_there, folder, str(schedule.get("mount", "")))
                 mine = f".{self._identity().id}-{os.urandom(6).hex()}{keeping.SUFFIX}"
                 part = folder / mine
                 try:
@@ -317,12 +318,29 @@ async def derived(passphrase: str) -> envelope.PassphraseKey:
         raise Invalid(detail=str(exc), hint=exc.hint) from exc
 
 
-def _usable(folder: Path) -> None:
+def _usable(folder: Path) -> str:
+    """Make the folder where it is missing, and write to it; return where its disk is mounted."""
     make_folder(folder)
     with tempfile.TemporaryFile(dir=folder) as file:
         file.write(b"corral")
         file.flush()
         os.fsync(file.fileno())
+    return _mount_of(folder)
+
+
+def _still_there(folder: Path, mount: str) -> None:
+    """Refuse a folder whose disk is away: what is written there would be on the one that is lost.
+
+    Raises Unavailable.
+    """
+    if not folder.is_dir():
+        raise Unavailable(f"{folder} is not there any more: is its disk mounted?")
+    if mount and (now := _mount_of(folder)) != mount:
+        raise Unavailable(f"{folder} was on the disk mounted at {mount}, and is on that of {now}")
+
+
+def _mount_of(folder: Path) -> str:
+    return str(next(one for one in (folder, *folder.parents) if one.is_mount()))
 
 
 def _into_place(part: Path, path: Path) -> None:

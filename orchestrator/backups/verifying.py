@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
     from specs.api import StateCheck
 
 
+APART = ".restore-"  # of folders in which one is taken apart
+
+
 @dataclass(frozen=True, slots=True)
 class Verified:
     """A backup that opens. ``check`` may hold errors; counts are of records, for people."""
@@ -54,15 +58,19 @@ def opened(
     Unless it was renamed. Raises BadBackup with the reason.
     """
     try:
-        made = tempfile.TemporaryDirectory(
-            prefix=".restore-", dir=where, ignore_cleanup_errors=True
-        )
+        made = tempfile.TemporaryDirectory(prefix=APART, dir=where, ignore_cleanup_errors=True)
         with made as name:
             folder = Path(name)
             head = envelope.read(path, passphrase, folder)
             yield folder, _looked_at(folder, head, path)
     except OSError as exc:
         raise BadBackup(f"{exc.filename or path}: {in_words(exc)}") from exc
+
+
+def sweep(where: Path) -> None:
+    """Take away what a killed one left there: it has keys in it."""
+    for left in where.glob(f"{APART}*"):
+        shutil.rmtree(left, ignore_errors=True)
 
 
 def verify(path: Path, passphrase: Callable[[], str]) -> Verified:

@@ -289,6 +289,11 @@ async def test_what_was_there_is_kept_beside_it(backup, tmp_path):
     target.folder.mkdir(parents=True)
     (target.folder / "state.db").write_bytes(b"mine")
     assert restoring.occupied(target)
+    left = target.state_dir / f"{verifying.APART}killed"
+    left.mkdir()
+    (left / "key").write_bytes(b"x")
+    verifying.sweep(target.state_dir)
+    assert not left.exists()
     aside, found = await put_back(backup[0], target)
     assert (aside / "state.db").read_bytes() == b"mine"
     assert aside.parent == target.state_dir
@@ -426,11 +431,29 @@ async def test_a_failure_is_told_and_tried_again_later(arranged):
     assert status.failure
     assert status.warning
     folder.unlink()
+    folder.mkdir()
     assert not await backups.step(), "not at once"
     clock.now += making.FIRST_AGAIN
     assert await backups.step()
     assert backups.warning == ""
     assert (await backups.status()).last_at == clock.now
+
+
+async def test_a_disk_that_is_not_mounted_is_not_written_beside(arranged, monkeypatch):
+    backups, clock, _, folder = arranged
+    real = making._mount_of
+    monkeypatch.setattr(making, "_mount_of", lambda path: "/mnt/nas")
+    await backups.arrange(wish(folder))
+    clock.now += HOUR
+    monkeypatch.setattr(making, "_mount_of", real)
+    assert not await backups.step()
+    assert "was on the disk mounted at /mnt/nas" in backups.warning
+    assert list(folder.iterdir()) == []
+    folder.rmdir()
+    clock.now += HOUR
+    assert not await backups.step()
+    assert "is its disk mounted?" in backups.warning
+    assert not folder.exists(), "law: it is not made where the disk is away"
 
 
 class FullDisk:
