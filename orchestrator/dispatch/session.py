@@ -36,6 +36,7 @@ log = logging.getLogger(__name__)
 
 RENEW_AFTER = 45 * 86400.0  # seconds: half of a certificate's life
 COALESCE = 0.015  # seconds: changes that come together go out together
+ALONE = 0.1  # seconds without any before a change that is sent at once
 UNREAD = 10  # things that cannot be read, told of one node
 MISSED = 3  # heartbeats without a report after which a node counts as not heard
 
@@ -123,11 +124,15 @@ class AgentSession:
         raise Unavailable(f"node {self._node.name}: the session ended")
 
     async def _instruct(self, changed: asyncio.Event) -> None:
+        clock = asyncio.get_running_loop().time
+        last = clock()
         while True:
             await changed.wait()
-            await asyncio.sleep(COALESCE)
+            if clock() - last < ALONE:
+                await asyncio.sleep(COALESCE)
             changed.clear()
             await self._bring_up_to_date()
+            last = clock()
 
     def _renew(self) -> None:
         if self._certify is not None and self._hello is not None:
