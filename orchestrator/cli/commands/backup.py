@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from orchestrator.cli import passphrase
+from orchestrator.cli import passphrase, said
 from orchestrator.cli.errors import ERROR, USAGE, CliError
 from orchestrator.cli.show import table, times
 from specs.kit.amounts import size
@@ -79,8 +79,8 @@ def _make(args: argparse.Namespace, session: Invocation) -> int:
 
 
 def _target(to: str | None, coming: Download) -> str:
-    said = coming.headers.get("content-disposition", "")
-    name = os.path.basename(said.partition('filename="')[2].rstrip('"')) or "corral.backup"
+    told = coming.headers.get("content-disposition", "")
+    name = os.path.basename(told.partition('filename="')[2].rstrip('"')) or "corral.backup"
     if to is None or os.path.isdir(to) or to.endswith("/"):
         return os.path.join(to or ".", name)
     return to
@@ -178,7 +178,8 @@ def _ls(args: argparse.Namespace, session: Invocation) -> int:
     if args.folder is None:
         _say_schedule(found)
         if found.get("warning"):
-            print(f"corral: warning: {table.printable(str(found['warning']))}", file=sys.stderr)
+            warning = table.printable(str(found["warning"]))
+            said.tell(f"corral: warning: {warning}", said.WARNING)
         last = float(found.get("last_at") or 0.0)
         print(f"the newest was made {times.rfc3339(last)}" if last else "none was made here yet")
     rows = found.get("files") or []

@@ -9,10 +9,9 @@ better than the backup, what runs is taken over; else somebody has to decide (`c
 from __future__ import annotations
 
 import os
-import sys
 import time
 
-from orchestrator.cli import passphrase
+from orchestrator.cli import passphrase, said
 from orchestrator.cli.errors import ERROR, CliError
 from orchestrator.cli.show import table
 from orchestrator.client.client import Client
@@ -86,7 +85,11 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 
 
 def _say(text: str) -> None:
-    print(table.printable(text), file=sys.stderr, flush=True)
+    said.tell(table.printable(text))
+
+
+def _warn(text: str) -> None:
+    said.tell(table.printable(text), said.WARNING)
 
 
 # Before anything is touched.
@@ -183,7 +186,7 @@ def _tell(found: Verified, config: ControllerConfig) -> None:
     kept = config.state_dir / "agent" / "volumes"
     lost = [name for name in found.volumes if not (kept / name).exists()]
     if lost:
-        _say(f"warning: volumes that were on {was.name} are not here: {', '.join(lost)}")
+        _warn(f"warning: volumes that were on {was.name} are not here: {', '.join(lost)}")
     if was.underlay and not restoring.is_own(was.underlay):
         _say(
             f"{was.name} was reached by other nodes at {was.underlay}, which is not this machine's "
@@ -216,17 +219,17 @@ def _decided(client: Client, found: Verified, *, adopt: bool) -> int:
         return _nodes(client)
     newer = list(report.get("newer") or ())
     if newer and not adopt:
-        _say("nodes know more than the backup:")
+        _warn("nodes know more than the backup:")
         for line in newer:
-            _say(f"  {line}")
-        _say(
+            _warn(f"  {line}")
+        _warn(
             "nothing is changed before somebody has decided: corral state shows it, corral state "
             "adopt takes over what runs, corral state discard goes by the backup"
         )
         return ERROR
     absent = [name for name in report.get("absent") or () if name != found.settings.name]
     if absent:
-        _say(
+        _warn(
             f"{', '.join(absent)} did not answer, so what runs there cannot be taken over: bring "
             "them back and say corral state adopt, or go on without: corral state adopt --yes"
         )
@@ -259,9 +262,9 @@ def _nodes(client: Client) -> int:
             break
         time.sleep(0.2)
     if answer.get("undecided"):
-        _say(str(answer["undecided"]))
+        _warn(str(answer["undecided"]))
         return ERROR
     for row in waiting:
-        _say(f"{row['name']}: {row.get('reason') or row.get('status')}")
+        _warn(f"{row['name']}: {row.get('reason') or row.get('status')}")
     _say(f"{len(answer['nodes']) - len(waiting)} of {len(answer['nodes'])} nodes are ready")
     return ERROR if waiting else 0

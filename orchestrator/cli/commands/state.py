@@ -85,8 +85,8 @@ def _check(session: Invocation, *, as_json: bool) -> int:
         print(jsontext.shown(found))
         return ERROR if errors else 0
     for row in rows:
-        said = f"{row.get('severity')}: {row.get('key')} {row.get('what')}"
-        print(table.printable(said))
+        line = f"{row.get('severity')}: {row.get('key')} {row.get('what')}"
+        print(table.printable(line))
     print(f"{found.get('records')} records, {errors} error{'s' if errors != 1 else ''}")
     return ERROR if errors else 0
 
