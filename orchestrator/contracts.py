@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 
     from aiohttp.web import WebSocketResponse
 
@@ -265,8 +265,18 @@ class Control(Protocol):
         self, stack: str, timeout: float | None, services: tuple[str, ...] = ()
     ) -> None: ...
 
-    async def pause(self, stack: str, services: tuple[str, ...], *, paused: bool) -> Paused:
-        """Have running tasks frozen, or go on (none named = all); say which these are."""
+    async def pause(
+        self,
+        stack: str,
+        services: tuple[str, ...],
+        *,
+        paused: bool,
+        tasks: Collection[str] = (),
+    ) -> Paused:
+        """Have running tasks frozen, or go on (none named = all); say which these are.
+
+        ``tasks``: ids of single ones.
+        """
         ...
 
     async def forget(self, stack: str, services: tuple[str, ...]) -> Forgotten:

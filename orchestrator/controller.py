@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api import app
 from orchestrator.api.routes import ApiParts
-from orchestrator.api.sent import SentFiles
+from orchestrator.api.sentfiles import SentFiles
 from orchestrator.control.control import ControlLoop
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.state import StateQuestion

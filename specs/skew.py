@@ -98,6 +98,7 @@ SINCE: dict[str, dict[str, int]] = {
         "unnamed": 2,
         "crowded": 2,
         "unasked": 2,
+        "command": 2,
     },
 }
 

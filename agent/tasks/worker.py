@@ -184,6 +184,8 @@ class Worker:
         record = lifecycle.fresh(assignment, self._boot)
         self._begin(record)
         self._reports.changed(record)
+        # Now, with the set it came in: its first step would have the network applied once more.
+        self._networking.changed(record)
 
     def _wanted_again(self, runner: Runner) -> bool:
         """Begin a task anew that was erased and is wanted all the same.

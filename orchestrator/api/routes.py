@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from orchestrator.api.sent import SentFiles
+    from orchestrator.api.sentfiles import SentFiles
     from orchestrator.contracts import Agents, Control, Mirror
     from orchestrator.control.state import StateQuestion
     from orchestrator.nodes.members import Nodes

@@ -54,7 +54,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "network": ("network", "make, list and remove networks that belong to no stack"),
     "volume": ("volume", "make, list and remove volumes"),
     "secret": ("secret", "make, list and remove secrets that belong to no stack"),
-    "node": ("node", "list, add, label and remove machines"),
+    "node": ("node", "list, add, label, replace and remove machines"),
     "context": ("context", "name controllers and choose the one to talk to"),
     "upgrade": ("upgrade", "bring controller and agents to this version, containers run on"),
     "lab": ("lab", "make hosts on this machine to try things on"),

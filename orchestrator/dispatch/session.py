@@ -38,6 +38,7 @@ log = logging.getLogger(__name__)
 RENEW_AFTER = 45 * 86400.0  # seconds: half of a certificate's life
 TELL_AGAIN = 5.0  # seconds after which a node whose disk did not keep it is told again
 COALESCE = 0.015  # seconds: changes that come together go out together
+ALONE = 0.1  # seconds without any before a change that is sent at once
 UNREAD = 10  # things that cannot be read, told of one node
 MISSED = 3  # heartbeats without a report after which a node counts as not heard
 
@@ -128,13 +129,17 @@ class AgentSession:
         raise Unavailable(f"node {self._node.name}: the session ended")
 
     async def _instruct(self, changed: asyncio.Event, *, kept: bool) -> None:
+        clock = asyncio.get_running_loop().time
+        last = clock()
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(None if kept else TELL_AGAIN):
                     await changed.wait()
-            await asyncio.sleep(COALESCE)
+            if clock() - last < ALONE:
+                await asyncio.sleep(COALESCE)
             changed.clear()
             kept = await self._keeps()
+            last = clock()
 
     async def _keeps(self) -> bool:
         """Bring the node up to date; False: its disk does not keep what it is told."""

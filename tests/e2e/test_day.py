@@ -66,7 +66,7 @@ MORNING = (
     Step("up --wait", says=("release 3 done",)),
     Step("ps", says=("0.0.0.0:8080->80/tcp",), never=("migrate",), then=(table(*PS, rows=5),)),
     Step("ps -a", says=("shop-migrate-1 .*completed \\(exit code 0\\)",)),
-    Step("ps --format json", then=(objects("name", "Name", "State", "Publishers", rows=5),)),
+    Step("ps --format json", then=(objects("Name", "State", "Publishers", "corral", rows=5),)),
     Step("ps -q app", says=("^t\\w+\nt\\w+\nt\\w+$",)),
     Step("ps --services", prints="app\ndb\nweb\n"),
     Step("ps --status exited", says=("migrate",), never=("shop-app",)),

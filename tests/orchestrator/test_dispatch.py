@@ -225,6 +225,16 @@ async def test_changes_go_out_as_increments(world):
     assert set(world.agent.objects.tasks) == {"t2", "t3"}
 
 
+async def test_a_change_that_comes_alone_is_sent_at_once(world, monkeypatch):
+    monkeypatch.setattr(session, "COALESCE", 3600.0)
+    monkeypatch.setattr(session, "ALONE", 0.01)
+    await world.connected()
+    await asyncio.sleep(0.05)
+    world.control.want("n1", tasks(assignment()))
+    await world.agent.instructed(2)
+    assert set(world.agent.objects.tasks) == {assignment().id}
+
+
 async def test_changes_that_come_together_go_out_together(world, monkeypatch):
     # Long enough for a busy machine to make all of them meanwhile.
     monkeypatch.setattr(session, "COALESCE", 0.5)

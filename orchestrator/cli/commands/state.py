@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 
+from orchestrator.cli import said
 from orchestrator.cli.errors import ERROR, CliError
 from orchestrator.cli.show import table
 from specs.kit import jsontext
@@ -33,7 +34,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     if args.action in (None, "show"):
         return _show(found, as_json=getattr(args, "format", "") == "json")
     if not found.get("behind"):
-        print("the state is as new as what runs: there is nothing to decide", file=sys.stderr)
+        said.tell("the state is as new as what runs: there is nothing to decide")
         return 0
     if args.action == "discard" and not args.yes:
         _list("this would stop", found.get("stops"))

@@ -7,8 +7,6 @@ A stack uses one that somebody made with `external: true`; nothing but `rm` and 
 
 from __future__ import annotations
 
-import sys
-
 from orchestrator.cli.show import objects
 
 TYPE_CHECKING = False
@@ -61,10 +59,12 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             return objects.remove(session, "volume", args.names, missing=args.force)
         case "prune":
             if not args.all:
-                print(
+                from orchestrator.cli import said  # lists need none of it
+
+                said.tell(
                     "volumes with a name stay: -a takes them, too; those without one go by"
                     " themselves, with their replica",
-                    file=sys.stderr,
+                    said.WARNING,
                 )
                 return 0
             return objects.prune(args, session, "volume", rows(session))

@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.node_view import node_of_client
+from orchestrator.control.mirror.node_view import former, node_of_client
 from orchestrator.control.mirror.ports import (
     fixed_host_ports,
     free_port,
@@ -401,7 +401,7 @@ def _of_client(pass_: Pass, effective: Effective, path: str) -> Home:
 def node_name(pass_: Pass, node: str | None, called: str = "") -> str:
     """Return a node's name for people; ``called``: what it was called, should it have left."""
     record = pass_.cluster.nodes.get(node or "")
-    return record.name if record is not None else f"{called or node}, {volume_homes.LEFT}"
+    return record.name if record is not None else former(pass_.cluster, node or "", called)
 
 
 def client_node(pass_: Pass, effective: Effective) -> str | None:

@@ -71,6 +71,8 @@ async def test_stacks_are_rows_with_counts(api):
                     "tasks": "2/3",
                     "reason": "",
                     "orphans": [],
+                    "containers": {"created": 1, "exited": 1, "running": 1},
+                    "config_files": [],
                 }
             ],
         },
