@@ -1,4 +1,4 @@
-"""The agent where /run is full of bytes, then of inodes: nothing ends, the reason is said, it goes on by itself."""
+"""The agent where /run is full of bytes, or of inodes: nothing ends, why is said, it goes on."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from specs.skew import HEADER
 from specs.stack import RestartPolicy
 from specs.wire import PROTOCOL, Report
-from tests.real.agent_host import AgentHost, assignment, until
+from tests.real.agent_host import AgentHost, assignment
 
 pytestmark = pytest.mark.real
 
@@ -66,6 +66,8 @@ async def test_a_full_run_directory_takes_nothing_along(host, what):
     # A new one waits and says for what.
     await host.put(assignment("t5"))
     host.shell(fill)
+    said = "no space" if what == "bytes" else "no inode"
+    await host.until(lambda seen: "t5" in seen and said in seen["t5"].reason, "t5 says why")
     # The next agent comes up in it, and finds what runs.
     host.kill()
     host.shell(fill)
