@@ -31,6 +31,7 @@ from orchestrator.api import (
     state,
     streams,
     tasks,
+    volume_archive,
 )
 from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
@@ -59,6 +60,7 @@ from specs.objects import (
     MadeObject,
     NetworkRow,
     NetworkRows,
+    Restored,
     VolumeRow,
     VolumeRows,
 )
@@ -360,6 +362,27 @@ ROUTES: tuple[ApiRoute, ...] = (
         objects.drop_volume,
         "Remove a volume that no stack uses",
         answer=DroppedObject,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/volumes/{name}/archive",
+        volume_archive.read,
+        "All data of a volume, as a tar archive",
+        archive=True,
+        query=(QueryField("node", text="which, of a volume that each node has"),),
+    ),
+    ApiRoute(
+        "PUT",
+        "/v1/volumes/{name}/archive",
+        volume_archive.write,
+        "Make a tar archive the data of a volume: all of it, or nothing is changed",
+        archive=True,
+        answer=Restored,
+        query=(
+            QueryField("node", text="where, of a volume that no node has yet"),
+            QueryField("replace", "flag", text="also where it holds data"),
+            QueryField("size", text="bytes to come, to be refused early where they do not fit"),
+        ),
     ),
     ApiRoute("GET", "/v1/secrets", objects.secrets, "All secrets", answer=ContentRows),
     ApiRoute(

@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from specs.inside import Copied, NodeProcesses, NodeUsage, SignalTasks
     from specs.kit.clock import Clock
     from specs.node import Node
+    from specs.objects import Restored
     from specs.paths import PathState
     from specs.wire import (
         BuildEvent,
@@ -204,6 +205,14 @@ class Dispatcher:
         self, node: str, task: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
     ) -> Copied:
         return await self._client(node).write_archive(task, query, pieces)
+
+    def read_volume(self, node: str, name: str) -> AsyncGenerator[bytes, None]:
+        return self._client(node).read_volume(name)
+
+    async def write_volume(
+        self, node: str, name: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
+    ) -> Restored:
+        return await self._client(node).write_volume(name, query, pieces)
 
     async def remove_volume(self, node: str, name: str) -> None:
         await self._client(node).remove_volume(name)
