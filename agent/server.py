@@ -39,6 +39,7 @@ from specs.wire import (
     HEARTBEAT,
     PROTOCOL,
     SHORTEST_HEARTBEAT,
+    UNKEPT,
     AskPaths,
     BuildEvent,
     BuildImage,
@@ -226,7 +227,15 @@ class Server:
     async def instructions(self, request: web.Request) -> web.Response:
         # Nothing unknown is left out here: these are specs to execute.
         _version(request)
-        answer = await self._tasks.worker.accept(await _body(request, Instructions))
+        told = await _body(request, Instructions)
+        try:
+            answer = await self._tasks.worker.accept(told)
+        except OSError as error:
+            # Not heard, rather than forgotten: who instructs us keeps listening and says it again.
+            raise Fault(
+                *(UNKEPT, "unavailable", "The node's disk does not keep what it is told"),
+                f"{error.filename or 'a file'}: {in_words(error)}",
+            ) from error
         return _json(answer, status=409 if isinstance(answer, Refused) else 200)
 
     async def reports(self, request: web.Request) -> web.StreamResponse:

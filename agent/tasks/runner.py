@@ -100,7 +100,9 @@ class Runner:
         self._interruptible: asyncio.Timeout | None = None
         self._followers: asyncio.TaskGroup | None = None
         self._prober: asyncio.Task[None] | None = None
-        self._hooks = HookPump(parts.hooks, lambda: self.record, self._hook_over, parts.ending)
+        self._hooks = HookPump(
+            parts.hooks, lambda: self.record, self._hook_over, parts.ending, self._now
+        )
         self._pairing = Pairing(
             parts.preparation, parts.clock, lambda: self.record, partial(self._say, "")
         )

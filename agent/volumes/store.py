@@ -23,7 +23,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeAlias, TypeVar
 
-from agent.errors import Later, Refusal
+from agent.errors import Later, Refusal, of_disk
 from agent.linux import calls as kernel
 from agent.vocabulary import BoundMount, all_mounts
 from agent.volumes import replacing
@@ -364,9 +364,8 @@ class VolumeStore:
             try:
                 inside = kernel.open_inside(root, subpath, os.O_PATH, kernel.RESOLVE_BENEATH)
             except OSError as error:
-                raise Refusal(
-                    f"subpath {subpath!r} of volume {data.parent.name}: {in_words(error)}"
-                ) from None
+                said = f"subpath {subpath!r} of volume {data.parent.name}: {in_words(error)}"
+                raise of_disk(error, said) from None
             try:
                 if stat.S_ISDIR(os.fstat(inside).st_mode):
                     point.mkdir(exist_ok=True)

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import aiohttp
 
 from orchestrator.dispatch.ndjson import LineTooLong, lines
-from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
-from specs import skew
+from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable, Unkept
+from specs import skew, wire
 from specs.images import ForgottenImages
 from specs.inside import Copied, NodeProcesses, NodeUsage
 from specs.objects import Restored
@@ -331,6 +331,8 @@ class AgentClient:
                 return NotFound(text, hint=hint)
             case 409:
                 return Conflict(text, hint=hint)
+            case wire.UNKEPT:
+                return Unkept(text, hint=hint)
             case _ if status < 500:
                 return Invalid(detail=text, hint=hint)
             case _:
