@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Later, NoRoom, lacks_room
+from agent.runtime.failure import RuntimeFailure
 from agent.tasks.held import Held, judge
 from agent.tasks.reserve import PIECES
 from specs.kit.room import Room, shortage
@@ -377,6 +379,41 @@ async def test_a_task_that_does_not_fit_says_so_until_it_does(node):
     node.disk.empty()
     await node.until(lambda: node.status("c").ready)
     assert not node.status("c").crowded
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("at", ["its creation", "its start"])
+@pytest.mark.parametrize("policy", ["none", "any"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "writing file `/run/x`: No space left on device",
+        "open `/run/x`: Read-only file system",
+        "write: Input/output error",
+    ],
+)
+async def test_what_the_node_lacks_is_no_crash_of_the_task(node, monkeypatch, at, policy, words):
+    """A full /run used up a task's attempts, and it was over."""
+    failure = RuntimeFailure(words)
+    start = node.containers.start
+
+    async def no_start(task):
+        raise failure
+
+    if at == "its creation":
+        node.containers.broken["a"] = failure
+    else:
+        monkeypatch.setattr(node.containers, "start", no_start)
+    again = RestartPolicy(condition=policy, max_attempts=1)
+    await node.put(assigned("a", policy=again).model_copy(update={"local_restarts": 0}))
+    await node.until(lambda: words in node.status("a").reason)
+    await asyncio.sleep(90)
+    assert node.status("a").state is TaskState.STARTING
+    node.containers.broken.clear()
+    monkeypatch.setattr(node.containers, "start", start)
+    await node.until(lambda: node.status("a").ready)
+    record = node.holdings.record("a")
+    assert (record.restarts, record.crashes, record.attempts) == (0, 0, ())
 
 
 @pytest.mark.parametrize(
