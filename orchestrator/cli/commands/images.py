@@ -32,8 +32,12 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     stack = session.client.get(session.path())  # a stack that is not there is said
     rows = session.client.get(session.path("tasks"), all=True)["tasks"]
     known = {str(row["name"]) for row in stack["services"]} | {str(r["service"]) for r in rows}
-    check_services(args.services, known, stack["name"])
-    rows = [row for row in rows if not args.services or row["service"] in args.services]
+    if args.services:
+        from orchestrator.cli import called  # lists without words need none of it
+
+        services, single, unknown = called.meant(args.services, rows, known)
+        check_services(unknown, known, stack["name"])
+        rows = [row for row in rows if row["service"] in services or row["id"] in single]
     rows = sorted(rows, key=lambda row: natural(str(row["name"])))
     found = [_shown(row) for row in rows]
     if args.quiet:

@@ -98,16 +98,20 @@ def _label(args: argparse.Namespace, session: Invocation) -> int:
 
 
 def _set(args: argparse.Namespace, session: Invocation) -> int:
+    from orchestrator.cli import said  # lists need none of it
+
     session.client.request("PATCH", _path(args.name), body={"underlay": args.underlay_addr})
-    print(f"{args.name}: other nodes reach it at {args.underlay_addr}")
+    said.done(f"{args.name}: other nodes reach it at {args.underlay_addr}")
     return 0
 
 
 def _availability(args: argparse.Namespace, session: Invocation) -> int:
+    from orchestrator.cli import said  # lists need none of it
+
     wish = {"activate": "active"}.get(args.action, args.action)
     for name in args.names:
         session.client.request("PATCH", _path(name), body={"availability": wish})
-        print(f"{name}: {wish}", flush=True)
+        said.done(f"{name}: {wish}")
     if wish != "drain" or args.no_wait:
         return 0
     from orchestrator.cli.show import draining
@@ -141,7 +145,9 @@ def _labels(row: dict[str, Any]) -> str:
 
 def _print_labels(row: dict[str, Any] | None) -> None:
     if row:
-        print(f"{row.get('name')}: {_labels(row) or 'no labels'}")
+        from orchestrator.cli import said  # lists need none of it
+
+        said.done(f"{row.get('name')}: {_labels(row) or 'no labels'}")
 
 
 def _fits(row: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
@@ -258,10 +264,12 @@ def _replace(args: argparse.Namespace, session: Invocation) -> int:
     what = f"node replace {args.replaces} {args.address}"
     code = _join(args, session, what, {"replaces": args.replaces})
     if code == 0:
+        from orchestrator.cli import said  # lists need none of it
+
         for row in session.client.get("/v1/volumes")["volumes"]:
             if row["node"] == args.replaces and row["reason"]:
                 text = table.printable(f"volume {row['name']}: {row['reason']}")
-                print(f"  warning: {text}", file=sys.stderr)
+                said.tell(f"  warning: {text}", said.WARNING)
     return code
 
 
@@ -281,11 +289,12 @@ def _join(args: argparse.Namespace, session: Invocation, what: str, wishes: dict
         body["identity"] = os.path.abspath(os.path.expanduser(args.identity))
     wishes = {**wishes, "host_key": args.host_key, "underlay": args.underlay_addr}
     body |= {key: value for key, value in wishes.items() if value}
+    from orchestrator.cli import said
     from orchestrator.cli.show import steps
     from orchestrator.embedded import daemons
 
     # The second machine may be added before anything was deployed: this one starts the cluster.
-    daemons.ensure(session.client, say=lambda text: print(text, file=sys.stderr, flush=True))
+    daemons.ensure(session.client, say=said.tell)
     try:
         code, end = steps.follow(_open_add(session, body), what)
     except ApiRefusal as exc:

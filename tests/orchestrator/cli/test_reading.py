@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fake import Lines, Problem
+from fake import Hold, Lines, Problem
 
 from orchestrator.cli import names
 from orchestrator.cli.commands import ps
@@ -198,6 +198,25 @@ def test_logs_options(shop, corral):
     assert corral("-p", "shop", "logs", "--until", "10.9").out == "web-1      | a\n"
     assert corral("-p", "shop", "logs", "--tail", "x").code == 2
     assert "neither a duration nor a time" in corral("-p", "shop", "logs", "--since", "soon").err
+
+
+def test_logs_until_a_time_end(shop, corral, monkeypatch):
+    """What lies behind is read and not followed; what is to come is followed for as long."""
+    many = [{**LOG[0], "time": float(n), "line": f"a{n}"} for n in range(10)]
+    shop.on("GET", "/v1/stacks/shop/logs", Lines([*many, LOG[1]]))
+    done = corral("-p", "shop", "logs", "-f", "--until", "8", "--tail", "2", "--no-log-prefix")
+    assert (done.code, done.out) == (0, "a7\na8\n"), "the last ones of those before that time"
+    query = shop.requests[-1].query
+    assert (query["follow"], query.get("tail")) == (["0"], None)
+
+    from orchestrator.cli.commands import logs
+
+    monkeypatch.setattr(logs, "LATE", 0.3)
+    shop.on("GET", "/v1/stacks/shop/logs", Lines([LOG[0], {**LOG[1], "time": NOW + 60}, Hold()]))
+    done = corral("-p", "shop", "logs", "-f", "--tail", "5", "--until", str(NOW + 0.1))
+    assert (done.code, done.out) == (0, "web-1      | a\n")
+    query = shop.requests[-1].query
+    assert (query["follow"], query["tail"]) == (["1"], ["5"])
 
 
 def test_node_ls_says_why_a_node_is_not_ready(fake, corral):
@@ -515,6 +534,7 @@ FORBIDDEN = {
     "pathlib",
     "pydantic",
     "rich",
+    "shutil",
     "ssl",
     "subprocess",
     "typing",

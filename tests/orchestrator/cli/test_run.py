@@ -189,3 +189,23 @@ def test_a_controller_that_never_hears_of_the_end_holds_run_up_for_a_moment_only
     client = SimpleNamespace(get=lambda _: {"state": "running", "status": {}})
     run._until_known(SimpleNamespace(client=client), "t", run._ended)
     assert clock.slept == pytest.approx(run.KNOWN, abs=0.1)
+
+
+@pytest.mark.parametrize(
+    ("words", "here"),
+    [
+        ([], []),
+        (["/srv/x:/a"], ["/a"]),
+        (["./x:/a", "/srv/y:/b:ro"], ["/a", "/b"]),
+        (["data:/d"], []),  # a volume of the file
+        (["/anonymous"], []),
+    ],
+)
+def test_which_binds_are_of_this_machine(words, here):
+    from orchestrator.cli.commands import run as command
+
+    mounts = [{"type": "bind", "source": "/etc/app", "target": "/own"}]
+    for word in words:
+        kind = "bind" if word[0] in "./" and ":" in word else "volume"
+        mounts.append({"type": kind, "target": word.split(":")[1] if ":" in word else word})
+    assert command._here({"volumes": mounts}, words) == here
