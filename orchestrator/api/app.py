@@ -18,6 +18,7 @@ from aiohttp import web
 
 from orchestrator.api import (
     archive,
+    backups,
     images,
     inside,
     logs,
@@ -479,6 +480,43 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Stop what the state does not know",
         answer=api.DecidedState,
         always=True,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/state/check",
+        state.check,
+        "Whether its records are what they should be",
+        answer=api.StateCheck,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/state/export",
+        state.export,
+        "What it says, without secrets",
+        answer=api.StateExport,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/backups",
+        backups.status,
+        "When backups are made, and which there are",
+        answer=api.BackupStatus,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/backups",
+        backups.make,
+        "A backup of the controller's state, as the file it is",
+        body=api.MakeBackup,
+        always=True,  # it changes nothing
+    ),
+    ApiRoute(
+        "PUT",
+        "/v1/backups/schedule",
+        backups.schedule,
+        "Make backups by themselves, or no more",
+        body=api.ScheduleBackups,
+        answer=api.BackupStatus,
     ),
     ApiRoute(
         "GET",
