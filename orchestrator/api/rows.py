@@ -258,12 +258,12 @@ def node_detail(cluster: Mirror, node: Node, *, now: float) -> NodeDetail:
 
 
 def _reason(node: Node, condition: NodeCondition | None, now: float) -> str:
-    """Return why the node is not ready; of a ready one, what it keeps and cannot read."""
+    """Return why the node is not ready; of a ready one, what is the matter all the same."""
     if condition is None:
         return "not heard from yet"
     unread = node.facts.unread
     if condition.reason or not unread:
-        return _why(condition, now)
+        return _why(condition, now) or node.facts.cramped
     more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
     return f"cannot read {unread[0]}{more}"
 
@@ -298,5 +298,6 @@ def _node_fields(cluster: Mirror, node: Node, now: float) -> dict[str, Any]:
             *(f"cannot read {what}" for what in node.facts.unread),
             *node.facts.missing,
             *node.facts.warnings,
+            *((node.facts.cramped,) if node.facts.cramped else ()),
         ),
     }
