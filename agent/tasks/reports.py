@@ -54,6 +54,7 @@ class Reports:
         mtu: Callable[[], int],
         volumes: Callable[[], tuple[str, ...]],
         room: Callable[[], str],
+        wall: Callable[[], float],
     ) -> None:
         self._machine = facts
         self._holdings = holdings
@@ -63,6 +64,7 @@ class Reports:
         self._mtu = mtu
         self._volumes = volumes
         self._room = room
+        self._wall = wall
         self._subscribers: set[Subscriber] = set()
 
     # What others tell.
@@ -133,6 +135,7 @@ class Reports:
             room=self._room(),
             mtu=self._mtu(),
             volumes=self._volumes(),
+            clock=self._wall(),
         )
 
     def _trouble(self) -> str:
@@ -191,4 +194,5 @@ class Reports:
             trouble=self._trouble(),
             room=self._room(),
             mtu=self._mtu(),
+            clock=self._wall(),
         )
