@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -76,6 +77,9 @@ class Behaviour:
         return self.never_ready or self.sick or self.healthy > 0
 
 
+BEGAN = 1_700_000_000.0
+
+
 @dataclass
 class LoopClock:
     """The loop's (virtual) time; the wall clock is ``off`` by so many seconds."""
@@ -83,7 +87,7 @@ class LoopClock:
     off: float = 0.0
 
     def wall(self) -> float:
-        return 1_700_000_000.0 + asyncio.get_running_loop().time() + self.off
+        return BEGAN + asyncio.get_running_loop().time() + self.off
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
@@ -306,6 +310,8 @@ class SimulatedNode:
         self.facts = facts or NodeFacts()
         self.happened = happened
         self.clock = LoopClock()
+        if not virtual:  # as the others of this machine see it
+            self.clock.off = time.time() - time.monotonic() - BEGAN
         self.network = _Network()
         self.volumes = _Volumes()
         root = base / "root"

@@ -236,26 +236,26 @@ LOST = (
 
 def test_a_peer_that_echoes_and_whose_tasks_nothing_comes_through_to_gets_nothing_new(pair):
     """Law: an echo is not the traffic; one way lost is lost."""
-    other = pair.task("near", "n1", ["net-a"], number=60)
-    pair.service("either", "net-a", ["two", "near"], vip="10.210.16.10")
+    other = pair.task("beside", "n1", ["net-a"], number=60)
+    pair.service("either", "net-a", ["two", "beside"], vip="10.210.16.10")
     pair.push()
-    pair.lab.serve(pair.netns(other.id), "near")
+    pair.lab.serve(pair.netns(other.id), "beside")
 
     def answers():
         return {ask(pair.netns("one"), "10.210.16.10", timeout=0.3)[0] for _ in range(4)}
 
     for where, hook, rule in LOST:
-        until(lambda: answers() == {"two", "near"}, 60, "both serve")
+        until(lambda: answers() == {"two", "beside"}, 60, "both serve")
         time.sleep(2.0)  # it is knocked at twice a second; one that never answered is not judged
         eat = f"add table ip eat; add chain ip eat o {{ type filter hook {hook}; }}"
         pair.hosts[where].sh("nft", f"{eat}; add rule ip eat o {rule}")
         try:
-            until(lambda: answers() == {"near"}, 60, f"n2 is left out: {rule}")
+            until(lambda: answers() == {"beside"}, 60, f"n2 is left out: {rule}")
             (warning,) = pair.hosts["n1"].call("trouble")["warnings"]
             assert warning.startswith("n2 does not answer over the overlay")
         finally:
             pair.hosts[where].sh("nft", "delete table ip eat")
-    until(lambda: answers() == {"two", "near"}, 60, "it is used again")
+    until(lambda: answers() == {"two", "beside"}, 60, "it is used again")
 
 
 def asked_for(pair, seconds):
