@@ -185,8 +185,14 @@ class Typed:
         self.said += data
         return bool(data)
 
+    def heard(self) -> str:
+        """Return what it has said that was not read, for whoever looks at a failure."""
+        return self.said.decode(errors="replace")
+
     def close(self) -> None:
         self.begun.kill()
+        while self.output >= 0 and select.select([self.output], [], [], 0)[0] and self._read():
+            pass
         for descriptor in {self.output, self.input, self.terminal} - {-1}:
             os.close(descriptor)
 
