@@ -316,25 +316,25 @@ class Watching:
             bases.setdefault(base, {})[called] = f"{rule.path}/{inner}" if inner else rule.path
             if not inner:
                 own.add(called)
-        count = 0
+        count, whole, refused = 0, True, ""
         for base, files in bases.items():
             try:
                 where = f"/v1/tasks/{quote(str(row['id']))}/archive"
                 fill = partial(pack, files)
                 done = self._session.client.upload(where, fill, path=base, sync=True)
             except (ClientError, OSError) as exc:
-                self._tell_once(
-                    str(row["id"]), f"{row.get('name')}: {exc}{_way_out(exc, files, own)}"
-                )
+                refused += f"{'; ' if refused else ''}{exc}{_way_out(exc, files, own)}"
                 final = isinstance(exc, ApiRefusal) and exc.status in FINAL
-                if not (final and alive(dict(row))):
-                    return False
+                whole = whole and final and alive(dict(row))
             else:
-                self._told.pop(str(row["id"]), None)
                 count += int(done.get("files") or 0)
-        if count:
+        if refused:
+            self._tell_once(str(row["id"]), f"{row.get('name')}: {refused}")
+        else:
+            self._told.pop(str(row["id"]), None)
+        if count and whole:  # else it is tried again, and said then
             say(f"{row.get('name')}: {count} change{'s' if count > 1 else ''} brought in")
-        return True
+        return whole
 
     def _call(self, row: Mapping[str, Any], hook: Mapping[str, Any]) -> None:
         """Run a rule's command in a container, its output here."""

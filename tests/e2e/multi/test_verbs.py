@@ -100,7 +100,7 @@ READS = {"ps", "logs", "exec", "run", "cp", "top", "stats", "port", "volumes", "
 TERMINALS = {"ps", "logs", "top", "port", "volumes", "ls", "node", "kill", "pause", "wait"}
 # Files of this machine, and what it becomes; what another test of these hosts is about.
 OTHERS = {
-    "watch": "tests/e2e/test_watch.py",
+    "watch": "test_watch.py",
     "config": "", "lint": "", "context": "test_laptop.py", "lab": "", "agent": "",
     "supervise": "", "version": "", "completion": "", "man": "",
 }  # fmt: skip

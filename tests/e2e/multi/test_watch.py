@@ -104,7 +104,6 @@ def edited(cluster, watch, folder):
     watch.until("web: built, and up", 240)
     all_read(cluster, "made", "made in 2\n")
     all_read(cluster, "app/src/zz/new", "2")
-    all_read(cluster, "app/read", "configured\n")
 
 
 def taken_down(cluster, watch, folder, flags, host):

@@ -27,7 +27,7 @@ from orchestrator.cli.develop.notices import Burst, FolderNotices
 from orchestrator.cli.develop.tree import WatchedTree
 from orchestrator.cli.develop.watching import Watching, pack, text_of
 from orchestrator.cli.errors import CliError
-from orchestrator.client.errors import ApiNotFound, NoController
+from orchestrator.client.errors import ApiNotFound, ApiRefusal, NoController
 
 FILES = {"/p/.dockerignore": "secret\n*.log\n!keep.log\nDockerfile\n"}
 
@@ -432,6 +432,33 @@ class Cluster:
 
 def detail(status="running", replicas=1):
     return {"name": "app", "status": status, "services": [{"name": "web", "replicas": replicas}]}
+
+
+@pytest.mark.parametrize(("status", "again"), [(409, False), (503, True)])
+def test_what_one_target_cannot_have_is_no_reason_to_leave_another_out(
+    tmp_path, capsys, status, again
+):
+    """What may work later is tried again, all of it, and said once."""
+    asked: list[str] = []
+
+    def upload(_, fill, *, path, sync):
+        assert sync
+        fill(lambda _: None)
+        asked.append(path)
+        if path == "/app":
+            raise ApiRefusal({"detail": "no"}, status)
+        return {"files": 1}
+
+    found = made(entry(path=f"{tmp_path}/a"), entry(path=f"{tmp_path}/b", target="/other"))[0]
+    cluster = SimpleNamespace(client=SimpleNamespace(upload=upload))
+    watching = Watching(cluster, found, built={}, bring_up=lambda _: 0)
+    row = {"id": "t1", "name": "app-web-1", "started_at": 1.0}
+    for _ in range(2):
+        assert watching._sent(row, "web", [(0, "f"), (1, "f")]) is not again
+    assert asked == ["/app", "/other"] * 2
+    said = capsys.readouterr().err
+    assert said.count("app-web-1: no") == 1
+    assert ("1 change brought in" in said) is not again
 
 
 NOT_THERE = ApiNotFound({"detail": "there is no stack app"}, 404)
