@@ -35,7 +35,7 @@ All commands: corral --help. One command: corral COMMAND --help.
 
 # Everywhere else flags may stand between a command's words.
 NOT_MIXED = registry.PASSED_ON | {
-    *("context", "exec", "network", "node", "run", "secret", "state", "volume"),
+    *("backup", "context", "exec", "network", "node", "run", "secret", "state", "volume"),
 }
 
 
@@ -129,14 +129,9 @@ def _misplaced_global(exc: errors.CliError, name: str, rest: Sequence[str]) -> e
 
 
 def _report(message: str, hint: str) -> None:
-    from orchestrator.cli import said, wishes
+    from orchestrator.cli import said
 
-    if wishes.progress() == "json":
-        said.tell(message, said.ERROR, hint=hint)
-        return
-    print(f"corral: {message}", file=sys.stderr)
-    if hint:
-        print(f"  hint: {hint}", file=sys.stderr)
+    said.complain(message, hint)
 
 
 def _report_trouble(exc: ClientError | OSError) -> None:

@@ -47,7 +47,7 @@ from specs.wire import HEARTBEAT
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
     from orchestrator.contracts import Agents, Sealer
     from orchestrator.control.mirror.cluster import Cluster
@@ -358,9 +358,16 @@ class ControlLoop:
         async with self._turn():
             await self._commands.stop(stack, timeout, services)
 
-    async def pause(self, stack: str, services: tuple[str, ...], *, paused: bool) -> Paused:
+    async def pause(
+        self,
+        stack: str,
+        services: tuple[str, ...],
+        *,
+        paused: bool,
+        tasks: Collection[str] = (),
+    ) -> Paused:
         async with self._turn():
-            return await self._commands.pause(stack, services, paused=paused)
+            return await self._commands.pause(stack, services, paused=paused, tasks=tasks)
 
     async def forget(self, stack: str, services: tuple[str, ...]) -> Forgotten:
         async with self._turn():

@@ -66,7 +66,7 @@ MORNING = (
     Step("up --wait", says=("release 3 done",)),
     Step("ps", says=("0.0.0.0:8080->80/tcp",), never=("migrate",), then=(table(*PS, rows=5),)),
     Step("ps -a", says=("shop-migrate-1 .*completed \\(exit code 0\\)",)),
-    Step("ps --format json", then=(objects("name", "Name", "State", "Publishers", rows=5),)),
+    Step("ps --format json", then=(objects("Name", "State", "Publishers", "corral", rows=5),)),
     Step("ps -q app", says=("^t\\w+\nt\\w+\nt\\w+$",)),
     Step("ps --services", prints="app\ndb\nweb\n"),
     Step("ps --status exited", says=("migrate",), never=("shop-app",)),
@@ -88,6 +88,12 @@ MORNING = (
     Step("config ls", says=("^ID +NAME +SIZE",)),
     Step("ls", says=("^shop +running +3 +4 +6/6$",)),
     Step("ls -q", prints="shop\n"),
+    Step("state check", says=(" 0 errors$",)),
+    Step("state export --format yaml", says=("^- name: shop$",), never=("hunter2",)),
+    Step("backup --plain --to day.backup", says=("day.backup: .*not encrypted",)),
+    Step("backup verify day.backup", says=("1 stacks", " 0 errors$")),
+    Step("backup --to x", 2, says=("nobody is there to type the passphrase",)),
+    Step("restore day.backup", 1, says=("runs here; nothing was changed",)),
 )
 
 # What it prints, and what is inside.

@@ -168,6 +168,7 @@ def _hand_over(
         contents=projects.contents(project, args.services, dependencies=not args.no_deps),
         directory=project.working_dir,
         known=tuple(project.disabled),
+        files=project.files,
         environ=project.environment,
         again=laws.run_again(ends, args.services or project.model.get("services") or ()),
     )

@@ -19,7 +19,7 @@ import traceback
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from orchestrator.cli import deploy, sending, wishes
+from orchestrator.cli import deploy, said, sending, wishes
 from orchestrator.cli.commands import cp, restart
 from orchestrator.cli.commands.exec import Channel, alive
 from orchestrator.cli.develop import rules as laws
@@ -120,7 +120,7 @@ def text_of(path: str) -> str | None:
 
 def say(text: str) -> None:
     """Tell the user what happens."""
-    print(f"watch: {text}", file=sys.stderr, flush=True)
+    said.tell(f"watch: {text}")
 
 
 class Watching:

@@ -26,7 +26,7 @@ from specs.states import FINAL, Desired, ReleaseState
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
@@ -187,19 +187,35 @@ class Commands:
 
         await self._committed(stack, write)
 
-    async def pause(self, stack: str, services: tuple[str, ...], *, paused: bool) -> Paused:
-        """Have what runs frozen, or go on; return which tasks that is about."""
+    async def pause(
+        self,
+        stack: str,
+        services: tuple[str, ...],
+        *,
+        paused: bool,
+        tasks: Collection[str] = (),
+    ) -> Paused:
+        """Have what runs frozen, or go on; return which tasks that is about.
+
+        ``tasks``: ids of single ones, and of one-offs.
+        """
 
         def write(draft: Draft) -> Paused:
             record = self._stack(stack)
-            ones = [o for o in draft.oneoffs(stack) if o.shown and o.task.name in services]
+            ones = [
+                o
+                for o in draft.oneoffs(stack)
+                if o.shown and (o.id in tasks or o.task.name in services)
+            ]
             asked = tuple(name for name in services if name not in {o.task.name for o in ones})
             if asked:
                 starting.check_known(record, self._spec(record), asked)
+            everything = not services and not tasks
             mine = [
                 task
                 for task in draft.tasks(stack).values()
-                if task.live and task.node is not None and (not services or task.service in asked)
+                if task.live and task.node is not None
+                if everything or task.service in asked or task.id in tasks
             ]
             for task in mine:
                 if task.paused is not paused:

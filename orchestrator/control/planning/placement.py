@@ -11,7 +11,7 @@ from collections import defaultdict
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.control.mirror.node_view import node_of_client
+from orchestrator.control.mirror.node_view import former, node_of_client
 from orchestrator.control.mirror.ports import (
     fixed_host_ports,
     free_port,
@@ -191,7 +191,7 @@ def _slot(task: Task) -> tuple[str, str, int]:
 def _left(pass_: Pass, waiting: list[Task]) -> dict[tuple[str, str, int], Task]:
     """Return the last task that had a node, of each slot: there its anonymous volumes are."""
     found: dict[tuple[str, str, int], Task] = {}
-    for stack in {task.stack for task in waiting}:
+    for stack in sorted({task.stack for task in waiting}):
         for task in pass_.draft.tasks(stack).values():
             known = found.get(_slot(task))
             ran = task.node is not None and task.status.run is not None
@@ -418,7 +418,7 @@ def _of_client(pass_: Pass, effective: Effective, path: str) -> Home:
 def node_name(pass_: Pass, node: str | None, called: str = "") -> str:
     """Return a node's name for people; ``called``: what it was called, should it have left."""
     record = pass_.cluster.nodes.get(node or "")
-    return record.name if record is not None else f"{called or node}, {volume_homes.LEFT}"
+    return record.name if record is not None else former(pass_.cluster, node or "", called)
 
 
 def client_node(pass_: Pass, effective: Effective) -> str | None:

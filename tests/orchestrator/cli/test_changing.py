@@ -111,6 +111,7 @@ def project(monkeypatch):
         profiles=(),
         sources={"-": ""},  # nothing to come back to
         working_dir="/shop",
+        files=("/shop/compose.yaml",),
         environment=os.environ,
     )
     monkeypatch.setattr(project, "load", lambda flags, services=(), **_: found)
@@ -172,6 +173,7 @@ def test_up_sends_the_whole_wish(shop, project, corral):
         "known": [],
         "no_deps": False,
         "always_recreate_deps": False,
+        "config_files": ["/shop/compose.yaml"],
     }
     from specs.api import Deploy
 
@@ -362,7 +364,7 @@ from orchestrator.cli import project, main
 MODEL = {MODEL!r}
 project.load = lambda flags, services=(), **_: SimpleNamespace(
     name="shop", model=MODEL, origins={{}}, warnings=(), disabled={{}}, profiles=(),
-    working_dir="/shop", environment={{}}, sources={{"-": ""}})
+    working_dir="/shop", files=(), environment={{}}, sources={{"-": ""}})
 project.contents = lambda _project, *_, **__: {{}}
 sys.exit(main.main(sys.argv[1:]))
 """

@@ -223,3 +223,23 @@ def test_why_the_cluster_ended_it_is_said(monkeypatch, capsys, code, task, says)
     assert run._attached(args, session, made_, tty=False) == code
     told = capsys.readouterr().err
     assert (f"app-side-run-1 {says}" in told) if says else not told
+
+
+@pytest.mark.parametrize(
+    ("words", "here"),
+    [
+        ([], []),
+        (["/srv/x:/a"], ["/a"]),
+        (["./x:/a", "/srv/y:/b:ro"], ["/a", "/b"]),
+        (["data:/d"], []),  # a volume of the file
+        (["/anonymous"], []),
+    ],
+)
+def test_which_binds_are_of_this_machine(words, here):
+    from orchestrator.cli.commands import run as command
+
+    mounts = [{"type": "bind", "source": "/etc/app", "target": "/own"}]
+    for word in words:
+        kind = "bind" if word[0] in "./" and ":" in word else "volume"
+        mounts.append({"type": kind, "target": word.split(":")[1] if ":" in word else word})
+    assert command._here({"volumes": mounts}, words) == here
