@@ -86,7 +86,7 @@ MORNING = (
     Step("volume rm shop_data", 1, says=("in use by stack shop",)),
     Step("network ls", says=(" shop_default +overlay +\\S+ +shop +shop$",)),
     Step("config ls", says=("^ID +NAME +SIZE",)),
-    Step("ls", says=("^shop +running +3 +4 +6/6$",)),
+    Step("ls", says=("^shop +running +1 +4 +6/6$",)),
     Step("ls -q", prints="shop\n"),
 )
 
