@@ -5,7 +5,7 @@ interrupt simply ends it, as it does any program; in between it is the command's
 Where a shell has it ignored (in the background of a script) it stays ignored.
 """
 
-import _signal  # the interpreter's own: `signal` would be loaded unguarded
+import _signal  # type: ignore[import-not-found]  # `signal` itself would be loaded unguarded
 import sys
 
 _OURS = _signal.getsignal(_signal.SIGINT) is _signal.default_int_handler
