@@ -88,6 +88,12 @@ MORNING = (
     Step("config ls", says=("^ID +NAME +SIZE",)),
     Step("ls", says=("^shop +running +1 +4 +6/6$",)),
     Step("ls -q", prints="shop\n"),
+    Step("state check", says=(" 0 errors$",)),
+    Step("state export --format yaml", says=("^- name: shop$",), never=("hunter2",)),
+    Step("backup --plain --to day.backup", says=("day.backup: .*not encrypted",)),
+    Step("backup verify day.backup", says=("1 stacks", " 0 errors$")),
+    Step("backup --to x", 2, says=("nobody is there to type the passphrase",)),
+    Step("restore day.backup", 1, says=("runs here; nothing was changed",)),
 )
 
 # What it prints, and what is inside.

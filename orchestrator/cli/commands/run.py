@@ -17,7 +17,7 @@ from orchestrator.cli import project as projects
 from orchestrator.cli.commands.attach import KEYS, Attached, Keys
 from orchestrator.cli.commands.exec import STDIN, STDOUT, environment, terminal_size
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
-from orchestrator.cli.show import containers, meanwhile
+from orchestrator.cli.show import meanwhile
 from orchestrator.client.errors import ClientError, NoAnswer, NoController
 from orchestrator.client.http import quote
 
@@ -149,6 +149,8 @@ def _here(service: dict[str, Any], words: list[str]) -> list[str]:
 
 
 def _env_files(paths: list[str]) -> dict[str, str]:
+    if not paths:
+        return {}  # what reads them is 15 ms of imports
     from specs.compose.reading.envfile import EnvFile, EnvFileError, text_of
 
     found: dict[str, str] = {}
@@ -234,6 +236,8 @@ def _began(task: dict[str, Any]) -> bool:
 
 
 def _ended(task: dict[str, Any]) -> bool:
+    from orchestrator.cli.show import containers  # with --rm nobody asks
+
     return task.get("state") in containers.FINAL
 
 

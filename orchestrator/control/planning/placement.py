@@ -174,7 +174,7 @@ def _slot(task: Task) -> tuple[str, str, int]:
 def _left(pass_: Pass, waiting: list[Task]) -> dict[tuple[str, str, int], Task]:
     """Return the last task that had a node, of each slot: there its anonymous volumes are."""
     found: dict[tuple[str, str, int], Task] = {}
-    for stack in {task.stack for task in waiting}:
+    for stack in sorted({task.stack for task in waiting}):
         for task in pass_.draft.tasks(stack).values():
             known = found.get(_slot(task))
             ran = task.node is not None and task.status.run is not None

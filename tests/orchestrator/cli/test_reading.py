@@ -534,6 +534,7 @@ FORBIDDEN = {
     "pathlib",
     "pydantic",
     "rich",
+    "shutil",
     "ssl",
     "subprocess",
     "typing",
