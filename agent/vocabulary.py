@@ -101,6 +101,7 @@ class FoundRun:
     begun: bool = True  # the command was let go
     age: float = 0.0  # seconds since the process began
     paused: bool = False  # its processes are frozen
+    beside: Process | None = None  # whose namespaces it joined; start 0 = that one has ended
 
 
 @dataclass(frozen=True)

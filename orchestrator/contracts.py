@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         MakeObject,
         NetworkRows,
         ObjectKind,
+        Restored,
         VolumeRows,
     )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
@@ -117,6 +118,16 @@ class Agents(Protocol):
         self, node: str, task: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
     ) -> Copied:
         """Send an archive to a path in a task."""
+        ...
+
+    def read_volume(self, node: str, name: str) -> AsyncGenerator[bytes, None]:
+        """Yield the archive of a volume; an error before its first byte is raised."""
+        ...
+
+    async def write_volume(
+        self, node: str, name: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
+    ) -> Restored:
+        """Make an archive a volume's data, all of it or nothing."""
         ...
 
     async def remove_volume(self, node: str, name: str) -> None:

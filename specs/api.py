@@ -278,6 +278,10 @@ class Stack(Model):
         scaled = self.model_copy(update={"overrides": dict(numbers)})
         return scaled.with_asked(release.starts, anew=release.again) if release.starts else scaled
 
+    def with_config_files(self, files: tuple[str, ...]) -> Stack:
+        """Return the stack whose files lie elsewhere."""
+        return self.model_copy(update={"config_files": files})
+
     def with_release(self, number: int) -> Stack:
         """Return the stack with another newest release."""
         return self.model_copy(update={"release": number})
@@ -343,10 +347,84 @@ class StateReport(Model):
     absent: tuple[str, ...] = ()  # nodes that did not answer
     adopts: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
+    newer: tuple[str, ...] = ()  # stacks that the nodes know better, in words
 
 
 class DecidedState(Model):
     done: tuple[str, ...] = ()
+
+
+class StateFinding(Model):
+    """What is wrong with one record of the store; ``key`` is where it lies."""
+
+    key: str
+    what: str
+    severity: Literal["error", "warning"] = "error"
+
+
+class StateCheck(Model):
+    """What `state check` found; without errors the store is what one of ours should be."""
+
+    records: int = 0
+    revision: int = 0
+    findings: tuple[StateFinding, ...] = ()
+
+    @property
+    def errors(self) -> tuple[StateFinding, ...]:
+        return tuple(one for one in self.findings if one.severity == "error")
+
+
+class StateExport(Model):
+    """The state in JSON values, without secrets (control/exporting.py has the fields)."""
+
+    state: dict[str, Any] = Field(default_factory=dict)
+
+
+class MakeBackup(Model):
+    """A request for a backup. One of the two: a passphrase, or a file that anybody can read."""
+
+    passphrase: str = ""
+    plain: bool = False
+
+
+class ScheduleBackups(Model):
+    """When backups are made by themselves, where on the controller's machine, and how many stay.
+
+    ``cron`` empty: no more are made; what there is stays.
+    """
+
+    cron: str = ""
+    to: str = ""  # an absolute folder
+    keep: int = 7
+    passphrase: str = ""
+    plain: bool = False
+
+
+class BackupRow(Model):
+    """One file of a backup, as its head says. Times are seconds since the epoch."""
+
+    file: str
+    cluster: str = ""
+    made_at: float = 0.0
+    size: int = 0  # bytes
+    corral: str = ""
+    encrypted: bool = True
+    scheduled: bool = False
+    trouble: str = ""  # why it is no backup
+
+
+class BackupStatus(Model):
+    """What becomes of backups here. ``warning``: what somebody should look at; empty = nothing."""
+
+    cron: str = ""
+    to: str = ""
+    keep: int = 0
+    encrypted: bool = True
+    next_at: float = 0.0
+    last_at: float = 0.0  # the newest that was made, by schedule or by hand; 0 = none
+    failure: str = ""  # why the last one of the schedule was not made
+    warning: str = ""
+    files: tuple[BackupRow, ...] = ()
 
 
 class Version(Model):
@@ -396,6 +474,8 @@ class ReleaseRow(Model):
     reason: str = ""
     created_at: float = 0.0
     warnings: tuple[ProblemRow, ...] = ()
+    unchanged: bool = False  # it ran already as an `up` asked; ``created_at``: when that was
+    completed: tuple[str, ...] = ()  # unchanged: one-offs that are done and did not run again
 
 
 class TaskRow(Model):

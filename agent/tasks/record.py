@@ -74,6 +74,7 @@ class Changes(TypedDict, total=False):
     alone: bool
     hooked: int
     hook_failed: str
+    hooked_at: float
     pre_stop: PreStop
     tidied: bool
     erased: bool
@@ -131,6 +132,7 @@ class Record(Model):
 
     hooked: int = 0  # how many post_start hooks of the present run have ended well
     hook_failed: str = ""  # why one of them did not
+    hooked_at: float = 0.0  # when the last one had: from then on the run can be a healthy spell
 
     # Why the run is being stopped: shutdown, restart, unhealthy, post_start; empty = not.
     stopping: str = ""

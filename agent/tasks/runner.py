@@ -100,7 +100,9 @@ class Runner:
         self._interruptible: asyncio.Timeout | None = None
         self._followers: asyncio.TaskGroup | None = None
         self._prober: asyncio.Task[None] | None = None
-        self._hooks = HookPump(parts.hooks, lambda: self.record, self._hook_over, parts.ending)
+        self._hooks = HookPump(
+            parts.hooks, lambda: self.record, self._hook_over, parts.ending, self._now
+        )
         self._pairing = Pairing(
             parts.preparation, parts.clock, lambda: self.record, partial(self._say, "")
         )
@@ -414,6 +416,8 @@ class Runner:
         self._follow()
 
     def _launch_failed(self, failure: RuntimeFailure) -> None:
+        if probes.could_not_be_run(failure):
+            raise failure  # of the node: no crash of the task's; tried again as any step
         record = lifecycle.launch_failed(
             self.record, str(failure), failure.code, self._now(), self._wall()
         )

@@ -48,7 +48,8 @@ async def stacks(parts: ApiParts, _request: web.Request, _: None) -> Stacks:
     if why:
         # The records are not what runs: nobody was asked, and nobody is until it is decided.
         found = [row.unknown() for row in found]
-    return Stacks(stacks=tuple(sorted(found, key=lambda row: row.name)), undecided=why)
+    found.sort(key=lambda row: row.name)
+    return Stacks(stacks=tuple(found), undecided=why, warnings=parts.warnings)
 
 
 async def stack(parts: ApiParts, request: web.Request, _: None) -> StackDetail:

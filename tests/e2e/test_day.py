@@ -62,8 +62,8 @@ MORNING = (
         touches="db app web",
         then=(runs(**ALL), serves("version 1 green shop-app-"), spread("app")),
     ),
-    Step("up -d", says=("release 2 done",), never=("build \\|",)),
-    Step("up --wait", says=("release 3 done",)),
+    Step("up -d", says=("unchanged, release 1 runs", "migrate: completed"), never=("build \\|",)),
+    Step("up --wait", says=("unchanged, release 1 runs",)),
     Step("ps", says=("0.0.0.0:8080->80/tcp",), never=("migrate",), then=(table(*PS, rows=5),)),
     Step("ps -a", says=("shop-migrate-1 .*completed \\(exit code 0\\)",)),
     Step("ps --format json", then=(objects("Name", "State", "Publishers", "corral", rows=5),)),
@@ -86,8 +86,14 @@ MORNING = (
     Step("volume rm shop_data", 1, says=("in use by stack shop",)),
     Step("network ls", says=(" shop_default +overlay +\\S+ +shop +shop$",)),
     Step("config ls", says=("^ID +NAME +SIZE",)),
-    Step("ls", says=("^shop +running +3 +4 +6/6$",)),
+    Step("ls", says=("^shop +running +1 +4 +6/6$",)),
     Step("ls -q", prints="shop\n"),
+    Step("state check", says=(" 0 errors$",)),
+    Step("state export --format yaml", says=("^- name: shop$",), never=("hunter2",)),
+    Step("backup --plain --to day.backup", says=("day.backup: .*not encrypted",)),
+    Step("backup verify day.backup", says=("1 stacks", " 0 errors$")),
+    Step("backup --to x", 2, says=("nobody is there to type the passphrase",)),
+    Step("restore day.backup", 1, says=("runs here; nothing was changed",)),
 )
 
 # What it prints, and what is inside.

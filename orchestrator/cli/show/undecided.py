@@ -23,11 +23,13 @@ def listed(client: Client, kind: str, path: str, **query: Any) -> list[dict[str,
 def tell(answer: Mapping[str, Any]) -> None:
     """Say that a decision is due before what is listed is known, and how it is taken."""
     why, missing = str(answer.get("undecided") or ""), answer.get("missing") or ()
-    if not why and not missing:
+    warnings = [why] if why else []
+    warnings += map(str, answer.get("warnings") or ())
+    if not warnings and not missing:
         return
     from orchestrator.cli import said  # most lists have nothing to say beside them
 
-    if why:
-        said.tell(f"corral: warning: {table.printable(why)}", said.WARNING)
+    for line in warnings:
+        said.tell(f"corral: warning: {table.printable(line)}", said.WARNING)
     for line in missing:
         said.tell(f"corral: {table.printable(str(line))}", said.WARNING)

@@ -62,6 +62,7 @@ async def test_stacks_are_rows_with_counts(api):
         200,
         {
             "undecided": "",
+            "warnings": [],
             "stacks": [
                 {
                     "name": "shop",
