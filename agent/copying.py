@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from agent.errors import Later, Refusal
+from agent.piping import PIECE, SILENCE, feed, passed_on, stuck
 from agent.runtime import exits
 from specs.inside import Copied
 
@@ -28,10 +29,8 @@ if TYPE_CHECKING:
     from agent.tasks.record import Record
     from agent.vocabulary import Process
 
-PIECE = 256 * 1024
 ANSWER = 30.0  # seconds for the first word of the child
 ANSWER_MAX = 64 * 1024
-SILENCE = 300.0  # seconds without a byte of an archive, at either end and either way
 
 
 class NoSuchPath(Exception):
@@ -60,7 +59,7 @@ class Copying:
             )
             await response.prepare(request)
             with contextlib.suppress(ConnectionError):
-                if await _passed_on(child, response):
+                if await passed_on(child, response):
                     await response.write_eof()
                 elif request.transport is not None:
                     # Nothing says "not whole" but a stream that is cut.
@@ -75,20 +74,20 @@ class Copying:
             asked[name] = query.get(name) == "1"
         async with self._child(record, asked) as child:
             answer = asyncio.create_task(_answer(child, patience=None), name="copy-answer")
-            feed = asyncio.create_task(_feed(child, request), name="copy-feed")
+            feeding = asyncio.create_task(feed(child, request), name="copy-feed")
             try:
-                await asyncio.wait({answer, feed}, return_when=asyncio.FIRST_COMPLETED)
+                await asyncio.wait({answer, feeding}, return_when=asyncio.FIRST_COMPLETED)
                 if not answer.done():
-                    feed.result()  # raises where who sends has gone
+                    feeding.result()  # raises where who sends has gone
                 try:
                     async with asyncio.timeout(SILENCE):
                         return Copied.model_validate(await answer)
                 except TimeoutError:
-                    raise _stuck() from None
+                    raise stuck() from None
             finally:
-                for task in (answer, feed):
+                for task in (answer, feeding):
                     task.cancel()
-                await asyncio.wait({answer, feed})
+                await asyncio.wait({answer, feeding})
 
     @contextlib.asynccontextmanager
     async def _child(
@@ -196,46 +195,3 @@ async def _answer(
             raise Refusal(said["error"])
         case _:
             raise Later(said["error"])
-
-
-async def _passed_on(child: asyncio.subprocess.Process, response: web.StreamResponse) -> bool:
-    """Give who asked what the child reads; False where that is not all: it broke off or hangs."""
-    assert child.stdout is not None
-    try:
-        while True:
-            async with asyncio.timeout(SILENCE):
-                if not (piece := await child.stdout.read(PIECE)):
-                    return await child.wait() == 0
-                await response.write(piece)
-    except TimeoutError:
-        return False
-
-
-def _stuck() -> Later:
-    return Later(f"the container's files took nothing for {SILENCE:g} s")
-
-
-async def _feed(child: asyncio.subprocess.Process, request: web.Request) -> None:
-    """Give the child what is sent, until all is there or it takes no more. Raises Later."""
-    assert child.stdin is not None
-    while piece := await _sent(request):
-        try:
-            child.stdin.write(piece)
-            async with asyncio.timeout(SILENCE):
-                await child.stdin.drain()
-        except TimeoutError:
-            raise _stuck() from None
-        except (BrokenPipeError, ConnectionResetError):
-            return  # it has said why
-    child.stdin.close()
-
-
-async def _sent(request: web.Request) -> bytes:
-    """Return what came; empty at the end. An archive that breaks off has no end."""
-    try:
-        async with asyncio.timeout(SILENCE):
-            return await request.content.readany()
-    except TimeoutError:
-        raise Later(f"nothing of the archive came for {SILENCE:g} s") from None
-    except (OSError, web.RequestPayloadError):
-        raise Later("the archive broke off") from None

@@ -315,7 +315,8 @@ def _share(config: AgentConfig) -> None:
     make_folder(config.state_dir)
     for directory in (config.state_dir, config.run_dir):
         share(directory)
-        directory.chmod(0o700)
+        if directory.stat().st_mode & 0o777 != 0o700:  # a read-only disk takes not even that
+            directory.chmod(0o700)
 
 
 async def _leave(config: AgentConfig, worker: Worker, effects: Effects) -> list[str]:

@@ -8,6 +8,8 @@ Nothing else is here, so that the child that reads hostile archives can import i
 
 from __future__ import annotations
 
+import errno
+
 from specs.kit import room
 
 
@@ -29,6 +31,16 @@ class Later(Exception):
 
 class NoRoom(Later):
     """It did not work now because nothing more fits on this node: another may have room."""
+
+
+def of_disk(error: OSError, said: str) -> Later | Refusal:
+    """Return what an error is where a task asks for something on this node's disk.
+
+    That the disk is full or broken says nothing of what was asked for: it is tried again.
+    """
+    if room.lacks_room(error):
+        return NoRoom(said)
+    return Later(said) if error.errno in (errno.EIO, errno.ESTALE) else Refusal(said)
 
 
 def lacks_room(error: BaseException | None) -> bool:

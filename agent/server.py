@@ -24,6 +24,7 @@ from agent.inside import Inside
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.logreading import Reader
+from agent.saving import NoSuchVolume, Saving
 from agent.shuttle import Shuttle
 from agent.tasks.journal import safe_id
 from agent.tasks.record import Phase
@@ -38,6 +39,7 @@ from specs.wire import (
     HEARTBEAT,
     PROTOCOL,
     SHORTEST_HEARTBEAT,
+    UNKEPT,
     AskPaths,
     BuildEvent,
     BuildImage,
@@ -121,9 +123,9 @@ async def problems(
             status=503,
             detail=f"{error.filename or 'a file'}: {in_words(error)}",
         )
-    except NoSuchPath as missing:
+    except (NoSuchPath, NoSuchVolume) as missing:
         problem = ApiProblem(
-            type="not-found", title="No such file", status=404, detail=str(missing)
+            type="not-found", title="No such thing here", status=404, detail=str(missing)
         )
     except web.HTTPException as error:
         kind = "not-found" if error.status == 404 else "invalid"
@@ -157,6 +159,7 @@ class Server:
         self._inside = Inside(tasks, containers)
         self._attaching = Attaching(tasks, containers)
         self._copying = Copying(tasks.holdings, effects.images, effects.volumes)
+        self._saving = Saving(tasks.holdings, effects.volumes)
         self._images = effects.images
         self._volumes = effects.volumes
         self._peers = effects.peers
@@ -188,6 +191,8 @@ class Server:
                 web.get("/v1/processes", self.processes),
                 web.post("/v1/signal", self.signal),
                 web.delete("/v1/volumes/{name}", self.remove_volume),
+                web.get("/v1/volumes/{name}/archive", self.read_volume),
+                web.put("/v1/volumes/{name}/archive", self.write_volume),
                 web.post("/v1/leave", self.leave),
             ]
         )
@@ -223,7 +228,15 @@ class Server:
     async def instructions(self, request: web.Request) -> web.Response:
         # Nothing unknown is left out here: these are specs to execute.
         _version(request)
-        answer = await self._tasks.worker.accept(await _body(request, Instructions))
+        told = await _body(request, Instructions)
+        try:
+            answer = await self._tasks.worker.accept(told)
+        except OSError as error:
+            # Not heard, rather than forgotten: who instructs us keeps listening and says it again.
+            raise Fault(
+                *(UNKEPT, "unavailable", "The node's disk does not keep what it is told"),
+                f"{error.filename or 'a file'}: {in_words(error)}",
+            ) from error
         return _json(answer, status=409 if isinstance(answer, Refused) else 200)
 
     async def reports(self, request: web.Request) -> web.StreamResponse:
@@ -383,6 +396,12 @@ class Server:
     async def remove_volume(self, request: web.Request) -> web.Response:
         await self._volumes.remove(request.match_info["name"])
         return web.json_response({})
+
+    async def read_volume(self, request: web.Request) -> web.StreamResponse:
+        return await self._saving.read(request.match_info["name"], request)
+
+    async def write_volume(self, request: web.Request) -> web.Response:
+        return _json(await self._saving.write(request.match_info["name"], request))
 
     async def leave(self, _request: web.Request) -> web.Response:
         left = await self._leave()

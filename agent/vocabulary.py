@@ -20,6 +20,8 @@ from specs.stack import Healthcheck, Mount
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from specs.stack import TaskSpec
+
 
 class ImageConfig(Model):
     """What an image says about its containers (OCI image config); kept in the task's record."""
@@ -34,6 +36,22 @@ class ImageConfig(Model):
     healthcheck: Healthcheck | None = None
     volumes: tuple[str, ...] = ()
     labels: dict[str, str] = Field(default_factory=dict)
+
+
+def argv(spec: TaskSpec, image: ImageConfig) -> tuple[str, ...]:
+    """Return a container's command by Docker's rules; () where neither gives one.
+
+    An entrypoint of the service's own also drops the image's command.
+    """
+    if spec.entrypoint is None:
+        entry = image.entrypoint
+        command = image.command if spec.command is None else spec.command
+    else:
+        entry = spec.entrypoint
+        command = spec.command or ()
+    if entry == ("",):  # as with Docker: no entrypoint
+        entry = ()
+    return (*entry, *command)
 
 
 def all_mounts(mounts: tuple[Mount, ...], volumes: tuple[str, ...]) -> list[Mount]:
@@ -83,6 +101,7 @@ class FoundRun:
     begun: bool = True  # the command was let go
     age: float = 0.0  # seconds since the process began
     paused: bool = False  # its processes are frozen
+    beside: Process | None = None  # whose namespaces it joined; start 0 = that one has ended
 
 
 @dataclass(frozen=True)

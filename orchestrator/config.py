@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
+RESTORED = "restored"  # in the controller's folder: its state is a backup's, put back just now
+
+
 @dataclass(frozen=True, slots=True)
 class ControllerConfig:
     state_dir: Path
@@ -37,6 +40,11 @@ class ControllerConfig:
     @property
     def database(self) -> Path:
         return self.folder / "state.db"
+
+    @property
+    def restored(self) -> Path:
+        """Return the file that is there from a restore until its first epoch is taken."""
+        return self.folder / RESTORED
 
     @property
     def key(self) -> Path:

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 
 if TYPE_CHECKING:
     import asyncio
-    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Collection, Mapping, Sequence
 
     from aiohttp.web import WebSocketResponse
 
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         MakeObject,
         NetworkRows,
         ObjectKind,
+        Restored,
         VolumeRows,
     )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
@@ -117,6 +118,16 @@ class Agents(Protocol):
         self, node: str, task: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
     ) -> Copied:
         """Send an archive to a path in a task."""
+        ...
+
+    def read_volume(self, node: str, name: str) -> AsyncGenerator[bytes, None]:
+        """Yield the archive of a volume; an error before its first byte is raised."""
+        ...
+
+    async def write_volume(
+        self, node: str, name: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
+    ) -> Restored:
+        """Make an archive a volume's data, all of it or nothing."""
         ...
 
     async def remove_volume(self, node: str, name: str) -> None:
@@ -265,8 +276,18 @@ class Control(Protocol):
         self, stack: str, timeout: float | None, services: tuple[str, ...] = ()
     ) -> None: ...
 
-    async def pause(self, stack: str, services: tuple[str, ...], *, paused: bool) -> Paused:
-        """Have running tasks frozen, or go on (none named = all); say which these are."""
+    async def pause(
+        self,
+        stack: str,
+        services: tuple[str, ...],
+        *,
+        paused: bool,
+        tasks: Collection[str] = (),
+    ) -> Paused:
+        """Have running tasks frozen, or go on (none named = all); say which these are.
+
+        ``tasks``: ids of single ones.
+        """
         ...
 
     async def forget(self, stack: str, services: tuple[str, ...]) -> Forgotten:

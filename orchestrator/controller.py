@@ -21,8 +21,10 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api import app
 from orchestrator.api.routes import ApiParts
-from orchestrator.api.sent import SentFiles
+from orchestrator.api.sentfiles import SentFiles
+from orchestrator.backups.making import Backups
 from orchestrator.control.control import ControlLoop
+from orchestrator.control.exporting import export
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.state import StateQuestion
 from orchestrator.dispatch.dispatcher import Dispatcher
@@ -46,6 +48,7 @@ from specs.kit.sdnotify import notify
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
+    from orchestrator.backups.making import SelfCopying
     from orchestrator.config import ControllerConfig
     from orchestrator.store.base import Store
 
@@ -71,7 +74,9 @@ async def run(config: ControllerConfig, *, embedded: bool) -> None:
             sealed = await _sealed(store, sealer)
             async with alive.shown(config.run_dir, "controller"):
                 with stalls.watched():
-                    await compose(config, sealed, sealer, embedded=embedded, stopped=stopped)
+                    await compose(
+                        config, sealed, sealer, engine=store, embedded=embedded, stopped=stopped
+                    )
         finally:
             await store.close()
     log.info("stopped")
@@ -95,6 +100,7 @@ async def compose(
     store: Store,
     sealer: vault.Vault,
     *,
+    engine: SelfCopying,
     embedded: bool,
     stopped: asyncio.Event,
 ) -> None:
@@ -120,7 +126,18 @@ async def compose(
         rng=rng,
         heartbeat=config.heartbeat,
         authority=authority,
+        patient=config.restored.exists(),
     )
+    backups = Backups(
+        engine=engine,
+        store=store,
+        config=config,
+        cluster=cluster,
+        identity=lambda: dispatcher.identity,
+        sealer=sealer,
+        clock=clock,
+    )
+    await backups.open()
     waits = {"patience": config.patience, "heartbeat": config.heartbeat}
     control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher, **waits)
     nodes = Nodes(
@@ -145,6 +162,9 @@ async def compose(
         remove_node=partial(transport.remove_node, nodes),
         upgrade=partial(transport.upgrade, nodes),
         sent=SentFiles(config.folder / "sent", wall=clock.wall),
+        backups=backups,
+        sealer=sealer,
+        export=lambda: export(cluster, dispatcher.identity, version=versions.installed()),
     )
     async with asyncio.TaskGroup() as group:
         loops = [group.create_task(cluster.follow(), name="mirror")]
@@ -156,6 +176,8 @@ async def compose(
         loops += [
             group.create_task(_once(dispatcher.ready, control.run), name="control"),
             group.create_task(dispatcher.run(control), name="dispatcher"),
+            group.create_task(_once(dispatcher.ready, backups.run), name="backups"),
+            group.create_task(_once(dispatcher.ready, _settled_in(config)), name="restored"),
         ]
         if embedded:
             loops.append(
@@ -178,6 +200,16 @@ async def _once(ready: asyncio.Event, work: Callable[[], Awaitable[None]]) -> No
     """Work once it is known that the store is as new as what runs, or somebody decided."""
     await ready.wait()
     await work()
+
+
+def _settled_in(config: ControllerConfig) -> Callable[[], Awaitable[None]]:
+    """Return what ends a restore: the epoch is taken, the next start is one as any other."""
+
+    async def forget() -> None:
+        with contextlib.suppress(OSError):
+            config.restored.unlink(missing_ok=True)
+
+    return forget
 
 
 def folders(config: ControllerConfig) -> None:

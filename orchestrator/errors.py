@@ -9,6 +9,7 @@ caller acts on it::
     +-- Conflict      the thing is not in a state for this; look, then decide
     +-- Invalid       the request is wrong; ``problems`` say where and what to write
     +-- Unavailable   right now it cannot be done; the same request may work later
+        +-- Unkept    a node's disk does not take what it is told; what runs there runs on
 
 ``detail`` says what happened to which object, ``hint`` what to do next.
 """
@@ -51,6 +52,10 @@ class Conflict(RequestError):
 
 class Unavailable(RequestError):
     type, title, status = "unavailable", "Not possible right now", 503
+
+
+class Unkept(Unavailable):
+    """A node answers, and its disk does not keep instructions: it is listened to all the same."""
 
 
 class Invalid(RequestError):

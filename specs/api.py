@@ -99,6 +99,7 @@ class Deploy(Model):
     no_start: bool = False  # make what does not run, as far as it comes without a process
     renew_volumes: bool = False  # what it makes anew begins with empty anonymous volumes
     no_recreate: bool = False  # what exists keeps its spec, only what is missing is made
+    config_files: tuple[str, ...] = ()  # where the files lie on the client's machine
 
 
 class Homeless(Model):
@@ -225,6 +226,7 @@ class Stack(Model):
     spec: StackSpec | None = None  # never stored here; joined by readers
     stopped_services: tuple[str, ...] = ()  # kept down while the stack is up, until asked for
     created: tuple[str, ...] = ()  # their tasks are made and let run only once asked for
+    config_files: tuple[str, ...] = ()  # of the last `up`, on its machine
     epoch: int = 0  # the controller's when the record was changed last
     generation: int = 0  # counts its changes
 
@@ -275,6 +277,10 @@ class Stack(Model):
         numbers = self.overrides if release.overrides is None else release.overrides
         scaled = self.model_copy(update={"overrides": dict(numbers)})
         return scaled.with_asked(release.starts, anew=release.again) if release.starts else scaled
+
+    def with_config_files(self, files: tuple[str, ...]) -> Stack:
+        """Return the stack whose files lie elsewhere."""
+        return self.model_copy(update={"config_files": files})
 
     def with_release(self, number: int) -> Stack:
         """Return the stack with another newest release."""
@@ -341,10 +347,84 @@ class StateReport(Model):
     absent: tuple[str, ...] = ()  # nodes that did not answer
     adopts: tuple[str, ...] = ()
     stops: tuple[str, ...] = ()
+    newer: tuple[str, ...] = ()  # stacks that the nodes know better, in words
 
 
 class DecidedState(Model):
     done: tuple[str, ...] = ()
+
+
+class StateFinding(Model):
+    """What is wrong with one record of the store; ``key`` is where it lies."""
+
+    key: str
+    what: str
+    severity: Literal["error", "warning"] = "error"
+
+
+class StateCheck(Model):
+    """What `state check` found; without errors the store is what one of ours should be."""
+
+    records: int = 0
+    revision: int = 0
+    findings: tuple[StateFinding, ...] = ()
+
+    @property
+    def errors(self) -> tuple[StateFinding, ...]:
+        return tuple(one for one in self.findings if one.severity == "error")
+
+
+class StateExport(Model):
+    """The state in JSON values, without secrets (control/exporting.py has the fields)."""
+
+    state: dict[str, Any] = Field(default_factory=dict)
+
+
+class MakeBackup(Model):
+    """A request for a backup. One of the two: a passphrase, or a file that anybody can read."""
+
+    passphrase: str = ""
+    plain: bool = False
+
+
+class ScheduleBackups(Model):
+    """When backups are made by themselves, where on the controller's machine, and how many stay.
+
+    ``cron`` empty: no more are made; what there is stays.
+    """
+
+    cron: str = ""
+    to: str = ""  # an absolute folder
+    keep: int = 7
+    passphrase: str = ""
+    plain: bool = False
+
+
+class BackupRow(Model):
+    """One file of a backup, as its head says. Times are seconds since the epoch."""
+
+    file: str
+    cluster: str = ""
+    made_at: float = 0.0
+    size: int = 0  # bytes
+    corral: str = ""
+    encrypted: bool = True
+    scheduled: bool = False
+    trouble: str = ""  # why it is no backup
+
+
+class BackupStatus(Model):
+    """What becomes of backups here. ``warning``: what somebody should look at; empty = nothing."""
+
+    cron: str = ""
+    to: str = ""
+    keep: int = 0
+    encrypted: bool = True
+    next_at: float = 0.0
+    last_at: float = 0.0  # the newest that was made, by schedule or by hand; 0 = none
+    failure: str = ""  # why the last one of the schedule was not made
+    warning: str = ""
+    files: tuple[BackupRow, ...] = ()
 
 
 class Version(Model):
@@ -362,11 +442,15 @@ class StackRow(Model):
     tasks: str  # "7/7"
     reason: str = ""
     orphans: tuple[str, ...] = ()  # services that run on although the files lack them
+    # Docker's word for a container's state -> how many, one container a name
+    containers: dict[str, int] = Field(default_factory=dict)
+    config_files: tuple[str, ...] = ()  # of the last `up`, on its machine
 
     def unknown(self) -> StackRow:
         """Return the row of a stack of which nobody knows what runs."""
         wanted = self.tasks.rpartition("/")[2]
-        return self.model_copy(update={"status": "unknown", "tasks": f"?/{wanted}"})
+        update = {"status": "unknown", "tasks": f"?/{wanted}", "containers": {}}
+        return self.model_copy(update=update)
 
 
 class Rescaled(Model):
@@ -390,6 +474,8 @@ class ReleaseRow(Model):
     reason: str = ""
     created_at: float = 0.0
     warnings: tuple[ProblemRow, ...] = ()
+    unchanged: bool = False  # it ran already as an `up` asked; ``created_at``: when that was
+    completed: tuple[str, ...] = ()  # unchanged: one-offs that are done and did not run again
 
 
 class TaskRow(Model):
@@ -399,6 +485,7 @@ class TaskRow(Model):
     name: str
     service: str
     image: str
+    image_digest: str = ""  # of what its node has for it; "" = nothing yet
     command: str = ""
     node: str = ""
     state: str
@@ -505,6 +592,7 @@ class Restart(Model):
     services: tuple[str, ...] = ()  # empty = all
     timeout: float | None = None
     no_deps: bool = False  # not those that want to be restarted with them
+    tasks: tuple[str, ...] = ()  # ids of single ones, which nobody follows
 
 
 class Restarted(Model):
@@ -619,7 +707,11 @@ class Upgrade(Model):
 
 
 class AddNode(Model):
-    """``corral node add``: ``address`` user@host[:port]; ``host_key`` a SHA256:... fingerprint."""
+    """``corral node add``: ``address`` user@host[:port]; ``host_key`` a SHA256:... fingerprint.
+
+    ``replaces``: a node that is down, whose name, labels and pins the machine takes
+    (``corral node replace``); it says what ``name`` and ``labels`` say otherwise.
+    """
 
     address: str
     name: str | None = None
@@ -627,3 +719,4 @@ class AddNode(Model):
     host_key: str | None = None
     labels: dict[str, str] = Field(default_factory=dict)
     underlay: str | None = None
+    replaces: str = ""

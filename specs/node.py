@@ -10,7 +10,7 @@ from specs.base import Model
 from specs.states import NodeStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
 
 class NodeFacts(Model):
@@ -63,6 +63,19 @@ class Node(Model):
     facts: NodeFacts = NodeFacts()
     joined_at: float = 0.0
     removing: bool = False
+    replaces: tuple[str, ...] = ()  # ids of the lost nodes whose place it took, the last first
+
+    def instead_of(self, lost: Node | None) -> Node:
+        """Return the node in the place of one that is lost: its name, labels, availability."""
+        if lost is None:
+            return self
+        update = {
+            "name": lost.name,
+            "labels": lost.labels,
+            "availability": lost.availability,
+            "replaces": (lost.id, *lost.replaces),
+        }
+        return self.model_copy(update=update)
 
     def with_facts(self, facts: NodeFacts) -> Node:
         """Return the node with what its agent says of the machine now."""
@@ -89,6 +102,11 @@ class Node(Model):
     def with_removing(self, *, removing: bool) -> Node:
         """Return the node on its way out of the cluster, or kept after all."""
         return self.model_copy(update={"removing": removing})
+
+
+def successor(nodes: Iterable[Node], node_id: str) -> Node | None:
+    """Return the node that took the place of one that is lost, or None."""
+    return next((node for node in nodes if node_id in node.replaces), None)
 
 
 class NodeCondition(Model):

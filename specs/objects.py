@@ -98,6 +98,13 @@ class VolumeRow(Model):
     everywhere: bool = False
 
 
+class Restored(Model):
+    """What became of the archive of a volume: it is the volume's data now, on that node."""
+
+    volume: str
+    node: str = ""
+
+
 class VolumeRows(Model):
     volumes: tuple[VolumeRow, ...] = ()
 

@@ -38,6 +38,7 @@ class StartOneOff(Model):
     aliases: bool = False  # it answers to its service's name beside the service's tasks
     attach: bool = False  # its command waits until somebody listens
     dependencies: bool = True
+    here: tuple[str, ...] = ()  # targets of binds whose source is a path of the client's machine
 
 
 class OneOffProgress(Progress):

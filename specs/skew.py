@@ -64,6 +64,7 @@ SINCE: dict[str, dict[str, int]] = {
         "paused": 2,
         "hooked": 2,
         "hook_failed": 2,
+        "hooked_at": 2,
         "pre_stop": 2,
         "crowded": 2,
         "unasked": 2,
@@ -97,6 +98,7 @@ SINCE: dict[str, dict[str, int]] = {
         "unnamed": 2,
         "crowded": 2,
         "unasked": 2,
+        "command": 2,
     },
 }
 

@@ -103,6 +103,8 @@ class TaskStatus(Model):
     restarts: int = 0
     runs: tuple[Run, ...] = ()  # newest last, at most 5
     image_digest: str = ""
+    # What its container begins with, where the image has a part in that; for people.
+    command: tuple[str, ...] = ()
     restart_done: int = 0  # the highest Assignment.restart request carried out
     log_tail: tuple[str, ...] = ()  # last ten lines before its last end that nobody asked for
     held: str = ""  # the node's boot in which its start waits for Assignment.admitted

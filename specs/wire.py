@@ -66,6 +66,7 @@ PROTOCOL = 2  # of the wire and of the agent's records; 1 is what did not say it
 BLOB_PORT = 8473  # where agents serve image blobs to each other, on the overlay address
 HEARTBEAT = 3.0  # seconds between report lines at most
 SHORTEST_HEARTBEAT = 0.5  # the same where a controller asks for more (?heartbeat=SECONDS)
+UNKEPT = 507  # the HTTP status where a node's disk does not keep instructions: say them again
 
 KINDS = ("tasks", "networks", "services", "peers", "contents", "stacks", "releases", "slots")
 

@@ -1,6 +1,5 @@
 """What exists on a machine, as comparable lines: the check that nothing is left behind.
 
-As a program (standard library only) it prints the snapshot as JSON. As a module:
 ``of_host(host)`` (run inside by tests/warm.py) and ``of_machine()`` take snapshots, ``difference``
 compares two, ``settled`` waits for a clean state, because ends of processes and namespaces take
 the kernel a moment.
@@ -13,11 +12,14 @@ import json
 import os
 import re
 import stat
+import struct
 import subprocess
-import sys
 import time
 from pathlib import Path
+from socket import AF_INET, AF_INET6, IPPROTO_TCP, IPPROTO_UDP
 from typing import TYPE_CHECKING, Any
+
+from agent.linux import netlink
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,20 +41,33 @@ RUNTIME = (
 )
 ALL = (*RUNTIME, "files", "sysctls")
 VOLATILE = ("/run", "/tmp", "/var/tmp", "/dev/shm", "/var/lib/corral")
-# Made by others' programs on first use, never removed by them, and empty.
+# Made by others' programs on first use (the last three by buildah and skopeo, where a machine has
+# not had them yet), never removed by them, and empty.
 IGNORED_FILES = re.compile(
     r"^(/run/crun|/run/runc|/run/lock|/run/netns|/run/sshd\.pid|/run/utmp|/run/mount|/run/containers"
     r"|/root/\.(ssh/known_hosts|bash_history|cache|config|local)|/var/log|/var/cache|/run/sudo"
-    r"|/etc/(passwd|group|shadow|gshadow|subuid|subgid)-)(/.*)?$|__pycache__"
+    r"|/etc/(passwd|group|shadow|gshadow|subuid|subgid)-|/etc/cni|/var/lib/containers/cache)(/.*)?$"
+    r"|^/var/lib/containers$|__pycache__"
 )
 # sshd takes its own title a moment after it listens.
 IGNORED_PROCESSES = re.compile(r"^(sshd: |/usr/sbin/sshd -D |.*orchestrator/lab/init\.py )")
+# Listening; bound and unconnected. Asked of the kernel, which goes through its table of all
+# connections for whoever reads /proc/net/tcp.
+SOCKETS = (
+    ("tcp", AF_INET, IPPROTO_TCP, 10),
+    ("tcp6", AF_INET6, IPPROTO_TCP, 10),
+    ("udp", AF_INET, IPPROTO_UDP, 7),
+    ("udp6", AF_INET6, IPPROTO_UDP, 7),
+)
+NETLINK_SOCK_DIAG, SOCK_DIAG_BY_FAMILY = 4, 20
 SYSCTLS = ("net/ipv4", "net/ipv6", "net/netfilter", "net/bridge")
 
 
-def _output(*argv: str) -> str:
+def _output(*argv: str, stdin: str = "") -> str:
     for _ in range(5):  # what goes away while it is listed makes them fail
-        done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(
+            argv, input=stdin, capture_output=True, text=True, timeout=60, check=False
+        )
         if done.returncode == 0:
             return done.stdout
         time.sleep(0.1)
@@ -117,38 +132,33 @@ def netns() -> list[str]:
     return sorted("the machine's own" if name == own else name for name in found)
 
 
-def links() -> list[str]:
-    return [
-        f"{link['ifname']} {link.get('linkinfo', {}).get('info_kind', '-')} mtu {link.get('mtu')}"
-        for link in json.loads(_output("ip", "-j", "-d", "link") or "[]")
-    ]
+def links_and_addresses() -> Snapshot:
+    shown = json.loads(_output("ip", "-j", "-d", "address") or "[]")
+    return {
+        "links": [
+            f"{link['ifname']} {link.get('linkinfo', {}).get('info_kind', '-')}"
+            f" mtu {link.get('mtu')}"
+            for link in shown
+        ],
+        "addresses": [
+            f"{link['ifname']} {a.get('local')}/{a.get('prefixlen')}"
+            for link in shown
+            for a in link.get("addr_info", [])
+        ],
+    }
 
 
-def addresses() -> list[str]:
-    return [
-        f"{link['ifname']} {a.get('local')}/{a.get('prefixlen')}"
-        for link in json.loads(_output("ip", "-j", "address") or "[]")
-        for a in link.get("addr_info", [])
-    ]
-
-
-def routes() -> list[str]:
-    lines = []
+def routes_and_rules() -> Snapshot:
+    found: Snapshot = {"routes": [], "rules": []}
     for family in ("-4", "-6"):
-        lines += [
-            f"{family} {line.strip()}"
-            for line in _output("ip", family, "route", "show", "table", "all").splitlines()
-        ]
-    # Learned and expiring ones come and go without anybody's doing.
-    return [
-        re.sub(r" (expires|hoplimit|pref) \S+", "", line)
-        for line in lines
-        if "proto ra" not in line
-    ]
-
-
-def rules() -> list[str]:
-    return [f"{f} {line}" for f in ("-4", "-6") for line in _output("ip", f, "rule").splitlines()]
+        shown = _output("ip", family, "-batch", "-", stdin="route show table all\nrule\n")
+        for line in shown.splitlines():
+            kind = "rules" if re.match(r"\d+:\t", line) else "routes"
+            # Learned and expiring ones come and go without anybody's doing.
+            if kind == "rules" or "proto ra" not in line:
+                found[kind].append(f"{family} {line.strip()}")
+    found["routes"] = [re.sub(r" (expires|hoplimit|pref) \S+", "", r) for r in found["routes"]]
+    return found
 
 
 def nft() -> list[str]:
@@ -182,12 +192,13 @@ def cgroups() -> list[str]:
 
 def sockets() -> list[str]:
     found = []
-    for name in ("tcp", "tcp6", "udp", "udp6"):
-        for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]:
-            fields = line.split()
-            if fields[3] in ("0A", "07"):  # listening; bound and unconnected
-                address, _, port = fields[1].rpartition(":")
-                found.append(f"{name} port {int(port, 16)} at {address}")
+    for name, family, protocol, state in SOCKETS:
+        # family, protocol, extensions, padding, states, no socket (linux/inet_diag.h)
+        question = struct.pack("=BBBBI48x", family, protocol, 0, 0, 1 << state)
+        with netlink.NetlinkSocket(NETLINK_SOCK_DIAG) as link:
+            for one in link.dump(SOCK_DIAG_BY_FAMILY, question):
+                port, size = struct.unpack_from("!4xH", one)[0], 4 if family == AF_INET else 16
+                found.append(f"{name} port {port} at {one[8 : 8 + size].hex()}")
     for line in Path("/proc/net/unix").read_text().splitlines()[1:]:
         fields = line.split(maxsplit=7)
         if len(fields) == 8:
@@ -246,11 +257,18 @@ def sysctls() -> list[str]:
 def here(kinds: Iterable[str] = ALL) -> Snapshot:
     """Return what there is of these kinds on the machine this runs on."""
     collectors: tuple[Callable[[], list[str]], ...] = (
-        processes, netns, links, addresses, routes, rules,
-        nft, mounts, cgroups, sockets, files, sysctls,
+        processes, netns, nft, mounts, cgroups, sockets, files, sysctls,
     )  # fmt: skip
+    # A process for each question is half of what a snapshot costs.
     wanted = set(kinds)
-    return {c.__name__: sorted(c()) for c in collectors if c.__name__ in wanted}
+    found = {c.__name__: c() for c in collectors if c.__name__ in wanted}
+    for together, collect in (
+        (("links", "addresses"), links_and_addresses),
+        (("routes", "rules"), routes_and_rules),
+    ):
+        if wanted.intersection(together):
+            found |= {kind: lines for kind, lines in collect().items() if kind in wanted}
+    return {kind: sorted(lines) for kind, lines in found.items()}
 
 
 # ---- used by tests ----------------------------------------------------------------------------
@@ -348,7 +366,3 @@ def settled(
         if not left or time.monotonic() > deadline:
             return left
         time.sleep(0.1)
-
-
-if __name__ == "__main__":
-    json.dump(here(sys.argv[1:] or ALL), sys.stdout)

@@ -40,14 +40,6 @@ def tree_of(path: Path) -> ast.Module:
     return ast.parse(path.read_text(encoding="utf-8"))
 
 
-def is_type_checking(node: ast.AST) -> bool:
-    if not isinstance(node, ast.If):
-        return False
-    test = node.test
-    name = test.id if isinstance(test, ast.Name) else getattr(test, "attr", "")
-    return name == "TYPE_CHECKING"
-
-
 def statements(tree: ast.AST) -> Iterator[ast.AST]:
     """Yield what a module consists of at any depth but expressions, which hold none of it."""
     for part in ("body", "handlers", "orelse", "finalbody", "cases"):
@@ -62,11 +54,9 @@ def everything(tree: ast.AST) -> Iterator[ast.AST]:
 
 
 def imported(tree: ast.AST) -> set[str]:
-    """Return the dotted names that are imported when the module is or its functions run."""
+    """Return the dotted names that are imported, for types alone too: those tie rooms as well."""
     names: set[str] = set()
     for node in statements(tree):
-        if is_type_checking(node):
-            continue
         if isinstance(node, ast.Import):
             names.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:

@@ -156,6 +156,27 @@ class NetlinkSocket:
                     errors.append(NetlinkError(code, answered.what, detail))
         return errors
 
+    def transact(self, begin: Message, messages: Sequence[Message], end: Message) -> None:
+        """Send a transaction of netfilter's in one piece: all of it, or nothing. Raises OSError."""
+        out = bytearray(self._frame(begin.type, begin.body, begin.flags))
+        asked: dict[int, Message] = {self._sequence: begin}
+        for at, message in enumerate(messages, 1):
+            # Only the last one is answered when all goes well, each that is refused always.
+            flags = message.flags | (NLM_F_ACK if at == len(messages) else 0)
+            out += self._frame(message.type, message.body, flags)
+            asked[self._sequence] = message
+        last = self._sequence
+        out += self._frame(end.type, end.body, end.flags)
+        self._socket.send(out)
+        while True:
+            for kind, sequence, body, _ in self._receive():
+                if kind != NLMSG_ERROR or sequence not in asked:
+                    continue
+                if code := _refusal(body):
+                    raise NetlinkError(code, asked[sequence].what)
+                if sequence == last:
+                    return
+
     # what is there
 
     def ask(self, kind: int, body: bytes, what: str) -> tuple[int, bytes]:

@@ -14,7 +14,7 @@ import shutil
 import subprocess
 
 from agent.linux.netlink import NETLINK_NETFILTER, NetlinkSocket, parse_attrs
-from agent.network import names
+from agent.network import elements, names
 from agent.network.rules import Ruleset, change, full
 
 log = logging.getLogger(__name__)
@@ -84,16 +84,29 @@ class Table:
         if self._applied is None:
             self._load(full(wanted))
         else:
-            script = change(self._applied, wanted)
-            if not script:
+            moves = elements.moves(self._applied, wanted)
+            if moves == ():
                 return False
             try:
-                self._load(script)
+                if moves is None or not self._move(moves):
+                    self._load(change(self._applied, wanted))
             except NftFailed as error:
                 # Only possible when the kernel is not what we think it is: start over.
                 log.warning("nftables change refused, replacing the table: %s", error)
                 self._load(full(wanted))
         self._applied = wanted
+        return True
+
+    def _move(self, moves: tuple[elements.Move, ...]) -> bool:
+        """Change elements without `nft`; False: it is asked, nothing has changed."""
+        try:
+            # Only of the table as we know it: so the number after it is the next one.
+            elements.commit(moves, self._generation)
+        except (OSError, ValueError, KeyError) as error:
+            log.info("nft is asked for what was refused to us: %s", error)
+            return False
+        self._fingerprint = ""
+        self._generation += 1
         return True
 
     def _load(self, script: str) -> None:

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from specs.wire import Assignment
 
 # name -> (key type, flags, data type or "")
-_SETS: dict[str, tuple[str, str, str]] = {
+SETS: dict[str, tuple[str, str, str]] = {
     "host_clients": ("ipv4_addr", "", ""),
     "owned": ("ifname . ipv4_addr", "", ""),
     "same_net": ("ipv4_addr . ipv4_addr", "interval", ""),
@@ -170,7 +170,7 @@ def ruleset(
     withheld: frozenset[PortKey] = frozenset(),
 ) -> Ruleset:
     """Return the whole ruleset; ``withheld`` ports belong to somebody else on this machine."""
-    sets: dict[str, dict[str, str]] = {name: {} for name in _SETS}
+    sets: dict[str, dict[str, str]] = {name: {} for name in SETS}
     chains: dict[str, tuple[str, ...]] = {}
     fronts: dict[str, tuple[str, ...]] = {}
     _networks(wanted, sets)
@@ -291,7 +291,7 @@ def full(wanted: Ruleset) -> str:
     """Return one transaction that replaces whatever our table held."""
     lines = [f"table inet {names.TABLE} {{}}", f"delete table inet {names.TABLE}"]
     lines.append(f"table inet {names.TABLE} {{")
-    lines += [_declaration(name, wanted.sets.get(name, {})) for name in _SETS]
+    lines += [_declaration(name, wanted.sets.get(name, {})) for name in SETS]
     for name, rules in sorted(wanted.chains.items()):
         lines += [f"  chain {name} {{", *(f"    {rule}" for rule in rules), "  }"]
     lines += [wanted.base, "}"]
@@ -299,7 +299,7 @@ def full(wanted: Ruleset) -> str:
 
 
 def _declaration(name: str, elements: Mapping[str, str]) -> str:
-    key, flags, data = _SETS[name]
+    key, flags, data = SETS[name]
     kind = "map" if data else "set"
     text = f"  {kind} {name} {{\n    type {key}{' : ' + data if data else ''}\n"
     if flags:
@@ -330,7 +330,7 @@ def change(old: Ruleset, new: Ruleset) -> str:
         if old.chains.get(name) != rules:
             lines += [f"add chain {table} {name}", f"flush chain {table} {name}"]
             lines += [f"add rule {table} {name} {rule}" for rule in rules]
-    for name, (_, flags, _) in _SETS.items():
+    for name, (_, flags, _) in SETS.items():
         before, after = old.sets.get(name, {}), new.sets.get(name, {})
         if before == after:
             continue
@@ -350,4 +350,4 @@ def change(old: Ruleset, new: Ruleset) -> str:
 
 
 def _kind(name: str) -> str:
-    return "map" if _SETS[name][2] else "set"
+    return "map" if SETS[name][2] else "set"

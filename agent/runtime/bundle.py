@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from agent.errors import Refusal
 from agent.runtime import seccomp
+from agent.vocabulary import argv
 from specs.kernel import (
     ALL_CAPABILITIES,
     BY_LEVEL,
@@ -175,16 +176,8 @@ def capabilities(spec: TaskSpec, host: NodeTraits, warnings: list[str]) -> froze
 
 
 def command_line(spec: TaskSpec, image: ImageConfig) -> tuple[str, ...]:
-    """Return argv by Docker's rules: an own entrypoint also drops the image's command."""
-    if spec.entrypoint is None:
-        entry = image.entrypoint
-        command = image.command if spec.command is None else spec.command
-    else:
-        entry = spec.entrypoint
-        command = spec.command or ()
-    if entry == ("",):  # as with Docker: no entrypoint
-        entry = ()
-    args = (*entry, *command)
+    """Return argv, which has a first word. Raises Refusal."""
+    args = argv(spec, image)
     if not args:
         raise Refusal(
             f"image {spec.image} has neither entrypoint nor command, and the service gives none; "

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import os
+import re
 import shutil
 import signal
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 
 LAST_BYTES = 64 << 10  # of a log, read on the loop to tell why a task failed
+_JOINED = re.compile(r"/proc/(\d+)/ns/(?:pid|ipc)")
 _RUN_FILES = ("pid", "conmon.pid", "oom", "exit", "ctl", "winsz", "attach")
 
 
@@ -121,7 +123,16 @@ class OciContainers:
             begun=process is None or await self.runtime.state(task) != "created",
             age=exits.age(process) if process is not None else 0.0,
             paused=exits.is_frozen(self.cgroup, task),
+            beside=self._beside(task),
         )
+
+    def _beside(self, task: str) -> Process | None:
+        """Return the process whose namespaces the task's run was made to join, by its bundle."""
+        try:
+            pid = joined(self.config(task))
+        except (RuntimeFailure, KeyError):
+            return None
+        return exits.identify(pid) or Process(pid=pid, start=0) if pid else None
 
     async def follow(self, task: str, process: Process, monitor: Process) -> Exit:
         return await exits.follow(process, monitor, self.bundle(task), (self.cgroup, task))
@@ -189,3 +200,11 @@ class OciContainers:
         for place in exits.cgroup_dirs(self.cgroup, ""):
             found.update(entry.name for entry in os.scandir(place) if entry.is_dir())
         return found
+
+
+def joined(config: dict[str, Any]) -> int:
+    """Return the pid of the process whose namespaces an OCI configuration joins; 0 = nobody's."""
+    for one in config["linux"]["namespaces"]:
+        if match := _JOINED.fullmatch(one.get("path", "")):
+            return int(match[1])
+    return 0

@@ -7,12 +7,14 @@ spawner and have a deadline: a hung runtime delays one task, never the agent.
 from __future__ import annotations
 
 import json
+import os
 import shutil
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.runtime.failure import RuntimeFailure, from_runtime
 from specs.kit import programs
+from specs.kit.errnos import in_words
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -55,7 +57,30 @@ class Runtime:
 
     async def start(self, container: str) -> None:
         """Let a created container's command run."""
-        await self._checked("start", container)
+        if self.name != "crun" or not self._let_go(container):
+            await self._checked("start", container)
+
+    def _let_go(self, container: str) -> bool:
+        """Start it as `crun start` does; False: crun is to do it, and says why it cannot.
+
+        All that program does (8 ms, 25 on a busy machine; our bundles have no hooks of its) is a
+        byte into the pipe the container waits at.
+        """
+        pipe = self.root / container / "exec.fifo"
+        try:
+            # Without waiting: one that nobody reads is of a container that has ended.
+            fd = os.open(pipe, os.O_WRONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return False
+        try:
+            # In this order: the pipe's absence is how crun knows that it was started.
+            pipe.unlink(missing_ok=True)
+            os.write(fd, b"\0")
+        except OSError as error:
+            raise RuntimeFailure(f"it ended before it was started: {in_words(error)}") from error
+        finally:
+            os.close(fd)
+        return True
 
     async def delete(self, container: str) -> None:
         """Delete a container whose processes and cgroups are gone; unknown ones are fine."""

@@ -12,7 +12,7 @@ import stat
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING
 
-from agent.errors import Refusal
+from agent.errors import Refusal, of_disk
 from agent.linux.calls import open_inside
 from agent.runtime.bundle import NodeDevice, User
 from specs.kit.errnos import in_words
@@ -142,7 +142,7 @@ def _resolve(root: int, path: str) -> str | None:
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise Refusal(f"{path} in the image cannot be used: {in_words(error)}") from None
+        raise of_disk(error, f"{path} in the image cannot be used: {in_words(error)}") from None
     try:
         base = str(Path(f"/proc/self/fd/{root}").readlink())
         place = str(Path(f"/proc/self/fd/{fd}").readlink())
@@ -174,7 +174,7 @@ def _make(root: int, path: str) -> None:
             finally:
                 os.close(parent)
         except OSError as error:
-            raise Refusal(f"working_dir {path} cannot be made: {in_words(error)}") from None
+            raise of_disk(error, f"working_dir {path} cannot be made: {in_words(error)}") from None
         here = f"{here}/{part}"
 
 

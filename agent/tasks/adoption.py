@@ -127,9 +127,13 @@ def _rebuilt(
         stopping="",
         killed=False,
         paused=run.paused,
+        # By this its partner's end is known; one that has ended meanwhile is no process of today's.
+        beside=run.beside,
+        alone=False,
         # Nobody knows which hooks it had: a run that goes on is not put at risk by others.
         hooked=len(base.assignment.spec.post_start) if run.begun else 0,
         hook_failed="",
+        hooked_at=0.0,
         pre_stop="",
     )
     if base.state in FINAL or base.state is TaskState.RUNNING:

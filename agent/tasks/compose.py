@@ -70,7 +70,7 @@ def compose(
         trouble=lambda: network.trouble,
         mtu=lambda: network.underlay_mtu,
         volumes=effects.volumes.held,
-        room=lambda: room() or journal.behind,
+        room=lambda: room() or journal.behind or journal.fault,
         wall=clock.wall,
     )
     networking = NetworkKeeper(holdings, network, effects.peers, reports)

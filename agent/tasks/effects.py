@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
     from agent.network.wanted import Wanted
@@ -126,6 +127,24 @@ class Volumes(Protocol):
         (the container's resolved uid, gid) unless the FileRef says otherwise.
         Raises Refusal (bind source missing, ...), Later (no space).
         """
+        ...
+
+    async def open(self, name: str) -> int:
+        """Return a descriptor of a named volume's data. Raises FileNotFoundError."""
+        ...
+
+    def draft(self) -> AbstractAsyncContextManager[Path]:
+        """Return an empty volume that nobody knows; what :meth:`put` leaves of it goes."""
+        ...
+
+    async def put(
+        self, name: str, draft: Path, *, replace: bool, users: Callable[[], Sequence[str]]
+    ) -> None:
+        """Make a draft the named volume. Raises Refusal where it has data, or ``users``, Later."""
+        ...
+
+    def check_unused(self, name: str, users: Sequence[str]) -> None:
+        """Raise Refusal where containers have a volume that is to get other data."""
         ...
 
     async def enter(self, assignment: Assignment) -> None:

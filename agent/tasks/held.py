@@ -89,3 +89,9 @@ def merge(held: Held, instructions: Instructions) -> Held:
         {task: fields for task, fields in held.unread.items() if task not in put},
         max(held.revision, instructions.revision),
     )
+
+
+def stacks_of(objects: Objects) -> set[str]:
+    """Return the stacks of which objects tell."""
+    found = {assignment.stack for assignment in objects.tasks.values()} | set(objects.stacks)
+    return found | {key.partition("/")[0] for key in objects.releases}

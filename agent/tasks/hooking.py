@@ -37,7 +37,8 @@ AGAIN, SELDOM = 0.5, 10.0  # seconds between two tries at a hook the node cannot
 class HookPump:
     """The hooks of one task. ``record`` returns the newest record, ``save`` takes the next.
 
-    ``ending`` says whether the agent was told to end: so may a hook have been, with the machine.
+    ``ending`` says whether the agent was told to end: so may a hook have been, with the machine;
+    ``now`` is monotonic, in seconds.
     """
 
     def __init__(
@@ -46,11 +47,13 @@ class HookPump:
         record: Callable[[], Record],
         save: Callable[[Record], None],
         ending: Callable[[], bool],
+        now: Callable[[], float],
     ) -> None:
         self._effects = effects
         self._record = record
         self._save = save
         self._ending = ending
+        self._now = now
         self._running: asyncio.Task[None] | None = None
         self._patience: Patience | None = None  # of the hook under way
         self._freezes = 0
@@ -126,7 +129,8 @@ class HookPump:
             if not self._here(number) or (why and self._ending()):
                 return
             record = self._record()
-            self._save(hooks.failed(record, why) if why else hooks.hooked(record))
+            over = hooks.failed(record, why) if why else hooks.hooked(record, self._now())
+            self._save(over)
             if why:
                 return
 

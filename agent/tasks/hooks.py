@@ -50,9 +50,9 @@ def begun(record: Record, hook: Hook) -> Record:
     return record.having(reason=named("post_start", hook))
 
 
-def hooked(record: Record) -> Record:
+def hooked(record: Record, now: float) -> Record:
     """Note that one more post_start hook ended well; after the last one the start is over."""
-    record = record.having(hooked=record.hooked + 1)
+    record = record.having(hooked=record.hooked + 1, hooked_at=now)
     if record.hooks_left:
         return record
     if record.health in (Health.NONE, Health.HEALTHY):

@@ -8,7 +8,7 @@ record that is merely of this boot may be older, which is harmless after a reboo
 Files below the state directory::
 
     journal/set.log       line 1: the full set; then increments; each with a checksum
-    journal/seen          who instructs, by itself: it outlives a damaged set
+    journal/seen          who instructs, by itself: it outlives a damaged set (agent/tasks/fence.py)
     journal/unread/       what could not be read, as it was found
     journal/reserve/      room for all this on a full disk (agent/tasks/reserve.py)
     journal/contents/ID   configs
@@ -24,7 +24,8 @@ whole set (agent/tasks/adoption.py).
 
 On a full disk instructions are taken all the same, or what fills it could never be told to go:
 the set's file is marked (its mode, which needs no room) as *behind*, and written when there is
-room. An agent that finds the mark is in doubt: it begins and ends nothing by that file.
+room. An agent that finds the mark is in doubt: it begins and ends nothing by that file. Where the
+mark cannot be made either (a disk that is read-only, or broken), nothing is taken.
 
 All of it but ``seen`` names specs, so passwords, and is sealed by the node's key
 (``agent/sealing.py``); what an earlier version left in the clear is sealed when it is read. When a
@@ -52,7 +53,8 @@ from typing import TYPE_CHECKING
 from pydantic import ValidationError
 
 from agent.sealing import NodeSeal, Unopened, is_sealed
-from agent.tasks.held import Held, merge
+from agent.tasks.fence import Fence
+from agent.tasks.held import Held, merge, stacks_of
 from agent.tasks.kept import UnreadFiles
 from agent.tasks.record import Record
 from agent.tasks.reserve import Reserve
@@ -60,7 +62,7 @@ from specs import skew
 from specs.kit.disk import make_folder, sweep, sync, write_all, write_file
 from specs.kit.errnos import in_words
 from specs.kit.room import lacks_room
-from specs.wire import PROTOCOL, Content, Instructions, Objects, Stamp
+from specs.wire import PROTOCOL, Content, Instructions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -92,22 +94,23 @@ class Journal:
     def __init__(self, journal: Path, tasks: Path, run: Path) -> None:
         self._seal = NodeSeal(journal.with_name("node.key"))
         self._set = journal / "set.log"
-        self._seen = journal / "seen"
+        self._seen = Fence(journal / "seen")
         self._unread = journal / "unread"
         self._configs = journal / "contents"
         self._secrets = run / "contents"
         self._tasks = tasks
         self._records = run / "records"
         self._size = 0
-        self._known: Stamp | None = None  # what ``seen`` says
         self._named: set[str] = set()  # stacks that the set's file tells of
         self._clear = False  # whether a line of it is not sealed
+        self._torn = False  # whether half a line is at its end
         self._synced: set[str] = set()  # tasks whose folder's name outlives a power cut
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="records")
         self.notes: dict[str, str] = {}  # what could not be read -> why
         self.damaged: dict[str, str] = {}  # task -> why its newest record could not be read
         self.unclear: set[str] = set()  # tasks of whom something was not read
         self.behind = ""  # why the set's file is not what was acknowledged
+        self.fault = ""  # why the disk does not take what is to be written, other than for room
         for directory in (journal, self._configs, tasks, self._secrets):
             make_folder(directory)
         self._kept = UnreadFiles(self._unread, self._seal)
@@ -123,12 +126,13 @@ class Journal:
 
         A torn last line (a cut while writing) was not acknowledged and is dropped.
         """
-        self._known = self._read_seen()
+        if why := self._seen.load():
+            self.notes["who instructs"] = why
         self._kept.seal_all()
         try:
             data = self._set.read_bytes()
         except FileNotFoundError:
-            if self._known is None and not self._any_task():
+            if self._seen.stamp is None and not self._any_task():
                 return Held()
             return self._doubted(Held(), "the journal is missing")
         except OSError as error:
@@ -142,13 +146,15 @@ class Journal:
             self._kept.keep(self._set)
         elif good < len(data):
             log.warning("the journal ends in a torn line", extra={"at": good})
-            os.truncate(self._set, good)
+            with contextlib.suppress(OSError):
+                self._cut(good)
         self._size = good
         if behind and not doubt:
             doubt = "the disk was full when newer instructions came"
         if doubt:
             return self._doubted(held, doubt)
-        self._drop_contents(held.objects.contents)  # a cut may have kept what was removed
+        with contextlib.suppress(OSError):
+            self._drop_contents(held.objects.contents)  # a cut may have kept what was removed
         if self._clear and not held.unread:
             with contextlib.suppress(OSError):
                 self._write_set(held)
@@ -167,7 +173,7 @@ class Journal:
                 continue
             instructions = read.value
             held = merge(held, instructions)
-            self._named |= _stacks(instructions.put)
+            self._named |= stacks_of(instructions.put)
             unread = {
                 task: fields
                 for task in instructions.put.tasks
@@ -186,40 +192,39 @@ class Journal:
     def _doubted(self, held: Held, why: str) -> Held:
         log.warning("the journal is in doubt: %s", why)
         self.notes["the journal"] = why
-        stamp = held.stamp
-        if self._known is not None and (stamp is None or stamp.epoch < self._known.epoch):
-            stamp = self._known
-        return self._with_contents(replace(held, stamp=stamp, doubt=why))
+        return self._with_contents(replace(held, doubt=why))
 
     def _with_contents(self, held: Held) -> Held:
         contents = self._read_contents(held.objects.contents)
-        return replace(held, objects=held.objects.with_contents(contents))
+        return self.fenced(replace(held, objects=held.objects.with_contents(contents)))
+
+    def fenced(self, held: Held) -> Held:
+        """Return the same under the newest epoch that was noted, whether its set came or not."""
+        seen, stamp = self._seen.stamp, held.stamp
+        if seen is None or (stamp is not None and stamp.epoch >= seen.epoch):
+            return held
+        # Of the set that is in force: what is told of it must acknowledge no newer one.
+        return replace(held, stamp=seen.at(stamp.generation) if stamp is not None else seen)
 
     def _any_task(self) -> bool:
         return any(True for top in (self._tasks, self._records) for _ in top.iterdir())
 
-    def _read_seen(self) -> Stamp | None:
-        try:
-            return skew.decode(Stamp, self._seen.read_bytes()).value
-        except FileNotFoundError:
-            return None
-        except (OSError, skew.Unreadable) as error:
-            self.notes["who instructs"] = str(error)
-            return None
-
-    def _note_seen(self, stamp: Stamp) -> None:
-        known = self._known
-        if known is None or (known.cluster, known.epoch) != (stamp.cluster, stamp.epoch):
-            write_file(self._seen, stamp.encode())
-            self._known = stamp
-
     def accept(self, instructions: Instructions, held: Held) -> None:
         """Make instructions durable; ``held`` is the set they lead to. Raises OSError.
 
-        On a full disk they are owed (``behind``): :meth:`catch_up` writes them.
+        On a full disk they are owed (``behind``): :meth:`catch_up` writes them. What can neither
+        be written nor marked as missing is not taken, nor is anything of a controller whose
+        epoch cannot be noted.
         """
-        if self._known is None:
-            self._reserve.spending(partial(self._note_seen, instructions.stamp))
+        try:
+            self._reserve.spending(partial(self._seen.note, instructions.stamp))
+            self._accept(instructions, held)
+        except OSError as error:
+            self._failed(error)
+            raise
+        self.fault = ""
+
+    def _accept(self, instructions: Instructions, held: Held) -> None:
         try:
             self._reserve.spending(partial(self._write, instructions, held))
         except OSError as error:
@@ -231,22 +236,30 @@ class Journal:
 
     def catch_up(self, held: Held) -> None:
         """Write the set that was owed, if there is room by now. Raises OSError."""
+        if self.fault:
+            self._seen.rewrite()
+            self.fault = ""
         if self.behind and held.stamp is not None and held.me is not None:
             put, stamp = held.objects, held.stamp
             self.accept(Instructions.model_construct(stamp=stamp, me=held.me, put=put), held)
 
+    def _failed(self, error: OSError) -> None:
+        if not self.fault:
+            log.warning("the disk takes nothing: %s", in_words(error))
+        self.fault = f"{error.filename or self._set}: {in_words(error)}"
+
     def _fall_behind(self, error: OSError) -> None:
-        if not self.behind:
-            log.warning("instructions cannot be written yet: %s", in_words(error))
-        self.behind = f"{error.filename or self._set}: {in_words(error)}"
         with contextlib.suppress(FileNotFoundError):
             self._set.chmod(BEHIND)
             sync(self._set)
+        if not self.behind:
+            log.warning("instructions cannot be written yet: %s", in_words(error))
+        self.behind = f"{error.filename or self._set}: {in_words(error)}"
 
     @property
     def wants_room(self) -> bool:
         """Say whether room is to be set aside, which is done while this node is of a cluster."""
-        return self._known is not None and not self._reserve.whole
+        return self._seen.stamp is not None and not self._reserve.whole
 
     def provide(self) -> None:
         """Set room aside for a full disk. Blocks."""
@@ -255,9 +268,9 @@ class Journal:
 
     def _write(self, instructions: Instructions, held: Held) -> None:
         self._write_contents(instructions.put.contents)
-        self._note_seen(instructions.stamp)
-        gone = self._named - _stacks(held.objects)
-        if instructions.base is None or self._size > COMPACT_AT or gone or self.behind:
+        gone = self._named - stacks_of(held.objects)
+        whole = instructions.base is None or self._size > COMPACT_AT
+        if whole or gone or self.behind or self._torn:
             self._write_set(held)
             self._drop_contents(held.objects.contents)
             if gone:
@@ -269,15 +282,20 @@ class Journal:
             write_all(fd, line)
             os.fsync(fd)
         except OSError:
-            # Half a line must not stay: the next one would be glued to it.
-            os.ftruncate(fd, self._size)
+            self._cut(self._size)
             raise
         finally:
             os.close(fd)
         self._size += len(line)
-        self._named |= _stacks(instructions.put)
+        self._named |= stacks_of(instructions.put)
         if instructions.remove.get("contents"):
             self._drop_contents(held.objects.contents)
+
+    def _cut(self, size: int) -> None:
+        """Take half a line away: the next one would be glued to it. Raises OSError."""
+        self._torn = True
+        os.truncate(self._set, size)
+        self._torn = False
 
     def _write_set(self, held: Held) -> None:
         """Write the set as one line: of what it was before nothing is left."""
@@ -294,8 +312,8 @@ class Journal:
         )
         line = self._encode(whole)
         write_file(self._set, line)
-        self._size, self._clear = len(line), False
-        self._named = _stacks(held.objects)
+        self._size, self._clear, self._torn = len(line), False, False
+        self._named = stacks_of(held.objects)
 
     def _write_contents(self, contents: dict[str, Content]) -> None:
         for key, content in contents.items():
@@ -390,6 +408,10 @@ class Journal:
         try:
             if durable or disk:
                 self._reserve.spending(partial(self._put_on_disk, record.id, data, durable=durable))
+        except OSError as error:
+            if not lacks_room(error):
+                self._failed(error)
+            raise
         finally:
             write_file(self._records / record.id, data, durable=False)
 
@@ -430,8 +452,7 @@ class Journal:
     def leave(self) -> None:
         """Forget the cluster: the next one may pin this node."""
         self._set.unlink(missing_ok=True)
-        self._seen.unlink(missing_ok=True)
-        self._known = None
+        self._seen.forget()
         for folder in (self._secrets, self._configs, self._unread):
             shutil.rmtree(folder, ignore_errors=True)
             make_folder(folder)
@@ -473,12 +494,6 @@ class Journal:
             return skew.decode(Instructions, self._seal.open(body))
         except (skew.Unreadable, Unopened) as error:
             return f"not readable ({error})"
-
-
-def _stacks(objects: Objects) -> set[str]:
-    """Return the stacks of which objects tell."""
-    found = {assignment.stack for assignment in objects.tasks.values()} | set(objects.stacks)
-    return found | {key.partition("/")[0] for key in objects.releases}
 
 
 def _record_of(task: str) -> str:

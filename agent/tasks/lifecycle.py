@@ -255,6 +255,7 @@ def creating(record: Record, number: int, beside: Process | None = None) -> Reco
         alone=False,
         hooked=0,
         hook_failed="",
+        hooked_at=0.0,
         pre_stop="",
     )
 
@@ -408,7 +409,7 @@ def _long_enough(record: Record, now: float) -> bool:
     if record.hooks_left or record.hook_failed:
         return False  # its start was not over: the time its hooks took is no healthy spell
     since = record.run_started_at if check_of(record) is None else record.healthy_at
-    return since is not None and now - since >= ALIVE_ENOUGH
+    return since is not None and now - max(since, record.hooked_at) >= ALIVE_ENOUGH
 
 
 def cleared(record: Record) -> Record:

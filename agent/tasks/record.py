@@ -10,7 +10,7 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import TYPE_CHECKING, Literal, TypedDict, Unpack
 
-from agent.vocabulary import ImageConfig, Process, all_mounts
+from agent.vocabulary import ImageConfig, Process, all_mounts, argv
 from specs.base import Model
 from specs.states import FINAL, Health, TaskState, may_move
 from specs.task import MACHINE_RESTARTED, Doing, Run, TaskStatus
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from specs.stack import Hook
 
 RUNS_KEPT = 5
+COMMAND_TOLD = 1024  # characters of a command, for people
 
 
 class Phase(StrEnum):
@@ -73,11 +74,24 @@ class Changes(TypedDict, total=False):
     alone: bool
     hooked: int
     hook_failed: str
+    hooked_at: float
     pre_stop: PreStop
     tidied: bool
     erased: bool
     log_tail: tuple[str, ...]
     unread: tuple[str, ...]
+
+
+def shortened(words: tuple[str, ...]) -> tuple[str, ...]:
+    """Return as many words as people are told of."""
+    told: list[str] = []
+    left = COMMAND_TOLD
+    for word in words:
+        if len(word) > left:
+            return (*told, f"{word[:left]}…")
+        told.append(word)
+        left -= len(word) + 1
+    return tuple(told)
 
 
 class Record(Model):
@@ -118,6 +132,7 @@ class Record(Model):
 
     hooked: int = 0  # how many post_start hooks of the present run have ended well
     hook_failed: str = ""  # why one of them did not
+    hooked_at: float = 0.0  # when the last one had: from then on the run can be a healthy spell
 
     # Why the run is being stopped: shutdown, restart, unhealthy, post_start; empty = not.
     stopping: str = ""
@@ -228,6 +243,15 @@ class Record(Model):
         mounts = all_mounts(self.assignment.spec.mounts, volumes)
         return any(mount.type == "volume" and mount.source is None for mount in mounts)
 
+    def _command(self) -> tuple[str, ...]:
+        """Return the words its container begins with, where its spec alone does not say them."""
+        spec = self.assignment.spec
+        if self.image is None or spec.entrypoint is not None:
+            return ()
+        if spec.command is not None and not self.image.entrypoint:
+            return ()
+        return shortened(argv(spec, self.image))
+
     def status(self) -> TaskStatus:
         """Return what is reported to the controller."""
         return TaskStatus(
@@ -244,6 +268,7 @@ class Record(Model):
             restarts=self.restarts,
             runs=self.runs,
             image_digest=self.image.digest if self.image else "",
+            command=self._command(),
             restart_done=self.restart_done,
             log_tail=self.log_tail,
             held=self.boot if self.held else "",

@@ -12,6 +12,7 @@ import contextlib
 import logging
 from typing import TYPE_CHECKING, NoReturn
 
+from specs.states import WANTED, Desired, TaskState
 from specs.wire import HEARTBEAT, Report
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ log = logging.getLogger(__name__)
 
 FACTS_EVERY = 5.0
 TOGETHER = 0.005  # seconds in which changes become one line
+# The same for the steps of a start, which nobody waits for: each line is a pass of the controller.
+STEPS = 0.03
+_ON_ITS_WAY = frozenset(
+    {TaskState.ASSIGNED, TaskState.PREPARING, TaskState.PREPARED, TaskState.STARTING}
+)
 
 
 class Subscriber:
@@ -37,7 +43,14 @@ class Subscriber:
         self.gone: set[str] = set()
         self.facts = False
         self.applied = -1
-        self.event = asyncio.Event()
+        self.event = asyncio.Event()  # there is something to tell
+        self.pressing = asyncio.Event()  # and it is more than a step of a start
+
+    def woken(self, *, pressing: bool = True) -> None:
+        """Have it told what it does not know yet."""
+        self.event.set()
+        if pressing:
+            self.pressing.set()
 
 
 class Reports:
@@ -86,20 +99,21 @@ class Reports:
         """Take note that what cannot be read is more or less than it was."""
         for subscriber in self._subscribers:
             subscriber.facts = True
-            subscriber.event.set()
+            subscriber.woken()
 
     def changed(self, record: Record) -> None:
         """Take note of a changed record."""
+        pressing = not is_a_step(record)
         for subscriber in self._subscribers:
             subscriber.tasks.add(record.id)
             if record.erased:
                 subscriber.gone.add(record.id)
-            subscriber.event.set()
+            subscriber.woken(pressing=pressing)
 
     def applied(self) -> None:
         """Take note of network state that is in force now."""
         for subscriber in self._subscribers:
-            subscriber.event.set()
+            subscriber.woken()
 
     async def keep_facts(self) -> NoReturn:
         """Look at the machine again and again."""
@@ -114,7 +128,7 @@ class Reports:
                 self._machine = facts
                 for subscriber in self._subscribers:
                     subscriber.facts = True
-                    subscriber.event.set()
+                    subscriber.woken()
 
     # What readers get.
 
@@ -158,6 +172,8 @@ class Reports:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(heartbeat):
                         await me.event.wait()
+                        async with asyncio.timeout(STEPS):
+                            await me.pressing.wait()
                 await asyncio.sleep(TOGETHER)
                 report = self._changes(me)
                 if report is not None:
@@ -169,6 +185,7 @@ class Reports:
         """Return what this subscriber does not know yet; an empty line is the heartbeat."""
         woken = me.event.is_set()
         me.event.clear()
+        me.pressing.clear()
         applied = self._holdings.applied
         tasks: dict[str, TaskStatus] = {}
         for task in me.tasks:
@@ -196,3 +213,10 @@ class Reports:
             mtu=self._mtu(),
             clock=self._wall(),
         )
+
+
+def is_a_step(record: Record) -> bool:
+    """Say whether a record tells only how far a start is, which others do not go on from."""
+    if record.state is TaskState.PREPARED and record.assignment.desired is Desired.PREPARED:
+        return False  # that is what it was asked for
+    return record.state in _ON_ITS_WAY and not record.erased and record.assignment.desired in WANTED

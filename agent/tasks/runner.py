@@ -100,7 +100,9 @@ class Runner:
         self._interruptible: asyncio.Timeout | None = None
         self._followers: asyncio.TaskGroup | None = None
         self._prober: asyncio.Task[None] | None = None
-        self._hooks = HookPump(parts.hooks, lambda: self.record, self._hook_over, parts.ending)
+        self._hooks = HookPump(
+            parts.hooks, lambda: self.record, self._hook_over, parts.ending, self._now
+        )
         self._pairing = Pairing(
             parts.preparation, parts.clock, lambda: self.record, partial(self._say, "")
         )
@@ -214,8 +216,11 @@ class Runner:
 
         That one knows whether the machine was restarted meanwhile: what ended was the machine
         then, and the task runs again. Else it finds how the run ended, as after any restart.
+        What does not run again either way has nothing to wait for.
         """
-        if not self.record.stopping:
+        spec = self.record.assignment.spec
+        again = spec.on_reboot != "keep" or spec.restart.condition != "none"
+        if again and not self.record.stopping:
             await asyncio.sleep(SWEEP)
         return self._parts.ending()
 
@@ -411,6 +416,8 @@ class Runner:
         self._follow()
 
     def _launch_failed(self, failure: RuntimeFailure) -> None:
+        if probes.could_not_be_run(failure):
+            raise failure  # of the node: no crash of the task's; tried again as any step
         record = lifecycle.launch_failed(
             self.record, str(failure), failure.code, self._now(), self._wall()
         )

@@ -87,7 +87,7 @@ class Worker:
         """Write what a full disk had no room for."""
         while True:
             await asyncio.sleep(CATCH_UP)
-            if self._journal.behind:
+            if self._journal.behind or self._journal.fault:
                 async with self._accepting:
                     with contextlib.suppress(OSError):  # said already; the next look tries again
                         await asyncio.to_thread(self._journal.catch_up, self._holdings.held)
@@ -184,6 +184,8 @@ class Worker:
         record = lifecycle.fresh(assignment, self._boot)
         self._begin(record)
         self._reports.changed(record)
+        # Now, with the set it came in: its first step would have the network applied once more.
+        self._networking.changed(record)
 
     def _wanted_again(self, runner: Runner) -> bool:
         """Begin a task anew that was erased and is wanted all the same.
@@ -232,7 +234,11 @@ class Worker:
             if held is not before:
                 if before.stamp is None and self._join is not None:
                     await self._join()
-                await asyncio.to_thread(self._journal.accept, instructions, held)
+                try:
+                    await asyncio.to_thread(self._journal.accept, instructions, held)
+                except OSError:
+                    self._holdings.held = self._journal.fenced(before)
+                    raise
                 self._holdings.held = held
                 if instructions.base is None:
                     self._settle_doubts()

@@ -7,6 +7,7 @@ holds what its containers wrote here, and nobody else's data, whatever other nod
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
@@ -14,7 +15,7 @@ import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from agent.errors import Refusal
+from agent.errors import Refusal, of_disk
 from agent.vocabulary import BoundMount
 from specs import paths, sent
 from specs.kit import disk
@@ -42,7 +43,7 @@ class BindSources:
         self._lock = threading.Lock()  # tasks are prepared side by side
 
     def source(self, mount: Mount, elsewhere: Container[str] = ()) -> str:
-        """Return the path to mount, made where it is missing. Raises Refusal.
+        """Return the path to mount, made where it is missing. Raises Refusal, Later.
 
         ``elsewhere``: paths whose data is on other nodes, so that an empty folder would lie.
         """
@@ -60,7 +61,7 @@ class BindSources:
                     raise Refusal(f"bind source {source} does not exist on this node{why}")
                 self._make(Path(source))
         except OSError as error:
-            raise Refusal(f"bind source {source}: {in_words(error)}") from None
+            raise of_disk(error, f"bind source {source}: {in_words(error)}") from None
         return source
 
     def look(self, sources: Iterable[str]) -> dict[str, PathState]:
@@ -70,11 +71,19 @@ class BindSources:
 
     def _make(self, path: Path) -> None:
         new = [path, *(parent for parent in path.parents if not parent.exists())]
-        path.mkdir(parents=True, exist_ok=True, mode=0o755)
-        with self._lock:
-            made = {known: place for known, place in self._read().items() if _place(known) == place}
-            made.update({str(folder): _place(str(folder)) for folder in new})
-            disk.write_file(self._memory, json.dumps(made).encode())
+        try:
+            path.mkdir(parents=True, exist_ok=True, mode=0o755)
+            with self._lock:
+                known = self._read().items()
+                made = {folder: place for folder, place in known if _place(folder) == place}
+                made.update({str(folder): _place(str(folder)) for folder in new})
+                disk.write_file(self._memory, json.dumps(made).encode())
+        except OSError:
+            # One that is not remembered would be taken for somebody's data at the next try.
+            for folder in new:
+                with contextlib.suppress(OSError):
+                    folder.rmdir()
+            raise
 
     def _read(self) -> dict[str, str]:
         try:

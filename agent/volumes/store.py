@@ -11,13 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import functools
 import hashlib
 import logging
 import os
 import re
-import secrets
 import stat
 import subprocess
 import weakref
@@ -25,21 +23,25 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeAlias, TypeVar
 
-from agent.errors import Later, Refusal
+from agent.errors import Later, Refusal, of_disk
 from agent.linux import calls as kernel
 from agent.vocabulary import BoundMount, all_mounts
+from agent.volumes import replacing
 from agent.volumes.anonymous import AnonymousVolumes
 from agent.volumes.binds import BindSources, propagation_of, tmpfs
+from agent.volumes.filling import fill_from
 from agent.volumes.looking import Looks
 from agent.volumes.mounted import MountedVolumes
+from agent.volumes.replacing import opened
 from agent.volumes.secretfs import SecretFs
 from agent.volumes.shmfs import ShmFs
 from specs import names, sent, shares
 from specs.kit import disk
+from specs.kit.amounts import some
 from specs.kit.errnos import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 
     from agent.vocabulary import ImageConfig
     from specs.paths import PathState
@@ -54,7 +56,6 @@ T = TypeVar("T")
 Places: TypeAlias = list[tuple[str, str, bool]]
 
 _TASK: Final = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_-]{0,127}")
-_COPY_SECONDS: Final = 600
 # Volumes hold data: what a container puts there is no device and no way to become root
 # for others that mount it.
 _DATA: Final = ("rbind", "rprivate", "nosuid", "nodev")
@@ -191,6 +192,44 @@ class VolumeStore:
         """Return the names of the named volumes that are here."""
         return tuple(sorted(path.name for path in self._named.iterdir() if path.name[0] != "."))
 
+    def has(self, name: str) -> bool:
+        """Say whether a named volume is here."""
+        return (self._named / _check_name(name) / "_data").is_dir()
+
+    async def open(self, name: str) -> int:
+        """Return a descriptor of a named volume's data. Raises FileNotFoundError."""
+        path = self._named / _check_name(name) / "_data"
+        flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+        return await self._call(os.open, path, flags)
+
+    @contextlib.asynccontextmanager
+    async def draft(self) -> AsyncIterator[Path]:
+        """Yield an empty volume that nobody knows; what :meth:`put` leaves of it goes."""
+        new = await self._call(replacing.begin, self._named)
+        try:
+            yield new
+        finally:
+            await asyncio.shield(self._call(replacing.discard, new))
+
+    async def put(
+        self, name: str, draft: Path, *, replace: bool, users: Callable[[], Sequence[str]]
+    ) -> None:
+        """Make a draft the named volume. Raises Refusal where it has data, or ``users``, Later."""
+        path = self._named / _check_name(name)
+        async with self._lock(path):
+            self.check_unused(name, users())
+            if await self._call(replacing.place, draft, path, replace=replace) and users():
+                # One began with the old data meanwhile: it keeps it.
+                await self._call(replacing.back, draft, path)
+                self.check_unused(name, users())
+
+    def check_unused(self, name: str, users: Sequence[str]) -> None:
+        """Raise Refusal where containers have a volume that is to get other data."""
+        if users:
+            raise Refusal(
+                f"volume {name} is in use by {some(users, 3)}: corral stop ends them and keeps it"
+            )
+
     async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
         """Say of paths of the node whether they are there, and whether corral made them."""
         return await self._looks.ask(sources)
@@ -289,7 +328,7 @@ class VolumeStore:
 
         def fill(data: Path) -> None:
             if origin is not None:
-                _fill(data, root, origin)
+                fill_from(data, root, origin)
 
         if share.kind == "bind":
             if assignment.spec.security != "default":
@@ -301,14 +340,11 @@ class VolumeStore:
 
     def _create(self, path: Path, root: Path, origin: str | None) -> None:
         """Make a volume, filled from the image's directory ``origin``, all at once."""
-        new = path.parent / f".new-{secrets.token_hex(8)}"
+        new = replacing.begin(path.parent)
         data = new / "_data"
         try:
-            new.mkdir(mode=0o701)
-            data.mkdir(mode=0o755)
-            data.chmod(0o755)
-            if origin is not None and _fill(data, root, origin):
-                with _opened(data) as fd:
+            if origin is not None and fill_from(data, root, origin):
+                with opened(data) as fd:
                     kernel.syncfs(fd)
             disk.sync(new)
             if path.exists():  # a removal was interrupted between data and directory
@@ -324,13 +360,12 @@ class VolumeStore:
         """Bind a directory inside a volume to a place that the container cannot exchange."""
         point = self._subpaths / task / str(number)
         point.parent.mkdir(exist_ok=True, mode=0o700)
-        with _opened(data) as root:
+        with opened(data) as root:
             try:
                 inside = kernel.open_inside(root, subpath, os.O_PATH, kernel.RESOLVE_BENEATH)
             except OSError as error:
-                raise Refusal(
-                    f"subpath {subpath!r} of volume {data.parent.name}: {in_words(error)}"
-                ) from None
+                said = f"subpath {subpath!r} of volume {data.parent.name}: {in_words(error)}"
+                raise of_disk(error, said) from None
             try:
                 if stat.S_ISDIR(os.fstat(inside).st_mode):
                     point.mkdir(exist_ok=True)
@@ -433,15 +468,6 @@ def _folder_of_node(name: str, share: Share, fill: Callable[[Path], object]) -> 
     return path
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[int]:
-    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
-    try:
-        yield fd
-    finally:
-        os.close(fd)
-
-
 def _is_mount_point(path: Path) -> bool:
     """Say whether something is mounted here, also of the same file system."""
     try:
@@ -459,37 +485,3 @@ def _mount_id(path: Path) -> str:
         return ""
     finally:
         os.close(fd)
-
-
-def _fill(data: Path, root: Path, origin: str) -> bool:
-    """Copy the image's directory ``origin`` into a new volume; False when it has none."""
-    with _opened(root) as base:
-        try:
-            inside = kernel.open_inside(base, origin.lstrip("/"), os.O_RDONLY | os.O_DIRECTORY)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-                return False
-            raise
-    try:
-        # cp -a never follows a link it meets, keeps owners, links, holes and attributes;
-        # the start is our open directory, which no link can redirect.
-        result = subprocess.run(
-            [
-                # It must not go on writing when the agent is killed and cleans up anew.
-                *("setpriv", "--pdeathsig", "KILL", "cp", "-a", "--reflink=auto"),
-                *(f"/proc/self/fd/{inside}/.", f"{data}/"),
-            ],
-            pass_fds=(inside,),
-            capture_output=True,
-            timeout=_COPY_SECONDS,
-            check=False,
-            env={"PATH": "/usr/bin:/bin", "LC_ALL": "C"},
-        )
-    except subprocess.TimeoutExpired:
-        raise Later(f"filling a volume took more than {_COPY_SECONDS} s") from None
-    finally:
-        os.close(inside)
-    if result.returncode:
-        words = result.stderr.decode(errors="replace").strip().splitlines()
-        raise Later(f"cannot fill volume {data.parent.name}: {words[-1] if words else 'cp failed'}")
-    return True

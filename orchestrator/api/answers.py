@@ -10,6 +10,7 @@ class Undecided(Model):
     """What a list says beside its rows: why nothing may be changed now, and what is to be done."""
 
     undecided: str = ""
+    warnings: tuple[str, ...] = ()  # of the controller itself: a backup that was not made
 
 
 class Stacks(Undecided):

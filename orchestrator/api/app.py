@@ -18,6 +18,7 @@ from aiohttp import web
 
 from orchestrator.api import (
     archive,
+    backups,
     images,
     inside,
     logs,
@@ -30,6 +31,7 @@ from orchestrator.api import (
     state,
     streams,
     tasks,
+    volume_archive,
 )
 from orchestrator.api.answers import NodeRows, Releases, Stacks, Tasks
 from orchestrator.api.routes import LARGE, ApiParts, ApiRoute, QueryField, read_body
@@ -58,6 +60,7 @@ from specs.objects import (
     MadeObject,
     NetworkRow,
     NetworkRows,
+    Restored,
     VolumeRow,
     VolumeRows,
 )
@@ -360,6 +363,27 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Remove a volume that no stack uses",
         answer=DroppedObject,
     ),
+    ApiRoute(
+        "GET",
+        "/v1/volumes/{name}/archive",
+        volume_archive.read,
+        "All data of a volume, as a tar archive",
+        archive=True,
+        query=(QueryField("node", text="which, of a volume that each node has"),),
+    ),
+    ApiRoute(
+        "PUT",
+        "/v1/volumes/{name}/archive",
+        volume_archive.write,
+        "Make a tar archive the data of a volume: all of it, or nothing is changed",
+        archive=True,
+        answer=Restored,
+        query=(
+            QueryField("node", text="where, of a volume that no node has yet"),
+            QueryField("replace", "flag", text="also where it holds data"),
+            QueryField("size", text="bytes to come, to be refused early where they do not fit"),
+        ),
+    ),
     ApiRoute("GET", "/v1/secrets", objects.secrets, "All secrets", answer=ContentRows),
     ApiRoute(
         "POST",
@@ -456,6 +480,43 @@ ROUTES: tuple[ApiRoute, ...] = (
         "Stop what the state does not know",
         answer=api.DecidedState,
         always=True,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/state/check",
+        state.check,
+        "Whether its records are what they should be",
+        answer=api.StateCheck,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/state/export",
+        state.export,
+        "What it says, without secrets",
+        answer=api.StateExport,
+    ),
+    ApiRoute(
+        "GET",
+        "/v1/backups",
+        backups.status,
+        "When backups are made, and which there are",
+        answer=api.BackupStatus,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/backups",
+        backups.make,
+        "A backup of the controller's state, as the file it is",
+        body=api.MakeBackup,
+        always=True,  # it changes nothing
+    ),
+    ApiRoute(
+        "PUT",
+        "/v1/backups/schedule",
+        backups.schedule,
+        "Make backups by themselves, or no more",
+        body=api.ScheduleBackups,
+        answer=api.BackupStatus,
     ),
     ApiRoute(
         "GET",

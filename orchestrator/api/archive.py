@@ -19,7 +19,7 @@ from orchestrator.errors import Conflict, RequestError, Unavailable
 from specs.kit.callers import BODY_SECONDS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from orchestrator.api.routes import ApiParts
     from specs.inside import Copied
@@ -32,10 +32,17 @@ STUCK = 600.0  # seconds a reader may take nothing: a pipe into a slow program
 async def read(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:
     """Answer with what is at a path in a task, as an archive."""
     node, task = _where(parts, request)
+    return await answer(request, parts.agents.read_archive(node, task, request.query), task)
+
+
+async def answer(
+    request: web.Request, source: AsyncGenerator[bytes, None], what: str
+) -> web.StreamResponse:
+    """Pass an archive on. Raises what the source raises before its first byte."""
     response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
     mine = asyncio.current_task()
     assert mine is not None
-    async with contextlib.aclosing(parts.agents.read_archive(node, task, request.query)) as pieces:
+    async with contextlib.aclosing(source) as pieces:
         first = await anext(pieces, b"")
         await response.prepare(request)
         request.app[OPEN].add(mine)
@@ -48,7 +55,7 @@ async def read(parts: ApiParts, request: web.Request, _: None) -> web.StreamResp
             await response.write_eof()
         except (RequestError, OSError, TimeoutError) as error:
             # Nothing says "not whole" but a stream that is cut.
-            log.info("an archive is not sent whole", extra={"task": task, "why": str(error)})
+            log.info("an archive is not sent whole", extra={"of": what, "why": str(error)})
             if request.transport is not None:
                 request.transport.abort()
         finally:
@@ -59,10 +66,11 @@ async def read(parts: ApiParts, request: web.Request, _: None) -> web.StreamResp
 async def write(parts: ApiParts, request: web.Request, _: None) -> Copied:
     """Put the archive that is sent where it belongs in a task."""
     node, task = _where(parts, request)
-    return await parts.agents.write_archive(node, task, request.query, _sent(request))
+    return await parts.agents.write_archive(node, task, request.query, sent(request))
 
 
-async def _sent(request: web.Request) -> AsyncIterator[bytes]:
+async def sent(request: web.Request) -> AsyncIterator[bytes]:
+    """Yield the body's pieces. Raises Unavailable where it breaks off."""
     while True:
         try:
             async with asyncio.timeout(BODY_SECONDS * 10):

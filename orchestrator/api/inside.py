@@ -9,10 +9,10 @@ from __future__ import annotations
 import signal as signals
 from typing import TYPE_CHECKING, TypeVar
 
+from orchestrator.api import named
 from orchestrator.api.everywhere import ask_each
 from orchestrator.api.stacks import find
-from orchestrator.control.mirror.released import spec_in_force, task_spec
-from orchestrator.errors import NotFound
+from orchestrator.control.mirror.released import task_spec
 from specs.inside import InsideRow, InsideRows, Signalled, SignalTasks
 from specs.kernel import signal_number
 from specs.states import FINAL
@@ -72,6 +72,8 @@ async def signal(parts: ApiParts, request: web.Request, body: SignalStack) -> Si
         for task in tasks
         if task.id in parts.cluster.tasks and _ends(parts.cluster, task, body.number)
     }
+    if ending:  # it stops services: one of several containers is refused
+        named.whole(parts.cluster, stack.name, body.services, "kill")
     if ending:
         grace = 0.0 if body.number == signals.SIGKILL else None
         await parts.control.stop(stack.name, grace, tuple(sorted(ending)))
@@ -94,7 +96,8 @@ async def signal(parts: ApiParts, request: web.Request, body: SignalStack) -> Si
 
 async def pause(parts: ApiParts, request: web.Request, body: PauseStack) -> Paused:
     stack = find(parts, request).name
-    return await parts.control.pause(stack, body.services, paused=body.paused)
+    services, ids = named.single(parts.cluster, stack, body.services)
+    return await parts.control.pause(stack, services, paused=body.paused, tasks=ids)
 
 
 def _asked(parts: ApiParts, request: web.Request) -> tuple[str, list[Task]]:
@@ -104,20 +107,9 @@ def _asked(parts: ApiParts, request: web.Request) -> tuple[str, list[Task]]:
 
 def _running(cluster: Mirror, stack: str, services: Sequence[str]) -> list[Task]:
     """Return the stack's tasks that have a process, in the order of ``ps``. Raises NotFound."""
+    asked, ids = named.single(cluster, stack, services)
     mine = [task for task in cluster.tasks.values() if task.stack == stack]
-    spec = spec_in_force(cluster, cluster.stacks.get(stack))
-    known = {task.service for task in mine} | set(spec.services if spec else ())
-    named = [
-        one.task
-        for one in cluster.oneoffs.values()
-        if one.stack == stack and one.shown and one.task.name in services
-    ]
-    mine += named
-    known |= {task.name for task in named}
-    for service in services:
-        if service not in known:
-            hint = f"services of {stack}: {', '.join(sorted(known)) or 'none'}"
-            raise NotFound(f"stack {stack} has no service {service}", hint=hint)
+    mine += [one.task for one in cluster.oneoffs.values() if one.id in ids]
     running = (
         task
         for task in mine
@@ -125,7 +117,7 @@ def _running(cluster: Mirror, stack: str, services: Sequence[str]) -> list[Task]
         and task.state not in FINAL
         and (run := task.status.run) is not None
         and run.finished_at is None
-        and (not services or task.service in services or task in named)
+        and (not services or task.service in asked or task.id in ids)
     )
     return sorted(running, key=lambda task: (task.service, task.slot, task.created_at, task.id))
 

@@ -11,7 +11,7 @@ import contextlib
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from orchestrator.api import streams
+from orchestrator.api import named, streams
 from orchestrator.api.logmerge import LogMerge
 from orchestrator.api.routes import flag, number
 from orchestrator.contracts import LogQuery
@@ -24,7 +24,7 @@ from specs.api import StackLogLine
 from specs.states import FINAL, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator
+    from collections.abc import AsyncGenerator, Mapping
 
     from aiohttp import web
 
@@ -47,7 +47,9 @@ async def logs(parts: ApiParts, request: web.Request, _: None) -> web.StreamResp
     query = LogQuery(
         follow=follow, tail=int(tail) if tail is not None else None, since=number(request, "since")
     )
-    wanted = StackLogs(parts, stack, frozenset(request.query.getall("service", ())), query)
+    words = request.query.getall("service", ())
+    services, ids = named.present(parts.cluster, stack, words)
+    wanted = StackLogs(parts, stack, services, query, named=ids)
     return await streams.respond(request, wanted.lines(), patient=True)
 
 
@@ -55,12 +57,21 @@ class StackLogs:
     """The lines of one stack's tasks."""
 
     def __init__(
-        self, parts: ApiParts, stack: str, services: frozenset[str], query: LogQuery
+        self,
+        parts: ApiParts,
+        stack: str,
+        services: frozenset[str],
+        query: LogQuery,
+        *,
+        named: Mapping[str, str] | None = None,
     ) -> None:
+        """``named``: single containers' names, each with its service; a follower has it, too."""
         self._parts = parts
         self._stack = stack
         self._services = services
         self._query = query
+        self._named = named or {}
+        self._followed = services | frozenset(self._named.values())
         self._seen: set[str] = set()
 
     async def lines(self) -> AsyncGenerator[list[StackLogLine], None]:
@@ -106,13 +117,15 @@ class StackLogs:
                 and task.id not in self._seen
                 and task.node is not None
                 and task.state not in _NOT_YET
-                and (not self._services or task.service in self._services)
+                and (
+                    not self._followed or task.service in self._services or task.name in self._named
+                )
             ):
                 self._seen.add(task.id)
                 merge.add(self._of_task(task), name=task.id)
         for one in list(self._parts.cluster.oneoffs.values()):
             # As in Compose not among a service's; by its name it is to be had.
-            mine = one.stack == self._stack and one.task.name in self._services
+            mine = one.stack == self._stack and one.task.name in {*self._services, *self._named}
             if mine and one.id not in self._seen and one.task.node is not None:
                 self._seen.add(one.id)
                 merge.add(self._of_task(one.task), name=one.id)
@@ -121,14 +134,14 @@ class StackLogs:
         """Add tasks as they appear; end when no more will, or the stack is gone."""
         cluster = self._parts.cluster
         mine = (f"{keys.TASKS}{self._stack}/", keys.STACKS, keys.RELEASES)
-        while goes_on(cluster, self._stack, self._services):
+        while goes_on(cluster, self._stack, self._followed):
             try:
                 self._add_tasks(merge)
                 async for batch in self._parts.store.watch("/", cluster.revision):
                     if any(c.key.startswith(mine) for c in batch.changes):
                         await cluster.reached(batch.revision)
                         self._add_tasks(merge)
-                        if not goes_on(cluster, self._stack, self._services):
+                        if not goes_on(cluster, self._stack, self._followed):
                             break
             except Compacted:
                 continue  # the mirror reads everything anew as well

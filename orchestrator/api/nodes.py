@@ -23,7 +23,8 @@ async def nodes(parts: ApiParts, _request: web.Request, _: None) -> NodeRows:
     now = parts.clock.wall()
     found = [rows.node_row(parts.cluster, node, now=now) for node in parts.cluster.nodes.values()]
     found.sort(key=lambda row: row.name)
-    return NodeRows(nodes=tuple(found), undecided=parts.superseded())
+    why = parts.superseded()
+    return NodeRows(nodes=tuple(found), undecided=why, warnings=parts.warnings)
 
 
 async def node(parts: ApiParts, request: web.Request, _: None) -> NodeDetail:

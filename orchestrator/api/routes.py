@@ -7,7 +7,7 @@ decoded body; they return a model, or write a stream themselves.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from pydantic import ValidationError
 
@@ -20,8 +20,9 @@ if TYPE_CHECKING:
 
     from aiohttp import web
 
-    from orchestrator.api.sent import SentFiles
-    from orchestrator.contracts import Agents, Control, Mirror
+    from orchestrator.api.sentfiles import SentFiles
+    from orchestrator.backups.making import Backups
+    from orchestrator.contracts import Agents, Control, Mirror, Sealer
     from orchestrator.control.state import StateQuestion
     from orchestrator.nodes.members import Nodes
     from orchestrator.store.base import Store
@@ -53,6 +54,15 @@ class ApiParts:
     remove_node: Callable[..., AsyncIterator[Progress]] | None = None  # and the machine's cleaning
     upgrade: Callable[[Upgrade], AsyncIterator[Progress]] | None = None
     sent: SentFiles | None = None  # files of machines outside the cluster
+    backups: Backups | None = None
+    sealer: Sealer | None = None
+    export: Callable[[], dict[str, Any]] = dict  # the state without secrets
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """Return what lists say beside their rows."""
+        found = self.backups.warning if self.backups is not None else ""
+        return (found,) if found else ()
 
 
 @dataclass(frozen=True)

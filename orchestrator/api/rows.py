@@ -43,7 +43,47 @@ def stack_row(cluster: Mirror, stack: Stack) -> StackRow:
         tasks=detail.tasks,
         reason=detail.reason,
         orphans=tuple(row.name for row in detail.services if row.carried == "orphan"),
+        containers=container_counts(
+            cluster, [task for task in cluster.tasks.values() if task.stack == stack.name]
+        ),
+        config_files=stack.config_files,
     )
+
+
+def container_counts(cluster: Mirror, tasks: Iterable[Task]) -> dict[str, int]:
+    """Return Docker's word for a state -> how many names' containers are in it.
+
+    A name has one container, as ``corral ps`` shows them (orchestrator.cli.show.containers).
+    """
+    best: dict[str, Task] = {}
+    for task in tasks:
+        known = best.setdefault(task.name, task)
+        if _stays(cluster, task) > _stays(cluster, known):
+            best[task.name] = task
+    found: dict[str, int] = {}
+    for task in best.values():
+        word = container_state(task)
+        found[word] = found.get(word, 0) + 1
+    return dict(sorted(found.items()))
+
+
+def _stays(cluster: Mirror, task: Task) -> tuple[bool, bool, bool, float, str]:
+    live = task.state not in FINAL
+    stays = live and task.desired in WANTED and not task.leaving
+    return stays and is_ready(cluster, task), stays, live, task.created_at, task.id
+
+
+def container_state(task: Task) -> str:
+    """Return created, running, paused, restarting or exited."""
+    run = task.status.run
+    if task.state in FINAL:
+        return "exited"
+    if task.status.paused:
+        return "paused"
+    begun = run is not None and bool(run.started_at)
+    if run is not None and begun and run.finished_at is None and run.exit_code is None:
+        return "running"
+    return "restarting" if begun else "created"
 
 
 def stack_detail(cluster: Mirror, stack: Stack) -> StackDetail:
@@ -118,7 +158,8 @@ def task_row(cluster: Mirror, task: Task, *, now: float, spec: TaskSpec | None =
         name=task.name,
         service=task.service,
         image=spec.image if spec else "",
-        command=_command(spec) if spec else "",
+        command=_command(spec, task) if spec else "",
+        image_digest=task.status.image_digest,
         node=node.name if node else (task.node or ""),
         state=task.state.value,
         ready=is_ready(cluster, task),
@@ -148,8 +189,10 @@ def task_row(cluster: Mirror, task: Task, *, now: float, spec: TaskSpec | None =
     )
 
 
-def _command(spec: TaskSpec) -> str:
-    return " ".join(masking.words((*(spec.entrypoint or ()), *(spec.command or ()))))
+def _command(spec: TaskSpec, task: Task) -> str:
+    """Return what its container runs; the image's part is known once its node has the image."""
+    words = task.status.command or (*(spec.entrypoint or ()), *(spec.command or ()))
+    return " ".join(masking.words(words))
 
 
 def shown_tasks(tasks: Iterable[Task], *, every: bool) -> list[Task]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from orchestrator.api import rows, streams
+from orchestrator.api import named, rows, streams
 from orchestrator.api.answers import Releases, Stacks, Tasks
 from orchestrator.api.routes import flag, number
 from orchestrator.control.telling.words import release_row
 from orchestrator.errors import NotFound
 from specs.api import ScaledRow
+from specs.inside import Forgotten
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
         Started,
         StopStack,
     )
-    from specs.inside import ForgetTasks, Forgotten
+    from specs.inside import ForgetTasks
 
 
 def find(parts: ApiParts, request: web.Request) -> Stack:
@@ -47,7 +48,8 @@ async def stacks(parts: ApiParts, _request: web.Request, _: None) -> Stacks:
     if why:
         # The records are not what runs: nobody was asked, and nobody is until it is decided.
         found = [row.unknown() for row in found]
-    return Stacks(stacks=tuple(sorted(found, key=lambda row: row.name)), undecided=why)
+    found.sort(key=lambda row: row.name)
+    return Stacks(stacks=tuple(found), undecided=why, warnings=parts.warnings)
 
 
 async def stack(parts: ApiParts, request: web.Request, _: None) -> StackDetail:
@@ -90,22 +92,33 @@ async def scale(parts: ApiParts, request: web.Request, body: Scale) -> ScaledRow
 
 
 async def restart(parts: ApiParts, request: web.Request, body: Restart) -> Restarted:
-    return await parts.control.restart(find(parts, request).name, body)
+    stack = find(parts, request).name
+    services, ids = named.restarting(parts.cluster, stack, body.services)
+    asked = body.model_copy(update={"services": services, "tasks": ids})
+    return await parts.control.restart(stack, asked)
 
 
 async def start(parts: ApiParts, request: web.Request, body: Start) -> Started:
-    return await parts.control.start(find(parts, request).name, body)
+    stack = find(parts, request).name
+    services = named.whole(parts.cluster, stack, body.services, "start")
+    return await parts.control.start(stack, body.model_copy(update={"services": services}))
 
 
 async def stop(parts: ApiParts, request: web.Request, body: StopStack) -> StackRow:
     await parts.control.arrived(request.match_info["stack"])
     before = find(parts, request)
-    await parts.control.stop(before.name, body.timeout, body.services)
+    services = named.whole(parts.cluster, before.name, body.services, "stop")
+    if services or not body.services:
+        await parts.control.stop(before.name, body.timeout, services)
     return after(parts, before)
 
 
 async def forget(parts: ApiParts, request: web.Request, body: ForgetTasks) -> Forgotten:
-    return await parts.control.forget(find(parts, request).name, body.services)
+    stack = find(parts, request).name
+    services = named.whole(parts.cluster, stack, body.services, "rm")
+    if body.services and not services:
+        return Forgotten()
+    return await parts.control.forget(stack, services)
 
 
 async def tasks(parts: ApiParts, request: web.Request, _: None) -> Tasks:

@@ -61,11 +61,13 @@ def body(
     known: Sequence[str] = (),
     environ: Mapping[str, str] | None = None,
     again: Sequence[str] = (),
+    files: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Return the Deploy body (specs.api.Deploy) for these arguments of `up`.
 
     ``known`` are the file's services whose profile is off; ``environ`` has the variables of
-    the process and of ``.env``; ``again`` are services that run even if they completed before.
+    the process and of ``.env``; ``again`` are services that run even if they completed before;
+    ``files`` are the Compose files.
     """
     scale = scales(args.scale)
     known_services(model, args.services)
@@ -86,6 +88,7 @@ def body(
         "known": sorted(known),
         "no_deps": args.no_deps,
         "always_recreate_deps": args.always_recreate_deps,
+        "config_files": list(files),
     }
     if args.deadline is not None:
         request["deadline"] = args.deadline

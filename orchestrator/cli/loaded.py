@@ -50,6 +50,7 @@ class Loaded:
         self._data = data
         self.name = str(data["name"])
         self.working_dir = str(data["working_dir"])
+        self.files = tuple(data["files"])
         self.model: dict[str, Any] = data["model"]
         self.origins: dict[str, dict[str, Any]] = data["origins"]
         self.disabled: dict[str, Any] = data["disabled"]
@@ -76,6 +77,7 @@ def of(project: Project) -> Loaded:
         {
             "name": project.name,
             "working_dir": project.working_dir,
+            "files": list(project.files),
             "model": project.model,
             "origins": {
                 path: {"file": at.file, "line": at.line, "column": at.column}

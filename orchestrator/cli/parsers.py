@@ -6,13 +6,16 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
+import os
+import sys
 
 from orchestrator.cli import errors, registry, wishes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import NoReturn
 
 NOTHING = argparse.Namespace()  # of a verb whose words are somebody else's to parse
@@ -21,8 +24,25 @@ NOTHING = argparse.Namespace()  # of a verb whose words are somebody else's to p
 class Parser(argparse.ArgumentParser):
     """argparse with one-line errors that end in the next command to type."""
 
+    def _get_formatter(self) -> argparse.HelpFormatter:
+        # `add_argument` makes one each time, to try it. Where it has to find the width itself it
+        # loads what unpacks archives (shutil).
+        made: Callable[..., argparse.HelpFormatter] = self.formatter_class
+        return made(prog=self.prog, width=_columns() - 2)
+
     def error(self, message: str) -> NoReturn:
         raise errors.CliError(message, hint=f"{self.prog} --help", code=errors.USAGE)
+
+
+def _columns() -> int:
+    """Return how wide the terminal is, as shutil.get_terminal_size does."""
+    with contextlib.suppress(KeyError, ValueError):
+        if (columns := int(os.environ["COLUMNS"])) > 0:
+            return columns
+    with contextlib.suppress(AttributeError, ValueError, OSError):
+        if sys.__stdout__ is not None:
+            return os.get_terminal_size(sys.__stdout__.fileno()).columns or 80
+    return 80
 
 
 def _global_help() -> str:

@@ -23,10 +23,28 @@ def tell(text: str, level: str = INFO, **more: str) -> None:
         print(text, file=sys.stderr, flush=True)
 
 
+def done(text: str) -> None:
+    """Say what came of it, on stdout where that is for people: no result that a script wants."""
+    if wishes.progress() in ("json", "quiet"):
+        tell(text)
+    else:
+        print(text, flush=True)
+
+
+def complain(message: str, hint: str = "") -> None:
+    """Say what went wrong, and what to do next."""
+    if wishes.progress() == "json":
+        tell(message, ERROR, hint=hint)
+        return
+    tell(f"corral: {message}", ERROR)
+    if hint:
+        tell(f"  hint: {hint}", ERROR)
+
+
 def row(text: str, level: str, **more: str) -> str:
     """Return the object that says it, with the keys of Compose's."""
     from specs.kit import jsontext
 
-    text = text.strip("\n").removeprefix("corral: ").removeprefix(f"{level}: ")
+    text = text.strip().removeprefix("corral: ").removeprefix(f"{level}: ")
     found = {"time": time.time(), "text": text, "level": level}
     return jsontext.shown(found | {key: value for key, value in more.items() if value})

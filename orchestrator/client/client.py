@@ -201,12 +201,14 @@ class Client:
 
         return self._over_restart(opened, NoAnswer) if method == "GET" else opened()
 
-    def download(self, path: str, /, **query: Any) -> Download:
+    def download(
+        self, path: str, /, *, method: str = "GET", body: Any = None, **query: Any
+    ) -> Download:
         """Open an answer of bytes. Raises ClientError where it is a refusal."""
         connection = self.connect()
         try:
             connection.deadline = time.monotonic() + BYTES_TIMEOUT
-            answer = self._ask(connection, "GET", target(path, query), None)
+            answer = self._ask(connection, method, target(path, query), body)
         except BaseException:
             connection.close()
             raise

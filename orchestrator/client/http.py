@@ -215,6 +215,7 @@ class Download:
     def __init__(self, connection: Connection, answer: Response) -> None:
         self._connection = connection
         self._chunks = answer.chunks()
+        self.headers = answer.headers
 
     def more(self) -> bytes:
         """Return what came next. Raises NoAnswer where the answer is cut."""

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakValueDictionary
 
 from orchestrator.control.asking import PathQuestions
+from orchestrator.control.deploy import unchanged
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.beginning import let_begin
 from orchestrator.control.deploy.commands import Commands
@@ -47,7 +48,7 @@ from specs.wire import HEARTBEAT
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping
 
     from orchestrator.contracts import Agents, Sealer
     from orchestrator.control.mirror.cluster import Cluster
@@ -334,8 +335,12 @@ class ControlLoop:
         async with self._arrivals.setdefault(stack, asyncio.Lock()):
             await let_begin(self._cluster, self._clock, stack, request)
             listening = await listening_now(self._cluster, self._agents, request)
+            await load(GRAPHS)
+            images, same = None, self._commands.unchanged(stack, request, listening)
+            if same is not None:
+                images = await unchanged.images_of(self._cluster, self._agents, self._clock, *same)
             async with self._turn():
-                return await self._commands.deploy(stack, request, listening)
+                return await self._commands.deploy(stack, request, listening, images)
 
     async def arrived(self, stack: str) -> None:
         """Wait for what was deployed before: a `down` right after an `up` is about that, too."""
@@ -358,9 +363,16 @@ class ControlLoop:
         async with self._turn():
             await self._commands.stop(stack, timeout, services)
 
-    async def pause(self, stack: str, services: tuple[str, ...], *, paused: bool) -> Paused:
+    async def pause(
+        self,
+        stack: str,
+        services: tuple[str, ...],
+        *,
+        paused: bool,
+        tasks: Collection[str] = (),
+    ) -> Paused:
         async with self._turn():
-            return await self._commands.pause(stack, services, paused=paused)
+            return await self._commands.pause(stack, services, paused=paused, tasks=tasks)
 
     async def forget(self, stack: str, services: tuple[str, ...]) -> Forgotten:
         async with self._turn():

@@ -36,6 +36,9 @@ class OlderState(Protocol):
     @property
     def words(self) -> str: ...
 
+    @property
+    def newer(self) -> tuple[str, ...]: ...
+
 
 class Asker(Protocol):
     """The dispatcher, as far as this needs it."""
@@ -74,6 +77,7 @@ class StateQuestion:
             absent=self._absent(helds),
             adopts=tuple(taken.said),
             stops=tuple(stopped_by_discard(self._cluster, members)),
+            newer=behind.newer,
         )
 
     async def _with_forgotten(

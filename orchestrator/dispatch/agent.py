@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import aiohttp
 
 from orchestrator.dispatch.ndjson import LineTooLong, lines
-from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
-from specs import skew
+from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable, Unkept
+from specs import skew, wire
 from specs.images import ForgottenImages
 from specs.inside import Copied, NodeProcesses, NodeUsage
+from specs.objects import Restored
 from specs.wire import (
     HEARTBEAT,
     PROTOCOL,
@@ -166,15 +167,29 @@ class AgentClient:
             await self._check(answer)
             return tuple(map(str, (await answer.json())["tasks"]))
 
-    async def read_archive(
-        self, task: str, query: Mapping[str, str]
-    ) -> AsyncGenerator[bytes, None]:
+    def read_archive(self, task: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         """Yield the archive of a path in a task; an error before its first byte is raised."""
         path = f"/v1/tasks/{task}/archive"
-        async with self._request("GET", path, params=dict(query)) as answer:
+        return self._pieces(path, dict(query))
+
+    def read_volume(self, name: str) -> AsyncGenerator[bytes, None]:
+        """Yield the archive of a volume; an error before its first byte is raised."""
+        return self._pieces(f"/v1/volumes/{name}/archive", {})
+
+    async def _pieces(self, path: str, query: dict[str, str]) -> AsyncGenerator[bytes, None]:
+        async with self._request("GET", path, params=query) as answer:
             await self._check(answer)
             async for piece in answer.content.iter_any():
                 yield piece
+
+    async def write_volume(
+        self, name: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
+    ) -> Restored:
+        """Make an archive a volume's data."""
+        path = f"/v1/volumes/{name}/archive"
+        async with self._request("PUT", path, params=dict(query), pieces=pieces) as answer:
+            await self._check(answer)
+            return self._decode(Restored, await answer.read())
 
     async def write_archive(
         self, task: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
@@ -316,6 +331,8 @@ class AgentClient:
                 return NotFound(text, hint=hint)
             case 409:
                 return Conflict(text, hint=hint)
+            case wire.UNKEPT:
+                return Unkept(text, hint=hint)
             case _ if status < 500:
                 return Invalid(detail=text, hint=hint)
             case _:

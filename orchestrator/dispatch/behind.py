@@ -64,9 +64,14 @@ class Behind:
     drifts: tuple[Drift, ...] = ()
 
     @property
+    def newer(self) -> tuple[str, ...]:
+        """Return the stacks of which the nodes know something later, in words."""
+        return tuple(drift.words for drift in self.drifts if drift.what != "gone")
+
+    @property
     def words(self) -> str:
-        shown = [drift.words for drift in self.drifts if drift.what != "gone"][:SHOWN]
-        rest = len([d for d in self.drifts if d.what != "gone"]) - len(shown)
+        shown = self.newer[:SHOWN]
+        rest = len(self.newer) - len(shown)
         details = "; ".join(shown) + (f"; and {rest} more" if rest > 0 else "")
         return (
             f"the controller's state is older than what runs on {', '.join(self.nodes)}"

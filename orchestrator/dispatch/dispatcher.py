@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from specs.inside import Copied, NodeProcesses, NodeUsage, SignalTasks
     from specs.kit.clock import Clock
     from specs.node import Node
+    from specs.objects import Restored
     from specs.paths import PathState
     from specs.wire import (
         BuildEvent,
@@ -68,6 +69,9 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ASK = 2.0  # seconds all agents have to say what they saw, at start
+ASK_RESTORED = 20.0  # the same where the store is a backup's: they surely know more than it
+ASK_ONE = 5.0  # of these, what all together have to answer one question
+ASK_AGAIN = 0.25  # seconds until who did not answer then is asked again
 ASK_HELD = 15.0  # and all they hold
 FIRST_DELAY = 0.1
 LONGEST_DELAY = 5.0
@@ -100,6 +104,7 @@ class Dispatcher:
         heartbeat: float = HEARTBEAT,
         silence: float = 0.0,
         authority: Authority | None = None,
+        patient: bool = False,
     ) -> None:
         self._store = store
         self._cluster = cluster
@@ -109,6 +114,7 @@ class Dispatcher:
         self._heartbeat = heartbeat
         self._silence = silence
         self._authority = authority
+        self._patient = patient  # the store is a backup's that was put back
         self.identity = identity
         self.superseded = ""  # why this controller instructs nobody any more
         self.behind: Behind | None = None  # the store is older than what runs: somebody decides
@@ -202,6 +208,14 @@ class Dispatcher:
     ) -> Copied:
         return await self._client(node).write_archive(task, query, pieces)
 
+    def read_volume(self, node: str, name: str) -> AsyncGenerator[bytes, None]:
+        return self._client(node).read_volume(name)
+
+    async def write_volume(
+        self, node: str, name: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
+    ) -> Restored:
+        return await self._client(node).write_volume(name, query, pieces)
+
     async def remove_volume(self, node: str, name: str) -> None:
         await self._client(node).remove_volume(name)
 
@@ -250,9 +264,22 @@ class Dispatcher:
     # Sessions.
 
     async def ask(self) -> dict[str, Hello]:
-        """Return what agents say of themselves, by node name, of all that answer in time."""
+        """Return what agents say of themselves, by node name, of all that answer in time.
+
+        Where the store was restored, who does not answer is asked again: an agent may just be
+        starting, too, and one that is met later could only be told to wait.
+        """
         members = list(self._cluster.nodes.values())
-        return await self._of_all(members, lambda client: client.hello(), ASK)
+        if not self._patient:
+            return await self._of_all(members, lambda client: client.hello(), ASK)
+        found: dict[str, Hello] = {}
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ASK_RESTORED):
+                while missing := [node for node in members if node.name not in found]:
+                    hello = await self._of_all(missing, lambda client: client.hello(), ASK_ONE)
+                    found.update(hello)
+                    await asyncio.sleep(ASK_AGAIN)
+        return found
 
     async def held(self, nodes: Collection[Node] | None = None) -> dict[str, HeldSet]:
         """Return what nodes hold, by node id, of all that answer; of all members by default."""
@@ -288,7 +315,7 @@ class Dispatcher:
             members = {(node.id, node.address) for node in self._cluster.nodes.values()}
             for key in [key for key in running if key not in members]:
                 running.pop(key).cancel()
-            for key in members - running.keys():
+            for key in sorted(members - running.keys()):
                 running[key] = group.create_task(
                     self._keep(key[0], control), name=f"session-{key[0]}"
                 )

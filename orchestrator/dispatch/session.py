@@ -2,8 +2,9 @@
 
 dispatch/dispatcher.py makes one for every connection and runs it in the node's own task. It
 turns the control loops' wanted set into instructions and the agent's reports into
-calls of Control, and decides nothing else. It ends by raising: Unavailable (try
-again), Superseded (a newer controller has spoken: stop everywhere).
+calls of Control, and decides nothing else. A node whose disk does not keep what it is told is
+listened to all the same, and told again: by its own word it is unready. It ends by raising:
+Unavailable (try again), Superseded (a newer controller has spoken: stop everywhere).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 from orchestrator.dispatch.behind import compare
 from orchestrator.dispatch.instructions import difference, is_empty
-from orchestrator.errors import Conflict, Unavailable
+from orchestrator.errors import Conflict, Unavailable, Unkept
 from specs import skew
 from specs.kit import cancelled
 from specs.kit.turns import OneATurn
@@ -35,7 +36,9 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RENEW_AFTER = 45 * 86400.0  # seconds: half of a certificate's life
+TELL_AGAIN = 5.0  # seconds after which a node whose disk did not keep it is told again
 COALESCE = 0.015  # seconds: changes that come together go out together
+ALONE = 0.1  # seconds without any before a change that is sent at once
 UNREAD = 10  # things that cannot be read, told of one node
 MISSED = 3  # heartbeats without a report after which a node counts as not heard
 
@@ -87,6 +90,7 @@ class AgentSession:
         # (generation, mirror revision its set was computed from), not applied yet, oldest first.
         self._unapplied: deque[tuple[int, int]] = deque()
         self._applied = 0
+        self._unkept = ""  # why the node's disk does not keep what it is told
 
     async def open(self) -> Hello:
         """Greet, and check that this is our node and that we may instruct it."""
@@ -111,10 +115,12 @@ class AgentSession:
         changed = self._control.changed(self._node.id)
         changed.clear()
         # STRICTLY BEFORE the reports: the first full report then knows every task it was sent.
-        await self._bring_up_to_date()
+        kept = await self._keeps()
         try:
             async with asyncio.TaskGroup() as group:
-                group.create_task(self._instruct(changed), name=f"instruct-{self._node.name}")
+                group.create_task(
+                    self._instruct(changed, kept=kept), name=f"instruct-{self._node.name}"
+                )
                 group.create_task(self._listen(), name=f"listen-{self._node.name}")
                 group.create_task(self._keep_certified(changed), name="certificate")
         except BaseExceptionGroup as group_error:
@@ -122,12 +128,30 @@ class AgentSession:
             raise _first(group_error) from group_error
         raise Unavailable(f"node {self._node.name}: the session ended")
 
-    async def _instruct(self, changed: asyncio.Event) -> None:
+    async def _instruct(self, changed: asyncio.Event, *, kept: bool) -> None:
+        clock = asyncio.get_running_loop().time
+        last = clock()
         while True:
-            await changed.wait()
-            await asyncio.sleep(COALESCE)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(None if kept else TELL_AGAIN):
+                    await changed.wait()
+            if clock() - last < ALONE:
+                await asyncio.sleep(COALESCE)
             changed.clear()
+            kept = await self._keeps()
+            last = clock()
+
+    async def _keeps(self) -> bool:
+        """Bring the node up to date; False: its disk does not keep what it is told."""
+        try:
             await self._bring_up_to_date()
+        except Unkept as exc:
+            if self._unkept != exc.detail:
+                log.warning("not told: %s", exc.detail)
+            self._unkept = exc.detail
+            return False
+        self._unkept = ""
+        return True
 
     def _renew(self) -> None:
         if self._certify is not None and self._hello is not None:

@@ -17,8 +17,8 @@ from orchestrator.store import keys
 from orchestrator.store.base import Compare, Delete, Put, StoreUnavailable
 from specs.api import Progress
 from specs.ids import new_id
-from specs.node import Node
-from specs.states import FINAL
+from specs.node import Node, NodeCondition
+from specs.states import FINAL, NodeStatus
 from specs.underlay import candidates, refusal
 
 if TYPE_CHECKING:
@@ -79,17 +79,24 @@ class Nodes:
         asked: bool = False,
         labels: Mapping[str, str] | None = None,
         node_id: str = "",
+        replaces: str = "",
     ) -> Node:
         """Make a member; its session starts as soon as the mirror shows it.
 
-        ``node_id``: who it was already, in a cluster that forgot it.
+        ``node_id``: who it was already, in a cluster that forgot it. ``replaces``: the node that
+        is lost, forgotten by the same write; the new one has its name, its labels, whether it
+        takes tasks, and what was tied to it (``Node.replaces``). Raises Conflict when that is
+        not so any more.
         """
         check_labels(labels or {})
         async with self._one_at_a_time:
-            nodes = self._cluster.nodes.values()
+            lost = self.lost(replaces) if replaces else None
+            nodes = [node for node in self._cluster.nodes.values() if node != lost]
             for other in nodes:
                 if other.address == address:
                     raise Conflict(f"{address or 'this machine'} is already node {other.name}")
+            # The address of a machine that may yet run is not given to another.
+            taken = {other.overlay for other in self._cluster.nodes.values()}
             node = Node(
                 id=node_id or new_id("n", now=self._clock.wall(), rng=self._rng),
                 name=free_name(name, {other.name for other in nodes}),
@@ -97,12 +104,35 @@ class Nodes:
                 host_key=host_key,
                 underlay=underlay or next(iter(candidates(facts, self._cluster.ranges)), ""),
                 underlay_asked=asked,
-                overlay=free_address(self._pool, {other.overlay for other in nodes}),
+                overlay=free_address(self._pool, taken),
                 labels=dict(labels or {}),
                 facts=facts,
                 joined_at=self._clock.wall(),
             )
-            await self._write(Compare(keys.node(node.id), 0), node)
+            await self._write(Compare(keys.node(node.id), 0), node.instead_of(lost), lost=lost)
+        return self._cluster.nodes.get(node.id, node)
+
+    def lost(self, name: str) -> Node:
+        """Return a node that another machine may replace.
+
+        Raises NotFound, and Conflict for one that answers, or may yet, or is the controller's own.
+        """
+        node = self.find(name)
+        if not node.address:
+            raise Conflict(
+                f"{node.name} is the controller's own machine",
+                hint="its state comes back with what was saved of it, not by a new node",
+            )
+        condition = self._cluster.conditions.get(node.id, NodeCondition())
+        if condition.status != NodeStatus.DOWN:
+            why = f" ({condition.reason})" if condition.reason else ""
+            hint = f"corral node rm {node.name} moves its tasks away first"
+            if condition.status == NodeStatus.UNKNOWN:
+                hint = "it is lost when corral node ls says down"
+            raise Conflict(
+                f"node {node.name} is {condition.status}{why}: only a lost one is replaced",
+                hint=hint,
+            )
         return node
 
     async def update(
@@ -212,8 +242,12 @@ class Nodes:
                 return node
         raise Conflict(f"node {node_id} is gone, or changes all the time; try again")
 
-    async def _write(self, compare: Compare, node: Node, *, must: bool = True) -> bool:
-        result = await self._store.txn((compare,), (Put(keys.node(node.id), node.encode()),))
+    async def _write(
+        self, compare: Compare, node: Node, *, must: bool = True, lost: Node | None = None
+    ) -> bool:
+        """Write a node, and forget the ``lost`` one with it; say whether that was done."""
+        gone = (Delete(keys.node(lost.id)),) if lost is not None else ()
+        result = await self._store.txn((compare,), (*gone, Put(keys.node(node.id), node.encode())))
         if not result.ok:
             if must:
                 raise Conflict(f"node {node.name} was made at the same moment; try again")

@@ -6,6 +6,7 @@ from hashlib import sha256
 
 CLUSTER = "/cluster"  # {"id", "epoch", "pool", "created_at"}
 AUTHORITY = "/authority"  # {"key": sealed, "certificate": PEM}
+BACKUP = "/backup"  # when backups are made, and their key, sealed (backups/making.py)
 STACKS = "/stacks/"
 RELEASES = "/releases/"
 PARTS = "/parts/"  # content-addressed: StackSpec JSON by hash

@@ -117,10 +117,11 @@ def write_all(fd: int, data: bytes) -> None:
 
 
 def sweep(directory: Path) -> None:
-    """Delete what :func:`write_file` left when it was killed."""
+    """Delete what :func:`write_file` left when it was killed; on a disk that lets it."""
     for path in directory.iterdir():
         if path.name.startswith(".") and path.is_file():
-            path.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # read-only: nothing new lies there either
+                path.unlink(missing_ok=True)
 
 
 def remove_tree(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Has a disk room for anything new, and if not, what is short: bytes, or inodes.
+"""Has a disk room for anything new, and if not, why: bytes, inodes, or it is read-only.
 
 A disk can have room for bytes and none for another file: the error number is the same, and what
 helps is not. Standard library only.
@@ -20,7 +20,10 @@ NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 class RoomWatch:
-    """Whether anything new fits at some places; once it did not, twice the floors are asked for."""
+    """Whether anything new fits at some places, which can be written to.
+
+    Once it did not, twice the floors are asked for.
+    """
 
     def __init__(self, *places: Path) -> None:
         self._places = places
@@ -37,12 +40,16 @@ class RoomWatch:
 
 
 class Room(NamedTuple):
-    """What is free, and what there is in all; 0 files in all = they are not counted there."""
+    """What is free, and what there is in all; 0 files in all = they are not counted there.
+
+    ``readonly``: nothing can be written, however much is free.
+    """
 
     free: int
     total: int
     free_files: int = 0
     files: int = 0
+    readonly: bool = False
 
 
 def lacks_room(error: OSError) -> bool:
@@ -60,12 +67,20 @@ def measure(path: Path) -> Room | None:
         except OSError:
             return None
         unit = found.f_frsize
-        return Room(found.f_bavail * unit, found.f_blocks * unit, found.f_favail, found.f_files)
+        return Room(
+            found.f_bavail * unit,
+            found.f_blocks * unit,
+            found.f_favail,
+            found.f_files,
+            bool(found.f_flag & os.ST_RDONLY),
+        )
     return None
 
 
 def shortage(room: Room, place: str, *, slack: float = 1.0) -> str:
     """Return what is short there, in words; "" = there is room. ``slack``: of the floors (pure)."""
+    if room.readonly:
+        return f"{place} is read-only: a fault of the disk (dmesg)? mount it writable again"
     if room.free < min(FLOOR, room.total // SHARE) * slack:
         free, total = room.free >> 20, room.total >> 20
         return f"no room is left: {place} has {free} of {total} MiB free; free some"

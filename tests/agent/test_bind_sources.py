@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
@@ -9,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from agent.errors import Refusal
+from agent.errors import Later, NoRoom, Refusal
 from agent.volumes.binds import BindSources
+from specs.kit import disk
 from specs.stack import Mount
 
 
@@ -140,3 +143,35 @@ def test_folders_made_by_several_tasks_at_once_are_all_remembered(tmp_path):
         mounts = [Mount(type="bind", target="/x", source=path) for path in new]
         assert list(pool.map(binds.source, mounts)) == new
     assert binds.look(new) == dict.fromkeys(new, "made")
+
+
+@pytest.mark.parametrize(
+    ("number", "kind"),
+    [
+        (errno.ENOSPC, NoRoom),
+        (errno.EDQUOT, NoRoom),
+        (errno.EIO, Later),
+        (errno.EROFS, Refusal),  # of the user's own file system: for good
+        (errno.EACCES, Refusal),
+    ],
+)
+@pytest.mark.parametrize("at", ["the folder", "what is remembered of it"])
+def test_a_disk_that_is_full_or_broken_is_no_fault_of_the_task(
+    tmp_path, monkeypatch, number, kind, at
+):
+    """It waited for nothing: a task was refused for good because its node's disk was full."""
+    sources, source = of(tmp_path), tmp_path / "a" / "b"
+
+    def broken(*_, **__):
+        raise OSError(number, os.strerror(number))
+
+    with monkeypatch.context() as patched:
+        if at == "the folder":
+            patched.setattr(Path, "mkdir", broken)
+        else:
+            patched.setattr(disk, "write_file", broken)
+        with pytest.raises(kind):
+            sources.source(Mount(type="bind", target="/x", source=str(source)))
+    assert not source.parent.exists(), "law: the next try must know that it made it"
+    sources.source(Mount(type="bind", target="/x", source=str(source)))
+    assert sources.look([str(source)])[str(source)] == "made"

@@ -9,7 +9,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from agent import copying
+from agent import copying, piping
 from agent.copying import Copying
 from agent.errors import Later, Refusal
 from agent.runtime import exits
@@ -20,6 +20,7 @@ LONG = 60.0
 @pytest.fixture(autouse=True)
 def impatient(monkeypatch):
     monkeypatch.setattr(copying, "SILENCE", 0.2)
+    monkeypatch.setattr(piping, "SILENCE", 0.2)
 
 
 class Child:
@@ -74,7 +75,7 @@ class Response:
 async def test_an_archive_is_whole_or_cut(child, stalls, whole):
     response = Response(stalls=stalls)
     async with asyncio.timeout(LONG):
-        assert await copying._passed_on(Child(b"archive", **child), response) is whole
+        assert await piping.passed_on(Child(b"archive", **child), response) is whole
     assert response.got == (b"" if stalls else b"archive")
 
 

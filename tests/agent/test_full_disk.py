@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
+from pathlib import Path
 
 import pytest
 
 from agent.errors import Later, NoRoom, lacks_room
+from agent.runtime.failure import RuntimeFailure
 from agent.tasks.held import Held, judge
 from agent.tasks.reserve import PIECES
 from specs.kit.room import Room, shortage
@@ -90,6 +93,121 @@ def test_without_a_reserve_it_is_taken_and_written_when_there_is_room(tmp_path, 
     assert one.behind == ""
     again = journal(tmp_path).load()
     assert (again.objects, again.stamp, again.doubt) == (after.objects, after.stamp, "")
+
+
+NEWER = instructions(1, epoch=2, tasks={"a": named("a"), "c": named("c")})
+OLDER = instructions(9, tasks={"z": named("z")})
+
+
+@pytest.mark.parametrize("comes", ["a controller", "a controller with files"])
+@pytest.mark.parametrize("reserve", [True, False])
+def test_a_full_disk_has_room_for_who_instructs(tmp_path, disk, comes, reserve):
+    """The law of fencing: who spoke before is not heard again, whatever ends in between."""
+    one, held = begun(tmp_path, reserve=reserve)
+    disk.fill()
+    more = {"contents": {"c1": ONE}} if "files" in comes else {}
+    after = take(one, held, instructions(2, epoch=2, tasks={"a": named("a")}, **more))
+    assert after.stamp.epoch == 2
+    again = journal(tmp_path).load()
+    assert again.stamp.epoch == 2
+    assert judge(again.stamp, OLDER).reason == "epoch"
+
+
+FAULTS = {
+    "no room in place either": errno.ENOSPC,  # a file system that copies on write
+    "quota": errno.EDQUOT,
+    "the disk reports an error": errno.EIO,
+    "read-only": errno.EROFS,
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+@pytest.mark.parametrize("at", ["the epoch", "the set", "the mark"])
+def test_what_is_not_durable_is_not_taken(tmp_path, disk, monkeypatch, fault, at):
+    one, held = begun(tmp_path, reserve=False)
+    files = {p.name: p.read_bytes() for p in (tmp_path / "journal").iterdir() if p.is_file()}
+    broken = Broken(monkeypatch, FAULTS[fault], at)
+    room = FAULTS[fault] in (errno.ENOSPC, errno.EDQUOT)
+    if at == "the set" and room:
+        take(one, held, NEWER)  # it is marked as behind
+        assert one.behind
+    else:
+        with pytest.raises(OSError, match=os.strerror(FAULTS[fault])):
+            take(one, held, NEWER)
+        assert one.behind == ""
+        assert one.fault
+    # Where the epoch was noted and the rest was not, the fence stands all the same.
+    noted = at != "the epoch"
+    now = one.fenced(held)
+    assert now.stamp == held.stamp.model_copy(update={"epoch": 2 if noted else 1})
+    assert (judge(now.stamp, OLDER) is None) is not noted
+    again = journal(tmp_path).load()
+    assert again.stamp == now.stamp
+    assert again.objects.tasks == held.objects.tasks
+    if not noted:
+        assert {n: (tmp_path / "journal" / n).read_bytes() for n in files} == files
+    # As soon as the disk takes it again, so do we.
+    broken.mended()
+    after = take(one, now, NEWER)
+    assert (one.fault, one.behind) == ("", "")
+    again = journal(tmp_path).load()
+    assert (again.objects, again.stamp, again.doubt) == (after.objects, after.stamp, "")
+
+
+class Broken:
+    """A disk that refuses what is written of the epoch, the set, or both the set and its mark."""
+
+    def __init__(self, monkeypatch, number, at):
+        self.on = True
+        names = {"the epoch": "seen", "the set": "set.log", "the mark": "set.log"}
+        self.at, self.number, self.name = at, number, names[at]
+        self._write, self._pwrite, self._chmod = os.write, os.pwrite, Path.chmod
+        monkeypatch.setattr(os, "write", lambda fd, data: self.look(fd) or self._write(fd, data))
+        monkeypatch.setattr(
+            os, "pwrite", lambda fd, data, at: self.look(fd) or self._pwrite(fd, data, at)
+        )
+        monkeypatch.setattr(Path, "chmod", _method(self.chmod))
+
+    def mended(self):
+        self.on = False
+
+    def look(self, fd):
+        name = os.path.basename(os.readlink(f"/proc/self/fd/{fd}"))
+        if self.on and (name == self.name or name.startswith(f".{self.name}.")):
+            raise OSError(self.number, os.strerror(self.number))
+
+    def chmod(self, path, mode):
+        if self.on and self.at == "the mark" and path.name == self.name:
+            raise OSError(self.number, os.strerror(self.number), str(path))
+        self._chmod(path, mode)
+
+
+def _method(function):
+    def called(*args):
+        return function(*args)
+
+    return called
+
+
+@pytest.mark.parametrize("cut", ["before the set", "after it"])
+def test_an_epoch_outlives_a_set_that_never_came(tmp_path, cut):
+    one = journal(tmp_path)
+    held = take(one, Held(), instructions(7, tasks={"a": named("a")}))
+    one._seen.note(NEWER.stamp.at(8))
+    if cut == "after it":
+        one.accept(instructions(8, epoch=2, tasks={}), held)
+    again = journal(tmp_path).load()
+    assert (again.stamp.epoch, again.doubt) == (2, "")
+    assert again.stamp.generation == 7, "what is told of the old set acknowledges no newer one"
+    assert judge(again.stamp, OLDER).reason == "epoch"
+
+
+def test_what_an_earlier_version_noted_is_overwritten_too(tmp_path, disk):
+    one, held = begun(tmp_path, reserve=False)
+    (tmp_path / "journal/seen").write_bytes(held.stamp.encode())
+    disk.fill()
+    take(one, held, COMES["a controller"])
+    assert journal(tmp_path).load().stamp.epoch == 2
 
 
 def test_a_node_that_cannot_note_who_instructs_it_takes_nothing(tmp_path, disk):
@@ -261,6 +379,41 @@ async def test_a_task_that_does_not_fit_says_so_until_it_does(node):
     node.disk.empty()
     await node.until(lambda: node.status("c").ready)
     assert not node.status("c").crowded
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("at", ["its creation", "its start"])
+@pytest.mark.parametrize("policy", ["none", "any"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "writing file `/run/x`: No space left on device",
+        "open `/run/x`: Read-only file system",
+        "write: Input/output error",
+    ],
+)
+async def test_what_the_node_lacks_is_no_crash_of_the_task(node, monkeypatch, at, policy, words):
+    """A full /run used up a task's attempts, and it was over."""
+    failure = RuntimeFailure(words)
+    start = node.containers.start
+
+    async def no_start(task):
+        raise failure
+
+    if at == "its creation":
+        node.containers.broken["a"] = failure
+    else:
+        monkeypatch.setattr(node.containers, "start", no_start)
+    again = RestartPolicy(condition=policy, max_attempts=1)
+    await node.put(assigned("a", policy=again).model_copy(update={"local_restarts": 0}))
+    await node.until(lambda: words in node.status("a").reason)
+    await asyncio.sleep(90)
+    assert node.status("a").state is TaskState.STARTING
+    node.containers.broken.clear()
+    monkeypatch.setattr(node.containers, "start", start)
+    await node.until(lambda: node.status("a").ready)
+    record = node.holdings.record("a")
+    assert (record.restarts, record.crashes, record.attempts) == (0, 0, ())
 
 
 @pytest.mark.parametrize(

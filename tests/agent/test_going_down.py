@@ -111,6 +111,21 @@ async def test_what_is_to_be_kept_as_it_was_is(tmp_path, keep, state):
     await node.halt()
 
 
+@pytest.mark.parametrize(("code", "state"), [(0, "complete"), (3, "failed")])
+async def test_what_does_not_run_again_either_way_is_judged_at_once(tmp_path, code, state):
+    """Whoever waits for a one-off would wait for nothing: its own word is as good."""
+    node = await a_node(tmp_path, task("none", on_reboot="keep"))
+    node.containers.end(node.containers.alive["t1"].pid, code)
+    await asyncio.sleep(SWEEP / 2)
+    assert node.records["t1"].state == state
+    node.told_to_end = True
+    await node.power_off(remembers=True)
+    await node.boot()
+    await asyncio.sleep(1)
+    assert node.records["t1"].state == state
+    await node.halt()
+
+
 async def test_what_was_stopped_meanwhile_stays_stopped(tmp_path):
     node = await a_node(tmp_path, task("any"))
     wanted = task("any").model_copy(update={"desired": Desired.SHUTDOWN})

@@ -7,7 +7,7 @@ from dataclasses import replace
 
 import pytest
 
-from agent.tasks import hooks
+from agent.tasks import hooks, lifecycle
 from specs.stack import Healthcheck, Hook, RestartPolicy
 from tests.agent.test_worker import Node, named
 
@@ -377,3 +377,37 @@ async def test_a_start_that_fails_late_is_a_crash_as_any_other(node, takes):
     await asyncio.sleep(4 * takes + 30)
     assert node.status("a").state == "failed"
     assert "3 crashes in a row" in node.status("a").reason
+
+
+@pytest.mark.parametrize("checked", [False, True])
+@pytest.mark.parametrize("takes", [0.1, 15.0])
+async def test_the_time_of_its_hooks_is_no_healthy_spell(node, takes, checked):
+    """Ready at last and dead at once is a crash in a row, however long the start took."""
+    node.hooks.takes = {"a1": takes}
+    more = {"healthcheck": Healthcheck(test=("CMD", "x"), interval=0.5)} if checked else {}
+    policy = RestartPolicy(condition="any", delay=1.0)
+    assignment = named("a", **spec(["a1"], [], policy=policy, **more))
+    await node.put(assignment.model_copy(update={"local_restarts": 2}))
+    for number in (1, 2, 3):
+        await node.until(
+            lambda n=number: node.status("a").ready and len(node.status("a").runs) == n
+        )
+        await asyncio.sleep(1)
+        node.containers.end(node.containers.alive["a"].pid, 1)
+        await node.until(lambda n=number: node.status("a").runs[n - 1].finished_at is not None)
+    await node.until(lambda: node.status("a").state == "failed")
+    assert "3 crashes in a row" in node.status("a").reason
+
+
+async def test_a_healthy_spell_begins_when_the_hooks_are_over(node):
+    node.hooks.takes = {"a1": 15.0}
+    assignment = named("a", **spec(["a1"], [], policy=RestartPolicy(condition="any", delay=1.0)))
+    await node.put(assignment.model_copy(update={"local_restarts": 1}))
+    for number in (1, 2, 3):
+        await node.until(
+            lambda n=number: node.status("a").ready and len(node.status("a").runs) == n
+        )
+        await asyncio.sleep(lifecycle.ALIVE_ENOUGH + 1)
+        node.containers.end(node.containers.alive["a"].pid, 1)
+        await node.until(lambda n=number: node.status("a").runs[n - 1].finished_at is not None)
+    assert node.holdings.record("a").crashes == 1

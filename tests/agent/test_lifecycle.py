@@ -584,7 +584,8 @@ class World:
                 self.set(hooks.left(record))
             case "hook" if record.phase is Phase.RUNNING and record.hooks_left:
                 failing = not value and not record.hook_failed
-                self.set(hooks.failed(record, "no") if failing else hooks.hooked(record))
+                over = hooks.failed(record, "no") if failing else hooks.hooked(record, self.now)
+                self.set(over)
             case "time":
                 self.now += value
             case "agent dies":

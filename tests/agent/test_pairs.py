@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from agent.runtime import bundle
+from agent.runtime.containers import joined
 from agent.runtime.failure import RuntimeFailure
 from agent.tasks import pairs
 from agent.tasks.record import Phase
@@ -275,3 +276,41 @@ async def test_nobody_is_ended_because_a_record_cannot_be_read(node, kind, lost)
     assert set(node.holdings.strays) == {lost}
     assert node.containers.sent == []
     assert set(node.containers.alive) == {"web", "side"}
+
+
+@pytest.mark.parametrize("kind", ["pid", "ipc"])
+@pytest.mark.parametrize("when", ["later", "while no agent runs"])
+async def test_a_record_that_is_made_anew_knows_whom_its_run_has_joined(node, kind, when):
+    """Of memory that is shared nothing ends by itself: it lived on beside nobody, for ever."""
+    again = RestartPolicy(condition="any")
+    extra = {"ipc": "shareable"} if kind == "ipc" else {}
+    await node.put(
+        web(policy=again, **extra), side(network_mode="overlay", policy=again, **{kind: "partner"})
+    )
+    await node.until(lambda: both_run(node))
+    before = {name: node.holdings.record(name).process for name in ("web", "side")}
+    await node.kill()
+    for path in (node.base / "run/records/side", node.base / "tasks/side/record.json"):
+        path.write_bytes(b"garbage")
+    if when != "later":
+        node.containers.end(before["web"].pid, 1)
+    await node.start()
+    await node.put(web(policy=again, **extra))
+    if when == "later":
+        await asyncio.sleep(3)
+        assert {name: node.holdings.record(name).process for name in before} == before
+        assert node.holdings.record("side").beside == before["web"]
+        ends(node, "web", 1)
+    await node.until(lambda: node.status("side").restarts == 1 and both_run(node))
+    assert node.status("side").runs[-2].reason.startswith("ended with web, whose ")
+    assert node.holdings.record("side").beside == node.holdings.record("web").process
+
+
+@pytest.mark.parametrize(
+    ("keys", "pid"),
+    [({}, 0), ({"pid": "host"}, 0), ({"pid": "partner"}, 77), ({"ipc": "partner"}, 77)],
+)
+def test_a_bundle_says_whom_its_run_has_joined(keys, pid):
+    made = config(**keys)
+    kinds = pairs.joins(task(**keys).spec)
+    assert joined(pairs.joined(made, kinds, Process(pid=77, start=1))) == pid

@@ -11,15 +11,17 @@ import pytest
 from agent.errors import Later, Refusal
 from agent.runtime.bundle import NodeTraits
 from agent.runtime.failure import RuntimeFailure
+from agent.tasks import lifecycle
 from agent.tasks.compose import compose
 from agent.tasks.effects import Effects
 from agent.tasks.journal import Journal
 from agent.tasks.networking import SETTLE, SPACING
 from agent.tasks.record import Phase
+from agent.tasks.reports import STEPS, is_a_step
 from agent.vocabulary import ImageConfig
 from specs.node import NodeFacts
 from specs.stack import Healthcheck, Mount, RestartPolicy
-from specs.states import Desired
+from specs.states import Desired, TaskState
 from specs.wire import (
     Content,
     Instructions,
@@ -225,6 +227,17 @@ async def test_a_stopping_task_keeps_its_network_until_its_process_has_ended(nod
     if leaving is not None:
         assert await leaving == []
         assert not node.network.wanted[-1].networks
+
+
+async def test_a_start_waits_for_one_application_of_the_network(node):
+    await node.start()
+    await asyncio.sleep(1.0)  # what it does at its start is done
+    before = len(node.network.applied)
+    await node.put(named("a"))
+    began = asyncio.get_running_loop().time()
+    await node.until(lambda: "a" in node.containers.alive)
+    assert len(node.network.applied) == before + 1
+    assert asyncio.get_running_loop().time() - began < SPACING
 
 
 async def test_at_most_four_at_once_and_network_calls_are_few(node):
@@ -455,7 +468,7 @@ async def test_launch_failures_are_told(node):
     await node.put(named("a"))
     await node.until(lambda: node.status("a").state == "rejected")
     assert node.status("a").run.exit_code == 127
-    node.containers.broken["b"] = RuntimeFailure("no space left on device")
+    node.containers.broken["b"] = RuntimeFailure("the kernel says no")
     await node.put(named("b"))
     await node.until(lambda: node.status("b").restarts >= 2)
     del node.containers.broken["b"]
@@ -670,3 +683,40 @@ async def test_a_task_that_cannot_be_ended_passes_nothing_on(node):
     failing.clear()
     await node.until(lambda: node.status("b").ready)
     assert node.volumes.owners == {"b": "a"}
+
+
+@pytest.mark.parametrize(
+    ("state", "desired", "step"),
+    [
+        (TaskState.PREPARING, Desired.RUNNING, True),
+        (TaskState.PREPARED, Desired.RUNNING, True),
+        (TaskState.STARTING, Desired.RUNNING, True),
+        (TaskState.PREPARING, Desired.PREPARED, True),
+        (TaskState.PREPARED, Desired.PREPARED, False),  # all that was asked for
+        (TaskState.PREPARING, Desired.REMOVED, False),
+        (TaskState.RUNNING, Desired.RUNNING, False),
+        (TaskState.COMPLETE, Desired.RUNNING, False),
+        (TaskState.REJECTED, Desired.RUNNING, False),
+    ],
+)
+def test_only_steps_of_a_start_are_told_together(state, desired, step):
+    record = lifecycle.fresh(named("a").with_desired(desired), "boot").having(state=state)
+    assert is_a_step(record) is step
+
+
+@pytest.mark.parametrize("pressing", [True, False])
+async def test_what_is_pressing_waits_for_no_other_change(node, pressing):
+    await node.put(named("a"))
+    await node.until(lambda: node.status("a").ready)
+    stream = node.reports.stream()
+    await anext(stream)
+    clock = asyncio.get_running_loop().time
+    began = clock()
+    line = asyncio.create_task(anext(stream))
+    await asyncio.sleep(0)
+    (reader,) = node.reports._subscribers
+    reader.facts = True
+    reader.woken(pressing=pressing)
+    assert (await line).facts is not None
+    assert (clock() - began < STEPS) is pressing
+    await stream.aclose()

@@ -85,7 +85,7 @@ def _stack(lab: Lab, replicas: int, runs: int) -> dict[str, Any]:
         if sum(1 for row in rows if row["ready"]) != replicas:
             raise RuntimeError(f"up ended without {replicas} ready tasks")
         figures["nodes"] = sorted(
-            sum(1 for row in rows if row["node"] == host.name) for host in lab.nodes
+            sum(1 for row in rows if row["Node"] == host.name) for host in lab.nodes
         )
         figures["memory"] = {host.name: hosts.memory(host) for host in lab.nodes}
         again = sum(map(hosts.cpu, lab.nodes))

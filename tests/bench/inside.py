@@ -28,7 +28,8 @@ def timed(count: int, argv: list[str]) -> list[dict[str, float]]:
         program.returncode = os.waitstatus_to_exitcode(status)
         if program.returncode:
             raise SystemExit(f"{' '.join(argv)} ended with {program.returncode}")
-        found.append({"wall": wall, "cpu": usage.ru_utime + usage.ru_stime})
+        cpu = usage.ru_utime + usage.ru_stime
+        found.append({"wall": wall, "cpu": cpu, "began": began})
     return found
 
 

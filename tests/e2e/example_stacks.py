@@ -251,7 +251,7 @@ class Django:
         assert stage.ask(8080).json["notes"] == ["stays"]
         done = stage.corral("ps", "-a", "--format", "json").stdout
         rows = [json.loads(line) for line in done.splitlines()]
-        assert [row["exit_code"] for row in rows if row["service"] == "migrate"] == [0]
+        assert [row["exit_code"] for row in rows if row["Service"] == "migrate"] == [0]
 
     def update(self, stage: Stage) -> None:
         with stage.asking(8080):

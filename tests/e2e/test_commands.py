@@ -220,10 +220,10 @@ def test_signals(app):
 @pytest.mark.parametrize(
     ("words", "keys"),
     [
-        (("ps",), {"id", "name", "service", "state", "ready", "node", "ports"}),
-        (("ps", "-a"), {"id", "exit_code", "restarts"}),
-        (("ls",), {"name", "status", "release", "services", "tasks"}),
-        (("node", "ls"), {"id", "name", "status", "availability", "cpus", "memory"}),
+        (("ps",), {"ID", "Name", "Service", "State", "ready", "Node", "Publishers", "corral"}),
+        (("ps", "-a"), {"ID", "exit_code", "restarts"}),
+        (("ls",), {"Name", "Status", "ConfigFiles", "release", "services", "tasks"}),
+        (("node", "ls"), {"ID", "Name", "Status", "Availability", "cpus", "memory"}),
         (("version",), {"version"}),
         (("controller", "status"), {"running", "processes"}),
         (("logs", "--tail", "1"), {"name", "service", "stream", "time", "line"}),

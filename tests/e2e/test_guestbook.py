@@ -56,8 +56,8 @@ def test_the_whole_life(guestbook):
 
     # ps
     rows = json_lines(corral("ps", "--format", "json").stdout)
-    assert names(rows) == ["proxy-1", "redis-1", "web-1", "web-2", "web-3"]
-    assert all(row["state"] == "running" and row["ready"] for row in rows)
+    assert names(row["corral"] for row in rows) == ["proxy-1", "redis-1", "web-1", "web-2", "web-3"]
+    assert all(row["State"] == "running" and row["ready"] for row in rows)
     table = corral("ps").stdout
     assert "guestbook-web-3" in table
     assert "0.0.0.0:8080->8080/tcp" in table

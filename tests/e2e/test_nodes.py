@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests import leaks
+from tests import leaks, warm
 from tests.lab_fixtures import end_cluster
 
 pytestmark = pytest.mark.real
@@ -16,8 +16,8 @@ IDENTITY = "/root/.ssh/id_ed25519"
 
 
 def node_rows(host):
-    out = host.corral("node", "ls", "--format", "json", check=False).stdout
-    return {row["name"]: row for row in map(json.loads, out.splitlines())}
+    out = warm.corral(host, "node", "ls", "--format", "json", check=False).stdout
+    return {row["Name"]: {**row, **row["corral"]} for row in map(json.loads, out.splitlines())}
 
 
 def until(what, condition, timeout=240.0):
@@ -134,3 +134,30 @@ def test_the_controller_finds_its_nodes_again_after_it_was_killed(lab, first):
         lambda: [row["status"] for row in node_rows(first).values()] == ["ready", "ready"],
     )
     first.corral("node", "rm", "n2", timeout=240)
+
+
+def test_a_new_machine_takes_the_place_of_a_lost_one(lab, first):
+    n2, n3 = lab.host("n2"), lab.host("n3")
+    before = {host.name: leaks.of_host(host) for host in (n2, n3)}
+    add(first, n2, "--label", "zone=a")
+    first.corral("volume", "create", "--node", "n2", "app_data")
+    words = ("node", "replace", "n2", "root@n3", "-i", IDENTITY, "--host-key", n3.fingerprint)
+    done = first.corral(*words, check=False)
+    assert done.returncode == 1
+    assert "only a lost one is replaced" in done.stderr
+    lab.power_off("n2")
+    until("the power cut is noticed", lambda: node_rows(first)["n2"]["status"] == "down")
+    done = first.corral(*words, timeout=240)
+    assert "volume app_data: its data is on the machine that n2 replaces" in done.stderr
+    row = node_rows(first)["n2"]
+    assert (row["address"], row["labels"], row["status"]) == ("root@n3", {"zone": "a"}, "ready")
+    first.corral("volume", "create", "--node", "n2", "app_data")  # the data is lost: empty, then
+    first.corral("volume", "rm", "app_data")
+    # It comes back after all: nobody of this cluster speaks to it any more.
+    lab.power_on("n2")
+    assert set(node_rows(first)) == {"n1", "n2"}
+    n2.run(["/opt/corral/uninstall", "--purge"])
+    first.corral("node", "rm", "n2", timeout=240)
+    for host in (n2, n3):
+        left = leaks.settled(lambda host=host: leaks.of_host(host), before[host.name])
+        assert not left, "\n".join(left)

@@ -30,6 +30,7 @@ from specs.api import ApiProblem
 from specs.node import NodeFacts
 from specs.wire import (
     PROTOCOL,
+    UNKEPT,
     BuildEvent,
     BuildImage,
     ExecRequest,
@@ -79,6 +80,7 @@ class FakeAgent:
     log_lines: dict[str, list[LogLine]] = field(default_factory=dict)
     removed_volumes: list[str] = field(default_factory=list)
     left: int = 0
+    unkept: str = ""  # why its disk keeps no instructions
     speaks: int = PROTOCOL  # the version of the wire it tells
     exec_requests: list[ExecRequest] = field(default_factory=list)
 
@@ -238,6 +240,9 @@ class FakeAgent:
 
     async def _instructions(self, request: web.Request) -> web.Response:
         instructions = Instructions.model_validate_json(await request.read())
+        if self.unkept:
+            problem = {"title": "The disk", "status": UNKEPT, "detail": self.unkept}
+            return web.json_response(problem, status=UNKEPT)
         answer = await self.simulated.instruct(instructions)
         if isinstance(answer, Refused):
             return _json(answer, status=409)

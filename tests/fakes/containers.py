@@ -6,6 +6,7 @@ import asyncio
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from agent.runtime.containers import joined
 from agent.vocabulary import Exit, FoundRun, Process
 
 if TYPE_CHECKING:
@@ -69,7 +70,9 @@ class FakeContainers:
             return None
         monitor = Process(pid=process.pid + 1, start=1)
         begun, paused = self.states[task] != "created", task in self.frozen
-        return FoundRun(1, process, monitor, begun=begun, paused=paused)
+        other = joined(self.written[task])
+        beside = Process(pid=other, start=1) if other else None
+        return FoundRun(1, process, monitor, begun=begun, paused=paused, beside=beside)
 
     async def follow(self, task, process, monitor):
         return await asyncio.shield(self.ends[process.pid])

@@ -135,8 +135,10 @@ class FakeControl:
     async def stop(self, stack: str, timeout, services=()) -> None:
         self._called("stop", stack, timeout, *([services] if services else []))
 
-    async def pause(self, stack: str, services: tuple[str, ...], *, paused: bool) -> Paused:
-        self._called("pause", stack, services, paused)
+    async def pause(
+        self, stack: str, services: tuple[str, ...], *, paused: bool, tasks=()
+    ) -> Paused:
+        self._called("pause", stack, services, paused, *([sorted(tasks)] if tasks else []))
         return Paused(tasks=("t1",))
 
     async def forget(self, stack: str, services: tuple[str, ...]) -> Forgotten:

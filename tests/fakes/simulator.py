@@ -116,6 +116,7 @@ class MemoryJournal:
     damaged: dict[str, str] = field(default_factory=dict)
     unclear: set[str] = field(default_factory=set)
     behind: str = ""
+    fault: str = ""
 
     def load(self) -> Held:
         return self.held

@@ -225,6 +225,16 @@ async def test_changes_go_out_as_increments(world):
     assert set(world.agent.objects.tasks) == {"t2", "t3"}
 
 
+async def test_a_change_that_comes_alone_is_sent_at_once(world, monkeypatch):
+    monkeypatch.setattr(session, "COALESCE", 3600.0)
+    monkeypatch.setattr(session, "ALONE", 0.01)
+    await world.connected()
+    await asyncio.sleep(0.05)
+    world.control.want("n1", tasks(assignment()))
+    await world.agent.instructed(2)
+    assert set(world.agent.objects.tasks) == {assignment().id}
+
+
 async def test_changes_that_come_together_go_out_together(world, monkeypatch):
     # Long enough for a busy machine to make all of them meanwhile.
     monkeypatch.setattr(session, "COALESCE", 0.5)
@@ -373,6 +383,32 @@ async def test_an_agent_that_lost_its_set_gets_it_whole(world):
     await world.agent.instructed(2)
     assert world.agent.received[1].base is None
     assert set(world.agent.objects.tasks) == {"t1", "t2"}
+
+
+@pytest.mark.parametrize("when", ["from the start", "later", "of a new controller"])
+async def test_a_node_whose_disk_keeps_nothing_is_listened_to_and_told_again(
+    world, monkeypatch, when
+):
+    """It is no node that fell silent: what runs there counts, and nobody replaces it."""
+    monkeypatch.setattr(session, "TELL_AGAIN", 0.02)
+    world.control.want("n1", tasks(assignment("t1")))
+    if when != "from the start":
+        await world.agent.instructed(1)
+    world.agent.unkept = "seen: the file system is read-only"
+    if when == "of a new controller":
+        await world.restart_controller()
+    lost = len(world.control.lost)
+    world.control.want("n1", tasks(assignment("t1"), assignment("t2")))
+    count = len(world.control.reports)
+    await world.heard()
+    assert len(world.control.reports) > count
+    assert len(world.control.lost) == lost, "law: the session lives on"
+    assert set(world.agent.objects.tasks) <= {"t1"}
+    told = len(world.agent.received)
+    world.agent.unkept = ""
+    await world.agent.instructed(told + 1)
+    assert set(world.agent.objects.tasks) == {"t1", "t2"}
+    assert world.agent.stamp.epoch == world.dispatcher.identity.epoch
 
 
 async def test_after_an_agents_restart_the_full_set_is_sent_again(world):

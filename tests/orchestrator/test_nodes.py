@@ -13,7 +13,7 @@ from orchestrator.nodes import members as nodes_module
 from orchestrator.nodes.members import Nodes, free_address, free_name
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import ManualClock
-from specs.node import Node, NodeFacts
+from specs.node import Node, NodeCondition, NodeFacts
 from specs.underlay import candidates
 from tests.fakes.control import FakeCluster
 
@@ -120,3 +120,71 @@ def test_the_lowest_free_address_is_taken():
 )
 def test_the_underlay_is_the_first_address_others_could_reach(addresses, found):
     assert next(iter(candidates(NodeFacts(addresses=addresses), ())), "") == found
+
+
+async def lost(nodes, cluster, **update):
+    node = await nodes.join(NodeFacts(), name="db", address="root@192.0.2.1", labels={"zone": "a"})
+    cluster.conditions[node.id] = NodeCondition(**{"status": "down", "reason": "silent", **update})
+    return node
+
+
+async def test_a_machine_takes_the_place_of_a_lost_node(world):
+    nodes, store, cluster = world
+    await nodes.join(NodeFacts(), name="n1")
+    old = await lost(nodes, cluster)
+    await nodes.update("db", labels={}, availability="pause")
+    new = await nodes.join(NodeFacts(), name="new", address="root@192.0.2.9", replaces="db")
+    assert (new.name, new.labels, new.availability) == ("db", {"zone": "a"}, "pause")
+    assert new.replaces == (old.id,)
+    assert new.id != old.id
+    assert new.overlay != old.overlay, "the lost machine may yet run with its own"
+    assert await store.get(f"/nodes/{old.id}") is None
+    assert cluster.nodes[new.id] == new
+
+
+async def test_a_replacement_may_be_lost_too_and_the_same_address_may_come_again(world):
+    nodes, _, cluster = world
+    old = await lost(nodes, cluster)
+    second = await nodes.join(NodeFacts(), name="x", address=old.address, replaces="db")
+    cluster.conditions[second.id] = NodeCondition(status="down")
+    third = await nodes.join(NodeFacts(), name="x", address=old.address, replaces="db")
+    assert third.replaces == (second.id, old.id)
+
+
+@pytest.mark.parametrize(
+    ("status", "words"),
+    [
+        ("ready", "node db is ready .silent.: only a lost one is replaced"),
+        ("unready", "node db is unready"),
+        ("unknown", "node db is unknown"),
+    ],
+)
+async def test_only_a_lost_node_is_replaced(world, status, words):
+    nodes, store, cluster = world
+    await lost(nodes, cluster, status=status)
+    before = await store.list("/")
+    with pytest.raises(Conflict, match=words):
+        await nodes.join(NodeFacts(), name="x", address="root@192.0.2.9", replaces="db")
+    assert await store.list("/") == before
+
+
+async def test_the_controllers_own_machine_is_not_replaced(world):
+    nodes, _, cluster = world
+    node = await nodes.join(NodeFacts(), name="n1")
+    cluster.conditions[node.id] = NodeCondition(status="down")
+    with pytest.raises(Conflict, match="n1 is the controller's own machine"):
+        nodes.lost("n1")
+
+
+async def test_of_two_replacements_at_once_one_is_made(world):
+    nodes, _, cluster = world
+    await lost(nodes, cluster)
+    made = await asyncio.gather(
+        *(
+            nodes.join(NodeFacts(), name="x", address=f"root@192.0.2.{n}", replaces="db")
+            for n in (8, 9)
+        ),
+        return_exceptions=True,
+    )
+    assert sorted(type(one).__name__ for one in made) == ["Conflict", "Node"]
+    assert [node.name for node in cluster.nodes.values()] == ["db"]

@@ -8,7 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.api.rows import node_row, port_text, service_rows, task_row
+from orchestrator.api.rows import container_counts, node_row, port_text, service_rows, task_row
+from orchestrator.cli.show import containers
 from orchestrator.control.mirror.serving import serves
 from orchestrator.control.telling.causes import explain_task
 from orchestrator.control.telling.progress import task_line
@@ -307,3 +308,60 @@ def test_no_row_and_no_progress_shows_a_secret_value():
     assert row.command == "env API_TOKEN=*** serve --db-password *** --mode fast"
     assert row.reason == "exec: API_TOKEN=*** not found"
     assert "hunter2" not in f"{row} {task_line(cluster, task)}"
+
+
+ENDED_ROW = Run(number=1, started_at=NOW - 9, finished_at=NOW - 5, exit_code=0)
+COUNTED = {
+    "runs": ([a_task(TaskStatus(state=TaskState.RUNNING, ready=True, runs=(RUN,)))],
+             {"running": 1}),
+    "completed": ([a_task(TaskStatus(state=TaskState.COMPLETE, runs=(ENDED_ROW,)))],
+                  {"exited": 1}),
+    "waits": ([a_task(TaskStatus(state=TaskState.PENDING))], {"created": 1}),
+    "crashes": ([a_task(TaskStatus(state=TaskState.RUNNING, runs=(OVER,), restarts=2))],
+                {"restarting": 1}),
+    "paused": ([a_task(TaskStatus(state=TaskState.RUNNING, runs=(RUN,), paused=True))],
+               {"paused": 1}),
+    "replaced, the old one still ends": (
+        [a_task(TaskStatus(state=TaskState.RUNNING, runs=(RUN,)), id="a", leaving=True),
+         a_task(TaskStatus(state=TaskState.PREPARING), id="b", created_at=9.0)],
+        {"created": 1},
+    ),
+    "failed before": (
+        [a_task(TaskStatus(state=TaskState.FAILED, runs=(OVER,)), id="a", created_at=9.0),
+         a_task(TaskStatus(state=TaskState.RUNNING, ready=True, runs=(RUN,)), id="b")],
+        {"running": 1},
+    ),
+    "of two services": (
+        [a_task(TaskStatus(state=TaskState.RUNNING, ready=True, runs=(RUN,)), id="a", name="w"),
+         a_task(TaskStatus(state=TaskState.COMPLETE, runs=(ENDED_ROW,)), id="b", name="m"),
+         a_task(TaskStatus(state=TaskState.RUNNING, ready=True, runs=(RUN,)), id="c", name="x")],
+        {"exited": 1, "running": 2},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", COUNTED)
+def test_ls_counts_containers_by_docker_s_words_as_ps_shows_them(case):
+    tasks, counted = COUNTED[case]
+    cluster = a_cluster("ready", *tasks)
+    assert container_counts(cluster, tasks) == counted
+    rows = [task_row(cluster, task, now=NOW).model_dump(mode="json") for task in tasks]
+    meant = containers.now(rows)
+    words = [containers.state_of(row) for row in rows if row["id"] in meant]
+    assert {word: words.count(word) for word in words} == counted, "law: ls and ps say the same"
+
+
+@pytest.mark.parametrize(
+    ("spec", "status", "shown"),
+    [
+        ({"command": ("sleep", "9")}, {}, "sleep 9"),
+        ({}, {}, ""),  # not known yet
+        ({}, {"command": ("nginx", "-g", "daemon off;")}, "nginx -g daemon off;"),
+        ({"command": ("serve",)}, {"command": ("/entry", "serve")}, "/entry serve"),
+        ({}, {"command": ("run", "--password", "x")}, "run --password ***"),
+    ],
+)
+def test_the_command_is_the_image_s_where_the_file_gives_none(spec, status, shown):
+    task = a_task(TaskStatus(state=TaskState.RUNNING, runs=(RUN,), **status))
+    row = task_row(a_cluster(), task, now=NOW, spec=TaskSpec(image="nginx", **spec))
+    assert row.command == shown

@@ -46,6 +46,7 @@ KINDS = {
     keys.IDEMPOTENCY: False,
     keys.CLUSTER: False,
     keys.AUTHORITY: False,  # its key is sealed
+    keys.BACKUP: False,  # the key it encrypts with is sealed
 }
 
 

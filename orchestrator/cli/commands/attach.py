@@ -12,9 +12,9 @@ import json
 import os
 import select
 import signal
-import sys
 import time
 
+from orchestrator.cli import said
 from orchestrator.cli.commands import exec as execs
 from orchestrator.cli.commands.exec import STDIN, STDOUT, Channel, terminal_size
 from orchestrator.cli.errors import INTERRUPTED, USAGE, CliError
@@ -44,7 +44,7 @@ PASSED = (
 
 def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("service", metavar="SERVICE|CONTAINER")
+    add("service", metavar="SERVICE")
     add("--index", type=int, default=0, metavar="N", help="replica N (default: the first)")
     add("--no-stdin", action="store_true", help="only listen")
     add(
@@ -61,8 +61,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace, session: Invocation) -> int:
     keys = Keys(args.detach_keys)
     rows = session.client.get(session.path("tasks"), all=True, oneoffs=True)["tasks"]
-    named = [row for row in rows if row.get("name") == args.service and execs.alive(row)]
-    row = named[-1] if named else execs.choose(rows, args.service, args.index)
+    row = execs.choose(rows, args.service, args.index)
     whole = session.client.get(f"/v1/tasks/{quote(str(row['id']))}/streams")
     opened, tty = bool(whole.get("stdin_open")), bool(whole.get("tty"))
     reads = opened and not args.no_stdin
@@ -255,7 +254,7 @@ class Attached(Channel):
     def _tell(self, text: str) -> None:
         raw = self._wake is not None and self._keys is not None
         with contextlib.suppress(OSError):  # nobody is there to read it
-            print(f"\r\n{text}\r" if raw else text, file=sys.stderr, flush=True)
+            said.tell(f"\r\n{text}\r" if raw else text, said.WARNING)
 
     def _tell_once(self, text: str) -> None:
         if text not in self._told:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-import sys
 
+from orchestrator.cli import said
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import formats, table
 from orchestrator.client import contexts
@@ -97,7 +97,7 @@ def _create(args: argparse.Namespace, known: dict[str, Any]) -> int:
     known["contexts"][args.name] = {"host": _address(args.host), "description": args.description}
     contexts.write(known)
     print(args.name)
-    print(f"in use with: corral context use {args.name}", file=sys.stderr)
+    said.tell(f"in use with: corral context use {args.name}")
     return 0
 
 
@@ -181,7 +181,7 @@ def _warn_of_environment() -> None:
 
     for name in ("CORRAL_HOST", "CORRAL_CONTEXT"):
         if os.environ.get(name):
-            print(
+            said.tell(
                 f"corral: warning: {name}={os.environ[name]} counts before the context in use",
-                file=sys.stderr,
+                said.WARNING,
             )

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
+from orchestrator.cli import said
 from orchestrator.cli.errors import CliError
 from orchestrator.cli.show import table
 from orchestrator.client.errors import ClientError
@@ -84,8 +85,8 @@ def become(module: str, words: list[str]) -> NoReturn:
 def _start(client: Client) -> int:
     from orchestrator.embedded import daemons
 
-    if not daemons.ensure(client, say=lambda text: print(text, file=sys.stderr, flush=True)):
-        print("the controller of this machine runs already", file=sys.stderr)
+    if not daemons.ensure(client, say=said.tell):
+        said.tell("the controller of this machine runs already")
     return 0
 
 
@@ -95,14 +96,13 @@ def _stop(client: Client) -> int:
     running = _running_tasks(client)
     ended = daemons.stop(client)
     if not ended:
-        print("neither controller nor agent runs on this machine", file=sys.stderr)
+        said.tell("neither controller nor agent runs on this machine")
         return 0
-    print(f"ended: {', '.join(ended)}", file=sys.stderr)
+    said.tell(f"ended: {', '.join(ended)}")
     if running:
-        print(
+        said.tell(
             f"containers that keep running: {running}; `corral controller start` takes them over "
-            "again, `corral down` removes a stack",
-            file=sys.stderr,
+            "again, `corral down` removes a stack"
         )
     return 0
 

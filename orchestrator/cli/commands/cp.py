@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import os
 import stat
-import sys
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cli import called, said
 from orchestrator.cli.commands.exec import alive, write_all
 from orchestrator.cli.commands.stats import decimal
 from orchestrator.cli.errors import ERROR, CliError
@@ -79,7 +79,7 @@ def chosen(rows: list[dict[str, Any]], service: str, index: int) -> list[dict[st
     """Return the containers meant, one for each replica, those that run first. Raises CliError."""
     mine = [row for row in rows if row.get("service") == service and not row.get("oneoff")]
     if not mine:
-        mine = [row for row in rows if service in (row.get("name"), row.get("id"))]
+        mine = called.containers(service, rows)
     if not mine:
         known = ", ".join(sorted({str(row.get("service")) for row in rows})) or "none"
         raise CliError(
@@ -169,8 +169,8 @@ def _place(
     except OSError as error:
         raise CliError(f"{dest}: {in_words(error)}") from None
     if placer.left_out:
-        print(f"corral: devices left out: {placer.left_out}", file=sys.stderr)
-    print(f"{row['name']}: copied {decimal(placer.bytes)} to {dest}", file=sys.stderr)
+        said.tell(f"corral: devices left out: {placer.left_out}", said.WARNING)
+    said.tell(f"{row['name']}: copied {decimal(placer.bytes)} to {dest}")
     return 0
 
 
@@ -214,17 +214,17 @@ def _into(
             if len(rows) == 1:
                 raise
             failed = True
-            print(f"corral: {row['name']}: {error}", file=sys.stderr)
+            said.tell(f"corral: {row['name']}: {error}", said.ERROR)
             continue
         if done.get("left_out"):
-            print(f"corral: devices left out: {done['left_out']}", file=sys.stderr)
+            said.tell(f"corral: devices left out: {done['left_out']}", said.WARNING)
         size = decimal(int(done.get("bytes") or 0))
-        print(f"{row['name']}: copied {size} to {path}", file=sys.stderr)
+        said.tell(f"{row['name']}: copied {size} to {path}")
         if row.get("state") in FINAL and not row.get("oneoff"):
-            print(
+            said.tell(
                 f"{row['name']} is stopped, and start makes it anew:"
                 " only what went into a volume or a folder of its node is there then",
-                file=sys.stderr,
+                said.WARNING,
             )
     return ERROR if failed else 0
 

@@ -56,13 +56,17 @@ def alive(row: dict[str, Any]) -> bool:
 def choose(rows: list[dict[str, Any]], service: str, index: int) -> dict[str, Any]:
     """Return the task to enter: replica ``index``, or the first that runs. Raises CliError.
 
-    As in Compose a one-off is meant where nothing else of the service runs; it has a name, too.
+    ``service`` may be what a container is called (specs.kit.called). As in Compose a one-off is
+    meant where nothing else of the service runs; it has a name, too.
     """
     mine = sorted(
         (row for row in rows if row.get("service") == service),
         key=lambda row: natural(str(row.get("name"))),
     )
-    mine = mine or [row for row in rows if row.get("oneoff") and row.get("name") == service]
+    if not mine:
+        from orchestrator.cli import called  # a service is what is mostly named
+
+        mine = called.containers(service, rows)
     running = [row for row in mine if alive(row)]
     running = [row for row in running if not row.get("oneoff")] or running
     if index:

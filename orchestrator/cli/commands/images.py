@@ -8,8 +8,6 @@ from __future__ import annotations
 from orchestrator.cli.session import check_services
 from orchestrator.cli.show import formats, table
 from orchestrator.cli.show.order import natural
-from orchestrator.client.errors import ApiNotFound
-from orchestrator.client.http import quote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,10 +32,14 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     stack = session.client.get(session.path())  # a stack that is not there is said
     rows = session.client.get(session.path("tasks"), all=True)["tasks"]
     known = {str(row["name"]) for row in stack["services"]} | {str(r["service"]) for r in rows}
-    check_services(args.services, known, stack["name"])
-    rows = [row for row in rows if not args.services or row["service"] in args.services]
+    if args.services:
+        from orchestrator.cli import called  # lists without words need none of it
+
+        services, single, unknown = called.meant(args.services, rows, known)
+        check_services(unknown, known, stack["name"])
+        rows = [row for row in rows if row["service"] in services or row["id"] in single]
     rows = sorted(rows, key=lambda row: natural(str(row["name"])))
-    found = [one for row in rows if (one := _shown(row, session)) is not None]
+    found = [_shown(row) for row in rows]
     if args.quiet:
         table.show("\n".join(dict.fromkeys(one["ID"] for one in found if one["ID"])))
         return 0
@@ -45,15 +47,10 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     return 0
 
 
-def _shown(row: Mapping[str, Any], session: Invocation) -> dict[str, Any] | None:
-    """Return what is known of a container's image, with Docker's keys; None: it went meanwhile."""
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what is known of a container's image, with Docker's keys."""
     name, _, digest = str(row.get("image") or "").partition("@")
-    if not digest:
-        try:
-            task = session.client.get(f"/v1/tasks/{quote(str(row['id']))}")
-        except ApiNotFound:
-            return None
-        digest = str((task.get("status") or {}).get("image_digest") or "")
+    digest = digest or str(row.get("image_digest") or "")
     head, slash, last = name.rpartition("/")
     last, _, tag = last.partition(":")
     return {

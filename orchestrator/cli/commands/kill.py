@@ -7,8 +7,8 @@ again until somebody asks. Any other signal is only delivered.
 from __future__ import annotations
 
 import argparse
-import sys
 
+from orchestrator.cli import said
 from orchestrator.cli.commands import stop
 from orchestrator.cli.errors import ERROR, USAGE, CliError
 
@@ -33,16 +33,18 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     if not number:
         raise CliError(f"there is no signal {args.signal!r}", hint="SIGHUP, USR1, 9", code=USAGE)
     if number == KILL:
-        return stop.run(argparse.Namespace(services=args.services, timeout=0.0), session)
+        return stop.run(
+            argparse.Namespace(services=args.services, timeout=0.0, verb="kill"), session
+        )
     done = session.client.request(
         "POST", session.path("signal"), body={"number": number, "services": args.services}
     )
     for name in done["tasks"]:
-        print(f"{name} {args.signal}")
+        said.done(f"{name} {args.signal}")
     for name, why in done["missed"].items():
-        print(f"corral: {name}: {why}", file=sys.stderr)
+        said.tell(f"corral: {name}: {why}", said.ERROR)
     if not done["tasks"] and not done["missed"]:
         which = ", ".join(args.services) or session.stack()
-        print(f"corral: nothing of {which} runs", file=sys.stderr)
+        said.tell(f"corral: nothing of {which} runs", said.ERROR)
         return ERROR
     return ERROR if done["missed"] else 0

@@ -7,13 +7,18 @@ import time
 
 from orchestrator.cli.errors import USAGE, CliError
 from orchestrator.cli.show import output, times
+from orchestrator.client.errors import NoAnswer
 from specs.kit import jsontext
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterable, Iterator, Mapping
+    from typing import Any
 
     from orchestrator.cli.session import Invocation
+
+LATE = 2.0  # seconds a line may take from its node
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -42,10 +47,11 @@ def tail_count(text: str) -> int | None:
 def run(args: argparse.Namespace, session: Invocation) -> int:
     now = time.time()
     until = times.moment(args.until, now=now, flag="--until") if args.until else None
+    follow, tail, over = args.follow, tail_count(args.tail), until is not None and until <= now
     query = {
         "service": args.services or None,
-        "follow": args.follow,
-        "tail": tail_count(args.tail),
+        "follow": follow and not over,  # nothing more can come
+        "tail": None if over else tail,  # the last ones of those before that time, see _last
         "since": times.moment(args.since, now=now, flag="--since") if args.since else None,
         "timestamps": args.timestamps,
     }
@@ -55,13 +61,8 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         timestamps=args.timestamps,
         names=_names(session, args.services),
     )
-    stream = session.client.stream("GET", session.path("logs"), query=query)
-    ending = f"-{args.index}"
-    for line in stream:
-        if until is not None and float(line.get("time") or 0.0) > until:
-            continue
-        if args.index is not None and not str(line.get("name", "")).endswith(ending):
-            continue
+    lines = (line for line in _stream(session, query, until, now) if _meant(args, line, until))
+    for line in _last(lines, tail) if over and tail is not None else lines:
         text = jsontext.shown(line) if args.format == "json" else painter.text(line)
         # Like Compose, a container's standard error stays standard error.
         error = line.get("stream") == "stderr" and args.format != "json"
@@ -73,18 +74,51 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     return 0
 
 
+def _meant(args: argparse.Namespace, line: Mapping[str, Any], until: float | None) -> bool:
+    if until is not None and float(line.get("time") or 0.0) > until:
+        return False
+    return args.index is None or str(line.get("name", "")).endswith(f"-{args.index}")
+
+
+def _stream(
+    session: Invocation, query: Mapping[str, Any], until: float | None, now: float
+) -> Iterator[Mapping[str, Any]]:
+    """Yield lines, of what is followed until a moment after ``until``."""
+    ends = None
+    if query["follow"] and until is not None:
+        ends = time.monotonic() + until - now + LATE
+    path = session.path("logs")
+    try:
+        yield from session.client.stream("GET", path, query=query, until=ends)
+    except NoAnswer:
+        if ends is None or time.monotonic() < ends:
+            raise
+
+
+def _last(lines: Iterable[Mapping[str, Any]], count: int) -> list[Mapping[str, Any]]:
+    """Return the last lines of each container, in their order."""
+    kept: dict[object, list[tuple[int, Mapping[str, Any]]]] = {}
+    for number, line in enumerate(lines):
+        mine = kept.setdefault(line.get("task"), [])
+        mine.append((number, line))
+        del mine[: max(0, len(mine) - count)]
+    found = [pair for mine in kept.values() for pair in mine]
+    return [line for _, line in sorted(found, key=lambda pair: pair[0])]
+
+
 def _names(session: Invocation, services: list[str]) -> list[str]:
     """Return the containers' names, so that the first line is aligned already."""
     rows = session.client.get(session.path("tasks"), all=True, oneoffs=True)["tasks"]
     start = f"{session.stack()}-"
-    known = {row.get("service") for row in rows}
-    known |= {row.get("name") for row in rows if row.get("oneoff")}
-    for name in services:
-        if name not in known:
+    if services:
+        from orchestrator.cli import called  # most read all of them
+
+        asked, single, unknown = called.meant(services, rows)
+        asked |= {name for name in unknown if any(row.get("service") == name for row in rows)}
+        if missing := [name for name in unknown if name not in asked]:
+            known = {row.get("service") for row in rows}
+            known |= {row.get("name") for row in rows if row.get("oneoff")}
             shown = ", ".join(sorted(map(str, known))) or "none"
-            raise CliError(f"{name} has no containers", hint=f"services with tasks: {shown}")
-    return [
-        str(row.get("name", "")).removeprefix(start)
-        for row in rows
-        if not services or row.get("service") in services
-    ]
+            raise CliError(f"{missing[0]} has no containers", hint=f"services with tasks: {shown}")
+        rows = [row for row in rows if row.get("service") in asked or row.get("id") in single]
+    return [str(row.get("name", "")).removeprefix(start) for row in rows]

@@ -50,13 +50,12 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 
 def as_compose(row: Mapping[str, Any]) -> dict[str, Any]:
     """Return a row with the keys of ``docker compose ls --format json`` beside our own."""
-    serve = str(row.get("tasks") or "").partition("/")[0]
-    running = f"running({serve})" if serve.isdecimal() and int(serve) else ""
+    counts = sorted((row.get("containers") or {}).items())
     return {
         **row,
         "Name": row.get("name", ""),
-        "Status": running or row.get("status", ""),
-        "ConfigFiles": "",  # the controller has what the files mean, not where they lie
+        "Status": ", ".join(f"{word}({n})" for word, n in counts) or row.get("status", ""),
+        "ConfigFiles": ",".join(row.get("config_files") or ()),
     }
 
 

@@ -95,7 +95,9 @@ CODES = {
 
 def _command(name: str, place: dict[str, Any], head: str) -> Iterator[str]:
     yield head
-    for action, sub in (place["actions"] or {"": place}).items():
+    # A verb with actions may do something of its own, too: then it has flags besides --help.
+    own = {"": place} if len(place["flags"]) > 2 or not place["actions"] else {}
+    for action, sub in {**own, **place["actions"]}.items():
         yield from (".PP", f".B {_roff(f'corral {name} {action}'.strip())}")
         yield _roff(_synopsis(sub))
         yield ".br"

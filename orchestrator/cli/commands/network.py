@@ -55,7 +55,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             print(session.client.request("POST", objects.path("network"), body=body)["id"])
             return 0
         case "inspect":
-            return objects.inspect(args, session, "network", dockers)
+            return objects.inspect(args, session, "network", whole)
         case "rm" | "remove":
             return objects.remove(session, "network", args.names, missing=args.force)
         case "prune":
@@ -83,4 +83,26 @@ def dockers(row: Mapping[str, Any]) -> dict[str, Any]:
         "Internal": row["internal"],
         "Labels": row["labels"],
         "CreatedAt": objects.created(row),
+    }
+
+
+def whole(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row with the keys of ``docker network inspect``; a container's key is its name."""
+    return {
+        **dockers(row),  # templates say .ID, JSON "Id"
+        "Id": row["id"],
+        "Created": objects.created(row),
+        "EnableIPv6": any(":" in subnet for subnet in row["subnets"]),
+        "IPAM": {
+            "Driver": "default",
+            "Options": None,
+            "Config": [{"Subnet": subnet} for subnet in row["subnets"]],
+        },
+        "Attachable": row["attachable"],
+        "Ingress": False,
+        "Containers": {
+            name: {"Name": name, "IPv4Address": address}
+            for name, address in sorted((row.get("tasks") or {}).items())
+        },
+        "Options": {},
     }

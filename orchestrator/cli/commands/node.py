@@ -1,4 +1,4 @@
-"""`corral node ls|inspect|add|rm|label|pause|drain|activate`: the machines of the cluster."""
+"""`corral node ls|inspect|add|replace|rm|label|set|pause|drain|activate`: the machines."""
 
 from __future__ import annotations
 
@@ -36,12 +36,13 @@ def describe(parser: argparse.ArgumentParser) -> None:
     sub.add_argument("-f", "--format", default="pretty", type=formats.Format, metavar="FORMAT")
 
     sub = make("add", help="join a machine over SSH")
-    sub.add_argument("address", metavar="USER@HOST[:PORT]")
+    _describe_machine(sub)
     sub.add_argument("--name", help="its name in the cluster (default: its host name)")
-    sub.add_argument("--identity", "-i", metavar="FILE", help="private key to log in with")
-    sub.add_argument("--host-key", metavar="SHA256:...", help="fingerprint the host must have")
     sub.add_argument("--label", "-l", action="append", default=[], metavar="KEY=VALUE")
-    sub.add_argument("--underlay-addr", metavar="ADDRESS", help="how other nodes reach it")
+
+    sub = make("replace", help="have a new machine take the place of a lost one")
+    sub.add_argument("replaces", metavar="NODE")
+    _describe_machine(sub)
 
     sub = make("rm", help="take a node out of the cluster and clean it")
     sub.add_argument("names", nargs="+", metavar="NODE")
@@ -69,35 +70,48 @@ def describe(parser: argparse.ArgumentParser) -> None:
             sub.add_argument("-t", "--timeout", type=float, metavar="S", help="wait at most this")
 
 
+def _describe_machine(sub: argparse.ArgumentParser) -> None:
+    """Take where a machine is, who may log in, and how other nodes reach it."""
+    sub.add_argument("address", metavar="USER@HOST[:PORT]")
+    sub.add_argument("--identity", "-i", metavar="FILE", help="private key to log in with")
+    sub.add_argument("--host-key", metavar="SHA256:...", help="fingerprint the host must have")
+    sub.add_argument("--underlay-addr", metavar="ADDRESS", help="how other nodes reach it")
+
+
 def run(args: argparse.Namespace, session: Invocation) -> int:
-    match args.action:
-        case "ls":
-            return _ls(args, session)
-        case "inspect":
-            return _inspect(args, session)
-        case "add":
-            return _add(args, session)
-        case "rm":
-            return _rm(args, session)
-        case "label":
-            body = {"labels": label_changes(args.labels)}
-            _print_labels(session.client.request("PATCH", _path(args.name), body=body))
-            return 0
-        case _:
-            return _set(args, session) if args.action == "set" else _availability(args, session)
+    does = {
+        "ls": _ls,
+        "inspect": _inspect,
+        "add": _add,
+        "replace": _replace,
+        "rm": _rm,
+        "label": _label,
+        "set": _set,
+    }
+    return does.get(args.action, _availability)(args, session)
+
+
+def _label(args: argparse.Namespace, session: Invocation) -> int:
+    body = {"labels": label_changes(args.labels)}
+    _print_labels(session.client.request("PATCH", _path(args.name), body=body))
+    return 0
 
 
 def _set(args: argparse.Namespace, session: Invocation) -> int:
+    from orchestrator.cli import said  # lists need none of it
+
     session.client.request("PATCH", _path(args.name), body={"underlay": args.underlay_addr})
-    print(f"{args.name}: other nodes reach it at {args.underlay_addr}")
+    said.done(f"{args.name}: other nodes reach it at {args.underlay_addr}")
     return 0
 
 
 def _availability(args: argparse.Namespace, session: Invocation) -> int:
+    from orchestrator.cli import said  # lists need none of it
+
     wish = {"activate": "active"}.get(args.action, args.action)
     for name in args.names:
         session.client.request("PATCH", _path(name), body={"availability": wish})
-        print(f"{name}: {wish}", flush=True)
+        said.done(f"{name}: {wish}")
     if wish != "drain" or args.no_wait:
         return 0
     from orchestrator.cli.show import draining
@@ -131,7 +145,9 @@ def _labels(row: dict[str, Any]) -> str:
 
 def _print_labels(row: dict[str, Any] | None) -> None:
     if row:
-        print(f"{row.get('name')}: {_labels(row) or 'no labels'}")
+        from orchestrator.cli import said  # lists need none of it
+
+        said.done(f"{row.get('name')}: {_labels(row) or 'no labels'}")
 
 
 def _fits(row: dict[str, Any], wanted: dict[str, list[str]]) -> bool:
@@ -240,7 +256,26 @@ def _flat(value: Any) -> Any:
 def _add(args: argparse.Namespace, session: Invocation) -> int:
     from orchestrator.cli.pairs import pairs  # lists need none of it
 
-    body: dict[str, Any] = {"address": args.address, "labels": pairs(args.label, "--label")}
+    wishes = {"labels": pairs(args.label, "--label"), "name": args.name}
+    return _join(args, session, f"node add {args.address}", wishes)
+
+
+def _replace(args: argparse.Namespace, session: Invocation) -> int:
+    what = f"node replace {args.replaces} {args.address}"
+    code = _join(args, session, what, {"replaces": args.replaces})
+    if code == 0:
+        from orchestrator.cli import said  # lists need none of it
+
+        for row in session.client.get("/v1/volumes")["volumes"]:
+            if row["node"] == args.replaces and row["reason"]:
+                text = table.printable(f"volume {row['name']}: {row['reason']}")
+                said.tell(f"  warning: {text}", said.WARNING)
+    return code
+
+
+def _join(args: argparse.Namespace, session: Invocation, what: str, wishes: dict[str, Any]) -> int:
+    """Join the machine; ``wishes``: what is asked for of it beside how it is reached."""
+    body: dict[str, Any] = {"address": args.address}
     if args.identity:
         # The controller reads the key, in its own folder: it needs the whole path.
         import os
@@ -252,14 +287,14 @@ def _add(args: argparse.Namespace, session: Invocation) -> int:
                 code=USAGE,
             )
         body["identity"] = os.path.abspath(os.path.expanduser(args.identity))
-    wishes = {"name": args.name, "host_key": args.host_key, "underlay": args.underlay_addr}
+    wishes = {**wishes, "host_key": args.host_key, "underlay": args.underlay_addr}
     body |= {key: value for key, value in wishes.items() if value}
+    from orchestrator.cli import said
     from orchestrator.cli.show import steps
     from orchestrator.embedded import daemons
 
     # The second machine may be added before anything was deployed: this one starts the cluster.
-    daemons.ensure(session.client, say=lambda text: print(text, file=sys.stderr, flush=True))
-    what = f"node add {args.address}"
+    daemons.ensure(session.client, say=said.tell)
     try:
         code, end = steps.follow(_open_add(session, body), what)
     except ApiRefusal as exc:

@@ -6,9 +6,9 @@ unpause` lets them go on; so do `restart`, and `stop` and `down`, which end them
 
 from __future__ import annotations
 
-import sys
 import time
 
+from orchestrator.cli import said
 from orchestrator.cli.errors import ERROR
 from orchestrator.cli.show import watch
 
@@ -36,7 +36,7 @@ def bring(session: Invocation, services: list[str], *, paused: bool) -> int:
         "POST", session.path("pause"), body={"paused": paused, "services": services}
     )["tasks"]
     if not asked:
-        print(f"corral: nothing of {', '.join(services) or session.stack()} runs", file=sys.stderr)
+        said.tell(f"corral: nothing of {', '.join(services) or session.stack()} runs", said.ERROR)
         return ERROR
     left = set(asked)
     until = time.monotonic() + PATIENCE
@@ -45,7 +45,7 @@ def bring(session: Invocation, services: list[str], *, paused: bool) -> int:
         for row in rows:
             if row["id"] in left and (bool(row.get("paused")) is paused or row.get("finished_at")):
                 left.discard(row["id"])
-                print(f"{row['name']} {'paused' if paused else 'goes on'}")
+                said.done(f"{row['name']} {'paused' if paused else 'goes on'}")
         left &= {row["id"] for row in rows}
         waiting = [row for row in rows if row["id"] in left]
         if not waiting:
@@ -53,6 +53,6 @@ def bring(session: Invocation, services: list[str], *, paused: bool) -> int:
         if time.monotonic() > until or all(row.get("node_status") == "down" for row in waiting):
             for row in waiting:
                 why = row.get("reason") or row.get("status")
-                print(f"corral: {row['name']} on {row['node']}: not yet; {why}", file=sys.stderr)
+                said.tell(f"corral: {row['name']} on {row['node']}: not yet; {why}", said.ERROR)
             return ERROR
         time.sleep(LOOK)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import sys
 import time
 
 from orchestrator.cli.errors import USAGE, CliError
@@ -58,24 +57,24 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         if args.services:
             raise
         rows = []
-        print(f"corral: {absent}", file=sys.stderr)
+        _tell(str(absent))
         # Where the state was lost it may run all the same.
         with contextlib.suppress(ClientError):
             undecided.tell(session.client.get("/v1/stacks"))
     else:
         why = "" if rows else nothing_runs(session.client.get(session.path()))
         if why:
-            print(f"corral: {why}", file=sys.stderr)
+            _tell(why)
     if not args.orphans:
         rows = [row for row in rows if row.get("carried") != "orphan"]
     meant = containers.now(rows)
     if not everything:  # what is replaced, and still ends, is no container of its own
         rows = [row for row in rows if row["id"] in meant]
-    chosen = select(rows, args.services, wanted)
-    missing = set(args.services) - {row.get("service") for row in rows}
+    services, single, missing = _meant(args.services, rows)
+    chosen = select(rows, {*services, *missing}, wanted, single)
     if missing and not everything:
         every = session.client.get(session.path("tasks"), all=True)["tasks"]
-        missing -= {row.get("service") for row in every}
+        _, _, missing = _meant(missing, every)
     if missing:
         known = ", ".join(sorted({row.get("service", "") for row in rows})) or "none"
         raise CliError(
@@ -104,6 +103,12 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
             limit=0 if args.no_trunc else None,
         )
     return 0
+
+
+def _tell(text: str) -> None:
+    from orchestrator.cli import said  # most lists have nothing to say beside them
+
+    said.tell(f"corral: {text}", said.WARNING)
 
 
 def nothing_runs(stack: Mapping[str, Any]) -> str:
@@ -138,15 +143,31 @@ def _known_states(words: Sequence[str]) -> None:
             raise CliError(f"--status {word}: no such state", hint=hint, code=USAGE)
 
 
+def _meant(
+    words: Sequence[str], rows: list[dict[str, Any]]
+) -> tuple[Collection[str], Collection[str], Sequence[str]]:
+    """Return services, ids of single containers, and what nobody is called."""
+    if not words:
+        return (), (), ()
+    from orchestrator.cli import called  # a list of all needs none of it
+
+    known = {str(row.get("service")) for row in rows}
+    return called.meant(words, rows, known)
+
+
 def select(
-    rows: list[dict[str, Any]], services: Sequence[str], wanted: Mapping[str, Sequence[str]]
+    rows: list[dict[str, Any]],
+    services: Collection[str],
+    wanted: Mapping[str, Sequence[str]],
+    single: Collection[str] = (),
 ) -> list[dict[str, Any]]:
-    """Return the wanted rows, by name."""
+    """Return the wanted rows, by name; ``single``: ids beside the services."""
+    everybody = not services and not single
     return sorted(
         (
             row
             for row in rows
-            if (not services or row.get("service") in services)
+            if (everybody or row.get("service") in services or row.get("id") in single)
             and (not wanted or filters.keeps(wanted, containers.facts(row)))
         ),
         key=lambda row: (natural(str(row.get("name", ""))), float(row.get("created_at") or 0.0)),

@@ -6,8 +6,8 @@ The next `up` or `start` makes it anew. With -s it is stopped first.
 from __future__ import annotations
 
 import argparse
-import sys
 
+from orchestrator.cli import said
 from orchestrator.cli.commands import stop
 from orchestrator.cli.show import containers, sure
 from orchestrator.client.errors import ApiNotFound
@@ -29,10 +29,12 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     if args.stop:
-        code = stop.run(argparse.Namespace(services=args.services, timeout=None), session)
+        code = stop.run(
+            argparse.Namespace(services=args.services, timeout=None, verb="rm"), session
+        )
         if code:
             return code
-    services, named = stop.split(session, args.services)
+    services, named = stop.split(session, args.services, "rm")
     removed: list[str] = []
     try:
         if not args.force and not _agreed(session, services, named):
@@ -47,12 +49,12 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         if args.services and not removed:  # a service may have one-offs and nothing else
             if stop.is_there(session):
                 raise
-            print(f"there is no stack {session.stack()}: nothing to remove", file=sys.stderr)
+            said.tell(f"there is no stack {session.stack()}: nothing to remove", said.WARNING)
             return 0
     for name in removed:
-        print(f"{name} removed")
+        said.done(f"{name} removed")
     if not removed:
-        print("no stopped containers", file=sys.stderr)
+        said.tell("no stopped containers")
     return 0
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import os
-import sys
 import time
 
 from orchestrator.cli import deploy, reaching, said
@@ -18,7 +17,7 @@ from orchestrator.cli import project as projects
 from orchestrator.cli.commands.attach import KEYS, Attached, Keys
 from orchestrator.cli.commands.exec import STDIN, STDOUT, environment, terminal_size
 from orchestrator.cli.errors import ERROR, INTERRUPTED, USAGE, CliError
-from orchestrator.cli.show import containers, meanwhile
+from orchestrator.cli.show import meanwhile
 from orchestrator.client.errors import ClientError, NoAnswer, NoController
 from orchestrator.client.http import quote
 
@@ -32,6 +31,7 @@ if TYPE_CHECKING:
 
 KNOWN = 5.0  # seconds the controller has to hear what the node said
 AGAIN = 60.0  # seconds a controller that goes meanwhile is waited for
+SIGNALLED = 128  # an exit code above it: a signal ended the command
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -131,10 +131,27 @@ def _request(
         "aliases": args.use_aliases,
         "attach": not args.detach,
         "dependencies": not args.no_deps,
+        "here": _here(services[service], args.volume),
     }
 
 
+def _here(service: dict[str, Any], words: list[str]) -> list[str]:
+    """Return the targets of what -v binds: a path that is typed is one of this machine."""
+    if not words:
+        return []
+    from specs.compose.merging.shortforms import parse_volume
+
+    typed = {str(parse_volume(word)["target"]) for word in words}
+    return [
+        mount["target"]
+        for mount in service["volumes"]
+        if mount["type"] == "bind" and mount["target"] in typed
+    ]
+
+
 def _env_files(paths: list[str]) -> dict[str, str]:
+    if not paths:
+        return {}  # what reads them is 15 ms of imports
     from specs.compose.reading.envfile import EnvFile, EnvFileError, text_of
 
     found: dict[str, str] = {}
@@ -220,6 +237,8 @@ def _began(task: dict[str, Any]) -> bool:
 
 
 def _ended(task: dict[str, Any]) -> bool:
+    from orchestrator.cli.show import containers  # with --rm nobody asks
+
     return task.get("state") in containers.FINAL
 
 
@@ -242,17 +261,29 @@ def _attached(
         raise
     except KeyboardInterrupt:
         # It has not begun, and is not to: nobody would see what it does.
-        print(f"\n{made['name']} is not started", file=sys.stderr)
+        said.tell(f"\n{made['name']} is not started", said.WARNING)
         try:
             _act(session, "stop", made)
             if not args.rm:
                 _act(session, "remove", made)
         except ClientError as exc:
-            print(f"corral: {exc}", file=sys.stderr)
+            said.tell(f"corral: {exc}", said.ERROR)
             return ERROR
         return INTERRUPTED
     _settled(args, session, listener, made)
+    if code > SIGNALLED and not listener.left:
+        _say_why(session, made)
     return code
+
+
+def _say_why(session: Invocation, made: dict[str, Any]) -> None:
+    """Say why it was ended, where the cluster did that: with the task whose network it shared."""
+    try:
+        why = session.client.get(f"/v1/tasks/{quote(str(made['task']))}").get("pending_reason")
+    except ClientError:
+        return  # nobody is there to say it
+    if why:
+        said.tell(f"{made['name']} was ended: {why}", said.WARNING)
 
 
 def _settled(

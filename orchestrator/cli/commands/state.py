@@ -1,9 +1,13 @@
-"""`corral state [show|adopt|discard]`: a controller's state that is older than what runs."""
+"""`corral state [show|adopt|discard|check|export]`: is the controller's state what it should be.
+
+The first three are about one that is older than what runs.
+"""
 
 from __future__ import annotations
 
 import sys
 
+from orchestrator.cli import said
 from orchestrator.cli.errors import ERROR, CliError
 from orchestrator.cli.show import table
 from specs.kit import jsontext
@@ -26,14 +30,22 @@ def describe(parser: argparse.ArgumentParser) -> None:
     ):
         sub = kinds.add_parser(word, help=text)
         sub.add_argument("-y", "--yes", action="store_true", help="do not ask")
+    sub = kinds.add_parser("check", help="go through its records; exit code 1: one is wrong")
+    sub.add_argument("--format", choices=("pretty", "json"), default="pretty")
+    sub = kinds.add_parser("export", help="print what it says, without secrets")
+    sub.add_argument("--format", choices=("json", "yaml"), default="json")
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
+    if args.action == "check":
+        return _check(session, as_json=args.format == "json")
+    if args.action == "export":
+        return _export(session, args.format)
     found = session.client.get("/v1/state", patience=30.0)
     if args.action in (None, "show"):
         return _show(found, as_json=getattr(args, "format", "") == "json")
     if not found.get("behind"):
-        print("the state is as new as what runs: there is nothing to decide", file=sys.stderr)
+        said.tell("the state is as new as what runs: there is nothing to decide")
         return 0
     if args.action == "discard" and not args.yes:
         _list("this would stop", found.get("stops"))
@@ -63,6 +75,31 @@ def _show(found: dict[str, Any], *, as_json: bool) -> int:
     _list("corral state adopt", found.get("adopts"))
     _list("corral state discard stops", found.get("stops"))
     return ERROR
+
+
+def _check(session: Invocation, *, as_json: bool) -> int:
+    found = session.client.request("GET", "/v1/state/check", timeout=120.0)
+    rows = found.get("findings") or []
+    errors = sum(row.get("severity") == "error" for row in rows)
+    if as_json:
+        print(jsontext.shown(found))
+        return ERROR if errors else 0
+    for row in rows:
+        line = f"{row.get('severity')}: {row.get('key')} {row.get('what')}"
+        print(table.printable(line))
+    print(f"{found.get('records')} records, {errors} error{'s' if errors != 1 else ''}")
+    return ERROR if errors else 0
+
+
+def _export(session: Invocation, form: str) -> int:
+    found = session.client.request("GET", "/v1/state/export", timeout=120.0)["state"]
+    if form == "json":
+        print(jsontext.shown(found))
+    else:
+        import yaml  # who reads JSON needs none
+
+        print(yaml.safe_dump(found, sort_keys=False, default_flow_style=False), end="")
+    return 0
 
 
 def _list(title: str, lines: Any) -> None:

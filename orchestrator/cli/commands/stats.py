@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 import time
 
+from orchestrator.cli import called
 from orchestrator.cli.show import formats, inside, table
 
 TYPE_CHECKING = False
@@ -105,10 +106,12 @@ def as_table(lines: Rows, limit: int | None = None) -> str:
 
 def _not_running(session: Invocation, services: list[str], shown: set[str]) -> Rows:
     tasks = session.client.get(session.path("tasks"), all=True)["tasks"]
+    asked, single, _ = called.meant(services, tasks)
     return [
         _line(task, None)
         for task in tasks
-        if task["id"] not in shown and (not services or task["service"] in services)
+        if task["id"] not in shown
+        and (not services or task["service"] in asked or task["id"] in single)
     ]
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import time
 
-from orchestrator.cli import said
+from orchestrator.cli import called, said
 from orchestrator.cli.errors import INTERRUPTED
 from orchestrator.cli.show import board as boards
-from orchestrator.cli.show import watch
+from orchestrator.cli.show import containers, watch
 from orchestrator.cli.show.rows import lines_of
 from orchestrator.client.errors import ApiNotFound
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     command = watch.command_prefix(session)
     began = time.monotonic()
     board = boards.Board(session.stack(), "stop")
-    services, named = split(session, args.services)
+    services, named = split(session, args.services, args.verb if "verb" in args else "stop")
     if named:
         _stop_oneoffs(session, named, args.timeout)
         if not services:
@@ -59,16 +59,18 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     return watch.report(board, good=good, seconds=time.monotonic() - began, command=command)
 
 
-def split(session: Invocation, words: list[str]) -> tuple[list[str], list[str]]:
-    """Return which words are services, and which the names of one-offs (`run`)."""
+def split(session: Invocation, words: list[str], verb: str) -> tuple[list[str], list[str]]:
+    """Return the services the words mean, and the names of one-offs (`run`). Raises CliError.
+
+    The only container of a service stands for it.
+    """
     if not words:
         return [], []
     try:
         rows = watch.rows(session, every=True, oneoffs=True, first=True)
     except ApiNotFound:
         return words, []
-    known = {row.get("name") for row in rows if row.get("oneoff")}
-    return [w for w in words if w not in known], [w for w in words if w in known]
+    return called.whole(words, rows, verb, containers.FINAL)
 
 
 def _stop_oneoffs(session: Invocation, names: list[str], timeout: float | None) -> None:

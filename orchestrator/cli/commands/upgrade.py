@@ -8,8 +8,8 @@ controller's business. Nothing of it stops a container.
 from __future__ import annotations
 
 import os
-import sys
 
+from orchestrator.cli import said
 from orchestrator.cli.errors import CliError
 from orchestrator.cli.show import steps, table
 from orchestrator.client.errors import ApiRefusal
@@ -63,7 +63,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 
 
 def _say(text: str) -> None:
-    print(f"  {text}", file=sys.stderr, flush=True)
+    said.tell(f"  {text}")
 
 
 def _refuse(age: str, theirs: str, mine: str, session: Invocation, *, own_machine: bool) -> None:
@@ -93,10 +93,10 @@ def _foretell(
     """Say what would be done: of the controller here, of nodes as the controller plans it."""
     changes = theirs != mine
     if changes:
-        said = f"{theirs} -> {mine}; would be restarted, containers and agents run on"
+        plan = f"{theirs} -> {mine}; would be restarted, containers and agents run on"
     else:
-        said = f"{theirs} already"
-    print(f"  controller: {said}", file=sys.stderr)
+        plan = f"{theirs} already"
+    said.tell(f"  controller: {plan}")
     body = {"nodes": names, "dry_run": True, "version": mine, "here": own_machine}
     try:
         stream = session.client.stream("POST", "/v1/upgrade", body=body)
@@ -112,5 +112,5 @@ def _foretell(
         if not names or row["name"] in names:
             was = str(row.get("version") or versions.UNKNOWN)
             text = f"{was} already" if was == mine else f"{was} -> {mine}"
-            print(f"  {table.printable(str(row['name']))}: {text}", file=sys.stderr)
+            said.tell(f"  {table.printable(str(row['name']))}: {text}")
     return 0

@@ -1,4 +1,4 @@
-"""`corral volume create|ls|inspect|rm|prune`: named volumes, on whichever node they are.
+"""`corral volume create|ls|inspect|backup|restore|rm|prune`: named volumes of all nodes.
 
 A volume lives on one node: the one named with --node, else the one where it is first used.
 A stack uses one that somebody made with `external: true`; nothing but `rm` and `prune -a`, or
@@ -6,8 +6,6 @@ A stack uses one that somebody made with `external: true`; nothing but `rm` and 
 """
 
 from __future__ import annotations
-
-import sys
 
 from orchestrator.cli.show import objects
 
@@ -36,40 +34,77 @@ def describe(parser: argparse.ArgumentParser) -> None:
     )
     gone = objects.describe_rest(kinds, "volume")
     gone.add_argument("-f", "--force", action="store_true", help="also if one is not there")
+    save = kinds.add_parser("backup", help="write a volume's data to a file")
+    save.add_argument("name", metavar="VOLUME")
+    save.add_argument("-o", "--output", metavar="FILE", help="(default: VOLUME.tar.gz; - = stdout)")
+    save.add_argument("--pause", action="store_true", help="freeze what uses it meanwhile")
+    save.add_argument("--node", metavar="NODE", help="of a global service's: which node's")
+    save.add_argument("-f", "--force", action="store_true", help="write over FILE")
+    load = kinds.add_parser("restore", help="make a file the data of a volume")
+    load.add_argument("name", metavar="VOLUME")
+    load.add_argument("file", metavar="FILE|-")
+    load.add_argument("--node", metavar="NODE", help="of a new one: where (default: the only node)")
+    load.add_argument("-f", "--force", action="store_true", help="in the place of data there is")
     prune = kinds.add_parser("prune", help="remove all volumes that no stack uses")
     prune.add_argument("-a", "--all", action="store_true", help="those with a name, too")
     objects.describe_prune(prune)
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
-    match args.action:
-        case "create":
-            from orchestrator.cli.pairs import labels, pairs  # lists need none of it
+    does = {"create": _create, "inspect": _inspect, "rm": _remove, "remove": _remove}
+    does |= {"prune": _prune, "backup": _backup, "restore": _restore}
+    return does.get(args.action, _list)(args, session)
 
-            body = {
-                "name": args.name,
-                "driver": args.driver,
-                "options": pairs(args.opt, "-o"),
-                "labels": labels(args.label),
-                "node": args.node,
-            }
-            print(session.client.request("POST", objects.path("volume"), body=body)["name"])
-            return 0
-        case "inspect":
-            return objects.inspect(args, session, "volume", dockers)
-        case "rm" | "remove":
-            return objects.remove(session, "volume", args.names, missing=args.force)
-        case "prune":
-            if not args.all:
-                print(
-                    "volumes with a name stay: -a takes them, too; those without one go by"
-                    " themselves, with their replica",
-                    file=sys.stderr,
-                )
-                return 0
-            return objects.prune(args, session, "volume", rows(session))
-        case _:
-            return objects.show(args, rows(session), HEADERS, cells, dockers)
+
+def _list(args: argparse.Namespace, session: Invocation) -> int:
+    return objects.show(args, rows(session), HEADERS, cells, dockers)
+
+
+def _inspect(args: argparse.Namespace, session: Invocation) -> int:
+    return objects.inspect(args, session, "volume", dockers)
+
+
+def _remove(args: argparse.Namespace, session: Invocation) -> int:
+    return objects.remove(session, "volume", args.names, missing=args.force)
+
+
+def _backup(args: argparse.Namespace, session: Invocation) -> int:
+    from orchestrator.cli import saving  # lists need none of it
+
+    return saving.backup(args, session)
+
+
+def _restore(args: argparse.Namespace, session: Invocation) -> int:
+    from orchestrator.cli import saving
+
+    return saving.restore(args, session)
+
+
+def _prune(args: argparse.Namespace, session: Invocation) -> int:
+    if args.all:
+        return objects.prune(args, session, "volume", rows(session))
+    from orchestrator.cli import said
+
+    said.tell(
+        "volumes with a name stay: -a takes them, too; those without one go by themselves, with"
+        " their replica",
+        said.WARNING,
+    )
+    return 0
+
+
+def _create(args: argparse.Namespace, session: Invocation) -> int:
+    from orchestrator.cli.pairs import labels, pairs  # lists need none of it
+
+    body = {
+        "name": args.name,
+        "driver": args.driver,
+        "options": pairs(args.opt, "-o"),
+        "labels": labels(args.label),
+        "node": args.node,
+    }
+    print(session.client.request("POST", objects.path("volume"), body=body)["name"])
+    return 0
 
 
 def rows(session: Invocation) -> list[dict[str, Any]]:

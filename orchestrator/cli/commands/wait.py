@@ -9,6 +9,7 @@ import argparse
 import sys
 import time
 
+from orchestrator.cli import called
 from orchestrator.cli.errors import ERROR, CliError
 from orchestrator.cli.show import containers, watch
 from orchestrator.client.errors import ApiNotFound
@@ -85,12 +86,15 @@ def _last(session: Invocation, row: dict[str, Any]) -> dict[str, Any]:
 
 def meant(rows: list[dict[str, Any]], services: list[str]) -> list[dict[str, Any]]:
     """Return the containers of the services, one a name. Raises CliError for one without any."""
-    named = [row for row in rows if row.get("oneoff") and row.get("name") in services]
+    asked, single, missing = called.meant(services, rows)
+    named = [row for row in rows if row.get("oneoff") and row["id"] in single]
     rows = [row for row in rows if not row.get("oneoff")]
     now = containers.now(rows)
-    mine = [row for row in rows if row["id"] in now and row.get("service") in services]
-    missing = set(services) - {row.get("service") for row in mine}
-    missing -= {row.get("name") for row in named}
+    mine = [
+        row
+        for row in rows
+        if row["id"] in now and (row.get("service") in asked or row["id"] in single)
+    ]
     if missing:
         known = ", ".join(sorted({str(row.get("service")) for row in rows})) or "none"
         raise CliError(

@@ -5,9 +5,9 @@ Level triggered: the task lists say everything, so that a drain may be watched a
 
 from __future__ import annotations
 
-import sys
 import time
 
+from orchestrator.cli import said
 from orchestrator.cli.errors import ERROR, INTERRUPTED
 from orchestrator.cli.show.table import printable
 from orchestrator.client.errors import ApiNotFound, NoAnswer
@@ -100,29 +100,29 @@ def wait(session: Invocation, node: str, limit: float | None = None) -> int:
     try:
         while True:
             for line in drain.look(_rows(session)):
-                print(f"  {line}", file=sys.stderr, flush=True)
+                said.tell(f"  {line}")
                 moved = time.monotonic()
             now = time.monotonic()
             if drain.empty:
-                print(f"{node}: drained, nothing runs there")
+                said.done(f"{node}: drained, nothing runs there")
                 return 0
             stuck = drain.stuck and now - moved > PATIENCE
             if not drain.waiting or stuck or (limit is not None and now - began > limit):
                 break
             time.sleep(LOOK)
     except KeyboardInterrupt:
-        print(
+        said.tell(
             f"\nthe drain of {node} goes on; see it: corral node ls. "
             f"Undo it: corral node activate {node}",
-            file=sys.stderr,
+            said.WARNING,
         )
         return INTERRUPTED
     for name, why in sorted(drain.held.items()):
-        print(f"corral: {name} stays on {node}: {why}", file=sys.stderr)
-    print(
+        said.tell(f"corral: {name} stays on {node}: {why}", said.WARNING)
+    said.tell(
         f"corral: {node} takes nothing new, but is not empty\n"
         f"  next: make room for what is left, stop it, or corral node activate {node}",
-        file=sys.stderr,
+        said.ERROR,
     )
     return ERROR
 

@@ -75,13 +75,15 @@ class Format:
         if self.kind == "table":
             return as_table()
         if self.kind == "json":
-            return table.json_lines(dict(row) for row in rows)
+            return table.json_lines(for_programs(row) for row in rows)
         from orchestrator.cli.show import template
 
         known = frozenset(key for row in rows for key in row)
         try:
             lines = [
-                template.Printing(dict(row), known, table.printable).text(self.nodes or ())
+                template.Printing(dict(row), known, table.printable, exact=for_programs(row)).text(
+                    self.nodes or ()
+                )
                 for row in rows
             ]
             if not self.tabular:
@@ -94,6 +96,18 @@ class Format:
         columns = max(len(line) for line in (headings, *cells))
         headings, *cells = ([*line, *[""] * (columns - len(line))] for line in (headings, *cells))
         return table.render(headings, cells, limit)
+
+
+def for_programs(row: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a row as JSON has it: no two of its keys differ by case only.
+
+    Many readers (Go's, PowerShell's) take such for one. Docker's keep their place, what they
+    hide of ours is in ``corral``.
+    """
+    dockers = {key.lower(): key for key in row if key[:1].isupper()}
+    hidden = {key: row[key] for key in row if not key[:1].isupper() and key.lower() in dockers}
+    shown = {key: value for key, value in row.items() if dockers.get(key.lower(), key) == key}
+    return {**shown, "corral": hidden} if hidden else shown
 
 
 def heading(field: str) -> str:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import sys
+from orchestrator.cli import said
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -20,5 +20,5 @@ def rows(
     silent = [row for row in found if row.get("reason")]
     if not quiet:
         for row in silent:
-            print(f"corral: {row['name']} on {row['node']}: {row['reason']}", file=sys.stderr)
+            said.tell(f"corral: {row['name']} on {row['node']}: {row['reason']}", said.WARNING)
     return found, 1 if silent else 0

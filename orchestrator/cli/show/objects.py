@@ -6,8 +6,6 @@ columns and keys, and call this for what is the same.
 
 from __future__ import annotations
 
-import sys
-
 from orchestrator.cli.errors import ERROR
 from orchestrator.cli.show import filters, formats, table, times
 from orchestrator.client.errors import ApiNotFound, ApiRefusal
@@ -115,17 +113,19 @@ def inspect(
     args: argparse.Namespace, session: Invocation, kind: str, dockers: Callable[[Row], Any]
 ) -> int:
     """Print a JSON list of the objects; 1 where one is not there."""
+    from orchestrator.cli import said  # lists need none of it
+
     found, code = [], 0
     for name in args.names:
         try:
             row = session.client.get(path(kind, name))
         except ApiNotFound as exc:
-            print(f"corral: {exc}", file=sys.stderr)
+            said.complain(str(exc))
             code = ERROR
             continue
         found.append({**dockers(row), **row})
     if args.format is None or args.format.kind != "template":
-        print(jsontext.shown(found, indent=4))
+        print(jsontext.shown([formats.for_programs(row) for row in found], indent=4))
     else:
         formats.show(args.format, found, str)
     return code
@@ -137,24 +137,24 @@ def path(kind: str, name: str = "") -> str:
 
 def remove(session: Invocation, kind: str, names: Iterable[str], *, missing: bool = False) -> int:
     """Remove objects by name, each that can be; ``missing``: one that is not there is no fault."""
+    from orchestrator.cli import said  # lists need none of it
+
     code = 0
     for name in names:
         try:
             gone = session.client.request("DELETE", path(kind, name))
         except ApiNotFound as exc:
             if not missing:
-                print(f"corral: {exc}", file=sys.stderr)
+                said.complain(str(exc))
                 code = ERROR
             continue
         except ApiRefusal as exc:
-            print(f"corral: {exc}", file=sys.stderr)
-            if exc.hint:
-                print(f"  hint: {exc.hint}", file=sys.stderr)
+            said.complain(str(exc), exc.hint)
             code = ERROR
             continue
         print(gone["name"], flush=True)
         if gone.get("left"):
-            print(f"corral: {kind} {name} is {gone['left']}", file=sys.stderr)
+            said.tell(f"corral: {kind} {name} is {gone['left']}", said.WARNING)
     return code
 
 
@@ -162,7 +162,9 @@ def prune(args: argparse.Namespace, session: Invocation, kind: str, rows: Iterab
     """Remove what of these nothing uses; on a terminal ask first, without one want -f."""
     names = [row["name"] for row in fitting(rows, args.filter) if not row.get("used_by")]
     if not names:
-        print(f"no unused {kind}s", file=sys.stderr)
+        from orchestrator.cli import said  # lists need none of it
+
+        said.tell(f"no unused {kind}s")
         return 0
     if not args.force:
         from orchestrator.cli.show import sure  # lists need none of it

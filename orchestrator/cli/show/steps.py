@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-
+from orchestrator.cli import said
 from orchestrator.cli.errors import ERROR, INTERRUPTED, CliError
 from orchestrator.cli.show import table
 
@@ -22,25 +21,25 @@ def follow(stream: Stream, what: str, interrupted: str = WHERE) -> tuple[int, di
         for line in stream:
             message = table.printable(str(line.get("message") or line.get("state") or ""))
             if line.get("kind") != "end":
-                mark = {"warning": "warning: "}.get(str(line.get("kind")), "")
-                print(f"  {mark}{message}", file=sys.stderr, flush=True)
+                if line.get("kind") == "warning":
+                    said.tell(f"  warning: {message}", said.WARNING)
+                else:
+                    said.tell(f"  {message}")
                 continue
             if line.get("ok"):
-                print(message or f"{what}: done", file=sys.stderr)
+                said.tell(message or f"{what}: done")
                 return 0, line
             if not line.get("host_key"):  # else it is asked about
                 failed(what, {**line, "message": message})
             return ERROR, line
     except KeyboardInterrupt:
-        print(f"\n{what}: interrupted; {interrupted}", file=sys.stderr)
+        said.tell(f"\n{what}: interrupted; {interrupted}", said.WARNING)
         return INTERRUPTED, {}
     raise CliError(f"{what}: the controller stopped answering on the way", "corral node ls")
 
 
 def failed(what: str, end: dict[str, Any]) -> None:
     """Say why it did not work, what it said last, and what to do."""
-    print(f"corral: {what} failed: {table.printable(str(end['message']))}", file=sys.stderr)
-    for text in end.get("log_tail") or ():
-        print(f"    | {table.printable(str(text))}", file=sys.stderr)
-    if end.get("hint"):
-        print(f"  hint: {table.printable(str(end['hint']))}", file=sys.stderr)
+    lines = [f"{what} failed: {table.printable(str(end['message']))}"]
+    lines += [f"    | {table.printable(str(text))}" for text in end.get("log_tail") or ()]
+    said.complain("\n".join(lines), table.printable(str(end.get("hint") or "")))

@@ -248,11 +248,14 @@ def _unquoted(text: str, column: int) -> str:
 class Printing:
     """One template over one row (or over the headings)."""
 
-    def __init__(self, row: Any, known: frozenset[str], safe: Callable[[str], str]) -> None:
+    def __init__(
+        self, row: Any, known: frozenset[str], safe: Callable[[str], str], *, exact: Any = None
+    ) -> None:
         self.known = known  # fields of any row of the list: one may lack what another has
         self.safe = safe
         self.heading = isinstance(row, Headings)
-        self.exact = row  # for programs, as --format json has it: {{json .}}
+        # For programs, as --format json has it: {{json .}}
+        self.exact = row if exact is None else exact
         self.row = row if self.heading else self._safe(row)
 
     def text(self, nodes: Sequence[Node]) -> str:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import sys
-
 from orchestrator.cli.show import table
 
 TYPE_CHECKING = False
@@ -24,7 +22,14 @@ def listed(client: Client, kind: str, path: str, **query: Any) -> list[dict[str,
 
 def tell(answer: Mapping[str, Any]) -> None:
     """Say that a decision is due before what is listed is known, and how it is taken."""
-    if why := str(answer.get("undecided") or ""):
-        print(f"corral: warning: {table.printable(why)}", file=sys.stderr)
-    for line in answer.get("missing") or ():
-        print(f"corral: {table.printable(str(line))}", file=sys.stderr)
+    why, missing = str(answer.get("undecided") or ""), answer.get("missing") or ()
+    warnings = [why] if why else []
+    warnings += map(str, answer.get("warnings") or ())
+    if not warnings and not missing:
+        return
+    from orchestrator.cli import said  # most lists have nothing to say beside them
+
+    for line in warnings:
+        said.tell(f"corral: warning: {table.printable(line)}", said.WARNING)
+    for line in missing:
+        said.tell(f"corral: {table.printable(str(line))}", said.WARNING)

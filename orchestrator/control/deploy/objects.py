@@ -110,8 +110,9 @@ class Maker:
             raise Conflict(
                 f"volume {name} is being removed", hint="corral volume ls says why still"
             )
-        if node and present.node and present.node not in self._cluster.nodes:
-            # Its home left the cluster: where the data is now, only the user may know.
+        unused = not present.node and not present.everywhere and not present.options
+        if node and (unused or (present.node and present.node not in self._cluster.nodes)):
+            # No task had it yet, or its home left: where the data is now, only the user may know.
             self._draft.put(VOLUMES, present.at_home(node, record.home))
             return MadeObject(id=name, name=name)
         if present.options != record.options or (node and node != present.node):

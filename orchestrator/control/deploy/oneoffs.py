@@ -13,6 +13,7 @@ from orchestrator.control.deploy.compiling import compiled_as_asked
 from orchestrator.control.deploy.contents import with_contents
 from orchestrator.control.deploy.external import check_external
 from orchestrator.control.deploy.ports import with_ports
+from orchestrator.control.mirror.node_view import node_of_client
 from orchestrator.control.mirror.ports import free_port, ingress_ports, numbers_taken, published
 from orchestrator.control.mirror.records import STACKS
 from orchestrator.control.mirror.released import newest_spec
@@ -29,12 +30,12 @@ from specs.states import FINAL, Desired
 from specs.task import Task
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from orchestrator.control.deploy.deployment import Deployment
     from orchestrator.control.mirror.draft import Draft
     from specs.oneoff import ActOnOneOffs, StartOneOff
-    from specs.stack import Port
+    from specs.stack import Mount, Port
 
 
 def compiled(deployment: Deployment, asked: StartOneOff) -> StackSpec:
@@ -117,6 +118,7 @@ def make(
             "on_unhealthy": "keep",
             "on_reboot": "keep",
             "ports": _ports(deployment, asked.service, service),
+            "mounts": _mounts(deployment, asked.here, service),
         }
     )
     update: dict[str, object] = {
@@ -157,10 +159,33 @@ def make(
     return one
 
 
+def _mounts(deployment: Deployment, here: Sequence[str], service: ServiceSpec) -> tuple[Mount, ...]:
+    """Return its mounts; what was named by a path of the client's machine is had there.
+
+    Where that is no node nobody knows whose path is meant: it is said that it is the node's.
+    """
+    cluster, client = deployment.cluster, deployment.request.client
+    known = node_of_client(cluster.nodes, client.boot_id) is not None
+    found = []
+    for mount in service.task.mounts:
+        typed = mount.type == "bind" and mount.target in here and not mount.relative
+        if typed and not known and len(cluster.nodes) > 1:
+            host = client.hostname or "this machine"
+            deployment.warn(
+                f"services.{service.name}.volumes",
+                f"-v {mount.source}: {host} is no node of the cluster, so it is that path of the "
+                "node it runs on, whichever that is",
+                hint="placement constraints (node.hostname == NAME) in the file choose one",
+            )
+        found.append(mount.model_copy(update={"relative": True}) if typed and known else mount)
+    return tuple(found)
+
+
 def act(draft: Draft, stack: str, asked: ActOnOneOffs) -> ActedOn:
     """Stop those that run, or remove those that have ended. Raises NotFound."""
     shown = [one for one in draft.oneoffs(stack) if one.shown]
-    unknown = sorted({*asked.names} - {one.task.name for one in shown})
+    # Whoever was a moment quicker, a --rm say: what was asked for is done.
+    unknown = sorted({*asked.names} - {one.task.name for one in draft.oneoffs(stack)})
     if unknown:
         raise NotFound(f"there is no one-off {', '.join(unknown)}", hint="corral ps -a")
     everything = not asked.names and not asked.services

@@ -395,6 +395,7 @@ def _store(
             created=creating.created(deployment, spec, present),
             asked=present.asked if present is not None else {},
             asked_again=present.asked_again if present is not None else {},
+            config_files=request.config_files,
         ),
     )
     deployment.draft.put_key(

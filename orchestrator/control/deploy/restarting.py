@@ -26,7 +26,7 @@ def restart(draft: Draft, stack: Stack, spec: StackSpec, request: Restart) -> Re
     if stack.desired == "removed":
         raise Conflict(f"stack {stack.name} is being removed", hint="corral up, once it is gone")
     check_known(stack, spec, request.services, draft.oneoffs(stack.name))
-    wanted = set(request.services) or set(spec.services)
+    wanted = set(request.services) or set(() if request.tasks else spec.services)
     if not request.no_deps:
         wanted = _with_followers(spec, wanted)
     tasks = [
@@ -35,6 +35,11 @@ def restart(draft: Draft, stack: Stack, spec: StackSpec, request: Restart) -> Re
         if t.service in wanted and t.desired is not Desired.REMOVED
     ]
     down = stack.desired == "stopped"
+    tasks += [
+        t
+        for t in draft.tasks(stack.name).values()
+        if t.id in request.tasks and t.service not in wanted and t.desired is not Desired.REMOVED
+    ]
     running = [t for t in tasks if t.live and t.desired is Desired.RUNNING and not down]
     live = {(t.service, t.slot) for t in tasks if t.live and not down}
     gone = {

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Literal
 
 from scheduler.view import NodeUse, NodeView
+from specs.node import successor
 from specs.states import NodeStatus
 
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import Mirror
     from specs.node import Node
+
+LEFT = "which left the cluster"
 
 
 def node_status(cluster: Mirror, node: str | None) -> NodeStatus:
@@ -30,6 +33,12 @@ def node_status(cluster: Mirror, node: str | None) -> NodeStatus:
         return NodeStatus.DOWN
     condition = cluster.conditions.get(node)
     return condition.status if condition is not None else NodeStatus.UNKNOWN
+
+
+def former(cluster: Mirror, node: str, called: str) -> str:
+    """Return a node that left in words; ``called``: its name, which its successor has now."""
+    heir = successor(cluster.nodes.values(), node)
+    return f"the machine that {heir.name} replaces" if heir else f"{called or node}, {LEFT}"
 
 
 def node_role(node: Node) -> str:

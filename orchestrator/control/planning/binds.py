@@ -10,6 +10,7 @@ from __future__ import annotations
 import posixpath
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.node_view import former
 from orchestrator.control.mirror.records import BOUND_PATHS, BoundPath
 from orchestrator.control.planning.passes import BindRuling
 from orchestrator.store import keys
@@ -50,7 +51,7 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
         and constraints.broken(effective.service.placement.constraints, view) is None
     ]
     answering = [node for node in candidates if pass_.node_status(node) == "ready"]
-    ties, only, homes, unanswered = [], [], [], set()
+    ties, only, homes, unanswered, owed = [], [], [], set(), {}
     for path in sorted({path for path, _ in bound_paths(effective.task)}):
         # A one-off's spec has its own service alone: that another one writes, the record says.
         of_others = not effective.hash and _record(pass_, effective.stack, path) is not None
@@ -60,6 +61,8 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
         said = pass_.observed.paths.of(path, asked, pass_.now, fresh=fresh)
         ruled = rule(bound, candidates, asked, said)
         unanswered |= {(path, node) for node in ruled.unanswered}
+        if heir := _owed(pass_, effective, path, fresh) if written else "":
+            owed[path] = _name(pass_, heir)
         if ruled.only is not None:
             only.append(Only(f"path {path}", ruled.only))
         if ruled.pinned:
@@ -72,7 +75,13 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
         if written:
             homes.append((path, ruled.home))
     waits = ""
-    if unanswered:
+    if owed:
+        names = " and ".join(sorted(set(owed.values())))
+        waits = (
+            f"{some(sorted(owed), 3)} was on the machine that {names} replaces: put the data "
+            "there (in the place of a folder that corral made empty); nothing is made anew"
+        )
+    elif unanswered:
         nodes = some(sorted({_name(pass_, node) for _, node in unanswered}), 3)
         paths = some(sorted({path for path, _ in unanswered}), 3)
         waits = f"asks {nodes} whether {paths} is there"
@@ -91,7 +100,8 @@ def settle(pass_: Pass, effective: Effective, node: str, *, fresh: bool) -> None
         record = _record(pass_, effective.stack, path)
         wanted = node if home is None else home
         # What another task of this pass has just decided stands.
-        if record is None or (home == SHARED and record.node != SHARED):
+        moved = record is not None and pass_.successor(record.node) == wanted  # it is put back
+        if record is None or moved or (home == SHARED and record.node != SHARED):
             known = pass_.cluster.nodes.get(wanted)
             made = BoundPath(
                 stack=effective.stack,
@@ -136,6 +146,20 @@ def _record(pass_: Pass, stack: str, path: str) -> BoundPath | None:
 
 
 def _home(pass_: Pass, effective: Effective, path: str) -> str | None:
+    """Return where the data of a path belongs: where it is, or who replaced that node."""
+    found = _data_at(pass_, effective, path)
+    return (pass_.successor(found) or found) if found else found
+
+
+def _owed(pass_: Pass, effective: Effective, path: str, fresh: bool) -> str:  # noqa: FBT001 - as above
+    """Return the node that lacks the path's data, which the machine it replaced had; or ""."""
+    heir = pass_.successor(_data_at(pass_, effective, path) or "")
+    asked = [heir] if heir and pass_.node_status(heir) == "ready" else []
+    said = pass_.observed.paths.of(path, asked, pass_.now, fresh=fresh)
+    return heir if said.get(heir) != "there" else ""
+
+
+def _data_at(pass_: Pass, effective: Effective, path: str) -> str | None:
     """Return where the data of a path is: by its record, else where tasks with it are or were.
 
     Without a record they are older than these records, or than the store that was adopted.
@@ -163,4 +187,4 @@ def _service(pass_: Pass, task: Task) -> ServiceSpec | None:
 
 def _name(pass_: Pass, node: str, called: str = "") -> str:
     record = pass_.cluster.nodes.get(node)
-    return record.name if record is not None else f"{called or node}, which left the cluster"
+    return record.name if record is not None else former(pass_.cluster, node, called)

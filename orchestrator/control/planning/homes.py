@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.node_view import former
 from orchestrator.control.mirror.records import VOLUMES, Volume
 from orchestrator.store import keys
 from specs.kit.amounts import some
@@ -20,8 +21,6 @@ if TYPE_CHECKING:
     from collections.abc import Container, Iterable, Mapping
 
     from orchestrator.control.planning.passes import Pass
-
-LEFT = "which left the cluster"
 
 
 def holders(name: str, members: Iterable[str], held: Mapping[str, Container[str]]) -> list[str]:
@@ -40,7 +39,7 @@ def find(pass_: Pass, volume: Volume) -> Volume:
         return volume
     home = volume.at_home(found[0], pass_.cluster.nodes[found[0]].name)
     pass_.draft.put(VOLUMES, home)
-    where = f"{volume.home or volume.node}, {LEFT}"
+    where = former(pass_.cluster, volume.node, volume.home)
     text = f"volume {volume.name} is at home on {home.home} now: it has it, and {where}, had it"
     pass_.notes.append(("volume.home", volume.stack, text))
     return home
@@ -55,7 +54,8 @@ def undecided(pass_: Pass, volume: Volume) -> str:
     members = pass_.cluster.nodes
     found = holders(volume.name, members, pass_.observed.volumes)
     names = some([members[node].name for node in found], 5)
-    was = f"volume {volume.name} was on {volume.home or volume.node}, {LEFT}"
+    where = former(pass_.cluster, volume.node, volume.home)
+    was = f"volume {volume.name} was on {where}"
     if len(found) > 1:
         return (
             f"{was}, and {names} have one of that name: corral volume create --node NODE "

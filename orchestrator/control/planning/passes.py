@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror import times
 from orchestrator.control.mirror.node_view import availability, node_status, node_view
 from specs.ids import new_id
+from specs.node import successor
 
 if TYPE_CHECKING:
     import random
@@ -65,6 +66,7 @@ class Pass:
     brake: bool = False  # too many nodes are silent at once: nothing lost is replaced
     notes: list[tuple[str, str, str]] = field(default_factory=list)  # event kind, stack, message
     _views: dict[str, NodeView] = field(default_factory=dict)
+    _successors: dict[str, str] = field(default_factory=dict)
     _places: dict[str | None, Whereabouts] = field(default_factory=dict)
     # By the networks of a task, see ``stopping.unheard``.
     least_heard: dict[tuple[str, ...], float] = field(default_factory=dict)
@@ -95,6 +97,13 @@ class Pass:
         if node not in self._views and node in self.cluster.nodes:
             self._views[node] = node_view(self.cluster, self.cluster.nodes[node])
         return self._views.get(node or "")
+
+    def successor(self, node: str) -> str:
+        """Return the id of the node that took the place of one that left, or ""."""
+        if node not in self._successors:
+            found = successor(self.cluster.nodes.values(), node)
+            self._successors[node] = found.id if found is not None else ""
+        return self._successors[node]
 
     def node_status(self, node: str | None) -> str:
         """Return ready, unready, unknown or down, see orchestrator.control.mirror.node_view."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.node_view import former
 from orchestrator.control.mirror.users import users
 from specs import shares
 from specs.objects import ContentRow, NetworkRow, VolumeRow
@@ -56,7 +57,7 @@ def volume_rows(cluster: Cluster) -> tuple[VolumeRow, ...]:
             services=tuple(sorted(found.mounts.get(record.name, ()))),
             removing=record.removing,
             everywhere=record.everywhere,
-            reason=_why_still(cluster, record) if record.removing else "",
+            reason=_why_still(cluster, record) if record.removing else _lost(cluster, record),
         )
         for record in cluster.volumes.values()
     ]
@@ -98,6 +99,16 @@ def _task_name(cluster: Cluster, task_id: str) -> str:
 def _node_name(cluster: Cluster, volume: Volume) -> str:
     node = cluster.nodes.get(volume.node)
     return node.name if node is not None else volume.home or volume.node
+
+
+def _lost(cluster: Cluster, volume: Volume) -> str:
+    """Return why nothing can use a volume whose home left, and what would help; or ""."""
+    if not volume.node or volume.node in cluster.nodes or volume.everywhere:
+        return ""
+    return (
+        f"its data is on {former(cluster, volume.node, volume.home)}: corral volume create "
+        f"--node NODE {volume.name} begins with what NODE has of it, else empty"
+    )
 
 
 def _why_still(cluster: Cluster, record: Volume) -> str:

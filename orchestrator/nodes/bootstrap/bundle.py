@@ -3,6 +3,8 @@
 Packed from what this controller itself runs: ``specs`` and ``agent``, the supervisor, and every
 installed distribution they import, exactly as installed here. Compiled parts make it fit nodes with
 the controller's Python minor version and architecture only; ``check.py`` refuses others in words.
+So every module's byte code comes with it, too: compiling was a second of a node's processor time,
+at every join and upgrade.
 Used by ``join.py``; the archive is named by its content and kept in the controller's state folder.
 As a program (``python -m orchestrator.nodes.bootstrap.bundle FOLDER``) it packs and prints what
 it made.
@@ -18,6 +20,7 @@ import importlib.metadata
 import importlib.util
 import io
 import json
+import marshal
 import os
 import platform
 import re
@@ -35,8 +38,10 @@ if TYPE_CHECKING:
 
 PACKAGES = ("specs", "agent")
 PACKING = 120.0  # seconds, on a busy small machine
+SUPERVISOR = "supervisor.py"
 KEPT = 2  # archives of earlier versions that stay
 _SKIPPED = ("__pycache__", ".pyc", ".pyi", ".pyx", ".pxd", ".c", ".h")
+_LOW = 0xFFFFFFFF
 _NAME = re.compile(r"^[A-Za-z0-9._-]+")
 
 
@@ -190,7 +195,7 @@ def _files(
             if source.is_file() and not _skipped(source):
                 yield f"{root.name}/{source.relative_to(root)}", source
     supervisor = Path(__file__).parents[2] / "embedded" / "supervisor.py"
-    yield "supervisor.py", supervisor
+    yield SUPERVISOR, supervisor
     for distribution in distributions:
         if distribution.files is None:
             raise BundleFailed(
@@ -255,7 +260,10 @@ def _pack(archive: Path, version: str, files: dict[str, Path], manifest: bytes) 
             tarfile.open(fileobj=packed, mode="w", format=tarfile.GNU_FORMAT) as tar,
         ):
             for name in sorted(files):
-                _add(tar, name, files[name].read_bytes())
+                data = files[name].read_bytes()
+                _add(tar, name, data)
+                if name.endswith(".py") and name != SUPERVISOR:  # which nobody imports
+                    _add(tar, importlib.util.cache_from_source(name), compiled(files[name], data))
             # So that the agent can say its version as any installed program does.
             _add(tar, f"corral-{version}.dist-info/METADATA", _metadata(version))
             # Last: its presence says that the directory is whole.
@@ -263,6 +271,32 @@ def _pack(archive: Path, version: str, files: dict[str, Path], manifest: bytes) 
         raw.flush()
         os.fsync(raw.fileno())
     temporary.rename(archive)
+
+
+def compiled(path: Path, source: bytes) -> bytes:
+    """Return the file of a module's byte code that Python takes, whenever its source was written.
+
+    The folder is named by the sources' content and its files have no times of their own (PEP 552,
+    unchecked). A Python that writes byte code of another kind ignores it and compiles.
+    """
+    header = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
+    return header + importlib.util.source_hash(source) + (_kept(path) or _code(path, source))
+
+
+def _kept(path: Path) -> bytes | None:
+    """Return what this machine's Python made of it already, if that is of the file as it is."""
+    try:
+        kept = Path(importlib.util.cache_from_source(str(path), optimization="")).read_bytes()
+        status = path.stat()
+    except OSError:
+        return None
+    numbers = (0, int(status.st_mtime) & _LOW, status.st_size & _LOW)
+    of_it = importlib.util.MAGIC_NUMBER + b"".join(n.to_bytes(4, "little") for n in numbers)
+    return kept[len(of_it) :] if kept.startswith(of_it) else None
+
+
+def _code(path: Path, source: bytes) -> bytes:
+    return marshal.dumps(compile(source, path, "exec", dont_inherit=True, optimize=0))
 
 
 def _add(tar: tarfile.TarFile, name: str, data: bytes) -> None:

@@ -61,7 +61,10 @@ class Members(Protocol):
         asked: bool = False,
         labels: Mapping[str, str] | None = None,
         node_id: str = "",
+        replaces: str = "",
     ) -> Node: ...
+
+    def lost(self, name: str) -> Node: ...
 
     def remove(self, name: str, *, force: bool) -> AsyncIterator[Progress]: ...
 
@@ -113,7 +116,10 @@ class Bootstrap:
 
     def _refuse_early(self, request: AddNode, address: SshAddress) -> None:
         check_labels(request.labels)
+        lost = self._members.lost(request.replaces) if request.replaces else None
         for node in self._cluster.nodes.values():
+            if node == lost:  # what stands there now may well have its address
+                continue
             if node.address and _same_machine(parse(node.address), address):
                 raise Conflict(f"{address} is already node {node.name}", hint="corral node ls")
             if request.name is not None and request.name == node.name:
@@ -167,13 +173,15 @@ class Bootstrap:
                 asked=bool(request.underlay),
                 labels=request.labels,
                 node_id=hello.node if hello.stamp is not None else "",
+                replaces=request.replaces,
             )
         finally:
             # Also when this is cancelled: nothing half-installed stays behind.
             if member is None:
                 await self._undo(remote, address)
         await _perform(remote, install.mark(self._cluster_id, member.id))
-        yield self._step(address, f"joined as {member.name}; waiting for its first report")
+        how = "in the place of the lost" if request.replaces else "joined as"
+        yield self._step(address, f"{how} {member.name}; waiting for its first report")
         reason = await self._ready(member)
         if reason:
             yield self._warning(address, check.Finding(f"not ready yet: {reason}"))

@@ -71,7 +71,7 @@ def test_what_was_made_by_hand_serves_stacks_on_other_nodes_and_outlives_them(cl
     rows = [
         json.loads(line) for line in cluster("volume", "ls", "--format", "json").stdout.splitlines()
     ]
-    assert [(row["name"], row["node"], row["stack"], row["services"]) for row in rows] == [
+    assert [(row["Name"], row["node"], row["stack"], row["services"]) for row in rows] == [
         ("app_memory", "n3", "app", ["app/keeper"]),
         ("data", "n3", "", ["app/keeper"]),
     ]

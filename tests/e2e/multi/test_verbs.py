@@ -84,7 +84,8 @@ VERBS: dict[str, Row] = {
     "volume": ("volume ls -q", 0, "app_data", "volume inspect nope", "no volume nope"),
     "secret": ("secret ls", 0, "", "secret inspect nope", "no secret nope"),
     "node": ("node ls -q", 0, "n2", "node inspect nope", "nope"),
-    "state": ("state", 0, "", "", ""),
+    "state": ("state check", 0, " 0 errors", "", ""),
+    "backup": ("backup ls", 0, "no backups are made by themselves", "backup verify nope", "nope"),
     "stop": ("stop -t 0 web", 0, "", "stop nope", UNKNOWN),
     "wait": ("wait web", 137, "container 'app-web-1' exited with status code 137",
              "wait nope", NO_TASKS),
@@ -96,11 +97,11 @@ VERBS: dict[str, Row] = {
 }  # fmt: skip
 # Those that change nothing are typed again, with a closed input and on the laptop.
 READS = {"ps", "logs", "exec", "run", "cp", "top", "stats", "port", "volumes", "ls", "network",
-         "volume", "secret", "node", "state", "kill", "scale"}  # fmt: skip
+         "volume", "secret", "node", "state", "backup", "kill", "scale"}  # fmt: skip
 TERMINALS = {"ps", "logs", "top", "port", "volumes", "ls", "node", "kill", "pause", "wait"}
 # Files of this machine, and what it becomes; what another test of these hosts is about.
 OTHERS = {
-    "watch": "tests/e2e/test_watch.py",
+    "watch": "test_watch.py", "restore": "test_backup.py",
     "config": "", "lint": "", "context": "test_laptop.py", "lab": "", "agent": "",
     "supervise": "", "version": "", "completion": "", "man": "",
 }  # fmt: skip
@@ -185,8 +186,14 @@ class Typed:
         self.said += data
         return bool(data)
 
+    def heard(self) -> str:
+        """Return what it has said that was not read, for whoever looks at a failure."""
+        return self.said.decode(errors="replace")
+
     def close(self) -> None:
         self.begun.kill()
+        while self.output >= 0 and select.select([self.output], [], [], 0)[0] and self._read():
+            pass
         for descriptor in {self.output, self.input, self.terminal} - {-1}:
             os.close(descriptor)
 

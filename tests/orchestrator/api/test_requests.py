@@ -62,6 +62,7 @@ async def test_stacks_are_rows_with_counts(api):
         200,
         {
             "undecided": "",
+            "warnings": [],
             "stacks": [
                 {
                     "name": "shop",
@@ -71,6 +72,8 @@ async def test_stacks_are_rows_with_counts(api):
                     "tasks": "2/3",
                     "reason": "",
                     "orphans": [],
+                    "containers": {"created": 1, "exited": 1, "running": 1},
+                    "config_files": [],
                 }
             ],
         },

@@ -16,8 +16,9 @@ import pytest
 
 from agent.errors import Refusal
 from agent.volumes.binds import BindSources
-from orchestrator.api import sent
+from orchestrator.api import sentfiles
 from orchestrator.api.problems import BadRequest
+from orchestrator.api.sentfiles import SentFiles
 from orchestrator.cli import sending
 from orchestrator.cli.errors import CliError
 from specs.sent import CHUNK, AskChunks, PutChunks, SentEntry, SentTree, leaves_tree
@@ -28,7 +29,7 @@ NOW = 1_800_000_000.0
 
 @pytest.fixture
 def files(tmp_path):
-    return sent.SentFiles(tmp_path / "sent", wall=lambda: NOW)
+    return SentFiles(tmp_path / "sent", wall=lambda: NOW)
 
 
 class Direct:
@@ -296,7 +297,7 @@ def test_what_nothing_used_for_a_week_goes(files):
 async def test_over_http(api, tmp_path, monkeypatch):
     refused = await api.http.post("/v1/sent/missing", json={"chunks": ["0" * 64]})
     assert refused.status == 422
-    object.__setattr__(api.parts, "sent", sent.SentFiles(tmp_path / "sent", wall=lambda: NOW))
+    object.__setattr__(api.parts, "sent", SentFiles(tmp_path / "sent", wall=lambda: NOW))
     answer = await api.http.post("/v1/sent/missing", json={"chunks": ["0" * 64]})
     assert await answer.json() == {"missing": ["0" * 64]}
     answer = await api.http.post(
@@ -383,10 +384,10 @@ def test_a_chunk_that_the_disk_spoilt_is_asked_for_again(files):
 def test_what_is_kept_is_on_the_disk_before_its_name(files, monkeypatch):
     """Chunks are written durably, and a tree is synced before it gets its name."""
     done = []
-    monkeypatch.setattr(sent.disk, "sync_tree", lambda path: done.append((path, files_of(path))))
-    written = sent.disk.write_file
+    monkeypatch.setattr(sentfiles.disk, "sync_tree", lambda at: done.append((at, files_of(at))))
+    written = sentfiles.disk.write_file
     monkeypatch.setattr(
-        sent.disk, "write_file", lambda *a, **more: (done.append(more), written(*a, **more))
+        sentfiles.disk, "write_file", lambda *a, **more: (done.append(more), written(*a, **more))
     )
     digest = chunk(files)
     place = files.tree(SentTree(entries=[SentEntry(path="a", chunks=(digest,))]))

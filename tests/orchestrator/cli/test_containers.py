@@ -90,7 +90,7 @@ def test_one_container_a_name(fake, corral, monkeypatch, case):
     assert len(every) == len(rows) + 1, "law: -a hides nothing"
     assert sum("(past)" in line for line in every) == len(rows) - len(ids)
     found = map(json.loads, corral("-p", "shop", "ps", "-a", "--format", "json").out.splitlines())
-    assert sorted(r["id"] for r in found if not r["past"]) == sorted(["db-1-0", *ids])
+    assert sorted(r["ID"] for r in found if not r["past"]) == sorted(["db-1-0", *ids])
 
 
 STATES = {

@@ -330,25 +330,82 @@ def test_a_compose_file_behind_a_list_is_told_where_it_stands(fake, corral):
 
 
 def test_ls_and_node_ls_have_docker_s_keys_beside_ours(fake, corral):
-    fake.on(
-        "GET", "/v1/stacks", {"stacks": [{"name": "shop", "status": "deployed", "tasks": "2/2"}]}
-    )
-    assert corral("ls", "--format", "{{.Name}} {{.Status}} {{.status}}").out == (
-        "shop running(2) deployed\n"
+    shop = {
+        "name": "shop",
+        "status": "deployed",
+        "tasks": "3/3",
+        "containers": {"running": 2, "exited": 1},
+        "config_files": ["/srv/a.yaml", "/srv/b.yaml"],
+    }
+    lost = {"name": "lost", "status": "unknown", "tasks": "?/1", "containers": {}}
+    fake.on("GET", "/v1/stacks", {"stacks": [shop, lost]})
+    form = "{{.Name}}: {{.Status}}; {{.status}}; {{.ConfigFiles}}"
+    assert corral("ls", "--format", form).out == (
+        "lost: unknown; unknown; \nshop: exited(1), running(2); deployed; /srv/a.yaml,/srv/b.yaml\n"
     )
     assert corral("ls", "--filter", "name=blog", "--format", "{{.Name}}").out == ""
     node = {"id": "n1", "name": "alpha", "status": "ready", "availability": "active", "labels": {}}
     fake.on("GET", "/v1/nodes", {"nodes": [node]})
     assert corral("node", "ls", "--format", "{{.Hostname}} {{.Status}}").out == "alpha Ready\n"
     assert (
-        json.loads(corral("node", "ls", "--format", "{{json .}}").out)["availability"] == "active"
+        json.loads(corral("node", "ls", "--format", "{{json .}}").out)["Availability"] == "Active"
     )
     assert corral("node", "ls", "--filter", "status=down", "-q").out == ""
     fake.on("GET", "/v1/nodes/alpha", {**node, "facts": {"kernel": "6.1"}})
     shown = corral("node", "inspect", "-f", "{{.Hostname}} {{.facts.kernel}}", "alpha").out
     assert shown == "alpha 6.1\n"
     assert corral("node", "inspect", "alpha").out.startswith("alpha  ready\n")
-    assert json.loads(corral("node", "inspect", "--format", "json", "alpha").out)["id"] == "n1"
+    assert json.loads(corral("node", "inspect", "--format", "json", "alpha").out)["ID"] == "n1"
+
+
+TASK = {"id": "t1", "name": "shop-web-1", "service": "web", "state": "running", "labels": {}}
+OBJECT = {
+    "id": "n",
+    "name": "net",
+    "driver": "overlay",
+    "labels": {},
+    "options": {},
+    "used_by": [],
+    "internal": False,
+    "attachable": True,
+    "subnets": ["10.210.0.0/26"],
+    "stack": "",
+    "node": "",
+    "tasks": {"shop-web-1": "10.210.0.2"},
+    "services": [],
+    "size": 3,
+}
+
+
+@pytest.mark.parametrize(
+    ("path", "answer", "words"),
+    [
+        ("/v1/stacks", {"stacks": [{"name": "shop", "status": "running"}]}, "ls"),
+        ("/v1/stacks/shop/tasks", {"tasks": [TASK]}, "-p shop ps -a"),
+        ("/v1/stacks/shop/tasks", {"tasks": [TASK]}, "-p shop images"),
+        ("/v1/nodes", {"nodes": [{"id": "n1", "name": "a", "status": "ready"}]}, "node ls"),
+        ("/v1/nodes/a", {"id": "n1", "name": "a", "status": "ready"}, "node inspect a"),
+        ("/v1/networks", {"networks": [OBJECT]}, "network ls"),
+        ("/v1/networks/net", OBJECT, "network inspect net"),
+        ("/v1/volumes", {"volumes": [OBJECT]}, "volume ls"),
+        ("/v1/volumes/net", OBJECT, "volume inspect net"),
+        ("/v1/secrets", {"contents": [OBJECT]}, "secret ls"),
+        ("/v1/secrets/net", OBJECT, "secret inspect net"),
+        ("/v1/configs", {"contents": [OBJECT]}, "config ls"),
+    ],
+)
+@pytest.mark.parametrize("form", ["json", "{{json .}}"])
+def test_no_two_keys_of_json_differ_by_case_only(fake, corral, path, answer, words, form):
+    """Readers that take no notice of case (Go, PowerShell) refuse such, or take either."""
+    fake.on("GET", "/v1/stacks/shop", {"name": "shop", "services": [{"name": "web"}]})
+    fake.on("GET", path, answer)
+    done = corral(*words.split(), "--format", form)
+    assert done.code == 0, done.err
+    found = json.loads(done.out)
+    (row,) = found if isinstance(found, list) else [found]
+    keys = [key.lower() for key in row]
+    assert sorted(set(keys)) == sorted(keys)
+    assert row.get("corral", row), "what Docker's keys hide of ours is in a place of its own"
 
 
 def test_a_template_loads_nothing_heavy():

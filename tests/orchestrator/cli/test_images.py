@@ -14,16 +14,14 @@ ONE, TWO = "sha256:" + "1" * 64, "sha256:" + "2" * 64
 @pytest.fixture
 def shop(fake):
     rows = [
-        row("web-10", "web", image="registry.example:5000/team/web:1.2"),
+        row("web-10", "web", image="registry.example:5000/team/web:1.2", image_digest=ONE),
         row("web-2", "web", image=f"registry.example:5000/team/web:1.2@{ONE}", node="beta"),
-        row("db-1", "db", image="postgres"),
+        row("db-1", "db", image="postgres", image_digest=TWO),
         row("new-1", "new", image="new", node=None),
     ]
     services = [{"name": name} for name in ("db", "new", "web")]
     fake.on("GET", "/v1/stacks/shop", {"name": "shop", "services": services})
     fake.on("GET", "/v1/stacks/shop/tasks", {"tasks": rows})
-    digests = {"t-web-10": ONE, "t-db-1": TWO, "t-new-1": ""}
-    fake.on("GET", "/v1/tasks/([^/]+)", lambda _, i: {"status": {"image_digest": digests[i]}})
     return fake
 
 
@@ -46,6 +44,7 @@ def test_the_image_of_each_container(shop, corral, words, lines):
     done = corral("-p", "shop", "images", *words)
     assert done.code == 0
     assert [" ".join(line.split()) for line in done.out.splitlines()] == lines
+    assert len(shop.requests) == 2, "not one for each container"
 
 
 def test_for_programs(shop, corral):

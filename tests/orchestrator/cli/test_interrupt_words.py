@@ -29,6 +29,7 @@ def interrupted(fake, monkeypatch):
         profiles=(),
         sources={"-": ""},  # nothing to come back to
         working_dir="/shop",
+        files=("/shop/compose.yaml",),
         environment=os.environ,
     )
     monkeypatch.setattr(project, "load", lambda flags, services=(), **_: found)

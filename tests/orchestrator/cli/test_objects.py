@@ -308,3 +308,16 @@ def test_a_tab_knows_the_names(cluster, capsys, monkeypatch):
 def test_where_the_data_is(fake, corral, more, place):
     fake.on("GET", "/v1/volumes/v", volume("v", **more))
     assert corral("volume", "inspect", "-f", "{{.Mountpoint}}", "v").out.strip() == place
+
+
+def test_a_network_has_its_addresses_where_docker_has_them(cluster, corral):
+    name = ROWS["network"][0]["name"]
+    (found,) = json.loads(corral("network", "inspect", name).out)
+    subnets = ROWS["network"][0]["subnets"]
+    assert found["IPAM"]["Config"] == [{"Subnet": subnet} for subnet in subnets]
+    assert "ID" not in found
+    form = "{{range .IPAM.Config}}{{.Subnet}} {{end}}{{.ID}}"
+    shown = corral("network", "inspect", "-f", form, name).out.split()
+    assert shown == [*subnets, found["Id"]]
+    for task, address in ROWS["network"][0].get("tasks", {}).items():
+        assert found["Containers"][task] == {"Name": task, "IPv4Address": address}

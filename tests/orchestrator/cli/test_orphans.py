@@ -162,7 +162,7 @@ def test_ps_shows_orphans_unless_told_not_to(shop, corral, words, shown):
     assert {name for name in ("web", "old") if f"shop-{name}-1" in done.out} == shown
     assert ("(orphan)" in done.out) is ("old" in shown)
     lines = corral("-p", "shop", "ps", "--format", "json", *words).out.splitlines()
-    assert {json.loads(line)["service"] for line in lines} == shown
+    assert {json.loads(line)["Service"] for line in lines} == shown
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import time
 from pathlib import Path
 
 import pytest
-from fake import Lines, Problem
+from fake import Hold, Lines, Problem
 
 from orchestrator.cli import names
 from orchestrator.cli.commands import ps
@@ -99,7 +99,7 @@ def test_ps_json_is_the_servers_rows_one_a_line_with_compose_s_keys(shop, corral
     found = [json.loads(line) for line in lines]
     assert [row["Name"] for row in found] == ["shop-redis-1", "shop-web-2", "shop-web-10"]
     for row, ours in zip(found, [ROWS[3], ROWS[1], ROWS[0]], strict=True):
-        assert {key: row[key] for key in ours} == ours
+        assert {key: {**row, **row["corral"]}[key] for key in ours} == ours
         assert {row["Project"], row["past"]} == {"shop", False}
     assert found[2]["Command"] == '"python -m http.serv…"'
     whole = corral("-p", "shop", "ps", "--format", "json", "--no-trunc", "web").out.splitlines()
@@ -198,6 +198,25 @@ def test_logs_options(shop, corral):
     assert corral("-p", "shop", "logs", "--until", "10.9").out == "web-1      | a\n"
     assert corral("-p", "shop", "logs", "--tail", "x").code == 2
     assert "neither a duration nor a time" in corral("-p", "shop", "logs", "--since", "soon").err
+
+
+def test_logs_until_a_time_end(shop, corral, monkeypatch):
+    """What lies behind is read and not followed; what is to come is followed for as long."""
+    many = [{**LOG[0], "time": float(n), "line": f"a{n}"} for n in range(10)]
+    shop.on("GET", "/v1/stacks/shop/logs", Lines([*many, LOG[1]]))
+    done = corral("-p", "shop", "logs", "-f", "--until", "8", "--tail", "2", "--no-log-prefix")
+    assert (done.code, done.out) == (0, "a7\na8\n"), "the last ones of those before that time"
+    query = shop.requests[-1].query
+    assert (query["follow"], query.get("tail")) == (["0"], None)
+
+    from orchestrator.cli.commands import logs
+
+    monkeypatch.setattr(logs, "LATE", 0.3)
+    shop.on("GET", "/v1/stacks/shop/logs", Lines([LOG[0], {**LOG[1], "time": NOW + 60}, Hold()]))
+    done = corral("-p", "shop", "logs", "-f", "--tail", "5", "--until", str(NOW + 0.1))
+    assert (done.code, done.out) == (0, "web-1      | a\n")
+    query = shop.requests[-1].query
+    assert (query["follow"], query["tail"]) == (["1"], ["5"])
 
 
 def test_node_ls_says_why_a_node_is_not_ready(fake, corral):
@@ -515,6 +534,7 @@ FORBIDDEN = {
     "pathlib",
     "pydantic",
     "rich",
+    "shutil",
     "ssl",
     "subprocess",
     "typing",
@@ -619,3 +639,26 @@ def test_ps_refuses_an_unknown_state(fake, corral):
     assert done.code == 2
     assert "--status bogus: no such state" in done.err
     assert fake.requests == []
+
+
+def test_a_command_looks_for_no_garbage_among_its_imports(clean_environment):
+    program = (
+        "import atexit, gc, sys\n"
+        "tell = lambda: print(sum(each['collections'] for each in gc.get_stats()),"
+        " gc.get_freeze_count() > 0)\n"
+        "from orchestrator.cli.main import main\n"
+        "gc.collect(); before = sum(each['collections'] for each in gc.get_stats())\n"
+        "atexit.register(tell); print(before)\n"
+        "sys.argv = ['corral', '--help']; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    first, *_, last = done.stdout.splitlines()
+    collections, frozen = last.split()
+    assert (int(collections) - int(first), frozen) == (0, "True")

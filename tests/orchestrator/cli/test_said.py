@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import time
+from pathlib import Path
 
 import pytest
 from fake import Lines
@@ -85,3 +87,109 @@ def test_what_went_wrong_is_said_with_quiet_and_is_json_with_json(
     rows = [json.loads(line) for line in done.err.splitlines()]
     assert any(row["level"] == level and text in row["text"] for row in rows), rows
     assert done.code == code
+
+
+ROW = {"id": "t1", "name": "shop-web-1", "service": "web", "node": "alpha", "state": "running"}
+BARE = {
+    # verb -> how it ends, and what somebody who wants quiet hears of it
+    "pause": (0, ""),
+    "kill -s HUP": (0, ""),
+    "kill -s USR1 db": (1, "nothing of db runs"),
+    "rm -f": (0, ""),
+    "rm -f web": (0, ""),
+    "node label alpha a=b": (0, ""),
+    "node pause alpha": (0, ""),
+    "node rm alpha": (1, "no such thing"),
+    "network rm nope": (1, "Not found"),
+    "network prune -f": (0, ""),
+    "volume prune -f": (0, "volumes with a name stay"),
+    "secret inspect nope": (1, "Not found"),
+    "stats --no-stream": (1, "no answer"),
+    "ps": (0, "is missing"),
+    "ls": (0, "is to be decided"),
+}
+
+
+@pytest.fixture
+def bare(fake):
+    def signalled(request):
+        mine = [] if "db" in request.body["services"] else ["shop-web-1"]
+        return {"tasks": mine, "missed": {}, "stopping": []}
+
+    late = {**ROW, "reason": "no answer within 5 s"}
+    for method, path, answer in (
+        ("GET", "/v1/stacks", {"stacks": [], "undecided": "what runs is to be decided"}),
+        ("GET", "/v1/stacks/shop", {"name": "shop", "status": "running", "services": []}),
+        (
+            "GET",
+            "/v1/stacks/shop/tasks",
+            {"tasks": [{**ROW, "paused": True}], "missing": ["shop-web-2 is missing: failed"]},
+        ),
+        ("POST", "/v1/stacks/shop/pause", {"tasks": ["t1"]}),
+        ("POST", "/v1/stacks/shop/signal", signalled),
+        ("POST", "/v1/stacks/shop/forget", {"tasks": ["shop-job-1"], "running": []}),
+        ("GET", "/v1/stacks/shop/usage", {"tasks": [late]}),
+        ("PATCH", "/v1/nodes/alpha", {"name": "alpha", "labels": {"a": "b"}}),
+        (
+            "DELETE",
+            "/v1/nodes/alpha",
+            Lines(
+                [
+                    {"kind": "step", "message": "asking alpha"},
+                    {"kind": "warning", "message": "alpha is slow"},
+                    {
+                        "kind": "end",
+                        "ok": False,
+                        "message": "no such thing",
+                        "hint": "corral node ls",
+                    },
+                ]
+            ),
+        ),
+        ("GET", "/v1/networks", {"networks": []}),
+        ("GET", "/v1/volumes", {"volumes": []}),
+    ):
+        fake.on(method, path, answer)
+    return fake
+
+
+@pytest.mark.parametrize("verb", BARE)
+def test_a_verb_says_no_bare_word_beside_json(bare, corral, verb):
+    done = corral("--progress", "json", "-p", "shop", *verb.split())
+    assert done.code == BARE[verb][0]
+    for line in done.err.splitlines():
+        assert {"time", "text", "level"} <= set(json.loads(line))
+    assert BARE[verb][1] in done.err
+    assert "shop-web-1 HUP" not in done.out
+    assert "removed" not in done.out
+
+
+@pytest.mark.parametrize("verb", BARE)
+def test_who_wants_quiet_hears_only_what_is_wrong(bare, corral, verb):
+    code, words = BARE[verb]
+    done = corral("--progress", "quiet", "-p", "shop", *verb.split())
+    assert done.code == code
+    assert (words in done.err) if words else done.err == ""
+    if verb.split()[0] in ("pause", "kill", "rm", "node"):
+        assert done.out == ""
+
+
+def test_nothing_is_printed_as_an_error_but_in_one_place():
+    """Law: words on standard error go through ``said``, or ``--progress`` does not count there."""
+    base = Path(__file__).parents[3] / "orchestrator" / "cli"
+    allowed = {
+        "said.py": 2,  # here
+        "show/watch.py": 2,  # the views that --progress chooses, and containers' own errors
+        "commands/node.py": 3,  # a question to a person on a terminal
+    }
+    found = {}
+    for path in sorted(base.rglob("*.py")):
+        calls = [
+            call
+            for call in ast.walk(ast.parse(path.read_text()))
+            if isinstance(call, ast.Call) and getattr(call.func, "id", "") == "print"
+            if any("stderr" in ast.unparse(word.value) for word in call.keywords)
+        ]
+        if calls:
+            found[str(path.relative_to(base))] = len(calls)
+    assert found == allowed

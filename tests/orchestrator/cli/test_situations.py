@@ -87,6 +87,8 @@ VERBS = {
     "upgrade": Verb("upgrade --dry-run", unread=(0,), **BESIDE),
     "lab": Verb("lab ls", **NOWHERE),
     "state": Verb("state", **BESIDE),
+    "backup": Verb("backup ls", **BESIDE),
+    "restore": Verb("restore no-such-file", code=1, unread=(1,), **NOWHERE),
     "controller": Verb("controller status", **NOWHERE),
     "agent": Verb("agent --help", unread=(0,), **NOWHERE),
     "supervise": Verb("supervise --help", unread=(0,), **NOWHERE),
@@ -164,6 +166,7 @@ class Shop:
             ("GET", "/v1/volumes", {"volumes": []}),
             ("GET", "/v1/secrets", {"contents": []}),
             ("GET", "/v1/state", {"behind": ""}),
+            ("GET", "/v1/backups", {"files": []}),
             ("POST", "/v1/upgrade", lambda _: Lines([{"kind": "end", "ok": True}])),
         ):
             fake.on(method, path, self._or_absent(path, answer))

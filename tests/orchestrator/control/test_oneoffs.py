@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 
 from orchestrator.errors import Conflict, Invalid, NotFound
+from specs.api import ClientMachine
 from specs.oneoff import ActOnOneOffs, StartOneOff
 from specs.states import FINAL, TaskState
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
@@ -288,3 +289,40 @@ async def test_a_file_that_says_otherwise_changes_no_network_that_is_in_use(inte
         one = await run(rig, edited)
         await rig.until(lambda: one().task.state is TaskState.RUNNING)
         assert [n.internal for n in rig.cluster.networks.values()] == [internal]
+
+
+def bound(rig, client, *, here=("/data",), source="/srv/x"):
+    mount = {"type": "bind", "source": source, "target": "/data"}
+    services = project(web={"volumes": [mount]})
+    request = asked(rig, services, here=here)
+    deploy = request.deploy.model_copy(update={"client": client})
+    return request.model_copy(update={"deploy": deploy})
+
+
+@pytest.mark.parametrize("node", [1, 2, 3])
+async def test_a_path_that_is_typed_is_one_of_the_machine_it_is_typed_on(node):
+    """Law: `run -v /srv/x:/data` never binds what another machine has under that path."""
+    async with Rig(nodes=3) as rig:
+        client = ClientMachine(hostname=f"host{node}", boot_id=f"boot{node}")
+        end = await answer(rig, bound(rig, client))
+        assert (end.ok, end.warnings) == (True, ())
+        one = lambda: rig.cluster.oneoffs[end.task]  # noqa: E731
+        await rig.until(lambda: one().task.state is TaskState.RUNNING)
+        assert one().task.node == f"n{node}"
+
+
+async def test_where_the_machine_is_no_node_it_is_said_whose_path_it_is():
+    async with Rig(nodes=3) as rig:
+        end = await answer(rig, bound(rig, ClientMachine(hostname="laptop", boot_id="other")))
+        assert end.ok
+        (warning,) = end.warnings
+        assert "-v /srv/x: laptop is no node of the cluster" in warning.message
+        assert "node.hostname" in warning.hint
+
+
+async def test_a_typed_path_waits_for_its_machine_and_says_so():
+    async with Rig(nodes=2) as rig:
+        await rig.put_node(rig.nodes["n2"].node.model_copy(update={"availability": "drain"}))
+        end = await answer(rig, bound(rig, ClientMachine(hostname="host2", boot_id="boot2")))
+        one = lambda: rig.cluster.oneoffs[end.task]  # noqa: E731
+        await rig.until(lambda: "path /srv/x of host2" in one().task.pending_reason)

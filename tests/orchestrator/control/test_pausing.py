@@ -6,6 +6,7 @@ import pytest
 
 from orchestrator.control.telling.words import words_of
 from orchestrator.errors import NotFound
+from specs.api import Restart
 from specs.oneoff import StartOneOff
 from specs.states import TaskState
 from tests.orchestrator.control.builders import project, replicas
@@ -106,3 +107,17 @@ async def test_what_run_made_is_paused_by_its_name_alone():
         for again in (rig.restart, rig.start):
             with pytest.raises(NotFound, match="`run` made of web: it runs once"):
                 await again("once")
+
+
+async def test_one_container_of_several_is_paused_and_restarted_alone():
+    async with Rig() as rig:
+        await rig.up(project(web=replicas(2)))
+        await rig.deployed()
+        first, second = sorted(rig.live(), key=lambda task: task.slot)
+        done = await rig.control.pause("app", (), paused=True, tasks=[second.id])
+        assert done.tasks == (second.id,)
+        await rig.until(
+            lambda: [t.paused for t in sorted(rig.live(), key=lambda t: t.slot)] == [False, True]
+        )
+        asked = Restart(tasks=(first.id,))
+        assert (await rig.control.restart("app", asked)).tasks == (first.id,)

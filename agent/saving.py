@@ -1,0 +1,165 @@
+"""Archives of whole volumes, both ways: `corral volume backup` and `restore` at the agent.
+
+GNU tar does the work, with owners by number, access lists, attributes and holes. It is started in
+a directory that is open already and follows no link, so whatever a container makes of the volume
+meanwhile, only what is in it is read. What comes is unpacked beside the volume and takes its
+place when it is whole.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+from asyncio.subprocess import DEVNULL, PIPE
+from typing import TYPE_CHECKING, Final
+
+from aiohttp import web
+
+from agent.errors import NoRoom, Refusal
+from agent.piping import PIECE, SILENCE, feed, passed_on, stuck
+from agent.tasks.record import Phase
+from specs.kit.amounts import size as amount
+from specs.kit.room import measure
+from specs.objects import Restored
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+    from pathlib import Path
+
+    from agent.tasks.effects import Volumes
+    from agent.tasks.holdings import Holdings
+
+_TAR: Final = (
+    # It must not go on when the agent is killed and cleans up anew.
+    *("setpriv", "--pdeathsig", "KILL", "tar", "--numeric-owner", "--acls", "--xattrs"),
+    *("--xattrs-include=user.*", "--xattrs-include=security.capability"),
+)
+_PACK: Final = (*_TAR, "--create", "--format=posix", "--sparse", "--one-file-system")
+_UNPACK: Final = (*_TAR, "--extract", "--same-owner", "--preserve-permissions")
+_CHANGED: Final = 1  # tar's exit code: a file changed while it was read
+_SPARE: Final = 256 << 20  # bytes that stay free on the node's disk
+_SAID: Final = 8192
+
+
+class NoSuchVolume(Exception):
+    """There is no volume of that name on this node."""
+
+
+class Saving:
+    """Starts tar for a volume of this node."""
+
+    def __init__(self, holdings: Holdings, volumes: Volumes) -> None:
+        self._holdings = holdings
+        self._volumes = volumes
+
+    async def read(self, name: str, request: web.Request) -> web.StreamResponse:
+        """Answer with the archive of all data of a volume. Raises NoSuchVolume."""
+        try:
+            data = await self._volumes.open(name)
+        except FileNotFoundError:
+            raise NoSuchVolume(f"volume {name} is not on this node") from None
+        async with _started(data, (*_PACK, "--file=-", _at(data), "."), unpacks=False) as tar:
+            response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
+            await response.prepare(request)
+            with contextlib.suppress(ConnectionError):
+                if await passed_on(tar, response, fine=(0, _CHANGED)):
+                    await response.write_eof()
+                elif request.transport is not None:
+                    # Nothing says "not whole" but a stream that is cut.
+                    request.transport.abort()
+        return response
+
+    async def write(self, name: str, request: web.Request) -> Restored:
+        """Make what is sent the data of a volume, all of it or nothing. Raises Refusal, Later."""
+        replace = request.query.get("replace") == "1"
+        self._volumes.check_unused(name, self.users(name))  # early, before all is sent
+        async with self._volumes.draft() as draft:
+            _room(draft, request.query.get("size", ""))
+            data = os.open(draft / "_data", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            async with _started(data, (*_UNPACK, "--file=-", _at(data)), unpacks=True) as tar:
+                await _unpacked(tar, request)
+            await self._volumes.put(name, draft, replace=replace, users=lambda: self.users(name))
+        return Restored(volume=name)
+
+    def users(self, name: str) -> list[str]:
+        """Return the containers that have the volume mounted, by name."""
+        return sorted(
+            record.assignment.name
+            for record in self._holdings.records()
+            if name in record.assignment.volumes.values()
+            and not record.erased
+            and record.phase not in (Phase.NONE, Phase.ENDED)
+        )
+
+
+def _at(folder: int) -> str:
+    return f"--directory=/proc/self/fd/{folder}"
+
+
+def _room(draft: Path, size: str) -> None:
+    """Refuse what cannot fit, where it is known how large it is."""
+    room = measure(draft)
+    if size.isdecimal() and room is not None and int(size) + _SPARE > room.free:
+        raise NoRoom(
+            f"{amount(int(size))} do not fit on this node's disk: {amount(room.free)} are free, "
+            f"and {amount(_SPARE)} must stay so"
+        )
+
+
+@contextlib.asynccontextmanager
+async def _started(
+    folder: int, command: tuple[str, ...], *, unpacks: bool
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Start tar with a folder's descriptor, which it takes over; end it with the block."""
+    try:
+        child = await asyncio.create_subprocess_exec(
+            *command,
+            stdin=PIPE if unpacks else DEVNULL,
+            stdout=DEVNULL if unpacks else PIPE,
+            stderr=PIPE if unpacks else DEVNULL,
+            pass_fds=(folder,),
+            limit=PIECE,
+            env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin", "LC_ALL": "C"},
+        )
+    finally:
+        os.close(folder)
+    try:
+        yield child
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            for pipe in (child.stdout, child.stderr):
+                while pipe is not None and await pipe.read(PIECE):
+                    pass  # asyncio sees the end of a process whose output was taken
+            await child.wait()
+
+
+async def _unpacked(tar: asyncio.subprocess.Process, request: web.Request) -> None:
+    """Give tar all that is sent. Raises Refusal, Later, NoRoom."""
+    said = asyncio.create_task(_last_words(tar), name="tar-words")
+    try:
+        await feed(tar, request)
+        async with asyncio.timeout(SILENCE):
+            code, words = await tar.wait(), await said
+    except TimeoutError:
+        raise stuck() from None
+    finally:
+        said.cancel()
+        await asyncio.wait({said})
+    if "No space left" in words:
+        raise NoRoom("the archive does not fit on this node's disk")
+    if code:
+        raise Refusal(f"the archive cannot be unpacked: {words or f'tar ended with {code}'}")
+
+
+async def _last_words(tar: asyncio.subprocess.Process) -> str:
+    """Return why tar failed: the first line says it, the last that it did."""
+    assert tar.stderr is not None
+    first = b""
+    while piece := await tar.stderr.read(_SAID):
+        if len(first) < _SAID:
+            first += piece
+    line = first.decode(errors="replace").partition("\n")[0].removeprefix("tar: ")
+    return "".join(c if c.isprintable() else "?" for c in line)[:300]

@@ -1,0 +1,81 @@
+"""What takes the place of a volume's data: made beside it, then exchanged with it in one step.
+
+At every moment the volume has either all of its old data or all of the new; what is left over has a
+name that the next start removes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+import subprocess
+from typing import TYPE_CHECKING
+
+from agent.errors import Later, Refusal
+from agent.linux import calls as kernel
+from specs.kit import disk
+from specs.kit.errnos import in_words
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+
+def begin(parent: Path) -> Path:
+    """Make an empty volume beside the others; nobody knows its name."""
+    new = parent / f".new-{secrets.token_hex(8)}"
+    try:
+        new.mkdir(mode=0o701)
+        data = new / "_data"
+        data.mkdir(mode=0o755)
+        data.chmod(0o755)
+    except OSError as error:
+        discard(new)
+        raise Later(f"no new volume can be made: {in_words(error)}") from None
+    return new
+
+
+def place(new: Path, path: Path, *, replace: bool) -> bool:
+    """Give a volume that is whole its name; say whether ``new`` holds the old one's data now.
+
+    Raises Refusal where there is data already and ``replace`` is not said.
+    """
+    data = path / "_data"
+    if not replace and data.is_dir() and any(data.iterdir()):
+        raise Refusal(f"volume {path.name} holds data already")
+    try:
+        with opened(new / "_data") as fd:
+            kernel.syncfs(fd)
+        if path.exists():
+            kernel.exchange(new, path)
+            exchanged = True
+        else:
+            new.rename(path)
+            exchanged = False
+        disk.sync(path.parent)
+    except OSError as error:
+        raise Later(f"volume {path.name} cannot be put in place: {in_words(error)}") from None
+    return exchanged
+
+
+@contextlib.contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """Open a folder of ours that a container cannot exchange for a link."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+def back(new: Path, path: Path) -> None:
+    """Give a volume its old data again."""
+    kernel.exchange(new, path)
+    disk.sync(path.parent)
+
+
+def discard(new: Path) -> None:
+    """Remove what has no name."""
+    with contextlib.suppress(OSError, subprocess.CalledProcessError):  # the next start tries again
+        disk.remove_tree(new)

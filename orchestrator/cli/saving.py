@@ -1,0 +1,207 @@
+"""`corral volume backup` and `restore`: a volume's data as a tar archive on this machine.
+
+Any tar reads it. What is packed (.tar.gz, .tgz) says by its checksum that it is whole; of a plain
+one the end is looked at. A file has its name when all of it is on the disk.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gzip
+import os
+import stat
+import time
+import zlib
+from typing import TYPE_CHECKING, Any
+
+from orchestrator.cli import said
+from orchestrator.cli.commands.exec import write_all
+from orchestrator.cli.errors import CliError
+from orchestrator.client.errors import ApiNotFound
+from orchestrator.client.http import quote
+from specs.kit.amounts import size
+from specs.kit.errnos import in_words
+
+if TYPE_CHECKING:
+    import argparse
+    from collections.abc import Callable, Iterator
+
+    from orchestrator.cli.session import Invocation
+    from orchestrator.client.client import Client
+
+STDIN, STDOUT = 0, 1
+PIECE = 256 * 1024
+PACKED = (".tar.gz", ".tgz")
+QUICK = 1  # gzip's level: the network and the disk are not to wait for a processor
+_END = bytes(1024)
+_MAGIC = b"\x1f\x8b"
+FROZEN = 30.0  # seconds for containers to be frozen
+LOOK = 0.1
+
+
+def backup(args: argparse.Namespace, session: Invocation) -> int:
+    """Write the volume's archive to a file, or to standard output."""
+    path = f"/v1/volumes/{quote(args.name)}"
+    row = session.client.get(path)
+    to = args.output or f"{args.name}.tar.gz"
+    if to == "-" and os.isatty(STDOUT):
+        raise CliError("an archive is not shown on a terminal", f"corral volume backup {args.name}")
+    if to != "-" and os.path.exists(to) and not args.force:
+        raise CliError(f"{to} is there already", "-f writes over it")
+    frozen = _frozen(session.client, row["services"]) if args.pause else contextlib.nullcontext()
+    with frozen:
+        answer = session.client.download(f"{path}/archive", node=args.node)
+        try:
+            if to == "-":
+                while piece := answer.more():
+                    write_all(STDOUT, piece)
+                return 0
+            whole = _kept(to, answer.more)
+        finally:
+            answer.close()
+    said.tell(f"volume {args.name}: {size(whole)} in {to}")
+    if not args.pause and _running(session.client, row["services"]):
+        users = ", ".join(row["services"])
+        said.tell(
+            f"  warning: {users} ran meanwhile: what was written is there as it was at one moment "
+            "or another; --pause freezes them, a database's own dump needs neither",
+            said.WARNING,
+        )
+    return 0
+
+
+def _kept(to: str, more: Callable[[], bytes]) -> int:
+    """Write an archive to a file that has its name when it is whole; return its size."""
+    draft = f"{to}.{os.getpid()}.part"
+    try:
+        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(fd, "wb") as file:
+            if to.endswith(PACKED):
+                with gzip.GzipFile("", "wb", QUICK, file, mtime=0) as packer:
+                    _pour(more, packer.write)
+            else:
+                _pour(more, file.write)
+            file.flush()
+            os.fsync(fd)
+            whole = file.tell()
+        os.replace(draft, to)
+    except OSError as error:
+        raise CliError(f"{to}: {in_words(error)}") from None
+    finally:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)
+    return whole
+
+
+def _pour(more: Callable[[], bytes], write: Callable[[bytes], Any]) -> None:
+    while piece := more():
+        write(piece)
+
+
+def restore(args: argparse.Namespace, session: Invocation) -> int:
+    """Make an archive the volume's data: all of it, or nothing is changed."""
+    if args.file == "-" and os.isatty(STDIN):
+        raise CliError("an archive is not typed", f"corral volume restore {args.name} - < FILE.tar")
+    try:
+        flags = os.O_RDONLY | os.O_CLOEXEC
+        fd = os.dup(STDIN) if args.file == "-" else os.open(args.file, flags)
+        if stat.S_ISDIR(os.fstat(fd).st_mode):
+            raise CliError(f"{args.file} is a folder", f"tar -C {args.file} -c . | ... restore -")
+    except OSError as error:
+        raise CliError(f"{args.file}: {in_words(error)}") from None
+    with open(fd, "rb") as source:
+        head = source.peek(2)[:2]
+        packed = head == _MAGIC
+        if not head:
+            raise CliError(f"{args.file} is empty")
+        plain = 0 if packed or not source.seekable() else os.fstat(source.fileno()).st_size
+
+        def fill(send: Callable[[bytes], None]) -> None:
+            try:
+                for piece in _checked(source, packed=packed):
+                    send(piece)
+            except (OSError, EOFError, zlib.error) as error:
+                why = in_words(error) if isinstance(error, OSError) and error.errno else error
+                raise CliError(
+                    f"{args.file} is damaged or not whole: {why}", "nothing was changed"
+                ) from None
+
+        done = session.client.upload(
+            f"/v1/volumes/{quote(args.name)}/archive",
+            fill,
+            node=args.node,
+            replace=args.force,
+            size=plain or None,
+        )
+    said.tell(f"volume {args.name} on {done['node']} has what {args.file} holds")
+    return 0
+
+
+def _checked(source: Any, *, packed: bool) -> Iterator[bytes]:
+    """Yield a tar archive. Raises where it is damaged, or ends before its end."""
+    opened = gzip.GzipFile(fileobj=source) if packed else source
+    last = b""
+    while piece := opened.read(PIECE):
+        last = (last + piece)[-len(_END) :]
+        yield piece
+    if last != _END:
+        raise EOFError("its end is missing")
+
+
+@contextlib.contextmanager
+def _frozen(client: Client, services: list[str]) -> Iterator[None]:
+    """Freeze the services (STACK/SERVICE) that run while the block does."""
+    asked: list[tuple[str, list[str]]] = []
+    try:
+        for stack, names in _by_stack(services).items():
+            with contextlib.suppress(ApiNotFound):  # the volume outlived it
+                asked.append((stack, names))
+                _pause(client, stack, names, paused=True)
+        yield
+    finally:
+        for stack, names in asked:
+            with contextlib.suppress(ApiNotFound):
+                _pause(client, stack, names, paused=False)
+
+
+def _pause(client: Client, stack: str, names: list[str], *, paused: bool) -> None:
+    path = f"/v1/stacks/{quote(stack)}"
+    body = {"paused": paused, "services": names}
+    left = set(client.persist("POST", f"{path}/pause", body=body)["tasks"])
+    until = time.monotonic() + FROZEN
+    while True:
+        rows = {row["id"]: row for row in client.get(f"{path}/tasks")["tasks"]}
+        left = {
+            task
+            for task in left
+            if task in rows
+            and bool(rows[task].get("paused")) is not paused
+            and not rows[task].get("finished_at")
+        }
+        if not left:
+            return
+        if time.monotonic() > until:
+            said = ", ".join(sorted(rows[task]["name"] for task in left))
+            raise CliError(
+                f"{said}: not {'frozen' if paused else 'going on'} after {FROZEN:g} s",
+                f"corral -p {stack} unpause",
+            )
+        time.sleep(LOOK)
+
+
+def _by_stack(services: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for word in services:
+        stack, _, service = word.partition("/")
+        found.setdefault(stack, []).append(service)
+    return found
+
+
+def _running(client: Client, services: list[str]) -> bool:
+    """Say whether anything of the services (STACK/SERVICE) runs."""
+    for stack, names in _by_stack(services).items():
+        with contextlib.suppress(ApiNotFound):
+            for row in client.get(f"/v1/stacks/{quote(stack)}/tasks")["tasks"]:
+                if row["service"] in names and not row.get("finished_at") and row.get("started_at"):
+                    return True
+    return False

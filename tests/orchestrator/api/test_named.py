@@ -1,0 +1,100 @@
+"""Containers called by their names and ids: what each request makes of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from specs.oneoff import OneOff
+from specs.stack import ServiceSpec, TaskSpec
+from specs.states import Desired, TaskState
+from specs.task import Run, Task, TaskStatus
+from specs.wire import LogLine
+
+RUNS = TaskStatus(state=TaskState.RUNNING, ready=True, runs=(Run(number=1, started_at=1.0),))
+
+
+def one_off(name, **more):
+    task = Task(
+        id="o1",
+        stack="shop",
+        service="web",
+        slot=0,
+        name=name,
+        node="n1",
+        **{"release": 0, "spec_hash": "", "desired": Desired.RUNNING, "status": RUNS, **more},
+    )
+    return OneOff(task=task, service=ServiceSpec(name="web", task=TaskSpec(image="i")))
+
+
+@pytest.fixture
+async def shop(api):
+    """Two web and one migrate, and what `run` made."""
+    api.add_stack()
+    await api.add_node()
+    await api.add_task("task1")
+    await api.add_task("task2", slot=2)
+    await api.add_task("task3", service="migrate")
+    api.cluster.oneoffs["o1"] = one_off("shop-web-run-1")
+    return api
+
+
+SINGLE = {
+    "shop-web-2": "task2",
+    "web-2": "task2",
+    "task2": "task2",
+    "shop_web_2": "task2",
+    "shop-migrate-1": "task3",
+    "shop-web-run-1": "o1",
+}
+
+
+@pytest.mark.parametrize("word", SINGLE)
+async def test_verbs_about_containers_are_about_that_one(shop, word):
+    for what in ("usage", "processes"):
+        _, answer = await shop.call("GET", f"/v1/stacks/shop/{what}?service={word}")
+        assert [row["id"] for row in answer["tasks"]] == [SINGLE[word]]
+    await shop.call("POST", "/v1/stacks/shop/signal", json={"number": 1, "services": [word]})
+    assert shop.agents.signals == [("n1", 1, (SINGLE[word],))]
+    await shop.call("POST", "/v1/stacks/shop/pause", json={"paused": True, "services": [word]})
+    assert shop.control.calls[-1] == ("pause", "shop", (), True, [SINGLE[word]])
+
+
+@pytest.mark.parametrize("word", ["shop-web-2", "web-2", "task2"])
+async def test_logs_of_one_container(shop, word):
+    for task in ("task1", "task2"):
+        await shop.agents.add(task, LogLine(stream="stdout", time=1.0, line=task))
+    lines = await shop.lines(f"/v1/stacks/shop/logs?service={word}")
+    assert [line["line"] for line in lines] == ["task2"]
+
+
+@pytest.mark.parametrize("verb", ["stop", "start", "forget"])
+async def test_verbs_about_services_take_a_service_s_only_container_for_it(shop, verb):
+    body = {"services": ["migrate-1"], **({"key": "k"} if verb == "start" else {})}
+    status, answer = await shop.call("POST", f"/v1/stacks/shop/{verb}", json=body)
+    assert status == 200, answer
+    assert "migrate" in repr(shop.control.calls[-1])
+    before = len(shop.control.calls)
+    body["services"] = ["web-2"]
+    problem = await shop.problem("POST", f"/v1/stacks/shop/{verb}", 409, json=body)
+    assert "web-2 is one of 2 containers of web" in problem["detail"]
+    named = {"forget": "rm"}.get(verb, verb)
+    assert problem["hint"].startswith(f"corral {named} web")
+    assert len(shop.control.calls) == before, "nothing was asked for"
+
+
+async def test_what_would_stop_one_of_several_is_refused(shop):
+    body = {"number": 15, "services": ["web-2"]}
+    problem = await shop.problem("POST", "/v1/stacks/shop/signal", 409, json=body)
+    assert "one of 2 containers" in problem["detail"]
+
+
+async def test_one_that_has_just_gone_is_stopped_and_removed(shop):
+    shop.cluster.oneoffs["o1"] = shop.cluster.oneoffs["o1"].model_copy(update={"gone_at": 5.0})
+    for verb in ("stop", "forget"):
+        status, _ = await shop.call(
+            "POST", f"/v1/stacks/shop/{verb}", json={"services": ["shop-web-run-1"]}
+        )
+        assert status == 200
+    assert [call for call in shop.control.calls if call[0] in ("stop", "forget")] == [], (
+        "law: a name that means nothing any more never means everything"
+    )

@@ -1,0 +1,84 @@
+"""The agent where /run is full of bytes, or of inodes: nothing ends, why is said, it goes on."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from specs.skew import HEADER
+from specs.stack import RestartPolicy
+from specs.wire import PROTOCOL, Report
+from tests.real.agent_host import AgentHost, assignment
+
+pytestmark = pytest.mark.real
+
+
+@pytest.fixture
+async def host():
+    made = AgentHost()
+    try:
+        place = f"{made.run}/agent"  # the socket beside it is for the test, too
+        made.shell(f"mkdir -p {place} && mount -t tmpfs -o size=24m,nr_inodes=3000 r {place}")
+        await made.start()
+        yield made
+    finally:
+        await made.stop()
+
+
+async def room(host, wanted: str) -> None:
+    """Wait until the node says this."""
+    ours = {HEADER: str(PROTOCOL)}
+    async with asyncio.timeout(60), host.client.get("/v1/reports", headers=ours) as stream:
+        async for line in stream.content:
+            said = Report.model_validate_json(line).room
+            if (wanted in said) if wanted else not said:
+                return
+
+
+FILLS = {
+    "bytes": ("cat /dev/zero > {run}/big 2>/dev/null || true", "rm {run}/big", "MiB free"),
+    "inodes": (
+        "mkdir -p {run}/many && cd {run}/many && seq 4000 | xargs touch 2>/dev/null || true",
+        "rm -r {run}/many",
+        "inodes free",
+    ),
+}
+
+
+@pytest.mark.parametrize("what", FILLS)
+async def test_a_full_run_directory_takes_nothing_along(host, what):
+    fill, free, words = (text.format(run=f"{host.run}/agent") for text in FILLS[what])
+    again = RestartPolicy(condition="any", delay=0.1)
+    names = ("t0", "t1", "t2")
+    await host.put(*(assignment(n, "echo said; exec sleep 1000", restart=again) for n in names))
+    before = [s.run.pid for s in await host.ready(*names)]
+    host.shell(fill)
+    await room(host, words)
+
+    # What is asked of what runs works, or says why not.
+    assert [line.line for line in await host.logs("t1")] == ["said"]
+    # What goes, goes.
+    await host.remove("t2")
+    # Who crashes is started again, now or when there is room.
+    host.shell(f"kill -9 {before[1]}")
+    host.shell(fill)
+    # A new one waits and says for what.
+    await host.put(assignment("t5"))
+    host.shell(fill)
+    said = ("no space left", "no inode is left")
+    await host.until(
+        lambda seen: "t5" in seen and any(w in seen["t5"].reason.lower() for w in said), "why"
+    )
+    # The next agent comes up in it, and finds what runs.
+    host.kill()
+    host.shell(fill)
+    await host.start()
+    assert (await host.ready("t0"))[0].run.pid == before[0]
+    await room(host, words)
+    host.shell(free)
+    await room(host, "")
+    await host.ready("t0", "t1", "t5")
+    assert (await host.ready("t0"))[0].run.pid == before[0]
+    assert not [p for p in host.processes() if "t2" in p]
+    await host.remove()
