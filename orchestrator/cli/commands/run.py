@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 KNOWN = 5.0  # seconds the controller has to hear what the node said
 AGAIN = 60.0  # seconds a controller that goes meanwhile is waited for
+SIGNALLED = 128  # an exit code above it: a signal ended the command
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -270,7 +271,19 @@ def _attached(
             return ERROR
         return INTERRUPTED
     _settled(args, session, listener, made)
+    if code > SIGNALLED and not listener.left:
+        _say_why(session, made)
     return code
+
+
+def _say_why(session: Invocation, made: dict[str, Any]) -> None:
+    """Say why it was ended, where the cluster did that: with the task whose network it shared."""
+    try:
+        why = session.client.get(f"/v1/tasks/{quote(str(made['task']))}").get("pending_reason")
+    except ClientError:
+        return  # nobody is there to say it
+    if why:
+        said.tell(f"{made['name']} was ended: {why}", said.WARNING)
 
 
 def _settled(

@@ -52,6 +52,8 @@ def plan(pass_: Pass, stack: Stack) -> float | None:
         elif one.over:
             if one.remove:
                 pass_.draft.put_oneoff(one.removed())
+        elif partner := pairs.lost_partner(pass_, one):
+            pairs.end_guest(pass_, one, partner)
         elif one.task.state in UNPLACED and stack.desired != "removed":
             _start(pass_, one)
     return due

@@ -101,7 +101,7 @@ READS = {"ps", "logs", "exec", "run", "cp", "top", "stats", "port", "volumes", "
 TERMINALS = {"ps", "logs", "top", "port", "volumes", "ls", "node", "kill", "pause", "wait"}
 # Files of this machine, and what it becomes; what another test of these hosts is about.
 OTHERS = {
-    "watch": "tests/e2e/test_watch.py", "restore": "test_backup.py",
+    "watch": "test_watch.py", "restore": "test_backup.py",
     "config": "", "lint": "", "context": "test_laptop.py", "lab": "", "agent": "",
     "supervise": "", "version": "", "completion": "", "man": "",
 }  # fmt: skip
@@ -186,8 +186,14 @@ class Typed:
         self.said += data
         return bool(data)
 
+    def heard(self) -> str:
+        """Return what it has said that was not read, for whoever looks at a failure."""
+        return self.said.decode(errors="replace")
+
     def close(self) -> None:
         self.begun.kill()
+        while self.output >= 0 and select.select([self.output], [], [], 0)[0] and self._read():
+            pass
         for descriptor in {self.output, self.input, self.terminal} - {-1}:
             os.close(descriptor)
 
