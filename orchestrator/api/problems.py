@@ -45,7 +45,8 @@ async def middleware(
 ) -> web.StreamResponse:
     """Answer with a problem where the handler raised."""
     try:
-        return await handler(request)
+        with callers.answering(request.protocol):
+            return await handler(request)
     except Exception as exc:
         problem = describe(exc)
         if problem.type == "bug":

@@ -479,6 +479,9 @@ class ControlLoop:
         self._inbox.append((node_id, report))
         self._wake.set()
 
+    def shows(self, node_id: str, moment: float) -> None:
+        self._health.shows(node_id, moment)
+
     def acknowledged(self, node_id: str, revision: int) -> None:
         known = self._observed.acknowledged.get(node_id, 0)
         if revision > known:
