@@ -151,8 +151,10 @@ class Server:
         effects: Effects,
         inotify: Inotify,
         leave: Callable[[], Awaitable[list[str]]],
+        figures: Callable[[web.Request], Awaitable[web.Response]],
     ) -> None:
         self._tasks = tasks
+        self._figures = figures
         self._holdings = tasks.holdings
         self._containers = containers
         self._inside = Inside(tasks, containers)
@@ -173,6 +175,7 @@ class Server:
                 web.get("/v1/hello", self.hello),
                 web.put("/v1/instructions", self.instructions),
                 web.get("/v1/held", self.held),
+                web.get("/v1/metrics", self._figures),
                 web.get("/v1/reports", self.reports),
                 web.get("/v1/tasks/{id}/logs", self.logs),
                 web.get("/v1/tasks/{id}/exec", self.exec),

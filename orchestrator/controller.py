@@ -25,6 +25,7 @@ from orchestrator.api.sentfiles import SentFiles
 from orchestrator.backups.making import Backups
 from orchestrator.control.control import ControlLoop
 from orchestrator.control.exporting import export
+from orchestrator.control.figures import figures
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.state import StateQuestion
 from orchestrator.dispatch.dispatcher import Dispatcher
@@ -39,7 +40,7 @@ from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
 from specs import subnets
 from specs.api import Version
-from specs.kit import alive, stalls, versions
+from specs.kit import alive, metrics, stalls, versions
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import keep_open
@@ -138,6 +139,7 @@ async def compose(
         clock=clock,
     )
     await backups.open()
+    lag = metrics.LoopLag()
     waits = {"patience": config.patience, "heartbeat": config.heartbeat}
     control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher, **waits)
     nodes = Nodes(
@@ -164,6 +166,14 @@ async def compose(
         sent=SentFiles(config.folder / "sent", wall=clock.wall),
         backups=backups,
         sealer=sealer,
+        figures=lambda: [
+            *figures(cluster, dispatcher.identity, version=versions.installed()),
+            *control.figures(),
+            *backups.figures(),
+            metrics.gauge("corral_sessions", "Agents instructed right now", dispatcher.sessions),
+            lag.histogram.family(),
+        ],
+        node_figures=dispatcher.metrics,
         export=lambda: export(cluster, dispatcher.identity, version=versions.installed()),
     )
     async with asyncio.TaskGroup() as group:
@@ -177,6 +187,7 @@ async def compose(
             group.create_task(_once(dispatcher.ready, control.run), name="control"),
             group.create_task(dispatcher.run(control), name="dispatcher"),
             group.create_task(_once(dispatcher.ready, backups.run), name="backups"),
+            group.create_task(lag.run(), name="lag"),
             group.create_task(_once(dispatcher.ready, _settled_in(config)), name="restored"),
         ]
         if embedded:

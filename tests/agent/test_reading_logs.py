@@ -42,6 +42,7 @@ async def test_a_folder_is_not_made_again_of_what_is_erased(case, tmp_path):
         folder.mkdir(parents=True)
     holdings = SimpleNamespace(record=lambda _task: record)
     server = Server(
+        figures=None,
         tasks=SimpleNamespace(holdings=holdings),
         containers=SimpleNamespace(logs=lambda _task: folder),
         effects=SimpleNamespace(images=None, volumes=None, peers=None),
