@@ -88,6 +88,7 @@ MORNING = (
     Step("config ls", says=("^ID +NAME +SIZE",)),
     Step("ls", says=("^shop +running +3 +4 +6/6$",)),
     Step("ls -q", prints="shop\n"),
+    Step("doctor", says=("^ok +nodes: 1 of 1 are ready$", "^warning +backups: none was made")),
     Step("metrics", says=('^corral_service_ready{stack="shop",service="app"} 3$',)),
     Step("state check", says=(" 0 errors$",)),
     Step("state export --format yaml", says=("^- name: shop$",), never=("hunter2",)),

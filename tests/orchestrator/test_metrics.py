@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import json
+import logging
+
+from specs.kit.log import JsonFormatter
 from tests.orchestrator.test_controller import agent, config, running
 from tests.orchestrator.test_state import deploy
 from tests.specs.test_metrics import parsed
@@ -40,3 +44,32 @@ async def test_the_controller_tells_how_it_is(config, agent):
         async with client.http.get(f"/v1/nodes/{node}/metrics") as answer:
             assert answer.status == 503, "an agent of before tells none"
             assert "older corral" in (await answer.json())["detail"]
+
+
+async def test_what_changes_something_is_logged_with_an_id(config, agent, caplog):
+    caplog.set_level("INFO")
+    formatter = JsonFormatter()
+    lines = []
+
+    class Kept(logging.Handler):
+        def emit(self, record):
+            lines.append(json.loads(formatter.format(record)))
+
+    kept = Kept()
+    logging.getLogger().addHandler(kept)
+    try:
+        async with running(config) as client:
+            await client.until("/v1/nodes", lambda a: a["nodes"])
+            await deploy(client, "shop", "s1", 1)
+            async with client.http.delete("/v1/stacks/nope") as answer:
+                assert answer.status == 404
+                number = answer.headers["Corral-Request"]
+            async with client.http.get("/v1/stacks") as answer:
+                assert answer.headers["Corral-Request"] != number
+    finally:
+        logging.getLogger().removeHandler(kept)
+    told = {(line["method"], line["path"]): line for line in lines if line["message"] == "request"}
+    assert set(told) == {("POST", "/v1/stacks/shop/releases"), ("DELETE", "/v1/stacks/nope")}
+    gone = told["DELETE", "/v1/stacks/nope"]
+    assert (gone["status"], gone["request"]) == (404, number)
+    assert all("request" not in line for line in lines if line["message"] == "connected")

@@ -87,6 +87,7 @@ VERBS = {
     "upgrade": Verb("upgrade --dry-run", unread=(0,), **BESIDE),
     "lab": Verb("lab ls", **NOWHERE),
     "state": Verb("state", **BESIDE),
+    "doctor": Verb("doctor", **BESIDE),
     "metrics": Verb("metrics", **BESIDE),
     "backup": Verb("backup ls", **BESIDE),
     "restore": Verb("restore no-such-file", code=1, unread=(1,), **NOWHERE),
@@ -172,6 +173,8 @@ class Shop:
             ("GET", "/v1/state", {"behind": ""}),
             ("GET", "/v1/backups", {"files": []}),
             ("GET", "/v1/metrics", FIGURES),
+            ("GET", "/v1/nodes/[^/]+/metrics", FIGURES),
+            ("GET", "/v1/state/(check|export)", lambda _, what: {"state": {}, "records": 1}),
             ("POST", "/v1/upgrade", lambda _: Lines([{"kind": "end", "ok": True}])),
         ):
             fake.on(method, path, self._or_absent(path, answer))
