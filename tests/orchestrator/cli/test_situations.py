@@ -174,7 +174,7 @@ class Shop:
             ("GET", "/v1/backups", {"files": []}),
             ("GET", "/v1/metrics", FIGURES),
             ("GET", "/v1/nodes/[^/]+/metrics", FIGURES),
-            ("GET", "/v1/state/(check|export)", lambda _, what: {"state": {}, "records": 1}),
+            ("GET", "/v1/state/(?:check|export)", {"state": {}, "records": 1}),
             ("POST", "/v1/upgrade", lambda _: Lines([{"kind": "end", "ok": True}])),
         ):
             fake.on(method, path, self._or_absent(path, answer))
