@@ -40,6 +40,7 @@ class NodeFacts(Model):
     images: tuple[str, ...] = ()  # manifest digests complete on this node
     wire: int = 1  # the newest version of the wire the agent speaks
     unread: tuple[str, ...] = ()  # what it keeps and cannot read, by name, and why
+    cramped: str = ""  # why no further image fits on its disk
 
     def with_unread(self, unread: tuple[str, ...], warnings: tuple[str, ...] = ()) -> NodeFacts:
         """Return the facts with what the agent keeps and cannot read, and more warnings."""

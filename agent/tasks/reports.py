@@ -188,7 +188,7 @@ class Reports:
         me.pressing.clear()
         applied = self._holdings.applied
         tasks: dict[str, TaskStatus] = {}
-        for task in me.tasks:
+        for task in sorted(me.tasks):  # the same order whatever the hashes
             record = self._holdings.record(task)
             if record is None or record.erased:
                 continue

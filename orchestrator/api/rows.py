@@ -259,14 +259,14 @@ def node_detail(cluster: Mirror, node: Node, *, now: float) -> NodeDetail:
 
 
 def _reason(node: Node, condition: NodeCondition | None, now: float) -> str:
-    """Return why the node is not ready; of a ready one, what it keeps and cannot read."""
+    """Return why the node is not ready; of a ready one, what is the matter all the same."""
     if condition is None:
         return "not heard from yet"
     unread = node.facts.unread
     if condition.reason:
         return _why(condition, now)
     if not unread:
-        return times.words(condition.ahead)
+        return "; ".join(filter(None, (node.facts.cramped, times.words(condition.ahead))))
     more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
     return f"cannot read {unread[0]}{more}"
 
@@ -299,6 +299,7 @@ def _node_fields(cluster: Mirror, node: Node, now: float) -> dict[str, Any]:
         else "",
         "warnings": (
             *(f"cannot read {what}" for what in node.facts.unread),
+            *filter(None, [node.facts.cramped]),
             *filter(None, [times.words(times.ahead(cluster.conditions, node.id))]),
             *node.facts.missing,
             *node.facts.warnings,

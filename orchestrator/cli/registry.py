@@ -73,7 +73,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 # configs, Compose's `config` about the file.
 SECOND = {
     ("config", word): ("configs", "make, list and remove configs that belong to no stack")
-    for word in ("create", "ls", "list", "inspect", "rm", "remove")
+    for word in ("create", "ls", "list", "inspect", "rm", "remove", "prune", "update")
 }
 
 # Commands whose words are somebody else's to parse.
