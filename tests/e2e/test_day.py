@@ -73,6 +73,7 @@ MORNING = (
     Step("ps cron", 1, says=("no tasks of cron",)),
     Step("ps nope", 1, says=("no tasks of nope", "app, db, web")),
     Step("port web 80", prints="0.0.0.0:8080\n"),
+    Step("inspect -f '{{.Name}} {{.State.Status}}' web", prints="/shop-web-1 running\n"),
     Step("top app", says=("^app +1 .*\n(.|\n)*^app +3 ",)),
     Step("stats --no-stream", says=("shop-app-3 .*%.*iB / .*%",)),
     Step("pause app", says=("shop-app-1 paused", "app-2 paused", "app-3 paused")),

@@ -75,6 +75,8 @@ VERBS: dict[str, Row] = {
     "port": ("port app_web_1 80", 0, "0.0.0.0:8099", "port nope 80", NO_TASKS),
     "volumes": ("volumes", 0, "app_data", "", ""),
     "images": ("images web", 0, "app-web-1 ", "images nope", "nope"),
+    "inspect": ("inspect -f '{{.Node}} {{.State.Status}}' web-1", 0, "n2 running", "inspect nope",
+                "there is no object nope"),
     "ls": ("ls", 0, "app ", "", ""),
     "events": ("events", -1, "", "", ""),
     "kill": ("kill -s CONT far-1", 0, "app-far-1 CONT", "kill -s CONT nope", UNKNOWN),
@@ -96,8 +98,8 @@ VERBS: dict[str, Row] = {
     "down": ("down -v -t 0", 0, "", "", ""),
 }  # fmt: skip
 # Those that change nothing are typed again, with a closed input and on the laptop.
-READS = {"ps", "logs", "exec", "run", "cp", "top", "stats", "port", "volumes", "ls", "network",
-         "volume", "secret", "node", "state", "backup", "kill", "scale"}  # fmt: skip
+READS = {"ps", "logs", "exec", "run", "cp", "top", "stats", "port", "volumes", "inspect", "ls",
+         "network", "volume", "secret", "node", "state", "backup", "kill", "scale"}  # fmt: skip
 TERMINALS = {"ps", "logs", "top", "port", "volumes", "ls", "node", "kill", "pause", "wait"}
 # Files of this machine, and what it becomes; what another test of these hosts is about.
 OTHERS = {
