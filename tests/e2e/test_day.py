@@ -68,6 +68,8 @@ MORNING = (
     Step("ps -a", says=("shop-migrate-1 .*completed \\(exit code 0\\)",)),
     Step("ps --format json", then=(objects("Name", "State", "Publishers", "corral", rows=5),)),
     Step("ps -q app", says=("^t\\w+\nt\\w+\nt\\w+$",)),
+    # of an image's CMD
+    Step("ps --no-trunc app", says=("/bin/sh -c mkdir -p /www; echo",)),
     Step("ps --services", prints="app\ndb\nweb\n"),
     Step("ps --status exited", says=("migrate",), never=("shop-app",)),
     Step("ps cron", 1, says=("no tasks of cron",)),
