@@ -208,7 +208,8 @@ def writable(stage: Stage) -> None:
 def read_only_controller(stage: Stage) -> None:
     """The controller dies on a disk that became read-only, and a container elsewhere."""
     for _ in range(100):  # what is open for writing keeps the kernel from it: it is started anew
-        stage.cluster.kill(("n1", "orchestrator"))
+        for pid in stage.cluster.daemons("n1", "orchestrator"):
+            stage.host("n1").run(["kill", "-9", str(pid)], check=False)
         if stage.remount("n1", "/var/lib/corral", "ro", check=False):
             break
         time.sleep(0.02)
