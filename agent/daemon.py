@@ -221,7 +221,7 @@ async def _compose_tasks(
         await asyncio.to_thread(room.look)
         digests = frozenset(image.digest for image in await effects.images.list())
         known = (confined.warning,) if confined.warning else ()
-        return await asyncio.to_thread(facts.probe, runtime, version, digests, known)
+        return await asyncio.to_thread(facts.probe, runtime, version, digests, known, room.cramped)
 
     return compose(
         effects,

@@ -93,7 +93,8 @@ async def problems(
 ) -> web.StreamResponse:
     """Turn every error into problem+json."""
     try:
-        return await handler(request)
+        with callers.answering(request.protocol):
+            return await handler(request)
     except Fault as fault:
         problem = fault.problem
     except ValidationError as error:

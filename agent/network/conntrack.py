@@ -15,6 +15,7 @@ import socket
 import struct
 from dataclasses import dataclass
 from ipaddress import IPv4Address
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from agent.linux.netlink import NETLINK_NETFILTER, Message, NetlinkSocket, nest, parse_attrs
@@ -34,6 +35,7 @@ _IPS_SEEN_REPLY = 2  # linux/netfilter/nf_conntrack_common.h
 _CTA_TUPLE_IP, _CTA_TUPLE_PROTO = 1, 2
 _CTA_IP_V4_SRC, _CTA_IP_V4_DST = 1, 2
 _CTA_PROTO_NUM, _CTA_PROTO_DST_PORT = 1, 3
+COUNT = Path("/proc/sys/net/netfilter/nf_conntrack_count")  # of the reader's namespace
 _IPV4 = struct.pack("=BBH", socket.AF_INET, 0, 0)  # nfgenmsg
 
 
@@ -85,6 +87,8 @@ def stale(old: Ruleset | None, new: Ruleset) -> Stale:
 
 def delete(wanted: Stale) -> int:
     """Delete the stale flows and return how many there were."""
+    if not any_flow():
+        return 0
     with NetlinkSocket(NETLINK_NETFILTER, buffer=1 << 22) as link:
         doomed = [
             original
@@ -93,6 +97,18 @@ def delete(wanted: Stale) -> int:
         ]
         link.run([_forget(original) for original in doomed])
         return len(doomed)
+
+
+def any_flow() -> bool:
+    """Say whether this network namespace has a flow at all.
+
+    To list them the kernel goes through its table of all namespaces' flows, whose size goes with
+    the machine's memory: 20 ms of processor time on one of 24 GB.
+    """
+    try:
+        return COUNT.read_text().strip() != "0"
+    except OSError:
+        return True
 
 
 def _forget(original: bytes) -> Message:

@@ -75,7 +75,8 @@ async def _answered(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
     try:
-        return await handler(request)
+        with callers.answering(request.protocol):
+            return await handler(request)
     except Exception as exc:
         problem = describe(exc)
         if problem.type == "bug":

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, NoReturn
 from weakref import WeakValueDictionary
 
 from orchestrator.control.asking import PathQuestions
+from orchestrator.control.deploy import unchanged
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.beginning import let_begin
 from orchestrator.control.deploy.commands import Commands
@@ -344,8 +345,12 @@ class ControlLoop:
         async with self._arrivals.setdefault(stack, asyncio.Lock()):
             await let_begin(self._cluster, self._clock, stack, request)
             listening = await listening_now(self._cluster, self._agents, request)
+            await load(GRAPHS)
+            images, same = None, self._commands.unchanged(stack, request, listening)
+            if same is not None:
+                images = await unchanged.images_of(self._cluster, self._agents, self._clock, *same)
             async with self._turn():
-                return await self._commands.deploy(stack, request, listening)
+                return await self._commands.deploy(stack, request, listening, images)
 
     async def arrived(self, stack: str) -> None:
         """Wait for what was deployed before: a `down` right after an `up` is about that, too."""
@@ -483,6 +488,9 @@ class ControlLoop:
         self._health.troubled(node_id, report.trouble, report.room)
         self._inbox.append((node_id, report))
         self._wake.set()
+
+    def shows(self, node_id: str, moment: float) -> None:
+        self._health.shows(node_id, moment)
 
     def acknowledged(self, node_id: str, revision: int) -> None:
         known = self._observed.acknowledged.get(node_id, 0)

@@ -243,7 +243,7 @@ class Notices:
         self._nodes |= self._out.holders(self._networks)
         for nodes in self._out.interested(self._networks).values():
             self._nodes |= nodes
-        for node in self._nodes:
+        for node in sorted(self._nodes):  # the same order whatever the hashes
             self.event_of(node).set()
         self._nodes = set()
         self._networks = set()

@@ -126,6 +126,8 @@ class Dispatcher:
         self._reasons: dict[str, str] = {}  # node -> why there is no client
         self._generations: dict[str, int] = {}
         self._turns = OneATurn()
+        # Certificates are compared by their dates: they come from a clock that does not jump.
+        self._zero = clock.wall() - clock.monotonic()
 
     async def run(self, control: Control) -> None:
         """Take the epoch, then keep a session with every node until cancelled."""
@@ -321,7 +323,7 @@ class Dispatcher:
             members = {(node.id, node.address) for node in self._cluster.nodes.values()}
             for key in [key for key in running if key not in members]:
                 running.pop(key).cancel()
-            for key in members - running.keys():
+            for key in sorted(members - running.keys()):
                 running[key] = group.create_task(
                     self._keep(key[0], control), name=f"session-{key[0]}"
                 )
@@ -387,7 +389,8 @@ class Dispatcher:
         if self._authority is None or not hello.signing_request:
             return Certified()
         try:
-            signed = self._authority.issue(hello.signing_request, node_id, now=self._clock.wall())
+            now = self._zero + self._clock.monotonic()
+            signed = self._authority.issue(hello.signing_request, node_id, now=now)
         except ValueError as exc:
             log.warning("no certificate: %s", exc, extra={"node": node_id})
             return Certified()

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.client.client import Client
 from orchestrator.client.errors import ApiNotFound
 from orchestrator.lab.host import CHECKOUT
+from tests import warm
 from tests.e2e import day_files
 
 if TYPE_CHECKING:
@@ -95,7 +96,8 @@ class Day:
         self.host.write(f"{self.folder}/{path}", text)
 
     def _ended(self, step: Step) -> tuple[int, str, str]:
-        done = self.host.corral(
+        done = warm.corral(
+            self.host,
             *shlex.split(step.typed),
             check=False,
             cwd=self.folder,
@@ -149,7 +151,7 @@ class Day:
     def _again_until(self, typed: str, seen: threading.Event) -> None:
         """Type it in another window: again, because the first may be before anybody listens."""
         while typed and not seen.is_set():
-            self.host.corral(*shlex.split(typed), cwd=self.folder)
+            warm.corral(self.host, *shlex.split(typed), cwd=self.folder)
             seen.wait(1.0)
 
     # ---- what is ----------------------------------------------------------------------------

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests import leaks
+from tests import leaks, warm
 from tests.lab_fixtures import end_cluster
 
 pytestmark = pytest.mark.real
@@ -16,7 +16,7 @@ IDENTITY = "/root/.ssh/id_ed25519"
 
 
 def node_rows(host):
-    out = host.corral("node", "ls", "--format", "json", check=False).stdout
+    out = warm.corral(host, "node", "ls", "--format", "json", check=False).stdout
     return {row["Name"]: {**row, **row["corral"]} for row in map(json.loads, out.splitlines())}
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import importlib.util
 import os
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 
 from orchestrator.nodes.bootstrap import bundle
+from tests import warm_daemons
 
 
 @pytest.fixture(scope="module")
@@ -185,3 +187,40 @@ def test_changed_content_has_another_name(packed, tmp_path):
 def test_a_package_that_is_missing_is_named(tmp_path):
     with pytest.raises(bundle.BundleFailed, match="no_such_package"):
         bundle.build(tmp_path, ["no_such_package"])
+
+
+@pytest.fixture
+def shared(monkeypatch):
+    """Packing as warm daemons do it, and how often that was done."""
+    monkeypatch.setattr(warm_daemons.Packed, "ROOM", 1 << 20)
+    times = []
+
+    def cold(folder):
+        times.append(folder)
+        return bundle.build(folder, [small(folder)])
+
+    cold.cache_clear = times.clear
+    return warm_daemons.Packed(cold), times
+
+
+def test_a_warm_controller_has_what_another_packed(shared, tmp_path):
+    provided, times = shared
+    (tmp_path / "one").mkdir()
+    one, two = provided(tmp_path / "one"), provided(tmp_path / "two")
+    assert times == [tmp_path / "one"]
+    assert two == dataclasses.replace(one, archive=tmp_path / "two" / one.archive.name)
+    assert two.archive.read_bytes() == one.archive.read_bytes()
+
+
+@pytest.mark.parametrize("place", [0, 20, 300, 2000])
+def test_what_is_not_whole_in_memory_is_packed_anew(shared, tmp_path, place):
+    provided, times = shared
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    provided(tmp_path / "one")
+    length, size = provided.LENGTHS.unpack(provided.memory[: provided.LENGTHS.size])
+    end = provided.LENGTHS.size + length + size
+    provided.memory[min(place, end - 1)] ^= 255
+    made = provided(tmp_path / "two")
+    assert times == [tmp_path / "one", tmp_path / "two"]
+    assert hashlib.sha256(made.archive.read_bytes()).hexdigest() == made.digest

@@ -25,7 +25,7 @@ from orchestrator.control.planning.keeping import Kept, as_it_is, stop_unwanted
 from orchestrator.control.planning.networks import ensure_vips
 from orchestrator.control.planning.service_state import ReleaseTarget, ServiceState
 from orchestrator.control.planning.starting import create_task, let_run, tasks_by_slot
-from orchestrator.control.planning.terms import replica, wanted_service
+from orchestrator.control.planning.terms import at_home, replica, wanted_service
 from scheduler.reconcile import StopTask, WantedService, reconcile_in_steps
 from scheduler.rollout import Moves, advance_in_steps
 from specs.stack import Condition
@@ -180,7 +180,7 @@ def _perform(
 ) -> Steps[None]:
     """Do what was decided, and let go of what ended."""
     by_id = {task.id: task for task in tasks}
-    for task_id in {stop.task for stop in (*state.plan.stop, *state.moves.stop)}:
+    for task_id in dict.fromkeys(s.task for s in (*state.plan.stop, *state.moves.stop)):
         stopping.begin(pass_, by_id[task_id], grace=target.grace)
         yield 1
     for create in (*state.plan.create, *state.moves.create):
@@ -195,6 +195,7 @@ def _perform(
         state.wanted,
         blocked=state.waits_for,
         displaced=state.misplaced.moves,
+        at_home=lambda task: at_home(pass_, task, state.effective),
     )
     for slot, found in tasks_by_slot(t for t in tasks if t.state in FINAL).items():
         stopping.trim(pass_, found, wanted=slot in state.wanted.slots)

@@ -15,7 +15,7 @@ from specs.states import FINAL, Desired, TaskState
 from specs.task import Task, TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Callable, Collection, Iterable
 
     from orchestrator.control.mirror.effective import Effective
     from orchestrator.control.planning.passes import Pass
@@ -46,7 +46,7 @@ def create_task(
         attempt=create.attempt,
         pending_reason=f"waits for {waits_for}" if waits_for else "",
         fresh_volumes=fresh,
-        created_at=pass_.wall,
+        created_at=pass_.made_at(effective.stack),
         status=TaskStatus(state=TaskState.NEW),
     )
     pass_.draft.put_task(task)
@@ -61,8 +61,12 @@ def let_run(
     *,
     blocked: str = "",
     displaced: Collection[str] = (),
+    at_home: Callable[[Task], bool] = lambda _: False,
 ) -> None:
-    """Let prepared tasks run, unless a dependency or the task they replace must come first."""
+    """Let prepared tasks run, unless a dependency or the task they replace must come first.
+
+    ``at_home``: whether a task can run on one node only, because its data is there.
+    """
     order = effective.service.update.order
     waiting = [t for t in tasks if t.desired is Desired.PREPARED]  # nothing gets back to that
     slots = tasks_by_slot(tasks) if waiting else {}
@@ -72,9 +76,10 @@ def let_run(
             continue
         if wanted.slots.get(task.slot) != task.spec_hash:
             continue
-        holder = (
-            _held_by(pass_, task, slots[task.slot], displaced) if order == "stop-first" else None
-        )
+        holder = None
+        if order == "stop-first":
+            stays = at_home(task)
+            holder = _held_by(pass_, task, slots[task.slot], displaced, stays=stays)
         reason = f"waits for {blocked}" if blocked else ""
         if not reason and holder is not None:
             reason = f"waits until {holder.name} of release {holder.release} has stopped"
@@ -100,10 +105,14 @@ def tasks_by_slot(tasks: Iterable[Task]) -> dict[int, list[Task]]:
     return slots
 
 
-def _held_by(pass_: Pass, task: Task, slot: list[Task], displaced: Collection[str]) -> Task | None:
+def _held_by(
+    pass_: Pass, task: Task, slot: list[Task], displaced: Collection[str], *, stays: bool
+) -> Task | None:
     """Return another task of the slot that still runs where it can be heard.
 
-    A task that moves off a draining node starts before the old one stops: both are current.
+    A task that moves off a draining node starts before the old one stops: both are current. One
+    that ``stays`` with its data starts on the very node that is down now, where the old one may
+    still write it: it waits until that is heard to have ended.
     """
     for known in slot:
         other = pass_.draft.task(known.id)
@@ -112,7 +121,7 @@ def _held_by(pass_: Pass, task: Task, slot: list[Task], displaced: Collection[st
             and other.id != task.id
             and other.state not in FINAL
             and (not other.live or other.spec_hash != task.spec_hash or other.id in displaced)
-            and pass_.node_status(other.node) != "down"
+            and (stays or pass_.node_status(other.node) != "down")
         ):
             return other
     return None

@@ -74,8 +74,15 @@ def replica(
 def _tied(pass_: Pass, task: Task, effective: Effective | None) -> bool:
     """Say whether the task stays with its node whatever becomes of that."""
     return effective is not None and (
+        bool(effective.task.partner)  # it goes when that goes, see pairs
+        or at_home(pass_, task, effective)
+    )
+
+
+def at_home(pass_: Pass, task: Task, effective: Effective) -> bool:
+    """Say whether the task can run on one node only: its data is there, or it is that node's."""
+    return (
         effective.service.mode == "global"
-        or bool(effective.task.partner)  # it goes when that goes, see pairs
         or bool(homes(pass_, effective, task.slot))
         or binds.tied(pass_, effective)
     )
@@ -93,10 +100,10 @@ def _replica(
     status = place.status
     # What cannot be made where it is, since nothing more fits there, goes where it can.
     crowded = task.status.crowded and place.status in HEARD and not task.status.runs
-    tied = (place.leaves or crowded) and _tied(pass_, task, effective)
+    stays = (place.leaves or crowded) and _tied(pass_, task, effective)
     spec = effective.service.task if effective is not None else NO_SPEC
     lived = pass_.now - mark.ready_since if mark.ready_since is not None else mark.lived
-    lost = status == "down" and not (place.gone or tied) and spec.on_reboot != "keep"
+    lost = status == "down" and not (place.gone or stays) and spec.on_reboot != "keep"
     return Replica(
         id=task.id,
         slot=task.slot,
@@ -109,7 +116,7 @@ def _replica(
         leaving=task.leaving,
         lost=lost,
         awaited=lost and (pass_.brake or place.returning),
-        evicted=(place.draining or crowded) and not tied,
+        evicted=(place.draining or crowded) and not stays,
         displaced=displaced,
         unheard=status not in HEARD,
         returned_at=place.returned_at,

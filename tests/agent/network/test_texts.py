@@ -10,7 +10,7 @@ import pytest
 
 from agent.dns.zone import Zones
 from agent.linux.netlink import attr, nest
-from agent.network import files
+from agent.network import conntrack, files
 from agent.network.conntrack import Stale, flows, stale
 from agent.network.endpoints import PerService
 from agent.network.foreign import judge
@@ -254,3 +254,33 @@ def test_a_link_is_a_name_for_one_task_alone():
     assert zones.lookup("linked", "mysql") == zones.lookup("linked", "web") is not None
     assert zones.lookup("w1", "mysql") is None
     assert zones.lookup("linked", "gone") is None
+
+
+@pytest.mark.parametrize(
+    ("count", "asked"), [("0\n", False), ("1\n", True), ("12\n", True), (None, True)]
+)
+def test_flows_are_listed_only_where_there_is_one(tmp_path, monkeypatch, count, asked):
+    class Link:
+        def __init__(self, *_, **__):
+            found.append(True)
+
+        def __enter__(self):
+            return self
+
+        def __exit__(self, *_):
+            pass
+
+        def stream(self, *_):
+            return iter(())
+
+        def run(self, messages):
+            assert messages == []
+
+    found = []
+    counted = tmp_path / "nf_conntrack_count"
+    if count is not None:
+        counted.write_text(count)
+    monkeypatch.setattr(conntrack, "COUNT", counted)
+    monkeypatch.setattr(conntrack, "NetlinkSocket", Link)
+    assert conntrack.delete(Stale(fronts=frozenset({"10.210.0.9"}))) == 0
+    assert bool(found) is asked

@@ -195,6 +195,33 @@ def full_controller(stage: Stage) -> None:
     stage.kill_tasks("n4", "web")
 
 
+def read_only(stage: Stage) -> None:
+    """A node's disk takes nothing from its agent any more, and a container of each kind dies."""
+    stage.remount("n4", "/var/lib/corral/agent", "ro")
+    stage.kill_tasks("n4", "web", "data")
+
+
+def writable(stage: Stage) -> None:
+    stage.remount("n4", "/var/lib/corral/agent", "rw")
+
+
+def read_only_controller(stage: Stage) -> None:
+    """The controller dies on a disk that became read-only, and a container elsewhere."""
+    for _ in range(100):  # what is open for writing keeps the kernel from it: it is started anew
+        for pid in stage.cluster.daemons("n1", "orchestrator"):
+            stage.host("n1").run(["kill", "-9", str(pid)], check=False)
+        if stage.remount("n1", "/var/lib/corral", "ro", check=False):
+            break
+        time.sleep(0.02)
+    else:
+        raise AssertionError("the controller's disk was never without a writer")
+    stage.kill_tasks("n4", "web")
+
+
+def writable_controller(stage: Stage) -> None:
+    stage.remount("n1", "/var/lib/corral", "rw")
+
+
 def agent(stage: Stage, number: str) -> None:
     (pid,) = stage.cluster.daemons("n4", "agent")
     stage.host("n4").run(["kill", f"-{number}", str(pid)])
@@ -230,6 +257,8 @@ def cases(silent: float, noticed: float) -> list[Case]:
         Case("cut off, what it is sent is lost", inward, heal, goal=silent, keeps=False),
         Case("flapping, 3 s without and 3 s with", flap, heal, hold=1.0, keeps=False),
         Case("disk full, web and data killed there", full_disk, free_node, hold=20.0, keeps=False),
+        Case("disk read-only, web and data killed there", read_only, writable, hold=20.0,
+             keeps=False),
         Case("agent killed", lambda s: agent(s, "KILL"), nothing, hold=10.0),
         Case("agent hung", lambda s: agent(s, "STOP"), nothing, hold=45.0),
         Case("sshd gone", no_sshd, sshd_back, hold=30.0, keeps=False),
@@ -238,6 +267,8 @@ def cases(silent: float, noticed: float) -> list[Case]:
              wanted=3),
         Case("controller's disk full, web killed on n4", full_controller, free_first, node="n1",
              hold=20.0, keeps=False),
+        Case("controller's disk read-only, web killed on n4", read_only_controller,
+             writable_controller, node="n1", hold=20.0, keeps=False),
         Case("no controller, a peer's power lost", orphaned, all_back, hold=20.0, stays=False,
              wanted=3, errors=2.0),
         Case("no controller, a peer cut off", orphaned_cut, healed_and_back, hold=20.0, wanted=3,

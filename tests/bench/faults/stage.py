@@ -296,6 +296,11 @@ class Stage:
     def free(self, name: str) -> None:
         self.host(name).run(["rm", "-f", "/var/lib/corral/full"])
 
+    def remount(self, name: str, place: str, how: str, *, check: bool = True) -> bool:
+        """Have a host's disk be ``ro`` or ``rw`` for its daemons; False: something writes there."""
+        words = ["mount", "-o", f"remount,bind,{how}", place]
+        return self.host(name).run(words, check=check).returncode == 0
+
     def kill_tasks(self, node: str, *services: str) -> None:
         """SIGKILL the first process of a node's containers of these services."""
         for task, (where, pid, _) in self.cluster.processes().items():

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import hashlib
 import os
 import random
 import shutil
@@ -28,6 +27,7 @@ from orchestrator.store.memory import MemoryStore
 from specs.api import ClientMachine, Deploy, Restart, Start
 from specs.node import Node, NodeFacts
 from specs.wire import HEARTBEAT, PROTOCOL, BuildEvent, Report, ResolvedImage, Stamp
+from tests.fakes.sealer import PlainSealer
 from tests.fakes.simulator import Behaviour, LoopClock, SimulatedNode
 from tests.virtual_time import until_something_is_due
 
@@ -43,20 +43,6 @@ __all__ = ["Behaviour", "FakeNode", "LoopClock", "Rig"]
 
 # Nodes lay out a few small folders a task; taking them away from a disk took as long as the test.
 MEMORY = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
-
-
-class PlainSealer:
-    """Sealing that a test can look through."""
-
-    def seal(self, data: bytes) -> bytes:
-        return b"sealed:" + data
-
-    def open(self, sealed: bytes) -> bytes:
-        assert sealed.startswith(b"sealed:")
-        return sealed.removeprefix(b"sealed:")
-
-    def fingerprint(self, data: bytes) -> str:
-        return f"fp-{hashlib.sha256(data).hexdigest()}"
 
 
 class FakeNode:

@@ -1,0 +1,1 @@
+"""The simulation: the real controller and agents on machines in memory, by a seed."""
