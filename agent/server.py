@@ -1,7 +1,8 @@
 """The agent's HTTP API on its unix socket: what the controller dials (``specs/wire.py``).
 
 Instructions come in, reports go out, and logs, exec, images and builds pass through.
-Nothing is decided here. Every error is problem+json; bad input is never a traceback.
+Nothing is decided here. Routes and their handlers are one piece: who looks for a path finds both.
+Every error is problem+json; bad input is never a traceback.
 The socket's file mode is the access control: root and the group, nobody else.
 """
 
