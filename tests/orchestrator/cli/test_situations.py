@@ -75,6 +75,7 @@ VERBS = {
     "port": Verb("port web 80"),
     "images": Verb("images"),
     "volumes": Verb("volumes"),
+    "inspect": Verb("inspect web", absent=(1, "there is no object web")),
     "ls": Verb("ls", **BESIDE),
     "events": Verb("events", streams=True, absent=None),  # of what may come
     "config": Verb("config", **NOWHERE),
