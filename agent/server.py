@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 import logging
+import time
 from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import WSMsgType, web
@@ -47,6 +48,7 @@ from specs.wire import (
     HeldSet,
     Hello,
     Instructions,
+    LogLine,
     Refused,
     ResolveImage,
     json_line,
@@ -282,8 +284,14 @@ class Server:
         )
         with contextlib.suppress(ConnectionError):
             async with contextlib.aclosing(lines):
+                last = LogLine(time=time.time(), stream="stderr", line="")
                 async for line in lines:
                     await response.write(skew.encode(line, version) + b"\n")
+                    last = line
+                if said := self._containers.rotation.losing(task):
+                    update = {"time": time.time(), "stream": "stderr", "line": said}
+                    told = last.model_copy(update=update)
+                    await response.write(skew.encode(told, version) + b"\n")
                 await response.write_eof()
         return response
 
