@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import WSMsgType
@@ -22,7 +23,7 @@ from specs.states import FINAL
 from specs.wire import AttachRequest
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
 
     from aiohttp import web
 
@@ -75,7 +76,8 @@ class Attaching:
             await websocket.send_json({"attached": True})
             if there.phase is Phase.CREATED:
                 self._tasks.listeners.arrived(task).set()
-            if not await _Shuttle(websocket, process, asked, there, self._signal).run():
+            shuttle = _Shuttle(websocket, process, asked, there, partial(self._signal, watch))
+            if not await shuttle.run():
                 return None
         finally:
             process.close()
@@ -109,8 +111,15 @@ class Attaching:
                     await watch.changed.wait()
         return None
 
-    def _signal(self, task: str, number: int) -> None:
-        record = self._tasks.holdings.record(task)
+    async def _signal(self, watch: Following, number: int) -> None:
+        """Send a signal to the process; once it is known to run, where it has just begun.
+
+        It may have said something before that, and whoever hears it may want it to end.
+        """
+        while watch.record is not None and watch.record.phase is Phase.CREATED:
+            watch.changed.clear()
+            await watch.changed.wait()
+        record = watch.record
         if record is not None and record.process is not None and record.phase is Phase.RUNNING:
             self._containers.send(record.process, number)
 
@@ -124,7 +133,7 @@ class _Shuttle:
         process: MainProcess,
         asked: AttachRequest,
         record: Record,
-        signal: Callable[[str, int], None],
+        signal: Callable[[int], Awaitable[None]],
     ) -> None:
         self._websocket = websocket
         self._process = process
@@ -132,6 +141,7 @@ class _Shuttle:
         self._asked = asked
         self._record = record
         self._signal = signal
+        self._signals: asyncio.Queue[int] = asyncio.Queue()
 
     async def run(self) -> bool:
         """Return whether the process ended; False: the client has gone."""
@@ -139,9 +149,10 @@ class _Shuttle:
             heard = group.create_task(self._hearing.run())
             outward = group.create_task(self._outward())
             inward = group.create_task(self._inward())
+            signals = group.create_task(self._pass_on())
             await asyncio.wait({outward, inward}, return_when=asyncio.FIRST_COMPLETED)
             ended = outward.done()
-            for each in (heard, outward, inward):
+            for each in (heard, outward, inward, signals):
                 each.cancel()
         return ended
 
@@ -161,6 +172,10 @@ class _Shuttle:
             elif message.type is WSMsgType.TEXT:
                 self._control(message.data)
 
+    async def _pass_on(self) -> None:
+        while True:
+            await self._signal(await self._signals.get())
+
     async def _input(self, data: bytes) -> None:
         if data:
             await self._process.write(data)
@@ -176,7 +191,7 @@ class _Shuttle:
                 rows, columns = message["resize"]
                 self._process.resize(int(rows), int(columns))
             elif "signal" in message:
-                self._signal(self._record.id, int(message["signal"]))
+                self._signals.put_nowait(int(message["signal"]))
         except (ValueError, TypeError, KeyError):
             pass  # a malformed control message is ignored, as an unknown one is
 

@@ -278,6 +278,10 @@ class Stack(Model):
         scaled = self.model_copy(update={"overrides": dict(numbers)})
         return scaled.with_asked(release.starts, anew=release.again) if release.starts else scaled
 
+    def with_config_files(self, files: tuple[str, ...]) -> Stack:
+        """Return the stack whose files lie elsewhere."""
+        return self.model_copy(update={"config_files": files})
+
     def with_release(self, number: int) -> Stack:
         """Return the stack with another newest release."""
         return self.model_copy(update={"release": number})
@@ -470,6 +474,8 @@ class ReleaseRow(Model):
     reason: str = ""
     created_at: float = 0.0
     warnings: tuple[ProblemRow, ...] = ()
+    unchanged: bool = False  # it ran already as an `up` asked; ``created_at``: when that was
+    completed: tuple[str, ...] = ()  # unchanged: one-offs that are done and did not run again
 
 
 class TaskRow(Model):
@@ -558,6 +564,7 @@ class NodeDetail(NodeRow):
     underlay: str = ""
     overlay: str = ""
     joined_at: float = 0.0
+    mtu: int = 0  # of the device with the underlay address; 0 = not known
 
 
 class PatchNode(Model):

@@ -118,9 +118,14 @@ _SWARM: Final = re.compile(
 )
 
 
+def without_root(hostname: str) -> str:
+    """Return a host name without a dot at its end, as an empty variable behind one leaves it."""
+    return hostname.removesuffix(".")
+
+
 def hostname_fault(text: str) -> str:
     """Return why a container cannot have this host name; Swarm's templates are filled in later."""
-    text = _SWARM.sub("x", text)
+    text = without_root(_SWARM.sub("x", text))
     return _kernel_name(text) or dns_name_fault(text)
 
 

@@ -45,6 +45,12 @@ SHOWN = {
     "volumes.*.name": BOTH,
     "volumes.*.driver_opts": BOTH,
 }
+# What two services make together, with stacks of their own: on one host, and on several.
+PAIRS = (
+    "tests/e2e/test_pairs.py::test_a_network_of_two_through_a_day",
+    "tests/e2e/multi/test_pairs.py::test_pairs_are_updated_drained_and_ended_together",
+)
+SHARED = ("network_mode: service:web", "pid: service:web", "ipc: service:web", "ipc: shareable")
 # What else the stack says in place of a key's usual value.
 WORDS = {
     "services.*.tmpfs": ("exec,", "uid=", "gid=", "mode=", "size=", "noatime", "ro"),
@@ -54,7 +60,10 @@ WORDS = {
     "volumes.*.name": ("{{.Service.Name}}-{{.Task.Slot}}",),
     "services.*.links": ("here:mysql",),
     "services.*.ipc": ("ipc: host", "ipc: shareable", "ipc: none"),
-    "services.*.deploy.restart_policy.condition": ("unless-stopped", "on-failure"),
+    "services.*.deploy.restart_policy.condition": (
+        *("unless-stopped", "on-failure", "always", 'condition: "no"'),
+    ),
+    "volumes.*.driver_opts": ("type: tmpfs", "size=1m", "type: none", "bind,ro"),
 }
 
 
@@ -76,3 +85,12 @@ def test_the_key_is_in_the_stack_of_its_tests(key):
     text = (ROOT / STACK).read_text()
     for word in (f"{last}:", *WORDS.get(key, ())):
         assert word in text, f"{key} ({word}) is in no stack of {STACK}"
+
+
+@pytest.mark.parametrize("shown", PAIRS)
+def test_what_services_share_is_in_the_stacks_of_its_tests(shown):
+    path, _, name = shown.partition("::")
+    assert name in functions_of(path), shown
+    text = (ROOT / path).read_text()
+    for word in SHARED:
+        assert word in text, f"{word} is in no stack of {path}"

@@ -9,6 +9,7 @@ a pipe.
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 from dataclasses import dataclass
@@ -18,6 +19,7 @@ from agent.runtime.crun import scratch
 from agent.runtime.exits import identify
 from agent.runtime.failure import RuntimeFailure, from_runtime
 from agent.runtime.spawner import ended, readable
+from specs.kit.room import measure, shortage
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -81,7 +83,7 @@ async def create(conmon: str, runtime: Runtime, request: Request) -> tuple[Proce
         try:
             async with asyncio.timeout(CREATE_TIMEOUT):
                 await ended(program, None)
-                answer = await _answer(reader)
+                answer = await _answer(reader, request.directory)
         except TimeoutError:
             raise RuntimeFailure(
                 f"{runtime.name} create did not answer within {CREATE_TIMEOUT:g} s"
@@ -98,7 +100,7 @@ async def create(conmon: str, runtime: Runtime, request: Request) -> tuple[Proce
     return process, monitor
 
 
-async def _answer(reader: int) -> dict[str, Any]:
+async def _answer(reader: int, bundle: Path) -> dict[str, Any]:
     os.set_blocking(reader, False)
     data = b""
     while b"\n" not in data:
@@ -110,7 +112,12 @@ async def _answer(reader: int) -> dict[str, Any]:
     try:
         answer = json.loads(data)
     except ValueError:
-        raise RuntimeFailure("conmon ended without telling what became of the container") from None
+        room = measure(bundle)
+        lack = shortage(room, str(bundle)) if room is not None else ""
+        why = f": {os.strerror(errno.ENOSPC)} ({lack})" if lack else ""
+        raise RuntimeFailure(
+            f"conmon ended without telling what became of the container{why}"
+        ) from None
     return answer if isinstance(answer, dict) else {}
 
 

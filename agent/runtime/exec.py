@@ -21,6 +21,7 @@ import subprocess
 import tempfile
 import termios
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 START_TIMEOUT = 30.0
 KILL_TIMEOUT = 10.0  # seconds a killed command has to end: one in the kernel may not
 KILL_AGAIN = 0.02
+UNTIL_KNOWN, TRIES = 0.02, 250  # seconds between looks for a command's number, and how many
 CHUNK = 32768
 AFTERWARDS = 1 << 20  # bytes taken after the command's end: more than a pipe or a terminal holds
 FLUSH = 0.2  # seconds a terminal may take to hand over what was written before the end
@@ -126,11 +128,20 @@ class ExecSession:
             with contextlib.suppress(OSError):
                 fcntl.ioctl(self.master, termios.TIOCSWINSZ, size)
 
-    def signal(self, number: int) -> None:
-        """Send a signal to the command (not to the helper that waits for it)."""
-        with contextlib.suppress(OSError, ValueError):
+    def signal(self, number: int, *, tries: int = TRIES) -> None:
+        """Send a signal to the command (not to the helper that waits for it).
+
+        Its number is written down after it has begun, so it may have said something before that.
+        """
+        try:
             process = exits.identify(int((self.folder / "pid").read_text()))
-            if process is not None and 0 < number < signal.NSIG:
+        except (OSError, ValueError):
+            if tries and self.program.poll() is None:
+                again = partial(self.signal, number, tries=tries - 1)
+                asyncio.get_running_loop().call_later(UNTIL_KNOWN, again)
+            return
+        if process is not None and 0 < number < signal.NSIG:
+            with contextlib.suppress(OSError):
                 exits.send(process, number)
 
     async def write(self, data: bytes) -> None:
@@ -387,7 +398,7 @@ async def _kill(session: ExecSession) -> None:
     with contextlib.suppress(TimeoutError):
         async with asyncio.timeout(KILL_TIMEOUT):
             while session.program.poll() is None:
-                session.signal(signal.SIGKILL)
+                session.signal(signal.SIGKILL, tries=0)
                 await asyncio.sleep(KILL_AGAIN)
 
 

@@ -416,6 +416,8 @@ class Runner:
         self._follow()
 
     def _launch_failed(self, failure: RuntimeFailure) -> None:
+        if probes.could_not_be_run(failure):
+            raise failure  # of the node: no crash of the task's; tried again as any step
         record = lifecycle.launch_failed(
             self.record, str(failure), failure.code, self._now(), self._wall()
         )

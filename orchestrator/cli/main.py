@@ -7,6 +7,7 @@ message with what to do next; a traceback means a fault of ours.
 
 from __future__ import annotations
 
+import gc
 import io
 import os
 import sys
@@ -19,6 +20,8 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Sequence
     from typing import Any
+
+GARBAGE = 20_000  # objects more than before, until those are looked for that nobody has any more
 
 SHORT_HELP = """\
 corral runs Compose files on one or many Linux machines.
@@ -120,6 +123,10 @@ def _misplaced_global(exc: errors.CliError, name: str, rest: Sequence[str]) -> e
     for flag in known:
         unknown = f"unrecognized arguments: {flag}"
         if str(exc).startswith(unknown) and flag in rest:
+            from orchestrator.cli import elsewhere
+
+            if (name, flag) in elsewhere.FLAGS:
+                return exc  # behind this verb it means something else, and has its words
             return errors.CliError(
                 f"{flag} stands before the command",
                 hint=f"corral {flag} ... {name}",
@@ -208,6 +215,10 @@ def _heard() -> bool:
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit code."""
+    own = argv is None  # a process of its own
+    if own:
+        # What is imported stays; looking through it again and again is a tenth of a short command.
+        gc.set_threshold(GARBAGE)
     hold_standard_streams()
     _say_without_ears()
     words = list(sys.argv[1:] if argv is None else argv)
@@ -215,6 +226,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         code = _outcome(words)
     finally:  # also of --help, which exits
         heard = _heard()
+        if own:
+            gc.freeze()  # nor need it be looked through to be let go
     return code if heard else code or errors.ERROR
 
 

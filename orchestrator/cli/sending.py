@@ -10,13 +10,13 @@ from __future__ import annotations
 
 import base64
 import copy
-import fnmatch
 import hashlib
 import os
 import stat
 from typing import TYPE_CHECKING, Any
 
 from orchestrator.cli.errors import CliError
+from specs.kit.ignoring import PathPatterns, lines_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -32,12 +32,12 @@ ANSWER = 600.0  # seconds for a batch over a slow line
 class Folder:
     """A folder (or one file) of this machine, read and cut into chunks."""
 
-    def __init__(self, path: str, ignored: Sequence[str] = ()) -> None:
+    def __init__(self, path: str, left_out: LeftOut | None = None) -> None:
         self.path = path
         self.entries: list[dict[str, Any]] = []
         self.where: dict[str, tuple[str, int]] = {}  # chunk -> file, offset
         if os.path.isdir(path):
-            for name in _walk(path, ignored):
+            for name in _walk(path, left_out):
                 self._add(name, f"{path}/{name}")
         else:
             # What a link leads to here: the link itself would lead to a file of the controller's.
@@ -73,40 +73,69 @@ class Folder:
         return found
 
 
-def _walk(top: str, ignored: Sequence[str]) -> Iterator[str]:
+def _walk(top: str, left_out: LeftOut | None) -> Iterator[str]:
+    """Yield what is sent: of a folder that is ignored, only the way to what is taken back."""
+    given: set[str] = {""}
     for folder, folders, files in os.walk(top):
         below = os.path.relpath(folder, top)
         prefix = "" if below == "." else f"{below}/"
         links = [name for name in folders if os.path.islink(f"{folder}/{name}")]
-        folders[:] = sorted(n for n in folders if n not in links and not _out(prefix + n, ignored))
+        real = sorted(name for name in folders if name not in links)
+        folders[:] = [n for n in real if left_out is None or not left_out.closes(prefix + n)]
         for name in sorted([*folders, *links, *files]):
-            if not _out(prefix + name, ignored):
-                yield prefix + name
+            path = prefix + name
+            if left_out is not None and left_out.out(path):
+                continue
+            for way in _ways(path):
+                if way not in given:
+                    given.add(way)
+                    yield way
 
 
-def _out(name: str, ignored: Sequence[str]) -> bool:
-    """Say whether a build surely ignores the path; what is in doubt is sent."""
-    for pattern in ignored:
-        if pattern.startswith("**/") and "/" not in pattern[3:]:
-            if fnmatch.fnmatchcase(name.rpartition("/")[2], pattern[3:]):
-                return True
-        elif name.count("/") == pattern.count("/") and fnmatch.fnmatchcase(name, pattern):
-            return True
-    return False
+def _ways(path: str) -> Iterator[str]:
+    """Yield the folders a path lies in, from the top, and itself."""
+    at = path.find("/")
+    while at > 0:
+        yield path[:at]
+        at = path.find("/", at + 1)
+    yield path
 
 
-def ignored_by(context: str) -> list[str]:
-    """Return the patterns of .dockerignore; none where some are taken back (``!``)."""
-    try:
-        with open(f"{context}/.dockerignore", encoding="utf-8") as file:
-            lines = [line.strip() for line in file]
-    except (OSError, UnicodeDecodeError):
-        return []
-    patterns = [line for line in lines if line and not line.startswith("#")]
-    if any(line.startswith("!") for line in patterns):
-        return []
-    cleaned = [line.strip("/").removeprefix("./") for line in patterns]
-    return [line for line in cleaned if line not in ("Dockerfile", ".dockerignore", "*", "**", "")]
+class LeftOut:
+    """What a build ignores of its context, as its node will: that need not be sent.
+
+    What says so, and the Dockerfile, are sent whatever the patterns say.
+    """
+
+    def __init__(self, patterns: PathPatterns, kept: Collection[str]) -> None:
+        self.patterns = patterns
+        self.kept = frozenset(kept)
+
+    def out(self, path: str) -> bool:
+        return path not in self.kept and self.patterns.matches(path)
+
+    def closes(self, folder: str) -> bool:
+        """Say whether nothing below the folder is sent."""
+        within = any(name.startswith(f"{folder}/") for name in self.kept)
+        return not within and self.patterns.closes(folder)
+
+
+def ignored_by(context: str, dockerfile: str = "Dockerfile") -> tuple[str, LeftOut | None]:
+    """Return which file says what a build ignores of its context, and what that is.
+
+    As the build does: the Dockerfile's own, else .containerignore, else .dockerignore.
+    """
+    for name in (f"{dockerfile}.dockerignore", ".containerignore", ".dockerignore"):
+        try:
+            with open(f"{context}/{name}", encoding="utf-8") as file:
+                text = file.read()
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+            continue
+        except (OSError, UnicodeDecodeError):
+            return name, None  # the node says what is wrong with it; all is sent
+        patterns = PathPatterns(lines_of(text))
+        return name, LeftOut(patterns, (name, dockerfile)) if patterns else None
+    return "", None
 
 
 def asked(model: Mapping[str, Any], names: Sequence[str], *, dependencies: bool) -> Collection[str]:
@@ -156,13 +185,16 @@ def moved(
     sent. Raises CliError, ClientError.
     """
     found = copy.deepcopy(dict(model))
-    sent: dict[str, tuple[str, dict[str, str]]] = {}
+    # By path and what says which part of it is ignored: two Dockerfiles may differ in that.
+    sent: dict[tuple[str, str, str], tuple[str, dict[str, str]]] = {}
 
-    def send(path: str, ignored: Sequence[str] = ()) -> str:
-        if path not in sent:
+    def send(path: str, dockerfile: str = "") -> str:
+        says, left_out = ignored_by(path, dockerfile) if dockerfile else ("", None)
+        key = (path, says, dockerfile if left_out is not None else "")
+        if key not in sent:
             say(f"reading {path}")
-            sent[path] = _send(client, Folder(path, ignored), say)
-        there = sent[path][0]
+            sent[key] = _send(client, Folder(path, left_out), say)
+        there = sent[key][0]
         return there if os.path.isdir(path) else f"{there}/{os.path.basename(path)}"
 
     for name in sorted(of):
@@ -172,14 +204,14 @@ def moved(
             context = str(build.get("context") or "")
             if context.startswith("/"):
                 _there(context, f"services.{name}.build.context")
-                build["context"] = send(context, ignored_by(context))
+                build["context"] = send(context, str(build.get("dockerfile") or "Dockerfile"))
             file = str(build.get("dockerfile") or "")
             if file.startswith("/"):
                 build["dockerfile"] = send(file)
             more = build.get("additional_contexts") or {}
             for key, value in more.items():
                 if str(value).startswith("/"):
-                    more[key] = send(str(value), ignored_by(str(value)))
+                    more[key] = send(str(value), "Dockerfile")
         for number, mount in enumerate(service.get("volumes") or ()):
             source = str(mount.get("source") or "")
             if mount.get("type") == "bind" and f"{source}/".startswith(f"{directory}/"):

@@ -126,6 +126,8 @@ class Dispatcher:
         self._reasons: dict[str, str] = {}  # node -> why there is no client
         self._generations: dict[str, int] = {}
         self._turns = OneATurn()
+        # Certificates are compared by their dates: they come from a clock that does not jump.
+        self._zero = clock.wall() - clock.monotonic()
 
     async def run(self, control: Control) -> None:
         """Take the epoch, then keep a session with every node until cancelled."""
@@ -225,6 +227,14 @@ class Dispatcher:
 
     async def forget_images(self, node: str, request: ForgetImages) -> ForgottenImages:
         return await self._client(node).forget_images(request)
+
+    async def metrics(self, node: str) -> str:
+        return await self._client(node).metrics()
+
+    @property
+    def sessions(self) -> int:
+        """Return how many agents are instructed right now."""
+        return len(self._clients)
 
     async def listening(self, node: str) -> tuple[str, ...]:
         return await self._client(node).listening()
@@ -379,7 +389,8 @@ class Dispatcher:
         if self._authority is None or not hello.signing_request:
             return Certified()
         try:
-            signed = self._authority.issue(hello.signing_request, node_id, now=self._clock.wall())
+            now = self._zero + self._clock.monotonic()
+            signed = self._authority.issue(hello.signing_request, node_id, now=now)
         except ValueError as exc:
             log.warning("no certificate: %s", exc, extra={"node": node_id})
             return Certified()

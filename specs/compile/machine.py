@@ -63,6 +63,9 @@ def _namespace(path: str, raw: Json, key: str, verdicts: Verdicts) -> str:
         return "private"  # refused by pairs.check
     if value not in _SHARED[key]:
         hint = "leave it out, or share the node's: host"
+        if key == "uts" and value.startswith(("service:", "container:")):
+            kind, _, other = value.partition(":")
+            hint += f"; with network_mode: {kind}:{other} it has that one's host name, too"
         verdicts.refuse(f"{path}.{key}", f"{key}: {value} is not available", hint)
         return "private"
     return value

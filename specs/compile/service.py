@@ -27,6 +27,7 @@ from specs.compile.values import (
     ulimits,
     words,
 )
+from specs.names import without_root
 from specs.references import built_name, reference_fault, tag_fault
 from specs.stack import (
     BuildSpec,
@@ -166,7 +167,7 @@ class ServiceCompiler:
             user=text(raw.get("user")),
             group_add=tuple(str(group) for group in raw.get("group_add") or ()),
             working_dir=raw.get("working_dir"),
-            hostname=raw.get("hostname"),
+            hostname=without_root(str(raw["hostname"])) if raw.get("hostname") else None,
             domainname=raw.get("domainname"),
             labels=texts(raw.get("labels")),
             annotations=texts(raw.get("annotations")),

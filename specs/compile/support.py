@@ -199,7 +199,7 @@ _TOP: dict[str, Support] = {
     "networks.*.enable_ipv4": Support(_L, "the overlay is IPv4"),
     "networks.*.enable_ipv6": Support(_L, "the overlay is IPv4"),
     "networks.*.ipam": Support(_H, "the first IPv4 subnet"),
-    "networks.*.ipam.driver": Support(_L, "`default` is ours, too"),
+    "networks.*.ipam.driver": Support(_L, "corral gives the addresses itself: write `default`"),
     "networks.*.ipam.options": Support(_L),
     "networks.*.ipam.config[].gateway": Support(_I, "a routed network has no gateway address"),
     "networks.*.ipam.config[].ip_range": Support(_L),

@@ -4,8 +4,11 @@ As specs.kit.tarplacing, with four laws of its own. An entry of the kind GONE sa
 to be there: it goes with all below it, but what is mounted on its own stays, for it is no copy of
 anybody's. What is new belongs to whom it replaces, else to whom its folder belongs: the numbers of
 the machine it comes from mean nothing here. What is there in another shape makes room; but a name
-that an entry of the kind ALONE gave before is that of a single file, and no folder makes room for
-one: what the folder holds came with the image, not from here.
+that an entry of the kind ALONE gave before is no folder's over there, and no folder makes room for
+it: what the folder holds came with the image or was made there, not brought.
+
+What one name cannot have is no reason to leave the others out: all that can be done is done, and
+then all that was not is said.
 """
 
 from __future__ import annotations
@@ -17,6 +20,7 @@ import stat
 from typing import TYPE_CHECKING, Final
 
 from specs.kit.copyrules import CopyRefused, Landing
+from specs.kit.errnos import in_words
 from specs.kit.tarplacing import Archive, Placer, shown
 
 if TYPE_CHECKING:
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
 GONE: Final = b"Z"  # of the letters that tar leaves to others; who does not know it refuses it
 ALONE: Final = b"Y"
 _DEEPEST: Final = 512
+# Not of one name: what has no room now has it later, so whoever asked is to ask again.
+_LATER: Final = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.ENOMEM, errno.EMFILE, errno.ENFILE)
+_TOLD: Final = 5  # refusals in one answer
 _FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
@@ -34,15 +41,34 @@ class SyncPlacer(Placer):
     def __init__(self, base: int, *, own: int) -> None:
         super().__init__(base, Landing(inside=True), own=own, owners=True)
         self._refused: list[str] = []
+        self._for_now: OSError | None = None
         self._alone: set[bytes] = set()
 
     def place(self, stream: Archive) -> None:
-        """Do all that can be done. Raises CopyRefused for what was not, BadArchive, OSError."""
+        """Do all that can be done. Raises CopyRefused for what was not, BadArchive, OSError.
+
+        An OSError is of what may work when it is asked for again.
+        """
         super().place(stream)
+        if self._for_now is not None:
+            raise self._for_now
         if self._refused:
-            raise CopyRefused("; ".join(self._refused[:5]))
+            more = len(self._refused) - _TOLD
+            shown_ = "; ".join(self._refused[:_TOLD])
+            raise CopyRefused(f"{shown_}; and {more} more" if more > 0 else shown_)
 
     def _add(self, entry: TarEntry, stream: Archive) -> None:
+        try:
+            self._bring(entry, stream)
+        except CopyRefused as refused:
+            self._refused.append(_about(entry.name, str(refused)))
+        except OSError as error:
+            if error.errno in _LATER:
+                self._for_now = self._for_now or error
+            else:
+                self._refused.append(f"{shown(entry.name)}: {in_words(error)}")
+
+    def _bring(self, entry: TarEntry, stream: Archive) -> None:
         parts = self._there(entry.name)
         if not parts:
             return
@@ -50,9 +76,7 @@ class SyncPlacer(Placer):
             self._alone.add(b"/".join(parts))
             return
         if self._stays(entry, parts):
-            text = f"{shown(entry.name)} is a folder there and stays as it is"
-            self._refused.append(f"{text}: end the target with / to have the file in it")
-            return
+            raise CopyRefused(f"{shown(entry.name)} is a folder there and stays as it is")
         if entry.kind == GONE[0]:
             self._gone(parts)
             return
@@ -77,10 +101,7 @@ class SyncPlacer(Placer):
             folder = self._folder(parts[:-1], make=False)
         except (FileNotFoundError, CopyRefused):
             return  # not even its folder is there
-        try:
-            remove(folder, parts[-1], own=self._own)
-        except CopyRefused as refused:
-            self._refused.append(str(refused))
+        remove(folder, parts[-1], own=self._own)
 
     def _make_room(self, entry: TarEntry, folder: int, name: bytes) -> None:
         """Take away what has the name and is of another kind; who it belonged to is kept."""
@@ -93,6 +114,12 @@ class SyncPlacer(Placer):
                 remove(folder, name, own=self._own)
             owner = there
         entry.uid, entry.gid = owner.st_uid, owner.st_gid
+
+
+def _about(name: bytes, why: str) -> str:
+    """Return why a name was refused: with the name, where the reason is another one's."""
+    what = shown(name.rstrip(b"/"))
+    return why if why.startswith((f"{what} ", "the archive ")) else f"{what}: {why}"
 
 
 def remove(folder: int, name: bytes, *, own: int, depth: int = 0) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from pathlib import Path
@@ -9,8 +10,10 @@ from pathlib import Path
 import pytest
 
 from agent.errors import Later, NoRoom, lacks_room
+from agent.runtime.failure import RuntimeFailure
 from agent.tasks.held import Held, judge
 from agent.tasks.reserve import PIECES
+from specs.kit import room as rooms
 from specs.kit.room import Room, shortage
 from specs.stack import RestartPolicy
 from specs.states import TaskState
@@ -379,6 +382,41 @@ async def test_a_task_that_does_not_fit_says_so_until_it_does(node):
     assert not node.status("c").crowded
 
 
+@pytest.mark.looptime
+@pytest.mark.parametrize("at", ["its creation", "its start"])
+@pytest.mark.parametrize("policy", ["none", "any"])
+@pytest.mark.parametrize(
+    "words",
+    [
+        "writing file `/run/x`: No space left on device",
+        "open `/run/x`: Read-only file system",
+        "write: Input/output error",
+    ],
+)
+async def test_what_the_node_lacks_is_no_crash_of_the_task(node, monkeypatch, at, policy, words):
+    """A full /run used up a task's attempts, and it was over."""
+    failure = RuntimeFailure(words)
+    start = node.containers.start
+
+    async def no_start(task):
+        raise failure
+
+    if at == "its creation":
+        node.containers.broken["a"] = failure
+    else:
+        monkeypatch.setattr(node.containers, "start", no_start)
+    again = RestartPolicy(condition=policy, max_attempts=1)
+    await node.put(assigned("a", policy=again).model_copy(update={"local_restarts": 0}))
+    await node.until(lambda: words in node.status("a").reason)
+    await asyncio.sleep(90)
+    assert node.status("a").state is TaskState.STARTING
+    node.containers.broken.clear()
+    monkeypatch.setattr(node.containers, "start", start)
+    await node.until(lambda: node.status("a").ready)
+    record = node.holdings.record("a")
+    assert (record.restarts, record.crashes, record.attempts) == (0, 0, ())
+
+
 @pytest.mark.parametrize(
     ("room", "words"),
     [
@@ -397,3 +435,33 @@ def test_what_is_short_is_named(room, words):
     assert (words in found) if words else not found
     if words:
         assert shortage(room, "/v", slack=2.0)
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "lack", "cramp"),
+    [
+        (20 << 30, 40 << 30, "", ""),
+        (300 << 20, 400 << 20, "", ""),
+        (200 << 20, 40 << 30, "", "no image fits in /v (40960 MiB in all)"),
+        (190 << 20, 200 << 20, "", "no image fits in /v (200 MiB in all)"),
+        (1 << 20, 40 << 30, "no room is left", ""),  # said once
+    ],
+)
+def test_a_disk_on_which_no_image_fits_says_so(monkeypatch, free, total, lack, cramp):
+    look = rooms.RoomWatch(Path("/v"))
+    monkeypatch.setattr(rooms, "measure", lambda _: Room(free, total))
+    look.look()
+    assert (lack in look.lack) if lack else not look.lack
+    assert (cramp in look.cramped) if cramp else not look.cramped
+    if cramp:  # it is said until there is clearly room
+        monkeypatch.setattr(rooms, "measure", lambda _: Room(rooms.IMAGES + 1, total))
+        look.look()
+        assert look.cramped
+        monkeypatch.setattr(rooms, "measure", lambda _: Room(2 * rooms.IMAGES, total))
+        look.look()
+        assert not look.cramped
+
+
+def test_a_read_only_disk_says_so_however_much_is_free():
+    found = shortage(Room(1 << 40, 1 << 40, readonly=True), "/v")
+    assert "/v is read-only" in found

@@ -468,7 +468,7 @@ async def test_launch_failures_are_told(node):
     await node.put(named("a"))
     await node.until(lambda: node.status("a").state == "rejected")
     assert node.status("a").run.exit_code == 127
-    node.containers.broken["b"] = RuntimeFailure("no space left on device")
+    node.containers.broken["b"] = RuntimeFailure("the kernel says no")
     await node.put(named("b"))
     await node.until(lambda: node.status("b").restarts >= 2)
     del node.containers.broken["b"]

@@ -38,6 +38,7 @@ services:
     volumes:
       - {type: tmpfs, target: /long, tmpfs: {size: 1m, mode: 0750}}
       - memory:/memory
+      - folder:/folder
   node: {<<: *sleeper, network_mode: host, command: [nc, -ll, -p, "8123", -e, cat]}
   linked:
     <<: *sleeper
@@ -67,11 +68,20 @@ services:
     image: busybox
     command: ["true"]
     deploy: {restart_policy: {condition: on-failure}}
+  again:
+    <<: *sleeper
+    command: [sh, -c, "echo run >> /runs; [ $$(wc -l < /runs) -lt 2 ] || exec sleep inf"]
+    deploy: {restart_policy: {condition: always, delay: 10ms}}
+  never:
+    image: busybox
+    command: ["true"]
+    deploy: {restart_policy: {condition: "no"}}
 networks:
   default: {ipam: {driver: default, config: [{subnet: 10.99.0.0/24}]}}
 volumes:
   data: {}
   memory: {driver_opts: {type: tmpfs, device: tmpfs, o: "size=1m,mode=0700"}}
+  folder: {driver_opts: {type: none, o: "bind,ro", device: /usr/share}}
   slotted: {name: "{{.Service.Name}}-{{.Task.Slot}}"}
 """
 AWAY = """
@@ -79,11 +89,13 @@ services:
   shared: {deploy: &n3 {placement: {constraints: [node.hostname == n3]}}}
   far: {deploy: *n3}
   once: {deploy: *n3}
+  again: {deploy: *n3}
   odd: {deploy: *n3}
   maker: {deploy: &n2 {placement: {constraints: [node.hostname == n2]}}}
   node: {deploy: *n2}
   linked: {deploy: *n2}
   here: {deploy: *n2}
+  never: {deploy: *n2}
 """
 # What was just started may not listen yet.
 AGAIN = """
@@ -95,6 +107,9 @@ SWAP = (
     "cat /sys/fs/cgroup/memory/memory.memsw.limit_in_bytes 2>/dev/null "
     "|| cat /sys/fs/cgroup/memory.swap.max"
 )
+SHARES = "cat /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || cat /sys/fs/cgroup/cpu.weight"
+# The old control groups say it in bytes and shares, the new ones in others: which is either.
+EITHER = {"{swap}": (str(96 << 20), str(32 << 20)), "{shares}": ("512", "20")}
 ASKED = {
     # service: command -> what it prints there; {host} etc. are asked of the machine
     ("shared", "readlink /proc/self/ns/pid"): "{pid}",
@@ -112,7 +127,9 @@ ASKED = {
         "Cpus_allowed_list:0"
     ),
     ("odd", SWAP): "{swap}",
-    ("odd", "cat /sys/fs/cgroup/cpu/cpu.shares 2>/dev/null || echo 512"): "512",
+    ("odd", SHARES): "{shares}",
+    ("odd", "stat -c %i /folder; touch /folder/x 2>/dev/null || echo ro"): "{share} ro",
+    ("again", "wc -l < /runs"): "2",
     ("here", "cat /sub/file"): "found",
     ("linked", "hostname"): "app_linked-1",
     ("linked", "cat /data/made/deep/file; touch /data/x 2>/dev/null || echo ro"): "found ro",
@@ -140,6 +157,7 @@ def ask(corral: Any, machine: Callable[[str], Callable[[str], str]]) -> None:
         "pid": shared("readlink /proc/1/ns/pid"),
         "ipc": shared("readlink /proc/1/ns/ipc"),
         "hostname": shared("hostname"),
+        "share": shared("stat -c %i /usr/share"),
         "node": machine("linked")("hostname"),
     }
     hosts = corral("exec", "-T", "linked", "cat", "/etc/hosts").stdout.splitlines()
@@ -150,13 +168,12 @@ def ask(corral: Any, machine: Callable[[str], Callable[[str], str]]) -> None:
         script = script.format(**known)
         found = corral("exec", "-T", service, "sh", "-c", script).stdout.splitlines()
         for (one, answer), line in zip(mine.items(), found, strict=True):
-            expected = (answer.format(**known, swap=line.strip()),)
-            if answer == "{swap}":  # the old and the new cgroups
-                expected = (str(96 << 20), str(32 << 20))
+            expected = EITHER.get(answer) or (answer.format(**known),)
             assert line.strip() in expected, (service, one)
     rows = corral.get("/v1/stacks/app/tasks", all=True)["tasks"]
-    (once,) = [row for row in rows if row["service"] == "once"]
-    assert once["state"] == "complete", "on-failure is content with 0"
+    for service in ("once", "never"):
+        ended = [row["state"] for row in rows if row["service"] == service]
+        assert ended == ["complete"], f"{service}: its condition is content with 0"
     volumes = corral("volume", "ls", "-q").stdout.splitlines()
     assert "app_far-1" in volumes, "a volume has its task's name"
     # In the node's own process namespace nothing but us ends what the container has begun.

@@ -269,20 +269,27 @@ class Laws:
             same = [t for t in others if t.spec_hash == task.spec_hash]  # else it is an update
             silent = [t for t in same if t.live and self._silent(controller, t)]
             if silent:
+                lost = silent[0]
+                where = " ".join(
+                    f"{n.name}={cluster.conditions[n.id].status}" for n in cluster.nodes.values()
+                )
+                slot = " ".join(f"{t.id}={t.state}/{t.desired}@{t.node}" for t in others)
                 self.broke(
-                    "the brake holds", f"{task.name} replaces {silent[0].id} on a silent node"
+                    "the brake holds",
+                    f"{task.name} {task.id} replaces {lost.id} on a silent node; {where}; {slot}",
                 )
 
     def _heard(self, controller: Controller, task: Task) -> bool:
         condition = controller.cluster.conditions.get(task.node or "")
         return condition is not None and condition.status in HEARD
 
+    def _emptied(self, controller: Controller, task: Task) -> bool:
+        node = controller.cluster.nodes.get(task.node or "")
+        return node is None or node.availability == "drain" or node.removing
+
     def _silent(self, controller: Controller, task: Task) -> bool:
         """Say whether it is on a node that is silent, and that nobody wants empty."""
-        node = controller.cluster.nodes.get(task.node or "")
-        if node is None or node.availability == "drain" or node.removing:
-            return False
-        return not self._heard(controller, task)
+        return not self._emptied(controller, task) and not self._heard(controller, task)
 
     def _stopped(  # noqa: PLR0911 - a table of causes
         self, controller: Controller, task: Task, how: str

@@ -19,8 +19,22 @@ ALWAYS = (NUL, LINE, ESCAPE, OVERRIDE)
 # rule -> (what fits, what does not); what never fits anywhere is added
 TABLE = {
     "HOSTNAME": (
-        ("web", "my_app", "a.example.com", "_x", "h" * 63, "1"),
-        (LONG, "h" * 65, "h" * 64, "a b", "a..b", "-x", "x-", ".", "\u00e9", THREE, "../x", "a;b"),
+        ("web", "my_app", "a.example.com", "_x", "h" * 63, "1", "mail.", "a.b."),
+        (
+            LONG,
+            "h" * 65,
+            "h" * 64,
+            "a b",
+            "a..b",
+            "-x",
+            "x-",
+            ".",
+            "a..",
+            "\u00e9",
+            THREE,
+            "../x",
+            "a;b",
+        ),
     ),
     "DNS_NAME": (
         ("db", "tasks.db", "a" * 63, "xn--mller-kva.example"),
@@ -197,6 +211,14 @@ def test_a_name_at_the_top_is_refused_once(line):
 def test_a_stack_is_named_in_the_api_too(stack):
     with pytest.raises(SpecError, match=r"is not a project name|is longer than"):
         compile_stack({"services": {"web": {"image": "x"}}}, {}, stack)
+
+
+def test_a_dot_that_an_empty_variable_leaves_is_no_part_of_a_host_name():
+    project, _ = examine(
+        ["-"], stdin=FILE.format("hostname: mail.${DOMAIN:-}"), environ={}, cwd="/tmp"
+    )
+    spec, _ = compile_stack(project.model, project.origins, project.name)
+    assert spec.services["web"].task.hostname == "mail"
 
 
 def test_everyday_files_are_as_they_were():

@@ -153,6 +153,20 @@ def test_what_is_refused_says_where_and_what_to_do(folder, case):
     assert problem.hint
 
 
+@pytest.mark.parametrize("kind", ["service:web", "container:crate"])
+def test_a_host_name_comes_with_a_network_and_a_control_group_with_nobody(folder, kind):
+    """Docker takes `uts: host` alone, and Compose's schema `cgroup: host|private`."""
+    with pytest.raises(SpecError) as refused:
+        compiled(folder, f"uts: {kind}")
+    (problem,) = [p for p in refused.value.problems if p.severity == "error"]
+    assert problem.hint.endswith(f"with network_mode: {kind} it has that one's host name, too")
+    with pytest.raises(SpecError) as refused:
+        compiled(folder, f"cgroup: {kind}")
+    (problem,) = refused.value.problems
+    assert (problem.path, problem.position.line) == ("services.side.cgroup", 7)
+    assert problem.hint == "write one of host, private"
+
+
 def test_the_hint_names_the_service_of_a_container(folder):
     with pytest.raises(SpecError, match=r"service:box"):
         compiled(folder, "network_mode: container:crate")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.cli import said
 from orchestrator.cli.errors import USAGE, CliError
 
 if TYPE_CHECKING:
@@ -85,7 +86,9 @@ def _about(project: Project, args: argparse.Namespace, session: Invocation) -> s
 
     chosen = next((name for name in LISTS if getattr(args, name)), None)
     if chosen is not None:
-        return "".join(f"{name}\n" for name in ask.listed(project.model, chosen))
+        digests = chosen == "images" and (args.resolve_image_digests or args.lock_image_digests)
+        model = ask.with_digests(project.model, session.client) if digests else project.model
+        return "".join(f"{name}\n" for name in ask.listed(model, chosen))
     if args.environment:
         return ask.environment(project)
     if args.hash is not None:
@@ -98,6 +101,9 @@ def _about(project: Project, args: argparse.Namespace, session: Invocation) -> s
     if args.resolve_image_digests or args.lock_image_digests:
         model = ask.with_digests(model, session.client)
     if args.lock_image_digests:
+        built = sorted(name for name, spec in model["services"].items() if spec.get("build"))
+        if built:
+            said.tell(f"not locked, for the file builds them: {', '.join(built)}", said.WARNING)
         model = ask.images_only(model)
     from specs.compose.project.render import render
 

@@ -88,7 +88,8 @@ def with_digests(model: dict[str, Any], client: Client) -> dict[str, Any]:
     services: dict[str, Any] = {}
     for name, spec in model["services"].items():
         image = image_of(model, name, spec)
-        if "@" in image or not spec.get("image"):  # what is built here has no registry's digest
+        if "@" in image or not spec.get("image") or spec.get("build"):
+            # What is built here has no registry's digest, whatever its name.
             services[name] = spec
         elif image in pinned:
             services[name] = {**spec, "image": f"{image}@{pinned[image]}"}
@@ -101,11 +102,16 @@ def with_digests(model: dict[str, Any], client: Client) -> dict[str, Any]:
 
 
 def images_only(model: dict[str, Any]) -> dict[str, Any]:
-    """Return an override file's model: the images and nothing else."""
+    """Return an override file's model: the images and nothing else, but of what is built.
+
+    The file builds that, also with this override; an image of a digest cannot be built.
+    """
     services: dict[str, Any] = model["services"]
     return {
         "services": {
-            name: {"image": spec["image"]} for name, spec in services.items() if spec.get("image")
+            name: {"image": spec["image"]}
+            for name, spec in services.items()
+            if spec.get("image") and not spec.get("build")
         }
     }
 
@@ -118,11 +124,9 @@ def _pinned(stack: str, client: Client) -> dict[str, str]:
     found: dict[str, str] = {}
     try:
         rows = client.get(f"/v1/stacks/{quote(stack)}/tasks", all=1)["tasks"]
-        newest = {row["service"]: row for row in sorted(rows, key=lambda row: row["release"])}
-        for row in newest.values():
-            spec = client.get(f"/v1/tasks/{quote(row['id'])}").get("spec", {})
-            if spec.get("image_digest"):
-                found[spec["image"]] = spec["image_digest"]
+        for row in sorted(rows, key=lambda row: row["release"]):
+            if row.get("image_digest"):
+                found[row["image"]] = row["image_digest"]
     except ApiNotFound:
         return found
     except NoAnswer as exc:

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 KNOWN = 5.0  # seconds the controller has to hear what the node said
 AGAIN = 60.0  # seconds a controller that goes meanwhile is waited for
+SIGNALLED = 128  # an exit code above it: a signal ended the command
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -203,9 +204,11 @@ def _bring_up(session: Invocation, args: argparse.Namespace, services: list[str]
     return up.run(parser.parse_args(["-d", *orphans, *services]), session)
 
 
-def _act(session: Invocation, action: str, made: dict[str, Any]) -> None:
+def _act(session: Invocation, action: str, made: dict[str, Any], *, patient: bool = False) -> None:
+    """Ask it of the controller; ``patient``: also of one that goes and comes meanwhile."""
     path = f"/v1/stacks/{quote(session.stack())}/oneoffs"
-    session.client.request("POST", path, body={"action": action, "names": [made["name"]]})
+    ask = session.client.persist if patient else session.client.request
+    ask("POST", path, body={"action": action, "names": [made["name"]]})
 
 
 def _detached(session: Invocation, made: dict[str, Any]) -> int:
@@ -251,7 +254,7 @@ def _attached(
         reads=True,
         size=terminal_size() if tty else None,
         keys=Keys(KEYS) if tty else None,
-        stop=lambda: _act(session, "stop", made),
+        stop=lambda patient: _act(session, "stop", made, patient=patient),
     )
     try:
         code = listener.listen()
@@ -270,7 +273,19 @@ def _attached(
             return ERROR
         return INTERRUPTED
     _settled(args, session, listener, made)
+    if code > SIGNALLED and not listener.left:
+        _say_why(session, made)
     return code
+
+
+def _say_why(session: Invocation, made: dict[str, Any]) -> None:
+    """Say why it was ended, where the cluster did that: with the task whose network it shared."""
+    try:
+        why = session.client.get(f"/v1/tasks/{quote(str(made['task']))}").get("pending_reason")
+    except ClientError:
+        return  # nobody is there to say it
+    if why:
+        said.tell(f"{made['name']} was ended: {why}", said.WARNING)
 
 
 def _settled(

@@ -183,6 +183,15 @@ def _detached(
     args: argparse.Namespace, session: Invocation, board: boards.Board, release: Mapping[str, Any]
 ) -> int:
     command = watch.command_prefix(session)
+    if release.get("unchanged"):
+        board.end = {
+            "message": f"unchanged, release {release['number']} runs as the file has it",
+            "completed": release.get("completed") or (),
+        }
+        if args.wait and (wrong := _unhealthy(session)):
+            board.end = {"message": wrong}
+            return watch.report(board, good=False, seconds=0.0, command=command)
+        return watch.report(board, good=True, seconds=0.0, command=command)
     return watch.release(
         session,
         board,

@@ -112,6 +112,24 @@ def due(rules: Iterable[WatchRule], changed: Iterable[str]) -> dict[str, Due]:
     return found
 
 
+def taken_down(
+    stack: str, detail: Mapping[str, Any] | None, names: Iterable[str]
+) -> dict[str, str]:
+    """Return of which of the services nothing is to run, and why; a watch brings none back.
+
+    ``detail``: the stack as the controller has it (specs.api.StackDetail), None = there is none.
+    """
+    if detail is None or detail.get("status") == "removing":
+        return dict.fromkeys(names, f"{stack} is down until `corral up`")
+    if detail.get("status") == "stopped":
+        return dict.fromkeys(names, f"{stack} is stopped until `corral start` or `up`")
+    if detail.get("status") == "created":
+        return dict.fromkeys(names, f"{stack} is not started until `corral start` or `up`")
+    none = {row["name"] for row in detail.get("services") or () if not row.get("replicas")}
+    why = "nothing of it is to run until `corral up` or `scale` says so"
+    return {name: why for name in names if name in none}
+
+
 def rules_of(
     model: Mapping[str, Any],
     names: Collection[str],
@@ -218,7 +236,8 @@ def _mounted(path: str, service: Mapping[str, Any]) -> str:
 def _below(path: str, folder: str) -> str | None:
     if path == folder:
         return ""
-    return path[len(folder) + 1 :] if path.startswith(f"{folder.rstrip('/')}/") else None
+    top = f"{folder.rstrip('/')}/"
+    return path[len(top) :] or None if path.startswith(top) else None
 
 
 def _list(value: str | Sequence[str] | None) -> Sequence[str]:

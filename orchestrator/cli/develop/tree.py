@@ -6,6 +6,9 @@ written and removed between two looks is no change.
 
 Only what the kernel says is not there is gone. What cannot be reached for another reason (rights, a
 broken disk, a network that is away) stays as it was at the last look, until it is seen again.
+
+A folder that went is told twice: by its name, and with a slash behind it, for what takes its name
+afterwards may be something else (``pack`` in ``watching``).
 """
 
 from __future__ import annotations
@@ -132,9 +135,11 @@ class WatchedTree:
         self.shut.discard(folder)
         self._unwatched(folder)
         for name, seen in names.items():
-            changed.add(f"{folder}/{name}")
+            inner = f"{folder}/{name}"
+            changed.add(inner)
             if _folder(seen):
-                self._leave(f"{folder}/{name}", changed)
+                changed.add(f"{inner}/")
+                self._leave(inner, changed)
 
     def _compare(self, folder: str, changed: set[str]) -> None:
         before = self._folders[folder]
@@ -154,6 +159,7 @@ class WatchedTree:
             if old != new:
                 changed.add(path)
             if _folder(old) and (not _folder(new) or _other(old, new)):
+                changed.add(f"{path}/")
                 self._leave(path, changed)
             if _folder(new):
                 self._enter(path, changed)

@@ -69,7 +69,7 @@ def prepared(
     names = sending.asked(model, services, dependencies=True) if services else ()
     rules, warnings = laws.rules_of(model, names, read=text_of, builds=builds)
     for line in warnings:
-        say(f"warning: {line}; it is not watched")
+        warn(f"warning: {line}; it is not watched")
     return Watching(session, rules, built=model["services"], bring_up=bring_up)
 
 
@@ -101,7 +101,7 @@ def _apart(watching: Watching, parent: int) -> NoReturn:
     except BrokenPipeError:
         pass  # nobody reads what we say, and `up` finds that, too
     except (CliError, ClientError, OSError) as exc:
-        say(f"Watch disabled: {exc}")
+        warn(f"Watch disabled: {exc}")
     except BaseException:
         traceback.print_exc()
         raise
@@ -118,9 +118,14 @@ def text_of(path: str) -> str | None:
         return None
 
 
-def say(text: str) -> None:
+def say(text: str, level: str = said.INFO) -> None:
     """Tell the user what happens."""
-    said.tell(f"watch: {text}")
+    said.tell(f"watch: {text}", level)
+
+
+def warn(text: str) -> None:
+    """Tell the user what was not done, however little he asked to be told."""
+    say(text, said.WARNING)
 
 
 class Watching:
@@ -144,12 +149,13 @@ class Watching:
         self._ledgers = {name: Ledger() for name in self._of}
         self._restarts = dict.fromkeys(self._of, 0)
         self._told: dict[str, str] = {}
+        self._to_build: set[str] = set()  # after a change, once they are up again
         self._notices = FolderNotices()
         self._tree = WatchedTree(
             rules,
             watched=self._notices.watch,
             unwatched=self._notices.forget,
-            unread=lambda path, why: say(f"{path}: {why}; it stays in the containers as it is"),
+            unread=lambda path, why: warn(f"{path}: {why}; it stays in the containers as it is"),
         )
 
     def run(self) -> None:
@@ -160,7 +166,7 @@ class Watching:
         self._bring_up_to_date()
         while True:
             changed = self._changed()
-            if changed:
+            if changed or self._to_build:
                 self._act(laws.due(self._rules, changed))
             self._bring_up_to_date()
 
@@ -182,13 +188,36 @@ class Watching:
         for name, wish in wishes_.items():
             self._restarts[name] = 0
             self._ledgers[name].note(wish.files)
-        builds = [name for name, wish in wishes_.items() if wish.rebuild]
-        if builds:
+        self._to_build.update(name for name, wish in wishes_.items() if wish.rebuild)
+        if builds := self._not_down(sorted(self._to_build)):
+            self._to_build.difference_update(builds)
             self._rebuild(builds)
-        for name, wish in wishes_.items():
-            if wish.restart:
-                self._bring_up_to_date([name])
-                self._restart(name)
+        for name in self._not_down([name for name, wish in wishes_.items() if wish.restart]):
+            self._bring_up_to_date([name])
+            self._restart(name)
+
+    def _not_down(self, names: Sequence[str]) -> list[str]:
+        """Return those of the services that are to run; say once why the others are left alone.
+
+        What somebody took down stays down: it is built once it is up again.
+        """
+        if not names:
+            return []
+        try:
+            detail = self._session.client.get(self._session.path())
+        except ApiNotFound:
+            detail = None
+        except ClientError as exc:
+            self._tell_once("", str(exc))
+            return []
+        down = laws.taken_down(self._session.stack(), detail, names)
+        for name in names:
+            why = down.get(name)
+            if why is None:
+                self._told.pop(f"down {name}", None)
+            else:
+                self._tell_once(f"down {name}", f"{name} is left alone: {why}")
+        return [name for name in names if name not in down]
 
     def _rebuild(self, names: list[str]) -> None:
         shown = ", ".join(names)
@@ -203,7 +232,7 @@ class Watching:
                 self._ledgers[name].built(begun[name])
             say(f"{shown}: built, and up")
         else:
-            say(f"{shown}: not rebuilt; what ran before runs on")
+            warn(f"{shown}: not rebuilt; what ran before runs on")
 
     def _restart(self, name: str) -> None:
         words = argparse.Namespace(services=[name], timeout=None, detach=False, no_deps=False)
@@ -215,9 +244,9 @@ class Watching:
         try:
             return work()
         except (CliError, ClientError, OSError) as exc:
-            say(str(exc))
+            warn(str(exc))
             if hint := getattr(exc, "hint", ""):
-                say(f"  hint: {hint}")
+                warn(f"  hint: {hint}")
             return 1
 
     # Files into containers.
@@ -227,11 +256,14 @@ class Watching:
         try:
             rows = self._session.client.get(self._session.path("tasks"), all=True)["tasks"]
         except ApiNotFound:
-            rows = []  # the stack is gone: whoever brings it up again gets what changed
+            rows = []  # whoever brings it up again gets what changed
+            why = laws.taken_down(self._session.stack(), None, [""])[""]
+            self._tell_once("", f"{why}; what changes is brought in then")
         except ClientError as exc:
             self._tell_once("", str(exc))
             return
-        self._told.pop("", None)
+        else:
+            self._told.pop("", None)
         for name in names or self._of:
             if any(rule.syncs for rule in self._of[name].values()):
                 self._service(name, [row for row in rows if row.get("service") == name])
@@ -259,11 +291,13 @@ class Watching:
                 if rules[one].action == laws.SYNC_EXEC and alive(row):
                     self._call(row, rules[one].hook)
         again = any(rules[n].action == laws.SYNC_RESTART for _, numbers in had for n in numbers)
-        if again and self._restarts[name] < RESTARTS:
+        if again and not self._not_down([name]):
+            pass  # a later one begins with what changed
+        elif again and self._restarts[name] < RESTARTS:
             self._restarts[name] += 1
             self._restart(name)
         elif again:
-            say(f"{name} ends by itself, and begins without what changed: use action rebuild")
+            warn(f"{name} ends by itself, and begins without what changed: use action rebuild")
         elif mine and all(alive(row) and not ledger.behind(str(row["id"])) for row in mine):
             self._restarts[name] = 0
 
@@ -280,30 +314,32 @@ class Watching:
     def _sent(self, row: Mapping[str, Any], name: str, keys: Iterable[Key]) -> bool:
         """Send these to one container; False where it is worth another try."""
         bases: dict[str, dict[str, str]] = {}
-        alone: dict[str, set[str]] = {}
+        own: set[str] = set()  # names of rules' own paths
         for number, inner in keys:
             rule = self._of[name][number]
             base, called = rule.place(inner)
             bases.setdefault(base, {})[called] = f"{rule.path}/{inner}" if inner else rule.path
             if not inner:
-                alone.setdefault(base, set()).add(called)
-        count = 0
+                own.add(called)
+        count, whole, refused = 0, True, ""
         for base, files in bases.items():
             try:
                 where = f"/v1/tasks/{quote(str(row['id']))}/archive"
-                fill = partial(pack, files, alone=alone.get(base, ()))
+                fill = partial(pack, files)
                 done = self._session.client.upload(where, fill, path=base, sync=True)
             except (ClientError, OSError) as exc:
-                self._tell_once(str(row["id"]), f"{row.get('name')}: {exc}")
+                refused += f"{'; ' if refused else ''}{exc}{_way_out(exc, files, own)}"
                 final = isinstance(exc, ApiRefusal) and exc.status in FINAL
-                if not (final and alive(dict(row))):
-                    return False
+                whole = whole and final and alive(dict(row))
             else:
-                self._told.pop(str(row["id"]), None)
                 count += int(done.get("files") or 0)
-        if count:
+        if refused:
+            self._tell_once(str(row["id"]), f"{row.get('name')}: {refused}")
+        else:
+            self._told.pop(str(row["id"]), None)
+        if count and whole:  # else it is tried again, and said then
             say(f"{row.get('name')}: {count} change{'s' if count > 1 else ''} brought in")
-        return True
+        return whole
 
     def _call(self, row: Mapping[str, Any], hook: Mapping[str, Any]) -> None:
         """Run a rule's command in a container, its output here."""
@@ -330,29 +366,35 @@ class Watching:
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         if code:
-            say(f"{row.get('name')}: the command ended with {code}")
+            warn(f"{row.get('name')}: the command ended with {code}")
 
     def _tell_once(self, about: str, text: str) -> None:
         if self._told.get(about) != text:
             self._told[about] = text
-            say(text)
+            warn(text)
 
 
-def pack(
-    files: Mapping[str, str], send: Callable[[bytes], None], *, alone: Collection[str] = ()
-) -> None:
+def pack(files: Mapping[str, str], send: Callable[[bytes], None]) -> None:
     """Write an archive: names to be gone first, then what is there, folders before their files.
 
-    ``alone``: the names that are a rule's own path, which stand for no folder of the container.
+    A name with a slash behind it was a folder's here: what it is over there goes with all that is
+    in it, unless it is one again. Any other name takes no folder away: that one was made by the
+    container, or came with its image.
     """
+    were = {name[:-1]: path.rstrip("/") for name, path in files.items() if name.endswith("/")}
+    files = {name: path for name, path in files.items() if not name.endswith("/")}
     there = {name: _there(path, name) for name, path in files.items()}
     gathered = cp.Gathered(send)
     own = tarpacking.descriptors()
     try:
         packer = tarpacking.Packer(gathered.add, own=own, owner=(0, 0))
-        for name in sorted(alone):
-            packer.none(os.fsencode(name), tarsyncing.ALONE)
-        for name in sorted(files, reverse=True):
+        for name in sorted(were, reverse=True):
+            if not _folder(were[name]):
+                packer.none(os.fsencode(name), tarsyncing.GONE)
+        for name in sorted(files):
+            if there[name] is not None and not _folder(files[name]):
+                packer.none(os.fsencode(name), tarsyncing.ALONE)
+        for name in sorted(files.keys() - were.keys(), reverse=True):
             if there[name] is False:
                 packer.none(os.fsencode(name), tarsyncing.GONE)
         for name, path in sorted(files.items()):
@@ -363,7 +405,7 @@ def pack(
             except (FileNotFoundError, NotADirectoryError):
                 continue  # not any more: the next look finds it
             except PermissionError:
-                say(f"{path}: this user may not read it")
+                warn(f"{path}: this user may not read it")
         packer.end()
         gathered.flush()
     finally:
@@ -386,6 +428,13 @@ def _there(path: str, name: str) -> bool | None:
     return not any(os.path.islink(way) for way in ways)
 
 
+def _folder(path: str) -> bool:
+    try:
+        return stat.S_ISDIR(os.lstat(path).st_mode)
+    except OSError:
+        return False
+
+
 def _one(packer: tarpacking.Packer, name: bytes, path: str) -> None:
     handle = os.open(path, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
     try:
@@ -393,6 +442,13 @@ def _one(packer: tarpacking.Packer, name: bytes, path: str) -> None:
             packer.one(handle, name)
     finally:
         os.close(handle)
+
+
+def _way_out(refused: Exception, files: Collection[str], own: Collection[str]) -> str:
+    """Return what helps where a rule for a single file has a folder for its target, or ""."""
+    text = str(refused)
+    met = [name for name in files if name in own and f"{name} is a folder there" in text]
+    return f": end the target {met[0]} with / to have the file in it" if met else ""
 
 
 def _words(command: Any) -> list[str]:

@@ -102,7 +102,8 @@ class AttachedRun:
         self._over = threading.Event()
         self._lines: dict[str, tuple[list[int], float]] = {}  # task -> place, time of the newest
         self._finished: set[str] = set()  # tasks whose log was read to its end
-        self._exits = Exits(int(release["number"]))
+        # Where nothing changed, what has ended of that release ended before.
+        self._exits = Exits(int(release["number"]) + bool(release.get("unchanged")))
         self._view: watch.View | None = None
         self._watcher: watch.Watcher | None = None
         self._quiet = False

@@ -12,11 +12,13 @@ from orchestrator.control.deploy.deployment import Deployment
 from orchestrator.control.deploy.objects import Maker, drop
 from orchestrator.control.deploy.release import make_release
 from orchestrator.control.deploy.scaling import rescale
+from orchestrator.control.deploy.unchanged import deployed_already, same_images
 from orchestrator.control.mirror.draft import Draft
-from orchestrator.control.mirror.records import STACKS
-from orchestrator.control.mirror.released import finish, newest_spec
+from orchestrator.control.mirror.records import STACKS, Idempotency
+from orchestrator.control.mirror.released import completed, finish, newest_spec
 from orchestrator.control.telling.words import release_row
-from orchestrator.errors import Conflict, Invalid, NotFound
+from orchestrator.errors import Conflict, Invalid, NotFound, RequestError
+from orchestrator.store import keys
 from orchestrator.store.base import TooLarge
 from specs.api import ProblemRow, Stack, Started
 from specs.ids import new_id
@@ -55,12 +57,37 @@ class Commands:
         self._rng = rng
         self._clock = clock
 
-    async def deploy(
+    def unchanged(
         self, stack: str, request: Deploy, listening: Mapping[str, tuple[str, ...]]
+    ) -> tuple[Release, Release] | None:
+        """Return a release as the request would make it and the one that runs already.
+
+        None: it asks for something else, or cannot be. Whether their images are the same is not
+        known yet.
+        """
+        if stack not in self._cluster.stacks or request.key in self._cluster.requests:
+            return None
+        if request.force_recreate or request.no_start or request.renew_volumes:
+            return None
+        draft = Draft(self._cluster)  # nothing of it is written
+        try:
+            made, _ = make_release(self._deployment(draft, stack, request, listening))
+        except RequestError:
+            return None  # said when it is made
+        last = deployed_already(self._cluster, made)
+        return (made, last) if last is not None else None
+
+    async def deploy(
+        self,
+        stack: str,
+        request: Deploy,
+        listening: Mapping[str, tuple[str, ...]],
+        images: Mapping[str, str] | None = None,
     ) -> ReleaseRow:
-        """Make a release, or return the one this key made before.
+        """Make a release, or return the one this key made before, or that runs already.
 
         ``listening``: node -> the ports its processes hold, where it was asked just now.
+        ``images``: what its images are now, where it seems to ask for what runs (``unchanged``).
         """
         made = self._cluster.requests.get(request.key)
         if made is not None:
@@ -70,6 +97,9 @@ class Commands:
             return release_row(known)
 
         def write(draft: Draft) -> ReleaseRow:
+            same = None if images is None else self.unchanged(stack, request, listening)
+            if same is not None and same_images(same[1], images or {}):
+                return self._stays(draft, request, *same, listening)
             deployment = self._deployment(draft, stack, request, listening)
             release, warnings = make_release(deployment)
             return release_row(
@@ -77,6 +107,28 @@ class Commands:
             )
 
         return await self._committed(stack, write)
+
+    def _stays(
+        self,
+        draft: Draft,
+        request: Deploy,
+        made: Release,
+        last: Release,
+        listening: Mapping[str, tuple[str, ...]],
+    ) -> ReleaseRow:
+        """Note what was asked, and return the release that runs, with what there is to warn of."""
+        asked = Idempotency(stack=last.stack, number=last.number, at=self._clock.wall())
+        draft.put_key(keys.idempotency(request.key), asked)
+        present = self._cluster.stacks[last.stack]
+        if present.config_files != request.config_files:
+            draft.put(STACKS, present.with_config_files(request.config_files))
+        scratch = self._deployment(Draft(self._cluster), last.stack, request, listening)
+        _, warnings = make_release(scratch)
+        mine = self._cluster.by_stack.get(last.stack, {}).values()
+        done = completed(task for task in mine if task.service in made.starts)
+        row = release_row(last, tuple(ProblemRow.model_validate(w.as_json()) for w in warnings))
+        update = {"unchanged": True, "completed": done, "created_at": self._clock.wall()}
+        return row.model_copy(update=update)
 
     def _deployment(
         self, draft: Draft, stack: str, request: Deploy, asked: Mapping[str, tuple[str, ...]]

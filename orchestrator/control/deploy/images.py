@@ -52,6 +52,7 @@ class ReleaseImages:
     release: Release
     spec: StackSpec
     tell: Callable[[Progress], None]
+    builds: bool = True  # else what would have to be built is not there
 
     async def images(self) -> dict[str, str]:
         """Return service -> manifest digest of every service the release is about.
@@ -178,6 +179,8 @@ class ReleaseImages:
                 wanted.append(image)
             else:
                 found.update(dict.fromkeys(services, digest))
+        if wanted and not self.builds:
+            raise NoImage(f"{wanted[0]} would have to be built")
         if wanted:
             digest = await self._build(order, wanted, node)
             found.update({name: digest for image in wanted for name in order.images[image]})

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from orchestrator.control.planning.passes import Pass
     from scheduler.view import Home, Only, Pending
     from specs.api import Stack
+    from specs.oneoff import OneOff
     from specs.task import Task
 
 Ties = tuple[tuple["Home", ...], tuple["Only", ...]]
@@ -217,6 +218,45 @@ def all_followers(pass_: Pass, task: Task) -> list[Task]:
     return direct + [other for one in direct for other in all_followers(pass_, one)]
 
 
+def guests(pass_: Pass, task: Task) -> list[OneOff]:
+    """Return the one-offs that have this one's namespaces, where they can be asked to go."""
+    return [
+        one
+        for one in pass_.draft.oneoffs(task.stack)
+        if one.task.partner == task.id
+        and one.task.node is not None
+        and not one.over
+        and pass_.node_status(one.task.node) != "down"
+    ]
+
+
+def end_guest(pass_: Pass, one: OneOff, partner: str, grace: float | None = None) -> None:
+    """Ask a one-off to end with the task whose namespaces it has: no other is made of it."""
+    if one.task.desired not in WANTED:
+        return
+    lent = one.service.task.lent
+    text = f"{one.task.name} ends: {partner}, whose {lent} it shares, goes"
+    pass_.notes.append(("task.partner-gone", one.stack, text))
+    asked = one.stopped(grace)
+    reason = f"{partner}, whose {lent} it shares, goes"
+    pass_.draft.put_oneoff(asked.with_task(asked.task.with_reason(reason)))
+
+
+def lost_partner(pass_: Pass, one: OneOff) -> str:
+    """Return the name of a one-off's partner that is there no more, or ""; it may have ended."""
+    if not one.task.partner or one.task.node is None or one.over:
+        return ""
+    partner = pass_.draft.task(one.task.partner)
+    if partner is None:
+        return one.service.task.partner
+    if partner.state not in FINAL:
+        return ""  # one that goes has its guests go first: ``stopping``
+    others = pass_.draft.tasks(one.stack).values()
+    place = (partner.service, partner.slot)
+    replaced = any(other.live and (other.service, other.slot) == place for other in others)
+    return partner.name if replaced or partner.desired not in WANTED else ""
+
+
 def awaited(pass_: Pass, effective: Effective, task: Task) -> str:
     """Return what a task waits for of its own partner before it may start, or ""."""
     name = effective.task.partner
@@ -298,6 +338,8 @@ def present(pass_: Pass) -> Present:
     for task in pass_.draft.all_tasks():
         if not task.partner:
             continue
+        if task.node is None:
+            continue  # one that waits is missing still, though it knows its partner
         if task.state not in FINAL:
             found.there[first_of(pass_, task).id, task.service] += 1
             continue
@@ -348,6 +390,23 @@ def set_aside(pass_: Pass, task: Task, found: Present) -> tuple[float, int]:
     effective = pass_.specs.of(task.stack, stack.release, task.service) if stack else None
     if effective is None or not effective.lends or effective.task.partner:
         return 0.0, 0
+    return _missing(pass_, task.id, task, effective, found)
+
+
+def kept_for(pass_: Pass, task: Task, effective: Effective) -> tuple[float, int]:
+    """Return what of that is a task's own that has no node yet, and that of who goes with it."""
+    cpus, memory = effective.reserved
+    if effective.lends:
+        first = first_of(pass_, task).id
+        more = _missing(pass_, first, task, effective, present(pass_))
+        cpus, memory = cpus + more[0], memory + more[1]
+    return cpus, memory
+
+
+def _missing(
+    pass_: Pass, first: str, task: Task, effective: Effective, found: Present
+) -> tuple[float, int]:
+    """Return what those reserve that go with a task and are not there; ``first``: of the pair."""
     cpus, memory = 0.0, 0
     seen: Counter[str] = Counter()
     for other, slot in members(pass_, effective, task.slot):
@@ -356,7 +415,7 @@ def set_aside(pass_: Pass, task: Task, found: Present) -> tuple[float, int]:
         if (task.stack, name, place) in found.over:
             continue
         seen[name] += 1
-        if seen[name] > found.there[task.id, name]:
+        if seen[name] > found.there[first, name]:
             own = other.reserved
             cpus, memory = cpus + own[0], memory + own[1]
     return cpus, memory

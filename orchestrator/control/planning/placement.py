@@ -134,18 +134,35 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
         node = result.assigned.get(task.id)
         if node is None:
             refused = unfit.get(task.id) or result.refused.get(task.id)
-            _wait(pass_, task, _with(pass_, task) + (refused or "its release is not there"))
+            way = _way_out(pass_, task, view) if task.id in result.refused else ""
+            reason = beside_partner(pass_, task) + (refused or "its release is not there") + way
+            _wait(pass_, task, reason)
         else:
             _try_to_assign(pass_, task, found[task.id], node, view)
             _tell_empty(pass_, task, node, _prefers(found[task.id], left.get(_slot(task))))
 
 
-def _with(pass_: Pass, task: Task) -> str:
+def beside_partner(pass_: Pass, task: Task) -> str:
     """Return who decides where a task goes, before why that node does not take it."""
     partner = pass_.draft.task(task.partner) if task.partner else None
     if partner is None:
         return ""
     return f"it goes with {partner.name}, which is on {node_name(pass_, partner.node)}: "
+
+
+def _way_out(pass_: Pass, task: Task, view: Fleet) -> str:
+    """Return what helps one that does not fit beside its partner, which is not moved for it."""
+    first = pairs.first_of(pass_, task)
+    effective = pass_.specs.of(task.stack, task.release, first.service)
+    if first.id == task.id or effective is None or effective.service.mode == "global":
+        return ""
+    elsewhere = replace(_pair(pass_, first, effective, None, []), max_per_node=0)
+    others = {name: node for name, node in view.nodes.items() if name != first.node}
+    node = place(replace(view, nodes=others), [elsewhere], seed=0).assigned.get(first.id)
+    if node is None:
+        return "; no other node takes both"
+    command = f"`corral up -d --force-recreate {first.service}`"
+    return f"; {command} moves {first.name}, too, and {node_name(pass_, node)} takes both"
 
 
 def _in_slots(pass_: Pass, stacks: set[str]) -> dict[tuple[str, str, int], list[Task]]:
@@ -463,7 +480,7 @@ def _aside(pass_: Pass, task: Task) -> tuple[float, int]:
     """Return what is kept for a task beside its partner, as long as it is not there."""
     stack = pass_.cluster.stacks.get(task.stack)
     known = pass_.specs.of(task.stack, stack.release, task.service) if stack else None
-    return known.reserved if known is not None else (0.0, 0)
+    return pairs.kept_for(pass_, task, known) if known is not None else (0.0, 0)
 
 
 def _needs(pass_: Pass, task: Task, effective: Effective) -> tuple[tuple[int, str], ...]:

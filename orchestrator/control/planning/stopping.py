@@ -60,12 +60,15 @@ def begin(
 
 def _after_others(pass_: Pass, task: Task, grace: float | None) -> bool:
     """Stop those that live in the task's namespaces first; say whether they are still there."""
-    others = pairs.followers(pass_, task)
-    for other in others:
+    tasks, guests = pairs.followers(pass_, task), pairs.guests(pass_, task)
+    for other in tasks:
         begin(pass_, other, graceful=False, grace=grace)
+    for guest in guests:
+        pairs.end_guest(pass_, guest, task.name, grace)
+    others = bool(tasks or guests)
     if others and not task.leaving:
         pass_.draft.put_task(task.with_leaving().with_grace(grace))
-    return bool(others)
+    return others
 
 
 def unheard(

@@ -180,6 +180,24 @@ def test_up_sends_the_whole_wish(shop, project, corral):
     Deploy.model_validate({"key": "k", **body})
 
 
+@pytest.mark.parametrize("words", [["-d"], ["--wait"]])
+@pytest.mark.parametrize("health", ["healthy", "unhealthy"])
+def test_up_of_what_runs_says_so(shop, project, corral, words, health):
+    row = {"stack": "shop", "number": 3, "state": "deployed", "unchanged": True,
+           "completed": ["migrate"], "created_at": 9.0}  # fmt: skip
+    shop.on("POST", "/v1/stacks/shop/releases", row)
+    sick = {"name": "web-1", "health": health, "status": health}
+    shop.on("GET", "/v1/stacks/shop/tasks", {"tasks": [sick]})
+    done = corral("-p", "shop", "up", *words)
+    if words == ["--wait"] and health == "unhealthy":
+        assert (done.code, "web-1: unhealthy" in done.err) == (1, True)
+        return
+    assert done.code == 0
+    assert "unchanged, release 3 runs as the file has it" in done.err
+    assert "migrate: completed before, not run again; corral -p shop restart migrate" in done.err
+    assert not shop.asked("GET", ".*/progress"), "nothing is waited for"
+
+
 def test_up_repeats_a_broken_request_with_the_same_key(shop, project, corral):
     answers = [b"", b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n{"]
     row = {"stack": "shop", "number": 3, "state": "pending"}

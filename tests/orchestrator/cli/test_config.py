@@ -1,9 +1,11 @@
 """`corral config` and `corral lint`: every flag, offline."""
 
 import json
+from pathlib import Path
 
 import jsonschema
 import pytest
+import yaml
 
 BASE = """\
 name: shop
@@ -160,9 +162,9 @@ def test_digests_come_from_the_running_tasks(monkeypatch):
 
     class Controller:
         def get(self, path, **query):
-            if path.endswith("/tasks"):
-                return {"tasks": [{"id": "t1", "service": "web", "release": 1}]}
-            return {"spec": {"image": "nginx:7", "image_digest": "sha256:aa"}}
+            assert path.endswith("/tasks"), "one question, not one for each container"
+            old = {"image": "nginx:7", "image_digest": "sha256:bb", "release": 1}
+            return {"tasks": [{**old, "image_digest": "sha256:aa", "release": 2}, old]}
 
     model = {"name": "shop", "services": {"web": {"image": "nginx:7"}}}
     assert with_digests(model, Controller())["services"]["web"]["image"] == "nginx:7@sha256:aa"
@@ -178,6 +180,25 @@ def test_digests_come_from_the_running_tasks(monkeypatch):
     model["services"]["job"] = {"image": "job:2"}
     with pytest.raises(CliError, match="job:2"):
         with_digests(model, Controller())
+
+
+def test_digests_in_a_list_of_images_and_of_what_is_built_under_a_name(fake, corral):
+    Path("compose.yaml").write_text(
+        "name: shop\nservices:\n  web: {image: 'nginx:7'}\n  job: {image: 'nginx:7'}\n"
+        "  own: {image: 'registry/own:1', build: .}\n  nameless: {build: .}\n"
+    )
+    row = {"image": "nginx:7", "image_digest": "sha256:aa", "release": 1}
+    built = {"image": "registry/own:1", "image_digest": "sha256:cc", "release": 1}
+    fake.on("GET", "/v1/stacks/shop/tasks", {"tasks": [row, built]})
+    done = corral("config", "--images", "--resolve-image-digests")
+    assert done.out.splitlines() == ["nginx:7@sha256:aa", "registry/own:1", "shop-nameless"]
+    done = corral("config", "--lock-image-digests")
+    locked = {"image": "nginx:7@sha256:aa"}
+    assert yaml.safe_load(done.out) == {"services": {"job": locked, "web": locked}}
+    assert "not locked, for the file builds them: nameless, own" in done.err
+    fake.on("GET", "/v1/stacks/shop/tasks", {"tasks": [built]})
+    refused = corral("config", "--images", "--resolve-image-digests")
+    assert (refused.code, "the digest of nginx:7" in refused.err) == (1, True)
 
 
 def test_lint_says_everything_at_once(shop, corral):

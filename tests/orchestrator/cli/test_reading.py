@@ -639,3 +639,26 @@ def test_ps_refuses_an_unknown_state(fake, corral):
     assert done.code == 2
     assert "--status bogus: no such state" in done.err
     assert fake.requests == []
+
+
+def test_a_command_looks_for_no_garbage_among_its_imports(clean_environment):
+    program = (
+        "import atexit, gc, sys\n"
+        "tell = lambda: print(sum(each['collections'] for each in gc.get_stats()),"
+        " gc.get_freeze_count() > 0)\n"
+        "from orchestrator.cli.main import main\n"
+        "gc.collect(); before = sum(each['collections'] for each in gc.get_stats())\n"
+        "atexit.register(tell); print(before)\n"
+        "sys.argv = ['corral', '--help']; sys.exit(main())"
+    )
+    done = subprocess.run(
+        [sys.executable, "-S", "-P", "-c", program],
+        env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])},
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=300,
+    )
+    first, *_, last = done.stdout.splitlines()
+    collections, frozen = last.split()
+    assert (int(collections) - int(first), frozen) == (0, "True")

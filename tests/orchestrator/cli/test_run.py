@@ -192,6 +192,40 @@ def test_a_controller_that_never_hears_of_the_end_holds_run_up_for_a_moment_only
 
 
 @pytest.mark.parametrize(
+    ("code", "task", "says"),
+    [
+        (143, {"pending_reason": "app-web-1, whose network it shares, goes"}, "was ended: app-web"),
+        (137, {"pending_reason": ""}, ""),
+        (137, ApiNotFound({}, 404), ""),
+        (0, {"pending_reason": "it is not asked for"}, ""),
+    ],
+)
+def test_why_the_cluster_ended_it_is_said(monkeypatch, capsys, code, task, says):
+    class Heard:
+        left = False
+
+        def __init__(self, *_, **__):
+            pass
+
+        def listen(self):
+            return code
+
+    def get(path):
+        assert path == "/v1/tasks/t1"
+        if isinstance(task, Exception):
+            raise task
+        return task
+
+    monkeypatch.setattr(run, "Attached", Heard)
+    session = SimpleNamespace(client=SimpleNamespace(get=get))
+    made_ = {"task": "t1", "name": "app-side-run-1"}
+    args = argparse.Namespace(rm=True)
+    assert run._attached(args, session, made_, tty=False) == code
+    told = capsys.readouterr().err
+    assert (f"app-side-run-1 {says}" in told) if says else not told
+
+
+@pytest.mark.parametrize(
     ("words", "here"),
     [
         ([], []),

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -19,6 +20,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from orchestrator.cli import wishes
+from orchestrator.cli.commands import restart
+from orchestrator.cli.commands import watch as watch_command
 from orchestrator.cli.develop import notices, rules
 from orchestrator.cli.develop import tree as tree_module
 from orchestrator.cli.develop.ledger import Ledger
@@ -26,6 +30,7 @@ from orchestrator.cli.develop.notices import Burst, FolderNotices
 from orchestrator.cli.develop.tree import WatchedTree
 from orchestrator.cli.develop.watching import Watching, pack, text_of
 from orchestrator.cli.errors import CliError
+from orchestrator.client.errors import ApiNotFound, ApiRefusal, NoController
 
 FILES = {"/p/.dockerignore": "secret\n*.log\n!keep.log\nDockerfile\n"}
 
@@ -253,7 +258,7 @@ def test_the_kernel_tells_of_files_of_new_folders_and_of_moved_ones(tmp_path):
     new = {f"{top}/a/x", f"{top}/n", f"{top}/n/m", f"{top}/n/m/y"}
     seen = changes(new)
     (top / "n").rename(top / "k")
-    moved = {f"{top}/{name}" for name in ("n", "n/m", "n/m/y", "k", "k/m", "k/m/y")}
+    moved = {f"{top}/{name}" for name in ("n", "n/", "n/m", "n/m/", "n/m/y", "k", "k/m", "k/m/y")}
     seen |= changes(moved)
     (top / "k" / "m" / "y").write_text("2")  # its folder has another name by now
     assert f"{top}/k/m/y" in changes({f"{top}/k/m/y"})
@@ -403,6 +408,124 @@ def test_what_came_and_went_asks_for_nothing(tmp_path, steps, asks):
     assert f"{tmp_path}/src/last" in seen
     name = f"{tmp_path}/src/{steps[0].split()[1]}"
     assert bool(rules.due(found, seen & {name})) == asks
+
+
+class Cluster:
+    """What a watch asks of a controller: the stack, and (none of) its containers."""
+
+    def __init__(self, answer):
+        self.answer = answer
+        self.asked: list[str] = []
+
+    def path(self, *rest):
+        return "/".join(["/v1/stacks/app", *rest])
+
+    def stack(self):
+        return "app"
+
+    @property
+    def client(self):
+        return self
+
+    def get(self, path, **_):
+        if isinstance(self.answer, Exception):
+            raise self.answer
+        return {"tasks": []} if path.endswith("tasks") else self.answer
+
+
+def detail(status="running", replicas=1):
+    return {"name": "app", "status": status, "services": [{"name": "web", "replicas": replicas}]}
+
+
+def test_a_quiet_watch_says_what_it_could_not_do_and_its_builds_say_nothing(
+    monkeypatch, capsys, tmp_path
+):
+    """--quiet is about what builds print, as in Compose; --progress quiet about all that's well."""
+    told: list[str] = []
+
+    def up(_, words):
+        told.append(wishes.progress())
+        return 1
+
+    monkeypatch.setattr(watch_command.ups, "again", up)
+    found = made(entry(path=f"{tmp_path}/src", action="rebuild"))[0]
+    watching = Watching(
+        Cluster(detail()), found, built={}, bring_up=partial(watch_command._quietly, None)
+    )
+    watching._act(rules.due(found, [f"{tmp_path}/src/a"]))
+    assert told == ["quiet"]
+    assert "building after a change" in capsys.readouterr().err
+    with wishes.quiet():
+        watching._act(rules.due(found, [f"{tmp_path}/src/a"]))
+    assert capsys.readouterr().err == "watch: web: not rebuilt; what ran before runs on\n"
+
+
+@pytest.mark.parametrize(("status", "again"), [(409, False), (503, True)])
+def test_what_one_target_cannot_have_is_no_reason_to_leave_another_out(
+    tmp_path, capsys, status, again
+):
+    """What may work later is tried again, all of it, and said once."""
+    asked: list[str] = []
+
+    def upload(_, fill, *, path, sync):
+        assert sync
+        fill(lambda _: None)
+        asked.append(path)
+        if path == "/app":
+            raise ApiRefusal({"detail": "no"}, status)
+        return {"files": 1}
+
+    found = made(entry(path=f"{tmp_path}/a"), entry(path=f"{tmp_path}/b", target="/other"))[0]
+    cluster = SimpleNamespace(client=SimpleNamespace(upload=upload))
+    watching = Watching(cluster, found, built={}, bring_up=lambda _: 0)
+    row = {"id": "t1", "name": "app-web-1", "started_at": 1.0}
+    for _ in range(2):
+        assert watching._sent(row, "web", [(0, "f"), (1, "f")]) is not again
+    assert asked == ["/app", "/other"] * 2
+    said = capsys.readouterr().err
+    assert said.count("app-web-1: no") == 1
+    assert ("1 change brought in" in said) is not again
+
+
+NOT_THERE = ApiNotFound({"detail": "there is no stack app"}, 404)
+
+
+@pytest.mark.parametrize(
+    ("answer", "says"),
+    [
+        (detail(), ""),
+        (detail("degraded"), ""),
+        (detail("failed"), ""),
+        (NOT_THERE, "web is left alone: app is down until `corral up`"),
+        (detail("removing"), "web is left alone: app is down until `corral up`"),
+        (detail("stopped"), "web is left alone: app is stopped until"),
+        (detail("created"), "web is left alone: app is not started until"),
+        (detail(replicas=0), "web is left alone: nothing of it is to run until"),
+        (NoController("no controller runs here"), "no controller runs here"),
+    ],
+)
+@pytest.mark.parametrize("action", ["rebuild", "restart"])
+def test_what_was_taken_down_is_not_brought_back(
+    tmp_path, monkeypatch, capsys, answer, says, action
+):
+    """`down`, `stop` and `scale web=0` beside a watch; what has to be built is built afterwards."""
+    done: list[str] = []
+    monkeypatch.setattr(restart, "run", lambda *_: done.append("restart") or 0)
+    found = made(entry(path=f"{tmp_path}/src", action=action))[0]
+    cluster = Cluster(answer)
+    watching = Watching(
+        cluster, found, built={}, bring_up=lambda words: done.append(" ".join(words)) or 0
+    )
+    wishes = rules.due(found, [f"{tmp_path}/src/a"])
+    watching._act(wishes)
+    watching._act({})
+    again = {"rebuild": "--build --no-deps web", "restart": "restart"}[action]
+    told = capsys.readouterr().err
+    assert done == ([] if says else [again])
+    assert told.count(says) == 1 if says else "left alone" not in told
+    cluster.answer = detail()
+    watching._act({})
+    assert done == ([] if says and action == "restart" else [again])
 
 
 def test_an_ignore_file_that_is_a_folder_is_none(tmp_path):

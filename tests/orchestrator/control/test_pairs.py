@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from specs.states import TaskState
 from tests.orchestrator.control.builders import CHECK, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 from tests.orchestrator.control.test_oneoffs import ended, run
@@ -261,6 +262,55 @@ async def test_a_pair_is_placed_by_what_both_need():
         assert rig.live("web")[0].node == "n2"
 
 
+@pytest.mark.parametrize("chain", [False, True])
+@pytest.mark.parametrize(
+    ("full", "web", "way"),
+    [
+        (0.5, {}, "`corral up -d --force-recreate web` moves app-web-1, too, and n1 takes both"),
+        (0.8, {}, "no other node takes both"),
+        (0.5, {"placement": {"constraints": ["node.hostname==host2"]}}, "no other node takes both"),
+    ],
+)
+async def test_one_that_does_not_fit_beside_its_partner_says_the_way_out(chain, full, web, way):
+    """Who is there is not moved for another one's sake unless that is asked for."""
+    async with Rig(nodes=2) as rig:
+        memory = rig.cluster.nodes["n1"].facts.memory / GIB
+        web = {"deploy": reserve(memory * 0.1, **web)}
+        middle = {"middle": side()} if chain else {}
+        last = side(deploy=reserve(memory * 0.3))
+        if chain:
+            edge = {"middle": {"condition": "service_started", "restart": True}}
+            last = {**last, "network_mode": "service:middle", "depends_on": edge}
+
+        def filler(node, share):
+            there = {"placement": {"constraints": [f"node.hostname=={node}"]}}
+            return project(filler={"deploy": reserve(memory * share, **there)})
+
+        await rig.up(filler("host1", full), stack="one")
+        await rig.up(project(web=web, **middle))
+        await rig.deployed()
+        (before,) = rig.live("web")
+        assert before.node == "n2"
+        await rig.up(filler("host2", 0.7), stack="two")
+        await rig.deployed("two")
+        await rig.up(project(web=web, **middle, side=last))
+        name = "side"
+        await rig.until(lambda: [t for t in rig.live(name) if t.pending_reason])
+        await asyncio.sleep(30)
+        (waits,) = rig.live(name)
+        assert waits.node is None, "what is kept for it is no room that is not there"
+        assert "it goes with app-" in waits.pending_reason
+        assert "which is on host2: " in waits.pending_reason
+        assert waits.pending_reason.endswith(way.replace("n1 takes", "host1 takes"))
+        assert [t.id for t in rig.live("web")] == [before.id]
+        if "force-recreate" in way:
+            forced = {"services": ("web",), "force_recreate": True}
+            await rig.up(project(web=web, **middle, side=last), **forced)
+            await rig.until(lambda: rig.ready(name), within=300)
+            places = {t.node for service in ("web", *middle, name) for t in rig.live(service)}
+            assert places == {"n1"}
+
+
 async def test_room_is_kept_for_one_that_is_missing():
     async with Rig(nodes=1) as rig:
         memory = rig.cluster.nodes["n1"].facts.memory / GIB
@@ -380,6 +430,69 @@ async def test_a_one_off_goes_where_its_partner_is(there, code):
             assert one().task.status.reason == (
                 "web, whose network it shares, does not run: corral up -d web"
             )
+
+
+async def test_a_one_off_that_does_not_fit_beside_its_partner_says_beside_whom():
+    async with Rig(nodes=2) as rig:
+        memory = rig.cluster.nodes["n1"].facts.memory / GIB
+        big = {"deploy": reserve(memory * 0.6)}
+        await rig.up(project(web=big))
+        await rig.deployed()
+        (web,) = rig.live("web")
+        services = project(web=big, side=side(depends_on={}, **big))
+        one = await run(rig, services, "side", no_deps=True)
+        await rig.until(lambda: one().task.pending_reason)
+        name = rig.cluster.nodes[web.node].name
+        assert one().task.pending_reason.startswith(f"it goes with app-web-1, which is on {name}: ")
+        assert "lacks memory" in one().task.pending_reason
+
+
+@pytest.mark.parametrize(
+    "how", ["replaced", "stopped", "scaled", "drained", "failed", "ended", "restarted"]
+)
+async def test_a_one_off_ends_before_its_partner_and_says_so(how):
+    """Its network would be gone, and no other is made of it. Who is restarted in place keeps it."""
+
+    def file(tag):
+        policy = "always" if how in ("failed", "restarted") else "no"
+        web = replicas(2, image=f"web:{tag}", restart=policy)
+        return project(web=web, side=side(depends_on={}, **replicas(0)))
+
+    async with Rig(nodes=3) as rig:
+        rig.how["side"] = Behaviour(stop=3.0)
+        rig.how["web"] = Behaviour(stop=1.0)
+        await rig.up(file(1))
+        await rig.deployed()
+        one = await run(rig, file(1), "side", no_deps=True)
+        await rig.until(lambda: one().task.state is TaskState.RUNNING)
+        web = rig.cluster.tasks[one().task.partner]
+        if how == "replaced":
+            await rig.up(file(2))
+        elif how == "stopped":
+            await rig.control.stop("app", None, services=("web",))
+        elif how == "scaled":
+            await rig.control.scale("app", {"web": 0})
+        elif how == "drained":
+            node = rig.cluster.nodes[web.node]
+            await rig.put_node(node.model_copy(update={"availability": "drain"}))
+        elif how == "restarted":
+            await rig.restart("web")
+        else:
+            rig.fake_of(web).end(web.id, 3 if how == "failed" else 0)
+        if how in ("ended", "restarted"):  # its network is there still
+            await asyncio.sleep(60)
+            assert not one().over
+            return
+        await rig.until(lambda: ended(one), within=120)
+        assert one().task.pending_reason == f"{web.name}, whose network it shares, goes"
+        if how == "failed":
+            return
+        names = (web.name, one().task.name)
+        ended_in = lambda: [line for line in rig.history if line.endswith(" shutdown")]  # noqa: E731
+        await rig.until(lambda: f"{web.name} shutdown" in ended_in(), within=60)
+        assert [line.split()[0] for line in ended_in() if line.split()[0] in names] == [
+            one().task.name, web.name,
+        ]  # fmt: skip
 
 
 async def frozen(rig, count=1, *, new=False):

@@ -1,0 +1,66 @@
+"""An `up` that asks for what there is makes no release: what could be rolled back to stays.
+
+Whether it does is known once its images are: a tag may lead elsewhere by now. So that is looked
+up first, beside the loop and without building or telling anything; whatever is in doubt (an image
+that is not there, a node that is slow, a replica that does not serve) is a release as ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from orchestrator.control.deploy.images import NoImage, ReleaseImages
+from orchestrator.control.mirror.released import spec_of
+from orchestrator.control.telling.words import service_counts
+from specs.states import ReleaseState
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from orchestrator.contracts import Agents
+    from orchestrator.control.mirror.cluster import Cluster
+    from specs.api import Release
+    from specs.kit.clock import Clock
+
+PATIENCE = 5.0  # seconds for its images; then it is a release, which tells how far they are
+
+
+def deployed_already(cluster: Cluster, made: Release) -> Release | None:
+    """Return the release that runs, if the one just made asks for nothing else but its images."""
+    present = cluster.stacks.get(made.stack)
+    if present is None or present.desired != "up" or present.stopped_services or present.created:
+        return None
+    last = cluster.releases.get((made.stack, present.release))
+    if last is None or last.state is not ReleaseState.DEPLOYED or last.number != present.running:
+        return None
+    if made.build == "always" or made.again or made.overrides != present.overrides:
+        return None
+    if not {*last.keeps} <= {*made.keeps}:
+        return None  # what kept its spec then (--no-recreate) is to have it now
+    wishes = ("spec", "recreates", "client", "services", "no_deps")
+    if any(getattr(made, wish) != getattr(last, wish) for wish in wishes):
+        return None
+    mine = cluster.by_stack.get(made.stack, {}).values()
+    counts = service_counts(cluster, present, mine)
+    return last if all(serve >= wanted for serve, wanted in counts.values()) else None
+
+
+def same_images(last: Release, images: Mapping[str, str]) -> bool:
+    """Say whether the release that runs has these."""
+    return all(last.images.get(name) == digest for name, digest in images.items())
+
+
+async def images_of(
+    cluster: Cluster, agents: Agents, clock: Clock, made: Release, last: Release
+) -> dict[str, str] | None:
+    """Return the digests an `up` would pin now; None: not all are at hand."""
+    spec = spec_of(cluster, last)
+    if spec is None:
+        return None
+    work = ReleaseImages(cluster, agents, clock, made, spec, lambda _: None, builds=False)
+    try:
+        async with asyncio.timeout(PATIENCE):
+            return await work.images()
+    except (NoImage, TimeoutError):
+        return None
