@@ -26,6 +26,7 @@ from orchestrator.api.sentfiles import SentFiles
 from orchestrator.backups.making import Backups
 from orchestrator.control.control import ControlLoop
 from orchestrator.control.exporting import export
+from orchestrator.control.figures import figures
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.state import StateQuestion
 from orchestrator.dispatch.dispatcher import Dispatcher
@@ -40,7 +41,7 @@ from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
 from specs import subnets
 from specs.api import Version
-from specs.kit import alive, stalls, versions
+from specs.kit import alive, metrics, stalls, versions
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import keep_open
@@ -140,6 +141,7 @@ async def compose(
         clock=clock,
     )
     await backups.open()
+    lag = metrics.LoopLag()
     waits = {"patience": config.patience, "heartbeat": config.heartbeat}
     control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher, **waits)
     nodes = Nodes(
@@ -166,6 +168,14 @@ async def compose(
         sent=SentFiles(config.folder / "sent", wall=clock.wall),
         backups=backups,
         sealer=sealer,
+        figures=lambda: [
+            *figures(cluster, dispatcher.identity, version=versions.installed()),
+            *control.figures(),
+            *backups.figures(),
+            metrics.gauge("corral_sessions", "Agents instructed right now", dispatcher.sessions),
+            lag.histogram.family(),
+        ],
+        node_figures=dispatcher.metrics,
         export=lambda: export(cluster, dispatcher.identity, version=versions.installed()),
     )
     async with asyncio.TaskGroup() as group:
@@ -179,6 +189,7 @@ async def compose(
             group.create_task(_once(dispatcher.ready, control.run), name="control"),
             group.create_task(dispatcher.run(control), name="dispatcher"),
             group.create_task(_once(dispatcher.ready, backups.run), name="backups"),
+            group.create_task(lag.run(), name="lag"),
             group.create_task(_once(dispatcher.ready, _settled_in(config)), name="restored"),
         ]
         if embedded:

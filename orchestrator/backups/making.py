@@ -33,6 +33,7 @@ from specs.api import BackupStatus
 from specs.kit import versions
 from specs.kit.disk import make_folder, sync, write_file
 from specs.kit.errnos import in_words
+from specs.kit.metrics import gauge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from orchestrator.store.base import Store
     from specs.api import MakeBackup, ScheduleBackups
     from specs.kit.clock import Clock
+    from specs.kit.metrics import Family
 
 log = logging.getLogger(__name__)
 
@@ -278,6 +280,14 @@ class Backups:
         if not failure or not self._schedule:
             return ""
         return f"the backup that was due was not made: {failure} (corral backup ls)"
+
+    def figures(self) -> list[Family]:
+        """Return when the last one was made, and whether one is missing."""
+        made = float(self._note.get("made_at", 0.0))
+        return [
+            gauge("corral_backup_made_seconds", "When the newest backup was made, 0 = never", made),
+            gauge("corral_backup_missing", "One that was due was not made", bool(self.warning)),
+        ]
 
     # What it keeps.
 

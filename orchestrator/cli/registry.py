@@ -60,6 +60,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upgrade": ("upgrade", "bring controller and agents to this version, containers run on"),
     "lab": ("lab", "make hosts on this machine to try things on"),
     "state": ("state", "check, print or decide about the controller's state"),
+    "doctor": ("doctor", "look at everything, and say what is wrong and what helps"),
+    "metrics": ("metrics", "print figures of the controller or a node, as Prometheus reads them"),
     "backup": ("backup", "copy the controller's state into a file, now or by a schedule"),
     "restore": ("restore", "put a backup of the controller's state back, here"),
     "controller": ("controller", "run, stop or inspect the controller"),

@@ -87,6 +87,8 @@ VERBS: dict[str, Row] = {
     "secret": ("secret ls", 0, "", "secret inspect nope", "no secret nope"),
     "node": ("node ls -q", 0, "n2", "node inspect nope", "nope"),
     "state": ("state check", 0, " 0 errors", "", ""),
+    "doctor": ("doctor", 0, "3 of 3 are ready", "", ""),
+    "metrics": ("metrics n2", 0, 'corral_tasks{state="running"} ', "metrics nope", "no node nope"),
     "backup": ("backup ls", 0, "no backups are made by themselves", "backup verify nope", "nope"),
     "stop": ("stop -t 0 web", 0, "", "stop nope", UNKNOWN),
     "wait": ("wait app-web-1", 137, "container 'app-web-1' exited with status code 137",
@@ -99,7 +101,8 @@ VERBS: dict[str, Row] = {
 }  # fmt: skip
 # Those that change nothing are typed again, with a closed input and on the laptop.
 READS = {"ps", "logs", "exec", "run", "cp", "top", "stats", "port", "volumes", "inspect", "ls",
-         "network", "volume", "secret", "node", "state", "backup", "kill", "scale"}  # fmt: skip
+         "network", "volume", "secret", "node", "state", "backup", "metrics", "doctor", "kill",
+         "scale"}  # fmt: skip
 TERMINALS = {"ps", "logs", "top", "port", "volumes", "ls", "node", "kill", "pause", "wait"}
 # Files of this machine, and what it becomes; what another test of these hosts is about.
 OTHERS = {
