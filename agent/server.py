@@ -12,7 +12,6 @@ import asyncio
 import contextlib
 import json
 import logging
-import time
 from typing import TYPE_CHECKING, TypeVar
 
 from aiohttp import WSMsgType, web
@@ -25,7 +24,7 @@ from agent.errors import Later, Refusal
 from agent.inside import Inside
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
-from agent.runtime.logreading import Reader
+from agent.runtime.logreading import Reader, closing_words
 from agent.saving import NoSuchVolume, Saving
 from agent.shuttle import Shuttle
 from agent.tasks.journal import safe_id
@@ -49,7 +48,6 @@ from specs.wire import (
     HeldSet,
     Hello,
     Instructions,
-    LogLine,
     Refused,
     ResolveImage,
     json_line,
@@ -279,23 +277,18 @@ class Server:
             )
 
         response = await _ndjson(request)
-        lines = Reader(directory, self._inotify).read(
+        read = Reader(directory, self._inotify).read(
             tail=None if tail is None else int(tail),
             since=since,
             follow=follow,
             over=over,
             after=_place(request),
         )
+        lines = closing_words(read, lambda: self._containers.rotation.losing(task))
         with contextlib.suppress(ConnectionError):
             async with contextlib.aclosing(lines):
-                last = LogLine(time=time.time(), stream="stderr", line="")
                 async for line in lines:
                     await response.write(skew.encode(line, version) + b"\n")
-                    last = line
-                if said := self._containers.rotation.losing(task):
-                    update = {"time": time.time(), "stream": "stderr", "line": said}
-                    told = last.model_copy(update=update)
-                    await response.write(skew.encode(told, version) + b"\n")
                 await response.write_eof()
         return response
 
