@@ -24,7 +24,7 @@ from agent.errors import Later, Refusal
 from agent.inside import Inside
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
-from agent.runtime.logreading import Reader
+from agent.runtime.logreading import Reader, closing_words
 from agent.saving import NoSuchVolume, Saving
 from agent.shuttle import Shuttle
 from agent.tasks.journal import safe_id
@@ -277,13 +277,14 @@ class Server:
             )
 
         response = await _ndjson(request)
-        lines = Reader(directory, self._inotify).read(
+        read = Reader(directory, self._inotify).read(
             tail=None if tail is None else int(tail),
             since=since,
             follow=follow,
             over=over,
             after=_place(request),
         )
+        lines = closing_words(read, lambda: self._containers.rotation.losing(task))
         with contextlib.suppress(ConnectionError):
             async with contextlib.aclosing(lines):
                 async for line in lines:

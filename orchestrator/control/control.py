@@ -348,9 +348,9 @@ class ControlLoop:
             await load(GRAPHS)
             images, same = None, self._commands.unchanged(stack, request, listening)
             if same is not None:
-                images = await unchanged.images_of(self._cluster, self._agents, self._clock, *same)
+                images = await unchanged.images_of(self._cluster, self._agents, self._clock, same)
             async with self._turn():
-                return await self._commands.deploy(stack, request, listening, images)
+                return await self._commands.deploy(stack, request, listening, images, same)
 
     async def arrived(self, stack: str) -> None:
         """Wait for what was deployed before: a `down` right after an `up` is about that, too."""

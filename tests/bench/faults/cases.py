@@ -210,12 +210,13 @@ def read_only_controller(stage: Stage) -> None:
     """The controller dies on a disk that became read-only, and a container elsewhere."""
     stage.host("n1").run(["mount", "--bind", CONTROLLER, CONTROLLER])  # has no writer yet
     stage.remount("n1", CONTROLLER, "ro")
-    stage.cluster.kill(("n1", "orchestrator"))
     stage.kill_tasks("n4", "web")
+    stage.cluster.kill(("n1", "orchestrator"))
 
 
 def writable_controller(stage: Stage) -> None:
     stage.host("n1").run(["umount", "--lazy", CONTROLLER])
+    stage.cluster.begin()
 
 
 def agent(stage: Stage, number: str) -> None:
