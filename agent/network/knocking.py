@@ -15,7 +15,7 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 from agent.network import reach
 from agent.network.reach import History
@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 PORT = 9  # discard; where somebody does listen, that is an answer as well
 TASKS = 4  # of a peer that are asked in turn
-_UNDER_WAY = 2  # connections to one peer at once: the next but one ends the oldest
+ANSWER = 3.0  # seconds an answer may take: lines across the world, and busy machines
+_UNDER_WAY = 32  # connections to one peer at once: as many as that time has room for in a hurry
 _RESET = struct.pack("=ii", 1, 0)  # SO_LINGER: no waiting on either side
 _IP_BIND_ADDRESS_NO_PORT = 24  # linux/in.h
 
@@ -60,12 +61,18 @@ def answer(link: socket.socket) -> bool | None:
     return True
 
 
+class _Knock(NamedTuple):
+    address: str
+    link: socket.socket
+    at: float
+
+
 @dataclass
 class _Peer:
     tasks: tuple[str, ...] = ()  # their addresses
     proved: set[str] = field(default_factory=set)  # those that answered once
     turn: int = 0
-    links: list[tuple[str, socket.socket]] = field(default_factory=list)  # oldest first
+    links: list[_Knock] = field(default_factory=list)  # oldest first
 
 
 @dataclass
@@ -105,9 +112,9 @@ class Knocks:
             peer.turn += 1
             if (link := self.open(source, address)) is None:
                 continue  # that says nothing about the peer
-            peer.links.append((address, link))
-            while len(peer.links) > _UNDER_WAY:
-                peer.links.pop(0)[1].close()
+            peer.links.append(_Knock(address, link, now))
+            while len(peer.links) > _UNDER_WAY or peer.links[0].at < now - ANSWER:
+                peer.links.pop(0).link.close()
             if address in peer.proved:
                 self.histories[node] = reach.sent(self.histories[node], now)
             else:
@@ -115,14 +122,14 @@ class Knocks:
 
     def _hear(self, node: str, peer: _Peer, now: float) -> None:
         left = []
-        for address, link in peer.links:
-            found = self.heard(link)
+        for knock in peer.links:
+            found = self.heard(knock.link)
             if found is None:
-                left.append((address, link))
+                left.append(knock)
                 continue
-            link.close()
+            knock.link.close()
             if found:
-                peer.proved.add(address)
+                peer.proved.add(knock.address)
                 self.histories[node] = reach.answered(self.histories[node], now)
         peer.links = left
 
@@ -131,9 +138,9 @@ class Knocks:
         return frozenset(n for n, h in self.histories.items() if reach.in_doubt(h, now))
 
     def _end(self, peer: _Peer) -> None:
-        for _, link in peer.links:
+        for knock in peer.links:
             with suppress(OSError):
-                link.close()
+                knock.link.close()
         peer.links = []
 
     def close(self) -> None:

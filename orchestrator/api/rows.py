@@ -255,6 +255,7 @@ def node_detail(cluster: Mirror, node: Node, *, now: float) -> NodeDetail:
         underlay=node.underlay,
         overlay=node.overlay,
         joined_at=node.joined_at,
+        mtu=node.mtu,
     )
 
 

@@ -231,6 +231,14 @@ class Dispatcher:
     async def forget_images(self, node: str, request: ForgetImages) -> ForgottenImages:
         return await self._client(node).forget_images(request)
 
+    async def metrics(self, node: str) -> str:
+        return await self._client(node).metrics()
+
+    @property
+    def sessions(self) -> int:
+        """Return how many agents are instructed right now."""
+        return len(self._clients)
+
     async def listening(self, node: str) -> tuple[str, ...]:
         return await self._client(node).listening()
 
