@@ -139,6 +139,7 @@ async def compose(
         identity=lambda: dispatcher.identity,
         sealer=sealer,
         clock=clock,
+        stale=lambda: dispatcher.superseded,
     )
     await backups.open()
     lag = metrics.LoopLag()

@@ -74,7 +74,9 @@ class Backups:
         identity: Callable[[], ClusterRecord],
         sealer: Sealer,
         clock: Clock,
+        stale: Callable[[], str] = str,
     ) -> None:
+        self._stale = stale  # why this state is not the cluster's any more, "" = it is
         self._engine = engine
         self._store = store
         self._config = config
@@ -183,7 +185,8 @@ class Backups:
     async def step(self) -> bool:
         """Make one if it is due; return whether one was made. Raises nothing but bugs."""
         now, schedule = self._clock.wall(), self._schedule
-        if not schedule or now < self._again:
+        # Of a controller that was superseded: they would push the good ones out of the folder.
+        if not schedule or now < self._again or self._stale():
             return False
         latest = Cron.parse(schedule["cron"]).before(now)
         # A clock that was set back must not silence the schedule: what is of the future is not.

@@ -32,7 +32,7 @@ KINDS = ("container", "network", "volume", "node", "secret", "config")
 
 def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
-    add("names", nargs="+", metavar="NAME")
+    add("names", nargs="+", metavar="OBJECT", help="a container, or another")
     add("-f", "--format", type=formats.Format, metavar="FORMAT", help="'{{.State.Status}}'")
     add("--type", choices=KINDS, help="only such an object")
     add("-s", "--size", action="store_true", help="accepted; corral stats shows what is used")
