@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from agent import facts
+from agent import facts, figures
 from agent.linux.boot import boot_id
 from agent.linux.inotify import Inotify
 from agent.runtime import apparmor, exits
@@ -41,6 +41,7 @@ from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import Door, keep_open
+from specs.kit.metrics import LoopLag
 from specs.kit.room import RoomWatch
 from specs.kit.sdnotify import notify
 from specs.wire import ExecRequest
@@ -154,7 +155,9 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: En
         journal = await asyncio.to_thread(Journal, *places)
         stack.push_async_callback(asyncio.to_thread, journal.close)
         tasks = await _compose_tasks(config, effects, clock, containers, spawner, journal, ending)
+        lag = LoopLag()
         server = Server(
+            figures=figures.handler(tasks, lag),
             tasks=tasks,
             containers=containers,
             effects=effects,
@@ -168,6 +171,7 @@ async def _serve(config: AgentConfig, effects: Effects, clock: Clock, ending: En
                 group.create_task(_keep_logs(tasks.holdings, containers, rotation), name="logs"),
                 group.create_task(effects.network.run(), name="network repair"),
                 group.create_task(_keep_records(tasks.holdings, journal), name="records"),
+                group.create_task(lag.run(), name="lag"),
             ]
             await tasks.worker.adopted.wait()
             try:
@@ -217,7 +221,7 @@ async def _compose_tasks(
         await asyncio.to_thread(room.look)
         digests = frozenset(image.digest for image in await effects.images.list())
         known = (confined.warning,) if confined.warning else ()
-        return await asyncio.to_thread(facts.probe, runtime, version, digests, known)
+        return await asyncio.to_thread(facts.probe, runtime, version, digests, known, room.cramped)
 
     return compose(
         effects,

@@ -191,11 +191,15 @@ def _memory() -> int:
 
 
 def probe(
-    runtime: str, runtime_version: str, images: frozenset[str], known: tuple[str, ...] = ()
+    runtime: str,
+    runtime_version: str,
+    images: frozenset[str],
+    known: tuple[str, ...] = (),
+    cramped: str = "",
 ) -> NodeFacts:
     """Return what this machine is; ``images`` are the digests complete on it.
 
-    ``known`` are warnings of what was found out before.
+    ``known`` are warnings of what was found out before; ``cramped``: why no image fits.
     """
     missing = [
         f"{tool} is missing: {why}" for tool, why in _TOOLS.items() if not programs.find(tool)
@@ -237,6 +241,7 @@ def probe(
         missing=tuple(missing),
         warnings=tuple(warnings),
         images=tuple(sorted(images)),
+        cramped=cramped,
         addresses=addresses(),
         listening=listening(own=own_sockets()),
         routes=routes(),

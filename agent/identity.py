@@ -11,18 +11,26 @@ Making key and request needs a library that is large in memory, so it is done on
 from __future__ import annotations
 
 import asyncio
+import calendar
 import os
+import re
 import ssl
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from specs.kit import disk
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from specs.wire import NodeSelf
 
 TIMEOUT = 30.0
+_NO_CHECK_TIME = 0x200000  # X509_V_FLAG_NO_CHECK_TIME; the ssl module has no name for it
+# A certificate's span of validity (RFC 5280 4.1): two times, each of either kind.
+_SPAN = re.compile(rb"0[\x1e-\x22](?:\x17\x0d|\x18\x0f)(\d{12,14}Z)(?:\x17\x0d|\x18\x0f)\d{12,14}Z")
 
 
 class Identity:
@@ -71,8 +79,32 @@ class Identity:
         context = ssl.create_default_context(purpose, cafile=str(self._authority))
         context.minimum_version = ssl.TLSVersion.TLSv1_3
         context.verify_mode = ssl.CERT_REQUIRED
+        # By this machine's clock, which may be days off; see ``refuses``.
+        context.verify_flags |= _NO_CHECK_TIME
         context.load_cert_chain(self._certificate, self.key)
         return context
+
+    def refuses(self, shown: Mapping[str, object]) -> str:
+        """Return why a peer's certificate is not good any more, "" = it is.
+
+        ``shown`` is as ``ssl.SSLSocket.getpeercert`` gives it. All dates are by one clock, that of
+        the controller that signed: whose ended before ours began has not been seen there for long.
+        """
+        found = _SPAN.search(ssl.PEM_cert_to_DER_cert(self._certificate.read_text()))
+        until = str(shown.get("notAfter", ""))
+        if found is None or not until:
+            return "a certificate without dates"
+        since = calendar.timegm(time.strptime(_full(found[1].decode()), "%Y%m%d%H%M%SZ"))
+        if ssl.cert_time_to_seconds(until) < since:
+            return f"its certificate was good until {until}"
+        return ""
+
+
+def _full(moment: str) -> str:
+    """Return an ASN.1 time with four digits for its year (RFC 5280 4.1.2.5)."""
+    if len(moment) == len("YYMMDDhhmmssZ"):
+        return ("19" if moment >= "50" else "20") + moment
+    return moment
 
 
 def _make(directory: Path) -> None:

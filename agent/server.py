@@ -1,7 +1,8 @@
 """The agent's HTTP API on its unix socket: what the controller dials (``specs/wire.py``).
 
 Instructions come in, reports go out, and logs, exec, images and builds pass through.
-Nothing is decided here. Every error is problem+json; bad input is never a traceback.
+Nothing is decided here. Routes and their handlers are one piece: who looks for a path finds both.
+Every error is problem+json; bad input is never a traceback.
 The socket's file mode is the access control: root and the group, nobody else.
 """
 
@@ -23,7 +24,7 @@ from agent.errors import Later, Refusal
 from agent.inside import Inside
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
-from agent.runtime.logreading import Reader
+from agent.runtime.logreading import Reader, closing_words
 from agent.saving import NoSuchVolume, Saving
 from agent.shuttle import Shuttle
 from agent.tasks.journal import safe_id
@@ -93,7 +94,8 @@ async def problems(
 ) -> web.StreamResponse:
     """Turn every error into problem+json."""
     try:
-        return await handler(request)
+        with callers.answering(request.protocol):
+            return await handler(request)
     except Fault as fault:
         problem = fault.problem
     except ValidationError as error:
@@ -151,8 +153,10 @@ class Server:
         effects: Effects,
         inotify: Inotify,
         leave: Callable[[], Awaitable[list[str]]],
+        figures: Callable[[web.Request], Awaitable[web.Response]],
     ) -> None:
         self._tasks = tasks
+        self._figures = figures
         self._holdings = tasks.holdings
         self._containers = containers
         self._inside = Inside(tasks, containers)
@@ -173,6 +177,7 @@ class Server:
                 web.get("/v1/hello", self.hello),
                 web.put("/v1/instructions", self.instructions),
                 web.get("/v1/held", self.held),
+                web.get("/v1/metrics", self._figures),
                 web.get("/v1/reports", self.reports),
                 web.get("/v1/tasks/{id}/logs", self.logs),
                 web.get("/v1/tasks/{id}/exec", self.exec),
@@ -272,13 +277,14 @@ class Server:
             )
 
         response = await _ndjson(request)
-        lines = Reader(directory, self._inotify).read(
+        read = Reader(directory, self._inotify).read(
             tail=None if tail is None else int(tail),
             since=since,
             follow=follow,
             over=over,
             after=_place(request),
         )
+        lines = closing_words(read, lambda: self._containers.rotation.losing(task))
         with contextlib.suppress(ConnectionError):
             async with contextlib.aclosing(lines):
                 async for line in lines:

@@ -374,6 +374,10 @@ class Control(Protocol):
         """Write what the node reports (moves checked with specs.states.may_move), in batches."""
         ...
 
+    def shows(self, node_id: str, moment: float) -> None:
+        """Take note of what the node's clock shows now, seconds since the epoch."""
+        ...
+
     def acknowledged(self, node_id: str, revision: int) -> None:
         """Say that endpoints as of mirror ``revision`` are in force in the node's kernel.
 

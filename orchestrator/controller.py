@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import fcntl
 import logging
 import os
@@ -25,6 +26,7 @@ from orchestrator.api.sentfiles import SentFiles
 from orchestrator.backups.making import Backups
 from orchestrator.control.control import ControlLoop
 from orchestrator.control.exporting import export
+from orchestrator.control.figures import figures
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.state import StateQuestion
 from orchestrator.dispatch.dispatcher import Dispatcher
@@ -39,10 +41,11 @@ from orchestrator.store.sqlite import SqliteStore
 from orchestrator.transport.local import LocalTransport
 from specs import subnets
 from specs.api import Version
-from specs.kit import alive, stalls, versions
+from specs.kit import alive, metrics, stalls, versions
 from specs.kit.clock import SystemClock
 from specs.kit.disk import make_folder
 from specs.kit.door import keep_open
+from specs.kit.errnos import in_words
 from specs.kit.sdnotify import notify
 
 if TYPE_CHECKING:
@@ -136,8 +139,10 @@ async def compose(
         identity=lambda: dispatcher.identity,
         sealer=sealer,
         clock=clock,
+        stale=lambda: dispatcher.superseded,
     )
     await backups.open()
+    lag = metrics.LoopLag()
     waits = {"patience": config.patience, "heartbeat": config.heartbeat}
     control = ControlLoop(store, cluster, clock, rng, sealer, dispatcher, **waits)
     nodes = Nodes(
@@ -164,6 +169,14 @@ async def compose(
         sent=SentFiles(config.folder / "sent", wall=clock.wall),
         backups=backups,
         sealer=sealer,
+        figures=lambda: [
+            *figures(cluster, dispatcher.identity, version=versions.installed()),
+            *control.figures(),
+            *backups.figures(),
+            metrics.gauge("corral_sessions", "Agents instructed right now", dispatcher.sessions),
+            lag.histogram.family(),
+        ],
+        node_figures=dispatcher.metrics,
         export=lambda: export(cluster, dispatcher.identity, version=versions.installed()),
     )
     async with asyncio.TaskGroup() as group:
@@ -177,6 +190,7 @@ async def compose(
             group.create_task(_once(dispatcher.ready, control.run), name="control"),
             group.create_task(dispatcher.run(control), name="dispatcher"),
             group.create_task(_once(dispatcher.ready, backups.run), name="backups"),
+            group.create_task(lag.run(), name="lag"),
             group.create_task(_once(dispatcher.ready, _settled_in(config)), name="restored"),
         ]
         if embedded:
@@ -221,20 +235,24 @@ def folders(config: ControllerConfig) -> None:
         )
     try:
         make_folder(config.folder)
-        config.folder.chmod(0o700)
+        if config.folder.stat().st_mode & 0o777 != 0o700:  # a read-only disk takes not even that
+            config.folder.chmod(0o700)
         if not config.run_dir.exists():
             config.run_dir.mkdir(parents=True)
             config.run_dir.chmod(0o755)  # the sockets in it say who may connect
     except OSError as exc:
-        raise Unavailable(
-            f"{exc.filename}: {exc.strerror}", hint="the controller runs as root, or set CORRAL_*"
-        ) from exc
+        allowed = exc.errno not in (errno.EACCES, errno.EPERM)
+        hint = "" if allowed else "the controller runs as root, or set CORRAL_*"
+        raise Unavailable(f"{exc.filename}: {in_words(exc)}", hint=hint) from exc
 
 
 @contextlib.contextmanager
 def locked(path: Path) -> Iterator[None]:
     """Hold the lock; its file names the holder. Raises Unavailable when another holds it."""
-    fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as exc:
+        raise Unavailable(f"{path}: {in_words(exc)}") from exc
     try:
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -244,8 +262,9 @@ def locked(path: Path) -> Iterator[None]:
                 f"another controller runs here (pid {pid or 'unknown'}, lock {path})",
                 hint="corral controller stop ends it",
             ) from None
-        os.ftruncate(fd, 0)
-        os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
+        with contextlib.suppress(OSError):  # a full disk or /run: it is held all the same
+            os.ftruncate(fd, 0)
+            os.pwrite(fd, f"{os.getpid()}\n".encode(), 0)
         yield
     finally:
         os.close(fd)  # and with it the lock; the file stays, or two could lock two files

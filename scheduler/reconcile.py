@@ -146,7 +146,10 @@ def _slot(wanted: WantedService, slot: int, found: list[Replica], now: float, ou
         live = [t for t in live if t not in early]
     current = best_first(t for t in live if not wanted.outdated(t) and not t.lost)
     if current:
-        if not _surplus(current, live, target, out) and not wanted.exclusive:
+        stays = _surplus(current, live, target, out)
+        # What moves has a place already where one of this spec is awaited: another would be taken
+        # back by the next look, and made again by the one after that.
+        if not stays and not awaited and not wanted.exclusive:
             out.create.append(_replacement(wanted, slot, target, current[0]))
         return
     outdated = best_first(t for t in live if wanted.outdated(t) and not t.lost)

@@ -68,6 +68,7 @@ class _Slot:
     new: Replica | None = None
     broken: list[Replica] = field(default_factory=list)
     failed: Replica | None = None  # what ended here last, as it should not
+    awaited: bool = False  # its new task is on a node that is likelier to come back
 
     @property
     def moving(self) -> bool:
@@ -149,6 +150,8 @@ def advance_in_steps(
         if not number % STEP:
             yield STEP // 2
         taken = busy + (watched if entry.serves else 0)
+        if entry.old and entry.new is None and entry.awaited:
+            continue  # another new one would be taken back by reconcile, pass after pass
         if entry.old and entry.new is None and taken < width:
             again = _again(entry, now)
             busy += entry.slot not in failing
@@ -196,6 +199,9 @@ def _slots(wanted: WantedService, tasks: Iterable[Replica], release: int) -> Ste
         ]
         entry.new = current[0] if current else (ended[-1] if ended and ended[-1].done else None)
         entry.old = [t for t in here if wanted.outdated(t) and t.sound]
+        entry.awaited = any(
+            t.awaited and t.live and t.spec_hash == target and not t.evicted for t in here
+        )
         entry.going = [t for t in here if t.going and not t.ended and not t.unheard]
         entry.broken = [t for t in ended if t.broken and t.release == release]
         entry.failed = ended[-1] if ended and ended[-1].broken else None

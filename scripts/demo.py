@@ -60,9 +60,13 @@ class Demo:
         return str(done.stdout)
 
     def rows(self, *words: str) -> list[dict[str, Any]]:
-        """Return what a listing command prints as JSON, an object a line."""
+        """Return what a listing command prints as JSON, an object a line, by our own keys.
+
+        Those that differ from Docker's by case only are in ``corral``.
+        """
         text = self.corral(*words, show=False)
-        return [json.loads(line) for line in text.splitlines() if line.strip()]
+        found = [json.loads(line) for line in text.splitlines() if line.strip()]
+        return [{**row, **row.get("corral", {})} for row in found]
 
     def tasks(self) -> list[dict[str, Any]]:
         return self.rows("ps", "--format", "json")
@@ -213,8 +217,7 @@ class Demo:
         self.lab.host(victim).boot()
 
         def back() -> bool:
-            text = self.corral("node", "ls", "--format", "json", show=False)
-            rows = [json.loads(line) for line in text.splitlines()]
+            rows = self.rows("node", "ls", "--format", "json")
             return all(r["status"] == "ready" for r in rows) and len(self.tasks()) == 8
 
         took = self.until(f"{victim} is ready, with eight tasks in all", 60, back)

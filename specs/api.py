@@ -564,6 +564,7 @@ class NodeDetail(NodeRow):
     underlay: str = ""
     overlay: str = ""
     joined_at: float = 0.0
+    mtu: int = 0  # of the device with the underlay address; 0 = not known
 
 
 class PatchNode(Model):

@@ -40,6 +40,7 @@ class NodeFacts(Model):
     images: tuple[str, ...] = ()  # manifest digests complete on this node
     wire: int = 1  # the newest version of the wire the agent speaks
     unread: tuple[str, ...] = ()  # what it keeps and cannot read, by name, and why
+    cramped: str = ""  # why no further image fits on its disk
 
     def with_unread(self, unread: tuple[str, ...], warnings: tuple[str, ...] = ()) -> NodeFacts:
         """Return the facts with what the agent keeps and cannot read, and more warnings."""
@@ -119,6 +120,7 @@ class NodeCondition(Model):
     returning: bool = False  # down, but it answers again: it only has to stay for a while
     returned_at: float = 0.0  # the controller's monotonic clock; 0 = it never was down
     replaced_at: float = 0.0  # when its tasks are replaced, if the agent alone stays away; wall
+    ahead: float = 0.0  # seconds its clock is ahead of the controller's; 0 where they agree
     # It fell silent together with most others: likelier the controller's fault than its own. Stays
     # until that is over, also once the node is heard again.
     doubted: bool = False

@@ -46,6 +46,7 @@ def _pin(spec: StackSpec, service: ServiceSpec, mount: Mount) -> str:
         return ""
     if mount.relative:
         return f"path {source} of the machine with the file"
-    if mount.read_only or service.mode == "global" or paths.never_made(source):
+    each = service.mode == "global" or "{{" in source  # another path for each task or node
+    if mount.read_only or each or paths.never_made(source):
         return ""
     return f"path {source}, unless every node has it"

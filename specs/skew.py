@@ -50,9 +50,9 @@ SINCE: dict[str, dict[str, int]] = {
     "NetworkState": {"more_pools": 2},
     "NodeSelf": {"home": 2, "more_ranges": 2},
     "Objects": {"stacks": 2, "releases": 2, "slots": 2},
-    "NodeFacts": {"wire": 2, "unread": 2, "routes": 2, "build": 2},
+    "NodeFacts": {"wire": 2, "unread": 2, "routes": 2, "build": 2, "cramped": 2},
     "Peer": {"mtu": 2, "address": 2, "host_key": 2},
-    "Report": {"trouble": 2, "room": 2, "mtu": 2, "unread": 2, "volumes": 2},
+    "Report": {"trouble": 2, "room": 2, "mtu": 2, "clock": 2, "unread": 2, "volumes": 2},
     "Record": {
         "wire": 2,
         "unread": 2,

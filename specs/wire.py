@@ -362,7 +362,8 @@ class Report(Model):
     should be, in words with what to do: such a node takes nothing new. ``room`` likewise says why
     there is none for anything new on its disk. ``mtu`` is that of the
     device with its underlay address, 0 where there is none. ``volumes`` are the named volumes it
-    holds, said with the first line; None = it does not say.
+    holds, said with the first line; None = it does not say. ``clock``: what its clock showed
+    as the line was made, seconds since the epoch; 0 = it does not say.
     """
 
     applied: int = 0
@@ -375,6 +376,7 @@ class Report(Model):
     room: str = ""
     mtu: int = 0
     volumes: tuple[str, ...] | None = None
+    clock: float = 0.0
     unread: tuple[str, ...] = ()  # what who read the line left out of it; never sent
 
     def with_unread(self, unread: tuple[str, ...]) -> Report:

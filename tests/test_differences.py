@@ -14,9 +14,10 @@ from typing import NamedTuple
 
 import pytest
 
-from orchestrator.cli.elsewhere import FLAGS
+from orchestrator.cli.elsewhere import FLAGS, OBJECT_FLAGS, WORDS
 from orchestrator.cli.registry import COMMANDS, KNOWN_ELSEWHERE
 from tests.orchestrator.cli.compose_words import GLOBAL, VERBS
+from tests.orchestrator.cli.docker_words import OBJECTS
 
 ROOT = Path(__file__).parent.parent
 PAGE = ROOT / "docs" / "differences.md"
@@ -115,6 +116,16 @@ def test_the_flags_are_those_the_command_line_knows() -> None:
         if flag in theirs.get(verb, "").split()
     }
     assert {flag: words.replace("\\|", "|") for flag, words in told.items()} == here
+
+
+def test_what_docker_s_objects_lack_is_what_the_command_line_knows() -> None:
+    (table,) = [table for _, table, _ in blocks() if cells(table[0]) == ("Docker", "instead")]
+    told = {verb.strip("`"): words for verb, words in (cells(line) for line in table[2:])}
+    here = {f"{of} {flag}": words for (of, flag), words in OBJECT_FLAGS.items()}
+    for group, actions in OBJECTS.items():
+        known = {f"{group} {action}" for action in actions} if group in COMMANDS else set()
+        here |= {verb: WORDS[verb] for verb in sorted(known) if verb in WORDS}
+    assert {verb: words.replace("\\|", "|") for verb, words in told.items()} == here
 
 
 def test_nothing_else_in_the_page_names_a_test_that_is_not_there() -> None:

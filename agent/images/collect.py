@@ -85,6 +85,18 @@ def forget(
     return ForgottenImages(removed=tuple(went), kept=kept)
 
 
+def forget_halves(content: ImageFiles, layers: LayerStore, rootfs: RootFs) -> None:
+    """Remove what was fetched of images that never became whole. Blocks.
+
+    Raises Later while images are being added.
+    """
+    with content.using(alone=True):
+        records = content.records()
+        whole = {record.digest for record in records}
+        if whole.issuperset(rootfs.tasks().values()):  # else one that runs is to be fetched anew
+            _sweep(content, layers, records)
+
+
 def _sweep(content: ImageFiles, layers: LayerStore, left: Collection[ImageRecord]) -> None:
     """Remove the layers and blobs that none of these images has."""
     used_layers = {diff_id for record in left for diff_id in record.diff_ids}

@@ -23,6 +23,7 @@ from agent.images.reference import check_digest
 from agent.linux import calls as kernel
 from agent.linux.boot import boot_id
 from specs.kit import disk
+from specs.kit.room import IMAGES
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,7 +41,7 @@ class UnpackLimits:
     inodes: int = 750_000
     ratio: int = 200  # unpacked to packed ...
     ratio_free: int = 256 << 20  # ... once more than this was unpacked
-    floor: int = 256 << 20  # bytes left free on the disk
+    floor: int = IMAGES  # bytes left free on the disk
     seconds: int = 1800
 
 

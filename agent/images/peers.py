@@ -26,10 +26,11 @@ from aiohttp import web
 from agent.errors import Later
 from agent.images.manifest import MAX_MANIFEST
 from agent.images.reference import DIGEST, digest_of
+from specs.kit.callers import Callers, Encrypted, answering
 from specs.wire import BLOB_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Awaitable, Callable, Mapping
     from pathlib import Path
 
     from agent.identity import Identity
@@ -37,11 +38,14 @@ if TYPE_CHECKING:
     from agent.images.manifest import Blob
     from specs.wire import NodeSelf, Peer
 
+    Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
 log = logging.getLogger(__name__)
 
 ASK_SECONDS: Final = 3.0  # for "do you have it": a peer that is gone must not hold us up
 STALL_SECONDS: Final = 30.0
 _CHUNK: Final = 128 << 10  # encrypted on the loop at a time: 1 MiB took it 50 ms
+_MOST_CALLERS: Final = 256  # nodes that ask at once, and who pretends to
 _AT_ONCE: Final = 4  # blobs served at the same time: the node has other work
 _IP_FREEBIND: Final = 15
 _MEDIA: Final = re.compile(r"^application/[A-Za-z0-9.+-]+$")
@@ -56,6 +60,7 @@ class PeerImages:
         self._peers: dict[str, Peer] = {}
         self._me: NodeSelf | None = None
         self._runner: web.AppRunner | None = None
+        self._door: asyncio.Server | None = None
         self._session: aiohttp.ClientSession | None = None
         self._trust: ssl.SSLContext | None = None  # one until the certificate is another
         self._slots = asyncio.Semaphore(_AT_ONCE)
@@ -87,9 +92,7 @@ class PeerImages:
 
     async def close(self) -> None:
         """End the server and the connections."""
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
+        await self._shut()
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -186,10 +189,8 @@ class PeerImages:
     # Serving
 
     async def _serve(self, address: str) -> None:
-        if self._runner is not None:
-            await self._runner.cleanup()
-            self._runner = None
-        app = web.Application()
+        await self._shut()
+        app = web.Application(middlewares=[self._members_only])
         app.router.add_get("/v2/", self._version)
         app.router.add_get("/v2/{name:.+}/manifests/{digest}", self._manifest)
         app.router.add_get("/v2/{name:.+}/blobs/{digest}", self._blob)
@@ -202,14 +203,37 @@ class PeerImages:
             door.setsockopt(socket.SOL_IP, _IP_FREEBIND, 1)
             door.setblocking(False)  # noqa: FBT003 - the call has no other form
             door.bind((address, BLOB_PORT))
-            context = self._identity.context(ssl.Purpose.CLIENT_AUTH)
-            await web.SockSite(runner, door, ssl_context=context).start()
+            await self._open(runner, door)
         except OSError as error:
             door.close()
             await runner.cleanup()
             log.warning("images cannot be served to other nodes", extra={"error": str(error)})
             return
         self._runner = runner
+
+    async def _open(self, runner: web.AppRunner, door: socket.socket) -> None:
+        context = self._identity.context(ssl.Purpose.CLIENT_AUTH)
+        assert runner.server is not None
+        callers = Callers(runner.server, most=_MOST_CALLERS, head=ASK_SECONDS)
+        loop = asyncio.get_running_loop()
+        self._door = await loop.create_server(lambda: Encrypted(callers, context), sock=door)
+
+    async def _shut(self) -> None:
+        if self._door is not None:
+            self._door.close()
+            self._door = None
+        if self._runner is not None:
+            await self._runner.cleanup()
+            self._runner = None
+
+    @web.middleware
+    async def _members_only(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Refuse whom the authority has not certified for long; strangers came not this far."""
+        shown = request.transport.get_extra_info("peercert") if request.transport else None
+        if why := self._identity.refuses(shown or {}):
+            raise web.HTTPForbidden(text=why)
+        with answering(request.protocol):
+            return await handler(request)
 
     async def _version(self, _request: web.Request) -> web.Response:
         return web.json_response({})

@@ -16,11 +16,11 @@ import shutil
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Final, ParamSpec, Self, TypeVar
 
-from agent.errors import Later, Refusal
+from agent.errors import Later, Refusal, lacks_room
 from agent.identity import Identity
 from agent.images.assemble import Assembly
 from agent.images.build import Builder
-from agent.images.collect import collect, forget
+from agent.images.collect import collect, forget, forget_halves
 from agent.images.content import ImageFiles, ImageRecord, Ref, hash_file
 from agent.images.layers import LayerStore, UnpackLimits
 from agent.images.manifest import (
@@ -80,6 +80,7 @@ class ImageStore:
         )
         self._builder = Builder(self._assembly, self.resolve, self.environment, run_dir)
         self._known: dict[str, ImageConfig] = {}
+        self._halves = False  # an image did not fit: what came of it is nobody's
         self.content.clean_staging()
 
     async def __aenter__(self) -> Self:
@@ -113,7 +114,7 @@ class ImageStore:
             raise Later(f"the registry {reference.host} sent another manifest than asked for")
         if request.platform and isinstance(parsed := parse_manifest(manifest), Index):
             digest, manifest = parsed.choose(request.platform).digest, b""
-        await self._assembly.obtain(reference, digest, manifest)
+        await self._obtain(reference, digest, manifest)
         if reference.tag:
             await self._call(self.content.set_ref, Ref(reference.name, digest, "pulled"))
         return self._resolved(request.image, digest)
@@ -127,7 +128,7 @@ class ImageStore:
         reference = parse(image)
         digest = check_digest(digest or self._local(reference))
         if not self._complete(digest):
-            await self._assembly.obtain(reference, digest)
+            await self._obtain(reference, digest)
         if reference.tag and self.content.ref(reference.name) is None:
             await self._call(self.content.set_ref, Ref(reference.name, digest, "pulled"))
         return self._config(digest)
@@ -164,8 +165,15 @@ class ImageStore:
         await self._mounting(self.rootfs.unmount, task)
 
     async def discard(self, task: str) -> None:
-        """Unmount and delete the writable layer."""
+        """Unmount and delete the writable layer, and the half of an image that did not fit.
+
+        For as long as a task waits for room the half stays: what has come need not come again.
+        """
         await self._mounting(self.rootfs.discard, task)
+        if self._halves:
+            with contextlib.suppress(Later):
+                await self._call(forget_halves, self.content, self.layers, self.rootfs)
+                self._halves = False
 
     def build(self, request: BuildImage) -> AsyncIterator[BuildEvent]:
         """Build with buildah; the last event has ``digest`` or ``error``."""
@@ -274,6 +282,13 @@ class ImageStore:
             return reference.digest
         ref = self.content.ref(reference.name)
         return ref.digest if ref else ""
+
+    async def _obtain(self, reference: Reference, digest: str, manifest: bytes = b"") -> None:
+        try:
+            await self._assembly.obtain(reference, digest, manifest)
+        except (Later, OSError) as error:
+            self._halves = self._halves or lacks_room(error)
+            raise
 
     def _complete(self, digest: str) -> ImageRecord | None:
         record = self._assembly.complete(digest)

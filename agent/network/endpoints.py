@@ -31,6 +31,16 @@ def usable(wanted: Wanted, endpoint: Endpoint) -> bool:
     return endpoint.task in wanted.assignments and wanted.ready.get(endpoint.task, True)
 
 
+def of_peers(wanted: Wanted) -> dict[str, tuple[str, ...]]:
+    """Return the addresses of the other nodes' tasks that are ready, by node."""
+    found: dict[str, set[str]] = {}
+    for service in wanted.services.values():
+        for one in service.endpoints:
+            if one.ready and one.node != wanted.me.node:
+                found.setdefault(one.node, set()).add(one.address)
+    return {node: tuple(sorted(addresses)) for node, addresses in found.items()}
+
+
 @dataclass(frozen=True, slots=True)
 class Seen:
     """A service as this node sees it: its ready endpoints, and all those of this node."""

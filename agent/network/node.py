@@ -30,7 +30,7 @@ from agent.network import (
     records,
     sysctls,
 )
-from agent.network.endpoints import PerService
+from agent.network.endpoints import PerService, of_peers
 from agent.network.filtering import PacketFilter
 from agent.network.overlay import overlay_mtu, reachable_peers, smallest_mtu, unfit
 from agent.network.plan import TaskPlan, host_plan, task_plan
@@ -127,7 +127,8 @@ class NodeNetwork:
         """Bring kernel and resolver to this whole state; newer calls overtake waiting ones."""
         self._wanted = wanted
         peers = reachable_peers(wanted)
-        self._probes.meet(wanted.me.overlay, {peer.node: peer.overlay for peer in peers})
+        overlays = {peer.node: peer.overlay for peer in peers}
+        self._probes.meet(wanted.me.overlay, overlays, of_peers(wanted))
         for task in wanted.assignments:
             self._extra.pop(task, None)
         await self._enforce_newest()

@@ -14,10 +14,12 @@ import socket
 import struct
 from contextlib import suppress
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from agent.network import names, reach
 from agent.network.handshakes import Handshakes
+from agent.network.knocking import Knocks
 from agent.network.reach import History
 from specs.kit import disk
 
@@ -30,6 +32,7 @@ _SOL_RAW, _ICMP_FILTER = 255, 1  # linux/socket.h, linux/icmp.h
 _ECHO, _ECHO_REPLY = 8, 0
 _HEADER = struct.Struct("!BBHHH")  # type, code, checksum, id, sequence
 _MOST = 1024  # replies read in one look
+NOBODY: Mapping[str, tuple[str, ...]] = MappingProxyType({})
 
 
 def checksum(data: bytes) -> int:
@@ -71,12 +74,22 @@ class PeerProbes:
     _known: dict[str, str] | None = None  # as it is in the file
     _link: socket.socket | None = None
     _handshakes: Handshakes = field(default_factory=Handshakes)
+    _knocks: Knocks = field(default_factory=Knocks)
     _source: str = ""
     _ident: int = field(default_factory=lambda: int.from_bytes(os.urandom(2), "big"))
     _sequence: int = 0
 
-    def meet(self, source: str, peers: Mapping[str, str]) -> None:
-        """Take note of the peers (node -> overlay address) and of the own overlay address."""
+    def meet(
+        self,
+        source: str,
+        peers: Mapping[str, str],
+        tasks: Mapping[str, tuple[str, ...]] = NOBODY,
+    ) -> None:
+        """Take note of the peers (node -> overlay address) and of the own overlay address.
+
+        ``tasks``: node -> addresses of its tasks that are ready.
+        """
+        self._knocks.meet({node: found for node, found in tasks.items() if node in peers})
         if source != self._source:
             self.close()
             self._source = source
@@ -122,24 +135,28 @@ class PeerProbes:
             self.close()
             return frozenset()
         if self._link is None and not self._open():
-            return reach.unreachable(self.histories)
+            return self._unreachable()
         self._receive(now)
-        doubtful = {
-            n: self._overlays[n] for n, h in self.histories.items() if reach.in_doubt(h, now)
-        }
-        for node in self._handshakes.heard(doubtful):
+        doubts = {n for n, h in self.histories.items() if reach.in_doubt(h, now)}
+        either = doubts | self._knocks.doubtful(now)
+        passed = self._handshakes.heard({n: self._overlays[n] for n in either})
+        for node in passed & doubts:
             self.histories[node] = reach.answered(self.histories[node], now)
+        self._knocks.look(self._source, now, frozenset(passed))
         self._remember()
         self.histories = {n: reach.judged(h, now) for n, h in self.histories.items()}
         for node in reach.due(self.histories, now):
             if self._send(self._overlays[node]):
                 self.histories[node] = reach.sent(self.histories[node], now)
-        return reach.unreachable(self.histories)
+        return self._unreachable()
+
+    def _unreachable(self) -> frozenset[str]:
+        return reach.unreachable(reach.together(self.histories, self._knocks.histories))
 
     def pause(self, now: float) -> float:
         """Return the seconds until the next look."""
         doubt = any(reach.in_doubt(history, now) for history in self.histories.values())
-        return reach.HURRY if doubt else TICK
+        return reach.HURRY if doubt or self._knocks.doubtful(now) else TICK
 
     def _open(self) -> bool:
         link = socket.socket(
@@ -190,6 +207,7 @@ class PeerProbes:
     def close(self) -> None:
         """Let go of the sockets."""
         self._handshakes.close()
+        self._knocks.close()
         if self._link is not None:
             with suppress(OSError):
                 self._link.close()

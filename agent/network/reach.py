@@ -3,7 +3,8 @@
 A controller that is gone tells nobody that a host died, so nodes find out by themselves: each
 peer is asked for an echo (probing.py), by its kernel, so that an agent that is away does not
 look like a dead host. A peer that is lost gets no new connections (endpoints.py) until it has
-answered steadily for a while; each loss soon after the last doubles that while.
+answered steadily for a while; each loss soon after the last doubles that while. Its tasks are
+asked as well (knocking.py): echoes may pass where nothing else does.
 
 Nobody is lost by silence of ours: only probes that were sent count, several and over a time
 that a busy line cannot lose all of. A peer that never answered is not judged: whatever eats the
@@ -63,6 +64,11 @@ def sent(history: History, now: float) -> History:
     )
 
 
+def asked(history: History, now: float) -> History:
+    """Note a probe whose answer nobody can expect."""
+    return replace(history, sent_at=now)
+
+
 def answered(history: History, now: float) -> History:
     """Note that an answer came."""
     row = now if history.row_since is None else history.row_since
@@ -113,6 +119,16 @@ def due(histories: Mapping[str, History], now: float) -> list[str]:
         # A little early is on time: looks happen at whole ticks.
         if history.sent_at is None or now - history.sent_at >= wait - 0.01:
             found.append(node)
+    return found
+
+
+def together(echoes: Mapping[str, History], knocks: Mapping[str, History]) -> dict[str, History]:
+    """Return what counts of each peer: it is lost when either says so, since the first did."""
+    found = dict(echoes)
+    for node, history in knocks.items():
+        since, other = history.lost_since, echoes[node].lost_since if node in echoes else 0.0
+        if node in echoes and since is not None and (other is None or since < other):
+            found[node] = history
     return found
 
 

@@ -214,6 +214,19 @@ def _end(
         window *= 4
 
 
+async def closing_words(
+    lines: AsyncGenerator[LogLine, None], losing: Callable[[], str]
+) -> AsyncGenerator[LogLine, None]:
+    """Yield lines, and behind the last one, at its place, what there is to say of lost output."""
+    last = LogLine(time=datetime.now().astimezone().timestamp(), stream="stderr", line="")
+    async with contextlib.aclosing(lines):
+        async for line in lines:
+            yield line
+            last = line
+    if said := losing():
+        yield last.model_copy(update={"stream": "stderr", "line": said})
+
+
 class Reader:
     """Reads one task's logs from the oldest file on, over rotations and runs."""
 

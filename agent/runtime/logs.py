@@ -101,6 +101,10 @@ class Count:
         """
         return 0
 
+    def gap(self) -> str:
+        """Return what is to be said before the file that is being kept now; "" = nothing."""
+        return ""
+
     def kept(self, missed: int) -> None:
         """Note that one more file is kept, and that so many before it are told as lost."""
 
@@ -127,9 +131,13 @@ def settle(directory: Path, run: int, count: Count, size: int) -> tuple[bool, in
     inode, missed, lost = _inode(link), count.missed(), 0
     if _inode(current) != inode:
         missed = 0  # replaced meanwhile: what was counted may lie behind it; it is told then
+    gap = count.gap()
+    told = [gap] if gap else []
     if missed and sequence > 1:
-        _note(piece_of(directory, run, sequence - 1), link, missed * size)
+        told.append(words(missed * size))
         lost = max(missed, 0) * size
+    if told:
+        _note(piece_of(directory, run, sequence - 1), link, told)
     count.kept(missed)
     link.rename(piece_of(directory, run, sequence))
     return True, lost
@@ -142,26 +150,59 @@ def _inode(path: Path) -> int:
         return 0
 
 
-def _note(path: Path, following: Path, lost: int) -> None:
-    """Say in the log what is missing there; the line's time is that of the one behind it."""
+def end_with(directory: Path, run: int, text: str) -> None:
+    """Say behind all there is of a run, which has ended, what is missing there. Raises OSError."""
+    found = [piece for piece in pieces(directory) if piece.run == run]
+    if found:
+        _note(
+            piece_of(directory, run, found[-1].sequence + 1), Path(found[-1].path), [text], now=True
+        )
+
+
+def _note(path: Path, following: Path, told: list[str], *, now: bool = False) -> None:
+    """Say in the log what is missing there; the time is that of the line behind it, or ``now``."""
     with following.open("rb") as file:
         moment = file.read(64).partition(b" ")[0].decode("ascii", "replace")
     try:
-        datetime.fromisoformat(moment)
+        datetime.fromisoformat("" if now else moment)
     except ValueError:
         moment = datetime.now(UTC).isoformat()
-    disk.write_file(path, f"{moment} stderr G {words(lost)}\n".encode(), durable=False)
+    lines = "".join(f"{moment} stderr G {text}\n" for text in told)
+    disk.write_file(path, lines.encode(), durable=False)
 
 
 def words(lost: int) -> str:
     """Return what a log says where output is missing; ``lost`` below 0: nobody counted."""
     if lost < 0:
         return "corral: output may be missing here: it was printed while corral's agent was away"
-    amount = f"{lost / _MIB:.1f} MiB" if lost >= _MIB else f"{max(lost >> 10, 1)} KiB"
     return (
-        f"corral: about {amount} of output are missing here: they were printed faster than the"
-        " log's files could be kept (logging.options: a larger max-size)"
+        f"corral: about {_amount(lost)} of output are missing here: they were printed faster than"
+        " the log's files could be kept (logging.options: a larger max-size)"
     )
+
+
+def refused(lost: int, since: float, until: float) -> str:
+    """Return what a log says where the disk took nothing from ``since`` to ``until`` (wall)."""
+    return (
+        f"corral: about {_amount(lost)} of output are missing here: the node's disk took nothing"
+        f" from {_moment(since)} to {_moment(until)} (UTC)"
+    )
+
+
+def refusing(lost: int, since: float) -> str:
+    """Return what is said at the end of a log for as long as the disk takes nothing."""
+    return (
+        f"corral: output is being lost since {_moment(since)} (UTC), about {_amount(lost)} by now:"
+        " the node's disk takes nothing"
+    )
+
+
+def _amount(lost: int) -> str:
+    return f"{lost / _MIB:.1f} MiB" if lost >= _MIB else f"{max(lost >> 10, 1)} KiB"
+
+
+def _moment(wall: float) -> str:
+    return datetime.fromtimestamp(wall, UTC).strftime("%Y-%m-%d %H:%M:%S")
 
 
 def prune(directory: Path, limits: LogConfig) -> None:

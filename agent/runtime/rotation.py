@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Final
 from typing_extensions import override
 
 from agent.linux import calls
-from agent.runtime import logs
+from agent.runtime import logs, losses
 from agent.runtime.conmon import pid_in, reopen_log
 from specs.kit.clock import SystemClock
 
@@ -67,6 +67,8 @@ class _Log(logs.Count):
         self.endless = _log_size_max(what.bundle) > 2 * logs.file_size(what.limits)
         self.lost = 0
         self.told = 0.0
+        self.losses = losses.Losses()
+        self.said = ""  # what the disk did not take, until it stands in the log
         self._hear = hear
 
     @override
@@ -77,7 +79,12 @@ class _Log(logs.Count):
         return 0 if self.endless else logs.UNKNOWN
 
     @override
+    def gap(self) -> str:
+        return self.said
+
+    @override
     def kept(self, missed: int) -> None:
+        self.said = ""
         if missed == logs.UNKNOWN:
             self.sure, self.known = True, self.begun
         else:
@@ -92,6 +99,7 @@ class Rotation:
         self._wanted: dict[tuple[str, int], Followed] = {}
         self._begun: dict[tuple[str, int], tuple[Followed, float]] = {}  # until wanted, or then
         self._logs: dict[tuple[str, int], _Log] = {}
+        self._owed: list[_Log] = []  # of runs that ended while the disk took nothing
         self._clock = SystemClock()
         self._ended = threading.Event()
         try:
@@ -135,6 +143,8 @@ class Rotation:
                 due = self._clock.monotonic() + TICK
                 self._take_over()
             for one in list(self._logs.values()):
+                if every:
+                    self._look_at_disk(one)
                 if every or one.begun > one.known:
                     self._look(one)
 
@@ -155,9 +165,14 @@ class Rotation:
                     new.append(one)
             watches = {one.watch for one in self._logs.values()}
         self._hear(*over)
+        owed, self._owed = self._owed, []
+        for one in owed:
+            self._end(one)
         for one in over:
             one.told = 0.0  # nothing comes after this
+            self._look_at_disk(one)
             self._look(one)
+            self._end(one)
             if one.watch >= 0 and one.watch not in watches:
                 self._forget(one.watch)
         for one in new:
@@ -196,6 +211,23 @@ class Rotation:
                     for each in heard.values():
                         each.sure = False
 
+    def losing(self, task: str) -> str:
+        """Return that output of a task is being lost right now, in words; "" = it is not."""
+        for key, one in list(self._logs.items()):
+            if key[0] == task and one.losses.bytes:
+                return logs.refusing(one.losses.bytes, one.losses.since)
+        return ""
+
+    def _look_at_disk(self, one: _Log) -> None:
+        what = one.what
+        refused = losses.refuses(what.directory)
+        seen = None
+        if refused or one.losses.bytes:
+            seen = losses.flow(what.bundle, logs.path_of(what.directory, what.run))
+        one.said = one.losses.look(seen, refused=refused, wall=self._clock.wall()) or one.said
+        if one.said:
+            reopen_log(what.bundle)  # it is said before the file that begins now
+
     def _look(self, one: _Log) -> None:
         what, size = one.what, logs.file_size(one.what.limits)
         try:
@@ -212,6 +244,18 @@ class Rotation:
         one.lost += lost
         if one.lost:
             self._tell(one, "output was dropped: faster than its log can be kept", lost=one.lost)
+
+    def _end(self, one: _Log) -> None:
+        """Say at the end of a run's log what it lacks."""
+        what = one.what
+        if one.losses.bytes:
+            one.said = logs.refused(one.losses.bytes, one.losses.since, self._clock.wall())
+        if one.said:
+            try:
+                logs.end_with(what.directory, what.run, one.said)
+            except OSError as error:
+                self._owed.append(one)
+                self._tell(one, "it cannot be said yet what a log lacks", why=str(error))
 
     def _tell(self, one: _Log, message: str, **more: object) -> None:
         now = self._clock.monotonic()

@@ -71,6 +71,7 @@ def compose(
         mtu=lambda: network.underlay_mtu,
         volumes=effects.volumes.held,
         room=lambda: room() or journal.behind or journal.fault,
+        wall=clock.wall,
     )
     networking = NetworkKeeper(holdings, network, effects.peers, reports)
     preparation = Preparation(

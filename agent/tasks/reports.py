@@ -67,6 +67,7 @@ class Reports:
         mtu: Callable[[], int],
         volumes: Callable[[], tuple[str, ...]],
         room: Callable[[], str],
+        wall: Callable[[], float],
     ) -> None:
         self._machine = facts
         self._holdings = holdings
@@ -76,6 +77,7 @@ class Reports:
         self._mtu = mtu
         self._volumes = volumes
         self._room = room
+        self._wall = wall
         self._subscribers: set[Subscriber] = set()
 
     # What others tell.
@@ -147,6 +149,7 @@ class Reports:
             room=self._room(),
             mtu=self._mtu(),
             volumes=self._volumes(),
+            clock=self._wall(),
         )
 
     def _trouble(self) -> str:
@@ -185,7 +188,7 @@ class Reports:
         me.pressing.clear()
         applied = self._holdings.applied
         tasks: dict[str, TaskStatus] = {}
-        for task in me.tasks:
+        for task in sorted(me.tasks):  # the same order whatever the hashes
             record = self._holdings.record(task)
             if record is None or record.erased:
                 continue
@@ -208,6 +211,7 @@ class Reports:
             trouble=self._trouble(),
             room=self._room(),
             mtu=self._mtu(),
+            clock=self._wall(),
         )
 
 

@@ -22,6 +22,7 @@ from orchestrator.api import (
     images,
     inside,
     logs,
+    metrics,
     nodes,
     objects,
     oneoffs,
@@ -107,6 +108,8 @@ _SERVICES = QueryField("service", repeated=True, text="only these services")
 ROUTES: tuple[ApiRoute, ...] = (
     ApiRoute("GET", "/v1/version", version, "Version, cluster and epoch", answer=api.Version),
     ApiRoute("GET", "/v1/openapi.json", openapi, "This document"),
+    ApiRoute("GET", "/v1/metrics", metrics.own, "Figures of the controller, for Prometheus"),
+    ApiRoute("GET", "/v1/nodes/{name}/metrics", metrics.node, "Figures of a node's agent"),
     ApiRoute("GET", "/v1/nodes", nodes.nodes, "All nodes", answer=NodeRows),
     ApiRoute("GET", "/v1/nodes/{name}", nodes.node, "One node, with facts", answer=api.NodeDetail),
     ApiRoute(

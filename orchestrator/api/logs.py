@@ -15,6 +15,7 @@ from orchestrator.api import named, streams
 from orchestrator.api.logmerge import LogMerge
 from orchestrator.api.routes import flag, number
 from orchestrator.contracts import LogQuery
+from orchestrator.control.mirror import times
 from orchestrator.control.mirror.following import goes_on
 from orchestrator.errors import NotFound, RequestError, Unavailable
 from orchestrator.store import keys
@@ -177,6 +178,10 @@ class StackLogs:
     def _read(self, task: Task, query: LogQuery) -> AsyncGenerator[LogLine, None]:
         if task.node is None:
             raise Unavailable("the task has no node")
+        if query.since is not None:
+            # Lines carry the time of their node's clock; who asks means the hour it is.
+            off = times.ahead(self._parts.cluster.conditions, task.node)
+            query = replace(query, since=query.since + off)
         return self._parts.agents.logs(task.node, task.id, query)
 
     def _removed(self, task: Task) -> bool:

@@ -103,8 +103,11 @@ def part_hint(verb: str, service: str, count: int) -> str:
 
 
 def _nobody(stack: str, word: str, known: frozenset[str] | set[str]) -> NotFound:
-    hint = f"services of {stack}: {', '.join(sorted(known)) or 'none'}"
-    return NotFound(f"stack {stack} has no service {word}", hint=hint)
+    there = ", ".join(sorted(known)) or "none"
+    return NotFound(
+        f"there is no service {word} in {stack} (services: {there})",
+        hint="corral ps has the names of containers",
+    )
 
 
 def restarting(

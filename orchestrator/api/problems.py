@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
+import time
 from http import HTTPStatus
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from orchestrator.errors import RequestError
 from orchestrator.store import base as store
 from specs.api import ApiProblem, ProblemRow
 from specs.kit import callers
+from specs.kit.log import REQUEST
 from specs.problems import SpecError
 
 if TYPE_CHECKING:
@@ -43,9 +45,38 @@ class BadRequest(Exception):
 async def middleware(
     request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
 ) -> web.StreamResponse:
-    """Answer with a problem where the handler raised."""
+    """Answer with a problem where the handler raised. What it logs has the request's id.
+
+    So does the line about every request that was to change something, whatever came of it.
+    """
+    number, began = os.urandom(4).hex(), time.monotonic()
+    token = REQUEST.set(number)
+    response: web.StreamResponse | None = None
     try:
-        return await handler(request)
+        response = await _answered(request, handler)
+        if not response.prepared:
+            response.headers["Corral-Request"] = number
+        return response
+    finally:
+        if request.method != "GET":
+            log.info(
+                "request",
+                extra={
+                    "method": request.method,
+                    "path": request.path,
+                    "status": response.status if response is not None else 0,  # 0: it went away
+                    "seconds": round(time.monotonic() - began, 3),
+                },
+            )
+        REQUEST.reset(token)
+
+
+async def _answered(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
+    try:
+        with callers.answering(request.protocol):
+            return await handler(request)
     except Exception as exc:
         problem = describe(exc)
         if problem.type == "bug":

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from specs.api import AddNode, Progress, Upgrade, Version
     from specs.base import Model
     from specs.kit.clock import Clock
+    from specs.kit.metrics import Family
 
 M = TypeVar("M", bound="Model")
 
@@ -56,6 +57,8 @@ class ApiParts:
     sent: SentFiles | None = None  # files of machines outside the cluster
     backups: Backups | None = None
     sealer: Sealer | None = None
+    figures: Callable[[], list[Family]] = list
+    node_figures: Callable[[str], Awaitable[str]] | None = None
     export: Callable[[], dict[str, Any]] = dict  # the state without secrets
 
     @property

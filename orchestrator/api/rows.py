@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from orchestrator.control.mirror import times
 from orchestrator.control.mirror.released import spec_in_force, task_spec
 from orchestrator.control.mirror.serving import is_ready, serving
 from orchestrator.control.telling.words import (
@@ -147,7 +148,7 @@ def shown_oneoffs(cluster: Mirror, stack: str) -> list[OneOff]:
 
 def task_row(cluster: Mirror, task: Task, *, now: float, spec: TaskSpec | None = None) -> TaskRow:
     spec = spec or task_spec(cluster, task)
-    words = words_of(cluster, task, now)
+    words = words_of(cluster, task, now + times.ahead(cluster.conditions, task.node))
     run = task.status.run
     in_force = spec_in_force(cluster, cluster.stacks.get(task.stack))
     service = in_force.services.get(task.service) if in_force else None
@@ -254,16 +255,19 @@ def node_detail(cluster: Mirror, node: Node, *, now: float) -> NodeDetail:
         underlay=node.underlay,
         overlay=node.overlay,
         joined_at=node.joined_at,
+        mtu=node.mtu,
     )
 
 
 def _reason(node: Node, condition: NodeCondition | None, now: float) -> str:
-    """Return why the node is not ready; of a ready one, what it keeps and cannot read."""
+    """Return why the node is not ready; of a ready one, what is the matter all the same."""
     if condition is None:
         return "not heard from yet"
     unread = node.facts.unread
-    if condition.reason or not unread:
+    if condition.reason:
         return _why(condition, now)
+    if not unread:
+        return "; ".join(filter(None, (node.facts.cramped, times.words(condition.ahead))))
     more = f", and {len(unread) - 1} more" if len(unread) > 1 else ""
     return f"cannot read {unread[0]}{more}"
 
@@ -296,6 +300,8 @@ def _node_fields(cluster: Mirror, node: Node, now: float) -> dict[str, Any]:
         else "",
         "warnings": (
             *(f"cannot read {what}" for what in node.facts.unread),
+            *filter(None, [node.facts.cramped]),
+            *filter(None, [times.words(times.ahead(cluster.conditions, node.id))]),
             *node.facts.missing,
             *node.facts.warnings,
         ),

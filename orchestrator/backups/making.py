@@ -33,6 +33,7 @@ from specs.api import BackupStatus
 from specs.kit import versions
 from specs.kit.disk import make_folder, sync, write_file
 from specs.kit.errnos import in_words
+from specs.kit.metrics import gauge
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Iterator
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from orchestrator.store.base import Store
     from specs.api import MakeBackup, ScheduleBackups
     from specs.kit.clock import Clock
+    from specs.kit.metrics import Family
 
 log = logging.getLogger(__name__)
 
@@ -72,7 +74,9 @@ class Backups:
         identity: Callable[[], ClusterRecord],
         sealer: Sealer,
         clock: Clock,
+        stale: Callable[[], str] = str,
     ) -> None:
+        self._stale = stale  # why this state is not the cluster's any more, "" = it is
         self._engine = engine
         self._store = store
         self._config = config
@@ -181,7 +185,8 @@ class Backups:
     async def step(self) -> bool:
         """Make one if it is due; return whether one was made. Raises nothing but bugs."""
         now, schedule = self._clock.wall(), self._schedule
-        if not schedule or now < self._again:
+        # Of a controller that was superseded: they would push the good ones out of the folder.
+        if not schedule or now < self._again or self._stale():
             return False
         latest = Cron.parse(schedule["cron"]).before(now)
         # A clock that was set back must not silence the schedule: what is of the future is not.
@@ -278,6 +283,14 @@ class Backups:
         if not failure or not self._schedule:
             return ""
         return f"the backup that was due was not made: {failure} (corral backup ls)"
+
+    def figures(self) -> list[Family]:
+        """Return when the last one was made, and whether one is missing."""
+        made = float(self._note.get("made_at", 0.0))
+        return [
+            gauge("corral_backup_made_seconds", "When the newest backup was made, 0 = never", made),
+            gauge("corral_backup_missing", "One that was due was not made", bool(self.warning)),
+        ]
 
     # What it keeps.
 

@@ -321,6 +321,7 @@ def _values(kind: dict[str, Any], live: Names) -> Candidates:
         "VOLUME": live.volumes,
         "SECRET": live.secrets,
         "CONFIG": live.configs,
+        "OBJECT": lambda: [*live.services(), *live.volumes(), *live.nodes()],
     }
     if takes.startswith("SERVICE="):
         return [(f"{name}=", text) for name, text in live.services()]

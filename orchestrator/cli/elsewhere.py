@@ -18,6 +18,11 @@ _PRUNE = "corral down removes a stack with everything that runs; corral down -v 
 _PUBLISH = "ports: in the file publishes on every node; corral port SERVICE PORT says where"
 _LOGIN = "the registry's login of the node counts: docker login or podman login there"
 
+_SIGNAL = "stop_signal: in the file says it; corral kill -s SIGNAL SERVICE sends one"
+_ADDRESSES = "the cluster hands out addresses: corral network create --subnet CIDR NAME, or without"
+_SEALED = "secrets are sealed by corral itself: corral secret create NAME FILE"
+_TEMPLATE = "a file is taken as it is; {{.Node.Hostname}} and the like stand in environment:"
+
 # Other programs' names, typed before the verb.
 PROGRAMS = frozenset({"compose", "docker", "docker-compose", "podman"})
 
@@ -28,7 +33,7 @@ WORDS: dict[str, str] = {
     "container ls": "corral ps (-a: also what ended)",
     "container ps": "corral ps (-a: also what ended)",
     "container list": "corral ps (-a: also what ended)",
-    "container inspect": "corral ps -a --format json",
+    "container inspect": "corral inspect CONTAINER",
     "container rm": "corral rm -f SERVICE",
     "container prune": "corral rm -f",
     "container stats": "corral stats",
@@ -65,6 +70,38 @@ WORDS: dict[str, str] = {
     "logout": _LOGIN,
     "registry": _LOGIN,
     # Docker: other objects
+    "image rmi": "corral down --rmi all removes those of a stack that nobody else uses",
+    "image save": "nodes get images from each other: corral up",
+    "image load": "nodes get images from each other: corral up",
+    "image import": "an image comes from a Dockerfile: corral up -d --build",
+    "image tag": "image: in the file says the name; corral up -d --build gives it",
+    "image history": "corral config --images --resolve-image-digests",
+    "trust": "image: NAME@sha256:... in the file pins one; corral config --lock-image-digests",
+    "manifest": "a node takes the image of its platform by itself: corral up",
+    "checkpoint": "corral pause SERVICE freezes what runs",
+    "network connect": "networks: of the service in the file, then corral up -d",
+    "network disconnect": "networks: of the service in the file, then corral up -d",
+    "volume update": "a volume is as it was made: corral volume rm NAME, then create",
+    "secret prune": "corral secret rm NAME; those of a stack go with corral down",
+    "secret update": "another name, and the file names that: corral secret create NAME FILE",
+    "config prune": "corral config rm NAME; those of a stack go with corral down",
+    "config update": "another name, and the file names that: corral config create NAME FILE",
+    "context export": "corral context inspect NAME says all there is of one",
+    "context import": "corral context create NAME --host ssh://user@host",
+    "container create": "corral create SERVICE",
+    "container run": "corral run SERVICE COMMAND",
+    "container attach": "corral attach SERVICE",
+    "container cp": "corral cp SERVICE:PATH DEST",
+    "container pause": "corral pause SERVICE",
+    "container unpause": "corral unpause SERVICE",
+    "container port": "corral port SERVICE PORT",
+    "container wait": "corral wait SERVICE",
+    "container commit": "an image comes from a Dockerfile: corral up -d --build",
+    "container export": "corral exec -T SERVICE tar -cf - / > FILE.tar",
+    "container diff": "corral exec SERVICE sh shows what is in a container",
+    "container rename": "a container's name follows its service, or container_name: in the file",
+    "container update": _UPDATE,
+    "swarm unlock-key": "the key lies with the controller; see corral controller status",
     "plugin": "there are no plugins; corral --help lists the commands",
     "system": "corral node ls, corral stats, corral ls",
     "system prune": _PRUNE,
@@ -100,7 +137,7 @@ WORDS: dict[str, str] = {
     + "; corral up -d --force-recreate SERVICE replaces what did not change",
     "service rollback": "corral up -d with the file as it was before",
     "service logs": "corral logs SERVICE",
-    "service inspect": "corral config SERVICE, corral ps --format json SERVICE",
+    "service inspect": "corral config SERVICE, corral inspect SERVICE",
     "service rm": "corral down SERVICE, or take it out of the file: corral up -d --remove-orphans",
     "service exec": "corral exec SERVICE COMMAND",
     "node promote": _ROLES,
@@ -146,7 +183,7 @@ WORDS: dict[str, str] = {
     # Kubernetes, Nomad, and what else a shell remembers
     "apply": "corral up -d",
     "get": "corral ps, corral ls, corral node ls",
-    "describe": "corral ps -a --format json, corral node inspect NODE",
+    "describe": "corral inspect NAME",
     "delete": "corral down",
     "rollout": "corral up -d replaces step by step; corral ps shows how far it is",
     "drain": "corral node drain NODE",
@@ -199,6 +236,67 @@ FLAGS: dict[tuple[str, str], str] = {
     ): "corral node drain NODE, corral node pause NODE, corral node activate NODE",
     ("node", "--label-add"): "corral node label NODE KEY=VALUE",
     ("node", "--label-rm"): "corral node label NODE KEY-",
+    # Docker's of verbs that Compose has, too
+    ("attach", "--no-tty"): "a container has the terminal its service asks for (tty: in the file)",
+    ("cp", "-q"): "corral --progress quiet cp",
+    ("cp", "--quiet"): "corral --progress quiet cp",
+    ("create", "--name"): "container_name: in the file names a container",
+    ("exec", "--detach-keys"): "Ctrl-C twice leaves corral exec; the command runs on",
+    ("exec", "--env-file"): "corral exec -e KEY=VALUE SERVICE COMMAND (repeatable)",
+    ("images", "-a"): "corral images lists those of containers",
+    ("images", "--all"): "corral images lists those of containers",
+    ("images", "--digests"): "corral images --format '{{.Repository}} {{.ID}}'",
+    ("images", "--no-trunc"): "corral images --format '{{.Repository}} {{.ID}}'",
+    ("logs", "--details"): "corral ps --format '{{.Name}} {{.Labels}}'",
+    ("restart", "-s"): _SIGNAL,
+    ("restart", "--signal"): _SIGNAL,
+    ("rm", "-l"): "links: in the file, then corral up -d",
+    ("rm", "--link"): "links: in the file, then corral up -d",
+    ("run", "--env-file"): "corral run --env-from-file FILE SERVICE",
+    ("start", "-a"): "corral start SERVICE, then corral attach SERVICE",
+    ("start", "--attach"): "corral start SERVICE, then corral attach SERVICE",
+    ("start", "-i"): "corral start SERVICE, then corral attach SERVICE",
+    ("start", "--interactive"): "corral start SERVICE, then corral attach SERVICE",
+    ("stop", "-s"): _SIGNAL,
+    ("stop", "--signal"): _SIGNAL,
+    **{
+        ("run", f"--{flag}"): f"{key}: of the service in the file; corral run has what it says"
+        for flag, key in (
+            *((same, same) for same in ("init", "privileged", "hostname", "device", "dns")),
+            *((same.replace("_", "-"), same) for same in ("read_only", "security_opt", "shm_size")),
+            *(("network", "networks"), ("net", "networks"), ("gpus", "deploy.resources")),
+            *(("memory", "mem_limit"), ("cpus", "cpus"), ("mount", "volumes")),
+            *(("add-host", "extra_hosts"), ("restart", "restart"), ("link", "links")),
+            *(("tmpfs", "tmpfs"), ("ulimit", "ulimits"), ("sysctl", "sysctls"), ("ip", "networks")),
+            *(("platform", "platform"), ("stop-signal", "stop_signal"), ("pid", "pid")),
+        )
+    },
+}
+
+# Docker's object verbs: (object and action, flag) -> what to do instead (docs/differences.md).
+OBJECT_FLAGS: dict[tuple[str, str], str] = {
+    ("network create", "--aux-address"): "ipv4_address: of a service in the file takes an address",
+    ("network create", "--config-from"): _ADDRESSES,
+    ("network create", "--config-only"): _ADDRESSES,
+    ("network create", "--gateway"): "a container's way out is its node: no address is used up",
+    ("network create", "--ingress"): _PUBLISH,
+    ("network create", "--ip-range"): _ADDRESSES,
+    ("network create", "--ipam-driver"): _ADDRESSES,
+    ("network create", "--ipam-opt"): _ADDRESSES,
+    ("network create", "--ipv6"): _ADDRESSES,
+    **{
+        ("volume create", f"--{flag}"): "volumes are local: corral volume create --node NODE NAME"
+        for flag in (
+            *("availability", "group", "limit-bytes", "required-bytes", "scope", "secret"),
+            *("sharing", "topology-preferred", "topology-required", "type"),
+        )
+    },
+    ("volume ls", "--cluster"): "corral volume ls lists those of all nodes",
+    ("secret create", "-d"): _SEALED,
+    ("secret create", "--driver"): _SEALED,
+    ("secret create", "--template-driver"): _TEMPLATE,
+    ("config create", "--template-driver"): _TEMPLATE,
+    ("context create", "--from"): "corral context create NEW --host ssh://user@host",
 }
 
 
@@ -232,7 +330,7 @@ def advice(text: str, name: str, words: Sequence[str], parser: argparse.Argument
         near = nearest(typed, choices)
         return f"did you mean {' or '.join(near)}?" if near else f"one of {', '.join(choices)}"
     flag = text.partition("arguments: ")[2].split()[0].partition("=")[0]
-    known = FLAGS.get((name, flag))
+    known = OBJECT_FLAGS.get((" ".join([name, *words[:1]]), flag)) or FLAGS.get((name, flag))
     if known:
         return known
     options = [o for o in parser._option_string_actions if o.startswith("--")]  # noqa: SLF001 - argparse has no other way

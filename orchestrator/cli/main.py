@@ -123,6 +123,10 @@ def _misplaced_global(exc: errors.CliError, name: str, rest: Sequence[str]) -> e
     for flag in known:
         unknown = f"unrecognized arguments: {flag}"
         if str(exc).startswith(unknown) and flag in rest:
+            from orchestrator.cli import elsewhere
+
+            if (name, flag) in elsewhere.FLAGS:
+                return exc  # behind this verb it means something else, and has its words
             return errors.CliError(
                 f"{flag} stands before the command",
                 hint=f"corral {flag} ... {name}",

@@ -90,6 +90,11 @@ def _candidates(flags: argparse.Namespace) -> list[str] | None:
     return found + [f"{name.rstrip('/')}/.env" for name in sorted(folders)]
 
 
+def beside(flags: argparse.Namespace) -> bool:
+    """Say whether a Compose file is here, or in a folder above."""
+    return any(os.path.exists(path) for path in _candidates(flags) or ())
+
+
 def _stamp(path: str) -> Stamp:
     try:
         seen = os.stat(path)

@@ -47,6 +47,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "port": ("port", "print where a port is published"),
     "images": ("images", "list the images of a stack's containers"),
     "volumes": ("volumes", "list the volumes of a stack"),
+    "inspect": ("inspect", "everything about containers and other objects, as JSON"),
     "ls": ("ls", "list stacks"),
     "events": ("events", "follow what happens"),
     "config": ("config", "check the file and print what it means"),
@@ -59,6 +60,8 @@ COMMANDS: dict[str, tuple[str, str]] = {
     "upgrade": ("upgrade", "bring controller and agents to this version, containers run on"),
     "lab": ("lab", "make hosts on this machine to try things on"),
     "state": ("state", "check, print or decide about the controller's state"),
+    "doctor": ("doctor", "look at everything, and say what is wrong and what helps"),
+    "metrics": ("metrics", "print figures of the controller or a node, as Prometheus reads them"),
     "backup": ("backup", "copy the controller's state into a file, now or by a schedule"),
     "restore": ("restore", "put a backup of the controller's state back, here"),
     "controller": ("controller", "run, stop or inspect the controller"),
@@ -73,7 +76,7 @@ COMMANDS: dict[str, tuple[str, str]] = {
 # configs, Compose's `config` about the file.
 SECOND = {
     ("config", word): ("configs", "make, list and remove configs that belong to no stack")
-    for word in ("create", "ls", "list", "inspect", "rm", "remove")
+    for word in ("create", "ls", "list", "inspect", "rm", "remove", "prune", "update")
 }
 
 # Commands whose words are somebody else's to parse.
@@ -84,7 +87,6 @@ KNOWN_ELSEWHERE = {
     "build": "corral up -d --build builds what the file builds and runs it",
     "commit": "an image comes from a Dockerfile: corral up -d --build",
     "export": "corral exec -T SERVICE tar -cf - / > FILE.tar",
-    "inspect": "corral ps -a --format json, corral node inspect NODE",
     "publish": "the file is all that corral up needs; corral config prints it whole",
     "pull": "corral up -d --pull always",
     "push": "nodes get images from each other: corral up needs no registry for what is built",

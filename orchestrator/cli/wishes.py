@@ -5,11 +5,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Iterator
 
 ANSI = ("auto", "never", "always")
 PROGRESS = ("auto", "tty", "plain", "json", "quiet")
@@ -20,6 +22,17 @@ _typed: dict[str, str | None] = {}
 def typed(flags: argparse.Namespace) -> None:
     """Remember what this command line says, and forget what another one said."""
     _typed.update(ansi=flags.ansi, progress=flags.progress)
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Show no progress for as long as the block runs; what is asked for around it stays."""
+    before = _typed.get("progress")
+    _typed["progress"] = "quiet"
+    try:
+        yield
+    finally:
+        _typed["progress"] = before
 
 
 def ansi() -> str:

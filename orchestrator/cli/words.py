@@ -65,8 +65,9 @@ def collect() -> dict[str, Any]:
         parser = parsers.command_parser(name)
         found[name] = {**_described(parser), "help": text}
     for name, word in registry.SECOND:  # `config rm`: another command, behind its first word
-        other = _described(parsers.command_parser(name, (word,)))["actions"][word]
-        found[name].setdefault("second", {})[word] = other
+        actions = _described(parsers.command_parser(name, (word,)))["actions"]
+        if word in actions:  # others of Docker's words are only told what to type
+            found[name].setdefault("second", {})[word] = actions[word]
     return found
 
 

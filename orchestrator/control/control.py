@@ -25,6 +25,7 @@ from orchestrator.control.deploy.commands import Commands
 from orchestrator.control.deploy.oneoff_image import image_of
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
+from orchestrator.control.figures import LoopFigures
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
 from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
     )
     from specs.inside import Forgotten, Paused
     from specs.kit.clock import Clock
+    from specs.kit.metrics import Family
     from specs.objects import MadeObject, MakeObject, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
     from specs.wire import Hello, NodeSelf, Objects, Report
@@ -127,7 +129,12 @@ class ControlLoop:
         self._timers: dict[str, float | None] = {}
         self._over_due: float | None = 0.0
         self._brake = False
+        self._counted = LoopFigures()
         self._health.update()
+
+    def figures(self) -> list[Family]:
+        """Return what is counted of the loop."""
+        return self._counted.families(waiting=len(self._inbox), brake=self._brake)
 
     # the loop
 
@@ -161,8 +168,10 @@ class ControlLoop:
     async def _once(self, group: asyncio.TaskGroup) -> float | None:
         """Look once; return when to look again at the latest."""
         async with self._lock:
+            began = self._now()
             try:
                 due = await self._pass()
+                self._counted.passes.observe(self._now() - began)
             except StoreUnavailable as exc:
                 log.warning("the store cannot be written: %s", exc)
                 self._notices.everything()
@@ -201,6 +210,7 @@ class ControlLoop:
 
     def _dropped(self, pass_: Pass, looked: set[str]) -> None:
         """Have what was looked at decided anew: something else moved meanwhile."""
+        self._counted.dropped += 1
         self._tell(pass_)  # what was observed stays observed, and is news only once
         self._notices.again(looked)
 
@@ -338,9 +348,9 @@ class ControlLoop:
             await load(GRAPHS)
             images, same = None, self._commands.unchanged(stack, request, listening)
             if same is not None:
-                images = await unchanged.images_of(self._cluster, self._agents, self._clock, *same)
+                images = await unchanged.images_of(self._cluster, self._agents, self._clock, same)
             async with self._turn():
-                return await self._commands.deploy(stack, request, listening, images)
+                return await self._commands.deploy(stack, request, listening, images, same)
 
     async def arrived(self, stack: str) -> None:
         """Wait for what was deployed before: a `down` right after an `up` is about that, too."""
@@ -478,6 +488,9 @@ class ControlLoop:
         self._health.troubled(node_id, report.trouble, report.room)
         self._inbox.append((node_id, report))
         self._wake.set()
+
+    def shows(self, node_id: str, moment: float) -> None:
+        self._health.shows(node_id, moment)
 
     def acknowledged(self, node_id: str, revision: int) -> None:
         known = self._observed.acknowledged.get(node_id, 0)

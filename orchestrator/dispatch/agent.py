@@ -121,6 +121,17 @@ class AgentClient:
             "GET", f"/v1/tasks/{task}/logs", LogLine, params=params, silence=silence
         )
 
+    async def metrics(self) -> str:
+        """Return the agent's figures, as it writes them."""
+        async with self._request("GET", "/v1/metrics", timeout=SHORT) as answer:
+            if answer.status == 404:
+                raise Unavailable(
+                    f"node {self.name} runs an older corral that tells no figures",
+                    hint="corral upgrade brings it to this version",
+                )
+            await self._check(answer)
+            return (await answer.content.read(MAX_MESSAGE)).decode(errors="replace")
+
     async def images(self) -> tuple[ImageInfo, ...]:
         async with self._request("GET", "/v1/images", timeout=SHORT) as answer:
             await self._check(answer)

@@ -126,6 +126,8 @@ class Dispatcher:
         self._reasons: dict[str, str] = {}  # node -> why there is no client
         self._generations: dict[str, int] = {}
         self._turns = OneATurn()
+        # Certificates are compared by their dates: they come from a clock that does not jump.
+        self._zero = clock.wall() - clock.monotonic()
 
     async def run(self, control: Control) -> None:
         """Take the epoch, then keep a session with every node until cancelled."""
@@ -136,12 +138,15 @@ class Dispatcher:
             log.error(self.behind.words)
             await self._decided.wait()
             hellos = {**hellos, **await self.ask()}
-        seen = [h.stamp.epoch for h in hellos.values() if self._ours(h.stamp)]
+        ours = [(h.stamp.epoch, h.revision) for h in hellos.values() if self._ours(h.stamp)]
+        # What agents knew of the last epoch when somebody decided is decided with it: a copy
+        # may be of that very epoch, and they would be asked about it for ever.
+        known = [revision for epoch, revision in ours if epoch == self.identity.epoch]
         self.identity = await identity.take_epoch(
             self._store,
             self.identity,
-            seen,
-            revision=self._cluster.revision,
+            [epoch for epoch, _ in ours],
+            revision=max([self._cluster.revision, *known]),
             trust=self._discard,
         )
         self.behind = None
@@ -225,6 +230,14 @@ class Dispatcher:
 
     async def forget_images(self, node: str, request: ForgetImages) -> ForgottenImages:
         return await self._client(node).forget_images(request)
+
+    async def metrics(self, node: str) -> str:
+        return await self._client(node).metrics()
+
+    @property
+    def sessions(self) -> int:
+        """Return how many agents are instructed right now."""
+        return len(self._clients)
 
     async def listening(self, node: str) -> tuple[str, ...]:
         return await self._client(node).listening()
@@ -379,7 +392,8 @@ class Dispatcher:
         if self._authority is None or not hello.signing_request:
             return Certified()
         try:
-            signed = self._authority.issue(hello.signing_request, node_id, now=self._clock.wall())
+            now = self._zero + self._clock.monotonic()
+            signed = self._authority.issue(hello.signing_request, node_id, now=now)
         except ValueError as exc:
             log.warning("no certificate: %s", exc, extra={"node": node_id})
             return Certified()

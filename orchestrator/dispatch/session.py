@@ -245,6 +245,8 @@ class AgentSession:
         try:
             async with contextlib.aclosing(found) as reports:
                 async for read in reports:
+                    if read.clock:
+                        self._control.shows(self._node.id, read.clock)
                     report = self._with_unread(read)
                     if says_something(report, last):
                         await self._control.ingest(self._node.id, report)

@@ -76,11 +76,23 @@ def resolved(argv: list[str]) -> list[str]:
 
 
 def write_atomically(path: str, text: str) -> None:
-    """Replace the file's content in one step."""
+    """Replace the file's content in one step; where nothing fits any more in its place."""
     temporary = f"{path}.new"
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-    os.replace(temporary, path)
+    try:
+        with open(temporary, "w", encoding="utf-8") as file:
+            file.write(text)
+        os.replace(temporary, path)
+    except OSError:
+        if not os.path.exists(path):
+            raise
+        # Less than the page it has: a stale one would have another supervisor start daemons twice.
+        data = text.encode()
+        descriptor = os.open(path, os.O_WRONLY | os.O_CLOEXEC)
+        try:
+            if os.pwrite(descriptor, data, 0) == len(data):
+                os.ftruncate(descriptor, len(data))
+        finally:
+            os.close(descriptor)
 
 
 class Child:

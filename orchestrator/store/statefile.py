@@ -33,6 +33,7 @@ from orchestrator.store.base import (
 )
 from orchestrator.store.limits import prefix_end
 from specs.kit.disk import sync
+from specs.kit.room import measure
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -332,6 +333,14 @@ def migrate(
         raise
 
 
+_REFUSED = (
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_CANTOPEN,
+    sqlite3.SQLITE_PERM,
+)
+
+
 def _converted(exc: sqlite3.Error, doing: str, path: Path) -> Damaged | StoreUnavailable:
     """Return our error for SQLite's, by the primary part of its code."""
     code = getattr(exc, "sqlite_errorcode", 0) & 0xFF
@@ -342,6 +351,8 @@ def _converted(exc: sqlite3.Error, doing: str, path: Path) -> Damaged | StoreUna
             why = "no space is left on its disk; free some, nothing was lost"
         case sqlite3.SQLITE_BUSY:
             why = "another process has it open; is another controller running?"
+        case _ if code in _REFUSED and (room := measure(path)) and room.readonly:
+            why = "its disk is read-only (dmesg may say why); nothing was lost, make it writable"
         case sqlite3.SQLITE_IOERR:
             why = f"its disk gives errors ({exc})"
         case sqlite3.SQLITE_READONLY | sqlite3.SQLITE_CANTOPEN | sqlite3.SQLITE_PERM:

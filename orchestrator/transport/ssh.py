@@ -9,6 +9,7 @@ host key is always the one pinned when it joined: asyncssh turns checking off fo
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import logging
 from typing import TYPE_CHECKING
@@ -31,6 +32,7 @@ AGENT_SOCKET = "/run/corral/agent.sock"
 CHANNELS = 512  # log followers, exec sessions and builds at once
 CONNECT_TIMEOUT = 10.0
 LOGIN_TIMEOUT = 15.0
+ABORTED = 1.0  # seconds for what a connection that is given up leaves; a turn of the loop does
 KEEPALIVE = 3.0  # seconds; with three unanswered the connection is given up
 # AES is in every processor's hardware that matters; asyncssh would prefer ChaCha in software.
 CIPHERS = (
@@ -60,6 +62,11 @@ class SshTransport:
                 # First: a channel's orderly end waits for an answer, which a cut line never gives.
                 # Somebody's log or exec would hold up whoever noticed that the node is silent.
                 link.abort()
+                # Then its streams hear of the end; the connector would take them from their readers
+                # without a word, and a followed log wait for ever.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(ABORTED):
+                        await link.wait_closed()
                 await connector.close()
 
 

@@ -15,6 +15,8 @@ import os
 import socket
 from typing import TYPE_CHECKING
 
+from specs.kit.room import lacks_room
+
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
@@ -33,6 +35,17 @@ def listen(path: Path, group: str = GROUP) -> socket.socket:
     while a daemon is replaced. The caller holds the lock that says no other one lives.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        return _listen(path, group)
+    except OSError as error:
+        if not lacks_room(error) or not path.is_socket():
+            raise
+        # A full /run: the name of the dead one's socket is all the room there is.
+        path.unlink()
+        return _listen(path, group)
+
+
+def _listen(path: Path, group: str) -> socket.socket:
     temporary = path.with_name(f".{path.name}.new")  # what a kill leaves is taken over
     temporary.unlink(missing_ok=True)
     server = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)

@@ -2,6 +2,7 @@
 
 ``log.info("connected", extra={"node": ...})`` becomes
 ``{"time": ..., "level": "info", "logger": ..., "message": "connected", "node": ...}``.
+What is logged while a request is served carries the request's id (``REQUEST``) as ``request``.
 Values of secret variables that a text, a traceback or data brings along are hidden (masking.py).
 """
 
@@ -9,11 +10,15 @@ from __future__ import annotations
 
 import logging
 import sys
+from contextvars import ContextVar
 from datetime import UTC, datetime
 
 from specs.kit import jsontext, masking
 
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+
+
+REQUEST: ContextVar[str] = ContextVar("request", default="")
 
 
 class JsonFormatter(logging.Formatter):
@@ -26,6 +31,8 @@ class JsonFormatter(logging.Formatter):
             "logger": record.name,
             "message": masking.text(record.getMessage()),
         }
+        if request := REQUEST.get():
+            line["request"] = request
         # The names of ``extra`` are ours; what is in it may be anybody's.
         line.update(
             (name, masking.data(value)) for name, value in vars(record).items() if name not in _OWN

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FLOOR = 64 << 20  # bytes below which nothing new is begun; of a small disk a twentieth
 FLOOR_FILES = 1024  # inodes likewise
 SHARE = 20
+IMAGES = 256 << 20  # bytes that an image leaves free; with less none is fetched
 NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -28,6 +29,7 @@ class RoomWatch:
     def __init__(self, *places: Path) -> None:
         self._places = places
         self.lack = ""  # what is short, in words
+        self.cramped = ""  # why no image fits at the first of them, where nothing is short
 
     def look(self) -> None:
         """Measure anew."""
@@ -37,6 +39,10 @@ class RoomWatch:
             if room is not None and not found:
                 found = shortage(room, str(place), slack=slack)
         self.lack = found
+        first = measure(self._places[0])
+        slack = 1.25 if self.cramped else 1.0
+        cramp = cramped(first, str(self._places[0]), slack=slack) if first is not None else ""
+        self.cramped = "" if found else cramp
 
 
 class Room(NamedTuple):
@@ -90,3 +96,13 @@ def shortage(room: Room, place: str, *, slack: float = 1.0) -> str:
             " delete some files"
         )
     return ""
+
+
+def cramped(room: Room, place: str, *, slack: float = 1.0) -> str:
+    """Return why no further image fits there, in words that stay; "" = some do (pure)."""
+    if room.free >= IMAGES * slack:
+        return ""
+    return (
+        f"no image fits in {place} ({room.total >> 20} MiB in all): less than"
+        f" {IMAGES >> 20} MiB are free; those that are there run"
+    )

@@ -13,6 +13,7 @@ from agent.errors import Later, NoRoom, lacks_room
 from agent.runtime.failure import RuntimeFailure
 from agent.tasks.held import Held, judge
 from agent.tasks.reserve import PIECES
+from specs.kit import room as rooms
 from specs.kit.room import Room, shortage
 from specs.stack import RestartPolicy
 from specs.states import TaskState
@@ -434,3 +435,33 @@ def test_what_is_short_is_named(room, words):
     assert (words in found) if words else not found
     if words:
         assert shortage(room, "/v", slack=2.0)
+
+
+@pytest.mark.parametrize(
+    ("free", "total", "lack", "cramp"),
+    [
+        (20 << 30, 40 << 30, "", ""),
+        (300 << 20, 400 << 20, "", ""),
+        (200 << 20, 40 << 30, "", "no image fits in /v (40960 MiB in all)"),
+        (190 << 20, 200 << 20, "", "no image fits in /v (200 MiB in all)"),
+        (1 << 20, 40 << 30, "no room is left", ""),  # said once
+    ],
+)
+def test_a_disk_on_which_no_image_fits_says_so(monkeypatch, free, total, lack, cramp):
+    look = rooms.RoomWatch(Path("/v"))
+    monkeypatch.setattr(rooms, "measure", lambda _: Room(free, total))
+    look.look()
+    assert (lack in look.lack) if lack else not look.lack
+    assert (cramp in look.cramped) if cramp else not look.cramped
+    if cramp:  # it is said until there is clearly room
+        monkeypatch.setattr(rooms, "measure", lambda _: Room(rooms.IMAGES + 1, total))
+        look.look()
+        assert look.cramped
+        monkeypatch.setattr(rooms, "measure", lambda _: Room(2 * rooms.IMAGES, total))
+        look.look()
+        assert not look.cramped
+
+
+def test_a_read_only_disk_says_so_however_much_is_free():
+    found = shortage(Room(1 << 40, 1 << 40, readonly=True), "/v")
+    assert "/v is read-only" in found

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -506,7 +508,9 @@ POLICIES = st.builds(
 
 
 class World:
-    def __init__(self, assignment):
+    def __init__(self, assignment, walls=()):
+        self.walls = itertools.cycle(walls or (WALL,))  # what the clock shows, look by look
+        self.steps_taken = []
         self.record = life.fresh(assignment, "boot0")
         self.now, self.boots = 100.0, 0
         self.history = [self.record.state]
@@ -525,6 +529,7 @@ class World:
         """Perform steps until the task waits."""
         for _ in range(40):
             step = life.next_step(self.record, self.now)
+            self.steps_taken.append(step)
             match step:
                 case Wait(until):
                     assert until is None or until > self.now, "never wait for the past"
@@ -541,14 +546,14 @@ class World:
                     self.set(life.creating(self.record, number))
                     one = Process(pid=number, start=1)
                     self.set(life.created(self.record, one, one))
-                    self.set(life.started(self.record, self.now, WALL))
+                    self.set(life.started(self.record, self.now, next(self.walls)))
                 case BeforeStop(why):
                     assert self.record.pre_stop == "", "hooks of a stop run once"
                     self.set(hooks.leaving(self.record, why, self.now))
                 case Signal():
                     self.set(life.stopping(self.record, step, self.now))
                     if step.kill:
-                        self.set(life.ended(self.record, Exit(137), self.now, WALL))
+                        self.set(life.ended(self.record, Exit(137), self.now, next(self.walls)))
                 case Clear():
                     self.set(life.cleared(self.record))
                 case Settle():
@@ -562,14 +567,14 @@ class World:
                 case Undo():
                     self.set(life.undone(self.record))
                 case Resume():
-                    self.set(life.started(self.record, self.now, WALL))
+                    self.set(life.started(self.record, self.now, next(self.walls)))
         raise AssertionError(f"it never comes to rest: {self.record}")
 
     def throw(self, event, value):
         record = self.record
         match event:
             case "exit" if record.phase is Phase.RUNNING:
-                self.set(life.ended(record, Exit(value), self.now, WALL))
+                self.set(life.ended(record, Exit(value), self.now, next(self.walls)))
             case "desired":
                 self.set(
                     life.assigned(record, record.assignment.model_copy(update={"desired": value}))
@@ -596,7 +601,9 @@ class World:
             case "reboot":
                 self.boots += 1
                 self.now = 1.0
-                self.set(life.adopted(rebooted(record, f"boot{self.boots}", self.now, WALL)))
+                self.set(
+                    life.adopted(rebooted(record, f"boot{self.boots}", self.now, next(self.walls)))
+                )
 
 
 @settings(max_examples=300, deadline=None)
@@ -622,3 +629,29 @@ def test_laws_of_any_history(events, policy, checked, local, gated, hooked):
     world.now += 100.0
     world.settle()
     assert world.record.erased, "a removed task is gone, whatever happened before"
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    EVENTS,
+    POLICIES,
+    st.booleans(),
+    st.lists(st.floats(0, 4e9), min_size=1, max_size=9),
+)
+def test_what_the_clock_shows_decides_nothing(events, policy, checked, walls):
+    """Law: however it jumps, each step and each wait is as with a clock that is right."""
+    spec = {"healthcheck": CHECK if checked else None}
+    right, wrong = (World(task(policy=policy, **spec), shown) for shown in ((), walls))
+    for world in (right, wrong):
+        for event, value in events:
+            if event == "refuse":
+                world.settle(refuse=value)
+            else:
+                world.throw(event, value)
+                world.settle()
+    assert wrong.steps_taken == right.steps_taken
+    assert wrong.record.state == right.record.state
+    assert (wrong.record.restarts, wrong.record.next_at) == (
+        right.record.restarts,
+        right.record.next_at,
+    )

@@ -161,12 +161,37 @@ def test_a_mount_that_fails_says_what_to_do(volumes, kernel, number):
     assert left(volumes) == []
 
 
-def test_the_kernel_gets_an_address_and_no_way_to_become_root(volumes, kernel):
-    volumes.take("a", "data", NFS, nothing)
+# As Docker gives them to mount(2), which finds no server by its name: no kernel here has them.
+TOLD = {
+    "nfs": (
+        {"type": "nfs", "device": "127.0.0.1:/x", "o": "nfsvers=4"},
+        ("127.0.0.1:/x", "nfs", "addr=127.0.0.1,nfsvers=4"),
+    ),
+    "nfs by a name": (
+        {"type": "nfs4", "device": ":/x", "o": "addr=nas.test,soft,rw"},
+        (":/x", "nfs4", "addr=127.0.0.1,soft"),
+    ),
+    "cifs": (
+        {"type": "cifs", "device": "//127.0.0.1/s", "o": "username=u,password=p=x,vers=3.0"},
+        ("//127.0.0.1/s", "cifs", "ip=127.0.0.1,username=u,password=p=x,vers=3.0"),
+    ),
+    "cifs by a name": (
+        {"type": "cifs", "device": "//nas.test/s", "o": "guest,ro"},
+        ("//nas.test/s", "cifs", "ip=127.0.0.1,guest"),
+    ),
+}
+
+
+@pytest.mark.parametrize("case", TOLD)
+def test_the_kernel_gets_an_address_and_no_way_to_become_root(volumes, kernel, monkeypatch, case):
+    options, told = TOLD[case]
+    found = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", 0))
+    monkeypatch.setattr(mounted.socket, "getaddrinfo", lambda *_, **__: [found])
+    volumes.take("a", "data", shares.read(options), nothing)
     ((source, kind, flags, data),) = kernel.there.values()
-    assert (source, kind) == ("127.0.0.1:/x", "nfs")
-    assert data == "addr=127.0.0.1,nfsvers=4"
+    assert (source, kind, data) == told
     assert flags & (2 | 4) == 2 | 4, "nosuid, nodev"
+    assert flags & 1 == ("ro" in options["o"].split(",")), "read-only where it says so"
     assert volumes.of_server("a")
 
 

@@ -34,6 +34,10 @@ CASES = {
 }  # fmt: skip
 
 
+async def no_figures(_request):
+    raise NotImplementedError
+
+
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 async def test_a_folder_is_not_made_again_of_what_is_erased(case, tmp_path):
     record, before, after, status = case
@@ -42,6 +46,7 @@ async def test_a_folder_is_not_made_again_of_what_is_erased(case, tmp_path):
         folder.mkdir(parents=True)
     holdings = SimpleNamespace(record=lambda _task: record)
     server = Server(
+        figures=no_figures,
         tasks=SimpleNamespace(holdings=holdings),
         containers=SimpleNamespace(logs=lambda _task: folder),
         effects=SimpleNamespace(images=None, volumes=None, peers=None),

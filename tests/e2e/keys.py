@@ -63,7 +63,7 @@ services:
     ipc: shareable
     command: [sh, -c, "echo run >> /runs; [ $$(wc -l < /runs) -lt 3 ] || exec sleep inf"]
     deploy: {restart_policy: {condition: unless-stopped, delay: 10ms}}
-    volumes: ["slotted:/slotted"]
+    volumes: ["slotted:/slotted/{{.Task.Slot}}"]
   once:
     image: busybox
     command: ["true"]
@@ -141,6 +141,7 @@ ASKED = {
     ("linked", "echo $WHERE"): "{node}",
     ("linked", "hostname -i | cut -d. -f1-3"): "10.99.0",
     ("far", "wc -l < /runs"): "3",
+    ("far", "grep -c ' /slotted/1 ' /proc/mounts"): "1",
     ("far", "[ $(readlink /proc/self/ns/ipc) = {ipc} ] || echo own"): "own",
     ("here", "nslookup mysql >/dev/null 2>&1 || echo unknown"): "unknown",
     ("linked", "again asks host.docker.internal"): "hi",

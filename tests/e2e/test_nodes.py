@@ -31,7 +31,8 @@ def until(what, condition, timeout=240.0):
 def first(lab):
     """The host that becomes the cluster; ended again, whatever the test did."""
     host = lab.host("n1")
-    start = lambda: host.corral("controller", "start", check=False, timeout=240)  # noqa: E731
+    words = ("controller", "start")
+    start = lambda: warm.corral(host, *words, check=False, timeout=240, daemons=True)  # noqa: E731
     until("a controller", lambda: start().returncode == 0)  # which gives up on a busy machine
     yield host
     end_cluster(host)

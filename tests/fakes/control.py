@@ -88,6 +88,7 @@ class FakeControl:
         self.lost: list[tuple[str, str]] = []
         self.machines: list[str] = []  # that let the dispatcher in
         self.agentless: list[str] = []  # lost there: the machine answers, its agent does not
+        self.clocks: dict[str, float] = {}
         self.acknowledgements: list[tuple[str, int]] = []
         self.progress_lines: list[Progress] = []
         self.event_queue: asyncio.Queue[Event] = asyncio.Queue()
@@ -215,6 +216,9 @@ class FakeControl:
             raise self.error
         self.reports.append((node_id, report))
         await self._stir()
+
+    def shows(self, node_id: str, moment: float) -> None:
+        self.clocks[node_id] = moment
 
     def acknowledged(self, node_id: str, revision: int) -> None:
         self.acknowledgements.append((node_id, revision))

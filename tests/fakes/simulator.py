@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -76,11 +77,17 @@ class Behaviour:
         return self.never_ready or self.sick or self.healthy > 0
 
 
+BEGAN = 1_700_000_000.0
+
+
+@dataclass
 class LoopClock:
-    """The loop's (virtual) time."""
+    """The loop's (virtual) time; the wall clock is ``off`` by so many seconds."""
+
+    off: float = 0.0
 
     def wall(self) -> float:
-        return 1_700_000_000.0 + asyncio.get_running_loop().time()
+        return BEGAN + asyncio.get_running_loop().time() + self.off
 
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
@@ -303,6 +310,9 @@ class SimulatedNode:
         self.base = base
         self.facts = facts or NodeFacts()
         self.happened = happened
+        self.clock = LoopClock()
+        if not virtual:  # as the others of this machine see it
+            self.clock.off = time.time() - time.monotonic() - BEGAN
         self.network = _Network()
         self.volumes = _Volumes()
         root = base / "root"
@@ -337,7 +347,7 @@ class SimulatedNode:
             containers=self.containers,
             prober=self._probe,
             hooks=FakeHooks(),
-            clock=LoopClock(),
+            clock=self.clock,
             boot=self._boot,
             traits=NodeTraits(runtime="runc"),
             tasks=self.base / "tasks",
@@ -410,7 +420,7 @@ class SimulatedNode:
                     healthy=False,
                     output=NO_ANSWER,
                     counts=True,
-                    now=LoopClock().monotonic(),
+                    now=self.clock.monotonic(),
                 )
             )
         runner._wake.set()
@@ -419,7 +429,7 @@ class SimulatedNode:
         """Note the end of every run as that of its task, as agents did before they knew better."""
         for record in list(self.journal.kept.values()):
             if record.phase is Phase.RUNNING and record.assignment.desired is Desired.RUNNING:
-                run = record.run.with_end(LoopClock().wall(), None, MACHINE_RESTARTED)
+                run = record.run.with_end(self.clock.wall(), None, MACHINE_RESTARTED)
                 self.journal.kept[record.id] = record.moved(TaskState.FAILED).having(
                     boot=boot,
                     phase=Phase.ENDED,
@@ -478,7 +488,7 @@ class SimulatedNode:
 
     async def _probe(self, task: str, command: tuple[str, ...], timeout: float) -> tuple[int, str]:
         how, record = self.how(task), self.journal.kept[task]
-        age = LoopClock().monotonic() - record.run_started_at
+        age = self.clock.monotonic() - record.run_started_at
         if task in self._sick:
             return 1, NO_ANSWER
         return (1, "not yet") if how.never_ready or age < how.healthy else (0, "")

@@ -74,7 +74,7 @@ def applied(plan, wanted, tasks):
                 id=f"created{number}",
                 slot=create.slot,
                 spec_hash=create.spec_hash,
-                node="n1",
+                node=None,  # whether one has room for it is not said yet
                 state=TaskState.NEW,
                 created_at=NOW,
                 attempt=create.attempt,
@@ -155,6 +155,31 @@ def test_reconcile(service, random):
     before = reconcile(wanted, tasks, NOW - 3600)
     assert {s.task for s in before.stop} == stopped, "law: time going back stops nothing more"
     assert len(before.create) <= len(plan.create), "law: time going back creates nothing more"
+
+
+def test_what_moves_waits_for_where_it_moved_to():
+    """Its node is being drained, and its replacement's was lost: that one is awaited."""
+    moving = Replica(
+        id="old",
+        slot=1,
+        spec_hash="new",
+        node="n1",
+        state=TaskState.RUNNING,
+        ready=True,
+        evicted=True,
+    )
+    lost = Replica(
+        id="moved", slot=1, spec_hash="new", node="n2", lost=True, awaited=True, unheard=True
+    )
+    wanted = WantedService({1: "new"}, RestartPolicy())
+    plan = reconcile(wanted, [moving, lost], NOW)
+    assert plan.create == (), "law: what is awaited is not replaced"
+    assert plan.stop == (), "law: it serves until another is seen to"
+    again = reconcile(wanted, applied(plan, wanted, [moving, lost]), NOW)
+    assert (again.create, again.stop) == ((), ())
+    home = replace(lost, lost=False, awaited=False, unheard=False, state=TaskState.RUNNING)
+    back = reconcile(wanted, [moving, replace(home, ready=True)], NOW)
+    assert [stop.task for stop in back.stop] == ["old"]
 
 
 @given(services())

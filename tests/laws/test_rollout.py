@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -183,3 +184,23 @@ def test_a_closed_gate_stops_nothing(replicas, data):
         choices = sim.choices()
         if choices:
             sim.step(data.draw(st.sampled_from(sorted(choices))))
+
+
+@pytest.mark.parametrize("exclusive", [False, True])
+@pytest.mark.parametrize("order", ["stop-first", "start-first"])
+@pytest.mark.parametrize("pending", [False, True], ids=["of two slots", "of one"])
+def test_what_is_awaited_is_not_updated_again(exclusive, order, pending):
+    """The new task of a slot is on a node that is silent with most others: it is waited for."""
+    sim = Simulation(1 if pending else 2, UpdateConfig(order=order), exclusive=exclusive)
+    sim.add(1, "new", RELEASE, node="n2", lost=True, awaited=True, unheard=True)
+    for _ in range(2):
+        tasks = list(sim.tasks.values())
+        moves = advance(
+            sim.wanted, tasks, sim.update, release=RELEASE, gate=True, updating=True, now=0.0
+        )
+        assert 1 not in [c.slot for c in moves.create], "law: what is awaited is not replaced"
+        assert "t001" not in [s.task for s in moves.stop], "law: it serves until another does"
+        assert moves.state == "going"
+    if not pending:
+        begun = [c.slot for c in moves.create] or [sim.tasks[s.task].slot for s in moves.stop]
+        assert begun == [2], "law: others go on meanwhile"

@@ -71,6 +71,14 @@ def test_its_python_finds_every_module_compiled(packed, tmp_path):
     argv = [sys.executable, "-S", "-P", "-c", "import agent.daemon, agent.dns.server"]
     subprocess.run(argv, env={"PYTHONPATH": str(tmp_path)}, check=True)
     assert byte_code(tmp_path) == sent, "what was sent was used: none was made anew"
+    # Who mends something on a node is heard.
+    main = tmp_path / "agent" / "__main__.py"
+    main.write_text("raise SystemExit('mended')")
+    argv = [sys.executable, "-S", "-P", "-m", "agent"]
+    done = subprocess.run(
+        argv, env={"PYTHONPATH": str(tmp_path)}, capture_output=True, text=True, check=False
+    )
+    assert done.stderr.endswith("mended\n")
 
 
 def _compile(path, mode=py_compile.PycInvalidationMode.TIMESTAMP):

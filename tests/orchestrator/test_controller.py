@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -404,3 +405,38 @@ async def test_a_refusal_to_start_is_one_sentence_and_a_hint(config):
     assert child.returncode == controller.EXIT_REFUSED
     assert errors.decode().startswith(f"corral controller: {config.database} is empty")
     assert "Traceback" not in errors.decode()
+
+
+def refused(number):
+    def fails(*_, **__):
+        raise OSError(number, os.strerror(number), "/x")
+
+    return fails
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EIO])
+def test_a_lock_is_held_where_its_holder_cannot_be_written(config, monkeypatch, number):
+    """A full /run kept a controller that was killed from coming up again."""
+    with controller.locked(config.lock):
+        pass
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "ftruncate", refused(number))
+        patched.setattr(os, "pwrite", refused(number))
+        held, other = controller.locked(config.lock), controller.locked(config.lock)
+        with held, pytest.raises(Unavailable, match="another controller"):
+            other.__enter__()
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "open", refused(number))
+        with pytest.raises(Unavailable, match="/controller") as caught:
+            controller.locked(config.folder / "lock").__enter__()
+    assert caught.value.hint == ""
+
+
+def test_folders_that_are_right_are_not_touched(config, monkeypatch):
+    controller.folders(config)
+    monkeypatch.setattr(Path, "chmod", refused(errno.EROFS))
+    controller.folders(config)
+    config.folder.rmdir()
+    monkeypatch.setattr(Path, "mkdir", refused(errno.EROFS))
+    with pytest.raises(Unavailable, match="the file system is read-only"):
+        controller.folders(config)

@@ -239,7 +239,11 @@ def test_an_underlay_address_must_be_the_machines_own():
     [
         (("clock\t1000", "clock\t2000"), "clock is 999 s ahead"),
         (("clock\t1000", "clock\t900"), "clock is 101 s behind"),
-        (("disk\t99999999", "disk\t1024"), "only 1 MiB"),
+        (
+            ("disk\t99999999", "disk\t1024"),
+            "only 1 MiB are free for /var/lib/corral: no image fits",
+        ),
+        (("disk\t99999999", "disk\t1048576"), "only 1024 MiB are free for /var/lib/corral: few"),
         (("tool\tbuildah\n", ""), "buildah is missing"),
         ("firewall\tufw", "ufw is active"),
         ("firewall\tfirewalld", "firewalld is active"),

@@ -208,13 +208,16 @@ def test_ports_look_as_dockers(port, chosen, text):
     ("reason", "unread", "says"),
     [
         ("", (), ""),
+        ("", None, "no image fits in /v"),
+        ("said nothing for 9 s", None, "said nothing for 9 s"),
         ("", ("the journal: line 1 of 2 is damaged",), "cannot read the journal: line 1 of 2"),
         ("", ("a", "b", "c"), "cannot read a, and 2 more"),
         ("said nothing for 9 s", ("a",), "said nothing for 9 s"),
     ],
 )
 def test_a_node_that_cannot_read_something_says_so_where_nodes_are_listed(reason, unread, says):
-    node = Node(id="n1", name="alpha", facts=NodeFacts(unread=unread))
+    facts = NodeFacts(cramped="no image fits in /v") if unread is None else NodeFacts(unread=unread)
+    node = Node(id="n1", name="alpha", facts=facts)
     condition = NodeCondition(status="ready", reason=reason)
     cluster = SimpleNamespace(
         nodes={"n1": node},
@@ -224,7 +227,7 @@ def test_a_node_that_cannot_read_something_says_so_where_nodes_are_listed(reason
     row = node_row(cluster, node, now=NOW)
     assert row.reason.startswith(says)
     assert bool(row.reason) == bool(says)
-    assert len(row.warnings) == len(unread)
+    assert len(row.warnings) == (1 if unread is None else len(unread))
 
 
 @pytest.mark.parametrize(

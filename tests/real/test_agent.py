@@ -12,6 +12,7 @@ import gzip
 import itertools
 import os
 import re
+import resource
 import signal
 import time
 from pathlib import Path
@@ -19,6 +20,7 @@ from pathlib import Path
 import aiohttp
 import pytest
 
+from agent.daemon import MOST_CALLERS
 from specs.stack import Healthcheck, Limits, LogConfig, Resources, RestartPolicy
 from specs.states import Desired
 from specs.wire import Instructions, NodeSelf, Stamp
@@ -569,6 +571,48 @@ async def test_bad_input_is_a_problem_not_a_traceback(host):
     await host.put(assignment("t2", extra_hosts=(("a\n192.0.2.6 bank", "192.0.2.1"),)))
     status = await host.state_of("t2", "rejected")
     assert "extra_hosts: 'a\\n192.0.2.6 bank' is not a host name" in status.reason
+
+
+async def greeted(host):
+    """Ask on a connection of its own; one that found the kernel's queue full asks again."""
+    path = str(host.run / "agent.sock")
+    async with asyncio.timeout(60):
+        while True:
+            with contextlib.suppress(aiohttp.ClientOSError):
+                async with (
+                    aiohttp.ClientSession(
+                        "http://agent", connector=aiohttp.UnixConnector(path)
+                    ) as fresh,
+                    fresh.get("/v1/hello") as answer,
+                ):
+                    assert answer.status == 200
+                    return
+            await asyncio.sleep(0.05)
+
+
+async def test_who_keeps_the_agent_waiting_stops_nobody(host):
+    """Law: more connections than there may be, silent, begun, idle; whoever asks is served."""
+    await host.put(assignment("t1"))
+    (before,) = await host.ready("t1")
+    hello = b"GET /v1/hello HTTP/1.1\r\nHost: x\r\n\r\n"
+    begun = b"PUT /v1/instructions HTTP/1.1\r\nHost: x\r\nContent-Length: 5000\r\n\r\n{"
+    waiting = []
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 8192)), hard))
+    try:
+        for number in range(MOST_CALLERS + 100):
+            _, writer = await asyncio.open_unix_connection(str(host.run / "agent.sock"))
+            writer.write((b"", hello[:20], hello, begun)[number % 4])
+            waiting.append(writer)
+            if number % 500 == 499:
+                await greeted(host)
+        (after,) = await host.ready("t1")
+        assert after.run.pid == before.run.pid
+    finally:
+        for writer in waiting:
+            writer.transport.abort()
+        await asyncio.sleep(0)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
 
 
 async def test_leave_takes_everything(host):

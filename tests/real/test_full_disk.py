@@ -7,6 +7,7 @@ import asyncio
 import pytest
 
 from specs.skew import HEADER
+from specs.stack import RestartPolicy
 from specs.wire import PROTOCOL, Report
 from tests.real.agent_host import AgentHost, assignment, until
 
@@ -81,3 +82,37 @@ async def test_a_full_disk_takes_nothing_along(host):
     assert [s.run.pid for s in after] == [s.run.pid for s in before[:2]]
     host.shell(f"rm -r {host.state}/many")
     await host.remove()
+
+
+async def said(host, words: str) -> list[str]:
+    """Return the log once it says this."""
+    async with asyncio.timeout(60):
+        while True:
+            lines = [line.line for line in await host.logs("t0")]
+            if any(words in line for line in lines):
+                return lines
+            await asyncio.sleep(0.3)
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_a_log_says_what_a_full_disk_did_not_take(host, ends):
+    loop = "i=0; while :; do i=$((i+1)); echo line $i; sleep 0.02; done"
+    never = RestartPolicy(condition="none")
+    await host.put(assignment("t0", loop, restart=never))
+    await host.ready("t0")
+    lines = await said(host, "line 9")
+    assert lines[0] == "line 1"
+    host.shell(f"cat /dev/zero >> {host.state}/big 2>/dev/null || true")
+    await said(host, "corral: output is being lost since")
+    if ends:
+        (pid,) = [s.run.pid for s in await host.ready("t0")]
+        host.shell(f"kill -9 {pid}")
+        await host.state_of("t0", "failed")
+    host.shell(f"rm {host.state}/big")
+    lines = await said(host, "of output are missing here: the node's disk took nothing")
+    (gap,) = [at for at, line in enumerate(lines) if line.startswith("corral: ")]
+    assert gap > 1, "what came before is there"
+    async with asyncio.timeout(60):
+        while not (ends or lines[gap + 1 :]):
+            lines = [line.line for line in await host.logs("t0")]
+    assert bool(lines[gap + 1 :]) is not ends, "law: it stands where it is missing"

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import subprocess
+import sys
 
 import pytest
 
@@ -82,3 +85,39 @@ async def test_a_full_run_directory_takes_nothing_along(host, what):
     assert (await host.ready("t0"))[0].run.pid == before[0]
     assert not [p for p in host.processes() if "t2" in p]
     await host.remove()
+
+
+INSIDE = """\
+import os, socket, sys
+from pathlib import Path
+from orchestrator.embedded.supervisor import write_atomically
+from specs.kit.door import listen
+run, what = Path(sys.argv[1]), sys.argv[2]
+listen(run / "agent.sock").close()
+write_atomically(f"{run}/status", "agent 1\\n" * 9)
+try:
+    for number in range(100):
+        (run / f"more{number}").write_bytes(b"x" * (1 << 20 if what == "bytes" else 0))
+except OSError:
+    pass
+door = listen(run / "agent.sock")
+socket.socket(socket.AF_UNIX).connect(str(run / "agent.sock"))
+write_atomically(f"{run}/status", "agent 2\\n")
+assert (run / "status").read_text() == "agent 2\\n"
+try:
+    write_atomically(f"{run}/other", "agent 2\\n")
+except OSError as error:
+    print("full", error.errno)
+"""
+
+
+@pytest.mark.parametrize("what", FILLS)
+def test_a_daemon_that_died_comes_up_again_in_a_full_run_directory(tmp_path, what):
+    """Its socket and the supervisor's word on who runs take the place they had."""
+    mounted = 'mount -t tmpfs -o size=4m,nr_inodes=12 r "$1"; exec "$0" -c "$2" "$1" "$3"'
+    words = ["sh", "-ec", mounted, sys.executable, str(tmp_path), INSIDE, what]
+    done = subprocess.run(
+        ["unshare", "-m", "--propagation", "private", *words],
+        check=False, capture_output=True, text=True, timeout=60,
+    )  # fmt: skip
+    assert done.stdout == f"full {errno.ENOSPC}\n", done.stderr

@@ -175,7 +175,10 @@ async def test_who_notices_a_cut_line_does_not_wait_for_its_goodbye(node, lab, m
     ):
         somebodys = await http.get("/v1/reports")
         await somebodys.content.readline()
+        reader = asyncio.create_task(ends(somebodys))
+        await asyncio.sleep(0.1)
         lab.cut("n2")
+    await reader  # law: whoever reads over it is told; a followed log waited for ever
     somebodys.close()
     lab.heal("n2")
 

@@ -19,6 +19,7 @@ CASES = {
     "volumes: ['each:/d']": (),
     "volumes: ['there:/d']": (),
     "volumes: ['./html:/x:ro']": ("path WORK/html of the machine with the file",),
+    "volumes: ['/srv/{{.Node.Hostname}}:/x', '/srv/{{.Task.Slot}}:/y']": (),
     "tmpfs: /x": (),
 }
 

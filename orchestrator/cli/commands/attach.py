@@ -125,7 +125,7 @@ class Attached(Channel):
         size: tuple[int, int] | None,
         keys: Keys | None,
         proxies: bool = True,
-        stop: Callable[[], None] | None = None,
+        stop: Callable[[bool], None] | None = None,
         detach: bool = False,
     ) -> None:
         """``stop``: ends it, for a second Ctrl-C; without it a second one leaves.
@@ -298,7 +298,7 @@ class Attached(Channel):
             return None
         if self._interrupts == 2 and self._stop is not None:
             self._tell(f"stopping {self._name}; once more leaves it alone")
-            self._end()
+            self._end(patient=False)
             return None
         self._left = True
         return INTERRUPTED
@@ -313,11 +313,12 @@ class Attached(Channel):
             self._end()
         return self._exit
 
-    def _end(self) -> None:
+    def _end(self, *, patient: bool = True) -> None:
+        """Stop what was started; ``patient``: nobody is there to say it once more."""
         if self._stop is None:
             return
         try:
-            self._stop()
+            self._stop(patient)
         except ClientError as exc:
             self._tell(f"corral: {exc}")
 

@@ -78,6 +78,7 @@ ENVIRONMENT = {
     "COMPOSE_PROFILES": "profiles to switch on",
     "COMPOSE_ENV_FILES": "files of variables",
     "COMPOSE_ANSI, COMPOSE_PROGRESS": "as --ansi and --progress",
+    "CORRAL_BACKUP_PASSPHRASE": "of backups, where --passphrase-file names none",
     "NO_COLOR": "no colours",
 }
 FILES = {

@@ -25,6 +25,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     make.add_argument("name", metavar="NAME")
     make.add_argument("-d", "--driver", default="", help="overlay or bridge: both span the nodes")
     make.add_argument("--subnet", action="append", default=[], metavar="CIDR", help="its addresses")
+    make.add_argument("--ipv4", action="store_true", help="accepted; every network has it")
     make.add_argument("--internal", action="store_true", help="without a way out of the cluster")
     make.add_argument("--attachable", action="store_true", help="accepted; every network is")
     make.add_argument("--scope", choices=("swarm", "local", "global"), help="accepted")

@@ -34,6 +34,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     sub = make("inspect", help="everything about a node")
     sub.add_argument("names", nargs="+", metavar="NODE")
     sub.add_argument("-f", "--format", default="pretty", type=formats.Format, metavar="FORMAT")
+    sub.add_argument("--pretty", action="store_true", help="lines for people, as without it")
 
     sub = make("add", help="join a machine over SSH")
     _describe_machine(sub)

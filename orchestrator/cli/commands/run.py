@@ -204,9 +204,11 @@ def _bring_up(session: Invocation, args: argparse.Namespace, services: list[str]
     return up.run(parser.parse_args(["-d", *orphans, *services]), session)
 
 
-def _act(session: Invocation, action: str, made: dict[str, Any]) -> None:
+def _act(session: Invocation, action: str, made: dict[str, Any], *, patient: bool = False) -> None:
+    """Ask it of the controller; ``patient``: also of one that goes and comes meanwhile."""
     path = f"/v1/stacks/{quote(session.stack())}/oneoffs"
-    session.client.request("POST", path, body={"action": action, "names": [made["name"]]})
+    ask = session.client.persist if patient else session.client.request
+    ask("POST", path, body={"action": action, "names": [made["name"]]})
 
 
 def _detached(session: Invocation, made: dict[str, Any]) -> int:
@@ -252,7 +254,7 @@ def _attached(
         reads=True,
         size=terminal_size() if tty else None,
         keys=Keys(KEYS) if tty else None,
-        stop=lambda: _act(session, "stop", made),
+        stop=lambda patient: _act(session, "stop", made, patient=patient),
     )
     try:
         code = listener.listen()

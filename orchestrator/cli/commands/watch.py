@@ -18,6 +18,8 @@ from orchestrator.cli.develop import watching as watches
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from orchestrator.cli.session import Invocation
 
 
@@ -35,13 +37,16 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
-    if args.quiet:
-        wishes.typed(argparse.Namespace(ansi=session.flags.ansi, progress="quiet"))
     project = projects.with_profiles_of(session.flags, args.services)
     # Looked at before anything is built: what changes meanwhile is a change.
-    bring_up = partial(ups.again, session)
+    bring_up = partial(_quietly if args.quiet else ups.again, session)
     watching = watches.prepared(session, project.model, args.services, bring_up=bring_up)
     if not args.no_up and (code := bring_up(["--build", *args.services])):
         return code
     watching.run()
     return 0
+
+
+def _quietly(session: Invocation, words: Sequence[str]) -> int:
+    with wishes.quiet():
+        return ups.again(session, words)

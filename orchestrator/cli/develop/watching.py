@@ -69,7 +69,7 @@ def prepared(
     names = sending.asked(model, services, dependencies=True) if services else ()
     rules, warnings = laws.rules_of(model, names, read=text_of, builds=builds)
     for line in warnings:
-        say(f"warning: {line}; it is not watched")
+        warn(f"warning: {line}; it is not watched")
     return Watching(session, rules, built=model["services"], bring_up=bring_up)
 
 
@@ -101,7 +101,7 @@ def _apart(watching: Watching, parent: int) -> NoReturn:
     except BrokenPipeError:
         pass  # nobody reads what we say, and `up` finds that, too
     except (CliError, ClientError, OSError) as exc:
-        say(f"Watch disabled: {exc}")
+        warn(f"Watch disabled: {exc}")
     except BaseException:
         traceback.print_exc()
         raise
@@ -118,9 +118,14 @@ def text_of(path: str) -> str | None:
         return None
 
 
-def say(text: str) -> None:
+def say(text: str, level: str = said.INFO) -> None:
     """Tell the user what happens."""
-    said.tell(f"watch: {text}")
+    said.tell(f"watch: {text}", level)
+
+
+def warn(text: str) -> None:
+    """Tell the user what was not done, however little he asked to be told."""
+    say(text, said.WARNING)
 
 
 class Watching:
@@ -150,7 +155,7 @@ class Watching:
             rules,
             watched=self._notices.watch,
             unwatched=self._notices.forget,
-            unread=lambda path, why: say(f"{path}: {why}; it stays in the containers as it is"),
+            unread=lambda path, why: warn(f"{path}: {why}; it stays in the containers as it is"),
         )
 
     def run(self) -> None:
@@ -227,7 +232,7 @@ class Watching:
                 self._ledgers[name].built(begun[name])
             say(f"{shown}: built, and up")
         else:
-            say(f"{shown}: not rebuilt; what ran before runs on")
+            warn(f"{shown}: not rebuilt; what ran before runs on")
 
     def _restart(self, name: str) -> None:
         words = argparse.Namespace(services=[name], timeout=None, detach=False, no_deps=False)
@@ -239,9 +244,9 @@ class Watching:
         try:
             return work()
         except (CliError, ClientError, OSError) as exc:
-            say(str(exc))
+            warn(str(exc))
             if hint := getattr(exc, "hint", ""):
-                say(f"  hint: {hint}")
+                warn(f"  hint: {hint}")
             return 1
 
     # Files into containers.
@@ -292,7 +297,7 @@ class Watching:
             self._restarts[name] += 1
             self._restart(name)
         elif again:
-            say(f"{name} ends by itself, and begins without what changed: use action rebuild")
+            warn(f"{name} ends by itself, and begins without what changed: use action rebuild")
         elif mine and all(alive(row) and not ledger.behind(str(row["id"])) for row in mine):
             self._restarts[name] = 0
 
@@ -361,12 +366,12 @@ class Watching:
         if code == INTERRUPTED:
             raise KeyboardInterrupt
         if code:
-            say(f"{row.get('name')}: the command ended with {code}")
+            warn(f"{row.get('name')}: the command ended with {code}")
 
     def _tell_once(self, about: str, text: str) -> None:
         if self._told.get(about) != text:
             self._told[about] = text
-            say(text)
+            warn(text)
 
 
 def pack(files: Mapping[str, str], send: Callable[[bytes], None]) -> None:
@@ -400,7 +405,7 @@ def pack(files: Mapping[str, str], send: Callable[[bytes], None]) -> None:
             except (FileNotFoundError, NotADirectoryError):
                 continue  # not any more: the next look finds it
             except PermissionError:
-                say(f"{path}: this user may not read it")
+                warn(f"{path}: this user may not read it")
         packer.end()
         gathered.flush()
     finally:

@@ -29,6 +29,7 @@ def describe_list(parser: argparse.ArgumentParser) -> None:
     """Add the flags every list has."""
     add = parser.add_argument
     add("-q", "--quiet", action="store_true", help="only names")
+    add("--no-trunc", action="store_true", help="accepted, nothing is cut")
     formats.describe(parser)
     filters.describe(parser, FILTERS)
 
@@ -44,6 +45,8 @@ def describe_inspect(parser: argparse.ArgumentParser, what: str) -> None:
     parser.add_argument(
         "-f", "--format", type=formats.Format, metavar="FORMAT", help="'{{.Name}} {{.Labels}}'"
     )
+    parser.add_argument("--pretty", action="store_true", help="lines for people")
+    parser.add_argument("-v", "--verbose", action="store_true", help="accepted, all is told")
 
 
 def describe_rest(kinds: Any, kind: str) -> argparse.ArgumentParser:
@@ -124,11 +127,28 @@ def inspect(
             code = ERROR
             continue
         found.append({**dockers(row), **row})
-    if args.format is None or args.format.kind != "template":
+    if args.pretty and args.format is None:
+        table.show("\n\n".join(as_lines(row) for row in found))
+    elif args.format is None or args.format.kind != "template":
         print(jsontext.shown([formats.for_programs(row) for row in found], indent=4))
     else:
         formats.show(args.format, found, str)
     return code
+
+
+def as_lines(row: Row) -> str:
+    """Return an object as lines for people, with Docker's words; what is empty is left out."""
+    lines = []
+    for key, value in row.items():
+        if not key[:1].isupper() or value in ("", None, [], {}, ()):
+            continue
+        name = formats.heading(key).capitalize()
+        if isinstance(value, dict):
+            lines.append(f"{name}:")
+            lines += [f" - {inner} = {text}" for inner, text in value.items()]
+        else:
+            lines.append(f"{name}: {value}")
+    return "\n".join(table.printable(line) for line in lines)
 
 
 def path(kind: str, name: str = "") -> str:

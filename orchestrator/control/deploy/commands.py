@@ -12,7 +12,7 @@ from orchestrator.control.deploy.deployment import Deployment
 from orchestrator.control.deploy.objects import Maker, drop
 from orchestrator.control.deploy.release import make_release
 from orchestrator.control.deploy.scaling import rescale
-from orchestrator.control.deploy.unchanged import deployed_already, same_images
+from orchestrator.control.deploy.unchanged import Same, deployed_already, same_images
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS, Idempotency
 from orchestrator.control.mirror.released import completed, finish, newest_spec
@@ -59,7 +59,7 @@ class Commands:
 
     def unchanged(
         self, stack: str, request: Deploy, listening: Mapping[str, tuple[str, ...]]
-    ) -> tuple[Release, Release] | None:
+    ) -> Same | None:
         """Return a release as the request would make it and the one that runs already.
 
         None: it asks for something else, or cannot be. Whether their images are the same is not
@@ -71,11 +71,13 @@ class Commands:
             return None
         draft = Draft(self._cluster)  # nothing of it is written
         try:
-            made, _ = make_release(self._deployment(draft, stack, request, listening))
+            made, warnings = make_release(self._deployment(draft, stack, request, listening))
         except RequestError:
             return None  # said when it is made
         last = deployed_already(self._cluster, made)
-        return (made, last) if last is not None else None
+        if last is None:
+            return None
+        return Same(made, last, tuple(warnings), self._cluster.revision)
 
     async def deploy(
         self,
@@ -83,11 +85,12 @@ class Commands:
         request: Deploy,
         listening: Mapping[str, tuple[str, ...]],
         images: Mapping[str, str] | None = None,
+        before: Same | None = None,
     ) -> ReleaseRow:
         """Make a release, or return the one this key made before, or that runs already.
 
         ``listening``: node -> the ports its processes hold, where it was asked just now.
-        ``images``: what its images are now, where it seems to ask for what runs (``unchanged``).
+        ``images``: what its images are now, where it seemed to ask for what runs (``before``).
         """
         made = self._cluster.requests.get(request.key)
         if made is not None:
@@ -97,9 +100,11 @@ class Commands:
             return release_row(known)
 
         def write(draft: Draft) -> ReleaseRow:
-            same = None if images is None else self.unchanged(stack, request, listening)
-            if same is not None and same_images(same[1], images or {}):
-                return self._stays(draft, request, *same, listening)
+            same = before if images is not None else None
+            if same is not None and same.revision != self._cluster.revision:
+                same = self.unchanged(stack, request, listening)
+            if same is not None and same_images(same.last, images or {}):
+                return self._stays(draft, request, same)
             deployment = self._deployment(draft, stack, request, listening)
             release, warnings = make_release(deployment)
             return release_row(
@@ -108,25 +113,18 @@ class Commands:
 
         return await self._committed(stack, write)
 
-    def _stays(
-        self,
-        draft: Draft,
-        request: Deploy,
-        made: Release,
-        last: Release,
-        listening: Mapping[str, tuple[str, ...]],
-    ) -> ReleaseRow:
+    def _stays(self, draft: Draft, request: Deploy, same: Same) -> ReleaseRow:
         """Note what was asked, and return the release that runs, with what there is to warn of."""
+        last = same.last
         asked = Idempotency(stack=last.stack, number=last.number, at=self._clock.wall())
         draft.put_key(keys.idempotency(request.key), asked)
         present = self._cluster.stacks[last.stack]
         if present.config_files != request.config_files:
             draft.put(STACKS, present.with_config_files(request.config_files))
-        scratch = self._deployment(Draft(self._cluster), last.stack, request, listening)
-        _, warnings = make_release(scratch)
         mine = self._cluster.by_stack.get(last.stack, {}).values()
-        done = completed(task for task in mine if task.service in made.starts)
-        row = release_row(last, tuple(ProblemRow.model_validate(w.as_json()) for w in warnings))
+        done = completed(task for task in mine if task.service in same.made.starts)
+        told = tuple(ProblemRow.model_validate(one.as_json()) for one in same.warnings)
+        row = release_row(last, told)
         update = {"unchanged": True, "completed": done, "created_at": self._clock.wall()}
         return row.model_copy(update=update)
 

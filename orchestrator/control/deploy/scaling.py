@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy import starting
 from orchestrator.control.deploy.release import scale_problem, shared_problem
+from orchestrator.control.mirror import times
 from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.errors import Invalid
@@ -98,7 +99,7 @@ def _let_go(
         elif (
             task.live
             and _failed(cluster, record, task.release)
-            and not _sound(task, spec_at(cluster, record.name, task.release), wall)
+            and not _sound(cluster, task, spec_at(cluster, record.name, task.release), wall)
         ):
             if task.node is None:
                 draft.delete_task(task)
@@ -106,14 +107,15 @@ def _let_go(
                 draft.put_task(task.with_leaving())
 
 
-def _sound(task: Task, spec: StackSpec | None, wall: float) -> bool:
+def _sound(cluster: Cluster, task: Task, spec: StackSpec | None, wall: float) -> bool:
     """Say whether a task serves, and not only for a moment between two crashes."""
     status, run = task.status, task.status.run
     if not status.ready or run is None or run.started_at is None or spec is None:
         return False
     if status.health is Health.HEALTHY and not status.restarts:
         return True
-    return wall - run.started_at >= spec.services[task.service].update.monitor
+    lasted = times.ran(cluster.conditions, task, wall)
+    return lasted >= spec.services[task.service].update.monitor
 
 
 def _failed(cluster: Cluster, record: Stack, number: int) -> bool:

@@ -8,6 +8,7 @@ that is not there, a node that is slow, a replica that does not serve) is a rele
 from __future__ import annotations
 
 import asyncio
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.images import NoImage, ReleaseImages
@@ -22,8 +23,19 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from specs.api import Release
     from specs.kit.clock import Clock
+    from specs.problems import Problem
 
 PATIENCE = 5.0  # seconds for its images; then it is a release, which tells how far they are
+
+
+@dataclass(frozen=True)
+class Same:
+    """A release as a request would make it, and the one that runs and is the same so far."""
+
+    made: Release
+    last: Release
+    warnings: tuple[Problem, ...]  # of the request
+    revision: int  # of the mirror it was looked at in
 
 
 def deployed_already(cluster: Cluster, made: Release) -> Release | None:
@@ -52,13 +64,13 @@ def same_images(last: Release, images: Mapping[str, str]) -> bool:
 
 
 async def images_of(
-    cluster: Cluster, agents: Agents, clock: Clock, made: Release, last: Release
+    cluster: Cluster, agents: Agents, clock: Clock, same: Same
 ) -> dict[str, str] | None:
     """Return the digests an `up` would pin now; None: not all are at hand."""
-    spec = spec_of(cluster, last)
+    spec = spec_of(cluster, same.last)
     if spec is None:
         return None
-    work = ReleaseImages(cluster, agents, clock, made, spec, lambda _: None, builds=False)
+    work = ReleaseImages(cluster, agents, clock, same.made, spec, lambda _: None, builds=False)
     try:
         async with asyncio.timeout(PATIENCE):
             return await work.images()

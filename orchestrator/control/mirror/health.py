@@ -20,9 +20,11 @@ monotonic clock, never the nodes'.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import logging
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror import times
 from specs.node import NodeCondition
 from specs.states import HEARD, NodeStatus
 from specs.wire import HEARTBEAT
@@ -30,6 +32,8 @@ from specs.wire import HEARTBEAT
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from specs.kit.clock import Clock
+
+log = logging.getLogger(__name__)
 
 # Seconds without a session, at the usual heartbeat. With the 9 s of silence before a session ends,
 # a node that was switched off is down after 14 s at most; at a heartbeat of 1 s after 4.7.
@@ -40,6 +44,7 @@ STEADY = HEARTBEAT  # a node that was down must stay this long before it counts 
 FLAP_MEMORY = 600.0
 LONGEST_STEADY = 60.0
 BRAKE = 0.55  # share of nodes silent at once beyond which nothing lost is replaced
+MEASURED = 3  # reports by which a node's clock is judged
 RELEASE = 15.0  # seconds the others get to be reached again: a long pause and a slow connect
 
 
@@ -61,6 +66,7 @@ class _Pulse:
     was_down: bool = False
     returned_at: float = 0.0
     doubted: bool = False  # silent with most others, and the brake is still on
+    ahead: list[float] = field(default_factory=list)  # its clock's difference to ours, newest last
 
 
 class NodeHealth:
@@ -111,6 +117,19 @@ class NodeHealth:
         pulse = self._pulse(node)
         pulse.trouble, pulse.full = "; ".join(why for why in (found, room) if why), room
 
+    def shows(self, node: str, moment: float) -> None:
+        """Note what the node's clock shows now.
+
+        A line that came late makes it look behind, never ahead: of the last few the best counts.
+        """
+        pulse = self._pulse(node)
+        pulse.ahead = [*pulse.ahead[1 - MEASURED :], moment - self._clock.wall()]
+        known, found = self._cluster.conditions.get(node), _ahead(pulse)
+        if known is not None and known.ahead != found:
+            if times.words(found) and not times.words(known.ahead):
+                log.warning(times.words(found), extra={"node": node})
+            self._cluster.conditions[node] = known.model_copy(update={"ahead": found})
+
     def disconnected(self, node: str, reason: str, *, host: bool = False) -> None:
         """Note that the session ended, or could not be made again; by the agent where ``host``."""
         pulse = self._pulse(node)
@@ -141,6 +160,7 @@ class NodeHealth:
                 returning=status is NodeStatus.DOWN and self._pulse(node).reported,
                 returned_at=self._pulse(node).returned_at,
                 replaced_at=self._clock.wall() + until - now if awaited and until else 0.0,
+                ahead=_ahead(self._pulse(node)),
             )
             before = old.status if old is not None else NodeStatus.UNKNOWN
             if before != status or (old is not None and old.returning != new.returning):
@@ -221,3 +241,9 @@ class NodeHealth:
             self._release_at = now + RELEASE
         elif self._release_at is not None and now >= self._release_at:
             self._braking, self._release_at = False, None
+
+
+def _ahead(pulse: _Pulse) -> float:
+    """Return how many seconds the node's clock is ahead of ours, or behind (negative)."""
+    found = max(pulse.ahead, default=0.0)
+    return found if abs(found) >= times.NOTICED else 0.0

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror import times
 from orchestrator.control.mirror.answers import PathAnswers
 from orchestrator.control.mirror.records import RELEASES, RESTING, TASKS, Kind
 from orchestrator.store import keys
@@ -150,7 +151,4 @@ class Observed:
 
 def _ran(task: Task, wall: float) -> float:
     """Return how long a task without a health check has run; 0 where clocks disagree."""
-    run = task.status.run
-    if run is None or run.started_at is None or task.status.health is not Health.NONE:
-        return 0.0
-    return max(0.0, wall - run.started_at)
+    return times.ran({}, task, wall) if task.status.health is Health.NONE else 0.0

@@ -17,17 +17,21 @@ if TYPE_CHECKING:
 
     from orchestrator.contracts import Mirror
     from orchestrator.control.mirror.effective import Effective
-    from specs.stack import TaskSpec
+    from specs.stack import Mount, TaskSpec
     from specs.task import Task
 
 
 def spec_there(cluster: Mirror, task: Task, effective: Effective) -> TaskSpec:
-    """Return the task's spec with templates filled in: hostname, environment, sources of binds."""
+    """Return the task's spec with templates filled in: hostname, environment, mounts.
+
+    Of a mount its place in the container, the folder of its volume, and the source of a bind; a
+    volume is called by its own words (``VolumeSpec.name_of``).
+    """
     spec = effective.task
     texts = (
         spec.hostname or "",
         *spec.environment.values(),
-        *(m.source or "" for m in spec.mounts),
+        *(text for m in spec.mounts for text in (m.source or "", m.target, m.subpath)),
     )
     if not any("{{" in text for text in texts):
         return spec
@@ -36,12 +40,18 @@ def spec_there(cluster: Mirror, task: Task, effective: Effective) -> TaskSpec:
         update={
             "hostname": filled(spec.hostname) if spec.hostname else spec.hostname,
             "environment": {key: filled(value) for key, value in spec.environment.items()},
-            "mounts": tuple(
-                mount.model_copy(update={"source": filled(mount.source)})
-                if mount.type == "bind" and mount.source
-                else mount
-                for mount in spec.mounts
-            ),
+            "mounts": tuple(_mount(mount, filled) for mount in spec.mounts),
+        }
+    )
+
+
+def _mount(mount: Mount, filled: Callable[[str], str]) -> Mount:
+    bound = mount.type == "bind" and mount.source
+    return mount.model_copy(
+        update={
+            "source": filled(mount.source or "") if bound else mount.source,
+            "target": filled(mount.target),
+            "subpath": filled(mount.subpath),
         }
     )
 

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror import times
 from orchestrator.control.mirror.records import RELEASES
 from specs.states import Desired, ReleaseState, TaskState
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection, Iterable, Mapping
 
     from orchestrator.contracts import Mirror
     from orchestrator.control.mirror.draft import Draft
     from specs.api import Release, Stack
+    from specs.node import NodeCondition
     from specs.stack import StackSpec, TaskSpec
     from specs.task import Task
 
@@ -61,7 +63,12 @@ def newest_of(tasks: Iterable[Task]) -> dict[int, Task]:
     return {t.slot: t for t in sorted(kept, key=lambda t: (t.live, t.created_at, t.id))}
 
 
-def completed(tasks: Iterable[Task], *, before: Release | None = None) -> tuple[str, ...]:
+def completed(
+    tasks: Iterable[Task],
+    *,
+    before: Release | None = None,
+    conditions: Mapping[str, NodeCondition] | None = None,
+) -> tuple[str, ...]:
     """Return the services of which everything completed, at least once and ``before`` a release."""
     services: dict[str, list[Task]] = {}
     for task in tasks:
@@ -69,17 +76,19 @@ def completed(tasks: Iterable[Task], *, before: Release | None = None) -> tuple[
     return tuple(
         name
         for name, mine in sorted(services.items())
-        if (newest := newest_of(mine)) and all(_completed(t, before) for t in newest.values())
+        if (newest := newest_of(mine))
+        and all(_completed(t, before, conditions or {}) for t in newest.values())
     )
 
 
-def _completed(task: Task, before: Release | None) -> bool:
+def _completed(task: Task, before: Release | None, conditions: Mapping[str, NodeCondition]) -> bool:
     if task.state is not TaskState.COMPLETE:
         return False
     run = task.status.run
     at = run.finished_at if run is not None else None
     return before is None or (
-        task.release < before.number and (at is None or at <= before.created_at)
+        task.release < before.number
+        and (at is None or times.by_ours(conditions, task, at) <= before.created_at)
     )
 
 

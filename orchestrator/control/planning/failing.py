@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror import times
 from orchestrator.control.mirror.dependencies import dependencies_of
 from orchestrator.control.planning import gates
 from orchestrator.control.telling.causes import Cause, explain_task
@@ -125,7 +126,10 @@ def _ended_since(pass_: Pass, task: Replica, release: Release) -> bool:
         return True
     found = pass_.draft.task(task.id)
     ended = found.status.last_end if found is not None else None
-    return ended is not None and (ended.finished_at or 0.0) > release.created_at
+    if found is None or ended is None or ended.finished_at is None:
+        return False
+    at = times.by_ours(pass_.cluster.conditions, found, ended.finished_at)
+    return at > release.created_at
 
 
 def sick(

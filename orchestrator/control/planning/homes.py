@@ -3,7 +3,9 @@
 A machine that was removed while nobody reached it keeps its volumes; added again it is another
 node to us, and says with its first report which volumes it holds. Where exactly one member has
 it, there is its home from now on. Where several have one of that name nobody but the user knows
-which is meant: what needs it waits, with words that name them and the command that decides.
+which is meant: what needs it waits, with words that name them and the command that decides. The
+same while a member was not heard since the controller started: it may have another of that name,
+and data that is taken for the wrong one's is worse than data that is waited for.
 """
 
 from __future__ import annotations
@@ -47,15 +49,26 @@ def undecided(pass_: Pass, volume: Volume) -> str:
     """Return why nobody knows where the volume's data is, with what to do; "" where it is known."""
     if not volume.node or volume.node in pass_.cluster.nodes:
         return ""
-    found = holders(volume.name, pass_.cluster.nodes, pass_.observed.volumes)
-    if len(found) < 2:  # one is the home; none: it is on a machine that is not here
+    if volume.everywhere:
         return ""
-    names = some([pass_.cluster.nodes[node].name for node in found], 5)
+    members = pass_.cluster.nodes
+    found = holders(volume.name, members, pass_.observed.volumes)
+    names = some([members[node].name for node in found], 5)
     where = former(pass_.cluster, volume.node, volume.home)
-    return (
-        f"volume {volume.name} was on {where}, and {names} have one "
-        f"of that name: corral volume create --node NODE {volume.name} says which it is"
-    )
+    was = f"volume {volume.name} was on {where}"
+    if len(found) > 1:
+        return (
+            f"{was}, and {names} have one of that name: corral volume create --node NODE "
+            f"{volume.name} says which it is"
+        )
+    silent = sorted(members[node].name for node in members.keys() - pass_.observed.volumes.keys())
+    if not silent:
+        return ""  # one has it, and is the home; none: it is on a machine that is not here
+    way = f"bring {'it' if len(silent) == 1 else 'them'} back, or corral node rm NODE"
+    if found:
+        was += f", and {names} has one of that name"
+        way = f"corral volume create --node {names} {volume.name} says it is that one; or {way}"
+    return f"{was}; {some(silent, 5)} may have it too and has not been heard yet: {way}"
 
 
 def hear(pass_: Pass, node: str, names: tuple[str, ...]) -> None:

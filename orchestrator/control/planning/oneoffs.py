@@ -15,7 +15,7 @@ from orchestrator.control.mirror.released import newest_of
 from orchestrator.control.mirror.serving import meets
 from orchestrator.control.planning import binds, networks, pairs
 from orchestrator.control.planning.passes import earliest
-from orchestrator.control.planning.placement import equipped, mistake, needs
+from orchestrator.control.planning.placement import beside_partner, equipped, mistake, needs
 from orchestrator.control.planning.room import fleet
 from scheduler.place import place
 from specs.oneoff import REMEMBERED
@@ -152,7 +152,8 @@ def _place(pass_: Pass, one: OneOff) -> None:
     result = place(view, [needs(pass_, one.task, effective, there)], seed=0)
     node = result.assigned.get(one.id)
     if node is None:
-        _wait(pass_, one, result.refused.get(one.id, "no node is ready"))
+        with_ = beside_partner(pass_, one.task)
+        _wait(pass_, one, with_ + result.refused.get(one.id, "no node is ready"))
         return
     placed = equipped(pass_, one.task, effective, node, view)
     if isinstance(placed, str):

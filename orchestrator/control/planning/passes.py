@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror import times
 from orchestrator.control.mirror.node_view import availability, node_status, node_view
 from specs.ids import new_id
 from specs.node import successor
@@ -72,6 +73,7 @@ class Pass:
     binds: dict[tuple[object, ...], BindRuling] = field(default_factory=dict)
     followers: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # see pairs
     told: set[str] = field(default_factory=set)  # stacks of which there is news beside records
+    _newest: dict[str, float] = field(default_factory=dict)
 
     @property
     def cluster(self) -> Cluster:
@@ -80,6 +82,15 @@ class Pass:
     def new_id(self, prefix: str) -> str:
         """Return a fresh id."""
         return new_id(prefix, now=self.wall, rng=self.rng)
+
+    def made_at(self, stack: str) -> float:
+        """Return when a task that is made now was: later than all that the stack has."""
+        newest = self._newest.get(stack)
+        if newest is None:
+            there = self.draft.tasks(stack).values()
+            newest = max((task.created_at for task in there), default=0.0)
+        self._newest[stack] = times.later_than(newest, self.wall)
+        return self._newest[stack]
 
     def view(self, node: str | None) -> NodeView | None:
         """Return the node in the scheduler's words, without what is taken of it."""

@@ -135,14 +135,14 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
         if node is None:
             refused = unfit.get(task.id) or result.refused.get(task.id)
             way = _way_out(pass_, task, view) if task.id in result.refused else ""
-            reason = _with(pass_, task) + (refused or "its release is not there") + way
+            reason = beside_partner(pass_, task) + (refused or "its release is not there") + way
             _wait(pass_, task, reason)
         else:
             _try_to_assign(pass_, task, found[task.id], node, view)
             _tell_empty(pass_, task, node, _prefers(found[task.id], left.get(_slot(task))))
 
 
-def _with(pass_: Pass, task: Task) -> str:
+def beside_partner(pass_: Pass, task: Task) -> str:
     """Return who decides where a task goes, before why that node does not take it."""
     partner = pass_.draft.task(task.partner) if task.partner else None
     if partner is None:

@@ -46,7 +46,7 @@ def create_task(
         attempt=create.attempt,
         pending_reason=f"waits for {waits_for}" if waits_for else "",
         fresh_volumes=fresh,
-        created_at=pass_.wall,
+        created_at=pass_.made_at(effective.stack),
         status=TaskStatus(state=TaskState.NEW),
     )
     pass_.draft.put_task(task)

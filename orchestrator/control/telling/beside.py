@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, NamedTuple
 
+from orchestrator.control.mirror import times
 from orchestrator.control.mirror.effective import Specs
 from orchestrator.control.mirror.released import newest_of, spec_of
 from orchestrator.control.mirror.serving import is_ready, wanted_count
@@ -82,4 +83,4 @@ def _come(cluster: Cluster, task: Task, now: float) -> bool:
     run = task.status.run
     if not (task.live and is_ready(cluster, task)) or run is None or run.started_at is None:
         return False
-    return task.status.health is Health.HEALTHY or now >= run.started_at + TRIAL
+    return task.status.health is Health.HEALTHY or times.ran(cluster.conditions, task, now) >= TRIAL

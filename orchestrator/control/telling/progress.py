@@ -316,7 +316,7 @@ class _Story:
     def _end(self, release: Release) -> Progress:
         tasks = self._cluster.by_stack.get(self._stack, {}).values()
         mine = [task for task in tasks if task.service not in self._beside()]
-        done = completed(mine, before=release)
+        done = completed(mine, before=release, conditions=self._cluster.conditions)
         if release.state is ReleaseState.DEPLOYED:
             return self._line("end", state=release.state.value, ok=True, completed=done)
         cause = self._cause(release, mine)

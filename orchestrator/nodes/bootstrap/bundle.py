@@ -274,13 +274,18 @@ def _pack(archive: Path, version: str, files: dict[str, Path], manifest: bytes) 
 
 
 def compiled(path: Path, source: bytes) -> bytes:
-    """Return the file of a module's byte code that Python takes, whenever its source was written.
+    """Return the file of a module's byte code, for a source that is unpacked with our time, 0.
 
-    The folder is named by the sources' content and its files have no times of their own (PEP 552,
-    unchecked). A Python that writes byte code of another kind ignores it and compiles.
+    A Python that writes byte code of another kind, or finds that the source was changed on the
+    node, ignores it and compiles.
     """
-    header = importlib.util.MAGIC_NUMBER + (1).to_bytes(4, "little")
-    return header + importlib.util.source_hash(source) + (_kept(path) or _code(path, source))
+    return _header(0, len(source)) + (_kept(path) or _code(path, source))
+
+
+def _header(time_: int, size: int) -> bytes:
+    """Return what byte code begins with: Python, and time and size of the source (PEP 552)."""
+    numbers = (0, time_ & _LOW, size & _LOW)
+    return importlib.util.MAGIC_NUMBER + b"".join(n.to_bytes(4, "little") for n in numbers)
 
 
 def _kept(path: Path) -> bytes | None:
@@ -290,8 +295,7 @@ def _kept(path: Path) -> bytes | None:
         status = path.stat()
     except OSError:
         return None
-    numbers = (0, int(status.st_mtime) & _LOW, status.st_size & _LOW)
-    of_it = importlib.util.MAGIC_NUMBER + b"".join(n.to_bytes(4, "little") for n in numbers)
+    of_it = _header(int(status.st_mtime), status.st_size)
     return kept[len(of_it) :] if kept.startswith(of_it) else None
 
 

@@ -11,6 +11,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from specs.kit import room
+
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
@@ -418,7 +420,13 @@ def _oddities(machine: Machine, expected: Expected) -> Iterator[Finding]:
             "let it follow a time server: logs are merged by time",
         )
     if machine.get("disk").isdigit() and int(machine.get("disk")) < DISK:
-        yield Finding(f"only {int(machine.get('disk')) // 1024} MiB are free in /var/lib")
+        free = int(machine.get("disk")) // 1024
+        least = room.IMAGES >> 20
+        fit = "no image fits" if free < least else "few images fit"
+        yield Finding(
+            f"only {free} MiB are free for /var/lib/corral: {fit}",
+            f"give it a larger disk, or free some: {least} MiB stay free beside every image",
+        )
     if "buildah" not in machine.all("tool"):
         yield Finding("buildah is missing: images cannot be built on this node",
                       _install(machine, ["buildah"]))  # fmt: skip

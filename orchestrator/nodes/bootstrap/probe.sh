@@ -76,7 +76,11 @@ command -v firewall-cmd >/dev/null 2>&1 && firewall-cmd --state >/dev/null 2>&1 
   say firewall firewalld
 [ -S /var/run/docker.sock ] && say firewall docker
 
-df -Pk /var/lib 2>/dev/null | tail -1 | while read -r _ _ _ free _; do say disk "$free"; done
+for place in /var/lib/corral /var/lib; do # the first may be a disk of its own
+  [ -d "$place" ] || continue
+  df -Pk "$place" 2>/dev/null | tail -1 | while read -r _ _ _ free _; do say disk "$free"; done
+  break
+done
 sshd=$(command -v sshd) &&
   "$sshd" -T -C user=corral,host=localhost,addr=127.0.0.1 2>/dev/null |
   grep -E '^(allow|deny|disableforwarding|authorizedkeysfile|pubkeyauthentication)' | each sshd

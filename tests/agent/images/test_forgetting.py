@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import errno
 import types
 
 import pytest
 
-from agent.errors import Later
-from agent.images.collect import forget
+from agent.errors import Later, NoRoom
+from agent.images.collect import forget, forget_halves
 from agent.images.content import ImageFiles, ImageRecord, Ref
 from agent.images.reference import parse
+from agent.images.store import ImageStore
 from specs.images import StackImage
+from specs.wire import ResolveImage
 
 A, B, C = (f"sha256:{letter * 64}" for letter in "abc")
+HALF = "sha256:" + "4" * 64
 BASE, ONLY = "sha256:" + "1" * 64, {A: "sha256:" + "2" * 64, B: "sha256:" + "3" * 64}
 
 
@@ -106,3 +110,68 @@ def test_nothing_goes_while_images_are_added(tmp_path):
     with node.content.using(), pytest.raises(Later):
         node.forget({"a": [A]})
     assert node.names == {"a:latest": A}
+
+
+def half(node):
+    """Two layers came of an image, one is unpacked: its node had no room for the rest."""
+    for one in (C, HALF):
+        node.content.blob(one).write_bytes(b"x")
+    (node.content.layers / HALF.removeprefix("sha256:")).mkdir()
+
+
+def forget_half(node):
+    layers = types.SimpleNamespace(remove=node.gone.append)
+    forget_halves(node.content, layers, types.SimpleNamespace(tasks=lambda: node.tasks))
+
+
+def test_the_half_of_an_image_that_did_not_fit_goes(tmp_path):
+    node = Node(tmp_path, {"a": A}, tasks={"t1": B})
+    half(node)
+    forget_half(node)
+    assert node.gone == [HALF]
+    assert not any(map(node.content.has_blob, (C, HALF)))
+    assert all(map(node.content.has_blob, (A, B, BASE, *ONLY.values())))
+    assert (node.names, node.digests) == ({"a:latest": A}, {A, B})
+
+
+def test_nothing_goes_that_a_task_may_stand_on(tmp_path):
+    """The record of its image was damaged: which layers are its own nobody knows."""
+    node = Node(tmp_path, {}, tasks={"t1": C})
+    half(node)
+    forget_half(node)
+    assert node.gone == []
+    assert node.content.has_blob(HALF)
+
+
+@pytest.mark.parametrize(
+    ("error", "goes"),
+    [
+        (NoRoom("the image needs 9 MiB"), True),
+        (OSError(errno.ENOSPC, "no"), True),
+        (Later("the registry is away"), False),
+        (OSError(errno.EIO, "no"), False),
+    ],
+)
+@pytest.mark.parametrize("asked", ["for a task", "by name"])
+async def test_who_waited_for_room_takes_the_half_along(tmp_path, monkeypatch, error, goes, asked):
+    async with ImageStore(tmp_path / "state", tmp_path / "run") as store:
+
+        async def obtain(*_):
+            store.content.blob(HALF).write_bytes(b"x")
+            raise error
+
+        async def manifest(_):
+            return b"{}"
+
+        monkeypatch.setattr(store._assembly, "obtain", obtain)
+        monkeypatch.setattr(store.registry, "manifest", manifest)
+        by_name = asked == "by name"
+        asking = store.resolve(ResolveImage(image="a")) if by_name else store.ensure("a", C)
+        with pytest.raises(type(error)):
+            await asking
+        assert store.content.has_blob(HALF), "for as long as it waits what came stays"
+        with store.content.using():  # another is fetched
+            await store.discard("t1")
+        assert store.content.has_blob(HALF)
+        await store.discard("t1")
+        assert store.content.has_blob(HALF) is not goes

@@ -62,7 +62,7 @@ class World:
         self.nodes = {}
         self.open = []
 
-    def identity(self, name, root=None, certified=None):
+    def identity(self, name, root=None, certified=None, days=0):
         """Make a node's key and have it signed, for ``certified`` when that is another node."""
         directory = self.path / name / "identity"
         directory.mkdir(parents=True)
@@ -73,7 +73,7 @@ class World:
         request = asked.sign(key, hashes.SHA256()).public_bytes(PEM).decode()
         (directory / "request.pem").write_text(request)
         signer = root or self.root
-        issued = signer.issue(request, certified or name, now=time.time())
+        issued = signer.issue(request, certified or name, now=time.time() + days * 86400)
         return Identity(directory), issued, signer.pem
 
     async def node(self, name, *, holds=True, **more):
@@ -282,6 +282,7 @@ async def test_a_peer_that_is_silent_does_not_hold_up_the_others(
 
 
 @pytest.mark.parametrize(
+<<<<<<< HEAD
     ("change", "looks"),
     [("nothing", 1), ("certificate", 2), ("authority", 2), ("deleted", 2)],
 )
@@ -302,3 +303,39 @@ async def test_papers_are_looked_at_when_they_may_be_others(tmp_path, monkeypatc
     await images.meet(me, {})
     assert len(looked) == looks
     assert known._certificate.read_text() == me.certificate
+=======
+    ("theirs", "ours", "served"),
+    [
+        (0, 0, True),
+        (-4000, -4000, True),  # signed by a controller whose clock was years behind: both alike
+        (4000, 4000, True),  # or ahead: this machine's clock says that neither is valid yet
+        (30000, 30000, True),  # beyond 2050, when certificates write their dates otherwise
+        (4000, 0, True),  # the peer was signed for anew, we were not yet
+        (0, 80, True),
+        (0, 100, False),  # not seen there for longer than a certificate is good for
+        (0, 30000, False),
+    ],
+)
+async def test_no_clock_but_that_of_who_signed_says_whether_a_certificate_is_good(
+    world, tmp_path, theirs, ours, served
+):
+    """Law: a machine whose clock is days off serves and is served."""
+    await world.node("n1", days=ours)
+    asking = await world.node("n2", holds=False, days=theirs)
+    await world.meet()
+    assert await got(asking, tmp_path) == (LAYER if served else None)
+
+
+async def test_silent_connections_keep_no_peer_out(world, port, tmp_path, monkeypatch):
+    """Law: a connection that does not even agree on keys makes room for who asks."""
+    monkeypatch.setattr(module, "_MOST_CALLERS", 8)
+    await world.node("n1")
+    asking = await world.node("n2", holds=False)
+    await world.meet()
+    silent = [await asyncio.open_connection("127.0.0.11", port) for _ in range(40)]
+    try:
+        assert await got(asking, tmp_path) == LAYER
+    finally:
+        for _, writer in silent:
+            writer.transport.abort()
+>>>>>>> main

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import select
 import socket
 import struct
 
@@ -9,9 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from agent.network import reach
+from agent.network import knocking, reach
 from agent.network.endpoints import PerService
 from agent.network.handshakes import attach_filter
+from agent.network.knocking import Knocks
 from agent.network.probing import PeerProbes, checksum, echo, replied
 from agent.network.reach import History
 from agent.network.rules import service_part
@@ -310,3 +312,154 @@ def test_an_accepted_connection_is_the_only_packet_that_counts(packet, heard):
         except (BlockingIOError, PermissionError):
             found = False
         assert found == heard
+
+
+class Doors:
+    """Tasks that are knocked at in virtual time; ``answers(address)``: True, False or None."""
+
+    now = 0.0
+
+    def __init__(self, answers, takes=0.0):
+        self.answers, self.open, self.takes = answers, [], takes
+
+    def begin(self, source, address):
+        link = Link(address, self.now)
+        self.open.append(link)
+        return link
+
+    def heard(self, link):
+        if self.now < link.at + self.takes:
+            return None
+        return self.answers(self, link.address)
+
+
+class Link:
+    def __init__(self, address, at):
+        self.address, self.at, self.closed = address, at, False
+
+    def close(self):
+        self.closed = True
+
+
+def knocked(answers, tasks, *, seconds=30.0, passed=frozenset(), takes=0.0):
+    """Return which peers count as lost after each tenth of a second, as Knocks finds out."""
+    doors = Doors(answers, takes)
+    knocks = Knocks(open=doors.begin, heard=doors.heard)
+    knocks.meet(tasks)
+    found, now = [], 100.0
+    while now < 100.0 + seconds:
+        now += 0.1
+        doors.now = now - 100.0
+        knocks.look("10.210.0.1", now, passed)
+        found.append(frozenset(n for n, h in knocks.histories.items() if h.lost))
+        assert sum(not link.closed for link in doors.open) <= 32 * len(tasks), "bounded"
+    return found, knocks, doors
+
+
+TWO = {"n2": ("10.0.0.2", "10.0.0.3"), "n3": ("10.0.0.4",)}
+
+
+@pytest.mark.parametrize(
+    ("what", "answers", "lost"),
+    [
+        ("all answer", lambda doors, _: True, set()),
+        ("nobody ever did", lambda doors, _: None, set()),
+        (
+            "n2 falls silent",
+            lambda doors, a: True if a == "10.0.0.4" or doors.now < 9 else None,
+            {"n2"},
+        ),
+        (
+            "one of two does",
+            lambda doors, a: True if a != "10.0.0.3" or doors.now < 9 else None,
+            set(),
+        ),
+        ("one of two never did", lambda doors, a: None if a == "10.0.0.3" else True, set()),
+        (
+            "one never did, the other falls silent",
+            lambda doors, a: (
+                True if a == "10.0.0.4" or (a == "10.0.0.2" and doors.now < 9) else None
+            ),
+            {"n2"},
+        ),
+        (
+            "what comes is another error",
+            lambda doors, a: a == "10.0.0.4" or doors.now < 9,
+            {"n2"},
+        ),
+        (
+            "it is back after a while",
+            lambda doors, a: True if a == "10.0.0.4" or not 9 < doors.now < 15 else None,
+            set(),
+        ),
+    ],
+)
+def test_a_peer_to_whose_tasks_nothing_comes_through_is_lost_though_it_echoes(what, answers, lost):
+    found, _, _ = knocked(answers, TWO)
+    assert found[-1] == lost, what
+
+
+def test_it_is_lost_as_soon_as_a_peer_without_echoes():
+    found, _, _ = knocked(lambda doors, _: True if doors.now < 9 else None, TWO)
+    when = next(number for number, lost in enumerate(found) if lost) / 10
+    assert 10.0 <= when <= 9 + 2.5
+
+
+@pytest.mark.parametrize("takes", [0.05, 0.25, 0.45, 0.9])
+def test_a_long_line_is_not_a_lost_peer(takes):
+    """Law: an answer counts however late, also where the next were asked in a hurry."""
+    found, _, _ = knocked(lambda doors, _: True, TWO, takes=takes)
+    assert not any(found)
+
+
+def test_a_connection_that_was_accepted_is_an_answer():
+    silent = lambda doors, _: True if doors.now < 9 else None  # noqa: E731
+    found, _, _ = knocked(silent, TWO, passed=frozenset({"n2"}))
+    assert found[-1] == {"n3"}
+
+
+def test_tasks_that_are_new_on_a_peer_are_not_judged_by_the_old_ones():
+    found, knocks, doors = knocked(lambda doors, _: True if doors.now < 9 else None, TWO)
+    assert found[-1] == {"n2", "n3"}
+    knocks.meet({"n2": ("10.0.0.9",), "n3": ("10.0.0.4", "10.0.0.5")})
+    assert [n for n, h in knocks.histories.items() if h.lost] == ["n3"], "it has one of them still"
+    knocks.meet({"n3": ("10.0.0.4",)})
+    assert set(knocks.histories) == {"n3"}
+    knocks.close()
+    assert all(link.closed for link in doors.open)
+
+
+@pytest.mark.parametrize(
+    ("echoes", "knocks", "out"),
+    [
+        ({"a": None, "b": None}, {}, set()),
+        ({"a": 5.0, "b": None}, {"a": None}, {"a"}),
+        ({"a": None, "b": None}, {"b": 3.0}, {"b"}),
+        ({"a": None, "b": None}, {"c": 3.0}, set()),  # not a peer any more
+        ({"a": 1.0, "b": None, "c": None, "d": None}, {"b": 3.0, "c": 2.0}, {"a", "c"}),  # half
+        ({"a": None, "b": None, "c": None, "d": None}, dict.fromkeys("abcd", 1.0), {"a", "b"}),
+    ],
+)
+def test_either_kind_of_silence_counts_and_never_more_than_half(echoes, knocks, out):
+    history = lambda since: History(known=True, lost_since=since)  # noqa: E731
+    found = reach.together(
+        {n: history(at) for n, at in echoes.items()}, {n: history(at) for n, at in knocks.items()}
+    )
+    assert reach.unreachable(found) == out
+
+
+@pytest.mark.parametrize("listening", [True, False])
+def test_a_refusal_is_as_good_an_answer_as_a_connection(monkeypatch, listening):
+    with socket.socket() as door:
+        door.bind(("127.0.0.1", 0))
+        if listening:
+            door.listen()
+        monkeypatch.setattr(knocking, "PORT", door.getsockname()[1])
+        link = knocking.begin("127.0.0.1", "127.0.0.1")
+        with link:
+            select.select([], [link], [], 60)
+            assert knocking.answer(link) is True
+
+
+def test_what_cannot_be_asked_says_nothing():
+    assert knocking.begin("192.0.2.1", "127.0.0.1") is None  # not an address of ours

@@ -90,6 +90,7 @@ def _repair(made: Stage) -> None:
         host.freeze(frozen=False)
     for name in ("n1", "n4"):
         made.free(name)
+    made.remount("n4", "/var/lib/corral/agent", "rw", check=False)
     made.no_controller.clear()
     made.cluster.begin()
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 LIMIT = 60.0  # seconds a fault stays at most where it stays until the number serves again
 BACK = 180.0  # seconds at most until all is as before
 AFTER = 4.0  # seconds more that are looked at
+CONTROLLER = "/var/lib/corral/controller"
 TRUST = 30.0  # seconds at most until every peer is used again
 
 
@@ -195,6 +196,29 @@ def full_controller(stage: Stage) -> None:
     stage.kill_tasks("n4", "web")
 
 
+def read_only(stage: Stage) -> None:
+    """A node's disk takes nothing from its agent any more, and a container of each kind dies."""
+    stage.remount("n4", "/var/lib/corral/agent", "ro")
+    stage.kill_tasks("n4", "web", "data")
+
+
+def writable(stage: Stage) -> None:
+    stage.remount("n4", "/var/lib/corral/agent", "rw")
+
+
+def read_only_controller(stage: Stage) -> None:
+    """The controller dies on a disk that became read-only, and a container elsewhere."""
+    stage.host("n1").run(["mount", "--bind", CONTROLLER, CONTROLLER])  # has no writer yet
+    stage.remount("n1", CONTROLLER, "ro")
+    stage.kill_tasks("n4", "web")
+    stage.cluster.kill(("n1", "orchestrator"))
+
+
+def writable_controller(stage: Stage) -> None:
+    stage.host("n1").run(["umount", "--lazy", CONTROLLER])
+    stage.cluster.begin()
+
+
 def agent(stage: Stage, number: str) -> None:
     (pid,) = stage.cluster.daemons("n4", "agent")
     stage.host("n4").run(["kill", f"-{number}", str(pid)])
@@ -230,6 +254,8 @@ def cases(silent: float, noticed: float) -> list[Case]:
         Case("cut off, what it is sent is lost", inward, heal, goal=silent, keeps=False),
         Case("flapping, 3 s without and 3 s with", flap, heal, hold=1.0, keeps=False),
         Case("disk full, web and data killed there", full_disk, free_node, hold=20.0, keeps=False),
+        Case("disk read-only, web and data killed there", read_only, writable, hold=20.0,
+             keeps=False),
         Case("agent killed", lambda s: agent(s, "KILL"), nothing, hold=10.0),
         Case("agent hung", lambda s: agent(s, "STOP"), nothing, hold=45.0),
         Case("sshd gone", no_sshd, sshd_back, hold=30.0, keeps=False),
@@ -238,6 +264,8 @@ def cases(silent: float, noticed: float) -> list[Case]:
              wanted=3),
         Case("controller's disk full, web killed on n4", full_controller, free_first, node="n1",
              hold=20.0, keeps=False),
+        Case("controller killed on a read-only disk, web on n4", read_only_controller,
+             writable_controller, node="n1", hold=20.0, keeps=False),
         Case("no controller, a peer's power lost", orphaned, all_back, hold=20.0, stays=False,
              wanted=3, errors=2.0),
         Case("no controller, a peer cut off", orphaned_cut, healed_and_back, hold=20.0, wanted=3,

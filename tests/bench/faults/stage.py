@@ -296,6 +296,10 @@ class Stage:
     def free(self, name: str) -> None:
         self.host(name).run(["rm", "-f", "/var/lib/corral/full"])
 
+    def remount(self, name: str, place: str, how: str, *, check: bool = True) -> None:
+        """Have a host's disk be ``ro`` or ``rw`` for what its daemons open there."""
+        self.host(name).run(["mount", "-o", f"remount,bind,{how}", place], check=check)
+
     def kill_tasks(self, node: str, *services: str) -> None:
         """SIGKILL the first process of a node's containers of these services."""
         for task, (where, pid, _) in self.cluster.processes().items():

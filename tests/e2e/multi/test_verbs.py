@@ -60,24 +60,26 @@ Row = tuple[str, int, str, str, str]
 VERBS: dict[str, Row] = {
     "up": ("up -d", 0, "", "up -d nope", "no such service: nope"),
     "ps": ("ps", 0, "app-web-1", "ps nope", "nope"),
-    "logs": ("logs --tail 1 web", 0, "tick", "logs nope", NO_TASKS),
+    "logs": ("logs --tail 1 web-1", 0, "tick", "logs nope", NO_TASKS),
     "exec": ("exec -T web sh -c 'echo $COLOUR; exit 7'", 7, "green",
              "exec -T nope true", NO_TASKS),
     "run": ("run --rm -T web sh -c 'echo $COLOUR; exit 6'", 6, "green",
             "run -T nope true", "no such service: nope"),
     "attach": ("attach web", -1, "tick", "attach nope", NO_TASKS),
-    "cp": ("cp web:/etc/hostname -", 0, "app-web-1", "cp nope:/x -", NO_TASKS),
+    "cp": ("cp app-web-1:/etc/hostname -", 0, "app-web-1", "cp nope:/x -", NO_TASKS),
     "scale": ("scale web=1", 0, "", "scale nope=1", "nope"),
-    "pause": ("pause web", 0, "app-web-1 paused", "pause nope", UNKNOWN),
+    "pause": ("pause app-web-1", 0, "app-web-1 paused", "pause nope", UNKNOWN),
     "unpause": ("unpause", 0, "app-web-1 goes on", "unpause nope", UNKNOWN),
-    "top": ("top web", 0, " n2 ", "top nope", "nope"),
+    "top": ("top app-web-1", 0, " n2 ", "top nope", "nope"),
     "stats": ("stats --no-stream", 0, " n3 ", "stats --no-stream nope", "nope"),
-    "port": ("port web 80", 0, "0.0.0.0:8099", "port nope 80", NO_TASKS),
+    "port": ("port app_web_1 80", 0, "0.0.0.0:8099", "port nope 80", NO_TASKS),
     "volumes": ("volumes", 0, "app_data", "", ""),
     "images": ("images web", 0, "app-web-1 ", "images nope", "nope"),
+    "inspect": ("inspect -f '{{.Node}} {{.State.Status}}' web-1", 0, "n2 running", "inspect nope",
+                "there is no object nope"),
     "ls": ("ls", 0, "app ", "", ""),
     "events": ("events", -1, "", "", ""),
-    "kill": ("kill -s CONT far", 0, "app-far-1 CONT", "kill -s CONT nope", "has no service nope"),
+    "kill": ("kill -s CONT far-1", 0, "app-far-1 CONT", "kill -s CONT nope", UNKNOWN),
     "restart": ("restart -t 0 web", 0, "", "restart nope", UNKNOWN),
     "create": ("create", 0, "", "create nope", "no such service: nope"),
     "network": ("network ls -q", 0, "", "network inspect nope", "no network nope"),
@@ -85,9 +87,11 @@ VERBS: dict[str, Row] = {
     "secret": ("secret ls", 0, "", "secret inspect nope", "no secret nope"),
     "node": ("node ls -q", 0, "n2", "node inspect nope", "nope"),
     "state": ("state check", 0, " 0 errors", "", ""),
+    "doctor": ("doctor", 0, "3 of 3 are ready", "", ""),
+    "metrics": ("metrics n2", 0, 'corral_tasks{state="running"} ', "metrics nope", "no node nope"),
     "backup": ("backup ls", 0, "no backups are made by themselves", "backup verify nope", "nope"),
     "stop": ("stop -t 0 web", 0, "", "stop nope", UNKNOWN),
-    "wait": ("wait web", 137, "container 'app-web-1' exited with status code 137",
+    "wait": ("wait app-web-1", 137, "container 'app-web-1' exited with status code 137",
              "wait nope", NO_TASKS),
     "rm": ("rm -f web", 0, "app-web-1 removed", "rm -f nope", UNKNOWN),
     "start": ("start web", 0, "", "start nope", UNKNOWN),
@@ -96,8 +100,9 @@ VERBS: dict[str, Row] = {
     "down": ("down -v -t 0", 0, "", "", ""),
 }  # fmt: skip
 # Those that change nothing are typed again, with a closed input and on the laptop.
-READS = {"ps", "logs", "exec", "run", "cp", "top", "stats", "port", "volumes", "ls", "network",
-         "volume", "secret", "node", "state", "backup", "kill", "scale"}  # fmt: skip
+READS = {"ps", "logs", "exec", "run", "cp", "top", "stats", "port", "volumes", "inspect", "ls",
+         "network", "volume", "secret", "node", "state", "backup", "metrics", "doctor", "kill",
+         "scale"}  # fmt: skip
 TERMINALS = {"ps", "logs", "top", "port", "volumes", "ls", "node", "kill", "pause", "wait"}
 # Files of this machine, and what it becomes; what another test of these hosts is about.
 OTHERS = {

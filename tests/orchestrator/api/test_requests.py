@@ -536,17 +536,27 @@ async def test_what_is_too_large_is_refused_before_it_is_there(api):
     assert api.control.calls == []
 
 
-async def test_many_connections_that_ask_nothing_stop_nobody(api):
-    """1,500 of them; half have begun a request."""
+HALF = b"POST /v1/stacks/shop/releases HTTP/1.1\r\nHost: x\r\n"
+KEEPING = {
+    "ask nothing": (b"", HALF),
+    "asked once and stay": (b"GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n",),
+    "have yet to send a body": (HALF + b"Content-Length: 5000\r\n\r\n{",),
+    "all of these": (b"", HALF, b"GET /v1/version HTTP/1.1\r\nHost: x\r\n\r\n",
+                     HALF + b"Content-Length: 5000\r\n\r\n{"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("how", KEEPING)
+async def test_many_connections_that_keep_us_waiting_stop_nobody(api, how):
+    """1,500 of them, of each kind of waiting."""
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (max(soft, min(hard, 4096)), hard))
-    silent = []
+    waiting = []
     try:
         for number in range(1500):
             reader, writer = await asyncio.open_unix_connection(str(api.path))
-            if number % 2:
-                writer.write(b"POST /v1/stacks/shop/releases HTTP/1.1\r\nHost: x\r\n")
-            silent.append((reader, writer))
+            writer.write(KEEPING[how][number % len(KEEPING[how])])
+            waiting.append((reader, writer))
             if number % 300 == 299:
                 connector = aiohttp.UnixConnector(str(api.path))
                 async with aiohttp.ClientSession("http://corral", connector=connector) as http:
@@ -557,7 +567,7 @@ async def test_many_connections_that_ask_nothing_stop_nobody(api):
                 await asyncio.sleep(0.01)
         assert (await api.call("GET", "/v1/version"))[0] == 200
     finally:
-        for _, writer in silent:
+        for _, writer in waiting:
             writer.transport.abort()
         await asyncio.sleep(0)
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

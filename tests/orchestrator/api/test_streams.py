@@ -14,6 +14,7 @@ from orchestrator.api import logmerge, logs, streams
 from orchestrator.errors import NotFound
 from orchestrator.store.base import StoreUnavailable
 from specs.api import Event, Progress
+from specs.node import NodeCondition
 from specs.states import TaskState
 from specs.task import Run, TaskStatus
 from specs.wire import LogLine
@@ -166,6 +167,17 @@ async def test_logs_of_all_tasks_are_merged_by_time(api):
     assert [line["line"] for line in only] == ["c"]
     both = await api.lines("/v1/stacks/shop/logs?service=migrate&service=web&tail=1&since=2.5")
     assert [line["line"] for line in both] == ["c", "e", "f"]
+
+
+@pytest.mark.parametrize(("ahead", "found"), [(0.0, "bc"), (100.0, "bc"), (-100.0, "bc")])
+async def test_since_counts_by_the_clock_of_the_node_that_wrote_the_lines(api, ahead, found):
+    """Law: ten minutes ago is the same moment everywhere, whatever a node's clock shows."""
+    api.add_stack()
+    await api.add_task("t1")
+    api.cluster.conditions["n1"] = NodeCondition(status="ready", ahead=ahead)
+    await api.agents.add("t1", *(out(1000 + ahead + at, name) for at, name in enumerate("abc")))
+    lines = await api.lines("/v1/stacks/shop/logs?since=1001")
+    assert "".join(line["line"] for line in lines) == found
 
 
 async def test_many_lines_of_many_tasks_stay_in_order(api):

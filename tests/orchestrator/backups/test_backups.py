@@ -526,6 +526,18 @@ async def test_a_schedule_survives_a_restart_and_ends_when_asked(arranged):
     assert len(keeping.rows(folder)) == 1, "what there is stays"
 
 
+async def test_a_superseded_controller_makes_none(arranged):
+    backups, clock, _, folder = arranged
+    await backups.arrange(wish(folder))
+    clock.now += HOUR
+    backups._stale = lambda: "a newer one has spoken"
+    assert not await backups.step()
+    assert list(folder.iterdir()) == []
+    assert backups.warning == "", "lists say already that it is superseded"
+    backups._stale = str
+    assert await backups.step()
+
+
 async def test_a_clock_set_back_does_not_silence_it(arranged):
     backups, clock, _, folder = arranged
     await backups.arrange(wish(folder))

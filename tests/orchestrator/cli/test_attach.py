@@ -198,13 +198,31 @@ def test_a_terminal_that_is_closed_ends_what_run_started(monkeypatch, what, lost
     sent: list[str] = []
     opened = SimpleNamespace(send=sent.append, push=lambda: None)
     monkeypatch.setattr(attach_command.Attached, "_open", lambda *_, **__: opened)
-    stops: list[int] = []
-    stop = (lambda: stops.append(1)) if what == "run" else None
+    stops: list[bool] = []
+    stop = stops.append if what == "run" else None
     listener = attach_command.Attached(None, "t", "n", reads=True, size=None, keys=None, stop=stop)
     listener._lost_at = 1.0 if lost else None
     assert listener._signalled(signal.SIGHUP) == 128 + signal.SIGHUP
-    assert ([json.loads(text) for text in sent], len(stops)) == (told, stopped)
+    assert ([json.loads(text) for text in sent], stops) == (told, [True] * stopped)
     assert listener.left, "law: rm waits for no end"
+
+
+@pytest.mark.parametrize(
+    ("how", "patient"), [("unread", [True]), ("Ctrl-C", []), ("Ctrl-C twice", [False])]
+)
+def test_who_cannot_say_it_again_has_the_stop_said_until_it_is_heard(monkeypatch, how, patient):
+    """`run --rm | head -1` beside a controller that just restarts: nobody else ends it."""
+    opened = SimpleNamespace(send=lambda _: None, push=lambda: None)
+    monkeypatch.setattr(attach_command.Attached, "_open", lambda *_, **__: opened)
+    stops: list[bool] = []
+    listener = attach_command.Attached(
+        None, "t", "n", reads=True, size=None, keys=None, stop=stops.append
+    )
+    if how == "unread":
+        listener._deafened(1)
+    for _ in range({"Ctrl-C": 1, "Ctrl-C twice": 2}.get(how, 0)):
+        assert listener._signalled(signal.SIGINT) is None
+    assert stops == patient
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

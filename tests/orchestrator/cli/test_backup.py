@@ -6,10 +6,13 @@ import errno
 import os
 
 import pytest
+from fake import FakeController
 
-from orchestrator.backups import envelope
+from orchestrator.backups import contents, envelope, restoring, verifying
 from orchestrator.cli.commands import restore
+from orchestrator.cli.errors import CliError
 from orchestrator.client import client as api
+from specs.api import StateCheck, StateFinding
 
 CONTENT = b"corral-backup 1\n" + bytes(range(256)) * 300
 NAME = "corral-c1-20261128T030000Z.backup"
@@ -263,3 +266,61 @@ def test_an_export_is_printed_as_asked(fake, corral):
     fake.on("GET", "/v1/state/export", {"state": {"cluster": {"id": "c1"}, "stacks": []}})
     assert corral("state", "export").out.startswith("{")
     assert corral("state", "export", "--format", "yaml").out == "cluster:\n  id: c1\nstacks: []\n"
+
+
+def looked_at(*, name="n1", node="n-1", underlay="192.0.2.77", errors=()):
+    check = StateCheck(findings=tuple(StateFinding(key=key, what="is wrong") for key in errors))
+    settings = contents.Settings(node=node, name=name, underlay=underlay)
+    return verifying.Verified(envelope.Head(cluster="c1"), settings, check)
+
+
+@pytest.mark.parametrize(
+    ("found", "own", "answers", "force", "said"),
+    [
+        (looked_at(), "", False, False, ""),
+        (looked_at(), "n-1", True, False, ""),  # the machine itself
+        (looked_at(underlay="127.0.0.1"), "", True, False, ""),  # another one with its address
+        (looked_at(underlay=""), "", True, False, ""),
+        (looked_at(), "n-2", False, False, "and not n1, which had the controller"),
+        (looked_at(), "n-2", False, True, "and not n1, which had the controller"),
+        (looked_at(), "", True, False, "a machine answers at its address 192.0.2.77"),
+        (looked_at(), "", True, True, ""),
+        (looked_at(errors=["/tasks/a"]), "", False, False, "/tasks/a is wrong"),
+        (looked_at(errors=["/tasks/a"]), "", False, True, ""),
+    ],
+)
+def test_where_a_restore_is_refused(monkeypatch, found, own, answers, force, said):
+    monkeypatch.setattr(restoring, "answers", lambda _address: answers)
+    if said:
+        with pytest.raises(CliError, match=said) as caught:
+            restore._refuse(found, own, force=force)
+        assert caught.value.hint
+    else:
+        restore._refuse(found, own, force=force)
+
+
+@pytest.mark.parametrize(
+    ("stamp", "own"), [(None, ""), ({"cluster": "c1"}, "n-1"), ({"cluster": "c2"}, None)]
+)
+def test_whose_node_this_machine_is(clean_environment, stamp, own):
+    agent = FakeController(str(clean_environment.run / "agent.sock"))
+    agent.on("GET", "/v1/hello", {"stamp": stamp, "node": "n-1" if stamp else ""})
+    try:
+        if own is None:
+            with pytest.raises(CliError, match="a node of another cluster"):
+                restore._own_node("c1")
+        else:
+            assert restore._own_node("c1") == own
+    finally:
+        agent.close()
+
+
+def test_over_a_controller_that_runs_or_ran_here_it_is_refused(fake, clean_environment):
+    client = api.Client(f"unix://{fake.path}")
+    with pytest.raises(CliError, match="the controller of cluster c1 runs here"):
+        restore._refuse_controller(client, "", force=False)
+    restore._refuse_controller(client, "", force=True)
+    nobody = api.Client(f"unix://{clean_environment.run}/nobody.sock")
+    restore._refuse_controller(nobody, "", force=False)
+    with pytest.raises(CliError, match="keeps its state here"):
+        restore._refuse_controller(nobody, "a controller keeps its state here", force=False)

@@ -90,6 +90,7 @@ FOLLOWS = {
     "config rm ": (["configs-made"], ["secrets-made", "web", "rm"]),
     "config inspect -": (["--format"], ["--images"]),
     "config inspect c": (["configs-made"], ["web"]),
+    "inspect ": (["web", "alpha"], ["secrets-made"]),
     "completion ": (["bash", "zsh", "fish"], ["web"]),
     "nonsense ": ([], ["web", "ps"]),
 }

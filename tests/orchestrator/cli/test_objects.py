@@ -321,3 +321,16 @@ def test_a_network_has_its_addresses_where_docker_has_them(cluster, corral):
     assert shown == [*subnets, found["Id"]]
     for task, address in ROWS["network"][0].get("tasks", {}).items():
         assert found["Containers"][task] == {"Name": task, "IPv4Address": address}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_inspect_for_people(cluster, corral, kind):
+    name = ROWS[kind][0]["name"]
+    done = corral(kind, "inspect", "--pretty", name)
+    assert done.code == 0
+    lines = done.out.splitlines()
+    assert f"Name: {name}" in lines
+    assert not [line for line in lines if line.endswith(": ")], "what is empty is left out"
+    if ROWS[kind][0]["labels"]:
+        assert lines[lines.index("Labels:") + 1] == " - team = a"
+    assert corral(kind, "ls", "--no-trunc", "-q").out.split()

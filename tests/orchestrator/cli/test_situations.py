@@ -75,6 +75,7 @@ VERBS = {
     "port": Verb("port web 80"),
     "images": Verb("images"),
     "volumes": Verb("volumes"),
+    "inspect": Verb("inspect web", absent=(1, "there is no object web")),
     "ls": Verb("ls", **BESIDE),
     "events": Verb("events", streams=True, absent=None),  # of what may come
     "config": Verb("config", **NOWHERE),
@@ -87,6 +88,8 @@ VERBS = {
     "upgrade": Verb("upgrade --dry-run", unread=(0,), **BESIDE),
     "lab": Verb("lab ls", **NOWHERE),
     "state": Verb("state", **BESIDE),
+    "doctor": Verb("doctor", **BESIDE),
+    "metrics": Verb("metrics", **BESIDE),
     "backup": Verb("backup ls", **BESIDE),
     "restore": Verb("restore no-such-file", code=1, unread=(1,), **NOWHERE),
     "controller": Verb("controller status", **NOWHERE),
@@ -96,6 +99,9 @@ VERBS = {
     "completion": Verb("completion bash", **NOWHERE),
     "man": Verb("man --help", unread=(0,), **NOWHERE),
 }
+
+
+FIGURES = b"HTTP/1.1 200 OK\r\nContent-Length: 14\r\nConnection: close\r\n\r\ncorral_epoch 1"
 
 
 def test_every_verb_has_a_row():
@@ -167,6 +173,9 @@ class Shop:
             ("GET", "/v1/secrets", {"contents": []}),
             ("GET", "/v1/state", {"behind": ""}),
             ("GET", "/v1/backups", {"files": []}),
+            ("GET", "/v1/metrics", FIGURES),
+            ("GET", "/v1/nodes/[^/]+/metrics", FIGURES),
+            ("GET", "/v1/state/(?:check|export)", {"state": {}, "records": 1}),
             ("POST", "/v1/upgrade", lambda _: Lines([{"kind": "end", "ok": True}])),
         ):
             fake.on(method, path, self._or_absent(path, answer))

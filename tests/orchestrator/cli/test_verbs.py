@@ -9,6 +9,8 @@ import re
 
 import pytest
 from compose_words import GLOBAL, VERBS
+from docker_words import OBJECTS
+from docker_words import VERBS as DOCKERS_VERBS
 
 from orchestrator.cli import elsewhere, main, parsers, wishes
 from orchestrator.cli.registry import COMMANDS, KNOWN_ELSEWHERE
@@ -188,3 +190,80 @@ def test_what_has_no_effect_is_said(fake, corral):
     assert done.code == 0
     assert "--parallel has no effect" in done.err
     assert "--compatibility has no effect" in done.err
+
+
+# Docker's objects
+
+
+def actions_of(group):
+    """Return action -> its parser, of a group of ours."""
+    found = {}
+    for words in ([], ["ls"]) if group == "config" else ([],):  # configs' stand behind the word
+        parser = parsers.command_parser(group, words)
+        for action in parser._actions:
+            if isinstance(action, argparse._SubParsersAction):
+                found.update(action.choices)
+    return found
+
+
+GROUPS = [group for group in OBJECTS if group in COMMANDS]
+ACTIONS = [(group, action) for group, actions in OBJECTS.items() for action in actions]
+
+
+@pytest.mark.parametrize(("group", "action"), ACTIONS, ids=" ".join)
+def test_every_verb_of_docker_s_objects_is_here_or_leads_here(group, action, corral):
+    if group in COMMANDS and action in actions_of(group):
+        assert f"{group} {action}" not in elsewhere.WORDS
+        return
+    done = corral(group, action, "x")
+    assert done.code == 2
+    hint = done.err.split("hint: ")[1]
+    assert set(named(hint)) <= set(COMMANDS)
+    assert named(hint) or "in the file" in hint or "login" in hint or "by themselves" in hint, hint
+    if group in COMMANDS:
+        assert hint.strip() == elsewhere.WORDS[f"{group} {action}"]
+
+
+@pytest.mark.parametrize("verb", DOCKERS_VERBS)
+def test_every_verb_of_docker_is_here_or_leads_here(verb, corral):
+    if verb in COMMANDS:
+        return
+    done = corral(verb, "x")
+    assert done.code == 2
+    hint = done.err.split("hint: ")[1]
+    assert "--help lists" not in hint
+    assert named(hint) or "in the file" in hint or "login" in hint
+
+
+@pytest.mark.parametrize(
+    ("group", "action"), [one for one in ACTIONS if one[0] in COMMANDS], ids=" ".join
+)
+def test_every_flag_of_docker_s_objects_is_here_or_leads_here(group, action):
+    """What is missing has its words, and what has words is missing: either side may drift."""
+    ours = actions_of(group)
+    if action not in ours:
+        return
+    theirs = set(OBJECTS[group][action].split())
+    told = {flag for of, flag in elsewhere.OBJECT_FLAGS if of == f"{group} {action}"}
+    here = set(ours[action]._option_string_actions)
+    assert theirs - here == told & theirs
+    assert not told & here
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        ("network create --gateway 10.0.0.1 x", "a container's way out is its node"),
+        ("secret create --driver x a b", "sealed by corral itself"),
+        ("config prune", "corral config rm NAME"),
+        ("exec --env-file f web true", "corral exec -e KEY=VALUE"),
+        ("run --env-file f web", "corral run --env-from-file FILE"),
+        ("run --network x web", "networks: of the service in the file"),
+        ("stop -s TERM web", "corral kill -s SIGNAL"),
+        ("ps --env-file f", "corral --env-file ... ps"),
+    ],
+)
+def test_a_flag_of_docker_says_what_to_type(corral, words, says):
+    done = corral(*words.split())
+    assert done.code == 2
+    assert says in done.err.split("hint: ")[1]

@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 import time
+from functools import partial
 from types import SimpleNamespace
 
 import pytest
@@ -19,7 +20,9 @@ from hypothesis.stateful import (
     run_state_machine_as_test,
 )
 
+from orchestrator.cli import wishes
 from orchestrator.cli.commands import restart
+from orchestrator.cli.commands import watch as watch_command
 from orchestrator.cli.develop import notices, rules
 from orchestrator.cli.develop import tree as tree_module
 from orchestrator.cli.develop.ledger import Ledger
@@ -432,6 +435,29 @@ class Cluster:
 
 def detail(status="running", replicas=1):
     return {"name": "app", "status": status, "services": [{"name": "web", "replicas": replicas}]}
+
+
+def test_a_quiet_watch_says_what_it_could_not_do_and_its_builds_say_nothing(
+    monkeypatch, capsys, tmp_path
+):
+    """--quiet is about what builds print, as in Compose; --progress quiet about all that's well."""
+    told: list[str] = []
+
+    def up(_, words):
+        told.append(wishes.progress())
+        return 1
+
+    monkeypatch.setattr(watch_command.ups, "again", up)
+    found = made(entry(path=f"{tmp_path}/src", action="rebuild"))[0]
+    watching = Watching(
+        Cluster(detail()), found, built={}, bring_up=partial(watch_command._quietly, None)
+    )
+    watching._act(rules.due(found, [f"{tmp_path}/src/a"]))
+    assert told == ["quiet"]
+    assert "building after a change" in capsys.readouterr().err
+    with wishes.quiet():
+        watching._act(rules.due(found, [f"{tmp_path}/src/a"]))
+    assert capsys.readouterr().err == "watch: web: not rebuilt; what ran before runs on\n"
 
 
 @pytest.mark.parametrize(("status", "again"), [(409, False), (503, True)])

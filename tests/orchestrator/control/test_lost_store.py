@@ -44,7 +44,7 @@ class Agents:
 
     @property
     def behind(self) -> object:
-        return type("Behind", (), {"words": "older"})()
+        return type("Behind", (), {"words": "older", "newer": ()})()
 
     async def held(self, nodes=None):
         asked = list(self.cluster.nodes.values()) if nodes is None else list(nodes)

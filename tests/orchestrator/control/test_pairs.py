@@ -432,6 +432,21 @@ async def test_a_one_off_goes_where_its_partner_is(there, code):
             )
 
 
+async def test_a_one_off_that_does_not_fit_beside_its_partner_says_beside_whom():
+    async with Rig(nodes=2) as rig:
+        memory = rig.cluster.nodes["n1"].facts.memory / GIB
+        big = {"deploy": reserve(memory * 0.6)}
+        await rig.up(project(web=big))
+        await rig.deployed()
+        (web,) = rig.live("web")
+        services = project(web=big, side=side(depends_on={}, **big))
+        one = await run(rig, services, "side", no_deps=True)
+        await rig.until(lambda: one().task.pending_reason)
+        name = rig.cluster.nodes[web.node].name
+        assert one().task.pending_reason.startswith(f"it goes with app-web-1, which is on {name}: ")
+        assert "lacks memory" in one().task.pending_reason
+
+
 @pytest.mark.parametrize(
     "how", ["replaced", "stopped", "scaled", "drained", "failed", "ended", "restarted"]
 )

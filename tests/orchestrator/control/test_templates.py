@@ -1,4 +1,4 @@
-"""Swarm's templates in hostname, environment and binds: filled in for each task, where it is."""
+"""Swarm's templates in hostname, environment and mounts: filled in for each task, where it is."""
 
 from __future__ import annotations
 
@@ -32,17 +32,25 @@ async def test_what_a_task_is_told(text):
     legal = "{{.N" not in text.replace("{{.Node", "") and "{{.L" not in text and text != "{{"
     spread = {"placement": {"max_replicas_per_node": 1}}
     web = replicas(2, deploy=spread, environment={"A": text, "B": "plain"})
-    web["volumes"] = [{"type": "bind", "source": f"/srv/{text}", "target": "/data"}]
+    web["volumes"] = [
+        {"type": "bind", "source": f"/srv/{text}", "target": f"/data/{text}"},
+        {"type": "tmpfs", "target": f"/memory/{text}"},
+        {"type": "volume", "source": "kept", "target": "/kept", "volume": {"subpath": f"d/{text}"}},
+    ]
     if legal:
         web["hostname"] = text
     async with Rig(nodes=2) as rig:
-        await rig.up(project(web=web))
+        kept = {"kept": {"name": "kept-{{.Task.Slot}}"}}
+        await rig.up(project(web=web, top={"volumes": kept}))
         await rig.deployed()
         (task,) = [t for t in rig.live() if t.slot == 2]
         assert task.node == "n2"
         (held,) = rig.nodes["n2"].wanted.tasks.values()
         assert held.spec.environment == {"A": CASES[text], "B": "plain"}
-        assert held.spec.mounts[0].source == f"/srv/{CASES[text]}"
+        bound, memory, kept = held.spec.mounts
+        assert (bound.source, bound.target) == (f"/srv/{CASES[text]}", f"/data/{CASES[text]}")
+        assert memory.target == f"/memory/{CASES[text]}"
+        assert (kept.source, kept.subpath) == ("kept", f"d/{CASES[text]}")
         assert held.spec.hostname == (CASES[text] if legal else None)
         assert len({t.spec_hash for t in rig.live()}) == 1
 

@@ -164,3 +164,45 @@ async def test_a_volume_that_was_removed_is_in_nobodys_report_any_more():
         await rig.until(lambda: any(t.pending_reason for t in rig.live("db")))
         assert "its data is on host3, which left the cluster" in why(rig)
         assert rig.cluster.volumes["app_data"].node == "n3"
+
+
+@pytest.mark.parametrize(
+    ("held", "words", "ways"),
+    [
+        (
+            ("app_data",),
+            "and host1 has one of that name; host3 may have it too and has not been heard yet",
+            ("corral volume create --node host1 app_data", "corral node rm"),
+        ),
+        ((), "host3 may have it too and has not been heard yet", ("corral node rm",)),
+    ],
+)
+@pytest.mark.parametrize("way", ["heard", "removed", "said"])
+async def test_a_member_that_was_not_heard_yet_holds_a_home_back_and_that_is_said(
+    held, words, ways, way
+):
+    """Law: data is not taken for another volume's; who waits says for whom and what helps."""
+    async with Rig(nodes=3) as rig:
+        rig.nodes["n1"].agent.volumes.names = held
+        await without_its_home(rig)
+        for node in ("n1", "n3"):
+            await rig.nodes[node].hang_up()
+        await rig.halt()
+        await rig.boot()
+        await rig.nodes["n1"].connect()
+        await rig.until(lambda: "host3" in why(rig))
+        await asyncio.sleep(300)  # however long
+        assert words in why(rig)
+        assert all(one in why(rig) for one in ways)
+        assert rig.cluster.volumes["app_data"].node == "n2"
+
+        if way == "heard":
+            await rig.nodes["n3"].connect()
+        elif way == "removed":
+            await rig.remove_node("n3")
+        else:
+            await rig.control.make(CreateVolume(name="app_data", node="host1"))
+        if held or way == "said":
+            await rig.until(lambda: [t.node for t in rig.ready("db")] == ["n1"])
+        else:
+            await rig.until(lambda: "its data is on host2, which left the cluster" in why(rig))

@@ -16,6 +16,7 @@ from orchestrator.store import statefile
 from orchestrator.store.base import Compacted, Compare, Damaged, Delete, Put, StoreUnavailable
 from orchestrator.store.sqlite import SqliteStore
 from orchestrator.store.statefile import DiskFailed, StateFile, Transaction
+from specs.kit.room import Room
 
 
 @pytest.fixture
@@ -357,4 +358,26 @@ def test_a_copy_of_the_running_file_alone_is_refused(path, tmp_path):
     shutil.copy(path, copy)
     with pytest.raises(Damaged, match="missing"):
         StateFile(copy)
+    file.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "readonly", "words"),
+    [
+        (sqlite3.SQLITE_IOERR_WRITE, True, "its disk is read-only"),
+        (sqlite3.SQLITE_IOERR_WRITE, False, "its disk gives errors"),
+        (sqlite3.SQLITE_READONLY, True, "its disk is read-only"),
+        (sqlite3.SQLITE_READONLY, False, "no permission"),
+        (sqlite3.SQLITE_CANTOPEN, True, "its disk is read-only"),
+        (sqlite3.SQLITE_FULL, True, "no space is left"),
+    ],
+)
+def test_a_read_only_disk_is_told_as_one(path, monkeypatch, code, readonly, words):
+    file = fill(path)
+    monkeypatch.setattr(statefile, "measure", lambda _: Room(1, 1, readonly=readonly))
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorcode = code
+    with pytest.raises(StoreUnavailable, match=words), file._converted("writing"):
+        raise error
+    assert file.revision == 3
     file.close()

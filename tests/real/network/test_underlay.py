@@ -226,6 +226,38 @@ def test_a_peer_that_falls_silent_gets_nothing_new_and_is_used_again(pair):
     until(lambda: answers() == {"two", "here"}, 60, "it is used again once more")
 
 
+# Where and what is lost of TCP over the overlay: what n2 gets, what it says, what leaves n1.
+LOST = (
+    ("n2", "forward priority -5", 'iifname "cr-vxlan" ip protocol tcp drop'),
+    ("n2", "forward priority -5", 'oifname "cr-vxlan" ip protocol tcp drop'),
+    ("n1", "postrouting priority 300", 'oifname "cr-vxlan" ip protocol tcp drop'),
+)
+
+
+def test_a_peer_that_echoes_and_whose_tasks_nothing_comes_through_to_gets_nothing_new(pair):
+    """Law: an echo is not the traffic; one way lost is lost."""
+    other = pair.task("beside", "n1", ["net-a"], number=60)
+    pair.service("either", "net-a", ["two", "beside"], vip="10.210.16.10")
+    pair.push()
+    pair.lab.serve(pair.netns(other.id), "beside")
+
+    def answers():
+        return {ask(pair.netns("one"), "10.210.16.10", timeout=0.3)[0] for _ in range(4)}
+
+    for where, hook, rule in LOST:
+        until(lambda: answers() == {"two", "beside"}, 60, "both serve")
+        time.sleep(2.0)  # it is knocked at twice a second; one that never answered is not judged
+        eat = f"add table ip eat; add chain ip eat o {{ type filter hook {hook}; }}"
+        pair.hosts[where].sh("nft", f"{eat}; add rule ip eat o {rule}")
+        try:
+            until(lambda: answers() == {"beside"}, 60, f"n2 is left out: {rule}")
+            (warning,) = pair.hosts["n1"].call("trouble")["warnings"]
+            assert warning.startswith("n2 does not answer over the overlay")
+        finally:
+            pair.hosts[where].sh("nft", "delete table ip eat")
+    until(lambda: answers() == {"two", "beside"}, 60, "it is used again")
+
+
 def asked_for(pair, seconds):
     """Connect all the while; return how long n2 accepted nothing, at most, and what n1 warned of.
 
