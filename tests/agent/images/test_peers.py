@@ -282,7 +282,6 @@ async def test_a_peer_that_is_silent_does_not_hold_up_the_others(
 
 
 @pytest.mark.parametrize(
-<<<<<<< HEAD
     ("change", "looks"),
     [("nothing", 1), ("certificate", 2), ("authority", 2), ("deleted", 2)],
 )
@@ -303,7 +302,9 @@ async def test_papers_are_looked_at_when_they_may_be_others(tmp_path, monkeypatc
     await images.meet(me, {})
     assert len(looked) == looks
     assert known._certificate.read_text() == me.certificate
-=======
+
+
+@pytest.mark.parametrize(
     ("theirs", "ours", "served"),
     [
         (0, 0, True),
@@ -338,4 +339,3 @@ async def test_silent_connections_keep_no_peer_out(world, port, tmp_path, monkey
     finally:
         for _, writer in silent:
             writer.transport.abort()
->>>>>>> main
