@@ -138,12 +138,15 @@ class Dispatcher:
             log.error(self.behind.words)
             await self._decided.wait()
             hellos = {**hellos, **await self.ask()}
-        seen = [h.stamp.epoch for h in hellos.values() if self._ours(h.stamp)]
+        ours = [(h.stamp.epoch, h.revision) for h in hellos.values() if self._ours(h.stamp)]
+        # What agents knew of the last epoch when somebody decided is decided with it: a copy
+        # may be of that very epoch, and they would be asked about it for ever.
+        known = [revision for epoch, revision in ours if epoch == self.identity.epoch]
         self.identity = await identity.take_epoch(
             self._store,
             self.identity,
-            seen,
-            revision=self._cluster.revision,
+            [epoch for epoch, _ in ours],
+            revision=max([self._cluster.revision, *known]),
             trust=self._discard,
         )
         self.behind = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import pytest
 
@@ -308,6 +308,24 @@ async def test_a_store_that_is_behind_changes_nothing_until_somebody_decides(wor
     taken = identity.decode((await world.store.get("/cluster")).value)
     assert (taken.epoch, taken.trusted) == (42, 0)
     assert world.dispatcher.behind is None
+
+
+@pytest.mark.parametrize("again", [False, True], ids=["once", "over a restart"])
+async def test_a_copy_of_the_same_epoch_is_taken_over_for_good(world, again):
+    """It was made, and put back, while one controller lived: its epoch is not the older one."""
+    await world.connected()
+    held = world.agent.simulated.holdings.held
+    world.agent._remember(replace(held, revision=held.revision + 1000))
+    await world.restart_controller()
+    await asyncio.wait_for(world.dispatcher.settled.wait(), 300)
+    assert "state adopt" in world.dispatcher.behind.words
+    world.dispatcher.decide(discard=False)
+    await world.agent.instructed(2)
+    if again:
+        await world.restart_controller()
+        await world.agent.instructed(3)
+    assert world.dispatcher.behind is None
+    assert world.dispatcher.superseded == "", "law: what was decided is not asked about again"
 
 
 async def test_what_was_discarded_is_not_asked_about_again(world):

@@ -149,6 +149,7 @@ class Controller(sim_loop.Process):
     async def _control(self) -> None:
         await self.dispatcher.ready.wait()
         self.world.trace(self.name, "epoch", str(self.dispatcher.identity.epoch))
+        self.world.laws.took_epoch(self.dispatcher.identity.epoch)
         await self.control.run()
 
     async def answering(self) -> Controller:

@@ -182,12 +182,32 @@ class Faults:
     def _store_failing(self, seconds: float) -> None:
         self._in_store(seconds, "failing", True, False)
 
+    def _older_store(self, age: float) -> None:
+        """The controller's machine gets a copy of its state file back that was made before."""
+        world = self.world
+        old = [disk for at, disk in world.backups if at <= world.now - age]
+        if not old or world.rewound:
+            return
+        world.kill_controller(1.0)
+        agent = world.hosts[0].agent
+        held = agent.parts.holdings.held if agent is not None and agent.ready.is_set() else None
+        world.store = old[-1].copy()
+        world.rewound = True
+        # Its own machine's agent is always asked, so it cannot but hear that it is behind.
+        world.undecided = held is not None and held.revision > world.store.revision
+        world.laws.rewound()
+        for host in world.hosts:
+            self._disturb(host, 120.0)
+        world.users.begin("decide what the state is", "nodes", world.users.decide)
+
     def _journal_damaged(self, name: str, how: str) -> None:
         host = self.world.host(name)
         if not host.on:
             return
         self._disturb(host, 60.0)
         host.kill_agent()
+        # A torn line was never acknowledged, so this one says that nobody was told of it.
+        self.world.laws.acknowledged.pop(name, None)
         folder = host.disk.find(("state", "journal"))
         if not isinstance(folder, _Folder):
             return
@@ -267,6 +287,8 @@ class Faults:
         host, found = self.world.host(name), self._one(name, which)
         if found is not None:
             task = found.task
+            self.world.laws.sickened.add(task)
+            self.world.laws.calm.discard(task)
             self._for(
                 ("sick", task),
                 seconds,
@@ -359,9 +381,11 @@ class Faults:
     def _node_rm(self, name: str, seconds: float) -> None:
         users = self.world.users
         self._disturb(self.world.host(name), 200.0)
+        self.world.laws.leaving.add(name)
 
         async def away_and_back() -> None:
             await users.remove_node(name)
+            self.world.laws.leaving.discard(name)
             self._disturb(self.world.host(name), seconds + OVER)
 
         users.begin(f"node rm {name}", "nodes", away_and_back)

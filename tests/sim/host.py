@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 from agent.errors import Later
-from agent.network import endpoints
+from agent.network import endpoints, reach
 from agent.runtime.bundle import NodeTraits
 from agent.runtime.failure import RuntimeFailure
 from agent.tasks.compose import compose
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 SIGKILL = 9
 RUNTIME_PATIENCE = 60.0  # seconds after which a call of the runtime is given up
 KEEP_EVERY = 1.0
+PROBE = 0.5
 
 
 class SimClock:
@@ -326,11 +327,9 @@ class SimNetwork:
         alive()
         if self._host.network_broken:
             raise OSError(5, "nft failed")
+        self._host.world.laws.applied(self._host, wanted.assignments)
         self._host.kernel = wanted
-        self._host.traffic = {
-            key: tuple(e.task for e in endpoints.see(wanted, key, service).ready)
-            for key, service in wanted.services.items()
-        }
+        self._host.balance()
 
     async def attach(self, assignment: Any) -> Attachment:
         from pathlib import Path
@@ -410,6 +409,9 @@ class Agent(sim_loop.Process):
             group.create_task(self._keep_records(journal), name=f"{self.name} records")
             await self.parts.worker.adopted.wait()
             host.say("agent", "up", f"adopted {len(self.parts.holdings.runners)}")
+            host.agent_since = host.world.now
+            host.world.laws.adopted(host, self.parts.holdings.held)
+            group.create_task(host.probe_peers(), name=f"{self.name} probes")
             self.ready.set()
             await asyncio.Event().wait()
 
@@ -457,12 +459,16 @@ class SimHost:
         self.highest_epoch = 0
         self.down_since: float | None = None
         self.sick: set[str] = set()  # tasks whose check fails
+        self.off_since = 0.0
+        self.on_since = -1.0
+        self.agent_since = 0.0
 
     def _new_kernel(self) -> None:
         self.containers = SimContainers(self)
         self.attached: set[str] = set()
         self.kernel: Wanted | None = None
-        self.traffic: dict[str, tuple[str, ...]] = {}
+        self.traffic_to: dict[str, set[str]] = {}  # service -> machines it is sent to
+        self.histories: dict[str, reach.History] = {}  # node -> what its echoes say
 
     @property
     def boot_id(self) -> str:
@@ -526,7 +532,7 @@ class SimHost:
         """Everything that ran has ended; the disk has what was synced."""
         if not self.on:
             return
-        self.on = False
+        self.on, self.off_since = False, self.world.now
         self.say("power", "off", "lucky" if lucky else "")
         self.world.laws.powered_off(self)
         if self.agent is not None:
@@ -547,9 +553,45 @@ class SimHost:
 
     def power_on(self) -> None:
         if not self.on:
-            self.on = True
+            self.on, self.on_since = True, self.world.now
             self.say("power", "on")
             self.begin_agent()
+
+    # What the kernel sends where.
+
+    def balance(self) -> None:
+        """Bring the balancers to what is told and what answers, as the product decides it."""
+        if self.kernel is None:
+            return
+        lost = reach.unreachable(self.histories)
+        wanted = replace(self.kernel, unreachable=lost)
+        names = {node: peer.name for node, peer in wanted.peers.items()}
+        self.traffic_to = {
+            key: {names.get(e.node, self.name) for e in endpoints.see(wanted, key, service).ready}
+            for key, service in wanted.services.items()
+        }
+
+    async def probe_peers(self) -> None:
+        """Ask every peer for an echo, which its kernel gives."""
+        while True:
+            await asyncio.sleep(PROBE)
+            alive()
+            now, peers = self.world.now, self.kernel.peers if self.kernel is not None else {}
+            before = reach.unreachable(self.histories)
+            for node, peer in peers.items():
+                history = reach.sent(self.histories.get(node, reach.History()), now)
+                if self.world.host(peer.name).on:
+                    history = reach.answered(history, now)
+                self.histories[node] = reach.judged(history, now)
+            for node in [n for n in self.histories if n not in peers]:
+                del self.histories[node]
+            if reach.unreachable(self.histories) != before:
+                self.balance()
+
+    @property
+    def off_for(self) -> float:
+        """Return the seconds since its power went."""
+        return 0.0 if self.on else self.world.now - self.off_since
 
     # How fast things are.
 

@@ -14,11 +14,14 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.store import keys
 from orchestrator.store.base import Put
-from specs.states import FINAL, HEARD, WANTED, TaskState, may_move, may_want
+from specs.states import FINAL, HEARD, WANTED, Desired, TaskState, may_move, may_want
 from specs.task import Task
 from tests.sim.user import SINGLE
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from agent.tasks.held import Held
     from orchestrator.store.base import Delete, Stored
     from specs.wire import Assignment, Instructions, Stamp
     from tests.sim.controller import Controller
@@ -39,6 +42,9 @@ LAWS = {
     "revisions never go back": "N7: neither do the store's revisions and the controllers' epochs",
     "exit codes are true": "N6: an exit code is what the process ended with, or unknown",
     "served until it ends": "a running container keeps its network",
+    "acknowledged by an agent": "N1: an agent remembers what it acknowledged, or says its doubt",
+    "an older state is asked about": "N1: a store older than what runs changes nothing unasked",
+    "the dead get no traffic": "what a node cannot reach leaves its balancers, but for the last",
     "release numbers never go back": "N7: nor do the numbers of releases",
     "no process ends by itself": "a controller or an agent ends only when it is killed",
     "no internal errors": "nothing is logged that only a bug can cause",
@@ -49,6 +55,7 @@ LAWS = {
     "nothing leaks": "N2: once healed, nothing is left of what is not wanted",
     "truly told": "N6: once healed, what the controller says of a task is what it is",
 }
+DEAD = 12.0  # seconds after which nobody sends anything to a dead machine any more
 EXCESS = 20.0  # seconds more copies than asked for may be wanted, while users are quiet
 
 
@@ -74,7 +81,11 @@ class Laws:
         self.disturbed: dict[str, float] = {}  # machine -> until when a fault aims at it
         self.revision = 0
         self.calm: set[str] = set()  # tasks that no fault explains a stop of
+        self.sickened: set[str] = set()  # tasks whose check failed at some time
+        self.leaving: set[str] = set()  # machines that are being removed
         self.excess: dict[tuple[str, str], float] = {}
+        self.acknowledged: dict[str, tuple[int, int]] = {}  # machine -> newest stamp it took
+        self.epoch = 0
         self.checks = 0
         self.signals = 0
 
@@ -133,6 +144,7 @@ class Laws:
 
     def told_to_stop(self, host: SimHost, found: Container, number: int) -> None:
         self.signals += 1
+        self._told_by_its_agent(host, found)
         if found.task not in self.calm or found.told:
             return
         stack = self.world.users.wanted["calm"]
@@ -142,6 +154,49 @@ class Laws:
         self.broke(
             "no collateral", f"{found.assignment.name} {found.task} on {host.name} is told to stop"
         )
+
+    def _told_by_its_agent(self, host: SimHost, found: Container) -> None:
+        """An agent ends what every controller wants to run: has it a cause of its own?"""
+        key = keys.task(found.assignment.stack, found.task)
+        task = self.tasks.get(key)
+        if task is None or task.desired is not Desired.RUNNING or task.state in FINAL or found.told:
+            return
+        if task.restart_asked or found.task in self.sickened or self.world.rewound:
+            return
+        if host.name in self.leaving or not found.runs:
+            return
+        self.broke("not for what is unseen", f"{host.name} ends {task.name} {task.id} unasked")
+
+    def adopted(self, host: SimHost, held: Held) -> None:
+        """An agent came up: it holds what it acknowledged, or has a doubt."""
+        known = self.acknowledged.get(host.name)
+        stamp = held.stamp
+        has = (stamp.epoch, stamp.generation) if stamp is not None else (0, 0)
+        if known is not None and has < known and not held.doubt:
+            self.broke("acknowledged by an agent", f"{host.name} is at {has}, it took {known}")
+
+    def applied(self, host: SimHost, kept: Collection[str]) -> None:
+        """The kernel's network state is another: what runs must be in it."""
+        for found in host.running():
+            if found.task not in kept and found.task in host.attached:
+                self.cut_off(host, found)
+
+    def took_epoch(self, epoch: int) -> None:
+        """A controller begins to decide."""
+        if epoch <= self.epoch:
+            self.broke("revisions never go back", f"epoch {epoch} after {self.epoch}")
+        self.epoch = epoch
+
+    def rewound(self) -> None:
+        """The store is an older one."""
+        self.tasks = {
+            key: Task.model_validate_json(entry.value.partition(b"\0")[2])
+            for key, entry in self.world.store.entries.items()
+            if key.startswith(keys.TASKS)
+        }
+        self.revision = 0
+        self.excess.clear()
+        self.calm.clear()
 
     def cut_off(self, host: SimHost, found: Container) -> None:
         self.broke(
@@ -163,6 +218,8 @@ class Laws:
     def left(self, host: SimHost) -> None:
         """The machine is no member any more."""
         self.highest.pop(host.name, None)
+        self.acknowledged.pop(host.name, None)
+        self.leaving.discard(host.name)
 
     # The agent's side.
 
@@ -192,6 +249,7 @@ class Laws:
                 f"{host.name} obeys generation {stamp.generation} after {before.generation}",
             )
         self.highest[host.name] = max(highest, stamp.epoch)
+        self.acknowledged[host.name] = (stamp.epoch, stamp.generation)
 
     # The store's side.
 
@@ -205,6 +263,9 @@ class Laws:
         self.checks += 1
         if controller.disk is not world.store:
             return
+        changes = [w.key for w in writes if w.key != keys.CLUSTER]
+        if world.undecided and changes and not world.deciding:
+            self.broke("an older state is asked about", f"{changes[0]} is written unasked")
         if controller.disk.revision < self.revision:
             self.broke(
                 "revisions never go back", f"{controller.disk.revision} after {self.revision}"
@@ -230,7 +291,7 @@ class Laws:
         world.trace(controller.name, "writes", str(self.revision), " ".join(named))
 
     def _task(self, controller: Controller, old: Task | None, new: Task) -> None:
-        if old is not None:
+        if old is not None and not self.world.undecided:  # taking over goes by the nodes' word
             by_agent = may_move(old.state, new.state, by="agent")
             if not (by_agent or may_move(old.state, new.state, by="controller")):
                 self.broke("legal moves", f"{new.name} {new.id}: {old.state} -> {new.state}")
@@ -247,7 +308,8 @@ class Laws:
                     "exit codes are true",
                     f"{new.name} run {run.number}: {run.exit_code}, was {true}",
                 )
-        if new.node is not None and (old is None or old.node is None):
+        adopted = self.world.undecided  # then it is where it runs already
+        if not adopted and new.node is not None and (old is None or old.node is None):
             self._placed(controller, new)
 
     def _placed(self, controller: Controller, task: Task) -> None:
@@ -295,6 +357,8 @@ class Laws:
         self, controller: Controller, task: Task, how: str
     ) -> None:
         """Somebody decided that a task goes: is there a cause?"""
+        if self.world.deciding:
+            return  # an older state was taken over: it goes by what nodes say of themselves
         if task.status.run is None or not task.status.run.alive or task.node is None:
             return  # nothing of it runs, as far as it was ever heard
         if not task.status.ready and self._heard(controller, task):
@@ -350,6 +414,7 @@ class Laws:
         if controller.control._health.brake():
             self.excess.clear()
             return
+        self._traffic()
         counts: dict[tuple[str, str], int] = {}
         for task in self.tasks.values():
             if task.live and task.node is not None and self._heard(controller, task):
@@ -371,6 +436,21 @@ class Laws:
         inbox = len(controller.control._inbox)
         if inbox > 2000 or len(self.tasks) > 600:
             self.broke("bounded", f"{inbox} reports wait, {len(self.tasks)} task records")
+
+    def _traffic(self) -> None:
+        """Look whether anybody still sends to a machine that has been dead for long."""
+        dead = {h.name: h for h in self.world.hosts if not h.on and h.off_for > DEAD}
+        for host in self.world.hosts:
+            if not host.on or host.agent is None or host.agent_since > self.world.now - DEAD:
+                continue
+            # At most half of the peers are taken out; who was dead at the boot is not judged.
+            gone = {n for n, h in dead.items() if h.off_since > host.on_since}
+            if len(gone) < len(dead) or len(dead) > 2:
+                continue
+            for key, nodes in host.traffic_to.items():
+                if dead.keys() & nodes and nodes - dead.keys():
+                    who = min(dead.keys() & nodes)
+                    self.broke("the dead get no traffic", f"{host.name} sends {key} to {who}")
 
 
 def _slot(task: Any) -> tuple[str, str, int]:

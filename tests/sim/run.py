@@ -114,6 +114,8 @@ class Story:
         for event in self.events:
             world.later(event.at, lambda event=event: faults.do(event))
         while world.now < start + self.length:
+            if not int(world.now) % 5 and not world.rewound:
+                world.backups.append((world.now, world.store.copy()))
             await asyncio.sleep(1.0)
             world.laws.look()
         faults.heal()

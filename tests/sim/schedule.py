@@ -80,6 +80,7 @@ FAULT_KINDS: dict[str, tuple[float, Any]] = {
     "sick": (1, lambda r: (r.choice(NODES), r.randint(0, 9), round(r.uniform(5, 30), 1))),
     "clock": (0.8, lambda r: (r.choice(NODES), r.choice((-3600.0, 3600.0, 86400.0 * 400, -5.0)))),
     "registry_down": (0.7, lambda r: (round(r.uniform(2, 20), 1),)),
+    "older_store": (0.6, lambda r: (round(r.uniform(2, 30), 1),)),
     "journal_damaged": (
         0.6,
         lambda r: (r.choice(NODES), r.choice(("first", "last", "gone", "torn"))),

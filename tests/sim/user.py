@@ -8,6 +8,7 @@ held to in the end; nothing of it is read back from the cluster.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -160,12 +161,16 @@ class Users:
             await asyncio.sleep(0.7)
 
     async def _in(
-        self, controller: Controller, call: Callable[[Controller], Awaitable[Any]]
+        self,
+        controller: Controller,
+        call: Callable[[Controller], Awaitable[Any]],
+        *,
+        any_: bool = False,
     ) -> Any:
         """Run a request in the controller's process; it dies with it."""
 
         async def work() -> Any:
-            return await call(await controller.answering())
+            return await call(controller if any_ else await controller.answering())
 
         task = controller.begin(work())
         ending = asyncio.ensure_future(self._ended(controller))
@@ -204,7 +209,7 @@ class Users:
         request = Deploy(key=self._key(), project=self.project(name))
         wanted = self.wanted[name]
         row = await self.ask(lambda c: c.control.deploy(name, request))
-        if row.number <= wanted.releases and wanted.up:
+        if row.number < wanted.releases and wanted.up:
             self.world.broke(
                 "release numbers never go back",
                 f"{name} got release {row.number} after {wanted.releases}",
@@ -314,6 +319,54 @@ class Users:
 
         await self.ask(join)
         self.away.discard(name)
+
+    async def decide(self) -> None:
+        """state adopt, where the controller asks; then say once more what is wanted."""
+        while True:
+            await asyncio.sleep(2.0)
+            controller = self.world.controller
+            if controller is None or not controller.ready.is_set():
+                continue
+            if controller.dispatcher.superseded:  # it met a newer word only later
+                self.world.kill_controller(1.0)
+                continue
+            if controller.dispatcher.ready.is_set():
+                break
+            if controller.dispatcher.behind is None:
+                continue
+            self.world.deciding = True
+            with contextlib.suppress(RequestError, StoreUnavailable, TimeoutError):
+                async with asyncio.timeout(ANSWER):
+                    await self._in(
+                        controller, lambda c: c.state.adopt(without_absent=True), any_=True
+                    )
+                self.world.trace("user", "state adopt")
+        self.world.undecided = False
+        await self.again()
+
+    async def again(self) -> None:
+        """After an older state: say everything once more that was said since."""
+        members = await self.ask(self._members)
+        self.away = {host.name for host in self.world.hosts} - members
+        for host in self.world.hosts:
+            self.availability[host.name] = "active"
+            await self.add_node(host.name)
+            await self.available(host.name, "active")
+        for name, stack in self.wanted.items():
+            async with self._locks[name]:
+                stack.releases = 0
+                if not stack.up:
+                    stack.up = True
+                    await self.down(name)
+                    continue
+                await self.up(name)
+                for key, one in self.files[name]["services"].items():
+                    if (name, key) not in GLOBAL:
+                        count = int(stack.scaled.get(key, one["deploy"]["replicas"]))
+                        await self.scale(name, key, count)
+
+    async def _members(self, controller: Controller) -> set[str]:
+        return {node.name for node in controller.cluster.nodes.values()}
 
     # What is wanted.
 

@@ -72,6 +72,9 @@ class World:
         self.store = StoreDisk()
         self.backups: list[tuple[float, StoreDisk]] = []
         self.controller_wanted = True
+        self.rewound = False  # the store was an older one at some time
+        self.undecided = False  # it is, and nobody has decided what to do
+        self.deciding = False
         self._tasks: set[asyncio.Task[Any]] = set()
         self.broken: Broken | None = None
         self.over = asyncio.Event()

@@ -267,8 +267,8 @@ def _overrides(
 
 def _scaled(deployment: Deployment, present: Stack | None) -> Mapping[str, int]:
     """Return the numbers scale set so far, those of a release that waits for images included."""
-    if present is None:
-        return {}
+    if present is None or present.desired == "removed":
+        return {}  # `down` forgets them, whether all of it is gone yet or a node is still away
     newest = deployment.cluster.releases.get((present.name, present.release))
     pending = newest is not None and newest.state is ReleaseState.PENDING
     if newest is not None and newest.overrides is not None and pending:

@@ -7,6 +7,7 @@ Called by ``stacks`` instead of ``services``.
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.dependencies import dependencies_of
@@ -17,7 +18,7 @@ from orchestrator.control.planning.keeping import stop_unwanted
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.service_state import ServiceState
 from orchestrator.control.planning.starting import create_task, let_run
-from orchestrator.control.planning.terms import replica
+from orchestrator.control.planning.terms import at_home, replica
 from scheduler.reconcile import WantedService, reconcile
 from specs.states import FINAL, Desired, TaskState
 
@@ -94,8 +95,13 @@ def plan_frozen(pass_: Pass, stack: Stack) -> float | None:
         # What was deployed may start; of others the slots that had come so far.
         serves = deployed.hash if deployed is not None else ""
         started = [t for t in found if t.slot in begun or t.spec_hash == serves]
-        let_run(pass_, sample, started, wanted, blocked=waits_for)
+        home = partial(_at_home, pass_, sample)
+        let_run(pass_, sample, started, wanted, blocked=waits_for, at_home=home)
     return due
+
+
+def _at_home(pass_: Pass, effective: Effective, task: Task) -> bool:
+    return at_home(pass_, task, effective)
 
 
 def _in_order(pass_: Pass, stack: Stack, names: Iterable[str]) -> list[str]:

@@ -76,6 +76,23 @@ async def test_it_says_what_it_waits_for():
         assert new.desired == "prepared"
 
 
+async def test_so_it_is_while_another_release_prepares_its_images():
+    async with Rig(nodes=2) as rig:
+        await rig.up(file("db:1", VOLUME))
+        await rig.deployed()
+        (old,) = rig.live("db")
+        home = rig.fake_of(old)
+        await home.cut("no route to host")
+        await rig.until(lambda: rig.cluster.conditions[home.node.id].status == NodeStatus.DOWN)
+        await rig.up(file("db:2", VOLUME))
+        await rig.until(lambda: len(rig.live("db")) == 2)
+        rig.agents.delay = 5.0
+        await rig.up(file("db:3", VOLUME))
+        await asyncio.sleep(2)
+        assert rig.release().state == "pending"
+        assert [t.desired for t in rig.live("db") if t.id != old.id] == ["prepared"]
+
+
 async def test_what_can_move_is_not_held_by_a_node_that_is_down():
     async with Rig(nodes=2) as rig:
         await rig.up(project(web={"image": "web:1", **replicas(2)}))

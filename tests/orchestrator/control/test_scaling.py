@@ -406,3 +406,20 @@ async def test_what_the_store_does_not_take_is_refused_where_most_of_it_is(servi
         assert problem.path == place
         assert "a stack can have 1 MiB of texts, this one has 1.1 MiB" in problem.message
         assert "configs:" in problem.hint
+
+
+@pytest.mark.parametrize("whole", [True, False], ids=["all of it was gone", "a node is away"])
+async def test_down_forgets_what_scale_set(whole):
+    async with Rig(nodes=2) as rig:
+        await rig.up(project(web=replicas(2)))
+        await rig.deployed()
+        await rig.control.scale("app", {"web": 4})
+        await rig.until(lambda: len(rig.ready("web")) == 4)
+        if not whole:
+            await rig.nodes["n2"].cut("no route to host")
+        await rig.control.remove("app", volumes=False, timeout=None)
+        await rig.until(lambda: "app" not in rig.cluster.stacks) if whole else None
+        await rig.up(project(web=replicas(2)))
+        await rig.until(
+            lambda: len(rig.ready("web")) == 2 and len(rig.live("web")) == 2, within=120
+        )
