@@ -53,8 +53,9 @@ class FakeCluster:
 
     async def join(
         self, facts, *, name, address="", host_key="", underlay="", asked=False, labels=None,
-        node_id="",
+        node_id="", replaces="",
     ):  # fmt: skip
+        assert not replaces, "nobody here is replaced"
         node = Node(
             id=node_id or f"n-{name}", name=name, address=address, host_key=host_key,
             underlay=underlay, labels=labels or {}, facts=facts,
