@@ -73,7 +73,9 @@ class PeerImages:
     async def meet(self, me: NodeSelf, peers: Mapping[str, Peer]) -> None:
         """Take note of who is in the cluster; serve on our overlay address."""
         self._peers = dict(peers)
-        renewed = await asyncio.to_thread(self._identity.accept, me)  # it writes onto a disk
+        renewed = False
+        if self._me is None or not _same_papers(self._me, me) or not self._identity.complete:
+            renewed = await asyncio.to_thread(self._identity.accept, me)  # it writes onto a disk
         if renewed:
             self._trust = None
         moved = self._me is None or self._me.overlay != me.overlay
@@ -285,3 +287,7 @@ class PeerSource:
             if await self._images.fetch(peer, blob, path):
                 return
         raise Later(f"the nodes that have {blob.digest[:19]} stopped giving it; trying again")
+
+
+def _same_papers(one: NodeSelf, other: NodeSelf) -> bool:
+    return (one.certificate, one.authority) == (other.certificate, other.authority)

@@ -301,8 +301,7 @@ class NodeNetwork:
             if self._filter.in_force or self._enforced < 0:
                 await self._withdraw()
             return
-        await self._in(self._net, lambda: self._converge(wanted))
-        await self._in(self._net, lambda: self._refresh(wanted))
+        await self._in(self._net, lambda: self._put_right(wanted))
         await self._in(self._nft, lambda: self._filter.apply(wanted))
         await self._in(self._dns, lambda: self._publish_names(wanted))
         for task, assignment in wanted.assignments.items():
@@ -317,10 +316,15 @@ class NodeNetwork:
             self._host = netlink.Netlink()
         return self._home, self._host
 
-    def _converge(self, wanted: Wanted) -> list[str]:
+    def _put_right(self, wanted: Wanted) -> list[str]:
+        """Bring the node's own objects and the tasks' links to what they should be."""
+        _, host = self._kernel()
+        found = converge.look(host)
+        return self._converge(wanted, found) + self._refresh(wanted, found)
+
+    def _converge(self, wanted: Wanted, found: converge.KernelState) -> list[str]:
         _, host = self._kernel()
         sysctls.ensure(self._record)
-        found = converge.look(host)
         underlay = wanted.me.underlay
         own = converge.underlay_mtu(found, underlay)
         present = converge.has_address(found, underlay)
@@ -400,14 +404,13 @@ class NodeNetwork:
             if not self._filter.in_force:
                 return []  # nothing is in force: nothing is wanted, or the first apply() is to come
             wanted = self._effective()
-            repaired = await self._in(self._net, lambda: self._converge(wanted))
-            repaired += await self._in(self._net, lambda: self._refresh(wanted))
+            repaired = await self._in(self._net, lambda: self._put_right(wanted))
             repaired += await self._in(self._nft, lambda: self._filter.verify(wanted))
         if repaired:
             log.warning("the network was changed from outside; restored: %s", ", ".join(repaired))
         return repaired
 
-    def _refresh(self, wanted: Wanted) -> list[str]:
+    def _refresh(self, wanted: Wanted, found: converge.KernelState) -> list[str]:
         """Bring the links of attached tasks to what they should be (network thread).
 
         A link that somebody deleted is made again; a network that grew gets its new routes inside
@@ -415,7 +418,7 @@ class NodeNetwork:
         changed costs a comparison; after a restart of the agent each task is looked at once.
         """
         home, host = self._kernel()
-        there = converge.veths(converge.look(host))
+        there = converge.veths(found)
         source = wanted.me.overlay if wanted.me.underlay else ""
         restored = []
         for task, assignment in wanted.assignments.items():

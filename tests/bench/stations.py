@@ -52,8 +52,7 @@ CALLS = {
     "agent.tasks.runner": ["Runner._launch", "Runner._heard", "Runner._start", "Runner._observe"],
     "agent.images.store": ["ImageStore.ensure", "ImageStore.mount", "ImageStore.unmount"],
     "agent.network.node": [
-        "NodeNetwork._converge",
-        "NodeNetwork._refresh",
+        "NodeNetwork._put_right",
         "NodeNetwork.attach",
         "NodeNetwork._publish_names",
         "NodeNetwork.detach",

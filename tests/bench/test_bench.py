@@ -1,6 +1,8 @@
 """The bench's own pure parts: tables and the page of figures."""
 
-from tests.bench import docs
+import importlib
+
+from tests.bench import docs, stations
 from tests.bench.hosts import KINDS, _kind
 from tests.bench.machine import spread, table
 
@@ -36,3 +38,22 @@ def test_every_daemon_is_told_apart_by_its_command_line():
     }
     assert {kind: _kind(line.split(" ")) for kind, line in lines.items()} == {k: k for k in lines}
     assert {kind for _, kind in KINDS} == set(lines) - {""}
+
+
+def test_every_station_is_there_to_be_noted():
+    for module, names in stations.CALLS.items():
+        for name in names:
+            holder = importlib.import_module(module)
+            for part in name.split("."):
+                holder = getattr(holder, part)
+            assert callable(holder), f"{module}:{name}"
+
+
+def test_stations_stand_in_the_order_they_began_with_what_they_took():
+    lines = ["1001000000 7 a:whole +", "1002000000 8 b:part +", "1004500000 8 b:part -"]
+    text = stations.report({"began": 1.0, "wall": 0.02}, lines)
+    assert [line.split() for line in text.splitlines()[1:]] == [
+        ["1.0", "0", "a", "whole"],
+        ["2.0", "2.5", "1", "b", "part"],
+        ["20.0", "the", "command", "has", "ended"],
+    ]

@@ -130,8 +130,9 @@ def test_a_terminal_and_who_goes(app):
     assert command.process.stdout.readline() == "begun\n"
     command.signal("KILL")
     command.finish()
+    # What it prints is heard before its node has told how far it is.
+    app.until("it runs", lambda: [row["state"] for row in oneoffs(app)] == ["running"])
     (row,) = oneoffs(app)
-    assert row["state"] == "running"
     app("exec", "-T", row["name"], "touch", "/tmp/go")
     app.until("it is gone", lambda: not oneoffs(app))
 

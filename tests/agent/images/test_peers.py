@@ -282,6 +282,29 @@ async def test_a_peer_that_is_silent_does_not_hold_up_the_others(
 
 
 @pytest.mark.parametrize(
+    ("change", "looks"),
+    [("nothing", 1), ("certificate", 2), ("authority", 2), ("deleted", 2)],
+)
+async def test_papers_are_looked_at_when_they_may_be_others(tmp_path, monkeypatch, change, looks):
+    looked = []
+    known = Identity(tmp_path / "identity")
+    (tmp_path / "identity").mkdir()
+    known.key.write_text("key")
+    accept = known.accept
+    monkeypatch.setattr(known, "accept", lambda me: looked.append(me) or accept(me))
+    images = PeerImages(ImageFiles(tmp_path / "images"), known)
+    me = NodeSelf(node="n", name="n", certificate="c", authority="a")
+    await images.meet(me, {})
+    if change == "deleted":
+        (tmp_path / "identity" / known._certificate.name).unlink()
+    elif change != "nothing":
+        me = me.model_copy(update={change: "another"})
+    await images.meet(me, {})
+    assert len(looked) == looks
+    assert known._certificate.read_text() == me.certificate
+
+
+@pytest.mark.parametrize(
     ("theirs", "ours", "served"),
     [
         (0, 0, True),

@@ -7,7 +7,7 @@ import pytest
 from orchestrator.client.client import Client
 from tests.e2e.multi.cluster import NODES
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 STACK = """
 services:
   mine:

@@ -6,7 +6,7 @@ import pytest
 
 from tests.e2e import keys
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 
 
 def test_what_each_key_makes_of_a_container_on_another_node(cluster):

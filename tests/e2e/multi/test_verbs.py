@@ -23,7 +23,7 @@ from orchestrator.cli.registry import COMMANDS
 from tests import warm
 from tests.e2e.multi.cluster import NODES
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
 STACK = """
 services:
   web:
