@@ -1,9 +1,10 @@
 """Data that was on a lost machine, said in the state that takes its place: it is waited for.
 
 The machine a backup is restored on is the lost one's node by id, name and pins, but has none of its
-data. What had its home there and is not on this disk is tied to a node that left, and this one
-says that it replaces that node (``Node.replaces``): so nothing begins on an empty volume or folder,
-and whoever brings the data back, or says that it is lost, lets it go on.
+data and runs none of its containers. So both are given to a node that left, and this one says that
+it replaces that node (``Node.replaces``): what ran there is replaced by the rules for any lost
+node, and nothing begins on an empty volume or folder until somebody brings the data back, or says
+that it is lost.
 """
 
 from __future__ import annotations
@@ -21,6 +22,10 @@ from orchestrator.store import keys
 from orchestrator.store.base import Put, StoreError
 from orchestrator.store.sqlite import SqliteStore
 from specs.node import Node
+from specs.oneoff import OneOff
+from specs.task import Task
+
+AT_ONCE = 60  # records of a transaction; nobody reads the copy before all are written
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,10 +34,10 @@ if TYPE_CHECKING:
 
 
 def owe(folder: Path, node: str, kept: Path) -> tuple[str, ...]:
-    """Tie what ``node`` had and this machine has not to a node that left; return what, by name.
+    """Give what ``node`` ran, and had where this machine has not, to a node that left.
 
-    ``folder``: the taken apart backup, changed in place; ``kept``: where this machine's named
-    volumes are. Raises BadBackup, OSError.
+    Return what of it is waited for, by name. ``folder``: the taken apart backup, changed in place;
+    ``kept``: where this machine's named volumes are. Raises BadBackup, OSError.
     """
     try:
         return asyncio.run(_owe(folder, node, kept)) if node else ()
@@ -64,8 +69,18 @@ async def _tied(store: Store, node: str, kept: Path) -> tuple[str, ...]:
             put = Put(entry.key, bound.at_home(former).encode())
             owed[f"path {bound.path} of {bound.stack}"] = put
     found = await store.get(keys.node(node))
-    if not owed or found is None:
+    if found is None:
         return ()
     record = Node.model_validate_json(found.value).replacing(former)
-    await store.txn((), (Put(found.key, record.encode()), *owed.values()))
+    writes = [Put(found.key, record.encode()), *owed.values()]
+    for entry in (await store.list(keys.TASKS)).entries:
+        task = Task.model_validate_json(entry.value)
+        if task.node == node:
+            writes.append(Put(entry.key, task.left_with(former).encode()))
+    for entry in (await store.list(keys.ONEOFFS)).entries:
+        one = OneOff.model_validate_json(entry.value)
+        if one.task.node == node:
+            writes.append(Put(entry.key, one.with_task(one.task.left_with(former)).encode()))
+    for at in range(0, len(writes), AT_ONCE):
+        await store.txn((), tuple(writes[at : at + AT_ONCE]))
     return tuple(sorted(owed))

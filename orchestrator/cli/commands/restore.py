@@ -66,7 +66,9 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         with verifying.opened(path, lambda: passphrase.ask(words), config.state_dir) as opened:
             folder, found = opened
             _refuse(found, own, force=args.force)
-            owed = () if own else owing.owe(folder, found.settings.node, _kept(config))
+            agent = config.state_dir / "agent"
+            lost = not own and not (agent / "journal").exists()  # a new machine, or disk
+            owed = owing.owe(folder, found.settings.node, agent / "volumes") if lost else ()
             aside = _placed(folder, config, client, force=args.force)
     except envelope.BadBackup as exc:
         raise CliError(str(exc), exc.hint) from None
@@ -177,10 +179,6 @@ def _placed(folder: Path, config: ControllerConfig, client: Client, *, force: bo
 
 
 # Afterwards.
-
-
-def _kept(config: ControllerConfig) -> Path:
-    return config.state_dir / "agent" / "volumes"
 
 
 def _tell(found: Verified, owed: tuple[str, ...]) -> None:

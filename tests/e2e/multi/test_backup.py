@@ -155,7 +155,10 @@ def processes(cluster: Cluster) -> dict:
     """Return task id -> (node, pid, start time); of the controller's node pids of its machine."""
     found = {}
     for row in cluster.rows(stack="shop"):
-        run = cluster.task(row)["status"]["runs"][-1]
+        runs = cluster.task(row)["status"]["runs"]
+        if not runs:
+            continue  # it is only just placed
+        run = runs[-1]
         assert run["finished_at"] is None
         found[row["id"]] = (row["node"], int(run["pid"]), run["started_at"])
     return found

@@ -29,6 +29,7 @@ from orchestrator.store.sqlite import SqliteStore
 from specs.api import BackupRow, MakeBackup, ScheduleBackups
 from specs.kit.clock import SystemClock
 from specs.node import Node
+from specs.task import Task
 from tests.fakes.agent import FakeAgent
 from tests.orchestrator.test_controller import agent, all_ready, config, running
 from tests.orchestrator.test_state import alive, deploy, project, refused
@@ -168,6 +169,13 @@ async def test_data_of_the_lost_machine_is_waited_for_and_no_other(config, tmp_p
     for path in (there, gone):
         record = BoundPath(stack="app", path=str(path), node="n1", home="one")
         writes.append(Put(keys.bound_path("app", str(path)), record.encode()))
+    tasks = {"ran": "n1", "elsewhere": "n2", "nowhere": None}
+    for name, node in tasks.items():
+        task = Task(
+            id=name, name=name, stack="app", service="db", slot=1, release=1, spec_hash="h",
+            node=node,
+        )  # fmt: skip
+        writes.append(Put(keys.task("app", name), task.encode()))
     await store.txn((), tuple(writes))
     await engine.close()
     kept = tmp_path / "volumes"
