@@ -15,18 +15,22 @@ from types import MappingProxyType
 
 import pytest
 
-from orchestrator.backups import contents, envelope, keeping, making, restoring, verifying
+from orchestrator.backups import contents, envelope, keeping, making, owing, restoring, verifying
 from orchestrator.backups.envelope import BadBackup
 from orchestrator.backups.making import Backups
 from orchestrator.config import ControllerConfig
+from orchestrator.control.mirror.records import BoundPath, Volume
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.keys import ca, identity
 from orchestrator.keys.sealing import SealedStore
 from orchestrator.keys.vault import load as load_vault
-from orchestrator.store.base import StoreUnavailable
+from orchestrator.store import keys
+from orchestrator.store.base import Put, StoreUnavailable
 from orchestrator.store.sqlite import SqliteStore
 from specs.api import BackupRow, MakeBackup, ScheduleBackups
 from specs.kit.clock import SystemClock
+from specs.node import Node
+from specs.task import Task
 from tests.fakes.agent import FakeAgent
 from tests.orchestrator.test_controller import agent, all_ready, config, running
 from tests.orchestrator.test_state import alive, deploy, project, refused
@@ -136,6 +140,68 @@ async def test_the_machine_is_lost_and_a_new_one_takes_over_what_runs(config, ag
         await deploy(client, "shop", "s2", 2)
         assert alive(agent) == before, "the same file changes nothing"
         assert (await client.call("GET", "/v1/state/check"))["findings"] == []
+
+
+VOLUMES = {
+    # name -> is it on the new machine's disk, and is it waited for then
+    "app_lost": (False, True),
+    "app_kept": (True, False),
+    "of_another": (False, False),
+    "of_each": (False, False),
+    "share": (False, False),
+}
+
+
+async def test_data_of_the_lost_machine_is_waited_for_and_no_other(config, tmp_path):
+    """Law: nothing begins on an empty volume where data is expected."""
+    config.folder.mkdir(parents=True)
+    store = SealedStore(
+        engine := await SqliteStore.open(config.database),
+        load_vault(config.folder / contents.KEY, fresh=True),
+    )
+    there, gone = tmp_path / "there", tmp_path / "gone"
+    there.mkdir()
+    more = {"of_another": {"node": "n2"}, "of_each": {"everywhere": True}}
+    more["share"] = {"options": {"type": "nfs", "device": ":/x"}}
+    writes = [Put(keys.node("n1"), Node(id="n1", name="one", replaces=("n0",)).encode())]
+    for name in VOLUMES:
+        record = Volume(**{"name": name, "node": "n1", "home": "one", **more.get(name, {})})
+        writes.append(Put(keys.volume(name), record.encode()))
+    for path in (there, gone):
+        record = BoundPath(stack="app", path=str(path), node="n1", home="one")
+        writes.append(Put(keys.bound_path("app", str(path)), record.encode()))
+    tasks = {"ran": "n1", "elsewhere": "n2", "nowhere": None}
+    for name, node in tasks.items():
+        task = Task(
+            id=name, name=name, stack="app", service="db", slot=1, release=1, spec_hash="h",
+            node=node,
+        )  # fmt: skip
+        writes.append(Put(keys.task("app", name), task.encode()))
+    await store.txn((), tuple(writes))
+    await engine.close()
+    kept = tmp_path / "volumes"
+    for name, (here, _) in VOLUMES.items():
+        if here:
+            (kept / name).mkdir(parents=True)
+
+    owed = await asyncio.to_thread(owing.owe, config.folder, "n1", kept)
+
+    assert owed == (f"path {gone} of app", "volume app_lost")
+    engine = await SqliteStore.open(config.database)
+    store = SealedStore(engine, load_vault(config.folder / contents.KEY, fresh=False))
+    node = Node.model_validate_json((await store.get(keys.node("n1"))).value)
+    former, *rest = node.replaces
+    assert rest == ["n0"]
+    for name, (_, waits) in VOLUMES.items():
+        volume = Volume.model_validate_json((await store.get(keys.volume(name))).value)
+        assert (volume.node == former) is waits, name
+        assert volume.home == "one"
+    for path in (there, gone):
+        entry = await store.get(keys.bound_path("app", str(path)))
+        assert BoundPath.model_validate_json(entry.value).node == (
+            "n1" if path == there else former
+        )
+    await engine.close()
 
 
 async def test_what_nodes_know_better_is_asked_about(config, agent, tmp_path):
