@@ -370,12 +370,22 @@ def _into_place(part: Path, path: Path) -> None:
 
 
 def _prune(folder: Path, cluster: str, keep: int, now: float) -> None:
-    """Take away our own oldest, and what a killed one left."""
-    for file in keeping.surplus(keeping.rows(folder), cluster, keep, now=now):
-        log.info("an old backup is removed", extra={"file": file})
-        Path(file).unlink(missing_ok=True)
-    for left in folder.glob(f".{cluster}-????????????{keeping.SUFFIX}"):
-        left.unlink(missing_ok=True)
+    """Take away our own oldest, and what a killed one left.
+
+    What cannot be taken away is no reason to make another: it is noted in the log.
+    """
+    try:
+        old = [Path(file) for file in keeping.surplus(keeping.rows(folder), cluster, keep, now=now)]
+        left = [*folder.glob(f".{cluster}-????????????{keeping.SUFFIX}")]
+    except OSError as exc:
+        log.warning("old backups stay: %s", in_words(exc), extra={"to": str(folder)})
+        return
+    for path in (*old, *left):
+        try:
+            path.unlink(missing_ok=True)
+            log.info("an old backup is removed", extra={"file": str(path)})
+        except OSError as exc:
+            log.warning("an old backup stays: %s", in_words(exc), extra={"file": str(path)})
 
 
 def _text(data: bytes) -> str:

@@ -13,7 +13,9 @@ import sqlite3
 from pathlib import Path
 from types import MappingProxyType
 
+import aiohttp
 import pytest
+from aiohttp import web
 
 from orchestrator.backups import contents, envelope, keeping, making, owing, restoring, verifying
 from orchestrator.backups.envelope import BadBackup
@@ -638,6 +640,44 @@ async def test_a_slow_reader_holds_up_nobody(arranged):
         async with asyncio.timeout(30.0):
             assert await backups.step()
         assert envelope.peek(path).cluster == backups._identity().id
+
+
+async def test_an_old_one_that_cannot_go_is_no_reason_to_make_more(arranged, monkeypatch, caplog):
+    backups, clock, _, folder = arranged
+    await backups.arrange(wish(folder, keep=1))
+    unlink, stays = Path.unlink, set()
+
+    def failing(self, missing_ok=False):
+        if self.name in stays:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(self))
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", failing)
+    for _ in range(4):
+        clock.now += HOUR
+        assert await backups.step()
+        assert not await backups.step(), "law: one for each time that is due"
+        assert backups.warning == ""
+        stays = stays or {path.name for path in folder.iterdir()}
+    assert [row.made_at for row in keeping.rows(folder)] == [clock.now, clock.now - 3 * HOUR]
+    assert "an old backup stays" in caplog.text
+
+
+async def test_what_nobody_got_was_not_made(config, agent, tmp_path, monkeypatch, caplog):
+    async def gone(self, data):
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    async with running(config) as client:
+        await client.until("/v1/nodes", lambda a: a["nodes"])
+        with monkeypatch.context() as patched:
+            patched.setattr(web.StreamResponse, "write", gone)
+            with pytest.raises(aiohttp.ClientError):
+                await downloaded(client, tmp_path / "b", plain=True)
+        assert (await client.call("GET", "/v1/backups"))["last_at"] == 0
+        assert "request failed" not in caplog.text
+        assert not list(config.folder.glob(".backup-*"))
+        await downloaded(client, tmp_path / "b", plain=True)
+        assert (await client.call("GET", "/v1/backups"))["last_at"] > 0
 
 
 async def test_a_key_that_does_not_open_is_a_failure_with_words(arranged):
