@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import json
 import os
@@ -481,8 +482,20 @@ def test_which_ones_are_too_many():
         row("other", 0, cluster="d"),
         row("broken", 0, trouble="it is cut"),
     ]
-    assert keeping.surplus(rows, "c", 2) == ["old"]
-    assert keeping.surplus(rows, "c", 0) == ["mid", "old"], "one always stays"
+    assert keeping.surplus(rows, "c", 2, now=3) == ["old"]
+    assert keeping.surplus(rows, "c", 0, now=3) == ["mid", "old"], "one always stays"
+    assert keeping.surplus(rows, "c", 2, now=2) == ["new"], "a clock was set back since"
+    assert keeping.surplus(rows, "c", 1, now=1) == ["new", "mid"], "never what was just made"
+
+
+def test_the_newest_of_a_full_folder_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "MOST", 3)
+    for number in range(9):
+        (tmp_path / f"a-{number}.txt").write_text("somebody's")
+        (tmp_path / keeping.file_name(f"c{9 - number}", 1e9 + number)).write_text("a backup")
+    assert [
+        Path(row.file).name for row in sorted(keeping.rows(tmp_path), key=lambda r: r.file)
+    ] == [keeping.file_name(f"c{9 - number}", 1e9 + number) for number in (8, 7, 6)]
 
 
 async def test_a_failure_is_told_and_tried_again_later(arranged):
@@ -604,13 +617,37 @@ async def test_a_superseded_controller_makes_none(arranged):
     assert await backups.step()
 
 
-async def test_a_clock_set_back_does_not_silence_it(arranged):
+@pytest.mark.parametrize("keep", [1, 2])
+async def test_a_clock_set_back_does_not_silence_it(arranged, keep):
     backups, clock, _, folder = arranged
-    await backups.arrange(wish(folder))
+    await backups.arrange(wish(folder, keep=keep))
     clock.now += 1000 * HOUR
     assert await backups.step()
     clock.now -= 900 * HOUR
-    assert await backups.step(), "what is of the future does not count"
+    for _ in range(3):
+        clock.now += HOUR
+        assert await backups.step(), "what is of the future does not count"
+        assert clock.now in {row.made_at for row in keeping.rows(folder)}, "law: the new one stays"
+
+
+async def test_a_slow_reader_holds_up_nobody(arranged):
+    backups, clock, _, folder = arranged
+    await backups.arrange(wish(folder))
+    async with backups.made(MakeBackup(plain=True)) as (path, _):
+        clock.now += HOUR
+        async with asyncio.timeout(30.0):
+            assert await backups.step()
+        assert envelope.peek(path).cluster == backups._identity().id
+
+
+async def test_a_key_that_does_not_open_is_a_failure_with_words(arranged):
+    backups, clock, _, folder = arranged
+    await backups.arrange(wish(folder))
+    sealed = base64.b64decode(backups._schedule["key"])
+    backups._schedule["key"] = base64.b64encode(sealed[:-1] + bytes([sealed[-1] ^ 1])).decode()
+    clock.now += HOUR
+    assert not await backups.step()
+    assert "the backup that was due was not made" in backups.warning
 
 
 @pytest.mark.parametrize(

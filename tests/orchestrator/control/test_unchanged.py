@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from specs.api import ClientMachine
+from orchestrator.control.mirror.released import task_spec
+from specs.api import ClientMachine, Start
 from specs.states import TaskState
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
@@ -81,6 +82,34 @@ async def test_what_kept_its_spec_gets_it_with_the_next():
         await rig.deployed()
         assert (await again(rig, other, no_recreate=True)).unchanged
         assert not (await again(rig, other)).unchanged
+
+
+@pytest.mark.parametrize("asked", ["what failed", "what runs"])
+async def test_what_was_started_as_it_was_gets_the_files_spec(asked):
+    """`start` brings the newest release's spec along, but its tasks keep their own."""
+    async with Rig() as rig:
+        await shop(rig)
+        spec = "new" if asked == "what failed" else "old"
+        other = {**FILE, "web": replicas(2, command=[spec], update={"failure_action": "pause"})}
+        if asked == "what runs":
+            await again(rig, other)
+            await rig.deployed()
+        else:
+            rig.how["web"] = Behaviour(exit_code=3, runs_for=0.5)
+            await again(rig, other)
+            await rig.until(lambda: rig.release().over)
+            assert rig.release().state == "failed"
+            rig.how["web"] = Behaviour()
+        await rig.control.stop("app", None)
+        await rig.until(lambda: not any(task.status.ready for task in rig.live("web")))
+        await rig.control.start("app", Start(key="once"))
+        await rig.until(lambda: rig.release().over)
+        assert (rig.release().only_starts, rig.release().state) == (True, "deployed")
+        row = await again(rig, other)
+        await rig.deployed()
+        commands = {task_spec(rig.cluster, task).command for task in rig.ready("web")}
+        assert commands == {(spec,)}, f"unchanged: {row.unchanged}"
+        assert (await again(rig, other)).unchanged
 
 
 async def test_another_file_is_one_and_the_first_again_is_another():
