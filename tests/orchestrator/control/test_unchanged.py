@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
 from orchestrator.control.mirror.released import task_spec
@@ -46,8 +48,15 @@ async def test_a_key_said_twice_means_one_answer():
     async with Rig() as rig:
         await shop(rig)
         request = rig.request(project(**FILE))
-        for _ in range(2):
-            assert (await rig.control.deploy("app", request)).number == 1
+        first = await rig.control.deploy("app", request)
+        await asyncio.sleep(5.0)
+        assert await rig.control.deploy("app", request) == first, "its answer was lost, say"
+        assert (first.number, first.unchanged, first.completed) == (1, True, ("job",))
+        made = rig.request(project(web=replicas(3)))
+        assert not (await rig.control.deploy("app", made)).unchanged
+        await rig.deployed()
+        again = await rig.control.deploy("app", made)
+        assert (again.number, again.unchanged) == (2, False), "that one was made by it"
 
 
 @pytest.mark.parametrize(
@@ -157,8 +166,6 @@ async def test_what_does_not_run_is_started(how):
 
 @pytest.mark.parametrize("becomes", ["another", "lost", "slow"])
 async def test_an_image_that_may_be_another_is_looked_up(becomes, monkeypatch):
-    import asyncio
-
     from orchestrator.errors import Invalid
     from specs.wire import ResolvedImage
 
