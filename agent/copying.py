@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from aiohttp import web
 
 from agent.errors import Later, Refusal
-from agent.piping import PIECE, SILENCE, feed, passed_on, stuck
+from agent.piping import PIECE, SILENCE, end, feed, passed_on, stuck
 from agent.runtime import exits
 from specs.inside import Copied
 
@@ -144,13 +144,7 @@ class Copying:
         try:
             yield child
         finally:
-            if child.returncode is None:
-                with contextlib.suppress(ProcessLookupError):
-                    child.kill()
-                assert child.stdout is not None
-                while await child.stdout.read(PIECE):
-                    pass  # asyncio sees the end of a process whose output was taken
-                await child.wait()
+            await end(child)
 
 
 def _namespace(process: Process) -> int | None:

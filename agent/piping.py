@@ -6,6 +6,7 @@ What the other side does not take is not read, so that nothing piles up here. Si
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -17,6 +18,18 @@ if TYPE_CHECKING:
 
 PIECE = 256 * 1024
 SILENCE = 300.0  # seconds without a byte of an archive, at either end and either way
+
+
+async def end(child: asyncio.subprocess.Process) -> None:
+    """End a child that has not ended by itself, and wait until it has."""
+    if child.returncode is not None:
+        return
+    with contextlib.suppress(ProcessLookupError):
+        child.kill()
+    for pipe in (child.stdout, child.stderr):
+        while pipe is not None and await pipe.read(PIECE):
+            pass  # asyncio sees the end of a process whose output was taken
+    await child.wait()
 
 
 async def passed_on(

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 from aiohttp import web
 
 from agent.errors import NoRoom, Refusal
-from agent.piping import PIECE, SILENCE, feed, passed_on, stuck
+from agent.piping import PIECE, SILENCE, end, feed, passed_on, stuck
 from agent.tasks.record import Phase
 from specs.kit.amounts import size as amount
 from specs.kit.room import measure
@@ -141,13 +141,7 @@ async def _started(
     try:
         yield child
     finally:
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            for pipe in (child.stdout, child.stderr):
-                while pipe is not None and await pipe.read(PIECE):
-                    pass  # asyncio sees the end of a process whose output was taken
-            await child.wait()
+        await end(child)
 
 
 async def _unpacked(tar: asyncio.subprocess.Process, request: web.Request) -> None:

@@ -78,6 +78,10 @@ class Node(Model):
         }
         return self.model_copy(update=update)
 
+    def replacing(self, lost: str) -> Node:
+        """Return the node as one that took the place of another, by its id."""
+        return self.model_copy(update={"replaces": (lost, *self.replaces)})
+
     def with_facts(self, facts: NodeFacts) -> Node:
         """Return the node with what its agent says of the machine now."""
         return self.model_copy(update={"facts": facts})

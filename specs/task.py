@@ -201,6 +201,10 @@ class Task(Model):
         assert self.state in FINAL, f"task {self.id} has not ended, and has no node any more"
         return self.model_copy(update={"node": None, "addresses": {}, "host_ports": {}})
 
+    def left_with(self, node: str) -> Task:
+        """Return the task on a node that has left the cluster, and is lost with it."""
+        return self.model_copy(update={"node": node})
+
     def with_desired(self, desired: Desired) -> Task:
         """Return the task with a new wish, which never takes a step back."""
         assert may_want(self.desired, desired), (

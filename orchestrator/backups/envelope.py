@@ -16,6 +16,7 @@ import base64
 import contextlib
 import hashlib
 import json
+import math
 import os
 from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -160,6 +161,8 @@ def read(path: Path, passphrase: Callable[[], str], into: Path) -> Head:
         return head
 
 
+_TEXTS = ("cluster", "corral", "host")  # of a head
+_NUMBERS = ("epoch", "revision", "scheduled")
 _CUT = "copy it again from where it was made, or take another backup: corral backup ls DIR"
 
 
@@ -183,7 +186,9 @@ def _head(file: BinaryIO, path: Path) -> tuple[Head, bytes]:
         known = {each.name for each in fields(Head)}
         if isinstance(found, dict) and isinstance(found.get("cluster"), str):
             told: dict[str, Any] = {name: one for name, one in found.items() if name in known}
-            right = isinstance(told.get("made_at"), int | float)
+            right = isinstance(told.get("made_at"), int | float) and math.isfinite(told["made_at"])
+            right = right and all(isinstance(told.get(name, ""), str) for name in _TEXTS)
+            right = right and all(isinstance(told.get(name, 0), int) for name in _NUMBERS)
             if right and isinstance(told.get("lock"), dict | None):
                 return Head(**told), first + second
     raise BadBackup(f"{path} is damaged: its head cannot be read", hint=_CUT)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 SUFFIX = ".backup"
-MOST = 1000  # files of a folder that are looked at
+MOST = 1000  # backups of a folder that are looked at, by their names the newest
 
 
 def file_name(cluster: str, made_at: float) -> str:
@@ -24,21 +24,20 @@ def file_name(cluster: str, made_at: float) -> str:
 
 def rows(folder: Path) -> list[BackupRow]:
     """Return the backups of a folder, the newest first; what cannot be read says why."""
-    found = [
-        _row(path)
-        for path in sorted(folder.iterdir())[:MOST]
-        if path.suffix == SUFFIX and not path.name.startswith(".") and path.is_file()
-    ]
+    named = [p for p in folder.iterdir() if p.suffix == SUFFIX and not p.name.startswith(".")]
+    named.sort(key=lambda path: (path.name.rpartition("-")[2], path.name), reverse=True)
+    found = [_row(path) for path in named[:MOST] if path.is_file()]
     return sorted(found, key=lambda row: (-row.made_at, row.file))
 
 
-def surplus(found: Iterable[BackupRow], cluster: str, keep: int) -> list[str]:
+def surplus(found: Iterable[BackupRow], cluster: str, keep: int, *, now: float) -> list[str]:
     """Return the files to remove: of this cluster's scheduled ones all but the ``keep`` newest.
 
-    What was made by hand, of another cluster, or cannot be read stays.
+    What was made by hand, of another cluster, or cannot be read stays. What says that it is of the
+    future was made before the clock was set back: it is older than all that was made since.
     """
     ours = [row for row in found if row.scheduled and row.cluster == cluster and not row.trouble]
-    ours.sort(key=lambda row: -row.made_at)
+    ours.sort(key=lambda row: (row.made_at > now, -row.made_at))
     return [row.file for row in ours[max(keep, 1) :]]
 
 

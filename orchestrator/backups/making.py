@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from orchestrator.backups import contents, envelope, keeping
 from orchestrator.backups.schedule import Cron
 from orchestrator.errors import Invalid, RequestError, Unavailable
+from orchestrator.keys.vault import Broken
 from orchestrator.store import keys
 from orchestrator.store.base import Compare, Delete, Put, StoreError
 from specs.api import BackupStatus
@@ -109,11 +110,13 @@ class Backups:
         if request.plain and request.passphrase:
             raise Invalid(detail="a passphrase and --plain exclude each other")
         key = None if request.plain else await derived(request.passphrase)
-        async with self._one:
-            with self._scratch() as scratch:
-                path = scratch / "out"
+        with self._scratch() as scratch:
+            path = scratch / "out"
+            async with self._one:
                 name = await self._write(path, scratch, key, scheduled=False)
-                yield path, name
+                await asyncio.to_thread((scratch / contents.STATE).unlink)
+            # Who asked may be as slow as he likes: the schedule does not wait for him.
+            yield path, name
         self._noted(made_at=self._clock.wall())
 
     # By schedule.
@@ -148,7 +151,7 @@ class Backups:
                 detail="a schedule needs an absolute folder on the controller's machine",
                 hint="--to DIR: another disk, or what another machine lends this one",
             )
-        if folder.resolve().is_relative_to(self._config.folder.resolve()):
+        if await asyncio.to_thread(_within, folder, self._config.folder):
             raise Invalid(
                 detail=f"{folder} is in the controller's own folder, which is what gets lost",
                 hint="--to DIR: another disk, or what another machine lends this one",
@@ -195,7 +198,7 @@ class Backups:
             return False
         try:
             await self._scheduled(schedule)
-        except (RequestError, StoreError, OSError, ValueError, KeyError) as exc:
+        except (RequestError, StoreError, Broken, OSError, ValueError, KeyError) as exc:
             self._failures += 1
             pause = min(FIRST_AGAIN * 2 ** (self._failures - 1), LONGEST_AGAIN)
             self._again = now + pause
@@ -219,9 +222,10 @@ class Backups:
                     name = await self._write(part, scratch, key, scheduled=True)
                     await asyncio.to_thread(_into_place, part, folder / name)
                 finally:
-                    part.unlink(missing_ok=True)
+                    # Beside the loop as everything there: the disk may be another machine's.
+                    await asyncio.to_thread(part.unlink, missing_ok=True)
             cluster, keep = self._identity().id, int(schedule["keep"])
-            await asyncio.to_thread(_prune, folder, cluster, keep)
+            await asyncio.to_thread(_prune, folder, cluster, keep, self._clock.wall())
 
     async def _write(
         self, path: Path, scratch: Path, key: envelope.PassphraseKey | None, *, scheduled: bool
@@ -331,6 +335,10 @@ async def derived(passphrase: str) -> envelope.PassphraseKey:
         raise Invalid(detail=str(exc), hint=exc.hint) from exc
 
 
+def _within(folder: Path, other: Path) -> bool:
+    return folder.resolve().is_relative_to(other.resolve())
+
+
 def _usable(folder: Path) -> str:
     """Make the folder where it is missing, and write to it; return where its disk is mounted."""
     make_folder(folder)
@@ -361,13 +369,23 @@ def _into_place(part: Path, path: Path) -> None:
     sync(path.parent)
 
 
-def _prune(folder: Path, cluster: str, keep: int) -> None:
-    """Take away our own oldest, and what a killed one left."""
-    for file in keeping.surplus(keeping.rows(folder), cluster, keep):
-        log.info("an old backup is removed", extra={"file": file})
-        Path(file).unlink(missing_ok=True)
-    for left in folder.glob(f".{cluster}-????????????{keeping.SUFFIX}"):
-        left.unlink(missing_ok=True)
+def _prune(folder: Path, cluster: str, keep: int, now: float) -> None:
+    """Take away our own oldest, and what a killed one left.
+
+    What cannot be taken away is no reason to make another: it is noted in the log.
+    """
+    try:
+        old = [Path(file) for file in keeping.surplus(keeping.rows(folder), cluster, keep, now=now)]
+        left = [*folder.glob(f".{cluster}-????????????{keeping.SUFFIX}")]
+    except OSError as exc:
+        log.warning("old backups stay: %s", in_words(exc), extra={"to": str(folder)})
+        return
+    for path in (*old, *left):
+        try:
+            path.unlink(missing_ok=True)
+            log.info("an old backup is removed", extra={"file": str(path)})
+        except OSError as exc:
+            log.warning("an old backup stays: %s", in_words(exc), extra={"file": str(path)})
 
 
 def _text(data: bytes) -> str:

@@ -28,8 +28,15 @@ def describe(parser: argparse.ArgumentParser) -> None:
 def ask(file: str | None, *, twice: bool = False) -> str:
     """Return the passphrase; ``twice``: of a new one, typed again. Raises CliError, OSError."""
     if file is not None:
-        with open(file, encoding="utf-8") as opened:
-            return _checked(opened.readline(LONGEST).rstrip("\n"), file)
+        try:
+            with open(file, encoding="utf-8") as opened:
+                return _checked(opened.readline(LONGEST).rstrip("\n"), file)
+        except UnicodeDecodeError:
+            raise CliError(
+                f"the passphrase in {file} is no text",
+                hint="its first line is what one could type: base64 FILE makes text of anything",
+                code=USAGE,
+            ) from None
     if VARIABLE in os.environ:
         return _checked(os.environ[VARIABLE], VARIABLE)
     if not (sys.stdin.isatty() and sys.stderr.isatty()):

@@ -150,18 +150,36 @@ def _checked(source: Any, *, packed: bool) -> Iterator[bytes]:
 
 @contextlib.contextmanager
 def _frozen(client: Client, services: list[str]) -> Iterator[None]:
-    """Freeze the services (STACK/SERVICE) that run while the block does."""
-    asked: list[tuple[str, list[str]]] = []
+    """Freeze the services (STACK/SERVICE) that run while the block does.
+
+    What was frozen before stays so.
+    """
+    asked: list[tuple[str, list[str], set[str]]] = []
     try:
         for stack, names in _by_stack(services).items():
             with contextlib.suppress(ApiNotFound):  # the volume outlived it
-                asked.append((stack, names))
+                rows = client.get(f"/v1/stacks/{quote(stack)}/tasks")["tasks"]
+                before = {str(row["id"]) for row in rows if row.get("paused")}
+                asked.append((stack, names, before))
                 _pause(client, stack, names, paused=True)
         yield
     finally:
-        for stack, names in asked:
+        for stack, names, before in asked:
             with contextlib.suppress(ApiNotFound):
-                _pause(client, stack, names, paused=False)
+                _go_on(client, stack, names, before)
+
+
+def _go_on(client: Client, stack: str, names: list[str], before: set[str]) -> None:
+    """Have services go on, but for the containers that were frozen before."""
+    rows = client.get(f"/v1/stacks/{quote(stack)}/tasks")["tasks"] if before else []
+    mine = [row for row in rows if row["service"] in names]
+    still = {row["service"] for row in mine if row["id"] in before}
+    if whole := [name for name in names if name not in still]:
+        _pause(client, stack, whole, paused=False)
+    for row in mine:
+        if row["service"] in still and row["id"] not in before and not row.get("finished_at"):
+            with contextlib.suppress(ApiNotFound):  # it has ended meanwhile
+                _pause(client, stack, [str(row["name"])], paused=False)
 
 
 def _pause(client: Client, stack: str, names: list[str], *, paused: bool) -> None:

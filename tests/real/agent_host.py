@@ -22,9 +22,11 @@ from typing import TYPE_CHECKING
 
 import aiohttp
 
+from specs import skew
 from specs.stack import TaskSpec
 from specs.states import Desired
 from specs.wire import (
+    PROTOCOL,
     Assignment,
     ExecRequest,
     Instructions,
@@ -160,6 +162,15 @@ class AgentHost:
             f"{task} {state}",
             timeout,
         )
+
+    async def says_of_its_room(self, wanted: str) -> None:
+        """Wait until the node says this of its disk, or with "" that there is room."""
+        ours = {skew.HEADER: str(PROTOCOL)}
+        async with asyncio.timeout(60), self.client.get("/v1/reports", headers=ours) as stream:
+            async for line in stream.content:
+                said = Report.model_validate_json(line).room
+                if (wanted in said) if wanted else not said:
+                    return
 
     async def ready(self, *tasks: str, timeout: float = 60.0) -> list[TaskStatus]:
         await self.until(

@@ -6,9 +6,7 @@ import asyncio
 
 import pytest
 
-from specs.skew import HEADER
 from specs.stack import RestartPolicy
-from specs.wire import PROTOCOL, Report
 from tests.real.agent_host import AgentHost, assignment, until
 
 pytestmark = pytest.mark.real
@@ -27,16 +25,6 @@ async def host():
         await made.stop()
 
 
-async def room(host, wanted: str) -> None:
-    """Wait until the node says this of its disk."""
-    ours = {HEADER: str(PROTOCOL)}
-    async with asyncio.timeout(60), host.client.get("/v1/reports", headers=ours) as stream:
-        async for line in stream.content:
-            said = Report.model_validate_json(line).room
-            if (wanted in said) if wanted else not said:
-                return
-
-
 async def test_a_full_disk_takes_nothing_along(host):
     reserve, journal = host.state / "agent/journal/reserve", host.state / "agent/journal/set.log"
     await host.put(*(assignment(f"t{n}", "echo said; exec sleep 1000") for n in range(5)))
@@ -47,7 +35,7 @@ async def test_a_full_disk_takes_nothing_along(host):
         host.shell(f"cat /dev/zero >> {host.state}/big 2>/dev/null || true")
 
     fill()
-    await room(host, "MiB free")
+    await host.says_of_its_room("MiB free")
     # By the reserve, and when that is used up as well: what goes makes room, which is taken again.
     await host.remove("t4")
     host.shell(f"rm -f {reserve}/*")
@@ -72,11 +60,11 @@ async def test_a_full_disk_takes_nothing_along(host):
 
     host.shell(f"rm {host.state}/big")
     await host.ready("t0", "t1", "t5")
-    await room(host, "")
+    await host.says_of_its_room("")
     until(lambda: host.shell(f"stat -c %a {journal}").strip() == "600", "what was owed")
 
     host.shell(f"cd {host.state} && mkdir many && cd many && seq 3000 | xargs touch || true")
-    await room(host, "inodes free")
+    await host.says_of_its_room("inodes free")
     await host.remove("t5")
     after = await host.ready("t0", "t1")
     assert [s.run.pid for s in after] == [s.run.pid for s in before[:2]]

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import errno
 import subprocess
 import sys
 
 import pytest
 
-from specs.skew import HEADER
 from specs.stack import RestartPolicy
-from specs.wire import PROTOCOL, Report
 from tests.real.agent_host import AgentHost, assignment
 
 pytestmark = pytest.mark.real
@@ -27,16 +24,6 @@ async def host():
         yield made
     finally:
         await made.stop()
-
-
-async def room(host, wanted: str) -> None:
-    """Wait until the node says this."""
-    ours = {HEADER: str(PROTOCOL)}
-    async with asyncio.timeout(60), host.client.get("/v1/reports", headers=ours) as stream:
-        async for line in stream.content:
-            said = Report.model_validate_json(line).room
-            if (wanted in said) if wanted else not said:
-                return
 
 
 FILLS = {
@@ -57,7 +44,7 @@ async def test_a_full_run_directory_takes_nothing_along(host, what):
     await host.put(*(assignment(n, "echo said; exec sleep 1000", restart=again) for n in names))
     before = [s.run.pid for s in await host.ready(*names)]
     host.shell(fill)
-    await room(host, words)
+    await host.says_of_its_room(words)
 
     # What is asked of what runs works, or says why not.
     assert [line.line for line in await host.logs("t1")] == ["said"]
@@ -78,9 +65,9 @@ async def test_a_full_run_directory_takes_nothing_along(host, what):
     host.shell(fill)
     await host.start()
     assert (await host.ready("t0"))[0].run.pid == before[0]
-    await room(host, words)
+    await host.says_of_its_room(words)
     host.shell(free)
-    await room(host, "")
+    await host.says_of_its_room("")
     await host.ready("t0", "t1", "t5")
     assert (await host.ready("t0"))[0].run.pid == before[0]
     assert not [p for p in host.processes() if "t2" in p]

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
-
 import pytest
 
-from specs.skew import HEADER
 from specs.stack import LogConfig
-from specs.wire import PROTOCOL, UNKEPT, Instructions, NodeSelf, Objects, Report, Stamp
+from specs.wire import UNKEPT, Instructions, NodeSelf, Objects, Stamp
 from tests.real.agent_host import AgentHost, assignment
 
 pytestmark = pytest.mark.real
@@ -23,16 +20,6 @@ async def host():
         yield made
     finally:
         await made.stop()
-
-
-async def room(host, wanted: str) -> None:
-    """Wait until the node says this of its disk."""
-    ours = {HEADER: str(PROTOCOL)}
-    async with asyncio.timeout(60), host.client.get("/v1/reports", headers=ours) as stream:
-        async for line in stream.content:
-            said = Report.model_validate_json(line).room
-            if (wanted in said) if wanted else not said:
-                return
 
 
 async def told(host, epoch: int, *tasks) -> int:
@@ -55,7 +42,7 @@ async def test_a_read_only_disk_takes_nothing_along(host):
 
     assert await told(host, 2) == UNKEPT, "law: nothing of an epoch that is not durable"
     assert await told(host, 1) == UNKEPT
-    await room(host, "read-only")
+    await host.says_of_its_room("read-only")
     assert [s.run.pid for s in await host.ready(*names)] == before
     assert (await host.exec("t1", "echo", "inside"))[1] == "inside\n"
 
@@ -63,7 +50,7 @@ async def test_a_read_only_disk_takes_nothing_along(host):
     host.kill()
     await host.start()
     assert [s.run.pid for s in await host.ready(*names)] == before
-    await room(host, "read-only")
+    await host.says_of_its_room("read-only")
     assert await told(host, 1) == UNKEPT
     # Who crashes is started again: the records of this boot are not on that disk.
     host.shell(f"kill -9 {before[2]}")
@@ -72,7 +59,7 @@ async def test_a_read_only_disk_takes_nothing_along(host):
     )
 
     host.shell(f"mount -o remount,rw {host.state}")
-    await room(host, "")
+    await host.says_of_its_room("")
     assert await told(host, 2, assignment("t0", logging=silent)) == 200
     assert await told(host, 1) == 409, "law: who spoke before is not heard again"
     assert [s.run.pid for s in await host.ready("t0")] == before[:1]

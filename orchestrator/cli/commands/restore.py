@@ -51,7 +51,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         raise CliError("only root can put a controller's state in place", "sudo corral restore")
     from pathlib import Path
 
-    from orchestrator.backups import envelope, restoring, verifying
+    from orchestrator.backups import envelope, owing, restoring, verifying
     from orchestrator.config import from_environment
 
     config = from_environment(os.environ)
@@ -66,6 +66,9 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         with verifying.opened(path, lambda: passphrase.ask(words), config.state_dir) as opened:
             folder, found = opened
             _refuse(found, own, force=args.force)
+            agent = config.state_dir / "agent"
+            lost = not own and not (agent / "journal").exists()  # a new machine, or disk
+            owed = owing.owe(folder, found.settings.node, agent / "volumes") if lost else ()
             aside = _placed(folder, config, client, force=args.force)
     except envelope.BadBackup as exc:
         raise CliError(str(exc), exc.hint) from None
@@ -76,7 +79,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     _say(f"restored {describe_backup(found)}")
     if aside is not None:
         _say(f"what was here before is kept in {aside}")
-    _tell(found, config)
+    _tell(found, owed)
     if args.no_start:
         _say("nothing was started: corral controller start")
         return 0
@@ -178,15 +181,17 @@ def _placed(folder: Path, config: ControllerConfig, client: Client, *, force: bo
 # Afterwards.
 
 
-def _tell(found: Verified, config: ControllerConfig) -> None:
+def _tell(found: Verified, owed: tuple[str, ...]) -> None:
     """Say what a backup cannot bring back."""
     from orchestrator.backups import restoring
 
     was = found.settings
-    kept = config.state_dir / "agent" / "volumes"
-    lost = [name for name in found.volumes if not (kept / name).exists()]
-    if lost:
-        _warn(f"warning: volumes that were on {was.name} are not here: {', '.join(lost)}")
+    if owed:
+        _warn(
+            f"warning: what was on {was.name} is not here: {', '.join(owed)}. What needs it waits: "
+            f"corral volume restore NAME FILE, or corral volume create --node {was.name} NAME to "
+            "begin with an empty one; a path is to be put back"
+        )
     if was.underlay and not restoring.is_own(was.underlay):
         _say(
             f"{was.name} was reached by other nodes at {was.underlay}, which is not this machine's "

@@ -97,6 +97,8 @@ class Commands:
             known = self._cluster.releases.get((made.stack, made.number))
             if known is None or made.stack != stack:
                 raise Conflict(f"this request already made release {made.number} of {made.stack}")
+            if known.state is ReleaseState.DEPLOYED and made.at != known.created_at:
+                return self._unchanged_row(known, known.starts, made.at)  # ``_stays`` noted it
             return release_row(known)
 
         def write(draft: Draft) -> ReleaseRow:
@@ -121,12 +123,21 @@ class Commands:
         present = self._cluster.stacks[last.stack]
         if present.config_files != request.config_files:
             draft.put(STACKS, present.with_config_files(request.config_files))
-        mine = self._cluster.by_stack.get(last.stack, {}).values()
-        done = completed(task for task in mine if task.service in same.made.starts)
         told = tuple(ProblemRow.model_validate(one.as_json()) for one in same.warnings)
-        row = release_row(last, told)
-        update = {"unchanged": True, "completed": done, "created_at": self._clock.wall()}
-        return row.model_copy(update=update)
+        return self._unchanged_row(last, same.made.starts, asked.at, told)
+
+    def _unchanged_row(
+        self,
+        release: Release,
+        starts: Collection[str],
+        at: float,
+        warnings: tuple[ProblemRow, ...] = (),
+    ) -> ReleaseRow:
+        """Return the release that runs as the answer to who asked for no other, and when."""
+        mine = self._cluster.by_stack.get(release.stack, {}).values()
+        done = completed(task for task in mine if task.service in starts)
+        update = {"unchanged": True, "completed": done, "created_at": at}
+        return release_row(release, warnings).model_copy(update=update)
 
     def _deployment(
         self, draft: Draft, stack: str, request: Deploy, asked: Mapping[str, tuple[str, ...]]

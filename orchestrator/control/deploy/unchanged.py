@@ -48,8 +48,8 @@ def deployed_already(cluster: Cluster, made: Release) -> Release | None:
         return None
     if made.build == "always" or made.again or made.overrides != present.overrides:
         return None
-    if not {*last.keeps} <= {*made.keeps}:
-        return None  # what kept its spec then (--no-recreate) is to have it now
+    if last.only_starts or not {*last.keeps} <= {*made.keeps}:
+        return None  # what kept its spec then (`start`, --no-recreate) is to have it now
     wishes = ("spec", "recreates", "client", "services", "no_deps")
     if any(getattr(made, wish) != getattr(last, wish) for wish in wishes):
         return None

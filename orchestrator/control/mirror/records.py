@@ -168,6 +168,10 @@ class BoundPath(Model):
     created_at: float = 0.0
     home: str = ""
 
+    def at_home(self, node: str) -> BoundPath:
+        """Return the path with its data on a node."""
+        return self.model_copy(update={"node": node})
+
 
 class Idempotency(Model):
     """Which release a Deploy.key made."""

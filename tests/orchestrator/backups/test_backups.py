@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import json
 import os
@@ -12,20 +13,26 @@ import sqlite3
 from pathlib import Path
 from types import MappingProxyType
 
+import aiohttp
 import pytest
+from aiohttp import web
 
-from orchestrator.backups import contents, envelope, keeping, making, restoring, verifying
+from orchestrator.backups import contents, envelope, keeping, making, owing, restoring, verifying
 from orchestrator.backups.envelope import BadBackup
 from orchestrator.backups.making import Backups
 from orchestrator.config import ControllerConfig
+from orchestrator.control.mirror.records import BoundPath, Volume
 from orchestrator.errors import RequestError, Unavailable
 from orchestrator.keys import ca, identity
 from orchestrator.keys.sealing import SealedStore
 from orchestrator.keys.vault import load as load_vault
-from orchestrator.store.base import StoreUnavailable
+from orchestrator.store import keys
+from orchestrator.store.base import Put, StoreUnavailable
 from orchestrator.store.sqlite import SqliteStore
 from specs.api import BackupRow, MakeBackup, ScheduleBackups
 from specs.kit.clock import SystemClock
+from specs.node import Node
+from specs.task import Task
 from tests.fakes.agent import FakeAgent
 from tests.orchestrator.test_controller import agent, all_ready, config, running
 from tests.orchestrator.test_state import alive, deploy, project, refused
@@ -135,6 +142,68 @@ async def test_the_machine_is_lost_and_a_new_one_takes_over_what_runs(config, ag
         await deploy(client, "shop", "s2", 2)
         assert alive(agent) == before, "the same file changes nothing"
         assert (await client.call("GET", "/v1/state/check"))["findings"] == []
+
+
+VOLUMES = {
+    # name -> is it on the new machine's disk, and is it waited for then
+    "app_lost": (False, True),
+    "app_kept": (True, False),
+    "of_another": (False, False),
+    "of_each": (False, False),
+    "share": (False, False),
+}
+
+
+async def test_data_of_the_lost_machine_is_waited_for_and_no_other(config, tmp_path):
+    """Law: nothing begins on an empty volume where data is expected."""
+    config.folder.mkdir(parents=True)
+    store = SealedStore(
+        engine := await SqliteStore.open(config.database),
+        load_vault(config.folder / contents.KEY, fresh=True),
+    )
+    there, gone = tmp_path / "there", tmp_path / "gone"
+    there.mkdir()
+    more = {"of_another": {"node": "n2"}, "of_each": {"everywhere": True}}
+    more["share"] = {"options": {"type": "nfs", "device": ":/x"}}
+    writes = [Put(keys.node("n1"), Node(id="n1", name="one", replaces=("n0",)).encode())]
+    for name in VOLUMES:
+        record = Volume(**{"name": name, "node": "n1", "home": "one", **more.get(name, {})})
+        writes.append(Put(keys.volume(name), record.encode()))
+    for path in (there, gone):
+        record = BoundPath(stack="app", path=str(path), node="n1", home="one")
+        writes.append(Put(keys.bound_path("app", str(path)), record.encode()))
+    tasks = {"ran": "n1", "elsewhere": "n2", "nowhere": None}
+    for name, node in tasks.items():
+        task = Task(
+            id=name, name=name, stack="app", service="db", slot=1, release=1, spec_hash="h",
+            node=node,
+        )  # fmt: skip
+        writes.append(Put(keys.task("app", name), task.encode()))
+    await store.txn((), tuple(writes))
+    await engine.close()
+    kept = tmp_path / "volumes"
+    for name, (here, _) in VOLUMES.items():
+        if here:
+            (kept / name).mkdir(parents=True)
+
+    owed = await asyncio.to_thread(owing.owe, config.folder, "n1", kept)
+
+    assert owed == (f"path {gone} of app", "volume app_lost")
+    engine = await SqliteStore.open(config.database)
+    store = SealedStore(engine, load_vault(config.folder / contents.KEY, fresh=False))
+    node = Node.model_validate_json((await store.get(keys.node("n1"))).value)
+    former, *rest = node.replaces
+    assert rest == ["n0"]
+    for name, (_, waits) in VOLUMES.items():
+        volume = Volume.model_validate_json((await store.get(keys.volume(name))).value)
+        assert (volume.node == former) is waits, name
+        assert volume.home == "one"
+    for path in (there, gone):
+        entry = await store.get(keys.bound_path("app", str(path)))
+        assert BoundPath.model_validate_json(entry.value).node == (
+            "n1" if path == there else former
+        )
+    await engine.close()
 
 
 async def test_what_nodes_know_better_is_asked_about(config, agent, tmp_path):
@@ -415,8 +484,20 @@ def test_which_ones_are_too_many():
         row("other", 0, cluster="d"),
         row("broken", 0, trouble="it is cut"),
     ]
-    assert keeping.surplus(rows, "c", 2) == ["old"]
-    assert keeping.surplus(rows, "c", 0) == ["mid", "old"], "one always stays"
+    assert keeping.surplus(rows, "c", 2, now=3) == ["old"]
+    assert keeping.surplus(rows, "c", 0, now=3) == ["mid", "old"], "one always stays"
+    assert keeping.surplus(rows, "c", 2, now=2) == ["new"], "a clock was set back since"
+    assert keeping.surplus(rows, "c", 1, now=1) == ["new", "mid"], "never what was just made"
+
+
+def test_the_newest_of_a_full_folder_are_looked_at(tmp_path, monkeypatch):
+    monkeypatch.setattr(keeping, "MOST", 3)
+    for number in range(9):
+        (tmp_path / f"a-{number}.txt").write_text("somebody's")
+        (tmp_path / keeping.file_name(f"c{9 - number}", 1e9 + number)).write_text("a backup")
+    assert [
+        Path(row.file).name for row in sorted(keeping.rows(tmp_path), key=lambda r: r.file)
+    ] == [keeping.file_name(f"c{9 - number}", 1e9 + number) for number in (8, 7, 6)]
 
 
 async def test_a_failure_is_told_and_tried_again_later(arranged):
@@ -538,13 +619,75 @@ async def test_a_superseded_controller_makes_none(arranged):
     assert await backups.step()
 
 
-async def test_a_clock_set_back_does_not_silence_it(arranged):
+@pytest.mark.parametrize("keep", [1, 2])
+async def test_a_clock_set_back_does_not_silence_it(arranged, keep):
     backups, clock, _, folder = arranged
-    await backups.arrange(wish(folder))
+    await backups.arrange(wish(folder, keep=keep))
     clock.now += 1000 * HOUR
     assert await backups.step()
     clock.now -= 900 * HOUR
-    assert await backups.step(), "what is of the future does not count"
+    for _ in range(3):
+        clock.now += HOUR
+        assert await backups.step(), "what is of the future does not count"
+        assert clock.now in {row.made_at for row in keeping.rows(folder)}, "law: the new one stays"
+
+
+async def test_a_slow_reader_holds_up_nobody(arranged):
+    backups, clock, _, folder = arranged
+    await backups.arrange(wish(folder))
+    async with backups.made(MakeBackup(plain=True)) as (path, _):
+        clock.now += HOUR
+        async with asyncio.timeout(30.0):
+            assert await backups.step()
+        assert envelope.peek(path).cluster == backups._identity().id
+
+
+async def test_an_old_one_that_cannot_go_is_no_reason_to_make_more(arranged, monkeypatch, caplog):
+    backups, clock, _, folder = arranged
+    await backups.arrange(wish(folder, keep=1))
+    unlink, stays = Path.unlink, set()
+
+    def failing(self, missing_ok=False):
+        if self.name in stays:
+            raise PermissionError(errno.EPERM, os.strerror(errno.EPERM), str(self))
+        unlink(self, missing_ok=missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", failing)
+    for _ in range(4):
+        clock.now += HOUR
+        assert await backups.step()
+        assert not await backups.step(), "law: one for each time that is due"
+        assert backups.warning == ""
+        stays = stays or {path.name for path in folder.iterdir()}
+    assert [row.made_at for row in keeping.rows(folder)] == [clock.now, clock.now - 3 * HOUR]
+    assert "an old backup stays" in caplog.text
+
+
+async def test_what_nobody_got_was_not_made(config, agent, tmp_path, monkeypatch, caplog):
+    async def gone(self, data):
+        raise ConnectionResetError("Cannot write to closing transport")
+
+    async with running(config) as client:
+        await client.until("/v1/nodes", lambda a: a["nodes"])
+        with monkeypatch.context() as patched:
+            patched.setattr(web.StreamResponse, "write", gone)
+            with pytest.raises(aiohttp.ClientError):
+                await downloaded(client, tmp_path / "b", plain=True)
+        assert (await client.call("GET", "/v1/backups"))["last_at"] == 0
+        assert "request failed" not in caplog.text
+        assert not list(config.folder.glob(".backup-*"))
+        await downloaded(client, tmp_path / "b", plain=True)
+        assert (await client.call("GET", "/v1/backups"))["last_at"] > 0
+
+
+async def test_a_key_that_does_not_open_is_a_failure_with_words(arranged):
+    backups, clock, _, folder = arranged
+    await backups.arrange(wish(folder))
+    sealed = base64.b64decode(backups._schedule["key"])
+    backups._schedule["key"] = base64.b64encode(sealed[:-1] + bytes([sealed[-1] ^ 1])).decode()
+    clock.now += HOUR
+    assert not await backups.step()
+    assert "the backup that was due was not made" in backups.warning
 
 
 @pytest.mark.parametrize(

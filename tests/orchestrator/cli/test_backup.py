@@ -129,6 +129,14 @@ def test_what_is_missing_is_said_before_anything_is_asked(
     assert not fake.requests
 
 
+def test_a_file_that_is_no_text_is_no_passphrase(fake, corral, clean_environment):
+    (clean_environment.work / "random").write_bytes(b"\xff\xfe\x00key")
+    done = corral("backup", "--passphrase-file", "random")
+    assert done.code == 2
+    assert "the passphrase in random is no text" in done.err
+    assert fake.asked("POST", "/v1/backups") == []
+
+
 def test_the_first_line_of_a_file_is_the_passphrase(fake, corral, clean_environment, words):
     fake.on("POST", "/v1/backups", answer())
     (clean_environment.work / "words").write_text("of a file \nmore\n")

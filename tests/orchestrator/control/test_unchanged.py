@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
-from specs.api import ClientMachine
+from orchestrator.control.mirror.released import task_spec
+from specs.api import ClientMachine, Start
 from specs.states import TaskState
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
@@ -45,8 +48,15 @@ async def test_a_key_said_twice_means_one_answer():
     async with Rig() as rig:
         await shop(rig)
         request = rig.request(project(**FILE))
-        for _ in range(2):
-            assert (await rig.control.deploy("app", request)).number == 1
+        first = await rig.control.deploy("app", request)
+        await asyncio.sleep(5.0)
+        assert await rig.control.deploy("app", request) == first, "its answer was lost, say"
+        assert (first.number, first.unchanged, first.completed) == (1, True, ("job",))
+        made = rig.request(project(web=replicas(3)))
+        assert not (await rig.control.deploy("app", made)).unchanged
+        await rig.deployed()
+        again = await rig.control.deploy("app", made)
+        assert (again.number, again.unchanged) == (2, False), "that one was made by it"
 
 
 @pytest.mark.parametrize(
@@ -81,6 +91,34 @@ async def test_what_kept_its_spec_gets_it_with_the_next():
         await rig.deployed()
         assert (await again(rig, other, no_recreate=True)).unchanged
         assert not (await again(rig, other)).unchanged
+
+
+@pytest.mark.parametrize("asked", ["what failed", "what runs"])
+async def test_what_was_started_as_it_was_gets_the_files_spec(asked):
+    """`start` brings the newest release's spec along, but its tasks keep their own."""
+    async with Rig() as rig:
+        await shop(rig)
+        spec = "new" if asked == "what failed" else "old"
+        other = {**FILE, "web": replicas(2, command=[spec], update={"failure_action": "pause"})}
+        if asked == "what runs":
+            await again(rig, other)
+            await rig.deployed()
+        else:
+            rig.how["web"] = Behaviour(exit_code=3, runs_for=0.5)
+            await again(rig, other)
+            await rig.until(lambda: rig.release().over)
+            assert rig.release().state == "failed"
+            rig.how["web"] = Behaviour()
+        await rig.control.stop("app", None)
+        await rig.until(lambda: not any(task.status.ready for task in rig.live("web")))
+        await rig.control.start("app", Start(key="once"))
+        await rig.until(lambda: rig.release().over)
+        assert (rig.release().only_starts, rig.release().state) == (True, "deployed")
+        row = await again(rig, other)
+        await rig.deployed()
+        commands = {task_spec(rig.cluster, task).command for task in rig.ready("web")}
+        assert commands == {(spec,)}, f"unchanged: {row.unchanged}"
+        assert (await again(rig, other)).unchanged
 
 
 async def test_another_file_is_one_and_the_first_again_is_another():
@@ -128,8 +166,6 @@ async def test_what_does_not_run_is_started(how):
 
 @pytest.mark.parametrize("becomes", ["another", "lost", "slow"])
 async def test_an_image_that_may_be_another_is_looked_up(becomes, monkeypatch):
-    import asyncio
-
     from orchestrator.errors import Invalid
     from specs.wire import ResolvedImage
 
