@@ -74,7 +74,6 @@ async def signal(parts: ApiParts, request: web.Request, body: SignalStack) -> Si
     }
     if ending:  # it stops services: one of several containers is refused
         named.whole(parts.cluster, stack.name, body.services, "kill")
-    if ending:
         grace = 0.0 if body.number == signals.SIGKILL else None
         await parts.control.stop(stack.name, grace, tuple(sorted(ending)))
     beside = parts.cluster.oneoffs

@@ -32,6 +32,7 @@ from orchestrator.store import keys
 from orchestrator.store.base import Compare, Delete, Put, StoreError
 from specs.api import BackupStatus
 from specs.kit import versions
+from specs.kit.amounts import span
 from specs.kit.disk import make_folder, sync, write_file
 from specs.kit.errnos import in_words
 from specs.kit.metrics import gauge
@@ -52,6 +53,8 @@ log = logging.getLogger(__name__)
 LOOK = 20.0  # seconds between two looks at the clock
 FIRST_AGAIN = 60.0  # seconds after a failure, doubled up to
 LONGEST_AGAIN = 3600.0
+BUSY = 30.0  # seconds to wait for another one
+SLOW = 3600.0  # seconds after which one that is due and not done yet is told
 SCRATCH = ".backup-"
 NOTE = "backups.json"
 
@@ -91,6 +94,7 @@ class Backups:
         self._note: dict[str, Any] = {}
         self._failures = 0
         self._again = 0.0  # when a failed one is tried again, wall
+        self._began: float | None = None  # when the one that is due now was begun, monotonic
 
     async def open(self) -> None:
         """Read what was arranged, and take away what a killed one left."""
@@ -112,7 +116,7 @@ class Backups:
         key = None if request.plain else await derived(request.passphrase)
         with self._scratch() as scratch:
             path = scratch / "out"
-            async with self._one:
+            async with self._alone():
                 name = await self._write(path, scratch, key, scheduled=False)
                 await asyncio.to_thread((scratch / contents.STATE).unlink)
             # Who asked may be as slow as he likes: the schedule does not wait for him.
@@ -196,6 +200,7 @@ class Backups:
         since = [float(schedule["set_at"]), float(self._note.get("scheduled_at", 0.0))]
         if latest is None or latest <= max((at for at in since if at <= now), default=0.0):
             return False
+        self._began = self._clock.monotonic()
         try:
             await self._scheduled(schedule)
         except (RequestError, StoreError, Broken, OSError, ValueError, KeyError) as exc:
@@ -206,6 +211,8 @@ class Backups:
             log.warning("no backup was made: %s", why, extra={"to": schedule["to"]})
             self._noted(failure=why)
             return False
+        finally:
+            self._began = None
         self._failures, self._again = 0, 0.0
         self._noted(scheduled_at=now, made_at=now, failure="")
         return True
@@ -284,6 +291,10 @@ class Backups:
     def warning(self) -> str:
         """Return what lists say beside their rows; empty = all is well."""
         failure = str(self._note.get("failure", ""))
+        if self._began is not None and self._clock.monotonic() - self._began > SLOW:
+            # No deadline: a disk that does not answer lets no thread go, and each try takes one.
+            lasted = span(self._clock.monotonic() - self._began)
+            failure = f"it is not done after {lasted}; does {self._schedule.get('to')} answer?"
         if not failure or not self._schedule:
             return ""
         return f"the backup that was due was not made: {failure} (corral backup ls)"
@@ -304,6 +315,23 @@ class Backups:
             write_file(self._config.folder / NOTE, json.dumps(self._note).encode())
         except OSError as exc:  # a full disk: known until the next start
             log.warning("how a backup went cannot be noted: %s", in_words(exc))
+
+    @contextlib.asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """Wait for another one that is being made. Raises Unavailable where it does not end."""
+        try:
+            async with asyncio.timeout(BUSY):
+                await self._one.acquire()
+        except TimeoutError:
+            to = self._schedule.get("to", "")
+            raise Unavailable(
+                f"another backup is being made, and was not done after {BUSY:g} s",
+                hint=f"does the disk of {to} answer?" if to else "try again",
+            ) from None
+        try:
+            yield
+        finally:
+            self._one.release()
 
     @contextlib.contextmanager
     def _scratch(self) -> Iterator[Path]:

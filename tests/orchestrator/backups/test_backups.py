@@ -10,6 +10,7 @@ import os
 import random
 import shutil
 import sqlite3
+import threading
 from pathlib import Path
 from types import MappingProxyType
 
@@ -678,6 +679,36 @@ async def test_what_nobody_got_was_not_made(config, agent, tmp_path, monkeypatch
         assert not list(config.folder.glob(".backup-*"))
         await downloaded(client, tmp_path / "b", plain=True)
         assert (await client.call("GET", "/v1/backups"))["last_at"] > 0
+
+
+async def test_a_disk_that_does_not_answer_is_told(arranged, monkeypatch):
+    backups, clock, _, folder = arranged
+    await backups.arrange(wish(folder))
+    asked, answers = asyncio.Event(), threading.Event()
+    loop, there = asyncio.get_running_loop(), making._still_there
+
+    def hung(*arguments):
+        loop.call_soon_threadsafe(asked.set)
+        assert answers.wait(60.0)
+        there(*arguments)
+
+    monkeypatch.setattr(making, "_still_there", hung)
+    monkeypatch.setattr(making, "BUSY", 0.05)
+    monkeypatch.setattr(making, "SLOW", 0.0)
+    clock.now += HOUR
+    step = asyncio.create_task(backups.step())
+    try:
+        await asked.wait()
+        assert f"does {folder} answer?" in backups.warning
+        with pytest.raises(Unavailable, match="another backup is being made"):
+            async with backups.made(MakeBackup(plain=True)):
+                pass
+    finally:
+        answers.set()
+    assert await step
+    assert backups.warning == ""
+    async with backups.made(MakeBackup(plain=True)) as (path, _):
+        assert path.exists()
 
 
 async def test_a_key_that_does_not_open_is_a_failure_with_words(arranged):
