@@ -268,9 +268,14 @@ class PeerImages:
             response.content_type = "application/octet-stream"
             response.content_length = path.stat().st_size
             await response.prepare(request)
-            with path.open("rb") as file:
-                while chunk := await asyncio.to_thread(file.read, _CHUNK):
-                    await response.write(chunk)
+            try:
+                with path.open("rb") as file:
+                    while chunk := await asyncio.to_thread(file.read, _CHUNK):
+                        async with asyncio.timeout(STALL_SECONDS):
+                            await response.write(chunk)
+            except TimeoutError:  # it takes nothing: others wait for its slot
+                if request.transport is not None:
+                    request.transport.abort()
             return response
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import json
 import os
@@ -339,3 +340,37 @@ async def test_silent_connections_keep_no_peer_out(world, port, tmp_path, monkey
     finally:
         for _, writer in silent:
             writer.transport.abort()
+
+
+async def test_peers_that_take_nothing_keep_no_other_from_an_image(
+    world, port, tmp_path, monkeypatch
+):
+    """Their power was cut in the middle: TCP finds that out a quarter of an hour later."""
+    monkeypatch.setattr(module, "STALL_SECONDS", 2.0)
+    await world.node("n1")
+    asks = await world.node("n2", holds=False)
+    await world.meet()
+    large = os.urandom(24 << 20)  # more than the kernel keeps for them
+    world.nodes["n1"][3].put_blob(large)
+    context = asks._identity.context(ssl.Purpose.SERVER_AUTH)
+    context.check_hostname = False
+    stuck = []
+    for _ in range(module._AT_ONCE):
+        link = socket.socket()
+        link.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+        link.setblocking(False)
+        await asyncio.get_running_loop().sock_connect(link, ("127.0.0.11", port))
+        reader, writer = await asyncio.open_connection(
+            sock=link, ssl=context, server_hostname="n1", limit=1024
+        )
+        writer.write(f"GET /v2/x/blobs/{digest(large)} HTTP/1.1\r\nHost: n1\r\n\r\n".encode())
+        await reader.readline()
+        stuck.append(writer)
+    layer = None
+    async with asyncio.timeout(60):
+        while layer is None:  # as long as it has no slot it asks again
+            with contextlib.suppress(Later):
+                layer = await got(asks, tmp_path)
+    assert layer == LAYER
+    for writer in stuck:
+        writer.transport.abort()
