@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
     from pathlib import Path
 
+    from agent.tasks.adoption import Found
     from agent.tasks.effects import Volumes
     from agent.tasks.holdings import Holdings
 
@@ -83,14 +84,27 @@ class Saving:
         return Restored(volume=name)
 
     def users(self, name: str) -> list[str]:
-        """Return the containers that have the volume mounted, by name."""
-        return sorted(
+        """Return the containers that have the volume mounted, or may have it, by name."""
+        unclear = (
+            f"{task} (nobody can say what it uses)"
+            for task, stray in self._holdings.strays.items()
+            if _may_use(stray.found, name)
+        )
+        mounted = (
             record.assignment.name
             for record in self._holdings.records()
             if name in record.assignment.volumes.values()
             and not record.erased
             and record.phase not in (Phase.NONE, Phase.ENDED)
         )
+        return sorted((*mounted, *unclear))
+
+
+def _may_use(found: Found, name: str) -> bool:
+    """Say whether a task of which not all could be read may have a volume mounted."""
+    told = [found.assignment, found.record.assignment if found.record is not None else None]
+    known = [one for one in told if one is not None]
+    return not known or any(name in one.volumes.values() for one in known)
 
 
 def _at(folder: int) -> str:

@@ -103,7 +103,7 @@ class Journal:
         self._size = 0
         self._named: set[str] = set()  # stacks that the set's file tells of
         self._clear = False  # whether a line of it is not sealed
-        self._torn = False  # whether half a line is at its end
+        self._torn = False  # whether it may tell what was not taken, or half of it
         self._synced: set[str] = set()  # tasks whose folder's name outlives a power cut
         self._writers = ThreadPoolExecutor(WRITERS, thread_name_prefix="records")
         self.notes: dict[str, str] = {}  # what could not be read -> why
@@ -272,9 +272,7 @@ class Journal:
         whole = instructions.base is None or self._size > COMPACT_AT
         if whole or gone or self.behind or self._torn:
             self._write_set(held)
-            self._drop_contents(held.objects.contents)
-            if gone:
-                self._kept.forget_all_but(held.objects.tasks)
+            self._forget_rest(held, kept=bool(gone))
             return
         line = self._encode(instructions)
         fd = os.open(self._set, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
@@ -289,7 +287,19 @@ class Journal:
         self._size += len(line)
         self._named |= stacks_of(instructions.put)
         if instructions.remove.get("contents"):
-            self._drop_contents(held.objects.contents)
+            self._forget_rest(held)
+
+    def _forget_rest(self, held: Held, *, kept: bool = False) -> None:
+        """Remove what the set just written does not have any more. Raises OSError.
+
+        Then it is not taken although the file tells it, so the file is written anew: an increment
+        of the same number, with something else in it, would be read as this one come again.
+        """
+        self._torn = True
+        self._drop_contents(held.objects.contents)
+        if kept:
+            self._kept.forget_all_but(held.objects.tasks)
+        self._torn = False
 
     def _cut(self, size: int) -> None:
         """Take half a line away: the next one would be glued to it. Raises OSError."""
@@ -311,6 +321,7 @@ class Journal:
             revision=held.revision,
         )
         line = self._encode(whole)
+        self._torn = True  # also where it has the new one's name and the name is not durable
         write_file(self._set, line)
         self._size, self._clear, self._torn = len(line), False, False
         self._named = stacks_of(held.objects)

@@ -90,7 +90,7 @@ def shortened(words: tuple[str, ...]) -> tuple[str, ...]:
         if len(word) > left:
             return (*told, f"{word[:left]}…")
         told.append(word)
-        left -= len(word) + 1
+        left = max(left - len(word) - 1, 0)
     return tuple(told)
 
 

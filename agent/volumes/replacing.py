@@ -36,8 +36,8 @@ def begin(parent: Path) -> Path:
     return new
 
 
-def place(new: Path, path: Path, *, replace: bool) -> bool:
-    """Give a volume that is whole its name; say whether ``new`` holds the old one's data now.
+def place(new: Path, path: Path, *, replace: bool) -> None:
+    """Give a volume that is whole its name; ``new`` holds the old one's data then.
 
     Raises Refusal where there is data already and ``replace`` is not said.
     """
@@ -49,14 +49,11 @@ def place(new: Path, path: Path, *, replace: bool) -> bool:
             kernel.syncfs(fd)
         if path.exists():
             kernel.exchange(new, path)
-            exchanged = True
         else:
             new.rename(path)
-            exchanged = False
         disk.sync(path.parent)
     except OSError as error:
         raise Later(f"volume {path.name} cannot be put in place: {in_words(error)}") from None
-    return exchanged
 
 
 @contextlib.contextmanager
@@ -67,12 +64,6 @@ def opened(path: Path) -> Iterator[int]:
         yield fd
     finally:
         os.close(fd)
-
-
-def back(new: Path, path: Path) -> None:
-    """Give a volume its old data again."""
-    kernel.exchange(new, path)
-    disk.sync(path.parent)
 
 
 def discard(new: Path) -> None:

@@ -141,14 +141,21 @@ class VolumeStore:
         return tuple(sorted(mounts, key=lambda mount: len(Path(mount.target).parts)))
 
     async def enter(self, assignment: Assignment) -> None:
-        """Find the subpaths of volumes that a run mounts. Raises Refusal where one is missing."""
+        """Find the subpaths of volumes that a run mounts. Raises Refusal where one is missing.
+
+        No volume of the run gets other data meanwhile (:meth:`put`), and none afterwards where
+        the caller is one of its ``users`` before it waits for anything else.
+        """
         _check_task(assignment.id)
         if assignment.spec.ipc == "shareable":
             await self._call(self._shm.place, assignment.id, assignment.spec.shm_size)
-        for number, mount in enumerate(assignment.spec.mounts):
-            if mount.type == "volume" and mount.subpath and _share(assignment, mount) is None:
-                data = self._data(assignment, mount)
-                await self._call(self._subpath, assignment.id, number, data, mount.subpath)
+        async with contextlib.AsyncExitStack() as stack:
+            for name in sorted(set(assignment.volumes.values())):
+                await stack.enter_async_context(self._lock(self._named / name))
+            for number, mount in enumerate(assignment.spec.mounts):
+                if mount.type == "volume" and mount.subpath and _share(assignment, mount) is None:
+                    data = self._data(assignment, mount)
+                    await self._call(self._subpath, assignment.id, number, data, mount.subpath)
 
     async def take(self, task: str, slot: str) -> None:
         """Give a task that is being prepared the anonymous volumes its slot has."""
@@ -192,10 +199,6 @@ class VolumeStore:
         """Return the names of the named volumes that are here."""
         return tuple(sorted(path.name for path in self._named.iterdir() if path.name[0] != "."))
 
-    def has(self, name: str) -> bool:
-        """Say whether a named volume is here."""
-        return (self._named / _check_name(name) / "_data").is_dir()
-
     async def open(self, name: str) -> int:
         """Return a descriptor of a named volume's data. Raises FileNotFoundError."""
         path = self._named / _check_name(name) / "_data"
@@ -217,11 +220,8 @@ class VolumeStore:
         """Make a draft the named volume. Raises Refusal where it has data, or ``users``, Later."""
         path = self._named / _check_name(name)
         async with self._lock(path):
-            self.check_unused(name, users())
-            if await self._call(replacing.place, draft, path, replace=replace) and users():
-                # One began with the old data meanwhile: it keeps it.
-                await self._call(replacing.back, draft, path)
-                self.check_unused(name, users())
+            self.check_unused(name, users())  # who begins from now on waits in ``enter``
+            await self._call(replacing.place, draft, path, replace=replace)
 
     def check_unused(self, name: str, users: Sequence[str]) -> None:
         """Raise Refusal where containers have a volume that is to get other data."""
@@ -367,11 +367,13 @@ class VolumeStore:
                 said = f"subpath {subpath!r} of volume {data.parent.name}: {in_words(error)}"
                 raise of_disk(error, said) from None
             try:
-                if stat.S_ISDIR(os.fstat(inside).st_mode):
-                    point.mkdir(exist_ok=True)
-                else:
-                    point.touch()
+                if _is_mount_point(point) and not os.path.samestat(os.fstat(inside), point.stat()):
+                    _unbind(point)  # the volume has other data than at the last run
                 if not _is_mount_point(point):
+                    if stat.S_ISDIR(os.fstat(inside).st_mode):
+                        point.mkdir(exist_ok=True)
+                    else:
+                        point.touch()
                     kernel.mount(f"/proc/self/fd/{inside}", str(point), None, kernel.MS_BIND)
             finally:
                 os.close(inside)
@@ -385,12 +387,7 @@ class VolumeStore:
         points = self._subpaths / task
         with contextlib.suppress(FileNotFoundError):
             for point in points.iterdir():
-                while _is_mount_point(point):
-                    kernel.unmount(str(point), kernel.MNT_DETACH | kernel.UMOUNT_NOFOLLOW)
-                if point.is_dir():
-                    point.rmdir()
-                else:
-                    point.unlink()
+                _unbind(point)
             points.rmdir()
         self._unnamed.release(task, kept)
 
@@ -466,6 +463,16 @@ def _folder_of_node(name: str, share: Share, fill: Callable[[Path], object]) -> 
             "or leave driver_opts out"
         ) from None
     return path
+
+
+def _unbind(point: Path) -> None:
+    """Remove a place with what is bound to it."""
+    while _is_mount_point(point):
+        kernel.unmount(str(point), kernel.MNT_DETACH | kernel.UMOUNT_NOFOLLOW)
+    if point.is_dir():
+        point.rmdir()
+    else:
+        point.unlink()
 
 
 def _is_mount_point(path: Path) -> bool:

@@ -13,6 +13,7 @@ from agent.errors import Later, NoRoom, lacks_room
 from agent.runtime.failure import RuntimeFailure
 from agent.tasks.held import Held, judge
 from agent.tasks.reserve import PIECES
+from specs.kit import disk as disks
 from specs.kit import room as rooms
 from specs.kit.room import Room, shortage
 from specs.stack import RestartPolicy
@@ -188,6 +189,35 @@ def _method(function):
         return function(*args)
 
     return called
+
+
+@pytest.mark.parametrize(
+    ("fails", "whole"),
+    [("a file that goes", True), ("a file that goes", False), ("the folder's sync", True)],
+)
+def test_what_was_written_and_not_taken_does_not_hide_what_comes_next(
+    tmp_path, monkeypatch, fails, whole
+):
+    one = journal(tmp_path)
+    held = take(one, Held(), instructions(1, tasks={"a": named("a")}, contents={"c1": ONE}))
+    base = None if whole else 1
+    put = {"tasks": {"a": named("a"), "b": named("b")}} if whole else {"tasks": {"b": named("b")}}
+
+    def broken(*_, **__):
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as patch:
+        if fails == "a file that goes":
+            patch.setattr(Path, "unlink", broken)
+        else:
+            patch.setattr(disks, "sync", broken)
+        with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+            take(one, held, instructions(2, base=base, remove={"contents": ("c1",)}, **put))
+    # The controller says it again under the same number, as things are by now.
+    after = take(one, held, instructions(2, base=1, tasks={"c": named("c")}))
+    again = journal(tmp_path).load()
+    assert sorted(again.objects.tasks) == sorted(after.objects.tasks) == ["a", "c"]
+    assert again.stamp == after.stamp
 
 
 @pytest.mark.parametrize("cut", ["before the set", "after it"])

@@ -20,6 +20,7 @@ IMAGE = {"entrypoint": ("/entry",), "command": ("serve",)}
         ({"command": ("other",)}, {"command": ("serve",)}, ()),  # the spec says all
         ({"entrypoint": ("/mine",)}, IMAGE, ()),
         ({}, {"command": ("sh", "-c", "x" * 9000)}, ("sh", "-c", "x" * (COMMAND_TOLD - 6) + "…")),
+        ({}, {"command": ("x" * COMMAND_TOLD, "y" * 9000)}, ("x" * COMMAND_TOLD, "…")),
         ({}, {}, ()),
         ({}, None, ()),  # it is not there yet
     ],

@@ -9,6 +9,7 @@ import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ import pytest
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
 from agent.vocabulary import BoundMount, ImageConfig
+from agent.volumes import replacing
 from agent.volumes.store import VolumeStore
 from specs.stack import FileRef, Mount, TaskSpec
 from specs.states import Desired
@@ -187,6 +189,64 @@ async def test_subpaths_are_bound_and_never_leave_the_volume(volumes, root, tmp_
     assert Path(bound.source).read_text() == "from the image"
     await volumes.release("t1")
     assert below(tmp_path / "run/subpaths") == []
+
+
+async def put(volumes: VolumeStore, name: str, text: str) -> None:
+    """Give a volume other data: a folder ``sub`` with a file."""
+    async with volumes.draft() as draft:
+        (draft / "_data/sub").mkdir()
+        (draft / "_data/sub/file").write_text(text)
+        await volumes.put(name, draft, replace=True, users=list)
+
+
+async def test_the_next_run_has_the_data_that_came_below_a_subpath_too(volumes, root) -> None:
+    await prepare(volumes, root, task(DB))
+    assignment = task(DB.model_copy(update={"subpath": "sub"}))
+    [bound] = await prepare(volumes, root, assignment)
+    await volumes.enter(assignment)
+    assert os.listdir(bound.source) == []
+    await put(volumes, "s_db", "restored")
+    await volumes.enter(assignment)
+    assert (Path(bound.source) / "file").read_text() == "restored"
+    await volumes.release("t1")
+
+
+async def test_a_file_may_take_a_folders_place_below_a_subpath(volumes, root) -> None:
+    await prepare(volumes, root, task(DB))
+    assignment = task(DB.model_copy(update={"subpath": "sub"}))
+    [bound] = await prepare(volumes, root, assignment)
+    await volumes.enter(assignment)
+    async with volumes.draft() as draft:
+        (draft / "_data/sub").write_text("restored")
+        await volumes.put("s_db", draft, replace=True, users=list)
+    await volumes.enter(assignment)
+    assert Path(bound.source).read_text() == "restored"
+    await volumes.release("t1")
+
+
+async def test_no_run_begins_while_its_volume_gets_other_data(volumes, root, monkeypatch) -> None:
+    await prepare(volumes, root, task(DB))
+    begun, goes_on = threading.Event(), threading.Event()
+    place = replacing.place
+
+    def slowly(*args: object, **more: object) -> None:
+        begun.set()
+        assert goes_on.wait(60)
+        place(*args, **more)
+
+    monkeypatch.setattr(replacing, "place", slowly)
+    coming = asyncio.create_task(put(volumes, "s_db", "restored"))
+    await asyncio.to_thread(begun.wait, 60)
+    entering = asyncio.create_task(volumes.enter(task(DB)))
+    other = task(Mount(type="volume", source="other", target="/o"), ident="t2")
+    other = other.model_copy(update={"volumes": {"other": "s_other"}})
+    await volumes.enter(other)  # is not held up
+    for _ in range(10):
+        await asyncio.sleep(0)
+    assert not entering.done(), "it would mount data that is about to go"
+    goes_on.set()
+    await coming
+    await entering
 
 
 async def test_binds(volumes, root, tmp_path) -> None:
