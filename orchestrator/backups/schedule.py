@@ -111,8 +111,8 @@ def _field(word: str, place: int) -> frozenset[int]:
             begin, dash, end = span.partition("-")
             first = _value(begin, place, word)
             last = _value(end, place, word) if dash else (high if slash else first)
-        if place == WEEKDAY and dash and last == 0 < first:
-            last = high  # fri-sun: a Sunday ends a week as well as it begins one
+            if place == WEEKDAY and last == 0 < first:
+                last = high  # fri-sun: a Sunday ends a week as well as it begins one
         if slash and (not step.isascii() or not step.isdigit() or int(step) == 0):
             raise ValueError(f"{NAMES[place]} {word!r}: {step!r} is not a step; {EXAMPLE}")
         if first > last:
