@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import signal
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -191,7 +192,9 @@ class _Shuttle:
                 rows, columns = message["resize"]
                 self._process.resize(int(rows), int(columns))
             elif "signal" in message:
-                self._signals.put_nowait(int(message["signal"]))
+                number = int(message["signal"])
+                if 0 < number < signal.NSIG:
+                    self._signals.put_nowait(number)
         except (ValueError, TypeError, KeyError):
             pass  # a malformed control message is ignored, as an unknown one is
 

@@ -155,7 +155,8 @@ async def test_a_signal_waits_until_the_command_is_known_to_run(node, monkeypatc
     if runs == "when it comes":
         go.set()
         await node.until(lambda: node.holdings.record("a").phase is Phase.RUNNING)
-    client.says.put_nowait({"signal": int(signal.SIGINT)})
+    for number in (9999, 0, -1, 10**30, "x", None, int(signal.SIGINT)):  # what is none is ignored
+        client.says.put_nowait({"signal": number})
     await asyncio.sleep(1)
     sent = [number for _, number in node.containers.sent]
     assert sent == ([signal.SIGINT] if runs == "when it comes" else [])
