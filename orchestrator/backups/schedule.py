@@ -19,6 +19,7 @@ SHORT = {
     "@monthly": "0 0 1 * *",
 }
 NAMES = ("minute", "hour", "day of the month", "month", "day of the week")
+WEEKDAY = 4  # its place
 RANGES = ((0, 59), (0, 23), (1, 31), (1, 12), (0, 7))
 MONTHS = {
     "jan": 1, "feb": 2, "mar": 3, "apr": 4, "may": 5, "jun": 6,
@@ -110,6 +111,8 @@ def _field(word: str, place: int) -> frozenset[int]:
             begin, dash, end = span.partition("-")
             first = _value(begin, place, word)
             last = _value(end, place, word) if dash else (high if slash else first)
+            if place == WEEKDAY and last == 0 < first:
+                last = high  # fri-sun: a Sunday ends a week as well as it begins one
         if slash and (not step.isascii() or not step.isdigit() or int(step) == 0):
             raise ValueError(f"{NAMES[place]} {word!r}: {step!r} is not a step; {EXAMPLE}")
         if first > last:

@@ -81,3 +81,18 @@ def test_before_and_after_agree(fields, now):
     assert cron.before(after - 1) == before, "and none is between"
     if before is not None:
         assert cron.after(before - 1) == before
+
+
+@pytest.mark.parametrize(
+    ("days", "fit"),
+    [
+        ("mon-sun", {0, 1, 2, 3, 4, 5, 6}),
+        ("fri-sun", {5, 6, 0}),
+        ("sat-0", {6, 0}),
+        ("5-7", {5, 6, 0}),
+        ("sun-tue", {0, 1, 2}),
+        ("sun-sun", {0}),
+    ],
+)
+def test_a_week_may_end_with_its_sunday(days, fit):
+    assert Cron.parse(f"0 3 * * {days}").weekdays == fit
