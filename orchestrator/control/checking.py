@@ -179,6 +179,9 @@ def _nodes(seen: _Looked) -> None:
                 seen.error(several[1], f"and {several[0]} are both {said}")
 
 
+SINGLE = 32  # the prefix of an address leased by itself
+
+
 def _networks(seen: _Looked) -> None:
     pools = []
     for key, network in seen.of(NETWORKS).items():
@@ -200,6 +203,8 @@ def _networks(seen: _Looked) -> None:
         blocks[lease.network].append(ipaddress.ip_network(lease.cidr))
     for network, several in blocks.items():
         for one, other in overlapping(several):
+            if SINGLE in (one.prefixlen, other.prefixlen):
+                continue  # out of a block, for another node: the block's gives it to nobody
             seen.error(keys.network(network), f"leased addresses twice: {one} and {other}")
 
 

@@ -43,7 +43,8 @@ def test_one_build_for_all_who_name_it_with_the_values_of_now(corral):
             shown = corral("exec", "-T", service, "sh", "-c", "echo $SHOWN").stdout
             assert shown == f"value-{tag}\n", (turn, service)
         found = corral("config", "--images", "--resolve-image-digests").stdout.split()
-        digests = {line.partition("@")[2] for line in found}
+        # Who is only told the image's name gets it by digest; what is built here has none.
+        digests = {line.partition("@")[2] for line in found} - {""}
         assert len(digests) == 1
         digest = digests.pop()
         assert images.setdefault(tag, digest) == digest

@@ -156,6 +156,8 @@ def test_a_new_machine_takes_the_place_of_a_lost_one(lab, first):
     first.corral("volume", "rm", "app_data")
     # It comes back after all: nobody of this cluster speaks to it any more.
     lab.power_on("n2")
+    started = "test -S /run/corral/agent.sock && echo yes || true"
+    until("its agent is back", lambda: n2.run(["sh", "-c", started]).stdout.strip() == "yes")
     assert set(node_rows(first)) == {"n1", "n2"}
     n2.run(["/opt/corral/uninstall", "--purge"])
     first.corral("node", "rm", "n2", timeout=240)

@@ -104,7 +104,8 @@ def test_a_terminal_and_who_goes(app):
         os.write(ours, b"\x10\x11")
         assert command.process.wait(60) == 0
         (row,) = oneoffs(app)
-        assert row["state"] == "running"
+        # What it prints may be here before it is told that it runs.
+        app.until("it runs", lambda: oneoffs(app)[0]["state"] == "running")
     finally:
         os.close(ours)
         command.process.kill()

@@ -209,3 +209,13 @@ async def test_an_export_has_what_there_is_and_no_secret(store):
     assert {one["kind"] for one in exported["contents"]} == {"secret", "config"}
     assert exported["nodes"][0]["name"]
     assert exported["volumes"][0]["name"] == "shop_data"
+
+
+async def test_an_address_leased_out_of_a_block_is_in_order(store):
+    """Where no block is left, another node gets single ones of one (planning/addresses.py)."""
+    records, sealer, _ = store
+    lease = json.loads(records[first(records, keys.BLOCKS)])
+    single = lease["cidr"].partition("/")[0] + "/32"
+    made = {**lease, "cidr": single, "node": json.loads(records[first(records, keys.NODES)])["id"]}
+    records = {**records, keys.block(lease["network"], single): json.dumps(made).encode()}
+    assert found(records, sealer).errors == ()
