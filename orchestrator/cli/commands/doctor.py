@@ -128,12 +128,18 @@ def _figures(facts: dict[str, Any], session: Invocation) -> None:
 
 
 def _disk(path: str) -> dict[str, Any] | None:
+    """Return the disk of a path, in bytes; ``total`` is what others than root may use, as in df.
+
+    What is kept from them is no part of it, whether it is a reserve or another's quota.
+    """
     try:
         found = os.statvfs(path)
     except OSError:
         return None
     block = found.f_frsize
-    return {"path": path, "free": found.f_bavail * block, "total": found.f_blocks * block}
+    used = found.f_blocks - found.f_bfree
+    free = found.f_bavail
+    return {"path": path, "free": free * block, "total": (used + free) * block}
 
 
 def bundle(facts: dict[str, Any], lines: list[diagnosis.Line]) -> dict[str, Any]:
