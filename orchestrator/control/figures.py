@@ -6,16 +6,18 @@ but the names of stacks, services and nodes.
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.control.mirror.serving import serving
 from specs.kit.metrics import Family, Histogram, by, counter, gauge
 from specs.states import FINAL, NodeStatus, ReleaseState, TaskState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.keys.identity import ClusterRecord
+    from specs.task import Task
 
 
 @dataclass(slots=True)
@@ -52,8 +54,11 @@ def figures(cluster: Cluster, identity: ClusterRecord, *, version: str) -> list[
         release.state.value for release in cluster.releases.values()
     )
     info = {"version": version, "cluster": identity.id}
-    services = Counter((task.stack, task.service) for task in tasks if task.status.ready)
+    services: defaultdict[tuple[str, str], list[Task]] = defaultdict(list)
+    for task in tasks:
+        services[task.stack, task.service].append(task)
     wanted = {(task.stack, task.service) for task in tasks if task.state not in FINAL}
+    ready = {key: serving(cluster, services[key]) for key in wanted}
     restarts: Counter[tuple[str, str]] = Counter()
     for task in tasks:
         restarts[task.stack, task.service] += task.status.restarts
@@ -66,7 +71,7 @@ def figures(cluster: Cluster, identity: ClusterRecord, *, version: str) -> list[
         by("corral_tasks", "Tasks by state", "state", states),
         by("corral_releases", "Kept releases by state", "state", releases),
         gauge("corral_tasks_unplaced", "Tasks that wait for a node", len(cluster.unplaced)),
-        _of_services("corral_service_ready", "Ready tasks", {k: services[k] for k in wanted}),
+        _of_services("corral_service_ready", "Ready tasks", ready),
         _of_services("corral_service_restarts", "Restarts of its present tasks", restarts),
         Family(
             "corral_node_ready",

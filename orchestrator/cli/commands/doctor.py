@@ -42,12 +42,17 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", metavar="FILE", help="write what was seen, without secrets, for others to read"
     )
+    parser.add_argument("-f", "--force", action="store_true", help="write over FILE")
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
+    if args.bundle is not None:
+        from orchestrator.cli import outfile  # the lines need none of it
+
+        outfile.check(args.bundle, force=args.force)
     facts = gather(session)
     lines = diagnosis.diagnose(facts)
-    if args.bundle:
+    if args.bundle is not None:
         _write(args.bundle, bundle(facts, lines))
     if args.format == "json":
         print(jsontext.shown([line.whole() for line in lines]))
@@ -123,12 +128,18 @@ def _figures(facts: dict[str, Any], session: Invocation) -> None:
 
 
 def _disk(path: str) -> dict[str, Any] | None:
+    """Return the disk of a path, in bytes; ``total`` is what others than root may use, as in df.
+
+    What is kept from them is no part of it, whether it is a reserve or another's quota.
+    """
     try:
         found = os.statvfs(path)
     except OSError:
         return None
     block = found.f_frsize
-    return {"path": path, "free": found.f_bavail * block, "total": found.f_blocks * block}
+    used = found.f_blocks - found.f_bfree
+    free = found.f_bavail
+    return {"path": path, "free": free * block, "total": (used + free) * block}
 
 
 def bundle(facts: dict[str, Any], lines: list[diagnosis.Line]) -> dict[str, Any]:
@@ -163,12 +174,7 @@ def _only(row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _write(path: str, found: dict[str, Any]) -> None:
-    part = f"{path}.{os.urandom(4).hex()}"
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(jsontext.shown(found) + "\n")
-        os.rename(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
+    from orchestrator.cli import outfile  # the lines need none of it
+
+    with outfile.whole(path) as file:
+        file.write((jsontext.shown(found) + "\n").encode())

@@ -249,7 +249,7 @@ def _decided(client: Client, found: Verified, *, adopt: bool) -> int:
     for line in (done or {}).get("done") or ():
         _say(f"  {line}")
     _say("what runs was taken over")
-    return _nodes(client)
+    return _nodes(client, str(report["behind"]))
 
 
 def _report(client: Client) -> dict[str, Any]:
@@ -257,17 +257,23 @@ def _report(client: Client) -> dict[str, Any]:
     return found
 
 
-def _nodes(client: Client) -> int:
-    """Wait a while for all nodes and say how they are."""
+def _nodes(client: Client, decided: str = "") -> int:
+    """Wait a while for all nodes and say how they are.
+
+    ``decided``: the question that was just answered. The controller says it until it has asked
+    the nodes once more and begun; whatever else it cannot do anything for stays.
+    """
     until = time.monotonic() + SETTLED
     while True:
         answer = client.get("/v1/nodes")
         waiting = [row for row in answer["nodes"] if row.get("status") != "ready"]
-        if not waiting or time.monotonic() > until or answer.get("undecided"):
+        why = str(answer.get("undecided") or "")
+        settled = why != decided if why else not waiting
+        if settled or time.monotonic() > until:
             break
         time.sleep(0.2)
-    if answer.get("undecided"):
-        _warn(str(answer["undecided"]))
+    if why:
+        _warn(why)
         return ERROR
     for row in waiting:
         _warn(f"{row['name']}: {row.get('reason') or row.get('status')}")

@@ -91,14 +91,11 @@ def test_a_full_disk_leaves_nothing_and_says_so(
     fake, corral, clean_environment, words, monkeypatch
 ):
     fake.on("POST", "/v1/backups", answer())
-    write = os.write
 
-    def full(descriptor, data):
-        if descriptor > 2 and len(data) > 1000:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(descriptor, data)
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "fsync", full)
     done = corral("backup")
     assert done.code == 1
     assert "no space is left on the disk" in done.err
@@ -248,6 +245,33 @@ def test_after_a_restore_only_what_must_be_decided_is_asked(
     assert restore._decided(api.Client(f"unix://{fake.path}"), Found, adopt=adopt) == code
     assert bool(behind.adopted) == adopted
     assert said in capsys.readouterr().err
+
+
+OLDER = "older than what runs"
+
+
+@pytest.mark.parametrize(
+    ("then", "settled", "code", "said"),
+    [
+        ([OLDER, OLDER, ""], 60.0, 0, "1 of 1 nodes are ready"),  # carried out a moment later
+        ([OLDER], 0.0, 1, OLDER),  # never
+        (["another controller has a later epoch"], 60.0, 1, "another controller"),  # no use to wait
+    ],
+)
+def test_what_was_decided_is_waited_for(fake, capsys, monkeypatch, then, settled, code, said):
+    Behind(fake)
+    told = list(then)
+
+    def nodes(_):
+        why = told.pop(0) if len(told) > 1 else told[0]
+        return {"nodes": [{"name": "n1", "status": "ready"}], "undecided": why}
+
+    fake.on("GET", "/v1/nodes", nodes)
+    monkeypatch.setattr(restore, "SETTLED", settled)
+    assert restore._decided(api.Client(f"unix://{fake.path}"), Found, adopt=False) == code
+    err = capsys.readouterr().err
+    assert said in err
+    assert (OLDER in err) == (said == OLDER)
 
 
 def test_restore_is_about_this_machine(corral, clean_environment):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+from types import SimpleNamespace
 
 import pytest
 
@@ -60,6 +61,22 @@ def ailing(**changes):
     facts = copy.deepcopy(HEALTHY)
     facts.update(changes)
     return facts
+
+
+@pytest.mark.parametrize(
+    ("blocks", "free", "available", "said", "level"),
+    [
+        (252, 223, 73, "28% full", "ok"),  # most is kept for others: 29 used of 102, as df says
+        (100, 10, 5, "95% full", "warning"),  # root's own reserve
+        (100, 50, 50, "50% full", "ok"),
+        (100, 0, 0, "100% full", "warning"),
+    ],
+)
+def test_a_disk_is_as_full_as_df_says(monkeypatch, blocks, free, available, said, level):
+    found = SimpleNamespace(f_frsize=4096, f_blocks=blocks, f_bfree=free, f_bavail=available)
+    monkeypatch.setattr(doctor.os, "statvfs", lambda _: found)
+    (line,) = diagnosis._disk({"disk": doctor._disk("/var/lib/corral")})
+    assert (line.level, line.evidence) == (level, f"/var/lib/corral is {said}")
 
 
 def second(**more):
