@@ -14,7 +14,7 @@ from aiohttp import web
 from agent.errors import Later
 
 if TYPE_CHECKING:
-    from collections.abc import Container
+    from collections.abc import Callable, Container
 
 PIECE = 256 * 1024
 SILENCE = 300.0  # seconds without a byte of an archive, at either end and either way
@@ -56,10 +56,18 @@ def stuck() -> Later:
     return Later(f"what copies took nothing for {SILENCE:g} s")
 
 
-async def feed(child: asyncio.subprocess.Process, request: web.Request) -> None:
-    """Give the child what is sent, until all is there or it takes no more. Raises Later."""
+async def feed(
+    child: asyncio.subprocess.Process,
+    request: web.Request,
+    see: Callable[[bytes], None] = lambda _: None,
+) -> None:
+    """Give the child what is sent, until all is there or it takes no more. Raises Later.
+
+    ``see`` is given each piece as well.
+    """
     assert child.stdin is not None
     while piece := await _sent(request):
+        see(piece)
         try:
             child.stdin.write(piece)
             async with asyncio.timeout(SILENCE):

@@ -41,6 +41,8 @@ _UNPACK: Final = (*_TAR, "--extract", "--same-owner", "--preserve-permissions")
 _CHANGED: Final = 1  # tar's exit code: a file changed while it was read
 _SPARE: Final = 256 << 20  # bytes that stay free on the node's disk
 _SAID: Final = 8192
+_BLOCK: Final = 512  # bytes of a head of tar
+_END: Final = bytes(2 * _BLOCK)
 
 
 class NoSuchVolume(Exception):
@@ -147,8 +149,9 @@ async def _started(
 async def _unpacked(tar: asyncio.subprocess.Process, request: web.Request) -> None:
     """Give tar all that is sent. Raises Refusal, Later, NoRoom."""
     said = asyncio.create_task(_last_words(tar), name="tar-words")
+    archive = _Ends()
     try:
-        await feed(tar, request)
+        await feed(tar, request, archive.see)
         async with asyncio.timeout(SILENCE):
             code, words = await tar.wait(), await said
     except TimeoutError:
@@ -158,8 +161,29 @@ async def _unpacked(tar: asyncio.subprocess.Process, request: web.Request) -> No
         await asyncio.wait({said})
     if "No space left" in words:
         raise NoRoom("the archive does not fit on this node's disk")
+    if fault := archive.fault():
+        raise Refusal(f"it is no whole tar archive: {fault}")
     if code:
         raise Refusal(f"the archive cannot be unpacked: {words or f'tar ended with {code}'}")
+
+
+class _Ends:
+    """Both ends of an archive that passes: tar itself takes one that is cut between two files."""
+
+    def __init__(self) -> None:
+        self._first = b""
+        self._last = b""
+
+    def see(self, piece: bytes) -> None:
+        if len(self._first) < _BLOCK:
+            self._first += piece[: _BLOCK - len(self._first)]
+        self._last = (self._last + piece[-len(_END) :])[-len(_END) :]
+
+    def fault(self) -> str:
+        """Return what is wrong with them; "" = nothing."""
+        if not any(self._first):
+            return "it begins with nothing but zeros" if self._first else "it is empty"
+        return "" if self._last == _END else "its end is missing"
 
 
 async def _last_words(tar: asyncio.subprocess.Process) -> str:

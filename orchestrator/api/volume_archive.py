@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from orchestrator.api import archive
 from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
+from specs import names
 from specs.objects import CreateVolume, Restored
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ LIST = "corral volume ls shows what there is"
 
 async def read(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:
     """Answer with all data of a volume, as an archive."""
-    name = request.match_info["name"]
+    name = _name(request)
     row = _row(parts, name)
     if row is None:
         raise NotFound(f"there is no volume {name}", hint=LIST)
@@ -30,7 +31,7 @@ async def read(parts: ApiParts, request: web.Request, _: None) -> web.StreamResp
 
 async def write(parts: ApiParts, request: web.Request, _: None) -> Restored:
     """Make an archive the data of a volume, which is made where there is none."""
-    name = request.match_info["name"]
+    name = _name(request)
     row, asked = _row(parts, name), request.query.get("node", "")
     if row is None:
         node = _free(parts, asked)
@@ -47,6 +48,14 @@ async def write(parts: ApiParts, request: web.Request, _: None) -> Restored:
     if row is None or not row.everywhere:
         await parts.control.make(CreateVolume(name=name, node=node.id))
     return Restored(volume=name, node=node.name)
+
+
+def _name(request: web.Request) -> str:
+    """Return the volume's name, which becomes part of an agent's path. Raises Invalid."""
+    name = request.match_info["name"]
+    if fault := names.NAME.fault(name):
+        raise Invalid(detail=f"volume {name!r}: {fault}", hint=names.NAME.hint)
+    return name
 
 
 def _row(parts: ApiParts, name: str) -> VolumeRow | None:

@@ -14,7 +14,7 @@ import time
 import zlib
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.cli import said
+from orchestrator.cli import outfile, said
 from orchestrator.cli.commands.exec import write_all
 from orchestrator.cli.errors import CliError
 from orchestrator.client.errors import ApiNotFound
@@ -33,7 +33,8 @@ STDIN, STDOUT = 0, 1
 PIECE = 256 * 1024
 PACKED = (".tar.gz", ".tgz")
 QUICK = 1  # gzip's level: the network and the disk are not to wait for a processor
-_END = bytes(1024)
+BLOCK = 512  # bytes of tar's heads
+_END = bytes(2 * BLOCK)
 _MAGIC = b"\x1f\x8b"
 FROZEN = 30.0  # seconds for containers to be frozen
 LOOK = 0.1
@@ -46,8 +47,8 @@ def backup(args: argparse.Namespace, session: Invocation) -> int:
     to = args.output or f"{args.name}.tar.gz"
     if to == "-" and os.isatty(STDOUT):
         raise CliError("an archive is not shown on a terminal", f"corral volume backup {args.name}")
-    if to != "-" and os.path.exists(to) and not args.force:
-        raise CliError(f"{to} is there already", "-f writes over it")
+    if to != "-":
+        outfile.check(to, force=args.force)
     frozen = _frozen(session.client, row["services"]) if args.pause else contextlib.nullcontext()
     with frozen:
         answer = session.client.download(f"{path}/archive", node=args.node)
@@ -72,25 +73,14 @@ def backup(args: argparse.Namespace, session: Invocation) -> int:
 
 def _kept(to: str, more: Callable[[], bytes]) -> int:
     """Write an archive to a file that has its name when it is whole; return its size."""
-    draft = f"{to}.{os.getpid()}.part"
-    try:
-        fd = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        with open(fd, "wb") as file:
-            if to.endswith(PACKED):
-                with gzip.GzipFile("", "wb", QUICK, file, mtime=0) as packer:
-                    _pour(more, packer.write)
-            else:
-                _pour(more, file.write)
-            file.flush()
-            os.fsync(fd)
-            whole = file.tell()
-        os.replace(draft, to)
-    except OSError as error:
-        raise CliError(f"{to}: {in_words(error)}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
-    return whole
+    with outfile.whole(to) as file:
+        if to.endswith(PACKED):
+            with gzip.GzipFile("", "wb", QUICK, file, mtime=0) as packer:
+                _pour(more, packer.write)
+        else:
+            _pour(more, file.write)
+        file.flush()
+        return file.tell() if file.seekable() else 0
 
 
 def _pour(more: Callable[[], bytes], write: Callable[[bytes], Any]) -> None:
@@ -142,6 +132,8 @@ def _checked(source: Any, *, packed: bool) -> Iterator[bytes]:
     opened = gzip.GzipFile(fileobj=source) if packed else source
     last = b""
     while piece := opened.read(PIECE):
+        if not last and not any(piece[:BLOCK]):
+            raise EOFError("it begins with nothing but zeros")
         last = (last + piece)[-len(_END) :]
         yield piece
     if last != _END:

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import json
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 
@@ -56,6 +57,11 @@ LEAVE = 120.0  # stopping what is left and taking the network down
 MAX_MESSAGE = 1024 * 1024  # of an exec channel
 _ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
 _CLOSED = (RuntimeError, AssertionError, AttributeError)  # aiohttp's, of a closed session
+
+
+def _at(kind: str, name: str, rest: str = "") -> str:
+    """Return the path of one object: whatever its name holds, it is one part of it."""
+    return f"/v1/{kind}/{quote(name, safe='')}{rest}"
 
 
 class AgentClient:
@@ -118,7 +124,11 @@ class AgentClient:
         # A followed log may be silent for days; a dead agent closes or resets the connection.
         silence = None if query.follow else SHORT * 3
         return self._stream(
-            "GET", f"/v1/tasks/{task}/logs", LogLine, params=params, silence=silence
+            "GET",
+            _at("tasks", task, "/logs"),
+            LogLine,
+            params=params,
+            silence=silence,
         )
 
     async def metrics(self) -> str:
@@ -180,12 +190,12 @@ class AgentClient:
 
     def read_archive(self, task: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         """Yield the archive of a path in a task; an error before its first byte is raised."""
-        path = f"/v1/tasks/{task}/archive"
+        path = _at("tasks", task, "/archive")
         return self._pieces(path, dict(query))
 
     def read_volume(self, name: str) -> AsyncGenerator[bytes, None]:
         """Yield the archive of a volume; an error before its first byte is raised."""
-        return self._pieces(f"/v1/volumes/{name}/archive", {})
+        return self._pieces(_at("volumes", name, "/archive"), {})
 
     async def _pieces(self, path: str, query: dict[str, str]) -> AsyncGenerator[bytes, None]:
         async with self._request("GET", path, params=query) as answer:
@@ -197,7 +207,7 @@ class AgentClient:
         self, name: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
     ) -> Restored:
         """Make an archive a volume's data."""
-        path = f"/v1/volumes/{name}/archive"
+        path = _at("volumes", name, "/archive")
         async with self._request("PUT", path, params=dict(query), pieces=pieces) as answer:
             await self._check(answer)
             return self._decode(Restored, await answer.read())
@@ -206,13 +216,13 @@ class AgentClient:
         self, task: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
     ) -> Copied:
         """Send an archive to a path in a task."""
-        path = f"/v1/tasks/{task}/archive"
+        path = _at("tasks", task, "/archive")
         async with self._request("PUT", path, params=dict(query), pieces=pieces) as answer:
             await self._check(answer)
             return self._decode(Copied, await answer.read())
 
     async def remove_volume(self, name: str) -> None:
-        async with self._request("DELETE", f"/v1/volumes/{name}", timeout=LEAVE) as answer:
+        async with self._request("DELETE", _at("volumes", name), timeout=LEAVE) as answer:
             if answer.status != 404:
                 await self._check(answer)
 
@@ -222,11 +232,11 @@ class AgentClient:
 
     async def exec(self, task: str, websocket: WebSocketResponse) -> None:
         """Carry messages both ways until the agent's side or the client's ends."""
-        await self._relay(f"/v1/tasks/{task}/exec", websocket)
+        await self._relay(_at("tasks", task, "/exec"), websocket)
 
     async def attach(self, task: str, websocket: WebSocketResponse) -> None:
         """Likewise, to the task's own process."""
-        await self._relay(f"/v1/tasks/{task}/attach", websocket)
+        await self._relay(_at("tasks", task, "/attach"), websocket)
 
     async def _relay(self, path: str, websocket: WebSocketResponse) -> None:
         try:

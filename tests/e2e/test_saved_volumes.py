@@ -73,6 +73,7 @@ def test_a_volume_goes_to_a_file_and_comes_back_as_it_was(app):
         "cut.tar": "head -c 4096 /root/saved/plain.tar",
         "no.tar": "head -c 4096 /dev/urandom",
         "empty.tar": "true",
+        "zeros.tar": "head -c 1048576 /dev/zero",
     }.items():
         app.sh(f"{make} > /root/saved/{name}")
         done = app("volume", "restore", "app_data", f"/root/saved/{name}", "-f", code=1)

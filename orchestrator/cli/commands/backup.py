@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from orchestrator.cli import passphrase, said
+from orchestrator.cli import outfile, passphrase, said
 from orchestrator.cli.errors import ERROR, USAGE, CliError
 from orchestrator.cli.show import table, times
 from specs.kit.amounts import size
@@ -30,6 +30,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("--to", metavar="FILE|DIR", help="where to (.); - = standard output")
     add("--plain", action="store_true", help="not encrypted: who has the file has the cluster")
+    add("-f", "--force", action="store_true", help="write over FILE")
     passphrase.describe(parser)
     add("--schedule", metavar="CRON", help="have the controller make them: '0 3 * * *' (UTC); off")
     add("--keep", type=int, metavar="N", help="of its own, keep so many (7)")
@@ -70,7 +71,10 @@ def _make(args: argparse.Namespace, session: Invocation) -> int:
             _pour(coming, 1)
             return 0
         path = _target(args.to, coming)
-        _written(path, coming)
+        outfile.check(path, force=args.force)
+        with outfile.whole(path) as file:
+            while part := coming.more():
+                file.write(part)
     finally:
         coming.close()
     kind = "not encrypted: who has it has the cluster" if args.plain else "encrypted"
@@ -84,33 +88,6 @@ def _target(to: str | None, coming: Download) -> str:
     if to is None or os.path.isdir(to) or to.endswith("/"):
         return os.path.join(to or ".", name)
     return to
-
-
-def _written(path: str, coming: Download) -> None:
-    """Write the file so that it is there whole or not at all. Raises CliError, OSError."""
-    folder, name = os.path.split(path)
-    part = os.path.join(folder, f".{name}.{os.urandom(4).hex()}")
-    try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            _pour(coming, descriptor)
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(part, path)
-        held = os.open(folder or ".", os.O_RDONLY)
-        try:
-            os.fsync(held)
-        finally:
-            os.close(held)
-    except BaseException as error:
-        if os.path.exists(part):
-            os.unlink(part)
-        if isinstance(error, OSError):
-            from specs.kit.errnos import in_words  # only after a fault
-
-            raise CliError(f"{path}: {in_words(error)}", "nothing was left of it") from None
-        raise
 
 
 def _pour(coming: Download, descriptor: int) -> None:

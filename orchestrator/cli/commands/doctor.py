@@ -42,12 +42,17 @@ def describe(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bundle", metavar="FILE", help="write what was seen, without secrets, for others to read"
     )
+    parser.add_argument("-f", "--force", action="store_true", help="write over FILE")
 
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
+    if args.bundle is not None:
+        from orchestrator.cli import outfile  # the lines need none of it
+
+        outfile.check(args.bundle, force=args.force)
     facts = gather(session)
     lines = diagnosis.diagnose(facts)
-    if args.bundle:
+    if args.bundle is not None:
         _write(args.bundle, bundle(facts, lines))
     if args.format == "json":
         print(jsontext.shown([line.whole() for line in lines]))
@@ -169,12 +174,7 @@ def _only(row: dict[str, Any], names: tuple[str, ...]) -> dict[str, Any]:
 
 
 def _write(path: str, found: dict[str, Any]) -> None:
-    part = f"{path}.{os.urandom(4).hex()}"
-    descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            file.write(jsontext.shown(found) + "\n")
-        os.rename(part, path)
-    except BaseException:
-        os.unlink(part)
-        raise
+    from orchestrator.cli import outfile  # the lines need none of it
+
+    with outfile.whole(path) as file:
+        file.write((jsontext.shown(found) + "\n").encode())

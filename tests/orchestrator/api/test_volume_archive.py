@@ -105,3 +105,14 @@ async def test_the_only_node_need_not_be_named():
 async def test_what_cannot_be_read(row, asked, expected, words):
     with pytest.raises(expected, match=words):
         await volume_archive.read(Parts(row), Request(**({"node": asked} if asked else {})), None)
+
+
+@pytest.mark.parametrize("name", ["x/../data", "..", "a/../b", "b?x=1", "../../tmp", "a b", ""])
+@pytest.mark.parametrize("act", [volume_archive.read, volume_archive.write])
+async def test_a_name_that_is_none_is_refused_before_any_node_hears_it(act, name):
+    """Law: a name is one part of an agent's path, whoever wrote it."""
+    parts, request = Parts(HOME), Request(node="n1", replace="1")
+    request.match_info = {"name": name}
+    with pytest.raises(Invalid, match="volume"):
+        await act(parts, request, None)
+    assert (parts.sent, parts.made) == ([], [])

@@ -91,14 +91,11 @@ def test_a_full_disk_leaves_nothing_and_says_so(
     fake, corral, clean_environment, words, monkeypatch
 ):
     fake.on("POST", "/v1/backups", answer())
-    write = os.write
 
-    def full(descriptor, data):
-        if descriptor > 2 and len(data) > 1000:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        return write(descriptor, data)
+    def full(_descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(os, "write", full)
+    monkeypatch.setattr(os, "fsync", full)
     done = corral("backup")
     assert done.code == 1
     assert "no space is left on the disk" in done.err
