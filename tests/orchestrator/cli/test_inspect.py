@@ -7,7 +7,6 @@ import json
 import pytest
 
 from orchestrator.cli.commands import inspect
-
 from tests.orchestrator.cli.test_objects import network, volume
 from tests.orchestrator.cli.test_reading import NOW, row
 
