@@ -203,14 +203,27 @@ def _say_without_ears() -> None:
         sys.stderr = io.TextIOWrapper(raw, sys.stderr.encoding, errors, line_buffering=True)
 
 
-def _heard() -> bool:
-    """Say whether somebody took all that was printed; without a word at the exit otherwise."""
+def _unheard() -> OSError | None:
+    """Return why not all that was printed was taken; without a word of its own, now or later."""
     try:
         sys.stdout.flush()
-    except BrokenPipeError:
+    except OSError as exc:
         _nowhere(1)
-        return False
-    return True
+        return exc
+    return None
+
+
+def _heard(told: OSError | None = None) -> bool:
+    """Say whether all that was printed was taken, and on standard error why it was not.
+
+    Not where its reader has gone (head, less), nor for the reason ``told`` already.
+    """
+    exc = _unheard()
+    if exc is None:
+        return True
+    if not isinstance(exc, BrokenPipeError) and (told is None or told.errno != exc.errno):
+        _report_trouble(exc)
+    return False
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -224,11 +237,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         code = _outcome(words)
-    finally:  # also of --help, which exits
-        heard = _heard()
+    except SystemExit:  # --help, which nobody has to read to its end
+        exc = _unheard()
+        if exc is None or isinstance(exc, BrokenPipeError):
+            raise
+        _report_trouble(exc)
+        return errors.ERROR
+    finally:
         if own:
             gc.freeze()  # nor need it be looked through to be let go
-    return code if heard else code or errors.ERROR
+    return code if _heard() else code or errors.ERROR
 
 
 def _outcome(words: list[str]) -> int:
@@ -249,6 +267,8 @@ def _outcome(words: list[str]) -> int:
         return exc.code
     except (ClientError, OSError) as exc:
         _report_trouble(exc)
+        if isinstance(exc, OSError):
+            _heard(told=exc)  # once is enough where it was standard output
         return errors.ERROR
 
 

@@ -383,6 +383,12 @@ def _store(
     _tell_scaled(deployment, spec, overrides)
     _tell_shared(deployment, spec, overrides, present, before)
     _tell_pinned(deployment, spec, before)
+    created = creating.created(deployment, spec, present)
+    down = _stopped(spec, present, before)
+    if request.no_start:
+        # What `rm` took away is made again; what was stopped and is there stays so.
+        there = creating.existing(deployment, present)
+        down = tuple(n for n in down if n in there or n not in created)
     deployment.draft.put(
         STACKS,
         Stack(
@@ -391,8 +397,8 @@ def _store(
             release=number,
             running=present.running if present is not None and present.desired != "removed" else 0,
             overrides=present.overrides if present is not None else {},
-            stopped_services=_stopped(spec, present, before),
-            created=creating.created(deployment, spec, present),
+            stopped_services=down,
+            created=created,
             asked=present.asked if present is not None else {},
             asked_again=present.asked_again if present is not None else {},
             config_files=request.config_files,

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from specs.states import FINAL
 from tests.orchestrator.control.builders import CHECK, after, project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
 
@@ -226,3 +227,47 @@ async def test_what_was_only_created_gives_way_to_what_the_file_says_now(edited)
         (web,) = rig.live("web")
         assert (web.release, web.status.ready) == (number, True)
         assert rig.history.count("app-web-1 starting") == 1, "law: the old one never ran"
+
+
+@pytest.mark.parametrize("how", ["one", "named", "all", "whole", "ended", "beside", "stopped"])
+async def test_what_was_removed_is_created_again(how):
+    """`rm -sf SERVICE; create`: its rows are there again, as on a fresh stack."""
+    services = {"db": {}, "web": replicas(2), "migrate": {"restart": "no"}}
+    async with Rig() as rig:
+        rig.how["migrate"] = Behaviour(exit_code=0)
+        await rig.up(project(**services))
+        await rig.deployed()
+        gone = {"all": (), "whole": (), "ended": ("migrate",)}.get(how, ("web",))
+        if how == "whole":
+            await rig.control.stop("app", 0)
+        elif how != "ended":
+            await rig.control.stop("app", 0, gone or ("db", "web"))
+        if how in ("beside", "stopped"):
+            await rig.control.stop("app", 0, ("db",))
+        ending = gone or ("db", "web")
+        await rig.until(lambda: all(t.state in FINAL for t in rig.tasks() if t.service in ending))
+        if how != "stopped":
+            await rig.control.forget("app", gone)
+            await rig.until(lambda: not [t for t in rig.tasks() if not gone or t.service in gone])
+        named = {"named": ("web",), "ended": ("migrate",)}.get(how, ())
+        await rig.up(project(**services), no_start=True, services=named)
+        await rig.deployed()
+        webs = {"app-web-1": "prepared", "app-web-2": "prepared"}
+        every = {**webs, "app-db-1": "prepared", "app-migrate-1": "prepared"}
+        running = {"app-db-1": "running"}
+        assert states(rig) == {
+            "one": {**webs, **running},
+            "named": {**webs, **running},
+            "all": every,
+            "whole": every,
+            "ended": {
+                "app-web-1": "running", "app-web-2": "running", **running,
+                "app-migrate-1": "prepared",
+            },
+            "beside": webs,
+            "stopped": {},
+        }[how]  # fmt: skip
+        await rig.start()
+        await rig.deployed()
+        assert len(rig.ready("web")) == 2
+        assert len(rig.ready("db")) == 1
