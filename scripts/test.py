@@ -40,7 +40,7 @@ PURE = (
     *("tests/specs", "tests/scheduler", "tests/orchestrator", "tests/agent", "tests/laws"),
     "tests/sim",
 )
-# About half of their processor time (tests/bench/spent.py: 68 and 70 s). Two plain processes for
+# About half of their processor time, by tests/bench/spent.py. Two plain processes for
 # the two halves: those of -n 2 both read all eight thousand tests and tell a third of each result,
 # which costs a quarter more.
 HALF = ("tests/orchestrator/control", "tests/sim")
