@@ -171,6 +171,15 @@ class Agents(Protocol):
         ...
 
 
+class HomedVolume(Protocol):
+    """As much of a volume's record as others read."""
+
+    @property
+    def node(self) -> str:
+        """Return the id of the node that has its data, also where that left; "" = none yet."""
+        ...
+
+
 class Mirror(Protocol):
     """What the store holds, in memory; only control/mirror/cluster.py changes it.
 
@@ -215,6 +224,11 @@ class Mirror(Protocol):
 
     @property
     def nodes(self) -> Mapping[str, Node]: ...
+
+    @property
+    def volumes(self) -> Mapping[str, HomedVolume]:
+        """Return every volume record by name."""
+        ...
 
     @property
     def conditions(self) -> Mapping[str, NodeCondition]:

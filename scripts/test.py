@@ -36,17 +36,14 @@ ROOT = Path(__file__).resolve().parent.parent
 BIN = ROOT / ".venv" / "bin"
 PYTEST = (str(BIN / "python"), "-m", "pytest", "-q", "--no-header", "--durations=5")
 KEYS = "tests/test_keys_shown.py"
-PURE = ("tests/specs", "tests/scheduler", "tests/orchestrator", "tests/agent", "tests/laws")
-# About half of their processor time (tests/bench/spent.py: 68 and 70 s). Two plain processes for
+PURE = (
+    *("tests/specs", "tests/scheduler", "tests/orchestrator", "tests/agent", "tests/laws"),
+    "tests/sim",
+)
+# About half of their processor time, by tests/bench/spent.py. Two plain processes for
 # the two halves: those of -n 2 both read all eight thousand tests and tell a third of each result,
 # which costs a quarter more.
-HALF = (
-    "tests/orchestrator/api",
-    "tests/orchestrator/control",
-    "tests/orchestrator/store",
-    "tests/scheduler",
-    "tests/laws",
-)
+HALF = ("tests/orchestrator/control", "tests/sim")
 OTHER_HALF = (*(f for f in PURE if f not in HALF), *(f"--ignore={f}" for f in HALF))
 LONG = "--timeout=1800"
 PATIENT = "--timeout=600"  # making labs counts as a test's time; a busy machine is no finding

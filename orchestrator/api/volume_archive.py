@@ -39,7 +39,7 @@ async def write(parts: ApiParts, request: web.Request, _: None) -> Restored:
         raise Conflict(f"volume {name} is being removed", hint="corral volume ls says why still")
     elif row.reason or not (row.node or row.everywhere):  # its home left, or it never had one
         _own(row)
-        node = _free(parts, asked)
+        node = _heir(parts, row, asked) if row.reason else _free(parts, asked)
     else:
         node = _node(parts, row, asked)
     query = {key: request.query[key] for key in ("replace", "size") if key in request.query}
@@ -103,3 +103,18 @@ def _free(parts: ApiParts, asked: str) -> Node:
             detail="no node has a volume of that name: which is to have it?", hint="--node NODE"
         )
     return nodes[0]
+
+
+def _heir(parts: ApiParts, row: VolumeRow, asked: str) -> Node:
+    """Return the node for the data of a volume whose home left: who replaced it, else as asked."""
+    nodes = parts.cluster.nodes.values()
+    record = parts.cluster.volumes.get(row.name)
+    heirs = [node for node in nodes if record is not None and record.node in node.replaces]
+    if not asked and len(heirs) == 1:
+        return heirs[0]
+    if not asked and len(nodes) != 1:
+        raise Invalid(
+            detail=f"which node is to have it? Of volume {row.name}: {row.reason}",
+            hint="--node NODE",
+        )
+    return _free(parts, asked)

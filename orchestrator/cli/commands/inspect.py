@@ -126,7 +126,7 @@ def as_docker(row: Row, stack: str, networks: Mapping[str, str]) -> dict[str, An
             "Running": state in ("running", "paused"),
             "Paused": state == "paused",
             "Restarting": state == "restarting",
-            "ExitCode": int(row.get("exit_code") or 0),
+            "ExitCode": containers.code_of(row) if state in ("exited", "restarting") else 0,
             "Error": row.get("reason", ""),
             "StartedAt": _moment(row.get("started_at")),
             "FinishedAt": _moment(row.get("finished_at")),

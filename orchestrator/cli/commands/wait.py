@@ -1,6 +1,7 @@
 """`corral wait SERVICE...`: until all containers of the services have ended.
 
-Ends with the exit code of the one that ended last. What is restarted has not ended.
+Ends with the exit code of the one that ended last, 1 where that is not known. What is restarted
+has not ended.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import sys
 import time
 
 from orchestrator.cli import called
-from orchestrator.cli.errors import ERROR, CliError
+from orchestrator.cli.errors import CliError
 from orchestrator.cli.show import containers, watch
 from orchestrator.client.errors import ApiNotFound
 from orchestrator.client.http import quote
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         for row in ended:
             if row["id"] not in told:
                 told.add(row["id"])
-                print(f"container {row['name']!r} exited with status code {_code(row)}")
+                print(f"container {row['name']!r} {_how(row)}")
                 sys.stdout.flush()
         if len(ended) == len(mine) or (args.down_project and ended):
             break
@@ -54,7 +55,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         parser = argparse.ArgumentParser()
         down.describe(parser)
         down.run(parser.parse_args([]), session)
-    return _code(last) & 0xFF
+    return containers.code_of(last) & 0xFF
 
 
 def _rows(
@@ -103,6 +104,11 @@ def meant(rows: list[dict[str, Any]], services: list[str]) -> list[dict[str, Any
     return mine + named
 
 
-def _code(row: dict[str, Any]) -> int:
-    code = row.get("exit_code")
-    return code if isinstance(code, int) else ERROR
+def _how(row: dict[str, Any]) -> str:
+    match containers.no_code(row):
+        case "":
+            return f"exited with status code {containers.code_of(row)}"
+        case "unknown":
+            return "ended, its exit code is unknown"
+        case why:
+            return why

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
 # As specs.states has them, which a list that is to appear at once does not load.
 FINAL = frozenset({"complete", "failed", "shutdown", "rejected", "orphaned"})
+HEARD = frozenset({"ready", "unready"})
+NO_CODE = 1  # for who must have a number: nobody saw how it ended, or it never began
 
 
 def now(rows: Iterable[Row]) -> frozenset[str]:
@@ -72,7 +74,7 @@ def as_compose(row: Row, *, project: str, command: str, at: float) -> dict[str, 
         "State": state,
         "Status": _status(row, state, at),
         "Health": _health(row),
-        "ExitCode": int(row.get("exit_code") or 0) if state in ("exited", "restarting") else 0,
+        "ExitCode": code_of(row) if state in ("exited", "restarting") else 0,
         "Publishers": [publisher(port) for port in ports(row)],
         "Ports": ", ".join(ports(row)),
         "Labels": ",".join(f"{key}={value}" for key, value in sorted(_labels(row).items())),
@@ -146,14 +148,34 @@ def state_of(row: Row) -> str:
     return "restarting" if row.get("started_at") else "created"
 
 
+def code_of(row: Row) -> int:
+    """Return the exit code of what has ended: its own, or NO_CODE; never 0 by default."""
+    code = row.get("exit_code")
+    if isinstance(code, int):
+        return code
+    return 0 if row.get("state") == "complete" else NO_CODE
+
+
+def no_code(row: Row) -> str:
+    """Return why what has ended has no exit code of its own, "" where it has one."""
+    if isinstance(row.get("exit_code"), int) or row.get("state") == "complete":
+        return ""
+    return "unknown" if row.get("started_at") else "never began"
+
+
 def _health(row: Row) -> str:
     health = str(row.get("health") or "")
     return "" if health == "none" else health
 
 
 def _status(row: Row, state: str, at: float) -> str:
-    """Return what Docker says of it: ``Up 3 min (healthy)``, ``Exited (4) 2 s ago``."""
-    code = int(row.get("exit_code") or 0)
+    """Return what Docker says of it: ``Up 3 min (healthy)``, ``Exited (4) 2 s ago``.
+
+    Of a node that is not heard nobody knows: then it is what the table says.
+    """
+    if state != "exited" and row.get("node_status", "ready") not in HEARD:
+        return str(row.get("status") or row.get("node_status"))
+    code = no_code(row) or code_of(row)
     ended = times.since(row.get("finished_at"), at)
     match state:
         case "running":

@@ -29,6 +29,10 @@ if TYPE_CHECKING:
     from specs.stack import ServiceSpec, TaskSpec
     from specs.task import Task
 
+PUT_BACK = (
+    "put the data there (in the place of a folder that corral made empty); nothing is made anew"
+)
+
 
 def look(pass_: Pass, effective: Effective, *, fresh: bool) -> BindRuling:
     """Return what the service's binds ask of a node. ``fresh``: what nodes said long ago is out."""
@@ -51,7 +55,8 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
         and constraints.broken(effective.service.placement.constraints, view) is None
     ]
     answering = [node for node in candidates if pass_.node_status(node) == "ready"]
-    ties, only, homes, unanswered, owed = [], [], [], set(), {}
+    ties, only, homes, unanswered = [], [], [], set()
+    owed: dict[tuple[str, str], list[str]] = {}
     for path in sorted({path for path, _ in bound_paths(effective.task)}):
         # A one-off's spec has its own service alone: that another one writes, the record says.
         of_others = not effective.hash and _record(pass_, effective.stack, path) is not None
@@ -61,8 +66,8 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
         said = pass_.observed.paths.of(path, asked, pass_.now, fresh=fresh)
         ruled = rule(bound, candidates, asked, said)
         unanswered |= {(path, node) for node in ruled.unanswered}
-        if heir := _owed(pass_, effective, path, fresh) if written else "":
-            owed[path] = _name(pass_, heir)
+        if written and (lack := _owed(pass_, effective, path, fresh)):
+            owed.setdefault(lack, []).append(path)
         if ruled.only is not None:
             only.append(Only(f"path {path}", ruled.only))
         if ruled.pinned:
@@ -76,10 +81,9 @@ def _look(pass_: Pass, effective: Effective, fresh: bool) -> BindRuling:  # noqa
             homes.append((path, ruled.home))
     waits = ""
     if owed:
-        names = " and ".join(sorted(set(owed.values())))
-        waits = (
-            f"{some(sorted(owed), 3)} was on the machine that {names} replaces: put the data "
-            "there (in the place of a folder that corral made empty); nothing is made anew"
+        waits = "; ".join(
+            f"{some(sorted(lacking), 3)} was on the machine that {heir} replaces: {then}"
+            for (heir, then), lacking in sorted(owed.items())
         )
     elif unanswered:
         nodes = some(sorted({_name(pass_, node) for _, node in unanswered}), 3)
@@ -151,12 +155,29 @@ def _home(pass_: Pass, effective: Effective, path: str) -> str | None:
     return (pass_.successor(found) or found) if found else found
 
 
-def _owed(pass_: Pass, effective: Effective, path: str, fresh: bool) -> str:  # noqa: FBT001 - as above
-    """Return the node that lacks the path's data, which the machine it replaced had; or ""."""
+def _owed(
+    pass_: Pass,
+    effective: Effective,
+    path: str,
+    fresh: bool,  # noqa: FBT001 - as above
+) -> tuple[str, str] | None:
+    """Return who replaced the machine that had the path's data, and what has to happen there.
+
+    None: nobody replaced it, or who did has the data.
+    """
     heir = pass_.successor(_data_at(pass_, effective, path) or "")
-    asked = [heir] if heir and pass_.node_status(heir) == "ready" else []
-    said = pass_.observed.paths.of(path, asked, pass_.now, fresh=fresh)
-    return heir if said.get(heir) != "there" else ""
+    if not heir:
+        return None
+    name, status = _name(pass_, heir), pass_.node_status(heir)
+    if status != "ready":
+        return name, f"{name} is {status}: it is asked once it is ready"
+    match pass_.observed.paths.of(path, [heir], pass_.now, fresh=fresh).get(heir):
+        case "there":
+            return None
+        case None:
+            return name, f"{name} is asked whether it is there"
+        case _:
+            return name, PUT_BACK
 
 
 def _data_at(pass_: Pass, effective: Effective, path: str) -> str | None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.node_view import former
 from orchestrator.control.mirror.users import users
 from specs import shares
+from specs.node import successor
 from specs.objects import ContentRow, NetworkRow, VolumeRow
 from specs.states import HEARD
 
@@ -105,8 +106,11 @@ def _lost(cluster: Cluster, volume: Volume) -> str:
     """Return why nothing can use a volume whose home left, and what would help; or ""."""
     if not volume.node or volume.node in cluster.nodes or volume.everywhere:
         return ""
+    # Who took the home's place takes a backup, too: nobody need say where to.
+    where = "" if successor(cluster.nodes.values(), volume.node) else "--node NODE "
     return (
-        f"its data is on {former(cluster, volume.node, volume.home)}: corral volume create "
+        f"its data is on {former(cluster, volume.node, volume.home)}: corral volume restore "
+        f"{where}{volume.name} FILE puts a backup of it in place, corral volume create "
         f"--node NODE {volume.name} begins with what NODE has of it, else empty"
     )
 

@@ -130,7 +130,7 @@ def test_a_new_machine_takes_the_place_of_the_lost_one(lost):
     assert processes(cluster) == after
 
     # Then the state alone is lost, with a stack in it that the backup does not have.
-    cluster("backup", "--to", FILE, env=WORDS, **on4)
+    cluster("backup", "--to", FILE, "-f", env=WORDS, **on4)
     cluster.host("n4").write("/root/later/compose.yaml", LATER)
     cluster("up", "-d", on="n4", cwd="/root/later")
     (later,) = cluster.rows(stack="later")

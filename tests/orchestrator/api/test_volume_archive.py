@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 
 from orchestrator.api import volume_archive
@@ -13,10 +15,15 @@ from specs.objects import VolumeRow, VolumeRows
 class Parts:
     """As much of the API's parts as a choice of node needs."""
 
-    def __init__(self, row=None, nodes=("n1", "n2")):
+    def __init__(self, row=None, nodes=("n1", "n2"), replaces=()):
         found = {name: Node(id=f"id-{name}", name=name) for name in nodes}
+        for name in replaces:
+            found[name] = found[name].model_copy(update={"replaces": ("id-lost",)})
         self.row = row
-        self.cluster = type("Cluster", (), {"nodes": {n.id: n for n in found.values()}})
+        record = SimpleNamespace(node="id-lost" if row is LEFT else "")
+        self.cluster = SimpleNamespace(
+            nodes={n.id: n for n in found.values()}, volumes={"data": record} if row else {}
+        )
         self.control = self
         self.nodes = self
         self.agents = self
@@ -61,7 +68,7 @@ WRITES = [
     (HOME, "n1", "n1", ""),
     (HOME, "n2", Conflict, "is on n1, not on n2"),
     (LEFT, "n2", "n2", ""),
-    (LEFT, "", Invalid, "which is to have it"),
+    (LEFT, "", Invalid, "its data is on n9, which left the cluster"),
     (UNUSED, "n2", "n2", ""),
     (GLOBAL, "n2", "n2", ""),
     (GLOBAL, "", Invalid, "each node has its own"),
@@ -85,6 +92,27 @@ async def test_where_an_archive_goes(row, asked, expected, words):
     assert parts.sent == [(f"id-{expected}", "data", query)]
     # The record says where it is from then on; that of a global service names no node.
     assert parts.made == ([] if row is GLOBAL else [("data", f"id-{expected}")])
+
+
+@pytest.mark.parametrize(
+    ("replaces", "asked", "expected"),
+    [
+        (("n2",), "", "n2"),  # it has the name and the place of the lost one
+        (("n2",), "n1", "n1"),
+        (("n1", "n2"), "", None),
+        ((), "", None),
+    ],
+)
+async def test_what_a_lost_node_had_goes_to_who_replaced_it(replaces, asked, expected):
+    parts = Parts(LEFT, replaces=replaces)
+    if expected is None:
+        with pytest.raises(Invalid, match="which node is to have it"):
+            await volume_archive.write(parts, Request(), None)
+        assert (parts.sent, parts.made) == ([], [])
+        return
+    request = Request(node=asked) if asked else Request()
+    assert (await volume_archive.write(parts, request, None)).node == expected
+    assert parts.made == [("data", f"id-{expected}")]
 
 
 async def test_the_only_node_need_not_be_named():

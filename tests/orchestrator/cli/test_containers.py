@@ -134,7 +134,56 @@ STATES = {
         "",
         0,
     ),
-    "never ran": (row("web-1", "rejected", started_at=None), "exited", "Exited (0)", "", 0),
+    "never ran": (
+        row("web-1", "rejected", started_at=None),
+        "exited",
+        "Exited (never began)",
+        "",
+        1,
+    ),
+    "stopped before it began": (
+        row("web-1", "shutdown", started_at=None),
+        "exited",
+        "Exited (never began)",
+        "",
+        1,
+    ),
+    "nobody saw how it ended": (
+        row("web-1", "failed", exit_code=None, finished_at=NOW - 60),
+        "exited",
+        "Exited (unknown) 1 min ago",
+        "",
+        1,
+    ),
+    "and it is restarted": (
+        row("web-1", "running", ready=False, exit_code=None, finished_at=NOW - 2, restarts=3),
+        "restarting",
+        "Restarting (unknown) 2 s ago",
+        "",
+        1,
+    ),
+    "its node is down": (
+        row("web-1", health="healthy", node_status="down", status="down: n3 does not answer"),
+        "running",
+        "down: n3 does not answer",
+        "healthy",
+        0,
+    ),
+    "its node is not heard": (
+        row("web-1", node_status="unknown", status="unknown: n3 is silent for 5 s"),
+        "running",
+        "unknown: n3 is silent for 5 s",
+        "",
+        0,
+    ),
+    "ended, whatever its node": (
+        row("web-1", "failed", exit_code=3, finished_at=NOW - 60, node_status="down"),
+        "exited",
+        "Exited (3) 1 min ago",
+        "",
+        3,
+    ),
+    "its node is not ready": (row("web-1", node_status="unready"), "running", "Up 3 min", "", 0),
 }
 
 

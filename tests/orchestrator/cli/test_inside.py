@@ -274,6 +274,21 @@ def test_wait_ends_with_the_code_of_the_last(fake, corral):
     ]
 
 
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"state": "failed"}, "container 'shop-job-1' ended, its exit code is unknown"),
+        ({"state": "shutdown"}, "container 'shop-job-1' ended, its exit code is unknown"),
+        ({"state": "rejected", "started_at": None}, "container 'shop-job-1' never began"),
+    ],
+)
+def test_wait_says_where_there_is_no_code_to_say(fake, corral, more, said):
+    gone = row("job-1", "job", **{"exit_code": None, "finished_at": NOW, "started_at": 1.0, **more})
+    waiting(fake, [gone])
+    done = corral("-p", "shop", "wait", "job")
+    assert (done.code, done.out) == (1, f"{said}\n"), done.err
+
+
 def test_wait_for_what_an_older_attempt_left_waits_for_the_new_one(fake, corral):
     old = ended("job-1", 1, NOW - 50, id="old", created_at=NOW - 1000)
     waiting(fake, [old, row("job-1", "job")], [old, ended("job-1", 0, NOW)])

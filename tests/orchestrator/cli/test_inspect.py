@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from orchestrator.cli.commands import inspect
 from tests.orchestrator.cli.test_objects import network, volume
 from tests.orchestrator.cli.test_reading import NOW, row
 
@@ -54,6 +55,20 @@ def shop(fake):
 def test_what_scripts_ask_docker_for(shop, corral, word, form, says):
     done = corral("-p", "shop", "inspect", "-f", form, word)
     assert (done.code, done.out) == (0, f"{says}\n"), done.err
+
+
+@pytest.mark.parametrize(
+    ("more", "code"),
+    [
+        ({"state": "failed", "exit_code": None}, 1),
+        ({"state": "failed", "exit_code": 3}, 3),
+        ({"state": "complete", "exit_code": 0}, 0),
+        ({"state": "running", "exit_code": None}, 0),
+    ],
+)
+def test_an_exit_code_nobody_knows_is_not_0(more, code):
+    row = {"id": "t1", "started_at": 1.0, **more}
+    assert inspect.as_docker(row, "shop", {})["State"]["ExitCode"] == code
 
 
 def test_what_has_ended(shop, corral):

@@ -62,6 +62,40 @@ async def test_data_of_a_bound_path_is_waited_for_and_never_made_anew():
         await rig.deployed()
 
 
+async def test_of_a_path_nobody_was_asked_about_it_is_not_said_that_it_lacks():
+    async with Rig(nodes=2) as rig:
+        rig.agents.has = {"n2": {PATH: "there"}}
+        await rig.up(project(db={**BIND, **PINNED}))
+        await rig.deployed()
+        rig.agents.has = {"n9": {PATH: "absent"}}
+        await replaced(rig)
+        await rig.until(lambda: "put the data there" in why(rig))
+        await rig.nodes["n9"].crash()
+        await rig.until(lambda: rig.cluster.conditions["n9"].status == "down")
+        await rig.until(lambda: "host2 is down: it is asked once it is ready" in why(rig))
+        assert f"{PATH} was on the machine that host2 replaces" in why(rig)
+        assert "put the data" not in why(rig)
+
+
+async def test_a_path_the_new_machine_is_just_asked_about_is_said_so():
+    async with Rig(nodes=2) as rig:
+        rig.agents.has = {"n2": {PATH: "there"}}
+        await rig.up(project(db={**BIND, **PINNED}))
+        await rig.deployed()
+        real = rig.agents.paths
+
+        async def paths(node, asked):
+            if node == "n9":
+                await asyncio.Event().wait()
+            return await real(node, asked)
+
+        rig.agents.paths = paths
+        await replaced(rig)
+        await rig.until(lambda: "host2 is asked whether it is there" in why(rig))
+        assert f"{PATH} was on the machine that host2 replaces" in why(rig)
+        assert "put the data" not in why(rig)
+
+
 async def test_a_volume_is_waited_for_until_somebody_says_where_it_is():
     async with Rig(nodes=2) as rig:
         await rig.control.make(CreateVolume(name="app_data", node="host2"))
@@ -75,8 +109,9 @@ async def test_a_volume_is_waited_for_until_somebody_says_where_it_is():
         assert rig.ready("db") == []
         (row,) = rig.control.volumes().volumes
         assert row.reason == (
-            "its data is on the machine that host2 replaces: corral volume create --node NODE "
-            "app_data begins with what NODE has of it, else empty"
+            "its data is on the machine that host2 replaces: corral volume restore app_data FILE "
+            "puts a backup of it in place, corral volume create --node NODE app_data begins with "
+            "what NODE has of it, else empty"
         )
         await rig.control.make(CreateVolume(name="app_data", node="host2"))
         await rig.until(lambda: [t.node for t in rig.ready("db")] == ["n9"])
