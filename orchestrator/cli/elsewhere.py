@@ -335,7 +335,9 @@ def advice(text: str, name: str, words: Sequence[str], parser: argparse.Argument
         return known
     options = [o for o in parser._option_string_actions if o.startswith("--")]  # noqa: SLF001 - argparse has no other way
     near = [f"--{word}" for word in nearest(flag.lstrip("-"), [o[2:] for o in options])]
-    return f"did you mean {' or '.join(near)}?" if near and flag.startswith("--") else ""
+    if near and flag.startswith("--"):
+        return f"did you mean {' or '.join(near)}?"
+    return FLAGS.get(("", flag), "")  # Compose takes some behind each verb, too
 
 
 def nearest(word: str, known: Sequence[str]) -> list[str]:

@@ -24,7 +24,7 @@ SHORT = 12  # letters of a digest that people are shown
 def describe(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("services", nargs="*", metavar="SERVICE", help="only these services")
-    add("-q", "--quiet", action="store_true", help="only the images' digests")
+    add("-q", "--quiet", action="store_true", help="only the images' ids, each once")
     formats.describe(parser)
 
 
@@ -41,7 +41,8 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
     rows = sorted(rows, key=lambda row: natural(str(row["name"])))
     found = [_shown(row) for row in rows]
     if args.quiet:
-        table.show("\n".join(dict.fromkeys(one["ID"] for one in found if one["ID"])))
+        ids = (str(one["ID"]).removeprefix("sha256:") for one in found if one["ID"])
+        table.show("\n".join(dict.fromkeys(ids)))
         return 0
     formats.show(args.format, found, lambda: table.render(HEADERS, [_cells(o) for o in found]))
     return 0

@@ -6,10 +6,12 @@ The next `up` or `start` makes it anew. With -s it is stopped first.
 from __future__ import annotations
 
 import argparse
+import time
 
 from orchestrator.cli import said
 from orchestrator.cli.commands import stop
-from orchestrator.cli.show import containers, sure
+from orchestrator.cli.errors import ERROR, INTERRUPTED
+from orchestrator.cli.show import containers, sure, watch
 from orchestrator.client.errors import ApiNotFound
 
 TYPE_CHECKING = False
@@ -17,6 +19,9 @@ if TYPE_CHECKING:
     from typing import Any
 
     from orchestrator.cli.session import Invocation
+
+LOOK = 0.1  # seconds
+PATIENCE = 30.0  # seconds: a node takes a container's files away, and its disk may be busy
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -51,11 +56,54 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
                 raise
             said.tell(f"there is no stack {session.stack()}: nothing to remove", said.WARNING)
             return 0
-    for name in removed:
-        said.done(f"{name} removed")
     if not removed:
         said.tell("no stopped containers")
-    return 0
+        return 0
+    try:
+        return _until_gone(session, removed)
+    except KeyboardInterrupt:
+        said.tell(
+            f"\nremoving goes on in the background: {watch.command_prefix(session)} ps -a",
+            said.WARNING,
+        )
+        return INTERRUPTED
+
+
+def _until_gone(session: Invocation, names: list[str]) -> int:
+    """Wait until no list has what is being removed; 1 when a node has not done it in time.
+
+    What has the same name and is newer is not waited for: somebody made it anew meanwhile.
+    """
+    until = time.monotonic() + PATIENCE
+    there: set[str] | None = None
+    while True:
+        try:
+            rows = watch.rows(session, every=True, oneoffs=True)
+        except ApiNotFound:  # the whole stack was removed meanwhile
+            rows = []
+        left = [
+            row
+            for row in rows
+            if row["name"] in names
+            and row["state"] in containers.FINAL
+            and (there is None or row["id"] in there)
+        ]
+        there = {row["id"] for row in left}
+        still = {row["name"] for row in left}
+        for name in [name for name in names if name not in still]:
+            said.done(f"{name} removed")
+        names = [name for name in names if name in still]
+        if not names:
+            return 0
+        if time.monotonic() > until or all(row.get("node_status") == "down" for row in left):
+            for row in left:
+                said.tell(
+                    f"corral: {row['name']} is not removed yet: its node {row.get('node')} has not "
+                    "said so; it goes when that answers",
+                    said.ERROR,
+                )
+            return ERROR
+        time.sleep(LOOK)
 
 
 def _remove_oneoffs(session: Invocation, services: list[str], named: list[str]) -> list[str]:

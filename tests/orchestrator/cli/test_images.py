@@ -35,7 +35,7 @@ def shop(fake):
               f"shop-web-10 registry.example:5000/team/web 1.2 {'1' * 12} alpha"]),
         (["db"], ["CONTAINER REPOSITORY TAG IMAGE ID NODE",
                   f"shop-db-1 postgres latest {'2' * 12} alpha"]),
-        (["-q"], [TWO, ONE]),
+        (["-q"], ["2" * 64, "1" * 64]),  # as `docker rmi` takes them, each once
         (["-q", "new"], []),
         (["--format", "{{.ContainerName}} {{.Tag}}", "web"], ["shop-web-2 1.2", "shop-web-10 1.2"]),
     ],

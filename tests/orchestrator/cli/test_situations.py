@@ -136,7 +136,6 @@ class Shop:
     def __init__(self, fake) -> None:
         self.fake, self.there = fake, True
         self.began = threading.Event()  # a stream that never ends has been opened
-        self.db = row("db", state="failed", exit_code=3, finished_at=NOW - 1, status="exited")
         self.renew()
         stack, end = "/v1/stacks/shop", {"kind": "end", "ok": True, "release": 3}
         release = {"stack": "shop", "number": 3, "state": "pending", "created_at": NOW}
@@ -145,7 +144,7 @@ class Shop:
         for method, path, answer in (
             ("GET", "/v1/stacks", {"stacks": [detail]}),
             ("GET", stack, {**detail, "services": [web], "volumes": []}),
-            ("GET", f"{stack}/tasks", lambda _: {"tasks": [self.web, self.db]}),
+            ("GET", f"{stack}/tasks", lambda _: {"tasks": [self.web, *self.ended]}),
             ("GET", f"{stack}/progress", lambda _: Lines([end])),
             ("GET", f"{stack}/logs", lambda _: self._goes_on({"name": "web-1", "line": "y"})),
             ("GET", f"{stack}/usage", lambda _: self._told({"tasks": [self.web]})),
@@ -157,7 +156,7 @@ class Shop:
             ("POST", f"{stack}/restart", lambda _: self._again({"tasks": ["t-web"]})),
             ("POST", f"{stack}/stop", lambda _: self._ends(detail)),
             ("POST", f"{stack}/pause", self._pause),
-            ("POST", f"{stack}/forget", {"tasks": ["shop-db-1"], "running": []}),
+            ("POST", f"{stack}/forget", lambda _: self._forgets()),
             ("POST", f"{stack}/oneoffs", {"names": []}),
             ("POST", f"{stack}/signal", {"tasks": ["shop-web-1"], "missed": {}, "stopping": []}),
             ("DELETE", stack, detail),
@@ -183,6 +182,8 @@ class Shop:
     def renew(self) -> None:
         """Be as it was before anybody asked."""
         self.web = row("web")
+        db = row("db", state="failed", exit_code=3, finished_at=NOW - 1, status="exited")
+        self.ended = [db]
         self.began.clear()
         self.fake.requests.clear()
 
@@ -210,6 +211,11 @@ class Shop:
     def _ends(self, answer):
         self.web = {**self.web, "state": "shutdown", "finished_at": NOW}
         return answer
+
+    def _forgets(self):
+        found = [db["name"] for db in self.ended]
+        self.ended = []
+        return {"tasks": found, "running": []}
 
     def _pause(self, request):
         self.web = {**self.web, "paused": request.body["paused"]}
