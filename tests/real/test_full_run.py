@@ -56,7 +56,7 @@ async def test_a_full_run_directory_takes_nothing_along(host, what):
     # A new one waits and says for what.
     await host.put(assignment("t5"))
     host.shell(fill)
-    said = ("no space left", "no inode is left")
+    said = ("no space left", "no space is left", "no inode is left")
     await host.until(
         lambda seen: "t5" in seen and any(w in seen["t5"].reason.lower() for w in said), "why"
     )
