@@ -8,6 +8,7 @@ first and carried out after: killed in between, the controller asks again at its
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from typing import TYPE_CHECKING, Protocol
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 TRIES = 5
+BEGINS = 25.0  # seconds an answer waits for what was decided to be carried out; then it is later
 
 
 class OlderState(Protocol):
@@ -49,6 +51,8 @@ class Asker(Protocol):
     async def held(self, nodes: Collection[Node] | None = None) -> dict[str, HeldSet]: ...
 
     def decide(self, *, discard: bool) -> None: ...
+
+    async def begun(self) -> None: ...
 
 
 class StateQuestion:
@@ -110,7 +114,7 @@ class StateQuestion:
             else:
                 raise Conflict("the store changes under our hands", hint="try again")
             log.warning("the state was taken over from the nodes: %s", "; ".join(taken.said))
-            self._agents.decide(discard=False)
+            await self._decide(discard=False)
             return DecidedState(done=tuple(taken.said))
 
     async def discard(self) -> DecidedState:
@@ -119,8 +123,15 @@ class StateQuestion:
             self._asked()
             stops = stopped_by_discard(self._cluster, await self._agents.held())
             log.warning("what runs and is not in the state is stopped: %s", ", ".join(stops))
-            self._agents.decide(discard=True)
+            await self._decide(discard=True)
             return DecidedState(done=tuple(f"{name} is stopped" for name in stops))
+
+    async def _decide(self, *, discard: bool) -> None:
+        """Go on, and wait until that shows: who asks right after must not hear the old question."""
+        self._agents.decide(discard=discard)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(BEGINS):
+                await self._agents.begun()
 
     def _absent(self, helds: dict[str, HeldSet]) -> tuple[str, ...]:
         """Return the nodes that did not answer, also those only their peers know of."""

@@ -181,6 +181,10 @@ class Dispatcher:
         self._discard = discard
         self._decided.set()
 
+    async def begun(self) -> None:
+        """Wait until the epoch is taken: nothing is asked any more, and changes are possible."""
+        await self.ready.wait()
+
     def _ours(self, stamp: Stamp | None) -> TypeGuard[Stamp]:
         return stamp is not None and stamp.cluster == self.identity.id
 

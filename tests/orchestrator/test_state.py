@@ -112,6 +112,7 @@ async def test_adopt_takes_over_what_runs(config, agent, older):
         said = "; ".join(answer["done"])
         for words in ("stack shop: brought up to date", "stack new: taken over", "stack blog"):
             assert words in said
+        assert (await client.call("GET", "/v1/nodes"))["undecided"] == "", "law: told at once"
         await client.until("/v1/nodes", lambda a: a["nodes"][0]["status"] == "ready")
         for stack, count in (("shop", 3), ("new", 2)):
             await client.until(f"/v1/stacks/{stack}/tasks", all_ready(count))

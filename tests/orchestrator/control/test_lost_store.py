@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import pytest
 
+from orchestrator.control import state
 from orchestrator.control.adopting import adopt
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.state import StateQuestion
@@ -41,6 +44,8 @@ class Agents:
         self.cluster, self.answers = cluster, answers
         self.decided: list[bool] = []
         self.asked: list[Node] = []
+        self.goes_on = asyncio.Event()
+        self.goes_on.set()
 
     @property
     def behind(self) -> object:
@@ -53,6 +58,9 @@ class Agents:
 
     def decide(self, *, discard: bool) -> None:
         self.decided.append(discard)
+
+    async def begun(self) -> None:
+        await self.goes_on.wait()
 
 
 HOME = Node(id="n1", name="host1", overlay="10.210.0.9")  # given anew: it had .1
@@ -123,6 +131,29 @@ async def test_to_discard_touches_no_node_that_the_store_does_not_know():
     await question.discard()
     assert set(cluster.nodes) == {"n1"}
     assert agents.decided == [True]
+
+
+@pytest.mark.parametrize("never", [False, True])
+@pytest.mark.parametrize("discard", [False, True])
+async def test_an_answer_comes_when_what_was_decided_has_begun(monkeypatch, discard, never):
+    store = MemoryStore()
+    await store.txn((), (Put(keys.node("n1"), HOME.encode()),))
+    cluster = await Cluster.open(store, ManualClock())
+    agents = Agents(cluster, n1=holds(1))
+    agents.goes_on.clear()
+    question = StateQuestion(store, cluster, PlainSealer(), agents, ManualClock())
+    if never:
+        monkeypatch.setattr(state, "BEGINS", 0.01)
+    asked = question.discard() if discard else question.adopt(without_absent=False)
+    answer = asyncio.create_task(asked)
+    if not never:
+        for _ in range(1000):
+            await asyncio.sleep(0)
+        assert agents.decided == [discard]
+        assert not answer.done(), "law: who asks next does not hear the old question"
+        agents.goes_on.set()
+    await answer
+    assert agents.decided == [discard]
 
 
 async def test_every_node_keeps_how_its_peers_are_reached():
