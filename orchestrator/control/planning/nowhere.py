@@ -36,7 +36,8 @@ def look(pass_: Pass, state: ServiceState) -> None:
 
 def noted(pass_: Pass, release: Release, awaited: Sequence[ServiceState]) -> Release:
     """Write into the release what it has no node for; return it as it is then."""
-    found = tuple(_homeless(pass_, state) for state in awaited if state.homeless)
+    named = (_homeless(pass_, state) for state in awaited if state.homeless)
+    found = tuple(one for one in named if one is not None)
     stalled = bool(found) and all(at_rest(pass_, state) for state in awaited)
     if (release.homeless, release.stalled) == (found, stalled):
         return release
@@ -65,8 +66,10 @@ def _rests(pass_: Pass, task: Replica) -> bool:
     return task.state is TaskState.PREPARED and not task.started
 
 
-def _homeless(pass_: Pass, state: ServiceState) -> Homeless:
+def _homeless(pass_: Pass, state: ServiceState) -> Homeless | None:
     tasks = [found for t in state.homeless if (found := pass_.draft.task(t.id)) is not None]
+    if not tasks:
+        return None  # taken away in this very pass: nothing waits for a node any more
     why = refusal(pass_, tasks[0])
     return Homeless(
         service=state.name,

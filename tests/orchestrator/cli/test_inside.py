@@ -240,6 +240,47 @@ def test_pause_of_nothing_that_runs(fake, corral):
     assert (found.code, "nothing of web runs" in found.err) == (1, True)
 
 
+@pytest.mark.parametrize(
+    ("verb", "services", "were", "code", "out", "err"),
+    [
+        # web-1 and db-1 were paused (P) or not (-)
+        ("unpause", ["web"], "-P", 1, [], ["shop-web-1 is not paused"]),
+        ("pause", ["web"], "P-", 1, [], ["shop-web-1 is already paused"]),
+        ("unpause", ["web", "db"], "-P", 1, ["shop-db-1 goes on"], ["shop-web-1 is not paused"]),
+        ("pause", ["web", "db"], "P-", 1, ["shop-db-1 paused"], ["shop-web-1 is already paused"]),
+        ("unpause", [], "-P", 0, ["shop-db-1 goes on"], []),
+        ("unpause", [], "--", 0, [], ["nothing of shop is paused"]),
+        ("pause", [], "PP", 0, [], ["all of shop is already paused"]),
+        ("pause", [], "P-", 0, ["shop-db-1 paused"], []),
+        ("unpause", ["web"], "P-", 0, ["shop-web-1 goes on"], []),
+    ],
+)
+def test_what_is_so_already_is_said(fake, corral, verb, services, were, code, out, err):
+    rows = [
+        row(f"{name}-1", name, paused=was == "P")
+        for name, was in zip(("web", "db"), were, strict=True)
+    ]
+
+    def pause(request):
+        mine = [one for one in rows if not services or one["service"] in services]
+        for one in mine:
+            one["paused"] = request.body["paused"]
+        return {"tasks": [one["id"] for one in mine]}
+
+    fake.on("POST", "/v1/stacks/shop/pause", pause)
+    fake.on("GET", "/v1/stacks/shop/tasks", lambda _: {"tasks": rows})
+    done = corral("-p", "shop", verb, *services)
+    assert (done.code, done.out.splitlines()) == (code, out), done.err
+    assert [line.removeprefix("corral: ") for line in done.err.splitlines()] == err
+
+
+def test_some_replicas_of_a_service_come_to_it_and_no_more_is_said(fake, corral):
+    one, two = row("web-1", "web", paused=True), row("web-2", "web")
+    paused_rows(fake, [one, two], [one, two], [one, {**two, "paused": True}])
+    done = corral("-p", "shop", "pause", "web")
+    assert (done.code, done.out, done.err) == (0, "shop-web-2 paused\n", "")
+
+
 def waiting(fake, *looks):
     """The stack's tasks as each look finds them; the last for ever."""
     left = list(looks)
@@ -326,8 +367,8 @@ def test_wait_for_nobody(fake, corral):
     ],
 )
 def test_what_run_made_is_meant_by_its_name(fake, corral, words, said):
-    once = row("once", "web", oneoff=True, paused=True, ports=["0.0.0.0:9999->80/tcp"])
-    rows = [row("web-1", "web", paused=True, ports=["0.0.0.0:8080->80/tcp"]), once]
+    once = row("once", "web", oneoff=True, ports=["0.0.0.0:9999->80/tcp"])
+    rows = [row("web-1", "web", ports=["0.0.0.0:8080->80/tcp"]), once]
     rows[1]["name"] = "once"
 
     def tasks(request):
@@ -336,6 +377,11 @@ def test_what_run_made_is_meant_by_its_name(fake, corral, words, said):
 
     fake.on("GET", "/v1/stacks/shop/tasks", tasks)
     meant = rows[1] if words[1] == "once" else rows[0]
-    fake.on("POST", "/v1/stacks/shop/pause", {"tasks": [meant["id"]]})
+
+    def pause(_):
+        meant["paused"] = True
+        return {"tasks": [meant["id"]]}
+
+    fake.on("POST", "/v1/stacks/shop/pause", pause)
     done = corral("-p", "shop", *words)
     assert (done.code, done.out) == (0, said.replace("shop-once", "once")), done.err

@@ -68,7 +68,7 @@ VERBS = {
     "kill": Verb("kill -s HUP web"),
     "wait": Verb("wait db", code=3),
     "pause": Verb("pause web"),
-    "unpause": Verb("unpause web"),
+    "unpause": Verb("unpause web", code=1),  # it is not paused
     "top": Verb("top"),
     "stats": Verb("stats", streams=True),
     "watch": Verb("watch", code=1, unread=(1,), **NOWHERE),  # nothing of the file is watched
