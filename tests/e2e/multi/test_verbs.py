@@ -368,7 +368,7 @@ def test_run_where_its_container_is_elsewhere(app):
     app.until("they have gone", lambda: not oneoffs(app))
 
     # In the background, published on every node, and meant by its name in every verb about it.
-    serve = "while :; do echo hello | nc -l -p 80; done"
+    serve = "nc -ll -p 80 -e echo hello"
     assert app("run", "-d", "--name", "once", "-p", "8098:80", "web", "sh", "-c", serve)
     app.until("every node answers", lambda: app.answering([app.ip(n) for n in NODES], 8098))
     app.first.write(f"{app.folder}/here", "of the laptop\n")
