@@ -254,18 +254,18 @@ class Cluster:
         """Take the machine out of the cluster and end the daemons: as before the first ``up``."""
         with contextlib.suppress(ClientError, AssertionError):
             self.remove_stacks()
-        self._unsupervised()
+        self.unsupervised()
         self.kill("controller")
         agent = Client(f"unix:///proc/{self.host.pid}/root/run/corral/agent.sock", timeout=240)
         with contextlib.suppress(ClientError):
             agent.request("POST", "/v1/leave")
         self.folder = "/root"
         self("controller", "stop", code=None)
-        self._unsupervised()
+        self.unsupervised()
         self.kill(*DAEMONS)
         self.host.run(["rm", "-rf", "/run/corral", "/var/lib/corral/controller", FOLDER])
 
-    def _unsupervised(self) -> None:
+    def unsupervised(self) -> None:
         """End the supervisor so that no daemon starts another, which would start them all."""
         self.sh("rm -f /run/corral/supervisor.pid")
         self.kill("supervisor")

@@ -47,7 +47,7 @@ class Clocks:
     def __init__(self, corral):
         self.corral, self.started = corral, []
         corral.host.write("/root/clocks/sitecustomize.py", SHOWN)
-        corral._unsupervised()
+        corral.unsupervised()
         for name in ("controller", "agent"):
             self.show(name, 0)
             pid = corral.daemon(name)

@@ -52,7 +52,7 @@ def test_the_same_processes_serve_whatever_the_agent_forgot(corral):
     before = corral.processes()
     assert len(before) == 3
     for name, script in DAMAGE.items():
-        corral.kill("supervisor")
+        corral.unsupervised()
         corral.kill("agent")
         corral.until(f"{name}: no agent", lambda: not corral.daemon("agent"))
         corral.sh(f"({script}) 2>/dev/null")

@@ -20,7 +20,7 @@ STATE, COPY = "/var/lib/corral/controller", "/root/copy"
 
 def replace(corral, script):
     """Kill the controller, run the script, and start it again."""
-    corral.kill("supervisor")
+    corral.unsupervised()
     corral.kill("controller")
     corral.until("no controller", lambda: not corral.daemon("controller"))
     corral.sh(script)
