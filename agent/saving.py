@@ -19,8 +19,10 @@ from aiohttp import web
 from agent.errors import NoRoom, Refusal
 from agent.piping import PIECE, SILENCE, end, feed, passed_on, stuck
 from agent.tasks.record import Phase
+from agent.volumes.replacing import check_unused
 from specs.kit.amounts import size as amount
 from specs.kit.room import measure
+from specs.kit.tarends import TarEnds
 from specs.objects import Restored
 
 if TYPE_CHECKING:
@@ -41,8 +43,6 @@ _UNPACK: Final = (*_TAR, "--extract", "--same-owner", "--preserve-permissions")
 _CHANGED: Final = 1  # tar's exit code: a file changed while it was read
 _SPARE: Final = 256 << 20  # bytes that stay free on the node's disk
 _SAID: Final = 8192
-_BLOCK: Final = 512  # bytes of a head of tar
-_END: Final = bytes(2 * _BLOCK)
 
 
 class NoSuchVolume(Exception):
@@ -76,7 +76,7 @@ class Saving:
     async def write(self, name: str, request: web.Request) -> Restored:
         """Make what is sent the data of a volume, all of it or nothing. Raises Refusal, Later."""
         replace = request.query.get("replace") == "1"
-        self._volumes.check_unused(name, self.users(name))  # early, before all is sent
+        check_unused(name, self.users(name))  # early, before all is sent
         async with self._volumes.draft() as draft:
             _room(draft, request.query.get("size", ""))
             data = os.open(draft / "_data", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -149,7 +149,7 @@ async def _started(
 async def _unpacked(tar: asyncio.subprocess.Process, request: web.Request) -> None:
     """Give tar all that is sent. Raises Refusal, Later, NoRoom."""
     said = asyncio.create_task(_last_words(tar), name="tar-words")
-    archive = _Ends()
+    archive = TarEnds()
     try:
         await feed(tar, request, archive.see)
         async with asyncio.timeout(SILENCE):
@@ -165,25 +165,6 @@ async def _unpacked(tar: asyncio.subprocess.Process, request: web.Request) -> No
         raise Refusal(f"it is no whole tar archive: {fault}")
     if code:
         raise Refusal(f"the archive cannot be unpacked: {words or f'tar ended with {code}'}")
-
-
-class _Ends:
-    """Both ends of an archive that passes: tar itself takes one that is cut between two files."""
-
-    def __init__(self) -> None:
-        self._first = b""
-        self._last = b""
-
-    def see(self, piece: bytes) -> None:
-        if len(self._first) < _BLOCK:
-            self._first += piece[: _BLOCK - len(self._first)]
-        self._last = (self._last + piece[-len(_END) :])[-len(_END) :]
-
-    def fault(self) -> str:
-        """Return what is wrong with them; "" = nothing."""
-        if not any(self._first):
-            return "it begins with nothing but zeros" if self._first else "it is empty"
-        return "" if self._last == _END else "its end is missing"
 
 
 async def _last_words(tar: asyncio.subprocess.Process) -> str:

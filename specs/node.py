@@ -66,10 +66,8 @@ class Node(Model):
     removing: bool = False
     replaces: tuple[str, ...] = ()  # ids of the lost nodes whose place it took, the last first
 
-    def instead_of(self, lost: Node | None) -> Node:
+    def instead_of(self, lost: Node) -> Node:
         """Return the node in the place of one that is lost: its name, labels, availability."""
-        if lost is None:
-            return self
         update = {
             "name": lost.name,
             "labels": lost.labels,

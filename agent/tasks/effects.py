@@ -143,10 +143,6 @@ class Volumes(Protocol):
         """Make a draft the named volume. Raises Refusal where it has data, or ``users``, Later."""
         ...
 
-    def check_unused(self, name: str, users: Sequence[str]) -> None:
-        """Raise Refusal where containers have a volume that is to get other data."""
-        ...
-
     async def enter(self, assignment: Assignment) -> None:
         """Find the subpaths of volumes that a run mounts. Raises Refusal where one is missing."""
         ...

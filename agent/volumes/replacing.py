@@ -15,11 +15,20 @@ from typing import TYPE_CHECKING
 from agent.errors import Later, Refusal
 from agent.linux import calls as kernel
 from specs.kit import disk
+from specs.kit.amounts import some
 from specs.kit.errnos import in_words
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+
+def check_unused(name: str, users: Sequence[str]) -> None:
+    """Raise Refusal where containers have a volume that is to get other data."""
+    if users:
+        raise Refusal(
+            f"volume {name} is in use by {some(users, 3)}: corral stop ends them and keeps it"
+        )
 
 
 def begin(parent: Path) -> Path:

@@ -37,7 +37,6 @@ from agent.volumes.secretfs import SecretFs
 from agent.volumes.shmfs import ShmFs
 from specs import names, sent, shares
 from specs.kit import disk
-from specs.kit.amounts import some
 from specs.kit.errnos import in_words
 
 if TYPE_CHECKING:
@@ -220,15 +219,8 @@ class VolumeStore:
         """Make a draft the named volume. Raises Refusal where it has data, or ``users``, Later."""
         path = self._named / _check_name(name)
         async with self._lock(path):
-            self.check_unused(name, users())  # who begins from now on waits in ``enter``
+            replacing.check_unused(name, users())  # who begins from now on waits in ``enter``
             await self._call(replacing.place, draft, path, replace=replace)
-
-    def check_unused(self, name: str, users: Sequence[str]) -> None:
-        """Raise Refusal where containers have a volume that is to get other data."""
-        if users:
-            raise Refusal(
-                f"volume {name} is in use by {some(users, 3)}: corral stop ends them and keeps it"
-            )
 
     async def look(self, sources: Sequence[str]) -> dict[str, PathState]:
         """Say of paths of the node whether they are there, and whether corral made them."""

@@ -46,7 +46,7 @@ class _Cut(Exception):
 async def make(parts: ApiParts, request: web.Request, body: MakeBackup) -> web.StreamResponse:
     """Answer with a backup of this moment; it is whole before its first byte is sent."""
     response = web.StreamResponse(headers={"Content-Type": "application/octet-stream"})
-    with contextlib.suppress(_Cut):  # STRICTLY AROUND: what nobody got does not count as made
+    with contextlib.suppress(_Cut):  # around it: what nobody got does not count as made
         async with _backups(parts).made(body) as (path, name):
             response.headers["Content-Disposition"] = f'attachment; filename="{name}"'
             response.content_length = path.stat().st_size

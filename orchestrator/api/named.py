@@ -10,7 +10,7 @@ from specs.kit import called
 from specs.states import FINAL
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
     from orchestrator.contracts import Mirror
     from specs.task import Task
@@ -38,15 +38,26 @@ def _known(cluster: Mirror, stack: str) -> frozenset[str]:
     return frozenset(spec.services if spec else ())
 
 
+def _split(
+    words: Sequence[str], rows: list[dict[str, Any]], known: frozenset[str]
+) -> tuple[list[str], list[Mapping[str, Any]], list[str]]:
+    """Return services, single containers, and what nobody is called. Raises Conflict."""
+    try:
+        return called.split(words, rows, known)
+    except called.Ambiguous as exc:
+        raise _several(exc) from None
+
+
+def _several(exc: called.Ambiguous) -> Conflict:
+    return Conflict(str(exc), hint="corral ps has their names")
+
+
 def single(
     cluster: Mirror, stack: str, words: Sequence[str]
 ) -> tuple[tuple[str, ...], frozenset[str]]:
     """Return the services among the words, and the ids of single containers. Raises NotFound."""
     rows, known = _rows(cluster, stack), _known(cluster, stack)
-    try:
-        services, found, unknown = called.split(words, rows, known)
-    except called.Ambiguous as exc:
-        raise Conflict(str(exc), hint="corral ps has their names") from None
+    services, found, unknown = _split(words, rows, known)
     if unknown:
         raise _nobody(stack, unknown[0], known | called.services(rows))
     return tuple(services), frozenset(str(row["id"]) for row in found)
@@ -59,12 +70,7 @@ def present(
 
     What nobody is called counts as a service: it may come. Raises Conflict.
     """
-    try:
-        services, found, unknown = called.split(
-            words, _rows(cluster, stack), _known(cluster, stack)
-        )
-    except called.Ambiguous as exc:
-        raise Conflict(str(exc), hint="corral ps has their names") from None
+    services, found, unknown = _split(words, _rows(cluster, stack), _known(cluster, stack))
     names = {str(row["name"]): str(row["service"]) for row in found}
     oneoffs = {str(row["name"]) for row in found if row["oneoff"]}
     return frozenset({*services, *unknown}), {
@@ -82,24 +88,15 @@ def whole(cluster: Mirror, stack: str, words: Sequence[str], verb: str) -> tuple
     try:
         services, oneoffs, unknown = called.whole(words, rows, known)
     except called.Ambiguous as exc:
-        raise Conflict(str(exc), hint="corral ps has their names") from None
+        raise _several(exc) from None
     except called.PartOf as exc:
-        raise Conflict(
-            f"{exc}: {verb} is about whole services",
-            hint=part_hint(verb, exc.service, exc.count),
-        ) from None
+        raise Conflict(f"{exc}: {verb} is about whole services", hint=exc.hint(verb)) from None
     gone = {
         one.task.name
         for one in cluster.oneoffs.values()
         if one.stack == stack and not one.shown and verb in ("stop", "rm", "kill")
     }
     return (*services, *oneoffs, *(word for word in unknown if word not in gone))
-
-
-def part_hint(verb: str, service: str, count: int) -> str:
-    """Return what to type instead of a verb for one container of several."""
-    less = f"; corral scale {service}={count - 1} for one less" if verb in ("stop", "rm") else ""
-    return f"corral {verb} {service}{less}"
 
 
 def _nobody(stack: str, word: str, known: frozenset[str] | set[str]) -> NotFound:
@@ -117,14 +114,11 @@ def restarting(
 
     What has ended is begun anew with its service only. Raises Conflict.
     """
-    rows = _rows(cluster, stack)
+    rows, known = _rows(cluster, stack), _known(cluster, stack)
     services: list[str] = []
     ids: list[str] = []
     for word in words:
-        try:
-            _, found, _ = called.split([word], rows, _known(cluster, stack))
-        except called.Ambiguous as exc:
-            raise Conflict(str(exc), hint="corral ps has their names") from None
+        _, found, _ = _split([word], rows, known)
         alive = [str(row["id"]) for row in found if not row["ended"] and not row["oneoff"]]
         ids += alive
         services += () if alive else whole(cluster, stack, [word], "restart")

@@ -55,13 +55,14 @@ async def volumes(parts: ApiParts, _request: web.Request, _: None) -> VolumeRows
 
 async def volume(parts: ApiParts, request: web.Request, _: None) -> VolumeRow:
     name = request.match_info["name"]
-    row = _volume(parts, name)
+    row = volume_row(parts, name)
     if row is None:
         raise NotFound(f"there is no volume {name}", hint="corral volume ls shows what there is")
     return row
 
 
-def _volume(parts: ApiParts, name: str) -> VolumeRow | None:
+def volume_row(parts: ApiParts, name: str) -> VolumeRow | None:
+    """Return a volume as lists have it, or None."""
     return next((row for row in parts.control.volumes().volumes if row.name == name), None)
 
 
@@ -74,7 +75,7 @@ async def drop_volume(parts: ApiParts, request: web.Request, _: None) -> Dropped
     name = await parts.control.drop("volume", request.match_info["name"])
     left = None
     for _look in range(round(GOING / LOOK)):
-        left = _volume(parts, name)
+        left = volume_row(parts, name)
         if left is None or not left.removing:
             return DroppedObject(name=name)
         if "does not answer" in left.reason:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from orchestrator.api import archive
+from orchestrator.api.objects import volume_row
 from orchestrator.errors import Conflict, Invalid, NotFound, Unavailable
 from specs import names
 from specs.objects import CreateVolume, Restored
@@ -22,7 +23,7 @@ LIST = "corral volume ls shows what there is"
 async def read(parts: ApiParts, request: web.Request, _: None) -> web.StreamResponse:
     """Answer with all data of a volume, as an archive."""
     name = _name(request)
-    row = _row(parts, name)
+    row = volume_row(parts, name)
     if row is None:
         raise NotFound(f"there is no volume {name}", hint=LIST)
     node = _node(parts, row, request.query.get("node", ""))
@@ -32,7 +33,7 @@ async def read(parts: ApiParts, request: web.Request, _: None) -> web.StreamResp
 async def write(parts: ApiParts, request: web.Request, _: None) -> Restored:
     """Make an archive the data of a volume, which is made where there is none."""
     name = _name(request)
-    row, asked = _row(parts, name), request.query.get("node", "")
+    row, asked = volume_row(parts, name), request.query.get("node", "")
     if row is None:
         node = _free(parts, asked)
     elif row.removing:
@@ -56,10 +57,6 @@ def _name(request: web.Request) -> str:
     if fault := names.NAME.fault(name):
         raise Invalid(detail=f"volume {name!r}: {fault}", hint=names.NAME.hint)
     return name
-
-
-def _row(parts: ApiParts, name: str) -> VolumeRow | None:
-    return next((row for row in parts.control.volumes().volumes if row.name == name), None)
 
 
 def _own(row: VolumeRow) -> None:

@@ -16,12 +16,16 @@ if TYPE_CHECKING:
     Rows = list[dict[str, Any]]
 
 
+def _several(exc: called.Ambiguous) -> CliError:
+    return CliError(str(exc), hint="corral ps has their names")
+
+
 def containers(word: str, rows: Iterable[Mapping[str, Any]]) -> Rows:
     """Return the rows of the container a word calls; it is no service. Raises CliError."""
     try:
         return [dict(row) for row in called.containers(word, rows)]
     except called.Ambiguous as exc:
-        raise CliError(str(exc), hint="corral ps has their names") from None
+        raise _several(exc) from None
 
 
 def meant(
@@ -31,7 +35,7 @@ def meant(
     try:
         services, single, unknown = called.split(words, rows, known)
     except called.Ambiguous as exc:
-        raise CliError(str(exc), hint="corral ps has their names") from None
+        raise _several(exc) from None
     return set(services), {str(row.get("id")) for row in single}, unknown
 
 
@@ -46,10 +50,7 @@ def whole(
     try:
         services, oneoffs, unknown = called.whole(words, marked)
     except called.Ambiguous as exc:
-        raise CliError(str(exc), hint="corral ps has their names") from None
+        raise _several(exc) from None
     except called.PartOf as exc:
-        less = f"; corral scale {exc.service}={exc.count - 1} for one less"
-        raise CliError(
-            f"{exc}: {verb} is about whole services", hint=f"corral {verb} {exc.service}{less}"
-        ) from None
+        raise CliError(f"{exc}: {verb} is about whole services", hint=exc.hint(verb)) from None
     return [*services, *unknown], oneoffs

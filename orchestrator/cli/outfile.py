@@ -9,9 +9,11 @@ from __future__ import annotations
 import contextlib
 import os
 import stat
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from orchestrator.cli.errors import CliError
+from specs.kit import disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -53,11 +55,7 @@ def whole(path: str) -> Iterator[BinaryIO]:
             os.fsync(file.fileno())
         os.rename(part, real)
         part = ""
-        held = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(held)
-        finally:
-            os.close(held)
+        disk.sync(Path(folder))
     except OSError as error:
         from specs.kit.errnos import in_words  # only after a fault
 

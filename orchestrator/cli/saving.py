@@ -21,6 +21,7 @@ from orchestrator.client.errors import ApiNotFound
 from orchestrator.client.http import quote
 from specs.kit.amounts import size
 from specs.kit.errnos import in_words
+from specs.kit.tarends import TarEnds
 
 if TYPE_CHECKING:
     import argparse
@@ -33,8 +34,6 @@ STDIN, STDOUT = 0, 1
 PIECE = 256 * 1024
 PACKED = (".tar.gz", ".tgz")
 QUICK = 1  # gzip's level: the network and the disk are not to wait for a processor
-BLOCK = 512  # bytes of tar's heads
-_END = bytes(2 * BLOCK)
 _MAGIC = b"\x1f\x8b"
 FROZEN = 30.0  # seconds for containers to be frozen
 LOOK = 0.1
@@ -130,14 +129,14 @@ def restore(args: argparse.Namespace, session: Invocation) -> int:
 def _checked(source: Any, *, packed: bool) -> Iterator[bytes]:
     """Yield a tar archive. Raises where it is damaged, or ends before its end."""
     opened = gzip.GzipFile(fileobj=source) if packed else source
-    last = b""
+    ends = TarEnds()
     while piece := opened.read(PIECE):
-        if not last and not any(piece[:BLOCK]):
-            raise EOFError("it begins with nothing but zeros")
-        last = (last + piece)[-len(_END) :]
+        ends.see(piece)
+        if why := ends.beginning():
+            raise EOFError(why)
         yield piece
-    if last != _END:
-        raise EOFError("its end is missing")
+    if why := ends.fault():
+        raise EOFError(why)
 
 
 @contextlib.contextmanager
@@ -150,7 +149,7 @@ def _frozen(client: Client, services: list[str]) -> Iterator[None]:
     try:
         for stack, names in _by_stack(services).items():
             with contextlib.suppress(ApiNotFound):  # the volume outlived it
-                rows = client.get(f"/v1/stacks/{quote(stack)}/tasks")["tasks"]
+                rows = _tasks(client, stack)
                 before = {str(row["id"]) for row in rows if row.get("paused")}
                 asked.append((stack, names, before))
                 _pause(client, stack, names, paused=True)
@@ -163,7 +162,7 @@ def _frozen(client: Client, services: list[str]) -> Iterator[None]:
 
 def _go_on(client: Client, stack: str, names: list[str], before: set[str]) -> None:
     """Have services go on, but for the containers that were frozen before."""
-    rows = client.get(f"/v1/stacks/{quote(stack)}/tasks")["tasks"] if before else []
+    rows = _tasks(client, stack) if before else []
     mine = [row for row in rows if row["service"] in names]
     still = {row["service"] for row in mine if row["id"] in before}
     if whole := [name for name in names if name not in still]:
@@ -175,12 +174,11 @@ def _go_on(client: Client, stack: str, names: list[str], before: set[str]) -> No
 
 
 def _pause(client: Client, stack: str, names: list[str], *, paused: bool) -> None:
-    path = f"/v1/stacks/{quote(stack)}"
     body = {"paused": paused, "services": names}
-    left = set(client.persist("POST", f"{path}/pause", body=body)["tasks"])
+    left = set(client.persist("POST", f"/v1/stacks/{quote(stack)}/pause", body=body)["tasks"])
     until = time.monotonic() + FROZEN
     while True:
-        rows = {row["id"]: row for row in client.get(f"{path}/tasks")["tasks"]}
+        rows = {row["id"]: row for row in _tasks(client, stack)}
         left = {
             task
             for task in left
@@ -199,6 +197,11 @@ def _pause(client: Client, stack: str, names: list[str], *, paused: bool) -> Non
         time.sleep(LOOK)
 
 
+def _tasks(client: Client, stack: str) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = client.get(f"/v1/stacks/{quote(stack)}/tasks")["tasks"]
+    return found
+
+
 def _by_stack(services: list[str]) -> dict[str, list[str]]:
     found: dict[str, list[str]] = {}
     for word in services:
@@ -211,7 +214,7 @@ def _running(client: Client, services: list[str]) -> bool:
     """Say whether anything of the services (STACK/SERVICE) runs."""
     for stack, names in _by_stack(services).items():
         with contextlib.suppress(ApiNotFound):
-            for row in client.get(f"/v1/stacks/{quote(stack)}/tasks")["tasks"]:
+            for row in _tasks(client, stack):
                 if row["service"] in names and not row.get("finished_at") and row.get("started_at"):
                     return True
     return False

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from orchestrator.store.base import Snapshot, Stored
 
 EXPIRES = 30 * 86400.0  # seconds before its end in which the authority is a warning
+SINGLE = 32  # the prefix of an address leased by itself
 OTHERS = (keys.CLUSTER, keys.AUTHORITY, keys.BACKUP)
 
 
@@ -177,9 +178,6 @@ def _nodes(seen: _Looked) -> None:
             if len(several) > 1:
                 said = f"{what} {value}" if value else "the controller's machine"
                 seen.error(several[1], f"and {several[0]} are both {said}")
-
-
-SINGLE = 32  # the prefix of an address leased by itself
 
 
 def _networks(seen: _Looked) -> None:

@@ -190,8 +190,7 @@ class AgentClient:
 
     def read_archive(self, task: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
         """Yield the archive of a path in a task; an error before its first byte is raised."""
-        path = _at("tasks", task, "/archive")
-        return self._pieces(path, dict(query))
+        return self._pieces(_at("tasks", task, "/archive"), dict(query))
 
     def read_volume(self, name: str) -> AsyncGenerator[bytes, None]:
         """Yield the archive of a volume; an error before its first byte is raised."""
@@ -207,19 +206,20 @@ class AgentClient:
         self, name: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
     ) -> Restored:
         """Make an archive a volume's data."""
-        path = _at("volumes", name, "/archive")
-        async with self._request("PUT", path, params=dict(query), pieces=pieces) as answer:
-            await self._check(answer)
-            return self._decode(Restored, await answer.read())
+        return await self._put(_at("volumes", name, "/archive"), query, pieces, Restored)
 
     async def write_archive(
         self, task: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
     ) -> Copied:
         """Send an archive to a path in a task."""
-        path = _at("tasks", task, "/archive")
+        return await self._put(_at("tasks", task, "/archive"), query, pieces, Copied)
+
+    async def _put(
+        self, path: str, query: Mapping[str, str], pieces: AsyncIterator[bytes], model: type[M]
+    ) -> M:
         async with self._request("PUT", path, params=dict(query), pieces=pieces) as answer:
             await self._check(answer)
-            return self._decode(Copied, await answer.read())
+            return self._decode(model, await answer.read())
 
     async def remove_volume(self, name: str) -> None:
         async with self._request("DELETE", _at("volumes", name), timeout=LEAVE) as answer:

@@ -109,8 +109,10 @@ class Nodes:
                 facts=facts,
                 joined_at=self._clock.wall(),
             )
-            await self._write(Compare(keys.node(node.id), 0), node.instead_of(lost), lost=lost)
-        return self._cluster.nodes.get(node.id, node)
+            if lost is not None:
+                node = node.instead_of(lost)
+            await self._write(Compare(keys.node(node.id), 0), node, lost=lost)
+        return node
 
     def lost(self, name: str) -> Node:
         """Return a node that another machine may replace.

@@ -31,6 +31,11 @@ class PartOf(Exception):
         self.service = service
         self.count = count
 
+    def hint(self, verb: str) -> str:
+        """Return what to type instead."""
+        less = f"; corral scale {self.service}={self.count - 1} for one less"
+        return f"corral {verb} {self.service}{less if verb in ('stop', 'rm', 'kill') else ''}"
+
 
 def containers(word: str, rows: Iterable[Row]) -> list[Row]:
     """Return what the word calls by a container's name or id; it is no service. Raises Ambiguous.
