@@ -112,7 +112,7 @@ def areas() -> list[Area]:
             in_memory=True,
         ),
         Area(
-            "e2e", "e2e", ((*PYTEST, "-m", "not slow", "-n", "3", PATIENT, *TOGETHER, "tests/e2e"),)
+            "e2e", "e2e", ((*PYTEST, "-m", "not slow", "-n", "4", PATIENT, *TOGETHER, "tests/e2e"),)
         ),
     ]
 

@@ -46,6 +46,7 @@ HERE = Path(__file__).parent
 LONG = (
     "e2e/multi waiting",
     "e2e/multi working",
+    "e2e/multi typed",
     "e2e/test_killed_daemons.py",
     "e2e/test_nodes.py",
     "real/test_bootstrap.py",
@@ -64,12 +65,28 @@ WAITING = (
 )
 
 
+# And those that are commands, one after the other, and what they say.
+TYPED = (
+    "test_backup.py",
+    "test_day.py",
+    "test_down_images.py",
+    "test_laptop.py",
+    "test_objects.py",
+    "test_verbs.py",
+    "test_watch.py",
+)
+
+
+def _kind(file: str) -> str:
+    return "waiting" if file in WAITING else "typed" if file in TYPED else "working"
+
+
 def group(name: str) -> str:
     """Return what a test, named by its id, must stay together with; most are free."""
     path, _, test = name.partition("::")
     match path.split("/")[1:]:
-        case ["e2e", "multi", file]:  # three joined hosts, in two processes at most
-            return f"e2e/multi {'waiting' if file in WAITING else 'working'}"
+        case ["e2e", "multi", file]:  # three joined hosts, in three processes at most
+            return f"e2e/multi {_kind(file)}"
         case ["real", "test_images.py"]:
             return test  # each makes its own namespaces
         case ["e2e" | "real", *rest]:
