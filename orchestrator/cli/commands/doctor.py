@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 
 from orchestrator.cli.commands.metrics import fetched
 from orchestrator.cli.errors import ERROR
@@ -74,39 +75,38 @@ def gather(session: Invocation) -> dict[str, Any]:
     except ClientError as exc:
         facts["unasked"]["controller"] = str(exc)
         return facts
-    _ask(facts, session, "state", "/v1/state")
-    _ask(facts, session, "check", "/v1/state/check")
-    _ask(facts, session, "backups", "/v1/backups")
-    _ask(facts, session, "exported", "/v1/state/export")
-    facts["export"] = (facts.pop("exported", None) or {}).get("state")
-    _ask(facts, session, "listed", "/v1/nodes")
-    listed = facts.pop("listed", None) or {"nodes": []}
+    ask = partial(_ask, facts, session)
+    facts["state"] = ask("/v1/state")
+    facts["check"] = ask("/v1/state/check")
+    facts["backups"] = ask("/v1/backups")
+    facts["export"] = (ask("/v1/state/export") or {}).get("state")
+    listed = ask("/v1/nodes") or {"nodes": []}
     facts["undecided"] = listed.get("undecided")
-    facts["nodes"] = []
-    for row in listed["nodes"]:
-        path = f"/v1/nodes/{quote(str(row['name']))}"
-        _ask(facts, session, "node", path)
-        facts["nodes"].append({**row, **(facts.pop("node", None) or {})})
-    _ask(facts, session, "listed", "/v1/stacks")
-    facts["stacks"] = (facts.pop("listed", None) or {"stacks": []})["stacks"]
-    facts["tasks"] = {}
-    for row in facts["stacks"]:
-        name = str(row["name"])
-        _ask(facts, session, "listed", f"/v1/stacks/{quote(name)}/tasks")
-        facts["tasks"][name] = (facts.pop("listed", None) or {"tasks": []})["tasks"]
+    facts["nodes"] = [
+        {**row, **(ask(f"/v1/nodes/{quote(str(row['name']))}") or {})} for row in listed["nodes"]
+    ]
+    facts["stacks"] = (ask("/v1/stacks") or {"stacks": []})["stacks"]
+    facts["tasks"] = {
+        name: (ask(f"/v1/stacks/{quote(name)}/tasks") or {"tasks": []})["tasks"]
+        for name in (str(row["name"]) for row in facts["stacks"])
+    }
     _figures(facts, session)
     return facts
 
 
-def _ask(facts: dict[str, Any], session: Invocation, what: str, path: str) -> None:
+def _ask(facts: dict[str, Any], session: Invocation, path: str) -> dict[str, Any] | None:
+    """Return an answer; None where there is none, which is noted with the reason."""
     try:
-        facts[what] = session.client.request("GET", path, timeout=PATIENCE)
+        found: dict[str, Any] = session.client.request("GET", path, timeout=PATIENCE)
     except ApiRefusal as exc:
         facts["unasked"][path] = (
             f"{exc} (a controller of before?)" if exc.status == 404 else str(exc)
         )
     except ClientError as exc:
         facts["unasked"][path] = str(exc)
+    else:
+        return found
+    return None
 
 
 def _figures(facts: dict[str, Any], session: Invocation) -> None:
