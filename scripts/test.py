@@ -43,7 +43,10 @@ PURE = (
 # About half of their processor time, by tests/bench/spent.py. Two plain processes for
 # the two halves: those of -n 2 both read all eight thousand tests and tell a third of each result,
 # which costs a quarter more.
-HALF = ("tests/orchestrator/control", "tests/sim")
+HALF = (
+    *("tests/orchestrator/control", "tests/orchestrator/store", "tests/scheduler"),
+    *("tests/agent", "tests/laws", "tests/sim"),
+)
 OTHER_HALF = (*(f for f in PURE if f not in HALF), *(f"--ignore={f}" for f in HALF))
 LONG = "--timeout=1800"
 PATIENT = "--timeout=600"  # making labs counts as a test's time; a busy machine is no finding
