@@ -55,6 +55,8 @@ from specs.states import OVER, RELEASE_MOVES, ReleaseState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
+    from specs.problems import Problem
+
 KEY = r"^[A-Za-z0-9_.:-]{1,128}$"  # what a request calls itself, part of a key of the store
 
 
@@ -320,6 +322,11 @@ class ProblemRow(Model):
     position: dict[str, Any] | None = None
     hint: str = ""
     severity: Literal["error", "warning", "note"] = "error"
+
+    @classmethod
+    def of(cls, problem: Problem) -> ProblemRow:
+        """Return a problem as it is sent."""
+        return cls.model_validate(problem.as_json())
 
 
 class ApiProblem(Model):

@@ -22,11 +22,10 @@ from specs.kit.log import REQUEST
 from specs.problems import SpecError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable
 
     from pydantic import ValidationError
 
-    from specs import problems as findings
 
 log = logging.getLogger(__name__)
 
@@ -109,7 +108,7 @@ def describe(exc: Exception) -> ApiProblem:
                 status=exc.status,
                 detail=exc.detail,
                 hint=exc.hint,
-                problems=tuple(as_models(exc.problems)),
+                problems=tuple(map(ProblemRow.of, exc.problems)),
             )
         case SpecError():
             return ApiProblem(
@@ -117,7 +116,7 @@ def describe(exc: Exception) -> ApiProblem:
                 title="Invalid request",
                 status=422,
                 detail=f"{len(exc.problems)} problems in the files",
-                problems=tuple(as_models(exc.problems)),
+                problems=tuple(map(ProblemRow.of, exc.problems)),
             )
         case store.StoreError():
             return of_store(exc)
@@ -181,7 +180,3 @@ def of_validation(exc: ValidationError) -> ApiProblem:
         hint="is the client of the controller's version? corral version",
         problems=problems,
     )
-
-
-def as_models(found: Iterable[findings.Problem]) -> Iterable[ProblemRow]:
-    return (ProblemRow.model_validate(problem.as_json()) for problem in found)

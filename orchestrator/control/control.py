@@ -346,11 +346,11 @@ class ControlLoop:
             await let_begin(self._cluster, self._clock, stack, request)
             listening = await listening_now(self._cluster, self._agents, request)
             await load(GRAPHS)
-            images, same = None, self._commands.unchanged(stack, request, listening)
+            same = self._commands.unchanged(stack, request, listening)
             if same is not None:
-                images = await unchanged.images_of(self._cluster, self._agents, self._clock, same)
+                same = await unchanged.with_images(self._cluster, self._agents, self._clock, same)
             async with self._turn():
-                return await self._commands.deploy(stack, request, listening, images, same)
+                return await self._commands.deploy(stack, request, listening, same)
 
     async def arrived(self, stack: str) -> None:
         """Wait for what was deployed before: a `down` right after an `up` is about that, too."""
@@ -433,7 +433,7 @@ class ControlLoop:
             listening = await listening_now(self._cluster, self._agents, request.deploy)
             async with self._turn():
                 made, told_of = await self._commands.start_oneoff(stack, request, images, listening)
-            warnings = tuple(ProblemRow.model_validate(w.as_json()) for w in told_of)
+            warnings = tuple(map(ProblemRow.of, told_of))
         yield OneOffProgress(
             kind="end",
             stack=stack,

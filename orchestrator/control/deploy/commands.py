@@ -5,6 +5,7 @@ control.py holds the writer's lock around every call and wakes the loop after it
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar
 
 from orchestrator.control.deploy import oneoffs, restarting, starting
@@ -12,7 +13,7 @@ from orchestrator.control.deploy.deployment import Deployment
 from orchestrator.control.deploy.objects import Maker, drop
 from orchestrator.control.deploy.release import make_release
 from orchestrator.control.deploy.scaling import rescale
-from orchestrator.control.deploy.unchanged import Same, deployed_already, same_images
+from orchestrator.control.deploy.unchanged import Same, deployed_already
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.records import STACKS, Idempotency
 from orchestrator.control.mirror.released import completed, finish, newest_spec
@@ -84,13 +85,12 @@ class Commands:
         stack: str,
         request: Deploy,
         listening: Mapping[str, tuple[str, ...]],
-        images: Mapping[str, str] | None = None,
-        before: Same | None = None,
+        seen: Same | None = None,
     ) -> ReleaseRow:
         """Make a release, or return the one this key made before, or that runs already.
 
         ``listening``: node -> the ports its processes hold, where it was asked just now.
-        ``images``: what its images are now, where it seemed to ask for what runs (``before``).
+        ``seen``: what runs, where it seemed to ask for that, with what its images are now.
         """
         made = self._cluster.requests.get(request.key)
         if made is not None:
@@ -102,16 +102,15 @@ class Commands:
             return release_row(known)
 
         def write(draft: Draft) -> ReleaseRow:
-            same = before if images is not None else None
-            if same is not None and same.revision != self._cluster.revision:
-                same = self.unchanged(stack, request, listening)
-            if same is not None and same_images(same.last, images or {}):
+            same = seen
+            if seen is not None and seen.revision != self._cluster.revision:
+                again = self.unchanged(stack, request, listening)
+                same = replace(again, images=seen.images) if again is not None else None
+            if same is not None and same.confirmed:
                 return self._stays(draft, request, same)
             deployment = self._deployment(draft, stack, request, listening)
             release, warnings = make_release(deployment)
-            return release_row(
-                release, tuple(ProblemRow.model_validate(w.as_json()) for w in warnings)
-            )
+            return release_row(release, tuple(map(ProblemRow.of, warnings)))
 
         return await self._committed(stack, write)
 
@@ -123,7 +122,7 @@ class Commands:
         present = self._cluster.stacks[last.stack]
         if present.config_files != request.config_files:
             draft.put(STACKS, present.with_config_files(request.config_files))
-        told = tuple(ProblemRow.model_validate(one.as_json()) for one in same.warnings)
+        told = tuple(map(ProblemRow.of, same.warnings))
         return self._unchanged_row(last, same.made.starts, asked.at, told)
 
     def _unchanged_row(

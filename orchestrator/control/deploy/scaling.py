@@ -74,7 +74,7 @@ def rescale(
         had = record.overrides.get(name, spec.services[name].replicas)
         warnings.append(shared_problem(spec, name, before=had, count=count))
         warnings.append(_paused(cluster, record, name) if count else None)
-    told = tuple(ProblemRow.model_validate(w.as_json()) for w in warnings if w is not None)
+    told = tuple(ProblemRow.of(w) for w in warnings if w is not None)
     return Rescaled(warnings=told, started=started)
 
 

@@ -8,7 +8,7 @@ that is not there, a node that is slow, a replica that does not serve) is a rele
 from __future__ import annotations
 
 import asyncio
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from orchestrator.control.deploy.images import NoImage, ReleaseImages
@@ -36,6 +36,12 @@ class Same:
     last: Release
     warnings: tuple[Problem, ...]  # of the request
     revision: int  # of the mirror it was looked at in
+    images: Mapping[str, str] = field(default_factory=dict)  # what its images are, once looked up
+
+    @property
+    def confirmed(self) -> bool:
+        """Say whether the release that runs has the images looked up."""
+        return all(self.last.images.get(name) == digest for name, digest in self.images.items())
 
 
 def deployed_already(cluster: Cluster, made: Release) -> Release | None:
@@ -58,21 +64,14 @@ def deployed_already(cluster: Cluster, made: Release) -> Release | None:
     return last if all(serve >= wanted for serve, wanted in counts.values()) else None
 
 
-def same_images(last: Release, images: Mapping[str, str]) -> bool:
-    """Say whether the release that runs has these."""
-    return all(last.images.get(name) == digest for name, digest in images.items())
-
-
-async def images_of(
-    cluster: Cluster, agents: Agents, clock: Clock, same: Same
-) -> dict[str, str] | None:
-    """Return the digests an `up` would pin now; None: not all are at hand."""
+async def with_images(cluster: Cluster, agents: Agents, clock: Clock, same: Same) -> Same | None:
+    """Return the same with the digests an `up` would pin now; None: not all are at hand."""
     spec = spec_of(cluster, same.last)
     if spec is None:
         return None
     work = ReleaseImages(cluster, agents, clock, same.made, spec, lambda _: None, builds=False)
     try:
         async with asyncio.timeout(PATIENCE):
-            return await work.images()
+            return replace(same, images=await work.images())
     except (NoImage, TimeoutError):
         return None
