@@ -40,14 +40,17 @@ PURE = (
     *("tests/specs", "tests/scheduler", "tests/orchestrator", "tests/agent", "tests/laws"),
     "tests/sim",
 )
-# About half of their processor time, by tests/bench/spent.py. Two plain processes for
-# the two halves: those of -n 2 both read all eight thousand tests and tell a third of each result,
-# which costs a quarter more.
-HALF = (
-    *("tests/orchestrator/control", "tests/orchestrator/store", "tests/scheduler"),
-    *("tests/agent", "tests/laws", "tests/sim"),
+# Thirds of them, alike in length. Plain processes: those of -n 3 all read all ten thousand tests
+# and tell a third of each result, which costs a quarter more.
+CONTROL = (
+    *("tests/orchestrator/control", "tests/orchestrator/store", "tests/scheduler", "tests/laws"),
+    "tests/sim",
 )
-OTHER_HALF = (*(f for f in PURE if f not in HALF), *(f"--ignore={f}" for f in HALF))
+COMMANDS = ("tests/orchestrator/cli",)
+REST = (
+    *(folder for folder in PURE if folder not in CONTROL),
+    *(f"--ignore={folder}" for folder in (*CONTROL, *COMMANDS)),
+)
 LONG = "--timeout=1800"
 PATIENT = "--timeout=600"  # making labs counts as a test's time; a busy machine is no finding
 # Tests that share a lab stay together (tests/conftest.py says which do).
@@ -107,8 +110,8 @@ def areas() -> list[Area]:
             "unit",
             "compute",
             tuple(
-                (*PYTEST, "-m", "not slow and not real", PATIENT, *half)
-                for half in (HALF, OTHER_HALF)
+                (*PYTEST, "-m", "not slow and not real", PATIENT, *part)
+                for part in (CONTROL, COMMANDS, REST)
             ),
             nice=15,
             at_once=True,
