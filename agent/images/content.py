@@ -80,6 +80,15 @@ def _record(value: dict[str, Any]) -> ImageRecord:
     return ImageRecord(**{**value, **lists})
 
 
+def _new_file(path: Path) -> int:
+    return os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+
+
+def _new_folder(path: Path) -> int:
+    path.mkdir(mode=0o700)
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+
+
 class ImageFiles:
     """Paths and atomic writes of one image store."""
 
@@ -122,10 +131,8 @@ class ImageFiles:
 
     def _write_blob(self, path: Path, data: bytes) -> None:
         # What a kill leaves half done lies where the leftovers of the dead are found.
-        passing = self._staging / f"{os.getpid()}-{secrets.token_hex(6)}"
-        fd = os.open(passing, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        passing, fd = self._staged(_new_file)
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
             disk.write_all(fd, data)
             os.fsync(fd)
             passing.rename(path)
@@ -164,21 +171,37 @@ class ImageFiles:
         dead are cleaned. What is still in it at the end, maybe a refused image's hundreds of
         thousands of files, is deleted beside us: this never blocks for long.
         """
-        path = self._staging / f"{os.getpid()}-{secrets.token_hex(6)}"
-        path.mkdir(mode=0o700)
-        fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+        # At a start the programs of a killed owner may still be dying, and hold its lock.
+        self.clean_staging()
+        path, fd = self._staged(_new_folder)
         try:
-            fcntl.flock(fd, fcntl.LOCK_SH)
             yield path
         finally:
             self._remover.remove(path, functools.partial(os.close, fd))
+
+    def _staged(self, make: Callable[[Path], int]) -> tuple[Path, int]:
+        """Make something that is only ours and say so by its lock; give its path and descriptor."""
+        while True:
+            path = self._staging / f"{os.getpid()}-{secrets.token_hex(6)}"
+            with contextlib.suppress(FileNotFoundError):
+                fd = make(path)
+                fcntl.flock(fd, fcntl.LOCK_SH)
+                if os.fstat(fd).st_nlink:
+                    return path, fd
+                os.close(fd)  # taken for a leftover before it had its lock
 
     def leave_to_remover(self, path: Path) -> None:
         """Delete a directory of ours beside us; a kill in between leaves it to the next start."""
         gone = self._staging / f"{os.getpid()}-{secrets.token_hex(6)}"
         with contextlib.suppress(FileNotFoundError):
-            path.rename(gone)
-            self._remover.remove(gone)
+            fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            try:
+                fcntl.flock(fd, fcntl.LOCK_SH)
+                path.rename(gone)
+            except BaseException:
+                os.close(fd)
+                raise
+            self._remover.remove(gone, functools.partial(os.close, fd))
 
     def crowded(self) -> bool:
         """Say whether so much waits to be deleted that nothing large should be begun."""

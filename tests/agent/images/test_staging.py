@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import signal
 import threading
@@ -109,3 +110,48 @@ def test_what_a_killed_writer_of_a_blob_leaves_is_deleted_by_the_next_start(tmp_
     assert later.emptied(60)
     assert staging(later) == []
     assert later.read_blob(later.put_blob(b"whole"), 100) == b"whole"
+
+
+def test_what_a_dying_owner_still_held_at_our_start_goes_with_our_next_work(tmp_path):
+    """A killed agent's programs end a moment later than it: the next agent is there before."""
+    content = ImageFiles(tmp_path)
+    left = content.root / "staging/1-dying"
+    (left / "layer").mkdir(parents=True)
+    dying = os.open(left, os.O_RDONLY)
+    fcntl.flock(dying, fcntl.LOCK_SH)
+    content.clean_staging()
+    assert staging(content) == [left]
+    os.close(dying)
+    refused(content)
+    assert content.emptied(60)
+    assert staging(content) == []
+
+
+def test_what_waits_to_be_deleted_is_counted_once(tmp_path, held):
+    content = ImageFiles(tmp_path)
+    (content.writable / "t1/upper").mkdir(parents=True)
+    content.leave_to_remover(content.writable / "t1")
+    for _ in range(LEFTOVERS + 1):
+        refused(content, files=0)
+    assert not content.crowded()
+
+
+@pytest.mark.parametrize("kind", ["folder", "blob"])
+def test_a_sweeper_between_making_and_locking_is_survived(tmp_path, monkeypatch, kind):
+    """Several processes add images: one may start just when another has made its place."""
+    content, other, lock = ImageFiles(tmp_path), ImageFiles(tmp_path), fcntl.flock
+
+    def swept_first(fd, how):
+        monkeypatch.setattr(fcntl, "flock", lock)
+        other.clean_staging()
+        assert other.emptied(60)
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", swept_first)
+    if kind == "folder":
+        with content.stage() as stage:
+            (stage / "file").write_text("x")
+    else:
+        assert content.read_blob(content.put_blob(b"whole"), 100) == b"whole"
+    assert content.emptied(60)
+    assert staging(content) == []
