@@ -25,7 +25,7 @@ WHAT = ("agent", "controller", "dns", "supervisor", "conmon", "task")
 PATIENCE = 30.0  # seconds until a killed process is gone; the kernel ends its disk's work first
 
 
-class Seen:
+class HostProcess:
     """A process of the machine as /proc shows it."""
 
     def __init__(self, pid: int) -> None:
@@ -40,15 +40,15 @@ class Seen:
         return "python" in self.words[0] and ("-m", module) in itertools.pairwise(self.words)
 
 
-def seen(pids: Iterable[int]) -> list[Seen]:
+def seen(pids: Iterable[int]) -> list[HostProcess]:
     found = []
     for pid in sorted(pids):
         with suppress(OSError):
-            found.append(Seen(pid))
+            found.append(HostProcess(pid))
     return found
 
 
-def meant(what: str, word: str, processes: list[Seen]) -> list[int]:
+def meant(what: str, word: str, processes: list[HostProcess]) -> list[int]:
     """Return the pids that are meant: all of a daemon, the first of the monitors or tasks (pure).
 
     ``word``: only those that have it among the words of the process or its monitor.

@@ -191,8 +191,8 @@ def test_of_two_small_mtus_the_smaller_one_counts():
 PYTHON = "/usr/bin/python3"
 
 
-def process(pid: int, parent: int, *words: str) -> killing.Seen:
-    made = object.__new__(killing.Seen)
+def process(pid: int, parent: int, *words: str) -> killing.HostProcess:
+    made = object.__new__(killing.HostProcess)
     made.pid, made.parent, made.words = pid, parent, [*words, ""]
     return made
 
