@@ -12,13 +12,15 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-class Model(BaseModel):
+
+class Model(BaseModel):  # noqa: PLW1641 - pydantic makes the hash, of what is frozen
     """Immutable value; extra keys are errors; construction is by keyword."""
 
     # An error shows no input: a part of an environment, its name cut off, could not be masked.
