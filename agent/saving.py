@@ -156,7 +156,7 @@ class _Spared:
         self._left = 0  # bytes until the disk is looked at again
 
     def see(self, piece: bytes) -> None:
-        """Raises NoRoom."""
+        """Take note of what comes. Raises NoRoom."""
         self._see(piece)
         self._left -= len(piece)
         if self._left > 0:

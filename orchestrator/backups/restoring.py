@@ -2,8 +2,9 @@
 
 `corral restore` calls it with no controller running. The pieces are taken apart and checked beside
 their place, and exchanged with the controller's folder in one step: whenever it is killed, there is
-the former one or the new one, whole. What was there before keeps a name, and is never deleted. ``restored`` in the folder tells the next start that what runs knows more than
-the store: it asks the agents patiently before it takes an epoch.
+the former one or the new one, whole. What was there before keeps a name, and is never deleted.
+``restored`` in the folder tells the next start that what runs knows more than the store: it asks
+the agents patiently before it takes an epoch.
 """
 
 from __future__ import annotations

@@ -55,8 +55,12 @@ def test_what_nobody_knows_the_size_of_is_refused_before_the_disk_is_full(tmp_pa
     monkeypatch.setattr(saving, "measure", lambda _: Room(free - sum(seen), 2 << 30))
     spared = saving._Spared(tmp_path, lambda piece: seen.append(len(piece)))
     piece = bytes(1 << 20)
-    with pytest.raises(NoRoom, match="must stay free"):
+
+    def poured():
         for _ in range(2048):
             spared.see(piece)
+
+    with pytest.raises(NoRoom, match="must stay free"):
+        poured()
     left = free - sum(seen)
     assert saving._SPARE - saving._STRIDE <= left < saving._SPARE
