@@ -1,9 +1,9 @@
 """Who may run the one copy of an exclusive service, and until when (pure).
 
-Both sides of a lease: :class:`Held` is a node's, :class:`Given` the controller's. Neither ever
-reads a clock: ``now`` is the seconds of its own machine that count while that sleeps or is
-frozen (CLOCK_BOOTTIME on a node; the controller's may stand still meanwhile, which only makes it
-wait longer). The cases are in docs/adr/0022-exclusive-services-run-under-a-lease.md.
+Both sides of a lease: :class:`NodeLeases` is a node's, :class:`LeaseBook` the controller's.
+Neither ever reads a clock: ``now`` is the seconds of its own machine that count while that sleeps
+or is frozen (CLOCK_BOOTTIME on a node; the controller's may stand still meanwhile, which only
+makes it wait longer). The cases are in docs/adr/0022-exclusive-services-run-under-a-lease.md.
 
 The law: of two tasks of one exclusive service never are both *held* at one instant, as long as
 no clock runs more than :data:`DRIFT` fast or slow. It rests on three rules:
@@ -42,7 +42,7 @@ def left_of(until: float, now: float) -> str:
 
 
 @dataclass
-class Held:
+class NodeLeases:
     """What one node holds. ``begun``: when its agent began; it may have given its word before."""
 
     begun: float
@@ -137,7 +137,7 @@ class Candidate:
 
 
 @dataclass
-class Given:
+class LeaseBook:
     """What a controller gave, since it began at ``begun``."""
 
     begun: float

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from specs import lease
-from specs.lease import DRIFT, TERM, WAIT, Candidate, Given, Held, left_of
+from specs.lease import DRIFT, TERM, WAIT, Candidate, LeaseBook, NodeLeases, left_of
 
 NAMES = ("n1", "n2", "n3")
 
@@ -39,8 +39,8 @@ class World:
     clocks: dict[str, Clock]
     controller: Clock
     now: float = 0.0
-    given: Given | None = None
-    nodes: dict[str, Held] = field(default_factory=dict)
+    given: LeaseBook | None = None
+    nodes: dict[str, NodeLeases] = field(default_factory=dict)
     question: dict[str, int] = field(default_factory=dict)
     cut: set[frozenset[str]] = field(default_factory=set)
     frozen: set[str] = field(default_factory=set)
@@ -49,12 +49,12 @@ class World:
 
     def __post_init__(self):
         for name in NAMES:
-            self.nodes[name] = Held(begun=self.clocks[name].at(0.0))
+            self.nodes[name] = NodeLeases(begun=self.clocks[name].at(0.0))
         self.now = 2 * WAIT
         self.begin()
 
     def begin(self):
-        self.given = Given(begun=self.controller.at(self.now))
+        self.given = LeaseBook(begun=self.controller.at(self.now))
         self.question = {}
 
     def reaches(self, one, other):
@@ -178,7 +178,7 @@ def play(world, script):
                 world.begin()
             case ("restart", name):
                 node = world.nodes[name]
-                world.nodes[name] = Held(
+                world.nodes[name] = NodeLeases(
                     begun=world.clocks[name].at(world.now), until=node.until, members=node.members
                 )
         world.check()
@@ -237,7 +237,7 @@ def test_a_controller_that_begins_anew_waits_for_what_it_does_not_hear():
 
 
 def test_what_ended_comes_back_with_a_lease_only():
-    held = Held(begun=0.0)
+    held = NodeLeases(begun=0.0)
     held.answered(held.ask(20.0), ["t"], (), 20.0)
     assert held.vouched_for(21.0, [], 21.0)
     assert held.until == {"t": 21.0 + TERM}
@@ -247,7 +247,7 @@ def test_what_ended_comes_back_with_a_lease_only():
 
 
 def test_a_new_node_takes_nothing_from_a_copy_that_does_not_know_it():
-    made = Given(begun=0.0)
+    made = LeaseBook(begun=0.0)
     old = Candidate("old", "n1", True, False, False, (1.0, "old"), created_at=100.0)
     new = Candidate("new", "n9", True, True, False, (2.0, "new"), created_at=300.0)
     joined = {"n1": 1.0, "n9": 200.0}
@@ -324,14 +324,14 @@ def at_once(real):
 
 SEEDS = (3, 16, 1045, 2404)
 MUTANTS = {
-    "who gave its word is bound by it": (Held, "bound", lambda _: lambda *_: 0.0),
-    "who has a controller says so": (Held, "vouch", lambda _: lambda *_: True),
+    "who gave its word is bound by it": (NodeLeases, "bound", lambda _: lambda *_: 0.0),
+    "who has a controller says so": (NodeLeases, "vouch", lambda _: lambda *_: True),
     "every member is asked": (
-        *(Held, "vouched_for"),
+        *(NodeLeases, "vouched_for"),
         lambda real: lambda self, asked, _, now: real(self, asked, self.members, now),
     ),
-    "a node counts from before it asked": (Held, "answered", from_its_answer),
-    "a controller that begins waits": (Given, "_holder", at_once),
+    "a node counts from before it asked": (NodeLeases, "answered", from_its_answer),
+    "a controller that begins waits": (LeaseBook, "_holder", at_once),
 }
 
 
