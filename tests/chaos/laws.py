@@ -19,7 +19,9 @@ RECOVERY = 60.0  # seconds until what is healed is whole itself: it boots, its a
 HITS = frozenset(
     ("cut", "cut-out", "cut-pair", "loss", "slow", "black-hole", "freeze", "power", "clock")
 )
+LAME = frozenset(("slow", "loss", "black-hole"))
 KILLS = frozenset(("kill-conmon", "kill-task"))
+NAMELESS = frozenset(("freeze", "power", "clock", "kill-dns", *KILLS))
 # What may end a container, or have it replaced: its host is away for as long as one that is gone
 # is, or it was aimed at. Links that are slow or lossy are no reason, nor are daemons, disks,
 # clocks, or a path's size that is told.
@@ -50,30 +52,44 @@ class Asked:
         )
 
 
-def excused(asked: Asked, events: Iterable[Event]) -> bool:
-    """Tell whether a fault that hits the path, and lately, lets a request fail."""
+def windows(asked: Asked, events: Iterable[Event]) -> list[tuple[bool, float, float]]:
+    """Return (on its own host, from, to) of each time in which a request on this path may fail."""
     own = {asked.where, asked.at}
+    found = []
     for event in events:
-        sides = {event.node, *(event.details[:1] if event.what == "cut-pair" else ())}
         if asked.kind == "name":
             # A container's resolver is on its own host.
-            mine = asked.where == event.node
-            reasons = {"freeze", "power", "clock", "kill-dns", *KILLS}
-            if not mine or event.what not in reasons:
-                continue
-            begin, end = event.at, event.until + RECOVERY
+            if asked.where == event.node and event.what in NAMELESS:
+                found.append((True, event.at, event.until + RECOVERY))
         elif event.what in KILLS:
-            begin, end = event.at, event.at + (RECOVERY if event.node in own else NOTICE)
+            mine = event.node in own
+            found.append((mine, event.at, event.at + (RECOVERY if mine else NOTICE)))
         elif event.what in HITS:
-            begin = event.at
-            end = event.until + RECOVERY if own & sides else event.at + NOTICE
-            if event.what in ("slow", "loss", "black-hole"):  # nobody can tell it from a lame one
-                end = max(end, event.until + NOTICE)
-        else:
+            mine = bool(own & {event.node, *event.details[: event.what == "cut-pair"]})
+            # From a lame host nobody can be told away while it answers now and then.
+            noticed = event.until if event.what in LAME else event.at
+            end = event.until + RECOVERY if mine else noticed + NOTICE
+            found.append((mine, event.at, end))
+    return found
+
+
+def excused(asked: Asked, events: Iterable[Event]) -> bool:
+    """Tell whether a fault that hits the path, and lately, lets a request fail."""
+    return any(
+        asked.ended >= begin and asked.begun <= end for _, begin, end in windows(asked, events)
+    )
+
+
+def latest(asked: Iterable[Asked], events: Iterable[Event]) -> float:
+    """Return how many seconds after a peer's fault began the last request failed by it."""
+    found, most = list(events), 0.0
+    for one in asked:
+        if one.said == "ok":
             continue
-        if asked.ended >= begin and asked.begun <= end:
-            return True
-    return False
+        near = [w for w in windows(one, found) if one.ended >= w[1] and one.begun <= w[2]]
+        if near and not any(mine for mine, _, _ in near):
+            most = max(most, min(one.begun - begin for _, begin, _ in near))
+    return most
 
 
 def failures(asked: Iterable[Asked], events: Iterable[Event]) -> list[Asked]:

@@ -36,6 +36,7 @@ class Round:
     drained: list[tuple[float, str]] = field(default_factory=list)
     requests: int = 0
     failed: int = 0
+    latest: float = 0.0  # seconds after a peer's fault began
     commands: int = 0
     refused: int = 0
     converged: float = 0.0
@@ -48,6 +49,7 @@ class Round:
         return (
             f"seed {self.seed}: {len(self.events)} faults, {self.commands} commands"
             f" ({self.refused} not acknowledged), {self.requests} requests ({self.failed} failed),"
+            f" the last one {self.latest:.1f} s after a peer's fault began,"
             f" converged in {self.converged:.0f} s, {len(self.broken)} laws broken"
         )
 
@@ -104,6 +106,7 @@ def _judge(stage: Stage, found: Round, eyes: Eyes, steady: float) -> None:
     asked = [one for one in stage.asked() if 0.0 <= one.begun <= steady]
     found.requests = len(asked)
     found.failed = sum(one.said != "ok" for one in asked)
+    found.latest = laws.latest(asked, found.events)
     failures = laws.failures(asked, found.events)
     if failures:
         shown = "\n    ".join(map(str, failures[:12]))
