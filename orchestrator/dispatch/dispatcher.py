@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 import aiohttp
@@ -123,6 +124,7 @@ class Dispatcher:
         self.ready = asyncio.Event()  # the epoch is taken: from now on something may change
         self._decided = asyncio.Event()
         self._discard = False
+        self._taken: dict[int, int] = {}
         self._clients: dict[str, AgentClient] = {}
         self._sessions: dict[str, AgentSession] = {}  # of the same nodes
         self._left: set[str] = set()  # members still, that forgot us: they are left alone
@@ -141,15 +143,14 @@ class Dispatcher:
             log.error(self.behind.words)
             await self._decided.wait()
             hellos = {**hellos, **await self.ask()}
-        ours = [(h.stamp.epoch, h.revision) for h in hellos.values() if self._ours(h.stamp)]
-        # What agents knew of the last epoch when somebody decided is decided with it: a copy
-        # may be of that very epoch, and they would be asked about it for ever.
-        known = [revision for epoch, revision in ours if epoch == self.identity.epoch]
+        # What was taken over of the agents that answered then is decided, whatever epoch they had
+        # heard last: they would be asked about it for ever. What others know is not.
         self.identity = await identity.take_epoch(
             self._store,
             self.identity,
-            [epoch for epoch, _ in ours],
-            revision=max([self._cluster.revision, *known]),
+            [hello.stamp.epoch for hello in hellos.values() if self._ours(hello.stamp)],
+            revision=self._cluster.revision,
+            taken=self._taken,
             trust=self._discard,
         )
         self.behind = None
@@ -179,9 +180,12 @@ class Dispatcher:
             trusted=self.identity.trusted,
         )
 
-    def decide(self, *, discard: bool) -> None:
-        """Go on: with the store as it is by now, or (``discard``) whatever agents have seen."""
-        self._discard = discard
+    def decide(self, *, discard: bool, taken: Mapping[int, int] = MappingProxyType({})) -> None:
+        """Go on: with the store as it is by now, or (``discard``) whatever agents have seen.
+
+        ``taken``: epoch -> the last revision of what was taken over from agents.
+        """
+        self._discard, self._taken = discard, dict(taken)
         self._decided.set()
 
     async def begun(self) -> None:

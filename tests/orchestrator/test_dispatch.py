@@ -357,21 +357,45 @@ async def test_an_agent_that_does_not_come_is_not_waited_for_for_ever(world, mon
 
 
 @pytest.mark.parametrize("again", [False, True], ids=["once", "over a restart"])
-async def test_a_copy_of_the_same_epoch_is_taken_over_for_good(world, again):
-    """It was made, and put back, while one controller lived: its epoch is not the older one."""
+@pytest.mark.parametrize("heard", [3, 2, 1, 7], ids=["the same", "before", "earlier", "lost"])
+async def test_a_copy_of_the_same_epoch_is_taken_over_for_good(world, again, heard):
+    """It was made, and put back, while one controller lived: its epoch is not the older one.
+
+    An agent that was away while others were asked comes back with an epoch before; or with one
+    that the store has lost.
+    """
+    await world.connected()
+    for number in (2, 3):
+        await world.restart_controller()
+        await world.agent.instructed(number)
+    assert world.dispatcher.identity.epoch == 3
+    held = world.agent.simulated.holdings.held
+    told, stamp = held.revision + 1000, held.stamp.model_copy(update={"epoch": heard})
+    world.agent._remember(replace(held, revision=told, stamp=stamp))
+    await world.restart_controller()
+    await asyncio.wait_for(world.dispatcher.settled.wait(), 300)
+    assert "state adopt" in world.dispatcher.behind.words
+    world.dispatcher.decide(discard=False, taken={heard: told})
+    await world.agent.instructed(4)
+    assert world.dispatcher.identity.ended[heard] == told
+    if again:
+        await world.restart_controller()
+        await world.agent.instructed(5)
+    assert world.dispatcher.behind is None
+    assert world.dispatcher.superseded == "", "law: what was decided is not asked about again"
+
+
+async def test_what_nobody_took_over_is_asked_about_again(world):
+    """It answers only after somebody decided: what it has was not taken over."""
     await world.connected()
     held = world.agent.simulated.holdings.held
     world.agent._remember(replace(held, revision=held.revision + 1000))
     await world.restart_controller()
     await asyncio.wait_for(world.dispatcher.settled.wait(), 300)
-    assert "state adopt" in world.dispatcher.behind.words
-    world.dispatcher.decide(discard=False)
-    await world.agent.instructed(2)
-    if again:
-        await world.restart_controller()
-        await world.agent.instructed(3)
-    assert world.dispatcher.behind is None
-    assert world.dispatcher.superseded == "", "law: what was decided is not asked about again"
+    world.dispatcher.decide(discard=False, taken={1: held.revision + 1})
+    await world.control.until(lambda: world.dispatcher.superseded)
+    assert "older than what runs on one" in world.dispatcher.superseded
+    assert len(world.agent.received) == 1
 
 
 async def test_what_was_discarded_is_not_asked_about_again(world):

@@ -198,7 +198,7 @@ class Faults:
         world.laws.rewound()
         for host in world.hosts:
             self._disturb(host, 120.0)
-        world.users.begin("decide what the state is", "nodes", world.users.decide)
+        world.users.begin("decide what the state is", "state", world.users.decide)
 
     def _journal_damaged(self, name: str, how: str) -> None:
         host = self.world.host(name)

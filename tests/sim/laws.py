@@ -298,7 +298,9 @@ class Laws:
         world.trace(controller.name, "writes", str(self.revision), " ".join(named))
 
     def _task(self, controller: Controller, old: Task | None, new: Task) -> None:
-        if old is not None and not self.world.undecided:  # taking over goes by the nodes' word
+        # Taking over goes by the nodes' word: what is there is there, in whatever state, wherever.
+        adopted = self.world.undecided or self.world.adopting
+        if old is not None and not adopted:
             by_agent = may_move(old.state, new.state, by="agent")
             if not (by_agent or may_move(old.state, new.state, by="controller")):
                 self.broke("legal moves", f"{new.name} {new.id}: {old.state} -> {new.state}")
@@ -315,7 +317,6 @@ class Laws:
                     "exit codes are true",
                     f"{new.name} run {run.number}: {run.exit_code}, was {true}",
                 )
-        adopted = self.world.undecided  # then it is where it runs already
         if not adopted and new.node is not None and (old is None or old.node is None):
             self._placed(controller, new)
 
