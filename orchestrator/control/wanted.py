@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
     from specs.api import Stack
+    from specs.node import Node
     from specs.oneoff import OneOff
     from specs.stack import StackSpec
     from specs.task import Task
@@ -59,6 +60,7 @@ class Outgoing:
         self._contents: dict[str, Content] = {}
         self._kept: dict[str, KeptRelease] = {}
         self._slots: dict[str, tuple[Stack, StackSpec, StackSlots]] = {}
+        self._peers: dict[str, tuple[Node, Peer]] = {}
         self._holding: dict[str, frozenset[str]] = {}  # node -> networks of its newest set
 
     # what changed
@@ -179,19 +181,8 @@ class Outgoing:
                 found = self._endpoints.of(stack, service, network, doubting=doubting)
                 if found is not None:
                     services[f"{stack}/{service}/{network}"] = found
-        peers = {
-            n.id: Peer(
-                node=n.id,
-                name=n.name,
-                underlay=n.underlay,
-                overlay=n.overlay,
-                mtu=n.mtu,
-                address=n.address,
-                host_key=n.host_key,
-            )
-            for n in self._cluster.nodes.values()
-            if n.id != node_id and n.underlay
-        }
+        nodes = self._cluster.nodes.values()
+        peers = {n.id: self._peer(n) for n in nodes if n.id != node_id and n.underlay}
         states = {n: s for n in sorted(networks) if (s := self._network(n)) is not None}
         return Objects.model_construct(
             tasks=assignments,
@@ -203,6 +194,26 @@ class Outgoing:
             releases=releases,
             slots=self._all_slots(),
         )
+
+    def _peer(self, node: Node) -> Peer:
+        """Return how the others reach a node: the very same object while its record stays."""
+        known = self._peers.get(node.id)
+        if known is None or known[0] is not node:
+            if len(self._peers) > 2 * len(self._cluster.nodes) + 64:
+                self._peers.clear()
+            known = self._peers[node.id] = (
+                node,
+                Peer(
+                    node=node.id,
+                    name=node.name,
+                    underlay=node.underlay,
+                    overlay=node.overlay,
+                    mtu=node.mtu,
+                    address=node.address,
+                    host_key=node.host_key,
+                ),
+            )
+        return known[1]
 
     def _contents_of(self, assignments: Iterable[Assignment]) -> dict[str, Content]:
         refs = (ref for a in assignments for ref in (*a.spec.secrets, *a.spec.configs))
@@ -342,11 +353,7 @@ class Outgoing:
             if p.mode == "host"
         )
         node = self._cluster.nodes.get(task.node or "")
-        volumes = {
-            m.source: effective.volume_name(m.source, task.slot, node)
-            for m in spec.mounts
-            if m.type == "volume" and m.source is not None
-        }
+        volumes = effective.volume_names(spec, task.slot, node)
         return Assignment(
             id=task.id,
             stack=task.stack,
