@@ -70,6 +70,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ASK = 2.0  # seconds all agents have to say what they saw, at start
+ASK_ON = 8.0  # and while the one that surely comes back, or anybody, has not answered yet
 ASK_RESTORED = 20.0  # the same where the store is a backup's: they surely know more than it
 ASK_ONE = 5.0  # of these, what all together have to answer one question
 ASK_AGAIN = 0.25  # seconds until who did not answer then is asked again
@@ -292,19 +293,27 @@ class Dispatcher:
     async def ask(self) -> dict[str, Hello]:
         """Return what agents say of themselves, by node name, of all that answer in time.
 
-        Where the store was restored, who does not answer is asked again: an agent may just be
-        starting, too, and one that is met later could only be told to wait.
+        Who does not answer is asked again, since an agent may just be starting, too, and one that
+        is met later could only be told to wait: each, where the store was restored; else until
+        somebody knows what was told last. That is this machine's own agent, if it is a member.
         """
         members = list(self._cluster.nodes.values())
-        if not self._patient:
-            return await self._of_all(members, lambda client: client.hello(), ASK)
+        own = {node.name for node in members if not node.address}
         found: dict[str, Hello] = {}
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ASK_RESTORED):
-                while missing := [node for node in members if node.name not in found]:
-                    hello = await self._of_all(missing, lambda client: client.hello(), ASK_ONE)
-                    found.update(hello)
-                    await asyncio.sleep(ASK_AGAIN)
+
+        def missing() -> list[Node]:
+            if not self._patient and (own & found.keys() if own else found):
+                return []
+            return [node for node in members if node.name not in found]
+
+        patience = ASK_ONE if self._patient else ASK
+        if not self._patient:
+            found |= await self._of_all(members, lambda client: client.hello(), patience)
+        until = self._clock.monotonic() + (ASK_RESTORED if self._patient else ASK_ON - ASK)
+        while (asked := missing()) and (left := until - self._clock.monotonic()) > 0:
+            await asyncio.sleep(min(ASK_AGAIN, left))
+            patience = min(patience, left)
+            found |= await self._of_all(asked, lambda client: client.hello(), patience)
         return found
 
     async def held(self, nodes: Collection[Node] | None = None) -> dict[str, HeldSet]:

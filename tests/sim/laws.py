@@ -85,6 +85,7 @@ class Laws:
         self.leaving: set[str] = set()  # machines that are being removed
         self.excess: dict[tuple[str, str], float] = {}
         self.acknowledged: dict[str, tuple[int, int]] = {}  # machine -> newest stamp it took
+        self.revisions: dict[str, int] = {}  # machine -> of the store, with that stamp
         self.epoch = 0
         self.checks = 0
         self.signals = 0
@@ -218,8 +219,13 @@ class Laws:
     def left(self, host: SimHost) -> None:
         """The machine is no member any more."""
         self.highest.pop(host.name, None)
-        self.acknowledged.pop(host.name, None)
+        self.forgets(host)
         self.leaving.discard(host.name)
+
+    def forgets(self, host: SimHost) -> None:
+        """The machine does not know any more what it took."""
+        self.acknowledged.pop(host.name, None)
+        self.revisions.pop(host.name, None)
 
     # The agent's side.
 
@@ -250,6 +256,7 @@ class Laws:
             )
         self.highest[host.name] = max(highest, stamp.epoch)
         self.acknowledged[host.name] = (stamp.epoch, stamp.generation)
+        self.revisions[host.name] = asked.revision
 
     # The store's side.
 
