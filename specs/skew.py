@@ -68,12 +68,15 @@ SINCE: dict[str, dict[str, int]] = {
         "pre_stop": 2,
         "crowded": 2,
         "unasked": 2,
+        "lease": 2,
+        "lease_wait": 2,
     },
     "TaskSpec": {
         "no_new_privileges": 2,
         "seccomp": 2,
         "apparmor": 2,
         "on_reboot": 2,
+        "exclusive": 2,
         "security": 2,
         "pid": 2,
         "ipc": 2,
@@ -115,6 +118,7 @@ NEEDS: dict[str, tuple[int, str]] = {
     "partner": (2, "network_mode: service:"),
     "post_start": (2, "post_start"),
     "pre_stop": (2, "pre_stop"),
+    "exclusive": (2, "x-corral.exclusive"),
 }
 
 # Where one unreadable object is left out instead of the whole message: kind -> paths to mappings.

@@ -353,11 +353,7 @@ class Outgoing:
             if p.mode == "host"
         )
         node = self._cluster.nodes.get(task.node or "")
-        volumes = {
-            m.source: effective.volume_name(m.source, task.slot, node)
-            for m in spec.mounts
-            if m.type == "volume" and m.source is not None
-        }
+        volumes = effective.volume_names(spec, task.slot, node)
         return Assignment(
             id=task.id,
             stack=task.stack,
