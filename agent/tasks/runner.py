@@ -486,6 +486,8 @@ class Runner:
         # In a thread: its logs may be large, and a busy disk takes its time to let go of them.
         await asyncio.to_thread(self._parts.journal.forget, self.record.id)
         self._file.note(lifecycle.erased(self.record))
+        # Until it was known, all records may have been written anew (Journal.restore).
+        self._parts.journal.forget_again(self.record.id)
 
     def _with_tail(self, record: Record) -> Record:
         """Add the last lines of output to a record that has just failed, or starts again."""
@@ -514,7 +516,7 @@ class Runner:
 
     def rewrite(self, *, owed: bool = False) -> None:
         """Write the record anew, for a reboot too; ``owed``: if the disk had no room for it."""
-        if self._file.owed or not owed:
+        if (self._file.owed or not owed) and not self.record.erased:
             self._file.put(self.record, durable=False, disk=True)
 
     def _now(self) -> float:

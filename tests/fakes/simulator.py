@@ -153,6 +153,9 @@ class MemoryJournal:
     def forget(self, task: str) -> None:
         self.kept.pop(task, None)
 
+    def forget_again(self, task: str) -> None:
+        self.kept.pop(task, None)
+
     def leave(self) -> None:
         self.held = Held()
 
