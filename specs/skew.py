@@ -47,7 +47,7 @@ SINCE: dict[str, dict[str, int]] = {
     "Hello": {"signing_request": 2, "revision": 2, "stacks": 2, "heartbeat": 2},
     "Instructions": {"protocol": 2, "revision": 2},
     "LogLine": {"place": 2},
-    "NetworkState": {"more_pools": 2},
+    "NetworkState": {"more_pools": 2, "fenced": 2},
     "NodeSelf": {"home": 2, "more_ranges": 2},
     "Objects": {"stacks": 2, "releases": 2, "slots": 2},
     "NodeFacts": {"wire": 2, "unread": 2, "routes": 2, "build": 2, "cramped": 2},

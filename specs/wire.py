@@ -176,6 +176,11 @@ class NetworkState(Model):
     mtu: int | None = None
     encrypted: bool = False
     blocks: tuple[Block, ...] = ()
+    fenced: tuple[str, ...] = ()  # addresses of copies that must not run: what they send is dropped
+
+    def fencing(self, addresses: tuple[str, ...]) -> NetworkState:
+        """Return the same network with these addresses fenced off."""
+        return self.model_copy(update={"fenced": addresses})
 
     @property
     def pools(self) -> tuple[str, ...]:

@@ -29,6 +29,7 @@ from orchestrator.control.figures import LoopFigures
 from orchestrator.control.leases import Leases
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
+from orchestrator.control.mirror.exclusive import ExclusiveTasks
 from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
 from orchestrator.control.mirror.records import RELEASES, STACKS
@@ -104,8 +105,9 @@ class ControlLoop:
         self._specs = Specs(cluster)
         self._observed = Observed(cluster, clock)
         self._health = NodeHealth(cluster, clock, patience=patience, heartbeat=heartbeat)
-        self._out = Outgoing(cluster, self._specs, sealer)
-        self.leases = Leases(cluster, self._specs, clock)
+        exclusive = ExclusiveTasks(cluster, self._specs)
+        self._out = Outgoing(cluster, self._specs, sealer, exclusive)
+        self.leases = Leases(cluster, exclusive, clock)
         self._streams = Streams(cluster, clock, self._observed.watched)
         self._wake = asyncio.Event()
         self._heard = False  # something came that the look under way may have missed

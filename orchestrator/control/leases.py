@@ -16,7 +16,7 @@ from specs.wire import LeaseAnswer
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
-    from orchestrator.control.mirror.effective import Specs
+    from orchestrator.control.mirror.exclusive import ExclusiveTasks
     from specs.kit.clock import Clock
     from specs.task import Task
     from specs.wire import LeaseQuestion, Stamp
@@ -25,18 +25,17 @@ if TYPE_CHECKING:
 class Leases:
     """``some`` is set while there are exclusive services: only then anything is asked."""
 
-    def __init__(self, cluster: Cluster, specs: Specs, clock: Clock) -> None:
+    def __init__(self, cluster: Cluster, tasks: ExclusiveTasks, clock: Clock) -> None:
         self._cluster = cluster
-        self._specs = specs
+        self._tasks = tasks
         self._clock = clock
         self._book = LeaseBook(begun=clock.monotonic())
         self._homes: dict[str, str] = {}  # task -> node, of those that were given one
-        self._found: tuple[int, dict[str, list[Task]]] = (-1, {})
         self.some = asyncio.Event()
 
     def look(self) -> None:
         """Take note of whether there are exclusive services."""
-        if self._services():
+        if self._tasks.services():
             self.some.set()
         else:
             self.some.clear()
@@ -44,7 +43,7 @@ class Leases:
     def answer(self, node: str, question: int, stamp: Stamp) -> LeaseAnswer:
         """Decide the answer to a node's last question."""
         nodes = self._cluster.nodes
-        tasks = self._services()
+        tasks = self._tasks.services()
         self._let_go()
         found = self._book.answer(
             node,
@@ -75,28 +74,6 @@ class Leases:
             for task, node in self._homes.items()
             if task in {holder for holder, _ in self._book.holder.values()}
         }
-
-    def _services(self) -> dict[str, list[Task]]:
-        """Return the tasks on nodes of services that are exclusive, or have a task that is."""
-        at, known = self._found
-        if at == self._cluster.changes:
-            return known
-        stacks = {
-            spec.name
-            for spec in self._cluster.parts.values()
-            if any(service.task.exclusive for service in spec.services.values())
-        }
-        found: dict[str, list[Task]] = {}
-        for stack in sorted(stacks):
-            for task in self._cluster.by_stack.get(stack, {}).values():
-                if task.node is not None and self._is_exclusive(task):
-                    found.setdefault(f"{stack}/{task.service}", []).append(task)
-        self._found = (self._cluster.changes, found)
-        return found
-
-    def _is_exclusive(self, task: Task) -> bool:
-        effective = self._specs.of(task.stack, task.release, task.service)
-        return effective is not None and effective.task.exclusive
 
     def _candidate(self, task: Task) -> Candidate:
         return Candidate(

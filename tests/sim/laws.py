@@ -448,6 +448,8 @@ class Laws:
     def _traffic(self) -> None:
         """Look whether anybody still sends to a machine that has been dead for long."""
         dead = {h.name: h for h in self.world.hosts if not h.on and h.off_for > DEAD}
+        if not dead:
+            return
         for host in self.world.hosts:
             if not host.on or host.agent is None or host.agent_since > self.world.now - DEAD:
                 continue

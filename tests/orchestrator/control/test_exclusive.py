@@ -175,3 +175,30 @@ async def test_a_lease_from_an_older_controller_is_refused():
         assert keeper.answered(old).reason == "epoch"
         other = LeaseAnswer(stamp=Stamp(cluster="another", epoch=99))
         assert keeper.answered(other).reason == "cluster"
+
+
+async def test_what_a_stale_copy_sends_is_dropped_by_all_others():
+    async with Rig(nodes=3) as rig:
+        watch = await up(rig)
+        (old,) = rig.live("db")
+        lost = rig.fake_of(old)
+        addresses = set(old.addresses.values())
+        fenced = lambda node: {  # noqa: E731 - short
+            a for network in node.wanted.networks.values() for a in network.fenced
+        }
+        assert not any(fenced(node) for node in rig.nodes.values())
+        begun: dict[str, bool] = {}
+        rig.watchers.append(
+            lambda node, task, what: (
+                what == "started" and begun.update({task: fenced(node) == addresses})
+            )
+        )
+        await down(rig, lost)
+        await rig.until(lambda: [t.id for t in rig.ready("db") if t.id != old.id], within=120)
+        (new,) = [t for t in rig.ready("db") if t.id != old.id]
+        assert begun[new.id], "before the new one begins"
+        assert fenced(rig.fake_of(new)) == addresses
+        await lost.connect()
+        await rig.until(lambda: len(rig.live("db")) == 1, within=120)
+        await rig.until(lambda: not any(fenced(n) for n in rig.nodes.values()), within=120)
+        assert set(watch.runs) == {rig.live("db")[0].id}
