@@ -4,7 +4,8 @@ The planning functions of ``orchestrator.control`` read through a ``Draft`` (mir
 plus the changes made so far) and write into it; nothing leaves it before
 ``commit``, which is the control loop's only write to the store. Every write compares
 the version it was decided on, so a change that crossed it makes the commit fail as a
-whole chunk and the next pass decides anew.
+whole chunk and the next pass decides anew. What gets a node is decided on that node's record, too:
+one that was drained or forgotten at that moment would get a task, and a volume its home, for good.
 """
 
 from __future__ import annotations
@@ -158,10 +159,15 @@ class Draft:
         Return whether all of it was written; what was is applied to the mirror either way.
         """
         decided_on = {key: self.cluster.version(key) for key in self.writes}
+        relied_on = {key: self.cluster.version(key) for key in self._places()}
         for number, chunk in enumerate(self._chunks()):
             if number:
                 await asyncio.sleep(0)  # others' turn: an engine in memory does not wait
-            compares = tuple(Compare(key, decided_on[key]) for key, _, _ in chunk)
+            # In each of them: the volumes and addresses of what is placed are written before it.
+            compares = tuple(
+                Compare(key, version)
+                for key, version in {**relied_on, **{k: decided_on[k] for k, _, _ in chunk}}.items()
+            )
             writes = tuple(
                 Delete(key) if value is None else Put(key, value) for key, value, _ in chunk
             )
@@ -171,7 +177,20 @@ class Draft:
                 await self.cluster.refresh(result.failed)
                 return False
             self.cluster.applied(result.revision, [(key, model) for key, _, model in chunk])
+            for key in relied_on.keys() & {key for key, _, _ in chunk}:
+                relied_on[key] = result.revision  # written by ourselves
         return True
+
+    def _places(self) -> set[str]:
+        """Return the keys of the nodes that something gets in this pass."""
+        found = set()
+        for task in (*self._tasks.values(), *(one.task for one in self._fresh.values())):
+            if task is not None and task.node is not None:
+                one = self.cluster.oneoffs.get(task.id)
+                known = one.task if one is not None else self.cluster.tasks.get(task.id)
+                if known is None or known.node != task.node:
+                    found.add(keys.node(task.node))
+        return found
 
     def _chunks(self) -> Iterator[list[tuple[str, bytes | None, Model | None]]]:
         chunk: list[tuple[str, bytes | None, Model | None]] = []
