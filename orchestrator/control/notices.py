@@ -145,6 +145,8 @@ class Notices:
         elif kind is VOLUMES:
             stack = str(getattr(model, "stack", ""))
             self.again(self._unplaced() | ({stack} & self._cluster.stacks.keys()))
+            if getattr(old, "move", None) != getattr(new, "move", None):
+                self.everything()  # whoever has it stops, or goes on
         self._tell_dropped(old, new)
 
     def _tell_stack(self, stack: Stack, *, gone: bool) -> None:
