@@ -186,6 +186,7 @@ class Notices:
             # Only its facts moved: images, listening ports. Matters to what waits for a node.
             self.again(self._unplaced())
             return
+        self._out.forget_peers()
         self._out.forget_all()
         self.everything()
         self._all_nodes()

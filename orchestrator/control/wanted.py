@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
     from specs.api import Stack
+    from specs.node import Node
     from specs.oneoff import OneOff
     from specs.stack import StackSpec
     from specs.task import Task
@@ -59,6 +60,8 @@ class Outgoing:
         self._contents: dict[str, Content] = {}
         self._kept: dict[str, KeptRelease] = {}
         self._slots: dict[str, tuple[Stack, StackSpec, StackSlots]] = {}
+        self._peer: dict[str, Peer] = {}  # every node, as others are told of it
+        self._peers: dict[str, dict[str, Peer]] = {}  # node -> the others
         self._holding: dict[str, frozenset[str]] = {}  # node -> networks of its newest set
 
     # what changed
@@ -70,6 +73,11 @@ class Outgoing:
     def forget_network(self, network: str) -> None:
         """Drop what was made of a network's record and leases: one of them changed."""
         self._networks.pop(network, None)
+
+    def forget_peers(self) -> None:
+        """Drop what nodes are told of each other: one came or went, or is reached otherwise."""
+        self._peer.clear()
+        self._peers.clear()
 
     def forget_all(self) -> None:
         """Drop cached endpoints of everything: a node came or went, a release moved."""
@@ -179,30 +187,27 @@ class Outgoing:
                 found = self._endpoints.of(stack, service, network, doubting=doubting)
                 if found is not None:
                     services[f"{stack}/{service}/{network}"] = found
-        peers = {
-            n.id: Peer(
-                node=n.id,
-                name=n.name,
-                underlay=n.underlay,
-                overlay=n.overlay,
-                mtu=n.mtu,
-                address=n.address,
-                host_key=n.host_key,
-            )
-            for n in self._cluster.nodes.values()
-            if n.id != node_id and n.underlay
-        }
         states = {n: s for n in sorted(networks) if (s := self._network(n)) is not None}
         return Objects.model_construct(
             tasks=assignments,
             networks=states,
             services=services,
-            peers=peers,
+            peers=self._peers_of(node_id),
             contents=contents,
             stacks=stacks,
             releases=releases,
             slots=self._all_slots(),
         )
+
+    def _peers_of(self, node_id: str) -> dict[str, Peer]:
+        """Return the other nodes, as every node is told them: the very same until one moves."""
+        found = self._peers.get(node_id)
+        if found is None:
+            if not self._peer:
+                self._peer = {n.id: _peer(n) for n in self._cluster.nodes.values() if n.underlay}
+            found = self._peers[node_id] = dict(self._peer)
+            found.pop(node_id, None)
+        return found
 
     def _contents_of(self, assignments: Iterable[Assignment]) -> dict[str, Content]:
         refs = (ref for a in assignments for ref in (*a.spec.secrets, *a.spec.configs))
@@ -390,3 +395,15 @@ class Outgoing:
                 )
             )
         return tuple(result)
+
+
+def _peer(node: Node) -> Peer:
+    return Peer(
+        node=node.id,
+        name=node.name,
+        underlay=node.underlay,
+        overlay=node.overlay,
+        mtu=node.mtu,
+        address=node.address,
+        host_key=node.host_key,
+    )
