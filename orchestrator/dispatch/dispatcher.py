@@ -123,6 +123,8 @@ class Dispatcher:
         self._decided = asyncio.Event()
         self._discard = False
         self._clients: dict[str, AgentClient] = {}
+        self._sessions: dict[str, AgentSession] = {}  # of the same nodes
+        self._left: set[str] = set()  # members still, that forgot us: they are left alone
         self._reasons: dict[str, str] = {}  # node -> why there is no client
         self._generations: dict[str, int] = {}
         self._turns = OneATurn()
@@ -259,7 +261,12 @@ class Dispatcher:
         return await self._client(node).signal(request)
 
     async def leave(self, node: str) -> None:
-        await self._client(node).leave()
+        """Have a node forget us; nobody tells it anything from then on, a new session neither."""
+        if node in self._left:
+            return
+        self._client(node)
+        await self._sessions[node].leave()
+        self._left.add(node)
 
     def connected(self, node: str) -> bool:
         """Say whether the node is instructed right now."""
@@ -328,6 +335,7 @@ class Dispatcher:
         while True:
             changed.clear()
             members = {(node.id, node.address) for node in self._cluster.nodes.values()}
+            self._left &= {node for node, _ in members}
             for key in [key for key in running if key not in members]:
                 running.pop(key).cancel()
             for key in sorted(members - running.keys()):
@@ -363,6 +371,8 @@ class Dispatcher:
             await asyncio.sleep(backoff.pause())
 
     async def _connect(self, node: Node, control: Control) -> None:
+        if node.id in self._left:
+            raise Unavailable("it has left the cluster, and its record is not dropped yet")
         async with self._reach(node) as client:
             control.reached(node.id)
             session = AgentSession(
@@ -383,7 +393,7 @@ class Dispatcher:
             except RequestError as exc:
                 raise _AgentAway(agent_away(node, exc)) from exc
             await control.connected(node.id, hello)
-            self._clients[node.id] = client
+            self._clients[node.id], self._sessions[node.id] = client, session
             self._reasons.pop(node.id, None)
             log.info("connected", extra={"node": node.id})
             try:
@@ -391,6 +401,7 @@ class Dispatcher:
             finally:
                 self._generations[node.id] = session.generation
                 self._clients.pop(node.id, None)
+                self._sessions.pop(node.id, None)
 
     def _certify(self, node_id: str, hello: Hello) -> Certified:
         if self._authority is None or not hello.signing_request:

@@ -91,6 +91,8 @@ class AgentSession:
         self._unapplied: deque[tuple[int, int]] = deque()
         self._applied = 0
         self._unkept = ""  # why the node's disk does not keep what it is told
+        self._telling = asyncio.Lock()  # one at a time: the set, an increment, that it leaves
+        self._left = False  # it forgot us: whatever it is told now would make it a member again
 
     async def open(self) -> Hello:
         """Greet, and check that this is our node and that we may instruct it."""
@@ -163,7 +165,27 @@ class AgentSession:
             self._renew()
             changed.set()
 
+    async def leave(self) -> None:
+        """Have the node forget us; it is told nothing from then on, and while it leaves.
+
+        Raises as the client does. Then it stays, and is told its whole set again: what it still
+        holds of the last one is not known.
+        """
+        async with self._telling:
+            self._left = True
+            try:
+                await self._client.leave()
+            except BaseException:
+                self._left, self._sent = False, None
+                self._control.changed(self._node.id).set()
+                raise
+
     async def _bring_up_to_date(self) -> None:
+        async with self._telling:
+            if not self._left:
+                await self._tell()
+
+    async def _tell(self) -> None:
         async with self._turns.mine():
             # The revision STRICTLY BEFORE the set: the set then contains at least that revision.
             revision = self._cluster.revision

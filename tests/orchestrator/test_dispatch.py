@@ -640,3 +640,57 @@ async def test_volumes_and_leaving(world):
     await world.dispatcher.remove_volume("n1", "data")
     await world.dispatcher.leave("n1")
     assert (world.agent.removed_volumes, world.agent.left) == (["data"], 1)
+
+
+@pytest.mark.parametrize("then", ["a change", "a new connection"])
+async def test_a_node_that_has_left_is_told_nothing_more(world, then):
+    """It would be a member again, by the old name, and the record of it is dropped next."""
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.connected()
+    await world.dispatcher.leave("n1")
+    told = len(world.agent.received)
+    assert world.agent.stamp is None
+    world.control.want("n1", tasks(assignment("t1"), assignment("t2")))
+    if then == "a change":
+        await world.heard()
+    else:
+        lost = len(world.control.lost)
+        await world.agent.restart()
+        await world.control.until(lambda: len(world.control.lost) >= lost + 3)
+    assert len(world.agent.received) == told
+    assert world.agent.stamp is None
+    await world.dispatcher.leave("n1")  # again, as `node rm` does when its record stayed
+    world.cluster.drop_node("n1")
+    world.cluster.add_node(Node(id="n9", name="one"))
+    await world.agent.instructed(told + 1)
+    assert world.agent.received[-1].me.node == "n9"
+
+
+async def test_a_node_that_is_leaving_is_told_nothing(world):
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.connected()
+    world.agent.leaving = asyncio.Event()
+    leaving = asyncio.create_task(world.dispatcher.leave("n1"))
+    await world.control.until(lambda: world.agent.left == 1)
+    told = len(world.agent.received)
+    world.control.want("n1", tasks(assignment("t2")))
+    await world.heard()
+    assert len(world.agent.received) == told
+    world.agent.leaving.set()
+    await leaving
+    await world.heard()
+    assert len(world.agent.received) == told
+
+
+async def test_a_node_that_would_not_leave_is_told_its_whole_set_again(world):
+    """What it gave up meanwhile is not known: an increment could build on what is gone."""
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.connected()
+    await world.agent.instructed(1)
+    world.agent.stays = "t1 would not go"
+    told = len(world.agent.received)
+    with pytest.raises(Unavailable, match="t1 would not go"):
+        await world.dispatcher.leave("n1")
+    await world.agent.instructed(told + 1)
+    assert world.agent.received[told].base is None
+    assert set(world.agent.objects.tasks) == {"t1"}

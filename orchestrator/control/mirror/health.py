@@ -200,9 +200,10 @@ class NodeHealth:
             steady = 0.0  # there is nowhere else to go, so nothing to be careful about
         until = pulse.since + steady
         if now < until:
+            again = f"it was down {pulse.falls} times lately, " if pulse.falls > 1 else ""
             return (
                 NodeStatus.DOWN,
-                f"it is back; counted again after {steady:g} s without a break",
+                f"it is back; {again}counted again after {steady:g} s without a break",
                 until,
             )
         pulse.was_down, pulse.returned_at = False, now
@@ -218,8 +219,11 @@ class NodeHealth:
             pulse = self._pulse(node)
             fell = found.status not in HEARD and node not in down
             pulse.doubted = self._braking and (pulse.doubted or fell)
-            if found.doubted != pulse.doubted:
-                update = {"doubted": pulse.doubted}
+            # Where there is one node only nothing would be replaced anyway.
+            alone = len(self._cluster.nodes) == 1
+            braked = self._braking and found.status not in HEARD and not alone
+            if (found.doubted, found.braked) != (pulse.doubted, braked):
+                update = {"doubted": pulse.doubted, "braked": braked}
                 self._cluster.conditions[node] = found.model_copy(update=update)
 
     def brake(self) -> bool:
