@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from specs.oneoff import OneOff
     from specs.stack import StackSpec
     from specs.task import Task
+    from specs.wire import ServiceEndpoints
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
 
@@ -56,6 +57,7 @@ class Outgoing:
         self._assignments: dict[str, tuple[tuple[object, ...], Assignment]] = {}
         self._endpoints = Endpoints(cluster, specs)
         self._known_published: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._through: dict[str, frozenset[str]] = {}  # stack -> networks its ports are reached by
         self._networks: dict[str, NetworkState] = {}
         self._contents: dict[str, Content] = {}
         self._kept: dict[str, KeptRelease] = {}
@@ -66,9 +68,14 @@ class Outgoing:
 
     # what changed
 
-    def forget_service(self, stack: str, service: str) -> None:
-        """Drop cached endpoints of a service one of whose tasks changed."""
-        self._endpoints.forget_service(stack, service)
+    def forget_service(self, stack: str, service: str, networks: Iterable[str]) -> None:
+        """Drop cached endpoints of a service one of whose tasks, on ``networks``, changed."""
+        self._endpoints.forget_service(stack, service, networks)
+        self._through.pop(stack, None)
+
+    def forget_stack(self, stack: str) -> None:
+        """Drop through which networks a stack's ports are reached: its releases changed."""
+        self._through.pop(stack, None)
 
     def forget_network(self, network: str) -> None:
         """Drop what was made of a network's record and leases: one of them changed."""
@@ -82,6 +89,7 @@ class Outgoing:
     def forget_all(self) -> None:
         """Drop cached endpoints of everything: a node came or went, a release moved."""
         self._endpoints.forget_all()
+        self._through.clear()
 
     # who needs what
 
@@ -121,15 +129,21 @@ class Outgoing:
     def _find_published(self) -> set[str]:
         found: set[str] = set()
         for stack in self._cluster.stacks:
-            for effective in self._effectives(stack):
-                gateway = self._endpoints.gateway(effective)
-                if gateway is not None and any(p.mode == "ingress" for p in effective.task.ports):
-                    found.add(gateway.id)
+            if (known := self._through.get(stack)) is None:
+                known = self._through[stack] = frozenset(self._find_through(stack))
+            found |= known
         for one in self._cluster.oneoffs.values():
             gateway = self._endpoints.gateway(of_oneoff(one)) if one.service.task.ports else None
             if gateway is not None and not one.over and one.task.node is not None:
                 found.add(gateway.id)
         return found
+
+    def _find_through(self, stack: str) -> Iterable[str]:
+        for effective in self._effectives(stack):
+            if any(port.mode == "ingress" for port in effective.task.ports):
+                gateway = self._endpoints.gateway(effective)
+                if gateway is not None:
+                    yield gateway.id
 
     def _effectives(self, stack: str) -> Iterable[Effective]:
         seen: dict[str, Effective] = {}
@@ -179,14 +193,11 @@ class Outgoing:
             networks.update(one.addresses)
         contents = self._contents_of(assignments.values())
         self._holding[node_id] = frozenset(networks)
-        services = {}
+        services: dict[str, ServiceEndpoints] = {}
         condition = self._cluster.conditions.get(node_id)
         doubting = condition is not None and condition.doubted
         for network in sorted(networks):
-            for stack, service in self._endpoints.services_on(network):
-                found = self._endpoints.of(stack, service, network, doubting=doubting)
-                if found is not None:
-                    services[f"{stack}/{service}/{network}"] = found
+            services.update(self._endpoints.on(network, doubting=doubting))
         states = {n: s for n in sorted(networks) if (s := self._network(n)) is not None}
         return Objects.model_construct(
             tasks=assignments,

@@ -237,8 +237,9 @@ async def measure(cluster: Cluster, stacks: int, *, idle: float, rounds: int) ->
             ("a published service changed", names[0], "s1"),
         ):
 
-            async def change(stack: str = stack, service: str = service) -> None:
-                values[stack][service] = str(1 + number)
+            values[stack][service] = str(1 + number)
+
+            async def change(stack: str = stack) -> None:
                 files = project(stack, published=stack == names[0], value=values[stack])
                 await cluster.ends(stack, await cluster.post(stack, files))
 
