@@ -52,8 +52,16 @@ class Endpoints:
             for doubting in (False, True):
                 self._on.pop((network, doubting), None)
 
+    def forget_networks(self, name: str) -> None:
+        """Drop what was made of networks of that name: which of them is meant may have changed."""
+        for network in [n.id for n in self._cluster.networks.values() if n.name == name]:
+            for task in self._cluster.by_network.get(network, {}).values():
+                self._made.pop(task, None)
+            for stack, service in self.services_on(network):
+                self.forget_service(stack, service, (network,))
+
     def forget_all(self) -> None:
-        """Drop cached endpoints of everything: a node came or went, a release moved."""
+        """Drop cached endpoints of everything: a node came or went, or most are doubted."""
         self._services.clear()
         self._made.clear()
         self._network_services.clear()

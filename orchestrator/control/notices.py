@@ -174,8 +174,8 @@ class Notices:
             self._out.forget_network(network)
             if isinstance(model, Vip):
                 self._out.forget_service(model.stack, model.service, (network,))
-            elif kind is NETWORKS:
-                self._out.forget_all()
+            elif isinstance(model, NetworkRecord):
+                self._out.forget_networks(model.name)
             self._schedule()
         elif kind is RESTING and new is None:
             self.again(self._unplaced())

@@ -81,13 +81,18 @@ class Outgoing:
         """Drop what was made of a network's record and leases: one of them changed."""
         self._networks.pop(network, None)
 
+    def forget_networks(self, name: str) -> None:
+        """Drop what was made of networks of a name: one came, went or is another's now."""
+        self._endpoints.forget_networks(name)
+        self._through.clear()
+
     def forget_peers(self) -> None:
         """Drop what nodes are told of each other: one came or went, or is reached otherwise."""
         self._peer.clear()
         self._peers.clear()
 
     def forget_all(self) -> None:
-        """Drop cached endpoints of everything: a node came or went, a release moved."""
+        """Drop cached endpoints of everything: a node came or went, or most are doubted."""
         self._endpoints.forget_all()
         self._through.clear()
 

@@ -236,7 +236,6 @@ async def measure(cluster: Cluster, stacks: int, *, idle: float, rounds: int) ->
             ("one service changed, one by one", names[-1], "s2"),
             ("a published service changed", names[0], "s1"),
         ):
-
             values[stack][service] = str(1 + number)
 
             async def change(stack: str = stack) -> None:
