@@ -57,7 +57,7 @@ def place(new: Path, path: Path, *, replace: bool) -> None:
         with opened(new / "_data") as fd:
             kernel.syncfs(fd)
         if path.exists():
-            kernel.exchange(new, path)
+            disk.exchange(new, path)
         else:
             new.rename(path)
         disk.sync(path.parent)

@@ -1,14 +1,16 @@
 """Put a backup back where a controller is to start from it: all of it, or nothing.
 
 `corral restore` calls it with no controller running. The pieces are taken apart and checked beside
-their place; a rename makes them the controller's folder, and what was there before is renamed too,
-never deleted. ``restored`` in the folder tells the next start that what runs knows more than
-the store: it asks the agents patiently before it takes an epoch.
+their place, and exchanged with the controller's folder in one step: whenever it is killed, there is
+the former one or the new one, whole. What was there before keeps a name, and is never deleted.
+``restored`` in the folder tells the next start that what runs knows more than the store: it asks
+the agents patiently before it takes an epoch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -18,7 +20,7 @@ from typing import TYPE_CHECKING
 from orchestrator.backups import contents
 from orchestrator.backups.envelope import BadBackup
 from orchestrator.config import RESTORED
-from specs.kit.disk import make_folder, sync, write_file
+from specs.kit.disk import exchange, make_folder, sync, write_file
 from specs.kit.errnos import in_words
 
 if TYPE_CHECKING:
@@ -28,6 +30,7 @@ if TYPE_CHECKING:
     from orchestrator.config import ControllerConfig
 
 SSH_PORT = 22
+CANNOT = frozenset({errno.EINVAL, errno.ENOSYS})  # exchange two names
 LOOK = 2.0  # seconds a machine has to answer
 
 
@@ -53,21 +56,39 @@ def place(folder: Path, config: ControllerConfig) -> Path | None:
             for path in folder.iterdir():
                 sync(path)
             sync(folder)
-            aside = None
-            if config.folder.exists():
-                stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-                aside = config.folder.with_name(f"controller.before-{stamp}-{os.urandom(2).hex()}")
-                config.folder.rename(aside)
-            try:
+            if not config.folder.exists():
                 folder.rename(config.folder)
-            except OSError:
-                if aside is not None:
-                    aside.rename(config.folder)
-                raise
-            sync(config.state_dir)
-            return aside
+                sync(config.state_dir)
+                return None
+            return _exchanged(folder, config.folder)
     except OSError as exc:
         raise BadBackup(f"{exc.filename or config.folder}: {in_words(exc)}") from exc
+
+
+def _exchanged(new: Path, folder: Path) -> Path:
+    """Give a folder's name to a new one; return where the former one is.
+
+    The new one gets the name to keep first: it is what the former one has from the exchange on, so
+    that no sweep of what was being taken apart can meet it.
+    """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = folder.with_name(f"controller.before-{stamp}-{os.urandom(2).hex()}")
+    new.rename(aside)
+    try:
+        exchange(aside, folder)
+    except OSError as exc:
+        aside.rename(new)
+        if exc.errno not in CANNOT:
+            raise
+        # A file system without exchanges has no other way than one after the other.
+        folder.rename(aside)
+        try:
+            new.rename(folder)
+        except OSError:
+            aside.rename(folder)
+            raise
+    sync(folder.parent)
+    return aside
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from specs.wire import KINDS, Objects
 
 def difference(old: Objects, new: Objects) -> tuple[Objects, dict[str, tuple[str, ...]]]:
     """Return what to put and what to remove, by kind, to get from ``old`` to ``new``."""
-    put: dict[str, Any] = {kind: {} for kind in KINDS}  # pydantic's own defaults cost more
+    put: dict[str, Any] = {}
     remove = {}
     for kind in KINDS:
         before, after = getattr(old, kind), getattr(new, kind)
@@ -30,9 +30,10 @@ def difference(old: Objects, new: Objects) -> tuple[Objects, dict[str, tuple[str
             put[kind] = changed
         if gone:
             remove[kind] = gone
-    # The objects are validated already; running them through validation again costs more
-    # than everything else here.
-    return Objects.model_construct(**put), remove
+    # The objects are validated already; running them through validation again costs more than
+    # everything else here, and so does making what is left out.
+    given = {kind: put.get(kind, {}) for kind in KINDS}
+    return Objects.model_construct(_fields_set=set(put), **given), remove
 
 
 def is_empty(put: Objects, remove: dict[str, tuple[str, ...]]) -> bool:

@@ -447,7 +447,7 @@ class Laws:
             gone = {n for n, h in dead.items() if h.off_since > host.on_since}
             if len(gone) < len(dead) or len(dead) > 2:
                 continue
-            for key, nodes in host.traffic_to.items():
+            for key, nodes in host.traffic_to().items():
                 if dead.keys() & nodes and nodes - dead.keys():
                     who = min(dead.keys() & nodes)
                     self.broke("the dead get no traffic", f"{host.name} sends {key} to {who}")

@@ -127,7 +127,7 @@ class Addresses:
         found = self._fixed.get(network)
         if found is None:
             found = self._fixed[network] = {
-                int(IPv4Address(address))
+                _number(address)
                 for stack, wanted, address in self._asked_for
                 if (record := network_behind(networks_ready(self._draft), stack, wanted))
                 is not None
@@ -137,7 +137,7 @@ class Addresses:
 
     def is_fixed(self, network: str, address: str) -> bool:
         """Say whether a service asked for this very address."""
-        return int(IPv4Address(address)) in self.fixed(network)
+        return _number(address) in self.fixed(network)
 
     @cached_property
     def _asked_for(self) -> list[tuple[str, NetworkSpec, str]]:
@@ -362,6 +362,7 @@ def _largest_first(block: IPv4Network) -> tuple[int, int]:
     return block.prefixlen, int(block.network_address)
 
 
+@lru_cache(maxsize=4096)
 def usable(pool: str) -> int:
     """Return how many addresses of a pool can be given out."""
     network = IPv4Network(pool)
