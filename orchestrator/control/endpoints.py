@@ -187,7 +187,8 @@ class Endpoints:
             known = self._made[task.id] = (task, effective, {})
         found = known[2].get((network, ready))
         if found is None:
-            found = self._make_endpoint(task, effective, network, address, ready=ready)
+            made = self._make_endpoint(task, effective, network, address, ready=ready)
+            found = made.to_keep()
             known[2][network, ready] = found
         return found
 

@@ -220,7 +220,7 @@ class Outgoing:
         found = self._peers.get(node_id)
         if found is None:
             if not self._peer:
-                self._peer = {n.id: _peer(n) for n in self._cluster.nodes.values() if n.underlay}
+                self._peer = {n.id: _peer(n).to_keep() for n in self._cluster.nodes.values() if n.underlay}
             found = self._peers[node_id] = dict(self._peer)
             found.pop(node_id, None)
         return found
@@ -326,7 +326,7 @@ class Outgoing:
         effective = self._specs.of(task.stack, task.release, task.service)
         if effective is None:
             return None
-        made = self._make_assignment(task, effective, single=single)
+        made = self._make_assignment(task, effective, single=single).to_keep()
         if len(self._assignments) > 2 * len(self._cluster.tasks) + 64:
             self._assignments = {
                 k: v

@@ -105,6 +105,8 @@ class LightAgent:
                 self.wanted.pop(task, None)
             self.wanted.update(changed)
         self.removed &= self.wanted.keys()
+        for task in self.statuses.keys() - self.wanted.keys():
+            changed[task] = Desired.REMOVED  # nobody wants it any more
         for task, desired in changed.items():
             self._follow(task, desired)
         for subscriber in self.subscribers:
@@ -143,7 +145,7 @@ class LightAgent:
         self._say(task, TaskStatus(state=TaskState.SHUTDOWN, runs=runs))
 
     def _remove(self, task: str) -> None:
-        if self.wanted.get(task) is Desired.REMOVED:
+        if self.wanted.get(task, Desired.REMOVED) is Desired.REMOVED:
             self.statuses.pop(task, None)
             self.removed.add(task)
             for subscriber in self.subscribers:

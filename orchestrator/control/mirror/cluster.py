@@ -254,7 +254,7 @@ class Cluster:
             self._versions.pop(key, None)
             self._deleted[key] = version
         else:
-            self._models[key] = model
+            self._models[key] = model.to_keep()
             self._versions[key] = version
             self._deleted.pop(key, None)
         self._index(kind, key, old, model)

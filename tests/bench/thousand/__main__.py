@@ -24,12 +24,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 
+from specs.wire import HEARTBEAT
 from tests.bench import machine
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Collection
 
 SERVICES, REPLICAS = 20, 10
+CHANGES = (
+    "one service changed, at once",
+    "a published service changed",
+    "one service changed, one by one",
+)
+AT_ONCE = 10  # stacks that are brought up together
 LONGEST = 1800.0  # seconds anything may take
 IDLE = 60.0  # seconds of doing nothing: two of the controller's looks at everything
 _TICKS = os.sysconf("SC_CLK_TCK")
@@ -61,13 +68,14 @@ class Cluster:
 
     agents: int
     folder: Path
+    services: int = SERVICES  # of each stack
+    heartbeat: float = HEARTBEAT
     profiled: str = ""
     found: list[Figures] = field(default_factory=list)
 
     async def __aenter__(self) -> Self:
         (self.folder / "nodes").mkdir()
         (self.folder / "run").mkdir()
-        log = (self.folder / "log").open("w")
         pipe = asyncio.subprocess.PIPE
         python = (sys.executable, "-m")
         self.fleet = await asyncio.create_subprocess_exec(
@@ -77,10 +85,12 @@ class Cluster:
         )
         assert self.fleet.stdout is not None
         await self.fleet.stdout.readline()
-        self.controller = await asyncio.create_subprocess_exec(
-            *(*python, "tests.bench.thousand.controller", self.folder, str(self.agents)),
-            stderr=log,
-        )
+        with (self.folder / "log").open("w") as log:
+            self.controller = await asyncio.create_subprocess_exec(
+                *(*python, "tests.bench.thousand.controller", self.folder, str(self.agents)),
+                str(self.heartbeat),
+                stderr=log,
+            )
         socket = self.folder / "run" / "controller.sock"
         self.http = aiohttp.ClientSession(
             "http://corral",
@@ -177,10 +187,12 @@ class Cluster:
         return figures
 
 
-def project(stack: str, *, published: bool, value: dict[str, str] | None = None) -> dict[str, Any]:
+def project(
+    stack: str, count: int, *, published: bool, value: dict[str, str] | None = None
+) -> dict[str, Any]:
     """Return a stack's canonical mapping; ``value`` = an environment variable of its services."""
     services: dict[str, Any] = {}
-    for number in range(1, SERVICES + 1):
+    for number in range(1, count + 1):
         name = f"s{number}"
         services[name] = {
             "image": f"{stack}-{name}:1",
@@ -203,7 +215,9 @@ def project(stack: str, *, published: bool, value: dict[str, str] | None = None)
     }
 
 
-async def measure(cluster: Cluster, stacks: int, *, idle: float, rounds: int) -> list[Figures]:
+async def measure(
+    cluster: Cluster, stacks: int, *, idle: float, rounds: int, changes: Collection[str] = CHANGES
+) -> list[Figures]:
     """Bring everything up, leave it alone, change a service, lose a node."""
     names = [f"app{number:03d}" for number in range(1, stacks + 1)]
 
@@ -215,9 +229,18 @@ async def measure(cluster: Cluster, stacks: int, *, idle: float, rounds: int) ->
             await asyncio.sleep(0.5)
 
     async def up() -> None:
-        for name in names:
-            number = await cluster.post(name, project(name, published=name == names[0]))
-            await cluster.ends(name, number)
+        some = asyncio.Semaphore(AT_ONCE)
+
+        async def one(name: str) -> None:
+            async with some:
+                number = await cluster.post(
+                    name, project(name, cluster.services, published=name == names[0])
+                )
+                await cluster.ends(name, number)
+
+        async with asyncio.TaskGroup() as group:
+            for name in names:
+                group.create_task(one(name))
 
     async def rest() -> tuple[float, str]:
         cpu = cluster.cpu()
@@ -232,14 +255,17 @@ async def measure(cluster: Cluster, stacks: int, *, idle: float, rounds: int) ->
     values: dict[str, dict[str, str]] = {name: {} for name in names}
     for number in range(rounds):
         for what, stack, service in (
-            ("one service changed, at once", names[-1], "s3"),
-            ("one service changed, one by one", names[-1], "s2"),
-            ("a published service changed", names[0], "s1"),
+            (CHANGES[0], names[-1], "s3"),
+            (CHANGES[1], names[0], "s1"),
+            (CHANGES[2], names[-1], "s2"),
         ):
+            if what not in changes:
+                continue
             values[stack][service] = str(1 + number)
 
             async def change(stack: str = stack) -> None:
-                files = project(stack, published=stack == names[0], value=values[stack])
+                public = stack == names[0]
+                files = project(stack, cluster.services, published=public, value=values[stack])
                 await cluster.ends(stack, await cluster.post(stack, files))
 
             await cluster.step(what, change)
@@ -293,7 +319,7 @@ def main() -> None:
         made = tempfile.TemporaryDirectory(prefix="corral-thousand-")
         folder = asked.keep or Path(stack.enter_context(made))
         folder.mkdir(exist_ok=True)
-        cluster = Cluster(asked.agents, folder, asked.profile)
+        cluster = Cluster(asked.agents, folder, profiled=asked.profile)
         asyncio.run(run(cluster, asked.stacks, idle=asked.idle, rounds=asked.rounds))
 
 

@@ -1,4 +1,4 @@
-"""The controller's process: ``python -m tests.bench.thousand.controller FOLDER COUNT``.
+"""The controller's process: ``python -m tests.bench.thousand.controller FOLDER COUNT HEARTBEAT``.
 
 The product's own ``controller.run``, store and all. Two things differ: its nodes are members
 already when it starts (joining is SSH), and where it would open a channel of an SSH connection to
@@ -110,8 +110,10 @@ def profile_on_signal(file: Path) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGUSR2, toggle)
 
 
-async def main(folder: Path, count: int) -> None:
-    config = ControllerConfig(state_dir=folder / "state", run_dir=folder / "run")
+async def main(folder: Path, count: int, heartbeat: float) -> None:
+    config = ControllerConfig(
+        state_dir=folder / "state", run_dir=folder / "run", heartbeat=heartbeat
+    )
     if not config.database.exists():
         await join(config, count)
     Sockets.folder = folder / "nodes"
@@ -126,4 +128,4 @@ if __name__ == "__main__":
     log.configure()
     os.umask(0o077)
     with collecting.aside():
-        stalls.run(main(Path(sys.argv[1]), int(sys.argv[2])))
+        stalls.run(main(Path(sys.argv[1]), int(sys.argv[2]), float(sys.argv[3])))
