@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -19,9 +20,12 @@ from specs.node import Node
 from specs.objects import CreateVolume
 from specs.oneoff import StartOneOff
 from specs.states import FINAL, TaskState
-from specs.wire import HeldSet, NodeSelf, Objects, Peer
+from specs.wire import HeldSet, NodeSelf, Objects, Peer, Stamp
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import PlainSealer, Rig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 pytestmark = pytest.mark.looptime
 
@@ -56,8 +60,9 @@ class Agents:
         self.asked += asked
         return {n.id: self.answers[n.id] for n in asked if n.id in self.answers}
 
-    def decide(self, *, discard: bool) -> None:
+    def decide(self, *, discard: bool, taken: Mapping[int, int]) -> None:
         self.decided.append(discard)
+        self.taken = dict(taken)
 
     async def begun(self) -> None:
         await self.goes_on.wait()
@@ -120,6 +125,27 @@ async def test_forgotten_nodes_are_asked_and_known_again(case):
             assert (node.underlay, node.overlay) == (f"192.0.2.{number}", f"10.210.0.{number}")
     assert cluster.nodes["n1"].overlay == "10.210.0.1", "law: no address is given twice"
     assert agents.decided == [False]
+
+
+async def test_what_was_taken_over_is_told_by_the_epoch_in_which_it_was_heard():
+    """A node that was away for long heard the controller last in an epoch before."""
+    store, clock = MemoryStore(), ManualClock()
+    await store.txn((), (Put(keys.node("n1"), HOME.encode()),))
+    cluster = await Cluster.open(store, clock)
+    heard = {
+        "n1": holds(1, peer(2), peer(3), peer(4)).model_copy(update=last(4, 90)),
+        "n2": holds(2).model_copy(update=last(4, 95)),
+        "n3": holds(3).model_copy(update=last(2, 137)),
+        "n4": holds(4),
+    }
+    agents = Agents(cluster, **heard)
+    question = StateQuestion(store, cluster, PlainSealer(), agents, clock)
+    await question.adopt(without_absent=False)
+    assert agents.taken == {4: 95, 2: 137}
+
+
+def last(epoch: int, revision: int) -> dict[str, object]:
+    return {"stamp": Stamp(cluster="c", epoch=epoch, generation=7), "revision": revision}
 
 
 async def test_to_discard_touches_no_node_that_the_store_does_not_know():
