@@ -224,7 +224,8 @@ class Outgoing:
         found = self._peers.get(node_id)
         if found is None:
             if not self._peer:
-                self._peer = {n.id: _peer(n).to_keep() for n in self._cluster.nodes.values() if n.underlay}
+                nodes = self._cluster.nodes.values()
+                self._peer = {n.id: _peer(n).to_keep() for n in nodes if n.underlay}
             found = self._peers[node_id] = dict(self._peer)
             found.pop(node_id, None)
         return found

@@ -152,7 +152,8 @@ class NodeHealth:
         """Recompute conditions; return (node, old, new) changes and when to look again."""
         now = self._clock.monotonic()
         still = not self._heard and (self._due is None or now < self._due)
-        if still and self._looked == self._cluster.nodes.keys():
+        known = self._looked == self._cluster.nodes.keys() == self._cluster.conditions.keys()
+        if still and known:
             return [], self._due  # as ever, but for reports of tasks: a thousand nodes take 20 ms
         self._heard = False
         moved: list[tuple[str, str, str]] = []
