@@ -444,11 +444,19 @@ class Journal:
         return self._records.is_dir() and self._secrets.is_dir()
 
     def restore(self, records: Iterable[Record]) -> None:
-        """Make these folders again and write what is known of the tasks; secrets come anew."""
+        """Make these folders again and write what is known of the tasks; secrets come anew.
+
+        Not of those that are erased: nobody would delete it any more.
+        """
         for folder in (self._secrets, self._records):
             make_folder(folder)
         for record in records:
-            write_file(self._records / record.id, self._written(record), durable=False)
+            if not record.erased:
+                write_file(self._records / record.id, self._written(record), durable=False)
+
+    def forget_record(self, task: str) -> None:
+        """Delete what ``restore`` may have written while the task was being forgotten."""
+        (self._records / task).unlink(missing_ok=True)
 
     def forget(self, task: str) -> None:
         """Delete the task's directory: record and logs, and what was kept of it. Blocks."""

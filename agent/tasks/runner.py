@@ -469,6 +469,7 @@ class Runner:
         # In a thread: its logs may be large, and a busy disk takes its time to let go of them.
         await asyncio.to_thread(self._parts.journal.forget, self.record.id)
         self._file.note(lifecycle.erased(self.record))
+        self._parts.journal.forget_record(self.record.id)
 
     def _with_tail(self, record: Record) -> Record:
         """Add the last lines of output to a record that has just failed, or starts again."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -173,6 +174,28 @@ async def test_a_task_runs_and_is_removed_without_a_trace(node):
     await node.put(remove=("a",))
     await node.until(lambda: node.status("a") is None)
     assert "a" in node.reports.full().gone
+
+
+@pytest.mark.parametrize("when", ["before", "while it is forgotten", "after"])
+async def test_records_written_again_are_none_of_what_is_removed(node, monkeypatch, when):
+    """Somebody tidied up below /run: what is written there again nobody would delete."""
+    await node.put(named("a"), named("b"))
+    await node.until(lambda: node.status("a").ready and node.status("b").ready)
+
+    def tidied_up():
+        shutil.rmtree(node.base / "run/records")
+        node.journal.restore(node.holdings.records())
+
+    if when == "before":
+        tidied_up()
+    if when == "while it is forgotten":
+        forget = node.journal.forget
+        monkeypatch.setattr(node.journal, "forget", lambda task: (forget(task), tidied_up()))
+    await node.put(named("a", "removed"), named("b"))
+    await node.until(lambda: "a" in node.reports.full().gone)
+    if when == "after":
+        tidied_up()
+    assert {path.name for path in (node.base / "run/records").iterdir()} == {"b"}
 
 
 async def test_a_task_dropped_from_the_set_is_removed_too(node):
