@@ -446,7 +446,7 @@ class Journal:
     def restore(self, records: Iterable[Record]) -> None:
         """Make these folders again and write what is known of the tasks; secrets come anew.
 
-        Not of those that are erased: nobody would delete it any more.
+        Of what is erased nothing is written: nobody would take it away again.
         """
         for folder in (self._secrets, self._records):
             make_folder(folder)
@@ -454,9 +454,10 @@ class Journal:
             if not record.erased:
                 write_file(self._records / record.id, self._written(record), durable=False)
 
-    def forget_record(self, task: str) -> None:
-        """Delete what ``restore`` may have written while the task was being forgotten."""
-        (self._records / task).unlink(missing_ok=True)
+    def forget_again(self, task: str) -> None:
+        """Delete what was written of a task while it was being forgotten. Small: on a tmpfs."""
+        with contextlib.suppress(OSError):
+            (self._records / task).unlink(missing_ok=True)
 
     def forget(self, task: str) -> None:
         """Delete the task's directory: record and logs, and what was kept of it. Blocks."""

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
+    from orchestrator.control.mirror.exclusive import ExclusiveTasks
     from specs.api import Stack
     from specs.node import Node
     from specs.oneoff import OneOff
@@ -49,7 +50,10 @@ LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where ther
 class Outgoing:
     """Builds and caches the objects for nodes."""
 
-    def __init__(self, cluster: Cluster, specs: Specs, sealer: Sealer) -> None:
+    def __init__(
+        self, cluster: Cluster, specs: Specs, sealer: Sealer, exclusive: ExclusiveTasks
+    ) -> None:
+        self._exclusive = exclusive
         self._cluster = cluster
         self._specs = specs
         self._sealer = sealer
@@ -270,6 +274,9 @@ class Outgoing:
         known = self._networks.get(network_id)
         if known is None:
             known = self._networks[network_id] = self._make_network(network_id, record)
+        fenced = self._exclusive.fenced().get(network_id, ())
+        if known.fenced != fenced:
+            known = self._networks[network_id] = known.fencing(fenced)
         return known
 
     def _make_network(self, network_id: str, record: NetworkRecord) -> NetworkState:

@@ -460,6 +460,8 @@ class Laws:
         if lost and not stack.asking and self.world.now - stack.touched > 30:
             self.broke("an absent agent serves on", lost)
         dead = {h.name: h for h in self.world.hosts if not h.on and h.off_for > DEAD}
+        if not dead:
+            return
         for host in self.world.hosts:
             if not host.on or host.agent is None or host.agent_since > self.world.now - DEAD:
                 continue

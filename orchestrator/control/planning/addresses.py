@@ -380,6 +380,7 @@ def _unusable(pool: IPv4Network) -> set[int]:
 _network = lru_cache(maxsize=4096)(IPv4Network)
 
 
+@lru_cache(maxsize=65536)
 def _number(address: str) -> int:
     # Every address, every pass: ten times as fast as by ipaddress. All were checked when given.
     return int.from_bytes(inet_aton(address), "big")
