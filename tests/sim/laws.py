@@ -440,12 +440,12 @@ class Laws:
             stack = world.users.wanted[key[0]]
             quiet = not stack.asking and world.now - stack.touched > EXCESS
             surge = 2 if key == ("front", "web") else 0
-            if quiet and count > world.users.replicas(*key) + surge:
+            if quiet and count > world.users.most(*key) + surge:
                 since = self.excess.setdefault(key, world.now)
                 if world.now - since > EXCESS:
                     self.broke(
                         "no more copies",
-                        f"{key[0]}/{key[1]}: {count} instead of {world.users.replicas(*key)}",
+                        f"{key[0]}/{key[1]}: {count} instead of {world.users.most(*key)}",
                     )
             else:
                 self.excess.pop(key, None)
