@@ -4,8 +4,7 @@ One loop looks at everything that may have changed, decides in one draft, writes
 as few transactions as possible, and sleeps until something happens or is due. Commands
 take turns with its passes, so there is one writer and no two decisions cross. Every
 pass may be repeated; a new ``Control`` over the same store goes on where the last one
-was. What is decided lives in the modules next to this one; this one only orders them, which is why
-it stays whole: every line of it is one of those modules' place in the order.
+was. What is decided lives in the modules next to this one; this one only orders them, in one piece.
 """
 
 from __future__ import annotations
@@ -28,8 +27,10 @@ from orchestrator.control.deploy.oneoff_image import image_of
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.figures import LoopFigures
+from orchestrator.control.leases import Leases
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
+from orchestrator.control.mirror.exclusive import ExclusiveTasks
 from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
 from orchestrator.control.mirror.records import RELEASES, STACKS
@@ -105,7 +106,9 @@ class ControlLoop:
         self._specs = Specs(cluster)
         self._observed = Observed(cluster, clock)
         self._health = NodeHealth(cluster, clock, patience=patience, heartbeat=heartbeat)
-        self._out = Outgoing(cluster, self._specs, sealer)
+        exclusive = ExclusiveTasks(cluster, self._specs)
+        self._out = Outgoing(cluster, self._specs, sealer, exclusive)
+        self.leases = Leases(cluster, exclusive, clock)
         self._streams = Streams(cluster, clock, self._observed.watched)
         self._wake = asyncio.Event()
         self._heard = False  # something came that the look under way may have missed
@@ -184,6 +187,7 @@ class ControlLoop:
                 self._notices.everything()
                 self._wake.clear()
                 return self._now() + RETRY
+        self.leases.look()
         going = removal.volumes_going(self._cluster)
         self._moves.sync(group, {volume.name for volume in going})
         alone = [volume for volume in going if volume.move is None and volume.kept is None]
@@ -234,8 +238,7 @@ class ControlLoop:
 
     def _look_at_nodes(self) -> float | None:
         moved, due = self._health.update()
-        for node, _, status in moved:
-            self._notices.node_moved(node, status)
+        self._notices.nodes_moved(moved)
         brake = self._health.brake()
         if brake != self._brake:
             self._brake = brake

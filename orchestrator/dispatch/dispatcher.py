@@ -70,6 +70,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ASK = 2.0  # seconds all agents have to say what they saw, at start
+ASK_ON = 8.0  # and while the one that surely comes back, or anybody, has not answered yet
 ASK_RESTORED = 20.0  # the same where the store is a backup's: they surely know more than it
 ASK_ONE = 5.0  # of these, what all together have to answer one question
 ASK_AGAIN = 0.25  # seconds until who did not answer then is asked again
@@ -123,6 +124,7 @@ class Dispatcher:
         self.ready = asyncio.Event()  # the epoch is taken: from now on something may change
         self._decided = asyncio.Event()
         self._discard = False
+        self._taken: dict[int, int] = {}
         self._clients: dict[str, AgentClient] = {}
         self._sessions: dict[str, AgentSession] = {}  # of the same nodes
         self._left: set[str] = set()  # members still, that forgot us: they are left alone
@@ -141,15 +143,14 @@ class Dispatcher:
             log.error(self.behind.words)
             await self._decided.wait()
             hellos = {**hellos, **await self.ask()}
-        ours = [(h.stamp.epoch, h.revision) for h in hellos.values() if self._ours(h.stamp)]
-        # What agents knew of the last epoch when somebody decided is decided with it: a copy
-        # may be of that very epoch, and they would be asked about it for ever.
-        known = [revision for epoch, revision in ours if epoch == self.identity.epoch]
+        # What was taken over of the agents that answered then is decided, whatever epoch they had
+        # heard last: they would be asked about it for ever. What others know is not.
         self.identity = await identity.take_epoch(
             self._store,
             self.identity,
-            [epoch for epoch, _ in ours],
-            revision=max([self._cluster.revision, *known]),
+            [hello.stamp.epoch for hello in hellos.values() if self._ours(hello.stamp)],
+            revision=self._cluster.revision,
+            taken=self._taken,
             trust=self._discard,
         )
         self.behind = None
@@ -179,9 +180,12 @@ class Dispatcher:
             trusted=self.identity.trusted,
         )
 
-    def decide(self, *, discard: bool) -> None:
-        """Go on: with the store as it is by now, or (``discard``) whatever agents have seen."""
-        self._discard = discard
+    def decide(self, *, discard: bool, taken: Mapping[int, int] = MappingProxyType({})) -> None:
+        """Go on: with the store as it is by now, or (``discard``) whatever agents have seen.
+
+        ``taken``: epoch -> the last revision of what was taken over from agents.
+        """
+        self._discard, self._taken = discard, dict(taken)
         self._decided.set()
 
     async def begun(self) -> None:
@@ -313,19 +317,27 @@ class Dispatcher:
     async def ask(self) -> dict[str, Hello]:
         """Return what agents say of themselves, by node name, of all that answer in time.
 
-        Where the store was restored, who does not answer is asked again: an agent may just be
-        starting, too, and one that is met later could only be told to wait.
+        Who does not answer is asked again, since an agent may just be starting, too, and one that
+        is met later could only be told to wait: each, where the store was restored; else until
+        somebody knows what was told last. That is this machine's own agent, if it is a member.
         """
         members = list(self._cluster.nodes.values())
-        if not self._patient:
-            return await self._of_all(members, lambda client: client.hello(), ASK)
+        own = {node.name for node in members if not node.address}
         found: dict[str, Hello] = {}
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ASK_RESTORED):
-                while missing := [node for node in members if node.name not in found]:
-                    hello = await self._of_all(missing, lambda client: client.hello(), ASK_ONE)
-                    found.update(hello)
-                    await asyncio.sleep(ASK_AGAIN)
+
+        def missing() -> list[Node]:
+            if not self._patient and (own & found.keys() if own else found):
+                return []
+            return [node for node in members if node.name not in found]
+
+        patience = ASK_ONE if self._patient else ASK
+        if not self._patient:
+            found |= await self._of_all(members, lambda client: client.hello(), patience)
+        until = self._clock.monotonic() + (ASK_RESTORED if self._patient else ASK_ON - ASK)
+        while (asked := missing()) and (left := until - self._clock.monotonic()) > 0:
+            await asyncio.sleep(min(ASK_AGAIN, left))
+            patience = min(patience, left)
+            found |= await self._of_all(asked, lambda client: client.hello(), patience)
         return found
 
     async def held(self, nodes: Collection[Node] | None = None) -> dict[str, HeldSet]:

@@ -47,13 +47,11 @@ class SimClock:
 
     def __init__(self, machine: SimHost | None) -> None:
         self._machine = machine
+        self.monotonic = asyncio.get_running_loop().time
 
     def wall(self) -> float:
         jumped = self._machine.jumped if self._machine is not None else 0.0
-        return 1_700_000_000.0 + asyncio.get_running_loop().time() + jumped
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        return 1_700_000_000.0 + self.monotonic() + jumped
 
 
 @dataclass

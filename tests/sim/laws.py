@@ -16,6 +16,7 @@ from orchestrator.store import keys
 from orchestrator.store.base import Put
 from specs.states import FINAL, HEARD, WANTED, Desired, TaskState, may_move, may_want
 from specs.task import Task
+from tests.sim.absent import Absent
 from tests.sim.user import SINGLE
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ LAWS = {
     "served until it ends": "a running container keeps its network",
     "acknowledged by an agent": "N1: an agent remembers what it acknowledged, or says its doubt",
     "an older state is asked about": "N1: a store older than what runs changes nothing unasked",
+    "an absent agent is no dead host": "what runs there is replaced only after its deadline",
+    "an absent agent serves on": "and is sent what it serves",
     "the dead get no traffic": "what a node cannot reach leaves its balancers, but for the last",
     "release numbers never go back": "N7: nor do the numbers of releases",
     "no process ends by itself": "a controller or an agent ends only when it is killed",
@@ -85,7 +88,9 @@ class Laws:
         self.leaving: set[str] = set()  # machines that are being removed
         self.excess: dict[tuple[str, str], float] = {}
         self.acknowledged: dict[str, tuple[int, int]] = {}  # machine -> newest stamp it took
+        self.revisions: dict[str, int] = {}  # machine -> of the store, with that stamp
         self.epoch = 0
+        self.absent = Absent(world)
         self.checks = 0
         self.signals = 0
 
@@ -218,8 +223,13 @@ class Laws:
     def left(self, host: SimHost) -> None:
         """The machine is no member any more."""
         self.highest.pop(host.name, None)
-        self.acknowledged.pop(host.name, None)
+        self.forgets(host)
         self.leaving.discard(host.name)
+
+    def forgets(self, host: SimHost) -> None:
+        """The machine does not know any more what it took."""
+        self.acknowledged.pop(host.name, None)
+        self.revisions.pop(host.name, None)
 
     # The agent's side.
 
@@ -250,6 +260,7 @@ class Laws:
             )
         self.highest[host.name] = max(highest, stamp.epoch)
         self.acknowledged[host.name] = (stamp.epoch, stamp.generation)
+        self.revisions[host.name] = asked.revision
 
     # The store's side.
 
@@ -291,7 +302,9 @@ class Laws:
         world.trace(controller.name, "writes", str(self.revision), " ".join(named))
 
     def _task(self, controller: Controller, old: Task | None, new: Task) -> None:
-        if old is not None and not self.world.undecided:  # taking over goes by the nodes' word
+        # Taking over goes by the nodes' word: what is there is there, in whatever state, wherever.
+        adopted = self.world.undecided or self.world.adopting
+        if old is not None and not adopted:
             by_agent = may_move(old.state, new.state, by="agent")
             if not (by_agent or may_move(old.state, new.state, by="controller")):
                 self.broke("legal moves", f"{new.name} {new.id}: {old.state} -> {new.state}")
@@ -308,7 +321,6 @@ class Laws:
                     "exit codes are true",
                     f"{new.name} run {run.number}: {run.exit_code}, was {true}",
                 )
-        adopted = self.world.undecided  # then it is where it runs already
         if not adopted and new.node is not None and (old is None or old.node is None):
             self._placed(controller, new)
 
@@ -326,9 +338,13 @@ class Laws:
             self.broke(
                 "placed by the rules", f"{task.name} on {node.name}, which is {node.availability}"
             )
+        others = [t for t in self.tasks.values() if _slot(t) == _slot(task) and t.id != task.id]
+        same = [t for t in others if t.spec_hash == task.spec_hash]  # else it is an update
+        names = {n.id: n.name for n in cluster.nodes.values()}
+        early = self.absent.replaced([t for t in same if not self._emptied(controller, t)], names)
+        if early:
+            self.broke("an absent agent is no dead host", f"{task.name} {task.id} replaces {early}")
         if controller.control._health.brake():
-            others = [t for t in self.tasks.values() if _slot(t) == _slot(task) and t.id != task.id]
-            same = [t for t in others if t.spec_hash == task.spec_hash]  # else it is an update
             silent = [t for t in same if t.live and self._silent(controller, t)]
             if silent:
                 lost = silent[0]
@@ -424,12 +440,12 @@ class Laws:
             stack = world.users.wanted[key[0]]
             quiet = not stack.asking and world.now - stack.touched > EXCESS
             surge = 2 if key == ("front", "web") else 0
-            if quiet and count > world.users.replicas(*key) + surge:
+            if quiet and count > world.users.most(*key) + surge:
                 since = self.excess.setdefault(key, world.now)
                 if world.now - since > EXCESS:
                     self.broke(
                         "no more copies",
-                        f"{key[0]}/{key[1]}: {count} instead of {world.users.replicas(*key)}",
+                        f"{key[0]}/{key[1]}: {count} instead of {world.users.most(*key)}",
                     )
             else:
                 self.excess.pop(key, None)
@@ -438,8 +454,14 @@ class Laws:
             self.broke("bounded", f"{inbox} reports wait, {len(self.tasks)} task records")
 
     def _traffic(self) -> None:
-        """Look whether anybody still sends to a machine that has been dead for long."""
+        """Look whether what serves is sent to, and what has been dead for long is not."""
+        stack = self.world.users.wanted["calm"]
+        lost = self.absent.unserved(self.calm)
+        if lost and not stack.asking and self.world.now - stack.touched > 30:
+            self.broke("an absent agent serves on", lost)
         dead = {h.name: h for h in self.world.hosts if not h.on and h.off_for > DEAD}
+        if not dead:
+            return
         for host in self.world.hosts:
             if not host.on or host.agent is None or host.agent_since > self.world.now - DEAD:
                 continue
