@@ -51,7 +51,6 @@ _OPEN_TREE_CLONE: Final = 1
 _MOVE_MOUNT_F_EMPTY_PATH: Final = 4
 _AT_FDCWD: Final = -100
 _SYS_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41, "riscv64": 41}
-_RENAME_EXCHANGE: Final = 2
 _RACES: Final = 32  # whoever renames for ever in a tree must not hold us for ever
 _CAPABILITY_VERSION_3: Final = 0x20080522
 
@@ -97,12 +96,6 @@ def place_mount(copy: int, target: str) -> None:
         ),
         target,
     )
-
-
-def exchange(one: os.PathLike[str], other: os.PathLike[str]) -> None:
-    """Give each of two files or folders of a file system the other's name, at once (rename(2))."""
-    names = (_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other))
-    _check(_libc.renameat2(*names, _RENAME_EXCHANGE), os.fspath(other))
 
 
 def unshare(flags: int) -> None:

@@ -18,8 +18,9 @@ from typing import TYPE_CHECKING
 from orchestrator.backups import contents
 from orchestrator.backups.envelope import BadBackup
 from orchestrator.config import RESTORED
-from specs.kit.disk import make_folder, sync, write_file
+from specs.kit.disk import exchange, make_folder, sync, write_file
 from specs.kit.errnos import in_words
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,17 +58,31 @@ def place(folder: Path, config: ControllerConfig) -> Path | None:
             if config.folder.exists():
                 stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
                 aside = config.folder.with_name(f"controller.before-{stamp}-{os.urandom(2).hex()}")
-                config.folder.rename(aside)
-            try:
+            if aside is None:
+                reached("restore.before_rename")
                 folder.rename(config.folder)
-            except OSError:
-                if aside is not None:
-                    aside.rename(config.folder)
-                raise
+            else:
+                _exchange(folder, config.folder, aside)
+            reached("restore.after_rename")
             sync(config.state_dir)
             return aside
     except OSError as exc:
         raise BadBackup(f"{exc.filename or config.folder}: {in_words(exc)}") from exc
+
+
+def _exchange(new: Path, place: Path, aside: Path) -> None:
+    """Put ``new`` in its place, and what is there ``aside``. Raises OSError.
+
+    At no moment is there nothing in the place: a controller that is started after a kill would
+    begin a cluster there. The new one has the other's name for a moment, because nothing sweeps it.
+    """
+    new.rename(aside)
+    try:
+        reached("restore.before_rename")
+        exchange(aside, place)
+    except OSError:
+        aside.rename(new)
+        raise
 
 
 @contextlib.contextmanager

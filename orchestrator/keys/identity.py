@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from orchestrator.store import keys
 from orchestrator.store.base import Compare, Put, StoreUnavailable
 from specs.ids import new_id
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     import random
@@ -91,11 +92,13 @@ async def take_epoch(
     epoch = max((stored.epoch, *seen)) + 1
     ended = dict(sorted({**stored.ended, stored.epoch: revision}.items())[-EPOCHS_KEPT:])
     taken = replace(stored, epoch=epoch, ended=ended, trusted=epoch if trust else stored.trusted)
+    reached("epoch.before_write")
     result = await store.txn(
         (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, encode(taken)),)
     )
     if not result.ok:
         raise StoreUnavailable("another controller took an epoch at the same moment")
+    reached("epoch.after_write")
     return taken
 
 

@@ -16,9 +16,15 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING
 
+from specs.kit.failpoints import reached
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+
+_HERE = -100  # AT_FDCWD
+_RENAME_EXCHANGE = 2
 
 
 def write_file(
@@ -36,12 +42,14 @@ def write_file(
     temporary = _beside(path)
     try:
         _write(temporary, data, durable=durable, mode=mode, owner=owner)
+        reached("disk.before_rename")
         temporary.rename(path)
     except BaseException as error:
         if isinstance(error, OSError):
             error.filename = str(path)  # not the name beside it, and a write names none
         temporary.unlink(missing_ok=True)
         raise
+    reached("disk.after_rename")
     if durable:
         sync(path.parent)
 
@@ -77,6 +85,7 @@ def _write(
         if owner is not None:
             os.fchown(fd, *owner)
         os.fchmod(fd, mode)
+        reached("disk.before_sync")
         if durable:
             os.fsync(fd)
     finally:
@@ -107,6 +116,16 @@ def make_folder(path: Path, *, mode: int = 0o700) -> None:
     path.mkdir(mode=mode, exist_ok=True)
     # One that is there may be an earlier life's, killed before this line.
     sync(path.parent)
+
+
+def exchange(one: Path, other: Path) -> None:
+    """Give each of two files or folders of a file system the other's name, at once (rename(2))."""
+    import ctypes  # noqa: PLC0415 - half of what starts never needs it
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number), os.fspath(other))
 
 
 def write_all(fd: int, data: bytes) -> None:
