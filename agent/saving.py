@@ -26,7 +26,7 @@ from specs.kit.tarends import TarEnds
 from specs.objects import Restored
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
     from agent.tasks.adoption import Found
@@ -42,6 +42,7 @@ _PACK: Final = (*_TAR, "--create", "--format=posix", "--sparse", "--one-file-sys
 _UNPACK: Final = (*_TAR, "--extract", "--same-owner", "--preserve-permissions")
 _CHANGED: Final = 1  # tar's exit code: a file changed while it was read
 _SPARE: Final = 256 << 20  # bytes that stay free on the node's disk
+_STRIDE: Final = 16 << 20  # bytes between two looks at it
 _SAID: Final = 8192
 
 
@@ -81,7 +82,7 @@ class Saving:
             _room(draft, request.query.get("size", ""))
             data = os.open(draft / "_data", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
             async with _started(data, (*_UNPACK, "--file=-", _at(data)), unpacks=True) as tar:
-                await _unpacked(tar, request)
+                await _unpacked(tar, request, draft)
             await self._volumes.put(name, draft, replace=replace, users=lambda: self.users(name))
         return Restored(volume=name)
 
@@ -146,12 +147,34 @@ async def _started(
         await end(child)
 
 
-async def _unpacked(tar: asyncio.subprocess.Process, request: web.Request) -> None:
+class _Spared:
+    """Sees to what must stay free while data comes of which nobody knows how much it is."""
+
+    def __init__(self, folder: Path, see: Callable[[bytes], None]) -> None:
+        self._folder = folder
+        self._see = see
+        self._left = 0  # bytes until the disk is looked at again
+
+    def see(self, piece: bytes) -> None:
+        """Take note of what comes. Raises NoRoom."""
+        self._see(piece)
+        self._left -= len(piece)
+        if self._left > 0:
+            return
+        self._left = _STRIDE
+        room = measure(self._folder)
+        if room is not None and room.free < _SPARE:
+            raise NoRoom(
+                f"the archive does not fit on this node's disk: {amount(_SPARE)} must stay free"
+            )
+
+
+async def _unpacked(tar: asyncio.subprocess.Process, request: web.Request, folder: Path) -> None:
     """Give tar all that is sent. Raises Refusal, Later, NoRoom."""
     said = asyncio.create_task(_last_words(tar), name="tar-words")
     archive = TarEnds()
     try:
-        await feed(tar, request, archive.see)
+        await feed(tar, request, _Spared(folder, archive.see).see)
         async with asyncio.timeout(SILENCE):
             code, words = await tar.wait(), await said
     except TimeoutError:

@@ -48,6 +48,7 @@ from specs.wire import (
     HeldSet,
     Hello,
     Instructions,
+    LeaseAnswer,
     Refused,
     ResolveImage,
     json_line,
@@ -197,6 +198,7 @@ class Server:
                 web.delete("/v1/volumes/{name}", self.remove_volume),
                 web.get("/v1/volumes/{name}/archive", self.read_volume),
                 web.put("/v1/volumes/{name}/archive", self.write_volume),
+                web.post("/v1/lease", self.lease),
                 web.post("/v1/leave", self.leave),
             ]
         )
@@ -407,6 +409,11 @@ class Server:
 
     async def write_volume(self, request: web.Request) -> web.Response:
         return _json(await self._saving.write(request.match_info["name"], request))
+
+    async def lease(self, request: web.Request) -> web.Response:
+        """Take the controller's answer to the last question for leases; ask the next one."""
+        answer = self._tasks.leases.answered(await _body(request, LeaseAnswer))
+        return _json(answer, status=409 if isinstance(answer, Refused) else 200)
 
     async def leave(self, _request: web.Request) -> web.Response:
         left = await self._leave()

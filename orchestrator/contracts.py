@@ -58,12 +58,15 @@ if TYPE_CHECKING:
         BuildImage,
         Hello,
         ImageInfo,
+        LeaseAnswer,
+        LeaseQuestion,
         LogLine,
         NodeSelf,
         Objects,
         Report,
         ResolvedImage,
         ResolveImage,
+        Stamp,
     )
 
 
@@ -255,12 +258,30 @@ class Mirror(Protocol):
         ...
 
 
+class LeaseGiver(Protocol):
+    """Who may run exclusive tasks (control/leases.py); asked while ``some`` is set."""
+
+    @property
+    def some(self) -> asyncio.Event: ...
+
+    def answer(self, node: str, question: int, stamp: Stamp) -> LeaseAnswer:
+        """Return the answer to a node's last question; it counts from now on."""
+        ...
+
+    def asked(self, node: str, told: LeaseAnswer, question: LeaseQuestion) -> None:
+        """Take note of what a node said when it was answered."""
+        ...
+
+
 class Control(Protocol):
     """The control loops, as the API and the dispatcher see them (control/control.py).
 
     The commands are one store transaction each, then the loops are woken; when they
     return the change is durable and the mirror contains it.
     """
+
+    @property
+    def leases(self) -> LeaseGiver: ...
 
     async def run(self) -> None:
         """Run the loops until cancelled."""

@@ -26,6 +26,7 @@ Paths (JSON; errors are problem+json, see :class:`ApiProblem`)::
     GET    /v1/tasks/{id}/streams               TaskStreams
     GET    /v1/tasks/{id}/attach             WebSocket, as specs.wire says of AttachRequest
     GET    /v1/tasks/{id}                    Task (specs.task); {id} may be a live task's name
+    GET    /v1/tasks/{id}/made               TaskMade: what it was made from
     GET    /v1/tasks/{id}/exec               WebSocket, as specs.wire says
     GET    /v1/stacks/{stack}/logs?service=&follow=&tail=&since=&timestamps=
                                              NDJSON stream of StackLogLine, merged by time
@@ -49,8 +50,9 @@ from pydantic import Field
 from specs.base import Model
 from specs.node import NodeFacts
 from specs.problems import Position
-from specs.stack import StackSpec
+from specs.stack import StackSpec, TaskSpec
 from specs.states import OVER, RELEASE_MOVES, ReleaseState
+from specs.task import Task
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -523,6 +525,17 @@ class TaskRow(Model):
     service_labels: dict[str, str] = Field(default_factory=dict)  # deploy.labels
 
 
+class TaskMade(Model):
+    """A task and what it was made from, templates filled in.
+
+    ``volumes``: key -> real name. ``spec`` None: its release is not kept any more.
+    """
+
+    task: Task
+    spec: TaskSpec | None = None
+    volumes: dict[str, str] = Field(default_factory=dict)
+
+
 class NodeRow(Model):
     id: str
     name: str
@@ -635,8 +648,9 @@ class StackLogLine(Model):
     """``place`` rises from line to line of a task and never changes (LogLine.place)."""
 
     task: str
-    name: str  # web-1
+    name: str  # the container's, without the stack's: web-1
     service: str
+    slot: int = 0  # which of the service's replicas; 0 = a one-off
     stream: Literal["stdout", "stderr"]
     time: float
     line: str

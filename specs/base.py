@@ -12,18 +12,47 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 from pydantic import BaseModel, ConfigDict
 
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-class Model(BaseModel):
+
+class Model(BaseModel):  # noqa: PLW1641 - pydantic makes the hash, of what is frozen
     """Immutable value; extra keys are errors; construction is by keyword."""
 
     # An error shows no input: a part of an environment, its name cut off, could not be masked.
     model_config = ConfigDict(
         frozen=True, extra="forbid", defer_build=True, hide_input_in_errors=True
     )
+
+    # Pydantic's own of these two allow for what no model of ours has (extra keys, private fields,
+    # type parameters), at three times the cost; passes and agents live on them.
+
+    def __eq__(self, other: object) -> bool:
+        if self.__class__ is not other.__class__:
+            return NotImplemented
+        if self is other or self.__dict__ == other.__dict__:
+            return True
+        # One of them may have a cached property beside its fields.
+        return len(self.__dict__) != len(other.__dict__) and super().__eq__(other)
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Return a copy with these fields replaced, which are not validated."""
+        if deep:
+            return super().model_copy(update=update, deep=True)
+        values, given = self.__dict__.copy(), self.__pydantic_fields_set__.copy()
+        if update:
+            values.update(update)
+            given.update(update)
+        made = self.__class__.__new__(self.__class__)
+        object.__setattr__(made, "__dict__", values)
+        object.__setattr__(made, "__pydantic_fields_set__", given)
+        object.__setattr__(made, "__pydantic_extra__", None)
+        object.__setattr__(made, "__pydantic_private__", None)
+        return made
 
     def encode(self) -> bytes:
         """Return the compact JSON that the store and the wire carry."""

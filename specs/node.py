@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pydantic import Field
 
@@ -112,6 +112,9 @@ def successor(nodes: Iterable[Node], node_id: str) -> Node | None:
     return next((node for node in nodes if node_id in node.replaces), None)
 
 
+BRAKED: Final = "most nodes are silent, so nothing it ran is replaced"
+
+
 class NodeCondition(Model):
     """Observed, never stored: whether the controller hears from the node, and why not."""
 
@@ -126,3 +129,9 @@ class NodeCondition(Model):
     # It fell silent together with most others: likelier the controller's fault than its own. Stays
     # until that is over, also once the node is heard again.
     doubted: bool = False
+    braked: bool = False  # not heard, and nothing it ran is replaced, since most are not heard
+
+    @property
+    def why(self) -> str:
+        """Return the reason as users read it."""
+        return f"{self.reason}; {BRAKED}" if self.braked else self.reason

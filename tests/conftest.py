@@ -44,6 +44,7 @@ settings.load_profile("explore" if os.environ.get("CORRAL_EXPLORE") else "repeat
 HERE = Path(__file__).parent
 # Long ones first, so that no process works alone in the end.
 LONG = (
+    "e2e/multi/test_chaos.py",
     "e2e/multi waiting",
     "e2e/multi working",
     "e2e/multi typed",
@@ -85,6 +86,8 @@ def group(name: str) -> str:
     """Return what a test, named by its id, must stay together with; most are free."""
     path, _, test = name.partition("::")
     match path.split("/")[1:]:
+        case ["e2e", "multi", "test_chaos.py"]:  # five hosts of its own
+            return "e2e/multi/test_chaos.py"
         case ["e2e", "multi", file]:  # three joined hosts, in three processes at most
             return f"e2e/multi {_kind(file)}"
         case ["real", "test_images.py"]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -102,6 +102,14 @@ class Peers(Protocol):
 
     async def meet(self, me: NodeSelf, peers: Mapping[str, Peer]) -> None:
         """Take note of who is in the cluster."""
+        ...
+
+    async def without_controller(self, nodes: Collection[str]) -> frozenset[str]:
+        """Return those of these nodes that answer, and say that they have no controller."""
+        ...
+
+    def answer_by(self, vouch: Callable[[], bool]) -> None:
+        """Have others who ask be told whether this node has no controller."""
         ...
 
     async def close(self) -> None:

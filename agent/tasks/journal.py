@@ -451,11 +451,20 @@ class Journal:
         return self._records.is_dir() and self._secrets.is_dir()
 
     def restore(self, records: Iterable[Record]) -> None:
-        """Make these folders again and write what is known of the tasks; secrets come anew."""
+        """Make these folders again and write what is known of the tasks; secrets come anew.
+
+        Of what is erased nothing is written: nobody would take it away again.
+        """
         for folder in (self._secrets, self._records):
             make_folder(folder)
         for record in records:
-            write_file(self._records / record.id, self._written(record), durable=False)
+            if not record.erased:
+                write_file(self._records / record.id, self._written(record), durable=False)
+
+    def forget_again(self, task: str) -> None:
+        """Delete what was written of a task while it was being forgotten. Small: on a tmpfs."""
+        with contextlib.suppress(OSError):
+            (self._records / task).unlink(missing_ok=True)
 
     def forget(self, task: str) -> None:
         """Delete the task's directory: record and logs, and what was kept of it. Blocks."""

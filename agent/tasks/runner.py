@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from agent.errors import Later, Refusal, lacks_room
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.signals import number_of
-from agent.tasks import hooks, lifecycle, probes
+from agent.tasks import hooks, leased, lifecycle, probes
 from agent.tasks.hooking import HookPump
 from agent.tasks.listeners import Listeners
 from agent.tasks.pairing import Pairing
@@ -88,6 +88,7 @@ class RunnerParts:
     settled: Callable[[], Awaitable[None]]  # waits until known endpoints answer, not for long
     listeners: Listeners = field(default_factory=Listeners)
     ending: Callable[[], bool] = lambda: False  # whether this agent was told to end
+    lease: Callable[[str], tuple[str, str]] = lambda _: ("", "")  # see LeaseKeeper.stage
 
 
 class Runner:
@@ -153,9 +154,14 @@ class Runner:
             self._stop_probing()
             self._hooks.end()
 
+    def look(self) -> None:
+        """Look at the task again: something that its next step depends on is otherwise now."""
+        self._wake.set()
+
     # Observing.
 
     def _observe(self) -> None:
+        self._look_at_lease()
         if self._pairing.parted():
             self._save(self.record.having(alone=True))
         seen, self._seen = self._seen, None
@@ -169,6 +175,17 @@ class Runner:
                 extra={"task": record.id, "run": record.number, "why": run.reason if run else ""},
             )
             self._save(self._with_tail(record))
+
+    def _look_at_lease(self) -> None:
+        if self.record.assignment.spec.exclusive:
+            record = leased.noted(self.record, *self._parts.lease(self.record.id))
+            if record != self.record:
+                self._save(record)
+
+    def _may_run(self) -> bool:
+        """Say whether it is still to run; of an exclusive task, whether it may."""
+        self._look_at_lease()
+        return leased.begins(self.record) and self.record.assignment.desired is Desired.RUNNING
 
     async def _pause(self, step: Wait) -> None:
         # At least a millisecond: rounding must not make a wait for "now" a busy loop.
@@ -347,7 +364,7 @@ class Runner:
             await self._inherit()
         partner = await self._pairing.partner()
         async with self._parts.slots:
-            if self.record.assignment.desired is not Desired.RUNNING:
+            if not self._may_run():
                 return
             try:
                 await self._parts.preparation.enter(self.record.assignment)
@@ -475,6 +492,8 @@ class Runner:
         # In a thread: its logs may be large, and a busy disk takes its time to let go of them.
         await asyncio.to_thread(self._parts.journal.forget, self.record.id)
         self._file.note(lifecycle.erased(self.record))
+        # Until it was known, all records may have been written anew (Journal.restore).
+        self._parts.journal.forget_again(self.record.id)
 
     def _with_tail(self, record: Record) -> Record:
         """Add the last lines of output to a record that has just failed, or starts again."""
@@ -503,7 +522,7 @@ class Runner:
 
     def rewrite(self, *, owed: bool = False) -> None:
         """Write the record anew, for a reboot too; ``owed``: if the disk had no room for it."""
-        if self._file.owed or not owed:
+        if (self._file.owed or not owed) and not self.record.erased:
             self._file.put(self.record, durable=False, disk=True)
 
     def _now(self) -> float:

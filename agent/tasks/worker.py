@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 
     from agent.tasks.adoption import Verdict
     from agent.tasks.holdings import Holdings
+    from agent.tasks.leases import LeaseKeeper
     from agent.tasks.networking import NetworkKeeper
     from agent.tasks.record import Record
     from agent.tasks.reports import Reports
@@ -56,6 +57,7 @@ class Worker:
         *,
         reports: Reports,
         networking: NetworkKeeper,
+        leases: LeaseKeeper,
         boot: str,
         join: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -65,6 +67,7 @@ class Worker:
         self._journal = parts.journal
         self._reports = reports
         self._networking = networking
+        self._leases = leases
         self._boot = boot
         self._join = join  # makes the node's directories ready, at the first instruction
         self._group: asyncio.TaskGroup | None = None
@@ -81,6 +84,7 @@ class Worker:
             group.create_task(self._networking.run(), name="network")
             group.create_task(self._reports.keep_facts(), name="facts")
             group.create_task(self._catch_up(), name="what is owed")
+            group.create_task(self._leases.run(), name="leases")
             await asyncio.Event().wait()
         raise AssertionError("the worker ends by being cancelled only")
 

@@ -426,6 +426,13 @@ ROUTES: tuple[ApiRoute, ...] = (
     ),
     ApiRoute("GET", "/v1/tasks/{id}", tasks.task, "One task, whole", answer=Task),
     ApiRoute(
+        "GET",
+        "/v1/tasks/{id}/made",
+        tasks.made,
+        "One task and what it was made from",
+        answer=api.TaskMade,
+    ),
+    ApiRoute(
         "GET", "/v1/tasks/{id}/exec", tasks.execute, "Run a command in a task", websocket=True
     ),
     ApiRoute(

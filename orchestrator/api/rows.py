@@ -273,8 +273,8 @@ def _reason(node: Node, condition: NodeCondition | None, now: float) -> str:
 
 
 def _why(condition: NodeCondition, now: float) -> str:
-    if not condition.replaced_at:
-        return condition.reason
+    if condition.braked or not condition.replaced_at:
+        return condition.why
     left = max(0.0, condition.replaced_at - now)
     return f"{condition.reason}; tasks are replaced in {left:.0f} s"
 

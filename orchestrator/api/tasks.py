@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
+from orchestrator.control.mirror.effective import Specs, of_oneoff
+from orchestrator.control.mirror.placed import spec_there
 from orchestrator.control.mirror.released import task_spec
 from orchestrator.control.mirror.serving import is_ready
 from orchestrator.errors import Conflict, NotFound, RequestError
+from specs.api import TaskMade
 from specs.oneoff import TaskStreams
 from specs.states import FINAL
 
@@ -41,6 +44,21 @@ def find(parts: ApiParts, request: web.Request) -> Task:
 
 async def task(parts: ApiParts, request: web.Request, _: None) -> Task:
     return find(parts, request)
+
+
+async def made(parts: ApiParts, request: web.Request, _: None) -> TaskMade:
+    """Return the task with what it was made from."""
+    found = find(parts, request)
+    one = parts.cluster.oneoffs.get(found.id)
+    if one is not None:
+        effective = of_oneoff(one)
+    elif (known := Specs(parts.cluster).of(found.stack, found.release, found.service)) is not None:
+        effective = known
+    else:
+        return TaskMade(task=found)
+    node = parts.cluster.nodes.get(found.node or "")
+    spec = spec_there(parts.cluster, found, effective)
+    return TaskMade(task=found, spec=spec, volumes=effective.volume_names(spec, found.slot, node))
 
 
 async def streams_of(parts: ApiParts, request: web.Request, _: None) -> TaskStreams:

@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Mirror, Sealer
     from orchestrator.keys.identity import ClusterRecord
     from orchestrator.store.base import Store
-    from specs.api import MakeBackup, ScheduleBackups
+    from specs.api import BackupRow, MakeBackup, ScheduleBackups
     from specs.kit.clock import Clock
     from specs.kit.metrics import Family
 
@@ -56,6 +56,7 @@ FIRST_AGAIN = 60.0  # seconds after a failure, doubled up to
 LONGEST_AGAIN = 3600.0
 BUSY = 30.0  # seconds to wait for another one
 SLOW = 3600.0  # seconds after which one that is due and not done yet is told
+LISTING = 10.0  # seconds the folder's disk has to say what is in it
 SCRATCH = ".backup-"
 NOTE = "backups.json"
 
@@ -95,6 +96,7 @@ class Backups:
         self._note: dict[str, Any] = {}
         self._failures = 0
         self._again = 0.0  # when a failed one is tried again, wall
+        self._listing: tuple[str, asyncio.Task[list[BackupRow]]] | None = None
         self._began: float | None = None  # when the one that is due now was begun, monotonic
 
     async def open(self) -> None:
@@ -272,10 +274,14 @@ class Backups:
 
     async def status(self) -> BackupStatus:
         """Return what is arranged, how it goes, and which files there are."""
-        folder, found = str(self._schedule.get("to", "")), []
+        folder, silent = str(self._schedule.get("to", "")), ""
+        found: list[BackupRow] = []
         if folder:
-            with contextlib.suppress(OSError):
-                found = await asyncio.to_thread(keeping.rows, Path(folder))
+            try:
+                async with asyncio.timeout(LISTING):
+                    found = await self.listed()
+            except TimeoutError:
+                silent = f"{folder} does not answer: is its disk there? which there are is not said"
         cron = str(self._schedule.get("cron", ""))
         return BackupStatus(
             cron=cron,
@@ -285,9 +291,23 @@ class Backups:
             next_at=Cron.parse(cron).after(self._clock.wall()) if cron else 0.0,
             last_at=float(self._note.get("made_at", 0.0)),
             failure=str(self._note.get("failure", "")) if cron else "",
-            warning=self.warning,
+            warning="; ".join(filter(None, (self.warning, silent))),
             files=tuple(found),
         )
+
+    async def listed(self) -> list[BackupRow]:
+        """Return the files of the schedule's folder; all who ask meanwhile wait for one look.
+
+        A disk that does not answer lets no thread go: it has one of ours, and no more.
+        """
+        folder = str(self._schedule.get("to", ""))
+        if self._listing is None or self._listing[1].done() or self._listing[0] != folder:
+            work = asyncio.to_thread(keeping.rows, Path(folder))
+            self._listing = folder, asyncio.create_task(work, name="backups-list")
+        try:
+            return await asyncio.shield(self._listing[1])
+        except OSError:
+            return []
 
     @property
     def warning(self) -> str:

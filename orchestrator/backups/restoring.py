@@ -1,14 +1,16 @@
 """Put a backup back where a controller is to start from it: all of it, or nothing.
 
 `corral restore` calls it with no controller running. The pieces are taken apart and checked beside
-their place; a rename makes them the controller's folder, and what was there before is renamed too,
-never deleted. ``restored`` in the folder tells the next start that what runs knows more than
-the store: it asks the agents patiently before it takes an epoch.
+their place, and exchanged with the controller's folder in one step: whenever it is killed, there is
+the former one or the new one, whole. What was there before keeps a name, and is never deleted.
+``restored`` in the folder tells the next start that what runs knows more than the store: it asks
+the agents patiently before it takes an epoch.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import socket
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from orchestrator.config import ControllerConfig
 
 SSH_PORT = 22
+CANNOT = frozenset({errno.EINVAL, errno.ENOSYS})  # exchange two names
 LOOK = 2.0  # seconds a machine has to answer
 
 
@@ -54,35 +57,43 @@ def place(folder: Path, config: ControllerConfig) -> Path | None:
             for path in folder.iterdir():
                 sync(path)
             sync(folder)
-            aside = None
-            if config.folder.exists():
-                stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
-                aside = config.folder.with_name(f"controller.before-{stamp}-{os.urandom(2).hex()}")
-            if aside is None:
+            if not config.folder.exists():
                 reached("restore.before_rename")
                 folder.rename(config.folder)
-            else:
-                _exchange(folder, config.folder, aside)
-            reached("restore.after_rename")
-            sync(config.state_dir)
-            return aside
+                reached("restore.after_rename")
+                sync(config.state_dir)
+                return None
+            return _exchanged(folder, config.folder)
     except OSError as exc:
         raise BadBackup(f"{exc.filename or config.folder}: {in_words(exc)}") from exc
 
 
-def _exchange(new: Path, place: Path, aside: Path) -> None:
-    """Put ``new`` in its place, and what is there ``aside``. Raises OSError.
+def _exchanged(new: Path, folder: Path) -> Path:
+    """Give a folder's name to a new one; return where the former one is.
 
-    At no moment is there nothing in the place: a controller that is started after a kill would
-    begin a cluster there. The new one has the other's name for a moment, because nothing sweeps it.
+    The new one gets the name to keep first: it is what the former one has from the exchange on, so
+    that no sweep of what was being taken apart can meet it.
     """
+    stamp = time.strftime("%Y%m%dT%H%M%SZ", time.gmtime())
+    aside = folder.with_name(f"controller.before-{stamp}-{os.urandom(2).hex()}")
     new.rename(aside)
     try:
         reached("restore.before_rename")
-        exchange(aside, place)
-    except OSError:
+        exchange(aside, folder)
+    except OSError as exc:
         aside.rename(new)
-        raise
+        if exc.errno not in CANNOT:
+            raise
+        # A file system without exchanges has no other way than one after the other.
+        folder.rename(aside)
+        try:
+            new.rename(folder)
+        except OSError:
+            aside.rename(folder)
+            raise
+    reached("restore.after_rename")
+    sync(folder.parent)
+    return aside
 
 
 @contextlib.contextmanager

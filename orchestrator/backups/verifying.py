@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
+import os
 import shutil
 import tempfile
 from dataclasses import dataclass
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
 
 
 APART = ".restore-"  # of folders in which one is taken apart
+TRIES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,22 +58,56 @@ def opened(
 ) -> Iterator[tuple[Path, Verified]]:
     """Yield a closed folder in ``where`` with the pieces, all checked; it is gone afterwards.
 
-    Unless it was renamed. Raises BadBackup with the reason.
+    Unless it was renamed. What a killed one left in ``where`` goes first. Raises BadBackup with the
+    reason.
     """
     try:
-        made = tempfile.TemporaryDirectory(prefix=APART, dir=where, ignore_cleanup_errors=True)
-        with made as name:
-            folder = Path(name)
+        sweep(where)
+        with _apart(where) as folder:
             head = envelope.read(path, passphrase, folder)
             yield folder, _looked_at(folder, head, path)
     except OSError as exc:
         raise BadBackup(f"{exc.filename or path}: {in_words(exc)}") from exc
 
 
+@contextlib.contextmanager
+def _apart(where: Path) -> Iterator[Path]:
+    """Make a folder that is held as long as the block lasts, and goes with it."""
+    for _ in range(TRIES):
+        made = tempfile.TemporaryDirectory(prefix=APART, dir=where, ignore_cleanup_errors=True)
+        with made as name, _held(Path(name)) as held:
+            if held:
+                yield Path(name)
+                return
+    raise BadBackup(f"no folder can be made in {where}: others remove it at once")
+
+
 def sweep(where: Path) -> None:
-    """Take away what a killed one left there: it has keys in it."""
+    """Take away what killed ones of ours left there: it has keys in it. Held ones are at work."""
     for left in where.glob(f"{APART}*"):
-        shutil.rmtree(left, ignore_errors=True)
+        with contextlib.suppress(OSError), _held(left) as held:
+            if held:
+                shutil.rmtree(left, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def _held(folder: Path) -> Iterator[bool]:
+    """Hold a folder; False where another process does, it is not ours, or has gone meanwhile."""
+    try:
+        fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    except FileNotFoundError:
+        yield False
+        return
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            yield False
+            return
+        found = os.fstat(fd)
+        yield found.st_uid == os.geteuid() and found.st_nlink > 0
+    finally:
+        os.close(fd)
 
 
 def verify(path: Path, passphrase: Callable[[], str]) -> Verified:

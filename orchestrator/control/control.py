@@ -4,7 +4,7 @@ One loop looks at everything that may have changed, decides in one draft, writes
 as few transactions as possible, and sleeps until something happens or is due. Commands
 take turns with its passes, so there is one writer and no two decisions cross. Every
 pass may be repeated; a new ``Control`` over the same store goes on where the last one
-was. What is decided lives in the modules next to this one; this one only orders them.
+was. What is decided lives in the modules next to this one; this one only orders them, in one piece.
 """
 
 from __future__ import annotations
@@ -26,8 +26,10 @@ from orchestrator.control.deploy.oneoff_image import image_of
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.figures import LoopFigures
+from orchestrator.control.leases import Leases
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
+from orchestrator.control.mirror.exclusive import ExclusiveTasks
 from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
 from orchestrator.control.mirror.records import RELEASES, STACKS
@@ -76,8 +78,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RESYNC = 30.0  # seconds after which everything is looked at even if nothing happened
-SHORTEST = 0.001  # seconds; timers are not exact, so a rest too short to sleep must not spin
 RETRY = 0.5  # after the store could not be written
+REST = 0.005  # seconds from one look to the next: a look costs as much for one report as for ten
 GRAPHS = "networkx"  # of dependencies; loaded once there is a stack (mirror/dependencies.py)
 
 
@@ -103,9 +105,12 @@ class ControlLoop:
         self._specs = Specs(cluster)
         self._observed = Observed(cluster, clock)
         self._health = NodeHealth(cluster, clock, patience=patience, heartbeat=heartbeat)
-        self._out = Outgoing(cluster, self._specs, sealer)
+        exclusive = ExclusiveTasks(cluster, self._specs)
+        self._out = Outgoing(cluster, self._specs, sealer, exclusive)
+        self.leases = Leases(cluster, exclusive, clock)
         self._streams = Streams(cluster, clock, self._observed.watched)
         self._wake = asyncio.Event()
+        self._heard = False  # something came that the look under way may have missed
         self._notices = Notices(cluster, self._out, self._streams, self._wake)
         self._agents = agents
         self._sealer = sealer
@@ -136,19 +141,21 @@ class ControlLoop:
         """Return what is counted of the loop."""
         return self._counted.families(waiting=len(self._inbox), brake=self._brake)
 
-    # the loop
-
     async def run(self) -> NoReturn:
         """Run until cancelled."""
         if self._cluster.stacks:
             await load(GRAPHS)
+        clock = asyncio.get_running_loop().time
         async with asyncio.TaskGroup() as group:
             while True:
                 self._wake.clear()
                 due = await self._once(group)
-                delay = RESYNC if due is None else min(RESYNC, max(SHORTEST, due - self._now()))
+                rested = clock() + REST
+                delay = RESYNC if due is None else min(RESYNC, max(0.0, due - self._now()))
                 if not await self._woken(delay) and delay >= RESYNC:
                     self._notices.everything()
+                # What comes meanwhile, or is ready to run, adds its changes: one look for many.
+                await asyncio.sleep(max(0.0, rested - clock()))
         raise AssertionError("the loop has no end")
 
     def _now(self) -> float:
@@ -156,14 +163,15 @@ class ControlLoop:
 
     async def _woken(self, delay: float) -> bool:
         """Wait until there is something to do; False when the time was up first."""
-        try:
+        with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(delay):
-                await self._wake.wait()
-        except TimeoutError:
-            return False
-        # Let what is ready to run add its changes: one pass for many reports.
-        await asyncio.sleep(0)
-        return True
+                return await self._wake.wait()
+        return False
+
+    def _hear(self) -> None:
+        """Have the loop look, again where it is looking now."""
+        self._heard = True
+        self._wake.set()
 
     async def _once(self, group: asyncio.TaskGroup) -> float | None:
         """Look once; return when to look again at the latest."""
@@ -177,21 +185,21 @@ class ControlLoop:
                 self._notices.everything()
                 self._wake.clear()
                 return self._now() + RETRY
-        names = removal.volumes_to_drop(self._cluster)
-        for stack in self._cluster.stacks.values():
-            names |= set(removal.volumes_to_remove(self._cluster, stack))
-        volumes = [self._cluster.volumes[name] for name in sorted(names)]
-        self._preparing.sync(group, volumes)
+        self.leases.look()
+        self._preparing.sync(group, removal.volumes_going(self._cluster))
         self._asking.sync(group)
         return due
 
     async def _pass(self) -> float | None:
+        self._heard = False
         health_due = self._look_at_nodes()
         if not await self._take_reports():
             self._wake.set()
             return None
         now = self._now()
         looked = self._notices.take()
+        if not self._heard:
+            self._wake.clear()  # the news that the reports were is looked at now
         looked |= {name for name, due in self._timers.items() if due is not None and due <= now}
         pass_ = self._new_pass()
         over_due = self._over_due
@@ -263,10 +271,7 @@ class ControlLoop:
         hellos = dict(self._hellos)
         self._hellos.clear()
         pass_ = self._new_pass()
-        for node, hello in hellos.items():
-            record = self._cluster.nodes.get(node)
-            if record is not None and record.facts != hello.facts:
-                ingest.look_at_machine(pass_, record, hello.facts)
+        ingest.greeted(pass_, hellos)
         for node, report in reports:
             ingest.take(pass_, node, report)
         done = False
@@ -472,22 +477,22 @@ class ControlLoop:
         self._health.connected(node_id)
         # Acknowledgements belong to a session; a new one says them anew.
         self._hellos[node_id] = hello
-        self._wake.set()
+        self._hear()
 
     def reached(self, node_id: str) -> None:
         self._health.reached(node_id)
-        self._wake.set()
+        self._hear()
 
     def disconnected(self, node_id: str, reason: str, *, host: bool = False) -> None:
         self._health.disconnected(node_id, reason, host=host)
-        self._wake.set()
+        self._hear()
 
     async def ingest(self, node_id: str, report: Report) -> None:
         if report.full:
             self._health.reported(node_id)
         self._health.troubled(node_id, report.trouble, report.room)
         self._inbox.append((node_id, report))
-        self._wake.set()
+        self._hear()
 
     def shows(self, node_id: str, moment: float) -> None:
         self._health.shows(node_id, moment)

@@ -17,7 +17,7 @@ from orchestrator.errors import Conflict
 from specs.api import DecidedState, StateReport
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Mapping
 
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
@@ -50,7 +50,7 @@ class Asker(Protocol):
 
     async def held(self, nodes: Collection[Node] | None = None) -> dict[str, HeldSet]: ...
 
-    def decide(self, *, discard: bool) -> None: ...
+    def decide(self, *, discard: bool, taken: Mapping[int, int] = ...) -> None: ...
 
     async def begun(self) -> None: ...
 
@@ -114,7 +114,7 @@ class StateQuestion:
             else:
                 raise Conflict("the store changes under our hands", hint="try again")
             log.warning("the state was taken over from the nodes: %s", "; ".join(taken.said))
-            await self._decide(discard=False)
+            await self._decide(discard=False, taken=_newest(helds))
             return DecidedState(done=tuple(taken.said))
 
     async def discard(self) -> DecidedState:
@@ -126,9 +126,9 @@ class StateQuestion:
             await self._decide(discard=True)
             return DecidedState(done=tuple(f"{name} is stopped" for name in stops))
 
-    async def _decide(self, *, discard: bool) -> None:
+    async def _decide(self, *, discard: bool, taken: Mapping[int, int] | None = None) -> None:
         """Go on, and wait until that shows: who asks right after must not hear the old question."""
-        self._agents.decide(discard=discard)
+        self._agents.decide(discard=discard, taken=taken or {})
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(BEGINS):
                 await self._agents.begun()
@@ -148,3 +148,13 @@ class StateQuestion:
                 "there is nothing to decide: the state is as new as what runs",
                 hint="corral state",
             )
+
+
+def _newest(helds: Mapping[str, HeldSet]) -> dict[int, int]:
+    """Return the last revision nodes have heard of, by the epoch in which they heard it."""
+    found: dict[int, int] = {}
+    for held in helds.values():
+        if held.stamp is not None:
+            epoch = held.stamp.epoch
+            found[epoch] = max(found.get(epoch, 0), held.revision)
+    return found

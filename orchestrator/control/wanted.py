@@ -37,7 +37,9 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
+    from orchestrator.control.mirror.exclusive import ExclusiveTasks
     from specs.api import Stack
+    from specs.node import Node
     from specs.oneoff import OneOff
     from specs.stack import StackSpec
     from specs.task import Task
@@ -48,7 +50,10 @@ LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where ther
 class Outgoing:
     """Builds and caches the objects for nodes."""
 
-    def __init__(self, cluster: Cluster, specs: Specs, sealer: Sealer) -> None:
+    def __init__(
+        self, cluster: Cluster, specs: Specs, sealer: Sealer, exclusive: ExclusiveTasks
+    ) -> None:
+        self._exclusive = exclusive
         self._cluster = cluster
         self._specs = specs
         self._sealer = sealer
@@ -59,6 +64,7 @@ class Outgoing:
         self._contents: dict[str, Content] = {}
         self._kept: dict[str, KeptRelease] = {}
         self._slots: dict[str, tuple[Stack, StackSpec, StackSlots]] = {}
+        self._peers: dict[str, tuple[Node, Peer]] = {}
         self._holding: dict[str, frozenset[str]] = {}  # node -> networks of its newest set
 
     # what changed
@@ -179,19 +185,8 @@ class Outgoing:
                 found = self._endpoints.of(stack, service, network, doubting=doubting)
                 if found is not None:
                     services[f"{stack}/{service}/{network}"] = found
-        peers = {
-            n.id: Peer(
-                node=n.id,
-                name=n.name,
-                underlay=n.underlay,
-                overlay=n.overlay,
-                mtu=n.mtu,
-                address=n.address,
-                host_key=n.host_key,
-            )
-            for n in self._cluster.nodes.values()
-            if n.id != node_id and n.underlay
-        }
+        nodes = self._cluster.nodes.values()
+        peers = {n.id: self._peer(n) for n in nodes if n.id != node_id and n.underlay}
         states = {n: s for n in sorted(networks) if (s := self._network(n)) is not None}
         return Objects.model_construct(
             tasks=assignments,
@@ -203,6 +198,26 @@ class Outgoing:
             releases=releases,
             slots=self._all_slots(),
         )
+
+    def _peer(self, node: Node) -> Peer:
+        """Return how the others reach a node: the very same object while its record stays."""
+        known = self._peers.get(node.id)
+        if known is None or known[0] is not node:
+            if len(self._peers) > 2 * len(self._cluster.nodes) + 64:
+                self._peers.clear()
+            known = self._peers[node.id] = (
+                node,
+                Peer(
+                    node=node.id,
+                    name=node.name,
+                    underlay=node.underlay,
+                    overlay=node.overlay,
+                    mtu=node.mtu,
+                    address=node.address,
+                    host_key=node.host_key,
+                ),
+            )
+        return known[1]
 
     def _contents_of(self, assignments: Iterable[Assignment]) -> dict[str, Content]:
         refs = (ref for a in assignments for ref in (*a.spec.secrets, *a.spec.configs))
@@ -259,6 +274,9 @@ class Outgoing:
         known = self._networks.get(network_id)
         if known is None:
             known = self._networks[network_id] = self._make_network(network_id, record)
+        fenced = self._exclusive.fenced().get(network_id, ())
+        if known.fenced != fenced:
+            known = self._networks[network_id] = known.fencing(fenced)
         return known
 
     def _make_network(self, network_id: str, record: NetworkRecord) -> NetworkState:
@@ -342,11 +360,7 @@ class Outgoing:
             if p.mode == "host"
         )
         node = self._cluster.nodes.get(task.node or "")
-        volumes = {
-            m.source: effective.volume_name(m.source, task.slot, node)
-            for m in spec.mounts
-            if m.type == "volume" and m.source is not None
-        }
+        volumes = effective.volume_names(spec, task.slot, node)
         return Assignment(
             id=task.id,
             stack=task.stack,

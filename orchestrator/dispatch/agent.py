@@ -30,6 +30,7 @@ from specs.wire import (
     HeldSet,
     Hello,
     ImageInfo,
+    LeaseQuestion,
     LogLine,
     Refused,
     Report,
@@ -46,13 +47,14 @@ if TYPE_CHECKING:
     from specs.images import ForgetImages
     from specs.inside import SignalTasks
     from specs.paths import PathState
-    from specs.wire import BuildImage, Instructions, ResolveImage
+    from specs.wire import BuildImage, Instructions, LeaseAnswer, ResolveImage
 
 M = TypeVar("M", bound="Model")
 
 SHORT = 10.0  # hello, lists
 INSTRUCT = 30.0  # journalling a full set, with fsync on a busy disk
 PULL = 1800.0  # one image, or a build that prints nothing
+LEASE = 5.0  # an answer that comes later is of no use
 LEAVE = 120.0  # stopping what is left and taking the network down
 MAX_MESSAGE = 1024 * 1024  # of an exec channel
 _ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
@@ -225,6 +227,14 @@ class AgentClient:
         async with self._request("DELETE", _at("volumes", name), timeout=LEAVE) as answer:
             if answer.status != 404:
                 await self._check(answer)
+
+    async def lease(self, answer: LeaseAnswer) -> LeaseQuestion | Refused:
+        """Answer the node's last question for leases; return the next one."""
+        async with self._request("POST", "/v1/lease", body=answer, timeout=LEASE) as found:
+            if found.status == 409:
+                return self._decode(Refused, await found.read())
+            await self._check(found)
+            return self._decode(LeaseQuestion, await found.read())
 
     async def leave(self) -> None:
         async with self._request("POST", "/v1/leave", timeout=LEAVE) as answer:

@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import logging
 from functools import partial
+from types import MappingProxyType
 from typing import TYPE_CHECKING, TypeGuard, TypeVar
 
 import aiohttp
@@ -69,6 +70,7 @@ log = logging.getLogger(__name__)
 T = TypeVar("T")
 
 ASK = 2.0  # seconds all agents have to say what they saw, at start
+ASK_ON = 8.0  # and while the one that surely comes back, or anybody, has not answered yet
 ASK_RESTORED = 20.0  # the same where the store is a backup's: they surely know more than it
 ASK_ONE = 5.0  # of these, what all together have to answer one question
 ASK_AGAIN = 0.25  # seconds until who did not answer then is asked again
@@ -122,7 +124,10 @@ class Dispatcher:
         self.ready = asyncio.Event()  # the epoch is taken: from now on something may change
         self._decided = asyncio.Event()
         self._discard = False
+        self._taken: dict[int, int] = {}
         self._clients: dict[str, AgentClient] = {}
+        self._sessions: dict[str, AgentSession] = {}  # of the same nodes
+        self._left: set[str] = set()  # members still, that forgot us: they are left alone
         self._reasons: dict[str, str] = {}  # node -> why there is no client
         self._generations: dict[str, int] = {}
         self._turns = OneATurn()
@@ -138,15 +143,14 @@ class Dispatcher:
             log.error(self.behind.words)
             await self._decided.wait()
             hellos = {**hellos, **await self.ask()}
-        ours = [(h.stamp.epoch, h.revision) for h in hellos.values() if self._ours(h.stamp)]
-        # What agents knew of the last epoch when somebody decided is decided with it: a copy
-        # may be of that very epoch, and they would be asked about it for ever.
-        known = [revision for epoch, revision in ours if epoch == self.identity.epoch]
+        # What was taken over of the agents that answered then is decided, whatever epoch they had
+        # heard last: they would be asked about it for ever. What others know is not.
         self.identity = await identity.take_epoch(
             self._store,
             self.identity,
-            [epoch for epoch, _ in ours],
-            revision=max([self._cluster.revision, *known]),
+            [hello.stamp.epoch for hello in hellos.values() if self._ours(hello.stamp)],
+            revision=self._cluster.revision,
+            taken=self._taken,
             trust=self._discard,
         )
         self.behind = None
@@ -176,9 +180,12 @@ class Dispatcher:
             trusted=self.identity.trusted,
         )
 
-    def decide(self, *, discard: bool) -> None:
-        """Go on: with the store as it is by now, or (``discard``) whatever agents have seen."""
-        self._discard = discard
+    def decide(self, *, discard: bool, taken: Mapping[int, int] = MappingProxyType({})) -> None:
+        """Go on: with the store as it is by now, or (``discard``) whatever agents have seen.
+
+        ``taken``: epoch -> the last revision of what was taken over from agents.
+        """
+        self._discard, self._taken = discard, dict(taken)
         self._decided.set()
 
     async def begun(self) -> None:
@@ -259,7 +266,12 @@ class Dispatcher:
         return await self._client(node).signal(request)
 
     async def leave(self, node: str) -> None:
-        await self._client(node).leave()
+        """Have a node forget us; nobody tells it anything from then on, a new session neither."""
+        if node in self._left:
+            return
+        self._client(node)
+        await self._sessions[node].leave()
+        self._left.add(node)
 
     def connected(self, node: str) -> bool:
         """Say whether the node is instructed right now."""
@@ -281,19 +293,27 @@ class Dispatcher:
     async def ask(self) -> dict[str, Hello]:
         """Return what agents say of themselves, by node name, of all that answer in time.
 
-        Where the store was restored, who does not answer is asked again: an agent may just be
-        starting, too, and one that is met later could only be told to wait.
+        Who does not answer is asked again, since an agent may just be starting, too, and one that
+        is met later could only be told to wait: each, where the store was restored; else until
+        somebody knows what was told last. That is this machine's own agent, if it is a member.
         """
         members = list(self._cluster.nodes.values())
-        if not self._patient:
-            return await self._of_all(members, lambda client: client.hello(), ASK)
+        own = {node.name for node in members if not node.address}
         found: dict[str, Hello] = {}
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(ASK_RESTORED):
-                while missing := [node for node in members if node.name not in found]:
-                    hello = await self._of_all(missing, lambda client: client.hello(), ASK_ONE)
-                    found.update(hello)
-                    await asyncio.sleep(ASK_AGAIN)
+
+        def missing() -> list[Node]:
+            if not self._patient and (own & found.keys() if own else found):
+                return []
+            return [node for node in members if node.name not in found]
+
+        patience = ASK_ONE if self._patient else ASK
+        if not self._patient:
+            found |= await self._of_all(members, lambda client: client.hello(), patience)
+        until = self._clock.monotonic() + (ASK_RESTORED if self._patient else ASK_ON - ASK)
+        while (asked := missing()) and (left := until - self._clock.monotonic()) > 0:
+            await asyncio.sleep(min(ASK_AGAIN, left))
+            patience = min(patience, left)
+            found |= await self._of_all(asked, lambda client: client.hello(), patience)
         return found
 
     async def held(self, nodes: Collection[Node] | None = None) -> dict[str, HeldSet]:
@@ -328,6 +348,7 @@ class Dispatcher:
         while True:
             changed.clear()
             members = {(node.id, node.address) for node in self._cluster.nodes.values()}
+            self._left &= {node for node, _ in members}
             for key in [key for key in running if key not in members]:
                 running.pop(key).cancel()
             for key in sorted(members - running.keys()):
@@ -363,6 +384,8 @@ class Dispatcher:
             await asyncio.sleep(backoff.pause())
 
     async def _connect(self, node: Node, control: Control) -> None:
+        if node.id in self._left:
+            raise Unavailable("it has left the cluster, and its record is not dropped yet")
         async with self._reach(node) as client:
             control.reached(node.id)
             session = AgentSession(
@@ -383,7 +406,7 @@ class Dispatcher:
             except RequestError as exc:
                 raise _AgentAway(agent_away(node, exc)) from exc
             await control.connected(node.id, hello)
-            self._clients[node.id] = client
+            self._clients[node.id], self._sessions[node.id] = client, session
             self._reasons.pop(node.id, None)
             log.info("connected", extra={"node": node.id})
             try:
@@ -391,6 +414,7 @@ class Dispatcher:
             finally:
                 self._generations[node.id] = session.generation
                 self._clients.pop(node.id, None)
+                self._sessions.pop(node.id, None)
 
     def _certify(self, node_id: str, hello: Hello) -> Certified:
         if self._authority is None or not hello.signing_request:

@@ -30,9 +30,10 @@ def difference(old: Objects, new: Objects) -> tuple[Objects, dict[str, tuple[str
             put[kind] = changed
         if gone:
             remove[kind] = gone
-    # The objects are validated already; running them through validation again costs more
-    # than everything else here.
-    return Objects.model_construct(_fields_set=set(put), **put), remove
+    # The objects are validated already; running them through validation again costs more than
+    # everything else here, and so does making what is left out.
+    given = {kind: put.get(kind, {}) for kind in KINDS}
+    return Objects.model_construct(_fields_set=set(put), **given), remove
 
 
 def is_empty(put: Objects, remove: dict[str, tuple[str, ...]]) -> bool:

@@ -22,6 +22,7 @@ from specs import skew
 from specs.kit import cancelled
 from specs.kit.failpoints import reached
 from specs.kit.turns import OneATurn
+from specs.lease import RENEW
 from specs.states import WANTED
 from specs.wire import HEARTBEAT, PROTOCOL, Hello, Instructions, Objects, Refused, Report, Stamp
 
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RENEW_AFTER = 45 * 86400.0  # seconds: half of a certificate's life
+LEASE_SOON = 0.5  # seconds between answers where a task waits for its lease
 TELL_AGAIN = 5.0  # seconds after which a node whose disk did not keep it is told again
 COALESCE = 0.015  # seconds: changes that come together go out together
 ALONE = 0.1  # seconds without any before a change that is sent at once
@@ -92,6 +94,8 @@ class AgentSession:
         self._unapplied: deque[tuple[int, int]] = deque()
         self._applied = 0
         self._unkept = ""  # why the node's disk does not keep what it is told
+        self._telling = asyncio.Lock()  # one at a time: the set, an increment, that it leaves
+        self._left = False  # it forgot us: whatever it is told now would make it a member again
 
     async def open(self) -> Hello:
         """Greet, and check that this is our node and that we may instruct it."""
@@ -124,6 +128,7 @@ class AgentSession:
                 )
                 group.create_task(self._listen(), name=f"listen-{self._node.name}")
                 group.create_task(self._keep_certified(changed), name="certificate")
+                group.create_task(self._lease(), name="leases")
         except BaseExceptionGroup as group_error:
             cancelled.settle()  # the node is tried again, with timeouts
             raise _first(group_error) from group_error
@@ -164,7 +169,42 @@ class AgentSession:
             self._renew()
             changed.set()
 
+    async def leave(self) -> None:
+        """Have the node forget us; it is told nothing from then on, and while it leaves.
+
+        Raises as the client does. Then it stays, and is told its whole set again: what it still
+        holds of the last one is not known.
+        """
+        async with self._telling:
+            self._left = True
+            try:
+                await self._client.leave()
+            except BaseException:
+                self._left, self._sent = False, None
+                self._control.changed(self._node.id).set()
+                raise
+
+    async def _lease(self) -> NoReturn:
+        """Answer the node's questions for leases, while there are exclusive services."""
+        leases, question = self._control.leases, 0
+        while True:
+            await leases.some.wait()
+            answer = leases.answer(self._node.id, question, self._stamp)
+            told = await self._client.lease(answer)
+            if isinstance(told, Refused):
+                self._refused(told)
+                raise Unavailable(f"node {self._node.name} takes no leases: {told.message}")
+            leases.asked(self._node.id, answer, told)
+            began, question = not question, told.question
+            waits = any(answer.tasks.values())
+            await asyncio.sleep(0.0 if began else LEASE_SOON if waits else RENEW)
+
     async def _bring_up_to_date(self) -> None:
+        async with self._telling:
+            if not self._left:
+                await self._tell()
+
+    async def _tell(self) -> None:
         async with self._turns.mine():
             # The revision STRICTLY BEFORE the set: the set then contains at least that revision.
             revision = self._cluster.revision

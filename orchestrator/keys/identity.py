@@ -10,6 +10,7 @@ from __future__ import annotations
 import ipaddress
 import json
 from dataclasses import asdict, dataclass, field, fields, replace
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from orchestrator.store import keys
@@ -19,7 +20,7 @@ from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Awaitable, Callable, Iterable
+    from collections.abc import Awaitable, Callable, Iterable, Mapping
 
     from orchestrator.store.base import Store
     from specs.kit.clock import Clock
@@ -79,27 +80,31 @@ async def take_epoch(
     seen: Iterable[int],
     *,
     revision: int = 0,
+    taken: Mapping[int, int] = MappingProxyType({}),
     trust: bool = False,
 ) -> ClusterRecord:
     """Return the cluster with an epoch higher than the stored and every seen one, durably.
 
-    ``revision`` is the last one of the epoch before; ``trust``: from now on the store is right,
-    whatever agents learned before.
+    ``revision`` is the last one of the epoch before; ``taken``: epoch -> the last revision that was
+    taken over from agents, of whichever epochs they had heard; ``trust``: from now on the store is
+    right, whatever agents learned before.
     """
     entry = await store.get(keys.CLUSTER)
     if entry is None or (stored := decode(entry.value)).id != cluster.id:
         raise StoreUnavailable("the store holds another cluster than a moment ago")
     epoch = max((stored.epoch, *seen)) + 1
-    ended = dict(sorted({**stored.ended, stored.epoch: revision}.items())[-EPOCHS_KEPT:])
-    taken = replace(stored, epoch=epoch, ended=ended, trusted=epoch if trust else stored.trusted)
+    ended = {**stored.ended, stored.epoch: revision}
+    ended |= {one: max(last, ended.get(one, 0)) for one, last in taken.items()}
+    ended = dict(sorted(ended.items())[-EPOCHS_KEPT:])
+    risen = replace(stored, epoch=epoch, ended=ended, trusted=epoch if trust else stored.trusted)
     reached("epoch.before_write")
     result = await store.txn(
-        (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, encode(taken)),)
+        (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, encode(risen)),)
     )
     if not result.ok:
         raise StoreUnavailable("another controller took an epoch at the same moment")
     reached("epoch.after_write")
-    return taken
+    return risen
 
 
 def choose_pool(routes: Iterable[str]) -> str:

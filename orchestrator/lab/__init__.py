@@ -8,5 +8,6 @@ through SSH.
 
 ``lab.py`` is the whole lab and its life, ``host.py`` one host, ``init.py`` the program that
 becomes a host's pid 1, ``layout.py`` what goes where (pure), ``cgroups.py`` the control groups,
-``faults.py`` the bridge's drop rules (pure), ``cli.py`` the command ``corral lab``.
+``faults.py`` what can be wrong on purpose (pure), ``links.py`` makes links and clocks so,
+``killing.py`` ends processes, ``cli.py`` the command ``corral lab``.
 """

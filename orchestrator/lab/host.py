@@ -14,12 +14,13 @@ import shutil
 import signal
 import subprocess
 import sys
+import sysconfig
 import uuid
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.lab import cgroups
+from orchestrator.lab import cgroups, faults, links
 from orchestrator.lab.layout import GATEWAY, PREFIX6, HostAddress, LabError, Layout
 from specs.kit.disk import write_file
 from specs.kit.programs import SYSTEM_PATH
@@ -27,9 +28,11 @@ from specs.kit.programs import SYSTEM_PATH
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+SITE = str(Path(sysconfig.get_path("stdlib"), "sitecustomize.py"))  # every Python reads it first
 INIT = Path(__file__).with_name("init.py")
 CHECKOUT = Path(__file__).resolve().parent.parent.parent
 BOOT_TIMEOUT = 60.0
+FILLER = "lab-full"  # what fills a host's disk
 CLONE_NEWNET = 0x40000000
 # The machine's root is one file system; these may be others, and a host needs them too.
 OTHER_LAYERS = ("/usr", "/etc", "/opt", "/var", "/home", "/srv", "/lib", "/bin", "/sbin")
@@ -138,6 +141,8 @@ class LabHost:
         if self.pid is not None:
             raise LabError(f"{self.name} is running")
         (self.dir / "boot_id").write_text(f"{uuid.uuid4()}\n")
+        found = links.recorded(self.layout)
+        wrong = links.set_clock(self.dir / "clock", self.name, found)
         groups = cgroups.create(self.cgroup)
         argv = [sys.executable, "-I", "-S", str(INIT), self.name]
         process = subprocess.Popen(
@@ -151,7 +156,7 @@ class LabHost:
             umask=0o022,
         )
         try:
-            self._boot(process, json.dumps(self._config(groups)))
+            self._boot(process, json.dumps(self._config(groups, wrong)), found)
         except BaseException:
             self.power_off()
             raise
@@ -161,7 +166,7 @@ class LabHost:
                     stream.close()
             process.wait(timeout=BOOT_TIMEOUT)
 
-    def _boot(self, process: subprocess.Popen[str], config: str) -> None:
+    def _boot(self, process: subprocess.Popen[str], config: str, found: set[faults.Fault]) -> None:
         assert process.stdin is not None
         assert process.stdout is not None
 
@@ -184,6 +189,7 @@ class LabHost:
         text = f"{pid} {_start_time(pid)}".encode()
         write_file(self.dir / "pid", text, durable=False, mode=0o644)
         self._plug_in(pid)
+        links.shape(self.layout, self.name, pid, found)
         say("network")
         hear("ready")
 
@@ -196,7 +202,7 @@ class LabHost:
             f"link set {name} master br0 up\n",
         )
 
-    def _config(self, groups: list[Path]) -> dict[str, Any]:
+    def _config(self, groups: list[Path], wrong_clock: bool) -> dict[str, Any]:  # noqa: FBT001 - private
         found = cgroups.hierarchies()
         whole = any(h.whole for h in found)
         layers = [self._layer("/")] + [self._layer(m) for m in OTHER_LAYERS if _own_file_system(m)]
@@ -208,7 +214,8 @@ class LabHost:
             "boot_id": str(self.dir / "boot_id"),
             "log": str(self.dir / "console"),
             "readonly": [str(p) for p in _programs()],
-            "shared": {},
+            "shared": {str(self.dir / "clock"): faults.CLOCK_FOLDER} if wrong_clock else {},
+            "over": {str(self.dir / "clock/sitecustomize.py"): SITE} if wrong_clock else {},
             "cgroups": [str(g) for g in groups],
             "leaves": [str(g / cgroups.LEAF) for g in groups] if whole else [],
             "hierarchies": [
@@ -257,6 +264,28 @@ class LabHost:
         """
         words = ["nsenter", f"--net={self.layout.switch}", "ip", "link", "delete", self.name]
         subprocess.run(words, capture_output=True, check=False, timeout=90)
+
+    def make_disk(self, mib: int) -> None:
+        """Give a host that was never on a disk of its own: a file with ext4 in it."""
+        image = self.layout.image(self.name)
+        with image.open("wb") as file:
+            file.truncate(mib << 20)
+        run_program(["mkfs.ext4", "-q", "-m", "0", str(image)])
+        self.disk.mkdir()
+        run_program(["mount", "-o", "loop", str(image), str(self.disk)])
+
+    def fill_disk(self) -> None:
+        """Fill the host's own disk to the last block."""
+        with (self.disk / FILLER).open("ab") as file, suppress(OSError):
+            room = os.fstatvfs(file.fileno())
+            os.posix_fallocate(file.fileno(), 0, room.f_bavail * room.f_frsize)
+        with (self.disk / FILLER).open("ab", buffering=0) as file, suppress(OSError):
+            while True:  # ends with the disk
+                file.write(bytes(1 << 16))
+
+    def free_disk(self) -> None:
+        """Take away what filled the disk."""
+        (self.disk / FILLER).unlink(missing_ok=True)
 
     def freeze(self, *, frozen: bool = True) -> None:
         """Stop every process of the host at once, or let them go on; it still answers ping."""

@@ -99,6 +99,15 @@ def make_root(config: dict[str, Any], root: Path) -> None:
         target = Path(f"{root}{path}")
         target.mkdir(parents=True, exist_ok=True)
         bind(source, target)
+    for source, path in config["over"].items():
+        # Where a link leads is a matter of the host's own root, not of the machine's.
+        target = Path(f"{root}{path}")
+        while target.is_symlink():
+            link = Path(target.parent, target.readlink())
+            inside = link.is_relative_to(root)
+            target = link if inside else Path(f"{root}{link}")
+        target.touch()
+        bind(source, target, readonly=True)
 
 
 def make_proc(config: dict[str, Any], root: Path) -> None:

@@ -12,11 +12,11 @@ import os
 import subprocess
 import time
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from orchestrator.lab import cgroups, faults
+from orchestrator.lab import cgroups, faults, killing, links
 from orchestrator.lab.host import LabHost, run_program
 from orchestrator.lab.layout import (
     CGROUP,
@@ -37,6 +37,15 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
 LOCK_TIMEOUT = 60.0
+SMALLEST_DISK = 64  # MiB
+ROUTER = (
+    "net.ipv4.ip_forward=1",
+    "net.ipv6.conf.all.forwarding=1",
+    "net.ipv4.conf.all.send_redirects=0",
+    "net.ipv4.conf.br0.send_redirects=0",
+    "net.ipv4.conf.all.rp_filter=0",
+    "net.ipv4.conf.br0.rp_filter=0",
+)
 
 
 class Lab:
@@ -46,14 +55,27 @@ class Lab:
         self.layout = layout
         self.name = layout.name
         self.hosts = {a["host"]: LabHost(layout, HostAddress(**a)) for a in record["hosts"]}
-        self._drops = {faults.Drop(**d) for d in record["drops"]}
+        self._faults = faults.recorded(record)
         self.owner: str = record["owner"]
 
     # ---- making and finding -----------------------------------------------------------------
 
     @classmethod
-    def up(cls, name: str, nodes: int = 3, *, client: bool = True, owner: int | None = None) -> Lab:
-        """Make a lab; on failure nothing of it stays. ``owner``: its end makes the lab stale."""
+    def up(
+        cls,
+        name: str,
+        nodes: int = 3,
+        *,
+        client: bool = True,
+        owner: int | None = None,
+        disk: int = 0,
+    ) -> Lab:
+        """Make a lab; on failure nothing of it stays. ``owner``: its end makes the lab stale.
+
+        ``disk``: MiB of a disk of its own for each node; 0 = a folder on the machine's.
+        """
+        if disk and disk < SMALLEST_DISK:
+            raise LabError(f"a disk of {disk} MiB: use at least {SMALLEST_DISK}")
         if not 1 <= nodes <= 150:
             raise LabError(f"{nodes} nodes: a lab has 1 to 150")
         if os.geteuid() != 0:
@@ -65,13 +87,13 @@ class Lab:
                     f"lab {name} exists; take it down first: corral lab down --name {name}"
                 )
             try:
-                return cls._make(layout, addresses(nodes, client=client), owner)
+                return cls._make(layout, addresses(nodes, client=client), owner, disk)
             except BaseException:
                 _clear(layout)
                 raise
 
     @classmethod
-    def _make(cls, layout: Layout, hosts: list[HostAddress], owner: int | None) -> Lab:
+    def _make(cls, layout: Layout, hosts: list[HostAddress], owner: int | None, disk: int) -> Lab:
         layout.root.mkdir(parents=True, exist_ok=True)
         _make_below_shared(layout.disks)
         run_program(
@@ -89,10 +111,13 @@ class Lab:
         run_program(
             ["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-C", "lab", "-f", str(layout.key)]
         )
-        record = {"hosts": [vars(a) for a in hosts], "drops": [], "owner": _identity(owner)}
+        record = {"hosts": [vars(a) for a in hosts], **faults.record(()), "owner": _identity(owner)}
         lab = cls(layout, record)
         lab._make_switch()
         lab._save()
+        if disk:
+            for host in lab.nodes:
+                host.make_disk(disk)
         lab._each(lambda host: host.prepare(hosts))
         lab._each(LabHost.boot)
         return lab
@@ -134,29 +159,57 @@ class Lab:
     # ---- faults -----------------------------------------------------------------------------
 
     @property
+    def inflicted(self) -> set[faults.Fault]:
+        """What is wrong with the lab on purpose, as recorded."""
+        return set(self._faults)
+
+    @property
     def drops(self) -> set[faults.Drop]:
-        return set(self._drops)
+        return {fault for fault in self._faults if isinstance(fault, faults.Drop)}
 
     def cut(self, host: str, peer: str = "", *, one_way: bool = False) -> None:
         """Lose every frame of ``host``, or only those between it and ``peer``."""
         self.host(host), self.host(peer or host)
-        self._apply(self._drops | faults.cut(host, peer, one_way=one_way))
+        self._apply(self._faults | faults.cut(host, peer, one_way=one_way))
 
     def drop(self, drops: set[faults.Drop]) -> None:
         """Lose these frames too."""
         for host in {name for drop in drops for name in (drop.source, drop.target) if name}:
             self.host(host)
-        self._apply(self._drops | drops)
+        self._apply(self._faults | drops)
 
-    def lose(self, host: str, percent: int) -> None:
-        """Lose ``percent`` of a host's frames in both directions."""
-        name = self.host(host).name
-        self._apply(self._drops | {faults.Drop(name, "", percent), faults.Drop("", name, percent)})
+    def lose(self, host: str, percent: int, peer: str = "", *, one_way: bool = False) -> None:
+        """Lose ``percent`` of a host's frames, or of those between it and ``peer``."""
+        self.host(host), self.host(peer or host)
+        self._apply(self._faults | faults.lose(host, percent, peer, one_way=one_way))
+
+    def slow(self, host: str, rate: int = 1000, queue: int = 400) -> None:
+        """Have a host's link carry ``rate`` kbit/s each way; frames wait ``queue`` ms at most."""
+        self._instead(faults.Slow(self.host(host).name, rate, queue))
+
+    def small_mtu(self, host: str, mtu: int = 1300, *, silent: bool = False) -> None:
+        """Have a host's path carry packets of ``mtu`` bytes; ``silent``: larger ones vanish."""
+        self._instead(faults.SmallMtu(self.host(host).name, mtu, silent))
+
+    def wrong_clock(self, host: str, seconds: int) -> None:
+        """Have a host's clock be wrong from its next power-on; where it is already, from now."""
+        self._instead(faults.WrongClock(self.host(host).name, seconds))
+
+    def fill_disk(self, host: str) -> None:
+        """Fill a host's own disk to the last block. Raises LabError: it has none of its own."""
+        disk = self.host(host).disk
+        if not os.path.ismount(disk):
+            raise LabError(f"{host} has no disk of its own to fill: corral lab up --disk MIB")
+        self._apply(self._faults | {faults.FullDisk(host)})
+
+    def kill(self, host: str, what: str, word: str = "") -> int:
+        """SIGKILL a daemon, a container's monitor or its first process; return how many."""
+        return killing.kill(what, word, cgroups.processes(self.host(host).cgroup))
 
     def heal(self, host: str) -> None:
-        """End the host's network faults."""
+        """End the host's faults, but for power and frost."""
         self.host(host)
-        self._apply({d for d in self._drops if not d.about(host)})
+        self._apply({fault for fault in self._faults if not fault.about(host)})
 
     def power_off(self, host: str) -> None:
         """Take the power from a host."""
@@ -166,12 +219,50 @@ class Lab:
         """Boot a host that is off."""
         self.host(host).boot()
 
-    def _apply(self, drops: set[faults.Drop]) -> None:
-        run_program(
-            ["nsenter", f"--net={self.layout.switch}", "nft", "-f", "-"], faults.table(drops)
-        )
-        self._drops = drops
+    def _instead(self, fault: faults.Slow | faults.SmallMtu | faults.WrongClock) -> None:
+        """Have this fault, in the place of one of its kind about the same host."""
+        kept = {f for f in self._faults if f.kind != fault.kind or not f.about(fault.host)}
+        self._apply(kept | {fault})
+
+    def _apply(self, wanted: set[faults.Fault]) -> None:
+        """Make it so, then record it; a fault that is half made is recorded, to be healed."""
+        gone, new = self._faults - wanted, wanted - self._faults
+        self._faults |= new
         self._save()
+        self._route(gone, new)
+        document = faults.table(
+            wanted, [h.address for h in self.hosts.values()], self._bridge_address()
+        )
+        run_program(["nsenter", f"--net={self.layout.switch}", "nft", "-f", "-"], document)
+        changed = gone | new
+        for name, host in self.hosts.items():
+            pid = host.pid
+            links.set_clock(host.dir / "clock", name, wanted)
+            shaped = any(isinstance(f, faults.Slow) and f.host == name for f in changed)
+            if pid is not None and (shaped or faults.splits(changed)):
+                links.shape(self.layout, name, pid, wanted)
+            for fault in changed:
+                if isinstance(fault, faults.FullDisk) and fault.host == name:
+                    host.fill_disk() if fault in new else host.free_disk()
+        self._faults = wanted
+        self._save()
+
+    def _route(self, gone: set[faults.Fault], new: set[faults.Fault]) -> None:
+        """Have the bridge be the router that says "fragmentation needed"."""
+        for changed, adds in ((gone, False), (new, True)):
+            for fault in changed:
+                if not isinstance(fault, faults.SmallMtu) or fault.silent:
+                    continue
+                both = faults.routes(fault, self.host(fault.host).address)
+                for family, lines in zip(("-4", "-6"), both, strict=True):
+                    words = ["nsenter", f"--net={self.layout.switch}", "ip", family]
+                    for line in lines if adds else faults.undone(lines):
+                        with nullcontext() if adds else suppress(LabError):
+                            run_program([*words, *line.split()])
+
+    def _bridge_address(self) -> str:
+        show = ["nsenter", f"--net={self.layout.switch}", "ip", "-j", "link", "show", "br0"]
+        return str(json.loads(run_program(show))[0]["address"])
 
     # ---- parts ------------------------------------------------------------------------------
 
@@ -183,9 +274,15 @@ class Lab:
             ["nsenter", f"--net={self.layout.switch}", "ip", "-batch", "-"],
             "link set lo up\n"
             "link add br0 type bridge forward_delay 0 stp_state 0 mcast_snooping 0\n"
+            # Of its own, so that it stays as ports come and go.
+            "link set br0 address 02:77:00:00:00:fe\n"
             f"address add {GATEWAY}/24 dev br0\n"
             f"address add {SUBNET6}:fe/{PREFIX6} dev br0 nodad\n"
             "link set br0 up\n",
+        )
+        # A router only for what faults send its way: hosts are next to each other.
+        run_program(
+            ["nsenter", f"--net={self.layout.switch}", "sysctl", "-qw", *ROUTER],
         )
 
     def _each(self, action: Callable[[LabHost], None]) -> None:
@@ -196,7 +293,7 @@ class Lab:
     def _save(self) -> None:
         record = {
             "hosts": [vars(h.address) for h in self.hosts.values()],
-            "drops": [vars(d) for d in sorted(self._drops)],
+            **faults.record(self._faults),
             "owner": self.owner if hasattr(self, "owner") else "",
         }
         text = json.dumps(record).encode()
@@ -258,6 +355,7 @@ def _clear(layout: Layout) -> None:
     steps: tuple[Callable[[], None], ...] = (
         lambda: cgroups.kill(layout.cgroup()),
         lambda: cgroups.remove(layout.cgroup()),
+        lambda: _unmount_disks(layout.disks),
         lambda: _unmount(layout.root),
         lambda: remove_tree(layout.root),
         lambda: remove_tree(layout.disks),
@@ -279,6 +377,11 @@ def _make_below_shared(directory: Path) -> None:
     while not directory.is_dir():
         with suppress(FileNotFoundError):
             directory.mkdir(parents=True, exist_ok=True)
+
+
+def _unmount_disks(disks: Path) -> None:
+    for disk in sorted(disks.iterdir()) if disks.is_dir() else ():
+        _unmount(disk)
 
 
 def _unmount(root: Path) -> None:

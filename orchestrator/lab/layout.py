@@ -73,6 +73,10 @@ class Layout:
         """The operator's private SSH key; every host's root accepts it."""
         return self.root / "id_ed25519"
 
+    def image(self, name: str) -> Path:
+        """Return the file that is a host's own disk, where it has one."""
+        return self.disks / f"{name}.ext4"
+
     def host(self, name: str) -> Path:
         return self.root / "hosts" / name
 

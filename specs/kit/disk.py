@@ -23,10 +23,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
-_HERE = -100  # AT_FDCWD
-_RENAME_EXCHANGE = 2
-
-
 def write_file(
     path: Path,
     data: bytes,
@@ -101,6 +97,20 @@ def sync(path: Path) -> None:
         os.close(fd)
 
 
+def exchange(one: Path, other: Path) -> None:
+    """Give each of two files or folders of a file system the other's name, at once (rename(2)).
+
+    Raises OSError: EINVAL where the file system cannot.
+    """
+    import ctypes  # noqa: PLC0415 - 5 ms that only who exchanges has to wait for
+
+    libc = ctypes.CDLL(None, use_errno=True)
+    here, both = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
+    if libc.renameat2(here, os.fsencode(one), here, os.fsencode(other), both) < 0:
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code), str(other))
+
+
 def sync_tree(path: Path) -> None:
     """Make all that was written below a directory durable: its file system is."""
     subprocess.run(["sync", "--file-system", "--", str(path)], check=True, capture_output=True)
@@ -116,16 +126,6 @@ def make_folder(path: Path, *, mode: int = 0o700) -> None:
     path.mkdir(mode=mode, exist_ok=True)
     # One that is there may be an earlier life's, killed before this line.
     sync(path.parent)
-
-
-def exchange(one: Path, other: Path) -> None:
-    """Give each of two files or folders of a file system the other's name, at once (rename(2))."""
-    import ctypes  # noqa: PLC0415 - half of what starts never needs it
-
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_HERE, os.fsencode(one), _HERE, os.fsencode(other), _RENAME_EXCHANGE):
-        number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), os.fspath(other))
 
 
 def write_all(fd: int, data: bytes) -> None:

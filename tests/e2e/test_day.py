@@ -76,6 +76,11 @@ MORNING = (
     Step("ps nope", 1, says=("no tasks of nope", "app, db, web")),
     Step("port web 80", prints="0.0.0.0:8080\n"),
     Step("inspect -f '{{.Name}} {{.State.Status}}' web", prints="/shop-web-1 running\n"),
+    Step(
+        "inspect -f '{{.State.Pid}} {{.HostConfig.RestartPolicy.Name}} {{json .Args}}"
+        " {{range .Mounts}}{{.Destination}} {{end}}' db",
+        says=('^[1-9]\\d* \\S+ \\[".+"] /.+',),
+    ),
     Step("top app", says=("^app +1 .*\n(.|\n)*^app +3 ",)),
     Step("stats --no-stream", says=("shop-app-3 .*%.*iB / .*%",)),
     Step("pause app", says=("shop-app-1 paused", "app-2 paused", "app-3 paused")),

@@ -80,6 +80,8 @@ class FakeAgent:
     log_lines: dict[str, list[LogLine]] = field(default_factory=dict)
     removed_volumes: list[str] = field(default_factory=list)
     left: int = 0
+    leaving: asyncio.Event | None = None  # until it is set, leaving takes time
+    stays: str = ""  # why it cannot leave
     unkept: str = ""  # why its disk keeps no instructions
     speaks: int = PROTOCOL  # the version of the wire it tells
     exec_requests: list[ExecRequest] = field(default_factory=list)
@@ -363,6 +365,10 @@ class FakeAgent:
 
     async def _leave(self, _: web.Request) -> web.Response:
         self.left += 1
+        if self.leaving is not None:
+            await self.leaving.wait()
+        if self.stays:
+            return _problem(503, self.stays)
         await self.simulated.leave()
         return web.Response(status=204)
 

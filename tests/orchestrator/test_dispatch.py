@@ -173,6 +173,7 @@ async def stop(running):
 async def agent(tmp_path, monkeypatch):
     monkeypatch.setattr(dispatch, "FIRST_DELAY", 0.01)
     monkeypatch.setattr(dispatch, "LONGEST_DELAY_LOCAL", 0.02)
+    monkeypatch.setattr(dispatch, "ASK_AGAIN", 0.02)
     async with FakeAgent(tmp_path / "agent.sock", heartbeat=0.05) as agent:
         yield agent
 
@@ -310,22 +311,91 @@ async def test_a_store_that_is_behind_changes_nothing_until_somebody_decides(wor
     assert world.dispatcher.behind is None
 
 
+@pytest.mark.parametrize("others", [False, True], ids=["alone", "beside one told less"])
+async def test_an_agent_that_is_just_starting_is_waited_for(world, monkeypatch, others):
+    """At a boot both start; nobody else may know that the store is an older one."""
+    monkeypatch.setattr(dispatch, "ASK_ON", 300.0)
+    await world.connected()
+    world.agent.stamp = Stamp(cluster=CLUSTER, epoch=41, generation=2)
+    before = (await world.store.get("/cluster")).value
+    await world.agent.stop()
+    if others:
+        world.cluster.nodes["n2"] = Node(id="n2", name="two", address="root@192.0.2.2")
+    hello = Hello(node="n2", stamp=Stamp(cluster=CLUSTER, epoch=1, generation=1))
+    await stop(world.running)
+    world.control = FakeControl()
+    asked = []
+
+    class Told(Dispatcher):
+        async def _of_all(self, nodes, question, patience):
+            asked.append({node.name for node in nodes})
+            found = await super()._of_all(nodes, question, patience)
+            return {**found, "two": hello} if others else found
+
+    monkeypatch.setattr("tests.orchestrator.test_dispatch.Dispatcher", Told)
+    world.dispatcher, world.running = await start(
+        world.store, world.cluster, world.control, world.agent.socket, world.silence
+    )
+    async with asyncio.timeout(300):
+        while len(asked) < 3:
+            await asyncio.sleep(0.01)
+    assert not world.dispatcher.settled.is_set()
+    assert (await world.store.get("/cluster")).value == before, "law: no epoch is taken"
+    await world.agent.start()
+    await asyncio.wait_for(world.dispatcher.settled.wait(), 300)
+    assert "state adopt" in world.dispatcher.behind.words
+
+
+async def test_an_agent_that_does_not_come_is_not_waited_for_for_ever(world, monkeypatch):
+    monkeypatch.setattr(dispatch, "ASK_ON", dispatch.ASK + 0.2)
+    await world.connected()
+    await world.agent.stop()
+    epoch = world.dispatcher.identity.epoch
+    await world.restart_controller()
+    await asyncio.wait_for(world.dispatcher.ready.wait(), 300)
+    assert world.dispatcher.identity.epoch == epoch + 1
+
+
 @pytest.mark.parametrize("again", [False, True], ids=["once", "over a restart"])
-async def test_a_copy_of_the_same_epoch_is_taken_over_for_good(world, again):
-    """It was made, and put back, while one controller lived: its epoch is not the older one."""
+@pytest.mark.parametrize("heard", [3, 2, 1, 7], ids=["the same", "before", "earlier", "lost"])
+async def test_a_copy_of_the_same_epoch_is_taken_over_for_good(world, again, heard):
+    """It was made, and put back, while one controller lived: its epoch is not the older one.
+
+    An agent that was away while others were asked comes back with an epoch before; or with one
+    that the store has lost.
+    """
+    await world.connected()
+    for number in (2, 3):
+        await world.restart_controller()
+        await world.agent.instructed(number)
+    assert world.dispatcher.identity.epoch == 3
+    held = world.agent.simulated.holdings.held
+    told, stamp = held.revision + 1000, held.stamp.model_copy(update={"epoch": heard})
+    world.agent._remember(replace(held, revision=told, stamp=stamp))
+    await world.restart_controller()
+    await asyncio.wait_for(world.dispatcher.settled.wait(), 300)
+    assert "state adopt" in world.dispatcher.behind.words
+    world.dispatcher.decide(discard=False, taken={heard: told})
+    await world.agent.instructed(4)
+    assert world.dispatcher.identity.ended[heard] == told
+    if again:
+        await world.restart_controller()
+        await world.agent.instructed(5)
+    assert world.dispatcher.behind is None
+    assert world.dispatcher.superseded == "", "law: what was decided is not asked about again"
+
+
+async def test_what_nobody_took_over_is_asked_about_again(world):
+    """It answers only after somebody decided: what it has was not taken over."""
     await world.connected()
     held = world.agent.simulated.holdings.held
     world.agent._remember(replace(held, revision=held.revision + 1000))
     await world.restart_controller()
     await asyncio.wait_for(world.dispatcher.settled.wait(), 300)
-    assert "state adopt" in world.dispatcher.behind.words
-    world.dispatcher.decide(discard=False)
-    await world.agent.instructed(2)
-    if again:
-        await world.restart_controller()
-        await world.agent.instructed(3)
-    assert world.dispatcher.behind is None
-    assert world.dispatcher.superseded == "", "law: what was decided is not asked about again"
+    world.dispatcher.decide(discard=False, taken={1: held.revision + 1})
+    await world.control.until(lambda: world.dispatcher.superseded)
+    assert "older than what runs on one" in world.dispatcher.superseded
+    assert len(world.agent.received) == 1
 
 
 async def test_what_was_discarded_is_not_asked_about_again(world):
@@ -640,3 +710,57 @@ async def test_volumes_and_leaving(world):
     await world.dispatcher.remove_volume("n1", "data")
     await world.dispatcher.leave("n1")
     assert (world.agent.removed_volumes, world.agent.left) == (["data"], 1)
+
+
+@pytest.mark.parametrize("then", ["a change", "a new connection"])
+async def test_a_node_that_has_left_is_told_nothing_more(world, then):
+    """It would be a member again, by the old name, and the record of it is dropped next."""
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.connected()
+    await world.dispatcher.leave("n1")
+    told = len(world.agent.received)
+    assert world.agent.stamp is None
+    world.control.want("n1", tasks(assignment("t1"), assignment("t2")))
+    if then == "a change":
+        await world.heard()
+    else:
+        lost = len(world.control.lost)
+        await world.agent.restart()
+        await world.control.until(lambda: len(world.control.lost) >= lost + 3)
+    assert len(world.agent.received) == told
+    assert world.agent.stamp is None
+    await world.dispatcher.leave("n1")  # again, as `node rm` does when its record stayed
+    world.cluster.drop_node("n1")
+    world.cluster.add_node(Node(id="n9", name="one"))
+    await world.agent.instructed(told + 1)
+    assert world.agent.received[-1].me.node == "n9"
+
+
+async def test_a_node_that_is_leaving_is_told_nothing(world):
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.connected()
+    world.agent.leaving = asyncio.Event()
+    leaving = asyncio.create_task(world.dispatcher.leave("n1"))
+    await world.control.until(lambda: world.agent.left == 1)
+    told = len(world.agent.received)
+    world.control.want("n1", tasks(assignment("t2")))
+    await world.heard()
+    assert len(world.agent.received) == told
+    world.agent.leaving.set()
+    await leaving
+    await world.heard()
+    assert len(world.agent.received) == told
+
+
+async def test_a_node_that_would_not_leave_is_told_its_whole_set_again(world):
+    """What it gave up meanwhile is not known: an increment could build on what is gone."""
+    world.control.want("n1", tasks(assignment("t1")))
+    await world.connected()
+    await world.agent.instructed(1)
+    world.agent.stays = "t1 would not go"
+    told = len(world.agent.received)
+    with pytest.raises(Unavailable, match="t1 would not go"):
+        await world.dispatcher.leave("n1")
+    await world.agent.instructed(told + 1)
+    assert world.agent.received[told].base is None
+    assert set(world.agent.objects.tasks) == {"t1"}

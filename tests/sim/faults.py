@@ -189,16 +189,16 @@ class Faults:
         if not old or world.rewound:
             return
         world.kill_controller(1.0)
-        agent = world.hosts[0].agent
-        held = agent.parts.holdings.held if agent is not None and agent.ready.is_set() else None
         world.store = old[-1].copy()
         world.rewound = True
-        # Its own machine's agent is always asked, so it cannot but hear that it is behind.
-        world.undecided = held is not None and held.revision > world.store.revision
+        # Its own machine's agent is always asked and waited for, so it cannot but hear that it is
+        # behind. By what that agent took, not by what it says just now: it may be away, and still
+        # have all of it when it is back.
+        world.undecided = world.laws.revisions.get(world.hosts[0].name, 0) > world.store.revision
         world.laws.rewound()
         for host in world.hosts:
             self._disturb(host, 120.0)
-        world.users.begin("decide what the state is", "nodes", world.users.decide)
+        world.users.begin("decide what the state is", "state", world.users.decide)
 
     def _journal_damaged(self, name: str, how: str) -> None:
         host = self.world.host(name)
@@ -207,7 +207,7 @@ class Faults:
         self._disturb(host, 60.0)
         host.kill_agent()
         # A torn line was never acknowledged, so this one says that nobody was told of it.
-        self.world.laws.acknowledged.pop(name, None)
+        self.world.laws.forgets(host)
         folder = host.disk.find(("state", "journal"))
         if not isinstance(folder, _Folder):
             return

@@ -47,13 +47,11 @@ class SimClock:
 
     def __init__(self, machine: SimHost | None) -> None:
         self._machine = machine
+        self.monotonic = asyncio.get_running_loop().time
 
     def wall(self) -> float:
         jumped = self._machine.jumped if self._machine is not None else 0.0
-        return 1_700_000_000.0 + asyncio.get_running_loop().time() + jumped
-
-    def monotonic(self) -> float:
-        return asyncio.get_running_loop().time()
+        return 1_700_000_000.0 + self.monotonic() + jumped
 
 
 @dataclass
@@ -329,7 +327,6 @@ class SimNetwork:
             raise OSError(5, "nft failed")
         self._host.world.laws.applied(self._host, wanted.assignments)
         self._host.kernel = wanted
-        self._host.balance()
 
     async def attach(self, assignment: Any) -> Attachment:
         from pathlib import Path
@@ -467,7 +464,6 @@ class SimHost:
         self.containers = SimContainers(self)
         self.attached: set[str] = set()
         self.kernel: Wanted | None = None
-        self.traffic_to: dict[str, set[str]] = {}  # service -> machines it is sent to
         self.histories: dict[str, reach.History] = {}  # node -> what its echoes say
 
     @property
@@ -559,14 +555,17 @@ class SimHost:
 
     # What the kernel sends where.
 
-    def balance(self) -> None:
-        """Bring the balancers to what is told and what answers, as the product decides it."""
+    def traffic_to(self) -> dict[str, set[str]]:
+        """Return the machines each service is sent to, by what is told and what answers.
+
+        As the product decides it; worked out when somebody looks, which is seldom.
+        """
         if self.kernel is None:
-            return
+            return {}
         lost = reach.unreachable(self.histories)
         wanted = replace(self.kernel, unreachable=lost)
         names = {node: peer.name for node, peer in wanted.peers.items()}
-        self.traffic_to = {
+        return {
             key: {names.get(e.node, self.name) for e in endpoints.see(wanted, key, service).ready}
             for key, service in wanted.services.items()
         }
@@ -577,16 +576,17 @@ class SimHost:
             await asyncio.sleep(PROBE)
             alive()
             now, peers = self.world.now, self.kernel.peers if self.kernel is not None else {}
-            before = reach.unreachable(self.histories)
             for node, peer in peers.items():
-                history = reach.sent(self.histories.get(node, reach.History()), now)
-                if self.world.host(peer.name).on:
+                answers = self.world.host(peer.name).on
+                before = self.histories.get(node, reach.History())
+                if answers and before.row_since is not None and not (before.missed or before.lost):
+                    continue  # one more answer in the row moves only when the last probe was
+                history = reach.sent(before, now)
+                if answers:
                     history = reach.answered(history, now)
                 self.histories[node] = reach.judged(history, now)
             for node in [n for n in self.histories if n not in peers]:
                 del self.histories[node]
-            if reach.unreachable(self.histories) != before:
-                self.balance()
 
     @property
     def off_for(self) -> float:

@@ -85,6 +85,7 @@ class Laws:
         self.leaving: set[str] = set()  # machines that are being removed
         self.excess: dict[tuple[str, str], float] = {}
         self.acknowledged: dict[str, tuple[int, int]] = {}  # machine -> newest stamp it took
+        self.revisions: dict[str, int] = {}  # machine -> of the store, with that stamp
         self.epoch = 0
         self.checks = 0
         self.signals = 0
@@ -218,8 +219,13 @@ class Laws:
     def left(self, host: SimHost) -> None:
         """The machine is no member any more."""
         self.highest.pop(host.name, None)
-        self.acknowledged.pop(host.name, None)
+        self.forgets(host)
         self.leaving.discard(host.name)
+
+    def forgets(self, host: SimHost) -> None:
+        """The machine does not know any more what it took."""
+        self.acknowledged.pop(host.name, None)
+        self.revisions.pop(host.name, None)
 
     # The agent's side.
 
@@ -250,6 +256,7 @@ class Laws:
             )
         self.highest[host.name] = max(highest, stamp.epoch)
         self.acknowledged[host.name] = (stamp.epoch, stamp.generation)
+        self.revisions[host.name] = asked.revision
 
     # The store's side.
 
@@ -291,7 +298,9 @@ class Laws:
         world.trace(controller.name, "writes", str(self.revision), " ".join(named))
 
     def _task(self, controller: Controller, old: Task | None, new: Task) -> None:
-        if old is not None and not self.world.undecided:  # taking over goes by the nodes' word
+        # Taking over goes by the nodes' word: what is there is there, in whatever state, wherever.
+        adopted = self.world.undecided or self.world.adopting
+        if old is not None and not adopted:
             by_agent = may_move(old.state, new.state, by="agent")
             if not (by_agent or may_move(old.state, new.state, by="controller")):
                 self.broke("legal moves", f"{new.name} {new.id}: {old.state} -> {new.state}")
@@ -308,7 +317,6 @@ class Laws:
                     "exit codes are true",
                     f"{new.name} run {run.number}: {run.exit_code}, was {true}",
                 )
-        adopted = self.world.undecided  # then it is where it runs already
         if not adopted and new.node is not None and (old is None or old.node is None):
             self._placed(controller, new)
 
@@ -424,12 +432,12 @@ class Laws:
             stack = world.users.wanted[key[0]]
             quiet = not stack.asking and world.now - stack.touched > EXCESS
             surge = 2 if key == ("front", "web") else 0
-            if quiet and count > world.users.replicas(*key) + surge:
+            if quiet and count > world.users.most(*key) + surge:
                 since = self.excess.setdefault(key, world.now)
                 if world.now - since > EXCESS:
                     self.broke(
                         "no more copies",
-                        f"{key[0]}/{key[1]}: {count} instead of {world.users.replicas(*key)}",
+                        f"{key[0]}/{key[1]}: {count} instead of {world.users.most(*key)}",
                     )
             else:
                 self.excess.pop(key, None)
@@ -440,6 +448,8 @@ class Laws:
     def _traffic(self) -> None:
         """Look whether anybody still sends to a machine that has been dead for long."""
         dead = {h.name: h for h in self.world.hosts if not h.on and h.off_for > DEAD}
+        if not dead:
+            return
         for host in self.world.hosts:
             if not host.on or host.agent is None or host.agent_since > self.world.now - DEAD:
                 continue
@@ -447,7 +457,7 @@ class Laws:
             gone = {n for n, h in dead.items() if h.off_since > host.on_since}
             if len(gone) < len(dead) or len(dead) > 2:
                 continue
-            for key, nodes in host.traffic_to.items():
+            for key, nodes in host.traffic_to().items():
                 if dead.keys() & nodes and nodes - dead.keys():
                     who = min(dead.keys() & nodes)
                     self.broke("the dead get no traffic", f"{host.name} sends {key} to {who}")

@@ -8,7 +8,6 @@ held to in the end; nothing of it is read back from the cluster.
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -115,7 +114,8 @@ class Users:
         self.availability = {host.name: "active" for host in world.hosts}
         self.away: set[str] = set()  # machines that are no members
         self.busy = 0
-        self._locks = {name: asyncio.Lock() for name in (*self.files, "nodes")}
+        # Who decides what the state is waits for nobody: all others wait for him, with their locks.
+        self._locks = {name: asyncio.Lock() for name in (*self.files, "nodes", "state")}
         self._keys = 0
         self._versions: dict[str, dict[str, int]] = {name: {} for name in self.files}
 
@@ -295,8 +295,9 @@ class Users:
             found = next((n for n in controller.cluster.nodes.values() if n.name == name), None)
             if found is None:
                 return True
-            if found.removing:  # half done: let it be a member again
-                await controller.nodes._change(found.id, lambda n: n.with_removing(removing=False))
+            if found.removing:  # half done: let it be a member again, as it was
+                was = self.availability[name]
+                await controller.nodes.update(name, labels={}, availability=was)
             return False
 
         return look
@@ -334,24 +335,29 @@ class Users:
                 break
             if controller.dispatcher.behind is None:
                 continue
-            self.world.deciding = True
-            with contextlib.suppress(RequestError, StoreUnavailable, TimeoutError):
+            self.world.deciding = self.world.adopting = True
+            try:
                 async with asyncio.timeout(ANSWER):
                     await self._in(
                         controller, lambda c: c.state.adopt(without_absent=True), any_=True
                     )
                 self.world.trace("user", "state adopt")
+            except (RequestError, StoreUnavailable, TimeoutError) as error:
+                self.world.trace("user", "state adopt:", type(error).__name__)
+            finally:
+                self.world.adopting = False
         self.world.undecided = False
         await self.again()
 
     async def again(self) -> None:
         """After an older state: say everything once more that was said since."""
-        members = await self.ask(self._members)
-        self.away = {host.name for host in self.world.hosts} - members
-        for host in self.world.hosts:
-            self.availability[host.name] = "active"
-            await self.add_node(host.name)
-            await self.available(host.name, "active")
+        async with self._locks["nodes"]:
+            members = await self.ask(self._members)
+            self.away = {host.name for host in self.world.hosts} - members
+            for host in self.world.hosts:
+                self.availability[host.name] = "active"
+                await self.add_node(host.name)
+                await self.available(host.name, "active")
         for name, stack in self.wanted.items():
             async with self._locks[name]:
                 stack.releases = 0
@@ -369,6 +375,13 @@ class Users:
         return {node.name for node in controller.cluster.nodes.values()}
 
     # What is wanted.
+
+    def most(self, name: str, key: str) -> int:
+        """Return how many tasks a service may have: one of each node keeps those of paused ones."""
+        if (name, key) in GLOBAL and self.replicas(name, key):
+            drained = [n for n, one in self.availability.items() if one == "drain"]
+            return len({host.name for host in self.world.hosts} - self.away - {*drained})
+        return self.replicas(name, key)
 
     def replicas(self, name: str, key: str) -> int:
         """Return how many tasks a service is to have."""

@@ -75,6 +75,7 @@ class World:
         self.rewound = False  # the store was an older one at some time
         self.undecided = False  # it is, and nobody has decided what to do
         self.deciding = False
+        self.adopting = False  # somebody has the state taken over from the nodes, right now
         self._tasks: set[asyncio.Task[Any]] = set()
         self.broken: Broken | None = None
         self.over = asyncio.Event()

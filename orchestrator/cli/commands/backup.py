@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from orchestrator.client.http import Download
 
 OFF = "off"
+LISTING = 10.0  # seconds a disk has to say what is on it
 
 
 def describe(parser: argparse.ArgumentParser) -> None:
@@ -143,10 +144,7 @@ def _ls(args: argparse.Namespace, session: Invocation) -> int:
     from specs.kit import jsontext
 
     if args.folder is not None:
-        from orchestrator.backups import keeping  # it reads heads as the controller does
-
-        rows = [row.model_dump() for row in keeping.rows(_path(args.folder))]
-        found: dict[str, Any] = {"files": rows}
+        found: dict[str, Any] = {"files": _looked_at(args.folder)}
     else:
         found = session.client.get("/v1/backups", patience=30.0)
     if args.format == "json":
@@ -163,6 +161,33 @@ def _ls(args: argparse.Namespace, session: Invocation) -> int:
     if rows or args.folder is not None:
         table.show(_table(rows))
     return ERROR if found.get("warning") else 0
+
+
+def _looked_at(folder: str) -> list[dict[str, Any]]:
+    """Return the backups of a folder here. Raises CliError, also where its disk is silent."""
+    import queue
+    import threading
+
+    from orchestrator.backups import keeping  # it reads heads as the controller does
+
+    answer: queue.Queue[list[dict[str, Any]] | OSError] = queue.Queue()
+
+    def look() -> None:
+        try:
+            answer.put([row.model_dump() for row in keeping.rows(_path(folder))])
+        except OSError as exc:
+            answer.put(exc)
+
+    threading.Thread(target=look, name="backups-list", daemon=True).start()
+    try:
+        found = answer.get(timeout=LISTING)
+    except queue.Empty:
+        raise CliError(
+            f"{folder} does not answer after {LISTING:g} s: is its disk there?"
+        ) from None
+    if isinstance(found, OSError):
+        raise found
+    return found
 
 
 def _table(rows: Sequence[Mapping[str, Any]]) -> str:

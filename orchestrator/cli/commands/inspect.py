@@ -13,6 +13,7 @@ from orchestrator.cli import called, said
 from orchestrator.cli.commands import network, node, secret, volume
 from orchestrator.cli.errors import ERROR
 from orchestrator.cli.show import containers, formats, objects, times
+from orchestrator.cli.show import made as created
 from orchestrator.client.errors import ApiNotFound
 from orchestrator.client.http import quote
 from specs.kit import jsontext
@@ -88,7 +89,20 @@ def _containers(session: Invocation, name: str) -> list[dict[str, Any]]:
         mine = [row for row in _tasks(session, stack) if row["id"] == task["id"]]
     now = containers.now(mine)
     names = {n["id"]: n["name"] for n in session.client.get(objects.path("network"))["networks"]}
-    return [as_docker(row, stack, names) for row in mine if row["id"] in now]
+    return [
+        as_docker(row, stack, names, _made(session, str(row["id"])))
+        for row in mine
+        if row["id"] in now
+    ]
+
+
+def _made(session: Invocation, task: str) -> dict[str, Any]:
+    """Return what a container was made from; nothing where an older controller is asked."""
+    try:
+        found: dict[str, Any] = session.client.get(f"/v1/tasks/{quote(task)}/made")
+    except ApiNotFound:
+        return {}
+    return found
 
 
 def _stack_here(session: Invocation) -> str:
@@ -108,15 +122,24 @@ def _tasks(session: Invocation, stack: str) -> list[dict[str, Any]]:
     return found
 
 
-def as_docker(row: Row, stack: str, networks: Mapping[str, str]) -> dict[str, Any]:
-    """Return a container as ``docker inspect`` has it; ``networks``: id -> name."""
+def as_docker(
+    row: Row, stack: str, networks: Mapping[str, str], made: Row | None = None
+) -> dict[str, Any]:
+    """Return a container as ``docker inspect`` has it.
+
+    ``networks``: id -> name; ``made``: the TaskMade, where the controller can say it.
+    """
+    made = made or {}
+    run: Row = (((made.get("task") or {}).get("status") or {}).get("runs") or ({},))[-1]
+    begins = created.command(row, made)
     state = containers.state_of(row)
     health = str(row.get("health") or "none")
-    mounts = [str(mount) for mount in row.get("mounts") or ()]
     ids = row.get("network_ids") or ()
     return {
         "Id": row["id"],
         "Created": _moment(row.get("created_at")),
+        "Path": begins[0] if begins else "",
+        "Args": begins[1:],
         "Name": f"/{row.get('name')}",
         "Service": row.get("service", ""),
         "Project": stack,
@@ -126,6 +149,8 @@ def as_docker(row: Row, stack: str, networks: Mapping[str, str]) -> dict[str, An
             "Running": state in ("running", "paused"),
             "Paused": state == "paused",
             "Restarting": state == "restarting",
+            "OOMKilled": bool(run.get("oom")),
+            "Pid": int(run.get("pid") or 0) if state in ("running", "paused") else 0,
             "ExitCode": containers.code_of(row) if state in ("exited", "restarting") else 0,
             "Error": row.get("reason", ""),
             "StartedAt": _moment(row.get("started_at")),
@@ -134,17 +159,9 @@ def as_docker(row: Row, stack: str, networks: Mapping[str, str]) -> dict[str, An
         },
         "Image": row.get("image_digest", ""),
         "RestartCount": int(row.get("restarts") or 0),
-        "Config": {
-            "Image": row.get("image", ""),
-            "Cmd": [row["command"]] if row.get("command") else None,
-            "Labels": row.get("labels") or {},
-        },
-        "Mounts": [
-            {"Type": "bind", "Source": mount}
-            if mount.startswith("/")
-            else {"Type": "volume", "Name": mount}
-            for mount in mounts
-        ],
+        "HostConfig": created.host_config(made),
+        "Config": created.config(row, made),
+        "Mounts": created.mounts(row, made),
         "NetworkSettings": {
             "Ports": _ports(containers.ports(row)),
             "Networks": {

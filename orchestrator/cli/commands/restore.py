@@ -61,7 +61,6 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
         _refuse_controller(client, restoring.occupied(config), force=args.force)
         own = _own_node(head.cluster)
         config.state_dir.mkdir(mode=0o755, parents=True, exist_ok=True)
-        verifying.sweep(config.state_dir)
         words = args.passphrase_file
         with verifying.opened(path, lambda: passphrase.ask(words), config.state_dir) as opened:
             folder, found = opened

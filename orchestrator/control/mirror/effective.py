@@ -19,7 +19,7 @@ from specs.base import content_hash
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.contracts import Mirror
     from orchestrator.control.mirror.records import Volume
     from specs.api import ClientMachine, Release
     from specs.node import Node
@@ -58,7 +58,7 @@ class Effective:
         host = any(p.mode == "host" and p.published for p in task.ports)
         # Two of one slot would be in one network: the same ports cannot be had twice.
         shared = task.network_mode == "partner" and self.service.update.order == "start-first"
-        return fixed or host or shared or task.network_mode == "host"
+        return task.exclusive or fixed or host or shared or task.network_mode == "host"
 
     def volume_name(self, key: str, slot: int, node: Node | None = None) -> str:
         """Return the real name of a volume for a slot; on ``node``, where it is another on each."""
@@ -67,6 +67,14 @@ class Effective:
             return f"{self.stack}_{key}"
         words = node_words(node) if node is not None else {}
         return volume.name_of(f"{self.stack}_{self.service.name}", slot, words)
+
+    def volume_names(self, spec: TaskSpec, slot: int, node: Node | None) -> dict[str, str]:
+        """Return the real names of a task's volumes by their keys; anonymous ones have none."""
+        return {
+            m.source: self.volume_name(m.source, slot, node)
+            for m in spec.mounts
+            if m.type == "volume" and m.source is not None
+        }
 
     def on_each_node(self, key: str) -> bool:
         """Say whether each node has a volume of its own behind the key: a global service's."""
@@ -117,7 +125,7 @@ def of_oneoff(one: OneOff) -> Effective:
 class Specs:
     """Effective services, computed once per (release, service)."""
 
-    def __init__(self, cluster: Cluster) -> None:
+    def __init__(self, cluster: Mirror) -> None:
         self._cluster = cluster
         self._cache: dict[tuple[str, int, str, str, str], Effective] = {}
         # The same by the very records: asked for every task of every look.

@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from orchestrator.control.mirror import times
 from specs.node import NodeCondition
@@ -151,23 +151,44 @@ class NodeHealth:
             status, reason, until = self._judge(self._pulse(node), now)
             if until is not None:
                 wake = until if wake is None else min(wake, until)
-            awaited = self._pulse(node).host and status is NodeStatus.UNKNOWN
-            new = self._cluster.conditions[node] = NodeCondition(
-                status=status,
-                reason=reason,
-                full=self._pulse(node).full if status is NodeStatus.UNREADY else "",
-                since=self._clock.wall() if old is None or old.status != status else old.since,
-                returning=status is NodeStatus.DOWN and self._pulse(node).reported,
-                returned_at=self._pulse(node).returned_at,
-                replaced_at=self._clock.wall() + until - now if awaited and until else 0.0,
-                ahead=_ahead(self._pulse(node)),
-            )
+            new = self._condition(self._pulse(node), old, status, reason, until, now)
+            if new is not old:
+                self._cluster.conditions[node] = new
             before = old.status if old is not None else NodeStatus.UNKNOWN
             if before != status or (old is not None and old.returning != new.returning):
                 moved.append((node, before, status))
         self._look_at_brake(now)
         self._doubt(down)
         return moved, min((t for t in (wake, self._release_at) if t is not None), default=None)
+
+    def _condition(
+        self,
+        pulse: _Pulse,
+        old: NodeCondition | None,
+        status: NodeStatus,
+        reason: str,
+        until: float | None,
+        now: float,
+    ) -> NodeCondition:
+        """Return a node's condition, the one there is where it is the same (mostly)."""
+        awaited = pulse.host and status is NodeStatus.UNKNOWN
+        values: dict[str, Any] = {
+            "status": status,
+            "reason": reason,
+            "full": pulse.full if status is NodeStatus.UNREADY else "",
+            "returning": status is NodeStatus.DOWN and pulse.reported,
+            "returned_at": pulse.returned_at,
+            "ahead": _ahead(pulse),
+        }
+        if old is not None and old.status == status:
+            values["since"] = old.since
+            same = not awaited and not old.replaced_at
+            if same and all(getattr(old, name) == value for name, value in values.items()):
+                return old
+        else:
+            values["since"] = self._clock.wall()
+        values["replaced_at"] = self._clock.wall() + until - now if awaited and until else 0.0
+        return NodeCondition(**values)
 
     def _judge(self, pulse: _Pulse, now: float) -> tuple[NodeStatus, str, float | None]:
         """Return status, reason and when it may change by itself."""
@@ -200,9 +221,10 @@ class NodeHealth:
             steady = 0.0  # there is nowhere else to go, so nothing to be careful about
         until = pulse.since + steady
         if now < until:
+            again = f"it was down {pulse.falls} times lately, " if pulse.falls > 1 else ""
             return (
                 NodeStatus.DOWN,
-                f"it is back; counted again after {steady:g} s without a break",
+                f"it is back; {again}counted again after {steady:g} s without a break",
                 until,
             )
         pulse.was_down, pulse.returned_at = False, now
@@ -218,8 +240,11 @@ class NodeHealth:
             pulse = self._pulse(node)
             fell = found.status not in HEARD and node not in down
             pulse.doubted = self._braking and (pulse.doubted or fell)
-            if found.doubted != pulse.doubted:
-                update = {"doubted": pulse.doubted}
+            # Where there is one node only nothing would be replaced anyway.
+            alone = len(self._cluster.nodes) == 1
+            braked = self._braking and found.status not in HEARD and not alone
+            if (found.doubted, found.braked) != (pulse.doubted, braked):
+                update = {"doubted": pulse.doubted, "braked": braked}
                 self._cluster.conditions[node] = found.model_copy(update=update)
 
     def brake(self) -> bool:

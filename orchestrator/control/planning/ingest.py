@@ -15,12 +15,22 @@ from specs.states import FINAL, Desired, may_move
 from specs.underlay import readdressed
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.control.planning.passes import Pass
     from specs.node import Node, NodeFacts
     from specs.task import Task, TaskStatus
-    from specs.wire import Report
+    from specs.wire import Hello, Report
 
 log = logging.getLogger(__name__)
+
+
+def greeted(pass_: Pass, hellos: Mapping[str, Hello]) -> None:
+    """Write what nodes whose session began say of their machines."""
+    for node, hello in hellos.items():
+        record = pass_.cluster.nodes.get(node)
+        if record is not None and record.facts != hello.facts:
+            look_at_machine(pass_, record, hello.facts)
 
 
 def take(pass_: Pass, node: str, report: Report) -> None:

@@ -21,6 +21,7 @@ from specs.states import FINAL, Desired, ReleaseState
 
 if TYPE_CHECKING:
     from orchestrator.control.mirror.cluster import Cluster
+    from orchestrator.control.mirror.records import Volume
     from orchestrator.control.planning.passes import Pass
     from specs.api import Stack
     from specs.task import Task
@@ -51,6 +52,15 @@ def plan_removal(pass_: Pass, stack: Stack) -> None:
             pass_.draft.delete(RELEASES, release)
         binds.forget(pass_, stack.name)
     pass_.draft.delete(STACKS, stack)
+
+
+def volumes_going(cluster: Cluster) -> list[Volume]:
+    """Return the volumes whose data may be deleted now, by name."""
+    names = volumes_to_drop(cluster)
+    for stack in cluster.stacks.values():
+        if stack.desired == "removed":
+            names |= set(volumes_to_remove(cluster, stack))
+    return [cluster.volumes[name] for name in sorted(names)]
 
 
 def volumes_to_remove(cluster: Cluster, stack: Stack) -> list[str]:

@@ -88,7 +88,7 @@ def _unheard_text(cluster: Mirror, task: Task, status: str) -> str:
     if node is None:
         return f"{status}: its node is not in the cluster any more"
     condition = cluster.conditions.get(node.id)
-    reason = (condition.reason if condition else "") or f"node {node.name} does not answer"
+    reason = (condition.why if condition else "") or f"node {node.name} does not answer"
     text = f"{status}: {reason if node.name in reason else f'node {node.name}: {reason}'}"
     what = tied(cluster, task)
     return f"{text}; waits for it because {what} is there" if what else text

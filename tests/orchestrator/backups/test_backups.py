@@ -390,6 +390,96 @@ async def test_a_disk_that_fails_leaves_what_was_there(backup, tmp_path, monkeyp
     assert [path.name for path in target.state_dir.iterdir()] == ["controller"]
 
 
+async def test_a_file_system_without_exchanges_is_written_all_the_same(
+    backup, tmp_path, monkeypatch
+):
+    def cannot(one, other):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(other))
+
+    monkeypatch.setattr(restoring, "exchange", cannot)
+    target = ControllerConfig(state_dir=tmp_path / "target", run_dir=tmp_path / "run2")
+    target.folder.mkdir(parents=True)
+    (target.folder / "state.db").write_bytes(b"mine")
+    aside, _ = await put_back(backup[0], target)
+    assert (aside / "state.db").read_bytes() == b"mine"
+    assert (target.folder / "key").exists()
+
+
+class Killed(BaseException):
+    """Nothing runs after a kill: nobody catches it."""
+
+
+@pytest.mark.parametrize("there", [True, False])
+async def test_killed_at_any_step_there_is_one_state_or_the_other(
+    backup, tmp_path, monkeypatch, there
+):
+    """Law: `controller/` is the former one, or the backup's, whole; what was there is kept."""
+    rename, exchange = Path.rename, restoring.exchange
+    steps = 0
+
+    def counted(call):
+        def stepped(*arguments):
+            nonlocal steps
+            done = call(*arguments)
+            steps -= 1
+            if steps == 0:
+                raise Killed
+            return done
+
+        return stepped
+
+    monkeypatch.setattr(Path, "rename", counted(rename))
+    monkeypatch.setattr(restoring, "exchange", counted(exchange))
+
+    def restored(target):
+        with verifying._apart(target.state_dir) as folder:
+            envelope.read(backup[0], lambda: WORDS, folder)
+            restoring.place(folder, target)
+
+    for number in range(1, 20):
+        target = ControllerConfig(state_dir=tmp_path / f"t{number}", run_dir=tmp_path / "run2")
+        target.state_dir.mkdir()
+        if there:
+            target.folder.mkdir()
+            (target.folder / "state.db").write_bytes(b"mine")
+        steps = number
+        try:
+            await asyncio.to_thread(restored, target)
+        except Killed:
+            killed = True
+        else:
+            killed = False
+        verifying.sweep(target.state_dir)  # as the next one does
+        states = {path.name: path for path in target.state_dir.iterdir()}
+        mine = [n for n, p in states.items() if (p / "state.db").read_bytes() == b"mine"]
+        assert len(mine) == there, "law: what was there is never deleted"
+        whole = {p.name for p in states.get("controller", Path("/nowhere")).glob("*")}
+        assert whole >= {"state.db", "key", "restored"} or mine == ["controller"] or not there
+        if not killed:
+            break
+    assert number > 2
+    assert whole >= {"state.db", "key", "restored"}
+
+
+async def test_what_a_killed_verify_left_goes_with_the_next_and_what_is_at_work_stays(
+    backup, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(verifying.tempfile, "tempdir", str(tmp_path))
+    left = tmp_path / f"{verifying.APART}killed"
+    left.mkdir()
+    (left / "key").write_bytes(b"x")
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    (tmp_path / f"{verifying.APART}link").symlink_to(elsewhere)
+    with verifying._apart(tmp_path) as work:
+        (work / "key").write_bytes(b"x")
+        await asyncio.to_thread(verified, backup[0])
+        assert not left.exists()
+        assert (work / "key").exists(), "another one's work is not taken away"
+    assert sorted(p.name for p in tmp_path.glob(f"{verifying.APART}*")) == [".restore-link"]
+    assert elsewhere.exists()
+
+
 # The schedule.
 
 
@@ -709,6 +799,32 @@ async def test_a_disk_that_does_not_answer_is_told(arranged, monkeypatch):
     assert backups.warning == ""
     async with backups.made(MakeBackup(plain=True)) as (path, _):
         assert path.exists()
+
+
+async def test_a_disk_that_does_not_answer_holds_up_no_list_and_one_thread(arranged, monkeypatch):
+    backups, _, _, folder = arranged
+    await backups.arrange(wish(folder))
+    answers, asked = threading.Event(), []
+
+    def hung(_folder):
+        asked.append(1)
+        assert answers.wait(60.0)
+        return []
+
+    monkeypatch.setattr(keeping, "rows", hung)
+    monkeypatch.setattr(making, "LISTING", 0.05)
+    try:
+        for _ in range(3):
+            found = await backups.status()
+            assert f"{folder} does not answer" in found.warning
+            assert found.files == ()
+            assert found.to == str(folder)
+        assert len(asked) == 1, "law: a dead disk takes one thread, however often it is asked"
+    finally:
+        answers.set()
+    monkeypatch.undo()
+    await backups.listed()
+    assert "does not answer" not in (await backups.status()).warning
 
 
 async def test_a_key_that_does_not_open_is_a_failure_with_words(arranged):

@@ -7,6 +7,19 @@ import json
 import pytest
 
 from orchestrator.cli.commands import inspect
+from specs.api import TaskMade
+from specs.stack import (
+    Healthcheck,
+    Limits,
+    Mount,
+    NetworkAttachment,
+    Port,
+    Resources,
+    RestartPolicy,
+    TaskSpec,
+)
+from specs.states import TaskState
+from specs.task import Run, Task, TaskStatus
 from tests.orchestrator.cli.test_objects import network, volume
 from tests.orchestrator.cli.test_reading import NOW, row
 
@@ -27,8 +40,47 @@ JOB = row(
 )
 
 
+MADE = TaskMade(
+    task=Task(
+        id="task1",
+        stack="shop",
+        service="web",
+        slot=1,
+        name="shop-web-1",
+        release=1,
+        spec_hash="h",
+        status=TaskStatus(
+            state=TaskState.RUNNING,
+            command=("nginx", "-g", "x"),
+            runs=(Run(number=1, pid=77, started_at=NOW - 9),),
+        ),
+    ),
+    spec=TaskSpec(
+        image="nginx",
+        entrypoint=("nginx",),
+        command=("-g", "x"),
+        environment={"A": "b=c"},
+        user="7:8",
+        mounts=(
+            Mount(type="volume", source="data", target="/data"),
+            Mount(type="bind", source="/etc/app", target="/app", read_only=True),
+            Mount(type="tmpfs", target="/run", tmpfs_options=("exec",)),
+        ),
+        networks=(NetworkAttachment(network="back"),),
+        ports=(Port(target=80, published=8080, host_ip="127.0.0.1"),),
+        healthcheck=Healthcheck(test=("CMD", "true"), interval=2.5),
+        restart=RestartPolicy(condition="on-failure", max_attempts=3),
+        resources=Resources(limits=Limits(cpus=0.5, memory=1 << 28)),
+        cap_drop=("ALL",),
+        read_only=True,
+    ),
+    volumes={"data": "shop_data"},
+)
+
+
 @pytest.fixture
 def shop(fake):
+    fake.on("GET", "/v1/tasks/task1/made", MADE.model_dump(mode="json"))
     fake.on("GET", "/v1/stacks/shop/tasks", {"tasks": [WEB, JOB]})
     fake.on("GET", "/v1/tasks/(shop-web-1|task1)", lambda *_: {"id": "task1", "stack": "shop"})
     fake.on("GET", "/v1/networks", {"networks": [{**network("back"), "id": "net1"}]})
@@ -49,7 +101,28 @@ def shop(fake):
         ("{{.NetworkSettings.Networks.back.NetworkID}}", "net1"),
         ('{{(index (index .NetworkSettings.Ports "80/tcp") 0).HostPort}}', "8080"),
         ("{{json .Config.Labels}}", '{"team":"a"}'),
-        ("{{range .Mounts}}{{.Type}} {{end}}", "volume bind "),
+        ("{{range .Mounts}}{{.Type}} {{end}}", "volume bind tmpfs "),
+        ("{{range .Mounts}}{{.Name}}{{end}}", "shop_data"),
+        (
+            "{{range .Mounts}}{{.Source}}:{{.Destination}}:{{.RW}} {{end}}",
+            ":/data:true /etc/app:/app:false :/run:true ",
+        ),
+        (
+            "{{.HostConfig.RestartPolicy.Name}}:{{.HostConfig.RestartPolicy.MaximumRetryCount}}",
+            "on-failure:3",
+        ),
+        ("{{.HostConfig.Memory}} {{.HostConfig.NanoCpus}}", "268435456 500000000"),
+        ("{{json .HostConfig.Binds}}", '["shop_data:/data:rw","/etc/app:/app:ro"]'),
+        ("{{.HostConfig.NetworkMode}} {{.HostConfig.ReadonlyRootfs}}", "back true"),
+        (
+            "{{json .HostConfig.PortBindings}}",
+            '{"80/tcp":[{"HostIp":"127.0.0.1","HostPort":"8080"}]}',
+        ),
+        ("{{json .HostConfig.CapDrop}} {{json .HostConfig.CapAdd}}", '["ALL"] null'),
+        ("{{json .Config.Env}} {{.Config.User}}", '["A=b=c"] 7:8'),
+        ("{{json .Config.Cmd}} {{json .Config.Entrypoint}}", '["-g","x"] ["nginx"]'),
+        ("{{.Path}} {{json .Args}} {{.State.Pid}}", 'nginx ["-g","x"] 77'),
+        ("{{.Config.Healthcheck.Interval}}", "2500000000"),
     ],
 )
 def test_what_scripts_ask_docker_for(shop, corral, word, form, says):
@@ -69,6 +142,14 @@ def test_what_scripts_ask_docker_for(shop, corral, word, form, says):
 def test_an_exit_code_nobody_knows_is_not_0(more, code):
     row = {"id": "t1", "started_at": 1.0, **more}
     assert inspect.as_docker(row, "shop", {})["State"]["ExitCode"] == code
+
+
+def test_an_older_controller_is_asked_for_no_more_than_it_knows(shop, corral):
+    shop.routes = [route for route in shop.routes if not route[1].match("/v1/tasks/task1/made")]
+    (found,) = json.loads(corral("-p", "shop", "inspect", "web").out)
+    assert found["HostConfig"] == {}
+    assert [mount["Type"] for mount in found["Mounts"]] == ["volume", "bind"]
+    assert found["Config"]["Cmd"] == ["nginx -g x"]
 
 
 def test_what_has_ended(shop, corral):

@@ -7,8 +7,9 @@ from types import SimpleNamespace
 
 import pytest
 
-from orchestrator.api.rows import node_row
+from orchestrator.api.rows import node_row, task_row
 from orchestrator.control.mirror.health import NodeHealth
+from specs.node import BRAKED
 from specs.wire import HEARTBEAT, SHORTEST_HEARTBEAT
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import Behaviour, Rig
@@ -245,3 +246,44 @@ async def test_a_host_that_goes_while_its_agent_is_awaited_is_replaced_like_any_
         assert len(rig.tasks("web")) == 3
         await rig.nodes["n3"].try_again(host=False)
         await rig.until(lambda: len([t for t in rig.ready("web") if t.node != "n3"]) == 3, 3)
+
+
+@pytest.mark.looptime
+async def test_under_the_brake_ps_and_node_ls_say_why_nothing_is_replaced():
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(web=replicas(3)))
+        await rig.deployed()
+
+        def said() -> list[tuple[str, bool, bool]]:
+            """Return of each task: its node, whether its words name the brake, whether ``ls``."""
+            rows = [task_row(rig.cluster, t, now=rig.clock.wall()) for t in rig.tasks("web")]
+            nodes = rig.cluster.nodes.values()
+            listed = [node_row(rig.cluster, node, now=rig.clock.wall()) for node in nodes]
+            why = {node.name: node.reason for node in listed}
+            return sorted((r.node, BRAKED in r.status, BRAKED in why[r.node]) for r in rows)
+
+        for node in ("n2", "n3"):
+            await rig.nodes[node].cut()
+        await rig.until(rig.control._health.brake)
+        await rig.until(lambda: rig.cluster.conditions["n3"].status == "down")
+        assert said() == [("host1", False, False), ("host2", True, True), ("host3", True, True)]
+        await rig.nodes["n2"].connect()
+        await rig.until(lambda: not rig.control._health.brake(), 100)
+        assert not any(task or node for _, task, node in said())
+
+
+@pytest.mark.looptime
+async def test_a_node_that_falls_again_and_again_says_so_while_it_has_to_stay():
+    async with Rig(nodes=3) as rig:
+        await rig.up(project(web=replicas(3)))
+        await rig.deployed()
+        n3 = rig.cluster.nodes["n3"]
+        for fall, waits in enumerate((3, 6, 12), 1):
+            await rig.nodes["n3"].cut()
+            await rig.until(lambda: rig.cluster.conditions["n3"].status == "down", 60)
+            await rig.nodes["n3"].connect()
+            await rig.until(lambda: rig.cluster.conditions["n3"].returning, 60)
+            lately = f"it was down {fall} times lately, " if fall > 1 else ""
+            words = f"it is back; {lately}counted again after {waits} s without a break"
+            assert node_row(rig.cluster, n3, now=rig.clock.wall()).reason == words
+            await rig.until(lambda: rig.cluster.conditions["n3"].status == "ready", 60)

@@ -29,7 +29,7 @@ def has(rig, *nodes, path=PATH, state="there"):
 
 
 def places(rig, service=None):
-    return sorted(task.node for task in rig.live(service))
+    return sorted(task.node or "" for task in rig.live(service))
 
 
 CASES = {
@@ -129,7 +129,7 @@ async def test_a_drained_node_keeps_what_has_its_data_there_only(everywhere, mov
         await rig.deployed()
         await rig.add_node(2)
         await rig.nodes["n2"].connect()
-        await rig.until(lambda: rig.cluster.conditions["n2"].status == "ready")
+        await rig.until(lambda: (c := rig.cluster.conditions.get("n2")) and c.status == "ready")
         if everywhere:
             has(rig, "n2")
         node = rig.cluster.nodes["n1"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -14,14 +15,18 @@ from orchestrator.errors import Conflict
 from orchestrator.store import keys
 from orchestrator.store.base import Put
 from orchestrator.store.memory import MemoryStore
+from specs import skew
 from specs.kit.clock import ManualClock
 from specs.node import Node
 from specs.objects import CreateVolume
 from specs.oneoff import StartOneOff
 from specs.states import FINAL, TaskState
-from specs.wire import HeldSet, NodeSelf, Objects, Peer
+from specs.wire import HeldSet, Instructions, NodeSelf, Objects, Peer, Stamp
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import PlainSealer, Rig
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 pytestmark = pytest.mark.looptime
 
@@ -56,8 +61,9 @@ class Agents:
         self.asked += asked
         return {n.id: self.answers[n.id] for n in asked if n.id in self.answers}
 
-    def decide(self, *, discard: bool) -> None:
+    def decide(self, *, discard: bool, taken: Mapping[int, int]) -> None:
         self.decided.append(discard)
+        self.taken = dict(taken)
 
     async def begun(self) -> None:
         await self.goes_on.wait()
@@ -120,6 +126,27 @@ async def test_forgotten_nodes_are_asked_and_known_again(case):
             assert (node.underlay, node.overlay) == (f"192.0.2.{number}", f"10.210.0.{number}")
     assert cluster.nodes["n1"].overlay == "10.210.0.1", "law: no address is given twice"
     assert agents.decided == [False]
+
+
+async def test_what_was_taken_over_is_told_by_the_epoch_in_which_it_was_heard():
+    """A node that was away for long heard the controller last in an epoch before."""
+    store, clock = MemoryStore(), ManualClock()
+    await store.txn((), (Put(keys.node("n1"), HOME.encode()),))
+    cluster = await Cluster.open(store, clock)
+    heard = {
+        "n1": holds(1, peer(2), peer(3), peer(4)).model_copy(update=last(4, 90)),
+        "n2": holds(2).model_copy(update=last(4, 95)),
+        "n3": holds(3).model_copy(update=last(2, 137)),
+        "n4": holds(4),
+    }
+    agents = Agents(cluster, **heard)
+    question = StateQuestion(store, cluster, PlainSealer(), agents, clock)
+    await question.adopt(without_absent=False)
+    assert agents.taken == {4: 95, 2: 137}
+
+
+def last(epoch: int, revision: int) -> dict[str, object]:
+    return {"stamp": Stamp(cluster="c", epoch=epoch, generation=7), "revision": revision}
 
 
 async def test_to_discard_touches_no_node_that_the_store_does_not_know():
@@ -252,6 +279,41 @@ async def test_a_one_off_that_only_its_node_knows_is_taken_over(case):
             await rig.until(lambda: not node.tasks.get(one.id))
         else:
             assert rig.cluster.oneoffs[one.id].shown
+
+
+# What the service has of its own, and whether the store knows the task. Of one that it does not
+# know, and that is called as its service, nothing tells that it is no one-off: it is not ended.
+OF_OLDER = {
+    "known": ({}, True),
+    "unknown": ({}, False),
+    "known, and named as its service": ({"container_name": "web"}, True),
+}
+
+
+@pytest.mark.parametrize("case", OF_OLDER)
+async def test_what_an_older_agent_runs_of_a_service_is_no_one_off(case):
+    """It keeps of no task of which release and spec it is; nor does it of a one-off."""
+    top, known = OF_OLDER[case]
+    async with Rig() as rig:
+        await rig.up(project(web=top))
+        await rig.deployed()
+        node = rig.nodes["n1"]
+        held = await node.agent.held()
+        said = Instructions(stamp=held.stamp, me=held.me, put=held.objects)
+        older = Instructions.model_validate_json(skew.encode(said, 1)).put
+        assert not any(one.spec_hash or one.release for one in older.tasks.values())
+        held = held.model_copy(update={"objects": older})
+        await node.hang_up()
+        await rig.halt()
+        if not known:
+            rig.store = MemoryStore()
+        lost = await Cluster.open(rig.store, rig.clock)
+        before = dict(lost.tasks)
+        made = adopt(lost, {"n1": held}, PlainSealer(), wall=0.0, found=dict(rig.cluster.nodes))
+        assert not [line for line in made.said if "one-off" in line]
+        assert await made.draft.commit(rig.store)
+        assert not lost.oneoffs, "law: a task is of a service, or a one-off"
+        assert dict(lost.tasks) == before, "the store's own word is all there is"
 
 
 @pytest.mark.parametrize("held", ["runs", "ended", "not there", "of a node that is away"])

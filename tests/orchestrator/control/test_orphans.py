@@ -233,7 +233,7 @@ async def test_an_orphan_removed_a_moment_ago_is_not_found_again():
         await rig.up(project(web={}, old={}))
         await rig.deployed()
         await rig.up(project(web={}), remove_orphans=True)
-        await rig.until(lambda: rig.release().state.value == "deploying")
+        await rig.until(lambda: not rig.live("old"))
         await rig.up(project(web={}))
         await rig.deployed()
         assert not rig.tasks("old")

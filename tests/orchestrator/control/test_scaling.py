@@ -254,7 +254,7 @@ async def test_the_next_up_says_that_a_number_stays(scaled, told):
         row = await rig.control.deploy("app", rig.request(project(web=replicas(2))))
         assert [w.message for w in row.warnings] == [told] * bool(told)
         await rig.deployed()
-        assert len(rig.live("web")) == scaled
+        await rig.until(lambda: len(rig.live("web")) == scaled)
         # The file's own number, changed, and a number given now need no words.
         asked = rig.request(project(web=replicas(2)), scale={"web": 3})
         assert not (await rig.control.deploy("app", asked)).warnings

@@ -27,7 +27,7 @@ async def joins(rig, number, *volumes):
     node.agent.volumes.names = volumes
     await rig.until(lambda: f"n{number}" in rig.cluster.nodes)
     await node.connect()
-    await rig.until(lambda: rig.cluster.conditions[f"n{number}"].status == "ready")
+    await rig.until(lambda: (c := rig.cluster.conditions.get(f"n{number}")) and c.status == "ready")
 
 
 async def without_its_home(rig):

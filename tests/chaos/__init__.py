@@ -1,0 +1,1 @@
+"""Faults at random on a real lab of five hosts, under requests and commands."""
