@@ -85,10 +85,16 @@ async def run(config: ControllerConfig, *, embedded: bool) -> None:
 
 async def opened(config: ControllerConfig) -> tuple[SqliteStore, vault.Vault]:
     """Return the store and what seals it, both made at a first start. Raises as :func:`run`."""
-    # STRICTLY the key first: a state without it is refused for ever, a key without a state is
-    # what a first start finds that was killed between the two.
-    sealer = vault.load(config.key, fresh=not config.database.exists())
-    return await SqliteStore.open(config.database), sealer
+    if not config.database.exists():
+        # STRICTLY before the state: one without a key is refused for ever, while a key without a
+        # state is what is there after a first start that was killed between the two.
+        vault.load(config.key, fresh=True)
+    store = await SqliteStore.open(config.database)
+    try:
+        return store, vault.load(config.key, fresh=False)
+    except BaseException:
+        await store.close()
+        raise
 
 
 async def _sealed(engine: SqliteStore, sealer: vault.Vault) -> SealedStore:
