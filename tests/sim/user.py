@@ -295,8 +295,9 @@ class Users:
             found = next((n for n in controller.cluster.nodes.values() if n.name == name), None)
             if found is None:
                 return True
-            if found.removing:  # half done: let it be a member again
-                await controller.nodes._change(found.id, lambda n: n.with_removing(removing=False))
+            if found.removing:  # half done: let it be a member again, as it was
+                was = self.availability[name]
+                await controller.nodes.update(name, labels={}, availability=was)
             return False
 
         return look
@@ -374,6 +375,13 @@ class Users:
         return {node.name for node in controller.cluster.nodes.values()}
 
     # What is wanted.
+
+    def most(self, name: str, key: str) -> int:
+        """Return how many tasks a service may have: one of each node keeps those of paused ones."""
+        if (name, key) in GLOBAL and self.replicas(name, key):
+            drained = [n for n, one in self.availability.items() if one == "drain"]
+            return len({host.name for host in self.world.hosts} - self.away - {*drained})
+        return self.replicas(name, key)
 
     def replicas(self, name: str, key: str) -> int:
         """Return how many tasks a service is to have."""
