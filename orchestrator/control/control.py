@@ -233,8 +233,7 @@ class ControlLoop:
 
     def _look_at_nodes(self) -> float | None:
         moved, due = self._health.update()
-        for node, _, status in moved:
-            self._notices.node_moved(node, status)
+        self._notices.nodes_moved(moved)
         brake = self._health.brake()
         if brake != self._brake:
             self._brake = brake
