@@ -17,6 +17,7 @@ from agent.linux import calls as kernel
 from specs.kit import disk
 from specs.kit.amounts import some
 from specs.kit.errnos import in_words
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -74,10 +75,12 @@ def place(new: Path, path: Path, *, replace: bool) -> None:
     try:
         with opened(new / "_data") as fd:
             kernel.syncfs(fd)
+        reached("fs.before_volume")
         if path.exists():
             disk.exchange(new, path)
         else:
             new.rename(path)
+        reached("fs.after_volume")
         disk.sync(path.parent)
     except OSError as error:
         raise Later(f"volume {path.name} cannot be put in place: {in_words(error)}") from None

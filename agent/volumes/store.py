@@ -39,6 +39,7 @@ from agent.volumes.shmfs import ShmFs
 from specs import names, sent, shares
 from specs.kit import disk
 from specs.kit.errnos import in_words
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -348,7 +349,9 @@ class VolumeStore:
             disk.sync(new)
             if path.exists():  # a removal was interrupted between data and directory
                 disk.remove_tree(path)
+            reached("fs.before_volume")
             new.rename(path)
+            reached("fs.after_volume")
             disk.sync(path.parent)
         except OSError as error:
             raise Later(f"cannot make volume {path.name}: {in_words(error)}") from None

@@ -51,6 +51,7 @@ from specs.inside import (
 )
 from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.door import Door
+from specs.kit.failpoints import reached
 from specs.objects import (
     ContentRow,
     ContentRows,
@@ -564,7 +565,11 @@ async def _handle(parts: ApiParts, route: ApiRoute, request: web.Request) -> web
     if route.changes and (why := parts.superseded()):
         raise Conflict(why)
     body = await read_body(request, route)
+    if route.changes:
+        reached("api.before_txn")
     answer = await route.handler(parts, request, body)
+    if route.changes:
+        reached("api.after_txn_before_ack")
     if isinstance(answer, web.StreamResponse):
         return answer
     return web.Response(body=answer.model_dump_json().encode(), content_type="application/json")
