@@ -16,6 +16,7 @@ from orchestrator.store import keys
 from orchestrator.store.base import Put
 from specs.states import FINAL, HEARD, WANTED, Desired, TaskState, may_move, may_want
 from specs.task import Task
+from tests.sim.absent import Absent
 from tests.sim.user import SINGLE
 
 if TYPE_CHECKING:
@@ -44,6 +45,8 @@ LAWS = {
     "served until it ends": "a running container keeps its network",
     "acknowledged by an agent": "N1: an agent remembers what it acknowledged, or says its doubt",
     "an older state is asked about": "N1: a store older than what runs changes nothing unasked",
+    "an absent agent is no dead host": "what runs there is replaced only after its deadline",
+    "an absent agent serves on": "and is sent what it serves",
     "the dead get no traffic": "what a node cannot reach leaves its balancers, but for the last",
     "release numbers never go back": "N7: nor do the numbers of releases",
     "no process ends by itself": "a controller or an agent ends only when it is killed",
@@ -87,6 +90,7 @@ class Laws:
         self.acknowledged: dict[str, tuple[int, int]] = {}  # machine -> newest stamp it took
         self.revisions: dict[str, int] = {}  # machine -> of the store, with that stamp
         self.epoch = 0
+        self.absent = Absent(world)
         self.checks = 0
         self.signals = 0
 
@@ -334,9 +338,13 @@ class Laws:
             self.broke(
                 "placed by the rules", f"{task.name} on {node.name}, which is {node.availability}"
             )
+        others = [t for t in self.tasks.values() if _slot(t) == _slot(task) and t.id != task.id]
+        same = [t for t in others if t.spec_hash == task.spec_hash]  # else it is an update
+        names = {n.id: n.name for n in cluster.nodes.values()}
+        early = self.absent.replaced([t for t in same if not self._emptied(controller, t)], names)
+        if early:
+            self.broke("an absent agent is no dead host", f"{task.name} {task.id} replaces {early}")
         if controller.control._health.brake():
-            others = [t for t in self.tasks.values() if _slot(t) == _slot(task) and t.id != task.id]
-            same = [t for t in others if t.spec_hash == task.spec_hash]  # else it is an update
             silent = [t for t in same if t.live and self._silent(controller, t)]
             if silent:
                 lost = silent[0]
@@ -446,7 +454,11 @@ class Laws:
             self.broke("bounded", f"{inbox} reports wait, {len(self.tasks)} task records")
 
     def _traffic(self) -> None:
-        """Look whether anybody still sends to a machine that has been dead for long."""
+        """Look whether what serves is sent to, and what has been dead for long is not."""
+        stack = self.world.users.wanted["calm"]
+        lost = self.absent.unserved(self.calm)
+        if lost and not stack.asking and self.world.now - stack.touched > 30:
+            self.broke("an absent agent serves on", lost)
         dead = {h.name: h for h in self.world.hosts if not h.on and h.off_for > DEAD}
         if not dead:
             return

@@ -56,11 +56,13 @@ class Link:
         self.loss = 0.0  # share of messages that come as late as a retransmission
         self.twice = 0.0  # share of requests that arrive twice
         self.late = 0.0  # seconds more than usual, at most
+        self.good_since = 0.0  # when it was bad last, in whatever way
         self.changed = asyncio.Event()
 
     def set(self, **values: Any) -> None:
         for name, value in values.items():
             setattr(self, name, value)
+        self.good_since = asyncio.get_running_loop().time()
         self.changed.set()
         self.changed = asyncio.Event()
 

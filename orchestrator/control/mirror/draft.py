@@ -17,6 +17,7 @@ from orchestrator.control.mirror.records import NETWORKS, ONEOFFS, RESTING, TASK
 from orchestrator.store import keys
 from orchestrator.store.base import MAX_OPERATIONS, Compare, Delete, Put, Store
 from specs.api import Stack
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -160,8 +161,10 @@ class Draft:
         """
         decided_on = {key: self.cluster.version(key) for key in self.writes}
         relied_on = {key: self.cluster.version(key) for key in self._places()}
+        reached("pass.decided")
         for number, chunk in enumerate(self._chunks()):
             if number:
+                reached("pass.mid")
                 await asyncio.sleep(0)  # others' turn: an engine in memory does not wait
             # In each of them: the volumes and addresses of what is placed are written before it.
             compares = tuple(
@@ -179,6 +182,7 @@ class Draft:
             self.cluster.applied(result.revision, [(key, model) for key, _, model in chunk])
             for key in relied_on.keys() & {key for key, _, _ in chunk}:
                 relied_on[key] = result.revision  # written by ourselves
+        reached("pass.written")
         return True
 
     def _places(self) -> set[str]:
