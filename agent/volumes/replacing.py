@@ -24,11 +24,29 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 
+MOVE = ".move-"  # of what comes from another node, under the move's id; no volume is called so
+KEPT = ".kept-"  # of what a move left behind, under the volume's name
+ABANDONED = 7 * 86400.0  # seconds after which what came of a move that nobody goes on with goes
+
+
 def check_unused(name: str, users: Sequence[str]) -> None:
     """Raise Refusal where containers have a volume that is to get other data."""
     if users:
         raise Refusal(
             f"volume {name} is in use by {some(users, 3)}: corral stop ends them and keeps it"
+        )
+
+
+def check_not_moved(path: Path) -> None:
+    """Raise Refusal where a volume would begin empty beside what a move left of it.
+
+    Who asks for it here knows nothing of the move: a controller's state from before it.
+    """
+    kept = path.with_name(f"{KEPT}{path.name}")
+    if kept.is_dir():
+        raise Refusal(
+            f"volume {path.name} was moved to another node, and this one keeps what it was in "
+            f"{kept}: bring the data back (corral volume restore), or rename that to {path.name}"
         )
 
 
@@ -82,3 +100,13 @@ def discard(new: Path) -> None:
     """Remove what has no name."""
     with contextlib.suppress(OSError, subprocess.CalledProcessError):  # the next start tries again
         disk.remove_tree(new)
+
+
+def abandoned(parent: Path, now: float) -> list[Path]:
+    """Return what came of moves of which nobody has heard for a week."""
+    found = []
+    for path in parent.glob(f"{MOVE}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if now - path.stat().st_mtime > ABANDONED:
+                found.append(path)
+    return found

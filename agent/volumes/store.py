@@ -18,6 +18,7 @@ import os
 import re
 import stat
 import subprocess
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -103,7 +104,7 @@ class VolumeStore:
     def _clean(self) -> None:
         """Remove volumes that were never finished or were being deleted."""
         for parent in (self._named, self._anonymous):
-            for path in parent.glob(".new-*"):
+            for path in (*parent.glob(".new-*"), *replacing.abandoned(parent, time.time())):
                 try:
                     disk.remove_tree(path)
                 except (OSError, subprocess.CalledProcessError) as error:
@@ -204,6 +205,11 @@ class VolumeStore:
         path = self._named / _check_name(name) / "_data"
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         return await self._call(os.open, path, flags)
+
+    def place_of(self, name: str) -> tuple[Path, asyncio.Lock]:
+        """Return where a named volume is, and who holds it meanwhile. Raises Refusal."""
+        path = self._named / _check_name(name)
+        return path, self._lock(path)
 
     @contextlib.asynccontextmanager
     async def draft(self) -> AsyncIterator[Path]:
@@ -333,6 +339,7 @@ class VolumeStore:
 
     def _create(self, path: Path, root: Path, origin: str | None) -> None:
         """Make a volume, filled from the image's directory ``origin``, all at once."""
+        replacing.check_not_moved(path)
         new = replacing.begin(path.parent)
         data = new / "_data"
         try:

@@ -60,6 +60,7 @@ from specs.objects import (
     CreateVolume,
     DroppedObject,
     MadeObject,
+    MoveVolume,
     NetworkRow,
     NetworkRows,
     Restored,
@@ -366,6 +367,14 @@ ROUTES: tuple[ApiRoute, ...] = (
         objects.drop_volume,
         "Remove a volume that no stack uses",
         answer=DroppedObject,
+    ),
+    ApiRoute(
+        "POST",
+        "/v1/volumes/{name}/move",
+        objects.move_volume,
+        "Move a volume to another node, take that back, confirm it, or go back",
+        body=MoveVolume,
+        answer=VolumeRow,
     ),
     ApiRoute(
         "GET",
