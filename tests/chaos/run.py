@@ -119,7 +119,9 @@ def _judge(stage: Stage, found: Round, eyes: Eyes, steady: float) -> None:
         ended = f"ended at {life.ended:.1f} s" if life.ended is not None else ""
         found.broken.append(f"the container of {life.task} on {life.node} {ended} without a reason")
     if stage.wrote_twice():
-        found.broken.append("the volume had two writers")
+        found.broken.append("a volume had two writers")
+    if any(len(nodes) > 1 for nodes in stage.writes().values()):
+        found.broken.append(f"a volume is on two nodes: {stage.writes()}")
     checked = stage.corral("", "state", "check")
     if checked.returncode:
         found.broken.append(f"state check: {checked.stdout}{checked.stderr}")
@@ -254,6 +256,13 @@ class User:
             case "change", ():
                 self._versions += 1
                 self._typed("work", "up", "-d", promise=self.version, value=self._versions)
+            case "killed", (seconds,):
+                self._versions += 1
+                promise, value = self.version, self._versions
+                limit = float(str(seconds))
+                self._typed("work", "up", "-d", promise=promise, value=value, timeout=limit)
+            case "restart", (service,):
+                self._typed("work", "restart", str(service))
             case "scale", (count,):
                 words = ("scale", f"roll={count}")
                 self._typed("work", *words, promise=self.replicas, value=count)
@@ -277,13 +286,18 @@ class User:
                 self._drained.discard(node)
 
     def _typed(
-        self, stack: str, *words: str, promise: Promise | None = None, value: object = None
+        self,
+        stack: str,
+        *words: str,
+        promise: Promise | None = None,
+        value: object = None,
+        timeout: float = COMMAND,
     ) -> bool:
         began = self.stage.now()
         try:
-            done = self.stage.corral(stack, *words, version=self._versions)
+            done = self.stage.corral(stack, *words, version=self._versions, timeout=timeout)
             code, said = done.returncode, (done.stdout + done.stderr).strip().splitlines()[-1:]
-        except LabError as error:  # its host is off
+        except LabError as error:  # it was killed, or its host is off
             code, said = -1, [str(error)]
         took = self.stage.now() - began
         self.found.commands += 1

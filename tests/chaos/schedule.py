@@ -58,6 +58,8 @@ ACTIONS: dict[str, tuple[float, Callable[[random.Random], Drawn]]] = {
     "change": (3, lambda r: ()),
     "scale": (3, lambda r: (r.randint(1, 5),)),
     "again": (1, lambda r: ()),
+    "killed": (1, lambda r: (round(r.uniform(0.05, 1.5), 2),)),
+    "restart": (1, lambda r: (r.choice(("roll", "base")),)),
     "drain": (1.5, lambda r: (r.choice(OTHERS),)),
     "down-up": (1.5, lambda r: ()),
 }
