@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.client.errors import ClientError
 from orchestrator.lab.faults import Drop
 from orchestrator.lab.layout import LabError
 from tests.chaos import laws, schedule
@@ -96,7 +97,7 @@ def _converge(stage: Stage, found: Round, user: User) -> None:
                 if len(versions) == 1 and user.version.allows(int(next(iter(versions)))):
                     return
                 differs = f"versions {sorted(versions)} run, wanted {user.version}"
-        except (AssertionError, OSError, KeyError) as error:
+        except (AssertionError, OSError, KeyError, ClientError) as error:
             differs = repr(error)[:500]
         time.sleep(0.5)
     found.broken.append(f"not as acknowledged {CONVERGE:g} s after all was healed: {differs}")
@@ -293,12 +294,17 @@ class User:
         value: object = None,
         timeout: float = COMMAND,
     ) -> bool:
-        began = self.stage.now()
+        began, home = self.stage.now(), self.stage.lab.host("n1")
+        boot = home.boot_id
         try:
             done = self.stage.corral(stack, *words, version=self._versions, timeout=timeout)
             code, said = done.returncode, (done.stdout + done.stderr).strip().splitlines()[-1:]
         except LabError as error:  # it was killed, or its host is off
             code, said = -1, [str(error)]
+        except (AssertionError, OSError):
+            if home.pid is not None and home.boot_id == boot:
+                raise
+            code, said = -1, ["its host lost its power"]
         took = self.stage.now() - began
         self.found.commands += 1
         self.found.refused += code != 0
