@@ -21,8 +21,11 @@ from tests.chaos.stage import Eyes, Stage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orchestrator.lab.host import LabHost
+
 CONVERGE = 240.0  # seconds from the last fault's end; 20 to 60 on a quiet machine
 COMMAND = 300.0  # seconds a command may take, faults on its way included
+DYING = 20.0  # seconds a host that loses its power may take to be seen off
 
 
 @dataclass
@@ -226,6 +229,16 @@ def heal_all(stage: Stage) -> None:
         host.freeze(frozen=False)
 
 
+def _lost_power(host: LabHost, boot: str) -> bool:
+    """Tell whether a host has gone off since it had this boot id, or is just going."""
+    deadline = time.monotonic() + DYING
+    while host.pid is not None and host.boot_id == boot:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
 # ---- commands ----------------------------------------------------------------------------------
 
 
@@ -302,7 +315,7 @@ class User:
         except LabError as error:  # it was killed, or its host is off
             code, said = -1, [str(error)]
         except (AssertionError, OSError):
-            if home.pid is not None and home.boot_id == boot:
+            if not _lost_power(home, boot):
                 raise
             code, said = -1, ["its host lost its power"]
         took = self.stage.now() - began
