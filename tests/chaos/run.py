@@ -63,8 +63,7 @@ def play(stage: Stage, seed: int, seconds: float, say: Callable[[str], None]) ->
     found = Round(seed, seconds, say)
     user = User(stage, found)
     with Eyes(stage) as eyes:
-        stage.attend()
-        time.sleep(3.0)  # each client has asked
+        stage.cluster.until("every client asks", lambda: stage.asking() > len(NODES), 120)
         stage.began = time.monotonic()
         eyes.look()
         typing = threading.Thread(target=user.type_all, name="user")

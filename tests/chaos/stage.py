@@ -186,8 +186,12 @@ class Stage:
 
     # ---- clients -----------------------------------------------------------------------------
 
+    def asking(self) -> int:
+        """Count the clients that have had an answer."""
+        return len({client.name for client in self._all if client.file.stat().st_size})
+
     def attend(self) -> None:
-        """Have a client in the network of every host's container, and one outside."""
+        """Have a client in the network of every host's container, and one outside; one thread."""
         if "outside" not in self._clients:
             addresses = ",".join(self.cluster.ip(node) for node in NODES)
             self._ask("outside", f"/proc/{self.lab.client.pid}/ns/net", "", addresses)
@@ -237,8 +241,9 @@ class Stage:
             client.process.wait()
 
     def end_clients(self) -> None:
-        for name in list(self._clients):
-            self._end_client(name)
+        for client in self._all:
+            client.process.kill()
+            client.process.wait()
 
     def asked(self) -> list[Asked]:
         """Return every request so far, in order of its end.
