@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.store import keys
 from orchestrator.store.base import Put
+from specs.lease import TERM
 from specs.states import FINAL, HEARD, WANTED, Desired, TaskState, may_move, may_want
 from specs.task import Task
 from tests.sim.absent import Absent
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 LAWS = {
     "one writer": "N3: no two containers write one volume, and its data has one home",
+    "exclusive never twice": "N3: of an exclusive service never two copies run",
     "one container a task": "N2: a task never has two containers, nor is it on two machines",
     "an address is one task's": "no two running containers have an address of a network in common",
     "not for what is unseen": "what may run is told to stop for a cause, never for what is unseen",
@@ -91,6 +93,7 @@ class Laws:
         self.revisions: dict[str, int] = {}  # machine -> of the store, with that stamp
         self.epoch = 0
         self.absent = Absent(world)
+        self.disputed = 0.0  # until when two controllers may both believe in themselves
         self.checks = 0
         self.signals = 0
 
@@ -125,6 +128,8 @@ class Laws:
         self.checks += 1
         mine = found.assignment
         single = (mine.stack, mine.service) in SINGLE
+        if mine.spec.exclusive:
+            self._alone(host, found)
         addresses = {(place.network, place.address) for place in mine.networks}
         for other_host in self.world.hosts:
             for other in other_host.running():
@@ -147,6 +152,24 @@ class Laws:
         if mine.stack == "calm" and self.disturbed.get(host.name, 0.0) <= self.world.now:
             self.calm.add(found.task)
 
+    def _alone(self, host: SimHost, found: Container) -> None:
+        """Look for another copy of an exclusive service, unless two controllers are about."""
+        if self.world.now < self.disputed:
+            return
+        mine = found.assignment
+        for other_host in self.world.hosts:
+            for other in other_host.running():
+                theirs = other.assignment
+                if other is not found and (theirs.stack, theirs.service) == (
+                    mine.stack,
+                    mine.service,
+                ):
+                    self.broke(
+                        "exclusive never twice",
+                        f"{mine.name} {mine.id} starts on {host.name}"
+                        f" while {theirs.id} runs on {other_host.name}",
+                    )
+
     def told_to_stop(self, host: SimHost, found: Container, number: int) -> None:
         self.signals += 1
         self._told_by_its_agent(host, found)
@@ -168,7 +191,7 @@ class Laws:
             return
         if task.restart_asked or found.task in self.sickened or self.world.rewound:
             return
-        if host.name in self.leaving or not found.runs:
+        if host.name in self.leaving or not found.runs or found.assignment.spec.exclusive:
             return
         self.broke("not for what is unseen", f"{host.name} ends {task.name} {task.id} unasked")
 
@@ -419,6 +442,8 @@ class Laws:
     def look(self) -> None:
         """Look at what must not last."""
         world = self.world
+        if sum(not one.dead for one in world.controllers) > 1:
+            self.disputed = world.now + 3 * TERM  # two clusters, as ADR 0022 has it
         controller = world.controller
         if (
             controller is None
