@@ -1,4 +1,4 @@
-"""The simulated cluster with an exclusive service: never two copies run, and one does in the end."""
+"""The simulated cluster with an exclusive service: never two copies run, and one does at last."""
 
 from __future__ import annotations
 
