@@ -17,8 +17,8 @@ from tests.sim.shrink import shrink
 from tests.sim.user import files
 from tests.sim.world import HOSTS
 
-# As many as cost less than 40 s of a processor: a simulated second costs 25 ms.
-SEEDS = range(1, 13)
+# As many as cost some 70 s of a processor: a simulated second costs 12.5 ms on a quiet machine.
+SEEDS = range(1, 73)
 # Of the mutants those that a short run notices; the slow lane plants them all.
 QUICK = {"a5-network-goes-first": 1, "increments-not-kept": 1, "address-twice": 1}
 
