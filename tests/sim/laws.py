@@ -16,7 +16,7 @@ from orchestrator.store import keys
 from orchestrator.store.base import Put
 from specs.lease import TERM
 from specs.states import FINAL, HEARD, WANTED, Desired, TaskState, may_move, may_want
-from specs.task import Task
+from specs.task import MACHINE_RESTARTED, Task
 from tests.sim.absent import Absent
 from tests.sim.user import SINGLE
 
@@ -43,6 +43,7 @@ LAWS = {
     "legal moves": "a task's state and wish move as the table says",
     "epochs fence": "N7: an agent obeys no older epoch or generation than it has obeyed",
     "revisions never go back": "N7: neither do the store's revisions and the controllers' epochs",
+    "a reboot is no crash": "N6: what a power cut ended is told so, and no try is used up",
     "exit codes are true": "N6: an exit code is what the process ended with, or unknown",
     "served until it ends": "a running container keeps its network",
     "acknowledged by an agent": "N1: an agent remembers what it acknowledged, or says its doubt",
@@ -80,6 +81,7 @@ class Laws:
         self.world = world
         self.tasks: dict[str, Task] = {}  # by key, as the store has them
         self.exits: dict[tuple[str, int], int | None] = {}
+        self.rebooted: set[tuple[str, int]] = set()  # runs that a power cut ended
         self.homes: dict[str, str] = {}  # volume -> machine with its data
         self.places: dict[str, str] = {}  # task -> machine it was made on
         self.highest: dict[str, int] = {}  # machine -> the highest epoch it obeyed
@@ -242,6 +244,8 @@ class Laws:
         for found in host.containers.there.values():
             if found.runs:
                 self.exits[(found.task, found.run)] = None
+                if not found.told:  # else it was being stopped, which is why it ended
+                    self.rebooted.add((found.task, found.run))
 
     def left(self, host: SimHost) -> None:
         """The machine is no member any more."""
@@ -343,6 +347,13 @@ class Laws:
                 self.broke(
                     "exit codes are true",
                     f"{new.name} run {run.number}: {run.exit_code}, was {true}",
+                )
+            cut = (new.id, run.number) in self.rebooted and run.finished_at is not None
+            # Else it counts as a crash of its own. What was about to be stopped may say that.
+            if cut and run.reason != MACHINE_RESTARTED and not run.reason.startswith("stopped ("):
+                self.broke(
+                    "a reboot is no crash",
+                    f"{new.name} {new.id} run {run.number} ended: {run.reason or 'no reason'}",
                 )
         if not adopted and new.node is not None and (old is None or old.node is None):
             self._placed(controller, new)
