@@ -22,6 +22,7 @@ from agent.attaching import Attaching
 from agent.copying import Copying, NoSuchPath
 from agent.errors import Later, Refusal
 from agent.inside import Inside
+from agent.moving import Moving
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.logreading import Reader, closing_words
@@ -164,6 +165,7 @@ class Server:
         self._attaching = Attaching(tasks, containers)
         self._copying = Copying(tasks.holdings, effects.images, effects.volumes)
         self._saving = Saving(tasks.holdings, effects.volumes)
+        self._moving = Moving(self._saving, effects.volumes)
         self._images = effects.images
         self._volumes = effects.volumes
         self._peers = effects.peers
@@ -198,6 +200,7 @@ class Server:
                 web.delete("/v1/volumes/{name}", self.remove_volume),
                 web.get("/v1/volumes/{name}/archive", self.read_volume),
                 web.put("/v1/volumes/{name}/archive", self.write_volume),
+                *self._moving.routes(),
                 web.post("/v1/lease", self.lease),
                 web.post("/v1/leave", self.leave),
             ]

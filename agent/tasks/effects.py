@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
@@ -139,6 +140,10 @@ class Volumes(Protocol):
 
     async def open(self, name: str) -> int:
         """Return a descriptor of a named volume's data. Raises FileNotFoundError."""
+        ...
+
+    def place_of(self, name: str) -> tuple[Path, asyncio.Lock]:
+        """Return where a named volume is, and who holds it meanwhile. Raises Refusal."""
         ...
 
     def draft(self) -> AbstractAsyncContextManager[Path]:

@@ -44,6 +44,7 @@ from agent.tasks.steps import (
 from agent.tasks.writing import RecordFile
 from specs.kit import cancelled
 from specs.kit.errnos import in_words
+from specs.kit.failpoints import reached
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
@@ -268,6 +269,7 @@ class Runner:
             if self._freezes != freezes:
                 continue  # it was frozen with the rest, and says nothing
             healthy, text = probes.verdict(code, output)
+            reached("health.after_verdict")
             record = lifecycle.probed(
                 self.record,
                 healthy=healthy,
@@ -379,6 +381,7 @@ class Runner:
                     return  # whom it was to join has ended: it is undone, and tried again
                 self._launch_failed(failure)
                 return
+            reached("rt.before_record")
             await self._saved(lifecycle.created(self.record, process, monitor))
             if not self.record.assignment.attach:
                 await self._start()
@@ -471,8 +474,10 @@ class Runner:
                 spec.stop_signal or (image.stop_signal if image else "") or "SIGTERM"
             )
         await self._saved(lifecycle.stopping(self.record, step, self._now()))
+        reached("stop.before_signal")
         if process is not None:
             self._parts.containers.send(process, number)
+            reached("stop.after_signal")
 
     async def _freeze(self, step: Freeze) -> None:
         await self._parts.containers.freeze(self.record.id, paused=step.paused)
@@ -483,6 +488,7 @@ class Runner:
 
     async def _erase(self) -> None:
         await self._parts.preparation.erase(self.record, self._parts.slots)
+        reached("stop.before_forget")
         # In a thread: its logs may be large, and a busy disk takes its time to let go of them.
         await asyncio.to_thread(self._parts.journal.forget, self.record.id)
         self._file.note(lifecycle.erased(self.record))

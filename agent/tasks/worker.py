@@ -24,6 +24,7 @@ from agent.tasks.reboot import rebooted
 from agent.tasks.record import Phase
 from agent.tasks.runner import Runner
 from specs.kit.backoff import Backoff
+from specs.kit.failpoints import reached
 from specs.states import WANTED, Desired
 from specs.wire import Acknowledged, Instructions, Refused
 
@@ -105,6 +106,7 @@ class Worker:
         held = holdings.held = await asyncio.to_thread(self._journal.load)
         leftovers = []
         for task, found in (await self._found(held)).items():
+            reached("adopt.mid_scan")
             verdict = self._judge(found)
             match verdict:
                 case Adopt(record):
@@ -123,6 +125,7 @@ class Worker:
         await self._networking.adopt()
         await self._parts.preparation.adopt(known)
         await self._sweep(leftovers)
+        reached("adopt.after_scan")
         self._follow_set()
         self._networking.stale()
         if holdings.unread:
@@ -227,6 +230,7 @@ class Worker:
     async def accept(self, instructions: Instructions) -> Acknowledged | Refused:
         """Take instructions: durable before this returns. Raises Refusal, OSError."""
         _check_ids(instructions)
+        reached("cmd.received")
         async with self._accepting:
             before = self._holdings.held
             refused = may_instruct(before.stamp, instructions)
@@ -243,12 +247,14 @@ class Worker:
                 except OSError:
                     self._holdings.held = self._journal.fenced(before)
                     raise
+                reached("cmd.persisted")
                 self._holdings.held = held
                 if instructions.base is None:
                     self._settle_doubts()
                 self._follow_set()
                 self._networking.stale()
                 self._sweep_slots(before)
+            reached("cmd.before_reply")
             return Acknowledged(generation=instructions.stamp.generation)
 
     def _sweep_slots(self, before: Held) -> None:

@@ -22,6 +22,7 @@ from orchestrator.control.deploy import unchanged
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.beginning import let_begin
 from orchestrator.control.deploy.commands import Commands
+from orchestrator.control.deploy.moving import VolumeMoves
 from orchestrator.control.deploy.oneoff_image import image_of
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
@@ -34,7 +35,7 @@ from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
 from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.notices import Notices
-from orchestrator.control.planning import ingest, releases, removal, stacks
+from orchestrator.control.planning import ingest, moving, releases, removal, stacks
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling import objects
@@ -71,7 +72,7 @@ if TYPE_CHECKING:
     from specs.inside import Forgotten, Paused
     from specs.kit.clock import Clock
     from specs.kit.metrics import Family
-    from specs.objects import MadeObject, MakeObject, ObjectKind
+    from specs.objects import MadeObject, MakeObject, MoveVolume, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
     from specs.wire import Hello, NodeSelf, Objects, Report
 
@@ -123,6 +124,7 @@ class ControlLoop:
             finish=self._prepared,
             forget=self._volume_gone,
         )
+        self._moves = VolumeMoves(cluster, self._specs, agents, clock, self._write)
         self._asking = PathQuestions(
             cluster, agents, clock, self._observed.paths, self._notices.everything
         )
@@ -186,7 +188,10 @@ class ControlLoop:
                 self._wake.clear()
                 return self._now() + RETRY
         self.leases.look()
-        self._preparing.sync(group, removal.volumes_going(self._cluster))
+        going = removal.volumes_going(self._cluster)
+        self._moves.sync(group, {volume.name for volume in going})
+        alone = [volume for volume in going if volume.move is None and volume.kept is None]
+        self._preparing.sync(group, alone)
         self._asking.sync(group)
         return due
 
@@ -411,7 +416,11 @@ class ControlLoop:
         return NetworkRows(networks=objects.network_rows(self._cluster))
 
     def volumes(self) -> VolumeRows:
-        return VolumeRows(volumes=objects.volume_rows(self._cluster))
+        return VolumeRows(volumes=objects.volume_rows(self._cluster, self._moves.going))
+
+    async def move(self, name: str, request: MoveVolume) -> None:
+        await load(GRAPHS)
+        await self._write(lambda pass_: moving.ask(pass_, name, request))
 
     def contents(self, *, secret: bool) -> ContentRows:
         return ContentRows(contents=objects.content_rows(self._cluster, secret=secret))

@@ -182,9 +182,14 @@ class Notices:
         elif kind is RESTING and new is None:
             self.again(self._unplaced())
         elif kind is VOLUMES:
-            stack = str(getattr(model, "stack", ""))
-            self.again(self._unplaced() | ({stack} & self._cluster.stacks.keys()))
+            self._volume(old, new)
         self._tell_dropped(old, new)
+
+    def _volume(self, old: Model | None, new: Model | None) -> None:
+        stack = str(getattr(new if new is not None else old, "stack", ""))
+        self.again(self._unplaced() | ({stack} & self._cluster.stacks.keys()))
+        if getattr(old, "move", None) != getattr(new, "move", None):
+            self.everything()  # whoever has it stops, or goes on
 
     def _tell_stack(self, stack: Stack, *, gone: bool) -> None:
         if gone:

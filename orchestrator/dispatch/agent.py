@@ -20,7 +20,7 @@ from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unava
 from specs import skew, wire
 from specs.images import ForgottenImages
 from specs.inside import Copied, NodeProcesses, NodeUsage
-from specs.objects import Restored
+from specs.objects import Restored, VolumeLook
 from specs.wire import (
     HEARTBEAT,
     PROTOCOL,
@@ -198,8 +198,46 @@ class AgentClient:
         """Yield the archive of a volume; an error before its first byte is raised."""
         return self._pieces(_at("volumes", name, "/archive"), {})
 
-    async def _pieces(self, path: str, query: dict[str, str]) -> AsyncGenerator[bytes, None]:
-        async with self._request("GET", path, params=query) as answer:
+    def volume_tree(self, name: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        """Yield the records of what a volume holds, or a draft of one."""
+        return self._pieces(_at("volumes", name, "/tree"), dict(query))
+
+    def volume_differences(
+        self, name: str, paths: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield an archive of those entries of a volume."""
+        return self._pieces(_at("volumes", name, "/differences"), {}, "POST", paths)
+
+    async def look_at_volume(self, name: str) -> VolumeLook:
+        """Return what the node has of a volume, and what is free. Raises NotFound: an older one."""
+        async with self._request("GET", _at("volumes", name, "/look"), timeout=PULL) as answer:
+            await self._check(answer)
+            return self._decode(VolumeLook, await answer.read())
+
+    async def change_volume(
+        self,
+        method: str,
+        name: str,
+        rest: str,
+        query: Mapping[str, str],
+        pieces: AsyncIterator[bytes] | None = None,
+    ) -> None:
+        """Have the node do a step of a volume's move."""
+        timeout = LEAVE if pieces is None else None
+        path = _at("volumes", name, rest)
+        async with self._request(
+            method, path, params=dict(query), pieces=pieces, timeout=timeout
+        ) as answer:
+            await self._check(answer)
+
+    async def _pieces(
+        self,
+        path: str,
+        query: dict[str, str],
+        method: str = "GET",
+        sent: AsyncIterator[bytes] | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        async with self._request(method, path, params=query, pieces=sent) as answer:
             await self._check(answer)
             async for piece in answer.content.iter_any():
                 yield piece

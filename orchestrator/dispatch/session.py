@@ -20,6 +20,7 @@ from orchestrator.dispatch.instructions import difference, is_empty
 from orchestrator.errors import Conflict, Unavailable, Unkept
 from specs import skew
 from specs.kit import cancelled
+from specs.kit.failpoints import reached
 from specs.kit.turns import OneATurn
 from specs.lease import RENEW
 from specs.states import WANTED
@@ -233,6 +234,7 @@ class AgentSession:
         self._check_fit(wanted if put is None else put)
         base = self.generation if put is not None else None
         generation = self.generation + 1
+        reached("dispatch.before_send")
         answer = await self._client.instruct(
             Instructions(
                 stamp=self._stamp.at(generation),
@@ -244,6 +246,7 @@ class AgentSession:
                 revision=revision,
             )
         )
+        reached("dispatch.after_send")
         if isinstance(answer, Refused):
             self._refused(answer)  # returns only when the full set is asked for
             if put is None:

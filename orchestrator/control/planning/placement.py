@@ -296,6 +296,8 @@ def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Flee
 
 def equipped(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> Task | str:
     """Return the task on its node with what it is given there, or why it cannot have that."""
+    if why := _no_volume(pass_, effective, task.slot):
+        return why
     addresses: dict[str, str] = {}
     if effective.task.network_mode == "overlay":
         for attachment in effective.task.networks:
@@ -376,6 +378,8 @@ def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
             return f"external volume {name} does not exist: corral volume create {name}"
         if volume is not None and volume.removing:
             return f"volume {name} is being removed; corral volume ls says what it waits for"
+        if volume is not None and volume.move is not None and volume.move.phase == "closing":
+            return f"volume {name} is being moved to {volume.move.called}: corral volume ls"
         tied = volume is not None and not effective.on_each_node(mount.source)
         if volume is not None and tied and (why := volume_homes.undecided(pass_, volume)):
             return why

@@ -6,6 +6,7 @@ import asyncio
 
 import pytest
 
+from orchestrator.errors import Invalid
 from specs.lease import TERM, WAIT
 from specs.states import NodeStatus
 from specs.wire import LeaseAnswer, Stamp
@@ -202,3 +203,22 @@ async def test_what_a_stale_copy_sends_is_dropped_by_all_others():
         await rig.until(lambda: len(rig.live("db")) == 1, within=120)
         await rig.until(lambda: not any(fenced(n) for n in rig.nodes.values()), within=120)
         assert set(watch.runs) == {rig.live("db")[0].id}
+
+
+async def test_it_is_not_scaled_to_two():
+    async with Rig(nodes=1) as rig:
+        await up(rig)
+        with pytest.raises(Invalid, match="one copy, not 2"):
+            await rig.control.scale("app", {"db": 2})
+
+
+async def test_a_node_that_knows_no_leases_is_no_place_for_it():
+    async with Rig(nodes=1) as rig:
+        older = rig.cluster.nodes["n1"].facts.model_copy(update={"wire": 1})
+        rig.nodes["n1"].agent.say_facts(older)
+        await rig.until(lambda: rig.cluster.nodes["n1"].facts.wire == 1)
+        await rig.up(file())
+        await rig.until(lambda: [t for t in rig.live("db") if t.pending_reason])
+        (task,) = rig.live("db")
+        assert task.node is None
+        assert "an older corral that does not honour x-corral.exclusive" in task.pending_reason
