@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import resource
 import sys
 
@@ -18,7 +19,8 @@ def main() -> int:
         from agent import daemon  # noqa: PLC0415 - the context is for it
         from agent.config import from_environment  # noqa: PLC0415 - as above
         from agent.runtime.failure import RuntimeFailure  # noqa: PLC0415 - as above
-        from specs.kit import collecting, stalls  # noqa: PLC0415 - as above
+        from specs.kit import collecting, failpoints, stalls  # noqa: PLC0415 - as above
+    failpoints.arm(os.environ, "agent")
     # The spawner's thread must not wait 5 ms for the event loop to let go of the interpreter.
     sys.setswitchinterval(0.001)
     # Two pidfds for each container: the usual soft limit of 1,024 would end at 500.

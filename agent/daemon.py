@@ -34,6 +34,7 @@ from agent.runtime.spawner import Spawner, is_mounted, share, unshare
 from agent.server import Server
 from agent.tasks.compose import TaskParts, compose
 from agent.tasks.effects import Effects
+from agent.tasks.guarded import GuardedLeases, boottime
 from agent.tasks.journal import Journal
 from agent.tasks.record import Phase
 from specs.kit import alive, programs, stalls
@@ -238,6 +239,8 @@ async def _compose_tasks(
         join=join,
         ending=lambda: ending.told,
         room=lambda: room.lack,
+        leases=GuardedLeases(config.run_dir / "leases", config.cgroup, boot_id()),
+        boottime=boottime,
     )
 
 

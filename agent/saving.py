@@ -38,8 +38,8 @@ _TAR: Final = (
     *("setpriv", "--pdeathsig", "KILL", "tar", "--numeric-owner", "--acls", "--xattrs"),
     *("--xattrs-include=user.*", "--xattrs-include=security.capability"),
 )
-_PACK: Final = (*_TAR, "--create", "--format=posix", "--sparse", "--one-file-system")
-_UNPACK: Final = (*_TAR, "--extract", "--same-owner", "--preserve-permissions")
+PACK: Final = (*_TAR, "--create", "--format=posix", "--sparse", "--one-file-system")
+UNPACK: Final = (*_TAR, "--extract", "--same-owner", "--preserve-permissions")
 _CHANGED: Final = 1  # tar's exit code: a file changed while it was read
 _SPARE: Final = 256 << 20  # bytes that stay free on the node's disk
 _STRIDE: Final = 16 << 20  # bytes between two looks at it
@@ -63,7 +63,7 @@ class Saving:
             data = await self._volumes.open(name)
         except FileNotFoundError:
             raise NoSuchVolume(f"volume {name} is not on this node") from None
-        async with _started(data, (*_PACK, "--file=-", _at(data), "."), unpacks=False) as tar:
+        async with started(data, (*PACK, "--file=-", at_folder(data), "."), unpacks=False) as tar:
             response = web.StreamResponse(headers={"Content-Type": "application/x-tar"})
             await response.prepare(request)
             with contextlib.suppress(ConnectionError):
@@ -81,8 +81,8 @@ class Saving:
         async with self._volumes.draft() as draft:
             _room(draft, request.query.get("size", ""))
             data = os.open(draft / "_data", os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-            async with _started(data, (*_UNPACK, "--file=-", _at(data)), unpacks=True) as tar:
-                await _unpacked(tar, request, draft)
+            async with started(data, (*UNPACK, "--file=-", at_folder(data)), unpacks=True) as tar:
+                await unpacked(tar, request, draft)
             await self._volumes.put(name, draft, replace=replace, users=lambda: self.users(name))
         return Restored(volume=name)
 
@@ -110,7 +110,7 @@ def _may_use(found: Found, name: str) -> bool:
     return not known or any(name in one.volumes.values() for one in known)
 
 
-def _at(folder: int) -> str:
+def at_folder(folder: int) -> str:
     return f"--directory=/proc/self/fd/{folder}"
 
 
@@ -125,14 +125,17 @@ def _room(draft: Path, size: str) -> None:
 
 
 @contextlib.asynccontextmanager
-async def _started(
-    folder: int, command: tuple[str, ...], *, unpacks: bool
+async def started(
+    folder: int, command: tuple[str, ...], *, unpacks: bool, given: int = DEVNULL
 ) -> AsyncIterator[asyncio.subprocess.Process]:
-    """Start tar with a folder's descriptor, which it takes over; end it with the block."""
+    """Start tar with a folder's descriptor, which it takes over; end it with the block.
+
+    ``given``: the descriptor of what one that packs reads.
+    """
     try:
         child = await asyncio.create_subprocess_exec(
             *command,
-            stdin=PIPE if unpacks else DEVNULL,
+            stdin=PIPE if unpacks else given,
             stdout=DEVNULL if unpacks else PIPE,
             stderr=PIPE if unpacks else DEVNULL,
             pass_fds=(folder,),
@@ -169,7 +172,7 @@ class _Spared:
             )
 
 
-async def _unpacked(tar: asyncio.subprocess.Process, request: web.Request, folder: Path) -> None:
+async def unpacked(tar: asyncio.subprocess.Process, request: web.Request, folder: Path) -> None:
     """Give tar all that is sent. Raises Refusal, Later, NoRoom."""
     said = asyncio.create_task(_last_words(tar), name="tar-words")
     archive = TarEnds()

@@ -22,6 +22,7 @@ from agent.attaching import Attaching
 from agent.copying import Copying, NoSuchPath
 from agent.errors import Later, Refusal
 from agent.inside import Inside
+from agent.moving import Moving
 from agent.runtime import exec as execution
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.logreading import Reader, closing_words
@@ -48,6 +49,7 @@ from specs.wire import (
     HeldSet,
     Hello,
     Instructions,
+    LeaseAnswer,
     Refused,
     ResolveImage,
     json_line,
@@ -163,6 +165,7 @@ class Server:
         self._attaching = Attaching(tasks, containers)
         self._copying = Copying(tasks.holdings, effects.images, effects.volumes)
         self._saving = Saving(tasks.holdings, effects.volumes)
+        self._moving = Moving(self._saving, effects.volumes)
         self._images = effects.images
         self._volumes = effects.volumes
         self._peers = effects.peers
@@ -197,6 +200,8 @@ class Server:
                 web.delete("/v1/volumes/{name}", self.remove_volume),
                 web.get("/v1/volumes/{name}/archive", self.read_volume),
                 web.put("/v1/volumes/{name}/archive", self.write_volume),
+                *self._moving.routes(),
+                web.post("/v1/lease", self.lease),
                 web.post("/v1/leave", self.leave),
             ]
         )
@@ -407,6 +412,11 @@ class Server:
 
     async def write_volume(self, request: web.Request) -> web.Response:
         return _json(await self._saving.write(request.match_info["name"], request))
+
+    async def lease(self, request: web.Request) -> web.Response:
+        """Take the controller's answer to the last question for leases; ask the next one."""
+        answer = self._tasks.leases.answered(await _body(request, LeaseAnswer))
+        return _json(answer, status=409 if isinstance(answer, Refused) else 200)
 
     async def leave(self, _request: web.Request) -> web.Response:
         left = await self._leave()

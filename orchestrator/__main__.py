@@ -27,9 +27,10 @@ def main(argv: list[str] | None = None) -> int:
         from orchestrator import config, controller  # noqa: PLC0415 - said above
         from orchestrator.errors import RequestError  # noqa: PLC0415 - said above
         from orchestrator.store.base import StoreError  # noqa: PLC0415 - said above
-        from specs.kit import collecting, stalls  # noqa: PLC0415 - said above
+        from specs.kit import collecting, failpoints, stalls  # noqa: PLC0415 - said above
 
     os.umask(0o077)
+    failpoints.arm(os.environ, "controller")
     try:
         with collecting.aside():
             settings = config.from_environment(os.environ)

@@ -44,9 +44,11 @@ if TYPE_CHECKING:
         ContentRows,
         MadeObject,
         MakeObject,
+        MoveVolume,
         NetworkRows,
         ObjectKind,
         Restored,
+        VolumeLook,
         VolumeRows,
     )
     from specs.oneoff import ActedOn, ActOnOneOffs, OneOff, OneOffProgress, StartOneOff
@@ -58,12 +60,15 @@ if TYPE_CHECKING:
         BuildImage,
         Hello,
         ImageInfo,
+        LeaseAnswer,
+        LeaseQuestion,
         LogLine,
         NodeSelf,
         Objects,
         Report,
         ResolvedImage,
         ResolveImage,
+        Stamp,
     )
 
 
@@ -128,6 +133,34 @@ class Agents(Protocol):
         self, node: str, name: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
     ) -> Restored:
         """Make an archive a volume's data, all of it or nothing."""
+        ...
+
+    def volume_tree(
+        self, node: str, name: str, query: Mapping[str, str]
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield the records of what a volume holds, or a draft of one (agent.volumes.listing)."""
+        ...
+
+    def volume_differences(
+        self, node: str, name: str, paths: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield an archive of the entries at the paths, each ended by a NUL."""
+        ...
+
+    async def look_at_volume(self, node: str, name: str) -> VolumeLook:
+        """Return what a node has of a volume. Raises NotFound where its agent is an older one."""
+        ...
+
+    async def change_volume(
+        self,
+        node: str,
+        method: str,
+        name: str,
+        rest: str,
+        query: Mapping[str, str] = ...,
+        pieces: AsyncIterator[bytes] | None = None,
+    ) -> None:
+        """Have a node do a step of a volume's move (agent.moving)."""
         ...
 
     async def remove_volume(self, node: str, name: str) -> None:
@@ -255,12 +288,30 @@ class Mirror(Protocol):
         ...
 
 
+class LeaseGiver(Protocol):
+    """Who may run exclusive tasks (control/leases.py); asked while ``some`` is set."""
+
+    @property
+    def some(self) -> asyncio.Event: ...
+
+    def answer(self, node: str, question: int, stamp: Stamp) -> LeaseAnswer:
+        """Return the answer to a node's last question; it counts from now on."""
+        ...
+
+    def asked(self, node: str, told: LeaseAnswer, question: LeaseQuestion) -> None:
+        """Take note of what a node said when it was answered."""
+        ...
+
+
 class Control(Protocol):
     """The control loops, as the API and the dispatcher see them (control/control.py).
 
     The commands are one store transaction each, then the loops are woken; when they
     return the change is durable and the mirror contains it.
     """
+
+    @property
+    def leases(self) -> LeaseGiver: ...
 
     async def run(self) -> None:
         """Run the loops until cancelled."""
@@ -321,6 +372,10 @@ class Control(Protocol):
     def networks(self) -> NetworkRows: ...
 
     def volumes(self) -> VolumeRows: ...
+
+    async def move(self, name: str, request: MoveVolume) -> None:
+        """Begin, take back, confirm a volume's move, or go back to what it left."""
+        ...
 
     def contents(self, *, secret: bool) -> ContentRows:
         """Return the secrets, or the configs, without what is in them."""

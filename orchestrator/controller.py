@@ -70,10 +70,8 @@ async def run(config: ControllerConfig, *, embedded: bool) -> None:
         stopped = asyncio.Event()
         for number in (signal.SIGTERM, signal.SIGINT):
             asyncio.get_running_loop().add_signal_handler(number, stopped.set)
-        fresh = not config.database.exists()
-        store = await SqliteStore.open(config.database)
+        store, sealer = await opened(config)
         try:
-            sealer = vault.load(config.key, fresh=fresh)
             sealed = await _sealed(store, sealer)
             async with alive.shown(config.run_dir, "controller"):
                 with stalls.watched():
@@ -83,6 +81,20 @@ async def run(config: ControllerConfig, *, embedded: bool) -> None:
         finally:
             await store.close()
     log.info("stopped")
+
+
+async def opened(config: ControllerConfig) -> tuple[SqliteStore, vault.Vault]:
+    """Return the store and what seals it, both made at a first start. Raises as :func:`run`."""
+    if not config.database.exists():
+        # STRICTLY before the state: one without a key is refused for ever, while a key without a
+        # state is what is there after a first start that was killed between the two.
+        vault.load(config.key, fresh=True)
+    store = await SqliteStore.open(config.database)
+    try:
+        return store, vault.load(config.key, fresh=False)
+    except BaseException:
+        await store.close()
+        raise
 
 
 async def _sealed(engine: SqliteStore, sealer: vault.Vault) -> SealedStore:

@@ -285,6 +285,11 @@ FILTERS: tuple[Filter, ...] = (
 )
 
 
+def applying(pending: Pending) -> list[Filter]:
+    """Return the filters that have a say about the task, whichever the node."""
+    return [rule for rule in FILTERS if rule.applies(pending)]
+
+
 def first_refusal(
     pending: Pending, load: Load, filters: Sequence[Filter] = FILTERS
 ) -> Filter | None:

@@ -17,13 +17,17 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from scheduler.constraints import value_of
-from scheduler.filters import FILTERS, Filter, explain, first_refusal
+from scheduler.filters import FILTERS, Filter, applying, explain, first_refusal
 from scheduler.scores import Score, score
+from scheduler.steps import whole
 from scheduler.view import Fleet, Load, Pending
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from scheduler.steps import Steps
+
+NODES = 4  # to look at so many costs as much as one replica
 _DYNAMIC = tuple(rule for rule in FILTERS if not rule.fixed)
 
 
@@ -48,13 +52,20 @@ class _Branch:
 
 def place(view: Fleet, pending: Sequence[Pending], seed: int = 0) -> Placed:
     """Return a node, or the reason for none, for every pending task."""
+    return whole(place_in_steps(view, pending, seed))
+
+
+def place_in_steps(view: Fleet, pending: Sequence[Pending], seed: int = 0) -> Steps[Placed]:
+    """Decide the same in steps: a group of tasks is one, and so are the nodes' counts."""
     result = Placed()
     loads = {node_id: Load(node) for node_id, node in sorted(view.nodes.items())}
     groups: dict[tuple[object, ...], list[Pending]] = {}
     for task in sorted(pending, key=_order):
         groups.setdefault(task.group, []).append(task)
+    yield len(loads) // NODES + len(pending) // 4
     for tasks in groups.values():
         _place_group(loads, tasks, seed, result)
+        yield len(loads) // NODES + len(tasks)
     return result
 
 
@@ -137,8 +148,9 @@ def _tree(loads: dict[str, Load], sample: Pending, seed: int) -> _Branch:
     """Sort the nodes that admit the task into the branches of its preferences."""
     root = _Branch()
     keys = [_descriptor(text) for text in sample.preferences]
+    rules = applying(sample)
     for node_id, load in loads.items():
-        if first_refusal(sample, load) is not None:
+        if not all(rule.admits(sample, load) for rule in rules):
             continue
         branch, count = root, load.specs.get(sample.spec_hash, 0)
         branch.tasks += count

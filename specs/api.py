@@ -648,8 +648,9 @@ class StackLogLine(Model):
     """``place`` rises from line to line of a task and never changes (LogLine.place)."""
 
     task: str
-    name: str  # web-1
+    name: str  # the container's, without the stack's: web-1
     service: str
+    slot: int = 0  # which of the service's replicas; 0 = a one-off
     stream: Literal["stdout", "stderr"]
     time: float
     line: str

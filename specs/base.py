@@ -17,7 +17,10 @@ from typing import TYPE_CHECKING, Any, Self
 from pydantic import BaseModel, ConfigDict
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
+
+# Which fields were given, of models that do not note it: one for all, which nobody changes.
+_NOT_NOTED: set[str] = set()
 
 
 class Model(BaseModel):  # noqa: PLW1641 - pydantic makes the hash, of what is frozen
@@ -43,13 +46,12 @@ class Model(BaseModel):  # noqa: PLW1641 - pydantic makes the hash, of what is f
         """Return a copy with these fields replaced, which are not validated."""
         if deep:
             return super().model_copy(update=update, deep=True)
-        values, given = self.__dict__.copy(), self.__pydantic_fields_set__.copy()
+        values = self.__dict__.copy()
         if update:
             values.update(update)
-            given.update(update)
         made = self.__class__.__new__(self.__class__)
         object.__setattr__(made, "__dict__", values)
-        object.__setattr__(made, "__pydantic_fields_set__", given)
+        object.__setattr__(made, "__pydantic_fields_set__", _NOT_NOTED)
         object.__setattr__(made, "__pydantic_extra__", None)
         object.__setattr__(made, "__pydantic_private__", None)
         return made
@@ -57,6 +59,27 @@ class Model(BaseModel):  # noqa: PLW1641 - pydantic makes the hash, of what is f
     def encode(self) -> bytes:
         """Return the compact JSON that the store and the wire carry."""
         return self.model_dump_json(exclude_defaults=True).encode()
+
+    def to_keep(self) -> Self:
+        """Return the very same value, for who keeps thousands of them.
+
+        It forgets which of its fields were given: pydantic notes that in a set for each value,
+        which is as large as the value, and nobody here asks.
+        """
+        if self.__pydantic_fields_set__ is not _NOT_NOTED:
+            object.__setattr__(self, "__pydantic_fields_set__", _NOT_NOTED)
+            for field in self.__dict__.values():
+                for one in _values(field):
+                    if isinstance(one, Model):
+                        one.to_keep()
+        return self
+
+
+def _values(field: object) -> Iterable[object]:
+    """Return what is in a field: of a tuple or a mapping each part."""
+    if isinstance(field, tuple):
+        return field
+    return field.values() if isinstance(field, dict) else (field,)
 
 
 def canonical_json(value: Any) -> bytes:

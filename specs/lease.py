@@ -77,8 +77,8 @@ class NodeLeases:
         waits = {}
         for task in tasks:
             known = self.until.get(task, float("-inf"))
-            if known <= now and (left := self.bound(now)) > 0:
-                waits[task] = f"this node said {WAIT - left:.0f} s ago that it has no controller"
+            if known <= now and self.bound(now) > 0:
+                waits[task] = "this node may have said a moment ago that it has no controller"
                 continue
             self.until[task] = max(known, since + TERM)
         return waits
@@ -182,13 +182,12 @@ class LeaseBook:
             if holder is not None and holder.heard:
                 return task, "another copy of it has the lease"
             if now < until:
-                return task, f"the lease of the copy before it ends in {until - now:.0f} s"
+                return task, "the lease of the copy before it has not ended yet"
         claimed = [o for o in tasks if o.task in self.claims.get(o.node, ()) and not o.over]
         if not task and claimed:
             return claimed[0].task, "another copy of it has the lease"
         if not task and now < self.begun + WAIT:
-            left = self.begun + WAIT - now
-            return "", f"the controller has just begun: it gives no lease for {left:.0f} s yet"
+            return "", f"the controller has just begun: it gives no new lease for {WAIT:.0f} s"
         able = [one for one in tasks if one.wanted and one.heard and not one.over]
         if not able:
             return "", "no copy of it may run"

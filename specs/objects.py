@@ -78,6 +78,41 @@ class NetworkRows(Model):
     networks: tuple[NetworkRow, ...] = ()
 
 
+class MoveVolume(Model):
+    """What is to become of a volume's move.
+
+    ``move``: begin one, ``to`` a node (name or id). ``cancel``: take back the one under way.
+    ``confirm``: what the last one left goes. ``back``: what it left is the volume again.
+    """
+
+    act: Literal["move", "cancel", "confirm", "back"] = "move"
+    to: str = ""
+
+
+class MoveRow(Model):
+    """A move under way. ``sent`` of ``size`` bytes; ``waits``: for what, in words."""
+
+    to: str
+    phase: Literal["copying", "closing", "undoing"]
+    back: bool = False
+    waits: str = ""
+    sent: int = 0
+    size: int = 0
+
+
+class VolumeLook(Model):
+    """What a node has of a volume: bytes on its disk, entries; ``kept``: one set aside is there.
+
+    ``free`` bytes of its disk; -1 = not known.
+    """
+
+    here: bool = False
+    kept: bool = False
+    size: int = 0
+    entries: int = 0
+    free: int = -1
+
+
 class VolumeRow(Model):
     """``node`` is the name of its home; empty = not used yet, or the same on every node.
 
@@ -96,6 +131,9 @@ class VolumeRow(Model):
     removing: bool = False
     reason: str = ""
     everywhere: bool = False
+    move: MoveRow | None = None
+    kept: str = ""  # the node with the copy that the last move left
+    moved: str = ""  # how the last move went that was not completed, in words
 
 
 class Restored(Model):

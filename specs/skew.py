@@ -47,7 +47,7 @@ SINCE: dict[str, dict[str, int]] = {
     "Hello": {"signing_request": 2, "revision": 2, "stacks": 2, "heartbeat": 2},
     "Instructions": {"protocol": 2, "revision": 2},
     "LogLine": {"place": 2},
-    "NetworkState": {"more_pools": 2},
+    "NetworkState": {"more_pools": 2, "fenced": 2},
     "NodeSelf": {"home": 2, "more_ranges": 2},
     "Objects": {"stacks": 2, "releases": 2, "slots": 2},
     "NodeFacts": {"wire": 2, "unread": 2, "routes": 2, "build": 2, "cramped": 2},
@@ -68,12 +68,15 @@ SINCE: dict[str, dict[str, int]] = {
         "pre_stop": 2,
         "crowded": 2,
         "unasked": 2,
+        "lease": 2,
+        "lease_wait": 2,
     },
     "TaskSpec": {
         "no_new_privileges": 2,
         "seccomp": 2,
         "apparmor": 2,
         "on_reboot": 2,
+        "exclusive": 2,
         "security": 2,
         "pid": 2,
         "ipc": 2,
@@ -115,6 +118,7 @@ NEEDS: dict[str, tuple[int, str]] = {
     "partner": (2, "network_mode: service:"),
     "post_start": (2, "post_start"),
     "pre_stop": (2, "pre_stop"),
+    "exclusive": (2, "x-corral.exclusive"),
 }
 
 # Where one unreadable object is left out instead of the whole message: kind -> paths to mappings.

@@ -237,6 +237,7 @@ class TaskSpec(Model):
     logging: LogConfig = LogConfig()
     on_unhealthy: Literal["policy", "restart", "keep"] = "policy"
     security: Literal["default", "baseline", "restricted"] = "default"
+    exclusive: bool = False  # its one copy runs under a lease only (specs/lease.py)
     on_reboot: Literal["run", "keep"] = "run"  # what the end of its machine interrupted
     pid: Literal["private", "host", "partner"] = "private"
     ipc: Literal["private", "host", "none", "shareable", "partner"] = "private"

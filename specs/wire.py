@@ -36,6 +36,7 @@ HTTP on the agent's socket (JSON unless said otherwise)::
     GET  /v1/processes?stack=       -> NodeProcesses, likewise
     POST /v1/signal                 SignalTasks -> {"tasks": [ids that got it]}
     DELETE /v1/volumes/{name}       removes a named volume's data
+    POST /v1/lease                  LeaseAnswer -> LeaseQuestion | 409 Refused
     POST /v1/leave                  node removal: everything corral made on the node goes
 
 Errors are problem+json (specs.api.ApiProblem): 422 = refused for good (the agent's
@@ -175,6 +176,11 @@ class NetworkState(Model):
     mtu: int | None = None
     encrypted: bool = False
     blocks: tuple[Block, ...] = ()
+    fenced: tuple[str, ...] = ()  # addresses of copies that must not run: what they send is dropped
+
+    def fencing(self, addresses: tuple[str, ...]) -> NetworkState:
+        """Return the same network with these addresses fenced off."""
+        return self.model_copy(update={"fenced": addresses})
 
     @property
     def pools(self) -> tuple[str, ...]:
@@ -386,6 +392,26 @@ class Report(Model):
     def with_facts(self, facts: NodeFacts) -> Report:
         """Return the report with what the machine is."""
         return self.model_copy(update={"facts": facts})
+
+
+class LeaseAnswer(Model):
+    """The controller's answer to a node's last question for leases (specs/lease.py).
+
+    ``tasks``: the exclusive tasks of the node, "" = it has the lease, else why not. ``members``:
+    the ids of all other nodes. ``question`` 0 = it was not asked yet.
+    """
+
+    stamp: Stamp
+    question: int = 0
+    tasks: dict[str, str] = Field(default_factory=dict)
+    members: tuple[str, ...] = ()
+
+
+class LeaseQuestion(Model):
+    """The node's next question: its number, and which tasks hold a lease that has not ended."""
+
+    question: int
+    holds: tuple[str, ...] = ()
 
 
 class LogLine(Model):

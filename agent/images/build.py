@@ -285,7 +285,8 @@ class Builder:
         def explain(words: str) -> Exception:
             return Later(f"cannot take the image over from buildah: {words}")
 
-        async with opened(command, source, self._environment, explain) as blobs:
+        stage = self._content.stage
+        async with opened(command, source, self._environment, explain, stage) as blobs:
             digest = await self._assembly.adopt(manifest, names[0], "built", blobs)
         for name in names[1:]:
             await self._assembly.name(name, digest, "built")

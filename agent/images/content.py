@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from agent.errors import Later
 from agent.images.reference import DIGEST, check_digest, digest_of
 from specs.kit import disk
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -135,6 +136,7 @@ class ImageFiles:
         try:
             disk.write_all(fd, data)
             os.fsync(fd)
+            reached("image.before_rename")
             passing.rename(path)
         except BaseException:
             passing.unlink(missing_ok=True)
@@ -161,6 +163,7 @@ class ImageFiles:
     def adopt_blob(self, path: Path, digest: str) -> None:
         """Move a file whose digest the caller has verified into the store."""
         path.chmod(0o600)
+        reached("image.before_rename")
         path.rename(self.blob(digest))
 
     @contextlib.contextmanager
@@ -254,6 +257,7 @@ class ImageFiles:
 
     def set_ref(self, ref: Ref) -> None:
         if self.ref(ref.name) != ref:
+            reached("image.before_name")
             disk.write_file(self._ref_path(ref.name), json.dumps(asdict(ref)).encode())
 
     def remove_ref(self, name: str) -> None:
@@ -274,6 +278,7 @@ class ImageFiles:
 
     def set_record(self, record: ImageRecord) -> None:
         if self.record(record.digest) != record:
+            reached("image.before_record")
             disk.write_file(self._record_path(record.digest), json.dumps(asdict(record)).encode())
 
     def remove_record(self, digest: str) -> None:

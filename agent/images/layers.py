@@ -23,6 +23,7 @@ from agent.images.reference import check_digest
 from agent.linux import calls as kernel
 from agent.linux.boot import boot_id
 from specs.kit import disk
+from specs.kit.failpoints import reached
 from specs.kit.room import IMAGES
 
 if TYPE_CHECKING:
@@ -147,6 +148,7 @@ class LayerStore:
 
     def _place(self, home: Path, diff_id: str) -> None:
         target = self.directory(diff_id).parent
+        reached("image.before_layer")
         try:
             home.rename(target)
         except OSError:

@@ -30,7 +30,7 @@ from specs.kit.callers import Callers, Encrypted, answering
 from specs.wire import BLOB_PORT
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Mapping
+    from collections.abc import Awaitable, Callable, Collection, Mapping
     from pathlib import Path
 
     from agent.identity import Identity
@@ -44,6 +44,7 @@ log = logging.getLogger(__name__)
 
 ASK_SECONDS: Final = 3.0  # for "do you have it": a peer that is gone must not hold us up
 STALL_SECONDS: Final = 30.0
+_ANSWER: Final = 256  # bytes, of whether a member has a controller
 _CHUNK: Final = 128 << 10  # encrypted on the loop at a time: 1 MiB took it 50 ms
 _MOST_CALLERS: Final = 256  # nodes that ask at once, and who pretends to
 _AT_ONCE: Final = 4  # blobs served at the same time: the node has other work
@@ -59,6 +60,7 @@ class PeerImages:
         self._identity = identity
         self._peers: dict[str, Peer] = {}
         self._me: NodeSelf | None = None
+        self._vouch: Callable[[], bool] | None = None  # whether this node has no controller
         self._runner: web.AppRunner | None = None
         self._door: asyncio.Server | None = None
         self._session: aiohttp.ClientSession | None = None
@@ -89,6 +91,30 @@ class PeerImages:
     def known(self) -> bool:
         """Whether there is any other node."""
         return bool(self._peers)
+
+    async def without_controller(self, nodes: Collection[str]) -> frozenset[str]:
+        """Return those of these nodes that answer, and say that they have no controller."""
+        peers = [peer for node in nodes if (peer := self._peers.get(node)) and peer.overlay]
+        if not self._identity.complete:
+            return frozenset()
+        async with asyncio.TaskGroup() as group:
+            asked = {
+                peer.node: group.create_task(self._has_none(peer), name=f"ask-{peer.name}")
+                for peer in peers
+            }
+        return frozenset(node for node, task in asked.items() if task.result())
+
+    async def _has_none(self, peer: Peer) -> bool:
+        try:
+            async with asyncio.timeout(ASK_SECONDS), self._get(peer, "controller") as answer:
+                data = await answer.content.read(_ANSWER)
+                return answer.status == 200 and json.loads(data).get("none") is True
+        except (aiohttp.ClientError, TimeoutError, OSError, ValueError, AttributeError):
+            return False
+
+    def answer_by(self, vouch: Callable[[], bool]) -> None:
+        """Have members who ask be told whether this node has no controller."""
+        self._vouch = vouch
 
     async def close(self) -> None:
         """End the server and the connections."""
@@ -192,6 +218,7 @@ class PeerImages:
         await self._shut()
         app = web.Application(middlewares=[self._members_only])
         app.router.add_get("/v2/", self._version)
+        app.router.add_get("/v2/cluster/controller", self._controller)
         app.router.add_get("/v2/{name:.+}/manifests/{digest}", self._manifest)
         app.router.add_get("/v2/{name:.+}/blobs/{digest}", self._blob)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
@@ -237,6 +264,9 @@ class PeerImages:
 
     async def _version(self, _request: web.Request) -> web.Response:
         return web.json_response({})
+
+    async def _controller(self, _request: web.Request) -> web.Response:
+        return web.json_response({"none": self._vouch is not None and self._vouch()})
 
     async def _manifest(self, request: web.Request) -> web.Response:
         digest = request.match_info["digest"]

@@ -14,7 +14,6 @@ import json
 import os
 import select
 import socket
-import tempfile
 from typing import TYPE_CHECKING, Any, Final
 
 from agent.errors import Later
@@ -22,6 +21,7 @@ from specs.kit.errnos import in_words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from agent.images.manifest import Blob
@@ -189,13 +189,17 @@ async def opened(
     image: str,
     environment: Mapping[str, str],
     explain: Callable[[str], Exception],
+    stage: Callable[[], AbstractContextManager[Path]],
 ) -> AsyncIterator[ProxySource]:
-    """Open ``image`` (transport:reference) for as long as the block runs."""
-    # skopeo is killed at the end and would leave its temporary folders in /var/tmp
-    # (it does not look at TMPDIR).
-    with tempfile.TemporaryDirectory(prefix="corral-") as scratch:
+    """Open ``image`` (transport:reference) for as long as the block runs.
+
+    ``stage`` gives a folder that goes afterwards, also where we are killed meanwhile: skopeo is
+    killed at the end and would leave its temporary folders in /var/tmp (it does not look at
+    TMPDIR).
+    """
+    with stage() as scratch:
         at = command.index("skopeo") + 1
-        own = [*command[:at], "--tmpdir", scratch, *command[at:]]
+        own = [*command[:at], "--tmpdir", str(scratch), *command[at:]]
         source = ProxySource(own, image, environment, explain)
         try:
             yield source

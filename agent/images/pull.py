@@ -19,8 +19,9 @@ from agent.images.manifest import MAX_MANIFEST
 from agent.images.proxy import ProxySource, opened
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-    from contextlib import AbstractAsyncContextManager
+    from collections.abc import Callable, Mapping
+    from contextlib import AbstractAsyncContextManager, AbstractContextManager
+    from pathlib import Path
 
     from agent.images.reference import Reference
 
@@ -97,8 +98,11 @@ def failure(what: str, stderr: str) -> Refusal | Later:
 class Registry:
     """skopeo as seen by the store."""
 
-    def __init__(self, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, environment: Mapping[str, str], stage: Callable[[], AbstractContextManager[Path]]
+    ) -> None:
         self._environment = environment
+        self._stage = stage  # folders for what skopeo puts aside
 
     def _options(self, reference: Reference, prefix: str = "") -> list[str]:
         options = []
@@ -138,6 +142,7 @@ class Registry:
             f"docker://{reference.at(digest)}",
             self._environment,
             lambda words: failure(reference.familiar, words),
+            self._stage,
         )
 
 

@@ -20,6 +20,7 @@ from agent.linux import calls as kernel
 from agent.linux import mounts
 from specs.kit import disk
 from specs.kit.errnos import in_words
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -125,7 +126,9 @@ class RootFs:
                 finally:
                     os.close(kept)
                 return point
+            reached("fs.before_overlay_mount")
             kernel.mount("corral", str(point), "overlay", 0, self._options(task, diff_ids))
+            reached("fs.after_overlay_mount")
         except OSError as error:
             raise Later(f"cannot mount the root of {task}: {in_words(error)}") from error
         return point

@@ -71,7 +71,7 @@ class ImageStore:
         self.layers = LayerStore(self.content, limits or UnpackLimits())
         self.rootfs = RootFs(self.content, self.layers, run_dir)
         self.environment = dict(os.environ if environment is None else environment)
-        self.registry = Registry(self.environment)
+        self.registry = Registry(self.environment, self.content.stage)
         self.identity = Identity(state_dir / "identity")
         self.peers = PeerImages(self.content, self.identity)
         self._threads = ThreadPoolExecutor(4, "images")

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 from agent.network import messages, names, namespaces, netlink, nft
 from agent.network.objects import Neighbour, Route
 from agent.network.plan import DEVICE_CONF, LinkPlan, TaskPlan, container_routes
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -34,13 +35,16 @@ def attach(plan: TaskPlan, path: Path, *, home: int, host: netlink.Netlink, sour
     fresh = namespace is None
     if namespace is None:
         namespace = namespaces.create(path, home)
+        reached("net.after_netns")
     try:
         with namespaces.inside(namespace, home):
             present = _prepare(fresh=fresh)
         _make_links(plan, namespace, host, present=present, source=source)
+        reached("net.after_veth")
         if plan.links:
             with namespaces.inside(namespace, home), netlink.Netlink() as inner:
                 _configure_inside(plan, inner)
+        reached("net.after_addr")
     finally:
         os.close(namespace)
 

@@ -37,6 +37,7 @@ def base(wanted: Wanted) -> str:
     return f"""
   chain guard {{
     type filter hook prerouting priority raw; policy accept;
+    ip saddr @fenced counter drop
     iifname {veths} goto guard_task
     iifname {overlay} jump zones
     iifname != "lo" ip daddr 127.0.0.0/8 counter drop

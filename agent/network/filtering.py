@@ -14,6 +14,7 @@ from agent.network import conntrack, foreign, nft
 from agent.network.endpoints import PerService
 from agent.network.ports import PortSockets
 from agent.network.rules import owned_elements, port_key, port_targets, ruleset, service_part
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -91,7 +92,9 @@ class PacketFilter:
         targets = port_targets(wanted, parts)
         withheld = self._ports.hold(targets)
         new = ruleset(wanted, parts, targets, withheld=withheld)
+        reached("nft.before_commit")
         self._table.apply(new)
+        reached("nft.after_commit")
         self._rules = new
         if self._judged < 0:
             self._judge(wanted)

@@ -23,6 +23,7 @@ from typing import Any
 
 from agent.dns.server import VERSION
 from specs.kit import disk
+from specs.kit.failpoints import reached
 
 log = logging.getLogger(__name__)
 
@@ -171,6 +172,7 @@ class Resolver:
     def publish(self, snapshot: dict[str, Any], changed: set[str]) -> None:
         """Put a snapshot in force; ``changed`` are the services that differ from the last one."""
         before, self._number = self._number, self._number + 1
+        reached("dns.reload_mid")
         self._snapshot = snapshot
         self._unsaved = True
         if self.ensure():
@@ -208,6 +210,7 @@ class Resolver:
         self._copies[task] = sockets
         if not self.ensure():
             self._hold(task, sockets)
+        reached("net.after_dns")
 
     def _hold(self, task: str, sockets: tuple[socket.socket, socket.socket]) -> None:
         self._call("hold", (sockets[0].fileno(), sockets[1].fileno()), task=task)

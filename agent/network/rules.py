@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 # name -> (key type, flags, data type or "")
 SETS: dict[str, tuple[str, str, str]] = {
+    "fenced": ("ipv4_addr", "", ""),
     "host_clients": ("ipv4_addr", "", ""),
     "owned": ("ifname . ipv4_addr", "", ""),
     "same_net": ("ipv4_addr . ipv4_addr", "interval", ""),
@@ -229,6 +230,9 @@ def _members(
 
 
 def _tasks(wanted: Wanted, sets: dict[str, dict[str, str]]) -> None:
+    fenced = {address for network in wanted.networks.values() for address in network.fenced}
+    mine = {place.address for one in wanted.assignments.values() for place in one.networks}
+    sets["fenced"].update(dict.fromkeys(sorted(fenced - mine), ""))
     for assignment in wanted.assignments.values():
         sets["owned"].update(dict.fromkeys(owned_elements(assignment), ""))
         if any(address == "host-gateway" for _, address in assignment.spec.extra_hosts):

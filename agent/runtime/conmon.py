@@ -19,6 +19,7 @@ from agent.runtime.crun import scratch
 from agent.runtime.exits import identify
 from agent.runtime.failure import RuntimeFailure, from_runtime
 from agent.runtime.spawner import ended, readable
+from specs.kit.failpoints import reached
 from specs.kit.room import measure, shortage
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ async def create(conmon: str, runtime: Runtime, request: Request) -> tuple[Proce
                 pass_fds=(writer,),
                 environment={"_OCI_SYNCPIPE": str(writer), **scratch(request.directory)},
             )
+            reached("rt.after_conmon_spawn")
         finally:
             os.close(writer)
         try:

@@ -23,6 +23,7 @@ from agent.runtime.failure import RuntimeFailure
 from agent.runtime.rotation import Followed
 from agent.vocabulary import FoundRun, Process
 from specs.kit import disk
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from agent.runtime.crun import Runtime
@@ -59,6 +60,7 @@ class OciContainers:
     def write(self, task: str, config: dict[str, Any]) -> None:
         directory = self.bundle(task)
         (directory / "exits").mkdir(mode=0o700, parents=True, exist_ok=True)
+        reached("rt.after_bundle")
         disk.write_file(
             directory / "config.json", json.dumps(config).encode(), durable=False, mode=0o644
         )
@@ -89,6 +91,7 @@ class OciContainers:
             stays=spec.tty or not once,
         )
         made = await conmon.create(self.conmon, self.runtime, request)
+        reached("rt.after_create")
         if request.log is not None:
             # Before it prints anything, so that no file is missed however fast it is.
             with contextlib.suppress(OSError):
@@ -98,6 +101,7 @@ class OciContainers:
 
     async def start(self, task: str) -> None:
         await self.runtime.start(task)
+        reached("rt.after_start")
 
     async def state(self, task: str) -> str | None:
         return await self.runtime.state(task)
@@ -159,9 +163,11 @@ class OciContainers:
             raise RuntimeFailure(
                 "a process of the task cannot be killed; the kernel holds it"
             ) from None
+        reached("stop.after_kill")
         # In a thread: the kernel may take its time to take a control group down.
         await asyncio.to_thread(exits.remove_cgroup, self.cgroup, task)
         await self.runtime.delete(task)
+        reached("stop.after_delete")
         await self.runtime.spawner.forget(f"{self.cgroup}/{task}")
         self._remove_run_files(task)
 

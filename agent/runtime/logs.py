@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from specs.kit import disk
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from specs.stack import LogConfig
@@ -139,6 +140,7 @@ def settle(directory: Path, run: int, count: Count, size: int) -> tuple[bool, in
     if told:
         _note(piece_of(directory, run, sequence - 1), link, told)
     count.kept(missed)
+    reached("log.rotate_mid")
     link.rename(piece_of(directory, run, sequence))
     return True, lost
 

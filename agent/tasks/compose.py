@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from agent.tasks.holdings import Holdings
+from agent.tasks.leases import LeaseKeeper, MemoryLeases
 from agent.tasks.listeners import Listeners
 from agent.tasks.networking import NetworkKeeper
 from agent.tasks.preparation import Preparation
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from agent.runtime.bundle import NodeTraits
     from agent.tasks.effects import Containers, Effects, HookRunner, Prober
     from agent.tasks.journal import Journal
+    from agent.tasks.leases import LeaseStore
     from agent.tasks.record import Record
     from specs.kit.clock import Clock
     from specs.node import NodeFacts
@@ -40,6 +42,7 @@ class TaskParts:
     reports: Reports
     worker: Worker
     listeners: Listeners
+    leases: LeaseKeeper
 
 
 def compose(
@@ -58,6 +61,8 @@ def compose(
     join: Callable[[], Awaitable[None]] | None = None,
     ending: Callable[[], bool] = lambda: False,
     room: Callable[[], str] = lambda: "",
+    leases: LeaseStore | None = None,
+    boottime: Callable[[], float] | None = None,
 ) -> TaskParts:
     """Return the worker of a node and what it works with; ``room``: why its disk has none."""
     holdings = Holdings()
@@ -92,6 +97,10 @@ def compose(
         reports.changed(record)
         networking.changed(record)
 
+    keeper = LeaseKeeper(
+        holdings, effects.peers, leases or MemoryLeases(), boottime or clock.monotonic
+    )
+    effects.peers.answer_by(keeper.vouch)
     parts = RunnerParts(
         journal=journal,
         preparation=preparation,
@@ -104,6 +113,15 @@ def compose(
         settled=networking.settled,
         listeners=listeners,
         ending=ending,
+        lease=keeper.stage,
     )
-    worker = Worker(holdings, parts, reports=reports, networking=networking, boot=boot, join=join)
-    return TaskParts(holdings, reports, worker, listeners)
+    worker = Worker(
+        holdings,
+        parts,
+        reports=reports,
+        networking=networking,
+        leases=keeper,
+        boot=boot,
+        join=join,
+    )
+    return TaskParts(holdings, reports, worker, listeners, keeper)

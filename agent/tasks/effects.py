@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    import asyncio
+    from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence
     from contextlib import AbstractAsyncContextManager
     from pathlib import Path
 
@@ -104,6 +105,14 @@ class Peers(Protocol):
         """Take note of who is in the cluster."""
         ...
 
+    async def without_controller(self, nodes: Collection[str]) -> frozenset[str]:
+        """Return those of these nodes that answer, and say that they have no controller."""
+        ...
+
+    def answer_by(self, vouch: Callable[[], bool]) -> None:
+        """Have others who ask be told whether this node has no controller."""
+        ...
+
     async def close(self) -> None:
         """Part with them."""
         ...
@@ -131,6 +140,10 @@ class Volumes(Protocol):
 
     async def open(self, name: str) -> int:
         """Return a descriptor of a named volume's data. Raises FileNotFoundError."""
+        ...
+
+    def place_of(self, name: str) -> tuple[Path, asyncio.Lock]:
+        """Return where a named volume is, and who holds it meanwhile. Raises Refusal."""
         ...
 
     def draft(self) -> AbstractAsyncContextManager[Path]:

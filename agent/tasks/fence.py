@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from specs import skew
 from specs.kit.disk import write_file
+from specs.kit.failpoints import reached
 from specs.kit.room import lacks_room
 from specs.wire import Stamp
 
@@ -44,6 +45,7 @@ class Fence:
         """Make it durable that this one's controller has spoken. Raises OSError."""
         known = self.stamp
         if known is None or (known.cluster, known.epoch) != (stamp.cluster, stamp.epoch):
+            reached("epoch.noted")
             self._write(stamp)
             self.stamp = stamp
 

@@ -75,16 +75,19 @@ def merge(held: Held, instructions: Instructions) -> Held:
         return held  # a repeated increment
     kinds: dict[str, Any] = {}
     for kind in KINDS:
+        gone, fresh = instructions.remove.get(kind, ()), getattr(instructions.put, kind)
+        if not (gone or fresh):
+            continue  # of most kinds nothing is another
         objects = dict(getattr(held.objects, kind))
-        for key in instructions.remove.get(kind, ()):
+        for key in gone:
             objects.pop(key, None)
-        objects.update(getattr(instructions.put, kind))
+        objects.update(fresh)
         kinds[kind] = objects
     put = instructions.put.tasks
     return Held(
         instructions.stamp,
         instructions.me,
-        Objects.model_construct(**kinds),
+        held.objects.model_copy(update=kinds),
         held.doubt,
         {task: fields for task, fields in held.unread.items() if task not in put},
         max(held.revision, instructions.revision),

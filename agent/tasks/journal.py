@@ -61,6 +61,7 @@ from agent.tasks.reserve import Reserve
 from specs import skew
 from specs.kit.disk import make_folder, sweep, sync, write_all, write_file
 from specs.kit.errnos import in_words
+from specs.kit.failpoints import reached
 from specs.kit.room import lacks_room
 from specs.wire import PROTOCOL, Content, Instructions
 
@@ -278,7 +279,9 @@ class Journal:
         fd = os.open(self._set, os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC)
         try:
             write_all(fd, line)
+            reached("journal.before_sync")
             os.fsync(fd)
+            reached("journal.after_sync")
         except OSError:
             self._cut(self._size)
             raise
@@ -296,6 +299,7 @@ class Journal:
         of the same number, with something else in it, would be read as this one come again.
         """
         self._torn = True
+        reached("journal.mid_forget")
         self._drop_contents(held.objects.contents)
         if kept:
             self._kept.forget_all_but(held.objects.tasks)
@@ -428,8 +432,11 @@ class Journal:
 
     def _put_on_disk(self, task: str, data: bytes, *, durable: bool) -> None:
         path = self._tasks / task / "record.json"
+        reached("record.before_write")
         path.parent.mkdir(mode=0o700, exist_ok=True)
+        reached("record.mid_write")
         write_file(path, data, durable=durable)
+        reached("record.after_write")
         if durable and task not in self._synced:
             sync(self._tasks)  # the folder's name too: an earlier write may have made it
             self._synced.add(task)
@@ -444,11 +451,20 @@ class Journal:
         return self._records.is_dir() and self._secrets.is_dir()
 
     def restore(self, records: Iterable[Record]) -> None:
-        """Make these folders again and write what is known of the tasks; secrets come anew."""
+        """Make these folders again and write what is known of the tasks; secrets come anew.
+
+        Of what is erased nothing is written: nobody would take it away again.
+        """
         for folder in (self._secrets, self._records):
             make_folder(folder)
         for record in records:
-            write_file(self._records / record.id, self._written(record), durable=False)
+            if not record.erased:
+                write_file(self._records / record.id, self._written(record), durable=False)
+
+    def forget_again(self, task: str) -> None:
+        """Delete what was written of a task while it was being forgotten. Small: on a tmpfs."""
+        with contextlib.suppress(OSError):
+            (self._records / task).unlink(missing_ok=True)
 
     def forget(self, task: str) -> None:
         """Delete the task's directory: record and logs, and what was kept of it. Blocks."""

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from agent.tasks import hooks
+from agent.tasks import hooks, leased
 from agent.tasks.record import Phase, Record
 from agent.tasks.steps import (
     BeforeStop,
@@ -77,8 +77,10 @@ def _while_running(record: Record, now: float) -> Step:
     return _while_stopping(record, why, now)
 
 
-def _while_stopping(record: Record, why: str, now: float) -> Step:
+def _while_stopping(record: Record, why: str, now: float) -> Step:  # noqa: PLR0911 - a table of cases
     patience = grace(record.assignment)
+    if leased.over(record):
+        return leased.kill(record, why)
     if not record.stopping and hooks.first(record) and patience > 0:
         return Freeze(paused=False) if record.paused else BeforeStop(why)
     if record.stopping and record.pre_stop == "running" and patience > 0:
@@ -103,6 +105,8 @@ def _reason_to_stop(record: Record) -> str:
         return "restart"
     if record.alone:
         return "partner"
+    if not leased.begins(record):
+        return leased.WHY
     if record.health is Health.UNHEALTHY and assignment.spec.restarts_unhealthy:
         return "unhealthy"
     return "post_start" if record.hook_failed else ""
@@ -125,6 +129,8 @@ def _without_process(record: Record, now: float) -> Step:  # noqa: PLR0911 - a t
         # Half a spec is not executed: whoever knows the rest of it sends it, or upgrades us.
         return Wait() if record.unread else Prepare()
     if assignment.desired is Desired.PREPARED:
+        return Wait()
+    if not leased.begins(record):
         return Wait()
     if now < record.held_until and not record.admitted and not requested:
         return Wait(record.held_until)
@@ -356,7 +362,7 @@ def ended(record: Record, seen: Exit, now: float, wall: float) -> Record:
         by_itself = not record.stopping and _well(record, seen)
         done = by_itself and record.assignment.spec.restart.condition != "any"
         return record.moved(TaskState.COMPLETE if done else TaskState.SHUTDOWN)
-    if record.stopping == "restart" or _with_partner(record, seen):
+    if record.stopping == "restart" or _with_partner(record, seen) or leased.ended_by(record, seen):
         return record.having(restarts=record.restarts + 1, next_at=0.0, crashes=0, backoff=0.0)
     return _by_policy(record, seen, reason, now)
 
@@ -460,10 +466,12 @@ def _how(record: Record, seen: Exit) -> str:
     return _cause(record, seen)
 
 
-def _cause(record: Record, seen: Exit) -> str:
+def _cause(record: Record, seen: Exit) -> str:  # noqa: PLR0911 - a table of cases
     if _with_partner(record, seen):
         spec = record.assignment.spec
         return f"ended with {spec.partner}, whose {spec.lent} it shares"
+    if leased.ended_by(record, seen):
+        return leased.ENDED
     if record.stopping:
         asked = {"unhealthy": "stopped because it was unhealthy", "restart": RESTART_ASKED}
         return asked.get(record.stopping, f"stopped ({record.stopping})")

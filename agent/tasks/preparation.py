@@ -19,6 +19,7 @@ from agent.runtime import bundle, rootfs
 from agent.runtime.signals import number_of
 from agent.tasks import fitness, pairs
 from agent.vocabulary import ImageConfig
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -326,7 +327,12 @@ class Preparation:
             if ended:  # else a process may still write what the next task would get
                 await self.volumes.release(task, self.holdings.keeps)
 
-        await _all(what, container, lambda: self.network.detach(task), root, volumes)
+        async def network() -> None:
+            reached("stop.mid_cleanup")
+            await self.network.detach(task)
+            reached("stop.after_net_out")
+
+        await _all(what, container, network, root, volumes)
 
 
 async def _all(what: str, *steps: Callable[[], Awaitable[None]]) -> None:

@@ -47,6 +47,8 @@ class Changes(TypedDict, total=False):
     arrived: tuple[int, int]
     touched: bool
     prepared: bool
+    lease: str
+    lease_wait: str
     image: ImageConfig | None
     phase: Phase
     runs: tuple[Run, ...]
@@ -106,6 +108,8 @@ class Record(Model):
     arrived: tuple[int, int] = (0, 0)  # bytes of its image, and how many were missing
 
     touched: bool = False  # effects may exist on this node: erase before forgetting
+    lease: str = ""  # of an exclusive task: held, ending, over; "" = none in this boot
+    lease_wait: str = ""  # why it has none
     prepared: bool = False  # in this boot: image, mounts and network are there
     image: ImageConfig | None = None
 

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from agent.errors import Later, Refusal, lacks_room
 from agent.runtime.failure import RuntimeFailure
 from agent.runtime.signals import number_of
-from agent.tasks import hooks, lifecycle, probes
+from agent.tasks import hooks, leased, lifecycle, probes
 from agent.tasks.hooking import HookPump
 from agent.tasks.listeners import Listeners
 from agent.tasks.pairing import Pairing
@@ -44,6 +44,7 @@ from agent.tasks.steps import (
 from agent.tasks.writing import RecordFile
 from specs.kit import cancelled
 from specs.kit.errnos import in_words
+from specs.kit.failpoints import reached
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
@@ -87,6 +88,7 @@ class RunnerParts:
     settled: Callable[[], Awaitable[None]]  # waits until known endpoints answer, not for long
     listeners: Listeners = field(default_factory=Listeners)
     ending: Callable[[], bool] = lambda: False  # whether this agent was told to end
+    lease: Callable[[str], tuple[str, str]] = lambda _: ("", "")  # see LeaseKeeper.stage
 
 
 class Runner:
@@ -152,9 +154,14 @@ class Runner:
             self._stop_probing()
             self._hooks.end()
 
+    def look(self) -> None:
+        """Look at the task again: something that its next step depends on is otherwise now."""
+        self._wake.set()
+
     # Observing.
 
     def _observe(self) -> None:
+        self._look_at_lease()
         if self._pairing.parted():
             self._save(self.record.having(alone=True))
         seen, self._seen = self._seen, None
@@ -168,6 +175,17 @@ class Runner:
                 extra={"task": record.id, "run": record.number, "why": run.reason if run else ""},
             )
             self._save(self._with_tail(record))
+
+    def _look_at_lease(self) -> None:
+        if self.record.assignment.spec.exclusive:
+            record = leased.noted(self.record, *self._parts.lease(self.record.id))
+            if record != self.record:
+                self._save(record)
+
+    def _may_run(self) -> bool:
+        """Say whether it is still to run; of an exclusive task, whether it may."""
+        self._look_at_lease()
+        return leased.begins(self.record) and self.record.assignment.desired is Desired.RUNNING
 
     async def _pause(self, step: Wait) -> None:
         # At least a millisecond: rounding must not make a wait for "now" a busy loop.
@@ -251,6 +269,7 @@ class Runner:
             if self._freezes != freezes:
                 continue  # it was frozen with the rest, and says nothing
             healthy, text = probes.verdict(code, output)
+            reached("health.after_verdict")
             record = lifecycle.probed(
                 self.record,
                 healthy=healthy,
@@ -345,7 +364,7 @@ class Runner:
             await self._inherit()
         partner = await self._pairing.partner()
         async with self._parts.slots:
-            if self.record.assignment.desired is not Desired.RUNNING:
+            if not self._may_run():
                 return
             try:
                 await self._parts.preparation.enter(self.record.assignment)
@@ -362,6 +381,7 @@ class Runner:
                     return  # whom it was to join has ended: it is undone, and tried again
                 self._launch_failed(failure)
                 return
+            reached("rt.before_record")
             await self._saved(lifecycle.created(self.record, process, monitor))
             if not self.record.assignment.attach:
                 await self._start()
@@ -454,8 +474,10 @@ class Runner:
                 spec.stop_signal or (image.stop_signal if image else "") or "SIGTERM"
             )
         await self._saved(lifecycle.stopping(self.record, step, self._now()))
+        reached("stop.before_signal")
         if process is not None:
             self._parts.containers.send(process, number)
+            reached("stop.after_signal")
 
     async def _freeze(self, step: Freeze) -> None:
         await self._parts.containers.freeze(self.record.id, paused=step.paused)
@@ -466,9 +488,12 @@ class Runner:
 
     async def _erase(self) -> None:
         await self._parts.preparation.erase(self.record, self._parts.slots)
+        reached("stop.before_forget")
         # In a thread: its logs may be large, and a busy disk takes its time to let go of them.
         await asyncio.to_thread(self._parts.journal.forget, self.record.id)
         self._file.note(lifecycle.erased(self.record))
+        # Until it was known, all records may have been written anew (Journal.restore).
+        self._parts.journal.forget_again(self.record.id)
 
     def _with_tail(self, record: Record) -> Record:
         """Add the last lines of output to a record that has just failed, or starts again."""
@@ -497,7 +522,7 @@ class Runner:
 
     def rewrite(self, *, owed: bool = False) -> None:
         """Write the record anew, for a reboot too; ``owed``: if the disk had no room for it."""
-        if self._file.owed or not owed:
+        if (self._file.owed or not owed) and not self.record.erased:
             self._file.put(self.record, durable=False, disk=True)
 
     def _now(self) -> float:

@@ -24,6 +24,7 @@ from agent.tasks.reboot import rebooted
 from agent.tasks.record import Phase
 from agent.tasks.runner import Runner
 from specs.kit.backoff import Backoff
+from specs.kit.failpoints import reached
 from specs.states import WANTED, Desired
 from specs.wire import Acknowledged, Instructions, Refused
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from agent.tasks.adoption import Verdict
     from agent.tasks.holdings import Holdings
+    from agent.tasks.leases import LeaseKeeper
     from agent.tasks.networking import NetworkKeeper
     from agent.tasks.record import Record
     from agent.tasks.reports import Reports
@@ -55,6 +57,7 @@ class Worker:
         *,
         reports: Reports,
         networking: NetworkKeeper,
+        leases: LeaseKeeper,
         boot: str,
         join: Callable[[], Awaitable[None]] | None = None,
     ) -> None:
@@ -64,6 +67,7 @@ class Worker:
         self._journal = parts.journal
         self._reports = reports
         self._networking = networking
+        self._leases = leases
         self._boot = boot
         self._join = join  # makes the node's directories ready, at the first instruction
         self._group: asyncio.TaskGroup | None = None
@@ -80,6 +84,7 @@ class Worker:
             group.create_task(self._networking.run(), name="network")
             group.create_task(self._reports.keep_facts(), name="facts")
             group.create_task(self._catch_up(), name="what is owed")
+            group.create_task(self._leases.run(), name="leases")
             await asyncio.Event().wait()
         raise AssertionError("the worker ends by being cancelled only")
 
@@ -101,6 +106,7 @@ class Worker:
         held = holdings.held = await asyncio.to_thread(self._journal.load)
         leftovers = []
         for task, found in (await self._found(held)).items():
+            reached("adopt.mid_scan")
             verdict = self._judge(found)
             match verdict:
                 case Adopt(record):
@@ -119,6 +125,7 @@ class Worker:
         await self._networking.adopt()
         await self._parts.preparation.adopt(known)
         await self._sweep(leftovers)
+        reached("adopt.after_scan")
         self._follow_set()
         self._networking.stale()
         if holdings.unread:
@@ -223,6 +230,7 @@ class Worker:
     async def accept(self, instructions: Instructions) -> Acknowledged | Refused:
         """Take instructions: durable before this returns. Raises Refusal, OSError."""
         _check_ids(instructions)
+        reached("cmd.received")
         async with self._accepting:
             before = self._holdings.held
             refused = may_instruct(before.stamp, instructions)
@@ -239,12 +247,14 @@ class Worker:
                 except OSError:
                     self._holdings.held = self._journal.fenced(before)
                     raise
+                reached("cmd.persisted")
                 self._holdings.held = held
                 if instructions.base is None:
                     self._settle_doubts()
                 self._follow_set()
                 self._networking.stale()
                 self._sweep_slots(before)
+            reached("cmd.before_reply")
             return Acknowledged(generation=instructions.stamp.generation)
 
     def _sweep_slots(self, before: Held) -> None:

@@ -17,10 +17,16 @@ from agent.linux import calls as kernel
 from specs.kit import disk
 from specs.kit.amounts import some
 from specs.kit.errnos import in_words
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from pathlib import Path
+
+
+MOVE = ".move-"  # of what comes from another node, under the move's id; no volume is called so
+KEPT = ".kept-"  # of what a move left behind, under the volume's name
+ABANDONED = 7 * 86400.0  # seconds after which what came of a move that nobody goes on with goes
 
 
 def check_unused(name: str, users: Sequence[str]) -> None:
@@ -28,6 +34,19 @@ def check_unused(name: str, users: Sequence[str]) -> None:
     if users:
         raise Refusal(
             f"volume {name} is in use by {some(users, 3)}: corral stop ends them and keeps it"
+        )
+
+
+def check_not_moved(path: Path) -> None:
+    """Raise Refusal where a volume would begin empty beside what a move left of it.
+
+    Who asks for it here knows nothing of the move: a controller's state from before it.
+    """
+    kept = path.with_name(f"{KEPT}{path.name}")
+    if kept.is_dir():
+        raise Refusal(
+            f"volume {path.name} was moved to another node, and this one keeps what it was in "
+            f"{kept}: bring the data back (corral volume restore), or rename that to {path.name}"
         )
 
 
@@ -56,10 +75,12 @@ def place(new: Path, path: Path, *, replace: bool) -> None:
     try:
         with opened(new / "_data") as fd:
             kernel.syncfs(fd)
+        reached("fs.before_volume")
         if path.exists():
             disk.exchange(new, path)
         else:
             new.rename(path)
+        reached("fs.after_volume")
         disk.sync(path.parent)
     except OSError as error:
         raise Later(f"volume {path.name} cannot be put in place: {in_words(error)}") from None
@@ -79,3 +100,13 @@ def discard(new: Path) -> None:
     """Remove what has no name."""
     with contextlib.suppress(OSError, subprocess.CalledProcessError):  # the next start tries again
         disk.remove_tree(new)
+
+
+def abandoned(parent: Path, now: float) -> list[Path]:
+    """Return what came of moves of which nobody has heard for a week."""
+    found = []
+    for path in parent.glob(f"{MOVE}*"):
+        with contextlib.suppress(FileNotFoundError):
+            if now - path.stat().st_mtime > ABANDONED:
+                found.append(path)
+    return found

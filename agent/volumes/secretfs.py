@@ -23,6 +23,7 @@ from agent.vocabulary import BoundMount
 from agent.volumes.taskfs import TaskFs
 from specs.kit import disk
 from specs.kit.errnos import in_words
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -68,6 +69,7 @@ class SecretFs(TaskFs):
             home.mkdir(mode=0o700, exist_ok=True)
             if not self.mounted(task):
                 _mount_tmpfs(home, sum(len(item) + 4096 for item in data) + _ROOM)
+            reached("fs.after_secret_tmpfs")
             disk.sweep(home)  # a killed agent's half file would take room from these
             mounts = []
             for number, ((ref, options), item) in enumerate(zip(files, data, strict=True)):

@@ -18,6 +18,7 @@ import os
 import re
 import stat
 import subprocess
+import time
 import weakref
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -38,6 +39,7 @@ from agent.volumes.shmfs import ShmFs
 from specs import names, sent, shares
 from specs.kit import disk
 from specs.kit.errnos import in_words
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Mapping, Sequence
@@ -102,7 +104,7 @@ class VolumeStore:
     def _clean(self) -> None:
         """Remove volumes that were never finished or were being deleted."""
         for parent in (self._named, self._anonymous):
-            for path in parent.glob(".new-*"):
+            for path in (*parent.glob(".new-*"), *replacing.abandoned(parent, time.time())):
                 try:
                     disk.remove_tree(path)
                 except (OSError, subprocess.CalledProcessError) as error:
@@ -203,6 +205,11 @@ class VolumeStore:
         path = self._named / _check_name(name) / "_data"
         flags = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
         return await self._call(os.open, path, flags)
+
+    def place_of(self, name: str) -> tuple[Path, asyncio.Lock]:
+        """Return where a named volume is, and who holds it meanwhile. Raises Refusal."""
+        path = self._named / _check_name(name)
+        return path, self._lock(path)
 
     @contextlib.asynccontextmanager
     async def draft(self) -> AsyncIterator[Path]:
@@ -332,6 +339,7 @@ class VolumeStore:
 
     def _create(self, path: Path, root: Path, origin: str | None) -> None:
         """Make a volume, filled from the image's directory ``origin``, all at once."""
+        replacing.check_not_moved(path)
         new = replacing.begin(path.parent)
         data = new / "_data"
         try:
@@ -341,7 +349,9 @@ class VolumeStore:
             disk.sync(new)
             if path.exists():  # a removal was interrupted between data and directory
                 disk.remove_tree(path)
+            reached("fs.before_volume")
             new.rename(path)
+            reached("fs.after_volume")
             disk.sync(path.parent)
         except OSError as error:
             raise Later(f"cannot make volume {path.name}: {in_words(error)}") from None

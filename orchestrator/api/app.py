@@ -51,6 +51,7 @@ from specs.inside import (
 )
 from specs.kit.callers import IDLE_SECONDS, Callers
 from specs.kit.door import Door
+from specs.kit.failpoints import reached
 from specs.objects import (
     ContentRow,
     ContentRows,
@@ -59,6 +60,7 @@ from specs.objects import (
     CreateVolume,
     DroppedObject,
     MadeObject,
+    MoveVolume,
     NetworkRow,
     NetworkRows,
     Restored,
@@ -367,6 +369,14 @@ ROUTES: tuple[ApiRoute, ...] = (
         answer=DroppedObject,
     ),
     ApiRoute(
+        "POST",
+        "/v1/volumes/{name}/move",
+        objects.move_volume,
+        "Move a volume to another node, take that back, confirm it, or go back",
+        body=MoveVolume,
+        answer=VolumeRow,
+    ),
+    ApiRoute(
         "GET",
         "/v1/volumes/{name}/archive",
         volume_archive.read,
@@ -555,7 +565,11 @@ async def _handle(parts: ApiParts, route: ApiRoute, request: web.Request) -> web
     if route.changes and (why := parts.superseded()):
         raise Conflict(why)
     body = await read_body(request, route)
+    if route.changes:
+        reached("api.before_txn")
     answer = await route.handler(parts, request, body)
+    if route.changes:
+        reached("api.after_txn_before_ack")
     if isinstance(answer, web.StreamResponse):
         return answer
     return web.Response(body=answer.model_dump_json().encode(), content_type="application/json")

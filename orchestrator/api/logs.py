@@ -193,9 +193,7 @@ class StackLogs:
 
 
 def _shown(task: Task) -> str:
-    """Return the name without the stack's; a one-off has no number in its service."""
-    if task.slot:
-        return f"{task.service}-{task.slot}"
+    """Return the container's name without the stack's, as Compose's prefix."""
     return task.name.removeprefix(f"{task.stack}-")
 
 
@@ -204,6 +202,7 @@ def _stack_line(task: Task, line: LogLine) -> StackLogLine:
         task=task.id,
         name=_shown(task),
         service=task.service,
+        slot=task.slot,
         stream=line.stream,
         time=line.time,
         line=line.line,
@@ -217,6 +216,7 @@ def _note(task: Task, detail: str, now: float) -> StackLogLine:
         task=task.id,
         name=_shown(task),
         service=task.service,
+        slot=task.slot,
         stream="stderr",
         time=now,
         line=f"corral: no log: {detail}",

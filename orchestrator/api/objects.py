@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from orchestrator.api.routes import ApiParts
-    from specs.objects import CreateNetwork, CreateVolume
+    from specs.objects import CreateNetwork, CreateVolume, MoveVolume
 
 GOING = 10.0  # seconds a volume's data may take to go before its record says that it is going
 LOOK = 0.05
@@ -82,6 +82,12 @@ async def drop_volume(parts: ApiParts, request: web.Request, _: None) -> Dropped
             break
         await asyncio.sleep(LOOK)
     return DroppedObject(name=name, left=left.reason if left is not None else "")
+
+
+async def move_volume(parts: ApiParts, request: web.Request, body: MoveVolume) -> VolumeRow:
+    """Begin, take back or confirm a volume's move, or go back; answer with how it is then."""
+    await parts.control.move(request.match_info["name"], body)
+    return await volume(parts, request, None)
 
 
 async def secrets(parts: ApiParts, _request: web.Request, _: None) -> ContentRows:

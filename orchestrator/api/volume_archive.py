@@ -38,6 +38,11 @@ async def write(parts: ApiParts, request: web.Request, _: None) -> Restored:
         node = _free(parts, asked)
     elif row.removing:
         raise Conflict(f"volume {name} is being removed", hint="corral volume ls says why still")
+    elif row.move is not None:
+        raise Conflict(
+            f"volume {name} is being moved to {row.move.to}",
+            hint=f"corral volume move --cancel {name} takes that back",
+        )
     elif row.reason or not (row.node or row.everywhere):  # its home left, or it never had one
         _own(row)
         node = _heir(parts, row, asked) if row.reason else _free(parts, asked)

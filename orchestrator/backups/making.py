@@ -35,6 +35,7 @@ from specs.kit import versions
 from specs.kit.amounts import span
 from specs.kit.disk import make_folder, sync, write_file
 from specs.kit.errnos import in_words
+from specs.kit.failpoints import reached
 from specs.kit.metrics import gauge
 
 if TYPE_CHECKING:
@@ -243,6 +244,7 @@ class Backups:
         copy = scratch / contents.STATE
         identity, revision = self._identity(), self._cluster.revision
         await self._engine.backup(copy)
+        reached("backup.mid")
         settings = contents.settings_of(self._cluster.nodes.values())
         head = envelope.Head(
             cluster=identity.id,
@@ -413,7 +415,9 @@ def _mount_of(folder: Path) -> str:
 
 
 def _into_place(part: Path, path: Path) -> None:
+    reached("backup.before_rename")
     part.rename(path)
+    reached("backup.after_rename")
     sync(path.parent)
 
 

@@ -22,6 +22,7 @@ from orchestrator.backups.envelope import BadBackup
 from orchestrator.config import RESTORED
 from specs.kit.disk import exchange, make_folder, sync, write_file
 from specs.kit.errnos import in_words
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -57,7 +58,9 @@ def place(folder: Path, config: ControllerConfig) -> Path | None:
                 sync(path)
             sync(folder)
             if not config.folder.exists():
+                reached("restore.before_rename")
                 folder.rename(config.folder)
+                reached("restore.after_rename")
                 sync(config.state_dir)
                 return None
             return _exchanged(folder, config.folder)
@@ -75,6 +78,7 @@ def _exchanged(new: Path, folder: Path) -> Path:
     aside = folder.with_name(f"controller.before-{stamp}-{os.urandom(2).hex()}")
     new.rename(aside)
     try:
+        reached("restore.before_rename")
         exchange(aside, folder)
     except OSError as exc:
         aside.rename(new)
@@ -87,6 +91,7 @@ def _exchanged(new: Path, folder: Path) -> Path:
         except OSError:
             aside.rename(folder)
             raise
+    reached("restore.after_rename")
     sync(folder.parent)
     return aside
 

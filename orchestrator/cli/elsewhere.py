@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     import argparse
     from collections.abc import Iterable, Mapping, Sequence
 
+_IMAGES = "corral images: what containers run from; corral config --images: what the file names"
 _UPDATE = "change the file and type corral up -d: only what changed is replaced, step by step"
 _ROLES = "every machine runs tasks; the controller is where corral up was typed first"
 _PRUNE = "corral down removes a stack with everything that runs; corral down -v its volumes, too"
@@ -48,9 +49,9 @@ WORDS: dict[str, str] = {
     "rename": "a container's name follows its service, or container_name: in the file",
     "update": _UPDATE,
     # Docker: images
-    "image": "corral config --images lists the file's images; nodes fetch what they need",
-    "image ls": "corral config --images lists the file's images; nodes fetch what they need",
-    "image list": "corral config --images lists the file's images; nodes fetch what they need",
+    "image": _IMAGES,
+    "image ls": _IMAGES,
+    "image list": _IMAGES,
     "image build": "corral up -d --build",
     "image pull": "corral up -d --pull always",
     "image push": "nodes get images from each other: corral up needs no registry for what is built",
@@ -148,6 +149,8 @@ WORDS: dict[str, str] = {
     "node remove": "corral node rm NODE",
     "node cordon": "corral node pause NODE",
     "node uncordon": "corral node activate NODE",
+    "node undrain": "corral node activate NODE",
+    "node unpause": "corral node activate NODE",
     "node join": "from the controller's machine: corral node add user@host",
     # uncloud
     "machine": "corral node ls, corral node add user@host, corral node rm NODE",
@@ -189,6 +192,7 @@ WORDS: dict[str, str] = {
     "drain": "corral node drain NODE",
     "cordon": "corral node pause NODE",
     "uncordon": "corral node activate NODE",
+    "undrain": "corral node activate NODE",
     "port-forward": _PUBLISH,
     "job": "a one-off is a service of the file: corral up -d SERVICE",
     "alloc": "corral ps, corral logs, corral exec",

@@ -265,7 +265,7 @@ def _oneoffs(
             made.draft.put_oneoff(one.with_task(one.task.with_status(status)))
     for node, held in sorted(helds.items()):
         for task, assignment in sorted(held.objects.tasks.items()):
-            if not is_oneoff(assignment) or task in cluster.oneoffs:
+            if not is_oneoff(assignment) or task in cluster.oneoffs or task in cluster.tasks:
                 continue
             made.draft.put_oneoff(_oneoff(assignment, node, held))
             if assignment.stack not in stacks:
@@ -275,8 +275,15 @@ def _oneoffs(
 
 
 def is_oneoff(assignment: Assignment) -> bool:
-    """Say whether `run` made it; an agent may have kept it of a controller that did not say."""
-    return assignment.oneoff is not None or not (assignment.spec_hash or assignment.release)
+    """Say whether `run` made it; an agent may have kept it of a controller that did not say.
+
+    An agent one release older keeps of no task of which release and spec it is; but to its node a
+    one-off is a service of its own name.
+    """
+    if assignment.oneoff is not None:
+        return True
+    unknown = not (assignment.spec_hash or assignment.release)
+    return unknown and assignment.service == assignment.name
 
 
 def _oneoff(assignment: Assignment, node: str, held: HeldSet) -> OneOff:

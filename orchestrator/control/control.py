@@ -4,7 +4,7 @@ One loop looks at everything that may have changed, decides in one draft, writes
 as few transactions as possible, and sleeps until something happens or is due. Commands
 take turns with its passes, so there is one writer and no two decisions cross. Every
 pass may be repeated; a new ``Control`` over the same store goes on where the last one
-was. What is decided lives in the modules next to this one; this one only orders them.
+was. What is decided lives in the modules next to this one; this one only orders them, in one piece.
 """
 
 from __future__ import annotations
@@ -22,17 +22,20 @@ from orchestrator.control.deploy import unchanged
 from orchestrator.control.deploy.background import BackgroundWork
 from orchestrator.control.deploy.beginning import let_begin
 from orchestrator.control.deploy.commands import Commands
+from orchestrator.control.deploy.moving import VolumeMoves
 from orchestrator.control.deploy.oneoff_image import image_of
 from orchestrator.control.deploy.ports import listening_now
 from orchestrator.control.deploy.ranges import extend
 from orchestrator.control.figures import LoopFigures
+from orchestrator.control.leases import Leases
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
+from orchestrator.control.mirror.exclusive import ExclusiveTasks
 from orchestrator.control.mirror.health import AGENT_PATIENCE, NodeHealth
 from orchestrator.control.mirror.observed import Observed
 from orchestrator.control.mirror.records import RELEASES, STACKS
 from orchestrator.control.notices import Notices
-from orchestrator.control.planning import ingest, releases, removal, stacks
+from orchestrator.control.planning import ingest, moving, releases, removal, stacks
 from orchestrator.control.planning.addresses import Addresses
 from orchestrator.control.planning.passes import Pass
 from orchestrator.control.telling import objects
@@ -69,7 +72,7 @@ if TYPE_CHECKING:
     from specs.inside import Forgotten, Paused
     from specs.kit.clock import Clock
     from specs.kit.metrics import Family
-    from specs.objects import MadeObject, MakeObject, ObjectKind
+    from specs.objects import MadeObject, MakeObject, MoveVolume, ObjectKind
     from specs.oneoff import ActedOn, ActOnOneOffs, StartOneOff
     from specs.wire import Hello, NodeSelf, Objects, Report
 
@@ -103,7 +106,9 @@ class ControlLoop:
         self._specs = Specs(cluster)
         self._observed = Observed(cluster, clock)
         self._health = NodeHealth(cluster, clock, patience=patience, heartbeat=heartbeat)
-        self._out = Outgoing(cluster, self._specs, sealer)
+        exclusive = ExclusiveTasks(cluster, self._specs)
+        self._out = Outgoing(cluster, self._specs, sealer, exclusive)
+        self.leases = Leases(cluster, exclusive, clock)
         self._streams = Streams(cluster, clock, self._observed.watched)
         self._wake = asyncio.Event()
         self._heard = False  # something came that the look under way may have missed
@@ -119,6 +124,7 @@ class ControlLoop:
             finish=self._prepared,
             forget=self._volume_gone,
         )
+        self._moves = VolumeMoves(cluster, self._specs, agents, clock, self._write)
         self._asking = PathQuestions(
             cluster, agents, clock, self._observed.paths, self._notices.everything
         )
@@ -181,7 +187,11 @@ class ControlLoop:
                 self._notices.everything()
                 self._wake.clear()
                 return self._now() + RETRY
-        self._preparing.sync(group, removal.volumes_going(self._cluster))
+        self.leases.look()
+        going = removal.volumes_going(self._cluster)
+        self._moves.sync(group, {volume.name for volume in going})
+        alone = [volume for volume in going if volume.move is None and volume.kept is None]
+        self._preparing.sync(group, alone)
         self._asking.sync(group)
         return due
 
@@ -228,8 +238,7 @@ class ControlLoop:
 
     def _look_at_nodes(self) -> float | None:
         moved, due = self._health.update()
-        for node, _, status in moved:
-            self._notices.node_moved(node, status)
+        self._notices.nodes_moved(moved)
         brake = self._health.brake()
         if brake != self._brake:
             self._brake = brake
@@ -407,7 +416,11 @@ class ControlLoop:
         return NetworkRows(networks=objects.network_rows(self._cluster))
 
     def volumes(self) -> VolumeRows:
-        return VolumeRows(volumes=objects.volume_rows(self._cluster))
+        return VolumeRows(volumes=objects.volume_rows(self._cluster, self._moves.going))
+
+    async def move(self, name: str, request: MoveVolume) -> None:
+        await load(GRAPHS)
+        await self._write(lambda pass_: moving.ask(pass_, name, request))
 
     def contents(self, *, secret: bool) -> ContentRows:
         return ContentRows(contents=objects.content_rows(self._cluster, secret=secret))

@@ -17,6 +17,8 @@ from orchestrator.control.oneoff_endpoints import aliases_on, joined, ports_thro
 from specs.wire import Endpoint, ServiceEndpoints
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
     from orchestrator.control.mirror.records import NetworkRecord
@@ -36,17 +38,34 @@ class Endpoints:
         # By task, then network and whether it is ready; with what they were made of.
         self._made: dict[str, tuple[Task, Effective | None, dict[tuple[str, bool], Endpoint]]] = {}
         self._network_services: dict[str, set[tuple[str, str]]] = {}
+        # By network and doubting, what ``on`` returns.
+        self._on: dict[tuple[str, bool], dict[str, ServiceEndpoints]] = {}
 
-    def forget_service(self, stack: str, service: str) -> None:
-        """Drop cached endpoints of a service one of whose tasks changed."""
-        self._services.pop((stack, service), None)
-        self._network_services.clear()
+    def forget_service(self, stack: str, service: str, networks: Iterable[str]) -> None:
+        """Drop cached endpoints of a service one of whose tasks changed.
+
+        ``networks``: on which that one is, or was.
+        """
+        known = self._services.pop((stack, service), {})
+        for network in {*networks, *(network for network, _ in known)}:
+            self._network_services.pop(network, None)
+            for doubting in (False, True):
+                self._on.pop((network, doubting), None)
+
+    def forget_networks(self, name: str) -> None:
+        """Drop what was made of networks of that name: which of them is meant may have changed."""
+        for network in [n.id for n in self._cluster.networks.values() if n.name == name]:
+            for task in self._cluster.by_network.get(network, {}).values():
+                self._made.pop(task, None)
+            for stack, service in self.services_on(network):
+                self.forget_service(stack, service, (network,))
 
     def forget_all(self) -> None:
-        """Drop cached endpoints of everything: a node came or went, a release moved."""
+        """Drop cached endpoints of everything: a node came or went, or most are doubted."""
         self._services.clear()
         self._made.clear()
         self._network_services.clear()
+        self._on.clear()
 
     # networks
 
@@ -79,15 +98,18 @@ class Endpoints:
             self._network_services[network] = found
         return sorted(found)
 
-    def of(
-        self, stack: str, service: str, network: str, *, doubting: bool
-    ) -> ServiceEndpoints | None:
-        """Return a service's endpoints on a network as a node is told them."""
-        key = (network, doubting)
-        found = self._services.get((stack, service), {}).get(key)
+    def on(self, network: str, *, doubting: bool) -> dict[str, ServiceEndpoints]:
+        """Return a network's services as a node is told them, by their keys.
+
+        The very same until one of them changes. Do not change the mapping.
+        """
+        found = self._on.get((network, doubting))
         if found is None:
             self._build(network, doubting=doubting)
-            found = self._services.get((stack, service), {}).get(key)
+            found = self._on[network, doubting] = {
+                f"{stack}/{service}/{network}": self._services[stack, service][network, doubting]
+                for stack, service in self.services_on(network)
+            }
         return found
 
     def _build(self, network: str, *, doubting: bool) -> None:
@@ -165,7 +187,8 @@ class Endpoints:
             known = self._made[task.id] = (task, effective, {})
         found = known[2].get((network, ready))
         if found is None:
-            found = self._make_endpoint(task, effective, network, address, ready=ready)
+            made = self._make_endpoint(task, effective, network, address, ready=ready)
+            found = made.to_keep()
             known[2][network, ready] = found
         return found
 

@@ -22,15 +22,21 @@ from orchestrator.control.mirror.records import (
     VOLUMES,
     Kind,
     NetworkRecord,
+    Vip,
     Volume,
 )
+from orchestrator.control.mirror.released import newest_spec
+from orchestrator.control.mirror.serving import SHOWN, is_leaving
 from orchestrator.control.telling.news import news_of
 from specs.api import Release, Stack
 from specs.node import Node
 from specs.oneoff import OneOff
+from specs.states import FINAL
 from specs.task import Task
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.telling.news import News
     from orchestrator.control.telling.progress import Streams
@@ -93,18 +99,49 @@ class Notices:
             found = self._events[node] = asyncio.Event()
         return found
 
-    def node_moved(self, node: str, status: str) -> None:
-        """Take note that a node became ready, unready, unknown or down."""
-        record = self._cluster.nodes.get(node)
-        name = record.name if record is not None else node
-        condition = self._cluster.conditions.get(node)
-        reason = condition.reason if condition is not None else ""
-        text = f"node {name} is {status}" + (f": {reason}" if reason else "")
-        self._streams.event(f"node.{status}", text, node=name)
-        self._out.forget_all()
-        self.everything()
-        self._all_nodes()
-        self._streams.moved(None)
+    def nodes_moved(self, moved: Iterable[tuple[str, str, str]]) -> None:
+        """Take note of nodes (id, before, now) that are ready, unready, unknown or down now.
+
+        That is news to whoever has tasks there, and to what waits for any node.
+        """
+        stacks: set[str] = set()
+        for node, _, status in moved:
+            record = self._cluster.nodes.get(node)
+            name = record.name if record is not None else node
+            condition = self._cluster.conditions.get(node)
+            reason = condition.reason if condition is not None else ""
+            text = f"node {name} is {status}" + (f": {reason}" if reason else "")
+            self._streams.event(f"node.{status}", text, node=name)
+            for task in self._cluster.by_node.get(node, {}).values():
+                stacks.add(task.stack)
+                self._out.forget_service(task.stack, task.service, task.addresses)
+                self._networks |= task.addresses.keys()
+            for one in self._cluster.oneoffs.values():
+                if one.task.node == node:
+                    stacks.add(one.stack)
+                    self._forget_oneoff(one)
+            self._nodes.add(node)
+        if self._nodes:
+            self.again(stacks | self._awaiting_nodes())
+            self._schedule()
+            self._streams.moved(None)
+
+    def _awaiting_nodes(self) -> set[str]:
+        """Return stacks for which it may matter how a node is that has none of their tasks."""
+        cluster = self._cluster
+        found = {
+            cluster.tasks[task].stack
+            for task in (*cluster.unplaced, *cluster.leaving, *cluster.misplaced)
+        }
+        found |= {one.stack for one in cluster.oneoffs.values() if one.task.node is None}
+        for name, stack in cluster.stacks.items():
+            release = cluster.releases.get((name, stack.release))
+            spec = newest_spec(cluster, stack)
+            settled = release is not None and release.over and stack.desired == "up"
+            services = spec.services.values() if spec is not None else ()
+            if not settled or any(service.mode == "global" for service in services):
+                found.add(name)
+        return found
 
     def everywhere(self) -> None:
         """Have every stack looked at and every node told: something of the cluster's changed."""
@@ -137,15 +174,22 @@ class Notices:
             network = str(getattr(model, "id", "") or getattr(model, "network", ""))
             self._networks.add(network)
             self._out.forget_network(network)
-            if kind is not LEASES:
-                self._out.forget_all()
+            if isinstance(model, Vip):
+                self._out.forget_service(model.stack, model.service, (network,))
+            elif isinstance(model, NetworkRecord):
+                self._out.forget_networks(model.name)
             self._schedule()
         elif kind is RESTING and new is None:
             self.again(self._unplaced())
         elif kind is VOLUMES:
-            stack = str(getattr(model, "stack", ""))
-            self.again(self._unplaced() | ({stack} & self._cluster.stacks.keys()))
+            self._volume(old, new)
         self._tell_dropped(old, new)
+
+    def _volume(self, old: Model | None, new: Model | None) -> None:
+        stack = str(getattr(new if new is not None else old, "stack", ""))
+        self.again(self._unplaced() | ({stack} & self._cluster.stacks.keys()))
+        if getattr(old, "move", None) != getattr(new, "move", None):
+            self.everything()  # whoever has it stops, or goes on
 
     def _tell_stack(self, stack: Stack, *, gone: bool) -> None:
         if gone:
@@ -171,6 +215,7 @@ class Notices:
     def _release(self, release: Release, *, gone: bool) -> None:
         if release.stack in self._cluster.stacks:
             self.again({release.stack})
+        self._out.forget_stack(release.stack)
         self._streams.moved(release.stack)
         if not gone:
             self._streams.event(
@@ -186,6 +231,7 @@ class Notices:
             # Only its facts moved: images, listening ports. Matters to what waits for a node.
             self.again(self._unplaced())
             return
+        self._out.forget_peers()
         self._out.forget_all()
         self.everything()
         self._all_nodes()
@@ -202,8 +248,9 @@ class Notices:
         if task.node is not None:
             self._nodes.add(task.node)
         if _seen_by_others(old) != _seen_by_others(after):
-            self._out.forget_service(task.stack, task.service)
-            self._networks |= set(task.addresses)
+            networks = {*task.addresses, *(old.addresses if old is not None else ())}
+            self._out.forget_service(task.stack, task.service, networks)
+            self._networks |= networks
         elif task.node is None:
             return
         self._schedule()
@@ -215,9 +262,14 @@ class Notices:
             if found is not None and found.task.node is not None:
                 self._nodes.add(found.task.node)
                 self._networks |= {*found.addresses}
-        self._out.forget_service(one.stack, one.task.name)
-        self._out.forget_service(one.stack, one.service.name)
+                self._forget_oneoff(found)
+        self._forget_oneoff(one)
         self._schedule()
+
+    def _forget_oneoff(self, one: OneOff) -> None:
+        for name in (one.task.name, one.service.name):
+            self._out.forget_service(one.stack, name, one.addresses)
+        self._networks |= one.addresses.keys()
 
     def _tell(self, task: Task, news: News) -> None:
         node = self._cluster.nodes.get(task.node or "")
@@ -257,14 +309,15 @@ def _same_place(old: Node, new: Node) -> bool:
 
 
 def _seen_by_others(task: Task | None) -> object:
-    """Return what other nodes are told of a task."""
+    """Return what other nodes are told of a task: not how far its start or its end is."""
     if task is None:
         return None
     return (
         task.status.ready,
-        task.leaving,
-        task.desired,
-        task.state,
+        is_leaving(task),
+        task.desired,  # with being over: what of an exclusive service is fenced off
+        task.state in SHOWN,
+        task.state in FINAL,
         task.node,
         tuple(sorted(task.addresses.items())),
         task.release,

@@ -37,11 +37,13 @@ if TYPE_CHECKING:
     from orchestrator.contracts import Sealer
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.effective import Effective, Specs
+    from orchestrator.control.mirror.exclusive import ExclusiveTasks
     from specs.api import Stack
     from specs.node import Node
     from specs.oneoff import OneOff
     from specs.stack import StackSpec
     from specs.task import Task
+    from specs.wire import ServiceEndpoints
 
 LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where there is another
 
@@ -49,33 +51,54 @@ LOCAL_RESTARTS = 10  # crashes in a row before another node is tried, where ther
 class Outgoing:
     """Builds and caches the objects for nodes."""
 
-    def __init__(self, cluster: Cluster, specs: Specs, sealer: Sealer) -> None:
+    def __init__(
+        self, cluster: Cluster, specs: Specs, sealer: Sealer, exclusive: ExclusiveTasks
+    ) -> None:
+        self._exclusive = exclusive
         self._cluster = cluster
         self._specs = specs
         self._sealer = sealer
         self._assignments: dict[str, tuple[tuple[object, ...], Assignment]] = {}
         self._endpoints = Endpoints(cluster, specs)
         self._known_published: tuple[int, frozenset[str]] = (-1, frozenset())
+        self._through: dict[str, frozenset[str]] = {}  # stack -> networks its ports are reached by
         self._networks: dict[str, NetworkState] = {}
         self._contents: dict[str, Content] = {}
         self._kept: dict[str, KeptRelease] = {}
         self._slots: dict[str, tuple[Stack, StackSpec, StackSlots]] = {}
-        self._peers: dict[str, tuple[Node, Peer]] = {}
+        self._peer: dict[str, Peer] = {}  # every node, as others are told of it
+        self._peers: dict[str, dict[str, Peer]] = {}  # node -> the others
         self._holding: dict[str, frozenset[str]] = {}  # node -> networks of its newest set
 
     # what changed
 
-    def forget_service(self, stack: str, service: str) -> None:
-        """Drop cached endpoints of a service one of whose tasks changed."""
-        self._endpoints.forget_service(stack, service)
+    def forget_service(self, stack: str, service: str, networks: Iterable[str]) -> None:
+        """Drop cached endpoints of a service one of whose tasks, on ``networks``, changed."""
+        self._endpoints.forget_service(stack, service, networks)
+        self._through.pop(stack, None)
+
+    def forget_stack(self, stack: str) -> None:
+        """Drop through which networks a stack's ports are reached: its releases changed."""
+        self._through.pop(stack, None)
 
     def forget_network(self, network: str) -> None:
         """Drop what was made of a network's record and leases: one of them changed."""
         self._networks.pop(network, None)
 
+    def forget_networks(self, name: str) -> None:
+        """Drop what was made of networks of a name: one came, went or is another's now."""
+        self._endpoints.forget_networks(name)
+        self._through.clear()
+
+    def forget_peers(self) -> None:
+        """Drop what nodes are told of each other: one came or went, or is reached otherwise."""
+        self._peer.clear()
+        self._peers.clear()
+
     def forget_all(self) -> None:
-        """Drop cached endpoints of everything: a node came or went, a release moved."""
+        """Drop cached endpoints of everything: a node came or went, or most are doubted."""
         self._endpoints.forget_all()
+        self._through.clear()
 
     # who needs what
 
@@ -115,15 +138,21 @@ class Outgoing:
     def _find_published(self) -> set[str]:
         found: set[str] = set()
         for stack in self._cluster.stacks:
-            for effective in self._effectives(stack):
-                gateway = self._endpoints.gateway(effective)
-                if gateway is not None and any(p.mode == "ingress" for p in effective.task.ports):
-                    found.add(gateway.id)
+            if (known := self._through.get(stack)) is None:
+                known = self._through[stack] = frozenset(self._find_through(stack))
+            found |= known
         for one in self._cluster.oneoffs.values():
             gateway = self._endpoints.gateway(of_oneoff(one)) if one.service.task.ports else None
             if gateway is not None and not one.over and one.task.node is not None:
                 found.add(gateway.id)
         return found
+
+    def _find_through(self, stack: str) -> Iterable[str]:
+        for effective in self._effectives(stack):
+            if any(port.mode == "ingress" for port in effective.task.ports):
+                gateway = self._endpoints.gateway(effective)
+                if gateway is not None:
+                    yield gateway.id
 
     def _effectives(self, stack: str) -> Iterable[Effective]:
         seen: dict[str, Effective] = {}
@@ -173,47 +202,33 @@ class Outgoing:
             networks.update(one.addresses)
         contents = self._contents_of(assignments.values())
         self._holding[node_id] = frozenset(networks)
-        services = {}
+        services: dict[str, ServiceEndpoints] = {}
         condition = self._cluster.conditions.get(node_id)
         doubting = condition is not None and condition.doubted
         for network in sorted(networks):
-            for stack, service in self._endpoints.services_on(network):
-                found = self._endpoints.of(stack, service, network, doubting=doubting)
-                if found is not None:
-                    services[f"{stack}/{service}/{network}"] = found
-        nodes = self._cluster.nodes.values()
-        peers = {n.id: self._peer(n) for n in nodes if n.id != node_id and n.underlay}
+            services.update(self._endpoints.on(network, doubting=doubting))
         states = {n: s for n in sorted(networks) if (s := self._network(n)) is not None}
         return Objects.model_construct(
             tasks=assignments,
             networks=states,
             services=services,
-            peers=peers,
+            peers=self._peers_of(node_id),
             contents=contents,
             stacks=stacks,
             releases=releases,
             slots=self._all_slots(),
         )
 
-    def _peer(self, node: Node) -> Peer:
-        """Return how the others reach a node: the very same object while its record stays."""
-        known = self._peers.get(node.id)
-        if known is None or known[0] is not node:
-            if len(self._peers) > 2 * len(self._cluster.nodes) + 64:
-                self._peers.clear()
-            known = self._peers[node.id] = (
-                node,
-                Peer(
-                    node=node.id,
-                    name=node.name,
-                    underlay=node.underlay,
-                    overlay=node.overlay,
-                    mtu=node.mtu,
-                    address=node.address,
-                    host_key=node.host_key,
-                ),
-            )
-        return known[1]
+    def _peers_of(self, node_id: str) -> dict[str, Peer]:
+        """Return the other nodes, as every node is told them: the very same until one moves."""
+        found = self._peers.get(node_id)
+        if found is None:
+            if not self._peer:
+                nodes = self._cluster.nodes.values()
+                self._peer = {n.id: _peer(n).to_keep() for n in nodes if n.underlay}
+            found = self._peers[node_id] = dict(self._peer)
+            found.pop(node_id, None)
+        return found
 
     def _contents_of(self, assignments: Iterable[Assignment]) -> dict[str, Content]:
         refs = (ref for a in assignments for ref in (*a.spec.secrets, *a.spec.configs))
@@ -270,6 +285,9 @@ class Outgoing:
         known = self._networks.get(network_id)
         if known is None:
             known = self._networks[network_id] = self._make_network(network_id, record)
+        fenced = self._exclusive.fenced().get(network_id, ())
+        if known.fenced != fenced:
+            known = self._networks[network_id] = known.fencing(fenced)
         return known
 
     def _make_network(self, network_id: str, record: NetworkRecord) -> NetworkState:
@@ -316,7 +334,7 @@ class Outgoing:
         effective = self._specs.of(task.stack, task.release, task.service)
         if effective is None:
             return None
-        made = self._make_assignment(task, effective, single=single)
+        made = self._make_assignment(task, effective, single=single).to_keep()
         if len(self._assignments) > 2 * len(self._cluster.tasks) + 64:
             self._assignments = {
                 k: v
@@ -397,3 +415,15 @@ class Outgoing:
                 )
             )
         return tuple(result)
+
+
+def _peer(node: Node) -> Peer:
+    return Peer(
+        node=node.id,
+        name=node.name,
+        underlay=node.underlay,
+        overlay=node.overlay,
+        mtu=node.mtu,
+        address=node.address,
+        host_key=node.host_key,
+    )

@@ -20,7 +20,7 @@ from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unava
 from specs import skew, wire
 from specs.images import ForgottenImages
 from specs.inside import Copied, NodeProcesses, NodeUsage
-from specs.objects import Restored
+from specs.objects import Restored, VolumeLook
 from specs.wire import (
     HEARTBEAT,
     PROTOCOL,
@@ -30,6 +30,7 @@ from specs.wire import (
     HeldSet,
     Hello,
     ImageInfo,
+    LeaseQuestion,
     LogLine,
     Refused,
     Report,
@@ -46,13 +47,14 @@ if TYPE_CHECKING:
     from specs.images import ForgetImages
     from specs.inside import SignalTasks
     from specs.paths import PathState
-    from specs.wire import BuildImage, Instructions, ResolveImage
+    from specs.wire import BuildImage, Instructions, LeaseAnswer, ResolveImage
 
 M = TypeVar("M", bound="Model")
 
 SHORT = 10.0  # hello, lists
 INSTRUCT = 30.0  # journalling a full set, with fsync on a busy disk
 PULL = 1800.0  # one image, or a build that prints nothing
+LEASE = 5.0  # an answer that comes later is of no use
 LEAVE = 120.0  # stopping what is left and taking the network down
 MAX_MESSAGE = 1024 * 1024  # of an exec channel
 _ERRORS = (aiohttp.ClientError, OSError, TimeoutError)
@@ -196,8 +198,46 @@ class AgentClient:
         """Yield the archive of a volume; an error before its first byte is raised."""
         return self._pieces(_at("volumes", name, "/archive"), {})
 
-    async def _pieces(self, path: str, query: dict[str, str]) -> AsyncGenerator[bytes, None]:
-        async with self._request("GET", path, params=query) as answer:
+    def volume_tree(self, name: str, query: Mapping[str, str]) -> AsyncGenerator[bytes, None]:
+        """Yield the records of what a volume holds, or a draft of one."""
+        return self._pieces(_at("volumes", name, "/tree"), dict(query))
+
+    def volume_differences(
+        self, name: str, paths: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        """Yield an archive of those entries of a volume."""
+        return self._pieces(_at("volumes", name, "/differences"), {}, "POST", paths)
+
+    async def look_at_volume(self, name: str) -> VolumeLook:
+        """Return what the node has of a volume, and what is free. Raises NotFound: an older one."""
+        async with self._request("GET", _at("volumes", name, "/look"), timeout=PULL) as answer:
+            await self._check(answer)
+            return self._decode(VolumeLook, await answer.read())
+
+    async def change_volume(
+        self,
+        method: str,
+        name: str,
+        rest: str,
+        query: Mapping[str, str],
+        pieces: AsyncIterator[bytes] | None = None,
+    ) -> None:
+        """Have the node do a step of a volume's move."""
+        timeout = LEAVE if pieces is None else None
+        path = _at("volumes", name, rest)
+        async with self._request(
+            method, path, params=dict(query), pieces=pieces, timeout=timeout
+        ) as answer:
+            await self._check(answer)
+
+    async def _pieces(
+        self,
+        path: str,
+        query: dict[str, str],
+        method: str = "GET",
+        sent: AsyncIterator[bytes] | None = None,
+    ) -> AsyncGenerator[bytes, None]:
+        async with self._request(method, path, params=query, pieces=sent) as answer:
             await self._check(answer)
             async for piece in answer.content.iter_any():
                 yield piece
@@ -225,6 +265,14 @@ class AgentClient:
         async with self._request("DELETE", _at("volumes", name), timeout=LEAVE) as answer:
             if answer.status != 404:
                 await self._check(answer)
+
+    async def lease(self, answer: LeaseAnswer) -> LeaseQuestion | Refused:
+        """Answer the node's last question for leases; return the next one."""
+        async with self._request("POST", "/v1/lease", body=answer, timeout=LEASE) as found:
+            if found.status == 409:
+                return self._decode(Refused, await found.read())
+            await self._check(found)
+            return self._decode(LeaseQuestion, await found.read())
 
     async def leave(self) -> None:
         async with self._request("POST", "/v1/leave", timeout=LEAVE) as answer:

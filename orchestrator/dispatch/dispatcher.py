@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from specs.inside import Copied, NodeProcesses, NodeUsage, SignalTasks
     from specs.kit.clock import Clock
     from specs.node import Node
-    from specs.objects import Restored
+    from specs.objects import Restored, VolumeLook
     from specs.paths import PathState
     from specs.wire import (
         BuildEvent,
@@ -229,6 +229,30 @@ class Dispatcher:
         self, node: str, name: str, query: Mapping[str, str], pieces: AsyncIterator[bytes]
     ) -> Restored:
         return await self._client(node).write_volume(name, query, pieces)
+
+    def volume_tree(
+        self, node: str, name: str, query: Mapping[str, str]
+    ) -> AsyncGenerator[bytes, None]:
+        return self._client(node).volume_tree(name, query)
+
+    def volume_differences(
+        self, node: str, name: str, paths: AsyncIterator[bytes]
+    ) -> AsyncGenerator[bytes, None]:
+        return self._client(node).volume_differences(name, paths)
+
+    async def look_at_volume(self, node: str, name: str) -> VolumeLook:
+        return await self._client(node).look_at_volume(name)
+
+    async def change_volume(
+        self,
+        node: str,
+        method: str,
+        name: str,
+        rest: str,
+        query: Mapping[str, str] = MappingProxyType({}),
+        pieces: AsyncIterator[bytes] | None = None,
+    ) -> None:
+        await self._client(node).change_volume(method, name, rest, query, pieces)
 
     async def remove_volume(self, node: str, name: str) -> None:
         await self._client(node).remove_volume(name)

@@ -20,7 +20,9 @@ from orchestrator.dispatch.instructions import difference, is_empty
 from orchestrator.errors import Conflict, Unavailable, Unkept
 from specs import skew
 from specs.kit import cancelled
+from specs.kit.failpoints import reached
 from specs.kit.turns import OneATurn
+from specs.lease import RENEW
 from specs.states import WANTED
 from specs.wire import HEARTBEAT, PROTOCOL, Hello, Instructions, Objects, Refused, Report, Stamp
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 RENEW_AFTER = 45 * 86400.0  # seconds: half of a certificate's life
+LEASE_SOON = 0.5  # seconds between answers where a task waits for its lease
 TELL_AGAIN = 5.0  # seconds after which a node whose disk did not keep it is told again
 COALESCE = 0.015  # seconds: changes that come together go out together
 ALONE = 0.1  # seconds without any before a change that is sent at once
@@ -125,6 +128,7 @@ class AgentSession:
                 )
                 group.create_task(self._listen(), name=f"listen-{self._node.name}")
                 group.create_task(self._keep_certified(changed), name="certificate")
+                group.create_task(self._lease(), name="leases")
         except BaseExceptionGroup as group_error:
             cancelled.settle()  # the node is tried again, with timeouts
             raise _first(group_error) from group_error
@@ -180,6 +184,21 @@ class AgentSession:
                 self._control.changed(self._node.id).set()
                 raise
 
+    async def _lease(self) -> NoReturn:
+        """Answer the node's questions for leases, while there are exclusive services."""
+        leases, question = self._control.leases, 0
+        while True:
+            await leases.some.wait()
+            answer = leases.answer(self._node.id, question, self._stamp)
+            told = await self._client.lease(answer)
+            if isinstance(told, Refused):
+                self._refused(told)
+                raise Unavailable(f"node {self._node.name} takes no leases: {told.message}")
+            leases.asked(self._node.id, answer, told)
+            began, question = not question, told.question
+            waits = any(answer.tasks.values())
+            await asyncio.sleep(0.0 if began else LEASE_SOON if waits else RENEW)
+
     async def _bring_up_to_date(self) -> None:
         async with self._telling:
             if not self._left:
@@ -215,6 +234,7 @@ class AgentSession:
         self._check_fit(wanted if put is None else put)
         base = self.generation if put is not None else None
         generation = self.generation + 1
+        reached("dispatch.before_send")
         answer = await self._client.instruct(
             Instructions(
                 stamp=self._stamp.at(generation),
@@ -226,6 +246,7 @@ class AgentSession:
                 revision=revision,
             )
         )
+        reached("dispatch.after_send")
         if isinstance(answer, Refused):
             self._refused(answer)  # returns only when the full set is asked for
             if put is None:

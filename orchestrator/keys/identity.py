@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from orchestrator.store import keys
 from orchestrator.store.base import Compare, Put, StoreUnavailable
 from specs.ids import new_id
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     import random
@@ -96,11 +97,13 @@ async def take_epoch(
     ended |= {one: max(last, ended.get(one, 0)) for one, last in taken.items()}
     ended = dict(sorted(ended.items())[-EPOCHS_KEPT:])
     risen = replace(stored, epoch=epoch, ended=ended, trusted=epoch if trust else stored.trusted)
+    reached("epoch.before_write")
     result = await store.txn(
         (Compare(keys.CLUSTER, entry.version),), (Put(keys.CLUSTER, encode(risen)),)
     )
     if not result.ok:
         raise StoreUnavailable("another controller took an epoch at the same moment")
+    reached("epoch.after_write")
     return risen
 
 

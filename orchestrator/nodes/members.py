@@ -8,7 +8,9 @@ its own address in the overlay, and in the end stops being one.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import re
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from orchestrator.errors import Conflict, Invalid, NotFound, RequestError, Unavailable
@@ -23,7 +25,7 @@ from specs.underlay import candidates, refusal
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import AsyncIterator, Callable, Mapping
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping
 
     from orchestrator.contracts import Agents, Mirror
     from orchestrator.store.base import Store
@@ -57,6 +59,7 @@ class Nodes:
         self._clock = clock
         self._rng = rng
         self._one_at_a_time = asyncio.Lock()  # names and addresses are chosen from what is there
+        self._going: Counter[str] = Counter()  # nodes somebody is removing right now
 
     def find(self, name: str) -> Node:
         """Return the node of that name or id. Raises NotFound."""
@@ -145,7 +148,12 @@ class Nodes:
         availability: str | None,
         underlay: str | None = None,
     ) -> Node:
-        """Set labels (None removes one), availability, and how other nodes reach it."""
+        """Set labels (None removes one), availability, and how other nodes reach it.
+
+        Who says what a node takes wants it to stay: one whose removal nobody goes on with (its
+        command was interrupted, or the controller killed) does. Raises Conflict where one is
+        under way.
+        """
         check_labels({key: value for key, value in labels.items() if value is not None})
         if availability is not None and availability not in AVAILABILITIES:
             raise Invalid(
@@ -153,6 +161,11 @@ class Nodes:
                 hint=f"write one of {', '.join(AVAILABILITIES)}",
             )
         node_id = self.find(name).id
+        if availability is not None and self._going[node_id]:
+            raise Conflict(
+                f"node {name} is being removed",
+                hint=f"what is in the way of that shows within {DRAIN:g} s; then ask again",
+            )
         if underlay is not None:
             why = refusal(self.find(name), underlay)
             if why:
@@ -161,7 +174,7 @@ class Nodes:
         def change(node: Node) -> Node:
             changed = node.with_labels(labels)
             if availability is not None:
-                changed = changed.with_availability(availability)
+                changed = changed.with_availability(availability).with_removing(removing=False)
             if underlay is not None:
                 changed = changed.with_underlay(underlay, asked=True)
             return changed
@@ -171,6 +184,15 @@ class Nodes:
     async def remove(self, name: str, *, force: bool) -> AsyncIterator[Progress]:
         """Empty the node, take corral off it, forget it. With ``force`` without asking it."""
         node = self.find(name)
+        self._going[node.id] += 1
+        try:
+            async with contextlib.aclosing(self._remove(node, force=force)) as lines:
+                async for line in lines:
+                    yield line
+        finally:
+            self._going[node.id] -= 1
+
+    async def _remove(self, node: Node, *, force: bool) -> AsyncGenerator[Progress, None]:
         await self._change(node.id, lambda n: n.with_removing(removing=True))
         yield self._step(node, "draining")
         try:

@@ -33,6 +33,7 @@ from orchestrator.store.base import (
 )
 from orchestrator.store.limits import prefix_end
 from specs.kit.disk import sync
+from specs.kit.failpoints import reached
 from specs.kit.room import measure
 
 if TYPE_CHECKING:
@@ -112,11 +113,13 @@ class StateFile:
                     self._db.execute(
                         "UPDATE meta SET value = ? WHERE name = 'revision'", (revision,)
                     )
+                reached("store.before_commit")
                 self._db.execute("COMMIT")
             except BaseException:
                 with contextlib.suppress(sqlite3.Error):
                     self._db.execute("ROLLBACK")
                 raise
+            reached("store.after_commit")
             self.revision = revision
             return outcomes
 
@@ -157,6 +160,7 @@ class StateFile:
     def fold(self) -> None:
         """Fold the log into the file now; of what was overwritten nothing is left in either."""
         with self._converted("folding the log of"):
+            reached("store.checkpoint")
             self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
     def close(self) -> None:
@@ -214,6 +218,7 @@ class StateFile:
 
     def _mark_open(self) -> None:
         self._set("open", 1)
+        reached("store.checkpoint")
         # Into the main file at once: from here on a missing log is a loss, not a clean end.
         self._db.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
 
@@ -252,6 +257,7 @@ def _create(path: Path) -> None:
     finally:
         db.close()  # folds the log in
     sync(new)
+    reached("store.created")
     new.rename(path)
     sync(path.parent)
 
@@ -326,6 +332,7 @@ def migrate(
                 if statement.strip():
                     db.execute(statement)
             step(old + 1)
+            reached("store.mid_migration")
         db.execute(f"PRAGMA user_version = {schema}")
         db.execute("COMMIT")
     except BaseException:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from specs.compile import machine, pairs, security
+from specs.compile.exclusive import exclusive
 from specs.compile.hooks import hooks
 from specs.compile.mounts import MountCompiler
 from specs.compile.values import (
@@ -184,6 +185,7 @@ class ServiceCompiler:
             resources=self._resources(raw, deploy),
             stop_signal=raw.get("stop_signal"),
             init=bool(raw.get("init")),
+            exclusive=exclusive(path, raw, self.verdicts),
             tty=bool(raw.get("tty")),
             stdin_open=bool(raw.get("stdin_open")),
             read_only=bool(raw.get("read_only")),

@@ -258,6 +258,10 @@ EXTENSIONS: dict[str, Extension] = {
         "run (default) or keep: what the end of its machine interrupted is not run again",
         {"enum": ["run", "keep"]},
     ),
+    "services.*.x-corral.exclusive": Extension(
+        "true: never two copies at once, whatever is cut off or frozen: see docs/reliability.md",
+        {"type": "boolean"},
+    ),
     "volumes.*.x-corral.per_slot": Extension("true: one volume per replica", {"type": "boolean"}),
 }
 

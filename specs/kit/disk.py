@@ -16,6 +16,8 @@ import subprocess
 import threading
 from typing import TYPE_CHECKING
 
+from specs.kit.failpoints import reached
+
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
@@ -36,12 +38,14 @@ def write_file(
     temporary = _beside(path)
     try:
         _write(temporary, data, durable=durable, mode=mode, owner=owner)
+        reached("disk.before_rename")
         temporary.rename(path)
     except BaseException as error:
         if isinstance(error, OSError):
             error.filename = str(path)  # not the name beside it, and a write names none
         temporary.unlink(missing_ok=True)
         raise
+    reached("disk.after_rename")
     if durable:
         sync(path.parent)
 
@@ -77,6 +81,7 @@ def _write(
         if owner is not None:
             os.fchown(fd, *owner)
         os.fchmod(fd, mode)
+        reached("disk.before_sync")
         if durable:
             os.fsync(fd)
     finally:

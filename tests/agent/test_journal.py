@@ -180,8 +180,12 @@ def test_records_that_were_tidied_away_are_written_again(tmp_path):
     assert not one.whole()
     with pytest.raises(OSError, match="No such file"):
         one.put(known)
-    one.restore([known])
+    gone = lifecycle.erased(running()).having(id="t2")
+    one.restore([known, gone])
     assert one.whole()
+    assert [path.name for path in (tmp_path / "run/records").iterdir()] == [known.id], (
+        "law: of what is erased nothing is written: nobody would take it away again"
+    )
     one.put(known)
     again = journal(tmp_path)
     assert again.records()[known.id].phase is known.phase

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import shutil
 from typing import TYPE_CHECKING
 
 import pytest
@@ -539,6 +540,33 @@ async def test_a_run_that_was_made_and_not_started_is_forgotten_when_it_is_not_w
     await node.start()
     await node.until(lambda: node.status("a").state == "shutdown")
     assert node.status("a").runs == (), "law: what never ran is not told as a run that ended"
+
+
+@pytest.mark.parametrize("when", ["before it is known", "afterwards"])
+async def test_an_erased_task_leaves_no_record_where_records_are_written_again(
+    node, monkeypatch, when
+):
+    """Somebody tidied up below /run while a task was being erased, or while it was in the set."""
+    await node.put(named("a"), named("b"))
+    await node.until(lambda: all(node.status(t).ready for t in "ab"))
+    forget = node.journal.forget
+
+    def tidied() -> None:
+        shutil.rmtree(node.base / "run/records")
+        node.journal.restore(node.holdings.records())
+
+    def forgets(task: str) -> None:
+        forget(task)
+        if when == "before it is known":
+            tidied()
+
+    monkeypatch.setattr(node.journal, "forget", forgets)
+    await node.put(named("a", "removed"), named("b"))
+    await node.until(lambda: "a" in node.reports.full().gone)
+    if when == "afterwards":
+        tidied()
+    await node.put(named("b"))
+    assert [path.name for path in (node.base / "run/records").iterdir()] == ["b"]
 
 
 async def test_leave_takes_everything_and_forgets_the_cluster(node):

@@ -231,6 +231,16 @@ class Cluster:
             "a controller", lambda: self("controller", "start", code=None).returncode == 0, 240
         )
 
+    def new_supervisor(self) -> None:
+        """Have another supervisor: it adopts what lives and knows nothing of earlier crashes.
+
+        It is waited for. On a very busy machine its start fails, and is tried again by the daemons:
+        who kills those before it is there has nobody left who would start anything.
+        """
+        self.kill("supervisor")
+        self.begin()
+        self.until("a supervisor", lambda: self.daemon("supervisor"), 120)
+
     def snapshot(self) -> leaks.Snapshot:
         taken = leaks.here_of(self.host, leaks.RUNTIME)
         found = self.sh(f"find {ROOTS} -xdev -mindepth 1 2>/dev/null || true").splitlines()

@@ -97,9 +97,7 @@ class Life:
             assert newest in expected, f"{told}: the release is there, once: {releases}"
             self.releases = newest
         assert corral.processes("other") == self.other, f"{told}: the other stack noticed"
-        # A new supervisor adopts what lives and knows nothing of earlier crashes.
-        corral.kill("supervisor")
-        corral.begin()
+        corral.new_supervisor()
 
     def reached(self, told):
         def wanted():

@@ -125,6 +125,39 @@ def test_a_controller_killed_while_it_adds_can_add_again(lab, first, moment):
     assert not left, "\n".join(left)
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        "node.after_step",
+        *(
+            pytest.param(place, marks=pytest.mark.slow)
+            for place in ("node.after_login", "node.after_hello", "node.after_record")
+        ),
+    ],
+)
+def test_a_controller_killed_at_a_place_while_it_adds_can_add_again(lab, first, place):
+    n2 = lab.host("n2")
+    before = leaks.of_host(n2)
+    first.run(["mkdir", "-p", "-m", "700", "/root/fp", "/root/fp/controller"])
+    first.run(["corral", "controller", "stop"], timeout=240)
+    first.run(["env", "CORRAL_FAILPOINTS=/root/fp", "corral", "controller", "start"], timeout=240)
+    first.write(f"/root/fp/controller/{place}", "kill 2" if place == "node.after_step" else "kill")
+    words = ["corral", "node", "add", "root@n2", "-i", IDENTITY, "--host-key", n2.fingerprint]
+    quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    with first.popen(words, **quiet) as adding:
+        adding.wait(timeout=240)
+    hit = first.run(["ls", "/root/fp/controller/hit"]).stdout.split()
+    assert hit == [place], "the place is reached"
+    until("the controller is back", lambda: "n1" in node_rows(first))
+    if "n2" not in node_rows(first):
+        add(first, n2)
+    until("both are ready", lambda: node_rows(first)["n2"]["status"] == "ready")
+    first.corral("node", "rm", "n2", timeout=240)
+    first.run(["rm", "-rf", "/root/fp"])
+    left = leaks.settled(lambda: leaks.of_host(n2), before)
+    assert not left, "\n".join(left)
+
+
 def test_the_controller_finds_its_nodes_again_after_it_was_killed(lab, first):
     n2 = lab.host("n2")
     add(first, n2)

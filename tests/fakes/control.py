@@ -77,11 +77,25 @@ class FakeCluster:
                 self.followed.notify_all()
 
 
+class NoLeases:
+    """There is no exclusive service."""
+
+    def __init__(self) -> None:
+        self.some = asyncio.Event()
+
+    def answer(self, node, question, stamp):
+        raise AssertionError
+
+    def asked(self, node, told, question):
+        raise AssertionError
+
+
 class FakeControl:
     """Keeps what it is told; wants what the test puts into ``wants``."""
 
     def __init__(self) -> None:
         self.wants: dict[str, Objects] = {}
+        self.leases = NoLeases()
         self.calls: list[tuple[object, ...]] = []
         self.reports: list[tuple[str, Report]] = []
         self.hellos: list[tuple[str, Hello]] = []

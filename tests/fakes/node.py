@@ -139,6 +139,12 @@ class NoPeers:
     async def meet(self, me: NodeSelf, peers: Mapping[str, Peer]) -> None:
         pass
 
+    async def without_controller(self, nodes) -> frozenset[str]:
+        return frozenset()
+
+    def answer_by(self, vouch) -> None:
+        pass
+
     async def close(self) -> None:
         pass
 

@@ -30,6 +30,7 @@ from agent.tasks.compose import compose
 from agent.tasks.effects import Effects
 from agent.tasks.held import Held
 from agent.tasks.holdings import Holdings
+from agent.tasks.leases import MemoryLeases
 from agent.tasks.record import Phase
 from agent.vocabulary import BoundMount, ImageConfig
 from specs.node import NodeFacts
@@ -45,9 +46,18 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
     from pathlib import Path
 
+    from agent.tasks.effects import Peers
     from agent.tasks.record import Record
     from specs.paths import PathState
-    from specs.wire import Acknowledged, Assignment, Instructions, Refused, Report
+    from specs.wire import (
+        Acknowledged,
+        Assignment,
+        Instructions,
+        LeaseAnswer,
+        LeaseQuestion,
+        Refused,
+        Report,
+    )
 
 SIGKILL = 9
 NO_ANSWER = "no answer"
@@ -141,6 +151,9 @@ class MemoryJournal:
         return done
 
     def forget(self, task: str) -> None:
+        self.kept.pop(task, None)
+
+    def forget_again(self, task: str) -> None:
         self.kept.pop(task, None)
 
     def leave(self) -> None:
@@ -281,6 +294,12 @@ class _Containers(FakeContainers):
                 self.doomed[task] = how.exit_code
             self.end(pid, how.exit_code)
 
+    def end(self, pid, code):
+        task = next((t for t, p in self.alive.items() if p.pid == pid), "")
+        if task and not self.ends[pid].done():
+            self.node.happened(task, "ended")
+        super().end(pid, code)
+
     def send(self, process, number):
         self.sent.append((process.pid, number))
         task = next((t for t, p in self.alive.items() if p == process), "")
@@ -331,6 +350,8 @@ class SimulatedNode:
         self.full = ""  # why its disk has no room, by its own word
         self.crowded = ""  # why no task can be prepared, which it finds out with the first one
         self.holdings = Holdings()
+        self.leases = MemoryLeases()
+        self.peers: Peers = NoPeers()
         self._running: asyncio.Task[Any] | None = None
 
     # Life.
@@ -342,7 +363,7 @@ class SimulatedNode:
         if self._virtual:
             loop.set_default_executor(AtOnce())
         parts = compose(
-            Effects(self.images, self.volumes, self.network, NoPeers()),
+            Effects(self.images, self.volumes, self.network, self.peers),
             journal=self.journal,
             containers=self.containers,
             prober=self._probe,
@@ -355,7 +376,9 @@ class SimulatedNode:
             look=self._look,
             ending=lambda: self.told_to_end,
             room=lambda: self.full,
+            leases=self.leases,
         )
+        self.keeper = parts.leases
         self._worker, self._reports, self.holdings = parts.worker, parts.reports, parts.holdings
         self._running = loop.create_task(self._worker.run(), name=f"agent in {self.base.name}")
         await self._worker.adopted.wait()
@@ -371,6 +394,7 @@ class SimulatedNode:
     async def power_off(self, *, remembers: bool, boot: str = "") -> None:
         """The machine stops, with every container on it; ``remembers`` = its disk is kept."""
         await self.halt()
+        self.leases = MemoryLeases()
         self._boots += 1
         self._boot = boot or f"boot{self._boots}"
         if not remembers:
@@ -467,6 +491,9 @@ class SimulatedNode:
 
     async def instruct(self, instructions: Instructions) -> Acknowledged | Refused:
         return await self._worker.accept(instructions)
+
+    async def lease(self, answer: LeaseAnswer) -> LeaseQuestion | Refused:
+        return self.keeper.answered(answer)
 
     def reports(self, *, silence: float, heartbeat: float = HEARTBEAT) -> AsyncIterator[Report]:
         return self._reports.stream(heartbeat)

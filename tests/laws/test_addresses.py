@@ -104,6 +104,7 @@ class Giving(RuleBasedStateMachine):
         )
         self.number = 0
         self.most = 0
+        self.blocks_held = {}
         self.write(lambda draft: draft.put(NETWORKS, self.network))
 
     def write(self, change):
@@ -183,7 +184,7 @@ class Giving(RuleBasedStateMachine):
 
     @rule()
     def leases_go_back(self):
-        self.write(empty_leases)
+        self.write(lambda draft: empty_leases(draft, self.blocks_held))
 
     @invariant()
     def nothing_is_given_twice(self):

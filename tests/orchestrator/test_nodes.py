@@ -14,6 +14,8 @@ from orchestrator.nodes.members import Nodes, free_address, free_name
 from orchestrator.store.memory import MemoryStore
 from specs.kit.clock import ManualClock
 from specs.node import Node, NodeCondition, NodeFacts
+from specs.states import Desired, TaskState
+from specs.task import Task, TaskStatus
 from specs.underlay import candidates
 from tests.fakes.control import FakeCluster
 
@@ -62,6 +64,38 @@ async def test_the_same_machine_twice_is_refused(world):
     await nodes.join(NodeFacts(), name="web", address="root@192.0.2.1")
     with pytest.raises(Conflict, match=r"root@192\.0\.2\.1 is already node web"):
         await nodes.join(NodeFacts(), name="other", address="root@192.0.2.1")
+
+
+@pytest.mark.parametrize("availability", ["active", "pause", "drain", None])
+async def test_a_node_whose_removal_nobody_goes_on_with_stays_where_it_is_said_what_it_takes(
+    world, availability
+):
+    """The controller was killed during `node rm`: it was on its way out for ever."""
+    nodes, store, cluster = world
+    node = await nodes.join(NodeFacts(), name="web")
+    leaving = node.with_removing(removing=True)
+    await store.txn(writes=(nodes_module.Put(f"/nodes/{node.id}", leaving.encode()),))
+    changed = await nodes.update("web", labels={"zone": "a"}, availability=availability)
+    assert changed.removing == (availability is None), "law: a label says nothing of that"
+    assert cluster.nodes[node.id] == changed
+
+
+async def test_a_node_that_is_being_removed_is_not_made_to_stay_by_the_way(world):
+    nodes, _, cluster = world
+    node = await nodes.join(NodeFacts(), name="web")
+    cluster.tasks["t1"] = Task(
+        id="t1", stack="s", service="w", slot=1, name="s-w-1", release=1, spec_hash="h",
+        desired=Desired.RUNNING, created_at=0.0, node=node.id,
+        status=TaskStatus(state=TaskState.RUNNING),
+    )  # fmt: skip
+    lines = nodes.remove("web", force=False)
+    assert (await anext(lines)).message == "draining"
+    with pytest.raises(Conflict, match="node web is being removed"):
+        await nodes.update("web", labels={}, availability="active")
+    await nodes.update("web", labels={"zone": "a"}, availability=None)
+    assert cluster.nodes[node.id].removing
+    await lines.aclose()
+    assert not (await nodes.update("web", labels={}, availability="active")).removing
 
 
 async def test_wrong_labels_are_refused_before_anything_is_written(world):

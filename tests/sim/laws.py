@@ -14,8 +14,10 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.store import keys
 from orchestrator.store.base import Put
+from specs.lease import TERM
 from specs.states import FINAL, HEARD, WANTED, Desired, TaskState, may_move, may_want
-from specs.task import Task
+from specs.task import MACHINE_RESTARTED, Task
+from tests.sim.absent import Absent
 from tests.sim.user import SINGLE
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
 
 LAWS = {
     "one writer": "N3: no two containers write one volume, and its data has one home",
+    "exclusive never twice": "N3: of an exclusive service never two copies run",
     "one container a task": "N2: a task never has two containers, nor is it on two machines",
     "an address is one task's": "no two running containers have an address of a network in common",
     "not for what is unseen": "what may run is told to stop for a cause, never for what is unseen",
@@ -40,10 +43,13 @@ LAWS = {
     "legal moves": "a task's state and wish move as the table says",
     "epochs fence": "N7: an agent obeys no older epoch or generation than it has obeyed",
     "revisions never go back": "N7: neither do the store's revisions and the controllers' epochs",
+    "a reboot is no crash": "N6: what a power cut ended is told so, and no try is used up",
     "exit codes are true": "N6: an exit code is what the process ended with, or unknown",
     "served until it ends": "a running container keeps its network",
     "acknowledged by an agent": "N1: an agent remembers what it acknowledged, or says its doubt",
     "an older state is asked about": "N1: a store older than what runs changes nothing unasked",
+    "an absent agent is no dead host": "what runs there is replaced only after its deadline",
+    "an absent agent serves on": "and is sent what it serves",
     "the dead get no traffic": "what a node cannot reach leaves its balancers, but for the last",
     "release numbers never go back": "N7: nor do the numbers of releases",
     "no process ends by itself": "a controller or an agent ends only when it is killed",
@@ -75,6 +81,7 @@ class Laws:
         self.world = world
         self.tasks: dict[str, Task] = {}  # by key, as the store has them
         self.exits: dict[tuple[str, int], int | None] = {}
+        self.rebooted: set[tuple[str, int]] = set()  # runs that a power cut ended
         self.homes: dict[str, str] = {}  # volume -> machine with its data
         self.places: dict[str, str] = {}  # task -> machine it was made on
         self.highest: dict[str, int] = {}  # machine -> the highest epoch it obeyed
@@ -87,6 +94,8 @@ class Laws:
         self.acknowledged: dict[str, tuple[int, int]] = {}  # machine -> newest stamp it took
         self.revisions: dict[str, int] = {}  # machine -> of the store, with that stamp
         self.epoch = 0
+        self.absent = Absent(world)
+        self.disputed = 0.0  # until when two controllers may both believe in themselves
         self.checks = 0
         self.signals = 0
 
@@ -121,6 +130,8 @@ class Laws:
         self.checks += 1
         mine = found.assignment
         single = (mine.stack, mine.service) in SINGLE
+        if mine.spec.exclusive:
+            self._alone(host, found)
         addresses = {(place.network, place.address) for place in mine.networks}
         for other_host in self.world.hosts:
             for other in other_host.running():
@@ -143,6 +154,24 @@ class Laws:
         if mine.stack == "calm" and self.disturbed.get(host.name, 0.0) <= self.world.now:
             self.calm.add(found.task)
 
+    def _alone(self, host: SimHost, found: Container) -> None:
+        """Look for another copy of an exclusive service, unless two controllers are about."""
+        if self.world.now < self.disputed:
+            return
+        mine = found.assignment
+        for other_host in self.world.hosts:
+            for other in other_host.running():
+                theirs = other.assignment
+                if other is not found and (theirs.stack, theirs.service) == (
+                    mine.stack,
+                    mine.service,
+                ):
+                    self.broke(
+                        "exclusive never twice",
+                        f"{mine.name} {mine.id} starts on {host.name}"
+                        f" while {theirs.id} runs on {other_host.name}",
+                    )
+
     def told_to_stop(self, host: SimHost, found: Container, number: int) -> None:
         self.signals += 1
         self._told_by_its_agent(host, found)
@@ -164,7 +193,7 @@ class Laws:
             return
         if task.restart_asked or found.task in self.sickened or self.world.rewound:
             return
-        if host.name in self.leaving or not found.runs:
+        if host.name in self.leaving or not found.runs or found.assignment.spec.exclusive:
             return
         self.broke("not for what is unseen", f"{host.name} ends {task.name} {task.id} unasked")
 
@@ -215,6 +244,8 @@ class Laws:
         for found in host.containers.there.values():
             if found.runs:
                 self.exits[(found.task, found.run)] = None
+                if not found.told:  # else it was being stopped, which is why it ended
+                    self.rebooted.add((found.task, found.run))
 
     def left(self, host: SimHost) -> None:
         """The machine is no member any more."""
@@ -317,6 +348,13 @@ class Laws:
                     "exit codes are true",
                     f"{new.name} run {run.number}: {run.exit_code}, was {true}",
                 )
+            cut = (new.id, run.number) in self.rebooted and run.finished_at is not None
+            # Else it counts as a crash of its own. What was about to be stopped may say that.
+            if cut and run.reason != MACHINE_RESTARTED and not run.reason.startswith("stopped ("):
+                self.broke(
+                    "a reboot is no crash",
+                    f"{new.name} {new.id} run {run.number} ended: {run.reason or 'no reason'}",
+                )
         if not adopted and new.node is not None and (old is None or old.node is None):
             self._placed(controller, new)
 
@@ -334,9 +372,13 @@ class Laws:
             self.broke(
                 "placed by the rules", f"{task.name} on {node.name}, which is {node.availability}"
             )
+        others = [t for t in self.tasks.values() if _slot(t) == _slot(task) and t.id != task.id]
+        same = [t for t in others if t.spec_hash == task.spec_hash]  # else it is an update
+        names = {n.id: n.name for n in cluster.nodes.values()}
+        early = self.absent.replaced([t for t in same if not self._emptied(controller, t)], names)
+        if early:
+            self.broke("an absent agent is no dead host", f"{task.name} {task.id} replaces {early}")
         if controller.control._health.brake():
-            others = [t for t in self.tasks.values() if _slot(t) == _slot(task) and t.id != task.id]
-            same = [t for t in others if t.spec_hash == task.spec_hash]  # else it is an update
             silent = [t for t in same if t.live and self._silent(controller, t)]
             if silent:
                 lost = silent[0]
@@ -411,6 +453,8 @@ class Laws:
     def look(self) -> None:
         """Look at what must not last."""
         world = self.world
+        if sum(not one.dead for one in world.controllers) > 1:
+            self.disputed = world.now + 3 * TERM  # two clusters, as ADR 0022 has it
         controller = world.controller
         if (
             controller is None
@@ -432,12 +476,12 @@ class Laws:
             stack = world.users.wanted[key[0]]
             quiet = not stack.asking and world.now - stack.touched > EXCESS
             surge = 2 if key == ("front", "web") else 0
-            if quiet and count > world.users.replicas(*key) + surge:
+            if quiet and count > world.users.most(*key) + surge:
                 since = self.excess.setdefault(key, world.now)
                 if world.now - since > EXCESS:
                     self.broke(
                         "no more copies",
-                        f"{key[0]}/{key[1]}: {count} instead of {world.users.replicas(*key)}",
+                        f"{key[0]}/{key[1]}: {count} instead of {world.users.most(*key)}",
                     )
             else:
                 self.excess.pop(key, None)
@@ -446,8 +490,14 @@ class Laws:
             self.broke("bounded", f"{inbox} reports wait, {len(self.tasks)} task records")
 
     def _traffic(self) -> None:
-        """Look whether anybody still sends to a machine that has been dead for long."""
+        """Look whether what serves is sent to, and what has been dead for long is not."""
+        stack = self.world.users.wanted["calm"]
+        lost = self.absent.unserved(self.calm)
+        if lost and not stack.asking and self.world.now - stack.touched > 30:
+            self.broke("an absent agent serves on", lost)
         dead = {h.name: h for h in self.world.hosts if not h.on and h.off_for > DEAD}
+        if not dead:
+            return
         for host in self.world.hosts:
             if not host.on or host.agent is None or host.agent_since > self.world.now - DEAD:
                 continue

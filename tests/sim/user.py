@@ -119,6 +119,11 @@ class Users:
         self._keys = 0
         self._versions: dict[str, dict[str, int]] = {name: {} for name in self.files}
 
+    def add_exclusive(self) -> None:
+        """Have one more service, of which never two copies may run."""
+        one = service("sole", 1, **{"x-corral": {"exclusive": True}})
+        self.files["jobs"]["services"]["sole"] = one
+
     def begin(self, what: str, target: str, work: Callable[[], Awaitable[None]]) -> None:
         """Have somebody do it, behind whoever does something to the same."""
         process = sim_loop.Process(f"user of {target}")
@@ -295,8 +300,9 @@ class Users:
             found = next((n for n in controller.cluster.nodes.values() if n.name == name), None)
             if found is None:
                 return True
-            if found.removing:  # half done: let it be a member again
-                await controller.nodes._change(found.id, lambda n: n.with_removing(removing=False))
+            if found.removing:  # half done: let it be a member again, as it was
+                was = self.availability[name]
+                await controller.nodes.update(name, labels={}, availability=was)
             return False
 
         return look
@@ -374,6 +380,13 @@ class Users:
         return {node.name for node in controller.cluster.nodes.values()}
 
     # What is wanted.
+
+    def most(self, name: str, key: str) -> int:
+        """Return how many tasks a service may have: one of each node keeps those of paused ones."""
+        if (name, key) in GLOBAL and self.replicas(name, key):
+            drained = [n for n, one in self.availability.items() if one == "drain"]
+            return len({host.name for host in self.world.hosts} - self.away - {*drained})
+        return self.replicas(name, key)
 
     def replicas(self, name: str, key: str) -> int:
         """Return how many tasks a service is to have."""

@@ -29,6 +29,7 @@ from specs.wire import (
     HeldSet,
     Hello,
     Instructions,
+    LeaseAnswer,
     Refused,
     ResolvedImage,
     ResolveImage,
@@ -56,11 +57,13 @@ class Link:
         self.loss = 0.0  # share of messages that come as late as a retransmission
         self.twice = 0.0  # share of requests that arrive twice
         self.late = 0.0  # seconds more than usual, at most
+        self.good_since = 0.0  # when it was bad last, in whatever way
         self.changed = asyncio.Event()
 
     def set(self, **values: Any) -> None:
         for name, value in values.items():
             setattr(self, name, value)
+        self.good_since = asyncio.get_running_loop().time()
         self.changed.set()
         self.changed = asyncio.Event()
 
@@ -287,6 +290,9 @@ async def _serve(  # noqa: PLR0911 - a table of routes
             return 200, json.dumps(
                 {"paths": dict.fromkeys(json.loads(body)["paths"], "there")}
             ).encode()
+        case "POST", "/v1/lease":
+            answer = agent.parts.leases.answered(LeaseAnswer.model_validate_json(body))
+            return 409 if isinstance(answer, Refused) else 200, answer.encode()
         case "GET", "/v1/images/transfer":
             return 200, json.dumps({"done": 0, "total": 0}).encode()
         case "DELETE", _ if path.startswith("/v1/volumes/"):

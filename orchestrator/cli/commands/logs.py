@@ -77,7 +77,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 def _meant(args: argparse.Namespace, line: Mapping[str, Any], until: float | None) -> bool:
     if until is not None and float(line.get("time") or 0.0) > until:
         return False
-    return args.index is None or str(line.get("name", "")).endswith(f"-{args.index}")
+    return args.index is None or line.get("slot") == args.index
 
 
 def _stream(

@@ -1,4 +1,4 @@
-"""`corral volume create|ls|inspect|backup|restore|rm|prune`: named volumes of all nodes.
+"""`corral volume create|ls|inspect|backup|restore|move|rm|prune`: named volumes of all nodes.
 
 A volume lives on one node: the one named with --node, else the one where it is first used.
 A stack uses one that somebody made with `external: true`; nothing but `rm` and `prune -a`, or
@@ -45,6 +45,14 @@ def describe(parser: argparse.ArgumentParser) -> None:
     load.add_argument("file", metavar="FILE|-")
     load.add_argument("--node", metavar="NODE", help="of a new one: where (default: the only node)")
     load.add_argument("-f", "--force", action="store_true", help="in the place of data there is")
+    move = kinds.add_parser("move", help="move a volume, and what uses it, to another node")
+    move.add_argument("name", metavar="VOLUME")
+    does = move.add_mutually_exclusive_group(required=True)
+    does.add_argument("--to", metavar="NODE", help="where to")
+    does.add_argument("--cancel", action="store_true", help="take back a move under way")
+    does.add_argument("--confirm", action="store_true", help="remove what the last move left")
+    does.add_argument("--back", action="store_true", help="go back to what the last move left")
+    move.add_argument("-d", "--detach", action="store_true", help="do not wait for the end")
     prune = kinds.add_parser("prune", help="remove all volumes that no stack uses")
     prune.add_argument("-a", "--all", action="store_true", help="those with a name, too")
     objects.describe_prune(prune)
@@ -52,7 +60,7 @@ def describe(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace, session: Invocation) -> int:
     does = {"create": _create, "inspect": _inspect, "rm": _remove, "remove": _remove}
-    does |= {"prune": _prune, "backup": _backup, "restore": _restore}
+    does |= {"prune": _prune, "backup": _backup, "restore": _restore, "move": _move}
     return does.get(args.action, _list)(args, session)
 
 
@@ -78,6 +86,12 @@ def _restore(args: argparse.Namespace, session: Invocation) -> int:
     from orchestrator.cli import saving
 
     return saving.restore(args, session)
+
+
+def _move(args: argparse.Namespace, session: Invocation) -> int:
+    from orchestrator.cli import moving
+
+    return moving.run(args, session)
 
 
 def _prune(args: argparse.Namespace, session: Invocation) -> int:
@@ -116,7 +130,24 @@ def rows(session: Invocation) -> list[dict[str, Any]]:
 def cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     users = ", ".join(row["used_by"])
     node = row["node"] or ("each of its service" if row.get("everywhere") else "")
-    return (row["driver"], row["name"], node, row["stack"], users, row["reason"])
+    return (row["driver"], row["name"], node, row["stack"], users, status(row))
+
+
+def status(row: Mapping[str, Any]) -> str:
+    """Return what there is to say of a volume: why it is not used, where else its data is."""
+    found = [row["reason"]]
+    if move := row.get("move"):
+        from orchestrator.cli.moving import move_words  # most lists need none of it
+
+        found.append(move_words(move))
+    if kept := row.get("kept"):
+        name = row["name"]
+        found.append(
+            f"{kept} keeps what it was before its move: corral volume move --confirm {name} "
+            f"removes that, --back goes back to it"
+        )
+    found.append(row.get("moved", ""))
+    return "; ".join(filter(None, found))
 
 
 def place(row: Mapping[str, Any]) -> str:

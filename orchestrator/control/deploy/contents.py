@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from orchestrator.control.mirror.records import CONTENTS, StoredContent, fingerprint_of
 from orchestrator.store.base import MAX_VALUE
 from specs.ids import new_id
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from orchestrator.control.deploy.deployment import Deployment
@@ -91,6 +92,8 @@ def _version(
     if found is not None:
         return found
     content_id = new_id("s" if secret else "c", now=deployment.wall, rng=deployment.rng)
+    sealed = base64.b64encode(deployment.sealer.seal(data)).decode()
+    reached("secret.after_encrypt")
     deployment.draft.put(
         CONTENTS,
         StoredContent(
@@ -99,7 +102,7 @@ def _version(
             stack=deployment.stack,
             secret=secret,
             fingerprint=fingerprint,
-            sealed=base64.b64encode(deployment.sealer.seal(data)).decode(),
+            sealed=sealed,
             size=len(data),
             created_at=deployment.wall,
         ),

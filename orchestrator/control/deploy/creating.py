@@ -36,7 +36,7 @@ def narrowed(deployment: Deployment, present: Stack | None) -> Deployment | None
         f"{', '.join(n for n in asked if n in running)} {'run' if several else 'runs'} and "
         f"{'are' if several else 'is'} left as {'they are' if several else 'it is'}",
         code="runs",
-        hint="up without --no-start brings what has changed",
+        hint="up without --no-start brings what has changed, where anything has",
     )
     if not left:
         return None

@@ -18,7 +18,7 @@ from specs.kit.amounts import some
 from specs.states import FINAL, WANTED
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
     from orchestrator.control.deploy.deployment import Deployment
     from scheduler.view import HostPort
@@ -30,7 +30,7 @@ SHOWN = 3  # holders named in one sentence
 
 def check_host_ports(deployment: Deployment, spec: StackSpec, overrides: Mapping[str, int]) -> None:
     """Refuse what no node has free; warn where it is too few nodes for the copies."""
-    held = {node: list(_held(deployment, spec, node)) for node in deployment.cluster.nodes}
+    held: dict[str, list[tuple[str, HostPort]]] | None = None  # asked for by hardly any file
     seen: list[tuple[str, HostPort, set[str]]] = []
     for name, service in spec.services.items():
         count = overrides.get(name, service.replicas)
@@ -42,6 +42,7 @@ def check_host_ports(deployment: Deployment, spec: StackSpec, overrides: Mapping
                 text = f"port {label} is reserved for the node itself"
                 deployment.error(path, text, code="port-in-use")
                 continue
+            held = _held(deployment, spec) if held is None else held
             nodes = _fitting(deployment, service)
             taken = {n.id: who for n in nodes if (who := _holder(deployment, n, port, held[n.id]))}
             free = {node.id for node in nodes} - taken.keys()
@@ -83,22 +84,26 @@ def _fitting(deployment: Deployment, service: ServiceSpec) -> list[Node]:
     ]
 
 
-def _held(deployment: Deployment, spec: StackSpec, node: str) -> Iterator[tuple[str, HostPort]]:
-    """Yield who holds what on a node and goes on to: what the release replaces does not."""
+def _held(deployment: Deployment, spec: StackSpec) -> dict[str, list[tuple[str, HostPort]]]:
+    """Return, for each node, who holds what there and goes on to: what is replaced does not."""
     cluster = deployment.cluster
     # On a single node a carried service's ports are ``carrying.check_clashes``' to refuse.
     beside = spec.carried if len(cluster.nodes) > 1 else ()
-    for stack, service, port in published(cluster):
-        if stack != deployment.stack:
-            yield f"{stack}/{service}", port
+    everywhere = [
+        (f"{stack}/{service}", port)
+        for stack, service, port in published(cluster)
+        if stack != deployment.stack
+    ]
+    held = {node: list(everywhere) for node in cluster.nodes}
     for task in cluster.tasks.values():
         record = cluster.stacks.get(task.stack)
         stays = record is not None and record.desired == "up" and task.desired in WANTED
         replaced = task.stack == deployment.stack and task.service not in beside
-        if task.node != node or not stays or replaced or task.state in FINAL:
+        if task.node not in held or not stays or replaced or task.state in FINAL:
             continue
         for port in held_host_ports(task_spec(cluster, task), task.host_ports):
-            yield f"{task.stack}/{task.service}", port
+            held[task.node].append((f"{task.stack}/{task.service}", port))
+    return held
 
 
 def _holder(

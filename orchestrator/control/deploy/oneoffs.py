@@ -117,6 +117,7 @@ def make(
             "restart": RestartPolicy(condition="none"),
             "on_unhealthy": "keep",
             "on_reboot": "keep",
+            "exclusive": False,  # it is no copy of the service's
             "ports": _ports(deployment, asked.service, service),
             "mounts": _mounts(deployment, asked.here, service),
         }

@@ -218,6 +218,8 @@ def scale_problem(spec: StackSpec, name: str, count: int) -> str:
         return f"{name} cannot have {count} replicas"
     if service.mode == "global":
         return f"{name} is global: it runs once on every node and cannot be scaled"
+    if count > 1 and service.task.exclusive:
+        return f"{name} is exclusive (x-corral.exclusive): it has one copy, not {count}"
     single = service.container_name or any(a.ipv4_address for a in service.task.networks)
     if count > 1 and single:
         return f"{name} has a fixed name or address and cannot have {count} replicas"

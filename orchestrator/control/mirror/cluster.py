@@ -91,6 +91,9 @@ class Cluster:
         self.by_node: dict[str, dict[str, Task]] = defaultdict(dict)
         self.unplaced: set[str] = set()  # tasks that wait for a node
         self.leaving: set[str] = set()  # tasks whose endpoints are withdrawn
+        self.misplaced: set[str] = set()  # tasks on nodes that break their constraints
+        # network -> how often anything of it moved: its leases, VIPs, addresses, what rests
+        self.network_moves: dict[str, int] = defaultdict(int)
         # network: address -> task or one-off
         self.by_network: dict[str, dict[str, str]] = defaultdict(dict)
         self.stack_releases: dict[str, dict[int, Release]] = defaultdict(dict)
@@ -251,7 +254,7 @@ class Cluster:
             self._versions.pop(key, None)
             self._deleted[key] = version
         else:
-            self._models[key] = model
+            self._models[key] = model.to_keep()
             self._versions[key] = version
             self._deleted.pop(key, None)
         self._index(kind, key, old, model)
@@ -302,6 +305,8 @@ class Cluster:
             where = self.networks if kind is NETWORKS else self.contents
             key = record.id
         _put(where, key, None if gone else record)
+        if kind in (LEASES, VIP, RESTING):
+            self.network_moves[record.network] += 1
 
     def _index_task(self, old: Task | None, new: Task | None) -> None:
         if old is not None:
@@ -309,6 +314,7 @@ class Cluster:
             self.by_stack[old.stack].pop(old.id, None)
             self.unplaced.discard(old.id)
             self.leaving.discard(old.id)
+            self.misplaced.discard(old.id)
             if old.node is not None:
                 self.by_node[old.node].pop(old.id, None)
             self._let_go(old)
@@ -317,12 +323,18 @@ class Cluster:
             self.by_stack[new.stack][new.id] = new
             if new.leaving:
                 self.leaving.add(new.id)
+            if new.misplaced:
+                self.misplaced.add(new.id)
             if new.node is not None:
                 self.by_node[new.node][new.id] = new
             elif new.state not in FINAL:
                 self.unplaced.add(new.id)
             for network, address in new.addresses.items():
                 self.by_network[network][address] = new.id
+        before, now = (task.addresses if task is not None else {} for task in (old, new))
+        if before != now:
+            for network in before.keys() | now.keys():
+                self.network_moves[network] += 1
 
     def _index_oneoff(self, old: OneOff | None, new: OneOff | None) -> None:
         if old is not None:
@@ -332,6 +344,9 @@ class Cluster:
             self.oneoffs[new.id] = new
             for network, address in new.addresses.items():
                 self.by_network[network][address] = new.id
+        for one in (old, new):
+            for network in one.addresses if one is not None else ():
+                self.network_moves[network] += 1
 
     def _let_go(self, old: Task | OneOff) -> None:
         for network, address in old.addresses.items():

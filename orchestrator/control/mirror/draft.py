@@ -16,6 +16,7 @@ from orchestrator.control.mirror.records import NETWORKS, ONEOFFS, RESTING, TASK
 from orchestrator.store import keys
 from orchestrator.store.base import MAX_OPERATIONS, Compare, Delete, Put, Store
 from specs.api import Stack
+from specs.kit.failpoints import reached
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -158,8 +159,10 @@ class Draft:
         Return whether all of it was written; what was is applied to the mirror either way.
         """
         decided_on = {key: self.cluster.version(key) for key in self.writes}
+        reached("pass.decided")
         for number, chunk in enumerate(self._chunks()):
             if number:
+                reached("pass.mid")
                 await asyncio.sleep(0)  # others' turn: an engine in memory does not wait
             compares = tuple(Compare(key, decided_on[key]) for key, _, _ in chunk)
             writes = tuple(
@@ -171,6 +174,7 @@ class Draft:
                 await self.cluster.refresh(result.failed)
                 return False
             self.cluster.applied(result.revision, [(key, model) for key, _, model in chunk])
+        reached("pass.written")
         return True
 
     def _chunks(self) -> Iterator[list[tuple[str, bytes | None, Model | None]]]:

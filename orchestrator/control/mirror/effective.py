@@ -58,7 +58,7 @@ class Effective:
         host = any(p.mode == "host" and p.published for p in task.ports)
         # Two of one slot would be in one network: the same ports cannot be had twice.
         shared = task.network_mode == "partner" and self.service.update.order == "start-first"
-        return fixed or host or shared or task.network_mode == "host"
+        return task.exclusive or fixed or host or shared or task.network_mode == "host"
 
     def volume_name(self, key: str, slot: int, node: Node | None = None) -> str:
         """Return the real name of a volume for a slot; on ``node``, where it is another on each."""

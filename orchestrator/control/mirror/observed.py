@@ -55,6 +55,8 @@ class Observed:
     progress_at: dict[tuple[str, int], tuple[int, float]] = field(default_factory=dict)
     paths: PathAnswers = field(default_factory=PathAnswers)  # what nodes said of theirs
     volumes: dict[str, frozenset[str]] = field(default_factory=dict)  # node -> what it holds
+    # network -> ``Cluster.network_moves`` of it when every block of it was held
+    blocks_held: dict[str, int] = field(default_factory=dict)
     faults: dict[str, float] = field(default_factory=dict)  # stack -> since it cannot be planned
     # release -> service -> words that its tasks serve and are only watched for a while
     watched: dict[tuple[str, int], dict[str, str]] = field(default_factory=dict)

@@ -7,7 +7,7 @@ which prefix holds which model.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from pydantic import Field
 
@@ -131,6 +131,34 @@ class StoredContent(Model):
     labels: dict[str, str] = Field(default_factory=dict)
 
 
+class VolumeMove(Model):
+    """A volume on its way to another node, ``to``, which is ``called`` so.
+
+    ``back``: to what an earlier move left there. ``reason``: why it is taken back.
+    """
+
+    id: str
+    to: str
+    called: str = ""
+    phase: Literal["copying", "closing", "undoing"] = "copying"
+    back: bool = False
+    reason: str = ""
+    begun_at: float = 0.0
+
+
+class KeptCopy(Model):
+    """What a move left on the node that was the home; ``aside`` once no task can mean it there.
+
+    ``going``: somebody confirmed the move, and it is removed.
+    """
+
+    node: str
+    home: str = ""
+    kept_at: float = 0.0
+    aside: bool = False
+    going: bool = False
+
+
 class Volume(Model):
     """A named volume; ``node`` is its home, decided by the first task placed.
 
@@ -150,6 +178,15 @@ class Volume(Model):
     removing: bool = False
     home: str = ""
     everywhere: bool = False
+    move: VolumeMove | None = None
+    kept: KeptCopy | None = None
+    moved: str = ""  # how the last move ended that was taken back
+
+    def switched(self, node: str, name: str, wall: float) -> Volume:
+        """Return the volume at its new home when its move is done."""
+        back = self.move is not None and self.move.back  # then all is in its place already
+        kept = KeptCopy(node=self.node, home=self.home, kept_at=wall, aside=back)
+        return self.at_home(node, name).model_copy(update={"move": None, "kept": kept, "moved": ""})
 
     def at_home(self, node: str, name: str) -> Volume:
         """Return the volume with its data on a node, given with its name."""

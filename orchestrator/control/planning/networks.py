@@ -226,6 +226,8 @@ def rest_over(pass_: Pass, interested: dict[str, set[str]]) -> Steps[float | Non
     """
     due: float | None = None
     for network_id, resting in list(pass_.cluster.resting.items()):
+        if not resting:
+            continue
         nodes = interested.get(network_id, set())
         told = [pass_.observed.acknowledged.get(n, 0) for n in nodes if _ready(pass_, n)]
         slowest = min(told, default=None)

@@ -23,7 +23,11 @@ if TYPE_CHECKING:
 
 def earliest(*times: float | None) -> float | None:
     """Return the first of these times; None stands for "only when something happens"."""
-    return min((time for time in times if time is not None), default=None)
+    first: float | None = None
+    for time in times:
+        if time is not None and (first is None or time < first):
+            first = time
+    return first
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,10 +78,10 @@ class Pass:
     followers: dict[str, dict[str, list[str]]] = field(default_factory=dict)  # see pairs
     told: set[str] = field(default_factory=set)  # stacks of which there is news beside records
     _newest: dict[str, float] = field(default_factory=dict)
+    cluster: Cluster = field(init=False)  # the draft's; asked for a dozen times for each task
 
-    @property
-    def cluster(self) -> Cluster:
-        return self.draft.cluster
+    def __post_init__(self) -> None:
+        self.cluster = self.draft.cluster
 
     def new_id(self, prefix: str) -> str:
         """Return a fresh id."""

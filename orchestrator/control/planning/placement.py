@@ -22,10 +22,10 @@ from orchestrator.control.mirror.serving import global_slots
 from orchestrator.control.planning import binds, pairs
 from orchestrator.control.planning import homes as volume_homes
 from orchestrator.control.planning.networks import network_of
-from orchestrator.control.planning.room import fleet, reserved
+from orchestrator.control.planning.room import fleet, fleet_in_steps, reserved
 from orchestrator.store import keys
 from scheduler import constraints
-from scheduler.place import place
+from scheduler.place import place, place_in_steps
 from scheduler.refusals import NoPlace, no_place
 from scheduler.steps import STEP
 from scheduler.view import Fleet, Home, NodeView, Pending
@@ -87,8 +87,7 @@ def _beside(pass_: Pass, waiting: list[Task]) -> list[Task]:
 
 
 def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
-    view = fleet(pass_)
-    yield len(pass_.cluster.tasks) // 2
+    view = yield from fleet_in_steps(pass_)
     pending = []
     found: dict[str, Effective] = {}
     stacks = {task.stack for task in waiting}
@@ -127,8 +126,7 @@ def _place(pass_: Pass, waiting: list[Task]) -> Steps[None]:
             )
         except Exception as error:  # noqa: BLE001 - told of the task; the others go on
             unfit[task.id] = mistake(error, task.stack)
-    result = place(view, pending, seed=0)
-    yield len(pending)
+    result = yield from place_in_steps(view, pending, seed=0)
     for task in waiting:
         yield 4
         node = result.assigned.get(task.id)
@@ -298,6 +296,8 @@ def _assign(pass_: Pass, task: Task, effective: Effective, node: str, view: Flee
 
 def equipped(pass_: Pass, task: Task, effective: Effective, node: str, view: Fleet) -> Task | str:
     """Return the task on its node with what it is given there, or why it cannot have that."""
+    if why := _no_volume(pass_, effective, task.slot):
+        return why
     addresses: dict[str, str] = {}
     if effective.task.network_mode == "overlay":
         for attachment in effective.task.networks:
@@ -378,6 +378,8 @@ def _no_volume(pass_: Pass, effective: Effective, slot: int) -> str:
             return f"external volume {name} does not exist: corral volume create {name}"
         if volume is not None and volume.removing:
             return f"volume {name} is being removed; corral volume ls says what it waits for"
+        if volume is not None and volume.move is not None and volume.move.phase == "closing":
+            return f"volume {name} is being moved to {volume.move.called}: corral volume ls"
         tied = volume is not None and not effective.on_each_node(mount.source)
         if volume is not None and tied and (why := volume_homes.undecided(pass_, volume)):
             return why

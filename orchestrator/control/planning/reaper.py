@@ -35,7 +35,7 @@ def trim_releases(pass_: Pass, stack: Stack) -> None:
 
 def sweep(pass_: Pass) -> None:
     """Drop parts and contents that no kept release refers to, unused leases, old requests."""
-    empty_leases(pass_.draft)
+    empty_leases(pass_.draft, pass_.observed.blocks_held)
     for key, made in pass_.cluster.requests.items():
         if pass_.wall - made.at > REQUEST_GRACE:
             pass_.draft.writes[keys.idempotency(key)] = None

@@ -29,6 +29,7 @@ from specs.states import FINAL, ReleaseState
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
+    from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.planning.passes import Pass
     from orchestrator.control.planning.service_state import ServiceState
     from orchestrator.control.telling.causes import Cause
@@ -92,8 +93,13 @@ def deploying(pass_: Pass, release: Release, images: Mapping[str, str]) -> Relea
 
 def under_way(pass_: Pass, stack: str) -> bool:
     """Say whether the stack's newest release is being deployed."""
-    record = pass_.cluster.stacks.get(stack)
-    release = pass_.cluster.releases.get((stack, record.release)) if record is not None else None
+    return deploys(pass_.cluster, stack)
+
+
+def deploys(cluster: Cluster, stack: str) -> bool:
+    """Say whether the stack's newest release is being deployed, by the records there are."""
+    record = cluster.stacks.get(stack)
+    release = cluster.releases.get((stack, record.release)) if record is not None else None
     return release is not None and release.state is ReleaseState.DEPLOYING
 
 

@@ -6,19 +6,25 @@ Also what is kept for those of a pair that are missing just now (see pairs).
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from orchestrator.control.mirror.node_view import node_view
 from orchestrator.control.mirror.ports import held_host_ports, published
 from orchestrator.control.mirror.released import task_spec
 from orchestrator.control.planning import pairs
+from scheduler.steps import STEP, whole
 from scheduler.view import Fleet, HostPort, NodeUse
 from specs.states import FINAL, Desired, TaskState
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.control.planning.passes import Pass
+    from scheduler.steps import Steps
     from specs.task import Task
 
+MANY, FEW = 50, 4  # tasks that cost as much as one replica that is decided about
 FAILURE_MEMORY = 300.0  # seconds a failure on a node counts against it
 
 
@@ -30,6 +36,11 @@ def reserved(pass_: Pass, task: Task) -> tuple[float, int]:
 
 def fleet(pass_: Pass) -> Fleet:
     """Return the scheduler's view: nodes with what is reserved on them, O(tasks + nodes)."""
+    return whole(fleet_in_steps(pass_))
+
+
+def fleet_in_steps(pass_: Pass) -> Steps[Fleet]:
+    """Make the same in steps."""
     cpus: dict[str, float] = defaultdict(float)
     memory: dict[str, int] = defaultdict(int)
     services: dict[str, Counter[str]] = defaultdict(Counter)
@@ -38,7 +49,10 @@ def fleet(pass_: Pass) -> Fleet:
     failures: dict[str, Counter[str]] = defaultdict(Counter)
     crowded: dict[str, set[str]] = defaultdict(set)
     pair = pairs.present(pass_)
-    for task in pass_.draft.all_tasks():
+    yield len(pass_.cluster.tasks) // MANY
+    for number, task in enumerate(pass_.draft.all_tasks(), 1):
+        if not number % STEP:
+            yield STEP // FEW
         node = task.node
         if node is None:
             continue
@@ -59,28 +73,51 @@ def fleet(pass_: Pass) -> Fleet:
             hashes[node][task.spec_hash] += 1
         if task.host_ports:
             ports[node].update(held_host_ports(task_spec(pass_.cluster, task), task.host_ports))
-    for one in pass_.draft.oneoffs():
-        if one.task.node is not None and not one.over:
-            own = one.service.task.resources.reservations
-            cpus[one.task.node] += own.cpus
-            memory[one.task.node] += own.memory
-            services[one.task.node][f"{one.stack}/{one.task.name}"] += 1
-            ports[one.task.node].update(held_host_ports(one.service.task, one.task.host_ports))
-    ingress = {port for _, _, port in published(pass_.cluster)}
+    uses = _Taken(cpus, memory, services, hashes, ports)
+    uses.add_oneoffs(pass_)
+    ingress = frozenset(port for _, _, port in published(pass_.cluster))
     nodes = {}
-    for node_id, record in pass_.cluster.nodes.items():
+    for number, (node_id, record) in enumerate(pass_.cluster.nodes.items(), 1):
+        if not number % STEP:
+            yield STEP // 2
         nodes[node_id] = node_view(
             pass_.cluster,
             record,
             failures=failures[node_id],
             crowded=frozenset(crowded[node_id]),
-            use=NodeUse(
-                cpus=cpus[node_id],
-                memory=memory[node_id],
-                tasks=services[node_id].total(),
-                services=services[node_id],
-                specs=hashes[node_id],
-                ports=frozenset(ports[node_id] | ingress),
-            ),
+            use=uses.of(node_id, ingress),
         )
     return Fleet(nodes)
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What tasks take, by node."""
+
+    cpus: dict[str, float]
+    memory: dict[str, int]
+    services: Mapping[str, Counter[str]]
+    hashes: Mapping[str, Counter[str]]
+    ports: Mapping[str, set[HostPort]]
+
+    def add_oneoffs(self, pass_: Pass) -> None:
+        for one in pass_.draft.oneoffs():
+            if one.task.node is not None and not one.over:
+                own = one.service.task.resources.reservations
+                self.cpus[one.task.node] += own.cpus
+                self.memory[one.task.node] += own.memory
+                self.services[one.task.node][f"{one.stack}/{one.task.name}"] += 1
+                self.ports[one.task.node].update(
+                    held_host_ports(one.service.task, one.task.host_ports)
+                )
+
+    def of(self, node: str, everywhere: frozenset[HostPort]) -> NodeUse:
+        services = self.services[node]
+        return NodeUse(
+            cpus=self.cpus[node],
+            memory=self.memory[node],
+            tasks=services.total(),
+            services=services,
+            specs=self.hashes[node],
+            ports=everywhere | self.ports[node],
+        )

@@ -28,6 +28,7 @@ from orchestrator.control.planning.starting import create_task, let_run, tasks_b
 from orchestrator.control.planning.terms import at_home, replica, wanted_service
 from scheduler.reconcile import StopTask, WantedService, reconcile_in_steps
 from scheduler.rollout import Moves, advance_in_steps
+from scheduler.steps import STEP
 from specs.stack import Condition
 from specs.states import FINAL, ReleaseState, TaskState
 
@@ -104,9 +105,11 @@ def _as_wanted(
     name = effective.service.name
     wrong = misplaced.look(pass_, effective, tasks)
     replicas = []
-    for task in tasks:
+    for number, task in enumerate(tasks, 1):
         replicas.append(replica(pass_, task, effective, displaced=task.id in wrong.moves))
-        yield 1
+        if not number % STEP:
+            yield STEP
+    yield len(tasks) % STEP
     kept = Kept(wanted_service(pass_, stack, effective, tasks))
     carried = name in target.beside
     if carried or target.only_starts or name in target.keeps:

@@ -20,6 +20,7 @@ from orchestrator.control.planning import (
     stopping,
 )
 from orchestrator.control.planning.frozen import plan_frozen
+from orchestrator.control.planning.moving import stop_users
 from orchestrator.control.planning.passes import earliest
 from orchestrator.control.planning.placement import mistake, place_pending
 from orchestrator.control.planning.services import plan_services
@@ -92,6 +93,7 @@ def _look_at_all(pass_: Pass, stacks: Iterable[str], out: Outgoing) -> Steps[Due
             again = earliest(again, stopping.advance(pass_, task, interested))
         due[name] = again
         yield len(pass_.draft.tasks(name)) // 4
+    stop_users(pass_, names)
     waiting = [
         task
         for name in names

@@ -2,18 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from orchestrator.control.mirror.node_view import former
 from orchestrator.control.mirror.users import users
 from specs import shares
 from specs.node import successor
-from specs.objects import ContentRow, NetworkRow, VolumeRow
+from specs.objects import ContentRow, MoveRow, NetworkRow, VolumeRow
 from specs.states import HEARD
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from orchestrator.control.mirror.cluster import Cluster
     from orchestrator.control.mirror.records import StoredContent, Volume
+
+
+class HowFar(Protocol):
+    """How far a move is."""
+
+    @property
+    def waits(self) -> str: ...
+    @property
+    def sent(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+
+
+_NONE: Mapping[str, HowFar] = {}
 
 
 def network_rows(cluster: Cluster) -> tuple[NetworkRow, ...]:
@@ -43,8 +59,8 @@ def network_rows(cluster: Cluster) -> tuple[NetworkRow, ...]:
     return tuple(sorted(rows, key=lambda row: (row.name, row.id)))
 
 
-def volume_rows(cluster: Cluster) -> tuple[VolumeRow, ...]:
-    """Return the volumes, those too that are on their way out."""
+def volume_rows(cluster: Cluster, going: Mapping[str, HowFar] = _NONE) -> tuple[VolumeRow, ...]:
+    """Return the volumes, those too that are on their way out; ``going``: how far moves are."""
     found = users(cluster)
     rows = [
         VolumeRow(
@@ -58,6 +74,9 @@ def volume_rows(cluster: Cluster) -> tuple[VolumeRow, ...]:
             services=tuple(sorted(found.mounts.get(record.name, ()))),
             removing=record.removing,
             everywhere=record.everywhere,
+            move=_move(record, going.get(record.name)),
+            kept=_kept(cluster, record),
+            moved=record.moved,
             reason=_why_still(cluster, record) if record.removing else _lost(cluster, record),
         )
         for record in cluster.volumes.values()
@@ -100,6 +119,23 @@ def _task_name(cluster: Cluster, task_id: str) -> str:
 def _node_name(cluster: Cluster, volume: Volume) -> str:
     node = cluster.nodes.get(volume.node)
     return node.name if node is not None else volume.home or volume.node
+
+
+def _move(record: Volume, going: HowFar | None) -> MoveRow | None:
+    if record.move is None:
+        return None
+    move = MoveRow(to=record.move.called, phase=record.move.phase, back=record.move.back)
+    if going is None:
+        return move
+    figures = {"waits": going.waits, "sent": going.sent, "size": going.size}
+    return move.model_copy(update=figures)
+
+
+def _kept(cluster: Cluster, record: Volume) -> str:
+    if record.kept is None or record.kept.going:
+        return ""
+    node = cluster.nodes.get(record.kept.node)
+    return node.name if node is not None else record.kept.home
 
 
 def _lost(cluster: Cluster, volume: Volume) -> str:

@@ -23,6 +23,7 @@ from orchestrator.nodes.bootstrap.remote import StepFailed, login
 from orchestrator.nodes.bootstrap.telling import Lines
 from orchestrator.nodes.members import check_labels
 from orchestrator.transport.address import SshAddress, parse
+from specs.kit.failpoints import reached
 from specs.node import Node
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class Bootstrap:
             address, f"logged in{' (with sudo)' if remote.sudo else ''}; looking around"
         )
         packed = await asyncio.to_thread(self._pack, self._folder)
+        reached("node.after_login")
         machine = await self._probe(remote)
         verdict = await self._judge(machine, packed, request, remote)
         for warning in verdict.warnings:
@@ -161,8 +163,10 @@ class Bootstrap:
             for step in install.steps(plan, packed.archive):
                 yield self._step(address, step.what)
                 await _perform(remote, step)
+                reached("node.after_step")
             yield self._step(address, "waiting for the agent's answer")
             hello = await self._hello(address, key, remote)
+            reached("node.after_hello")
             underlay = request.underlay or await _reached_at(remote, machine)
             member = await self._members.join(
                 hello.facts,
@@ -179,6 +183,7 @@ class Bootstrap:
             # Also when this is cancelled: nothing half-installed stays behind.
             if member is None:
                 await self._undo(remote, address)
+        reached("node.after_record")
         await _perform(remote, install.mark(self._cluster_id, member.id))
         how = "in the place of the lost" if request.replaces else "joined as"
         yield self._step(address, f"{how} {member.name}; waiting for its first report")

@@ -130,6 +130,19 @@ async def test_an_image_comes_from_a_peer_whole(world, tmp_path):
     assert await got(asking, tmp_path) == LAYER
 
 
+async def test_members_say_whether_they_have_a_controller(world):
+    n1, n2, n3 = [await world.node(name, holds=False) for name in ("n1", "n2", "n3")]
+    await world.meet()
+    assert await n1.without_controller(["n2", "n3"]) == frozenset(), "who does not know says no"
+    n2.answer_by(lambda: True)
+    n3.answer_by(lambda: False)
+    assert await n1.without_controller(["n2", "n3", "n9"]) == {"n2"}
+    n3.answer_by(lambda: True)
+    assert await n1.without_controller(["n2", "n3"]) == {"n2", "n3"}
+    await n2.close()
+    assert await n1.without_controller(["n2", "n3"]) == {"n3"}
+
+
 async def test_a_connection_serves_until_the_certificate_changes(world, tmp_path, monkeypatch):
     await world.node("n1")
     asking = await world.node("n2", holds=False)

@@ -158,6 +158,7 @@ async def test_logs_of_all_tasks_are_merged_by_time(api):
         "task": "t1",
         "name": "web-1",
         "service": "web",
+        "slot": 1,
         "stream": "stderr",
         "time": 5.0,
         "line": "e",
@@ -167,6 +168,18 @@ async def test_logs_of_all_tasks_are_merged_by_time(api):
     assert [line["line"] for line in only] == ["c"]
     both = await api.lines("/v1/stacks/shop/logs?service=migrate&service=web&tail=1&since=2.5")
     assert [line["line"] for line in both] == ["c", "e", "f"]
+
+
+@pytest.mark.parametrize(
+    ("container", "prefix"),
+    [("shop-web-1", "web-1"), ("the-web", "the-web"), ("shop-front", "front")],
+)
+async def test_a_line_names_the_container_as_compose_does(api, container, prefix):
+    api.add_stack()
+    await api.add_task("t1", name=container)
+    await api.agents.add("t1", out(1, "a"))
+    (line,) = await api.lines("/v1/stacks/shop/logs")
+    assert (line["name"], line["slot"]) == (prefix, 1)
 
 
 @pytest.mark.parametrize(("ahead", "found"), [(0.0, "bc"), (100.0, "bc"), (-100.0, "bc")])

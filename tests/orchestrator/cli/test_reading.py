@@ -189,6 +189,17 @@ def test_logs_have_compose_s_prefix_and_keep_the_streams_apart(shop, corral):
     assert query["follow"] == ["0"]
 
 
+def test_logs_of_one_replica_go_by_its_number_whatever_its_container_is_called(shop, corral):
+    named = [
+        {**LOG[0], "name": "the-db", "slot": 1},
+        {**LOG[1], "name": "web-2", "slot": 2},
+        {**LOG[2], "name": "run-1", "slot": 0},
+    ]
+    shop.on("GET", "/v1/stacks/shop/logs", Lines(named))
+    assert corral("-p", "shop", "logs", "--index", "1").out.split() == ["the-db", "|", "a"]
+    assert corral("-p", "shop", "logs", "--index", "2").out.split() == ["web-2", "|", "b"]
+
+
 def test_logs_options(shop, corral):
     fake = shop
     fake.on("GET", "/v1/stacks/shop/logs", Lines(LOG))

@@ -37,7 +37,15 @@ if TYPE_CHECKING:
     from agent.tasks.record import Record
     from specs.api import Restarted, Started
     from specs.task import Task
-    from specs.wire import Acknowledged, Hello, Instructions, Objects, Refused
+    from specs.wire import (
+        Acknowledged,
+        Hello,
+        Instructions,
+        LeaseAnswer,
+        LeaseQuestion,
+        Objects,
+        Refused,
+    )
 
 __all__ = ["Behaviour", "FakeNode", "LoopClock", "Rig"]
 
@@ -155,6 +163,9 @@ class FakeNode:
         answer = await self.agent.instruct(instructions)
         self.rig.check_wanted(self)
         return answer
+
+    async def lease(self, answer: LeaseAnswer) -> LeaseQuestion | Refused:
+        return await self.agent.lease(answer)
 
     def reports(self, *, silence: float, heartbeat: float = HEARTBEAT) -> AsyncIterator[Report]:
         return self.agent.reports(silence=silence, heartbeat=heartbeat)

@@ -15,12 +15,13 @@ from orchestrator.errors import Conflict
 from orchestrator.store import keys
 from orchestrator.store.base import Put
 from orchestrator.store.memory import MemoryStore
+from specs import skew
 from specs.kit.clock import ManualClock
 from specs.node import Node
 from specs.objects import CreateVolume
 from specs.oneoff import StartOneOff
 from specs.states import FINAL, TaskState
-from specs.wire import HeldSet, NodeSelf, Objects, Peer, Stamp
+from specs.wire import HeldSet, Instructions, NodeSelf, Objects, Peer, Stamp
 from tests.orchestrator.control.builders import project, replicas
 from tests.orchestrator.control.rig import PlainSealer, Rig
 
@@ -278,6 +279,41 @@ async def test_a_one_off_that_only_its_node_knows_is_taken_over(case):
             await rig.until(lambda: not node.tasks.get(one.id))
         else:
             assert rig.cluster.oneoffs[one.id].shown
+
+
+# What the service has of its own, and whether the store knows the task. Of one that it does not
+# know, and that is called as its service, nothing tells that it is no one-off: it is not ended.
+OF_OLDER = {
+    "known": ({}, True),
+    "unknown": ({}, False),
+    "known, and named as its service": ({"container_name": "web"}, True),
+}
+
+
+@pytest.mark.parametrize("case", OF_OLDER)
+async def test_what_an_older_agent_runs_of_a_service_is_no_one_off(case):
+    """It keeps of no task of which release and spec it is; nor does it of a one-off."""
+    top, known = OF_OLDER[case]
+    async with Rig() as rig:
+        await rig.up(project(web=top))
+        await rig.deployed()
+        node = rig.nodes["n1"]
+        held = await node.agent.held()
+        said = Instructions(stamp=held.stamp, me=held.me, put=held.objects)
+        older = Instructions.model_validate_json(skew.encode(said, 1)).put
+        assert not any(one.spec_hash or one.release for one in older.tasks.values())
+        held = held.model_copy(update={"objects": older})
+        await node.hang_up()
+        await rig.halt()
+        if not known:
+            rig.store = MemoryStore()
+        lost = await Cluster.open(rig.store, rig.clock)
+        before = dict(lost.tasks)
+        made = adopt(lost, {"n1": held}, PlainSealer(), wall=0.0, found=dict(rig.cluster.nodes))
+        assert not [line for line in made.said if "one-off" in line]
+        assert await made.draft.commit(rig.store)
+        assert not lost.oneoffs, "law: a task is of a service, or a one-off"
+        assert dict(lost.tasks) == before, "the store's own word is all there is"
 
 
 @pytest.mark.parametrize("held", ["runs", "ended", "not there", "of a node that is away"])

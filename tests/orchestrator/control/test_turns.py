@@ -13,6 +13,7 @@ from orchestrator.control import turns
 from orchestrator.control.mirror.cluster import Cluster
 from orchestrator.control.mirror.draft import Draft
 from orchestrator.control.mirror.effective import Specs
+from orchestrator.control.mirror.exclusive import ExclusiveTasks
 from orchestrator.control.mirror.records import NODES
 from orchestrator.control.planning import stacks
 from orchestrator.control.planning.terms import replica
@@ -75,7 +76,8 @@ async def _end_of(turn: int, todo: list[tuple[str, int, int]]) -> list[tuple[obj
 
 def _as_made_anew(rig: Rig) -> None:
     """What is kept of nodes' sets and of tasks is what would be made of the records now."""
-    fresh = Outgoing(rig.cluster, Specs(rig.cluster), PlainSealer())
+    specs = Specs(rig.cluster)
+    fresh = Outgoing(rig.cluster, specs, PlainSealer(), ExclusiveTasks(rig.cluster, specs))
     for node in rig.cluster.nodes:
         assert rig.control.wanted(node) == (fresh.me(node), fresh.objects(node))
     now = rig.control._new_pass()
