@@ -49,6 +49,7 @@ LONG = (
     "e2e/multi working",
     "e2e/multi typed",
     "e2e/test_killed_daemons.py",
+    "e2e/test_failpoints.py",
     "e2e/test_nodes.py",
     "real/test_bootstrap.py",
     "test_in_private_namespaces[inside_build]",

@@ -166,7 +166,8 @@ class Packed:
             return None
         path = folder / made.archive.name
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        new = path.with_name(f".{path.name}.{os.getpid()}")
+        # Several threads of a controller may ask for it at once.
+        new = path.with_name(f".{path.name}.{os.getpid()}-{threading.get_ident()}")
         new.write_bytes(archive)
         new.rename(path)
         return dataclasses.replace(made, archive=path)

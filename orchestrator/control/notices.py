@@ -26,10 +26,12 @@ from orchestrator.control.mirror.records import (
     Volume,
 )
 from orchestrator.control.mirror.released import newest_spec
+from orchestrator.control.mirror.serving import SHOWN, is_leaving
 from orchestrator.control.telling.news import news_of
 from specs.api import Release, Stack
 from specs.node import Node
 from specs.oneoff import OneOff
+from specs.states import FINAL
 from specs.task import Task
 
 if TYPE_CHECKING:
@@ -307,14 +309,15 @@ def _same_place(old: Node, new: Node) -> bool:
 
 
 def _seen_by_others(task: Task | None) -> object:
-    """Return what other nodes are told of a task."""
+    """Return what other nodes are told of a task: not how far its start or its end is."""
     if task is None:
         return None
     return (
         task.status.ready,
-        task.leaving,
-        task.desired,
-        task.state,
+        is_leaving(task),
+        task.desired,  # with being over: what of an exclusive service is fenced off
+        task.state in SHOWN,
+        task.state in FINAL,
         task.node,
         tuple(sorted(task.addresses.items())),
         task.release,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 import sys
 import tempfile
 import time
@@ -28,6 +29,8 @@ def main() -> int:
     if os.geteuid() != 0:
         print("chaos: needs root: it makes hosts out of namespaces", file=sys.stderr)
         return 2
+    for number in (signal.SIGINT, signal.SIGTERM):  # a script's background job ignores the first
+        signal.signal(number, signal.default_int_handler)
     return rounds(given.seed, given.seconds, given.until or 0.0)
 
 

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from orchestrator.client.errors import ClientError
 from orchestrator.lab.faults import Drop
 from orchestrator.lab.layout import LabError
 from tests.chaos import laws, schedule
@@ -20,8 +21,11 @@ from tests.chaos.stage import Eyes, Stage
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from orchestrator.lab.host import LabHost
+
 CONVERGE = 240.0  # seconds from the last fault's end; 20 to 60 on a quiet machine
 COMMAND = 300.0  # seconds a command may take, faults on its way included
+DYING = 20.0  # seconds a host that loses its power may take to be seen off
 
 
 @dataclass
@@ -59,8 +63,7 @@ def play(stage: Stage, seed: int, seconds: float, say: Callable[[str], None]) ->
     found = Round(seed, seconds, say)
     user = User(stage, found)
     with Eyes(stage) as eyes:
-        stage.attend()
-        time.sleep(3.0)  # each client has asked
+        stage.cluster.until("every client asks", lambda: stage.asking() > len(NODES), 120)
         stage.began = time.monotonic()
         eyes.look()
         typing = threading.Thread(target=user.type_all, name="user")
@@ -96,7 +99,7 @@ def _converge(stage: Stage, found: Round, user: User) -> None:
                 if len(versions) == 1 and user.version.allows(int(next(iter(versions)))):
                     return
                 differs = f"versions {sorted(versions)} run, wanted {user.version}"
-        except (AssertionError, OSError, KeyError) as error:
+        except (AssertionError, OSError, KeyError, ClientError) as error:
             differs = repr(error)[:500]
         time.sleep(0.5)
     found.broken.append(f"not as acknowledged {CONVERGE:g} s after all was healed: {differs}")
@@ -119,7 +122,9 @@ def _judge(stage: Stage, found: Round, eyes: Eyes, steady: float) -> None:
         ended = f"ended at {life.ended:.1f} s" if life.ended is not None else ""
         found.broken.append(f"the container of {life.task} on {life.node} {ended} without a reason")
     if stage.wrote_twice():
-        found.broken.append("the volume had two writers")
+        found.broken.append("a volume had two writers")
+    if any(len(nodes) > 1 for nodes in stage.writes().values()):
+        found.broken.append(f"a volume is on two nodes: {stage.writes()}")
     checked = stage.corral("", "state", "check")
     if checked.returncode:
         found.broken.append(f"state check: {checked.stdout}{checked.stderr}")
@@ -223,6 +228,16 @@ def heal_all(stage: Stage) -> None:
         host.freeze(frozen=False)
 
 
+def _lost_power(host: LabHost, boot: str) -> bool:
+    """Tell whether a host has gone off since it had this boot id, or is just going."""
+    deadline = time.monotonic() + DYING
+    while host.pid is not None and host.boot_id == boot:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.1)
+    return True
+
+
 # ---- commands ----------------------------------------------------------------------------------
 
 
@@ -254,6 +269,13 @@ class User:
             case "change", ():
                 self._versions += 1
                 self._typed("work", "up", "-d", promise=self.version, value=self._versions)
+            case "killed", (seconds,):
+                self._versions += 1
+                promise, value = self.version, self._versions
+                limit = float(str(seconds))
+                self._typed("work", "up", "-d", promise=promise, value=value, timeout=limit)
+            case "restart", (service,):
+                self._typed("work", "restart", str(service))
             case "scale", (count,):
                 words = ("scale", f"roll={count}")
                 self._typed("work", *words, promise=self.replicas, value=count)
@@ -277,14 +299,24 @@ class User:
                 self._drained.discard(node)
 
     def _typed(
-        self, stack: str, *words: str, promise: Promise | None = None, value: object = None
+        self,
+        stack: str,
+        *words: str,
+        promise: Promise | None = None,
+        value: object = None,
+        timeout: float = COMMAND,
     ) -> bool:
-        began = self.stage.now()
+        began, home = self.stage.now(), self.stage.lab.host("n1")
+        boot = home.boot_id
         try:
-            done = self.stage.corral(stack, *words, version=self._versions)
+            done = self.stage.corral(stack, *words, version=self._versions, timeout=timeout)
             code, said = done.returncode, (done.stdout + done.stderr).strip().splitlines()[-1:]
-        except LabError as error:  # its host is off
+        except LabError as error:  # it was killed, or its host is off
             code, said = -1, [str(error)]
+        except (AssertionError, OSError):
+            if not _lost_power(home, boot):
+                raise
+            code, said = -1, ["its host lost its power"]
         took = self.stage.now() - began
         self.found.commands += 1
         self.found.refused += code != 0

@@ -81,6 +81,17 @@ services:
     stop_grace_period: 1s
     environment: {VERSION: "${VERSION}"}
     deploy: {replicas: 3, update_config: {parallelism: 2, order: start-first, monitor: 0s}}
+  base:
+    image: corral/debian-base:12
+    command: [python3, -u, -I, /write.py]
+    init: true
+    restart: always
+    stop_grace_period: 1s
+    environment: {VERSION: "${VERSION}"}
+    configs: [{source: write, target: /write.py}]
+    volumes: ["kept:/data"]
+volumes: {kept: {}}
+configs: {write: {file: ./write.py}}
 """
 SMALL = """\
 services:
@@ -145,7 +156,7 @@ class Stage:
             taken["processes"] = []  # only our daemons stay; a tool may just have been at work
         programs = {path.name: path.read_text() for path in PROGRAMS.glob("*.py")}
         for name, text in FOLDERS.items():
-            cluster.compose(text, name, **(programs if name == "calm" else {}))
+            cluster.compose(text, name, **programs)
             self.corral(name, "up", "-d", version=0, code=0)
         cluster.until("all is ready", lambda: not self.differs({"roll": 3, "one": 1}), 180)
         self.steady = {row["id"] for row in cluster.rows(stack="calm")}
@@ -160,16 +171,27 @@ class Stage:
         return all("10.210.16" not in self.lab.host(n).run(show).stdout for n in NODES)
 
     def corral(
-        self, stack: str, *words: str, version: int = 0, code: int | None = None
+        self,
+        stack: str,
+        *words: str,
+        version: int = 0,
+        code: int | None = None,
+        timeout: float = 240.0,
     ) -> subprocess.CompletedProcess[str]:
-        """Type a command in a stack's folder."""
+        """Type a command in a stack's folder. Raises LabError: killed after ``timeout`` seconds."""
         folder = f"/root/stack/{stack}" if stack else "/root"
-        return self.cluster(*words, code=code, cwd=folder, env={"VERSION": str(version)})
+        return self.cluster(
+            *words, code=code, cwd=folder, env={"VERSION": str(version)}, timeout=timeout
+        )
 
     # ---- clients -----------------------------------------------------------------------------
 
+    def asking(self) -> int:
+        """Count the clients that have had an answer."""
+        return len({client.name for client in self._all if client.file.stat().st_size})
+
     def attend(self) -> None:
-        """Have a client in the network of every host's container, and one outside."""
+        """Have a client in the network of every host's container, and one outside; one thread."""
         if "outside" not in self._clients:
             addresses = ",".join(self.cluster.ip(node) for node in NODES)
             self._ask("outside", f"/proc/{self.lab.client.pid}/ns/net", "", addresses)
@@ -219,8 +241,9 @@ class Stage:
             client.process.wait()
 
     def end_clients(self) -> None:
-        for name in list(self._clients):
-            self._end_client(name)
+        for client in self._all:
+            client.process.kill()
+            client.process.wait()
 
     def asked(self) -> list[Asked]:
         """Return every request so far, in order of its end.
@@ -275,7 +298,7 @@ class Stage:
         if lame or len(nodes) != len(NODES):
             return f"nodes: {lame or nodes.keys()}"
         rows = [row for stack in FOLDERS for row in self._rows(stack)]
-        counts = {"web": 4, "data": 1, "every": len(NODES), **wanted}
+        counts = {"web": 4, "data": 1, "base": 1, "every": len(NODES), **wanted}
         for service, count in counts.items():
             mine = [row for row in rows if row["service"] == service]
             allowed = count.allows(len(mine)) if hasattr(count, "allows") else count == len(mine)
@@ -294,7 +317,7 @@ class Stage:
         return self.cluster.rows(stack=stack) if stack in stacks else []
 
     def versions(self) -> set[str]:
-        """Return which versions of ``roll`` its containers have, by their environment."""
+        """Return which versions the containers of ``work`` have, by their environment."""
         found = set()
         for row in self._rows("work"):
             pid = self.cluster.task(row)["status"]["runs"][-1]["pid"]
@@ -304,9 +327,19 @@ class Stage:
         return found
 
     def wrote_twice(self) -> bool:
-        """Tell whether the volume ever had two writers, by its own word."""
+        """Tell whether a volume ever had two writers, by its own word."""
         find = ["find", "/var/lib/corral/agent/volumes", "-name", "twice"]
-        return bool(self.lab.host("n4").run(find).stdout.strip())
+        return any(self.lab.host(node).run(find, check=False).stdout.strip() for node in NODES)
+
+    def writes(self) -> dict[str, list[str]]:
+        """Return volume -> the nodes that have it; one of two would be somebody's lost data."""
+        found: dict[str, list[str]] = {}
+        find = ["find", "/var/lib/corral/agent/volumes", "-name", "lock", "-path", "*kept*"]
+        for node in NODES:
+            for line in self.lab.host(node).run(find, check=False).stdout.splitlines():
+                volume = "calm" if "calm" in line else "work"
+                found.setdefault(volume, []).append(node)
+        return found
 
     # ---- end ---------------------------------------------------------------------------------
 

@@ -92,6 +92,7 @@ MORNING = (
     Step("cp app:/nope copied.yaml", 1, says=("there is no /nope in the container",)),
     Step("volumes", says=("^local +shop_data +\\S+$",)),
     Step("volume rm shop_data", 1, says=("in use by stack shop",)),
+    Step("volume move shop_data --to nowhere", 1, says=("there is no node nowhere",)),
     Step("network ls", says=(" shop_default +overlay +\\S+ +shop +shop$",)),
     Step("config ls", says=("^ID +NAME +SIZE",)),
     Step("ls", says=("^shop +running +1 +4 +6/6$",)),

@@ -61,7 +61,6 @@ def test_every_place_is_reached(life):
         )
 
 
-@pytest.mark.slow
 @pytest.mark.timeout(900)
 def test_twenty_kills_of_each(life):
     play(life, drawn(random.Random(20261128), 20), "seed 20261128")

@@ -77,6 +77,12 @@ CASES = {
         True,
     ),
     "a request with a resolver killed": (asked(100, where="n3"), [event("kill-dns")], False),
+    "a peer has its power back for long": (asked(110 + NOTICE + 1), [event("power")], False),
+    "a peer has its power back, and nobody was told": (
+        asked(110 + NOTICE + 1),
+        [event("power"), event("kill-controller", "n1")],
+        True,
+    ),
     "between two that were cut from each other": (
         asked(100 + NOTICE + 5, where="n4"),
         [event("cut-pair", "n3", "n4")],

@@ -11,7 +11,9 @@ import runpy
 import subprocess
 import sys
 import tarfile
+import threading
 import zlib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -218,6 +220,24 @@ def test_a_warm_controller_has_what_another_packed(shared, tmp_path):
     assert times == [tmp_path / "one"]
     assert two == dataclasses.replace(one, archive=tmp_path / "two" / one.archive.name)
     assert two.archive.read_bytes() == one.archive.read_bytes()
+
+
+def test_several_threads_of_a_warm_controller_have_it_at_once(shared, tmp_path):
+    provided, _ = shared
+    (tmp_path / "one").mkdir()
+    one = provided(tmp_path / "one")
+    for number in range(20):
+        here = tmp_path / f"two-{number}"
+        together = threading.Barrier(4)
+
+        def ask(_, here=here, together=together):
+            together.wait()
+            return provided._kept(here)
+
+        with ThreadPoolExecutor(4) as pool:
+            made = list(pool.map(ask, range(4)))
+        assert {one.digest} == {found.digest for found in made}
+        assert [path.name for path in here.iterdir()] == [one.archive.name]
 
 
 @pytest.mark.parametrize("place", [0, 20, 300, 2000])

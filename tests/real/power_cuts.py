@@ -126,21 +126,23 @@ class Machine:
 def cut_once(machine: Machine, rng: random.Random, first: int) -> tuple[int, dict[str, int]]:
     """Write until the current fails; return the newest number, and what was acknowledged."""
     pid, reader = begin(machine.top, first)
-    line = os.read(reader, 7)
-    assert line == b"opened\n", f"law F25: it opens after a cut: {line!r}"
-    time.sleep(rng.uniform(0.0, 0.25))
-    # Only what was said by now: this kernel lets an fsync that is under way succeed, of data that
-    # does not reach the disk any more. A machine without current tells nobody.
-    os.set_blocking(reader, False)
-    told = b""
-    with contextlib.suppress(BlockingIOError):
-        while piece := os.read(reader, 1 << 16):
-            told += piece
-    machine.cut()
-    time.sleep(0.02)
-    os.kill(pid, signal.SIGKILL)
-    os.waitpid(pid, 0)
-    os.close(reader)
+    try:
+        line = os.read(reader, 7)
+        assert line == b"opened\n", f"law F25: it opens after a cut: {line!r}"
+        time.sleep(rng.uniform(0.0, 0.25))
+        # Only what was said by now: this kernel lets an fsync that is under way succeed, of data
+        # that does not reach the disk any more. A machine without current tells nobody.
+        os.set_blocking(reader, False)
+        told = b""
+        with contextlib.suppress(BlockingIOError):
+            while piece := os.read(reader, 1 << 16):
+                told += piece
+        machine.cut()
+        time.sleep(0.02)
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+        os.close(reader)
     said = [row.split() for row in told.decode().splitlines()]
     acknowledged = {"stored": 0, "revision": 0, "noted": 0}
     for row in said:

@@ -18,8 +18,11 @@ from agent.runtime.bundle import NodeTraits
 from agent.runtime.failure import RuntimeFailure
 from agent.tasks.compose import compose
 from agent.tasks.effects import Effects
+from agent.tasks.guarded import SPARE
 from agent.tasks.journal import Journal
+from agent.tasks.leases import MemoryLeases
 from agent.vocabulary import Attachment, BoundMount, Exit, FoundRun, ImageConfig, Process
+from specs.lease import KILL, TERM
 from specs.node import NodeFacts
 from specs.stack import Healthcheck
 from specs.wire import PROTOCOL
@@ -30,6 +33,7 @@ from tests.sim.disk import SimDisk
 from tests.sim.loop import alive
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
     from pathlib import Path
 
     from agent.network.wanted import Wanted
@@ -314,6 +318,58 @@ class SimVolumes:
         return dict.fromkeys(sources, "there")
 
 
+class SimLeases(MemoryLeases):
+    """Leases that outlive the agent, and the guard that kills by them whatever the agent does."""
+
+    def __init__(self, host: SimHost) -> None:
+        super().__init__()
+        self._host = host
+
+    def put(self, until: Mapping[str, float], members: tuple[str, ...]) -> None:
+        super().put(until, members)
+        for end in set(until.values()):
+            self._host.world.later(
+                max(end - TERM + KILL + SPARE - self._host.world.now, 0), self.guard
+            )
+
+    def guard(self) -> None:
+        """Kill what is over."""
+        now = self._host.world.now
+        for task, end in self.until.items():
+            found = self._host.containers.there.get(task)
+            if found is not None and found.runs and end - TERM + KILL + SPARE <= now:
+                self._host.containers.ended(found, 128 + SIGKILL)
+
+
+class SimPeers(NoPeers):
+    """Other machines' agents, as this one reaches them: all that are on and do not hang."""
+
+    def __init__(self, host: SimHost) -> None:
+        self._host = host
+        self.vouch: Callable[[], bool] = lambda: False
+
+    def answer_by(self, vouch: Callable[[], bool]) -> None:
+        self.vouch = vouch
+
+    async def without_controller(self, nodes: Collection[str]) -> frozenset[str]:
+        await asyncio.sleep(self._host.chance.uniform(0.002, 0.02))
+        alive()
+        world = self._host.world
+        names = {
+            n: p.name for n, p in (self._host.kernel.peers if self._host.kernel else {}).items()
+        }
+        found = set()
+        for node in sorted(nodes):
+            other = world.host(names[node]) if node in names else None
+            agent = other.agent if other is not None and other.on else None
+            hangs = other is None or other.frozen_until > world.now
+            if agent is not None and agent.ready.is_set() and not hangs and agent.peers.vouch():
+                found.add(node)
+        await asyncio.sleep(self._host.chance.uniform(0.002, 0.02))
+        alive()
+        return frozenset(found)
+
+
 class SimNetwork:
     """Links of tasks, and what the kernel was told last; endpoints as the product filters them."""
 
@@ -387,8 +443,9 @@ class Agent(sim_loop.Process):
             host.disk.path("state", "tasks"),
             host.disk.path("run", "agent"),
         )
+        self.peers = SimPeers(host)
         self.parts = compose(
-            Effects(host.images, host.volumes_part, host.network, NoPeers()),  # type: ignore[arg-type]
+            Effects(host.images, host.volumes_part, host.network, self.peers),  # type: ignore[arg-type]
             journal=journal,
             containers=host.containers,  # type: ignore[arg-type]
             prober=host.probe,
@@ -400,6 +457,7 @@ class Agent(sim_loop.Process):
             facts=host.facts(),
             look=host.look,
             room=lambda: "no room is left" if host.disk.full else "",
+            leases=host.leases,
         )
         async with asyncio.TaskGroup() as group:
             group.create_task(self.parts.worker.run(), name=f"{self.name} worker")
@@ -463,6 +521,7 @@ class SimHost:
     def _new_kernel(self) -> None:
         self.containers = SimContainers(self)
         self.attached: set[str] = set()
+        self.leases = SimLeases(self)
         self.kernel: Wanted | None = None
         self.histories: dict[str, reach.History] = {}  # node -> what its echoes say
 

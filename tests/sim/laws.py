@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 from orchestrator.control.mirror.released import spec_at
 from orchestrator.store import keys
 from orchestrator.store.base import Put
+from specs.lease import TERM
 from specs.states import FINAL, HEARD, WANTED, Desired, TaskState, may_move, may_want
-from specs.task import Task
+from specs.task import MACHINE_RESTARTED, Task
 from tests.sim.absent import Absent
 from tests.sim.user import SINGLE
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 LAWS = {
     "one writer": "N3: no two containers write one volume, and its data has one home",
+    "exclusive never twice": "N3: of an exclusive service never two copies run",
     "one container a task": "N2: a task never has two containers, nor is it on two machines",
     "an address is one task's": "no two running containers have an address of a network in common",
     "not for what is unseen": "what may run is told to stop for a cause, never for what is unseen",
@@ -41,6 +43,7 @@ LAWS = {
     "legal moves": "a task's state and wish move as the table says",
     "epochs fence": "N7: an agent obeys no older epoch or generation than it has obeyed",
     "revisions never go back": "N7: neither do the store's revisions and the controllers' epochs",
+    "a reboot is no crash": "N6: what a power cut ended is told so, and no try is used up",
     "exit codes are true": "N6: an exit code is what the process ended with, or unknown",
     "served until it ends": "a running container keeps its network",
     "acknowledged by an agent": "N1: an agent remembers what it acknowledged, or says its doubt",
@@ -78,6 +81,7 @@ class Laws:
         self.world = world
         self.tasks: dict[str, Task] = {}  # by key, as the store has them
         self.exits: dict[tuple[str, int], int | None] = {}
+        self.rebooted: set[tuple[str, int]] = set()  # runs that a power cut ended
         self.homes: dict[str, str] = {}  # volume -> machine with its data
         self.places: dict[str, str] = {}  # task -> machine it was made on
         self.highest: dict[str, int] = {}  # machine -> the highest epoch it obeyed
@@ -91,6 +95,7 @@ class Laws:
         self.revisions: dict[str, int] = {}  # machine -> of the store, with that stamp
         self.epoch = 0
         self.absent = Absent(world)
+        self.disputed = 0.0  # until when two controllers may both believe in themselves
         self.checks = 0
         self.signals = 0
 
@@ -125,6 +130,8 @@ class Laws:
         self.checks += 1
         mine = found.assignment
         single = (mine.stack, mine.service) in SINGLE
+        if mine.spec.exclusive:
+            self._alone(host, found)
         addresses = {(place.network, place.address) for place in mine.networks}
         for other_host in self.world.hosts:
             for other in other_host.running():
@@ -147,6 +154,24 @@ class Laws:
         if mine.stack == "calm" and self.disturbed.get(host.name, 0.0) <= self.world.now:
             self.calm.add(found.task)
 
+    def _alone(self, host: SimHost, found: Container) -> None:
+        """Look for another copy of an exclusive service, unless two controllers are about."""
+        if self.world.now < self.disputed:
+            return
+        mine = found.assignment
+        for other_host in self.world.hosts:
+            for other in other_host.running():
+                theirs = other.assignment
+                if other is not found and (theirs.stack, theirs.service) == (
+                    mine.stack,
+                    mine.service,
+                ):
+                    self.broke(
+                        "exclusive never twice",
+                        f"{mine.name} {mine.id} starts on {host.name}"
+                        f" while {theirs.id} runs on {other_host.name}",
+                    )
+
     def told_to_stop(self, host: SimHost, found: Container, number: int) -> None:
         self.signals += 1
         self._told_by_its_agent(host, found)
@@ -168,7 +193,7 @@ class Laws:
             return
         if task.restart_asked or found.task in self.sickened or self.world.rewound:
             return
-        if host.name in self.leaving or not found.runs:
+        if host.name in self.leaving or not found.runs or found.assignment.spec.exclusive:
             return
         self.broke("not for what is unseen", f"{host.name} ends {task.name} {task.id} unasked")
 
@@ -219,6 +244,8 @@ class Laws:
         for found in host.containers.there.values():
             if found.runs:
                 self.exits[(found.task, found.run)] = None
+                if not found.told:  # else it was being stopped, which is why it ended
+                    self.rebooted.add((found.task, found.run))
 
     def left(self, host: SimHost) -> None:
         """The machine is no member any more."""
@@ -321,6 +348,13 @@ class Laws:
                     "exit codes are true",
                     f"{new.name} run {run.number}: {run.exit_code}, was {true}",
                 )
+            cut = (new.id, run.number) in self.rebooted and run.finished_at is not None
+            # Else it counts as a crash of its own. What was about to be stopped may say that.
+            if cut and run.reason != MACHINE_RESTARTED and not run.reason.startswith("stopped ("):
+                self.broke(
+                    "a reboot is no crash",
+                    f"{new.name} {new.id} run {run.number} ended: {run.reason or 'no reason'}",
+                )
         if not adopted and new.node is not None and (old is None or old.node is None):
             self._placed(controller, new)
 
@@ -419,6 +453,8 @@ class Laws:
     def look(self) -> None:
         """Look at what must not last."""
         world = self.world
+        if sum(not one.dead for one in world.controllers) > 1:
+            self.disputed = world.now + 3 * TERM  # two clusters, as ADR 0022 has it
         controller = world.controller
         if (
             controller is None

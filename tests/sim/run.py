@@ -54,14 +54,17 @@ def run(
     length: float = LENGTH,
     only: Collection[int] | None = None,
     log: bool = False,
+    exclusive: bool = False,
 ) -> Outcome:
-    """Run a seed; ``only`` these events of its schedule."""
+    """Run a seed; ``only`` these events of its schedule; ``exclusive``: with such a service."""
     began = time.process_time()
     events = schedule.make(seed, length)
     if only is not None:
         events = [event for event in events if event.number in only]
     with made(seed, log=log) as world:
         world.users = Users(world)
+        if exclusive:
+            world.users.add_exclusive()
         story = Story(world, events, length)
         try:
             world.loop.run_until_complete(story.tell())

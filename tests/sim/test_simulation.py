@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -108,6 +109,23 @@ def test_a_failing_seed_is_shrunk():
     assert least.broken is not None
     assert least.broken.law == found.broken.law
     assert len(least.events) < len(found.events) / 3
+
+
+@pytest.mark.slow
+def test_a_shrunk_seed_is_replayed_by_the_command_that_is_printed(capsys):
+    """The last line is what to type: it breaks the same law, and its trace says what happened."""
+    with_defect = ["--seed", "1", "--length", "8", "--mutant", "adopts-nothing"]
+    assert command.main([*with_defect, "--shrink"]) == 1
+    *told, again = capsys.readouterr().out.splitlines()
+    law = next(line for line in told if line.startswith("seed 1: law: ")).partition(" (at ")[0]
+    words = shlex.split(again)
+    assert words[:3] == ["python", "-m", "tests.sim"]
+    assert len(words[words.index("--only") + 1].split(",")) < len(schedule.make(1, 8.0))
+    assert command.main(words[3:]) == 1
+    trace = capsys.readouterr().out
+    assert f" LAW {law.split(': ')[2]} " in trace
+    assert f"\nseed 1: law: {law.split(': ')[2]}: " in trace
+    assert " event " in trace
 
 
 @pytest.mark.slow

@@ -119,6 +119,11 @@ class Users:
         self._keys = 0
         self._versions: dict[str, dict[str, int]] = {name: {} for name in self.files}
 
+    def add_exclusive(self) -> None:
+        """Have one more service, of which never two copies may run."""
+        one = service("sole", 1, **{"x-corral": {"exclusive": True}})
+        self.files["jobs"]["services"]["sole"] = one
+
     def begin(self, what: str, target: str, work: Callable[[], Awaitable[None]]) -> None:
         """Have somebody do it, behind whoever does something to the same."""
         process = sim_loop.Process(f"user of {target}")

@@ -29,6 +29,7 @@ from specs.wire import (
     HeldSet,
     Hello,
     Instructions,
+    LeaseAnswer,
     Refused,
     ResolvedImage,
     ResolveImage,
@@ -289,6 +290,9 @@ async def _serve(  # noqa: PLR0911 - a table of routes
             return 200, json.dumps(
                 {"paths": dict.fromkeys(json.loads(body)["paths"], "there")}
             ).encode()
+        case "POST", "/v1/lease":
+            answer = agent.parts.leases.answered(LeaseAnswer.model_validate_json(body))
+            return 409 if isinstance(answer, Refused) else 200, answer.encode()
         case "GET", "/v1/images/transfer":
             return 200, json.dumps({"done": 0, "total": 0}).encode()
         case "DELETE", _ if path.startswith("/v1/volumes/"):

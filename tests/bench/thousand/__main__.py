@@ -300,9 +300,10 @@ async def lose(cluster: Cluster, node: str, there: set[str]) -> tuple[float, str
     return last - down, f"{count} tasks"
 
 
-async def run(cluster: Cluster, stacks: int, *, idle: float, rounds: int) -> list[Figures]:
+async def run(cluster: Cluster, asked: argparse.Namespace) -> None:
+    changes = CHANGES[:2] if asked.quick else CHANGES
     async with cluster:
-        return await measure(cluster, stacks, idle=idle, rounds=rounds)
+        await measure(cluster, asked.stacks, idle=asked.idle, rounds=asked.rounds, changes=changes)
 
 
 def main() -> None:
@@ -312,6 +313,7 @@ def main() -> None:
     add("stacks", type=int, nargs="?", default=100, help="of 200 tasks each")
     add("--idle", type=float, default=IDLE, help="seconds of doing nothing that are looked at")
     add("--rounds", type=int, default=3)
+    add("--quick", action="store_true", help="without the change one by one")
     add("--profile", default="", help="the step of which the controller leaves a profile")
     add("--keep", type=Path, help="a new folder for the controller's log, turns and profile")
     asked = parser.parse_args()
@@ -320,7 +322,7 @@ def main() -> None:
         folder = asked.keep or Path(stack.enter_context(made))
         folder.mkdir(exist_ok=True)
         cluster = Cluster(asked.agents, folder, profiled=asked.profile)
-        asyncio.run(run(cluster, asked.stacks, idle=asked.idle, rounds=asked.rounds))
+        asyncio.run(run(cluster, asked))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-pytestmark = pytest.mark.real
+pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
 
 # A writer as databases are: it appends, overwrites in place, renames; each line says its number,
 # and a number is written only after the one before it is on the disk.
@@ -122,7 +122,7 @@ def test_a_writer_goes_to_another_node_with_all_it_wrote(cluster):
 @pytest.mark.parametrize("when", ["copying", "closing"])
 def test_the_controller_is_killed_while_it_moves(cluster, when):
     source, target = begun(cluster)
-    sh(cluster, source, f"head -c 200000000 /dev/urandom > {AT}/app_data/_data/large")
+    sh(cluster, source, f"head -c 100000000 /dev/urandom > {AT}/app_data/_data/large")
     cluster("volume", "move", "app_data", "--to", target, "-d")
 
     def phase():
