@@ -736,6 +736,7 @@ def test_only_steps_of_a_start_are_told_together(state, desired, step):
 async def test_what_is_pressing_waits_for_no_other_change(node, pressing):
     await node.put(named("a"))
     await node.until(lambda: node.status("a").ready)
+    await asyncio.sleep(1)  # what else its start brings is over
     stream = node.reports.stream()
     await anext(stream)
     clock = asyncio.get_running_loop().time
