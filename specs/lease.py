@@ -26,6 +26,7 @@ TERM = 15.0  # seconds a lease lasts, from before it was asked for
 DRIFT = 0.01  # a clock is at most that much fast or slow
 WAIT = TERM * 1.05  # who gave it counts that long: more than (1 + DRIFT) / (1 - DRIFT)
 RENEW = 2.0  # seconds between two times of asking
+AGAIN = 0.5  # the same for the members: from when they may say yes to the stop it is two seconds
 ALONE = 5.0  # seconds without an answer after which the other members are asked
 STOP = 10.0  # seconds without any after which the task is told to stop,
 KILL = 13.0  # and after which it is killed

@@ -33,6 +33,7 @@ def base(wanted: Wanted) -> str:
     # Who named the machine (host-gateway) reaches what listens there, but not who manages it.
     managing = f"22, {BLOB_PORT}"
     datagrams = f"udp dport != {names.VXLAN_PORT}" if wanted.in_overlay else "meta l4proto udp"
+    echo = "icmp type echo-request counter drop" if wanted.silent else ""
     prohibit = "counter reject with icmpx admin-prohibited"
     return f"""
   chain guard {{
@@ -93,6 +94,7 @@ def base(wanted: Wanted) -> str:
     {prohibit}
   }}
   chain input_overlay {{
+    {echo}
     ct state established,related accept
     ip saddr @peer_overlays accept
     counter drop

@@ -1,4 +1,4 @@
-"""The resolv.conf and hosts file of a container. Pure but for :func:`own_address`."""
+"""The resolv.conf and hosts file of a container. Pure but for :func:`own_address`, :func:`read`."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from agent.network import names
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from pathlib import Path
 
     from specs.wire import Assignment
 
@@ -96,3 +97,11 @@ def _own_names(assignment: Assignment) -> list[str]:
     spec = assignment.spec
     full = f"{spec.hostname}.{spec.domainname}" if spec.hostname and spec.domainname else ""
     return [full, spec.hostname or "", assignment.name, assignment.id]
+
+
+def read(path: Path) -> str:
+    """Return a file's text; "" where it cannot be read."""
+    try:
+        return path.read_text()
+    except OSError:
+        return ""

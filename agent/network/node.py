@@ -36,6 +36,7 @@ from agent.network.overlay import overlay_mtu, reachable_peers, smallest_mtu, un
 from agent.network.plan import TaskPlan, host_plan, task_plan
 from agent.network.probing import PeerProbes
 from agent.network.resolver import Resolver, ResolverDown
+from agent.network.returning import Return
 from agent.network.wanted import Wanted
 from agent.vocabulary import Attachment
 from specs.wire import NodeSelf
@@ -73,6 +74,7 @@ class NodeNetwork:
         self._filter = PacketFilter()
         self._probes = PeerProbes(run_dir / "agent" / "network" / "peers.json")
         self._unreachable: frozenset[str] = frozenset()
+        self._return = Return(run_dir / "agent" / "network" / "returned")
         self._lock = asyncio.Lock()
         self._wanted = _NOTHING
         self._doomed: dict[str, Path] = {}  # to be detached, taken by the network thread
@@ -144,7 +146,7 @@ class NodeNetwork:
                 await self._attach_own(assignment, path)
         except OSError as error:
             raise Later(f"the network of {assignment.name} cannot be made: {error}") from error
-        node = _read(self._resolv_conf)
+        node = files.read(self._resolv_conf)
         gateway = self._wanted.me.underlay or files.own_address() or self._wanted.gateway
         return Attachment(
             netns=path,
@@ -275,9 +277,8 @@ class NodeNetwork:
     # --- enforcement ---
 
     def _effective(self) -> Wanted:
-        wanted = self._wanted
-        if self._unreachable:
-            wanted = replace(wanted, unreachable=self._unreachable)
+        silent = self._return.silent(self._wanted, asyncio.get_running_loop().time())
+        wanted = replace(self._wanted, unreachable=self._unreachable, silent=silent)
         if self._extra:
             wanted = replace(wanted, assignments={**wanted.assignments, **self._extra})
         return wanted
@@ -336,7 +337,7 @@ class NodeNetwork:
         return converge.converge(plan, found, host)
 
     def _publish_names(self, wanted: Wanted) -> None:
-        upstreams = files.nameservers(_read(self._resolv_conf))
+        upstreams = files.nameservers(files.read(self._resolv_conf))
         parts, changed = self._name_parts.update(wanted)
         fresh = records.snapshot(wanted, parts, upstreams)
         if not fresh["views"] and not self._snapshot:
@@ -359,13 +360,15 @@ class NodeNetwork:
     async def _ask_peers(self) -> None:
         """Take the endpoints of peers that cannot be reached out, and put them back."""
         clock = asyncio.get_running_loop().time
-        in_force: frozenset[str] = frozenset()
+        in_force: tuple[frozenset[str], bool] = frozenset(), False
         while True:
             try:
-                self._unreachable = target = self._probes.look(clock())
+                self._unreachable = lost = self._probes.look(clock())
+                target = lost, self._return.silent(self._wanted, clock())
                 if target != in_force:
-                    names_of = ", ".join(sorted(target)) or "none any more"
-                    log.warning("peers that do not answer over the overlay: %s", names_of)
+                    if lost != in_force[0]:
+                        names_of = ", ".join(sorted(lost)) or "none any more"
+                        log.warning("peers that do not answer over the overlay: %s", names_of)
                     await self._enforce_newest()
                     in_force = target
             except Exception:  # as in _repair: containers need the rest; the next look tries again
@@ -491,10 +494,3 @@ class NodeNetwork:
 
 def _same_network(one: Assignment, other: Assignment) -> bool:
     return one.networks == other.networks and one.host_ports == other.host_ports
-
-
-def _read(path: Path) -> str:
-    try:
-        return path.read_text()
-    except OSError:
-        return ""

@@ -32,6 +32,7 @@ class Wanted:
     assignments: Mapping[str, Assignment]
     ready: Mapping[str, bool]
     unreachable: frozenset[str] = frozenset()  # peers, by what this node found out itself
+    silent: bool = False  # peers get no echo: the node is just back (returning.py)
 
     @property
     def idle(self) -> bool:

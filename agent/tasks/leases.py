@@ -11,7 +11,7 @@ import asyncio
 import logging
 from typing import TYPE_CHECKING, NoReturn, Protocol
 
-from specs.lease import RENEW, TERM, NodeLeases
+from specs.lease import AGAIN, TERM, NodeLeases
 from specs.wire import LeaseQuestion, Refused
 
 if TYPE_CHECKING:
@@ -119,7 +119,7 @@ class LeaseKeeper:
                 if (
                     (asking is None or asking.done())
                     and self._leases.alone(now)
-                    and now - self._asked_at >= RENEW
+                    and now - self._asked_at >= AGAIN
                 ):
                     asking = group.create_task(self._ask_members(), name="asks the members")
                 await asyncio.sleep(LOOK)

@@ -55,7 +55,6 @@ class Asked:
 def windows(asked: Asked, events: Iterable[Event]) -> list[tuple[bool, float, float]]:
     """Return (on its own host, from, to) of each time in which a request on this path may fail."""
     own = {asked.where, asked.at}
-    events = list(events)
     found = []
     for event in events:
         if asked.kind == "name":
@@ -69,21 +68,9 @@ def windows(asked: Asked, events: Iterable[Event]) -> list[tuple[bool, float, fl
             mine = bool(own & {event.node, *event.details[: event.what == "cut-pair"]})
             # From a lame host nobody can be told away while it answers now and then.
             noticed = event.until if event.what in LAME else event.at
-            end = event.until + RECOVERY if mine or _unheard(event, events) else noticed + NOTICE
+            end = event.until + RECOVERY if mine else noticed + NOTICE
             found.append((mine, event.at, end))
     return found
-
-
-def _unheard(event: Event, events: Iterable[Event]) -> bool:
-    """Tell whether a host booted while there was no controller to tell its peers.
-
-    They send to its tasks again as soon as it answers, before those listen: a known limit.
-    """
-    return event.what in ("power", "clock") and any(
-        other.at <= event.until + NOTICE and event.at <= other.until + NOTICE
-        for other in events
-        if other.what == "kill-controller" or (other.node == "n1" and other.what in HITS)
-    )
 
 
 def excused(asked: Asked, events: Iterable[Event]) -> bool:

@@ -81,7 +81,7 @@ CASES = {
     "a peer has its power back, and nobody was told": (
         asked(110 + NOTICE + 1),
         [event("power"), event("kill-controller", "n1")],
-        True,
+        False,
     ),
     "between two that were cut from each other": (
         asked(100 + NOTICE + 5, where="n4"),

@@ -162,6 +162,24 @@ class Cluster:
             ),
         )
 
+    def supervisors(self, node: str) -> list[int]:
+        """Return the pids of a host's supervisors."""
+        return self.pids(node, lambda words: any(w.endswith("/supervisor.py") for w in words))
+
+    def end_controller(self) -> None:
+        """SIGKILL the controller and its supervisor, until neither is left.
+
+        With the supervisor's pid file, or the agent would start another one.
+        """
+
+        def gone() -> bool:
+            left = [*self.supervisors("n1"), *self.daemons("n1", "orchestrator")]
+            kill = f"rm -f /run/corral/supervisor.pid; kill -9 {' '.join(map(str, left))}"
+            self.first.run(["sh", "-c", kill if left else "true"], check=False)
+            return not left
+
+        self.until("no controller is left", gone)
+
     def kill(self, *what: tuple[str, str]) -> None:
         """SIGKILL daemons, given as (node, module), as much at once as possible."""
         pids = [(node, pid) for node, module in what for pid in self.daemons(node, module)]

@@ -138,10 +138,10 @@ def test_a_dead_or_hung_agent_is_restarted_by_its_host_and_costs_no_container(cl
     # Hung, and on another host the supervisor is killed: both are found out by their host.
     (hung,) = cluster.daemons("n3", "agent")
     cluster.host("n3").run(["kill", "-STOP", str(hung)])
-    (supervisor,) = supervisors(cluster, "n2")
+    (supervisor,) = cluster.supervisors("n2")
     agents = cluster.daemons("n2", "agent")
     cluster.host("n2").run(["kill", "-9", str(supervisor)])
-    took = cluster.until("another supervisor", lambda: supervisors(cluster, "n2"), BACK)
+    took = cluster.until("another supervisor", lambda: cluster.supervisors("n2"), BACK)
     figures.append(f"supervisor: back after {took:.1f} s")
     assert cluster.daemons("n2", "agent") == agents, "it adopts what lives"
     away, said = "agent not answering, host reachable", []
@@ -175,7 +175,7 @@ def test_the_controllers_host_has_its_controller_again_after_a_boot(cluster):
     assert before
     cluster.lab.power_off("n1")
     cluster.lab.power_on("n1")
-    cluster.until("a controller", lambda: supervisors(cluster, "n1"))
+    cluster.until("a controller", lambda: cluster.supervisors("n1"))
     cluster.until("all nodes are ready", lambda: all_ready(cluster), BACK)
     cluster.until("exactly what is wanted", lambda: exactly(cluster), BACK)
     assert living(cluster, before) == set(before)
@@ -238,19 +238,10 @@ def test_an_older_state_is_decided_for_all_hosts_at_once(cluster):
 def restored(cluster, script: str) -> None:
     """Kill the controller, run the script on its host, and start it again."""
     agents = cluster.daemons("n1", "agent")
-    ended = [*supervisors(cluster, "n1"), *cluster.daemons("n1", "orchestrator")]
-    assert len(ended) == 2
-    # With its pid's file, or the agent would start another supervisor.
-    kill = f"kill -9 {' '.join(map(str, ended))}; rm -f /run/corral/supervisor.pid"
-    cluster.first.run(["sh", "-c", kill])
-    cluster.until("no controller", lambda: not cluster.daemons("n1", "orchestrator"))
+    cluster.end_controller()
     cluster.first.run(["sh", "-c", script])
     cluster.begin()
     assert cluster.daemons("n1", "agent") == agents
-
-
-def supervisors(cluster, node: str) -> list[int]:
-    return cluster.pids(node, lambda words: any(w.endswith("/supervisor.py") for w in words))
 
 
 def reached(cluster) -> dict[str, float]:

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, NamedTuple
 import pytest
 
 from specs.lease import TERM
-from tests.e2e.multi.test_away import supervisors
 
 if TYPE_CHECKING:
     from tests.e2e.multi.cluster import Cluster
@@ -159,16 +158,6 @@ def test_a_frozen_hosts_copy_is_not_heard_any_more_once_it_thaws(cluster, guarde
     assert took < 10.0, "the goal is 1 s; a busy machine may need longer"
 
 
-def end_controller(cluster) -> None:
-    """Kill the controller and its supervisor, and have nobody start them again."""
-    ended = [*supervisors(cluster, "n1"), *cluster.daemons("n1", "orchestrator")]
-    assert len(ended) == 2
-    # With its pid's file, or the agent would start another supervisor.
-    kill = f"kill -9 {' '.join(map(str, ended))}; rm -f /run/corral/supervisor.pid"
-    cluster.first.run(["sh", "-c", kill])
-    cluster.until("no controller", lambda: not cluster.daemons("n1", "orchestrator"))
-
-
 def fenced(cluster) -> int:
     """Return how many packets n1 dropped because a copy's place was taken."""
     rules = cluster.first.run(["nft", "list", "chain", "inet", "corral", "guard"]).stdout
@@ -200,7 +189,7 @@ def test_the_controller_away_for_longer_than_a_term(cluster, away, capsys):
     copy = scene.copy()
     other = next(n for n in ("n2", "n3") if n != copy[0])
     try:
-        end_controller(cluster)
+        cluster.end_controller()
         begun = time.time()
         if away:
             cluster.lab.cut(other)

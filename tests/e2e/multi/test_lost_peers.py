@@ -89,19 +89,6 @@ class Requests:
         return any(who == task and at > now - seconds for at, who in self.answered[-500:])
 
 
-def end_controller(cluster: Cluster) -> None:
-    """SIGKILL the controller and what would start it again, until neither is left."""
-    supervisor = lambda words: any(word.endswith("/supervisor.py") for word in words)  # noqa: E731
-
-    def gone() -> bool:
-        left = [*cluster.pids("n1", supervisor), *cluster.daemons("n1", "orchestrator")]
-        for pid in left:
-            cluster.first.run(["kill", "-9", str(pid)], check=False)
-        return not left
-
-    cluster.until("no controller is left", gone)
-
-
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("fault", ["powered off", "cut off"])
 def test_without_a_controller_a_dead_host_gets_no_new_connections(cluster, fault, capsys):
@@ -113,7 +100,7 @@ def test_without_a_controller_a_dead_host_gets_no_new_connections(cluster, fault
     cluster.until("every node answers", lambda: cluster.answering(hosts, PORT))
     with Requests(cluster, ["n1", "n2"]) as requests:
         cluster.until("n3 serves", lambda: requests.seen(on["n3"]))
-        end_controller(cluster)
+        cluster.end_controller()
         cluster.until("nothing fails without a controller", lambda: requests.quiet(2.0))
         before = len(requests.failed)
 

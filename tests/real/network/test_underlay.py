@@ -226,6 +226,29 @@ def test_a_peer_that_falls_silent_gets_nothing_new_and_is_used_again(pair):
     until(lambda: answers() == {"two", "here"}, 60, "it is used again once more")
 
 
+def test_a_peer_that_booted_gets_nothing_new_before_its_tasks_are_ready(pair):
+    host, known = (
+        pair.hosts["n2"],
+        pair.hosts["n1"].dir / "run" / "agent" / "network" / "peers.json",
+    )
+    until(lambda: known.exists() and "n2" in known.read_text(), 60, "n2 has answered")
+
+    def warnings():
+        return pair.hosts["n1"].call("trouble")["warnings"]
+
+    until(lambda: warnings() == [], 60, "all is well")
+    host.kill()
+    (host.dir / "run" / "agent" / "network" / "returned").unlink()  # as a boot does
+    host.start()
+    host.call("adopt", tasks=[t for t, (node, _) in pair.tasks.items() if node == "n2"])
+    pair.ready["two"] = False
+    host.call("apply", state=pair.state("n2"))
+    until(lambda: any(w.startswith("n2 does not answer") for w in warnings()), 60, "it is left out")
+    pair.ready["two"] = True
+    host.call("apply", state=pair.state("n2"))
+    until(lambda: warnings() == [], 60, "it is used again")
+
+
 # Where and what is lost of TCP over the overlay: what n2 gets, what it says, what leaves n1.
 LOST = (
     ("n2", "forward priority -5", 'iifname "cr-vxlan" ip protocol tcp drop'),
