@@ -7,7 +7,9 @@ import time
 
 import pytest
 
-pytestmark = [pytest.mark.real, pytest.mark.timeout(300)]
+pytestmark = [pytest.mark.real, pytest.mark.timeout(600)]
+SLOW = 20_000  # kbit/s at which 100 MB are still being copied when the next command is there
+LONG = 240.0  # seconds at most until a move is done, on a busy machine
 
 # A writer as databases are: it appends, overwrites in place, renames; each line says its number,
 # and a number is written only after the one before it is on the disk.
@@ -123,15 +125,20 @@ def test_a_writer_goes_to_another_node_with_all_it_wrote(cluster):
 def test_the_controller_is_killed_while_it_moves(cluster, when):
     source, target = begun(cluster)
     sh(cluster, source, f"head -c 100000000 /dev/urandom > {AT}/app_data/_data/large")
-    cluster("volume", "move", "app_data", "--to", target, "-d")
 
     def phase():
         move = cluster.get("/v1/volumes/app_data").get("move")
         return move["phase"] if move else "done"
 
-    cluster.until(when, lambda: phase() in (when, "done"))
-    cluster.kill(("n1", "orchestrator"))
-    cluster.until("it is done", lambda: phase() == "done")
+    if when == "copying":
+        cluster.lab.slow(source, SLOW)
+    try:
+        cluster("volume", "move", "app_data", "--to", target, "-d")
+        cluster.until(when, lambda: phase() in (when, "done"), LONG)
+        cluster.kill(("n1", "orchestrator"))
+    finally:
+        cluster.lab.heal(source)
+    cluster.until("it is done", lambda: phase() == "done", LONG)
     row = cluster.get("/v1/volumes/app_data")
     assert row["node"] == target, row
     cluster.until("it runs", lambda: [r["node"] for r in cluster.ready("db")] == [target])
@@ -159,9 +166,13 @@ def test_what_cannot_be_is_refused_and_what_is_taken_back_goes_on(cluster):
     done = cluster("volume", "move", "app_data", "--to", target, code=1)
     assert re.search(f"{target} takes nothing now", done.stderr)
     cluster("node", "activate", target)
-    sh(cluster, source, f"head -c 400000000 /dev/urandom > {AT}/app_data/_data/large")
-    cluster("volume", "move", "app_data", "--to", target, "-d")
-    cluster("volume", "move", "app_data", "--cancel")
+    sh(cluster, source, f"head -c 100000000 /dev/urandom > {AT}/app_data/_data/large")
+    cluster.lab.slow(source, SLOW)  # or a fast disk has it all there before the next command
+    try:
+        cluster("volume", "move", "app_data", "--to", target, "-d")
+        cluster("volume", "move", "app_data", "--cancel")
+    finally:
+        cluster.lab.heal(source)
     assert home(cluster) == source
     cluster.until("nothing is left there", lambda: not left(cluster)[target])
     assert [row["id"] for row in cluster.ready("db")] == [pid], "nobody was stopped"
