@@ -128,6 +128,9 @@ class Laws:
 
     def starts(self, host: SimHost, found: Container) -> None:
         self.checks += 1
+        # The record of one that began right before a power cut may be lost: its number is given
+        # again, and this one was ended by no power cut.
+        self.rebooted.discard((found.task, found.run))
         mine = found.assignment
         single = (mine.stack, mine.service) in SINGLE
         if mine.spec.exclusive:
