@@ -16,7 +16,7 @@ from orchestrator.control.mirror.serving import is_ready
 from orchestrator.errors import Conflict, NotFound, RequestError
 from specs.api import TaskMade
 from specs.oneoff import TaskStreams
-from specs.states import FINAL
+from specs.states import FINAL, Desired
 
 if TYPE_CHECKING:
     from orchestrator.api.routes import ApiParts
@@ -28,12 +28,19 @@ LOOK_AGAIN = 0.5
 
 
 def find(parts: ApiParts, request: web.Request) -> Task:
-    """Return the task of that id, or the live one of that name. Raises NotFound."""
+    """Return the task of that id, or of that name: one that lives, else the last that ended.
+
+    Raises NotFound.
+    """
     wanted = request.match_info["id"]
     if task := parts.cluster.tasks.get(wanted):
         return task
-    named = [t for t in parts.cluster.tasks.values() if t.name == wanted and t.state not in FINAL]
-    if named:
+    called = [
+        t
+        for t in parts.cluster.tasks.values()
+        if t.name == wanted and t.desired is not Desired.REMOVED
+    ]
+    if named := [t for t in called if t.state not in FINAL] or called:
         # Two for a while: a lost one and its replacement, an old one and the new.
         return max(named, key=lambda t: (is_ready(parts.cluster, t), t.live, t.created_at, t.id))
     for one in parts.cluster.oneoffs.values():

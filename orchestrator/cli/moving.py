@@ -45,7 +45,7 @@ def run(args: argparse.Namespace, session: Invocation) -> int:
 def _told(act: str, name: str, row: dict[str, Any]) -> int:
     node, kept = row["node"], row.get("kept")
     if act == "confirm":
-        said.tell(f"volume {name} is on {node} alone")
+        said.tell(f"volume {name} stays on {node}; what was kept of it goes once its node answers")
         return 0
     if act == "cancel":
         done = bool(row.get("moved"))
@@ -81,6 +81,8 @@ def move_words(move: Mapping[str, Any]) -> str:
     to = f"goes back to {move['to']}" if move.get("back") else f"is being moved to {move['to']}"
     if move["phase"] == "undoing":
         return f"{to}: that is taken back"
-    sent = f"{size(move['sent'])} of {size(move['size'])} sent" if move.get("size") else ""
+    # More than there was: what is written meanwhile is sent, too.
+    whole = max(move["sent"], move.get("size") or 0)
+    sent = f"{size(move['sent'])} of {size(whole)} sent" if move.get("size") else ""
     waits = move.get("waits", "")
     return ": ".join(filter(None, (to, ", ".join(filter(None, (sent, waits))))))

@@ -77,7 +77,8 @@ class Behind:
             f"the controller's state is older than what runs on {', '.join(self.nodes)}"
             + (f": {details}" if details else "")
             + ". Nothing is changed; `corral state` shows it, `corral state adopt` takes over"
-            " what runs, `corral state discard` goes by the state and stops what it does not know"
+            " what runs, `corral state discard` goes by the state and stops what it does not know."
+            " Neither, where the controller was restored on another machine: take this one off"
         )
 
 

@@ -131,6 +131,18 @@ async def test_a_task_is_found_by_id_and_by_the_live_ones_name(api):
     assert problem["detail"] == "there is no task nope"
 
 
+@pytest.mark.parametrize(("desired", "code"), [("running", 200), ("removed", 404)])
+async def test_what_has_ended_is_found_by_name_until_it_is_removed(api, desired, code):
+    """Its exit code is asked for exactly then, as by `docker inspect`."""
+    api.add_stack()
+    ended = TaskStatus(state=TaskState.FAILED)
+    await api.add_task("t0", name="shop-job", status=ended, created_at=1.0, desired=desired)
+    await api.add_task("t1", name="shop-job", status=ended, created_at=2.0, desired=desired)
+    status, found = await api.call("GET", "/v1/tasks/shop-job")
+    assert status == code
+    assert code == 404 or found["id"] == "t1"
+
+
 # Commands.
 
 
