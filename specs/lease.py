@@ -3,7 +3,7 @@
 Both sides of a lease: :class:`NodeLeases` is a node's, :class:`LeaseBook` the controller's.
 Neither ever reads a clock: ``now`` is the seconds of its own machine that count while that sleeps
 or is frozen (CLOCK_BOOTTIME on a node; the controller's may stand still meanwhile, which only
-makes it wait longer). The cases are in docs/adr/0022-exclusive-services-run-under-a-lease.md.
+makes it wait longer). The cases are in docs/adr/0023-exclusive-services-run-under-a-lease.md.
 
 The law: of two tasks of one exclusive service never are both *held* at one instant, as long as
 no clock runs more than :data:`DRIFT` fast or slow. It rests on three rules:

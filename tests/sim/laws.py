@@ -457,7 +457,7 @@ class Laws:
         """Look at what must not last."""
         world = self.world
         if sum(not one.dead for one in world.controllers) > 1:
-            self.disputed = world.now + 3 * TERM  # two clusters, as ADR 0022 has it
+            self.disputed = world.now + 3 * TERM  # two clusters, as ADR 0023 has it
         controller = world.controller
         if (
             controller is None
