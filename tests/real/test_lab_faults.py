@@ -40,6 +40,8 @@ GIVE = """
 import socket, sys
 with socket.create_connection((sys.argv[1], 99), 60) as link:
     link.sendall(bytes(int(sys.argv[2])))
+    link.shutdown(socket.SHUT_WR)
+    link.recv(1)  # until the other side has it all: what is sent may wait in a buffer of ours
 """
 
 
