@@ -98,7 +98,11 @@ MORNING = (
     Step("ls", says=("^shop +running +1 +4 +6/6$",)),
     Step("ls -q", prints="shop\n"),
     Step(
-        "doctor", says=("^ok +nodes: [13] of [13] are ready$", "^(warning|ok) +backups: (none was made|the newest is)")
+        "doctor",
+        says=(
+            "^ok +nodes: [13] of [13] are ready$",
+            "^(warning|ok) +backups: (none was made|the newest is)",
+        ),
     ),
     Step("metrics", says=('^corral_service_ready{stack="shop",service="app"} 3$',)),
     Step("state check", says=(" 0 errors$",)),
